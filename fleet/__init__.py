@@ -1,0 +1,31 @@
+"""Fleet: 100 to 10,000 LLM bots on Celery and Redis.
+
+Names are handed out lazily, so that `import fleet` and `from fleet.limiter import Limiter` build no Celery app.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fleet.engine.app import app
+    from fleet.engine.producer import submit_many
+    from fleet.engine.tasks import submit_task
+    from fleet.models import BotResult, BotTask
+
+__all__ = ["BotResult", "BotTask", "app", "submit_many", "submit_task"]
+
+_HOMES = {
+    "app": "fleet.engine.app",
+    "submit_task": "fleet.engine.tasks",
+    "submit_many": "fleet.engine.producer",
+    "BotTask": "fleet.models",
+    "BotResult": "fleet.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fleet' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,105 @@
+"""Every error that Fleet raises, as one tree. A branch tells the caller what to do next.
+
+FleetError
+├── RetryLater                 the same call may work later (``retry_after_s`` when the other side said when)
+│   ├── RateLimited            the provider answered 429
+│   ├── ProviderUnavailable    the provider answered 5xx, cut the connection, or did not answer in time
+│   └── StoreUnavailable       Redis did not answer
+├── KeyRejected                use another key: the provider answered 401 or 403
+├── GiveUp                     no retry will help this task
+│   ├── InvalidTask            what was submitted is not a task
+│   ├── BadRequest             the provider refused the request itself (400, 404, 413, 422)
+│   ├── DeadlineExceeded       the task's time is over
+│   ├── BadAnswer              the provider answered, but not with a usable answer
+│   └── BotFunctionFailed      the user's own bot function raised
+└── ConfigurationError         fix fleet.toml, a FLEET_* variable or the machine
+"""
+
+from __future__ import annotations
+
+#: Characters of a foreign value that an error message quotes at most.
+QUOTED_CHARS = 80
+
+
+class FleetError(Exception):
+    """Root of all errors raised by Fleet."""
+
+    #: Whom a failed task is charged to: bot, key, provider, prompt or fleet.
+    blame = "fleet"
+
+
+class RetryLater(FleetError):
+    """The same call may succeed later.
+
+    Args:
+        message: What happened.
+        retry_after_s: Seconds the other side asked to wait, or None when it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(RetryLater):
+    """The provider answered 429."""
+
+    blame = "provider"
+
+
+class ProviderUnavailable(RetryLater):
+    """The provider answered 5xx, cut the connection, or did not answer in time."""
+
+    blame = "provider"
+
+
+class StoreUnavailable(RetryLater):
+    """Redis did not answer."""
+
+
+class KeyRejected(FleetError):
+    """The provider answered 401 or 403: another key may work."""
+
+    blame = "key"
+
+
+class GiveUp(FleetError):
+    """No retry will help this task."""
+
+
+class InvalidTask(GiveUp):
+    """What was submitted is not a task."""
+
+    blame = "prompt"
+
+
+class BadRequest(GiveUp):
+    """The provider refused the request itself."""
+
+    blame = "prompt"
+
+
+class DeadlineExceeded(GiveUp):
+    """The task's time is over."""
+
+
+class BadAnswer(GiveUp):
+    """The provider answered, but not with a usable answer."""
+
+    blame = "bot"
+
+
+class BotFunctionFailed(GiveUp):
+    """The user's own bot function raised."""
+
+    blame = "bot"
+
+
+class ConfigurationError(FleetError):
+    """fleet.toml, a FLEET_* variable or the machine must be changed."""
+
+
+def quote(value: object) -> str:
+    """Return ``repr(value)``, shortened so that an error message stays readable."""
+    text = repr(value)
+    return text if len(text) <= QUOTED_CHARS else f"{text[: QUOTED_CHARS - 1]}…"

@@ -1,0 +1,204 @@
+"""The words of Fleet as frozen pydantic models: task, result, bot, persona, usage.
+
+What lives here crosses a process boundary as JSON. No I/O, no Celery, no Redis.
+"""
+
+from __future__ import annotations
+
+import difflib
+from enum import IntEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from fleet.errors import FleetError, InvalidTask, quote
+
+#: Longest deadline a task may ask for, in seconds (7 days).
+MAX_DEADLINE_S = 7 * 24 * 3600
+#: Longest prompt plus messages, in characters. A message this size already fills a 1M-token window.
+MAX_PROMPT_CHARS = 4_000_000
+
+
+class Priority(IntEnum):
+    """Urgency of a task. The number is Celery's: 0 is the most urgent on Redis."""
+
+    CRITICAL = 0
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+    BULK = 4
+
+
+def _priority(value: object) -> object:
+    if isinstance(value, Priority):
+        return value
+    if isinstance(value, str) and value.upper() in Priority.__members__:
+        return Priority[value.upper()]
+    names = ", ".join(name.lower() for name in Priority.__members__)
+    raise ValueError(f"expected one of {names}, got {quote(value)}")
+
+
+PriorityName = Annotated[
+    Priority,
+    BeforeValidator(_priority),
+    PlainSerializer(lambda p: p.name.lower(), return_type=str),
+]
+
+
+class Frozen(BaseModel):
+    """Base of all models: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Frozen):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class BotTask(Frozen):
+    """What a producer submits: a prompt (or messages) plus options."""
+
+    prompt: str | None = Field(None, min_length=1, description="The user's text. Give this or `messages`.")
+    messages: tuple[Message, ...] | None = Field(None, min_length=1, description="A whole conversation.")
+    kind: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Task class.")
+    pool: str | None = Field(None, description="Pool name; None lets Fleet take the least-loaded one.")
+    priority: PriorityName = Field(Priority.NORMAL, description="critical, high, normal, low or bulk.")
+    deadline_s: float | None = Field(
+        None, gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False, description="Seconds of work allowed; None: the pool's."
+    )
+    max_output_tokens: int | None = Field(None, ge=1, le=1_000_000, description="None: the pool's.")
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Handed back in the result, unread.")
+
+    @model_validator(mode="after")
+    def _one_of_prompt_and_messages(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("expected either `prompt` or `messages`")
+        chars = len(self.prompt or "") + sum(len(m.content) for m in self.messages or ())
+        if chars > MAX_PROMPT_CHARS:
+            raise ValueError(f"expected at most {MAX_PROMPT_CHARS} characters of prompt, got {chars}")
+        return self
+
+    def conversation(self) -> tuple[Message, ...]:
+        """Return the task's messages, whichever way they were given."""
+        return self.messages or (Message(role="user", content=self.prompt or ""),)
+
+    @classmethod
+    def parse(cls, *args: Any, **kwargs: Any) -> BotTask:
+        """Build a task from a `BotTask`, a dict, or a prompt and keyword arguments.
+
+        Raises:
+            InvalidTask: With one line per wrong field: expected, got, what to do.
+        """
+        if len(args) > 1:
+            raise InvalidTask(f"expected at most one positional argument (prompt, dict or BotTask), got {len(args)}")
+        first = args[0] if args else None
+        if isinstance(first, cls) and not kwargs:
+            return first
+        if isinstance(first, cls):
+            data = {**first.model_dump(exclude_unset=True), **kwargs}
+        elif isinstance(first, dict):
+            data = {**first, **kwargs}
+        elif first is None or isinstance(first, str):
+            data = dict(kwargs) if first is None else {"prompt": first, **kwargs}
+        else:
+            raise InvalidTask(f"expected a prompt (str), a dict or a BotTask, got {quote(first)}")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise InvalidTask(explain_validation(error, fields=tuple(cls.model_fields))) from error
+
+
+class Persona(Frozen):
+    """What makes a bot differ from its neighbour."""
+
+    archetype: str
+    system_prompt: str
+    temperature: float = Field(ge=0, le=2)
+    context_window_tokens: int = Field(ge=64)
+
+
+class Bot(Frozen):
+    """A named worker identity of a pool."""
+
+    name: str
+    pool: str
+    persona: Persona
+
+
+class Usage(Frozen):
+    """Tokens of one task, summed over all its calls."""
+
+    input_tokens: int = Field(0, ge=0)
+    output_tokens: int = Field(0, ge=0)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+
+class TaskError(Frozen):
+    """Why a task failed, typed: `type` is the name of a class in `fleet.errors`."""
+
+    type: str
+    message: str
+    blame: Literal["bot", "key", "provider", "prompt", "fleet"] = "fleet"
+
+    @classmethod
+    def of(cls, error: FleetError) -> TaskError:
+        return cls.model_validate({"type": type(error).__name__, "message": str(error), "blame": error.blame})
+
+
+class BotResult(Frozen):
+    """What comes back, exactly one per task: an answer or a typed failure."""
+
+    task_id: str
+    status: Literal["ok", "degraded", "failed"]
+    answer: str | None = None
+    error: TaskError | None = None
+    bot: str | None = None
+    persona: str | None = Field(None, description="Archetype of the bot's persona.")
+    pool: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    simulated: bool = Field(False, description="True when the simulator answered, not a real provider.")
+    served_by: Literal["call", "none"] = "none"
+    usage: Usage = Usage()
+    cost_usd_micros: int | None = Field(None, description="Micro-dollars; None when the model has no price.")
+    attempts: int = 0
+    queued_ms: int | None = None
+    limited_ms: int = 0
+    ran_ms: int = 0
+    finished_at: float = Field(description="Unix time in seconds.")
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+def explain_validation(error: ValidationError, *, fields: tuple[str, ...]) -> str:
+    """Turn pydantic's errors into one line per field: expected, got, nearest known name.
+
+    Args:
+        error: What pydantic raised.
+        fields: Known names at the top level, for the "did you mean".
+    """
+    return "; ".join(_explain_one(dict(item), fields) for item in error.errors(include_url=False))
+
+
+def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "task"
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1, cutoff=0.0)
+        return f"{where}: unknown field, the nearest known one is `{near[0]}`" if near else f"{where}: unknown field"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{where}: {message}"
+    got = item.get("input")
+    secret = item["loc"] and item["loc"][0] in ("prompt", "messages", "metadata")  # never quote what a user wrote
+    return f"{where}: {message[0].lower()}{message[1:]}, got {type(got).__name__ if secret else quote(got)}"

@@ -1,0 +1,57 @@
+"""Every Redis key that Fleet writes, one function each, with its type and life.
+
+All state keys share the hash tag `{fleet}`, so that one script may touch them together on a cluster; each limit
+has a tag of its own. Queue names live here too: kombu turns them into list keys.
+"""
+
+from __future__ import annotations
+
+#: Hash tag of everything that a finishing script writes in one step.
+TAG = "{fleet}"
+#: Life of bot and signal keys that nobody touches any more, in seconds (7 days).
+STATE_TTL_S = 7 * 24 * 3600
+
+
+def queue(pool: str) -> str:
+    """Celery queue of a pool; kombu keeps one list per priority step."""
+    return f"fleet.{pool}"
+
+
+def result(task_id: str, prefix: str = "") -> str:
+    """String (JSON), expires by `results.expires_s`: Celery's own result key, so any Celery client can read it."""
+    return f"{prefix}celery-task-meta-{task_id}"
+
+
+def bots(pool: str) -> str:
+    """Sorted set, bot name -> load and time of the last checkout: the order in which bots are checked out."""
+    return f"{TAG}:bots:{pool}"
+
+
+def bot_leases(pool: str) -> str:
+    """Sorted set, `bot|token` -> expiry in microseconds of Redis time: bots that are checked out."""
+    return f"{TAG}:leases:{pool}"
+
+
+def totals() -> str:
+    """Hash, counter name -> integer: completions, errors, tokens, cost of the whole fleet."""
+    return f"{TAG}:signals:totals"
+
+
+def completions(pool: str) -> str:
+    """Hash, bot name -> completions."""
+    return f"{TAG}:signals:completions:{pool}"
+
+
+def errors(pool: str) -> str:
+    """Hash, `bot|provider/model|error type` -> count."""
+    return f"{TAG}:signals:errors:{pool}"
+
+
+def workers() -> str:
+    """Hash, worker name -> JSON of its last resource report (CPU, memory, slots, time)."""
+    return f"{TAG}:signals:workers"
+
+
+def limit(name: str) -> str:
+    """Hash: the limiter's clocks of one `provider/model/key`. Its own hash tag, so limits spread over a cluster."""
+    return f"fleet:limit:{{{name}}}"

@@ -1,0 +1,82 @@
+"""What the data plane needs from outside, as Protocols. `fleet/engine/wiring.py` fills them in.
+
+`workers/` imports only the words of `fleet` (errors, models, config): no Redis, no Celery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fleet.models import Message, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permission to send one call. `acquire` has already waited until it may go."""
+
+    limit: str
+    reserved_tokens: int
+    waited_ms: int = 0
+
+
+class Limiter(Protocol):
+    """The fleet-wide rate limiter."""
+
+    async def acquire(self, limit: str, *, tokens: int, timeout_s: float) -> Grant:
+        """Wait until one call of `tokens` may be sent under `limit`.
+
+        Raises:
+            DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.
+            StoreUnavailable: When Redis does not answer: nothing may be sent.
+        """
+        ...
+
+    def settle(self, grant: Grant, *, used_tokens: int) -> None:
+        """Give back what was reserved but not used, or charge the excess. Never waits, never raises."""
+        ...
+
+    def penalise(self, limit: str, *, retry_after_s: float) -> None:
+        """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a provider, wire format aside."""
+
+    model: str
+    messages: tuple[Message, ...]
+    temperature: float
+    max_output_tokens: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer of a provider, wire format aside."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Provider(Protocol):
+    """One LLM API. Sends exactly one HTTP request per call; never retries."""
+
+    async def complete(self, call: Call, *, api_key: str) -> Completion:
+        """Send one call.
+
+        Raises:
+            RateLimited: 429, with `retry_after_s` when the provider said it.
+            ProviderUnavailable: 5xx, connection failure or no answer within `call.timeout_s`.
+            KeyRejected: 401 or 403.
+            BadRequest: any other 4xx.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the HTTP connections."""
+        ...
