@@ -6,6 +6,7 @@ What lives here crosses a process boundary as JSON. No I/O, no Celery, no Redis.
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -143,6 +144,18 @@ class Usage(Frozen):
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permission to send one call, handed out by the limiter once its time has come.
+
+    `limit` is the `provider/model/key` it was given under, `waited_ms` how long the caller slept for it.
+    """
+
+    limit: str
+    reserved_tokens: int
+    waited_ms: int = 0
 
 
 class TaskError(Frozen):

@@ -9,16 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fleet.models import Message, Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Permission to send one call. `acquire` has already waited until it may go."""
-
-    limit: str
-    reserved_tokens: int
-    waited_ms: int = 0
+from fleet.models import Grant, Message, Usage
 
 
 class Limiter(Protocol):
