@@ -32,6 +32,11 @@ def bot_leases(pool: str) -> str:
     return f"{TAG}:leases:{pool}"
 
 
+def bot_claims(pool: str) -> str:
+    """Hash, token -> bot name: what each live lease holds, so that a repeated checkout answers the same bot."""
+    return f"{TAG}:claims:{pool}"
+
+
 def totals() -> str:
     """Hash, counter name -> integer: completions, errors, tokens, cost of the whole fleet."""
     return f"{TAG}:signals:totals"
@@ -55,3 +60,13 @@ def workers() -> str:
 def limit(name: str) -> str:
     """Hash: the limiter's clocks of one `provider/model/key`. Its own hash tag, so limits spread over a cluster."""
     return f"fleet:limit:{{{name}}}"
+
+
+def submitted(task_id: str) -> str:
+    """String, expires with the results: a task with an idempotency key that was queued. On the broker."""
+    return f"fleet:submitted:{task_id}"
+
+
+def passed_on(task_id: str) -> str:
+    """String, expires with the results: a message of the inbox that was moved to its pool's queue. On the broker."""
+    return f"fleet:passed_on:{task_id}"

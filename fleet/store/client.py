@@ -1,0 +1,262 @@
+"""Redis for Fleet: `Store` is the hot path of a worker (asyncio, pipelined), `connect` the plain client for the rest.
+
+All coroutines of a process share one connection. Commands issued within one tick of the loop leave in one send, and
+nobody waits for the replies of earlier sends. Bytes and sockets: `wire.py`. Key names: `keys.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hiredis
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
+from fleet.store.wire import Address, Call, Connection, Script, masked, translate
+
+__all__ = ["Script", "Store", "connect", "masked", "store_errors"]
+
+#: Seconds between two attempts to connect: full jitter below min(cap, timeout / 4, first * 2^attempt), so that
+#: every command that waits sees several attempts.
+FIRST_BACKOFF_S = 0.05
+BACKOFF_CAP_S = 2.0
+
+_log = logging.getLogger("fleet.store")
+
+
+@contextmanager
+def store_errors(url: str) -> Iterator[None]:
+    """Translate redis-py's exceptions inside the block into Fleet's own."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
+        if isinstance(error, redis.AuthenticationError):
+            raise translate("WRONGPASS", url) from error
+        if isinstance(error, (redis.ResponseError, redis.BusyLoadingError)):
+            raise translate(str(error), url) from error
+        raise StoreUnavailable(f"{masked(url)}: Redis did not answer: {error}") from error
+
+
+def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
+    """Return a plain Redis client (replies are bytes) whose server has answered PING.
+
+    Its later errors are redis-py's own: wrap calls in `store_errors(url)`. Not for a worker's hot path.
+
+    Raises:
+        StoreUnavailable: When the server does not answer within `timeout_s`.
+        ConfigurationError: When `url` is none, or the server does not let us in.
+    """
+    where = Address.parse(url)
+    options: dict[str, Any] = {"db": where.db, "username": where.username, "password": where.password, "protocol": 2}
+    if where.path is not None:
+        options["unix_socket_path"] = where.path
+    else:
+        options |= {"host": where.host, "port": where.port, "socket_keepalive": True}
+    if where.tls is not None:
+        options |= {"ssl": True, **where.tls}
+    # No retries: redis-py's default repeats a command that may have been carried out, and takes seconds to fail.
+    retry = Retry(NoBackoff(), 0)
+    client = redis.Redis(**options, retry=retry, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    with store_errors(url):
+        client.ping()
+    return client
+
+
+class Store:
+    """The one pipelined Redis connection of a process, shared by all coroutines of its one asyncio loop.
+
+    Connects with the first command, reconnects with the next one after a loss. A command whose connection is lost
+    fails although the server may have carried it out: whoever repeats it needs an idempotent script. Commands keep
+    their order, except one whose script the server had forgotten: it is sent again behind the others.
+
+    Args:
+        url: redis://, rediss://, unix:// or redis+socket://.
+        timeout_s: Seconds a command waits for a connection plus its reply. A server that lets one command wait
+            that long loses the connection, and everything sent after it fails too.
+        name: Client name shown by CLIENT LIST.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0, name: str | None = None) -> None:
+        self._address = Address.parse(url)
+        self._url = url
+        self._timeout_s = timeout_s
+        self._name = name or f"fleet-{os.getpid()}"
+        self._outbox: list[Call] = []
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._flush_is_due = False
+        self._closed = False
+        self._in_outage = False
+        self._last_failure = "no answer"
+        #: Fire-and-forget commands that got no good reply, since the start.
+        self.lost_sends = 0
+        #: Packs of commands written so far: commands per pack is what pipelining saves.
+        self.writes = 0
+
+    async def run(self, script: Script, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> Any:
+        """Run a script and return its reply (bytes, int, None or lists of them).
+
+        Raises:
+            StoreUnavailable: When Redis does not answer in time; it may have run the script all the same.
+            StoreError: When the script fails.
+            ConfigurationError: When the server does not let us in.
+        """
+        return await self._issue((len(keys), *keys, *args), script)
+
+    async def command(self, *parts: Any) -> Any:
+        """Run one command, e.g. `command("HGETALL", key)`; raises like `run`."""
+        return await self._issue(parts, None)
+
+    def send(self, script: Script, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> None:
+        """Run a script some time soon; nobody learns its reply. Failures are counted in `lost_sends`."""
+        loop = asyncio.get_running_loop()
+        call = Call((len(keys), *keys, *args), loop.time() + self._timeout_s, None, script)
+        if self._closed:
+            self._fail([call], StoreUnavailable("the store is closed"))
+        else:
+            self._enqueue(call, loop)
+
+    async def close(self) -> None:
+        """Wait for the replies that are due (at most the timeout), then cut the connection."""
+        try:
+            while self._outbox or (self._connection is not None and self._connection.pending):
+                await self.command("PING")
+        except FleetError as error:
+            _log.debug("store_close_incomplete error=%s", error)
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        if self._connection is not None:
+            self._connection.drop("the store was closed")
+            await asyncio.sleep(0)  # lets asyncio close the socket
+
+    def _issue(self, parts: tuple[Any, ...], script: Script | None) -> asyncio.Future[Any]:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        loop = asyncio.get_running_loop()
+        call = Call(parts, loop.time() + self._timeout_s, loop.create_future(), script)
+        self._enqueue(call, loop)
+        assert call.future is not None
+        return call.future
+
+    def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+        self._outbox.append(call)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
+        if self._watch is None:
+            self._watch = loop.call_at(call.due, self._expire)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        if not self._outbox:
+            return
+        if self._connection is None:
+            if self._connecting is None and not self._closed:
+                self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            return
+        calls, self._outbox = self._outbox, []
+        self.writes += 1
+        self._connection.write(calls)
+
+    def _on_reply(self, call: Call, reply: Any) -> None:
+        future = call.future
+        if isinstance(reply, hiredis.ReplyError):
+            text = str(reply)
+            if call.script is not None and text.startswith("NOSCRIPT"):
+                call.send_text()
+                self._enqueue(call, asyncio.get_running_loop())
+            else:
+                self._fail([call], translate(text, self._url))
+        elif future is not None and not future.done():
+            future.set_result(reply)
+
+    def _on_lost(self, connection: Connection, reason: str, calls: Iterable[Call]) -> None:
+        if self._connection is connection:
+            self._connection = None
+        self._fail(calls, self._unavailable(reason))
+
+    def _unavailable(self, reason: str) -> StoreUnavailable:
+        return StoreUnavailable(f"{masked(self._url)}: Redis did not answer: {reason}")
+
+    def _fail(self, calls: Iterable[Call], error: FleetError) -> None:
+        lost = 0
+        for call in calls:
+            if call.future is None:
+                lost += 1
+            elif not call.future.done():
+                # One instance each: a shared one would collect the traceback of every waiter.
+                call.future.set_exception(type(error)(str(error)))
+        self.lost_sends += lost
+        if lost and not self._in_outage:
+            self._in_outage = True
+            _log.warning("store_sends_lost count=%d error=%s", lost, error)
+
+    def _expire(self) -> None:
+        """Fail what is overdue. One timer watches the oldest command of all."""
+        loop = asyncio.get_running_loop()
+        self._watch = None
+        now = loop.time()
+        connection = self._connection
+        if connection is not None and connection.pending and connection.pending[0].due <= now:
+            connection.drop(f"no reply within {self._timeout_s:g} s")
+        late = [call for call in self._outbox if call.due <= now]
+        self._outbox = [call for call in self._outbox if call.due > now]
+        self._fail(late, self._unavailable(f"not connected within {self._timeout_s:g} s: {self._last_failure}"))
+        dues = [call.due for call in self._outbox[:1]]
+        if self._connection is not None and self._connection.pending:
+            dues.append(self._connection.pending[0].due)
+        if dues:
+            self._watch = loop.call_at(min(dues), self._expire)
+
+    async def _connect(self) -> None:
+        """Connect, again and again while commands wait for it."""
+        attempt = 0
+        try:
+            while self._outbox and self._connection is None:
+                try:
+                    async with asyncio.timeout(self._timeout_s):
+                        self._connection = await self._open()
+                    self._in_outage = False
+                except ConfigurationError as error:
+                    refused, self._outbox = self._outbox, []
+                    self._fail(refused, error)
+                except (OSError, TimeoutError, FleetError) as error:
+                    self._last_failure = str(error) or "no answer"
+                    cap_s = min(BACKOFF_CAP_S, self._timeout_s / 4)
+                    await asyncio.sleep(random.uniform(0, min(cap_s, FIRST_BACKOFF_S * 2**attempt)))
+                    attempt = min(attempt + 1, 16)
+        finally:
+            self._connecting = None
+        self._flush()
+
+    async def _open(self) -> Connection:
+        """Return a connection that has authenticated, selected its database and answered PING."""
+        loop, where = asyncio.get_running_loop(), self._address
+        connection = Connection(self._on_reply, self._on_lost)
+        try:
+            if where.path is not None:
+                await loop.create_unix_connection(lambda: connection, where.path)
+            else:
+                await loop.create_connection(lambda: connection, where.host, where.port, ssl=where.ssl_context())
+            calls = [Call(parts, 0.0, loop.create_future()) for parts in where.handshake(self._name)]
+            connection.write(calls)
+            await asyncio.gather(*[call.future for call in calls if call.future is not None])
+            if not connection.is_open:
+                raise StoreUnavailable("the server closed the connection")
+        except BaseException:
+            connection.drop("the connection could not be opened")
+            raise
+        return connection

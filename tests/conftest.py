@@ -1,0 +1,124 @@
+"""What every test shares: a private Redis, an own folder, no FLEET_* variables, and no way out to the internet."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from fleet import config
+from fleet.engine.services import stop_simulator
+from fleet.store.client import connect
+from fleet.store.embedded import stop_redis
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until
+
+__all__ = ["wait_until"]
+
+# A busy machine is no reason to fail, and a fixture of one test may serve all its examples.
+hypothesis.settings.register_profile(
+    "fleet", deadline=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+hypothesis.settings.load_profile("fleet")
+
+REPO = Path(__file__).parents[1]
+#: Read before the variables are removed: the public data sets, if they are on this machine.
+DATA_DIR = Path(os.environ.get("FLEET_DATA_DIR") or REPO.parent / "shared" / "data")
+LOCAL_NAMES = {"localhost", "", socket.gethostname()}
+
+
+@pytest.fixture(scope="session")
+def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The private Redis of this test run."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_process: RedisServer) -> str:
+    """URL of an empty Redis."""
+    with connect(redis_process.url, timeout_s=5) as client:
+        client.flushall()
+    return redis_process.url
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis for one test only, which may kill or freeze it."""
+    folder = tmp_path / "own-redis"
+    folder.mkdir()
+    server = RedisServer(folder)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """Folder of the public data sets."""
+    if not DATA_DIR.is_dir():
+        pytest.skip(f"needs the data sets: expected them in {DATA_DIR}; set FLEET_DATA_DIR")
+    return DATA_DIR
+
+
+@pytest.fixture(autouse=True)
+def fleet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Run the test in an empty folder with default settings, and stop what it leaves running there."""
+    for name in [name for name in os.environ if name.startswith("FLEET_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / ".fleet"
+    monkeypatch.setenv("FLEET_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    config.current.cache_clear()
+    yield home
+    config.current.cache_clear()
+    stop_redis(home)
+    stop_simulator(home)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_internet() -> Iterator[None]:
+    """Make every connection that leaves this machine an error."""
+    patch = pytest.MonkeyPatch()
+    really_look_up = socket.getaddrinfo
+    for name in ("connect", "connect_ex"):
+        patch.setattr(socket.socket, name, _local_only(getattr(socket.socket, name)))
+
+    def look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        text = host.decode() if isinstance(host, bytes) else host or ""
+        if text.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if text not in LOCAL_NAMES and not _is_number(text):
+            raise RuntimeError(f"a test looked up {text!r}: tests do not use the internet")
+        return really_look_up(host, *args, **kwargs)
+
+    patch.setattr(socket, "getaddrinfo", look_up)
+    yield
+    patch.undo()
+
+
+def _local_only(really_connect: Any) -> Any:
+    def connect_locally(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(str(address[0])):
+            raise RuntimeError(f"a test connected to {address!r}: tests do not use the internet")
+        return really_connect(self, address)
+
+    return connect_locally
+
+
+def _is_loopback(host: str) -> bool:
+    return host in LOCAL_NAMES or (_is_number(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

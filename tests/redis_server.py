@@ -1,0 +1,60 @@
+"""A throw-away Redis for tests: random loopback port, no persistence unless asked for; can be killed and frozen."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from fleet.errors import FleetError
+from fleet.store.client import connect
+from fleet.store.embedded import redis_server
+from fleet.store.service import free_port
+from tests.waiting import wait_until
+
+
+class RedisServer:
+    """One redis-server process, started by the constructor."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._options = options
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again), on the same port, and wait until it listens."""
+        common = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        log = ["--logfile", str(self._folder / "redis-server.log")]
+        self._process = subprocess.Popen([str(redis_server()), *common, *log, *self._options])
+        wait_until(self._listens, timeout_s=10, what="the test's redis-server listens")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it accepts connections, but answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process.poll() is None:
+            self.thaw()
+            self.kill()
+
+    def _listens(self) -> bool:
+        try:
+            connect(self.url, timeout_s=1).close()
+        except FleetError as error:
+            return "NOAUTH" in str(error)
+        return True
