@@ -1,0 +1,134 @@
+"""Check the least-loaded bot of a pool out, keep its lease alive, and seed the pools' bots.
+
+A bot's place in the order is one number, `load * LOAD_UNIT + milliseconds of its last checkout`, so that the smallest
+is the least loaded and, among equals, the one that has waited longest. Checking in is part of `engine/finish.lua`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fleet.config import Settings
+from fleet.errors import ConfigurationError, quote
+from fleet.models import bot_name
+from fleet.store import keys
+from fleet.store.client import Script, Store
+
+#: Seconds until a lease that nobody renews is reaped; a worker renews every third of it.
+LEASE_S = 15.0
+#: Score of one task in hand, 2^40. The 40 bits below it hold the time of the last checkout, the 13 above it the load:
+#: a double is exact to 53. Beyond 8,191 tasks on one bot only the time gets coarser (2 ms, 4 ms, ...), never the load.
+LOAD_UNIT = 2**40
+#: Start of the milliseconds in a score: 2025-01-01 UTC. They fill 40 bits in November 2059.
+CLOCK_START_MS = 1_735_689_600_000
+#: Expired leases that one checkout reaps at most. Each checkout adds one lease, so reaping outruns dying.
+REAP_MOST = 16
+
+_SEED = Script.beside(__file__, "seed.lua")
+_CHECK_OUT = Script.beside(__file__, "check_out.lua")
+_RENEW = Script.beside(__file__, "renew.lua")
+_HAS_RESULT, _CHECKED_OUT = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A bot that runs a task: the claim that `Roster.renew` keeps alive and `Completion.finish` gives back."""
+
+    task_id: str
+    pool: str
+    bot: str
+    token: str
+
+    @property
+    def member(self) -> str:
+        """The lease as it stands in `keys.bot_leases`."""
+        return f"{self.bot}|{self.token}"
+
+
+class Roster:
+    """The bots of all pools.
+
+    Result and roster keys are touched by one script, so on a Redis Cluster the result key needs the tag `{fleet}`.
+
+    Args:
+        store: State Redis.
+        settings: Pools and their numbers of bots.
+        lease_s: Seconds a checkout lives without being renewed.
+    """
+
+    def __init__(self, store: Store, settings: Settings, *, lease_s: float = LEASE_S) -> None:
+        self._store = store
+        self._settings = settings
+        self._lease_us = round(lease_s * 1_000_000)
+
+    async def seed(self) -> None:
+        """Make the bots in Redis those that are configured, without touching the others' load. O(bots).
+
+        For the start of a worker. Bots beyond the configured number take no new task; those that run one finish it.
+        """
+        await asyncio.gather(*(self._seed(pool) for pool in self._settings.pools))
+
+    async def check_out(self, pool: str, *, task_id: str, token: str) -> Checkout | None:
+        """Check the least-loaded bot of `pool` out for a task. O(log bots), one round trip.
+
+        Args:
+            pool: Name of a configured pool.
+            task_id: The task; when it has a result, nothing is checked out.
+            token: Unique per execution of a task. The same token again answers the same bot, so a call whose reply
+                was lost can be repeated.
+
+        Returns:
+            The checkout, or None: the task was finished before and must not be paid for again.
+
+        Raises:
+            ConfigurationError: When there is no such pool.
+            StoreUnavailable: When Redis does not answer.
+        """
+        if pool not in self._settings.pools:
+            raise ConfigurationError(
+                f"pool: expected one of {', '.join(self._settings.pools)}, got {quote(pool)}; "
+                f"correct the task, or add [pools.NAME] to fleet.toml and restart the workers"
+            )
+        code, bot = await self._try_check_out(pool, task_id, token)
+        if code not in (_HAS_RESULT, _CHECKED_OUT):  # never seeded here, or Redis has lost its data
+            await self._seed(pool)
+            code, bot = await self._try_check_out(pool, task_id, token)
+        if code == _HAS_RESULT:
+            return None
+        if code != _CHECKED_OUT:
+            raise ConfigurationError(
+                f"pool {pool}: expected {self._settings.pools[pool].bots} bots in Redis, got none right after seeding; "
+                f"see that nothing else deletes {keys.bots(pool)!r}, and that maxmemory-policy is noeviction"
+            )
+        return Checkout(task_id, pool, bot.decode(), token)
+
+    async def renew(self, held: Sequence[Checkout]) -> tuple[Checkout, ...]:
+        """Push the expiry of all checkouts that this process holds. One round trip.
+
+        Returns:
+            Those that were lost: not renewed in time, and reaped. Their tasks may run on, because `finish` lets only
+            one result count; their bots just do not know of them any more.
+        """
+        if not held:
+            return ()
+        pools = list(dict.fromkeys(checkout.pool for checkout in held))
+        index = {pool: number for number, pool in enumerate(pools, start=1)}
+        pairs = [part for checkout in held for part in (index[checkout.pool], checkout.member)]
+        lost = await self._store.run(
+            _RENEW, [keys.bot_leases(pool) for pool in pools], [self._lease_us, keys.STATE_TTL_S, *pairs]
+        )
+        return tuple(held[position] for position in lost)
+
+    async def _seed(self, pool: str) -> None:
+        names = [bot_name(pool, index) for index in range(1, self._settings.pools[pool].bots + 1)]
+        await self._store.run(_SEED, [keys.bots(pool), keys.bot_leases(pool)], [LOAD_UNIT, keys.STATE_TTL_S, *names])
+
+    async def _try_check_out(self, pool: str, task_id: str, token: str) -> tuple[int, bytes]:
+        code, bot = await self._store.run(
+            _CHECK_OUT,
+            [keys.result(task_id), keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool)],
+            [token, self._lease_us, LOAD_UNIT, CLOCK_START_MS, keys.STATE_TTL_S, REAP_MOST],
+        )
+        return code, bot

@@ -1,0 +1,265 @@
+"""`Limiter` on a real Redis: what a caller sees. What the scripts guarantee: `test_scripts.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from fleet.config import LimitSettings
+from fleet.errors import ConfigurationError, DeadlineExceeded, StoreUnavailable
+from fleet.limiter import Limiter, LimitSnapshot
+from fleet.limiter.limiter import _last_minute
+from fleet.limiter.limits import MINUTE_US
+from fleet.models import Grant
+from fleet.store.client import Store, connect
+from tests.redis_server import RedisServer
+
+LIMIT = "provider/model/key"
+
+
+def with_limiter(
+    url: str,
+    body: Callable[[Limiter, Store], Awaitable[Any]],
+    *,
+    limits: Mapping[str, LimitSettings] | None = None,
+    timeout_s: float = 5.0,
+    **rates: Any,
+) -> Any:
+    """Run `body` with a limiter of one limit in a loop of its own; no jitter."""
+
+    async def main() -> Any:
+        store = Store(url, timeout_s=timeout_s)
+        try:
+            return await body(Limiter(store, limits or {LIMIT: LimitSettings(**rates)}, draw=lambda: 0.0), store)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())
+
+
+async def sent(store: Store) -> None:
+    """Wait until what was sent before has been carried out."""
+    await store.command("PING")
+
+
+def test_a_first_call_goes_at_once(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> Grant:
+        return await limiter.acquire(LIMIT, tokens=100, timeout_s=0)
+
+    assert with_limiter(redis_url, body, rpm=60, tpm=6000) == Grant(LIMIT, reserved_tokens=100, waited_ms=0)
+
+
+@pytest.mark.parametrize("rates", [{"rpm": 6000}, {"tpm": 60_000}, {"rpm": 6000, "tpm": 60_000}])
+def test_calls_beyond_the_burst_are_paced(redis_url: str, rates: dict[str, int]) -> None:
+    async def body(limiter: Limiter, _: Store) -> tuple[float, list[Grant]]:
+        begin = time.monotonic()
+        grants = await asyncio.gather(*[limiter.acquire(LIMIT, tokens=10, timeout_s=5) for _ in range(25)])
+        return time.monotonic() - begin, grants
+
+    took_s, grants = with_limiter(redis_url, body, **rates, burst=0.0005)  # 10 ms a call, 30 ms of burst
+    assert took_s >= 0.21
+    assert max(grant.waited_ms for grant in grants) >= 210
+
+
+def test_a_thousand_acquires_of_one_tick_share_a_round_trip(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> tuple[int, int]:
+        await sent(store)
+        before = store.writes
+        await asyncio.gather(*[limiter.acquire(LIMIT, tokens=1, timeout_s=5) for _ in range(1000)])
+        return store.writes - before, (await limiter.snapshot(LIMIT)).granted
+
+    assert with_limiter(redis_url, body, rpm=6_000_000) == (1, 1000)
+
+
+def test_a_limit_without_rates_costs_no_command(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> int:
+        for _ in range(10):
+            limiter.settle(await limiter.acquire(LIMIT, tokens=10**9, timeout_s=0), used_tokens=5)
+        return store.writes
+
+    assert with_limiter(redis_url, body) == 0
+
+
+def test_a_turn_after_the_deadline_reserves_nothing_and_says_when_it_would_be(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> LimitSnapshot:
+        await limiter.acquire(LIMIT, tokens=0, timeout_s=0)
+        for _ in range(5):
+            with pytest.raises(DeadlineExceeded, match=r"within 1\.0 s, the next one is in (59\.9|60\.0) s"):
+                await limiter.acquire(LIMIT, tokens=0, timeout_s=1)
+        return await limiter.snapshot(LIMIT)
+
+    snapshot = with_limiter(redis_url, body, rpm=1)
+    assert snapshot.granted == 1
+    assert 59 < snapshot.queue_s <= 60
+
+
+def test_a_call_larger_than_the_burst_passes_and_the_next_one_pays_for_it(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> float:
+        await limiter.acquire(LIMIT, tokens=30_000, timeout_s=0)
+        return (await limiter.snapshot(LIMIT)).queue_s
+
+    assert 28 < with_limiter(redis_url, body, tpm=60_000) < 30
+
+
+def test_settling_gives_unused_tokens_back_however_late(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> tuple[float, float]:
+        grants = [await limiter.acquire(LIMIT, tokens=100, timeout_s=0) for _ in range(9)]
+        with pytest.raises(DeadlineExceeded):
+            await limiter.acquire(LIMIT, tokens=500, timeout_s=0.01)
+        limiter.penalise(LIMIT, retry_after_s=0)
+        limiter.penalise(LIMIT, retry_after_s=0)
+        await sent(store)
+        before = (await limiter.snapshot(LIMIT)).queue_s
+        for grant in grants:
+            limiter.settle(grant, used_tokens=50)
+        await sent(store)
+        return before, (await limiter.snapshot(LIMIT)).queue_s
+
+    before_s, after_s = with_limiter(redis_url, body, tpm=60_000)
+    assert after_s < before_s or before_s == 0
+    assert after_s == 0
+
+
+def test_an_excess_over_the_reservation_is_charged(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> LimitSnapshot:
+        grant = await limiter.acquire(LIMIT, tokens=10, timeout_s=0)
+        limiter.settle(grant, used_tokens=10_010)
+        await sent(store)
+        return await limiter.snapshot(LIMIT)
+
+    snapshot = with_limiter(redis_url, body, tpm=60_000)
+    assert 9 < snapshot.queue_s <= 10
+    assert (snapshot.granted_tokens, snapshot.used_tpm) == (10_010, pytest.approx(10_010))
+
+
+def test_a_cancelled_waiter_gives_its_tokens_back(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> LimitSnapshot:
+        await limiter.acquire(LIMIT, tokens=1000, timeout_s=0)
+        waiter = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=50_000, timeout_s=600))
+        while (await limiter.snapshot(LIMIT)).granted < 2:
+            await asyncio.sleep(0)
+        await sent(store)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        await sent(store)
+        return await limiter.snapshot(LIMIT)
+
+    snapshot = with_limiter(redis_url, body, tpm=60_000)
+    assert snapshot.queue_s < 1
+    assert (snapshot.granted_tokens, snapshot.used_rpm) == (1000, 0)
+
+
+def test_a_penalty_holds_every_process_until_it_is_over(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> tuple[LimitSnapshot, list[float]]:
+        limiter.penalise(LIMIT, retry_after_s=0.3)
+        await sent(store)
+        snapshot = await limiter.snapshot(LIMIT)
+        begin = time.monotonic()
+        other_store = Store(redis_url)
+        other = Limiter(other_store, {LIMIT: LimitSettings(rpm=6000)}, draw=lambda: 0.0)
+
+        async def call(one: Limiter) -> float:
+            await one.acquire(LIMIT, tokens=1, timeout_s=5)
+            return time.monotonic() - begin
+
+        gone_at_s = await asyncio.gather(*[call(one) for one in (limiter, other) * 5])
+        await other_store.close()
+        return snapshot, sorted(gone_at_s)
+
+    snapshot, gone_at_s = with_limiter(redis_url, body, rpm=6000)
+    assert snapshot.held_until is not None
+    assert snapshot.refused == 1
+    assert snapshot.refused_at == pytest.approx(snapshot.held_until - 0.3, abs=1e-5)
+    assert gone_at_s[0] >= 0.28
+    assert gone_at_s[-1] >= gone_at_s[0] + 0.08  # 10 calls, 10 ms apart: the burst is forfeited
+
+
+def test_what_comes_back_during_a_penalty_is_no_new_burst(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> float:
+        grant = await limiter.acquire(LIMIT, tokens=900, timeout_s=0)
+        limiter.penalise(LIMIT, retry_after_s=30)
+        limiter.settle(grant, used_tokens=0)
+        await sent(store)
+        with pytest.raises(DeadlineExceeded) as caught:
+            await limiter.acquire(LIMIT, tokens=900, timeout_s=30.5)
+        return float(str(caught.value).split("is in ")[1].split(" s")[0])
+
+    assert with_limiter(redis_url, body, tpm=60_000) == pytest.approx(30.9, abs=0.11)
+
+
+def test_a_penalty_without_rates_holds_this_process_and_is_counted(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> tuple[int, int]:
+        limiter.penalise(LIMIT, retry_after_s=0.1)
+        with pytest.raises(DeadlineExceeded):
+            await limiter.acquire(LIMIT, tokens=1, timeout_s=0.01)
+        grant = await limiter.acquire(LIMIT, tokens=1, timeout_s=1)
+        await sent(store)
+        return grant.waited_ms, (await limiter.snapshot(LIMIT)).refused
+
+    waited_ms, refused = with_limiter(redis_url, body)
+    assert 50 < waited_ms <= 100
+    assert refused == 1
+
+
+def test_a_limit_of_a_model_holds_for_each_key_by_itself(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> None:
+        await limiter.acquire("provider/model/one", tokens=1, timeout_s=0)
+        await limiter.acquire("provider/model/two", tokens=1, timeout_s=0)
+        with pytest.raises(DeadlineExceeded):
+            await limiter.acquire("provider/model/one", tokens=1, timeout_s=0)
+
+    with_limiter(redis_url, body, limits={"provider/model": LimitSettings(rpm=1)})
+
+
+def test_an_unknown_limit_is_a_configuration_error_that_names_the_known_ones(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> None:
+        with pytest.raises(ConfigurationError, match=r"provider/model/key.*got 'other/model/key'"):
+            await limiter.acquire("other/model/key", tokens=1, timeout_s=1)
+        limiter.penalise("other/model/key", retry_after_s=1)
+        limiter.settle(Grant("other/model/key", 5), used_tokens=1)
+        assert store.writes == 0
+
+    with_limiter(redis_url, body, rpm=1)
+
+
+def test_without_redis_nothing_may_be_sent(own_redis: RedisServer) -> None:
+    own_redis.kill()
+
+    async def body(limiter: Limiter, _: Store) -> None:
+        with pytest.raises(StoreUnavailable):
+            await limiter.acquire(LIMIT, tokens=1, timeout_s=60)
+        limiter.penalise(LIMIT, retry_after_s=1)
+        limiter.settle(Grant(LIMIT, 5), used_tokens=1)
+
+    with_limiter(own_redis.url, body, rpm=60_000, timeout_s=0.2)
+
+
+def test_a_limit_that_nobody_used_has_an_empty_snapshot(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> LimitSnapshot:
+        return await limiter.snapshot(LIMIT)
+
+    assert with_limiter(redis_url, body, rpm=5, tpm=6) == LimitSnapshot(LIMIT, 5, 6, 0, 0, 0, None, 0, 0, 0, None)
+
+
+def test_every_limit_has_a_key_of_its_own_that_expires(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> None:
+        await limiter.acquire(LIMIT, tokens=1, timeout_s=0)
+
+    with_limiter(redis_url, body, rpm=5)
+    with connect(redis_url) as client:
+        assert client.keys() == [b"fleet:limit:{provider/model/key}"]
+        assert client.ttl("fleet:limit:{provider/model/key}") > 0
+
+
+@pytest.mark.parametrize(
+    ("counted_minutes_ago", "second", "expected"), [(0, 0, 130), (0, 30, 80), (0, 60, 30), (1, 30, 15), (2, 0, 0)]
+)
+def test_use_in_the_last_minute_slides(counted_minutes_ago: int, second: int, expected: float) -> None:
+    now_us = 1000 * MINUTE_US + second * 1_000_000 - (second == 60)
+    fields = {"m": 1000 - counted_minutes_ago, "mr": 30, "lr": 100}
+    assert _last_minute(fields, "mr", "lr", now_us) == pytest.approx(expected, abs=0.01)
