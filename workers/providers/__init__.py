@@ -1,0 +1,38 @@
+"""LLM APIs behind `workers.ports.Provider`: OpenAI-compatible (so is the simulator) and Anthropic.
+
+`make_provider` builds one from its settings, `read_key` finds its key. Retries, limits and money are not here.
+"""
+
+from __future__ import annotations
+
+from fleet.config import ProviderSettings
+from fleet.errors import ConfigurationError
+from workers.ports import Provider
+from workers.providers.anthropic import Anthropic
+from workers.providers.base import parse_base_url
+from workers.providers.keys import read_key
+from workers.providers.openai_compatible import OpenAICompatible
+
+__all__ = ["make_provider", "read_key"]
+
+#: Roots of the vendors' own APIs.
+_OPENAI_URL = "https://api.openai.com/v1"
+_ANTHROPIC_URL = "https://api.anthropic.com"
+
+
+def make_provider(settings: ProviderSettings, *, base_url: str | None = None) -> Provider:
+    """Return the adapter for a provider. Opens no connection yet.
+
+    Args:
+        settings: The provider's table in fleet.toml.
+        base_url: Root of the API, before `settings.base_url`; for the local simulator, where it listens.
+
+    Raises:
+        ConfigurationError: When the address is none, or a simulator has no address.
+    """
+    url = base_url or settings.base_url
+    if settings.kind == "anthropic":
+        return Anthropic(parse_base_url(url or _ANTHROPIC_URL, strip_path="/v1"))
+    if settings.kind == "simulator" and not url:
+        raise ConfigurationError("simulator: expected the address where it listens, got none: set its `base_url`")
+    return OpenAICompatible(parse_base_url(url or _OPENAI_URL, default_path="/v1"))

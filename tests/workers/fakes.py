@@ -1,0 +1,100 @@
+"""A limiter and a provider in memory: peers of the real ones, with a ledger of what was asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import repeat
+
+from fleet.config import PoolSettings, Settings
+from fleet.errors import DeadlineExceeded, FleetError
+from fleet.models import Bot, Grant, Usage
+from workers.gateway import Gateway, Price, Route
+from workers.persona import make_bot
+from workers.ports import Call, Completion
+
+LIMIT = "api/model-1/default"
+
+
+@dataclass
+class FakeLimiter:
+    """Grants at once, or after `wait_s`; `errors` are raised by the first calls instead (None: no error)."""
+
+    wait_s: float = 0.0
+    errors: list[FleetError | None] = field(default_factory=list)
+    granted: list[Grant] = field(default_factory=list)
+    settled: list[tuple[Grant, int]] = field(default_factory=list)
+    holds: list[tuple[str, float]] = field(default_factory=list)
+
+    async def acquire(self, limit: str, *, tokens: int, timeout_s: float) -> Grant:
+        await asyncio.sleep(0)
+        error = self.errors.pop(0) if self.errors else None
+        if error is not None:
+            raise error
+        if self.wait_s > timeout_s:
+            raise DeadlineExceeded("its turn comes later")
+        await asyncio.sleep(self.wait_s)
+        grant = Grant(limit, tokens, round(self.wait_s * 1000))
+        self.granted.append(grant)
+        return grant
+
+    def settle(self, grant: Grant, *, used_tokens: int) -> None:
+        self.settled.append((grant, used_tokens))
+
+    def penalise(self, limit: str, *, retry_after_s: float) -> None:
+        self.holds.append((limit, retry_after_s))
+
+    @property
+    def is_settled_once(self) -> bool:
+        """True when every grant was settled, and none of them twice."""
+        return sorted(map(id, self.granted)) == sorted(id(grant) for grant, _ in self.settled)
+
+
+class FakeProvider:
+    """Answers with `replies` in turn, the last one for ever; an exception is raised, "hang" never ends."""
+
+    def __init__(self, replies: Iterable[Completion | Exception | str], *, steps: int = 2) -> None:
+        self._replies = self._endless(list(replies))
+        self._steps = steps
+        self.calls: list[Call] = []
+        self.keys: list[str] = []
+
+    @staticmethod
+    def _endless(replies: list[Completion | Exception | str]) -> Iterator[Completion | Exception | str]:
+        yield from replies
+        yield from repeat(replies[-1])
+
+    async def complete(self, call: Call, *, api_key: str) -> Completion:
+        self.calls.append(call)
+        self.keys.append(api_key)
+        reply = next(self._replies)
+        for _ in range(self._steps):
+            await asyncio.sleep(0)
+        if isinstance(reply, Exception):
+            raise reply
+        if reply == "hang":
+            await asyncio.Event().wait()
+        return reply if isinstance(reply, Completion) else said(reply)
+
+    async def close(self) -> None:
+        return None
+
+
+def said(text: str, *, finish_reason: str = "stop", input_tokens: int = 10, output_tokens: int = 5) -> Completion:
+    return Completion(text, finish_reason, Usage(input_tokens=input_tokens, output_tokens=output_tokens))
+
+
+def a_gateway(limiter: FakeLimiter, provider: FakeProvider, *, price: Price = lambda model, usage: None) -> Gateway:
+    route = Route(
+        provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=60.0
+    )
+    return Gateway(limiter, {"research": route}, price)
+
+
+def settings_of(**pool: object) -> Settings:
+    return Settings(pools={"research": PoolSettings.model_validate(pool)})
+
+
+def a_bot(index: int = 1) -> Bot:
+    return make_bot("research", index, PoolSettings().persona)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.models import Message
+from workers.context import (
+    CHARS_PER_TOKEN,
+    CUT_MARKER,
+    TOKENS_PER_CHAR,
+    count_message_tokens,
+    count_tokens,
+    cut_middle,
+    fit,
+)
+
+texts = st.one_of(st.text(max_size=300), st.text(alphabet="ab AB12,\n\té你🎉", max_size=600))
+messages_of = st.lists(
+    st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=texts), min_size=1, max_size=8
+)
+windows = st.integers(min_value=64, max_value=3000)
+#: A word of prose has some 1.3 tokens, so this text is known to be far above any window here.
+LONG = "The quick brown fox jumps over the lazy dog. " * 2000
+
+
+def user(content: str) -> Message:
+    return Message(role="user", content=content)
+
+
+def assistant(content: str) -> Message:
+    return Message(role="assistant", content=content)
+
+
+def system(content: str) -> Message:
+    return Message(role="system", content=content)
+
+
+def test_words_digits_and_punctuation_are_counted_by_the_stated_rule():
+    counts = {"": 0, "cat": 1, "a cat": 2, "cat.": 2, "extraordinary": 3, "2+2": 3, "12345": 2, "你好": 2, "🎉": 2}
+    assert {text: count_tokens(text) for text in counts} == counts
+
+
+#: Texts with their tokens in the o200k vocabulary, counted once with that vocabulary.
+KNOWN = {
+    "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four.": 23,
+    "The limiter answers once: send at this time, or ask again later. Nobody polls, so a thousand bots cost little.": 25,
+    "Die Antwort liegt auf der Hand: Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.": 25,
+    "def fit(messages, window):\n    return tuple(m for m in messages if m.role == 'user')[:window]\n": 24,
+    '{"id": 1234567, "status": "ok", "answer": "42", "usage": {"input_tokens": 310, "output_tokens": 12}}': 37,
+}
+
+
+@pytest.mark.parametrize(("text", "tokens"), KNOWN.items())
+def test_the_estimate_lies_close_above_a_real_vocabulary(text: str, tokens: int):
+    assert tokens <= count_tokens(text) <= 1.6 * tokens
+
+
+def test_half_of_a_surrogate_pair_is_counted_and_not_an_error():
+    assert count_tokens("a \ud83c b") == 3
+
+
+@given(texts)
+def test_tokens_stay_between_the_bounds_that_save_counting(text: str):
+    assert len(text) // CHARS_PER_TOKEN <= count_tokens(text) <= TOKENS_PER_CHAR * len(text)
+
+
+@given(messages_of)
+def test_a_conversation_has_more_tokens_than_its_texts(messages: list[Message]):
+    assert count_message_tokens(messages) > sum(count_tokens(message.content) for message in messages)
+
+
+@given(messages_of, windows, st.integers(min_value=0, max_value=4000))
+def test_what_fits_never_exceeds_the_window(messages: list[Message], window: int, reserve: int):
+    assert count_message_tokens(fit(messages, window, reserve)) <= window - min(reserve, window // 2)
+
+
+@given(messages_of, windows)
+def test_the_same_input_is_always_cut_the_same_way(messages: list[Message], window: int):
+    assert fit(messages, window, 20) == fit(messages, window, 20)
+
+
+@given(messages_of, windows)
+def test_the_last_user_turn_survives_whole_or_with_its_middle_cut(messages: list[Message], window: int):
+    asked = [message.content for message in messages if message.role == "user"]
+    kept = [message.content for message in fit(messages, window, 20) if message.role == "user"]
+    if asked:
+        head, _, tail = kept[-1].partition(CUT_MARKER)
+        assert kept[-1] == asked[-1] or (asked[-1].startswith(head) and asked[-1].endswith(tail))
+
+
+@given(messages_of, windows)
+def test_a_system_prompt_stays_at_the_front(messages: list[Message], window: int):
+    kept = fit(messages, window, 20)
+    had_system = any(message.role == "system" for message in messages)
+    assert [message.role == "system" for message in kept] == [had_system and i == 0 for i in range(len(kept))]
+
+
+@given(messages_of)
+def test_a_conversation_that_fits_is_left_as_it_is(messages: list[Message]):
+    alone = [message for message in messages if message.role != "system"]
+    assert fit(alone, 100_000, 500) == tuple(alone)
+
+
+def test_the_oldest_turns_go_first_and_the_rest_begins_with_a_user():
+    turns = [user("first " * 40), assistant("second " * 40), user("third " * 40), assistant("fourth"), user("fifth")]
+    kept = fit([system("be brief"), *turns], 160, 20)
+    assert kept == (system("be brief"), *turns[2:])
+    assert fit([system("be brief"), *turns], 70, 20) == (system("be brief"), turns[4])
+
+
+def test_several_system_messages_become_one():
+    assert fit([system("a"), user("q"), system("b")], 200, 20) == (system("a\n\nb"), user("q"))
+
+
+def test_a_question_too_long_for_the_window_keeps_its_head_and_its_tail():
+    kept = fit([system("be brief"), user("HEAD " + LONG + "TAIL")], 2048, 512)[-1].content
+    assert kept.startswith("HEAD The quick") and kept.endswith("dog. TAIL") and CUT_MARKER in kept
+    assert 1300 < count_tokens(kept) <= 1536
+
+
+def test_a_system_prompt_longer_than_the_window_leaves_half_of_the_room_to_the_question():
+    kept = fit([system(LONG), user("What now?")], 1024, 0)
+    assert kept[1] == user("What now?")
+    assert 400 < count_tokens(kept[0].content) <= 512
+
+
+def test_an_answer_longer_than_the_window_may_reserve_half_of_it_only():
+    assert count_message_tokens(fit([user(LONG)], 2048, 1_000_000)) in range(900, 1025)
+
+
+def test_megabytes_of_text_are_cut_without_counting_them_all():
+    megabytes = LONG * 40
+    cut = cut_middle(megabytes, 1000)
+    assert len(megabytes) > 3_000_000 and 900 < count_tokens(cut) <= 1000
+
+
+@given(texts, st.integers(min_value=0, max_value=200))
+def test_a_cut_text_has_never_more_tokens_than_it_may(text: str, most: int):
+    assert count_tokens(cut_middle(text, most)) <= most

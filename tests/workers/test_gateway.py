@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from fleet.errors import BadRequest, DeadlineExceeded, KeyRejected, ProviderUnavailable, RateLimited, StoreUnavailable
+from fleet.models import Message
+from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_gateway, said
+from workers.context import count_message_tokens
+from workers.gateway import DEFAULT_HOLD_S, Gateway, Meter
+from workers.ports import Completion
+
+MESSAGES = (Message(role="user", content="a very private prompt"),)
+RESERVED = count_message_tokens(MESSAGES) + 100
+
+
+async def chat(gateway: Gateway, meter: Meter, *, within_s: float = 5.0) -> Completion:
+    deadline = asyncio.get_running_loop().time() + within_s
+    return await gateway.chat(
+        "research", MESSAGES, temperature=0.5, max_output_tokens=100, deadline=deadline, meter=meter
+    )
+
+
+def send(reply: Completion | Exception) -> tuple[FakeLimiter, FakeProvider, Meter, object]:
+    """Make one call that is answered by `reply`; return what came out beside limiter, provider and meter."""
+    limiter, provider, meter = FakeLimiter(), FakeProvider([reply]), Meter()
+    try:
+        came: object = asyncio.run(chat(a_gateway(limiter, provider), meter))
+    except Exception as error:
+        came = error
+    return limiter, provider, meter, came
+
+
+def test_a_call_reserves_its_input_and_its_longest_answer_and_settles_what_it_used():
+    limiter, provider, meter, came = send(said("hi", input_tokens=20, output_tokens=3))
+    assert came == said("hi", input_tokens=20, output_tokens=3)
+    assert [grant.reserved_tokens for grant in limiter.granted] == [RESERVED]
+    assert [used for _, used in limiter.settled] == [23]
+    assert (meter.calls, meter.usage.input_tokens, meter.usage.output_tokens) == (1, 20, 3)
+    assert (provider.calls[0].model, provider.calls[0].temperature, provider.keys) == ("model-1", 0.5, ["s3cret"])
+
+
+def test_an_answer_without_a_usage_is_settled_as_the_whole_reservation():
+    limiter, *_ = send(said("hi", input_tokens=0, output_tokens=0))
+    assert [used for _, used in limiter.settled] == [RESERVED]
+
+
+@pytest.mark.parametrize(
+    ("error", "used"),
+    [
+        (RateLimited("429"), 0),
+        (KeyRejected("401"), 0),
+        (BadRequest("400"), 0),
+        (ProviderUnavailable("503"), RESERVED),
+        (ProviderUnavailable("no connection", sent=False), 0),
+        (ZeroDivisionError("a bug in an adapter"), RESERVED),
+    ],
+)
+def test_a_failed_call_is_raised_and_settled_by_what_the_provider_may_have_counted(error: Exception, used: int):
+    limiter, provider, meter, came = send(error)
+    assert came is error
+    assert limiter.is_settled_once and [tokens for _, tokens in limiter.settled] == [used]
+    assert len(provider.calls) == meter.calls == 1
+
+
+@pytest.mark.parametrize(("told", "hold"), [(None, DEFAULT_HOLD_S), (0.0, 0.0), (7.5, 7.5)])
+def test_a_429_holds_the_whole_fleet_for_as_long_as_the_provider_said(told: float | None, hold: float):
+    limiter, _, meter, _ = send(RateLimited("429", retry_after_s=told))
+    assert limiter.holds == [(LIMIT, hold)] and meter.failed == {"RateLimited": 1}
+
+
+def test_only_a_429_holds_the_fleet():
+    limiter, *_ = send(ProviderUnavailable("503", retry_after_s=30))
+    assert limiter.holds == []
+
+
+def test_the_price_of_each_call_is_summed():
+    limiter, provider, meter = FakeLimiter(), FakeProvider([said("hi", input_tokens=20, output_tokens=3)]), Meter()
+    gateway = a_gateway(
+        limiter, provider, price=lambda model, usage: usage.total_tokens if model == "api/model-1" else 0
+    )
+
+    async def twice() -> None:
+        await chat(gateway, meter)
+        await chat(gateway, meter)
+
+    asyncio.run(twice())
+    assert meter.cost_usd_micros == 46
+
+
+def test_a_model_without_a_price_leaves_the_cost_unknown():
+    assert send(said("hi"))[2].cost_usd_micros is None
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("no Redis"), DeadlineExceeded("too late")])
+def test_without_a_grant_nothing_is_sent(error: StoreUnavailable | DeadlineExceeded):
+    limiter, provider, meter = FakeLimiter(errors=[error]), FakeProvider([said("hi")]), Meter()
+    with pytest.raises(type(error)):
+        asyncio.run(chat(a_gateway(limiter, provider), meter))
+    assert provider.calls == [] and meter.calls == 0 and limiter.settled == []
+
+
+def test_a_grant_that_comes_after_the_deadline_is_given_back_unused():
+    limiter, provider = FakeLimiter(), FakeProvider([said("hi")])
+
+    class Late(FakeLimiter):
+        async def acquire(self, limit: str, *, tokens: int, timeout_s: float) -> Any:
+            await asyncio.sleep(timeout_s + 0.01)
+            return await limiter.acquire(limit, tokens=tokens, timeout_s=timeout_s)
+
+    late = Late()
+    late.granted, late.settled = limiter.granted, limiter.settled
+    with pytest.raises(DeadlineExceeded, match="nothing was sent"):
+        asyncio.run(chat(a_gateway(late, provider), Meter(), within_s=0.02))
+    assert provider.calls == [] and [used for _, used in limiter.settled] == [0]
+
+
+def test_one_http_request_never_takes_longer_than_the_deadline_allows():
+    provider = FakeProvider([said("hi")])
+    asyncio.run(chat(a_gateway(FakeLimiter(), provider), Meter(), within_s=3.0))
+    assert 0 < provider.calls[0].timeout_s <= 3.0
+
+
+def test_a_call_cancelled_at_any_step_settles_every_grant_once():
+    async def cancelled_after(steps: int) -> tuple[FakeLimiter, FakeProvider, bool]:
+        limiter, provider = FakeLimiter(), FakeProvider([said("hi")], steps=4)
+        work: Coroutine[Any, Any, Completion] = chat(a_gateway(limiter, provider), Meter())
+        call = asyncio.ensure_future(work)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+        return limiter, provider, call.cancelled()
+
+    seen = set()
+    for steps in range(12):
+        limiter, provider, was_cut = asyncio.run(cancelled_after(steps))
+        assert limiter.is_settled_once and len(provider.calls) == len(limiter.granted)
+        if provider.calls and was_cut:
+            assert [used for _, used in limiter.settled] == [RESERVED]
+        seen.add((len(provider.calls), was_cut))
+    assert seen == {(0, True), (1, True), (1, False)}
+
+
+def test_neither_prompt_nor_key_reaches_the_log(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.DEBUG):
+        send(BadRequest("400: you wrote 'a very private prompt'"))
+    assert "call_failed limit=api/model-1/default error=BadRequest" in caplog.text
+    assert "private" not in caplog.text and "s3cret" not in caplog.text
+
+
+def test_a_route_does_not_show_its_key():
+    assert "s3cret" not in repr(a_gateway(FakeLimiter(), FakeProvider(["hi"])).route("research"))

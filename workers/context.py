@@ -1,0 +1,173 @@
+"""Tokens: counting them by a stated estimate, and cutting a conversation to a bot's context window.
+
+Pure text in, pure text out. What a provider really billed comes back in `Completion.usage` and is never guessed here.
+
+Why an estimate: exact counting needs the model's vocabulary, and no light, maintained library ships one for offline
+use (tiktoken downloads it at first use, rs-bpe weighs 48 MB and has had a single release); not every vendor
+publishes one at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fleet.models import Message
+
+#: Tokens that a chat format adds around each message (role and separators).
+MESSAGE_OVERHEAD_TOKENS = 4
+#: Tokens that a chat format adds to a conversation (start of the answer).
+CONVERSATION_OVERHEAD_TOKENS = 3
+#: Letters of one word that count as one token. 6 puts the mean of English prose 8% above o200k; 8 puts it below.
+WORD_PIECE = b"a" * 6
+#: Digits that count as one token.
+DIGIT_PIECE = b"0" * 3
+#: Spaces in a row that count as one token (indentation); a single space belongs to the word after it.
+SPACE_PIECE = b" " * 4
+#: Most tokens that `count_tokens` gives per character: the bound that lets short texts pass uncounted.
+TOKENS_PER_CHAR = 2
+#: Most characters that `count_tokens` takes for one token ("a word of five, three spaces"): the bound beyond which a
+#: text need not be counted to know that it does not fit.
+CHARS_PER_TOKEN = 8
+#: Share of a window that the answer may reserve: the rest is always left to the conversation.
+RESERVED_SHARE = 0.5
+#: Share of the room for input that the system prompt may take before its middle is cut.
+SYSTEM_SHARE = 0.5
+#: Stands where the middle of a text was cut out.
+CUT_MARKER = "\n[cut]\n"
+
+
+def count_tokens(text: str) -> int:
+    """Estimate the tokens of `text`, erring on the high side.
+
+    Each byte becomes its class (letter, digit, space, other), and runs of classes are counted with C-speed string
+    functions: about 5 us for 300 characters, linear in length (some 40 ms for 4 MB). Measured against the o200k
+    vocabulary: English questions +8%, model answers +8%, essays +28%, Python source +55%, JSON +10%, digits 0%;
+    against cl100k: Chinese, Japanese and Korean -5% to +5%, Russian +18%.
+
+    Weakness: one short text of many rare names may be 20% under, base64 is 24% under; on older vocabularies also
+    German 17%, Hindi 21% and Arabic 37%. On newer ones other scripts than Latin are 1.3 to 3 times over.
+
+    Args:
+        text: Any text, also empty.
+
+    Returns:
+        Tokens, at least 0 and at most `TOKENS_PER_CHAR` times the characters.
+    """
+    classes = b" " + text.encode("utf-8", "replace").translate(_CLASSES, _CONTINUATIONS).replace(DIGIT_PIECE, b".")
+    words = classes.translate(_ONLY_LETTERS)
+    tokens = words.count(b" a") + words.count(WORD_PIECE) + classes.count(b"aA")
+    tokens += classes.translate(_ONLY_DIGITS).count(b" 0") + classes.count(b".") + classes.count(SPACE_PIECE)
+    return tokens if text.isascii() else tokens + -(-classes.count(b"b") // 2) + 2 * classes.count(b"e")
+
+
+def count_message_tokens(messages: Sequence[Message]) -> int:
+    """Estimate the input tokens of a conversation, with what the chat format adds."""
+    return CONVERSATION_OVERHEAD_TOKENS + sum(_message_tokens(message) for message in messages)
+
+
+def fit(messages: Sequence[Message], window_tokens: int, reserve_output_tokens: int) -> tuple[Message, ...]:
+    """Cut a conversation to a context window. Never fails, always gives the same cut for the same input.
+
+    The system messages become one at the front and stay; the newest turns stay; the oldest go first; what is left
+    begins with a user's turn. When the last user's turn alone does not fit, its middle is cut out, because a
+    question most often stands at the head or the tail. The same happens to a system prompt of more than half the room.
+
+    Args:
+        messages: The conversation, oldest first.
+        window_tokens: The bot's context window, at least 64.
+        reserve_output_tokens: Tokens kept free for the answer; at most half of the window is kept.
+
+    Returns:
+        Messages of at most `window_tokens - reserve` tokens by `count_message_tokens`.
+    """
+    room = window_tokens - min(reserve_output_tokens, int(window_tokens * RESERVED_SHARE))
+    room -= CONVERSATION_OVERHEAD_TOKENS
+    system, turns = _split(messages)
+    if _fits(system + turns, room):
+        return system + turns
+    cut_system = tuple(_cut(message, int(room * SYSTEM_SHARE) if turns else room) for message in system)
+    return cut_system + _newest(turns, room - sum(map(_message_tokens, cut_system)))
+
+
+def cut_middle(text: str, max_tokens: int) -> str:
+    """Return `text` with as much of its middle replaced by a marker as it takes to be `max_tokens` or less.
+
+    Two thirds of what stays is the head, one third the tail.
+    """
+    tokens = _tokens_within(text, max_tokens)
+    if tokens <= max_tokens:
+        return text
+    kept, cut = min(len(text), CHARS_PER_TOKEN * max(1, tokens)), text
+    while tokens > max_tokens and kept > 0:
+        kept = min(kept - 1, kept * max_tokens // tokens)
+        tail = kept // 3
+        cut = text[: kept - tail] + CUT_MARKER + text[len(text) - tail :]
+        tokens = count_tokens(cut)
+    return cut if kept > 0 else ""
+
+
+def _message_tokens(message: Message) -> int:
+    return MESSAGE_OVERHEAD_TOKENS + count_tokens(message.content)
+
+
+def _tokens_within(text: str, room: int) -> int:
+    """Return the tokens of `text`, or `room + 1` without counting when it has surely more than `room`."""
+    return room + 1 if len(text) > CHARS_PER_TOKEN * (max(0, room) + 1) else count_tokens(text)
+
+
+def _fits(messages: Sequence[Message], room: int) -> bool:
+    """Decide by the number of characters first: most conversations are far below their window."""
+    chars = sum(len(message.content) for message in messages)
+    if chars * TOKENS_PER_CHAR + MESSAGE_OVERHEAD_TOKENS * len(messages) <= room:
+        return True
+    return _sum_within(messages, room) <= room
+
+
+def _sum_within(messages: Sequence[Message], room: int) -> int:
+    """Return the tokens of `messages`; more than `room`, but not exact, when they surely have more."""
+    return sum(MESSAGE_OVERHEAD_TOKENS + _tokens_within(message.content, room) for message in messages)
+
+
+def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """Return the system messages as none or one, and the other turns."""
+    system = tuple(message for message in messages if message.role == "system")
+    turns = tuple(message for message in messages if message.role != "system")
+    if len(system) > 1:
+        system = (Message(role="system", content="\n\n".join(message.content for message in system)),)
+    return system, turns
+
+
+def _newest(turns: Sequence[Message], room: int) -> tuple[Message, ...]:
+    """Return the newest turns within `room`, from a user's turn on; the last user's turn stays, cut if need be."""
+    last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=len(turns) - 1)
+    room_before = room - _sum_within(turns[last:], room)
+    if room_before < 0:
+        return tuple(_cut(turn, room) for turn in turns[last : last + 1])
+    first = last
+    for i in range(last - 1, -1, -1):
+        room_before -= _sum_within(turns[i : i + 1], room)
+        if room_before < 0:
+            break
+        first = i if turns[i].role == "user" else first
+    return tuple(turns[first:])
+
+
+def _cut(message: Message, max_tokens: int) -> Message:
+    content = cut_middle(message.content, max_tokens - MESSAGE_OVERHEAD_TOKENS)
+    return message if content is message.content else Message(role=message.role, content=content)
+
+
+def _class_of(byte: int) -> str:
+    """Class of a UTF-8 byte: a letter, A capital, 0 digit, space, . other; b, e lead a 2- or 4-byte character."""
+    if byte >= 0x80:
+        return "b" if byte < 0xE0 else "." if byte < 0xF0 else "e"
+    char = chr(byte)
+    if char.isalpha():
+        return "A" if char.isupper() else "a"
+    return "0" if char.isdigit() else " " if char in " \r\t\v\f" else "."
+
+
+_CLASSES = bytes(ord(_class_of(byte)) for byte in range(256))
+_CONTINUATIONS = bytes(range(0x80, 0xC0))
+_ONLY_LETTERS = bytes(ord("a") if byte in b"aA" else ord(" ") for byte in range(256))
+_ONLY_DIGITS = bytes(byte if byte == ord("0") else ord(" ") for byte in range(256))

@@ -1,0 +1,187 @@
+"""The gateway: the one place that every provider call passes. Limiter, then one HTTP request, then settle.
+
+It never retries; that is the agent's rule. It never logs a prompt, an answer or a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fleet.errors import BadRequest, DeadlineExceeded, FleetError, KeyRejected, ProviderUnavailable, RateLimited
+from fleet.models import Grant, Message, Usage
+from workers.context import count_message_tokens
+from workers.ports import Call, Completion, Limiter, Provider
+
+#: Hold on a limit after a 429 that did not say how long to wait, in seconds.
+DEFAULT_HOLD_S = 1.0
+#: Usage of a task that has called nobody yet.
+NO_USAGE = Usage()
+
+#: Gives the cost of one call in micro-dollars by `provider/model` and usage; None when the model has no price.
+Price = Callable[[str, Usage], int | None]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the calls of one pool go.
+
+    Args:
+        provider: The connected API.
+        provider_name: Its name under [providers].
+        model: Model, as the provider spells it.
+        limit: `provider/model/key`, the limit that the calls belong to; the key by its label, never its value.
+        api_key: Secret of the API; empty when it needs none.
+        timeout_s: Seconds until one HTTP call is given up.
+        simulated: True when the simulator answers.
+    """
+
+    provider: Provider
+    provider_name: str
+    model: str
+    limit: str
+    api_key: str = field(repr=False)
+    timeout_s: float
+    simulated: bool = False
+
+    @property
+    def priced_as(self) -> str:
+        return f"{self.provider_name}/{self.model}"
+
+
+@dataclass(slots=True)
+class Meter:
+    """What one task has used so far, summed over its calls. Belongs to one event loop.
+
+    Attributes:
+        calls: HTTP requests handed to the provider.
+        failed: Those of them that were not answered as they should, by error type; 429s and calls cut by the deadline
+            are among them.
+        cost_usd_micros: None until a priced call was answered.
+        limited_s: Seconds spent waiting for grants.
+        calling_s: Seconds spent in HTTP requests.
+    """
+
+    calls: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    usage: Usage = NO_USAGE
+    cost_usd_micros: int | None = None
+    limited_s: float = 0.0
+    calling_s: float = 0.0
+
+    def charge(self, usage: Usage, cost_usd_micros: int | None) -> None:
+        """Add one answered call."""
+        self.usage += usage
+        if cost_usd_micros is not None:
+            self.cost_usd_micros = (self.cost_usd_micros or 0) + cost_usd_micros
+
+
+class Gateway:
+    """Sends calls: exactly one HTTP request per grant, and every grant settled exactly once.
+
+    Args:
+        limiter: The fleet-wide limiter.
+        routes: Route by pool name.
+        price: Cost of a call.
+    """
+
+    def __init__(self, limiter: Limiter, routes: Mapping[str, Route], price: Price) -> None:
+        self._limiter = limiter
+        self._routes = routes
+        self._price = price
+
+    def route(self, pool: str) -> Route:
+        """Return where the calls of `pool` go."""
+        return self._routes[pool]
+
+    async def chat(
+        self,
+        pool: str,
+        messages: tuple[Message, ...],
+        *,
+        temperature: float,
+        max_output_tokens: int,
+        deadline: float,
+        meter: Meter,
+    ) -> Completion:
+        """Wait for a grant, send one call, settle.
+
+        Input by estimate plus the longest answer is reserved; what was not used comes back when the call is settled.
+
+        Args:
+            pool: Whose route to take.
+            messages: The conversation, already cut to the bot's window.
+            temperature: Sampling temperature.
+            max_output_tokens: Longest answer.
+            deadline: Time of the event loop (`loop.time()`) after which the answer is worth nothing.
+            meter: Where to write what was used.
+
+        Raises:
+            RateLimited: 429; the whole fleet is held on this limit already.
+            ProviderUnavailable, KeyRejected, BadRequest: As the provider raised them.
+            DeadlineExceeded: The turn under the limit comes after the deadline; nothing was sent.
+            StoreUnavailable: The limiter has no Redis; nothing was sent.
+        """
+        route = self._routes[pool]
+        grant = await self._acquire(route, count_message_tokens(messages) + max_output_tokens, deadline, meter)
+        left_s = deadline - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            self._limiter.settle(grant, used_tokens=0)
+            raise DeadlineExceeded("expected a grant before the deadline, got one after it; nothing was sent")
+        call = Call(route.model, messages, temperature, max_output_tokens, min(route.timeout_s, left_s))
+        return await self._send(route, call, grant, meter)
+
+    async def _acquire(self, route: Route, tokens: int, deadline: float, meter: Meter) -> Grant:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        try:
+            return await self._limiter.acquire(route.limit, tokens=tokens, timeout_s=deadline - started)
+        finally:
+            meter.limited_s += clock() - started
+
+    async def _send(self, route: Route, call: Call, grant: Grant, meter: Meter) -> Completion:
+        """Send one call and settle its grant, also when the call is cancelled.
+
+        Until it is known what the provider counted, the whole reservation is taken as used: a call that was cut or
+        cancelled may have been served, and too little would let the fleet run into a 429.
+        """
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        used_tokens = grant.reserved_tokens
+        meter.calls += 1
+        try:
+            completion = await route.provider.complete(call, api_key=route.api_key)
+            used_tokens = completion.usage.total_tokens or used_tokens
+            meter.charge(completion.usage, self._price(route.priced_as, completion.usage))
+        except asyncio.CancelledError:
+            meter.failed[DeadlineExceeded.__name__] += 1
+            raise
+        except FleetError as error:
+            used_tokens = 0 if _cost_nothing(error) else used_tokens
+            meter.failed[type(error).__name__] += 1
+            if isinstance(error, RateLimited):
+                hold_s = DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s
+                self._limiter.penalise(route.limit, retry_after_s=hold_s)
+            _log(route, error, clock() - started)
+            raise
+        finally:
+            meter.calling_s += clock() - started
+            self._limiter.settle(grant, used_tokens=used_tokens)
+        return completion
+
+
+def _cost_nothing(error: FleetError) -> bool:
+    """True when the provider surely counted no tokens: it refused the call, or never got it."""
+    return isinstance(error, RateLimited | KeyRejected | BadRequest) or (
+        isinstance(error, ProviderUnavailable) and not error.sent
+    )
+
+
+def _log(route: Route, error: FleetError, seconds: float) -> None:
+    """Log a failure by its type only: a provider's message may quote the prompt."""
+    logger.warning("call_failed limit=%s error=%s ms=%d", route.limit, type(error).__name__, seconds * 1000)

@@ -1,0 +1,105 @@
+"""Anthropic's messages API: system text apart, turns that alternate and begin with the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yarl import URL
+
+from fleet.errors import BadRequest
+from fleet.models import Message, Usage
+from workers.context import count_message_tokens, count_tokens
+from workers.ports import Call, Completion
+from workers.providers.base import HttpProvider, bad_wire, tokens_or
+
+#: Version of the wire, as the vendor dates it.
+API_VERSION = "2023-06-01"
+#: Highest temperature this vendor takes; a hotter persona gets this one.
+MAX_TEMPERATURE = 1.0
+#: Stands in for the user's turn when a conversation begins with the assistant's: the wire wants the user first.
+OPENING = "(the conversation goes on)"
+#: Reasons why an answer ended, in the words of the other wire, so that a judge knows one set.
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+    "tool_use": "tool_calls",
+}
+
+
+class Anthropic(HttpProvider):
+    """Adapter for `POST {base_url}/v1/messages`."""
+
+    def __init__(self, base_url: URL) -> None:
+        super().__init__(base_url, "/v1/messages")
+
+    def _headers(self, api_key: str) -> Mapping[str, str]:
+        return {"x-api-key": api_key, "anthropic-version": API_VERSION, "Content-Type": "application/json"}
+
+    def _body(self, call: Call) -> dict[str, Any]:
+        system, turns = split_messages(call.messages)
+        body: dict[str, Any] = {"model": call.model, "max_tokens": call.max_output_tokens, "messages": turns}
+        if system:
+            body["system"] = system
+        if call.model not in self._no_temperature:
+            body["temperature"] = min(call.temperature, MAX_TEMPERATURE)
+        return body
+
+    def _completion(self, call: Call, answer: dict[str, Any], headers: Mapping[str, str]) -> Completion:
+        blocks = answer.get("content")
+        if not isinstance(blocks, list):
+            if answer.get("type") != "message" or blocks is not None:
+                raise bad_wire(self.host, "a message with `content`", blocks)
+            blocks = []
+        texts = (block.get("text") for block in blocks if isinstance(block, dict) and block.get("type") == "text")
+        text = "".join(part for part in texts if isinstance(part, str))
+        reason = answer.get("stop_reason")
+        return Completion(
+            text=text,
+            finish_reason=FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "stop",
+            usage=_usage(answer.get("usage"), call, text),
+            headers=headers,
+        )
+
+
+def split_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]]:
+    """Return the system text and the turns as this wire wants them.
+
+    System messages are lifted out wherever they stand, empty messages dropped, neighbours of one role joined by a
+    blank line, and spaces at the end of a closing assistant turn cut off, all because the API refuses them otherwise.
+
+    Raises:
+        BadRequest: When there is no user's turn at all.
+    """
+    system = "\n\n".join(
+        message.content for message in messages if message.role == "system" and message.content.strip()
+    )
+    turns: list[dict[str, str]] = []
+    for message in messages:
+        if message.role == "system" or not message.content.strip():
+            continue
+        if turns and turns[-1]["role"] == message.role:
+            turns[-1]["content"] += f"\n\n{message.content}"
+        else:
+            turns.append({"role": message.role, "content": message.content})
+    if not any(turn["role"] == "user" for turn in turns):
+        raise BadRequest("expected at least one user message with text, got none: nothing was sent")
+    if turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": OPENING})
+    if turns[-1]["role"] == "assistant":
+        turns[-1]["content"] = turns[-1]["content"].rstrip()
+    return system, turns
+
+
+def _usage(usage: object, call: Call, text: str) -> Usage:
+    """Return what was billed; input read from or written to the vendor's cache is input too."""
+    told = usage if isinstance(usage, dict) else {}
+    cached = sum(tokens_or(told.get(f"cache_{what}_input_tokens"), 0) for what in ("creation", "read"))
+    given, made = told.get("input_tokens"), told.get("output_tokens")
+    return Usage(
+        input_tokens=given + cached if type(given) is int and given >= 0 else count_message_tokens(call.messages),
+        output_tokens=made if type(made) is int and made >= 0 else count_tokens(text),
+    )

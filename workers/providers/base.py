@@ -1,0 +1,225 @@
+"""One HTTP request to an LLM API, and what its status means as an error of `fleet.errors`.
+
+What differs between vendors (path, headers, JSON) lives in the adapters beside this file. No retries anywhere here:
+the gateway decides about a second request, because each needs a grant of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from fleet.errors import (
+    BadRequest,
+    ConfigurationError,
+    FleetError,
+    KeyRejected,
+    ProviderUnavailable,
+    RateLimited,
+    quote,
+)
+from workers.ports import Call, Completion
+from workers.providers.problem import Problem, read_problem
+from workers.providers.retry_after import read_retry_after
+
+#: Seconds until a TCP (and TLS) connection that does not come about is given up; part of the call's own timeout.
+CONNECT_TIMEOUT_S = 10.0
+#: Seconds that an idle connection is kept. Short enough that a server rarely closes it just as it is used again.
+KEEPALIVE_S = 15.0
+#: Largest answer that is read, in bytes: far above any model's longest answer, far below a worker's memory.
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+#: 4xx statuses that say "not now" and not "not like this": request timeout, lock conflict, too early.
+PASSING_4XX = frozenset({408, 409, 425})
+#: Codes for a key whose money is used up, some of them sent with 429: waiting does not help, another key does.
+OUT_OF_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
+#: Hosts of this machine, to which no proxy leads.
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+#: Writes JSON without spaces. ASCII only, so that a lone surrogate in a prompt cannot break the encoding.
+encode_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class HttpProvider(ABC):
+    """Base of the adapters: one session, one request per `complete`, statuses turned into errors.
+
+    Give it to one event loop only. The session is opened by the first call.
+
+    Args:
+        base_url: Root of the API, without a slash at the end.
+        path: Path of the one endpoint used, below the root.
+    """
+
+    def __init__(self, base_url: URL, path: str) -> None:
+        self.host = base_url.host or ""
+        self._url = URL(f"{base_url}{path}", encoded=True)
+        self._proxy = _proxy_for(base_url)
+        self._session: aiohttp.ClientSession | None = None
+        self._no_temperature: set[str] = set()
+
+    async def complete(self, call: Call, *, api_key: str) -> Completion:
+        """Send one call, see `workers.ports.Provider`.
+
+        A key whose money is used up (402, or 429 `insufficient_quota`) is a `KeyRejected` too. A model that refuses
+        `temperature` raises `ProviderUnavailable` once and gets none from then on (see `_learn`). Cancelling closes
+        the connection; the provider may bill the call nevertheless.
+        """
+        body = encode_json(self._body(call)).encode("ascii")
+        try:
+            async with self._open().post(
+                self._url,
+                data=body,
+                headers=self._headers(api_key),
+                timeout=aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+                allow_redirects=False,
+            ) as response:
+                status, headers = response.status, response.headers
+                raw = await _read(response)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise ProviderUnavailable(f"{self.host}: expected a connection within {CONNECT_TIMEOUT_S:g} s") from error
+        except TimeoutError as error:
+            raise ProviderUnavailable(
+                f"{self.host}: expected an answer within {call.timeout_s:g} s, got none"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            # Without the text of the foreign error: some quote the address or the headers.
+            raise ProviderUnavailable(f"{self.host}: connection failed ({type(error).__name__})") from error
+        if 200 <= status < 300:
+            return self._completion(call, _json(raw, self.host), headers)
+        raise self._error(call, api_key, status, headers, raw)
+
+    async def close(self) -> None:
+        """Close the HTTP connections. A later call opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @abstractmethod
+    def _headers(self, api_key: str) -> Mapping[str, str]:
+        """Return the request's headers."""
+
+    @abstractmethod
+    def _body(self, call: Call) -> dict[str, Any]:
+        """Return the request's body as JSON values."""
+
+    @abstractmethod
+    def _completion(self, call: Call, answer: dict[str, Any], headers: Mapping[str, str]) -> Completion:
+        """Read a 2xx answer. Raises `ProviderUnavailable` when it is not what the wire says."""
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # How many calls may be in flight is the limiter's business, hence no limit in the connector.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=300),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=self._proxy,
+            )
+        return self._session
+
+    def _error(self, call: Call, api_key: str, status: int, headers: Mapping[str, str], raw: bytes) -> FleetError:
+        problem = read_problem(raw, secrets=(api_key,), texts=[message.content for message in call.messages])
+        told = f"{self.host} answered {status}{problem}"
+        if status in (401, 402, 403) or problem.code in OUT_OF_MONEY or problem.type in OUT_OF_MONEY:
+            return KeyRejected(
+                f"{self.host} answered {status}{problem.words}: check this key, its rights and its money"
+            )
+        if status == 429:
+            return RateLimited(told, retry_after_s=read_retry_after(headers, now_s=time.time()))
+        if status >= 500 or status in PASSING_4XX:
+            return ProviderUnavailable(told, retry_after_s=read_retry_after(headers, now_s=time.time(), resets=False))
+        if 300 <= status < 400:
+            return BadRequest(f"{told}, a redirect: expected `base_url` to be the API's own address")
+        if status == 400 and self._learn(call, problem):
+            return ProviderUnavailable(f"{told}: later calls to {quote(call.model)} leave out what it refuses")
+        return BadRequest(told)
+
+    def _learn(self, call: Call, problem: Problem) -> bool:
+        """Remember that a model refuses `temperature` (vendors drop it model by model); True when that was news.
+
+        Learnt and not looked up, because a table of model names is out of date with each new model. It costs one
+        refused request per model and process, which no vendor bills.
+        """
+        if not problem.refuses("temperature") or call.model in self._no_temperature:
+            return False
+        self._no_temperature.add(call.model)
+        return True
+
+
+def bad_wire(host: str, expected: str, got: object) -> ProviderUnavailable:
+    """Return the error for a 2xx answer that is not what the wire says. Quotes only the kind of what came."""
+    return ProviderUnavailable(f"{host}: expected {expected}, got {type(got).__name__}")
+
+
+def tokens_or(value: object, estimate: int) -> int:
+    """Return a token count from the wire, or the estimate when the provider sent none that makes sense."""
+    return value if type(value) is int and value >= 0 else estimate
+
+
+def parse_base_url(text: str, *, default_path: str = "", strip_path: str = "") -> URL:
+    """Check a `base_url` and bring it into one form.
+
+    Args:
+        text: As configured.
+        default_path: Path that an address without any path gets.
+        strip_path: Path at the end that is taken off, because the adapter adds it itself.
+
+    Raises:
+        ConfigurationError: When it is not an http(s) address, or carries a password, a query or a fragment.
+    """
+    wanted = "base_url: expected http(s)://HOST[:PORT][/PATH]"
+    try:
+        url = URL(text.strip().rstrip("/"))
+    except ValueError as error:
+        raise ConfigurationError(f"{wanted}, got no address: correct it in fleet.toml") from error
+    if url.user or url.password or url.query_string or url.fragment:
+        raise ConfigurationError(f"{wanted}, got one with a user, query or fragment: keys belong in `api_key_env`")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"{wanted}, got {quote(text)}: correct it in fleet.toml")
+    path = url.path.rstrip("/").removesuffix(strip_path) or default_path
+    return url.origin().with_path(path) if path else url.origin()
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read a whole body, at most `MAX_ANSWER_BYTES`."""
+    raw = await response.content.readany()
+    if response.content.at_eof():
+        return raw
+    parts, size = [raw], len(raw)
+    while part := await response.content.readany():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError(f"expected at most {MAX_ANSWER_BYTES} bytes")
+    return b"".join(parts)
+
+
+def _json(raw: bytes, host: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(raw)
+    except (ValueError, RecursionError):
+        # `from None`, because a JSONDecodeError carries the whole text.
+        raise ProviderUnavailable(f"{host}: expected JSON, got {len(raw)} bytes of something else") from None
+    if not isinstance(answer, dict):
+        raise bad_wire(host, "a JSON object", answer)
+    return answer
+
+
+def _proxy_for(url: URL) -> str | None:
+    """Return the proxy of HTTPS_PROXY and friends, looked up once: asking per request costs more than the request."""
+    host = url.host or ""
+    if host in LOOPBACK or host.startswith("127.") or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    scheme, found, _ = proxy.partition("://")
+    if found and scheme not in ("http", "https"):
+        raise ConfigurationError(f"{url.scheme}_proxy: expected an http proxy, got one for {quote(scheme)}: unset it")
+    return proxy if found else f"http://{proxy}"

@@ -1,0 +1,62 @@
+"""Where a provider's key comes from: an environment variable, or a file that only its owner can read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from fleet.config import SIMULATOR, ProviderSettings
+from fleet.errors import ConfigurationError
+
+#: Variable that each vendor's own tools read: what the error message proposes.
+_USUAL_VARIABLE = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+#: Largest key file that is read, in bytes: more is no key.
+_MAX_KEY_BYTES = 8192
+
+
+def read_key(settings: ProviderSettings) -> str:
+    """Return the key of a provider; the simulator's is the word "simulator" unless one is configured.
+
+    Raises:
+        ConfigurationError: When no source is configured, or it gives no usable key. Never quotes the key.
+    """
+    if settings.api_key_env:
+        return _checked(os.environ.get(settings.api_key_env, ""), f"variable {settings.api_key_env}")
+    if settings.api_key_file:
+        return _checked(_read_file(settings.api_key_file.expanduser()), f"file {settings.api_key_file}")
+    if settings.kind == "simulator":
+        return SIMULATOR
+    raise ConfigurationError(
+        f"expected a key for a provider of kind {settings.kind!r}, got none: in fleet.toml set "
+        f'api_key_env = "{_USUAL_VARIABLE[settings.kind]}" (and that variable), or api_key_file = "PATH"'
+    )
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ConfigurationError(f"api_key_file: expected a file, got something else at {path}")
+            if found.st_mode & 0o077:
+                raise ConfigurationError(
+                    f"api_key_file: expected {path} to be readable by its owner only, got mode "
+                    f"{stat.S_IMODE(found.st_mode):04o}: run `chmod 600 {path}`"
+                )
+            return file.read(_MAX_KEY_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise ConfigurationError(
+            f"api_key_file: expected a readable file, got {error.strerror or type(error).__name__} for {path}"
+        ) from error
+
+
+def _checked(text: str, source: str) -> str:
+    key = text.strip()
+    if not key:
+        raise ConfigurationError(f"expected a key in the {source}, got nothing: set it")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError(
+            f"expected one key without spaces, line breaks or special characters in the {source}, got something else"
+        )
+    return key

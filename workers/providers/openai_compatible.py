@@ -1,0 +1,88 @@
+"""OpenAI's chat completions, and the many servers that speak the same wire (vLLM, Ollama, gateways, the simulator)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from yarl import URL
+
+from fleet.models import Usage
+from workers.context import count_message_tokens, count_tokens
+from workers.ports import Call, Completion
+from workers.providers.base import HttpProvider, bad_wire, tokens_or
+from workers.providers.problem import Problem
+
+#: Hosts that know `max_completion_tokens` and whose newer models refuse `max_tokens`; elsewhere it is the reverse.
+_OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
+
+
+class OpenAICompatible(HttpProvider):
+    """Adapter for `POST {base_url}/chat/completions`."""
+
+    def __init__(self, base_url: URL) -> None:
+        super().__init__(base_url, "/chat/completions")
+        self._official = self.host == _OFFICIAL[0] or self.host.endswith(_OFFICIAL[1:])
+        self._other_limit: set[str] = set()
+
+    def _headers(self, api_key: str) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+
+    def _body(self, call: Call) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": call.model,
+            "messages": [{"role": message.role, "content": message.content} for message in call.messages],
+            self._limit_field(call.model): call.max_output_tokens,
+        }
+        if call.model not in self._no_temperature:
+            body["temperature"] = call.temperature
+        return body
+
+    def _completion(self, call: Call, answer: dict[str, Any], headers: Mapping[str, str]) -> Completion:
+        choices = answer.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(choice, dict) or not isinstance(message, dict):
+            raise bad_wire(self.host, "a completion with `choices[0].message`", choice if choice else choices)
+        text, reason = _text(message.get("content")), choice.get("finish_reason")
+        refusal = message.get("refusal")
+        if not text and isinstance(refusal, str) and refusal:
+            text, reason = refusal, "content_filter"
+        return Completion(
+            text=text,
+            finish_reason=reason if isinstance(reason, str) else "stop",
+            usage=_usage(answer.get("usage"), call, text),
+            headers=headers,
+        )
+
+    def _limit_field(self, model: str) -> str:
+        return "max_completion_tokens" if self._official != (model in self._other_limit) else "max_tokens"
+
+    def _learn(self, call: Call, problem: Problem) -> bool:
+        """As in the base; also take the other name of the output limit when a model refuses the one it got."""
+        if problem.refuses(self._limit_field(call.model)) and call.model not in self._other_limit:
+            self._other_limit.add(call.model)
+            return True
+        return super()._learn(call, problem)
+
+
+def _text(content: object) -> str:
+    """Return the text of a message: a string, null, or (some servers) a list of parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    texts = (part.get("text") for part in content if isinstance(part, dict))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _usage(usage: object, call: Call, text: str) -> Usage:
+    """Return what was billed; servers that do not say (some local ones) get the estimate of `workers.context`."""
+    told = usage if isinstance(usage, dict) else {}
+    given, made = told.get("prompt_tokens"), told.get("completion_tokens")
+    if type(given) is int and type(made) is int and given >= 0 and made >= 0:
+        return Usage(input_tokens=given, output_tokens=made)
+    return Usage(
+        input_tokens=tokens_or(given, count_message_tokens(call.messages)),
+        output_tokens=tokens_or(made, count_tokens(text)),
+    )

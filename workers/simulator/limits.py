@@ -1,0 +1,165 @@
+"""What the simulator admits: one request bucket and one token bucket per key and model, and the headers about them.
+
+The buckets refill continuously, as a provider's do. Time is an argument; nothing here sleeps or reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+
+#: Seconds that a wait is rounded up by at least, so that who waits exactly as told is admitted despite float rounding.
+WAIT_MARGIN_S = 0.001
+
+
+class Bucket:
+    """A continuously refilled token bucket.
+
+    An amount larger than the capacity is admitted when the bucket is full and leaves it in debt: else a call larger
+    than the burst could never go. So in any time t the bucket admits at most capacity + rate * t, plus what one such
+    call exceeds the capacity by.
+
+    Args:
+        rate_per_s: Refill per second.
+        capacity: Most that the bucket holds.
+        now_s: Monotonic time; the bucket starts full.
+    """
+
+    __slots__ = ("at_s", "capacity", "level", "rate_per_s")
+
+    def __init__(self, *, rate_per_s: float, capacity: float, now_s: float) -> None:
+        self.rate_per_s = rate_per_s
+        self.capacity = capacity
+        self.level = capacity
+        self.at_s = now_s
+
+    def refill(self, now_s: float) -> None:
+        """Bring the level up to `now_s`; a clock that goes back refills nothing."""
+        if now_s > self.at_s:
+            self.level = min(self.capacity, self.level + (now_s - self.at_s) * self.rate_per_s)
+            self.at_s = now_s
+
+    def wait_s(self, amount: float) -> float:
+        """Return the seconds until `amount` is admitted, 0 when it is now."""
+        missing = min(amount, self.capacity) - self.level
+        return missing / self.rate_per_s if missing > 0 else 0.0
+
+    def take(self, amount: float) -> None:
+        """Charge `amount`, whether it fits or not."""
+        self.level -= amount
+
+    @property
+    def full_in_s(self) -> float:
+        """Seconds until the bucket is full again."""
+        return (self.capacity - self.level) / self.rate_per_s
+
+    @property
+    def remaining(self) -> int:
+        """What may be sent at once, at least 0."""
+        return max(0, math.floor(self.level))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call was not admitted.
+
+    Args:
+        what: The limit that binds longer: "requests" or "tokens".
+        retry_after_s: Seconds until this very call would be admitted if nobody else called.
+    """
+
+    what: str
+    retry_after_s: float
+
+    def headers(self) -> dict[str, str]:
+        """Return both forms of `retry-after`; the one in seconds has decimals, which the vendors' SDKs read."""
+        ms = math.ceil(self.retry_after_s * 1000)
+        return {"retry-after": f"{ms / 1000:g}", "retry-after-ms": str(ms)}
+
+
+class Allowance:
+    """The two buckets of one key and model, charged together or not at all."""
+
+    __slots__ = ("_requests", "_rpm", "_tokens", "_tpm")
+
+    def __init__(self, *, rpm: int, tpm: int, burst: float, minute_s: float, now_s: float) -> None:
+        self._rpm, self._tpm = str(rpm), str(tpm)
+        self._requests = Bucket(rate_per_s=rpm / minute_s, capacity=max(1.0, rpm * burst), now_s=now_s)
+        self._tokens = Bucket(rate_per_s=tpm / minute_s, capacity=max(1.0, tpm * burst), now_s=now_s)
+
+    def admit(self, tokens: int, now_s: float) -> Refusal | None:
+        """Charge one request and `tokens`, or say why not; a refused call is charged nothing."""
+        requests, all_tokens = self._requests, self._tokens
+        requests.refill(now_s)
+        all_tokens.refill(now_s)
+        wait_requests_s, wait_tokens_s = requests.wait_s(1.0), all_tokens.wait_s(tokens)
+        if wait_requests_s or wait_tokens_s:
+            what = "requests" if wait_requests_s >= wait_tokens_s else "tokens"
+            return Refusal(what, max(wait_requests_s, wait_tokens_s) + WAIT_MARGIN_S)
+        requests.take(1.0)
+        all_tokens.take(tokens)
+        return None
+
+    def headers(self, wall_s: float) -> dict[str, str]:
+        """Return the rate-limit headers of both vendors, as of the last `admit`.
+
+        Args:
+            wall_s: Unix time, for the resets that are dates.
+        """
+        requests, tokens = self._requests, self._tokens
+        requests_left, tokens_left = str(requests.remaining), str(tokens.remaining)
+        requests_reset_s, tokens_reset_s = requests.full_in_s, tokens.full_in_s
+        return {
+            "x-ratelimit-limit-requests": self._rpm,
+            "x-ratelimit-limit-tokens": self._tpm,
+            "x-ratelimit-remaining-requests": requests_left,
+            "x-ratelimit-remaining-tokens": tokens_left,
+            "x-ratelimit-reset-requests": duration(requests_reset_s),
+            "x-ratelimit-reset-tokens": duration(tokens_reset_s),
+            "anthropic-ratelimit-requests-limit": self._rpm,
+            "anthropic-ratelimit-requests-remaining": requests_left,
+            "anthropic-ratelimit-requests-reset": rfc3339(wall_s + requests_reset_s),
+            "anthropic-ratelimit-tokens-limit": self._tpm,
+            "anthropic-ratelimit-tokens-remaining": tokens_left,
+            "anthropic-ratelimit-tokens-reset": rfc3339(wall_s + tokens_reset_s),
+        }
+
+
+class Limits:
+    """The allowances of all keys and models, made at their first call and kept (about 500 bytes each)."""
+
+    def __init__(self, *, rpm: int, tpm: int, burst: float, minute_s: float) -> None:
+        self._rpm, self._tpm, self._burst, self._minute_s = rpm, tpm, burst, minute_s
+        self._allowances: dict[tuple[str, str], Allowance] = {}
+
+    def allowance(self, key: str, model: str, now_s: float) -> Allowance:
+        """Return the buckets of `key` and `model`; new ones are full."""
+        found = self._allowances.get((key, model))
+        if found is None:
+            found = Allowance(rpm=self._rpm, tpm=self._tpm, burst=self._burst, minute_s=self._minute_s, now_s=now_s)
+            self._allowances[key, model] = found
+        return found
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as OpenAI writes it: `120ms`, `1.2s`, `6m0s`, never less than it is."""
+    ms = math.ceil(seconds * 1000)
+    if ms < 1000:
+        return f"{ms}ms"
+    if ms < 60_000:
+        return f"{ms / 1000:g}s"
+    minutes, ms = divmod(ms, 60_000)
+    return f"{minutes}m{ms / 1000:g}s"
+
+
+def rfc3339(unix_s: float) -> str:
+    """Return a Unix time as Anthropic writes it, with milliseconds."""
+    seconds, ms = divmod(math.ceil(unix_s * 1000), 1000)
+    return f"{_second(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,0 +1,73 @@
+"""How a simulator behaves, as one frozen value with its checks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from fleet.errors import ConfigurationError, quote
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorOptions:
+    """Limits, failures, answers and prices of one simulator.
+
+    Args:
+        rpm: Requests per minute and key and model.
+        tpm: Tokens per minute and key and model, input and output together.
+        burst: Share of a minute that may go at once.
+        minute_s: Seconds that a minute of `rpm` and `tpm` lasts; below 60 to compress time in benchmarks.
+        seed: Decides every latency, failure and generated answer.
+        latency_ms: Median time to an answer; 0 answers at once.
+        error_rate: Share of admitted calls answered with a 5xx.
+        hang_rate: Share of admitted calls never answered.
+        cut_rate: Share of admitted calls whose connection is closed in the middle of the body.
+        answers: JSONL file of recorded answers, or None to generate all.
+        answer_field: Where the answer stands in a record, dots between levels.
+        question_field: Where the question stands in a record.
+        input_usd_per_mtok: Price of a million input tokens in US dollars.
+        output_usd_per_mtok: Price of a million output tokens in US dollars.
+
+    Raises:
+        ConfigurationError: When a value is out of its range.
+    """
+
+    rpm: int = 6000
+    tpm: int = 3_000_000
+    burst: float = 0.05
+    minute_s: float = 60.0
+    seed: int = 0
+    latency_ms: float = 0.0
+    error_rate: float = 0.0
+    hang_rate: float = 0.0
+    cut_rate: float = 0.0
+    answers: Path | None = None
+    answer_field: str = "answer"
+    question_field: str = "question"
+    input_usd_per_mtok: float = 0.15
+    output_usd_per_mtok: float = 0.60
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigurationError(f"{field.name}: expected a finite number, got {quote(value)}")
+        self._check("rpm", self.rpm >= 1, "at least 1")
+        self._check("tpm", self.tpm >= 1, "at least 1")
+        self._check("burst", 0 < self.burst <= 1, "a share above 0, at most 1")
+        self._check("minute_s", self.minute_s > 0, "more than 0 seconds")
+        self._check("latency_ms", self.latency_ms >= 0, "0 or more")
+        for name in ("error_rate", "hang_rate", "cut_rate"):
+            self._check(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
+        for name in ("input_usd_per_mtok", "output_usd_per_mtok"):
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        failing = self.error_rate + self.hang_rate + self.cut_rate
+        if failing > 1:
+            raise ConfigurationError(
+                f"expected error_rate, hang_rate and cut_rate to be at most 1 together, got {failing:g}"
+            )
+
+    def _check(self, name: str, fits: bool, expected: str) -> None:
+        if not fits:
+            raise ConfigurationError(f"{name}: expected {expected}, got {quote(getattr(self, name))}")
