@@ -1,0 +1,1 @@
+"""Benchmarks: programs that each print one table. They start what they need and stop it again."""

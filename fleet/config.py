@@ -138,9 +138,12 @@ class SimulatorSettings(Section):
     rpm: int = Field(6000, ge=1, description="Requests per minute and key that the simulator enforces.")
     tpm: int = Field(3_000_000, ge=1, description="Tokens per minute and key that the simulator enforces.")
     latency_ms: float = Field(200.0, ge=0, description="Median time to an answer.")
+    error_rate: float = Field(0.0, ge=0, le=1, description="Share of calls that the simulator answers with a 5xx.")
     seed: int = Field(0, description="Seed of latencies, errors and answers.")
 
 
+#: What the simulator would bill by default: a small model's price, so that costs can be seen without being paid.
+SIMULATED_PRICE = PriceSettings(input_usd_per_mtok=0.15, output_usd_per_mtok=0.60)
 #: Pools that exist when fleet.toml names none: 100 bots.
 DEFAULT_POOLS = {
     "research": PoolSettings(bots=30),
@@ -203,24 +206,35 @@ class Settings(BaseSettings):
         """Return the provider of a pool; `simulator` exists without being configured."""
         return self.providers.get(self.pools[pool].provider, ProviderSettings(kind="simulator"))
 
+    @property
+    def price_table(self) -> dict[str, PriceSettings]:
+        """Prices by `provider/model`: as configured, and the simulator's own for what it answers."""
+        simulated = {self.limit_of(name)[0]: SIMULATED_PRICE for name in self.pools if self.is_simulated(name)}
+        return simulated | self.prices
+
     def limit_of(self, pool: str) -> tuple[str, LimitSettings]:
         """Return a pool's limit: its `provider/model` name and its rates (none when not configured).
 
-        The local simulator's own limits hold for its pools, because it will enforce them.
+        The limits in [simulator] hold for the provider of that name, here or elsewhere: it will enforce them.
         """
         settings = self.pools[pool]
         name = f"{settings.provider}/{settings.model}"
         fallback = LimitSettings()
-        if settings.provider not in self.providers:
+        if settings.provider == SIMULATOR:
             fallback = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm)
         return name, self.limits.get(name, fallback)
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, config_path())
-        return sources["init_settings"], sources["env_settings"], file
+        return init_settings, env_settings, file
 
 
 def home_path() -> Path:

@@ -12,6 +12,7 @@ FleetError
 │   ├── DeadlineExceeded       the task's time is over
 │   ├── BadAnswer              the provider answered, but not with a usable answer
 │   └── BotFunctionFailed      the user's own bot function raised
+├── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
 └── ConfigurationError         fix fleet.toml, a FLEET_* variable or the machine
 """
 
@@ -48,9 +49,19 @@ class RateLimited(RetryLater):
 
 
 class ProviderUnavailable(RetryLater):
-    """The provider answered 5xx, cut the connection, or did not answer in time."""
+    """The provider answered 5xx, cut the connection, or did not answer in time.
+
+    Args:
+        message: What happened.
+        retry_after_s: Seconds the other side asked to wait, or None when it did not say.
+        sent: False when the request surely never left (no connection): then it cost nothing.
+    """
 
     blame = "provider"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, sent: bool = True) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.sent = sent
 
 
 class StoreUnavailable(RetryLater):
@@ -93,6 +104,10 @@ class BotFunctionFailed(GiveUp):
     """The user's own bot function raised."""
 
     blame = "bot"
+
+
+class StoreError(FleetError):
+    """Redis answered with an error that waiting does not cure."""
 
 
 class ConfigurationError(FleetError):

@@ -129,6 +129,11 @@ class Bot(Frozen):
     persona: Persona
 
 
+def bot_name(pool: str, index: int) -> str:
+    """Return the name of a pool's bot; `index` counts from 1."""
+    return f"{pool}-{index:03d}"
+
+
 class Usage(Frozen):
     """Tokens of one task, summed over all its calls."""
 

@@ -1,0 +1,77 @@
+"""The Celery app, with the settings that EVIDENCE asks for. Building it connects to nothing.
+
+The broker URL is worked out when Celery first reads its configuration: that is when an embedded Redis is found or
+started. `worker_*` settings hold for `celery -A fleet worker`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from celery import Celery
+
+from fleet import config
+from fleet.engine import queues
+from fleet.models import Priority
+from fleet.store.embedded import broker_url, state_url
+
+#: Attempts to publish through a broker outage before the producer gets an error; 100 x up to 2 s ride out a restart.
+PUBLISH_RETRIES = 100
+#: Seconds after which a message that its worker no longer renews goes back to its queue.
+LEASE_S = 15
+
+
+def celery_settings() -> dict[str, Any]:
+    """Return Celery's configuration. Finds or starts the embedded Redis when none is configured."""
+    settings = config.current()
+    return {
+        "broker_url": broker_url(settings),
+        "result_backend": state_url(settings),
+        "result_expires": settings.results.expires_s,
+        "broker_transport": "fleet.engine.transport:Transport",
+        "broker_transport_options": {
+            "priority_steps": queues.PRIORITY_STEPS,
+            "visibility_timeout": LEASE_S,
+            "max_connections": 64,
+        },
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_publish_retry_policy": {
+            "max_retries": PUBLISH_RETRIES, "interval_start": 0, "interval_step": 0.2, "interval_max": 2.0,
+        },
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "task_queues": queues.task_queues(settings),
+        "task_default_queue": settings.worker.inbox,
+        "task_default_priority": Priority.NORMAL.value,
+        "task_acks_late": True,
+        "task_acks_on_failure_or_timeout": True,
+        "task_reject_on_worker_lost": True,
+        "task_create_missing_queues": True,
+        "worker_pool": "fleet.engine.pool:SlotPool",
+        "worker_consumer": "fleet.engine.consumer:Consumer",
+        "worker_concurrency": settings.slots_per_process,
+        "worker_prefetch_multiplier": 1,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_disable_rate_limits": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": True,
+        "worker_redirect_stdouts": False,
+    }  # fmt: skip
+
+
+def _build() -> Celery:
+    celery = Celery("fleet", include=["fleet.engine.tasks"])
+    celery.add_defaults(celery_settings)
+    return celery
+
+
+app = _build()
+
+# `celery -A fleet flower`, or `python -m celery -A fleet flower`, imports this module before Flower reads its options.
+if "flower" in sys.argv[1:] and "celery" in sys.argv[0].split("/")[-2:]:
+    from fleet import dashboard
+
+    dashboard.install(config.current(), config.home_path())

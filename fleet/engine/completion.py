@@ -1,0 +1,120 @@
+"""Finish a task: one atomic script stores its result, wakes who waits, counts it and checks its bot in.
+
+The only writer of results and of the completion and error counters. What they mean: `signals/catalogue.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+from pydantic_core import PydanticSerializationError
+
+from fleet.config import Settings
+from fleet.errors import RateLimited
+from fleet.models import BotResult
+from fleet.roster import LOAD_UNIT, Checkout
+from fleet.signals import catalogue
+from fleet.signals.catalogue import NOBODY, Counter, ErrorField
+from fleet.store import keys
+from fleet.store.client import Script, Store
+
+_FINISH = Script.beside(__file__, "finish.lua")
+
+
+class Completion:
+    """Finishes tasks.
+
+    `AsyncResult.get()` of any Celery client wakes and works. Callbacks, chains and chords are not run from here.
+
+    Args:
+        store: State Redis, the one that Celery's `result_backend` names.
+        settings: Pools, and how long results stay.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+
+    async def finish(
+        self,
+        result: BotResult,
+        *,
+        checkout: Checkout | None,
+        provider_errors: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Make `result` the task's one result, unless it has one. O(log bots), one round trip, safe to repeat.
+
+        Args:
+            result: What came out; also a typed failure is a result.
+            checkout: The bot that worked on it, given back here; None when the task failed before it got one.
+            provider_errors: Provider calls that failed on the way, retried or not: error type -> count. 429s stand
+                here only, the others are among `result.attempts` too.
+
+        Returns:
+            True when `result` stands; False when the task had another one before, which stays.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer. Repeat it with the same result, or let the message be
+                delivered again.
+        """
+        pool = checkout.pool if checkout else result.pool
+        if pool is None or pool not in self._settings.pools:
+            pool = NOBODY  # a foreign producer may invent names: they must not become keys
+        bot = checkout.bot if checkout else NOBODY
+        calls_failed = provider_errors or {}
+        totals = [part for counter, n in _totals(result, calls_failed) if n for part in (counter.name, n)]
+        errors = [part for field, n in _errors(result, bot, calls_failed) for part in (field.spell(), n)]
+        reply = await self._store.run(
+            _FINISH,
+            [
+                keys.result(result.task_id), keys.totals(), keys.completions(pool), keys.errors(pool),
+                keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool),
+            ],
+            [
+                result_meta(result), self._settings.results.expires_s, keys.STATE_TTL_S, bot,
+                checkout.token if checkout else "", LOAD_UNIT, catalogue.DUPLICATES.name,
+                len(totals) // 2, *totals, *errors,
+            ],
+        )  # fmt: skip
+        return bool(reply)
+
+
+def result_meta(result: BotResult) -> bytes:
+    """Return a result as Celery's Redis backend stores it, so that any Celery client's `AsyncResult` can read it.
+
+    The state is always SUCCESS: Fleet delivered a typed result; its own `status` says whether the bot succeeded.
+    """
+    done_at = datetime.fromtimestamp(result.finished_at, UTC).isoformat()
+    head = b'{"status": "SUCCESS", "result": '
+    tail = f', "traceback": null, "children": [], "date_done": "{done_at}", "task_id": {json.dumps(result.task_id)}}}'
+    return head + _to_json(result) + tail.encode()
+
+
+def _to_json(result: BotResult) -> bytes:
+    try:
+        return result.model_dump_json().encode()
+    except PydanticSerializationError:  # `metadata` may hold half of a surrogate pair, which JSON knows as \udXXX
+        return json.dumps(result.model_dump()).encode()
+
+
+def _totals(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple[Counter, int]]:
+    yield catalogue.COMPLETIONS, 1
+    yield catalogue.BY_STATUS[result.status], 1
+    yield catalogue.SIMULATED, int(result.simulated and result.served_by != "none")
+    yield catalogue.INPUT_TOKENS, result.usage.input_tokens
+    yield catalogue.OUTPUT_TOKENS, result.usage.output_tokens
+    yield catalogue.COST_USD_MICROS, result.cost_usd_micros or 0
+    yield catalogue.ATTEMPTS, result.attempts
+    limited = calls_failed.get(RateLimited.__name__, 0)
+    yield catalogue.CALLS, max(0, result.attempts - (sum(calls_failed.values()) - limited))
+    yield catalogue.RATE_LIMITED, limited
+
+
+def _errors(result: BotResult, bot: str, calls_failed: Mapping[str, int]) -> Iterator[tuple[ErrorField, int]]:
+    api = f"{result.provider}/{result.model}" if result.provider else NOBODY
+    if result.error is not None:
+        yield ErrorField(bot, api, result.error.type), 1
+    for kind, count in calls_failed.items():
+        yield ErrorField(bot, api, kind, "call"), count

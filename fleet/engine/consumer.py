@@ -1,0 +1,58 @@
+"""Celery's consumer, made safe against malformed messages: each becomes a typed failed result, none stops a worker.
+
+Celery logs such messages with their whole body; here one line names the task and the error, never a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.worker.consumer import Consumer as CeleryConsumer
+
+from fleet.engine import wiring
+from fleet.errors import InvalidTask, quote
+
+logger = get_logger("fleet.consumer")
+
+
+class Consumer(CeleryConsumer):
+    """`worker_consumer` of the Celery app."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle(message)
+            except Exception as error:  # noqa: BLE001 - the task boundary: a foreign message must not stop the worker
+                self._refuse(message, f"expected a Celery message (protocol 2, JSON), got {type(error).__name__}")
+
+        return on_task_received
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        self._refuse(message, "expected a Celery message with a `task` header, got none")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        known = ", ".join(sorted(name for name in self.app.tasks if not name.startswith("celery.")))
+        name = message.headers.get("task") if isinstance(message.headers, dict) else None
+        self._refuse(message, f"expected one of the tasks {known}, got {quote(name)}")
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        self._refuse(message, f"expected a Celery message (protocol 2, JSON), got {type(exc).__name__}")
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self._refuse(message, f"expected a JSON body, got {type(exc).__name__}")
+
+    def _refuse(self, message: Any, reason: str) -> None:
+        """Give the message's task a failed result and acknowledge it once that is stored."""
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        task_id = headers.get("id")
+        if not isinstance(task_id, str):
+            task_id = message.properties.get("correlation_id")
+        logger.warning("refused task=%s reason=%s", quote(task_id), reason)
+        if isinstance(task_id, str):
+            self.pool.run_soon(wiring.refuse(task_id, InvalidTask(reason)), then=message.ack)
+        else:
+            message.ack()

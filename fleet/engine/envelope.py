@@ -1,0 +1,90 @@
+"""A Celery message (protocol 2) as kombu writes it to Redis, built by hand: 20 times as quick as `apply_async`.
+
+Used where messages are made in bulk (`submit_many`) or passed on (the inbox). Everything a Celery worker, Flower
+or a canvas reads is there; `argsrepr` is empty on purpose, so that no prompt reaches an event or a log.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import time
+from functools import lru_cache
+from typing import Any
+
+import pydantic_core
+
+from fleet.models import BotTask
+
+#: Name of the one task of Fleet.
+TASK_NAME = "fleet.submit_task"
+#: Header with the Unix time in seconds at which a producer queued the task.
+QUEUED_AT = "queued_at"
+#: What stands for a task's arguments in events and logs.
+HIDDEN = "(hidden)"
+
+_ORIGIN = f"fleet{os.getpid()}@{socket.gethostname()}"
+
+
+def task_headers(task_id: str) -> dict[str, Any]:
+    """Return the headers of one submitted task."""
+    return {
+        "lang": "py", "task": TASK_NAME, "id": task_id, "root_id": task_id, "parent_id": None, "group": None,
+        "retries": 0, "eta": None, "expires": None, "timelimit": [None, None],
+        "argsrepr": "()", "kwargsrepr": HIDDEN, "origin": _ORIGIN, "ignore_result": False, QUEUED_AT: time.time(),
+    }  # fmt: skip
+
+
+#: A message body's canvas part when nothing follows the task.
+NO_CANVAS: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def task_body(task: BotTask, canvas: dict[str, Any] = NO_CANVAS) -> bytes:
+    """Return a task as the JSON body of its message: [args, kwargs, canvas]."""
+    return to_json([[], task.model_dump(mode="json", exclude_defaults=True), canvas])
+
+
+def envelope(*, task_id: str, queue: str, priority: int, headers: dict[str, Any], body: bytes) -> bytes:
+    """Return the JSON that goes into a queue's list."""
+    return to_json(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {
+                "correlation_id": task_id, "reply_to": "", "delivery_mode": 2, "priority": priority,
+                "body_encoding": "base64", "delivery_tag": task_id,
+                "delivery_info": {"exchange": "", "routing_key": queue},
+            },
+        }
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _template(queue: str, priority: int) -> bytes:
+    """Return `envelope` for a queue and priority, as a bytes format with the fields id, at and body."""
+    headers = task_headers("@id@") | {QUEUED_AT: "@at@"}
+    whole = envelope(task_id="@id@", queue=queue, priority=priority, headers=headers, body=b"@body@")
+    whole = whole.replace(b"%", b"%%").replace(b"@id@", b"%(id)b").replace(b'"@at@"', b"%(at).6f")
+    return whole.replace(base64.b64encode(b"@body@"), b"%(body)b")
+
+
+def fresh_envelope(*, task_id: str, queue: str, priority: int, body: bytes, queued_at: float) -> bytes:
+    """Return `envelope` with `task_headers`, made from a template: for bulk.
+
+    Args:
+        task_id: A UUID: it must need no escaping in JSON.
+        queue: Celery queue.
+        priority: Priority step.
+        body: From `task_body`.
+        queued_at: Unix time in seconds.
+    """
+    fields = {b"id": task_id.encode(), b"at": queued_at, b"body": base64.b64encode(body)}
+    return _template(queue, priority) % fields
+
+
+def to_json(value: Any) -> bytes:
+    """Encode plain data as JSON. Half a surrogate pair becomes a replacement character."""
+    return pydantic_core.to_json(value)

@@ -1,0 +1,55 @@
+-- Finish a task exactly once: store its result, wake who waits for it, count it and check its bot in. O(log bots).
+--
+-- The first result of a task stands. A later one is only counted as such, and its bot checked in; the very same
+-- result again (its first reply was lost) counts nothing.
+--
+-- KEYS  1 result       string: JSON as Celery's Redis backend stores it; also the channel   TTL: ARGV 2
+--       2 totals       hash: counter -> integer                    TTL of this and of 3, 4: ARGV 3
+--       3 completions  hash: bot -> completions
+--       4 errors       hash: bot|provider/model|type -> count
+--       5 bots         sorted set: bot -> load * unit + ms of the last checkout
+--       6 leases       sorted set: bot|token -> expiry, us of Redis time
+--       7 claims       hash: token -> bot
+-- ARGV  1 result JSON  2 life of the result, s  3 life of the counters, s  4 bot ('-': none)
+--       5 token ('': no bot is checked out)  6 one unit of load  7 name of the counter of later results
+--       8 number n of totals  9.. n pairs counter, amount; then pairs errors-field, amount
+-- Reply 1 this result stands, 0 the task has another one
+
+local result, totals, completions, errors = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local bots, leases, claims = KEYS[5], KEYS[6], KEYS[7]
+local payload, result_life_s, life_s = ARGV[1], ARGV[2], ARGV[3]
+local bot, token, unit = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local later_counter, totals_end = ARGV[7], 8 + 2 * tonumber(ARGV[8])
+
+local stored = redis.call('GET', result)
+
+if token ~= '' and redis.call('ZREM', leases, bot .. '|' .. token) == 1 then
+  redis.call('HDEL', claims, token)
+  local score = redis.call('ZSCORE', bots, bot)
+  if score and tonumber(score) >= unit then
+    redis.call('ZINCRBY', bots, string.format('%.0f', -unit), bot)
+  end
+end
+
+if stored == payload then
+  return 1
+end
+if stored then
+  redis.call('HINCRBY', totals, later_counter, 1)
+  redis.call('EXPIRE', totals, life_s)
+  return 0
+end
+
+redis.call('SET', result, payload, 'EX', result_life_s)
+redis.call('PUBLISH', result, payload)
+for i = 9, totals_end, 2 do
+  redis.call('HINCRBY', totals, ARGV[i], ARGV[i + 1])
+end
+redis.call('HINCRBY', completions, bot, 1)
+for i = totals_end + 1, #ARGV, 2 do
+  redis.call('HINCRBY', errors, ARGV[i], ARGV[i + 1])
+end
+redis.call('EXPIRE', totals, life_s)
+redis.call('EXPIRE', completions, life_s)
+redis.call('EXPIRE', errors, life_s)
+return 1

@@ -1,0 +1,231 @@
+"""The worker's pool of slots: bot tasks are coroutines on one loop, other Celery tasks run in threads.
+
+A slot costs no thread while its bot waits for the network. Whatever ends is handed back to the consumer's thread,
+which settles all that ended since its last turn in one go; so kombu's channel is only ever used by that thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import os
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import signals
+from celery.concurrency.base import BasePool, apply_target
+from celery.utils.log import get_logger
+
+from fleet.engine import transport, wiring
+
+logger = get_logger("fleet.pool")
+
+#: Seconds that a shutdown waits for what ended before it looks again whether all slots are free.
+DRAIN_STEP_S = 0.2
+
+
+@dataclass(slots=True)
+class Slot:
+    """One task in a slot, and the calls back into Celery that end it."""
+
+    task: Any
+    task_id: str
+    request: dict[str, Any]
+    started: float
+    callback: Callable[..., Any]
+    error_callback: Callable[..., Any]
+    job: asyncio.Future[Any] | None = None
+
+
+class SlotPool(BasePool):
+    """`worker_pool` of the Celery app. Grows and shrinks by a number; `--autoscale` works.
+
+    Time limits and `revoke(terminate=True)` do not reach a slot: a bot task carries its own deadline, which cancels
+    its coroutine.
+    """
+
+    body_can_be_buffer = True
+    signal_safe = False
+    task_join_will_block = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._slots: set[int] = set()
+        self._ended: collections.deque[Callable[[], None]] = collections.deque()
+        self._wake_fd = -1
+        self._threads: ThreadPoolExecutor | None = None
+        self._in_slots: dict[str, Slot] = {}
+        self._in_threads = 0
+
+    # -- life
+
+    def on_start(self) -> None:
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=worker_name())
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        loop.add_reader(self._wake_fd, self._on_wake, self._wake_fd)
+
+    def on_stop(self) -> None:
+        """Warm shutdown: wait for what runs, then tell the broker what is done."""
+        while self.busy:
+            self.settle_ended()
+            time.sleep(DRAIN_STEP_S if not self._ended else 0)
+        self.settle_ended()
+        self._close()
+
+    def on_terminate(self) -> None:
+        """Cold shutdown: cancel what runs; it is not acknowledged and goes back to its queue."""
+        for slot in tuple(self._in_slots.values()):
+            if slot.job is not None:
+                wiring.runtime().call_soon(slot.job.cancel)
+        self._close()
+
+    def _close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        wiring.stop()
+        try:
+            transport.flush_all_acks()
+        except OSError as error:  # redis-py's connection errors are none of ours to name here
+            logger.warning("acks not sent error=%s; the tasks have results and will not run again", error)
+
+    # -- size
+
+    @property
+    def busy(self) -> int:
+        """Number of slots in use."""
+        return len(self._in_slots) + self._in_threads
+
+    def grow(self, n: int = 1) -> None:
+        self.limit += n
+
+    def shrink(self, n: int = 1) -> None:
+        """Take n slots away. What runs in them ends first; the consumer's prefetch count keeps them empty."""
+        if self.limit - n < 1:
+            raise ValueError(f"expected to keep at least 1 slot, got shrink({n}) with {self.limit} slots")
+        self.limit -= n
+
+    def _get_info(self) -> dict[str, Any]:
+        return {**super()._get_info(), "max-concurrency": self.limit, "busy": self.busy}
+
+    # -- work
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        **_: Any,
+    ) -> None:
+        task = self.app.tasks.get(args[0]) if args else None
+        if task is None or not hasattr(task, "work"):
+            self._apply_in_thread(target, args, kwargs, callback, accept_callback)
+            return
+        _, task_id, request, *_body = args
+        slot = Slot(task, task_id, request, time.monotonic(), callback or _nothing, error_callback or _nothing)
+        if accept_callback:
+            accept_callback(os.getpid(), slot.started)
+        self._in_slots[task_id] = slot
+        wiring.runtime().call_soon(self._begin, slot)
+
+    def run_soon(self, work: Any, then: Callable[[], None]) -> None:
+        """Run a coroutine on the loop, then `then()` in the consumer's thread, whatever came of it."""
+        self._in_threads += 1
+
+        def ended() -> None:
+            self._in_threads -= 1
+            then()
+
+        wiring.runtime().call_soon(
+            lambda: asyncio.ensure_future(work).add_done_callback(lambda job: self._hand_back(ended, job.exception()))
+        )
+
+    def _begin(self, slot: Slot) -> None:
+        slot.job = asyncio.ensure_future(slot.task.work(slot.task_id, slot.request))
+        slot.job.add_done_callback(lambda job: self._hand_back(lambda: self._end(slot, job)))
+
+    def _hand_back(self, ended: Callable[[], None], error: BaseException | None = None) -> None:
+        if error is not None:
+            logger.error("side work failed error=%s", type(error).__name__)
+        self._ended.append(ended)
+        os.eventfd_write(self._wake_fd, 1)
+
+    def _on_wake(self, fd: int) -> None:
+        try:
+            os.eventfd_read(fd)
+        except BlockingIOError:
+            return
+        self.settle_ended()
+
+    def settle_ended(self) -> None:
+        """Call back into Celery for everything that ended. Only from the consumer's thread."""
+        while self._ended:
+            self._ended.popleft()()
+
+    def _end(self, slot: Slot, job: asyncio.Future[Any]) -> None:
+        """Tell Celery how a slot's task ended. Cancelled work is not acknowledged: it returns to its queue."""
+        self._in_slots.pop(slot.task_id, None)
+        if job.cancelled():
+            return
+        error = job.exception()
+        runtime_s = time.monotonic() - slot.started
+        if error is not None:
+            slot.error_callback(_exception_info(error))
+            return
+        done = job.result()
+        if done.result is not None and _celery_listens(slot.request):
+            request = {**slot.request, "ignore_result": True, "fleet_result": done.result}
+            slot.task.__trace__(slot.task_id, (), {}, request)
+        slot.callback((0, done.summary, runtime_s))
+
+    def _apply_in_thread(self, target: Any, args: Any, kwargs: Any, callback: Any, accept_callback: Any) -> None:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(max_workers=256, thread_name_prefix="fleet-task")
+        self._in_threads += 1
+
+        def ended(value: Any) -> None:
+            def settle() -> None:
+                self._in_threads -= 1
+                if callback:
+                    callback(value)
+
+            self._hand_back(settle)
+
+        self._threads.submit(apply_target, target, args, kwargs, ended, accept_callback)
+
+
+def worker_name() -> str:
+    """Return the name under which this process reports: what `celery worker -n` said, else host and process id."""
+    return os.environ.get("FLEET_WORKER_NAME") or f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _celery_listens(request: dict[str, Any]) -> bool:
+    """True when Celery has something to do after this task: callbacks, a chain, a chord, or signal receivers."""
+    return bool(
+        request.get("callbacks")
+        or request.get("chain")
+        or request.get("chord")
+        or signals.task_prerun.receivers
+        or signals.task_postrun.receivers
+        or signals.task_success.receivers
+    )
+
+
+def _exception_info(error: BaseException) -> ExceptionInfo:
+    try:
+        raise error
+    except BaseException:  # noqa: BLE001 - re-raised only to give billiard a traceback to read
+        return ExceptionInfo()
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stand in for a callback that Celery did not give."""

@@ -1,0 +1,190 @@
+"""Producers: choose a task's pool, and queue many tasks in pipelined batches.
+
+One script per batch queues what is new and rings the bell; a task with an idempotency key is queued once, however
+often it is submitted.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, repeat
+from typing import Any
+
+import redis
+
+from fleet import config
+from fleet.config import Settings
+from fleet.engine import queues
+from fleet.engine.envelope import fresh_envelope, task_body
+from fleet.errors import InvalidTask, quote
+from fleet.models import BotTask
+from fleet.store import keys
+from fleet.store.client import Script, connect, store_errors
+from fleet.store.embedded import broker_url
+
+ENQUEUE = Script.beside(__file__, "enqueue.lua")
+
+#: Tasks per script call: 500 x 1 kB keep Redis busy for about 2 ms.
+BATCH = 500
+#: Name space of task ids that are made from idempotency keys.
+_KEY_NAMESPACE = uuid.UUID("6f1e7a36-0b0c-4b8e-9d59-5d0f3a7e9c21")
+
+now = time.time
+
+
+def candidates(task: BotTask, settings: Settings) -> list[str]:
+    """Return the pools a task may go to: the one it names, else all that take its kind.
+
+    Raises:
+        InvalidTask: When the named pool does not exist, or no pool takes the task's kind.
+    """
+    if task.pool is not None:
+        if task.pool not in settings.pools:
+            raise InvalidTask(f"pool: expected one of {', '.join(settings.pools)}, got {quote(task.pool)}")
+        return [task.pool]
+    taking = [name for name, pool in settings.pools.items() if not pool.kinds or task.kind in pool.kinds]
+    if not taking:
+        raise InvalidTask(f"kind: expected one that a pool takes, got {quote(task.kind)}; name a pool, or add the kind")
+    return taking
+
+
+def backlog_keys(pools: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (pool, list key) of every list whose length makes up the pools' backlogs."""
+    return [(p, queues.list_key(keys.queue(p), step)) for p in pools for step in queues.PRIORITY_STEPS]
+
+
+def least_loaded(taking: list[str], backlog: Mapping[str, int], settings: Settings) -> str:
+    """Return the pool with the fewest waiting tasks per bot; equals are drawn by lot."""
+    return min(taking, key=lambda name: (backlog.get(name, 0) / settings.pools[name].bots, random.random()))
+
+
+class Dispatcher:
+    """Chooses pools for a producer. Reads the backlogs once and counts along until `refresh` is called."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._backlog: dict[str, int] = {}
+
+    def refresh(self) -> None:
+        """Read the backlogs again."""
+        self._backlog = self._read()
+
+    def choose(self, task: BotTask) -> str:
+        """Return the pool for one task; raises like `candidates`."""
+        taking = candidates(task, self._settings)
+        if len(taking) == 1:
+            return taking[0]
+        if not self._backlog:
+            self.refresh()
+        pool = least_loaded(taking, self._backlog, self._settings)
+        self._backlog[pool] += 1
+        return pool
+
+    def _read(self) -> dict[str, int]:
+        places = backlog_keys(self._settings.pools)
+        with self._client.pipeline(transaction=False) as pipe:
+            for _, key in places:
+                pipe.llen(key)
+            lengths = pipe.execute()
+        backlog = dict.fromkeys(self._settings.pools, 0)
+        for (pool, _), length in zip(places, lengths, strict=True):
+            backlog[pool] += length
+        return backlog
+
+
+def task_id_of(key: str) -> str:
+    """Return the task id that belongs to an idempotency key."""
+    return str(uuid.uuid5(_KEY_NAMESPACE, key))
+
+
+def submit_many(
+    tasks: Iterable[BotTask | dict[str, Any] | str],
+    *,
+    idempotency_keys: Iterable[str] | None = None,
+    batch: int = BATCH,
+) -> Iterator[str]:
+    """Queue many tasks, a batch per round trip, and yield their ids in order. Lazy: consume it to submit.
+
+    Args:
+        tasks: Prompts, dicts or `BotTask`s; read batch by batch, so it may be endless.
+        idempotency_keys: One per task. The same key always gives the same task id, and queues nothing when it was
+            queued before and its result has not expired.
+        batch: Tasks per round trip (count).
+
+    Yields:
+        Task ids, each batch after Redis has accepted it.
+
+    Raises:
+        InvalidTask: Naming the position of the first task that is none; earlier batches are queued, its own is not.
+        StoreUnavailable: When the broker did not confirm a batch. It may be queued: with idempotency keys the
+            same call can be repeated safely.
+    """
+    settings = config.current()
+    client, url = broker().client, broker().url
+    dispatcher = Dispatcher(client, settings)
+    pairs = enumerate(zip(tasks, repeat(None) if idempotency_keys is None else idempotency_keys, strict=False))
+    while chunk := list(islice(pairs, batch)):
+        parts: list[Any] = []
+        ids = []
+        queued_at = now()
+        with store_errors(url):
+            dispatcher.refresh()
+        for position, (task, key) in chunk:
+            task_id = str(uuid.uuid4()) if key is None else task_id_of(key)
+            ids.append(task_id)
+            parts += _prepared(position, task, task_id, key is not None, dispatcher, queued_at)
+        with store_errors(url):
+            _run(client, [queues.BELL], [settings.results.expires_s, *parts])
+        yield from ids
+
+
+def _prepared(
+    position: int, task: Any, task_id: str, once: bool, dispatcher: Dispatcher, queued_at: float
+) -> list[Any]:
+    """Return what the script needs for one task: marker key (or ''), list key, message."""
+    try:
+        parsed = task if type(task) is BotTask else BotTask.parse(task)
+        pool = dispatcher.choose(parsed)
+    except InvalidTask as error:
+        raise InvalidTask(f"task {position}: {error}") from error
+    queue = keys.queue(pool)
+    if parsed.pool is None:
+        parsed = parsed.model_copy(update={"pool": pool})
+    body = task_body(parsed)
+    message = fresh_envelope(
+        task_id=task_id, queue=queue, priority=parsed.priority.value, body=body, queued_at=queued_at
+    )
+    return [keys.submitted(task_id) if once else "", queues.list_key(queue, parsed.priority.value), message]
+
+
+def _run(client: redis.Redis, script_keys: list[str], arguments: list[Any]) -> Any:
+    try:
+        return client.evalsha(ENQUEUE.sha, len(script_keys), *script_keys, *arguments)
+    except redis.exceptions.NoScriptError:
+        return client.eval(ENQUEUE.text, len(script_keys), *script_keys, *arguments)
+
+
+class _Broker:
+    """This process's plain client of the broker: finding Redis and building a client cost more than a submit."""
+
+    settings: Settings | None = None
+    client: redis.Redis
+    url: str
+
+
+def broker() -> type[_Broker]:
+    """Return the broker of the settings in force, looked for once.
+
+    Raises:
+        ConfigurationError: When a configured Redis does not answer, or an embedded one cannot be started.
+    """
+    settings = config.current()
+    if _Broker.settings is not settings:
+        _Broker.url = broker_url(settings)
+        _Broker.client = connect(_Broker.url, timeout_s=settings.redis.socket_timeout_s)
+        _Broker.settings = settings
+    return _Broker

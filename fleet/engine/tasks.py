@@ -1,0 +1,86 @@
+"""The one Celery task of Fleet, `submit_task`: validated where it is submitted, worked on by a bot of its pool.
+
+`submit_task.delay("What is 2+2?", pool="research", priority="high").get(timeout=60)` returns a `BotResult`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import Task
+from celery.result import AsyncResult
+
+from fleet import config
+from fleet.engine import producer
+from fleet.engine.app import app
+from fleet.engine.envelope import HIDDEN, QUEUED_AT, TASK_NAME
+from fleet.models import BotResult, BotTask
+from fleet.store import keys
+
+if TYPE_CHECKING:
+    from fleet.engine.wiring import Done
+
+
+class BotAsyncResult(AsyncResult):
+    """A Celery `AsyncResult` whose value is a `BotResult`."""
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the task and return its `BotResult`, also when its status is `failed`.
+
+        Takes the arguments of `celery.result.AsyncResult.get`; `timeout` is in seconds.
+
+        Raises:
+            celery.exceptions.TimeoutError: When there is no result within `timeout`.
+        """
+        value = super().get(*args, **kwargs)
+        return BotResult.model_validate(value) if isinstance(value, dict) and "status" in value else value
+
+
+class SubmitTask(Task):
+    """Celery's side of a bot task. `work` is what the slot pool runs; any other pool calls `run`."""
+
+    name = TASK_NAME
+    acks_late = True
+    acks_on_failure_or_timeout = True
+    reject_on_worker_lost = True
+    typing = False  # arguments are checked by BotTask, with better messages
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
+    ) -> BotAsyncResult:
+        """Queue one task. Arguments: a prompt, a dict or a `BotTask`, and `BotTask` fields as keywords.
+
+        Celery's own options (`countdown`, `eta`, `expires`, `link`, ...) work as always.
+
+        Raises:
+            InvalidTask: When the arguments are not a task; nothing is queued then.
+            kombu.exceptions.OperationalError: When the broker cannot be reached.
+        """
+        task = BotTask.parse(*(args or ()), **(kwargs or {}))
+        pool = producer.Dispatcher(producer.broker().client, config.current()).choose(task)
+        headers = {**(options.pop("headers", None) or {}), QUEUED_AT: producer.now()}
+        body = {**task.model_dump(mode="json", exclude_defaults=True), "pool": pool}
+        routing = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
+        return super().apply_async((), body, task_id=task_id, headers=headers, **{**options, **routing})
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> BotAsyncResult:
+        return BotAsyncResult(task_id, backend=self.backend, app=self.app, **kwargs)
+
+    async def work(self, task_id: str, request: dict[str, Any]) -> Done:
+        """Run one delivered task to its stored result. Never raises for what the task or a provider did."""
+        from fleet.engine import wiring  # only a worker has a data plane; a producer should import quickly
+
+        return await wiring.data_plane().work(task_id, request)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the result as a dict; on a pool that is not ours, work for it here and now."""
+        ready = getattr(self.request, "fleet_result", None)
+        if ready is not None:
+            return ready
+        from fleet.engine import wiring
+
+        request = {"args": args, "kwargs": kwargs, "delivery_info": self.request.delivery_info or {}}
+        return wiring.run_here(self.request.id, request)
+
+
+submit_task = app.register_task(SubmitTask())

@@ -1,0 +1,329 @@
+"""Where both halves meet: a worker process's loop, stores, roster, limiter, gateway and agents, put together once.
+
+`start` and `stop` belong to the worker's pool; `run_here` serves Celery pools that are not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from fleet import config
+from fleet.config import Settings
+from fleet.economy.prices import price_of
+from fleet.engine import producer, queues
+from fleet.engine.completion import Completion
+from fleet.engine.envelope import QUEUED_AT, envelope, task_body, task_headers
+from fleet.engine.services import ensure_simulator
+from fleet.errors import FleetError, InvalidTask, StoreUnavailable
+from fleet.limiter import Limiter
+from fleet.models import BotResult, BotTask, TaskError
+from fleet.roster import Checkout, Roster
+from fleet.roster.roster import LEASE_S
+from fleet.signals.recorder import Recorder
+from fleet.store import keys
+from fleet.store.client import Store
+from fleet.store.embedded import broker_url, state_url
+from workers.agent import Agent, Outcome
+from workers.backoff import full_jitter
+from workers.gateway import Gateway, Route
+from workers.persona import bot_of
+from workers.providers import make_provider, read_key
+from workers.runtime import Runtime
+
+logger = logging.getLogger("fleet.worker")
+
+#: Seconds between two resource reports of a worker.
+REPORT_EVERY_S = 2.0
+#: Longest pause between two tries while Redis is away, in seconds.
+PATIENCE_CAP_S = 2.0
+#: Label of the one key that a provider has until keys come from the vault.
+KEY_LABEL = "default"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a delivered message ended: its result as JSON data (None: it was passed on, or done before) and one line."""
+
+    summary: str
+    result: dict[str, Any] | None = None
+
+
+class DataPlane:
+    """Everything a worker process needs to turn messages into results. Lives on the process's one loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.state = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
+        same = broker_url(settings) == state_url(settings)
+        self.broker = self.state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
+        self.roster = Roster(self.state, settings)
+        self.completion = Completion(self.state, settings)
+        self._routes = _routes(settings)
+        self._gateway = Gateway(Limiter(self.state, _limits(settings)), self._routes, price_of(settings.price_table))
+        self._agent = Agent(self._gateway, settings)
+        self._held: dict[str, Checkout] = {}
+
+    async def close(self) -> None:
+        for provider in {route.provider_name: route.provider for route in self._routes.values()}.values():
+            await provider.close()
+        await self.state.close()
+        await self.broker.close()
+
+    # -- one task
+
+    async def work(self, task_id: str, request: dict[str, Any]) -> Done:
+        """Turn one delivered message into the task's one result.
+
+        Args:
+            task_id: The Celery task id.
+            request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
+        """
+        started_s = time.monotonic()
+        queued_ms = _queued_ms(request.get(QUEUED_AT))
+        try:
+            task = BotTask.parse(*request["args"], **request["kwargs"])
+            taking = producer.candidates(task, self._settings)
+        except (InvalidTask, TypeError) as error:
+            return await self._refuse(task_id, error, queued_ms)
+        if (request.get("delivery_info") or {}).get("routing_key") == self._settings.worker.inbox:
+            return await self._pass_on(task_id, task, await self._choose(taking), request)
+        checkout = await self._check_out(taking[0], task_id)
+        if checkout is None:
+            return Done("done before")
+        self._held[checkout.token] = checkout
+        try:
+            outcome = await self._agent.run(task, bot_of(checkout.bot, self._settings), task_id=task_id)
+            result = _result(task_id, task, checkout, outcome, queued_ms, started_s)
+            first = await patiently(
+                lambda: self.completion.finish(result, checkout=checkout, provider_errors=outcome.provider_errors)
+            )
+        finally:
+            del self._held[checkout.token]
+        if result.status == "failed":
+            logger.info("failed task=%s bot=%s error=%s", task_id, result.bot, result.error and result.error.type)
+        return Done(_summary(result), result.model_dump(mode="json")) if first else Done("done before")
+
+    async def _choose(self, taking: list[str]) -> str:
+        """Return the pool with the fewest waiting tasks per bot."""
+        if len(taking) == 1:
+            return taking[0]
+        places = producer.backlog_keys(taking)
+        lengths = await asyncio.gather(*(patiently(partial(self.broker.command, "LLEN", key)) for _, key in places))
+        backlog = dict.fromkeys(taking, 0)
+        for (pool, _), length in zip(places, lengths, strict=True):
+            backlog[pool] += length
+        return producer.least_loaded(taking, backlog, self._settings)
+
+    async def _check_out(self, pool: str, task_id: str) -> Checkout | None:
+        token = uuid.uuid4().hex
+        return await patiently(lambda: self.roster.check_out(pool, task_id=task_id, token=token))
+
+    async def _refuse(self, task_id: str, error: Exception, queued_ms: int | None) -> Done:
+        invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
+        result = BotResult(
+            task_id=task_id,
+            status="failed",
+            error=TaskError.of(invalid),
+            queued_ms=queued_ms,
+            finished_at=time.time(),
+        )
+        await patiently(lambda: self.completion.finish(result, checkout=None))
+        return Done(_summary(result), result.model_dump(mode="json"))
+
+    async def _pass_on(self, task_id: str, task: BotTask, pool: str, request: dict[str, Any]) -> Done:
+        """Move a message of a plain Celery client from the inbox to its pool's queue, with its callbacks."""
+        queue = keys.queue(pool)
+        headers = task_headers(task_id) | {name: request[name] for name in _KEPT_HEADERS if request.get(name)}
+        canvas = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+        body = task_body(task.model_copy(update={"pool": pool}), canvas)
+        message = envelope(task_id=task_id, queue=queue, priority=task.priority.value, headers=headers, body=body)
+        life_s = self._settings.results.expires_s
+        place = queues.list_key(queue, task.priority.value)
+        marker = keys.passed_on(task_id)
+        await patiently(lambda: self.broker.run(producer.ENQUEUE, [queues.BELL], [life_s, marker, place, message]))
+        return Done(f"passed on to {queue}")
+
+    # -- what runs beside the tasks
+
+    async def seed(self) -> None:
+        await patiently(self.roster.seed)
+
+    async def renew_leases(self) -> None:
+        """Keep the leases of all checked-out bots alive, for ever."""
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            try:
+                for lost in await self.roster.renew(tuple(self._held.values())):
+                    logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
+            except StoreUnavailable as error:
+                logger.warning("lease renewal failed error=%s", error)
+
+    async def report(self, *, name: str, slots: Callable[[], int], busy: Callable[[], int]) -> None:
+        """Write this process's resources where the signals are read, for ever."""
+        recorder = Recorder(self.state, name=name)
+        while True:
+            try:
+                await recorder.report(slots=slots(), busy=busy())
+            except StoreUnavailable as error:
+                logger.warning("report failed error=%s", error)
+            await asyncio.sleep(REPORT_EVERY_S)
+
+
+#: Headers of a foreign message that survive being passed on.
+_KEPT_HEADERS = ("root_id", "parent_id", "group", "expires", "stamps", "stamped_headers", "origin", "group_index")
+
+
+async def patiently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Repeat `attempt` while Redis does not answer: what a task has cost so far must not be thrown away.
+
+    A worker that is told to stop cancels it; the message then goes back to its queue.
+    """
+    tries = 0
+    while True:
+        try:
+            return await attempt()
+        except StoreUnavailable as error:
+            if tries == 0:
+                logger.warning("waiting for Redis error=%s", error)
+            tries += 1
+            await asyncio.sleep(full_jitter(tries, share=random.random(), cap_s=PATIENCE_CAP_S))
+
+
+def _routes(settings: Settings) -> dict[str, Route]:
+    """Return each pool's route; pools of one provider share its connections."""
+    providers = {}
+    routes = {}
+    for name, pool in settings.pools.items():
+        provider = settings.provider_of(name)
+        if pool.provider not in providers:
+            base_url = provider.base_url
+            if base_url is None and provider.kind == "simulator":
+                base_url = ensure_simulator(settings, config.home_path())
+            providers[pool.provider] = (make_provider(provider, base_url=base_url), read_key(provider))
+        adapter, key = providers[pool.provider]
+        routes[name] = Route(
+            provider=adapter,
+            provider_name=pool.provider,
+            model=pool.model,
+            limit=f"{settings.limit_of(name)[0]}/{KEY_LABEL}",
+            api_key=key,
+            timeout_s=provider.timeout_s,
+            simulated=settings.is_simulated(name),
+        )
+    return routes
+
+
+def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
+    return {f"{name}/{KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+
+
+def _result(
+    task_id: str, task: BotTask, checkout: Checkout, outcome: Outcome, queued_ms: int | None, started_s: float
+) -> BotResult:
+    bot = bot_of(checkout.bot, config.current())
+    return BotResult(
+        task_id=task_id,
+        status=outcome.status,
+        answer=outcome.answer,
+        error=TaskError.of(outcome.error) if outcome.error else None,
+        bot=bot.name,
+        persona=bot.persona.archetype,
+        pool=bot.pool,
+        provider=outcome.provider,
+        model=outcome.model,
+        simulated=outcome.simulated,
+        served_by="call" if outcome.attempts else "none",
+        usage=outcome.usage,
+        cost_usd_micros=outcome.cost_usd_micros,
+        attempts=outcome.attempts,
+        queued_ms=queued_ms,
+        limited_ms=outcome.limited_ms,
+        ran_ms=round((time.monotonic() - started_s) * 1000),
+        finished_at=time.time(),
+        metadata=task.metadata,
+    )
+
+
+def _summary(result: BotResult) -> str:
+    who = f" by {result.bot}" if result.bot else ""
+    simulated = " (simulator)" if result.simulated else ""
+    what = result.status if result.error is None else f"{result.status}: {result.error.type}"
+    return f"{what}{who}{simulated} in {result.ran_ms} ms"
+
+
+def _queued_ms(queued_at: Any) -> int | None:
+    """Milliseconds since the producer queued the task, by its clock and ours; None when it did not say."""
+    if not isinstance(queued_at, int | float) or isinstance(queued_at, bool):
+        return None
+    return max(0, round((time.time() - queued_at) * 1000))
+
+
+# -- one per process
+
+_runtime: Runtime | None = None
+_plane: DataPlane | None = None
+
+
+def runtime() -> Runtime:
+    """Return the process's loop; it runs after `start`."""
+    if _runtime is None:
+        raise RuntimeError("expected a started data plane, got none: the worker's pool calls wiring.start()")
+    return _runtime
+
+
+def data_plane() -> DataPlane:
+    """Return the process's data plane; it exists after `start`."""
+    if _plane is None:
+        raise RuntimeError("expected a started data plane, got none: the worker's pool calls wiring.start()")
+    return _plane
+
+
+def start(*, slots: Callable[[], int], busy: Callable[[], int], name: str) -> None:
+    """Start the loop, build the data plane on it, seed the bots. Once per process."""
+    global _runtime, _plane
+    if _runtime is not None:
+        return
+    settings = config.current()
+    _runtime = Runtime()
+    _runtime.start()
+    _plane = _runtime.run(_build(settings))
+    _runtime.run(_plane.seed())
+    _runtime.spawn(_plane.renew_leases())
+    _runtime.spawn(_plane.report(name=name, slots=slots, busy=busy))
+
+
+async def _build(settings: Settings) -> DataPlane:
+    return DataPlane(settings)
+
+
+def stop() -> None:
+    """Close connections and stop the loop; what still runs on it is cancelled."""
+    global _runtime, _plane
+    if _runtime is None:
+        return
+    if _plane is not None:
+        _runtime.run(_plane.close())
+    _runtime.stop()
+    _runtime = _plane = None
+
+
+async def refuse(task_id: str, error: FleetError) -> None:
+    """Give a task whose message cannot be read a failed result."""
+    await data_plane()._refuse(task_id, error, None)
+
+
+def run_here(task_id: str | None, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Work for a task on the calling thread's time: Celery's own pools, or a direct call of the task."""
+    start(slots=lambda: 1, busy=lambda: 1, name=f"direct-{uuid.uuid4().hex[:8]}")
+    done: Done = runtime().run(data_plane().work(task_id or str(uuid.uuid4()), request))
+    return done.result

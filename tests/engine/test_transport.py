@@ -1,0 +1,126 @@
+"""The transport on a real Redis: take, acknowledge, renew and restore, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kombu import Connection, Queue
+
+from fleet.engine import transport
+from fleet.engine.queues import PRIORITY_STEPS, list_key
+from fleet.store.client import connect
+
+LEASE_S = 1
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[Connection]:
+    transport._HOLDINGS.clear()
+    options = {"priority_steps": PRIORITY_STEPS, "visibility_timeout": LEASE_S}
+    with Connection(redis_url, transport=transport.Transport, transport_options=options) as connection:
+        yield connection
+
+
+def put(broker: Connection, *bodies: str, queue: str = "q", priority: int = 2) -> None:
+    with broker.Producer() as producer:
+        for body in bodies:
+            producer.publish(body, routing_key=queue, exchange="", priority=priority, declare=[Queue(queue)])
+
+
+def take(broker: Connection, count: int, prefetch: int = 100, queues: tuple[str, ...] = ("q",)) -> list[Any]:
+    """Return `count` messages as a consumer gets them."""
+    got: list[Any] = []
+    with broker.Consumer([Queue(q) for q in queues], on_message=got.append, prefetch_count=prefetch):
+        while len(got) < count:
+            broker.drain_events(timeout=5)
+    return got
+
+
+def test_the_most_urgent_message_is_taken_first_whatever_the_order_of_publishing(broker: Connection) -> None:
+    for priority in (4, 1, 3, 0, 2):
+        put(broker, f"p{priority}", priority=priority)
+    assert [message.payload for message in take(broker, 5)] == ["p0", "p1", "p2", "p3", "p4"]
+
+
+def test_equal_messages_are_taken_in_the_order_of_publishing(broker: Connection) -> None:
+    put(broker, "a", "b", "c")
+    assert [message.payload for message in take(broker, 3)] == ["a", "b", "c"]
+
+
+def test_a_taken_message_is_in_the_unacked_store_until_it_is_acknowledged(broker: Connection, redis_url: str) -> None:
+    put(broker, "a")
+    (message,) = take(broker, 1)
+    redis = connect(redis_url)
+    assert redis.hlen("fleet:unacked") == redis.zcard("fleet:unacked_index") == 1
+    message.ack()
+    message.channel.flush_acks()
+    assert redis.hlen("fleet:unacked") == redis.zcard("fleet:unacked_index") == 0
+
+
+def test_no_more_is_taken_than_the_prefetch_count_allows(broker: Connection, redis_url: str) -> None:
+    put(broker, *"abcdefgh")
+    assert len(take(broker, 3, prefetch=3)) == 3
+    assert connect(redis_url).llen(list_key("q", 2)) == 5
+
+
+def test_what_was_not_acknowledged_returns_in_its_old_order_when_the_consumer_goes(
+    broker: Connection, redis_url: str
+) -> None:
+    put(broker, *"abcd")
+    messages = take(broker, 3, prefetch=3)
+    messages[0].channel.qos.restore_unacked()
+    waiting = connect(redis_url).lrange(list_key("q", 2), 0, -1)
+    assert [message.payload for message in take(broker, 4)] == ["a", "b", "c", "d"], waiting
+
+
+def test_a_message_whose_lease_ran_out_is_restored_and_a_renewed_one_is_not(broker: Connection, redis_url: str) -> None:
+    put(broker, "dead", "alive")
+    dead, alive = take(broker, 2)
+    channel, redis = alive.channel, connect(redis_url)
+    del channel.holdings.held[dead.delivery_tag]  # its worker is gone: nobody renews it
+    channel.sweep()  # the first sweep after a silence waits one lease, because nobody could renew
+    long_ago = float(redis.time()[0]) - 10 * LEASE_S
+    redis.zadd("fleet:unacked_index", {dead.delivery_tag: long_ago, alive.delivery_tag: long_ago})
+    channel.renew()
+    redis.set("fleet:unacked_swept", f"{redis.time()[0]} 0")
+    channel.sweep()
+    assert redis.hkeys("fleet:unacked") == [alive.delivery_tag.encode()]
+    assert redis.llen(list_key("q", 2)) == 1
+
+
+def test_nothing_is_restored_right_after_redis_was_away(broker: Connection, redis_url: str) -> None:
+    put(broker, "a")
+    (message,) = take(broker, 1)
+    redis = connect(redis_url)
+    redis.zadd("fleet:unacked_index", {message.delivery_tag: 1})
+    redis.set("fleet:unacked_swept", f"{redis.time()[0] - 60} 0")  # the last sweep was a minute ago
+    message.channel.sweep()
+    assert redis.hlen("fleet:unacked") == 1
+
+
+@pytest.mark.parametrize("garbage", [b"no json", b"[]", b"{}", b'{"properties": {"body_encoding": "base64"}, "body": "abc"}', b"\xff\xfe"])
+def test_what_is_no_message_is_put_aside_and_the_next_one_is_served(
+    broker: Connection, redis_url: str, garbage: bytes
+) -> None:
+    redis = connect(redis_url)
+    redis.lpush(list_key("q", 2), garbage)
+    put(broker, "good")
+    (message,) = take(broker, 1)
+    message.ack()
+    message.channel.flush_acks()
+    assert message.payload == "good"
+    assert redis.lrange("fleet:unreadable", 0, -1) == [garbage]
+    assert redis.hlen("fleet:unacked") == 0
+
+
+def test_a_publish_rings_the_bell_that_an_idle_consumer_waits_for(broker: Connection, redis_url: str) -> None:
+    put(broker, "a")
+    assert connect(redis_url).xlen("fleet:bell") == 1
+
+
+def test_taking_goes_on_after_the_script_cache_was_flushed(broker: Connection, redis_url: str) -> None:
+    connect(redis_url).script_flush()
+    put(broker, "a")
+    assert take(broker, 1)[0].payload == "a"
