@@ -115,7 +115,6 @@ class WorkerSettings(Section):
     head_room: float = Field(0.2, ge=0, le=10, description="Slots beyond the number of bots: 0.2 = 20%.")
     slots: int | None = Field(None, ge=1, le=2000, description="Slots per process. Empty: bots, head-room, processes.")
     inbox: str = Field("celery", description="Queue on which plain Celery clients submit.")
-    log_json: bool = Field(False, description="Log lines as JSON objects.")
 
 
 class ResultSettings(Section):

@@ -23,7 +23,7 @@ __all__ = ["wait_until"]
 
 # A busy machine is no reason to fail, and a fixture of one test may serve all its examples.
 hypothesis.settings.register_profile(
-    "fleet", deadline=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+    "fleet", deadline=None, max_examples=40, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 hypothesis.settings.load_profile("fleet")
 

@@ -33,6 +33,8 @@ def celery_settings() -> dict[str, Any]:
         "broker_transport_options": {
             "priority_steps": queues.PRIORITY_STEPS,
             "visibility_timeout": LEASE_S,
+            "unacked_restore_interval": LEASE_S / 3,
+            "unacked_restore_throttle": 1,
             "max_connections": 64,
         },
         "broker_connection_retry_on_startup": True,

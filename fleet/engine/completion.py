@@ -49,8 +49,8 @@ class Completion:
         Args:
             result: What came out; also a typed failure is a result.
             checkout: The bot that worked on it, given back here; None when the task failed before it got one.
-            provider_errors: Provider calls that failed on the way, retried or not: error type -> count. 429s stand
-                here only, the others are among `result.attempts` too.
+            provider_errors: Those of the `result.attempts` provider calls that failed, retried or not: error type
+                -> count.
 
         Returns:
             True when `result` stands; False when the task had another one before, which stays.
@@ -107,9 +107,8 @@ def _totals(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tupl
     yield catalogue.OUTPUT_TOKENS, result.usage.output_tokens
     yield catalogue.COST_USD_MICROS, result.cost_usd_micros or 0
     yield catalogue.ATTEMPTS, result.attempts
-    limited = calls_failed.get(RateLimited.__name__, 0)
-    yield catalogue.CALLS, max(0, result.attempts - (sum(calls_failed.values()) - limited))
-    yield catalogue.RATE_LIMITED, limited
+    yield catalogue.CALLS, max(0, result.attempts - sum(calls_failed.values()))
+    yield catalogue.RATE_LIMITED, calls_failed.get(RateLimited.__name__, 0)
 
 
 def _errors(result: BotResult, bot: str, calls_failed: Mapping[str, int]) -> Iterator[tuple[ErrorField, int]]:

@@ -7,6 +7,7 @@ or a canvas reads is there; `argsrepr` is empty on purpose, so that no prompt re
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 import time
@@ -38,11 +39,25 @@ def task_headers(task_id: str) -> dict[str, Any]:
 
 #: A message body's canvas part when nothing follows the task.
 NO_CANVAS: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+#: How the bodies of tasks without a canvas end: ours, and Celery's own.
+_NOTHING_FOLLOWS = tuple(json.dumps(NO_CANVAS, separators=style) + "]" for style in ((",", ":"), (", ", ": ")))
 
 
 def task_body(task: BotTask, canvas: dict[str, Any] = NO_CANVAS) -> bytes:
     """Return a task as the JSON body of its message: [args, kwargs, canvas]."""
     return to_json([[], task.model_dump(mode="json", exclude_defaults=True), canvas])
+
+
+def canvas_of(body: bytes | str) -> dict[str, Any]:
+    """Return what follows a task (callbacks, chain, chord), from its message body; empty when nothing does.
+
+    Only a body that does not end as most do is decoded.
+    """
+    text = body if isinstance(body, str) else bytes(body).decode()
+    if text.endswith(_NOTHING_FOLLOWS):
+        return {}
+    canvas = json.loads(text)[2]
+    return {name: canvas[name] for name in NO_CANVAS if canvas.get(name)} if canvas else {}
 
 
 def envelope(*, task_id: str, queue: str, priority: int, headers: dict[str, Any], body: bytes) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import logging
 import os
 import socket
 import time
@@ -22,6 +23,8 @@ from celery.concurrency.base import BasePool, apply_target
 from celery.utils.log import get_logger
 
 from fleet.engine import transport, wiring
+from fleet.engine.envelope import canvas_of
+from fleet.errors import ConfigurationError
 
 logger = get_logger("fleet.pool")
 
@@ -66,7 +69,12 @@ class SlotPool(BasePool):
 
     def on_start(self) -> None:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=worker_name())
+        # Celery's own line for a finished task quotes its result; ours (fleet.worker) names who answered, not what.
+        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+        try:
+            wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=worker_name())
+        except ConfigurationError as error:
+            raise SystemExit(f"fleet: {error}") from error
 
     def register_with_event_loop(self, loop: Any) -> None:
         loop.add_reader(self._wake_fd, self._on_wake, self._wake_fd)
@@ -124,13 +132,14 @@ class SlotPool(BasePool):
         callback: Callable[..., Any] | None = None,
         accept_callback: Callable[..., Any] | None = None,
         error_callback: Callable[..., Any] | None = None,
-        **_: Any,
+        **__: Any,
     ) -> None:
         task = self.app.tasks.get(args[0]) if args else None
         if task is None or not hasattr(task, "work"):
             self._apply_in_thread(target, args, kwargs, callback, accept_callback)
             return
-        _, task_id, request, *_body = args
+        _, task_id, request, body, *_ = args
+        request.update(canvas_of(body))
         slot = Slot(task, task_id, request, time.monotonic(), callback or _nothing, error_callback or _nothing)
         if accept_callback:
             accept_callback(os.getpid(), slot.started)

@@ -181,6 +181,15 @@ class Channel(kombu_redis.Channel):
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
         yield client or self.resident
 
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        if no_ack:  # replies of remote control: nobody will acknowledge them
+            self._no_ack_queues.add(queue)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    @cached_property
+    def _no_ack_queues(self) -> set[str]:
+        return set()
+
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         batch = kwargs.get("_publish_batch")
         if batch is not None:
@@ -256,6 +265,8 @@ class Channel(kombu_redis.Channel):
                 message = loads(bytes_to_str(raw))
                 message["properties"]["delivery_tag"] = tag
                 self.connection._deliver(message, queue)
+                if queue in self._no_ack_queues:
+                    self.holdings.ack(tag)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 self._put_aside(tag, raw, error)
 

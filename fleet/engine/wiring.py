@@ -109,8 +109,7 @@ class DataPlane:
             )
         finally:
             del self._held[checkout.token]
-        if result.status == "failed":
-            logger.info("failed task=%s bot=%s error=%s", task_id, result.bot, result.error and result.error.type)
+        _log_result(result)
         return Done(_summary(result), result.model_dump(mode="json")) if first else Done("done before")
 
     async def _choose(self, taking: list[str]) -> str:
@@ -130,14 +129,10 @@ class DataPlane:
 
     async def _refuse(self, task_id: str, error: Exception, queued_ms: int | None) -> Done:
         invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
-        result = BotResult(
-            task_id=task_id,
-            status="failed",
-            error=TaskError.of(invalid),
-            queued_ms=queued_ms,
-            finished_at=time.time(),
-        )
+        failed = TaskError.of(invalid)
+        result = BotResult(task_id=task_id, status="failed", error=failed, queued_ms=queued_ms, finished_at=time.time())
         await patiently(lambda: self.completion.finish(result, checkout=None))
+        _log_result(result)
         return Done(_summary(result), result.model_dump(mode="json"))
 
     async def _pass_on(self, task_id: str, task: BotTask, pool: str, request: dict[str, Any]) -> Done:
@@ -164,7 +159,8 @@ class DataPlane:
             await asyncio.sleep(LEASE_S / 3)
             try:
                 for lost in await self.roster.renew(tuple(self._held.values())):
-                    logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
+                    if lost.token in self._held:  # else it finished while the renewal was under way
+                        logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
             except StoreUnavailable as error:
                 logger.warning("lease renewal failed error=%s", error)
 
@@ -261,6 +257,18 @@ def _summary(result: BotResult) -> str:
     return f"{what}{who}{simulated} in {result.ran_ms} ms"
 
 
+def _log_result(result: BotResult) -> None:
+    """Log the one line of a task: who answered and how it went, never what was asked or said."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "finished task=%s status=%s error=%s bot=%s provider=%s model=%s simulated=%s tokens=%d queued_ms=%s "
+            "limited_ms=%d ran_ms=%d",
+            result.task_id, result.status, result.error.type if result.error else None, result.bot, result.provider,
+            result.model, result.simulated, result.usage.total_tokens, result.queued_ms, result.limited_ms,
+            result.ran_ms,
+        )  # fmt: skip
+
+
 def _queued_ms(queued_at: Any) -> int | None:
     """Milliseconds since the producer queued the task, by its clock and ours; None when it did not say."""
     if not isinstance(queued_at, int | float) or isinstance(queued_at, bool):
@@ -298,6 +306,9 @@ def start(*, slots: Callable[[], int], busy: Callable[[], int], name: str) -> No
     _runtime.start()
     _plane = _runtime.run(_build(settings))
     _runtime.run(_plane.seed())
+    simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
+    if simulated:
+        logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
     _runtime.spawn(_plane.renew_leases())
     _runtime.spawn(_plane.report(name=name, slots=slots, busy=busy))
 

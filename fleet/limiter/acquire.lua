@@ -25,7 +25,8 @@ local r, t, p = tonumber(state[1]) or 0, tonumber(state[2]) or 0, tonumber(state
 
 local slot = math.max(now, p)
 if request_us > 0 then slot = math.max(slot, r + request_us - request_burst) end
-if tokens_us > 0 then slot = math.max(slot, t + tokens_us - token_burst) end
+-- More tokens than the burst holds: they go once the whole burst is there, and the next call waits for the debt.
+if tokens_us > 0 then slot = math.max(slot, t + math.min(tokens_us, token_burst) - token_burst) end
 local wait = slot - now
 if wait > max_wait then return {0, wait, now} end
 

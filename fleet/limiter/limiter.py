@@ -81,7 +81,8 @@ class Limiter:
     async def acquire(self, limit: str, *, tokens: int, timeout_s: float) -> Grant:
         """Wait until one call of `tokens` may be sent under `limit`.
 
-        A caller that is cancelled while it waits gives its tokens back.
+        A caller that is cancelled while it sleeps gives its tokens back; cancelled earlier, before Redis has answered,
+        it wastes its slot.
 
         Raises:
             DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.

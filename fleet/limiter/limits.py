@@ -22,7 +22,7 @@ class Pace:
 
     What it lets through: in any window, at most rate x window + burst share of a minute, jitter included. The
     exceptions are sizes that a burst cannot hold: one request always fits, and a call of more tokens than the burst
-    goes once it has been saved up for, so that a window may hold its tokens instead of the burst.
+    goes when the whole burst is there and leaves a debt, so that a window may hold its tokens instead of the burst.
 
     Args:
         rpm: Requests per minute; None: not limited.

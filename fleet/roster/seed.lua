@@ -17,16 +17,25 @@ for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
   load_of[bot] = (load_of[bot] or 0) + 1
 end
 
+local present = {}
+for _, bot in ipairs(redis.call('ZRANGE', bots, 0, -1)) do
+  present[bot] = true
+end
+
 local added, dropped = 0, 0
 local wanted = {}
 for index = 3, #ARGV do
   local bot = ARGV[index]
   wanted[bot] = true
-  added = added + redis.call('ZADD', bots, 'NX', string.format('%.0f', (load_of[bot] or 0) * unit), bot)
+  if not present[bot] then
+    redis.call('ZADD', bots, string.format('%.0f', (load_of[bot] or 0) * unit), bot)
+    added = added + 1
+  end
 end
-for _, bot in ipairs(redis.call('ZRANGE', bots, 0, -1)) do
+for bot in pairs(present) do
   if not wanted[bot] then
-    dropped = dropped + redis.call('ZREM', bots, bot)
+    redis.call('ZREM', bots, bot)
+    dropped = dropped + 1
   end
 end
 redis.call('EXPIRE', bots, life_s)

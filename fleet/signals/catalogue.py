@@ -33,7 +33,7 @@ SIMULATED = Counter("simulated", "Tasks that the simulator answered, not a real 
 INPUT_TOKENS = Counter("input_tokens", "Tokens sent to providers.")
 OUTPUT_TOKENS = Counter("output_tokens", "Tokens answered by providers.")
 COST_USD_MICROS = Counter("cost_usd_micros", "Micro-dollars spent on models that have a price.")
-ATTEMPTS = Counter("attempts", "Calls sent to providers, answered or not, without those answered 429.")
+ATTEMPTS = Counter("attempts", "Calls sent to providers, answered or not.")
 CALLS = Counter("calls", "Calls that a provider answered: attempts without failures.")
 RATE_LIMITED = Counter("rate_limited", "Calls that a provider answered with 429.")
 

@@ -17,10 +17,11 @@ from typing import Any
 import hiredis
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
-from fleet.store.wire import Address, Call, Connection, Script, masked, translate
+from fleet.store.wire import Address, Call, Connection, Script, masked, refused, translate
 
 __all__ = ["Script", "Store", "connect", "masked", "store_errors"]
 
@@ -28,6 +29,10 @@ __all__ = ["Script", "Store", "connect", "masked", "store_errors"]
 #: every command that waits sees several attempts.
 FIRST_BACKOFF_S = 0.05
 BACKOFF_CAP_S = 2.0
+
+#: redis-py's classes whose text has lost the code that `translate` goes by.
+_REFUSALS = (redis.AuthenticationError, NoPermissionError)
+_PASSING = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
 
 _log = logging.getLogger("fleet.store")
 
@@ -37,12 +42,12 @@ def store_errors(url: str) -> Iterator[None]:
     """Translate redis-py's exceptions inside the block into Fleet's own."""
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
-        if isinstance(error, redis.AuthenticationError):
-            raise translate("WRONGPASS", url) from error
-        if isinstance(error, (redis.ResponseError, redis.BusyLoadingError)):
-            raise translate(str(error), url) from error
+    except _REFUSALS as error:
+        raise refused(str(error), url) from error
+    except _PASSING as error:
         raise StoreUnavailable(f"{masked(url)}: Redis did not answer: {error}") from error
+    except redis.ResponseError as error:
+        raise translate(str(error), url) from error
 
 
 def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:

@@ -111,7 +111,8 @@ class LocalService:
         """True while the server process exists, whether it answers or not.
 
         The server inherits a descriptor that holds a lock on NAME.alive; the kernel frees it when the server dies.
-        No pid is trusted for this: pids are used again after a reboot.
+        No pid is trusted for this: pids are used again after a reboot. Weakness: on a network file system the lock
+        may not be inherited, and then only the probe stands between two servers on the same data.
         """
         try:
             handle = os.open(self.path("alive"), os.O_RDWR)

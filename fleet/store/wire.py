@@ -39,13 +39,18 @@ def masked(url: str) -> str:
     return re.sub(r"(?i)(password=)[^&#]*", r"\1***", url)
 
 
+def refused(text: str, url: str) -> ConfigurationError:
+    """Return the error of a server that does not let us in."""
+    return ConfigurationError(
+        f"{masked(url)}: expected Redis to let us in, got {text!r}; "
+        "correct the user, the password and the database number in redis.url"
+    )
+
+
 def translate(text: str, url: str) -> FleetError:
     """Turn the text of an error reply into the error that tells the caller what to do."""
     if _REFUSED.search(text):
-        return ConfigurationError(
-            f"{masked(url)}: expected Redis to let us in, got {text!r}; "
-            "correct the user, the password and the database number in redis.url"
-        )
+        return refused(text, url)
     if _PASSING.search(text):
         return StoreUnavailable(f"{masked(url)}: Redis is not ready: {text}")
     return StoreError(f"{masked(url)}: Redis refused a command: {text}")

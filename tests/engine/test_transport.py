@@ -100,7 +100,9 @@ def test_nothing_is_restored_right_after_redis_was_away(broker: Connection, redi
     assert redis.hlen("fleet:unacked") == 1
 
 
-@pytest.mark.parametrize("garbage", [b"no json", b"[]", b"{}", b'{"properties": {"body_encoding": "base64"}, "body": "abc"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "garbage", [b"no json", b"[]", b"{}", b'{"properties": {"body_encoding": "base64"}, "body": "abc"}', b"\xff\xfe"]
+)
 def test_what_is_no_message_is_put_aside_and_the_next_one_is_served(
     broker: Connection, redis_url: str, garbage: bytes
 ) -> None:
@@ -124,3 +126,12 @@ def test_taking_goes_on_after_the_script_cache_was_flushed(broker: Connection, r
     connect(redis_url).script_flush()
     put(broker, "a")
     assert take(broker, 1)[0].payload == "a"
+
+
+def test_a_consumer_that_never_acknowledges_leaves_nothing_unacked(broker: Connection, redis_url: str) -> None:
+    put(broker, "reply")
+    got: list[Any] = []
+    with broker.Consumer([Queue("q")], on_message=got.append, no_ack=True):
+        broker.drain_events(timeout=5)
+    got[0].channel.flush_acks()
+    assert connect(redis_url).hlen("fleet:unacked") == 0

@@ -19,7 +19,7 @@ def acquire(state: State, args: Sequence[float], now: int) -> Reply:
     if request_us:
         slot = max(slot, r + int(request_us - request_burst))
     if tokens_us:
-        slot = max(slot, t + int(tokens_us - token_burst))
+        slot = max(slot, t + int(min(tokens_us, token_burst) - token_burst))
     wait = slot - now
     if wait > max_wait:
         return [0, wait, now]

@@ -119,15 +119,25 @@ def test_no_window_of_sends_exceeds_rate_times_window_plus_burst(
             assert tokens_us <= window_us + max(burst_us, largest_us + pace.jitter_us)
 
 
-@given(pace=paces, tokens=st.lists(st.integers(0, 20_000), min_size=1, max_size=20))
+@given(pace=paces, tokens=st.lists(st.integers(1, 20_000), min_size=1, max_size=20))
 def test_slots_are_given_first_come_first_served(client: redis.Redis, pace: Pace, tokens: list[int]) -> None:
     key = keys.limit(next(_names))
     slots = []
     for amount in tokens:
         _, wait, now = run(client, *_of(ACQUIRE, key, arguments(pace, ("acquire", amount, 0.0, 10**15))))
         slots.append(now + wait)
-    limited = [slot for slot, amount in zip(slots, tokens, strict=True) if pace.rpm or amount]
-    assert limited == sorted(limited)
+    assert slots == sorted(slots)
+
+
+@given(tpm=st.integers(1_000, 100_000_000), tokens=st.integers(1, 50_000), burst=st.floats(0.0001, 1))
+def test_calls_of_any_size_use_the_whole_rate(client: redis.Redis, tpm: int, tokens: int, burst: float) -> None:
+    pace = Pace.of(LimitSettings(tpm=tpm, burst=burst))
+    key = keys.limit(next(_names))
+    latest_us = 0
+    for _ in range(20):
+        _, wait, now = run(client, *_of(ACQUIRE, key, arguments(pace, ("acquire", tokens, 0.0, 10**15))))
+        latest_us = max(now, latest_us + pace.tokens_us(tokens))  # a queue without any burst, never idle
+        assert now + wait <= latest_us
 
 
 @given(pace=paces, tokens=st.integers(1, 50_000), hold_us=st.integers(0, 10**9))
@@ -151,7 +161,7 @@ def test_after_a_penalty_nobody_goes_early_and_the_burst_is_gone(client: redis.R
     for number, send in enumerate(sends):
         after_us = send - now - hold_us
         assert after_us >= number * pace.request_us
-        assert after_us >= (number + 1) * pace.tokens_us(100)
+        assert after_us >= number * pace.tokens_us(100) + min(pace.tokens_us(100), pace.token_burst_us)
 
 
 @given(pace=paces, steps=st.lists(acquires | penalties, min_size=1, max_size=5))

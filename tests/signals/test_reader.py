@@ -150,13 +150,13 @@ def test_tokens_cost_and_calls_are_resources(redis_url: str, client: redis.Redis
     usage = Usage(input_tokens=100, output_tokens=20)
 
     async def work(completion: Completion) -> None:
-        await finish(completion, "a", "research-001", {"RateLimited": 3}, usage=usage, cost_usd_micros=70)
+        await finish(completion, "a", "research-001", {"RateLimited": 3}, usage=usage, cost_usd_micros=70, attempts=4)
         await finish(completion, "b", "research-001", usage=usage, cost_usd_micros=None)
 
     with_completion(redis_url, work)
     used = Signals(client, SETTINGS).read().resources
     assert (used.input_tokens, used.output_tokens, used.cost_usd_micros) == (200, 40, 70)
-    assert (used.attempts, used.calls, used.rate_limited) == (2, 2, 3)
+    assert (used.attempts, used.calls, used.rate_limited) == (5, 2, 3)
 
 
 def test_a_snapshot_survives_json(client: redis.Redis) -> None:

@@ -15,7 +15,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fleet.errors import ConfigurationError, StoreError, StoreUnavailable
-from fleet.store.client import Script, Store, connect, masked
+from fleet.store.client import Script, Store, connect, masked, store_errors
 from fleet.store.wire import Address
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
@@ -49,6 +49,11 @@ def with_store(url: str, body: Callable[[Store], Awaitable[Any]], timeout_s: flo
     return asyncio.run(main())
 
 
+async def a_few_ticks() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 def test_commands_of_one_tick_leave_in_one_write(redis_url: str, add: Script) -> None:
     async def body(store: Store) -> tuple[list[int], int]:
         await store.command("PING")
@@ -72,16 +77,17 @@ def test_ten_thousand_concurrent_commands_each_get_their_own_reply(redis_url: st
 
 
 def test_a_second_batch_does_not_wait_for_the_replies_of_the_first(own_redis: RedisServer) -> None:
-    async def body(store: Store) -> list[Any]:
+    async def body(store: Store) -> Any:
         await store.command("PING")
         own_redis.freeze()
-        first = asyncio.ensure_future(store.command("ECHO", "first"))
-        await asyncio.sleep(0)
         before = store.writes
+        first = asyncio.ensure_future(store.command("ECHO", "first"))
+        await a_few_ticks()
+        assert store.writes == before + 1
         second = asyncio.ensure_future(store.command("ECHO", "second"))
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert store.writes - before >= 1
+        await a_few_ticks()
+        assert store.writes == before + 2
+        assert not first.done()
         own_redis.thaw()
         return await asyncio.gather(first, second)
 
@@ -349,6 +355,19 @@ def test_connect_to_nothing_fails_at_once(own_redis: RedisServer) -> None:
     with pytest.raises(StoreUnavailable, match="did not answer"):
         connect(own_redis.url)
     assert time.monotonic() - begin < 1
+
+
+def test_errors_of_the_plain_client_are_translated(own_redis: RedisServer) -> None:
+    with connect(own_redis.url) as client:
+        client.set("s", "x")
+        with pytest.raises(StoreError, match="WRONGTYPE"), store_errors(own_redis.url):
+            client.lpush("s", 1)
+        client.execute_command("REPLICAOF", "127.0.0.1", 1)
+        with pytest.raises(StoreUnavailable, match="replica"), store_errors(own_redis.url):
+            client.set("s", "y")
+        own_redis.kill()
+        with pytest.raises(StoreUnavailable), store_errors(own_redis.url):
+            client.get("s")
 
 
 @pytest.mark.parametrize("url", ["", "localhost", "http://h:1", "redis://", "redis://h:port", "redis://h/x", "unix://"])

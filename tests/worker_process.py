@@ -1,0 +1,73 @@
+"""A real `celery -A fleet worker` process for tests, with a log to read, that can be told to stop, killed and frozen."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.waiting import wait_until
+
+REPO = Path(__file__).parents[1]
+#: Seconds until a worker must be ready on a busy machine.
+READY_S = 60
+_numbers = itertools.count(1)
+
+
+class WorkerProcess:
+    """One worker process, started by the constructor; `wait_ready` waits until it takes tasks.
+
+    Args:
+        folder: Where its log goes.
+        options: Further options of `celery worker`.
+        env: Variables on top of the test's own.
+        app: Celery app, as for `-A`.
+    """
+
+    def __init__(self, folder: Path, *options: str, env: dict[str, str] | None = None, app: str = "fleet") -> None:
+        name = f"w{next(_numbers)}-{os.getpid()}"
+        self.log_path = folder / f"{name}.log"
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@test", "--loglevel", "INFO"]
+        variables = {**os.environ, "PYTHONPATH": f"{REPO}{os.pathsep}{folder}", **(env or {})}
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, *options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=variables, cwd=folder
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_ready(self) -> WorkerProcess:
+        """Wait until the worker consumes; fails at once, with its log, when it has died."""
+
+        def ready() -> bool:
+            assert self.alive, self.log
+            return " ready." in self.log
+
+        wait_until(ready, READY_S, "the worker is ready")
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 30) -> int:
+        """Wait for its end and return its exit code."""
+        return self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """kill -9, and wait."""
+        if self.alive:
+            self._process.kill()
+        self._process.wait()
