@@ -1,0 +1,170 @@
+"""Results of submitted tasks, read from the state Redis by polling: one MGET for up to a thousand tasks.
+
+Polling needs no subscription that could be lost, and a result that was there before is found the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Self, cast
+
+import redis
+
+from fleet.config import Settings
+from fleet.errors import StoreUnavailable
+from fleet.signals.recorder import split_reports
+from fleet.store import keys
+from fleet.store.client import Script, connect, store_errors
+from fleet.store.embedded import broker_url, state_url
+
+_EXPIRE = Script.beside(__file__, "expire.lua")
+
+#: Results asked for in one MGET: bounds the time that Redis is busy with one command.
+BATCH = 1000
+#: Celery states after which nothing more will come. Fleet writes SUCCESS only; the others are Celery's own failures.
+FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED", "IGNORED", "REJECTED"})
+#: Seconds a result stays once its answer is safe on disk: longer than any message can be delivered a second time.
+KEPT_S = 3600
+#: Seconds that the mark of a submitted task expires before its result.
+MARK_LEAD_S = 60
+#: Fields of a result that a line of OUT has, in this order.
+FIELDS = (
+    "status", "answer", "error", "bot", "persona", "pool", "provider", "model", "simulated", "usage",
+    "cost_usd_micros", "attempts", "queued_ms", "limited_ms", "ran_ms",
+)  # fmt: skip
+
+
+class Collector:
+    """Reads results and who is alive.
+
+    Args:
+        state_url: Redis that keeps results.
+        broker_url: Redis that keeps the marks of what was submitted.
+        timeout_s: Seconds until a Redis that does not answer is an error.
+    """
+
+    def __init__(self, *, state_url: str, broker_url: str, timeout_s: float) -> None:
+        self._state = _Server(state_url, timeout_s)
+        self._broker = self._state if broker_url == state_url else _Server(broker_url, timeout_s)
+
+    def fetch(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the results that are there, by task id.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for batch in batches(task_ids, BATCH):
+            with self._state.client() as client:
+                values = cast(list[bytes | None], client.mget([keys.result(name) for name in batch]))
+            metas = ((name, json.loads(value)) for name, value in zip(batch, values, strict=True) if value)
+            found |= {name: result_of(meta) for name, meta in metas if meta.get("status") in FINAL_STATES}
+        return found
+
+    def release(self, task_ids: Iterable[str]) -> None:
+        """Let results expire soon: their answers are safe elsewhere, and millions of them would fill Redis.
+
+        The marks go first, so that a task without its result can always be submitted again.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer; they then stay as long as `results.expires_s` says.
+        """
+        for batch in batches(task_ids, BATCH):
+            for server, key, life_s in (
+                (self._broker, keys.submitted, KEPT_S - MARK_LEAD_S),
+                (self._state, keys.result, KEPT_S),
+            ):
+                with server.client() as client:
+                    _run(client, _EXPIRE, [key(name) for name in batch], life_s)
+
+    def workers_alive(self) -> int:
+        """Return how many worker processes have reported lately.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        with self._state.client() as client:
+            rows = cast(dict[bytes, bytes], client.hgetall(keys.workers()))
+        return len(split_reports(rows, now_s=time.time())[0])
+
+    def close(self) -> None:
+        self._state.close()
+        self._broker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def open_collector(settings: Settings) -> Collector:
+    """Return the collector for the Redis in force.
+
+    Raises:
+        ConfigurationError: When Redis does not answer.
+    """
+    return Collector(
+        state_url=state_url(settings),
+        broker_url=broker_url(settings),
+        timeout_s=settings.redis.socket_timeout_s,
+    )
+
+
+class _Server:
+    """A Redis that is connected to when first used, and whose errors are translated."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url, self._timeout_s = url, timeout_s
+        self._client: redis.Redis | None = None
+
+    @contextmanager
+    def client(self) -> Iterator[redis.Redis]:
+        if self._client is None:
+            self._client = connect(self._url, timeout_s=self._timeout_s)
+        with store_errors(self._url):
+            yield self._client
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
+def _run(client: redis.Redis, script: Script, script_keys: list[str], *arguments: int) -> None:
+    try:
+        client.evalsha(script.sha, len(script_keys), *script_keys, *map(str, arguments))
+    except redis.exceptions.NoScriptError:
+        client.eval(script.text, len(script_keys), *script_keys, *map(str, arguments))
+
+
+def result_of(meta: dict[str, Any]) -> dict[str, Any]:
+    """Return the BotResult of a Celery result, as a dict. A failure that Celery wrote becomes a failed result."""
+    result = meta.get("result")
+    if meta["status"] == "SUCCESS" and isinstance(result, dict) and "status" in result:
+        return result
+    name = result.get("exc_type") if isinstance(result, dict) else meta["status"]
+    message = f"Celery ended the task: {meta['status']}"
+    return {"status": "failed", "error": {"type": str(name), "message": message, "blame": "fleet"}}
+
+
+def batches(items: Iterable[str], size: int) -> Iterator[Sequence[str]]:
+    """Cut an iterable into lists of at most `size`."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def nobody_serves(collector: Collector, pool: str | None) -> str | None:
+    """Return a warning when no worker is alive to take tasks, else None."""
+    try:
+        alive = collector.workers_alive()
+    except StoreUnavailable as error:
+        return str(error)
+    if alive:
+        return None
+    wanted = f"pool {pool}" if pool else "any pool"
+    return f"no worker is alive to serve {wanted}: start `celery -A fleet worker` or `fleet up`"

@@ -1,0 +1,101 @@
+"""The `fleet` command: finds a subcommand by name and imports its module only when it is called.
+
+So `fleet --help` imports click and nothing else of weight. What a subcommand does lives in its own module.
+
+Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from fleet.errors import ConfigurationError, FleetError
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+#: What a shell reports for a process that SIGINT ended: 128 + 2.
+EXIT_INTERRUPTED = 130
+
+#: Command name -> module, attribute, one line of help. The line must equal the command's own (a test checks).
+COMMANDS = {
+    "demo": ("fleet.cli.demo", "demo", "Run 100 bots over 500 tasks against the simulator, on this machine."),
+    "up": ("fleet.cli.stack", "up", "Start the stack: Redis, workers and Flower."),
+    "down": ("fleet.cli.stack", "down", "Stop the stack that `fleet up` started."),
+    "submit": ("fleet.cli.run", "submit", "Submit one task and print its answer."),
+    "run": ("fleet.cli.run", "run", "Run every line of a JSONL file as a task; resumable."),
+    "stats": ("fleet.cli.inspect", "stats", "Show the three signals: completions, errors, resources."),
+    "simulator": (
+        "fleet.cli.simulator",
+        "simulator",
+        ("Run a simulated LLM provider: OpenAI's and Anthropic's wire, limits, failures and a ledger, and no cost."),
+    ),
+    "init": ("fleet.cli.setup", "init", "Write a commented fleet.toml."),
+    "doctor": ("fleet.cli.setup", "doctor", "Check every setting that can lose tasks or money."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported on use, and whose expected errors are one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.0)[0]
+            ctx.fail(f"no command {args[0]!r}, the nearest known one is `{near}`")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            _leave(ctx, EXIT_USAGE, str(error))
+        except FleetError as error:
+            _leave(ctx, EXIT_FAILURE, str(error))
+        except (KeyboardInterrupt, click.Abort):
+            _leave(ctx, EXIT_INTERRUPTED, "interrupted")
+
+
+def _leave(ctx: click.Context, code: int, message: str) -> NoReturn:
+    click.echo(f"fleet: {message}", err=True)
+    ctx.exit(code)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 130 interrupted.",
+)
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="State folder, instead of .fleet.")
+@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The fleet.toml to obey.")
+@click.version_option(package_name="fleet", prog_name="fleet")
+def main(home: Path | None, config: Path | None) -> None:
+    """Run 100 to 10,000 LLM bots on Celery and Redis."""
+    if home:
+        os.environ["FLEET_HOME"] = str(home.absolute())
+    if config:
+        os.environ["FLEET_CONFIG"] = str(config.absolute())
+
+
+if __name__ == "__main__":
+    main(prog_name="fleet")

@@ -1,0 +1,87 @@
+"""What a run came to: counts, failures by reason, tokens, money. Fed with the records of OUT."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Summary:
+    """Sums over answer records."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.by_status: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost_usd_micros = 0
+        #: Answers whose model has no price: the cost is what the others cost.
+        self.unpriced = 0
+        self.simulated = 0
+
+    @property
+    def failed(self) -> int:
+        return self.by_status["failed"]
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count one record."""
+        self.done += 1
+        self.by_status[str(record.get("status"))] += 1
+        if error := record.get("error"):
+            self.reasons[str(error.get("type"))] += 1
+        usage = record.get("usage") or {}
+        self.input_tokens += usage.get("input_tokens", 0)
+        self.output_tokens += usage.get("output_tokens", 0)
+        cost = record.get("cost_usd_micros")
+        self.cost_usd_micros += cost or 0
+        self.unpriced += cost is None and bool(record.get("attempts")) and not record.get("simulated")
+        self.simulated += bool(record.get("simulated"))
+
+    def as_dict(self, *, new: int, wall_s: float) -> dict[str, Any]:
+        """Return the sums as JSON-ready values.
+
+        Args:
+            new: Records written by this run; the others were in OUT before.
+            wall_s: Duration of this run in seconds.
+        """
+        return {
+            "done": self.done,
+            "done_before": self.done - new,
+            "ok": self.by_status["ok"],
+            "degraded": self.by_status["degraded"],
+            "failed": self.failed,
+            "failed_by_reason": dict(self.reasons.most_common()),
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost_usd_micros": self.cost_usd_micros,
+            "without_price": self.unpriced,
+            "simulated": self.simulated,
+            "wall_s": round(wall_s, 3),
+            "per_s": round(new / wall_s, 1) if wall_s > 0 else 0.0,
+        }
+
+    def lines(self, *, new: int, wall_s: float) -> Iterator[str]:
+        """Yield the summary for a person."""
+        before = f" ({self.done - new:,} of them before)" if self.done > new else ""
+        yield f"done      {self.done:,}{before}: {self.by_status['ok']:,} ok, {self._others()}"
+        for reason, count in self.reasons.most_common():
+            yield f"          {count:,} x {reason}"
+        yield f"tokens    {self.input_tokens:,} in, {self.output_tokens:,} out"
+        yield f"cost      {self._cost()}"
+        if new:
+            yield f"time      {wall_s:,.1f} s, {new / max(wall_s, 1e-9):,.1f} tasks/s"
+        if self.simulated:
+            yield f"answered  by the simulator: {self.simulated:,} of {self.done:,}"
+
+    def _others(self) -> str:
+        return f"{self.by_status['degraded']:,} degraded, {self.failed:,} failed"
+
+    def _cost(self) -> str:
+        known = f"${self.cost_usd_micros / 1e6:,.6f}"
+        if self.simulated:
+            known += " (simulated answers are not billed)" if self.simulated == self.done else " (simulated ones too)"
+        if not self.unpriced:
+            return known
+        return f"{known} plus {self.unpriced:,} answers of models without a price ([prices] in fleet.toml)"

@@ -1,0 +1,113 @@
+"""The `fleet` command as a shell sees it: help that is light, errors that are one line, documented exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from fleet import errors
+from fleet.cli import main as cli
+
+HEAVY = ("rich", "redis", "celery", "kombu", "pydantic", "aiohttp", "asyncio", "flower", "tornado")
+
+
+def fleet(*args: str) -> Result:
+    return CliRunner().invoke(cli.main, args, prog_name="fleet")
+
+
+def a_command_that(raises: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def failing() -> None:
+        raise raises
+
+    monkeypatch.setattr(cli, "COMMANDS", {"failing": ("tests.cli.test_main", "failing", "")})
+    monkeypatch.setattr("tests.cli.test_main.failing", failing, raising=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, json\nfrom fleet.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stderr))
+    assert loaded.isdisjoint(HEAVY)
+    assert len(loaded) < 300
+    assert "Commands:" in done.stdout
+
+
+def test_help_lists_every_command_with_one_line() -> None:
+    text = " ".join(fleet("--help").stdout.split())
+    for name, (_, _, line) in cli.COMMANDS.items():
+        assert f"{name} {line}" in text
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_exists_and_says_of_itself_what_the_table_says(name: str) -> None:
+    module, attribute, line = cli.COMMANDS[name]
+    command = getattr(importlib.import_module(module), attribute)
+    assert command.name == name
+    assert " ".join(command.help.split("\n\n")[0].split()) == line
+
+
+def test_an_unknown_command_names_the_nearest_known_one() -> None:
+    result = fleet("dmeo")
+    assert result.exit_code == 2
+    assert "the nearest known one is `demo`" in result.stderr
+
+
+def test_a_configuration_error_is_one_line_and_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_command_that(errors.ConfigurationError("redis.url: expected a URL, got 'x'"), monkeypatch)
+    result = fleet("failing")
+    assert result.exit_code == 2
+    assert result.stderr == "fleet: redis.url: expected a URL, got 'x'\n"
+
+
+def test_a_failure_is_one_line_and_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_command_that(errors.StoreUnavailable("Redis did not answer"), monkeypatch)
+    result = fleet("failing")
+    assert (result.exit_code, result.stderr) == (1, "fleet: Redis did not answer\n")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_is_exit_code_130(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_command_that(error, monkeypatch)
+    result = fleet("failing")
+    assert (result.exit_code, result.stderr) == (130, "fleet: interrupted\n")
+
+
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_command_that(ZeroDivisionError(), monkeypatch)
+    assert isinstance(fleet("failing").exception, ZeroDivisionError)
+
+
+def test_home_and_config_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_CONFIG", "")  # put back afterwards
+    seen: dict[str, object] = {}
+
+    @click.command()
+    def looking() -> None:
+        from fleet.config import config_path, home_path
+
+        seen.update(home=home_path(), config=config_path())
+
+    monkeypatch.setattr(cli, "COMMANDS", {"looking": ("tests.cli.test_main", "looking", "")})
+    monkeypatch.setattr("tests.cli.test_main.looking", looking, raising=False)
+    file = tmp_path / "other.toml"
+    file.touch()
+    result = fleet("--home", str(tmp_path / "state"), "--config", str(file), "looking")
+    assert result.exit_code == 0, result.stderr
+    assert seen == {"home": tmp_path / "state", "config": file}
+
+
+def test_a_config_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    result = fleet("--config", str(tmp_path / "none.toml"), "doctor")
+    assert result.exit_code == 2
+    assert "none.toml" in result.stderr

@@ -1,0 +1,28 @@
+"""Everything that runs for one state folder, known by the FLEET_HOME in its environment: for tests of whole stacks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Return the living processes, this one aside, that were started with `home` or a folder in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            place = process.environ().get("FLEET_HOME", "")
+            if Path(place).is_relative_to(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def end_all_of(home: Path) -> None:
+    """Kill whatever a failed test left running."""
+    for process in processes_of(home):
+        process.kill()
+    psutil.wait_procs(processes_of(home), timeout=5)
