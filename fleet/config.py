@@ -26,6 +26,8 @@ HOME_NAME = ".fleet"
 PLACE_VARIABLES = ("FLEET_CONFIG", "FLEET_HOME", "FLEET_DATA_DIR")
 #: Name of the provider that exists without any configuration.
 SIMULATOR = "simulator"
+#: Label of the one key that a provider has until keys come from the vault; limits are named `provider/model/key`.
+KEY_LABEL = "default"
 
 Archetype = Literal["analytical", "creative", "conservative", "exploratory"]
 

@@ -1,4 +1,4 @@
-"""A real `celery -A fleet worker` process for tests, with a log to read, that can be told to stop, killed and frozen."""
+"""A real `celery -A fleet worker` process for tests, with a log to read, to be stopped, killed or frozen."""
 
 from __future__ import annotations
 

@@ -21,6 +21,9 @@ DEFAULT_HOLD_S = 1.0
 #: Usage of a task that has called nobody yet.
 NO_USAGE = Usage()
 
+#: Seconds by which the HTTP timeout lies behind the task's deadline, so that the deadline comes first.
+DEADLINE_SLACK_S = 5.0
+
 #: Gives the cost of one call in micro-dollars by `provider/model` and usage; None when the model has no price.
 Price = Callable[[str, Usage], int | None]
 
@@ -133,7 +136,9 @@ class Gateway:
         if left_s <= 0:
             self._limiter.settle(grant, used_tokens=0)
             raise DeadlineExceeded("expected a grant before the deadline, got one after it; nothing was sent")
-        call = Call(route.model, messages, temperature, max_output_tokens, min(route.timeout_s, left_s))
+        # The deadline itself is the agent's: an HTTP timeout just before it would blame the provider.
+        timeout_s = min(route.timeout_s, left_s + DEADLINE_SLACK_S)
+        call = Call(route.model, messages, temperature, max_output_tokens, timeout_s)
         return await self._send(route, call, grant, meter)
 
     async def _acquire(self, route: Route, tokens: int, deadline: float, meter: Meter) -> Grant:

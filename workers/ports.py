@@ -62,9 +62,10 @@ class Provider(Protocol):
 
         Raises:
             RateLimited: 429, with `retry_after_s` when the provider said it.
-            ProviderUnavailable: 5xx, connection failure or no answer within `call.timeout_s`.
-            KeyRejected: 401 or 403.
-            BadRequest: any other 4xx.
+            ProviderUnavailable: 5xx, 408, 409, 425, connection failure, no answer within `call.timeout_s`, or an
+                answer that is not what the wire says.
+            KeyRejected: 401, 402, 403, or a 429 that says the key's money is used up.
+            BadRequest: any other 4xx, or a redirect.
         """
         ...
 

@@ -34,15 +34,16 @@ class Runtime:
         self._thread: threading.Thread | None = None
         self._inbox: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]] = collections.deque()
         self._woken = False
-        self._gate = threading.Lock()  # so that nothing is left in the inbox after `stop` has closed it
-        self._background: set[asyncio.Task[Any]] = set()
+        self._gate = threading.RLock()  # nothing enters the inbox after `stop`; re-entrant, for signal handlers
+        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio itself keeps only weak references
+        self._waiting: set[concurrent.futures.Future[Any]] = set()
 
     def start(self) -> None:
         """Start the loop. A second call does nothing."""
         if self._loop is not None:
             return
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet-loop", daemon=True)
+        self._thread = threading.Thread(target=_live, args=(self._loop,), name="fleet-loop", daemon=True)
         self._thread.start()
 
     def call_soon(self, function: Callable[..., Any], *arguments: Any) -> None:
@@ -63,12 +64,16 @@ class Runtime:
             concurrent.futures.CancelledError: When `stop` cut it short.
             RuntimeError: When the loop is not running, or is the caller's own.
         """
-        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("expected a call from another thread, got one on the loop: await the coroutine instead")
-        self._submit(work, lambda task: _settle(answer, task))
-        return answer.result()
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._waiting.add(answer)
+        try:
+            self._submit(work, lambda task: _settle(answer, task))
+            return answer.result()
+        finally:
+            self._waiting.discard(answer)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine in the background until it ends or the runtime stops. Its failure is logged.
@@ -90,10 +95,10 @@ class Runtime:
                 return
             self._leave(loop, self._begin, (self._cancel_all(loop, timeout_s), _report))
         self._thread.join(2 * timeout_s)
+        for answer in tuple(self._waiting):
+            answer.cancel()
         if self._thread.is_alive():
             logger.warning("loop_abandoned after_s=%.1f hint=a_coroutine_blocks_its_thread", 2 * timeout_s)
-            return
-        loop.close()
 
     def _submit(self, work: Coroutine[Any, Any, T], on_end: Callable[[asyncio.Task[T]], None]) -> None:
         try:
@@ -121,24 +126,35 @@ class Runtime:
 
     def _begin(self, work: Coroutine[Any, Any, T], on_end: Callable[[asyncio.Task[T]], None]) -> None:
         task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(on_end)
 
     async def _cancel_all(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        if others:
-            await asyncio.wait(others, timeout=timeout_s)
+        deadline, cancelled = loop.time() + timeout_s, set[asyncio.Task[Any]]()
+        while (others := asyncio.all_tasks() - {asyncio.current_task()}) and loop.time() < deadline:
+            for task in others - cancelled:  # once each: a second time would cut its cleaning up
+                task.cancel()
+            cancelled |= others
+            await asyncio.wait(others, timeout=deadline - loop.time())
+        await asyncio.sleep(0)  # what ended just now still has to tell whoever waits for it
         await loop.shutdown_asyncgens()
         loop.stop()
 
 
+def _live(loop: asyncio.AbstractEventLoop) -> None:
+    """Body of the loop's thread."""
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
 def _settle(answer: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:
+    if answer.done():
+        return  # abandoned by `stop`
     if task.cancelled():
         answer.cancel()
-        answer.set_running_or_notify_cancel()
     elif error := task.exception():
         answer.set_exception(error)
     else:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fleet.config import Settings
-from fleet.engine.wiring import KEY_LABEL
+from fleet.config import KEY_LABEL, Settings
 from fleet.limiter import Limiter, LimitSnapshot
 from fleet.signals import BudgetRow
 from fleet.store.client import Store

@@ -10,7 +10,6 @@ import asyncio
 import collections
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +57,7 @@ class SlotPool(BasePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._slots: set[int] = set()
+        self._name = self.options["initargs"][1]  # the worker's name as Celery has it: w1@host
         self._ended: collections.deque[Callable[[], None]] = collections.deque()
         self._wake_fd = -1
         self._threads: ThreadPoolExecutor | None = None
@@ -72,7 +71,7 @@ class SlotPool(BasePool):
         # Celery's own line for a finished task quotes its result; ours (fleet.worker) names who answered, not what.
         logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
         try:
-            wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=worker_name())
+            wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=self._name)
         except ConfigurationError as error:
             raise SystemExit(f"fleet: {error}") from error
 
@@ -210,11 +209,6 @@ class SlotPool(BasePool):
             self._hand_back(settle)
 
         self._threads.submit(apply_target, target, args, kwargs, ended, accept_callback)
-
-
-def worker_name() -> str:
-    """Return the name under which this process reports: what `celery worker -n` said, else host and process id."""
-    return os.environ.get("FLEET_WORKER_NAME") or f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _celery_listens(request: dict[str, Any]) -> bool:

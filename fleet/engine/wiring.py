@@ -44,8 +44,6 @@ logger = logging.getLogger("fleet.worker")
 REPORT_EVERY_S = 2.0
 #: Longest pause between two tries while Redis is away, in seconds.
 PATIENCE_CAP_S = 2.0
-#: Label of the one key that a provider has until keys come from the vault.
-KEY_LABEL = "default"
 
 T = TypeVar("T")
 
@@ -211,7 +209,7 @@ def _routes(settings: Settings) -> dict[str, Route]:
             provider=adapter,
             provider_name=pool.provider,
             model=pool.model,
-            limit=f"{settings.limit_of(name)[0]}/{KEY_LABEL}",
+            limit=f"{settings.limit_of(name)[0]}/{config.KEY_LABEL}",
             api_key=key,
             timeout_s=provider.timeout_s,
             simulated=settings.is_simulated(name),
@@ -220,7 +218,7 @@ def _routes(settings: Settings) -> dict[str, Route]:
 
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
-    return {f"{name}/{KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
 
 
 def _result(

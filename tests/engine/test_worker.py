@@ -124,7 +124,7 @@ def test_malformed_messages_become_typed_failed_results_and_the_worker_goes_on(
             "content-encoding": "utf-8",
             "content-type": "application/json",
             "headers": {"task": "fleet.submit_task", "id": task_id},
-            "properties": {"body_encoding": "base64", "delivery_info": {}, "delivery_tag": "x", "correlation_id": task_id},
+            "properties": {"body_encoding": "base64", "delivery_info": {}, "correlation_id": task_id},
         }  # fmt: skip
         redis.lpush(list_key("celery", 2), json.dumps(message | change))
     redis.lpush(list_key("celery", 2), "garbage", json.dumps({"properties": 5}))

@@ -72,6 +72,11 @@ async def never_stops(task: BotTask, bot: BotContext) -> str:
     return "never"
 
 
+async def notes_that_it_ran(task: BotTask, bot: BotContext) -> str:
+    seen["ran"] = True
+    return "done"
+
+
 def asks_late(task: BotTask, bot: BlockingBotContext) -> str:
     seen["go on"].wait(10)
     try:
@@ -188,6 +193,22 @@ def test_a_plain_function_that_outlives_the_deadline_fails_at_once_and_its_next_
     outcome = asyncio.run(asyncio.wait_for(run(), 10))
     assert isinstance(outcome.error, DeadlineExceeded) and outcome.ran_ms < 4_000
     assert isinstance(seen["late"], DeadlineExceeded) and provider.calls == []
+
+
+def test_a_task_that_comes_too_late_does_not_reach_its_function():
+    seen.pop("ran", None)
+    assert isinstance(work("notes_that_it_ran", FakeProvider(["x"]), deadline_s_left=0).error, DeadlineExceeded)
+    assert "ran" not in seen
+
+
+def test_a_thread_that_has_ended_makes_room_for_the_next():
+    async def run() -> set[str]:
+        config = settings_of(function=f"{HERE}:two_blocking_steps", bots=1)
+        config = config.model_copy(update={"worker": config.worker.model_copy(update={"slots": 1})})
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), config)
+        return {(await agent.run(TASK, a_bot(), task_id="t1", deadline_s_left=5)).status for _ in range(8)}
+
+    assert asyncio.run(run()) == {"ok"}
 
 
 def test_a_blocking_chat_is_cut_at_the_deadline_and_settled():

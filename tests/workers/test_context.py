@@ -44,7 +44,7 @@ def test_words_digits_and_punctuation_are_counted_by_the_stated_rule():
 #: Texts with their tokens in the o200k vocabulary, counted once with that vocabulary.
 KNOWN = {
     "Janet's ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four.": 23,
-    "The limiter answers once: send at this time, or ask again later. Nobody polls, so a thousand bots cost little.": 25,
+    "The limiter answers once: send at this time, or ask again later. A thousand bots cost little.": 21,
     "Die Antwort liegt auf der Hand: Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.": 25,
     "def fit(messages, window):\n    return tuple(m for m in messages if m.role == 'user')[:window]\n": 24,
     '{"id": 1234567, "status": "ok", "answer": "42", "usage": {"input_tokens": 310, "output_tokens": 12}}': 37,
@@ -138,3 +138,8 @@ def test_megabytes_of_text_are_cut_without_counting_them_all():
 @given(texts, st.integers(min_value=0, max_value=200))
 def test_a_cut_text_has_never_more_tokens_than_it_may(text: str, most: int):
     assert count_tokens(cut_middle(text, most)) <= most
+
+
+@given(st.one_of(texts, st.text(alphabet="abcdefg ", max_size=600), st.just("aaaaa   " * 50)))
+def test_a_text_with_just_as_many_tokens_as_it_may_have_is_not_cut(text: str):
+    assert cut_middle(text, count_tokens(text)) == text

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import BadRequest, DeadlineExceeded, KeyRejected, ProviderUnavailable, RateLimited, StoreUnavailable
+from fleet.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    FleetError,
+    KeyRejected,
+    ProviderUnavailable,
+    RateLimited,
+    StoreUnavailable,
+)
 from fleet.models import Message
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_gateway, said
 from workers.context import count_message_tokens
@@ -30,7 +38,7 @@ def send(reply: Completion | Exception) -> tuple[FakeLimiter, FakeProvider, Mete
     limiter, provider, meter = FakeLimiter(), FakeProvider([reply]), Meter()
     try:
         came: object = asyncio.run(chat(a_gateway(limiter, provider), meter))
-    except Exception as error:
+    except (FleetError, ZeroDivisionError) as error:
         came = error
     return limiter, provider, meter, came
 

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from workers.judge import judge
 
-
 ANSWERS = (
     "42",
     "I cannot find an error in it.",

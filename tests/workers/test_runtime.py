@@ -26,7 +26,7 @@ async def where() -> str:
 
 
 async def fails() -> None:
-    raise LookupError("nothing there")
+    raise LookupError("no" + "thing")
 
 
 def test_a_coroutine_runs_on_the_loop_and_its_result_comes_back(runtime: Runtime):
@@ -89,7 +89,7 @@ def test_background_work_that_fails_is_logged_by_type_and_place(runtime: Runtime
     with caplog.at_level(logging.ERROR):
         runtime.spawn(fails())
         wait_until(lambda: "background_failed error=LookupError" in caplog.text)
-    assert "in fails" in caplog.text and "nothing there" not in caplog.text
+    assert "in fails" in caplog.text and "nothing" not in caplog.text
 
 
 def test_stopping_cancels_what_runs_and_lets_it_clean_up():
@@ -149,3 +149,23 @@ def test_stopping_while_other_threads_submit_leaves_none_of_them_waiting():
         for thread in threads:
             thread.join(10)
         assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_coroutine_that_blocks_the_loop_is_abandoned_and_nobody_waits_for_it_any_more(
+    caplog: pytest.LogCaptureFixture,
+):
+    runtime, blocked, go_on = Runtime(), threading.Event(), threading.Event()
+    runtime.start()
+
+    async def blocks() -> None:
+        blocked.set()
+        go_on.wait(10)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(runtime.run, blocks())
+        blocked.wait(10)
+        runtime.stop(timeout_s=0.02)
+        assert isinstance(answer.exception(10), concurrent.futures.CancelledError)
+        assert "loop_abandoned" in caplog.text
+    go_on.set()
+    wait_until(lambda: not any(thread.name == "fleet-loop" for thread in threading.enumerate()))

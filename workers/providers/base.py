@@ -82,14 +82,16 @@ class HttpProvider(ABC):
                 status, headers = response.status, response.headers
                 raw = await _read(response)
         except aiohttp.ConnectionTimeoutError as error:
-            raise ProviderUnavailable(f"{self.host}: expected a connection within {CONNECT_TIMEOUT_S:g} s") from error
+            told = f"{self.host}: expected a connection within {CONNECT_TIMEOUT_S:g} s"
+            raise ProviderUnavailable(told, sent=False) from error
         except TimeoutError as error:
             raise ProviderUnavailable(
                 f"{self.host}: expected an answer within {call.timeout_s:g} s, got none"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             # Without the text of the foreign error: some quote the address or the headers.
-            raise ProviderUnavailable(f"{self.host}: connection failed ({type(error).__name__})") from error
+            told = f"{self.host}: connection failed ({type(error).__name__})"
+            raise ProviderUnavailable(told, sent=not isinstance(error, aiohttp.ClientConnectorError)) from error
         if 200 <= status < 300:
             return self._completion(call, _json(raw, self.host), headers)
         raise self._error(call, api_key, status, headers, raw)

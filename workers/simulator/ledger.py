@@ -113,7 +113,7 @@ class Ledger:
 
 
 def key_label(key: str) -> str:
-    """Return how the ledger shows a key: its first four characters and eight of its hash, never the key itself."""
+    """Return how the ledger shows a key: its first four characters and eight of its hash."""
     return f"{key[:4]}..{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 

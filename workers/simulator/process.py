@@ -31,8 +31,9 @@ async def _serve(options: SimulatorOptions, *, host: str, port: int) -> int:
         received.append(number)
         stopped.set()
 
+    loop = asyncio.get_running_loop()
     for number in EXIT_CODES:
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop, number)
     simulator = Simulator(options)
     url = await simulator.start(host=host, port=port)
     gc.freeze()  # what start-up made lives as long as the process: the collector need not look at it again
@@ -42,6 +43,9 @@ async def _serve(options: SimulatorOptions, *, host: str, port: int) -> int:
         await stopped.wait()
     finally:
         await simulator.stop()
+        for number in EXIT_CODES:  # a second signal must not turn the end of the process into a failure
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
     return EXIT_CODES[received[0]]
 
 

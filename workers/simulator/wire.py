@@ -115,7 +115,7 @@ def read_messages(body: dict[str, Any], roles: frozenset[str]) -> tuple[list[tup
     tokens = CONVERSATION_OVERHEAD_TOKENS
     for i, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
-        if role not in roles:
+        if not isinstance(role, str) or role not in roles:
             expected = ", ".join(sorted(roles))
             raise WireError(f"messages[{i}].role: expected one of {expected}", param=f"messages[{i}].role")
         content = message.get("content")

@@ -1,0 +1,116 @@
+"""Where keys come from, and that no error shows one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fleet.config import ProviderSettings
+from fleet.errors import ConfigurationError
+from workers.providers import make_provider, read_key
+from workers.providers.base import HttpProvider
+
+SECRET = "sk-secret-0123456789"
+
+
+def from_file(path: Path) -> ProviderSettings:
+    return ProviderSettings(kind="openai", api_key_file=path)
+
+
+def key_file(folder: Path, text: str, mode: int = 0o600) -> Path:
+    path = folder / "key"
+    path.write_text(text, "utf-8")
+    path.chmod(mode)
+    return path
+
+
+def test_the_simulator_needs_no_key() -> None:
+    assert read_key(ProviderSettings(kind="simulator")) == "simulator"
+
+
+def test_a_key_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", f" {SECRET}\n")
+    assert read_key(ProviderSettings(kind="openai", api_key_env="MY_KEY")) == SECRET
+
+
+def test_a_key_comes_from_a_file_of_its_owner(tmp_path: Path) -> None:
+    assert read_key(from_file(key_file(tmp_path, f"{SECRET}\n"))) == SECRET
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(ConfigurationError, match=rf"got mode {mode:04o}: run `chmod 600") as raised:
+        read_key(from_file(key_file(tmp_path, SECRET, mode)))
+    assert SECRET not in str(raised.value)
+
+
+def test_no_source_is_an_error_that_says_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match='api_key_env = "ANTHROPIC_API_KEY"'):
+        read_key(ProviderSettings(kind="anthropic"))
+
+
+def test_an_unset_variable_an_absent_file_and_a_folder_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="variable ABSENT_KEY, got nothing"):
+        read_key(ProviderSettings(kind="openai", api_key_env="ABSENT_KEY"))
+    with pytest.raises(ConfigurationError, match="No such file"):
+        read_key(from_file(tmp_path / "absent"))
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        read_key(from_file(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "\n", f"{SECRET}\nsecond", f"{SECRET} x", "ключ", f"{SECRET}\x07"])
+def test_what_cannot_be_a_key_is_refused_without_being_shown(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        read_key(from_file(key_file(tmp_path, text)))
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "expected"),
+    [
+        ("openai", None, "https://api.openai.com/v1/chat/completions"),
+        ("openai", "https://api.openai.com", "https://api.openai.com/v1/chat/completions"),
+        ("openai", "http://[::1]:8000/v1/", "http://[::1]:8000/v1/chat/completions"),
+        ("openai", "https://example.org/openai/", "https://example.org/openai/chat/completions"),
+        ("anthropic", None, "https://api.anthropic.com/v1/messages"),
+        ("anthropic", "https://api.anthropic.com/v1", "https://api.anthropic.com/v1/messages"),
+        ("anthropic", "https://example.org/claude", "https://example.org/claude/v1/messages"),
+        ("simulator", "http://127.0.0.1:8080", "http://127.0.0.1:8080/v1/chat/completions"),
+    ],
+)
+def test_the_endpoint_follows_from_the_base_url(kind: str, base_url: str | None, expected: str) -> None:
+    made = make_provider(ProviderSettings.model_validate({"kind": kind, "base_url": base_url}))
+    assert isinstance(made, HttpProvider)
+    assert str(made._url) == expected
+
+
+def test_an_address_from_outside_goes_before_the_configured_one() -> None:
+    settings = ProviderSettings(kind="simulator", base_url="http://127.0.0.1:1")
+    made = make_provider(settings, base_url="http://127.0.0.1:2")
+    assert isinstance(made, HttpProvider)
+    assert made._url.port == 2
+
+
+def test_a_simulator_without_an_address_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="expected the address where it listens"):
+        make_provider(ProviderSettings(kind="simulator"))
+
+
+def test_the_proxy_of_the_environment_is_used_but_never_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "proxy.example.org:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy.example.org:3128")
+    monkeypatch.setenv("no_proxy", "internal.example.org")
+
+    def proxy(url: str) -> str | None:
+        made = make_provider(ProviderSettings(kind="openai"), base_url=url)
+        assert isinstance(made, HttpProvider)
+        return made._proxy
+
+    assert proxy("https://api.openai.com/v1") == "http://proxy.example.org:3128"
+    assert proxy("http://127.0.0.1:8080") is None
+    assert proxy("http://localhost:8080") is None
+    assert proxy("https://internal.example.org") is None
+    monkeypatch.setenv("https_proxy", "socks5://proxy.example.org")
+    with pytest.raises(ConfigurationError, match="expected an http proxy"):
+        proxy("https://api.openai.com/v1")
