@@ -116,6 +116,10 @@ class WorkerSettings(Section):
     processes: int = Field(2, ge=1, le=256, description="Worker processes that `fleet up` starts.")
     head_room: float = Field(0.2, ge=0, le=10, description="Slots beyond the number of bots: 0.2 = 20%.")
     slots: int | None = Field(None, ge=1, le=2000, description="Slots per process. Empty: bots, head-room, processes.")
+    grace_s: float = Field(30.0, ge=0, description="Seconds that running tasks get to end when a worker is stopped.")
+    lowest_first_every: int = Field(
+        32, ge=0, description="One task in so many is the least urgent that waits, so none starves. 0: strict order."
+    )
     inbox: str = Field("celery", description="Queue on which plain Celery clients submit.")
 
 

@@ -10,6 +10,7 @@ FleetError
 │   ├── InvalidTask            what was submitted is not a task
 │   ├── BadRequest             the provider refused the request itself (400, 404, 413, 422)
 │   ├── DeadlineExceeded       the task's time is over
+│   ├── Poison                 its worker died, again and again, while it held this task
 │   ├── BadAnswer              the provider answered, but not with a usable answer
 │   └── BotFunctionFailed      the user's own bot function raised
 ├── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
@@ -92,6 +93,12 @@ class BadRequest(GiveUp):
 
 class DeadlineExceeded(GiveUp):
     """The task's time is over."""
+
+
+class Poison(GiveUp):
+    """The task's workers died, again and again, while they held it."""
+
+    blame = "prompt"
 
 
 class BadAnswer(GiveUp):

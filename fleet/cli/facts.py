@@ -98,7 +98,8 @@ def gather(settings: Settings) -> Facts:
 
 def celery_facts() -> dict[str, Any]:
     """Return the Celery settings that matter for losing tasks."""
-    from fleet.engine.app import LEASE_S, app
+    from fleet.engine.app import app
+    from fleet.engine.leases import LEASE_S
 
     return {**{key: app.conf.get(key) for key in CELERY_KEYS}, "lease_s": LEASE_S}
 

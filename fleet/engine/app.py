@@ -12,14 +12,12 @@ from typing import Any
 from celery import Celery
 
 from fleet import config
-from fleet.engine import queues
+from fleet.engine import leases, queues
 from fleet.models import Priority
 from fleet.store.embedded import broker_url, state_url
 
 #: Attempts to publish through a broker outage before the producer gets an error; 100 x up to 2 s ride out a restart.
 PUBLISH_RETRIES = 100
-#: Seconds after which a message that its worker no longer renews goes back to its queue.
-LEASE_S = 15
 
 
 def celery_settings() -> dict[str, Any]:
@@ -32,8 +30,9 @@ def celery_settings() -> dict[str, Any]:
         "broker_transport": "fleet.engine.transport:Transport",
         "broker_transport_options": {
             "priority_steps": queues.PRIORITY_STEPS,
-            "visibility_timeout": LEASE_S,
-            "unacked_restore_interval": LEASE_S / 3,
+            "visibility_timeout": leases.LEASE_S,
+            "unacked_restore_interval": leases.RENEW_EVERY_S,
+            "lowest_first_every": settings.worker.lowest_first_every,
             "unacked_restore_throttle": 1,
             "max_connections": 64,
         },

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pydantic_core import PydanticSerializationError
 
 from fleet.config import Settings
+from fleet.engine.leases import UNACKED_INDEX
 from fleet.errors import RateLimited
 from fleet.models import BotResult
 from fleet.roster import LOAD_UNIT, Checkout
@@ -20,6 +21,7 @@ from fleet.signals.catalogue import NOBODY, Counter, ErrorField
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
+_STANDS = 1
 _FINISH = Script.beside(__file__, "finish.lua")
 
 
@@ -43,6 +45,7 @@ class Completion:
         *,
         checkout: Checkout | None,
         provider_errors: Mapping[str, int] | None = None,
+        fence: str | None = None,
     ) -> bool:
         """Make `result` the task's one result, unless it has one. O(log bots), one round trip, safe to repeat.
 
@@ -53,7 +56,7 @@ class Completion:
                 -> count.
 
         Returns:
-            True when `result` stands; False when the task had another one before, which stays.
+            True when `result` stands; False when the task had another one before, which stays, or was fenced off.
 
         Raises:
             StoreUnavailable: When Redis does not answer. Repeat it with the same result, or let the message be
@@ -70,15 +73,16 @@ class Completion:
             _FINISH,
             [
                 keys.result(result.task_id), keys.totals(), keys.completions(pool), keys.errors(pool),
-                keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool),
+                keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool), *([UNACKED_INDEX] if fence else []),
             ],
             [
                 result_meta(result), self._settings.results.expires_s, keys.STATE_TTL_S, bot,
                 checkout.token if checkout else "", LOAD_UNIT, catalogue.DUPLICATES.name,
+                fence or "", catalogue.FENCED.name,
                 len(totals) // 2, *totals, *errors,
             ],
         )  # fmt: skip
-        return bool(reply)
+        return int(reply) == _STANDS
 
 
 def result_meta(result: BotResult) -> bytes:

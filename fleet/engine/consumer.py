@@ -6,6 +6,7 @@ Celery logs such messages with their whole body; here one line names the task an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -34,6 +35,11 @@ class Consumer(CeleryConsumer):
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Acknowledge at once: with our transport that is a note in memory, also when no loop runs any more."""
         return p(*args, **kwargs)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Reconnect as Celery does, but look every two seconds at most: leases wait for nobody."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_start=0.2, interval_step=0.2, interval_max=2)
+        return super().ensure_connected(conn)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._refuse(message, "expected a Celery message with a `task` header, got none")

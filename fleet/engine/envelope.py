@@ -60,6 +60,15 @@ def canvas_of(body: bytes | str) -> dict[str, Any]:
     return {name: canvas[name] for name in NO_CANVAS if canvas.get(name)} if canvas else {}
 
 
+def task_id_in(message: bytes) -> str | None:
+    """Return the task id of a message as it lies in a queue, or None when it names none."""
+    try:
+        task_id = json.loads(message)["headers"]["id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return task_id if isinstance(task_id, str) else None
+
+
 def envelope(*, task_id: str, queue: str, priority: int, headers: dict[str, Any], body: bytes) -> bytes:
     """Return the JSON that goes into a queue's list."""
     return to_json(

@@ -10,16 +10,19 @@
 --       5 bots         sorted set: bot -> load * unit + ms of the last checkout
 --       6 leases       sorted set: bot|token -> expiry, us of Redis time
 --       7 claims       hash: token -> bot
+--       8 index        sorted set: delivery tag -> last renewal; read only when a fence is given
 -- ARGV  1 result JSON  2 life of the result, s  3 life of the counters, s  4 bot ('-': none)
 --       5 token ('': no bot is checked out)  6 one unit of load  7 name of the counter of later results
---       8 number n of totals  9.. n pairs counter, amount; then pairs errors-field, amount
--- Reply 1 this result stands, 0 the task has another one
+--       8 fence: delivery tag of the task's message ('': no fence)  9 name of the counter of fenced results
+--       10 number n of totals  11.. n pairs counter, amount; then pairs errors-field, amount
+-- Reply 1 this result stands, 0 the task has another one, 2 fenced: the message's lease was lost
 
 local result, totals, completions, errors = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local bots, leases, claims = KEYS[5], KEYS[6], KEYS[7]
 local payload, result_life_s, life_s = ARGV[1], ARGV[2], ARGV[3]
 local bot, token, unit = ARGV[4], ARGV[5], tonumber(ARGV[6])
-local later_counter, totals_end = ARGV[7], 8 + 2 * tonumber(ARGV[8])
+local later_counter, fence, fenced_counter = ARGV[7], ARGV[8], ARGV[9]
+local totals_end = 10 + 2 * tonumber(ARGV[10])
 
 local stored = redis.call('GET', result)
 
@@ -40,9 +43,15 @@ if stored then
   return 0
 end
 
+if fence ~= '' and not redis.call('ZSCORE', KEYS[8], fence) then
+  redis.call('HINCRBY', totals, fenced_counter, 1)
+  redis.call('EXPIRE', totals, life_s)
+  return 2
+end
+
 redis.call('SET', result, payload, 'EX', result_life_s)
 redis.call('PUBLISH', result, payload)
-for i = 9, totals_end, 2 do
+for i = 11, totals_end, 2 do
   redis.call('HINCRBY', totals, ARGV[i], ARGV[i + 1])
 end
 redis.call('HINCRBY', completions, bot, 1)

@@ -11,44 +11,64 @@ import collections
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import redis
 from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.concurrency.base import BasePool, apply_target
+from celery.exceptions import Ignore, Reject
 from celery.utils.log import get_logger
 
-from fleet.engine import transport, wiring
+from fleet import config
+from fleet.engine import leases, wiring
 from fleet.engine.envelope import canvas_of
 from fleet.errors import ConfigurationError
 
 logger = get_logger("fleet.pool")
 
+#: Seconds that cancelled coroutines get to clean up at a shutdown.
+CANCEL_S = 5.0
 #: Seconds that a shutdown waits for what ended before it looks again whether all slots are free.
 DRAIN_STEP_S = 0.2
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Slot:
     """One task in a slot, and the calls back into Celery that end it."""
 
     task: Any
     task_id: str
+    tag: str
     request: dict[str, Any]
     started: float
     callback: Callable[..., Any]
     error_callback: Callable[..., Any]
     job: asyncio.Future[Any] | None = None
+    #: What Celery is told when the coroutine was cancelled; None: it knows already.
+    if_cancelled: Exception | None = None
+
+    def cancel(self, then: Exception | None) -> None:
+        """Cancel the coroutine and tell Celery `then`. From any thread; a slot that has ended stays as it is."""
+        self.if_cancelled = then
+        wiring.runtime().call_soon(self._cancel_job)
+
+    def terminate(self, signal: Any) -> None:
+        """What `revoke(terminate=True)` calls: the task is cancelled, Celery marks it as revoked itself."""
+        self.cancel(None)
+
+    def _cancel_job(self) -> None:
+        if self.job is not None:
+            self.job.cancel()
 
 
 class SlotPool(BasePool):
     """`worker_pool` of the Celery app. Grows and shrinks by a number; `--autoscale` works.
 
-    Time limits and `revoke(terminate=True)` do not reach a slot: a bot task carries its own deadline, which cancels
-    its coroutine.
+    Celery's time limits do not reach a slot: a bot task carries its own deadline, which cancels its coroutine.
     """
 
     body_can_be_buffer = True
@@ -74,33 +94,56 @@ class SlotPool(BasePool):
             wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=self._name)
         except ConfigurationError as error:
             raise SystemExit(f"fleet: {error}") from error
+        leases.lost_listeners.append(self._on_lost)
 
     def register_with_event_loop(self, loop: Any) -> None:
         loop.add_reader(self._wake_fd, self._on_wake, self._wake_fd)
 
     def on_stop(self) -> None:
-        """Warm shutdown: wait for what runs, then tell the broker what is done."""
-        while self.busy:
-            self.settle_ended()
-            time.sleep(DRAIN_STEP_S if not self._ended else 0)
-        self.settle_ended()
+        """Warm shutdown: let what runs end within the grace time, hand back the rest, tell the broker what is done."""
+        self._drain(config.current().worker.grace_s)
+        self._hand_back_running()
         self._close()
 
     def on_terminate(self) -> None:
-        """Cold shutdown: cancel what runs; it is not acknowledged and goes back to its queue."""
-        for slot in tuple(self._in_slots.values()):
-            if slot.job is not None:
-                wiring.runtime().call_soon(slot.job.cancel)
+        """Cold shutdown: hand back what runs, at once."""
+        self._hand_back_running()
         self._close()
+
+    def terminate_job(self, pid: int, signal: Any = None) -> None:
+        """Do nothing: all slots share a process. Celery also calls `Slot.terminate`, which ends the one task."""
+
+    def _drain(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self.busy and time.monotonic() < end:
+            self.settle_ended()
+            time.sleep(DRAIN_STEP_S if not self._ended else 0)
+        self.settle_ended()
+
+    def _hand_back_running(self) -> None:
+        """Cancel what still runs: unacknowledged, it returns to its queue and another worker runs it."""
+        for slot in tuple(self._in_slots.values()):
+            slot.cancel(Reject("worker stopped", requeue=True))
+        self._drain(CANCEL_S)
+
+    def _on_lost(self, tags: Sequence[str]) -> None:
+        """Stop work on tasks that another worker may have by now. Called on the loop or in the consumer's thread."""
+        for tag in tags:
+            slot = self._in_slots.get(tag)
+            if slot is not None:
+                logger.warning("lease lost task=%s: stopping, another worker has it", slot.task_id)
+                slot.cancel(Ignore())
 
     def _close(self) -> None:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._on_lost in leases.lost_listeners:
+            leases.lost_listeners.remove(self._on_lost)
         wiring.stop()
         try:
-            transport.flush_all_acks()
-        except OSError as error:  # redis-py's connection errors are none of ours to name here
-            logger.warning("acks not sent error=%s; the tasks have results and will not run again", error)
+            leases.flush_all_acks()
+        except redis.RedisError as error:
+            logger.warning("acks not sent error=%s; the tasks have results and will not be paid twice", error)
 
     # -- size
 
@@ -132,18 +175,20 @@ class SlotPool(BasePool):
         accept_callback: Callable[..., Any] | None = None,
         error_callback: Callable[..., Any] | None = None,
         **__: Any,
-    ) -> None:
+    ) -> Slot | None:
         task = self.app.tasks.get(args[0]) if args else None
         if task is None or not hasattr(task, "work"):
             self._apply_in_thread(target, args, kwargs, callback, accept_callback)
-            return
+            return None
         _, task_id, request, body, *_ = args
         request.update(canvas_of(body))
-        slot = Slot(task, task_id, request, time.monotonic(), callback or _nothing, error_callback or _nothing)
+        tag = (request.get("properties") or {}).get("delivery_tag") or task_id
+        slot = Slot(task, task_id, tag, request, time.monotonic(), callback or _nothing, error_callback or _nothing)
         if accept_callback:
             accept_callback(os.getpid(), slot.started)
-        self._in_slots[task_id] = slot
+        self._in_slots[tag] = slot
         wiring.runtime().call_soon(self._begin, slot)
+        return slot
 
     def run_soon(self, work: Any, then: Callable[[], None]) -> None:
         """Run a coroutine on the loop, then `then()` in the consumer's thread, whatever came of it."""
@@ -154,16 +199,14 @@ class SlotPool(BasePool):
             then()
 
         wiring.runtime().call_soon(
-            lambda: asyncio.ensure_future(work).add_done_callback(lambda job: self._hand_back(ended, job.exception()))
+            lambda: asyncio.ensure_future(work).add_done_callback(lambda job: self._hand_back(ended))
         )
 
     def _begin(self, slot: Slot) -> None:
         slot.job = asyncio.ensure_future(slot.task.work(slot.task_id, slot.request))
         slot.job.add_done_callback(lambda job: self._hand_back(lambda: self._end(slot, job)))
 
-    def _hand_back(self, ended: Callable[[], None], error: BaseException | None = None) -> None:
-        if error is not None:
-            logger.error("side work failed error=%s", type(error).__name__)
+    def _hand_back(self, ended: Callable[[], None]) -> None:
         self._ended.append(ended)
         os.eventfd_write(self._wake_fd, 1)
 
@@ -180,9 +223,11 @@ class SlotPool(BasePool):
             self._ended.popleft()()
 
     def _end(self, slot: Slot, job: asyncio.Future[Any]) -> None:
-        """Tell Celery how a slot's task ended. Cancelled work is not acknowledged: it returns to its queue."""
-        self._in_slots.pop(slot.task_id, None)
+        """Tell Celery how a slot's task ended."""
+        self._in_slots.pop(slot.tag, None)
         if job.cancelled():
+            if slot.if_cancelled is not None:
+                slot.error_callback(_exception_info(slot.if_cancelled))
             return
         error = job.exception()
         runtime_s = time.monotonic() - slot.started

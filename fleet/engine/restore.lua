@@ -3,32 +3,48 @@
 -- KEYS[1] hash    unacked: tag -> list key .. "\n" .. message
 -- KEYS[2] zset    unacked index: tag -> time of the last lease renewal (Redis time, seconds)
 -- KEYS[3] stream  bell
--- KEYS[4] string  time of the last sweep (Redis time, seconds; expires after ten leases)
--- ARGV[1] lease (seconds) · ARGV[2] most messages to put back (count) · ARGV[3..] tags to put back whatever their lease
+-- KEYS[4] string  time of the last sweep and the time until which nothing is swept (Redis time, seconds; ten leases)
+-- KEYS[5] list    poison: messages whose workers died too often
+-- ARGV[1] lease (seconds) · ARGV[2] most messages to put back (count) · ARGV[3] deaths that make a message poison
+-- ARGV[4] prefix of the keys that count deaths · ARGV[5] their life (seconds) · ARGV[6..] tags to put back
 --
--- The lists are named by the unacked entries, not declared: the broker is one Redis, never a cluster.
--- Reply: number of messages put back.
+-- The lists and the counters are named by the entries, not declared: the broker is one Redis, never a cluster.
+-- Reply: {messages put back, messages moved to poison}.
 --
--- When no worker swept for half a lease, Redis was away or frozen and nobody could renew: then nothing is put back
--- for one lease, so that an outage does not run every task in flight a second time.
-local unacked, index, bell, swept = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local lease, most = tonumber(ARGV[1]), tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = tonumber(time[1])
+-- With tags, their holder gives them back: no death. Without, the sweep: their holder has stopped renewing, and each
+-- sweep of a message counts as a death of its worker. When no worker swept for half a lease, Redis was away or
+-- frozen and nobody could renew: then nothing is put back for one lease, so that an outage does not run every task
+-- in flight a second time.
+local unacked, index, bell, swept, poison = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local lease, most, deaths = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local prefix, life = ARGV[4], ARGV[5]
+local now = tonumber(redis.call('TIME')[1])
+local restored, poisoned = 0, 0
 
-local function put_back(tag)
+local function put_back(tag, died)
   local entry = redis.call('HGET', unacked, tag)
   redis.call('ZREM', index, tag)
-  if not entry then return 0 end
+  if not entry then return end
   redis.call('HDEL', unacked, tag)
   local cut = string.find(entry, '\n', 1, true)
-  redis.call('RPUSH', string.sub(entry, 1, cut - 1), string.sub(entry, cut + 1))
-  return 1
+  local list, message = string.sub(entry, 1, cut - 1), string.sub(entry, cut + 1)
+  if died then
+    local counter = prefix .. redis.sha1hex(message)
+    local count = redis.call('INCR', counter)
+    redis.call('EXPIRE', counter, life)
+    if count >= deaths then
+      redis.call('DEL', counter)
+      redis.call('LPUSH', poison, message)
+      poisoned = poisoned + 1
+      return
+    end
+  end
+  redis.call('RPUSH', list, message)
+  restored = restored + 1
 end
 
-local restored = 0
-if #ARGV > 2 then
-  for i = #ARGV, 3, -1 do restored = restored + put_back(ARGV[i]) end
+if #ARGV > 5 then
+  for i = #ARGV, 6, -1 do put_back(ARGV[i], false) end
 else
   local last = redis.call('GET', swept)
   local seen, quiet_until = 0, 0
@@ -38,9 +54,9 @@ else
   end
   if now - seen > lease / 2 then quiet_until = now + lease end
   redis.call('SET', swept, now .. ' ' .. quiet_until, 'EX', math.ceil(lease * 10))
-  if now < quiet_until then return 0 end
+  if now < quiet_until then return {0, 0} end
   local due = redis.call('ZRANGEBYSCORE', index, '-inf', now - lease, 'LIMIT', 0, most)
-  for i = #due, 1, -1 do restored = restored + put_back(due[i]) end  -- newest first: the oldest ends at the head
+  for i = #due, 1, -1 do put_back(due[i], true) end  -- newest first: the oldest ends at the head
 end
 if restored > 0 then redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1) end
-return restored
+return {restored, poisoned}

@@ -2,18 +2,15 @@
 
 Stock kombu pops a message and records it as unacked in two steps and builds a new client for every ack. Here one
 script acknowledges what is finished and takes what waits (`take.lua`), a stream replaces BRPOP as the wake-up, and
-leases are renewed for everything this process holds, so that a task may run for hours while a dead worker's
-messages are back after one lease.
+leases are renewed for everything this process holds (`leases.py`), so that a task may run for hours while a dead
+worker's messages are back after one lease.
 
-What it does not do: Redis Cluster (kombu has none), and a producer without this transport does not ring the bell:
-its message is found within `brpop_timeout` (one second).
+What it does not do: Redis Cluster (kombu has none). A producer without this transport does not ring the bell: its
+message is found within `brpop_timeout` (one second).
 """
 
 from __future__ import annotations
 
-import itertools
-import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty
@@ -25,82 +22,21 @@ from celery.worker import state as worker_state
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 from kombu.utils.objects import cached_property
+from redis.exceptions import NoScriptError
 
+from fleet.engine import leases
 from fleet.engine.queues import BELL, PRIORITY_SEPARATOR
 from fleet.store import keys
-from fleet.store.client import Script
 
 logger = get_logger("fleet.transport")
 
-TAKE = Script.beside(__file__, "take.lua")
-RENEW = Script.beside(__file__, "renew_messages.lua")
-RESTORE = Script.beside(__file__, "restore.lua")
-
 #: Most messages taken in one round trip: bounds the time the script holds Redis and the size of a reply.
 TAKE_AT_MOST = 64
-#: Most messages put back in one sweep (count): the rest follows with the next one, a third of a lease later.
-RESTORE_AT_MOST = 5000
 #: Unreadable messages kept for a look, the newest ones (count).
 UNREADABLE_KEPT = 1000
-
-
-class Holdings:
-    """What this process has taken from one broker and not acknowledged: outlives any connection to it.
-
-    Acks come from any thread; taking, renewing and restoring belong to the consumer's thread.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._acks: list[str] = []
-        self._counter = itertools.count()
-        self._prefix = uuid.uuid4().hex
-        self.held: dict[str, None] = {}
-        self.client: Any = None
-
-    def next_prefix(self) -> str:
-        """Return a prefix for the tags of one take: unique over all processes and takes."""
-        return f"{self._prefix}:{next(self._counter)}:"
-
-    def ack(self, tag: str) -> None:
-        """Mark a message as finished; the next round trip tells Redis."""
-        with self._lock:
-            if self.held.pop(tag, tag) is None:
-                self._acks.append(tag)
-
-    def take_acks(self) -> list[str]:
-        """Hand out the acks that Redis does not know yet. Give them back with `return_acks` if it did not hear."""
-        with self._lock:
-            acks, self._acks = self._acks, []
-        return acks
-
-    def return_acks(self, acks: list[str]) -> None:
-        with self._lock:
-            self._acks[:0] = acks
-
-    def flush(self, client: Any) -> None:
-        """Tell Redis about all acks, through any client of this broker."""
-        acks = self.take_acks()
-        if not acks:
-            return
-        try:
-            run_script(client, TAKE, [Channel.unacked_key, Channel.unacked_index_key, Channel.bell_key], [0, "", *acks])
-        except BaseException:
-            self.return_acks(acks)
-            raise
-
-
-def flush_all_acks() -> None:
-    """Tell every broker of this process what is acknowledged: the last step of a shutdown, when no loop runs."""
-    for holdings in _HOLDINGS.values():
-        if holdings.client is not None:
-            holdings.flush(holdings.client)
-
-
-#: Holdings by broker address. A process has one broker, but many connections to it over its life.
-_HOLDINGS: dict[str, Holdings] = {}
+UNREADABLE = "fleet:unreadable"
 
 
 class QoS(kombu_redis.QoS):
@@ -133,16 +69,17 @@ class QoS(kombu_redis.QoS):
 
     def restore_unacked(self, client: Any = None) -> None:
         """Hand back what was taken and has not started; what runs stays leased and is acknowledged later."""
+        channel = self.channel
         running = {r._message.delivery_tag for r in tuple(worker_state.active_requests)}
-        waiting = [tag for tag in self._delivered if tag in self.channel.holdings.held and tag not in running]
+        waiting = [tag for tag in self._delivered if tag in channel.holdings.held and tag not in running]
         self._delivered.clear()
         try:
-            self.channel.flush_acks()
+            channel.flush_acks()
             if waiting:
-                self.channel.restore(waiting)
-        except self.channel.connection_errors:
+                channel.restore(waiting)
+        except channel.connection_errors:
             for tag in waiting:  # Redis is away: their leases run out and the sweep brings them back
-                self.channel.holdings.held.pop(tag, None)
+                channel.holdings.held.pop(tag, None)
 
     def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
         """Put back messages whose worker stopped renewing. Called by kombu every `unacked_restore_interval`."""
@@ -153,23 +90,21 @@ class Channel(kombu_redis.Channel):
     """A kombu channel whose consuming side is `take.lua`."""
 
     QoS = QoS
-    unacked_key = "fleet:unacked"
-    unacked_index_key = "fleet:unacked_index"
-    bell_key = BELL
-    swept_key = "fleet:unacked_swept"
-    unreadable_key = "fleet:unreadable"
+    #: One message in so many is taken from the least urgent class that waits, so that none starves; 0: strict order.
+    lowest_first_every = 32
+
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lowest_first_every")
 
     _bell_id: str | None = None
     _sent_acks: list[str] | None = None
+    _taken = 0
+    _turns = 0
 
-    @property
-    def holdings(self) -> Holdings:
-        found: Holdings | None = self.__dict__.get("_holdings")
-        if found is None:
-            info = self.connection.client
-            address = f"{info.hostname}:{info.port}/{info.virtual_host}"
-            found = self.__dict__["_holdings"] = _HOLDINGS.setdefault(address, Holdings())
-        return found
+    @cached_property
+    def holdings(self) -> leases.Holdings:
+        """What this process holds at this broker; kept here, so that a closed channel can still acknowledge."""
+        info = self.connection.client
+        return leases.holdings_of(f"{info.hostname}:{info.port}/{info.virtual_host}")
 
     @cached_property
     def resident(self) -> Any:
@@ -194,12 +129,12 @@ class Channel(kombu_redis.Channel):
         batch = kwargs.get("_publish_batch")
         if batch is not None:
             super()._put(queue, message, **kwargs)
-            batch.add("execute_command", "XADD", self.bell_key, "MAXLEN", 1, "*", "x", 1)
+            batch.add("execute_command", "XADD", BELL, "MAXLEN", 1, "*", "x", 1)
             return
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         with self.resident.pipeline(transaction=False) as pipe:
-            pipe.lpush(key, kombu_redis.dumps(message))
-            pipe.execute_command("XADD", self.bell_key, "MAXLEN", 1, "*", "x", 1)
+            pipe.lpush(key, dumps(message))
+            pipe.execute_command("XADD", BELL, "MAXLEN", 1, "*", "x", 1)
             pipe.execute()
 
     # -- taking: one command in flight on the consuming connection, TAKE or (when nothing waits) a blocking XREAD
@@ -215,16 +150,26 @@ class Channel(kombu_redis.Channel):
             bell_id, self._bell_id = self._bell_id, None
             self._sent_acks = None
             wait_ms = int((timeout or self.brpop_timeout) * 1000)
-            connection.send_command("XREAD", "BLOCK", wait_ms, "STREAMS", self.bell_key, bell_id)
+            connection.send_command("XREAD", "BLOCK", wait_ms, "STREAMS", BELL, bell_id)
             return
         self._send_take(connection, queues)
 
     def _send_take(self, connection: Any, queues: list[str]) -> None:
+        gates = [keys.gate(queue) for queue in queues]
         lists = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
-        script_keys = [self.unacked_key, self.unacked_index_key, self.bell_key, *lists]
+        script_keys = [leases.UNACKED, leases.UNACKED_INDEX, BELL, *gates, *lists]
         self._sent_acks = self.holdings.take_acks()
-        arguments = [self.qos.free(), self.holdings.next_prefix(), *self._sent_acks]
-        connection.send_command("EVALSHA", TAKE.sha, len(script_keys), *script_keys, *arguments)
+        wanted = self.qos.free()
+        arguments = [wanted, self._guarded(wanted), self.holdings.next_prefix(), len(queues), *self._sent_acks]
+        connection.send_command("EVALSHA", leases.TAKE.sha, len(script_keys), *script_keys, *arguments)
+
+    def _guarded(self, wanted: int) -> int:
+        """Return how many of the next `wanted` messages are the turn of the least urgent class."""
+        if not self.lowest_first_every:
+            return 0
+        turns = self._taken // self.lowest_first_every
+        owed, self._turns = min(wanted, turns - self._turns), turns
+        return owed
 
     def _brpop_read(self, **options: Any) -> bool:
         sent_acks, self._sent_acks = self._sent_acks, None
@@ -235,9 +180,9 @@ class Channel(kombu_redis.Channel):
             self.holdings.return_acks(sent_acks or [])
             self.client.connection.disconnect()
             raise
-        except kombu_redis.exceptions.NoScriptError:
+        except NoScriptError:
             self.holdings.return_acks(sent_acks or [])
-            self.resident.script_load(TAKE.text)
+            self.resident.script_load(leases.TAKE.text)
             raise Empty from None
         except self.ResponseError:
             self.holdings.return_acks(sent_acks or [])
@@ -257,6 +202,7 @@ class Channel(kombu_redis.Channel):
         """Give each taken message to its consumer; one that cannot be read is put aside, never raised."""
         parts = iter(reply)
         taken = [(bytes_to_str(tag), bytes_to_str(key), raw) for tag, key, raw in zip(parts, parts, parts, strict=True)]
+        self._taken += len(taken)
         self.holdings.held.update(dict.fromkeys(tag for tag, _, _ in taken))
         for tag, key, raw in taken:
             queue = key.split(PRIORITY_SEPARATOR, 1)[0]
@@ -272,11 +218,11 @@ class Channel(kombu_redis.Channel):
 
     def _put_aside(self, tag: str, raw: bytes, error: Exception) -> None:
         """Keep what is no Celery message for an operator to look at; nobody can be told, it names no task."""
-        logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, self.unreadable_key)
+        logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, UNREADABLE)
         with self.resident.pipeline(transaction=False) as pipe:
-            pipe.lpush(self.unreadable_key, raw)
-            pipe.ltrim(self.unreadable_key, 0, UNREADABLE_KEPT - 1)
-            pipe.expire(self.unreadable_key, keys.STATE_TTL_S)
+            pipe.lpush(UNREADABLE, raw)
+            pipe.ltrim(UNREADABLE, 0, UNREADABLE_KEPT - 1)
+            pipe.expire(UNREADABLE, keys.STATE_TTL_S)
             pipe.execute()
         self.holdings.ack(tag)
 
@@ -287,29 +233,24 @@ class Channel(kombu_redis.Channel):
         self.holdings.flush(self.resident)
 
     def renew(self) -> None:
-        """Renew the lease of every message this process holds. Called every third of a lease."""
+        """Renew the lease of every message this process holds, unless the data plane's loop does."""
         tags = list(self.holdings.held)
-        if not tags:
-            return
-        for tag in run_script(self.resident, RENEW, [self.unacked_index_key], tags):
-            logger.warning("lease lost message=%s", bytes_to_str(tag))
-            self.holdings.held.pop(bytes_to_str(tag), None)
+        if tags and not self.holdings.renewed_by_loop:
+            lost = leases.run_script(self.resident, leases.RENEW, [leases.UNACKED_INDEX], tags)
+            self.holdings.lose(map(bytes_to_str, lost))
 
     def restore(self, tags: list[str]) -> None:
         """Put messages that this process holds back at the head of their queues, in their old order."""
         for tag in tags:
             self.holdings.held.pop(tag, None)
-        run_script(self.resident, RESTORE, self._restore_keys, [self.visibility_timeout, len(tags), *tags])
+        leases.run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, leases.restore_arguments(tags))
 
     def sweep(self) -> None:
         """Put back the messages of workers that stopped renewing."""
-        count = run_script(self.resident, RESTORE, self._restore_keys, [self.visibility_timeout, RESTORE_AT_MOST])
-        if count:
-            logger.warning("restored messages=%d of workers that stopped renewing their leases", count)
-
-    @property
-    def _restore_keys(self) -> list[str]:
-        return [self.unacked_key, self.unacked_index_key, self.bell_key, self.swept_key]
+        arguments = leases.restore_arguments(lease_s=self.visibility_timeout)
+        restored, poisoned = leases.run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, arguments)
+        if restored or poisoned:
+            logger.warning("swept restored=%d poison=%d: their workers stopped renewing", restored, poisoned)
 
 
 class Transport(kombu_redis.Transport):
@@ -322,8 +263,7 @@ class Transport(kombu_redis.Transport):
         old = getattr(self.cycle, "_renew_tref", None)
         if old is not None:
             old.cancel()
-        lease_s = connection.client.transport_options.get("visibility_timeout", Channel.visibility_timeout)
-        self.cycle._renew_tref = loop.call_repeatedly(lease_s / 3, self._renew)
+        self.cycle._renew_tref = loop.call_repeatedly(leases.RENEW_EVERY_S, self._renew)
 
     def _renew(self) -> None:
         for channel in tuple(self.cycle._channels):
@@ -333,11 +273,3 @@ class Transport(kombu_redis.Transport):
                 except channel.connection_errors as error:
                     logger.warning("lease renewal failed error=%s", type(error).__name__)
                 return
-
-
-def run_script(client: Any, script: Script, script_keys: list[str], arguments: list[Any]) -> Any:
-    """Run a script on a synchronous client, loading it when Redis does not know it."""
-    try:
-        return client.evalsha(script.sha, len(script_keys), *script_keys, *arguments)
-    except kombu_redis.exceptions.NoScriptError:
-        return client.eval(script.text, len(script_keys), *script_keys, *arguments)

@@ -18,15 +18,14 @@ from typing import Any, TypeVar
 from fleet import config
 from fleet.config import Settings
 from fleet.economy.prices import price_of
-from fleet.engine import producer, queues
+from fleet.engine import leases, producer, queues
 from fleet.engine.completion import Completion
-from fleet.engine.envelope import QUEUED_AT, envelope, task_body, task_headers
+from fleet.engine.envelope import QUEUED_AT, envelope, task_body, task_headers, task_id_in
 from fleet.engine.services import ensure_simulator
-from fleet.errors import FleetError, InvalidTask, StoreUnavailable
+from fleet.errors import FleetError, InvalidTask, Poison, StoreUnavailable
 from fleet.limiter import Limiter
 from fleet.models import BotResult, BotTask, TaskError
 from fleet.roster import Checkout, Roster
-from fleet.roster.roster import LEASE_S
 from fleet.signals.recorder import Recorder
 from fleet.store import keys
 from fleet.store.client import Store
@@ -102,13 +101,26 @@ class DataPlane:
         try:
             outcome = await self._agent.run(task, bot_of(checkout.bot, self._settings), task_id=task_id)
             result = _result(task_id, task, checkout, outcome, queued_ms, started_s)
-            first = await patiently(
-                lambda: self.completion.finish(result, checkout=checkout, provider_errors=outcome.provider_errors)
-            )
+            tag = (request.get("properties") or {}).get("delivery_tag")
+            stands = await patiently(lambda: self._finish(result, checkout, outcome, tag))
         finally:
             del self._held[checkout.token]
         _log_result(result)
-        return Done(_summary(result), result.model_dump(mode="json")) if first else Done("done before")
+        return Done(_summary(result), result.model_dump(mode="json")) if stands else Done("discarded: not the first")
+
+    async def _finish(self, result: BotResult, checkout: Checkout, outcome: Outcome, tag: str | None) -> bool:
+        """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it.
+
+        With one Redis the check is part of the finishing script; with two it comes right before it, and between the
+        two only `finish` itself keeps a task at one result.
+        """
+        fence = tag if self.broker is self.state else None
+        if tag and fence is None and await self.broker.command("ZSCORE", leases.UNACKED_INDEX, tag) is None:
+            logger.warning("lease lost task=%s: its result is discarded", result.task_id)
+            return False
+        return await self.completion.finish(
+            result, checkout=checkout, provider_errors=outcome.provider_errors, fence=fence
+        )
 
     async def _choose(self, taking: list[str]) -> str:
         """Return the pool with the fewest waiting tasks per bot."""
@@ -152,15 +164,44 @@ class DataPlane:
         await patiently(self.roster.seed)
 
     async def renew_leases(self) -> None:
-        """Keep the leases of all checked-out bots alive, for ever."""
+        """Keep the leases of everything this process holds alive, messages and bots, for ever."""
         while True:
-            await asyncio.sleep(LEASE_S / 3)
+            await asyncio.sleep(leases.RENEW_EVERY_S)
             try:
-                for lost in await self.roster.renew(tuple(self._held.values())):
-                    if lost.token in self._held:  # else it finished while the renewal was under way
-                        logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
+                await asyncio.gather(self._renew_messages(), self._renew_bots())
             except StoreUnavailable as error:
                 logger.warning("lease renewal failed error=%s", error)
+
+    async def _renew_messages(self) -> None:
+        for holdings in leases.all_holdings():
+            holdings.renewed_by_loop = True
+            tags = list(holdings.held)
+            if tags:
+                lost = await self.broker.run(leases.RENEW, [leases.UNACKED_INDEX], tags)
+                holdings.lose(tag.decode() for tag in lost)
+
+    async def _renew_bots(self) -> None:
+        for lost in await self.roster.renew(tuple(self._held.values())):
+            if lost.token in self._held:  # else it finished while the renewal was under way
+                logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
+
+    async def bury_poison(self) -> None:
+        """Give messages whose workers died too often a failed result, for ever. Any worker may; one is enough."""
+        while True:
+            await asyncio.sleep(leases.RENEW_EVERY_S)
+            try:
+                for message in await self.broker.command("LRANGE", leases.POISON, 0, 15):
+                    await self._bury(message)
+                    await self.broker.command("LREM", leases.POISON, 1, message)
+            except StoreUnavailable as error:
+                logger.warning("poison not buried error=%s", error)
+
+    async def _bury(self, message: bytes) -> None:
+        task_id = task_id_in(message)
+        logger.error("poison task=%s deaths=%d", task_id, leases.POISON_AFTER)
+        if task_id is not None:
+            died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
+            await self._refuse(task_id, Poison(died), None)
 
     async def report(self, *, name: str, slots: Callable[[], int], busy: Callable[[], int]) -> None:
         """Write this process's resources where the signals are read, for ever."""
@@ -308,6 +349,7 @@ def start(*, slots: Callable[[], int], busy: Callable[[], int], name: str) -> No
     if simulated:
         logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
     _runtime.spawn(_plane.renew_leases())
+    _runtime.spawn(_plane.bury_poison())
     _runtime.spawn(_plane.report(name=name, slots=slots, busy=busy))
 
 

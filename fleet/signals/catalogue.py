@@ -29,6 +29,7 @@ OK = Counter("ok", "Tasks answered as asked.")
 DEGRADED = Counter("degraded", "Tasks answered with less than asked, and said so.")
 FAILED = Counter("failed", "Tasks that ended with a typed error.")
 DUPLICATES = Counter("duplicates", "Executions that ended after their task already had a result; discarded.")
+FENCED = Counter("fenced", "Executions that ended after their worker had lost the task's lease; discarded.")
 SIMULATED = Counter("simulated", "Tasks that the simulator answered, not a real provider.")
 INPUT_TOKENS = Counter("input_tokens", "Tokens sent to providers.")
 OUTPUT_TOKENS = Counter("output_tokens", "Tokens answered by providers.")
@@ -38,8 +39,8 @@ CALLS = Counter("calls", "Calls that a provider answered: attempts without failu
 RATE_LIMITED = Counter("rate_limited", "Calls that a provider answered with 429.")
 
 COUNTERS: tuple[Counter, ...] = (
-    COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS, COST_USD_MICROS, ATTEMPTS,
-    CALLS, RATE_LIMITED,
+    COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS, COST_USD_MICROS,
+    ATTEMPTS, CALLS, RATE_LIMITED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}

@@ -70,3 +70,8 @@ def submitted(task_id: str) -> str:
 def passed_on(task_id: str) -> str:
     """String, expires with the results: a message of the inbox that was moved to its pool's queue. On the broker."""
     return f"fleet:passed_on:{task_id}"
+
+
+def gate(queue: str) -> str:
+    """String: the lowest priority of a queue that may be taken ("-1": none); absent: open. On the broker."""
+    return f"fleet:gate:{queue}"

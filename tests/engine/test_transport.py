@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from kombu import Connection, Queue
 
-from fleet.engine import transport
+from fleet.engine import leases, transport
 from fleet.engine.queues import PRIORITY_STEPS, list_key
+from fleet.store import keys
 from fleet.store.client import connect
 
 LEASE_S = 1
@@ -17,7 +18,7 @@ LEASE_S = 1
 
 @pytest.fixture
 def broker(redis_url: str) -> Iterator[Connection]:
-    transport._HOLDINGS.clear()
+    leases._HOLDINGS.clear()
     options = {"priority_steps": PRIORITY_STEPS, "visibility_timeout": LEASE_S}
     with Connection(redis_url, transport=transport.Transport, transport_options=options) as connection:
         yield connection
@@ -135,3 +136,39 @@ def test_a_consumer_that_never_acknowledges_leaves_nothing_unacked(broker: Conne
         broker.drain_events(timeout=5)
     got[0].channel.flush_acks()
     assert connect(redis_url).hlen("fleet:unacked") == 0
+
+
+def test_one_message_in_32_is_taken_from_the_least_urgent_class_that_waits(broker: Connection) -> None:
+    put(broker, *(f"urgent-{n}" for n in range(100)), priority=0)
+    put(broker, "bulk", priority=4)
+    got = [message.payload for message in take(broker, 101, prefetch=200)]
+    assert 32 <= got.index("bulk") <= 32 + transport.TAKE_AT_MOST
+
+
+def test_a_closed_gate_keeps_its_queue_waiting_and_a_narrow_one_lets_the_urgent_through(
+    broker: Connection, redis_url: str
+) -> None:
+    redis = connect(redis_url)
+    redis.set(keys.gate("closed"), "-1")
+    redis.set(keys.gate("narrow"), "1")
+    put(broker, "a", queue="closed", priority=0)
+    put(broker, "b", queue="narrow", priority=1)
+    put(broker, "c", queue="narrow", priority=2)
+    put(broker, "d", queue="q", priority=4)
+    queues = ("closed", "narrow", "q")
+    assert [message.payload for message in take(broker, 2, queues=queues)] == ["b", "d"]
+    redis.delete(keys.gate("closed"), keys.gate("narrow"))
+    assert [message.payload for message in take(broker, 2, queues=queues)] == ["a", "c"]
+
+
+def test_a_message_that_outlives_too_many_workers_is_poison(broker: Connection, redis_url: str) -> None:
+    put(broker, "killer")
+    redis = connect(redis_url)
+    for death in range(leases.POISON_AFTER):
+        (message,) = take(broker, 1)
+        del message.channel.holdings.held[message.delivery_tag]  # its worker dies
+        redis.zadd(leases.UNACKED_INDEX, {message.delivery_tag: 1})
+        redis.set(leases.SWEPT, f"{redis.time()[0]} 0")
+        message.channel.sweep()
+        assert redis.llen(leases.POISON) == (1 if death + 1 == leases.POISON_AFTER else 0)
+    assert redis.llen(list_key("q", 2)) == redis.hlen(leases.UNACKED) == 0

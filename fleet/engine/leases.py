@@ -1,0 +1,129 @@
+"""What this process has taken from the broker and not acknowledged, and the leases on it.
+
+kombu's channels come and go with their connections; a `Holdings` stays. Taking and delivering: `transport.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import redis
+
+from fleet.engine.queues import BELL
+from fleet.store import keys
+from fleet.store.client import Script
+
+TAKE = Script.beside(__file__, "take.lua")
+RENEW = Script.beside(__file__, "renew_messages.lua")
+RESTORE = Script.beside(__file__, "restore.lua")
+
+#: Seconds after which a message that its worker no longer renews goes back to its queue. With the sweep's interval
+#: on top, a dead worker's messages are back within 13 s.
+LEASE_S = 10
+#: Seconds between two renewals, and between two sweeps: three may fail before a lease runs out.
+RENEW_EVERY_S = LEASE_S / 4
+#: Deaths of workers that make the message they held poison (count). Two would bury innocent tasks whenever workers
+#: are killed at random: with 60 tasks in each, some are caught twice.
+POISON_AFTER = 3
+
+UNACKED = "fleet:unacked"
+UNACKED_INDEX = "fleet:unacked_index"
+SWEPT = "fleet:unacked_swept"
+POISON = "fleet:poison"
+DEATHS_PREFIX = "fleet:deaths:"
+
+
+class Holdings:
+    """Messages held by this process. Acks come from any thread; taking belongs to the consumer's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._acks: list[str] = []
+        self._counter = itertools.count()
+        self._prefix = uuid.uuid4().hex
+        self.held: dict[str, None] = {}
+        #: Any client of this broker, for the last acks of a shutdown.
+        self.client: redis.Redis | None = None
+        #: True when the data plane's loop renews; else kombu's timer does.
+        self.renewed_by_loop = False
+
+    def next_prefix(self) -> str:
+        """Return a prefix for the tags of one take: unique over all processes and takes."""
+        return f"{self._prefix}:{next(self._counter)}:"
+
+    def ack(self, tag: str) -> None:
+        """Mark a message as finished; the next round trip tells Redis. Nothing happens when its lease was lost."""
+        with self._lock:
+            if self.held.pop(tag, tag) is None:
+                self._acks.append(tag)
+
+    def take_acks(self) -> list[str]:
+        """Hand out the acks that Redis does not know yet. Give them back with `return_acks` if it did not hear."""
+        with self._lock:
+            acks, self._acks = self._acks, []
+        return acks
+
+    def return_acks(self, acks: list[str]) -> None:
+        with self._lock:
+            self._acks[:0] = acks
+
+    def flush(self, client: redis.Redis) -> None:
+        """Tell Redis about all acks, without taking anything."""
+        acks = self.take_acks()
+        if not acks:
+            return
+        try:
+            run_script(client, TAKE, [UNACKED, UNACKED_INDEX, BELL], [0, 0, "", 0, *acks])
+        except BaseException:
+            self.return_acks(acks)
+            raise
+
+    def lose(self, tags: Iterable[str]) -> None:
+        """Forget messages whose lease ran out, and tell who works on them to stop."""
+        lost = [tag for tag in tags if self.held.pop(tag, tag) is None]
+        for listener in lost_listeners:
+            listener(lost)
+
+
+#: Told the tags of messages that somebody else may have by now: who works on them should stop.
+lost_listeners: list[Callable[[Sequence[str]], None]] = []
+
+#: Holdings by broker address. A process has one broker, but many connections to it over its life.
+_HOLDINGS: dict[str, Holdings] = {}
+
+
+def holdings_of(address: str) -> Holdings:
+    """Return this process's holdings at a broker."""
+    return _HOLDINGS.setdefault(address, Holdings())
+
+
+def all_holdings() -> list[Holdings]:
+    """Return this process's holdings at all brokers: one in a worker."""
+    return list(_HOLDINGS.values())
+
+
+def flush_all_acks() -> None:
+    """Tell the broker what is acknowledged: the last step of a shutdown, when no loop runs any more."""
+    for holdings in all_holdings():
+        if holdings.client is not None:
+            holdings.flush(holdings.client)
+
+
+def restore_arguments(tags: Sequence[str] = (), *, lease_s: float = LEASE_S, most: int = 5000) -> list[Any]:
+    """Return the arguments of `restore.lua`: a sweep, or (with tags) a handing back."""
+    return [lease_s, most, POISON_AFTER, DEATHS_PREFIX, keys.STATE_TTL_S, *tags]
+
+
+RESTORE_KEYS = [UNACKED, UNACKED_INDEX, BELL, SWEPT, POISON]
+
+
+def run_script(client: redis.Redis, script: Script, script_keys: list[str], arguments: Sequence[Any]) -> Any:
+    """Run a script on a plain client, loading it when Redis does not know it."""
+    try:
+        return client.evalsha(script.sha, len(script_keys), *script_keys, *arguments)
+    except redis.exceptions.NoScriptError:
+        return client.eval(script.text, len(script_keys), *script_keys, *arguments)
