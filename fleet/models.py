@@ -71,6 +71,9 @@ class BotTask(Frozen):
         None, gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False, description="Seconds of work allowed; None: the pool's."
     )
     max_output_tokens: int | None = Field(None, ge=1, le=1_000_000, description="None: the pool's.")
+    idempotency_key: str | None = Field(
+        None, min_length=1, max_length=256, description="Submitting the same key again gives the same task."
+    )
     metadata: dict[str, Any] = Field(default_factory=dict, description="Handed back in the result, unread.")
 
     @model_validator(mode="after")

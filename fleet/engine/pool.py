@@ -11,6 +11,7 @@ import collections
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import redis
 from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.concurrency.base import BasePool, apply_target
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
 from celery.utils.log import get_logger
 
 from fleet import config
@@ -90,6 +91,8 @@ class SlotPool(BasePool):
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Celery's own line for a finished task quotes its result; ours (fleet.worker) names who answered, not what.
         logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+        # Repeated with each reconnect; what it warns of does not happen with our transport.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         try:
             wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=self._name)
         except ConfigurationError as error:

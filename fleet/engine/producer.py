@@ -111,8 +111,8 @@ def submit_many(
 
     Args:
         tasks: Prompts, dicts or `BotTask`s; read batch by batch, so it may be endless.
-        idempotency_keys: One per task. The same key always gives the same task id, and queues nothing when it was
-            queued before and its result has not expired.
+        idempotency_keys: One per task, instead of the tasks' own `idempotency_key`. The same key always gives the
+            same task id, and queues nothing when it was queued before and its result has not expired.
         batch: Tasks per round trip (count).
 
     Yields:
@@ -128,44 +128,55 @@ def submit_many(
     dispatcher = Dispatcher(client, settings)
     pairs = enumerate(zip(tasks, repeat(None) if idempotency_keys is None else idempotency_keys, strict=False))
     while chunk := list(islice(pairs, batch)):
-        parts: list[Any] = []
-        ids = []
         queued_at = now()
         with store_errors(url):
             dispatcher.refresh()
-        for position, (task, key) in chunk:
-            task_id = str(uuid.uuid4()) if key is None else task_id_of(key)
-            ids.append(task_id)
-            parts += _prepared(position, task, task_id, key is not None, dispatcher, queued_at)
+        prepared = [_prepared(position, task, key, dispatcher, queued_at) for position, (task, key) in chunk]
         with store_errors(url):
-            _run(client, [queues.BELL], [settings.results.expires_s, *parts])
-        yield from ids
+            _enqueue(client, [part for _, parts in prepared for part in parts], settings)
+        yield from (task_id for task_id, _ in prepared)
+
+
+def submit_once(task: BotTask, pool: str) -> str:
+    """Queue a task that has an idempotency key, in one atomic step, and return its id.
+
+    Raises:
+        StoreUnavailable: When the broker did not confirm; the same call can be repeated safely.
+    """
+    task_id, parts = _message(task, pool, task.idempotency_key, now())
+    with store_errors(broker().url):
+        _enqueue(broker().client, parts, config.current())
+    return task_id
 
 
 def _prepared(
-    position: int, task: Any, task_id: str, once: bool, dispatcher: Dispatcher, queued_at: float
-) -> list[Any]:
-    """Return what the script needs for one task: marker key (or ''), list key, message."""
+    position: int, task: Any, key: str | None, dispatcher: Dispatcher, queued_at: float
+) -> tuple[str, list[Any]]:
+    """Return a task's id and what the script needs to queue it."""
     try:
         parsed = task if type(task) is BotTask else BotTask.parse(task)
         pool = dispatcher.choose(parsed)
     except InvalidTask as error:
         raise InvalidTask(f"task {position}: {error}") from error
-    queue = keys.queue(pool)
-    if parsed.pool is None:
-        parsed = parsed.model_copy(update={"pool": pool})
-    body = task_body(parsed)
-    message = fresh_envelope(
-        task_id=task_id, queue=queue, priority=parsed.priority.value, body=body, queued_at=queued_at
-    )
-    return [keys.submitted(task_id) if once else "", queues.list_key(queue, parsed.priority.value), message]
+    return _message(parsed, pool, key or parsed.idempotency_key, queued_at)
 
 
-def _run(client: redis.Redis, script_keys: list[str], arguments: list[Any]) -> Any:
+def _message(task: BotTask, pool: str, key: str | None, queued_at: float) -> tuple[str, list[Any]]:
+    """Return a task's id, and marker key (or ''), list key and message as `enqueue.lua` takes them."""
+    task_id = str(uuid.uuid4()) if key is None else task_id_of(key)
+    if task.pool is None:
+        task = task.model_copy(update={"pool": pool})
+    queue, priority = keys.queue(pool), task.priority.value
+    message = fresh_envelope(task_id=task_id, queue=queue, priority=priority, body=task_body(task), queued_at=queued_at)
+    return task_id, [keys.submitted(task_id) if key else "", queues.list_key(queue, priority), message]
+
+
+def _enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
+    arguments = [settings.results.expires_s, *parts]
     try:
-        return client.evalsha(ENQUEUE.sha, len(script_keys), *script_keys, *arguments)
+        client.evalsha(ENQUEUE.sha, 1, queues.BELL, *arguments)
     except redis.exceptions.NoScriptError:
-        return client.eval(ENQUEUE.text, len(script_keys), *script_keys, *arguments)
+        client.eval(ENQUEUE.text, 1, queues.BELL, *arguments)
 
 
 class _Broker:

@@ -14,6 +14,7 @@ from fleet import config
 from fleet.engine import producer
 from fleet.engine.app import app
 from fleet.engine.envelope import HIDDEN, QUEUED_AT, TASK_NAME
+from fleet.errors import InvalidTask, quote
 from fleet.models import BotResult, BotTask
 from fleet.store import keys
 
@@ -50,7 +51,8 @@ class SubmitTask(Task):
     ) -> BotAsyncResult:
         """Queue one task. Arguments: a prompt, a dict or a `BotTask`, and `BotTask` fields as keywords.
 
-        Celery's own options (`countdown`, `eta`, `expires`, `link`, ...) work as always.
+        Celery's own options (`countdown`, `eta`, `expires`, `link`, ...) work as always, but not together with an
+        `idempotency_key`: such a task is queued in one step that knows none of them.
 
         Raises:
             InvalidTask: When the arguments are not a task; nothing is queued then.
@@ -58,6 +60,12 @@ class SubmitTask(Task):
         """
         task = BotTask.parse(*(args or ()), **(kwargs or {}))
         pool = producer.Dispatcher(producer.broker().client, config.current()).choose(task)
+        if task.idempotency_key is not None:
+            if options or task_id:
+                raise InvalidTask(
+                    f"idempotency_key: expected no Celery options beside it, got {quote(sorted(options))}"
+                )
+            return self.AsyncResult(producer.submit_once(task, pool))
         headers = {**(options.pop("headers", None) or {}), QUEUED_AT: producer.now()}
         body = {**task.model_dump(mode="json", exclude_defaults=True), "pool": pool}
         routing = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}

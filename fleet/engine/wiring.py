@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 import uuid
@@ -41,6 +42,8 @@ logger = logging.getLogger("fleet.worker")
 
 #: Seconds between two resource reports of a worker.
 REPORT_EVERY_S = 2.0
+#: Seconds between two log lines about the same outage of Redis.
+OUTAGE_LOG_EVERY_S = 5.0
 #: Longest pause between two tries while Redis is away, in seconds.
 PATIENCE_CAP_S = 2.0
 
@@ -228,10 +231,20 @@ async def patiently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             return await attempt()
         except StoreUnavailable as error:
-            if tries == 0:
-                logger.warning("waiting for Redis error=%s", error)
             tries += 1
+            _log_outage(error)
             await asyncio.sleep(full_jitter(tries, share=random.random(), cap_s=PATIENCE_CAP_S))
+
+
+_outage_logged_s = -math.inf
+
+
+def _log_outage(error: StoreUnavailable) -> None:
+    """Say that Redis is away: one line every few seconds, however many tasks wait for it."""
+    global _outage_logged_s
+    if time.monotonic() - _outage_logged_s >= OUTAGE_LOG_EVERY_S:
+        _outage_logged_s = time.monotonic()
+        logger.warning("waiting for Redis: %s", error)
 
 
 def _routes(settings: Settings) -> dict[str, Route]:

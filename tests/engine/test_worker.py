@@ -212,3 +212,38 @@ def test_no_prompt_and_no_answer_reaches_the_log(start_worker: StartWorker, redi
     assert secret not in worker.log
     assert answer not in worker.log
     assert "finished task=" in worker.log and "simulated=True" in worker.log
+
+
+def test_the_same_idempotency_key_makes_one_task_however_it_is_submitted(
+    start_worker: StartWorker, redis_url: str
+) -> None:
+    from fleet.engine.tasks import submit_task
+
+    start_worker()
+    first = submit_task.delay("What is 1+2?", pool="research", idempotency_key="order-7")
+    again = submit_task.delay("What is 1+2?", pool="research", idempotency_key="order-7")
+    (third,) = submit_many([BotTask(prompt="What is 1+2?", idempotency_key="order-7")])
+    assert first.id == again.id == third
+    assert first.get(timeout=WAIT_S).answer == again.get(timeout=WAIT_S).answer == "3"
+    assert total(redis_url, COMPLETIONS.name) == 1
+    with pytest.raises(InvalidTask, match="expected no Celery options beside it, got"):
+        submit_task.apply_async(("x",), {"idempotency_key": "a"}, countdown=5)
+
+
+def test_a_revoked_task_that_runs_is_cancelled_and_its_slot_is_free_again(
+    start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from celery.exceptions import TaskRevokedError
+
+    from fleet.engine.tasks import submit_task
+
+    monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "20000")
+    config.current.cache_clear()
+    worker = start_worker()
+    task = submit_task.delay("What is 1+2?", pool="research")
+    wait_until(lambda: connect(redis_url).hlen("fleet:unacked") == 1, WAIT_S, "the task runs")
+    task.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        task.get(timeout=WAIT_S)
+    wait_until(lambda: connect(redis_url).hlen("fleet:unacked") == 0, WAIT_S, "it is acknowledged")
+    assert worker.alive
