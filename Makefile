@@ -1,0 +1,38 @@
+# Everything starts here: `make demo` on a machine that has Python 3.11+ and make.
+# .venv is made by the first target that needs it, and again when pyproject.toml changes.
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: .venv/.run ## 100 bots over 500 tasks, with everything that needs, then stop it all
+	@$(BIN)/fleet demo
+
+test: .venv/.dev ## Run all tests
+	@$(BIN)/pytest --no-header
+
+check: .venv/.dev ## Check format, lint, types and the floors of the house
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest --no-header -q tests/test_floors.py
+
+format: .venv/.dev ## Format the code and mend what the linter can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+clean: ## Remove .venv, builds and caches; .fleet (your data) stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.run: pyproject.toml scripts/setup-venv
+	@scripts/setup-venv .
+	@touch $@
+
+.venv/.dev: .venv/.run
+	@scripts/setup-venv '.[dev]'
+	@touch $@

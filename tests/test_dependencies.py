@@ -1,0 +1,68 @@
+"""What pyproject.toml declares is enough to run: the development environment hides what is missing for a user."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.test_floors import modules_of
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_IMPORT_ALL = """
+import importlib, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"No module named {name!r} (not among the declared dependencies)", name=name)
+
+refused, modules = (set(text.split(",")) for text in sys.argv[1:])
+sys.meta_path.insert(0, Refuse())
+for module in sorted(modules):
+    importlib.import_module(module)
+"""
+
+
+def test_every_module_runs_on_the_declared_dependencies_alone() -> None:
+    declared = declared_packages()
+    refused = [name for name, owners in packages_distributions().items() if not declared & _canonical(owners)]
+    modules = [name for name in modules_of(ROOT) if not name.endswith("__main__")]
+    command = [sys.executable, "-c", _IMPORT_ALL, ",".join(refused), ",".join(modules)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def declared_packages() -> set[str]:
+    """Return the names of all packages that `pip install fleet` brings, and `fleet` itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    waiting = [Requirement(line) for line in project["dependencies"]]
+    found = {"fleet"}
+    seen = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        found.add(name)
+        for extra in {"", *requirement.extras}:
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                waiting += _needs(name, extra)
+    return found
+
+
+def _needs(name: str, extra: str) -> list[Requirement]:
+    try:
+        needed = [Requirement(line) for line in requires(name) or ()]
+    except PackageNotFoundError:  # not for this platform
+        return []
+    return [one for one in needed if one.marker is None or one.marker.evaluate({"extra": extra})]
+
+
+def _canonical(names: list[str]) -> set[str]:
+    return {canonicalize_name(name) for name in names}
