@@ -11,10 +11,11 @@ message is found within `brpop_timeout` (one second).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -34,6 +35,8 @@ logger = get_logger("fleet.transport")
 
 #: Most messages taken in one round trip: bounds the time the script holds Redis and the size of a reply.
 TAKE_AT_MOST = 64
+#: Seconds between two tries, and between two log lines, while Redis answers a script with an error.
+REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
 #: Unreadable messages kept for a look, the newest ones (count).
 UNREADABLE_KEPT = 1000
 UNREADABLE = "fleet:unreadable"
@@ -99,6 +102,7 @@ class Channel(kombu_redis.Channel):
     _sent_acks: list[str] | None = None
     _taken = 0
     _turns = 0
+    _refused_at_s = -math.inf
 
     @cached_property
     def holdings(self) -> leases.Holdings:
@@ -184,9 +188,10 @@ class Channel(kombu_redis.Channel):
             self.holdings.return_acks(sent_acks or [])
             self.resident.script_load(leases.TAKE.text)
             raise Empty from None
-        except self.ResponseError:
+        except self.ResponseError as error:  # full, read-only, short of replicas: it answers, but takes no writes
             self.holdings.return_acks(sent_acks or [])
-            raise
+            self._refused(error)
+            raise Empty from None
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
@@ -198,12 +203,20 @@ class Channel(kombu_redis.Channel):
         self._hand_out(reply)
         return True
 
+    def _refused(self, error: Exception) -> None:
+        """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""
+        if monotonic() - self._refused_at_s >= REFUSAL_LOG_EVERY_S:
+            self._refused_at_s = monotonic()
+            logger.error("Redis refuses to serve the queues, trying again: %s", error)
+        sleep(REFUSAL_PAUSE_S)
+
     def _hand_out(self, reply: list[bytes]) -> None:
         """Give each taken message to its consumer; one that cannot be read is put aside, never raised."""
         parts = iter(reply)
         taken = [(bytes_to_str(tag), bytes_to_str(key), raw) for tag, key, raw in zip(parts, parts, parts, strict=True)]
         self._taken += len(taken)
         self.holdings.held.update(dict.fromkeys(tag for tag, _, _ in taken))
+        answered = False
         for tag, key, raw in taken:
             queue = key.split(PRIORITY_SEPARATOR, 1)[0]
             self._queue_cycle.rotate(queue)
@@ -213,8 +226,11 @@ class Channel(kombu_redis.Channel):
                 self.connection._deliver(message, queue)
                 if queue in self._no_ack_queues:
                     self.holdings.ack(tag)
+                    answered = True
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 self._put_aside(tag, raw, error)
+        if answered:  # who reads replies (`celery inspect`) may be gone before its next take
+            self.flush_acks()
 
     def _put_aside(self, tag: str, raw: bytes, error: Exception) -> None:
         """Keep what is no Celery message for an operator to look at; nobody can be told, it names no task."""
@@ -248,7 +264,11 @@ class Channel(kombu_redis.Channel):
     def sweep(self) -> None:
         """Put back the messages of workers that stopped renewing."""
         arguments = leases.restore_arguments(lease_s=self.visibility_timeout)
-        restored, poisoned = leases.run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, arguments)
+        try:
+            restored, poisoned = leases.run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, arguments)
+        except self.ResponseError as error:
+            logger.warning("sweep refused error=%s", error)
+            return
         if restored or poisoned:
             logger.warning("swept restored=%d poison=%d: their workers stopped renewing", restored, poisoned)
 
@@ -270,6 +290,6 @@ class Transport(kombu_redis.Transport):
             if channel.active_queues:
                 try:
                     channel.renew()
-                except channel.connection_errors as error:
+                except (*channel.connection_errors, channel.ResponseError) as error:
                     logger.warning("lease renewal failed error=%s", type(error).__name__)
                 return

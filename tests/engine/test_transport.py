@@ -172,3 +172,23 @@ def test_a_message_that_outlives_too_many_workers_is_poison(broker: Connection, 
         message.channel.sweep()
         assert redis.llen(leases.POISON) == (1 if death + 1 == leases.POISON_AFTER else 0)
     assert redis.llen(list_key("q", 2)) == redis.hlen(leases.UNACKED) == 0
+
+
+def test_a_redis_that_refuses_writes_is_waited_for_and_loses_nothing(broker: Connection, redis_url: str) -> None:
+    put(broker, "a")
+    (message,) = take(broker, 1)
+    message.ack()
+    put(broker, "b")
+    redis = connect(redis_url)
+    redis.config_set("min-replicas-to-write", "1")
+    try:
+        got: list[Any] = []
+        with broker.Consumer([Queue("q")], on_message=got.append, prefetch_count=5):
+            with pytest.raises(TimeoutError):
+                broker.drain_events(timeout=1)
+            redis.config_set("min-replicas-to-write", "0")
+            broker.drain_events(timeout=5)
+    finally:
+        redis.config_set("min-replicas-to-write", "0")
+    assert [m.payload for m in got] == ["b"]
+    assert redis.hlen(leases.UNACKED) == 1
