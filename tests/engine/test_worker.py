@@ -247,3 +247,27 @@ def test_a_revoked_task_that_runs_is_cancelled_and_its_slot_is_free_again(
         task.get(timeout=WAIT_S)
     wait_until(lambda: connect(redis_url).hlen("fleet:unacked") == 0, WAIT_S, "it is acknowledged")
     assert worker.alive
+
+
+def test_the_pool_grows_shrinks_and_autoscales_by_celerys_own_controls(
+    start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fleet.engine.app import app
+
+    monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "3000")
+    config.current.cache_clear()
+
+    def busy() -> int:
+        return int(connect(redis_url).hlen("fleet:unacked"))  # type: ignore[arg-type]
+
+    worker = start_worker("-c", "2")
+    list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(30)))
+    wait_until(lambda: busy() == 2, WAIT_S, "both slots are busy")
+    app.control.pool_grow(3, reply=True, timeout=5)
+    wait_until(lambda: busy() == 5, WAIT_S, f"five slots are busy; log:\n{worker.log}")
+    app.control.pool_shrink(4, reply=True, timeout=5)
+    wait_until(lambda: busy() == 1, WAIT_S, "one slot is left")
+    worker.kill()
+
+    scaled = start_worker("--autoscale", "6,1")
+    wait_until(lambda: busy() - 1 == 6, WAIT_S, f"all six slots are busy; log:\n{scaled.log}")
