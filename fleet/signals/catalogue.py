@@ -37,10 +37,12 @@ COST_USD_MICROS = Counter("cost_usd_micros", "Micro-dollars spent on models that
 ATTEMPTS = Counter("attempts", "Calls sent to providers, answered or not.")
 CALLS = Counter("calls", "Calls that a provider answered: attempts without failures.")
 RATE_LIMITED = Counter("rate_limited", "Calls that a provider answered with 429.")
+DEAD_LETTERS = Counter("dead_letters", "Tasks that failed for good and were kept as dead letters.")
+DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to make room before anyone asked.")
 
 COUNTERS: tuple[Counter, ...] = (
     COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS, COST_USD_MICROS,
-    ATTEMPTS, CALLS, RATE_LIMITED,
+    ATTEMPTS, CALLS, RATE_LIMITED, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}
