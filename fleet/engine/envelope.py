@@ -40,12 +40,17 @@ def task_headers(task_id: str) -> dict[str, Any]:
 #: A message body's canvas part when nothing follows the task.
 NO_CANVAS: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 #: How the bodies of tasks without a canvas end: ours, and Celery's own.
+_NO_CANVAS_JSON = json.dumps(NO_CANVAS, separators=(",", ":")).encode()
 _NOTHING_FOLLOWS = tuple(json.dumps(NO_CANVAS, separators=style) + "]" for style in ((",", ":"), (", ", ": ")))
 
 
-def task_body(task: BotTask, canvas: dict[str, Any] = NO_CANVAS) -> bytes:
-    """Return a task as the JSON body of its message: [args, kwargs, canvas]."""
-    return to_json([[], task.model_dump(mode="json", exclude_defaults=True), canvas])
+def task_body(task: BotTask, pool: str, canvas: dict[str, Any] = NO_CANVAS) -> bytes:
+    """Return a task, bound for `pool`, as the JSON body of its message: [args, kwargs, canvas]."""
+    fields = task.__pydantic_serializer__.to_json(task, exclude_defaults=True)
+    if task.pool is None:  # every task has a prompt or messages, so there is a field before it
+        fields = b'%b,"pool":"%b"}' % (fields[:-1], pool.encode())
+    follows = _NO_CANVAS_JSON if canvas is NO_CANVAS else to_json(canvas)
+    return b"[[],%b,%b]" % (fields, follows)
 
 
 def canvas_of(body: bytes | str) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class DataPlane:
         queue = keys.queue(pool)
         headers = task_headers(task_id) | {name: request[name] for name in _KEPT_HEADERS if request.get(name)}
         canvas = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
-        body = task_body(task.model_copy(update={"pool": pool}), canvas)
+        body = task_body(task, pool, canvas)
         message = envelope(task_id=task_id, queue=queue, priority=task.priority.value, headers=headers, body=body)
         life_s = self._settings.results.expires_s
         place = queues.list_key(queue, task.priority.value)

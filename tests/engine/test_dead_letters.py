@@ -30,9 +30,9 @@ from fleet.engine.dead_letters import (
     record_arguments,
     record_keys,
 )
-from fleet.engine.envelope import envelope, task_body, task_headers
+from fleet.engine.envelope import envelope, task_headers
 from fleet.engine.leases import run_script
-from fleet.models import BotResult, BotTask, TaskError
+from fleet.models import BotResult, TaskError
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import Script, Store, connect
@@ -40,7 +40,13 @@ from fleet.store.client import Script, Store, connect
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 #: Settings of a store that holds three letters.
 SMALL = SETTINGS.model_copy(update={"dead_letters": DeadLetterSettings(max_letters=3, expires_s=60)})
-TASK = BotTask(prompt="a secret question", pool="research", kind="math", priority="low")
+
+
+def body_of_task(**arguments: Any) -> bytes:
+    return json.dumps([[], arguments, {}]).encode()
+
+
+BODY = body_of_task(prompt="a secret question", pool="research", kind="math", priority="low")
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ def die(
 ) -> str:
     """Let a task fail for good: its failed result and its dead letter."""
     result = failed(task_id, kind, pool, bot="research-001", attempts=2)
-    burial = bury(result, headers=headers or {"task": "fleet.submit_task"}, body=body or task_body(TASK))
+    burial = bury(result, headers=headers or {"task": "fleet.submit_task"}, body=body or BODY)
     assert burial is not None
     state.set(keys.result(task_id), result.model_dump_json(), ex=600)
 
@@ -179,12 +185,12 @@ def test_the_oldest_make_room_and_are_counted(state: redis.Redis, office: DeadLe
 
 def test_memory_is_bounded_too_and_the_newest_letter_always_stays(state: redis.Redis, office: DeadLetterOffice) -> None:
     tight = SETTINGS.model_copy(update={"dead_letters": DeadLetterSettings(max_mb=1)})
-    large = task_body(BotTask(prompt="x" * 700_000))
+    large = body_of_task(prompt="x" * 700_000)
     die(state, "a", settings=tight)
     die(state, "b", body=large, settings=tight)
     die(state, "c", body=large, settings=tight)
     assert ids(office) == ["c"]
-    die(state, "d", body=task_body(BotTask(prompt="x" * 2_000_000)), settings=tight)
+    die(state, "d", body=body_of_task(prompt="x" * 2_000_000), settings=tight)
     assert ids(office) == ["d"]
 
 
@@ -234,7 +240,7 @@ def test_recording_inside_another_script_is_one_step_with_it(state: redis.Redis,
         "record_dead_letter({ unpack(KEYS, 2) }, { unpack(ARGV, 2) })\n"
         "return 1",
     ).using(RECORD)
-    burial = bury(failed("t"), headers={}, body=task_body(TASK))
+    burial = bury(failed("t"), headers={}, body=BODY)
     assert burial is not None
     script_keys = [keys.result("t"), *record_keys("t")]
     assert run_script(state, finish, script_keys, ["the result", *record_arguments(burial, SETTINGS)]) == 1
@@ -252,7 +258,7 @@ def test_a_replay_queues_the_task_with_a_fresh_life_and_without_its_result(
     assert message["properties"]["delivery_info"]["routing_key"] == keys.queue("research")
     assert message["headers"]["queued_at"] == pytest.approx(state.time()[0], abs=5)
     assert message["headers"]["expires"] is message["headers"]["eta"] is None
-    assert base64.b64decode(message["body"]) == task_body(TASK)
+    assert base64.b64decode(message["body"]) == BODY
     assert state.get(keys.result("t")) is None
     assert office.find("t") is None
     assert state.xlen(queues.BELL) == 1
@@ -325,7 +331,7 @@ def test_the_history_is_bounded_and_a_foreign_one_ignored() -> None:
 def test_a_letter_of_a_pool_that_is_gone_or_of_a_foreign_task_goes_to_the_inbox(
     state: redis.Redis, office: DeadLetterOffice
 ) -> None:
-    body = task_body(BotTask(prompt="x", pool="gone"))
+    body = body_of_task(prompt="x", pool="gone")
     die(state, "t1", "InvalidTask", None, body=body)
     die(state, "t2", "InvalidTask", None, headers={"task": "own.unheard_of"})
     assert [office.replay(task_id) for task_id in ("t1", "t2")] == ["queued", "queued"]
@@ -354,7 +360,7 @@ def test_purging_keeps_a_letter_that_has_died_again_since(state: redis.Redis, of
 
 
 def test_the_body_of_a_request_and_the_parts_of_a_message_are_what_was_sent() -> None:
-    body = task_body(TASK)
+    body = BODY
     message = envelope(task_id="t", queue="q", priority=2, headers=task_headers("t"), body=body)
     headers, same = parts_of(message)
     assert (headers["id"], same) == ("t", body)
