@@ -19,7 +19,7 @@ from fleet.models import BotResult, BotTask
 from fleet.store import keys
 
 if TYPE_CHECKING:
-    from fleet.engine.wiring import Done
+    from fleet.engine.results import Done
 
 
 class BotAsyncResult(AsyncResult):

@@ -7,55 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import random
 import time
 import uuid
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fleet import config
 from fleet.config import Settings
 from fleet.economy.prices import price_of
 from fleet.engine import leases, producer, queues
 from fleet.engine.completion import Completion
-from fleet.engine.envelope import QUEUED_AT, envelope, task_body, task_headers, task_id_in
+from fleet.engine.envelope import QUEUED_AT, envelope, task_body, task_headers
+from fleet.engine.janitor import Janitor
+from fleet.engine.patience import patiently
+from fleet.engine.results import Done, log_result, queued_ms_of, refusal, result_of, summary_of
 from fleet.engine.services import ensure_simulator
-from fleet.errors import FleetError, InvalidTask, Poison, StoreUnavailable
+from fleet.errors import FleetError, InvalidTask
 from fleet.limiter import Limiter
-from fleet.models import BotResult, BotTask, TaskError
+from fleet.models import BotResult, BotTask
 from fleet.roster import Checkout, Roster
-from fleet.signals.recorder import Recorder
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.embedded import broker_url, state_url
 from workers.agent import Agent, Outcome
-from workers.backoff import full_jitter
 from workers.gateway import Gateway, Route
 from workers.persona import bot_of
 from workers.providers import make_provider, read_key
 from workers.runtime import Runtime
 
 logger = logging.getLogger("fleet.worker")
-
-#: Seconds between two resource reports of a worker.
-REPORT_EVERY_S = 2.0
-#: Seconds between two log lines about the same outage of Redis.
-OUTAGE_LOG_EVERY_S = 5.0
-#: Longest pause between two tries while Redis is away, in seconds.
-PATIENCE_CAP_S = 2.0
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a delivered message ended: its result as JSON data (None: it was passed on, or done before) and one line."""
-
-    summary: str
-    result: dict[str, Any] | None = None
 
 
 class DataPlane:
@@ -72,6 +53,7 @@ class DataPlane:
         self._gateway = Gateway(Limiter(self.state, _limits(settings)), self._routes, price_of(settings.price_table))
         self._agent = Agent(self._gateway, settings)
         self._held: dict[str, Checkout] = {}
+        self.janitor = Janitor(self.broker, self.state, self.roster, self._held, self.refuse)
 
     async def close(self) -> None:
         for provider in {route.provider_name: route.provider for route in self._routes.values()}.values():
@@ -89,12 +71,12 @@ class DataPlane:
             request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
         """
         started_s = time.monotonic()
-        queued_ms = _queued_ms(request.get(QUEUED_AT))
+        queued_ms = queued_ms_of(request.get(QUEUED_AT))
         try:
             task = BotTask.parse(*request["args"], **request["kwargs"])
             taking = producer.candidates(task, self._settings)
         except (InvalidTask, TypeError) as error:
-            return await self._refuse(task_id, error, queued_ms)
+            return await self.refuse(task_id, error, queued_ms)
         if (request.get("delivery_info") or {}).get("routing_key") == self._settings.worker.inbox:
             return await self._pass_on(task_id, task, await self._choose(taking), request)
         checkout = await self._check_out(taking[0], task_id)
@@ -102,14 +84,16 @@ class DataPlane:
             return Done("done before")
         self._held[checkout.token] = checkout
         try:
-            outcome = await self._agent.run(task, bot_of(checkout.bot, self._settings), task_id=task_id)
-            result = _result(task_id, task, checkout, outcome, queued_ms, started_s)
+            bot = bot_of(checkout.bot, self._settings)
+            outcome = await self._agent.run(task, bot, task_id=task_id)
+            ran_ms = round((time.monotonic() - started_s) * 1000)
+            result = result_of(task_id, task, bot, outcome, queued_ms=queued_ms, ran_ms=ran_ms)
             tag = (request.get("properties") or {}).get("delivery_tag")
             stands = await patiently(lambda: self._finish(result, checkout, outcome, tag))
         finally:
             del self._held[checkout.token]
-        _log_result(result)
-        return Done(_summary(result), result.model_dump(mode="json")) if stands else Done("discarded: not the first")
+        log_result(result)
+        return Done(summary_of(result), result.model_dump(mode="json")) if stands else Done("discarded: not the first")
 
     async def _finish(self, result: BotResult, checkout: Checkout, outcome: Outcome, tag: str | None) -> bool:
         """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it.
@@ -140,13 +124,13 @@ class DataPlane:
         token = uuid.uuid4().hex
         return await patiently(lambda: self.roster.check_out(pool, task_id=task_id, token=token))
 
-    async def _refuse(self, task_id: str, error: Exception, queued_ms: int | None) -> Done:
+    async def refuse(self, task_id: str, error: Exception, queued_ms: int | None = None) -> Done:
+        """Give a task that cannot be worked on a failed result."""
         invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
-        failed = TaskError.of(invalid)
-        result = BotResult(task_id=task_id, status="failed", error=failed, queued_ms=queued_ms, finished_at=time.time())
+        result = refusal(task_id, invalid, queued_ms)
         await patiently(lambda: self.completion.finish(result, checkout=None))
-        _log_result(result)
-        return Done(_summary(result), result.model_dump(mode="json"))
+        log_result(result)
+        return Done(summary_of(result), result.model_dump(mode="json"))
 
     async def _pass_on(self, task_id: str, task: BotTask, pool: str, request: dict[str, Any]) -> Done:
         """Move a message of a plain Celery client from the inbox to its pool's queue, with its callbacks."""
@@ -161,90 +145,12 @@ class DataPlane:
         await patiently(lambda: self.broker.run(producer.ENQUEUE, [queues.BELL], [life_s, marker, place, message]))
         return Done(f"passed on to {queue}")
 
-    # -- what runs beside the tasks
-
     async def seed(self) -> None:
         await patiently(self.roster.seed)
-
-    async def renew_leases(self) -> None:
-        """Keep the leases of everything this process holds alive, messages and bots, for ever."""
-        while True:
-            await asyncio.sleep(leases.RENEW_EVERY_S)
-            try:
-                await asyncio.gather(self._renew_messages(), self._renew_bots())
-            except StoreUnavailable as error:
-                logger.warning("lease renewal failed error=%s", error)
-
-    async def _renew_messages(self) -> None:
-        for holdings in leases.all_holdings():
-            holdings.renewed_by_loop = True
-            tags = list(holdings.held)
-            if tags:
-                lost = await self.broker.run(leases.RENEW, [leases.UNACKED_INDEX], tags)
-                holdings.lose(tag.decode() for tag in lost)
-
-    async def _renew_bots(self) -> None:
-        for lost in await self.roster.renew(tuple(self._held.values())):
-            if lost.token in self._held:  # else it finished while the renewal was under way
-                logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
-
-    async def bury_poison(self) -> None:
-        """Give messages whose workers died too often a failed result, for ever. Any worker may; one is enough."""
-        while True:
-            await asyncio.sleep(leases.RENEW_EVERY_S)
-            try:
-                for message in await self.broker.command("LRANGE", leases.POISON, 0, 15):
-                    await self._bury(message)
-                    await self.broker.command("LREM", leases.POISON, 1, message)
-            except StoreUnavailable as error:
-                logger.warning("poison not buried error=%s", error)
-
-    async def _bury(self, message: bytes) -> None:
-        task_id = task_id_in(message)
-        logger.error("poison task=%s deaths=%d", task_id, leases.POISON_AFTER)
-        if task_id is not None:
-            died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
-            await self._refuse(task_id, Poison(died), None)
-
-    async def report(self, *, name: str, slots: Callable[[], int], busy: Callable[[], int]) -> None:
-        """Write this process's resources where the signals are read, for ever."""
-        recorder = Recorder(self.state, name=name)
-        while True:
-            try:
-                await recorder.report(slots=slots(), busy=busy())
-            except StoreUnavailable as error:
-                logger.warning("report failed error=%s", error)
-            await asyncio.sleep(REPORT_EVERY_S)
 
 
 #: Headers of a foreign message that survive being passed on.
 _KEPT_HEADERS = ("root_id", "parent_id", "group", "expires", "stamps", "stamped_headers", "origin", "group_index")
-
-
-async def patiently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Repeat `attempt` while Redis does not answer: what a task has cost so far must not be thrown away.
-
-    A worker that is told to stop cancels it; the message then goes back to its queue.
-    """
-    tries = 0
-    while True:
-        try:
-            return await attempt()
-        except StoreUnavailable as error:
-            tries += 1
-            _log_outage(error)
-            await asyncio.sleep(full_jitter(tries, share=random.random(), cap_s=PATIENCE_CAP_S))
-
-
-_outage_logged_s = -math.inf
-
-
-def _log_outage(error: StoreUnavailable) -> None:
-    """Say that Redis is away: one line every few seconds, however many tasks wait for it."""
-    global _outage_logged_s
-    if time.monotonic() - _outage_logged_s >= OUTAGE_LOG_EVERY_S:
-        _outage_logged_s = time.monotonic()
-        logger.warning("waiting for Redis: %s", error)
 
 
 def _routes(settings: Settings) -> dict[str, Route]:
@@ -273,59 +179,6 @@ def _routes(settings: Settings) -> dict[str, Route]:
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
     return {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
-
-
-def _result(
-    task_id: str, task: BotTask, checkout: Checkout, outcome: Outcome, queued_ms: int | None, started_s: float
-) -> BotResult:
-    bot = bot_of(checkout.bot, config.current())
-    return BotResult(
-        task_id=task_id,
-        status=outcome.status,
-        answer=outcome.answer,
-        error=TaskError.of(outcome.error) if outcome.error else None,
-        bot=bot.name,
-        persona=bot.persona.archetype,
-        pool=bot.pool,
-        provider=outcome.provider,
-        model=outcome.model,
-        simulated=outcome.simulated,
-        served_by="call" if outcome.attempts else "none",
-        usage=outcome.usage,
-        cost_usd_micros=outcome.cost_usd_micros,
-        attempts=outcome.attempts,
-        queued_ms=queued_ms,
-        limited_ms=outcome.limited_ms,
-        ran_ms=round((time.monotonic() - started_s) * 1000),
-        finished_at=time.time(),
-        metadata=task.metadata,
-    )
-
-
-def _summary(result: BotResult) -> str:
-    who = f" by {result.bot}" if result.bot else ""
-    simulated = " (simulator)" if result.simulated else ""
-    what = result.status if result.error is None else f"{result.status}: {result.error.type}"
-    return f"{what}{who}{simulated} in {result.ran_ms} ms"
-
-
-def _log_result(result: BotResult) -> None:
-    """Log the one line of a task: who answered and how it went, never what was asked or said."""
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(
-            "finished task=%s status=%s error=%s bot=%s provider=%s model=%s simulated=%s tokens=%d queued_ms=%s "
-            "limited_ms=%d ran_ms=%d",
-            result.task_id, result.status, result.error.type if result.error else None, result.bot, result.provider,
-            result.model, result.simulated, result.usage.total_tokens, result.queued_ms, result.limited_ms,
-            result.ran_ms,
-        )  # fmt: skip
-
-
-def _queued_ms(queued_at: Any) -> int | None:
-    """Milliseconds since the producer queued the task, by its clock and ours; None when it did not say."""
-    if not isinstance(queued_at, int | float) or isinstance(queued_at, bool):
-        return None
-    return max(0, round((time.time() - queued_at) * 1000))
 
 
 # -- one per process
@@ -361,9 +214,10 @@ def start(*, slots: Callable[[], int], busy: Callable[[], int], name: str) -> No
     simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
     if simulated:
         logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
-    _runtime.spawn(_plane.renew_leases())
-    _runtime.spawn(_plane.bury_poison())
-    _runtime.spawn(_plane.report(name=name, slots=slots, busy=busy))
+    janitor = _plane.janitor
+    _runtime.spawn(janitor.renew_leases())
+    _runtime.spawn(janitor.bury_poison())
+    _runtime.spawn(janitor.report(name=name, slots=slots, busy=busy))
 
 
 async def _build(settings: Settings) -> DataPlane:
@@ -383,7 +237,7 @@ def stop() -> None:
 
 async def refuse(task_id: str, error: FleetError) -> None:
     """Give a task whose message cannot be read a failed result."""
-    await data_plane()._refuse(task_id, error, None)
+    await data_plane().refuse(task_id, error)
 
 
 def run_here(task_id: str | None, request: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,0 +1,100 @@
+"""What a worker process does beside its tasks: renew leases, bury poison, report its resources.
+
+Each duty is a coroutine without an end, on the process's one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from fleet.engine import leases
+from fleet.engine.envelope import task_id_in
+from fleet.errors import FleetError, Poison, StoreUnavailable
+from fleet.roster import Checkout, Roster
+from fleet.signals.recorder import Recorder
+from fleet.store.client import Store
+
+logger = logging.getLogger("fleet.worker")
+
+#: Seconds between two resource reports of a worker.
+REPORT_EVERY_S = 2.0
+#: Poison messages buried in one go (count).
+BURY_AT_ONCE = 16
+
+
+class Janitor:
+    """The duties of one worker process.
+
+    Args:
+        broker: Where messages and their leases are.
+        state: Where bots and signals are.
+        roster: Renews the bots' leases.
+        held: The checkouts of the tasks that run, by token; read only.
+        refuse: Gives a task a failed result: (task id, why).
+    """
+
+    def __init__(
+        self,
+        broker: Store,
+        state: Store,
+        roster: Roster,
+        held: Mapping[str, Checkout],
+        refuse: Callable[[str, FleetError], Awaitable[object]],
+    ) -> None:
+        self._broker = broker
+        self._state = state
+        self._roster = roster
+        self._held = held
+        self._refuse = refuse
+
+    async def renew_leases(self) -> None:
+        """Keep the leases of everything this process holds alive, messages and bots, for ever."""
+        while True:
+            await asyncio.sleep(leases.RENEW_EVERY_S)
+            try:
+                await asyncio.gather(self._renew_messages(), self._renew_bots())
+            except StoreUnavailable as error:
+                logger.warning("lease renewal failed error=%s", error)
+
+    async def _renew_messages(self) -> None:
+        for holdings in leases.all_holdings():
+            holdings.renewed_by_loop = True
+            tags = list(holdings.held)
+            if tags:
+                lost = await self._broker.run(leases.RENEW, [leases.UNACKED_INDEX], tags)
+                holdings.lose(tag.decode() for tag in lost)
+
+    async def _renew_bots(self) -> None:
+        for lost in await self._roster.renew(tuple(self._held.values())):
+            if lost.token in self._held:  # else it finished while the renewal was under way
+                logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
+
+    async def bury_poison(self) -> None:
+        """Give messages whose workers died too often a failed result, for ever. Any worker may; one is enough."""
+        while True:
+            await asyncio.sleep(leases.RENEW_EVERY_S)
+            try:
+                for message in await self._broker.command("LRANGE", leases.POISON, 0, BURY_AT_ONCE - 1):
+                    await self._bury(message)
+                    await self._broker.command("LREM", leases.POISON, 1, message)
+            except StoreUnavailable as error:
+                logger.warning("poison not buried error=%s", error)
+
+    async def _bury(self, message: bytes) -> None:
+        task_id = task_id_in(message)
+        logger.error("poison task=%s deaths=%d", task_id, leases.POISON_AFTER)
+        if task_id is not None:
+            died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
+            await self._refuse(task_id, Poison(died))
+
+    async def report(self, *, name: str, slots: Callable[[], int], busy: Callable[[], int]) -> None:
+        """Write this process's resources where the signals are read, for ever."""
+        recorder = Recorder(self._state, name=name)
+        while True:
+            try:
+                await recorder.report(slots=slots(), busy=busy())
+            except StoreUnavailable as error:
+                logger.warning("report failed error=%s", error)
+            await asyncio.sleep(REPORT_EVERY_S)

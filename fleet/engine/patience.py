@@ -1,0 +1,48 @@
+"""Patience with a Redis that does not answer: what a task has cost so far must not be thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from fleet.errors import StoreUnavailable
+
+logger = logging.getLogger("fleet.worker")
+
+#: Upper bound of the first pause between two tries, in seconds; it doubles up to the longest.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
+#: Seconds between two log lines about the same outage.
+LOG_EVERY_S = 5.0
+
+T = TypeVar("T")
+
+
+async def patiently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Repeat `attempt` while Redis does not answer, with full jitter. `attempt` must be safe to repeat.
+
+    It has no end of its own: a worker that is told to stop cancels it, and the message goes back to its queue.
+    """
+    tries = 0
+    while True:
+        try:
+            return await attempt()
+        except StoreUnavailable as error:
+            _log_outage(error)
+            await asyncio.sleep(random.random() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries, 10)))
+            tries += 1
+
+
+_logged_s = -math.inf
+
+
+def _log_outage(error: StoreUnavailable) -> None:
+    """Say that Redis is away: one line every few seconds, however many tasks wait for it."""
+    global _logged_s
+    if time.monotonic() - _logged_s >= LOG_EVERY_S:
+        _logged_s = time.monotonic()
+        logger.warning("waiting for Redis: %s", error)

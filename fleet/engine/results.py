@@ -1,0 +1,106 @@
+"""From what an agent came back with to a `BotResult`, and the one line that a log or an event gets of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from fleet.errors import FleetError
+from fleet.models import Bot, BotResult, BotTask, TaskError, Usage
+
+logger = logging.getLogger("fleet.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a delivered message ended: its result as JSON data (None: it was passed on, or done before) and one line."""
+
+    summary: str
+    result: dict[str, Any] | None = None
+
+
+class Outcome(Protocol):
+    """What became of one task: `workers.agent.Outcome`, as far as a result needs it."""
+
+    @property
+    def status(self) -> Literal["ok", "degraded", "failed"]: ...
+    @property
+    def answer(self) -> str | None: ...
+    @property
+    def error(self) -> FleetError | None: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def cost_usd_micros(self) -> int | None: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def limited_ms(self) -> int: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def simulated(self) -> bool: ...
+
+
+def result_of(
+    task_id: str, task: BotTask, bot: Bot, outcome: Outcome, *, queued_ms: int | None, ran_ms: int
+) -> BotResult:
+    """Return the result of a task that a bot has worked on."""
+    return BotResult(
+        task_id=task_id,
+        status=outcome.status,
+        answer=outcome.answer,
+        error=TaskError.of(outcome.error) if outcome.error else None,
+        bot=bot.name,
+        persona=bot.persona.archetype,
+        pool=bot.pool,
+        provider=outcome.provider,
+        model=outcome.model,
+        simulated=outcome.simulated,
+        served_by="call" if outcome.attempts else "none",
+        usage=outcome.usage,
+        cost_usd_micros=outcome.cost_usd_micros,
+        attempts=outcome.attempts,
+        queued_ms=queued_ms,
+        limited_ms=outcome.limited_ms,
+        ran_ms=ran_ms,
+        finished_at=time.time(),
+        metadata=task.metadata,
+    )
+
+
+def summary_of(result: BotResult) -> str:
+    """Return a result as one line for events and logs: how it went, never what was asked or said."""
+    who = f" by {result.bot}" if result.bot else ""
+    simulated = " (simulator)" if result.simulated else ""
+    what = result.status if result.error is None else f"{result.status}: {result.error.type}"
+    return f"{what}{who}{simulated} in {result.ran_ms} ms"
+
+
+def log_result(result: BotResult) -> None:
+    """Log the one line of a task: who answered and how it went, never what was asked or said."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "finished task=%s status=%s error=%s bot=%s provider=%s model=%s simulated=%s tokens=%d queued_ms=%s "
+            "limited_ms=%d ran_ms=%d",
+            result.task_id, result.status, result.error.type if result.error else None, result.bot, result.provider,
+            result.model, result.simulated, result.usage.total_tokens, result.queued_ms, result.limited_ms,
+            result.ran_ms,
+        )  # fmt: skip
+
+
+def queued_ms_of(queued_at: Any) -> int | None:
+    """Milliseconds since the producer queued the task, by its clock and ours; None when it did not say."""
+    if not isinstance(queued_at, int | float) or isinstance(queued_at, bool):
+        return None
+    return max(0, round((time.time() - queued_at) * 1000))
+
+
+def refusal(task_id: str, error: FleetError, queued_ms: int | None) -> BotResult:
+    """Return the failed result of a task that no bot has seen."""
+    failed = TaskError.of(error)
+    return BotResult(task_id=task_id, status="failed", error=failed, queued_ms=queued_ms, finished_at=time.time())
