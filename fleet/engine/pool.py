@@ -239,7 +239,7 @@ class SlotPool(BasePool):
             return
         done = job.result()
         if done.result is not None and _celery_listens(slot.request):
-            request = {**slot.request, "ignore_result": True, "fleet_result": done.result}
+            request = {**slot.request, "ignore_result": True, "fleet_result": done.result.model_dump(mode="json")}
             slot.task.__trace__(slot.task_id, (), {}, request)
         slot.callback((0, done.summary, runtime_s))
 

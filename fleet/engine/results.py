@@ -15,10 +15,10 @@ logger = logging.getLogger("fleet.worker")
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a delivered message ended: its result as JSON data (None: it was passed on, or done before) and one line."""
+    """How a delivered message ended: its result (None: it was passed on, or done before) and one line."""
 
     summary: str
-    result: dict[str, Any] | None = None
+    result: BotResult | None = None
 
 
 class Outcome(Protocol):

@@ -25,7 +25,7 @@ from fleet.engine.results import Done, log_result, queued_ms_of, refusal, result
 from fleet.engine.services import ensure_simulator
 from fleet.errors import FleetError, InvalidTask
 from fleet.limiter import Limiter
-from fleet.models import BotResult, BotTask
+from fleet.models import Bot, BotResult, BotTask
 from fleet.roster import Checkout, Roster
 from fleet.store import keys
 from fleet.store.client import Store
@@ -53,6 +53,7 @@ class DataPlane:
         self._gateway = Gateway(Limiter(self.state, _limits(settings)), self._routes, price_of(settings.price_table))
         self._agent = Agent(self._gateway, settings)
         self._held: dict[str, Checkout] = {}
+        self._bots: dict[str, Bot] = {}
         self.janitor = Janitor(self.broker, self.state, self.roster, self._held, self.refuse)
 
     async def close(self) -> None:
@@ -84,7 +85,7 @@ class DataPlane:
             return Done("done before")
         self._held[checkout.token] = checkout
         try:
-            bot = bot_of(checkout.bot, self._settings)
+            bot = self._bot(checkout.bot)
             outcome = await self._agent.run(task, bot, task_id=task_id)
             ran_ms = round((time.monotonic() - started_s) * 1000)
             result = result_of(task_id, task, bot, outcome, queued_ms=queued_ms, ran_ms=ran_ms)
@@ -93,7 +94,14 @@ class DataPlane:
         finally:
             del self._held[checkout.token]
         log_result(result)
-        return Done(summary_of(result), result.model_dump(mode="json")) if stands else Done("discarded: not the first")
+        return Done(summary_of(result), result) if stands else Done("discarded: not the first")
+
+    def _bot(self, name: str) -> Bot:
+        """Return a bot, made once per process: it is the same for ever."""
+        bot = self._bots.get(name)
+        if bot is None:
+            bot = self._bots[name] = bot_of(name, self._settings)
+        return bot
 
     async def _finish(self, result: BotResult, checkout: Checkout, outcome: Outcome, tag: str | None) -> bool:
         """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it.
@@ -130,7 +138,7 @@ class DataPlane:
         result = refusal(task_id, invalid, queued_ms)
         await patiently(lambda: self.completion.finish(result, checkout=None))
         log_result(result)
-        return Done(summary_of(result), result.model_dump(mode="json"))
+        return Done(summary_of(result), result)
 
     async def _pass_on(self, task_id: str, task: BotTask, pool: str, request: dict[str, Any]) -> Done:
         """Move a message of a plain Celery client from the inbox to its pool's queue, with its callbacks."""
@@ -244,4 +252,4 @@ def run_here(task_id: str | None, request: dict[str, Any]) -> dict[str, Any] | N
     """Work for a task on the calling thread's time: Celery's own pools, or a direct call of the task."""
     start(slots=lambda: 1, busy=lambda: 1, name=f"direct-{uuid.uuid4().hex[:8]}")
     done: Done = runtime().run(data_plane().work(task_id or str(uuid.uuid4()), request))
-    return done.result
+    return done.result.model_dump(mode="json") if done.result else None
