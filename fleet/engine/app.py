@@ -7,12 +7,13 @@ started. `worker_*` settings hold for `celery -A fleet worker`.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import Celery
 
 from fleet import config
 from fleet.engine import leases, queues
+from fleet.errors import ConfigurationError
 from fleet.models import Priority
 from fleet.store.embedded import broker_url, state_url
 
@@ -22,10 +23,16 @@ PUBLISH_RETRIES = 100
 
 def celery_settings() -> dict[str, Any]:
     """Return Celery's configuration. Finds or starts the embedded Redis when none is configured."""
-    settings = config.current()
+    try:
+        settings = config.current()
+        broker, state = broker_url(settings), state_url(settings)
+    except ConfigurationError as error:
+        if not is_celery_command():
+            raise
+        give_up(error)
     return {
-        "broker_url": broker_url(settings),
-        "result_backend": state_url(settings),
+        "broker_url": broker,
+        "result_backend": state,
         "result_expires": settings.results.expires_s,
         "broker_transport": "fleet.engine.transport:Transport",
         "broker_transport_options": {
@@ -61,6 +68,17 @@ def celery_settings() -> dict[str, Any]:
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
     }  # fmt: skip
+
+
+def is_celery_command() -> bool:
+    """True in a process that was started as `celery ...` or `python -m celery ...`."""
+    return sys.argv[0].endswith(("celery", "celery/__main__.py"))
+
+
+def give_up(error: ConfigurationError) -> NoReturn:
+    """End a `celery` command as `fleet` commands end: one line, exit code 2."""
+    print(f"fleet: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
 
 
 def _build() -> Celery:

@@ -67,7 +67,8 @@ class Completion:
             pool = NOBODY  # a foreign producer may invent names: they must not become keys
         bot = checkout.bot if checkout else NOBODY
         calls_failed = provider_errors or {}
-        totals = [part for counter, n in _totals(result, calls_failed) if n for part in (counter.name, n)]
+        earned = [part for counter, n in _earned(result) if n for part in (counter.name, n)]
+        spent = [part for counter, n in _spent(result, calls_failed) if n for part in (counter.name, n)]
         errors = [part for field, n in _errors(result, bot, calls_failed) for part in (field.spell(), n)]
         reply = await self._store.run(
             _FINISH,
@@ -79,7 +80,7 @@ class Completion:
                 result_meta(result), self._settings.results.expires_s, keys.STATE_TTL_S, bot,
                 checkout.token if checkout else "", LOAD_UNIT, catalogue.DUPLICATES.name,
                 fence or "", catalogue.FENCED.name,
-                len(totals) // 2, *totals, *errors,
+                len(spent) // 2, len(earned) // 2, *spent, *earned, *errors,
             ],
         )  # fmt: skip
         return int(reply) == _STANDS
@@ -103,10 +104,15 @@ def _to_json(result: BotResult) -> bytes:
         return json.dumps(result.model_dump()).encode()
 
 
-def _totals(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple[Counter, int]]:
+def _earned(result: BotResult) -> Iterator[tuple[Counter, int]]:
+    """What counts only when the result stands."""
     yield catalogue.COMPLETIONS, 1
     yield catalogue.BY_STATUS[result.status], 1
     yield catalogue.SIMULATED, int(result.simulated and result.served_by != "none")
+
+
+def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple[Counter, int]]:
+    """What was paid for, also when the result is discarded."""
     yield catalogue.INPUT_TOKENS, result.usage.input_tokens
     yield catalogue.OUTPUT_TOKENS, result.usage.output_tokens
     yield catalogue.COST_USD_MICROS, result.cost_usd_micros or 0

@@ -10,12 +10,21 @@ from functools import partial
 from typing import Any
 
 from celery.utils.log import get_logger
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from fleet.engine import wiring
 from fleet.errors import InvalidTask, quote
 
 logger = get_logger("fleet.consumer")
+
+
+def is_usable(task_id: object) -> bool:
+    """True for an id that can name a result: text that can be written as UTF-8."""
+    try:
+        return isinstance(task_id, str) and task_id.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 class Consumer(CeleryConsumer):
@@ -26,6 +35,8 @@ class Consumer(CeleryConsumer):
 
         def on_task_received(message: Any) -> None:
             try:
+                if not is_usable(message.headers.get("id", "")):
+                    raise InvalidTask("id")
                 handle(message)
             except Exception as error:  # noqa: BLE001 - the task boundary: a foreign message must not stop the worker
                 self._refuse(message, f"expected a Celery message (protocol 2, JSON), got {type(error).__name__}")
@@ -35,6 +46,10 @@ class Consumer(CeleryConsumer):
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Acknowledge at once: with our transport that is a note in memory, also when no loop runs any more."""
         return p(*args, **kwargs)
+
+    def cancel_active_requests(self) -> None:
+        """Hand back what runs. Celery's own way stores a RETRY state, which would pass for a result."""
+        self.pool.cancel_all()
 
     def ensure_connected(self, conn: Any) -> Any:
         """Reconnect as Celery does, but look every two seconds at most: leases wait for nobody."""
@@ -62,7 +77,10 @@ class Consumer(CeleryConsumer):
         if not isinstance(task_id, str):
             task_id = message.properties.get("correlation_id")
         logger.warning("refused task=%s reason=%s", quote(task_id), reason)
-        if isinstance(task_id, str):
+        for request in tuple(worker_state.reserved_requests):
+            if request._message is message:
+                worker_state.task_ready(request)
+        if is_usable(task_id):
             self.pool.run_soon(wiring.refuse(task_id, InvalidTask(reason)), then=message.ack)
         else:
             message.ack()

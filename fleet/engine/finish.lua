@@ -14,7 +14,8 @@
 -- ARGV  1 result JSON  2 life of the result, s  3 life of the counters, s  4 bot ('-': none)
 --       5 token ('': no bot is checked out)  6 one unit of load  7 name of the counter of later results
 --       8 fence: delivery tag of the task's message ('': no fence)  9 name of the counter of fenced results
---       10 number n of totals  11.. n pairs counter, amount; then pairs errors-field, amount
+--       10 number m of spent  11 number n of earned  12.. m pairs counter, amount: counted also when the result is
+--       discarded; then n pairs counter, amount; then pairs errors-field, amount
 -- Reply 1 this result stands, 0 the task has another one, 2 fenced: the message's lease was lost
 
 local result, totals, completions, errors = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -22,7 +23,8 @@ local bots, leases, claims = KEYS[5], KEYS[6], KEYS[7]
 local payload, result_life_s, life_s = ARGV[1], ARGV[2], ARGV[3]
 local bot, token, unit = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local later_counter, fence, fenced_counter = ARGV[7], ARGV[8], ARGV[9]
-local totals_end = 10 + 2 * tonumber(ARGV[10])
+local spent_end = 11 + 2 * tonumber(ARGV[10])
+local earned_end = spent_end + 2 * tonumber(ARGV[11])
 
 local stored = redis.call('GET', result)
 
@@ -37,28 +39,23 @@ end
 if stored == payload then
   return 1
 end
-if stored then
-  redis.call('HINCRBY', totals, later_counter, 1)
-  redis.call('EXPIRE', totals, life_s)
-  return 0
+local function count(from, to, hash)
+  for i = from, to, 2 do redis.call('HINCRBY', hash, ARGV[i], ARGV[i + 1]) end
 end
 
-if fence ~= '' and not redis.call('ZSCORE', KEYS[8], fence) then
-  redis.call('HINCRBY', totals, fenced_counter, 1)
-  redis.call('EXPIRE', totals, life_s)
-  return 2
+local fenced = not stored and fence ~= '' and not redis.call('ZSCORE', KEYS[8], fence)
+count(12, spent_end, totals)
+redis.call('EXPIRE', totals, life_s)
+if stored or fenced then
+  redis.call('HINCRBY', totals, fenced and fenced_counter or later_counter, 1)
+  return fenced and 2 or 0
 end
 
 redis.call('SET', result, payload, 'EX', result_life_s)
 redis.call('PUBLISH', result, payload)
-for i = 11, totals_end, 2 do
-  redis.call('HINCRBY', totals, ARGV[i], ARGV[i + 1])
-end
+count(spent_end + 1, earned_end, totals)
 redis.call('HINCRBY', completions, bot, 1)
-for i = totals_end + 1, #ARGV, 2 do
-  redis.call('HINCRBY', errors, ARGV[i], ARGV[i + 1])
-end
-redis.call('EXPIRE', totals, life_s)
+count(earned_end + 1, #ARGV, errors)
 redis.call('EXPIRE', completions, life_s)
 redis.call('EXPIRE', errors, life_s)
 return 1

@@ -41,13 +41,15 @@ class Holdings:
     """Messages held by this process. Acks come from any thread; taking belongs to the consumer's thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
         self._acks: list[str] = []
         self._counter = itertools.count()
         self._prefix = uuid.uuid4().hex
         self.held: dict[str, None] = {}
         #: Any client of this broker, for the last acks of a shutdown.
         self.client: redis.Redis | None = None
+        #: True when this process stops: nothing more is taken.
+        self.closed = False
         #: True when the data plane's loop renews; else kombu's timer does.
         self.renewed_by_loop = False
 

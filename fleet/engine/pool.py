@@ -26,6 +26,7 @@ from celery.utils.log import get_logger
 
 from fleet import config
 from fleet.engine import leases, wiring
+from fleet.engine.app import give_up
 from fleet.engine.envelope import canvas_of
 from fleet.errors import ConfigurationError
 
@@ -84,6 +85,7 @@ class SlotPool(BasePool):
         self._threads: ThreadPoolExecutor | None = None
         self._in_slots: dict[str, Slot] = {}
         self._in_threads = 0
+        self._closed = False
 
     # -- life
 
@@ -96,7 +98,7 @@ class SlotPool(BasePool):
         try:
             wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=self._name)
         except ConfigurationError as error:
-            raise SystemExit(f"fleet: {error}") from error
+            give_up(error)
         leases.lost_listeners.append(self._on_lost)
 
     def register_with_event_loop(self, loop: Any) -> None:
@@ -113,6 +115,13 @@ class SlotPool(BasePool):
         self._hand_back_running()
         self._close()
 
+    def cancel_all(self) -> None:
+        """Cancel what runs, at once, and take no more; Celery hands it back to its queue. Safe in a signal handler."""
+        for holdings in leases.all_holdings():
+            holdings.closed = True
+        for slot in tuple(self._in_slots.values()):
+            slot.cancel(Reject("worker stopped", requeue=True))
+
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Do nothing: all slots share a process. Celery also calls `Slot.terminate`, which ends the one task."""
 
@@ -125,9 +134,9 @@ class SlotPool(BasePool):
 
     def _hand_back_running(self) -> None:
         """Cancel what still runs: unacknowledged, it returns to its queue and another worker runs it."""
-        for slot in tuple(self._in_slots.values()):
-            slot.cancel(Reject("worker stopped", requeue=True))
-        self._drain(CANCEL_S)
+        if not self._closed:
+            self.cancel_all()
+            self._drain(CANCEL_S)
 
     def _on_lost(self, tags: Sequence[str]) -> None:
         """Stop work on tasks that another worker may have by now. Called on the loop or in the consumer's thread."""
@@ -138,6 +147,9 @@ class SlotPool(BasePool):
                 slot.cancel(Ignore())
 
     def _close(self) -> None:
+        if self._closed:  # Celery may terminate a pool twice
+            return
+        self._closed = True
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._on_lost in leases.lost_listeners:
@@ -189,6 +201,9 @@ class SlotPool(BasePool):
         slot = Slot(task, task_id, tag, request, time.monotonic(), callback or _nothing, error_callback or _nothing)
         if accept_callback:
             accept_callback(os.getpid(), slot.started)
+        if self._closed:
+            self._fail(slot, Reject("worker stopped", requeue=True))
+            return slot
         self._in_slots[tag] = slot
         wiring.runtime().call_soon(self._begin, slot)
         return slot
@@ -230,18 +245,31 @@ class SlotPool(BasePool):
         self._in_slots.pop(slot.tag, None)
         if job.cancelled():
             if slot.if_cancelled is not None:
-                slot.error_callback(_exception_info(slot.if_cancelled))
+                self._fail(slot, slot.if_cancelled)
             return
         error = job.exception()
         runtime_s = time.monotonic() - slot.started
         if error is not None:
-            slot.error_callback(_exception_info(error))
+            self._fail(slot, error)
             return
         done = job.result()
         if done.result is not None and _celery_listens(slot.request):
-            request = {**slot.request, "ignore_result": True, "fleet_result": done.result.model_dump(mode="json")}
-            slot.task.__trace__(slot.task_id, (), {}, request)
+            self._trace(slot, done.result.model_dump(mode="json"))
         slot.callback((0, done.summary, runtime_s))
+
+    def _fail(self, slot: Slot, error: BaseException) -> None:
+        """Tell Celery that a slot's task has no result: it hands it back, forgets it, or stores a failure."""
+        try:
+            slot.error_callback(_exception_info(error))
+        except redis.RedisError as trouble:
+            logger.warning("not handed back task=%s error=%s: its lease runs out", slot.task_id, trouble)
+
+    def _trace(self, slot: Slot, result: dict[str, Any]) -> None:
+        """Let Celery do what follows a task: signals, callbacks, the chain, the chord."""
+        try:
+            slot.task.__trace__(slot.task_id, (), {}, {**slot.request, "ignore_result": True, "fleet_result": result})
+        except Exception as error:  # noqa: BLE001 - the task boundary: a foreign canvas must not stop the worker
+            logger.error("canvas failed task=%s error=%s: its result is stored", slot.task_id, type(error).__name__)
 
     def _apply_in_thread(self, target: Any, args: Any, kwargs: Any, callback: Any, accept_callback: Any) -> None:
         if self._threads is None:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from fleet.errors import FleetError
+from fleet.errors import FleetError, quote
 from fleet.models import Bot, BotResult, BotTask, TaskError, Usage
 
 logger = logging.getLogger("fleet.worker")
@@ -84,12 +84,13 @@ def summary_of(result: BotResult) -> str:
 def log_result(result: BotResult) -> None:
     """Log the one line of a task: who answered and how it went, never what was asked or said."""
     if logger.isEnabledFor(logging.INFO):
+        task_id = result.task_id if result.task_id.isprintable() else quote(result.task_id)
+        error = result.error.type if result.error else None
         logger.info(
             "finished task=%s status=%s error=%s bot=%s provider=%s model=%s simulated=%s tokens=%d queued_ms=%s "
             "limited_ms=%d ran_ms=%d",
-            result.task_id, result.status, result.error.type if result.error else None, result.bot, result.provider,
-            result.model, result.simulated, result.usage.total_tokens, result.queued_ms, result.limited_ms,
-            result.ran_ms,
+            task_id, result.status, error, result.bot, result.provider, result.model, result.simulated,
+            result.usage.total_tokens, result.queued_ms, result.limited_ms, result.ran_ms,
         )  # fmt: skip
 
 
@@ -97,7 +98,10 @@ def queued_ms_of(queued_at: Any) -> int | None:
     """Milliseconds since the producer queued the task, by its clock and ours; None when it did not say."""
     if not isinstance(queued_at, int | float) or isinstance(queued_at, bool):
         return None
-    return max(0, round((time.time() - queued_at) * 1000))
+    try:
+        return max(0, round((time.time() - queued_at) * 1000))
+    except (ValueError, OverflowError):  # a foreign producer may write NaN, Infinity or 10**400
+        return None
 
 
 def refusal(task_id: str, error: FleetError, queued_ms: int | None) -> BotResult:

@@ -59,6 +59,8 @@ class SubmitTask(Task):
             kombu.exceptions.OperationalError: When the broker cannot be reached.
         """
         task = BotTask.parse(*(args or ()), **(kwargs or {}))
+        if task_id is not None and not (isinstance(task_id, str) and task_id.isprintable()):
+            raise InvalidTask(f"task_id: expected printable text, got {quote(task_id)}")
         pool = producer.Dispatcher(producer.broker().client, config.current()).choose(task)
         if task.idempotency_key is not None:
             if options or task_id:

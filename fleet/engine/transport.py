@@ -62,7 +62,10 @@ class QoS(kombu_redis.QoS):
             self.ack(delivery_tag)
 
     def can_consume(self) -> bool:
-        return not self.prefetch_count or len(self.channel.holdings.held) < self.prefetch_count
+        holdings = self.channel.holdings
+        if holdings.closed:
+            return False
+        return not self.prefetch_count or len(holdings.held) < self.prefetch_count
 
     def free(self) -> int:
         """Number of messages that may be taken now."""
@@ -216,6 +219,9 @@ class Channel(kombu_redis.Channel):
         taken = [(bytes_to_str(tag), bytes_to_str(key), raw) for tag, key, raw in zip(parts, parts, parts, strict=True)]
         self._taken += len(taken)
         self.holdings.held.update(dict.fromkeys(tag for tag, _, _ in taken))
+        if self.holdings.closed or worker_state.should_stop is not None or worker_state.should_terminate is not None:
+            self.restore([tag for tag, _, _ in taken])  # the worker was told to stop while this reply was on its way
+            return
         answered = False
         for tag, key, raw in taken:
             queue = key.split(PRIORITY_SEPARATOR, 1)[0]
@@ -227,7 +233,7 @@ class Channel(kombu_redis.Channel):
                 if queue in self._no_ack_queues:
                     self.holdings.ack(tag)
                     answered = True
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except Exception as error:  # noqa: BLE001 - the task boundary: no message may stop a worker, however odd
                 self._put_aside(tag, raw, error)
         if answered:  # who reads replies (`celery inspect`) may be gone before its next take
             self.flush_acks()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -193,6 +194,7 @@ def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
 
 _runtime: Runtime | None = None
 _plane: DataPlane | None = None
+_starting = threading.Lock()
 
 
 def runtime() -> Runtime:
@@ -211,21 +213,26 @@ def data_plane() -> DataPlane:
 
 def start(*, slots: Callable[[], int], busy: Callable[[], int], name: str) -> None:
     """Start the loop, build the data plane on it, seed the bots. Once per process."""
+    with _starting:
+        if _plane is None:
+            _start(slots, busy, name)
+
+
+def _start(slots: Callable[[], int], busy: Callable[[], int], name: str) -> None:
     global _runtime, _plane
-    if _runtime is not None:
-        return
     settings = config.current()
     _runtime = Runtime()
     _runtime.start()
-    _plane = _runtime.run(_build(settings))
-    _runtime.run(_plane.seed())
+    plane = _runtime.run(_build(settings))
+    _runtime.run(plane.seed())
     simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
     if simulated:
         logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
-    janitor = _plane.janitor
+    janitor = plane.janitor
     _runtime.spawn(janitor.renew_leases())
     _runtime.spawn(janitor.bury_poison())
     _runtime.spawn(janitor.report(name=name, slots=slots, busy=busy))
+    _plane = plane
 
 
 async def _build(settings: Settings) -> DataPlane:

@@ -33,15 +33,14 @@ from fleet.store.client import Store, connect
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()
-WORKER = WorkerReport(
-    name=f"w1@{socket.gethostname()}", pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time()
-)
+WORKER = f"w1@{socket.gethostname()}"
 
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
     with connect(redis_url) as opened:
-        opened.hset(keys.workers(), WORKER.name, WORKER.model_dump_json())
+        report = WorkerReport(name=WORKER, pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time())
+        opened.hset(keys.workers(), WORKER, report.model_dump_json())
         yield opened
 
 
@@ -106,7 +105,7 @@ def test_a_held_task_tells_who_holds_it_until_when_and_which_bot_works_on_it(
 ) -> None:
     tag = hold(client, message_of("mine"), tag=f"{socket.gethostname()}.{os.getpid()}.abc:3:1")
     before = story_of(client, "mine")
-    assert (before.state, before.worker) == ("held", f"{WORKER.name} (pid {os.getpid()})")
+    assert (before.state, before.worker) == ("held", f"{WORKER} (pid {os.getpid()})")
     assert before.lease_left_s == pytest.approx(leases.LEASE_S - 1, abs=0.9)
     assert "no bot is known to work on it" in text_of(before)
 

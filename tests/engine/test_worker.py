@@ -116,6 +116,8 @@ def test_malformed_messages_become_typed_failed_results_and_the_worker_goes_on(
         "no-triple": {"body": base64.b64encode(b"5").decode()},
         "pickle": {"content-type": "application/x-python-serialize"},
         "odd-task": {"headers": {"task": ["a"], "id": "odd-task"}},
+        "odd-time": {"headers": {"task": "fleet.submit_task", "id": "odd-time", "queued_at": 1e999}},
+        "odd-canvas": {"body": base64.b64encode(b'[[], {"prompt": "x"}, {"callbacks": [5], "chord": "x"}]').decode()},
         "odd-eta": {"headers": {"task": "fleet.submit_task", "id": "odd-eta", "eta": "yesterday"}},
     }
     for task_id, change in raw.items():
@@ -127,13 +129,15 @@ def test_malformed_messages_become_typed_failed_results_and_the_worker_goes_on(
             "properties": {"body_encoding": "base64", "delivery_info": {}, "correlation_id": task_id},
         }  # fmt: skip
         redis.lpush(list_key("celery", 2), json.dumps(message | change))
-    redis.lpush(list_key("celery", 2), "garbage", json.dumps({"properties": 5}))
+    redis.lpush(list_key("celery", 2), "garbage", json.dumps({"properties": 5}), "[" * 200_000)
+    surrogate = {"headers": {"task": "fleet.submit_task", "id": "\ud800"}, "properties": {"delivery_info": {}}}
+    redis.lpush(list_key("celery", 2), json.dumps(surrogate))
     ids = [result.id for result in sent] + list(raw)
     wait_until(lambda: len(results(redis_url, ids)) == len(ids), WAIT_S, f"{len(ids)} results; log:\n{worker.log}")
     failed = results(redis_url, ids)
-    assert {result.status for result in failed} == {"failed"}
     assert {result.error.type for result in failed if result.error} == {"InvalidTask"}
-    wait_until(lambda: redis.llen("fleet:unreadable") == 2, WAIT_S, "two unreadable messages put aside")
+    assert {result.task_id for result in failed if result.status == "ok"} == {"odd-time", "odd-canvas"}
+    wait_until(lambda: redis.llen("fleet:unreadable") == 3, WAIT_S, "three unreadable messages put aside")
     wait_until(lambda: redis.hlen("fleet:unacked") == 0, WAIT_S, "everything is acknowledged")
     assert plain.send_task("fleet.submit_task", args=["What is 1+1?"]).get(timeout=WAIT_S)["answer"] == "2"
     assert worker.alive
@@ -271,3 +275,33 @@ def test_the_pool_grows_shrinks_and_autoscales_by_celerys_own_controls(
 
     scaled = start_worker("--autoscale", "6,1")
     wait_until(lambda: busy() - 1 == 6, WAIT_S, f"all six slots are busy; log:\n{scaled.log}")
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGQUIT,)])
+def test_a_second_ctrl_c_stops_at_once_and_the_next_worker_finishes_every_task_once(
+    start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch, signals: tuple[signal.Signals, ...]
+) -> None:
+    monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "4000")
+    config.current.cache_clear()
+    worker = start_worker("-c", "10")
+    ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(15)))
+    wait_until(lambda: connect(redis_url).hlen("fleet:unacked") == 10, WAIT_S, "all slots are busy")
+    for number in signals:
+        worker.send(number)
+        wait_until(lambda: "hutdown" in worker.log, WAIT_S, "the worker has heard")
+    worker.wait(timeout_s=8)
+    assert len(results(redis_url, ids)) == 0
+    assert connect(redis_url).llen(list_key(keys.queue("research"), 2)) == 15, worker.log
+    start_worker()
+    wait_until(lambda: len(results(redis_url, ids)) == 15, 60, "all results")
+    assert total(redis_url, COMPLETIONS.name) == 15
+
+
+def test_a_configuration_error_ends_a_worker_with_one_line(tmp_path: Path, redis_url: str) -> None:
+    from tests.worker_process import WorkerProcess
+
+    (tmp_path / "fleet.toml").write_text("[pools.a]\nbotz = 3\n")
+    worker = WorkerProcess(tmp_path, env={"FLEET_REDIS__URL": redis_url})
+    assert worker.wait() == 2
+    assert "Traceback" not in worker.log
+    assert "pools.a.botz: unknown key, the nearest known key is `bots`" in worker.log
