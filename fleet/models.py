@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from fleet.errors import FleetError, InvalidTask, quote
 
@@ -74,7 +83,7 @@ class BotTask(Frozen):
     idempotency_key: str | None = Field(
         None, min_length=1, max_length=256, description="Submitting the same key again gives the same task."
     )
-    metadata: dict[str, Any] = Field(default_factory=dict, description="Handed back in the result, unread.")
+    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Handed back in the result, unread.")
 
     @model_validator(mode="after")
     def _one_of_prompt_and_messages(self) -> Self:
@@ -213,7 +222,8 @@ def explain_validation(error: ValidationError, *, fields: tuple[str, ...]) -> st
 
 
 def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "task"
+    inside = 1 if item["loc"][:1] == ("metadata",) else None  # its keys are the user's words, and may go deep
+    where = ".".join(str(part) for part in item["loc"][:inside]) or "task"
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1, cutoff=0.0)
         return f"{where}: unknown field, the nearest known one is `{near[0]}`" if near else f"{where}: unknown field"

@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import importlib
 import inspect
+import logging
 import sys
 import threading
 import traceback
@@ -25,8 +26,12 @@ from fleet.errors import BadAnswer, BotFunctionFailed, ConfigurationError, Fleet
 from fleet.models import BotTask
 from workers.bot_context import BlockingBotContext, BotContext
 
-#: What a user's code may raise to end its task. `SystemExit` too, since it would end the worker's event loop.
+#: What a user's module may raise while it is imported.
 USER_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
+#: Seconds that an `async def` function may take to end once it is cancelled.
+LAST_WORD_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +162,33 @@ class FunctionRunner:
 
 
 async def _call_async(function: BotFunction, task: BotTask, context: BotContext) -> object:
+    """Await the function in a task of its own, so that what it does to its task, or refuses to do, is not done to ours.
+
+    When our time is over it is cancelled; one that does not end then is abandoned, and the slot is free all the same.
+    """
+    work = asyncio.ensure_future(_guarded(function, task, context))
+    try:
+        await asyncio.wait({work})
+    except asyncio.CancelledError:  # the deadline or the worker's end
+        work.cancel()
+        await asyncio.wait({work}, timeout=LAST_WORD_S)
+        if not work.done():
+            logger.warning("function_abandoned function=%s hint=it_ignores_its_cancellation", function.path)
+        elif not work.cancelled():
+            work.exception()  # looked at: nobody waits for it any more
+        raise
+    try:
+        return work.result()
+    except (asyncio.CancelledError, GeneratorExit) as error:  # the function's own doing: we did not cancel it
+        raise _failed(function, error) from error
+
+
+async def _guarded(function: BotFunction, task: BotTask, context: BotContext) -> object:
     try:
         return await function.call(task, context)
-    except FleetError:
+    except (FleetError, asyncio.CancelledError, GeneratorExit):  # the last also ends a coroutine that is thrown away
         raise
-    except asyncio.CancelledError as error:
-        current = asyncio.current_task()
-        if current is not None and current.cancelling():
-            raise  # the deadline or the worker's end, not the function's own
-        raise _failed(function, error) from error
-    except USER_ERRORS as error:
+    except BaseException as error:
         raise _failed(function, error) from error
 
 

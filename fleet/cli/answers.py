@@ -13,11 +13,12 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError, FleetError, quote
 
 #: Bytes at the start of the input by which a resumed run knows it again.
 HEAD_BYTES = 1 << 16
@@ -94,12 +95,13 @@ class RunNote:
     def write(self, path: Path) -> None:
         """Write the sidecar; it is on the disk when this returns."""
         temporary = path.with_name(path.name + ".new")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with _writing(path):
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(asdict(self), file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
 
     def check(self, source: Path, *, prompt_field: str | None, id_field: str) -> None:
         """Refuse to resume with another input or another reading of it; an input that has grown is fine.
@@ -178,15 +180,17 @@ class AnswerFile:
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Write whole lines. They survive this process at once, and a power cut after `SYNC_EVERY_S`."""
         view = memoryview(b"".join(map(_line, records)))
-        while view:
-            view = view[os.write(self._file, view) :]
-            self._unsynced = True
+        with _writing(self.path):
+            while view:
+                view = view[os.write(self._file, view) :]
+                self._unsynced = True
 
     def sync(self, *, force: bool = False) -> bool:
         """Bring OUT to the disk when that is due; True when everything written is there."""
         due = force or time.monotonic() - self._synced_at_s >= SYNC_EVERY_S
         if self._unsynced and due:
-            os.fsync(self._file)
+            with _writing(self.path):
+                os.fsync(self._file)
             self._unsynced, self._synced_at_s = False, time.monotonic()
         return not self._unsynced
 
@@ -197,8 +201,11 @@ class AnswerFile:
 
     def drop_failed(self) -> int:
         """Rewrite OUT without its failed records, atomically; return how many those were."""
+        with _writing(self.path):
+            return self._drop_failed(self.path.with_name(self.path.name + ".new"))
+
+    def _drop_failed(self, temporary: Path) -> int:
         dropped = 0
-        temporary = self.path.with_name(self.path.name + ".new")
         temporary.unlink(missing_ok=True)
         new = _open_locked(temporary)
         os.fchmod(new, os.fstat(self._file).st_mode)
@@ -221,8 +228,10 @@ class AnswerFile:
 
     def close(self) -> None:
         """Bring everything to the disk and give up the lock."""
-        self.sync(force=True)
-        os.close(self._file)
+        try:
+            self.sync(force=True)
+        finally:
+            os.close(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -254,6 +263,18 @@ def _open_locked(path: Path) -> int:
         if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
             return file
         os.close(file)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what to do when the disk is full or gone."""
+    try:
+        yield
+    except OSError as error:
+        raise FleetError(
+            f"{path}: expected to write it, got: {error.strerror}; make that possible and run the same command again: "
+            "nothing is paid twice"
+        ) from error
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

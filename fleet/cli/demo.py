@@ -35,7 +35,7 @@ LINE_EVERY_S = 2.0
 #: Seconds without a single result after which the demo gives up.
 STALLED_S = 60.0
 #: Width of the exported picture in columns.
-SVG_COLUMNS = 118
+SVG_COLUMNS = 110
 
 
 @click.command()

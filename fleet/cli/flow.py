@@ -144,7 +144,7 @@ class Flow:
             self._flight |= zip(ids, entries, strict=True)
 
     def _key(self, entry: Entry) -> str:
-        return f"{self._run_id}:{entry.line}:{entry.id}"
+        return f"{self._run_id}:{entry.line}:{entry.id!a}"  # an id from JSON may hold what UTF-8 cannot
 
     def _collect(self) -> bool:
         """Fetch what is finished and write it; True when there was something."""

@@ -21,6 +21,7 @@ from fleet.cli.readiness import unready
 from fleet.cli.stack_file import Stack, forget_stack, hold_lock, read_stack, write_stack
 from fleet.cli.stop_signals import StopSignals
 from fleet.cli.supervisor import ChildSpec, Supervisor
+from fleet.cli.watchdog import Watchdog
 from fleet.config import FlowerSettings, Settings
 from fleet.errors import ConfigurationError
 
@@ -48,6 +49,7 @@ class ForegroundStack:
         self._say = say
         self._services = LocalServices(settings, home)
         self._supervisor = Supervisor(child_specs(settings, home, flower=flower), say)
+        self._watchdog = Watchdog(settings)
         self._stack = Stack(ProcessId.own())
 
     def run(self, on_ready: Callable[[Stack], None]) -> None:
@@ -91,7 +93,12 @@ class ForegroundStack:
 
     def _watch(self) -> None:
         while not self._signals.asked:
-            if self._supervisor.tick():
+            revived = self._services.revive(time.monotonic())
+            for line in revived:
+                self._say(line)
+            for hang in self._watchdog.look(self._supervisor.pids, time.monotonic()):
+                self._supervisor.replace(hang.pid, hang.why)
+            if self._supervisor.tick() or revived:
                 self._publish()
             time.sleep(TICK_S)
 

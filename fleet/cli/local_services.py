@@ -1,7 +1,10 @@
-"""Redis and the simulator as parts of a stack: found or started, and stopped only by the one who started them."""
+"""Redis and the simulator as parts of a stack: found or started, started again when they die, and stopped only by the
+one who started them.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -9,12 +12,15 @@ from fleet.cli.processes import ProcessId
 from fleet.cli.stack_file import Part
 from fleet.config import Settings
 from fleet.engine.services import ensure_simulator, stop_simulator
+from fleet.errors import ConfigurationError
 from fleet.store.client import masked
 from fleet.store.embedded import broker_url, stop_redis
 from fleet.store.service import LOOPBACK, LocalService, ServiceState
 
 REDIS = "redis"
 SIMULATOR = "simulator"
+#: Seconds until the next try when a service that died does not start again.
+REVIVE_EVERY_S = 10.0
 
 
 class LocalServices:
@@ -30,6 +36,8 @@ class LocalServices:
         self._home = home
         #: Names of the services that this stack stops at its end.
         self.owned: tuple[str, ...] = ()
+        self._ports: dict[str, int] = {}
+        self._revive_at_s = 0.0
 
     def start(self, inherited: Collection[str] = ()) -> None:
         """Find or start both; own those that were started, or were owned by the stack before.
@@ -37,13 +45,31 @@ class LocalServices:
         Raises:
             ConfigurationError: When a configured Redis does not answer, or a local service does not start.
         """
-        foreign = self._running() - set(inherited)
+        foreign = self._running().keys() - set(inherited)
         try:
-            broker_url(self._settings)
-            if needs_simulator(self._settings):
-                ensure_simulator(self._settings, self._home)
+            self._ensure()
         finally:
-            self.owned = tuple(sorted(self._running() - foreign))
+            self._ports = self._running()
+            self.owned = tuple(sorted(self._ports.keys() - foreign))
+
+    def revive(self, now_s: float) -> list[str]:
+        """Start those again that have died, and own them; return what there is to say, if anything."""
+        died = self._ports.keys() - self._running().keys()
+        if not died or now_s < self._revive_at_s:
+            return []
+        try:
+            self._ensure()
+        except ConfigurationError as error:
+            self._revive_at_s = time.monotonic() + REVIVE_EVERY_S
+            return [f"{' and '.join(sorted(died))} died: {error}; trying again in {REVIVE_EVERY_S:g} s"]
+        before, self._ports = self._ports, self._running()
+        self.owned = tuple(sorted({*self.owned, *died}))
+        return [_revived(name, before[name], self._ports.get(name)) for name in sorted(died)]
+
+    def _ensure(self) -> None:
+        broker_url(self._settings)
+        if needs_simulator(self._settings):
+            ensure_simulator(self._settings, self._home)
 
     def stop(self) -> None:
         """Stop those that this stack owns."""
@@ -52,8 +78,10 @@ class LocalServices:
         if REDIS in self.owned:
             stop_redis(self._home)
 
-    def _running(self) -> set[str]:
-        return {name for name in (REDIS, SIMULATOR) if service_state(self._home, name) is not None}
+    def _running(self) -> dict[str, int]:
+        """Return the ports of those that run."""
+        found = {name: service_state(self._home, name) for name in (REDIS, SIMULATOR)}
+        return {name: state.port for name, state in found.items() if state is not None}
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -63,6 +91,15 @@ class LocalServices:
         if url is None:
             return tuple(local)
         return (Part(REDIS, None, masked(url.get_secret_value()), ""), *(p for p in local if p.name != REDIS))
+
+
+def _revived(name: str, port_before: int, port: int | None) -> str:
+    if port == port_before:
+        return f"{name} died and was started again"
+    return (
+        f"{name} died and was started again on port {port}, because {port_before} was taken, and the workers do not "
+        "know it there: `fleet down`, then `fleet up`"
+    )
 
 
 def stop_local_services(home: Path) -> tuple[str, ...]:

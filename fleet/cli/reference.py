@@ -148,6 +148,8 @@ def type_text(annotation: object) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(type_text(arg) for arg in args if arg is not type(None))
+    if origin is typing.Annotated:
+        return type_text(args[0])
     if origin is typing.Literal:
         return ", ".join(toml(arg) for arg in args)
     if origin in (tuple, list):

@@ -135,7 +135,20 @@ class Script:
     def beside(cls, module_file: str, name: str) -> Script:
         """Read the script `name` that lies beside the calling module: `Script.beside(__file__, "acquire.lua")`."""
         text = (Path(module_file).parent / name).read_text(encoding="utf-8")
+        return cls.of(name, text)
+
+    @classmethod
+    def of(cls, name: str, text: str) -> Script:
+        """Return a script with the given text."""
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+    def using(self, other: Script) -> Script:
+        """Return this script with `other` as a local function, for one atomic step out of two scripts.
+
+        The function has the name of the other's file and takes its KEYS and ARGV as two tables.
+        """
+        function = other.name.removesuffix(".lua")
+        return self.of(self.name, f"local function {function}(KEYS, ARGV)\n{other.text}\nend\n{self.text}")
 
 
 class Call:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet.cli.answers import AnswerFile, LineSet, RunNote
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, FleetError
 
 
 def record(line: int, **more: Any) -> dict[str, Any]:
@@ -162,3 +163,19 @@ def test_a_note_that_is_none_is_an_error(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(ConfigurationError, match="--overwrite"):
         RunNote.read(path)
+
+
+def test_a_full_disk_is_one_line_of_advice_and_takes_nothing_that_was_written(path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with AnswerFile(path) as out:
+        out.append([record(1)])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, before[1]))
+        try:
+            with pytest.raises(FleetError, match="run the same command again: nothing is paid twice"):
+                out.append([record(2)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with AnswerFile(path) as out:
+        assert [found["line"] for found in out.records(repair=True)] == [1]
+        out.append([record(2)])
+    assert lines_of(path) == [1, 2]

@@ -80,6 +80,13 @@ def test_no_more_than_the_window_is_ever_in_flight(redis_url: str, tmp_path: Pat
     assert view.done == 25
 
 
+def test_an_id_that_utf_8_cannot_carry_stops_nothing(redis_url: str, tmp_path: Path) -> None:
+    entries = read_entries([rb'{"id": "\ud800", "prompt": "a"}', rb'{"id": {"deep": [1]}, "prompt": "b"}'], Reading())
+    assert run_flow(redis_url, tmp_path / "out", entries, workers=Workers(redis_url), view=Watcher(), window=5)
+    ids = [json.loads(line)["id"] for line in (tmp_path / "out").read_text().splitlines()]
+    assert ids == ["\ud800", {"deep": [1]}]
+
+
 def test_an_outage_of_redis_is_ridden_out(own_redis: RedisServer, tmp_path: Path) -> None:
     class Repairer(Watcher):
         def warn(self, message: str) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,10 @@ def pids(home: Path) -> dict[str, int]:
     return {part.name: part.process.pid for part in stack.children if part.process} if stack else {}
 
 
+def said(home: Path, words: str) -> bool:
+    return words in (home / "logs" / "supervisor.log").read_text()
+
+
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["/bin/sleep", "60"]) as process:
@@ -67,12 +72,22 @@ def test_a_stack_comes_up_is_alone_heals_clears_what_a_killed_one_left_and_goes_
     wait_until(lambda: pids(home).get("w1", before) != before, 20, "the worker is started again")
     assert f"(pid {before}) was killed by SIGKILL" in (home / "logs" / "supervisor.log").read_text()
 
+    for name in ("redis", "simulator"):
+        service = service_state(home, name)
+        assert service is not None
+        assert service.pid is not None
+        os.kill(service.pid, signal.SIGKILL)
+        wait_until(partial(said, home, f"{name} died and was started again\n"), 20, f"{name} is started again")
+        again = service_state(home, name)
+        assert again is not None
+        assert again.port == service.port
+
     stack = read_stack(home)
     assert stack is not None
     stack.supervisor.signal(signal.SIGKILL)
     wait_until(lambda: not is_up(home), 5, "the supervisor is gone")
-    again = fleet(home, "up", "-d", "--workers", "1", "--no-flower")
-    assert again.returncode == 0, again.stderr
+    third = fleet(home, "up", "-d", "--workers", "1", "--no-flower")
+    assert third.returncode == 0, third.stderr
     assert "ended w1, left behind" in (home / "logs" / "supervisor.log").read_text()
 
     down = fleet(home, "down")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -70,6 +71,25 @@ async def never_stops(task: BotTask, bot: BotContext) -> str:
     except asyncio.CancelledError:
         return "an answer after the deadline"
     return "never"
+
+
+async def deaf(task: BotTask, bot: BotContext) -> str:
+    while not seen["released"]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
+    return "at last"
+
+
+async def cancels_itself(task: BotTask, bot: BotContext) -> str:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(60)
+    return "never"
+
+
+class OwnKind(BaseException):
+    """Neither an Exception nor anything else that is known."""
 
 
 async def notes_that_it_ran(task: BotTask, bot: BotContext) -> str:
@@ -168,15 +188,37 @@ def test_an_exception_is_named_with_its_line_and_without_its_message():
 
 
 @pytest.mark.parametrize("function", ["leaves", "raises_in_its_thread"])
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, StopIteration, asyncio.CancelledError, TimeoutError])
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit, KeyboardInterrupt, GeneratorExit, OwnKind, StopIteration, asyncio.CancelledError, TimeoutError],
+)
 def test_no_exception_of_a_function_can_end_the_loop_or_hang_the_task(function: str, error: type[BaseException]):
     outcome = work(function, FakeProvider(["x"]), error=error)
     assert isinstance(outcome.error, BotFunctionFailed) and outcome.ran_ms < 4_000
 
 
 def test_a_function_that_ignores_its_cancellation_still_misses_the_deadline():
-    error = work("never_stops", FakeProvider(["x"]), deadline_s_left=0.05).error
-    assert isinstance(error, DeadlineExceeded) and "did not stop" in str(error)
+    outcome = work("never_stops", FakeProvider(["x"]), deadline_s_left=0.05)
+    assert isinstance(outcome.error, DeadlineExceeded) and outcome.ran_ms < 4_000
+
+
+def test_a_function_that_is_deaf_to_every_cancellation_is_abandoned_at_its_deadline(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("workers.bot_function.LAST_WORD_S", 0.05)
+    seen["released"] = False
+
+    async def run() -> Outcome:
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), settings_of(function=f"{HERE}:deaf"))
+        outcome = await agent.run(TASK, a_bot(), task_id="t1", deadline_s_left=0.05)
+        seen["released"] = True
+        return outcome
+
+    outcome = asyncio.run(asyncio.wait_for(run(), 10))
+    assert isinstance(outcome.error, DeadlineExceeded) and outcome.ran_ms < 4_000
+
+
+def test_a_function_that_cancels_itself_has_failed():
+    outcome = work("cancels_itself", FakeProvider(["x"]))
+    assert isinstance(outcome.error, BotFunctionFailed) and "CancelledError" in str(outcome.error)
 
 
 def test_a_plain_function_that_outlives_the_deadline_fails_at_once_and_its_next_chat_raises():
