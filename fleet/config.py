@@ -11,7 +11,7 @@ import os
 import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -85,10 +85,10 @@ class PersonaSettings(Section):
     archetypes: tuple[Archetype, ...] = Field(
         ("analytical", "creative", "conservative", "exploratory"), min_length=1, description="Archetypes, in turn."
     )
-    temperatures: tuple[float, ...] = Field(
+    temperatures: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field(
         (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), min_length=1, description="Sampling temperatures, in turn."
     )
-    context_windows_tokens: tuple[int, ...] = Field(
+    context_windows_tokens: tuple[Annotated[int, Field(ge=64)], ...] = Field(
         (2048, 4096, 8192), min_length=1, description="Context windows in tokens, in turn."
     )
     system_prompts: dict[Archetype, str] = Field(
@@ -120,6 +120,7 @@ class WorkerSettings(Section):
     lowest_first_every: int = Field(
         32, ge=0, description="One task in so many is the least urgent that waits, so none starves. 0: strict order."
     )
+    hang_s: float = Field(20.0, ge=5, description="Seconds of silence after which `fleet up` replaces a worker.")
     inbox: str = Field("celery", description="Queue on which plain Celery clients submit.")
 
 
@@ -127,6 +128,14 @@ class ResultSettings(Section):
     """How long results stay."""
 
     expires_s: int = Field(86_400, ge=60, description="Seconds until a result is deleted.")
+
+
+class DeadLetterSettings(Section):
+    """Tasks that failed for good, kept to be looked at and queued again: `fleet dead`."""
+
+    max_letters: int = Field(10_000, ge=1, description="Dead letters kept; the oldest make room.")
+    max_mb: int = Field(256, ge=1, description="MiB of Redis memory for them; the oldest make room.")
+    expires_s: int = Field(604_800, ge=60, description="Seconds until a dead letter is deleted.")
 
 
 class FlowerSettings(Section):
@@ -167,6 +176,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
     results: ResultSettings = ResultSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     flower: FlowerSettings = FlowerSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
@@ -276,8 +286,8 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = "\n".join(f"  {_explain(dict(item))}" for item in error.errors(include_url=False))
         raise ConfigurationError(f"{config_path() or 'FLEET_* variables'}:\n{lines}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{config_path()}: expected TOML, got {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(f"{config_path()}: expected TOML in UTF-8, got {error}") from error
 
 
 @lru_cache(maxsize=1)
@@ -309,7 +319,8 @@ def _explain(item: dict[str, Any]) -> str:
 def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     """Known keys of the table at `loc`: the first part is a field of Settings, dict tables have a name after it."""
     sections: dict[str, type[BaseModel]] = {
-        "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings, "flower": FlowerSettings,
+        "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings,
+        "dead_letters": DeadLetterSettings, "flower": FlowerSettings,
         "simulator": SimulatorSettings, "providers": ProviderSettings, "limits": LimitSettings,
         "prices": PriceSettings, "pools": PoolSettings,
     }  # fmt: skip

@@ -30,6 +30,9 @@ COMMANDS = {
     "submit": ("fleet.cli.run", "submit", "Submit one task and print its answer."),
     "run": ("fleet.cli.run", "run", "Run every line of a JSONL file as a task; resumable."),
     "stats": ("fleet.cli.inspect", "stats", "Show the three signals: completions, errors, resources."),
+    "pools": ("fleet.cli.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
+    "why": ("fleet.cli.why", "why", "Tell a task's story: where it waits and why, who holds it, what it came to."),
+    "dead": ("fleet.cli.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
     "simulator": (
         "fleet.cli.simulator",
         "simulator",

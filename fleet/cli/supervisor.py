@@ -24,6 +24,8 @@ LONGEST_PAUSE_S = 10.0
 HEALTHY_S = 30.0
 #: Seconds that the children get to finish what they run before they are killed.
 GRACE_S = 30.0
+#: Seconds that a child which hangs gets to end by itself before it is killed.
+HANG_GRACE_S = 5.0
 #: Size in bytes at which a log is put aside (as NAME.log.1) when its process starts.
 LOG_MAX_BYTES = 10_000_000
 
@@ -48,6 +50,12 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._since = 0.0
         self._due = 0.0
+        self._kill_at: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Return its pid, or None while it does not run."""
+        return self._process.pid if self._process is not None else None
 
     @property
     def running(self) -> bool:
@@ -67,10 +75,21 @@ class Child:
                 self.spec.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self._since = time.monotonic()
+        self._kill_at = None
+
+    def end(self, now: float) -> bool:
+        """Ask it to end, and kill it some seconds later if it has not; False when that is under way already."""
+        if self._kill_at is not None:
+            return False
+        self._kill_at = now + HANG_GRACE_S
+        self.signal(signal.SIGTERM)
+        return True
 
     def revive(self, now: float) -> str | None:
         """Start it again if it has died and its pause is over; return what there is to say, if anything."""
         if self.running:
+            if self._kill_at is not None and now > self._kill_at:
+                self.signal(signal.SIGKILL)
             if now - self._since > HEALTHY_S:
                 self.pause_s = FIRST_PAUSE_S
             return None
@@ -118,6 +137,11 @@ class Supervisor:
         """Return the children that run now."""
         return tuple(part for child in self.children if (part := child.part) is not None)
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Return the pids of the children that run now, by address."""
+        return {child.spec.address: child.pid for child in self.children if child.pid is not None}
+
     def start(self) -> None:
         """Start all children."""
         for child in self.children:
@@ -129,6 +153,12 @@ class Supervisor:
         for line in said:
             self._say(line)
         return bool(said)
+
+    def replace(self, pid: int, why: str) -> None:
+        """End a child that hangs; the next ticks see its death and start it again."""
+        for child in self.children:
+            if child.pid == pid and child.end(time.monotonic()):
+                self._say(f"{child.spec.name} (pid {pid}) hangs: {why}; ending it")
 
     def stop(self, *, insisted: Callable[[], bool] = lambda: False, grace_s: float = GRACE_S) -> None:
         """End all children with SIGTERM, the last one started first; those that outlive the grace, by force.

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pydantic_core import PydanticSerializationError
 
 from fleet.config import Settings
+from fleet.engine.dead_letters import RECORD, Burial, record_arguments, record_keys
 from fleet.engine.leases import UNACKED_INDEX
 from fleet.errors import RateLimited
 from fleet.models import BotResult
@@ -22,7 +23,7 @@ from fleet.store import keys
 from fleet.store.client import Script, Store
 
 _STANDS = 1
-_FINISH = Script.beside(__file__, "finish.lua")
+_FINISH = Script.beside(__file__, "finish.lua").using(RECORD)
 
 
 class Completion:
@@ -46,6 +47,7 @@ class Completion:
         checkout: Checkout | None,
         provider_errors: Mapping[str, int] | None = None,
         fence: str | None = None,
+        burial: Burial | None = None,
     ) -> bool:
         """Make `result` the task's one result, unless it has one. O(log bots), one round trip, safe to repeat.
 
@@ -54,6 +56,8 @@ class Completion:
             checkout: The bot that worked on it, given back here; None when the task failed before it got one.
             provider_errors: Those of the `result.attempts` provider calls that failed, retried or not: error type
                 -> count.
+            fence: Delivery tag of the task's message: without its lease, nothing is stored. None: no such check.
+            burial: The dead letter that this result makes, kept in the same step.
 
         Returns:
             True when `result` stands; False when the task had another one before, which stays, or was fenced off.
@@ -70,17 +74,19 @@ class Completion:
         earned = [part for counter, n in _earned(result) if n for part in (counter.name, n)]
         spent = [part for counter, n in _spent(result, calls_failed) if n for part in (counter.name, n)]
         errors = [part for field, n in _errors(result, bot, calls_failed) for part in (field.spell(), n)]
+        dead = record_arguments(burial, self._settings) if burial else []
         reply = await self._store.run(
             _FINISH,
             [
                 keys.result(result.task_id), keys.totals(), keys.completions(pool), keys.errors(pool),
                 keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool), *([UNACKED_INDEX] if fence else []),
+                *(record_keys(result.task_id) if burial else []),
             ],
             [
                 result_meta(result), self._settings.results.expires_s, keys.STATE_TTL_S, bot,
                 checkout.token if checkout else "", LOAD_UNIT, catalogue.DUPLICATES.name,
                 fence or "", catalogue.FENCED.name,
-                len(spent) // 2, len(earned) // 2, *spent, *earned, *errors,
+                len(spent) // 2, len(earned) // 2, len(dead), *dead, *spent, *earned, *errors,
             ],
         )  # fmt: skip
         return int(reply) == _STANDS

@@ -81,6 +81,7 @@ class Consumer(CeleryConsumer):
             if request._message is message:
                 worker_state.task_ready(request)
         if is_usable(task_id):
-            self.pool.run_soon(wiring.refuse(task_id, InvalidTask(reason)), then=message.ack)
+            body = message.body if isinstance(message.body, bytes) else str(message.body).encode("utf-8", "replace")
+            self.pool.run_soon(wiring.refuse(task_id, InvalidTask(reason), headers, body), then=message.ack)
         else:
             message.ack()

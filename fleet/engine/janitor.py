@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from fleet.engine import leases
+from fleet.engine.dead_letters import parts_of
 from fleet.engine.envelope import task_id_in
 from fleet.errors import FleetError, Poison, StoreUnavailable
 from fleet.roster import Checkout, Roster
@@ -32,7 +34,7 @@ class Janitor:
         state: Where bots and signals are.
         roster: Renews the bots' leases.
         held: The checkouts of the tasks that run, by token; read only.
-        refuse: Gives a task a failed result: (task id, why).
+        refuse: Gives a task a failed result: (task id, why, headers, body).
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Janitor:
         state: Store,
         roster: Roster,
         held: Mapping[str, Checkout],
-        refuse: Callable[[str, FleetError], Awaitable[object]],
+        refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[object]],
     ) -> None:
         self._broker = broker
         self._state = state
@@ -87,14 +89,16 @@ class Janitor:
         logger.error("poison task=%s deaths=%d", task_id, leases.POISON_AFTER)
         if task_id is not None:
             died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
-            await self._refuse(task_id, Poison(died))
+            await self._refuse(task_id, Poison(died), *parts_of(message))
 
-    async def report(self, *, name: str, slots: Callable[[], int], busy: Callable[[], int]) -> None:
+    async def report(
+        self, *, name: str, slots: Callable[[], int], busy: Callable[[], int], beat_at: Callable[[], float | None]
+    ) -> None:
         """Write this process's resources where the signals are read, for ever."""
         recorder = Recorder(self._state, name=name)
         while True:
             try:
-                await recorder.report(slots=slots(), busy=busy())
+                await recorder.report(slots=slots(), busy=busy(), beat_at=beat_at())
             except StoreUnavailable as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)

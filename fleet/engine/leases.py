@@ -6,6 +6,8 @@ kombu's channels come and go with their connections; a `Holdings` stays. Taking 
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +46,8 @@ class Holdings:
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
         self._acks: list[str] = []
         self._counter = itertools.count()
-        self._prefix = uuid.uuid4().hex
+        #: Host and pid first: who looks at the unacked messages sees who holds them.
+        self._prefix = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
         self.held: dict[str, None] = {}
         #: Any client of this broker, for the last acks of a shutdown.
         self.client: redis.Redis | None = None

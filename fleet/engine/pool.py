@@ -32,6 +32,8 @@ from fleet.errors import ConfigurationError
 
 logger = get_logger("fleet.pool")
 
+#: Seconds between two signs of life of Celery's main thread.
+BEAT_EVERY_S = 1.0
 #: Seconds that cancelled coroutines get to clean up at a shutdown.
 CANCEL_S = 5.0
 #: Seconds that a shutdown waits for what ended before it looks again whether all slots are free.
@@ -84,6 +86,8 @@ class SlotPool(BasePool):
         self._wake_fd = -1
         self._threads: ThreadPoolExecutor | None = None
         self._in_slots: dict[str, Slot] = {}
+        #: Unix time of the main thread's last turn; None while it starts or stops.
+        self._beat_at: float | None = None
         self._in_threads = 0
         self._closed = False
 
@@ -96,22 +100,27 @@ class SlotPool(BasePool):
         # Repeated with each reconnect; what it warns of does not happen with our transport.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         try:
-            wiring.start(slots=lambda: self.limit, busy=lambda: self.busy, name=self._name)
+            wiring.start(
+                slots=lambda: self.limit, busy=lambda: self.busy, name=self._name, beat_at=lambda: self._beat_at
+            )
         except ConfigurationError as error:
             give_up(error)
         leases.lost_listeners.append(self._on_lost)
 
     def register_with_event_loop(self, loop: Any) -> None:
         loop.add_reader(self._wake_fd, self._on_wake, self._wake_fd)
+        loop.call_repeatedly(BEAT_EVERY_S, self._beat)
 
     def on_stop(self) -> None:
         """Warm shutdown: let what runs end within the grace time, hand back the rest, tell the broker what is done."""
+        self._beat_at = None  # the main thread waits here on purpose
         self._drain(config.current().worker.grace_s)
         self._hand_back_running()
         self._close()
 
     def on_terminate(self) -> None:
         """Cold shutdown: hand back what runs, at once."""
+        self._beat_at = None
         self._hand_back_running()
         self._close()
 
@@ -121,6 +130,10 @@ class SlotPool(BasePool):
             holdings.closed = True
         for slot in tuple(self._in_slots.values()):
             slot.cancel(Reject("worker stopped", requeue=True))
+
+    def _beat(self) -> None:
+        """Show that Celery's main thread turns: a supervisor replaces a worker whose thread stands still."""
+        self._beat_at = time.time()
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Do nothing: all slots share a process. Celery also calls `Slot.terminate`, which ends the one task."""

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from fleet.config import Settings
 from fleet.economy.prices import price_of
 from fleet.engine import leases, producer, queues
 from fleet.engine.completion import Completion
+from fleet.engine.dead_letters import HISTORY, body_of, bury
 from fleet.engine.envelope import QUEUED_AT, envelope, task_body, task_headers
 from fleet.engine.janitor import Janitor
 from fleet.engine.patience import patiently
@@ -74,14 +75,15 @@ class DataPlane:
         """
         started_s = time.monotonic()
         queued_ms = queued_ms_of(request.get(QUEUED_AT))
+        tag = (request.get("properties") or {}).get("delivery_tag")
         try:
             task = BotTask.parse(*request["args"], **request["kwargs"])
             taking = producer.candidates(task, self._settings)
         except (InvalidTask, TypeError) as error:
-            return await self.refuse(task_id, error, queued_ms)
+            return await self.refuse(task_id, error, request, body_of(request), queued_ms)
         if (request.get("delivery_info") or {}).get("routing_key") == self._settings.worker.inbox:
             return await self._pass_on(task_id, task, await self._choose(taking), request)
-        checkout = await self._check_out(taking[0], task_id)
+        checkout = await self._check_out(taking[0], task_id, token=tag or uuid.uuid4().hex)
         if checkout is None:
             return Done("done before")
         self._held[checkout.token] = checkout
@@ -90,8 +92,7 @@ class DataPlane:
             outcome = await self._agent.run(task, bot, task_id=task_id)
             ran_ms = round((time.monotonic() - started_s) * 1000)
             result = result_of(task_id, task, bot, outcome, queued_ms=queued_ms, ran_ms=ran_ms)
-            tag = (request.get("properties") or {}).get("delivery_tag")
-            stands = await patiently(lambda: self._finish(result, checkout, outcome, tag))
+            stands = await patiently(lambda: self._finish(result, checkout, outcome, request, tag))
         finally:
             del self._held[checkout.token]
         log_result(result)
@@ -104,7 +105,9 @@ class DataPlane:
             bot = self._bots[name] = bot_of(name, self._settings)
         return bot
 
-    async def _finish(self, result: BotResult, checkout: Checkout, outcome: Outcome, tag: str | None) -> bool:
+    async def _finish(
+        self, result: BotResult, checkout: Checkout, outcome: Outcome, request: dict[str, Any], tag: str | None
+    ) -> bool:
         """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it.
 
         With one Redis the check is part of the finishing script; with two it comes right before it, and between the
@@ -114,8 +117,11 @@ class DataPlane:
         if tag and fence is None and await self.broker.command("ZSCORE", leases.UNACKED_INDEX, tag) is None:
             logger.warning("lease lost task=%s: its result is discarded", result.task_id)
             return False
+        errors, burial = outcome.provider_errors, None
+        if result.status == "failed":
+            burial = bury(result, headers=request, body=body_of(request), provider_errors=errors)
         return await self.completion.finish(
-            result, checkout=checkout, provider_errors=outcome.provider_errors, fence=fence
+            result, checkout=checkout, provider_errors=errors, fence=fence, burial=burial
         )
 
     async def _choose(self, taking: list[str]) -> str:
@@ -129,15 +135,17 @@ class DataPlane:
             backlog[pool] += length
         return producer.least_loaded(taking, backlog, self._settings)
 
-    async def _check_out(self, pool: str, task_id: str) -> Checkout | None:
-        token = uuid.uuid4().hex
+    async def _check_out(self, pool: str, task_id: str, *, token: str) -> Checkout | None:
         return await patiently(lambda: self.roster.check_out(pool, task_id=task_id, token=token))
 
-    async def refuse(self, task_id: str, error: Exception, queued_ms: int | None = None) -> Done:
-        """Give a task that cannot be worked on a failed result."""
+    async def refuse(
+        self, task_id: str, error: Exception, headers: Mapping[str, Any], body: bytes, queued_ms: int | None = None
+    ) -> Done:
+        """Give a task that cannot be worked on a failed result, and keep its message as a dead letter."""
         invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
         result = refusal(task_id, invalid, queued_ms)
-        await patiently(lambda: self.completion.finish(result, checkout=None))
+        burial = bury(result, headers=headers, body=body)
+        await patiently(lambda: self.completion.finish(result, checkout=None, burial=burial))
         log_result(result)
         return Done(summary_of(result), result)
 
@@ -159,7 +167,17 @@ class DataPlane:
 
 
 #: Headers of a foreign message that survive being passed on.
-_KEPT_HEADERS = ("root_id", "parent_id", "group", "expires", "stamps", "stamped_headers", "origin", "group_index")
+_KEPT_HEADERS = (
+    "root_id",
+    "parent_id",
+    "group",
+    "expires",
+    "stamps",
+    "stamped_headers",
+    "origin",
+    "group_index",
+    HISTORY,
+)
 
 
 def _routes(settings: Settings) -> dict[str, Route]:
@@ -211,14 +229,16 @@ def data_plane() -> DataPlane:
     return _plane
 
 
-def start(*, slots: Callable[[], int], busy: Callable[[], int], name: str) -> None:
+def start(
+    *, slots: Callable[[], int], busy: Callable[[], int], name: str, beat_at: Callable[[], float | None] = lambda: None
+) -> None:
     """Start the loop, build the data plane on it, seed the bots. Once per process."""
     with _starting:
         if _plane is None:
-            _start(slots, busy, name)
+            _start(slots, busy, name, beat_at)
 
 
-def _start(slots: Callable[[], int], busy: Callable[[], int], name: str) -> None:
+def _start(slots: Callable[[], int], busy: Callable[[], int], name: str, beat_at: Callable[[], float | None]) -> None:
     global _runtime, _plane
     settings = config.current()
     _runtime = Runtime()
@@ -231,7 +251,7 @@ def _start(slots: Callable[[], int], busy: Callable[[], int], name: str) -> None
     janitor = plane.janitor
     _runtime.spawn(janitor.renew_leases())
     _runtime.spawn(janitor.bury_poison())
-    _runtime.spawn(janitor.report(name=name, slots=slots, busy=busy))
+    _runtime.spawn(janitor.report(name=name, slots=slots, busy=busy, beat_at=beat_at))
     _plane = plane
 
 
@@ -250,9 +270,9 @@ def stop() -> None:
     _runtime = _plane = None
 
 
-async def refuse(task_id: str, error: FleetError) -> None:
+async def refuse(task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> None:
     """Give a task whose message cannot be read a failed result."""
-    await data_plane().refuse(task_id, error)
+    await data_plane().refuse(task_id, error, headers, body)
 
 
 def run_here(task_id: str | None, request: dict[str, Any]) -> dict[str, Any] | None:

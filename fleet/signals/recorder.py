@@ -31,6 +31,7 @@ class WorkerReport(Frozen):
     slots: int = Field(ge=0, description="Tasks it can run at once.")
     busy: int = Field(ge=0, description="Tasks it runs now.")
     at: float = Field(description="Unix time in seconds.")
+    beat_at: float | None = Field(None, description="Last turn of Celery's main thread, Unix time; None: not turning.")
 
     def is_stale(self, now_s: float) -> bool:
         return self.at < now_s - STALE_S
@@ -51,20 +52,25 @@ class Recorder:
         self._process.cpu_percent()  # the first reading has nothing to compare with and is always 0
         self._clean_at_s = 0.0  # of the monotonic clock
 
-    async def report(self, *, slots: int, busy: int) -> WorkerReport:
+    async def report(self, *, slots: int, busy: int, beat_at: float | None = None) -> WorkerReport:
         """Measure this process and report it. Cheap enough for every few seconds, not for every task.
+
+        Args:
+            slots: Tasks it can run at once.
+            busy: Tasks it runs now.
+            beat_at: Unix time of the main thread's last turn; None while it starts or stops.
 
         Raises:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
-        report = self.measure(slots=slots, busy=busy)
+        report = self.measure(slots=slots, busy=busy, beat_at=beat_at)
         await report_worker(self._store, report)
         if time.monotonic() >= self._clean_at_s:
             self._clean_at_s = time.monotonic() + CLEAN_EVERY_S
             await forget_gone_workers(self._store, now_s=report.at)
         return report
 
-    def measure(self, *, slots: int, busy: int) -> WorkerReport:
+    def measure(self, *, slots: int, busy: int, beat_at: float | None = None) -> WorkerReport:
         """Return what this process uses now, CPU since the last measurement."""
         return WorkerReport(
             name=self._name,
@@ -74,6 +80,7 @@ class Recorder:
             slots=slots,
             busy=busy,
             at=time.time(),
+            beat_at=beat_at,
         )
 
 

@@ -75,3 +75,33 @@ def passed_on(task_id: str) -> str:
 def gate(queue: str) -> str:
     """String: the lowest priority of a queue that may be taken ("-1": none); absent: open. On the broker."""
     return f"fleet:gate:{queue}"
+
+
+def replayed(task_id: str, died_us: str) -> str:
+    """String, expires with the dead letters: one death of a task that was queued again. On the broker."""
+    return f"fleet:replayed:{task_id}:{died_us}"
+
+
+def dead_letters() -> str:
+    """Hash, task id -> head line and JSON of a task that failed for good. This and the next three live equally long."""
+    return f"{TAG}:dead:letters"
+
+
+def dead_letter_bodies() -> str:
+    """Hash, task id -> message body (JSON), from which a dead letter is queued again."""
+    return f"{TAG}:dead:bodies"
+
+
+def dead_letter_order() -> str:
+    """Sorted set, all scores 0, `scope|microseconds|task id`: dead letters by time, over all, by pool, by reason."""
+    return f"{TAG}:dead:order"
+
+
+def dead_letter_bytes() -> str:
+    """String: bytes that dead letters and their bodies take."""
+    return f"{TAG}:dead:bytes"
+
+
+def write_probe() -> str:
+    """String, lives a minute: whether the state Redis takes writes at all."""
+    return f"{TAG}:probe"
