@@ -281,7 +281,7 @@ def test_the_pool_grows_shrinks_and_autoscales_by_celerys_own_controls(
 def test_a_second_ctrl_c_stops_at_once_and_the_next_worker_finishes_every_task_once(
     start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch, signals: tuple[signal.Signals, ...]
 ) -> None:
-    monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "4000")
+    monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "30000")
     config.current.cache_clear()
     worker = start_worker("-c", "10")
     ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(15)))
@@ -289,9 +289,10 @@ def test_a_second_ctrl_c_stops_at_once_and_the_next_worker_finishes_every_task_o
     for number in signals:
         worker.send(number)
         wait_until(lambda: "hutdown" in worker.log, WAIT_S, "the worker has heard")
-    worker.wait(timeout_s=8)
+    worker.wait(timeout_s=15)
     assert len(results(redis_url, ids)) == 0
     assert connect(redis_url).llen(list_key(keys.queue("research"), 2)) == 15, worker.log
+    monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "20")
     start_worker()
     wait_until(lambda: len(results(redis_url, ids)) == 15, 60, "all results")
     assert total(redis_url, COMPLETIONS.name) == 15
