@@ -208,7 +208,7 @@ def test_answers_that_came_while_nobody_waited_are_read_and_not_paid_again(use_s
     process.communicate()
     run_id = json.loads(files.note.read_text())["run_id"]
     with Collector(state_url=use_stack.redis_url, broker_url=use_stack.redis_url, timeout_s=5) as collector:
-        ids = [task_id_of(f"{run_id}:{number}:q{number}") for number in range(1, 41)]
+        ids = [task_id_of(f"{run_id}:{number}:'q{number}'") for number in range(1, 41)]
         wait_until(lambda: len(collector.fetch(ids)) == 40, 30, "all are finished")
     before = use_stack.calls()
     assert run(files).exit_code == 0
