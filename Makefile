@@ -4,7 +4,7 @@
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test chaos check format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -14,6 +14,9 @@ demo: .venv/.run ## 100 bots over 500 tasks, with everything that needs, then st
 
 test: .venv/.dev ## Run all tests
 	@$(BIN)/pytest --no-header
+
+chaos: .venv/.dev ## Attack real workers and a real Redis, and stock Celery beside them
+	@$(BIN)/python -m tests.chaos --budget large
 
 check: .venv/.dev ## Check format, lint, types and the floors of the house
 	@$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ URL = os.environ["BENCH_BROKER"]
 #: String: how often `incr` ran. Hash, task -> count: how often `hold` began.
 RUNS, BEGUN = "bench:runs", "bench:begun"
 #: Seconds that `hold` takes: it is still running when its worker is killed.
-HOLD_S = 5.0
+HOLD_S = 25.0
 
 client = redis.Redis.from_url(URL)
 

@@ -12,7 +12,7 @@ from fleet.cli.main import EXIT_FAILURE
 
 if TYPE_CHECKING:
     from fleet.engine.story import Story
-    from fleet.limiter.limiter import LimitSnapshot
+    from fleet.limiter import LimitSnapshot
 
 
 @click.command()

@@ -6,6 +6,7 @@ Celery logs such messages with their whole body; here one line names the task an
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -18,12 +19,25 @@ from fleet.errors import InvalidTask, quote
 
 logger = get_logger("fleet.consumer")
 
+#: Latest ETA that a message may have, in seconds of Unix time: the year 2200.
+LATEST_ETA_S = 7_258_118_400
+
 
 def is_usable(task_id: object) -> bool:
     """True for an id that can name a result: text that can be written as UTF-8."""
     try:
         return isinstance(task_id, str) and task_id.encode() is not None
     except UnicodeEncodeError:
+        return False
+
+
+def is_soon(eta: object) -> bool:
+    """True for no ETA, and for one that a clock can show: Celery stores its own kind of failure for the others."""
+    if eta is None:
+        return True
+    try:
+        return 0 < datetime.fromisoformat(str(eta)).timestamp() < LATEST_ETA_S
+    except (ValueError, OverflowError):
         return False
 
 
@@ -35,8 +49,8 @@ class Consumer(CeleryConsumer):
 
         def on_task_received(message: Any) -> None:
             try:
-                if not is_usable(message.headers.get("id", "")):
-                    raise InvalidTask("id")
+                if not is_usable(message.headers.get("id", "")) or not is_soon(message.headers.get("eta")):
+                    raise InvalidTask("id or eta")
                 handle(message)
             except Exception as error:  # noqa: BLE001 - the task boundary: a foreign message must not stop the worker
                 self._refuse(message, f"expected a Celery message (protocol 2, JSON), got {type(error).__name__}")

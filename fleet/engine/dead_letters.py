@@ -139,7 +139,7 @@ def parts_of(message: bytes) -> tuple[dict[str, Any], bytes]:
         if data["properties"].get("body_encoding") == "base64":
             body = base64.b64decode(body)
         return dict(headers), body if isinstance(body, bytes) else str(body).encode()
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}, b""
 
 

@@ -69,7 +69,7 @@ def task_id_in(message: bytes) -> str | None:
     """Return the task id of a message as it lies in a queue, or None when it names none."""
     try:
         task_id = json.loads(message)["headers"]["id"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return task_id if isinstance(task_id, str) else None
 

@@ -13,7 +13,7 @@ from typing import Any
 from fleet.engine import leases
 from fleet.engine.dead_letters import parts_of
 from fleet.engine.envelope import task_id_in
-from fleet.errors import FleetError, Poison, StoreUnavailable
+from fleet.errors import FleetError, Poison
 from fleet.roster import Checkout, Roster
 from fleet.signals.recorder import Recorder
 from fleet.store.client import Store
@@ -57,7 +57,7 @@ class Janitor:
             await asyncio.sleep(leases.RENEW_EVERY_S)
             try:
                 await asyncio.gather(self._renew_messages(), self._renew_bots())
-            except StoreUnavailable as error:
+            except FleetError as error:
                 logger.warning("lease renewal failed error=%s", error)
 
     async def _renew_messages(self) -> None:
@@ -81,7 +81,7 @@ class Janitor:
                 for message in await self._broker.command("LRANGE", leases.POISON, 0, BURY_AT_ONCE - 1):
                     await self._bury(message)
                     await self._broker.command("LREM", leases.POISON, 1, message)
-            except StoreUnavailable as error:
+            except FleetError as error:
                 logger.warning("poison not buried error=%s", error)
 
     async def _bury(self, message: bytes) -> None:
@@ -99,6 +99,6 @@ class Janitor:
         while True:
             try:
                 await recorder.report(slots=slots(), busy=busy(), beat_at=beat_at())
-            except StoreUnavailable as error:
+            except FleetError as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)

@@ -28,7 +28,7 @@ from fleet import config
 from fleet.engine import leases, wiring
 from fleet.engine.app import give_up
 from fleet.engine.envelope import canvas_of
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, quote
 
 logger = get_logger("fleet.pool")
 
@@ -84,6 +84,7 @@ class SlotPool(BasePool):
         self._name = self.options["initargs"][1]  # the worker's name as Celery has it: w1@host
         self._ended: collections.deque[Callable[[], None]] = collections.deque()
         self._wake_fd = -1
+        self._woken = False
         self._threads: ThreadPoolExecutor | None = None
         self._in_slots: dict[str, Slot] = {}
         #: Unix time of the main thread's last turn; None while it starts or stops.
@@ -239,19 +240,25 @@ class SlotPool(BasePool):
 
     def _hand_back(self, ended: Callable[[], None]) -> None:
         self._ended.append(ended)
-        os.eventfd_write(self._wake_fd, 1)
+        if not self._woken:  # one write wakes the consumer for all that end until it looks
+            self._woken = True
+            os.eventfd_write(self._wake_fd, 1)
 
     def _on_wake(self, fd: int) -> None:
         try:
             os.eventfd_read(fd)
         except BlockingIOError:
             return
+        self._woken = False
         self.settle_ended()
 
     def settle_ended(self) -> None:
         """Call back into Celery for everything that ended. Only from the consumer's thread."""
         while self._ended:
-            self._ended.popleft()()
+            try:
+                self._ended.popleft()()
+            except Exception as error:  # noqa: BLE001 - the task boundary: what one task's end raises stops no worker
+                logger.error("end of a task failed error=%s: %s", type(error).__name__, quote(error))
 
     def _end(self, slot: Slot, job: asyncio.Future[Any]) -> None:
         """Tell Celery how a slot's task ended."""

@@ -13,7 +13,7 @@ from fleet.engine.dead_letter_office import Filed
 from fleet.engine.dead_letters import parts_of
 from fleet.engine.envelope import QUEUED_AT
 from fleet.engine.task_facts import Facts
-from fleet.limiter.limiter import LimitSnapshot
+from fleet.limiter import LimitSnapshot
 from fleet.models import Frozen, Priority
 
 State = Literal["finished", "failed", "running", "held", "queued", "poison", "unknown"]

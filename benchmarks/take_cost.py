@@ -1,0 +1,58 @@
+"""What one call of `take.lua` costs, on the server and for its caller, by backlog and number of queues."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import redis
+
+from fleet.engine import leases
+from fleet.engine.envelope import fresh_envelope
+from fleet.engine.queues import BELL, PRIORITY_STEPS, list_key
+from fleet.store import keys
+
+#: Calls per figure.
+CALLS = 200
+#: Bytes of a message body: a short prompt.
+BODY = b'[[], {"prompt": "What is 12 + 30? Answer with the number only.", "pool": "research"}, null]'
+#: Copies made per call of the filling script: bounds the time it holds Redis.
+FILL_BATCH = 20_000
+
+_FILL = "for _ = 1, tonumber(ARGV[1]) do redis.call('LPUSH', KEYS[1], ARGV[2]) end"
+
+
+def take_costs(client: redis.Redis) -> list[list[str]]:
+    """Return rows: (queues and tasks, messages per take, server us per take, client us per take)."""
+    rows = []
+    for queues, waiting in ((4, 10_000), (4, 1_000_000), (200, 10_000), (200, 1_000_000), (200, 0)):
+        names = [f"q{number:03d}" for number in range(queues)]
+        client.flushall()
+        _fill(client, list_key(names[-1], PRIORITY_STEPS[-1]), waiting)  # the last list that a take looks at
+        for wanted in (1, 16) if waiting else (16,):
+            server_us, client_us = _cost(client, names, wanted)
+            label = f"{queues} queues x {len(PRIORITY_STEPS)} priorities, {waiting:,} tasks"
+            rows.append([label, str(wanted if waiting else 0), f"{server_us:,.0f}", f"{client_us:,.0f}"])
+    client.flushall()
+    return rows
+
+
+def _fill(client: redis.Redis, place: str, count: int) -> None:
+    message = fresh_envelope(task_id="0" * 36, queue="q", priority=0, body=BODY, queued_at=time.time())
+    for start in range(0, count, FILL_BATCH):
+        client.eval(_FILL, 1, place, min(FILL_BATCH, count - start), message)
+
+
+def _cost(client: redis.Redis, names: list[str], wanted: int) -> tuple[float, float]:
+    gates = [keys.gate(name) for name in names]
+    lists = [list_key(name, step) for step in PRIORITY_STEPS for name in names]
+    script_keys = [leases.UNACKED, leases.UNACKED_INDEX, BELL, *gates, *lists]
+    sha = client.script_load(leases.TAKE.text)
+    held: list[Any] = []
+    client.config_resetstat()
+    started = time.perf_counter()
+    for call in range(CALLS):
+        reply = client.evalsha(sha, len(script_keys), *script_keys, wanted, 0, f"t{call}:", len(names), *held)
+        held = reply[::3] if len(reply) > 2 else []
+    client_us = (time.perf_counter() - started) / CALLS * 1e6
+    return float(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]), client_us

@@ -1,0 +1,212 @@
+"""python -m benchmarks.transport: Fleet's transport beside stock kombu, dramatiq, taskiq and huey, on one Redis.
+
+Every system drains the same full queue of tasks that do nothing, or one INCR. Peers come with `pip install
+'.[bench]'`; one that is not installed has an empty row. "commands" counts those inside scripts too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+import redis
+
+from benchmarks.bench import cpu_s, print_table, private_home, until
+from benchmarks.take_cost import take_costs
+
+ROOT = Path(__file__).parents[1]
+#: Tasks that hold on while their worker is killed, and the longest wait for their second run, in seconds.
+HELD, RESUME_WAIT_S = 4, 90.0
+#: Seconds that the worker which is to take over gets to start: the systems show no common sign that it has.
+START_S = 6.0
+#: Share of the tasks on which workers warm up.
+WARM_UP = 0.25
+#: Seconds between two looks at a queue: rarer than a benchmark's usual, as the look is a Redis command too.
+LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True)
+class System:
+    """A task queue: what it is called, its module in `benchmarks.peers`, and what its workers need."""
+
+    name: str
+    module: str
+    env: tuple[tuple[str, str], ...] = ()
+
+
+STOCK = System("stock Celery", "celery_stock")
+SYSTEMS = (
+    STOCK,
+    System("fleet transport", "celery_stock", (("BENCH_TRANSPORT", "fleet.engine.transport:Transport"),)),
+    System("fleet", "celery_fleet"),
+    System("dramatiq", "dramatiq_app"),
+    System("taskiq (no acks)", "taskiq_app"),
+    System("huey (no acks)", "huey_app"),
+)
+
+
+@dataclass(frozen=True)
+class Drain:
+    """What one drain of a full queue showed."""
+
+    rate: float
+    cpu_ms: float
+    redis_cpu_ms: float
+    commands: float
+
+
+class Bench:
+    """One Redis, and what it takes to drain a queue on it."""
+
+    def __init__(self, client: redis.Redis, log: Path) -> None:
+        self._client = client
+        self._log = log
+        self._server = psutil.Process(int(client.info("server")["process_id"]))
+
+    @contextmanager
+    def worker(self, system: System) -> Iterator[psutil.Process]:
+        """Run a worker of one process; ends it, and all it started, when the block ends."""
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **dict(system.env)}
+        with self._log.open("ab") as out:
+            process = psutil.Popen(_module(system).COMMAND, stdout=out, stderr=out, env=env, cwd=ROOT)
+        try:
+            yield process
+        finally:
+            kill_tree(process)
+
+    def drain(self, system: System, task: str, processes: int, tasks: int) -> Drain:
+        """Fill the queue, let the workers warm up on its beginning, and measure the rest."""
+        self._client.flushall()
+        peer, total = _module(system), round(tasks * (1 + WARM_UP))
+        peer.submit(task, total)
+        with ExitStack() as stack:
+            workers = [stack.enter_context(self.worker(system)) for _ in range(processes)]
+            until(lambda: peer.waiting() <= tasks, f"{system.name}: warm-up; see {self._log}", every_s=LOOK_EVERY_S)
+            left, before = peer.waiting(), self._spent(workers)
+            until(lambda: peer.waiting() == 0, f"{system.name}: {left} tasks", every_s=LOOK_EVERY_S)
+            spent = [now - then for now, then in zip(self._spent(workers), before, strict=True)]
+        seconds, cpu, redis_cpu, commands = spent
+        return Drain(left / seconds, 1000 * cpu / left, 1000 * redis_cpu / left, commands / left)
+
+    def resume_s(self, system: System) -> float | None:
+        """Kill a worker that holds tasks; return the seconds until all of them run again elsewhere; None: never."""
+        from benchmarks.peers.work import BEGUN
+
+        def begun(times: int) -> bool:
+            return sum(int(count) >= times for count in self._client.hgetall(BEGUN).values()) == HELD
+
+        self._client.flushall()
+        with self.worker(system) as victim:
+            _module(system).submit("hold", HELD)
+            until(lambda: begun(1), f"{system.name}: tasks to begin")
+            with self.worker(system):
+                time.sleep(START_S)
+                killed_at = kill_tree(victim)
+                while not begun(2):
+                    if time.monotonic() - killed_at > RESUME_WAIT_S:
+                        return None
+                    time.sleep(LOOK_EVERY_S)
+                return time.monotonic() - killed_at
+
+    def _spent(self, workers: list[psutil.Process]) -> tuple[float, float, float, float]:
+        family = [one for worker in workers for one in (worker, *worker.children(recursive=True))]
+        commands = float(self._client.info("stats")["total_commands_processed"])
+        return time.monotonic(), cpu_s(*family), cpu_s(self._server), commands
+
+
+def kill_tree(process: psutil.Process) -> float:
+    """kill -9 of a process and all it started; returns when, on the monotonic clock."""
+    family = [process, *process.children(recursive=True)] if process.is_running() else []
+    for one in family:
+        one.send_signal(signal.SIGKILL)
+    killed_at = time.monotonic()
+    if isinstance(process, psutil.Popen):
+        process.wait()
+    psutil.wait_procs(family, timeout=5)
+    return killed_at
+
+
+def _module(system: System) -> Any:
+    return importlib.import_module(f"benchmarks.peers.{system.module}")
+
+
+def _is_installed(system: System) -> bool:
+    try:
+        _module(system)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+@click.command()
+@click.option("--tasks", default=5000, show_default=True, help="Tasks per drain, after a warm-up.")
+@click.option("--rounds", default=3, show_default=True, help="Rounds, interleaved; the table shows their median.")
+@click.option("--only", metavar="NAME", default="", help="Stock Celery, and systems whose name contains this.")
+@click.option(
+    "--kill/--no-kill", default=True, show_default=True, help="Measure the time from kill -9 to resumed work."
+)
+@click.option(
+    "--take/--no-take", default=True, show_default=True, help="Measure `take` at 1,000,000 tasks, 200 queues."
+)
+def main(tasks: int, rounds: int, only: str, kill: bool, take: bool) -> None:
+    """Measure task queues on one Redis, in turn, so that a busy moment of the machine hits them all."""
+    with private_home() as home:
+        from fleet import config
+        from fleet.store.client import connect
+        from fleet.store.embedded import broker_url
+
+        os.environ["BENCH_BROKER"] = broker_url(config.current())
+        client = connect(os.environ["BENCH_BROKER"], timeout_s=60)
+        bench = Bench(client, home / "worker.log")
+        chosen = [system for system in SYSTEMS if system == STOCK or only in system.name]
+        runs: dict[tuple[System, str, int], list[Drain]] = {}
+        resumed: dict[System, float | None] = {}
+        present = [system for system in chosen if _is_installed(system)]
+        for _ in range(rounds):
+            for task, processes in (("noop", 1), ("incr", 1), ("noop", 2), ("incr", 2)):
+                for system in present:
+                    runs.setdefault((system, task, processes), []).append(bench.drain(system, task, processes, tasks))
+        for system in present if kill else ():
+            resumed[system] = bench.resume_s(system)
+        costs = take_costs(client) if take else []
+    print_table(
+        f"{tasks} tasks, median of {rounds} rounds; kill -9: until all held tasks run again",
+        ["system", *(f"{task} {n}p /s" for n in (1, 2) for task in ("noop", "incr")), "of stock",
+         "CPU ms", "Redis CPU ms", "commands", "kill -9"],
+        [_row(system, runs, resumed) for system in chosen],
+    )  # fmt: skip
+    if take:
+        print_table("What one take costs", ["queues and tasks", "taken", "server us", "client us"], costs)
+
+
+def _row(
+    system: System, runs: dict[tuple[System, str, int], list[Drain]], resumed: dict[System, float | None]
+) -> list[str]:
+    def median(task: str, processes: int, what: str, of: System = system) -> float:
+        return float(statistics.median(getattr(run, what) for run in runs[of, task, processes]))
+
+    if (system, "noop", 1) not in runs:
+        return [system.name, "not installed", *[""] * 8]
+    rates = [f"{median(task, n, 'rate'):,.0f}" for n in (1, 2) for task in ("noop", "incr")]
+    ratio = median("noop", 1, "rate") / median("noop", 1, "rate", STOCK)
+    costs = [median("noop", 1, "cpu_ms"), median("noop", 1, "redis_cpu_ms")]
+    seconds = resumed.get(system, 0.0)
+    back = "never" if seconds is None else f"{seconds:.1f} s" if seconds else ""
+    return [
+        system.name, *rates, f"{ratio:.1f}x", *(f"{cost:.2f}" for cost in costs),
+        f"{median('noop', 1, 'commands'):.1f}", back,
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

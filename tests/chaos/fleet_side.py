@@ -1,0 +1,214 @@
+"""Fleet under attack: two simulators as providers, and the invariants of a settled fleet, read from outside.
+
+What a task was paid for stands in the simulators' ledgers; what it got, in Celery's result keys and on the channels
+that results are published on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from fleet import config
+from fleet.engine import leases
+from fleet.engine.envelope import TASK_NAME
+from fleet.engine.producer import submit_many
+from fleet.engine.queues import PRIORITY_STEPS, list_key
+from fleet.models import BotResult
+from fleet.roster import LOAD_UNIT
+from fleet.signals import catalogue
+from fleet.store import keys
+from tests.chaos.arena import Tally
+from tests.redis_server import RedisServer
+from tests.worker_process import REPO, WorkerProcess
+
+#: Slots of a worker process.
+SLOTS = 60
+#: Pools whose tasks are quick, and the one whose tasks last for leases.
+QUICK, SLOW = ("research", "writing"), "slow"
+
+_CONFIG = """\
+[providers.quick]
+kind = "simulator"
+base_url = "{quick}"
+[providers.slow]
+kind = "simulator"
+base_url = "{slow}"
+[pools.research]
+bots = 40
+provider = "quick"
+kinds = ["default"]
+[pools.writing]
+bots = 40
+provider = "quick"
+kinds = ["default"]
+[pools.slow]
+bots = 20
+provider = "slow"
+kinds = ["slow"]
+"""
+
+
+class FleetSide:
+    """A fleet of two worker processes. Made by `fleet_side`."""
+
+    inbox = list_key("celery", 2)
+    task_name = TASK_NAME
+
+    def __init__(self, folder: Path, broker: RedisServer, simulators: list[str]) -> None:
+        self._folder = folder
+        self._redis = redis.Redis.from_url(broker.url, socket_timeout=5)
+        self._simulators = simulators
+        self._run = folder.name
+        self._published: dict[bytes, set[bytes]] = defaultdict(set)
+        self._listening = True
+        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+
+    def close(self) -> None:
+        self._listening = False
+
+    def start_worker(self) -> WorkerProcess:
+        return WorkerProcess(self._folder)
+
+    def submit(self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False) -> list[str]:
+        kind = "slow" if slow else "default"
+        if countdown_s:
+            from fleet.engine.tasks import submit_task
+
+            sent = [submit_task.apply_async((_prompt(n),), {"kind": kind}, countdown=countdown_s) for n in numbers]
+            return [task.id for task in sent]
+        tasks = ({"prompt": _prompt(n), "kind": kind} for n in numbers)
+        return list(submit_many(tasks, idempotency_keys=(f"{self._run}-{n}" for n in numbers)))
+
+    def finished(self) -> int:
+        return self._total(catalogue.COMPLETIONS)
+
+    def is_quiet(self) -> bool:
+        return not self._redis.hlen(leases.UNACKED) and not any(map(self._redis.llen, _lists()))
+
+    def tally(self, ids: list[str]) -> Tally:
+        metas = {meta["task_id"]: meta for meta in self._metas()}
+        results = [BotResult.model_validate(meta["result"]) for meta in metas.values() if meta["status"] == "SUCCESS"]
+        untyped = Counter(meta["result"]["exc_type"] for meta in metas.values() if meta["status"] != "SUCCESS")
+        ledger = [self._ledger(url) for url in self._simulators]
+        calls = sum(account["calls"] - account["refused_429"] for account in ledger)
+        reruns = calls - sum(result.attempts for result in results)
+        return Tally(
+            lost=len(set(ids) - set(metas)),
+            doubled=self._doubled(len(results)),
+            reruns=reruns,
+            failed=sum(result.status == "failed" for result in results),
+            problems=[f"{n} results are an untyped {kind}" for kind, n in untyped.items()] + [*self._problems(reruns)],
+        )
+
+    def _doubled(self, results: int) -> int:
+        """Results that were stored beside a first one: as the counter says, and as whoever listened has seen."""
+        return max(self._total(catalogue.COMPLETIONS) - results, sum(len(s) - 1 for s in self._published.values()))
+
+    def _problems(self, reruns: int) -> Iterator[str]:
+        """What a settled fleet must not leave behind."""
+        waiting = {name: length for name in _lists() if (length := self._redis.llen(name))}
+        if waiting:
+            yield f"messages still wait: {waiting}"
+        if held := self._redis.hlen(leases.UNACKED) or self._redis.zcard(leases.UNACKED_INDEX):
+            yield f"{held} messages still held"
+        if poison := self._redis.llen(leases.POISON):
+            yield f"{poison} poisoned messages not buried"
+        counted = self._total(catalogue.DUPLICATES) + self._total(catalogue.FENCED) + self._redeliveries()
+        if reruns > counted:
+            yield f"{reruns} re-runs, of which only {counted} were counted"
+        for pool in (*QUICK, SLOW):
+            bots: list[Any] = self._redis.zrange(keys.bots(pool), 0, -1, withscores=True)
+            load = sum(int(score) // LOAD_UNIT for _, score in bots)
+            held = self._redis.zcard(keys.bot_leases(pool))
+            if load != held or held != self._redis.hlen(keys.bot_claims(pool)):
+                yield f"bots of {pool} carry {load} tasks on {held} leases"
+
+    def _redeliveries(self) -> int:
+        """Messages that a sweep brought back, each death of a worker counted."""
+        names = list(self._redis.scan_iter(f"{leases.DEATHS_PREFIX}*", count=1000))
+        living: list[Any] = self._redis.mget(names) if names else []
+        errors: dict[Any, Any] = self._redis.hgetall(keys.errors(catalogue.NOBODY))
+        buried = sum(int(count) for field, count in errors.items() if field.endswith(b"|Poison"))
+        return sum(int(count or 0) for count in living) + leases.POISON_AFTER * buried
+
+    def _metas(self) -> Iterator[dict[str, Any]]:
+        """Yield all that Celery's result backend holds, also for ids that only a hostile producer knows."""
+        names: list[bytes] = list(self._redis.scan_iter(keys.result("*"), count=1000))
+        for start in range(0, len(names), 500):
+            rows: list[Any] = self._redis.mget(names[start : start + 500])
+            for name, row in zip(names[start:], rows, strict=False):
+                meta = json.loads(row)
+                assert name.decode() == keys.result(meta["task_id"]), f"expected the result of {name!r}, got another's"
+                yield meta
+
+    def _total(self, counter: catalogue.Counter) -> int:
+        return int(self._redis.hget(keys.totals(), counter.name) or 0)
+
+    def _ledger(self, url: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{url}/ledger") as reply:
+            return dict(json.load(reply)["total"])
+
+    def _listen(self) -> None:
+        """Note every result that is published, over outages of Redis."""
+        while self._listening:
+            with suppress(redis.RedisError, OSError), self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+                channel.psubscribe(keys.result("*"))
+                while self._listening:
+                    message = channel.get_message(timeout=1)
+                    if message and message["type"] == "pmessage":
+                        self._published[message["channel"]].add(message["data"])
+
+
+@contextmanager
+def fleet_side(
+    folder: Path, broker: RedisServer, *, latency_ms: float, slow_ms: float, seed: int
+) -> Iterator[FleetSide]:
+    """Run simulators, and point this process and its children at them and at `broker`."""
+    simulators = [_simulator(latency, seed) for latency in (latency_ms, slow_ms)]
+    urls = [process.stdout.readline().decode().strip() for process in simulators if process.stdout]
+    path = folder / "fleet.toml"
+    path.write_text(_CONFIG.format(quick=urls[0], slow=urls[1]))
+    before = dict(os.environ)
+    os.environ |= {
+        "FLEET_CONFIG": str(path), "FLEET_HOME": str(folder / "home"), "FLEET_REDIS__URL": broker.url,
+        "FLEET_WORKER__SLOTS": str(SLOTS),
+    }  # fmt: skip
+    config.current.cache_clear()
+    side = FleetSide(folder, broker, urls)
+    try:
+        yield side
+    finally:
+        side.close()
+        os.environ.clear()
+        os.environ |= before
+        config.current.cache_clear()
+        for process in simulators:
+            process.terminate()
+            process.communicate()
+
+
+def _simulator(latency_ms: float, seed: int) -> subprocess.Popen[bytes]:
+    limits = ["--rpm", "100000000", "--tpm", "100000000000"]
+    command = [sys.executable, "-m", "workers.simulator", "--latency-ms", str(latency_ms), "--seed", str(seed), *limits]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+
+
+def _prompt(number: int) -> str:
+    return f"What is {number} + 2?"
+
+
+def _lists() -> list[str]:
+    return [list_key(name, step) for name in ("celery", *map(keys.queue, (*QUICK, SLOW))) for step in PRIORITY_STEPS]

@@ -1,0 +1,93 @@
+"""One attack on one system from start to verdict."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.chaos.arena import Arena, Tally
+from tests.chaos.attacks import QUICK_MS, SLOW_MS, Attack
+from tests.chaos.fleet_side import fleet_side
+from tests.chaos.stock_side import stock_side
+from tests.redis_server import RedisServer
+
+Budget = Literal["small", "large"]
+COLUMNS = ("attack", "tasks", "lost", "doubled", "re-runs", "failed typed", "seconds", "holds?")
+#: What stands for durability in all figures: an append-only file, fsynced every second.
+_AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row: an attack, what became of its tasks, and why that is not what was promised."""
+
+    attack: str
+    tasks: int
+    tally: Tally
+    seconds: float
+    broken: tuple[str, ...]
+
+    def row(self) -> list[str]:
+        tally = self.tally
+        counts = [tally.lost, tally.doubled, tally.reruns, tally.failed]
+        holds = "yes" if not self.broken else "NO: " + "; ".join(self.broken)
+        return [self.attack, f"{self.tasks:,}", *(f"{count:,}" for count in counts), f"{self.seconds:.0f}", holds]
+
+
+def run(attack: Attack, budget: Budget, *, seed: int, stock: bool = False) -> Verdict:
+    """Strike one system with one attack, let it settle, and count.
+
+    Args:
+        attack: What to do.
+        budget: How much of it.
+        seed: Decides latencies, victims and moments. Two runs are alike, not the same: processes race.
+        stock: Attack stock Celery, not Fleet.
+    """
+    with tempfile.TemporaryDirectory(prefix="fleet-chaos-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with closing(_Server(folder)) as broker:
+            if stock:
+                with stock_side(folder, broker, latency_ms=QUICK_MS, slow_ms=SLOW_MS) as side:
+                    return _strike(attack, budget, Arena(broker, side, random.Random(seed)), "stock Celery: ")
+            with fleet_side(folder, broker, latency_ms=QUICK_MS, slow_ms=SLOW_MS, seed=seed) as fleet:
+                return _strike(attack, budget, Arena(broker, fleet, random.Random(seed)), "")
+
+
+class _Server(RedisServer):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, *_AOF)
+
+    def close(self) -> None:
+        self.stop()
+
+
+def _strike(attack: Attack, budget: Budget, arena: Arena, prefix: str) -> Verdict:
+    try:
+        arena.open()
+        started = time.monotonic()
+        attack.strike(arena, **((attack.small if budget == "small" else attack.large) or {}))
+        arena.settle()
+        seconds = time.monotonic() - started
+    finally:
+        arena.close()
+    tally = arena.side.tally(arena.ids)
+    return Verdict(prefix + attack.name, len(arena.ids), tally, seconds, tuple(_broken(attack, arena, tally)))
+
+
+def _broken(attack: Attack, arena: Arena, tally: Tally) -> list[str]:
+    """What was promised and is not so."""
+    promises = {
+        f"{tally.lost} lost": tally.lost,
+        f"{tally.doubled} doubled": tally.doubled,
+        f"{tally.reruns} re-runs": attack.runs_once and tally.reruns,
+        f"{tally.failed} failed": not attack.may_fail and tally.failed,
+    }
+    seen = Counter(arena.problems)
+    times = [f"{count} x {problem}" if count > 1 else problem for problem, count in seen.items()]
+    return [what for what, is_broken in promises.items() if is_broken] + times + tally.problems

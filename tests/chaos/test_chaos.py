@@ -1,0 +1,17 @@
+"""Fleet under the small budget of attacks: real processes, a real Redis. The large one: `make chaos`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.attacks import ATTACKS, Attack
+from tests.chaos.suite import run
+
+SEED = 1
+SMALL = [attack for attack in ATTACKS if attack.small]
+
+
+@pytest.mark.parametrize("attack", SMALL, ids=[attack.name for attack in SMALL])
+def test_no_task_is_lost_and_none_has_two_results_under(attack: Attack) -> None:
+    verdict = run(attack, "small", seed=SEED)
+    assert not verdict.broken, verdict.row()
