@@ -19,7 +19,7 @@ from fleet.engine import leases, queues
 from fleet.engine.dead_letter_office import DeadLetterOffice, Filed
 from fleet.engine.gates import OPEN_GATE, Gate, read_gates
 from fleet.engine.message_search import NOT_SEARCHED, Held, Search, find_held, find_poison, find_queued
-from fleet.limiter.limiter import LimitSnapshot
+from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
