@@ -40,7 +40,13 @@ NOT_RUN = {
 }
 #: The heading whose block starts the worker, and those whose commands need it.
 WORKER_HEADING = "A worker, and a task from Python"
-NEED_WORKER = (WORKER_HEADING, "Any other Celery client", "One task from the shell", "A file of tasks")
+NEED_WORKER = (
+    WORKER_HEADING,
+    "Any other Celery client",
+    "One task from the shell",
+    "A file of tasks",
+    "What is stuck, and what failed",
+)
 #: Folder and ports of README; the test's own stand for them.
 SHOWN_FOLDER, SHOWN_PORT = "/srv/bots", "8080"
 #: Seconds for any one command on a busy machine.

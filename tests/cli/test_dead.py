@@ -18,6 +18,8 @@ from fleet.cli.main import main
 from fleet.engine import queues
 from fleet.engine.dead_letters import CAUSES, RECORD, bury, record_arguments, record_keys
 from fleet.engine.leases import run_script
+from fleet.limiter import Terms
+from fleet.limiter.scripts import PENALISE
 from fleet.models import BotResult, TaskError
 from fleet.store import keys
 from fleet.store.client import connect
@@ -150,8 +152,8 @@ def test_why_tells_the_story_and_exits_with_1_for_an_unknown_task(client: redis.
 def test_why_of_a_held_task_reads_its_limit(client: redis.Redis) -> None:
     die(client, "t1")
     fleet("dead", "replay", "t1")
-    in_a_minute_us = (client.time()[0] + 60) * 1_000_000
-    client.hset(keys.limit("simulator/simulated-1/default"), "p", in_a_minute_us)
+    limit = keys.limit_parts("simulator/simulated-1/default")
+    client.eval(PENALISE.text, 2, *limit[:2], 60_000_000, Terms().pack())
     assert "the limit simulator/simulated-1/default" in fleet("why", "t1").stdout
     assert "after a 429" in fleet("why", "t1").stdout
 
