@@ -67,9 +67,20 @@ class LimitSettings(Section):
 
     rpm: int | None = Field(None, ge=1, description="Requests per minute.")
     tpm: int | None = Field(None, ge=1, description="Tokens per minute, input and output together.")
+    input_tpm: int | None = Field(None, ge=1, description="Input tokens per minute, where they are counted apart.")
+    output_tpm: int | None = Field(None, ge=1, description="Output tokens per minute, where they are counted apart.")
+    in_flight: int | None = Field(None, ge=1, description="Calls at the same time.")
+    requests_per_day: int | None = Field(None, ge=1, description="Requests per day (UTC).")
+    usd_per_day: float | None = Field(None, gt=0, description="US dollars per day (UTC); needs a price.")
     burst: float = Field(
         0.02, gt=0, le=1, description="Share of a minute that may go at once; keep it below the provider's own."
     )
+    counting: Literal["bucket", "window"] = Field(
+        "window",
+        description="How the provider counts: a refilled bucket, or a sliding or fixed minute (safe for both).",
+    )
+    window_s: float = Field(60.0, gt=0, le=86_400, description="Seconds over which a provider with a window counts.")
+    charge: Literal["call", "token"] = Field("call", description="What bots get equal shares of: calls or tokens.")
 
 
 class PriceSettings(Section):
@@ -236,7 +247,7 @@ class Settings(BaseSettings):
         name = f"{settings.provider}/{settings.model}"
         fallback = LimitSettings()
         if settings.provider == SIMULATOR:
-            fallback = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm)
+            fallback = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm, counting="bucket")
         return name, self.limits.get(name, fallback)
 
     @classmethod

@@ -56,9 +56,9 @@ PriorityName = Annotated[
 
 
 class Frozen(BaseModel):
-    """Base of all models: immutable, unknown fields refused."""
+    """Base of all models: immutable, unknown fields refused; no error quotes what a user wrote."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Message(Frozen):
@@ -164,15 +164,53 @@ class Usage(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom a call is made: what the limiter orders waiting calls by.
+
+    Args:
+        bot: Name of the bot; calls of one bot share one turn. Empty: each call is by itself.
+        priority: Urgent calls go first.
+        kind: Task class; what its calls really use is learnt.
+        tenant: Tenants get equal shares, each divided among its bots. Empty: bots get equal shares.
+        weight: Share of the bot (of the tenant's bot) against the others', above 0.
+    """
+
+    bot: str = ""
+    priority: Priority = Priority.NORMAL
+    kind: str = "default"
+    tenant: str = ""
+    weight: float = 1.0
+
+
+#: A caller of whom nothing is known.
+ANYBODY = Caller()
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """Permission to send one call, handed out by the limiter once its time has come.
 
-    `limit` is the `provider/model/key` it was given under, `waited_ms` how long the caller slept for it.
+    Args:
+        limit: The `provider/model/key` it was given under.
+        reserved_tokens: What the call asked for: the most that it may use.
+        waited_ms: How long the caller waited for it.
+        ticket: Its name in the limiter's order; empty when there is nothing to settle.
+        kind: Task class of the call.
+        reserved_output_tokens: Those of `reserved_tokens` that are output.
+        charged: Tokens, input and output tokens that were charged: what calls of this kind mostly use.
+        cost_usd_micros: What was reserved of the money of the day.
+        sent_at: Time of the event loop at which the call may leave.
     """
 
     limit: str
     reserved_tokens: int
     waited_ms: int = 0
+    ticket: str = ""
+    kind: str = "default"
+    reserved_output_tokens: int = 0
+    charged: tuple[int, int, int] = (0, 0, 0)
+    cost_usd_micros: int = 0
+    sent_at: float = 0.0
 
 
 class TaskError(Frozen):

@@ -20,7 +20,7 @@ from fleet.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from fleet.models import Bot, BotTask, Message, Persona
+from fleet.models import Bot, BotTask, Caller, Message, Persona
 from workers.backoff import full_jitter
 from workers.context import fit
 from workers.gateway import Gateway, Meter
@@ -60,6 +60,7 @@ class BotContext:
         share: Callable[[], float],
     ) -> None:
         self._bot = bot
+        self._caller = Caller(bot=bot.name, priority=task.priority, kind=task.kind)
         self._max_output_tokens = task.max_output_tokens or pool.max_output_tokens
         self._max_attempts = pool.max_attempts
         self._gateway = gateway
@@ -131,6 +132,7 @@ class BotContext:
                 max_output_tokens=max_output_tokens,
                 deadline=self._deadline,
                 meter=self.meter,
+                caller=self._caller,
             )
         except ProviderUnavailable as error:
             raise _FailedTry(error) from error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fleet.errors import BadRequest, DeadlineExceeded, FleetError, KeyRejected, ProviderUnavailable, RateLimited
-from fleet.models import Grant, Message, Usage
+from fleet.models import ANYBODY, Caller, Grant, Message, Usage
 from workers.context import count_message_tokens
 from workers.ports import Call, Completion, Limiter, Provider
 
@@ -111,6 +111,7 @@ class Gateway:
         max_output_tokens: int,
         deadline: float,
         meter: Meter,
+        caller: Caller = ANYBODY,
     ) -> Completion:
         """Wait for a grant, send one call, settle.
 
@@ -123,6 +124,7 @@ class Gateway:
             max_output_tokens: Longest answer.
             deadline: Time of the event loop (`loop.time()`) after which the answer is worth nothing.
             meter: Where to write what was used.
+            caller: For whom: the limiter orders waiting calls by it.
 
         Raises:
             RateLimited: 429; the whole fleet is held on this limit already.
@@ -131,7 +133,8 @@ class Gateway:
             StoreUnavailable: The limiter has no Redis; nothing was sent.
         """
         route = self._routes[pool]
-        grant = await self._acquire(route, count_message_tokens(messages) + max_output_tokens, deadline, meter)
+        most = Usage(input_tokens=count_message_tokens(messages), output_tokens=max_output_tokens)
+        grant = await self._acquire(route, most, deadline, meter, caller)
         left_s = deadline - asyncio.get_running_loop().time()
         if left_s <= 0:
             self._limiter.settle(grant, used_tokens=0)
@@ -141,11 +144,19 @@ class Gateway:
         call = Call(route.model, messages, temperature, max_output_tokens, timeout_s)
         return await self._send(route, call, grant, meter)
 
-    async def _acquire(self, route: Route, tokens: int, deadline: float, meter: Meter) -> Grant:
+    async def _acquire(self, route: Route, most: Usage, deadline: float, meter: Meter, caller: Caller) -> Grant:
+        """Wait for a grant over the most that the call may use."""
         clock = asyncio.get_running_loop().time
         started = clock()
         try:
-            return await self._limiter.acquire(route.limit, tokens=tokens, timeout_s=deadline - started)
+            return await self._limiter.acquire(
+                route.limit,
+                tokens=most.total_tokens,
+                timeout_s=deadline - started,
+                caller=caller,
+                input_tokens=most.input_tokens,
+                cost_usd_micros=self._price(route.priced_as, most) or 0,
+            )
         finally:
             meter.limited_s += clock() - started
 
@@ -157,17 +168,21 @@ class Gateway:
         """
         clock = asyncio.get_running_loop().time
         started = clock()
-        used_tokens = grant.reserved_tokens
+        used_tokens, output_tokens, cost = grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros
         meter.calls += 1
         try:
             completion = await route.provider.complete(call, api_key=route.api_key)
-            used_tokens = completion.usage.total_tokens or used_tokens
-            meter.charge(completion.usage, self._price(route.priced_as, completion.usage))
+            price = self._price(route.priced_as, completion.usage)
+            if completion.usage.total_tokens:
+                used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
+                cost = price or 0
+            meter.charge(completion.usage, price)
         except asyncio.CancelledError:
             meter.failed[DeadlineExceeded.__name__] += 1
             raise
         except FleetError as error:
-            used_tokens = 0 if _cost_nothing(error) else used_tokens
+            if _cost_nothing(error):
+                used_tokens = output_tokens = cost = 0
             meter.failed[type(error).__name__] += 1
             if isinstance(error, RateLimited):
                 hold_s = DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s
@@ -176,7 +191,7 @@ class Gateway:
             raise
         finally:
             meter.calling_s += clock() - started
-            self._limiter.settle(grant, used_tokens=used_tokens)
+            self._limiter.settle(grant, used_tokens=used_tokens, used_output_tokens=output_tokens, cost_usd_micros=cost)
         return completion
 
 

@@ -9,14 +9,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fleet.models import Grant, Message, Usage
+from fleet.models import ANYBODY, Caller, Grant, Message, Usage
 
 
 class Limiter(Protocol):
     """The fleet-wide rate limiter."""
 
-    async def acquire(self, limit: str, *, tokens: int, timeout_s: float) -> Grant:
-        """Wait until one call of `tokens` may be sent under `limit`.
+    async def acquire(
+        self,
+        limit: str,
+        *,
+        tokens: int,
+        timeout_s: float,
+        caller: Caller = ANYBODY,
+        input_tokens: int = 0,
+        cost_usd_micros: int = 0,
+    ) -> Grant:
+        """Wait until one call may be sent under `limit`.
+
+        Args:
+            limit: `provider/model/key`.
+            tokens: Input and output together, the most that the call may use.
+            timeout_s: Longest wait.
+            caller: For whom: decides the order.
+            input_tokens: Those of `tokens` that are input.
+            cost_usd_micros: The most that the call may cost.
 
         Raises:
             DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.
@@ -24,7 +41,7 @@ class Limiter(Protocol):
         """
         ...
 
-    def settle(self, grant: Grant, *, used_tokens: int) -> None:
+    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
         """Give back what was reserved but not used, or charge the excess. Never waits, never raises."""
         ...
 

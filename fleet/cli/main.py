@@ -33,6 +33,12 @@ COMMANDS = {
     "pools": ("fleet.cli.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
     "why": ("fleet.cli.why", "why", "Tell a task's story: where it waits and why, who holds it, what it came to."),
     "dead": ("fleet.cli.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
+    "limits": ("fleet.cli.limits", "limits", "Show each limit live: used, waiting, next grant, last 429; change one."),
+    "simulate": (
+        "fleet.cli.limits",
+        "simulate",
+        "Tell what limits will give: the limiter played through in simulated time; nothing is sent.",
+    ),
     "simulator": (
         "fleet.cli.simulator",
         "simulator",

@@ -3,7 +3,9 @@
 `Limiter` is the facade; `limits.py` turns rates into times, the `.lua` files decide inside Redis.
 """
 
-from fleet.limiter.limiter import Limiter, LimitSnapshot
-from fleet.limiter.limits import Pace
+from fleet.limiter.limiter import Limiter
+from fleet.limiter.limits import Terms
+from fleet.limiter.snapshot import LimitSnapshot
+from fleet.models import Caller, Grant
 
-__all__ = ["LimitSnapshot", "Limiter", "Pace"]
+__all__ = ["Caller", "Grant", "LimitSnapshot", "Limiter", "Terms"]

@@ -1,121 +1,182 @@
-"""The limiter: one Redis call per grant, one sleep per caller, first come first served.
+"""The limiter: ask, sleep, send. Who goes when is decided in Redis (`acquire.lua`); here callers wait for it.
 
-Weaknesses of this first limiter: priority and fairness over bots play no part; a slot that was reserved is used when
-its time comes, even when a 429 has arrived meanwhile; a caller that dies asleep wastes its slot. It trusts the clock
-of the Redis host: a jump backwards makes everybody wait for its length.
+Weaknesses: slots that were promised within the horizon (at most 0.4 s, 0.06 s while urgent calls are about) are not
+taken back for somebody more urgent. It trusts the clock of the Redis host: a jump backwards makes everybody wait for
+its length. Waits are estimates from mean sizes; a caller may be asked to ask again more than once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import random
-from collections.abc import Callable, Mapping
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded, quote
-from fleet.limiter.limits import MINUTE_US, Pace
-from fleet.models import MAX_DEADLINE_S, Grant
+from fleet.limiter.limits import Terms
+from fleet.limiter.scripts import ACQUIRE, FORGET, PENALISE, SETTLE
+from fleet.limiter.sleepers import Sleepers
+from fleet.limiter.snapshot import LimitSnapshot, read_snapshot
+from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant
 from fleet.store import keys
-from fleet.store.client import Script, Store
+from fleet.store.client import Store
 
 #: Longest penalty that is believed, in seconds (1 day): daily quotas say so, more is a provider's mistake.
 MAX_PENALTY_S = 86_400.0
+#: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
+LEASE_S = 600.0
+#: What one call is charged in the fair order when calls are what is shared out evenly.
+CALL_CHARGE = 1000
 
-ACQUIRE = Script.beside(__file__, "acquire.lua")
-SETTLE = Script.beside(__file__, "settle.lua")
-PENALISE = Script.beside(__file__, "penalise.lua")
+_SEND, _ASK_AGAIN = 1, 2
+_ASKED = struct.Struct("<13d")
+_SETTLED = struct.Struct("<13d")
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call on its way to a grant."""
+
+    ticket: str
+    number: int
+    limits: tuple[str, ...]
+    terms: tuple[bytes, ...]
+    names: list[str]
+    asks: tuple[int, int, int]
+    cost_usd_micros: int
+    caller: Caller
+    deadline: float
+    order: int = -1
+    candidate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class LimitSnapshot:
-    """One limit just now, for operators and for the budget signal. Times by the clock of Redis.
+class _Reply:
+    """What `acquire.lua` answered."""
 
-    Args:
-        limit: Name, `provider/model/key`.
-        rpm: Requests per minute allowed; None: not limited.
-        tpm: Tokens per minute allowed; None: not limited.
-        used_rpm: Requests settled in the last minute; the older part of it is interpolated.
-        used_tpm: Tokens settled in the last minute, likewise.
-        queue_s: Seconds that the next call would wait.
-        held_until: Unix time until which a 429 holds everybody; None when it does not.
-        granted: Requests granted since the limit is known.
-        granted_tokens: Tokens granted, after settling.
-        refused: 429s seen.
-        refused_at: Unix time of the last one.
-    """
-
-    limit: str
-    rpm: int | None
-    tpm: int | None
-    used_rpm: float
-    used_tpm: float
-    queue_s: float
-    held_until: float | None
-    granted: int
-    granted_tokens: int
-    refused: int
-    refused_at: float | None
+    code: int
+    wait_us: int
+    order: int
+    now_us: int
+    held_us: int
+    idle: int
+    backlog_us: int
+    candidate: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
 
 
 class Limiter:
     """Hands out grants under the fleet's limits. Implements `workers.ports.Limiter`.
 
-    A limit without rates costs no Redis call; a 429 under it holds only the callers of this process.
-
     Args:
         store: Redis of the fleet's state.
-        limits: Rates by `provider/model/key`, or by `provider/model` for every key of it.
-        draw: Source of randomness in [0, 1) for the jitter.
+        limits: Limits by `provider/model/key`, or by `provider/model` for every key of it.
+        draw: Source of randomness in [0, 1) for the jitter of ask-again times.
     """
 
     def __init__(
         self, store: Store, limits: Mapping[str, LimitSettings], *, draw: Callable[[], float] = random.random
     ) -> None:
         self._store = store
-        self._paces = {name: Pace.of(settings) for name, settings in limits.items()}
+        self._settings = dict(limits)
+        self._terms = {name: Terms.of(settings).pack() for name, settings in limits.items()}
+        self._keys: dict[tuple[str, str], list[str]] = {}
         self._draw = draw
-        #: Loop time until which an unlimited limit is held.
+        self._numbers = itertools.count()
+        self._origin = f"{os.getpid():x}{random.getrandbits(32):08x}"
+        self._sleepers: defaultdict[str, Sleepers] = defaultdict(Sleepers)
+        #: Loop time until which a limit is held, as far as this process knows.
         self._held: dict[str, float] = {}
+        #: Seconds that a call would have waited, as last heard.
+        self._backlog_s: dict[str, float] = {}
+        #: Questions asked so far: per acquire, that is what the order costs.
+        self.questions = 0
 
-    async def acquire(self, limit: str, *, tokens: int, timeout_s: float) -> Grant:
-        """Wait until one call of `tokens` may be sent under `limit`.
+    async def acquire(
+        self,
+        limit: str | Sequence[str],
+        *,
+        tokens: int,
+        timeout_s: float,
+        caller: Caller = ANYBODY,
+        input_tokens: int = 0,
+        cost_usd_micros: int = 0,
+    ) -> Grant:
+        """Wait until one call of `tokens` may be sent.
 
-        A caller that is cancelled while it sleeps gives its tokens back; cancelled earlier, before Redis has answered,
-        it wastes its slot.
+        Args:
+            limit: The limit, or several of the same provider and model: the one that can go soonest is taken.
+            tokens: Input and output together, the most that the call may use.
+            timeout_s: Longest wait.
+            caller: For whom: decides the order.
+            input_tokens: Those of `tokens` that are input, for providers that count them apart.
+            cost_usd_micros: The most that the call may cost, for a limit of money a day.
 
         Raises:
             DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.
             StoreUnavailable: When Redis does not answer: nothing may be sent.
             ConfigurationError: When the limit is not known.
         """
-        pace = self._pace(limit)
-        tokens = max(0, tokens)
-        wait_s = await self._reserve(limit, pace, tokens, timeout_s)
-        grant = Grant(limit, reserved_tokens=tokens, waited_ms=round(wait_s * 1000))
-        if wait_s > 0:
-            try:
-                await asyncio.sleep(wait_s)
-            except asyncio.CancelledError:
-                self._settle(grant, requests=0, used_tokens=0)
-                raise
-        return grant
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        timeout_s = min(max(0.0, timeout_s), MAX_DEADLINE_S)
+        number, tokens, input_tokens = next(self._numbers), max(0, tokens), max(0, input_tokens)
+        limits = (limit,) if isinstance(limit, str) else tuple(limit)
+        call = _Call(
+            # Tickets of equal order go by name: those that came first, by this host's clock.
+            ticket=f"{int(time.time() * 1000):011x}-{self._origin}-{number:x}",
+            number=number,
+            limits=limits,
+            terms=tuple(self._known(name) for name in limits),
+            names=[key for name in limits for key in self._names(name, caller.tenant)],
+            asks=(tokens, input_tokens, max(0, tokens - input_tokens)),
+            cost_usd_micros=cost_usd_micros,
+            caller=caller,
+            deadline=started + timeout_s,
+        )
+        while True:
+            reply = await self._ask(call)
+            if reply.code == _SEND:
+                grant = await self._wait_for_slot(call, reply, started)
+                if grant is not None:
+                    return grant
+            elif reply.code == _ASK_AGAIN:
+                await self._sleep(call, reply)
+            else:
+                raise DeadlineExceeded(
+                    f"{call.limits[0]}: expected a turn within {timeout_s:.1f} s, "
+                    f"the next one is in {reply.wait_us / 1e6 + loop.time() - started:.1f} s; "
+                    "raise the limit, allow a later deadline or submit less at once"
+                )
 
-    def settle(self, grant: Grant, *, used_tokens: int) -> None:
-        """Give back what was reserved but not used, or charge the excess. Never waits, never raises."""
-        self._settle(grant, requests=1, used_tokens=max(0, used_tokens))
+    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
+        """Give back what was reserved but not used, or charge the excess. Never waits, never raises.
+
+        A use of exactly what was reserved, or of nothing, teaches nothing: it is what a call of unknown use is given.
+        """
+        used_tokens = max(0, used_tokens)
+        self._settle(grant, sent=1, used_tokens=used_tokens, output=used_output_tokens, money=cost_usd_micros)
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
-        pace = self._find(limit)
-        if pace is None:
+        terms = self._find(limit)
+        if terms is None:
             return
         hold_s = min(max(0.0, retry_after_s), MAX_PENALTY_S)
-        if pace.is_unlimited:
-            until = asyncio.get_running_loop().time() + hold_s
-            self._held[limit] = max(until, self._held.get(limit, 0.0))
-        args = [_us(hold_s), pace.request_us, pace.request_burst_us, pace.token_burst_us]
-        self._store.send(PENALISE, [keys.limit(limit)], args)
+        self._hold(limit, hold_s)
+        self._store.send(PENALISE, self._names(limit, "")[:2], [round(hold_s * 1e6), terms])
+
+    def backlog_s(self, limit: str) -> float:
+        """Return the seconds that a call would have waited under `limit`, as this process last heard."""
+        return self._backlog_s.get(limit, 0.0)
 
     async def snapshot(self, limit: str) -> LimitSnapshot:
         """Read how a limit stands.
@@ -124,86 +185,104 @@ class Limiter:
             StoreUnavailable: When Redis does not answer.
             ConfigurationError: When the limit is not known.
         """
-        pace = self._pace(limit)
-        flat, time = await asyncio.gather(
-            self._store.command("HGETALL", keys.limit(limit)), self._store.command("TIME")
-        )
-        fields = {bytes(name).decode(): int(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
-        return _snapshot(limit, pace, fields, now_us=int(time[0]) * 1_000_000 + int(time[1]))
+        self._known(limit)
+        return await read_snapshot(self._store, limit, self._settings_of(limit))
 
-    def _find(self, limit: str) -> Pace | None:
-        return self._paces.get(limit) or self._paces.get(limit.rpartition("/")[0])
+    def _find(self, limit: str) -> bytes | None:
+        return self._terms.get(limit) or self._terms.get(limit.rpartition("/")[0])
 
-    def _pace(self, limit: str) -> Pace:
-        pace = self._find(limit)
-        if pace is None:
-            known = ", ".join(sorted(self._paces)) or "none"
+    def _settings_of(self, limit: str) -> LimitSettings:
+        return self._settings.get(limit) or self._settings[limit.rpartition("/")[0]]
+
+    def _known(self, limit: str) -> bytes:
+        terms = self._find(limit)
+        if terms is None:
+            known = ", ".join(sorted(self._terms)) or "none"
             raise ConfigurationError(f"expected a known limit ({known}), got {quote(limit)}; add it to [limits]")
-        return pace
+        return terms
 
-    async def _reserve(self, limit: str, pace: Pace, tokens: int, timeout_s: float) -> float:
-        """Return the seconds to wait for a slot, which is reserved."""
-        timeout_s = min(max(0.0, timeout_s), MAX_DEADLINE_S)
-        if pace.is_unlimited:
-            wait_s = max(0.0, self._held.get(limit, 0.0) - asyncio.get_running_loop().time())
-            is_granted = wait_s <= timeout_s
-        else:
-            args = [
-                tokens, pace.request_us, pace.tokens_us(tokens), pace.request_burst_us, pace.token_burst_us,
-                pace.jitter_us, self._draw(), _us(timeout_s),
-            ]  # fmt: skip
-            code, wait_us, _ = await self._store.run(ACQUIRE, [keys.limit(limit)], args)
-            wait_s, is_granted = wait_us / 1e6, code == 1
-        if not is_granted:
-            raise DeadlineExceeded(
-                f"{limit}: expected a turn within {timeout_s:.1f} s, the next one is in {wait_s:.1f} s; "
-                "raise the limit, allow a later deadline or submit less at once"
-            )
-        return wait_s
+    async def _ask(self, call: _Call) -> _Reply:
+        """Put one question to Redis."""
+        caller = call.caller
+        left_us = max(0.0, (call.deadline - asyncio.get_running_loop().time()) * 1e6)
+        by_token = self._settings_of(call.limits[0]).charge == "token"
+        charge = 0.0 if by_token else CALL_CHARGE / caller.weight
+        numbers = _ASKED.pack(
+            caller.priority, call.order, call.candidate, charge, caller.weight, bool(caller.tenant), *call.asks,
+            call.cost_usd_micros, left_us, self._draw(), LEASE_S * 1e6,
+        )  # fmt: skip
+        args = [call.ticket, caller.bot or call.ticket, f"q:{caller.kind}", numbers, *call.terms]
+        self.questions += 1
+        reply = _Reply(*map(int, await self._store.run(ACQUIRE, call.names, args)))
+        call.order, call.candidate = reply.order, reply.candidate
+        limit = call.limits[reply.candidate - 1]
+        self._backlog_s[limit] = reply.backlog_us / 1e6
+        if reply.held_us:
+            self._hold(limit, (reply.held_us - reply.now_us) / 1e6)
+        if reply.idle:
+            self._sleepers[limit].wake(reply.idle)
+        return reply
 
-    def _settle(self, grant: Grant, *, requests: int, used_tokens: int) -> None:
-        pace = self._find(grant.limit)
-        if pace is None or pace.is_unlimited:
+    async def _sleep(self, call: _Call, reply: _Reply) -> None:
+        """Sleep until it is time to ask again; who is cancelled meanwhile gives up its place."""
+        limit = call.limits[reply.candidate - 1]
+        try:
+            await self._sleepers[limit].sleep(reply.wait_us / 1e6, reply.order, call.number)
+        except asyncio.CancelledError:
+            queue, due = self._names(limit, call.caller.tenant)[2:4]
+            self._store.send(FORGET, [queue, due], [call.ticket])
+            raise
+
+    async def _wait_for_slot(self, call: _Call, reply: _Reply, started: float) -> Grant | None:
+        """Sleep until the slot comes; None when a 429 has come first: then the slot is given back."""
+        loop = asyncio.get_running_loop()
+        limit = call.limits[reply.candidate - 1]
+        heard = loop.time()
+        grant = Grant(
+            limit,
+            reserved_tokens=call.asks[0],
+            ticket=call.ticket,
+            kind=call.caller.kind,
+            reserved_output_tokens=call.asks[2],
+            charged=(reply.tokens, reply.input_tokens, reply.output_tokens),
+            cost_usd_micros=call.cost_usd_micros,
+            sent_at=heard + reply.wait_us / 1e6,
+            waited_ms=round((heard - started) * 1000 + reply.wait_us / 1000),
+        )
+        if reply.wait_us > 0:
+            try:
+                await asyncio.sleep(reply.wait_us / 1e6)
+            except asyncio.CancelledError:
+                self._settle(grant, sent=0)
+                raise
+        if self._held.get(limit, 0.0) > max(loop.time(), grant.sent_at + 1e-3):
+            self._settle(grant, sent=0)
+            return None
+        return grant
+
+    def _settle(self, grant: Grant, *, sent: int, used_tokens: int = 0, output: int = 0, money: int = 0) -> None:
+        terms = self._find(grant.limit)
+        if terms is None or not grant.ticket:
             return
-        back = grant.reserved_tokens - used_tokens
-        back_us = pace.tokens_us(grant.reserved_tokens) - pace.tokens_us(used_tokens)
-        args = [back_us, back, requests, used_tokens, pace.token_burst_us]
-        self._store.send(SETTLE, [keys.limit(grant.limit)], args)
+        output = min(output or max(0, used_tokens - grant.charged[1]), used_tokens)
+        learns = sent and used_tokens not in (0, grant.reserved_tokens)
+        flight_s = max(0.0, asyncio.get_running_loop().time() - grant.sent_at) if sent else 0.0
+        numbers = _SETTLED.pack(
+            sent, *grant.charged, used_tokens, used_tokens - output, output, grant.reserved_tokens,
+            grant.reserved_output_tokens, grant.cost_usd_micros, money, flight_s * 1e6, bool(learns),
+        )  # fmt: skip
+        state, facts, _, _, log, leases, _ = self._names(grant.limit, "")
+        self._store.send(SETTLE, [state, facts, log, leases], [grant.ticket, f"q:{grant.kind}", numbers, terms])
 
+    def _hold(self, limit: str, hold_s: float) -> None:
+        until = asyncio.get_running_loop().time() + hold_s
+        self._held[limit] = max(until, self._held.get(limit, 0.0))
 
-def _snapshot(limit: str, pace: Pace, fields: Mapping[str, int], *, now_us: int) -> LimitSnapshot:
-    held_us, refused_us = fields.get("p", 0), fields.get("xa")
-    free_us = [now_us, held_us]
-    if pace.rpm:
-        free_us.append(fields.get("r", 0) + pace.request_us - pace.request_burst_us)
-    if pace.tpm:
-        free_us.append(fields.get("t", 0) - pace.token_burst_us)
-    return LimitSnapshot(
-        limit=limit,
-        rpm=pace.rpm,
-        tpm=pace.tpm,
-        used_rpm=_last_minute(fields, "mr", "lr", now_us),
-        used_tpm=_last_minute(fields, "mt", "lt", now_us),
-        queue_s=(max(free_us) - now_us) / 1e6,
-        held_until=held_us / 1e6 if held_us > now_us else None,
-        granted=fields.get("n", 0),
-        granted_tokens=fields.get("k", 0),
-        refused=fields.get("x", 0),
-        refused_at=None if refused_us is None else refused_us / 1e6,
-    )
-
-
-def _last_minute(fields: Mapping[str, int], this: str, last: str, now_us: int) -> float:
-    """Return what was used in the 60 s before now: this minute, and of the last one the share that still counts."""
-    minute, elapsed_us = divmod(now_us, MINUTE_US)
-    current, previous = fields.get(this, 0), fields.get(last, 0)
-    age = minute - fields.get("m", -2)
-    if age == 1:
-        current, previous = 0, current
-    elif age != 0:
-        return 0.0
-    return current + previous * (1 - elapsed_us / MINUTE_US)
-
-
-def _us(seconds: float) -> int:
-    return round(seconds * 1e6)
+    def _names(self, limit: str, tenant: str) -> list[str]:
+        """Return the keys of a limit in the order of `acquire.lua`."""
+        names = self._keys.get((limit, tenant))
+        if names is None:
+            if len(self._keys) > 10_000:
+                self._keys.clear()  # tenants are many; names are quickly made again
+            names = self._keys[limit, tenant] = keys.limit_parts(limit, tenant)
+        return names

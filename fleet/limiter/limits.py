@@ -1,68 +1,74 @@
-"""From rates to times: what a limit of N per minute means in microseconds. Pure; no Redis, no clock.
+"""From settings to what the scripts want: a limit as ten numbers. Pure; no Redis, no clock.
 
-The limiter is a GCRA (ITU-T I.371, "virtual scheduling") over two rates at once: each rate has a clock that every call
-moves forward by its emission interval, and a call may go as long as its clock is not further ahead than the burst.
+The limiter is a GCRA (ITU-T I.371, "virtual scheduling") over several rates at once: each rate has a clock that every
+call moves forward by its emission interval, and a call may go as long as no clock is further ahead than the burst.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
+from dataclasses import astuple, dataclass
 
 from fleet.config import LimitSettings
 
 #: Microseconds in the minute that rates refer to.
 MINUTE_US = 60_000_000
-#: Share of the burst that is kept free for jitter: what leaves later than its slot must not meet the next burst.
-JITTER_SHARE = 0.25
+#: Share of the window by which a call stays counted longer than the provider does: what leaves in one order arrives in
+#: another, and two calls at the edges of a window must not meet inside it (0.3% of a minute = 180 ms).
+WINDOW_MARGIN = 0.003
+
+_PACKED = struct.Struct("<10d")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """A limit as the scripts want it.
+class Terms:
+    """A limit as the scripts want it; 0 is "not limited". The order of the fields is that of their ARGV.
 
-    What it lets through: in any window, at most rate x window + burst share of a minute, jitter included. The
-    exceptions are sizes that a burst cannot hold: one request always fits, and a call of more tokens than the burst
-    goes when the whole burst is there and leaves a debt, so that a window may hold its tokens instead of the burst.
+    What it lets through, with counting "bucket": in any time, at most rate x time + burst. The exceptions are sizes
+    that a burst cannot hold: one request always fits, and a call of more tokens than the burst goes when the whole
+    burst is there and leaves a debt. With counting "window" in addition no window holds more than the rate.
 
     Args:
-        rpm: Requests per minute; None: not limited.
-        tpm: Tokens per minute; None: not limited.
-        request_us: Emission interval of one request, rounded up; 0 when not limited.
-        request_burst_us: How far the request clock may be ahead; at least one interval.
-        token_burst_us: How far the token clock may be ahead.
-        jitter_us: Most that a call may leave after its slot; 0 when the burst has no room for it.
+        rpm: Requests per minute.
+        tpm: Tokens per minute, input and output together.
+        itpm: Input tokens per minute.
+        otpm: Output tokens per minute.
+        requests_a_day: Requests per day (UTC).
+        usd_micros_a_day: Micro-dollars per day (UTC).
+        in_flight: Calls at the same time.
+        burst_us: How far a clock may be ahead.
+        window_us: Time over which the provider counts; 0 when it has a bucket.
+        margin_us: How much longer than that a call stays counted.
     """
 
-    rpm: int | None
-    tpm: int | None
-    request_us: int
-    request_burst_us: int
-    token_burst_us: int
-    jitter_us: int
+    rpm: int = 0
+    tpm: int = 0
+    itpm: int = 0
+    otpm: int = 0
+    requests_a_day: int = 0
+    usd_micros_a_day: int = 0
+    in_flight: int = 0
+    burst_us: int = 0
+    window_us: int = 0
+    margin_us: int = 0
 
     @classmethod
-    def of(cls, settings: LimitSettings) -> Pace:
-        """Work out the pace of a configured limit."""
-        burst_us = int(settings.burst * MINUTE_US)
-        request_us = _up(MINUTE_US, settings.rpm) if settings.rpm else 0
-        jitter_us = max(0, min(int(burst_us * JITTER_SHARE), burst_us - request_us))
+    def of(cls, settings: LimitSettings) -> Terms:
+        """Work out the terms of a configured limit."""
+        window_us = round(settings.window_s * 1_000_000) if settings.counting == "window" else 0
         return cls(
-            rpm=settings.rpm,
-            tpm=settings.tpm,
-            request_us=request_us,
-            request_burst_us=max(request_us, burst_us - jitter_us),
-            token_burst_us=burst_us - jitter_us,
-            jitter_us=jitter_us,
+            rpm=settings.rpm or 0,
+            tpm=settings.tpm or 0,
+            itpm=settings.input_tpm or 0,
+            otpm=settings.output_tpm or 0,
+            requests_a_day=settings.requests_per_day or 0,
+            usd_micros_a_day=round((settings.usd_per_day or 0) * 1_000_000),
+            in_flight=settings.in_flight or 0,
+            burst_us=int(settings.burst * MINUTE_US),
+            window_us=window_us,
+            margin_us=round(window_us * WINDOW_MARGIN),
         )
 
-    @property
-    def is_unlimited(self) -> bool:
-        return self.rpm is None and self.tpm is None
-
-    def tokens_us(self, tokens: int) -> int:
-        """Return the emission interval of a call of so many tokens, rounded up; 0 when tokens are not limited."""
-        return _up(tokens * MINUTE_US, self.tpm) if self.tpm else 0
-
-
-def _up(amount: int, divisor: int) -> int:
-    return -(-amount // divisor)
+    def pack(self) -> bytes:
+        """Return the terms as the scripts read them."""
+        return _PACKED.pack(*astuple(self))

@@ -1,40 +1,69 @@
--- Account for a call that is over: move the token clock back by what was not used, or forward by the excess.
+-- Account for a call that is over: give back what was not used, or charge the excess, and learn from it.
 --
--- KEYS[1]  limit (hash, TTL 7 days beyond its latest clock): t = token clock, p = nobody before p (microseconds of
---          Redis time); k = tokens granted, net; m = minute that is counted, mr, mt = requests and tokens used in it,
---          lr, lt = the same of the minute before
--- ARGV     1 back_us     emission interval of the tokens that come back (us); negative: excess is charged
---          2 back        tokens that come back (count); negative: excess
---          3 requests    1, or 0 when the call was never sent
---          4 used        tokens used (count)
---          5 token_burst how far the token clock may be ahead (us)
+-- KEYS     1 state, 2 facts (see limit.lua)  3 log (zset, "ticket:tokens:input:output" -> send time)
+--          4 leases (zset, ticket -> expiry)
+-- ARGV     1 ticket  2 field of the facts with what its kind of call uses  3 thirteen packed doubles: 1 sent or 0 never
+--          left, tokens, input, output charged, tokens, input, output used, tokens and output tokens asked for,
+--          micro-dollars reserved, micro-dollars spent, time in flight (us), 1 the use is known;  4 packed terms
 -- Reply    {code, 0, now_us}
 -- Codes    1 settled;  0 the limit is not known any more, nothing to settle
-local key = KEYS[1]
-local back_us, back = tonumber(ARGV[1]), tonumber(ARGV[2])
-local requests, used, token_burst = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local KEEP_MS, MINUTE_US = 604800000, 60000000
-
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-if redis.call('EXISTS', key) == 0 then return {0, 0, now} end
-local state = redis.call('HMGET', key, 't', 'p', 'k', 'm', 'mr', 'mt', 'lr', 'lt', 'r')
-local t, p, k = tonumber(state[1]) or 0, tonumber(state[2]) or 0, tonumber(state[3]) or 0
-local m, mr, mt = tonumber(state[4]) or 0, tonumber(state[5]) or 0, tonumber(state[6]) or 0
-local lr, lt, r = tonumber(state[7]) or 0, tonumber(state[8]) or 0, tonumber(state[9]) or 0
+local id, kind = ARGV[1], ARGV[2]
+local sent, tokens, input, output, used_tokens, used_input, used_output, asked, asked_output, reserved_money, money,
+  flight, learns = struct.unpack('<ddddddddddddd', ARGV[3])
+if call('EXISTS', KEYS[1]) == 0 then return {0, 0, now} end
+local state = read_state(KEYS[1])
+local facts = call('HMGET', KEYS[2], 'set', 'learnt', kind)
+local terms = read_terms(ARGV[4], facts[1], facts[2])
+local charged, used = {1, tokens, input, output}, {sent, used_tokens, used_input, used_output}
+local changed = sent == 0 or tokens ~= used_tokens or input ~= used_input or output ~= used_output
 
 -- While the limit is held, what comes back must not become the burst that the penalty took.
-local floor = -math.huge
-if p > now then floor = math.min(t, p + token_burst) end
-t = math.max(t - back_us, floor)
-
-local minute = math.floor(now / MINUTE_US)
-if minute ~= m then
-  if minute == m + 1 then lr, lt = mr, mt else lr, lt = 0, 0 end
-  m, mr, mt = minute, 0, 0
+for k = 1, 4 do
+  if terms[k] > 0 and charged[k] ~= used[k] then
+    local us, clock = MINUTE_US / terms[k], state[k]
+    local least = state[5] > now and min(clock, state[5] + burst_of(terms, k)) or -math.huge
+    state[k] = max(clock - ceil(charged[k] * us) + ceil(used[k] * us), least)
+  end
 end
-redis.call('HSET', key, 't', string.format('%.0f', t), 'k', string.format('%.0f', k - back),
-  'm', string.format('%.0f', m), 'mr', string.format('%.0f', mr + requests), 'mt', string.format('%.0f', mt + used),
-  'lr', string.format('%.0f', lr), 'lt', string.format('%.0f', lt))
-redis.call('PEXPIRE', key, string.format('%.0f', math.ceil((math.max(r, t, p, now) - now) / 1000) + KEEP_MS))
+if sent == 1 then
+  for k = 2, 4 do state[5 + k] = state[5 + k] + (used[k] - charged[k]) * weight_of_newest(state) end
+end
+if terms[9] > 0 and changed then
+  local entry = format('%s:%.0f:%.0f:%.0f', id, tokens, input, output)
+  local at = call('ZSCORE', KEYS[3], entry)
+  if at then
+    for k = 1, 4 do state[23 + k] = state[23 + k] - charged[k] + used[k] end
+    call('ZREM', KEYS[3], entry)
+    if sent == 1 then call('ZADD', KEYS[3], at, format('%s:%.0f:%.0f:%.0f', id, used_tokens, used_input, used_output)) end
+  end
+end
+if terms[7] > 0 then
+  call('ZREM', KEYS[4], id)
+  if sent == 1 then state[31] = state[31] > 0 and state[31] * 0.9 + flight * 0.1 or flight end
+end
+if state[28] == floor(now / DAY_US) then
+  state[29], state[30] = state[29] - 1 + sent, state[30] - reserved_money + money
+end
+state[22], state[23] = state[22] - 1 + sent, state[23] - tokens + used_tokens
+
+-- Mean and mean deviation, as TCP learns round-trip times (RFC 6298).
+local function learn(mean, deviation, share)
+  if not mean then return share, share / 4 end
+  return mean + (share - mean) / 16, deviation + (math.abs(share - mean) - deviation) / 16
+end
+if learns == 1 and asked > 0 then
+  local mean, deviation, out_mean, out_deviation = match(facts[3] or '', '(%S+) (%S+) (%S+) (%S+)')
+  mean, deviation = learn(mean, deviation, used_tokens / asked)
+  out_mean, out_deviation = learn(out_mean, out_deviation, asked_output > 0 and used_output / asked_output or 1)
+  call('HSET', KEYS[2], kind, format('%.4f %.4f %.4f %.4f', mean, deviation, out_mean, out_deviation))
+  call('PEXPIRE', KEYS[2], FACTS_MS)
+end
+
+local minute = floor(now / MINUTE_US)
+if minute ~= state[32] then
+  if minute == state[32] + 1 then state[35], state[36] = state[33], state[34] else state[35], state[36] = 0, 0 end
+  state[32], state[33], state[34] = minute, 0, 0
+end
+state[33], state[34] = state[33] + sent, state[34] + used_tokens
+write_state(KEYS[1], state)
 return {1, 0, now}

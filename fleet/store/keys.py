@@ -58,8 +58,24 @@ def workers() -> str:
 
 
 def limit(name: str) -> str:
-    """Hash: the limiter's clocks of one `provider/model/key`. Its own hash tag, so limits spread over a cluster."""
-    return f"fleet:limit:{{{name}}}"
+    """String (packed numbers): the limiter's state of one `provider/model/key`.
+
+    The keys of one model share a hash tag, so that one script may choose among them; models spread over a cluster.
+    """
+    model, _, key = name.rpartition("/")
+    return f"fleet:limit:{{{model}}}:{key}"
+
+
+def limit_parts(name: str, tenant: str = "") -> list[str]:
+    """All keys of one limit in the order of the limiter's scripts.
+
+    String: state. Hash: facts (what was set live and what was learnt). Sorted sets: queue (ticket -> order), due
+    (ticket -> time at which it asks again), log (sent call -> time), leases (call in flight -> expiry), bots of one
+    tenant (bot -> finish tag).
+    """
+    state = limit(name)
+    parts = ("facts", "queue", "due", "log", "leases", f"bots:{tenant}")
+    return [state, *(f"{state}:{part}" for part in parts)]
 
 
 def submitted(task_id: str) -> str:

@@ -1,58 +1,55 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fleet.config import LimitSettings
-from fleet.limiter.limits import MINUTE_US, Pace
+from fleet.limiter.limits import Terms
 
 settings = st.builds(
     LimitSettings,
     rpm=st.none() | st.integers(1, 10_000_000),
     tpm=st.none() | st.integers(1, 10_000_000_000),
     burst=st.floats(0.0001, 1),
+    window_s=st.floats(0.001, 86_400),
 )
 
 
-@given(settings, st.integers(0, 1_000_000))
-def test_intervals_are_never_shorter_than_the_rate_allows(limit: LimitSettings, tokens: int) -> None:
-    pace = Pace.of(limit)
-    if limit.rpm:
-        assert pace.request_us * limit.rpm >= MINUTE_US
-    if limit.tpm:
-        assert pace.tokens_us(tokens) * limit.tpm >= tokens * MINUTE_US
+@given(settings)
+def test_the_burst_is_never_more_than_the_configured_share_of_a_minute(limit: LimitSettings) -> None:
+    assert Terms.of(limit).burst_us <= limit.burst * 60_000_000
 
 
 @given(settings)
-def test_burst_and_jitter_together_stay_within_the_configured_share(limit: LimitSettings) -> None:
-    pace = Pace.of(limit)
-    burst_us = limit.burst * MINUTE_US
-    assert pace.jitter_us >= 0
-    assert pace.token_burst_us + pace.jitter_us <= burst_us
-    assert pace.request_burst_us + pace.jitter_us <= max(burst_us, pace.request_us)
+def test_a_window_is_taken_for_a_little_longer_than_the_provider_says(limit: LimitSettings) -> None:
+    terms = Terms.of(limit)
+    assert terms.window_us + terms.margin_us >= limit.window_s * 1_000_000 - 1
+    assert terms.margin_us <= 0.004 * terms.window_us + 1
 
 
-@given(settings)
-def test_one_request_always_fits(limit: LimitSettings) -> None:
-    pace = Pace.of(limit)
-    assert pace.request_burst_us >= pace.request_us
+def test_a_minute_of_any_kind_is_what_a_provider_is_taken_for_unless_it_is_said() -> None:
+    assert Terms.of(LimitSettings(rpm=60)) == Terms(rpm=60, burst_us=1_200_000, window_us=60_000_000, margin_us=180_000)
+    assert Terms.of(LimitSettings(rpm=60, counting="bucket")) == Terms(rpm=60, burst_us=1_200_000)
 
 
-@pytest.mark.parametrize(
-    ("rpm", "tpm", "expected"),
-    [
-        (3000, None, Pace(3000, None, 20_000, 900_000, 900_000, 300_000)),
-        (60, 60_000, Pace(60, 60_000, 1_000_000, 1_000_000, 1_000_000, 200_000)),
-        (10, None, Pace(10, None, 6_000_000, 6_000_000, 1_200_000, 0)),
-        (None, 60_000, Pace(None, 60_000, 0, 900_000, 900_000, 300_000)),
-    ],
-)
-def test_the_default_burst_is_two_percent_of_a_minute(rpm: int | None, tpm: int | None, expected: Pace) -> None:
-    assert Pace.of(LimitSettings(rpm=rpm, tpm=tpm)) == expected
+def test_terms_are_packed_as_ten_numbers_in_the_order_of_their_fields() -> None:
+    terms = Terms.of(
+        LimitSettings(
+            rpm=1, tpm=2, input_tpm=3, output_tpm=4, requests_per_day=5, usd_per_day=6, in_flight=7, counting="bucket"
+        )
+    )
+    assert struct.unpack("<10d", terms.pack()) == (1, 2, 3, 4, 5, 6_000_000, 7, 1_200_000, 0, 0)
 
 
 def test_a_rate_that_is_not_configured_is_no_limit() -> None:
-    pace = Pace.of(LimitSettings())
-    assert pace.is_unlimited
-    assert (pace.request_us, pace.tokens_us(10**9)) == (0, 0)
+    assert Terms.of(LimitSettings(counting="bucket")) == Terms(burst_us=1_200_000)
+
+
+@pytest.mark.parametrize("wrong", [{"rpm": 0}, {"burst": 0}, {"counting": "guess"}, {"window_s": 0}])
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        LimitSettings.model_validate(wrong)

@@ -9,7 +9,7 @@ from itertools import repeat
 
 from fleet.config import PoolSettings, Settings
 from fleet.errors import DeadlineExceeded, FleetError
-from fleet.models import Bot, Grant, Usage
+from fleet.models import ANYBODY, Bot, Caller, Grant, Usage
 from workers.gateway import Gateway, Price, Route
 from workers.persona import make_bot
 from workers.ports import Call, Completion
@@ -26,8 +26,19 @@ class FakeLimiter:
     granted: list[Grant] = field(default_factory=list)
     settled: list[tuple[Grant, int]] = field(default_factory=list)
     holds: list[tuple[str, float]] = field(default_factory=list)
+    callers: list[Caller] = field(default_factory=list)
 
-    async def acquire(self, limit: str, *, tokens: int, timeout_s: float) -> Grant:
+    async def acquire(
+        self,
+        limit: str,
+        *,
+        tokens: int,
+        timeout_s: float,
+        caller: Caller = ANYBODY,
+        input_tokens: int = 0,
+        cost_usd_micros: int = 0,
+    ) -> Grant:
+        self.callers.append(caller)
         await asyncio.sleep(0)
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
@@ -39,7 +50,7 @@ class FakeLimiter:
         self.granted.append(grant)
         return grant
 
-    def settle(self, grant: Grant, *, used_tokens: int) -> None:
+    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
         self.settled.append((grant, used_tokens))
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:

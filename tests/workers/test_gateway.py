@@ -116,9 +116,9 @@ def test_a_grant_that_comes_after_the_deadline_is_given_back_unused():
     limiter, provider = FakeLimiter(), FakeProvider([said("hi")])
 
     class Late(FakeLimiter):
-        async def acquire(self, limit: str, *, tokens: int, timeout_s: float) -> Any:
+        async def acquire(self, limit: str, *, timeout_s: float, **call: Any) -> Any:
             await asyncio.sleep(timeout_s + 0.01)
-            return await limiter.acquire(limit, tokens=tokens, timeout_s=timeout_s)
+            return await limiter.acquire(limit, timeout_s=timeout_s, **call)
 
     late = Late()
     late.granted, late.settled = limiter.granted, limiter.settled

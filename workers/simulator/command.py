@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from fleet.errors import ConfigurationError
+from workers.simulator.limits import Mode
 from workers.simulator.options import SimulatorOptions
 
 #: What each option is when it is not given: one place, shared with programs that build the options themselves.
@@ -31,6 +32,13 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
 @click.option("--rpm", type=int, default=_DEFAULT.rpm, show_default=True, help="Requests per minute, key and model.")
 @click.option("--tpm", type=int, default=_DEFAULT.tpm, show_default=True, help="Tokens per minute, key and model.")
 @click.option("--burst", type=float, default=_DEFAULT.burst, show_default=True, help="Share of a minute at once.")
+@click.option(
+    "--mode",
+    type=click.Choice(get_args(Mode)),
+    default=_DEFAULT.mode,
+    show_default=True,
+    help="How a minute is counted.",
+)
 @click.option("--minute-s", type=float, default=_DEFAULT.minute_s, show_default=True, help="Seconds of a minute.")
 @click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Decides all that is chance.")
 @click.option("--latency-ms", type=float, default=_DEFAULT.latency_ms, show_default=True, help="Median latency.")

@@ -1,17 +1,49 @@
-"""What the simulator admits: one request bucket and one token bucket per key and model, and the headers about them.
+"""What the simulator admits: a count of requests and one of tokens per key and model, and the headers about them.
 
-The buckets refill continuously, as a provider's do. Time is an argument; nothing here sleeps or reads a clock.
+They count as real providers do: in a continuously refilled bucket, in a sliding minute, or in fixed minutes. Time is an
+argument; nothing here sleeps or reads a clock.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Literal, Protocol
+
+#: How a provider counts what a minute holds.
+Mode = Literal["bucket", "sliding", "fixed"]
 
 #: Seconds that a wait is rounded up by at least, so that who waits exactly as told is admitted despite float rounding.
 WAIT_MARGIN_S = 0.001
+
+
+class Counter(Protocol):
+    """One rate, as a provider counts it."""
+
+    def refill(self, now_s: float) -> None:
+        """Bring the count up to `now_s`; a clock that goes back changes nothing."""
+        ...
+
+    def wait_s(self, amount: float) -> float:
+        """Return the seconds until `amount` is admitted, 0 when it is now."""
+        ...
+
+    def take(self, amount: float) -> None:
+        """Charge `amount`, whether it fits or not."""
+        ...
+
+    @property
+    def full_in_s(self) -> float:
+        """Seconds until nothing is used any more."""
+        ...
+
+    @property
+    def remaining(self) -> int:
+        """What may be sent at once, at least 0."""
+        ...
 
 
 class Bucket:
@@ -61,6 +93,115 @@ class Bucket:
         return max(0, math.floor(self.level))
 
 
+class SlidingWindow:
+    """At most `limit` in any `window_s`; an amount larger than the limit is admitted when the window is empty.
+
+    Args:
+        limit: Most that the window holds.
+        window_s: Its length.
+        now_s: Monotonic time.
+    """
+
+    __slots__ = ("_taken", "at_s", "limit", "used", "window_s")
+
+    def __init__(self, *, limit: float, window_s: float, now_s: float) -> None:
+        self.limit, self.window_s, self.at_s = limit, window_s, now_s
+        self.used = 0.0
+        self._taken: deque[tuple[float, float]] = deque()
+
+    def refill(self, now_s: float) -> None:
+        """Forget what is older than the window; a clock that goes back changes nothing."""
+        self.at_s = max(self.at_s, now_s)
+        while self._taken and self._taken[0][0] <= self.at_s - self.window_s:
+            self.used -= self._taken.popleft()[1]
+
+    def wait_s(self, amount: float) -> float:
+        """Return the seconds until `amount` is admitted, 0 when it is now."""
+        excess = self.used + min(amount, self.limit) - self.limit
+        for taken_s, taken in self._taken:
+            if excess <= 0:
+                return 0.0
+            excess -= taken
+            if excess <= 0:
+                return taken_s + self.window_s - self.at_s
+        return 0.0
+
+    def take(self, amount: float) -> None:
+        """Charge `amount`, whether it fits or not."""
+        self.used += amount
+        self._taken.append((self.at_s, amount))
+
+    @property
+    def full_in_s(self) -> float:
+        """Seconds until the window is empty."""
+        return self._taken[-1][0] + self.window_s - self.at_s if self._taken else 0.0
+
+    @property
+    def remaining(self) -> int:
+        """What may be sent at once, at least 0."""
+        return max(0, math.floor(self.limit - self.used))
+
+
+class FixedWindow:
+    """At most `limit` in each `window_s` of the clock; an amount larger than the limit is admitted when it is empty.
+
+    Args:
+        limit: Most that a window holds.
+        window_s: Its length.
+        now_s: Monotonic time.
+    """
+
+    __slots__ = ("_window", "at_s", "limit", "used", "window_s")
+
+    def __init__(self, *, limit: float, window_s: float, now_s: float) -> None:
+        self.limit, self.window_s, self.at_s = limit, window_s, now_s
+        self.used = 0.0
+        self._window = now_s // window_s
+
+    def refill(self, now_s: float) -> None:
+        """Begin anew when a new window has begun; a clock that goes back changes nothing."""
+        self.at_s = max(self.at_s, now_s)
+        if self.at_s // self.window_s != self._window:
+            self._window = self.at_s // self.window_s
+            self.used = 0.0
+
+    def wait_s(self, amount: float) -> float:
+        """Return the seconds until `amount` is admitted, 0 when it is now."""
+        fits = self.used + min(amount, self.limit) <= self.limit
+        return 0.0 if fits else self.full_in_s
+
+    def take(self, amount: float) -> None:
+        """Charge `amount`, whether it fits or not."""
+        self.used += amount
+
+    @property
+    def full_in_s(self) -> float:
+        """Seconds until the next window begins."""
+        return (self._window + 1) * self.window_s - self.at_s
+
+    @property
+    def remaining(self) -> int:
+        """What may be sent at once, at least 0."""
+        return max(0, math.floor(self.limit - self.used))
+
+
+def make_counter(mode: Mode, *, limit: float, burst: float, minute_s: float, now_s: float) -> Counter:
+    """Return an unused counter of `limit` a minute.
+
+    Args:
+        mode: How it counts.
+        limit: What a minute holds.
+        burst: Share of a minute that a bucket holds; windows have none.
+        minute_s: Seconds that a minute lasts.
+        now_s: Monotonic time.
+    """
+    if mode == "sliding":
+        return SlidingWindow(limit=limit, window_s=minute_s, now_s=now_s)
+    if mode == "fixed":
+        return FixedWindow(limit=limit, window_s=minute_s, now_s=now_s)
+    return Bucket(rate_per_s=limit / minute_s, capacity=max(1.0, limit * burst), now_s=now_s)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a call was not admitted.
@@ -80,14 +221,16 @@ class Refusal:
 
 
 class Allowance:
-    """The two buckets of one key and model, charged together or not at all."""
+    """The two counts of one key and model, charged together or not at all."""
 
     __slots__ = ("_requests", "_rpm", "_tokens", "_tpm")
 
-    def __init__(self, *, rpm: int, tpm: int, burst: float, minute_s: float, now_s: float) -> None:
+    def __init__(
+        self, *, rpm: int, tpm: int, burst: float, minute_s: float, now_s: float, mode: Mode = "bucket"
+    ) -> None:
         self._rpm, self._tpm = str(rpm), str(tpm)
-        self._requests = Bucket(rate_per_s=rpm / minute_s, capacity=max(1.0, rpm * burst), now_s=now_s)
-        self._tokens = Bucket(rate_per_s=tpm / minute_s, capacity=max(1.0, tpm * burst), now_s=now_s)
+        self._requests = make_counter(mode, limit=rpm, burst=burst, minute_s=minute_s, now_s=now_s)
+        self._tokens = make_counter(mode, limit=tpm, burst=burst, minute_s=minute_s, now_s=now_s)
 
     def admit(self, tokens: int, now_s: float) -> Refusal | None:
         """Charge one request and `tokens`, or say why not; a refused call is charged nothing."""
@@ -130,15 +273,17 @@ class Allowance:
 class Limits:
     """The allowances of all keys and models, made at their first call and kept (about 500 bytes each)."""
 
-    def __init__(self, *, rpm: int, tpm: int, burst: float, minute_s: float) -> None:
-        self._rpm, self._tpm, self._burst, self._minute_s = rpm, tpm, burst, minute_s
+    def __init__(self, *, rpm: int, tpm: int, burst: float, minute_s: float, mode: Mode = "bucket") -> None:
+        self._rpm, self._tpm, self._burst, self._minute_s, self._mode = rpm, tpm, burst, minute_s, mode
         self._allowances: dict[tuple[str, str], Allowance] = {}
 
     def allowance(self, key: str, model: str, now_s: float) -> Allowance:
-        """Return the buckets of `key` and `model`; new ones are full."""
+        """Return the counts of `key` and `model`; new ones are unused."""
         found = self._allowances.get((key, model))
         if found is None:
-            found = Allowance(rpm=self._rpm, tpm=self._tpm, burst=self._burst, minute_s=self._minute_s, now_s=now_s)
+            found = Allowance(
+                rpm=self._rpm, tpm=self._tpm, burst=self._burst, minute_s=self._minute_s, now_s=now_s, mode=self._mode
+            )
             self._allowances[key, model] = found
         return found
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 from fleet.errors import ConfigurationError, quote
+from workers.simulator.limits import Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +18,8 @@ class SimulatorOptions:
     Args:
         rpm: Requests per minute and key and model.
         tpm: Tokens per minute and key and model, input and output together.
-        burst: Share of a minute that may go at once.
+        burst: Share of a minute that may go at once, in mode "bucket".
+        mode: How calls are counted: "bucket", "sliding" (any minute) or "fixed" (minutes of the clock).
         minute_s: Seconds that a minute of `rpm` and `tpm` lasts; below 60 to compress time in benchmarks.
         seed: Decides every latency, failure and generated answer.
         latency_ms: Median time to an answer; 0 answers at once.
@@ -36,6 +39,7 @@ class SimulatorOptions:
     rpm: int = 6000
     tpm: int = 3_000_000
     burst: float = 0.05
+    mode: Mode = "bucket"
     minute_s: float = 60.0
     seed: int = 0
     latency_ms: float = 0.0
@@ -55,6 +59,7 @@ class SimulatorOptions:
                 raise ConfigurationError(f"{field.name}: expected a finite number, got {quote(value)}")
         self._check("rpm", self.rpm >= 1, "at least 1")
         self._check("tpm", self.tpm >= 1, "at least 1")
+        self._check("mode", self.mode in get_args(Mode), f"one of {', '.join(get_args(Mode))}")
         self._check("burst", 0 < self.burst <= 1, "a share above 0, at most 1")
         self._check("minute_s", self.minute_s > 0, "more than 0 seconds")
         self._check("latency_ms", self.latency_ms >= 0, "0 or more")

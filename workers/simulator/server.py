@@ -55,7 +55,9 @@ class Simulator:
             input_usd_per_mtok=options.input_usd_per_mtok, output_usd_per_mtok=options.output_usd_per_mtok
         )
         self.recorded = self.duplicates = 0
-        self._limits = Limits(rpm=options.rpm, tpm=options.tpm, burst=options.burst, minute_s=options.minute_s)
+        self._limits = Limits(
+            rpm=options.rpm, tpm=options.tpm, burst=options.burst, minute_s=options.minute_s, mode=options.mode
+        )
         self._chance = Chance(options.seed)
         self._answers = self._load_answers()
         self._runner: web.ServerRunner | None = None

@@ -1,0 +1,345 @@
+"""The limiter's scripts in plain Python: the same state, questions and times give the same answers.
+
+For `fleet simulate`, which asks it millions of questions in no time, and for the tests, which hold it against the Lua.
+One candidate only; what the numbers of the state mean stands in `limit.lua`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import astuple, dataclass, field
+
+from fleet.limiter.limits import MINUTE_US, Terms
+
+DAY_US = 86_400_000_000
+LONG_US, SHORT_US, URGENT_MEMORY_MS = 350_000, 60_000, 60_000
+GRACE_US = 150_000
+FAR_SHARE = 0.1
+LEAVE = 7
+CLASS = 1e13
+MAX_SLEEP_US, MIN_SLEEP_US = 15_000_000, 1_000
+#: Entries that one question drops from the log, and looks at; tickets that it takes for dead.
+LOG_STEPS, DEAD_STEPS = 64, 16
+
+SEND, ASK_AGAIN, TOO_LATE = 1, 2, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question, as `acquire.lua` gets it."""
+
+    ticket: str
+    bot: str
+    kind: str = "default"
+    priority: int = 2
+    order: float = -1
+    charge: float = 1000.0
+    weight: float = 1.0
+    by_tenant: bool = False
+    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    money: int = 0
+    max_wait_us: float = 600_000_000.0
+    random: float = 0.5
+    lease_us: float = 600_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of `acquire.lua`; times in microseconds."""
+
+    code: int
+    wait_us: int
+    order: int
+    now_us: int
+    held_us: int
+    idle: int
+    backlog_us: int
+    candidate: int
+    charged: tuple[int, int, int]
+
+
+@dataclass(slots=True)
+class _Standing:
+    """How a call stands: what `survey` in `acquire.lua` returns."""
+
+    need: list[float]
+    slot: float
+    interval: float
+    order: float
+    waits: bool
+    fresh: bool
+    horizon: float
+    est: float
+    by_credit: bool
+    may_go: bool
+
+
+@dataclass(slots=True)
+class LimitModel:
+    """One limit in memory."""
+
+    terms: Terms
+    state: list[float] = field(default_factory=lambda: [0.0] * 39)  # from index 1, as in Lua
+    uses: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    orders: dict[str, float] = field(default_factory=dict)
+    queue: list[tuple[float, str]] = field(default_factory=list)
+    due: list[tuple[float, str]] = field(default_factory=list)
+    dues: dict[str, float] = field(default_factory=dict)
+    log: list[tuple[float, str, tuple[int, int, int]]] = field(default_factory=list)
+    leases: dict[str, float] = field(default_factory=dict)
+    bots: dict[str, float] = field(default_factory=dict)
+    _dirty: bool = False
+
+    def ask(self, question: Question, now: int) -> Answer:
+        """Answer one question, as `acquire.lua`."""
+        q, state = question, self.state
+        day, self._dirty = state[28:31], False
+        at = self._survey(q, now)
+        unused = now - at.slot - self.terms.burst_us / 6
+        idle = math.floor(unused / at.interval) + 1 if unused >= 0 and at.interval > 0 else 0
+
+        def answer(code: int, wait: float, backlog: float) -> Answer:
+            charged = (int(at.need[2]), int(at.need[3]), int(at.need[4]))
+            held = int(state[5]) if state[5] > now else 0
+            return Answer(code, math.ceil(wait), int(at.order), now, held, idle, math.ceil(backlog), 1, charged)
+
+        hopeless = not at.may_go and at.est - now > 1.25 * q.max_wait_us + at.horizon
+        if max(at.slot - now, 0) > q.max_wait_us or hopeless:
+            self.forget(q.ticket)
+            state[28:31] = state[28:31] if self._dirty else day
+            return answer(TOO_LATE, max(at.est, at.slot) - now, at.est - now)
+        if q.priority < 4 and now / 1000 - state[18 + q.priority] > 1000:
+            state[18 + q.priority] = math.floor(now / 1000)
+            self._dirty = True
+        if at.fresh:
+            price = q.charge if q.charge > 0 else max(1, at.need[2]) / q.weight
+            if q.by_tenant:
+                price *= max(1, sum(tag > state[6] for tag in self.bots.values()))
+            self.bots[q.bot] = _whole(at.order % CLASS + price)
+        if not at.may_go:
+            wait = at.est - now - max(at.horizon, (at.est - now) * FAR_SHARE) * (0.15 + 0.4 * q.random)
+            wait = max(wait, MIN_SLEEP_US + q.random * at.horizon * 0.2)
+            wait = min(wait, MAX_SLEEP_US * (1 + q.random), q.max_wait_us)
+            self._queue(q.ticket, at.order, _whole(now + wait))
+            state[28:31] = state[28:31] if self._dirty else day
+            return answer(ASK_AGAIN, wait, at.est - now)
+        send = max(now, at.slot)
+        self._commit(q, at, send, now)
+        return answer(SEND, send - now, send - now)
+
+    def settle(
+        self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int], now: int
+    ) -> None:
+        """Account for a call that is over, as `settle.lua`: its clocks, window, leases and counts."""
+        state, rates = self.state, astuple(self.terms)
+        before, after = (1, *charged), (int(sent), *used)
+        for k in range(1, 5):
+            if rates[k - 1] > 0 and before[k - 1] != after[k - 1]:
+                us, clock = MINUTE_US / rates[k - 1], state[k]
+                least = min(clock, state[5] + self._burst(k)) if state[5] > now else -math.inf
+                state[k] = max(clock - math.ceil(before[k - 1] * us) + math.ceil(after[k - 1] * us), least)
+            if sent and k > 1:
+                state[5 + k] += (after[k - 1] - before[k - 1]) * self._weight_of_newest()
+        if self.terms.window_us and before != after:
+            self._correct_log(ticket, before, after, sent=sent)
+        if self.terms.in_flight:
+            self.leases.pop(ticket, None)
+        if state[28] == now // DAY_US:
+            state[29] += int(sent) - 1
+        state[22] += int(sent) - 1
+        state[23] += used[0] - charged[0]
+
+    def learn(self, kind: str, shares: tuple[float, float]) -> None:
+        """Learn what a call of `kind` used of its tokens and of its output tokens, as `settle.lua`."""
+        old = self.uses.get(kind)
+        learnt: list[float] = []
+        for k, share in enumerate(shares):
+            if old is None:
+                learnt += [share, share / 4]
+            else:
+                mean, deviation = old[2 * k], old[2 * k + 1]
+                learnt += [mean + (share - mean) / 16, deviation + (abs(share - mean) - deviation) / 16]
+        rounded = [float(f"{number:.4f}") for number in learnt]
+        self.uses[kind] = (rounded[0], rounded[1], rounded[2], rounded[3])
+
+    def penalise(self, retry_after_us: int, now: int) -> int:
+        """Hold everybody, as `penalise.lua`; return for how long."""
+        state, rates = self.state, astuple(self.terms)
+        state[5], state[37], state[38] = max(state[5], now + retry_after_us), state[37] + 1, now
+        for k in range(1, 5):
+            if rates[k - 1] > 0:
+                one = MINUTE_US / rates[0] if k == 1 else 0
+                state[k] = max(state[k], math.ceil(state[5] + self._burst(k) - one))
+        return int(state[5] - now)
+
+    def forget(self, ticket: str) -> None:
+        """Drop a ticket, as `forget.lua`."""
+        order = self.orders.pop(ticket, None)
+        if order is not None:
+            del self.queue[bisect_left(self.queue, (order, ticket))]
+        due = self.dues.pop(ticket, None)
+        if due is not None:
+            del self.due[bisect_left(self.due, (due, ticket))]
+
+    def _survey(self, q: Question, now: int) -> _Standing:
+        state, terms = self.state, self.terms
+        need = self._need(q)
+        slot, interval = self._slot(need, now)
+        blocked = False
+        if terms.window_us:
+            opens, blocked = self._window_opens(need, now)
+            slot = max(slot, opens) if opens > now else slot
+        if terms.in_flight:
+            flight = (state[31] if state[31] > 0 else 1_000_000) / terms.in_flight
+            interval = max(interval, flight)
+            self.leases = {ticket: expiry for ticket, expiry in self.leases.items() if expiry > now}
+            if len(self.leases) >= terms.in_flight:
+                slot, blocked = max(slot, now + flight), True
+        if terms.requests_a_day or terms.usd_micros_a_day:
+            slot = max(slot, self._day_opens(q, now))
+        self._drop_dead(q.ticket, now)
+        order, waits, fresh, rank = self._place(q)
+        own, horizon, ahead_us, credit = rank, max(LONG_US, interval), rank * interval, 0.0
+        urgent = max((state[17 + k] for k in range(1, q.priority + 1)), default=0.0)
+        if urgent > 0 and now / 1000 - urgent < URGENT_MEMORY_MS:
+            horizon, credit = max(SHORT_US, interval / 2), state[13 + q.priority]
+            if rank > 0:
+                own = rank - bisect_left(self.queue, (q.priority * CLASS, ""))
+            by_order = rank - own + own / max(1 - state[9 + q.priority], 1 / (1 + LEAVE))
+            ahead_us = min(by_order, max(0, own + 1 - credit) * (1 + LEAVE)) * interval
+        in_turn = slot + rank * interval - now <= horizon
+        by_credit = not in_turn and credit >= own + 1 and slot - now <= max(LONG_US, interval)
+        may_go = not blocked and (in_turn or by_credit or now - slot >= terms.burst_us)
+        return _Standing(need, slot, interval, order, waits, fresh, horizon, slot + ahead_us, by_credit, may_go)
+
+    def _need(self, q: Question) -> list[float]:
+        need: list[float] = [0, 1, q.tokens, q.input_tokens, q.output_tokens]
+        uses = self.uses.get(q.kind)
+        if uses is not None:
+            need[2] = math.ceil(q.tokens * min(4, uses[0] + uses[1]))
+            need[4] = math.ceil(q.output_tokens * min(4, uses[2] + uses[3]))
+        return [need[0], need[1], need[2], need[3], need[4]]
+
+    def _burst(self, k: int) -> float:
+        if k == 1 and self.terms.rpm > 0:
+            return max(self.terms.burst_us, MINUTE_US / self.terms.rpm)
+        return self.terms.burst_us
+
+    def _slot(self, need: list[float], now: int) -> tuple[float, float]:
+        state, rates = self.state, astuple(self.terms)
+        slot: float = now - self.terms.burst_us
+        interval = 0.0
+        for k in range(1, 5):
+            if rates[k - 1] > 0:
+                us, burst = MINUTE_US / rates[k - 1], self._burst(k)
+                mean = 1.0 if k == 1 else state[5 + k] if state[5 + k] > 0 else need[k]
+                interval = max(interval, mean * us)
+                cost = us if k == 1 else math.ceil(need[k] * us)
+                slot = max(slot, state[k] + min(math.ceil(cost), burst) - burst)
+        return max(slot, state[5]), interval
+
+    def _window_opens(self, need: list[float], now: int) -> tuple[float, bool]:
+        state, terms, rates = self.state, self.terms, astuple(self.terms)
+        kept_us = terms.window_us + terms.margin_us
+        old = [entry for entry in self.log[:LOG_STEPS] if entry[0] <= now - kept_us]
+        for _, _, counts in old:
+            for k, count in enumerate((1, *counts), 24):
+                state[k] -= count
+        self._dirty = self._dirty or bool(old)
+        del self.log[: len(old)]
+        most = [math.inf] * 4
+        for k in range(4):
+            if rates[k] > 0:
+                limit = max(1, math.floor(rates[k] * terms.window_us / MINUTE_US))
+                most[k] = limit - min(need[k + 1], limit)
+        held = state[24:28]
+        if all(held[k] <= most[k] for k in range(4)):
+            return now, False
+        opens: float = now
+        for sent_us, _, counts in self.log[:LOG_STEPS]:
+            held = [amount - count for amount, count in zip(held, (1, *counts), strict=True)]
+            opens = sent_us + kept_us
+            if all(held[k] <= most[k] for k in range(4)):
+                return opens, False
+        return opens, True
+
+    def _day_opens(self, q: Question, now: int) -> float:
+        state, terms = self.state, self.terms
+        today = now // DAY_US
+        if state[28] != today:
+            state[28:31] = [today, 0, 0]
+        spent = terms.requests_a_day and state[29] + 1 > terms.requests_a_day
+        broke = terms.usd_micros_a_day and state[30] + q.money > terms.usd_micros_a_day
+        return (today + 1) * DAY_US if spent or broke else 0
+
+    def _drop_dead(self, ticket: str, now: int) -> None:
+        late = self.due[: min(DEAD_STEPS, bisect_right(self.due, (now - GRACE_US, "\x7f")))]
+        for _, dead in late:
+            if dead != ticket:
+                self.forget(dead)
+
+    def _place(self, q: Question) -> tuple[float, bool, bool, int]:
+        order = self.orders.get(q.ticket) if q.order >= 0 else None
+        if order is not None:
+            return order, True, False, bisect_left(self.queue, (order, q.ticket))
+        if q.order >= 0:
+            order, fresh = q.order, False
+        else:
+            order, fresh = q.priority * CLASS + max(self.state[6], self.bots.get(q.bot, 0)), True
+        return order, False, fresh, bisect_right(self.queue, (_whole(order), "\x7f"))
+
+    def _queue(self, ticket: str, order: float, due: float) -> None:
+        if ticket in self.dues:
+            del self.due[bisect_left(self.due, (self.dues[ticket], ticket))]
+        if ticket not in self.orders:
+            self.orders[ticket] = _whole(order)
+            insort(self.queue, (_whole(order), ticket))
+        self.dues[ticket] = due
+        insort(self.due, (due, ticket))
+
+    def _commit(self, q: Question, at: _Standing, send: float, now: int) -> None:
+        state, terms, rates = self.state, self.terms, astuple(self.terms)
+        for k in range(1, 5):
+            if rates[k - 1] > 0:
+                state[k] = max(send, state[k]) + math.ceil(at.need[k] * MINUTE_US / rates[k - 1])
+            if k > 1:
+                state[5 + k] += (at.need[k] - state[5 + k]) * self._weight_of_newest()
+            state[9 + k] = state[9 + k] * 0.97 + (0.03 if q.priority < k else 0)
+            if q.priority < k:
+                state[13 + k] = min(2, state[13 + k] + 1 / LEAVE)
+            if terms.window_us:
+                state[23 + k] += at.need[k]
+        if at.by_credit:
+            state[13 + q.priority] -= 1
+        state[6] = max(state[6], at.order % CLASS)
+        state[22] += 1
+        state[23] += at.need[2]
+        state[29] += 1
+        state[30] += q.money
+        self.forget(q.ticket)
+        if terms.window_us:
+            insort(self.log, (_whole(send), q.ticket, (int(at.need[2]), int(at.need[3]), int(at.need[4]))))
+        if terms.in_flight:
+            self.leases[q.ticket] = _whole(send + q.lease_us)
+        if now % 64 == 0:
+            self.bots = {bot: tag for bot, tag in self.bots.items() if tag > _whole(state[6])}
+
+    def _weight_of_newest(self) -> float:
+        return max(0.01, 1 / (self.state[22] + 1))
+
+    def _correct_log(self, ticket: str, before: tuple[int, ...], after: tuple[int, ...], *, sent: bool) -> None:
+        for place, (at, name, counts) in enumerate(self.log):
+            if name == ticket and counts == before[1:]:
+                del self.log[place]
+                for k in range(4):
+                    self.state[24 + k] += after[k] - before[k]
+                if sent:
+                    insort(self.log, (at, ticket, (after[1], after[2], after[3])))
+                return
+
+
+def _whole(number: float) -> float:
+    return float(f"{number:.0f}")

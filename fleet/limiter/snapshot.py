@@ -1,0 +1,134 @@
+"""How one limit stands, for operators and for the budget signal. Read only; nothing here decides anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+from fleet.config import LimitSettings
+from fleet.limiter.limits import MINUTE_US, Terms
+from fleet.limiter.scripts import SHOW
+from fleet.store import keys
+from fleet.store.client import Store
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSnapshot:
+    """One limit just now. Times by the clock of Redis.
+
+    Args:
+        limit: Name, `provider/model/key`.
+        rpm: Requests per minute in force; None: not limited.
+        tpm: Tokens per minute in force; None: not limited.
+        used_rpm: Requests settled in the last minute; the older part of it is interpolated.
+        used_tpm: Tokens settled in the last minute, likewise.
+        queue_s: Seconds until the next slot is free.
+        held_until: Unix time until which a 429 holds everybody; None when it does not.
+        granted: Requests granted since the limit is known.
+        granted_tokens: Tokens granted, after settling.
+        refused: 429s seen.
+        refused_at: Unix time of the last one.
+        waiting: Tickets in the order.
+        in_flight: Calls under way, where they are limited.
+        is_changed: An operator has set it live.
+        is_learnt: Nothing is configured; what is in force was learnt.
+    """
+
+    limit: str
+    rpm: int | None
+    tpm: int | None
+    used_rpm: float
+    used_tpm: float
+    queue_s: float
+    held_until: float | None
+    granted: int
+    granted_tokens: int
+    refused: int
+    refused_at: float | None
+    waiting: int = 0
+    in_flight: int = 0
+    is_changed: bool = False
+    is_learnt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What `show.lua` replied, typed. `state` holds the numbers that `limit.lua` lists, from index 0."""
+
+    now_us: int
+    operator: str
+    learnt: str
+    waiting: int
+    in_flight: int
+    state: tuple[float, ...]
+
+
+async def read_standing(store: Store, limit: str) -> Standing:
+    """Read the state of a limit. Raises `StoreUnavailable`."""
+    state, facts, queue, _, _, leases, _ = keys.limit_parts(limit)
+    reply = await store.run(SHOW, [state, facts, queue, leases])
+    _, _, now_us, operator, learnt, waiting, in_flight, numbers = reply
+    return Standing(now_us, operator.decode(), learnt.decode(), waiting, in_flight, tuple(map(float, numbers)))
+
+
+def terms_in_force(terms: Terms, standing: Standing) -> tuple[float, ...]:
+    """Return the ten numbers in force, as `limit.lua` reads them."""
+    numbers: list[float] = list(astuple(terms))
+    if standing.learnt and not numbers[0] and not numbers[1]:
+        numbers[0:2] = map(float, standing.learnt.split()[:2])
+    for k, number in enumerate(standing.operator.split()):
+        if float(number) >= 0:
+            numbers[k] = float(number)
+    return tuple(numbers)
+
+
+async def read_snapshot(store: Store, limit: str, settings: LimitSettings) -> LimitSnapshot:
+    """Read how a limit stands. Raises `StoreUnavailable`."""
+    standing = await read_standing(store, limit)
+    now_us, state = standing.now_us, standing.state
+    terms = terms_in_force(Terms.of(settings), standing)
+    used_rpm, used_tpm = last_minute(state[31:36], now_us)
+    return LimitSnapshot(
+        limit=limit,
+        rpm=round(terms[0]) or None,
+        tpm=round(terms[1]) or None,
+        used_rpm=used_rpm,
+        used_tpm=used_tpm,
+        queue_s=(max(now_us, state[4], *_free_us(terms, state)) - now_us) / 1e6,
+        held_until=state[4] / 1e6 if state[4] > now_us else None,
+        granted=int(state[21]),
+        granted_tokens=int(state[22]),
+        refused=int(state[36]),
+        refused_at=state[37] / 1e6 if state[36] else None,
+        waiting=standing.waiting,
+        in_flight=standing.in_flight,
+        is_changed=bool(standing.operator),
+        is_learnt=bool(standing.learnt) and not settings.rpm and not settings.tpm,
+    )
+
+
+def _free_us(terms: tuple[float, ...], state: tuple[float, ...]) -> list[float]:
+    """Return for each rate the time at which its next slot is free."""
+    free_us = [0.0]
+    for k in range(4):
+        if terms[k]:
+            one_us = MINUTE_US / terms[0] if k == 0 else 0.0
+            free_us.append(state[k] + one_us - max(terms[7], one_us))
+    return free_us
+
+
+def last_minute(counted: Sequence[float], now_us: int) -> tuple[float, float]:
+    """Return requests and tokens of the 60 s before now: this minute, and the share of the last one that still counts.
+
+    Args:
+        counted: The minute that is counted, its requests and tokens, those of the one before.
+        now_us: Time of Redis.
+    """
+    minute, elapsed_us = divmod(now_us, MINUTE_US)
+    counted_minute, requests, tokens, last_requests, last_tokens = counted
+    left = 1 - elapsed_us / MINUTE_US
+    if counted_minute == minute:
+        return requests + last_requests * left, tokens + last_tokens * left
+    if counted_minute == minute - 1:
+        return requests * left, tokens * left
+    return 0.0, 0.0

@@ -1,0 +1,101 @@
+"""`fleet limits`, `fleet limits set` and `fleet simulate` as a shell sees them, on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fleet import config
+from fleet.cli.main import main
+from fleet.config import LimitSettings
+from fleet.errors import DeadlineExceeded
+from fleet.limiter import Limiter
+from fleet.store.client import Store
+
+LIMIT = "simulator/simulated-1/default"
+
+
+@pytest.fixture(autouse=True)
+def state(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    config.current.cache_clear()
+
+
+def fleet(*args: str, code: int = 0) -> Result:
+    done = CliRunner().invoke(main, list(args))
+    assert done.exit_code == code, done.output
+    return done
+
+
+def grants_at_once(url: str, tries: int) -> int:
+    """Return how many of `tries` calls a worker that was configured with the default gets without waiting."""
+
+    async def ask() -> int:
+        store = Store(url)
+        limiter = Limiter(store, {LIMIT: LimitSettings(rpm=6_000_000, counting="bucket")})
+        granted = 0
+        for _ in range(tries):
+            try:
+                await limiter.acquire(LIMIT, tokens=1, timeout_s=0)
+                granted += 1
+            except DeadlineExceeded:
+                pass
+        await store.close()
+        return granted
+
+    return asyncio.run(ask())
+
+
+def test_a_limit_that_is_set_live_holds_for_the_next_call_of_every_worker(redis_url: str) -> None:
+    assert grants_at_once(redis_url, 5) == 5
+    assert fleet("limits", "set", "simulator/simulated-1", "--rpm", "1").stdout == f"{LIMIT}: rpm 1\n"
+    assert grants_at_once(redis_url, 5) <= 1
+    fleet("limits", "set", LIMIT, "--tpm", "5000")
+    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    assert (shown["limit"], shown["rpm"], shown["tpm"], shown["is_changed"]) == (LIMIT, 1, 5000, True)
+    assert fleet("limits", "set", LIMIT, "--reset").stdout == f"{LIMIT}: as configured\n"
+    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    assert (shown["rpm"], shown["is_changed"]) == (6000, False)
+
+
+def test_limits_shows_what_is_used_and_waiting(redis_url: str) -> None:
+    grants_at_once(redis_url, 3)
+    text = fleet("limits").stdout
+    assert f"{LIMIT}\n" in text
+    assert "of 6,000 in the last minute" in text
+    assert "waiting   0 calls" in text
+    assert "429s      0, last never" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("nobody/nothing", "--rpm", "5"), "expected one of simulator/simulated-1/default, got 'nobody/nothing'"),
+        ((LIMIT,), "expected at least one number to set, or --reset alone"),
+        ((LIMIT, "--rpm", "5", "--reset"), "expected at least one number to set, or --reset alone"),
+    ],
+)
+def test_a_wrong_set_says_what_was_expected(args: tuple[str, ...], expected: str) -> None:
+    assert expected in fleet("limits", "set", *args, code=2).output
+
+
+def test_simulate_tells_what_limits_give_without_any_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_REDIS__URL", "redis://127.0.0.1:1/0")
+    told = json.loads(fleet("simulate", "--rpm", "600", "--bots", "50", "--seconds", "60", "--json").stdout)
+    assert 0.97 < told["requests_used"] <= 1.03
+    assert told["wait_s"]["p50"] == pytest.approx(4.0, abs=0.6)
+    text = fleet("simulate", "--tpm", "60000", "--bots", "20", "--critical", "2").stdout
+    assert "of --tpm)" in text
+    assert "critical calls" in text
+    assert "█" in text
+
+
+@pytest.mark.parametrize(
+    "args",
+    [(), ("--rpm", "5", "--tokens", "many"), ("--rpm", "5", "--tokens", "9-3"), ("--rpm", "5", "--critical", "999")],
+)
+def test_simulate_refuses_what_it_cannot_play(args: tuple[str, ...]) -> None:
+    assert "expected" in fleet("simulate", *args, code=2).output

@@ -1,0 +1,65 @@
+"""The limiter's scripts as functions on a real Redis, and a limit's state as the model writes it."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import redis
+
+from fleet.limiter.limits import Terms
+from fleet.limiter.model import Answer, Question
+from fleet.limiter.scripts import ACQUIRE, PENALISE, SETTLE, SHOW
+from fleet.store import keys
+from fleet.store.client import Script
+
+
+class ScriptedLimit:
+    """One limit on Redis."""
+
+    def __init__(self, client: redis.Redis, name: str, terms: Terms) -> None:
+        self._client = client
+        self._terms = terms.pack()
+        self.keys = keys.limit_parts(name)
+
+    def _run(self, script: Script, names: list[str], args: list[Any]) -> Any:
+        return self._client.eval(script.text, len(names), *names, *args)
+
+    def ask(self, q: Question) -> Answer:
+        numbers = struct.pack(
+            "<13d", q.priority, q.order, 1, q.charge, q.weight, q.by_tenant, q.tokens, q.input_tokens, q.output_tokens,
+            q.money, q.max_wait_us, q.random, q.lease_us,
+        )  # fmt: skip
+        reply = self._run(ACQUIRE, self.keys, [q.ticket, q.bot, f"q:{q.kind}", numbers, self._terms])
+        return Answer(*reply[:8], charged=tuple(reply[8:]))
+
+    def settle(
+        self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
+        asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False,
+    ) -> int:  # fmt: skip
+        """Settle, and return the time of Redis."""
+        state, facts, _, _, log, leases, _ = self.keys
+        numbers = struct.pack("<13d", sent, *charged, *used, *asked, 0, 0, 1000, learns)
+        reply = self._run(SETTLE, [state, facts, log, leases], [ticket, f"q:{kind}", numbers, self._terms])
+        return int(reply[2])
+
+    def penalise(self, retry_after_us: int) -> tuple[int, int]:
+        """Hold, and return for how long and the time of Redis."""
+        reply = self._run(PENALISE, self.keys[:2], [retry_after_us, self._terms])
+        return int(reply[1]), int(reply[2])
+
+    def state(self) -> list[float]:
+        """Return the state from index 1, as the model has it."""
+        state, facts, queue, _, _, leases, _ = self.keys
+        reply = self._run(SHOW, [state, facts, queue, leases], [])
+        return [0.0, *map(float, reply[7])]
+
+    def queue(self) -> list[tuple[float, str]]:
+        """Return the waiting tickets in order."""
+        waiting: Any = self._client.zrange(self.keys[2], 0, -1, withscores=True)
+        return [(order, ticket.decode()) for ticket, order in waiting]
+
+    def bots(self) -> dict[str, float]:
+        """Return the finish tags."""
+        tags: Any = self._client.zrange(self.keys[6], 0, -1, withscores=True)
+        return {bot.decode(): tag for bot, tag in tags}
