@@ -181,10 +181,15 @@ def _add(run: Run, report: list[dict[str, Any]]) -> None:
             setattr(run, name, getattr(run, name) + part.get(name, 0))
 
 
+def _environment() -> dict[str, str]:
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def _worker(plan: dict[str, Any]) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.limiter_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env=_environment(),
     )  # fmt: skip
     assert worker.stdin is not None
     worker.stdin.write(f"{json.dumps(plan)}\n")
@@ -213,7 +218,7 @@ def _provider(shape: Shape, mode: str, latency_ms: float) -> Iterator[str]:
     }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.limiter_provider", json.dumps(options)], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env=_environment(),
     )  # fmt: skip
     try:
         assert process.stdout is not None
@@ -364,7 +369,7 @@ FIGURES = {
 
 
 @click.command()
-@click.option("--seconds", default=12.0, show_default=True, help="Length of a run, warm-up included.")
+@click.option("--seconds", default=40.0, show_default=True, help="Length of a run, warm-up included.")
 @click.option(
     "--only", default="", help=f"field, figures, a candidate, or one of {', '.join(FIGURES)}. Empty: everything."
 )

@@ -230,11 +230,13 @@ class PyrateLimiter(_Polling):
             RedisBucket.init([Rate(shape.tpm, window_ms)], client, "tokens"),
             RedisBucket.init([Rate(shape.rpm, window_ms)], client, "requests"),
         ]
-        self._made: list[Any] | None = None
+        self._made: list[Any] = []
+        self._making = asyncio.Lock()
 
     async def _poll(self, tokens: int) -> float:
-        if self._made is None:
-            self._made = [await bucket if asyncio.iscoroutine(bucket) else bucket for bucket in self._buckets]
+        async with self._making:
+            if not self._made:
+                self._made = [await bucket for bucket in self._buckets]
         now_ms = int(time.time() * 1000)
         for bucket, weight in zip(self._made, (tokens, 1), strict=True):
             put = bucket.put(self._item("call", now_ms, weight=weight))

@@ -11,7 +11,8 @@
 --          urgent .. 4), order it had when it asked before (-1: it did not), candidate that it asked then, charge of a
 --          call in the fair order / weight (0: its tokens), weight, 1: share by tenant, tokens, input, output tokens,
 --          micro-dollars, longest wait (us), random [0, 1), lease (us);  then the packed terms of each candidate
--- Reply    {code, wait_us, order, now_us, held_us, idle slots, backlog_us, candidate, tokens, input, output charged}
+-- Reply    {code, wait_us, order, now_us, held_us, idle slots, backlog_us, candidate, quiet_us, tokens, input, output
+--          charged}; quiet_us: a process with waiting calls that has not asked for so long had better ask
 -- Codes    1 send after wait_us;  2 ask again after wait_us;  0 too late: the slot would be in wait_us, ticket dropped
 local id, bot, kind = ARGV[1], ARGV[2], ARGV[3]
 local class, given, given_at, charge, weight, by_tenant, tokens, input, output, money, max_wait, random, lease =
@@ -174,10 +175,13 @@ local base, state, terms, need, slot, order = at.base, at.state, at.terms, at.ne
 local queue, due, bots = KEYS[base + 3], KEYS[base + 4], KEYS[base + 7]
 
 local function answer(code, wait, backlog)
-  -- Slots that would soon be lost, for whoever asks: told only when half of the burst is unused, else all would poll.
-  local unused = now - slot - terms[8] / 2
+  -- Slots that would soon be lost, for whoever asks: told only when a quarter of the burst is unused, else all would poll.
+  local unused = now - slot - terms[8] / 4
   local idle = unused >= 0 and at.interval > 0 and floor(unused / at.interval) + 1 or 0
-  return {code, ceil(wait), order, now, state[5] > now and state[5] or 0, idle, ceil(backlog), at.c, need[2], need[3], need[4]}
+  return {
+    code, ceil(wait), order, now, state[5] > now and state[5] or 0, idle, ceil(backlog), at.c,
+    floor(max(LONG_US, at.interval) / 3), need[2], need[3], need[4],
+  }
 end
 
 local function leave_queue()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from fleet.config import LimitSettings
 from fleet.limiter.limits import Terms
-from fleet.limiter.model import ASK_AGAIN, SEND, LimitModel, Question
+from fleet.limiter.model import ASK_AGAIN, SEND, Answer, LimitModel, Question
 
 #: Simulated time at which everything begins (us): any time that is not 0, for 0 means "never" in the state.
 START_US = 1_700_000_000_000_000
@@ -93,13 +93,21 @@ class _Play:
         self._calls: Counter[int] = Counter()
         self._by_second: Counter[int] = Counter()
         self._waits: tuple[list[float], list[float]] = ([], [])
+        #: Waiting calls by bot: the event that lets them ask again.
+        self._waiting: dict[int, tuple[int, int, int, Question | None, int]] = {}
+        self._asked_at = START_US
 
     def run(self) -> Forecast:
         for bot in range(self._load.bots):
             self._plan(START_US, bot, None, START_US)
         while self._events and self._events[0][0] < self._end_us:
-            now, _, bot, question, since = heapq.heappop(self._events)
-            self._ask(now, bot, question or self._next_call(bot), since)
+            event = heapq.heappop(self._events)
+            now, _, bot, question, since = event
+            if question is None:
+                self._ask(now, bot, self._next_call(bot), since)
+            elif self._waiting.get(bot) is event:  # else it was nudged before
+                del self._waiting[bot]
+                self._ask(now, bot, question, since)
         counts = [self._calls[bot] for bot in range(self._load.bots)]
         return Forecast(
             seconds=self._seconds,
@@ -114,7 +122,22 @@ class _Play:
 
     def _plan(self, at: int, bot: int, question: Question | None, since: int) -> None:
         self._number += 1
-        heapq.heappush(self._events, (at, self._number, bot, question, since))
+        event = (at, self._number, bot, question, since)
+        if question is not None:
+            self._waiting[bot] = event
+        heapq.heappush(self._events, event)
+
+    def _nudge(self, now: int, answer: Answer) -> None:
+        """Let those who are next ask when slots go unused or nobody has asked for long, as `sleepers.py` does."""
+        count = answer.idle or int(now - self._asked_at >= answer.quiet_us)
+        self._asked_at = now
+        for _ in range(min(count, len(self._waiting))):
+            _, bot, question, since = min(
+                (question.order, bot, question, since)
+                for _, _, bot, question, since in self._waiting.values()
+                if question
+            )
+            self._plan(now + 1, bot, question, since)
 
     def _next_call(self, bot: int) -> Question:
         tokens = self._draw.randint(*self._load.tokens)
@@ -130,6 +153,8 @@ class _Play:
     def _ask(self, now: int, bot: int, question: Question, since: int) -> None:
         self._questions += 1
         answer = self._model.ask(replace(question, random=self._draw.random()), now)
+        if answer.code == SEND:
+            self._nudge(now, answer)
         if answer.code == ASK_AGAIN:
             self._plan(now + answer.wait_us, bot, replace(question, order=answer.order), since)
         elif answer.code == SEND:

@@ -54,6 +54,7 @@ class _Call:
     deadline: float
     order: int = -1
     candidate: int = 0
+    nudged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class _Reply:
     idle: int
     backlog_us: int
     candidate: int
+    quiet_us: int
     tokens: int
     input_tokens: int
     output_tokens: int
@@ -219,15 +221,18 @@ class Limiter:
         self._backlog_s[limit] = reply.backlog_us / 1e6
         if reply.held_us:
             self._hold(limit, (reply.held_us - reply.now_us) / 1e6)
-        if reply.idle:
-            self._sleepers[limit].wake(reply.idle)
+        is_refused = call.nudged and reply.code == _ASK_AGAIN
+        self._sleepers[limit].heard(
+            idle=0 if is_refused else reply.idle, quiet_s=reply.quiet_us / 1e6, in_vain=is_refused
+        )
+        call.nudged = False
         return reply
 
     async def _sleep(self, call: _Call, reply: _Reply) -> None:
         """Sleep until it is time to ask again; who is cancelled meanwhile gives up its place."""
         limit = call.limits[reply.candidate - 1]
         try:
-            await self._sleepers[limit].sleep(reply.wait_us / 1e6, reply.order, call.number)
+            call.nudged = await self._sleepers[limit].sleep(reply.wait_us / 1e6, reply.order, call.number)
         except asyncio.CancelledError:
             queue, due = self._names(limit, call.caller.tenant)[2:4]
             self._store.send(FORGET, [queue, due], [call.ticket])

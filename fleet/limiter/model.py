@@ -58,6 +58,7 @@ class Answer:
     idle: int
     backlog_us: int
     candidate: int
+    quiet_us: int
     charged: tuple[int, int, int]
 
 
@@ -98,13 +99,14 @@ class LimitModel:
         q, state = question, self.state
         day, self._dirty = state[28:31], False
         at = self._survey(q, now)
-        unused = now - at.slot - self.terms.burst_us / 6
+        unused = now - at.slot - self.terms.burst_us / 4
         idle = math.floor(unused / at.interval) + 1 if unused >= 0 and at.interval > 0 else 0
 
         def answer(code: int, wait: float, backlog: float) -> Answer:
             charged = (int(at.need[2]), int(at.need[3]), int(at.need[4]))
             held = int(state[5]) if state[5] > now else 0
-            return Answer(code, math.ceil(wait), int(at.order), now, held, idle, math.ceil(backlog), 1, charged)
+            quiet = math.floor(max(LONG_US, at.interval) / 3)
+            return Answer(code, math.ceil(wait), int(at.order), now, held, idle, math.ceil(backlog), 1, quiet, charged)
 
         hopeless = not at.may_go and at.est - now > 1.25 * q.max_wait_us + at.horizon
         if max(at.slot - now, 0) > q.max_wait_us or hopeless:

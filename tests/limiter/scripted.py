@@ -31,7 +31,7 @@ class ScriptedLimit:
             q.money, q.max_wait_us, q.random, q.lease_us,
         )  # fmt: skip
         reply = self._run(ACQUIRE, self.keys, [q.ticket, q.bot, f"q:{q.kind}", numbers, self._terms])
-        return Answer(*reply[:8], charged=tuple(reply[8:]))
+        return Answer(*reply[:9], charged=tuple(reply[9:]))
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],

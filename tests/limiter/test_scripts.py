@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,7 +82,11 @@ def test_every_script_does_what_its_model_does(client: Any, settings: LimitSetti
                 max_wait_us=step["max_wait_us"],
             )  # fmt: skip
             answer = real.ask(question)
-            assert answer == model.ask(question, answer.now_us)
+            expected = model.ask(question, answer.now_us)
+            if settings.rpm or settings.tpm or settings.input_tpm or settings.output_tpm:
+                assert answer == expected
+            else:  # the interval is then learnt from microseconds that pass between two steps: no model has the same
+                assert replace(answer, idle=0, quiet_us=0) == replace(expected, idle=0, quiet_us=0)
             orders[ticket] = answer.order
             if answer.code == SEND:
                 granted.append((ticket, question, answer))

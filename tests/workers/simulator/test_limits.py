@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.simulator.limits import WAIT_MARGIN_S, Allowance, Bucket, Limits, duration, rfc3339
+from workers.simulator.limits import (
+    WAIT_MARGIN_S,
+    Allowance,
+    Bucket,
+    Limits,
+    Mode,
+    SlidingWindow,
+    duration,
+    make_counter,
+    rfc3339,
+)
 
 SECONDS = st.floats(min_value=0, max_value=30, allow_nan=False)
 
@@ -143,3 +153,57 @@ def test_durations_are_written_as_openai_does(seconds: float, text: str) -> None
 def test_a_reset_date_is_never_before_the_reset(unix_s: float) -> None:
     written = datetime.fromisoformat(rfc3339(unix_s)).timestamp()
     assert unix_s - 1e-5 <= written <= unix_s + 0.00101
+
+
+@given(
+    limit=st.integers(min_value=1, max_value=500),
+    window=st.floats(min_value=0.5, max_value=60),
+    calls=st.lists(
+        st.tuples(st.floats(min_value=0, max_value=20), st.integers(min_value=1, max_value=700)), max_size=60
+    ),
+)
+def test_no_sliding_window_holds_more_than_the_limit(limit: int, window: float, calls: list[tuple[float, int]]) -> None:
+    counter = SlidingWindow(limit=limit, window_s=window, now_s=0.0)
+    admitted: list[tuple[float, int]] = []
+    now = 0.0
+    for pause, amount in calls:
+        now += pause
+        counter.refill(now)
+        if counter.wait_s(amount) == 0:
+            counter.take(amount)
+            admitted.append((now, amount))
+    for first, (begin, _) in enumerate(admitted):
+        inside = [amount for at, amount in admitted[first:] if at - begin < window - 1e-9]
+        assert sum(inside) <= limit or len(inside) == 1
+
+
+@pytest.mark.parametrize("mode", ["bucket", "sliding", "fixed"])
+@given(amounts=st.lists(st.integers(min_value=1, max_value=90), min_size=1, max_size=40))
+def test_who_waits_as_long_as_a_counter_says_is_admitted(mode: Mode, amounts: list[int]) -> None:
+    counter = make_counter(mode, limit=100, burst=0.5, minute_s=6.0, now_s=50.0)
+    now = 50.0
+    for amount in amounts:
+        counter.refill(now)
+        wait_s = counter.wait_s(amount)
+        if wait_s:
+            now += wait_s + WAIT_MARGIN_S
+            counter.refill(now)
+        assert counter.wait_s(amount) == 0
+        counter.take(amount)
+
+
+def test_a_fixed_window_begins_anew_with_each_minute_of_the_clock() -> None:
+    counter = make_counter("fixed", limit=10, burst=0.5, minute_s=60.0, now_s=59.0)
+    counter.take(10)
+    assert (counter.remaining, counter.wait_s(1), counter.full_in_s) == (0, 1.0, 1.0)
+    counter.refill(60.0)
+    assert (counter.remaining, counter.wait_s(10)) == (10, 0.0)
+
+
+def test_a_call_larger_than_a_window_goes_when_the_window_is_empty() -> None:
+    for mode in ("sliding", "fixed"):
+        buckets = Allowance(rpm=60, tpm=100, burst=1.0, minute_s=60.0, now_s=0.0, mode=mode)
+        assert buckets.admit(500, 0.0) is None
+        refusal = buckets.admit(1, 1.0)
+        assert refusal is not None
+        assert refusal.retry_after_s == pytest.approx(59.0, abs=0.01)
