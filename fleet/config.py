@@ -41,9 +41,16 @@ class Section(BaseModel):
 class RedisSettings(Section):
     """Where Redis is. Without a `url`, Fleet finds or starts its own under `.fleet/`."""
 
-    url: SecretStr | None = Field(None, description="Broker: redis://, rediss:// or unix. Empty: embedded Redis.")
+    url: SecretStr | None = Field(
+        None, description="Broker: redis://, rediss://, unix:// or sentinel://. Empty: embedded Redis."
+    )
     state_url: SecretStr | None = Field(None, description="Results, bots and limits. Empty: the same as `url`.")
     socket_timeout_s: float = Field(5.0, gt=0, description="Seconds until a Redis that does not answer is an error.")
+    master_name: str | None = Field(None, description="With sentinel://: the master's name, unless the URL says it.")
+    sentinel_password: SecretStr | None = Field(None, description="With sentinel://: password of the Sentinels.")
+    replicas: int = Field(
+        0, ge=0, le=10, description="Replicas that must confirm a task with an idempotency key before it is accepted."
+    )
 
 
 class ProviderSettings(Section):
@@ -133,6 +140,7 @@ class WorkerSettings(Section):
     )
     hang_s: float = Field(20.0, ge=5, description="Seconds of silence after which `fleet up` replaces a worker.")
     inbox: str = Field("celery", description="Queue on which plain Celery clients submit.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines of workers: text, or one JSON object.")
 
 
 class ResultSettings(Section):
@@ -149,12 +157,33 @@ class DeadLetterSettings(Section):
     expires_s: int = Field(604_800, ge=60, description="Seconds until a dead letter is deleted.")
 
 
+class DiversitySettings(Section):
+    """Watching for bots that fall into one answer: `fleet diversity`."""
+
+    watch: bool = Field(True, description="Keep fingerprints of answers and compare them.")
+    treat: bool = Field(True, description="Treat bots that answer alike. False: only say so.")
+    window: int = Field(400, ge=200, le=2000, description="Answers compared at a time; large pools take 2 per bot.")
+    every_s: float = Field(2.0, ge=0.1, le=60, description="Seconds between two looks, and until a remedy is known.")
+
+
 class FlowerSettings(Section):
     """The dashboard. Its password is generated into `.fleet/flower.password`."""
 
     address: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(5555, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     user: str = Field("fleet", description="User name of the basic authentication.")
+
+
+class SignalsSettings(Section):
+    """What is told to monitoring systems. The Fleet tab, `fleet top` and `fleet stats` need none of it."""
+
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="First port of the workers' Prometheus endpoints; each takes a free one. 0: off."
+    )
+    metrics_address: str = Field("127.0.0.1", description="Address that they listen on.")
+    traces: Literal["off", "otlp", "file"] = Field(
+        "off", description="OpenTelemetry traces: over OTLP, as OTEL_* variables say, or into `.fleet/traces.jsonl`."
+    )
 
 
 class SimulatorSettings(Section):
@@ -188,7 +217,9 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     results: ResultSettings = ResultSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+    diversity: DiversitySettings = DiversitySettings()
     flower: FlowerSettings = FlowerSettings()
+    signals: SignalsSettings = SignalsSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
     limits: dict[str, LimitSettings] = Field(default_factory=dict, description='Limits by "provider/model".')
@@ -331,7 +362,8 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     """Known keys of the table at `loc`: the first part is a field of Settings, dict tables have a name after it."""
     sections: dict[str, type[BaseModel]] = {
         "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings,
-        "dead_letters": DeadLetterSettings, "flower": FlowerSettings,
+        "dead_letters": DeadLetterSettings, "diversity": DiversitySettings, "flower": FlowerSettings,
+        "signals": SignalsSettings,
         "simulator": SimulatorSettings, "providers": ProviderSettings, "limits": LimitSettings,
         "prices": PriceSettings, "pools": PoolSettings,
     }  # fmt: skip

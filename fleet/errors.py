@@ -4,6 +4,7 @@ FleetError
 ├── RetryLater                 the same call may work later (``retry_after_s`` when the other side said when)
 │   ├── RateLimited            the provider answered 429
 │   ├── ProviderUnavailable    the provider answered 5xx, cut the connection, or did not answer in time
+│   ├── BotsQuarantined        all bots of the pool are quarantined
 │   └── StoreUnavailable       Redis did not answer
 ├── KeyRejected                use another key: the provider answered 401 or 403
 ├── GiveUp                     no retry will help this task
@@ -15,9 +16,15 @@ FleetError
 │   └── BotFunctionFailed      the user's own bot function raised
 ├── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
 └── ConfigurationError         fix fleet.toml, a FLEET_* variable or the machine
+    └── StoreRefused           Redis does not let us in
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fleet.models import RateReadings
 
 #: Characters of a foreign value that an error message quotes at most.
 QUOTED_CHARS = 80
@@ -44,9 +51,19 @@ class RetryLater(FleetError):
 
 
 class RateLimited(RetryLater):
-    """The provider answered 429."""
+    """The provider answered 429.
+
+    Args:
+        message: What happened.
+        retry_after_s: Seconds the provider asked to wait, or None when it did not say.
+        rates: What the answer's headers said of the key's rates.
+    """
 
     blame = "provider"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, rates: RateReadings | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.rates = rates
 
 
 class ProviderUnavailable(RetryLater):
@@ -63,6 +80,10 @@ class ProviderUnavailable(RetryLater):
     def __init__(self, message: str, *, retry_after_s: float | None = None, sent: bool = True) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.sent = sent
+
+
+class BotsQuarantined(RetryLater):
+    """All bots of the pool are quarantined: its tasks wait until one is released."""
 
 
 class StoreUnavailable(RetryLater):
@@ -119,6 +140,10 @@ class StoreError(FleetError):
 
 class ConfigurationError(FleetError):
     """fleet.toml, a FLEET_* variable or the machine must be changed."""
+
+
+class StoreRefused(ConfigurationError):
+    """Redis does not let us in: user, password, database number or rights are wrong."""
 
 
 def quote(value: object) -> str:

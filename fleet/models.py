@@ -133,12 +133,25 @@ class Persona(Frozen):
     context_window_tokens: int = Field(ge=64)
 
 
+class Remedy(Frozen):
+    """What is done about a bot that answers like others: everything up to its rung (`workers/persona.py`)."""
+
+    rung: int = Field(ge=1, le=3, description="1: context reshuffled; 2: persona drawn anew; 3: temperature raised.")
+    generation: int = Field(ge=1, lt=2**30, description="Decides all that is drawn.")
+
+    @property
+    def mark(self) -> int:
+        """What the bot's answers are marked with: 32 bits, 0 stands for no remedy."""
+        return self.generation * 4 + self.rung
+
+
 class Bot(Frozen):
     """A named worker identity of a pool."""
 
     name: str
     pool: str
     persona: Persona
+    remedy: Remedy | None = None
 
 
 def bot_name(pool: str, index: int) -> str:
@@ -200,6 +213,7 @@ class Grant:
         charged: Tokens, input and output tokens that were charged: what calls of this kind mostly use.
         cost_usd_micros: What was reserved of the money of the day.
         sent_at: Time of the event loop at which the call may leave.
+        mark: Where it stands among all grants: its time (us, of Redis), requests and tokens granted until then.
     """
 
     limit: str
@@ -211,6 +225,26 @@ class Grant:
     charged: tuple[int, int, int] = (0, 0, 0)
     cost_usd_micros: int = 0
     sent_at: float = 0.0
+    mark: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RateReading:
+    """One rate as a provider's headers tell it; None is "not said".
+
+    Args:
+        limit: What the provider allows in its period, a minute unless `reset_s` is longer.
+        remaining: What may still be sent at once.
+        reset_s: Seconds until all of `limit` is there again.
+    """
+
+    limit: float | None = None
+    remaining: float | None = None
+    reset_s: float | None = None
+
+
+#: What an answer's headers said of requests, tokens, input tokens and output tokens, in this order.
+RateReadings = tuple[RateReading, RateReading, RateReading, RateReading]
 
 
 class TaskError(Frozen):

@@ -37,14 +37,64 @@ def bot_claims(pool: str) -> str:
     return f"{TAG}:claims:{pool}"
 
 
+def quarantined(pool: str) -> str:
+    """Sorted set, bot name -> end of its quarantine in microseconds of Redis time (inf: until it is released)."""
+    return f"{TAG}:quarantined:{pool}"
+
+
+def quarantine_reasons(pool: str) -> str:
+    """Hash, bot name -> `microseconds|who|why` of its quarantine."""
+    return f"{TAG}:quarantine-reasons:{pool}"
+
+
 def totals() -> str:
     """Hash, counter name -> integer: completions, errors, tokens, cost of the whole fleet."""
     return f"{TAG}:signals:totals"
 
 
-def completions(pool: str) -> str:
-    """Hash, bot name -> completions."""
-    return f"{TAG}:signals:completions:{pool}"
+def bot_rows(pool: str) -> str:
+    """String (packed): what is counted per bot of a pool; layouts of this and what follows: `signals/windows.py`."""
+    return f"{TAG}:signals:bots:{pool}"
+
+
+def bot_tasks(pool: str) -> str:
+    """String (packed): the last tasks of each bot of a pool."""
+    return f"{TAG}:signals:tasks:{pool}"
+
+
+def series(pool: str) -> str:
+    """String (packed): sums of a pool's last minutes and hours."""
+    return f"{TAG}:signals:series:{pool}"
+
+
+def sketch(pool: str) -> str:
+    """String (packed counters): durations of a pool's tasks of the last hour."""
+    return f"{TAG}:signals:sketch:{pool}"
+
+
+def recent() -> str:
+    """String (packed): the last 1,000 completions of the fleet."""
+    return f"{TAG}:signals:recent"
+
+
+def failures() -> str:
+    """List, newest first: the last 1,000 failed tasks of the fleet, `seconds|JSON`."""
+    return f"{TAG}:signals:failures"
+
+
+def resources() -> str:
+    """String (packed): what all workers used in the last minutes."""
+    return f"{TAG}:signals:resources"
+
+
+def events() -> str:
+    """Stream, about 1,000 entries: what happened to the fleet, fields `event` and what the event says."""
+    return f"{TAG}:signals:events"
+
+
+def event_quiet(name: str) -> str:
+    """String, expires: an event that was recorded and is not recorded again while this lives."""
+    return f"{TAG}:signals:quiet:{name}"
 
 
 def errors(pool: str) -> str:
@@ -93,6 +143,11 @@ def gate(queue: str) -> str:
     return f"fleet:gate:{queue}"
 
 
+def room(queue: str) -> str:
+    """String, expires within seconds: how many more tasks of each priority may be taken (`take.lua`). On the broker."""
+    return f"{gate(queue)}:room"
+
+
 def replayed(task_id: str, died_us: str) -> str:
     """String, expires with the dead letters: one death of a task that was queued again. On the broker."""
     return f"fleet:replayed:{task_id}:{died_us}"
@@ -116,6 +171,36 @@ def dead_letter_order() -> str:
 def dead_letter_bytes() -> str:
     """String: bytes that dead letters and their bodies take."""
     return f"{TAG}:dead:bytes"
+
+
+def answers(pool: str, kind: str) -> str:
+    """List, newest first: fingerprints of the last answers of one task class (`diversity/fingerprint.py`)."""
+    return f"{TAG}:diversity:answers:{pool}:{kind}"
+
+
+def answer_counts() -> str:
+    """Hash, `pool|kind` -> answers ever fingerprinted."""
+    return f"{TAG}:diversity:counts"
+
+
+def diversity_states() -> str:
+    """Hash, `pool|kind` -> JSON of what is normal for the class, how it stands, what is done about it."""
+    return f"{TAG}:diversity:states"
+
+
+def diversity_leader() -> str:
+    """String, expires: the process that watches the classes."""
+    return f"{TAG}:diversity:leader"
+
+
+def remedies() -> str:
+    """Hash, bot name -> `rung|generation`: bots that answer like others, and what is done about them."""
+    return f"{TAG}:diversity:remedies"
+
+
+def remedies_version() -> str:
+    """String: grows with every change of the remedies."""
+    return f"{TAG}:diversity:version"
 
 
 def write_probe() -> str:
