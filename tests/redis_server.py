@@ -35,6 +35,10 @@ class RedisServer:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """kill -9."""
         self._process.kill()
@@ -48,7 +52,7 @@ class RedisServer:
         os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        if self._process.poll() is None:
+        if self.alive:
             self.thaw()
             self.kill()
 

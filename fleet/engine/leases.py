@@ -28,6 +28,9 @@ RESTORE = Script.beside(__file__, "restore.lua")
 LEASE_S = 10
 #: Seconds between two renewals, and between two sweeps: three may fail before a lease runs out.
 RENEW_EVERY_S = LEASE_S / 4
+#: Leases for which nothing is swept after a time without sweeps. A worker that lives renews within 2.5 s plus at most
+#: 1.25 s to connect again; a longer period would hold up tasks whose workers all died, past 15 s in all.
+QUIET_LEASES = 0.6
 #: Deaths of workers that make the message they held poison (count). Two would bury innocent tasks whenever workers
 #: are killed at random: with 60 tasks in each, some are caught twice.
 POISON_AFTER = 3
@@ -82,7 +85,7 @@ class Holdings:
         if not acks:
             return
         try:
-            run_script(client, TAKE, [UNACKED, UNACKED_INDEX, BELL], [0, 0, "", 0, *acks])
+            run_script(client, TAKE, [UNACKED, UNACKED_INDEX, BELL], [0, 0, "", len(acks), *acks])
         except BaseException:
             self.return_acks(acks)
             raise
@@ -120,7 +123,7 @@ def flush_all_acks() -> None:
 
 def restore_arguments(tags: Sequence[str] = (), *, lease_s: float = LEASE_S, most: int = 5000) -> list[Any]:
     """Return the arguments of `restore.lua`: a sweep, or (with tags) a handing back."""
-    return [lease_s, most, POISON_AFTER, DEATHS_PREFIX, keys.STATE_TTL_S, *tags]
+    return [lease_s, most, POISON_AFTER, DEATHS_PREFIX, keys.STATE_TTL_S, lease_s * QUIET_LEASES, *tags]
 
 
 RESTORE_KEYS = [UNACKED, UNACKED_INDEX, BELL, SWEPT, POISON]

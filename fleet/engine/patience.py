@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from fleet.errors import StoreUnavailable
+from fleet.errors import FleetError, StoreRefused, StoreUnavailable
 
 logger = logging.getLogger("fleet.worker")
 
@@ -25,13 +25,14 @@ T = TypeVar("T")
 async def patiently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Repeat `attempt` while Redis does not answer, with full jitter. `attempt` must be safe to repeat.
 
+    A Redis that does not let a running worker in any more (its password was changed) is waited for as well.
     It has no end of its own: a worker that is told to stop cancels it, and the message goes back to its queue.
     """
     tries = 0
     while True:
         try:
             return await attempt()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreRefused) as error:
             _log_outage(error)
             await asyncio.sleep(random.random() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries, 10)))
             tries += 1
@@ -40,7 +41,7 @@ async def patiently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
 _logged_s = -math.inf
 
 
-def _log_outage(error: StoreUnavailable) -> None:
+def _log_outage(error: FleetError) -> None:
     """Say that Redis is away: one line every few seconds, however many tasks wait for it."""
     global _logged_s
     if time.monotonic() - _logged_s >= LOG_EVERY_S:

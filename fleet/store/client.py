@@ -12,16 +12,19 @@ import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
-from fleet.store.wire import Address, Call, Connection, Script, masked, refused, translate
+from fleet.store.address import Address, masked
+from fleet.store.sentinel import SENTINEL_TIMEOUT_S, find_master
+from fleet.store.wire import Call, Connection, Receiver, Script, refused, translate, unanswered
 
 __all__ = ["Script", "Store", "connect", "masked", "store_errors"]
 
@@ -45,7 +48,7 @@ def store_errors(url: str) -> Iterator[None]:
     except _REFUSALS as error:
         raise refused(str(error), url) from error
     except _PASSING as error:
-        raise StoreUnavailable(f"{masked(url)}: Redis did not answer: {error}") from error
+        raise unanswered(str(error), url) from error
     except redis.ResponseError as error:
         raise translate(str(error), url) from error
 
@@ -59,20 +62,26 @@ def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
         StoreUnavailable: When the server does not answer within `timeout_s`.
         ConfigurationError: When `url` is none, or the server does not let us in.
     """
-    where = Address.parse(url)
-    options: dict[str, Any] = {"db": where.db, "username": where.username, "password": where.password, "protocol": 2}
-    if where.path is not None:
-        options["unix_socket_path"] = where.path
-    else:
-        options |= {"host": where.host, "port": where.port, "socket_keepalive": True}
-    if where.tls is not None:
-        options |= {"ssl": True, **where.tls}
-    # No retries: redis-py's default repeats a command that may have been carried out, and takes seconds to fail.
-    retry = Retry(NoBackoff(), 0)
-    client = redis.Redis(**options, retry=retry, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    client = _client(Address.parse(url), timeout_s)
     with store_errors(url):
         client.ping()
     return client
+
+
+def _client(where: Address, timeout_s: float) -> redis.Redis:
+    # No retries: redis-py's default repeats a command that may have been carried out, and takes seconds to fail.
+    patience = {"retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    login = {"db": where.db, "username": where.username, "password": where.password, "protocol": 2}
+    tls: dict[str, Any] = {} if where.tls is None else {"ssl": True, **where.tls}
+    if where.path is not None:
+        return redis.Redis(**cast(Any, login | patience), unix_socket_path=where.path)
+    options: dict[str, Any] = {**login, **patience, **tls, "socket_keepalive": True}
+    if not where.sentinels:
+        return redis.Redis(host=where.host, port=where.port, **options)
+    brief = {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
+    ask = {**patience, **brief, **tls, "protocol": 2, "password": where.sentinel_password}
+    sentinels: Any = cast(Any, Sentinel)(where.sentinels, sentinel_kwargs=ask, **options)
+    return cast(redis.Redis, sentinels.master_for(where.master_name))
 
 
 class Store:
@@ -83,7 +92,8 @@ class Store:
     their order, except one whose script the server had forgotten: it is sent again behind the others.
 
     Args:
-        url: redis://, rediss://, unix:// or redis+socket://.
+        url: redis://, rediss://, unix://, redis+socket:// or sentinel://; with the last the master is looked for anew
+            whenever a connection is lost.
         timeout_s: Seconds a command waits for a connection plus its reply. A server that lets one command wait
             that long loses the connection, and everything sent after it fails too.
         name: Client name shown by CLIENT LIST.
@@ -130,6 +140,15 @@ class Store:
         else:
             self._enqueue(call, loop)
 
+    def ask(self, script: Script, keys: Sequence[str], args: Sequence[Any], receiver: Receiver) -> None:
+        """Run a script some time soon and hand its reply, or the error that `run` would raise, to `receiver`."""
+        loop = asyncio.get_running_loop()
+        call = Call((len(keys), *keys, *args), loop.time() + self._timeout_s, receiver, script)
+        if self._closed:
+            self._fail([call], StoreUnavailable("the store is closed"))
+        else:
+            self._enqueue(call, loop)
+
     async def close(self) -> None:
         """Wait for the replies that are due (at most the timeout), then cut the connection."""
         try:
@@ -151,10 +170,9 @@ class Store:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         loop = asyncio.get_running_loop()
-        call = Call(parts, loop.time() + self._timeout_s, loop.create_future(), script)
-        self._enqueue(call, loop)
-        assert call.future is not None
-        return call.future
+        future = loop.create_future()
+        self._enqueue(Call(parts, loop.time() + self._timeout_s, future, script), loop)
+        return future
 
     def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
         self._outbox.append(call)
@@ -185,6 +203,8 @@ class Store:
                 self._enqueue(call, asyncio.get_running_loop())
             else:
                 self._fail([call], translate(text, self._url))
+                if "READONLY" in text and self._connection is not None:  # no master any more: look for the new one
+                    self._connection.drop("the server became a replica")
         elif future is not None and not future.done():
             future.set_result(reply)
 
@@ -250,15 +270,17 @@ class Store:
     async def _open(self) -> Connection:
         """Return a connection that has authenticated, selected its database and answered PING."""
         loop, where = asyncio.get_running_loop(), self._address
+        if where.sentinels:
+            where = await find_master(where)
         connection = Connection(self._on_reply, self._on_lost)
         try:
             if where.path is not None:
                 await loop.create_unix_connection(lambda: connection, where.path)
             else:
                 await loop.create_connection(lambda: connection, where.host, where.port, ssl=where.ssl_context())
-            calls = [Call(parts, 0.0, loop.create_future()) for parts in where.handshake(self._name)]
-            connection.write(calls)
-            await asyncio.gather(*[call.future for call in calls if call.future is not None])
+            futures = [(parts, loop.create_future()) for parts in where.handshake(self._name)]
+            connection.write([Call(parts, 0.0, future) for parts, future in futures])
+            await asyncio.gather(*[future for _, future in futures])
             if not connection.is_open:
                 raise StoreUnavailable("the server closed the connection")
         except BaseException:

@@ -13,12 +13,14 @@ import shutil
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import redis
 from pydantic import SecretStr
 
-from fleet.config import Settings, home_path
+from fleet.config import RedisSettings, Settings, home_path
 from fleet.errors import ConfigurationError, FleetError
+from fleet.store.address import SENTINEL
 from fleet.store.client import connect, masked, store_errors
 from fleet.store.service import LOOPBACK, LocalService, ServiceState, write_private
 
@@ -53,14 +55,14 @@ def broker_url(settings: Settings) -> str:
     """
     if settings.redis.url is None:
         return ensure_redis(home_path(), timeout_s=START_TIMEOUT_S)
-    return _answering("redis.url", settings.redis.url, settings.redis.socket_timeout_s)
+    return _answering("redis.url", settings.redis.url, settings.redis)
 
 
 def state_url(settings: Settings) -> str:
     """Return the URL of the Redis that keeps results, bots and limits; raises like `broker_url`."""
     if settings.redis.state_url is None:
         return broker_url(settings)
-    return _answering("redis.state_url", settings.redis.state_url, settings.redis.socket_timeout_s)
+    return _answering("redis.state_url", settings.redis.state_url, settings.redis)
 
 
 def ensure_redis(home: Path, timeout_s: float = START_TIMEOUT_S) -> str:
@@ -155,23 +157,33 @@ def _shut_down(state: ServiceState) -> None:
         return  # whether it is gone is seen by the caller, who waits for that
 
 
-def _answering(setting: str, secret: SecretStr, timeout_s: float) -> str:
-    url = secret.get_secret_value()
+def _answering(setting: str, secret: SecretStr, options: RedisSettings) -> str:
+    url = _completed(secret.get_secret_value(), options)
     try:
-        connect(url, timeout_s=timeout_s).close()
+        connect(url, timeout_s=options.socket_timeout_s).close()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from error
     except FleetError as error:
         raise ConfigurationError(
             f"{setting}: expected a Redis that answers at {masked(url)}, got: {error}; start that Redis, correct "
             f"{setting}, or remove it: then Fleet starts a private Redis of its own"
         ) from error
-    return _as_kombu_spells_it(url)
+    return url
 
 
-def _as_kombu_spells_it(url: str) -> str:
-    """Return a unix:// URL in the only spelling that Celery understands as well; others as they are."""
-    if not url.startswith("unix://"):
+def _completed(url: str, options: RedisSettings) -> str:
+    """Return a sentinel:// URL with the master's name and the Sentinels' password in it; others as they are."""
+    if not url.startswith(f"{SENTINEL}://"):
         return url
-    return "redis+socket" + url.removeprefix("unix").replace("?db=", "?virtual_host=").replace("&db=", "&virtual_host=")
+    known = parse_qs(urlsplit(url.rpartition(";")[2]).query)
+    secret = options.sentinel_password.get_secret_value() if options.sentinel_password else None
+    if not (options.master_name or "master_name" in known):
+        raise ConfigurationError(
+            f"redis.master_name: expected the name under which the Sentinels of {masked(url)} know the master, got none"
+        )
+    wanted = {"master_name": options.master_name, "sentinel_password": secret}
+    query = urlencode({name: value for name, value in wanted.items() if value and name not in known})
+    return f"{url}{'&' if known else '?'}{query}" if query else url
 
 
 def _url(state: ServiceState) -> str:

@@ -1,4 +1,4 @@
-"""One Redis connection on asyncio: where it goes (`Address`), and bytes in, replies out (`Connection`).
+"""One Redis connection on asyncio: bytes in, replies out. Where it goes: `address.py`.
 
 Replies arrive in the order of the commands, so a deque is all the bookkeeping. No reconnect here: see `client.py`.
 """
@@ -8,43 +8,43 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Protocol, cast
 
 import hiredis
 
-from fleet.errors import ConfigurationError, FleetError, StoreError, StoreUnavailable
+from fleet.errors import ConfigurationError, FleetError, StoreError, StoreRefused, StoreUnavailable
+from fleet.store.address import masked
 
-#: Port of a URL that names none.
-DEFAULT_PORT = 6379
-#: Schemes of a unix socket: redis-py's and kombu's spelling.
-SOCKET_SCHEMES = ("unix", "redis+socket")
 #: Server states that pass: first word of the error, or inside the text of a script's error before Redis 7.
 _PASSING = re.compile(r"(?:^|-)(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM)\b")
+#: What redis-py says when TLS does not come about: the port speaks none, or the certificate is not to be trusted.
+_NO_TLS = re.compile(r"\[SSL|CERTIFICATE|certificate")
 #: Errors that only the URL or the server's ACL can cure.
 _REFUSED = re.compile(r"^(NOAUTH|WRONGPASS|NOPERM)\b|AUTH <password>|DB index is out of range|invalid DB index")
-_CERT_REQS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 #: What `Reader.gets` returns when the bytes so far end inside a reply.
 _INCOMPLETE = object()
 
 
-def masked(url: str) -> str:
-    """Return `url` without its password, fit for messages and logs."""
-    url = re.sub(r"(?s)://(?:([^:/@]*):)?.*@", r"://\1:***@", url)
-    return re.sub(r"(?i)(password=)[^&#]*", r"\1***", url)
-
-
-def refused(text: str, url: str) -> ConfigurationError:
+def refused(text: str, url: str) -> StoreRefused:
     """Return the error of a server that does not let us in."""
-    return ConfigurationError(
+    return StoreRefused(
         f"{masked(url)}: expected Redis to let us in, got {text!r}; "
         "correct the user, the password and the database number in redis.url"
     )
+
+
+def unanswered(text: str, url: str) -> FleetError:
+    """Return the error of a server that was not reached: failing TLS is cured by the URL, the rest by waiting."""
+    if _NO_TLS.search(text):
+        return ConfigurationError(
+            f"{masked(url)}: expected a server with TLS and a certificate that ssl_ca_certs vouches for, got: {text}; "
+            "correct redis.url: rediss://host:port/db?ssl_ca_certs=/path/ca.pem, or redis:// for a server without TLS"
+        )
+    return StoreUnavailable(f"{masked(url)}: Redis did not answer: {text}")
 
 
 def translate(text: str, url: str) -> FleetError:
@@ -54,73 +54,6 @@ def translate(text: str, url: str) -> FleetError:
     if _PASSING.search(text):
         return StoreUnavailable(f"{masked(url)}: Redis is not ready: {text}")
     return StoreError(f"{masked(url)}: Redis refused a command: {text}")
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a Redis is and how to be let in. Parsed from redis://, rediss://, unix:// and redis+socket:// URLs."""
-
-    url: str = field(repr=False)
-    host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
-    path: str | None = None
-    db: int = 0
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: dict[str, str] | None = None
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """Read a Redis URL.
-
-        Raises:
-            ConfigurationError: When it is none; the message names it without its password.
-        """
-        try:
-            return cls._parse(url)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"expected redis://[user:password@]host:port/db, rediss://... or unix:///path?db=0, "
-                f"got {masked(url)!r}; percent-encode / @ : ? # inside a password"
-            ) from error
-
-    @classmethod
-    def _parse(cls, url: str) -> Address:
-        parts = urlsplit(url)
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        common = {
-            "url": url,
-            "username": unquote(parts.username) if parts.username else query.get("username"),
-            "password": unquote(parts.password) if parts.password else query.get("password"),
-        }
-        number = query.get("db") or query.get("virtual_host", "").strip("/")
-        if parts.scheme in SOCKET_SCHEMES and parts.path:
-            return cls(**cast(Any, common), path=unquote(parts.path), db=int(number or 0))
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-            raise ValueError("scheme or host")
-        tls = {name: query[name] for name in query if name.startswith("ssl_")} if parts.scheme == "rediss" else None
-        db = int(parts.path.strip("/") or number or 0)
-        return cls(**cast(Any, common), host=parts.hostname, port=parts.port or DEFAULT_PORT, db=db, tls=tls)
-
-    def handshake(self, name: str) -> list[tuple[Any, ...]]:
-        """Return the commands that open a connection; PING is last, it is refused while Redis loads its data."""
-        auth: tuple[Any, ...] = ("AUTH", self.username, self.password) if self.username else ("AUTH", self.password)
-        commands: list[tuple[Any, ...]] = [auth] if self.password else []
-        if self.db:
-            commands.append(("SELECT", self.db))
-        return [*commands, ("CLIENT", "SETNAME", name), ("PING",)]
-
-    def ssl_context(self) -> ssl.SSLContext | None:
-        """Return the TLS context of a rediss:// URL, None for the others. Understands redis-py's ssl_* options."""
-        if self.tls is None:
-            return None
-        context = ssl.create_default_context(cafile=self.tls.get("ssl_ca_certs"))
-        wanted = self.tls.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
-        context.check_hostname = wanted != "none" and self.tls.get("ssl_check_hostname", "true").lower() != "false"
-        context.verify_mode = _CERT_REQS.get(wanted, ssl.CERT_REQUIRED)
-        if "ssl_certfile" in self.tls:
-            context.load_cert_chain(self.tls["ssl_certfile"], self.tls.get("ssl_keyfile"))
-        return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +84,22 @@ class Script:
         return self.of(self.name, f"local function {function}(KEYS, ARGV)\n{other.text}\nend\n{self.text}")
 
 
+class Receiver(Protocol):
+    """Who gets a reply: an `asyncio.Future`, or what behaves like one and saves a task from waking up."""
+
+    def done(self) -> bool:
+        """True when nobody wants it any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Take the reply. Must not raise."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take the error there is instead of a reply. Must not raise."""
+        ...
+
+
 class Call:
     """One command on its way: its bytes, and whom its reply is for.
 
@@ -164,7 +113,7 @@ class Call:
     __slots__ = ("due", "future", "packed", "parts", "script")
 
     def __init__(
-        self, parts: tuple[Any, ...], due: float, future: asyncio.Future[Any] | None, script: Script | None = None
+        self, parts: tuple[Any, ...], due: float, future: Receiver | None, script: Script | None = None
     ) -> None:
         self.parts = parts
         self.due = due

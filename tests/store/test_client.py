@@ -15,8 +15,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fleet.errors import ConfigurationError, StoreError, StoreUnavailable
+from fleet.store.address import Address
 from fleet.store.client import Script, Store, connect, masked, store_errors
-from fleet.store.wire import Address
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 

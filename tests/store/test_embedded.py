@@ -285,8 +285,3 @@ def test_a_configured_redis_that_hangs_is_an_error_in_time(fleet_home: Path, own
     with pytest.raises(ConfigurationError, match=r"redis\.url"):
         broker_url(settings)
     assert time.monotonic() - begin < 2
-
-
-def test_a_unix_socket_is_spelled_as_celery_does() -> None:
-    assert embedded._as_kombu_spells_it("unix:///run/r.sock?db=3") == "redis+socket:///run/r.sock?virtual_host=3"
-    assert embedded._as_kombu_spells_it("redis://h/3") == "redis://h/3"
