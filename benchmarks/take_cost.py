@@ -9,8 +9,8 @@ import redis
 
 from fleet.engine import leases
 from fleet.engine.envelope import fresh_envelope
-from fleet.engine.queues import BELL, PRIORITY_STEPS, list_key
-from fleet.store import keys
+from fleet.engine.queues import PRIORITY_STEPS, list_key
+from fleet.engine.rota import LOOK, Rota
 
 #: Calls per figure.
 CALLS = 200
@@ -44,15 +44,17 @@ def _fill(client: redis.Redis, place: str, count: int) -> None:
 
 
 def _cost(client: redis.Redis, names: list[str], wanted: int) -> tuple[float, float]:
-    gates = [keys.gate(name) for name in names]
-    lists = [list_key(name, step) for step in PRIORITY_STEPS for name in names]
-    script_keys = [leases.UNACKED, leases.UNACKED_INDEX, BELL, *gates, *lists]
-    sha = client.script_load(leases.TAKE.text)
-    held: list[Any] = []
+    rota, held, place = Rota(names, PRIORITY_STEPS), [], names[-1]
+    client.eval(LOOK.text, *rota.look())
+    take = client.script_load(leases.TAKE.text)
     client.config_resetstat()
     started = time.perf_counter()
     for call in range(CALLS):
-        reply = client.evalsha(sha, len(script_keys), *script_keys, wanted, 0, f"t{call}:", len(names), *held)
+        arguments = rota.take(wanted=wanted, guarded=0, prefix=f"t{call}:", acks=held)
+        reply: Any = client.evalsha(take, *arguments)
         held = reply[::3] if len(reply) > 2 else []
+        if held:
+            place = rota.was_served(reply[1].decode())
     client_us = (time.perf_counter() - started) / CALLS * 1e6
+    assert place == names[-1]
     return float(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]), client_us

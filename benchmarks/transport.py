@@ -25,8 +25,11 @@ from benchmarks.bench import cpu_s, print_table, private_home, until
 from benchmarks.take_cost import take_costs
 
 ROOT = Path(__file__).parents[1]
-#: Tasks that hold on while their worker is killed, and the longest wait for their second run, in seconds.
-HELD, RESUME_WAIT_S = 4, 90.0
+#: What is drained, and by how many worker processes.
+WORK = (("noop", 1), ("incr", 1), ("noop", 2), ("incr", 2))
+#: Tasks that hold on while their worker is killed, and the longest wait for their second run, in seconds: with acks
+#: (dramatiq looks for dead workers after a minute), and without, where nothing is left that could be run again.
+HELD, RESUME_WAIT_S, NO_ACKS_WAIT_S = 4, 90.0, 30.0
 #: Seconds that the worker which is to take over gets to start: the systems show no common sign that it has.
 START_S = 6.0
 #: Share of the tasks on which workers warm up.
@@ -37,11 +40,12 @@ LOOK_EVERY_S = 0.02
 
 @dataclass(frozen=True)
 class System:
-    """A task queue: what it is called, its module in `benchmarks.peers`, and what its workers need."""
+    """A task queue: its name, its module in `benchmarks.peers`, what its workers need, whether they acknowledge."""
 
     name: str
     module: str
     env: tuple[tuple[str, str], ...] = ()
+    acks: bool = True
 
 
 STOCK = System("stock Celery", "celery_stock")
@@ -50,8 +54,8 @@ SYSTEMS = (
     System("fleet transport", "celery_stock", (("BENCH_TRANSPORT", "fleet.engine.transport:Transport"),)),
     System("fleet", "celery_fleet"),
     System("dramatiq", "dramatiq_app"),
-    System("taskiq (no acks)", "taskiq_app"),
-    System("huey (no acks)", "huey_app"),
+    System("taskiq (no acks)", "taskiq_app", acks=False),
+    System("huey (no acks)", "huey_app", acks=False),
 )
 
 
@@ -63,6 +67,9 @@ class Drain:
     cpu_ms: float
     redis_cpu_ms: float
     commands: float
+
+
+Runs = dict[tuple[System, str, int], list[Drain]]
 
 
 class Bench:
@@ -113,7 +120,7 @@ class Bench:
                 time.sleep(START_S)
                 killed_at = kill_tree(victim)
                 while not begun(2):
-                    if time.monotonic() - killed_at > RESUME_WAIT_S:
+                    if time.monotonic() - killed_at > (RESUME_WAIT_S if system.acks else NO_ACKS_WAIT_S):
                         return None
                     time.sleep(LOOK_EVERY_S)
                 return time.monotonic() - killed_at
@@ -121,7 +128,14 @@ class Bench:
     def _spent(self, workers: list[psutil.Process]) -> tuple[float, float, float, float]:
         family = [one for worker in workers for one in (worker, *worker.children(recursive=True))]
         commands = float(self._client.info("stats")["total_commands_processed"])
-        return time.monotonic(), cpu_s(*family), cpu_s(self._server), commands
+        return time.monotonic(), sum(map(_cpu_s, family)), cpu_s(self._server), commands
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        return cpu_s(process)
+    except psutil.NoSuchProcess:  # a child that was only needed at the start
+        return 0.0
 
 
 def kill_tree(process: psutil.Process) -> float:
@@ -169,43 +183,50 @@ def main(tasks: int, rounds: int, only: str, kill: bool, take: bool) -> None:
         client = connect(os.environ["BENCH_BROKER"], timeout_s=60)
         bench = Bench(client, home / "worker.log")
         chosen = [system for system in SYSTEMS if system == STOCK or only in system.name]
-        runs: dict[tuple[System, str, int], list[Drain]] = {}
+        runs: Runs = {}
         resumed: dict[System, float | None] = {}
         present = [system for system in chosen if _is_installed(system)]
         for _ in range(rounds):
-            for task, processes in (("noop", 1), ("incr", 1), ("noop", 2), ("incr", 2)):
+            for task, processes in WORK:
                 for system in present:
                     runs.setdefault((system, task, processes), []).append(bench.drain(system, task, processes, tasks))
         for system in present if kill else ():
             resumed[system] = bench.resume_s(system)
         costs = take_costs(client) if take else []
     print_table(
-        f"{tasks} tasks, median of {rounds} rounds; kill -9: until all held tasks run again",
-        ["system", *(f"{task} {n}p /s" for n in (1, 2) for task in ("noop", "incr")), "of stock",
-         "CPU ms", "Redis CPU ms", "commands", "kill -9"],
-        [_row(system, runs, resumed) for system in chosen],
-    )  # fmt: skip
+        f"Tasks/s, and times stock Celery's rate; {tasks} tasks, median of {rounds} rounds",
+        ["system", *(f"{task}, {n} proc." for task, n in WORK)],
+        [_rates(system, runs) for system in chosen],
+    )
+    print_table(
+        "One no-op task on one process, and one INCR; kill -9: until all tasks of the dead worker run again",
+        ["system", "CPU ms", "INCR", "Redis CPU ms", "INCR", "Redis commands", "INCR", "kill -9"],
+        [_costs(system, runs, resumed) for system in chosen],
+    )
     if take:
         print_table("What one take costs", ["queues and tasks", "taken", "server us", "client us"], costs)
 
 
-def _row(
-    system: System, runs: dict[tuple[System, str, int], list[Drain]], resumed: dict[System, float | None]
-) -> list[str]:
-    def median(task: str, processes: int, what: str, of: System = system) -> float:
-        return float(statistics.median(getattr(run, what) for run in runs[of, task, processes]))
+def _median(runs: list[Drain], what: str) -> float:
+    return float(statistics.median(getattr(run, what) for run in runs))
 
-    if (system, "noop", 1) not in runs:
-        return [system.name, "not installed", *[""] * 8]
-    rates = [f"{median(task, n, 'rate'):,.0f}" for n in (1, 2) for task in ("noop", "incr")]
-    ratio = median("noop", 1, "rate") / median("noop", 1, "rate", STOCK)
-    costs = [median("noop", 1, "cpu_ms"), median("noop", 1, "redis_cpu_ms")]
+
+def _rates(system: System, runs: Runs) -> list[str]:
+    cells = []
+    for work in WORK if (system, *WORK[0]) in runs else ():
+        rate = _median(runs[system, *work], "rate")
+        cells.append(f"{rate:,.0f}  {rate / _median(runs[STOCK, *work], 'rate'):.1f}x")
+    return [system.name, *(cells or ["not installed", *[""] * (len(WORK) - 1)])]
+
+
+def _costs(system: System, runs: Runs, resumed: dict[System, float | None]) -> list[str]:
+    if (system, *WORK[0]) not in runs:
+        return [system.name, *[""] * 7]
+    both = [runs[system, task, 1] for task in ("noop", "incr")]
+    costs = [f"{_median(run, what):.2f}" for what in ("cpu_ms", "redis_cpu_ms") for run in both]
     seconds = resumed.get(system, 0.0)
     back = "never" if seconds is None else f"{seconds:.1f} s" if seconds else ""
-    return [
-        system.name, *rates, f"{ratio:.1f}x", *(f"{cost:.2f}" for cost in costs),
-        f"{median('noop', 1, 'commands'):.1f}", back,
-    ]  # fmt: skip
+    return [system.name, *costs, *(f"{_median(run, 'commands'):.1f}" for run in both), back]
 
 
 if __name__ == "__main__":

@@ -41,17 +41,51 @@ def is_soon(eta: object) -> bool:
         return False
 
 
+def is_printable(text: object) -> bool:
+    """True for what Celery may write into its log: nothing, or text without line breaks and control characters."""
+    return text is None or (isinstance(text, str) and text.isprintable())
+
+
+def check_headers(headers: dict[str, Any]) -> None:
+    """Refuse a message whose headers Celery would choke on, or write into its log as they are.
+
+    Raises:
+        InvalidTask: Naming the header.
+    """
+    if not is_usable(headers.get("id", "")) or not is_printable(headers.get("id")):
+        raise InvalidTask(f"id: expected printable text, got {quote(headers.get('id'))}")
+    if not is_printable(headers.get("shadow")):
+        raise InvalidTask(f"shadow: expected printable text, got {quote(headers['shadow'])}")
+    if not is_soon(headers.get("eta")):
+        raise InvalidTask(f"eta: expected an ISO 8601 time before 2200, got {quote(headers['eta'])}")
+
+
 class Consumer(CeleryConsumer):
     """`worker_consumer` of the Celery app."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        handle = super().create_task_handler(*args, **kwargs)
+        """Return what is called with each message: Celery's strategy for its task, without the detours.
+
+        Celery wraps each ack into promises, for transports whose acks may fail or must wait for the loop. With ours an
+        ack is a note in memory, which also outlives the connection.
+        """
+        handle, strategies, callbacks = (
+            super().create_task_handler(*args, **kwargs),
+            self.strategies,
+            self.on_task_message,
+        )
 
         def on_task_received(message: Any) -> None:
             try:
-                if not is_usable(message.headers.get("id", "")) or not is_soon(message.headers.get("eta")):
-                    raise InvalidTask("id or eta")
-                handle(message)
+                headers = message.headers
+                check_headers(headers)
+                strategy = strategies.get(headers.get("task"))
+                if strategy is None:
+                    handle(message)
+                else:
+                    strategy(message, None, message.ack_log_error, message.reject_log_error, callbacks)
+            except InvalidTask as error:
+                self._refuse(message, str(error))
             except Exception as error:  # noqa: BLE001 - the task boundary: a foreign message must not stop the worker
                 self._refuse(message, f"expected a Celery message (protocol 2, JSON), got {type(error).__name__}")
 

@@ -19,9 +19,12 @@ from fleet.store import keys
 from fleet.store.client import Script
 
 BACKLOG = Script.beside(__file__, "backlog.lua")
+HOLD = Script.beside(__file__, "hold.lua")
 
 #: Value of a gate that lets nothing through.
 CLOSED = -1
+#: Milliseconds for which `HOLD` closes a gate; who needs it closed repeats it in less than half of that.
+HOLD_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,13 @@ class Gate:
     Args:
         lowest: The least urgent priority that may be taken, or `CLOSED`.
         left_s: Seconds until the gate opens by itself; None: it stays.
+        room: How many more tasks of each priority may be taken before more calls wait under the limit than it answers
+            soon, the most urgent first; None: nothing is known to wait (`late_binding.py`).
     """
 
     lowest: int = Priority.BULK.value
     left_s: float | None = None
+    room: tuple[int, ...] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -45,9 +51,13 @@ class Gate:
         """True when tasks of this priority wait."""
         return priority > self.lowest
 
+    def waits_for_limit(self, priority: int) -> bool:
+        """True when tasks of this priority wait because enough calls wait under the limit already."""
+        return self.room is not None and self.room[priority] <= 0
+
     def __str__(self) -> str:
         if self.is_open:
-            return "open"
+            return "open" if self.room is None else "waiting on limit"
         name = "closed" if self.lowest < 0 else f"{Priority(self.lowest).name.lower()} and above"
         return name if self.left_s is None else f"{name}, for {self.left_s:.0f} s"
 
@@ -96,8 +106,9 @@ def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
         for name in names:
             pipe.get(keys.gate(name))
             pipe.pttl(keys.gate(name))
+            pipe.get(keys.room(name))
         replies = pipe.execute()
-    return [_gate(value, left_ms) for value, left_ms in zip(replies[::2], replies[1::2], strict=True)]
+    return [_gate(*of_one) for of_one in zip(replies[::3], replies[1::3], replies[2::3], strict=True)]
 
 
 def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
@@ -109,11 +120,12 @@ def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
     return [_waiting(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
-def _gate(value: bytes | None, left_ms: int) -> Gate:
+def _gate(value: bytes | None, left_ms: int, room: bytes | None) -> Gate:
+    rooms = tuple(max(0, int(number)) for number in room.split()[:-1]) if room else None
     if value is None:
-        return OPEN_GATE
+        return Gate(room=rooms)
     try:
-        return Gate(int(value), left_ms / 1000 if left_ms >= 0 else None)
+        return Gate(int(value), left_ms / 1000 if left_ms >= 0 else None, rooms)
     except ValueError as error:
         raise StoreError(f"gate: expected a priority number or -1, got {quote(value)}; `fleet pools resume`") from error
 

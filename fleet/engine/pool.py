@@ -13,8 +13,8 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
@@ -27,13 +27,16 @@ from celery.utils.log import get_logger
 from fleet import config
 from fleet.engine import leases, wiring
 from fleet.engine.app import give_up
-from fleet.engine.envelope import canvas_of
+from fleet.engine.envelope import canvas_of, from_plain_json
+from fleet.engine.threads import Threads
 from fleet.errors import ConfigurationError, quote
 
 logger = get_logger("fleet.pool")
 
 #: Seconds between two signs of life of Celery's main thread.
 BEAT_EVERY_S = 1.0
+#: Threads for Celery tasks that are not Fleet's (count).
+THREADS_AT_MOST = 256
 #: Seconds that cancelled coroutines get to clean up at a shutdown.
 CANCEL_S = 5.0
 #: Seconds that a shutdown waits for what ended before it looks again whether all slots are free.
@@ -54,10 +57,13 @@ class Slot:
     job: asyncio.Future[Any] | None = None
     #: What Celery is told when the coroutine was cancelled; None: it knows already.
     if_cancelled: Exception | None = None
+    #: True when it was cancelled, perhaps before it began: a signal may come between the two.
+    is_cancelled: bool = False
 
     def cancel(self, then: Exception | None) -> None:
         """Cancel the coroutine and tell Celery `then`. From any thread; a slot that has ended stays as it is."""
         self.if_cancelled = then
+        self.is_cancelled = True
         wiring.runtime().call_soon(self._cancel_job)
 
     def terminate(self, signal: Any) -> None:
@@ -81,15 +87,17 @@ class SlotPool(BasePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._tasks = self.app.tasks  # the registry itself: asking the app for it costs a lock each time
         self._name = self.options["initargs"][1]  # the worker's name as Celery has it: w1@host
         self._ended: collections.deque[Callable[[], None]] = collections.deque()
         self._wake_fd = -1
         self._woken = False
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads(THREADS_AT_MOST, "fleet-task")
         self._in_slots: dict[str, Slot] = {}
         #: Unix time of the main thread's last turn; None while it starts or stops.
         self._beat_at: float | None = None
         self._in_threads = 0
+        self._is_cancelling = False
         self._closed = False
 
     # -- life
@@ -113,9 +121,13 @@ class SlotPool(BasePool):
         loop.call_repeatedly(BEAT_EVERY_S, self._beat)
 
     def on_stop(self) -> None:
-        """Warm shutdown: let what runs end within the grace time, hand back the rest, tell the broker what is done."""
+        """Warm shutdown: let what runs end within the grace time, hand back the rest, tell the broker what is done.
+
+        After `cancel_all` nothing is worth that time: what does not end then waits for the code that the signal of a
+        second Ctrl-C has interrupted, and this may be its handler.
+        """
         self._beat_at = None  # the main thread waits here on purpose
-        self._drain(config.current().worker.grace_s)
+        self._drain(CANCEL_S if self._is_cancelling else config.current().worker.grace_s)
         self._hand_back_running()
         self._close()
 
@@ -127,6 +139,7 @@ class SlotPool(BasePool):
 
     def cancel_all(self) -> None:
         """Cancel what runs, at once, and take no more; Celery hands it back to its queue. Safe in a signal handler."""
+        self._is_cancelling = True
         for holdings in leases.all_holdings():
             holdings.closed = True
         for slot in tuple(self._in_slots.values()):
@@ -164,8 +177,6 @@ class SlotPool(BasePool):
         if self._closed:  # Celery may terminate a pool twice
             return
         self._closed = True
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
         if self._on_lost in leases.lost_listeners:
             leases.lost_listeners.remove(self._on_lost)
         wiring.stop()
@@ -205,9 +216,11 @@ class SlotPool(BasePool):
         error_callback: Callable[..., Any] | None = None,
         **__: Any,
     ) -> Slot | None:
-        task = self.app.tasks.get(args[0]) if args else None
+        task = self._tasks.get(args[0]) if args else None
         if task is None or not hasattr(task, "work"):
-            self._apply_in_thread(target, args, kwargs, callback, accept_callback)
+            self._apply_in_thread(
+                target, args, kwargs, callback or _nothing, accept_callback, error_callback or _nothing
+            )
             return None
         _, task_id, request, body, *_ = args
         request.update(canvas_of(body))
@@ -219,7 +232,11 @@ class SlotPool(BasePool):
             self._fail(slot, Reject("worker stopped", requeue=True))
             return slot
         self._in_slots[tag] = slot
-        wiring.runtime().call_soon(self._begin, slot)
+        try:
+            wiring.runtime().call_soon(self._begin, slot)
+        except RuntimeError:  # a second Ctrl-C came right before this line, and its handler has closed the pool
+            self._in_slots.pop(tag, None)
+            self._fail(slot, Reject("worker stopped", requeue=True))
         return slot
 
     def run_soon(self, work: Any, then: Callable[[], None]) -> None:
@@ -237,6 +254,8 @@ class SlotPool(BasePool):
     def _begin(self, slot: Slot) -> None:
         slot.job = asyncio.ensure_future(slot.task.work(slot.task_id, slot.request))
         slot.job.add_done_callback(lambda job: self._hand_back(lambda: self._end(slot, job)))
+        if slot.is_cancelled:
+            slot.job.cancel()
 
     def _hand_back(self, ended: Callable[[], None]) -> None:
         self._ended.append(ended)
@@ -291,20 +310,44 @@ class SlotPool(BasePool):
         except Exception as error:  # noqa: BLE001 - the task boundary: a foreign canvas must not stop the worker
             logger.error("canvas failed task=%s error=%s: its result is stored", slot.task_id, type(error).__name__)
 
-    def _apply_in_thread(self, target: Any, args: Any, kwargs: Any, callback: Any, accept_callback: Any) -> None:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(max_workers=256, thread_name_prefix="fleet-task")
+    def _apply_in_thread(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        callback: Callable[..., Any],
+        accept_callback: Callable[..., Any] | None,
+        error_callback: Callable[..., Any],
+    ) -> None:
         self._in_threads += 1
 
-        def ended(value: Any) -> None:
-            def settle() -> None:
-                self._in_threads -= 1
-                if callback:
-                    callback(value)
+        def ended(then: Callable[..., Any], value: Any) -> None:
+            self._in_threads -= 1
+            then(value)
 
-            self._hand_back(settle)
+        def run() -> None:
+            if self._closed:  # it had not begun: its message is handed back
+                return
+            try:
+                end = partial(ended, callback)
+                apply_target(
+                    target, _decoded(args), kwargs, lambda value: self._hand_back(partial(end, value)), accept_callback
+                )
+            except Exception as error:  # noqa: BLE001 - the task boundary: what Celery could not trace is a failure
+                self._hand_back(partial(ended, error_callback, _exception_info(error)))
 
-        self._threads.submit(apply_target, target, args, kwargs, ended, accept_callback)
+        self._threads.run(run)
+
+
+def _decoded(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of Celery's tracer with a plain JSON body decoded: it takes that, and is slower at it."""
+    try:
+        name, task_id, request, body, content_type, _ = args
+        if content_type == "application/json":
+            return name, task_id, request, from_plain_json(body), None, None
+    except (ValueError, TypeError):
+        pass
+    return args
 
 
 def _celery_listens(request: dict[str, Any]) -> bool:

@@ -4,51 +4,117 @@
 -- KEYS[1] hash    unacked: tag -> list key .. "\n" .. message as published
 -- KEYS[2] zset    unacked index: tag -> time of the last lease renewal (Redis time, seconds)
 -- KEYS[3] stream  bell: one entry per publish, capped at one; its last id tells a sleeping worker what it has seen
--- KEYS[4 .. 3+q]  strings: gates of the q queues: the lowest priority that may be taken (-1: none); absent: open
--- KEYS[4+q ..]    lists: for each priority, the most urgent first, the q queues in the order of their gates
+-- KEYS[4] set     names of the queues to take from; read only when ARGV names none (look.lua writes it)
+-- KEYS[5 .. 4+p]  zsets, one per priority, the most urgent first: names of queues that may have messages of it
 -- ARGV[1] most messages to take (count) · ARGV[2] how many of them from the least urgent class that waits (count)
--- ARGV[3] prefix of the tags to hand out · ARGV[4] q (count) · ARGV[5..] tags to acknowledge
+-- ARGV[3] prefix of the tags to hand out · ARGV[4] number a of tags to acknowledge · ARGV[5 .. 4+a] these tags
+-- then: prefix of the gates' keys · kombu's separator in list keys · p priority steps · p queues, served last in each
+-- priority ("": none) · names of the queues to take from (none: those of KEYS[4])
 --
--- Reply: {tag, list key, message, tag, list key, message, ...}, or {bell id} when nothing waits.
+-- Lists and gates are named by queue, not declared: the broker is one Redis, never a cluster. A gate is a string, the
+-- lowest priority that may be taken (-1: none); absent: open. Beside it, under the gate's name and ":room": "n0 n1 n2 n3
+-- n4 given", how many more tasks of each priority may be taken, each counting those of more urgent ones (absent: any
+-- number), and what n4 was at first. Queues of one priority take turns: the next one after
+-- the one served last. With queues in ARGV, O(queues); else O(queues that wait and are not open to us or to all).
+--
+-- Reply: {tag, list key, message, tag, list key, message, ...}, or {bell id} when nothing waits, {} for acks alone.
 -- Both unacked keys live as long as they have entries: a TTL here would be a way to lose tasks.
-local unacked, index, bell = KEYS[1], KEYS[2], KEYS[3]
-local wanted, guarded, prefix, queues = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local first = 4 + queues
+local unacked, index, bell, ours = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local wanted, guarded, prefix, acks = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
-for i = 5, #ARGV do
+for i = 5, 4 + acks do
   redis.call('HDEL', unacked, ARGV[i])
   redis.call('ZREM', index, ARGV[i])
 end
 if wanted <= 0 then return {} end
 
+local gate_prefix, separator, priorities = ARGV[5 + acks], ARGV[6 + acks], #KEYS - 4
+local steps_at, served_at, queues_at = 6 + acks, 6 + acks + priorities, 6 + acks + 2 * priorities
+local queues = #ARGV - queues_at
+local CHUNK = 16  -- waiting queues looked at in one go
+
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
-local gates = redis.call('MGET', unpack(KEYS, 4, 3 + queues))
-local reply, taken = {}, 0
+local gates, rooms, reply, taken = {}, {}, {}, 0
 
-local function take_from(i, most)
-  local gate = gates[(i - first) % queues + 1]
-  if gate and math.floor((i - first) / queues) > tonumber(gate) then return end
+local function is_stopped(queue, step)
+  if gates[queue] == nil then
+    local gate, room = unpack(redis.call('MGET', gate_prefix .. queue, gate_prefix .. queue .. ':room'))
+    gates[queue], rooms[queue] = gate, room and {}
+    for number in string.gmatch(room or '', '%S+') do table.insert(rooms[queue], tonumber(number)) end
+  end
+  return gates[queue] and tonumber(step) > tonumber(gates[queue])
+end
+
+-- Counts what was taken against the room of its own and of less urgent priorities.
+local function use_room(queue, step, count)
+  local room = rooms[queue]
+  if not room then return end
+  for k = step + 1, #room - 1 do room[k] = room[k] - count end
+  redis.call('SET', gate_prefix .. queue .. ':room', table.concat(room, ' '), 'KEEPTTL')
+end
+
+-- Takes from one list until `most` are taken altogether, and strikes the queue off where it is known to wait.
+local function take_from(queue, class, most)
+  local step = ARGV[steps_at + class]
+  if is_stopped(queue, step) then return end
+  local list = step == '0' and queue or queue .. separator .. step
+  local entries, renewals, before, is_empty = {}, {}, taken, false
+  if rooms[queue] then most = math.min(most, taken + rooms[queue][step + 1]) end
   while taken < most do
-    local message = redis.call('RPOP', KEYS[i])
-    if not message then return end
+    local message = redis.call('RPOP', list)  -- one by one: RPOP with a count walks the whole list (Redis 6.2)
+    if not message then is_empty = true break end
     taken = taken + 1
     local tag = prefix .. taken
-    redis.call('HSET', unacked, tag, KEYS[i] .. '\n' .. message)
-    redis.call('ZADD', index, now, tag)
-    reply[#reply + 1] = tag
-    reply[#reply + 1] = KEYS[i]
-    reply[#reply + 1] = message
+    entries[#entries + 1], entries[#entries + 2] = tag, list .. '\n' .. message
+    renewals[#renewals + 1], renewals[#renewals + 2] = now, tag
+    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tag, list, message
+  end
+  if taken > before then
+    redis.call('HSET', unacked, unpack(entries))
+    redis.call('ZADD', index, unpack(renewals))
+    use_room(queue, step, taken - before)
+  end
+  if is_empty and (taken > before or queues == 0) then redis.call('ZREM', KEYS[4 + class], queue) end
+end
+
+local function serve_named(class, last, most)
+  local start = 0
+  for i = 1, queues do
+    if ARGV[queues_at + i] == last then start = i end
+  end
+  for i = 0, queues - 1 do
+    if taken >= most then return end
+    take_from(ARGV[queues_at + 1 + (start + i) % queues], class, most)
   end
 end
 
-for i = #KEYS, first, -1 do
-  if taken >= guarded then break end
-  take_from(i, guarded)
+local function serve_waiting(class, from, to, most)
+  while taken < most do
+    local waiting = redis.call('ZRANGEBYLEX', KEYS[4 + class], from, to, 'LIMIT', 0, CHUNK)
+    for _, queue in ipairs(waiting) do
+      if taken >= most then return end
+      if redis.call('SISMEMBER', ours, queue) == 1 then take_from(queue, class, most) end
+    end
+    if #waiting < CHUNK then return end
+    from = '(' .. waiting[#waiting]
+  end
 end
-for i = first, #KEYS do
+
+local function serve(class, most)
+  local last = ARGV[served_at + class]
+  if queues > 0 then return serve_named(class, last, most) end
+  serve_waiting(class, '(' .. last, '+', most)
+  serve_waiting(class, '-', '[' .. last, most)
+end
+
+for class = priorities, 1, -1 do
+  if taken >= guarded then break end
+  serve(class, guarded)
+end
+for class = 1, priorities do
   if taken >= wanted then break end
-  take_from(i, wanted)
+  serve(class, wanted)
 end
 
 if taken > 0 then return reply end

@@ -12,8 +12,10 @@ message is found within `brpop_timeout` (one second).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from queue import Empty
 from time import monotonic, sleep
 from typing import Any
@@ -24,12 +26,15 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
-from kombu.utils.objects import cached_property
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
 from fleet.engine import leases
-from fleet.engine.queues import BELL, PRIORITY_SEPARATOR
+from fleet.engine.envelope import from_plain_json
+from fleet.engine.queues import BELL, waiting_key
+from fleet.engine.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.store import keys
+from fleet.store.client import Script
 
 logger = get_logger("fleet.transport")
 
@@ -40,12 +45,29 @@ REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
 #: Unreadable messages kept for a look, the newest ones (count).
 UNREADABLE_KEPT = 1000
 UNREADABLE = "fleet:unreadable"
+JSON = "application/json"
+#: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
+REPLIES = ".reply.celery.pidbox"
+
+
+class Message(virtual.Message):
+    """A message as Celery gets it."""
+
+    def _decode(self) -> Any:
+        if self.content_type == JSON and (self.accept is None or JSON in self.accept):
+            try:
+                return from_plain_json(self.body)
+            except (ValueError, TypeError):
+                pass  # kombu decodes what is not plain, and has its own error for what is no JSON
+        return super()._decode()
 
 
 class QoS(kombu_redis.QoS):
     """Counts what the process holds, over reconnects; the take script has already recorded each message."""
 
     restore_at_shutdown = True
+    #: True when nothing may be taken before the next ack.
+    _starved = False
 
     def append(self, message: Any, delivery_tag: str) -> None:
         virtual.QoS.append(self, message, delivery_tag)
@@ -53,6 +75,9 @@ class QoS(kombu_redis.QoS):
     def ack(self, delivery_tag: str) -> None:
         self.channel.holdings.ack(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
+        if self._starved:  # the loop may sleep, and acks come from any thread
+            self._starved = False
+            wake_loop()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         if requeue and delivery_tag in self.channel.holdings.held:
@@ -62,10 +87,12 @@ class QoS(kombu_redis.QoS):
             self.ack(delivery_tag)
 
     def can_consume(self) -> bool:
-        holdings = self.channel.holdings
-        if holdings.closed:
+        if self.channel.holdings.closed:
             return False
-        return not self.prefetch_count or len(holdings.held) < self.prefetch_count
+        if self.free():
+            return True
+        self._starved = True
+        return bool(self.free())  # once more: an ack right before that line did not wake the loop
 
     def free(self) -> int:
         """Number of messages that may be taken now."""
@@ -96,11 +123,16 @@ class Channel(kombu_redis.Channel):
     """A kombu channel whose consuming side is `take.lua`."""
 
     QoS = QoS
+    Message = Message
     #: One message in so many is taken from the least urgent class that waits, so that none starves; 0: strict order.
     lowest_first_every = 32
 
     from_transport_options = (*kombu_redis.Channel.from_transport_options, "lowest_first_every")
 
+    _rota = Rota((), ())
+    _looked_s = -math.inf
+    #: What the consuming connection will answer next.
+    _asked: Any = None
     _bell_id: str | None = None
     _sent_acks: list[str] | None = None
     _taken = 0
@@ -133,42 +165,59 @@ class Channel(kombu_redis.Channel):
         return set()
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        step = self.priority(self._get_message_priority(message, reverse=False))
+        announce: list[tuple[Any, ...]] = [("XADD", BELL, "MAXLEN", 1, "*", "x", 1)]
+        if not queue.endswith(REPLIES):
+            announce.insert(0, ("ZADD", waiting_key(step), 0, queue))
         batch = kwargs.get("_publish_batch")
         if batch is not None:
             super()._put(queue, message, **kwargs)
-            batch.add("execute_command", "XADD", BELL, "MAXLEN", 1, "*", "x", 1)
+            for command in announce:
+                batch.add("execute_command", *command)
             return
-        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         with self.resident.pipeline(transaction=False) as pipe:
-            pipe.lpush(key, dumps(message))
-            pipe.execute_command("XADD", BELL, "MAXLEN", 1, "*", "x", 1)
-            pipe.execute()
+            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
+            for command in announce:
+                pipe.execute_command(*command)
+            try:
+                pipe.execute()
+            except self.ResponseError as error:  # full, read-only: publish again, and do not quote the message
+                raise RedisConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}") from None
 
-    # -- taking: one command in flight on the consuming connection, TAKE or (when nothing waits) a blocking XREAD
+    # -- taking: one command in flight on the consuming connection: TAKE, or a blocking XREAD when nothing waits, or
+    # now and then LOOK, when there are many queues
+
+    def _update_queue_cycle(self) -> None:
+        super()._update_queue_cycle()
+        self._rota = Rota(self.active_queues, self.priority_steps)
+        self._looked_s = -math.inf
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
+        if not self._rota:
             return
         connection = self.client.connection
         self._in_poll = connection
-        self._brpop_sent_at = monotonic()
-        if self._bell_id is not None:
+        self._brpop_sent_at = now_s = monotonic()
+        self.holdings.return_acks(self._sent_acks or [])  # those of a call whose connection was dropped meanwhile
+        self._sent_acks = None
+        if self._rota.is_large and now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s, self._bell_id = now_s, None  # then take, whatever the bell says
+            self._send(connection, LOOK, self._rota.look())
+        elif self._bell_id is not None:
             bell_id, self._bell_id = self._bell_id, None
-            self._sent_acks = None
             wait_ms = int((timeout or self.brpop_timeout) * 1000)
+            self._asked = "XREAD"
             connection.send_command("XREAD", "BLOCK", wait_ms, "STREAMS", BELL, bell_id)
-            return
-        self._send_take(connection, queues)
+        else:
+            self._sent_acks = acks = self.holdings.take_acks()
+            wanted = self.qos.free()
+            prefix = self.holdings.next_prefix()
+            take = self._rota.take(wanted=wanted, guarded=self._guarded(wanted), prefix=prefix, acks=acks)
+            self._send(connection, leases.TAKE, take)
 
-    def _send_take(self, connection: Any, queues: list[str]) -> None:
-        gates = [keys.gate(queue) for queue in queues]
-        lists = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
-        script_keys = [leases.UNACKED, leases.UNACKED_INDEX, BELL, *gates, *lists]
-        self._sent_acks = self.holdings.take_acks()
-        wanted = self.qos.free()
-        arguments = [wanted, self._guarded(wanted), self.holdings.next_prefix(), len(queues), *self._sent_acks]
-        connection.send_command("EVALSHA", leases.TAKE.sha, len(script_keys), *script_keys, *arguments)
+    def _send(self, connection: Any, script: Script, arguments: list[Any]) -> None:
+        self._asked = script
+        connection.send_command("EVALSHA", script.sha, *arguments)
 
     def _guarded(self, wanted: int) -> int:
         """Return how many of the next `wanted` messages are the turn of the least urgent class."""
@@ -179,26 +228,27 @@ class Channel(kombu_redis.Channel):
         return owed
 
     def _brpop_read(self, **options: Any) -> bool:
-        sent_acks, self._sent_acks = self._sent_acks, None
-        command = "XREAD" if sent_acks is None else "EVALSHA"
+        asked, acks, self._sent_acks = self._asked, self._sent_acks or [], None
+        command = asked if isinstance(asked, str) else "EVALSHA"
         try:
             reply = self.client.parse_response(self.client.connection, command, **options)
         except self.connection_errors:
-            self.holdings.return_acks(sent_acks or [])
+            self.holdings.return_acks(acks)
             self.client.connection.disconnect()
             raise
         except NoScriptError:
-            self.holdings.return_acks(sent_acks or [])
-            self.resident.script_load(leases.TAKE.text)
+            self.holdings.return_acks(acks)
+            self._looked_s = -math.inf
+            self.resident.script_load(asked.text)
             raise Empty from None
         except self.ResponseError as error:  # full, read-only, short of replicas: it answers, but takes no writes
-            self.holdings.return_acks(sent_acks or [])
+            self.holdings.return_acks(acks)
             self._refused(error)
             raise Empty from None
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
-        if sent_acks is None:
+        if asked is not leases.TAKE:
             raise Empty
         if len(reply) < 3:
             self._bell_id = bytes_to_str(reply[0]) if reply else None
@@ -224,10 +274,9 @@ class Channel(kombu_redis.Channel):
             return
         answered = False
         for tag, key, raw in taken:
-            queue = key.split(PRIORITY_SEPARATOR, 1)[0]
-            self._queue_cycle.rotate(queue)
+            queue = self._rota.was_served(key)
             try:
-                message = loads(bytes_to_str(raw))
+                message = _decoded(raw)
                 message["properties"]["delivery_tag"] = tag
                 self.connection._deliver(message, queue)
                 if queue in self._no_ack_queues:
@@ -279,13 +328,39 @@ class Channel(kombu_redis.Channel):
             logger.warning("swept restored=%d poison=%d: their workers stopped renewing", restored, poisoned)
 
 
+def _decoded(raw: bytes) -> Any:
+    try:
+        return from_plain_json(raw)
+    except ValueError:
+        return loads(bytes_to_str(raw))
+
+
+#: What wakes the worker's loop; -1: this process has none. One for all connections it will have.
+_wake_fd = -1
+
+
+def wake_loop() -> None:
+    """Let the worker's loop look again whether it may take messages. From any thread."""
+    if _wake_fd >= 0:
+        os.eventfd_write(_wake_fd, 1)
+
+
+def _on_wake(fd: int) -> None:
+    with suppress(BlockingIOError):
+        os.eventfd_read(fd)
+
+
 class Transport(kombu_redis.Transport):
     """`broker_transport` of the Celery app."""
 
     Channel = Channel
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        global _wake_fd
         super().register_with_event_loop(connection, loop)
+        if _wake_fd < 0:
+            _wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        loop.add_reader(_wake_fd, _on_wake, _wake_fd)
         old = getattr(self.cycle, "_renew_tref", None)
         if old is not None:
             old.cancel()

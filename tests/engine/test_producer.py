@@ -87,3 +87,12 @@ def test_a_body_without_a_canvas_is_seen_to_have_none_and_one_with_it_is_read() 
 def test_a_task_bound_for_a_pool_says_so_in_its_body() -> None:
     body = json.loads(task_body(BotTask(prompt="x", kind="k"), "review"))
     assert body[1] == {"prompt": "x", "kind": "k", "pool": "review"}
+
+
+def test_a_batch_of_many_script_calls_keeps_its_order_and_one_invalid_task_keeps_it_all_back(redis_url: str) -> None:
+    prompts = [{"prompt": f"{n}", "pool": "research"} for n in range(600)]
+    task_ids = list(submit_many(prompts, batch=600))
+    assert [task_id_in(message) for message in reversed(waiting(redis_url, "research"))] == task_ids
+    with pytest.raises(InvalidTask, match="task 599: pool: expected one of"):
+        list(submit_many([*prompts[:599], {"prompt": "x", "pool": "nowhere"}], batch=600))
+    assert len(waiting(redis_url, "research")) == 600

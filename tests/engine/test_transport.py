@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import select
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from kombu import Connection, Queue
+from kombu.asynchronous import Hub
 
 from fleet.engine import leases, transport
 from fleet.engine.queues import PRIORITY_STEPS, list_key
@@ -101,6 +104,18 @@ def test_nothing_is_restored_right_after_redis_was_away(broker: Connection, redi
     assert redis.hlen("fleet:unacked") == 1
 
 
+def test_a_fleet_that_died_as_a_whole_waits_less_than_a_lease_for_its_messages(
+    broker: Connection, redis_url: str
+) -> None:
+    put(broker, "a")
+    (message,) = take(broker, 1)
+    redis = connect(redis_url)
+    redis.delete("fleet:unacked_swept")  # nobody has swept for long
+    message.channel.sweep()
+    began, quiet_until = map(float, redis.get("fleet:unacked_swept").split())  # type: ignore[union-attr]
+    assert 0.5 * LEASE_S <= quiet_until - began < LEASE_S
+
+
 @pytest.mark.parametrize(
     "garbage", [b"no json", b"[]", b"{}", b'{"properties": {"body_encoding": "base64"}, "body": "abc"}', b"\xff\xfe"]
 )
@@ -116,6 +131,20 @@ def test_what_is_no_message_is_put_aside_and_the_next_one_is_served(
     assert message.payload == "good"
     assert redis.lrange("fleet:unreadable", 0, -1) == [garbage]
     assert redis.hlen("fleet:unacked") == 0
+
+
+def test_an_ack_wakes_the_loop_of_a_worker_that_had_no_room(broker: Connection, redis_url: str) -> None:
+    hub = Hub()
+    put(broker, "a", "b")
+    first, second = take(broker, 2)
+    broker.register_with_event_loop(hub)
+    first.ack()
+    assert not select.select([transport._wake_fd], [], [], 0)[0]  # there was room: nobody waits for it
+    second.channel.basic_qos(0, 1, False)
+    assert not second.channel.qos.can_consume()
+    threading.Thread(target=second.ack).start()
+    assert select.select([transport._wake_fd], [], [], 5)[0]
+    hub.close()
 
 
 def test_a_publish_rings_the_bell_that_an_idle_consumer_waits_for(broker: Connection, redis_url: str) -> None:

@@ -1,0 +1,53 @@
+"""Threads for Celery tasks that are not Fleet's: started when they are needed, kept until the process ends.
+
+`concurrent.futures` makes a future, a condition and a work item for every task, which cost more than a short task
+itself; nobody here waits for a future.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+logger = logging.getLogger("fleet.pool")
+
+Job = Callable[[], None]
+
+
+class Threads:
+    """Runs jobs. `run` belongs to one thread; what a job raises is its own affair and only logged.
+
+    The threads are daemons: a task that outlives the grace time of a shutdown ends with the process, its message
+    unacknowledged.
+
+    Args:
+        most: Threads at most (count).
+        name: Prefix of their names.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._idle: collections.deque[None] = collections.deque()  # one entry per idle thread: counted without a lock
+        self._started = 0
+
+    def run(self, job: Job) -> None:
+        """Run a job as soon as a thread is free; a new one when none is."""
+        self._jobs.put(job)
+        if self._started < self._most and self._jobs.qsize() > len(self._idle):
+            self._started += 1
+            threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            self._idle.append(None)
+            job = self._jobs.get()
+            self._idle.pop()
+            try:
+                job()
+            except BaseException:
+                logger.exception("a job of a thread failed")
