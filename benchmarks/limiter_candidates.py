@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from fleet.config import LimitSettings
@@ -112,7 +112,7 @@ class Fleet:
 
 
 class Unlimited:
-    """No limiter; full-jitter backoff after a 429, as `tenacity.wait_random_exponential(multiplier=0.1, max=10)`."""
+    """No limiter at all; what comes after a 429 is said by the classes below."""
 
     def __init__(self, url: str, shape: Shape) -> None:
         self.counts = Counts()
@@ -129,6 +129,20 @@ class Unlimited:
 
     async def close(self) -> None:
         return None
+
+
+class FullJitter(Unlimited):
+    """No limiter; after a 429 tenacity's exponential backoff with full jitter."""
+
+    def __init__(self, url: str, shape: Shape) -> None:
+        from tenacity import wait_random_exponential
+
+        super().__init__(url, shape)
+        self._wait = wait_random_exponential(multiplier=0.1, max=10)
+
+    async def refused(self, handle: list[int], retry_after_s: float) -> None:
+        handle[0] += 1
+        await asyncio.sleep(self._wait(SimpleNamespace(attempt_number=handle[0])))
 
 
 class BlindSleep(Unlimited):
@@ -215,34 +229,28 @@ class Limits(_Polling):
         return 0.0 if await self._limiter.hit(self._requests, "requests") else 0.05
 
 
-class PyrateLimiter(_Polling):
-    """pyrate-limiter: a Redis bucket of tokens; polled."""
+class PyrateLimiter(Unlimited):
+    """pyrate-limiter: GCRA over tokens, then over requests, on Redis; it waits itself."""
 
     def __init__(self, url: str, shape: Shape) -> None:
         import redis.asyncio
-        from pyrate_limiter import Rate, RateItem, RedisBucket
+        from pyrate_limiter import GCRA, Limiter, Rate, RedisStateStore, StateBucket
 
         super().__init__(url, shape)
-        self._item = RateItem
         client = redis.asyncio.from_url(url)
-        window_ms = round(shape.minute_s * 1000)
-        self._buckets = [
-            RedisBucket.init([Rate(shape.tpm, window_ms)], client, "tokens"),
-            RedisBucket.init([Rate(shape.rpm, window_ms)], client, "requests"),
-        ]
-        self._made: list[Any] = []
-        self._making = asyncio.Lock()
+        share, minute_ms = 0.99 if shape.window else 1.0, round(shape.minute_s * 1000)
 
-    async def _poll(self, tokens: int) -> float:
-        async with self._making:
-            if not self._made:
-                self._made = [await bucket for bucket in self._buckets]
-        now_ms = int(time.time() * 1000)
-        for bucket, weight in zip(self._made, (tokens, 1), strict=True):
-            put = bucket.put(self._item("call", now_ms, weight=weight))
-            if not (await put if asyncio.iscoroutine(put) else put):
-                return 0.05
-        return 0.0
+        def limiter(name: str, amount: int, largest: int) -> Any:
+            rate = Rate(round(amount * share), minute_ms, burst=max(largest, round(amount * (1.02 - share))))
+            return Limiter(StateBucket([rate], algorithm=GCRA(), store=RedisStateStore(client, name)))
+
+        self._tokens, self._requests = limiter("tokens", shape.tpm, 1200), limiter("requests", shape.rpm, 1)
+
+    async def acquire(self, bot: str, tokens: int, *, urgent: bool) -> list[int]:
+        await self._tokens.try_acquire_async("call", weight=tokens)
+        await self._requests.try_acquire_async("call")
+        self.counts.acquired += 1
+        return [0]
 
 
 class SelfLimiters(Unlimited):
@@ -264,12 +272,38 @@ class SelfLimiters(Unlimited):
             return [0]
 
 
+class LlmRateLimiter(Unlimited):
+    """llmratelimiter: first come, first served over requests and tokens of a window on Redis; it reserves."""
+
+    def __init__(self, url: str, shape: Shape) -> None:
+        from llmratelimiter import RateLimiter
+
+        super().__init__(url, shape)
+        # Its own pace of requests would take a minute of 60 s for granted.
+        self._limiter = RateLimiter(
+            url, "bench", tpm=shape.tpm, rpm=shape.rpm, rps=round(shape.rpm / shape.minute_s),
+            window_seconds=round(shape.minute_s), max_connections=shape.callers,
+        )  # fmt: skip
+
+    async def acquire(self, bot: str, tokens: int, *, urgent: bool) -> list[int]:
+        await self._limiter.acquire(tokens=tokens)
+        self.counts.acquired += 1
+        return [0]
+
+
+#: Module that each library brings.
+MODULES = {
+    "no limiter, full jitter": "tenacity", "throttled-py": "throttled", "limits": "limits",
+    "pyrate-limiter": "pyrate_limiter", "self-limiters": "self_limiters", "llmratelimiter": "llmratelimiter",
+}  # fmt: skip
+
 CANDIDATES: dict[str, type[Any]] = {
     "fleet": Fleet,
-    "no limiter, full jitter": Unlimited,
+    "no limiter, full jitter": FullJitter,
     "blind sleep": BlindSleep,
     "throttled-py": ThrottledPy,
     "limits": Limits,
     "pyrate-limiter": PyrateLimiter,
     "self-limiters": SelfLimiters,
+    "llmratelimiter": LlmRateLimiter,
 }

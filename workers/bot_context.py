@@ -18,16 +18,14 @@ from fleet.errors import (
     FleetError,
     ProviderUnavailable,
     RateLimited,
+    StoreRefused,
     StoreUnavailable,
 )
 from fleet.models import Bot, BotTask, Caller, Message, Persona
 from workers.backoff import full_jitter
-from workers.context import fit
+from workers.context import fit, reshuffle
 from workers.gateway import Gateway, Meter
 from workers.judge import judge
-
-#: Tries of one chat while Redis does not answer; each has the store's own timeout, so this is some 10 s or more.
-STORE_ATTEMPTS = 5
 
 #: What `chat()` takes: a prompt, or a conversation of messages or `{"role": ..., "content": ...}` tables.
 Prompt = str | Sequence[Message | Mapping[str, str]]
@@ -104,19 +102,20 @@ class BotContext:
         """
         wanted_tokens = max_output_tokens or self._max_output_tokens
         system = Message(role="system", content=self.persona.system_prompt)
-        messages = fit((system, *_messages(prompt)), self.persona.context_window_tokens, wanted_tokens)
+        turns = _messages(prompt)
+        if self._bot.remedy is not None:
+            turns = reshuffle(turns, self._bot.remedy.generation)
+        messages = fit((system, *turns), self.persona.context_window_tokens, wanted_tokens)
         warmth = self.persona.temperature if temperature is None else temperature
-        limited = outages = 0
+        limited = outages = 0  # neither has an end of its own: the task's deadline cancels the loop
         while True:
             try:
                 return await self._try(messages, warmth, wanted_tokens)
             except RateLimited:
                 limited += 1
                 pause_s = full_jitter(limited, share=self._share())  # the limiter holds; this only keeps from spinning
-            except StoreUnavailable:
+            except (StoreUnavailable, StoreRefused):
                 outages += 1
-                if outages >= STORE_ATTEMPTS:
-                    raise
                 pause_s = full_jitter(outages, share=self._share())
             except _FailedTry as failed:
                 pause_s = self._pause_after(failed.error)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fleet.errors import BadRequest, DeadlineExceeded, FleetError, KeyRejected, ProviderUnavailable, RateLimited
-from fleet.models import ANYBODY, Caller, Grant, Message, Usage
+from fleet.models import ANYBODY, Caller, Grant, Message, RateReadings, Usage
 from workers.context import count_message_tokens
 from workers.ports import Call, Completion, Limiter, Provider
+from workers.providers.rate_headers import read_rates
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.
 DEFAULT_HOLD_S = 1.0
@@ -170,6 +172,7 @@ class Gateway:
         started = clock()
         used_tokens, output_tokens, cost = grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros
         meter.calls += 1
+        rates: RateReadings | None = None
         try:
             completion = await route.provider.complete(call, api_key=route.api_key)
             price = self._price(route.priced_as, completion.usage)
@@ -177,6 +180,7 @@ class Gateway:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
                 cost = price or 0
             meter.charge(completion.usage, price)
+            rates = read_rates(completion.headers, now_s=time.time())
         except asyncio.CancelledError:
             meter.failed[DeadlineExceeded.__name__] += 1
             raise
@@ -187,11 +191,13 @@ class Gateway:
             if isinstance(error, RateLimited):
                 hold_s = DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s
                 self._limiter.penalise(route.limit, retry_after_s=hold_s)
+                rates = error.rates
             _log(route, error, clock() - started)
             raise
         finally:
             meter.calling_s += clock() - started
             self._limiter.settle(grant, used_tokens=used_tokens, used_output_tokens=output_tokens, cost_usd_micros=cost)
+            self._limiter.observe(grant, rates)
         return completion
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fleet.models import ANYBODY, Caller, Grant, Message, Usage
+from fleet.models import ANYBODY, Caller, Grant, Message, RateReadings, Usage
 
 
 class Limiter(Protocol):
@@ -47,6 +47,10 @@ class Limiter(Protocol):
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
+        ...
+
+    def observe(self, grant: Grant, rates: RateReadings | None) -> None:
+        """Correct the limit by what the answer's headers said (None: nothing). Never waits, never raises."""
         ...
 
 

@@ -31,7 +31,7 @@ _COLUMNS = 60
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
 @click.pass_context
 def limits(ctx: click.Context, as_json: bool) -> None:
-    """Show each limit live: used, waiting, next grant, last 429; change one.
+    """Show each limit live: used, waiting, next grant, rate, last 429; change one.
 
     \b
     Examples:
@@ -67,19 +67,25 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
       fleet limits set openai/gpt-5 --rpm 800
       fleet limits set openai/gpt-5 --reset
     """
+    from fleet.cli.pools import operator_name
     from fleet.limiter import live
+    from fleet.signals import catalogue
+    from fleet.signals.events import record_event_now
 
     changes = {name: value for name, value in numbers.items() if value is not None}
     if bool(changes) == is_reset:
         raise click.UsageError("expected at least one number to set, or --reset alone")
     settings = config.current()
     name = _full_name(limit, settings)
+    configured = _names(settings)[name]
     with _state(settings) as client:
         if is_reset:
-            live.reset(client, name)
+            live.reset(client, name, configured=configured)
+            record_event_now(client, catalogue.LIMIT_RESET, limit=name, by=operator_name())
             click.echo(f"{name}: as configured")
             return
-        held = live.change(client, name, changes)
+        held = live.change(client, name, changes, configured=configured)
+        record_event_now(client, catalogue.LIMIT_CHANGED, limit=name, **changes, by=operator_name())
     click.echo(f"{name}: {', '.join(f'{key} {value:,.0f}' for key, value in held.items())}")
 
 
@@ -177,8 +183,16 @@ def _draw(counts: tuple[int, ...]) -> str:
 def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
     mark = " (set live)" if snapshot.is_changed else " (learnt)" if snapshot.is_learnt else ""
     yield f"{snapshot.limit}{mark}"
-    yield f"  requests  {snapshot.used_rpm:,.0f} of {_amount(snapshot.rpm)} in the last minute"
-    yield f"  tokens    {snapshot.used_tpm:,.0f} of {_amount(snapshot.tpm)} in the last minute"
+    for name, was in snapshot.lowered.items():
+        yield f"  {name:<8}  {was:,} is more than the provider allows: what it says is in force"
+    for label, used, rate, others in (
+        ("requests", snapshot.used_rpm, snapshot.rpm, snapshot.others_rpm),
+        ("tokens", snapshot.used_tpm, snapshot.tpm, snapshot.others_tpm),
+    ):
+        foreign = f", and {others:,.0f} by others on the same key" if others else ""
+        yield f"  {label:<8}  {used:,.0f} of {_amount(rate)} in the last minute{foreign}"
+    allowed = "not limited" if snapshot.rate is None else f"{snapshot.rate:,.1f} allowed at their mean size"
+    yield f"  rate      {snapshot.used_rpm / 60:,.1f} calls a second in the last minute, {allowed}"
     yield f"  waiting   {snapshot.waiting} calls, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}"
     last = datetime.fromtimestamp(snapshot.refused_at).isoformat(" ", "seconds") if snapshot.refused_at else "never"
     held = ", held" if snapshot.held_until else ""

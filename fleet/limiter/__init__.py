@@ -3,9 +3,22 @@
 `Limiter` is the facade; `limits.py` turns rates into times, the `.lua` files decide inside Redis.
 """
 
+from fleet.limiter.alone import LimitedCall, ThreadedLimiter, limited, open_limiter
+from fleet.limiter.crowd import Crowd
 from fleet.limiter.limiter import Limiter
 from fleet.limiter.limits import Terms
 from fleet.limiter.snapshot import LimitSnapshot
 from fleet.models import Caller, Grant
 
-__all__ = ["Caller", "Grant", "LimitSnapshot", "Limiter", "Terms"]
+__all__ = [
+    "Caller",
+    "Crowd",
+    "Grant",
+    "LimitSnapshot",
+    "LimitedCall",
+    "Limiter",
+    "Terms",
+    "ThreadedLimiter",
+    "limited",
+    "open_limiter",
+]

@@ -12,12 +12,15 @@
 --          call in the fair order / weight (0: its tokens), weight, 1: share by tenant, tokens, input, output tokens,
 --          micro-dollars, longest wait (us), random [0, 1), lease (us);  then the packed terms of each candidate
 -- Reply    {code, wait_us, order, now_us, held_us, idle slots, backlog_us, candidate, quiet_us, tokens, input, output
---          charged}; quiet_us: a process with waiting calls that has not asked for so long had better ask
+--          charged, requests and tokens granted so far, horizon_us}; quiet_us: a process with waiting calls that has not
+--          asked for so long had better ask
 -- Codes    1 send after wait_us;  2 ask again after wait_us;  0 too late: the slot would be in wait_us, ticket dropped
 local id, bot, kind = ARGV[1], ARGV[2], ARGV[3]
 local class, given, given_at, charge, weight, by_tenant, tokens, input, output, money, max_wait, random, lease =
   struct.unpack('<ddddddddddddd', ARGV[4])
 
+-- Dead tickets and entries that no window holds any more are looked for so often (us), and when entries are in the way.
+local SWEEP_US = 20000
 -- Horizons (us): the long one costs fewer questions; the short one holds while more urgent calls are about. Slow limits
 -- have longer ones: a mean call, and half of one.
 local LONG_US, SHORT_US, URGENT_MEMORY_MS = 350000, 60000, 60000
@@ -29,38 +32,36 @@ local FAR_SHARE = 0.1
 local LEAVE = 7
 local CLASS = 1e13
 local QUEUE_MS, MAX_SLEEP_US, MIN_SLEEP_US = 600000, 15000000, 1000
-local ENTRY = ':(%d+):(%d+):(%d+)$'
+local ENTRY = '^[^:]*:(%d+):(%d+):(%d+)$'
 
--- Return when the window has room for `need`, and whether that is not known yet. Drops what is no longer counted.
+-- Return when the window has room for `need`, and whether that is not known yet. Drops what is no longer counted; looks
+-- at no more than 64 entries.
 local function window_opens(state, terms, need, log)
-  local kept_us, most, over = terms[9] + terms[10], {}, false
-  local old = call('ZRANGEBYSCORE', log, '-inf', whole(now - kept_us), 'LIMIT', 0, 64)
-  for _, entry in ipairs(old) do
-    local t, i, o = match(entry, ENTRY)
-    state[24], state[25], state[26], state[27] = state[24] - 1, state[25] - t, state[26] - i, state[27] - o
-  end
-  if #old > 0 then
-    call('ZREMRANGEBYRANK', log, 0, #old - 1)
-    state.dirty = true
-  end
+  local kept_us, most, opens = terms[9] + terms[10], {}, now
   for k = 1, 4 do
-    if terms[k] > 0 then
-      local limit = max(1, floor(terms[k] * terms[9] / MINUTE_US))
-      most[k] = limit - min(need[k], limit)
-      over = over or state[23 + k] > most[k]
-    else
-      most[k] = math.huge
+    local limit = max(1, floor(terms[k] * terms[9] / MINUTE_US - (terms[10 + k] or 0)))
+    most[k] = terms[k] > 0 and limit - min(need[k], limit) or math.huge
+  end
+  local r, t, i, o = state[24], state[25], state[26], state[27]
+  local over = r > most[1] or t > most[2] or i > most[3] or o > most[4]
+  local first, dropped = (over or now >= state[39]) and 0 or 64, 0
+  while first < 64 do
+    local entries = call('ZRANGE', log, first, first + 7, 'WITHSCORES')
+    first = #entries == 16 and first + 8 or 64
+    for e = 1, #entries, 2 do
+      local leaves, et, ei, eo = entries[e + 1] + kept_us, match(entries[e], ENTRY)
+      if leaves > now then
+        if not over then first = 64 break end
+        opens = leaves
+      end
+      r, t, i, o = r - 1, t - et, i - ei, o - eo
+      over = r > most[1] or t > most[2] or i > most[3] or o > most[4]
+      if leaves <= now then
+        dropped, state[24], state[25], state[26], state[27], state.dirty = dropped + 1, r, t, i, o, true
+      end
     end
   end
-  if not over then return now, false end
-  local r, t, i, o, opens = state[24], state[25], state[26], state[27], now
-  local entries = call('ZRANGE', log, 0, 63, 'WITHSCORES')
-  for e = 1, #entries, 2 do
-    local et, ei, eo = match(entries[e], ENTRY)
-    r, t, i, o, opens = r - 1, t - et, i - ei, o - eo, entries[e + 1] + kept_us
-    over = r > most[1] or t > most[2] or i > most[3] or o > most[4]
-    if not over then break end
-  end
+  if dropped > 0 then call('ZREMRANGEBYRANK', log, 0, dropped - 1) end
   return opens, over
 end
 
@@ -74,6 +75,10 @@ local function survey(c)
   local base = (c - 1) * 7
   local facts = call('HMGET', KEYS[base + 2], 'set', 'learnt', kind)
   local state = read_state(KEYS[base + 1])
+  if state[39] < 0 then  -- the clock was set back: pace holds, the window begins anew, calls in flight are forgotten
+    call('DEL', KEYS[base + 5], KEYS[base + 6])
+    state[24], state[25], state[26], state[27] = 0, 0, 0, 0
+  end
   local terms = read_terms(ARGV[4 + c], facts[1], facts[2])
   local need = {1, tokens, input, output}
   if facts[3] then
@@ -102,14 +107,15 @@ local function survey(c)
   if terms[9] > 0 then
     local opens
     opens, blocked = window_opens(state, terms, need, KEYS[base + 5])
-    if state.dirty and #ARGV > 5 then write_numbers(KEYS[base + 1], state) end  -- it may not be the one that is chosen
     if opens > now then slot = max(slot, opens) end
   end
   if terms[7] > 0 then
     local flight = (state[31] > 0 and state[31] or 1000000) / terms[7]
     interval = max(interval, flight)
-    call('ZREMRANGEBYSCORE', KEYS[base + 6], '-inf', whole(now))
-    if call('ZCARD', KEYS[base + 6]) >= terms[7] then slot, blocked = max(slot, now + flight), true end
+    if call('ZCARD', KEYS[base + 6]) >= terms[7] then
+      call('ZREMRANGEBYSCORE', KEYS[base + 6], '-inf', whole(now))
+      if call('ZCARD', KEYS[base + 6]) >= terms[7] then slot, blocked = max(slot, now + flight), true end
+    end
   end
   if terms[5] > 0 or terms[6] > 0 then
     local today = floor(now / DAY_US)
@@ -121,23 +127,25 @@ local function survey(c)
 
   -- The order. Tickets whose caller did not come back are dead; 16 at a time.
   local queue, due = KEYS[base + 3], KEYS[base + 4]
-  for _, ticket in ipairs(call('ZRANGEBYSCORE', due, '-inf', whole(now - GRACE_US), 'LIMIT', 0, 16)) do
-    if ticket ~= id then
-      call('ZREM', queue, ticket)
-      call('ZREM', due, ticket)
+  if now >= state[39] then
+    local dead = call('ZRANGEBYSCORE', due, '-inf', whole(now - GRACE_US), 'LIMIT', 0, 16)
+    for _, ticket in ipairs(dead) do
+      if ticket ~= id then
+        call('ZREM', queue, ticket)
+        call('ZREM', due, ticket)
+      end
     end
+    if #dead < 16 then state[39] = now + SWEEP_US end
+    state.dirty = true
   end
-  local order, waits, fresh, rank = given >= 0 and call('ZSCORE', queue, id), false, false, nil
-  if order then
-    order, waits, rank = tonumber(order), true, call('ZRANK', queue, id)
-  else
-    if given >= 0 and given_at == c then
-      order = given
-    else
-      order, fresh = class * CLASS + max(state[6], tonumber(call('ZSCORE', KEYS[base + 7], bot) or 0)), true
-    end
-    rank = call('ZCOUNT', queue, '-inf', whole(order))
+  if state.dirty and #ARGV > 5 then write_numbers(KEYS[base + 1], state) end  -- it may not be the one that is chosen
+  local order, fresh = given, false
+  if given < 0 or given_at ~= c then
+    order, fresh = class * CLASS + max(state[6], tonumber(call('ZSCORE', KEYS[base + 7], bot) or 0)), true
   end
+  local rank = not fresh and call('ZRANK', queue, id)
+  local waits = rank and true
+  rank = rank or call('ZCOUNT', queue, '-inf', whole(order))
 
   -- What goes to the more urgent, the credit against them, and how far ahead slots are committed.
   local own, horizon, ahead_us, credit, urgent = rank, max(LONG_US, interval), rank * interval, 0, 0
@@ -152,7 +160,7 @@ local function survey(c)
   local by_credit = not in_turn and credit >= own + 1 and slot - now <= max(LONG_US, interval)
   return {
     c = c, base = base, state = state, terms = terms, need = need, slot = slot, interval = interval, order = order,
-    waits = waits, fresh = fresh, horizon = horizon, est = slot + ahead_us, by_credit = by_credit,
+    rank = rank, waits = waits, fresh = fresh, horizon = horizon, est = slot + ahead_us, by_credit = by_credit,
     -- The burst is full and slots are being lost: whoever is ahead sleeps too long, so whoever asks may go.
     may_go = not blocked and (in_turn or by_credit or now - slot >= terms[8]),
   }
@@ -164,11 +172,9 @@ if #ARGV > 5 then
     local other = survey(c)
     if other.may_go == at.may_go and other.est < at.est or other.may_go and not at.may_go then at = other end
   end
-  for c = 1, #ARGV - 4 do  -- a ticket waits in one order only
-    if c ~= at.c and given >= 0 then
-      call('ZREM', KEYS[c * 7 - 4], id)
-      call('ZREM', KEYS[c * 7 - 3], id)
-    end
+  if given >= 0 and given_at ~= at.c then  -- a ticket waits in one order only
+    call('ZREM', KEYS[given_at * 7 - 4], id)
+    call('ZREM', KEYS[given_at * 7 - 3], id)
   end
 end
 local base, state, terms, need, slot, order = at.base, at.state, at.terms, at.need, at.slot, at.order
@@ -180,7 +186,7 @@ local function answer(code, wait, backlog)
   local idle = unused >= 0 and at.interval > 0 and floor(unused / at.interval) + 1 or 0
   return {
     code, ceil(wait), order, now, state[5] > now and state[5] or 0, idle, ceil(backlog), at.c,
-    floor(max(LONG_US, at.interval) / 3), need[2], need[3], need[4],
+    floor(max(LONG_US, at.interval) / 3), need[2], need[3], need[4], state[22], state[23], floor(at.horizon),
   }
 end
 
@@ -201,19 +207,19 @@ if class < 4 and now / 1000 - state[18 + class] > 1000 then state[18 + class], s
 if at.fresh then
   local price = charge > 0 and charge or max(1, need[2]) / weight
   if by_tenant == 1 then price = price * max(1, call('ZCOUNT', bots, '(' .. whole(state[6]), '+inf')) end
-  call('ZADD', bots, whole(order % CLASS + price), bot)
-  call('PEXPIRE', bots, KEEP_MS)
+  local is_new = call('ZADD', bots, whole(order % CLASS + price), bot)
+  if is_new == 1 or now % 64 == 1 then call('PEXPIRE', bots, KEEP_MS) end
 end
 
 if not at.may_go then
   local wait = at.est - now - max(at.horizon, (at.est - now) * FAR_SHARE) * (0.15 + 0.4 * random)
   wait = min(max(wait, MIN_SLEEP_US + random * at.horizon * 0.2), MAX_SLEEP_US * (1 + random), max_wait)
-  if not at.waits then
-    call('ZADD', queue, whole(order), id)
+  if not at.waits then call('ZADD', queue, whole(order), id) end
+  call('ZADD', due, whole(now + wait), id)
+  if at.rank == 0 or now % 64 == 0 then  -- the first one made the keys
     call('PEXPIRE', queue, QUEUE_MS)
     call('PEXPIRE', due, QUEUE_MS)
   end
-  call('ZADD', due, whole(now + wait), id)
   if state.dirty then write_numbers(KEYS[base + 1], state) end
   return answer(2, wait, at.est - now)
 end
@@ -233,7 +239,7 @@ state[29], state[30] = state[29] + 1, state[30] + money
 write_numbers(KEYS[base + 1], state)
 leave_queue()
 if terms[9] > 0 then
-  call('ZADD', KEYS[base + 5], whole(send), format('%s:%.0f:%.0f:%.0f', id, need[2], need[3], need[4]))
+  call('ZADD', KEYS[base + 5], whole(send), format('%s:%d:%d:%d', id, need[2], need[3], need[4]))
   call('PEXPIRE', KEYS[base + 5], KEEP_MS)
 end
 if terms[7] > 0 then

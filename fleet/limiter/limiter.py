@@ -1,5 +1,8 @@
 """The limiter: ask, sleep, send. Who goes when is decided in Redis (`acquire.lua`); here callers wait for it.
 
+Callbacks, not coroutines, carry a call from one question to the next: a task that wakes up only for its grant costs the
+process half of one that wakes up for each reply.
+
 Weaknesses: slots that were promised within the horizon (at most 0.4 s, 0.06 s while urgent calls are about) are not
 taken back for somebody more urgent. It trusts the clock of the Redis host: a jump backwards makes everybody wait for
 its length. Waits are estimates from mean sizes; a caller may be asked to ask again more than once.
@@ -9,70 +12,40 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import random
 import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded, quote
+from fleet.limiter.call import Reply, WaitingCall
+from fleet.limiter.clock import RedisClock
+from fleet.limiter.crowd import Crowd, read_crowd
+from fleet.limiter.first_answers import FirstAnswers
 from fleet.limiter.limits import Terms
+from fleet.limiter.live import Changes
+from fleet.limiter.observing import Observer
 from fleet.limiter.scripts import ACQUIRE, FORGET, PENALISE, SETTLE
 from fleet.limiter.sleepers import Sleepers
 from fleet.limiter.snapshot import LimitSnapshot, read_snapshot
-from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant
+from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant, RateReadings
 from fleet.store import keys
 from fleet.store.client import Store
 
 #: Longest penalty that is believed, in seconds (1 day): daily quotas say so, more is a provider's mistake.
 MAX_PENALTY_S = 86_400.0
-#: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
-LEASE_S = 600.0
 #: What one call is charged in the fair order when calls are what is shared out evenly.
 CALL_CHARGE = 1000
 
+#: Slots that one call may be too late for; a loop that is always late sends all the same.
+MOST_MISSED = 2
+
 _SEND, _ASK_AGAIN = 1, 2
-_ASKED = struct.Struct("<13d")
 _SETTLED = struct.Struct("<13d")
-
-
-@dataclass(slots=True)
-class _Call:
-    """One call on its way to a grant."""
-
-    ticket: str
-    number: int
-    limits: tuple[str, ...]
-    terms: tuple[bytes, ...]
-    names: list[str]
-    asks: tuple[int, int, int]
-    cost_usd_micros: int
-    caller: Caller
-    deadline: float
-    order: int = -1
-    candidate: int = 0
-    nudged: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """What `acquire.lua` answered."""
-
-    code: int
-    wait_us: int
-    order: int
-    now_us: int
-    held_us: int
-    idle: int
-    backlog_us: int
-    candidate: int
-    quiet_us: int
-    tokens: int
-    input_tokens: int
-    output_tokens: int
 
 
 class Limiter:
@@ -90,11 +63,19 @@ class Limiter:
         self._store = store
         self._settings = dict(limits)
         self._terms = {name: Terms.of(settings).pack() for name, settings in limits.items()}
+        #: How much later than promised a call may be sent (s).
+        self._slack_s = {
+            name: settings.burst * 60 if Terms.of(settings).has_rates else math.inf for name, settings in limits.items()
+        }
         self._keys: dict[tuple[str, str], list[str]] = {}
+        self._observer = Observer(store)
+        self._first_answers = FirstAnswers(name for name in limits if not Terms.of(limits[name]).has_rates)
         self._draw = draw
         self._numbers = itertools.count()
         self._origin = f"{os.getpid():x}{random.getrandbits(32):08x}"
-        self._sleepers: defaultdict[str, Sleepers] = defaultdict(Sleepers)
+        self._sleepers: defaultdict[str, Sleepers[WaitingCall]] = defaultdict(lambda: Sleepers(self._ask))
+        self._changes = Changes(store, self._sleepers, self._give_back)
+        self._clocks: defaultdict[str, RedisClock] = defaultdict(RedisClock)
         #: Loop time until which a limit is held, as far as this process knows.
         self._held: dict[str, float] = {}
         #: Seconds that a call would have waited, as last heard.
@@ -132,32 +113,33 @@ class Limiter:
         timeout_s = min(max(0.0, timeout_s), MAX_DEADLINE_S)
         number, tokens, input_tokens = next(self._numbers), max(0, tokens), max(0, input_tokens)
         limits = (limit,) if isinstance(limit, str) else tuple(limit)
-        call = _Call(
+        terms = [self._known(name) for name in limits]
+        await self._first_answers.turn(self._configured_as(limits[0]), timeout_s=timeout_s)
+        by_token = self._settings_of(limits[0]).charge == "token"
+        call = WaitingCall(
             # Tickets of equal order go by name: those that came first, by this host's clock.
             ticket=f"{int(time.time() * 1000):011x}-{self._origin}-{number:x}",
             number=number,
             limits=limits,
-            terms=tuple(self._known(name) for name in limits),
             names=[key for name in limits for key in self._names(name, caller.tenant)],
+            terms=terms,
             asks=(tokens, input_tokens, max(0, tokens - input_tokens)),
             cost_usd_micros=cost_usd_micros,
             caller=caller,
+            charge=0.0 if by_token else CALL_CHARGE / caller.weight,
+            started=started,
             deadline=started + timeout_s,
+            outcome=loop.create_future(),
+            heard=self._heard,
         )
-        while True:
-            reply = await self._ask(call)
-            if reply.code == _SEND:
-                grant = await self._wait_for_slot(call, reply, started)
-                if grant is not None:
-                    return grant
-            elif reply.code == _ASK_AGAIN:
-                await self._sleep(call, reply)
-            else:
-                raise DeadlineExceeded(
-                    f"{call.limits[0]}: expected a turn within {timeout_s:.1f} s, "
-                    f"the next one is in {reply.wait_us / 1e6 + loop.time() - started:.1f} s; "
-                    "raise the limit, allow a later deadline or submit less at once"
-                )
+        self._ask(call)
+        for name in limits:
+            self._sleepers[name].join()
+        try:
+            return await call.outcome
+        except asyncio.CancelledError:
+            self._leave(call)
+            raise
 
     def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
         """Give back what was reserved but not used, or charge the excess. Never waits, never raises.
@@ -166,6 +148,19 @@ class Limiter:
         """
         used_tokens = max(0, used_tokens)
         self._settle(grant, sent=1, used_tokens=used_tokens, output=used_output_tokens, money=cost_usd_micros)
+        self._first_answers.heard(self._configured_as(grant.limit))
+
+    def observe(self, grant: Grant, rates: RateReadings | None) -> None:
+        """Correct the limit by what the answer's headers said (None: nothing). Never waits, never raises.
+
+        Call it for every answer, right after `settle`: it leaves in the same write. Others may share the key, the
+        configured rates may be more than the provider's, or none may be configured.
+        """
+        terms = self._find(grant.limit)
+        if terms is None or not grant.ticket:
+            return
+        configured = Terms.of(self._settings_of(grant.limit))
+        self._observer.note(grant, rates, configured, terms, self._names(grant.limit, "")[:2])
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
@@ -179,6 +174,11 @@ class Limiter:
     def backlog_s(self, limit: str) -> float:
         """Return the seconds that a call would have waited under `limit`, as this process last heard."""
         return self._backlog_s.get(limit, 0.0)
+
+    async def crowd(self, limit: str) -> Crowd:
+        """Read who waits under a limit; raises as `snapshot`."""
+        self._known(limit)
+        return await read_crowd(self._store, limit, self._settings_of(limit))
 
     async def snapshot(self, limit: str) -> LimitSnapshot:
         """Read how a limit stands.
@@ -196,6 +196,9 @@ class Limiter:
     def _settings_of(self, limit: str) -> LimitSettings:
         return self._settings.get(limit) or self._settings[limit.rpartition("/")[0]]
 
+    def _configured_as(self, limit: str) -> str:
+        return limit if limit in self._settings else limit.rpartition("/")[0]
+
     def _known(self, limit: str) -> bytes:
         terms = self._find(limit)
         if terms is None:
@@ -203,67 +206,105 @@ class Limiter:
             raise ConfigurationError(f"expected a known limit ({known}), got {quote(limit)}; add it to [limits]")
         return terms
 
-    async def _ask(self, call: _Call) -> _Reply:
-        """Put one question to Redis."""
-        caller = call.caller
-        left_us = max(0.0, (call.deadline - asyncio.get_running_loop().time()) * 1e6)
-        by_token = self._settings_of(call.limits[0]).charge == "token"
-        charge = 0.0 if by_token else CALL_CHARGE / caller.weight
-        numbers = _ASKED.pack(
-            caller.priority, call.order, call.candidate, charge, caller.weight, bool(caller.tenant), *call.asks,
-            call.cost_usd_micros, left_us, self._draw(), LEASE_S * 1e6,
-        )  # fmt: skip
-        args = [call.ticket, caller.bot or call.ticket, f"q:{caller.kind}", numbers, *call.terms]
+    def _ask(self, call: WaitingCall) -> None:
+        """Put one question to Redis; `_heard` gets the reply."""
         self.questions += 1
-        reply = _Reply(*map(int, await self._store.run(ACQUIRE, call.names, args)))
+        question = call.question(asyncio.get_running_loop().time(), self._draw())
+        self._store.ask(ACQUIRE, call.names, question, call)
+
+    def _heard(self, call: WaitingCall, reply: Reply) -> None:
+        """Do what Redis answered: wait for the slot, sleep, or give up."""
         call.order, call.candidate = reply.order, reply.candidate
-        limit = call.limits[reply.candidate - 1]
+        limit = call.limit
         self._backlog_s[limit] = reply.backlog_us / 1e6
         if reply.held_us:
             self._hold(limit, (reply.held_us - reply.now_us) / 1e6)
         is_refused = call.nudged and reply.code == _ASK_AGAIN
-        self._sleepers[limit].heard(
-            idle=0 if is_refused else reply.idle, quiet_s=reply.quiet_us / 1e6, in_vain=is_refused
-        )
         call.nudged = False
-        return reply
+        sleepers = self._sleepers[limit]
+        sleepers.heard(
+            idle=0 if is_refused else reply.idle, horizon_s=reply.horizon_us / 1e6, quiet_s=reply.quiet_us / 1e6,
+            in_vain=is_refused,
+        )  # fmt: skip
+        if reply.code == _SEND:
+            self._promise(call, reply)
+        elif reply.code == _ASK_AGAIN:
+            sleepers.sleep(call, reply.wait_us / 1e6)
+            self._changes.slept(limit, reply.wait_us / 1e6)
+        elif not call.outcome.done():
+            call.outcome.set_exception(_too_late(call, reply))
+        if call.outcome.cancelled():
+            self._leave(call)
+        sleepers.set_timer()
 
-    async def _sleep(self, call: _Call, reply: _Reply) -> None:
-        """Sleep until it is time to ask again; who is cancelled meanwhile gives up its place."""
-        limit = call.limits[reply.candidate - 1]
-        try:
-            call.nudged = await self._sleepers[limit].sleep(reply.wait_us / 1e6, reply.order, call.number)
-        except asyncio.CancelledError:
-            queue, due = self._names(limit, call.caller.tenant)[2:4]
-            self._store.send(FORGET, [queue, due], [call.ticket])
-            raise
-
-    async def _wait_for_slot(self, call: _Call, reply: _Reply, started: float) -> Grant | None:
-        """Sleep until the slot comes; None when a 429 has come first: then the slot is given back."""
+    def _promise(self, call: WaitingCall, reply: Reply) -> None:
+        """Wait for the slot."""
         loop = asyncio.get_running_loop()
-        limit = call.limits[reply.candidate - 1]
-        heard = loop.time()
-        grant = Grant(
-            limit,
+        now = loop.time()
+        slot_us = reply.now_us + reply.wait_us
+        clock = self._clocks[call.limit]
+        call.slot_at = clock.local(slot_us, now_us=reply.now_us, asked_at=call.asked_at, heard_at=now)
+        call.reply = reply
+        if call.slot_at > now:
+            call.timer = loop.call_at(call.slot_at, self._go, call)
+            self._changes.promised(call, call.slot_at - now)
+        else:
+            self._go(call)
+
+    def _go(self, call: WaitingCall) -> None:
+        """The slot has come: grant it, or give it back and ask again when a 429 came first or the loop is too late.
+
+        What is sent later than promised meets what was promised for later: more than a burst of it is a 429.
+        """
+        now = asyncio.get_running_loop().time()
+        grant = self._grant(call, now)
+        is_held = self._held.get(call.limit, 0.0) > max(now, call.slot_at + 1e-3)
+        is_late = now - call.slot_at > self._slack_s[self._configured_as(call.limit)] and call.missed < MOST_MISSED
+        is_gone = call.outcome.done()
+        if not (is_held or is_late or is_gone):
+            call.outcome.set_result(grant)
+            return
+        self._settle(grant, sent=0)
+        if not is_gone:
+            call.missed += is_late
+            # After all that are late have given back: a slot of the past must not make room for one more now.
+            asyncio.get_running_loop().call_soon(self._ask, call)
+
+    def _give_back(self, call: WaitingCall) -> None:
+        """Give a promised slot back and ask anew: the limit has changed."""
+        if call.timer is not None:
+            call.timer.cancel()
+        self._settle(self._grant(call, 0.0), sent=0)
+        self._ask(call)
+
+    def _grant(self, call: WaitingCall, now: float) -> Grant:
+        """Return the promise of a call as a grant, and take it off the call."""
+        reply, call.reply, call.timer = call.reply, None, None
+        assert reply is not None
+        return Grant(
+            call.limit,
             reserved_tokens=call.asks[0],
             ticket=call.ticket,
             kind=call.caller.kind,
             reserved_output_tokens=call.asks[2],
             charged=(reply.tokens, reply.input_tokens, reply.output_tokens),
             cost_usd_micros=call.cost_usd_micros,
-            sent_at=heard + reply.wait_us / 1e6,
-            waited_ms=round((heard - started) * 1000 + reply.wait_us / 1000),
+            sent_at=min(now, call.slot_at),
+            waited_ms=round((now - call.started) * 1000),
+            mark=(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
         )
-        if reply.wait_us > 0:
-            try:
-                await asyncio.sleep(reply.wait_us / 1e6)
-            except asyncio.CancelledError:
-                self._settle(grant, sent=0)
-                raise
-        if self._held.get(limit, 0.0) > max(loop.time(), grant.sent_at + 1e-3):
-            self._settle(grant, sent=0)
-            return None
-        return grant
+
+    def _leave(self, call: WaitingCall) -> None:
+        """The caller is gone: give back its place, its promise or its grant. A reply that is due comes here again."""
+        if self._sleepers[call.limit].wake(call):
+            queue, due = self._names(call.limit, call.caller.tenant)[2:4]
+            self._store.send(FORGET, [queue, due], [call.ticket])
+        elif call.reply is not None:
+            if call.timer is not None:
+                call.timer.cancel()
+            self._settle(self._grant(call, 0.0), sent=0)
+        elif call.outcome.done() and not call.outcome.cancelled() and call.outcome.exception() is None:
+            self._settle(call.outcome.result(), sent=0)
 
     def _settle(self, grant: Grant, *, sent: int, used_tokens: int = 0, output: int = 0, money: int = 0) -> None:
         terms = self._find(grant.limit)
@@ -291,3 +332,11 @@ class Limiter:
                 self._keys.clear()  # tenants are many; names are quickly made again
             names = self._keys[limit, tenant] = keys.limit_parts(limit, tenant)
         return names
+
+
+def _too_late(call: WaitingCall, reply: Reply) -> DeadlineExceeded:
+    timeout_s, passed_s = call.deadline - call.started, asyncio.get_running_loop().time() - call.started
+    return DeadlineExceeded(
+        f"{call.limits[0]}: expected a turn within {timeout_s:.1f} s, the next one is in "
+        f"{reply.wait_us / 1e6 + passed_s:.1f} s; raise the limit, allow a later deadline or submit less at once"
+    )

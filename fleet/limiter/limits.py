@@ -69,6 +69,11 @@ class Terms:
             margin_us=round(window_us * WINDOW_MARGIN),
         )
 
+    @property
+    def has_rates(self) -> bool:
+        """True when requests or tokens a minute are limited."""
+        return bool(self.rpm or self.tpm or self.itpm or self.otpm)
+
     def pack(self) -> bytes:
         """Return the terms as the scripts read them."""
         return _PACKED.pack(*astuple(self))

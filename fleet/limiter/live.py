@@ -1,28 +1,45 @@
-"""Limits that an operator changes while the fleet runs. The scripts read them, so they hold for all workers at once."""
+"""Limits that an operator changes while the fleet runs. The scripts read them, so they hold for all workers at once.
+
+Calls that sleep meanwhile are woken by `Changes`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 
 import redis
 
-from fleet.errors import ConfigurationError, quote
+from fleet.config import LimitSettings
+from fleet.errors import ConfigurationError, FleetError, quote
+from fleet.limiter.call import WaitingCall
+from fleet.limiter.limits import Terms
+from fleet.limiter.scripts import SET
+from fleet.limiter.sleepers import Sleepers
 from fleet.store import keys
+from fleet.store.client import Store
 
 #: What can be changed, in the order of the scripts' terms.
 NAMES = ("rpm", "tpm", "input_tpm", "output_tpm", "requests_per_day", "usd_per_day", "in_flight")
-#: Days that a change lives since the limit was last used.
-LIFE_DAYS = 30
+#: Seconds between two looks at whether a limit was changed, while calls of this process sleep under it.
+LOOK_EVERY_S = 0.5
 _AS_CONFIGURED = -1.0
 
+logger = logging.getLogger("fleet.limiter")
 
-def change(client: redis.Redis, limit: str, changes: Mapping[str, float]) -> dict[str, float]:
+
+def change(
+    client: redis.Redis, limit: str, changes: Mapping[str, float], *, configured: LimitSettings
+) -> dict[str, float]:
     """Change numbers of a limit for the whole fleet, at once; what is not named stays as it is.
 
     Args:
         client: Redis of the fleet's state.
         limit: `provider/model/key`.
         changes: By name in `NAMES`; 0 is "not limited".
+        configured: The limit in fleet.toml.
 
     Returns:
         All numbers that are not as configured.
@@ -36,17 +53,73 @@ def change(client: redis.Redis, limit: str, changes: Mapping[str, float]) -> dic
     numbers = _read(client, limit)
     for name, value in changes.items():
         numbers[NAMES.index(name)] = value * 1_000_000 if name == "usd_per_day" else value
-    facts = keys.limit_parts(limit)[1]
-    pipe = client.pipeline(transaction=True)
-    pipe.hset(facts, "set", " ".join(f"{number:.0f}" for number in numbers))
-    pipe.expire(facts, LIFE_DAYS * 86_400)
-    pipe.execute()
+    _set(client, limit, " ".join(f"{number:.0f}" for number in numbers), configured)
     return {name: number for name, number in zip(NAMES, numbers, strict=True) if number != _AS_CONFIGURED}
 
 
-def reset(client: redis.Redis, limit: str) -> None:
-    """Let the configured numbers hold again."""
-    client.hdel(keys.limit_parts(limit)[1], "set")
+def reset(client: redis.Redis, limit: str, *, configured: LimitSettings) -> None:
+    """Let the configured numbers hold again, and forget what was learnt of the limit."""
+    _set(client, limit, "", configured)
+
+
+class Changes:
+    """Lets the calls of one process ask anew when somebody changes the limit that they wait for.
+
+    It looks every half second, and only while somebody waits for longer: one small read per limit and process.
+
+    Args:
+        store: Redis of the fleet's state.
+        sleepers: Calls that sleep, by limit.
+        give_back: Lets a call give its promised slot back, and ask anew.
+    """
+
+    def __init__(
+        self, store: Store, sleepers: Mapping[str, Sleepers[WaitingCall]], give_back: Callable[[WaitingCall], None]
+    ) -> None:
+        self._store = store
+        self._sleepers = sleepers
+        self._give_back = give_back
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        #: Calls that have a slot which is far ahead.
+        self._promised: defaultdict[str, set[WaitingCall]] = defaultdict(set)
+
+    def slept(self, limit: str, seconds: float) -> None:
+        """A call sleeps under `limit` for `seconds`."""
+        if seconds > LOOK_EVERY_S and limit not in self._watches:
+            self._watches[limit] = asyncio.get_running_loop().create_task(self._watch(limit))
+
+    def promised(self, call: WaitingCall, seconds: float) -> None:
+        """A call has a slot in `seconds`."""
+        if seconds > LOOK_EVERY_S:
+            self._promised[call.limit].add(call)
+            self.slept(call.limit, seconds)
+
+    async def _watch(self, limit: str) -> None:
+        facts, seen = keys.limit_parts(limit)[1], None
+        try:
+            while self._sleepers[limit].count or any(call.timer for call in self._promised[limit]):
+                try:
+                    is_set = await self._store.command("HGET", facts, "set") or b""
+                except FleetError as error:
+                    logger.debug("limit_watch_failed limit=%s error=%s", limit, error)  # whoever asks is told
+                else:
+                    if seen not in (None, is_set):
+                        self._wake(limit)
+                    seen = is_set
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            del self._watches[limit]
+
+    def _wake(self, limit: str) -> None:
+        promised = self._promised.pop(limit, set())
+        for call in promised:
+            if call.timer is not None:
+                self._give_back(call)
+        self._sleepers[limit].wake_all()
+
+
+def _set(client: redis.Redis, limit: str, text: str, configured: LimitSettings) -> None:
+    client.eval(SET.text, 2, *keys.limit_parts(limit)[:2], text, Terms.of(configured).pack())
 
 
 def _read(client: redis.Redis, limit: str) -> list[float]:

@@ -19,6 +19,7 @@ FAR_SHARE = 0.1
 LEAVE = 7
 CLASS = 1e13
 MAX_SLEEP_US, MIN_SLEEP_US = 15_000_000, 1_000
+SWEEP_US = 20_000
 #: Entries that one question drops from the log, and looks at; tickets that it takes for dead.
 LOG_STEPS, DEAD_STEPS = 64, 16
 
@@ -83,7 +84,7 @@ class LimitModel:
     """One limit in memory."""
 
     terms: Terms
-    state: list[float] = field(default_factory=lambda: [0.0] * 39)  # from index 1, as in Lua
+    state: list[float] = field(default_factory=lambda: [0.0] * 40)  # from index 1, as in Lua
     uses: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
     orders: dict[str, float] = field(default_factory=dict)
     queue: list[tuple[float, str]] = field(default_factory=list)
@@ -133,8 +134,9 @@ class LimitModel:
         return answer(SEND, send - now, send - now)
 
     def settle(
-        self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int], now: int
-    ) -> None:
+        self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int], now: int,
+        reserved_money: int = 0, money: int = 0, flight_us: float = 0.0,
+    ) -> None:  # fmt: skip
         """Account for a call that is over, as `settle.lua`: its clocks, window, leases and counts."""
         state, rates = self.state, astuple(self.terms)
         before, after = (1, *charged), (int(sent), *used)
@@ -145,14 +147,24 @@ class LimitModel:
                 state[k] = max(clock - math.ceil(before[k - 1] * us) + math.ceil(after[k - 1] * us), least)
             if sent and k > 1:
                 state[5 + k] += (after[k - 1] - before[k - 1]) * self._weight_of_newest()
-        if self.terms.window_us and before != after:
-            self._correct_log(ticket, before, after, sent=sent)
+        later_us = flight_us if sent and flight_us * 100 < self.terms.window_us else 0.0
+        if self.terms.window_us and (before != after or later_us):
+            self._correct_log(ticket, before, after, sent=sent, later_us=later_us)
         if self.terms.in_flight:
             self.leases.pop(ticket, None)
+            if sent:
+                state[31] = state[31] * 0.9 + flight_us * 0.1 if state[31] > 0 else flight_us
         if state[28] == now // DAY_US:
             state[29] += int(sent) - 1
+            state[30] += money - reserved_money
         state[22] += int(sent) - 1
         state[23] += used[0] - charged[0]
+        minute = now // MINUTE_US
+        if minute != state[32]:
+            state[35:37] = state[33:35] if minute == state[32] + 1 else [0, 0]
+            state[32:35] = [minute, 0, 0]
+        state[33] += int(sent)
+        state[34] += used[0]
 
     def learn(self, kind: str, shares: tuple[float, float]) -> None:
         """Learn what a call of `kind` used of its tokens and of its output tokens, as `settle.lua`."""
@@ -197,7 +209,8 @@ class LimitModel:
         if terms.in_flight:
             flight = (state[31] if state[31] > 0 else 1_000_000) / terms.in_flight
             interval = max(interval, flight)
-            self.leases = {ticket: expiry for ticket, expiry in self.leases.items() if expiry > now}
+            if len(self.leases) >= terms.in_flight:
+                self.leases = {ticket: expiry for ticket, expiry in self.leases.items() if expiry > now}
             if len(self.leases) >= terms.in_flight:
                 slot, blocked = max(slot, now + flight), True
         if terms.requests_a_day or terms.usd_micros_a_day:
@@ -246,27 +259,24 @@ class LimitModel:
     def _window_opens(self, need: list[float], now: int) -> tuple[float, bool]:
         state, terms, rates = self.state, self.terms, astuple(self.terms)
         kept_us = terms.window_us + terms.margin_us
-        old = [entry for entry in self.log[:LOG_STEPS] if entry[0] <= now - kept_us]
-        for _, _, counts in old:
-            for k, count in enumerate((1, *counts), 24):
-                state[k] -= count
-        self._dirty = self._dirty or bool(old)
-        del self.log[: len(old)]
         most = [math.inf] * 4
         for k in range(4):
             if rates[k] > 0:
                 limit = max(1, math.floor(rates[k] * terms.window_us / MINUTE_US))
                 most[k] = limit - min(need[k + 1], limit)
-        held = state[24:28]
-        if all(held[k] <= most[k] for k in range(4)):
-            return now, False
-        opens: float = now
-        for sent_us, _, counts in self.log[:LOG_STEPS]:
+        held, opens, dropped = state[24:28], float(now), 0
+        over = any(held[k] > most[k] for k in range(4))
+        for sent_us, _, counts in self.log[:LOG_STEPS] if over or now >= state[39] else []:
+            leaves = sent_us + kept_us
+            if leaves > now and not over:
+                break
+            opens = max(opens, leaves)
             held = [amount - count for amount, count in zip(held, (1, *counts), strict=True)]
-            opens = sent_us + kept_us
-            if all(held[k] <= most[k] for k in range(4)):
-                return opens, False
-        return opens, True
+            over = any(held[k] > most[k] for k in range(4))
+            if leaves <= now:
+                dropped, state[24:28], self._dirty = dropped + 1, held, True
+        del self.log[:dropped]
+        return opens, over
 
     def _day_opens(self, q: Question, now: int) -> float:
         state, terms = self.state, self.terms
@@ -278,20 +288,24 @@ class LimitModel:
         return (today + 1) * DAY_US if spent or broke else 0
 
     def _drop_dead(self, ticket: str, now: int) -> None:
+        if now < self.state[39]:
+            return
+        self._dirty = True
         late = self.due[: min(DEAD_STEPS, bisect_right(self.due, (now - GRACE_US, "\x7f")))]
         for _, dead in late:
             if dead != ticket:
                 self.forget(dead)
+        if len(late) < DEAD_STEPS:
+            self.state[39] = now + SWEEP_US
 
     def _place(self, q: Question) -> tuple[float, bool, bool, int]:
-        order = self.orders.get(q.ticket) if q.order >= 0 else None
-        if order is not None:
-            return order, True, False, bisect_left(self.queue, (order, q.ticket))
-        if q.order >= 0:
-            order, fresh = q.order, False
+        if q.order < 0:
+            order = q.priority * CLASS + max(self.state[6], self.bots.get(q.bot, 0))
+        elif q.ticket in self.orders:
+            return q.order, True, False, bisect_left(self.queue, (q.order, q.ticket))
         else:
-            order, fresh = q.priority * CLASS + max(self.state[6], self.bots.get(q.bot, 0)), True
-        return order, False, fresh, bisect_right(self.queue, (_whole(order), "\x7f"))
+            order = q.order
+        return order, False, q.order < 0, bisect_right(self.queue, (_whole(order), "\x7f"))
 
     def _queue(self, ticket: str, order: float, due: float) -> None:
         if ticket in self.dues:
@@ -332,16 +346,18 @@ class LimitModel:
     def _weight_of_newest(self) -> float:
         return max(0.01, 1 / (self.state[22] + 1))
 
-    def _correct_log(self, ticket: str, before: tuple[int, ...], after: tuple[int, ...], *, sent: bool) -> None:
+    def _correct_log(
+        self, ticket: str, before: tuple[int, ...], after: tuple[int, ...], *, sent: bool, later_us: float
+    ) -> None:
         for place, (at, name, counts) in enumerate(self.log):
             if name == ticket and counts == before[1:]:
                 del self.log[place]
                 for k in range(4):
                     self.state[24 + k] += after[k] - before[k]
                 if sent:
-                    insort(self.log, (at, ticket, (after[1], after[2], after[3])))
+                    insort(self.log, (_whole(at + later_us), ticket, (after[1], after[2], after[3])))
                 return
 
 
 def _whole(number: float) -> float:
-    return float(f"{number:.0f}")
+    return float(math.trunc(number))

@@ -28,13 +28,17 @@ end
 if sent == 1 then
   for k = 2, 4 do state[5 + k] = state[5 + k] + (used[k] - charged[k]) * weight_of_newest(state) end
 end
-if terms[9] > 0 and changed then
+-- The provider counted it some time between its slot and the answer: a quick answer says when at the latest.
+local later = sent == 1 and flight * 100 < terms[9] and flight or 0
+if terms[9] > 0 and (changed or later > 0) then
   local entry = format('%s:%.0f:%.0f:%.0f', id, tokens, input, output)
   local at = call('ZSCORE', KEYS[3], entry)
   if at then
     for k = 1, 4 do state[23 + k] = state[23 + k] - charged[k] + used[k] end
     call('ZREM', KEYS[3], entry)
-    if sent == 1 then call('ZADD', KEYS[3], at, format('%s:%.0f:%.0f:%.0f', id, used_tokens, used_input, used_output)) end
+    if sent == 1 then
+      call('ZADD', KEYS[3], whole(at + later), format('%s:%.0f:%.0f:%.0f', id, used_tokens, used_input, used_output))
+    end
   end
 end
 if terms[7] > 0 then

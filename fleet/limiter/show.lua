@@ -2,7 +2,7 @@
 --
 -- KEYS     1 state, 2 facts (see limit.lua)  3 queue (zset)  4 leases (zset)
 -- ARGV     none
--- Reply    {code, 0, now_us, what an operator set, what was learnt, tickets waiting, calls in flight, the 38 numbers of
+-- Reply    {code, 0, now_us, what an operator set, what was learnt, tickets waiting, calls in flight, the 39 numbers of
 --          the state as text}
 -- Codes    1 read
 local facts = call('HMGET', KEYS[2], 'set', 'learnt')

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 from fleet.config import LimitSettings
 from fleet.limiter.limits import MINUTE_US, Terms
+from fleet.limiter.observing import RATES
 from fleet.limiter.scripts import SHOW
 from fleet.store import keys
 from fleet.store.client import Store
+
+_LEARNT = struct.Struct("<11d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,11 @@ class LimitSnapshot:
         in_flight: Calls under way, where they are limited.
         is_changed: An operator has set it live.
         is_learnt: Nothing is configured; what is in force was learnt.
+        lowered: What is configured or set live, by name, where the provider allows less; what is in force is his.
+        others_rpm: Requests that others have used of the provider's minute, as its headers tell.
+        others_tpm: Tokens, likewise.
+        rate: Calls a second that the limit gives at their present mean size; None: not limited.
+        usd_micros_per_day: Micro-dollars per day in force; None: not limited.
     """
 
     limit: str
@@ -49,15 +59,20 @@ class LimitSnapshot:
     in_flight: int = 0
     is_changed: bool = False
     is_learnt: bool = False
+    lowered: Mapping[str, int] = field(default_factory=dict)
+    others_rpm: float = 0.0
+    others_tpm: float = 0.0
+    rate: float | None = None
+    usd_micros_per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What `show.lua` replied, typed. `state` holds the numbers that `limit.lua` lists, from index 0."""
+    """What `show.lua` replied, typed: `state` as in `limit.lua`, `learnt` as in `learning.lua`, but from index 0."""
 
     now_us: int
     operator: str
-    learnt: str
+    learnt: tuple[float, ...]
     waiting: int
     in_flight: int
     state: tuple[float, ...]
@@ -65,29 +80,63 @@ class Standing:
 
 async def read_standing(store: Store, limit: str) -> Standing:
     """Read the state of a limit. Raises `StoreUnavailable`."""
+    return standing_of(await store.run(SHOW, show_keys(limit)))
+
+
+def show_keys(limit: str) -> list[str]:
+    """Return the KEYS of `show.lua`."""
     state, facts, queue, _, _, leases, _ = keys.limit_parts(limit)
-    reply = await store.run(SHOW, [state, facts, queue, leases])
+    return [state, facts, queue, leases]
+
+
+def standing_of(reply: Sequence[Any]) -> Standing:
+    """Return what `show.lua` replied, typed."""
     _, _, now_us, operator, learnt, waiting, in_flight, numbers = reply
-    return Standing(now_us, operator.decode(), learnt.decode(), waiting, in_flight, tuple(map(float, numbers)))
+    told = _LEARNT.unpack(learnt) if len(learnt) == _LEARNT.size else (0.0,) * 11
+    return Standing(now_us, operator.decode(), told, waiting, in_flight, tuple(map(float, numbers)))
 
 
 def terms_in_force(terms: Terms, standing: Standing) -> tuple[float, ...]:
     """Return the ten numbers in force, as `limit.lua` reads them."""
+    numbers, learnt = list(_as_set(terms, standing)), standing.learnt
+    for k in range(4):
+        if learnt[k] and not 0 < numbers[k] <= learnt[k]:
+            numbers[k] = learnt[k]
+    if not any(numbers[:4]):
+        numbers[:2] = learnt[4:6]
+    return tuple(numbers)
+
+
+def _as_set(terms: Terms, standing: Standing) -> tuple[float, ...]:
+    """Return the ten numbers as configured, or as an operator has set them."""
     numbers: list[float] = list(astuple(terms))
-    if standing.learnt and not numbers[0] and not numbers[1]:
-        numbers[0:2] = map(float, standing.learnt.split()[:2])
     for k, number in enumerate(standing.operator.split()):
         if float(number) >= 0:
             numbers[k] = float(number)
     return tuple(numbers)
 
 
+def interval_us(terms: tuple[float, ...], state: Sequence[float]) -> float:
+    """Return the microseconds from one call to the next at their mean size, 0 when nothing limits them."""
+    means = (1.0, *(state[6 + k] or 0.0 for k in range(3)))
+    rates = [mean * MINUTE_US / rate for mean, rate in zip(means, terms[:4], strict=True) if rate]
+    flight = [(state[30] or 1_000_000.0) / terms[6]] if terms[6] else []
+    return max((*rates, *flight), default=0.0)
+
+
 async def read_snapshot(store: Store, limit: str, settings: LimitSettings) -> LimitSnapshot:
     """Read how a limit stands. Raises `StoreUnavailable`."""
-    standing = await read_standing(store, limit)
+    return snapshot_of(limit, await read_standing(store, limit), settings)
+
+
+def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> LimitSnapshot:
+    """Return how a limit stands, from what `show.lua` replied."""
     now_us, state = standing.now_us, standing.state
     terms = terms_in_force(Terms.of(settings), standing)
     used_rpm, used_tpm = last_minute(state[31:36], now_us)
+    set_terms, learnt = _as_set(Terms.of(settings), standing), standing.learnt
+    others = learnt[6:8] if learnt[10] > now_us else (0.0, 0.0)
+    between_us = interval_us(terms, state)
     return LimitSnapshot(
         limit=limit,
         rpm=round(terms[0]) or None,
@@ -103,7 +152,12 @@ async def read_snapshot(store: Store, limit: str, settings: LimitSettings) -> Li
         waiting=standing.waiting,
         in_flight=standing.in_flight,
         is_changed=bool(standing.operator),
-        is_learnt=bool(standing.learnt) and not settings.rpm and not settings.tpm,
+        is_learnt=any(terms[:4]) and not any(set_terms[:4]),
+        lowered={name: round(was) for name, was, now in zip(RATES, set_terms, terms, strict=False) if 0 < now < was},
+        others_rpm=others[0],
+        others_tpm=others[1],
+        rate=1e6 / between_us if between_us else None,
+        usd_micros_per_day=round(terms[5]) or None,
     )
 
 

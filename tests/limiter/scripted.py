@@ -9,7 +9,10 @@ import redis
 
 from fleet.limiter.limits import Terms
 from fleet.limiter.model import Answer, Question
-from fleet.limiter.scripts import ACQUIRE, PENALISE, SETTLE, SHOW
+from fleet.limiter.observing import reading_numbers
+from fleet.limiter.scripts import ACQUIRE, OBSERVE, PENALISE, SETTLE, SHOW
+from fleet.limiter.snapshot import standing_of, terms_in_force
+from fleet.models import RateReading
 from fleet.store import keys
 from fleet.store.client import Script
 
@@ -31,15 +34,16 @@ class ScriptedLimit:
             q.money, q.max_wait_us, q.random, q.lease_us,
         )  # fmt: skip
         reply = self._run(ACQUIRE, self.keys, [q.ticket, q.bot, f"q:{q.kind}", numbers, self._terms])
-        return Answer(*reply[:9], charged=tuple(reply[9:]))
+        return Answer(*reply[:9], charged=tuple(reply[9:12]))
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
-        asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False,
+        asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False, reserved_money: int = 0,
+        money: int = 0, flight_us: float = 1000.0,
     ) -> int:  # fmt: skip
         """Settle, and return the time of Redis."""
         state, facts, _, _, log, leases, _ = self.keys
-        numbers = struct.pack("<13d", sent, *charged, *used, *asked, 0, 0, 1000, learns)
+        numbers = struct.pack("<13d", sent, *charged, *used, *asked, reserved_money, money, flight_us, learns)
         reply = self._run(SETTLE, [state, facts, log, leases], [ticket, f"q:{kind}", numbers, self._terms])
         return int(reply[2])
 
@@ -47,6 +51,17 @@ class ScriptedLimit:
         """Hold, and return for how long and the time of Redis."""
         reply = self._run(PENALISE, self.keys[:2], [retry_after_us, self._terms])
         return int(reply[1]), int(reply[2])
+
+    def observe(self, mark: tuple[float, float, float], *rates: RateReading) -> int:
+        """Take note of headers, and return by how much a clock was moved."""
+        numbers = [n for rate in (*rates, *[RateReading()] * (4 - len(rates))) for n in reading_numbers(rate)]
+        return int(self._run(OBSERVE, self.keys[:2], [struct.pack("<15d", *mark, *numbers), self._terms])[1])
+
+    def terms_in_force(self) -> tuple[float, ...]:
+        """Return requests, tokens, input and output tokens a minute, as the snapshot has them."""
+        state, facts, queue, _, _, leases, _ = self.keys
+        standing = standing_of(self._run(SHOW, [state, facts, queue, leases], []))
+        return terms_in_force(Terms(*struct.unpack("<10d", self._terms)), standing)[:4]
 
     def state(self) -> list[float]:
         """Return the state from index 1, as the model has it."""

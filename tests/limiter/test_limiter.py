@@ -239,6 +239,53 @@ def test_a_slot_that_was_promised_before_a_429_is_given_back_and_asked_for_again
     assert snapshot.granted == 3
 
 
+def test_a_loop_that_was_too_late_for_its_slots_asks_again_and_sends_no_herd(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> list[float]:
+        gone_at_s: list[float] = []
+
+        async def call() -> None:
+            await limiter.acquire(LIMIT, tokens=1, timeout_s=5)
+            gone_at_s.append(time.monotonic())
+
+        calls = [asyncio.ensure_future(call()) for _ in range(20)]
+        await calls[0]
+        time.sleep(0.3)  # the loop stands still: all the others are late by then
+        await asyncio.gather(*calls)
+        return gone_at_s
+
+    limits = {LIMIT: LimitSettings(rpm=6000, burst=0.0005, counting="bucket")}  # 10 ms a call, 30 ms of burst
+    gone_at_s = with_limiter(redis_url, body, limits=limits)
+    late = gone_at_s[1:]
+    assert late[-1] - late[0] >= 0.1  # promised within 0.19 s, which had all passed
+
+
+def test_a_call_that_is_cancelled_while_it_asks_gives_back_what_it_is_promised(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> LimitSnapshot:
+        await sent(store)
+        waiter = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=100, timeout_s=5))
+        await asyncio.sleep(0)  # it has asked
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        await sent(store)  # it was granted, and the settlement is on its way
+        await sent(store)
+        return await limiter.snapshot(LIMIT)
+
+    snapshot = with_limiter(redis_url, body, rpm=60, tpm=6000)
+    assert (snapshot.granted, snapshot.granted_tokens, snapshot.waiting) == (0, 0, 0)
+
+
+def test_calls_that_would_ask_soon_join_the_question_of_another(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> float:
+        await sent(store)
+        before = store.writes
+        await asyncio.gather(*[limiter.acquire(LIMIT, tokens=1, timeout_s=30) for _ in range(200)])
+        return (store.writes - before) / 200
+
+    limits = {LIMIT: LimitSettings(rpm=6000, burst=0.0005, counting="bucket")}  # two seconds
+    assert with_limiter(redis_url, body, limits=limits) < 0.5
+
+
 def test_a_limit_of_a_model_holds_for_each_key_by_itself(redis_url: str) -> None:
     async def body(limiter: Limiter, _: Store) -> None:
         await limiter.acquire("provider/model/one", tokens=1, timeout_s=0)
@@ -276,7 +323,8 @@ def test_a_limit_that_nobody_used_has_an_empty_snapshot(redis_url: str) -> None:
     async def body(limiter: Limiter, _: Store) -> LimitSnapshot:
         return await limiter.snapshot(LIMIT)
 
-    assert with_limiter(redis_url, body, rpm=5, tpm=6) == LimitSnapshot(LIMIT, 5, 6, 0, 0, 0, None, 0, 0, 0, None)
+    expected = LimitSnapshot(LIMIT, 5, 6, 0, 0, 0, None, 0, 0, 0, None, rate=pytest.approx(5 / 60))
+    assert with_limiter(redis_url, body, rpm=5, tpm=6) == expected
 
 
 def test_the_keys_of_one_model_share_a_hash_tag(redis_url: str) -> None:

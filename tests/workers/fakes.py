@@ -9,7 +9,7 @@ from itertools import repeat
 
 from fleet.config import PoolSettings, Settings
 from fleet.errors import DeadlineExceeded, FleetError
-from fleet.models import ANYBODY, Bot, Caller, Grant, Usage
+from fleet.models import ANYBODY, Bot, Caller, Grant, RateReadings, Usage
 from workers.gateway import Gateway, Price, Route
 from workers.persona import make_bot
 from workers.ports import Call, Completion
@@ -27,6 +27,7 @@ class FakeLimiter:
     settled: list[tuple[Grant, int]] = field(default_factory=list)
     holds: list[tuple[str, float]] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
+    readings: list[RateReadings | None] = field(default_factory=list)
 
     async def acquire(
         self,
@@ -55,6 +56,9 @@ class FakeLimiter:
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         self.holds.append((limit, retry_after_s))
+
+    def observe(self, grant: Grant, rates: RateReadings | None) -> None:
+        self.readings.append(rates)
 
     @property
     def is_settled_once(self) -> bool:

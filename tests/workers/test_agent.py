@@ -16,12 +16,12 @@ from fleet.errors import (
     KeyRejected,
     ProviderUnavailable,
     RateLimited,
+    StoreRefused,
     StoreUnavailable,
 )
 from fleet.models import BotTask, Usage
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 from workers.agent import Agent, Outcome
-from workers.bot_context import STORE_ATTEMPTS
 
 TASK = BotTask(prompt="a very private prompt")
 
@@ -119,15 +119,15 @@ def test_a_retry_waits_at_least_as_long_as_the_provider_asked():
 
 
 def test_redis_that_comes_back_in_time_costs_no_attempt():
-    limiter, provider = FakeLimiter(errors=[StoreUnavailable("no Redis")] * (STORE_ATTEMPTS - 1)), FakeProvider(["4"])
-    outcome = work(limiter, provider, max_attempts=1)
+    errors = [StoreUnavailable("no Redis"), StoreRefused("its password was changed"), StoreUnavailable("no Redis")]
+    outcome = work(FakeLimiter(errors=errors), FakeProvider(["4"]), max_attempts=1)
     assert (outcome.status, outcome.attempts) == ("ok", 1)
 
 
-def test_redis_that_stays_away_is_a_typed_failure_and_nothing_was_sent():
-    limiter, provider = FakeLimiter(errors=[StoreUnavailable("no Redis")] * STORE_ATTEMPTS), FakeProvider(["4"])
-    outcome = work(limiter, provider)
-    assert isinstance(outcome.error, StoreUnavailable) and provider.calls == [] and outcome.attempts == 0
+def test_redis_that_stays_away_is_waited_for_until_the_deadline_and_nothing_is_sent():
+    limiter, provider = FakeLimiter(errors=[StoreUnavailable("no Redis")] * 10_000), FakeProvider(["4"])
+    outcome = work(limiter, provider, deadline_s_left=0.2)
+    assert isinstance(outcome.error, DeadlineExceeded) and provider.calls == [] and outcome.attempts == 0
 
 
 def test_a_call_that_hangs_is_cut_at_the_deadline_and_settled():

@@ -13,6 +13,7 @@ from workers.context import (
     count_tokens,
     cut_middle,
     fit,
+    reshuffle,
 )
 
 texts = st.one_of(st.text(max_size=300), st.text(alphabet="ab AB12,\n\té你🎉", max_size=600))
@@ -143,3 +144,21 @@ def test_a_cut_text_has_never_more_tokens_than_it_may(text: str, most: int):
 @given(st.one_of(texts, st.text(alphabet="abcdefg ", max_size=600), st.just("aaaaa   " * 50)))
 def test_a_text_with_just_as_many_tokens_as_it_may_have_is_not_cut(text: str):
     assert cut_middle(text, count_tokens(text)) == text
+
+
+@given(messages_of, st.integers(0, 2**30))
+def test_reshuffling_keeps_every_message_the_turns_of_the_roles_and_the_last_question(messages, seed):
+    shuffled = reshuffle(messages, seed)
+    assert [m.role for m in shuffled] == [m.role for m in messages]
+    assert sorted(m.content for m in shuffled) == sorted(m.content for m in messages)
+    last = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
+    assert last is None or shuffled[last] == messages[last]
+    assert reshuffle(messages, seed) == shuffled
+
+
+def test_documents_change_places_and_a_dialogue_does_not():
+    documents = [user(f"Document {number}") for number in range(6)]
+    question = [*documents, user("What do they have in common?")]
+    assert len({reshuffle(question, seed) for seed in range(20)}) > 10
+    dialogue = [user("One?"), assistant("Two."), user("Three?"), assistant("Four."), user("Five?")]
+    assert all(reshuffle(dialogue, seed) == tuple(dialogue) for seed in range(20))

@@ -16,7 +16,7 @@ from fleet.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from fleet.models import Message
+from fleet.models import Message, RateReading, Usage
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_gateway, said
 from workers.context import count_message_tokens
 from workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, Gateway, Meter
@@ -79,6 +79,17 @@ def test_a_failed_call_is_raised_and_settled_by_what_the_provider_may_have_count
 def test_a_429_holds_the_whole_fleet_for_as_long_as_the_provider_said(told: float | None, hold: float):
     limiter, _, meter, _ = send(RateLimited("429", retry_after_s=told))
     assert limiter.holds == [(LIMIT, hold)] and meter.failed == {"RateLimited": 1}
+
+
+def test_what_headers_say_of_the_rates_reaches_the_limiter_with_every_answer():
+    nothing = RateReading()
+    told = Completion("4", "stop", Usage(), headers={"x-ratelimit-limit-requests": "9"})
+    limiter, *_ = send(told)
+    assert limiter.readings == [(RateReading(9), nothing, nothing, nothing)]
+    limiter, *_ = send(RateLimited("429", rates=(RateReading(9, 0), nothing, nothing, nothing)))
+    assert limiter.readings == [(RateReading(9, 0), nothing, nothing, nothing)]
+    limiter, *_ = send(said("4"))
+    assert limiter.readings == [None]
 
 
 def test_only_a_429_holds_the_fleet():

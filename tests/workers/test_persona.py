@@ -4,8 +4,9 @@ import pytest
 
 from fleet.config import PersonaSettings, PoolSettings, Settings
 from fleet.errors import ConfigurationError
+from fleet.models import Remedy
 from workers.context import count_tokens
-from workers.persona import SYSTEM_PROMPTS, bot_name, bot_of, make_bot
+from workers.persona import FACETS, HIGHEST_RAISED, SYSTEM_PROMPTS, bot_name, bot_of, make_bot, treated
 
 
 def test_archetypes_temperatures_and_windows_go_round_in_turn():
@@ -55,3 +56,41 @@ def test_an_unknown_bot_is_an_error_that_names_the_known_ones(name: str):
     settings = Settings(pools={"research": PoolSettings(bots=10)})
     with pytest.raises(ConfigurationError, match=r"expected a bot of .*research-001 to research-010.*, got"):
         bot_of(name, settings)
+
+
+def under(rung: int, generation: int = 5, **settings):
+    drawn = PersonaSettings(**settings)
+    return treated(make_bot("research", 3, drawn), drawn, Remedy(rung=rung, generation=generation))
+
+
+def test_each_rung_changes_one_thing_more_about_a_bot_and_never_its_name():
+    before, first, second, third = make_bot("research", 3, PersonaSettings()), under(1), under(2), under(3)
+    assert {before.name} == {first.name, second.name, third.name}
+    assert first.persona.system_prompt != before.persona.system_prompt
+    assert sorted(first.persona.system_prompt.split()) == sorted(before.persona.system_prompt.split())
+    assert first.persona.temperature == second.persona.temperature == before.persona.temperature == 0.5
+    assert second.persona.archetype != before.persona.archetype
+    assert second.persona.system_prompt.endswith(FACETS)
+    assert third.persona.system_prompt == second.persona.system_prompt
+    assert third.persona.temperature == pytest.approx(0.8)
+
+
+def test_a_remedy_gives_the_same_bot_everywhere_and_another_one_another():
+    assert under(2) == under(2)
+    assert len({under(2, generation).persona.system_prompt for generation in range(1, 40)}) > 20
+
+
+def test_a_raised_temperature_has_an_end_and_a_hotter_persona_keeps_its_own():
+    assert under(3, temperatures=(1.1,)).persona.temperature == HIGHEST_RAISED
+    assert under(3, temperatures=(1.6,)).persona.temperature == 1.6
+
+
+def test_an_own_system_prompt_is_never_reordered_and_with_one_archetype_only_a_facet_is_added():
+    own = {"archetypes": ("creative",), "system_prompts": {"creative": "First read. Then write."}}
+    assert under(1, **own).persona.system_prompt == "First read. Then write."
+    assert under(2, **own).persona.system_prompt.startswith("First read. Then write. ")
+
+
+def test_a_bot_of_a_name_is_made_under_its_remedy():
+    settings = Settings(pools={"research": PoolSettings(bots=3)})
+    assert bot_of("research-003", settings, Remedy(rung=2, generation=5)) == under(2)

@@ -27,6 +27,7 @@ from fleet.errors import (
 )
 from workers.ports import Call, Completion
 from workers.providers.problem import Problem, read_problem
+from workers.providers.rate_headers import read_rates
 from workers.providers.retry_after import read_retry_after
 
 #: Seconds until a TCP (and TLS) connection that does not come about is given up; part of the call's own timeout.
@@ -132,7 +133,9 @@ class HttpProvider(ABC):
                 f"{self.host} answered {status}{problem.words}: check this key, its rights and its money"
             )
         if status == 429:
-            return RateLimited(told, retry_after_s=read_retry_after(headers, now_s=time.time()))
+            now_s = time.time()
+            retry_after_s = read_retry_after(headers, now_s=now_s)
+            return RateLimited(told, retry_after_s=retry_after_s, rates=read_rates(headers, now_s=now_s))
         if status >= 500 or status in PASSING_4XX:
             return ProviderUnavailable(told, retry_after_s=read_retry_after(headers, now_s=time.time(), resets=False))
         if 300 <= status < 400:

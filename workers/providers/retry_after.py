@@ -36,11 +36,11 @@ def read_retry_after(headers: Mapping[str, str], *, now_s: float, resets: bool =
             the latest, or of all when none is at 0 (then one call was larger than what remained).
     """
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        seconds = _number(headers.get(name))
+        seconds = read_number(headers.get(name))
         if seconds is not None:
             return _bounded(seconds * scale)
-    now_s = _date(headers.get("date")) or now_s
-    at = _date(headers.get("retry-after"))
+    now_s = read_date(headers.get("date")) or now_s
+    at = read_date(headers.get("retry-after"))
     if at is not None:
         return _bounded(at - now_s)
     return _bounded(_latest_reset(headers, now_s)) if resets else None
@@ -54,7 +54,7 @@ def read_duration(text: str | None) -> float | None:
     parts = _DURATION.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
         return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-    return _number(text)
+    return read_number(text)
 
 
 def _latest_reset(headers: Mapping[str, str], now_s: float) -> float | None:
@@ -65,12 +65,12 @@ def _latest_reset(headers: Mapping[str, str], now_s: float) -> float | None:
             text = headers.get(reset.format(name))
             seconds = read_duration(text)
             if seconds is None:
-                at = _rfc3339(text)
+                at = read_rfc3339(text)
                 seconds = None if at is None else at - now_s
             if seconds is None or seconds < 0:
                 continue
             all_resets.append(seconds)
-            left = _number(headers.get(remaining.format(name)))
+            left = read_number(headers.get(remaining.format(name)))
             if left is not None and left <= 0:
                 exhausted.append(seconds)
     return max(exhausted or all_resets, default=None)
@@ -80,7 +80,8 @@ def _bounded(seconds: float | None) -> float | None:
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
-def _number(text: str | None) -> float | None:
+def read_number(text: str | None) -> float | None:
+    """Return a finite number from 0 on, or None."""
     try:
         value = float(text or "")
     except ValueError:
@@ -88,7 +89,8 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) and value >= 0 else None
 
 
-def _date(text: str | None) -> float | None:
+def read_date(text: str | None) -> float | None:
+    """Return the Unix time of an HTTP date, or None."""
     try:
         at = parsedate_to_datetime(text or "")
     except (TypeError, ValueError, IndexError, OverflowError):
@@ -96,7 +98,8 @@ def _date(text: str | None) -> float | None:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-def _rfc3339(text: str | None) -> float | None:
+def read_rfc3339(text: str | None) -> float | None:
+    """Return the Unix time of a date such as `2026-01-01T00:00:00Z`, or None."""
     try:
         at = datetime.fromisoformat(text or "")
     except ValueError:

@@ -1,0 +1,203 @@
+"""The limiter in a program of your own, without the fleet: opened by URL, for asyncio and for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from fleet.config import LimitSettings
+from fleet.limiter.limiter import Limiter
+from fleet.models import ANYBODY, Caller, Grant, RateReadings
+from fleet.store.cluster import store_of
+
+T = TypeVar("T")
+
+#: Longest wait for a turn unless it is said, in seconds.
+PATIENCE_S = 60.0
+#: Hold after a 429 that did not say for how long, in seconds.
+HOLD_S = 1.0
+
+
+@dataclass(slots=True)
+class LimitedCall:
+    """One call that has its turn. Say what came of it before the block ends; else all that it asked for counts as used.
+
+    Attributes:
+        grant: Its grant.
+    """
+
+    grant: Grant
+    _used: dict[str, int] | None = field(default=None, init=False)
+    _rates: RateReadings | None = field(default=None, init=False)
+    _hold_s: float | None = field(default=None, init=False)
+
+    def used(
+        self, tokens: int, *, output_tokens: int = 0, cost_usd_micros: int = 0, rates: RateReadings | None = None
+    ) -> None:
+        """It was answered.
+
+        Args:
+            tokens: Input and output together, as billed.
+            output_tokens: Those of them that are output.
+            cost_usd_micros: What it cost.
+            rates: What the answer's headers said.
+        """
+        self._used = {"used_tokens": tokens, "used_output_tokens": output_tokens, "cost_usd_micros": cost_usd_micros}
+        self._rates = rates
+
+    def refused(self, *, retry_after_s: float = HOLD_S, rates: RateReadings | None = None) -> None:
+        """The provider answered 429: nothing was used, and all callers of this limit wait for `retry_after_s`."""
+        self._used, self._hold_s, self._rates = {"used_tokens": 0}, retry_after_s, rates
+
+    def settle(self, limiter: Limiter) -> None:
+        """Tell the limiter. On its loop."""
+        if self._hold_s is not None:
+            limiter.penalise(self.grant.limit, retry_after_s=self._hold_s)
+        limiter.settle(self.grant, **(self._used or {"used_tokens": self.grant.reserved_tokens}))
+        limiter.observe(self.grant, self._rates)
+
+
+@asynccontextmanager
+async def open_limiter(
+    url: str, limits: Mapping[str, LimitSettings], *, timeout_s: float = 5.0
+) -> AsyncIterator[Limiter]:
+    """Open a limiter for the asyncio loop that runs.
+
+    Args:
+        url: Of Redis; a cluster is `redis+cluster://host:port,host:port`.
+        limits: By `provider/model` or `provider/model/key`.
+        timeout_s: Longest wait for an answer of Redis.
+    """
+    store = store_of(url, timeout_s=timeout_s)
+    try:
+        yield Limiter(store, limits)
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def limited(
+    limiter: Limiter,
+    limit: str | Sequence[str],
+    *,
+    tokens: int,
+    timeout_s: float = PATIENCE_S,
+    caller: Caller = ANYBODY,
+    input_tokens: int = 0,
+    cost_usd_micros: int = 0,
+) -> AsyncIterator[LimitedCall]:
+    """Wait for a turn, and account for the call when the block ends. Arguments and errors as `Limiter.acquire`."""
+    call = LimitedCall(
+        await limiter.acquire(
+            limit, tokens=tokens, timeout_s=timeout_s, caller=caller, input_tokens=input_tokens,
+            cost_usd_micros=cost_usd_micros,
+        )
+    )  # fmt: skip
+    try:
+        yield call
+    finally:
+        call.settle(limiter)
+
+
+class ThreadedLimiter:
+    """A limiter for programs with threads. All threads share it; it runs a loop in a thread of its own.
+
+    Open it after a fork, not before: threads do not survive one. Close it, or use it as a context manager.
+
+    Args:
+        url: Of Redis; a cluster is `redis+cluster://host:port,host:port`.
+        limits: By `provider/model` or `provider/model/key`.
+        timeout_s: Longest wait for an answer of Redis.
+    """
+
+    def __init__(self, url: str, limits: Mapping[str, LimitSettings], *, timeout_s: float = 5.0) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet-limiter", daemon=True)
+        self._store = store_of(url, timeout_s=timeout_s)
+        self._limiter = Limiter(self._store, limits)
+        self._thread.start()
+
+    def acquire(
+        self,
+        limit: str | Sequence[str],
+        *,
+        tokens: int,
+        timeout_s: float = PATIENCE_S,
+        caller: Caller = ANYBODY,
+        input_tokens: int = 0,
+        cost_usd_micros: int = 0,
+    ) -> Grant:
+        """Block until one call may be sent; settle its grant. Arguments and errors as `Limiter.acquire`."""
+        return self._wait_for(
+            self._limiter.acquire(
+                limit, tokens=tokens, timeout_s=timeout_s, caller=caller, input_tokens=input_tokens,
+                cost_usd_micros=cost_usd_micros,
+            )
+        )  # fmt: skip
+
+    @contextmanager
+    def limited(
+        self,
+        limit: str | Sequence[str],
+        *,
+        tokens: int,
+        timeout_s: float = PATIENCE_S,
+        caller: Caller = ANYBODY,
+        input_tokens: int = 0,
+        cost_usd_micros: int = 0,
+    ) -> Iterator[LimitedCall]:
+        """Block until it is this call's turn, and account for it when the block ends. As `acquire`."""
+        call = LimitedCall(
+            self.acquire(
+                limit, tokens=tokens, timeout_s=timeout_s, caller=caller, input_tokens=input_tokens,
+                cost_usd_micros=cost_usd_micros,
+            )
+        )  # fmt: skip
+        try:
+            yield call
+        finally:
+            self._loop.call_soon_threadsafe(call.settle, self._limiter)
+
+    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
+        """As `Limiter.settle`. Does not block."""
+        settle = partial(
+            self._limiter.settle, grant, used_tokens=used_tokens, used_output_tokens=used_output_tokens,
+            cost_usd_micros=cost_usd_micros,
+        )  # fmt: skip
+        self._loop.call_soon_threadsafe(settle)
+
+    def penalise(self, limit: str, *, retry_after_s: float) -> None:
+        """As `Limiter.penalise`. Does not block."""
+        self._loop.call_soon_threadsafe(partial(self._limiter.penalise, limit, retry_after_s=retry_after_s))
+
+    def observe(self, grant: Grant, rates: RateReadings | None) -> None:
+        """As `Limiter.observe`. Does not block."""
+        self._loop.call_soon_threadsafe(self._limiter.observe, grant, rates)
+
+    def close(self) -> None:
+        """Send what is still to be sent, and end the thread."""
+        if not self._thread.is_alive():
+            return
+        self._wait_for(self._store.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise

@@ -1,0 +1,77 @@
+"""A limit that is changed while calls sleep under it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fleet.config import LimitSettings
+from fleet.errors import DeadlineExceeded
+from fleet.limiter import Limiter, live
+from fleet.models import Grant
+from fleet.store.client import Store, connect
+
+LIMIT = "provider/model/key"
+SLOW = LimitSettings(rpm=2, counting="bucket")
+
+
+async def wait_for_sleepers(limiter: Limiter, count: int) -> None:
+    async with asyncio.timeout(5):
+        while (await limiter.snapshot(LIMIT)).waiting < count:
+            await asyncio.sleep(0.01)
+
+
+def test_a_raised_limit_reaches_sleeping_calls_of_every_worker_at_once(redis_url: str) -> None:
+    async def main() -> list[Grant]:
+        stores = [Store(redis_url), Store(redis_url)]
+        workers = [Limiter(store, {LIMIT: SLOW}) for store in stores]
+        # 30 s a call: the first goes, the second has a slot in 30 s, the others sleep for 15 s and more.
+        calls = [asyncio.ensure_future(workers[n % 2].acquire(LIMIT, tokens=1, timeout_s=600)) for n in range(20)]
+        await wait_for_sleepers(workers[0], 18)
+        begin = asyncio.get_running_loop().time()
+        with connect(redis_url) as client:
+            held = live.change(client, LIMIT, {"rpm": 60_000}, configured=SLOW)
+        grants = await asyncio.gather(*calls)
+        assert held == {"rpm": 60_000}
+        assert max(grant.sent_at for grant in grants) - begin < 10  # a busy machine; the others would take 9 minutes
+        for store in stores:
+            await store.close()
+        return grants
+
+    assert len(asyncio.run(main())) == 20
+
+
+def test_what_was_granted_is_counted_at_the_new_rate(redis_url: str) -> None:
+    async def main() -> tuple[float, float]:
+        store = Store(redis_url)
+        limiter = Limiter(store, {LIMIT: LimitSettings(tpm=6000, counting="bucket")})
+        await limiter.acquire(LIMIT, tokens=6000, timeout_s=0)  # a minute's worth
+        before = (await limiter.snapshot(LIMIT)).queue_s
+        with connect(redis_url) as client:
+            live.change(client, LIMIT, {"tpm": 60_000}, configured=LimitSettings(tpm=6000, counting="bucket"))
+        after = (await limiter.snapshot(LIMIT)).queue_s
+        await store.close()
+        return before, after
+
+    before, after = asyncio.run(main())
+    assert before == pytest.approx(58.8, abs=1)
+    assert after == pytest.approx(4.8, abs=1)
+
+
+def test_a_reset_lets_the_configured_numbers_hold_and_forgets_what_was_learnt(redis_url: str) -> None:
+    async def main() -> tuple[int | None, int | None]:
+        store = Store(redis_url)
+        limiter = Limiter(store, {LIMIT: SLOW})
+        with connect(redis_url) as client:
+            live.change(client, LIMIT, {"rpm": 1000}, configured=SLOW)
+            changed = (await limiter.snapshot(LIMIT)).rpm
+            live.reset(client, LIMIT, configured=SLOW)
+        await limiter.acquire(LIMIT, tokens=1, timeout_s=0)
+        with pytest.raises(DeadlineExceeded):
+            await limiter.acquire(LIMIT, tokens=1, timeout_s=1)
+        reset = (await limiter.snapshot(LIMIT)).rpm
+        await store.close()
+        return changed, reset
+
+    assert asyncio.run(main()) == (1000, 2)

@@ -1,0 +1,106 @@
+"""The limiter and a provider that tells its rates: the gateway and the simulator over HTTP, others on the same key."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+
+import aiohttp
+
+from fleet.config import LimitSettings, ProviderSettings
+from fleet.errors import FleetError, RateLimited
+from fleet.limiter import Limiter, LimitSnapshot
+from fleet.models import Caller, Message
+from fleet.store.client import Store
+from tests.workers.simulator.running import running
+from workers.gateway import Gateway, Meter, Route
+from workers.providers import make_provider
+
+LIMIT = "simulator/m/key"
+KEY = "shared-key"
+
+
+@dataclass
+class Run:
+    """What came of one run."""
+
+    answered: int = 0
+    refused: int = 0
+    others_answered: int = 0
+    others_refused: int = 0
+    snapshot: LimitSnapshot | None = None
+
+
+async def play(redis_url: str, url: str, limit: LimitSettings, *, seconds: float, other_callers: int = 0) -> Run:
+    """Let 60 callers of the fleet send as much as they may, and others 2.5 calls a second each, on the same key."""
+    run = Run()
+    loop = asyncio.get_running_loop()
+    store = Store(redis_url)
+    limiter = Limiter(store, {LIMIT: limit})
+    provider = make_provider(ProviderSettings(kind="openai"), base_url=f"{url}/v1")
+    route = Route(provider, "simulator", "m", LIMIT, KEY, timeout_s=10.0)
+    gateway = Gateway(limiter, {"pool": route}, lambda model, usage: None)
+    end = loop.time() + seconds
+
+    async def bot(name: str) -> None:
+        for number in itertools.count():
+            messages = (Message(role="user", content=f"{name} asks for the {number}th time"),)
+            try:
+                await gateway.chat(
+                    "pool",
+                    messages,
+                    temperature=1,
+                    max_output_tokens=20,
+                    deadline=end,
+                    meter=Meter(),
+                    caller=Caller(name),
+                )
+                run.answered += 1
+            except RateLimited:
+                run.refused += 1
+            except FleetError:
+                return  # its turn would come after the end
+
+    async def others() -> None:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 20}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            while loop.time() < end:
+                async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+                    await response.read()
+                    run.others_answered += response.status == 200
+                    run.others_refused += response.status == 429
+                await asyncio.sleep(0.2)
+
+    await asyncio.gather(*[bot(f"bot-{number}") for number in range(60)], *[others() for _ in range(other_callers)])
+    run.snapshot = await limiter.snapshot(LIMIT)
+    await provider.close()
+    await store.close()
+    return run
+
+
+def test_with_headers_a_fleet_makes_room_for_others_on_its_key(redis_url: str) -> None:
+    with running(rpm=2400, latency_ms=200, burst=0.02) as url:
+        limit = LimitSettings(rpm=2400, burst=0.005, counting="bucket")
+        run = asyncio.run(play(redis_url, url, limit, seconds=5, other_callers=6))
+    assert run.others_answered >= 50
+    assert run.answered >= 60  # 40 a second, less theirs
+    assert run.refused + run.others_refused <= 2
+
+
+def test_a_limit_of_which_nothing_is_configured_is_learnt_from_the_first_answers(redis_url: str) -> None:
+    with running(rpm=2400, tpm=10**9) as url:
+        run = asyncio.run(play(redis_url, url, LimitSettings(), seconds=3))
+    assert run.refused == 0
+    assert run.answered >= 0.7 * 40 * 3
+    assert run.snapshot is not None
+    assert (run.snapshot.rpm, run.snapshot.is_learnt) == (2400, True)
+
+
+def test_a_limit_that_is_configured_too_high_is_lowered_to_what_the_provider_allows(redis_url: str) -> None:
+    with running(rpm=2400) as url:
+        run = asyncio.run(play(redis_url, url, LimitSettings(rpm=12_000, counting="bucket"), seconds=3))
+    assert run.refused <= 4
+    assert run.snapshot is not None
+    assert (run.snapshot.rpm, dict(run.snapshot.lowered)) == (2400, {"rpm": 12_000})

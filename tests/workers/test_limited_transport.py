@@ -1,0 +1,178 @@
+"""The limiter under the vendors' own SDKs, against the simulator over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import anthropic
+import httpx2
+import openai
+import pytest
+
+from fleet.config import LimitSettings
+from fleet.errors import DeadlineExceeded
+from fleet.limiter import LimitSnapshot, ThreadedLimiter, open_limiter
+from fleet.store.client import connect
+from tests.workers.fakes import FakeLimiter
+from tests.workers.simulator.running import chat, running, total
+from workers.limited_transport import OUTPUT_TOKENS, BlockingLimitedTransport, LimitedTransport
+
+LIMIT = "openai/m/default"
+QUESTION: list[Any] = [{"role": "user", "content": "What is 2+2?"}]
+
+
+@asynccontextmanager
+async def openai_sdk(limiter: Any, url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    transport: Any = LimitedTransport(limiter, "openai", httpx2.AsyncHTTPTransport())
+    async with (
+        httpx2.AsyncClient(transport=transport) as http,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0, http_client=http) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def anthropic_sdk(limiter: ThreadedLimiter, url: str) -> Iterator[anthropic.Anthropic]:
+    transport: Any = BlockingLimitedTransport(limiter, "anthropic", httpx2.HTTPTransport())
+    with (
+        httpx2.Client(transport=transport) as http,
+        anthropic.Anthropic(base_url=url, api_key="k", max_retries=0, http_client=http) as client,
+    ):
+        yield client
+
+
+def test_the_openai_sdk_meets_no_429_and_is_settled_by_its_usage(redis_url: str) -> None:
+    async def main(url: str) -> tuple[int, int, LimitSnapshot]:
+        limits = {"openai/m": LimitSettings(rpm=1200, burst=0.01, counting="bucket")}
+        async with open_limiter(redis_url, limits) as limiter, openai_sdk(limiter, url) as client:
+            calls = [client.chat.completions.create(model="m", messages=QUESTION) for _ in range(40)]
+            answers = await asyncio.gather(*calls)
+            used = sum(answer.usage.total_tokens for answer in answers if answer.usage)
+            return len(answers), used, await limiter.snapshot(LIMIT)
+
+    with running(rpm=1200, burst=0.02) as url:
+        answered, used, snapshot = asyncio.run(main(url))
+        assert total(url)["refused_429"] == 0
+    assert (answered, snapshot.granted, snapshot.granted_tokens) == (40, 40, used)
+
+
+def test_the_anthropic_sdk_in_threads_is_limited_too(redis_url: str) -> None:
+    limits = {"anthropic/m": LimitSettings(rpm=600, tpm=100_000)}
+    with running() as url, ThreadedLimiter(redis_url, limits) as limiter, anthropic_sdk(limiter, url) as client:
+        message = client.messages.create(model="m", max_tokens=50, messages=QUESTION)
+        assert [block.text for block in message.content if block.type == "text"] == ["4"]
+        used = message.usage.input_tokens + message.usage.output_tokens
+    assert granted_tokens(redis_url, "anthropic/m/default", limits) == used
+
+
+def granted_tokens(url: str, limit: str, limits: dict[str, LimitSettings]) -> int:
+    async def read() -> int:
+        async with open_limiter(url, limits) as limiter:
+            return (await limiter.snapshot(limit)).granted_tokens
+
+    return asyncio.run(read())
+
+
+def test_a_429_holds_everybody_and_reaches_the_caller_as_the_sdks_own_error(redis_url: str) -> None:
+    async def main(url: str) -> LimitSnapshot:
+        async with open_limiter(redis_url, {"openai/m": LimitSettings(rpm=60_000)}) as limiter:
+            chat(url, key="k", model="m")  # somebody else uses the key
+            async with openai_sdk(limiter, url) as client:
+                with pytest.raises(openai.RateLimitError):
+                    await client.chat.completions.create(model="m", messages=QUESTION)
+            return await limiter.snapshot(LIMIT)
+
+    with running(rpm=1) as url:
+        snapshot = asyncio.run(main(url))
+    assert snapshot.refused == 1
+    assert snapshot.held_until is not None
+    assert snapshot.rpm == 1  # the header's, not the configured one
+
+
+def test_a_turn_that_comes_too_late_sends_nothing(redis_url: str) -> None:
+    async def main(url: str) -> None:
+        async with open_limiter(redis_url, {"openai/m": LimitSettings(rpm=1)}) as limiter:
+            transport: Any = LimitedTransport(limiter, "openai", httpx2.AsyncHTTPTransport(), timeout_s=0.2)
+            async with httpx2.AsyncClient(transport=transport, base_url=url) as client:
+                for _attempt in range(2):
+                    await client.post(
+                        "/v1/chat/completions", json={"model": "m", "messages": QUESTION}, headers={"x-api-key": "k"}
+                    )
+
+    with running() as url:
+        with pytest.raises(DeadlineExceeded):
+            asyncio.run(main(url))
+        assert total(url)["calls"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"messages": QUESTION}, 4 + OUTPUT_TOKENS),
+        ({"messages": QUESTION, "max_completion_tokens": 50}, 4 + 50),
+        ({"input": "What is 2+2?", "max_output_tokens": 9}, 4 + 9),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x" * 9000}}]}],
+          "max_tokens": 1}, 20),
+    ],
+)  # fmt: skip
+def test_a_call_asks_for_its_text_and_its_longest_answer(body: dict[str, Any], tokens: int) -> None:
+    limiter = FakeLimiter()
+
+    async def main(url: str) -> None:
+        transport: Any = LimitedTransport(limiter, "openai", httpx2.AsyncHTTPTransport())
+        async with httpx2.AsyncClient(transport=transport, base_url=url) as client:
+            await client.post("/v1/chat/completions", json={"model": "m", **body}, headers={"x-api-key": "k"})
+
+    with running() as url:
+        asyncio.run(main(url))
+    assert limiter.granted[0].limit == LIMIT
+    assert abs(limiter.granted[0].reserved_tokens - tokens) <= 15  # the estimate of a few words
+    assert limiter.is_settled_once
+
+
+def test_what_asks_no_model_needs_no_grant(redis_url: str) -> None:
+    limiter = FakeLimiter()
+
+    async def main(url: str) -> list[str]:
+        async with openai_sdk(limiter, url) as client:
+            return [model.id async for model in client.models.list()]
+
+    with running() as url:
+        assert asyncio.run(main(url)) == ["simulated-1"]
+    assert limiter.granted == []
+    with connect(redis_url) as client:
+        assert client.dbsize() == 0
+
+
+def test_a_streamed_answer_reaches_the_sdk_as_it_comes() -> None:
+    limiter = FakeLimiter()
+
+    class Streaming:
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(200, content=self._events())
+
+        async def _events(self) -> AsyncIterator[bytes]:
+            for text in ("one", "two"):
+                yield f'data: {{"choices":[{{"index":0,"delta":{{"content":"{text}"}}}}]}}\n\n'.encode()
+            yield b"data: [DONE]\n\n"
+
+        async def aclose(self) -> None:
+            return None
+
+    async def main() -> list[str | None]:
+        transport: Any = LimitedTransport(limiter, "openai", Streaming())
+        async with (
+            httpx2.AsyncClient(transport=transport) as http,
+            openai.AsyncOpenAI(
+                base_url="http://127.0.0.1:1/v1", api_key="k", max_retries=0, http_client=http
+            ) as client,
+        ):
+            stream = await client.chat.completions.create(model="m", messages=QUESTION, stream=True)
+            return [chunk.choices[0].delta.content async for chunk in stream]
+
+    assert asyncio.run(main()) == ["one", "two"]
+    assert limiter.is_settled_once
+    assert limiter.settled[0][1] == limiter.granted[0].reserved_tokens
