@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,21 +27,37 @@ WORKER_ROWS = 16
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def stats(as_json: bool) -> None:
+@click.option("--bots", "with_bots", is_flag=True, help="With --json: every bot too, in columns.")
+def stats(as_json: bool, with_bots: bool) -> None:
     """Show the three signals: completions, errors, resources.
 
     \b
     Examples:
       fleet stats
       fleet stats --json | jq .completions.total
+      fleet stats --json | jq '.recent.failed_share, .error_matrix.verdict.verdict'
+      fleet stats --json --bots | jq '[.bots.name, .bots.per_hour] | transpose'
     """
-    snapshot = take_snapshot(config.current())
+    if with_bots and not as_json:
+        raise click.UsageError("expected --json together with --bots")
+    settings = config.current()
+    snapshot = take_snapshot(settings)
     if as_json:
-        click.echo(snapshot.model_dump_json(indent=2))
+        click.echo(json.dumps({**snapshot.model_dump(mode="json"), **_view(settings, with_bots)}, indent=2))
         return
     from rich.console import Console
 
     Console().print(render_signals(snapshot))
+
+
+def _view(settings: config.Settings, with_bots: bool) -> dict[str, Any]:
+    """Return what the Fleet tab shows, beside the snapshot: what both have is the snapshot's."""
+    from fleet.engine.overview import open_overview
+
+    with open_overview(settings) as overview:
+        view = overview.read().model_dump(mode="json", exclude=None if with_bots else {"bots"})
+    view["error_matrix"] = view.pop("errors")
+    return {name: part for name, part in view.items() if name not in ("at", "simulated", "resources")}
 
 
 def take_snapshot(settings: config.Settings) -> Snapshot:

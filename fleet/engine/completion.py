@@ -17,13 +17,13 @@ from fleet.engine.leases import UNACKED_INDEX
 from fleet.errors import RateLimited
 from fleet.models import BotResult
 from fleet.roster import LOAD_UNIT, Checkout
-from fleet.signals import catalogue
+from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, Counter, ErrorField
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
 _STANDS = 1
-_FINISH = Script.beside(__file__, "finish.lua").using(RECORD)
+_FINISH = Script.beside(__file__, "finish.lua").using(RECORD).using(windows.RECORD)
 
 
 class Completion:
@@ -39,6 +39,7 @@ class Completion:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
+        self._apis = {settings.limit_of(pool)[0] for pool in settings.pools}
 
     async def finish(
         self,
@@ -70,26 +71,36 @@ class Completion:
         if pool is None or pool not in self._settings.pools:
             pool = NOBODY  # a foreign producer may invent names: they must not become keys
         bot = checkout.bot if checkout else NOBODY
+        api = self._api_of(result)
         calls_failed = provider_errors or {}
         earned = [part for counter, n in _earned(result) if n for part in (counter.name, n)]
         spent = [part for counter, n in _spent(result, calls_failed) if n for part in (counter.name, n)]
-        errors = [part for field, n in _errors(result, bot, calls_failed) for part in (field.spell(), n)]
+        errors = [part for field, n in _errors(result, bot, api, calls_failed) for part in (field.spell(), n)]
         dead = record_arguments(burial, self._settings) if burial else []
         reply = await self._store.run(
             _FINISH,
             [
-                keys.result(result.task_id), keys.totals(), keys.completions(pool), keys.errors(pool),
-                keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool), *([UNACKED_INDEX] if fence else []),
-                *(record_keys(result.task_id) if burial else []),
+                keys.result(result.task_id), keys.totals(), keys.errors(pool),
+                keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool), *windows.record_keys(pool),
+                *([UNACKED_INDEX] if fence else []), *(record_keys(result.task_id) if burial else []),
             ],
             [
                 result_meta(result), self._settings.results.expires_s, keys.STATE_TTL_S, bot,
                 checkout.token if checkout else "", LOAD_UNIT, catalogue.DUPLICATES.name,
                 fence or "", catalogue.FENCED.name,
-                len(spent) // 2, len(earned) // 2, len(dead), *dead, *spent, *earned, *errors,
+                len(spent) // 2, len(earned) // 2, len(dead),
+                *windows.record_arguments(
+                    result, bot=bot, pool=pool, api=api, calls_failed=calls_failed, is_buried=burial is not None
+                ),
+                *dead, *spent, *earned, *errors,
             ],
         )  # fmt: skip
         return int(reply) == _STANDS
+
+    def _api_of(self, result: BotResult) -> str:
+        """Return the API of a result by a name that is configured, so that no other becomes a row."""
+        api = f"{result.provider}/{result.model}"
+        return api if api in self._apis else NOBODY
 
 
 def result_meta(result: BotResult) -> bytes:
@@ -127,9 +138,8 @@ def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple
     yield catalogue.RATE_LIMITED, calls_failed.get(RateLimited.__name__, 0)
 
 
-def _errors(result: BotResult, bot: str, calls_failed: Mapping[str, int]) -> Iterator[tuple[ErrorField, int]]:
-    api = f"{result.provider}/{result.model}" if result.provider else NOBODY
+def _errors(result: BotResult, bot: str, api: str, calls_failed: Mapping[str, int]) -> Iterator[tuple[ErrorField, int]]:
     if result.error is not None:
-        yield ErrorField(bot, api, result.error.type), 1
+        yield ErrorField(bot, api, catalogue.error_name(result.error.type)), 1
     for kind, count in calls_failed.items():
-        yield ErrorField(bot, api, kind, "call"), count
+        yield ErrorField(bot, api, catalogue.error_name(kind), "call"), count

@@ -87,9 +87,9 @@ def log_result(result: BotResult) -> None:
         task_id = result.task_id if result.task_id.isprintable() else quote(result.task_id)
         error = result.error.type if result.error else None
         logger.info(
-            "finished task=%s status=%s error=%s bot=%s provider=%s model=%s simulated=%s tokens=%d queued_ms=%s "
-            "limited_ms=%d ran_ms=%d",
-            task_id, result.status, error, result.bot, result.provider, result.model, result.simulated,
+            "finished task=%s status=%s error=%s pool=%s bot=%s provider=%s model=%s simulated=%s tokens=%d "
+            "queued_ms=%s limited_ms=%d ran_ms=%d",
+            task_id, result.status, error, result.pool, result.bot, result.provider, result.model, result.simulated,
             result.usage.total_tokens, result.queued_ms, result.limited_ms, result.ran_ms,
         )  # fmt: skip
 

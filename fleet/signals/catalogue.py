@@ -1,13 +1,15 @@
-"""Every counter that Fleet keeps, declared once: written by the finishing script, read by `reader.py`.
+"""Every counter and every event that Fleet keeps, declared once. What Prometheus is told: `metrics.py`.
 
-Names are fields of the hash `keys.totals()`. None is labelled by bot, key or task: what is kept per bot lives in
-`keys.completions` and `keys.errors`, whose rows are spelled here too.
+Names of counters are fields of the hash `keys.totals()`. None is labelled by bot, key or task: what is kept per bot
+lives in `keys.bot_rows` and `keys.errors`, whose rows are spelled here too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from fleet import errors
 
 #: Stands for a pool, bot or API that a result does not have: a malformed message, a task for an unknown pool.
 #: No pool can have this name.
@@ -46,6 +48,58 @@ COUNTERS: tuple[Counter, ...] = (
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happens to the fleet, not to one task: its name and what its fields say."""
+
+    name: str
+    level: Literal["info", "warning", "error"]
+    description: str
+
+
+POOL_PAUSED = Event("pool_paused", "warning", "A gate was closed: pool, gate, by.")
+POOL_RESUMED = Event("pool_resumed", "info", "A gate was opened: pool, by.")
+LIMIT_CHANGED = Event("limit_changed", "info", "An operator set a limit live: limit, the numbers, by.")
+LIMIT_RESET = Event("limit_reset", "info", "The configured numbers of a limit hold again: limit, by.")
+BOT_QUARANTINED = Event("bot_quarantined", "warning", "A bot takes no new tasks: bot, pool, reason, by.")
+BOT_RELEASED = Event("bot_released", "info", "A bot takes tasks again: bot, pool, by.")
+WORKER_STARTED = Event("worker_started", "info", "A worker process is ready: worker, pid.")
+WORKER_STOPPED = Event("worker_stopped", "info", "A worker process ended as it should: worker.")
+WORKER_LOST = Event("worker_lost", "error", "A worker process has reported nothing for 30 s: worker, pid.")
+POISON_BURIED = Event("poison_buried", "error", "A task whose workers died was given a failed result: task, deaths.")
+PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: limit, hold_s. Once a minute a limit.")
+KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
+DEAD_LETTER = Event("dead_letter", "error", "Tasks fail for good: pool, reason, task. Once a minute and pool.")
+DIVERSITY_ALARM = Event("diversity_alarm", "error", "Bots answer alike: pool, kind, score, near_share, flagged.")
+DIVERSITY_TREATMENT = Event("diversity_treatment", "info", "Half of the flagged bots get a remedy: pool, kind, rung.")
+DIVERSITY_VERDICT = Event("diversity_verdict", "info", "Treated and untreated bots were compared: pool, kind, verdict.")
+DIVERSITY_STEP_DOWN = Event("diversity_step_down", "info", "A remedy that worked is taken back by a rung: pool, kind.")
+DIVERSITY_RELAPSE = Event("diversity_relapse", "warning", "Bots were alike again after a step down: pool, kind, rung.")
+DIVERSITY_EXHAUSTED = Event("diversity_exhausted", "error", "No remedy helped, all were taken back: pool, kind.")
+DIVERSITY_ENDED = Event("diversity_ended", "info", "All remedies of a class were taken back: pool, kind.")
+DIVERSITY_RECOVERED = Event("diversity_recovered", "info", "A class in alarm is diverse again: pool, kind.")
+
+EVENTS: dict[str, Event] = {
+    event.name: event
+    for event in (
+        POOL_PAUSED, POOL_RESUMED, LIMIT_CHANGED, LIMIT_RESET, BOT_QUARANTINED, BOT_RELEASED, WORKER_STARTED,
+        WORKER_STOPPED, WORKER_LOST, POISON_BURIED, PROVIDER_LIMITED, KEY_REJECTED, DEAD_LETTER,
+        DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
+        DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED,
+    )
+}  # fmt: skip
+
+#: What stands for an error type that Fleet does not declare: a user's own must not become rows without end.
+OTHER_ERROR = "Other"
+#: Every name that an error type can have in counters.
+ERROR_NAMES = frozenset({OTHER_ERROR, *(name for name, kind in vars(errors).items() if isinstance(kind, type))})
+
+
+def error_name(name: str) -> str:
+    """Return the name of an error type as counters spell it."""
+    return name if name in ERROR_NAMES else OTHER_ERROR
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import redis
 from pydantic import Field
 
 from fleet.config import Settings
 from fleet.models import Frozen, bot_name
-from fleet.signals import catalogue
+from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.spread import Spread, Verdict, spread_of, verdict_of
@@ -133,7 +132,7 @@ class Signals:
         self._settings = settings
 
     def read(self, *, budgets: Sequence[BudgetRow] = (), now_s: float | None = None) -> Snapshot:
-        """Return the signals now. One round trip; a second one removes the rows of workers that are gone.
+        """Return the signals now. One round trip.
 
         Args:
             budgets: The limiter's rows, shown as they come.
@@ -142,29 +141,32 @@ class Signals:
         now_s = time.time() if now_s is None else now_s
         pools = (*self._settings.pools, NOBODY)
         with self._client.pipeline(transaction=False) as pipe:
-            for name in [keys.totals(), keys.workers(), *map(keys.completions, pools), *map(keys.errors, pools)]:
+            for name in [keys.totals(), keys.workers(), *map(keys.errors, pools)]:
                 pipe.hgetall(name)
+            for name in map(keys.bot_rows, pools):
+                pipe.get(name)
             totals, workers, *rest = pipe.execute()
-        living, gone = split_reports(workers, now_s=now_s)
-        if gone:
-            self._client.hdel(keys.workers(), *cast(list[Any], gone))
+        living, _ = split_reports(workers, now_s=now_s)
         counts = {name.decode(): int(number) for name, number in totals.items()}
         return Snapshot(
             at=now_s,
             simulated=self._settings.simulated,
-            completions=self._completions(counts, dict(zip(pools, map(_numbers, rest), strict=False))),
-            errors=self._errors(dict(zip(pools, map(_numbers, rest[len(pools) :]), strict=True))),
+            completions=self._completions(counts, dict(zip(pools, rest[len(pools) :], strict=True))),
+            errors=self._errors(dict(zip(pools, map(_numbers, rest), strict=False))),
             resources=_resources(counts, living, budgets),
         )
 
-    def _completions(self, totals: dict[str, int], by_pool: dict[str, dict[str, int]]) -> Completions:
+    def _completions(self, totals: dict[str, int], by_pool: dict[str, bytes | None]) -> Completions:
         pools: list[PoolCompletions] = []
         everyone: dict[str, int] = {}
+        without_bot = windows.bot_rows_of(by_pool[NOBODY] or b"", 0).completions[0]
         for pool, settings in self._settings.pools.items():
-            names = (bot_name(pool, index) for index in range(1, settings.bots + 1))
-            bots = {name: by_pool[pool].get(name, 0) for name in names}
+            nobody, *rows = windows.bot_rows_of(by_pool[pool] or b"", settings.bots).completions
+            without_bot += nobody
+            bots = {bot_name(pool, index): done for index, done in enumerate(rows[: settings.bots], start=1)}
             everyone |= bots
-            pools.append(PoolCompletions(pool=pool, total=sum(by_pool[pool].values()), spread=spread_of(bots)))
+            total = nobody + sum(rows)  # of bots that left, too
+            pools.append(PoolCompletions(pool=pool, total=total, spread=spread_of(bots)))
         return Completions(
             total=totals.get(catalogue.COMPLETIONS.name, 0),
             ok=totals.get(catalogue.OK.name, 0),
@@ -172,7 +174,7 @@ class Signals:
             failed=totals.get(catalogue.FAILED.name, 0),
             duplicates=totals.get(catalogue.DUPLICATES.name, 0),
             simulated=totals.get(catalogue.SIMULATED.name, 0),
-            without_bot=sum(counts.get(NOBODY, 0) for counts in by_pool.values()),
+            without_bot=without_bot,
             pools=tuple(pools),
             spread=spread_of(everyone),
         )

@@ -6,19 +6,27 @@ Completions and errors are recorded by the finishing script, not here.
 from __future__ import annotations
 
 import os
+import struct
 import time
 
 import psutil
 from pydantic import Field, ValidationError
 
 from fleet.models import Frozen
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
 from fleet.store import keys
-from fleet.store.client import Store
+from fleet.store.client import Script, Store
 
 #: Seconds after which a worker that reported nothing counts as gone; several times the usual 5 s between reports.
 STALE_S = 30.0
 #: Seconds between two clean-ups of gone workers by one process. Each reads all rows, so not with every report.
-CLEAN_EVERY_S = 60.0
+CLEAN_EVERY_S = 10.0
+#: Longest time that one report speaks for, in seconds: a process that was stopped for a while has used nothing.
+LONGEST_STEP_S = 30.0
+
+_REPORT = Script.beside(__file__, "report.lua")
+_USED = struct.Struct("<4d")
 
 
 class WorkerReport(Frozen):
@@ -51,6 +59,8 @@ class Recorder:
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first reading has nothing to compare with and is always 0
         self._clean_at_s = 0.0  # of the monotonic clock
+        self._reported_at_s: float | None = None
+        self._left = False
 
     async def report(self, *, slots: int, busy: int, beat_at: float | None = None) -> WorkerReport:
         """Measure this process and report it. Cheap enough for every few seconds, not for every task.
@@ -64,11 +74,26 @@ class Recorder:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
         report = self.measure(slots=slots, busy=busy, beat_at=beat_at)
-        await report_worker(self._store, report)
+        if self._left:
+            return report
+        now_s = time.monotonic()
+        step_s = 0.0 if self._reported_at_s is None else min(LONGEST_STEP_S, now_s - self._reported_at_s)
+        self._reported_at_s = now_s
+        await report_worker(self._store, report, step_s=step_s)
         if time.monotonic() >= self._clean_at_s:
             self._clean_at_s = time.monotonic() + CLEAN_EVERY_S
             await forget_gone_workers(self._store, now_s=report.at)
         return report
+
+    async def leave(self) -> None:
+        """Take this worker off the list: it ends as it should, and reports nothing any more.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer; then it will count as lost.
+        """
+        self._left = True
+        record_event(self._store, catalogue.WORKER_STOPPED, worker=self._name)
+        await self._store.command("HDEL", keys.workers(), self._name)
 
     def measure(self, *, slots: int, busy: int, beat_at: float | None = None) -> WorkerReport:
         """Return what this process uses now, CPU since the last measurement."""
@@ -84,18 +109,23 @@ class Recorder:
         )
 
 
-async def report_worker(store: Store, report: WorkerReport) -> None:
-    """Write the report over the worker's last one."""
-    await store.command("HSET", keys.workers(), report.name, report.model_dump_json())
-    await store.command("EXPIRE", keys.workers(), keys.STATE_TTL_S)
+async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0.0) -> None:
+    """Write the report over the worker's last one, and count what it used in the `step_s` seconds since."""
+    used = (report.cpu_percent / 100, report.rss_mb, report.busy, report.slots)
+    await store.run(
+        _REPORT,
+        [keys.workers(), keys.resources()],
+        [report.name, report.model_dump_json(), keys.STATE_TTL_S, _USED.pack(*(amount * step_s for amount in used))],
+    )
 
 
 async def forget_gone_workers(store: Store, *, now_s: float) -> None:
-    """Remove the rows of workers that have reported nothing for `STALE_S`. O(workers)."""
+    """Remove the rows of workers that have reported nothing for `STALE_S`, and say so. O(workers)."""
     flat = await store.command("HGETALL", keys.workers())
-    _, gone = split_reports(dict(zip(flat[::2], flat[1::2], strict=True)), now_s=now_s)
-    if gone:
-        await store.command("HDEL", keys.workers(), *gone)
+    rows = dict(zip(flat[::2], flat[1::2], strict=True))
+    for name in split_reports(rows, now_s=now_s)[1]:
+        if await store.command("HDEL", keys.workers(), name):  # one worker is enough to say it
+            record_event(store, catalogue.WORKER_LOST, worker=name.decode(errors="replace"))
 
 
 def split_reports(rows: dict[bytes, bytes], *, now_s: float) -> tuple[list[WorkerReport], list[bytes]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from operator import mul
 from typing import Literal
 
 from pydantic import Field
@@ -70,16 +71,37 @@ def spread_of(counts: Mapping[str, int]) -> Spread:
 def jain_index(numbers: Iterable[int]) -> float | None:
     """Return (sum x)^2 / (n * sum x^2), Jain, Chiu and Hawe 1984: k of n bots with equal work give k/n."""
     values = list(numbers)
-    squares = sum(value * value for value in values)
+    squares: int = sum(map(mul, values, values))
     return sum(values) ** 2 / (len(values) * squares) if squares else None
+
+
+def gini_index(numbers: Iterable[int]) -> float | None:
+    """Return Gini's index: 0 when all bots do the same, (n - 1) / n when one does everything; None without work."""
+    values = sorted(numbers)
+    total = sum(values)
+    if not total:
+        return None
+    weighted: int = sum(map(mul, range(1, len(values) + 1), values))
+    return 2 * weighted / (len(values) * total) - (len(values) + 1) / len(values)
+
+
+def share_of(order: Sequence[int], share: float) -> float:
+    """Return the quantile `share` (0 to 1) of sorted numbers, between neighbours by their distance; 0 without any."""
+    if not order:
+        return 0.0
+    place = share * (len(order) - 1)
+    low = int(place)
+    high = min(low + 1, len(order) - 1)
+    return order[low] + (order[high] - order[low]) * (place - low)
 
 
 def verdict_of(failures: Mapping[ErrorField, int], *, bots: int, apis: int) -> Verdict:
     """Say whether one bot or one API is behind the failures.
 
-    The rule, in this order: "none" without failures; "spread" for fewer than 3; "one bot" when it has more than half
-    of all failures and is not the only bot; "one API" when it has at least 80% of them, and either others are in use
-    or at least 80% are a provider's fault by type (429, 5xx, timeout, refused key); else "spread".
+    The rule, in this order: "none" without failures; "spread" for fewer than 3; "one bot" when more than half of all
+    failures are its own (a provider's fault is no bot's) and it is not the only bot; "one API" when it has at least 80%
+    of them, and either others are in use or at least 80% are a provider's fault by type (429, 5xx, timeout, refused
+    key); else "spread".
 
     Counts only, no rates: a bot that simply did most of the work is accused too. Sequential tests per bot come with
     the bots' health.
@@ -93,7 +115,7 @@ def verdict_of(failures: Mapping[ErrorField, int], *, bots: int, apis: int) -> V
     if total < MIN_FAILURES:
         few = f"{total} failure{'s' if total > 1 else ''}, fewer than {MIN_FAILURES}: too few to tell"
         return Verdict(verdict="spread", reason=few) if total else Verdict(verdict="none", reason="no failures")
-    bot, of_bot = _largest((field.bot, n) for field, n in failures.items())
+    bot, of_bot = _largest((field.bot, n) for field, n in failures.items() if not is_providers_fault(field.type))
     if bots > 1 and of_bot > BOT_SHARE * total:
         return Verdict(verdict="one bot", culprit=bot, reason=f"{of_bot} of {total} failures are {bot}'s")
     api, of_api = _largest((field.api, n) for field, n in failures.items())

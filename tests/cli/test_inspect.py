@@ -16,6 +16,7 @@ from fleet.cli.main import main
 from fleet.config import PoolSettings, ProviderSettings, Settings
 from fleet.signals import BudgetRow, Signals, Snapshot, WorkerReport
 from fleet.signals.catalogue import ErrorField
+from fleet.signals.windows import BOT_ROW
 from fleet.store import keys
 from fleet.store.client import connect
 
@@ -28,11 +29,11 @@ def snapshot_of(url: str, settings: Settings = SETTINGS) -> Snapshot:
     with connect(url) as client:
         totals = {"completions": 1234, "ok": 1200, "failed": 34, "simulated": 1200, "cost_usd_micros": 2_500_000}
         client.hset(keys.totals(), mapping={**totals, "input_tokens": 56789, "calls": 1250, "rate_limited": 7})
-        client.hset(keys.completions("research"), mapping={"research-001": 800, "research-002": 400})
-        client.hset(keys.completions("review"), mapping={"review-001": 34})
-        rows = {ErrorField("research-001", "acme/m[bold]|x", "BadAnswer").spell(): 30}
-        rows |= {ErrorField(f"review-{n:03d}", "acme/m", "BadRequest").spell(): 1 for n in range(14)}
-        client.hset(keys.errors("research"), mapping=rows)
+        client.set(keys.bot_rows("research"), b"".join(BOT_ROW.pack(done, *[0] * 9) for done in (0, 800, 400)))
+        client.set(keys.bot_rows("review"), b"".join(BOT_ROW.pack(done, *[0] * 9) for done in (0, 34)))
+        errors = {ErrorField("research-001", "acme/m[bold]|x", "BadAnswer").spell(): 30}
+        errors |= {ErrorField(f"review-{n:03d}", "acme/m", "BadRequest").spell(): 1 for n in range(14)}
+        client.hset(keys.errors("research"), mapping=errors)
         report = WorkerReport(name="w1@host", pid=77, cpu_percent=42, rss_mb=64, slots=60, busy=9, at=NOW_S)
         client.hset(keys.workers(), "w1@host", report.model_dump_json())
         budgets = [
@@ -101,16 +102,31 @@ def test_no_line_is_wider_than_the_terminal(redis_url: str, width: int) -> None:
     assert max(map(len, text_of(snapshot_of(redis_url), width).splitlines())) <= width
 
 
-def test_stats_as_json_is_one_snapshot_and_nothing_else(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stats_as_json_is_the_snapshot_and_what_the_page_shows(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot_of(redis_url)
     monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
     done = CliRunner().invoke(main, ["stats", "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     assert done.stderr == ""
-    assert Snapshot.model_validate_json(done.stdout).completions.total == 1234
     data = json.loads(done.stdout)
+    known = {name: data[name] for name in Snapshot.model_fields}
+    assert Snapshot.model_validate(known).completions.total == 1234
+    assert data["totals"]["completions"] == 1234
+    assert [row["pool"] for row in data["pools"]] == ["research", "writing", "review"]
+    assert (data["error_matrix"]["verdict"]["verdict"], "bots" in data) == ("none", False)
     assert data["errors"]["verdict"]["culprit"] == "research-001"
     assert [row["limit"] for row in data["resources"]["budgets"]] == ["simulator/simulated-1/default"]
+
+
+def test_stats_as_json_gives_every_bot_when_asked(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot_of(redis_url)
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    done = CliRunner().invoke(main, ["stats", "--json", "--bots"], catch_exceptions=False)
+    table = json.loads(done.stdout)["bots"]
+    assert dict(zip(table["name"][:3], table["completions"], strict=False)) == {
+        "research-001": 800, "research-002": 400, "research-003": 0,
+    }  # fmt: skip
+    assert CliRunner().invoke(main, ["stats", "--bots"]).exit_code == 2
 
 
 def test_stats_prints_the_panels(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,18 +17,23 @@ from celery.result import AsyncResult
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.config import PoolSettings, ResultSettings, Settings
+from fleet.config import PoolSettings, ProviderSettings, ResultSettings, Settings
 from fleet.engine.completion import Completion, result_meta
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import LOAD_UNIT, Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.catalogue import ErrorField
+from fleet.signals.windows import BotRows, bot_rows_of, record_keys
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from tests.waiting import wait_until
 
 T = TypeVar("T")
-SETTINGS = Settings(pools={"p": PoolSettings(bots=3), "q": PoolSettings(bots=2)}, results=ResultSettings(expires_s=600))
+SETTINGS = Settings(
+    providers={"openai": ProviderSettings(kind="openai")},
+    pools={"p": PoolSettings(bots=3), "q": PoolSettings(bots=2, provider="openai", model="a|b")},
+    results=ResultSettings(expires_s=600),
+)
 
 
 def result_of(task_id: str, **fields: Any) -> BotResult:
@@ -68,6 +73,10 @@ def numbers(client: redis.Redis, name: str) -> dict[str, int]:
 
 def loads(client: redis.Redis, pool: str = "p") -> list[int]:
     return [int(score) // LOAD_UNIT for _, score in client.zrange(keys.bots(pool), 0, -1, withscores=True)]
+
+
+def bot_rows(client: redis.Redis, pool: str = "p") -> BotRows:
+    return bot_rows_of(client.get(keys.bot_rows(pool)) or b"", 0)
 
 
 @pytest.fixture
@@ -157,8 +166,10 @@ def test_a_task_that_never_got_a_bot_leaves_a_result_and_no_key_of_its_own(
     assert finish(redis_url, result_of("t", status="failed", pool=pool, error=failure("InvalidTask")))
     assert numbers(client, keys.totals()) == {"completions": 1, "failed": 1}
     assert numbers(client, keys.errors("-")) == {"-|-|InvalidTask": 1}
-    assert numbers(client, keys.completions("-")) == {"-": 1}
-    assert client.dbsize() == 4
+    assert bot_rows(client, "-").completions == (1,)
+    assert {name.decode() for name in client.keys("*")} <= {
+        keys.result("t"), keys.totals(), keys.errors("-"), *record_keys("-")
+    }  # fmt: skip
 
 
 def test_errors_are_kept_by_bot_api_and_type_and_calls_apart_from_tasks(redis_url: str, client: redis.Redis) -> None:
@@ -234,7 +245,7 @@ def test_the_counters_equal_the_sum_of_the_results_that_stand(
     )
     assert numbers(client, keys.totals()) == {name: n for name, n in expected.items() if n}
     assert set(expected) <= {counter.name for counter in catalogue.COUNTERS}
-    assert sum(numbers(client, keys.completions("p")).values()) == len(results)
+    assert sum(bot_rows(client).completions) == len(results)
     rows = {ErrorField.parse(name): n for name, n in numbers(client, keys.errors("p")).items()}
     assert sum(n for field, n in rows.items() if field.of == "task") == sum(r.status == "failed" for r in results)
     assert sum(n for field, n in rows.items() if field.of == "call") == sum(sum(e.values()) for _, e in standing)
@@ -258,14 +269,14 @@ def test_what_is_kept_does_not_grow_with_the_number_of_tasks(redis_url: str, cli
 
     after_100, after_200 = with_engine(redis_url, work)
     assert after_100 == after_200
-    assert client.dbsize() == 200 + 4
+    assert client.dbsize() == 200 + 3 + len(record_keys("p")) - 1  # no event: nothing was buried
 
 
 def test_every_key_written_by_finishing_has_a_life(redis_url: str, client: redis.Redis) -> None:
     finish(redis_url, result_of("t", status="failed", error=failure("BadAnswer")))
     finish(redis_url, result_of("t", answer="a later one"))
     assert client.ttl(keys.result("t")) in range(595, 601)
-    for name in (keys.totals(), keys.completions("p"), keys.errors("p")):
+    for name in (keys.totals(), *set(record_keys("p")[:6]) - {keys.bot_tasks("p")}, keys.errors("p")):
         assert keys.STATE_TTL_S - 5 <= client.ttl(name) <= keys.STATE_TTL_S
 
 

@@ -89,6 +89,12 @@ def test_the_only_api_is_accused_only_of_what_is_a_providers_fault(kind: str, ex
     assert verdict_of(rows, bots=10, apis=1).verdict == expected
 
 
+def test_no_bot_is_accused_of_what_is_a_providers_fault() -> None:
+    rows = failures(("a", "x/m", "ProviderUnavailable", 9), ("b", "x/m", "ProviderUnavailable", 1))
+    assert verdict_of(rows, bots=10, apis=2).verdict == "one API"
+    assert verdict_of({**rows, ErrorField("b", "y/m", "KeyRejected"): 9}, bots=10, apis=2).verdict == "spread"
+
+
 def test_failures_without_a_bot_accuse_nobody() -> None:
     verdict = verdict_of(failures(("-", "-", "InvalidTask", 50)), bots=10, apis=2)
     assert (verdict.verdict, verdict.culprit) == ("spread", None)

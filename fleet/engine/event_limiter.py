@@ -1,0 +1,35 @@
+"""The limiter of a worker, telling the fleet's events of a provider that refuses: departments do not meet elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fleet.config import LimitSettings
+from fleet.limiter import Limiter
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
+from fleet.store.client import Store
+
+#: Seconds for which one event speaks for all that follow about the same limit, from any worker.
+QUIET_S = 60.0
+
+
+class EventLimiter(Limiter):
+    """A `Limiter` that records the start of a hold as an event.
+
+    Args:
+        store: State Redis.
+        limits: As `Limiter` takes them.
+    """
+
+    def __init__(self, store: Store, limits: Mapping[str, LimitSettings]) -> None:
+        super().__init__(store, limits)
+        self._events = store
+
+    def penalise(self, limit: str, *, retry_after_s: float) -> None:
+        """Hold the whole fleet on `limit`, and say so. Never waits, never raises."""
+        super().penalise(limit, retry_after_s=retry_after_s)
+        record_event(
+            self._events, catalogue.PROVIDER_LIMITED, quiet_s=QUIET_S, about=limit,
+            limit=limit, hold_s=f"{retry_after_s:.1f}",
+        )  # fmt: skip

@@ -1,0 +1,51 @@
+"""Events: what happened to the fleet as a whole, in a bounded stream of Redis. Declared in `catalogue.py`,
+read by `picture.py`.
+
+Written where they happen; a process that cannot reach Redis drops its event, for events must not stop anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from fleet.signals.catalogue import Event
+from fleet.store import keys
+from fleet.store.client import Script, Store
+
+#: Events that are kept, about.
+MOST_EVENTS = 1000
+#: Characters of one field that are kept.
+FIELD_CHARS = 200
+
+_RECORD_EVENT = Script.beside(__file__, "record_event.lua")
+
+
+def record_event(store: Store, event: Event, *, quiet_s: float = 0.0, about: str = "", **fields: object) -> None:
+    """Record an event some time soon. Never waits, never raises.
+
+    Args:
+        store: State Redis.
+        event: One of the catalogue.
+        quiet_s: Seconds for which the same event about the same thing is not recorded again by anybody.
+        about: That thing: the name of a limit.
+        fields: What the event says; never a prompt or a key.
+    """
+    store.send(_RECORD_EVENT, *_arguments(event, quiet_s, about, fields))
+
+
+def record_event_now(client: redis.Redis, event: Event, **fields: object) -> None:
+    """Record an event through a plain client, for commands and pages.
+
+    Raises:
+        redis.RedisError: When Redis does not answer.
+    """
+    names, arguments = _arguments(event, 0.0, "", fields)
+    client.eval(_RECORD_EVENT.text, len(names), *names, *arguments)
+
+
+def _arguments(event: Event, quiet_s: float, about: str, fields: dict[str, object]) -> tuple[list[str], list[Any]]:
+    texts = [text for name, value in fields.items() for text in (name, str(value)[:FIELD_CHARS])]
+    names = [keys.events(), keys.event_quiet(f"{event.name}:{about}")]
+    return names, [MOST_EVENTS, keys.STATE_TTL_S, round(quiet_s * 1000), event.name, *texts]

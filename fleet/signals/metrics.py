@@ -1,0 +1,206 @@
+"""What Prometheus is told: every metric declared once, and the fleet's view in its text format.
+
+No metric is labelled by bot, key or task: quantiles over bots, and the worst few by rank. Labels are pools, limits,
+priorities, statuses and error types: all from the configuration or the catalogue, so their number is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from fleet.signals import catalogue
+from fleet.signals.view import Durations, FleetView, LimitView, PoolView
+
+#: Bots in the metrics by rank.
+TOP_BOTS = 5
+
+Family = CounterMetricFamily | GaugeMetricFamily
+Sample = tuple[tuple[str, ...], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric as Prometheus sees it; counters get `_total` at their end, workers' durations are histograms."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    description: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """Names under which its samples can be queried."""
+        if self.kind == "histogram":
+            return tuple(f"{self.name}{end}" for end in ("_bucket", "_sum", "_count"))
+        return (f"{self.name}_total",) if self.kind == "counter" else (self.name,)
+
+
+COMPLETIONS = Metric("fleet_completions", "counter", "Tasks with a result.", ("status",))
+DISCARDED = Metric("fleet_discarded", "counter", "Executions whose result was discarded.", ("reason",))
+CALLS = Metric("fleet_provider_calls", "counter", "Calls sent to providers.", ("outcome",))
+TOKENS = Metric("fleet_tokens", "counter", "Tokens sent and answered.", ("direction",))
+COST = Metric("fleet_cost_usd", "counter", "US dollars spent on models that have a price.")
+DEAD_LETTERS = Metric("fleet_dead_letters", "counter", "Tasks that failed for good and were kept.")
+
+BOTS = Metric("fleet_bots", "gauge", "Bots by state.", ("pool", "state"))
+BOT_RATE = Metric(
+    "fleet_bot_completions_per_hour",
+    "gauge",
+    "Completions of the last hour, percentiles over bots.",
+    ("pool", "percentile"),
+)
+BOTS_SILENT = Metric("fleet_bots_silent", "gauge", "Bots that completed nothing in the last hour.", ("pool",))
+BOT_GINI = Metric("fleet_bot_gini", "gauge", "How unevenly bots work: 0 equal, near 1 one does everything.", ("pool",))
+TOP_FAILURES = Metric("fleet_bot_failures_top", "gauge", "Failures of the worst bots, last hour, by rank.", ("rank",))
+TOP_SHARE = Metric("fleet_bot_failures_top_share", "gauge", "Share of the last hour's failures on the worst bot.")
+
+RECENT_ERRORS = Metric("fleet_recent_error_ratio", "gauge", "Failed share of the last 1,000 completions.")
+HOUR_ERRORS = Metric("fleet_hour_error_ratio", "gauge", "Failed share of the last hour's completions.", ("pool",))
+HOUR_FAILURES = Metric("fleet_hour_failures", "gauge", "Failures of the last hour, at most 1,000.", ("type",))
+HOUR_COMPLETIONS = Metric("fleet_hour_completions", "gauge", "Completions of the last hour.", ("pool",))
+DURATION = Metric(
+    "fleet_task_duration_seconds", "gauge", "Where tasks spent time in the last hour.", ("pool", "phase", "percentile")
+)
+
+WAITING = Metric("fleet_waiting_tasks", "gauge", "Tasks that wait.", ("pool", "priority"))
+OLDEST = Metric("fleet_oldest_waiting_seconds", "gauge", "Age of the oldest of the next tasks; 0: none.", ("pool",))
+IN_FLIGHT = Metric("fleet_running_tasks", "gauge", "Tasks that bots work on.", ("pool",))
+OPEN = Metric("fleet_pool_open", "gauge", "1: everything may be taken; 0: the gate holds something back.", ("pool",))
+
+LIMIT_USED = Metric("fleet_limit_used_ratio", "gauge", "Used share of a limit in the last minute.", ("limit", "kind"))
+LIMIT_WAITING = Metric("fleet_limit_waiting_calls", "gauge", "Calls that wait for a grant.", ("limit",))
+LIMIT_HELD = Metric("fleet_limit_held_seconds", "gauge", "Seconds for which a 429 holds the fleet.", ("limit",))
+LIMIT_REFUSED = Metric("fleet_limit_refused", "counter", "429s.", ("limit",))
+DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
+BUDGET = Metric("fleet_day_budget_usd", "gauge", "US dollars that a day may cost, over the limits that say so.")
+
+WORKERS = Metric("fleet_workers", "gauge", "Worker processes that report.")
+SLOTS = Metric("fleet_slots", "gauge", "Execution places of all workers.", ("state",))
+CPU = Metric("fleet_workers_cpu_cores", "gauge", "Cores that all workers use.")
+MEMORY = Metric("fleet_workers_memory_bytes", "gauge", "Resident memory of all workers.")
+REDIS_MEMORY = Metric("fleet_redis_memory_bytes", "gauge", "Memory of the state Redis.")
+
+WORKER_TASKS = Metric("fleet_worker_tasks", "counter", "Tasks that this process finished.", ("pool", "status"))
+WORKER_PHASE = Metric(
+    "fleet_worker_task_seconds", "histogram", "Where this process's tasks spent time.", ("pool", "phase")
+)
+WORKER_SLOTS = Metric("fleet_worker_slots", "gauge", "Execution places of this process.")
+WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
+
+#: Told of the fleet by the dashboard, and by each worker of itself.
+FLEET_METRICS = (
+    COMPLETIONS, DISCARDED, CALLS, TOKENS, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI, TOP_FAILURES,
+    TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, OLDEST, IN_FLIGHT, OPEN,
+    LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED, DAY_COST, BUDGET, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+)  # fmt: skip
+WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
+
+
+def exposition(view: FleetView) -> bytes:
+    """Return the fleet in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Reading(view))
+    return generate_latest(registry)
+
+
+class _Reading:
+    """One view as a collector."""
+
+    def __init__(self, view: FleetView) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Family]:
+        for metric, samples in _all(self._view):
+            family = (CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily)(
+                metric.name, metric.description, labels=metric.labels
+            )
+            for labels, value in samples:
+                family.add_metric(labels, value)
+            yield family
+
+
+def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    yield from _totals(view.totals)
+    yield from _bots(view)
+    yield from _errors(view)
+    yield from _pools(view.pools)
+    yield from _limits(view.limits)
+    yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
+    yield BUDGET, [((), (view.cost.budget_usd_micros_per_day or 0) / 1e6)]
+    used = view.resources
+    yield WORKERS, [((), len(used.workers))]
+    yield SLOTS, [(("busy",), used.busy), (("free",), max(0, used.slots - used.busy))]
+    yield CPU, [((), used.cpu_percent / 100)]
+    yield MEMORY, [((), used.rss_mb * 2**20)]
+    yield REDIS_MEMORY, [((), used.redis_mb * 2**20)]
+
+
+def _totals(totals: dict[str, int]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    yield COMPLETIONS, [((status,), totals[counter.name]) for status, counter in catalogue.BY_STATUS.items()]
+    discarded = {"duplicate": catalogue.DUPLICATES, "fenced": catalogue.FENCED}
+    yield DISCARDED, [((reason,), totals[counter.name]) for reason, counter in discarded.items()]
+    answered, limited = totals[catalogue.CALLS.name], totals[catalogue.RATE_LIMITED.name]
+    other = max(0, totals[catalogue.ATTEMPTS.name] - answered - limited)
+    yield CALLS, [(("answered",), answered), (("rate_limited",), limited), (("failed",), other)]
+    directions = {"input": catalogue.INPUT_TOKENS, "output": catalogue.OUTPUT_TOKENS}
+    yield TOKENS, [((direction,), totals[counter.name]) for direction, counter in directions.items()]
+    yield COST, [((), totals[catalogue.COST_USD_MICROS.name] / 1e6)]
+    yield DEAD_LETTERS, [((), totals[catalogue.DEAD_LETTERS.name])]
+
+
+def _bots(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    states: dict[tuple[str, str], int] = {}
+    for key in zip(view.bots.pool, view.bots.state, strict=True):
+        states[key] = states.get(key, 0) + 1
+    yield BOTS, list(states.items())
+    spreads = [
+        ((row.pool, percentile), value)
+        for row in view.pools
+        for percentile, value in (("10", row.spread.p10), ("50", row.spread.p50), ("90", row.spread.p90))
+    ]
+    yield BOT_RATE, spreads
+    yield BOTS_SILENT, [((row.pool,), row.spread.silent) for row in view.pools]
+    yield BOT_GINI, [((row.pool,), row.spread.gini) for row in view.pools if row.spread.gini is not None]
+
+
+def _errors(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    errors = view.errors
+    worst = [row.total for row in errors.rows[:TOP_BOTS]] + [0] * TOP_BOTS
+    yield TOP_FAILURES, [((str(rank),), worst[rank - 1]) for rank in range(1, TOP_BOTS + 1)]
+    yield TOP_SHARE, [((), worst[0] / errors.failures if errors.failures else 0.0)]
+    yield RECENT_ERRORS, [((), view.recent.failed_share)]
+    yield HOUR_FAILURES, [((kind,), count) for kind, count in errors.types.items()]
+
+
+def _pools(pools: Iterable[PoolView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    rows = tuple(pools)
+    yield HOUR_ERRORS, [((row.pool,), row.failed / row.completions if row.completions else 0.0) for row in rows]
+    yield HOUR_COMPLETIONS, [((row.pool,), row.completions) for row in rows]
+    yield DURATION, [sample for row in rows for sample in _durations(row.pool, row.durations)]
+    yield WAITING, [((row.pool, priority), count) for row in rows for priority, count in row.backlog.items()]
+    yield OLDEST, [((row.pool,), row.oldest_s or 0.0) for row in rows]
+    yield IN_FLIGHT, [((row.pool,), row.in_flight) for row in rows]
+    yield OPEN, [((row.pool,), int(row.is_open)) for row in rows]
+
+
+def _durations(pool: str, durations: Durations) -> Iterator[Sample]:
+    for phase in ("queued", "limited", "ran"):
+        quantiles = getattr(durations, phase)
+        for name, ms in (("50", quantiles.p50), ("90", quantiles.p90), ("99", quantiles.p99)):
+            if ms is not None:
+                yield (pool, phase, name), ms / 1000
+
+
+def _limits(limits: Iterable[LimitView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    rows = tuple(limits)
+    requests = [((row.limit, "requests"), row.used_rpm / row.rpm) for row in rows if row.rpm]
+    tokens = [((row.limit, "tokens"), row.used_tpm / row.tpm) for row in rows if row.tpm]
+    yield LIMIT_USED, [*requests, *tokens]
+    yield LIMIT_WAITING, [((row.limit,), row.waiting) for row in rows]
+    yield LIMIT_HELD, [((row.limit,), row.held_s) for row in rows]
+    yield LIMIT_REFUSED, [((row.limit,), row.refused) for row in rows]

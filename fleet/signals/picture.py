@@ -1,0 +1,247 @@
+"""From decoded windows to what people see: series, spreads, quantiles, the error matrix. Pure; no Redis, no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+
+from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
+from fleet.signals.sketch import quantile
+from fleet.signals.spread import gini_index, jain_index, share_of, verdict_of
+from fleet.signals.view import (
+    BotSpread,
+    BotState,
+    BotTable,
+    Durations,
+    ErrorMatrix,
+    EventView,
+    FailureLine,
+    Hours,
+    MatrixRow,
+    Minutes,
+    Quantiles,
+    Recent,
+)
+from fleet.signals.windows import (
+    STATUSES,
+    BotRows,
+    Failure,
+    RecentEntry,
+    ResourceSlot,
+    Slot,
+    by_number,
+    hours_of,
+    names_by_checksum,
+)
+
+#: Minutes and hours that are shown.
+MINUTES_SHOWN, HOURS_SHOWN = 60, 24
+#: Status of a failed task in the windows.
+FAILED = STATUSES.index("failed")
+#: Bots in the error matrix, newest failures beside it.
+MATRIX_ROWS, LAST_FAILURES = 50, 20
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWindows:
+    """What was read of one pool: minutes and hours in no order, bots from number 0 (nobody), durations as counts."""
+
+    minutes: Sequence[Slot]
+    hours: Sequence[Slot]
+    rows: BotRows
+    sketches: tuple[Sequence[int], Sequence[int], Sequence[int]]
+
+
+def minutes_of(pools: Iterable[PoolWindows], resources: Mapping[int, ResourceSlot], *, now_s: float) -> Minutes:
+    """Return the last hour by minutes."""
+    current = int(now_s // 60)
+    numbers = range(current - MINUTES_SHOWN + 1, current + 1)
+    slots = by_number((slot for pool in pools for slot in pool.minutes), numbers)
+    nothing = ResourceSlot(0, 0, 0, 0, 0)
+    used = [resources.get(number, nothing) for number in numbers]
+    lengths_s = [60.0] * (MINUTES_SHOWN - 1) + [max(1.0, now_s - current * 60)]
+    rows = list(zip(used, lengths_s, strict=True))
+    return Minutes(
+        at=tuple(number * 60 for number in numbers),
+        completions=tuple(int(slot.completions) for slot in slots),
+        ok=tuple(int(slot.ok) for slot in slots),
+        degraded=tuple(int(slot.degraded) for slot in slots),
+        failed=tuple(int(slot.failed) for slot in slots),
+        calls=tuple(int(slot.calls) for slot in slots),
+        calls_failed=tuple(int(slot.calls_failed) for slot in slots),
+        rate_limited=tuple(int(slot.rate_limited) for slot in slots),
+        tokens=tuple(int(slot.input_tokens + slot.output_tokens) for slot in slots),
+        cost_usd_micros=tuple(int(slot.cost_usd_micros) for slot in slots),
+        cpu_percent=tuple(round(100 * slot.cpu_s / length_s, 1) for slot, length_s in rows),
+        rss_mb=tuple(round(slot.rss_mb_s / length_s, 1) for slot, length_s in rows),
+        busy=tuple(round(slot.busy_s / length_s, 1) for slot, length_s in rows),
+    )
+
+
+def hours_shown(pools: Sequence[PoolWindows], *, now_s: float) -> Hours:
+    """Return the last day by hours."""
+    current = int(now_s // 3600)
+    numbers = range(current - HOURS_SHOWN + 1, current + 1)
+    slots = hours_of(
+        (slot for pool in pools for slot in pool.minutes), (slot for pool in pools for slot in pool.hours), numbers
+    )
+    return Hours(
+        at=tuple(number * 3600 for number in numbers),
+        completions=tuple(int(slot.completions) for slot in slots),
+        failed=tuple(int(slot.failed) for slot in slots),
+        tokens=tuple(int(slot.input_tokens + slot.output_tokens) for slot in slots),
+        cost_usd_micros=tuple(int(slot.cost_usd_micros) for slot in slots),
+    )
+
+
+def last_hour(pool: PoolWindows, *, now_s: float) -> Slot:
+    """Return the sums of a pool's last 60 minutes."""
+    current = int(now_s // 60)
+    slots = by_number(pool.minutes, range(current - MINUTES_SHOWN + 1, current + 1))
+    return Slot(0, *(sum(column) for column in list(zip(*slots, strict=True))[1:]))
+
+
+def spent_today(pool: PoolWindows, *, now_s: float) -> int:
+    """Return micro-dollars since midnight UTC."""
+    numbers = range(int(now_s // 86_400) * 24, int(now_s // 3600) + 1)
+    return int(sum(slot.cost_usd_micros for slot in hours_of(pool.minutes, pool.hours, numbers)))
+
+
+def recent_shown(entries: Sequence[RecentEntry], *, apis: Iterable[str], now_s: float) -> Recent:
+    """Return the last completions summed up; `apis` are the names that theirs may have."""
+    failures = [entry for entry in entries if entry.status == FAILED]
+    span_s = max(0.001, now_s - min((entry.at for entry in entries), default=now_s))
+    ran = sorted(entry.ran_ms for entry in entries)
+    api_of, type_of = names_by_checksum(apis), names_by_checksum(ERROR_NAMES)
+    return Recent(
+        completions=len(entries),
+        failed=len(failures),
+        span_s=round(span_s, 3),
+        per_s=round(len(entries) / span_s, 3) if entries else 0.0,
+        failed_share=len(failures) / len(entries) if entries else 0.0,
+        bots=len({(entry.pool, entry.bot) for entry in entries if entry.bot}),
+        ran_p50_ms=share_of(ran, 0.5) if ran else None,
+        ran_p99_ms=share_of(ran, 0.99) if ran else None,
+        failed_by_api=dict(Counter(api_of[entry.api] for entry in failures).most_common()),
+        failed_by_type=dict(Counter(type_of[entry.error] for entry in failures).most_common()),
+    )
+
+
+def durations_of(pools: Iterable[PoolWindows]) -> Durations:
+    """Return the quantiles of durations over pools."""
+    parts = list(zip(*(pool.sketches for pool in pools), strict=True))
+    queued, limited, ran = (_quantiles(_merged(part)) for part in parts)
+    return Durations(queued=queued, limited=limited, ran=ran)
+
+
+def _merged(sketches: Sequence[Sequence[int]]) -> list[int]:
+    return list(sketches[0]) if len(sketches) == 1 else [sum(counts) for counts in zip(*sketches, strict=True)]
+
+
+def _quantiles(counts: Sequence[int]) -> Quantiles:
+    p50, p90, p99 = (quantile(counts, share) for share in (0.5, 0.9, 0.99))
+    return Quantiles(count=sum(counts), p50=p50, p90=p90, p99=p99)
+
+
+def spread_shown(per_hour: Sequence[int]) -> BotSpread:
+    """Return how the completions of the last hour lie over bots; one number per bot."""
+    order = sorted(per_hour)
+    return BotSpread(
+        bots=len(order),
+        silent=order.count(0),
+        min=order[0] if order else 0,
+        p10=share_of(order, 0.1),
+        p50=share_of(order, 0.5),
+        p90=share_of(order, 0.9),
+        max=order[-1] if order else 0,
+        gini=gini_index(order),
+        jain=jain_index(order),
+    )
+
+
+def bot_table(
+    names: Mapping[str, Sequence[str]],
+    pools: Mapping[str, BotRows],
+    loads: Mapping[str, int],
+    out: Mapping[str, BotState],
+    *,
+    now_s: float,
+) -> BotTable:
+    """Return every bot.
+
+    Args:
+        names: Bots of each pool.
+        pools: Their rows, the first bot first.
+        loads: Tasks in hand, of bots that have any.
+        out: State of the bots that are not simply idle or busy.
+        now_s: Unix time.
+    """
+    everyone = tuple(chain.from_iterable(names.values()))
+    carried = tuple(map(loads.get, everyone, repeat(0)))
+    rows = BotRows(*(tuple(chain.from_iterable(columns)) for columns in zip(*pools.values(), strict=True)))
+    return BotTable.model_construct(  # ours: checking 120,000 numbers would take as long as all the rest
+        name=everyone,
+        pool=tuple(chain.from_iterable(repeat(pool, len(bots)) for pool, bots in names.items())),
+        state=tuple(out.get(bot) or ("busy" if load else "idle") for bot, load in zip(everyone, carried, strict=True)),
+        load=carried,
+        completions=rows.completions,
+        failed=rows.failed,
+        calls_failed=rows.calls_failed,
+        per_hour=tuple(rows.per_hour(now_s)),
+        last_at=rows.last_at,
+        cost_usd_micros=tuple(map(int, rows.cost_usd_micros)),
+        tokens=tuple(map(int, rows.tokens)),
+        mean_ms=tuple(rows.mean_ms()),
+    )
+
+
+def failure_shown(failure: Failure) -> FailureLine:
+    """Return a failure as the page shows it."""
+    return FailureLine(**failure._asdict())
+
+
+def matrix_of(failures: Sequence[Failure], *, since: float, bots: int, apis: int) -> ErrorMatrix:
+    """Return failures as a matrix bot x API with a verdict.
+
+    Args:
+        failures: Newest first.
+        since: Start of their window.
+        bots: Bots in the fleet.
+        apis: APIs in use.
+    """
+    by_api = Counter(failure.api for failure in failures)
+    columns = [api for api, _ in by_api.most_common()]
+    cells = Counter((failure.bot, failure.api) for failure in failures)
+    by_bot = Counter(failure.bot for failure in failures)
+    worst = sorted(by_bot.items(), key=lambda item: (-item[1], item[0]))
+    fields = Counter(ErrorField(failure.bot, failure.api, failure.type) for failure in failures)
+    return ErrorMatrix(
+        failures=len(failures),
+        since=since,
+        apis=tuple(columns),
+        api_totals=tuple(by_api[api] for api in columns),
+        rows=tuple(
+            MatrixRow(bot=bot, counts=tuple(cells[bot, api] for api in columns), total=total)
+            for bot, total in worst[:MATRIX_ROWS]
+        ),
+        rows_left_out=max(0, len(worst) - MATRIX_ROWS),
+        types=dict(Counter(failure.type for failure in failures).most_common()),
+        verdict=verdict_of(fields, bots=bots, apis=apis),
+        last=tuple(map(failure_shown, failures[:LAST_FAILURES])),
+    )
+
+
+def events_of(entries: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> tuple[EventView, ...]:
+    """Return entries of the stream as the page shows them; one of another version counts as information."""
+    return tuple(_event(entry_id, fields) for entry_id, fields in entries)
+
+
+def _event(entry_id: bytes, raw: dict[bytes, bytes]) -> EventView:
+    fields = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
+    name = fields.pop("event", "")
+    level = EVENTS[name].level if name in EVENTS else "info"
+    return EventView(
+        id=entry_id.decode(), at=int(entry_id.partition(b"-")[0]) / 1000, name=name, level=level, fields=fields
+    )

@@ -1,0 +1,342 @@
+"""What the Fleet tab, `fleet top` and `fleet stats` show, as frozen values. Composed by `engine/overview.py`.
+
+Tables that grow with bots or minutes are columns: lists of equal length, one entry per bot or minute. Times are Unix
+seconds, money is micro-dollars.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fleet.models import Frozen, Persona
+from fleet.signals.recorder import WorkerReport
+from fleet.signals.spread import Verdict
+
+BotState = Literal["idle", "busy", "probation", "quarantined", "leaving"]
+EventLevel = Literal["info", "warning", "error"]
+
+
+class Minutes(Frozen):
+    """The last 60 minutes, the oldest first; the last entry is the minute that still runs."""
+
+    at: tuple[int, ...] = Field(description="Start of each minute.")
+    completions: tuple[int, ...]
+    ok: tuple[int, ...]
+    degraded: tuple[int, ...]
+    failed: tuple[int, ...]
+    calls: tuple[int, ...] = Field(description="Calls sent to providers, answered or not.")
+    calls_failed: tuple[int, ...]
+    rate_limited: tuple[int, ...]
+    tokens: tuple[int, ...]
+    cost_usd_micros: tuple[int, ...]
+    cpu_percent: tuple[float, ...] = Field(description="Of all workers, average of the minute; 100 is one core.")
+    rss_mb: tuple[float, ...]
+    busy: tuple[float, ...] = Field(description="Slots at work, average of the minute.")
+
+
+class Hours(Frozen):
+    """The last 24 hours, the oldest first; the last entry is the hour that still runs."""
+
+    at: tuple[int, ...]
+    completions: tuple[int, ...]
+    failed: tuple[int, ...]
+    tokens: tuple[int, ...]
+    cost_usd_micros: tuple[int, ...]
+
+
+class Recent(Frozen):
+    """The last 1,000 completions of the fleet, fewer when it has not done so many."""
+
+    completions: int
+    failed: int
+    span_s: float = Field(description="Seconds from the first of them to now.")
+    per_s: float
+    failed_share: float
+    bots: int = Field(description="Different bots among them.")
+    ran_p50_ms: float | None = Field(None, description="Exact quantiles of the time that they ran; None without any.")
+    ran_p99_ms: float | None = None
+    failed_by_api: dict[str, int] = Field(default_factory=dict, description='By provider/model; "-": none.')
+    failed_by_type: dict[str, int] = Field(default_factory=dict, description="By error type.")
+
+
+class Quantiles(Frozen):
+    """Durations of the last hour in milliseconds, each at most 2% off (see `sketch.py`). None without tasks."""
+
+    count: int
+    p50: float | None
+    p90: float | None
+    p99: float | None
+
+
+class Durations(Frozen):
+    """Where the time of tasks goes."""
+
+    queued: Quantiles = Field(description="Waiting in the queue.")
+    limited: Quantiles = Field(description="Waiting for grants of the limiter.")
+    ran: Quantiles = Field(description="The rest: provider calls and the bot's own work.")
+
+
+class BotSpread(Frozen):
+    """How completions of the last hour lie over bots."""
+
+    bots: int
+    silent: int = Field(description="Bots that completed nothing in the last hour.")
+    min: float
+    p10: float
+    p50: float
+    p90: float
+    max: float
+    gini: float | None = Field(description="0: all equal, near 1: one does everything; None without completions.")
+    jain: float | None = Field(description="1: all equal, 1/bots: one does everything; None without completions.")
+
+
+class BotTable(Frozen):
+    """Every bot, in columns, in the order of the pools and of the bots' numbers."""
+
+    name: tuple[str, ...]
+    pool: tuple[str, ...]
+    state: tuple[BotState, ...]
+    load: tuple[int, ...] = Field(description="Tasks in hand now.")
+    completions: tuple[int, ...] = Field(description="Since counting began.")
+    failed: tuple[int, ...] = Field(description="Those of the completions that failed.")
+    calls_failed: tuple[int, ...] = Field(description="Provider calls that failed, retried or not.")
+    per_hour: tuple[int, ...] = Field(description="Completions of the last hour; its older part is interpolated.")
+    last_at: tuple[float, ...] = Field(description="Time of the last completion; 0: none.")
+    cost_usd_micros: tuple[int, ...]
+    tokens: tuple[int, ...]
+    mean_ms: tuple[int, ...] = Field(description="Mean time that its tasks ran; 0 without tasks.")
+
+
+#: Columns that a page of bots can be sorted by.
+BotColumn = Literal[
+    "name", "pool", "state", "load", "completions", "failed", "calls_failed", "per_hour", "last_at",
+    "cost_usd_micros", "tokens", "mean_ms",
+]  # fmt: skip
+
+
+class BotPage(Frozen):
+    """A part of the bots, sorted and filtered: see `bot_page`."""
+
+    total: int = Field(description="Bots that the filter lets through.")
+    offset: int
+    bots: BotTable
+
+
+class TaskLine(Frozen):
+    """One of the last tasks of a bot."""
+
+    task_id: str = Field(description="Cut to 36 characters.")
+    at: float
+    status: Literal["ok", "degraded", "failed"]
+    ran_ms: int
+
+
+class FailureLine(Frozen):
+    """One failed task."""
+
+    task_id: str
+    at: float
+    pool: str
+    bot: str
+    api: str
+    type: str
+
+
+class BotErrors(Frozen):
+    """Errors of a bot by API and type, since counting began."""
+
+    api: str
+    type: str
+    failures: int
+    calls: int
+
+
+class BotDetail(Frozen):
+    """One bot, opened."""
+
+    name: str
+    pool: str
+    api: str
+    state: BotState
+    persona: Persona
+    load: int
+    completions: int
+    failed: int
+    calls_failed: int
+    per_hour: int
+    last_at: float
+    cost_usd_micros: int
+    tokens: int
+    mean_ms: int
+    tasks: tuple[TaskLine, ...] = Field(description="Its last tasks, the newest first; at most 4.")
+    failures: tuple[FailureLine, ...] = Field(description="Its own among the last 1,000, newest first; at most 20.")
+    errors: tuple[BotErrors, ...]
+    health: dict[str, float | str] = Field(default_factory=dict, description="What the health tests say of it.")
+
+
+class MatrixRow(Frozen):
+    """A bot's failures, one number per API of the matrix."""
+
+    bot: str
+    counts: tuple[int, ...]
+    total: int
+
+
+class ErrorMatrix(Frozen):
+    """Failures of tasks, bot x API: the fleet's last 1,000, none older than an hour."""
+
+    failures: int
+    since: float = Field(description="Start of the window.")
+    apis: tuple[str, ...] = Field(description="Columns, the worst first.")
+    api_totals: tuple[int, ...]
+    rows: tuple[MatrixRow, ...] = Field(description="The 50 worst bots.")
+    rows_left_out: int
+    types: dict[str, int]
+    verdict: Verdict
+    last: tuple[FailureLine, ...] = Field(description="The 20 newest.")
+
+
+class PoolView(Frozen):
+    """One pool."""
+
+    pool: str
+    api: str = Field(description="provider/model")
+    bots: int
+    in_flight: int
+    backlog: dict[str, int] = Field(description="Waiting tasks by priority, the most urgent first.")
+    waiting: int
+    oldest_s: float | None = Field(description="Age of the oldest of the next tasks; None: nothing waits.")
+    gate: str = Field(description="open, closed, or the lowest priority that is taken.")
+    is_open: bool
+    gate_left_s: float | None = Field(description="Seconds until the gate opens by itself; None: it stays.")
+    simulated: bool
+    completions: int = Field(description="Of the last hour, as failed, calls, ... below.")
+    failed: int
+    calls: int
+    rate_limited: int
+    tokens: int
+    cost_usd_micros: int
+    spread: BotSpread
+    durations: Durations
+
+
+class LimitView(Frozen):
+    """One limit, just now."""
+
+    limit: str
+    rpm: int | None
+    used_rpm: float
+    tpm: int | None
+    used_tpm: float
+    in_flight: int
+    waiting: int
+    next_grant_s: float = Field(description="Seconds until the next slot is free.")
+    held_s: float = Field(description="Seconds for which a 429 still holds everybody.")
+    refused: int = Field(description="429s seen.")
+    refused_at: float | None
+    is_changed: bool = Field(description="An operator has set it live.")
+    usd_per_day: float | None = None
+
+
+class PoolCost(Frozen):
+    """What a pool spends."""
+
+    pool: str
+    hour_usd_micros: int = Field(description="Last 60 minutes.")
+    day_usd_micros: int = Field(description="Since midnight UTC.")
+    budget_usd_micros_per_day: int | None = Field(description="Of its provider/model; None: no budget.")
+
+
+class Costs(Frozen):
+    """Money: spent, and allowed."""
+
+    hour_usd_micros: int
+    day_usd_micros: int
+    total_usd_micros: int
+    budget_usd_micros_per_day: int | None = Field(description="Sum of the budgets that are set.")
+    budget_usd_micros_per_hour: int | None = Field(
+        description="What an hour may cost if the day is to keep its budget."
+    )
+    pools: tuple[PoolCost, ...]
+
+
+class EventView(Frozen):
+    """Something that happened to the fleet."""
+
+    id: str = Field(description="Grows with time; ask for what came after it.")
+    at: float
+    name: str = Field(description="One of the catalogue's events.")
+    level: EventLevel
+    fields: dict[str, str]
+
+
+class ResourcesView(Frozen):
+    """What workers use now."""
+
+    workers: tuple[WorkerReport, ...]
+    slots: int
+    busy: int
+    cpu_percent: float
+    rss_mb: float
+    redis_mb: float = Field(description="Memory of the state Redis.")
+
+
+class FleetView(Frozen):
+    """The fleet at one time: everything that the page shows."""
+
+    at: float
+    simulated: bool
+    totals: dict[str, int] = Field(description="Every counter of the catalogue, by its name.")
+    minutes: Minutes
+    hours: Hours
+    recent: Recent
+    durations: Durations
+    spread: BotSpread
+    bots: BotTable
+    errors: ErrorMatrix
+    pools: tuple[PoolView, ...]
+    limits: tuple[LimitView, ...]
+    cost: Costs
+    events: tuple[EventView, ...] = Field(description="The newest first.")
+    resources: ResourcesView
+
+
+def bot_page(
+    table: BotTable,
+    *,
+    sort: BotColumn = "name",
+    descending: bool = False,
+    pool: str | None = None,
+    state: BotState | None = None,
+    search: str = "",
+    offset: int = 0,
+    limit: int = 100,
+) -> BotPage:
+    """Return bots `offset` to `offset + limit` of those that the filter lets through, in the order asked for. Pure.
+
+    Args:
+        table: Every bot.
+        sort: Column to sort by; equals stay in the order of their names.
+        descending: The largest first.
+        pool: Only bots of this pool.
+        state: Only bots in this state.
+        search: Only bots with this text in their name.
+        offset: First bot of the page, from 0.
+        limit: Bots on a page, at most 10,000.
+    """
+    names, pools, states = table.name, table.pool, table.state
+    rows = [
+        row
+        for row in range(len(names))
+        if (pool is None or pools[row] == pool)
+        and (state is None or states[row] == state)
+        and (not search or search in names[row])
+    ]
+    if sort != "name" or descending:
+        column = getattr(table, sort)
+        rows.sort(key=lambda row: column[row], reverse=descending)
+    shown = rows[max(0, offset) : max(0, offset) + min(max(0, limit), 10_000)]
+    columns = {name: tuple(getattr(table, name)[row] for row in shown) for name in BotTable.model_fields}
+    return BotPage(total=len(rows), offset=max(0, offset), bots=BotTable.model_validate(columns))

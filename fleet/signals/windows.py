@@ -1,0 +1,278 @@
+"""The moving windows as they lie in Redis: packed numbers of fixed width, written by `record.lua`, decoded here.
+
+Per pool: 64 minutes and 48 hours (`keys.series`), a row per bot (`keys.bot_rows`) and its last four tasks
+(`keys.bot_tasks`), durations of seven times ten minutes (`keys.sketch`). Per fleet: the last 1,000 completions
+(`keys.recent`) and failures (`keys.failures`), 64 minutes of resources (`keys.resources`). All sizes are fixed by the
+number of pools and bots, none grows with tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from fleet.errors import RateLimited
+from fleet.models import BotResult
+from fleet.signals.catalogue import DEAD_LETTER, error_name
+from fleet.signals.sketch import BUCKETS, bucket_of
+from fleet.store import keys
+from fleet.store.client import Script
+
+#: Adds a finished task to the windows, as a function of the finishing script.
+RECORD = Script.beside(__file__, "record.lua")
+
+#: Slots of the ring of minutes: an hour, and some for readers that come late.
+MINUTES = 64
+#: Slots of the ring of hours: two days.
+HOURS = 48
+#: Completions in the ring of recent ones, failures in their list.
+RECENT = 1000
+#: Ten-minute sketches kept: the last 60 to 70 minutes.
+SKETCH_SLOTS = 7
+#: Seconds of one sketch.
+SKETCH_S = 600
+#: Tasks that are remembered per bot.
+BOT_TASKS = 4
+#: Bytes of a task id that windows keep: a UUID has 36.
+ID_BYTES = 36
+
+STATUSES = ("ok", "degraded", "failed")
+
+
+class Slot(NamedTuple):
+    """Sums of one minute or hour; `number` is minutes or hours since 1970."""
+
+    number: float
+    completions: float
+    ok: float
+    degraded: float
+    failed: float
+    input_tokens: float
+    output_tokens: float
+    cost_usd_micros: float
+    calls: float
+    calls_failed: float
+    rate_limited: float
+    queued_ms: float
+    limited_ms: float
+    ran_ms: float
+    discarded: float
+    dead_letters: float
+
+
+class BotRows(NamedTuple):
+    """What is counted per bot, in columns: entry 0 is nobody, entry 1 the first bot of the pool.
+
+    `this_hour` belongs to `hour` (hours since 1970), `last_hour` to the one before.
+    """
+
+    completions: tuple[int, ...]
+    failed: tuple[int, ...]
+    calls_failed: tuple[int, ...]
+    hour: tuple[int, ...]
+    this_hour: tuple[int, ...]
+    last_hour: tuple[int, ...]
+    last_at: tuple[float, ...]
+    cost_usd_micros: tuple[float, ...]
+    tokens: tuple[float, ...]
+    ran_ms: tuple[float, ...]
+
+    def per_hour(self, now_s: float) -> list[int]:
+        """Return completions of the last 60 minutes; of the hour before this one, an even flow is assumed."""
+        hour, elapsed_s = divmod(now_s, 3600)
+        left = 1 - elapsed_s / 3600
+        return [
+            (this + int(before * left + 0.5) if before else this)
+            if of == hour
+            else (int(this * left + 0.5) if of == hour - 1 else 0)
+            for of, this, before in zip(self.hour, self.this_hour, self.last_hour, strict=True)
+        ]
+
+    def mean_ms(self) -> list[int]:
+        """Return the mean time that tasks ran; 0 without tasks."""
+        return [int(ms / n + 0.5) if n else 0 for ms, n in zip(self.ran_ms, self.completions, strict=True)]
+
+    def of_bots(self, bots: int) -> BotRows:
+        """Return bots 1 to `bots` only, the first one at 0."""
+        return BotRows(*(column[1 : bots + 1] for column in self))  # type: ignore[arg-type]
+
+
+class BotTaskEntry(NamedTuple):
+    """One of the last tasks of a bot."""
+
+    task_id: bytes
+    at: int
+    ran_ms: int
+    status: int
+
+
+class RecentEntry(NamedTuple):
+    """One of the fleet's last completions; pool, API and error are told by the checksum of their names."""
+
+    at: float
+    pool: int
+    api: int
+    error: int
+    bot: int
+    status: int
+    queued_ms: int
+    ran_ms: int
+
+
+class ResourceSlot(NamedTuple):
+    """Resources of all workers, integrated over one minute: divided by 60 they are averages."""
+
+    number: float
+    cpu_s: float
+    rss_mb_s: float
+    busy_s: float
+    slots_s: float
+
+
+SLOT = struct.Struct("<16d")
+BOT_ROW = struct.Struct("<6I4d")
+BOT_TASK = struct.Struct("<36sIIBxxx")
+RECENT_ENTRY = struct.Struct("<dIIIHBxII")
+RESOURCE_SLOT = struct.Struct("<5d")
+_SAMPLE = struct.Struct("<17d")
+#: Bytes of one sketch: its number, then queued, limited and ran; big-endian, as BITFIELD counts.
+SKETCH_BYTES = 4 * (1 + 3 * BUCKETS)
+_SKETCH = struct.Struct(f">{1 + 3 * BUCKETS}I")
+_MOST_U32 = 2**32 - 1
+
+
+def checksum(name: str) -> int:
+    """Return the number that stands for a name in `RecentEntry`."""
+    return zlib.crc32(name.encode())
+
+
+def bot_index(bot: str) -> int:
+    """Return the number of a bot within its pool, from 1; 0 for nobody."""
+    digits = bot.rpartition("-")[2]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 5 else 0
+
+
+def record_keys(pool: str) -> list[str]:
+    """Return the KEYS of `record.lua`."""
+    return [
+        keys.series(pool), keys.bot_rows(pool), keys.bot_tasks(pool), keys.sketch(pool), keys.recent(),
+        keys.failures(), keys.events(),
+    ]  # fmt: skip
+
+
+def record_arguments(
+    result: BotResult, *, bot: str, pool: str, api: str, calls_failed: Mapping[str, int], is_buried: bool
+) -> tuple[bytes | str | int, ...]:
+    """Return the ARGV of `record.lua` from the second on: what one finished task adds to the windows.
+
+    `is_buried` says that the result makes a dead letter.
+    """
+    error = error_name(result.error.type) if result.error else ""
+    queued, limited, ran = result.queued_ms, result.limited_ms, result.ran_ms
+    sample = _SAMPLE.pack(
+        result.usage.input_tokens, result.usage.output_tokens, result.cost_usd_micros or 0, result.attempts,
+        sum(calls_failed.values()), calls_failed.get(RateLimited.__name__, 0), bot_index(bot),
+        STATUSES.index(result.status), min(queued or 0, _MOST_U32), min(limited, _MOST_U32), min(ran, _MOST_U32),
+        bucket_of(queued), bucket_of(limited), bucket_of(ran),
+        checksum(pool), checksum(api), checksum(error) if error else 0,
+    )  # fmt: skip
+    task_id = result.task_id.encode(errors="replace")[:ID_BYTES]
+    line = json.dumps([result.task_id[:ID_BYTES], pool, bot, api, error]) if error else ""
+    return sample, task_id, line, error if is_buried else "", keys.STATE_TTL_S, pool, DEAD_LETTER.name
+
+
+def slots_of(raw: bytes) -> tuple[list[Slot], list[Slot]]:
+    """Return the minutes and the hours of a series, in no order; empty ones have number 0."""
+    whole = raw[: len(raw) - len(raw) % SLOT.size]
+    slots = [Slot(*numbers) for numbers in SLOT.iter_unpack(whole)]
+    return slots[:MINUTES], slots[MINUTES:]
+
+
+def by_number(slots: Iterable[Slot], numbers: Sequence[int]) -> list[Slot]:
+    """Return the sum of the slots for each of `numbers`, zeros where there is none."""
+    wanted = dict.fromkeys(numbers, (0.0,) * (len(Slot._fields) - 1))
+    for slot in slots:
+        number = int(slot.number)
+        if number in wanted:
+            wanted[number] = tuple(map(float.__add__, wanted[number], slot[1:]))
+    return [Slot(number, *sums) for number, sums in wanted.items()]
+
+
+def hours_of(minutes: Iterable[Slot], hours: Iterable[Slot], numbers: Sequence[int]) -> list[Slot]:
+    """Return hours: those that were folded, and the minutes that still wait to be."""
+    return by_number([*hours, *(slot._replace(number=slot.number // 60) for slot in minutes)], numbers)
+
+
+def bot_rows_of(raw: bytes, bots: int) -> BotRows:
+    """Return the rows of a pool's bots 0 (nobody) to `bots`, and of later ones that have left the pool.
+
+    Reads columns, not rows: ten times as quick, and right on the little-endian machines that Fleet runs on.
+    """
+    missing = max(0, bots + 1 - len(raw) // BOT_ROW.size)
+    whole = memoryview(raw[: len(raw) - len(raw) % BOT_ROW.size] + bytes(missing * BOT_ROW.size))
+    counts, numbers = whole.cast("I"), whole.cast("d")
+    columns = [counts[place :: BOT_ROW.size // 4].tolist() for place in range(6)]
+    columns += [numbers[place :: BOT_ROW.size // 8].tolist() for place in range(3, 7)]
+    return BotRows(*map(tuple, columns))
+
+
+def bot_tasks_of(raw: bytes, completions: int) -> list[BotTaskEntry]:
+    """Return the last tasks of one bot that has done so many, the newest first."""
+    whole = raw[: len(raw) - len(raw) % BOT_TASK.size]
+    ring = [BotTaskEntry(*fields) for fields in BOT_TASK.iter_unpack(whole)]
+    last = range(completions, max(0, completions - BOT_TASKS), -1)
+    return [ring[nth % BOT_TASKS] for nth in last if nth % BOT_TASKS < len(ring)]
+
+
+def recent_of(raw: bytes) -> list[RecentEntry]:
+    """Return the fleet's last completions, in no order."""
+    whole = raw[: len(raw) - len(raw) % RECENT_ENTRY.size]
+    return [RecentEntry(*fields) for fields in RECENT_ENTRY.iter_unpack(whole) if fields[0]]
+
+
+def sketches_of(raw: bytes, *, now_s: float) -> tuple[list[int], list[int], list[int]]:
+    """Return counts per bucket of the last hour's durations: queued, limited, ran."""
+    current = int(now_s // SKETCH_S)
+    sums = [0] * (3 * BUCKETS)
+    for start in range(0, len(raw) - SKETCH_BYTES + 1, SKETCH_BYTES):
+        number, *counts = _SKETCH.unpack_from(raw, start)
+        if current - SKETCH_SLOTS < number <= current + 1:
+            sums = list(map(int.__add__, sums, counts))
+    return sums[:BUCKETS], sums[BUCKETS : 2 * BUCKETS], sums[2 * BUCKETS :]
+
+
+def resources_of(raw: bytes) -> dict[int, ResourceSlot]:
+    """Return the minutes of resources by their number."""
+    whole = raw[: len(raw) - len(raw) % RESOURCE_SLOT.size]
+    slots = (ResourceSlot(*numbers) for numbers in RESOURCE_SLOT.iter_unpack(whole))
+    return {int(slot.number): slot for slot in slots}
+
+
+class Failure(NamedTuple):
+    """One failed task, as it was written and `record.lua` dated it."""
+
+    at: float
+    task_id: str
+    pool: str
+    bot: str
+    api: str
+    type: str
+
+
+def failures_of(lines: Iterable[bytes], *, since: float) -> Iterator[Failure]:
+    """Yield failures, the newest first, none before `since`."""
+    for line in lines:
+        at, _, rest = line.partition(b"|")
+        if float(at) >= since:
+            yield Failure(float(at), *json.loads(rest))
+
+
+def names_by_checksum(names: Iterable[str]) -> Mapping[int, str]:
+    """Return how names that are told by their checksum read; what nobody knows reads as "-"."""
+    known: defaultdict[int, str] = defaultdict(lambda: "-")
+    known.update((checksum(name), name) for name in names)
+    return known
