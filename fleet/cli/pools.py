@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from getpass import getuser
 from typing import TYPE_CHECKING
 
 import click
@@ -91,16 +93,16 @@ def pause(names: tuple[str, ...], below: str | None, for_s: float | None) -> Non
       fleet pools pause research --below high --for 10m
     """
     from fleet.cli.two_redis import two_redis
-    from fleet.engine.gates import CLOSED, Gate, set_gate
-    from fleet.store import keys
+    from fleet.engine.gates import CLOSED
+    from fleet.engine.operations import pause_pool
 
     settings = config.current()
     _check(names, settings)
     lowest = CLOSED if below is None else PRIORITIES.index(below)
     with two_redis(settings) as clients:
         for name in names:
-            set_gate(clients.broker, keys.queue(name), lowest=lowest, for_s=for_s)
-            _say(f"{name}: {Gate(lowest, for_s)}")
+            gate = pause_pool(clients.state, clients.broker, name, lowest=lowest, for_s=for_s, by=operator_name())
+            _say(f"{name}: {gate}")
 
 
 @pools.command()
@@ -113,14 +115,13 @@ def resume(names: tuple[str, ...]) -> None:
       fleet pools resume research
     """
     from fleet.cli.two_redis import two_redis
-    from fleet.engine.gates import open_gate
-    from fleet.store import keys
+    from fleet.engine.operations import resume_pool
 
     settings = config.current()
     _check(names, settings)
     with two_redis(settings) as clients:
         for name in names:
-            was_closed = open_gate(clients.broker, keys.queue(name))
+            was_closed = resume_pool(clients.state, clients.broker, name, by=operator_name())
             _say(f"{name}: open" if was_closed else f"{name}: was open")
 
 
@@ -159,6 +160,14 @@ def _in_flight(clients: TwoRedis, names: Sequence[str]) -> list[int]:
         for name in names:
             pipe.zcount(keys.bot_leases(name), seconds * 1_000_000 + micros, "+inf")
         return [int(count) for count in pipe.execute()]
+
+
+def operator_name() -> str:
+    """Return who runs this command; a container's user may have a number only."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _lowest(gate: Gate) -> str | None:

@@ -1,4 +1,4 @@
-"""Fleet's defaults for Flower and its badge, laid over Flower's own options and templates; nothing is forked.
+"""Fleet's defaults for Flower, its tab and its badge, laid over Flower's own options and templates; nothing is forked.
 
 Only defaults are set, before Flower reads FLOWER_* variables, its configuration file and its command line: all
 of these still win. The password travels as basic authentication (RFC 7617): put TLS in front beyond loopback.
@@ -7,8 +7,10 @@ of these still win. The password travels as basic authentication (RFC 7617): put
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,30 @@ from typing import Any
 import flower.command
 from flower import urls
 from flower.app import Flower
-from flower.views.monitor import Metrics
+from flower.views.monitor import Healthcheck, Metrics
 from tornado.options import options
 from tornado.template import DictLoader
 
 from fleet import config
 from fleet.config import Settings
+from fleet.dashboard import handlers
+from fleet.dashboard.healthcheck import RedisHealthcheck
 from fleet.dashboard.password import PASSWORD_FILE, password
 from fleet.store.client import masked
 
 #: Tasks that Flower keeps in memory: 100,000 cost 453 MB, so this is about 45 MB.
 MAX_TASKS = 10_000
+#: Longest wait of a Flower that is told to stop for the inspections of workers that it has begun, in seconds.
+STOP_S = 5.0
 #: Flower's own switch for an API without authentication; who sets it has chosen.
 OPEN_API_VARIABLE = "FLOWER_UNAUTHENTICATED_API"
+HERE = Path(__file__).parent
+#: The tab in Flower's navigation bar.
+TAB = """
+        <li class="nav-item">
+          <a class="nav-link{% if active_tab == 'fleet' %} active{% end %}" href="{{ reverse_url('fleet') }}"
+            {% if active_tab == 'fleet' %}aria-current="page"{% end %}>Fleet</a>
+        </li>"""
 
 
 class Dashboard(Flower):
@@ -47,6 +60,19 @@ class Dashboard(Flower):
         port: int | None = super().start_http_server()
         print(f"Flower: {_address(port)}, {self._login}", file=sys.stderr, flush=True)
         return port
+
+    def start(self) -> None:
+        """Serve until SIGTERM or SIGINT, then end within `STOP_S`.
+
+        Flower's own handler raises SystemExit wherever the main thread is: seen with the lock of `logging` in hand,
+        which was then never released, so that the threads at work waited for it for ever.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.io_loop.asyncio_loop.add_signal_handler(number, self.io_loop.stop)
+        super().start()
+        last_resort = threading.Timer(STOP_S, os._exit, (os.EX_OK,))
+        last_resort.daemon = True
+        last_resort.start()
 
     @cached_property
     def broker_uri(self) -> str:
@@ -83,8 +109,8 @@ def install(settings: Settings, home: Path) -> None:
     options.basic_auth = [] if _open_by_choice() else [f"{settings.flower.user}:{password(home)}"]
     flower.command.Flower = Dashboard
     urls.handlers[:] = [_guarded(handler) for handler in urls.handlers]
-    if settings.simulated:
-        urls.settings["template_loader"] = _templates_with(badge(settings))
+    urls.handlers[-1:-1] = handlers.routes(settings)  # before Flower's catch-all
+    urls.settings["template_loader"] = templates(badge(settings) if settings.simulated else None)
 
 
 def badge(settings: Settings) -> str:
@@ -114,14 +140,22 @@ def _address(port: int | None) -> str:
 
 
 def _guarded(handler: Any) -> Any:
-    """Return the same route, but with our handler in the place of Flower's /metrics."""
-    return (handler[0], GuardedMetrics) if isinstance(handler, tuple) and handler[1] is Metrics else handler
+    """Return the same route, but with our handlers in the place of Flower's /metrics and /healthcheck."""
+    ours = {Metrics: GuardedMetrics, Healthcheck: RedisHealthcheck}
+    return (handler[0], ours.get(handler[1], handler[1]), *handler[2:]) if isinstance(handler, tuple) else handler
 
 
-def _templates_with(text: str) -> DictLoader:
-    """Return Flower's own templates, with a badge behind the brand name in the navigation bar."""
-    folder = Path(urls.settings["template_path"])
-    pages = {page.name: page.read_text(encoding="utf-8") for page in folder.glob("*.html")}
-    mark = f'</a>\n<span class="badge text-bg-warning me-3" title="No real provider answered">{text}</span>'
-    pages["navbar.html"] = pages["navbar.html"].replace("</a>", mark, 1)
+def templates(mark: str | None) -> DictLoader:
+    """Return Flower's own templates and ours, with a Fleet tab in the navigation bar and, if any, a badge beside it.
+
+    Args:
+        mark: The badge's text.
+    """
+    folders = [Path(urls.settings["template_path"]), HERE / "templates"]
+    pages = {page.name: page.read_text(encoding="utf-8") for folder in folders for page in folder.glob("*.html")}
+    bar = pages["navbar.html"].replace('<ul class="app-nav navbar-nav">', f'<ul class="app-nav navbar-nav">{TAB}', 1)
+    if mark:
+        mark = f'</a>\n<span class="badge text-bg-warning me-3" title="No real provider answered">{mark}</span>'
+        bar = bar.replace("</a>", mark, 1)
+    pages["navbar.html"] = bar
     return DictLoader(pages)

@@ -1,19 +1,24 @@
 -- Check out the least-loaded bot of a pool; among equal loads the one whose last checkout is longest ago.
 --
 -- Nothing is checked out for a task that has a result already. The same token again answers the same bot.
--- Expired leases are reaped first, a bounded number per call: their holders died, so their bots' loads go down.
+-- Expired leases are reaped first, a bounded number per call: their holders died, so their bots' loads go down; so are
+-- quarantines that are over. A quarantined bot's score has `out` added, so it comes after all others and is not taken.
 --
 -- KEYS  1 result  string: the task's result; only read
 --       2 bots    sorted set: bot -> load * unit + ms of the last checkout   TTL of this and all below: ARGV 5
 --       3 leases  sorted set: bot|token -> expiry, us of Redis time
 --       4 claims  hash: token -> bot
+--       5 quarantined  sorted set: bot -> end of its quarantine, us of Redis time
+--       6 reasons      hash: bot -> who quarantined it, since when and why
 -- ARGV  1 token  2 life of the lease, us  3 one unit of load  4 first ms of the clock  5 life of the keys, s
---       6 expired leases reaped at most
--- Reply {code, bot}: {1, bot} checked out, {0, ''} the task has a result, {-1, ''} the pool has no bots
+--       6 expired leases and quarantines reaped at most  7 out
+-- Reply {code, bot}: {1, bot} checked out, {0, ''} the task has a result, {-1, ''} the pool has no bots,
+--       {-2, ''} all of its bots are quarantined
 
 local result, bots, leases, claims = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, lease_us, unit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local clock_start_ms, life_s, reap_most = tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local quarantined, reasons, out = KEYS[5], KEYS[6], tonumber(ARGV[7])
 
 if redis.call('EXISTS', result) == 1 then
   return { 0, '' }
@@ -33,11 +38,18 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', string.forma
   end
 end
 
+for _, over in ipairs(redis.call('ZRANGEBYSCORE', quarantined, '-inf', string.format('%.0f', now_us), 'LIMIT', 0, reap_most)) do
+  release({ bots, quarantined, reasons }, { over, ARGV[7] })
+end
+
 local bot = redis.call('HGET', claims, token)
 if not bot then
   local first = redis.call('ZRANGE', bots, 0, 0, 'WITHSCORES')
   if #first == 0 then
     return { -1, '' }
+  end
+  if tonumber(first[2]) >= out / 2 then
+    return { -2, '' }
   end
   bot = first[1]
   local load = math.floor(tonumber(first[2]) / unit)
@@ -48,4 +60,6 @@ redis.call('ZADD', leases, string.format('%.0f', now_us + lease_us), bot .. '|' 
 redis.call('EXPIRE', bots, life_s)
 redis.call('EXPIRE', leases, life_s)
 redis.call('EXPIRE', claims, life_s)
+redis.call('EXPIRE', quarantined, life_s)
+redis.call('EXPIRE', reasons, life_s)
 return { 1, bot }

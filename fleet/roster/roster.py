@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet.config import Settings
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import BotsQuarantined, ConfigurationError, quote
 from fleet.models import bot_name
+from fleet.roster.quarantine import OUT, RELEASE
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
@@ -27,9 +28,9 @@ CLOCK_START_MS = 1_735_689_600_000
 REAP_MOST = 16
 
 _SEED = Script.beside(__file__, "seed.lua")
-_CHECK_OUT = Script.beside(__file__, "check_out.lua")
+_CHECK_OUT = Script.beside(__file__, "check_out.lua").using(RELEASE)
 _RENEW = Script.beside(__file__, "renew.lua")
-_HAS_RESULT, _CHECKED_OUT = 0, 1
+_HAS_RESULT, _CHECKED_OUT, _ALL_OUT = 0, 1, -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Roster:
 
         Raises:
             ConfigurationError: When there is no such pool.
+            BotsQuarantined: When all bots of the pool are; the task has to wait.
             StoreUnavailable: When Redis does not answer.
         """
         if pool not in self._settings.pools:
@@ -92,11 +94,15 @@ class Roster:
                 f"correct the task, or add [pools.NAME] to fleet.toml and restart the workers"
             )
         code, bot = await self._try_check_out(pool, task_id, token)
-        if code not in (_HAS_RESULT, _CHECKED_OUT):  # never seeded here, or Redis has lost its data
+        if code not in (_HAS_RESULT, _CHECKED_OUT, _ALL_OUT):  # never seeded here, or Redis has lost its data
             await self._seed(pool)
             code, bot = await self._try_check_out(pool, task_id, token)
         if code == _HAS_RESULT:
             return None
+        if code == _ALL_OUT:
+            raise BotsQuarantined(
+                f"pool {pool}: all its bots are quarantined; `fleet bots release` lets one work again"
+            )
         if code != _CHECKED_OUT:
             raise ConfigurationError(
                 f"pool {pool}: expected {self._settings.pools[pool].bots} bots in Redis, got none right after seeding; "
@@ -123,12 +129,19 @@ class Roster:
 
     async def _seed(self, pool: str) -> None:
         names = [bot_name(pool, index) for index in range(1, self._settings.pools[pool].bots + 1)]
-        await self._store.run(_SEED, [keys.bots(pool), keys.bot_leases(pool)], [LOAD_UNIT, keys.STATE_TTL_S, *names])
+        await self._store.run(
+            _SEED,
+            [keys.bots(pool), keys.bot_leases(pool), keys.quarantined(pool)],
+            [LOAD_UNIT, keys.STATE_TTL_S, OUT, *names],
+        )
 
     async def _try_check_out(self, pool: str, task_id: str, token: str) -> tuple[int, bytes]:
         code, bot = await self._store.run(
             _CHECK_OUT,
-            [keys.result(task_id), keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool)],
-            [token, self._lease_us, LOAD_UNIT, CLOCK_START_MS, keys.STATE_TTL_S, REAP_MOST],
-        )
+            [
+                keys.result(task_id), keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool),
+                keys.quarantined(pool), keys.quarantine_reasons(pool),
+            ],
+            [token, self._lease_us, LOAD_UNIT, CLOCK_START_MS, keys.STATE_TTL_S, REAP_MOST, OUT],
+        )  # fmt: skip
         return code, bot

@@ -1,15 +1,18 @@
 -- Make the bots of a pool those that are configured: add the missing, drop the others, leave the rest as they are.
 --
 -- A dropped bot takes no new task from now on; the task it has runs to its end, its check-in then finds nothing to
--- lower. A bot that comes back starts with the load of the leases it still has. O(bots + leases): for starts only.
+-- lower. A bot that comes back starts with the load of the leases it still has, and stays quarantined if it was; a
+-- place that says quarantined where no quarantine is known (its keys were lost) is put right. O(bots + leases): for
+-- starts only.
 --
 -- KEYS  1 bots    sorted set: bot -> load * unit + ms of the last checkout   TTL: ARGV 2
 --       2 leases  sorted set: bot|token -> expiry, us of Redis time
--- ARGV  1 one unit of load  2 life of the sorted set, s  3.. names of the configured bots (10,000 at most)
+--       3 quarantined  sorted set: bot -> end of its quarantine, us of Redis time
+-- ARGV  1 one unit of load  2 life of the sorted set, s  3 out  4.. names of the configured bots (10,000 at most)
 -- Reply {added, dropped}
 
-local bots, leases = KEYS[1], KEYS[2]
-local unit, life_s = tonumber(ARGV[1]), ARGV[2]
+local bots, leases, quarantined = KEYS[1], KEYS[2], KEYS[3]
+local unit, life_s, out = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 
 local load_of = {}
 for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
@@ -17,18 +20,28 @@ for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
   load_of[bot] = (load_of[bot] or 0) + 1
 end
 
+local is_out = {}
+for _, bot in ipairs(redis.call('ZRANGE', quarantined, 0, -1)) do
+  is_out[bot] = true
+end
+
 local present = {}
-for _, bot in ipairs(redis.call('ZRANGE', bots, 0, -1)) do
+local scores = redis.call('ZRANGE', bots, 0, -1, 'WITHSCORES')
+for i = 1, #scores, 2 do
+  local bot, score = scores[i], tonumber(scores[i + 1])
   present[bot] = true
+  if score >= out / 2 and not is_out[bot] then
+    redis.call('ZADD', bots, string.format('%.0f', math.max(0, score - out)), bot)
+  end
 end
 
 local added, dropped = 0, 0
 local wanted = {}
-for index = 3, #ARGV do
+for index = 4, #ARGV do
   local bot = ARGV[index]
   wanted[bot] = true
   if not present[bot] then
-    redis.call('ZADD', bots, string.format('%.0f', (load_of[bot] or 0) * unit), bot)
+    redis.call('ZADD', bots, string.format('%.0f', (load_of[bot] or 0) * unit + (is_out[bot] and out or 0)), bot)
     added = added + 1
   end
 end

@@ -12,7 +12,9 @@ from fleet import config
 from fleet.cli.main import main
 from fleet.config import LimitSettings
 from fleet.errors import DeadlineExceeded
-from fleet.limiter import Limiter
+from fleet.limiter import Limiter, open_limiter
+from fleet.limiter.observing import EVERY_S
+from fleet.models import RateReading
 from fleet.store.client import Store
 
 LIMIT = "simulator/simulated-1/default"
@@ -66,8 +68,25 @@ def test_limits_shows_what_is_used_and_waiting(redis_url: str) -> None:
     text = fleet("limits").stdout
     assert f"{LIMIT}\n" in text
     assert "of 6,000 in the last minute" in text
+    assert "rate      " in text and "allowed at their mean size" in text
     assert "waiting   0 calls" in text
     assert "429s      0, last never" in text
+
+
+def test_limits_says_when_the_provider_allows_less_than_is_configured_and_what_others_use(redis_url: str) -> None:
+    async def call() -> None:
+        nothing = RateReading()
+        async with open_limiter(redis_url, {LIMIT: LimitSettings(rpm=6000)}) as limiter:
+            for left in (500, 100):
+                grant = await limiter.acquire(LIMIT, tokens=1, timeout_s=1)
+                rates = (RateReading(500, left, 60.0), nothing, nothing, nothing)
+                limiter.observe(grant, rates)
+                await asyncio.sleep(EVERY_S)
+
+    asyncio.run(call())
+    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    assert (shown["rpm"], shown["lowered"]) == (500, {"rpm": 6000})
+    assert "6,000 is more than the provider allows: what it says is in force" in fleet("limits").stdout
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -19,54 +13,9 @@ from fleet import dashboard
 from fleet.config import PoolSettings, ProviderSettings, load
 from fleet.dashboard.flower import badge
 from fleet.errors import ConfigurationError
-from fleet.store.service import free_port
+from tests.dashboard.flower_process import START_S, Flower, running
+from tests.redis_server import RedisServer
 from tests.waiting import wait_until
-
-#: Seconds until Flower listens on a busy machine.
-START_S = 30.0
-
-
-class Flower:
-    """One Flower process that listens."""
-
-    def __init__(self, log: Path, port: int) -> None:
-        self.log = log
-        self._port = port
-
-    def get(self, path: str, login: str | None = None) -> tuple[int, str]:
-        """Return status and body; `login` is user:password."""
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
-        try:
-            headers = {} if login is None else {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
-            connection.request("GET", path, headers=headers)
-            reply = connection.getresponse()
-            return reply.status, reply.read().decode()
-        finally:
-            connection.close()
-
-    @property
-    def listens(self) -> bool:
-        try:
-            return self.get("/healthcheck")[0] == 200
-        except OSError:
-            return False
-
-
-@contextmanager
-def running(folder: Path, redis_url: str, *options: str, env: dict[str, str] | None = None) -> Iterator[Flower]:
-    port = free_port()
-    flower = Flower(folder / "flower.log", port)
-    command = [sys.executable, "-m", "celery", "-A", "fleet", "flower", *options]
-    variables = {**os.environ, "FLEET_REDIS__URL": redis_url, "FLEET_FLOWER__PORT": str(port), **(env or {})}
-    with flower.log.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
-    try:
-        wait_until(lambda: flower.listens or process.poll() is not None, START_S, "Flower listens")
-        assert process.poll() is None, flower.log.read_text()
-        yield flower
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +121,11 @@ def test_an_empty_password_file_is_an_error(fleet_home: Path) -> None:
     (fleet_home / dashboard.PASSWORD_FILE).touch()
     with pytest.raises(ConfigurationError, match="expected a password, got an empty file"):
         dashboard.password(fleet_home)
+
+
+def test_the_healthcheck_is_red_while_redis_hangs_and_green_afterwards(own_redis: RedisServer, tmp_path: Path) -> None:
+    with running(tmp_path, own_redis.url) as flower:
+        own_redis.freeze()
+        assert flower.get("/healthcheck") == (503, "Redis does not answer")
+        own_redis.thaw()
+        wait_until(lambda: flower.get("/healthcheck") == (200, "OK"), START_S, "the healthcheck is green again")

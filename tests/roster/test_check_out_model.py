@@ -6,19 +6,23 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config import PoolSettings, Settings
 from fleet.engine.completion import Completion
+from fleet.errors import BotsQuarantined, ConfigurationError
 from fleet.models import BotResult, bot_name
-from fleet.roster import LOAD_UNIT, Checkout, Roster
+from fleet.roster import LOAD_UNIT, Checkout, Roster, quarantine, release
+from fleet.roster.quarantine import OUT
 from fleet.roster.roster import REAP_MOST
 from fleet.store import keys
 from fleet.store.client import Store, connect
 
 POOL = "p"
 TOKENS = 24
+ALL_OUT = "all bots are quarantined"
 
 OPERATIONS = st.lists(
     st.one_of(
@@ -26,6 +30,8 @@ OPERATIONS = st.lists(
         st.tuples(st.just("finish"), st.integers(0, TOKENS - 1)),
         st.tuples(st.just("expire"), st.integers(0, TOKENS - 1)),
         st.tuples(st.just("seed"), st.integers(1, 5)),
+        st.tuples(st.just("quarantine"), st.integers(1, 5)),
+        st.tuples(st.just("release"), st.integers(1, 5)),
     ),
     max_size=60,
 )
@@ -40,6 +46,7 @@ class Model:
     leases: dict[str, str] = field(default_factory=dict)  # token -> bot
     expired: list[str] = field(default_factory=list)  # tokens, the longest expired first
     done: set[str] = field(default_factory=set)
+    out: set[str] = field(default_factory=set)
 
     def seed(self, number: int) -> None:
         wanted = [bot_name(POOL, index) for index in range(1, number + 1)]
@@ -58,7 +65,10 @@ class Model:
         if token in self.expired:
             self.expired.remove(token)
         if token not in self.leases:
-            bot = min(self.load, key=lambda name: (self.load[name], self.last_ms[name], name))
+            free = self.load.keys() - self.out
+            if not free:
+                return ALL_OUT
+            bot = min(free, key=lambda name: (self.load[name], self.last_ms[name], name))
             self.load[bot] += 1
             self.last_ms[bot] = -1
             self.leases[token] = bot
@@ -86,8 +96,9 @@ class Model:
 class Fleet:
     """The real thing, with the same verbs."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, plain: redis.Redis) -> None:
         self.store = store
+        self.plain = plain
         self.completion = Completion(store, self._settings(1))
         self.taken: dict[str, Checkout] = {}
         self.finished = 0
@@ -100,7 +111,10 @@ class Fleet:
         await Roster(self.store, self._settings(number)).seed()
 
     async def check_out(self, token: str) -> str | None:
-        checkout = await Roster(self.store, self._settings(1)).check_out(POOL, task_id=token, token=token)
+        try:
+            checkout = await Roster(self.store, self._settings(1)).check_out(POOL, task_id=token, token=token)
+        except BotsQuarantined:
+            return ALL_OUT
         if checkout is None:
             return None
         self.taken[token] = checkout
@@ -114,9 +128,20 @@ class Fleet:
     async def expire(self, token: str, order: int) -> None:
         await self.store.command("ZADD", keys.bot_leases(POOL), "XX", order, self.taken[token].member)
 
+    def quarantine(self, bot: str) -> bool:
+        try:
+            return quarantine(self.plain, POOL, bot, by="model") or True
+        except ConfigurationError:
+            return False
+
     async def scores(self) -> dict[str, int]:
+        """Return places; those of quarantined bots without what is added to them."""
         flat = await self.store.command("ZRANGE", keys.bots(POOL), 0, -1, "WITHSCORES")
-        return {bot.decode(): int(float(score)) for bot, score in zip(flat[::2], flat[1::2], strict=True)}
+        places = {bot.decode(): int(float(score)) for bot, score in zip(flat[::2], flat[1::2], strict=True)}
+        return {bot: place - OUT if place >= OUT // 2 else place for bot, place in places.items()}
+
+    async def out(self) -> set[str]:
+        return {bot.decode() for bot in await self.store.command("ZRANGE", keys.quarantined(POOL), 0, -1)}
 
     async def leases(self) -> dict[str, str]:
         members = await self.store.command("ZRANGE", keys.bot_leases(POOL), 0, -1)
@@ -133,6 +158,14 @@ async def step(model: Model, fleet: Fleet, verb: str, number: int, order: int) -
     if verb == "seed":
         model.seed(number)
         await fleet.seed(number)
+    elif verb in ("quarantine", "release"):
+        bot = bot_name(POOL, number)
+        if verb == "release":
+            assert release(fleet.plain, POOL, bot) == (bot in model.out)
+            model.out.discard(bot)
+        elif fleet.quarantine(bot):
+            model.out.add(bot)
+        model.last_ms |= {name: place % LOAD_UNIT for name, place in (await fleet.scores()).items() if name == bot}
     elif verb == "check_out":
         expected = model.check_out(token)
         assert await fleet.check_out(token) == expected
@@ -146,17 +179,19 @@ async def step(model: Model, fleet: Fleet, verb: str, number: int, order: int) -
 
 
 async def compare(url: str, operations: list[tuple[str, int]]) -> None:
-    store = Store(url)
+    store, plain = Store(url), connect(url)
     try:
-        model, fleet = Model(), Fleet(store)
+        model, fleet = Model(), Fleet(store, plain)
         await step(model, fleet, "seed", 3, 0)
         for order, (verb, number) in enumerate(operations, start=1):
             await step(model, fleet, verb, number, order)
             scores: dict[str, Any] = await fleet.scores()
             assert scores == {bot: model.load[bot] * LOAD_UNIT + model.last_ms[bot] for bot in model.load}
             assert await fleet.leases() == await fleet.claims() == model.leases
+            assert await fleet.out() == model.out
             assert all(model.load[bot] == list(model.leases.values()).count(bot) for bot in model.load)
     finally:
+        plain.close()
         await store.close()
 
 

@@ -1,0 +1,184 @@
+"""How `fleet top` looks: one frame out of one view, fitted into the terminal. Draws, reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from fleet.signals.view import EventView, FleetView, LimitView, PoolView
+
+#: Heights of a sparkline, an eighth of a line each.
+_BARS = " ▁▂▃▄▅▆▇█"
+#: Seconds after which figures are marked as old.
+STALE_S = 5.0
+#: What each order of the bots is called.
+SORT_NAMES = {
+    "per_hour": "last hour", "failed": "failed", "load": "in hand", "mean_ms": "slowest", "cost_usd_micros": "cost",
+}  # fmt: skip
+_VERDICT_STYLES = {"none": "green", "spread": "yellow", "one bot": "bold red", "one API": "bold red"}
+#: Lines that everything but pools, limits, bots and events takes, one of them the terminal's last, left free.
+_FIXED_LINES = 8
+
+
+def frame(
+    view: FleetView | None, *, width: int, height: int, sort: str, pool: int | None, said: str = "",
+    trouble: str | None = None, age_s: float | None = None,
+) -> RenderableType:  # fmt: skip
+    """Return a frame for a terminal of this size.
+
+    Args:
+        view: What is known; None before the first reading.
+        width: Columns.
+        height: Lines.
+        sort: Column of the table of bots by which they are listed.
+        pool: Index of the chosen pool; None: none is.
+        said: What the last key did.
+        trouble: Why the last reading failed.
+        age_s: Age of the figures; None: as old as the view.
+    """
+    if view is None:
+        return Text(trouble or "asking Redis ...", "bold red" if trouble else "dim")
+    left = max(4, height - _FIXED_LINES - len(view.limits[:3]))
+    pools = view.pools[: max(1, left // 3)]
+    events = view.events[: max(0, (left - len(pools)) // 3)]
+    bots = max(1, left - len(pools) - len(events))
+    return Group(
+        _head(view, trouble, age_s),
+        *_signals(view, width),
+        _pools(pools, len(view.pools), pool),
+        *map(_limit, view.limits[:3]),
+        _bots(view, sort, bots),
+        *_events(events, view.at),
+        Text(said or "q quit   s sort   up/down pool   p pause or resume", "dim", no_wrap=True, overflow="ellipsis"),
+    )
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """Return the last `width` values as one line of blocks."""
+    shown = values[-width:] if width > 0 else []
+    most = max(shown, default=0)
+    if not most:
+        return _BARS[0] * len(shown)
+    return "".join(_BARS[0 if not value else max(1, round(value / most * 8))] for value in shown)
+
+
+def _head(view: FleetView, trouble: str | None, age_s: float | None) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append("fleet ", "bold").append(f"{len(view.bots.name):,} bots ", "").append(_states(view), "dim")
+    if view.simulated:
+        line.append("  simulated answers", "yellow")
+    if trouble or (age_s or 0) > STALE_S:
+        line.append(f"  STALE, {age_s or 0:.0f} s old: {trouble or 'Redis is slow to answer'}", "bold red")
+    return line
+
+
+def _states(view: FleetView) -> str:
+    states = view.bots.state
+    found = {name: states.count(name) for name in ("busy", "quarantined", "probation")}
+    return ", ".join(f"{count:,} {name}" for name, count in found.items() if count)
+
+
+def _signals(view: FleetView, width: int) -> list[RenderableType]:
+    minutes, used, recent = view.minutes, view.resources, view.recent
+    wide = max(0, min(60, width - 66))
+    span_s = max(1.0, view.at - minutes.at[-2])
+    rate = sum(minutes.completions[-2:]) / span_s * 60
+    spread = (
+        f"per bot {view.spread.p10:,.0f}-{view.spread.p50:,.0f}-{view.spread.p90:,.0f}, {view.spread.silent:,} silent"
+    )
+    verdict = view.errors.verdict
+    accused = f"{verdict.verdict}{f': {verdict.culprit}' if verdict.culprit else ''}"
+    failed = f"{recent.failed_share:.1%} of {recent.completions:,}"
+    tightest = max((_used(limit) for limit in view.limits), default=0.0)
+    load = f"{used.busy:,}/{used.slots:,} slots, {used.rss_mb:,.0f} MB, budget {tightest:.0%}"
+    rows = [
+        ("completions", f"{rate:,.0f}/min", spread, "", spark(minutes.completions, wide)),
+        ("errors", failed, accused, _VERDICT_STYLES[verdict.verdict], spark(minutes.failed, wide)),
+        ("resources", f"{used.cpu_percent / 100:.1f} cores", load, "", spark(minutes.cpu_percent, wide)),
+    ]
+    return [_signal(*row) for row in rows]
+
+
+def _signal(name: str, figure: str, text: str, style: str, line: str) -> Text:
+    row = Text(no_wrap=True, overflow="ellipsis")
+    row.append(f"{name:<12}", "cyan").append(f"{figure:<15}", "bold").append(f"{text:<37} ", style)
+    return row.append(line, "blue")
+
+
+def _used(limit: LimitView) -> float:
+    requests = limit.used_rpm / limit.rpm if limit.rpm else 0.0
+    return max(requests, limit.used_tpm / limit.tpm if limit.tpm else 0.0)
+
+
+def _pools(pools: Sequence[PoolView], total: int, chosen: int | None) -> Table:
+    more = f" ({total} in all)" if total > len(pools) else ""
+    table = _table(f"pool{more}", "busy", "crit", "high", "norm", "low", "bulk", "oldest", "done/h", "failed", "gate")
+    for index, pool in enumerate(pools):
+        counts = [f"{count:,}" if count else "." for count in pool.backlog.values()]
+        oldest = "" if pool.oldest_s is None else _duration(pool.oldest_s)
+        failed = f"{pool.failed / pool.completions:.1%}" if pool.completions else ""
+        style = "reverse" if index == chosen else ""
+        gate = Text("open" if pool.is_open else pool.gate, "green" if pool.is_open else "yellow")
+        cells = [f"{pool.in_flight:,}/{pool.bots:,}", *counts, oldest, f"{pool.completions:,}", failed]
+        table.add_row(Text(pool.pool, style), *cells, gate)
+    return table
+
+
+def _limit(limit: LimitView) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append("limit ", "cyan").append(limit.limit).append("  ")
+    for name, used, allowed in (("rpm", limit.used_rpm, limit.rpm), ("tpm", limit.used_tpm, limit.tpm)):
+        if allowed:
+            style = "red" if used >= 0.98 * allowed else "yellow" if used >= 0.9 * allowed else ""
+            line.append(f"{used:,.0f}/{allowed:,} {name}  ", style)
+    line.append(f"{limit.waiting:,} waiting", "yellow" if limit.waiting else "dim")
+    if limit.held_s:
+        line.append(f"  held {_duration(limit.held_s)} by a 429", "bold red")
+    return line
+
+
+def _bots(view: FleetView, sort: str, rows: int) -> Table:
+    bots = view.bots
+    column = getattr(bots, sort)
+    order = sorted(range(len(bots.name)), key=lambda row: (-column[row], row))[:rows]
+    table = _table(f"bot (by {SORT_NAMES[sort]})", "state", "in hand", "last hour", "done", "failed", "mean", "cost",
+                   left=(0, 1))  # fmt: skip
+    for row in order:
+        style = "red" if bots.state[row] == "quarantined" else ""
+        numbers = [bots.load[row], bots.per_hour[row], bots.completions[row], bots.failed[row]]
+        mean = f"{bots.mean_ms[row] / 1000:.1f} s" if bots.mean_ms[row] else "."
+        cells = [*(f"{number:,}" if number else "." for number in numbers), mean, _dollars(bots.cost_usd_micros[row])]
+        table.add_row(Text(bots.name[row]), Text(bots.state[row], style), *cells)
+    return table
+
+
+def _events(events: Sequence[EventView], now_s: float) -> list[Text]:
+    styles = {"info": "dim", "warning": "yellow", "error": "red"}
+    lines = []
+    for event in events:
+        fields = ", ".join(f"{name} {value}" for name, value in event.fields.items())
+        line = Text(f"{_duration(max(0.0, now_s - event.at)):>7} ago  ", "dim", no_wrap=True, overflow="ellipsis")
+        lines.append(line.append(event.name.replace("_", " "), styles[event.level]).append(f"  {fields}"))
+    return lines
+
+
+def _table(*columns: str, left: tuple[int, ...] = (0, 10)) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="cyan")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index in left else "right", no_wrap=True, overflow="ellipsis")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def _dollars(micros: int) -> str:
+    return f"${micros / 1e6:,.4f}" if micros < 1e6 else f"${micros / 1e6:,.2f}"

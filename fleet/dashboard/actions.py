@@ -1,0 +1,109 @@
+"""What an operator does from the page: pause and resume pools, quarantine and release bots. Checked here once more.
+
+Each action connects anew: they are rare, and a connection that has waited for days may be dead.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fleet.config import Settings
+from fleet.engine import operations
+from fleet.engine.gates import CLOSED
+from fleet.errors import ConfigurationError, quote
+from fleet.models import Frozen, PriorityName
+from fleet.store.client import connect, store_errors
+from fleet.store.embedded import broker_url, state_url
+
+#: Longest pause or quarantine with an end, in seconds (30 days).
+LONGEST_S = 30 * 86_400
+
+
+class Pause(Frozen):
+    """Let workers take no task of a pool, or only those at least as urgent as `lowest`."""
+
+    do: Literal["pause"]
+    pool: str
+    lowest: PriorityName | None = None
+    for_s: float | None = Field(None, gt=0, le=LONGEST_S)
+
+
+class Resume(Frozen):
+    """Let workers take all tasks of a pool."""
+
+    do: Literal["resume"]
+    pool: str
+
+
+class Quarantine(Frozen):
+    """Let a bot take no new task."""
+
+    do: Literal["quarantine"]
+    bot: str
+    reason: str = Field("", max_length=200)
+    for_s: float | None = Field(None, gt=0, le=LONGEST_S)
+
+
+class Release(Frozen):
+    """Let a quarantined bot take tasks again."""
+
+    do: Literal["release"]
+    bot: str
+
+
+Action = Pause | Resume | Quarantine | Release
+_ACTION: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="do")])
+
+
+def parse(body: bytes) -> Action:
+    """Read an action from JSON.
+
+    Raises:
+        ConfigurationError: When it is none.
+    """
+    try:
+        return _ACTION.validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "action"
+        raise ConfigurationError(f"{where}: {first['msg']}") from error
+
+
+def carry_out(action: Action, settings: Settings, *, by: str) -> str:
+    """Do it, and return one line about what was done. Blocks: call it on a thread.
+
+    Args:
+        action: What to do.
+        settings: Pools and where Redis is.
+        by: Who wants it.
+
+    Raises:
+        ConfigurationError: When there is no such pool or bot.
+        StoreUnavailable: When Redis does not answer.
+    """
+    if isinstance(action, Pause | Resume) and action.pool not in settings.pools:
+        raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(action.pool)}")
+    urls = state_url(settings), broker_url(settings)
+    with ExitStack() as stack:
+        clients = {}
+        for url in dict.fromkeys(urls):
+            stack.enter_context(store_errors(url))
+            clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
+        state, broker = clients[urls[0]], clients[urls[1]]
+        match action:
+            case Pause():
+                lowest = CLOSED if action.lowest is None else action.lowest.value
+                gate = operations.pause_pool(state, broker, action.pool, lowest=lowest, for_s=action.for_s, by=by)
+                return f"{action.pool}: {gate}"
+            case Resume():
+                was_closed = operations.resume_pool(state, broker, action.pool, by=by)
+                return f"{action.pool} {'is open again' if was_closed else 'was open'}"
+            case Quarantine():
+                operations.quarantine_bot(state, settings, action.bot, by=by, reason=action.reason, for_s=action.for_s)
+                return f"{action.bot} is quarantined: it takes no new task"
+            case Release():
+                was_out = operations.release_bot(state, settings, action.bot, by=by)
+                return f"{action.bot} {'takes tasks again' if was_out else 'was not quarantined'}"

@@ -1,0 +1,185 @@
+"""The Fleet tab's routes inside Flower: the page, its figures, a bot, actions, metrics and the static files.
+
+Who may look is Flower's own question (basic authentication, OAuth). Who may act must have logged in: a Flower that was
+opened on purpose shows the page and refuses every action.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import gzip
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from flower.views import BaseHandler
+from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated, url
+
+from fleet.config import Settings
+from fleet.dashboard import actions
+from fleet.dashboard.feed import Feed
+from fleet.dashboard.source import Source
+from fleet.errors import ConfigurationError, FleetError
+
+HERE = Path(__file__).parent
+#: Only our own files, no inline script or style; data: is what Flower's style sheet draws its icons with.
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+#: Bytes below which compressing an answer is not worth it.
+COMPRESS_FROM = 1400
+#: Milliseconds between two questions of a page.
+EVERY_MS = 1000
+
+
+class FleetHandler(BaseHandler):
+    """Base of all: what they share, and headers that keep other sites out."""
+
+    def initialize(self, source: Source, feed: Feed, threads: ThreadPoolExecutor) -> None:
+        self.source, self.feed, self.threads = source, feed, threads
+
+    def set_default_headers(self) -> None:
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", CONTENT_POLICY)
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+
+    @property
+    def may_act(self) -> bool:
+        """True when who asks has logged in. Flower without a login lets anybody look; nobody acts there."""
+        return bool(self.application.options.basic_auth or self.application.options.auth)
+
+    async def in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, lambda: work(*args))
+
+    def answer(self, text: str | bytes) -> None:
+        """Send JSON, compressed when it is long and the browser takes it."""
+        body = text.encode() if isinstance(text, str) else text
+        self.set_header("Content-Type", "application/json; charset=UTF-8")
+        self.set_header("Vary", "Accept-Encoding")
+        if len(body) >= COMPRESS_FROM and "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            self.set_header("Content-Encoding", "gzip")
+            body = gzip.compress(body, 1)
+        self.finish(body)
+
+    def refuse(self, status: int, message: str) -> None:
+        self.set_status(status)
+        self.answer(json.dumps({"error": message}))
+
+
+class Page(FleetHandler):
+    """The page itself: everything on it comes by `State`."""
+
+    @authenticated
+    def get(self) -> None:
+        self.render("fleet.html", may_act=self.may_act, token=self.xsrf_token.decode())
+
+
+class State(FleetHandler):
+    """The figures, whole or what changed since `since`."""
+
+    @authenticated
+    async def get(self) -> None:
+        frame = await self.feed.latest()
+        about = {"every_ms": EVERY_MS, "trouble": self.feed.trouble, "may_act": self.may_act}
+        if frame is None:
+            self.answer(json.dumps({**about, "age_s": None}))
+            return
+        head = json.dumps({**about, "age_s": round(self.feed.age_s, 3)})[:-1]
+        body = self.feed.body(self.get_argument("since", ""))
+        self.answer(f"{head}}}" if body is None else f'{head},"view":{body}}}')
+
+
+class OneBot(FleetHandler):
+    """One bot, opened."""
+
+    @authenticated
+    async def get(self, name: str) -> None:
+        try:
+            detail = await self.in_thread(self.source.bot, name)
+        except ConfigurationError as error:
+            self.refuse(404, str(error))
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.answer(detail.model_dump_json())
+
+
+class Act(FleetHandler):
+    """Pause, resume, quarantine, release: only for who has logged in, only from our own page."""
+
+    def check_xsrf_cookie(self) -> None:
+        """Ask for the token of our page and, where the browser tells, for our own origin, however one logs in."""
+        origin, site = self.request.headers.get("Origin"), self.request.headers.get("Sec-Fetch-Site")
+        if (site and site != "same-origin") or (origin and urlparse(origin).netloc != self.request.host):
+            raise HTTPError(403, "expected a request from the Fleet page itself")
+        RequestHandler.check_xsrf_cookie(self)
+
+    @authenticated
+    async def post(self) -> None:
+        if not self.may_act:
+            self.refuse(403, "expected a login, got none: this Flower lets anybody look, so nobody may act")
+            return
+        try:
+            action = actions.parse(self.request.body)
+            done = await self.in_thread(lambda: actions.carry_out(action, self.source.settings, by=self._who()))
+        except ConfigurationError as error:
+            self.refuse(400, str(error))
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.feed.expire()
+            self.answer(json.dumps({"done": done}))
+
+    def _who(self) -> str:
+        """Return the user's name: of the OAuth login, else of the basic authentication."""
+        if isinstance(self.current_user, str):
+            return self.current_user
+        _, _, credentials = self.request.headers.get("Authorization", "").partition(" ")
+        try:
+            return base64.b64decode(credentials).decode().partition(":")[0] or "operator"
+        except (binascii.Error, UnicodeDecodeError):
+            return "operator"
+
+
+class Metrics(FleetHandler):
+    """The fleet in Prometheus' text format; 503 when Redis does not answer, never yesterday's figures."""
+
+    @authenticated
+    async def get(self) -> None:
+        try:
+            text = await self.in_thread(self.source.metrics)
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.finish(text)
+
+
+class Static(StaticFileHandler):
+    """Our style sheet and scripts; asked for anew each time, answered by 304 while they are the same."""
+
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+
+def routes(settings: Settings) -> list[url]:
+    """Return the tab's routes, all below /fleet."""
+    source = Source(settings)
+    threads = ThreadPoolExecutor(4, thread_name_prefix="fleet-page")
+    parts = {"source": source, "feed": Feed(source.view), "threads": threads}
+    return [
+        url(r"/fleet", Page, parts, name="fleet"),
+        url(r"/fleet/state", State, parts, name="fleet-state"),
+        url(r"/fleet/bot/([A-Za-z0-9_-]{1,80})", OneBot, parts, name="fleet-bot"),
+        url(r"/fleet/act", Act, parts, name="fleet-act"),
+        url(r"/fleet/metrics", Metrics, parts, name="fleet-metrics"),
+        url(r"/fleet/static/(.*)", Static, {"path": str(HERE / "static")}, name="fleet-static"),
+    ]

@@ -1,0 +1,30 @@
+"""Where the page's figures come from: readings of Redis, each over a connection of its own, so none outlives a restart.
+
+Blocks: call it on a thread.
+"""
+
+from __future__ import annotations
+
+from fleet.config import Settings
+from fleet.engine.overview import open_overview
+from fleet.signals.metrics import exposition
+from fleet.signals.view import BotDetail, FleetView
+
+
+class Source:
+    """Reads the fleet; raises `FleetError` when it cannot."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def view(self) -> FleetView:
+        with open_overview(self.settings) as overview:
+            return overview.read()
+
+    def bot(self, name: str) -> BotDetail:
+        with open_overview(self.settings) as overview:
+            return overview.bot(name)
+
+    def metrics(self) -> bytes:
+        """Return the fleet in Prometheus' text format."""
+        return exposition(self.view())

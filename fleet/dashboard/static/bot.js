@@ -1,0 +1,114 @@
+// One bot, opened: who it is, how it fares, what it did last, and the two things an operator can do with it.
+
+import { ago, by, clock, count, dollars, duration, h, percent, short } from "./draw.js";
+
+const REFRESH_MS = 3000;
+const LENGTHS = [["until released", ""], ["10 minutes", 600], ["1 hour", 3600], ["1 day", 86400]];
+
+export class BotDialog {
+  constructor(store, act) {
+    this.store = store;
+    this.act = act;
+    this.box = by("bot");
+    this.name = null;
+    this.box.addEventListener("close", () => this.#closed());
+    this.box.addEventListener("click", (event) => event.target === this.box && this.box.close());
+  }
+
+  async open(name) {
+    this.name = name;
+    this.opener = document.activeElement;
+    history.replaceState(null, "", `#bot=${encodeURIComponent(name)}`);
+    this.box.replaceChildren(this.#head(name, null), h("p", { class: "empty" }, "asking …"));
+    if (!this.box.open) this.box.showModal();
+    await this.refresh();
+  }
+
+  #closed() {
+    clearTimeout(this.timer);
+    this.name = null;
+    history.replaceState(null, "", location.pathname + location.search);
+    this.opener?.focus?.();
+  }
+
+  async refresh() {
+    clearTimeout(this.timer);
+    const name = this.name;
+    if (!name) return;
+    try {
+      const bot = await this.store.bot(name);
+      if (this.name !== name) return;
+      // What somebody is typing in must stay.
+      if (!this.box.querySelector("form")?.contains(document.activeElement)) this.#draw(bot);
+    } catch (error) {
+      if (this.name === name) this.box.replaceChildren(this.#head(name, null), h("p", { class: "trouble" }, error.message));
+    }
+    if (this.name) this.timer = setTimeout(() => this.refresh(), REFRESH_MS);
+  }
+
+  #head(name, state) {
+    return h("header", { class: "line" }, h("h2", { id: "bot-name" }, name), state ? h("span", { class: `pill state-${state}` }, state) : null,
+      h("button", { type: "button", class: "quiet end", "aria-label": "Close", onclick: () => this.box.close() }, "×"));
+  }
+
+  #draw(bot) {
+    const now = Date.now() / 1000;
+    const keep = { top: this.box.scrollTop, closing: document.activeElement?.getAttribute("aria-label") === "Close" };
+    const { persona } = bot;
+    const figures = [
+      ["last hour", short(bot.per_hour)], ["in all", short(bot.completions)],
+      ["failed", bot.completions ? `${short(bot.failed)} (${percent(bot.failed / bot.completions)})` : "–"],
+      ["failed calls", short(bot.calls_failed)], ["in hand", count(bot.load)], ["a task takes", bot.mean_ms ? duration(bot.mean_ms / 1000) : "–"],
+      ["tokens", short(bot.tokens)], ["cost", dollars(bot.cost_usd_micros)], ["last task", ago(bot.last_at, now)],
+    ];
+    this.box.replaceChildren(
+      this.#head(bot.name, bot.state),
+      h("p", { class: "muted" }, `pool ${bot.pool} · ${bot.api}`),
+      h("dl", { class: "facts" }, ...figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+      this.#actions(bot),
+      h("h3", {}, "Persona"),
+      h("p", {}, h("b", {}, persona.archetype), ` · temperature ${persona.temperature} · ${short(persona.context_window_tokens)} tokens of context`),
+      h("details", {}, h("summary", {}, "system prompt"), h("blockquote", {}, persona.system_prompt)),
+      h("h3", {}, "Health"),
+      Object.keys(bot.health).length ? h("dl", { class: "facts" }, ...Object.entries(bot.health).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, typeof value !== "number" ? value || "–" : value > 1e9 ? clock(value) : Number(value.toFixed(3)))))) : h("p", { class: "note" }, bot.state === "quarantined" ? "out of the order of checkouts" : "nothing against it"),
+      h("h3", {}, "Last tasks"),
+      list(bot.tasks, "No task yet.", ["task", "when", "status", "ran"], (task) => [short_id(task.task_id), ago(task.at, now), h("span", { class: `pill ${{ ok: "good", degraded: "warn", failed: "bad" }[task.status]}` }, task.status), duration(task.ran_ms / 1000)]),
+      h("h3", {}, "Errors"),
+      list(bot.errors, "None.", ["API", "error", "tasks", "calls"], (row) => [row.api, row.type, count(row.failures), count(row.calls)]),
+      ...(bot.failures.length ? [h("h3", {}, "Last failures"), list(bot.failures, "", ["task", "at", "API", "error"], (row) => [short_id(row.task_id), clock(row.at), row.api, row.type])] : []),
+    );
+    this.box.scrollTop = keep.top;
+    if (keep.closing) this.box.querySelector("[aria-label=Close]").focus();
+  }
+
+  #actions(bot) {
+    if (document.body.dataset.mayAct !== "yes") return h("p", { class: "note" }, "Log in to quarantine or release bots.");
+    if (bot.state === "quarantined") {
+      const button = h("button", { type: "button", class: "action" }, "Release");
+      button.onclick = async () => (await this.act({ do: "release", bot: bot.name }, button)) && this.refresh();
+      return h("div", { class: "act" }, button, h("span", { class: "note" }, "takes tasks again, at once"));
+    }
+    const reason = h("input", { type: "text", maxlength: 200, placeholder: "why (optional)", "aria-label": "Reason" });
+    const length = h("select", { "aria-label": "For how long" }, ...LENGTHS.map(([label, value]) => h("option", { value }, label)));
+    const button = h("button", { type: "submit", class: "action danger" }, "Quarantine");
+    const form = h("form", { class: "act" }, reason, length, button);
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const done = await this.act({ do: "quarantine", bot: bot.name, reason: reason.value, for_s: length.value ? Number(length.value) : null }, button);
+      if (done) {
+        button.blur();
+        this.box.querySelector("[aria-label=Close]").focus();
+        await this.refresh();
+      }
+    });
+    return form;
+  }
+}
+
+const short_id = (id) => h("code", { title: id }, id.length > 13 ? `${id.slice(0, 8)}…${id.slice(-4)}` : id);
+
+function list(rows, empty, heads, cells) {
+  if (!rows.length) return h("p", { class: "note" }, empty);
+  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ...heads.map((head) => h("th", { scope: "col" }, head)))),
+    h("tbody", {}, ...rows.map((row) => h("tr", {}, ...cells(row).map((cell) => h("td", {}, cell)))))));
+}

@@ -1,0 +1,163 @@
+// Small tools to draw with: elements, numbers, keyed lists, charts. Text only ever becomes text, never HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export const by = (id) => document.getElementById(id);
+
+/** Make an element: h("p", {class: "note", onclick: f}, "text", child, ...). */
+export function h(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+/** Make an SVG element. */
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined).map((c) => (c.nodeType ? c : String(c))));
+  return node;
+}
+
+/** Set a node's text, without touching it when it is the same. */
+export function text(node, value) {
+  const wanted = String(value);
+  if (node.textContent !== wanted) node.textContent = wanted;
+}
+
+/** Set or remove an attribute, without touching it when it is the same. */
+export function attribute(node, name, value) {
+  if (value === null || value === false) node.removeAttribute(name);
+  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+}
+
+/** Make the children of `parent` those of `items`, keeping nodes (and focus) of the same key. */
+export function keyed(parent, items, keyOf, make, update) {
+  const old = new Map([...parent.children].map((node) => [node.dataset.key, node]));
+  let place = parent.firstElementChild;
+  for (const item of items) {
+    const key = String(keyOf(item));
+    let node = old.get(key);
+    old.delete(key);
+    if (!node) {
+      node = make(item);
+      node.dataset.key = key;
+    }
+    if (node === place) place = place.nextElementSibling;
+    else parent.insertBefore(node, place);
+    update(node, item);
+  }
+  for (const node of old.values()) node.remove();
+}
+
+const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+
+export const count = (n) => WHOLE.format(n);
+
+/** 1,234 stays; 12,345 is 12.3k; 1,234,567 is 1.23M. */
+export function short(n) {
+  if (Math.abs(n) < 10000) return WHOLE.format(n);
+  const [unit, size] = Math.abs(n) < 1e6 ? ["k", 1e3] : Math.abs(n) < 1e9 ? ["M", 1e6] : ["G", 1e9];
+  const value = n / size;
+  return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2) + unit;
+}
+
+/** A rate or a mean: few digits, no needless zeros. */
+export const decimal = (n) => (n >= 100 ? WHOLE.format(n) : String(Number(n.toFixed(n >= 10 ? 1 : 2))));
+
+export const percent = (share) => (share === 0 ? "0%" : share < 0.001 ? "<0.1%" : `${Number((share * 100).toFixed(share < 0.1 ? 1 : 0))}%`);
+
+export function dollars(micros) {
+  const usd = micros / 1e6;
+  if (usd === 0) return "$0";
+  if (usd < 0.0001) return "<$0.0001";
+  return `$${usd.toLocaleString("en-US", usd >= 100 ? { maximumFractionDigits: 0 } : usd >= 1 ? { minimumFractionDigits: 2, maximumFractionDigits: 2 } : { maximumSignificantDigits: 3 })}`;
+}
+
+export function duration(seconds) {
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} d`;
+}
+
+export const ago = (at, now) => (at ? `${duration(Math.max(0, now - at)).replace(/^\d+ ms$/, "0 s")} ago` : "never");
+
+export const clock = (at) => new Date(at * 1000).toLocaleTimeString("en-GB");
+
+const minute = (at) => clock(at).slice(0, 5);
+
+/**
+ * Draw bars, stacked, one per minute or hour; the last one is still growing and drawn paler.
+ * `series` is [{name, class, values}], from the bottom up; `line` is a level, e.g. a budget; `show` spells a value.
+ */
+export function bars(place, at, series, { height = 44, line = null, show = count } = {}) {
+  const n = at.length;
+  let most = line ? line.value : 0;
+  for (let i = 0; i < n; i++) most = Math.max(most, series.reduce((sum, one) => sum + one.values[i], 0));
+  const scale = most ? (height - 2) / most : 0;
+  const key = JSON.stringify([series.map((one) => one.values), line]);
+  if (place.dataset.drawn === key) return;
+  place.dataset.drawn = key;
+  const width = n * 5;
+  const paths = series.map(() => "");
+  for (let i = 0; i < n; i++) {
+    let y = height;
+    series.forEach((one, s) => {
+      if (!one.values[i]) return;
+      const tall = Math.max(1, one.values[i] * scale);
+      paths[s] += `M${i * 5} ${y}v${-tall}h4v${tall}z`;
+      y -= tall;
+    });
+  }
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  picture.append(svg("path", { class: "base", d: `M0 ${height - 0.5}H${width}` }));
+  series.forEach((one, s) => picture.append(svg("path", { class: one.class, d: paths[s] })));
+  if (line) picture.append(svg("path", { class: "level", d: `M0 ${height - line.value * scale}H${width}` }));
+  place.replaceChildren(picture, h("span", { class: "peak" }, most ? `${show(most)} max` : ""));
+  attribute(place, "role", "img");
+  const last = series.map((one) => `${one.name} ${show(one.values[n - 1] ?? 0)}`).join(", ");
+  attribute(place, "aria-label", `${n} bars up to now; most ${show(most)}; now ${last}`);
+  place.tipAt = (share) => {
+    const i = Math.min(n - 1, Math.max(0, Math.floor(share * n)));
+    return [minute(at[i]), ...series.map((one) => `${one.name} ${show(one.values[i])}`)].join(" · ");
+  };
+}
+
+/** Draw a line over an hour. `most` fixes the top, e.g. a limit. */
+export function line(place, at, values, { most = 0, show = decimal, name = "" } = {}) {
+  const height = 26;
+  const top = Math.max(most, ...values, 1e-9);
+  const key = JSON.stringify([values, most]);
+  if (place.dataset.drawn === key) return;
+  place.dataset.drawn = key;
+  const points = values.map((value, i) => `${i * 5} ${(height - 1 - (value / top) * (height - 3)).toFixed(1)}`);
+  const width = Math.max(1, values.length - 1) * 5;
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  picture.append(
+    svg("path", { class: "area", d: `M0 ${height}L${points.join("L")}L${width} ${height}z` }),
+    svg("path", { class: "stroke", d: `M${points.join("L")}` }),
+  );
+  place.replaceChildren(picture);
+  attribute(place, "role", "img");
+  attribute(place, "aria-label", `${name} over the last hour: now ${show(values[values.length - 1] ?? 0)}, most ${show(Math.max(...values, 0))}`);
+  place.tipAt = (share) => {
+    const i = Math.min(values.length - 1, Math.max(0, Math.round(share * (values.length - 1))));
+    return `${minute(at[i])} · ${name} ${show(values[i])}`;
+  };
+}
+
+/** A meter: how much of what is allowed is used. Beyond 90% it says so by its colour and by its hatching. */
+export function meter(node, used, allowed) {
+  const share = allowed ? Math.min(1, used / allowed) : 0;
+  if (!node.firstChild) node.append(svg("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { height: 6, rx: 0 })));
+  const bar = node.firstChild.firstChild;
+  attribute(bar, "width", (share * 100).toFixed(1));
+  attribute(bar, "class", share >= 0.98 ? "full" : share >= 0.9 ? "near" : "fine");
+}

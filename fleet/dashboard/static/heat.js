@@ -1,0 +1,348 @@
+// All bots as small cells on a canvas: 100 get large ones with their numbers, 10,000 still fit on one screen.
+
+import { attribute, by, decimal, dollars, duration, h, percent, short, text } from "./draw.js";
+import { STATES } from "./store.js";
+
+const STEPS = 6;
+const MAX_HEIGHT = 430;
+const LARGEST = 40;
+const COMFORTABLE = 34;
+const READABLE = 26; // from here on a cell shows its bot's number
+const SMALLEST = 5;
+const GLYPHS = { quarantined: "×", probation: "?", leaving: "–" };
+
+const share = (bots, i) => (bots.columns.completions[i] ? bots.columns.failed[i] / bots.columns.completions[i] : 0);
+
+/** What cells can show: a value per bot, the hue of its scale, and how a value is spelled. */
+export const COLOURS = {
+  per_hour: { label: "completions, last hour", hue: "good", of: (b, i) => b.columns.per_hour[i], show: short },
+  state: { label: "state", hue: "state", of: (b, i) => b.columns.state[i], show: (v) => STATES[v] },
+  failed: { label: "failed tasks, share", hue: "bad", of: share, show: percent, top: 0.05 },
+  calls_failed: { label: "failed calls", hue: "bad", of: (b, i) => b.columns.calls_failed[i], show: short },
+  load: { label: "tasks in hand", hue: "good", of: (b, i) => b.columns.load[i], show: short, top: 1 },
+  mean_ms: { label: "mean time of a task", hue: "slow", of: (b, i) => b.columns.mean_ms[i], show: (v) => duration(v / 1000) },
+  cost_usd_micros: { label: "cost", hue: "slow", of: (b, i) => b.columns.cost_usd_micros[i], show: dollars },
+  silent: { label: "time since its last task", hue: "slow", of: (b, i, now) => (b.columns.last_at[i] ? Math.max(0, now - b.columns.last_at[i]) : 3600), show: duration, top: 60 },
+};
+
+/** Orders: [label, compares two bots]. */
+const down = (name) => (b) => (i, j) => b.columns[name][j] - b.columns[name][i] || i - j;
+export const SORTS = {
+  pool: { label: "pool, number", by: () => (i, j) => i - j },
+  per_hour: { label: "most completions", by: down("per_hour") },
+  least: { label: "fewest completions", by: (b) => (i, j) => b.columns.per_hour[i] - b.columns.per_hour[j] || i - j },
+  failed: { label: "worst share of failures", by: (b) => (i, j) => share(b, j) - share(b, i) || b.columns.calls_failed[j] - b.columns.calls_failed[i] || i - j },
+  load: { label: "most in hand", by: down("load") },
+  mean_ms: { label: "slowest", by: down("mean_ms") },
+  cost_usd_micros: { label: "dearest", by: down("cost_usd_micros") },
+  state: { label: "state", by: (b) => (i, j) => b.columns.state[j] - b.columns.state[i] || i - j },
+  silent: { label: "longest silent", by: (b) => (i, j) => b.columns.last_at[i] - b.columns.last_at[j] || i - j },
+};
+
+export class HeatMap {
+  constructor(open) {
+    this.box = by("heat");
+    this.canvas = by("cells");
+    this.pen = this.canvas.getContext("2d");
+    this.open = open;
+    this.colour = "per_hour";
+    this.sort = "pool";
+    this.filter = { pool: "", state: "", find: "" };
+    this.order = [];
+    this.at = -1; // place of the focused cell in the order
+    this.hovered = false;
+    this.bots = null;
+    this.#listen();
+  }
+
+  /** Show these bots; `now` is the time of the figures. */
+  show(bots, now) {
+    this.bots = bots;
+    this.now = now;
+    if (!this.hovered || this.sort === "pool" || this.order.length === 0) this.arrange();
+    else this.paint();
+  }
+
+  /** Filter, sort and draw. The focused bot keeps the focus wherever it goes. */
+  arrange() {
+    const { bots } = this;
+    if (!bots) return;
+    const focused = this.order[this.at];
+    const { pool, find } = this.filter;
+    const state = this.filter.state === "" ? -1 : STATES.indexOf(this.filter.state);
+    const wanted = find.trim().toLowerCase();
+    const order = [];
+    for (let i = 0; i < bots.size; i++) {
+      if (pool && bots.pools[i] !== pool) continue;
+      if (state >= 0 && bots.columns.state[i] !== state) continue;
+      if (wanted && !bots.names[i].toLowerCase().includes(wanted)) continue;
+      order.push(i);
+    }
+    if (this.sort !== "pool") order.sort(SORTS[this.sort].by(bots));
+    this.order = order;
+    this.at = focused === undefined ? -1 : order.indexOf(focused);
+    this.paint();
+  }
+
+  #measure() {
+    const width = Math.max(120, this.box.clientWidth);
+    const groups = this.#groups();
+    const rowsAt = (cell) => groups.reduce((sum, group) => sum + Math.ceil(group.length / Math.floor(width / cell)), 0);
+    const head = groups.length > 1 ? 18 : 0;
+    // Small fleets: as large as lets the longest pool lie in one row, if its numbers stay readable.
+    const whole = Math.floor(width / Math.max(1, ...groups.map((group) => group.length)));
+    let cell = whole >= READABLE ? Math.min(LARGEST, whole) : COMFORTABLE;
+    while (cell > SMALLEST && rowsAt(cell) * cell + groups.length * head > MAX_HEIGHT) cell -= cell > 14 ? 2 : 1;
+    return { width, cell, head, across: Math.floor(width / cell), groups, height: rowsAt(cell) * cell + groups.length * head };
+  }
+
+  /** Cells of one pool lie together, under its name, as long as the order is that of the pools. */
+  #groups() {
+    if (this.sort !== "pool") return [this.order];
+    const groups = [];
+    let last = null;
+    for (const i of this.order) {
+      if (this.bots.pools[i] !== last) groups.push([]);
+      last = this.bots.pools[i];
+      groups[groups.length - 1].push(i);
+    }
+    return groups.length > 12 ? [this.order] : groups;
+  }
+
+  paint() {
+    const began = performance.now();
+    const style = getComputedStyle(this.box);
+    const ink = (name) => style.getPropertyValue(name).trim();
+    const how = COLOURS[this.colour];
+    const { width, cell, head, across, groups, height } = (this.layout = this.#measure());
+    const ratio = window.devicePixelRatio || 1;
+    this.canvas.width = Math.round(width * ratio);
+    this.canvas.height = Math.round(Math.max(height, 24) * ratio);
+    this.canvas.style.width = `${width}px`;
+    this.canvas.style.height = `${Math.max(height, 24)}px`;
+    const { pen, bots, now } = this;
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const palette = how.hue === "state" ? STATES.map((name) => ink(`--state-${name}`)) : Array.from({ length: STEPS + 1 }, (_, k) => ink(`--${how.hue}-${k}`));
+    const top = this.#top(how);
+    const stepOf = (value) => (how.hue === "state" ? value : value <= 0 ? 0 : Math.min(STEPS, 1 + Math.floor((value / top) * (STEPS - 0.001))));
+    const inks = palette.map(contrasting);
+    const gap = cell >= 12 ? 2 : 1;
+    const size = cell - gap;
+    const isLarge = cell >= READABLE;
+    const isMixed = isLarge && !head && new Set(bots.pools).size > 1; // pools side by side: numbers alone say too little
+    const marks = [];
+    Object.assign(this.box.dataset, { cell, head });
+    this.origins = [];
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.font = `500 ${Math.min(11, cell / 2.6)}px system-ui, sans-serif`;
+    let y = 0;
+    let place = 0;
+    for (const group of groups) {
+      if (head) {
+        pen.fillStyle = ink("--soft");
+        pen.textAlign = "left";
+        pen.font = "600 11px system-ui, sans-serif";
+        pen.fillText(`${bots.pools[group[0]]}  ${group.length.toLocaleString("en-US")}`, 0, y + 8);
+        pen.textAlign = "center";
+        pen.font = `500 ${Math.min(11, cell / 2.6)}px system-ui, sans-serif`;
+        y += head;
+      }
+      this.origins.push({ y, first: place, length: group.length });
+      for (let k = 0; k < group.length; k++) {
+        const i = group[k];
+        const x = (k % across) * cell;
+        const row = y + Math.floor(k / across) * cell;
+        const step = stepOf(how.of(bots, i, now));
+        pen.fillStyle = palette[step];
+        if (isLarge) {
+          pen.beginPath();
+          pen.roundRect(x, row, size, size, 4);
+          pen.fill();
+          pen.fillStyle = inks[step];
+          const number = bots.names[i].slice(bots.pools[i].length + 1) || bots.names[i];
+          pen.fillText(number, x + size / 2, row + size / 2 + (isMixed ? 6 : 0.5));
+          if (isMixed) pen.fillText(bots.pools[i].slice(0, 5), x + size / 2, row + size / 2 - 6, size - 2);
+        } else {
+          pen.fillRect(x, row, size, size);
+        }
+        if (bots.columns.state[i] > 1) marks.push([x, row, STATES[bots.columns.state[i]]]);
+      }
+      place += group.length;
+      y += Math.ceil(group.length / across) * cell;
+    }
+    for (const [x, row, name] of marks) this.#mark(x, row, size, name, ink);
+    if (this.order.length === 0) {
+      pen.fillStyle = ink("--soft");
+      pen.textAlign = "left";
+      pen.font = "13px system-ui, sans-serif";
+      pen.fillText(bots.size ? "No bot fits the filter." : "No bots yet: start a worker, `celery -A fleet worker`.", 0, 12);
+    }
+    this.#ring(ink);
+    this.#legend(how, palette, top);
+    const narrowed = this.order.length === bots.size ? "" : ` of ${bots.size.toLocaleString("en-US")}`;
+    text(by("bots-shown"), `${this.order.length.toLocaleString("en-US")}${narrowed}`);
+    this.painted_ms = performance.now() - began;
+  }
+
+  /** A value that colours the darkest cells: the 95th percentile, so that one bot does not make all others pale. */
+  #top(how) {
+    if (how.hue === "state") return 1;
+    const { bots, now } = this;
+    const some = [];
+    const stride = Math.max(1, Math.floor(bots.size / 2000));
+    for (let i = 0; i < bots.size; i += stride) some.push(how.of(bots, i, now));
+    some.sort((a, b) => a - b);
+    return Math.max(how.top ?? 1, some[Math.floor(some.length * 0.95)] ?? 0, (some[some.length - 1] ?? 0) / 4);
+  }
+
+  /** Bots out of the order are crossed in every colouring: the state must not depend on seeing colours. */
+  #mark(x, y, size, name, ink) {
+    const { pen } = this;
+    pen.strokeStyle = ink(`--state-${name}`);
+    pen.lineWidth = size > 16 ? 2.5 : 1.5;
+    pen.strokeRect(x + pen.lineWidth / 2, y + pen.lineWidth / 2, size - pen.lineWidth, size - pen.lineWidth);
+    if (name !== "quarantined") return;
+    pen.beginPath();
+    pen.moveTo(x, y + size);
+    pen.lineTo(x + size, y);
+    pen.stroke();
+  }
+
+  #ring(ink) {
+    if (this.at < 0 || (document.activeElement !== this.box && !this.hovered)) return;
+    const { x, y } = this.#spot(this.at);
+    const size = this.layout.cell;
+    this.pen.strokeStyle = ink("--ink");
+    this.pen.lineWidth = 2;
+    this.pen.strokeRect(x - 1, y - 1, size, size);
+  }
+
+  #spot(place) {
+    const { cell, across } = this.layout;
+    const group = this.origins.findLast((one) => one.first <= place);
+    const k = place - group.first;
+    return { x: (k % across) * cell, y: group.y + Math.floor(k / across) * cell };
+  }
+
+  #placeAt(x, y) {
+    const { cell, across } = this.layout;
+    for (const group of this.origins) {
+      const row = Math.floor((y - group.y) / cell);
+      const column = Math.floor(x / cell);
+      const k = row * across + column;
+      if (row >= 0 && column >= 0 && column < across && k < group.length && y < group.y + Math.ceil(group.length / across) * cell) return group.first + k;
+    }
+    return -1;
+  }
+
+  #legend(how, palette, top) {
+    const key = [this.colour, palette.join(), how.show(top), this.states().join()].join();
+    const place = by("heat-legend");
+    if (place.dataset.drawn === key) return;
+    place.dataset.drawn = key;
+    const swatch = (colour, ...words) => h("span", { class: "swatch" }, dot(colour), ...words);
+    const parts = [];
+    if (how.hue === "state") STATES.forEach((name, k) => parts.push(swatch(palette[k], `${name} ${this.states()[k]}`)));
+    else {
+      parts.push(h("span", {}, how.label), swatch(palette[0], how.show(0)));
+      const ramp = h("span", { class: "swatch" });
+      palette.slice(1).forEach((colour) => ramp.append(dot(colour)));
+      ramp.append(`to ${how.show(top)} and more`);
+      parts.push(ramp);
+      STATES.forEach((name, k) => k > 1 && this.states()[k] && parts.push(h("span", { class: `pill state-${name}` }, `${GLYPHS[name]} ${name} ${this.states()[k]}`)));
+    }
+    place.replaceChildren(...parts);
+  }
+
+  states() {
+    const counts = STATES.map(() => 0);
+    for (const state of this.bots.columns.state) counts[state]++;
+    return counts;
+  }
+
+  /** Spell a bot in one line, for the tooltip and for screen readers. */
+  line(i) {
+    const { columns, names } = this.bots;
+    const failed = columns.failed[i] ? `, ${short(columns.failed[i])} failed` : "";
+    const calls = columns.calls_failed[i] ? `, ${short(columns.calls_failed[i])} failed calls` : "";
+    const mean = columns.mean_ms[i] ? `, ${duration(columns.mean_ms[i] / 1000)} a task` : "";
+    return `${names[i]}: ${STATES[columns.state[i]]}, ${decimal(columns.per_hour[i])} in the last hour, ${short(columns.completions[i])} in all${failed}${calls}${mean}, ${short(columns.load[i])} in hand`;
+  }
+
+  #focus(place) {
+    if (!this.order.length) return;
+    this.at = Math.max(0, Math.min(this.order.length - 1, place));
+    text(by("bot-under"), this.line(this.order[this.at]));
+    this.paint();
+  }
+
+  #listen() {
+    const { box } = this;
+    const tip = by("tip");
+    box.addEventListener("pointermove", (event) => {
+      if (!this.layout || event.pointerType === "touch") return;
+      const edge = this.canvas.getBoundingClientRect();
+      const place = this.#placeAt(event.clientX - edge.left, event.clientY - edge.top);
+      this.hovered = place >= 0;
+      tip.hidden = place < 0;
+      box.style.cursor = place < 0 ? "default" : "pointer";
+      if (place < 0) return;
+      text(tip, this.line(this.order[place]));
+      put(tip, event);
+      if (place !== this.at) {
+        this.at = place;
+        this.paint();
+      }
+    });
+    box.addEventListener("pointerleave", () => {
+      this.hovered = false;
+      tip.hidden = true;
+      if (this.bots) this.arrange();
+    });
+    box.addEventListener("click", (event) => {
+      if (!this.layout) return;
+      const edge = this.canvas.getBoundingClientRect();
+      const place = this.#placeAt(event.clientX - edge.left, event.clientY - edge.top);
+      if (place < 0) return;
+      this.at = place;
+      this.open(this.bots.names[this.order[place]]);
+    });
+    box.addEventListener("focus", () => this.bots && this.#focus(Math.max(0, this.at)));
+    box.addEventListener("blur", () => this.bots && this.paint());
+    box.addEventListener("keydown", (event) => {
+      if (!this.layout) return;
+      const { across } = this.layout;
+      const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across, PageDown: across * 5, PageUp: -across * 5, Home: -Infinity, End: Infinity };
+      if (event.key in steps) {
+        this.#focus(this.at + steps[event.key]);
+        event.preventDefault();
+      } else if ((event.key === "Enter" || event.key === " ") && this.at >= 0) {
+        this.open(this.bots.names[this.order[this.at]]);
+        event.preventDefault();
+      }
+    });
+    new ResizeObserver(() => this.bots && this.paint()).observe(box);
+    new MutationObserver(() => this.bots && this.paint()).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
+  }
+}
+
+/** Put the tooltip beside the pointer, inside the window. */
+export function put(tip, event) {
+  const { width, height } = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(4, Math.min(window.innerWidth - width - 8, event.clientX + 12))}px`;
+  tip.style.top = `${event.clientY + 18 + height > window.innerHeight ? event.clientY - height - 10 : event.clientY + 18}px`;
+}
+
+function dot(colour) {
+  const node = h("i", { class: "dot" });
+  if (colour) node.style.background = colour;
+  else attribute(node, "class", "dot none");
+  return node;
+}
+
+/** Black or white, whichever is read better on a #rrggbb. */
+function contrasting(colour) {
+  const [r, g, b] = [1, 3, 5].map((k) => (parseInt(colour.slice(k, k + 2), 16) / 255) ** 2.2);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.2 ? "#10151b" : "#ffffff";
+}

@@ -1,0 +1,197 @@
+// The page's heart: asks for the fleet about once a second, hands it to the panels, and says when figures are old.
+
+import { BotDialog } from "./bot.js";
+import { by, clock, count, duration, h, keyed, text } from "./draw.js";
+import { COLOURS, HeatMap, SORTS, put } from "./heat.js";
+import { panels } from "./panels.js";
+import { STATES, Store, Unreachable } from "./store.js";
+import { BotTable } from "./table.js";
+
+const STALE_S = 5;
+const SLOWEST_MS = 10000;
+const REMEMBERED = "fleet-page";
+
+const store = new Store(document.body.dataset.base);
+const dialog = new BotDialog(store, act);
+const open = (name) => dialog.open(name);
+const heat = new HeatMap(open);
+const table = new BotTable(heat, open, (key) => choose("sort", key));
+
+let held = false;
+let failures = 0;
+let timer = 0;
+let asking = Promise.resolve();
+let lastReason = null;
+let readAt = 0; // performance.now() at which the figures were read from Redis
+
+/** Ask once more, after the question that is under way: changes must be applied in the order they were made. */
+function tick() {
+  asking = asking.then(ask);
+  return asking;
+}
+
+async function ask() {
+  clearTimeout(timer);
+  let every = 1000;
+  try {
+    const about = await store.poll();
+    every = about.every_ms;
+    failures = 0;
+    if (about.age_s !== null) readAt = performance.now() - about.age_s * 1000;
+    document.body.dataset.mayAct = about.may_act ? "yes" : "no";
+    if (about.isNew) draw();
+    trouble(about.trouble);
+  } catch (error) {
+    failures += 1;
+    every = Math.min(SLOWEST_MS, 1000 * 2 ** failures);
+    if (!(error instanceof Unreachable)) console.error(error);
+    trouble(error.message);
+  }
+  if (!held && !document.hidden) timer = setTimeout(tick, every);
+}
+
+function draw() {
+  const began = performance.now();
+  const { view, bots } = store;
+  heat.show(bots, view.at);
+  table.draw();
+  panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
+  options(view);
+  text(by("summary"), `${count(bots.size)} bots in ${count(view.pools.length)} pool${view.pools.length === 1 ? "" : "s"}`);
+  const took = performance.now() - began;
+  document.body.dataset.drawnMs = took.toFixed(1);
+  document.body.dataset.version = view.version;
+  text(by("foot"), `Read from Redis at ${clock(view.at)}; drawn in ${Math.round(took)} ms. Keys: / find, arrows and Enter on the map, p hold.`);
+}
+
+/** Say how old the figures are; never let old ones look like new ones. */
+function trouble(reason) {
+  lastReason = reason;
+  const age = readAt ? (performance.now() - readAt) / 1000 : null;
+  const isStale = age === null ? Boolean(reason) : age > STALE_S;
+  const status = by("status");
+  text(status, age === null ? (reason ? "no figures" : "connecting") : isStale ? `stale, ${duration(age)} old` : held ? "held" : "live");
+  status.className = `pill ${isStale ? "bad" : held ? "warn" : age === null ? "" : "good live"}`;
+  document.body.classList.toggle("stale", isStale);
+  by("trouble").hidden = !(isStale && reason);
+  if (isStale && reason) text(by("trouble"), age === null ? `${reason}. There are no figures yet.` : `${reason}. These are the figures of ${clock(Date.now() / 1000 - age)}.`);
+}
+
+async function act(action, button) {
+  button.disabled = true;
+  try {
+    const { done } = await store.act(action);
+    toast(done);
+    if (!held) await tick();
+    return true;
+  } catch (error) {
+    toast(error.message, true);
+    return false;
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function toast(message, isBad = false) {
+  const line = by("toast");
+  text(line, message);
+  line.className = `toast-line ${isBad ? "bad" : "good"}`;
+  line.hidden = false;
+  clearTimeout(toast.timer);
+  toast.timer = setTimeout(() => (line.hidden = true), isBad ? 8000 : 4000);
+}
+
+// -- controls
+
+function options(view) {
+  keyed(by("pool"), ["", ...view.pools.map((pool) => pool.pool)], (name) => name, (name) => h("option", { value: name }, name || "all"), () => {});
+  keyed(by("state"), ["", ...STATES], (name) => name, (name) => h("option", { value: name }, name || "all"), () => {});
+}
+
+function choose(name, value) {
+  by(name).value = value;
+  by(name).dispatchEvent(new Event("change"));
+}
+
+function controls() {
+  for (const [name, of] of Object.entries({ colour: COLOURS, sort: SORTS })) {
+    by(name).append(...Object.entries(of).map(([key, { label }]) => h("option", { value: key }, label)));
+  }
+  const remembered = recall();
+  if (remembered.colour in COLOURS) by("colour").value = heat.colour = remembered.colour;
+  if (remembered.sort in SORTS) by("sort").value = heat.sort = remembered.sort;
+  const redraw = () => {
+    heat.colour = by("colour").value;
+    heat.sort = by("sort").value;
+    heat.filter = { pool: by("pool").value, state: by("state").value, find: by("find").value };
+    table.page = 0;
+    heat.arrange();
+    table.draw();
+    remember({ colour: heat.colour, sort: heat.sort });
+  };
+  for (const name of ["colour", "sort", "pool", "state"]) by(name).addEventListener("change", redraw);
+  by("find").addEventListener("input", redraw);
+  by("as-table").addEventListener("click", () => {
+    const isTable = by("bot-table").hidden;
+    by("bot-table").hidden = !isTable;
+    by("heat").hidden = by("heat-legend").hidden = isTable;
+    by("as-table").setAttribute("aria-pressed", String(isTable));
+    heat.arrange();
+    table.draw();
+  });
+  by("hold").addEventListener("click", hold);
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, select, textarea, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "/") {
+      by("find").focus();
+      event.preventDefault();
+    } else if (event.key === "p") hold();
+  });
+  document.addEventListener("visibilitychange", () => !document.hidden && !held && tick());
+  tips();
+}
+
+function hold() {
+  held = !held;
+  by("hold").setAttribute("aria-pressed", String(held));
+  text(by("hold"), held ? "Go on" : "Hold");
+  if (held) clearTimeout(timer), trouble(null);
+  else tick();
+}
+
+/** Every chart knows what it shows at a place: one tooltip for all of them. */
+function tips() {
+  const tip = by("tip");
+  document.addEventListener("pointermove", (event) => {
+    const chart = event.target.closest?.(".chart");
+    if (chart?.tipAt) {
+      const { left, width } = chart.getBoundingClientRect();
+      tip.hidden = false;
+      text(tip, chart.tipAt((event.clientX - left) / width));
+      put(tip, event);
+    } else if (!event.target.closest?.(".heat")) tip.hidden = true;
+  });
+}
+
+function remember(value) {
+  try {
+    localStorage.setItem(REMEMBERED, JSON.stringify(value));
+  } catch {
+    // A browser without storage forgets; nothing else is lost.
+  }
+}
+
+function recall() {
+  try {
+    return JSON.parse(localStorage.getItem(REMEMBERED)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+controls();
+setInterval(() => trouble(lastReason), 1000);
+tick().then(() => {
+  const asked = new URLSearchParams(location.hash.slice(1)).get("bot");
+  if (asked) open(asked);
+});

@@ -1,0 +1,251 @@
+// The panels beside the heat map: three signals, error matrix, pools, limits, cost, events. Drawn anew from each view.
+
+import { ago, attribute, bars, by, clock, count, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text } from "./draw.js";
+
+const PRIORITIES = ["critical", "high", "normal", "low", "bulk"];
+const MATRIX_ROWS = 12;
+const EVENT_ROWS = 60;
+
+const sum = (values) => values.reduce((a, b) => a + b, 0);
+
+/** Draw every panel. `out` counts quarantined bots by pool, `act` carries out an operator's action, `open` opens a bot. */
+export function panels(view, { out, act, open, mayAct }) {
+  completions(view);
+  errors(view);
+  resources(view);
+  matrix(view.errors, open);
+  pools(view, out, act, mayAct);
+  limits(view);
+  cost(view);
+  events(view, open);
+}
+
+function swatches(place, pairs) {
+  keyed(place, pairs, ([name]) => name, ([name, style]) => h("span", { class: "swatch" }, h("i", { class: `dot ${style}` }), h("b"), ` ${name}`),
+    (node, [, , value]) => text(node.querySelector("b"), value));
+}
+
+function completions({ at, minutes, totals, spread, recent, durations }) {
+  const last = minutes.at.length - 1;
+  // The minute that still runs is short: the one before it makes the rate steady.
+  const seconds = Math.max(1, at - (minutes.at[last - 1] ?? minutes.at[last]));
+  const done = minutes.completions[last] + (minutes.completions[last - 1] ?? 0);
+  text(by("rate"), decimal((done / seconds) * 60));
+  bars(by("spark-completions"), minutes.at, [
+    { name: "ok", class: "ok", values: minutes.ok },
+    { name: "degraded", class: "degraded", values: minutes.degraded },
+    { name: "failed", class: "bad", values: minutes.failed },
+  ]);
+  swatches(by("completed"), [
+    ["ok", "ok", short(sum(minutes.ok))],
+    ["degraded", "degraded", short(sum(minutes.degraded))],
+    ["failed", "bad", short(sum(minutes.failed))],
+    ["in all", "none", short(totals.completions ?? 0)],
+  ]);
+  strip(by("spread-strip"), spread);
+  const silent = spread.silent ? `${count(spread.silent)} of ${count(spread.bots)} silent` : "none silent";
+  const even = spread.jain === null ? "" : `, evenness ${decimal(spread.jain)}`;
+  text(by("spread"), recent.completions || spread.max
+    ? `Per bot: median ${decimal(spread.p50)}, 10–90% ${decimal(spread.p10)}–${decimal(spread.p90)}; ${silent}${even}`
+    : "No completions yet.");
+  const parts = [["queued", durations.queued], ["limited", durations.limited], ["working", durations.ran]];
+  text(by("durations"), durations.ran.p50 === null ? "" : `A task is ${parts.map(([name, q]) => `${name} ${duration(q.p50 / 1000)} (99%: ${duration(q.p99 / 1000)})`).join(", ")}.`);
+}
+
+/** Min to max as a thin line, the middle 80% as a bar, the median as a tick. */
+function strip(place, spread) {
+  const key = JSON.stringify(spread);
+  if (place.dataset.drawn === key) return;
+  place.dataset.drawn = key;
+  const x = (value) => (spread.max ? (2 + (value / spread.max) * 296).toFixed(1) : 2);
+  const wide = Math.max(2, x(spread.p90) - x(spread.p10));
+  place.replaceChildren(svg("svg", { viewBox: "0 0 300 14", preserveAspectRatio: "none", role: "img", "aria-label": `spread over bots: least ${spread.min}, median ${spread.p50}, most ${spread.max}` },
+    svg("path", { class: "base", d: "M0 7H300" }),
+    svg("path", { class: "whisker", d: `M${x(spread.min)} 7H${x(spread.max)}` }),
+    svg("rect", { class: "box", x: x(spread.p10), width: wide, y: 2, height: 10, rx: 2 }),
+    svg("path", { class: "median", d: `M${x(spread.p50)} 0V14` })));
+  place.tipAt = () => `completions per bot, last hour: least ${decimal(spread.min)}, median ${decimal(spread.p50)}, most ${decimal(spread.max)}`;
+}
+
+function errors({ minutes, recent, errors: found }) {
+  text(by("failed-share"), recent.completions ? percent(recent.failed_share) : "–");
+  text(by("failed-of"), recent.completions ? `of the last ${count(recent.completions)} tasks failed` : "no tasks yet");
+  const rest = minutes.calls_failed.map((n, i) => Math.max(0, n - minutes.rate_limited[i]));
+  bars(by("spark-errors"), minutes.at, [
+    { name: "failed tasks", class: "bad", values: minutes.failed },
+    { name: "failed calls", class: "call", values: rest },
+    { name: "429s", class: "limited", values: minutes.rate_limited },
+  ]);
+  swatches(by("failed"), [
+    ["tasks", "bad", short(sum(minutes.failed))],
+    ["calls", "call", short(sum(rest))],
+    ["429s", "limited", short(sum(minutes.rate_limited))],
+  ]);
+  const { verdict, culprit, reason } = found.verdict;
+  const mark = { none: "✓", spread: "≈", "one bot": "!", "one API": "!" }[verdict];
+  text(by("verdict"), `${mark} ${verdict === "none" ? "no failures" : verdict}${culprit ? `: ${culprit}` : ""}`);
+  attribute(by("verdict"), "class", `pill ${{ none: "good", spread: "warn" }[verdict] ?? "bad"}`);
+  text(by("verdict-why"), verdict === "none" ? "" : reason);
+}
+
+function resources({ resources: used, minutes, limits: all, at }) {
+  text(by("busy"), `${count(used.busy)} / ${count(used.slots)}`);
+  text(by("slots"), "slots busy");
+  const tightest = [...all].map(tightness).sort((a, b) => b.share - a.share)[0];
+  const isTokens = tightest?.what !== "requests";
+  const allowed = sum(all.map((limit) => (isTokens ? limit.tpm : limit.rpm) ?? 0));
+  const gauges = [
+    { name: "CPU", value: `${decimal(used.cpu_percent / 100)} cores`, values: minutes.cpu_percent, show: (v) => `${Math.round(v)}%` },
+    { name: "Memory", value: `${short(used.rss_mb)} MB`, values: minutes.rss_mb, show: (v) => `${short(v)} MB` },
+    { name: "API budget", value: tightest ? percent(tightest.share) : "no limit", values: isTokens ? minutes.tokens : minutes.calls, show: (v) => `${short(v)} ${isTokens ? "tokens" : "calls"}`, most: allowed, hint: tightest ? `${tightest.what} of ${tightest.limit}` : "" },
+  ];
+  keyed(by("gauges"), gauges, (g) => g.name, (g) => h("div", { class: "gauge" }, h("span", {}, g.name), h("b"), h("div", { class: "chart" })), (node, g) => {
+    const [label, value, chart] = node.children;
+    text(value, g.value);
+    attribute(label, "title", g.hint || null);
+    line(chart, minutes.at, g.values, { most: g.most ?? 0, show: g.show, name: g.name });
+  });
+  const silent = used.workers.filter((worker) => at - worker.at > 15).length;
+  text(by("workers"), used.workers.length
+    ? `${count(used.workers.length)} worker${used.workers.length > 1 ? "s" : ""}${silent ? `, ${silent} silent` : ""}; Redis ${short(used.redis_mb)} MB${tightest ? `; tightest limit: ${tightest.what} of ${tightest.limit}` : ""}`
+    : "no worker runs: tasks wait in Redis until one starts");
+  attribute(by("workers"), "class", used.workers.length ? "note" : "note alarm");
+}
+
+function tightness(limit) {
+  const requests = limit.rpm ? limit.used_rpm / limit.rpm : 0;
+  const tokens = limit.tpm ? limit.used_tpm / limit.tpm : 0;
+  return { limit: limit.limit, share: Math.max(requests, tokens), what: requests > tokens ? "requests" : "tokens" };
+}
+
+function matrix(errors, open) {
+  const place = by("matrix");
+  const all = place.dataset.all === "yes";
+  const key = JSON.stringify([errors.apis, errors.rows, errors.api_totals, errors.types, all]);
+  text(by("matrix-note"), errors.failures ? `${count(errors.failures)} failed tasks since ${clock(errors.since)}` : "last hour");
+  if (place.dataset.drawn === key) return;
+  place.dataset.drawn = key;
+  const focused = place.contains(document.activeElement) ? document.activeElement.textContent : null;
+  by("types").replaceChildren(...Object.entries(errors.types).map(([type, n]) => h("span", { class: "chip" }, type, " ", h("b", {}, count(n)))));
+  if (!errors.rows.length) {
+    place.replaceChildren(h("p", { class: "empty" }, "No task has failed in this hour."));
+    return;
+  }
+  const most = Math.max(6, ...errors.rows.flatMap((row) => row.counts)); // one failure is not yet the darkest colour
+  const cell = (n) => h("td", { class: `hot-${n ? Math.max(1, Math.ceil((n / most) * 6)) : 0}` }, n ? count(n) : "·");
+  const rows = errors.rows.slice(0, all ? errors.rows.length : MATRIX_ROWS);
+  const more = errors.rows.length - rows.length;
+  place.replaceChildren(
+    h("table", { class: "matrix" },
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "bot"), ...errors.apis.map((api) => h("th", { scope: "col", title: api }, api)), h("th", { scope: "col" }, "all"))),
+      h("tbody", {}, ...rows.map((row) => h("tr", {},
+        h("th", { scope: "row" }, row.bot === "-" ? "no bot" : h("button", { class: "link", type: "button", onclick: () => open(row.bot) }, row.bot)),
+        ...row.counts.map(cell), h("td", { class: "sum" }, count(row.total))))),
+      h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "all bots"), ...errors.api_totals.map((n) => h("td", { class: "sum" }, count(n))), h("td", { class: "sum" }, count(errors.failures))))),
+    ...(more > 0 ? [h("button", { class: "link", type: "button", onclick: () => ((place.dataset.all = "yes"), matrix(errors, open)) }, `${count(more + errors.rows_left_out)} more bots`)] : []),
+  );
+  if (focused) [...place.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+}
+
+function pools({ pools: all }, out, act, mayAct) {
+  const most = Math.max(1, ...all.map((pool) => pool.waiting));
+  keyed(by("pools"), all, (pool) => pool.pool, (pool) => {
+    const button = h("button", { type: "button", class: "quiet" });
+    const name = h("div", { class: "line" }, h("b", {}, pool.pool), h("span", { class: "muted cut", title: pool.api }, pool.api), pool.simulated ? h("span", { class: "pill simulated" }, "simulated") : null, h("span", { class: "pill end gate" }), button);
+    return h("li", {}, name, h("div", { class: "backlog" }), h("p", { class: "figures" }));
+  }, (node, pool) => {
+    const [head, backlog, figures] = node.children;
+    const gate = head.querySelector(".gate");
+    const left = pool.gate_left_s === null ? "" : `, ${duration(pool.gate_left_s)} left`;
+    text(gate, pool.is_open ? "open" : `${pool.gate.replace(/, for .*/, "")}${left}`);
+    attribute(gate, "class", `pill end gate ${pool.is_open ? "good" : "warn"}`);
+    const button = head.lastElementChild;
+    text(button, pool.is_open ? "Pause" : "Resume");
+    attribute(button, "aria-label", `${pool.is_open ? "Pause" : "Resume"} ${pool.pool}`);
+    attribute(button, "disabled", mayAct ? null : "");
+    attribute(button, "title", mayAct ? null : "Only who has logged in may pause and resume");
+    button.onclick = () => act({ do: pool.is_open ? "pause" : "resume", pool: pool.pool }, button);
+    attribute(backlog, "aria-label", `${count(pool.waiting)} waiting: ${PRIORITIES.map((name) => `${pool.backlog[name] ?? 0} ${name}`).join(", ")}`);
+    attribute(backlog, "role", "img");
+    keyed(backlog, PRIORITIES, (name) => name, (name) => h("i", { class: `p-${name}` }), (bar, name) => {
+      const n = pool.backlog[name] ?? 0;
+      bar.style.flexGrow = n / most;
+      attribute(bar, "title", `${count(n)} ${name}`);
+      attribute(bar, "hidden", n ? null : "");
+    });
+    const rest = backlog.querySelector(".rest") ?? backlog.appendChild(h("i", { class: "rest" }));
+    rest.dataset.key = "rest";
+    rest.style.flexGrow = 1 - pool.waiting / most;
+    const waiting = pool.waiting ? `${PRIORITIES.filter((name) => pool.backlog[name]).map((name) => `${short(pool.backlog[name])} ${name}`).join(" ")}` : "";
+    const facts = [
+      ["waiting", short(pool.waiting), waiting],
+      ["oldest", pool.oldest_s === null ? "–" : duration(pool.oldest_s)],
+      ["in flight", `${count(pool.in_flight)} of ${count(pool.bots)} bots`],
+      ["done/h", short(pool.completions)],
+      ["failed", pool.completions ? percent(pool.failed / pool.completions) : "–"],
+      ["p50 / p99", pool.durations.ran.p50 === null ? "–" : `${duration(pool.durations.ran.p50 / 1000)} / ${duration(pool.durations.ran.p99 / 1000)}`],
+    ];
+    const missing = out.get(pool.pool);
+    if (missing) facts.push(["quarantined", missing < pool.bots ? count(missing) : "all bots: tasks wait"]);
+    keyed(figures, facts, ([name]) => name, ([name]) => h("span", {}, `${name} `, h("b")), (span, [, value, hint]) => {
+      text(span.lastElementChild, value);
+      attribute(span, "title", hint || null);
+    });
+  });
+  if (!by("priorities").firstChild) by("priorities").append(...PRIORITIES.map((name) => h("span", { class: "swatch" }, h("i", { class: `dot p-${name}` }), name)));
+}
+
+function limits({ limits: all, at }) {
+  keyed(by("limits"), all, (limit) => limit.limit, (limit) =>
+    h("li", {}, h("div", { class: "line" }, h("b", { class: "cut", title: limit.limit }, limit.limit), h("span", { class: "pill end", hidden: true })),
+      h("div", { class: "use" }, h("span", {}, "requests"), h("div", { class: "meter" }), h("b")),
+      h("div", { class: "use" }, h("span", {}, "tokens"), h("div", { class: "meter" }), h("b")),
+      h("p", { class: "figures" })),
+  (node, limit) => {
+    const [head, requests, tokens, figures] = node.children;
+    const pill = head.lastElementChild;
+    pill.hidden = !(limit.held_s > 0 || limit.is_changed);
+    text(pill, limit.held_s > 0 ? `held ${duration(limit.held_s)} by a 429` : "set live");
+    attribute(pill, "class", `pill end ${limit.held_s > 0 ? "bad" : "warn"}`);
+    use(requests, limit.used_rpm, limit.rpm);
+    use(tokens, limit.used_tpm, limit.tpm);
+    const facts = [["waiting", count(limit.waiting)], ["next grant", limit.next_grant_s > 0 ? duration(limit.next_grant_s) : "now"],
+      ["429s", limit.refused ? `${short(limit.refused)}, last ${ago(limit.refused_at, at)}` : "none"]];
+    if (limit.in_flight) facts.splice(1, 0, ["in flight", count(limit.in_flight)]);
+    keyed(figures, facts, ([name]) => name, ([name]) => h("span", {}, `${name} `, h("b")), (span, [, value]) => text(span.lastElementChild, value));
+  });
+}
+
+function use(node, used, allowed) {
+  meter(node.children[1], used, allowed);
+  text(node.children[2], allowed ? `${short(Math.round(used))} of ${short(allowed)}` : `${short(Math.round(used))}, no limit`);
+}
+
+function cost({ cost: money, hours, totals }) {
+  text(by("cost-hour"), dollars(money.hour_usd_micros));
+  text(by("cost-day"), dollars(money.day_usd_micros));
+  const level = money.budget_usd_micros_per_hour ? { value: money.budget_usd_micros_per_hour } : null;
+  bars(by("cost-hours"), hours.at, [{ name: "spent", class: "money", values: hours.cost_usd_micros }], { height: 60, line: level, show: dollars });
+  const each = totals.completions ? dollars((totals.cost_usd_micros / totals.completions) * 1000) : "–";
+  const budget = money.budget_usd_micros_per_day ? `${percent(money.day_usd_micros / money.budget_usd_micros_per_day)} of today's ${dollars(money.budget_usd_micros_per_day)}; dashed: an even hour` : "no budget set (limits.*.usd_per_day)";
+  text(by("cost-note"), `${budget} · ${each} per 1,000 tasks · ${dollars(money.total_usd_micros)} in all`);
+  const most = Math.max(1, ...money.pools.map((pool) => pool.budget_usd_micros_per_day ?? pool.day_usd_micros));
+  keyed(by("cost-pools"), money.pools, (pool) => pool.pool, (pool) => h("li", { class: "use" }, h("span", { class: "cut" }, pool.pool), h("div", { class: "meter" }), h("b")), (node, pool) => {
+    meter(node.children[1], pool.day_usd_micros, pool.budget_usd_micros_per_day ?? most);
+    if (!pool.budget_usd_micros_per_day) attribute(node.children[1].firstChild.firstChild, "class", "fine");
+    text(node.children[2], `${dollars(pool.hour_usd_micros)}/h, ${dollars(pool.day_usd_micros)} today`);
+  });
+}
+
+function events({ events: all, at }, open) {
+  const place = by("events");
+  if (!all.length && !place.firstChild) place.append(h("li", { class: "empty", "data-key": "none" }, "Nothing has happened yet."));
+  if (!all.length) return;
+  keyed(place, all.slice(0, EVENT_ROWS), (event) => event.id, (event) => {
+    const { bot, ...rest } = event.fields;
+    const words = Object.entries(rest).map(([name, value]) => `${name} ${value}`).join(", ");
+    const mark = { info: "i", warning: "!", error: "×" }[event.level] ?? "i";
+    return h("li", { class: event.level }, h("i", { class: "mark", title: event.level }, mark), h("span", {}, h("b", {}, event.name.replaceAll("_", " ")), " ",
+      bot ? h("button", { class: "link", type: "button", onclick: () => open(bot) }, bot) : null, bot ? " " : null, words), h("time", { title: new Date(event.at * 1000).toLocaleString() }));
+  }, (node, event) => text(node.lastElementChild, ago(event.at, at)));
+}

@@ -1,0 +1,93 @@
+// The fleet as the page knows it: asks for it, and puts what changed into what it had.
+
+export const COLUMNS = ["state", "load", "completions", "failed", "calls_failed", "per_hour", "last_at", "cost_usd_micros", "tokens", "mean_ms"];
+export const STATES = ["idle", "busy", "probation", "quarantined", "leaving"];
+
+/** Bots in columns: `names[i]`, `pools[i]` and `columns.load[i]` are of one bot. */
+export class Bots {
+  constructor({ names, columns }) {
+    this.names = [];
+    this.pools = [];
+    for (const [pool, first, number] of names) {
+      if (number === undefined) this.#add(pool, first);
+      else for (let i = first; i < first + number; i++) this.#add(pool, `${pool}-${String(i).padStart(3, "0")}`);
+    }
+    this.columns = Object.fromEntries(COLUMNS.map((name, c) => [name, columns[c]]));
+  }
+
+  #add(pool, name) {
+    this.pools.push(pool);
+    this.names.push(name);
+  }
+
+  get size() {
+    return this.names.length;
+  }
+
+  /** Count the bots in a state, by pool. */
+  countByPool(state) {
+    const counts = new Map();
+    const number = STATES.indexOf(state);
+    this.columns.state.forEach((one, i) => one === number && counts.set(this.pools[i], (counts.get(this.pools[i]) ?? 0) + 1));
+    return counts;
+  }
+
+  apply({ rows, columns }) {
+    COLUMNS.forEach((name, c) => {
+      const column = this.columns[name];
+      rows.forEach((row, i) => (column[row] = columns[c][i]));
+    });
+  }
+}
+
+/** What a server that does not answer, or a session that is over, looks like here. */
+export class Unreachable extends Error {}
+
+export class Store {
+  constructor(base) {
+    this.base = base;
+    this.version = "";
+    this.view = null;
+    this.bots = null;
+  }
+
+  /** Ask for the state; returns {trouble, age_s, every_ms, may_act, isNew}. */
+  async poll() {
+    const reply = await this.get(`/state?since=${encodeURIComponent(this.version)}`);
+    const { view, ...about } = reply;
+    if (view) {
+      const { bots, changed, ...rest } = view;
+      if (bots) this.bots = new Bots(bots);
+      else this.bots.apply(changed);
+      this.view = rest;
+      this.version = rest.version;
+    }
+    return { ...about, isNew: Boolean(view) };
+  }
+
+  bot(name) {
+    return this.get(`/bot/${encodeURIComponent(name)}`);
+  }
+
+  async get(path) {
+    return this.#read(fetch(this.base + path, { redirect: "manual", signal: AbortSignal.timeout(15000) }));
+  }
+
+  async act(action) {
+    const headers = { "Content-Type": "application/json", "X-XSRFToken": document.body.dataset.token };
+    return this.#read(fetch(`${this.base}/act`, { method: "POST", headers, body: JSON.stringify(action), redirect: "manual", signal: AbortSignal.timeout(15000) }));
+  }
+
+  async #read(asked) {
+    let reply;
+    try {
+      reply = await asked;
+    } catch {
+      throw new Unreachable("Flower does not answer");
+    }
+    if (reply.type === "opaqueredirect" || reply.status === 401) throw new Unreachable("The login is over: reload the page");
+    const body = await reply.json().catch(() => ({ error: `Flower answered ${reply.status}` }));
+    if (!reply.ok) throw new Error(body.error || `Flower answered ${reply.status}`);
+    return body;
+  }
+}

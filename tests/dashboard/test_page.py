@@ -1,0 +1,323 @@
+"""The Fleet tab in a real browser over a running fleet: what it shows is true, and its buttons do what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from fleet import config
+from fleet.config import PoolSettings, Settings
+from fleet.engine.completion import Completion
+from fleet.engine.producer import submit_many
+from fleet.models import BotResult, Usage, bot_name
+from fleet.roster import Checkout
+from fleet.store import keys
+from fleet.store.client import Store, connect
+from tests.dashboard.browser import Browser, start_chromium
+from tests.dashboard.flower_process import Flower, running
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until
+from tests.worker_process import WorkerProcess
+from tests.workers.simulator import running as simulators
+from tests.workers.simulator.running import send
+
+#: Finds texts that are hard to read.
+CONTRAST = Path(__file__).with_name("contrast.js")
+#: A model's name that a careless page would take for HTML.
+HOSTILE = "<b>m<b>"
+CONFIG = """
+[redis]
+url = "{redis}"
+socket_timeout_s = 1
+[worker]
+slots = 20
+[providers.alpha]
+kind = "simulator"
+base_url = "{alpha}"
+[providers.beta]
+kind = "simulator"
+base_url = "{beta}"
+[limits."alpha/m-1"]
+rpm = 6000
+[pools.good]
+bots = 6
+provider = "alpha"
+model = "m-1"
+[pools.bad]
+bots = 3
+provider = "beta"
+model = "{model}"
+max_attempts = 1
+"""
+
+
+@dataclass
+class Stack:
+    """A running fleet of two APIs, one of which always fails, and all results it has given."""
+
+    redis: RedisServer
+    flower: Flower
+    login: str
+    ledgers: dict[str, str]
+    config: Path
+    results: list[BotResult] = field(default_factory=list)
+
+    def queue(self, tasks: Sequence[dict[str, Any]]) -> list[str]:
+        return list(submit_many([{"prompt": "What is 2+2?", **task} for task in tasks]))
+
+    def collect(self, ids: list[str]) -> list[BotResult]:
+        """Wait for the results of these tasks and keep them."""
+        names = [keys.result(task_id) for task_id in ids]
+        with connect(self.redis.url) as client:
+            wait_until(lambda: all(client.mget(names)), 30, "all tasks have a result")
+            rows = [json.loads(row)["result"] for row in client.mget(names)]  # type: ignore[union-attr]
+        new = [BotResult.model_validate(row) for row in rows]
+        self.results += new
+        return new
+
+    def ledger(self, provider: str) -> dict[str, int]:
+        return send(self.ledgers[provider], "/ledger").json["total"]  # type: ignore[no-any-return]
+
+    def count(self, **wanted: str) -> int:
+        return sum(all(getattr(one, name) == value for name, value in wanted.items()) for one in self.results)
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    driver = start_chromium()
+    yield Browser(driver)
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def running_stack(tmp_path_factory: pytest.TempPathFactory, chrome: Browser) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("page")
+    with ExitStack() as stack:
+        redis = RedisServer(folder)
+        stack.callback(redis.stop)
+        alpha = stack.enter_context(simulators.running(latency_ms=20))
+        beta = stack.enter_context(simulators.running(error_rate=1.0))
+        file = folder / "fleet.toml"
+        file.write_text(CONFIG.format(redis=redis.url, alpha=alpha, beta=beta, model=HOSTILE))
+        env = {"FLEET_CONFIG": str(file), "FLEET_HOME": str(folder / ".fleet")}
+        worker = WorkerProcess(folder, env=env)
+        stack.callback(worker.kill)
+        flower = stack.enter_context(running(folder, redis.url, env=env))
+        worker.wait_ready()
+        login = f"fleet:{(folder / '.fleet' / 'flower.password').read_text().strip()}"
+        yield Stack(redis, flower, login, {"alpha": alpha, "beta": beta}, file)
+
+
+@pytest.fixture
+def fleet(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """The stack, to which this test may submit."""
+    monkeypatch.setenv("FLEET_CONFIG", str(running_stack.config))
+    config.current.cache_clear()
+    return running_stack
+
+
+@pytest.fixture
+def page(fleet: Stack, chrome: Browser) -> Iterator[Browser]:
+    """The Fleet page, open; a test fails when the browser had anything to complain about."""
+    chrome.look()
+    chrome.open(fleet.flower.url, fleet.login)
+    yield chrome
+    assert chrome.complaints() == []
+
+
+def dollars(micros: int) -> str:
+    """Spell money below a dollar as the page does."""
+    return f"${micros / 1e6:.3g}"
+
+
+def pool_text(page: Browser, pool: str, part: str) -> str:
+    return page.text(f'#pools li[data-key="{pool}"] {part}')
+
+
+def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, page: Browser) -> None:
+    results = fleet.collect(fleet.queue([{"pool": "good"}] * 40 + [{"pool": "bad"}] * 6))
+    alpha, beta = fleet.ledger("alpha"), fleet.ledger("beta")
+    assert (alpha["served"], beta["errors_5xx"]) == (40, 6)
+    page.wait(lambda: page.text("#completed") == "40 ok0 degraded6 failed46 in all", "it counts all results")
+
+    assert (page.text("#failed-share"), page.text("#failed-of")) == ("13%", "of the last 46 tasks failed")
+    assert page.text("#failed") == f"6 tasks{beta['errors_5xx']} calls0 429s"
+    assert page.text("#verdict") == f"! one API: beta/{HOSTILE}"
+    assert page.texts("#matrix thead th") == ["bot", f"beta/{HOSTILE}", "all"]
+    assert page.script("return document.querySelectorAll('#matrix thead b').length") == 0
+    failures = Counter(one.bot for one in results if one.status == "failed")
+    shown = {
+        row[0]: int(row[1]) for row in zip(page.texts("#matrix tbody th"), page.texts("#matrix .sum"), strict=False)
+    }
+    assert shown == failures
+    assert page.texts("#types .chip") == ["ProviderUnavailable 6"]
+
+    assert "done/h 40" in pool_text(page, "good", ".figures")
+    assert "failed 0%" in pool_text(page, "good", ".figures")
+    assert "failed 100%" in pool_text(page, "bad", ".figures")
+    limit = page.text('#limits li[data-key="alpha/m-1/default"] .use b')
+    used, _, allowed = limit.partition(" of ")
+    assert 0 < int(used) <= alpha["calls"]
+    assert allowed == "6,000"
+
+    spent = sum(one.cost_usd_micros or 0 for one in results)
+    assert abs(spent - alpha["billed_usd_micros"]) <= len(results) / 2  # each result is rounded, the ledger once
+    assert page.text("#cost-note").endswith(f"{dollars(spent)} in all")
+    assert page.text('#cost-pools li[data-key="good"] b').startswith(f"{dollars(spent)}/h")
+    assert page.text("#slots") == "slots busy"
+    assert page.text("#busy").endswith("/ 20")
+    assert page.text("#workers").startswith("1 worker;")
+    assert any("worker started" in event for event in page.texts("#events li"))
+
+    page.click("#as-table")
+    rows = page.script("""return [...document.querySelectorAll("#bot-table tbody tr")].map(
+        (row) => [row.cells[0].textContent, Number(row.cells[3].textContent)])""")
+    assert {bot: n for bot, n in rows if n} == Counter(one.bot for one in results)
+    page.click("#as-table")
+    page.picture("light")
+
+
+def test_pausing_and_resuming_a_pool_by_clicks(fleet: Stack, page: Browser) -> None:
+    page.click('#pools li[data-key="good"] button')
+    page.wait(lambda: pool_text(page, "good", ".gate") == "closed", "the gate is closed")
+    ids = fleet.queue([{"pool": "good", "priority": name} for name in ("critical", "critical", "high", "bulk")])
+    backlog = '#pools li[data-key="good"] .backlog'
+    said = "4 waiting: 2 critical, 1 high, 0 normal, 0 low, 1 bulk"
+    page.wait(lambda: page.find(backlog).get_attribute("aria-label") == said, "it counts what waits")
+    assert "oldest –" not in pool_text(page, "good", ".figures")
+    assert "in flight 0 of 6 bots" in pool_text(page, "good", ".figures")
+    page.click('#pools li[data-key="good"] button')
+    page.wait(lambda: pool_text(page, "good", ".gate") == "open", "the gate is open")
+    fleet.collect(ids)
+    done = f"{fleet.count(status='ok')} ok"
+    page.wait(lambda: page.text("#completed").startswith(done), "it counts what was finished")
+    page.wait(lambda: any("pool resumed" in event for event in page.texts("#events li")), "it tells so")
+
+
+def test_a_click_quarantines_a_bot_which_gets_no_task_until_it_is_released(fleet: Stack, page: Browser) -> None:
+    page.click_cell(0)
+    page.wait(lambda: page.text("#bot-name") == "good-001", "the bot is open")
+    page.wait(lambda: page.script("return Boolean(document.querySelector('#bot form'))"), "the bot is drawn")
+    assert "temperature" in page.text("#bot")
+    page.find("#bot input").send_keys("<i>odd</i>")
+    page.click("#bot form button")
+    page.wait(lambda: page.text("#bot .pill") == "quarantined", "the bot is quarantined")
+    page.picture("bot")
+    page.press(Keys.ESCAPE)
+    assert page.script("return document.getElementById('bot').open") is False
+    page.wait(lambda: "× quarantined 1" in page.text("#heat-legend"), "the map marks it")
+    assert "quarantined 1" in pool_text(page, "good", ".figures")
+    told = "bot quarantined good-001 pool good, reason <i>odd</i>, by fleet"
+    page.wait(lambda: any(told in event for event in page.texts("#events li")), "the event tells it")
+    out = fleet.collect(fleet.queue([{"pool": "good"}] * 24))
+    assert {one.bot for one in out} == {f"good-{number:03d}" for number in range(2, 7)}
+
+    page.script("document.getElementById('heat').focus()")
+    page.press(Keys.HOME, Keys.ENTER)
+    page.wait(lambda: page.text("#bot .action") == "Release", "the keyboard opens it too")
+    page.click("#bot .action")
+    page.wait(lambda: page.text("#bot .pill") == "idle", "the bot is released")
+    back = fleet.collect(fleet.queue([{"pool": "good"}] * 12))
+    assert "good-001" in {one.bot for one in back}
+
+
+def test_what_is_filtered_and_sorted_is_what_is_shown(page: Browser) -> None:
+    page.press("/")
+    page.press(*"BAD-0")
+    assert page.text("#bots-shown") == "3 of 9"
+    page.script("""const sort = document.getElementById("sort"); sort.value = "failed";
+        sort.dispatchEvent(new Event("change")); document.getElementById("find").value = "";
+        document.getElementById("find").dispatchEvent(new Event("input"))""")
+    page.click("#as-table")
+    assert all(name.startswith("bad-") for name in page.texts("#bot-table tbody th")[:3])
+    page.click("#as-table")
+
+
+@pytest.mark.parametrize(("name", "width", "theme"), [("dark", 1440, "dark"), ("phone", 390, "light")])
+def test_it_fits_every_control_has_a_name_and_every_text_is_readable(
+    page: Browser, name: str, width: int, theme: str
+) -> None:
+    page.look(width=width, height=844, theme=theme)
+    assert page.script("return document.documentElement.dataset.bsTheme") == theme
+    assert page.script("return document.documentElement.scrollWidth") <= width
+    nameless = page.script("""return [...document.querySelectorAll(".fleet :is(button, select, input)")].filter(
+        (node) => !(node.textContent.trim() || node.getAttribute("aria-label") || node.closest("label"))
+      ).map((node) => node.outerHTML)""")
+    assert nameless == []
+    assert page.script(CONTRAST.read_text()) == []
+    page.picture(name)
+
+
+def test_old_figures_never_look_new_when_redis_hangs(fleet: Stack, page: Browser) -> None:
+    assert page.text("#status") == "live"
+    fleet.redis.freeze()
+    try:
+        page.wait(lambda: page.text("#status").startswith("stale"), "it says that its figures are old")
+        assert "These are the figures of" in page.text("#trouble")
+        page.picture("redis-hangs")
+    finally:
+        fleet.redis.thaw()
+    page.wait(lambda: page.text("#status") == "live", "it is live again")
+    assert page.script("return document.getElementById('trouble').hidden")
+
+
+def finish(url: str, settings: Settings, numbers: range) -> None:
+    """Record results of bots of these numbers, as workers do."""
+
+    async def run() -> None:
+        store = Store(url)
+        try:
+            completion = Completion(store, settings)
+            for index in numbers:
+                pool = "few" if index % 10 == 0 else "many"
+                result = BotResult(
+                    task_id=f"t{index}", status="ok", bot=bot_name(pool, index), pool=pool, provider="simulator",
+                    model="simulated-1", served_by="call", usage=Usage(input_tokens=10, output_tokens=5), attempts=1,
+                    ran_ms=100 + index, finished_at=time.time(),
+                )  # fmt: skip
+                await completion.finish(
+                    result, checkout=Checkout(f"t{index}", pool, bot_name(pool, index), f"k{index}")
+                )
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_ten_thousand_bots_are_drawn_and_kept_up_to_date(
+    chrome: Browser, tmp_path: Path, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(pools={"many": PoolSettings(bots=8000), "few": PoolSettings(bots=2000)})
+    finish(redis_url, settings, range(1, 501))
+    env = {"FLEET_POOLS": '{"many": {"bots": 8000}, "few": {"bots": 2000}}', "FLEET_HOME": str(tmp_path)}
+    with running(tmp_path, redis_url, env=env) as flower:
+        chrome.look()
+        chrome.open(flower.url, f"fleet:{(tmp_path / 'flower.password').read_text().strip()}")
+        assert chrome.text("#bots-shown") == "10,000"
+        assert chrome.text("#completed").endswith("500 in all")
+        began_s = time.monotonic()
+        finish(redis_url, settings, range(501, 502))
+        chrome.wait(lambda: chrome.text("#completed").endswith("501 in all"), "the next result shows")
+        shown_s = time.monotonic() - began_s
+        drawn_ms: set[float] = set()
+
+        def redrawn() -> bool:
+            drawn_ms.add(float(chrome.script("return document.body.dataset.drawnMs")))
+            return len(drawn_ms) >= 3
+
+        chrome.wait(redrawn, "it was drawn three times")
+        chrome.picture("10,000")
+        with capsys.disabled():
+            print(f"\n10,000 bots: drawn in {min(drawn_ms):.0f} ms, a new result shown after {shown_s:.1f} s")
+        assert min(drawn_ms) < 1000
+        assert chrome.complaints() == []

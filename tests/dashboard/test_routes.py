@@ -1,0 +1,208 @@
+"""The Fleet tab's routes over HTTP: who may look, who may act, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+
+import pytest
+
+from fleet.store import keys
+from fleet.store.client import connect
+from tests.dashboard.flower_process import Flower, running
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until
+
+PAUSE = json.dumps({"do": "pause", "pool": "research"})
+
+
+@dataclass
+class Served:
+    """A Flower, the login it accepts, and its Redis."""
+
+    flower: Flower
+    login: str
+    redis: RedisServer
+
+    def token(self, login: str | None) -> tuple[str, str]:
+        """Open the page as a browser does: return its cookie and its token."""
+        status, headers, body = self.flower.ask("GET", "/fleet", login)
+        assert status == 200
+        cookie = SimpleCookie(headers["Set-Cookie"])["_xsrf"].value
+        found = re.search(r'data-token="([^"]+)"', body)
+        assert found
+        return f"_xsrf={cookie}", found[1]
+
+    def act(self, body: str, *, login: str | None, **headers: str) -> tuple[int, str]:
+        """Act as our page does."""
+        cookie, token = self.token(login)
+        sent = {"Cookie": cookie, "X_XSRFToken": token, "Sec_Fetch_Site": "same-origin", **headers}
+        status, _, answer = self.flower.ask("POST", "/fleet/act", login, body, **sent)
+        return status, answer
+
+    @property
+    def gate(self) -> bytes | None:
+        with connect(self.redis.url) as client:
+            return client.get(keys.gate(keys.queue("research")))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("routes")
+    redis = RedisServer(folder)
+    try:
+        with running(
+            folder, redis.url, env={"FLEET_HOME": str(folder), "FLEET_REDIS__SOCKET_TIMEOUT_S": "1"}
+        ) as flower:
+            yield Served(flower, f"fleet:{(folder / 'flower.password').read_text().strip()}", redis)
+    finally:
+        redis.stop()
+
+
+ROUTES = ["/fleet", "/fleet/state", "/fleet/bot/research-001", "/fleet/metrics"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_only_who_logs_in_sees_the_fleet(served: Served, path: str) -> None:
+    assert served.flower.get(path)[0] == 401
+    assert served.flower.get(path, "fleet:wrong")[0] == 401
+    assert served.flower.get(path, served.login)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/workers", "/tasks", "/broker", "/fleet"])
+def test_every_page_of_flower_leads_to_the_fleet(served: Served, path: str) -> None:
+    assert 'href="/fleet"' in served.flower.get(path, served.login)[1]
+
+
+def test_the_page_allows_no_foreign_and_no_inline_script(served: Served) -> None:
+    _, headers, body = served.flower.ask("GET", "/fleet", served.login)
+    assert "script-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    scripts = re.findall(r"<script\b[^>]*>(.*?)</script>", body, re.DOTALL)
+    assert scripts and not any(inside.strip() for inside in scripts)
+    assert not re.search(r"\son[a-z]+=|\sstyle=", body)
+    assert not re.search(r"(?:src|href)=\"https?://(?!flower\.|github\.)", body)
+
+
+def test_an_action_of_the_page_is_carried_out_and_recorded(served: Served) -> None:
+    status, said = served.act(PAUSE, login=served.login)
+    assert (status, json.loads(said)) == (200, {"done": "research: closed"})
+    assert served.gate == b"-1"
+    status, said = served.act(json.dumps({"do": "resume", "pool": "research"}), login=served.login)
+    assert (status, served.gate) == (200, None)
+    events = json.loads(served.flower.get("/fleet/state", served.login)[1])["view"]["events"]
+    assert [event["name"] for event in events[:2]] == ["pool_resumed", "pool_paused"]
+    assert events[0]["fields"] == {"pool": "research", "by": "fleet"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X_XSRFToken": ""},
+        {"X_XSRFToken": "2|00000000|00000000000000000000000000000000|0"},
+        {"Cookie": ""},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "", "Origin": "http://evil.example"},
+    ],
+)
+def test_an_action_that_does_not_come_from_our_page_is_refused(served: Served, headers: dict[str, str]) -> None:
+    assert served.act(PAUSE, login=served.login, **headers)[0] == 403
+    assert served.gate is None
+
+
+def test_nobody_acts_without_the_password(served: Served) -> None:
+    cookie, token = served.token(served.login)
+    status, _, _ = served.flower.ask("POST", "/fleet/act", None, PAUSE, Cookie=cookie, X_XSRFToken=token)
+    assert status == 401
+    assert served.gate is None
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("nonsense", "Invalid JSON"),
+        ('{"do": "shutdown"}', "do"),
+        ('{"do": "pause", "pool": "nowhere"}', "pool: expected one of research, writing, review, got 'nowhere'"),
+        ('{"do": "pause", "pool": "research", "for_s": 1e9}', "for_s"),
+        ('{"do": "quarantine", "bot": "nowhere-001"}', "expected POOL-NUMBER with a pool of research"),
+        ('{"do": "quarantine", "bot": "research-999"}', "expected one that the workers of pool research know"),
+    ],
+)
+def test_a_wrong_action_is_refused_with_what_was_expected(served: Served, body: str, says: str) -> None:
+    status, answer = served.act(body, login=served.login)
+    assert status == 400
+    assert says in json.loads(answer)["error"]
+
+
+def test_a_bot_that_does_not_exist_is_not_found(served: Served) -> None:
+    status, body = served.flower.get("/fleet/bot/research-999", served.login)
+    assert status == 404
+    assert "expected a bot of the configured pools" in json.loads(body)["error"]
+
+
+def test_a_page_that_knows_the_last_state_gets_only_what_changed(served: Served) -> None:
+    first = json.loads(served.flower.get("/fleet/state", served.login)[1])["view"]
+    assert [names for *names, _ in first["bots"]["names"]] == [["research", 1], ["writing", 1], ["review", 1]]
+    path = f"/fleet/state?since={first['version']}"
+
+    def newer() -> dict[str, object] | None:
+        view: dict[str, object] | None = json.loads(served.flower.get(path, served.login)[1]).get("view")
+        return view
+
+    wait_until(lambda: newer() is not None, what="the next reading")
+    view = newer()
+    assert view and "bots" not in view
+    assert view["changed"] == {"rows": [], "columns": [[]] * 10}
+
+
+def test_prometheus_reads_the_fleet(served: Served) -> None:
+    status, headers, body = served.flower.ask("GET", "/fleet/metrics", served.login)
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    assert 'fleet_waiting_tasks{pool="research",priority="high"} 0.0' in body
+
+
+def test_a_redis_that_hangs_stops_neither_flower_nor_the_page(served: Served) -> None:
+    served.flower.get("/fleet/state", served.login)
+    served.redis.freeze()
+    try:
+        wait_until(
+            lambda: json.loads(served.flower.get("/fleet/state", served.login)[1])["trouble"], what="the page says so"
+        )
+        assert json.loads(served.flower.get("/fleet/state", served.login)[1])["age_s"] > 0
+        assert served.flower.get("/tasks", served.login)[0] == 200
+        assert served.flower.get("/fleet/metrics", served.login)[0] == 503
+        status, said = served.act(PAUSE, login=served.login)
+        assert status >= 400
+        assert "did not answer" in said
+    finally:
+        served.redis.thaw()
+    wait_until(
+        lambda: json.loads(served.flower.get("/fleet/state", served.login)[1])["trouble"] is None, what="it reads again"
+    )
+
+
+def test_a_flower_that_is_open_on_purpose_shows_the_fleet_and_lets_nobody_act(
+    tmp_path_factory: pytest.TempPathFactory, redis_url: str, redis_process: RedisServer
+) -> None:
+    folder = tmp_path_factory.mktemp("open")
+    env = {"FLEET_HOME": str(folder), "FLOWER_UNAUTHENTICATED_API": "true", "FLOWER_URL_PREFIX": "flower"}
+    with running(folder, redis_url, env=env, prefix="/flower") as flower:
+        assert json.loads(flower.get("/flower/fleet/state")[1])["may_act"] is False
+        page = flower.get("/flower/fleet")[1]
+        assert 'data-may-act="no"' in page
+        assert flower.get(re.findall(r'src="([^"]+main\.js)"', page)[0])[0] == 200
+        open_one = Served(flower, "", redis_process)
+        _, headers, body = flower.ask("GET", "/flower/fleet")
+        cookie = SimpleCookie(headers["Set-Cookie"])["_xsrf"].value
+        token = re.findall(r'data-token="([^"]+)"', body)[0]
+        status, _, answer = flower.ask(
+            "POST", "/flower/fleet/act", None, PAUSE, Cookie=f"_xsrf={cookie}", X_XSRFToken=token
+        )
+        assert status == 403
+        assert "nobody may act" in answer
+        assert open_one.gate is None
