@@ -9,7 +9,9 @@ publishes one at all.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from itertools import groupby
 
 from fleet.models import Message
 
@@ -87,6 +89,27 @@ def fit(messages: Sequence[Message], window_tokens: int, reserve_output_tokens: 
         return system + turns
     cut_system = tuple(_cut(message, int(room * SYSTEM_SHARE) if turns else room) for message in system)
     return cut_system + _newest(turns, room - sum(map(_message_tokens, cut_system)))
+
+
+def reshuffle(messages: Sequence[Message], seed: int) -> tuple[Message, ...]:
+    """Return a conversation with the documents in it in another order; the same seed always gives the same one.
+
+    Messages of one role in a row are taken for documents or notes that stand side by side; a dialogue has none. The
+    last user's message is the question and stays where it is. What comes first weighs more with every model, so
+    another order is a different context with the same content. It costs the provider's prefix cache its hit.
+
+    Args:
+        messages: The conversation, oldest first.
+        seed: Decides the order.
+    """
+    last = max((i for i, message in enumerate(messages) if message.role == "user"), default=len(messages))
+    draw = random.Random(seed)
+    shuffled: list[Message] = []
+    for _, group in groupby(enumerate(messages), key=lambda item: (item[1].role, item[0] == last)):
+        run = [message for _, message in group]
+        draw.shuffle(run)
+        shuffled += run
+    return tuple(shuffled)
 
 
 def cut_middle(text: str, max_tokens: int) -> str:

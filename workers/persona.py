@@ -5,9 +5,12 @@ Bots are data: this module makes them, the roster knows their load and health.
 
 from __future__ import annotations
 
+import random
+import re
+
 from fleet.config import PersonaSettings, Settings
 from fleet.errors import ConfigurationError, quote
-from fleet.models import Bot, Persona
+from fleet.models import Bot, Persona, Remedy
 
 #: Built-in system prompts by archetype. They differ in how to reason, never in what to answer.
 SYSTEM_PROMPTS = {
@@ -28,6 +31,23 @@ SYSTEM_PROMPTS = {
         "one, and use another to cross-check it. Mention what would change your mind, then commit to one answer."
     ),
 }
+
+#: One of these is added to a persona that is drawn anew: bots of one archetype share a prompt until then. Like the
+#: archetypes they say how to go about it, never what to answer.
+FACETS = (
+    "Begin with the fact that constrains the answer most.",
+    "Begin with the answer, then give your reasons in order of weight.",
+    "Work from a concrete case to the general one.",
+    "Work backwards from what a good answer must achieve.",
+    "Name the tempting wrong answer first, and say why it is wrong.",
+    "Explain it as to somebody from a different field.",
+    "Prefer short plain sentences and everyday words.",
+    "Weigh the strongest objection before you conclude.",
+)
+#: What the third rung adds to a bot's temperature, and the highest that it raises one to: models ramble above it.
+RAISE, HIGHEST_RAISED = 0.3, 1.2
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def make_bot(pool: str, index: int, settings: PersonaSettings) -> Bot:
@@ -57,8 +77,46 @@ def bot_name(pool: str, index: int) -> str:
     return f"{pool}-{index:03d}"
 
 
-def bot_of(name: str, settings: Settings) -> Bot:
-    """Return the bot of that name. Not cached: making one takes some 5 us.
+def treated(bot: Bot, settings: PersonaSettings, remedy: Remedy) -> Bot:
+    """Return the bot as it is under a remedy. The same remedy always gives the same bot.
+
+    Rung 1 reshuffles: the sentences of a built-in system prompt here, the documents of a task in `context.reshuffle`.
+    Rung 2 also draws another archetype, window and facet. Rung 3 also raises the temperature.
+
+    Weakness: own system prompts (`persona.system_prompts`) are never reordered, because they may depend on their
+    order; so rung 1 changes nothing for a task of one message.
+
+    Args:
+        bot: The bot as `make_bot` made it.
+        settings: The persona settings of its pool.
+        remedy: What to do, and what decides the draw.
+    """
+    persona, draw = bot.persona, random.Random(f"{bot.name}:{remedy.generation}")
+    archetype, window, temperature = persona.archetype, persona.context_window_tokens, persona.temperature
+    if remedy.rung >= 2:
+        archetype = draw.choice([other for other in settings.archetypes if other != archetype] or [archetype])
+        window = draw.choice(settings.context_windows_tokens)
+    own = {str(name): text for name, text in settings.system_prompts.items()}
+    prompt = own.get(archetype) or _shuffled(SYSTEM_PROMPTS[archetype], draw)
+    if remedy.rung >= 2:
+        prompt = f"{prompt} {draw.choice(FACETS)}"
+    if remedy.rung >= 3:
+        temperature = max(temperature, min(temperature + RAISE, HIGHEST_RAISED))
+    changed = Persona(archetype=archetype, system_prompt=prompt, temperature=temperature, context_window_tokens=window)
+    return bot.model_copy(update={"persona": changed, "remedy": remedy})
+
+
+def _shuffled(prompt: str, draw: random.Random) -> str:
+    """Return the sentences of a prompt in another order than they are in."""
+    sentences = _SENTENCE_END.split(prompt)
+    order = sentences[:]
+    while order == sentences and len(sentences) > 1:
+        draw.shuffle(order)
+    return " ".join(order)
+
+
+def bot_of(name: str, settings: Settings, remedy: Remedy | None = None) -> Bot:
+    """Return the bot of that name, under its remedy. Not cached: making one takes some 5 us.
 
     Raises:
         ConfigurationError: When no pool in the settings has such a bot.
@@ -66,6 +124,7 @@ def bot_of(name: str, settings: Settings) -> Bot:
     pool, _, digits = name.rpartition("-")
     index = int(digits) if digits.isascii() and digits.isdigit() else 0
     if pool in settings.pools and 1 <= index <= settings.pools[pool].bots and bot_name(pool, index) == name:
-        return make_bot(pool, index, settings.pools[pool].persona)
+        bot = make_bot(pool, index, settings.pools[pool].persona)
+        return treated(bot, settings.pools[pool].persona, remedy) if remedy else bot
     pools = ", ".join(f"{bot_name(p, 1)} to {bot_name(p, s.bots)}" for p, s in settings.pools.items())
     raise ConfigurationError(f"expected a bot of the configured pools ({pools}), got {quote(name)}")

@@ -81,11 +81,11 @@ class Answers:
         if self._recorded is not None:
             found = self._recorded.get(question)
             if found is not None:
-                return _cut_to(*found, max_tokens, matched=True)
+                return cut_to(*found, max_tokens, matched=True)
             matched = False
         value = solve(question)
         found = sentences(draw) if value is None else (value, count_tokens(value))
-        return _cut_to(*found, max_tokens, matched=matched)
+        return cut_to(*found, max_tokens, matched=matched)
 
 
 def sentences(draw: Draw) -> tuple[str, int]:
@@ -96,7 +96,7 @@ def sentences(draw: Draw) -> tuple[str, int]:
     low, high = SENTENCES
     bits = (draw.words << 64) | (draw.length ^ draw.latency)
     picks = [(bits >> (12 * i)) & 0xFFF for i in range(low + draw.length % (high - low + 1))]
-    return " ".join([_SENTENCES[i] for i in picks]), sum([_SENTENCE_TOKENS[i] for i in picks])
+    return " ".join([SENTENCE_POOL[i] for i in picks]), sum([_SENTENCE_TOKENS[i] for i in picks])
 
 
 def solve(question: str) -> str | None:
@@ -141,7 +141,8 @@ def _value(node: ast.expr) -> Fraction:
     return value
 
 
-def _cut_to(text: str, tokens: int, max_tokens: int | None, *, matched: bool) -> Answer:
+def cut_to(text: str, tokens: int, max_tokens: int | None, *, matched: bool) -> Answer:
+    """Return an answer of at most `max_tokens`; `tokens` are those of the text."""
     if max_tokens is None or tokens <= max_tokens:
         return Answer(text, tokens, matched=matched)
     kept = longest_prefix(text, max_tokens)
@@ -160,11 +161,11 @@ def longest_prefix(text: str, max_tokens: int) -> str:
 
 
 #: All 4,096 sentences, made once: an answer is a pick of them.
-_SENTENCES = tuple(
+SENTENCE_POOL = tuple(
     f"{opener} {subject} {verb} {thing}."
     for opener in _OPENERS
     for subject in _SUBJECTS
     for verb in _VERBS
     for thing in _OBJECTS
 )
-_SENTENCE_TOKENS = tuple(map(count_tokens, _SENTENCES))
+_SENTENCE_TOKENS = tuple(map(count_tokens, SENTENCE_POOL))

@@ -50,9 +50,11 @@ class AnthropicWire:
             raise WireError("messages: expected the first message to be the user's", param="messages")
         if not all(text.strip() for _, text in messages):
             raise WireError("messages: text content blocks must be non-empty", param="messages")
+        system = ""
         if body.get("system") is not None:
-            tokens += MESSAGE_OVERHEAD_TOKENS + tokens_of(read_text(body["system"], "system"))
-        return Request(model, last_question(messages), limit, tokens)
+            system = read_text(body["system"], "system")
+            tokens += MESSAGE_OVERHEAD_TOKENS + tokens_of(system)
+        return Request(model, last_question(messages), limit, tokens, system, body.get("temperature"))
 
     def answer(self, request: Request, answer: Answer, answer_id: str, unix_s: int) -> bytes:
         """Return the body of a 200."""

@@ -21,6 +21,7 @@ Examples:
   fleet simulator --latency-ms 800 --error-rate 0.02 --hang-rate 0.001
   fleet simulator --answers solutions.jsonl --answer-field model.solution
   curl -s http://127.0.0.1:8080/ledger
+  curl -s -X POST 'http://127.0.0.1:8080/collapse?share=0.1'   (a tenth of the bots answer alike; share=0 ends it)
 
 The address is printed as one line on stdout as soon as calls are taken. Any key and any model name are accepted.
 Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""

@@ -19,6 +19,7 @@ from workers.simulator.wire import (
 )
 
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
+_SYSTEM = frozenset({"system", "developer"})
 #: Statuses of a failure in the vendor's proportions: mostly the model server, sometimes the gateway.
 _FAILURES = (500, 503, 500, 502)
 _TYPES = {401: "invalid_request_error", 404: "invalid_request_error", 429: "rate_limit_error"}
@@ -35,7 +36,9 @@ class OpenAIWire:
             raise WireError("n: expected 1: this simulator gives one choice", param="n")
         limit, old_limit = read_limit(body, "max_completion_tokens"), read_limit(body, "max_tokens")
         messages, tokens = read_messages(body, _ROLES)
-        return Request(model, last_question(messages), old_limit if limit is None else limit, tokens)
+        limit = old_limit if limit is None else limit
+        system = messages[0][1] if messages[0][0] in _SYSTEM else ""
+        return Request(model, last_question(messages), limit, tokens, system, body.get("temperature"))
 
     def answer(self, request: Request, answer: Answer, answer_id: str, unix_s: int) -> bytes:
         """Return the body of a 200."""

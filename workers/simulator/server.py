@@ -17,6 +17,7 @@ from fleet.errors import ConfigurationError
 from workers.simulator.answers import Answers
 from workers.simulator.anthropic_wire import AnthropicWire
 from workers.simulator.chance import Chance, fate_of, latency_s
+from workers.simulator.collapse import Collapse, Mode
 from workers.simulator.ledger import Account, Ledger
 from workers.simulator.limits import Limits
 from workers.simulator.openai_wire import OpenAIWire
@@ -60,11 +61,14 @@ class Simulator:
         )
         self._chance = Chance(options.seed)
         self._answers = self._load_answers()
+        self._collapse = Collapse()
         self._runner: web.ServerRunner | None = None
         self._pages: Mapping[tuple[str, str], Callable[[web.BaseRequest], web.Response]] = {
             ("GET", "/healthz"): self._healthz,
             ("GET", "/ledger"): self._ledger,
             ("POST", "/ledger/reset"): self._reset,
+            ("GET", "/collapse"): self._collapsed,
+            ("POST", "/collapse"): self._switch_collapse,
             ("GET", "/v1/models"): self._models,
         }
 
@@ -143,7 +147,9 @@ class Simulator:
         options = self.options
         draw = self._chance.draw(key, raw)
         fate = fate_of(draw, error_rate=options.error_rate, hang_rate=options.hang_rate, cut_rate=options.cut_rate)
-        answer = self._answers.answer(asked.question, draw, max_tokens=asked.max_tokens)
+        answer = self._collapse.answer(
+            asked.system, asked.temperature, draw, max_tokens=asked.max_tokens
+        ) or self._answers.answer(asked.question, draw, max_tokens=asked.max_tokens)
         tokens = 0 if fate == "error" else asked.input_tokens + answer.tokens
         now_s = time.monotonic()
         allowance = self._limits.allowance(key, asked.model, now_s)
@@ -199,6 +205,17 @@ class Simulator:
     def _reset(self, request: web.BaseRequest) -> web.Response:
         self.ledger.reset()
         return self._ledger(request)
+
+    def _collapsed(self, request: web.BaseRequest) -> web.Response:
+        return _json(self._collapse.report())
+
+    def _switch_collapse(self, request: web.BaseRequest) -> web.Response:
+        """Let voices collapse, or end it: /collapse?share=0.1&noise=0.05&until=persona&seed=7."""
+        try:
+            self._collapse.switch(Mode.read(request.query))
+        except ValueError as error:
+            return _error(_OPENAI, 400, str(error))
+        return self._collapsed(request)
 
     def _models(self, request: web.BaseRequest) -> web.Response:
         if not _key(request.headers):

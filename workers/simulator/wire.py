@@ -40,12 +40,16 @@ class Request:
         question: The last user message, stripped.
         max_tokens: Longest answer asked for, or None.
         input_tokens: Estimate over all messages.
+        system: The system prompt; empty when there is none.
+        temperature: As asked for, or None.
     """
 
     model: str
     question: str
     max_tokens: int | None
     input_tokens: int
+    system: str = ""
+    temperature: float | None = None
 
 
 class Wire(Protocol):

@@ -1,0 +1,145 @@
+"""The classes' windows, states and remedies in Redis. Every read and write of this department stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from fleet.config import Settings
+from fleet.diversity.fingerprint import Fingerprint
+from fleet.diversity.state import ClassState
+from fleet.models import Remedy
+from fleet.store import keys
+from fleet.store.client import Script, Store
+
+#: Task classes that are watched at most, over all pools: bounds what a producer who invents kinds can fill.
+MAX_CLASSES = 100
+#: Windows that are kept of a class: the newest, and one to look back at when a look came late.
+KEPT_WINDOWS = 2
+#: Answers per bot in a window of a large pool, and the largest window: 2,000 answers are compared in 0.2 s.
+ANSWERS_PER_BOT, LARGEST_WINDOW = 2, 2000
+#: Life of the leader's lease, in turns.
+LEASE_TURNS = 4
+
+_RECORD = Script.beside(__file__, "record.lua")
+_ATTEND = Script.beside(__file__, "attend.lua")
+_RESIGN = Script.beside(__file__, "resign.lua")
+_SAVE = Script.beside(__file__, "save.lua")
+_PRESCRIBE = Script.beside(__file__, "prescribe.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What a process is told at its turn: whether it leads, and the remedies if they have changed."""
+
+    leads: bool
+    version: int
+    remedies: dict[str, Remedy]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A class's state with the bytes that it was read from: they guard its replacement."""
+
+    state: ClassState
+    raw: bytes = b""
+
+
+class Windows:
+    """All task classes of the fleet.
+
+    Args:
+        store: State Redis.
+        settings: Pools, and the size of a window.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+
+    def size(self, pool: str) -> int:
+        """Return the answers of a full window of a pool."""
+        bots = self._settings.pools[pool].bots
+        return min(LARGEST_WINDOW, max(self._settings.diversity.window, ANSWERS_PER_BOT * bots))
+
+    def record(self, pool: str, kind: str, answer: Fingerprint) -> None:
+        """Add an answer to its class's window. Nobody waits for it; one that is lost is not made up for."""
+        kept = KEPT_WINDOWS * self.size(pool)
+        class_keys = [keys.answers(pool, kind), keys.answer_counts()]
+        self._store.send(_RECORD, class_keys, [answer.pack(), f"{pool}|{kind}", kept, keys.STATE_TTL_S, MAX_CLASSES])
+
+    async def attend(self, me: str, known_version: int) -> Duty:
+        """Ask to lead, and for new remedies. One round trip."""
+        lease_ms = round(self._settings.diversity.every_s * LEASE_TURNS * 1000)
+        duty_keys = [keys.diversity_leader(), keys.remedies_version(), keys.remedies()]
+        leads, version, flat = await self._store.run(_ATTEND, duty_keys, [me, lease_ms, known_version])
+        remedies = {
+            bot.decode(): Remedy(rung=int(rung), generation=int(generation))
+            for bot, packed in zip(flat[::2], flat[1::2], strict=True)
+            for rung, generation in [packed.split(b"|")]
+        }
+        return Duty(bool(leads), version, remedies)
+
+    def resign(self, me: str) -> None:
+        """Give up the lead, if this process has it."""
+        self._store.send(_RESIGN, [keys.diversity_leader()], [me])
+
+    async def classes(self) -> dict[tuple[str, str], int]:
+        """Return the number of answers of each class whose pool is configured."""
+        flat = await self._store.command("HGETALL", keys.answer_counts())
+        counts = {}
+        for field, count in zip(flat[::2], flat[1::2], strict=True):
+            pool, _, kind = field.decode().partition("|")
+            if pool in self._settings.pools:
+                counts[pool, kind] = int(count)
+        return counts
+
+    async def states(self) -> dict[tuple[str, str], Stored]:
+        """Return the states of all classes; one that another version wrote begins anew."""
+        flat = await self._store.command("HGETALL", keys.diversity_states())
+        found = {}
+        for field, raw in zip(flat[::2], flat[1::2], strict=True):
+            pool, _, kind = field.decode().partition("|")
+            found[pool, kind] = Stored(read_state(pool, kind, raw), raw)
+        return found
+
+    async def answers(self, pool: str, kind: str) -> list[Fingerprint]:
+        """Return the newest answers of a class, the oldest of them first."""
+        packed = await self._store.command("LRANGE", keys.answers(pool, kind), 0, -1)
+        return [Fingerprint.unpack(one) for one in reversed(packed)]
+
+    async def save(self, stored: Stored, state: ClassState) -> bool:
+        """Replace a class's state; False when somebody else did so first."""
+        field, after = f"{state.pool}|{state.kind}", state.model_dump_json()
+        return bool(
+            await self._store.run(_SAVE, [keys.diversity_states()], [field, stored.raw, after, keys.STATE_TTL_S])
+        )
+
+    async def prescribe(self, remedies: Mapping[str, Remedy]) -> int:
+        """Replace all remedies; return their new version."""
+        pairs = [part for bot, one in remedies.items() for part in (bot, f"{one.rung}|{one.generation}")]
+        version = await self._store.run(
+            _PRESCRIBE, [keys.remedies(), keys.remedies_version()], [keys.STATE_TTL_S, *pairs]
+        )
+        return int(version)
+
+    async def forget(self, pool: str, kind: str) -> None:
+        """Forget what is normal for a class, and its remedies: it is learnt anew."""
+        await self._store.command("HDEL", keys.diversity_states(), f"{pool}|{kind}")
+
+    async def drop_silent(self) -> None:
+        """Drop the classes whose answers have expired, so that new ones find room."""
+        for pool, kind in await self.classes():
+            if not await self._store.command("EXISTS", keys.answers(pool, kind)):
+                await self._store.command("HDEL", keys.answer_counts(), f"{pool}|{kind}")
+                await self.forget(pool, kind)
+
+
+def read_state(pool: str, kind: str, raw: bytes) -> ClassState:
+    """Return a state as Redis has it, or a fresh one when it cannot be read."""
+    try:
+        return ClassState.model_validate_json(raw)
+    except ValidationError:
+        return ClassState(pool=pool, kind=kind)
