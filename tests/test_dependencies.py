@@ -7,6 +7,7 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -14,6 +15,9 @@ from packaging.utils import canonicalize_name
 from tests.test_floors import modules_of
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: Modules that need an extra, imported only where it is asked for -> what they need of it.
+OPTIONAL = {"fleet.engine.tracing": ("otel", "opentelemetry-sdk")}
 
 _IMPORT_ALL = """
 import importlib, sys
@@ -33,16 +37,22 @@ for module in sorted(modules):
 def test_every_module_runs_on_the_declared_dependencies_alone() -> None:
     declared = declared_packages()
     refused = [name for name, owners in packages_distributions().items() if not declared & _canonical(owners)]
-    modules = [name for name in modules_of(ROOT) if not name.endswith("__main__")]
+    modules = [name for name in modules_of(ROOT) if not name.endswith("__main__") and name not in OPTIONAL]
     command = [sys.executable, "-c", _IMPORT_ALL, ",".join(refused), ",".join(modules)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
+def test_what_an_extra_brings_is_declared_there() -> None:
+    extras = _project()["optional-dependencies"]
+    for module, (extra, package) in OPTIONAL.items():
+        names = {canonicalize_name(Requirement(line).name) for line in extras[extra]}
+        assert package in names, f"{module} needs {package}: declare it in the extra {extra}"
+
+
 def declared_packages() -> set[str]:
     """Return the names of all packages that `pip install fleet` brings, and `fleet` itself."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    waiting = [Requirement(line) for line in project["dependencies"]]
+    waiting = [Requirement(line) for line in _project()["dependencies"]]
     found = {"fleet"}
     seen = set()
     while waiting:
@@ -54,6 +64,10 @@ def declared_packages() -> set[str]:
                 seen.add((name, extra))
                 waiting += _needs(name, extra)
     return found
+
+
+def _project() -> dict[str, Any]:
+    return dict(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"])
 
 
 def _needs(name: str, extra: str) -> list[Requirement]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from fleet.cli.facts import Facts, HostFacts, RedisFacts
 from fleet.config import PoolSettings, ProviderSettings, Settings
 from fleet.models import Priority
-from fleet.store.wire import Address
+from fleet.store.address import Address
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -34,6 +34,8 @@ SPARE_FILES = 256
 SHORT_EXPIRY_S = 3600
 VOLATILE_FILESYSTEMS = frozenset({"tmpfs", "ramfs"})
 REMOTE_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p"})
+#: What takes the place of the transport when Sentinels watch the broker.
+SENTINEL_TRANSPORT = "fleet.engine.sentinel_transport:Transport"
 #: What the Celery app must say so that a lost worker loses no task and an urgent task overtakes.
 CELERY_MUST: Mapping[str, Any] = {
     "broker_transport": "fleet.engine.transport:Transport",
@@ -376,8 +378,10 @@ def celery_checks(conf: Mapping[str, Any] | None) -> Iterator[Check]:
     if conf is None:
         yield Check("celery: settings", "warn", "not read", "Make Redis answer first.")
         return
+    sentinels = str(conf.get("broker_url")).startswith("sentinel://")
     for key, expected in CELERY_MUST.items():
-        yield _celery(key, conf.get(key), expected)
+        is_transport = sentinels and key == "broker_transport"
+        yield _celery(key, conf.get(key), SENTINEL_TRANSPORT if is_transport else expected)
     options = conf.get("broker_transport_options") or {}
     yield _celery("broker_transport_options.visibility_timeout", options.get("visibility_timeout"), conf["lease_s"])
     yield _celery("broker_transport_options.priority_steps", options.get("priority_steps"), [int(p) for p in Priority])

@@ -18,14 +18,14 @@ import redis
 
 from fleet.config import Settings, config_path, home_path
 from fleet.errors import FleetError
+from fleet.store.address import Address
 from fleet.store.client import connect, masked
 from fleet.store.embedded import broker_url, state_url
-from fleet.store.wire import Address
 
 #: Celery settings that Fleet's promises rest on, read from the app in force.
 CELERY_KEYS = (
     "task_acks_late", "task_reject_on_worker_lost", "worker_prefetch_multiplier", "task_default_priority",
-    "broker_transport", "broker_transport_options", "worker_pool",
+    "broker_url", "broker_transport", "broker_transport_options", "worker_pool",
     "task_serializer", "result_serializer", "accept_content",
 )  # fmt: skip
 

@@ -30,10 +30,21 @@ COMMANDS = {
     "submit": ("fleet.cli.run", "submit", "Submit one task and print its answer."),
     "run": ("fleet.cli.run", "run", "Run every line of a JSONL file as a task; resumable."),
     "stats": ("fleet.cli.inspect", "stats", "Show the three signals: completions, errors, resources."),
+    "top": ("fleet.cli.top", "top", "Watch the fleet live in the terminal: signals, pools, bots, limits, events."),
+    "bots": ("fleet.cli.bots", "bots", "List bots and how they fare; open, quarantine and release them."),
     "pools": ("fleet.cli.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
     "why": ("fleet.cli.why", "why", "Tell a task's story: where it waits and why, who holds it, what it came to."),
     "dead": ("fleet.cli.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
-    "limits": ("fleet.cli.limits", "limits", "Show each limit live: used, waiting, next grant, last 429; change one."),
+    "limits": (
+        "fleet.cli.limits",
+        "limits",
+        "Show each limit live: used, waiting, next grant, rate, last 429; change one.",
+    ),
+    "diversity": (
+        "fleet.cli.diversity",
+        "diversity",
+        "Show how alike bots answer, by task class; what is done about it.",
+    ),
     "simulate": (
         "fleet.cli.limits",
         "simulate",

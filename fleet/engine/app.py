@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from celery import Celery
 
 from fleet import config
-from fleet.engine import leases, queues
+from fleet.engine import leases, log_format, queues
+from fleet.engine.redis_settings import redis_settings
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
 from fleet.store.embedded import broker_url, state_url
@@ -31,11 +32,10 @@ def celery_settings() -> dict[str, Any]:
             raise
         give_up(error)
     return {
-        "broker_url": broker,
-        "result_backend": state,
+        **redis_settings(broker, state),
         "result_expires": settings.results.expires_s,
-        "broker_transport": "fleet.engine.transport:Transport",
         "broker_transport_options": {
+            **redis_settings(broker, state)["broker_transport_options"],
             "priority_steps": queues.PRIORITY_STEPS,
             "visibility_timeout": leases.LEASE_S,
             "unacked_restore_interval": leases.RENEW_EVERY_S,
@@ -84,6 +84,7 @@ def give_up(error: ConfigurationError) -> NoReturn:
 def _build() -> Celery:
     celery = Celery("fleet", include=["fleet.engine.tasks"])
     celery.add_defaults(celery_settings)
+    log_format.install()
     return celery
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from fleet.engine import leases
@@ -15,6 +17,8 @@ from fleet.engine.dead_letters import parts_of
 from fleet.engine.envelope import task_id_in
 from fleet.errors import FleetError, Poison
 from fleet.roster import Checkout, Roster
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
 from fleet.signals.recorder import Recorder
 from fleet.store.client import Store
 
@@ -24,6 +28,8 @@ logger = logging.getLogger("fleet.worker")
 REPORT_EVERY_S = 2.0
 #: Poison messages buried in one go (count).
 BURY_AT_ONCE = 16
+#: Seconds that an ending worker waits for Redis to hear of it.
+LEAVE_S = 1.0
 
 
 class Janitor:
@@ -50,6 +56,7 @@ class Janitor:
         self._roster = roster
         self._held = held
         self._refuse = refuse
+        self._recorder: Recorder | None = None
 
     async def renew_leases(self) -> None:
         """Keep the leases of everything this process holds alive, messages and bots, for ever."""
@@ -87,6 +94,7 @@ class Janitor:
     async def _bury(self, message: bytes) -> None:
         task_id = task_id_in(message)
         logger.error("poison task=%s deaths=%d", task_id, leases.POISON_AFTER)
+        record_event(self._state, catalogue.POISON_BURIED, task=task_id, deaths=leases.POISON_AFTER)
         if task_id is not None:
             died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
             await self._refuse(task_id, Poison(died), *parts_of(message))
@@ -95,10 +103,18 @@ class Janitor:
         self, *, name: str, slots: Callable[[], int], busy: Callable[[], int], beat_at: Callable[[], float | None]
     ) -> None:
         """Write this process's resources where the signals are read, for ever."""
-        recorder = Recorder(self._state, name=name)
+        recorder = self._recorder = Recorder(self._state, name=name)
+        record_event(self._state, catalogue.WORKER_STARTED, worker=name, pid=os.getpid())
         while True:
             try:
                 await recorder.report(slots=slots(), busy=busy(), beat_at=beat_at())
             except FleetError as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)
+
+    async def leave(self) -> None:
+        """Tell that this process ends as it should; a Redis that does not answer is not waited for."""
+        if self._recorder is not None:
+            with suppress(FleetError, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._recorder.leave()

@@ -144,6 +144,8 @@ def _told_obstacles(facts: Facts) -> Iterator[str]:
         yield f"{facts.deaths} {word} died while they held it; {leases.POISON_AFTER} make it poison"
     if place is not None and facts.gate.stops(place.priority):
         yield f"the gate of {place.queue} is {facts.gate}: it waits; `fleet pools resume` opens it"
+    elif place is not None and facts.gate.waits_for_limit(place.priority):
+        yield "it waits on the limit: enough calls wait there, and here an urgent task can still overtake it"
     if place is not None and not facts.workers:
         yield "no worker is reporting: start one with `fleet up` or `celery -A fleet worker`"
     if limit is not None and (limit.queue_s > 0 or limit.held_until):

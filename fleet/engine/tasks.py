@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from celery.result import AsyncResult
 
 from fleet import config
-from fleet.engine import producer
+from fleet.engine import producer, telemetry
 from fleet.engine.app import app
 from fleet.engine.envelope import HIDDEN, QUEUED_AT, TASK_NAME
 from fleet.errors import InvalidTask, quote
@@ -41,6 +42,7 @@ class SubmitTask(Task):
     """Celery's side of a bot task. `work` is what the slot pool runs; any other pool calls `run`."""
 
     name = TASK_NAME
+    Request = "fleet.engine.request:Request"
     acks_late = True
     acks_on_failure_or_timeout = True
     reject_on_worker_lost = True
@@ -61,7 +63,7 @@ class SubmitTask(Task):
         task = BotTask.parse(*(args or ()), **(kwargs or {}))
         if task_id is not None and not (isinstance(task_id, str) and task_id.isprintable()):
             raise InvalidTask(f"task_id: expected printable text, got {quote(task_id)}")
-        pool = producer.Dispatcher(producer.broker().client, config.current()).choose(task)
+        pool = producer.choose_pool(task)
         if task.idempotency_key is not None:
             if options or task_id:
                 raise InvalidTask(
@@ -71,7 +73,14 @@ class SubmitTask(Task):
         headers = {**(options.pop("headers", None) or {}), QUEUED_AT: producer.now()}
         body = {**task.model_dump(mode="json", exclude_defaults=True), "pool": pool}
         routing = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
-        return super().apply_async((), body, task_id=task_id, headers=headers, **{**options, **routing})
+        tracing = telemetry.tracing(config.current(), config.home_path())
+        if tracing is None:
+            return super().apply_async((), body, task_id=task_id, headers=headers, **{**options, **routing})
+        task_id = task_id or str(uuid.uuid4())
+        with tracing.submit(task_id) as extra:
+            return super().apply_async(
+                (), body, task_id=task_id, headers={**headers, **extra}, **{**options, **routing}
+            )
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> BotAsyncResult:
         return BotAsyncResult(task_id, backend=self.backend, app=self.app, **kwargs)
@@ -89,7 +98,12 @@ class SubmitTask(Task):
             return ready
         from fleet.engine import wiring
 
-        request = {"args": args, "kwargs": kwargs, "delivery_info": self.request.delivery_info or {}}
+        request = {
+            "args": args,
+            "kwargs": kwargs,
+            "delivery_info": self.request.delivery_info or {},
+            "expires": self.request.expires,
+        }
         return wiring.run_here(self.request.id, request)
 
 

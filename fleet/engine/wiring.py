@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import threading
 import time
 import uuid
@@ -20,15 +21,30 @@ from fleet.economy.prices import price_of
 from fleet.engine import leases, producer, queues
 from fleet.engine.completion import Completion
 from fleet.engine.dead_letters import HISTORY, body_of, bury
+from fleet.engine.diversity import Diversity
 from fleet.engine.envelope import QUEUED_AT, envelope, task_body, task_headers
+from fleet.engine.event_limiter import QUIET_S
+from fleet.engine.gates import HOLD, HOLD_MS
 from fleet.engine.janitor import Janitor
+from fleet.engine.late_binding import LateBinding
 from fleet.engine.patience import patiently
+from fleet.engine.request import check_expiry
 from fleet.engine.results import Done, log_result, queued_ms_of, refusal, result_of, summary_of
 from fleet.engine.services import ensure_simulator
-from fleet.errors import FleetError, InvalidTask
-from fleet.limiter import Limiter
+from fleet.engine.telemetry import Telemetry
+from fleet.errors import (
+    BotsQuarantined,
+    ConfigurationError,
+    DeadlineExceeded,
+    FleetError,
+    InvalidTask,
+    KeyRejected,
+    StoreError,
+)
 from fleet.models import Bot, BotResult, BotTask
 from fleet.roster import Checkout, Roster
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.embedded import broker_url, state_url
@@ -44,25 +60,31 @@ logger = logging.getLogger("fleet.worker")
 class DataPlane:
     """Everything a worker process needs to turn messages into results. Lives on the process's one loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self._settings = settings
+        self._telemetry = telemetry
         self.state = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
         same = broker_url(settings) == state_url(settings)
         self.broker = self.state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
         self.roster = Roster(self.state, settings)
         self.completion = Completion(self.state, settings)
-        self._routes = _routes(settings)
-        self._gateway = Gateway(Limiter(self.state, _limits(settings)), self._routes, price_of(settings.price_table))
+        self._routes = _routes(settings, telemetry)
+        limiter = telemetry.limiter(self.state, _limits(settings))
+        self.late_binding = LateBinding(limiter, self.broker, {name: of.limit for name, of in self._routes.items()})
+        self._gateway = Gateway(limiter, self._routes, price_of(settings.price_table))
         self._agent = Agent(self._gateway, settings)
         self._held: dict[str, Checkout] = {}
         self._bots: dict[str, Bot] = {}
+        self.diversity = Diversity(self.state, settings, self._forget_bots)
         self.janitor = Janitor(self.broker, self.state, self.roster, self._held, self.refuse)
 
     async def close(self) -> None:
+        self.diversity.close()
         for provider in {route.provider_name: route.provider for route in self._routes.values()}.values():
             await provider.close()
         await self.state.close()
         await self.broker.close()
+        await asyncio.to_thread(self._telemetry.close)
 
     # -- one task
 
@@ -73,17 +95,26 @@ class DataPlane:
             task_id: The Celery task id.
             request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
         """
+        with self._telemetry.task(task_id, request):
+            return await self._work(task_id, request)
+
+    async def _work(self, task_id: str, request: dict[str, Any]) -> Done:
         started_s = time.monotonic()
         queued_ms = queued_ms_of(request.get(QUEUED_AT))
         tag = (request.get("properties") or {}).get("delivery_tag")
         try:
+            check_expiry(request)
             task = BotTask.parse(*request["args"], **request["kwargs"])
             taking = producer.candidates(task, self._settings)
-        except (InvalidTask, TypeError) as error:
+        except (InvalidTask, DeadlineExceeded, TypeError) as error:
             return await self.refuse(task_id, error, request, body_of(request), queued_ms)
         if (request.get("delivery_info") or {}).get("routing_key") == self._settings.worker.inbox:
             return await self._pass_on(task_id, task, await self._choose(taking), request)
-        checkout = await self._check_out(taking[0], task_id, token=tag or uuid.uuid4().hex)
+        try:
+            with self._telemetry.step("checkout"):
+                checkout = await self._check_out(taking[0], task_id, token=tag or uuid.uuid4().hex)
+        except (ConfigurationError, StoreError) as error:
+            return await self.refuse(task_id, error, request, body_of(request), queued_ms)
         if checkout is None:
             return Done("done before")
         self._held[checkout.token] = checkout
@@ -92,18 +123,29 @@ class DataPlane:
             outcome = await self._agent.run(task, bot, task_id=task_id)
             ran_ms = round((time.monotonic() - started_s) * 1000)
             result = result_of(task_id, task, bot, outcome, queued_ms=queued_ms, ran_ms=ran_ms)
-            stands = await patiently(lambda: self._finish(result, checkout, outcome, request, tag))
+            with self._telemetry.step("finish"):
+                stands = await patiently(lambda: self._finish(result, checkout, outcome, request, tag))
         finally:
             del self._held[checkout.token]
+        if stands:
+            self.diversity.note(task, bot, result)
+            self._telemetry.finished(result)
         log_result(result)
+        if isinstance(outcome.error, KeyRejected):
+            limit = self._gateway.route(checkout.pool).limit
+            record_event(self.state, catalogue.KEY_REJECTED, quiet_s=QUIET_S, about=limit, limit=limit)
         return Done(summary_of(result), result) if stands else Done("discarded: not the first")
 
     def _bot(self, name: str) -> Bot:
-        """Return a bot, made once per process: it is the same for ever."""
+        """Return a bot, made once per process: it is the same until its remedy changes."""
         bot = self._bots.get(name)
         if bot is None:
-            bot = self._bots[name] = bot_of(name, self._settings)
+            bot = self._bots[name] = bot_of(name, self._settings, self.diversity.remedy_of(name))
         return bot
+
+    def _forget_bots(self, names: set[str]) -> None:
+        for name in names:
+            self._bots.pop(name, None)
 
     async def _finish(
         self, result: BotResult, checkout: Checkout, outcome: Outcome, request: dict[str, Any], tag: str | None
@@ -116,7 +158,7 @@ class DataPlane:
         fence = tag if self.broker is self.state else None
         if tag and fence is None and await self.broker.command("ZSCORE", leases.UNACKED_INDEX, tag) is None:
             logger.warning("lease lost task=%s: its result is discarded", result.task_id)
-            return False
+            fence = tag  # the state Redis knows no leases: there this result is fenced, what it cost is counted
         errors, burial = outcome.provider_errors, None
         if result.status == "failed":
             burial = bury(result, headers=request, body=body_of(request), provider_errors=errors)
@@ -136,7 +178,14 @@ class DataPlane:
         return producer.least_loaded(taking, backlog, self._settings)
 
     async def _check_out(self, pool: str, task_id: str, *, token: str) -> Checkout | None:
-        return await patiently(lambda: self.roster.check_out(pool, task_id=task_id, token=token))
+        """Check a bot out. While all bots of the pool are quarantined this task waits, the others in their queue."""
+        gate = keys.gate(keys.queue(pool))
+        while True:
+            try:
+                return await patiently(lambda: self.roster.check_out(pool, task_id=task_id, token=token))
+            except BotsQuarantined:
+                await patiently(lambda: self.broker.run(HOLD, [gate], [HOLD_MS]))
+                await asyncio.sleep(random.uniform(0.15, 0.3) * HOLD_MS / 1000)
 
     async def refuse(
         self, task_id: str, error: Exception, headers: Mapping[str, Any], body: bytes, queued_ms: int | None = None
@@ -145,7 +194,8 @@ class DataPlane:
         invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
         result = refusal(task_id, invalid, queued_ms)
         burial = bury(result, headers=headers, body=body)
-        await patiently(lambda: self.completion.finish(result, checkout=None, burial=burial))
+        if await patiently(lambda: self.completion.finish(result, checkout=None, burial=burial)):
+            self._telemetry.finished(result)
         log_result(result)
         return Done(summary_of(result), result)
 
@@ -156,10 +206,10 @@ class DataPlane:
         canvas = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
         body = task_body(task, pool, canvas)
         message = envelope(task_id=task_id, queue=queue, priority=task.priority.value, headers=headers, body=body)
-        life_s = self._settings.results.expires_s
         place = queues.list_key(queue, task.priority.value)
         marker = keys.passed_on(task_id)
-        await patiently(lambda: self.broker.run(producer.ENQUEUE, [queues.BELL], [life_s, marker, place, message]))
+        arguments = [*producer.enqueue_options(self._settings), marker, place, message]
+        await patiently(lambda: self.broker.run(producer.ENQUEUE, [queues.BELL], arguments))
         return Done(f"passed on to {queue}")
 
     async def seed(self) -> None:
@@ -177,10 +227,12 @@ _KEPT_HEADERS = (
     "origin",
     "group_index",
     HISTORY,
+    "traceparent",
+    "tracestate",
 )
 
 
-def _routes(settings: Settings) -> dict[str, Route]:
+def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
     """Return each pool's route; pools of one provider share its connections."""
     providers = {}
     routes = {}
@@ -190,7 +242,8 @@ def _routes(settings: Settings) -> dict[str, Route]:
             base_url = provider.base_url
             if base_url is None and provider.kind == "simulator":
                 base_url = ensure_simulator(settings, config.home_path())
-            providers[pool.provider] = (make_provider(provider, base_url=base_url), read_key(provider))
+            adapter = telemetry.provider(make_provider(provider, base_url=base_url))
+            providers[pool.provider] = (adapter, read_key(provider))
         adapter, key = providers[pool.provider]
         routes[name] = Route(
             provider=adapter,
@@ -206,6 +259,15 @@ def _routes(settings: Settings) -> dict[str, Route]:
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
     return {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+
+
+def make_bot(name: str, settings: Settings) -> Bot:
+    """Return the bot of that name with its persona, for who shows bots and runs none.
+
+    Raises:
+        ConfigurationError: When no pool in the settings has such a bot.
+    """
+    return bot_of(name, settings)
 
 
 # -- one per process
@@ -243,7 +305,8 @@ def _start(slots: Callable[[], int], busy: Callable[[], int], name: str, beat_at
     settings = config.current()
     _runtime = Runtime()
     _runtime.start()
-    plane = _runtime.run(_build(settings))
+    telemetry = Telemetry(settings, config.home_path(), slots=slots, busy=busy)
+    plane = _runtime.run(_build(settings, telemetry))
     _runtime.run(plane.seed())
     simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
     if simulated:
@@ -251,12 +314,14 @@ def _start(slots: Callable[[], int], busy: Callable[[], int], name: str, beat_at
     janitor = plane.janitor
     _runtime.spawn(janitor.renew_leases())
     _runtime.spawn(janitor.bury_poison())
+    _runtime.spawn(plane.diversity.attend())
+    _runtime.spawn(plane.late_binding.run())
     _runtime.spawn(janitor.report(name=name, slots=slots, busy=busy, beat_at=beat_at))
     _plane = plane
 
 
-async def _build(settings: Settings) -> DataPlane:
-    return DataPlane(settings)
+async def _build(settings: Settings, telemetry: Telemetry) -> DataPlane:
+    return DataPlane(settings, telemetry)
 
 
 def stop() -> None:
@@ -265,6 +330,7 @@ def stop() -> None:
     if _runtime is None:
         return
     if _plane is not None:
+        _runtime.run(_plane.janitor.leave())
         _runtime.run(_plane.close())
     _runtime.stop()
     _runtime = _plane = None

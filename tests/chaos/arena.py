@@ -17,7 +17,8 @@ import redis
 from kombu.exceptions import OperationalError
 
 from fleet.errors import StoreUnavailable
-from tests.redis_server import RedisServer
+from fleet.store.client import connect
+from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
 #: Worker processes that the supervisor keeps alive.
@@ -33,6 +34,8 @@ PATIENCE_S = 45.0
 QUIET_S = 30.0
 #: Seconds that a worker gets to end after SIGTERM: its grace time, and some to close.
 END_S = 45.0
+#: Seconds that a worker gets to start, on a machine that is busy with everything else.
+START_S = 180.0
 #: Characters of a worker's log among which it says that it is ready.
 LOG_HEAD = 20_000
 
@@ -50,6 +53,24 @@ class Tally:
     failed: int
     #: What else must hold and does not, a phrase each.
     problems: list[str] = field(default_factory=list)
+
+
+class Broker(Protocol):
+    """The Redis under attack: one server, or a master with its replica and Sentinels."""
+
+    url: str
+
+    def kill(self) -> None:
+        """kill -9."""
+
+    def start(self) -> None:
+        """Start it again."""
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+
+    def thaw(self) -> None:
+        """SIGCONT."""
 
 
 class Side(Protocol):
@@ -85,7 +106,7 @@ class Arena:
         chance: Decides whom an attack hits, and when.
     """
 
-    def __init__(self, broker: RedisServer, side: Side, chance: random.Random) -> None:
+    def __init__(self, broker: Broker, side: Side, chance: random.Random) -> None:
         self.redis = broker
         self.side = side
         self.chance = chance
@@ -147,7 +168,7 @@ class Arena:
 
     def push(self, message: bytes, task_id: str | None) -> None:
         """Push a raw message into the inbox; `task_id` is whom a result is owed."""
-        client = redis.Redis.from_url(self.redis.url)
+        client = _persistently(lambda: connect(self.redis.url))
         _persistently(lambda: client.lpush(self.side.inbox, message))
         client.close()
         if task_id is not None:
@@ -180,16 +201,23 @@ class Arena:
 
     def replace(self, old: WorkerProcess) -> None:
         """Start a worker, then end an old one with SIGTERM and wait until it is gone."""
-        new = self.side.start_worker()
-        with self._lock:
-            self._workers.append(new)
-        new.wait_ready()
+        self._start_anew()
         with self._lock:
             if old not in self._workers:
                 return
             self._workers.remove(old)
         old.send(signal.SIGTERM)
         self._see_out(old)
+
+    def _start_anew(self) -> None:
+        """Start workers until one takes tasks: one that starts while Redis is away ends at once."""
+        begun = False
+        while not begun:
+            new = self.side.start_worker()
+            with self._lock:
+                self._workers.append(new)
+            wait_until(lambda worker=new: _has_begun(worker) or not worker.alive, START_S, "a replacement is ready")  # type: ignore[misc]
+            begun = _has_begun(new)
 
     def replace_all(self) -> None:
         """Replace one worker after another, as a rolling update does."""
@@ -211,7 +239,8 @@ class Arena:
         while not self._closing.wait(LOOK_EVERY_S):
             with self._lock:
                 for dead in [worker for worker in self._workers if not worker.alive]:
-                    self.problems.append("a worker died by itself")
+                    if _has_begun(dead):  # one that starts while Redis is away ends with a clear error, and is replaced
+                        self.problems.append(f"a worker died by itself: {dead.log.splitlines()[-1][:200]}")
                     self._workers.remove(dead)
                 while len(self._workers) < WORKERS:
                     self._workers.append(self.side.start_worker())
@@ -239,9 +268,14 @@ class Arena:
 
 
 def _is_ready(worker: WorkerProcess) -> bool:
-    """True when a worker lives and has begun to take tasks. Its log begins with that, however long it gets."""
+    """True when a worker lives and has begun to take tasks."""
+    return worker.alive and _has_begun(worker)
+
+
+def _has_begun(worker: WorkerProcess) -> bool:
+    """True when a worker has been ready. Its log begins with that, however long it gets."""
     with worker.log_path.open(errors="replace") as log:
-        return worker.alive and " ready." in log.read(LOG_HEAD)
+        return " ready." in log.read(LOG_HEAD)
 
 
 def _persistently(attempt: Callable[[], T]) -> T:

@@ -31,6 +31,10 @@ class Attack:
     runs_once: bool = False
     #: True when failed results are part of the attack.
     may_fail: bool = False
+    #: True when the broker is a master with a replica and Sentinels.
+    sentinels: bool = False
+    #: Why the row of stock Celery cannot be compared, where that is so.
+    stock_note: str = ""
 
 
 def kill_workers(arena: Arena, *, tasks: int, times: int) -> None:
@@ -42,7 +46,7 @@ def kill_workers(arena: Arena, *, tasks: int, times: int) -> None:
 
 
 def kill_redis(arena: Arena, *, tasks: int, times: int) -> None:
-    """kill -9 of Redis while tasks are queued, taken and finished."""
+    """kill -9 of Redis (of the master, where Sentinels watch it) while tasks are queued, taken and finished."""
     with arena.submitting(tasks, over_s=4.0 * times):
         for number in range(times):
             arena.wait_for((number + arena.chance.random()) / times * 0.8 * tasks)
@@ -139,6 +143,7 @@ ATTACKS = (
         "kill -9 of workers", kill_workers, {"tasks": 1500, "times": 3}, {"tasks": 20_000, "times": 30}, may_fail=True
     ),
     Attack("kill -9 of Redis", kill_redis, {"tasks": 1000, "times": 1}, {"tasks": 5000, "times": 5}),
+    Attack("failover of Sentinel", kill_redis, None, {"tasks": 3000, "times": 3}, sentinels=True),
     Attack("SIGSTOP of Redis, 10 s", freeze_redis, None, {"tasks": 3000, "seconds": 10}),
     Attack(
         "SIGSTOP of a worker", freeze_worker, {"tasks": 1000, "lease_times": 1.5}, {"tasks": 5000, "lease_times": 3}
@@ -146,11 +151,14 @@ ATTACKS = (
     Attack("tasks of 3 leases", run_long, None, {"tasks": 100}, runs_once=True),
     Attack("countdowns of 5 leases", count_down, None, {"tasks": 300}, runs_once=True),
     Attack(
-        "rolling restart", restart_in_turn, {"tasks": 1000, "rounds": 1}, {"tasks": 6000, "rounds": 3}, runs_once=True
+        "rolling restart", restart_in_turn, {"tasks": 1000, "rounds": 1}, {"tasks": 5000, "rounds": 2}, runs_once=True
     ),
     Attack(
-        "hostile messages", push_garbage, {"tasks": 1000, "share": 0.05}, {"tasks": 10_000, "share": 0.05},
-        runs_once=True, may_fail=True,
+        "hostile messages", push_garbage, {"tasks": 1000, "share": 0.05}, {"tasks": 8000, "share": 0.05},
+        runs_once=True, may_fail=True, stock_note="it promises malformed messages no result: these are its lost",
     ),
-    Attack("all at once", everything, None, {"tasks": 20_000, "seconds": 300}, may_fail=True),
+    Attack(
+        "all at once", everything, None, {"tasks": 20_000, "seconds": 300},
+        may_fail=True, stock_note="its lost include malformed messages, which it promises no result",
+    ),
 )  # fmt: skip

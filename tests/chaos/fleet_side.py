@@ -29,8 +29,9 @@ from fleet.models import BotResult
 from fleet.roster import LOAD_UNIT
 from fleet.signals import catalogue
 from fleet.store import keys
-from tests.chaos.arena import Tally
-from tests.redis_server import RedisServer
+from fleet.store.client import connect
+from tests.chaos.arena import Broker, Tally
+from tests.signal_truth import untruths
 from tests.worker_process import REPO, WorkerProcess
 
 #: Slots of a worker process.
@@ -66,9 +67,9 @@ class FleetSide:
     inbox = list_key("celery", 2)
     task_name = TASK_NAME
 
-    def __init__(self, folder: Path, broker: RedisServer, simulators: list[str]) -> None:
+    def __init__(self, folder: Path, broker: Broker, simulators: list[str]) -> None:
         self._folder = folder
-        self._redis = redis.Redis.from_url(broker.url, socket_timeout=5)
+        self._redis = connect(broker.url)
         self._simulators = simulators
         self._run = folder.name
         self._published: dict[bytes, set[bytes]] = defaultdict(set)
@@ -109,7 +110,11 @@ class FleetSide:
             doubled=self._doubled(len(results)),
             reruns=reruns,
             failed=sum(result.status == "failed" for result in results),
-            problems=[f"{n} results are an untyped {kind}" for kind, n in untyped.items()] + [*self._problems(reruns)],
+            problems=[
+                *(f"{n} results are an untyped {kind}" for kind, n in untyped.items()),
+                *self._problems(reruns),
+                *untruths(self._redis, config.current(), results),
+            ],
         )
 
     def _doubled(self, results: int) -> int:
@@ -172,9 +177,7 @@ class FleetSide:
 
 
 @contextmanager
-def fleet_side(
-    folder: Path, broker: RedisServer, *, latency_ms: float, slow_ms: float, seed: int
-) -> Iterator[FleetSide]:
+def fleet_side(folder: Path, broker: Broker, *, latency_ms: float, slow_ms: float, seed: int) -> Iterator[FleetSide]:
     """Run simulators, and point this process and its children at them and at `broker`."""
     simulators = [_simulator(latency, seed) for latency in (latency_ms, slow_ms)]
     urls = [process.stdout.readline().decode().strip() for process in simulators if process.stdout]
@@ -183,7 +186,7 @@ def fleet_side(
     before = dict(os.environ)
     os.environ |= {
         "FLEET_CONFIG": str(path), "FLEET_HOME": str(folder / "home"), "FLEET_REDIS__URL": broker.url,
-        "FLEET_WORKER__SLOTS": str(SLOTS),
+        "FLEET_WORKER__SLOTS": str(SLOTS), "FLEET_REDIS__REPLICAS": str(int("master_name" in broker.url)),
     }  # fmt: skip
     config.current.cache_clear()
     side = FleetSide(folder, broker, urls)

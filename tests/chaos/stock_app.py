@@ -11,14 +11,15 @@ import time
 import redis
 from celery import Celery
 
-from tests.chaos.stock_side import BEGUN, ENDED, TASK_NAME
+from tests.chaos.stock_side import BEGUN, ENDED, TASK_NAME, redis_settings
 
 #: Seconds: short enough that the sweep brings back a dead worker's messages within a minute.
 VISIBILITY_TIMEOUT_S = 20
 
-url = os.environ["CHAOS_BROKER"]
-app = Celery("stock", broker=url, backend=url)
+settings = redis_settings(os.environ["CHAOS_BROKER"])
+app = Celery("stock")
 app.conf.update(
+    settings,
     accept_content=["json"],
     task_acks_late=True,
     task_reject_on_worker_lost=True,
@@ -29,7 +30,8 @@ app.conf.update(
     worker_disable_rate_limits=True,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    broker_transport_options={
+    broker_transport_options=settings["broker_transport_options"]
+    | {
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
         "unacked_restore_interval": 2,
         "unacked_restore_throttle": 1,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import redis
 from celery import Celery
 
-from tests.chaos.arena import Tally
+from fleet.store.client import connect
+from tests.chaos.arena import Broker, Tally
 from tests.redis_server import RedisServer
 from tests.worker_process import WorkerProcess
 
@@ -23,22 +25,31 @@ _RESULT = "celery-task-meta-"
 _QUIET = ("-P", "threads", "-c", str(THREADS), "--without-gossip", "--without-mingle")
 
 
+def redis_settings(url: str) -> dict[str, Any]:
+    """Return Celery's settings for a Redis URL; the name of a Sentinels' master is an option, not part of it."""
+    place, _, master_name = url.partition("?master_name=")
+    options = {"master_name": master_name} if master_name else {}
+    return {
+        "broker_url": place, "broker_transport_options": options,
+        "result_backend": place, "result_backend_transport_options": options,
+    }  # fmt: skip
+
+
 class StockSide:
     """Two stock workers. Made by `stock_side`."""
 
     inbox = "celery"
     task_name = TASK_NAME
 
-    def __init__(
-        self, folder: Path, broker: RedisServer, effects: RedisServer, *, latency_s: float, slow_s: float
-    ) -> None:
+    def __init__(self, folder: Path, broker: Broker, effects: RedisServer, *, latency_s: float, slow_s: float) -> None:
         self._folder = folder
-        self._redis = redis.Redis.from_url(broker.url, socket_timeout=5)
+        self._redis = connect(broker.url)
         self._effects = redis.Redis.from_url(effects.url)
         self._seconds = {False: latency_s, True: slow_s}
         self._accepted: set[str] = set()
         self._env = {"CHAOS_BROKER": broker.url, "CHAOS_EFFECTS": effects.url}
-        self._app = Celery("stock", broker=broker.url, backend=broker.url)
+        self._app = Celery("stock")
+        self._app.conf.update(redis_settings(broker.url))
 
     def start_worker(self) -> WorkerProcess:
         return WorkerProcess(self._folder, *_QUIET, app="tests.chaos.stock_app", env=self._env)
@@ -82,7 +93,7 @@ class StockSide:
 
 
 @contextmanager
-def stock_side(folder: Path, broker: RedisServer, *, latency_ms: float, slow_ms: float) -> Iterator[StockSide]:
+def stock_side(folder: Path, broker: Broker, *, latency_ms: float, slow_ms: float) -> Iterator[StockSide]:
     """Run a second Redis for the counts, and point producers and workers at both."""
     place = folder / "effects"
     place.mkdir()

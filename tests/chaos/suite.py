@@ -16,6 +16,7 @@ from tests.chaos.attacks import QUICK_MS, SLOW_MS, Attack
 from tests.chaos.fleet_side import fleet_side
 from tests.chaos.stock_side import stock_side
 from tests.redis_server import RedisServer
+from tests.sentinels import SentinelStack
 
 Budget = Literal["small", "large"]
 COLUMNS = ("attack", "tasks", "lost", "doubled", "re-runs", "failed typed", "seconds", "holds?")
@@ -32,11 +33,13 @@ class Verdict:
     tally: Tally
     seconds: float
     broken: tuple[str, ...]
+    note: str = ""
 
     def row(self) -> list[str]:
         tally = self.tally
         counts = [tally.lost, tally.doubled, tally.reruns, tally.failed]
         holds = "yes" if not self.broken else "NO: " + "; ".join(self.broken)
+        holds += f" ({self.note})" if self.note else ""
         return [self.attack, f"{self.tasks:,}", *(f"{count:,}" for count in counts), f"{self.seconds:.0f}", holds]
 
 
@@ -51,7 +54,7 @@ def run(attack: Attack, budget: Budget, *, seed: int, stock: bool = False) -> Ve
     """
     with tempfile.TemporaryDirectory(prefix="fleet-chaos-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with closing(_Server(folder)) as broker:
+        with closing(_Sentinels(folder) if attack.sentinels else _Server(folder)) as broker:
             if stock:
                 with stock_side(folder, broker, latency_ms=QUICK_MS, slow_ms=SLOW_MS) as side:
                     return _strike(attack, budget, Arena(broker, side, random.Random(seed)), "stock Celery: ")
@@ -60,6 +63,14 @@ def run(attack: Attack, budget: Budget, *, seed: int, stock: bool = False) -> Ve
 
 
 class _Server(RedisServer):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, *_AOF)
+
+    def close(self) -> None:
+        self.stop()
+
+
+class _Sentinels(SentinelStack):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, *_AOF)
 
@@ -77,7 +88,9 @@ def _strike(attack: Attack, budget: Budget, arena: Arena, prefix: str) -> Verdic
     finally:
         arena.close()
     tally = arena.side.tally(arena.ids)
-    return Verdict(prefix + attack.name, len(arena.ids), tally, seconds, tuple(_broken(attack, arena, tally)))
+    broken = tuple(_broken(attack, arena, tally))
+    note = attack.stock_note if prefix else ""
+    return Verdict(prefix + attack.name, len(arena.ids), tally, seconds, broken, note)
 
 
 def _broken(attack: Attack, arena: Arena, tally: Tally) -> list[str]:
