@@ -30,6 +30,7 @@ ADVICE = {
     "refused": "the provider refused the request or the key: correct the prompt, the model or the key, then replay it",
     "answer": "the provider gave no usable answer: change the prompt or the model, then replay it",
     "function": "your bot function raised: correct it, restart the workers, then replay it",
+    "configuration": "correct what the error names: fleet.toml, a FLEET_* variable or the machine; then replay",
     "bug": "Fleet failed: the worker's log has the place; replay it with a version that has it corrected",
 }
 #: Narrowest and usual width of a message in a list, in characters.

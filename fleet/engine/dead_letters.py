@@ -34,13 +34,16 @@ FORGET = Script.beside(__file__, "forget_dead_letter.lua")
 RECORD = Script.beside(__file__, "record_dead_letter.lua").using(FORGET)
 
 #: Why a task died, coarser than its error: what an operator does next depends on it.
-Cause = Literal["attempts", "deadline", "validation", "poison", "refused", "answer", "function", "bug"]
+Cause = Literal["attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration", "bug"]
 
 #: Error type -> cause. A type that is not here is a bug of Fleet.
 CAUSES: Mapping[str, Cause] = {
     "RateLimited": "attempts",
     "ProviderUnavailable": "attempts",
+    "BotsQuarantined": "attempts",
     "StoreUnavailable": "attempts",
+    "StoreRefused": "configuration",
+    "ConfigurationError": "configuration",
     "DeadlineExceeded": "deadline",
     "InvalidTask": "validation",
     "Poison": "poison",
