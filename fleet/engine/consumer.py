@@ -15,20 +15,13 @@ from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from fleet.engine import wiring
+from fleet.engine.envelope import is_usable
 from fleet.errors import InvalidTask, quote
 
 logger = get_logger("fleet.consumer")
 
 #: Latest ETA that a message may have, in seconds of Unix time: the year 2200.
 LATEST_ETA_S = 7_258_118_400
-
-
-def is_usable(task_id: object) -> bool:
-    """True for an id that can name a result: text that can be written as UTF-8."""
-    try:
-        return isinstance(task_id, str) and task_id.encode() is not None
-    except UnicodeEncodeError:
-        return False
 
 
 def is_soon(eta: object) -> bool:
@@ -130,6 +123,8 @@ class Consumer(CeleryConsumer):
                 worker_state.task_ready(request)
         if is_usable(task_id):
             body = message.body if isinstance(message.body, bytes) else str(message.body).encode("utf-8", "replace")
-            self.pool.run_soon(wiring.refuse(task_id, InvalidTask(reason), headers, body), then=message.ack)
+            refusal = wiring.refuse(task_id, InvalidTask(reason), headers, body)
+            put_aside = partial(message.channel.put_aside, message.delivery_tag)
+            self.pool.run_soon(refusal, then=message.ack, otherwise=put_aside)
         else:
             message.ack()

@@ -77,6 +77,14 @@ def task_id_in(message: bytes) -> str | None:
     return task_id if isinstance(task_id, str) else None
 
 
+def is_usable(task_id: object) -> bool:
+    """True for an id that can name a result: text that can be written as UTF-8."""
+    try:
+        return isinstance(task_id, str) and task_id.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def envelope(*, task_id: str, queue: str, priority: int, headers: dict[str, Any], body: bytes) -> bytes:
     """Return the JSON that goes into a queue's list."""
     return to_json(

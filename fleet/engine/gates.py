@@ -23,7 +23,7 @@ HOLD = Script.beside(__file__, "hold.lua")
 
 #: Value of a gate that lets nothing through.
 CLOSED = -1
-#: Milliseconds for which `HOLD` closes a gate; who needs it closed repeats it in less than half of that.
+#: Milliseconds for which `HOLD` closes a gate; who finds it open again and needs it closed repeats it.
 HOLD_MS = 2000
 
 

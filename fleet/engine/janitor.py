@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from fleet.engine import leases
 from fleet.engine.dead_letters import parts_of
-from fleet.engine.envelope import task_id_in
-from fleet.errors import FleetError, Poison
+from fleet.engine.envelope import is_usable, task_id_in
+from fleet.errors import FleetError, Poison, quote
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
@@ -64,13 +65,13 @@ class Janitor:
             await asyncio.sleep(leases.RENEW_EVERY_S)
             try:
                 await asyncio.gather(self._renew_messages(), self._renew_bots())
-            except FleetError as error:
-                logger.warning("lease renewal failed error=%s", error)
+            except Exception as error:  # noqa: BLE001 - without renewals the worker loses everything it holds
+                logger.warning("lease renewal failed error=%s: %s", type(error).__name__, quote(error))
 
     async def _renew_messages(self) -> None:
         for holdings in leases.all_holdings():
-            holdings.renewed_by_loop = True
             tags = list(holdings.held)
+            holdings.renewed_at_s = time.monotonic()
             if tags:
                 lost = await self._broker.run(leases.RENEW, [leases.UNACKED_INDEX], tags)
                 holdings.lose(tag.decode() for tag in lost)
@@ -88,11 +89,13 @@ class Janitor:
                 for message in await self._broker.command("LRANGE", leases.POISON, 0, BURY_AT_ONCE - 1):
                     await self._bury(message)
                     await self._broker.command("LREM", leases.POISON, 1, message)
-            except FleetError as error:
-                logger.warning("poison not buried error=%s", error)
+            except Exception as error:  # noqa: BLE001 - the task boundary: no message may end this duty, however odd
+                logger.warning("poison not buried error=%s: %s", type(error).__name__, quote(error))
 
     async def _bury(self, message: bytes) -> None:
         task_id = task_id_in(message)
+        if not is_usable(task_id):
+            task_id = None
         logger.error("poison task=%s deaths=%d", task_id, leases.POISON_AFTER)
         record_event(self._state, catalogue.POISON_BURIED, task=task_id, deaths=leases.POISON_AFTER)
         if task_id is not None:

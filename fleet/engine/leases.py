@@ -6,17 +6,18 @@ kombu's channels come and go with their connections; a `Holdings` stays. Taking 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import redis
 
 from fleet.engine.queues import BELL
-from fleet.store import keys
 from fleet.store.client import Script
 
 TAKE = Script.beside(__file__, "take.lua")
@@ -40,6 +41,9 @@ UNACKED_INDEX = "fleet:unacked_index"
 SWEPT = "fleet:unacked_swept"
 POISON = "fleet:poison"
 DEATHS_PREFIX = "fleet:deaths:"
+#: Seconds for which a death is counted, from the last one on. What waits for its ETA dies with its worker as well,
+#: though it harmed nobody: deaths that lie further apart are no sign of poison.
+DEATHS_LIFE_S = 3600
 
 
 class Holdings:
@@ -56,8 +60,13 @@ class Holdings:
         self.client: redis.Redis | None = None
         #: True when this process stops: nothing more is taken.
         self.closed = False
-        #: True when the data plane's loop renews; else kombu's timer does.
-        self.renewed_by_loop = False
+        #: When the data plane's loop last renewed (monotonic).
+        self.renewed_at_s = -math.inf
+
+    @property
+    def is_renewed_by_loop(self) -> bool:
+        """True while the data plane's loop renews; else kombu's timer does."""
+        return time.monotonic() - self.renewed_at_s < 1.5 * RENEW_EVERY_S
 
     def next_prefix(self) -> str:
         """Return a prefix for the tags of one take: unique over all processes and takes."""
@@ -100,6 +109,9 @@ class Holdings:
 #: Told the tags of messages that somebody else may have by now: who works on them should stop.
 lost_listeners: list[Callable[[Sequence[str]], None]] = []
 
+#: Tags of messages whose tasks run on the data plane's loop; only the loop renews them.
+tags_in_slots: Container[str] = ()
+
 #: Holdings by broker address. A process has one broker, but many connections to it over its life.
 _HOLDINGS: dict[str, Holdings] = {}
 
@@ -114,8 +126,13 @@ def all_holdings() -> list[Holdings]:
     return list(_HOLDINGS.values())
 
 
+def is_lost(tag: str | None) -> bool:
+    """True for the tag of a message that this process took and has no lease on any more."""
+    return tag is not None and bool(_HOLDINGS) and not any(tag in holdings.held for holdings in all_holdings())
+
+
 def flush_all_acks() -> None:
-    """Tell the broker what is acknowledged: the last step of a shutdown, when no loop runs any more."""
+    """Tell the broker what is acknowledged, during a shutdown: nothing is taken any more, which would tell it."""
     for holdings in all_holdings():
         if holdings.client is not None:
             holdings.flush(holdings.client)
@@ -123,7 +140,7 @@ def flush_all_acks() -> None:
 
 def restore_arguments(tags: Sequence[str] = (), *, lease_s: float = LEASE_S, most: int = 5000) -> list[Any]:
     """Return the arguments of `restore.lua`: a sweep, or (with tags) a handing back."""
-    return [lease_s, most, POISON_AFTER, DEATHS_PREFIX, keys.STATE_TTL_S, lease_s * QUIET_LEASES, *tags]
+    return [lease_s, most, POISON_AFTER, DEATHS_PREFIX, DEATHS_LIFE_S, lease_s * QUIET_LEASES, *tags]
 
 
 RESTORE_KEYS = [UNACKED, UNACKED_INDEX, BELL, SWEPT, POISON]

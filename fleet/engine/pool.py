@@ -13,6 +13,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,14 +21,15 @@ from typing import Any
 import redis
 from billiard.einfo import ExceptionInfo
 from celery import signals
-from celery.concurrency.base import BasePool, apply_target
+from celery.concurrency.base import BasePool
 from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
 from celery.utils.log import get_logger
 
 from fleet import config
 from fleet.engine import leases, wiring
 from fleet.engine.app import give_up
-from fleet.engine.envelope import canvas_of, from_plain_json
+from fleet.engine.envelope import canvas_of
+from fleet.engine.request import decoded, tag_of
 from fleet.engine.threads import Threads
 from fleet.errors import ConfigurationError, quote
 
@@ -115,6 +117,7 @@ class SlotPool(BasePool):
         except ConfigurationError as error:
             give_up(error)
         leases.lost_listeners.append(self._on_lost)
+        leases.tags_in_slots = self._in_slots
 
     def register_with_event_loop(self, loop: Any) -> None:
         loop.add_reader(self._wake_fd, self._on_wake, self._wake_fd)
@@ -155,9 +158,15 @@ class SlotPool(BasePool):
     def _drain(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while self.busy and time.monotonic() < end:
-            self.settle_ended()
+            self._settle_and_say_so()
             time.sleep(DRAIN_STEP_S if not self._ended else 0)
+        self._settle_and_say_so()
+
+    def _settle_and_say_so(self) -> None:
+        """Settle what ended and tell the broker: nobody renews its lease, and no take will tell while we stop."""
         self.settle_ended()
+        with suppress(redis.RedisError):  # said again, and complained about, in `_close`
+            leases.flush_all_acks()
 
     def _hand_back_running(self) -> None:
         """Cancel what still runs: unacknowledged, it returns to its queue and another worker runs it."""
@@ -179,6 +188,7 @@ class SlotPool(BasePool):
         self._closed = True
         if self._on_lost in leases.lost_listeners:
             leases.lost_listeners.remove(self._on_lost)
+            leases.tags_in_slots = ()
         wiring.stop()
         try:
             leases.flush_all_acks()
@@ -224,31 +234,39 @@ class SlotPool(BasePool):
             return None
         _, task_id, request, body, *_ = args
         request.update(canvas_of(body))
-        tag = (request.get("properties") or {}).get("delivery_tag") or task_id
-        slot = Slot(task, task_id, tag, request, time.monotonic(), callback or _nothing, error_callback or _nothing)
+        tag = tag_of(request)
+        slot = Slot(
+            task, task_id, tag or task_id, request, time.monotonic(), callback or _nothing, error_callback or _nothing
+        )
+        if leases.is_lost(tag):
+            self._fail(slot, Ignore())
+            return slot
         if accept_callback:
             accept_callback(os.getpid(), slot.started)
         if self._closed:
             self._fail(slot, Reject("worker stopped", requeue=True))
             return slot
-        self._in_slots[tag] = slot
+        self._in_slots[slot.tag] = slot
         try:
             wiring.runtime().call_soon(self._begin, slot)
         except RuntimeError:  # a second Ctrl-C came right before this line, and its handler has closed the pool
-            self._in_slots.pop(tag, None)
+            self._in_slots.pop(slot.tag, None)
             self._fail(slot, Reject("worker stopped", requeue=True))
         return slot
 
-    def run_soon(self, work: Any, then: Callable[[], None]) -> None:
-        """Run a coroutine on the loop, then `then()` in the consumer's thread, whatever came of it."""
+    def run_soon(self, work: Any, then: Callable[[], None], otherwise: Callable[[BaseException], None]) -> None:
+        """Run a coroutine on the loop, then `then()` in the consumer's thread, or `otherwise(error)` when it failed."""
         self._in_threads += 1
 
-        def ended() -> None:
+        def ended(job: asyncio.Future[Any]) -> None:
             self._in_threads -= 1
-            then()
+            if job.cancelled():  # the worker stops: the message's lease runs out
+                return
+            error = job.exception()
+            then() if error is None else otherwise(error)
 
         wiring.runtime().call_soon(
-            lambda: asyncio.ensure_future(work).add_done_callback(lambda job: self._hand_back(ended))
+            lambda: asyncio.ensure_future(work).add_done_callback(lambda job: self._hand_back(partial(ended, job)))
         )
 
     def _begin(self, slot: Slot) -> None:
@@ -329,25 +347,23 @@ class SlotPool(BasePool):
             if self._closed:  # it had not begun: its message is handed back
                 return
             try:
-                end = partial(ended, callback)
-                apply_target(
-                    target, _decoded(args), kwargs, lambda value: self._hand_back(partial(end, value)), accept_callback
-                )
-            except Exception as error:  # noqa: BLE001 - the task boundary: what Celery could not trace is a failure
-                self._hand_back(partial(ended, error_callback, _exception_info(error)))
+                if len(args) > 2 and leases.is_lost(tag_of(args[2])):
+                    raise Ignore()
+                if accept_callback:
+                    accept_callback(os.getpid(), time.monotonic())
+                end = partial(ended, callback, target(*decoded(args), **(kwargs or {})))
+            except BaseException as error:  # noqa: BLE001 - the task boundary: no task ends a thread or the worker
+                end = partial(ended, error_callback, _exception_info(_as_failure(error)))
+            self._hand_back(end)
 
         self._threads.run(run)
 
 
-def _decoded(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the arguments of Celery's tracer with a plain JSON body decoded: it takes that, and is slower at it."""
-    try:
-        name, task_id, request, body, content_type, _ = args
-        if content_type == "application/json":
-            return name, task_id, request, from_plain_json(body), None, None
-    except (ValueError, TypeError):
-        pass
-    return args
+def _as_failure(error: BaseException) -> Exception:
+    """Return what Celery is told about a task that raised: it does not settle what is meant to end a process."""
+    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        return error
+    return RuntimeError(f"expected the task to return or to raise an Exception, got {type(error).__name__}")
 
 
 def _celery_listens(request: dict[str, Any]) -> bool:

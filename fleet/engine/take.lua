@@ -12,7 +12,7 @@
 -- priority ("": none) · names of the queues to take from (none: those of KEYS[4])
 --
 -- Lists and gates are named by queue, not declared: the broker is one Redis, never a cluster. A gate is a string, the
--- lowest priority that may be taken (-1: none); absent: open. Beside it, under the gate's name and ":room": "n0 n1 n2 n3
+-- lowest priority that may be taken (-1, or no number: none); absent: open. Beside it, under the gate's name and ":room": "n0 n1 n2 n3
 -- n4 given", how many more tasks of each priority may be taken, each counting those of more urgent ones (absent: any
 -- number), and what n4 was at first. Queues of one priority take turns: the next one after
 -- the one served last. With queues in ARGV, O(queues); else O(queues that wait and are not open to us or to all).
@@ -43,7 +43,7 @@ local function is_stopped(queue, step)
     gates[queue], rooms[queue] = gate, room and {}
     for number in string.gmatch(room or '', '%S+') do table.insert(rooms[queue], tonumber(number)) end
   end
-  return gates[queue] and tonumber(step) > tonumber(gates[queue])
+  return gates[queue] and tonumber(step) > (tonumber(gates[queue]) or -1)
 end
 
 -- Counts what was taken against the room of its own and of less urgent priorities.

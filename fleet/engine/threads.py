@@ -6,7 +6,6 @@ itself; nobody here waits for a future.
 
 from __future__ import annotations
 
-import collections
 import logging
 import threading
 from collections.abc import Callable
@@ -32,22 +31,27 @@ class Threads:
         self._most = most
         self._name = name
         self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self._idle: collections.deque[None] = collections.deque()  # one entry per idle thread: counted without a lock
+        self._lock = threading.Lock()
+        self._free = 0  # threads without a job, less the jobs that wait for one
         self._started = 0
 
     def run(self, job: Job) -> None:
         """Run a job as soon as a thread is free; a new one when none is."""
         self._jobs.put(job)
-        if self._started < self._most and self._jobs.qsize() > len(self._idle):
-            self._started += 1
-            threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+        with self._lock:
+            self._free -= 1
+            if self._free >= 0 or self._started == self._most:
+                return
+            self._free += 1
+        self._started += 1
+        threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
 
     def _work(self) -> None:
         while True:
-            self._idle.append(None)
             job = self._jobs.get()
-            self._idle.pop()
             try:
                 job()
             except BaseException:
                 logger.exception("a job of a thread failed")
+            with self._lock:
+                self._free += 1

@@ -175,7 +175,7 @@ class Channel(kombu_redis.Channel):
             for command in announce:
                 batch.add("execute_command", *command)
             return
-        with self.resident.pipeline(transaction=False) as pipe:
+        with self.resident.pipeline(transaction=True) as pipe:  # all or nothing: a refused publish is repeated
             pipe.lpush(self._q_for_pri(queue, step), dumps(message))
             for command in announce:
                 pipe.execute_command(*command)
@@ -287,7 +287,13 @@ class Channel(kombu_redis.Channel):
         if answered:  # who reads replies (`celery inspect`) may be gone before its next take
             self.flush_acks()
 
-    def _put_aside(self, tag: str, raw: bytes, error: Exception) -> None:
+    def put_aside(self, tag: str, error: BaseException) -> None:
+        """Keep a message that this process holds, and cannot even refuse, for an operator to look at."""
+        entry = self.resident.hget(leases.UNACKED, tag)
+        if entry is not None:
+            self._put_aside(tag, entry.partition(b"\n")[2], error)
+
+    def _put_aside(self, tag: str, raw: bytes, error: BaseException) -> None:
         """Keep what is no Celery message for an operator to look at; nobody can be told, it names no task."""
         logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, UNREADABLE)
         with self.resident.pipeline(transaction=False) as pipe:
@@ -304,9 +310,15 @@ class Channel(kombu_redis.Channel):
         self.holdings.flush(self.resident)
 
     def renew(self) -> None:
-        """Renew the lease of every message this process holds, unless the data plane's loop does."""
-        tags = list(self.holdings.held)
-        if tags and not self.holdings.renewed_by_loop:
+        """Renew the leases of what this process holds when the data plane's loop does not.
+
+        A task may block that loop: then its own lease and its neighbours' run out, but not those of messages that wait
+        for their time, nor those of tasks in threads.
+        """
+        if self.holdings.is_renewed_by_loop:
+            return
+        tags = [tag for tag in tuple(self.holdings.held) if tag not in leases.tags_in_slots]
+        if tags:
             lost = leases.run_script(self.resident, leases.RENEW, [leases.UNACKED_INDEX], tags)
             self.holdings.lose(map(bytes_to_str, lost))
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from celery.exceptions import Reject
+
 from fleet import config
 from fleet.config import Settings
 from fleet.economy.prices import price_of
@@ -178,14 +180,20 @@ class DataPlane:
         return producer.least_loaded(taking, backlog, self._settings)
 
     async def _check_out(self, pool: str, task_id: str, *, token: str) -> Checkout | None:
-        """Check a bot out. While all bots of the pool are quarantined this task waits, the others in their queue."""
+        """Check a bot out.
+
+        Raises:
+            Reject: When all bots of the pool stay quarantined: the task waits in its queue, which is closed for a
+                while, not in a slot that another pool could use.
+        """
         gate = keys.gate(keys.queue(pool))
-        while True:
+        for pause_s in (random.uniform(0.15, 0.3) * HOLD_MS / 1000, 0.0):
             try:
                 return await patiently(lambda: self.roster.check_out(pool, task_id=task_id, token=token))
             except BotsQuarantined:
                 await patiently(lambda: self.broker.run(HOLD, [gate], [HOLD_MS]))
-                await asyncio.sleep(random.uniform(0.15, 0.3) * HOLD_MS / 1000)
+                await asyncio.sleep(pause_s)
+        raise Reject("all bots of the pool are quarantined", requeue=True)
 
     async def refuse(
         self, task_id: str, error: Exception, headers: Mapping[str, Any], body: bytes, queued_ms: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleet import config
 from fleet.engine.gates import HOLD_MS, read_gates, read_waiting
+from fleet.engine.leases import DEATHS_PREFIX
 from fleet.engine.operations import quarantine_bot, release_bot
 from fleet.engine.producer import submit_many
 from fleet.models import bot_name
@@ -26,8 +27,9 @@ def test_tasks_wait_while_all_bots_of_their_pool_are_quarantined(redis_url: str,
         waiting = list(submit_many([{"prompt": "What is 2+2?", "pool": "research"}] * 30))
         others = list(submit_many([{"prompt": "What is 2+2?", "pool": "writing"}] * 30))
         wait_until(lambda: len(results(redis_url, others)) == 30, 20, "the other pool goes on")
-        assert read_waiting(client, [queue])[0].total == 30
+        wait_until(lambda: read_waiting(client, [queue])[0].total == 31, 20, "all wait in their queue, none in a slot")
         assert results(redis_url, [first, *waiting]) == []
+        assert list(client.scan_iter(f"{DEATHS_PREFIX}*")) == []
 
         release_bot(client, settings, "research-007", by="test")
         wait_until(lambda: len(results(redis_url, [first, *waiting])) == 31, 20 + HOLD_MS / 1000, "they are done")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,6 +30,10 @@ def typed(when, ident):
 @app.task(name="own.fails")
 def fails():
     raise ValueError("as it should")
+
+@app.task(name="own.exits")
+def exits():
+    raise SystemExit(1)
 
 @app.task(name="own.retries", bind=True)
 def retries(self):
@@ -87,6 +92,8 @@ def test_own_tasks_return_fail_retry_reject_and_are_seen_by_inspect_and_events(
             assert typed.get(timeout=WAIT_S) == ["datetime", "UUID", 2026], worker.log
             with pytest.raises(ValueError, match="as it should"):
                 send("own.fails").get(timeout=WAIT_S)
+            with pytest.raises(RuntimeError, match="return or to raise an Exception, got SystemExit"):
+                send("own.exits").get(timeout=WAIT_S)
             assert send("own.retries").get(timeout=WAIT_S) == 2
             assert send("own.rejects").get(timeout=WAIT_S) == 2
             assert send("own.early").get(timeout=WAIT_S) == "early"
@@ -104,3 +111,22 @@ def test_own_tasks_return_fail_retry_reject_and_are_seen_by_inspect_and_events(
     sleeping.get(timeout=WAIT_S)
     wait_until(lambda: connect(redis_url).hlen("fleet:unacked") == 0, WAIT_S, "everything is acknowledged")
     assert worker.alive
+
+
+def test_a_task_that_ends_while_the_worker_stops_is_acknowledged_at_once_not_with_the_last_one(
+    start_worker: StartWorker, redis_url: str, plain: Celery, tmp_path: Path
+) -> None:
+    (tmp_path / "with_tasks.py").write_text(TASKS)
+    worker, redis = start_worker(app="with_tasks"), connect(redis_url)
+    early, late = tmp_path / "early", tmp_path / "late"
+    tasks = [plain.send_task("own.sleeps", args=[str(path)]) for path in (early, late)]
+    wait_until(lambda: redis.hlen("fleet:unacked") == 2, WAIT_S, "both are taken")
+    worker.send(signal.SIGTERM)
+    wait_until(lambda: "Warm shutdown" in worker.log, WAIT_S, "the worker stops")
+    early.touch()
+    wait_until(lambda: redis.hlen("fleet:unacked") == 1, WAIT_S, "the one that ended is acknowledged")
+    assert worker.alive
+    late.touch()
+    assert worker.wait() == 0
+    assert redis.hlen("fleet:unacked") == 0
+    assert [task.get(timeout=WAIT_S) for task in tasks] == [None, None]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import select
 import threading
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
 from kombu import Connection, Queue
 from kombu.asynchronous import Hub
+from redis.exceptions import ConnectionError
 
 from fleet.engine import leases, transport
 from fleet.engine.queues import PRIORITY_STEPS, list_key
@@ -199,6 +201,8 @@ def test_a_message_that_outlives_too_many_workers_is_poison(broker: Connection, 
         redis.zadd(leases.UNACKED_INDEX, {message.delivery_tag: 1})
         redis.set(leases.SWEPT, f"{redis.time()[0]} 0")
         message.channel.sweep()
+        for counter in redis.scan_iter(f"{leases.DEATHS_PREFIX}*"):
+            assert 0 < redis.ttl(counter) <= 3600  # an hour later its next death counts as the first
         assert redis.llen(leases.POISON) == (1 if death + 1 == leases.POISON_AFTER else 0)
     assert redis.llen(list_key("q", 2)) == redis.hlen(leases.UNACKED) == 0
 
@@ -221,3 +225,63 @@ def test_a_redis_that_refuses_writes_is_waited_for_and_loses_nothing(broker: Con
         redis.config_set("min-replicas-to-write", "0")
     assert [m.payload for m in got] == ["b"]
     assert redis.hlen(leases.UNACKED) == 1
+
+
+def test_a_publish_is_taken_whole_or_not_at_all_however_full_redis_is(broker: Connection, redis_url: str) -> None:
+    redis, queue = connect(redis_url), list_key("q", 2)
+    put(broker, "a")
+    refused = 0
+    try:
+        for room in range(
+            10_000, 18_000, 80
+        ):  # among them some with which memory ends between two commands of a publish
+            redis.config_set("maxmemory", 0)
+            redis.delete(queue)
+            redis.config_set("maxmemory", redis.info("memory")["used_memory"] + room)  # type: ignore[index]
+            try:
+                put(broker, "x" * 10_000)
+                accepted = 1
+            except ConnectionError:
+                accepted = 0
+            refused += not accepted
+            assert redis.llen(queue) == accepted
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert 0 < refused < 100
+
+
+def test_a_gate_that_is_no_number_closes_its_queue_and_no_other(broker: Connection, redis_url: str) -> None:
+    connect(redis_url).set(keys.gate("odd"), "high")
+    put(broker, "a", queue="odd", priority=0)
+    put(broker, "b", queue="q", priority=4)
+    assert [message.payload for message in take(broker, 1, queues=("odd", "q"))] == ["b"]
+
+
+def test_while_the_loop_stands_still_all_leases_but_those_of_slots_are_renewed(
+    broker: Connection, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(broker, "waits", "runs")
+    waits, runs = take(broker, 2)
+    channel, redis = waits.channel, connect(redis_url)
+    monkeypatch.setattr(leases, "tags_in_slots", {runs.delivery_tag})
+
+    def renewed() -> set[str]:
+        redis.zadd(leases.UNACKED_INDEX, {waits.delivery_tag: 1, runs.delivery_tag: 1})
+        channel.renew()
+        return {tag.decode() for tag in redis.zrangebyscore(leases.UNACKED_INDEX, 2, "+inf")}  # type: ignore[union-attr]
+
+    channel.holdings.renewed_at_s = monotonic()
+    assert renewed() == set()
+    channel.holdings.renewed_at_s -= 2 * leases.RENEW_EVERY_S
+    assert renewed() == {waits.delivery_tag}
+
+
+def test_what_cannot_even_be_refused_is_put_aside(broker: Connection, redis_url: str) -> None:
+    put(broker, "a")
+    redis = connect(redis_url)
+    waiting = redis.lrange(list_key("q", 2), 0, -1)
+    (message,) = take(broker, 1)
+    message.channel.put_aside(message.delivery_tag, ValueError("odd"))
+    message.channel.flush_acks()
+    assert redis.lrange(transport.UNREADABLE, 0, -1) == waiting
+    assert redis.hlen(leases.UNACKED) == 0
