@@ -83,6 +83,9 @@ class BotTask(Frozen):
     idempotency_key: str | None = Field(
         None, min_length=1, max_length=256, description="Submitting the same key again gives the same task."
     )
+    tenant: str = Field(
+        "", pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="For whom: tenants share a limit evenly; empty: bots do."
+    )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Handed back in the result, unread.")
 
     @model_validator(mode="after")
@@ -181,7 +184,7 @@ class Caller:
     """For whom a call is made: what the limiter orders waiting calls by.
 
     Args:
-        bot: Name of the bot; calls of one bot share one turn. Empty: each call is by itself.
+        bot: Name of the bot; calls of one bot share one turn. Empty: all calls without a name do.
         priority: Urgent calls go first.
         kind: Task class; what its calls really use is learnt.
         tenant: Tenants get equal shares, each divided among its bots. Empty: bots get equal shares.

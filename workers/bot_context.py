@@ -58,7 +58,7 @@ class BotContext:
         share: Callable[[], float],
     ) -> None:
         self._bot = bot
-        self._caller = Caller(bot=bot.name, priority=task.priority, kind=task.kind)
+        self._caller = Caller(bot=bot.name, priority=task.priority, kind=task.kind, tenant=task.tenant)
         self._max_output_tokens = task.max_output_tokens or pool.max_output_tokens
         self._max_attempts = pool.max_attempts
         self._gateway = gateway

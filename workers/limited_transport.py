@@ -3,8 +3,10 @@
 It reads what a request asks for, waits for its turn, sends it once, and settles by the usage in the answer. It retries
 nothing; switch the SDK's own retries off (`max_retries=0`), they would send calls that nobody granted.
 
-Weakness: an answer that is streamed is settled by its estimate, because its usage comes last. Requests without a model
-(lists, files) pass without a grant.
+A request that could ask a model but names none in a JSON body is refused (Gemini names it in the URL, forms with files
+in a field), unless the transport is told the model of its client. Reading, deleting and managing files need no grant.
+
+Weakness: an answer that is streamed is settled by its estimate, because its usage comes last.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from fleet.models import ANYBODY, Caller, Grant, RateReadings
+from fleet.errors import ConfigurationError, quote
+from fleet.models import ANYBODY, Caller, Grant, RateReadings, Usage
 from workers.context import count_tokens
-from workers.gateway import DEFAULT_HOLD_S
+from workers.gateway import DEFAULT_HOLD_S, Price
 from workers.ports import Limiter
 from workers.providers.rate_headers import read_rates
 from workers.providers.retry_after import read_retry_after
@@ -28,6 +31,15 @@ PATIENCE_S = 60.0
 OUTPUT_TOKENS = 1024
 #: Where requests of the vendors say how long the answer may be.
 _OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+#: Parts of a request that have its text, in all vendors' words.
+_TEXTS = (
+    "messages", "input", "system", "instructions", "prompt", "tools", "contents", "systemInstruction",
+)  # fmt: skip
+#: Methods that ask no model, and parts of the paths of requests that do neither.
+_HARMLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+_NO_MODEL = frozenset({"files", "uploads", "batches", "vector_stores"})
+#: Bytes that are taken for a token in a body that cannot be read: fewer than there are in most languages.
+BYTES_PER_TOKEN = 3
 #: Parts of a request that are no text: pictures and files, in base64.
 _NO_TEXT = frozenset({"data", "url", "image_url", "file_data"})
 
@@ -52,10 +64,19 @@ class BlockingLimiter(Protocol):
     """`fleet.limiter.ThreadedLimiter`: a limiter that blocks the thread that asks."""
 
     def acquire(
-        self, limit: str, *, tokens: int, timeout_s: float, caller: Caller = ANYBODY, input_tokens: int = 0
+        self,
+        limit: str,
+        *,
+        tokens: int,
+        timeout_s: float,
+        caller: Caller = ANYBODY,
+        input_tokens: int = 0,
+        cost_usd_micros: int = 0,
     ) -> Grant: ...
 
-    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0) -> None: ...
+    def settle(
+        self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0
+    ) -> None: ...
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None: ...
 
@@ -86,6 +107,8 @@ class LimitedTransport:
         key: Label of the key in the limit's name, never the key.
         caller: For whom: decides the order.
         timeout_s: Longest wait for a turn.
+        model: The model of all requests of this client, whatever they say.
+        price: Gives micro-dollars by `provider/model` and usage, None: not known. Needed under `usd_per_day`.
     """
 
     def __init__(
@@ -97,9 +120,11 @@ class LimitedTransport:
         key: str = "default",
         caller: Caller = ANYBODY,
         timeout_s: float = PATIENCE_S,
+        model: str | None = None,
+        price: Price | None = None,
     ) -> None:
-        self._limiter, self._provider, self._inner = limiter, provider, inner
-        self._key, self._caller, self._timeout_s = key, caller, timeout_s
+        self._limiter, self._inner = limiter, inner
+        self._plan = _Plan(provider, key, caller, timeout_s, model, price)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send one request when its turn has come.
@@ -107,24 +132,18 @@ class LimitedTransport:
         Raises:
             DeadlineExceeded: When the turn comes too late; nothing was sent.
             StoreUnavailable: When Redis does not answer; nothing was sent.
-            ConfigurationError: When the model's limit is not known.
+            ConfigurationError: When the model, its limit, or under `usd_per_day` its price is not known.
         """
-        ask = _read(await request.aread())
+        ask = self._plan.ask(request, await request.aread())
         if ask is None:
             return await self._inner.handle_async_request(request)
-        grant = await self._limiter.acquire(
-            f"{self._provider}/{ask.model}/{self._key}",
-            tokens=ask.tokens,
-            timeout_s=self._timeout_s,
-            caller=self._caller,
-            input_tokens=ask.input_tokens,
-        )
+        grant = await self._limiter.acquire(**self._plan.arguments(ask))
         outcome = _Outcome(grant)
         try:
             response = await self._inner.handle_async_request(request)
             if not ask.is_streamed:
                 await response.aread()
-            outcome = _outcome(grant, ask, response)
+            outcome = self._plan.outcome(grant, ask, response)
         finally:
             outcome.tell(self._limiter)
         return response
@@ -155,28 +174,24 @@ class BlockingLimitedTransport:
         key: str = "default",
         caller: Caller = ANYBODY,
         timeout_s: float = PATIENCE_S,
+        model: str | None = None,
+        price: Price | None = None,
     ) -> None:
-        self._limiter, self._provider, self._inner = limiter, provider, inner
-        self._key, self._caller, self._timeout_s = key, caller, timeout_s
+        self._limiter, self._inner = limiter, inner
+        self._plan = _Plan(provider, key, caller, timeout_s, model, price)
 
     def handle_request(self, request: Any) -> Any:
         """Send one request when its turn has come."""
-        ask = _read(request.read())
+        ask = self._plan.ask(request, request.read())
         if ask is None:
             return self._inner.handle_request(request)
-        grant = self._limiter.acquire(
-            f"{self._provider}/{ask.model}/{self._key}",
-            tokens=ask.tokens,
-            timeout_s=self._timeout_s,
-            caller=self._caller,
-            input_tokens=ask.input_tokens,
-        )
+        grant = self._limiter.acquire(**self._plan.arguments(ask))
         outcome = _Outcome(grant)
         try:
             response = self._inner.handle_request(request)
             if not ask.is_streamed:
                 response.read()
-            outcome = _outcome(grant, ask, response)
+            outcome = self._plan.outcome(grant, ask, response)
         finally:
             outcome.tell(self._limiter)
         return response
@@ -198,6 +213,7 @@ class _Outcome:
 
     grant: Grant
     used: tuple[int, int] | None = None
+    cost_usd_micros: int | None = None
     rates: RateReadings | None = None
     hold_s: float | None = None
 
@@ -206,32 +222,90 @@ class _Outcome:
         if self.hold_s is not None:
             limiter.penalise(self.grant.limit, retry_after_s=self.hold_s)
         tokens, output = self.used or (self.grant.reserved_tokens, self.grant.reserved_output_tokens)
-        limiter.settle(self.grant, used_tokens=tokens, used_output_tokens=output)
+        cost = self.grant.cost_usd_micros if self.cost_usd_micros is None else self.cost_usd_micros
+        limiter.settle(self.grant, used_tokens=tokens, used_output_tokens=output, cost_usd_micros=cost)
         limiter.observe(self.grant, self.rates)
 
 
-def _outcome(grant: Grant, ask: _Ask, response: Any) -> _Outcome:
-    headers, now_s = response.headers, time.time()
-    rates = read_rates(headers, now_s=now_s)
-    if response.status_code == 429:
-        hold_s = read_retry_after(headers, now_s=now_s)
-        return _Outcome(grant, (0, 0), rates, DEFAULT_HOLD_S if hold_s is None else hold_s)
-    if 400 <= response.status_code < 500:
-        return _Outcome(grant, (0, 0), rates)
-    return _Outcome(grant, None if ask.is_streamed else _usage(response.content), rates)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What both transports do around a request."""
+
+    provider: str
+    key: str
+    caller: Caller
+    timeout_s: float
+    model: str | None
+    price: Price | None
+
+    def ask(self, request: Any, body: bytes) -> _Ask | None:
+        """Return what a request asks for; None when it is surely none to a model."""
+        if request.method in _HARMLESS:
+            return None
+        try:
+            ask = _read(body, self.model, _guess(request, body))
+        except RecursionError as error:
+            raise self._unreadable(request) from error
+        if ask is None and _NO_MODEL.isdisjoint(request.url.path.split("/")):
+            raise self._unreadable(request)
+        return ask
+
+    def _unreadable(self, request: Any) -> ConfigurationError:
+        return ConfigurationError(
+            f"expected a JSON body with a model, got none in {request.method} {quote(request.url.path)}: it cannot be "
+            "limited; name the model for this client (model=...), or send without this transport what asks no model"
+        )
+
+    def arguments(self, ask: _Ask) -> dict[str, Any]:
+        """Return the arguments of `acquire`."""
+        cost = self.cost(ask.model, ask.input_tokens, ask.output_tokens)
+        return {
+            "limit": f"{self.provider}/{ask.model}/{self.key}",
+            "tokens": ask.tokens,
+            "timeout_s": self.timeout_s,
+            "caller": self.caller,
+            "input_tokens": ask.input_tokens,
+            **({} if cost is None else {"cost_usd_micros": cost}),
+        }
+
+    def cost(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
+        """Return what a call costs, None when nobody knows."""
+        if self.price is None:
+            return None
+        return self.price(f"{self.provider}/{model}", Usage(input_tokens=input_tokens, output_tokens=output_tokens))
+
+    def outcome(self, grant: Grant, ask: _Ask, response: Any) -> _Outcome:
+        """Return what came of a call that was answered."""
+        headers, now_s = response.headers, time.time()
+        rates = read_rates(headers, now_s=now_s)
+        if response.status_code == 429:
+            hold_s = read_retry_after(headers, now_s=now_s)
+            return _Outcome(grant, (0, 0), 0, rates, DEFAULT_HOLD_S if hold_s is None else hold_s)
+        if 400 <= response.status_code < 500:
+            return _Outcome(grant, (0, 0), 0, rates)
+        used = None if ask.is_streamed else _usage(response.content)
+        cost = self.cost(ask.model, used[0] - used[1], used[1]) if used else None
+        return _Outcome(grant, used, cost, rates)
 
 
-def _read(body: bytes) -> _Ask | None:
-    """Return what a request asks for; None when it is none to a model."""
+def _guess(request: Any, body: bytes) -> int:
+    """Return the input tokens of a body that cannot be read; of a form, which is mostly a file, nothing is known."""
+    is_form = request.headers.get("content-type", "").startswith("multipart/")
+    return 0 if is_form else len(body) // BYTES_PER_TOKEN
+
+
+def _read(body: bytes, model: str | None, guess: int) -> _Ask | None:
+    """Return what a request asks for; None when no model is named."""
     asked = _object(body)
-    model = asked.get("model")
-    if not isinstance(model, str) or not model:
+    named = model or (asked or {}).get("model")
+    if not isinstance(named, str) or not named:
         return None
+    if asked is None:
+        return _Ask(named, guess, OUTPUT_TOKENS, is_streamed=False)
     limits = [asked[name] for name in _OUTPUT_LIMITS if type(asked.get(name)) is int]
-    texts = (asked.get(name) for name in ("messages", "input", "system", "instructions", "prompt", "tools"))
     return _Ask(
-        model=model,
-        input_tokens=sum(count_tokens(text) for part in texts for text in _texts(part)),
+        model=named,
+        input_tokens=sum(count_tokens(text) for name in _TEXTS for text in _texts(asked.get(name))),
         output_tokens=max(0, limits[0]) if limits else OUTPUT_TOKENS,
         is_streamed=asked.get("stream") is True,
     )
@@ -252,7 +326,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def _usage(body: bytes) -> tuple[int, int] | None:
     """Return tokens and output tokens that an answer says were billed, in either vendor's words; None: not said."""
-    usage = _object(body).get("usage")
+    usage = (_object(body) or {}).get("usage")
     if not isinstance(usage, dict):
         return None
     counts = {name: count for name, count in usage.items() if type(count) is int and count >= 0}
@@ -264,9 +338,10 @@ def _usage(body: bytes) -> tuple[int, int] | None:
     return given + cached + made, made
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def _object(raw: bytes) -> dict[str, Any] | None:
+    """Return a JSON object, None when it is none or too deep to be read."""
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None

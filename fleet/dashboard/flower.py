@@ -21,6 +21,7 @@ from flower.app import Flower
 from flower.views.monitor import Healthcheck, Metrics
 from tornado.options import options
 from tornado.template import DictLoader
+from tornado.web import HTTPError
 
 from fleet import config
 from fleet.config import Settings
@@ -86,11 +87,12 @@ class Dashboard(Flower):
 
 
 class GuardedMetrics(Metrics):
-    """Flower's /metrics behind the password: Flower itself serves worker and task names to anyone."""
+    """Flower's /metrics behind the login: Flower itself serves worker and task names to anyone."""
 
     def prepare(self) -> None:
-        if self.application.options.basic_auth:
-            _ = self.current_user  # answers 401 by itself
+        asked = self.application.options
+        if (asked.basic_auth or asked.auth) and not self.current_user:  # a wrong password answers 401 by itself
+            raise HTTPError(401, "expected a login, got none")
 
 
 def install(settings: Settings, home: Path) -> None:

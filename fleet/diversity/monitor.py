@@ -23,6 +23,8 @@ MAX_LOOKS = 4
 LEAST_SHARE = 0.75
 #: Seconds without a look after which a class's remedies end: its tasks have stopped, and nobody would take them back.
 IDLE_END_S = 3600.0
+#: Seconds between two looks for classes whose answers have expired.
+DROP_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Monitor:
         self._now_s = now_s
         self._version = 0
         self._prescribed: dict[str, Remedy] | None = None
+        self._dropped_at = -DROP_EVERY_S
 
     async def turn(self, version: int) -> list[Notice]:
         """Look at everything that is new, and return what happened.
@@ -59,8 +62,9 @@ class Monitor:
         Raises:
             StoreUnavailable: When Redis does not answer; the next turn goes on from what was saved.
         """
-        if self._prescribed is None:
+        if self._now_s() - self._dropped_at > DROP_EVERY_S:
             await self._windows.drop_silent()
+            self._dropped_at = self._now_s()
         stored = await self._windows.states()
         notices: list[Notice] = []
         for (pool, kind), count in (await self._windows.classes()).items():

@@ -16,6 +16,9 @@ from fleet.store.client import Script, Store
 
 #: Task classes that are watched at most, over all pools: bounds what a producer who invents kinds can fill.
 MAX_CLASSES = 100
+#: Answers that are kept of all classes together, about: one takes some 0.8 kB and 4 kB at most, 80 to 400 MB. A class
+#: that would take it beyond that is not recorded.
+MOST_ANSWERS = 100_000
 #: Windows that are kept of a class: the newest, and one to look back at when a look came late.
 KEPT_WINDOWS = 2
 #: Answers per bot in a window of a large pool, and the largest window: 2,000 answers are compared in 0.2 s.
@@ -67,8 +70,9 @@ class Windows:
     def record(self, pool: str, kind: str, answer: Fingerprint) -> None:
         """Add an answer to its class's window. Nobody waits for it; one that is lost is not made up for."""
         kept = KEPT_WINDOWS * self.size(pool)
+        most = max(1, min(MAX_CLASSES, MOST_ANSWERS // kept))
         class_keys = [keys.answers(pool, kind), keys.answer_counts()]
-        self._store.send(_RECORD, class_keys, [answer.pack(), f"{pool}|{kind}", kept, keys.STATE_TTL_S, MAX_CLASSES])
+        self._store.send(_RECORD, class_keys, [answer.pack(), f"{pool}|{kind}", kept, keys.STATE_TTL_S, most])
 
     async def attend(self, me: str, known_version: int) -> Duty:
         """Ask to lead, and for new remedies. One round trip."""

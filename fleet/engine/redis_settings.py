@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
 from redis.backoff import NoBackoff
@@ -10,8 +9,6 @@ from redis.retry import Retry
 
 from fleet.store.address import Address
 from fleet.store.sentinel import SENTINEL_TIMEOUT_S
-
-_CERT_REQS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
 def redis_settings(broker_url: str, state_url: str) -> dict[str, Any]:
@@ -23,10 +20,10 @@ def redis_settings(broker_url: str, state_url: str) -> dict[str, Any]:
         "broker_url": broker.celery_url.split(";")[0],
         "broker_transport": f"fleet.engine.{module}:Transport",
         "broker_transport_options": {**_sentinel_options(broker), **_sentinels(broker)},
-        "broker_use_ssl": _tls(broker),
+        "broker_use_ssl": broker.tls_options(),
         "result_backend": state.celery_url,
         "result_backend_transport_options": _sentinel_options(state),
-        "redis_backend_use_ssl": _tls(state),
+        "redis_backend_use_ssl": state.tls_options(),
     }
 
 
@@ -35,21 +32,10 @@ def _sentinel_options(where: Address) -> dict[str, Any]:
     if not where.sentinels:
         return {}
     patience = {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
-    tls = {"ssl": True, **tls_options} if (tls_options := _tls(where)) else {}
+    tls = {"ssl": True, **tls_options} if (tls_options := where.tls_options()) else {}
     ask = {**patience, **tls, "password": where.sentinel_password, "retry": Retry(NoBackoff(), 0)}
     return {"master_name": where.master_name, "sentinel_kwargs": ask}
 
 
 def _sentinels(where: Address) -> dict[str, Any]:
     return {"sentinels": where.sentinels} if where.sentinels else {}
-
-
-def _tls(where: Address) -> dict[str, Any] | None:
-    """Return TLS options as redis-py takes them; certificates are checked unless the URL says otherwise."""
-    if where.tls is None:
-        return None
-    wanted = where.tls.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
-    options: dict[str, Any] = {**where.tls, "ssl_cert_reqs": _CERT_REQS.get(wanted, ssl.CERT_REQUIRED)}
-    if "ssl_check_hostname" in options:
-        options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() != "false"
-    return options

@@ -7,7 +7,7 @@
 --          4 due (zset, ticket -> time at which it asks again, TTL 10 min)  5 log (zset, "ticket:tokens:input:output" ->
 --          send time, TTL 7 days)  6 leases (zset, ticket -> expiry, TTL 7 days)  7 bots (zset, bot -> finish tag,
 --          TTL 7 days)
--- ARGV     1 ticket  2 bot  3 field of the facts with what its kind of call uses  4 thirteen packed doubles: class (0 most
+-- ARGV     1 ticket  2 bot ('': all callers without a name are one)  3 field of the facts with what its kind of call uses  4 thirteen packed doubles: class (0 most
 --          urgent .. 4), order it had when it asked before (-1: it did not), candidate that it asked then, charge of a
 --          call in the fair order / weight (0: its tokens), weight, 1: share by tenant, tokens, input, output tokens,
 --          micro-dollars, longest wait (us), random [0, 1), lease (us);  then the packed terms of each candidate
@@ -85,6 +85,7 @@ local function survey(c)
     local mean, deviation, out_mean, out_deviation = match(facts[3], '(%S+) (%S+) (%S+) (%S+)')
     need[2] = ceil(tokens * min(4, mean + deviation))
     need[4] = ceil(output * min(4, out_mean + out_deviation))
+    need[2] = max(need[2], input + need[4])  -- the share of long answers says nothing of a long prompt, which is known
   end
 
   -- The slot: no clock further ahead than its burst. It may lie in the past, at most a burst: capacity left over.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self, TypeVar
 
 from fleet.config import LimitSettings
+from fleet.errors import StoreUnavailable
 from fleet.limiter.limiter import Limiter
 from fleet.models import ANYBODY, Caller, Grant, RateReadings
 from fleet.store.cluster import store_of
@@ -37,17 +39,23 @@ class LimitedCall:
     _hold_s: float | None = field(default=None, init=False)
 
     def used(
-        self, tokens: int, *, output_tokens: int = 0, cost_usd_micros: int = 0, rates: RateReadings | None = None
+        self,
+        tokens: int,
+        *,
+        output_tokens: int = 0,
+        cost_usd_micros: int | None = None,
+        rates: RateReadings | None = None,
     ) -> None:
         """It was answered.
 
         Args:
             tokens: Input and output together, as billed.
             output_tokens: Those of them that are output.
-            cost_usd_micros: What it cost.
+            cost_usd_micros: What it cost; None: the most that it might have cost.
             rates: What the answer's headers said.
         """
-        self._used = {"used_tokens": tokens, "used_output_tokens": output_tokens, "cost_usd_micros": cost_usd_micros}
+        cost = self.grant.cost_usd_micros if cost_usd_micros is None else cost_usd_micros
+        self._used = {"used_tokens": tokens, "used_output_tokens": output_tokens, "cost_usd_micros": cost}
         self._rates = rates
 
     def refused(self, *, retry_after_s: float = HOLD_S, rates: RateReadings | None = None) -> None:
@@ -58,7 +66,8 @@ class LimitedCall:
         """Tell the limiter. On its loop."""
         if self._hold_s is not None:
             limiter.penalise(self.grant.limit, retry_after_s=self._hold_s)
-        limiter.settle(self.grant, **(self._used or {"used_tokens": self.grant.reserved_tokens}))
+        everything = {"used_tokens": self.grant.reserved_tokens, "cost_usd_micros": self.grant.cost_usd_micros}
+        limiter.settle(self.grant, **(self._used or everything))
         limiter.observe(self.grant, self._rates)
 
 
@@ -89,7 +98,7 @@ async def limited(
     timeout_s: float = PATIENCE_S,
     caller: Caller = ANYBODY,
     input_tokens: int = 0,
-    cost_usd_micros: int = 0,
+    cost_usd_micros: int | None = None,
 ) -> AsyncIterator[LimitedCall]:
     """Wait for a turn, and account for the call when the block ends. Arguments and errors as `Limiter.acquire`."""
     call = LimitedCall(
@@ -120,6 +129,9 @@ class ThreadedLimiter:
         self._thread = threading.Thread(target=self._loop.run_forever, name="fleet-limiter", daemon=True)
         self._store = store_of(url, timeout_s=timeout_s)
         self._limiter = Limiter(self._store, limits)
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._waiting: set[asyncio.Task[Any]] = set()
         self._thread.start()
 
     def acquire(
@@ -130,7 +142,7 @@ class ThreadedLimiter:
         timeout_s: float = PATIENCE_S,
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: int | None = None,
     ) -> Grant:
         """Block until one call may be sent; settle its grant. Arguments and errors as `Limiter.acquire`."""
         return self._wait_for(
@@ -149,7 +161,7 @@ class ThreadedLimiter:
         timeout_s: float = PATIENCE_S,
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: int | None = None,
     ) -> Iterator[LimitedCall]:
         """Block until it is this call's turn, and account for it when the block ends. As `acquire`."""
         call = LimitedCall(
@@ -161,7 +173,7 @@ class ThreadedLimiter:
         try:
             yield call
         finally:
-            self._loop.call_soon_threadsafe(call.settle, self._limiter)
+            self._post(partial(call.settle, self._limiter))
 
     def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
         """As `Limiter.settle`. Does not block."""
@@ -169,21 +181,23 @@ class ThreadedLimiter:
             self._limiter.settle, grant, used_tokens=used_tokens, used_output_tokens=used_output_tokens,
             cost_usd_micros=cost_usd_micros,
         )  # fmt: skip
-        self._loop.call_soon_threadsafe(settle)
+        self._post(settle)
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """As `Limiter.penalise`. Does not block."""
-        self._loop.call_soon_threadsafe(partial(self._limiter.penalise, limit, retry_after_s=retry_after_s))
+        self._post(partial(self._limiter.penalise, limit, retry_after_s=retry_after_s))
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         """As `Limiter.observe`. Does not block."""
-        self._loop.call_soon_threadsafe(self._limiter.observe, grant, rates)
+        self._post(partial(self._limiter.observe, grant, rates))
 
     def close(self) -> None:
-        """Send what is still to be sent, and end the thread."""
+        """Send what is still to be sent, and end the thread. Threads that wait for a turn get an error."""
         if not self._thread.is_alive():
             return
-        self._wait_for(self._store.close())
+        with self._lock:
+            self._is_closed = True
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -195,9 +209,46 @@ class ThreadedLimiter:
         self.close()
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        with self._lock:
+            if self._is_closed:
+                coroutine.close()
+                raise _closed()
+            future = asyncio.run_coroutine_threadsafe(self._tracked(coroutine), self._loop)
         try:
             return future.result()
+        except CancelledError as error:
+            raise _closed() from error
         except BaseException:
             future.cancel()
             raise
+
+    async def _tracked(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await it, so that `close` finds it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.add(task)
+        try:
+            return await coroutine
+        finally:
+            self._waiting.discard(task)
+
+    async def _end(self) -> None:
+        """Let nobody wait any more, send what that gives back, and end what else runs on the loop."""
+        await _cancel(self._waiting)
+        await self._store.close()
+        await _cancel(asyncio.all_tasks() - {asyncio.current_task()})
+
+    def _post(self, work: Callable[[], None]) -> None:
+        """Let the loop do it; nothing when it has ended: what is not settled counts as used."""
+        with self._lock:
+            if not self._is_closed:
+                self._loop.call_soon_threadsafe(work)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+    ended = [task for task in tasks if task is not None and task.cancel()]
+    await asyncio.gather(*ended, return_exceptions=True)
+
+
+def _closed() -> StoreUnavailable:
+    return StoreUnavailable("expected an open limiter, got one that was closed: nothing may be sent; open another one")

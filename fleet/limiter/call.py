@@ -98,7 +98,7 @@ class WaitingCall:
             caller.priority, self.order, self.candidate, self.charge, caller.weight, bool(caller.tenant), *self.asks,
             self.cost_usd_micros, left_us, random, LEASE_S * 1e6,
         )  # fmt: skip
-        return [self.ticket, caller.bot or self.ticket, f"q:{caller.kind}", numbers, *self.terms]
+        return [self.ticket, caller.bot, f"q:{caller.kind}", numbers, *self.terms]
 
     # -- as a receiver of replies
 

@@ -78,6 +78,8 @@ class Limiter:
         self._clocks: defaultdict[str, RedisClock] = defaultdict(RedisClock)
         #: Loop time until which a limit is held, as far as this process knows.
         self._held: dict[str, float] = {}
+        #: Loop time at which this process itself held a limit: replies to older questions do not know of it.
+        self._penalised_at: dict[str, float] = {}
         #: Seconds that a call would have waited, as last heard.
         self._backlog_s: dict[str, float] = {}
         #: Questions asked so far: per acquire, that is what the order costs.
@@ -91,7 +93,7 @@ class Limiter:
         timeout_s: float,
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: int | None = None,
     ) -> Grant:
         """Wait until one call of `tokens` may be sent.
 
@@ -101,12 +103,12 @@ class Limiter:
             timeout_s: Longest wait.
             caller: For whom: decides the order.
             input_tokens: Those of `tokens` that are input, for providers that count them apart.
-            cost_usd_micros: The most that the call may cost, for a limit of money a day.
+            cost_usd_micros: The most that the call may cost; must be said where money a day is limited.
 
         Raises:
             DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.
             StoreUnavailable: When Redis does not answer: nothing may be sent.
-            ConfigurationError: When the limit is not known.
+            ConfigurationError: When the limit is not known, or counts money and the cost is not said.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -114,6 +116,11 @@ class Limiter:
         number, tokens, input_tokens = next(self._numbers), max(0, tokens), max(0, input_tokens)
         limits = (limit,) if isinstance(limit, str) else tuple(limit)
         terms = [self._known(name) for name in limits]
+        if cost_usd_micros is None and any(self._settings_of(name).usd_per_day for name in limits):
+            raise ConfigurationError(
+                f"{limits[0]}: expected cost_usd_micros, for usd_per_day is limited, got none; say what the call may "
+                "cost at most (LimitedTransport: price=...)"
+            )
         await self._first_answers.turn(self._configured_as(limits[0]), timeout_s=timeout_s)
         by_token = self._settings_of(limits[0]).charge == "token"
         call = WaitingCall(
@@ -124,7 +131,7 @@ class Limiter:
             names=[key for name in limits for key in self._names(name, caller.tenant)],
             terms=terms,
             asks=(tokens, input_tokens, max(0, tokens - input_tokens)),
-            cost_usd_micros=cost_usd_micros,
+            cost_usd_micros=cost_usd_micros or 0,
             caller=caller,
             charge=0.0 if by_token else CALL_CHARGE / caller.weight,
             started=started,
@@ -169,6 +176,7 @@ class Limiter:
             return
         hold_s = min(max(0.0, retry_after_s), MAX_PENALTY_S)
         self._hold(limit, hold_s)
+        self._penalised_at[limit] = asyncio.get_running_loop().time()
         self._store.send(PENALISE, self._names(limit, "")[:2], [round(hold_s * 1e6), terms])
 
     def backlog_s(self, limit: str) -> float:
@@ -219,6 +227,8 @@ class Limiter:
         self._backlog_s[limit] = reply.backlog_us / 1e6
         if reply.held_us:
             self._hold(limit, (reply.held_us - reply.now_us) / 1e6)
+        elif call.asked_at > self._penalised_at.get(limit, -math.inf):
+            self._held.pop(limit, None)  # an operator has ended it
         is_refused = call.nudged and reply.code == _ASK_AGAIN
         call.nudged = False
         sleepers = self._sleepers[limit]
@@ -280,6 +290,7 @@ class Limiter:
     def _grant(self, call: WaitingCall, now: float) -> Grant:
         """Return the promise of a call as a grant, and take it off the call."""
         reply, call.reply, call.timer = call.reply, None, None
+        self._changes.kept(call)
         assert reply is not None
         return Grant(
             call.limit,

@@ -45,20 +45,23 @@ def change(
         All numbers that are not as configured.
 
     Raises:
-        ConfigurationError: When a number is not 0 or more.
+        ConfigurationError: When a number is not 0 or more, or so small that it would be rounded to 0, "not limited".
     """
     for name, value in changes.items():
         if name not in NAMES or not 0 <= value < 1e12:
             raise ConfigurationError(f"{name}: expected one of {', '.join(NAMES)} as 0 or more, got {quote(value)}")
     numbers = _read(client, limit)
     for name, value in changes.items():
-        numbers[NAMES.index(name)] = value * 1_000_000 if name == "usd_per_day" else value
+        number = round(value * 1_000_000 if name == "usd_per_day" else value)
+        if value and not number:
+            raise ConfigurationError(f'{name}: expected 0, "not limited", or at least 1, got {quote(value)}')
+        numbers[NAMES.index(name)] = number
     _set(client, limit, " ".join(f"{number:.0f}" for number in numbers), configured)
     return {name: number for name, number in zip(NAMES, numbers, strict=True) if number != _AS_CONFIGURED}
 
 
 def reset(client: redis.Redis, limit: str, *, configured: LimitSettings) -> None:
-    """Let the configured numbers hold again, and forget what was learnt of the limit."""
+    """Let the configured numbers hold again, forget what was learnt of the limit, and end a hold after a 429."""
     _set(client, limit, "", configured)
 
 
@@ -94,10 +97,15 @@ class Changes:
             self._promised[call.limit].add(call)
             self.slept(call.limit, seconds)
 
+    def kept(self, call: WaitingCall) -> None:
+        """A call's promise is over: it goes, it gave its slot back, or its caller is gone."""
+        if calls := self._promised.get(call.limit):
+            calls.discard(call)
+
     async def _watch(self, limit: str) -> None:
         facts, seen = keys.limit_parts(limit)[1], None
         try:
-            while self._sleepers[limit].count or any(call.timer for call in self._promised[limit]):
+            while self._sleepers[limit].count or self._promised.get(limit):
                 try:
                     is_set = await self._store.command("HGET", facts, "set") or b""
                 except FleetError as error:
@@ -111,10 +119,8 @@ class Changes:
             del self._watches[limit]
 
     def _wake(self, limit: str) -> None:
-        promised = self._promised.pop(limit, set())
-        for call in promised:
-            if call.timer is not None:
-                self._give_back(call)
+        for call in self._promised.pop(limit, set()):
+            self._give_back(call)
         self._sleepers[limit].wake_all()
 
 

@@ -22,6 +22,8 @@ MAX_SLEEP_US, MIN_SLEEP_US = 15_000_000, 1_000
 SWEEP_US = 20_000
 #: Entries that one question drops from the log, and looks at; tickets that it takes for dead.
 LOG_STEPS, DEAD_STEPS = 64, 16
+#: Kinds of calls of which a limit learns.
+MOST_KINDS = 1000
 
 SEND, ASK_AGAIN, TOO_LATE = 1, 2, 0
 
@@ -169,6 +171,8 @@ class LimitModel:
     def learn(self, kind: str, shares: tuple[float, float]) -> None:
         """Learn what a call of `kind` used of its tokens and of its output tokens, as `settle.lua`."""
         old = self.uses.get(kind)
+        if old is None and len(self.uses) >= MOST_KINDS:
+            return
         learnt: list[float] = []
         for k, share in enumerate(shares):
             if old is None:
@@ -236,6 +240,7 @@ class LimitModel:
         if uses is not None:
             need[2] = math.ceil(q.tokens * min(4, uses[0] + uses[1]))
             need[4] = math.ceil(q.output_tokens * min(4, uses[2] + uses[3]))
+            need[2] = max(need[2], q.input_tokens + need[4])
         return [need[0], need[1], need[2], need[3], need[4]]
 
     def _burst(self, k: int) -> float:

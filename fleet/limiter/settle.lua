@@ -8,6 +8,8 @@
 -- Reply    {code, 0, now_us}
 -- Codes    1 settled;  0 the limit is not known any more, nothing to settle
 local id, kind = ARGV[1], ARGV[2]
+-- 1,000 kinds, and what is set, learnt and seen: of more kinds, which somebody invents, nothing is learnt.
+local MOST_FACTS = 1003
 local sent, tokens, input, output, used_tokens, used_input, used_output, asked, asked_output, reserved_money, money,
   flight, learns = struct.unpack('<ddddddddddddd', ARGV[3])
 if call('EXISTS', KEYS[1]) == 0 then return {0, 0, now} end
@@ -55,7 +57,7 @@ local function learn(mean, deviation, share)
   if not mean then return share, share / 4 end
   return mean + (share - mean) / 16, deviation + (math.abs(share - mean) - deviation) / 16
 end
-if learns == 1 and asked > 0 then
+if learns == 1 and asked > 0 and (facts[3] or call('HLEN', KEYS[2]) < MOST_FACTS) then
   local mean, deviation, out_mean, out_deviation = match(facts[3] or '', '(%S+) (%S+) (%S+) (%S+)')
   mean, deviation = learn(mean, deviation, used_tokens / asked)
   out_mean, out_deviation = learn(out_mean, out_deviation, asked_output > 0 and used_output / asked_output or 1)

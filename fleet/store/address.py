@@ -134,6 +134,19 @@ class Address:
             commands.append(("SELECT", self.db))
         return [*commands, ("CLIENT", "SETNAME", name), ("PING",)]
 
+    def tls_options(self) -> dict[str, Any] | None:
+        """Return the TLS options as redis-py takes them in Python, None without TLS.
+
+        Certificates are checked unless the URL says otherwise, as in `ssl_context`.
+        """
+        if self.tls is None:
+            return None
+        wanted = self.tls.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+        options: dict[str, Any] = {**self.tls, "ssl_cert_reqs": _CERT_REQS.get(wanted, ssl.CERT_REQUIRED)}
+        if "ssl_check_hostname" in options:
+            options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() != "false"
+        return options
+
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return the TLS context of a rediss:// URL, None for the others. Understands redis-py's ssl_* options.
 

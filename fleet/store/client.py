@@ -72,7 +72,7 @@ def _client(where: Address, timeout_s: float) -> redis.Redis:
     # No retries: redis-py's default repeats a command that may have been carried out, and takes seconds to fail.
     patience = {"retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     login = {"db": where.db, "username": where.username, "password": where.password, "protocol": 2}
-    tls: dict[str, Any] = {} if where.tls is None else {"ssl": True, **where.tls}
+    tls: dict[str, Any] = {} if (checks := where.tls_options()) is None else {"ssl": True, **checks}
     if where.path is not None:
         return redis.Redis(**cast(Any, login | patience), unix_socket_path=where.path)
     options: dict[str, Any] = {**login, **patience, **tls, "socket_keepalive": True}

@@ -21,6 +21,9 @@ from fleet.store.wire import Call
 
 #: Schemes of a cluster's URL, and of its nodes.
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+#: Redirections of one command that are followed at once, and the pause before each further one (s): two nodes that each
+#: name the other, as during a failover, would be asked thousands of times a second.
+QUICK_REDIRECTS, REDIRECT_PAUSE_S = 2, 0.05
 
 
 def store_of(url: str, *, timeout_s: float = 5.0) -> Store:
@@ -74,6 +77,16 @@ class ClusterStore(Store):
         if kind == "MOVED":
             self._places[int(slot)] = place
         node = self._node(place)
+        call.redirects += 1
+        if call.redirects <= QUICK_REDIRECTS:
+            self._pass_on(call, node, kind, loop)
+        else:
+            loop.call_later(REDIRECT_PAUSE_S, self._pass_on, call, node, kind, loop)
+
+    def _pass_on(self, call: Call, node: _Node, kind: str, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closed:
+            self._fail([call], StoreUnavailable("the store is closed"))
+            return
         if kind == "ASK":
             node.enqueue(Call(("ASKING",), call.due, None), loop)
         node.enqueue(call, loop)

@@ -110,7 +110,7 @@ class Call:
         script: The script that is run, or None for a plain command.
     """
 
-    __slots__ = ("due", "future", "packed", "parts", "script")
+    __slots__ = ("due", "future", "packed", "parts", "redirects", "script")
 
     def __init__(
         self, parts: tuple[Any, ...], due: float, future: Receiver | None, script: Script | None = None
@@ -119,6 +119,8 @@ class Call:
         self.due = due
         self.future = future
         self.script = script
+        #: How often nodes of a cluster have sent it on.
+        self.redirects = 0
         # Packed here, in the caller's hands: an argument of a wrong type must not spoil a whole batch.
         self.packed: bytes = hiredis.pack_command(parts if script is None else ("EVALSHA", script.sha, *parts))
 

@@ -97,6 +97,7 @@ def test_another_kind_of_login_replaces_the_password(tmp_path: Path, redis_url: 
     with running(tmp_path, redis_url, *options, "--oauth2_key=k", "--oauth2_secret=s") as flower:
         status, _ = flower.get("/workers")
         assert status == 302
+        assert flower.get("/metrics")[0] == 401
         assert "login as configured for Flower" in flower.log.read_text()
 
 

@@ -10,7 +10,7 @@ from fleet.config import DiversitySettings, PoolSettings, Settings
 from fleet.diversity import window as window_module
 from fleet.diversity.fingerprint import Fingerprint
 from fleet.diversity.ladder import end
-from fleet.diversity.monitor import IDLE_END_S, Monitor
+from fleet.diversity.monitor import DROP_EVERY_S, IDLE_END_S, Monitor
 from fleet.diversity.state import ClassState
 from fleet.diversity.window import Stored, Windows
 from fleet.models import Remedy
@@ -162,3 +162,30 @@ def test_a_fingerprint_comes_back_as_it_was_packed() -> None:
     one = Fingerprint(10_000, 65_535, REMEDY.mark, array("H", [0, 5, 1023]))
     assert Fingerprint.unpack(one.pack()) == one
     assert len(one.pack()) == 8 + 2 * 3
+
+
+def test_a_leader_makes_room_for_new_classes_every_hour(redis_url: str) -> None:
+    async def work(windows: Windows, store: Store) -> None:
+        now_s = 1000.0
+        leader = Monitor(windows, SETTINGS, now_s=lambda: now_s)
+        windows.record("talk", "chat", answer(1))
+        await leader.turn(0)
+        await store.command("DEL", keys.answers("talk", "chat"))
+        now_s += DROP_EVERY_S - 1
+        await leader.turn(0)
+        assert ("talk", "chat") in await windows.classes()
+        now_s += 2
+        await leader.turn(0)
+        assert await windows.classes() == {}
+
+    with_windows(redis_url, work)
+
+
+def test_large_windows_leave_room_for_fewer_classes(redis_url: str) -> None:
+    async def work(windows: Windows, store: Store) -> None:
+        large = Windows(store, Settings(pools={"talk": PoolSettings(bots=5000)}))
+        for number in range(30):
+            large.record("talk", f"kind{number}", answer(number))
+        assert len(await large.classes()) == window_module.MOST_ANSWERS // 4000
+
+    with_windows(redis_url, work)

@@ -16,6 +16,7 @@ from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded, StoreUnavailable
 from fleet.limiter import LimitedCall, Limiter, LimitSnapshot, ThreadedLimiter, limited, open_limiter
 from tests.redis_server import RedisServer
+from tests.waiting import wait_until
 
 LIMIT = "openai/gpt-5/default"
 LIMITS = {"openai/gpt-5": LimitSettings(rpm=60_000, tpm=600_000)}
@@ -122,6 +123,45 @@ def test_a_closed_limiter_ends_its_thread(redis_url: str) -> None:
     limiter.close()
     limiter.close()
     assert threading.active_count() == before
+
+
+def test_threads_that_wait_are_told_when_the_limiter_is_closed(redis_url: str) -> None:
+    limiter = ThreadedLimiter(redis_url, {"openai/gpt-5": LimitSettings(rpm=1, counting="bucket")})
+    grant = limiter.acquire(LIMIT, tokens=1)
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            limiter.acquire(LIMIT, tokens=1, timeout_s=600)
+        except StoreUnavailable as error:
+            told.append(error)
+
+    threads = [threading.Thread(target=wait, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: snapshot(redis_url).waiting == 2, 10, "one has a slot far ahead, the others wait for theirs")
+    limiter.close()
+    for thread in threads:
+        thread.join(10)
+    limiter.settle(grant, used_tokens=1)
+    with pytest.raises(StoreUnavailable, match="got one that was closed"):
+        limiter.acquire(LIMIT, tokens=1)
+    assert [str(error).count("got one that was closed") for error in told] == [1, 1, 1]
+    found = snapshot(redis_url)
+    assert (found.waiting, found.granted) == (0, 1)
+
+
+def test_money_of_a_call_that_nobody_knows_the_cost_of_stays_spent(redis_url: str) -> None:
+    limits = {"openai/gpt-5": LimitSettings(usd_per_day=1.0)}
+    with ThreadedLimiter(redis_url, limits) as limiter:
+        with limiter.limited(LIMIT, tokens=10, cost_usd_micros=400_000) as call:
+            call.used(5)
+        with pytest.raises(ZeroDivisionError), limiter.limited(LIMIT, tokens=10, cost_usd_micros=400_000):
+            raise ZeroDivisionError
+        with pytest.raises(DeadlineExceeded):
+            limiter.acquire(LIMIT, tokens=10, cost_usd_micros=400_000, timeout_s=0.1)
+        with pytest.raises(ConfigurationError, match="expected cost_usd_micros, for usd_per_day is limited, got none"):
+            limiter.acquire(LIMIT, tokens=10, timeout_s=0.1)
 
 
 def test_importing_the_limiter_brings_in_neither_celery_nor_an_http_client() -> None:

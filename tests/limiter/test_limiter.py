@@ -16,6 +16,7 @@ from fleet.limiter import Limiter, LimitSnapshot
 from fleet.limiter.limits import MINUTE_US
 from fleet.limiter.snapshot import last_minute
 from fleet.models import Caller, Grant, Priority
+from fleet.store import keys
 from fleet.store.client import Store, connect
 from tests.redis_server import RedisServer
 
@@ -376,3 +377,11 @@ def test_use_in_the_last_minute_slides(counted_minutes_ago: int, second: int, ex
     now_us = 1000 * MINUTE_US + second * 1_000_000 - (second == 60)
     counted = (1000 - counted_minutes_ago, 30, 0, 100, 0)
     assert last_minute(counted, now_us)[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_callers_without_a_name_leave_one_entry_among_the_bots(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> int:
+        await asyncio.gather(*[limiter.acquire(LIMIT, tokens=1, timeout_s=5) for _ in range(20)])
+        return int(await store.command("ZCARD", keys.limit_parts(LIMIT)[6]))
+
+    assert with_limiter(redis_url, body, rpm=60_000) == 1

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fleet.config import LimitSettings
-from fleet.errors import DeadlineExceeded
+from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter import Limiter, live
 from fleet.models import Grant
 from fleet.store.client import Store, connect
@@ -75,3 +75,57 @@ def test_a_reset_lets_the_configured_numbers_hold_and_forgets_what_was_learnt(re
         return changed, reset
 
     assert asyncio.run(main()) == (1000, 2)
+
+
+@pytest.mark.parametrize("changes", [{"rpm": 0.4}, {"usd_per_day": 0.0000001}])
+def test_a_number_that_would_be_rounded_to_no_limit_is_refused(redis_url: str, changes: dict[str, float]) -> None:
+    with connect(redis_url) as client:
+        with pytest.raises(ConfigurationError, match='expected 0, "not limited", or at least 1'):
+            live.change(client, LIMIT, changes, configured=SLOW)
+        assert client.dbsize() == 0
+
+
+def test_a_reset_ends_a_hold_for_who_waits_and_for_who_was_told_of_the_429(redis_url: str) -> None:
+    async def main() -> tuple[float, int]:
+        store, settings = Store(redis_url), LimitSettings(rpm=600, counting="bucket")
+        limiter = Limiter(store, {LIMIT: settings})
+        limiter.penalise(LIMIT, retry_after_s=3600)
+        call = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=7200))
+        await wait_for_sleepers(limiter, 1)
+        with connect(redis_url) as client:
+            live.reset(client, LIMIT, configured=settings)
+        async with asyncio.timeout(10):
+            await call
+        questions = limiter.questions
+        async with asyncio.timeout(10):
+            await limiter.acquire(LIMIT, tokens=1, timeout_s=5)
+        snapshot = await limiter.snapshot(LIMIT)
+        await store.close()
+        assert snapshot.held_until is None
+        return snapshot.queue_s, limiter.questions - questions
+
+    queue_s, questions = asyncio.run(main())
+    assert queue_s < 1
+    assert questions <= 3
+
+
+def test_promises_that_were_kept_or_given_up_are_forgotten(redis_url: str) -> None:
+    async def main() -> int:
+        store = Store(redis_url)
+        limiter = Limiter(store, {LIMIT: LimitSettings(rpm=80, burst=0.0001, counting="bucket")})
+        await limiter.acquire(LIMIT, tokens=1, timeout_s=5)
+        await limiter.acquire(LIMIT, tokens=1, timeout_s=5)  # a slot that is 0.75 s ahead
+        given_up = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=5))
+        async with asyncio.timeout(5):
+            while not promises(limiter):
+                await asyncio.sleep(0.01)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        await store.close()
+        return promises(limiter)
+
+    assert asyncio.run(main()) == 0
+
+
+def promises(limiter: Limiter) -> int:
+    return sum(len(calls) for calls in limiter._changes._promised.values())

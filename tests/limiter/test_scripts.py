@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -319,3 +320,43 @@ def test_every_key_expires(client: Any) -> None:
     found = [key.decode() for key in client.scan_iter() if key.decode().startswith(limit.keys[0])]
     assert set(found) == set(limit.keys)
     assert all(client.ttl(key) > 0 for key in found)
+
+
+def test_callers_without_a_name_are_one_bot_that_gets_what_each_other_gets() -> None:
+    model, sent = LimitModel(Terms.of(LimitSettings(rpm=600, burst=0.0001, counting="bucket"))), Counter[str]()
+    now, orders = 10**15, {}
+    callers = [("", number) for number in range(30)] + [("named", number) for number in range(30)]
+    for step in range(30_000):  # 60 callers in closed loops, each asks every 60 ms
+        now += 1000
+        bot, number = callers[step % 60]
+        ticket = f"{step:06d}"
+        waiting, order = orders.pop((bot, number), (ticket, -1.0))
+        answer = model.ask(Question(waiting, bot, order=order), now)
+        if answer.code == SEND:
+            sent[bot] += 1
+            model.settle(waiting, sent=True, charged=answer.charged, used=(0, 0, 0), now=now)
+        elif answer.code == ASK_AGAIN:
+            orders[bot, number] = waiting, answer.order
+    assert set(model.bots) <= {"", "named"}
+    assert sum(sent.values()) > 250
+    assert sent[""] == pytest.approx(sent["named"], rel=0.1)
+
+
+def test_what_short_calls_taught_does_not_undercharge_a_long_prompt(client: Any) -> None:
+    limit = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(tpm=60_000_000)))
+    for number in range(30):
+        answer = limit.ask(Question(f"{number:03d}", "a", tokens=1020, input_tokens=20, output_tokens=1000))
+        report: Any = {"sent": True, "charged": answer.charged, "used": (30, 20, 10)}
+        limit.settle(f"{number:03d}", **report, asked=(1020, 1000), learns=True)
+    answer = limit.ask(Question("900", "a", tokens=51_000, input_tokens=50_000, output_tokens=1000))
+    assert 50_000 < answer.charged[0] < 50_200
+
+
+def test_of_more_kinds_than_a_thousand_nothing_is_learnt(client: Any) -> None:
+    limit = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(tpm=60_000_000)))
+    for number in range(1010):
+        ticket, kind = f"{number:04d}", f"kind-{number}"
+        answer = limit.ask(Question(ticket, "a", kind=kind, tokens=9))
+        report: Any = {"sent": True, "charged": answer.charged, "used": (3, 0, 3)}
+        limit.settle(ticket, **report, asked=(9, 9), kind=kind, learns=True)
+    assert client.hlen(limit.keys[1]) == 1003

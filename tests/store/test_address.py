@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from pathlib import Path
+
 import pytest
 
 from fleet import config
 from fleet.errors import ConfigurationError
 from fleet.store.address import Address, masked
+from fleet.store.client import Store, connect
 from fleet.store.embedded import broker_url
+from tests.tls import TlsRedisServer
 
 SENTINELS = "sentinel://ann:s3cret@a:1;sentinel://b/3"
 
@@ -52,3 +58,30 @@ def test_sentinels_without_a_masters_name_are_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match=r"redis\.master_name: expected the name") as caught:
         broker_url(config.load(redis={"url": SENTINELS}))
     assert "s3cret" not in str(caught.value)
+
+
+def test_blocking_clients_get_the_checks_of_a_url_as_values_not_as_words() -> None:
+    lax = Address.parse(
+        "rediss://h?ssl_check_hostname=false&ssl_cert_reqs=CERT_NONE&ssl_ca_certs=/ca.pem"
+    ).tls_options()
+    assert lax == {"ssl_check_hostname": False, "ssl_cert_reqs": ssl.CERT_NONE, "ssl_ca_certs": "/ca.pem"}
+    assert Address.parse("rediss://h").tls_options() == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    assert Address.parse("redis://h").tls_options() is None
+
+
+def test_a_tls_url_without_checks_lets_blocking_clients_in_as_it_does_workers(tmp_path: Path) -> None:
+    async def as_worker(url: str) -> object:
+        store = Store(url)
+        try:
+            return await store.command("PING")
+        finally:
+            await store.close()
+
+    server = TlsRedisServer(tmp_path)
+    try:
+        url = f"{server.tls_url.partition('?')[0]}?ssl_cert_reqs=CERT_NONE"
+        with connect(url) as client:
+            assert client.ping()
+        assert asyncio.run(as_worker(url)) == "PONG"
+    finally:
+        server.stop()

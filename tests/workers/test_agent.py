@@ -56,6 +56,12 @@ def test_a_task_is_answered_with_the_personas_prompt_and_temperature():
     assert (call.temperature, call.max_output_tokens) == (persona.temperature, 512)
 
 
+def test_calls_are_made_for_the_tasks_tenant():
+    limiter = FakeLimiter()
+    work(limiter, FakeProvider(["4"]), task=BotTask(prompt="2+2?", tenant="acme", kind="sums"))
+    assert [(caller.tenant, caller.kind) for caller in limiter.callers] == [("acme", "sums")]
+
+
 def test_the_task_may_ask_for_a_shorter_answer_than_the_pool():
     provider = FakeProvider(["4"])
     work(FakeLimiter(), provider, task=BotTask(prompt="2+2?", max_output_tokens=7))

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from fleet.config import LimitSettings
-from fleet.errors import DeadlineExceeded
+from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter import LimitSnapshot, ThreadedLimiter, open_limiter
 from fleet.store.client import connect
 from tests.workers.fakes import FakeLimiter
@@ -131,6 +131,70 @@ def test_a_call_asks_for_its_text_and_its_longest_answer(body: dict[str, Any], t
     assert limiter.granted[0].limit == LIMIT
     assert abs(limiter.granted[0].reserved_tokens - tokens) <= 15  # the estimate of a few words
     assert limiter.is_settled_once
+
+
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1beta/models/gemini:generateContent", {"json": {"contents": [{"parts": [{"text": "What is 2+2?"}]}]}}),
+    ("/v1/audio/transcriptions", {"files": {"file": b"sound"}, "data": {"model": "m"}}),
+    ("/v1/chat/completions", {"content": b'{"model": "m", "messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"}),
+    ("/v1/responses", {"content": b"no JSON"}),
+]
+
+
+class Answering:
+    """A provider that answers everything, and counts."""
+
+    calls = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.calls += 1
+        return httpx2.Response(200, json={"usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+    async def aclose(self) -> None:
+        return None
+
+
+async def post(limiter: Any, path: str, provider: Answering, body: dict[str, Any], **options: Any) -> None:
+    transport: Any = LimitedTransport(limiter, "openai", provider, **options)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:1") as client:
+        await client.post(path, **body)
+
+
+@pytest.mark.parametrize(("path", "body"), REQUESTS)
+def test_a_request_whose_model_cannot_be_read_is_sent_only_when_the_client_names_it(
+    path: str, body: dict[str, Any]
+) -> None:
+    limiter, provider = FakeLimiter(), Answering()
+    with pytest.raises(ConfigurationError, match=r"expected a JSON body with a model.*model=\.\.\."):
+        asyncio.run(post(limiter, path, provider, body))
+    assert provider.calls == 0
+    asyncio.run(post(limiter, path, provider, body, model="m"))
+    assert provider.calls == 1
+    assert [grant.limit for grant in limiter.granted] == [LIMIT]
+    assert limiter.is_settled_once
+
+
+def test_files_pass_without_a_grant() -> None:
+    limiter, provider = FakeLimiter(), Answering()
+    asyncio.run(post(limiter, "/v1/files", provider, {"files": {"file": b"lines"}}))
+    assert (provider.calls, limiter.granted) == (1, [])
+
+
+def test_money_is_counted_by_the_price_and_without_one_refused(redis_url: str) -> None:
+    body: dict[str, Any] = {"json": {"model": "m", "messages": QUESTION, "max_tokens": 50}}
+
+    async def main() -> None:
+        async with open_limiter(redis_url, {"openai/m": LimitSettings(usd_per_day=0.001)}) as limiter:
+            with pytest.raises(ConfigurationError, match="expected cost_usd_micros"):
+                await post(limiter, "/v1/chat/completions", Answering(), body)
+            price: Any = lambda model, usage: 10 * usage.output_tokens if model == "openai/m" else None  # noqa: E731
+            for _call in range(2):  # 500 micro-dollars asked for, 20 spent
+                await post(limiter, "/v1/chat/completions", Answering(), body, price=price, timeout_s=0.5)
+            await limiter.acquire(LIMIT, tokens=1, cost_usd_micros=960, timeout_s=0.5)
+            with pytest.raises(DeadlineExceeded):
+                await post(limiter, "/v1/chat/completions", Answering(), body, price=price, timeout_s=0.5)
+
+    asyncio.run(main())
 
 
 def test_what_asks_no_model_needs_no_grant(redis_url: str) -> None:
