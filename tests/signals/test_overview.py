@@ -118,7 +118,7 @@ def test_limits_show_what_is_used_and_costs_what_is_left_of_the_budget(
 ) -> None:
     async def call(store: Store) -> None:
         limiter = Limiter(store, {"simulator/m1/default": SETTINGS.limits["simulator/m1"]})
-        grant = await limiter.acquire("simulator/m1/default", tokens=100, timeout_s=5)
+        grant = await limiter.acquire("simulator/m1/default", tokens=100, timeout_s=5, cost_usd_micros=0)
         limiter.settle(grant, used_tokens=60)
         limiter.penalise("simulator/m1/default", retry_after_s=100)
 
