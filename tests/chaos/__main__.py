@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.attacks import ATTACKS
-from tests.chaos.suite import COLUMNS, Budget, Verdict, run
+from tests.chaos.suite import COLUMNS, Budget, Verdict, run_apart
 
 
 @click.command()
@@ -33,21 +31,11 @@ def main(budget: Budget, seed: int, only: str | None, system: str) -> None:
     verdicts, is_broken = [], False
     for name in ("fleet", "stock") if system == "both" else (system,):
         for attack in chosen:
-            verdicts.append(_run_apart(ATTACKS.index(attack), budget, seed, name == "stock"))
+            verdicts.append(run_apart(attack, budget, seed=seed, stock=name == "stock"))
             is_broken = is_broken or (name == "fleet" and bool(verdicts[-1].broken))
             click.echo(" | ".join(verdicts[-1].row()), err=True)
     _print(verdicts, f"Chaos, {budget} budget, seed {seed}")
     sys.exit(is_broken)
-
-
-def _run_apart(index: int, budget: Budget, seed: int, stock: bool) -> Verdict:
-    """Run one attack in a process of its own: a Celery app stays with the first Redis that it has met."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_run, index, budget, seed, stock).result()
-
-
-def _run(index: int, budget: Budget, seed: int, stock: bool) -> Verdict:
-    return run(ATTACKS[index], budget, seed=seed, stock=stock)
 
 
 def _print(verdicts: list[Verdict], title: str) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
 from tests.chaos.arena import Arena, Tally
-from tests.chaos.attacks import QUICK_MS, SLOW_MS, Attack
+from tests.chaos.attacks import ATTACKS, QUICK_MS, SLOW_MS, Attack
 from tests.chaos.fleet_side import fleet_side
 from tests.chaos.stock_side import stock_side
 from tests.redis_server import RedisServer
@@ -62,6 +64,16 @@ def run(attack: Attack, budget: Budget, *, seed: int, stock: bool = False) -> Ve
                 return _strike(attack, budget, Arena(broker, fleet, random.Random(seed)), "")
 
 
+def run_apart(attack: Attack, budget: Budget, *, seed: int, stock: bool = False) -> Verdict:
+    """Do the same in a process of its own: a Celery app stays with the first Redis that it has met."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_run_named, attack.name, budget, seed, stock).result()
+
+
+def _run_named(name: str, budget: Budget, seed: int, stock: bool) -> Verdict:
+    return run(next(attack for attack in ATTACKS if attack.name == name), budget, seed=seed, stock=stock)
+
+
 class _Server(RedisServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, *_AOF)
@@ -101,6 +113,8 @@ def _broken(attack: Attack, arena: Arena, tally: Tally) -> list[str]:
         f"{tally.reruns} re-runs": attack.runs_once and tally.reruns,
         f"{tally.failed} failed": not attack.may_fail and tally.failed,
     }
-    seen = Counter(arena.problems)
-    times = [f"{count} x {problem}" if count > 1 else problem for problem, count in seen.items()]
+    seen: dict[str, list[str]] = defaultdict(list)
+    for problem in arena.problems:
+        seen[problem.split(": ")[0]].append(problem)  # the rest tells one case from another
+    times = [f"{len(cases)} x, first: {cases[0]}" if len(cases) > 1 else cases[0] for cases in seen.values()]
     return [what for what, is_broken in promises.items() if is_broken] + times + tally.problems
