@@ -267,7 +267,7 @@ class Limiter:
         What is sent later than promised meets what was promised for later: more than a burst of it is a 429.
         """
         now = asyncio.get_running_loop().time()
-        grant = self._grant(call, now)
+        grant = self._grant(call)
         is_held = self._held.get(call.limit, 0.0) > max(now, call.slot_at + 1e-3)
         is_late = now - call.slot_at > self._slack_s[self._configured_as(call.limit)] and call.missed < MOST_MISSED
         is_gone = call.outcome.done()
@@ -284,10 +284,10 @@ class Limiter:
         """Give a promised slot back and ask anew: the limit has changed."""
         if call.timer is not None:
             call.timer.cancel()
-        self._settle(self._grant(call, 0.0), sent=0)
+        self._settle(self._grant(call), sent=0)
         self._ask(call)
 
-    def _grant(self, call: WaitingCall, now: float) -> Grant:
+    def _grant(self, call: WaitingCall) -> Grant:
         """Return the promise of a call as a grant, and take it off the call."""
         reply, call.reply, call.timer = call.reply, None, None
         self._changes.kept(call)
@@ -300,8 +300,8 @@ class Limiter:
             reserved_output_tokens=call.asks[2],
             charged=(reply.tokens, reply.input_tokens, reply.output_tokens),
             cost_usd_micros=call.cost_usd_micros,
-            sent_at=min(now, call.slot_at),
-            waited_ms=round((now - call.started) * 1000),
+            sent_at=call.slot_at,
+            waited_ms=round((asyncio.get_running_loop().time() - call.started) * 1000),
             mark=(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
         )
 
@@ -313,7 +313,7 @@ class Limiter:
         elif call.reply is not None:
             if call.timer is not None:
                 call.timer.cancel()
-            self._settle(self._grant(call, 0.0), sent=0)
+            self._settle(self._grant(call), sent=0)
         elif call.outcome.done() and not call.outcome.cancelled() and call.outcome.exception() is None:
             self._settle(call.outcome.result(), sent=0)
 
@@ -323,10 +323,11 @@ class Limiter:
             return
         output = min(output or max(0, used_tokens - grant.charged[1]), used_tokens)
         learns = sent and used_tokens not in (0, grant.reserved_tokens)
-        flight_s = max(0.0, asyncio.get_running_loop().time() - grant.sent_at) if sent else 0.0
+        since_slot_s = asyncio.get_running_loop().time() - grant.sent_at
+        since_slot_s = max(0.0, since_slot_s) if sent else since_slot_s
         numbers = _SETTLED.pack(
             sent, *grant.charged, used_tokens, used_tokens - output, output, grant.reserved_tokens,
-            grant.reserved_output_tokens, grant.cost_usd_micros, money, flight_s * 1e6, bool(learns),
+            grant.reserved_output_tokens, grant.cost_usd_micros, money, since_slot_s * 1e6, bool(learns),
         )  # fmt: skip
         state, facts, _, _, log, leases, _ = self._names(grant.limit, "")
         self._store.send(SETTLE, [state, facts, log, leases], [grant.ticket, f"q:{grant.kind}", numbers, terms])

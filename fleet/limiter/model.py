@@ -137,25 +137,26 @@ class LimitModel:
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int], now: int,
-        reserved_money: int = 0, money: int = 0, flight_us: float = 0.0,
+        reserved_money: int = 0, money: int = 0, since_slot_us: float = 0.0,
     ) -> None:  # fmt: skip
         """Account for a call that is over, as `settle.lua`: its clocks, window, leases and counts."""
         state, rates = self.state, astuple(self.terms)
         before, after = (1, *charged), (int(sent), *used)
+        lost = not sent and not self.terms.window_us and since_slot_us > self.terms.burst_us
         for k in range(1, 5):
-            if rates[k - 1] > 0 and before[k - 1] != after[k - 1]:
+            if rates[k - 1] > 0 and before[k - 1] != after[k - 1] and not lost:
                 us, clock = MINUTE_US / rates[k - 1], state[k]
                 least = min(clock, state[5] + self._burst(k)) if state[5] > now else -math.inf
                 state[k] = max(clock - math.ceil(before[k - 1] * us) + math.ceil(after[k - 1] * us), least)
             if sent and k > 1:
                 state[5 + k] += (after[k - 1] - before[k - 1]) * self._weight_of_newest()
-        later_us = flight_us if sent and flight_us * 100 < self.terms.window_us else 0.0
+        later_us = since_slot_us if sent and since_slot_us * 100 < self.terms.window_us else 0.0
         if self.terms.window_us and (before != after or later_us):
             self._correct_log(ticket, before, after, sent=sent, later_us=later_us)
         if self.terms.in_flight:
             self.leases.pop(ticket, None)
             if sent:
-                state[31] = state[31] * 0.9 + flight_us * 0.1 if state[31] > 0 else flight_us
+                state[31] = state[31] * 0.9 + since_slot_us * 0.1 if state[31] > 0 else since_slot_us
         if state[28] == now // DAY_US:
             state[29] += int(sent) - 1
             state[30] += money - reserved_money

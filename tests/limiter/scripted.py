@@ -39,11 +39,11 @@ class ScriptedLimit:
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
         asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False, reserved_money: int = 0,
-        money: int = 0, flight_us: float = 1000.0,
+        money: int = 0, since_slot_us: float = 1000.0,
     ) -> int:  # fmt: skip
         """Settle, and return the time of Redis."""
         state, facts, _, _, log, leases, _ = self.keys
-        numbers = struct.pack("<13d", sent, *charged, *used, *asked, reserved_money, money, flight_us, learns)
+        numbers = struct.pack("<13d", sent, *charged, *used, *asked, reserved_money, money, since_slot_us, learns)
         reply = self._run(SETTLE, [state, facts, log, leases], [ticket, f"q:{kind}", numbers, self._terms])
         return int(reply[2])
 

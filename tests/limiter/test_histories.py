@@ -92,6 +92,50 @@ def test_whatever_is_asked_and_used_a_bucket_is_never_overdrawn(
 
 
 @given(
+    rpm=st.integers(600, 12_000), burst=st.floats(0.0002, 0.005), callers=st.integers(20, 80),
+    stops=st.lists(st.tuples(st.integers(1, 200_000), st.integers(1, 300_000)), min_size=1, max_size=8), random=randoms,
+)  # fmt: skip
+def test_slots_missed_while_the_machine_stood_still_are_not_granted_again_among_others(
+    rpm: int, burst: float, callers: int, stops: list[tuple[int, int]], random: float
+) -> None:
+    """A closed loop of callers that stands still now and then: what is more than a burst late is given back."""
+    model, numbers = LimitModel(Terms.of(LimitSettings(rpm=rpm, burst=burst, counting="bucket"))), itertools.count()
+    slack_us, frozen, kept, now = burst * MINUTE_US, [], [], START_US
+    for runs_us, stands_us in stops:
+        frozen.append((now + runs_us, now + runs_us + stands_us))
+        now += runs_us + stands_us
+
+    def after(at: float) -> float:
+        return next((end for begin, end in frozen if begin <= at < end), at)
+
+    events = [
+        (float(START_US), next(numbers), Question(f"{n:03d}", f"{n}", random=random), 0.0) for n in range(callers)
+    ]
+    while events and len(kept) < 120:
+        at, _, question, slot = heapq.heappop(events)
+        clock = int(after(at))
+        if slot and clock - slot <= slack_us:
+            kept.append(slot)
+        elif slot:
+            nothing, late_us = (0, 0, 0), clock - slot
+            model.settle(question.ticket, sent=False, charged=nothing, used=nothing, now=clock, since_slot_us=late_us)
+            # All that are late give back before the first of them asks again.
+            heapq.heappush(events, (clock + 1.0, next(numbers), question, 0.0))
+            continue
+        if slot:
+            question = Question(f"{next(numbers):06d}", question.bot, random=random)
+        answer = model.ask(question, clock)
+        leaves = float(clock + answer.wait_us)
+        sends = answer.code == SEND
+        question = replace(question, order=-1 if sends else answer.order)
+        heapq.heappush(events, (leaves, next(numbers), question, leaves if sends else 0.0))
+    kept.sort()
+    for first, begin in enumerate(kept):
+        for count, one in enumerate(kept[first:], 1):
+            assert count <= (one - begin) * rpm / MINUTE_US + max(rpm * burst, 1) + 1
+
+
+@given(
     rpm=st.integers(60, 6000), tpm=st.integers(20_000, 2_000_000), window_s=st.floats(0.5, 20),
     wanted=st.lists(wants, min_size=5, max_size=80), random=randoms,
 )  # fmt: skip

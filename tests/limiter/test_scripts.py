@@ -55,7 +55,7 @@ settles = st.fixed_dictionaries(
         "used": st.floats(0, 1.5),
         "sent": st.booleans(),
         "money": st.integers(0, 50_000),
-        "flight_us": st.floats(0, 1e7),
+        "since_slot_us": st.floats(-1e6, 1e7),
     }
 )
 penalties = st.fixed_dictionaries({"step": st.just("penalise"), "us": st.integers(0, 3_000_000)})
@@ -105,7 +105,8 @@ def test_every_script_does_what_its_model_does(client: Any, settings: LimitSetti
             learns = step["sent"] and question.tokens > 0
             report: Any = {
                 "sent": step["sent"], "charged": answer.charged, "used": used, "reserved_money": question.money,
-                "money": step["money"] if step["sent"] else 0, "flight_us": step["flight_us"] if step["sent"] else 0,
+                "money": step["money"] if step["sent"] else 0,
+                "since_slot_us": abs(step["since_slot_us"]) if step["sent"] else step["since_slot_us"],
             }  # fmt: skip
             now = real.settle(ticket, **report, asked=asked, learns=learns)
             model.settle(ticket, **report, now=now)

@@ -86,8 +86,8 @@ def test_with_headers_a_fleet_makes_room_for_others_on_its_key(redis_url: str) -
         run = asyncio.run(play(redis_url, url, limit, seconds=5, other_callers=6))
     assert run.others_answered >= 50
     assert run.answered >= 60  # 40 a second, less theirs
-    # Without headers it is three quarters; a busy machine delays them and misses slots.
-    assert run.refused + run.others_refused <= 0.25 * run.others_answered
+    assert run.refused <= 2  # 15 without headers
+    assert run.others_refused <= 0.1 * run.others_answered  # without headers about half of them
 
 
 def test_a_limit_of_which_nothing_is_configured_is_learnt_from_the_first_answers(redis_url: str) -> None:
