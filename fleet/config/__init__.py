@@ -1,0 +1,42 @@
+"""Settings from `fleet.toml` and FLEET_* variables. `load()` is the only entry; the tables are `sections.py`."""
+
+from fleet.config.sections import (
+    SIMULATOR,
+    Archetype,
+    DeadLetterSettings,
+    DiversitySettings,
+    FlowerSettings,
+    HealthSettings,
+    LimitSettings,
+    PersonaSettings,
+    PoolSettings,
+    PriceSettings,
+    ProviderSettings,
+    RedisSettings,
+    ResultSettings,
+    Section,
+    SignalsSettings,
+    SimulatorSettings,
+    WorkerSettings,
+)  # fmt: skip
+from fleet.config.settings import (
+    CONFIG_NAME,
+    DEFAULT_POOLS,
+    HOME_NAME,
+    KEY_LABEL,
+    PLACE_VARIABLES,
+    SIMULATED_PRICE,
+    Settings,
+    config_path,
+    current,
+    home_path,
+    load,
+)  # fmt: skip
+
+__all__ = [
+    "CONFIG_NAME", "DEFAULT_POOLS", "HOME_NAME", "KEY_LABEL", "PLACE_VARIABLES", "SIMULATED_PRICE", "SIMULATOR",
+    "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings", "HealthSettings", "LimitSettings",
+    "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings", "RedisSettings", "ResultSettings",
+    "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings", "config_path", "current",
+    "home_path", "load",
+]  # fmt: skip

@@ -1,0 +1,207 @@
+"""The tables of fleet.toml, one class each. A class's docstring and descriptions are its documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+#: Name of the provider that exists without any configuration.
+SIMULATOR = "simulator"
+
+Archetype = Literal["analytical", "creative", "conservative", "exploratory"]
+
+
+class Section(BaseModel):
+    """Base of all tables in fleet.toml: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RedisSettings(Section):
+    """Where Redis is. Without a `url`, Fleet finds or starts its own under `.fleet/`."""
+
+    url: SecretStr | None = Field(
+        None, description="Broker: redis://, rediss://, unix:// or sentinel://. Empty: embedded Redis."
+    )
+    state_url: SecretStr | None = Field(None, description="Results, bots and limits. Empty: the same as `url`.")
+    socket_timeout_s: float = Field(5.0, gt=0, description="Seconds until a Redis that does not answer is an error.")
+    master_name: str | None = Field(None, description="With sentinel://: the master's name, unless the URL says it.")
+    sentinel_password: SecretStr | None = Field(None, description="With sentinel://: password of the Sentinels.")
+    replicas: int = Field(
+        0, ge=0, le=10, description="Replicas that must confirm a task with an idempotency key before it is accepted."
+    )
+
+
+class ProviderSettings(Section):
+    """An LLM API. Limits belong to `provider/model`."""
+
+    kind: Literal["openai", "anthropic", "simulator"] = Field(description="Wire protocol of the API.")
+    base_url: str | None = Field(None, description="Root of the API. Empty: the vendor's own, or the local simulator.")
+    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
+    api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
+    timeout_s: float = Field(120.0, gt=0, description="Seconds until one HTTP call is given up.")
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> Self:
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("expected `api_key_env` or `api_key_file`, got both")
+        return self
+
+
+class LimitSettings(Section):
+    """What a provider allows for one model on one key. An empty rate is not limited."""
+
+    rpm: int | None = Field(None, ge=1, description="Requests per minute.")
+    tpm: int | None = Field(None, ge=1, description="Tokens per minute, input and output together.")
+    input_tpm: int | None = Field(None, ge=1, description="Input tokens per minute, where they are counted apart.")
+    output_tpm: int | None = Field(None, ge=1, description="Output tokens per minute, where they are counted apart.")
+    in_flight: int | None = Field(None, ge=1, description="Calls at the same time.")
+    requests_per_day: int | None = Field(None, ge=1, description="Requests per day (UTC).")
+    usd_per_day: float | None = Field(None, gt=0, description="US dollars per day (UTC); needs a price.")
+    burst: float = Field(
+        0.02, gt=0, le=1, description="Share of a minute that may go at once; keep it below the provider's own."
+    )
+    counting: Literal["bucket", "window"] = Field(
+        "window",
+        description="How the provider counts: a refilled bucket, or a sliding or fixed minute (safe for both).",
+    )
+    window_s: float = Field(60.0, gt=0, le=86_400, description="Seconds over which a provider with a window counts.")
+    charge: Literal["call", "token"] = Field("call", description="What bots get equal shares of: calls or tokens.")
+
+
+class PriceSettings(Section):
+    """What a model costs. A model without a price has results without a cost."""
+
+    input_usd_per_mtok: float = Field(ge=0, description="US dollars per million input tokens.")
+    output_usd_per_mtok: float = Field(ge=0, description="US dollars per million output tokens.")
+
+
+class PersonaSettings(Section):
+    """From what the personas of a pool's bots are drawn, each list in turn."""
+
+    archetypes: tuple[Archetype, ...] = Field(
+        ("analytical", "creative", "conservative", "exploratory"), min_length=1, description="Archetypes, in turn."
+    )
+    temperatures: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field(
+        (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), min_length=1, description="Sampling temperatures, in turn."
+    )
+    context_windows_tokens: tuple[Annotated[int, Field(ge=64)], ...] = Field(
+        (2048, 4096, 8192), min_length=1, description="Context windows in tokens, in turn."
+    )
+    system_prompts: dict[Archetype, str] = Field(
+        default_factory=dict, description="System prompt by archetype, instead of the built-in one."
+    )
+
+
+class PoolSettings(Section):
+    """A named group of bots that share a provider, a model, limits and a queue."""
+
+    bots: int = Field(10, ge=1, le=10_000, description="Number of bots.")
+    provider: str = Field(SIMULATOR, description="Name of a table under [providers].")
+    model: str = Field("simulated-1", description="Model name, as the provider spells it.")
+    kinds: tuple[str, ...] = Field((), description="Task kinds taken when a task names no pool. Empty: all kinds.")
+    function: str | None = Field(None, description="Your own bot: `package.module:function`. Empty: one chat call.")
+    validator: str | None = Field(
+        None, description="Your own check of answers: `package.module:function`. Empty: Fleet's own rules only."
+    )
+    max_output_tokens: int = Field(512, ge=1, description="Longest answer in tokens, unless the task says.")
+    deadline_s: float = Field(300.0, gt=0, description="Seconds of work allowed per task, unless the task says.")
+    max_attempts: int = Field(4, ge=1, le=20, description="Provider failures until a task fails (429s do not count).")
+    canaries: Path | None = Field(
+        None, description='JSON lines {"prompt": ..., "expect": regular expression} to try suspected bots with.'
+    )
+    persona: PersonaSettings = Field(PersonaSettings(), description="Personas of this pool's bots.")
+
+
+class WorkerSettings(Section):
+    """Size of the data plane on this host."""
+
+    processes: int = Field(2, ge=1, le=256, description="Worker processes that `fleet up` starts.")
+    head_room: float = Field(0.2, ge=0, le=10, description="Slots beyond the number of bots: 0.2 = 20%.")
+    slots: int | None = Field(None, ge=1, le=2000, description="Slots per process. Empty: bots, head-room, processes.")
+    grace_s: float = Field(30.0, ge=0, description="Seconds that running tasks get to end when a worker is stopped.")
+    lowest_first_every: int = Field(
+        32, ge=0, description="One task in so many is the least urgent that waits, so none starves. 0: strict order."
+    )
+    hang_s: float = Field(20.0, ge=5, description="Seconds of silence after which `fleet up` replaces a worker.")
+    inbox: str = Field("celery", description="Queue on which plain Celery clients submit.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines of workers: text, or one JSON object.")
+
+
+class ResultSettings(Section):
+    """How long results stay."""
+
+    expires_s: int = Field(86_400, ge=60, description="Seconds until a result is deleted.")
+
+
+class DeadLetterSettings(Section):
+    """Tasks that failed for good, kept to be looked at and queued again: `fleet dead`."""
+
+    max_letters: int = Field(10_000, ge=1, description="Dead letters kept; the oldest make room.")
+    max_mb: int = Field(256, ge=1, description="MiB of Redis memory for them; the oldest make room.")
+    expires_s: int = Field(604_800, ge=60, description="Seconds until a dead letter is deleted.")
+
+
+class HealthSettings(Section):
+    """Watching for bots whose answers are bad, short or late: `fleet bots`."""
+
+    watch: bool = Field(True, description="Judge bots, and quarantine bad ones.")
+    quarantine_s: float = Field(
+        60.0, ge=0.1, le=86_400, description="Seconds of a bot's first quarantine; each further one is twice as long."
+    )
+    most_out: float = Field(0.35, ge=0, le=1, description="Share of a pool's bots that may be out; then an alarm.")
+    probation_tasks: int = Field(10, ge=1, le=1000, description="Tasks to do well, with a fifth of the turns, then.")
+    opinions: int = Field(3, ge=1, le=5, description="Bots asked in all while answers are bad. 1: no second opinion.")
+    specialists: float = Field(
+        0.5, ge=0, le=0.9, description="Share of a task class for bots that are significantly better at it. 0: none."
+    )
+    canary_every_s: float = Field(
+        10.0,
+        ge=0.1,
+        le=86_400,
+        description="Seconds between two canaries of a pool, at least (`canaries` of the pool).",
+    )
+    running: Literal["finish", "retry"] = Field(
+        "finish", description="What a bot runs when it is quarantined: it finishes it, or another bot starts it anew."
+    )
+
+
+class DiversitySettings(Section):
+    """Watching for bots that fall into one answer: `fleet diversity`."""
+
+    watch: bool = Field(True, description="Keep fingerprints of answers and compare them.")
+    treat: bool = Field(True, description="Treat bots that answer alike. False: only say so.")
+    window: int = Field(400, ge=200, le=2000, description="Answers compared at a time; large pools take 2 per bot.")
+    every_s: float = Field(2.0, ge=0.1, le=60, description="Seconds between two looks, and until a remedy is known.")
+
+
+class FlowerSettings(Section):
+    """The dashboard. Its password is generated into `.fleet/flower.password`."""
+
+    address: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(5555, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    user: str = Field("fleet", description="User name of the basic authentication.")
+
+
+class SignalsSettings(Section):
+    """What is told to monitoring systems. The Fleet tab, `fleet top` and `fleet stats` need none of it."""
+
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="First port of the workers' Prometheus endpoints; each takes a free one. 0: off."
+    )
+    metrics_address: str = Field("127.0.0.1", description="Address that they listen on.")
+    traces: Literal["off", "otlp", "file"] = Field(
+        "off", description="OpenTelemetry traces: over OTLP, as OTEL_* variables say, or into `.fleet/traces.jsonl`."
+    )
+
+
+class SimulatorSettings(Section):
+    """The local simulator that answers when no provider is configured."""
+
+    rpm: int = Field(6000, ge=1, description="Requests per minute and key that the simulator enforces.")
+    tpm: int = Field(3_000_000, ge=1, description="Tokens per minute and key that the simulator enforces.")
+    latency_ms: float = Field(200.0, ge=0, description="Median time to an answer.")
+    error_rate: float = Field(0.0, ge=0, le=1, description="Share of calls that the simulator answers with a 5xx.")
+    seed: int = Field(0, description="Seed of latencies, errors and answers.")

@@ -1,0 +1,223 @@
+"""Settings from `fleet.toml` and FLEET_* variables, validated; unknown keys name the nearest known one.
+
+`load()` is the only entry. No Redis, no Celery; nothing here starts or connects to anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from fleet.config.sections import (
+    SIMULATOR,
+    DeadLetterSettings,
+    DiversitySettings,
+    FlowerSettings,
+    HealthSettings,
+    LimitSettings,
+    PersonaSettings,
+    PoolSettings,
+    PriceSettings,
+    ProviderSettings,
+    RedisSettings,
+    ResultSettings,
+    SignalsSettings,
+    SimulatorSettings,
+    WorkerSettings,
+)
+from fleet.errors import ConfigurationError, quote
+
+#: Name of the configuration file, looked for in the working directory and its parents.
+CONFIG_NAME = "fleet.toml"
+#: Name of the state folder (embedded Redis, generated passwords) beside the configuration file.
+HOME_NAME = ".fleet"
+#: FLEET_* variables that are not settings: where things lie.
+PLACE_VARIABLES = ("FLEET_CONFIG", "FLEET_HOME", "FLEET_DATA_DIR")
+#: Label of the one key that a provider has until keys come from the vault; limits are named `provider/model/key`.
+KEY_LABEL = "default"
+
+#: What the simulator would bill by default: a small model's price, so that costs can be seen without being paid.
+SIMULATED_PRICE = PriceSettings(input_usd_per_mtok=0.15, output_usd_per_mtok=0.60)
+#: Pools that exist when fleet.toml names none: 100 bots.
+DEFAULT_POOLS = {
+    "research": PoolSettings(bots=30),
+    "writing": PoolSettings(bots=40),
+    "review": PoolSettings(bots=30),
+}
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Build it with `load()`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="FLEET_", env_nested_delimiter="__", validate_default=True
+    )
+
+    redis: RedisSettings = RedisSettings()
+    worker: WorkerSettings = WorkerSettings()
+    results: ResultSettings = ResultSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
+    health: HealthSettings = HealthSettings()
+    diversity: DiversitySettings = DiversitySettings()
+    flower: FlowerSettings = FlowerSettings()
+    signals: SignalsSettings = SignalsSettings()
+    simulator: SimulatorSettings = SimulatorSettings()
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
+    limits: dict[str, LimitSettings] = Field(default_factory=dict, description='Limits by "provider/model".')
+    prices: dict[str, PriceSettings] = Field(default_factory=dict, description='Prices by "provider/model".')
+    pools: dict[str, PoolSettings] = Field(default_factory=lambda: dict(DEFAULT_POOLS), description="Pools by name.")
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        known = {*self.providers, SIMULATOR}
+        if not self.pools:
+            raise ValueError("pools: expected at least one [pools.NAME] table, got none")
+        for name, pool in self.pools.items():
+            if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
+                raise ValueError(f"pools: expected a name of letters, digits, - and _, got {quote(name)}")
+            if pool.provider not in known:
+                raise ValueError(
+                    f"pools.{name}.provider: expected one of {', '.join(sorted(known))}, got {quote(pool.provider)}"
+                )
+        return self
+
+    @property
+    def bots(self) -> int:
+        """Number of bots in all pools."""
+        return sum(pool.bots for pool in self.pools.values())
+
+    @property
+    def slots_per_process(self) -> int:
+        """Slots of one worker process: as set, else bots plus head-room over the processes."""
+        return self.worker.slots or math.ceil(self.bots * (1 + self.worker.head_room) / self.worker.processes)
+
+    @property
+    def simulated(self) -> bool:
+        """True when at least one pool is answered by the simulator."""
+        return any(self.is_simulated(name) for name in self.pools)
+
+    def is_simulated(self, pool: str) -> bool:
+        """True when this pool's answers come from the simulator and not from a real provider."""
+        return self.provider_of(pool).kind == "simulator"
+
+    def provider_of(self, pool: str) -> ProviderSettings:
+        """Return the provider of a pool; `simulator` exists without being configured."""
+        return self.providers.get(self.pools[pool].provider, ProviderSettings(kind="simulator"))
+
+    @property
+    def price_table(self) -> dict[str, PriceSettings]:
+        """Prices by `provider/model`: as configured, and the simulator's own for what it answers."""
+        simulated = {self.limit_of(name)[0]: SIMULATED_PRICE for name in self.pools if self.is_simulated(name)}
+        return simulated | self.prices
+
+    def limit_of(self, pool: str) -> tuple[str, LimitSettings]:
+        """Return a pool's limit: its `provider/model` name and its rates (none when not configured).
+
+        The limits in [simulator] hold for the provider of that name, here or elsewhere: it will enforce them.
+        """
+        settings = self.pools[pool]
+        name = f"{settings.provider}/{settings.model}"
+        fallback = LimitSettings()
+        if settings.provider == SIMULATOR:
+            fallback = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm, counting="bucket")
+        return name, self.limits.get(name, fallback)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = TomlConfigSettingsSource(settings_cls, config_path())
+        return init_settings, env_settings, file
+
+
+def home_path() -> Path:
+    """Return the state folder: FLEET_HOME, else `.fleet` beside fleet.toml or beside an existing `.fleet`."""
+    if os.environ.get("FLEET_HOME"):
+        return Path(os.environ["FLEET_HOME"]).absolute()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_NAME).is_file() or (folder / HOME_NAME).is_dir():
+            return folder / HOME_NAME
+    return here / HOME_NAME
+
+
+def config_path() -> Path | None:
+    """Return the fleet.toml in force: FLEET_CONFIG, else the nearest one upwards, else None."""
+    if os.environ.get("FLEET_CONFIG"):
+        path = Path(os.environ["FLEET_CONFIG"])
+        if not path.is_file():
+            raise ConfigurationError(f"FLEET_CONFIG: expected the path of a fleet.toml, got {quote(str(path))}")
+        return path
+    here = Path.cwd()
+    return next((f / CONFIG_NAME for f in (here, *here.parents) if (f / CONFIG_NAME).is_file()), None)
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings. `overrides` win over FLEET_* variables, which win over fleet.toml.
+
+    Raises:
+        ConfigurationError: With one line per wrong key, naming the nearest known one.
+    """
+    _check_variables()
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = "\n".join(f"  {_explain(dict(item))}" for item in error.errors(include_url=False))
+        raise ConfigurationError(f"{config_path() or 'FLEET_* variables'}:\n{lines}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(f"{config_path()}: expected TOML in UTF-8, got {error}") from error
+
+
+@lru_cache(maxsize=1)
+def current() -> Settings:
+    """Return the settings of this process, read once."""
+    return load()
+
+
+def _check_variables() -> None:
+    known = {f"FLEET_{name.upper()}" for name in Settings.model_fields} | set(PLACE_VARIABLES)
+    for name in os.environ:
+        if name.startswith("FLEET_") and name.split("__")[0] not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
+            raise ConfigurationError(f"{name}: unknown variable, the nearest known one is {near}")
+
+
+def _explain(item: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
+        return f"{where}: unknown key" + (f", the nearest known key is `{near[0]}`" if near else "")
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return message if item["loc"] == () else f"{where}: {message}"
+    return f"{where}: {message[0].lower()}{message[1:]}, got {quote(item.get('input'))}"
+
+
+def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+    """Known keys of the table at `loc`: the first part is a field of Settings, dict tables have a name after it."""
+    sections: dict[str, type[BaseModel]] = {
+        "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings,
+        "dead_letters": DeadLetterSettings, "health": HealthSettings, "diversity": DiversitySettings,
+        "flower": FlowerSettings, "signals": SignalsSettings,
+        "simulator": SimulatorSettings, "providers": ProviderSettings, "limits": LimitSettings,
+        "prices": PriceSettings, "pools": PoolSettings,
+    }  # fmt: skip
+    if not loc:
+        return list(Settings.model_fields)
+    if loc[-1] == "persona":
+        return list(PersonaSettings.model_fields)
+    return list(sections[str(loc[0])].model_fields)
