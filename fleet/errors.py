@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fleet.models import RateReadings
+    from fleet.models import Fault, RateReadings
 
 #: Characters of a foreign value that an error message quotes at most.
 QUOTED_CHARS = 80
@@ -123,15 +123,34 @@ class Poison(GiveUp):
 
 
 class BadAnswer(GiveUp):
-    """The provider answered, but not with a usable answer."""
+    """The provider answered, but not with a usable answer.
+
+    Args:
+        message: What was expected and what came.
+        fault: What is wrong with it; None when a bot function raised this by its own judgement.
+    """
 
     blame = "bot"
+
+    def __init__(self, message: str, *, fault: Fault | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class BotFunctionFailed(GiveUp):
-    """The user's own bot function raised."""
+    """The user's own bot function raised, or gave something that is no answer.
+
+    Args:
+        message: What was expected and what came.
+        crashed: False when it was not even called.
+    """
 
     blame = "bot"
+
+    def __init__(self, message: str, *, crashed: bool = True) -> None:
+        super().__init__(message)
+        self.crashed = crashed
+        self.blame = "bot" if crashed else "fleet"
 
 
 class StoreError(FleetError):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from fleet.errors import FleetError, InvalidTask, quote
+from fleet.schema import as_schema, compiled
 
 #: Longest deadline a task may ask for, in seconds (7 days).
 MAX_DEADLINE_S = 7 * 24 * 3600
@@ -47,6 +49,14 @@ def _priority(value: object) -> object:
     names = ", ".join(name.lower() for name in Priority.__members__)
     raise ValueError(f"expected one of {names}, got {quote(value)}")
 
+
+def _checked(schema: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    compiled(schema)
+    return schema
+
+
+#: A JSON schema, or a pydantic model class that has one.
+AnswerSchema = Annotated[dict[str, JsonValue], BeforeValidator(as_schema), AfterValidator(_checked)]
 
 PriorityName = Annotated[
     Priority,
@@ -80,6 +90,9 @@ class BotTask(Frozen):
         None, gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False, description="Seconds of work allowed; None: the pool's."
     )
     max_output_tokens: int | None = Field(None, ge=1, le=1_000_000, description="None: the pool's.")
+    answer_schema: AnswerSchema | None = Field(
+        None, description="JSON schema, or pydantic model class, that the answer must fit."
+    )
     idempotency_key: str | None = Field(
         None, min_length=1, max_length=256, description="Submitting the same key again gives the same task."
     )
@@ -250,6 +263,37 @@ class RateReading:
 RateReadings = tuple[RateReading, RateReading, RateReading, RateReading]
 
 
+class Fault(StrEnum):
+    """What is wrong with a bot's work in a way that the bot may be to blame for.
+
+    Or the prompt: that is decided by what other bots make of the same task. What a provider, a key or Fleet itself did
+    is no fault.
+    """
+
+    EMPTY = "empty"
+    REFUSED = "refused"
+    TOO_SHORT = "too_short"
+    SCHEMA = "schema"
+    REPEATED = "repeated"
+    REJECTED = "rejected"  # by the user's validator
+    CRASHED = "crashed"  # the bot function raised, or returned something else than text
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """What is usual in a pool for one kind of task.
+
+    Args:
+        chars: Median characters of a good answer.
+        ran_ms: Median time at work.
+        tasks: How many tasks this was learnt from.
+    """
+
+    chars: float
+    ran_ms: float
+    tasks: int
+
+
 class TaskError(Frozen):
     """Why a task failed, typed: `type` is the name of a class in `fleet.errors`."""
 
@@ -297,7 +341,8 @@ def explain_validation(error: ValidationError, *, fields: tuple[str, ...]) -> st
 
 
 def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
-    inside = 1 if item["loc"][:1] == ("metadata",) else None  # its keys are the user's words, and may go deep
+    own = item["loc"][:1] in (("metadata",), ("answer_schema",))  # its keys are the user's words, and may go deep
+    inside = 1 if own else None
     where = ".".join(str(part) for part in item["loc"][:inside]) or "task"
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1, cutoff=0.0)
@@ -306,5 +351,10 @@ def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
     if item["type"] == "value_error":
         return f"{where}: {message}"
     got = item.get("input")
-    secret = item["loc"] and item["loc"][0] in ("prompt", "messages", "metadata")  # never quote what a user wrote
+    secret = item["loc"] and item["loc"][0] in (
+        "prompt",
+        "messages",
+        "metadata",
+        "answer_schema",
+    )  # never quote what a user wrote
     return f"{where}: {message[0].lower()}{message[1:]}, got {type(got).__name__ if secret else quote(got)}"

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-WORDS = ("fleet.errors", "fleet.models", "fleet.config")
+WORDS = ("fleet.errors", "fleet.models", "fleet.config", "fleet.schema")
 STORE = ("fleet.store",)
 DEPARTMENTS = tuple(
     f"fleet.{name}" for name in ("limiter", "roster", "diversity", "vault", "economy", "resilience", "signals")
@@ -51,7 +51,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*STORE, *DEPARTMENTS), ("celery", "kombu", "flower")),
 }
 #: The only third-party packages of the words.
-FOREIGN_TO_WORDS = ("pydantic", "pydantic_settings")
+FOREIGN_TO_WORDS = ("pydantic", "pydantic_settings", "jsonschema", "referencing")
 
 #: Packages that `import fleet` must not pull in: each costs 0.1 to 0.5 s.
 HEAVY = ("celery", "kombu", "redis", "pydantic", "aiohttp", "flower")

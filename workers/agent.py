@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fleet.config import Settings
-from fleet.errors import DeadlineExceeded, FleetError, RateLimited
-from fleet.models import Bot, BotTask, Usage
+from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, RateLimited
+from fleet.models import Bot, BotTask, Fault, Norms, Usage
 from workers.bot_context import BotContext
-from workers.bot_function import FunctionRunner, load_function
+from workers.bot_function import FunctionRunner, load_bot
 from workers.gateway import Gateway, Meter
+from workers.judge import too_short
+from workers.user_function import Threads
+from workers.validator import load_validator, validate
 
 #: Threads that plain bot functions may have per slot: one at work, one left over from a task past its deadline.
 THREADS_PER_SLOT = 2
@@ -41,6 +44,9 @@ class Outcome:
         provider_errors: Those of them that failed, retried or not: error type -> count.
         limited_ms: Time spent waiting for grants, summed over calls.
         ran_ms: The rest of the time.
+        fault: What is wrong with the bot's work; None when nothing is, or when it is not the bot's. With TOO_SHORT the
+            answer stands all the same.
+        bad_answers: Unusable answers of the bot on the way to this, those that were asked for again included.
     """
 
     status: Status
@@ -55,6 +61,8 @@ class Outcome:
     provider: str
     model: str
     simulated: bool
+    fault: Fault | None = None
+    bad_answers: int = 0
 
 
 class Agent:
@@ -62,21 +70,33 @@ class Agent:
 
     Args:
         gateway: Where calls go.
-        settings: Its pools and slots; the pools' bot functions are loaded here.
+        settings: Its pools and slots; the pools' bot functions and validators are loaded here.
         share: Fresh random numbers from 0 to 1, for jitter.
 
     Raises:
-        ConfigurationError: When a pool's `function` cannot be used.
+        ConfigurationError: When a pool's `function` or `validator` cannot be used.
     """
 
     def __init__(self, gateway: Gateway, settings: Settings, *, share: Callable[[], float] = random.random) -> None:
         self._gateway = gateway
         self._pools = settings.pools
         self._share = share
-        self._functions = {name: load_function(pool.function) for name, pool in self._pools.items() if pool.function}
-        self._runner = FunctionRunner(max_threads=settings.slots_per_process * THREADS_PER_SLOT)
+        pools = self._pools.items()
+        self._functions = {name: load_bot(pool.function) for name, pool in pools if pool.function}
+        self._validators = {name: load_validator(pool.validator) for name, pool in pools if pool.validator}
+        max_threads = settings.slots_per_process * THREADS_PER_SLOT
+        self._runner = FunctionRunner(max_threads)
+        self._validator_threads = Threads(max_threads)
 
-    async def run(self, task: BotTask, bot: Bot, *, task_id: str, deadline_s_left: float | None = None) -> Outcome:
+    async def run(
+        self,
+        task: BotTask,
+        bot: Bot,
+        *,
+        task_id: str,
+        deadline_s_left: float | None = None,
+        norms: Norms | None = None,
+    ) -> Outcome:
         """Work on one task until it is done, has failed for good, or its time is over.
 
         Args:
@@ -85,6 +105,7 @@ class Agent:
             task_id: For the log.
             deadline_s_left: Seconds until the task's absolute deadline; 0 or less fails at once and calls nobody.
                 None: the task's `deadline_s`, else the pool's, from now on.
+            norms: What is usual for the task's kind; None: no answer is too short.
 
         Returns:
             An Outcome, whatever happened. Only a cancellation from outside (the worker's end) is let through.
@@ -105,7 +126,7 @@ class Agent:
             error = failure
         except Exception as bug:  # noqa: BLE001 - the task boundary: recorded, and every task has an Outcome
             error = _record_bug(bug, task_id, bot)
-        return self._outcome(context, answer, error, clock() - started)
+        return self._outcome(context, answer, error, clock() - started, norms)
 
     async def _answer_in_time(self, task: BotTask, context: BotContext, deadline: float) -> str:
         """Return the answer; enforce the deadline by cancelling the work wherever it stands."""
@@ -125,13 +146,25 @@ class Agent:
 
     async def _answer(self, task: BotTask, context: BotContext) -> str:
         function = self._functions.get(context.pool)
-        if function is None:
-            return await context.chat(task.conversation())
-        return await self._runner.run(function, task, context)
+        answer = await (context.answer() if function is None else self._runner.run(function, task, context))
+        validator = self._validators.get(context.pool)
+        if validator is not None:
+            try:
+                await validate(validator, task, answer, self._validator_threads)
+            except BadAnswer:
+                context.bad_answers += 1
+                raise
+        return answer
 
-    def _outcome(self, context: BotContext, answer: str | None, error: FleetError | None, seconds: float) -> Outcome:
+    def _outcome(
+        self, context: BotContext, answer: str | None, error: FleetError | None, seconds: float, norms: Norms | None
+    ) -> Outcome:
         meter, route = context.meter, self._gateway.route(context.pool)
         answered: Status = "degraded" if context.degraded else "ok"
+        ran_ms = round(max(0.0, seconds - meter.limited_s) * 1000)
+        fault = _fault_of(error)
+        if answer is not None and norms is not None and context.schema is None and too_short(answer, ran_ms, norms):
+            fault = Fault.TOO_SHORT
         return Outcome(
             status="failed" if error else answered,
             answer=answer,
@@ -141,11 +174,20 @@ class Agent:
             attempts=meter.calls,
             provider_errors=dict(meter.failed),
             limited_ms=round(meter.limited_s * 1000),
-            ran_ms=round(max(0.0, seconds - meter.limited_s) * 1000),
+            ran_ms=ran_ms,
             provider=route.provider_name,
             model=route.model,
             simulated=route.simulated,
+            fault=fault,
+            bad_answers=context.bad_answers,
         )
+
+
+def _fault_of(error: FleetError | None) -> Fault | None:
+    """Return what the bot may be to blame for; None when a provider, a key, the time or Fleet is."""
+    if isinstance(error, BadAnswer):
+        return error.fault or Fault.REJECTED
+    return Fault.CRASHED if isinstance(error, BotFunctionFailed) and error.crashed else None
 
 
 def _explain_deadline(late: DeadlineExceeded, allowed_s: float, meter: Meter) -> DeadlineExceeded:

@@ -1,6 +1,7 @@
 """What a bot has in its hands while it works on one task: who it is, and `chat()`.
 
-Here stands the retry rule of provider calls. Limits, money and HTTP are the gateway's; deadlines are the agent's.
+Here stand the retry rule of provider calls and the one repair of an answer that does not fit the task's schema. Limits,
+money and HTTP are the gateway's; deadlines are the agent's.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from fleet.errors import (
     StoreUnavailable,
 )
 from fleet.models import Bot, BotTask, Caller, Message, Persona
+from fleet.schema import compiled
+from workers import json_answer
 from workers.backoff import full_jitter
-from workers.context import fit, reshuffle
+from workers.context import fit, reshuffle, room_for_input
 from workers.gateway import Gateway, Meter
 from workers.judge import judge
 
@@ -37,6 +40,8 @@ class BotContext:
     Attributes:
         meter: What the task has used so far.
         degraded: True once an answer was cut off at its token limit.
+        bad_answers: Unusable answers of the bot so far, those that were asked for again included.
+        schema: What the answer must fit; None: it may be any text.
 
     Args:
         bot: Who works.
@@ -64,9 +69,12 @@ class BotContext:
         self._gateway = gateway
         self._deadline = deadline
         self._share = share
+        self._turns = task.conversation()
         self._failures = 0
         self.meter = Meter()
         self.degraded = False
+        self.bad_answers = 0
+        self.schema = None if task.answer_schema is None else compiled(task.answer_schema)
 
     @property
     def name(self) -> str:
@@ -89,7 +97,8 @@ class BotContext:
         """Send the persona's system prompt and `prompt`, cut to the bot's window; return the model's text.
 
         429s are tried again until the deadline. Provider failures and empty answers are tried again until the task,
-        over all its chats, has had `max_attempts` of them.
+        over all its chats, has had `max_attempts` of them. A task's `answer_schema` is not told here: only the author
+        of a bot function knows which of its chats gives the final answer.
 
         Args:
             prompt: A prompt or a conversation.
@@ -97,16 +106,66 @@ class BotContext:
             max_output_tokens: Instead of the task's or the pool's.
 
         Raises:
-            BadAnswer: Refused, or empty once too often.
+            BadAnswer: Refused, in a loop, or empty once too often.
             FleetError: Whatever else ended the call for good.
         """
         wanted_tokens = max_output_tokens or self._max_output_tokens
+        messages = self._conversation(_messages(prompt), wanted_tokens)
+        warmth = self.persona.temperature if temperature is None else temperature
+        return await self._ask(messages, warmth, wanted_tokens)
+
+    async def answer(self) -> str:
+        """Answer the task itself in one chat. With a schema the answer is bare JSON, and is repaired once if need be.
+
+        Raises:
+            BadAnswer: As `chat()`; or it does not fit, nor does the repaired one.
+            FleetError: Whatever else ended the call for good.
+        """
+        if self.schema is None:
+            return await self.chat(self._turns)
+        room = room_for_input(self.persona.context_window_tokens, self._max_output_tokens)
+        told = json_answer.rules(self.schema, room)
+        bare, misfits = json_answer.read(await self._ask_for_json(told), self.schema)
+        if misfits:
+            self.bad_answers += 1
+            self.degraded = False  # by the answer that is thrown away
+            again = json_answer.repair(bare, misfits, room)
+            return self.fitting(await self._ask_for_json(told, again))
+        return bare
+
+    def fitting(self, text: str) -> str:
+        """Return a final answer as bare JSON when the task has a schema, else as it is.
+
+        Raises:
+            BadAnswer: When it does not fit.
+        """
+        if self.schema is None:
+            return text
+        bare, misfits = json_answer.read(text, self.schema)
+        if misfits:
+            self.bad_answers += 1
+            hint = "; it was cut off: raise max_output_tokens" if self.degraded else ""
+            raise json_answer.unfit(misfits, hint)
+        return bare
+
+    async def _ask_for_json(self, told: str, again: tuple[Message, ...] = ()) -> str:
+        beside = json_answer.beside_tokens(told, again)
+        messages = self._conversation(self._turns, self._max_output_tokens, beside)
+        messages = json_answer.with_rules(messages, told, again)
+        return await self._ask(messages, self.persona.temperature, self._max_output_tokens)
+
+    def _conversation(
+        self, turns: tuple[Message, ...], wanted_tokens: int, beside_tokens: int = 0
+    ) -> tuple[Message, ...]:
+        """Return the persona's system prompt and `turns`, in the order of the bot's remedy, cut to its window."""
         system = Message(role="system", content=self.persona.system_prompt)
-        turns = _messages(prompt)
         if self._bot.remedy is not None:
             turns = reshuffle(turns, self._bot.remedy.generation)
-        messages = fit((system, *turns), self.persona.context_window_tokens, wanted_tokens)
-        warmth = self.persona.temperature if temperature is None else temperature
+        window = self.persona.context_window_tokens
+        return fit((system, *turns), window, wanted_tokens, beside_tokens=beside_tokens)
+
+    async def _ask(self, messages: tuple[Message, ...], warmth: float, wanted_tokens: int) -> str:
+        """Call until there is a usable answer, or none will come."""
         limited = outages = 0  # neither has an end of its own: the task's deadline cancels the loop
         while True:
             try:
@@ -135,8 +194,10 @@ class BotContext:
             )
         except ProviderUnavailable as error:
             raise _FailedTry(error) from error
-        verdict = judge(completion.text, completion.finish_reason)
+        in_json = self.schema is not None
+        verdict = judge(completion.text, completion.finish_reason, messages, in_json=in_json)
         if verdict.error is not None:
+            self.bad_answers += 1
             raise _FailedTry(verdict.error) if verdict.retry else verdict.error
         self.degraded = self.degraded or verdict.degraded
         return completion.text

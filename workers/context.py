@@ -67,7 +67,20 @@ def count_message_tokens(messages: Sequence[Message]) -> int:
     return CONVERSATION_OVERHEAD_TOKENS + sum(_message_tokens(message) for message in messages)
 
 
-def fit(messages: Sequence[Message], window_tokens: int, reserve_output_tokens: int) -> tuple[Message, ...]:
+def room_for_input(window_tokens: int, reserve_output_tokens: int) -> int:
+    """Return the tokens of a context window that a conversation may take.
+
+    Args:
+        window_tokens: The bot's context window, at least 64.
+        reserve_output_tokens: Tokens kept free for the answer; at most half of the window is kept.
+    """
+    reserved = min(reserve_output_tokens, int(window_tokens * RESERVED_SHARE))
+    return window_tokens - reserved - CONVERSATION_OVERHEAD_TOKENS
+
+
+def fit(
+    messages: Sequence[Message], window_tokens: int, reserve_output_tokens: int, *, beside_tokens: int = 0
+) -> tuple[Message, ...]:
     """Cut a conversation to a context window. Never fails, always gives the same cut for the same input.
 
     The system messages become one at the front and stay; the newest turns stay; the oldest go first; what is left
@@ -78,12 +91,12 @@ def fit(messages: Sequence[Message], window_tokens: int, reserve_output_tokens: 
         messages: The conversation, oldest first.
         window_tokens: The bot's context window, at least 64.
         reserve_output_tokens: Tokens kept free for the answer; at most half of the window is kept.
+        beside_tokens: Tokens kept free for what is added afterwards and must not be cut.
 
     Returns:
-        Messages of at most `window_tokens - reserve` tokens by `count_message_tokens`.
+        Messages of at most `window_tokens - reserve - beside` tokens by `count_message_tokens`.
     """
-    room = window_tokens - min(reserve_output_tokens, int(window_tokens * RESERVED_SHARE))
-    room -= CONVERSATION_OVERHEAD_TOKENS
+    room = room_for_input(window_tokens, reserve_output_tokens) - beside_tokens
     system, turns = _split(messages)
     if _fits(system + turns, room):
         return system + turns

@@ -1,13 +1,17 @@
-"""Is this a usable answer? Judged by rules that need no second model: empty, refused, cut off.
+"""Is this a usable answer? Judged by rules that need no second model: empty, refused, in a loop, cut off, too short.
 
-Pure. Whether an answer is right is not judged here; nor is it charged to anybody here.
+Pure. Whether an answer is right is not judged here; nor is it charged to anybody here. Answers that must be JSON are
+in `json_answer.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet.errors import BadAnswer
+from fleet.models import Fault, Message, Norms
+from workers.repetition import loop_in
 
 #: Finish reasons of an answer that stopped at its token limit (OpenAI and Anthropic spelling).
 CUT_REASONS = frozenset({"length", "max_tokens"})
@@ -15,6 +19,17 @@ CUT_REASONS = frozenset({"length", "max_tokens"})
 REFUSAL_REASONS = frozenset({"content_filter", "refusal"})
 #: Characters beyond which an answer is never taken for a refusal: models explain at length, refuse in brief.
 REFUSAL_MAX_CHARS = 400
+
+#: Share of the usual length below which an answer is suspiciously short.
+SHORT_SHARE = 0.1
+#: Share of the usual time below which it also came suspiciously fast.
+FAST_SHARE = 0.6
+#: Usual time in ms under which nobody can tell fast from slow: then length decides alone.
+MIN_NORM_MS = 250.0
+#: Usual length, in characters, under which a class is answered briefly by nature, and shortness says nothing.
+MIN_NORM_CHARS = 200.0
+#: Tasks that must have taught what is usual.
+MIN_NORM_TASKS = 30
 
 #: What may stand before a refusal. Alone it is none: "I'm sorry to hear that" is an answer.
 APOLOGIES = (
@@ -44,7 +59,7 @@ class Verdict:
     retry: bool = False
 
 
-def judge(text: str, finish_reason: str) -> Verdict:
+def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_json: bool = False) -> Verdict:
     """Judge one answer.
 
     Weakness: the refusal rule knows English openings only and errs towards "not a refusal", so it misses some; a
@@ -53,18 +68,46 @@ def judge(text: str, finish_reason: str) -> Verdict:
     Args:
         text: The model's answer.
         finish_reason: Why the model stopped, as the provider spells it.
+        asked: The conversation that it answers: what it asks for may be repeated.
+        in_json: The answer must be JSON, where repetition is data.
     """
     if finish_reason in REFUSAL_REASONS:
         return Verdict(
-            BadAnswer(f"refused: expected an answer, got finish reason {finish_reason!r}; change the prompt")
+            BadAnswer(
+                f"refused: expected an answer, got finish reason {finish_reason!r}; change the prompt",
+                fault=Fault.REFUSED,
+            )
         )
     if not text.strip():
         reason = f"empty: expected an answer, got no text (finish reason {finish_reason!r})"
         hint = "; raise max_output_tokens" if finish_reason in CUT_REASONS else ""
-        return Verdict(BadAnswer(reason + hint), retry=True)
+        return Verdict(BadAnswer(reason + hint, fault=Fault.EMPTY), retry=True)
     if len(text) <= REFUSAL_MAX_CHARS and _refuses(text):
-        return Verdict(BadAnswer("refused: expected an answer, got the wording of a refusal; change the prompt"))
+        wording = "refused: expected an answer, got the wording of a refusal; change the prompt"
+        return Verdict(BadAnswer(wording, fault=Fault.REFUSED))
+    loop = None if in_json else loop_in(text, asked)
+    if loop is not None:
+        wording = (
+            f"repeated: expected an answer, got {len(loop)} characters over and over; change the prompt or the model"
+        )
+        return Verdict(BadAnswer(wording, fault=Fault.REPEATED))
     return Verdict(degraded=finish_reason in CUT_REASONS)
+
+
+def too_short(answer: str, ran_ms: float, norms: Norms) -> bool:
+    """Tell whether an answer avoids its task: far shorter than usual, and faster too.
+
+    Weakness: a question that has a short answer in a class of long ones looks the same. So this is a suspicion, which
+    other bots' answers to the same task confirm or not.
+
+    Args:
+        answer: The bot's answer.
+        ran_ms: Time at work.
+        norms: What is usual for the task's kind.
+    """
+    if norms.tasks < MIN_NORM_TASKS or norms.chars < MIN_NORM_CHARS or len(answer) >= SHORT_SHARE * norms.chars:
+        return False
+    return norms.ran_ms < MIN_NORM_MS or ran_ms < FAST_SHARE * norms.ran_ms
 
 
 def _refuses(text: str) -> bool:

@@ -245,3 +245,6 @@ def test_whatever_happens_each_grant_has_one_request_and_is_settled_once(
     if outcome is not None:
         assert (outcome.error is None) == (outcome.status != "failed") == (outcome.answer is not None)
         assert outcome.attempts == len(provider.calls)
+        assert (outcome.fault is not None) == isinstance(
+            outcome.error, BadAnswer
+        ) and outcome.bad_answers <= outcome.attempts

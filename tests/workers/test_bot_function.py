@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, settings_of
 from workers.agent import Agent, Outcome
 from workers.bot_context import BlockingBotContext, BotContext
-from workers.bot_function import load_function
+from workers.bot_function import load_bot
 
 HERE = "tests.workers.test_bot_function"
 TASK = BotTask(prompt="a very private prompt")
@@ -203,7 +203,7 @@ def test_a_function_that_ignores_its_cancellation_still_misses_the_deadline():
 
 
 def test_a_function_that_is_deaf_to_every_cancellation_is_abandoned_at_its_deadline(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("workers.bot_function.LAST_WORD_S", 0.05)
+    monkeypatch.setattr("workers.user_function.LAST_WORD_S", 0.05)
     seen["released"] = False
 
     async def run() -> Outcome:
@@ -273,7 +273,7 @@ def test_threads_left_over_are_bounded_and_later_tasks_say_so():
     outcomes = asyncio.run(run())
     seen["go on"].set()
     assert [type(outcome.error) for outcome in outcomes] == [DeadlineExceeded, DeadlineExceeded, BotFunctionFailed]
-    assert "expected at most 2 threads" in str(outcomes[2].error)
+    assert "expected at most 2 threads" in str(outcomes[2].error) and outcomes[2].fault is None
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_wrong_prompt_is_explained_without_quoting_it(prompt: object, got: str
 )
 def test_a_function_that_cannot_be_used_is_a_configuration_error(path: str, expected: str):
     with pytest.raises(ConfigurationError, match=expected):
-        load_function(path)
+        load_bot(path)
 
 
 @pytest.mark.parametrize("body", ["import no_such_thing", "x = (", "raise SystemExit(3)", "{}['x']", "object().x"])
@@ -315,7 +315,7 @@ def test_a_module_that_breaks_while_it_is_imported_is_a_configuration_error(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigurationError, match="expected a module that can be imported"):
-        load_function(f"{name}:solve")
+        load_bot(f"{name}:solve")
 
 
 def test_the_agent_does_not_start_with_a_wrong_function():

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.judge import judge
+from fleet.models import Fault, Norms
+from workers.judge import judge, too_short
 
 ANSWERS = (
     "42",
@@ -32,6 +35,7 @@ def test_an_answer_is_taken_for_an_answer(text: str):
 @pytest.mark.parametrize("text", REFUSALS)
 def test_the_wording_of_a_refusal_is_a_bad_answer_and_final(text: str):
     verdict = judge(text, "stop")
+    assert verdict.error is not None and verdict.error.fault is Fault.REFUSED
     assert str(verdict.error).startswith("refused: expected an answer") and not verdict.retry
 
 
@@ -41,7 +45,8 @@ def test_a_provider_that_says_it_refused_is_believed(reason: str):
 
 
 def test_a_long_answer_is_never_taken_for_a_refusal():
-    assert judge("I can't help with that part, but " + "here is the rest. " * 40, "stop").error is None
+    rest = " ".join(f"here is part {n}." for n in range(40))
+    assert judge(f"I can't help with that part, but {rest}", "stop").error is None
 
 
 @pytest.mark.parametrize("text", ["", "  \n\t"])
@@ -58,6 +63,36 @@ def test_an_empty_answer_at_the_token_limit_says_what_to_raise():
 def test_an_answer_cut_off_at_its_token_limit_is_degraded(reason: str):
     verdict = judge("The answer is", reason)
     assert verdict.error is None and verdict.degraded
+
+
+def test_an_answer_in_a_loop_is_bad_unless_it_is_data():
+    text = "and so it goes on and on, " * 20
+    verdict = judge(text, "length")
+    assert verdict.error is not None and verdict.error.fault is Fault.REPEATED and not verdict.retry
+    assert str(verdict.error).startswith("repeated: ") and "goes on" not in str(verdict.error)
+    assert judge(text, "stop", in_json=True).error is None
+
+
+USUAL = Norms(chars=1000.0, ran_ms=2000.0, tasks=30)
+
+
+@pytest.mark.parametrize(
+    ("chars", "ran_ms", "norms", "short"),
+    [
+        (99, 1199, USUAL, True),
+        (100, 1199, USUAL, False),
+        (99, 1200, USUAL, False),
+        (99, 10_000, replace(USUAL, ran_ms=249.0), True),
+        (99, 10_000, replace(USUAL, ran_ms=250.0), False),
+        (99, 0, replace(USUAL, tasks=29), False),
+        (1, 0, replace(USUAL, chars=199.0), False),
+        (19, 0, replace(USUAL, chars=200.0), True),
+    ],
+)
+def test_an_answer_is_too_short_when_it_is_a_tenth_of_the_usual_and_fast(
+    chars: int, ran_ms: float, norms: Norms, short: bool
+):
+    assert too_short("x" * chars, ran_ms, norms) is short
 
 
 @given(st.text(), st.sampled_from(["stop", "length", "refusal", "", "tool_calls"]))
