@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,28 +23,56 @@ SORTS: dict[str, BotColumn] = {
 STATES = ("idle", "busy", "probation", "quarantined", "leaving")
 
 
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
+
+
+def _list_options(command: Decorated) -> Decorated:
+    """Add the options of the list, which `fleet bots` and `fleet bots list` share."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead."),
+        click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Bots at most."),
+        click.option(
+            "--sort", type=click.Choice(list(SORTS)), default="name", show_default=True, help="Largest first."
+        ),
+        click.option("--find", "search", default="", help="Only bots with this in their name."),
+        click.option("--state", type=click.Choice(STATES), help="Only bots in this state."),
+        click.option("--pool", help="Only bots of this pool."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(invoke_without_command=True)
-@click.option("--pool", help="Only bots of this pool.")
-@click.option("--state", type=click.Choice(STATES), help="Only bots in this state.")
-@click.option("--find", "search", default="", help="Only bots with this in their name.")
-@click.option("--sort", type=click.Choice(list(SORTS)), default="name", show_default=True, help="Largest first.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Bots listed at most.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@_list_options
 @click.pass_context
-def bots(
-    ctx: click.Context, pool: str | None, state: BotState | None, search: str, sort: str, limit: int, as_json: bool
-) -> None:
+def bots(ctx: click.Context, /, **options: Any) -> None:
     """List bots and how they fare; open, quarantine and release them.
 
     \b
     Examples:
       fleet bots --sort failed --limit 10
+      fleet bots list --state quarantined
       fleet bots show research-007
       fleet bots quarantine research-007 --reason "repeats itself" --for 1h
       fleet bots release research-007
     """
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        _list(**options)
+
+
+@bots.command("list")
+@_list_options
+def list_bots(**options: Any) -> None:
+    """List bots and how they fare: the same as `fleet bots` alone.
+
+    \b
+    Examples:
+      fleet bots list --state probation --json
+    """
+    _list(**options)
+
+
+def _list(*, pool: str | None, state: BotState | None, search: str, sort: str, limit: int, as_json: bool) -> None:
     from fleet.engine.overview import open_overview
     from fleet.signals.view import bot_page
 

@@ -1,4 +1,4 @@
-"""Finish a task: one atomic script stores its result, wakes who waits, counts it and checks its bot in.
+"""Finish a task: one atomic script stores its result, wakes who waits, counts it, judges its bots, checks them in.
 
 The only writer of results and of the completion and error counters. What they mean: `signals/catalogue.py`.
 """
@@ -6,7 +6,7 @@ The only writer of results and of the completion and error counters. What they m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from pydantic_core import PydanticSerializationError
@@ -16,14 +16,14 @@ from fleet.engine.dead_letters import RECORD, Burial, record_arguments, record_k
 from fleet.engine.leases import UNACKED_INDEX
 from fleet.errors import RateLimited
 from fleet.models import BotResult
-from fleet.roster import LOAD_UNIT, Checkout
+from fleet.roster import HEALTH, LOAD_UNIT, Checkout, Deed, Health
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, Counter, ErrorField
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
 _STANDS = 1
-_FINISH = Script.beside(__file__, "finish.lua").using(RECORD).using(windows.RECORD)
+_FINISH = Script.beside(__file__, "finish.lua").using(RECORD).using(windows.RECORD).using(HEALTH)
 
 
 class Completion:
@@ -34,9 +34,16 @@ class Completion:
     Args:
         store: State Redis, the one that Celery's `result_backend` names.
         settings: Pools, and how long results stay.
+        on_suspect: Called with the pool and name of a bot that may be bad.
+
+    Attributes:
+        health: What was heard of the bots' health.
     """
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, *, on_suspect: Callable[[str, str], None] = lambda pool, bot: None
+    ) -> None:
+        self.health = Health(settings.health, on_suspect)
         self._store = store
         self._settings = settings
         self._apis = {settings.limit_of(pool)[0] for pool in settings.pools}
@@ -46,6 +53,9 @@ class Completion:
         result: BotResult,
         *,
         checkout: Checkout | None,
+        others: Sequence[Checkout] = (),
+        deeds: Sequence[Deed] = (),
+        kind: str = "default",
         provider_errors: Mapping[str, int] | None = None,
         fence: str | None = None,
         burial: Burial | None = None,
@@ -55,6 +65,9 @@ class Completion:
         Args:
             result: What came out; also a typed failure is a result.
             checkout: The bot that worked on it, given back here; None when the task failed before it got one.
+            others: Other bots of the pool that worked on it before, given back as well.
+            deeds: What each of the bots did, as far as it counts for or against them.
+            kind: Class of the task.
             provider_errors: Those of the `result.attempts` provider calls that failed, retried or not: error type
                 -> count.
             fence: Delivery tag of the task's message: without its lease, nothing is stored. None: no such check.
@@ -82,20 +95,23 @@ class Completion:
             [
                 keys.result(result.task_id), keys.totals(), keys.errors(pool),
                 keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool), *windows.record_keys(pool),
-                *([UNACKED_INDEX] if fence else []), *(record_keys(result.task_id) if burial else []),
+                *self.health.names(pool, kind), *([UNACKED_INDEX] if fence else []),
+                *(record_keys(result.task_id) if burial else []),
             ],
             [
-                result_meta(result), self._settings.results.expires_s, keys.STATE_TTL_S, bot,
-                checkout.token if checkout else "", LOAD_UNIT, catalogue.DUPLICATES.name,
+                result_meta(result), self._settings.results.expires_s, keys.STATE_TTL_S,
+                "\n".join(one.member for one in (checkout, *others) if one), LOAD_UNIT, catalogue.DUPLICATES.name,
                 fence or "", catalogue.FENCED.name,
                 len(spent) // 2, len(earned) // 2, len(dead),
                 *windows.record_arguments(
                     result, bot=bot, pool=pool, api=api, calls_failed=calls_failed, is_buried=burial is not None
                 ),
-                *dead, *spent, *earned, *errors,
+                *self.health.arguments(pool, kind, deeds), *dead, *spent, *earned, *errors,
             ],
         )  # fmt: skip
-        return int(reply) == _STANDS
+        if len(reply) > 1:
+            self.health.heard(pool, kind, reply[1])
+        return int(reply[0]) == _STANDS
 
     def _api_of(self, result: BotResult) -> str:
         """Return the API of a result by a name that is configured, so that no other becomes a row."""

@@ -22,7 +22,7 @@ from fleet.engine.leases import run_script
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import LimitSnapshot, show_keys, snapshot_of, standing_of
 from fleet.models import Bot, Priority, bot_name
-from fleet.roster import LOAD_UNIT
+from fleet.roster import LOAD_UNIT, health_shown, read_probation, read_skills, row_of
 from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
@@ -95,11 +95,13 @@ class Overview:
         reading = self._read_state()
         now_s, pools = reading.now_s, reading.pools
         quarantined = read_quarantined(self._state, settings.pools)
+        states: dict[str, BotState] = dict.fromkeys(read_probation(self._state, settings.pools), "probation")
+        states |= dict.fromkeys(quarantined, "quarantined")
         bots = picture.bot_table(
             self._names,
             {name: pools[name].rows.of_bots(pool.bots) for name, pool in settings.pools.items()},
             reading.loads,
-            dict.fromkeys(quarantined, "quarantined"),
+            states,
             now_s=now_s,
         )
         limits = [self._limit(name) for name in self._budgets]
@@ -148,11 +150,17 @@ class Overview:
             pipe.zscore(keys.bots(pool), name)
             pipe.lrange(keys.failures(), 0, -1)
             pipe.hgetall(keys.errors(pool))
-            (seconds, _), raw_row, raw_tasks, score, raw_failures, errors = pipe.execute()
+            pipe.getrange(keys.health(pool), *row_of(index))
+            pipe.zscore(keys.probation(pool), name)
+            pipe.hget(keys.remedies(), name)
+            pipe.hkeys(keys.norms(pool))
+            (seconds, _), raw_row, raw_tasks, score, raw_failures, errors, raw_health, trial, remedy, kinds = (
+                pipe.execute()
+            )
         row = windows.bot_rows_of(raw_row, 0)
         failures = [one for one in windows.failures_of(raw_failures, since=0.0) if one.bot == name]
         load, quarantined = _load(score or 0), read_quarantined(self._state, [pool]).get(name)
-        state: BotState = "quarantined" if quarantined else "busy" if load else "idle"
+        state: BotState = "quarantined" if quarantined else "probation" if trial else "busy" if load else "idle"
         return BotDetail(
             name=name, pool=pool, api=self._settings.limit_of(pool)[0], state=state, persona=bot.persona, load=load,
             completions=row.completions[0], failed=row.failed[0], calls_failed=row.calls_failed[0],
@@ -161,7 +169,9 @@ class Overview:
             tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
             failures=tuple(map(picture.failure_shown, failures[:FAILURES_SHOWN])),
             errors=tuple(_bot_errors(name, errors)),
-            health=_health(quarantined),
+            health=_health(quarantined, remedy)
+            | health_shown(raw_health, trial)
+            | read_skills(self._state, pool, index, [kind.decode() for kind in kinds]),
         )  # fmt: skip
 
     def _read_state(self) -> _Reading:
@@ -344,8 +354,11 @@ def _bot_errors(name: str, counts: Mapping[bytes, bytes]) -> Iterator[BotErrors]
         yield BotErrors(api=api, type=kind, failures=row["task"], calls=row["call"])
 
 
-def _health(out: Quarantine | None) -> dict[str, float | str]:
-    if out is None:
-        return {}
-    until: float | str = "released" if out.until is None else out.until
-    return {"quarantined_since": out.since, "quarantined_until": until, "by": out.by, "reason": out.reason}
+def _health(out: Quarantine | None, remedy: bytes | None) -> dict[str, float | str]:
+    said: dict[str, float | str] = {}
+    if out is not None:
+        until: float | str = "released" if out.until is None else out.until
+        said |= {"quarantined_since": out.since, "quarantined_until": until, "by": out.by, "reason": out.reason}
+    if remedy is not None:
+        said["remedy"] = f"rung {remedy.decode().partition('|')[0]} (fleet diversity)"
+    return said

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from fleet.errors import FleetError, quote
 from fleet.models import Bot, BotResult, BotTask, TaskError, Usage
@@ -21,52 +22,44 @@ class Done:
     result: BotResult | None = None
 
 
-class Outcome(Protocol):
-    """What became of one task: `workers.agent.Outcome`, as far as a result needs it."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A task's outcome: that of one bot, with what all that were asked have used. As `workers.agent.Outcome`."""
 
-    @property
-    def status(self) -> Literal["ok", "degraded", "failed"]: ...
-    @property
-    def answer(self) -> str | None: ...
-    @property
-    def error(self) -> FleetError | None: ...
-    @property
-    def usage(self) -> Usage: ...
-    @property
-    def cost_usd_micros(self) -> int | None: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def limited_ms(self) -> int: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def simulated(self) -> bool: ...
+    status: Literal["ok", "degraded", "failed"]
+    answer: str | None
+    error: FleetError | None
+    usage: Usage
+    cost_usd_micros: int | None
+    attempts: int
+    provider_errors: Mapping[str, int]
+    limited_ms: int
+    provider: str
+    model: str
+    simulated: bool
 
 
 def result_of(
-    task_id: str, task: BotTask, bot: Bot, outcome: Outcome, *, queued_ms: int | None, ran_ms: int
+    task_id: str, task: BotTask, bot: Bot, verdict: Verdict, *, queued_ms: int | None, ran_ms: int
 ) -> BotResult:
     """Return the result of a task that a bot has worked on."""
     return BotResult(
         task_id=task_id,
-        status=outcome.status,
-        answer=outcome.answer,
-        error=TaskError.of(outcome.error) if outcome.error else None,
+        status=verdict.status,
+        answer=verdict.answer,
+        error=TaskError.of(verdict.error) if verdict.error else None,
         bot=bot.name,
         persona=bot.persona.archetype,
         pool=bot.pool,
-        provider=outcome.provider,
-        model=outcome.model,
-        simulated=outcome.simulated,
-        served_by="call" if outcome.attempts else "none",
-        usage=outcome.usage,
-        cost_usd_micros=outcome.cost_usd_micros,
-        attempts=outcome.attempts,
+        provider=verdict.provider,
+        model=verdict.model,
+        simulated=verdict.simulated,
+        served_by="call" if verdict.attempts else "none",
+        usage=verdict.usage,
+        cost_usd_micros=verdict.cost_usd_micros,
+        attempts=verdict.attempts,
         queued_ms=queued_ms,
-        limited_ms=outcome.limited_ms,
+        limited_ms=verdict.limited_ms,
         ran_ms=ran_ms,
         finished_at=time.time(),
         metadata=task.metadata,

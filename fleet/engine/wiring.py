@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import threading
@@ -21,6 +22,7 @@ from fleet import config
 from fleet.config import Settings
 from fleet.economy.prices import price_of
 from fleet.engine import leases, producer, queues
+from fleet.engine.canaries import Canaries
 from fleet.engine.completion import Completion
 from fleet.engine.dead_letters import HISTORY, body_of, bury
 from fleet.engine.diversity import Diversity
@@ -29,6 +31,7 @@ from fleet.engine.event_limiter import QUIET_S
 from fleet.engine.gates import HOLD, HOLD_MS
 from fleet.engine.janitor import Janitor
 from fleet.engine.late_binding import LateBinding
+from fleet.engine.opinions import Opinions, Panel, other_token
 from fleet.engine.patience import patiently
 from fleet.engine.request import check_expiry
 from fleet.engine.results import Done, log_result, queued_ms_of, refusal, result_of, summary_of
@@ -50,7 +53,7 @@ from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.embedded import broker_url, state_url
-from workers.agent import Agent, Outcome
+from workers.agent import Agent
 from workers.gateway import Gateway, Route
 from workers.persona import bot_of
 from workers.providers import make_provider, read_key
@@ -69,15 +72,18 @@ class DataPlane:
         same = broker_url(settings) == state_url(settings)
         self.broker = self.state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
         self.roster = Roster(self.state, settings)
-        self.completion = Completion(self.state, settings)
         self._routes = _routes(settings, telemetry)
         limiter = telemetry.limiter(self.state, _limits(settings))
         self.late_binding = LateBinding(limiter, self.broker, {name: of.limit for name, of in self._routes.items()})
         self._gateway = Gateway(limiter, self._routes, price_of(settings.price_table))
-        self._agent = Agent(self._gateway, settings)
         self._held: dict[str, Checkout] = {}
         self._bots: dict[str, Bot] = {}
         self.diversity = Diversity(self.state, settings, self._forget_bots)
+        agent = Agent(self._gateway, settings)
+        self.completion = Completion(self.state, settings, on_suspect=lambda *who: self.canaries.suspect(*who))
+        health = self.completion.health
+        self.canaries = Canaries(self.state, settings, agent, health, bot_of=self._bot)
+        self.panel = Panel(agent, self.roster, settings, bot_of=self._bot, norms_of=health.norms, held=self._held)
         self.janitor = Janitor(self.broker, self.state, self.roster, self._held, self.refuse)
 
     async def close(self) -> None:
@@ -114,26 +120,26 @@ class DataPlane:
             return await self._pass_on(task_id, task, await self._choose(taking), request)
         try:
             with self._telemetry.step("checkout"):
-                checkout = await self._check_out(taking[0], task_id, token=tag or uuid.uuid4().hex)
+                checkout = await self._check_out(taking[0], task_id, token=tag or uuid.uuid4().hex, kind=task.kind)
         except (ConfigurationError, StoreError) as error:
             return await self.refuse(task_id, error, request, body_of(request), queued_ms)
         if checkout is None:
             return Done("done before")
         self._held[checkout.token] = checkout
         try:
-            bot = self._bot(checkout.bot)
-            outcome = await self._agent.run(task, bot, task_id=task_id)
+            opinions = await self.panel.ask(task, checkout, task_id=task_id)
+            bot, verdict = opinions.chosen.bot, opinions.verdict()
             ran_ms = round((time.monotonic() - started_s) * 1000)
-            result = result_of(task_id, task, bot, outcome, queued_ms=queued_ms, ran_ms=ran_ms)
+            result = result_of(task_id, task, bot, verdict, queued_ms=queued_ms, ran_ms=ran_ms)
             with self._telemetry.step("finish"):
-                stands = await patiently(lambda: self._finish(result, checkout, outcome, request, tag))
+                stands = await patiently(lambda: self._finish(result, task.kind, opinions, request, tag))
         finally:
-            del self._held[checkout.token]
+            self._let_go(checkout)
         if stands:
             self.diversity.note(task, bot, result)
             self._telemetry.finished(result)
         log_result(result)
-        if isinstance(outcome.error, KeyRejected):
+        if isinstance(verdict.error, KeyRejected):
             limit = self._gateway.route(checkout.pool).limit
             record_event(self.state, catalogue.KEY_REJECTED, quiet_s=QUIET_S, about=limit, limit=limit)
         return Done(summary_of(result), result) if stands else Done("discarded: not the first")
@@ -145,12 +151,18 @@ class DataPlane:
             bot = self._bots[name] = bot_of(name, self._settings, self.diversity.remedy_of(name))
         return bot
 
+    def _let_go(self, first: Checkout) -> None:
+        """Renew none of the checkouts of a task any more."""
+        token, others = first.token, itertools.count(1)
+        while self._held.pop(token, None) is not None:
+            token = other_token(first.token, next(others))
+
     def _forget_bots(self, names: set[str]) -> None:
         for name in names:
             self._bots.pop(name, None)
 
     async def _finish(
-        self, result: BotResult, checkout: Checkout, outcome: Outcome, request: dict[str, Any], tag: str | None
+        self, result: BotResult, kind: str, opinions: Opinions, request: dict[str, Any], tag: str | None
     ) -> bool:
         """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it.
 
@@ -161,11 +173,18 @@ class DataPlane:
         if tag and fence is None and await self.broker.command("ZSCORE", leases.UNACKED_INDEX, tag) is None:
             logger.warning("lease lost task=%s: its result is discarded", result.task_id)
             fence = tag  # the state Redis knows no leases: there this result is fenced, what it cost is counted
-        errors, burial = outcome.provider_errors, None
+        errors, burial = opinions.verdict().provider_errors, None
         if result.status == "failed":
             burial = bury(result, headers=request, body=body_of(request), provider_errors=errors)
         return await self.completion.finish(
-            result, checkout=checkout, provider_errors=errors, fence=fence, burial=burial
+            result,
+            checkout=opinions.chosen.checkout,
+            others=opinions.other_checkouts(),
+            deeds=opinions.deeds(),
+            kind=kind,
+            provider_errors=errors,
+            fence=fence,
+            burial=burial,
         )
 
     async def _choose(self, taking: list[str]) -> str:
@@ -179,7 +198,7 @@ class DataPlane:
             backlog[pool] += length
         return producer.least_loaded(taking, backlog, self._settings)
 
-    async def _check_out(self, pool: str, task_id: str, *, token: str) -> Checkout | None:
+    async def _check_out(self, pool: str, task_id: str, *, token: str, kind: str) -> Checkout | None:
         """Check a bot out.
 
         Raises:
@@ -189,7 +208,7 @@ class DataPlane:
         gate = keys.gate(keys.queue(pool))
         for pause_s in (random.uniform(0.15, 0.3) * HOLD_MS / 1000, 0.0):
             try:
-                return await patiently(lambda: self.roster.check_out(pool, task_id=task_id, token=token))
+                return await patiently(lambda: self.roster.check_out(pool, task_id=task_id, token=token, kind=kind))
             except BotsQuarantined:
                 await patiently(lambda: self.broker.run(HOLD, [gate], [HOLD_MS]))
                 await asyncio.sleep(pause_s)
@@ -323,6 +342,7 @@ def _start(slots: Callable[[], int], busy: Callable[[], int], name: str, beat_at
     _runtime.spawn(janitor.renew_leases())
     _runtime.spawn(janitor.bury_poison())
     _runtime.spawn(plane.diversity.attend())
+    _runtime.spawn(plane.panel.watch(plane.roster.read_out))
     _runtime.spawn(plane.late_binding.run())
     _runtime.spawn(janitor.report(name=name, slots=slots, busy=busy, beat_at=beat_at))
     _plane = plane

@@ -3,9 +3,11 @@
 Bots are data in Redis. A quarantined bot takes no new task. Personas are in `workers/persona.py`.
 """
 
+from fleet.roster.health import HEALTH, Deed, Health, health_shown, read_probation, read_skills, row_of, standing_of
 from fleet.roster.quarantine import Quarantine, quarantine, read_quarantined, release
 from fleet.roster.roster import LEASE_S, LOAD_UNIT, Checkout, Roster
 
 __all__ = [
-    "LEASE_S", "LOAD_UNIT", "Checkout", "Quarantine", "Roster", "quarantine", "read_quarantined", "release",
+    "HEALTH", "LEASE_S", "LOAD_UNIT", "Checkout", "Deed", "Health", "Quarantine", "Roster", "health_shown",
+    "quarantine", "read_probation", "read_quarantined", "read_skills", "release", "row_of", "standing_of",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ OUT = 2**60
 REASON_CHARS = 200
 
 RELEASE = Script.beside(__file__, "release.lua")
-_QUARANTINE = Script.beside(__file__, "quarantine.lua")
+QUARANTINE = Script.beside(__file__, "quarantine.lua")
 _NO_SUCH_BOT = -1
 
 
@@ -66,16 +66,17 @@ def quarantine(
     length_us = "" if for_s is None else str(round(for_s * 1_000_000))
     why = f"{by.replace('|', '/')}|{' '.join(reason.split())[:REASON_CHARS]}"
     names = _keys(pool)
-    reply = client.eval(_QUARANTINE.text, len(names), *names, bot, str(OUT), length_us, str(keys.STATE_TTL_S), why)
+    reply = client.eval(QUARANTINE.text, len(names), *names, bot, str(OUT), length_us, str(keys.STATE_TTL_S), why)
     if reply == _NO_SUCH_BOT:
         raise ConfigurationError(f"bot: expected one that the workers of pool {pool} know, got {quote(bot)}")
     return bool(reply)
 
 
 def release(client: redis.Redis, pool: str, bot: str) -> bool:
-    """Let a bot take tasks again; False when it was not quarantined."""
+    """Let a bot take tasks again, with all of its turns; False when it was not quarantined, nor on probation."""
     names = _keys(pool)
-    return bool(client.eval(RELEASE.text, len(names), *names, bot, str(OUT)))
+    was_tried = client.zrem(keys.probation(pool), bot)
+    return bool(client.eval(RELEASE.text, len(names), *names, bot, str(OUT))) or bool(was_tried)
 
 
 def read_quarantined(client: redis.Redis, pools: Iterable[str]) -> dict[str, Quarantine]:

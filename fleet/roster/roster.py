@@ -7,7 +7,7 @@ is the least loaded and, among equals, the one that has waited longest. Checking
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fleet.config import Settings
@@ -71,7 +71,9 @@ class Roster:
         """
         await asyncio.gather(*(self._seed(pool) for pool in self._settings.pools))
 
-    async def check_out(self, pool: str, *, task_id: str, token: str) -> Checkout | None:
+    async def check_out(
+        self, pool: str, *, task_id: str, token: str, kind: str = "default", besides: Sequence[str] = ()
+    ) -> Checkout | None:
         """Check the least-loaded bot of `pool` out for a task. O(log bots), one round trip.
 
         Args:
@@ -79,13 +81,15 @@ class Roster:
             task_id: The task; when it has a result, nothing is checked out.
             token: Unique per execution of a task. The same token again answers the same bot, so a call whose reply
                 was lost can be repeated.
+            kind: Class of the task; some of those go to bots that are better at it.
+            besides: Bots that have worked on it already: another one is wanted, best one against whom nothing speaks.
 
         Returns:
             The checkout, or None: the task was finished before and must not be paid for again.
 
         Raises:
             ConfigurationError: When there is no such pool.
-            BotsQuarantined: When all bots of the pool are; the task has to wait.
+            BotsQuarantined: When all bots of the pool are, and the task has to wait; or when there is no other.
             StoreUnavailable: When Redis does not answer.
         """
         if pool not in self._settings.pools:
@@ -93,10 +97,10 @@ class Roster:
                 f"pool: expected one of {', '.join(self._settings.pools)}, got {quote(pool)}; "
                 f"correct the task, or add [pools.NAME] to fleet.toml and restart the workers"
             )
-        code, bot = await self._try_check_out(pool, task_id, token)
+        code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
         if code not in (_HAS_RESULT, _CHECKED_OUT, _ALL_OUT):  # never seeded here, or Redis has lost its data
             await self._seed(pool)
-            code, bot = await self._try_check_out(pool, task_id, token)
+            code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
         if code == _HAS_RESULT:
             return None
         if code == _ALL_OUT:
@@ -127,6 +131,13 @@ class Roster:
         )
         return tuple(held[position] for position in lost)
 
+    async def read_out(self, pools: Iterable[str]) -> set[str]:
+        """Return the bots of the given pools that are quarantined. O(quarantined bots)."""
+        replies = await asyncio.gather(
+            *(self._store.command("ZRANGE", keys.quarantined(pool), 0, -1) for pool in pools)
+        )
+        return {name.decode() for names in replies for name in names}
+
     async def _seed(self, pool: str) -> None:
         names = [bot_name(pool, index) for index in range(1, self._settings.pools[pool].bots + 1)]
         await self._store.run(
@@ -135,13 +146,20 @@ class Roster:
             [LOAD_UNIT, keys.STATE_TTL_S, OUT, *names],
         )
 
-    async def _try_check_out(self, pool: str, task_id: str, token: str) -> tuple[int, bytes]:
+    async def _try_check_out(
+        self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str]
+    ) -> tuple[int, bytes]:
         code, bot = await self._store.run(
             _CHECK_OUT,
             [
                 keys.result(task_id), keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool),
-                keys.quarantined(pool), keys.quarantine_reasons(pool),
+                keys.quarantined(pool), keys.quarantine_reasons(pool), keys.probation(pool), keys.health(pool),
+                keys.skills(pool, kind), keys.specialists(pool, kind),
             ],
-            [token, self._lease_us, LOAD_UNIT, CLOCK_START_MS, keys.STATE_TTL_S, REAP_MOST, OUT],
+            [
+                token, self._lease_us, LOAD_UNIT, CLOCK_START_MS, keys.STATE_TTL_S, REAP_MOST, OUT,
+                self._settings.health.probation_tasks, f"|{'|'.join(besides)}|" if besides else "",
+                self._settings.health.specialists,
+            ],
         )  # fmt: skip
         return code, bot

@@ -39,12 +39,13 @@ COST_USD_MICROS = Counter("cost_usd_micros", "Micro-dollars spent on models that
 ATTEMPTS = Counter("attempts", "Calls sent to providers, answered or not.")
 CALLS = Counter("calls", "Calls that a provider answered: attempts without failures.")
 RATE_LIMITED = Counter("rate_limited", "Calls that a provider answered with 429.")
+CANARIES = Counter("canaries", "Tasks with a known answer that suspected bots were given.")
 DEAD_LETTERS = Counter("dead_letters", "Tasks that failed for good and were kept as dead letters.")
 DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to make room before anyone asked.")
 
 COUNTERS: tuple[Counter, ...] = (
     COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS, COST_USD_MICROS,
-    ATTEMPTS, CALLS, RATE_LIMITED, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
+    ATTEMPTS, CALLS, RATE_LIMITED, CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}
@@ -65,6 +66,9 @@ LIMIT_CHANGED = Event("limit_changed", "info", "An operator set a limit live: li
 LIMIT_RESET = Event("limit_reset", "info", "The configured numbers of a limit hold again: limit, by.")
 BOT_QUARANTINED = Event("bot_quarantined", "warning", "A bot takes no new tasks: bot, pool, reason, by.")
 BOT_RELEASED = Event("bot_released", "info", "A bot takes tasks again: bot, pool, by.")
+QUARANTINE_CAP = Event(
+    "quarantine_cap", "error", "A bot should be out, but too many are: pool, bot, out, of. Once a minute and pool."
+)
 WORKER_STARTED = Event("worker_started", "info", "A worker process is ready: worker, pid.")
 WORKER_STOPPED = Event("worker_stopped", "info", "A worker process ended as it should: worker.")
 WORKER_LOST = Event("worker_lost", "error", "A worker process has reported nothing for 30 s: worker, pid.")
@@ -84,8 +88,8 @@ DIVERSITY_RECOVERED = Event("diversity_recovered", "info", "A class in alarm is 
 EVENTS: dict[str, Event] = {
     event.name: event
     for event in (
-        POOL_PAUSED, POOL_RESUMED, LIMIT_CHANGED, LIMIT_RESET, BOT_QUARANTINED, BOT_RELEASED, WORKER_STARTED,
-        WORKER_STOPPED, WORKER_LOST, POISON_BURIED, PROVIDER_LIMITED, KEY_REJECTED, DEAD_LETTER,
+        POOL_PAUSED, POOL_RESUMED, LIMIT_CHANGED, LIMIT_RESET, BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
+        WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, POISON_BURIED, PROVIDER_LIMITED, KEY_REJECTED, DEAD_LETTER,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED,
     )

@@ -47,6 +47,31 @@ def quarantine_reasons(pool: str) -> str:
     return f"{TAG}:quarantine-reasons:{pool}"
 
 
+def probation(pool: str) -> str:
+    """Sorted set, bot name -> tasks that it still has to do well until it gets all of its turns again."""
+    return f"{TAG}:probation:{pool}"
+
+
+def health(pool: str) -> str:
+    """String (packed): evidence against each bot of a pool, and what is usual (`roster/health.lua`)."""
+    return f"{TAG}:health:{pool}"
+
+
+def norms(pool: str) -> str:
+    """Hash, task class -> six numbers: what is usual for its answers, and how many are good (`roster/health.lua`)."""
+    return f"{TAG}:norms:{pool}"
+
+
+def skills(pool: str, kind: str) -> str:
+    """String (packed): how well and at what cost each bot of a pool does one class of tasks (`roster/skill.lua`)."""
+    return f"{TAG}:skills:{pool}:{kind}"
+
+
+def specialists(pool: str, kind: str) -> str:
+    """Sorted set, bot name -> how much better than its pool it is at one class of tasks, at least."""
+    return f"{TAG}:specialists:{pool}:{kind}"
+
+
 def totals() -> str:
     """Hash, counter name -> integer: completions, errors, tokens, cost of the whole fleet."""
     return f"{TAG}:signals:totals"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -142,3 +144,60 @@ def test_every_key_of_a_quarantine_has_a_life(redis_url: str, client: redis.Redi
     quarantine(client, "p", "p-001", by="me")
     for name in (keys.bots("p"), keys.quarantined("p"), keys.quarantine_reasons("p")):
         assert 0 < client.ttl(name) <= keys.STATE_TTL_S
+
+
+def test_who_comes_out_of_a_quarantine_by_its_health_gets_a_fifth_of_its_turns(
+    redis_url: str, client: redis.Redis
+) -> None:
+    async def work(roster: Roster) -> Counter[str]:
+        quarantine(client, "p", "p-001", by="health", for_s=0.001)
+        quarantine(client, "p", "p-002", by="me", for_s=0.001)
+        turns: Counter[str] = Counter()
+        for number in range(1000):
+            (taken,) = await take(roster, "p", 1, first=number)
+            turns[taken.bot] += 1
+            client.zincrby(keys.bots("p"), -LOAD_UNIT, taken.bot)  # as it is finished
+        return turns
+
+    turns = with_roster(redis_url, settings_of(p=5), work)
+    assert client.zscore(keys.probation("p"), "p-001") == 10
+    assert client.zscore(keys.probation("p"), "p-002") is None
+    assert 15 <= turns["p-001"] <= 100  # 48 are expected; each of the others has 238
+    assert min(count for bot, count in turns.items() if bot != "p-001") > 200
+
+
+def test_a_bot_on_probation_works_when_there_is_no_other(redis_url: str, client: redis.Redis) -> None:
+    async def work(roster: Roster) -> list[Checkout]:
+        client.zadd(keys.probation("p"), {"p-001": 10, "p-002": 10})
+        return await take(roster, "p", 20)
+
+    assert len(with_roster(redis_url, settings_of(p=2), work)) == 20
+
+
+def test_a_released_bot_is_on_probation_no_more(redis_url: str, client: redis.Redis) -> None:
+    with_roster(redis_url, settings_of(p=2), nothing)
+    client.zadd(keys.probation("p"), {"p-001": 10})
+    assert release(client, "p", "p-001")
+    assert client.exists(keys.probation("p")) == 0
+
+
+def test_a_share_of_a_class_goes_to_its_specialists_and_others_keep_their_turns(
+    redis_url: str, client: redis.Redis
+) -> None:
+    async def work(roster: Roster) -> Counter[str]:
+        for number in range(1, 11):
+            good = 99.0 if number == 4 else 60.0
+            client.setrange(keys.skills("p", "sql"), number * 12, struct.pack("<fff", good, 100 - good, 50))
+        client.zadd(keys.specialists("p", "sql"), {"p-004": 1.2})
+        turns: Counter[str] = Counter()
+        for number in range(400):
+            taken = await roster.check_out("p", task_id=f"task-{number}", token=f"token-{number}", kind="sql")
+            assert taken is not None
+            turns[taken.bot] += 1
+            client.zincrby(keys.bots("p"), -LOAD_UNIT, taken.bot)
+        return turns
+
+    turns = with_roster(redis_url, settings_of(p=10), work)
+    assert 150 <= turns["p-004"] <= 270  # half of them, and its own turns
+    assert min(turns.values()) >= 10
+    assert len(turns) == 10
