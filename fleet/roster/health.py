@@ -178,11 +178,12 @@ def health_shown(raw: bytes, trial: float | None) -> dict[str, float | str]:
         trial: Tasks that it still has to do well on probation; None: it is on none.
     """
     standing = standing_of(raw)
-    said: dict[str, float | str] = {} if trial is None else {"probation_tasks_left": trial}
+    said: dict[str, float | str] = {} if trial is None else {"probation_tasks_left": f"{trial:.0f}"}
+    enough = ENOUGH if trial is None else ENOUGH / 2
     if standing.tasks:
         for what, evidence, rate in zip(_WHAT, standing.evidence, standing.rates, strict=True):
-            said[what] = f"{rate:.0%} of its last tasks, evidence {evidence:.1f} of {ENOUGH}"
-        said |= {"judged_tasks": standing.tasks, "quarantines": standing.quarantines}
+            said[what] = f"{rate:.0%} of its last tasks, evidence {evidence:.1f} of {enough}"
+        said |= {"judged_tasks": f"{standing.tasks:,}", "quarantines": f"{standing.quarantines}"}
     return said
 
 
