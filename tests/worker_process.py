@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.waiting import wait_until
@@ -63,8 +64,13 @@ class WorkerProcess:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float = 30) -> int:
-        """Wait for its end and return its exit code."""
-        return self._process.wait(timeout_s)
+        """Wait for its end and return its exit code; one that hangs tells first where its threads stand."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGUSR1)  # Celery logs all stacks
+            time.sleep(1)
+            raise AssertionError(f"expected its end within {timeout_s} s, got none; log:\n{self.log}") from None
 
     def kill(self) -> None:
         """kill -9, and wait."""

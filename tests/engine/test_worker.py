@@ -288,7 +288,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_next_worker_finishes_every_task_o
     wait_until(lambda: connect(redis_url).hlen("fleet:unacked") == 10, WAIT_S, "all slots are busy")
     for number in signals:
         worker.send(number)
-        wait_until(lambda: "hutdown" in worker.log, WAIT_S, "the worker has heard")
+        wait_until(lambda: " shutdown (MainProcess)" in worker.log, WAIT_S, "the worker has heard")
     worker.wait(timeout_s=15)
     assert len(results(redis_url, ids)) == 0
     assert connect(redis_url).llen(list_key(keys.queue("research"), 2)) == 15, worker.log
