@@ -1,6 +1,6 @@
 """Bots that fall into one answer, on demand: a share of the voices that call says the same, with some words changed.
 
-A voice is what a provider can know of a bot: its system prompt and its temperature. Switched by `POST /collapse`.
+Switched by `POST /collapse`.
 """
 
 from __future__ import annotations
@@ -8,17 +8,15 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Literal, get_args
 
 from workers.context import count_tokens
 from workers.simulator.answers import SENTENCE_POOL, Answer, cut_to
 from workers.simulator.chance import Draw
+from workers.simulator.voices import Voice, Voices, rank, read_query, spelled
 
 #: What ends the collapse of a voice: any change of its prompt, other words in it, or only another temperature.
 Until = Literal["order", "persona", "temperature"]
-#: Voices that are remembered: 10,000 bots, and as many again with a remedy.
-MAX_VOICES = 20_000
 #: Sentences of the one answer.
 SENTENCES = 8
 
@@ -54,22 +52,14 @@ class Mode:
     @classmethod
     def read(cls, query: Mapping[str, str]) -> Mode:
         """Read a mode from the query of a URL. Raises `ValueError`."""
-        known = {"share": float, "noise": float, "until": str, "seed": int}
-        if unknown := sorted(set(query) - set(known)):
-            raise ValueError(f"expected {', '.join(known)}, got {len(unknown)} unknown names")
-        try:
-            return cls(**{name: known[name](text) for name, text in query.items()})
-        except ValueError as error:
-            if "expected" in str(error):
-                raise
-            raise ValueError("expected numbers for share, noise and seed, got something else") from None
+        return cls(**read_query(query, {"share": float, "noise": float, "until": str, "seed": int}))
 
 
 class Collapse:
     """Who has collapsed, and what they say. Off at first."""
 
-    def __init__(self) -> None:
-        self._voices: dict[tuple[str, float | None], None] = {}
+    def __init__(self, voices: Voices) -> None:
+        self._voices = voices
         self._members: frozenset[str] = frozenset()
         self._words: list[str] = []
         self.mode = Mode()
@@ -77,17 +67,14 @@ class Collapse:
 
     def switch(self, mode: Mode) -> None:
         """Let the wanted share of all voices heard so far collapse; who collapsed before does no longer."""
-        known = sorted({_identity(voice, mode.until) for voice in self._voices}, key=lambda one: _rank(one, mode.seed))
+        known = sorted({_identity(voice, mode.until) for voice in self._voices}, key=lambda one: rank(one, mode.seed))
         draw = random.Random(mode.seed)
         self.mode, self.answered = mode, 0
         self._members = frozenset(known[: round(mode.share * len(known))])
         self._words = " ".join(draw.sample(SENTENCE_POOL, SENTENCES)).split()
 
-    def answer(self, system: str, temperature: float | None, draw: Draw, *, max_tokens: int | None) -> Answer | None:
+    def answer(self, voice: Voice, draw: Draw, *, max_tokens: int | None) -> Answer | None:
         """Return the one answer, or None when this voice has not collapsed."""
-        voice = (system, temperature)
-        if voice not in self._voices and len(self._voices) < MAX_VOICES:
-            self._voices[voice] = None
         if not self._members or _identity(voice, self.mode.until) not in self._members:
             return None
         self.answered += 1
@@ -106,13 +93,9 @@ class Collapse:
         }  # fmt: skip
 
 
-def _identity(voice: tuple[str, float | None], until: Until) -> str:
+def _identity(voice: Voice, until: Until) -> str:
     """Return what makes a voice the same one although something else about it has changed."""
     system, temperature = voice
     if until == "temperature":
         return f"{temperature}"
-    return f"{temperature} {system if until == 'order' else ' '.join(sorted(system.split()))}"
-
-
-def _rank(identity: str, seed: int) -> bytes:
-    return blake2b(identity.encode("utf-8", "replace"), digest_size=8, key=str(seed).encode()).digest()
+    return spelled(voice if until == "order" else (" ".join(sorted(system.split())), temperature))

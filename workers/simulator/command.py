@@ -22,6 +22,8 @@ Examples:
   fleet simulator --answers solutions.jsonl --answer-field model.solution
   curl -s http://127.0.0.1:8080/ledger
   curl -s -X POST 'http://127.0.0.1:8080/collapse?share=0.1'   (a tenth of the bots answer alike; share=0 ends it)
+  curl -s -X POST 'http://127.0.0.1:8080/bad?errors=3&avoidance=0.1&slow=2'   (so many bots, or a share, go bad)
+  curl -s -X POST 'http://127.0.0.1:8080/failures?error_rate=1'   (an outage; error_rate=0 ends it)
 
 The address is printed as one line on stdout as soon as calls are taken. Any key and any model name are accepted.
 Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
@@ -47,7 +49,12 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
 @click.option("--hang-rate", type=float, default=_DEFAULT.hang_rate, show_default=True, help="Share never answered.")
 @click.option("--cut-rate", type=float, default=_DEFAULT.cut_rate, show_default=True, help="Share cut in the body.")
 @click.option("--answers", type=click.Path(path_type=Path), help="JSONL file of recorded answers to replay.")
-@click.option("--answer-field", default=_DEFAULT.answer_field, show_default=True, help="Field of the answer, dotted.")
+@click.option(
+    "--answer-field",
+    default=_DEFAULT.answer_field,
+    show_default=True,
+    help="Field of the answer, dotted. Of several, with commas, bots get one each.",
+)
 @click.option("--question-field", default=_DEFAULT.question_field, show_default=True, help="Field of the question.")
 @click.option(
     "--input-usd-per-mtok", type=float, default=_DEFAULT.input_usd_per_mtok, show_default=True, help="Ledger's price."

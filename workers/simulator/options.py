@@ -27,7 +27,8 @@ class SimulatorOptions:
         hang_rate: Share of admitted calls never answered.
         cut_rate: Share of admitted calls whose connection is closed in the middle of the body.
         answers: JSONL file of recorded answers, or None to generate all.
-        answer_field: Where the answer stands in a record, dots between levels.
+        answer_field: Where the answer stands in a record, dots between levels. Of several fields, commas between them,
+            voices (system prompt and temperature) get one each, in turn: bots of different models.
         question_field: Where the question stands in a record.
         input_usd_per_mtok: Price of a million input tokens in US dollars.
         output_usd_per_mtok: Price of a million output tokens in US dollars.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +18,7 @@ from aiohttp import web
 from fleet.errors import ConfigurationError
 from workers.simulator.answers import Answers
 from workers.simulator.anthropic_wire import AnthropicWire
+from workers.simulator.bad_bots import BadBots, BadMode
 from workers.simulator.chance import Chance, fate_of, latency_s
 from workers.simulator.collapse import Collapse, Mode
 from workers.simulator.ledger import Account, Ledger
@@ -23,6 +26,7 @@ from workers.simulator.limits import Limits
 from workers.simulator.openai_wire import OpenAIWire
 from workers.simulator.options import SimulatorOptions
 from workers.simulator.recordings import read_recordings
+from workers.simulator.voices import Voices, read_query
 from workers.simulator.wire import Request, Wire, WireError, encode_json, read_object
 
 #: Largest request body, in bytes: the longest prompt that Fleet takes, in 8-byte escapes.
@@ -60,8 +64,9 @@ class Simulator:
             rpm=options.rpm, tpm=options.tpm, burst=options.burst, minute_s=options.minute_s, mode=options.mode
         )
         self._chance = Chance(options.seed)
-        self._answers = self._load_answers()
-        self._collapse = Collapse()
+        self._casts = self._load_answers()
+        self._voices = Voices()
+        self._collapse, self._bad_bots = Collapse(self._voices), BadBots(self._voices)
         self._runner: web.ServerRunner | None = None
         self._pages: Mapping[tuple[str, str], Callable[[web.BaseRequest], web.Response]] = {
             ("GET", "/healthz"): self._healthz,
@@ -69,6 +74,9 @@ class Simulator:
             ("POST", "/ledger/reset"): self._reset,
             ("GET", "/collapse"): self._collapsed,
             ("POST", "/collapse"): self._switch_collapse,
+            ("GET", "/bad"): self._bad,
+            ("POST", "/bad"): self._switch_bad,
+            ("POST", "/failures"): self._switch_failures,
             ("GET", "/v1/models"): self._models,
         }
 
@@ -147,9 +155,15 @@ class Simulator:
         options = self.options
         draw = self._chance.draw(key, raw)
         fate = fate_of(draw, error_rate=options.error_rate, hang_rate=options.hang_rate, cut_rate=options.cut_rate)
-        answer = self._collapse.answer(
-            asked.system, asked.temperature, draw, max_tokens=asked.max_tokens
-        ) or self._answers.answer(asked.question, draw, max_tokens=asked.max_tokens)
+        voice = (asked.system, asked.temperature)
+        cast = self._casts[self._voices.hear(voice) % len(self._casts)]
+        conduct = self._bad_bots.conduct(voice)
+        spoilt = self._bad_bots.answer(conduct, draw, max_tokens=asked.max_tokens) if conduct else None
+        answer = (
+            spoilt
+            or self._collapse.answer(voice, draw, max_tokens=asked.max_tokens)
+            or cast.answer(asked.question, draw, max_tokens=asked.max_tokens)
+        )
         tokens = 0 if fate == "error" else asked.input_tokens + answer.tokens
         now_s = time.monotonic()
         allowance = self._limits.allowance(key, asked.model, now_s)
@@ -162,8 +176,12 @@ class Simulator:
             body = wire.error(429, message, code="rate_limit_exceeded")
             return web.Response(status=429, body=body, headers={**headers, **refusal.headers()})
         self._chance.use(draw)
+        pace = 1.0
+        if conduct is not None:
+            conduct.count(draw, spoilt=spoilt is not None)
+            pace = self._bad_bots.pace(conduct)
         if options.latency_ms:
-            await self._wait(latency_s(draw, median_ms=options.latency_ms), account)
+            await self._wait(latency_s(draw, median_ms=options.latency_ms) * pace, account)
         if fate == "hang":
             account.hung += 1
             await asyncio.Event().wait()  # ends when the client leaves: the server cancels this handler
@@ -185,15 +203,14 @@ class Simulator:
             account.abandoned += 1
             raise
 
-    def _load_answers(self) -> Answers:
+    def _load_answers(self) -> tuple[Answers, ...]:
         options = self.options
         if options.answers is None:
-            return Answers()
-        recordings = read_recordings(
-            options.answers, answer_field=options.answer_field, question_field=options.question_field
-        )
-        self.recorded, self.duplicates = len(recordings.answers), recordings.duplicates
-        return Answers(recordings.answers)
+            return (Answers(),)
+        read = partial(read_recordings, options.answers, question_field=options.question_field)
+        recorded = [read(answer_field=field) for field in options.answer_field.split(",")]
+        self.recorded, self.duplicates = len(recorded[0].answers), recorded[0].duplicates
+        return tuple(Answers(one.answers) for one in recorded)
 
     def _healthz(self, request: web.BaseRequest) -> web.Response:
         return _json({"status": "ok", "simulator": True})
@@ -216,6 +233,26 @@ class Simulator:
         except ValueError as error:
             return _error(_OPENAI, 400, str(error))
         return self._collapsed(request)
+
+    def _bad(self, request: web.BaseRequest) -> web.Response:
+        return _json(self._bad_bots.report())
+
+    def _switch_bad(self, request: web.BaseRequest) -> web.Response:
+        """Let voices go bad, or end it: /bad?errors=7&avoidance=7&slow=0.06&error_share=0.5&pace=4&seed=7."""
+        try:
+            self._bad_bots.switch(BadMode.read(request.query))
+        except ValueError as error:
+            return _error(_OPENAI, 400, str(error))
+        return self._bad(request)
+
+    def _switch_failures(self, request: web.BaseRequest) -> web.Response:
+        """Let the provider itself fail, or end it: /failures?error_rate=1&hang_rate=0&cut_rate=0."""
+        try:
+            rates = read_query(request.query, dict.fromkeys(("error_rate", "hang_rate", "cut_rate"), float))
+            self.options = replace(self.options, **rates)
+        except (ValueError, ConfigurationError) as error:
+            return _error(_OPENAI, 400, str(error))
+        return _json({name: getattr(self.options, name) for name in ("error_rate", "hang_rate", "cut_rate")})
 
     def _models(self, request: web.BaseRequest) -> web.Response:
         if not _key(request.headers):

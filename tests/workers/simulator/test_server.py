@@ -351,3 +351,18 @@ def test_recorded_answers_are_replayed_and_the_rest_is_counted_as_unmatched(tmp_
         assert chat(url, "How?").status == 200
         assert total(url)["unmatched"] == 1
         assert send(url, "/ledger").json["answers"] == {"recorded": 1, "duplicates": 1}
+
+
+def test_of_several_answer_fields_each_voice_keeps_to_one(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    records = [{"question": f"Why {n}?", "a": {"text": "first"}, "b": {"text": "second"}} for n in range(5)]
+    path.write_text("\n".join(map(json.dumps, records)), "utf-8")
+    with running(answers=path, answer_field="a.text,b.text") as url:
+
+        def said_by(temperature: float) -> set[str]:
+            replies = [chat(url, f"Why {n}?", temperature=temperature) for n in range(5)]
+            return {reply.json["choices"][0]["message"]["content"] for reply in replies}
+
+        said = [said_by(number / 10) for number in range(12)]
+    assert {len(texts) for texts in said} == {1}
+    assert set.union(*said) == {"first", "second"}
