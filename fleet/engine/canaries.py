@@ -96,10 +96,6 @@ class Canaries:
         if pool in self._canaries and pool not in self._running:
             self._running[pool] = asyncio.get_running_loop().create_task(self._try(pool, bot))
 
-    async def rest(self) -> None:
-        """Wait until no canary is under way."""
-        await asyncio.gather(*self._running.values())
-
     async def _try(self, pool: str, bot: str) -> None:
         try:
             quiet = keys.event_quiet(f"canary:{pool}")
@@ -132,7 +128,7 @@ class Canaries:
 
 
 def _deed(bot: str, outcome: Outcome, canary: Canary) -> Deed | None:
-    if outcome.answer is None and outcome.fault is None:
-        return None  # the provider's doing, or the fleet's
+    if outcome.answer is None and outcome.fault in (None, Fault.REJECTED):
+        return None  # the provider's doing, or the fleet's; a validator is for real tasks
     is_right = outcome.answer is not None and canary.expect.search(outcome.answer)
     return Deed(bot, None if is_right else outcome.fault or Fault.REJECTED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -18,12 +18,14 @@ from celery.exceptions import Reject
 from fleet.config import Settings
 from fleet.engine.patience import patiently
 from fleet.engine.results import Verdict
-from fleet.errors import BotsQuarantined, FleetError
+from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, StoreError
 from fleet.models import Bot, BotTask, Fault, Norms, Usage
 from fleet.roster import Checkout, Deed, Roster
 
 #: Seconds between two looks for bots that were quarantined while they work.
 WATCH_EVERY_S = 1.0
+#: Bots that are asked beyond `health.opinions` when some gave no answer and others one that is too short.
+MORE_IF_DIVIDED = 2
 
 logger = logging.getLogger("fleet.worker")
 
@@ -82,16 +84,24 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Opinions:
-    """What all bots that were asked made of a task, in order; `asked` are also those that were stopped."""
+    """What all bots that were asked made of a task, in order.
+
+    Args:
+        given: What they made of it.
+        asked: Their checkouts, and those of bots that were stopped.
+        most: How many were to be asked at most. When one, it is judged without a second opinion.
+    """
 
     given: tuple[Opinion, ...]
     asked: tuple[Checkout, ...]
+    most: int
 
     @property
     def chosen(self) -> Opinion:
-        """The last one; when that brought no answer, the last that did."""
+        """The last one with an answer; without any the last one at fault, for that is why others were asked."""
         with_answer = [one for one in self.given if one.outcome.answer is not None]
-        return with_answer[-1] if with_answer else self.given[-1]
+        at_fault = [one for one in self.given if one.outcome.fault is not None]
+        return (with_answer or at_fault or self.given)[-1]
 
     @property
     def agree(self) -> bool:
@@ -123,10 +133,15 @@ class Opinions:
         return [checkout for checkout in self.asked if checkout is not self.chosen.checkout]
 
     def deeds(self) -> tuple[Deed, ...]:
-        """Return what counts for or against each bot: nothing against any while nobody has done better."""
-        if len(self.given) > 1 and self.given[-1].outcome.fault is not None:
-            return ()
-        is_settled = len(self.given) == 1 or self.given[-1].outcome.answer is not None
+        """Return what counts for or against each bot: nothing against any while nobody has done better.
+
+        An answer that was too short and stands all the same teaches what is usual.
+        """
+        last = self.given[-1].outcome
+        if last.fault is not None and self.most > 1:
+            chosen = self.chosen
+            return () if chosen.outcome.answer is None else (_lesson(chosen.bot.name, chosen.outcome),)
+        is_settled = self.most == 1 or last.answer is not None
         found = (_deed(one.bot.name, one.outcome) for one in self.given)
         return tuple(deed for deed in found if deed is not None and (is_settled or deed.fault is None))
 
@@ -171,6 +186,7 @@ class Panel:
         """
         clock = asyncio.get_running_loop().time
         ends = clock() + (task.deadline_s or self._settings.pools[first.pool].deadline_s)
+        most = self._most(first.pool)
         given: list[Opinion] = []
         checkout: Checkout | None = first
         asked = [first]
@@ -179,14 +195,18 @@ class Panel:
             outcome = await self._work(task, bot, checkout, task_id, ends - clock() if len(asked) > 1 else None)
             if outcome is not None:
                 given.append(Opinion(checkout, bot, outcome))
-                if outcome.fault is None or len(given) >= self._settings.health.opinions or ends <= clock():
+                if outcome.fault is None or _is_settled(given, most):
                     break
-            checkout = await self._another(asked, task_id)
+            checkout = await self._another(asked, task_id) if ends > clock() else None
             if checkout is not None:
                 asked.append(checkout)
         if not given:
             raise Reject("its bot was quarantined, and there is no other", requeue=True)
-        return Opinions(tuple(given), tuple(asked))
+        return Opinions(tuple(given), tuple(asked), most)
+
+    def _most(self, pool: str) -> int:
+        """Return how many bots may be asked: a function of the user's is not called again, whatever it does."""
+        return 1 if self._settings.pools[pool].function else self._settings.health.opinions
 
     async def _another(self, asked: list[Checkout], task_id: str) -> Checkout | None:
         """Check out a bot that has not had the task; None when there is none, or it has a result by now."""
@@ -196,7 +216,7 @@ class Panel:
             other = await patiently(
                 lambda: self._roster.check_out(first.pool, task_id=task_id, token=token, besides=besides)
             )
-        except BotsQuarantined:
+        except (BotsQuarantined, ConfigurationError, StoreError):  # what there is already must not be lost for it
             return None
         if other is not None:
             self._held[token] = other
@@ -239,6 +259,12 @@ class Panel:
                     job.cancel()
 
 
+def _is_settled(given: Sequence[Opinion], most: int) -> bool:
+    """True when enough bots agree that there is no answer, or that a short one is right; if not, a few more are asked."""
+    short = sum(one.outcome.fault is Fault.TOO_SHORT for one in given)
+    return max(short, len(given) - short) >= most or len(given) >= most + (MORE_IF_DIVIDED if most > 1 else 0)
+
+
 def other_token(first: str, number: int) -> str:
     """Return the token under which the `number`-th other bot is checked out for a task."""
     return f"{first}/{number}"
@@ -247,9 +273,22 @@ def other_token(first: str, number: int) -> str:
 def _deed(bot: str, outcome: Outcome) -> Deed | None:
     """Return what an outcome says of its bot; None: nothing, for the provider, a key or the fleet is to blame."""
     fault = outcome.fault or (Fault.EMPTY if outcome.bad_answers else None)
-    cost = outcome.cost_usd_micros or outcome.usage.total_tokens
     if fault is not None:
-        return Deed(bot, fault, cost=cost)
+        return Deed(bot, fault, cost=_cost(outcome))
     if outcome.answer is None:
         return None
-    return Deed(bot, None, len(outcome.answer), None if outcome.provider_errors else outcome.ran_ms, cost)
+    return Deed(bot, None, len(outcome.answer), _clear_ms(outcome), _cost(outcome))
+
+
+def _lesson(bot: str, outcome: Outcome) -> Deed:
+    """Return what an answer that stands, although it seemed too short, teaches of its class."""
+    return Deed(bot, None, len(outcome.answer or ""), _clear_ms(outcome), only_teaches=True)
+
+
+def _clear_ms(outcome: Outcome) -> int | None:
+    """Return the time at work; None when the provider failed meanwhile."""
+    return None if outcome.provider_errors else outcome.ran_ms
+
+
+def _cost(outcome: Outcome) -> int:
+    return outcome.usage.total_tokens if outcome.cost_usd_micros is None else outcome.cost_usd_micros

@@ -129,10 +129,11 @@ class DataPlane:
         try:
             opinions = await self.panel.ask(task, checkout, task_id=task_id)
             bot, verdict = opinions.chosen.bot, opinions.verdict()
+            errors = verdict.provider_errors
             ran_ms = round((time.monotonic() - started_s) * 1000)
             result = result_of(task_id, task, bot, verdict, queued_ms=queued_ms, ran_ms=ran_ms)
             with self._telemetry.step("finish"):
-                stands = await patiently(lambda: self._finish(result, task.kind, opinions, request, tag))
+                stands = await patiently(lambda: self._finish(result, task.kind, opinions, errors, request, tag))
         finally:
             self._let_go(checkout)
         if stands:
@@ -162,7 +163,13 @@ class DataPlane:
             self._bots.pop(name, None)
 
     async def _finish(
-        self, result: BotResult, kind: str, opinions: Opinions, request: dict[str, Any], tag: str | None
+        self,
+        result: BotResult,
+        kind: str,
+        opinions: Opinions,
+        errors: Mapping[str, int],
+        request: dict[str, Any],
+        tag: str | None,
     ) -> bool:
         """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it.
 
@@ -173,7 +180,7 @@ class DataPlane:
         if tag and fence is None and await self.broker.command("ZSCORE", leases.UNACKED_INDEX, tag) is None:
             logger.warning("lease lost task=%s: its result is discarded", result.task_id)
             fence = tag  # the state Redis knows no leases: there this result is fenced, what it cost is counted
-        errors, burial = opinions.verdict().provider_errors, None
+        burial = None
         if result.status == "failed":
             burial = bury(result, headers=request, body=body_of(request), provider_errors=errors)
         return await self.completion.finish(

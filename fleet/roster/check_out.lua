@@ -3,7 +3,8 @@
 -- Nothing is checked out for a task that has a result already. The same token again answers the same bot.
 -- Expired leases are reaped first, a bounded number per call: their holders died, so their bots' loads go down; so are
 -- quarantines that are over. A quarantined bot's score has `out` added, so it comes after all others and is not taken.
--- Who comes out of a quarantine by its health is on probation: four of five of its turns go to the next bot.
+-- Who comes out of a quarantine by its health is on probation: with each task its place is put four turns into the future,
+-- and until then its turns go to others.
 -- A share of the tasks of a class goes to a specialist of it, drawn by Thompson sampling among three of them and the bot
 -- whose turn it is (Thompson 1933; by reward over cost as in Xia et al., "Thompson Sampling for Budgeted Multi-armed
 -- Bandits", 2015; normal posteriors): who has turns, keeps learning, and nobody loses more than that share.
@@ -19,7 +20,7 @@
 --       8 health       string: evidence against each bot, see health.lua; only read
 --       9 skills, 10 specialists   of the task's class, see skill.lua; only read
 -- ARGV  1 token  2 life of the lease, us  3 one unit of load  4 first ms of the clock  5 life of the keys, s
---       6 expired leases and quarantines reaped at most  7 out  8 tasks of a probation
+--       6 expired leases and quarantines reaped at most  7 out  8 tasks of a probation (0: none)
 --       9 "|bot|bot|" that have worked on the task already ('': none)  10 share of tasks for specialists
 -- Reply {code, bot}: {1, bot} checked out, {0, ''} the task has a result, {-1, ''} the pool has no bots,
 --       {-2, ''} all of its bots are quarantined, or there is no other
@@ -29,8 +30,8 @@ local token, lease_us, unit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local clock_start_ms, life_s, reap_most = tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local quarantined, reasons, out = KEYS[5], KEYS[6], tonumber(ARGV[7])
 local probation, health, skills, specialists, besides = KEYS[7], KEYS[8], KEYS[9], KEYS[10], ARGV[9]
--- Bots looked at, at most, for one that is not on probation or not suspected.
-local LOOKED_AT = 8
+-- Bots looked at, at most, for one that is not suspected. Longest way of a bot on probation into the future.
+local LOOKED_AT, MOST_LATER_MS = 8, 600000
 
 if redis.call('EXISTS', result) == 1 then
   return { 0, '' }
@@ -51,46 +52,55 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', string.forma
 end
 
 for _, over in ipairs(redis.call('ZRANGEBYSCORE', quarantined, '-inf', string.format('%.0f', now_us), 'LIMIT', 0, reap_most)) do
-  if string.match(redis.call('HGET', reasons, over) or '', '^%d+|health|') then
+  if tonumber(ARGV[8]) > 0 and string.match(redis.call('HGET', reasons, over) or '', '^%d+|health|') then
     redis.call('ZADD', probation, ARGV[8], over)
     redis.call('EXPIRE', probation, life_s)
   end
   release({ bots, quarantined, reasons }, { over, ARGV[7] })
 end
 
--- The bot whose turn it is, and its score. Who passes goes behind those of the same load.
-local function next_bot()
-  local first = redis.call('ZRANGE', bots, 0, 0, 'WITHSCORES')
-  local bot, score = first[1], tonumber(first[2])
-  if not bot or now_us % 5 == 0 or not redis.call('ZSCORE', probation, bot) then
-    return bot, score
+-- The first bot from a score on whose place is not in the future, and its score. Where the first of a load has its place
+-- in the future, all of that load have.
+local function first_from(least)
+  while true do
+    local first = redis.call('ZRANGEBYSCORE', bots, least, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local score = tonumber(first[2])
+    if not score or score >= out / 2 or score % unit <= now_ms then
+      return first[1], score
+    end
+    least = string.format('%.0f', (math.floor(score / unit) + 1) * unit)
   end
-  first = redis.call('ZRANGE', bots, 0, LOOKED_AT - 1, 'WITHSCORES')
-  for i = 1, #first, 2 do
-    local name, its_score = first[i], tonumber(first[i + 1])
-    if its_score >= out / 2 then
-      break
-    end
-    if not redis.call('ZSCORE', probation, name) then
-      return name, its_score
-    end
-    redis.call('ZADD', bots, string.format('%.0f', math.floor(its_score / unit) * unit + now_ms), name)
+end
+
+-- The bot whose turn it is, and its score; when nobody else is there, one whose turn is in the future.
+local function next_bot()
+  local bot, score = first_from('-inf')
+  if not score or score >= out / 2 then
+    local first = redis.call('ZRANGE', bots, 0, 0, 'WITHSCORES')
+    return first[1], tonumber(first[2])
   end
   return bot, score
 end
 
+-- Where a bot on probation stands after this task: four turns from now. A turn is as long as the next one's has been.
+local function later_ms(score)
+  local _, next_score = first_from('(' .. string.format('%.0f', score))
+  local since_ms = next_score and next_score < out / 2 and next_score % unit or 0
+  return now_ms + (since_ms > 0 and math.min(MOST_LATER_MS, 4 * (now_ms - since_ms)) or 0)
+end
+
 -- A draw of a bot's good answers per cost: what is not known yet may be anything.
 local function draw_skill(bot)
-  local at = tonumber(string.match(bot, '%d+$')) * 12
-  local raw = redis.call('GETRANGE', skills, at, at + 11)
-  local good, bad, cost = 0, 0, 0
-  if #raw == 12 then
-    good, bad, cost = struct.unpack('<fff', raw)
+  local at = tonumber(string.match(bot, '%d+$')) * 16
+  local raw = redis.call('GETRANGE', skills, at, at + 15)
+  local good, bad, costs = 0, 0, 0
+  if #raw == 16 then
+    good, bad, costs = struct.unpack('<fff', raw)
   end
   local tasks = good + bad + 2
   local share = (good + 1) / tasks
   local normal = math.sqrt(-2 * math.log(1 - math.random())) * math.cos(2 * math.pi * math.random())
-  return math.max(0, share + normal * math.sqrt(share * (1 - share) / (tasks + 1))) / math.max(1, cost), cost > 0
+  return math.max(0, share + normal * math.sqrt(share * (1 - share) / (tasks + 1))) / math.max(1, costs / math.max(1, good + bad)), good + bad > 0
 end
 
 -- A specialist, if one is drawn and has hardly more to do than `bot`, whose turn it is; else that one.
@@ -101,10 +111,10 @@ local function or_specialist(bot, score)
   end
   local best, is_known = draw_skill(bot)
   for _, name in ipairs(redis.call('ZRANDMEMBER', specialists, 3)) do
-    local drawn = draw_skill(name)
+    local drawn, is_practised = draw_skill(name)
     local its_score = tonumber(redis.call('ZSCORE', bots, name) or out)
     local is_free = its_score < out / 2 and math.floor(its_score / unit) <= math.floor(score / unit) + 1
-    if is_known and is_free and name ~= bot and drawn > best and not redis.call('ZSCORE', probation, name) then
+    if is_known and is_practised and is_free and name ~= bot and drawn > best and not redis.call('ZSCORE', probation, name) then
       bot, score, best = name, its_score, drawn
     end
   end
@@ -144,7 +154,8 @@ if not bot then
   if besides == '' and redis.call('EXISTS', specialists) == 1 then
     bot, score = or_specialist(bot, score)
   end
-  redis.call('ZADD', bots, string.format('%.0f', (math.floor(score / unit) + 1) * unit + now_ms), bot)
+  local at_ms = tonumber(ARGV[8]) > 0 and redis.call('ZSCORE', probation, bot) and later_ms(score) or now_ms
+  redis.call('ZADD', bots, string.format('%.0f', (math.floor(score / unit) + 1) * unit + at_ms), bot)
   redis.call('HSET', claims, token, bot)
 end
 redis.call('ZADD', leases, string.format('%.0f', now_us + lease_us), bot .. '|' .. token)

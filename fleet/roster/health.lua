@@ -16,8 +16,8 @@
 --       7 events       stream: what happened to the fleet
 --       8 quiet        string, expires: the cap's alarm was recorded a moment ago
 --       9 skills, 10 specialists   see skill.lua
--- ARGV  1 packed samples, 5 doubles each: number of the bot, 0 did well or 1 its answers were bad or 2 too short,
---       characters (-1: no say), ms at work (-1: no say), cost (any unit)
+-- ARGV  1 packed samples, 5 doubles each: number of the bot, 0 did well or 1 its answers were bad or 2 too short
+--       or 3 says nothing of it but teaches what is usual, characters (-1: no say), ms at work (-1: no say), cost (any unit)
 --       2 task class ('default': nobody is better at it)  3 pool  4 packed: first quarantine (us), most of a pool that may be out, tasks of a probation
 --       5 life of the keys, s  6 out, see quarantine.lua
 --       7, 8, 9 names of the events: quarantined, released, cap reached
@@ -30,7 +30,8 @@ local ROW, ROW_BYTES, HEAD_BYTES, MOST_SAMPLED, NORM, NORM_BYTES = '<fffBBBBI4I4
 -- is enough: the bot has been found bad before. From SUSPECTED on it may be given canaries.
 local ENOUGH, SUSPECTED = 9.2, 1.5
 -- Rates of events: good bots have up to the first of these or 1.5 times what is usual, bad ones from the second or 3
--- times that of good ones. Where good ones may have more than the third, the test has nothing to say.
+-- times that of good ones. Where good ones may have more than the third, the test has nothing to say. In a hard class of
+-- tasks good ones may have 1.5 times its share of bad answers.
 local GOOD, BAD, NO_SAY = 0.05, 0.30, 0.60
 -- Weight of the newest task in a bot's rates. Tasks of a class before its norm counts; classes that have one; classes
 -- until which a new one may have specialists.
@@ -70,6 +71,9 @@ local function weigh(test, evidence, happened)
     return 0
   end
   local good = math.max(GOOD, 1.5 * usual(test))
+  if test == 1 and class_bad > 0 then
+    good = math.max(good, 1.5 * class_bad / (class_good + class_bad + 1))
+  end
   if good > NO_SAY then
     return evidence
   end
@@ -84,11 +88,12 @@ local function tell(event, ...)
 end
 
 local function put_out(bot, row, test)
+  local are_out = redis.call('ZCOUNT', bots, string.format('%.0f', tonumber(out) / 2), '+inf')
   local allowed = math.floor(most_out * fleet_size)
-  if redis.call('ZCARD', quarantined) + 1 > allowed then
+  if are_out + 1 > allowed then
     row[test] = ENOUGH
-    if redis.call('SET', quiet, 1, 'NX', 'EX', 60) then
-      tell(ARGV[9], 'bot', bot, 'out', allowed, 'of', fleet_size)
+    if allowed > 0 and redis.call('SET', quiet, 1, 'NX', 'EX', 60) then
+      tell(ARGV[9], 'bot', bot, 'out', are_out, 'of', fleet_size)
     end
     return
   end
@@ -99,6 +104,7 @@ local function put_out(bot, row, test)
   redis.call('ZREM', probation, bot)
   row[1], row[2], row[3], row[7], row[9] = 0, 0, 0, math.min(row[7] + 1, 255), 0
   tell(ARGV[7], 'bot', bot, 'by', 'health', 'reason', why)
+  return true
 end
 
 local suspect, needs_life = 0, false
@@ -112,29 +118,32 @@ for place = 1, #samples, 40 do
     row = { struct.unpack(ROW, raw) }
   end
   local happened = { fault == 1 and 1 or (fault == 0 and 0 or -1), fault == 2 and 1 or -1, -1 }
-  if known and fault ~= 1 and ran >= 0 then
+  if known and (fault == 0 or fault == 2) and ran >= 0 then
     local is_fast = ran < FAST * ms or ms < CLOSE_MS
     if fault == 0 and said >= 0 then happened[2] = said < SHORT * chars and is_fast and 1 or 0 end
     happened[3] = ran > SLOW * ms and ran > ms + CLOSE_MS and 1 or 0
   end
 
   local tried = redis.call('ZSCORE', probation, bot)
-  local needed, found = tried and ENOUGH / 2 or ENOUGH, nil
+  local is_out = redis.call('ZSCORE', quarantined, bot)  -- what it ends now, it began before
+  local needed, found, against = tried and ENOUGH / 2 or ENOUGH, nil, 0
+  local was_clear = row[1] + row[2] + row[3] == 0 and not is_out
   for test = 1, 3 do
-    if happened[test] >= 0 then
+    if happened[test] >= 0 and not is_out then
       row[test] = weigh(test, row[test], happened[test])
+      against = math.max(against, row[test])
       local rate = row[3 + test]
       row[3 + test] = happened[test] == 1 and math.ceil(rate + (255 - rate) * NEWEST) or math.floor(rate * (1 - NEWEST))
-      if row[test] >= needed and not found then found = test end
+      if row[test] >= needed and happened[test] == 1 and not found then found = test end
     end
   end
   row[8], row[9] = row[8] + 1, row[9] + 1
   if row[9] >= FORGIVEN then row[7] = 0 end
   redis.call('SETRANGE', health, (now_us + place) % sampled * 3, string.char(row[4], row[5], row[6]))
 
-  if found and not redis.call('ZSCORE', quarantined, bot) and redis.call('ZSCORE', bots, bot) then
-    put_out(bot, row, found)
-  elseif tried and math.max(row[1], row[2], row[3]) < 1 then
+  if found and redis.call('ZSCORE', bots, bot) then
+    is_out = put_out(bot, row, found)
+  elseif tried and fault < 3 and against < 1 then
     if tonumber(tried) > 1 then
       redis.call('ZINCRBY', probation, -1, bot)
     else
@@ -142,32 +151,37 @@ for place = 1, #samples, 40 do
       tell(ARGV[8], 'bot', bot, 'by', 'health')
     end
   end
-  if tried or math.max(row[1], row[2], row[3]) >= SUSPECTED then suspect = number end
+  if not is_out and (tried or math.max(row[1], row[2], row[3]) >= SUSPECTED) then suspect = number end
   needs_life = needs_life or row[8] % 64 == 1
   redis.call('SETRANGE', health, at, struct.pack(ROW, unpack(row, 1, 9)))
 
   local is_new = class_good + class_bad == 0
-  if kind ~= 'default' and not (is_new and (taught == 0 or redis.call('HLEN', norms) > MOST_SKILLED)) then
+  if kind ~= 'default' and fault < 3 and not (is_new and (taught == 0 or redis.call('HLEN', norms) > MOST_SKILLED)) then
     local good = fault == 0 and 1 or 0
     skill({ skills, specialists }, { number, bot, good, cost, class_good, class_bad, class_cost, life_s })
-    class_cost = is_new and cost or class_cost + (cost - class_cost) * 0.02
-    class_good, class_bad = class_good * 0.999 + good, class_bad * 0.999 + 1 - good
+    class_cost = is_new and cost or class_cost + (cost - class_cost) * 0.005
+    if was_clear then  -- bad bots must not say what is usual
+      class_good, class_bad = class_good * 0.999 + good, class_bad * 0.999 + 1 - good
+    end
   end
 
   -- The norm: medians that move by a share towards each new value, ever smaller at first.
-  if fault == 0 and said >= 0 and ran >= 0 and (taught > 0 or redis.call('HLEN', norms) < MOST_KINDS) then
-    local step = math.max(0.05, 0.5 / (taught + 1))
-    chars = taught == 0 and math.max(1, said) or (said > chars and chars * (1 + step) or chars / (1 + step))
-    ms = taught == 0 and math.max(1, ran) or (ran > ms and ms * (1 + step) or ms / (1 + step))
+  if (fault == 0 or fault == 3) and said >= 0 and ran >= 0 then
+    local step = math.max(0.02, 0.5 / (taught + 1))
+    chars = math.max(1, taught == 0 and said or (said > chars and chars * (1 + step) or chars / (1 + step)))
+    ms = math.max(1, taught == 0 and ran or (ran > ms and ms * (1 + step) or ms / (1 + step)))
     taught = taught + 1
   end
 end
 norm = ''
 if taught > 0 then
+  if taught == 1 and redis.call('HLEN', norms) >= MOST_KINDS then
+    redis.call('HDEL', norms, redis.call('HRANDFIELD', norms))
+  end
   norm = struct.pack(NORM, chars, ms, taught, class_good, class_bad, class_cost)
   redis.call('HSET', norms, kind, norm)
 end
 if needs_life or taught % 64 == 1 then
-  for _, key in ipairs({ health, norms, probation }) do redis.call('EXPIRE', key, life_s) end
+  for _, key in ipairs({ health, norms, probation, skills, specialists }) do redis.call('EXPIRE', key, life_s) end
 end
 return { norm, suspect }

@@ -33,7 +33,7 @@ _DEED = struct.Struct("<5d")
 _RULES = struct.Struct("<ddd")
 _ROW = struct.Struct("<3f4B2I")
 _NORM = struct.Struct("<6d")
-_SKILL = struct.Struct("<3f")
+_SKILL = struct.Struct("<4f")
 _NO_SAY = -1.0
 
 
@@ -47,6 +47,7 @@ class Deed:
         chars: Characters of its answer; None: they say nothing.
         ran_ms: Its time at work; None: it says nothing, for the provider failed meanwhile.
         cost: Micro-dollars, or tokens where there is no price.
+        only_teaches: True when it says nothing of the bot, but of what is usual for the class.
     """
 
     bot: str
@@ -54,10 +55,11 @@ class Deed:
     chars: int | None = None
     ran_ms: int | None = None
     cost: int = 0
+    only_teaches: bool = False
 
     def pack(self) -> bytes:
         """Return it as `health.lua` reads it."""
-        code = 0 if self.fault is None else 2 if self.fault is Fault.TOO_SHORT else 1
+        code = 3 if self.only_teaches else 0 if self.fault is None else 2 if self.fault is Fault.TOO_SHORT else 1
         chars = _NO_SAY if self.chars is None else self.chars
         ran_ms = _NO_SAY if self.ran_ms is None else self.ran_ms
         return _DEED.pack(int(self.bot.rpartition("-")[2]), code, chars, ran_ms, self.cost)
@@ -150,10 +152,10 @@ def read_skills(client: redis.Redis, pool: str, number: int, kinds: Sequence[str
         replies = pipe.execute()
     said = {}
     for kind, raw, ratio in zip(kinds, replies[::2], replies[1::2], strict=True):
-        good, bad, _ = _SKILL.unpack(raw.ljust(_SKILL.size, b"\0"))
+        good, bad, *_ = _SKILL.unpack(raw.ljust(_SKILL.size, b"\0"))
         if good + bad:
             better = f", specialist: at least {ratio - 1:.0%} better than its pool" if ratio else ""
-            said[f"skill_{kind}"] = f"{good / (good + bad):.0%} good of its last {good + bad:.0f}{better}"
+            said[f"skill: {kind}"] = f"{good / (good + bad):.0%} good of its last {good + bad:.0f}{better}"
     return said
 
 

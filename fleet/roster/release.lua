@@ -13,6 +13,8 @@ local was_out = redis.call('ZREM', quarantined, bot)
 redis.call('HDEL', reasons, bot)
 local score = redis.call('ZSCORE', bots, bot)
 if score and tonumber(score) >= out / 2 then
-  redis.call('ZADD', bots, string.format('%.0f', math.max(0, tonumber(score) - out)), bot)
+  -- Beyond 2^60 a place is a multiple of 256: it must not come back as one in the future.
+  local place = math.max(0, tonumber(score) - out)
+  redis.call('ZADD', bots, string.format('%.0f', place - math.min(128, place % 2 ^ 40)), bot)
 end
 return was_out

@@ -158,7 +158,8 @@ class Roster:
             ],
             [
                 token, self._lease_us, LOAD_UNIT, CLOCK_START_MS, keys.STATE_TTL_S, REAP_MOST, OUT,
-                self._settings.health.probation_tasks, f"|{'|'.join(besides)}|" if besides else "",
+                self._settings.health.probation_tasks if self._settings.health.watch else 0,
+                f"|{'|'.join(besides)}|" if besides else "",
                 self._settings.health.specialists,
             ],
         )  # fmt: skip

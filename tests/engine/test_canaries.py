@@ -39,7 +39,7 @@ def suspect(url: str, path: Path | None, agent: Scripted, *, times: int = 1, eve
             )
             for _ in range(times):
                 tried.suspect("p", "p-002")
-                await tried.rest()
+                await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
         finally:
             await store.close()
 

@@ -15,7 +15,7 @@ from fleet.engine.opinions import Opinions, Panel
 from fleet.errors import BadAnswer, ProviderUnavailable
 from fleet.models import Bot, BotResult, BotTask, Fault, Persona, Usage
 from fleet.roster import Checkout, Deed, Roster, quarantine, standing_of
-from fleet.roster.health import row_of
+from fleet.roster.health import norm_of, row_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from workers.agent import Outcome
@@ -57,11 +57,11 @@ class Scripted:
 
 
 def ask(
-    url: str, agent: Scripted, *, bots: int = 5, rules: HealthSettings | None = None,
+    url: str, agent: Scripted, *, bots: int = 5, rules: HealthSettings | None = None, pool: PoolSettings | None = None,
     then: Callable[[Panel, Roster, dict[str, Checkout]], Any] | None = None,
 ) -> Opinions:  # fmt: skip
     """Ask about one task, finish it, and return what was said."""
-    settings = Settings(pools={"p": PoolSettings(bots=bots)}, health=rules or HealthSettings())
+    settings = Settings(pools={"p": pool or PoolSettings(bots=bots)}, health=rules or HealthSettings())
 
     async def run() -> Opinions:
         store = Store(url)
@@ -134,7 +134,24 @@ def test_when_all_agree_the_prompt_is_to_blame_and_nobody_is_accused(redis_url: 
 def test_a_short_answer_on_which_all_agree_stands(redis_url: str) -> None:
     opinions = ask(redis_url, Scripted(SHORT, SHORT, SHORT))
     assert (opinions.verdict().status, opinions.verdict().answer) == ("ok", "4")
-    assert opinions.deeds() == ()
+    assert opinions.deeds() == (Deed(opinions.chosen.bot.name, None, 1, 200, only_teaches=True),)
+    with connect(redis_url) as client:
+        assert norm_of(client.hget(keys.norms("p"), "sums")).tasks == 1
+        assert standing_of(client.getrange(keys.health("p"), *row_of(3))).evidence == (0, 0, 0)
+
+
+def test_while_opinions_are_divided_more_bots_are_asked(redis_url: str) -> None:
+    agent = Scripted(EMPTY, SHORT, EMPTY, GOOD)
+    opinions = ask(redis_url, agent)
+    assert opinions.verdict().answer == "four"
+    assert [deed.fault for deed in opinions.deeds()] == [Fault.EMPTY, Fault.TOO_SHORT, Fault.EMPTY, None]
+    assert in_hand(redis_url) == 0
+
+
+def test_a_function_of_the_users_is_not_called_again(redis_url: str) -> None:
+    agent = Scripted(EMPTY)
+    assert ask(redis_url, agent, pool=PoolSettings(bots=5, function="mine:bot")).deeds()[0].fault is Fault.EMPTY
+    assert len(agent.bots) == 1
 
 
 def test_a_short_answer_is_better_than_an_outage_of_the_provider(redis_url: str) -> None:
@@ -145,16 +162,23 @@ def test_a_short_answer_is_better_than_an_outage_of_the_provider(redis_url: str)
     assert opinions.verdict().provider_errors == {"ProviderUnavailable": 4}
 
 
-def test_the_only_bot_of_a_pool_is_judged_by_itself(redis_url: str) -> None:
+def test_without_another_bot_nobody_can_say_whose_fault_it_was(redis_url: str) -> None:
     agent = Scripted(EMPTY)
     opinions = ask(redis_url, agent, bots=1)
+    assert opinions.verdict().status == "failed"
+    assert opinions.deeds() == ()
+
+
+def test_where_one_opinion_is_all_that_is_wanted_it_counts_against_the_bot(redis_url: str) -> None:
+    opinions = ask(redis_url, Scripted(EMPTY), rules=HealthSettings(opinions=1))
     assert opinions.verdict().status == "failed"
     assert opinions.deeds() == (Deed("p-001", Fault.EMPTY, cost=7),)
 
 
-def test_one_opinion_can_be_all_that_is_wanted(redis_url: str) -> None:
-    agent = Scripted(EMPTY)
-    assert ask(redis_url, agent, rules=HealthSettings(opinions=1)).verdict().status == "failed"
+def test_a_failure_that_says_nothing_does_not_hide_what_was_wrong(redis_url: str) -> None:
+    opinions = ask(redis_url, Scripted(EMPTY, UNAVAILABLE))
+    assert isinstance(opinions.verdict().error, BadAnswer)
+    assert opinions.verdict().provider_errors == {"ProviderUnavailable": 4}
 
 
 def test_a_suspected_bot_gives_no_second_opinion_while_another_is_there(redis_url: str) -> None:

@@ -156,6 +156,49 @@ def test_on_probation_less_evidence_is_enough_and_good_tasks_end_it(client: redi
     assert [fields[b"bot"] for fields in released] == [b"p-002"]
 
 
+def test_what_ends_after_the_quarantine_began_is_not_held_against_the_bot_later(client: redis.Redis) -> None:
+    pool = Pool(client, 10)
+    while not read_quarantined(client, ["p"]):
+        for bot in pool.bots:
+            pool.judge(Deed(bot, Fault.EMPTY if bot == "p-001" else None))
+    for _ in range(8):
+        pool.judge(Deed("p-001", Fault.EMPTY))
+    assert pool.evidence("p-001") == (0, 0, 0)
+
+
+def test_a_hard_class_does_not_accuse_the_bot_that_does_most_of_it(client: redis.Redis) -> None:
+    chance, easy = random.Random(7), Pool(client, 20)
+    hard = Pool(client, 20, kind="hard")
+    for _ in range(400):
+        for bot in easy.bots:
+            is_hard = chance.random() < (0.5 if bot == "p-001" else 0.1)
+            fails = chance.random() < ((0.2 if bot == "p-001" else 0.4) if is_hard else 0.01)
+            (hard if is_hard else easy).judge(Deed(bot, Fault.REJECTED if fails else None, 300, 200))
+    assert "p-001" not in read_quarantined(client, ["p"])
+
+
+def test_bots_that_have_left_the_pool_do_not_use_up_its_cap(client: redis.Redis) -> None:
+    pool = Pool(client, 10)
+    client.zadd(keys.quarantined("p"), {f"p-{number:03d}": math.inf for number in range(11, 16)})
+    for _ in range(10):
+        for bot in pool.bots:
+            pool.judge(Deed(bot, Fault.EMPTY if bot == "p-001" else None))
+    assert "p-001" in read_quarantined(client, ["p"])
+
+
+def test_a_thousand_invented_classes_do_not_end_learning(client: redis.Redis) -> None:
+    pool = Pool(client, 3)
+    for number in range(1050):
+        pool.kind = f"invented-{number}"
+        pool.judge(Deed("p-001", None, 300, 200))
+    pool.kind = "mine"
+    pool.judge(Deed("p-001", None, 300, 200))
+    assert client.hexists(keys.norms("p"), "mine")
+    assert client.hlen(keys.norms("p")) == 1000
+    for key in (keys.health("p"), keys.norms("p")):
+        assert client.ttl(key) > 0
+
+
 def test_times_and_lengths_say_nothing_before_a_class_has_norms(client: redis.Redis) -> None:
     pool = Pool(client, 3)
     for _ in range(15):
