@@ -50,6 +50,8 @@ class Schema:
     def __init__(self, text: str, validator: Any) -> None:
         self.text = text
         self._validator = validator
+        #: True when checking a short answer may take long: these rules look at everything again and again.
+        self.may_be_slow = any(f'"{rule}"' in text for rule in ("uniqueItems", "$ref", "$dynamicRef", "contains"))
 
     def misfits(self, value: Any) -> list[Misfit]:
         """Return what in a JSON value does not fit, at most `MAX_MISFITS`; empty when it fits.

@@ -96,6 +96,7 @@ class Agent:
         task_id: str,
         deadline_s_left: float | None = None,
         norms: Norms | None = None,
+        stop: asyncio.Event | None = None,
     ) -> Outcome:
         """Work on one task until it is done, has failed for good, or its time is over.
 
@@ -106,9 +107,10 @@ class Agent:
             deadline_s_left: Seconds until the task's absolute deadline; 0 or less fails at once and calls nobody.
                 None: the task's `deadline_s`, else the pool's, from now on.
             norms: What is usual for the task's kind; None: no answer is too short.
+            stop: Set before a cancellation that ends this bot's work only: the outcome tells what it has used.
 
         Returns:
-            An Outcome, whatever happened. Only a cancellation from outside (the worker's end) is let through.
+            An Outcome, whatever happened. Any other cancellation from outside (the worker's end) is let through.
         """
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -120,6 +122,10 @@ class Agent:
         error: FleetError | None = None
         try:
             answer = await self._answer_in_time(task, context, deadline)
+        except asyncio.CancelledError:
+            if stop is None or not stop.is_set():
+                raise
+            error = FleetError("expected an answer, got its bot's quarantine")
         except DeadlineExceeded as late:
             error = _explain_deadline(late, allowed_s, context.meter)
         except FleetError as failure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -17,21 +18,28 @@ from fleet.errors import (
     BotFunctionFailed,
     DeadlineExceeded,
     FleetError,
+    InvalidTask,
     ProviderUnavailable,
     RateLimited,
     StoreRefused,
     StoreUnavailable,
 )
 from fleet.models import Bot, BotTask, Caller, Message, Persona
-from fleet.schema import compiled
+from fleet.schema import Misfit, Schema, compiled
 from workers import json_answer
 from workers.backoff import full_jitter
 from workers.context import fit, reshuffle, room_for_input
 from workers.gateway import Gateway, Meter
 from workers.judge import judge
+from workers.user_function import Threads, UserFunction
 
 #: What `chat()` takes: a prompt, or a conversation of messages or `{"role": ..., "content": ...}` tables.
 Prompt = str | Sequence[Message | Mapping[str, str]]
+#: Longest answer whose JSON is checked on the event loop: some ms at most.
+QUICK_CHARS = 4000
+
+_READ = UserFunction("answer_schema", json_answer.read, is_async=False)
+_CHECKS = Threads(at_most=32)
 
 
 class BotContext:
@@ -125,15 +133,15 @@ class BotContext:
             return await self.chat(self._turns)
         room = room_for_input(self.persona.context_window_tokens, self._max_output_tokens)
         told = json_answer.rules(self.schema, room)
-        bare, misfits = json_answer.read(await self._ask_for_json(told), self.schema)
+        bare, misfits = await self._read(await self._ask_for_json(told), self.schema)
         if misfits:
             self.bad_answers += 1
             self.degraded = False  # by the answer that is thrown away
             again = json_answer.repair(bare, misfits, room)
-            return self.fitting(await self._ask_for_json(told, again))
+            return await self.fitting(await self._ask_for_json(told, again))
         return bare
 
-    def fitting(self, text: str) -> str:
+    async def fitting(self, text: str) -> str:
         """Return a final answer as bare JSON when the task has a schema, else as it is.
 
         Raises:
@@ -141,12 +149,24 @@ class BotContext:
         """
         if self.schema is None:
             return text
-        bare, misfits = json_answer.read(text, self.schema)
+        bare, misfits = await self._read(text, self.schema)
         if misfits:
             self.bad_answers += 1
             hint = "; it was cut off: raise max_output_tokens" if self.degraded else ""
             raise json_answer.unfit(misfits, hint)
         return bare
+
+    async def _read(self, text: str, schema: Schema) -> tuple[str, list[Misfit]]:
+        """Read and check an answer; in a thread of its own when that may take long."""
+        if len(text) <= QUICK_CHARS and not schema.may_be_slow:
+            return json_answer.read(text, schema)
+        if _CHECKS.is_full:
+            raise InvalidTask(
+                f"answer_schema: expected answers that are checked soon, got {_CHECKS.at_most} that still are; "
+                "simplify the schema (uniqueItems, $ref)"
+            )
+        found = await _CHECKS.call(_READ, text, schema, name="answer-schema", translate=_not_checked)
+        return cast(tuple[str, list[Misfit]], found)
 
     async def _ask_for_json(self, told: str, again: tuple[Message, ...] = ()) -> str:
         beside = json_answer.beside_tokens(told, again)
@@ -211,6 +231,10 @@ class BotContext:
         if self._failures >= self._max_attempts or pause_s >= left_s:
             raise error
         return pause_s
+
+
+def _not_checked(check: UserFunction, error: BaseException) -> FleetError:
+    return InvalidTask(f"{check.path}: expected a schema that answers can be checked by, got {type(error).__name__}")
 
 
 class BlockingBotContext:

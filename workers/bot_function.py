@@ -49,7 +49,7 @@ class FunctionRunner:
             answer = await call_async(function, task, context, translate=_translate)
         else:
             answer = await self._call_in_thread(function, task, context)
-        return context.fitting(_checked(function, answer, context))
+        return await context.fitting(_checked(function, answer, context))
 
     async def _call_in_thread(self, function: UserFunction, task: BotTask, context: BotContext) -> object:
         if self._threads.is_full:

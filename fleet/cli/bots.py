@@ -177,7 +177,7 @@ def _story(bot: BotDetail) -> Iterator[str]:
     for name, value in bot.health.items():
         is_time = isinstance(value, float) and value > 1e9
         said = datetime.fromtimestamp(value).isoformat(" ", "seconds") if is_time else value  # type: ignore[arg-type]
-        yield f"{name.replace('_', ' ')}: {said}"
+        yield f"{name if ' ' in name else name.replace('_', ' ')}: {said}"
     for error in bot.errors:
         yield f"error: {error.type} on {error.api}: {error.failures:,} tasks, {error.calls:,} calls"
     for task in bot.tasks:

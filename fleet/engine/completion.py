@@ -6,7 +6,9 @@ The only writer of results and of the completion and error counters. What they m
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydantic_core import PydanticSerializationError
@@ -14,16 +16,26 @@ from pydantic_core import PydanticSerializationError
 from fleet.config import Settings
 from fleet.engine.dead_letters import RECORD, Burial, record_arguments, record_keys
 from fleet.engine.leases import UNACKED_INDEX
-from fleet.errors import RateLimited
+from fleet.errors import BadAnswer, RateLimited
 from fleet.models import BotResult
 from fleet.roster import HEALTH, LOAD_UNIT, Checkout, Deed, Health
 from fleet.signals import catalogue, windows
-from fleet.signals.catalogue import NOBODY, Counter, ErrorField
+from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.windows import Share
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
 _STANDS = 1
 _FINISH = Script.beside(__file__, "finish.lua").using(RECORD).using(windows.RECORD).using(HEALTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a bot whose answer was not taken has done for a task: what it used, what failed."""
+
+    share: Share
+    provider_errors: Mapping[str, int]
+    bad_answers: int
 
 
 class Completion:
@@ -54,6 +66,7 @@ class Completion:
         *,
         checkout: Checkout | None,
         others: Sequence[Checkout] = (),
+        shares: Sequence[Part] = (),
         deeds: Sequence[Deed] = (),
         kind: str = "default",
         provider_errors: Mapping[str, int] | None = None,
@@ -66,6 +79,7 @@ class Completion:
             result: What came out; also a typed failure is a result.
             checkout: The bot that worked on it, given back here; None when the task failed before it got one.
             others: Other bots of the pool that worked on it before, given back as well.
+            shares: What those have used of what the result says, and what went wrong.
             deeds: What each of the bots did, as far as it counts for or against them.
             kind: Class of the task.
             provider_errors: Those of the `result.attempts` provider calls that failed, retried or not: error type
@@ -88,7 +102,7 @@ class Completion:
         calls_failed = provider_errors or {}
         earned = [part for counter, n in _earned(result) if n for part in (counter.name, n)]
         spent = [part for counter, n in _spent(result, calls_failed) if n for part in (counter.name, n)]
-        errors = [part for field, n in _errors(result, bot, api, calls_failed) for part in (field.spell(), n)]
+        errors = [part for field, n in _errors(result, bot, api, calls_failed, shares) for part in (field.spell(), n)]
         dead = record_arguments(burial, self._settings) if burial else []
         reply = await self._store.run(
             _FINISH,
@@ -104,7 +118,8 @@ class Completion:
                 fence or "", catalogue.FENCED.name,
                 len(spent) // 2, len(earned) // 2, len(dead),
                 *windows.record_arguments(
-                    result, bot=bot, pool=pool, api=api, calls_failed=calls_failed, is_buried=burial is not None
+                    result, bot=bot, pool=pool, api=api, calls_failed=calls_failed, is_buried=burial is not None,
+                    others=[part.share for part in shares],
                 ),
                 *self.health.arguments(pool, kind, deeds), *dead, *spent, *earned, *errors,
             ],
@@ -137,14 +152,14 @@ def _to_json(result: BotResult) -> bytes:
         return json.dumps(result.model_dump()).encode()
 
 
-def _earned(result: BotResult) -> Iterator[tuple[Counter, int]]:
+def _earned(result: BotResult) -> Iterator[tuple[catalogue.Counter, int]]:
     """What counts only when the result stands."""
     yield catalogue.COMPLETIONS, 1
     yield catalogue.BY_STATUS[result.status], 1
     yield catalogue.SIMULATED, int(result.simulated and result.served_by != "none")
 
 
-def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple[Counter, int]]:
+def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple[catalogue.Counter, int]]:
     """What was paid for, also when the result is discarded."""
     yield catalogue.INPUT_TOKENS, result.usage.input_tokens
     yield catalogue.OUTPUT_TOKENS, result.usage.output_tokens
@@ -154,8 +169,17 @@ def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple
     yield catalogue.RATE_LIMITED, calls_failed.get(RateLimited.__name__, 0)
 
 
-def _errors(result: BotResult, bot: str, api: str, calls_failed: Mapping[str, int]) -> Iterator[tuple[ErrorField, int]]:
+def _errors(
+    result: BotResult, bot: str, api: str, calls_failed: Mapping[str, int], shares: Sequence[Part]
+) -> Iterator[tuple[ErrorField, int]]:
     if result.error is not None:
         yield ErrorField(bot, api, catalogue.error_name(result.error.type)), 1
-    for kind, count in calls_failed.items():
-        yield ErrorField(bot, api, catalogue.error_name(kind), "call"), count
+    own = Counter(calls_failed)
+    for part in shares:
+        own.subtract(part.provider_errors)
+        for kind, count in (*part.provider_errors.items(), (BadAnswer.__name__, part.bad_answers)):
+            if count:
+                yield ErrorField(part.share.bot, api, catalogue.error_name(kind), "call"), count
+    for kind, count in own.items():
+        if count > 0:
+            yield ErrorField(bot, api, catalogue.error_name(kind), "call"), count

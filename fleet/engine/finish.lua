@@ -19,8 +19,8 @@
 --       5 one unit of load  6 name of the counter of later results
 --       7 fence: delivery tag of the task's message ('': no fence)  8 name of the counter of fenced results
 --       9 number m of spent  10 number n of earned  11 number d of ARGV of record_dead_letter.lua (0: no dead letter)
---       12 to 18  ARGV 2 to 8 of record.lua  19 to 27  ARGV of health.lua (19 '': nobody is judged)  28.. these d
---       28+d.. m pairs counter, amount: counted also when the result is discarded; then n pairs counter, amount,
+--       12 to 19  ARGV 2 to 9 of record.lua  20 to 28  ARGV of health.lua (20 '': nobody is judged)  29.. these d
+--       29+d.. m pairs counter, amount: counted also when the result is discarded; then n pairs counter, amount,
 --       the first of them the counter of results;
 --       then pairs errors-field, amount
 -- Reply {code, reply of health.lua if anybody was judged}
@@ -31,7 +31,7 @@ local bots, leases, claims = KEYS[4], KEYS[5], KEYS[6]
 local payload, result_life_s, life_s = ARGV[1], ARGV[2], ARGV[3]
 local unit, later_counter, fence, fenced_counter = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
 local dead = tonumber(ARGV[11])
-local spent_end = 27 + dead + 2 * tonumber(ARGV[9])
+local spent_end = 28 + dead + 2 * tonumber(ARGV[9])
 local earned_end = spent_end + 2 * tonumber(ARGV[10])
 
 local stored = redis.call('GET', result)
@@ -62,7 +62,7 @@ local function keep(hash, is_new)
 end
 
 local fenced = not stored and fence ~= '' and not redis.call('ZSCORE', KEYS[22], fence)
-local is_new = count(28 + dead, spent_end, totals)
+local is_new = count(29 + dead, spent_end, totals)
 local nth, judged = 0, nil
 if stored or fenced then
   is_new = redis.call('HINCRBY', totals, fenced and fenced_counter or later_counter, 1) == 1 or is_new
@@ -73,14 +73,14 @@ else
   is_new = count(spent_end + 3, earned_end, totals) or nth == 1 or is_new
   keep(errors, count(earned_end + 1, #ARGV, errors))
   if dead > 0 then
-    record_dead_letter({ unpack(KEYS, #KEYS - 5) }, { unpack(ARGV, 28, 27 + dead) })
+    record_dead_letter({ unpack(KEYS, #KEYS - 5) }, { unpack(ARGV, 29, 28 + dead) })
   end
-  if ARGV[19] ~= '' then
+  if ARGV[20] ~= '' then
     local names = { KEYS[14], KEYS[15], bots, KEYS[16], KEYS[17], KEYS[18], KEYS[13], unpack(KEYS, 19, 21) }
-    judged = health(names, { unpack(ARGV, 19, 27) })
+    judged = health(names, { unpack(ARGV, 20, 28) })
   end
 end
-local is_new_minute = record({ unpack(KEYS, 7, 13) }, { nth, unpack(ARGV, 12, 18) }) == 1
+local is_new_minute = record({ unpack(KEYS, 7, 13) }, { nth, unpack(ARGV, 12, 19) }) == 1
 keep(totals, is_new or is_new_minute)
 keep(errors, is_new_minute)
 return { fenced and 2 or (stored and 0 or 1), judged }

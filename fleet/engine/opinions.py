@@ -16,11 +16,13 @@ from typing import Literal, Protocol
 from celery.exceptions import Reject
 
 from fleet.config import Settings
+from fleet.engine.completion import Part
 from fleet.engine.patience import patiently
 from fleet.engine.results import Verdict
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, StoreError
 from fleet.models import Bot, BotTask, Fault, Norms, Usage
 from fleet.roster import Checkout, Deed, Roster
+from fleet.signals.windows import Share
 
 #: Seconds between two looks for bots that were quarantined while they work.
 WATCH_EVERY_S = 1.0
@@ -67,7 +69,14 @@ class Agent(Protocol):
     """Who lets a bot work: `workers.agent.Agent`."""
 
     async def run(
-        self, task: BotTask, bot: Bot, *, task_id: str, deadline_s_left: float | None, norms: Norms | None
+        self,
+        task: BotTask,
+        bot: Bot,
+        *,
+        task_id: str,
+        deadline_s_left: float | None,
+        norms: Norms | None,
+        stop: asyncio.Event | None = None,
     ) -> Outcome:
         """Work on one task; always comes back with an outcome."""
         ...
@@ -88,12 +97,12 @@ class Opinions:
 
     Args:
         given: What they made of it.
-        asked: Their checkouts, and those of bots that were stopped.
+        stopped: What came of bots that were quarantined meanwhile: nothing but what they have used.
         most: How many were to be asked at most. When one, it is judged without a second opinion.
     """
 
     given: tuple[Opinion, ...]
-    asked: tuple[Checkout, ...]
+    stopped: tuple[Opinion, ...]
     most: int
 
     @property
@@ -110,7 +119,7 @@ class Opinions:
 
     def verdict(self) -> Verdict:
         """Return the task's outcome."""
-        outcomes, chosen = [one.outcome for one in self.given], self.chosen.outcome
+        outcomes, chosen = [one.outcome for one in (*self.given, *self.stopped)], self.chosen.outcome
         if chosen.error is not None and self.agree:
             chosen.error.blame = "prompt"
         costs = [one.cost_usd_micros for one in outcomes if one.cost_usd_micros is not None]
@@ -130,7 +139,27 @@ class Opinions:
 
     def other_checkouts(self) -> list[Checkout]:
         """Return the checkouts of all that were asked, but that of the one whose outcome is the task's."""
-        return [checkout for checkout in self.asked if checkout is not self.chosen.checkout]
+        return [one.checkout for one in self._others()]
+
+    def parts(self) -> list[Part]:
+        """Return what the bots whose answer was not taken have used, and what went wrong."""
+        return [
+            Part(
+                Share(
+                    one.bot.name,
+                    sum(one.outcome.provider_errors.values()),
+                    one.outcome.cost_usd_micros or 0,
+                    one.outcome.usage.total_tokens,
+                    one.outcome.limited_ms + one.outcome.ran_ms,
+                ),
+                one.outcome.provider_errors,
+                max(one.outcome.bad_answers, int(one.outcome.fault is not None)),
+            )
+            for one in self._others()
+        ]
+
+    def _others(self) -> list[Opinion]:
+        return [one for one in (*self.given, *self.stopped) if one is not self.chosen]
 
     def deeds(self) -> tuple[Deed, ...]:
         """Return what counts for or against each bot: nothing against any while nobody has done better.
@@ -174,7 +203,7 @@ class Panel:
         self._bot_of = bot_of
         self._norms_of = norms_of
         self._held = held
-        self._at_work: dict[str, tuple[Checkout, asyncio.Task[Outcome]]] = {}
+        self._at_work: dict[str, tuple[Checkout, asyncio.Task[Outcome], asyncio.Event]] = {}
 
     async def ask(self, task: BotTask, first: Checkout, *, task_id: str) -> Opinions:
         """Let bots work on a task until one does well, there is none left, or enough agree.
@@ -188,12 +217,17 @@ class Panel:
         ends = clock() + (task.deadline_s or self._settings.pools[first.pool].deadline_s)
         most = self._most(first.pool)
         given: list[Opinion] = []
+        stopped: list[Opinion] = []
         checkout: Checkout | None = first
         asked = [first]
         while checkout is not None:
             bot = self._bot_of(checkout.bot)
-            outcome = await self._work(task, bot, checkout, task_id, ends - clock() if len(asked) > 1 else None)
-            if outcome is not None:
+            stop = asyncio.Event()
+            left_s = ends - clock() if len(asked) > 1 else None
+            outcome = await self._work(task, bot, checkout, task_id, left_s, stop)
+            if stop.is_set() and outcome.answer is None:
+                stopped.append(Opinion(checkout, bot, outcome))
+            else:
                 given.append(Opinion(checkout, bot, outcome))
                 if outcome.fault is None or _is_settled(given, most):
                     break
@@ -202,7 +236,7 @@ class Panel:
                 asked.append(checkout)
         if not given:
             raise Reject("its bot was quarantined, and there is no other", requeue=True)
-        return Opinions(tuple(given), tuple(asked), most)
+        return Opinions(tuple(given), tuple(stopped), most)
 
     def _most(self, pool: str) -> int:
         """Return how many bots may be asked: a function of the user's is not called again, whatever it does."""
@@ -223,21 +257,21 @@ class Panel:
         return other
 
     async def _work(
-        self, task: BotTask, bot: Bot, checkout: Checkout, task_id: str, left_s: float | None
-    ) -> Outcome | None:
-        """Let one bot work; None when it was quarantined meanwhile and its work is to be done elsewhere."""
+        self, task: BotTask, bot: Bot, checkout: Checkout, task_id: str, left_s: float | None, stop: asyncio.Event
+    ) -> Outcome:
+        """Let one bot work; `stop` is set when it was quarantined meanwhile and its work is to be done elsewhere."""
         norms = self._norms_of(bot.pool, task.kind)
-        work = self._agent.run(task, bot, task_id=task_id, deadline_s_left=left_s, norms=norms)
+        work = self._agent.run(task, bot, task_id=task_id, deadline_s_left=left_s, norms=norms, stop=stop)
         if self._settings.health.running == "finish":
             return await work
         job = asyncio.ensure_future(work)
-        self._at_work[checkout.token] = checkout, job
+        self._at_work[checkout.token] = checkout, job, stop
         try:
             await asyncio.wait({job})
         finally:
             del self._at_work[checkout.token]
             job.cancel()
-        return None if job.cancelled() else job.result()
+        return job.result()
 
     async def watch(self, read_out: Callable[[Iterable[str]], Awaitable[set[str]]]) -> None:
         """Stop the work of bots that are quarantined, where that is wanted. For ever.
@@ -247,20 +281,21 @@ class Panel:
         """
         while self._settings.health.running == "retry":
             await asyncio.sleep(WATCH_EVERY_S)
-            pools = {checkout.pool for checkout, _ in self._at_work.values()}
+            pools = {checkout.pool for checkout, _, _ in self._at_work.values()}
             try:
                 out = await read_out(pools) if pools else set[str]()
             except FleetError as error:
                 logger.warning("quarantined bots not read error=%s", error)
                 continue
-            for checkout, job in tuple(self._at_work.values()):
+            for checkout, job, stop in tuple(self._at_work.values()):
                 if checkout.bot in out:
                     logger.info("stopped task=%s bot=%s: it is quarantined", checkout.task_id, checkout.bot)
+                    stop.set()
                     job.cancel()
 
 
 def _is_settled(given: Sequence[Opinion], most: int) -> bool:
-    """True when enough bots agree that there is no answer, or that a short one is right; if not, a few more are asked."""
+    """True when enough bots agree that there is no answer, or that a short one is right; else a few more are asked."""
     short = sum(one.outcome.fault is Fault.TOO_SHORT for one in given)
     return max(short, len(given) - short) >= most or len(given) >= most + (MORE_IF_DIVIDED if most > 1 else 0)
 

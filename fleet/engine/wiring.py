@@ -187,6 +187,7 @@ class DataPlane:
             result,
             checkout=opinions.chosen.checkout,
             others=opinions.other_checkouts(),
+            shares=opinions.parts(),
             deeds=opinions.deeds(),
             kind=kind,
             provider_errors=errors,

@@ -13,6 +13,7 @@
 -- ARGV  1 number of this completion in the fleet ('0': the result was discarded, only what it cost counts)
 --       2 sample: 18 doubles, see sample_of()  3 task id, cut  4 line for failures ('': it did not fail)
 --       5 reason of its dead letter ('': none)  6 life of the keys, s  7 pool  8 event of a dead letter
+--       9 packed shares of other bots that have worked on it, 5 doubles each: bot, calls failed, cost, tokens, ms
 -- Reply 1 when this is the pool's first in this minute, else 0
 local series, rows, tasks, sketch, recent, failures, events = unpack(KEYS)
 local nth, task_id, line, reason, life_s = tonumber(ARGV[1]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -75,12 +76,27 @@ if reason ~= '' and stands then
 end
 write_slot(place, slot)
 
-local row_place = bot * ROW_BYTES
-local raw = redis.call('GETRANGE', rows, row_place, row_place + ROW_BYTES - 1)
-local row = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
-if #raw == ROW_BYTES then
-  row = { struct.unpack(ROW, raw) }
+local function read_row(number)
+  local raw = redis.call('GETRANGE', rows, number * ROW_BYTES, number * ROW_BYTES + ROW_BYTES - 1)
+  if #raw == ROW_BYTES then
+    return { struct.unpack(ROW, raw) }
+  end
+  return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 end
+
+local function write_row(number, row)
+  redis.call('SETRANGE', rows, number * ROW_BYTES, struct.pack(ROW, unpack(row, 1, 10)))
+end
+
+local others_ms = 0
+for at = 1, #ARGV[9], 40 do
+  local other, failed, paid, tokens, ms = struct.unpack('<ddddd', ARGV[9], at)
+  local row = read_row(other)
+  row[3], row[8], row[9], row[10] = row[3] + failed, row[8] + paid, row[9] + tokens, row[10] + (stands and ms or 0)
+  write_row(other, row)
+  calls_failed, cost, input, others_ms = calls_failed - failed, cost - paid, input - tokens, others_ms + ms
+end
+local row = read_row(bot)
 row[3], row[8], row[9] = row[3] + calls_failed, row[8] + cost, row[9] + input + output
 if stands then
   if row[4] ~= hour then
@@ -88,9 +104,9 @@ if stands then
     row[4], row[5] = hour, 0
   end
   row[1], row[2], row[5] = row[1] + 1, row[2] + earned[4], row[5] + 1
-  row[7], row[10] = math.floor(now * 1000) / 1000, row[10] + ran_ms
+  row[7], row[10] = math.floor(now * 1000) / 1000, row[10] + math.max(0, ran_ms - others_ms)
 end
-redis.call('SETRANGE', rows, row_place, struct.pack(ROW, unpack(row, 1, 10)))
+write_row(bot, row)
 
 if stands then
   if bot > 0 then

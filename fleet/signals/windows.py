@@ -133,12 +133,27 @@ class ResourceSlot(NamedTuple):
     slots_s: float
 
 
+class Share(NamedTuple):
+    """What one of several bots that have worked on a task has used of it."""
+
+    bot: str
+    calls_failed: int
+    cost_usd_micros: int
+    tokens: int
+    ran_ms: int
+
+    def pack(self) -> bytes:
+        """Return it as `record.lua` reads it."""
+        return _SHARE.pack(bot_index(self.bot), *self[1:])
+
+
 SLOT = struct.Struct("<16d")
 BOT_ROW = struct.Struct("<6I4d")
 BOT_TASK = struct.Struct("<36sIIBxxx")
 RECENT_ENTRY = struct.Struct("<dIIIHBxII")
 RESOURCE_SLOT = struct.Struct("<5d")
 _SAMPLE = struct.Struct("<17d")
+_SHARE = struct.Struct("<5d")
 #: Bytes of one sketch: its number, then queued, limited and ran; big-endian, as BITFIELD counts.
 SKETCH_BYTES = 4 * (1 + 3 * BUCKETS)
 _SKETCH = struct.Struct(f">{1 + 3 * BUCKETS}I")
@@ -165,11 +180,18 @@ def record_keys(pool: str) -> list[str]:
 
 
 def record_arguments(
-    result: BotResult, *, bot: str, pool: str, api: str, calls_failed: Mapping[str, int], is_buried: bool
+    result: BotResult,
+    *,
+    bot: str,
+    pool: str,
+    api: str,
+    calls_failed: Mapping[str, int],
+    is_buried: bool,
+    others: Iterable[Share] = (),
 ) -> tuple[bytes | str | int, ...]:
     """Return the ARGV of `record.lua` from the second on: what one finished task adds to the windows.
 
-    `is_buried` says that the result makes a dead letter.
+    `is_buried` says that the result makes a dead letter; `others` are bots that have worked on the task as well.
     """
     error = error_name(result.error.type) if result.error else ""
     queued, limited, ran = result.queued_ms, result.limited_ms, result.ran_ms
@@ -182,7 +204,16 @@ def record_arguments(
     )  # fmt: skip
     task_id = result.task_id.encode(errors="replace")[:ID_BYTES]
     line = json.dumps([result.task_id[:ID_BYTES], pool, bot, api, error]) if error else ""
-    return sample, task_id, line, error if is_buried else "", keys.STATE_TTL_S, pool, DEAD_LETTER.name
+    return (
+        sample,
+        task_id,
+        line,
+        error if is_buried else "",
+        keys.STATE_TTL_S,
+        pool,
+        DEAD_LETTER.name,
+        b"".join(one.pack() for one in others),
+    )
 
 
 def slots_of(raw: bytes) -> tuple[list[Slot], list[Slot]]:

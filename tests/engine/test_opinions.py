@@ -12,10 +12,11 @@ from celery.exceptions import Reject
 from fleet.config import HealthSettings, PoolSettings, Settings
 from fleet.engine.completion import Completion
 from fleet.engine.opinions import Opinions, Panel
-from fleet.errors import BadAnswer, ProviderUnavailable
+from fleet.errors import BadAnswer, FleetError, ProviderUnavailable
 from fleet.models import Bot, BotResult, BotTask, Fault, Persona, Usage
 from fleet.roster import Checkout, Deed, Roster, quarantine, standing_of
 from fleet.roster.health import norm_of, row_of
+from fleet.signals.windows import bot_rows_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from workers.agent import Outcome
@@ -41,18 +42,23 @@ UNAVAILABLE = outcome(None, error=ProviderUnavailable("down"), provider_errors={
 
 
 class Scripted:
-    """An agent that comes back with given outcomes, one per bot asked; what is None never ends."""
+    """An agent that comes back with given outcomes, one per bot asked; what is None works until it is stopped."""
 
     def __init__(self, *outcomes: Outcome | None) -> None:
         self._outcomes = list(outcomes)
         self.bots: list[str] = []
 
-    async def run(self, task: BotTask, bot: Bot, **_: Any) -> Outcome:
+    async def run(self, task: BotTask, bot: Bot, *, stop: asyncio.Event | None = None, **_: Any) -> Outcome:
         self.bots.append(bot.name)
         found = self._outcomes[len(self.bots) - 1]
         if found is None:
-            await asyncio.Event().wait()
-            raise AssertionError("expected to be cancelled")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if stop is None or not stop.is_set():
+                    raise
+                return outcome(None, error=FleetError("stopped"))
+        assert found is not None
         return found
 
 
@@ -81,10 +87,14 @@ def ask(
             finally:
                 beside.cancel()
             verdict = opinions.verdict()
-            result = BotResult(task_id="t", status=verdict.status, answer=verdict.answer, pool="p", finished_at=1.0)
+            result = BotResult(
+                task_id="t", status=verdict.status, answer=verdict.answer, pool="p", usage=verdict.usage, ran_ms=400,
+                cost_usd_micros=verdict.cost_usd_micros, attempts=verdict.attempts, provider="a", model="b",
+                finished_at=1.0,
+            )  # fmt: skip
             assert await completion.finish(
-                result, checkout=opinions.chosen.checkout, others=opinions.other_checkouts(), deeds=opinions.deeds(),
-                kind="sums",
+                result, checkout=opinions.chosen.checkout, others=opinions.other_checkouts(), shares=opinions.parts(),
+                deeds=opinions.deeds(), kind="sums", provider_errors=verdict.provider_errors,
             )  # fmt: skip
             return opinions
         finally:
@@ -118,6 +128,21 @@ def test_when_another_bot_does_well_its_answer_stands_and_the_first_is_accused(r
     with connect(redis_url) as client:
         row = client.getrange(keys.health("p"), *row_of(int(first[2:])))
     assert standing_of(row).evidence[0] == pytest.approx(1.79, abs=0.01)  # ln(0.30 / 0.05)
+
+
+def test_each_bot_is_booked_what_it_used_itself(redis_url: str) -> None:
+    failing = outcome(None, Fault.EMPTY, bad_answers=1, cost_usd_micros=900, provider_errors={"ProviderUnavailable": 2})
+    agent = Scripted(failing, GOOD)
+    ask(redis_url, agent)
+    first, second = (int(bot[2:]) for bot in agent.bots)
+    with connect(redis_url) as client:
+        rows = bot_rows_of(client.get(keys.bot_rows("p")) or b"", 5)
+        errors = {name.decode(): int(count) for name, count in client.hgetall(keys.errors("p")).items()}
+    assert (rows.cost_usd_micros[first], rows.cost_usd_micros[second]) == (900, 7)
+    assert (rows.calls_failed[first], rows.calls_failed[second]) == (2, 0)
+    assert (rows.tokens[first], rows.tokens[second]) == (15, 15)
+    assert (rows.completions[first], rows.completions[second]) == (0, 1)
+    assert errors == {"p-001|-|call:ProviderUnavailable": 2, "p-001|-|call:BadAnswer": 1}
 
 
 def test_when_all_agree_the_prompt_is_to_blame_and_nobody_is_accused(redis_url: str) -> None:
@@ -209,6 +234,7 @@ def test_what_a_bot_runs_when_it_is_quarantined_can_be_done_by_another(redis_url
     assert (agent.bots[0], opinions.chosen.bot.name) == ("p-001", agent.bots[1])
     assert opinions.verdict().status == "ok"
     assert opinions.deeds() == (Deed(agent.bots[1], None, 4, 200, 7),)
+    assert opinions.verdict().cost_usd_micros == 14  # the stopped one's is paid as well
     assert in_hand(redis_url) == 0
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -142,6 +144,48 @@ def test_a_call_that_hangs_is_cut_at_the_deadline_and_settled():
     assert isinstance(outcome.error, DeadlineExceeded) and "in 1 provider calls" in str(outcome.error)
     assert limiter.is_settled_once and limiter.settled[0][1] == limiter.granted[0].reserved_tokens
     assert outcome.provider_errors == {"DeadlineExceeded": 1} and 40 <= outcome.ran_ms < 5_000
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_work_that_is_stopped_tells_what_it_has_used_and_any_other_cancellation_goes_through(is_stopped: bool):
+    limiter, provider = FakeLimiter(), FakeProvider(["hang"])
+
+    async def run() -> Outcome:
+        agent, stop = Agent(a_gateway(limiter, provider), settings_of()), asyncio.Event()
+        job = asyncio.ensure_future(agent.run(TASK, a_bot(), task_id="t1", stop=stop))
+        while not provider.calls:
+            await asyncio.sleep(0.01)
+        if is_stopped:
+            stop.set()
+        job.cancel()
+        return await job
+
+    if is_stopped:
+        outcome = asyncio.run(run())
+        assert (outcome.status, outcome.attempts, outcome.fault) == ("failed", 1, None)
+        assert outcome.usage.total_tokens > 0 or outcome.provider_errors
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(run())
+    assert limiter.is_settled_once
+
+
+def test_an_answer_whose_check_takes_long_holds_up_nobody_else():
+    rule = {"type": "array", "uniqueItems": True}
+    answer = json.dumps([{"n": number} for number in range(300)])
+
+    async def run() -> tuple[Outcome, int]:
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider([answer])), settings_of())
+        job = asyncio.ensure_future(agent.run(BotTask(prompt="300?", answer_schema=rule), a_bot(), task_id="t1"))
+        turns = 0
+        while not job.done():
+            turns += any(thread.name == "answer-schema" for thread in threading.enumerate())
+            await asyncio.sleep(0)
+        return await job, turns
+
+    outcome, turns = asyncio.run(run())
+    assert (outcome.status, outcome.answer) == ("ok", answer)
+    assert turns > 1
 
 
 def test_the_time_waited_under_the_limit_is_told_apart_from_the_time_of_the_calls():

@@ -70,7 +70,7 @@ export class BotDialog {
       h("p", {}, h("b", {}, persona.archetype), ` · temperature ${persona.temperature} · ${short(persona.context_window_tokens)} tokens of context`),
       h("details", {}, h("summary", {}, "system prompt"), h("blockquote", {}, persona.system_prompt)),
       h("h3", {}, "Health"),
-      Object.keys(bot.health).length ? h("dl", { class: "facts" }, ...Object.entries(bot.health).map(([name, value]) => h("div", {}, h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, typeof value !== "number" ? value || "–" : value > 1e9 ? clock(value) : Number(value.toFixed(3)))))) : h("p", { class: "note" }, bot.state === "quarantined" ? "out of the order of checkouts" : "nothing against it"),
+      Object.keys(bot.health).length ? h("dl", { class: "facts" }, ...Object.entries(bot.health).map(([name, value]) => h("div", {}, h("dt", {}, name.includes(" ") ? name : name.replaceAll("_", " ")), h("dd", {}, typeof value !== "number" ? value || "–" : value > 1e9 ? clock(value) : Number(value.toFixed(3)))))) : h("p", { class: "note" }, bot.state === "quarantined" ? "out of the order of checkouts" : "nothing against it"),
       h("h3", {}, "Last tasks"),
       list(bot.tasks, "No task yet.", ["task", "when", "status", "ran"], (task) => [short_id(task.task_id), ago(task.at, now), h("span", { class: `pill ${{ ok: "good", degraded: "warn", failed: "bad" }[task.status]}` }, task.status), duration(task.ran_ms / 1000)]),
       h("h3", {}, "Errors"),
