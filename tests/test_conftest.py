@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_no_test_can_look_up_a_name() -> None:
 
 
 def test_every_test_has_an_own_empty_home() -> None:
-    assert config.home_path().parent == config.Path.cwd()
+    assert config.home_path().parent == Path.cwd()
     assert [name for name in os.environ if name.startswith("FLEET_")] == ["FLEET_HOME"]
 
 
