@@ -174,9 +174,8 @@ local function survey(c)
   local in_turn = slot + rank * interval - now <= horizon
   local by_credit = not in_turn and credit >= own + 1 and slot - now <= max(LONG_US, interval)
   return {
-    c = c, base = base, set = facts[1] or '', state = state, terms = terms, need = need, slot = slot,
-    interval = interval, order = order, rank = rank, waits = waits, fresh = fresh, horizon = horizon,
-    est = slot + ahead_us, by_credit = by_credit,
+    c = c, base = base, set = facts[1] or '', state = state, terms = terms, need = need, slot = slot, interval = interval, order = order,
+    rank = rank, waits = waits, fresh = fresh, horizon = horizon, est = slot + ahead_us, by_credit = by_credit,
     -- The burst is full and slots are being lost: whoever is ahead sleeps too long, so whoever asks may go.
     may_go = not blocked and (in_turn or by_credit or now - slot >= terms[8]),
   }
