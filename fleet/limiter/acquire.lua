@@ -12,8 +12,8 @@
 --          call in the fair order / weight (0: its tokens), weight, 1: share by tenant, tokens, input, output tokens,
 --          micro-dollars, longest wait (us), random [0, 1), lease (us);  then the packed terms of each candidate
 -- Reply    {code, wait_us, order, now_us, held_us, idle slots, backlog_us, candidate, quiet_us, tokens, input, output
---          charged, requests and tokens granted so far, horizon_us, what an operator set}; quiet_us: a process with waiting
---          calls that has not asked for so long had better ask: by then no slot is promised any more
+--          charged, requests and tokens granted so far, horizon_us}; quiet_us: a process with waiting calls that has not
+--          asked for so long had better ask
 -- Codes    1 send after wait_us;  2 ask again after wait_us;  0 too late: the slot would be in wait_us, ticket dropped
 local id, bot, kind = ARGV[1], ARGV[2], ARGV[3]
 local class, given, given_at, charge, weight, by_tenant, tokens, input, output, money, max_wait, random, lease =
@@ -24,16 +24,14 @@ local SWEEP_US = 20000
 -- Horizons (us): the long one costs fewer questions; the short one holds while more urgent calls are about. Slow limits
 -- have longer ones: a mean call, and half of one.
 local LONG_US, SHORT_US, URGENT_MEMORY_MS = 350000, 60000, 60000
--- A ticket that is so late is taken for dead (us), and so are those of its process among the first in the order; if one
--- comes all the same, it keeps its place.
-local GRACE_US, FIRST = 150000, 128
+-- A ticket that is so late is taken for dead (us); if it comes all the same, it keeps its place.
+local GRACE_US = 150000
 -- Who waits long is asked again by this share of its wait earlier: long estimates are further off.
 local FAR_SHARE = 0.1
 -- For every LEAVE grants to more urgent classes a class that waits gets one.
 local LEAVE = 7
 local CLASS = 1e13
 local QUEUE_MS, MAX_SLEEP_US, MIN_SLEEP_US = 600000, 15000000, 1000
-local PROCESS = '%-(.+)%-'
 local ENTRY = '^[^:]*:(%d+):(%d+):(%d+)$'
 
 -- Return when the window has room for `need`, and whether that is not known yet. Drops what is no longer counted; looks
@@ -65,22 +63,6 @@ local function window_opens(state, terms, need, log)
   end
   if dropped > 0 then call('ZREMRANGEBYRANK', log, 0, dropped - 1) end
   return opens, over
-end
-
-local function drop_dead(queue, due, dead)
-  local late, of_late = {}, {}
-  for _, ticket in ipairs(dead) do late[ticket], of_late[match(ticket, PROCESS) or 0] = true, true end
-  of_late[0], of_late[match(id, PROCESS) or 0] = nil, nil  -- who asks is alive
-  if next(of_late) then
-    for _, ticket in ipairs(call('ZRANGE', queue, 0, FIRST - 1)) do
-      if of_late[match(ticket, PROCESS) or 0] then late[ticket] = true end
-    end
-  end
-  late[id] = nil
-  for ticket in pairs(late) do
-    call('ZREM', queue, ticket)
-    call('ZREM', due, ticket)
-  end
 end
 
 local function write_numbers(key, state)
@@ -144,12 +126,16 @@ local function survey(c)
     end
   end
 
-  -- The order. Tickets whose caller did not come back are dead, 16 at a time, and soon those of the same process: they
-  -- would hold their places, and lengthen the estimates of all, until they should have asked.
+  -- The order. Tickets whose caller did not come back are dead; 16 at a time.
   local queue, due = KEYS[base + 3], KEYS[base + 4]
   if now >= state[39] then
     local dead = call('ZRANGEBYSCORE', due, '-inf', whole(now - GRACE_US), 'LIMIT', 0, 16)
-    if #dead > 0 then drop_dead(queue, due, dead) end
+    for _, ticket in ipairs(dead) do
+      if ticket ~= id then
+        call('ZREM', queue, ticket)
+        call('ZREM', due, ticket)
+      end
+    end
     if #dead < 16 then state[39] = now + SWEEP_US end
     state.dirty = true
   end
@@ -174,7 +160,7 @@ local function survey(c)
   local in_turn = slot + rank * interval - now <= horizon
   local by_credit = not in_turn and credit >= own + 1 and slot - now <= max(LONG_US, interval)
   return {
-    c = c, base = base, set = facts[1] or '', state = state, terms = terms, need = need, slot = slot, interval = interval, order = order,
+    c = c, base = base, state = state, terms = terms, need = need, slot = slot, interval = interval, order = order,
     rank = rank, waits = waits, fresh = fresh, horizon = horizon, est = slot + ahead_us, by_credit = by_credit,
     -- The burst is full and slots are being lost: whoever is ahead sleeps too long, so whoever asks may go.
     may_go = not blocked and (in_turn or by_credit or now - slot >= terms[8]),
@@ -196,13 +182,12 @@ local base, state, terms, need, slot, order = at.base, at.state, at.terms, at.ne
 local queue, due, bots = KEYS[base + 3], KEYS[base + 4], KEYS[base + 7]
 
 local function answer(code, wait, backlog)
-  -- Slots that nobody has taken although their time has come, for whoever asks.
-  local unused, long = now - slot, max(LONG_US, at.interval)
+  -- Slots that would soon be lost, for whoever asks: told only when a quarter of the burst is unused, else all would poll.
+  local unused = now - slot - terms[8] / 4
   local idle = unused >= 0 and at.interval > 0 and floor(unused / at.interval) + 1 or 0
   return {
     code, ceil(wait), order, now, state[5] > now and state[5] or 0, idle, ceil(backlog), at.c,
-    floor(max(long / 6, min(long, (code == 1 and at.interval or 0) - unused))), need[2], need[3], need[4], state[22],
-    state[23], floor(at.horizon), at.set,
+    floor(max(LONG_US, at.interval) / 3), need[2], need[3], need[4], state[22], state[23], floor(at.horizon),
   }
 end
 

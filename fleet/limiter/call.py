@@ -34,7 +34,6 @@ class Reply(NamedTuple):
     granted: int
     granted_tokens: int
     horizon_us: int
-    was_set: bytes
 
 
 @dataclass(slots=True, eq=False)

@@ -224,7 +224,6 @@ class Limiter:
         """Do what Redis answered: wait for the slot, sleep, or give up."""
         call.order, call.candidate = reply.order, reply.candidate
         limit = call.limit
-        self._changes.heard(limit, reply.was_set)
         self._backlog_s[limit] = reply.backlog_us / 1e6
         if reply.held_us:
             self._hold(limit, (reply.held_us - reply.now_us) / 1e6)

@@ -20,8 +20,8 @@ LEAVE = 7
 CLASS = 1e13
 MAX_SLEEP_US, MIN_SLEEP_US = 15_000_000, 1_000
 SWEEP_US = 20_000
-#: Entries that one question drops from the log, and looks at; tickets that it takes for dead; the first in the order.
-LOG_STEPS, DEAD_STEPS, FIRST = 64, 16, 128
+#: Entries that one question drops from the log, and looks at; tickets that it takes for dead.
+LOG_STEPS, DEAD_STEPS = 64, 16
 #: Kinds of calls of which a limit learns.
 MOST_KINDS = 1000
 
@@ -102,13 +102,13 @@ class LimitModel:
         q, state = question, self.state
         day, self._dirty = state[28:31], False
         at = self._survey(q, now)
-        unused, long = now - at.slot, max(LONG_US, at.interval)
+        unused = now - at.slot - self.terms.burst_us / 4
         idle = math.floor(unused / at.interval) + 1 if unused >= 0 and at.interval > 0 else 0
 
         def answer(code: int, wait: float, backlog: float) -> Answer:
             charged = (int(at.need[2]), int(at.need[3]), int(at.need[4]))
             held = int(state[5]) if state[5] > now else 0
-            quiet = math.floor(max(long / 6, min(long, (at.interval if code == SEND else 0) - unused)))
+            quiet = math.floor(max(LONG_US, at.interval) / 3)
             return Answer(code, math.ceil(wait), int(at.order), now, held, idle, math.ceil(backlog), 1, quiet, charged)
 
         hopeless = not at.may_go and at.est - now > 1.25 * q.max_wait_us + at.horizon
@@ -298,12 +298,9 @@ class LimitModel:
             return
         self._dirty = True
         late = self.due[: min(DEAD_STEPS, bisect_right(self.due, (now - GRACE_US, "\x7f")))]
-        dead = {name for _, name in late}
-        processes = {_process_of(name) for name in dead} - {_process_of(ticket), ""}
-        if processes:
-            dead |= {name for _, name in self.queue[:FIRST] if _process_of(name) in processes}
-        for name in dead - {ticket}:
-            self.forget(name)
+        for _, dead in late:
+            if dead != ticket:
+                self.forget(dead)
         if len(late) < DEAD_STEPS:
             self.state[39] = now + SWEEP_US
 
@@ -366,10 +363,6 @@ class LimitModel:
                 if sent:
                     insort(self.log, (_whole(at + later_us), ticket, (after[1], after[2], after[3])))
                 return
-
-
-def _process_of(ticket: str) -> str:
-    return ticket.partition("-")[2].rpartition("-")[0]
 
 
 def _whole(number: float) -> float:

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 #: How much before its time a call may join another's question, as a share of the horizon: calls ask again when their
 #: turn is 0.15 to 0.55 horizons off, so that nearly all that join are still promised a slot.
-EARLY_SHARE = 0.35
+EARLY_SHARE = 0.2
 #: Longest pause between two nudges, in quiet times: many processes with few slots must not poll.
 MOST_PATIENCE = 16
 
