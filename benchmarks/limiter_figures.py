@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from statistics import median
 
 from benchmarks.limiter_candidates import Shape
 from benchmarks.limiter_run import SHAPE, WARM_UP_S, Bench, Run, quantile
@@ -16,6 +17,8 @@ LATENCY_MS = 200.0
 URGENT = 10
 #: When a process is killed, in seconds after the warm-up, one run each.
 KILLS_S = (3.5, 3.7, 3.9, 4.1)
+#: Pairs of runs for the client's CPU time, and the length of each run (s).
+CPU_TURNS, CPU_S = 5, 15.0
 
 Row = list[str]
 
@@ -115,9 +118,14 @@ def _thousand(bench: Bench) -> Iterator[Row]:
 
 
 def _cpu(bench: Bench) -> Iterator[Row]:
-    ours, floor = bench.run(), bench.run("blind sleep")
-    per_call = [run.cpu_s / len(run.sent) * 1000 for run in (ours, floor)]
-    yield ["client CPU s per 1,000 calls above the floor", "<= 0.5", f"{per_call[0] - per_call[1]:.2f}"]
+    # In turns, for what a call costs the floor alone varies by half with what else the machine does.
+    above = []
+    for turn in range(CPU_TURNS):
+        ours, floor = (bench.run(name, seconds=CPU_S + turn / 1000) for name in ("fleet", "blind sleep"))
+        above.append((ours.cpu_s / len(ours.sent) - floor.cpu_s / len(floor.sent)) * 1000)
+    each = ", ".join(f"{one:.2f}" for one in above)
+    what = "client CPU s per 1,000 calls above the floor, median (each)"
+    yield [what, "<= 0.5", f"{median(above):.2f} ({each})"]
 
 
 def _server(bench: Bench) -> Iterator[Row]:

@@ -11,9 +11,9 @@
 --          urgent .. 4), order it had when it asked before (-1: it did not), candidate that it asked then, charge of a
 --          call in the fair order / weight (0: its tokens), weight, 1: share by tenant, tokens, input, output tokens,
 --          micro-dollars, longest wait (us), random [0, 1), lease (us);  then the packed terms of each candidate
--- Reply    {code, wait_us, order, now_us, held_us, idle slots, backlog_us, candidate, quiet_us, tokens, input, output
---          charged, requests and tokens granted so far, horizon_us}; quiet_us: a process with waiting calls that has not
---          asked for so long had better ask
+-- Reply    packed: code, wait_us, order, now_us, held_us, idle slots, backlog_us, candidate, quiet_us, tokens, input, output
+--          charged, requests and tokens granted so far, horizon_us;  then what an operator set; quiet_us: a process with many
+--          waiting calls that has not asked for so long had better ask
 -- Codes    1 send after wait_us;  2 ask again after wait_us;  0 too late: the slot would be in wait_us, ticket dropped
 local id, bot, kind = ARGV[1], ARGV[2], ARGV[3]
 local class, given, given_at, charge, weight, by_tenant, tokens, input, output, money, max_wait, random, lease =
@@ -24,14 +24,17 @@ local SWEEP_US = 20000
 -- Horizons (us): the long one costs fewer questions; the short one holds while more urgent calls are about. Slow limits
 -- have longer ones: a mean call, and half of one.
 local LONG_US, SHORT_US, URGENT_MEMORY_MS = 350000, 60000, 60000
--- A ticket that is so late is taken for dead (us); if it comes all the same, it keeps its place.
-local GRACE_US = 150000
+-- A ticket that is so late is taken for dead (us), and so are those of its process among the first in the order; if one
+-- comes all the same, it keeps its place.
+local GRACE_US, FIRST = 150000, 128
 -- Who waits long is asked again by this share of its wait earlier: long estimates are further off.
 local FAR_SHARE = 0.1
 -- For every LEAVE grants to more urgent classes a class that waits gets one.
 local LEAVE = 7
 local CLASS = 1e13
 local QUEUE_MS, MAX_SLEEP_US, MIN_SLEEP_US = 600000, 15000000, 1000
+local ANSWER = '<i8i8i8i8i8i8i8i8i8i8i8i8i8i8i8'
+local PROCESS = '%-(.+)%-'
 local ENTRY = '^[^:]*:(%d+):(%d+):(%d+)$'
 
 -- Return when the window has room for `need`, and whether that is not known yet. Drops what is no longer counted; looks
@@ -63,6 +66,26 @@ local function window_opens(state, terms, need, log)
   end
   if dropped > 0 then call('ZREMRANGEBYRANK', log, 0, dropped - 1) end
   return opens, over
+end
+
+-- Drop tickets whose caller did not come back, and those of its process: they would hold their places, and lengthen the
+-- estimates of all, until each should have asked.
+local function drop_dead(queue, due, dead)
+  local of_dead = {}
+  for _, ticket in ipairs(dead) do of_dead[match(ticket, PROCESS) or ''] = true end
+  of_dead[''], of_dead[match(id, PROCESS) or ''] = nil, nil  -- who asks is alive
+  for k = #dead, 1, -1 do
+    if dead[k] == id then table.remove(dead, k) end
+  end
+  if next(of_dead) then
+    for _, ticket in ipairs(call('ZRANGE', queue, 0, FIRST - 1)) do
+      if of_dead[match(ticket, PROCESS) or ''] then dead[#dead + 1] = ticket end
+    end
+  end
+  if #dead > 0 then
+    call('ZREM', queue, unpack(dead))
+    call('ZREM', due, unpack(dead))
+  end
 end
 
 local function write_numbers(key, state)
@@ -126,17 +149,12 @@ local function survey(c)
     end
   end
 
-  -- The order. Tickets whose caller did not come back are dead; 16 at a time.
+  -- The order, without the dead: 16 at a time.
   local queue, due = KEYS[base + 3], KEYS[base + 4]
   if now >= state[39] then
     local dead = call('ZRANGEBYSCORE', due, '-inf', whole(now - GRACE_US), 'LIMIT', 0, 16)
-    for _, ticket in ipairs(dead) do
-      if ticket ~= id then
-        call('ZREM', queue, ticket)
-        call('ZREM', due, ticket)
-      end
-    end
     if #dead < 16 then state[39] = now + SWEEP_US end
+    if #dead > 0 then drop_dead(queue, due, dead) end
     state.dirty = true
   end
   if state.dirty and #ARGV > 5 then write_numbers(KEYS[base + 1], state) end  -- it may not be the one that is chosen
@@ -160,8 +178,9 @@ local function survey(c)
   local in_turn = slot + rank * interval - now <= horizon
   local by_credit = not in_turn and credit >= own + 1 and slot - now <= max(LONG_US, interval)
   return {
-    c = c, base = base, state = state, terms = terms, need = need, slot = slot, interval = interval, order = order,
-    rank = rank, waits = waits, fresh = fresh, horizon = horizon, est = slot + ahead_us, by_credit = by_credit,
+    c = c, base = base, set = facts[1] or '', state = state, terms = terms, need = need, slot = slot,
+    interval = interval, order = order, rank = rank, waits = waits, fresh = fresh, horizon = horizon,
+    est = slot + ahead_us, by_credit = by_credit,
     -- The burst is full and slots are being lost: whoever is ahead sleeps too long, so whoever asks may go.
     may_go = not blocked and (in_turn or by_credit or now - slot >= terms[8]),
   }
@@ -185,10 +204,8 @@ local function answer(code, wait, backlog)
   -- Slots that would soon be lost, for whoever asks: told only when a quarter of the burst is unused, else all would poll.
   local unused = now - slot - terms[8] / 4
   local idle = unused >= 0 and at.interval > 0 and floor(unused / at.interval) + 1 or 0
-  return {
-    code, ceil(wait), order, now, state[5] > now and state[5] or 0, idle, ceil(backlog), at.c,
-    floor(max(LONG_US, at.interval) / 3), need[2], need[3], need[4], state[22], state[23], floor(at.horizon),
-  }
+  return struct.pack(ANSWER, code, ceil(wait), order, now, state[5] > now and state[5] or 0, idle, ceil(backlog), at.c,
+    floor(max(LONG_US, at.interval) / 3), need[2], need[3], need[4], state[22], state[23], floor(at.horizon)) .. at.set
 end
 
 local function leave_queue()

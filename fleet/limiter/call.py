@@ -16,6 +16,9 @@ LEASE_S = 600.0
 _ASKED = struct.Struct("<13d")
 
 
+_REPLY = struct.Struct("<15q")
+
+
 class Reply(NamedTuple):
     """What `acquire.lua` answered."""
 
@@ -34,6 +37,12 @@ class Reply(NamedTuple):
     granted: int
     granted_tokens: int
     horizon_us: int
+    was_set: bytes
+
+    @classmethod
+    def unpack(cls, reply: bytes) -> Reply:
+        """Return the reply that the script has packed."""
+        return cls._make((*_REPLY.unpack_from(reply), reply[_REPLY.size :]))
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +117,7 @@ class WaitingCall:
 
     def set_result(self, reply: Any) -> None:
         try:
-            self.heard(self, Reply._make(reply))
+            self.heard(self, Reply.unpack(reply))
         except Exception as error:  # noqa: BLE001 - not into the connection's reader: it belongs to who waits
             self.set_exception(error)
 

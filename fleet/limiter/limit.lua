@@ -21,6 +21,10 @@ local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
+-- Replies are whole numbers, packed into one string, eight bytes each: an array is a send of its own from Redis 6, and so
+-- wakes up the client once more, even in a pipeline.
+local function reply(...) return struct.pack('<' .. string.rep('i8', select('#', ...)), ...) end
+
 -- Cut to an integer; `tostring` would round microseconds to 14 digits.
 local function whole(number) return format('%d', number) end
 

@@ -139,9 +139,7 @@ class Limiter:
             outcome=loop.create_future(),
             heard=self._heard,
         )
-        self._ask(call)
-        for name in limits:
-            self._sleepers[name].join()
+        self._start(call)
         try:
             return await call.outcome
         except asyncio.CancelledError:
@@ -167,7 +165,8 @@ class Limiter:
         if terms is None or not grant.ticket:
             return
         configured = Terms.of(self._settings_of(grant.limit))
-        self._observer.note(grant, rates, configured, terms, self._names(grant.limit, "")[:2])
+        names, within_s = self._names(grant.limit, "")[:2], self._spare_s(grant.limit)
+        self._observer.note(grant, rates, configured, terms, names, within_s=within_s)
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
@@ -214,6 +213,19 @@ class Limiter:
             raise ConfigurationError(f"expected a known limit ({known}), got {quote(limit)}; add it to [limits]")
         return terms
 
+    def _start(self, call: WaitingCall) -> None:
+        """Put the first question; where the wait is long in any case, together with others."""
+        priority = call.caller.priority
+        pause_s = min(self._sleepers[name].spare_s(priority, before=call.deadline) for name in call.limits)
+        if pause_s > 0:
+            sleepers = self._sleepers[call.limit]
+            sleepers.sleep(call, pause_s)
+            sleepers.set_timer()
+            return
+        self._ask(call)
+        for name in call.limits:
+            self._sleepers[name].join()
+
     def _ask(self, call: WaitingCall) -> None:
         """Put one question to Redis; `_heard` gets the reply."""
         self.questions += 1
@@ -224,6 +236,7 @@ class Limiter:
         """Do what Redis answered: wait for the slot, sleep, or give up."""
         call.order, call.candidate = reply.order, reply.candidate
         limit = call.limit
+        self._changes.heard(limit, reply.was_set)
         self._backlog_s[limit] = reply.backlog_us / 1e6
         if reply.held_us:
             self._hold(limit, (reply.held_us - reply.now_us) / 1e6)
@@ -234,7 +247,7 @@ class Limiter:
         sleepers = self._sleepers[limit]
         sleepers.heard(
             idle=0 if is_refused else reply.idle, horizon_s=reply.horizon_us / 1e6, quiet_s=reply.quiet_us / 1e6,
-            in_vain=is_refused,
+            in_vain=is_refused, priority=call.caller.priority, backlog_s=reply.backlog_us / 1e6,
         )  # fmt: skip
         if reply.code == _SEND:
             self._promise(call, reply)
@@ -308,8 +321,9 @@ class Limiter:
     def _leave(self, call: WaitingCall) -> None:
         """The caller is gone: give back its place, its promise or its grant. A reply that is due comes here again."""
         if self._sleepers[call.limit].wake(call):
-            queue, due = self._names(call.limit, call.caller.tenant)[2:4]
-            self._store.send(FORGET, [queue, due], [call.ticket])
+            if call.order >= 0:
+                queue, due = self._names(call.limit, call.caller.tenant)[2:4]
+                self._store.send(FORGET, [queue, due], [call.ticket])
         elif call.reply is not None:
             if call.timer is not None:
                 call.timer.cancel()
@@ -330,7 +344,15 @@ class Limiter:
             grant.reserved_output_tokens, grant.cost_usd_micros, money, since_slot_s * 1e6, bool(learns),
         )  # fmt: skip
         state, facts, _, _, log, leases, _ = self._names(grant.limit, "")
-        self._store.send(SETTLE, [state, facts, log, leases], [grant.ticket, f"q:{grant.kind}", numbers, terms])
+        settlement = [grant.ticket, f"q:{grant.kind}", numbers, terms]
+        within_s = self._spare_s(grant.limit) if sent and used_tokens <= grant.charged[0] else 0.0
+        self._store.send(SETTLE, [state, facts, log, leases], settlement, within_s=within_s)
+
+    def _spare_s(self, limit: str) -> float:
+        """Return how long what is told about a limit may wait for a question to leave with."""
+        if self._settings_of(limit).in_flight:
+            return 0.0  # a call that is over makes room at once
+        return 1.1 * self._sleepers[limit].spare_s()  # behind the next question of whoever settles
 
     def _hold(self, limit: str, hold_s: float) -> None:
         until = asyncio.get_running_loop().time() + hold_s

@@ -68,7 +68,7 @@ def reset(client: redis.Redis, limit: str, *, configured: LimitSettings) -> None
 class Changes:
     """Lets the calls of one process ask anew when somebody changes the limit that they wait for.
 
-    It looks every half second, and only while somebody waits for longer: one small read per limit and process.
+    Every reply says what is set. Where none came for half a second while somebody waits, it looks: one small read.
 
     Args:
         store: Redis of the fleet's state.
@@ -83,8 +83,17 @@ class Changes:
         self._sleepers = sleepers
         self._give_back = give_back
         self._watches: dict[str, asyncio.Task[None]] = {}
+        #: By limit: what was set when a reply last said so, and the loop time of that.
+        self._seen: dict[str, tuple[bytes, float]] = {}
         #: Calls that have a slot which is far ahead.
         self._promised: defaultdict[str, set[WaitingCall]] = defaultdict(set)
+
+    def heard(self, limit: str, was_set: bytes) -> None:
+        """A reply said what is set."""
+        before = self._seen.get(limit)
+        self._seen[limit] = was_set, asyncio.get_running_loop().time()
+        if before is not None and before[0] != was_set:
+            self._wake(limit)
 
     def slept(self, limit: str, seconds: float) -> None:
         """A call sleeps under `limit` for `seconds`."""
@@ -103,18 +112,19 @@ class Changes:
             calls.discard(call)
 
     async def _watch(self, limit: str) -> None:
-        facts, seen = keys.limit_parts(limit)[1], None
+        facts, loop = keys.limit_parts(limit)[1], asyncio.get_running_loop()
+        pause_s = LOOK_EVERY_S
         try:
             while self._sleepers[limit].count or self._promised.get(limit):
+                await asyncio.sleep(pause_s)
+                pause_s = self._seen[limit][1] + LOOK_EVERY_S - loop.time()
+                if pause_s > 0:
+                    continue
+                pause_s = LOOK_EVERY_S
                 try:
-                    is_set = await self._store.command("HGET", facts, "set") or b""
+                    self.heard(limit, await self._store.command("HGET", facts, "set") or b"")
                 except FleetError as error:
                     logger.debug("limit_watch_failed limit=%s error=%s", limit, error)  # whoever asks is told
-                else:
-                    if seen not in (None, is_set):
-                        self._wake(limit)
-                    seen = is_set
-                await asyncio.sleep(LOOK_EVERY_S)
         finally:
             del self._watches[limit]
 

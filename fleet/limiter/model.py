@@ -20,8 +20,8 @@ LEAVE = 7
 CLASS = 1e13
 MAX_SLEEP_US, MIN_SLEEP_US = 15_000_000, 1_000
 SWEEP_US = 20_000
-#: Entries that one question drops from the log, and looks at; tickets that it takes for dead.
-LOG_STEPS, DEAD_STEPS = 64, 16
+#: Entries that one question drops from the log, and looks at; tickets that it takes for dead; the first in the order.
+LOG_STEPS, DEAD_STEPS, FIRST = 64, 16, 128
 #: Kinds of calls of which a limit learns.
 MOST_KINDS = 1000
 
@@ -298,9 +298,12 @@ class LimitModel:
             return
         self._dirty = True
         late = self.due[: min(DEAD_STEPS, bisect_right(self.due, (now - GRACE_US, "\x7f")))]
-        for _, dead in late:
-            if dead != ticket:
-                self.forget(dead)
+        dead = {name for _, name in late}
+        processes = {_process_of(name) for name in dead} - {_process_of(ticket), ""}
+        if processes:
+            dead |= {name for _, name in self.queue[:FIRST] if _process_of(name) in processes}
+        for name in dead - {ticket}:
+            self.forget(name)
         if len(late) < DEAD_STEPS:
             self.state[39] = now + SWEEP_US
 
@@ -363,6 +366,10 @@ class LimitModel:
                 if sent:
                     insort(self.log, (_whole(at + later_us), ticket, (after[1], after[2], after[3])))
                 return
+
+
+def _process_of(ticket: str) -> str:
+    return ticket.partition("-")[2].rpartition("-")[0]
 
 
 def _whole(number: float) -> float:

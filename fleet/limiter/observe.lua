@@ -10,7 +10,7 @@
 -- ARGV     1 fifteen packed doubles: time of the grant (us), requests and tokens granted until then; limit, remaining,
 --          time until all is there again (us) of requests, tokens, input tokens, output tokens; -1: not said
 --          2 packed terms
--- Reply    {code, us by which a clock was moved at most, now_us}
+-- Reply    packed: code, us by which a clock was moved at most, now_us
 -- Codes    1 taken note of
 local heard = {struct.unpack('<ddddddddddddddd', ARGV[1])}
 local facts = call('HMGET', KEYS[2], 'set', 'learnt', 'seen')
@@ -61,4 +61,4 @@ if learnt[11] <= now then learnt[7], learnt[8], learnt[9], learnt[10], learnt[11
 
 if moved > 0 then write_state(KEYS[1], state) end
 write_facts(KEYS[2], facts, learnt, seen)
-return {1, ceil(moved), now}
+return reply(1, ceil(moved), now)

@@ -34,7 +34,16 @@ class Observer:
         self._next_at: dict[str, float] = {}
         self._warned: set[tuple[str, int, float]] = set()
 
-    def note(self, grant: Grant, rates: RateReadings | None, terms: Terms, packed: bytes, names: list[str]) -> None:
+    def note(
+        self,
+        grant: Grant,
+        rates: RateReadings | None,
+        terms: Terms,
+        packed: bytes,
+        names: list[str],
+        *,
+        within_s: float,
+    ) -> None:
         """Take note of one answer.
 
         Args:
@@ -43,6 +52,7 @@ class Observer:
             terms: The limit as configured.
             packed: The same for the script.
             names: Keys of state and facts.
+            within_s: As `Store.send`.
         """
         if rates is None and terms.has_rates:
             return
@@ -53,7 +63,7 @@ class Observer:
         if rates is not None:
             self._warn(grant.limit, rates, terms)
         numbers = [number for reading in rates or _SILENCE for number in reading_numbers(reading)]
-        self._store.send(OBSERVE, names, [_HEARD.pack(*grant.mark, *numbers), packed])
+        self._store.send(OBSERVE, names, [_HEARD.pack(*grant.mark, *numbers), packed], within_s=within_s)
 
     def _warn(self, limit: str, rates: RateReadings, terms: Terms) -> None:
         """Say once that a provider allows less than is configured."""

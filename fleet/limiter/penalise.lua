@@ -3,7 +3,7 @@
 --
 -- KEYS     1 state, 2 facts (see limit.lua)
 -- ARGV     1 retry_after (us)  2 packed terms
--- Reply    {code, wait_us, now_us}: wait_us until the limit is open again
+-- Reply    packed: code, wait_us, now_us: wait_us until the limit is open again
 -- Codes    1 held
 local state = read_state(KEYS[1])
 local facts = call('HMGET', KEYS[2], 'set', 'learnt', 'seen')
@@ -27,4 +27,4 @@ for k = 1, 4 do
   end
 end
 write_state(KEYS[1], state)
-return {1, p - now, now}
+return reply(1, p - now, now)

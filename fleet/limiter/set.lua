@@ -4,7 +4,7 @@
 -- KEYS     1 state, 2 facts (see limit.lua)
 -- ARGV     1 "rpm tpm itpm otpm requests_a_day usd_micros_a_day in_flight", -1: as configured; '': all of them, and
 --          what was learnt is forgotten as well, and a hold after a 429 ends  2 packed terms, as configured
--- Reply    {code, 0, now_us}
+-- Reply    packed: code, 0, now_us
 -- Codes    1 set
 local facts = call('HMGET', KEYS[2], 'set', 'learnt')
 local old = read_terms(ARGV[2], facts[1], facts[2])
@@ -27,4 +27,4 @@ if ARGV[1] == '' and state[5] > now then
   for k = 1, 4 do state[k] = min(state[k], now + ceil(burst_of(new, k))) end  -- where the penalty had moved them
 end
 if call('EXISTS', KEYS[1]) == 1 then write_state(KEYS[1], state) end
-return {1, 0, now}
+return reply(1, 0, now)

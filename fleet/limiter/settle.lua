@@ -6,14 +6,14 @@
 --          left, tokens, input, output charged, tokens, input, output used, tokens and output tokens asked for,
 --          micro-dollars reserved, micro-dollars spent, time since its slot (us; below 0: it is to come), 1 the use is
 --          known;  4 packed terms
--- Reply    {code, 0, now_us}
+-- Reply    packed: code, 0, now_us
 -- Codes    1 settled;  0 the limit is not known any more, nothing to settle
 local id, kind = ARGV[1], ARGV[2]
 -- 1,000 kinds, and what is set, learnt and seen: of more kinds, which somebody invents, nothing is learnt.
 local MOST_FACTS = 1003
 local sent, tokens, input, output, used_tokens, used_input, used_output, asked, asked_output, reserved_money, money,
   since_slot, learns = struct.unpack('<ddddddddddddd', ARGV[3])
-if call('EXISTS', KEYS[1]) == 0 then return {0, 0, now} end
+if call('EXISTS', KEYS[1]) == 0 then return reply(0, 0, now) end
 local state = read_state(KEYS[1])
 local facts = call('HMGET', KEYS[2], 'set', 'learnt', kind)
 local terms = read_terms(ARGV[4], facts[1], facts[2])
@@ -75,4 +75,4 @@ if minute ~= state[32] then
 end
 state[33], state[34] = state[33] + sent, state[34] + used_tokens
 write_state(KEYS[1], state)
-return {1, 0, now}
+return reply(1, 0, now)

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 #: How much before its time a call may join another's question, as a share of the horizon: calls ask again when their
 #: turn is 0.15 to 0.55 horizons off, so that nearly all that join are still promised a slot.
-EARLY_SHARE = 0.2
-#: Longest pause between two nudges, in quiet times: many processes with few slots must not poll.
+EARLY_SHARE = 0.35
+#: Horizons that a wait is long from.
+LONG_WAIT = 3
+#: Longest pause between two nudges, in quiet times.
 MOST_PATIENCE = 16
 
 
@@ -47,16 +50,23 @@ class Sleepers(Generic[S]):
         ask: Puts the question of one call to Redis; returns at once.
     """
 
-    __slots__ = ("_ask", "_asked_at", "_asleep", "_by_due", "_early_s", "_patience", "_quiet_s", "_timer")
+    __slots__ = (
+        "_ask", "_asked_at", "_asleep", "_busy_until", "_by_due", "_horizon_s", "_patience", "_quiet_s", "_timer",
+        "_turn_s",
+    )  # fmt: skip
 
     def __init__(self, ask: Callable[[S], None]) -> None:
         self._ask = ask
         self._asleep: dict[int, S] = {}
         #: (due, number); those whose call has another due by now are skipped.
         self._by_due: list[tuple[float, int]] = []
-        self._early_s = 0.0
+        self._horizon_s = 0.0
+        #: By class: loop time until which a call of now would wait, as last heard.
+        self._busy_until: dict[int, float] = {}
         self._asked_at = 0.0
         self._quiet_s = 1.0
+        #: Seconds from one call of this process to the next, as long as the order holds.
+        self._turn_s = 0.0
         self._patience = 1
         self._timer: asyncio.TimerHandle | None = None
 
@@ -74,9 +84,26 @@ class Sleepers(Generic[S]):
     def join(self) -> None:
         """Let those ask who would do so soon: a question is about to be sent."""
         now = self._asked_at = asyncio.get_running_loop().time()
-        self._ask_until(now + self._early_s)
+        self._ask_until(now + self._horizon_s * EARLY_SHARE)
 
-    def heard(self, *, idle: int, horizon_s: float, quiet_s: float, in_vain: bool) -> None:
+    def spare_s(self, priority: int | None = None, *, before: float = math.inf) -> float:
+        """Return the seconds that a new call may wait for others before it asks; 0: it had better ask at once.
+
+        Where it has to wait for some horizons, nobody is any the later for it: by the time of its turn it is in its
+        place. (In a closed loop the place follows from the bot's last call; else it loses what it waits here.)
+
+        Args:
+            priority: Class of the call; None: the one that waits longest.
+            before: Loop time of its deadline: where the wait is longer, it is told so at once.
+        """
+        until = max(self._busy_until.values(), default=0.0) if priority is None else self._busy_until.get(priority, 0.0)
+        if not asyncio.get_running_loop().time() + LONG_WAIT * self._horizon_s < until < before:
+            return 0.0
+        return self._horizon_s * EARLY_SHARE
+
+    def heard(
+        self, *, idle: int, horizon_s: float, quiet_s: float, in_vain: bool, priority: int, backlog_s: float
+    ) -> None:
         """Take note of a reply.
 
         Args:
@@ -84,9 +111,13 @@ class Sleepers(Generic[S]):
             horizon_s: How far ahead slots are promised.
             quiet_s: Seconds without a question after which one of ours had better ask.
             in_vain: The one that asked had been nudged, and has to wait all the same.
+            priority: Class of the one that asked.
+            backlog_s: How long it has to wait in all.
         """
-        self._early_s = horizon_s * EARLY_SHARE
+        self._horizon_s = horizon_s
+        self._turn_s = backlog_s / (len(self._asleep) + 1)
         self._quiet_s = quiet_s
+        self._busy_until[priority] = asyncio.get_running_loop().time() + backlog_s
         self._patience = min(MOST_PATIENCE, self._patience * 2) if in_vain else 1
         if idle:
             self._nudge(idle)
@@ -96,6 +127,11 @@ class Sleepers(Generic[S]):
         """Number of calls that sleep."""
         return len(self._asleep)
 
+    @property
+    def _lull_s(self) -> float:
+        """Seconds without a question until the next call asks. Many processes of few calls must not poll."""
+        return min(max(self._quiet_s * self._patience, self._turn_s), self._quiet_s * MOST_PATIENCE)
+
     def wake_all(self) -> None:
         """Let every call ask: the limit has changed."""
         for sleeper in list(self._asleep.values()):
@@ -103,7 +139,8 @@ class Sleepers(Generic[S]):
             self._ask(sleeper)
 
     def _nudge(self, count: int) -> None:
-        for _, number in heapq.nsmallest(count, ((one.order, one.number) for one in self._asleep.values())):
+        waiting = ((one.order, one.number) for one in self._asleep.values() if one.order >= 0)
+        for _, number in heapq.nsmallest(count, waiting):
             sleeper = self._asleep[number]
             sleeper.nudged = True
             self.wake(sleeper)
@@ -120,7 +157,7 @@ class Sleepers(Generic[S]):
     def set_timer(self) -> None:
         """Wake up when the next one is due, or when it has been quiet for too long. Call it after each reply."""
         if self._asleep:
-            at = min(self._by_due[0][0], self._asked_at + self._quiet_s * self._patience)
+            at = min(self._by_due[0][0], self._asked_at + self._lull_s)
             if self._timer is not None:
                 if self._timer.when() == at:
                     return
@@ -134,7 +171,7 @@ class Sleepers(Generic[S]):
         """Let those ask whose time it is, and those who join them; or the next one when it has been quiet."""
         self._timer = None
         now = asyncio.get_running_loop().time()
-        if self._asked_at + self._quiet_s * self._patience <= now:
+        if self._asked_at + self._lull_s <= now:
             self._nudge(1)
         self.join()
         self.set_timer()

@@ -109,6 +109,8 @@ class Store:
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._flush_is_due = False
+        #: For commands that may wait, while nothing else is to be sent.
+        self._late_flush: asyncio.TimerHandle | None = None
         self._closed = False
         self._in_outage = False
         self._last_failure = "no answer"
@@ -131,14 +133,23 @@ class Store:
         """Run one command, e.g. `command("HGETALL", key)`; raises like `run`."""
         return await self._issue(parts, None)
 
-    def send(self, script: Script, keys: Sequence[str] = (), args: Sequence[Any] = ()) -> None:
-        """Run a script some time soon; nobody learns its reply. Failures are counted in `lost_sends`."""
+    def send(
+        self, script: Script, keys: Sequence[str] = (), args: Sequence[Any] = (), *, within_s: float = 0.0
+    ) -> None:
+        """Run a script some time soon; nobody learns its reply. Failures are counted in `lost_sends`.
+
+        Args:
+            script: What to run.
+            keys: Its KEYS.
+            args: Its ARGV.
+            within_s: So long it may wait for another command to leave with.
+        """
         loop = asyncio.get_running_loop()
         call = Call((len(keys), *keys, *args), loop.time() + self._timeout_s, None, script)
         if self._closed:
             self._fail([call], StoreUnavailable("the store is closed"))
         else:
-            self._enqueue(call, loop)
+            self._enqueue(call, loop, within_s)
 
     def ask(self, script: Script, keys: Sequence[str], args: Sequence[Any], receiver: Receiver) -> None:
         """Run a script some time soon and hand its reply, or the error that `run` would raise, to `receiver`."""
@@ -174,9 +185,12 @@ class Store:
         self._enqueue(Call(parts, loop.time() + self._timeout_s, future, script), loop)
         return future
 
-    def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+    def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
         self._outbox.append(call)
-        if not self._flush_is_due:
+        if within_s > 0:
+            if self._late_flush is None and not self._flush_is_due:
+                self._late_flush = loop.call_later(within_s, self._flush)
+        elif not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
         if self._watch is None:
@@ -184,6 +198,9 @@ class Store:
 
     def _flush(self) -> None:
         self._flush_is_due = False
+        if self._late_flush is not None:
+            self._late_flush.cancel()
+            self._late_flush = None
         if not self._outbox:
             return
         if self._connection is None:

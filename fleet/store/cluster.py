@@ -99,10 +99,10 @@ class ClusterStore(Store):
         """Tell who waits for commands that failed on a node."""
         self._fail(calls, error)
 
-    def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
+    def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
         # The first key stands second: behind a command's name, or behind the number of a script's keys.
         place = self._places.get(key_slot(str(call.parts[1]).encode())) if len(call.parts) > 1 else None
-        self._node(place or self._any_place()).enqueue(call, loop)
+        self._node(place or self._any_place()).enqueue(call, loop, within_s)
 
     def _any_place(self) -> str:
         places = [*dict.fromkeys((*self._seeds, *self._nodes))]
@@ -122,8 +122,8 @@ class _Node(Store):
         self._cluster = cluster
         self._place = place
 
-    def enqueue(self, call: Call, loop: asyncio.AbstractEventLoop) -> None:
-        self._enqueue(call, loop)
+    def enqueue(self, call: Call, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
+        self._enqueue(call, loop, within_s)
 
     def _on_reply(self, call: Call, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(("MOVED ", "ASK ")):

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from fleet.limiter.call import Reply
 from fleet.limiter.limits import Terms
 from fleet.limiter.model import Answer, Question
 from fleet.limiter.observing import reading_numbers
@@ -34,7 +35,8 @@ class ScriptedLimit:
             q.money, q.max_wait_us, q.random, q.lease_us,
         )  # fmt: skip
         reply = self._run(ACQUIRE, self.keys, [q.ticket, q.bot, f"q:{q.kind}", numbers, self._terms])
-        return Answer(*reply[:9], charged=tuple(reply[9:12]))
+        numbers = Reply.unpack(reply)
+        return Answer(*numbers[:9], charged=numbers[9:12])
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
@@ -45,17 +47,18 @@ class ScriptedLimit:
         state, facts, _, _, log, leases, _ = self.keys
         numbers = struct.pack("<13d", sent, *charged, *used, *asked, reserved_money, money, since_slot_us, learns)
         reply = self._run(SETTLE, [state, facts, log, leases], [ticket, f"q:{kind}", numbers, self._terms])
-        return int(reply[2])
+        return _unpack(reply)[2]
 
     def penalise(self, retry_after_us: int) -> tuple[int, int]:
         """Hold, and return for how long and the time of Redis."""
         reply = self._run(PENALISE, self.keys[:2], [retry_after_us, self._terms])
-        return int(reply[1]), int(reply[2])
+        _, held_us, now = _unpack(reply)
+        return held_us, now
 
     def observe(self, mark: tuple[float, float, float], *rates: RateReading) -> int:
         """Take note of headers, and return by how much a clock was moved."""
         numbers = [n for rate in (*rates, *[RateReading()] * (4 - len(rates))) for n in reading_numbers(rate)]
-        return int(self._run(OBSERVE, self.keys[:2], [struct.pack("<15d", *mark, *numbers), self._terms])[1])
+        return _unpack(self._run(OBSERVE, self.keys[:2], [struct.pack("<15d", *mark, *numbers), self._terms]))[1]
 
     def terms_in_force(self) -> tuple[float, ...]:
         """Return requests, tokens, input and output tokens a minute, as the snapshot has them."""
@@ -78,3 +81,8 @@ class ScriptedLimit:
         """Return the finish tags."""
         tags: Any = self._client.zrange(self.keys[6], 0, -1, withscores=True)
         return {bot.decode(): tag for bot, tag in tags}
+
+
+def _unpack(reply: bytes) -> tuple[int, int, int]:
+    code, number, now = struct.unpack("<3q", reply)
+    return code, number, now

@@ -287,6 +287,32 @@ def test_calls_that_would_ask_soon_join_the_question_of_another(redis_url: str) 
     assert with_limiter(redis_url, body, limits=limits) < 0.5
 
 
+def test_where_the_wait_is_long_new_calls_ask_together_and_urgent_ones_at_once(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> tuple[int, int]:
+        urgent = Caller(priority=Priority.CRITICAL)
+        waiting = [asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=600)) for _ in range(20)]
+        while (await limiter.snapshot(LIMIT)).waiting < 18:
+            await asyncio.sleep(0)
+        writes = store.writes
+        for _ in range(5):
+            waiting.append(asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=600)))
+            await asyncio.sleep(0.005)
+        for_company = store.writes - writes
+        waiting.append(asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=600, caller=urgent)))
+        questions = limiter.questions
+        await asyncio.sleep(0)
+        asked = limiter.questions - questions
+        for call in waiting:
+            call.cancel()
+        await asyncio.wait(waiting)
+        await sent(store)
+        assert (await limiter.snapshot(LIMIT)).waiting == 0
+        return for_company, asked
+
+    # Six urgent ones of six that ask: it, and those who join it.
+    assert with_limiter(redis_url, body, rpm=30) == (0, 6)
+
+
 def test_a_limit_of_a_model_holds_for_each_key_by_itself(redis_url: str) -> None:
     async def body(limiter: Limiter, _: Store) -> None:
         await limiter.acquire("provider/model/one", tokens=1, timeout_s=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from fleet.limiter.limits import Terms
 from fleet.limiter.model import ASK_AGAIN, LONG_US, SEND, SHORT_US, TOO_LATE, Answer, LimitModel, Question
 from fleet.store.client import connect
 from tests.limiter.scripted import ScriptedLimit
+from tests.waiting import wait_until
 
 FOREVER_US = 1e15
 _names = (f"provider/model/key-{number}" for number in itertools.count())
@@ -237,6 +239,26 @@ def test_a_ticket_whose_caller_does_not_come_back_vanishes(client: Any) -> None:
     for step in range(40):
         model.ask(Question(f"late-{step}", "another", max_wait_us=0.0), now + 60_000_000 + step)
     assert not [ticket for _, ticket in model.queue if not ticket.startswith("late")]
+
+
+def test_when_one_ticket_of_a_process_is_late_all_of_it_are_dead_but_none_of_who_asks(client: Any) -> None:
+    terms = Terms.of(LimitSettings(rpm=60, counting="bucket"))
+    limit, model, now = ScriptedLimit(client, next(_names), terms), LimitModel(terms), 1_700_000_000_000_000
+    calls = [Question(f"{number:03d}-{'dead' if number % 2 else 'alive'}-0", f"{number}") for number in range(20)]
+    for call in calls:
+        assert limit.ask(call).code == model.ask(call, now).code
+    waiting, asks, late = limit.queue(), calls[18], ["008-alive-0", "009-dead-0"]
+    assert waiting == model.queue
+    living = [(order, ticket) for order, ticket in waiting if "alive" in ticket and ticket not in late]
+    assert len(living) == len(waiting) // 2 - 1
+
+    again = replace(asks, order=model.orders[asks.ticket])
+    client.zadd(limit.keys[3], dict.fromkeys(late, 1))
+    wait_until(lambda: limit.ask(again).code == ASK_AGAIN and limit.queue() == living)
+    model.due = sorted((1.0 if ticket in late else at, ticket) for at, ticket in model.due)
+    model.dues |= dict.fromkeys(late, 1.0)
+    model.ask(again, now + 50_000)
+    assert model.queue == living
 
 
 def test_a_ticket_that_was_taken_for_dead_keeps_its_place(client: Any) -> None:

@@ -65,6 +65,25 @@ def test_commands_of_one_tick_leave_in_one_write(redis_url: str, add: Script) ->
     assert writes == 1
 
 
+def test_what_may_wait_leaves_with_the_next_command_or_when_its_time_is_over(redis_url: str, add: Script) -> None:
+    async def body(store: Store) -> None:
+        await store.command("PING")
+        before = store.writes
+        store.send(add, ["total"], [1], within_s=60)
+        await a_few_ticks()
+        assert store.writes == before
+        assert await store.command("GET", "total") == b"1"
+        assert store.writes == before + 1
+
+        store.send(add, ["total"], [1], within_s=0.05)
+        async with asyncio.timeout(5):
+            while store.writes == before + 1:
+                await asyncio.sleep(0.01)
+        assert await store.command("GET", "total") == b"2"
+
+    with_store(redis_url, body)
+
+
 def test_ten_thousand_concurrent_commands_each_get_their_own_reply(redis_url: str) -> None:
     async def ask(store: Store, number: int) -> bool:
         await asyncio.sleep(0.0001 * (number % 50))
@@ -235,8 +254,8 @@ def test_lost_sends_are_counted_and_logged_once_per_outage(
 
 def test_closing_delivers_what_was_sent_before(redis_url: str, add: Script) -> None:
     async def body(store: Store) -> None:
-        for _ in range(100):
-            store.send(add, ["k"], [1])
+        for number in range(100):
+            store.send(add, ["k"], [1], within_s=60 * (number % 2))
 
     with_store(redis_url, body)
     with connect(redis_url) as client:
