@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fleet.limiter.local import LocalLimit
 from fleet.models import Caller, Grant
 
 #: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
@@ -67,7 +68,7 @@ class WaitingCall:
 
     ticket: str
     number: int
-    limits: tuple[str, ...]
+    limits: tuple[LocalLimit, ...]
     names: list[str]
     terms: list[bytes]
     asks: tuple[int, int, int]
@@ -94,7 +95,7 @@ class WaitingCall:
     missed: int = 0
 
     @property
-    def limit(self) -> str:
+    def limit(self) -> LocalLimit:
         """The candidate that it waits for."""
         return self.limits[self.candidate - 1]
 

@@ -12,28 +12,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import os
 import random
 import struct
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded, quote
 from fleet.limiter.call import Reply, WaitingCall
-from fleet.limiter.clock import RedisClock
 from fleet.limiter.crowd import Crowd, read_crowd
 from fleet.limiter.first_answers import FirstAnswers
 from fleet.limiter.limits import Terms
 from fleet.limiter.live import Changes
+from fleet.limiter.local import LocalLimit
 from fleet.limiter.observing import Observer
 from fleet.limiter.scripts import ACQUIRE, FORGET, PENALISE, SETTLE
-from fleet.limiter.sleepers import Sleepers
 from fleet.limiter.snapshot import LimitSnapshot, read_snapshot
 from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant, RateReadings
-from fleet.store import keys
 from fleet.store.client import Store
 
 #: Longest penalty that is believed, in seconds (1 day): daily quotas say so, more is a provider's mistake.
@@ -62,26 +58,14 @@ class Limiter:
     ) -> None:
         self._store = store
         self._settings = dict(limits)
-        self._terms = {name: Terms.of(settings).pack() for name, settings in limits.items()}
-        #: How much later than promised a call may be sent (s).
-        self._slack_s = {
-            name: settings.burst * 60 if Terms.of(settings).has_rates else math.inf for name, settings in limits.items()
-        }
-        self._keys: dict[tuple[str, str], list[str]] = {}
+        #: Limits that were asked for so far.
+        self._limits: dict[str, LocalLimit] = {}
         self._observer = Observer(store)
         self._first_answers = FirstAnswers(name for name in limits if not Terms.of(limits[name]).has_rates)
         self._draw = draw
         self._numbers = itertools.count()
         self._origin = f"{os.getpid():x}{random.getrandbits(32):08x}"
-        self._sleepers: defaultdict[str, Sleepers[WaitingCall]] = defaultdict(lambda: Sleepers(self._ask))
-        self._changes = Changes(store, self._sleepers, self._give_back)
-        self._clocks: defaultdict[str, RedisClock] = defaultdict(RedisClock)
-        #: Loop time until which a limit is held, as far as this process knows.
-        self._held: dict[str, float] = {}
-        #: Loop time at which this process itself held a limit: replies to older questions do not know of it.
-        self._penalised_at: dict[str, float] = {}
-        #: Seconds that a call would have waited, as last heard.
-        self._backlog_s: dict[str, float] = {}
+        self._changes = Changes(store, self._give_back)
         #: Questions asked so far: per acquire, that is what the order costs.
         self.questions = 0
 
@@ -114,26 +98,26 @@ class Limiter:
         started = loop.time()
         timeout_s = min(max(0.0, timeout_s), MAX_DEADLINE_S)
         number, tokens, input_tokens = next(self._numbers), max(0, tokens), max(0, input_tokens)
-        limits = (limit,) if isinstance(limit, str) else tuple(limit)
-        terms = [self._known(name) for name in limits]
-        if cost_usd_micros is None and any(self._settings_of(name).usd_per_day for name in limits):
+        limits = tuple(map(self._known, (limit,) if isinstance(limit, str) else limit))
+        first = limits[0]
+        if cost_usd_micros is None and [one for one in limits if one.terms.usd_micros_a_day]:
             raise ConfigurationError(
-                f"{limits[0]}: expected cost_usd_micros, for usd_per_day is limited, got none; say what the call may "
+                f"{first.name}: expected cost_usd_micros, for usd_per_day is limited, got none; say what the call may "
                 "cost at most (LimitedTransport: price=...)"
             )
-        await self._first_answers.turn(self._configured_as(limits[0]), timeout_s=timeout_s)
-        by_token = self._settings_of(limits[0]).charge == "token"
+        if not first.has_rates:
+            await self._first_answers.turn(first.configured_as, timeout_s=timeout_s)
         call = WaitingCall(
             # Tickets of equal order go by name: those that came first, by this host's clock.
             ticket=f"{int(time.time() * 1000):011x}-{self._origin}-{number:x}",
             number=number,
             limits=limits,
-            names=[key for name in limits for key in self._names(name, caller.tenant)],
-            terms=terms,
+            names=[key for one in limits for key in one.keys_for(caller.tenant)],
+            terms=[one.packed for one in limits],
             asks=(tokens, input_tokens, max(0, tokens - input_tokens)),
             cost_usd_micros=cost_usd_micros or 0,
             caller=caller,
-            charge=0.0 if by_token else CALL_CHARGE / caller.weight,
+            charge=0.0 if first.settings.charge == "token" else CALL_CHARGE / caller.weight,
             started=started,
             deadline=started + timeout_s,
             outcome=loop.create_future(),
@@ -151,9 +135,13 @@ class Limiter:
 
         A use of exactly what was reserved, or of nothing, teaches nothing: it is what a call of unknown use is given.
         """
+        limit = self._find(grant.limit)
+        if limit is None:
+            return
         used_tokens = max(0, used_tokens)
-        self._settle(grant, sent=1, used_tokens=used_tokens, output=used_output_tokens, money=cost_usd_micros)
-        self._first_answers.heard(self._configured_as(grant.limit))
+        self._settle(limit, grant, sent=1, used_tokens=used_tokens, output=used_output_tokens, money=cost_usd_micros)
+        if not limit.has_rates:
+            self._first_answers.heard(limit.configured_as)
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         """Correct the limit by what the answer's headers said (None: nothing). Never waits, never raises.
@@ -161,31 +149,28 @@ class Limiter:
         Call it for every answer, right after `settle`: it leaves in the same write. Others may share the key, the
         configured rates may be more than the provider's, or none may be configured.
         """
-        terms = self._find(grant.limit)
-        if terms is None or not grant.ticket:
-            return
-        configured = Terms.of(self._settings_of(grant.limit))
-        names, within_s = self._names(grant.limit, "")[:2], self._spare_s(grant.limit)
-        self._observer.note(grant, rates, configured, terms, names, within_s=within_s)
+        limit = self._find(grant.limit)
+        if limit is not None and grant.ticket:
+            self._observer.note(grant, rates, limit, within_s=_spare_s(limit, asyncio.get_running_loop().time()))
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
-        terms = self._find(limit)
-        if terms is None:
+        held = self._find(limit)
+        if held is None:
             return
-        hold_s = min(max(0.0, retry_after_s), MAX_PENALTY_S)
-        self._hold(limit, hold_s)
-        self._penalised_at[limit] = asyncio.get_running_loop().time()
-        self._store.send(PENALISE, self._names(limit, "")[:2], [round(hold_s * 1e6), terms])
+        hold_s, now = min(max(0.0, retry_after_s), MAX_PENALTY_S), asyncio.get_running_loop().time()
+        held.hold(now + hold_s)
+        held.penalised_at = now
+        self._store.send(PENALISE, held.keys_for("")[:2], [round(hold_s * 1e6), held.packed])
 
     def backlog_s(self, limit: str) -> float:
         """Return the seconds that a call would have waited under `limit`, as this process last heard."""
-        return self._backlog_s.get(limit, 0.0)
+        heard_of = self._limits.get(limit)
+        return heard_of.backlog_s if heard_of else 0.0
 
     async def crowd(self, limit: str) -> Crowd:
         """Read who waits under a limit; raises as `snapshot`."""
-        self._known(limit)
-        return await read_crowd(self._store, limit, self._settings_of(limit))
+        return await read_crowd(self._store, limit, self._known(limit).settings)
 
     async def snapshot(self, limit: str) -> LimitSnapshot:
         """Read how a limit stands.
@@ -194,37 +179,35 @@ class Limiter:
             StoreUnavailable: When Redis does not answer.
             ConfigurationError: When the limit is not known.
         """
-        self._known(limit)
-        return await read_snapshot(self._store, limit, self._settings_of(limit))
+        return await read_snapshot(self._store, limit, self._known(limit).settings)
 
-    def _find(self, limit: str) -> bytes | None:
-        return self._terms.get(limit) or self._terms.get(limit.rpartition("/")[0])
+    def _find(self, name: str) -> LocalLimit | None:
+        found = self._limits.get(name)
+        if found is None:
+            configured_as = name if name in self._settings else name.rpartition("/")[0]
+            if configured_as in self._settings:
+                found = LocalLimit.of(name, configured_as, self._settings[configured_as], self._ask)
+                self._limits[name] = found
+        return found
 
-    def _settings_of(self, limit: str) -> LimitSettings:
-        return self._settings.get(limit) or self._settings[limit.rpartition("/")[0]]
-
-    def _configured_as(self, limit: str) -> str:
-        return limit if limit in self._settings else limit.rpartition("/")[0]
-
-    def _known(self, limit: str) -> bytes:
-        terms = self._find(limit)
-        if terms is None:
-            known = ", ".join(sorted(self._terms)) or "none"
-            raise ConfigurationError(f"expected a known limit ({known}), got {quote(limit)}; add it to [limits]")
-        return terms
+    def _known(self, name: str) -> LocalLimit:
+        found = self._find(name)
+        if found is None:
+            known = ", ".join(sorted(self._settings)) or "none"
+            raise ConfigurationError(f"expected a known limit ({known}), got {quote(name)}; add it to [limits]")
+        return found
 
     def _start(self, call: WaitingCall) -> None:
         """Put the first question; where the wait is long in any case, together with others."""
-        priority = call.caller.priority
-        pause_s = min(self._sleepers[name].spare_s(priority, before=call.deadline) for name in call.limits)
+        priority, now, sleepers = call.caller.priority, call.started, [limit.sleepers for limit in call.limits]
+        pause_s = min([each.spare_s(now, priority=priority, before=call.deadline) for each in sleepers])
         if pause_s > 0:
-            sleepers = self._sleepers[call.limit]
-            sleepers.sleep(call, pause_s)
-            sleepers.set_timer()
+            sleepers[-1].sleep(call, now + pause_s)  # where `call.limit` finds it
+            sleepers[-1].set_timer()
             return
         self._ask(call)
-        for name in call.limits:
-            self._sleepers[name].join()
+        for each in sleepers:
+            each.join(now)
 
     def _ask(self, call: WaitingCall) -> None:
         """Put one question to Redis; `_heard` gets the reply."""
@@ -235,24 +218,24 @@ class Limiter:
     def _heard(self, call: WaitingCall, reply: Reply) -> None:
         """Do what Redis answered: wait for the slot, sleep, or give up."""
         call.order, call.candidate = reply.order, reply.candidate
-        limit = call.limit
-        self._changes.heard(limit, reply.was_set)
-        self._backlog_s[limit] = reply.backlog_us / 1e6
+        limit, backlog_s = call.limit, reply.backlog_us / 1e6
+        sleepers, now = limit.sleepers, asyncio.get_running_loop().time()
+        limit.backlog_s = backlog_s
+        self._changes.heard(limit, reply.was_set, now)
         if reply.held_us:
-            self._hold(limit, (reply.held_us - reply.now_us) / 1e6)
-        elif call.asked_at > self._penalised_at.get(limit, -math.inf):
-            self._held.pop(limit, None)  # an operator has ended it
+            limit.hold(now + (reply.held_us - reply.now_us) / 1e6)
+        elif call.asked_at > limit.penalised_at:
+            limit.held_until = 0.0  # an operator has ended it
         is_refused = call.nudged and reply.code == _ASK_AGAIN
         call.nudged = False
-        sleepers = self._sleepers[limit]
         sleepers.heard(
-            idle=0 if is_refused else reply.idle, horizon_s=reply.horizon_us / 1e6, quiet_s=reply.quiet_us / 1e6,
-            in_vain=is_refused, priority=call.caller.priority, backlog_s=reply.backlog_us / 1e6,
+            now, idle=0 if is_refused else reply.idle, horizon_s=reply.horizon_us / 1e6, quiet_s=reply.quiet_us / 1e6,
+            in_vain=is_refused, priority=call.caller.priority, backlog_s=backlog_s,
         )  # fmt: skip
         if reply.code == _SEND:
-            self._promise(call, reply)
+            self._promise(call, reply, now)
         elif reply.code == _ASK_AGAIN:
-            sleepers.sleep(call, reply.wait_us / 1e6)
+            sleepers.sleep(call, now + reply.wait_us / 1e6)
             self._changes.slept(limit, reply.wait_us / 1e6)
         elif not call.outcome.done():
             call.outcome.set_exception(_too_late(call, reply))
@@ -260,16 +243,14 @@ class Limiter:
             self._leave(call)
         sleepers.set_timer()
 
-    def _promise(self, call: WaitingCall, reply: Reply) -> None:
+    def _promise(self, call: WaitingCall, reply: Reply, now: float) -> None:
         """Wait for the slot."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        slot_us = reply.now_us + reply.wait_us
-        clock = self._clocks[call.limit]
-        call.slot_at = clock.local(slot_us, now_us=reply.now_us, asked_at=call.asked_at, heard_at=now)
+        call.slot_at = call.limit.clock.local(
+            reply.now_us + reply.wait_us, now_us=reply.now_us, asked_at=call.asked_at, heard_at=now
+        )
         call.reply = reply
         if call.slot_at > now:
-            call.timer = loop.call_at(call.slot_at, self._go, call)
+            call.timer = asyncio.get_running_loop().call_at(call.slot_at, self._go, call)
             self._changes.promised(call, call.slot_at - now)
         else:
             self._go(call)
@@ -279,15 +260,15 @@ class Limiter:
 
         What is sent later than promised meets what was promised for later: more than a burst of it is a 429.
         """
-        now = asyncio.get_running_loop().time()
-        grant = self._grant(call)
-        is_held = self._held.get(call.limit, 0.0) > max(now, call.slot_at + 1e-3)
-        is_late = now - call.slot_at > self._slack_s[self._configured_as(call.limit)] and call.missed < MOST_MISSED
+        now, limit = asyncio.get_running_loop().time(), call.limit
+        grant = self._grant(call, now)
+        is_held = limit.held_until > max(now, call.slot_at + 1e-3)
+        is_late = now - call.slot_at > limit.slack_s and call.missed < MOST_MISSED
         is_gone = call.outcome.done()
         if not (is_held or is_late or is_gone):
             call.outcome.set_result(grant)
             return
-        self._settle(grant, sent=0)
+        self._settle(limit, grant, sent=0)
         if not is_gone:
             call.missed += is_late
             # After all that are late have given back: a slot of the past must not make room for one more now.
@@ -297,16 +278,16 @@ class Limiter:
         """Give a promised slot back and ask anew: the limit has changed."""
         if call.timer is not None:
             call.timer.cancel()
-        self._settle(self._grant(call), sent=0)
+        self._settle(call.limit, self._grant(call, asyncio.get_running_loop().time()), sent=0)
         self._ask(call)
 
-    def _grant(self, call: WaitingCall) -> Grant:
+    def _grant(self, call: WaitingCall, now: float) -> Grant:
         """Return the promise of a call as a grant, and take it off the call."""
         reply, call.reply, call.timer = call.reply, None, None
-        self._changes.kept(call)
+        call.limit.promised.discard(call)
         assert reply is not None
         return Grant(
-            call.limit,
+            call.limit.name,
             reserved_tokens=call.asks[0],
             ticket=call.ticket,
             kind=call.caller.kind,
@@ -314,63 +295,55 @@ class Limiter:
             charged=(reply.tokens, reply.input_tokens, reply.output_tokens),
             cost_usd_micros=call.cost_usd_micros,
             sent_at=call.slot_at,
-            waited_ms=round((asyncio.get_running_loop().time() - call.started) * 1000),
+            waited_ms=round((now - call.started) * 1000),
             mark=(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
         )
 
     def _leave(self, call: WaitingCall) -> None:
         """The caller is gone: give back its place, its promise or its grant. A reply that is due comes here again."""
-        if self._sleepers[call.limit].wake(call):
+        limit = call.limit
+        if limit.sleepers.wake(call):
             if call.order >= 0:
-                queue, due = self._names(call.limit, call.caller.tenant)[2:4]
+                queue, due = limit.keys_for(call.caller.tenant)[2:4]
                 self._store.send(FORGET, [queue, due], [call.ticket])
         elif call.reply is not None:
             if call.timer is not None:
                 call.timer.cancel()
-            self._settle(self._grant(call), sent=0)
+            self._settle(limit, self._grant(call, call.slot_at), sent=0)
         elif call.outcome.done() and not call.outcome.cancelled() and call.outcome.exception() is None:
-            self._settle(call.outcome.result(), sent=0)
+            self._settle(limit, call.outcome.result(), sent=0)
 
-    def _settle(self, grant: Grant, *, sent: int, used_tokens: int = 0, output: int = 0, money: int = 0) -> None:
-        terms = self._find(grant.limit)
-        if terms is None or not grant.ticket:
+    def _settle(
+        self, limit: LocalLimit, grant: Grant, *, sent: int, used_tokens: int = 0, output: int = 0, money: int = 0
+    ) -> None:
+        if not grant.ticket:
             return
         output = min(output or max(0, used_tokens - grant.charged[1]), used_tokens)
         learns = sent and used_tokens not in (0, grant.reserved_tokens)
-        since_slot_s = asyncio.get_running_loop().time() - grant.sent_at
-        since_slot_s = max(0.0, since_slot_s) if sent else since_slot_s
+        now = asyncio.get_running_loop().time()
+        since_slot_s = now - grant.sent_at
+        if sent and since_slot_s < 0:
+            since_slot_s = 0.0
         numbers = _SETTLED.pack(
             sent, *grant.charged, used_tokens, used_tokens - output, output, grant.reserved_tokens,
             grant.reserved_output_tokens, grant.cost_usd_micros, money, since_slot_s * 1e6, bool(learns),
         )  # fmt: skip
-        state, facts, _, _, log, leases, _ = self._names(grant.limit, "")
-        settlement = [grant.ticket, f"q:{grant.kind}", numbers, terms]
-        within_s = self._spare_s(grant.limit) if sent and used_tokens <= grant.charged[0] else 0.0
+        state, facts, _, _, log, leases, _ = limit.keys_for("")
+        within_s = _spare_s(limit, now) if sent and used_tokens <= grant.charged[0] else 0.0
+        settlement = [grant.ticket, f"q:{grant.kind}", numbers, limit.packed]
         self._store.send(SETTLE, [state, facts, log, leases], settlement, within_s=within_s)
 
-    def _spare_s(self, limit: str) -> float:
-        """Return how long what is told about a limit may wait for a question to leave with."""
-        if self._settings_of(limit).in_flight:
-            return 0.0  # a call that is over makes room at once
-        return 1.1 * self._sleepers[limit].spare_s()  # behind the next question of whoever settles
 
-    def _hold(self, limit: str, hold_s: float) -> None:
-        until = asyncio.get_running_loop().time() + hold_s
-        self._held[limit] = max(until, self._held.get(limit, 0.0))
-
-    def _names(self, limit: str, tenant: str) -> list[str]:
-        """Return the keys of a limit in the order of `acquire.lua`."""
-        names = self._keys.get((limit, tenant))
-        if names is None:
-            if len(self._keys) > 10_000:
-                self._keys.clear()  # tenants are many; names are quickly made again
-            names = self._keys[limit, tenant] = keys.limit_parts(limit, tenant)
-        return names
+def _spare_s(limit: LocalLimit, now: float) -> float:
+    """Return how long what is told about a limit may wait for a question to leave with."""
+    if limit.terms.in_flight:
+        return 0.0  # a call that is over makes room at once
+    return 1.1 * limit.sleepers.spare_s(now)  # behind the next question of whoever settles
 
 
 def _too_late(call: WaitingCall, reply: Reply) -> DeadlineExceeded:
     timeout_s, passed_s = call.deadline - call.started, asyncio.get_running_loop().time() - call.started
     return DeadlineExceeded(
-        f"{call.limits[0]}: expected a turn within {timeout_s:.1f} s, the next one is in "
+        f"{call.limits[0].name}: expected a turn within {timeout_s:.1f} s, the next one is in "
         f"{reply.wait_us / 1e6 + passed_s:.1f} s; raise the limit, allow a later deadline or submit less at once"
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import redis
@@ -16,8 +15,8 @@ from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, FleetError, quote
 from fleet.limiter.call import WaitingCall
 from fleet.limiter.limits import Terms
+from fleet.limiter.local import LocalLimit
 from fleet.limiter.scripts import SET
-from fleet.limiter.sleepers import Sleepers
 from fleet.store import keys
 from fleet.store.client import Store
 
@@ -72,66 +71,49 @@ class Changes:
 
     Args:
         store: Redis of the fleet's state.
-        sleepers: Calls that sleep, by limit.
         give_back: Lets a call give its promised slot back, and ask anew.
     """
 
-    def __init__(
-        self, store: Store, sleepers: Mapping[str, Sleepers[WaitingCall]], give_back: Callable[[WaitingCall], None]
-    ) -> None:
+    def __init__(self, store: Store, give_back: Callable[[WaitingCall], None]) -> None:
         self._store = store
-        self._sleepers = sleepers
         self._give_back = give_back
-        self._watches: dict[str, asyncio.Task[None]] = {}
-        #: By limit: what was set when a reply last said so, and the loop time of that.
-        self._seen: dict[str, tuple[bytes, float]] = {}
-        #: Calls that have a slot which is far ahead.
-        self._promised: defaultdict[str, set[WaitingCall]] = defaultdict(set)
 
-    def heard(self, limit: str, was_set: bytes) -> None:
+    def heard(self, limit: LocalLimit, was_set: bytes, now: float) -> None:
         """A reply said what is set."""
-        before = self._seen.get(limit)
-        self._seen[limit] = was_set, asyncio.get_running_loop().time()
-        if before is not None and before[0] != was_set:
-            self._wake(limit)
+        before, limit.was_set, limit.heard_at = limit.was_set, was_set, now
+        if before is not None and before != was_set:
+            promised, limit.promised = limit.promised, set()
+            for call in promised:
+                self._give_back(call)
+            limit.sleepers.wake_all()
 
-    def slept(self, limit: str, seconds: float) -> None:
+    def slept(self, limit: LocalLimit, seconds: float) -> None:
         """A call sleeps under `limit` for `seconds`."""
-        if seconds > LOOK_EVERY_S and limit not in self._watches:
-            self._watches[limit] = asyncio.get_running_loop().create_task(self._watch(limit))
+        if seconds > LOOK_EVERY_S and limit.watch is None:
+            limit.watch = asyncio.get_running_loop().create_task(self._watch(limit))
 
     def promised(self, call: WaitingCall, seconds: float) -> None:
         """A call has a slot in `seconds`."""
         if seconds > LOOK_EVERY_S:
-            self._promised[call.limit].add(call)
+            call.limit.promised.add(call)
             self.slept(call.limit, seconds)
 
-    def kept(self, call: WaitingCall) -> None:
-        """A call's promise is over: it goes, it gave its slot back, or its caller is gone."""
-        if calls := self._promised.get(call.limit):
-            calls.discard(call)
-
-    async def _watch(self, limit: str) -> None:
-        facts, loop = keys.limit_parts(limit)[1], asyncio.get_running_loop()
-        pause_s = LOOK_EVERY_S
+    async def _watch(self, limit: LocalLimit) -> None:
+        loop, pause_s = asyncio.get_running_loop(), LOOK_EVERY_S
         try:
-            while self._sleepers[limit].count or self._promised.get(limit):
+            while limit.sleepers.count or limit.promised:
                 await asyncio.sleep(pause_s)
-                pause_s = self._seen[limit][1] + LOOK_EVERY_S - loop.time()
+                pause_s = limit.heard_at + LOOK_EVERY_S - loop.time()
                 if pause_s > 0:
                     continue
                 pause_s = LOOK_EVERY_S
                 try:
-                    self.heard(limit, await self._store.command("HGET", facts, "set") or b"")
+                    was_set = await self._store.command("HGET", limit.keys_for("")[1], "set")
+                    self.heard(limit, was_set or b"", loop.time())
                 except FleetError as error:
-                    logger.debug("limit_watch_failed limit=%s error=%s", limit, error)  # whoever asks is told
+                    logger.debug("limit_watch_failed limit=%s error=%s", limit.name, error)  # whoever asks is told
         finally:
-            del self._watches[limit]
-
-    def _wake(self, limit: str) -> None:
-        for call in self._promised.pop(limit, set()):
-            self._give_back(call)
-        self._sleepers[limit].wake_all()
+            limit.watch = None
 
 
 def _set(client: redis.Redis, limit: str, text: str, configured: LimitSettings) -> None:

@@ -10,6 +10,7 @@ import logging
 import struct
 
 from fleet.limiter.limits import Terms
+from fleet.limiter.local import LocalLimit
 from fleet.limiter.scripts import OBSERVE
 from fleet.models import Grant, RateReading, RateReadings
 from fleet.store.client import Store
@@ -34,36 +35,26 @@ class Observer:
         self._next_at: dict[str, float] = {}
         self._warned: set[tuple[str, int, float]] = set()
 
-    def note(
-        self,
-        grant: Grant,
-        rates: RateReadings | None,
-        terms: Terms,
-        packed: bytes,
-        names: list[str],
-        *,
-        within_s: float,
-    ) -> None:
+    def note(self, grant: Grant, rates: RateReadings | None, limit: LocalLimit, *, within_s: float) -> None:
         """Take note of one answer.
 
         Args:
             grant: Under which the call went.
             rates: What its headers said; None: nothing, which matters only where nothing is configured either.
-            terms: The limit as configured.
-            packed: The same for the script.
-            names: Keys of state and facts.
+            limit: Of the grant.
             within_s: As `Store.send`.
         """
-        if rates is None and terms.has_rates:
+        if rates is None and limit.has_rates:
             return
         now = asyncio.get_running_loop().time()
-        if now < self._next_at.get(grant.limit, 0.0):
+        if now < self._next_at.get(limit.name, 0.0):
             return
-        self._next_at[grant.limit] = now + EVERY_S
+        self._next_at[limit.name] = now + EVERY_S
         if rates is not None:
-            self._warn(grant.limit, rates, terms)
+            self._warn(limit.name, rates, limit.terms)
         numbers = [number for reading in rates or _SILENCE for number in reading_numbers(reading)]
-        self._store.send(OBSERVE, names, [_HEARD.pack(*grant.mark, *numbers), packed], within_s=within_s)
+        told = [_HEARD.pack(*grant.mark, *numbers), limit.packed]
+        self._store.send(OBSERVE, limit.keys_for("")[:2], told, within_s=within_s)
 
     def _warn(self, limit: str, rates: RateReadings, terms: Terms) -> None:
         """Say once that a provider allows less than is configured."""

@@ -70,43 +70,45 @@ class Sleepers(Generic[S]):
         self._patience = 1
         self._timer: asyncio.TimerHandle | None = None
 
-    def sleep(self, sleeper: S, seconds: float) -> None:
-        """Let it ask again in `seconds`, or before; `set_timer` must follow."""
-        sleeper.due = asyncio.get_running_loop().time() + seconds
+    def sleep(self, sleeper: S, due: float) -> None:
+        """Let it ask again at that loop time, or before; `set_timer` must follow."""
+        sleeper.due = due
         self._asleep[sleeper.number] = sleeper
-        heapq.heappush(self._by_due, (sleeper.due, sleeper.number))
+        heapq.heappush(self._by_due, (due, sleeper.number))
 
     def wake(self, sleeper: S) -> bool:
         """Let it sleep no more; return whether it did."""
         sleeper.due = 0.0
         return self._asleep.pop(sleeper.number, None) is not None
 
-    def join(self) -> None:
+    def join(self, now: float) -> None:
         """Let those ask who would do so soon: a question is about to be sent."""
-        now = self._asked_at = asyncio.get_running_loop().time()
-        self._ask_until(now + self._horizon_s * EARLY_SHARE)
+        self._asked_at = now
+        latest = now + self._horizon_s * EARLY_SHARE
+        while self._next_due() <= latest:
+            self._let_ask(heapq.heappop(self._by_due)[1])
 
-    def spare_s(self, priority: int | None = None, *, before: float = math.inf) -> float:
+    def spare_s(self, now: float, *, priority: int | None = None, before: float = math.inf) -> float:
         """Return the seconds that a new call may wait for others before it asks; 0: it had better ask at once.
 
         Where it has to wait for some horizons, nobody is any the later for it: by the time of its turn it is in its
         place. (In a closed loop the place follows from the bot's last call; else it loses what it waits here.)
 
         Args:
+            now: Loop time.
             priority: Class of the call; None: the one that waits longest.
             before: Loop time of its deadline: where the wait is longer, it is told so at once.
         """
         until = max(self._busy_until.values(), default=0.0) if priority is None else self._busy_until.get(priority, 0.0)
-        if not asyncio.get_running_loop().time() + LONG_WAIT * self._horizon_s < until < before:
-            return 0.0
-        return self._horizon_s * EARLY_SHARE
+        return self._horizon_s * EARLY_SHARE if now + LONG_WAIT * self._horizon_s < until < before else 0.0
 
     def heard(
-        self, *, idle: int, horizon_s: float, quiet_s: float, in_vain: bool, priority: int, backlog_s: float
+        self, now: float, *, idle: int, horizon_s: float, quiet_s: float, in_vain: bool, priority: int, backlog_s: float
     ) -> None:
         """Take note of a reply.
 
         Args:
+            now: Loop time.
             idle: Slots that go unused: as many of ours are nudged.
             horizon_s: How far ahead slots are promised.
             quiet_s: Seconds without a question after which one of ours had better ask.
@@ -117,7 +119,7 @@ class Sleepers(Generic[S]):
         self._horizon_s = horizon_s
         self._turn_s = backlog_s / (len(self._asleep) + 1)
         self._quiet_s = quiet_s
-        self._busy_until[priority] = asyncio.get_running_loop().time() + backlog_s
+        self._busy_until[priority] = now + backlog_s
         self._patience = min(MOST_PATIENCE, self._patience * 2) if in_vain else 1
         if idle:
             self._nudge(idle)
@@ -134,30 +136,33 @@ class Sleepers(Generic[S]):
 
     def wake_all(self) -> None:
         """Let every call ask: the limit has changed."""
-        for sleeper in list(self._asleep.values()):
-            self.wake(sleeper)
-            self._ask(sleeper)
+        for number in list(self._asleep):
+            self._let_ask(number)
 
     def _nudge(self, count: int) -> None:
         waiting = ((one.order, one.number) for one in self._asleep.values() if one.order >= 0)
         for _, number in heapq.nsmallest(count, waiting):
-            sleeper = self._asleep[number]
-            sleeper.nudged = True
-            self.wake(sleeper)
-            self._ask(sleeper)
+            self._asleep[number].nudged = True
+            self._let_ask(number)
 
-    def _ask_until(self, latest: float) -> None:
-        while self._by_due and self._by_due[0][0] <= latest:
-            due, number = heapq.heappop(self._by_due)
+    def _let_ask(self, number: int) -> None:
+        sleeper = self._asleep[number]
+        self.wake(sleeper)
+        self._ask(sleeper)
+
+    def _next_due(self) -> float:
+        while self._by_due:
+            due, number = self._by_due[0]
             sleeper = self._asleep.get(number)
             if sleeper is not None and sleeper.due == due:
-                self.wake(sleeper)
-                self._ask(sleeper)
+                return due
+            heapq.heappop(self._by_due)
+        return math.inf
 
     def set_timer(self) -> None:
         """Wake up when the next one is due, or when it has been quiet for too long. Call it after each reply."""
         if self._asleep:
-            at = min(self._by_due[0][0], self._asked_at + self._lull_s)
+            at = min(self._next_due(), self._asked_at + self._lull_s)
             if self._timer is not None:
                 if self._timer.when() == at:
                     return
@@ -173,5 +178,5 @@ class Sleepers(Generic[S]):
         now = asyncio.get_running_loop().time()
         if self._asked_at + self._lull_s <= now:
             self._nudge(1)
-        self.join()
+        self.join(now)
         self.set_timer()

@@ -128,4 +128,4 @@ def test_promises_that_were_kept_or_given_up_are_forgotten(redis_url: str) -> No
 
 
 def promises(limiter: Limiter) -> int:
-    return sum(len(calls) for calls in limiter._changes._promised.values())
+    return sum(len(limit.promised) for limit in limiter._limits.values())
