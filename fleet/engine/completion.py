@@ -25,7 +25,7 @@ from fleet.signals.windows import Share
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
-_STANDS = 1
+_STANDS = b"1"
 _FINISH = Script.beside(__file__, "finish.lua").using(RECORD).using(windows.RECORD).using(HEALTH)
 
 
@@ -125,8 +125,8 @@ class Completion:
             ],
         )  # fmt: skip
         if len(reply) > 1:
-            self.health.heard(pool, kind, reply[1])
-        return int(reply[0]) == _STANDS
+            self.health.heard(pool, kind, reply[1:])
+        return bytes(reply[:1]) == _STANDS
 
     def _api_of(self, result: BotResult) -> str:
         """Return the API of a result by a name that is configured, so that no other becomes a row."""

@@ -23,7 +23,7 @@
 --       29+d.. m pairs counter, amount: counted also when the result is discarded; then n pairs counter, amount,
 --       the first of them the counter of results;
 --       then pairs errors-field, amount
--- Reply {code, reply of health.lua if anybody was judged}
+-- Reply code (one digit), then the reply of health.lua if anybody was judged
 -- Codes 1 this result stands, 0 the task has another one, 2 fenced: the message's lease was lost
 
 local result, totals, errors = KEYS[1], KEYS[2], KEYS[3]
@@ -47,7 +47,7 @@ for bot, token in string.gmatch(ARGV[4], '([^|\n]+)|([^\n]+)') do
 end
 
 if stored == payload then
-  return { 1 }
+  return '1'
 end
 local function count(from, to, hash)
   local is_new = false
@@ -63,7 +63,7 @@ end
 
 local fenced = not stored and fence ~= '' and not redis.call('ZSCORE', KEYS[22], fence)
 local is_new = count(29 + dead, spent_end, totals)
-local nth, judged = 0, nil
+local nth, judged = 0, ''
 if stored or fenced then
   is_new = redis.call('HINCRBY', totals, fenced and fenced_counter or later_counter, 1) == 1 or is_new
 else
@@ -83,4 +83,4 @@ end
 local is_new_minute = record({ unpack(KEYS, 7, 13) }, { nth, unpack(ARGV, 12, 19) }) == 1
 keep(totals, is_new or is_new_minute)
 keep(errors, is_new_minute)
-return { fenced and 2 or (stored and 0 or 1), judged }
+return (fenced and '2' or (stored and '0' or '1')) .. judged

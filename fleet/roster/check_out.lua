@@ -22,8 +22,9 @@
 -- ARGV  1 token  2 life of the lease, us  3 one unit of load  4 first ms of the clock  5 life of the keys, s
 --       6 expired leases and quarantines reaped at most  7 out  8 tasks of a probation (0: none)
 --       9 "|bot|bot|" that have worked on the task already ('': none)  10 share of tasks for specialists
--- Reply {code, bot}: {1, bot} checked out, {0, ''} the task has a result, {-1, ''} the pool has no bots,
---       {-2, ''} all of its bots are quarantined, or there is no other
+-- Reply "code|bot" (an array would be a send of its own from Redis 6, even in a pipeline)
+-- Codes 1 checked out;  without a bot: 0 the task has a result, -1 the pool has no bots, -2 all of its bots are
+--       quarantined, or there is no other
 
 local result, bots, leases, claims = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, lease_us, unit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -34,7 +35,7 @@ local probation, health, skills, specialists, besides = KEYS[7], KEYS[8], KEYS[9
 local LOOKED_AT, MOST_LATER_MS = 8, 600000
 
 if redis.call('EXISTS', result) == 1 then
-  return { 0, '' }
+  return '0|'
 end
 
 local time = redis.call('TIME')
@@ -146,10 +147,10 @@ if not bot then
   local score
   bot, score = (besides == '' and next_bot or another_bot)()
   if score == nil then
-    return { -1, '' }
+    return '-1|'
   end
   if score >= out / 2 then
-    return { -2, '' }
+    return '-2|'
   end
   if besides == '' and redis.call('EXISTS', specialists) == 1 then
     bot, score = or_specialist(bot, score)
@@ -166,4 +167,4 @@ if now_us % 16 == 0 then  -- these had a life when they were made
   redis.call('EXPIRE', quarantined, life_s)
   redis.call('EXPIRE', reasons, life_s)
 end
-return { 1, bot }
+return '1|' .. bot

@@ -21,7 +21,7 @@
 --       2 task class ('default': nobody is better at it)  3 pool  4 packed: first quarantine (us), most of a pool that may be out, tasks of a probation
 --       5 life of the keys, s  6 out, see quarantine.lua
 --       7, 8, 9 names of the events: quarantined, released, cap reached
--- Reply {norm of the class or '', number of a bot that is suspected or on probation or 0}
+-- Reply packed: number of a bot that is suspected or on probation, or 0 (4 bytes); then the norm of the class, or nothing
 local health, norms, bots, quarantined, reasons, probation, events, quiet, skills, specialists = unpack(KEYS)
 local samples, kind, pool, life_s, out = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
 local quarantine_us, most_out, trial = struct.unpack('<ddd', ARGV[4])
@@ -184,4 +184,4 @@ end
 if needs_life or taught % 64 == 1 then
   for _, key in ipairs({ health, norms, probation, skills, specialists }) do redis.call('EXPIRE', key, life_s) end
 end
-return { norm, suspect }
+return struct.pack('<I4', suspect) .. norm

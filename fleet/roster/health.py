@@ -123,15 +123,15 @@ class Health:
         judged = b"".join(deed.pack() for deed in deeds) if self._settings.watch else b""
         return [judged, kind, pool, self._rules, keys.STATE_TTL_S, OUT, *EVENTS]
 
-    def heard(self, pool: str, kind: str, reply: tuple[bytes, int]) -> None:
-        """Remember what `health.lua` answered: the norm, and whom it suspects."""
-        norm, suspect = reply
+    def heard(self, pool: str, kind: str, reply: bytes) -> None:
+        """Remember what `health.lua` answered: whom it suspects, and the norm."""
+        suspect, norm = int.from_bytes(reply[:4], "little"), reply[4:]
         if norm:
             if len(self._norms) >= MOST_NORMS:
                 self._norms.clear()
             self._norms[pool, kind] = norm_of(norm)
         if suspect:
-            self._on_suspect(pool, bot_name(pool, int(suspect)))
+            self._on_suspect(pool, bot_name(pool, suspect))
 
 
 def read_probation(client: redis.Redis, pools: Iterable[str]) -> set[str]:

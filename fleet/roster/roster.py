@@ -149,7 +149,7 @@ class Roster:
     async def _try_check_out(
         self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str]
     ) -> tuple[int, bytes]:
-        code, bot = await self._store.run(
+        reply = await self._store.run(
             _CHECK_OUT,
             [
                 keys.result(task_id), keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool),
@@ -163,4 +163,5 @@ class Roster:
                 self._settings.health.specialists,
             ],
         )  # fmt: skip
-        return code, bot
+        code, _, bot = reply.partition(b"|")
+        return int(code), bot
