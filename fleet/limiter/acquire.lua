@@ -31,7 +31,7 @@ local GRACE_US, FIRST = 150000, 128
 local FAR_SHARE = 0.1
 -- For every LEAVE grants to more urgent classes a class that waits gets one.
 local LEAVE = 7
-local CLASS = 1e13
+local CLASS = 1e15
 local QUEUE_MS, MAX_SLEEP_US, MIN_SLEEP_US = 600000, 15000000, 1000
 local ANSWER = '<i8i8i8i8i8i8i8i8i8i8i8i8i8i8i8'
 local PROCESS = '%-(.+)%-'
@@ -69,15 +69,15 @@ local function window_opens(state, terms, need, log)
 end
 
 -- Drop tickets whose caller did not come back, and those of its process: they would hold their places, and lengthen the
--- estimates of all, until each should have asked.
-local function drop_dead(queue, due, dead)
+-- estimates of all, until each should have asked. Where nobody has asked for a while, to be late says little of a process.
+local function drop_dead(queue, due, dead, others_asked)
   local of_dead = {}
   for _, ticket in ipairs(dead) do of_dead[match(ticket, PROCESS) or ''] = true end
   of_dead[''], of_dead[match(id, PROCESS) or ''] = nil, nil  -- who asks is alive
   for k = #dead, 1, -1 do
     if dead[k] == id then table.remove(dead, k) end
   end
-  if next(of_dead) then
+  if others_asked and next(of_dead) then
     for _, ticket in ipairs(call('ZRANGE', queue, 0, FIRST - 1)) do
       if of_dead[match(ticket, PROCESS) or ''] then dead[#dead + 1] = ticket end
     end
@@ -152,9 +152,10 @@ local function survey(c)
   -- The order, without the dead: 16 at a time.
   local queue, due = KEYS[base + 3], KEYS[base + 4]
   if now >= state[39] then
+    local others_asked = now - state[39] < GRACE_US
     local dead = call('ZRANGEBYSCORE', due, '-inf', whole(now - GRACE_US), 'LIMIT', 0, 16)
     if #dead < 16 then state[39] = now + SWEEP_US end
-    if #dead > 0 then drop_dead(queue, due, dead) end
+    if #dead > 0 then drop_dead(queue, due, dead, others_asked) end
     state.dirty = true
   end
   if state.dirty and #ARGV > 5 then write_numbers(KEYS[base + 1], state) end  -- it may not be the one that is chosen

@@ -13,7 +13,7 @@ from fleet.store import keys
 from fleet.store.client import Store
 
 #: Distance of two classes in the order of tickets, as in `acquire.lua`.
-_CLASS = 10**13
+_CLASS = 10**15
 
 
 @dataclass(frozen=True, slots=True)

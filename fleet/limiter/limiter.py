@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import operator
 import os
 import random
 import struct
@@ -199,8 +200,8 @@ class Limiter:
 
     def _start(self, call: WaitingCall) -> None:
         """Put the first question; where the wait is long in any case, together with others."""
-        priority, now, sleepers = call.caller.priority, call.started, [limit.sleepers for limit in call.limits]
-        pause_s = min([each.spare_s(now, priority=priority, before=call.deadline) for each in sleepers])
+        now, sleepers = asyncio.get_running_loop().time(), [limit.sleepers for limit in call.limits]
+        pause_s = min([each.spare_s(now, priority=call.caller.priority, before=call.deadline) for each in sleepers])
         if pause_s > 0:
             sleepers[-1].sleep(call, now + pause_s)  # where `call.limit` finds it
             sleepers[-1].set_timer()
@@ -319,24 +320,26 @@ class Limiter:
         if not grant.ticket:
             return
         output = min(output or max(0, used_tokens - grant.charged[1]), used_tokens)
+        used = (used_tokens, used_tokens - output, output)
         learns = sent and used_tokens not in (0, grant.reserved_tokens)
         now = asyncio.get_running_loop().time()
         since_slot_s = now - grant.sent_at
         if sent and since_slot_s < 0:
             since_slot_s = 0.0
         numbers = _SETTLED.pack(
-            sent, *grant.charged, used_tokens, used_tokens - output, output, grant.reserved_tokens,
-            grant.reserved_output_tokens, grant.cost_usd_micros, money, since_slot_s * 1e6, bool(learns),
+            sent, *grant.charged, *used, grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros,
+            money, since_slot_s * 1e6, bool(learns),
         )  # fmt: skip
         state, facts, _, _, log, leases, _ = limit.keys_for("")
-        within_s = _spare_s(limit, now) if sent and used_tokens <= grant.charged[0] else 0.0
+        is_excess = money > grant.cost_usd_micros or any(map(operator.gt, used, grant.charged))
+        within_s = _spare_s(limit, now) if sent and not is_excess else 0.0
         settlement = [grant.ticket, f"q:{grant.kind}", numbers, limit.packed]
         self._store.send(SETTLE, [state, facts, log, leases], settlement, within_s=within_s)
 
 
 def _spare_s(limit: LocalLimit, now: float) -> float:
     """Return how long what is told about a limit may wait for a question to leave with."""
-    if limit.terms.in_flight:
+    if limit.terms.in_flight or limit.was_set:
         return 0.0  # a call that is over makes room at once
     return 1.1 * limit.sleepers.spare_s(now)  # behind the next question of whoever settles
 

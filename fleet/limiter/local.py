@@ -54,6 +54,8 @@ class LocalLimit:
     #: What an operator had set when a reply last said so (None: none did), and when that was.
     was_set: bytes | None = None
     heard_at: float = 0.0
+    #: When the next reading of headers is handed on.
+    observe_at: float = 0.0
     #: Calls that have a slot which is far ahead.
     promised: set[WaitingCall] = field(default_factory=set)
     #: Looks for changes while nobody asks.

@@ -17,7 +17,7 @@ LONG_US, SHORT_US, URGENT_MEMORY_MS = 350_000, 60_000, 60_000
 GRACE_US = 150_000
 FAR_SHARE = 0.1
 LEAVE = 7
-CLASS = 1e13
+CLASS = 1e15
 MAX_SLEEP_US, MIN_SLEEP_US = 15_000_000, 1_000
 SWEEP_US = 20_000
 #: Entries that one question drops from the log, and looks at; tickets that it takes for dead; the first in the order.
@@ -296,11 +296,11 @@ class LimitModel:
     def _drop_dead(self, ticket: str, now: int) -> None:
         if now < self.state[39]:
             return
-        self._dirty = True
+        self._dirty, others_asked = True, now - self.state[39] < GRACE_US
         late = self.due[: min(DEAD_STEPS, bisect_right(self.due, (now - GRACE_US, "\x7f")))]
         dead = {name for _, name in late}
         processes = {_process_of(name) for name in dead} - {_process_of(ticket), ""}
-        if processes:
+        if processes and others_asked:
             dead |= {name for _, name in self.queue[:FIRST] if _process_of(name) in processes}
         for name in dead - {ticket}:
             self.forget(name)

@@ -32,7 +32,6 @@ class Observer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._next_at: dict[str, float] = {}
         self._warned: set[tuple[str, int, float]] = set()
 
     def note(self, grant: Grant, rates: RateReadings | None, limit: LocalLimit, *, within_s: float) -> None:
@@ -47,9 +46,9 @@ class Observer:
         if rates is None and limit.has_rates:
             return
         now = asyncio.get_running_loop().time()
-        if now < self._next_at.get(limit.name, 0.0):
+        if now < limit.observe_at:
             return
-        self._next_at[limit.name] = now + EVERY_S
+        limit.observe_at = now + EVERY_S
         if rates is not None:
             self._warn(limit.name, rates, limit.terms)
         numbers = [number for reading in rates or _SILENCE for number in reading_numbers(reading)]

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 #: How much before its time a call may join another's question, as a share of the horizon: calls ask again when their
-#: turn is 0.15 to 0.55 horizons off, so that nearly all that join are still promised a slot.
+#: turn is 0.15 to 0.55 horizons off, so that all that join are still promised a slot.
 EARLY_SHARE = 0.35
-#: Horizons that a wait is long from.
-LONG_WAIT = 3
+#: Seconds that a wait is long from, and horizons; the longest that anything waits there for company (s).
+LONG_WAIT_S, LONG_WAIT, MOST_SPARE_S = 1.05, 3, 0.12
 #: Longest pause between two nudges, in quiet times.
 MOST_PATIENCE = 16
 
@@ -96,11 +96,15 @@ class Sleepers(Generic[S]):
 
         Args:
             now: Loop time.
-            priority: Class of the call; None: the one that waits longest.
+            priority: Class of the call; None: whatever is sleeping here.
             before: Loop time of its deadline: where the wait is longer, it is told so at once.
         """
-        until = max(self._busy_until.values(), default=0.0) if priority is None else self._busy_until.get(priority, 0.0)
-        return self._horizon_s * EARLY_SHARE if now + LONG_WAIT * self._horizon_s < until < before else 0.0
+        if priority is None:
+            until = max(self._busy_until.values()) if self._asleep and self._busy_until else 0.0
+        else:
+            until = self._busy_until.get(priority, 0.0)
+        is_long = now + max(LONG_WAIT_S, LONG_WAIT * self._horizon_s) < until < before
+        return min(MOST_SPARE_S, self._horizon_s * EARLY_SHARE) if is_long else 0.0
 
     def heard(
         self, now: float, *, idle: int, horizon_s: float, quiet_s: float, in_vain: bool, priority: int, backlog_s: float

@@ -142,7 +142,7 @@ class Store:
             script: What to run.
             keys: Its KEYS.
             args: Its ARGV.
-            within_s: So long it may wait for another command to leave with.
+            within_s: So long it may wait for another command to leave with; at most a quarter of the timeout.
         """
         loop = asyncio.get_running_loop()
         call = Call((len(keys), *keys, *args), loop.time() + self._timeout_s, None, script)
@@ -188,8 +188,11 @@ class Store:
     def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
         self._outbox.append(call)
         if within_s > 0:
-            if self._late_flush is None and not self._flush_is_due:
-                self._late_flush = loop.call_later(within_s, self._flush)
+            at = loop.time() + min(within_s, self._timeout_s / 4)
+            if not self._flush_is_due and (self._late_flush is None or at < self._late_flush.when()):
+                if self._late_flush is not None:
+                    self._late_flush.cancel()
+                self._late_flush = loop.call_at(at, self._flush)
         elif not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)

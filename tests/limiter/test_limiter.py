@@ -287,30 +287,67 @@ def test_calls_that_would_ask_soon_join_the_question_of_another(redis_url: str) 
     assert with_limiter(redis_url, body, limits=limits) < 0.5
 
 
+async def crowded(limiter: Limiter, calls: int) -> list[asyncio.Future[Grant]]:
+    """Let so many calls ask, and sleep, all but a few."""
+    waiting = [asyncio.ensure_future(limiter.acquire(LIMIT, tokens=100, timeout_s=600)) for _ in range(calls)]
+    while (await limiter.snapshot(LIMIT)).waiting < calls - 3:
+        await asyncio.sleep(0)
+    return waiting
+
+
+async def cancelled(calls: list[asyncio.Future[Grant]]) -> None:
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+
+
 def test_where_the_wait_is_long_new_calls_ask_together_and_urgent_ones_at_once(redis_url: str) -> None:
     async def body(limiter: Limiter, store: Store) -> tuple[int, int]:
-        urgent = Caller(priority=Priority.CRITICAL)
-        waiting = [asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=600)) for _ in range(20)]
-        while (await limiter.snapshot(LIMIT)).waiting < 18:
-            await asyncio.sleep(0)
-        writes = store.writes
-        for _ in range(5):
-            waiting.append(asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=600)))
-            await asyncio.sleep(0.005)
-        for_company = store.writes - writes
-        waiting.append(asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=600, caller=urgent)))
+        def call(priority: Priority) -> asyncio.Future[Grant]:
+            return asyncio.ensure_future(
+                limiter.acquire(LIMIT, tokens=100, timeout_s=600, caller=Caller(priority=priority))
+            )
+
+        waiting = await crowded(limiter, 20)
         questions = limiter.questions
+        waiting += [call(Priority.NORMAL) for _ in range(5)]
         await asyncio.sleep(0)
-        asked = limiter.questions - questions
-        for call in waiting:
-            call.cancel()
-        await asyncio.wait(waiting)
+        alone = limiter.questions - questions
+        waiting.append(call(Priority.CRITICAL))
+        await asyncio.sleep(0)
+        together = limiter.questions - questions
+        await cancelled(waiting)
         await sent(store)
         assert (await limiter.snapshot(LIMIT)).waiting == 0
-        return for_company, asked
+        return alone, together
 
-    # Six urgent ones of six that ask: it, and those who join it.
     assert with_limiter(redis_url, body, rpm=30) == (0, 6)
+
+
+@pytest.mark.parametrize(
+    ("used", "rates", "waits"),
+    [
+        ({"used_tokens": 60, "used_output_tokens": 20}, {}, True),
+        ({"used_tokens": 120}, {}, False),
+        ({"used_tokens": 60, "used_output_tokens": 60}, {}, False),  # fifty of output were reserved
+        ({"used_tokens": 60, "cost_usd_micros": 1}, {}, False),
+        ({"used_tokens": 60}, {"in_flight": 50}, False),
+    ],
+)
+def test_what_is_given_back_to_a_crowd_waits_for_company_but_not_what_is_charged_or_makes_room(
+    redis_url: str, used: dict[str, int], rates: dict[str, int], waits: bool
+) -> None:
+    async def body(limiter: Limiter, store: Store) -> int:
+        grant = await limiter.acquire(LIMIT, tokens=100, input_tokens=50, timeout_s=5)
+        waiting = await crowded(limiter, 20)
+        writes = store.writes
+        limiter.settle(grant, **used)
+        await asyncio.sleep(0)  # what leaves at once leaves here
+        leaves_at_once = store.writes - writes
+        await cancelled(waiting)
+        return leaves_at_once
+
+    assert with_limiter(redis_url, body, rpm=30, **rates) == (0 if waits else 1)
 
 
 def test_a_limit_of_a_model_holds_for_each_key_by_itself(redis_url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -257,8 +258,12 @@ def test_when_one_ticket_of_a_process_is_late_all_of_it_are_dead_but_none_of_who
     wait_until(lambda: limit.ask(again).code == ASK_AGAIN and limit.queue() == living)
     model.due = sorted((1.0 if ticket in late else at, ticket) for at, ticket in model.due)
     model.dues |= dict.fromkeys(late, 1.0)
+    silent = deepcopy(model)
     model.ask(again, now + 50_000)
     assert model.queue == living
+    # Where nobody has asked for a while, all may be late, and only those go that are.
+    silent.ask(again, now + 300_000)
+    assert [ticket for _, ticket in silent.queue] == [ticket for _, ticket in waiting if ticket not in late]
 
 
 def test_a_ticket_that_was_taken_for_dead_keeps_its_place(client: Any) -> None:

@@ -75,13 +75,26 @@ def test_what_may_wait_leaves_with_the_next_command_or_when_its_time_is_over(red
         assert await store.command("GET", "total") == b"1"
         assert store.writes == before + 1
 
+        store.send(add, ["total"], [0], within_s=60)
         store.send(add, ["total"], [1], within_s=0.05)
         async with asyncio.timeout(5):
             while store.writes == before + 1:
                 await asyncio.sleep(0.01)
         assert await store.command("GET", "total") == b"2"
 
-    with_store(redis_url, body)
+    with_store(redis_url, body, timeout_s=60)
+
+
+def test_what_may_wait_leaves_long_before_its_timeout(redis_url: str, add: Script) -> None:
+    async def body(store: Store) -> int:
+        store.send(add, ["total"], [1], within_s=60)
+        async with asyncio.timeout(5):
+            while not store.writes:
+                await asyncio.sleep(0.01)
+        assert await store.command("GET", "total") == b"1"
+        return store.lost_sends
+
+    assert with_store(redis_url, body, timeout_s=1) == 0
 
 
 def test_ten_thousand_concurrent_commands_each_get_their_own_reply(redis_url: str) -> None:
@@ -254,8 +267,9 @@ def test_lost_sends_are_counted_and_logged_once_per_outage(
 
 def test_closing_delivers_what_was_sent_before(redis_url: str, add: Script) -> None:
     async def body(store: Store) -> None:
-        for number in range(100):
-            store.send(add, ["k"], [1], within_s=60 * (number % 2))
+        await store.command("PING")
+        for _ in range(100):
+            store.send(add, ["k"], [1], within_s=60)
 
     with_store(redis_url, body)
     with connect(redis_url) as client:
