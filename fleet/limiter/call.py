@@ -15,8 +15,6 @@ from fleet.models import Caller, Grant
 LEASE_S = 600.0
 
 _ASKED = struct.Struct("<13d")
-
-
 _REPLY = struct.Struct("<15q")
 
 

@@ -106,7 +106,7 @@ class Limiter:
                 f"{first.name}: expected cost_usd_micros, for usd_per_day is limited, got none; say what the call may "
                 "cost at most (LimitedTransport: price=...)"
             )
-        if not first.has_rates:
+        if not first.terms.has_rates:
             await self._first_answers.turn(first.configured_as, timeout_s=timeout_s)
         call = WaitingCall(
             # Tickets of equal order go by name: those that came first, by this host's clock.
@@ -141,7 +141,7 @@ class Limiter:
             return
         used_tokens = max(0, used_tokens)
         self._settle(limit, grant, sent=1, used_tokens=used_tokens, output=used_output_tokens, money=cost_usd_micros)
-        if not limit.has_rates:
+        if not limit.terms.has_rates:
             self._first_answers.heard(limit.configured_as)
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:

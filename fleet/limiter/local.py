@@ -31,7 +31,6 @@ class LocalLimit:
         settings: What is configured.
         terms: The same as numbers.
         packed: The same for the scripts.
-        has_rates: Requests or tokens a minute are limited.
         slack_s: How much later than promised a call may be sent.
         sleepers: Its waiting calls.
     """
@@ -41,7 +40,6 @@ class LocalLimit:
     settings: LimitSettings
     terms: Terms
     packed: bytes
-    has_rates: bool
     slack_s: float
     sleepers: Sleepers[WaitingCall]
     clock: RedisClock = field(default_factory=RedisClock)
@@ -69,7 +67,7 @@ class LocalLimit:
         """Return a limit of which nothing was heard yet; `ask` puts the question of one call to Redis."""
         terms = Terms.of(settings)
         slack_s = settings.burst * 60 if terms.has_rates else math.inf
-        return cls(name, configured_as, settings, terms, terms.pack(), terms.has_rates, slack_s, Sleepers(ask))
+        return cls(name, configured_as, settings, terms, terms.pack(), slack_s, Sleepers(ask))
 
     def keys_for(self, tenant: str) -> list[str]:
         """Return its keys in the order of `acquire.lua`."""

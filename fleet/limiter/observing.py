@@ -43,7 +43,7 @@ class Observer:
             limit: Of the grant.
             within_s: As `Store.send`.
         """
-        if rates is None and limit.has_rates:
+        if rates is None and limit.terms.has_rates:
             return
         now = asyncio.get_running_loop().time()
         if now < limit.observe_at:
