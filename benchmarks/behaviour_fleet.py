@@ -79,7 +79,7 @@ class Fleet:
         return self.done >= self._submitted
 
     def submit(self, pool: str, count: int, kind: str = KIND) -> None:
-        from fleet.engine.producer import submit_many
+        from fleet.engine.messages.producer import submit_many
         from fleet.models import BotTask
 
         texts = list(itertools.islice(self.questions, count))

@@ -54,7 +54,7 @@ def recorded_answers() -> dict[str, str]:
     if DATA.is_file():
         rows = map(json.loads, DATA.read_text().splitlines())
         return {row["question"].strip(): row[MODEL]["solution"] for row in rows}
-    from workers.simulator.answers import SENTENCE_POOL
+    from fleet.workers.simulator.answers import SENTENCE_POOL
 
     draw = random.Random(0)
     return {f"Tell me about subject {n}.": " ".join(draw.choices(SENTENCE_POOL, k=6)) for n in range(1319)}
@@ -85,7 +85,7 @@ class Simulator:
     def start(self, answers: Path, fields: str) -> None:
         """Start it; the second time where it listened before, after `stop`."""
         port = str(urllib.parse.urlsplit(self.url).port or 0)
-        command = [executable, "-m", "workers.simulator", "--port", port, *self._options]
+        command = [executable, "-m", "fleet.workers.simulator", "--port", port, *self._options]
         replay = ["--answers", str(answers), "--answer-field", fields]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self._process = Popen([*command, *replay], stdout=PIPE, stderr=DEVNULL, text=True, env=environment)

@@ -22,7 +22,7 @@ PATIENCE_S = 300.0
 @contextmanager
 def private_home() -> Iterator[Path]:
     """Run inside a temporary FLEET_HOME; the embedded Redis and the simulator started there are stopped at the end."""
-    from fleet.engine.services import stop_simulator
+    from fleet.engine.local_simulator import stop_simulator
     from fleet.store.embedded import stop_redis
 
     with tempfile.TemporaryDirectory(prefix="fleet-bench-", ignore_cleanup_errors=True) as folder:

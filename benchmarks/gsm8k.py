@@ -78,7 +78,7 @@ def main(questions: int, rpm: int, tpm: int) -> None:
 @contextmanager
 def _simulator(answers: Path, rpm: int, tpm: int) -> Iterator[str]:
     """Run a simulator that replays the recorded answers; yields its URL."""
-    command = [sys.executable, "-m", "workers.simulator", "--port", "0", "--rpm", str(rpm), "--tpm", str(tpm)]
+    command = [sys.executable, "-m", "fleet.workers.simulator", "--port", "0", "--rpm", str(rpm), "--tpm", str(tpm)]
     replay = ["--latency-ms", "300", "--answers", str(answers), "--answer-field", f"{MODEL}.solution"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([*command, *replay], stdout=subprocess.PIPE, text=True, env=env)

@@ -11,8 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from workers.simulator.options import SimulatorOptions
-from workers.simulator.server import Simulator
+from fleet.workers.simulator.options import SimulatorOptions
+from fleet.workers.simulator.server import Simulator
 
 
 class OutageSimulator(Simulator):

@@ -99,7 +99,7 @@ def main(tasks: int, rounds: int, processes: int) -> None:
     os.environ |= FREE_PROVIDER
     with private_home() as home:
         from fleet import config
-        from fleet.engine.producer import submit_many
+        from fleet.engine.messages.producer import submit_many
         from fleet.signals.catalogue import COMPLETIONS
         from fleet.store import keys
         from fleet.store.client import connect

@@ -67,8 +67,8 @@ def main(tasks: int, bots: int, reads: int, drained: int) -> None:
 
 
 def _cost(client: redis.Redis, url: str, home: Path, drained: int) -> list[list[str]]:
-    from fleet.engine import completion
-    from fleet.engine.dead_letters import RECORD as RECORD_DEAD_LETTER
+    from fleet.engine.outcomes import completion
+    from fleet.engine.outcomes.dead_letters import RECORD as RECORD_DEAD_LETTER
     from fleet.store.client import Script
 
     bare = Script.beside(completion.__file__, "finish.lua").using(RECORD_DEAD_LETTER)
@@ -120,7 +120,7 @@ def _packing_us() -> float:
 
 
 def _whole_task_us(client: redis.Redis, home: Path, drained: int) -> float:
-    from fleet.engine.producer import submit_many
+    from fleet.engine.messages.producer import submit_many
     from fleet.signals.catalogue import COMPLETIONS
     from fleet.store import keys
 
@@ -170,7 +170,7 @@ def _result(number: int) -> Any:
 def _captured(url: str, count: int) -> list[tuple[list[str], list[Any]]]:
     """Return the KEYS and ARGV with which the finishing script is called for the first results of the pattern."""
     from fleet import config
-    from fleet.engine.completion import Completion
+    from fleet.engine.outcomes.completion import Completion
     from fleet.roster import Checkout
     from fleet.store.client import Script, Store
 
@@ -198,7 +198,7 @@ def _captured(url: str, count: int) -> list[tuple[list[str], list[Any]]]:
 def _memory(client: redis.Redis, url: str, tasks: int, bots: int) -> list[list[str]]:
     """Finish `tasks` tasks, packed beforehand and sent to Redis again and again, and weigh what is left."""
     from fleet import config
-    from fleet.engine.completion import _FINISH
+    from fleet.engine.outcomes.completion import _FINISH
     from fleet.roster import Roster
     from fleet.store.client import Store
 
@@ -239,7 +239,7 @@ def _memory(client: redis.Redis, url: str, tasks: int, bots: int) -> list[list[s
 
 def _readings(client: redis.Redis, reads: int) -> Iterator[list[str]]:
     from fleet import config
-    from fleet.engine.overview import Overview
+    from fleet.engine.operations.overview import Overview
     from fleet.signals.metrics import exposition
 
     overview = Overview(config.current(), state=client, broker=client)

@@ -29,7 +29,7 @@ def main(tasks: int, rounds: int) -> None:
     """Measure producers against an embedded Redis."""
     with private_home():
         from fleet import config
-        from fleet.engine.producer import submit_many
+        from fleet.engine.messages.producer import submit_many
         from fleet.engine.tasks import submit_task
         from fleet.store.client import connect
         from fleet.store.embedded import broker_url

@@ -7,10 +7,10 @@ from typing import Any
 
 import redis
 
-from fleet.engine import leases
-from fleet.engine.envelope import fresh_envelope
-from fleet.engine.queues import PRIORITY_STEPS, list_key
-from fleet.engine.rota import LOOK, Rota
+from fleet.engine.messages.envelope import fresh_envelope
+from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
+from fleet.engine.transport import leases
+from fleet.engine.transport.rota import LOOK, Rota
 
 #: Calls per figure.
 CALLS = 200

@@ -51,7 +51,7 @@ class System:
 STOCK = System("stock Celery", "celery_stock")
 SYSTEMS = (
     STOCK,
-    System("fleet transport", "celery_stock", (("BENCH_TRANSPORT", "fleet.engine.transport:Transport"),)),
+    System("fleet transport", "celery_stock", (("BENCH_TRANSPORT", "fleet.engine.transport.channel:Transport"),)),
     System("fleet", "celery_fleet"),
     System("dramatiq", "dramatiq_app"),
     System("taskiq (no acks)", "taskiq_app", acks=False),

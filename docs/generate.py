@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet.cli.reference import reference_text
+from fleet.cli.setup.reference import reference_text
 
 if __name__ == "__main__":
     Path(__file__).with_name("configuration.md").write_text(reference_text(), encoding="utf-8")

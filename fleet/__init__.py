@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fleet.engine.app import app
-    from fleet.engine.producer import submit_many
+    from fleet.engine.messages.producer import submit_many
     from fleet.engine.tasks import submit_task
     from fleet.models import BotResult, BotTask
 
@@ -19,7 +19,7 @@ __all__ = ["BotResult", "BotTask", "app", "submit_many", "submit_task"]
 _HOMES = {
     "app": "fleet.engine.app",
     "submit_task": "fleet.engine.tasks",
-    "submit_many": "fleet.engine.producer",
+    "submit_many": "fleet.engine.messages.producer",
     "BotTask": "fleet.models",
     "BotResult": "fleet.models",
 }

@@ -150,7 +150,7 @@ class Persona(Frozen):
 
 
 class Remedy(Frozen):
-    """What is done about a bot that answers like others: everything up to its rung (`workers/persona.py`)."""
+    """What is done about a bot that answers like others: everything up to its rung (`workers/bot/persona.py`)."""
 
     rung: int = Field(ge=1, le=3, description="1: context reshuffled; 2: persona drawn anew; 3: temperature raised.")
     generation: int = Field(ge=1, lt=2**30, description="Decides all that is drawn.")

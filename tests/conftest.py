@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from fleet import config
-from fleet.engine.services import stop_simulator
+from fleet.engine.local_simulator import stop_simulator
 from fleet.store.client import connect
 from fleet.store.embedded import stop_redis
 from tests.redis_server import RedisServer

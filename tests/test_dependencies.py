@@ -17,7 +17,7 @@ from tests.test_floors import modules_of
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Modules that need an extra, imported only where it is asked for -> what they need of it.
-OPTIONAL = {"fleet.engine.tracing": ("otel", "opentelemetry-sdk")}
+OPTIONAL = {"fleet.engine.telemetry.tracing": ("otel", "opentelemetry-sdk")}
 
 _IMPORT_ALL = """
 import importlib, sys

@@ -35,19 +35,25 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "fleet.dashboard": (*BELOW_ENGINE, "fleet.engine"),
     "fleet.cli": (*BELOW_ENGINE, "fleet.engine", "fleet.dashboard"),  # the roof: it starts the dashboard
     "fleet": (*BELOW_ENGINE, "fleet.engine"),  # the lazy door: hands out names, nothing below may enter by it
-    "workers": WORDS,
+    "fleet.workers": WORDS,
 }
 
 #: Module -> what it may import on top of its floor, and why.
 EXCEPTIONS: dict[str, tuple[str, str]] = {
-    "fleet.engine.wiring": ("workers", "fills the ports of the data plane: the one place where both halves meet"),
+    "fleet.engine.process.wiring": (
+        "fleet.workers",
+        "fills the ports of the data plane: where both halves meet",
+    ),
     "fleet.engine.app": ("fleet.dashboard", "Flower's defaults must be laid before `celery -A fleet flower` reads any"),
-    "fleet.cli.simulator": ("workers.simulator", "the simulator is a program of its own; this is only its name"),
+    "fleet.cli.stack.simulator": (
+        "fleet.workers.simulator",
+        "a program of its own; this is only its name",
+    ),
 }
 
 #: Part -> third-party packages it must not import. The words are told what they may import instead.
 FOREIGN: dict[str, tuple[str, ...]] = {
-    "workers": ("redis", "celery", "kombu"),
+    "fleet.workers": ("redis", "celery", "kombu"),
     **dict.fromkeys((*STORE, *DEPARTMENTS), ("celery", "kombu", "flower")),
 }
 #: The only third-party packages of the words.
@@ -71,13 +77,14 @@ class Import:
 
 
 def modules_of(root: Path) -> dict[str, Path]:
-    """Return dotted name -> file of every module under `fleet/` and `workers/`."""
+    """Return dotted name -> file of every module: `fleet/`, and `workers/` as `fleet.workers`."""
     files = [path for top in ("fleet", "workers") for path in (root / top).rglob("*.py")]
     return {_dotted(path.relative_to(root)): path for path in files}
 
 
 def _dotted(path: Path) -> str:
     parts = path.with_suffix("").parts
+    parts = ("fleet", *parts) if parts[0] == "workers" else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -119,7 +126,7 @@ def objection(found: Import) -> str | None:
     if part is None:
         return f"{found.module} is on no floor: add its part to FLOORS in tests/test_floors.py"
     extra = EXCEPTIONS.get(found.module, (part, ""))[0]
-    if found.target.partition(".")[0] in ("fleet", "workers"):
+    if found.target.partition(".")[0] == "fleet":
         allowed = (part, *FLOORS[part], extra)
         wrong = not within(found.target, allowed)
     elif part in WORDS:
@@ -168,10 +175,10 @@ def test_every_exception_from_the_floors_is_still_needed() -> None:
         ("fleet/store/client.py", "def later():\n    import celery.app"),
         ("fleet/limiter/__init__.py", "from fleet.roster import Roster"),
         ("fleet/limiter/__init__.py", "from fleet import submit_task"),
-        ("fleet/limiter/__init__.py", "from workers.ports import Limiter"),
+        ("fleet/limiter/__init__.py", "from fleet.workers.ports import Limiter"),
         ("fleet/roster/__init__.py", "if TYPE_CHECKING:\n    from fleet.engine import app"),
         ("fleet/engine/app.py", "from fleet import cli"),
-        ("fleet/engine/app.py", "import workers.agent"),
+        ("fleet/engine/app.py", "import fleet.workers.agent"),
         ("fleet/dashboard/page.py", "import fleet.cli.main"),
         ("fleet/attic.py", "import json"),
         ("workers/agent.py", "from redis.asyncio import Redis"),
@@ -181,7 +188,7 @@ def test_every_exception_from_the_floors_is_still_needed() -> None:
 )
 def test_an_import_from_a_wrong_floor_is_found_and_named(tmp_path: Path, file: str, source: str) -> None:
     for part in FLOORS.keys() - set(WORDS):
-        folder = tmp_path / part.replace(".", "/")
+        folder = tmp_path / ("workers" if part == "fleet.workers" else part.replace(".", "/"))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").touch()
     (tmp_path / file).write_text(source, encoding="utf-8")
@@ -196,7 +203,7 @@ def test_importing_fleet_or_a_department_builds_no_celery_app() -> None:
 
 
 def test_importing_the_data_plane_loads_neither_redis_nor_celery() -> None:
-    modules = [name for name in modules_of(ROOT) if within(name, ("workers",)) and not name.endswith("__main__")]
+    modules = [name for name in modules_of(ROOT) if within(name, ("fleet.workers",)) and not name.endswith("__main__")]
     assert not _loaded_by(*modules) & {"celery", "kombu", "redis"}
 
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from fleet.engine.services import stop_simulator
+from fleet.engine.local_simulator import stop_simulator
 from fleet.store.embedded import stop_redis
 from fleet.store.service import free_port
+from fleet.workers.bot.persona import SYSTEM_PROMPTS
 from tests.stack_processes import end_all_of
 from tests.waiting import wait_until
-from workers.persona import SYSTEM_PROMPTS
 
 REPO = Path(__file__).parents[1]
 README = REPO / "README.md"

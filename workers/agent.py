@@ -17,12 +17,12 @@ from typing import Literal
 from fleet.config import Settings
 from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, RateLimited
 from fleet.models import Bot, BotTask, Fault, Norms, Usage
-from workers.bot_context import BotContext
-from workers.bot_function import FunctionRunner, load_bot
-from workers.gateway import Gateway, Meter
-from workers.judge import too_short
-from workers.user_function import Threads
-from workers.validator import load_validator, validate
+from fleet.workers.bot.context import BotContext
+from fleet.workers.bot.function import FunctionRunner, load_bot
+from fleet.workers.bot.user_function import Threads
+from fleet.workers.bot.validator import load_validator, validate
+from fleet.workers.gateway import Gateway, Meter
+from fleet.workers.judge import too_short
 
 #: Threads that plain bot functions may have per slot: one at work, one left over from a task past its deadline.
 THREADS_PER_SLOT = 2

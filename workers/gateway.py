@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from fleet.errors import BadRequest, DeadlineExceeded, FleetError, KeyRejected, ProviderUnavailable, RateLimited
 from fleet.models import ANYBODY, Caller, Grant, Message, RateReadings, Usage
-from workers.context import count_message_tokens
-from workers.ports import Call, Completion, Limiter, Provider
-from workers.providers.rate_headers import read_rates
+from fleet.workers.context import count_message_tokens
+from fleet.workers.ports import Call, Completion, Limiter, Provider
+from fleet.workers.providers.rate_headers import read_rates
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.
 DEFAULT_HOLD_S = 1.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fleet.errors import BadAnswer
 from fleet.models import Fault, Message, Norms
-from workers.repetition import loop_in
+from fleet.workers.repetition import loop_in
 
 #: Finish reasons of an answer that stopped at its token limit (OpenAI and Anthropic spelling).
 CUT_REASONS = frozenset({"length", "max_tokens"})

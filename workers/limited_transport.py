@@ -19,11 +19,11 @@ from typing import Any, Protocol, Self
 
 from fleet.errors import ConfigurationError, quote
 from fleet.models import ANYBODY, Caller, Grant, RateReadings, Usage
-from workers.context import count_tokens
-from workers.gateway import DEFAULT_HOLD_S, Price
-from workers.ports import Limiter
-from workers.providers.rate_headers import read_rates
-from workers.providers.retry_after import read_retry_after
+from fleet.workers.context import count_tokens
+from fleet.workers.gateway import DEFAULT_HOLD_S, Price
+from fleet.workers.ports import Limiter
+from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.retry_after import read_retry_after
 
 #: Longest wait for a turn unless it is said, in seconds.
 PATIENCE_S = 60.0

@@ -7,7 +7,7 @@ import sys
 from benchmarks.peers import celery_messages, work
 from benchmarks.peers.work import client
 from fleet import app
-from fleet.engine.queues import list_key
+from fleet.engine.messages.queues import list_key
 from fleet.models import Priority
 
 COMMAND = [

@@ -6,7 +6,7 @@ import json
 import uuid
 
 from benchmarks.peers.work import client
-from fleet.engine.envelope import NO_CANVAS, envelope, task_headers
+from fleet.engine.messages.envelope import NO_CANVAS, envelope, task_headers
 
 
 def push(task: str, count: int, *, queue: str, place: str) -> None:

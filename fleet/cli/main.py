@@ -24,39 +24,47 @@ EXIT_INTERRUPTED = 130
 
 #: Command name -> module, attribute, one line of help. The line must equal the command's own (a test checks).
 COMMANDS = {
-    "demo": ("fleet.cli.demo", "demo", "Run 100 bots over 500 tasks against the simulator, on this machine."),
-    "up": ("fleet.cli.stack", "up", "Start the stack: Redis, workers and Flower."),
-    "down": ("fleet.cli.stack", "down", "Stop the stack that `fleet up` started."),
-    "submit": ("fleet.cli.run", "submit", "Submit one task and print its answer."),
-    "run": ("fleet.cli.run", "run", "Run every line of a JSONL file as a task; resumable."),
-    "stats": ("fleet.cli.inspect", "stats", "Show the three signals: completions, errors, resources."),
-    "top": ("fleet.cli.top", "top", "Watch the fleet live in the terminal: signals, pools, bots, limits, events."),
-    "bots": ("fleet.cli.bots", "bots", "List bots and how they fare; open, quarantine and release them."),
-    "pools": ("fleet.cli.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
-    "why": ("fleet.cli.why", "why", "Tell a task's story: where it waits and why, who holds it, what it came to."),
-    "dead": ("fleet.cli.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
+    "demo": ("fleet.cli.demo.command", "demo", "Run 100 bots over 500 tasks against the simulator, on this machine."),
+    "up": ("fleet.cli.stack.commands", "up", "Start the stack: Redis, workers and Flower."),
+    "down": ("fleet.cli.stack.commands", "down", "Stop the stack that `fleet up` started."),
+    "submit": ("fleet.cli.run.commands", "submit", "Submit one task and print its answer."),
+    "run": ("fleet.cli.run.commands", "run", "Run every line of a JSONL file as a task; resumable."),
+    "stats": ("fleet.cli.operate.stats", "stats", "Show the three signals: completions, errors, resources."),
+    "top": (
+        "fleet.cli.operate.top",
+        "top",
+        "Watch the fleet live in the terminal: signals, pools, bots, limits, events.",
+    ),
+    "bots": ("fleet.cli.operate.bots", "bots", "List bots and how they fare; open, quarantine and release them."),
+    "pools": ("fleet.cli.operate.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
+    "why": (
+        "fleet.cli.operate.why",
+        "why",
+        "Tell a task's story: where it waits and why, who holds it, what it came to.",
+    ),
+    "dead": ("fleet.cli.operate.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
     "limits": (
-        "fleet.cli.limits",
+        "fleet.cli.operate.limits",
         "limits",
         "Show each limit live: used, waiting, next grant, rate, last 429; change one.",
     ),
     "diversity": (
-        "fleet.cli.diversity",
+        "fleet.cli.operate.diversity",
         "diversity",
         "Show how alike bots answer, by task class; what is done about it.",
     ),
     "simulate": (
-        "fleet.cli.limits",
+        "fleet.cli.operate.limits",
         "simulate",
         "Tell what limits will give: the limiter played through in simulated time; nothing is sent.",
     ),
     "simulator": (
-        "fleet.cli.simulator",
+        "fleet.cli.stack.simulator",
         "simulator",
         ("Run a simulated LLM provider: OpenAI's and Anthropic's wire, limits, failures and a ledger, and no cost."),
     ),
-    "init": ("fleet.cli.setup", "init", "Write a commented fleet.toml."),
-    "doctor": ("fleet.cli.setup", "doctor", "Check every setting that can lose tasks or money."),
+    "init": ("fleet.cli.setup.commands", "init", "Write a commented fleet.toml."),
+    "doctor": ("fleet.cli.setup.commands", "doctor", "Check every setting that can lose tasks or money."),
 }
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fleet.config import Settings
-from fleet.engine import operations
-from fleet.engine.gates import CLOSED
+from fleet.engine.admission.gates import CLOSED
+from fleet.engine.operations import levers
 from fleet.errors import ConfigurationError, quote
 from fleet.models import Frozen, PriorityName
 from fleet.store.client import connect, store_errors
@@ -96,14 +96,14 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> str:
         match action:
             case Pause():
                 lowest = CLOSED if action.lowest is None else action.lowest.value
-                gate = operations.pause_pool(state, broker, action.pool, lowest=lowest, for_s=action.for_s, by=by)
+                gate = levers.pause_pool(state, broker, action.pool, lowest=lowest, for_s=action.for_s, by=by)
                 return f"{action.pool}: {gate}"
             case Resume():
-                was_closed = operations.resume_pool(state, broker, action.pool, by=by)
+                was_closed = levers.resume_pool(state, broker, action.pool, by=by)
                 return f"{action.pool} {'is open again' if was_closed else 'was open'}"
             case Quarantine():
-                operations.quarantine_bot(state, settings, action.bot, by=by, reason=action.reason, for_s=action.for_s)
+                levers.quarantine_bot(state, settings, action.bot, by=by, reason=action.reason, for_s=action.for_s)
                 return f"{action.bot} is quarantined: it takes no new task"
             case Release():
-                was_out = operations.release_bot(state, settings, action.bot, by=by)
+                was_out = levers.release_bot(state, settings, action.bot, by=by)
                 return f"{action.bot} {'takes tasks again' if was_out else 'was not quarantined'}"

@@ -6,7 +6,7 @@ Blocks: call it on a thread.
 from __future__ import annotations
 
 from fleet.config import Settings
-from fleet.engine.overview import open_overview
+from fleet.engine.operations.overview import open_overview
 from fleet.signals.metrics import exposition
 from fleet.signals.view import BotDetail, FleetView
 

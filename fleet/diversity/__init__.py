@@ -1,6 +1,6 @@
 """Diversity: whether bots still answer differently, which ones do not, and what is done about them.
 
-A worker keeps a fingerprint per answer; one of them, the leader, compares. The remedies are `workers/persona.py`'s.
+A worker keeps a fingerprint per answer; one of them, the leader, compares. The remedies are `workers/bot/persona.py`'s.
 """
 
 from fleet.diversity.fingerprint import Fingerprint, bins_of, prompt_mark

@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 from celery import Celery
 
 from fleet import config
-from fleet.engine import leases, log_format, queues
+from fleet.engine.messages import queues
 from fleet.engine.redis_settings import redis_settings
+from fleet.engine.telemetry import log_format
+from fleet.engine.transport import leases
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
 from fleet.store.embedded import broker_url, state_url
@@ -58,8 +60,8 @@ def celery_settings() -> dict[str, Any]:
         "task_acks_on_failure_or_timeout": True,
         "task_reject_on_worker_lost": True,
         "task_create_missing_queues": True,
-        "worker_pool": "fleet.engine.pool:SlotPool",
-        "worker_consumer": "fleet.engine.consumer:Consumer",
+        "worker_pool": "fleet.engine.process.pool:SlotPool",
+        "worker_consumer": "fleet.engine.process.consumer:Consumer",
         "worker_concurrency": settings.slots_per_process,
         "worker_prefetch_multiplier": 1,
         "worker_enable_prefetch_count_reduction": False,

@@ -14,11 +14,11 @@ from fleet.store.sentinel import SENTINEL_TIMEOUT_S
 def redis_settings(broker_url: str, state_url: str) -> dict[str, Any]:
     """Return the Celery settings that say where Redis is; `broker_transport_options` are the caller's to complete."""
     broker, state = Address.parse(broker_url), Address.parse(state_url)
-    module = "sentinel_transport" if broker.sentinels else "transport"
+    module = "sentinel" if broker.sentinels else "channel"
     return {
         # One Sentinel, the others are an option: kombu changes to its own transport when it goes on to another URL.
         "broker_url": broker.celery_url.split(";")[0],
-        "broker_transport": f"fleet.engine.{module}:Transport",
+        "broker_transport": f"fleet.engine.transport.{module}:Transport",
         "broker_transport_options": {**_sentinel_options(broker), **_sentinels(broker)},
         "broker_use_ssl": broker.tls_options(),
         "result_backend": state.celery_url,

@@ -12,15 +12,16 @@ from celery import Task
 from celery.result import AsyncResult
 
 from fleet import config
-from fleet.engine import producer, telemetry
 from fleet.engine.app import app
-from fleet.engine.envelope import HIDDEN, QUEUED_AT, TASK_NAME
+from fleet.engine.messages import producer
+from fleet.engine.messages.envelope import HIDDEN, QUEUED_AT, TASK_NAME
+from fleet.engine.telemetry import taps
 from fleet.errors import InvalidTask, quote
 from fleet.models import BotResult, BotTask
 from fleet.store import keys
 
 if TYPE_CHECKING:
-    from fleet.engine.results import Done
+    from fleet.engine.outcomes.results import Done
 
 
 class BotAsyncResult(AsyncResult):
@@ -42,7 +43,7 @@ class SubmitTask(Task):
     """Celery's side of a bot task. `work` is what the slot pool runs; any other pool calls `run`."""
 
     name = TASK_NAME
-    Request = "fleet.engine.request:Request"
+    Request = "fleet.engine.process.request:Request"
     acks_late = True
     acks_on_failure_or_timeout = True
     reject_on_worker_lost = True
@@ -73,7 +74,7 @@ class SubmitTask(Task):
         headers = {**(options.pop("headers", None) or {}), QUEUED_AT: producer.now()}
         body = {**task.model_dump(mode="json", exclude_defaults=True), "pool": pool}
         routing = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
-        tracing = telemetry.tracing(config.current(), config.home_path())
+        tracing = taps.tracing(config.current(), config.home_path())
         if tracing is None:
             return super().apply_async((), body, task_id=task_id, headers=headers, **{**options, **routing})
         task_id = task_id or str(uuid.uuid4())
@@ -87,7 +88,7 @@ class SubmitTask(Task):
 
     async def work(self, task_id: str, request: dict[str, Any]) -> Done:
         """Run one delivered task to its stored result. Never raises for what the task or a provider did."""
-        from fleet.engine import wiring  # only a worker has a data plane; a producer should import quickly
+        from fleet.engine.process import wiring  # only a worker has a data plane; a producer should import quickly
 
         return await wiring.data_plane().work(task_id, request)
 
@@ -96,7 +97,7 @@ class SubmitTask(Task):
         ready = getattr(self.request, "fleet_result", None)
         if ready is not None:
             return ready
-        from fleet.engine import wiring
+        from fleet.engine.process import wiring
 
         request = {
             "args": args,

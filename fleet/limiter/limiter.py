@@ -46,7 +46,7 @@ _SETTLED = struct.Struct("<13d")
 
 
 class Limiter:
-    """Hands out grants under the fleet's limits. Implements `workers.ports.Limiter`.
+    """Hands out grants under the fleet's limits. Implements `fleet.workers.ports.Limiter`.
 
     Args:
         store: Redis of the fleet's state.

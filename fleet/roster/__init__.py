@@ -1,6 +1,6 @@
 """The roster: which bots exist, how much each carries, and which one takes the next task.
 
-Bots are data in Redis. A quarantined bot takes no new task. Personas are in `workers/persona.py`.
+Bots are data in Redis. A quarantined bot takes no new task. Personas are in `workers/bot/persona.py`.
 """
 
 from fleet.roster.health import HEALTH, Deed, Health, health_shown, read_probation, read_skills, row_of, standing_of

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.engine.leases import LEASE_S
+from fleet.engine.transport.leases import LEASE_S
 from tests.chaos import hostile
 from tests.chaos.arena import Arena
 

@@ -21,10 +21,10 @@ from typing import Any
 import redis
 
 from fleet import config
-from fleet.engine import leases
-from fleet.engine.envelope import TASK_NAME
-from fleet.engine.producer import submit_many
-from fleet.engine.queues import PRIORITY_STEPS, list_key
+from fleet.engine.messages.envelope import TASK_NAME
+from fleet.engine.messages.producer import submit_many
+from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
+from fleet.engine.transport import leases
 from fleet.models import BotResult
 from fleet.roster import LOAD_UNIT
 from fleet.signals import catalogue
@@ -204,7 +204,16 @@ def fleet_side(folder: Path, broker: Broker, *, latency_ms: float, slow_ms: floa
 
 def _simulator(latency_ms: float, seed: int) -> subprocess.Popen[bytes]:
     limits = ["--rpm", "100000000", "--tpm", "100000000000"]
-    command = [sys.executable, "-m", "workers.simulator", "--latency-ms", str(latency_ms), "--seed", str(seed), *limits]
+    command = [
+        sys.executable,
+        "-m",
+        "fleet.workers.simulator",
+        "--latency-ms",
+        str(latency_ms),
+        "--seed",
+        str(seed),
+        *limits,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
 

@@ -11,7 +11,7 @@ import pytest
 from fleet.config import Settings
 from fleet.dashboard import feed as feeds
 from fleet.dashboard.feed import Feed
-from fleet.engine.overview import open_overview
+from fleet.engine.operations.overview import open_overview
 from fleet.errors import StoreUnavailable
 from fleet.signals.view import FleetView
 

@@ -17,8 +17,8 @@ from selenium.webdriver.common.keys import Keys
 
 from fleet import config
 from fleet.config import PoolSettings, Settings
-from fleet.engine.completion import Completion
-from fleet.engine.producer import submit_many
+from fleet.engine.messages.producer import submit_many
+from fleet.engine.outcomes.completion import Completion
 from fleet.models import BotResult, Usage, bot_name
 from fleet.roster import Checkout
 from fleet.store import keys

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.cli.stack_file import read_stack
+from fleet.cli.stack.stack_file import read_stack
 from fleet.store.service import LocalService
 from tests.stack_processes import end_all_of, processes_of
 from tests.waiting import wait_until

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from fleet import config
-from fleet.engine.producer import submit_many
+from fleet.engine.messages.producer import submit_many
 from fleet.errors import StoreUnavailable
 from fleet.store import keys
 from fleet.store.client import connect

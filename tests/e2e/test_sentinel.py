@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fleet import config
-from fleet.engine import leases
-from fleet.engine.producer import submit_many
+from fleet.engine.messages.producer import submit_many
+from fleet.engine.transport import leases
 from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.models import BotResult
 from fleet.store import keys

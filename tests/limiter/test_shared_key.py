@@ -13,9 +13,9 @@ from fleet.errors import FleetError, RateLimited
 from fleet.limiter import Limiter, LimitSnapshot
 from fleet.models import Caller, Message
 from fleet.store.client import Store
+from fleet.workers.gateway import Gateway, Meter, Route
+from fleet.workers.providers import make_provider
 from tests.workers.simulator.running import running
-from workers.gateway import Gateway, Meter, Route
-from workers.providers import make_provider
 
 LIMIT = "simulator/m/key"
 KEY = "shared-key"

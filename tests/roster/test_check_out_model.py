@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config import PoolSettings, Settings
-from fleet.engine.completion import Completion
+from fleet.engine.outcomes.completion import Completion
 from fleet.errors import BotsQuarantined, ConfigurationError
 from fleet.models import BotResult, bot_name
 from fleet.roster import LOAD_UNIT, Checkout, Roster, quarantine, release

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from fleet.config import PoolSettings, ProviderSettings, Settings
-from fleet.engine.completion import Completion
+from fleet.engine.outcomes.completion import Completion
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import Checkout
 from fleet.signals import BudgetRow, Signals, Snapshot, WorkerReport

@@ -9,8 +9,8 @@ from typing import Any
 import redis
 
 from fleet.config import LimitSettings, PoolSettings, Settings
-from fleet.engine.completion import Completion
-from fleet.engine.overview import Overview
+from fleet.engine.operations.overview import Overview
+from fleet.engine.outcomes.completion import Completion
 from fleet.models import BotResult, bot_name
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store

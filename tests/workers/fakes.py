@@ -10,9 +10,9 @@ from itertools import repeat
 from fleet.config import PoolSettings, Settings
 from fleet.errors import DeadlineExceeded, FleetError
 from fleet.models import ANYBODY, Bot, Caller, Grant, RateReadings, Usage
-from workers.gateway import Gateway, Price, Route
-from workers.persona import make_bot
-from workers.ports import Call, Completion
+from fleet.workers.bot.persona import make_bot
+from fleet.workers.gateway import Gateway, Price, Route
+from fleet.workers.ports import Call, Completion
 
 LIMIT = "api/model-1/default"
 

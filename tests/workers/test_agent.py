@@ -22,8 +22,8 @@ from fleet.errors import (
     StoreUnavailable,
 )
 from fleet.models import BotTask, Usage
+from fleet.workers.agent import Agent, Outcome
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
-from workers.agent import Agent, Outcome
 
 TASK = BotTask(prompt="a very private prompt")
 

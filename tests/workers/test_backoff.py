@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.backoff import BASE_S, CAP_S, full_jitter
+from fleet.workers.backoff import BASE_S, CAP_S, full_jitter
 
 shares = st.floats(min_value=0, max_value=1)
 

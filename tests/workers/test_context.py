@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.models import Message
-from workers.context import (
+from fleet.workers.context import (
     CHARS_PER_TOKEN,
     CUT_MARKER,
     TOKENS_PER_CHAR,

@@ -22,15 +22,15 @@ from fleet.errors import (
 )
 from fleet.models import BotTask, Fault, Message, Norms
 from fleet.schema import compiled
+from fleet.workers.agent import Agent, Outcome
+from fleet.workers.bot import json_answer
+from fleet.workers.bot.context import BotContext
+from fleet.workers.context import count_message_tokens
+from fleet.workers.gateway import Gateway, Route
+from fleet.workers.providers import make_provider
 from tests.test_schema import PRICE
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 from tests.workers.simulator.running import running, total
-from workers import json_answer
-from workers.agent import Agent, Outcome
-from workers.bot_context import BotContext
-from workers.context import count_message_tokens
-from workers.gateway import Gateway, Route
-from workers.providers import make_provider
 
 HERE = "tests.workers.test_faults"
 QUESTION = "What does it cost?"

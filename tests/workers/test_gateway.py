@@ -17,10 +17,10 @@ from fleet.errors import (
     StoreUnavailable,
 )
 from fleet.models import Message, RateReading, Usage
+from fleet.workers.context import count_message_tokens
+from fleet.workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, Gateway, Meter
+from fleet.workers.ports import Completion
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_gateway, said
-from workers.context import count_message_tokens
-from workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, Gateway, Meter
-from workers.ports import Completion
 
 MESSAGES = (Message(role="user", content="a very private prompt"),)
 RESERVED = count_message_tokens(MESSAGES) + 100

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.models import Fault, Norms
-from workers.judge import judge, too_short
+from fleet.workers.judge import judge, too_short
 
 ANSWERS = (
     "42",

@@ -14,8 +14,8 @@ import pytest
 
 from fleet import config
 from fleet.models import BotTask, Fault
+from fleet.workers.agent import Agent, Outcome
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway
-from workers.agent import Agent, Outcome
 
 PAGE = (Path(__file__).parents[2] / "docs" / "judging.md").read_text()
 OFFERS, CHECKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -16,9 +16,9 @@ from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter import LimitSnapshot, ThreadedLimiter, open_limiter
 from fleet.store.client import connect
+from fleet.workers.limited_transport import OUTPUT_TOKENS, BlockingLimitedTransport, LimitedTransport
 from tests.workers.fakes import FakeLimiter
 from tests.workers.simulator.running import chat, running, total
-from workers.limited_transport import OUTPUT_TOKENS, BlockingLimitedTransport, LimitedTransport
 
 LIMIT = "openai/m/default"
 QUESTION: list[Any] = [{"role": "user", "content": "What is 2+2?"}]

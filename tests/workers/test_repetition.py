@@ -5,8 +5,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fleet.models import Message
-from workers.repetition import LOOP_SHARE, MIN_CHARS, loop_in
-from workers.simulator.answers import SENTENCE_POOL
+from fleet.workers.repetition import LOOP_SHARE, MIN_CHARS, loop_in
+from fleet.workers.simulator.answers import SENTENCE_POOL
 
 OPENING = "The tide comes in twice a day, pulled by the moon and, less, by the sun. "
 SENTENCE = "The harbour is quiet in the morning. "

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from fleet.workers.runtime import Runtime
 from tests.waiting import wait_until
-from workers.runtime import Runtime
 
 
 @pytest.fixture

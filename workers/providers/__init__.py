@@ -1,4 +1,4 @@
-"""LLM APIs behind `workers.ports.Provider`: OpenAI-compatible (so is the simulator) and Anthropic.
+"""LLM APIs behind `fleet.workers.ports.Provider`: OpenAI-compatible (so is the simulator) and Anthropic.
 
 `make_provider` builds one from its settings, `read_key` finds its key. Retries, limits and money are not here.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from fleet.config import ProviderSettings
 from fleet.errors import ConfigurationError
-from workers.ports import Provider
-from workers.providers.anthropic import Anthropic
-from workers.providers.base import parse_base_url
-from workers.providers.keys import read_key
-from workers.providers.openai_compatible import OpenAICompatible
+from fleet.workers.ports import Provider
+from fleet.workers.providers.anthropic import Anthropic
+from fleet.workers.providers.base import parse_base_url
+from fleet.workers.providers.keys import read_key
+from fleet.workers.providers.openai_compatible import OpenAICompatible
 
 __all__ = ["make_provider", "read_key"]
 

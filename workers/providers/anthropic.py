@@ -9,9 +9,9 @@ from yarl import URL
 
 from fleet.errors import BadRequest
 from fleet.models import Message, Usage
-from workers.context import count_message_tokens, count_tokens
-from workers.ports import Call, Completion
-from workers.providers.base import HttpProvider, bad_wire, tokens_or
+from fleet.workers.context import count_message_tokens, count_tokens
+from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.base import HttpProvider, bad_wire, tokens_or
 
 #: Version of the wire, as the vendor dates it.
 API_VERSION = "2023-06-01"

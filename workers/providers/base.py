@@ -25,10 +25,10 @@ from fleet.errors import (
     RateLimited,
     quote,
 )
-from workers.ports import Call, Completion
-from workers.providers.problem import Problem, read_problem
-from workers.providers.rate_headers import read_rates
-from workers.providers.retry_after import read_retry_after
+from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.problem import Problem, read_problem
+from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.retry_after import read_retry_after
 
 #: Seconds until a TCP (and TLS) connection that does not come about is given up; part of the call's own timeout.
 CONNECT_TIMEOUT_S = 10.0
@@ -65,7 +65,7 @@ class HttpProvider(ABC):
         self._no_temperature: set[str] = set()
 
     async def complete(self, call: Call, *, api_key: str) -> Completion:
-        """Send one call, see `workers.ports.Provider`.
+        """Send one call, see `fleet.workers.ports.Provider`.
 
         A key whose money is used up (402, or 429 `insufficient_quota`) is a `KeyRejected` too. A model that refuses
         `temperature` raises `ProviderUnavailable` once and gets none from then on (see `_learn`). Cancelling closes

@@ -8,10 +8,10 @@ from typing import Any
 from yarl import URL
 
 from fleet.models import Usage
-from workers.context import count_message_tokens, count_tokens
-from workers.ports import Call, Completion
-from workers.providers.base import HttpProvider, bad_wire, tokens_or
-from workers.providers.problem import Problem
+from fleet.workers.context import count_message_tokens, count_tokens
+from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.base import HttpProvider, bad_wire, tokens_or
+from fleet.workers.providers.problem import Problem
 
 #: Hosts that know `max_completion_tokens` and whose newer models refuse `max_tokens`; elsewhere it is the reverse.
 _OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
@@ -77,7 +77,7 @@ def _text(content: object) -> str:
 
 
 def _usage(usage: object, call: Call, text: str) -> Usage:
-    """Return what was billed; servers that do not say (some local ones) get the estimate of `workers.context`."""
+    """Return what was billed; servers that do not say (some local ones) get the estimate of `fleet.workers.context`."""
     told = usage if isinstance(usage, dict) else {}
     given, made = told.get("prompt_tokens"), told.get("completion_tokens")
     if type(given) is int and type(made) is int and given >= 0 and made >= 0:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from fleet.models import RateReading, RateReadings
-from workers.providers.retry_after import read_date, read_duration, read_number, read_rfc3339
+from fleet.workers.providers.retry_after import read_date, read_duration, read_number, read_rfc3339
 
 #: What is counted, in the order of `RateReadings`.
 _WHAT = ("requests", "tokens", "input-tokens", "output-tokens")

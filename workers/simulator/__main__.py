@@ -1,6 +1,6 @@
-"""`python -m workers.simulator`: the simulator without the rest of Fleet."""
+"""`python -m fleet.workers.simulator`: the simulator without the rest of Fleet."""
 
-from workers.simulator.command import simulator
+from fleet.workers.simulator.command import simulator
 
 if __name__ == "__main__":
-    simulator(prog_name="python -m workers.simulator")
+    simulator(prog_name="python -m fleet.workers.simulator")

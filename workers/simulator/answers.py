@@ -1,6 +1,6 @@
 """What the simulator says: a recorded answer, the value of a small sum, or seeded sentences about nothing.
 
-Generated sentences repeat nothing of the prompt. Token counts are those of `workers.context`.
+Generated sentences repeat nothing of the prompt. Token counts are those of `fleet.workers.context`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from workers.context import CHARS_PER_TOKEN, count_tokens
-from workers.simulator.chance import Draw
+from fleet.workers.context import CHARS_PER_TOKEN, count_tokens
+from fleet.workers.simulator.chance import Draw
 
 #: Sentences that a generated answer has at least and at most.
 SENTENCES = (2, 9)

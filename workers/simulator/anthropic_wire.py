@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from workers.context import MESSAGE_OVERHEAD_TOKENS
-from workers.simulator.answers import Answer
-from workers.simulator.wire import (
+from fleet.workers.context import MESSAGE_OVERHEAD_TOKENS
+from fleet.workers.simulator.answers import Answer
+from fleet.workers.simulator.wire import (
     Request,
     WireError,
     check_options,

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Literal, get_args
 
-from workers.context import count_tokens
-from workers.simulator.answers import Answer, cut_to
-from workers.simulator.chance import Draw
-from workers.simulator.voices import Voice, Voices, rank, read_query, spelled
+from fleet.workers.context import count_tokens
+from fleet.workers.simulator.answers import Answer, cut_to
+from fleet.workers.simulator.chance import Draw
+from fleet.workers.simulator.voices import Voice, Voices, rank, read_query, spelled
 
 #: `errors`: a share of the calls gets no usable answer. `avoidance`: a few words, at once. `slow`: as told, but late.
 Kind = Literal["errors", "avoidance", "slow"]

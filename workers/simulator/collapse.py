@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from workers.context import count_tokens
-from workers.simulator.answers import SENTENCE_POOL, Answer, cut_to
-from workers.simulator.chance import Draw
-from workers.simulator.voices import Voice, Voices, rank, read_query, spelled
+from fleet.workers.context import count_tokens
+from fleet.workers.simulator.answers import SENTENCE_POOL, Answer, cut_to
+from fleet.workers.simulator.chance import Draw
+from fleet.workers.simulator.voices import Voice, Voices, rank, read_query, spelled
 
 #: What ends the collapse of a voice: any change of its prompt, other words in it, or only another temperature.
 Until = Literal["order", "persona", "temperature"]

@@ -1,4 +1,4 @@
-"""The command line of the simulator: `fleet simulator` and `python -m workers.simulator` are the same command."""
+"""The command line of the simulator: `fleet simulator` and `python -m fleet.workers.simulator` are the same command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, get_args
 import click
 
 from fleet.errors import ConfigurationError
-from workers.simulator.limits import Mode
-from workers.simulator.options import SimulatorOptions
+from fleet.workers.simulator.limits import Mode
+from fleet.workers.simulator.options import SimulatorOptions
 
 #: What each option is when it is not given: one place, shared with programs that build the options themselves.
 _DEFAULT = SimulatorOptions()
@@ -64,7 +64,7 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
 )
 def simulator(*, host: str, port: int, **values: Any) -> None:
     """Run a simulated LLM provider: OpenAI's and Anthropic's wire, limits, failures and a ledger, and no cost."""
-    from workers.simulator.process import run  # aiohttp takes 0.4 s to import: not for --help
+    from fleet.workers.simulator.process import run  # aiohttp takes 0.4 s to import: not for --help
 
     try:
         sys.exit(run(SimulatorOptions(**values), host=host, port=port))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from workers.simulator.answers import Answer
-from workers.simulator.wire import (
+from fleet.workers.simulator.answers import Answer
+from fleet.workers.simulator.wire import (
     Request,
     WireError,
     check_options,

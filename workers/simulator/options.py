@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from fleet.errors import ConfigurationError, quote
-from workers.simulator.limits import Mode
+from fleet.workers.simulator.limits import Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

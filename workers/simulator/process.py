@@ -7,8 +7,8 @@ import gc
 import signal
 import sys
 
-from workers.simulator.options import SimulatorOptions
-from workers.simulator.server import Simulator
+from fleet.workers.simulator.options import SimulatorOptions
+from fleet.workers.simulator.server import Simulator
 
 #: Exit code by signal: SIGTERM is how a stack stops it, SIGINT is a person's Ctrl-C.
 EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}

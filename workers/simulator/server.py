@@ -16,18 +16,18 @@ from typing import Any
 from aiohttp import web
 
 from fleet.errors import ConfigurationError
-from workers.simulator.answers import Answers
-from workers.simulator.anthropic_wire import AnthropicWire
-from workers.simulator.bad_bots import BadBots, BadMode
-from workers.simulator.chance import Chance, fate_of, latency_s
-from workers.simulator.collapse import Collapse, Mode
-from workers.simulator.ledger import Account, Ledger
-from workers.simulator.limits import Limits
-from workers.simulator.openai_wire import OpenAIWire
-from workers.simulator.options import SimulatorOptions
-from workers.simulator.recordings import read_recordings
-from workers.simulator.voices import Voices, read_query
-from workers.simulator.wire import Request, Wire, WireError, encode_json, read_object
+from fleet.workers.simulator.answers import Answers
+from fleet.workers.simulator.anthropic_wire import AnthropicWire
+from fleet.workers.simulator.bad_bots import BadBots, BadMode
+from fleet.workers.simulator.chance import Chance, fate_of, latency_s
+from fleet.workers.simulator.collapse import Collapse, Mode
+from fleet.workers.simulator.ledger import Account, Ledger
+from fleet.workers.simulator.limits import Limits
+from fleet.workers.simulator.openai_wire import OpenAIWire
+from fleet.workers.simulator.options import SimulatorOptions
+from fleet.workers.simulator.recordings import read_recordings
+from fleet.workers.simulator.voices import Voices, read_query
+from fleet.workers.simulator.wire import Request, Wire, WireError, encode_json, read_object
 
 #: Largest request body, in bytes: the longest prompt that Fleet takes, in 8-byte escapes.
 MAX_BODY_BYTES = 32 * 1024 * 1024

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
-from workers.context import CONVERSATION_OVERHEAD_TOKENS, MESSAGE_OVERHEAD_TOKENS, count_tokens
-from workers.simulator.answers import Answer
+from fleet.workers.context import CONVERSATION_OVERHEAD_TOKENS, MESSAGE_OVERHEAD_TOKENS, count_tokens
+from fleet.workers.simulator.answers import Answer
 
 #: Writes JSON text of one string or small dict; ASCII only.
 encode_json = json.JSONEncoder(separators=(",", ":")).encode

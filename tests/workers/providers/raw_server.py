@@ -11,9 +11,9 @@ from typing import Any
 
 from fleet.config import ProviderSettings
 from fleet.models import Message
-from workers.ports import Call
-from workers.providers import make_provider
-from workers.providers.base import HttpProvider
+from fleet.workers.ports import Call
+from fleet.workers.providers import make_provider
+from fleet.workers.providers.base import HttpProvider
 
 KEY = "sk-secret-0123456789"
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from fleet.errors import BadRequest, KeyRejected, ProviderUnavailable, RateLimited
+from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.base import HttpProvider
 from tests.waiting import wait_until
 from tests.workers.providers.raw_server import call, provider
 from tests.workers.simulator.running import running, total
-from workers.ports import Call, Completion
-from workers.providers.base import HttpProvider
 
 pytestmark = pytest.mark.parametrize("kind", ["openai", "anthropic", "simulator"])
 

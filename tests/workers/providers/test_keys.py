@@ -8,8 +8,8 @@ import pytest
 
 from fleet.config import ProviderSettings
 from fleet.errors import ConfigurationError
-from workers.providers import make_provider, read_key
-from workers.providers.base import HttpProvider
+from fleet.workers.providers import make_provider, read_key
+from fleet.workers.providers.base import HttpProvider
 
 SECRET = "sk-secret-0123456789"
 

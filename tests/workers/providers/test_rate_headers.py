@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.models import RateReading
-from workers.providers.rate_headers import read_rates
-from workers.simulator.limits import Allowance
+from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.simulator.limits import Allowance
 
 NOW_S = 1_800_000_000.0
 NOTHING = RateReading()

@@ -10,10 +10,10 @@ import pytest
 
 from fleet.errors import BadRequest, ConfigurationError, FleetError, KeyRejected, ProviderUnavailable, RateLimited
 from fleet.models import Message
+from fleet.workers.context import count_message_tokens, count_tokens
+from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.anthropic import OPENING, split_messages
 from tests.workers.providers.raw_server import KEY, RawServer, call, provider, raw_server, response
-from workers.context import count_message_tokens, count_tokens
-from workers.ports import Call, Completion
-from workers.providers.anthropic import OPENING, split_messages
 
 KINDS = pytest.mark.parametrize("kind", ["openai", "anthropic"])
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
-from workers.simulator import SimulatorOptions
-from workers.simulator.server import Simulator
+from fleet.workers.simulator import SimulatorOptions
+from fleet.workers.simulator.server import Simulator
 
 #: Limits that no test reaches by accident.
 FREE: dict[str, Any] = {"rpm": 10**9, "tpm": 10**12}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.context import count_tokens
-from workers.simulator.answers import Answers, longest_prefix, sentences, solve
-from workers.simulator.chance import Chance, Draw
+from fleet.workers.context import count_tokens
+from fleet.workers.simulator.answers import Answers, longest_prefix, sentences, solve
+from fleet.workers.simulator.chance import Chance, Draw
 
 DRAWS = st.binary(min_size=1, max_size=20).map(lambda body: Chance(0).draw("key", body))
 DRAW = Chance(0).draw("key", b"body")

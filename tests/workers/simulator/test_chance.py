@@ -8,7 +8,7 @@ from statistics import median, quantiles
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.simulator.chance import Chance, Draw, fate_of, latency_s
+from fleet.workers.simulator.chance import Chance, Draw, fate_of, latency_s
 
 BODIES = st.lists(st.sampled_from([b"one", b"two", b"three"]), min_size=1, max_size=12)
 

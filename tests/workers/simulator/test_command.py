@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fleet.cli.simulator import simulator
+from fleet.cli.stack.simulator import simulator
 from tests.waiting import wait_until
 from tests.workers.simulator.running import chat, total
 
@@ -23,7 +23,7 @@ from tests.workers.simulator.running import chat, total
 def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the command and give its process and the address it prints."""
     with subprocess.Popen(
-        [sys.executable, "-m", "workers.simulator", *options],
+        [sys.executable, "-m", "fleet.workers.simulator", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,7 +79,7 @@ def test_it_stops_although_calls_hang() -> None:
 
 def test_it_needs_neither_celery_nor_redis_nor_the_rest_of_the_fleet() -> None:
     program = (
-        "import sys, workers.simulator.process, workers.simulator.command\n"
+        "import sys, fleet.workers.simulator.process, fleet.workers.simulator.command\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('celery', 'kombu', 'redis')\n"
         "       or name.startswith(('fleet.cli', 'fleet.engine', 'fleet.store'))])"
     )
@@ -89,7 +89,7 @@ def test_it_needs_neither_celery_nor_redis_nor_the_rest_of_the_fleet() -> None:
 
 def test_help_shows_examples_and_does_not_import_the_server() -> None:
     program = (
-        "import sys; from click.testing import CliRunner; from fleet.cli.simulator import simulator\n"
+        "import sys; from click.testing import CliRunner; from fleet.cli.stack.simulator import simulator\n"
         "print(CliRunner().invoke(simulator, ['--help']).output); assert 'aiohttp' not in sys.modules"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

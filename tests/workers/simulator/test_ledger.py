@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.simulator.ledger import Ledger, key_label
+from fleet.workers.simulator.ledger import Ledger, key_label
 
 
 def ledger() -> Ledger:

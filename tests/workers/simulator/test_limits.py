@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.simulator.limits import (
+from fleet.workers.simulator.limits import (
     WAIT_MARGIN_S,
     Allowance,
     Bucket,

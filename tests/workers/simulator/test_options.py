@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import ConfigurationError
-from workers.simulator import SimulatorOptions
+from fleet.workers.simulator import SimulatorOptions
 
 
 @pytest.mark.parametrize(

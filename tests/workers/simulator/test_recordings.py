@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import ConfigurationError
-from workers.simulator.recordings import Recordings, read_recordings
+from fleet.workers.simulator.recordings import Recordings, read_recordings
 
 
 def write(folder: Path, *records: object) -> Path:

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from fleet.models import Message
+from fleet.workers.context import count_message_tokens, count_tokens
+from fleet.workers.simulator.server import MAX_BODY_BYTES
 from tests.waiting import wait_until
 from tests.workers.simulator.running import Reply, chat, running, send, total
-from workers.context import count_message_tokens, count_tokens
-from workers.simulator.server import MAX_BODY_BYTES
 
 
 def message(url: str, prompt: str = "Hello there", **fields: Any) -> Reply:

@@ -1,0 +1,189 @@
+"""`fleet bots`: how each bot fares; quarantine and release. redis is imported on use only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fleet import config
+from fleet.cli.operate.pools import operator_name, seconds_of
+
+if TYPE_CHECKING:
+    from fleet.signals.view import BotColumn, BotDetail, BotPage, BotState
+
+#: Columns by which the list can be sorted, and what they are in the table of bots.
+SORTS: dict[str, BotColumn] = {
+    "name": "name", "state": "state", "load": "load", "done": "completions", "failed": "failed", "hour": "per_hour",
+    "last": "last_at", "cost": "cost_usd_micros", "slow": "mean_ms",
+}  # fmt: skip
+STATES = ("idle", "busy", "probation", "quarantined", "leaving")
+
+
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
+
+
+def _list_options(command: Decorated) -> Decorated:
+    """Add the options of the list, which `fleet bots` and `fleet bots list` share."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead."),
+        click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Bots at most."),
+        click.option(
+            "--sort", type=click.Choice(list(SORTS)), default="name", show_default=True, help="Largest first."
+        ),
+        click.option("--find", "search", default="", help="Only bots with this in their name."),
+        click.option("--state", type=click.Choice(STATES), help="Only bots in this state."),
+        click.option("--pool", help="Only bots of this pool."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@_list_options
+@click.pass_context
+def bots(ctx: click.Context, /, **options: Any) -> None:
+    """List bots and how they fare; open, quarantine and release them.
+
+    \b
+    Examples:
+      fleet bots --sort failed --limit 10
+      fleet bots list --state quarantined
+      fleet bots show research-007
+      fleet bots quarantine research-007 --reason "repeats itself" --for 1h
+      fleet bots release research-007
+    """
+    if ctx.invoked_subcommand is None:
+        _list(**options)
+
+
+@bots.command("list")
+@_list_options
+def list_bots(**options: Any) -> None:
+    """List bots and how they fare: the same as `fleet bots` alone.
+
+    \b
+    Examples:
+      fleet bots list --state probation --json
+    """
+    _list(**options)
+
+
+def _list(*, pool: str | None, state: BotState | None, search: str, sort: str, limit: int, as_json: bool) -> None:
+    from fleet.engine.operations.overview import open_overview
+    from fleet.signals.view import bot_page
+
+    with open_overview(config.current()) as overview:
+        table = overview.read().bots
+    page = bot_page(
+        table, sort=SORTS[sort], descending=sort != "name", pool=pool, state=state, search=search, limit=limit
+    )
+    if as_json:
+        click.echo(json.dumps({"total": page.total, "bots": list(_rows(page))}, indent=2))
+        return
+    for line in _table(page):
+        click.echo(line)
+
+
+@bots.command()
+@click.argument("name", metavar="BOT")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def show(name: str, as_json: bool) -> None:
+    """Open one bot: persona, health, last tasks, errors, cost.
+
+    \b
+    Examples:
+      fleet bots show research-007
+    """
+    from fleet.engine.operations.overview import open_overview
+
+    with open_overview(config.current()) as overview:
+        bot = overview.bot(name)
+    click.echo(bot.model_dump_json(indent=2) if as_json else "\n".join(_story(bot)))
+
+
+@bots.command()
+@click.argument("names", metavar="BOT...", nargs=-1, required=True)
+@click.option("--reason", default="", help="Why; shown on the dashboard.")
+@click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Comes back by itself after, e.g., 10m, 2h.")
+def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None:
+    """Let bots take no new task; what they run goes on. When all bots of a pool are out, its tasks wait.
+
+    \b
+    Examples:
+      fleet bots quarantine research-007 --reason "answers in French"
+      fleet bots quarantine research-007 research-008 --for 30m
+    """
+    from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.operations.levers import quarantine_bot
+
+    settings = config.current()
+    with two_redis(settings) as clients:
+        for name in names:
+            is_new = quarantine_bot(clients.state, settings, name, by=operator_name(), reason=reason, for_s=for_s)
+            _say(f"{name}: {'quarantined' if is_new else 'was quarantined, its end and reason are renewed'}")
+
+
+@bots.command()
+@click.argument("names", metavar="BOT...", nargs=-1, required=True)
+def release(names: tuple[str, ...]) -> None:
+    """Let quarantined bots take tasks again, at once.
+
+    \b
+    Examples:
+      fleet bots release research-007
+    """
+    from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.operations.levers import release_bot
+
+    settings = config.current()
+    with two_redis(settings) as clients:
+        for name in names:
+            was_out = release_bot(clients.state, settings, name, by=operator_name())
+            _say(f"{name}: {'takes tasks again' if was_out else 'was not quarantined'}")
+
+
+def _rows(page: BotPage) -> Iterator[dict[str, Any]]:
+    columns = page.bots.model_dump()
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _table(page: BotPage) -> Iterator[str]:
+    cells = [("BOT", "STATE", "IN HAND", "LAST HOUR", "DONE", "FAILED", "FAILED CALLS", "MEAN", "COST")]
+    for row in _rows(page):
+        numbers = (row["load"], row["per_hour"], row["completions"], row["failed"], row["calls_failed"])
+        mean = f"{row['mean_ms'] / 1000:.1f} s" if row["mean_ms"] else "."
+        texts = [f"{number:,}" if number else "." for number in numbers]
+        cells.append((row["name"], row["state"], *texts, mean, f"${row['cost_usd_micros'] / 1e6:,.4f}"))
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    for name, state, *figures in cells:
+        rest = [cell.rjust(width) for cell, width in zip(figures, widths[2:], strict=True)]
+        yield "  ".join([name.ljust(widths[0]), state.ljust(widths[1]), *rest]).rstrip()
+    if page.total > len(page.bots.name):
+        yield f"and {page.total - len(page.bots.name):,} more: --limit"
+
+
+def _story(bot: BotDetail) -> Iterator[str]:
+    persona = bot.persona
+    failed = f", {bot.failed:,} of them failed" if bot.failed else ""
+    yield f"{bot.name}: {bot.state}, pool {bot.pool}, {bot.api}"
+    yield f"persona: {persona.archetype}, temperature {persona.temperature}, {persona.context_window_tokens:,} tokens"
+    yield f"done: {bot.completions:,}{failed}; {bot.per_hour:,} in the last hour; {bot.load:,} in hand"
+    yield f"used: {bot.tokens:,} tokens, ${bot.cost_usd_micros / 1e6:,.4f}, {bot.mean_ms / 1000:.1f} s a task"
+    for name, value in bot.health.items():
+        is_time = isinstance(value, float) and value > 1e9
+        said = datetime.fromtimestamp(value).isoformat(" ", "seconds") if is_time else value  # type: ignore[arg-type]
+        yield f"{name if ' ' in name else name.replace('_', ' ')}: {said}"
+    for error in bot.errors:
+        yield f"error: {error.type} on {error.api}: {error.failures:,} tasks, {error.calls:,} calls"
+    for task in bot.tasks:
+        at = datetime.fromtimestamp(task.at).isoformat(" ", "seconds")
+        yield f"task: {task.task_id} {task.status} at {at}, {task.ran_ms / 1000:.1f} s"
+
+
+def _say(line: str) -> None:
+    click.echo(f"fleet: {line}", err=True)

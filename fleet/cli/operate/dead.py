@@ -1,0 +1,259 @@
+"""`fleet dead`: the tasks that failed for good: list, show, replay, purge. redis is imported on use only."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet import config, errors
+
+if TYPE_CHECKING:
+    from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+
+#: Error types that a dead letter may have as its reason.
+REASONS = sorted(
+    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.FleetError)
+)
+#: What to do about a dead task, by cause.
+ADVICE = {
+    "attempts": "its provider failed again and again: replay it once the provider works",
+    "deadline": "its time ran out: raise deadline_s or the limit, then replay it",
+    "validation": "it was no valid task: correct what the message says (a pool can be added), else submit it anew",
+    "poison": "its workers died: look at their logs and memory before a replay kills the next one",
+    "refused": "the provider refused the request or the key: correct the prompt, the model or the key, then replay it",
+    "answer": "the provider gave no usable answer: change the prompt or the model, then replay it",
+    "function": "your bot function raised: correct it, restart the workers, then replay it",
+    "configuration": "correct what the error names: fleet.toml, a FLEET_* variable or the machine; then replay",
+    "bug": "Fleet failed: the worker's log has the place; replay it with a version that has it corrected",
+}
+#: Narrowest and usual width of a message in a list, in characters.
+MESSAGE_COLUMNS = 60
+
+
+@click.group()
+def dead() -> None:
+    """List, show, replay or purge the tasks that failed for good.
+
+    \b
+    Examples:
+      fleet dead list --pool research
+      fleet dead show 7c9e6679-7425-40de-944b-e07fc1f90ae7
+      fleet dead replay --reason ProviderUnavailable --yes
+      fleet dead purge --all
+    """
+
+
+def _scope(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that narrow a set of letters down."""
+    for option in (
+        click.option("--reason", type=click.Choice(REASONS), metavar="ERROR", help="Only with this error type."),
+        click.option("--pool", help="Only of this pool; `-` for those of no configured pool."),
+    ):
+        command = option(command)
+    return command
+
+
+@dead.command("list")
+@_scope
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Letters shown.")
+@click.option("--before", metavar="CURSOR", help="Go on where the last list ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def list_letters(pool: str | None, reason: str | None, limit: int, before: str | None, as_json: bool) -> None:
+    """List dead letters, the newest first.
+
+    \b
+    Examples:
+      fleet dead list
+      fleet dead list --pool research --reason DeadlineExceeded --limit 100
+      fleet dead list --json | jq '.letters[].task_id'
+    """
+    with _office() as office:
+        page = office.page(pool=pool, reason=reason, limit=limit, before=before)
+        total = office.count(pool=pool, reason=reason)
+    if as_json:
+        rows = [_as_data(filed) for filed in page.letters]
+        click.echo(json.dumps({"total": total, "letters": rows, "next": page.next}, indent=2))
+        return
+    for line in _table(page.letters):
+        click.echo(line)
+    more = f"; more with --before {page.next}" if page.next else ""
+    _say(f"{len(page.letters):,} of {total:,} dead letters{more}")
+
+
+@dead.command()
+@click.argument("task_id", metavar="TASK")
+@click.option("--body", is_flag=True, help="Also print the task's message body: it holds the prompt.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def show(task_id: str, body: bool, as_json: bool) -> None:
+    """Show one dead letter: what failed, how often, and what to do about it.
+
+    \b
+    Examples:
+      fleet dead show 7c9e6679-7425-40de-944b-e07fc1f90ae7
+      fleet dead show 7c9e6679-7425-40de-944b-e07fc1f90ae7 --body --json
+    """
+    with _office() as office:
+        filed = office.find(task_id)
+        if filed is None:
+            raise errors.FleetError(_not_there(task_id))
+        text = (office.body(task_id) or b"").decode("utf-8", "replace") if body else None
+    if as_json:
+        click.echo(json.dumps({**_as_data(filed), **({"body": text} if body else {})}, indent=2))
+        return
+    for name, value in _details(filed):
+        click.echo(f"{name:<10} {value}")
+    if text is not None:
+        click.echo(f"{'body':<10} {text}")
+
+
+@dead.command()
+@click.argument("task_ids", metavar="[TASK]...", nargs=-1)
+@_scope
+@click.option("--all", "everything", is_flag=True, help="All dead letters, of every pool and reason.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def replay(
+    task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool, yes: bool, as_json: bool
+) -> None:
+    """Queue dead tasks again, with a fresh life.
+
+    A replayed task keeps its id; its failed result is removed, and whoever asks for it gets the new one. It joins the
+    end of its queue. Callbacks, chains and chords have seen the failure and are not called again.
+
+    \b
+    Examples:
+      fleet dead replay 7c9e6679-7425-40de-944b-e07fc1f90ae7
+      fleet dead replay --pool research --reason ProviderUnavailable
+      fleet dead replay --all --yes --json
+    """
+    with _office() as office:
+        chosen = _chosen(office, task_ids, pool, reason, everything)
+        _confirm("replay", office, task_ids, pool, reason, yes)
+        outcomes = {task_id: office.replay(task_id) for task_id, _ in chosen}
+    _report(Counter(outcomes.values()), as_json)
+    _refuse_unknown([task_id for task_id, outcome in outcomes.items() if outcome == "unknown"], task_ids)
+
+
+@dead.command()
+@click.argument("task_ids", metavar="[TASK]...", nargs=-1)
+@_scope
+@click.option("--all", "everything", is_flag=True, help="All dead letters, of every pool and reason.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def purge(
+    task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool, yes: bool, as_json: bool
+) -> None:
+    """Throw dead letters away. Their failed results stay until they expire.
+
+    \b
+    Examples:
+      fleet dead purge 7c9e6679-7425-40de-944b-e07fc1f90ae7
+      fleet dead purge --reason InvalidTask --yes
+    """
+    with _office() as office:
+        chosen = _chosen(office, task_ids, pool, reason, everything)
+        _confirm("purge", office, task_ids, pool, reason, yes)
+        outcomes = {task_id: office.purge(task_id, died_us=died_us) for task_id, died_us in chosen}
+    _report(Counter("purged" if done else "unknown" for done in outcomes.values()), as_json)
+    _refuse_unknown([task_id for task_id, done in outcomes.items() if not done], task_ids)
+
+
+@contextmanager
+def _office() -> Iterator[DeadLetterOffice]:
+    from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
+
+    settings = config.current()
+    with two_redis(settings) as clients:
+        yield DeadLetterOffice(clients.state, clients.broker, settings)
+
+
+def _chosen(
+    office: DeadLetterOffice, task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool
+) -> Iterator[tuple[str, str]]:
+    """Return id and time of death of the letters that a command is about, read as they are worked off."""
+    filtered = pool is not None or reason is not None
+    if bool(task_ids) + filtered + everything != 1:
+        raise click.UsageError("expected one of: task ids, --pool and/or --reason, --all")
+    if task_ids:
+        return ((task_id, "") for task_id in dict.fromkeys(task_ids))
+    return ((filed.letter.task_id, filed.died_us) for filed in office.walk(pool=pool, reason=reason))
+
+
+def _confirm(
+    verb: str, office: DeadLetterOffice, task_ids: tuple[str, ...], pool: str | None, reason: str | None, yes: bool
+) -> None:
+    """Ask before a whole set is changed; a script must say --yes."""
+    if yes or task_ids:
+        return
+    count = office.count(pool=pool, reason=reason)
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"expected --yes to {verb} {count:,} dead letters without being asked")
+    click.confirm(f"{verb} {count:,} dead letters?", abort=True, err=True)
+
+
+def _report(counts: Counter[str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({name.replace(" ", "_"): number for name, number in counts.items()}))
+    else:
+        _say(", ".join(f"{number:,} {name}" for name, number in counts.items()) or "no dead letters")
+
+
+def _refuse_unknown(unknown: list[str], asked_for: tuple[str, ...]) -> None:
+    if unknown and asked_for:
+        raise errors.FleetError(_not_there(unknown[0]))
+
+
+def _not_there(task_id: str) -> str:
+    return (
+        f"{errors.quote(task_id)}: expected the id of a dead task, got none; `fleet dead list` shows them, "
+        "`fleet why TASK` tells what became of a task"
+    )
+
+
+def _as_data(filed: Filed) -> dict[str, Any]:
+    return {**filed.letter.model_dump(mode="json"), "died_at": filed.died_at}
+
+
+def _table(letters: tuple[Filed, ...]) -> Iterator[str]:
+    rows = [("DIED", "TASK", "POOL", "REASON", "LIVES", "MESSAGE")]
+    for filed in letters:
+        letter = filed.letter
+        text = " ".join(letter.message.split())
+        short = text if len(text) <= MESSAGE_COLUMNS else f"{text[: MESSAGE_COLUMNS - 1]}…"
+        lives = str(len(letter.history))
+        rows.append((_clock(filed.died_at), letter.task_id, letter.pool or "-", letter.reason, lives, short))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for *cells, message in rows if letters else []:
+        yield "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), message])
+
+
+def _details(filed: Filed) -> Iterator[tuple[str, str]]:
+    letter = filed.letter
+    yield "task", letter.task_id
+    yield "died", _clock(filed.died_at)
+    yield "pool", letter.pool or "-"
+    yield "kind", letter.kind or "-"
+    yield "priority", letter.priority.name.lower()
+    yield "reason", f"{letter.reason} ({letter.cause})"
+    yield "message", letter.message
+    calls = ", ".join(f"{count} {name}" for name, count in letter.provider_errors.items())
+    yield "attempts", f"{letter.attempts}" + (f" ({calls})" if calls else "")
+    for number, death in enumerate(letter.history, 1):
+        yield f"death {number}", f"{_clock(death.at)}  {death.error}" + (f"  {death.bot}" if death.bot else "")
+    yield "advice", ADVICE[letter.cause]
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _say(line: str) -> None:
+    click.echo(f"fleet: {line}", err=True)

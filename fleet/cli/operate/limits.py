@@ -1,0 +1,244 @@
+"""`fleet limits`, `fleet limits set`, `fleet simulate`: how a limit stands, how it is changed, what it would give."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet import config
+from fleet.errors import ConfigurationError, quote
+
+if TYPE_CHECKING:
+    import redis
+
+    from fleet.limiter import LimitSnapshot
+    from fleet.limiter.forecast import Forecast
+
+#: Height of the drawing of `fleet simulate`: eighths of a line.
+_BARS = " ▁▂▃▄▅▆▇█"
+#: Columns of that drawing at most.
+_COLUMNS = 60
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.pass_context
+def limits(ctx: click.Context, as_json: bool) -> None:
+    """Show each limit live: used, waiting, next grant, rate, last 429; change one.
+
+    \b
+    Examples:
+      fleet limits
+      fleet limits --json | jq '.[].waiting'
+      fleet limits set openai/gpt-5 --rpm 800
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    snapshots = asyncio.run(_read(config.current()))
+    if as_json:
+        click.echo(json.dumps([asdict(snapshot) for snapshot in snapshots], indent=2))
+        return
+    for snapshot in snapshots:
+        click.echo("\n".join(_lines(snapshot)))
+
+
+@limits.command(name="set")
+@click.argument("limit", metavar="PROVIDER/MODEL[/KEY]")
+@click.option("--rpm", type=click.IntRange(0), help="Requests per minute; 0: not limited.")
+@click.option("--tpm", type=click.IntRange(0), help="Tokens per minute; 0: not limited.")
+@click.option("--input-tpm", type=click.IntRange(0), help="Input tokens per minute; 0: not limited.")
+@click.option("--output-tpm", type=click.IntRange(0), help="Output tokens per minute; 0: not limited.")
+@click.option("--in-flight", type=click.IntRange(0), help="Calls at the same time; 0: not limited.")
+@click.option("--requests-per-day", type=click.IntRange(0), help="Requests per day; 0: not limited.")
+@click.option("--usd-per-day", type=click.FloatRange(0), help="US dollars per day; 0: not limited.")
+@click.option("--reset", "is_reset", is_flag=True, help="Let fleet.toml hold again.")
+def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
+    """Change a limit on all workers at once; it holds until it is reset, or unused for 30 days.
+
+    \b
+    Examples:
+      fleet limits set openai/gpt-5 --rpm 800
+      fleet limits set openai/gpt-5 --reset
+    """
+    from fleet.cli.operate.pools import operator_name
+    from fleet.limiter import live
+    from fleet.signals import catalogue
+    from fleet.signals.events import record_event_now
+
+    changes = {name: value for name, value in numbers.items() if value is not None}
+    if bool(changes) == is_reset:
+        raise click.UsageError("expected at least one number to set, or --reset alone")
+    settings = config.current()
+    name = _full_name(limit, settings)
+    configured = _names(settings)[name]
+    with _state(settings) as client:
+        if is_reset:
+            live.reset(client, name, configured=configured)
+            record_event_now(client, catalogue.LIMIT_RESET, limit=name, by=operator_name())
+            click.echo(f"{name}: as configured")
+            return
+        held = live.change(client, name, changes, configured=configured)
+        record_event_now(client, catalogue.LIMIT_CHANGED, limit=name, **changes, by=operator_name())
+    click.echo(f"{name}: {', '.join(f'{key} {value:,.0f}' for key, value in held.items())}")
+
+
+@click.command()
+@click.option("--rpm", type=click.IntRange(1), help="Requests per minute.")
+@click.option("--tpm", type=click.IntRange(1), help="Tokens per minute.")
+@click.option("--bots", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Bots that call.")
+@click.option("--critical", type=click.IntRange(0), default=0, show_default=True, help="Bots whose calls are critical.")
+@click.option("--tokens", default="200-1200", show_default=True, help="Tokens of a call, smallest-largest.")
+@click.option("--used", type=click.FloatRange(0.01, 1), default=1.0, show_default=True, help="Share of them used.")
+@click.option("--latency-s", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds to an answer.")
+@click.option("--seconds", type=click.IntRange(10, 3600), default=120, show_default=True, help="Simulated time.")
+@click.option("--counting", type=click.Choice(["bucket", "window"]), default="window", show_default=True,
+              help="How the provider counts.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides sizes and jitter.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def simulate(
+    rpm: int | None, tpm: int | None, bots: int, critical: int, tokens: str, used: float, latency_s: float,
+    seconds: int, counting: str, seed: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Tell what limits will give: the limiter played through in simulated time; nothing is sent.
+
+    \b
+    Examples:
+      fleet simulate --rpm 500 --tpm 200000 --bots 100
+      fleet simulate --rpm 3000 --bots 1000 --critical 10 --tokens 500-4000 --used 0.4
+    """
+    from fleet.limiter.forecast import Load, forecast
+
+    if rpm is None and tpm is None:
+        raise click.UsageError("expected --rpm, --tpm or both, got neither")
+    if critical > bots:
+        raise click.UsageError(f"expected at most {bots} critical bots, got {critical}")
+    limit = config.LimitSettings.model_validate({"rpm": rpm, "tpm": tpm, "counting": counting})
+    load = Load(bots, tokens=_sizes(tokens), used_share=used, latency_s=latency_s, critical=critical)
+    found = forecast(limit, load, seconds=seconds, seed=seed)
+    if as_json:
+        click.echo(json.dumps(_summary(found, rpm, tpm)))
+        return
+    click.echo("\n".join(_story(found, rpm, tpm)))
+
+
+def _sizes(text: str) -> tuple[int, int]:
+    smallest, _, largest = text.partition("-")
+    if not smallest.isdecimal() or not (largest or smallest).isdecimal():
+        raise click.UsageError(f"--tokens: expected two numbers like 200-1200, got {quote(text)}")
+    sizes = int(smallest), int(largest or smallest)
+    if not 1 <= sizes[0] <= sizes[1]:
+        raise click.UsageError(f"--tokens: expected the smaller number first and at least 1, got {quote(text)}")
+    return sizes
+
+
+def _summary(found: Forecast, rpm: int | None, tpm: int | None) -> dict[str, Any]:
+    minutes = found.seconds / 60
+    waits = {"wait_s": found.waits_s, "critical_wait_s": found.critical_waits_s}
+    return {
+        "calls_per_minute": round(found.calls / minutes, 1),
+        "tokens_per_minute": round(found.tokens / minutes),
+        "requests_used": round(found.calls / minutes / rpm, 4) if rpm else None,
+        "tokens_used": round(found.tokens / minutes / tpm, 4) if tpm else None,
+        **{name: {"p50": _at(times, 0.5), "p99": _at(times, 0.99)} for name, times in waits.items() if times},
+        "calls_of_a_bot": {"fewest": found.fewest, "most": found.most},
+        "questions_per_call": round(found.questions / max(1, found.calls), 2),
+        "calls_by_second": found.calls_by_second,
+    }
+
+
+def _at(times: tuple[float, ...], share: float) -> float:
+    return round(times[min(len(times) - 1, int(len(times) * share))], 3)
+
+
+def _story(found: Forecast, rpm: int | None, tpm: int | None) -> Iterator[str]:
+    sums = _summary(found, rpm, tpm)
+    of_requests = f" ({sums['requests_used']:.1%} of --rpm)" if rpm else ""
+    of_tokens = f" ({sums['tokens_used']:.1%} of --tpm)" if tpm else ""
+    yield f"calls a minute    {sums['calls_per_minute']:,.1f}{of_requests}"
+    yield f"tokens a minute   {sums['tokens_per_minute']:,}{of_tokens}"
+    for name, label in (("wait_s", "wait for a turn"), ("critical_wait_s", "  critical calls")):
+        if name in sums:
+            yield f"{label}   p50 {sums[name]['p50']:.2f} s, p99 {sums[name]['p99']:.2f} s"
+    yield f"calls of a bot    {found.fewest} to {found.most} in {found.seconds:.0f} s"
+    yield f"questions a call  {sums['questions_per_call']:.2f}"
+    yield f"calls a second    {_draw(found.calls_by_second)}"
+
+
+def _draw(counts: tuple[int, ...]) -> str:
+    """Draw counts as one line of bars, the highest of them full."""
+    step = -(-len(counts) // _COLUMNS)
+    means = [sum(part) / len(part) for part in (counts[i : i + step] for i in range(0, len(counts), step))]
+    most = max(means) or 1
+    bars = "".join(_BARS[round(mean / most * 8)] for mean in means)
+    return f"{bars}  (highest {most:,.1f})"
+
+
+def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
+    mark = " (set live)" if snapshot.is_changed else " (learnt)" if snapshot.is_learnt else ""
+    yield f"{snapshot.limit}{mark}"
+    for name, was in snapshot.lowered.items():
+        yield f"  {name:<8}  {was:,} is more than the provider allows: what it says is in force"
+    for label, used, rate, others in (
+        ("requests", snapshot.used_rpm, snapshot.rpm, snapshot.others_rpm),
+        ("tokens", snapshot.used_tpm, snapshot.tpm, snapshot.others_tpm),
+    ):
+        foreign = f", and {others:,.0f} by others on the same key" if others else ""
+        yield f"  {label:<8}  {used:,.0f} of {_amount(rate)} in the last minute{foreign}"
+    allowed = "not limited" if snapshot.rate is None else f"{snapshot.rate:,.1f} allowed at their mean size"
+    yield f"  rate      {snapshot.used_rpm / 60:,.1f} calls a second in the last minute, {allowed}"
+    yield f"  waiting   {snapshot.waiting} calls, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}"
+    last = datetime.fromtimestamp(snapshot.refused_at).isoformat(" ", "seconds") if snapshot.refused_at else "never"
+    held = ", held" if snapshot.held_until else ""
+    yield f"  429s      {snapshot.refused}, last {last}{held}"
+
+
+def _amount(number: int | None) -> str:
+    return "unlimited" if number is None else f"{number:,}"
+
+
+async def _read(settings: config.Settings) -> list[LimitSnapshot]:
+    from fleet.limiter import Limiter
+    from fleet.store.client import Store
+    from fleet.store.embedded import state_url
+
+    names = _names(settings)
+    store = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
+    try:
+        limiter = Limiter(store, names)
+        return [await limiter.snapshot(name) for name in names]
+    finally:
+        await store.close()
+
+
+def _names(settings: config.Settings) -> dict[str, config.LimitSettings]:
+    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+
+
+def _full_name(limit: str, settings: config.Settings) -> str:
+    """Return the limit's name with its key; one that no pool uses is a mistake."""
+    known = _names(settings)
+    for name in (limit, f"{limit}/{config.KEY_LABEL}"):
+        if name in known:
+            return name
+    raise ConfigurationError(f"expected one of {', '.join(sorted(known))}, got {quote(limit)}")
+
+
+@contextmanager
+def _state(settings: config.Settings) -> Iterator[redis.Redis]:
+    from fleet.store.client import connect, store_errors
+    from fleet.store.embedded import state_url
+
+    url = state_url(settings)
+    client = connect(url, timeout_s=settings.redis.socket_timeout_s)
+    try:
+        with store_errors(url):
+            yield client
+    finally:
+        client.close()

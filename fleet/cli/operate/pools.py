@@ -1,0 +1,207 @@
+"""`fleet pools`: what waits in each pool and who may take it; pause and resume. redis is imported on use only."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from getpass import getuser
+from typing import TYPE_CHECKING
+
+import click
+
+from fleet import config
+from fleet.errors import ConfigurationError, quote
+
+if TYPE_CHECKING:
+    from fleet.cli.operate.two_redis import TwoRedis
+    from fleet.engine.admission.gates import Gate
+
+#: Priorities from the most urgent one; their place is their number.
+PRIORITIES = ("critical", "high", "normal", "low", "bulk")
+#: Seconds in the units that a duration may have.
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+#: Longest pause with an end, in seconds (30 days).
+LONGEST_S = 30 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRow:
+    """One pool, or the inbox, just now."""
+
+    pool: str
+    bots: int
+    in_flight: int
+    backlog: dict[str, int]
+    oldest_s: float | None
+    gate: str
+    lowest_taken: str | None
+    gate_left_s: float | None
+
+
+def seconds_of(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read a length of time: 90, 90s, 10m, 2h, 1d."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+    seconds = float(match[1]) * UNITS_S[match[2] or "s"] if match else 0.0
+    if not 0 < seconds <= LONGEST_S:
+        raise click.BadParameter(f"expected a time like 90s, 10m, 2h or 1d, at most 30d, got {quote(value)}")
+    return seconds
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.pass_context
+def pools(ctx: click.Context, as_json: bool) -> None:
+    """Show the pools' backlogs and gates; pause and resume them.
+
+    \b
+    Examples:
+      fleet pools
+      fleet pools pause research --for 10m
+      fleet pools pause research writing --below high
+      fleet pools resume research writing
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from fleet.cli.operate.two_redis import two_redis
+
+    settings = config.current()
+    with two_redis(settings) as clients:
+        rows = read_pools(clients, settings)
+    if as_json:
+        click.echo(json.dumps({"pools": [asdict(row) for row in rows]}, indent=2))
+        return
+    for line in _table(rows):
+        click.echo(line)
+
+
+@pools.command()
+@click.argument("names", metavar="POOL...", nargs=-1, required=True)
+@click.option("--below", type=click.Choice(PRIORITIES[:-1]), help="Pause only what is less urgent than this.")
+@click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Resume by itself after, e.g., 90s, 10m, 2h.")
+def pause(names: tuple[str, ...], below: str | None, for_s: float | None) -> None:
+    """Stop workers from taking tasks of a pool. What runs goes on; what waits keeps its order.
+
+    \b
+    Examples:
+      fleet pools pause research
+      fleet pools pause research --below high --for 10m
+    """
+    from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.admission.gates import CLOSED
+    from fleet.engine.operations.levers import pause_pool
+
+    settings = config.current()
+    _check(names, settings)
+    lowest = CLOSED if below is None else PRIORITIES.index(below)
+    with two_redis(settings) as clients:
+        for name in names:
+            gate = pause_pool(clients.state, clients.broker, name, lowest=lowest, for_s=for_s, by=operator_name())
+            _say(f"{name}: {gate}")
+
+
+@pools.command()
+@click.argument("names", metavar="POOL...", nargs=-1, required=True)
+def resume(names: tuple[str, ...]) -> None:
+    """Let workers take all tasks of a pool again, at once.
+
+    \b
+    Examples:
+      fleet pools resume research
+    """
+    from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.operations.levers import resume_pool
+
+    settings = config.current()
+    _check(names, settings)
+    with two_redis(settings) as clients:
+        for name in names:
+            was_closed = resume_pool(clients.state, clients.broker, name, by=operator_name())
+            _say(f"{name}: open" if was_closed else f"{name}: was open")
+
+
+def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
+    """Return one row per pool, the inbox last. Some round trips, whatever the number of pools."""
+    from fleet.engine.admission.gates import read_gates, read_waiting
+    from fleet.store import keys
+
+    names = [*map(keys.queue, settings.pools), settings.worker.inbox]
+    gates, waiting = read_gates(clients.broker, names), read_waiting(clients.broker, names)
+    in_flight = [*_in_flight(clients, list(settings.pools)), 0]
+    bots = [*(pool.bots for pool in settings.pools.values()), 0]
+    labels = [*settings.pools, f"({settings.worker.inbox})"]
+    now_s = time.time()
+    return [
+        PoolRow(
+            pool=label,
+            bots=bots_of,
+            in_flight=running,
+            backlog=dict(zip(PRIORITIES, row.counts, strict=True)),
+            oldest_s=None if row.oldest_at is None else max(0.0, now_s - row.oldest_at),
+            gate=str(gate),
+            lowest_taken=_lowest(gate),
+            gate_left_s=gate.left_s,
+        )
+        for label, bots_of, running, row, gate in zip(labels, bots, in_flight, waiting, gates, strict=True)
+    ]
+
+
+def _in_flight(clients: TwoRedis, names: Sequence[str]) -> list[int]:
+    """Return the number of bots at work per pool: their leases that have not run out."""
+    from fleet.store import keys
+
+    seconds, micros = clients.state.time()
+    with clients.state.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.zcount(keys.bot_leases(name), seconds * 1_000_000 + micros, "+inf")
+        return [int(count) for count in pipe.execute()]
+
+
+def operator_name() -> str:
+    """Return who runs this command; a container's user may have a number only."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _lowest(gate: Gate) -> str | None:
+    if gate.is_open:
+        return PRIORITIES[-1]
+    return PRIORITIES[gate.lowest] if gate.lowest >= 0 else None
+
+
+def _check(names: Sequence[str], settings: config.Settings) -> None:
+    for name in names:
+        if name not in settings.pools:
+            raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(name)}")
+
+
+def _table(rows: Sequence[PoolRow]) -> Iterator[str]:
+    cells = [("POOL", "BOTS", "RUNNING", "WAITING", *(name.upper() for name in PRIORITIES), "OLDEST", "GATE")]
+    for row in rows:
+        counts = [f"{count:,}" if count else "." for count in row.backlog.values()]
+        oldest = "" if row.oldest_s is None else _age(row.oldest_s)
+        bots = f"{row.bots:,}" if row.bots else ""
+        cells.append(
+            (row.pool, bots, f"{row.in_flight:,}", f"{sum(row.backlog.values()):,}", *counts, oldest, row.gate)
+        )
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    for first, *middle, last in cells:
+        numbers = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
+        yield "  ".join([first.ljust(widths[0]), *numbers, last]).rstrip()
+
+
+def _age(seconds: float) -> str:
+    from fleet.engine.operations.story import duration
+
+    return duration(seconds)
+
+
+def _say(line: str) -> None:
+    click.echo(f"fleet: {line}", err=True)

@@ -1,0 +1,219 @@
+"""`fleet stats`: the three signals on a terminal or as JSON.
+
+`render_signals` is what other commands show at their end. rich and redis are imported on use only.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet import config
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from fleet.signals.reader import BudgetRow, Completions, Errors, PoolCompletions, Resources, Snapshot
+
+#: Error rows shown on a terminal; `--json` has more.
+ERROR_ROWS = 10
+#: Workers shown on a terminal; `--json` has all.
+WORKER_ROWS = 16
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--bots", "with_bots", is_flag=True, help="With --json: every bot too, in columns.")
+def stats(as_json: bool, with_bots: bool) -> None:
+    """Show the three signals: completions, errors, resources.
+
+    \b
+    Examples:
+      fleet stats
+      fleet stats --json | jq .completions.total
+      fleet stats --json | jq '.recent.failed_share, .error_matrix.verdict.verdict'
+      fleet stats --json --bots | jq '[.bots.name, .bots.per_hour] | transpose'
+    """
+    if with_bots and not as_json:
+        raise click.UsageError("expected --json together with --bots")
+    settings = config.current()
+    snapshot = take_snapshot(settings)
+    if as_json:
+        click.echo(json.dumps({**snapshot.model_dump(mode="json"), **_view(settings, with_bots)}, indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(render_signals(snapshot))
+
+
+def _view(settings: config.Settings, with_bots: bool) -> dict[str, Any]:
+    """Return what the Fleet tab shows, beside the snapshot: what both have is the snapshot's."""
+    from fleet.engine.operations.overview import open_overview
+
+    with open_overview(settings) as overview:
+        view = overview.read().model_dump(mode="json", exclude=None if with_bots else {"bots"})
+    view["error_matrix"] = view.pop("errors")
+    return {name: part for name, part in view.items() if name not in ("at", "simulated", "resources")}
+
+
+def take_snapshot(settings: config.Settings) -> Snapshot:
+    """Read the three signals from the state Redis.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    from fleet.cli.operate.budgets import read_budgets
+    from fleet.signals import Signals
+    from fleet.store.client import connect, store_errors
+    from fleet.store.embedded import state_url
+
+    url = state_url(settings)
+    client = connect(url, timeout_s=settings.redis.socket_timeout_s)
+    try:
+        with store_errors(url):
+            return Signals(client, settings).read(budgets=read_budgets(settings, url))
+    finally:
+        client.close()
+
+
+def render_signals(snapshot: Snapshot) -> RenderableType:
+    """Return the three signals as three panels, under a line that says so when the simulator answers."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.text import Text
+
+    panels: list[RenderableType] = []
+    if snapshot.simulated:
+        done = snapshot.completions
+        text = (
+            f"Answers come from the simulator, not from a real provider: {done.simulated:,} of {done.total:,} so far."
+        )
+        panels.append(Text(text, style="bold yellow"))
+    bodies = {
+        "Completions": _completions(snapshot.completions),
+        "Errors": _errors(snapshot.errors),
+        "Resources": _resources(snapshot.resources, snapshot.at),
+    }
+    panels += [Panel(body, title=title, title_align="left", border_style="cyan") for title, body in bodies.items()]
+    return Group(*panels)
+
+
+def _completions(done: Completions) -> RenderableType:
+    from rich.console import Group
+
+    head = _figures(
+        ("done", done.total, ""),
+        ("ok", done.ok, "green"),
+        ("degraded", done.degraded, "yellow" if done.degraded else ""),
+        ("failed", done.failed, "red" if done.failed else ""),
+        ("discarded duplicates", done.duplicates, "yellow" if done.duplicates else ""),
+    )
+    table = _table("pool", "bots", "done", "min/median/max", "even", "idle", "busiest", left=(0, 6))
+    for pool in done.pools:
+        table.add_row(*_pool_row(pool))
+    if done.without_bot:
+        table.add_row("(no bot)", "", f"{done.without_bot:,}")
+    return Group(head, table)
+
+
+def _pool_row(pool: PoolCompletions) -> list[RenderableType]:
+    spread = pool.spread
+    busiest = f"{spread.top[0].bot} {spread.top[0].completions:,}" if spread.top else ""
+    middle = f"{spread.min:,} / {spread.median:,g} / {spread.max:,}"
+    jain = "-" if spread.jain is None else f"{spread.jain:.3f}"
+    idle = _plain(str(spread.idle), "yellow" if spread.idle and pool.total >= spread.bots else "")
+    return [_plain(pool.pool), f"{spread.bots:,}", f"{pool.total:,}", middle, jain, idle, _plain(busiest)]
+
+
+def _errors(errors: Errors) -> RenderableType:
+    from rich.console import Group
+
+    verdict = errors.verdict
+    culprit = f" {verdict.culprit}" if verdict.culprit else ""
+    style = {"none": "green", "spread": "yellow"}.get(verdict.verdict, "bold red")
+    head = _plain(f"{verdict.verdict}{culprit}", style).append(f"  {verdict.reason}", "dim")
+    if not errors.rows:
+        return head
+    counts = _figures(("failed tasks", errors.failures, ""), ("failed provider calls", errors.calls, ""))
+    table = _table("bot", "API", "error", "tasks", "calls", left=(0, 1, 2))
+    for row in errors.rows[:ERROR_ROWS]:
+        table.add_row(_plain(row.bot), _plain(row.api), _plain(row.type), f"{row.failures:,}", f"{row.calls:,}")
+    more = len(errors.rows) + errors.rows_left_out - ERROR_ROWS
+    return Group(head, counts, table, *([_plain(f"and {more:,} more rows", "dim")] if more > 0 else []))
+
+
+def _resources(used: Resources, now_s: float) -> RenderableType:
+    from rich.console import Group
+
+    cost = "-" if not used.cost_usd_micros else f"${used.cost_usd_micros / 1e6:,.4f}"
+    parts: list[RenderableType] = [
+        _figures(
+            ("worker" if len(used.workers) == 1 else "workers", len(used.workers), "" if used.workers else "yellow"),
+            ("busy slots", f"{used.busy:,} of {used.slots:,}", ""),
+            ("CPU", f"{used.cpu_percent:.0f}%", ""),
+            ("memory", f"{used.rss_mb:,.0f} MB", ""),
+        ),
+        _figures(
+            ("calls", used.calls, ""),
+            ("429s", used.rate_limited, "yellow" if used.rate_limited else ""),
+            ("tokens in", used.input_tokens, ""),
+            ("out", used.output_tokens, ""),
+            ("cost", cost, ""),
+        ),
+    ]
+    if used.workers:
+        table = _table("worker", "pid", "CPU", "memory", "busy", "slots", left=(0,))
+        for row in used.workers[:WORKER_ROWS]:
+            numbers = [f"{row.cpu_percent:.0f}%", f"{row.rss_mb:,.0f} MB", str(row.busy), str(row.slots)]
+            table.add_row(_plain(row.name), str(row.pid), *numbers)
+        parts.append(table)
+    if used.budgets:
+        table = _table("API budget", "requests/min", "tokens/min", "", left=(0, 3))
+        for budget in used.budgets:
+            table.add_row(*_budget_row(budget, now_s))
+        parts.append(table)
+    return Group(*parts)
+
+
+def _budget_row(row: BudgetRow, now_s: float) -> list[RenderableType]:
+    held_s = 0.0 if row.held_until is None else row.held_until - now_s
+    held = _plain(f"held for {held_s:.1f} s after a 429" if held_s > 0 else "", "red")
+    return [_plain(row.limit), _share(row.used_rpm, row.rpm), _share(row.used_tpm, row.tpm), held]
+
+
+def _share(used: float | None, limit: int | None) -> str:
+    if limit is None:
+        return "no limit"
+    return f"{limit:,}" if used is None else f"{used:,.0f} of {limit:,} ({used / limit:.0%})"
+
+
+def _table(*columns: str, left: tuple[int, ...]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index in left else "right", overflow="fold", no_wrap=index not in left)
+    return table
+
+
+def _figures(*figures: tuple[str, int | str, str]) -> Text:
+    from rich.text import Text
+
+    line = Text()
+    for label, value, style in figures:
+        line.append("   " if line else "")
+        line.append(f"{value:,}" if isinstance(value, int) else value, f"bold {style}".strip())
+        line.append(f" {label}", "dim")
+    return line
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Names come from outside: as `Text` their brackets are not read as markup."""
+    from rich.text import Text
+
+    return Text(text, style=style)

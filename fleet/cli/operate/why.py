@@ -1,0 +1,76 @@
+"""`fleet why TASK`: a task's story, as far as Redis knows it. Rules: `fleet/engine/operations/story.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from fleet import config
+from fleet.cli.main import EXIT_FAILURE
+
+if TYPE_CHECKING:
+    from fleet.engine.operations.story import Story
+    from fleet.limiter import LimitSnapshot
+
+
+@click.command()
+@click.argument("task_id", metavar="TASK")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.pass_context
+def why(ctx: click.Context, task_id: str, as_json: bool) -> None:
+    """Tell a task's story: where it waits and why, who holds it, what it came to.
+
+    Exits with 1 when nothing is known of the task. Neither prompt nor answer is shown.
+
+    \b
+    Examples:
+      fleet why 7c9e6679-7425-40de-944b-e07fc1f90ae7
+      fleet why 7c9e6679-7425-40de-944b-e07fc1f90ae7 --json | jq .state
+    """
+    story = read_story(task_id, config.current())
+    if as_json:
+        click.echo(story.model_dump_json(indent=2))
+    else:
+        where = f", pool {story.pool}" if story.pool else ""
+        click.echo(f"{task_id}: {story.state}{where}")
+        for line in story.lines:
+            click.echo(f"  {line}")
+    if story.state == "unknown":
+        ctx.exit(EXIT_FAILURE)
+
+
+def read_story(task_id: str, settings: config.Settings) -> Story:
+    """Look a task up in both Redis servers.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    from fleet.cli.operate.two_redis import two_redis
+    from fleet.engine.operations.story import tell
+    from fleet.engine.operations.task_facts import gather
+
+    with two_redis(settings) as clients:
+        return tell(
+            gather(
+                task_id,
+                state=clients.state,
+                broker=clients.broker,
+                settings=settings,
+                limit_of=lambda pool: asyncio.run(_read_limit(pool, settings, clients.state_url)),
+            )
+        )
+
+
+async def _read_limit(pool: str, settings: config.Settings, url: str) -> LimitSnapshot:
+    from fleet.limiter import Limiter
+    from fleet.store.client import Store
+
+    name, rates = settings.limit_of(pool)
+    limit = f"{name}/{config.KEY_LABEL}"
+    store = Store(url, timeout_s=settings.redis.socket_timeout_s)
+    try:
+        return await Limiter(store, {limit: rates}).snapshot(limit)
+    finally:
+        await store.close()

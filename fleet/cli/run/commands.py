@@ -1,0 +1,212 @@
+"""`fleet submit` (one task) and `fleet run` (a file of tasks).
+
+The commands and their options; the work is done in `flow`, IN is read in `entries`, OUT written in `answers`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from fleet.cli.main import EXIT_FAILURE
+from fleet.errors import ConfigurationError, quote
+from fleet.models import Priority
+
+if TYPE_CHECKING:
+    from fleet.cli.run.collector import Collector
+    from fleet.config import Settings
+
+#: What `fleet submit` exits with when there is no result within --timeout.
+EXIT_TIMEOUT = 3
+#: Fewest tasks in flight by default; beyond it, WINDOW_PER_SLOT for every slot of this configuration.
+MIN_WINDOW = 1000
+WINDOW_PER_SLOT = 4
+#: Seconds between two looks for the result of a single task.
+SUBMIT_POLL_S = 0.02
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def task_options(default_priority: Priority) -> Callable[[F], F]:
+    """Return a decorator that adds the options which `fleet submit` and `fleet run` share."""
+    names = [priority.name.lower() for priority in Priority]
+    options = [
+        click.option("--pool", help="Pool that does the work. Default: one that takes the task's kind."),
+        click.option("--priority", type=click.Choice(names), default=default_priority.name.lower(), show_default=True),
+        click.option("--kind", help="Task class, e.g. summary; pools may take some only."),
+        click.option("--deadline-s", type=float, help="Seconds of work allowed per task. Default: the pool's."),
+        click.option("--max-output-tokens", type=int, help="Longest answer. Default: the pool's."),
+    ]
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def checked_options(settings: Settings, **options: Any) -> dict[str, Any]:
+    """Return the given task options without the empty ones.
+
+    Raises:
+        ConfigurationError: When no pool fits them.
+        InvalidTask: When a value is out of range.
+    """
+    from fleet.models import BotTask
+
+    given = {name: value for name, value in options.items() if value is not None}
+    task = BotTask.parse("-", **given)
+    if task.pool is not None and task.pool not in settings.pools:
+        raise ConfigurationError(f"--pool: expected one of {', '.join(settings.pools)}, got {quote(task.pool)}")
+    if task.pool is None and not any(not p.kinds or task.kind in p.kinds for p in settings.pools.values()):
+        raise ConfigurationError(f"--kind: expected one that a pool takes, got {quote(task.kind)}; or name a --pool")
+    return given
+
+
+# ---- fleet submit
+
+
+@click.command()
+@click.argument("prompt")
+@task_options(Priority.NORMAL)
+@click.option("--no-wait", is_flag=True, help="Print the task's id and leave.")
+@click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds to wait.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
+@click.pass_context
+def submit(
+    context: click.Context, /, prompt: str, no_wait: bool, timeout_s: float, as_json: bool, **options: Any
+) -> None:
+    """Submit one task and print its answer.
+
+    The answer goes to stdout; who gave it, tokens, cost and time go to stderr. PROMPT "-" is read from stdin.
+
+    Exit codes: 0 answered, 1 failed, 2 wrong usage, 3 no result in time.
+
+    \b
+    Examples:
+      fleet submit "What is 2+2?" --pool research --priority high
+      git diff | fleet submit - --json | jq .answer
+    """
+    from fleet.cli.run.collector import nobody_serves, open_collector
+    from fleet.config import current
+    from fleet.engine.messages.producer import submit_many
+    from fleet.models import BotTask
+
+    settings = current()
+    text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
+    task = BotTask.parse(text, **checked_options(settings, **options))
+    with open_collector(settings) as collector:
+        (task_id,) = submit_many([task])
+        if warning := nobody_serves(collector, task.pool):
+            click.echo(f"fleet: {warning}", err=True)
+        if no_wait:
+            click.echo(json.dumps({"task_id": task_id}) if as_json else task_id)
+            return
+        result = _wait(collector, task_id, timeout_s)
+    context.exit(_show(result, task_id, timeout_s, as_json=as_json))
+
+
+def _wait(collector: Collector, task_id: str, timeout_s: float) -> dict[str, Any] | None:
+    deadline = time.monotonic() + timeout_s
+    while not (found := collector.fetch([task_id])):
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(SUBMIT_POLL_S)
+    return found[task_id]
+
+
+def _show(result: dict[str, Any] | None, task_id: str, timeout_s: float, *, as_json: bool) -> int:
+    """Print a result and return the exit code."""
+    if result is None:
+        click.echo(f"fleet: no result within {timeout_s:g} s; task {task_id} goes on", err=True)
+        if as_json:
+            click.echo(json.dumps({"task_id": task_id, "status": "waiting"}))
+        return EXIT_TIMEOUT
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    elif result.get("answer") is not None:
+        click.echo(result["answer"])
+    click.echo(result_line(result), err=True)
+    return EXIT_FAILURE if result["status"] == "failed" else 0
+
+
+def result_line(result: dict[str, Any]) -> str:
+    """Return in one line who answered, at what price; and why not, if it failed."""
+    usage, cost = result.get("usage") or {}, result.get("cost_usd_micros")
+    parts = [
+        str(result.get("bot") or "no bot"),
+        f"{result.get('provider')}/{result.get('model')}{' (simulator)' if result.get('simulated') else ''}",
+        f"{usage.get('input_tokens', 0):,} + {usage.get('output_tokens', 0):,} tokens",
+        "cost unknown" if cost is None else f"${cost / 1e6:.6f}",
+        f"{result.get('ran_ms') or 0:,} ms",
+    ]
+    if error := result.get("error"):
+        parts.insert(0, f"{result['status']}: {error['type']}: {error['message']}")
+    return " · ".join(parts)
+
+
+# ---- fleet run
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option(
+    "-o", "--out", "target", metavar="OUT", required=True, type=click.Path(dir_okay=False, path_type=Path),
+    help="File that gets one line per line of IN.",
+)  # fmt: skip
+@click.option("--field", "prompt_field", help="Field of the prompt. Default: messages, prompt or question.")
+@click.option("--id-field", default="id", show_default=True, help="Field of the line's id, else the line number.")
+@task_options(Priority.LOW)
+@click.option("--window", type=click.IntRange(1), help="Tasks in flight. Default: 4 per slot, at least 1000.")
+@click.option("--retry-failed", is_flag=True, help="Run the lines of OUT that failed once more.")
+@click.option("--resume", is_flag=True, help="Run what OUT lacks, though its run was complete or is unknown.")
+@click.option("--overwrite", is_flag=True, help="Throw OUT away and start anew.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.pass_context
+def run(
+    context: click.Context, /, source: str, target: Path, prompt_field: str | None, id_field: str, window: int | None,
+    retry_failed: bool, resume: bool, overwrite: bool, as_json: bool, quiet: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Run every line of a JSONL file as a task; resumable.
+
+    A line of IN is an object with the prompt in a field (or with `messages`), or a JSON string; blank lines are
+    skipped, and a line that is no task gives a failed answer. IN "-" is stdin, which cannot be resumed.
+
+    OUT gets one line per line of IN as answers come, not in IN's order: `id` and `line` say whose it is.
+
+    After Ctrl-C or a crash run the same command again: what is in OUT or still in flight is not paid twice
+    (OUT.run, beside OUT until the end, remembers the run). A finished run does nothing but repeat its summary.
+
+    Exit codes: 0 every line has an answer, 1 some failed, 2 wrong usage, 130 interrupted.
+
+    \b
+    Examples:
+      fleet run prompts.jsonl -o answers.jsonl
+      fleet run questions.jsonl -o answers.jsonl --field question --pool research
+      fleet run questions.jsonl -o answers.jsonl --retry-failed
+    """
+    from fleet.cli.run.job import Job
+    from fleet.config import current
+
+    settings = current()
+    slots = settings.slots_per_process * settings.worker.processes
+    job = Job(
+        settings=settings,
+        source=None if source == "-" else Path(source).absolute(),
+        target=target.resolve(),
+        prompt_field=prompt_field,
+        id_field=id_field,
+        options=checked_options(settings, **options),
+        window=window or max(MIN_WINDOW, WINDOW_PER_SLOT * slots),
+        quiet=quiet,
+    )
+    outcome = job.run(retry_failed=retry_failed, resume=resume, overwrite=overwrite)
+    outcome.tell(as_json=as_json)
+    context.exit(outcome.exit_code)

@@ -1,0 +1,218 @@
+"""What `fleet doctor` finds on this machine and in Redis: gathered here, judged in `checks`.
+
+Every gatherer returns plain values and turns what it could not find out into None. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from fleet.config import Settings, config_path, home_path
+from fleet.errors import FleetError
+from fleet.store.address import Address
+from fleet.store.client import connect, masked
+from fleet.store.embedded import broker_url, state_url
+
+#: Celery settings that Fleet's promises rest on, read from the app in force.
+CELERY_KEYS = (
+    "task_acks_late", "task_reject_on_worker_lost", "worker_prefetch_multiplier", "task_default_priority",
+    "broker_url", "broker_transport", "broker_transport_options", "worker_pool",
+    "task_serializer", "result_serializer", "accept_content",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFacts:
+    """One Redis server, as its own INFO and CONFIG describe it. None: it would not say."""
+
+    role: str
+    place: str
+    embedded: bool = False
+    local: bool = True
+    tls: bool = False
+    password: bool = True
+    error: str | None = None
+    version: tuple[int, ...] = ()
+    aof: bool | None = None
+    appendfsync: str | None = None
+    snapshots: bool | None = None
+    writes_ok: bool = True
+    maxmemory_bytes: int = 0
+    used_memory_bytes: int = 0
+    eviction: str | None = None
+    pubsub_buffer_bytes: int | None = None
+    clock_skew_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """A file that holds a secret: whether it is there, its permission bits and its size."""
+
+    exists: bool
+    mode: int = 0
+    size_bytes: int = 0
+
+    @property
+    def private(self) -> bool:
+        """True when only its owner may read it."""
+        return self.mode & 0o077 == 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """This machine: limits of the process, the state folder, secrets' places."""
+
+    open_files: int
+    variables: frozenset[str]
+    files: Mapping[Path, FileFacts]
+    config: Path | None
+    home: Path
+    home_filesystem: str | None
+    home_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that the checks look at, beside the settings themselves."""
+
+    redis: tuple[RedisFacts, ...]
+    host: HostFacts
+    celery: Mapping[str, Any] | None
+
+
+def gather(settings: Settings) -> Facts:
+    """Look at Redis, this host and the Celery app. Starts the embedded Redis when none is configured."""
+    servers = _redis_servers(settings)
+    lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
+    return Facts(redis=servers, host=host_facts(settings), celery=None if lost else celery_facts())
+
+
+def celery_facts() -> dict[str, Any]:
+    """Return the Celery settings that matter for losing tasks."""
+    from fleet.engine.app import app
+    from fleet.engine.transport.leases import LEASE_S
+
+    return {**{key: app.conf.get(key) for key in CELERY_KEYS}, "lease_s": LEASE_S}
+
+
+def host_facts(settings: Settings) -> HostFacts:
+    """Return what this machine allows and how well it keeps secrets."""
+    home, config = home_path(), config_path()
+    secrets = [p.api_key_file for p in settings.providers.values() if p.api_key_file]
+    names = {p.api_key_env for p in settings.providers.values() if p.api_key_env}
+    existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    return HostFacts(
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        variables=frozenset(name for name in names if os.environ.get(name, "").strip()),
+        files={path: _file(path) for path in (*secrets, *([config] if config else []))},
+        config=config,
+        home=home,
+        home_filesystem=_filesystem(existing),
+        home_free_bytes=shutil.disk_usage(existing).free,
+    )
+
+
+def _file(path: Path) -> FileFacts:
+    try:
+        status = path.stat()
+    except OSError:
+        return FileFacts(exists=False)
+    return FileFacts(exists=True, mode=status.st_mode & 0o777, size_bytes=status.st_size)
+
+
+def _filesystem(folder: Path) -> str | None:
+    """Type of the file system that `folder` lies on: that of the longest mount point above it. Linux only."""
+    try:
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    above = {str(folder.resolve()), *map(str, folder.resolve().parents)}
+    mounts = [line.split()[1:3] for line in lines]
+    return max(((len(place), kind) for place, kind in mounts if place in above), default=(0, None))[1]
+
+
+def _redis_servers(settings: Settings) -> tuple[RedisFacts, ...]:
+    if settings.redis.state_url is None or settings.redis.state_url == settings.redis.url:
+        return (_redis("redis", settings),)
+    return _redis("broker", settings), _redis("state", settings)
+
+
+def _redis(role: str, settings: Settings) -> RedisFacts:
+    configured = settings.redis.state_url if role == "state" else settings.redis.url
+    place = masked(configured.get_secret_value()) if configured else "embedded"
+    try:
+        url = state_url(settings) if role == "state" else broker_url(settings)
+        return redis_facts(url, role=role, embedded=configured is None, timeout_s=settings.redis.socket_timeout_s)
+    except (FleetError, redis.RedisError, OSError) as error:
+        return RedisFacts(role=role, place=place, error=str(error))
+
+
+def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> RedisFacts:
+    """Ask one Redis server about itself.
+
+    Raises:
+        redis.RedisError: When it does not answer.
+    """
+    where = Address.parse(url)
+    client = connect(url, timeout_s=timeout_s)
+    try:
+        info, skew_s = {_text(k): _text(v) for k, v in dict(client.info()).items()}, _skew_s(client)
+        config = _config(client)
+    finally:
+        client.close()
+    return RedisFacts(
+        role=role,
+        place="embedded" if embedded else masked(url),
+        embedded=embedded,
+        local=where.path is not None or where.host in ("localhost", "127.0.0.1", "::1"),
+        tls=where.tls is not None,
+        password=bool(where.password),
+        version=tuple(int(part) for part in str(info["redis_version"]).split(".") if part.isdigit()),
+        aof=bool(int(info["aof_enabled"])) if "aof_enabled" in info else None,
+        appendfsync=config.get("appendfsync"),
+        snapshots=bool(config["save"]) if "save" in config else None,
+        writes_ok="err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),
+        maxmemory_bytes=int(info.get("maxmemory", 0)),
+        used_memory_bytes=int(info.get("used_memory", 0)),
+        eviction=info.get("maxmemory_policy"),
+        pubsub_buffer_bytes=_pubsub_buffer(config.get("client-output-buffer-limit")),
+        clock_skew_s=skew_s,
+    )
+
+
+def _skew_s(client: redis.Redis) -> float:
+    """Seconds that Redis' clock is ahead of ours, against the middle of the round trip."""
+    before = time.time()
+    seconds, micros = client.time()
+    return float(seconds + micros / 1e6 - (before + time.time()) / 2)
+
+
+def _config(client: redis.Redis) -> dict[str, str]:
+    """CONFIG GET of what we need; empty where the server forbids CONFIG, as hosted ones do."""
+    found: dict[str, str] = {}
+    for name in ("appendfsync", "save", "client-output-buffer-limit"):
+        try:
+            answer = dict(client.config_get(name))
+        except redis.ResponseError:
+            return {}
+        found.update({_text(k): _text(v) for k, v in answer.items()})
+    return found
+
+
+def _pubsub_buffer(value: str | None) -> int | None:
+    """Hard limit of `client-output-buffer-limit pubsub`, in bytes; 0 is no limit."""
+    words = (value or "").split()
+    return int(words[words.index("pubsub") + 1]) if "pubsub" in words else None
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value

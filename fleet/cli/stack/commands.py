@@ -1,0 +1,94 @@
+"""`fleet up` and `fleet down`: the stack for real work, in the foreground or in the background."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from fleet.cli.stack.background import Background, stop_stack
+from fleet.cli.stack.foreground import ForegroundStack
+from fleet.cli.stack.local_services import stop_local_services
+from fleet.cli.stack.stack_file import Stack, hold_lock, is_up
+from fleet.cli.stack.supervisor import GRACE_S
+from fleet.cli.stop_signals import StopSignals
+from fleet.config import Settings, home_path, load
+from fleet.dashboard import PASSWORD_FILE
+
+
+@click.command()
+@click.option("-d", "--detach", is_flag=True, help="Run in the background; return when everything is ready.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Worker processes, instead of worker.processes.")
+@click.option("--flower/--no-flower", default=True, help="With or without the dashboard.")
+def up(detach: bool, workers: int | None, flower: bool) -> None:
+    """Start the stack: Redis, workers and Flower.
+
+    Runs until Ctrl-C: workers then finish what they run, at most 30 s; a second Ctrl-C ends them at once. A child
+    that dies is started again. What is found running already (a configured Redis, an embedded one) is left running.
+
+    \b
+    Examples:
+      fleet up
+      fleet up -d --workers 4
+    """
+    if workers is not None:
+        os.environ["FLEET_WORKER__PROCESSES"] = str(workers)
+    settings, home = load(), home_path()
+    os.environ["FLEET_HOME"] = str(home)  # children find the same state, wherever they start from
+    with StopSignals() as signals:
+        if detach:
+            hold_lock(home).close()  # refuses a second stack before anything is started
+            show(_start_in_background(home, flower, signals), settings)
+        else:
+            ForegroundStack(settings, home, flower=flower, signals=signals, say=_say).run(
+                lambda stack: show(stack, settings)
+            )
+
+
+@click.command()
+def down() -> None:
+    """Stop the stack that `fleet up` started.
+
+    Also ends what a killed supervisor left behind, and the embedded Redis and simulator of this state folder.
+    Tasks stay in Redis: the next `fleet up` goes on with them.
+    """
+    home = home_path()
+    if is_up(home):
+        _say(f"stopping: workers finish what they run, at most {GRACE_S:g} s")
+    stack = stop_stack(home)
+    ran = stop_local_services(home)
+    children, owned = ([part.name for part in stack.children], stack.owned) if stack else ([], ())
+    stopped = dict.fromkeys([*children, *owned, *ran])
+    _say(f"stopped {', '.join(stopped)}" if stopped else f"nothing runs in {home}")
+
+
+def _start_in_background(home: Path, flower: bool, signals: StopSignals) -> Stack:
+    """Start a supervisor apart from this terminal; one that does not become ready is stopped again."""
+    background = Background(home, ("--flower" if flower else "--no-flower",))
+    try:
+        return background.wait_ready(lambda: signals.asked)
+    except BaseException:
+        background.stop(lambda: signals.asked)
+        raise
+
+
+def show(stack: Stack, settings: Settings) -> None:
+    """Print what runs where, and how to get into Flower."""
+    rows = [("NAME", "PID", "ADDRESS", "LOG")]
+    for part in (*stack.services, *stack.children):
+        rows.append((part.name, str(part.process.pid) if part.process else "-", part.address, part.log))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for *cells, log in rows:
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), log]))
+    _say(f"up, supervisor pid {stack.supervisor.pid}; `fleet down` stops it")
+    if any(part.name == "flower" for part in stack.children):
+        _say(f"Flower: user {settings.flower.user}, password in {home_path() / PASSWORD_FILE}")
+    if settings.simulated:
+        _say("the simulator answers, not a real provider")
+
+
+def _say(line: str) -> None:
+    click.echo(f"fleet: {line}", err=True)
+    sys.stderr.flush()

@@ -1,0 +1,167 @@
+"""The life of one stack: Redis and simulator, workers and Flower, from start to stop, in the supervisor's process.
+
+A supervisor that is killed by force leaves its workers running: they finish what they hold, and the next `fleet up`
+or `fleet down` of the same state folder ends them.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from fleet.cli.stack.background import READY_S, StackFailed, clear_leftovers
+from fleet.cli.stack.local_services import LocalServices
+from fleet.cli.stack.processes import ProcessId
+from fleet.cli.stack.readiness import unready
+from fleet.cli.stack.stack_file import Stack, forget_stack, hold_lock, read_stack, write_stack
+from fleet.cli.stack.supervisor import ChildSpec, Supervisor
+from fleet.cli.stack.watchdog import Watchdog
+from fleet.cli.stop_signals import StopSignals
+from fleet.config import FlowerSettings, Settings
+from fleet.errors import ConfigurationError
+
+#: Seconds between two looks at the children.
+TICK_S = 0.2
+
+Say = Callable[[str], None]
+
+
+class ForegroundStack:
+    """One stack, owned by this process.
+
+    Args:
+        settings: What to start.
+        home: State folder; one stack at a time runs in it.
+        flower: Whether Flower is part of it.
+        signals: Who asks to stop.
+        say: Told in one line what happens.
+    """
+
+    def __init__(self, settings: Settings, home: Path, *, flower: bool, signals: StopSignals, say: Say) -> None:
+        self._settings = settings
+        self._home = home
+        self._signals = signals
+        self._say = say
+        self._services = LocalServices(settings, home)
+        self._supervisor = Supervisor(child_specs(settings, home, flower=flower), say)
+        self._watchdog = Watchdog(settings)
+        self._stack = Stack(ProcessId.own())
+
+    def run(self, on_ready: Callable[[Stack], None]) -> None:
+        """Start everything, call `on_ready`, keep it running until a stop is asked for, stop everything.
+
+        Raises:
+            AlreadyUp: When another supervisor runs in the state folder.
+            ConfigurationError: When a configured Redis does not answer.
+            StackFailed: When a child died before it was ready, or was not ready in time.
+            KeyboardInterrupt: When a stop was asked for before all was ready.
+        """
+        with closing(hold_lock(self._home)):
+            inherited = self._clear_leftovers()
+            try:
+                self._start(inherited)
+                on_ready(self._stack)
+                self._watch()
+            finally:
+                self._stop()
+
+    def _clear_leftovers(self) -> tuple[str, ...]:
+        """End what a killed supervisor left behind; return the services it owned.
+
+        From here on `fleet down` finds this supervisor, and still finds what it has not ended yet.
+        """
+        before = read_stack(self._home) or self._stack
+        write_stack(self._home, replace(before, supervisor=self._stack.supervisor, ready=False))
+        left = clear_leftovers(self._home)
+        write_stack(self._home, self._stack)
+        for part in left.children if left else ():
+            self._say(f"ended {part.name}, left behind by a supervisor that was killed")
+        return left.owned if left else ()
+
+    def _start(self, inherited: tuple[str, ...]) -> None:
+        self._services.start(inherited)
+        self._supervisor.start()
+        self._publish()
+        self._wait_ready()
+        self._stack = replace(self._stack, ready=True)
+        self._publish()
+
+    def _watch(self) -> None:
+        while not self._signals.asked:
+            revived = self._services.revive(time.monotonic())
+            for line in revived:
+                self._say(line)
+            for hang in self._watchdog.look(self._supervisor.pids, time.monotonic()):
+                self._supervisor.replace(hang.pid, hang.why)
+            if self._supervisor.tick() or revived:
+                self._publish()
+            time.sleep(TICK_S)
+
+    def _stop(self) -> None:
+        self._say("stopping: workers finish what they run; once more ends them at once")
+        self._supervisor.stop(insisted=lambda: self._signals.insisted)
+        self._services.stop()
+        forget_stack(self._home)
+        self._say("stopped")
+
+    def _publish(self) -> None:
+        services = self._services
+        self._stack = replace(
+            self._stack, children=self._supervisor.parts, services=services.parts, owned=services.owned
+        )
+        write_stack(self._home, self._stack)
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_S
+        while missing := unready(self._supervisor.parts, self._settings):
+            if self._signals.asked:
+                raise KeyboardInterrupt
+            for child in self._supervisor.children:
+                if not child.running:
+                    raise StackFailed(f"{child.spec.name} ended before it was ready; its log:\n{child.last_words()}")
+            if time.monotonic() > deadline:
+                logs = self._home / "logs"
+                raise StackFailed(f"not ready within {READY_S:g} s: {', '.join(missing)}; see the logs in {logs}")
+            time.sleep(TICK_S)
+
+
+def child_specs(settings: Settings, home: Path, *, flower: bool) -> list[ChildSpec]:
+    """Return what a stack runs: `worker.processes` workers and, if wanted, Flower."""
+    celery = (sys.executable, "-m", "celery", "-A", "fleet")
+    logs = home / "logs"
+    specs = [
+        ChildSpec(
+            name=f"w{number}",
+            command=(*celery, "worker", "-n", f"w{number}@%h", "--loglevel", "WARNING"),
+            log=logs / f"w{number}.log",
+            address=f"w{number}@{socket.gethostname()}",
+        )
+        for number in range(1, settings.worker.processes + 1)
+    ]
+    if flower:
+        host, port = settings.flower.address, flower_port(settings.flower)
+        command = (*celery, "flower", f"--address={host}", f"--port={port}")
+        specs.append(ChildSpec("flower", command, logs / "flower.log", f"http://{host}:{port}"))
+    return specs
+
+
+def flower_port(flower: FlowerSettings) -> int:
+    """Return the port that Flower will listen on: the configured one, or a free one for 0.
+
+    Raises:
+        ConfigurationError: When the configured port is taken.
+    """
+    try:
+        with socket.create_server((flower.address, flower.port)) as server:
+            port: int = server.getsockname()[1]
+            return port
+    except OSError as error:
+        raise ConfigurationError(
+            f"flower.port: expected a free port on {flower.address}, got {flower.port} ({error.strerror}); "
+            "set another one, 0 for any free one, or use --no-flower"
+        ) from error

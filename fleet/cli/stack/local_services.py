@@ -1,0 +1,127 @@
+"""Redis and the simulator as parts of a stack: found or started, started again when they die, and stopped only by the
+one who started them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from fleet.cli.stack.processes import ProcessId
+from fleet.cli.stack.stack_file import Part
+from fleet.config import Settings
+from fleet.engine.local_simulator import ensure_simulator, stop_simulator
+from fleet.errors import ConfigurationError
+from fleet.store.client import masked
+from fleet.store.embedded import broker_url, stop_redis
+from fleet.store.service import LOOPBACK, LocalService, ServiceState
+
+REDIS = "redis"
+SIMULATOR = "simulator"
+#: Seconds until the next try when a service that died does not start again.
+REVIVE_EVERY_S = 10.0
+
+
+class LocalServices:
+    """What a stack needs beside its children.
+
+    Args:
+        settings: Which Redis is configured, and whether any pool is answered by the local simulator.
+        home: State folder of the embedded Redis and the local simulator.
+    """
+
+    def __init__(self, settings: Settings, home: Path) -> None:
+        self._settings = settings
+        self._home = home
+        #: Names of the services that this stack stops at its end.
+        self.owned: tuple[str, ...] = ()
+        self._ports: dict[str, int] = {}
+        self._revive_at_s = 0.0
+
+    def start(self, inherited: Collection[str] = ()) -> None:
+        """Find or start both; own those that were started, or were owned by the stack before.
+
+        Raises:
+            ConfigurationError: When a configured Redis does not answer, or a local service does not start.
+        """
+        foreign = self._running().keys() - set(inherited)
+        try:
+            self._ensure()
+        finally:
+            self._ports = self._running()
+            self.owned = tuple(sorted(self._ports.keys() - foreign))
+
+    def revive(self, now_s: float) -> list[str]:
+        """Start those again that have died, and own them; return what there is to say, if anything."""
+        died = self._ports.keys() - self._running().keys()
+        if not died or now_s < self._revive_at_s:
+            return []
+        try:
+            self._ensure()
+        except ConfigurationError as error:
+            self._revive_at_s = time.monotonic() + REVIVE_EVERY_S
+            return [f"{' and '.join(sorted(died))} died: {error}; trying again in {REVIVE_EVERY_S:g} s"]
+        before, self._ports = self._ports, self._running()
+        self.owned = tuple(sorted({*self.owned, *died}))
+        return [_revived(name, before[name], self._ports.get(name)) for name in sorted(died)]
+
+    def _ensure(self) -> None:
+        broker_url(self._settings)
+        if needs_simulator(self._settings):
+            ensure_simulator(self._settings, self._home)
+
+    def stop(self) -> None:
+        """Stop those that this stack owns."""
+        if SIMULATOR in self.owned:
+            stop_simulator(self._home)
+        if REDIS in self.owned:
+            stop_redis(self._home)
+
+    def _running(self) -> dict[str, int]:
+        """Return the ports of those that run."""
+        found = {name: service_state(self._home, name) for name in (REDIS, SIMULATOR)}
+        return {name: state.port for name, state in found.items() if state is not None}
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Return both as people see them; a configured Redis has no process of ours."""
+        local = [part for name in (REDIS, SIMULATOR) if (part := _local_part(self._home, name)) is not None]
+        url = self._settings.redis.url
+        if url is None:
+            return tuple(local)
+        return (Part(REDIS, None, masked(url.get_secret_value()), ""), *(p for p in local if p.name != REDIS))
+
+
+def _revived(name: str, port_before: int, port: int | None) -> str:
+    if port == port_before:
+        return f"{name} died and was started again"
+    return (
+        f"{name} died and was started again on port {port}, because {port_before} was taken, and the workers do not "
+        "know it there: `fleet down`, then `fleet up`"
+    )
+
+
+def stop_local_services(home: Path) -> tuple[str, ...]:
+    """Stop the embedded Redis and the local simulator of `home`, whoever started them; return which ran."""
+    ran = [SIMULATOR] if stop_simulator(home) else []
+    return (*ran, REDIS) if stop_redis(home) else tuple(ran)
+
+
+def needs_simulator(settings: Settings) -> bool:
+    """True when at least one pool is answered by the local simulator."""
+    providers = [settings.provider_of(pool) for pool in settings.pools]
+    return any(provider.kind == "simulator" and provider.base_url is None for provider in providers)
+
+
+def service_state(home: Path, name: str) -> ServiceState | None:
+    """Return how a local service runs, or None when it does not."""
+    service = LocalService(name, name, home, argv=lambda state: [], probe=lambda state: True)
+    return service.read() if service.is_alive() else None
+
+
+def _local_part(home: Path, name: str) -> Part | None:
+    state = service_state(home, name)
+    if state is None or state.pid is None:
+        return None
+    return Part(name, ProcessId.of(state.pid), f"{LOOPBACK}:{state.port}", str(home / f"{name}.log"))

@@ -1,0 +1,109 @@
+"""`stack.json` below the state folder: which processes `fleet up` runs, so that `fleet down` finds exactly those.
+
+A lock beside it, held as long as the supervisor lives, decides whether a stack is up; the file only describes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fleet.cli.stack.processes import ProcessId
+from fleet.errors import FleetError
+from fleet.store.service import make_home, write_private
+
+STACK_FILE = "stack.json"
+LOCK_FILE = "stack.lock"
+
+
+class AlreadyUp(FleetError):
+    """A supervisor runs in this state folder already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the stack as people see it."""
+
+    name: str
+    process: ProcessId | None
+    address: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The supervisor and what runs for it.
+
+    `owned` names the services that this stack started and will stop; `ready` is True once all parts can work.
+    """
+
+    supervisor: ProcessId
+    children: tuple[Part, ...] = ()
+    services: tuple[Part, ...] = ()
+    owned: tuple[str, ...] = ()
+    ready: bool = False
+
+
+def write_stack(home: Path, stack: Stack) -> None:
+    """Replace the file in one step, so that a reader never sees half of it."""
+    write_private(home / STACK_FILE, json.dumps(asdict(stack), indent=1))
+
+
+def read_stack(home: Path) -> Stack | None:
+    """Return what the last supervisor of this state folder wrote, or None when it left nothing behind."""
+    try:
+        data = json.loads((home / STACK_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Stack(
+        supervisor=ProcessId(**data["supervisor"]),
+        children=tuple(_part(row) for row in data["children"]),
+        services=tuple(_part(row) for row in data["services"]),
+        owned=tuple(data["owned"]),
+        ready=data["ready"],
+    )
+
+
+def forget_stack(home: Path) -> None:
+    """Remove the file: nothing of the stack is left."""
+    (home / STACK_FILE).unlink(missing_ok=True)
+
+
+def hold_lock(home: Path) -> IO[str]:
+    """Take the state folder's supervisor lock; it is released when the returned file is closed or the process ends.
+
+    Raises:
+        AlreadyUp: When another supervisor holds it.
+    """
+    make_home(home)
+    file = (home / LOCK_FILE).open("a", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise AlreadyUp(_already_up(home)) from None
+    return file
+
+
+def is_up(home: Path) -> bool:
+    """True while a supervisor holds the lock."""
+    try:
+        with contextlib.closing(hold_lock(home)):
+            return False
+    except AlreadyUp:
+        return True
+
+
+def _part(row: dict[str, Any]) -> Part:
+    process = row["process"] and ProcessId(**row["process"])
+    return Part(row["name"], process, row["address"], row["log"])
+
+
+def _already_up(home: Path) -> str:
+    stack = read_stack(home)
+    pid = f", pid {stack.supervisor.pid}" if stack else ""
+    return f"already up in {home}{pid}; `fleet --home {home} down` stops it"

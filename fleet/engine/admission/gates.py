@@ -1,0 +1,134 @@
+"""Gates and backlogs of queues, for people: what waits, what may be taken, pausing and resuming a pool.
+
+A gate is one key of the broker that `take.lua` reads with every take; tasks behind a closed gate wait in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+
+from fleet.engine.messages import queues
+from fleet.engine.transport.leases import run_script
+from fleet.errors import StoreError, quote
+from fleet.models import Priority
+from fleet.store import keys
+from fleet.store.client import Script
+
+BACKLOG = Script.beside(__file__, "backlog.lua")
+HOLD = Script.beside(__file__, "hold.lua")
+
+#: Value of a gate that lets nothing through.
+CLOSED = -1
+#: Milliseconds for which `HOLD` closes a gate; who finds it open again and needs it closed repeats it.
+HOLD_MS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What may be taken from a queue.
+
+    Args:
+        lowest: The least urgent priority that may be taken, or `CLOSED`.
+        left_s: Seconds until the gate opens by itself; None: it stays.
+        room: How many more tasks of each priority may be taken before more calls wait under the limit than it answers
+            soon, the most urgent first; None: nothing is known to wait (`late_binding.py`).
+    """
+
+    lowest: int = Priority.BULK.value
+    left_s: float | None = None
+    room: tuple[int, ...] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True when everything may be taken."""
+        return self.lowest >= Priority.BULK.value
+
+    def stops(self, priority: int) -> bool:
+        """True when tasks of this priority wait."""
+        return priority > self.lowest
+
+    def waits_for_limit(self, priority: int) -> bool:
+        """True when tasks of this priority wait because enough calls wait under the limit already."""
+        return self.room is not None and self.room[priority] <= 0
+
+    def __str__(self) -> str:
+        if self.is_open:
+            return "open" if self.room is None else "waiting on limit"
+        name = "closed" if self.lowest < 0 else f"{Priority(self.lowest).name.lower()} and above"
+        return name if self.left_s is None else f"{name}, for {self.left_s:.0f} s"
+
+
+#: The gate of a queue that has none.
+OPEN_GATE = Gate()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits in one queue.
+
+    Args:
+        counts: Number of tasks by priority, the most urgent first.
+        oldest_at: Unix time in seconds at which the oldest of the next tasks was queued; None: nothing waits, or no
+            producer said so.
+    """
+
+    counts: tuple[int, ...]
+    oldest_at: float | None
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+
+def set_gate(broker: redis.Redis, queue: str, *, lowest: int, for_s: float | None = None) -> None:
+    """Let only tasks of priority `lowest` and above be taken from a queue; at most for `for_s` seconds."""
+    broker.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
+
+
+def open_gate(broker: redis.Redis, queue: str) -> bool:
+    """Let everything be taken again, at once; False when the gate was open."""
+    was_closed = bool(broker.delete(keys.gate(queue)))
+    broker.xadd(queues.BELL, {"x": 1}, maxlen=1, approximate=False)
+    return was_closed
+
+
+def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
+    """Return the gates of queues. One round trip.
+
+    Raises:
+        StoreError: When a gate holds something that is no number.
+    """
+    with broker.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.get(keys.gate(name))
+            pipe.pttl(keys.gate(name))
+            pipe.get(keys.room(name))
+        replies = pipe.execute()
+    return [_gate(*of_one) for of_one in zip(replies[::3], replies[1::3], replies[2::3], strict=True)]
+
+
+def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
+    """Return what waits in queues. One round trip, O(queues)."""
+    lists = [queues.list_key(name, step) for name in names for step in queues.PRIORITY_STEPS]
+    flat = cast(list[int | bytes], run_script(broker, BACKLOG, lists, []))
+    rows = [(int(length), float(at) if at else None) for length, at in zip(flat[::2], flat[1::2], strict=True)]
+    size = len(queues.PRIORITY_STEPS)
+    return [_waiting(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def _gate(value: bytes | None, left_ms: int, room: bytes | None) -> Gate:
+    rooms = tuple(max(0, int(number)) for number in room.split()[:-1]) if room else None
+    if value is None:
+        return Gate(room=rooms)
+    try:
+        return Gate(int(value), left_ms / 1000 if left_ms >= 0 else None, rooms)
+    except ValueError as error:
+        raise StoreError(f"gate: expected a priority number or -1, got {quote(value)}; `fleet pools resume`") from error
+
+
+def _waiting(rows: list[tuple[int, float | None]]) -> Waiting:
+    return Waiting(tuple(length for length, _ in rows), min((at for _, at in rows if at is not None), default=None))

@@ -1,0 +1,329 @@
+"""Second opinions: an answer that may be its bot's fault is not the task's end, for another bot may do better.
+
+That also tells whose fault it was. When another bot's answer is good, it was the bot's; when all agree, the prompt's,
+and no bot is accused. All in one slot, one after the other, within the task's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from celery.exceptions import Reject
+
+from fleet.config import Settings
+from fleet.engine.outcomes.completion import Part
+from fleet.engine.outcomes.results import Verdict
+from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, StoreError
+from fleet.models import Bot, BotTask, Fault, Norms, Usage
+from fleet.roster import Checkout, Deed, Roster
+from fleet.signals.windows import Share
+from fleet.store.patience import patiently
+
+#: Seconds between two looks for bots that were quarantined while they work.
+WATCH_EVERY_S = 1.0
+#: Bots that are asked beyond `health.opinions` when some gave no answer and others one that is too short.
+MORE_IF_DIVIDED = 2
+
+logger = logging.getLogger("fleet.worker")
+
+
+class Outcome(Protocol):
+    """What became of one task: `fleet.workers.agent.Outcome`, as far as the engine needs it."""
+
+    @property
+    def status(self) -> Literal["ok", "degraded", "failed"]: ...
+    @property
+    def answer(self) -> str | None: ...
+    @property
+    def error(self) -> FleetError | None: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def cost_usd_micros(self) -> int | None: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def provider_errors(self) -> Mapping[str, int]: ...
+    @property
+    def limited_ms(self) -> int: ...
+    @property
+    def ran_ms(self) -> int: ...
+    @property
+    def fault(self) -> Fault | None: ...
+    @property
+    def bad_answers(self) -> int: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def simulated(self) -> bool: ...
+
+
+class Agent(Protocol):
+    """Who lets a bot work: `fleet.workers.agent.Agent`."""
+
+    async def run(
+        self,
+        task: BotTask,
+        bot: Bot,
+        *,
+        task_id: str,
+        deadline_s_left: float | None,
+        norms: Norms | None,
+        stop: asyncio.Event | None = None,
+    ) -> Outcome:
+        """Work on one task; always comes back with an outcome."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one bot made of a task."""
+
+    checkout: Checkout
+    bot: Bot
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """What all bots that were asked made of a task, in order.
+
+    Args:
+        given: What they made of it.
+        stopped: What came of bots that were quarantined meanwhile: nothing but what they have used.
+        most: How many were to be asked at most. When one, it is judged without a second opinion.
+    """
+
+    given: tuple[Opinion, ...]
+    stopped: tuple[Opinion, ...]
+    most: int
+
+    @property
+    def chosen(self) -> Opinion:
+        """The last one with an answer; without any the last one at fault, for that is why others were asked."""
+        with_answer = [one for one in self.given if one.outcome.answer is not None]
+        at_fault = [one for one in self.given if one.outcome.fault is not None]
+        return (with_answer or at_fault or self.given)[-1]
+
+    @property
+    def agree(self) -> bool:
+        """True when several bots were asked, and none did well: the prompt is to blame."""
+        return len(self.given) > 1 and all(one.outcome.fault is not None for one in self.given)
+
+    def verdict(self) -> Verdict:
+        """Return the task's outcome."""
+        outcomes, chosen = [one.outcome for one in (*self.given, *self.stopped)], self.chosen.outcome
+        if chosen.error is not None and self.agree:
+            chosen.error.blame = "prompt"
+        costs = [one.cost_usd_micros for one in outcomes if one.cost_usd_micros is not None]
+        return Verdict(
+            status=chosen.status,
+            answer=chosen.answer,
+            error=chosen.error,
+            usage=sum((one.usage for one in outcomes), Usage()),
+            cost_usd_micros=sum(costs) if costs else None,
+            attempts=sum(one.attempts for one in outcomes),
+            provider_errors=dict(sum((Counter(one.provider_errors) for one in outcomes), Counter[str]())),
+            limited_ms=sum(one.limited_ms for one in outcomes),
+            provider=chosen.provider,
+            model=chosen.model,
+            simulated=chosen.simulated,
+        )
+
+    def other_checkouts(self) -> list[Checkout]:
+        """Return the checkouts of all that were asked, but that of the one whose outcome is the task's."""
+        return [one.checkout for one in self._others()]
+
+    def parts(self) -> list[Part]:
+        """Return what the bots whose answer was not taken have used, and what went wrong."""
+        return [
+            Part(
+                Share(
+                    one.bot.name,
+                    sum(one.outcome.provider_errors.values()),
+                    one.outcome.cost_usd_micros or 0,
+                    one.outcome.usage.total_tokens,
+                    one.outcome.limited_ms + one.outcome.ran_ms,
+                ),
+                one.outcome.provider_errors,
+                max(one.outcome.bad_answers, int(one.outcome.fault is not None)),
+            )
+            for one in self._others()
+        ]
+
+    def _others(self) -> list[Opinion]:
+        return [one for one in (*self.given, *self.stopped) if one is not self.chosen]
+
+    def deeds(self) -> tuple[Deed, ...]:
+        """Return what counts for or against each bot: nothing against any while nobody has done better.
+
+        An answer that was too short and stands all the same teaches what is usual.
+        """
+        last = self.given[-1].outcome
+        if last.fault is not None and self.most > 1:
+            chosen = self.chosen
+            return () if chosen.outcome.answer is None else (_lesson(chosen.bot.name, chosen.outcome),)
+        is_settled = self.most == 1 or last.answer is not None
+        found = (_deed(one.bot.name, one.outcome) for one in self.given)
+        return tuple(deed for deed in found if deed is not None and (is_settled or deed.fault is None))
+
+
+class Panel:
+    """Asks bots, one after the other. One per process, on its loop.
+
+    Args:
+        agent: Lets a bot work.
+        roster: Where other bots are found.
+        settings: Pools, and how many opinions a task may have.
+        bot_of: Makes a bot by its name.
+        norms_of: What is usual for a pool and a task class.
+        held: Checkouts that this process renews, by token.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        roster: Roster,
+        settings: Settings,
+        *,
+        bot_of: Callable[[str], Bot],
+        norms_of: Callable[[str, str], Norms | None],
+        held: MutableMapping[str, Checkout],
+    ) -> None:
+        self._agent = agent
+        self._roster = roster
+        self._settings = settings
+        self._bot_of = bot_of
+        self._norms_of = norms_of
+        self._held = held
+        self._at_work: dict[str, tuple[Checkout, asyncio.Task[Outcome], asyncio.Event]] = {}
+
+    async def ask(self, task: BotTask, first: Checkout, *, task_id: str) -> Opinions:
+        """Let bots work on a task until one does well, there is none left, or enough agree.
+
+        The checkouts stay held; who finishes the task gives them back.
+
+        Raises:
+            Reject: When its bot was quarantined meanwhile and no other is there: the task goes back to its queue.
+        """
+        clock = asyncio.get_running_loop().time
+        ends = clock() + (task.deadline_s or self._settings.pools[first.pool].deadline_s)
+        most = self._most(first.pool)
+        given: list[Opinion] = []
+        stopped: list[Opinion] = []
+        checkout: Checkout | None = first
+        asked = [first]
+        while checkout is not None:
+            bot = self._bot_of(checkout.bot)
+            stop = asyncio.Event()
+            left_s = ends - clock() if len(asked) > 1 else None
+            outcome = await self._work(task, bot, checkout, task_id, left_s, stop)
+            if stop.is_set() and outcome.answer is None:
+                stopped.append(Opinion(checkout, bot, outcome))
+            else:
+                given.append(Opinion(checkout, bot, outcome))
+                if outcome.fault is None or _is_settled(given, most):
+                    break
+            checkout = await self._another(asked, task_id) if ends > clock() else None
+            if checkout is not None:
+                asked.append(checkout)
+        if not given:
+            raise Reject("its bot was quarantined, and there is no other", requeue=True)
+        return Opinions(tuple(given), tuple(stopped), most)
+
+    def _most(self, pool: str) -> int:
+        """Return how many bots may be asked: a function of the user's is not called again, whatever it does."""
+        return 1 if self._settings.pools[pool].function else self._settings.health.opinions
+
+    async def _another(self, asked: list[Checkout], task_id: str) -> Checkout | None:
+        """Check out a bot that has not had the task; None when there is none, or it has a result by now."""
+        first, besides = asked[0], [one.bot for one in asked]
+        token = other_token(first.token, len(asked))
+        try:
+            other = await patiently(
+                lambda: self._roster.check_out(first.pool, task_id=task_id, token=token, besides=besides)
+            )
+        except (BotsQuarantined, ConfigurationError, StoreError):  # what there is already must not be lost for it
+            return None
+        if other is not None:
+            self._held[token] = other
+        return other
+
+    async def _work(
+        self, task: BotTask, bot: Bot, checkout: Checkout, task_id: str, left_s: float | None, stop: asyncio.Event
+    ) -> Outcome:
+        """Let one bot work; `stop` is set when it was quarantined meanwhile and its work is to be done elsewhere."""
+        norms = self._norms_of(bot.pool, task.kind)
+        work = self._agent.run(task, bot, task_id=task_id, deadline_s_left=left_s, norms=norms, stop=stop)
+        if self._settings.health.running == "finish":
+            return await work
+        job = asyncio.ensure_future(work)
+        self._at_work[checkout.token] = checkout, job, stop
+        try:
+            await asyncio.wait({job})
+        finally:
+            del self._at_work[checkout.token]
+            job.cancel()
+        return job.result()
+
+    async def watch(self, read_out: Callable[[Iterable[str]], Awaitable[set[str]]]) -> None:
+        """Stop the work of bots that are quarantined, where that is wanted. For ever.
+
+        Args:
+            read_out: Returns the quarantined bots of the given pools.
+        """
+        while self._settings.health.running == "retry":
+            await asyncio.sleep(WATCH_EVERY_S)
+            pools = {checkout.pool for checkout, _, _ in self._at_work.values()}
+            try:
+                out = await read_out(pools) if pools else set[str]()
+            except FleetError as error:
+                logger.warning("quarantined bots not read error=%s", error)
+                continue
+            for checkout, job, stop in tuple(self._at_work.values()):
+                if checkout.bot in out:
+                    logger.info("stopped task=%s bot=%s: it is quarantined", checkout.task_id, checkout.bot)
+                    stop.set()
+                    job.cancel()
+
+
+def _is_settled(given: Sequence[Opinion], most: int) -> bool:
+    """True when enough bots agree that there is no answer, or that a short one is right; else a few more are asked."""
+    short = sum(one.outcome.fault is Fault.TOO_SHORT for one in given)
+    return max(short, len(given) - short) >= most or len(given) >= most + (MORE_IF_DIVIDED if most > 1 else 0)
+
+
+def other_token(first: str, number: int) -> str:
+    """Return the token under which the `number`-th other bot is checked out for a task."""
+    return f"{first}/{number}"
+
+
+def _deed(bot: str, outcome: Outcome) -> Deed | None:
+    """Return what an outcome says of its bot; None: nothing, for the provider, a key or the fleet is to blame."""
+    fault = outcome.fault or (Fault.EMPTY if outcome.bad_answers else None)
+    if fault is not None:
+        return Deed(bot, fault, cost=_cost(outcome))
+    if outcome.answer is None:
+        return None
+    return Deed(bot, None, len(outcome.answer), _clear_ms(outcome), _cost(outcome))
+
+
+def _lesson(bot: str, outcome: Outcome) -> Deed:
+    """Return what an answer that stands, although it seemed too short, teaches of its class."""
+    return Deed(bot, None, len(outcome.answer or ""), _clear_ms(outcome), only_teaches=True)
+
+
+def _clear_ms(outcome: Outcome) -> int | None:
+    """Return the time at work; None when the provider failed meanwhile."""
+    return None if outcome.provider_errors else outcome.ran_ms
+
+
+def _cost(outcome: Outcome) -> int:
+    return outcome.usage.total_tokens if outcome.cost_usd_micros is None else outcome.cost_usd_micros

@@ -1,0 +1,76 @@
+"""The local simulator as a service on loopback: found, or started detached, like the embedded Redis.
+
+It answers when a pool has no provider configured. What it enforces comes from [simulator] in fleet.toml; a simulator
+that runs with other settings is restarted, and its ledger starts anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from fleet.config import Settings, SimulatorSettings
+from fleet.store.service import LOOPBACK, LocalService, ServiceState, end
+
+#: Seconds until the simulator must answer; importing it takes most of them on a busy machine.
+START_TIMEOUT_S = 30.0
+#: Seconds until a simulator that was asked to end must be gone: it may finish the calls it holds.
+STOP_TIMEOUT_S = 15.0
+#: Seconds for one health check.
+PROBE_TIMEOUT_S = 2.0
+
+
+def ensure_simulator(settings: Settings, home: Path) -> str:
+    """Find or start the local simulator and return its base URL, e.g. http://127.0.0.1:40123 (without /v1).
+
+    Raises:
+        ConfigurationError: When it does not start.
+    """
+    state = _service(home, _options(settings.simulator)).ensure(timeout_s=START_TIMEOUT_S)
+    return f"http://{LOOPBACK}:{state.port}"
+
+
+def stop_simulator(home: Path) -> bool:
+    """End the local simulator and wait until it is gone; False when it did not run.
+
+    Raises:
+        StoreUnavailable: When it still runs after `STOP_TIMEOUT_S`.
+    """
+    return _service(home, ()).stop(end, timeout_s=STOP_TIMEOUT_S)
+
+
+def _service(home: Path, options: tuple[str, ...]) -> LocalService:
+    return LocalService(
+        name="simulator",
+        title="the simulator",
+        home=home,
+        argv=_command_line,
+        probe=_is_healthy,
+        options=options,
+        advice="correct [simulator] in fleet.toml, or configure a provider for every pool",
+        note=": its answers are simulated",
+    )
+
+
+def _options(simulator: SimulatorSettings) -> tuple[str, ...]:
+    return (
+        "--rpm", str(simulator.rpm), "--tpm", str(simulator.tpm),
+        "--latency-ms", f"{simulator.latency_ms:g}", "--error-rate", f"{simulator.error_rate:g}",
+        "--seed", str(simulator.seed),
+    )  # fmt: skip
+
+
+def _command_line(state: ServiceState) -> list[str]:
+    return [sys.executable, "-m", "fleet.workers.simulator", "--port", str(state.port), *state.options]
+
+
+def _is_healthy(state: ServiceState) -> bool:
+    # Not urllib: it would send a loopback request to the proxy of http_proxy.
+    with closing(HTTPConnection(LOOPBACK, state.port, timeout=PROBE_TIMEOUT_S)) as connection:
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False

@@ -1,0 +1,76 @@
+"""What an operator does to a running fleet, from the command line or the page: done, then recorded as an event.
+
+The event is written after the deed and may be lost with the connection; the deed holds all the same.
+"""
+
+from __future__ import annotations
+
+import redis
+
+from fleet import roster
+from fleet.config import Settings
+from fleet.engine.admission.gates import Gate, open_gate, set_gate
+from fleet.errors import ConfigurationError, quote
+from fleet.signals import catalogue
+from fleet.signals.events import record_event_now
+from fleet.store import keys
+
+
+def pause_pool(
+    state: redis.Redis, broker: redis.Redis, pool: str, *, lowest: int, for_s: float | None, by: str
+) -> Gate:
+    """Let workers take only tasks of priority `lowest` and above (`CLOSED`: none) of a pool, and return its gate."""
+    set_gate(broker, keys.queue(pool), lowest=lowest, for_s=for_s)
+    gate = Gate(lowest, for_s)
+    record_event_now(state, catalogue.POOL_PAUSED, pool=pool, gate=gate, by=by)
+    return gate
+
+
+def resume_pool(state: redis.Redis, broker: redis.Redis, pool: str, *, by: str) -> bool:
+    """Let workers take all tasks of a pool; False when its gate was open."""
+    was_closed = open_gate(broker, keys.queue(pool))
+    if was_closed:
+        record_event_now(state, catalogue.POOL_RESUMED, pool=pool, by=by)
+    return was_closed
+
+
+def quarantine_bot(
+    state: redis.Redis, settings: Settings, bot: str, *, by: str, reason: str = "", for_s: float | None = None
+) -> bool:
+    """Let a bot take no new task; what it runs goes on. False when it was out already: the new end and reason hold.
+
+    Raises:
+        ConfigurationError: When there is no such bot.
+    """
+    pool = pool_of(bot, settings)
+    is_new = roster.quarantine(state, pool, bot, by=by, reason=reason, for_s=for_s)
+    said = {"reason": reason} if reason else {}
+    record_event_now(state, catalogue.BOT_QUARANTINED, bot=bot, pool=pool, **said, by=by)
+    return is_new
+
+
+def release_bot(state: redis.Redis, settings: Settings, bot: str, *, by: str) -> bool:
+    """Let a bot take tasks again; False when it was not quarantined.
+
+    Raises:
+        ConfigurationError: When no pool can have such a bot.
+    """
+    pool = pool_of(bot, settings)
+    was_out = roster.release(state, pool, bot)
+    if was_out:
+        record_event_now(state, catalogue.BOT_RELEASED, bot=bot, pool=pool, by=by)
+    return was_out
+
+
+def pool_of(bot: str, settings: Settings) -> str:
+    """Return the pool that a bot's name tells.
+
+    Raises:
+        ConfigurationError: When it is no pool of ours.
+    """
+    pool = bot.rpartition("-")[0]
+    if pool not in settings.pools:
+        raise ConfigurationError(
+            f"bot: expected POOL-NUMBER with a pool of {', '.join(settings.pools)}, got {quote(bot)}"
+        )
+    return pool

@@ -1,0 +1,364 @@
+"""The fleet as the page, `fleet top` and `fleet stats` show it: signals, queues, bots and limits read into one value.
+
+Departments do not import each other; here their readings meet. For people: O(bots) per read, some 100 ms of Python for
+10,000 bots. From an event loop: `await asyncio.to_thread(overview.read)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import redis
+
+from fleet import config
+from fleet.config import Settings
+from fleet.engine.admission.gates import Gate, Waiting, read_gates, read_waiting
+from fleet.engine.transport.leases import run_script
+from fleet.limiter.scripts import SHOW
+from fleet.limiter.snapshot import LimitSnapshot, show_keys, snapshot_of, standing_of
+from fleet.models import Bot, Priority, bot_name
+from fleet.roster import LOAD_UNIT, health_shown, read_probation, read_skills, row_of
+from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
+from fleet.signals import catalogue, picture, windows
+from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.picture import PoolWindows
+from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.signals.view import (
+    BotDetail,
+    BotErrors,
+    BotState,
+    Costs,
+    FleetView,
+    LimitView,
+    PoolCost,
+    PoolView,
+    ResourcesView,
+    TaskLine,
+)
+from fleet.store import keys
+from fleet.store.client import connect, store_errors
+from fleet.store.embedded import broker_url, state_url
+
+#: Events in one view, newest first.
+EVENTS_SHOWN = 50
+#: Failures of one bot, when it is opened.
+FAILURES_SHOWN = 20
+#: Redis commands per pool in one reading of the state.
+_PER_POOL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What one round trip to the state Redis brought."""
+
+    now_s: float
+    totals: Mapping[bytes, bytes]
+    workers: Mapping[bytes, bytes]
+    recent: bytes
+    failures: Sequence[bytes]
+    resources: bytes
+    events: Sequence[tuple[bytes, dict[bytes, bytes]]]
+    redis_bytes: int
+    pools: Mapping[str, PoolWindows]
+    loads: Mapping[str, int]
+    in_flight: Mapping[str, int]
+
+
+class Overview:
+    """Reads the fleet. Safe to use from several threads. Make it with `open_overview`.
+
+    Args:
+        settings: Pools, their bots and APIs.
+        state: Plain client of the state Redis.
+        broker: Plain client of the broker; the same when there is one Redis.
+    """
+
+    def __init__(self, settings: Settings, *, state: redis.Redis, broker: redis.Redis) -> None:
+        self._settings = settings
+        self._state = state
+        self._broker = broker
+        self._names = {name: _names(name, pool.bots) for name, pool in settings.pools.items()}
+        self._budgets = {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+
+    def read(self) -> FleetView:
+        """Return the whole fleet, now by the clock of Redis. Half a dozen round trips.
+
+        Raises:
+            redis.RedisError: When Redis does not answer (inside `store_errors`, Fleet's own).
+        """
+        settings = self._settings
+        reading = self._read_state()
+        now_s, pools = reading.now_s, reading.pools
+        quarantined = read_quarantined(self._state, settings.pools)
+        states: dict[str, BotState] = dict.fromkeys(read_probation(self._state, settings.pools), "probation")
+        states |= dict.fromkeys(quarantined, "quarantined")
+        bots = picture.bot_table(
+            self._names,
+            {name: pools[name].rows.of_bots(pool.bots) for name, pool in settings.pools.items()},
+            reading.loads,
+            states,
+            now_s=now_s,
+        )
+        limits = [self._limit(name) for name in self._budgets]
+        living, _ = split_reports(dict(reading.workers), now_s=now_s)
+        totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
+        everything = list(pools.values())
+        failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
+        apis = {settings.limit_of(pool)[0] for pool in settings.pools}
+        full = len(reading.failures) >= windows.RECENT and len(failures) == len(reading.failures)
+        return FleetView(
+            at=now_s,
+            simulated=settings.simulated,
+            totals=totals,
+            minutes=picture.minutes_of(everything, windows.resources_of(reading.resources), now_s=now_s),
+            hours=picture.hours_shown(everything, now_s=now_s),
+            recent=picture.recent_shown(windows.recent_of(reading.recent), apis=apis, now_s=now_s),
+            durations=picture.durations_of(everything),
+            spread=picture.spread_shown(bots.per_hour),
+            bots=bots,
+            errors=picture.matrix_of(
+                failures,
+                since=failures[-1].at if full else now_s - 3600,
+                bots=settings.bots,
+                apis=len(apis),
+            ),
+            pools=tuple(self._pools(reading, bots.per_hour)),
+            limits=tuple(_limit_view(limit, now_s) for limit in limits),
+            cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
+            events=picture.events_of(reading.events),
+            resources=_resources(living, reading.redis_bytes),
+        )
+
+    def bot(self, name: str) -> BotDetail:
+        """Return one bot. A few round trips.
+
+        Raises:
+            ConfigurationError: When no pool has a bot of this name.
+        """
+        bot = _bot(name, self._settings)
+        pool, index = bot.pool, windows.bot_index(name)
+        row_at, tasks_at = index * windows.BOT_ROW.size, index * windows.BOT_TASKS * windows.BOT_TASK.size
+        with self._state.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.getrange(keys.bot_rows(pool), row_at, row_at + windows.BOT_ROW.size - 1)
+            pipe.getrange(keys.bot_tasks(pool), tasks_at, tasks_at + windows.BOT_TASKS * windows.BOT_TASK.size - 1)
+            pipe.zscore(keys.bots(pool), name)
+            pipe.lrange(keys.failures(), 0, -1)
+            pipe.hgetall(keys.errors(pool))
+            pipe.getrange(keys.health(pool), *row_of(index))
+            pipe.zscore(keys.probation(pool), name)
+            pipe.hget(keys.remedies(), name)
+            pipe.hkeys(keys.norms(pool))
+            (seconds, _), raw_row, raw_tasks, score, raw_failures, errors, raw_health, trial, remedy, kinds = (
+                pipe.execute()
+            )
+        row = windows.bot_rows_of(raw_row, 0)
+        failures = [one for one in windows.failures_of(raw_failures, since=0.0) if one.bot == name]
+        load, quarantined = _load(score or 0), read_quarantined(self._state, [pool]).get(name)
+        state: BotState = "quarantined" if quarantined else "probation" if trial else "busy" if load else "idle"
+        return BotDetail(
+            name=name, pool=pool, api=self._settings.limit_of(pool)[0], state=state, persona=bot.persona, load=load,
+            completions=row.completions[0], failed=row.failed[0], calls_failed=row.calls_failed[0],
+            per_hour=row.per_hour(seconds)[0], last_at=row.last_at[0], cost_usd_micros=int(row.cost_usd_micros[0]),
+            tokens=int(row.tokens[0]), mean_ms=row.mean_ms()[0],
+            tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
+            failures=tuple(map(picture.failure_shown, failures[:FAILURES_SHOWN])),
+            errors=tuple(_bot_errors(name, errors)),
+            health=_health(quarantined, remedy)
+            | health_shown(raw_health, trial)
+            | read_skills(self._state, pool, index, [kind.decode() for kind in kinds]),
+        )  # fmt: skip
+
+    def _read_state(self) -> _Reading:
+        """Read everything that is in the state Redis and grows with pools or bots."""
+        pools = (*self._settings.pools, NOBODY)
+        now_us = _now_us(self._state)
+        with self._state.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.totals())
+            pipe.hgetall(keys.workers())
+            pipe.get(keys.recent())
+            pipe.lrange(keys.failures(), 0, -1)
+            pipe.get(keys.resources())
+            pipe.xrevrange(keys.events(), count=EVENTS_SHOWN)
+            pipe.info("memory")
+            for pool in pools:
+                pipe.get(keys.series(pool))
+                pipe.get(keys.bot_rows(pool))
+                pipe.get(keys.sketch(pool))
+                pipe.zrangebyscore(keys.bots(pool), LOAD_UNIT, "+inf", withscores=True)  # only who works, or is out
+                pipe.zcount(keys.bot_leases(pool), now_us, "+inf")
+            totals, workers, recent, failures, resources, events, info, *rest = pipe.execute()
+        parts = [rest[start : start + _PER_POOL] for start in range(0, len(rest), _PER_POOL)]
+        now_s = now_us / 1e6
+        return _Reading(
+            now_s, totals, workers, recent or b"", failures, resources or b"", events, int(info["used_memory"]),
+            pools={pool: self._windows(pool, part, now_s) for pool, part in zip(pools, parts, strict=True)},
+            loads={name.decode(): _load(score) for part in parts for name, score in part[3]},
+            in_flight={pool: part[4] for pool, part in zip(pools, parts, strict=True)},
+        )  # fmt: skip
+
+    def _windows(self, pool: str, part: Sequence[Any], now_s: float) -> PoolWindows:
+        minutes, hours = windows.slots_of(part[0] or b"")
+        bots = self._settings.pools[pool].bots if pool != NOBODY else 0
+        rows = windows.bot_rows_of(part[1] or b"", bots)
+        return PoolWindows(minutes, hours, rows, windows.sketches_of(part[2] or b"", now_s=now_s))
+
+    def _pools(self, reading: _Reading, per_hour: Sequence[int]) -> Iterator[PoolView]:
+        queues = [keys.queue(pool) for pool in self._settings.pools]
+        gates, waiting = read_gates(self._broker, queues), read_waiting(self._broker, queues)
+        of_bots = iter(per_hour)
+        for pool, gate, backlog in zip(self._settings.pools, gates, waiting, strict=True):
+            mine = list(islice(of_bots, self._settings.pools[pool].bots))
+            yield self._pool(pool, gate, backlog, reading, mine)
+
+    def _pool(self, pool: str, gate: Gate, waiting: Waiting, reading: _Reading, per_hour: Sequence[int]) -> PoolView:
+        settings, found, now_s = self._settings, reading.pools[pool], reading.now_s
+        hour = picture.last_hour(found, now_s=now_s)
+        return PoolView(
+            pool=pool,
+            api=settings.limit_of(pool)[0],
+            bots=len(per_hour),
+            in_flight=reading.in_flight[pool],
+            backlog={priority.name.lower(): count for priority, count in zip(Priority, waiting.counts, strict=True)},
+            waiting=waiting.total,
+            oldest_s=None if waiting.oldest_at is None else max(0.0, now_s - waiting.oldest_at),
+            gate=str(gate),
+            is_open=gate.is_open,
+            gate_left_s=gate.left_s,
+            simulated=settings.is_simulated(pool),
+            completions=int(hour.completions),
+            failed=int(hour.failed),
+            calls=int(hour.calls),
+            rate_limited=int(hour.rate_limited),
+            tokens=int(hour.input_tokens + hour.output_tokens),
+            cost_usd_micros=int(hour.cost_usd_micros),
+            spread=picture.spread_shown(per_hour),
+            durations=picture.durations_of([found]),
+        )
+
+    def _limit(self, name: str) -> LimitSnapshot:
+        reply = run_script(self._state, SHOW, show_keys(name), [])
+        return snapshot_of(name, standing_of(reply), self._budgets[name])
+
+    def _costs(self, reading: _Reading, total: int, limits: Sequence[LimitSnapshot]) -> Costs:
+        budgets = {limit.limit.rpartition("/")[0]: limit.usd_micros_per_day for limit in limits}
+        rows = [
+            PoolCost(
+                pool=pool,
+                hour_usd_micros=int(picture.last_hour(found, now_s=reading.now_s).cost_usd_micros),
+                day_usd_micros=picture.spent_today(found, now_s=reading.now_s),
+                budget_usd_micros_per_day=budgets[self._settings.limit_of(pool)[0]],
+            )
+            for pool, found in reading.pools.items()
+            if pool != NOBODY
+        ]
+        spent = sum(row.day_usd_micros for row in rows)
+        allowed = sum(filter(None, budgets.values())) or None
+        hours_left = 24 - reading.now_s % 86_400 / 3600
+        return Costs(
+            hour_usd_micros=sum(row.hour_usd_micros for row in rows),
+            day_usd_micros=spent,
+            total_usd_micros=total,
+            budget_usd_micros_per_day=allowed,
+            budget_usd_micros_per_hour=None if allowed is None else round(max(0, allowed - spent) / hours_left),
+            pools=tuple(rows),
+        )
+
+
+@contextmanager
+def open_overview(settings: Settings) -> Iterator[Overview]:
+    """Connect to the fleet's Redis, both where there are two; errors inside the block are Fleet's own.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+        ConfigurationError: When it does not let us in.
+    """
+    urls = state_url(settings), broker_url(settings)
+    clients = {url: connect(url, timeout_s=settings.redis.socket_timeout_s) for url in dict.fromkeys(urls)}
+    try:
+        with store_errors(urls[1]), store_errors(urls[0]):
+            yield Overview(settings, state=clients[urls[0]], broker=clients[urls[1]])
+    finally:
+        for client in clients.values():
+            client.close()
+
+
+@lru_cache(maxsize=256)
+def _names(pool: str, bots: int) -> tuple[str, ...]:
+    return tuple(bot_name(pool, index) for index in range(1, bots + 1))
+
+
+def _bot(name: str, settings: Settings) -> Bot:
+    from fleet.engine.process.wiring import make_bot  # the data plane makes personas; only who opens a bot needs it
+
+    return make_bot(name, settings)
+
+
+def _load(score: float) -> int:
+    """Return the tasks that a place in the order of checkouts says."""
+    return int((score - OUT if score >= OUT / 2 else score) // LOAD_UNIT)
+
+
+def _now_us(client: redis.Redis) -> int:
+    seconds, micros = client.time()
+    return seconds * 1_000_000 + micros
+
+
+def _limit_view(limit: LimitSnapshot, now_s: float) -> LimitView:
+    return LimitView(
+        limit=limit.limit,
+        rpm=limit.rpm,
+        used_rpm=round(limit.used_rpm, 1),
+        tpm=limit.tpm,
+        used_tpm=round(limit.used_tpm, 1),
+        in_flight=limit.in_flight,
+        waiting=limit.waiting,
+        next_grant_s=round(limit.queue_s, 3),
+        held_s=0.0 if limit.held_until is None else round(max(0.0, limit.held_until - now_s), 3),
+        refused=limit.refused,
+        refused_at=limit.refused_at,
+        is_changed=limit.is_changed,
+        usd_per_day=None if limit.usd_micros_per_day is None else limit.usd_micros_per_day / 1e6,
+    )
+
+
+def _resources(workers: Sequence[WorkerReport], redis_bytes: int) -> ResourcesView:
+    return ResourcesView(
+        workers=tuple(workers),
+        slots=sum(worker.slots for worker in workers),
+        busy=sum(worker.busy for worker in workers),
+        cpu_percent=round(sum(worker.cpu_percent for worker in workers), 1),
+        rss_mb=round(sum(worker.rss_mb for worker in workers), 1),
+        redis_mb=round(redis_bytes / 2**20, 1),
+    )
+
+
+def _task_line(entry: windows.BotTaskEntry) -> TaskLine:
+    task_id = entry.task_id.rstrip(b"\0").decode(errors="replace")
+    return TaskLine(task_id=task_id, at=entry.at, status=windows.STATUSES[entry.status], ran_ms=entry.ran_ms)
+
+
+def _bot_errors(name: str, counts: Mapping[bytes, bytes]) -> Iterator[BotErrors]:
+    sums: dict[tuple[str, str], dict[str, int]] = {}
+    for raw, number in counts.items():
+        field = ErrorField.parse(raw.decode())
+        if field.bot == name:
+            row = sums.setdefault((field.api, field.type), {"task": 0, "call": 0})
+            row[field.of] += int(number)
+    for (api, kind), row in sums.items():
+        yield BotErrors(api=api, type=kind, failures=row["task"], calls=row["call"])
+
+
+def _health(out: Quarantine | None, remedy: bytes | None) -> dict[str, float | str]:
+    said: dict[str, float | str] = {}
+    if out is not None:
+        until: float | str = "released" if out.until is None else out.until
+        said |= {"quarantined_since": out.since, "quarantined_until": until, "by": out.by, "reason": out.reason}
+    if remedy is not None:
+        said["remedy"] = f"rung {remedy.decode().partition('|')[0]} (fleet diversity)"
+    return said

@@ -1,0 +1,211 @@
+"""A task's story: where it waits and behind what, who holds it, what it came to, out of what `task_facts.py` gathered.
+
+No Redis here, and no prompt and no answer in what is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from fleet.engine.messages.envelope import QUEUED_AT
+from fleet.engine.operations.task_facts import Facts
+from fleet.engine.outcomes.dead_letter_office import Filed
+from fleet.engine.outcomes.dead_letters import parts_of
+from fleet.engine.transport import leases
+from fleet.limiter import LimitSnapshot
+from fleet.models import Frozen, Priority
+
+State = Literal["finished", "failed", "running", "held", "queued", "poison", "unknown"]
+
+
+class Story(Frozen):
+    """What became of one task so far, and why it is not further."""
+
+    task_id: str
+    state: State
+    pool: str | None = None
+    queue: str | None = None
+    priority: str | None = None
+    ahead: int | None = None
+    worker: str | None = None
+    bot: str | None = None
+    lease_left_s: float | None = None
+    gate: str | None = None
+    deaths: int = 0
+    attempts: int | None = None
+    error: str | None = None
+    is_dead_letter: bool = False
+    lines: tuple[str, ...] = ()
+
+
+def tell(facts: Facts) -> Story:
+    """Turn facts into a story."""
+    where = facts.held or facts.search.found
+    error = facts.result.error if facts.result else None
+    place = facts.search.found
+    return Story(
+        task_id=facts.task_id,
+        state=state_of(facts),
+        pool=facts.pool,
+        queue=facts.queue,
+        priority=Priority(where.priority).name.lower() if where else None,
+        ahead=place.place + facts.more_urgent if place else None,
+        worker=_worker(facts),
+        bot=facts.bot.bot if facts.bot else facts.result.bot if facts.result else None,
+        lease_left_s=_lease_left_s(facts),
+        gate=str(facts.gate) if where else None,
+        deaths=facts.deaths,
+        attempts=facts.result.attempts if facts.result else facts.filed.letter.attempts if facts.filed else None,
+        error=error.type if error else None,
+        is_dead_letter=facts.filed is not None,
+        lines=tuple(_lines(facts)),
+    )
+
+
+def state_of(facts: Facts) -> State:
+    """Return the one word for where the task stands."""
+    if facts.result is not None or facts.foreign_result:
+        return "failed" if facts.result and facts.result.status == "failed" else "finished"
+    if facts.held is not None:
+        return "running" if facts.bot else "held"
+    if facts.search.found is not None:
+        return "queued"
+    if facts.is_poison:
+        return "poison"
+    return "failed" if facts.filed is not None else "unknown"
+
+
+def _lines(facts: Facts) -> Iterator[str]:
+    if facts.passed_on:
+        yield "it came through the inbox and was passed on to its pool's queue"
+    if facts.result is not None or facts.foreign_result:
+        yield _told_result(facts)
+    if facts.held is not None:
+        yield from _told_held(facts)
+    elif facts.search.found is not None:
+        yield from _told_queued(facts)
+    elif facts.is_poison:
+        yield f"its workers died, {leases.POISON_AFTER} of them: it is poison, and fails within a few seconds"
+    if facts.message is not None:
+        yield from _told_obstacles(facts)
+    if facts.filed is not None:
+        yield _told_letter(facts.filed)
+    if state_of(facts) == "unknown":
+        yield from _told_unknown(facts)
+
+
+def _told_result(facts: Facts) -> str:
+    result = facts.result
+    if result is None:
+        return "it has a result, but not one of Fleet's: it is another Celery task"
+    who = f" by {result.bot}" if result.bot else ""
+    ago = duration(facts.now_s - result.finished_at)
+    calls = f"{result.attempts} provider call{'' if result.attempts == 1 else 's'}"
+    limited = f", {duration(result.limited_ms / 1000)} of it under the limit" if result.limited_ms else ""
+    queued = f"; it had waited {duration(result.queued_ms / 1000)}" if result.queued_ms is not None else ""
+    head = (
+        f"its result is {result.status}{who}, {ago} ago: {calls} in {duration(result.ran_ms / 1000)}{limited}{queued}"
+    )
+    return f"{head}; {result.error.type}: {result.error.message}" if result.error else head
+
+
+def _told_held(facts: Facts) -> Iterator[str]:
+    assert facts.held is not None
+    left_s, who = _lease_left_s(facts), _worker(facts) or "a worker"
+    if left_s is None:
+        yield f"{who} holds its message, without a lease"
+    elif left_s < 0:
+        yield f"{who} held it and stopped renewing: the lease ran out {duration(-left_s)} ago, the next sweep frees it"
+    else:
+        yield f"{who} holds it, under a lease that runs {duration(left_s)} more unless it is renewed"
+    if facts.bot is not None:
+        yield f"bot {facts.bot.bot} works on it"
+    elif facts.result is None:
+        eta = _headers(facts).get("eta")
+        yield f"it waits there for its time, {eta}" if eta else "no bot is known to work on it: it waits for a slot"
+
+
+def _told_queued(facts: Facts) -> Iterator[str]:
+    place = facts.search.found
+    assert place is not None
+    urgency = Priority(place.priority).name.lower()
+    queued_at = _headers(facts).get(QUEUED_AT)
+    since = f" for {duration(facts.now_s - queued_at)}" if isinstance(queued_at, int | float) else ""
+    more = f", and {facts.more_urgent:,} more urgent ones" if facts.more_urgent else ""
+    yield f"it waits in {place.queue}, priority {urgency}{since}: {place.place:,} are before it{more}"
+
+
+def _told_obstacles(facts: Facts) -> Iterator[str]:
+    """What stands between the task and its turn."""
+    place, limit = facts.search.found, facts.limit
+    if facts.deaths:
+        word = "worker has" if facts.deaths == 1 else "workers have"
+        yield f"{facts.deaths} {word} died while they held it; {leases.POISON_AFTER} make it poison"
+    if place is not None and facts.gate.stops(place.priority):
+        yield f"the gate of {place.queue} is {facts.gate}: it waits; `fleet pools resume` opens it"
+    elif place is not None and facts.gate.waits_for_limit(place.priority):
+        yield "it waits on the limit: enough calls wait there, and here an urgent task can still overtake it"
+    if place is not None and not facts.workers:
+        yield "no worker is reporting: start one with `fleet up` or `celery -A fleet worker`"
+    if limit is not None and (limit.queue_s > 0 or limit.held_until):
+        yield _told_limit(limit, facts.now_s)
+
+
+def _told_limit(limit: LimitSnapshot, now_s: float) -> str:
+    rates = [
+        f"{used:,.0f} of {rate:,} {unit} a minute"
+        for used, rate, unit in ((limit.used_rpm, limit.rpm, "requests"), (limit.used_tpm, limit.tpm, "tokens"))
+        if rate is not None
+    ]
+    hold = f", held for {duration(limit.held_until - now_s)} after a 429" if limit.held_until else ""
+    return f"the limit {limit.limit} ({', '.join(rates)}){hold}: its next call goes in {duration(limit.queue_s)}"
+
+
+def _told_letter(filed: Filed) -> str:
+    letter = filed.letter
+    lives = f", after {len(letter.history)} lives" if len(letter.history) > 1 else ""
+    return f"it is a dead letter ({letter.reason}{lives}): `fleet dead show {letter.task_id}`, then replay or purge"
+
+
+def _told_unknown(facts: Facts) -> Iterator[str]:
+    if not facts.search.complete:
+        yield f"not found among the first {facts.search.looked_at:,} waiting tasks; it may wait further behind"
+    if facts.has_key:
+        yield "its idempotency key is taken: it was queued, and is on its way between two places, or its result is gone"
+    yield "no result, no message, no dead letter: it was never submitted, its result has expired, or it is elsewhere"
+    yield "compare redis.url and redis.state_url here with those of its producer (`fleet doctor` shows them)"
+
+
+def _headers(facts: Facts) -> Mapping[str, Any]:
+    return parts_of(facts.message or b"")[0]
+
+
+def _lease_left_s(facts: Facts) -> float | None:
+    if facts.held is None or facts.held.renewed_at is None:
+        return None
+    return facts.held.renewed_at + leases.LEASE_S - facts.now_s
+
+
+def _worker(facts: Facts) -> str | None:
+    """Return who holds the message: its tag begins with host and pid of the process."""
+    if facts.held is None:
+        return None
+    host, _, rest = facts.held.tag.partition(":")[0].rpartition(".")[0].rpartition(".")
+    pid = int(rest) if rest.isdigit() else 0
+    names = [row.name for row in facts.workers if row.pid == pid and row.name.endswith(f"@{host}")]
+    if names:
+        return f"{names[0]} (pid {pid})"
+    return f"pid {pid} on {host}" if pid and host else None
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 350 ms, 4.2 s, 3 min, 2.5 h, 4 days."""
+    seconds = max(0.0, seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -1,0 +1,167 @@
+"""What Redis knows of one task: its message, its result, its letter, and what stands in its way. Reads only.
+
+Told to people by `story.py`; found in the queues by `message_search.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+from pydantic import ValidationError
+
+from fleet.config import Settings
+from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates
+from fleet.engine.messages import queues
+from fleet.engine.operations.message_search import (
+    NOT_SEARCHED,
+    Held,
+    Search,
+    find_held,
+    find_poison,
+    find_queued,
+)
+from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+from fleet.engine.transport import leases
+from fleet.limiter import LimitSnapshot
+from fleet.models import BotResult
+from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.store import keys
+
+
+@dataclass(frozen=True, slots=True)
+class BotLease:
+    """The bot that works on a task, and the seconds until its lease runs out."""
+
+    bot: str
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What Redis knows of one task. Times are Unix seconds by the clock of the broker's Redis."""
+
+    task_id: str
+    now_s: float
+    result: BotResult | None = None
+    foreign_result: bool = False
+    filed: Filed | None = None
+    held: Held | None = None
+    bot: BotLease | None = None
+    search: Search = NOT_SEARCHED
+    more_urgent: int = 0
+    is_poison: bool = False
+    passed_on: bool = False
+    has_key: bool = False
+    deaths: int = 0
+    gate: Gate = OPEN_GATE
+    limit: LimitSnapshot | None = None
+    workers: tuple[WorkerReport, ...] = ()
+
+    @property
+    def message(self) -> bytes | None:
+        """The task's message as it lies in the broker."""
+        where = self.held or self.search.found
+        return where.message if where else None
+
+    @property
+    def queue(self) -> str | None:
+        where = self.held or self.search.found
+        return where.queue if where else None
+
+    @property
+    def pool(self) -> str | None:
+        """The pool whose queue the message comes from; that of the result or the letter when there is none."""
+        if self.queue is not None:
+            return pool_of(self.queue)
+        if self.result is not None and self.result.pool:
+            return self.result.pool
+        return self.filed.letter.pool if self.filed else None
+
+
+def gather(
+    task_id: str,
+    *,
+    state: redis.Redis,
+    broker: redis.Redis,
+    settings: Settings,
+    limit_of: Callable[[str], LimitSnapshot | None] = lambda pool: None,
+) -> Facts:
+    """Look a task up, cheap places first; its queue is searched only when it is nowhere else.
+
+    Args:
+        task_id: The task.
+        state: Plain client of the state Redis.
+        broker: Plain client of the broker.
+        settings: Pools and the inbox.
+        limit_of: Reads how the limit of a pool stands.
+    """
+    seconds, micros = broker.time()
+    raw = cast("bytes | None", state.get(keys.result(task_id)))
+    result = _result(raw)
+    held = find_held(broker, task_id)
+    search = NOT_SEARCHED if held or raw else find_queued(broker, task_id, settings)
+    where = held or search.found
+    pool = pool_of(where.queue) if where else None
+    living, _ = split_reports(cast("dict[bytes, bytes]", state.hgetall(keys.workers())), now_s=seconds)
+    return Facts(
+        task_id=task_id,
+        now_s=seconds + micros / 1e6,
+        result=result,
+        foreign_result=raw is not None and result is None,
+        filed=DeadLetterOffice(state, broker, settings).find(task_id),
+        held=held,
+        bot=_bot_lease(state, pool, held.tag) if held and pool else None,
+        search=search,
+        more_urgent=_more_urgent(broker, search),
+        is_poison=not where and find_poison(broker, task_id),
+        passed_on=bool(broker.exists(keys.passed_on(task_id))),
+        has_key=bool(broker.exists(keys.submitted(task_id))),
+        deaths=_deaths(broker, where.message) if where else 0,
+        gate=read_gates(broker, [where.queue])[0] if where else OPEN_GATE,
+        limit=limit_of(pool) if pool in settings.pools and pool else None,
+        workers=tuple(living),
+    )
+
+
+def pool_of(queue: str) -> str | None:
+    """Return the pool that a queue belongs to; None for the inbox."""
+    prefix = keys.queue("")
+    return queue.removeprefix(prefix) if queue.startswith(prefix) else None
+
+
+def _result(raw: bytes | None) -> BotResult | None:
+    try:
+        return BotResult.model_validate(json.loads(raw)["result"]) if raw else None
+    except (ValueError, KeyError, TypeError, ValidationError):
+        return None  # the result of a task that is not Fleet's
+
+
+def _bot_lease(state: redis.Redis, pool: str, tag: str) -> BotLease | None:
+    """A worker checks a bot out under the tag of the task's message."""
+    bot = cast("bytes | None", state.hget(keys.bot_claims(pool), tag))
+    if bot is None:
+        return None
+    until_us = state.zscore(keys.bot_leases(pool), f"{bot.decode()}|{tag}")
+    return None if until_us is None else BotLease(bot.decode(), until_us / 1e6 - _now_s(state))
+
+
+def _now_s(client: redis.Redis) -> float:
+    seconds, micros = client.time()
+    return seconds + micros / 1e6
+
+
+def _more_urgent(broker: redis.Redis, search: Search) -> int:
+    if search.found is None:
+        return 0
+    steps = (step for step in queues.PRIORITY_STEPS if step < search.found.priority)
+    return sum(int(broker.llen(queues.list_key(search.found.queue, step))) for step in steps)
+
+
+def _deaths(broker: redis.Redis, message: bytes) -> int:
+    digest = hashlib.sha1(message, usedforsecurity=False).hexdigest()
+    return int(cast("bytes | None", broker.get(f"{leases.DEATHS_PREFIX}{digest}")) or 0)

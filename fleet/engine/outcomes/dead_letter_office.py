@@ -1,0 +1,185 @@
+"""The dead-letter office: list, show, queue again and throw away tasks that failed for good. For people, not workers.
+
+Letters lie in the state Redis, queues in the broker's; the two may be different servers. Queueing again is therefore
+three steps in this order: remove the failed result, queue the message, remove the letter. Whoever dies in between
+leaves the letter, and repeating it queues nothing twice: each death of a task is queued once. What that costs: until
+the last step the letter of a task that runs again is still listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast
+
+import redis
+
+from fleet.config import Settings
+from fleet.engine.messages import queues
+from fleet.engine.messages.envelope import TASK_NAME, envelope, task_headers
+from fleet.engine.outcomes.dead_letters import FORGET, HISTORY, DeadLetter, letter_keys
+from fleet.engine.transport.leases import run_script
+from fleet.store import keys
+from fleet.store.client import Script
+
+OPEN = Script.beside(__file__, "open_dead_letter.lua")
+REQUEUE = Script.beside(__file__, "requeue.lua")
+
+#: Letters read in one round trip when all are walked through (count).
+PAGE = 200
+#: Digits of the microseconds in the order of letters.
+_DIGITS = 16
+
+#: What became of a letter that was to be queued again. `finished since`: the task has a newer result, which it keeps;
+#: `queued before`: somebody did the same a moment ago.
+Replayed = Literal["queued", "queued before", "finished since", "unknown"]
+_READY, _FINISHED = 1, 2
+
+
+class Filed(NamedTuple):
+    """A letter and when it came: `died_us` in microseconds of Redis time, as the scripts want it."""
+
+    letter: DeadLetter
+    died_us: str
+
+    @property
+    def died_at(self) -> float:
+        """Unix time in seconds."""
+        return int(self.died_us) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some letters, the newest first, and where the next page goes on (None: this was the last one)."""
+
+    letters: tuple[Filed, ...]
+    next: str | None
+
+
+class DeadLetterOffice:
+    """The letters of a fleet.
+
+    Args:
+        state: Plain client of the state Redis.
+        broker: Plain client of the broker; the same one when there is one Redis.
+        settings: Pools, and how long letters and results live.
+    """
+
+    def __init__(self, state: redis.Redis, broker: redis.Redis, settings: Settings) -> None:
+        self._state = state
+        self._broker = broker
+        self._settings = settings
+
+    def page(
+        self, *, pool: str | None = None, reason: str | None = None, limit: int = 50, before: str | None = None
+    ) -> Page:
+        """Return letters of a pool or reason, the newest first. O(log letters + limit).
+
+        Args:
+            pool: Only letters of this pool; `-` for those of no configured pool.
+            reason: Only letters with this error type.
+            limit: Most letters (count).
+            before: `next` of the page before this one.
+        """
+        scope = scope_of(pool, reason)
+        end = f"({scope}|{before}" if before else f"({scope}}}"
+        oldest = f"[{scope}|{self._oldest_us():0{_DIGITS}d}"
+        order = keys.dead_letter_order()
+        members = cast(list[bytes], self._state.zrevrangebylex(order, end, oldest, start=0, num=limit + 1))
+        places = [member.decode().split("|", 1)[1] for member in members]
+        more = len(places) > limit
+        return Page(self._read([_task_id(place) for place in places[:limit]]), places[limit - 1] if more else None)
+
+    def count(self, *, pool: str | None = None, reason: str | None = None) -> int:
+        """Return the number of letters of a pool or reason. O(log letters)."""
+        scope = scope_of(pool, reason)
+        oldest = f"[{scope}|{self._oldest_us():0{_DIGITS}d}"
+        return self._state.zlexcount(keys.dead_letter_order(), oldest, f"({scope}}}")
+
+    def walk(self, *, pool: str | None = None, reason: str | None = None) -> Iterator[Filed]:
+        """Yield all letters of a pool or reason, the newest first. One that comes meanwhile is not among them."""
+        before = None
+        while True:
+            page = self.page(pool=pool, reason=reason, limit=PAGE, before=before)
+            yield from page.letters
+            before = page.next
+            if before is None:
+                return
+
+    def find(self, task_id: str) -> Filed | None:
+        """Return the letter of a task, or None."""
+        return next(iter(self._read([task_id])), None)
+
+    def body(self, task_id: str) -> bytes | None:
+        """Return the message body of a dead task: it holds the prompt."""
+        return cast("bytes | None", self._state.hget(keys.dead_letter_bodies(), task_id))
+
+    def replay(self, task_id: str) -> Replayed:
+        """Queue a dead task again with a fresh life: no result, no deadline begun, no deaths of workers counted.
+
+        Callbacks, chains and chords have seen the failure and are not called again.
+        """
+        code, raw, body = run_script(
+            self._state, OPEN, [keys.result(task_id), keys.dead_letters(), keys.dead_letter_bodies()], [task_id]
+        )
+        if code not in (_READY, _FINISHED):
+            return "unknown"
+        filed = _filed(raw)
+        queued = code == _READY and self._queue(filed, body)
+        run_script(self._state, FORGET, letter_keys(), [task_id, filed.died_us])
+        if code == _FINISHED:
+            return "finished since"
+        return "queued" if queued else "queued before"
+
+    def purge(self, task_id: str, *, died_us: str = "") -> bool:
+        """Throw a letter away; False when there was none. With `died_us`, only if it has not died again since."""
+        return bool(run_script(self._state, FORGET, letter_keys(), [task_id, died_us]))
+
+    def _read(self, task_ids: list[str]) -> tuple[Filed, ...]:
+        if not task_ids:
+            return ()
+        rows = cast("list[bytes | None]", self._state.hmget(keys.dead_letters(), task_ids))
+        return tuple(_filed(row) for row in rows if row is not None)
+
+    def _queue(self, filed: Filed, body: bytes) -> bool:
+        letter, queue = filed.letter, self._queue_of(filed.letter)
+        history = [death.model_dump() for death in letter.history]
+        headers = task_headers(letter.task_id) | letter.headers | {"task": letter.task, HISTORY: history}
+        priority = letter.priority.value
+        message = envelope(task_id=letter.task_id, queue=queue, priority=priority, headers=headers, body=body)
+        script_keys = [
+            queues.BELL,
+            queues.list_key(queue, priority),
+            keys.replayed(letter.task_id, filed.died_us),
+            keys.submitted(letter.task_id),
+        ]
+        lives_s = [self._settings.dead_letters.expires_s, self._settings.results.expires_s]
+        return bool(run_script(self._broker, REQUEUE, script_keys, [message, *lives_s]))
+
+    def _queue_of(self, letter: DeadLetter) -> str:
+        """Return the queue of the letter's pool; the inbox when the pool is gone or the task is not Fleet's."""
+        is_ours = letter.task == TASK_NAME and letter.pool in self._settings.pools
+        return keys.queue(str(letter.pool)) if is_ours else self._settings.worker.inbox
+
+    def _oldest_us(self) -> int:
+        """Microseconds before which a letter's time is over: it is deleted when the next one comes."""
+        seconds, micros = self._state.time()
+        return max(0, (seconds - self._settings.dead_letters.expires_s) * 1_000_000 + micros)
+
+
+def scope_of(pool: str | None, reason: str | None) -> str:
+    """Return the scope of the order that holds the letters of a pool or reason; None is any."""
+    if pool is not None and reason is not None:
+        return f"b:{pool}:{reason}"
+    if pool is not None:
+        return f"p:{pool}"
+    return "*" if reason is None else f"r:{reason}"
+
+
+def _task_id(place: str) -> str:
+    return place.split("|", 1)[1]
+
+
+def _filed(raw: Any) -> Filed:
+    head, _, data = bytes(raw).partition(b"\n")
+    return Filed(DeadLetter.model_validate_json(data), head.partition(b"|")[0].decode())

@@ -1,0 +1,215 @@
+"""Dead letters: tasks that failed for good, kept with reason, history and message, so that they can be run again.
+
+Here: what a dead letter is, which results become one, and keeping it (the worker's side, asyncio). Looking at them,
+queueing them again and throwing them away: `dead_letter_office.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from fleet.config import Settings
+from fleet.engine.messages.envelope import NO_CANVAS, TASK_NAME
+from fleet.models import BotResult, Frozen, Priority, PriorityName
+from fleet.signals import catalogue
+from fleet.signals.catalogue import NOBODY
+from fleet.store import keys
+from fleet.store.client import Script, Store
+
+#: Deaths that a letter tells of, the newest ones (count).
+HISTORY_MOST = 10
+#: Header of a message that was queued again: its earlier deaths.
+HISTORY = "fleet_history"
+#: Characters of an error message, and of a header's value, that are kept at most.
+TEXT_MOST = 500
+#: Headers of a message that are kept: what it takes to run it again, and where it came from.
+KEPT_HEADERS = ("task", "root_id", "parent_id", "origin")
+
+FORGET = Script.beside(__file__, "forget_dead_letter.lua")
+RECORD = Script.beside(__file__, "record_dead_letter.lua").using(FORGET)
+
+#: Why a task died, coarser than its error: what an operator does next depends on it.
+Cause = Literal["attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration", "bug"]
+
+#: Error type -> cause. A type that is not here is a bug of Fleet.
+CAUSES: Mapping[str, Cause] = {
+    "RateLimited": "attempts",
+    "ProviderUnavailable": "attempts",
+    "BotsQuarantined": "attempts",
+    "StoreUnavailable": "attempts",
+    "StoreRefused": "configuration",
+    "ConfigurationError": "configuration",
+    "DeadlineExceeded": "deadline",
+    "InvalidTask": "validation",
+    "Poison": "poison",
+    "BadRequest": "refused",
+    "KeyRejected": "refused",
+    "BadAnswer": "answer",
+    "BotFunctionFailed": "function",
+}
+
+
+class Death(Frozen):
+    """One failed life of a task."""
+
+    at: float = Field(description="Unix time in seconds.")
+    bot: str | None
+    error: str = Field(description="Type of the error.")
+
+
+class DeadLetter(Frozen):
+    """A task that failed for good. Its message body lies beside it: it holds the prompt, and is read on demand only."""
+
+    task_id: str
+    task: str = Field(description="Name of the Celery task.")
+    pool: str | None
+    kind: str | None
+    priority: PriorityName
+    reason: str = Field(description="Type of the error.")
+    cause: Cause
+    message: str
+    attempts: int
+    provider_errors: dict[str, int] = Field(description="Provider calls that failed, by error type.")
+    history: tuple[Death, ...] = Field(description=f"Its deaths, the last one last; the {HISTORY_MOST} newest.")
+    headers: dict[str, str]
+
+
+class Burial(NamedTuple):
+    """A dead letter and the message body from which it can be queued again: JSON, [args, kwargs, canvas]."""
+
+    letter: DeadLetter
+    body: bytes
+
+
+def cause_of_death(result: BotResult) -> Cause | None:
+    """Return why a task died; None when it has an answer, or was not run to its end.
+
+    Every typed failure is final, because what can be retried was retried before there was a result.
+    """
+    if result.status != "failed" or result.error is None:
+        return None
+    return CAUSES.get(result.error.type, "bug")
+
+
+def bury(
+    result: BotResult, *, headers: Mapping[str, Any], body: bytes, provider_errors: Mapping[str, int] | None = None
+) -> Burial | None:
+    """Return what is to be kept of a task with this result; None when it did not die.
+
+    Args:
+        result: The task's result.
+        headers: Headers of its message, or Celery's request. Whatever a foreign producer wrote there is harmless.
+        body: Body of its message.
+        provider_errors: Failed provider calls, by error type.
+    """
+    cause = cause_of_death(result)
+    if cause is None or result.error is None:
+        return None
+    arguments = _arguments(body)
+    last = Death(at=result.finished_at, bot=result.bot, error=result.error.type)
+    letter = DeadLetter(
+        task_id=result.task_id,
+        task=_text(headers.get("task")) or TASK_NAME,
+        pool=result.pool or _text(arguments.get("pool")),
+        kind=_text(arguments.get("kind")),
+        priority=_priority(arguments.get("priority")),
+        reason=result.error.type,
+        cause=cause,
+        message=result.error.message[:TEXT_MOST].encode("utf-8", "replace").decode(),
+        attempts=result.attempts,
+        provider_errors=dict(provider_errors or {}),
+        history=(*_history(headers), last)[-HISTORY_MOST:],
+        headers={name: text for name in KEPT_HEADERS if (text := _text(headers.get(name))) is not None},
+    )
+    return Burial(letter, body)
+
+
+def body_of(request: Mapping[str, Any]) -> bytes:
+    """Return the body from which Celery's request can be queued again. Callbacks are left out: they were called."""
+    return json.dumps([request.get("args") or [], request.get("kwargs") or {}, NO_CANVAS]).encode()
+
+
+def parts_of(message: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return headers and body of a message as it lies in a queue; empty when it is none."""
+    try:
+        data = json.loads(message)
+        headers, body = data["headers"], data["body"]
+        if data["properties"].get("body_encoding") == "base64":
+            body = base64.b64decode(body)
+        return dict(headers), body if isinstance(body, bytes) else str(body).encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}, b""
+
+
+async def record(store: Store, settings: Settings, burial: Burial) -> None:
+    """Keep a task that failed for good, after its result was stored. O(log letters), safe to repeat.
+
+    A worker does it in the finishing script instead, in one step with the result: `record_keys`, `record_arguments`.
+
+    Args:
+        store: State Redis.
+        settings: Bounds, and the pools there are.
+        burial: What `bury` returned.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    task_id = burial.letter.task_id
+    await store.run(RECORD, record_keys(task_id), record_arguments(burial, settings))
+
+
+def record_keys(task_id: str) -> list[str]:
+    """Return KEYS of `record_dead_letter.lua`."""
+    return [keys.result(task_id), *letter_keys(), keys.totals()]
+
+
+def letter_keys() -> list[str]:
+    """Return the keys that hold the letters: letters, bodies, order, bytes."""
+    return [keys.dead_letters(), keys.dead_letter_bodies(), keys.dead_letter_order(), keys.dead_letter_bytes()]
+
+
+def record_arguments(burial: Burial, settings: Settings) -> list[Any]:
+    """Return ARGV of `record_dead_letter.lua`."""
+    letter, bounds = burial.letter, settings.dead_letters
+    pool = letter.pool if letter.pool in settings.pools else NOBODY  # invented names must not become index entries
+    return [
+        letter.task_id, pool, letter.reason, letter.model_dump_json(), burial.body,
+        bounds.max_letters, bounds.max_mb * 2**20, bounds.expires_s, keys.STATE_TTL_S,
+        catalogue.DEAD_LETTERS.name, catalogue.DEAD_LETTERS_DROPPED.name,
+    ]  # fmt: skip
+
+
+def _arguments(body: bytes) -> Mapping[str, Any]:
+    """Return a body's keyword arguments; empty when it has none that can be read."""
+    try:
+        kwargs = json.loads(body)[1]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return kwargs if isinstance(kwargs, dict) else {}
+
+
+def _priority(value: object) -> Priority:
+    is_known = isinstance(value, str) and value.upper() in Priority.__members__
+    return Priority[str(value).upper()] if is_known else Priority.NORMAL
+
+
+def _text(value: object) -> str | None:
+    """Return a short text as it is, everything else (also half of a surrogate pair) as None."""
+    if not isinstance(value, str) or not 0 < len(value) <= TEXT_MOST:
+        return None
+    return value if value.isascii() or value.encode("utf-8", "ignore").decode() == value else None
+
+
+_DEATHS = TypeAdapter(tuple[Death, ...])
+
+
+def _history(headers: Mapping[str, Any]) -> Sequence[Death]:
+    try:
+        return _DEATHS.validate_python(headers.get(HISTORY, ()))
+    except ValidationError:  # not ours
+        return ()

@@ -1,0 +1,123 @@
+"""What a worker process does beside its tasks: renew leases, bury poison, report its resources.
+
+Each duty is a coroutine without an end, on the process's one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from fleet.engine.messages.envelope import is_usable, task_id_in
+from fleet.engine.outcomes.dead_letters import parts_of
+from fleet.engine.transport import leases
+from fleet.errors import FleetError, Poison, quote
+from fleet.roster import Checkout, Roster
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
+from fleet.signals.recorder import Recorder
+from fleet.store.client import Store
+
+logger = logging.getLogger("fleet.worker")
+
+#: Seconds between two resource reports of a worker.
+REPORT_EVERY_S = 2.0
+#: Poison messages buried in one go (count).
+BURY_AT_ONCE = 16
+#: Seconds that an ending worker waits for Redis to hear of it.
+LEAVE_S = 1.0
+
+
+class Janitor:
+    """The duties of one worker process.
+
+    Args:
+        broker: Where messages and their leases are.
+        state: Where bots and signals are.
+        roster: Renews the bots' leases.
+        held: The checkouts of the tasks that run, by token; read only.
+        refuse: Gives a task a failed result: (task id, why, headers, body).
+    """
+
+    def __init__(
+        self,
+        broker: Store,
+        state: Store,
+        roster: Roster,
+        held: Mapping[str, Checkout],
+        refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[object]],
+    ) -> None:
+        self._broker = broker
+        self._state = state
+        self._roster = roster
+        self._held = held
+        self._refuse = refuse
+        self._recorder: Recorder | None = None
+
+    async def renew_leases(self) -> None:
+        """Keep the leases of everything this process holds alive, messages and bots, for ever."""
+        while True:
+            await asyncio.sleep(leases.RENEW_EVERY_S)
+            try:
+                await asyncio.gather(self._renew_messages(), self._renew_bots())
+            except Exception as error:  # noqa: BLE001 - without renewals the worker loses everything it holds
+                logger.warning("lease renewal failed error=%s: %s", type(error).__name__, quote(error))
+
+    async def _renew_messages(self) -> None:
+        for holdings in leases.all_holdings():
+            tags = list(holdings.held)
+            holdings.renewed_at_s = time.monotonic()
+            if tags:
+                lost = await self._broker.run(leases.RENEW, [leases.UNACKED_INDEX], tags)
+                holdings.lose(tag.decode() for tag in lost)
+
+    async def _renew_bots(self) -> None:
+        for lost in await self._roster.renew(tuple(self._held.values())):
+            if lost.token in self._held:  # else it finished while the renewal was under way
+                logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
+
+    async def bury_poison(self) -> None:
+        """Give messages whose workers died too often a failed result, for ever. Any worker may; one is enough."""
+        while True:
+            await asyncio.sleep(leases.RENEW_EVERY_S)
+            try:
+                for message in await self._broker.command("LRANGE", leases.POISON, 0, BURY_AT_ONCE - 1):
+                    await self._bury(message)
+                    await self._broker.command("LREM", leases.POISON, 1, message)
+            except Exception as error:  # noqa: BLE001 - the task boundary: no message may end this duty, however odd
+                logger.warning("poison not buried error=%s: %s", type(error).__name__, quote(error))
+
+    async def _bury(self, message: bytes) -> None:
+        task_id = task_id_in(message)
+        if not is_usable(task_id):
+            task_id = None
+        logger.error("poison task=%s deaths=%d", task_id, leases.POISON_AFTER)
+        record_event(self._state, catalogue.POISON_BURIED, task=task_id, deaths=leases.POISON_AFTER)
+        if task_id is not None:
+            died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
+            await self._refuse(task_id, Poison(died), *parts_of(message))
+
+    async def report(
+        self, *, name: str, slots: Callable[[], int], busy: Callable[[], int], beat_at: Callable[[], float | None]
+    ) -> None:
+        """Write this process's resources where the signals are read, for ever."""
+        recorder = self._recorder = Recorder(self._state, name=name)
+        record_event(self._state, catalogue.WORKER_STARTED, worker=name, pid=os.getpid())
+        while True:
+            try:
+                await recorder.report(slots=slots(), busy=busy(), beat_at=beat_at())
+            except FleetError as error:
+                logger.warning("report failed error=%s", error)
+            await asyncio.sleep(REPORT_EVERY_S)
+
+    async def leave(self) -> None:
+        """Tell that this process ends as it should; a Redis that does not answer is not waited for."""
+        if self._recorder is not None:
+            with suppress(FleetError, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._recorder.leave()

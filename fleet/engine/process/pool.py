@@ -1,0 +1,390 @@
+"""The worker's pool of slots: bot tasks are coroutines on one loop, other Celery tasks run in threads.
+
+A slot costs no thread while its bot waits for the network. Whatever ends is handed back to the consumer's thread,
+which settles all that ended since its last turn in one go; so kombu's channel is only ever used by that thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import redis
+from billiard.einfo import ExceptionInfo
+from celery import signals
+from celery.concurrency.base import BasePool
+from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
+from celery.utils.log import get_logger
+
+from fleet import config
+from fleet.engine.app import give_up
+from fleet.engine.messages.envelope import canvas_of
+from fleet.engine.process import wiring
+from fleet.engine.process.request import decoded, tag_of
+from fleet.engine.process.threads import Threads
+from fleet.engine.transport import leases
+from fleet.errors import ConfigurationError, quote
+
+logger = get_logger("fleet.pool")
+
+#: Seconds between two signs of life of Celery's main thread.
+BEAT_EVERY_S = 1.0
+#: Threads for Celery tasks that are not Fleet's (count).
+THREADS_AT_MOST = 256
+#: Seconds that cancelled coroutines get to clean up at a shutdown.
+CANCEL_S = 5.0
+#: Seconds that a shutdown waits for what ended before it looks again whether all slots are free.
+DRAIN_STEP_S = 0.2
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Slot:
+    """One task in a slot, and the calls back into Celery that end it."""
+
+    task: Any
+    task_id: str
+    tag: str
+    request: dict[str, Any]
+    started: float
+    callback: Callable[..., Any]
+    error_callback: Callable[..., Any]
+    job: asyncio.Future[Any] | None = None
+    #: What Celery is told when the coroutine was cancelled; None: it knows already.
+    if_cancelled: Exception | None = None
+    #: True when it was cancelled, perhaps before it began: a signal may come between the two.
+    is_cancelled: bool = False
+
+    def cancel(self, then: Exception | None) -> None:
+        """Cancel the coroutine and tell Celery `then`. From any thread; a slot that has ended stays as it is."""
+        self.if_cancelled = then
+        self.is_cancelled = True
+        wiring.runtime().call_soon(self._cancel_job)
+
+    def terminate(self, signal: Any) -> None:
+        """What `revoke(terminate=True)` calls: the task is cancelled, Celery marks it as revoked itself."""
+        self.cancel(None)
+
+    def _cancel_job(self) -> None:
+        if self.job is not None:
+            self.job.cancel()
+
+
+class SlotPool(BasePool):
+    """`worker_pool` of the Celery app. Grows and shrinks by a number; `--autoscale` works.
+
+    Celery's time limits do not reach a slot: a bot task carries its own deadline, which cancels its coroutine.
+    """
+
+    body_can_be_buffer = True
+    signal_safe = False
+    task_join_will_block = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tasks = self.app.tasks  # the registry itself: asking the app for it costs a lock each time
+        self._name = self.options["initargs"][1]  # the worker's name as Celery has it: w1@host
+        self._ended: collections.deque[Callable[[], None]] = collections.deque()
+        self._wake_fd = -1
+        self._woken = False
+        self._threads = Threads(THREADS_AT_MOST, "fleet-task")
+        self._in_slots: dict[str, Slot] = {}
+        #: Unix time of the main thread's last turn; None while it starts or stops.
+        self._beat_at: float | None = None
+        self._in_threads = 0
+        self._is_cancelling = False
+        self._closed = False
+
+    # -- life
+
+    def on_start(self) -> None:
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Celery's own line for a finished task quotes its result; ours (fleet.worker) names who answered, not what.
+        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+        # Repeated with each reconnect; what it warns of does not happen with our transport.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+        try:
+            wiring.start(
+                slots=lambda: self.limit, busy=lambda: self.busy, name=self._name, beat_at=lambda: self._beat_at
+            )
+        except ConfigurationError as error:
+            give_up(error)
+        leases.lost_listeners.append(self._on_lost)
+        leases.tags_in_slots = self._in_slots
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        loop.add_reader(self._wake_fd, self._on_wake, self._wake_fd)
+        loop.call_repeatedly(BEAT_EVERY_S, self._beat)
+
+    def on_stop(self) -> None:
+        """Warm shutdown: let what runs end within the grace time, hand back the rest, tell the broker what is done.
+
+        After `cancel_all` nothing is worth that time: what does not end then waits for the code that the signal of a
+        second Ctrl-C has interrupted, and this may be its handler.
+        """
+        self._beat_at = None  # the main thread waits here on purpose
+        self._drain(CANCEL_S if self._is_cancelling else config.current().worker.grace_s)
+        self._hand_back_running()
+        self._close()
+
+    def on_terminate(self) -> None:
+        """Cold shutdown: hand back what runs, at once."""
+        self._beat_at = None
+        self._hand_back_running()
+        self._close()
+
+    def cancel_all(self) -> None:
+        """Cancel what runs, at once, and take no more; Celery hands it back to its queue. Safe in a signal handler."""
+        self._is_cancelling = True
+        for holdings in leases.all_holdings():
+            holdings.closed = True
+        for slot in tuple(self._in_slots.values()):
+            slot.cancel(Reject("worker stopped", requeue=True))
+
+    def _beat(self) -> None:
+        """Show that Celery's main thread turns: a supervisor replaces a worker whose thread stands still."""
+        self._beat_at = time.time()
+
+    def terminate_job(self, pid: int, signal: Any = None) -> None:
+        """Do nothing: all slots share a process. Celery also calls `Slot.terminate`, which ends the one task."""
+
+    def _drain(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self.busy and time.monotonic() < end:
+            self._settle_and_say_so()
+            time.sleep(DRAIN_STEP_S if not self._ended else 0)
+        self._settle_and_say_so()
+
+    def _settle_and_say_so(self) -> None:
+        """Settle what ended and tell the broker: nobody renews its lease, and no take will tell while we stop."""
+        self.settle_ended()
+        with suppress(redis.RedisError):  # said again, and complained about, in `_close`
+            leases.flush_all_acks()
+
+    def _hand_back_running(self) -> None:
+        """Cancel what still runs: unacknowledged, it returns to its queue and another worker runs it."""
+        if not self._closed:
+            self.cancel_all()
+            self._drain(CANCEL_S)
+
+    def _on_lost(self, tags: Sequence[str]) -> None:
+        """Stop work on tasks that another worker may have by now. Called on the loop or in the consumer's thread."""
+        for tag in tags:
+            slot = self._in_slots.get(tag)
+            if slot is not None:
+                logger.warning("lease lost task=%s: stopping, another worker has it", slot.task_id)
+                slot.cancel(Ignore())
+
+    def _close(self) -> None:
+        if self._closed:  # Celery may terminate a pool twice
+            return
+        self._closed = True
+        if self._on_lost in leases.lost_listeners:
+            leases.lost_listeners.remove(self._on_lost)
+            leases.tags_in_slots = ()
+        wiring.stop()
+        try:
+            leases.flush_all_acks()
+        except redis.RedisError as error:
+            logger.warning("acks not sent error=%s; the tasks have results and will not be paid twice", error)
+
+    # -- size
+
+    @property
+    def busy(self) -> int:
+        """Number of slots in use."""
+        return len(self._in_slots) + self._in_threads
+
+    def grow(self, n: int = 1) -> None:
+        self.limit += n
+
+    def shrink(self, n: int = 1) -> None:
+        """Take n slots away. What runs in them ends first; the consumer's prefetch count keeps them empty."""
+        if self.limit - n < 1:
+            raise ValueError(f"expected to keep at least 1 slot, got shrink({n}) with {self.limit} slots")
+        self.limit -= n
+
+    def _get_info(self) -> dict[str, Any]:
+        return {**super()._get_info(), "max-concurrency": self.limit, "busy": self.busy}
+
+    # -- work
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        **__: Any,
+    ) -> Slot | None:
+        task = self._tasks.get(args[0]) if args else None
+        if task is None or not hasattr(task, "work"):
+            self._apply_in_thread(
+                target, args, kwargs, callback or _nothing, accept_callback, error_callback or _nothing
+            )
+            return None
+        _, task_id, request, body, *_ = args
+        request.update(canvas_of(body))
+        tag = tag_of(request)
+        slot = Slot(
+            task, task_id, tag or task_id, request, time.monotonic(), callback or _nothing, error_callback or _nothing
+        )
+        if leases.is_lost(tag):
+            self._fail(slot, Ignore())
+            return slot
+        if accept_callback:
+            accept_callback(os.getpid(), slot.started)
+        if self._closed:
+            self._fail(slot, Reject("worker stopped", requeue=True))
+            return slot
+        self._in_slots[slot.tag] = slot
+        try:
+            wiring.runtime().call_soon(self._begin, slot)
+        except RuntimeError:  # a second Ctrl-C came right before this line, and its handler has closed the pool
+            self._in_slots.pop(slot.tag, None)
+            self._fail(slot, Reject("worker stopped", requeue=True))
+        return slot
+
+    def run_soon(self, work: Any, then: Callable[[], None], otherwise: Callable[[BaseException], None]) -> None:
+        """Run a coroutine on the loop, then `then()` in the consumer's thread, or `otherwise(error)` when it failed."""
+        self._in_threads += 1
+
+        def ended(job: asyncio.Future[Any]) -> None:
+            self._in_threads -= 1
+            if job.cancelled():  # the worker stops: the message's lease runs out
+                return
+            error = job.exception()
+            then() if error is None else otherwise(error)
+
+        wiring.runtime().call_soon(
+            lambda: asyncio.ensure_future(work).add_done_callback(lambda job: self._hand_back(partial(ended, job)))
+        )
+
+    def _begin(self, slot: Slot) -> None:
+        slot.job = asyncio.ensure_future(slot.task.work(slot.task_id, slot.request))
+        slot.job.add_done_callback(lambda job: self._hand_back(lambda: self._end(slot, job)))
+        if slot.is_cancelled:
+            slot.job.cancel()
+
+    def _hand_back(self, ended: Callable[[], None]) -> None:
+        self._ended.append(ended)
+        if not self._woken:  # one write wakes the consumer for all that end until it looks
+            self._woken = True
+            os.eventfd_write(self._wake_fd, 1)
+
+    def _on_wake(self, fd: int) -> None:
+        try:
+            os.eventfd_read(fd)
+        except BlockingIOError:
+            return
+        self._woken = False
+        self.settle_ended()
+
+    def settle_ended(self) -> None:
+        """Call back into Celery for everything that ended. Only from the consumer's thread."""
+        while self._ended:
+            try:
+                self._ended.popleft()()
+            except Exception as error:  # noqa: BLE001 - the task boundary: what one task's end raises stops no worker
+                logger.error("end of a task failed error=%s: %s", type(error).__name__, quote(error))
+
+    def _end(self, slot: Slot, job: asyncio.Future[Any]) -> None:
+        """Tell Celery how a slot's task ended."""
+        self._in_slots.pop(slot.tag, None)
+        if job.cancelled():
+            if slot.if_cancelled is not None:
+                self._fail(slot, slot.if_cancelled)
+            return
+        error = job.exception()
+        runtime_s = time.monotonic() - slot.started
+        if error is not None:
+            self._fail(slot, error)
+            return
+        done = job.result()
+        if done.result is not None and _celery_listens(slot.request):
+            self._trace(slot, done.result.model_dump(mode="json"))
+        slot.callback((0, done.summary, runtime_s))
+
+    def _fail(self, slot: Slot, error: BaseException) -> None:
+        """Tell Celery that a slot's task has no result: it hands it back, forgets it, or stores a failure."""
+        try:
+            slot.error_callback(_exception_info(error))
+        except redis.RedisError as trouble:
+            logger.warning("not handed back task=%s error=%s: its lease runs out", slot.task_id, trouble)
+
+    def _trace(self, slot: Slot, result: dict[str, Any]) -> None:
+        """Let Celery do what follows a task: signals, callbacks, the chain, the chord."""
+        try:
+            slot.task.__trace__(slot.task_id, (), {}, {**slot.request, "ignore_result": True, "fleet_result": result})
+        except Exception as error:  # noqa: BLE001 - the task boundary: a foreign canvas must not stop the worker
+            logger.error("canvas failed task=%s error=%s: its result is stored", slot.task_id, type(error).__name__)
+
+    def _apply_in_thread(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        callback: Callable[..., Any],
+        accept_callback: Callable[..., Any] | None,
+        error_callback: Callable[..., Any],
+    ) -> None:
+        self._in_threads += 1
+
+        def ended(then: Callable[..., Any], value: Any) -> None:
+            self._in_threads -= 1
+            then(value)
+
+        def run() -> None:
+            if self._closed:  # it had not begun: its message is handed back
+                return
+            try:
+                if len(args) > 2 and leases.is_lost(tag_of(args[2])):
+                    raise Ignore()
+                if accept_callback:
+                    accept_callback(os.getpid(), time.monotonic())
+                end = partial(ended, callback, target(*decoded(args), **(kwargs or {})))
+            except BaseException as error:  # noqa: BLE001 - the task boundary: no task ends a thread or the worker
+                end = partial(ended, error_callback, _exception_info(_as_failure(error)))
+            self._hand_back(end)
+
+        self._threads.run(run)
+
+
+def _as_failure(error: BaseException) -> Exception:
+    """Return what Celery is told about a task that raised: it does not settle what is meant to end a process."""
+    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        return error
+    return RuntimeError(f"expected the task to return or to raise an Exception, got {type(error).__name__}")
+
+
+def _celery_listens(request: dict[str, Any]) -> bool:
+    """True when Celery has something to do after this task: callbacks, a chain, a chord, or signal receivers."""
+    return bool(
+        request.get("callbacks")
+        or request.get("chain")
+        or request.get("chord")
+        or signals.task_prerun.receivers
+        or signals.task_postrun.receivers
+        or signals.task_success.receivers
+    )
+
+
+def _exception_info(error: BaseException) -> ExceptionInfo:
+    try:
+        raise error
+    except BaseException:  # noqa: BLE001 - re-raised only to give billiard a traceback to read
+        return ExceptionInfo()
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Stand in for a callback that Celery did not give."""

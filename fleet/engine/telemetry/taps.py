@@ -1,0 +1,127 @@
+"""What a worker process tells the outside of its tasks: spans to OpenTelemetry, counts to Prometheus. Each only if on.
+
+When both are off, a task costs a few calls of nothing; neither library is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fleet.config import LimitSettings, Settings
+from fleet.engine.messages.envelope import QUEUED_AT
+from fleet.engine.outcomes.results import queued_ms_of
+from fleet.engine.telemetry.event_limiter import EventLimiter
+from fleet.models import ANYBODY, BotResult, Caller, Grant
+from fleet.store.client import Store
+
+if TYPE_CHECKING:
+    from fleet.engine.telemetry.tracing import Tracing
+
+_NO_STEP: AbstractContextManager[Any] = nullcontext()
+
+
+class Telemetry:
+    """One per process.
+
+    Args:
+        settings: What is on.
+        home: State folder, for traces = "file".
+        slots: Slots of this process, now.
+        busy: Slots at work, now.
+
+    Raises:
+        ConfigurationError: When there is no free port, or the traces' exporter is not installed.
+    """
+
+    def __init__(self, settings: Settings, home: Path, *, slots: Callable[[], int], busy: Callable[[], int]) -> None:
+        self._tracing = tracing(settings, home)
+        self._server = None
+        if settings.signals.metrics_port:
+            from fleet.engine.telemetry.metrics_server import MetricsServer
+
+            self._server = MetricsServer(settings.signals, slots=slots, busy=busy)
+
+    def task(self, task_id: str, request: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """Trace a delivered task while the block runs."""
+        if self._tracing is None:
+            return _NO_STEP
+        queued_ms = queued_ms_of(request.get(QUEUED_AT))
+        return self._tracing.task(task_id, request, queued_ms or 0)
+
+    def step(self, name: str) -> AbstractContextManager[Any]:
+        """Trace one step of the task that runs here."""
+        return _NO_STEP if self._tracing is None else self._tracing.step(name)
+
+    def finished(self, result: BotResult) -> None:
+        """Count a result that stands, and let its span say who did it and how it went."""
+        if self._server is not None:
+            self._server.count(result)
+        if self._tracing is not None:
+            error = result.error.type if result.error else ""
+            self._tracing.say(status=result.status, bot=result.bot or "", pool=result.pool or "", error=error)
+
+    def limiter(self, store: Store, limits: Mapping[str, LimitSettings]) -> EventLimiter:
+        """Return the limiter of this process."""
+        return EventLimiter(store, limits) if self._tracing is None else _TracedLimiter(store, limits, self._tracing)
+
+    def provider(self, provider: Any) -> Any:
+        """Return a provider (`fleet.workers.ports.Provider`) whose calls are traced."""
+        return provider if self._tracing is None else _TracedProvider(provider, self._tracing)
+
+    def close(self) -> None:
+        """Send the spans that wait, stop listening. Blocks for some seconds when the collector does not answer."""
+        if self._tracing is not None:
+            self._tracing.close()
+        if self._server is not None:
+            self._server.close()
+
+
+def tracing(settings: Settings, home: Path) -> Tracing | None:
+    """Return this process's tracing; None when it is off.
+
+    Raises:
+        ConfigurationError: When the exporter is not installed.
+    """
+    if settings.signals.traces == "off":
+        return None
+    from fleet.engine.telemetry.tracing import tracing_of
+
+    return tracing_of(settings.signals, home)
+
+
+class _TracedLimiter(EventLimiter):
+    def __init__(self, store: Store, limits: Mapping[str, LimitSettings], tracing: Tracing) -> None:
+        super().__init__(store, limits)
+        self._tracing = tracing
+
+    async def acquire(
+        self,
+        limit: str | Sequence[str],
+        *,
+        tokens: int,
+        timeout_s: float,
+        caller: Caller = ANYBODY,
+        input_tokens: int = 0,
+        cost_usd_micros: int | None = None,
+    ) -> Grant:
+        with self._tracing.step("limiter_wait", limit=limit if isinstance(limit, str) else limit[0]):
+            return await super().acquire(
+                limit, tokens=tokens, timeout_s=timeout_s, caller=caller, input_tokens=input_tokens,
+                cost_usd_micros=cost_usd_micros,
+            )  # fmt: skip
+
+
+class _TracedProvider:
+    def __init__(self, provider: Any, tracing: Tracing) -> None:
+        self._provider = provider
+        self._tracing = tracing
+
+    async def complete(self, call: Any, *, api_key: str) -> Any:
+        with self._tracing.step("provider_call", model=call.model):
+            return await self._provider.complete(call, api_key=api_key)
+
+    async def close(self) -> None:
+        await self._provider.close()

@@ -1,0 +1,388 @@
+"""kombu's Redis transport, made safe and quicker: the lists keep kombu's layout, the rest is one script per step.
+
+Stock kombu pops a message and records it as unacked in two steps and builds a new client for every ack. Here one
+script acknowledges what is finished and takes what waits (`take.lua`), a stream replaces BRPOP as the wake-up, and
+leases are renewed for everything this process holds (`leases.py`), so that a task may run for hours while a dead
+worker's messages are back after one lease.
+
+What it does not do: Redis Cluster (kombu has none). A producer without this transport does not ring the bell: its
+message is found within `brpop_timeout` (one second).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from queue import Empty
+from time import monotonic, sleep
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.worker import state as worker_state
+from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
+
+from fleet.engine.messages.envelope import from_plain_json
+from fleet.engine.messages.queues import BELL, waiting_key
+from fleet.engine.transport import leases
+from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
+from fleet.store import keys
+from fleet.store.client import Script
+
+logger = get_logger("fleet.transport")
+
+#: Most messages taken in one round trip: bounds the time the script holds Redis and the size of a reply.
+TAKE_AT_MOST = 64
+#: Seconds between two tries, and between two log lines, while Redis answers a script with an error.
+REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
+#: Unreadable messages kept for a look, the newest ones (count).
+UNREADABLE_KEPT = 1000
+UNREADABLE = "fleet:unreadable"
+JSON = "application/json"
+#: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
+REPLIES = ".reply.celery.pidbox"
+
+
+class Message(virtual.Message):
+    """A message as Celery gets it."""
+
+    def _decode(self) -> Any:
+        if self.content_type == JSON and (self.accept is None or JSON in self.accept):
+            try:
+                return from_plain_json(self.body)
+            except (ValueError, TypeError):
+                pass  # kombu decodes what is not plain, and has its own error for what is no JSON
+        return super()._decode()
+
+
+class QoS(kombu_redis.QoS):
+    """Counts what the process holds, over reconnects; the take script has already recorded each message."""
+
+    restore_at_shutdown = True
+    #: True when nothing may be taken before the next ack.
+    _starved = False
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        self.channel.holdings.ack(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+        if self._starved:  # the loop may sleep, and acks come from any thread
+            self._starved = False
+            wake_loop()
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if requeue and delivery_tag in self.channel.holdings.held:
+            self.channel.restore([delivery_tag])
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            self.ack(delivery_tag)
+
+    def can_consume(self) -> bool:
+        if self.channel.holdings.closed:
+            return False
+        if self.free():
+            return True
+        self._starved = True
+        return bool(self.free())  # once more: an ack right before that line did not wake the loop
+
+    def free(self) -> int:
+        """Number of messages that may be taken now."""
+        if not self.prefetch_count:
+            return TAKE_AT_MOST
+        return max(0, min(TAKE_AT_MOST, self.prefetch_count - len(self.channel.holdings.held)))
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Hand back what was taken and has not started; what runs stays leased and is acknowledged later."""
+        channel = self.channel
+        running = {r._message.delivery_tag for r in tuple(worker_state.active_requests)}
+        waiting = [tag for tag in self._delivered if tag in channel.holdings.held and tag not in running]
+        self._delivered.clear()
+        try:
+            channel.flush_acks()
+            if waiting:
+                channel.restore(waiting)
+        except channel.connection_errors:
+            for tag in waiting:  # Redis is away: their leases run out and the sweep brings them back
+                channel.holdings.held.pop(tag, None)
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Put back messages whose worker stopped renewing. Called by kombu every `unacked_restore_interval`."""
+        self.channel.sweep()
+
+
+class Channel(kombu_redis.Channel):
+    """A kombu channel whose consuming side is `take.lua`."""
+
+    QoS = QoS
+    Message = Message
+    #: One message in so many is taken from the least urgent class that waits, so that none starves; 0: strict order.
+    lowest_first_every = 32
+
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lowest_first_every")
+
+    _rota = Rota((), ())
+    _looked_s = -math.inf
+    #: What the consuming connection will answer next.
+    _asked: Any = None
+    _bell_id: str | None = None
+    _sent_acks: list[str] | None = None
+    _taken = 0
+    _turns = 0
+    _refused_at_s = -math.inf
+
+    @cached_property
+    def holdings(self) -> leases.Holdings:
+        """What this process holds at this broker; kept here, so that a closed channel can still acknowledge."""
+        info = self.connection.client
+        return leases.holdings_of(f"{info.hostname}:{info.port}/{info.virtual_host}")
+
+    @cached_property
+    def resident(self) -> Any:
+        """The one client for everything but taking: redis-py's constructor costs more than a command."""
+        self.holdings.client = client = self._create_client()
+        return client
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        yield client or self.resident
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        if no_ack:  # replies of remote control: nobody will acknowledge them
+            self._no_ack_queues.add(queue)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    @cached_property
+    def _no_ack_queues(self) -> set[str]:
+        return set()
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        step = self.priority(self._get_message_priority(message, reverse=False))
+        announce: list[tuple[Any, ...]] = [("XADD", BELL, "MAXLEN", 1, "*", "x", 1)]
+        if not queue.endswith(REPLIES):
+            announce.insert(0, ("ZADD", waiting_key(step), 0, queue))
+        batch = kwargs.get("_publish_batch")
+        if batch is not None:
+            super()._put(queue, message, **kwargs)
+            for command in announce:
+                batch.add("execute_command", *command)
+            return
+        with self.resident.pipeline(transaction=True) as pipe:  # all or nothing: a refused publish is repeated
+            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
+            for command in announce:
+                pipe.execute_command(*command)
+            try:
+                pipe.execute()
+            except self.ResponseError as error:  # full, read-only: publish again, and do not quote the message
+                raise RedisConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}") from None
+
+    # -- taking: one command in flight on the consuming connection: TAKE, or a blocking XREAD when nothing waits, or
+    # now and then LOOK, when there are many queues
+
+    def _update_queue_cycle(self) -> None:
+        super()._update_queue_cycle()
+        self._rota = Rota(self.active_queues, self.priority_steps)
+        self._looked_s = -math.inf
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self._rota:
+            return
+        connection = self.client.connection
+        self._in_poll = connection
+        self._brpop_sent_at = now_s = monotonic()
+        self.holdings.return_acks(self._sent_acks or [])  # those of a call whose connection was dropped meanwhile
+        self._sent_acks = None
+        if self._rota.is_large and now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s, self._bell_id = now_s, None  # then take, whatever the bell says
+            self._send(connection, LOOK, self._rota.look())
+        elif self._bell_id is not None:
+            bell_id, self._bell_id = self._bell_id, None
+            wait_ms = int((timeout or self.brpop_timeout) * 1000)
+            self._asked = "XREAD"
+            connection.send_command("XREAD", "BLOCK", wait_ms, "STREAMS", BELL, bell_id)
+        else:
+            self._sent_acks = acks = self.holdings.take_acks()
+            wanted = self.qos.free()
+            prefix = self.holdings.next_prefix()
+            take = self._rota.take(wanted=wanted, guarded=self._guarded(wanted), prefix=prefix, acks=acks)
+            self._send(connection, leases.TAKE, take)
+
+    def _send(self, connection: Any, script: Script, arguments: list[Any]) -> None:
+        self._asked = script
+        connection.send_command("EVALSHA", script.sha, *arguments)
+
+    def _guarded(self, wanted: int) -> int:
+        """Return how many of the next `wanted` messages are the turn of the least urgent class."""
+        if not self.lowest_first_every:
+            return 0
+        turns = self._taken // self.lowest_first_every
+        owed, self._turns = min(wanted, turns - self._turns), turns
+        return owed
+
+    def _brpop_read(self, **options: Any) -> bool:
+        asked, acks, self._sent_acks = self._asked, self._sent_acks or [], None
+        command = asked if isinstance(asked, str) else "EVALSHA"
+        try:
+            reply = self.client.parse_response(self.client.connection, command, **options)
+        except self.connection_errors:
+            self.holdings.return_acks(acks)
+            self.client.connection.disconnect()
+            raise
+        except NoScriptError:
+            self.holdings.return_acks(acks)
+            self._looked_s = -math.inf
+            self.resident.script_load(asked.text)
+            raise Empty from None
+        except self.ResponseError as error:  # full, read-only, short of replicas: it answers, but takes no writes
+            self.holdings.return_acks(acks)
+            self._refused(error)
+            raise Empty from None
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if asked is not leases.TAKE:
+            raise Empty
+        if len(reply) < 3:
+            self._bell_id = bytes_to_str(reply[0]) if reply else None
+            raise Empty
+        self._hand_out(reply)
+        return True
+
+    def _refused(self, error: Exception) -> None:
+        """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""
+        if monotonic() - self._refused_at_s >= REFUSAL_LOG_EVERY_S:
+            self._refused_at_s = monotonic()
+            logger.error("Redis refuses to serve the queues, trying again: %s", error)
+        sleep(REFUSAL_PAUSE_S)
+
+    def _hand_out(self, reply: list[bytes]) -> None:
+        """Give each taken message to its consumer; one that cannot be read is put aside, never raised."""
+        parts = iter(reply)
+        taken = [(bytes_to_str(tag), bytes_to_str(key), raw) for tag, key, raw in zip(parts, parts, parts, strict=True)]
+        self._taken += len(taken)
+        self.holdings.held.update(dict.fromkeys(tag for tag, _, _ in taken))
+        if self.holdings.closed or worker_state.should_stop is not None or worker_state.should_terminate is not None:
+            self.restore([tag for tag, _, _ in taken])  # the worker was told to stop while this reply was on its way
+            return
+        answered = False
+        for tag, key, raw in taken:
+            queue = self._rota.was_served(key)
+            try:
+                message = _decoded(raw)
+                message["properties"]["delivery_tag"] = tag
+                self.connection._deliver(message, queue)
+                if queue in self._no_ack_queues:
+                    self.holdings.ack(tag)
+                    answered = True
+            except Exception as error:  # noqa: BLE001 - the task boundary: no message may stop a worker, however odd
+                self._put_aside(tag, raw, error)
+        if answered:  # who reads replies (`celery inspect`) may be gone before its next take
+            self.flush_acks()
+
+    def put_aside(self, tag: str, error: BaseException) -> None:
+        """Keep a message that this process holds, and cannot even refuse, for an operator to look at."""
+        entry = self.resident.hget(leases.UNACKED, tag)
+        if entry is not None:
+            self._put_aside(tag, entry.partition(b"\n")[2], error)
+
+    def _put_aside(self, tag: str, raw: bytes, error: BaseException) -> None:
+        """Keep what is no Celery message for an operator to look at; nobody can be told, it names no task."""
+        logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, UNREADABLE)
+        with self.resident.pipeline(transaction=False) as pipe:
+            pipe.lpush(UNREADABLE, raw)
+            pipe.ltrim(UNREADABLE, 0, UNREADABLE_KEPT - 1)
+            pipe.expire(UNREADABLE, keys.STATE_TTL_S)
+            pipe.execute()
+        self.holdings.ack(tag)
+
+    # -- leases
+
+    def flush_acks(self) -> None:
+        """Tell Redis now about everything acknowledged, without taking anything."""
+        self.holdings.flush(self.resident)
+
+    def renew(self) -> None:
+        """Renew the leases of what this process holds when the data plane's loop does not.
+
+        A task may block that loop: then its own lease and its neighbours' run out, but not those of messages that wait
+        for their time, nor those of tasks in threads.
+        """
+        if self.holdings.is_renewed_by_loop:
+            return
+        tags = [tag for tag in tuple(self.holdings.held) if tag not in leases.tags_in_slots]
+        if tags:
+            lost = leases.run_script(self.resident, leases.RENEW, [leases.UNACKED_INDEX], tags)
+            self.holdings.lose(map(bytes_to_str, lost))
+
+    def restore(self, tags: list[str]) -> None:
+        """Put messages that this process holds back at the head of their queues, in their old order."""
+        for tag in tags:
+            self.holdings.held.pop(tag, None)
+        leases.run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, leases.restore_arguments(tags))
+
+    def sweep(self) -> None:
+        """Put back the messages of workers that stopped renewing."""
+        arguments = leases.restore_arguments(lease_s=self.visibility_timeout)
+        try:
+            restored, poisoned = leases.run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, arguments)
+        except self.ResponseError as error:
+            logger.warning("sweep refused error=%s", error)
+            return
+        if restored or poisoned:
+            logger.warning("swept restored=%d poison=%d: their workers stopped renewing", restored, poisoned)
+
+
+def _decoded(raw: bytes) -> Any:
+    try:
+        return from_plain_json(raw)
+    except ValueError:
+        return loads(bytes_to_str(raw))
+
+
+#: What wakes the worker's loop; -1: this process has none. One for all connections it will have.
+_wake_fd = -1
+
+
+def wake_loop() -> None:
+    """Let the worker's loop look again whether it may take messages. From any thread."""
+    if _wake_fd >= 0:
+        os.eventfd_write(_wake_fd, 1)
+
+
+def _on_wake(fd: int) -> None:
+    with suppress(BlockingIOError):
+        os.eventfd_read(fd)
+
+
+class Transport(kombu_redis.Transport):
+    """`broker_transport` of the Celery app."""
+
+    Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        global _wake_fd
+        super().register_with_event_loop(connection, loop)
+        if _wake_fd < 0:
+            _wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        loop.add_reader(_wake_fd, _on_wake, _wake_fd)
+        old = getattr(self.cycle, "_renew_tref", None)
+        if old is not None:
+            old.cancel()
+        self.cycle._renew_tref = loop.call_repeatedly(leases.RENEW_EVERY_S, self._renew)
+
+    def _renew(self) -> None:
+        for channel in tuple(self.cycle._channels):
+            if channel.active_queues:
+                try:
+                    channel.renew()
+                except (*channel.connection_errors, channel.ResponseError) as error:
+                    logger.warning("lease renewal failed error=%s", type(error).__name__)
+                return

@@ -1,0 +1,154 @@
+"""What this process has taken from the broker and not acknowledged, and the leases on it.
+
+kombu's channels come and go with their connections; a `Holdings` stays. Taking and delivering: `transport.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any
+
+import redis
+
+from fleet.engine.messages.queues import BELL
+from fleet.store.client import Script
+
+TAKE = Script.beside(__file__, "take.lua")
+RENEW = Script.beside(__file__, "renew_messages.lua")
+RESTORE = Script.beside(__file__, "restore.lua")
+
+#: Seconds after which a message that its worker no longer renews goes back to its queue. With the sweep's interval
+#: on top, a dead worker's messages are back within 13 s.
+LEASE_S = 10
+#: Seconds between two renewals, and between two sweeps: three may fail before a lease runs out.
+RENEW_EVERY_S = LEASE_S / 4
+#: Leases for which nothing is swept after a time without sweeps. A worker that lives renews within 2.5 s plus at most
+#: 1.25 s to connect again; a longer period would hold up tasks whose workers all died, past 15 s in all.
+QUIET_LEASES = 0.6
+#: Deaths of workers that make the message they held poison (count). Two would bury innocent tasks whenever workers
+#: are killed at random: with 60 tasks in each, some are caught twice.
+POISON_AFTER = 3
+
+UNACKED = "fleet:unacked"
+UNACKED_INDEX = "fleet:unacked_index"
+SWEPT = "fleet:unacked_swept"
+POISON = "fleet:poison"
+DEATHS_PREFIX = "fleet:deaths:"
+#: Seconds for which a death is counted, from the last one on. What waits for its ETA dies with its worker as well,
+#: though it harmed nobody: deaths that lie further apart are no sign of poison.
+DEATHS_LIFE_S = 3600
+
+
+class Holdings:
+    """Messages held by this process. Acks come from any thread; taking belongs to the consumer's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
+        self._acks: list[str] = []
+        self._counter = itertools.count()
+        #: Host and pid first: who looks at the unacked messages sees who holds them.
+        self._prefix = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
+        self.held: dict[str, None] = {}
+        #: Any client of this broker, for the last acks of a shutdown.
+        self.client: redis.Redis | None = None
+        #: True when this process stops: nothing more is taken.
+        self.closed = False
+        #: When the data plane's loop last renewed (monotonic).
+        self.renewed_at_s = -math.inf
+
+    @property
+    def is_renewed_by_loop(self) -> bool:
+        """True while the data plane's loop renews; else kombu's timer does."""
+        return time.monotonic() - self.renewed_at_s < 1.5 * RENEW_EVERY_S
+
+    def next_prefix(self) -> str:
+        """Return a prefix for the tags of one take: unique over all processes and takes."""
+        return f"{self._prefix}:{next(self._counter)}:"
+
+    def ack(self, tag: str) -> None:
+        """Mark a message as finished; the next round trip tells Redis. Nothing happens when its lease was lost."""
+        with self._lock:
+            if self.held.pop(tag, tag) is None:
+                self._acks.append(tag)
+
+    def take_acks(self) -> list[str]:
+        """Hand out the acks that Redis does not know yet. Give them back with `return_acks` if it did not hear."""
+        with self._lock:
+            acks, self._acks = self._acks, []
+        return acks
+
+    def return_acks(self, acks: list[str]) -> None:
+        with self._lock:
+            self._acks[:0] = acks
+
+    def flush(self, client: redis.Redis) -> None:
+        """Tell Redis about all acks, without taking anything."""
+        acks = self.take_acks()
+        if not acks:
+            return
+        try:
+            run_script(client, TAKE, [UNACKED, UNACKED_INDEX, BELL], [0, 0, "", len(acks), *acks])
+        except BaseException:
+            self.return_acks(acks)
+            raise
+
+    def lose(self, tags: Iterable[str]) -> None:
+        """Forget messages whose lease ran out, and tell who works on them to stop."""
+        lost = [tag for tag in tags if self.held.pop(tag, tag) is None]
+        for listener in lost_listeners:
+            listener(lost)
+
+
+#: Told the tags of messages that somebody else may have by now: who works on them should stop.
+lost_listeners: list[Callable[[Sequence[str]], None]] = []
+
+#: Tags of messages whose tasks run on the data plane's loop; only the loop renews them.
+tags_in_slots: Container[str] = ()
+
+#: Holdings by broker address. A process has one broker, but many connections to it over its life.
+_HOLDINGS: dict[str, Holdings] = {}
+
+
+def holdings_of(address: str) -> Holdings:
+    """Return this process's holdings at a broker."""
+    return _HOLDINGS.setdefault(address, Holdings())
+
+
+def all_holdings() -> list[Holdings]:
+    """Return this process's holdings at all brokers: one in a worker."""
+    return list(_HOLDINGS.values())
+
+
+def is_lost(tag: str | None) -> bool:
+    """True for the tag of a message that this process took and has no lease on any more."""
+    return tag is not None and bool(_HOLDINGS) and not any(tag in holdings.held for holdings in all_holdings())
+
+
+def flush_all_acks() -> None:
+    """Tell the broker what is acknowledged, during a shutdown: nothing is taken any more, which would tell it."""
+    for holdings in all_holdings():
+        if holdings.client is not None:
+            holdings.flush(holdings.client)
+
+
+def restore_arguments(tags: Sequence[str] = (), *, lease_s: float = LEASE_S, most: int = 5000) -> list[Any]:
+    """Return the arguments of `restore.lua`: a sweep, or (with tags) a handing back."""
+    return [lease_s, most, POISON_AFTER, DEATHS_PREFIX, DEATHS_LIFE_S, lease_s * QUIET_LEASES, *tags]
+
+
+RESTORE_KEYS = [UNACKED, UNACKED_INDEX, BELL, SWEPT, POISON]
+
+
+def run_script(client: redis.Redis, script: Script, script_keys: list[str], arguments: Sequence[Any]) -> Any:
+    """Run a script on a plain client, loading it when Redis does not know it."""
+    try:
+        return client.evalsha(script.sha, len(script_keys), *script_keys, *arguments)
+    except redis.exceptions.NoScriptError:
+        return client.eval(script.text, len(script_keys), *script_keys, *arguments)

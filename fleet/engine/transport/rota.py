@@ -1,0 +1,70 @@
+"""Which queues a consumer takes from, and whose turn it is: the part of a take that is the same from call to call.
+
+Few queues are named in each call. Of many, a take asks only for those that are known to have messages: producers
+with Fleet's transport say so when they publish, and one look at all lists a second finds the messages of others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fleet.engine.messages.queues import BELL, PRIORITY_SEPARATOR, waiting_key
+from fleet.engine.transport import leases
+from fleet.store import keys
+from fleet.store.client import Script
+
+LOOK = Script.beside(__file__, "look.lua")
+
+#: Most queues that every take names and looks at (count): up to here that is cheaper than to keep an index.
+NAMED_AT_MOST = 16
+#: Seconds between two looks at all lists, of all consumers of the same queues together.
+LOOK_EVERY_S = 1.0
+#: Life of what a look has found, in seconds; each look renews it.
+FOUND_LIFE_S = 3600
+
+
+class Rota:
+    """The queues of one consumer and the turn of each priority. Belongs to the consumer's thread.
+
+    Args:
+        queues: Names of the queues.
+        steps: Priority steps, the most urgent first.
+    """
+
+    def __init__(self, queues: Iterable[str], steps: Sequence[int]) -> None:
+        self._names = sorted(queues)
+        self._steps = [str(step) for step in steps]
+        self._served = dict.fromkeys(self._steps, "")
+        #: True when takes go by what is known to wait, so that somebody has to look.
+        self.is_large = len(self._names) > NAMED_AT_MOST
+        digest = hashlib.sha1("\n".join(self._names).encode("utf-8", "replace"), usedforsecurity=False)
+        self._ours = f"fleet:queues:{digest.hexdigest()}"
+        self._waiting = [waiting_key(step) for step in self._steps]
+        self._take_keys = [leases.UNACKED, leases.UNACKED_INDEX, BELL, self._ours, *self._waiting]
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def take(self, *, wanted: int, guarded: int, prefix: str, acks: Sequence[str]) -> list[Any]:
+        """Return what follows the sha in a call of `take.lua`: number of keys, keys, arguments."""
+        named = () if self.is_large else self._names
+        return [
+            len(self._take_keys), *self._take_keys, wanted, guarded, prefix, len(acks), *acks,
+            keys.gate(""), PRIORITY_SEPARATOR, *self._steps, *self._served.values(), *named,
+        ]  # fmt: skip
+
+    def look(self) -> list[Any]:
+        """Return what follows the sha in a call of `look.lua`."""
+        look_keys = [self._ours, f"{self._ours}:looked", *self._waiting]
+        pause_ms = round(LOOK_EVERY_S * 900)  # a little less, so that each look of a single consumer counts
+        return [
+            len(look_keys), *look_keys, pause_ms, FOUND_LIFE_S, PRIORITY_SEPARATOR, *self._steps, *self._names,
+        ]  # fmt: skip
+
+    def was_served(self, place: str) -> str:
+        """Note that a message of this list came, and return its queue: the next turn is another queue's."""
+        queue, _, step = place.partition(PRIORITY_SEPARATOR)
+        self._served[step or "0"] = queue
+        return queue

@@ -1,0 +1,108 @@
+"""`fleet bots` as a shell sees it: lists, opens, quarantines and releases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fleet import config
+from fleet.cli.main import main
+from fleet.engine.outcomes.completion import Completion
+from fleet.models import BotResult, TaskError, Usage
+from fleet.roster import Roster
+from fleet.store.client import Store
+
+
+def fleet(*args: str) -> Result:
+    return CliRunner().invoke(main, args, prog_name="fleet")
+
+
+async def _work(url: str) -> None:
+    store = Store(url)
+    try:
+        settings = config.current()
+        roster, completion = Roster(store, settings), Completion(store, settings)
+        await roster.seed()
+        for number in range(3):
+            checkout = await roster.check_out("research", task_id=f"t{number}", token=f"k{number}")
+            assert checkout
+            error = TaskError(type="BadAnswer", message="no", blame="bot") if number == 2 else None
+            result = BotResult(
+                task_id=f"t{number}", status="failed" if error else "ok", error=error, bot=checkout.bot,
+                pool="research", provider="simulator", model="simulated-1", served_by="call", attempts=1,
+                usage=Usage(input_tokens=10, output_tokens=5), cost_usd_micros=7, ran_ms=1500, finished_at=time.time(),
+            )  # fmt: skip
+            await completion.finish(result, checkout=checkout)
+    finally:
+        await store.close()
+
+
+@pytest.fixture(autouse=True)
+def worked(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bots of the default pools have done a task each, the third one badly."""
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    config.current.cache_clear()
+    asyncio.run(_work(redis_url))
+
+
+def test_bots_are_listed_sorted_and_filtered() -> None:
+    lines = fleet("bots", "--pool", "research", "--sort", "failed", "--limit", "2").stdout.splitlines()
+    assert lines[0].split() == [
+        "BOT",
+        "STATE",
+        "IN",
+        "HAND",
+        "LAST",
+        "HOUR",
+        "DONE",
+        "FAILED",
+        "FAILED",
+        "CALLS",
+        "MEAN",
+        "COST",
+    ]
+    assert lines[1].split()[:2] == ["research-003", "idle"]
+    assert lines[1].endswith("1.5 s  $0.0000")
+    assert lines[-1] == "and 28 more: --limit"
+    found = json.loads(fleet("bots", "--find", "ing-00", "--json").stdout)
+    assert (found["total"], found["bots"][0]["name"]) == (9, "writing-001")
+
+
+def test_a_bot_is_opened() -> None:
+    text = fleet("bots", "show", "research-003").stdout
+    assert text.startswith("research-003: idle, pool research, simulator/simulated-1\npersona: conservative, ")
+    assert "done: 1, 1 of them failed; 1 in the last hour; 0 in hand" in text
+    assert "error: BadAnswer on simulator/simulated-1: 1 tasks, 0 calls" in text
+    assert "task: t2 failed at " in text
+    assert json.loads(fleet("bots", "show", "research-003", "--json").stdout)["tokens"] == 15
+
+
+def test_bots_are_quarantined_and_released() -> None:
+    done = fleet("bots", "quarantine", "research-001", "research-002", "--reason", "odd", "--for", "10m")
+    assert done.stderr == "fleet: research-001: quarantined\nfleet: research-002: quarantined\n"
+    out = json.loads(fleet("bots", "--state", "quarantined", "--json").stdout)
+    assert [bot["name"] for bot in out["bots"]] == ["research-001", "research-002"]
+    assert "reason: odd" in fleet("bots", "show", "research-001").stdout
+    assert "was quarantined" in fleet("bots", "quarantine", "research-001").stderr
+    assert fleet("bots", "release", "research-001").stderr == "fleet: research-001: takes tasks again\n"
+    assert fleet("bots", "release", "research-001").stderr == "fleet: research-001: was not quarantined\n"
+    assert json.loads(fleet("bots", "--state", "quarantined", "--json").stdout)["total"] == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("bots", "show", "research-999"), "expected a bot of the configured pools"),
+        (("bots", "quarantine", "nowhere-001"), "expected POOL-NUMBER with a pool of research, writing, review"),
+        (("bots", "quarantine", "research-999"), "expected one that the workers of pool research know"),
+        (("bots", "quarantine", "research-001", "--for", "soon"), "expected a time like 90s"),
+    ],
+)
+def test_a_wrong_name_is_one_line_and_exit_code_2(args: tuple[str, ...], says: str) -> None:
+    done = fleet(*args)
+    assert done.exit_code == 2
+    assert says in done.stderr

@@ -1,0 +1,131 @@
+"""`fleet top`: one frame on paper, and the live screen with its keys on a real terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from fcntl import ioctl
+
+import pytest
+from rich.console import Console
+
+from fleet import config
+from fleet.cli.operate.top_view import frame, spark
+from fleet.engine.admission.gates import read_gates
+from fleet.engine.operations.overview import open_overview
+from fleet.signals.view import FleetView
+from fleet.store import keys
+from fleet.store.client import connect
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until
+from tests.worker_process import REPO
+
+WAIT_S = 30
+
+
+class Terminal:
+    """`fleet top` on a terminal of 80x24, and all that it has written."""
+
+    def __init__(self, url: str, *options: str) -> None:
+        self._master, slave = pty.openpty()
+        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        env = {**os.environ, "FLEET_REDIS__URL": url, "FLEET_REDIS__SOCKET_TIMEOUT_S": "1", "TERM": "xterm-256color"}
+        env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "CI", "NO_COLOR")}
+        command = [sys.executable, "-m", "fleet.cli.main", "top", "--every", "0.2", *options]
+        env["PYTHONPATH"] = str(REPO)
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
+        os.close(slave)
+        self._text = ""
+
+    def shows(self, pattern: str) -> bool:
+        """True when something new was written that matches, escape sequences aside."""
+        while select.select([self._master], [], [], 0.05)[0]:
+            try:
+                self._text += os.read(self._master, 65536).decode(errors="replace")
+            except OSError:  # the other end is closed
+                break
+        return re.search(pattern, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._text)) is not None
+
+    def press(self, keys_: str) -> None:
+        self._text = ""
+        os.write(self._master, keys_.encode())
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+        os.close(self._master)
+
+
+@pytest.fixture
+def view(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> FleetView:
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    config.current.cache_clear()
+    with open_overview(config.current()) as overview:
+        return overview.read()
+
+
+@pytest.fixture
+def terminal(own_redis: RedisServer) -> Iterator[Terminal]:
+    terminal = Terminal(own_redis.url)
+    yield terminal
+    terminal.end()
+
+
+@pytest.mark.parametrize("height", [16, 24, 50])
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_frame_fits_into_the_terminal(view: FleetView, width: int, height: int) -> None:
+    console = Console(width=width, height=height, record=True, file=io.StringIO())
+    console.print(frame(view, width=width, height=height, sort="per_hour", pool=0))
+    lines = console.export_text().splitlines()
+    assert len(lines) < height
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for word in ("completions", "errors", "resources", "research", "limit ", "simulated answers", "q quit"):
+        assert word in text
+
+
+def test_figures_that_are_old_say_so(view: FleetView) -> None:
+    console = Console(width=200, height=24, record=True, file=io.StringIO())
+    console.print(frame(view, width=200, height=24, sort="load", pool=0, trouble="Redis is away", age_s=7.0))
+    assert "STALE, 7 s old: Redis is away" in console.export_text()
+
+
+def test_a_sparkline_shows_every_minute_that_was_not_empty() -> None:
+    assert spark([0, 1, 500, 1000], 4) == " ▁▄█"
+    assert spark([1, 0, 0], 2) == "  "
+    assert spark([], 5) == ""
+
+
+def test_keys_pause_resume_sort_and_end(own_redis: RedisServer, terminal: Terminal) -> None:
+    wait_until(lambda: terminal.shows(r"bot \(by last hour\)"), WAIT_S, "the screen is drawn")
+    terminal.press("s")
+    wait_until(lambda: terminal.shows(r"bot \(by failed\)"), WAIT_S, "it is sorted")
+    with connect(own_redis.url) as client:
+        writing = [keys.queue("writing")]
+        terminal.press("\x1b[B")
+        terminal.press("p")
+        wait_until(lambda: not read_gates(client, writing)[0].is_open, WAIT_S, "the pool is paused")
+        wait_until(lambda: terminal.shows("writing: closed"), WAIT_S, "it says so")
+        assert read_gates(client, [keys.queue("research")])[0].is_open
+        terminal.press("p")
+        wait_until(lambda: read_gates(client, writing)[0].is_open, WAIT_S, "the pool is resumed")
+    terminal.press("q")
+    assert terminal.process.wait(10) == 0
+
+
+def test_it_stays_alive_and_says_so_when_redis_hangs(own_redis: RedisServer, terminal: Terminal) -> None:
+    wait_until(lambda: terminal.shows("completions"), WAIT_S, "the screen is drawn")
+    own_redis.freeze()
+    wait_until(lambda: terminal.shows("STALE"), WAIT_S, "it says that its figures are old")
+    terminal.press("q")
+    assert terminal.process.wait(10) == 0

@@ -1,0 +1,244 @@
+"""Second opinions: whose answer stands, who is accused, and what is paid for; on a real roster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery.exceptions import Reject
+
+from fleet.config import HealthSettings, PoolSettings, Settings
+from fleet.engine.answers.opinions import Opinions, Panel
+from fleet.engine.outcomes.completion import Completion
+from fleet.errors import BadAnswer, FleetError, ProviderUnavailable
+from fleet.models import Bot, BotResult, BotTask, Fault, Persona, Usage
+from fleet.roster import Checkout, Deed, Roster, quarantine, standing_of
+from fleet.roster.health import norm_of, row_of
+from fleet.signals.windows import bot_rows_of
+from fleet.store import keys
+from fleet.store.client import Store, connect
+from fleet.workers.agent import Outcome
+
+TASK = BotTask(prompt="What is 2+2?", kind="sums")
+PERSONA = Persona(archetype="analytical", system_prompt="Answer.", temperature=0.5, context_window_tokens=2048)
+
+
+def outcome(answer: str | None = "four", fault: Fault | None = None, **fields: Any) -> Outcome:
+    failed = {"status": "failed", "error": BadAnswer("expected an answer, got none")}
+    told: dict[str, Any] = {
+        "status": "ok", "error": None, "answer": answer, "usage": Usage(input_tokens=10, output_tokens=5),
+        "cost_usd_micros": 7, "attempts": 1, "provider_errors": {}, "limited_ms": 3, "ran_ms": 200, "provider": "a",
+        "model": "b", "simulated": True, "fault": fault, **(failed if answer is None else {}), **fields,
+    }  # fmt: skip
+    return Outcome(**told)
+
+
+GOOD = outcome()
+EMPTY = outcome(None, Fault.EMPTY, bad_answers=1)
+SHORT = outcome("4", Fault.TOO_SHORT)
+UNAVAILABLE = outcome(None, error=ProviderUnavailable("down"), provider_errors={"ProviderUnavailable": 4})
+
+
+class Scripted:
+    """An agent that comes back with given outcomes, one per bot asked; what is None works until it is stopped."""
+
+    def __init__(self, *outcomes: Outcome | None) -> None:
+        self._outcomes = list(outcomes)
+        self.bots: list[str] = []
+
+    async def run(self, task: BotTask, bot: Bot, *, stop: asyncio.Event | None = None, **_: Any) -> Outcome:
+        self.bots.append(bot.name)
+        found = self._outcomes[len(self.bots) - 1]
+        if found is None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if stop is None or not stop.is_set():
+                    raise
+                return outcome(None, error=FleetError("stopped"))
+        assert found is not None
+        return found
+
+
+def ask(
+    url: str, agent: Scripted, *, bots: int = 5, rules: HealthSettings | None = None, pool: PoolSettings | None = None,
+    then: Callable[[Panel, Roster, dict[str, Checkout]], Any] | None = None,
+) -> Opinions:  # fmt: skip
+    """Ask about one task, finish it, and return what was said."""
+    settings = Settings(pools={"p": pool or PoolSettings(bots=bots)}, health=rules or HealthSettings())
+
+    async def run() -> Opinions:
+        store = Store(url)
+        try:
+            roster, completion, held = Roster(store, settings), Completion(store, settings), dict[str, Checkout]()
+            panel = Panel(
+                agent, roster, settings, bot_of=lambda name: Bot(name=name, pool="p", persona=PERSONA),
+                norms_of=completion.health.norms, held=held,
+            )  # fmt: skip
+            first = await roster.check_out("p", task_id="t", token="k", kind="sums")
+            assert first is not None
+            beside = asyncio.ensure_future(panel.watch(roster.read_out))
+            if then is not None:
+                asyncio.get_running_loop().call_later(0.1, then, panel, roster, held)
+            try:
+                opinions = await panel.ask(TASK, first, task_id="t")
+            finally:
+                beside.cancel()
+            verdict = opinions.verdict()
+            result = BotResult(
+                task_id="t", status=verdict.status, answer=verdict.answer, pool="p", usage=verdict.usage, ran_ms=400,
+                cost_usd_micros=verdict.cost_usd_micros, attempts=verdict.attempts, provider="a", model="b",
+                finished_at=1.0,
+            )  # fmt: skip
+            assert await completion.finish(
+                result, checkout=opinions.chosen.checkout, others=opinions.other_checkouts(), shares=opinions.parts(),
+                deeds=opinions.deeds(), kind="sums", provider_errors=verdict.provider_errors,
+            )  # fmt: skip
+            return opinions
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def in_hand(url: str) -> int:
+    with connect(url) as client:
+        return int(client.zcard(keys.bot_leases("p")))
+
+
+def test_a_good_answer_needs_no_second_one(redis_url: str) -> None:
+    agent = Scripted(GOOD)
+    opinions = ask(redis_url, agent)
+    assert len(agent.bots) == 1
+    assert opinions.deeds() == (Deed(agent.bots[0], None, 4, 200, 7),)
+
+
+def test_when_another_bot_does_well_its_answer_stands_and_the_first_is_accused(redis_url: str) -> None:
+    agent = Scripted(EMPTY, GOOD)
+    opinions = ask(redis_url, agent)
+    first, second = agent.bots
+    assert first != second
+    verdict = opinions.verdict()
+    assert (verdict.status, verdict.answer, opinions.chosen.bot.name) == ("ok", "four", second)
+    assert (verdict.usage.total_tokens, verdict.cost_usd_micros, verdict.attempts) == (30, 14, 2)
+    assert opinions.deeds() == (Deed(first, Fault.EMPTY, cost=7), Deed(second, None, 4, 200, 7))
+    assert in_hand(redis_url) == 0
+    with connect(redis_url) as client:
+        row = client.getrange(keys.health("p"), *row_of(int(first[2:])))
+    assert standing_of(row).evidence[0] == pytest.approx(1.79, abs=0.01)  # ln(0.30 / 0.05)
+
+
+def test_each_bot_is_booked_what_it_used_itself(redis_url: str) -> None:
+    failing = outcome(None, Fault.EMPTY, bad_answers=1, cost_usd_micros=900, provider_errors={"ProviderUnavailable": 2})
+    agent = Scripted(failing, GOOD)
+    ask(redis_url, agent)
+    first, second = (int(bot[2:]) for bot in agent.bots)
+    with connect(redis_url) as client:
+        rows = bot_rows_of(client.get(keys.bot_rows("p")) or b"", 5)
+        errors = {name.decode(): int(count) for name, count in client.hgetall(keys.errors("p")).items()}
+    assert (rows.cost_usd_micros[first], rows.cost_usd_micros[second]) == (900, 7)
+    assert (rows.calls_failed[first], rows.calls_failed[second]) == (2, 0)
+    assert (rows.tokens[first], rows.tokens[second]) == (15, 15)
+    assert (rows.completions[first], rows.completions[second]) == (0, 1)
+    assert errors == {"p-001|-|call:ProviderUnavailable": 2, "p-001|-|call:BadAnswer": 1}
+
+
+def test_when_all_agree_the_prompt_is_to_blame_and_nobody_is_accused(redis_url: str) -> None:
+    agent = Scripted(EMPTY, EMPTY, EMPTY)
+    opinions = ask(redis_url, agent)
+    assert len(set(agent.bots)) == 3
+    error = opinions.verdict().error
+    assert error is not None
+    assert error.blame == "prompt"
+    assert opinions.deeds() == ()
+    assert in_hand(redis_url) == 0
+
+
+def test_a_short_answer_on_which_all_agree_stands(redis_url: str) -> None:
+    opinions = ask(redis_url, Scripted(SHORT, SHORT, SHORT))
+    assert (opinions.verdict().status, opinions.verdict().answer) == ("ok", "4")
+    assert opinions.deeds() == (Deed(opinions.chosen.bot.name, None, 1, 200, only_teaches=True),)
+    with connect(redis_url) as client:
+        assert norm_of(client.hget(keys.norms("p"), "sums")).tasks == 1
+        assert standing_of(client.getrange(keys.health("p"), *row_of(3))).evidence == (0, 0, 0)
+
+
+def test_while_opinions_are_divided_more_bots_are_asked(redis_url: str) -> None:
+    agent = Scripted(EMPTY, SHORT, EMPTY, GOOD)
+    opinions = ask(redis_url, agent)
+    assert opinions.verdict().answer == "four"
+    assert [deed.fault for deed in opinions.deeds()] == [Fault.EMPTY, Fault.TOO_SHORT, Fault.EMPTY, None]
+    assert in_hand(redis_url) == 0
+
+
+def test_a_function_of_the_users_is_not_called_again(redis_url: str) -> None:
+    agent = Scripted(EMPTY)
+    assert ask(redis_url, agent, pool=PoolSettings(bots=5, function="mine:bot")).deeds()[0].fault is Fault.EMPTY
+    assert len(agent.bots) == 1
+
+
+def test_a_short_answer_is_better_than_an_outage_of_the_provider(redis_url: str) -> None:
+    agent = Scripted(SHORT, UNAVAILABLE)
+    opinions = ask(redis_url, agent)
+    assert opinions.verdict().answer == "4"
+    assert opinions.deeds() == ()
+    assert opinions.verdict().provider_errors == {"ProviderUnavailable": 4}
+
+
+def test_without_another_bot_nobody_can_say_whose_fault_it_was(redis_url: str) -> None:
+    agent = Scripted(EMPTY)
+    opinions = ask(redis_url, agent, bots=1)
+    assert opinions.verdict().status == "failed"
+    assert opinions.deeds() == ()
+
+
+def test_where_one_opinion_is_all_that_is_wanted_it_counts_against_the_bot(redis_url: str) -> None:
+    opinions = ask(redis_url, Scripted(EMPTY), rules=HealthSettings(opinions=1))
+    assert opinions.verdict().status == "failed"
+    assert opinions.deeds() == (Deed("p-001", Fault.EMPTY, cost=7),)
+
+
+def test_a_failure_that_says_nothing_does_not_hide_what_was_wrong(redis_url: str) -> None:
+    opinions = ask(redis_url, Scripted(EMPTY, UNAVAILABLE))
+    assert isinstance(opinions.verdict().error, BadAnswer)
+    assert opinions.verdict().provider_errors == {"ProviderUnavailable": 4}
+
+
+def test_a_suspected_bot_gives_no_second_opinion_while_another_is_there(redis_url: str) -> None:
+    with connect(redis_url) as client:
+        for number in (2, 3, 4):
+            client.setrange(keys.health("p"), row_of(number)[0], b"\0\0\x80?")  # evidence 1.0 of errors
+        agent = Scripted(EMPTY, GOOD)
+        ask(redis_url, agent)
+    assert agent.bots == ["p-001", "p-005"]
+
+
+def test_an_outage_of_the_provider_is_nobodys_fault(redis_url: str) -> None:
+    assert ask(redis_url, Scripted(UNAVAILABLE)).deeds() == ()
+
+
+def put_out(url: str, bots: list[str]) -> Callable[..., None]:
+    def act(*_: Any) -> None:
+        with connect(url) as client:
+            for bot in bots:
+                quarantine(client, "p", bot, by="me")
+
+    return act
+
+
+def test_what_a_bot_runs_when_it_is_quarantined_can_be_done_by_another(redis_url: str) -> None:
+    agent = Scripted(None, GOOD)
+    opinions = ask(redis_url, agent, rules=HealthSettings(running="retry"), then=put_out(redis_url, ["p-001"]))
+    assert (agent.bots[0], opinions.chosen.bot.name) == ("p-001", agent.bots[1])
+    assert opinions.verdict().status == "ok"
+    assert opinions.deeds() == (Deed(agent.bots[1], None, 4, 200, 7),)
+    assert opinions.verdict().cost_usd_micros == 14  # the stopped one's is paid as well
+    assert in_hand(redis_url) == 0
+
+
+def test_when_there_is_no_other_bot_the_task_goes_back_to_its_queue(redis_url: str) -> None:
+    both = put_out(redis_url, ["p-001", "p-002"])
+    with pytest.raises(Reject):
+        ask(redis_url, Scripted(None), bots=2, rules=HealthSettings(running="retry"), then=both)

@@ -1,0 +1,212 @@
+"""What the page shows, read from a real Redis after tasks were finished by the real script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from fleet.engine.admission.gates import CLOSED
+from fleet.engine.messages import queues
+from fleet.engine.operations.levers import pause_pool, quarantine_bot
+from fleet.errors import ConfigurationError
+from fleet.limiter import Limiter
+from fleet.roster import Roster
+from fleet.signals import catalogue
+from fleet.signals.events import record_event, record_event_now
+from fleet.signals.recorder import STALE_S, Recorder, WorkerReport, forget_gone_workers, report_worker
+from fleet.signals.view import bot_page
+from fleet.store import keys
+from fleet.store.client import Store
+from tests.signals.working_fleet import SETTINGS, WorkingFleet
+
+
+def with_store(url: str, work: Any) -> Any:
+    async def run() -> Any:
+        store = Store(url)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def test_an_empty_fleet_is_shown_as_zeros(working_fleet: WorkingFleet) -> None:
+    view = working_fleet.overview.read()
+    assert view.totals == {counter.name: 0 for counter in catalogue.COUNTERS}
+    assert len(view.minutes.at) == len(view.minutes.completions) == 60
+    assert (view.recent.completions, view.durations.ran.p50, view.spread.gini) == (0, None, None)
+    assert view.bots.name == ("a-001", "a-002", "a-003", "b-001", "b-002", "b-003")
+    assert set(view.bots.state) == {"idle"}
+    assert view.errors.verdict.verdict == "none"
+    assert [(pool.pool, pool.waiting, pool.is_open) for pool in view.pools] == [("a", 0, True), ("b", 0, True)]
+
+
+def test_what_was_finished_shows_in_totals_minutes_hours_bots_and_pools(working_fleet: WorkingFleet) -> None:
+    usage = {"input_tokens": 100, "output_tokens": 20}
+    working_fleet.finish(4, pool="a", bot=1, usage=usage, cost_usd_micros=50, ran_ms=1000, queued_ms=200)
+    working_fleet.finish(1, pool="b", bot=3, error="BadAnswer", calls={"RateLimited": 2}, attempts=3)
+    view = working_fleet.overview.read()
+    assert (view.totals["completions"], view.totals["failed"], view.totals["cost_usd_micros"]) == (5, 1, 200)
+    assert (sum(view.minutes.completions), sum(view.minutes.failed), sum(view.minutes.calls)) == (5, 1, 7)
+    assert (sum(view.minutes.calls_failed), sum(view.minutes.rate_limited)) == (2, 2)
+    assert (view.hours.completions[-1] + view.hours.completions[-2], sum(view.hours.tokens)) == (5, 480)
+    row = dict(
+        zip(view.bots.name, zip(view.bots.completions, view.bots.failed, view.bots.mean_ms, strict=True), strict=True)
+    )
+    assert (row["a-001"], row["b-003"], row["a-002"]) == ((4, 0, 1000), (1, 1, 0), (0, 0, 0))
+    assert (view.recent.completions, view.recent.failed_share, view.recent.bots) == (5, 0.2, 2)
+    assert (view.recent.ran_p50_ms, view.recent.failed_by_type) == (1000, {"BadAnswer": 1})
+    assert view.recent.failed_by_api == {"simulator/m2": 1}
+    assert (view.spread.silent, view.spread.max) == (4, 4)
+    pool = view.pools[0]
+    assert (pool.completions, pool.tokens, pool.durations.ran.count) == (4, 480, 4)
+    assert pool.durations.ran.p50 == pytest.approx(1000, rel=0.02)
+    assert pool.durations.queued.p99 == pytest.approx(200, rel=0.02)
+
+
+def test_failures_are_a_matrix_of_bot_and_api_with_a_verdict(working_fleet: WorkingFleet) -> None:
+    working_fleet.finish(5, pool="a", bot=2, error="BadAnswer")
+    working_fleet.finish(1, pool="b", bot=1, error="ProviderUnavailable")
+    errors = working_fleet.overview.read().errors
+    assert errors.apis == ("simulator/m1", "simulator/m2")
+    assert [(row.bot, row.counts) for row in errors.rows] == [("a-002", (5, 0)), ("b-001", (0, 1))]
+    assert (errors.verdict.verdict, errors.verdict.culprit) == ("one bot", "a-002")
+    assert errors.types == {"BadAnswer": 5, "ProviderUnavailable": 1}
+    assert errors.last[0].bot == "b-001"
+
+
+def test_failures_of_more_than_an_hour_ago_accuse_nobody(working_fleet: WorkingFleet, client: redis.Redis) -> None:
+    line = json.dumps(["t", "a", "a-001", "simulator/m1", "BadAnswer"])
+    client.rpush(keys.failures(), *[f"{time.time() - 4000}|{line}"] * 5)
+    assert working_fleet.overview.read().errors.failures == 0
+
+
+def test_bots_are_busy_quarantined_or_idle_as_the_roster_says(
+    working_fleet: WorkingFleet, client: redis.Redis, redis_url: str
+) -> None:
+    quarantine_bot(client, SETTINGS, "a-003", by="test", reason="odd answers")
+    checkout = with_store(redis_url, lambda store: Roster(store, SETTINGS).check_out("a", task_id="t", token="token"))
+    view = working_fleet.overview.read()
+    states = dict(zip(view.bots.name, view.bots.state, strict=True))
+    assert states == {**dict.fromkeys(view.bots.name, "idle"), checkout.bot: "busy", "a-003": "quarantined"}
+    assert dict(zip(view.bots.name, view.bots.load, strict=True))[checkout.bot] == 1
+    assert view.pools[0].in_flight == 1
+    detail = working_fleet.overview.bot("a-003")
+    assert (detail.state, detail.health["reason"], detail.load) == ("quarantined", "odd answers", 0)
+    assert [event.name for event in view.events] == ["bot_quarantined"]
+
+
+def test_a_pool_shows_what_waits_by_priority_and_its_gate(working_fleet: WorkingFleet, client: redis.Redis) -> None:
+    message = json.dumps({"headers": {"queued_at": time.time() - 90}})
+    client.lpush(queues.list_key(keys.queue("b"), 3), message, message)
+    pause_pool(client, client, "b", lowest=CLOSED, for_s=600, by="test")
+    a, b = working_fleet.overview.read().pools
+    assert (b.waiting, b.backlog["low"], a.waiting) == (2, 2, 0)
+    assert b.oldest_s == pytest.approx(90, abs=20)
+    assert (b.is_open, a.is_open) == (False, True)
+    assert b.gate_left_s == pytest.approx(600, abs=20)
+
+
+def test_limits_show_what_is_used_and_costs_what_is_left_of_the_budget(
+    working_fleet: WorkingFleet, redis_url: str
+) -> None:
+    async def call(store: Store) -> None:
+        limiter = Limiter(store, {"simulator/m1/default": SETTINGS.limits["simulator/m1"]})
+        grant = await limiter.acquire("simulator/m1/default", tokens=100, timeout_s=5, cost_usd_micros=0)
+        limiter.settle(grant, used_tokens=60)
+        limiter.penalise("simulator/m1/default", retry_after_s=100)
+
+    with_store(redis_url, call)
+    working_fleet.finish(1, pool="a", bot=1, cost_usd_micros=2_000_000)
+    view = working_fleet.overview.read()
+    limit = next(row for row in view.limits if row.limit == "simulator/m1/default")
+    assert (limit.rpm, limit.tpm, limit.refused, limit.usd_per_day) == (600, 60_000, 1, 24.0)
+    assert 0 < limit.held_s <= 100
+    assert limit.used_rpm > 0
+    cost = view.cost
+    assert (cost.day_usd_micros, cost.total_usd_micros, cost.budget_usd_micros_per_day) == (
+        2_000_000,
+        2_000_000,
+        24_000_000,
+    )
+    assert cost.budget_usd_micros_per_hour is not None
+    assert cost.budget_usd_micros_per_hour * 24 >= 22_000_000 - 24
+
+
+def test_a_bot_that_no_pool_has_is_refused(working_fleet: WorkingFleet) -> None:
+    with pytest.raises(ConfigurationError, match="a-004"):
+        working_fleet.overview.bot("a-004")
+
+
+def test_an_opened_bot_shows_its_persona_and_its_own_errors(working_fleet: WorkingFleet) -> None:
+    working_fleet.finish(2, pool="a", bot=1, error="BadAnswer", calls={"ProviderUnavailable": 1})
+    working_fleet.finish(1, pool="a", bot=2, error="BadAnswer")
+    bot = working_fleet.overview.bot("a-001")
+    assert bot.persona.system_prompt
+    assert {(row.type, row.failures, row.calls) for row in bot.errors} == {
+        ("BadAnswer", 2, 0),
+        ("ProviderUnavailable", 0, 2),
+    }
+    assert {failure.bot for failure in bot.failures} == {"a-001"}
+
+
+def test_resources_of_workers_are_averaged_over_minutes(working_fleet: WorkingFleet, redis_url: str) -> None:
+    async def report(store: Store) -> None:
+        for name in ("w1", "w2"):
+            one = WorkerReport(name=name, pid=1, cpu_percent=50, rss_mb=100, slots=60, busy=30, at=time.time())
+            await report_worker(store, one, step_s=6.0)
+
+    with_store(redis_url, report)
+    view = working_fleet.overview.read()
+    assert (view.resources.slots, view.resources.busy, view.resources.rss_mb) == (120, 60, 200.0)
+    lengths_s = [60.0] * 59 + [max(1.0, view.at % 60)]
+    cpu_s = sum(cpu / 100 * length_s for cpu, length_s in zip(view.minutes.cpu_percent, lengths_s, strict=True))
+    assert cpu_s == pytest.approx(2 * 0.5 * 6.0, rel=0.05)
+
+
+def test_events_are_newest_first_and_a_lost_worker_is_one_of_them(
+    working_fleet: WorkingFleet, redis_url: str, client: redis.Redis
+) -> None:
+    record_event_now(client, catalogue.LIMIT_CHANGED, limit="x/y", rpm=800, by="test")
+
+    async def work(store: Store) -> None:
+        old = WorkerReport(name="lost", pid=7, cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time() - STALE_S - 9)
+        await report_worker(store, old)
+        for _ in range(2):
+            await forget_gone_workers(store, now_s=time.time())
+        for _ in range(3):
+            record_event(store, catalogue.PROVIDER_LIMITED, quiet_s=60, about="x/y", limit="x/y", hold_s=1)
+        leaving = Recorder(store, name="leaving")
+        await leaving.report(slots=1, busy=0)
+        await leaving.leave()
+        await leaving.report(slots=1, busy=0)
+
+    with_store(redis_url, work)
+    view = working_fleet.overview.read()
+    assert [event.name for event in view.events] == [
+        "worker_stopped",
+        "provider_limited",
+        "worker_lost",
+        "limit_changed",
+    ]
+    assert view.events[2].fields == {"worker": "lost"}
+    assert view.events[-1].fields == {"limit": "x/y", "rpm": "800", "by": "test"}
+    assert view.resources.workers == ()
+    assert client.ttl(keys.events()) > 0
+
+
+def test_a_page_of_bots_is_sorted_filtered_and_cut(working_fleet: WorkingFleet) -> None:
+    working_fleet.finish(2, pool="a", bot=2)
+    working_fleet.finish(3, pool="b", bot=1)
+    table = working_fleet.overview.read().bots
+    busiest = bot_page(table, sort="completions", descending=True, limit=2)
+    assert (busiest.total, busiest.bots.name) == (6, ("b-001", "a-002"))
+    assert bot_page(table, pool="b", offset=1, limit=1).bots.name == ("b-002",)
+    assert bot_page(table, search="-003", state="idle").bots.name == ("a-003", "b-003")
+    assert bot_page(table, search="nobody").total == 0

@@ -1,0 +1,274 @@
+"""A task's story on a real Redis: each place a task can be in, and what stands in its way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from fleet.config import PoolSettings, Settings
+from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
+from fleet.engine.messages import queues
+from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers
+from fleet.engine.operations.message_search import find_held, find_queued
+from fleet.engine.operations.story import Story, duration, tell
+from fleet.engine.operations.task_facts import gather
+from fleet.engine.outcomes.dead_letters import RECORD, bury, record_arguments, record_keys
+from fleet.engine.transport import leases
+from fleet.engine.transport.leases import run_script
+from fleet.errors import StoreError
+from fleet.limiter.limiter import LimitSnapshot
+from fleet.models import BotResult, Priority, TaskError
+from fleet.roster import Roster
+from fleet.signals.recorder import WorkerReport
+from fleet.store import keys
+from fleet.store.client import Store, connect
+
+SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
+BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()
+WORKER = f"w1@{socket.gethostname()}"
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as opened:
+        report = WorkerReport(name=WORKER, pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time())
+        opened.hset(keys.workers(), WORKER, report.model_dump_json())
+        yield opened
+
+
+def message_of(task_id: str, *, priority: int = 2, queue: str = "fleet.research", **headers: Any) -> bytes:
+    head = task_headers(task_id) | headers
+    return envelope(task_id=task_id, queue=queue, priority=priority, headers=head, body=BODY)
+
+
+def queue(client: redis.Redis, *task_ids: str, priority: int = 2, name: str = "fleet.research") -> None:
+    for task_id in task_ids:
+        client.lpush(queues.list_key(name, priority), message_of(task_id, priority=priority, queue=name))
+
+
+def hold(client: redis.Redis, message: bytes, *, tag: str = "tag:0:1", age_s: float = 1.0, priority: int = 2) -> str:
+    entry = queues.list_key("fleet.research", priority).encode() + b"\n" + message
+    client.hset(leases.UNACKED, tag, entry)
+    seconds, micros = client.time()
+    client.zadd(leases.UNACKED_INDEX, {tag: seconds + micros / 1e6 - age_s})
+    return tag
+
+
+def finish(client: redis.Redis, task_id: str, **fields: Any) -> BotResult:
+    known = {"task_id": task_id, "status": "ok", "pool": "research", "bot": "research-002", "attempts": 2}
+    result = BotResult.model_validate({**known, "ran_ms": 1500, "finished_at": time.time() - 60, **fields})
+    client.set(keys.result(task_id), json.dumps({"status": "SUCCESS", "result": result.model_dump(mode="json")}))
+    return result
+
+
+def story_of(
+    client: redis.Redis, task_id: str, limit_of: Callable[[str], LimitSnapshot | None] = lambda pool: None
+) -> Story:
+    return tell(gather(task_id, state=client, broker=client, settings=SETTINGS, limit_of=limit_of))
+
+
+def text_of(story: Story) -> str:
+    return "\n".join(story.lines)
+
+
+def test_a_waiting_task_tells_its_queue_and_what_is_before_it(client: redis.Redis) -> None:
+    queue(client, "u1", "u2", priority=0)
+    queue(client, "a", "b", "mine", "c")
+    story = story_of(client, "mine")
+    assert (story.state, story.pool, story.queue, story.priority) == ("queued", "research", "fleet.research", "normal")
+    assert story.ahead == 4
+    assert "2 are before it, and 2 more urgent ones" in text_of(story)
+    assert story.gate == "open"
+
+
+def test_a_waiting_task_tells_of_the_gate_and_of_missing_workers(client: redis.Redis) -> None:
+    queue(client, "mine")
+    set_gate(client, "fleet.research", lowest=Priority.HIGH.value, for_s=600)
+    client.delete(keys.workers())
+    text = text_of(story_of(client, "mine"))
+    assert "the gate of fleet.research is high and above, for" in text
+    assert "no worker is reporting" in text
+    set_gate(client, "fleet.research", lowest=Priority.NORMAL.value)
+    assert "the gate" not in text_of(story_of(client, "mine"))
+
+
+def test_a_held_task_tells_who_holds_it_until_when_and_which_bot_works_on_it(
+    client: redis.Redis, redis_url: str
+) -> None:
+    tag = hold(client, message_of("mine"), tag=f"{socket.gethostname()}.{os.getpid()}.abc:3:1")
+    before = story_of(client, "mine")
+    assert (before.state, before.worker) == ("held", f"{WORKER} (pid {os.getpid()})")
+    assert before.lease_left_s == pytest.approx(leases.LEASE_S - 1, abs=0.9)
+    assert "no bot is known to work on it" in text_of(before)
+
+    async def check_out() -> str:
+        store = Store(redis_url)
+        checkout = await Roster(store, SETTINGS).check_out("research", task_id="mine", token=tag)
+        await store.close()
+        assert checkout is not None
+        return checkout.bot
+
+    bot = asyncio.run(check_out())
+    story = story_of(client, "mine")
+    assert (story.state, story.bot) == ("running", bot)
+    assert f"bot {bot} works on it" in text_of(story)
+
+
+def test_a_task_of_a_dead_worker_tells_that_its_lease_ran_out_and_how_many_died(client: redis.Redis) -> None:
+    message = message_of("mine")
+    hold(client, message, age_s=leases.LEASE_S + 5)
+    client.set(f"{leases.DEATHS_PREFIX}{hashlib.sha1(message).hexdigest()}", 2)
+    story = story_of(client, "mine")
+    assert story.deaths == 2 and story.lease_left_s is not None and story.lease_left_s < 0
+    assert "the lease ran out 5." in text_of(story)
+    assert "2 workers have died while they held it" in text_of(story)
+
+
+def test_a_countdown_is_what_a_held_task_waits_for(client: redis.Redis) -> None:
+    hold(client, message_of("mine", eta="2030-01-01T00:00:00+00:00"))
+    assert "it waits there for its time, 2030-01-01" in text_of(story_of(client, "mine"))
+
+
+def test_a_task_tells_which_limit_is_used_up(client: redis.Redis) -> None:
+    limit = LimitSnapshot("acme/m/default", 60, None, 60.0, 0.0, 7.0, time.time() + 30, 1, 1, 1, None)
+    queue(client, "mine")
+    text = text_of(story_of(client, "mine", lambda pool: limit if pool == "research" else None))
+    assert "the limit acme/m/default (60 of 60 requests a minute), held for" in text
+    assert "its next call goes in 7.0 s" in text
+
+
+def test_a_finished_task_tells_who_answered_and_never_what(client: redis.Redis) -> None:
+    finish(client, "mine", answer="a secret answer", queued_ms=300)
+    story = story_of(client, "mine")
+    assert (story.state, story.bot, story.attempts) == ("finished", "research-002", 2)
+    assert "its result is ok by research-002, 60." in text_of(story)
+    assert "2 provider calls in 1.5 s; it had waited 300 ms" in text_of(story)
+    assert "secret" not in story.model_dump_json()
+
+
+def test_a_dead_task_tells_of_its_error_and_its_letter(client: redis.Redis) -> None:
+    error = TaskError(type="DeadlineExceeded", message="expected an answer within 5.0 s, got none")
+    result = finish(client, "mine", status="failed", error=error)
+    burial = bury(result, headers={}, body=BODY)
+    assert burial is not None
+    run_script(client, RECORD, record_keys("mine"), record_arguments(burial, SETTINGS))
+    story = story_of(client, "mine")
+    assert (story.state, story.error, story.is_dead_letter) == ("failed", "DeadlineExceeded", True)
+    assert "DeadlineExceeded: expected an answer within 5.0 s" in text_of(story)
+    assert "it is a dead letter (DeadlineExceeded): `fleet dead show mine`" in text_of(story)
+    client.delete(keys.result("mine"))
+    assert story_of(client, "mine").state == "failed"
+
+
+def test_a_task_that_killed_its_workers_is_found_among_the_poison(client: redis.Redis) -> None:
+    client.lpush(leases.POISON, message_of("other"), message_of("mine"))
+    story = story_of(client, "mine")
+    assert story.state == "poison" and "it is poison" in text_of(story)
+
+
+def test_a_task_of_the_inbox_and_one_that_was_passed_on_say_so(client: redis.Redis) -> None:
+    queue(client, "inbound", name="celery")
+    story = story_of(client, "inbound")
+    assert (story.state, story.queue, story.pool) == ("queued", "celery", None)
+    queue(client, "passed")
+    client.set(keys.passed_on("passed"), 1)
+    assert "came through the inbox" in text_of(story_of(client, "passed"))
+
+
+def test_an_unknown_task_tells_what_that_can_mean(client: redis.Redis) -> None:
+    story = story_of(client, "nobody")
+    assert story.state == "unknown"
+    assert "never submitted, its result has expired" in text_of(story)
+    assert "redis.url" in text_of(story)
+    assert "idempotency" not in text_of(story)
+    client.set(keys.submitted("nobody"), 1)
+    assert "idempotency key is taken" in text_of(story_of(client, "nobody"))
+
+
+def test_a_result_that_is_not_fleets_is_said_to_be(client: redis.Redis) -> None:
+    client.set(keys.result("own"), json.dumps({"status": "SUCCESS", "result": [1, 2]}))
+    story = story_of(client, "own")
+    assert story.state == "finished" and "another Celery task" in text_of(story)
+
+
+def test_a_search_is_bounded_and_says_how_far_it_went(client: redis.Redis) -> None:
+    queue(client, *(f"t{number}" for number in range(300)))
+    assert find_queued(client, "t299", SETTINGS, most=299).found is None
+    bounded = find_queued(client, "t299", SETTINGS, most=299)
+    assert (bounded.complete, bounded.looked_at) == (False, 299)
+    whole = find_queued(client, "t299", SETTINGS, most=300)
+    assert whole.found is not None and whole.found.place == 299
+    nowhere = find_queued(client, "nobody", SETTINGS, most=300)
+    assert (nowhere.found, nowhere.complete, nowhere.looked_at) == (None, True, 300)
+
+
+@pytest.mark.parametrize("place", [0, 1, 63, 64, 65, 500, 1063, 1064, 2999])
+def test_every_place_of_a_long_queue_is_found(client: redis.Redis, place: int) -> None:
+    queue(client, *(f"t{number}" for number in range(3000)))
+    found = find_queued(client, f"t{place}", SETTINGS).found
+    assert found is not None and found.place == place
+
+
+def test_a_task_is_found_however_its_id_is_spelled_and_not_by_its_childrens_ids(client: redis.Redis) -> None:
+    at = queues.list_key("fleet.research", 2)
+    client.lpush(at, message_of("child", root_id="mine", parent_id="mine"))
+    client.lpush(at, json.dumps(json.loads(message_of('é"\\'))))
+    client.lpush(at, message_of("ü"))
+    client.lpush(at, fresh_envelope(task_id="mine", queue="fleet.research", priority=2, body=BODY, queued_at=1.0))
+    places = {}
+    for task_id in ('é"\\', "ü", "mine", "child"):
+        found = find_queued(client, task_id, SETTINGS).found
+        assert found is not None
+        places[task_id] = found.place
+    assert places == {"child": 0, 'é"\\': 1, "ü": 2, "mine": 3}
+
+
+def test_a_held_task_is_found_among_thousands(client: redis.Redis) -> None:
+    for number in range(2500):
+        client.hset(leases.UNACKED, f"tag{number}", b"fleet.review\x06\x163\n" + message_of(f"t{number}"))
+    held = find_held(client, "t2024")
+    assert held is not None
+    assert (held.tag, held.queue, held.priority, held.renewed_at) == ("tag2024", "fleet.review", 3, None)
+    assert find_held(client, "nobody") is None
+
+
+def test_a_gate_that_is_set_is_what_is_read_and_opening_it_wakes_the_workers(client: redis.Redis) -> None:
+    set_gate(client, "q1", lowest=CLOSED)
+    set_gate(client, "q2", lowest=1, for_s=60)
+    closed, narrow, absent = read_gates(client, ["q1", "q2", "q3"])
+    assert [str(closed), absent.is_open, closed.stops(0), narrow.stops(1), narrow.stops(2)] == [
+        "closed", True, True, False, True,
+    ]  # fmt: skip
+    assert str(narrow).startswith("high and above, for ") and narrow.left_s == pytest.approx(60, abs=1)
+    assert open_gate(client, "q1") and not open_gate(client, "q1")
+    assert client.xlen(queues.BELL) == 1
+    client.set(keys.gate("q1"), "ajar")
+    with pytest.raises(StoreError, match="expected a priority number or -1, got b'ajar'"):
+        read_gates(client, ["q1"])
+
+
+def test_what_waits_is_counted_by_priority_with_the_age_of_the_oldest(client: redis.Redis) -> None:
+    for at in (50.5, 20.25):
+        message = fresh_envelope(task_id="t", queue="fleet.research", priority=3, body=BODY, queued_at=at)
+        client.lpush(queues.list_key("fleet.research", 3), message)
+    client.lpush(queues.list_key("fleet.research", 0), b"no message of ours")
+    first, second = read_waiting(client, ["fleet.research", "fleet.review"])
+    assert (first.counts, first.oldest_at, first.total) == ((1, 0, 0, 2, 0), 50.5, 3)
+    assert (second.total, second.oldest_at) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0 ms"), (0.35, "350 ms"), (4.21, "4.2 s"), (180, "3 min"), (9000, "2.5 h"), (345_600, "4 days")],
+)
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,338 @@
+"""Finishing on a real Redis: one result per task, counters that agree with the results, and Celery as the reader."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Literal, TypeVar
+
+import pytest
+import redis
+from celery import Celery
+from celery.result import AsyncResult
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fleet.config import PoolSettings, ProviderSettings, ResultSettings, Settings
+from fleet.engine.outcomes.completion import Completion, result_meta
+from fleet.models import BotResult, TaskError, Usage
+from fleet.roster import LOAD_UNIT, Checkout, Roster
+from fleet.signals import catalogue
+from fleet.signals.catalogue import ErrorField
+from fleet.signals.windows import BotRows, bot_rows_of, record_keys
+from fleet.store import keys
+from fleet.store.client import Store, connect
+from tests.waiting import wait_until
+
+T = TypeVar("T")
+SETTINGS = Settings(
+    providers={"openai": ProviderSettings(kind="openai")},
+    pools={"p": PoolSettings(bots=3), "q": PoolSettings(bots=2, provider="openai", model="a|b")},
+    results=ResultSettings(expires_s=600),
+)
+
+
+def result_of(task_id: str, **fields: Any) -> BotResult:
+    return BotResult.model_validate(
+        {"task_id": task_id, "status": "ok", "pool": "p", "finished_at": 1_760_000_000.5, **fields}
+    )
+
+
+def failure(kind: str) -> TaskError:
+    return TaskError(type=kind, message="expected this, got that")
+
+
+def with_engine(url: str, work: Callable[[Roster, Completion], Awaitable[T]]) -> T:
+    async def run() -> T:
+        store = Store(url)
+        try:
+            return await work(Roster(store, SETTINGS), Completion(store, SETTINGS))
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def finish(url: str, result: BotResult, **options: Any) -> bool:
+    return with_engine(url, lambda _, completion: completion.finish(result, **{"checkout": None, **options}))
+
+
+async def check_out(roster: Roster, task_id: str, token: str, pool: str = "p") -> Checkout:
+    checkout = await roster.check_out(pool, task_id=task_id, token=token)
+    assert checkout is not None
+    return checkout
+
+
+def numbers(client: redis.Redis, name: str) -> dict[str, int]:
+    return {field.decode(): int(value) for field, value in client.hgetall(name).items()}
+
+
+def loads(client: redis.Redis, pool: str = "p") -> list[int]:
+    return [int(score) // LOAD_UNIT for _, score in client.zrange(keys.bots(pool), 0, -1, withscores=True)]
+
+
+def bot_rows(client: redis.Redis, pool: str = "p") -> BotRows:
+    return bot_rows_of(client.get(keys.bot_rows(pool)) or b"", 0)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def celery(redis_url: str) -> Iterator[Celery]:
+    """A Celery app that knows nothing of Fleet but where the results are."""
+    app = Celery("stranger", backend=redis_url, set_as_current=False)
+    yield app
+    gc.collect()  # handles unsubscribe when they are collected: before the connection is closed, please
+    app.backend.result_consumer.stop()
+    app.backend.client.close()
+    app.close()
+
+
+def test_the_first_result_stands_and_later_ones_are_counted_and_dropped(redis_url: str, client: redis.Redis) -> None:
+    assert finish(redis_url, result_of("t", answer="first"))
+    assert not finish(redis_url, result_of("t", answer="second"))
+    assert json.loads(client.get(keys.result("t")))["result"]["answer"] == "first"
+    totals = numbers(client, keys.totals())
+    assert (totals["completions"], totals["duplicates"]) == (1, 1)
+
+
+def test_the_very_same_result_again_stands_and_counts_nothing(redis_url: str, client: redis.Redis) -> None:
+    result = result_of("t", answer="only", usage=Usage(input_tokens=5))
+    assert finish(redis_url, result)
+    before = client.hgetall(keys.totals())
+    assert finish(redis_url, result)
+    assert client.hgetall(keys.totals()) == before
+
+
+def test_of_many_finishers_at_once_exactly_one_wins(redis_url: str, client: redis.Redis) -> None:
+    async def work(roster: Roster, completion: Completion) -> list[bool]:
+        taken = [await check_out(roster, "t", f"token-{index}") for index in range(20)]
+        return await asyncio.gather(*(completion.finish(result_of("t", answer=c.token), checkout=c) for c in taken))
+
+    assert with_engine(redis_url, work).count(True) == 1
+    assert numbers(client, keys.totals()) == {"completions": 1, "ok": 1, "duplicates": 19}
+    assert loads(client) == [0, 0, 0]
+
+
+def test_finishing_checks_the_bot_in_and_a_second_time_lowers_nothing(redis_url: str, client: redis.Redis) -> None:
+    async def work(roster: Roster, completion: Completion) -> None:
+        taken = [await check_out(roster, f"t{index}", f"token-{index}") for index in range(4)]
+        assert sorted(loads(client)) == [1, 1, 2]
+        for _ in range(2):
+            await completion.finish(result_of("t0"), checkout=taken[0])
+        assert sorted(loads(client)) == [1, 1, 1]
+
+    with_engine(redis_url, work)
+    assert client.zcard(keys.bot_leases("p")) == client.hlen(keys.bot_claims("p")) == 3
+
+
+def test_a_lease_that_was_reaped_is_not_given_back_twice(redis_url: str, client: redis.Redis) -> None:
+    async def work(roster: Roster, completion: Completion) -> None:
+        lost = await check_out(roster, "lost", "lost")
+        client.zadd(keys.bot_leases("p"), {lost.member: 1})
+        for index in range(3):
+            await check_out(roster, f"t{index}", f"token-{index}")
+        assert loads(client) == [1, 1, 1]
+        assert await completion.finish(result_of("lost"), checkout=lost)
+
+    with_engine(redis_url, work)
+    assert loads(client) == [1, 1, 1]
+    assert client.exists(keys.result("lost"))
+
+
+def test_a_bot_that_was_dropped_meanwhile_does_not_come_back(redis_url: str, client: redis.Redis) -> None:
+    async def work(roster: Roster, completion: Completion) -> None:
+        checkout = await check_out(roster, "t", "token")
+        client.zrem(keys.bots("p"), checkout.bot)
+        assert await completion.finish(result_of("t"), checkout=checkout)
+
+    with_engine(redis_url, work)
+    assert client.zcard(keys.bots("p")) == 2
+    assert client.zcard(keys.bot_leases("p")) == 0
+
+
+@pytest.mark.parametrize("pool", [None, "invented-by-a-stranger"])
+def test_a_task_that_never_got_a_bot_leaves_a_result_and_no_key_of_its_own(
+    redis_url: str, client: redis.Redis, pool: str | None
+) -> None:
+    assert finish(redis_url, result_of("t", status="failed", pool=pool, error=failure("InvalidTask")))
+    assert numbers(client, keys.totals()) == {"completions": 1, "failed": 1}
+    assert numbers(client, keys.errors("-")) == {"-|-|InvalidTask": 1}
+    assert bot_rows(client, "-").completions == (1,)
+    assert {name.decode() for name in client.keys("*")} <= {
+        keys.result("t"), keys.totals(), keys.errors("-"), *record_keys("-")
+    }  # fmt: skip
+
+
+def test_errors_are_kept_by_bot_api_and_type_and_calls_apart_from_tasks(redis_url: str, client: redis.Redis) -> None:
+    async def work(roster: Roster, completion: Completion) -> str:
+        checkout = await check_out(roster, "t", "token")
+        result = result_of(
+            "t", status="failed", provider="openai", model="a|b", attempts=7, error=failure("ProviderUnavailable")
+        )
+        tries = {"RateLimited": 2, "ProviderUnavailable": 4}
+        await completion.finish(result, checkout=checkout, provider_errors=tries)
+        return checkout.bot
+
+    bot = with_engine(redis_url, work)
+    found = {ErrorField.parse(name): n for name, n in numbers(client, keys.errors("p")).items()}
+    assert found == {
+        ErrorField(bot, "openai/a|b", "ProviderUnavailable"): 1,
+        ErrorField(bot, "openai/a|b", "ProviderUnavailable", "call"): 4,
+        ErrorField(bot, "openai/a|b", "RateLimited", "call"): 2,
+    }
+    totals = numbers(client, keys.totals())
+    assert (totals["attempts"], totals["calls"], totals["rate_limited"]) == (7, 1, 2)
+
+
+@st.composite
+def results(draw: st.DrawFn) -> tuple[BotResult, dict[str, int]]:
+    status: Literal["ok", "degraded", "failed"] = draw(st.sampled_from(("ok", "degraded", "failed")))
+    errors = draw(st.dictionaries(st.sampled_from(("RateLimited", "ProviderUnavailable")), st.integers(1, 3)))
+    fields = {
+        "status": status,
+        "error": failure(draw(st.sampled_from(("BadAnswer", "BadRequest")))) if status == "failed" else None,
+        "usage": Usage(input_tokens=draw(st.integers(0, 10**6)), output_tokens=draw(st.integers(0, 10**6))),
+        "cost_usd_micros": draw(st.none() | st.integers(0, 10**7)),
+        "attempts": sum(errors.values()) + 1,
+        "provider": "simulator",
+        "model": "m",
+        "simulated": draw(st.booleans()),
+        "served_by": "none" if status == "failed" else "call",
+    }
+    return result_of(str(draw(st.integers(0, 12))), **fields), errors
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.lists(results(), max_size=25))
+def test_the_counters_equal_the_sum_of_the_results_that_stand(
+    redis_url: str, client: redis.Redis, batch: list[tuple[BotResult, dict[str, int]]]
+) -> None:
+    client.flushdb()
+
+    async def work(roster: Roster, completion: Completion) -> list[tuple[BotResult, dict[str, int]]]:
+        standing = []
+        for index, (result, errors) in enumerate(batch):
+            result = result.model_copy(update={"finished_at": float(index)})
+            checkout = await roster.check_out("p", task_id=f"other-{index}", token=str(index))
+            if await completion.finish(result, checkout=checkout, provider_errors=errors):
+                standing.append((result, errors))
+        return standing
+
+    standing = with_engine(redis_url, work)
+    assert len(standing) == len({result.task_id for result, _ in batch})
+    results = [result for result, _ in standing]
+    paid = [result for result, _ in batch]  # a discarded result was paid for all the same
+    expected = Counter(
+        completions=len(results),
+        duplicates=len(batch) - len(standing),
+        simulated=sum(r.simulated and r.served_by == "call" for r in results),
+        input_tokens=sum(r.usage.input_tokens for r in paid),
+        output_tokens=sum(r.usage.output_tokens for r in paid),
+        cost_usd_micros=sum(r.cost_usd_micros or 0 for r in paid),
+        attempts=sum(r.attempts for r in paid),
+        calls=len(paid),
+        rate_limited=sum(errors.get("RateLimited", 0) for _, errors in batch),
+        **Counter(r.status for r in results),
+    )
+    assert numbers(client, keys.totals()) == {name: n for name, n in expected.items() if n}
+    assert set(expected) <= {counter.name for counter in catalogue.COUNTERS}
+    assert sum(bot_rows(client).completions) == len(results)
+    rows = {ErrorField.parse(name): n for name, n in numbers(client, keys.errors("p")).items()}
+    assert sum(n for field, n in rows.items() if field.of == "task") == sum(r.status == "failed" for r in results)
+    assert sum(n for field, n in rows.items() if field.of == "call") == sum(sum(e.values()) for _, e in standing)
+    assert all(load == 0 for load in loads(client))
+
+
+def test_what_is_kept_does_not_grow_with_the_number_of_tasks(redis_url: str, client: redis.Redis) -> None:
+    def fields() -> int:
+        return sum(client.hlen(name) for name in client.scan_iter("{fleet}:*", _type="HASH"))
+
+    async def work(roster: Roster, completion: Completion) -> list[int]:
+        sizes = []
+        for start in (0, 100):
+            for index in range(start, start + 100):
+                checkout = await check_out(roster, f"t{index}", f"token-{index}")
+                await completion.finish(
+                    result_of(f"t{index}", status="failed", error=failure("BadAnswer")), checkout=checkout
+                )
+            sizes.append(fields())
+        return sizes
+
+    after_100, after_200 = with_engine(redis_url, work)
+    assert after_100 == after_200
+    assert client.dbsize() == 200 + 3 + len(record_keys("p")) - 1  # no event: nothing was buried
+
+
+def test_every_key_written_by_finishing_has_a_life(redis_url: str, client: redis.Redis) -> None:
+    finish(redis_url, result_of("t", status="failed", error=failure("BadAnswer")))
+    finish(redis_url, result_of("t", answer="a later one"))
+    assert client.ttl(keys.result("t")) in range(595, 601)
+    for name in (keys.totals(), *set(record_keys("p")[:6]) - {keys.bot_tasks("p")}, keys.errors("p")):
+        assert keys.STATE_TTL_S - 5 <= client.ttl(name) <= keys.STATE_TTL_S
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's own
+def test_a_result_is_stored_as_celery_itself_would_store_it(
+    redis_url: str, client: redis.Redis, celery: Celery
+) -> None:
+    result = result_of("fleets", answer="42", metadata={"row": 7})
+    finish(redis_url, result)
+    celery.backend.store_result("celerys", result.model_dump(mode="json"), "SUCCESS")
+    ours, theirs = (json.loads(client.get(keys.result(name))) for name in ("fleets", "celerys"))
+    assert ours.keys() == theirs.keys()
+    same = ("status", "result", "traceback")
+    assert [ours[name] for name in same] == [theirs[name] for name in same]
+    assert (ours["task_id"], ours["children"]) == ("fleets", [])
+    assert celery.backend.get_key_for_task("fleets").decode() == keys.result("fleets")
+    assert ours["date_done"] == "2025-10-09T08:53:20.500000+00:00"
+
+
+def test_a_plain_celery_client_reads_the_result(redis_url: str, celery: Celery) -> None:
+    result = result_of("t", answer='said "hi" — ünïcode 🤖', metadata={"id": 3})
+    finish(redis_url, result)
+    handle = AsyncResult("t", app=celery)
+    assert handle.get(timeout=5) == result.model_dump(mode="json")
+    assert handle.successful()
+    assert BotResult.model_validate(handle.result) == result
+
+
+def test_a_failed_task_is_a_delivered_result_and_not_an_exception(redis_url: str, celery: Celery) -> None:
+    finish(redis_url, result_of("t", status="failed", error=failure("DeadlineExceeded")))
+    assert AsyncResult("t", app=celery).get(timeout=5)["error"]["type"] == "DeadlineExceeded"
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_finishing_wakes_celery_clients_that_already_wait(
+    redis_url: str, client: redis.Redis, celery: Celery, number: int
+) -> None:
+    handles = [AsyncResult(f"t{index}", app=celery) for index in range(number)]
+    answers: list[str] = []
+    waiters = [threading.Thread(target=lambda h=h: answers.append(h.get(timeout=10)["answer"])) for h in handles]
+    for waiter in waiters:
+        waiter.start()
+    channels = [keys.result(handle.id) for handle in handles]
+    wait_until(lambda: all(listeners for _, listeners in client.pubsub_numsub(*channels)), timeout_s=5)
+    for handle in handles:
+        finish(redis_url, result_of(handle.id, answer=f"answer of {handle.id}"))
+    for waiter in waiters:
+        waiter.join()
+    assert sorted(answers) == [f"answer of {handle.id}" for handle in handles]
+
+
+@pytest.mark.parametrize("task_id", ["plain", 'with "quotes" and \\', "ünïcode 🤖", "line\nbreak"])
+def test_any_task_id_gives_valid_json(task_id: str) -> None:
+    assert json.loads(result_meta(result_of(task_id)))["task_id"] == task_id
+
+
+def test_half_a_surrogate_pair_in_the_metadata_does_not_lose_the_result(redis_url: str, celery: Celery) -> None:
+    finish(redis_url, result_of("t", metadata={"cut": "\ud83d"}))
+    assert AsyncResult("t", app=celery).get(timeout=5)["metadata"] == {"cut": "\ud83d"}

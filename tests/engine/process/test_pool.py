@@ -1,0 +1,89 @@
+"""The pool's slots, without a worker around them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from celery.exceptions import Ignore
+
+from fleet.engine.app import app
+from fleet.engine.process import wiring
+from fleet.engine.process.pool import Slot, SlotPool
+from fleet.engine.transport import leases
+from fleet.workers.runtime import Runtime
+from tests.waiting import wait_until
+
+
+def make_pool() -> SlotPool:
+    pool = SlotPool(1, app=app, initargs=(app, "w1@test"))
+    pool._woken = True  # nobody is to be woken
+    return pool
+
+
+def test_a_slot_that_was_cancelled_before_it_began_does_no_work() -> None:
+    worked = []
+
+    class Task:
+        async def work(self, task_id: str, request: dict[str, Any]) -> None:
+            worked.append(task_id)
+
+    pool = make_pool()
+    slot = Slot(Task(), "id", "tag", {}, 0.0, print, print, is_cancelled=True)
+
+    async def begin() -> None:
+        pool._begin(slot)
+        assert slot.job is not None
+        await asyncio.wait([slot.job])
+
+    asyncio.run(begin())
+    assert slot.job is not None and slot.job.cancelled()
+    assert worked == []
+
+
+@pytest.mark.parametrize("name", ["fleet.submit_task", "own.task"])
+def test_a_task_whose_lease_was_lost_before_it_began_does_not_begin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    holdings = leases.Holdings()
+    holdings.held["kept"] = None
+    monkeypatch.setattr(leases, "_HOLDINGS", {"broker": holdings})
+    pool, ended, begun = make_pool(), [], []
+    args = (name, "id", {"properties": {"delivery_tag": "lost"}}, b"[[], {}, {}]", "application/json", "utf-8")
+    pool.on_apply(
+        lambda *_: begun.append("work"), args,
+        accept_callback=lambda *_: begun.append("accepted"), error_callback=ended.append,
+    )  # fmt: skip
+
+    def has_ended() -> bool:
+        pool.settle_ended()
+        return bool(ended)
+
+    wait_until(has_ended, 10, "Celery hears of it")
+    assert isinstance(ended[0].exception.exc, Ignore)
+    assert begun == [] and pool.busy == 0
+
+
+def test_what_follows_work_on_the_loop_is_not_done_when_the_work_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        raise ValueError("odd")
+
+    async def succeed() -> None:
+        pass
+
+    runtime = Runtime()
+    runtime.start()
+    monkeypatch.setattr(wiring, "_runtime", runtime)
+    pool, followed = make_pool(), []
+    for number, work in enumerate((fail(), succeed())):
+        pool.run_soon(work, lambda n=number: followed.append((n, None)), lambda e, n=number: followed.append((n, e)))
+
+    def all_followed() -> bool:
+        pool.settle_ended()
+        return pool.busy == 0
+
+    wait_until(all_followed, 10, "both have ended")
+    runtime.stop()
+    assert [(number, type(error)) for number, error in sorted(followed, key=lambda pair: pair[0])] == [
+        (0, ValueError),
+        (1, type(None)),
+    ]

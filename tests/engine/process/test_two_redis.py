@@ -1,0 +1,86 @@
+"""The data plane with two Redis servers: queues on one, results and bots on the other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fleet import config
+from fleet.engine.outcomes.results import Done
+from fleet.engine.process.wiring import DataPlane
+from fleet.engine.telemetry.taps import Telemetry
+from fleet.engine.transport import leases
+from fleet.roster import LOAD_UNIT
+from fleet.signals import catalogue
+from fleet.store import keys
+from fleet.store.client import connect
+
+TAG = "the tag of a delivery"
+
+
+@pytest.fixture
+def urls(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Broker and state, which know nothing of each other; two databases are as far apart as two servers."""
+    broker, state = redis_url, redis_url.replace("/0", "/1")
+    with connect(state) as client:
+        client.flushdb()
+    monkeypatch.setenv("FLEET_REDIS__URL", broker)
+    monkeypatch.setenv("FLEET_REDIS__STATE_URL", state)
+    monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "1")
+    config.current.cache_clear()
+    return broker, state
+
+
+def work(*, spoil: str | None = None) -> Done:
+    """Let a data plane work on one delivered task."""
+    request: dict[str, Any] = {
+        "args": ["What is 1+1?"], "kwargs": {"pool": "research"}, "properties": {"delivery_tag": TAG},
+    }  # fmt: skip
+
+    async def main() -> Done:
+        settings = config.current()
+        plane = DataPlane(settings, Telemetry(settings, config.home_path(), slots=lambda: 1, busy=lambda: 0))
+        try:
+            await plane.seed()
+            if spoil is not None:
+                await plane.state.command("SET", spoil, "of another type")
+            return await plane.work("task-1", request)
+        finally:
+            await plane.close()
+
+    return asyncio.run(main())
+
+
+def test_a_result_stands_while_the_lease_on_the_other_redis_lives(urls: tuple[str, str]) -> None:
+    broker, state = urls
+    with connect(broker) as client:
+        client.zadd(leases.UNACKED_INDEX, {TAG: 1})
+    done = work()
+    assert done.result is not None
+    assert done.result.answer == "2"
+    with connect(state) as client:
+        assert client.exists(keys.result("task-1"))
+
+
+def test_a_result_whose_lease_was_lost_is_discarded_but_counted_and_its_bot_is_free_again(
+    urls: tuple[str, str],
+) -> None:
+    assert work().result is None
+    with connect(urls[1]) as client:
+        totals = {name.decode(): int(count) for name, count in client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+        loads: list[Any] = client.zrange(keys.bots("research"), 0, -1, withscores=True)  # type: ignore[assignment]
+        assert not client.exists(keys.result("task-1"))
+    assert totals[catalogue.FENCED.name] == 1
+    assert totals[catalogue.CALLS.name] == 1
+    assert totals[catalogue.COST_USD_MICROS.name] > 0
+    assert catalogue.COMPLETIONS.name not in totals
+    assert sum(int(score) // LOAD_UNIT for _, score in loads) == 0
+
+
+def test_bots_that_cannot_be_read_are_a_typed_failure_and_not_a_crash(urls: tuple[str, str]) -> None:
+    done = work(spoil=keys.bots("research"))
+    assert done.result is not None
+    assert done.result.error is not None
+    assert (done.result.status, done.result.error.type) == ("failed", "StoreError")

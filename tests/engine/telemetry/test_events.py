@@ -1,0 +1,116 @@
+"""Events that workers record: a provider that refuses, a key that is refused, letters, starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import redis
+from click.testing import CliRunner
+
+from fleet import config
+from fleet.cli.main import main
+from fleet.config import LimitSettings
+from fleet.engine.messages.producer import submit_many
+from fleet.engine.operations.overview import open_overview
+from fleet.engine.telemetry.event_limiter import EventLimiter
+from fleet.signals.catalogue import COMPLETIONS, EVENTS
+from fleet.signals.picture import events_of
+from fleet.signals.view import EventView
+from fleet.store import keys
+from fleet.store.client import Store, connect
+from tests.engine.conftest import StartWorker
+from tests.waiting import wait_until
+
+
+def events(client: redis.Redis) -> list[EventView]:
+    """Return all events, the newest first."""
+    return list(events_of(client.xrevrange(keys.events())))  # type: ignore[arg-type]
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A provider that refuses every key."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(401)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def refusing_provider() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_provider_that_refuses_is_one_event_however_many_workers_hear_it(redis_url: str) -> None:
+    async def refuse() -> None:
+        stores = [Store(redis_url) for _ in range(3)]
+        for store in stores:
+            limiter = EventLimiter(store, {"x/y/default": LimitSettings(rpm=60)})
+            for _ in range(5):
+                limiter.penalise("x/y/default", retry_after_s=2.5)
+            await store.close()
+
+    asyncio.run(refuse())
+    with connect(redis_url) as client:
+        assert [(event.name, event.level, event.fields) for event in events(client)] == [
+            ("provider_limited", "warning", {"limit": "x/y/default", "hold_s": "2.5"})
+        ]
+
+
+def test_a_limit_that_is_set_live_and_reset_is_told_with_who_did_it(redis_url: str, fleet_env: None) -> None:
+    for options in (["--rpm", "500"], ["--reset"]):
+        done = CliRunner().invoke(main, ["limits", "set", "simulator/simulated-1", *options], catch_exceptions=False)
+        assert done.exit_code == 0
+    with connect(redis_url) as client:
+        reset, changed = events(client)
+    assert (changed.name, changed.fields["limit"]) == ("limit_changed", "simulator/simulated-1/default")
+    assert float(changed.fields["rpm"]) == 500
+    assert changed.fields["by"]
+    assert reset.name == "limit_reset"
+
+
+def test_a_worker_tells_when_it_starts_and_stops_when_a_key_is_refused_and_tasks_fail_for_good(
+    redis_url: str, fleet_env: None, start_worker: StartWorker, refusing_provider: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "fleet.toml").write_text(
+        f'[providers.acme]\nkind = "openai"\nbase_url = "{refusing_provider}"\napi_key_env = "ACME_KEY"\n'
+        '[pools.research]\nbots = 2\nprovider = "acme"\nmodel = "m"\n'
+    )
+    monkeypatch.setenv("ACME_KEY", "sk-refused")
+    config.current.cache_clear()
+    worker = start_worker()
+    list(submit_many({"prompt": f"What is {n} + 2?"} for n in range(5)))
+    with connect(redis_url) as client:
+        wait_until(lambda: int(client.hget(keys.totals(), COMPLETIONS.name) or 0) == 5, 30, "five results")
+        worker.send(signal.SIGTERM)
+        worker.wait()
+        seen = events(client)
+    assert Counter(event.name for event in seen) == {
+        "worker_started": 1, "key_rejected": 1, "dead_letter": 1, "worker_stopped": 1,
+    }  # fmt: skip
+    assert {event.name for event in seen} <= set(EVENTS)
+    assert next(event.fields["limit"] for event in seen if event.name == "key_rejected") == "acme/m/default"
+    letter = next(event.fields for event in seen if event.name == "dead_letter")
+    assert (letter["pool"], letter["reason"]) == ("research", "KeyRejected")
+    with open_overview(config.current()) as overview:
+        view = overview.read()
+    assert view.resources.workers == ()
+    assert (view.errors.verdict.verdict, view.errors.types) == ("one API", {"KeyRejected": 5})

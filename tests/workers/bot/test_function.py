@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.errors import BadAnswer, BotFunctionFailed, ConfigurationError, DeadlineExceeded, KeyRejected
+from fleet.models import BotTask, Message
+from fleet.workers.agent import Agent, Outcome
+from fleet.workers.bot.context import BlockingBotContext, BotContext
+from fleet.workers.bot.function import load_bot
+from tests.waiting import wait_until
+from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, settings_of
+
+HERE = "tests.workers.bot.test_function"
+TASK = BotTask(prompt="a very private prompt")
+#: What the plain functions below leave behind for their tests.
+seen: dict[str, Any] = {}
+
+
+async def two_steps(task: BotTask, bot: BotContext) -> str:
+    draft = await bot.chat(task.prompt or "")
+    return await bot.chat([Message(role="user", content="Improve."), {"role": "assistant", "content": draft}])
+
+
+def two_blocking_steps(task: BotTask, bot: BlockingBotContext) -> str:
+    seen["thread"] = threading.current_thread().name
+    seen["bot"] = (bot.name, bot.pool, bot.persona.archetype)
+    return bot.chat(task.prompt or "") + bot.chat("again", temperature=1.5, max_output_tokens=9)
+
+
+async def at_once(task: BotTask, bot: BotContext) -> str:
+    return "".join(await asyncio.gather(*(bot.chat(f"part {i}") for i in range(5))))
+
+
+async def returns_metadata(task: BotTask, bot: BotContext) -> Any:
+    return task.metadata["answer"]
+
+
+async def raises(task: BotTask, bot: BotContext) -> str:
+    raise ValueError(task.prompt)
+
+
+def raises_in_its_thread(task: BotTask, bot: BlockingBotContext) -> str:
+    raise task.metadata["error"](task.prompt)
+
+
+async def leaves(task: BotTask, bot: BotContext) -> str:
+    raise task.metadata["error"](task.prompt)
+
+
+async def copes(task: BotTask, bot: BotContext) -> str:
+    try:
+        return await bot.chat("hello")
+    except KeyRejected:
+        return "no key, but an answer"
+
+
+def forgets_async(task: BotTask, bot: BotContext) -> Any:
+    return two_steps(task, bot)
+
+
+async def never_stops(task: BotTask, bot: BotContext) -> str:
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        return "an answer after the deadline"
+    return "never"
+
+
+async def deaf(task: BotTask, bot: BotContext) -> str:
+    while not seen["released"]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
+    return "at last"
+
+
+async def cancels_itself(task: BotTask, bot: BotContext) -> str:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(60)
+    return "never"
+
+
+class OwnKind(BaseException):
+    """Neither an Exception nor anything else that is known."""
+
+
+async def notes_that_it_ran(task: BotTask, bot: BotContext) -> str:
+    seen["ran"] = True
+    return "done"
+
+
+def asks_late(task: BotTask, bot: BlockingBotContext) -> str:
+    seen["go on"].wait(10)
+    try:
+        return bot.chat("too late")
+    except DeadlineExceeded as error:
+        seen["late"] = error
+        raise
+
+
+def wrong_prompt(task: BotTask, bot: BlockingBotContext) -> str:
+    return bot.chat(task.metadata["prompt"])
+
+
+def one_argument(task: BotTask) -> str:
+    return ""
+
+
+not_callable = "text"
+
+
+def work(
+    function: str,
+    provider: FakeProvider,
+    *,
+    deadline_s_left: float = 5.0,
+    limiter: FakeLimiter | None = None,
+    **data: Any,
+) -> Outcome:
+    async def run() -> Outcome:
+        config = settings_of(function=f"{HERE}:{function}")
+        agent = Agent(a_gateway(limiter or FakeLimiter(), provider), config, share=lambda: 0.0)
+        task = TASK.model_copy(update={"metadata": data})
+        return await agent.run(task, a_bot(), task_id="t1", deadline_s_left=deadline_s_left)
+
+    return asyncio.run(run())
+
+
+def test_each_chat_of_a_function_has_its_own_grant_and_all_usage_is_summed():
+    limiter, provider = FakeLimiter(), FakeProvider(["draft", "final"])
+    outcome = work("two_steps", provider, limiter=limiter)
+    assert (outcome.status, outcome.answer, outcome.attempts, outcome.usage.total_tokens) == ("ok", "final", 2, 30)
+    assert len(limiter.granted) == 2 and limiter.is_settled_once
+    assert [message.content for message in provider.calls[1].messages[1:]] == ["Improve.", "draft"]
+
+
+def test_a_plain_function_runs_in_a_thread_of_its_own_and_its_chat_blocks():
+    provider = FakeProvider(["one", "two"])
+    outcome = work("two_blocking_steps", provider)
+    assert (outcome.status, outcome.answer, outcome.attempts) == ("ok", "onetwo", 2)
+    assert seen["thread"] == "bot-research-001" and seen["bot"] == ("research-001", "research", "analytical")
+    assert (provider.calls[1].temperature, provider.calls[1].max_output_tokens) == (1.5, 9)
+
+
+def test_several_chats_may_run_at_once():
+    limiter = FakeLimiter()
+    assert work("at_once", FakeProvider(["x"]), limiter=limiter).answer == "xxxxx"
+    assert len(limiter.granted) == 5 and limiter.is_settled_once
+
+
+def test_a_function_may_cope_with_a_failed_call():
+    assert work("copes", FakeProvider([KeyRejected("401")])).answer == "no key, but an answer"
+
+
+def test_a_failed_call_that_it_lets_through_is_the_tasks_failure():
+    assert isinstance(work("two_steps", FakeProvider([KeyRejected("401")])).error, KeyRejected)
+    assert isinstance(work("two_blocking_steps", FakeProvider([KeyRejected("401")])).error, KeyRejected)
+
+
+@pytest.mark.parametrize("answer", [None, "", "  "])
+def test_no_text_is_a_bad_answer(answer: str | None):
+    assert isinstance(work("returns_metadata", FakeProvider(["x"]), answer=answer).error, BadAnswer)
+
+
+@pytest.mark.parametrize("answer", [{"a": 1}, 42, ["x"], b"bytes"])
+def test_anything_but_text_is_refused_with_what_came(answer: object):
+    error = work("returns_metadata", FakeProvider(["x"]), answer=answer).error
+    assert isinstance(error, BotFunctionFailed) and f"expected a str, got {type(answer).__name__}" in str(error)
+
+
+def test_a_coroutine_instead_of_text_is_explained():
+    assert "declare the function `async def`" in str(work("forgets_async", FakeProvider(["x"])).error)
+
+
+def test_an_exception_is_named_with_its_line_and_without_its_message():
+    error = work("raises", FakeProvider(["x"])).error
+    assert isinstance(error, BotFunctionFailed) and "private" not in str(error)
+    line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "raise ValueError(" in text)
+    assert f"got ValueError raised at test_bot_function.py:{line}" in str(error)
+
+
+@pytest.mark.parametrize("function", ["leaves", "raises_in_its_thread"])
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit, KeyboardInterrupt, GeneratorExit, OwnKind, StopIteration, asyncio.CancelledError, TimeoutError],
+)
+def test_no_exception_of_a_function_can_end_the_loop_or_hang_the_task(function: str, error: type[BaseException]):
+    outcome = work(function, FakeProvider(["x"]), error=error)
+    assert isinstance(outcome.error, BotFunctionFailed) and outcome.ran_ms < 4_000
+
+
+def test_a_function_that_ignores_its_cancellation_still_misses_the_deadline():
+    outcome = work("never_stops", FakeProvider(["x"]), deadline_s_left=0.05)
+    assert isinstance(outcome.error, DeadlineExceeded) and outcome.ran_ms < 4_000
+
+
+def test_a_function_that_is_deaf_to_every_cancellation_is_abandoned_at_its_deadline(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fleet.workers.bot.user_function.LAST_WORD_S", 0.05)
+    seen["released"] = False
+
+    async def run() -> Outcome:
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), settings_of(function=f"{HERE}:deaf"))
+        outcome = await agent.run(TASK, a_bot(), task_id="t1", deadline_s_left=0.05)
+        seen["released"] = True
+        return outcome
+
+    outcome = asyncio.run(asyncio.wait_for(run(), 10))
+    assert isinstance(outcome.error, DeadlineExceeded) and outcome.ran_ms < 4_000
+
+
+def test_a_function_that_cancels_itself_has_failed():
+    outcome = work("cancels_itself", FakeProvider(["x"]))
+    assert isinstance(outcome.error, BotFunctionFailed) and "CancelledError" in str(outcome.error)
+
+
+def test_a_plain_function_that_outlives_the_deadline_fails_at_once_and_its_next_chat_raises():
+    seen["go on"], provider = threading.Event(), FakeProvider(["x"])
+
+    async def run() -> Outcome:
+        agent = Agent(a_gateway(FakeLimiter(), provider), settings_of(function=f"{HERE}:asks_late"))
+        outcome = await agent.run(TASK, a_bot(), task_id="t1", deadline_s_left=0.05)
+        seen["go on"].set()
+        while "late" not in seen:
+            await asyncio.sleep(0.001)
+        return outcome
+
+    outcome = asyncio.run(asyncio.wait_for(run(), 10))
+    assert isinstance(outcome.error, DeadlineExceeded) and outcome.ran_ms < 4_000
+    assert isinstance(seen["late"], DeadlineExceeded) and provider.calls == []
+
+
+def test_a_task_that_comes_too_late_does_not_reach_its_function():
+    seen.pop("ran", None)
+    assert isinstance(work("notes_that_it_ran", FakeProvider(["x"]), deadline_s_left=0).error, DeadlineExceeded)
+    assert "ran" not in seen
+
+
+def test_a_thread_that_has_ended_makes_room_for_the_next():
+    async def run() -> set[str]:
+        config = settings_of(function=f"{HERE}:two_blocking_steps", bots=1)
+        config = config.model_copy(update={"worker": config.worker.model_copy(update={"slots": 1})})
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), config)
+        return {(await agent.run(TASK, a_bot(), task_id="t1", deadline_s_left=5)).status for _ in range(8)}
+
+    assert asyncio.run(run()) == {"ok"}
+
+
+def test_a_blocking_chat_is_cut_at_the_deadline_and_settled():
+    limiter, before = FakeLimiter(), time.monotonic()
+    outcome = work("two_blocking_steps", FakeProvider(["hang"]), limiter=limiter, deadline_s_left=0.05)
+    assert isinstance(outcome.error, DeadlineExceeded) and time.monotonic() - before < 4
+    assert len(limiter.granted) == 1 and limiter.is_settled_once
+    wait_until(lambda: not any(t.name == "bot-research-001" for t in threading.enumerate()))
+
+
+def test_threads_left_over_are_bounded_and_later_tasks_say_so():
+    seen["go on"] = threading.Event()
+
+    async def run() -> list[Outcome]:
+        config = settings_of(function=f"{HERE}:asks_late", bots=1)
+        config = config.model_copy(update={"worker": config.worker.model_copy(update={"slots": 1})})
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), config)
+        return [await agent.run(TASK, a_bot(), task_id="t1", deadline_s_left=0.02) for _ in range(3)]
+
+    outcomes = asyncio.run(run())
+    seen["go on"].set()
+    assert [type(outcome.error) for outcome in outcomes] == [DeadlineExceeded, DeadlineExceeded, BotFunctionFailed]
+    assert "expected at most 2 threads" in str(outcomes[2].error) and outcomes[2].fault is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "got"),
+    [
+        (42, "got int"),
+        ([], "got an empty list"),
+        ([{"role": "boss", "content": "a very private prompt"}], "got a wrong role"),
+        (["a very private prompt"], "got a wrong message"),
+    ],
+)
+def test_a_wrong_prompt_is_explained_without_quoting_it(prompt: object, got: str):
+    error = work("wrong_prompt", FakeProvider(["x"]), prompt=prompt).error
+    assert isinstance(error, BotFunctionFailed) and got in str(error) and "private" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("just_a_module", "expected `package.module:function`"),
+        (":function", "expected `package.module:function`"),
+        ("no_such_module_here:solve", "expected a module that can be imported"),
+        (f"{HERE}:no_such_name", "got no such name"),
+        (f"{HERE}:not_callable", "expected a function, got str"),
+        (f"{HERE}:one_argument", r"expected to be called with \(task, bot\)"),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_a_configuration_error(path: str, expected: str):
+    with pytest.raises(ConfigurationError, match=expected):
+        load_bot(path)
+
+
+@pytest.mark.parametrize("body", ["import no_such_thing", "x = (", "raise SystemExit(3)", "{}['x']", "object().x"])
+def test_a_module_that_breaks_while_it_is_imported_is_a_configuration_error(
+    body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+):
+    name = f"broken_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match="expected a module that can be imported"):
+        load_bot(f"{name}:solve")
+
+
+def test_the_agent_does_not_start_with_a_wrong_function():
+    with pytest.raises(ConfigurationError):
+        Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), settings_of(function="no_such_module_here:solve"))

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from fleet.errors import BadAnswer, ConfigurationError, DeadlineExceeded, KeyRejected
+from fleet.models import BotTask, Fault, Norms
+from fleet.workers.agent import Agent, Outcome
+from tests.test_schema import PRICE
+from tests.waiting import wait_until
+from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
+
+HERE = "tests.workers.bot.test_validator"
+#: What the validators below leave behind for their tests.
+seen: dict[str, Any] = {}
+
+
+def plain(task: BotTask, answer: str) -> Any:
+    seen["thread"] = threading.current_thread().name
+    seen["asked"] = (task.prompt, answer)
+    return task.metadata["verdict"]
+
+
+async def on_the_loop(task: BotTask, answer: str) -> Any:
+    seen["thread"] = threading.current_thread().name
+    seen["asked"] = (task.prompt, answer)
+    return task.metadata["verdict"]
+
+
+def raises(task: BotTask, answer: str) -> Any:
+    raise seen["error"](f"{task.prompt} {answer}")
+
+
+async def raises_on_the_loop(task: BotTask, answer: str) -> Any:
+    raise seen["error"](f"{task.prompt} {answer}")
+
+
+def forgets_async(task: BotTask, answer: str) -> Any:
+    return on_the_loop(task, answer)
+
+
+def waits(task: BotTask, answer: str) -> bool:
+    return bool(seen["go on"].wait(10))
+
+
+def one_argument(answer: str) -> bool:
+    return True
+
+
+BOTH = pytest.mark.parametrize("validator", ["plain", "on_the_loop"])
+
+
+def work(
+    validator: str,
+    verdict: Any = None,
+    *,
+    answer: Any = "a secret answer",
+    norms: Norms | None = None,
+    deadline_s_left: float = 5.0,
+    **task: Any,
+) -> Outcome:
+    async def run() -> Outcome:
+        config = settings_of(validator=f"{HERE}:{validator}")
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider([answer])), config, share=lambda: 0.0)
+        asked = BotTask.parse("a private prompt", metadata={"verdict": verdict}, **task)
+        return await agent.run(asked, a_bot(), task_id="t1", deadline_s_left=deadline_s_left, norms=norms)
+
+    return asyncio.run(run())
+
+
+@BOTH
+@pytest.mark.parametrize("verdict", [None, True])
+def test_none_and_true_are_good(validator: str, verdict: Any):
+    outcome = work(validator, verdict)
+    assert (outcome.status, outcome.answer, outcome.fault, outcome.bad_answers) == ("ok", "a secret answer", None, 0)
+    assert seen["asked"] == ("a private prompt", "a secret answer")
+
+
+def test_a_plain_validator_has_a_thread_of_its_own_and_an_async_one_the_loop():
+    work("plain")
+    assert seen["thread"] == "validator"
+    work("on_the_loop")
+    assert seen["thread"] == threading.main_thread().name
+
+
+@BOTH
+def test_false_and_a_reason_reject_the_answer_and_stay_out_of_the_log(validator: str, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.DEBUG):
+        for verdict in (False, "", "the secret answer is too vague"):
+            outcome = work(validator, verdict)
+            assert (outcome.status, outcome.answer, outcome.fault) == ("failed", None, Fault.REJECTED)
+            assert type(outcome.error) is BadAnswer and outcome.bad_answers == 1
+            assert str(verdict or "takes") in str(outcome.error)
+    assert "secret" not in caplog.text and "private" not in caplog.text
+
+
+def test_a_long_reason_is_shortened():
+    assert len(str(work("plain", "why " * 1000).error)) < 250
+
+
+@BOTH
+@pytest.mark.parametrize("verdict", [0, 1, 1.0, [], {"ok": True}])
+def test_any_other_verdict_is_the_validators_failure_and_not_the_bots(validator: str, verdict: Any):
+    outcome = work(validator, verdict)
+    assert type(outcome.error) is ConfigurationError and outcome.error.blame == "fleet"
+    assert "expected None, True, False or a str (the reason), got " in str(outcome.error)
+    assert (outcome.status, outcome.fault, outcome.bad_answers) == ("failed", None, 0)
+
+
+@pytest.mark.parametrize("validator", ["raises", "raises_on_the_loop"])
+@pytest.mark.parametrize(
+    "error", [ValueError, AssertionError, SystemExit, KeyboardInterrupt, BadAnswer, KeyRejected, asyncio.CancelledError]
+)
+def test_a_validator_that_raises_accuses_nobody_and_quotes_nothing(
+    validator: str, error: type[BaseException], caplog: pytest.LogCaptureFixture
+):
+    seen["error"] = error
+    with caplog.at_level(logging.DEBUG):
+        outcome = work(validator)
+    assert type(outcome.error) is ConfigurationError and outcome.fault is None
+    assert f"got {error.__name__} raised at test_validator.py:" in str(outcome.error)
+    assert "private" not in str(outcome.error) + caplog.text and "secret" not in str(outcome.error) + caplog.text
+
+
+def test_a_validator_that_forgot_its_async_is_told_so():
+    assert "declare it `async def`" in str(work("forgets_async").error)
+
+
+def test_a_validator_sees_cut_answers_and_bare_json_and_no_failed_task():
+    assert work("plain", answer=said("cut", finish_reason="length")).status == "degraded"
+    assert seen["asked"][1] == "cut"
+    work("plain", answer='```json\n{"price": 3}\n```', answer_schema=PRICE)
+    assert seen["asked"][1] == '{"price": 3}'
+    assert work("plain", answer="I cannot assist with that.").fault is Fault.REFUSED
+    assert seen["asked"][1] == '{"price": 3}'
+
+
+def test_an_answer_that_a_validator_took_may_still_be_suspiciously_short():
+    norms = Norms(chars=1000.0, ran_ms=0.0, tasks=100)
+    assert work("plain", True, answer="Done.", norms=norms).fault is Fault.TOO_SHORT
+    assert work("plain", False, answer="Done.", norms=norms).fault is Fault.REJECTED
+
+
+def test_a_validator_that_hangs_ends_at_the_deadline_and_blocks_neither_the_loop_nor_later_tasks():
+    seen["go on"] = threading.Event()
+
+    async def run() -> list[Outcome]:
+        config = settings_of(bots=1, validator=f"{HERE}:waits")  # 1 slot: 2 threads
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), config)
+        task = BotTask(prompt="x")
+        hung = [agent.run(task, a_bot(), task_id="t1", deadline_s_left=0.05) for _ in range(2)]
+        late = await asyncio.gather(*hung)
+        full = await agent.run(task, a_bot(), task_id="t1", deadline_s_left=5)
+        seen["go on"].set()
+        wait_until(lambda: not any(thread.name == "validator" for thread in threading.enumerate()), timeout_s=5)
+        await asyncio.sleep(0)
+        return [*late, full, await agent.run(task, a_bot(), task_id="t1", deadline_s_left=5)]
+
+    *late, full, after = asyncio.run(run())
+    assert all(isinstance(outcome.error, DeadlineExceeded) and outcome.fault is None for outcome in late)
+    assert "expected at most 2 threads" in str(full.error) and full.fault is None
+    assert after.status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("just_a_module", "validator: expected `package.module:function`"),
+        (f"{HERE}:no_such_name", "got no such name"),
+        (f"{HERE}:one_argument", r"expected to be called with \(task, answer\)"),
+        ("no_such_module_here:check", "expected a module that can be imported"),
+    ],
+)
+def test_the_agent_does_not_start_with_a_wrong_validator(path: str, expected: str):
+    with pytest.raises(ConfigurationError, match=expected):
+        Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), settings_of(validator=path))

@@ -1,0 +1,73 @@
+"""The page docs/your-own-bot.md, carried out: its code, its fleet.toml, its test."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet import config
+from fleet.models import BotTask
+from fleet.workers.agent import Agent, Outcome
+from fleet.workers.bot.persona import bot_of
+from fleet.workers.gateway import Gateway, Route
+from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider
+
+PAGE = (Path(__file__).parents[3] / "docs" / "your-own-bot.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+TOML = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder as the page describes it: fleet.toml and my_bots.py."""
+    (tmp_path / "fleet.toml").write_text(TOML[0])
+    (tmp_path / "my_bots.py").write_text(PYTHON[0] + "\n\n" + PYTHON[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("my_bots", None)
+    yield tmp_path
+    sys.modules.pop("my_bots", None)
+
+
+def work(provider: FakeProvider, settings: config.Settings) -> Outcome:
+    async def run() -> Outcome:
+        route = Route(provider, "simulator", "simulated-1", LIMIT, "", 60.0, simulated=True)
+        agent = Agent(Gateway(FakeLimiter(), {"essays": route}, lambda model, usage: None), settings)
+        bot = bot_of("essays-001", settings)
+        return await agent.run(BotTask(prompt="Why is the sky blue?"), bot, task_id="t1", deadline_s_left=10)
+
+    return asyncio.run(run())
+
+
+def test_the_example_drafts_criticises_and_finishes(folder: Path):
+    provider = FakeProvider(["a draft", "a critique", "the final answer"])
+    outcome = work(provider, config.load())
+    assert (outcome.answer, outcome.attempts, outcome.simulated) == ("the final answer", 3, True)
+    assert "a draft" in provider.calls[1].messages[-1].content
+    assert "a critique" in provider.calls[2].messages[-1].content
+    assert [call.max_output_tokens for call in provider.calls] == [400, 200, 400]
+
+
+def test_the_plain_function_works_too(folder: Path):
+    (folder / "fleet.toml").write_text(TOML[0].replace("draft_critique_final", "two_opinions"))
+    provider = FakeProvider(["one", "two", "the better one"])
+    assert work(provider, config.load()).answer == "the better one"
+    assert [call.temperature for call in provider.calls[:2]] == [0.3, 0.9]
+
+
+def test_the_test_on_the_page_passes(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(folder)
+    names: dict[str, object] = {}
+    exec(compile(PYTHON[2], "test_my_bots.py", "exec"), names)
+    test = names["test_the_last_of_three_answers_is_returned"]
+    assert callable(test)
+    test()
+
+
+def test_every_block_of_the_page_is_carried_out_here():
+    assert (len(PYTHON), len(TOML)) == (3, 1)

@@ -1,0 +1,320 @@
+"""What a bot has in its hands while it works on one task: who it is, and `chat()`.
+
+Here stand the retry rule of provider calls and the one repair of an answer that does not fit the task's schema. Limits,
+money and HTTP are the gateway's; deadlines are the agent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from pydantic import ValidationError
+
+from fleet.config import PoolSettings
+from fleet.errors import (
+    BotFunctionFailed,
+    DeadlineExceeded,
+    FleetError,
+    InvalidTask,
+    ProviderUnavailable,
+    RateLimited,
+    StoreRefused,
+    StoreUnavailable,
+)
+from fleet.models import Bot, BotTask, Caller, Message, Persona
+from fleet.schema import Misfit, Schema, compiled
+from fleet.workers.backoff import full_jitter
+from fleet.workers.bot import json_answer
+from fleet.workers.bot.user_function import Threads, UserFunction
+from fleet.workers.context import fit, reshuffle, room_for_input
+from fleet.workers.gateway import Gateway, Meter
+from fleet.workers.judge import judge
+
+#: What `chat()` takes: a prompt, or a conversation of messages or `{"role": ..., "content": ...}` tables.
+Prompt = str | Sequence[Message | Mapping[str, str]]
+#: Longest answer whose JSON is checked on the event loop: some ms at most.
+QUICK_CHARS = 4000
+
+_READ = UserFunction("answer_schema", json_answer.read, is_async=False)
+_CHECKS = Threads(at_most=32)
+
+
+class BotContext:
+    """One bot at work on one task, on the event loop.
+
+    Attributes:
+        meter: What the task has used so far.
+        degraded: True once an answer was cut off at its token limit.
+        bad_answers: Unusable answers of the bot so far, those that were asked for again included.
+        schema: What the answer must fit; None: it may be any text.
+
+    Args:
+        bot: Who works.
+        task: What on.
+        pool: Settings of the bot's pool.
+        gateway: Where calls go.
+        deadline: Time of the event loop at which the task is over.
+        share: Fresh random numbers from 0 to 1, for jitter.
+    """
+
+    def __init__(
+        self,
+        bot: Bot,
+        task: BotTask,
+        pool: PoolSettings,
+        *,
+        gateway: Gateway,
+        deadline: float,
+        share: Callable[[], float],
+    ) -> None:
+        self._bot = bot
+        self._caller = Caller(bot=bot.name, priority=task.priority, kind=task.kind, tenant=task.tenant)
+        self._max_output_tokens = task.max_output_tokens or pool.max_output_tokens
+        self._max_attempts = pool.max_attempts
+        self._gateway = gateway
+        self._deadline = deadline
+        self._share = share
+        self._turns = task.conversation()
+        self._failures = 0
+        self.meter = Meter()
+        self.degraded = False
+        self.bad_answers = 0
+        self.schema = None if task.answer_schema is None else compiled(task.answer_schema)
+
+    @property
+    def name(self) -> str:
+        """Name of the bot."""
+        return self._bot.name
+
+    @property
+    def pool(self) -> str:
+        """Name of the bot's pool."""
+        return self._bot.pool
+
+    @property
+    def persona(self) -> Persona:
+        """Archetype, system prompt, temperature and context window of the bot."""
+        return self._bot.persona
+
+    async def chat(
+        self, prompt: Prompt, *, temperature: float | None = None, max_output_tokens: int | None = None
+    ) -> str:
+        """Send the persona's system prompt and `prompt`, cut to the bot's window; return the model's text.
+
+        429s are tried again until the deadline. Provider failures and empty answers are tried again until the task,
+        over all its chats, has had `max_attempts` of them. A task's `answer_schema` is not told here: only the author
+        of a bot function knows which of its chats gives the final answer.
+
+        Args:
+            prompt: A prompt or a conversation.
+            temperature: Instead of the persona's.
+            max_output_tokens: Instead of the task's or the pool's.
+
+        Raises:
+            BadAnswer: Refused, in a loop, or empty once too often.
+            FleetError: Whatever else ended the call for good.
+        """
+        wanted_tokens = max_output_tokens or self._max_output_tokens
+        messages = self._conversation(_messages(prompt), wanted_tokens)
+        warmth = self.persona.temperature if temperature is None else temperature
+        return await self._ask(messages, warmth, wanted_tokens)
+
+    async def answer(self) -> str:
+        """Answer the task itself in one chat. With a schema the answer is bare JSON, and is repaired once if need be.
+
+        Raises:
+            BadAnswer: As `chat()`; or it does not fit, nor does the repaired one.
+            FleetError: Whatever else ended the call for good.
+        """
+        if self.schema is None:
+            return await self.chat(self._turns)
+        room = room_for_input(self.persona.context_window_tokens, self._max_output_tokens)
+        told = json_answer.rules(self.schema, room)
+        bare, misfits = await self._read(await self._ask_for_json(told), self.schema)
+        if misfits:
+            self.bad_answers += 1
+            self.degraded = False  # by the answer that is thrown away
+            again = json_answer.repair(bare, misfits, room)
+            return await self.fitting(await self._ask_for_json(told, again))
+        return bare
+
+    async def fitting(self, text: str) -> str:
+        """Return a final answer as bare JSON when the task has a schema, else as it is.
+
+        Raises:
+            BadAnswer: When it does not fit.
+        """
+        if self.schema is None:
+            return text
+        bare, misfits = await self._read(text, self.schema)
+        if misfits:
+            self.bad_answers += 1
+            hint = "; it was cut off: raise max_output_tokens" if self.degraded else ""
+            raise json_answer.unfit(misfits, hint)
+        return bare
+
+    async def _read(self, text: str, schema: Schema) -> tuple[str, list[Misfit]]:
+        """Read and check an answer; in a thread of its own when that may take long."""
+        if len(text) <= QUICK_CHARS and not schema.may_be_slow:
+            return json_answer.read(text, schema)
+        if _CHECKS.is_full:
+            raise InvalidTask(
+                f"answer_schema: expected answers that are checked soon, got {_CHECKS.at_most} that still are; "
+                "simplify the schema (uniqueItems, $ref)"
+            )
+        found = await _CHECKS.call(_READ, text, schema, name="answer-schema", translate=_not_checked)
+        return cast(tuple[str, list[Misfit]], found)
+
+    async def _ask_for_json(self, told: str, again: tuple[Message, ...] = ()) -> str:
+        beside = json_answer.beside_tokens(told, again)
+        messages = self._conversation(self._turns, self._max_output_tokens, beside)
+        messages = json_answer.with_rules(messages, told, again)
+        return await self._ask(messages, self.persona.temperature, self._max_output_tokens)
+
+    def _conversation(
+        self, turns: tuple[Message, ...], wanted_tokens: int, beside_tokens: int = 0
+    ) -> tuple[Message, ...]:
+        """Return the persona's system prompt and `turns`, in the order of the bot's remedy, cut to its window."""
+        system = Message(role="system", content=self.persona.system_prompt)
+        if self._bot.remedy is not None:
+            turns = reshuffle(turns, self._bot.remedy.generation)
+        window = self.persona.context_window_tokens
+        return fit((system, *turns), window, wanted_tokens, beside_tokens=beside_tokens)
+
+    async def _ask(self, messages: tuple[Message, ...], warmth: float, wanted_tokens: int) -> str:
+        """Call until there is a usable answer, or none will come."""
+        limited = outages = 0  # neither has an end of its own: the task's deadline cancels the loop
+        while True:
+            try:
+                return await self._try(messages, warmth, wanted_tokens)
+            except RateLimited:
+                limited += 1
+                pause_s = full_jitter(limited, share=self._share())  # the limiter holds; this only keeps from spinning
+            except (StoreUnavailable, StoreRefused):
+                outages += 1
+                pause_s = full_jitter(outages, share=self._share())
+            except _FailedTry as failed:
+                pause_s = self._pause_after(failed.error)
+            await asyncio.sleep(pause_s)
+
+    async def _try(self, messages: tuple[Message, ...], temperature: float, max_output_tokens: int) -> str:
+        """Make one call and judge it; what may be tried again within `max_attempts` comes as `_FailedTry`."""
+        try:
+            completion = await self._gateway.chat(
+                self.pool,
+                messages,
+                temperature=temperature,
+                max_output_tokens=max_output_tokens,
+                deadline=self._deadline,
+                meter=self.meter,
+                caller=self._caller,
+            )
+        except ProviderUnavailable as error:
+            raise _FailedTry(error) from error
+        in_json = self.schema is not None
+        verdict = judge(completion.text, completion.finish_reason, messages, in_json=in_json)
+        if verdict.error is not None:
+            self.bad_answers += 1
+            raise _FailedTry(verdict.error) if verdict.retry else verdict.error
+        self.degraded = self.degraded or verdict.degraded
+        return completion.text
+
+    def _pause_after(self, error: FleetError) -> float:
+        """Count a failed try; return the pause before the next one, or raise when there is none."""
+        self._failures += 1
+        floor_s = error.retry_after_s or 0.0 if isinstance(error, ProviderUnavailable) else 0.0
+        pause_s = full_jitter(self._failures, share=self._share(), floor_s=floor_s)
+        left_s = self._deadline - asyncio.get_running_loop().time()
+        if self._failures >= self._max_attempts or pause_s >= left_s:
+            raise error
+        return pause_s
+
+
+def _not_checked(check: UserFunction, error: BaseException) -> FleetError:
+    return InvalidTask(f"{check.path}: expected a schema that answers can be checked by, got {type(error).__name__}")
+
+
+class BlockingBotContext:
+    """The same bot for a plain function in a thread of its own: `chat()` blocks that thread, never the event loop."""
+
+    def __init__(self, context: BotContext) -> None:
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._running: set[asyncio.Task[str]] = set()
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """Name of the bot."""
+        return self._context.name
+
+    @property
+    def pool(self) -> str:
+        """Name of the bot's pool."""
+        return self._context.pool
+
+    @property
+    def persona(self) -> Persona:
+        """Archetype, system prompt, temperature and context window of the bot."""
+        return self._context.persona
+
+    def chat(self, prompt: Prompt, *, temperature: float | None = None, max_output_tokens: int | None = None) -> str:
+        """Do what `BotContext.chat` does, and wait for it.
+
+        Raises:
+            DeadlineExceeded: Also when the task ended while its function went on.
+        """
+        call = self._chat(prompt, temperature, max_output_tokens)
+        try:
+            answer = asyncio.run_coroutine_threadsafe(call, self._loop)
+        except RuntimeError as error:
+            call.close()
+            raise DeadlineExceeded("expected a running worker, got one that has stopped; return") from error
+        try:
+            return answer.result()
+        except concurrent.futures.CancelledError as error:
+            raise DeadlineExceeded("expected chat() within the task's deadline, got the deadline; return") from error
+
+    async def close(self) -> None:
+        """End the task: cancel what the thread waits for, refuse what it asks for later."""
+        self._closed = True
+        for call in self._running:
+            call.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _chat(self, prompt: Prompt, temperature: float | None, max_output_tokens: int | None) -> str:
+        if self._closed:
+            raise DeadlineExceeded("expected chat() before the task's end, got one after it; return")
+        call = asyncio.ensure_future(
+            self._context.chat(prompt, temperature=temperature, max_output_tokens=max_output_tokens)
+        )
+        self._running.add(call)
+        try:
+            return await call
+        finally:
+            self._running.discard(call)
+
+
+class _FailedTry(Exception):
+    """A try that failed in a way that counts as an attempt."""
+
+    def __init__(self, error: FleetError) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
+def _messages(prompt: object) -> tuple[Message, ...]:
+    """Return the conversation of `chat()`, or raise without quoting what may be the user's text."""
+    expected = "chat(): expected a str or a list of messages with role (system, user, assistant) and content"
+    if isinstance(prompt, str):
+        return (Message(role="user", content=prompt),)
+    if not isinstance(prompt, Sequence) or not prompt:
+        raise BotFunctionFailed(f"{expected}, got {'an empty list' if prompt == [] else type(prompt).__name__}")
+    try:
+        return tuple(m if isinstance(m, Message) else Message.model_validate(m) for m in prompt)
+    except ValidationError as error:
+        where = ", ".join(".".join(str(part) for part in item["loc"]) or "message" for item in error.errors())
+        raise BotFunctionFailed(f"{expected}, got a wrong {where}") from None

@@ -1,0 +1,101 @@
+"""Answers that must fit a JSON schema: what the bot is told, how its answer is read, how it is asked to repair it.
+
+Pure. The schema itself, compiled and checked, is `fleet/schema.py`'s; who sends the turns is `bot_context.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fleet.errors import BadAnswer, InvalidTask, quote
+from fleet.models import Fault, Message
+from fleet.schema import Misfit, Schema
+from fleet.workers.context import count_message_tokens, count_tokens, cut_middle
+
+#: Share of the room for input that a schema may take: the rest is the question's.
+RULES_SHARE = 0.6
+#: Share of the room for input that each of the two turns of a repair may take; their middle is cut out beyond it.
+REPAIR_SHARE = 0.15
+#: What opens and closes a code fence.
+FENCE = "```"
+
+
+def rules(schema: Schema, room_tokens: int) -> str:
+    """Return what a bot is told about the form of its answer.
+
+    It belongs at the end of the system prompt: what is the same for all tasks of a class stands before what differs,
+    so a provider's prefix cache keeps it.
+
+    Args:
+        schema: What the answer must fit.
+        room_tokens: Tokens that the bot's window has for input.
+
+    Raises:
+        InvalidTask: When the schema takes so much of the window that no question fits beside it.
+    """
+    told = (
+        "Answer with one JSON value that is valid under the JSON schema below, and with nothing else: no explanation, "
+        f"no code fence.\n{schema.text}"
+    )
+    most, tokens = int(room_tokens * RULES_SHARE), count_tokens(told)
+    if tokens > most:
+        raise InvalidTask(
+            f"answer_schema: expected at most {most} tokens, so that a question fits beside it into the bot's context "
+            f"window, got {tokens}; shorten it, or raise the pool's persona.context_windows_tokens"
+        )
+    return told
+
+
+def read(text: str, schema: Schema) -> tuple[str, list[Misfit]]:
+    """Return the bare JSON text of an answer, without white space and code fence around it, and what does not fit."""
+    bare = _unfenced(text.strip().removeprefix("\ufeff").strip())
+    try:
+        value = json.loads(bare, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        return bare, [Misfit("JSON itself", f"it is not JSON: {error}")]
+    except (ValueError, RecursionError) as error:  # NaN, numbers of thousands of digits, brackets without end
+        return bare, [Misfit("JSON itself", f"it is not JSON that can be read ({type(error).__name__})")]
+    return bare, schema.misfits(value)
+
+
+def repair(answer: str, misfits: Sequence[Misfit], room_tokens: int) -> tuple[Message, ...]:
+    """Return the turns that ask the same bot once more: its answer, shortened, and what is wrong with it."""
+    most = int(room_tokens * REPAIR_SHARE)
+    wrong = "\n".join(f"- {misfit.told}" for misfit in misfits)
+    asked = cut_middle(f"That answer is wrong:\n{wrong}\nSend the corrected JSON value only, whole.", most)
+    return Message(role="assistant", content=cut_middle(answer, most)), Message(role="user", content=asked)
+
+
+def unfit(misfits: Sequence[Misfit], hint: str = "") -> BadAnswer:
+    """Return the error of an answer that does not fit. It names a rule of the schema, nothing of the answer."""
+    return BadAnswer(
+        f"schema: expected JSON that fits answer_schema, got an answer that breaks {quote(misfits[0].rule)}"
+        f"{f' and {len(misfits) - 1} more' if misfits[1:] else ''}{hint}",
+        fault=Fault.SCHEMA,
+    )
+
+
+def beside_tokens(told: str, turns: Sequence[Message]) -> int:
+    """Return the tokens that the rules and the turns of a repair take."""
+    return count_tokens(told) + count_message_tokens(turns)
+
+
+def with_rules(messages: Sequence[Message], told: str, turns: Sequence[Message]) -> tuple[Message, ...]:
+    """Return a conversation whose system prompt ends with the rules, and which ends with the turns of a repair."""
+    system, *others = messages
+    return Message(role="system", content=f"{system.content}\n\n{told}"), *others, *turns
+
+
+def _unfenced(text: str) -> str:
+    """Return what stands between an opening fence, with or without a language, and a closing one."""
+    if not (text.startswith(FENCE) and text.endswith(FENCE) and len(text) > 2 * len(FENCE)):
+        return text
+    inside = text[len(FENCE) : -len(FENCE)]
+    head, newline, body = inside.partition("\n")
+    return (body if newline and head.strip().isalnum() else inside.removeprefix("json")).strip()
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
