@@ -148,7 +148,7 @@ class Fleet:
         return found
 
     def _judged(self, result: dict[str, Any], question: str) -> str:
-        from fleet.errors import quote
+        from fleet.quoting import quote
 
         if result["status"] == "failed":
             return f"failed: {result['error']['type']}"

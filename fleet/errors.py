@@ -24,10 +24,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fleet.models import Fault, RateReadings
-
-#: Characters of a foreign value that an error message quotes at most.
-QUOTED_CHARS = 80
+    from fleet.faults import Fault
+    from fleet.rates import RateReadings
 
 
 class FleetError(Exception):
@@ -163,9 +161,3 @@ class ConfigurationError(FleetError):
 
 class StoreRefused(ConfigurationError):
     """Redis does not let us in: user, password, database number or rights are wrong."""
-
-
-def quote(value: object) -> str:
-    """Return ``repr(value)``, shortened so that an error message stays readable."""
-    text = repr(value)
-    return text if len(text) <= QUOTED_CHARS else f"{text[: QUOTED_CHARS - 1]}…"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -22,7 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from fleet.errors import FleetError, InvalidTask, quote
+from fleet.errors import FleetError, InvalidTask
+from fleet.quoting import quote
 from fleet.schema import as_schema, compiled
 
 #: Longest deadline a task may ask for, in seconds (7 days).
@@ -241,41 +242,6 @@ class Grant(NamedTuple):
     cost_usd_micros: int = 0
     sent_at: float = 0.0
     mark: tuple[int, int, int] = (0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class RateReading:
-    """One rate as a provider's headers tell it; None is "not said".
-
-    Args:
-        limit: What the provider allows in its period, a minute unless `reset_s` is longer.
-        remaining: What may still be sent at once.
-        reset_s: Seconds until all of `limit` is there again.
-    """
-
-    limit: float | None = None
-    remaining: float | None = None
-    reset_s: float | None = None
-
-
-#: What an answer's headers said of requests, tokens, input tokens and output tokens, in this order.
-RateReadings = tuple[RateReading, RateReading, RateReading, RateReading]
-
-
-class Fault(StrEnum):
-    """What is wrong with a bot's work in a way that the bot may be to blame for.
-
-    Or the prompt: that is decided by what other bots make of the same task. What a provider, a key or Fleet itself did
-    is no fault.
-    """
-
-    EMPTY = "empty"
-    REFUSED = "refused"
-    TOO_SHORT = "too_short"
-    SCHEMA = "schema"
-    REPEATED = "repeated"
-    REJECTED = "rejected"  # by the user's validator
-    CRASHED = "crashed"  # the bot function raised, or returned something else than text
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from fleet.errors import quote
+from fleet.quoting import quote
 
 #: Characters of a schema (as compact JSON) at most. It is told to the model with every task, and paid for.
 MAX_SCHEMA_CHARS = 32_000

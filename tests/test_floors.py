@@ -19,7 +19,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-WORDS = ("fleet.errors", "fleet.models", "fleet.config", "fleet.schema")
+WORDS = tuple(
+    f"fleet.{name}" for name in ("quoting", "faults", "rates", "errors", "schema", "models", "outcome", "config")
+)
 STORE = ("fleet.store",)
 DEPARTMENTS = tuple(
     f"fleet.{name}" for name in ("limiter", "roster", "diversity", "vault", "economy", "resilience", "signals")

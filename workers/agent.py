@@ -10,13 +10,13 @@ import asyncio
 import logging
 import random
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
 
 from fleet.config import Settings
 from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, RateLimited
-from fleet.models import Bot, BotTask, Fault, Norms, Usage
+from fleet.faults import Fault
+from fleet.models import Bot, BotTask, Norms
+from fleet.outcome import Outcome, Status
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.function import FunctionRunner, load_bot
 from fleet.workers.bot.user_function import Threads
@@ -27,42 +27,7 @@ from fleet.workers.judge import too_short
 #: Threads that plain bot functions may have per slot: one at work, one left over from a task past its deadline.
 THREADS_PER_SLOT = 2
 
-Status = Literal["ok", "degraded", "failed"]
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one task.
-
-    Attributes:
-        status: ok; degraded (an answer was cut off at its token limit); failed.
-        answer: Text, unless failed.
-        error: Why it failed.
-        attempts: Calls sent to the provider, answered or not.
-        provider_errors: Those of them that failed, retried or not: error type -> count.
-        limited_ms: Time spent waiting for grants, summed over calls.
-        ran_ms: The rest of the time.
-        fault: What is wrong with the bot's work; None when nothing is, or when it is not the bot's. With TOO_SHORT the
-            answer stands all the same.
-        bad_answers: Unusable answers of the bot on the way to this, those that were asked for again included.
-    """
-
-    status: Status
-    answer: str | None
-    error: FleetError | None
-    usage: Usage
-    cost_usd_micros: int | None
-    attempts: int
-    provider_errors: Mapping[str, int]
-    limited_ms: int
-    ran_ms: int
-    provider: str
-    model: str
-    simulated: bool
-    fault: Fault | None = None
-    bad_answers: int = 0
 
 
 class Agent:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fleet.errors import BadRequest, DeadlineExceeded, FleetError, KeyRejected, ProviderUnavailable, RateLimited
-from fleet.models import ANYBODY, Caller, Grant, Message, RateReadings, Usage
+from fleet.models import ANYBODY, Caller, Grant, Message, Usage
+from fleet.rates import RateReadings
 from fleet.workers.context import count_message_tokens
 from fleet.workers.ports import Call, Completion, Limiter, Provider
 from fleet.workers.providers.rate_headers import read_rates

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet.errors import BadAnswer
-from fleet.models import Fault, Message, Norms
+from fleet.faults import Fault
+from fleet.models import Message, Norms
 from fleet.workers.repetition import loop_in
 
 #: Finish reasons of an answer that stopped at its token limit (OpenAI and Anthropic spelling).

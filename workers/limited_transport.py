@@ -17,8 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from fleet.errors import ConfigurationError, quote
-from fleet.models import ANYBODY, Caller, Grant, RateReadings, Usage
+from fleet.errors import ConfigurationError
+from fleet.models import ANYBODY, Caller, Grant, Usage
+from fleet.quoting import quote
+from fleet.rates import RateReadings
 from fleet.workers.context import count_tokens
 from fleet.workers.gateway import DEFAULT_HOLD_S, Price
 from fleet.workers.ports import Limiter

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fleet.models import ANYBODY, Caller, Grant, Message, RateReadings, Usage
+from fleet.models import ANYBODY, Caller, Grant, Message, Usage
+from fleet.rates import RateReadings
 
 
 class Limiter(Protocol):

@@ -33,7 +33,8 @@ from fleet.config.sections import (
     SimulatorSettings,
     WorkerSettings,
 )
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
+from fleet.quoting import quote
 
 #: Name of the configuration file, looked for in the working directory and its parents.
 CONFIG_NAME = "fleet.toml"

@@ -16,8 +16,9 @@ from fleet.engine.app import app
 from fleet.engine.messages import producer
 from fleet.engine.messages.envelope import HIDDEN, QUEUED_AT, TASK_NAME
 from fleet.engine.telemetry import taps
-from fleet.errors import InvalidTask, quote
+from fleet.errors import InvalidTask
 from fleet.models import BotResult, BotTask
+from fleet.quoting import quote
 from fleet.store import keys
 
 if TYPE_CHECKING:

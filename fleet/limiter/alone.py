@@ -14,7 +14,8 @@ from typing import Any, Self, TypeVar
 from fleet.config import LimitSettings
 from fleet.errors import StoreUnavailable
 from fleet.limiter.limiter import Limiter
-from fleet.models import ANYBODY, Caller, Grant, RateReadings
+from fleet.models import ANYBODY, Caller, Grant
+from fleet.rates import RateReadings
 from fleet.store.cluster import store_of
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import LimitSettings
-from fleet.errors import ConfigurationError, DeadlineExceeded, quote
+from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter.call import Reply, WaitingCall
 from fleet.limiter.crowd import Crowd, read_crowd
 from fleet.limiter.first_answers import FirstAnswers
@@ -30,7 +30,9 @@ from fleet.limiter.local import LocalLimit
 from fleet.limiter.observing import Observer
 from fleet.limiter.scripts import ACQUIRE, FORGET, PENALISE, SETTLE
 from fleet.limiter.snapshot import LimitSnapshot, read_snapshot
-from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant, RateReadings
+from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant
+from fleet.quoting import quote
+from fleet.rates import RateReadings
 from fleet.store.client import Store
 
 #: Longest penalty that is believed, in seconds (1 day): daily quotas say so, more is a provider's mistake.

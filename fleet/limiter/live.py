@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 import redis
 
 from fleet.config import LimitSettings
-from fleet.errors import ConfigurationError, FleetError, quote
+from fleet.errors import ConfigurationError, FleetError
 from fleet.limiter.call import WaitingCall
 from fleet.limiter.limits import Terms
 from fleet.limiter.local import LocalLimit
 from fleet.limiter.scripts import SET
+from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import Store
 

@@ -12,7 +12,8 @@ import struct
 from fleet.limiter.limits import Terms
 from fleet.limiter.local import LocalLimit
 from fleet.limiter.scripts import OBSERVE
-from fleet.models import Grant, RateReading, RateReadings
+from fleet.models import Grant
+from fleet.rates import RateReading, RateReadings
 from fleet.store.client import Store
 
 #: Seconds between two readings that a process hands on for one limit: often enough for a bucket of a few seconds.

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import redis
 
 from fleet.config import HealthSettings
-from fleet.models import Fault, Norms, bot_name
+from fleet.faults import Fault
+from fleet.models import Norms, bot_name
 from fleet.roster.quarantine import OUT, QUARANTINE
 from fleet.store import keys
 from fleet.store.client import Script

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import redis
 
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
+from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import Script
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fleet.config import Settings
-from fleet.errors import BotsQuarantined, ConfigurationError, quote
+from fleet.errors import BotsQuarantined, ConfigurationError
 from fleet.models import bot_name
+from fleet.quoting import quote
 from fleet.roster.quarantine import OUT, RELEASE
 from fleet.store import keys
 from fleet.store.client import Script, Store

@@ -13,7 +13,7 @@ from fleet.limiter.model import Answer, Question
 from fleet.limiter.observing import reading_numbers
 from fleet.limiter.scripts import ACQUIRE, OBSERVE, PENALISE, SETTLE, SHOW
 from fleet.limiter.snapshot import standing_of, terms_in_force
-from fleet.models import RateReading
+from fleet.rates import RateReading
 from fleet.store import keys
 from fleet.store.client import Script
 

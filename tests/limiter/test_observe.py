@@ -12,7 +12,7 @@ from fleet.config import LimitSettings
 from fleet.limiter import live
 from fleet.limiter.limits import Terms
 from fleet.limiter.model import SEND, Answer, Question
-from fleet.models import RateReading
+from fleet.rates import RateReading
 from fleet.store.client import connect
 from tests.limiter.scripted import ScriptedLimit
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.config import HealthSettings
-from fleet.models import Fault
+from fleet.faults import Fault
 from fleet.roster import HEALTH, Deed, Health, read_probation, read_quarantined, row_of, standing_of
 from fleet.store import keys
 from fleet.store.client import connect

@@ -9,7 +9,8 @@ from itertools import repeat
 
 from fleet.config import PoolSettings, Settings
 from fleet.errors import DeadlineExceeded, FleetError
-from fleet.models import ANYBODY, Bot, Caller, Grant, RateReadings, Usage
+from fleet.models import ANYBODY, Bot, Caller, Grant, Usage
+from fleet.rates import RateReadings
 from fleet.workers.bot.persona import make_bot
 from fleet.workers.gateway import Gateway, Price, Route
 from fleet.workers.ports import Call, Completion

@@ -22,7 +22,8 @@ from fleet.errors import (
     StoreUnavailable,
 )
 from fleet.models import BotTask, Usage
-from fleet.workers.agent import Agent, Outcome
+from fleet.outcome import Outcome
+from fleet.workers.agent import Agent
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 
 TASK = BotTask(prompt="a very private prompt")

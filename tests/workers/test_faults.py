@@ -20,9 +20,11 @@ from fleet.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from fleet.models import BotTask, Fault, Message, Norms
+from fleet.faults import Fault
+from fleet.models import BotTask, Message, Norms
+from fleet.outcome import Outcome
 from fleet.schema import compiled
-from fleet.workers.agent import Agent, Outcome
+from fleet.workers.agent import Agent
 from fleet.workers.bot import json_answer
 from fleet.workers.bot.context import BotContext
 from fleet.workers.context import count_message_tokens

@@ -16,7 +16,8 @@ from fleet.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from fleet.models import Message, RateReading, Usage
+from fleet.models import Message, Usage
+from fleet.rates import RateReading
 from fleet.workers.context import count_message_tokens
 from fleet.workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, Gateway, Meter
 from fleet.workers.ports import Completion

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.models import Fault, Norms
+from fleet.faults import Fault
+from fleet.models import Norms
 from fleet.workers.judge import judge, too_short
 
 ANSWERS = (

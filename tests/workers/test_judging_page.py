@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from fleet import config
-from fleet.models import BotTask, Fault
-from fleet.workers.agent import Agent, Outcome
+from fleet.faults import Fault
+from fleet.models import BotTask
+from fleet.outcome import Outcome
+from fleet.workers.agent import Agent
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway
 
 PAGE = (Path(__file__).parents[2] / "docs" / "judging.md").read_text()

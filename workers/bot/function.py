@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 
 from fleet.errors import BadAnswer, BotFunctionFailed, FleetError
-from fleet.models import BotTask, Fault
+from fleet.faults import Fault
+from fleet.models import BotTask
 from fleet.workers.bot.context import BlockingBotContext, BotContext
 from fleet.workers.bot.user_function import Threads, UserFunction, call_async, load_function, raised
 

@@ -9,8 +9,9 @@ import random
 import re
 
 from fleet.config import PersonaSettings, Settings
-from fleet.errors import ConfigurationError, quote
-from fleet.models import Bot, Persona, Remedy
+from fleet.errors import ConfigurationError
+from fleet.models import Bot, Persona, Remedy, bot_name
+from fleet.quoting import quote
 
 #: Built-in system prompts by archetype. They differ in how to reason, never in what to answer.
 SYSTEM_PROMPTS = {
@@ -70,11 +71,6 @@ def make_bot(pool: str, index: int, settings: PersonaSettings) -> Bot:
         context_window_tokens=settings.context_windows_tokens[turn % len(settings.context_windows_tokens)],
     )
     return Bot(name=bot_name(pool, index), pool=pool, persona=persona)
-
-
-def bot_name(pool: str, index: int) -> str:
-    """Return the name of the bot at place `index` (from 1) of a pool."""
-    return f"{pool}-{index:03d}"
 
 
 def treated(bot: Bot, settings: PersonaSettings, remedy: Remedy) -> Bot:

@@ -22,7 +22,8 @@ from types import ModuleType
 from typing import Any
 
 from fleet.config import config_path
-from fleet.errors import ConfigurationError, FleetError, quote
+from fleet.errors import ConfigurationError, FleetError
+from fleet.quoting import quote
 
 #: What a user's module may raise while it is imported.
 USER_ERRORS = (Exception, SystemExit, KeyboardInterrupt)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 
-from fleet.errors import QUOTED_CHARS, BadAnswer, ConfigurationError, FleetError
-from fleet.models import BotTask, Fault
+from fleet.errors import BadAnswer, ConfigurationError, FleetError
+from fleet.faults import Fault
+from fleet.models import BotTask
+from fleet.quoting import QUOTED_CHARS
 from fleet.workers.bot.user_function import Threads, UserFunction, call_async, load_function, raised
 
 

@@ -16,15 +16,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from fleet.errors import (
-    BadRequest,
-    ConfigurationError,
-    FleetError,
-    KeyRejected,
-    ProviderUnavailable,
-    RateLimited,
-    quote,
-)
+from fleet.errors import BadRequest, ConfigurationError, FleetError, KeyRejected, ProviderUnavailable, RateLimited
+from fleet.quoting import quote
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.problem import Problem, read_problem
 from fleet.workers.providers.rate_headers import read_rates

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fleet.errors import QUOTED_CHARS
+from fleet.quoting import QUOTED_CHARS
 
 #: Letters and digits in a row that a message may share with the prompt or the key at most. Longer is a quotation.
 SHARED_CHARS = 12

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from fleet.models import RateReading, RateReadings
+from fleet.rates import RateReading, RateReadings
 from fleet.workers.providers.retry_after import read_date, read_duration, read_number, read_rfc3339
 
 #: What is counted, in the order of `RateReadings`.

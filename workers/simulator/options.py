@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args
 
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
+from fleet.quoting import quote
 from fleet.workers.simulator.limits import Mode
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config, errors
+from fleet.quoting import quote
 
 if TYPE_CHECKING:
     from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
@@ -213,7 +214,7 @@ def _refuse_unknown(unknown: list[str], asked_for: tuple[str, ...]) -> None:
 
 def _not_there(task_id: str) -> str:
     return (
-        f"{errors.quote(task_id)}: expected the id of a dead task, got none; `fleet dead list` shows them, "
+        f"{quote(task_id)}: expected the id of a dead task, got none; `fleet dead list` shows them, "
         "`fleet why TASK` tells what became of a task"
     )
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
 from fleet.models import bot_name
+from fleet.quoting import quote
 
 if TYPE_CHECKING:
     from fleet.diversity import ClassState, Windows

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
+from fleet.quoting import quote
 
 if TYPE_CHECKING:
     import redis

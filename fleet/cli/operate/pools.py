@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fleet import config
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
+from fleet.quoting import quote
 
 if TYPE_CHECKING:
     from fleet.cli.operate.two_redis import TwoRedis

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from fleet.errors import ConfigurationError, FleetError, quote
+from fleet.errors import ConfigurationError, FleetError
+from fleet.quoting import quote
 
 #: Bytes at the start of the input by which a resumed run knows it again.
 HEAD_BYTES = 1 << 16

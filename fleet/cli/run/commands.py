@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fleet.cli.main import EXIT_FAILURE
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
 from fleet.models import Priority
+from fleet.quoting import quote
 
 if TYPE_CHECKING:
     from fleet.cli.run.collector import Collector

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from fleet.errors import ConfigurationError, InvalidTask, quote
+from fleet.errors import ConfigurationError, InvalidTask
 from fleet.models import BotTask
+from fleet.quoting import quote
 
 #: Fields that hold the prompt when none is named, the first one present counts.
 PROMPT_FIELDS = ("prompt", "question")

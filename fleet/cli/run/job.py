@@ -32,7 +32,7 @@ from fleet.models import BotTask
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunEnd:
     """How a run ended."""
 
     summary: Summary
@@ -97,7 +97,7 @@ class Job:
         """True when IN can be read again."""
         return self.source is not None and self.source.is_file()
 
-    def run(self, *, retry_failed: bool, resume: bool, overwrite: bool) -> Outcome:
+    def run(self, *, retry_failed: bool, resume: bool, overwrite: bool) -> RunEnd:
         """Do what is left to do.
 
         Raises:
@@ -120,7 +120,7 @@ class Job:
                 out.sync(force=True)
                 out.note_path.unlink(missing_ok=True)
         wall_s = time.monotonic() - started_at_s
-        return Outcome(self._summary, self._written, wall_s, finished, self._in_flight, self.resumable, self.target)
+        return RunEnd(self._summary, self._written, wall_s, finished, self._in_flight, self.resumable, self.target)
 
     def _begin(self, out: AnswerFile, *, resume: bool) -> RunNote | None:
         """Return the run to go on with: an old one, a new one, or None when everything is done."""

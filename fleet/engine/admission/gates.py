@@ -13,8 +13,9 @@ import redis
 
 from fleet.engine.messages import queues
 from fleet.engine.transport.leases import run_script
-from fleet.errors import StoreError, quote
+from fleet.errors import StoreError
 from fleet.models import Priority
+from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import Script
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.config import Settings
-from fleet.engine.answers.opinions import Agent, Outcome
+from fleet.engine.answers.opinions import Agent
 from fleet.errors import ConfigurationError, FleetError
-from fleet.models import Bot, BotTask, Fault, Priority
+from fleet.faults import Fault
+from fleet.models import Bot, BotTask, Priority
+from fleet.outcome import Outcome
 from fleet.roster import HEALTH, Deed, Health
 from fleet.signals import catalogue
 from fleet.store import keys

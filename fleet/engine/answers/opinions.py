@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from celery.exceptions import Reject
 
 from fleet.config import Settings
 from fleet.engine.outcomes.completion import Part
-from fleet.engine.outcomes.results import Verdict
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, StoreError
-from fleet.models import Bot, BotTask, Fault, Norms, Usage
+from fleet.faults import Fault
+from fleet.models import Bot, BotTask, Norms, Usage
+from fleet.outcome import Outcome
 from fleet.roster import Checkout, Deed, Roster
 from fleet.signals.windows import Share
 from fleet.store.patience import patiently
@@ -30,39 +31,6 @@ WATCH_EVERY_S = 1.0
 MORE_IF_DIVIDED = 2
 
 logger = logging.getLogger("fleet.worker")
-
-
-class Outcome(Protocol):
-    """What became of one task: `fleet.workers.agent.Outcome`, as far as the engine needs it."""
-
-    @property
-    def status(self) -> Literal["ok", "degraded", "failed"]: ...
-    @property
-    def answer(self) -> str | None: ...
-    @property
-    def error(self) -> FleetError | None: ...
-    @property
-    def usage(self) -> Usage: ...
-    @property
-    def cost_usd_micros(self) -> int | None: ...
-    @property
-    def attempts(self) -> int: ...
-    @property
-    def provider_errors(self) -> Mapping[str, int]: ...
-    @property
-    def limited_ms(self) -> int: ...
-    @property
-    def ran_ms(self) -> int: ...
-    @property
-    def fault(self) -> Fault | None: ...
-    @property
-    def bad_answers(self) -> int: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def simulated(self) -> bool: ...
 
 
 class Agent(Protocol):
@@ -117,24 +85,22 @@ class Opinions:
         """True when several bots were asked, and none did well: the prompt is to blame."""
         return len(self.given) > 1 and all(one.outcome.fault is not None for one in self.given)
 
-    def verdict(self) -> Verdict:
-        """Return the task's outcome."""
+    def outcome(self) -> Outcome:
+        """Return the task's outcome: the chosen one, with what all that were asked have used."""
         outcomes, chosen = [one.outcome for one in (*self.given, *self.stopped)], self.chosen.outcome
         if chosen.error is not None and self.agree:
             chosen.error.blame = "prompt"
+        if len(outcomes) == 1:
+            return chosen
         costs = [one.cost_usd_micros for one in outcomes if one.cost_usd_micros is not None]
-        return Verdict(
-            status=chosen.status,
-            answer=chosen.answer,
-            error=chosen.error,
+        return replace(
+            chosen,
             usage=sum((one.usage for one in outcomes), Usage()),
             cost_usd_micros=sum(costs) if costs else None,
             attempts=sum(one.attempts for one in outcomes),
             provider_errors=dict(sum((Counter(one.provider_errors) for one in outcomes), Counter[str]())),
             limited_ms=sum(one.limited_ms for one in outcomes),
-            provider=chosen.provider,
-            model=chosen.model,
-            simulated=chosen.simulated,
+            ran_ms=sum(one.ran_ms for one in outcomes),
         )
 
     def other_checkouts(self) -> list[Checkout]:

@@ -24,8 +24,9 @@ from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import fresh_envelope, task_body
 from fleet.engine.transport.leases import run_script
-from fleet.errors import InvalidTask, StoreUnavailable, quote
+from fleet.errors import InvalidTask, StoreUnavailable
 from fleet.models import BotTask
+from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import Script, connect, store_errors
 from fleet.store.embedded import broker_url

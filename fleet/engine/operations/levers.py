@@ -10,7 +10,8 @@ import redis
 from fleet import roster
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, open_gate, set_gate
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
+from fleet.quoting import quote
 from fleet.signals import catalogue
 from fleet.signals.events import record_event_now
 from fleet.store import keys

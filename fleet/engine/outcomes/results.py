@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from fleet.errors import FleetError, quote
-from fleet.models import Bot, BotResult, BotTask, TaskError, Usage
+from fleet.errors import FleetError
+from fleet.models import Bot, BotResult, BotTask, TaskError
+from fleet.outcome import Outcome
+from fleet.quoting import quote
 
 logger = logging.getLogger("fleet.worker")
 
@@ -22,44 +23,27 @@ class Done:
     result: BotResult | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A task's outcome: that of one bot, with what all that were asked have used. As `fleet.workers.agent.Outcome`."""
-
-    status: Literal["ok", "degraded", "failed"]
-    answer: str | None
-    error: FleetError | None
-    usage: Usage
-    cost_usd_micros: int | None
-    attempts: int
-    provider_errors: Mapping[str, int]
-    limited_ms: int
-    provider: str
-    model: str
-    simulated: bool
-
-
 def result_of(
-    task_id: str, task: BotTask, bot: Bot, verdict: Verdict, *, queued_ms: int | None, ran_ms: int
+    task_id: str, task: BotTask, bot: Bot, outcome: Outcome, *, queued_ms: int | None, ran_ms: int
 ) -> BotResult:
     """Return the result of a task that a bot has worked on."""
     return BotResult(
         task_id=task_id,
-        status=verdict.status,
-        answer=verdict.answer,
-        error=TaskError.of(verdict.error) if verdict.error else None,
+        status=outcome.status,
+        answer=outcome.answer,
+        error=TaskError.of(outcome.error) if outcome.error else None,
         bot=bot.name,
         persona=bot.persona.archetype,
         pool=bot.pool,
-        provider=verdict.provider,
-        model=verdict.model,
-        simulated=verdict.simulated,
-        served_by="call" if verdict.attempts else "none",
-        usage=verdict.usage,
-        cost_usd_micros=verdict.cost_usd_micros,
-        attempts=verdict.attempts,
+        provider=outcome.provider,
+        model=outcome.model,
+        simulated=outcome.simulated,
+        served_by="call" if outcome.attempts else "none",
+        usage=outcome.usage,
+        cost_usd_micros=outcome.cost_usd_micros,
+        attempts=outcome.attempts,
         queued_ms=queued_ms,
-        limited_ms=verdict.limited_ms,
+        limited_ms=outcome.limited_ms,
         ran_ms=ran_ms,
         finished_at=time.time(),
         metadata=task.metadata,

@@ -16,7 +16,8 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 from fleet.engine.messages.envelope import is_usable
 from fleet.engine.process import wiring
-from fleet.errors import InvalidTask, quote
+from fleet.errors import InvalidTask
+from fleet.quoting import quote
 
 logger = get_logger("fleet.consumer")
 

@@ -16,7 +16,8 @@ from typing import Any
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.transport import leases
-from fleet.errors import FleetError, Poison, quote
+from fleet.errors import FleetError, Poison
+from fleet.quoting import quote
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event

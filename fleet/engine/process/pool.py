@@ -32,7 +32,8 @@ from fleet.engine.process import wiring
 from fleet.engine.process.request import decoded, tag_of
 from fleet.engine.process.threads import Threads
 from fleet.engine.transport import leases
-from fleet.errors import ConfigurationError, quote
+from fleet.errors import ConfigurationError
+from fleet.quoting import quote
 
 logger = get_logger("fleet.pool")
 

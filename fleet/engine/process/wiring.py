@@ -129,7 +129,7 @@ class DataPlane:
         self._held[checkout.token] = checkout
         try:
             opinions = await self.panel.ask(task, checkout, task_id=task_id)
-            bot, verdict = opinions.chosen.bot, opinions.verdict()
+            bot, verdict = opinions.chosen.bot, opinions.outcome()
             errors = verdict.provider_errors
             ran_ms = round((time.monotonic() - started_s) * 1000)
             result = result_of(task_id, task, bot, verdict, queued_ms=queued_ms, ran_ms=ran_ms)

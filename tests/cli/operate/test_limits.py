@@ -14,7 +14,7 @@ from fleet.config import LimitSettings
 from fleet.errors import DeadlineExceeded
 from fleet.limiter import Limiter, open_limiter
 from fleet.limiter.observing import EVERY_S
-from fleet.models import RateReading
+from fleet.rates import RateReading
 from fleet.store.client import Store
 
 LIMIT = "simulator/simulated-1/default"

@@ -13,13 +13,14 @@ from fleet.config import HealthSettings, PoolSettings, Settings
 from fleet.engine.answers.opinions import Opinions, Panel
 from fleet.engine.outcomes.completion import Completion
 from fleet.errors import BadAnswer, FleetError, ProviderUnavailable
-from fleet.models import Bot, BotResult, BotTask, Fault, Persona, Usage
+from fleet.faults import Fault
+from fleet.models import Bot, BotResult, BotTask, Persona, Usage
+from fleet.outcome import Outcome
 from fleet.roster import Checkout, Deed, Roster, quarantine, standing_of
 from fleet.roster.health import norm_of, row_of
 from fleet.signals.windows import bot_rows_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
-from fleet.workers.agent import Outcome
 
 TASK = BotTask(prompt="What is 2+2?", kind="sums")
 PERSONA = Persona(archetype="analytical", system_prompt="Answer.", temperature=0.5, context_window_tokens=2048)
@@ -86,7 +87,7 @@ def ask(
                 opinions = await panel.ask(TASK, first, task_id="t")
             finally:
                 beside.cancel()
-            verdict = opinions.verdict()
+            verdict = opinions.outcome()
             result = BotResult(
                 task_id="t", status=verdict.status, answer=verdict.answer, pool="p", usage=verdict.usage, ran_ms=400,
                 cost_usd_micros=verdict.cost_usd_micros, attempts=verdict.attempts, provider="a", model="b",
@@ -120,7 +121,7 @@ def test_when_another_bot_does_well_its_answer_stands_and_the_first_is_accused(r
     opinions = ask(redis_url, agent)
     first, second = agent.bots
     assert first != second
-    verdict = opinions.verdict()
+    verdict = opinions.outcome()
     assert (verdict.status, verdict.answer, opinions.chosen.bot.name) == ("ok", "four", second)
     assert (verdict.usage.total_tokens, verdict.cost_usd_micros, verdict.attempts) == (30, 14, 2)
     assert opinions.deeds() == (Deed(first, Fault.EMPTY, cost=7), Deed(second, None, 4, 200, 7))
@@ -149,7 +150,7 @@ def test_when_all_agree_the_prompt_is_to_blame_and_nobody_is_accused(redis_url: 
     agent = Scripted(EMPTY, EMPTY, EMPTY)
     opinions = ask(redis_url, agent)
     assert len(set(agent.bots)) == 3
-    error = opinions.verdict().error
+    error = opinions.outcome().error
     assert error is not None
     assert error.blame == "prompt"
     assert opinions.deeds() == ()
@@ -158,7 +159,7 @@ def test_when_all_agree_the_prompt_is_to_blame_and_nobody_is_accused(redis_url: 
 
 def test_a_short_answer_on_which_all_agree_stands(redis_url: str) -> None:
     opinions = ask(redis_url, Scripted(SHORT, SHORT, SHORT))
-    assert (opinions.verdict().status, opinions.verdict().answer) == ("ok", "4")
+    assert (opinions.outcome().status, opinions.outcome().answer) == ("ok", "4")
     assert opinions.deeds() == (Deed(opinions.chosen.bot.name, None, 1, 200, only_teaches=True),)
     with connect(redis_url) as client:
         assert norm_of(client.hget(keys.norms("p"), "sums")).tasks == 1
@@ -168,7 +169,7 @@ def test_a_short_answer_on_which_all_agree_stands(redis_url: str) -> None:
 def test_while_opinions_are_divided_more_bots_are_asked(redis_url: str) -> None:
     agent = Scripted(EMPTY, SHORT, EMPTY, GOOD)
     opinions = ask(redis_url, agent)
-    assert opinions.verdict().answer == "four"
+    assert opinions.outcome().answer == "four"
     assert [deed.fault for deed in opinions.deeds()] == [Fault.EMPTY, Fault.TOO_SHORT, Fault.EMPTY, None]
     assert in_hand(redis_url) == 0
 
@@ -182,28 +183,28 @@ def test_a_function_of_the_users_is_not_called_again(redis_url: str) -> None:
 def test_a_short_answer_is_better_than_an_outage_of_the_provider(redis_url: str) -> None:
     agent = Scripted(SHORT, UNAVAILABLE)
     opinions = ask(redis_url, agent)
-    assert opinions.verdict().answer == "4"
+    assert opinions.outcome().answer == "4"
     assert opinions.deeds() == ()
-    assert opinions.verdict().provider_errors == {"ProviderUnavailable": 4}
+    assert opinions.outcome().provider_errors == {"ProviderUnavailable": 4}
 
 
 def test_without_another_bot_nobody_can_say_whose_fault_it_was(redis_url: str) -> None:
     agent = Scripted(EMPTY)
     opinions = ask(redis_url, agent, bots=1)
-    assert opinions.verdict().status == "failed"
+    assert opinions.outcome().status == "failed"
     assert opinions.deeds() == ()
 
 
 def test_where_one_opinion_is_all_that_is_wanted_it_counts_against_the_bot(redis_url: str) -> None:
     opinions = ask(redis_url, Scripted(EMPTY), rules=HealthSettings(opinions=1))
-    assert opinions.verdict().status == "failed"
+    assert opinions.outcome().status == "failed"
     assert opinions.deeds() == (Deed("p-001", Fault.EMPTY, cost=7),)
 
 
 def test_a_failure_that_says_nothing_does_not_hide_what_was_wrong(redis_url: str) -> None:
     opinions = ask(redis_url, Scripted(EMPTY, UNAVAILABLE))
-    assert isinstance(opinions.verdict().error, BadAnswer)
-    assert opinions.verdict().provider_errors == {"ProviderUnavailable": 4}
+    assert isinstance(opinions.outcome().error, BadAnswer)
+    assert opinions.outcome().provider_errors == {"ProviderUnavailable": 4}
 
 
 def test_a_suspected_bot_gives_no_second_opinion_while_another_is_there(redis_url: str) -> None:
@@ -232,9 +233,9 @@ def test_what_a_bot_runs_when_it_is_quarantined_can_be_done_by_another(redis_url
     agent = Scripted(None, GOOD)
     opinions = ask(redis_url, agent, rules=HealthSettings(running="retry"), then=put_out(redis_url, ["p-001"]))
     assert (agent.bots[0], opinions.chosen.bot.name) == ("p-001", agent.bots[1])
-    assert opinions.verdict().status == "ok"
+    assert opinions.outcome().status == "ok"
     assert opinions.deeds() == (Deed(agent.bots[1], None, 4, 200, 7),)
-    assert opinions.verdict().cost_usd_micros == 14  # the stopped one's is paid as well
+    assert opinions.outcome().cost_usd_micros == 14  # the stopped one's is paid as well
     assert in_hand(redis_url) == 0
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from fleet.errors import BadAnswer, BotFunctionFailed, ConfigurationError, DeadlineExceeded, KeyRejected
 from fleet.models import BotTask, Message
-from fleet.workers.agent import Agent, Outcome
+from fleet.outcome import Outcome
+from fleet.workers.agent import Agent
 from fleet.workers.bot.context import BlockingBotContext, BotContext
 from fleet.workers.bot.function import load_bot
 from tests.waiting import wait_until
@@ -184,7 +185,7 @@ def test_an_exception_is_named_with_its_line_and_without_its_message():
     error = work("raises", FakeProvider(["x"])).error
     assert isinstance(error, BotFunctionFailed) and "private" not in str(error)
     line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "raise ValueError(" in text)
-    assert f"got ValueError raised at test_bot_function.py:{line}" in str(error)
+    assert f"got ValueError raised at test_function.py:{line}" in str(error)
 
 
 @pytest.mark.parametrize("function", ["leaves", "raises_in_its_thread"])

@@ -4,8 +4,8 @@ import pytest
 
 from fleet.config import PersonaSettings, PoolSettings, Settings
 from fleet.errors import ConfigurationError
-from fleet.models import Remedy
-from fleet.workers.bot.persona import FACETS, HIGHEST_RAISED, SYSTEM_PROMPTS, bot_name, bot_of, make_bot, treated
+from fleet.models import Remedy, bot_name
+from fleet.workers.bot.persona import FACETS, HIGHEST_RAISED, SYSTEM_PROMPTS, bot_of, make_bot, treated
 from fleet.workers.context import count_tokens
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from fleet.errors import BadAnswer, ConfigurationError, DeadlineExceeded, KeyRejected
-from fleet.models import BotTask, Fault, Norms
-from fleet.workers.agent import Agent, Outcome
+from fleet.faults import Fault
+from fleet.models import BotTask, Norms
+from fleet.outcome import Outcome
+from fleet.workers.agent import Agent
 from tests.test_schema import PRICE
 from tests.waiting import wait_until
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of

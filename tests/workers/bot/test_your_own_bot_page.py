@@ -12,7 +12,8 @@ import pytest
 
 from fleet import config
 from fleet.models import BotTask
-from fleet.workers.agent import Agent, Outcome
+from fleet.outcome import Outcome
+from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
 from fleet.workers.gateway import Gateway, Route
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.models import RateReading
+from fleet.rates import RateReading
 from fleet.workers.providers.rate_headers import read_rates
 from fleet.workers.simulator.limits import Allowance
 

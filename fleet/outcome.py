@@ -1,0 +1,46 @@
+"""What became of one task in the hands of one bot, or of all that were asked. As it crosses no process: not a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from fleet.errors import FleetError
+from fleet.faults import Fault
+from fleet.models import Usage
+
+Status = Literal["ok", "degraded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one task.
+
+    Attributes:
+        status: ok; degraded (an answer was cut off at its token limit); failed.
+        answer: Text, unless failed.
+        error: Why it failed.
+        attempts: Calls sent to the provider, answered or not.
+        provider_errors: Those of them that failed, retried or not: error type -> count.
+        limited_ms: Time spent waiting for grants, summed over calls.
+        ran_ms: The rest of the time.
+        fault: What is wrong with the bot's work; None when nothing is, or when it is not the bot's. With TOO_SHORT the
+            answer stands all the same.
+        bad_answers: Unusable answers of the bot on the way to this, those that were asked for again included.
+    """
+
+    status: Status
+    answer: str | None
+    error: FleetError | None
+    usage: Usage
+    cost_usd_micros: int | None
+    attempts: int
+    provider_errors: Mapping[str, int]
+    limited_ms: int
+    ran_ms: int
+    provider: str
+    model: str
+    simulated: bool
+    fault: Fault | None = None
+    bad_answers: int = 0

@@ -1,0 +1,24 @@
+"""What a provider's headers say of its rates. Who reads them: `workers/providers/rate_headers.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RateReading:
+    """One rate as a provider's headers tell it; None is "not said".
+
+    Args:
+        limit: What the provider allows in its period, a minute unless `reset_s` is longer.
+        remaining: What may still be sent at once.
+        reset_s: Seconds until all of `limit` is there again.
+    """
+
+    limit: float | None = None
+    remaining: float | None = None
+    reset_s: float | None = None
+
+
+#: What an answer's headers said of requests, tokens, input tokens and output tokens, in this order.
+RateReadings = tuple[RateReading, RateReading, RateReading, RateReading]
