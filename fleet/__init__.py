@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fleet.engine.app import app
+    from fleet.door import app
     from fleet.engine.messages.producer import submit_many
     from fleet.engine.tasks import submit_task
     from fleet.models import BotResult, BotTask
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["BotResult", "BotTask", "app", "submit_many", "submit_task"]
 
 _HOMES = {
-    "app": "fleet.engine.app",
+    "app": "fleet.door",
     "submit_task": "fleet.engine.tasks",
     "submit_many": "fleet.engine.messages.producer",
     "BotTask": "fleet.models",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from celery.result import AsyncResult
 
 from fleet import config
 from fleet.engine.app import app
-from fleet.engine.messages import producer
 from fleet.engine.messages.envelope import HIDDEN, QUEUED_AT, TASK_NAME
+from fleet.engine.messages.pool_choice import choose_pool
+from fleet.engine.messages.producer import submit_once
 from fleet.engine.telemetry import taps
 from fleet.errors import InvalidTask
 from fleet.models import BotResult, BotTask
@@ -65,14 +67,14 @@ class SubmitTask(Task):
         task = BotTask.parse(*(args or ()), **(kwargs or {}))
         if task_id is not None and not (isinstance(task_id, str) and task_id.isprintable()):
             raise InvalidTask(f"task_id: expected printable text, got {quote(task_id)}")
-        pool = producer.choose_pool(task)
+        pool = choose_pool(task)
         if task.idempotency_key is not None:
             if options or task_id:
                 raise InvalidTask(
                     f"idempotency_key: expected no Celery options beside it, got {quote(sorted(options))}"
                 )
-            return self.AsyncResult(producer.submit_once(task, pool))
-        headers = {**(options.pop("headers", None) or {}), QUEUED_AT: producer.now()}
+            return self.AsyncResult(submit_once(task, pool))
+        headers = {**(options.pop("headers", None) or {}), QUEUED_AT: time.time()}
         body = {**task.model_dump(mode="json", exclude_defaults=True), "pool": pool}
         routing = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
         tracing = taps.tracing(config.current(), config.home_path())
@@ -89,16 +91,16 @@ class SubmitTask(Task):
 
     async def work(self, task_id: str, request: dict[str, Any]) -> Done:
         """Run one delivered task to its stored result. Never raises for what the task or a provider did."""
-        from fleet.engine.process import wiring  # only a worker has a data plane; a producer should import quickly
+        from fleet.engine.process.wiring import PROCESS  # only in a worker; a producer should import quickly
 
-        return await wiring.data_plane().work(task_id, request)
+        return await PROCESS.plane.work(task_id, request)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Return the result as a dict; on a pool that is not ours, work for it here and now."""
         ready = getattr(self.request, "fleet_result", None)
         if ready is not None:
             return ready
-        from fleet.engine.process import wiring
+        from fleet.engine.process.wiring import PROCESS
 
         request = {
             "args": args,
@@ -106,7 +108,7 @@ class SubmitTask(Task):
             "delivery_info": self.request.delivery_info or {},
             "expires": self.request.expires,
         }
-        return wiring.run_here(self.request.id, request)
+        return PROCESS.run_here(self.request.id, request)
 
 
 submit_task = app.register_task(SubmitTask())

@@ -68,6 +68,14 @@ def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
     return client
 
 
+def run_script(client: redis.Redis, script: Script, script_keys: list[str], arguments: Sequence[Any]) -> Any:
+    """Run a script on a plain client (`connect`), loading it when Redis does not know it."""
+    try:
+        return client.evalsha(script.sha, len(script_keys), *script_keys, *arguments)
+    except redis.exceptions.NoScriptError:
+        return client.eval(script.text, len(script_keys), *script_keys, *arguments)
+
+
 def _client(where: Address, timeout_s: float) -> redis.Redis:
     # No retries: redis-py's default repeats a command that may have been carried out, and takes seconds to fail.
     patience = {"retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}

@@ -12,12 +12,11 @@ from typing import cast
 import redis
 
 from fleet.engine.messages import queues
-from fleet.engine.transport.leases import run_script
 from fleet.errors import StoreError
 from fleet.models import Priority
 from fleet.quoting import quote
 from fleet.store import keys
-from fleet.store.client import Script
+from fleet.store.client import Script, run_script
 
 BACKLOG = Script.beside(__file__, "backlog.lua")
 HOLD = Script.beside(__file__, "hold.lua")

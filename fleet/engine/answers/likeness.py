@@ -24,7 +24,7 @@ logger = logging.getLogger("fleet.diversity")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-class Diversity:
+class LikenessWatch:
     """One per process, on its loop.
 
     Args:

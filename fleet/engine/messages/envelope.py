@@ -22,6 +22,8 @@ from fleet.models import BotTask
 TASK_NAME = "fleet.submit_task"
 #: Header with the Unix time in seconds at which a producer queued the task.
 QUEUED_AT = "queued_at"
+#: Header of a message that was queued again: its earlier deaths.
+HISTORY = "fleet_history"
 #: What stands for a task's arguments in events and logs.
 HIDDEN = "(hidden)"
 
@@ -83,6 +85,16 @@ def is_usable(task_id: object) -> bool:
         return isinstance(task_id, str) and task_id.encode() is not None
     except UnicodeEncodeError:
         return False
+
+
+def queued_ms_of(queued_at: Any) -> int | None:
+    """Milliseconds since the producer queued the task, by its clock and ours; None when it did not say."""
+    if not isinstance(queued_at, int | float) or isinstance(queued_at, bool):
+        return None
+    try:
+        return max(0, round((time.time() - queued_at) * 1000))
+    except (ValueError, OverflowError):  # a foreign producer may write NaN, Infinity or 10**400
+        return None
 
 
 def envelope(*, task_id: str, queue: str, priority: int, headers: dict[str, Any], body: bytes) -> bytes:

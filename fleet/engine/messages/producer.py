@@ -1,4 +1,4 @@
-"""Producers: choose a task's pool, and queue many tasks in pipelined batches.
+"""Submit tasks outside of Celery: many in pipelined batches, or one with an idempotency key in one atomic step.
 
 One script per batch queues what is new and rings the bell; a task with an idempotency key is queued once, however
 often it is submitted.
@@ -8,118 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice, repeat
-from typing import Any, cast
-
-import redis
+from typing import Any
 
 from fleet import config
-from fleet.config import Settings
 from fleet.engine.messages import queues
+from fleet.engine.messages.broker import broker, enqueue
 from fleet.engine.messages.envelope import fresh_envelope, task_body
-from fleet.engine.transport.leases import run_script
-from fleet.errors import InvalidTask, StoreUnavailable
+from fleet.engine.messages.pool_choice import Dispatcher
+from fleet.errors import InvalidTask
 from fleet.models import BotTask
-from fleet.quoting import quote
 from fleet.store import keys
-from fleet.store.client import Script, connect, store_errors
-from fleet.store.embedded import broker_url
-
-ENQUEUE = Script.beside(__file__, "enqueue.lua")
+from fleet.store.client import store_errors
 
 #: Tasks that are queued together, and of these in one script call: 256 x 1 kB keep Redis busy for about 1 ms.
 BATCH, PIECE = 512, 256
-#: Less than one task per bot: puts pools with equal backlogs into an order.
-TIE = 1e-6
 #: Name space of task ids that are made from idempotency keys.
 _KEY_NAMESPACE = uuid.UUID("6f1e7a36-0b0c-4b8e-9d59-5d0f3a7e9c21")
-
-now = time.time
-
-
-def candidates(task: BotTask, settings: Settings) -> list[str]:
-    """Return the pools a task may go to: the one it names, else all that take its kind.
-
-    Raises:
-        InvalidTask: When the named pool does not exist, or no pool takes the task's kind.
-    """
-    if task.pool is not None:
-        if task.pool not in settings.pools:
-            raise InvalidTask(f"pool: expected one of {', '.join(settings.pools)}, got {quote(task.pool)}")
-        return [task.pool]
-    taking = [name for name, pool in settings.pools.items() if not pool.kinds or task.kind in pool.kinds]
-    if not taking:
-        raise InvalidTask(f"kind: expected one that a pool takes, got {quote(task.kind)}; name a pool, or add the kind")
-    return taking
-
-
-def backlog_keys(pools: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (pool, list key) of every list whose length makes up the pools' backlogs."""
-    return [(p, queues.list_key(keys.queue(p), step)) for p in pools for step in queues.PRIORITY_STEPS]
-
-
-def least_loaded(taking: list[str], backlog: Mapping[str, int], settings: Settings) -> str:
-    """Return the pool with the fewest waiting tasks per bot; equals are drawn by lot."""
-    return min(taking, key=lambda name: (backlog.get(name, 0) / settings.pools[name].bots, random.random()))
-
-
-class Dispatcher:
-    """Chooses pools for a producer. Reads the backlogs once and counts along until `refresh` is called."""
-
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self._client = client
-        self._settings = settings
-        self._taking: dict[tuple[str | None, str], list[str]] = {}
-        self._share = {name: 1 / pool.bots for name, pool in settings.pools.items()}
-        self._load: dict[str, float] = {}
-
-    def refresh(self) -> None:
-        """Read the backlogs again, if any were needed so far."""
-        if self._load:
-            self._read()
-
-    def choose(self, task: BotTask) -> str:
-        """Return the pool for one task; raises like `candidates`."""
-        taking = self._taking.get((task.pool, task.kind))
-        if taking is None:
-            taking = self._taking[(task.pool, task.kind)] = candidates(task, self._settings)
-        if len(taking) == 1:
-            return taking[0]
-        if not self._load:
-            self._read()
-        pool = min(taking, key=self._load.__getitem__)
-        self._load[pool] += self._share[pool]
-        return pool
-
-    def _read(self) -> None:
-        """Work out each pool's waiting tasks per bot; equals are put in an order by lot."""
-        places = backlog_keys(self._settings.pools)
-        with self._client.pipeline(transaction=False) as pipe:
-            for _, key in places:
-                pipe.llen(key)
-            lengths = pipe.execute()
-        self._load = {name: random.random() * TIE for name in self._settings.pools}
-        for (pool, _), length in zip(places, lengths, strict=True):
-            self._load[pool] += length * self._share[pool]
-
-
-def choose_pool(task: BotTask) -> str:
-    """Return the pool for one task; while Redis is away any that takes it: publishing waits for Redis, not the caller.
-
-    Raises:
-        InvalidTask: When no pool takes it.
-    """
-    settings = config.current()
-    try:
-        return Dispatcher(broker().client, settings).choose(task)
-    except redis.RedisError:
-        return least_loaded(candidates(task, settings), {}, settings)
 
 
 def task_id_of(key: str) -> str:
@@ -155,7 +65,7 @@ def submit_many(
     client, url = broker().client, broker().url
     dispatcher = Dispatcher(client, settings)
     pairs = enumerate(zip(tasks, repeat(None) if idempotency_keys is None else idempotency_keys, strict=False))
-    send = partial(_enqueue, client, settings=settings)
+    send = partial(enqueue, client, settings=settings)
     with ThreadPoolExecutor(1, thread_name_prefix="fleet-submit") as sender:
         while chunk := list(islice(pairs, batch)):
             with store_errors(url):
@@ -171,9 +81,9 @@ def submit_once(task: BotTask, pool: str) -> str:
     Raises:
         StoreUnavailable: When the broker did not confirm; the same call can be repeated safely.
     """
-    task_id, parts = _message(task, pool, task.idempotency_key, now())
+    task_id, parts = _message(task, pool, task.idempotency_key, time.time())
     with store_errors(broker().url):
-        _enqueue(broker().client, parts, config.current())
+        enqueue(broker().client, parts, config.current())
     return task_id
 
 
@@ -191,7 +101,7 @@ def _chosen(position: int, task: Any, key: str | None, dispatcher: Dispatcher) -
 
 def _send(chosen: Sequence[Chosen], send: Callable[[list[Any]], None], sender: Executor) -> list[str]:
     """Queue a batch and return its ids: messages are made while Redis works on those before them."""
-    queued_at = now()
+    queued_at = time.time()
     task_ids: list[str] = []
     under_way: Future[None] | None = None
     for start in range(0, len(chosen), PIECE):
@@ -229,51 +139,3 @@ def fresh_id() -> str:
     """Return a random UUID (version 4, RFC 9562), four times as quickly as `uuid.uuid4`."""
     digits = os.urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-
-
-def enqueue_options(settings: Settings) -> list[Any]:
-    """Return the arguments of `enqueue.lua` before the messages."""
-    return [settings.results.expires_s, queues.PRIORITY_SEPARATOR, queues.WAITING]
-
-
-def _enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
-    arguments = [*enqueue_options(settings), *parts]
-    if not settings.redis.replicas:
-        run_script(client, ENQUEUE, [queues.BELL], arguments)
-        return
-    with cast(Any, client).client() as connection:  # WAIT asks for what its own connection has written
-        run_script(connection, ENQUEUE, [queues.BELL], arguments)
-        _confirm(connection, settings)
-
-
-def _confirm(connection: redis.Redis, settings: Settings) -> None:
-    """Wait until enough replicas have what this connection wrote: then a failover does not lose it."""
-    wanted = settings.redis.replicas
-    got = connection.wait(wanted, int(settings.redis.socket_timeout_s * 500))
-    if got < wanted:
-        raise StoreUnavailable(
-            f"expected {wanted} replicas of Redis to confirm what was queued (redis.replicas), got {got}; "
-            "submit again with the same idempotency keys: what is queued is not queued twice"
-        )
-
-
-class _Broker:
-    """This process's plain client of the broker: finding Redis and building a client cost more than a submit."""
-
-    settings: Settings | None = None
-    client: redis.Redis
-    url: str
-
-
-def broker() -> type[_Broker]:
-    """Return the broker of the settings in force, looked for once.
-
-    Raises:
-        ConfigurationError: When a configured Redis does not answer, or an embedded one cannot be started.
-    """
-    settings = config.current()
-    if _Broker.settings is not settings:
-        _Broker.url = broker_url(settings)
-        _Broker.client = connect(_Broker.url, timeout_s=settings.redis.socket_timeout_s)
-        _Broker.settings = settings
-    return _Broker

@@ -18,7 +18,7 @@ from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import task_id_in
 from fleet.engine.transport import leases
 from fleet.store import keys
-from fleet.store.client import Script
+from fleet.store.client import Script, run_script
 
 FIND_QUEUED = Script.beside(__file__, "find_queued.lua")
 FIND_HELD = Script.beside(__file__, "find_held.lua")
@@ -68,7 +68,7 @@ def find_held(broker: redis.Redis, task_id: str) -> Held | None:
     """Return the message of a task that a worker holds. O(messages held)."""
     cursor = b"0"
     while True:
-        cursor, tag, entry, renewed = leases.run_script(
+        cursor, tag, entry, renewed = run_script(
             broker, FIND_HELD, [leases.UNACKED, leases.UNACKED_INDEX], [cursor, LONGEST_STRETCH, *_texts(task_id)]
         )
         place, _, message = bytes(entry).partition(b"\n")
@@ -122,7 +122,7 @@ def _search_list(broker: redis.Redis, queue: str, priority: int, task_id: str, m
 
 def _stretch(broker: redis.Redis, queue: str, priority: int, task_id: str, skip: int, count: int) -> Any:
     arguments = [skip, count, *_texts(task_id)]
-    return leases.run_script(broker, FIND_QUEUED, [queues.list_key(queue, priority)], arguments)
+    return run_script(broker, FIND_QUEUED, [queues.list_key(queue, priority)], arguments)
 
 
 def _texts(task_id: str) -> Sequence[bytes]:

@@ -18,7 +18,6 @@ import redis
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, Waiting, read_gates, read_waiting
-from fleet.engine.transport.leases import run_script
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import LimitSnapshot, show_keys, snapshot_of, standing_of
 from fleet.models import Bot, Priority, bot_name
@@ -41,7 +40,7 @@ from fleet.signals.view import (
     TaskLine,
 )
 from fleet.store import keys
-from fleet.store.client import connect, store_errors
+from fleet.store.client import connect, run_script, store_errors
 from fleet.store.embedded import broker_url, state_url
 
 #: Events in one view, newest first.

@@ -188,15 +188,12 @@ def _lease_left_s(facts: Facts) -> float | None:
 
 
 def _worker(facts: Facts) -> str | None:
-    """Return who holds the message: its tag begins with host and pid of the process."""
-    if facts.held is None:
+    """Return who holds the message."""
+    tag = leases.Tag.parse(facts.held.tag) if facts.held else None
+    if tag is None:
         return None
-    host, _, rest = facts.held.tag.partition(":")[0].rpartition(".")[0].rpartition(".")
-    pid = int(rest) if rest.isdigit() else 0
-    names = [row.name for row in facts.workers if row.pid == pid and row.name.endswith(f"@{host}")]
-    if names:
-        return f"{names[0]} (pid {pid})"
-    return f"pid {pid} on {host}" if pid and host else None
+    names = [row.name for row in facts.workers if row.pid == tag.pid and row.name.endswith(f"@{tag.host}")]
+    return f"{names[0]} (pid {tag.pid})" if names else f"pid {tag.pid} on {tag.host}"
 
 
 def duration(seconds: float) -> str:

@@ -16,11 +16,10 @@ import redis
 
 from fleet.config import Settings
 from fleet.engine.messages import queues
-from fleet.engine.messages.envelope import TASK_NAME, envelope, task_headers
-from fleet.engine.outcomes.dead_letters import FORGET, HISTORY, DeadLetter, letter_keys
-from fleet.engine.transport.leases import run_script
+from fleet.engine.messages.envelope import HISTORY, TASK_NAME, envelope, task_headers
+from fleet.engine.outcomes.dead_letters import FORGET, DeadLetter, letter_keys
 from fleet.store import keys
-from fleet.store.client import Script
+from fleet.store.client import Script, run_script
 
 OPEN = Script.beside(__file__, "open_dead_letter.lua")
 REQUEUE = Script.beside(__file__, "requeue.lua")

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fleet.config import Settings
-from fleet.engine.messages.envelope import NO_CANVAS, TASK_NAME
+from fleet.engine.messages.envelope import HISTORY, NO_CANVAS, TASK_NAME
 from fleet.models import BotResult, Frozen, Priority, PriorityName
 from fleet.signals import catalogue
 from fleet.signals.catalogue import NOBODY
@@ -23,8 +23,6 @@ from fleet.store.client import Script, Store
 
 #: Deaths that a letter tells of, the newest ones (count).
 HISTORY_MOST = 10
-#: Header of a message that was queued again: its earlier deaths.
-HISTORY = "fleet_history"
 #: Characters of an error message, and of a header's value, that are kept at most.
 TEXT_MOST = 500
 #: Headers of a message that are kept: what it takes to run it again, and where it came from.

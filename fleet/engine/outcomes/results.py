@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from fleet.errors import FleetError
 from fleet.models import Bot, BotResult, BotTask, TaskError
@@ -69,16 +68,6 @@ def log_result(result: BotResult) -> None:
             task_id, result.status, error, result.pool, result.bot, result.provider, result.model, result.simulated,
             result.usage.total_tokens, result.queued_ms, result.limited_ms, result.ran_ms,
         )  # fmt: skip
-
-
-def queued_ms_of(queued_at: Any) -> int | None:
-    """Milliseconds since the producer queued the task, by its clock and ours; None when it did not say."""
-    if not isinstance(queued_at, int | float) or isinstance(queued_at, bool):
-        return None
-    try:
-        return max(0, round((time.time() - queued_at) * 1000))
-    except (ValueError, OverflowError):  # a foreign producer may write NaN, Infinity or 10**400
-        return None
 
 
 def refusal(task_id: str, error: FleetError, queued_ms: int | None) -> BotResult:

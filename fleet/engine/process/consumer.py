@@ -15,7 +15,7 @@ from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from fleet.engine.messages.envelope import is_usable
-from fleet.engine.process import wiring
+from fleet.engine.process.wiring import PROCESS
 from fleet.errors import InvalidTask
 from fleet.quoting import quote
 
@@ -124,7 +124,7 @@ class Consumer(CeleryConsumer):
                 worker_state.task_ready(request)
         if is_usable(task_id):
             body = message.body if isinstance(message.body, bytes) else str(message.body).encode("utf-8", "replace")
-            refusal = wiring.refuse(task_id, InvalidTask(reason), headers, body)
+            refusal = PROCESS.refuse(task_id, InvalidTask(reason), headers, body)
             put_aside = partial(message.channel.put_aside, message.delivery_tag)
             self.pool.run_soon(refusal, then=message.ack, otherwise=put_aside)
         else:

@@ -15,6 +15,7 @@ from typing import Any
 
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
+from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.transport import leases
 from fleet.errors import FleetError, Poison
 from fleet.quoting import quote
@@ -103,15 +104,13 @@ class Janitor:
             died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
             await self._refuse(task_id, Poison(died), *parts_of(message))
 
-    async def report(
-        self, *, name: str, slots: Callable[[], int], busy: Callable[[], int], beat_at: Callable[[], float | None]
-    ) -> None:
+    async def report(self, occupancy: Occupancy) -> None:
         """Write this process's resources where the signals are read, for ever."""
-        recorder = self._recorder = Recorder(self._state, name=name)
-        record_event(self._state, catalogue.WORKER_STARTED, worker=name, pid=os.getpid())
+        recorder = self._recorder = Recorder(self._state, name=occupancy.name)
+        record_event(self._state, catalogue.WORKER_STARTED, worker=occupancy.name, pid=os.getpid())
         while True:
             try:
-                await recorder.report(slots=slots(), busy=busy(), beat_at=beat_at())
+                await recorder.report(slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at)
             except FleetError as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)

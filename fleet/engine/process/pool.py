@@ -26,11 +26,11 @@ from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
 from celery.utils.log import get_logger
 
 from fleet import config
-from fleet.engine.app import give_up
 from fleet.engine.messages.envelope import canvas_of
-from fleet.engine.process import wiring
 from fleet.engine.process.request import decoded, tag_of
 from fleet.engine.process.threads import Threads
+from fleet.engine.process.wiring import PROCESS
+from fleet.engine.settings import give_up
 from fleet.engine.transport import leases
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
@@ -68,7 +68,7 @@ class Slot:
         """Cancel the coroutine and tell Celery `then`. From any thread; a slot that has ended stays as it is."""
         self.if_cancelled = then
         self.is_cancelled = True
-        wiring.runtime().call_soon(self._cancel_job)
+        PROCESS.runtime.call_soon(self._cancel_job)
 
     def terminate(self, signal: Any) -> None:
         """What `revoke(terminate=True)` calls: the task is cancelled, Celery marks it as revoked itself."""
@@ -92,14 +92,14 @@ class SlotPool(BasePool):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tasks = self.app.tasks  # the registry itself: asking the app for it costs a lock each time
-        self._name = self.options["initargs"][1]  # the worker's name as Celery has it: w1@host
+        self.name: str = self.options["initargs"][1]  # the worker's name as Celery has it: w1@host
         self._ended: collections.deque[Callable[[], None]] = collections.deque()
         self._wake_fd = -1
         self._woken = False
         self._threads = Threads(THREADS_AT_MOST, "fleet-task")
         self._in_slots: dict[str, Slot] = {}
         #: Unix time of the main thread's last turn; None while it starts or stops.
-        self._beat_at: float | None = None
+        self.beat_at: float | None = None
         self._in_threads = 0
         self._is_cancelling = False
         self._closed = False
@@ -113,13 +113,10 @@ class SlotPool(BasePool):
         # Repeated with each reconnect; what it warns of does not happen with our transport.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         try:
-            wiring.start(
-                slots=lambda: self.limit, busy=lambda: self.busy, name=self._name, beat_at=lambda: self._beat_at
-            )
+            PROCESS.start(self)
         except ConfigurationError as error:
             give_up(error)
-        leases.lost_listeners.append(self._on_lost)
-        leases.tags_in_slots = self._in_slots
+        leases.watch(self)
 
     def register_with_event_loop(self, loop: Any) -> None:
         loop.add_reader(self._wake_fd, self._on_wake, self._wake_fd)
@@ -131,14 +128,14 @@ class SlotPool(BasePool):
         After `cancel_all` nothing is worth that time: what does not end then waits for the code that the signal of a
         second Ctrl-C has interrupted, and this may be its handler.
         """
-        self._beat_at = None  # the main thread waits here on purpose
+        self.beat_at = None  # the main thread waits here on purpose
         self._drain(CANCEL_S if self._is_cancelling else config.current().worker.grace_s)
         self._hand_back_running()
         self._close()
 
     def on_terminate(self) -> None:
         """Cold shutdown: hand back what runs, at once."""
-        self._beat_at = None
+        self.beat_at = None
         self._hand_back_running()
         self._close()
 
@@ -152,7 +149,7 @@ class SlotPool(BasePool):
 
     def _beat(self) -> None:
         """Show that Celery's main thread turns: a supervisor replaces a worker whose thread stands still."""
-        self._beat_at = time.time()
+        self.beat_at = time.time()
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
         """Do nothing: all slots share a process. Celery also calls `Slot.terminate`, which ends the one task."""
@@ -176,7 +173,11 @@ class SlotPool(BasePool):
             self.cancel_all()
             self._drain(CANCEL_S)
 
-    def _on_lost(self, tags: Sequence[str]) -> None:
+    def has(self, tag: str) -> bool:
+        """True while the task of the message with this delivery tag is in a slot."""
+        return tag in self._in_slots
+
+    def lose(self, tags: Sequence[str]) -> None:
         """Stop work on tasks that another worker may have by now. Called on the loop or in the consumer's thread."""
         for tag in tags:
             slot = self._in_slots.get(tag)
@@ -188,16 +189,19 @@ class SlotPool(BasePool):
         if self._closed:  # Celery may terminate a pool twice
             return
         self._closed = True
-        if self._on_lost in leases.lost_listeners:
-            leases.lost_listeners.remove(self._on_lost)
-            leases.tags_in_slots = ()
-        wiring.stop()
+        leases.unwatch(self)
+        PROCESS.stop()
         try:
             leases.flush_all_acks()
         except redis.RedisError as error:
             logger.warning("acks not sent error=%s; the tasks have results and will not be paid twice", error)
 
     # -- size
+
+    @property
+    def slots(self) -> int:
+        """Number of slots, in use or not."""
+        return int(self.limit)
 
     @property
     def busy(self) -> int:
@@ -250,7 +254,7 @@ class SlotPool(BasePool):
             return slot
         self._in_slots[slot.tag] = slot
         try:
-            wiring.runtime().call_soon(self._begin, slot)
+            PROCESS.runtime.call_soon(self._begin, slot)
         except RuntimeError:  # a second Ctrl-C came right before this line, and its handler has closed the pool
             self._in_slots.pop(slot.tag, None)
             self._fail(slot, Reject("worker stopped", requeue=True))
@@ -267,7 +271,7 @@ class SlotPool(BasePool):
             error = job.exception()
             then() if error is None else otherwise(error)
 
-        wiring.runtime().call_soon(
+        PROCESS.runtime.call_soon(
             lambda: asyncio.ensure_future(work).add_done_callback(lambda job: self._hand_back(partial(ended, job)))
         )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from fleet.config import SignalsSettings
+from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.errors import ConfigurationError
 from fleet.models import BotResult
 from fleet.signals import metrics
@@ -30,19 +30,19 @@ class MetricsServer:
 
     Args:
         settings: Address and first port.
-        slots: Slots of this process, now.
-        busy: Slots at work, now.
+        occupancy: How full this process is.
 
     Raises:
         ConfigurationError: When no port can be had.
     """
 
-    def __init__(self, settings: SignalsSettings, *, slots: Callable[[], int], busy: Callable[[], int]) -> None:
+    def __init__(self, settings: SignalsSettings, occupancy: Occupancy) -> None:
         registry = CollectorRegistry()
         self._tasks = Counter(*_declared(metrics.WORKER_TASKS), registry=registry)
         self._phases = Histogram(*_declared(metrics.WORKER_PHASE), registry=registry, buckets=BUCKETS_S)
-        for metric, read in ((metrics.WORKER_SLOTS, slots), (metrics.WORKER_BUSY, busy)):
-            Gauge(*_declared(metric), registry=registry).set_function(read)
+        slots, busy = (Gauge(*_declared(it), registry=registry) for it in (metrics.WORKER_SLOTS, metrics.WORKER_BUSY))
+        slots.set_function(lambda: occupancy.slots)
+        busy.set_function(lambda: occupancy.busy)
         ProcessCollector(registry=registry)
         self.port, self._server, self._thread = _listen(settings, registry)
         logger.info("metrics address=%s port=%d", settings.metrics_address, self.port)

@@ -5,15 +5,15 @@ When both are off, a task costs a few calls of nothing; neither library is impor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleet.config import LimitSettings, Settings
-from fleet.engine.messages.envelope import QUEUED_AT
-from fleet.engine.outcomes.results import queued_ms_of
+from fleet.engine.messages.envelope import QUEUED_AT, queued_ms_of
 from fleet.engine.telemetry.event_limiter import EventLimiter
+from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.models import ANYBODY, BotResult, Caller, Grant
 from fleet.store.client import Store
 
@@ -29,20 +29,19 @@ class Telemetry:
     Args:
         settings: What is on.
         home: State folder, for traces = "file".
-        slots: Slots of this process, now.
-        busy: Slots at work, now.
+        occupancy: How full this process is.
 
     Raises:
         ConfigurationError: When there is no free port, or the traces' exporter is not installed.
     """
 
-    def __init__(self, settings: Settings, home: Path, *, slots: Callable[[], int], busy: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, home: Path, occupancy: Occupancy) -> None:
         self._tracing = tracing(settings, home)
         self._server = None
         if settings.signals.metrics_port:
             from fleet.engine.telemetry.metrics_server import MetricsServer
 
-            self._server = MetricsServer(settings.signals, slots=slots, busy=busy)
+            self._server = MetricsServer(settings.signals, occupancy)
 
     def task(self, task_id: str, request: Mapping[str, Any]) -> AbstractContextManager[Any]:
         """Trace a delivered task while the block runs."""

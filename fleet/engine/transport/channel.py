@@ -34,7 +34,7 @@ from fleet.engine.messages.queues import BELL, waiting_key
 from fleet.engine.transport import leases
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.store import keys
-from fleet.store.client import Script
+from fleet.store.client import Script, run_script
 
 logger = get_logger("fleet.transport")
 
@@ -317,22 +317,22 @@ class Channel(kombu_redis.Channel):
         """
         if self.holdings.is_renewed_by_loop:
             return
-        tags = [tag for tag in tuple(self.holdings.held) if tag not in leases.tags_in_slots]
+        tags = [tag for tag in tuple(self.holdings.held) if not leases.is_in_slot(tag)]
         if tags:
-            lost = leases.run_script(self.resident, leases.RENEW, [leases.UNACKED_INDEX], tags)
+            lost = run_script(self.resident, leases.RENEW, [leases.UNACKED_INDEX], tags)
             self.holdings.lose(map(bytes_to_str, lost))
 
     def restore(self, tags: list[str]) -> None:
         """Put messages that this process holds back at the head of their queues, in their old order."""
         for tag in tags:
             self.holdings.held.pop(tag, None)
-        leases.run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, leases.restore_arguments(tags))
+        run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, leases.restore_arguments(tags))
 
     def sweep(self) -> None:
         """Put back the messages of workers that stopped renewing."""
         arguments = leases.restore_arguments(lease_s=self.visibility_timeout)
         try:
-            restored, poisoned = leases.run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, arguments)
+            restored, poisoned = run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, arguments)
         except self.ResponseError as error:
             logger.warning("sweep refused error=%s", error)
             return

@@ -12,13 +12,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import redis
 
 from fleet.engine.messages.queues import BELL
-from fleet.store.client import Script
+from fleet.store.client import Script, run_script
 
 TAKE = Script.beside(__file__, "take.lua")
 RENEW = Script.beside(__file__, "renew_messages.lua")
@@ -46,6 +47,23 @@ DEATHS_PREFIX = "fleet:deaths:"
 DEATHS_LIFE_S = 3600
 
 
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """What a delivery tag tells of the process that took the message: whoever looks at the unacked ones sees its host.
+
+    Written by `Holdings.next_prefix`: `host.pid.random:take:place`; a host name may have dots of its own.
+    """
+
+    host: str
+    pid: int
+
+    @classmethod
+    def parse(cls, tag: str) -> Tag | None:
+        """Return what a tag tells; None for one that isn't Fleet's."""
+        host, _, pid = tag.partition(":")[0].rpartition(".")[0].rpartition(".")
+        return cls(host, int(pid)) if host and pid.isdigit() else None
+
+
 class Holdings:
     """Messages held by this process. Acks come from any thread; taking belongs to the consumer's thread."""
 
@@ -53,7 +71,7 @@ class Holdings:
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
         self._acks: list[str] = []
         self._counter = itertools.count()
-        #: Host and pid first: who looks at the unacked messages sees who holds them.
+        #: As `Tag` reads it.
         self._prefix = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
         self.held: dict[str, None] = {}
         #: Any client of this broker, for the last acks of a shutdown.
@@ -102,15 +120,40 @@ class Holdings:
     def lose(self, tags: Iterable[str]) -> None:
         """Forget messages whose lease ran out, and tell who works on them to stop."""
         lost = [tag for tag in tags if self.held.pop(tag, tag) is None]
-        for listener in lost_listeners:
-            listener(lost)
+        for slots in _watched:
+            slots.lose(lost)
 
 
-#: Told the tags of messages that somebody else may have by now: who works on them should stop.
-lost_listeners: list[Callable[[Sequence[str]], None]] = []
+class Slots(Protocol):
+    """Where tasks run on the data plane's loop, which alone renews their messages."""
 
-#: Tags of messages whose tasks run on the data plane's loop; only the loop renews them.
-tags_in_slots: Container[str] = ()
+    def has(self, tag: str) -> bool:
+        """True while the task of the message with this tag runs."""
+        ...
+
+    def lose(self, tags: Sequence[str]) -> None:
+        """Stop work on messages that somebody else may have by now."""
+        ...
+
+
+_watched: list[Slots] = []
+
+
+def watch(slots: Slots) -> None:
+    """Leave what runs in these slots to the loop, and tell them of lost leases."""
+    _watched.append(slots)
+
+
+def unwatch(slots: Slots) -> None:
+    """Forget slots that are closed. Nothing happens when they were not watched."""
+    if slots in _watched:
+        _watched.remove(slots)
+
+
+def is_in_slot(tag: str) -> bool:
+    """True for a message whose task runs on the data plane's loop."""
+    return any(slots.has(tag) for slots in _watched)
+
 
 #: Holdings by broker address. A process has one broker, but many connections to it over its life.
 _HOLDINGS: dict[str, Holdings] = {}
@@ -144,11 +187,3 @@ def restore_arguments(tags: Sequence[str] = (), *, lease_s: float = LEASE_S, mos
 
 
 RESTORE_KEYS = [UNACKED, UNACKED_INDEX, BELL, SWEPT, POISON]
-
-
-def run_script(client: redis.Redis, script: Script, script_keys: list[str], arguments: Sequence[Any]) -> Any:
-    """Run a script on a plain client, loading it when Redis does not know it."""
-    try:
-        return client.evalsha(script.sha, len(script_keys), *script_keys, *arguments)
-    except redis.exceptions.NoScriptError:
-        return client.eval(script.text, len(script_keys), *script_keys, *arguments)

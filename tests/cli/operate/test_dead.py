@@ -17,12 +17,11 @@ from fleet.cli.main import main
 from fleet.cli.operate.dead import ADVICE
 from fleet.engine.messages import queues
 from fleet.engine.outcomes.dead_letters import CAUSES, RECORD, bury, record_arguments, record_keys
-from fleet.engine.transport.leases import run_script
 from fleet.limiter import Terms
 from fleet.limiter.scripts import PENALISE
 from fleet.models import BotResult, TaskError
 from fleet.store import keys
-from fleet.store.client import connect
+from fleet.store.client import connect, run_script
 
 BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()
 RESEARCH = queues.list_key(keys.queue("research"), 2)

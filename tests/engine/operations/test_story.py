@@ -23,14 +23,13 @@ from fleet.engine.operations.story import Story, duration, tell
 from fleet.engine.operations.task_facts import gather
 from fleet.engine.outcomes.dead_letters import RECORD, bury, record_arguments, record_keys
 from fleet.engine.transport import leases
-from fleet.engine.transport.leases import run_script
 from fleet.errors import StoreError
 from fleet.limiter.limiter import LimitSnapshot
 from fleet.models import BotResult, Priority, TaskError
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
-from fleet.store.client import Store, connect
+from fleet.store.client import Store, connect, run_script
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()

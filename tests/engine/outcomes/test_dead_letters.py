@@ -15,11 +15,10 @@ import redis
 from fleet import errors
 from fleet.config import DeadLetterSettings, PoolSettings, Settings
 from fleet.engine.messages import queues
-from fleet.engine.messages.envelope import envelope, task_headers
+from fleet.engine.messages.envelope import HISTORY, envelope, task_headers
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, scope_of
 from fleet.engine.outcomes.dead_letters import (
     CAUSES,
-    HISTORY,
     HISTORY_MOST,
     RECORD,
     body_of,
@@ -31,11 +30,10 @@ from fleet.engine.outcomes.dead_letters import (
     record_arguments,
     record_keys,
 )
-from fleet.engine.transport.leases import run_script
 from fleet.models import BotResult, TaskError
 from fleet.signals import catalogue
 from fleet.store import keys
-from fleet.store.client import Script, Store, connect
+from fleet.store.client import Script, Store, connect, run_script
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 #: Settings of a store that holds three letters.

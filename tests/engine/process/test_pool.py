@@ -9,8 +9,8 @@ import pytest
 from celery.exceptions import Ignore
 
 from fleet.engine.app import app
-from fleet.engine.process import wiring
 from fleet.engine.process.pool import Slot, SlotPool
+from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport import leases
 from fleet.workers.runtime import Runtime
 from tests.waiting import wait_until
@@ -72,7 +72,7 @@ def test_what_follows_work_on_the_loop_is_not_done_when_the_work_failed(monkeypa
 
     runtime = Runtime()
     runtime.start()
-    monkeypatch.setattr(wiring, "_runtime", runtime)
+    monkeypatch.setattr(PROCESS, "_runtime", runtime)
     pool, followed = make_pool(), []
     for number, work in enumerate((fail(), succeed())):
         pool.run_soon(work, lambda n=number: followed.append((n, None)), lambda e, n=number: followed.append((n, e)))

@@ -9,7 +9,7 @@ import pytest
 
 from fleet import config
 from fleet.engine.outcomes.results import Done
-from fleet.engine.process.wiring import DataPlane
+from fleet.engine.process.wiring import DirectCall, assemble
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.engine.transport import leases
 from fleet.roster import LOAD_UNIT
@@ -41,14 +41,14 @@ def work(*, spoil: str | None = None) -> Done:
 
     async def main() -> Done:
         settings = config.current()
-        plane = DataPlane(settings, Telemetry(settings, config.home_path(), slots=lambda: 1, busy=lambda: 0))
+        assembly = await assemble(settings, Telemetry(settings, config.home_path(), DirectCall("test")))
         try:
-            await plane.seed()
+            await assembly.roster.seed()
             if spoil is not None:
-                await plane.state.command("SET", spoil, "of another type")
-            return await plane.work("task-1", request)
+                await assembly.state.command("SET", spoil, "of another type")
+            return await assembly.plane.work("task-1", request)
         finally:
-            await plane.close()
+            await assembly.close()
 
     return asyncio.run(main())
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.config import SignalsSettings
+from fleet.engine.process.wiring import DirectCall
 from fleet.engine.telemetry.metrics_server import PORTS, MetricsServer
 from fleet.errors import ConfigurationError
 from fleet.models import BotResult
@@ -26,7 +27,7 @@ def port() -> Iterator[int]:
 
 
 def test_it_takes_the_next_port_when_one_is_taken_and_counts_what_it_is_told(port: int) -> None:
-    server = MetricsServer(SignalsSettings(metrics_port=port), slots=lambda: 60, busy=lambda: 7)
+    server = MetricsServer(SignalsSettings(metrics_port=port), DirectCall("w", slots=60, busy=7))
     try:
         assert port < server.port < port + PORTS
         for status in ("ok", "ok", "failed"):
@@ -52,4 +53,4 @@ def test_it_takes_the_next_port_when_one_is_taken_and_counts_what_it_is_told(por
 def test_an_address_that_is_not_ours_is_refused_with_what_to_change() -> None:
     settings = SignalsSettings(metrics_port=9400, metrics_address="192.0.2.1")
     with pytest.raises(ConfigurationError, match="metrics_address"):
-        MetricsServer(settings, slots=lambda: 1, busy=lambda: 0)
+        MetricsServer(settings, DirectCall("w", slots=1, busy=0))

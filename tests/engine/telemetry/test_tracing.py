@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.config import Settings, SignalsSettings
+from fleet.engine.process.wiring import DirectCall
 from fleet.engine.telemetry import taps
 from fleet.errors import ConfigurationError
 
@@ -67,7 +68,7 @@ def test_a_header_that_is_no_trace_does_not_hurt(odd: str) -> None:
 @pytest.mark.parametrize("odd", [float("nan"), float("-inf"), -1e300, "yesterday", None])
 def test_a_time_of_queueing_that_is_none_does_not_hurt(tmp_path: Path, odd: object) -> None:
     settings = Settings(signals=SignalsSettings(traces="file"))
-    told = taps.Telemetry(settings, tmp_path, slots=lambda: 1, busy=lambda: 0)
+    told = taps.Telemetry(settings, tmp_path, DirectCall("test"))
     with told.task(TASK, {"queued_at": odd}), told.step("checkout"):
         pass
     told.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -257,13 +257,27 @@ def test_a_gate_that_is_no_number_closes_its_queue_and_no_other(broker: Connecti
     assert [message.payload for message in take(broker, 1, queues=("odd", "q"))] == ["b"]
 
 
+class OneSlot:
+    """A slot in which the task of one message runs."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+
+    def has(self, tag: str) -> bool:
+        return tag == self.tag
+
+    def lose(self, tags: Sequence[str]) -> None:
+        assert not tags
+
+
 def test_while_the_loop_stands_still_all_leases_but_those_of_slots_are_renewed(
     broker: Connection, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(broker, "waits", "runs")
     waits, runs = take(broker, 2)
     channel, redis = waits.channel, connect(redis_url)
-    monkeypatch.setattr(leases, "tags_in_slots", {runs.delivery_tag})
+    monkeypatch.setattr(leases, "_watched", [])
+    leases.watch(OneSlot(runs.delivery_tag))
 
     def renewed() -> set[str]:
         redis.zadd(leases.UNACKED_INDEX, {waits.delivery_tag: 1, runs.delivery_tag: 1})

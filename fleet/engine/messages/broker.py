@@ -1,0 +1,79 @@
+"""This process's plain client of the broker, and the one script that queues messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from fleet import config
+from fleet.config import Settings
+from fleet.engine.messages import queues
+from fleet.errors import StoreUnavailable
+from fleet.store.client import Script, connect, run_script
+from fleet.store.embedded import broker_url
+
+ENQUEUE = Script.beside(__file__, "enqueue.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where messages are queued. Finding Redis and building a client cost more than a submit: see `broker`."""
+
+    settings: Settings
+    url: str
+    client: redis.Redis
+
+
+_found: Broker | None = None
+
+
+def broker() -> Broker:
+    """Return the broker of the settings in force, looked for once.
+
+    Raises:
+        ConfigurationError: When a configured Redis does not answer, or an embedded one cannot be started.
+    """
+    global _found
+    settings = config.current()
+    if _found is None or _found.settings is not settings:
+        url = broker_url(settings)
+        _found = Broker(settings, url, connect(url, timeout_s=settings.redis.socket_timeout_s))
+    return _found
+
+
+def enqueue_options(settings: Settings) -> list[Any]:
+    """Return the arguments of `enqueue.lua` before the messages."""
+    return [settings.results.expires_s, queues.PRIORITY_SEPARATOR, queues.WAITING]
+
+
+def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
+    """Queue what is new among messages and ring the bell, in one script.
+
+    Args:
+        client: Of the broker.
+        parts: Marker key (or ''), list key and message of each.
+        settings: How long a marker lives, and how many replicas must confirm.
+
+    Raises:
+        StoreUnavailable: When too few replicas confirmed; some messages may be queued.
+    """
+    arguments = [*enqueue_options(settings), *parts]
+    if not settings.redis.replicas:
+        run_script(client, ENQUEUE, [queues.BELL], arguments)
+        return
+    with cast(Any, client).client() as connection:  # WAIT asks for what its own connection has written
+        run_script(connection, ENQUEUE, [queues.BELL], arguments)
+        _confirm(connection, settings)
+
+
+def _confirm(connection: redis.Redis, settings: Settings) -> None:
+    """Wait until enough replicas have what this connection wrote: then a failover does not lose it."""
+    wanted = settings.redis.replicas
+    got = connection.wait(wanted, int(settings.redis.socket_timeout_s * 500))
+    if got < wanted:
+        raise StoreUnavailable(
+            f"expected {wanted} replicas of Redis to confirm what was queued (redis.replicas), got {got}; "
+            "submit again with the same idempotency keys: what is queued is not queued twice"
+        )

@@ -1,0 +1,99 @@
+"""Which pool a task goes to: the one it names, else the one with the fewest waiting tasks per bot."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+
+import redis
+
+from fleet import config
+from fleet.config import Settings
+from fleet.engine.messages import queues
+from fleet.engine.messages.broker import broker
+from fleet.errors import InvalidTask
+from fleet.models import BotTask
+from fleet.quoting import quote
+from fleet.store import keys
+
+#: Less than one task per bot: puts pools with equal backlogs into an order.
+TIE = 1e-6
+
+
+def candidates(task: BotTask, settings: Settings) -> list[str]:
+    """Return the pools a task may go to: the one it names, else all that take its kind.
+
+    Raises:
+        InvalidTask: When the named pool does not exist, or no pool takes the task's kind.
+    """
+    if task.pool is not None:
+        if task.pool not in settings.pools:
+            raise InvalidTask(f"pool: expected one of {', '.join(settings.pools)}, got {quote(task.pool)}")
+        return [task.pool]
+    taking = [name for name, pool in settings.pools.items() if not pool.kinds or task.kind in pool.kinds]
+    if not taking:
+        raise InvalidTask(f"kind: expected one that a pool takes, got {quote(task.kind)}; name a pool, or add the kind")
+    return taking
+
+
+def backlog_keys(pools: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (pool, list key) of every list whose length makes up the pools' backlogs."""
+    return [(p, queues.list_key(keys.queue(p), step)) for p in pools for step in queues.PRIORITY_STEPS]
+
+
+def least_loaded(taking: list[str], backlog: Mapping[str, int], settings: Settings) -> str:
+    """Return the pool with the fewest waiting tasks per bot; equals are drawn by lot."""
+    return min(taking, key=lambda name: (backlog.get(name, 0) / settings.pools[name].bots, random.random()))
+
+
+class Dispatcher:
+    """Chooses pools for a producer. Reads the backlogs once and counts along until `refresh` is called."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._taking: dict[tuple[str | None, str], list[str]] = {}
+        self._share = {name: 1 / pool.bots for name, pool in settings.pools.items()}
+        self._load: dict[str, float] = {}
+
+    def refresh(self) -> None:
+        """Read the backlogs again, if any were needed so far."""
+        if self._load:
+            self._read()
+
+    def choose(self, task: BotTask) -> str:
+        """Return the pool for one task; raises like `candidates`."""
+        taking = self._taking.get((task.pool, task.kind))
+        if taking is None:
+            taking = self._taking[(task.pool, task.kind)] = candidates(task, self._settings)
+        if len(taking) == 1:
+            return taking[0]
+        if not self._load:
+            self._read()
+        pool = min(taking, key=self._load.__getitem__)
+        self._load[pool] += self._share[pool]
+        return pool
+
+    def _read(self) -> None:
+        """Work out each pool's waiting tasks per bot; equals are put in an order by lot."""
+        places = backlog_keys(self._settings.pools)
+        with self._client.pipeline(transaction=False) as pipe:
+            for _, key in places:
+                pipe.llen(key)
+            lengths = pipe.execute()
+        self._load = {name: random.random() * TIE for name in self._settings.pools}
+        for (pool, _), length in zip(places, lengths, strict=True):
+            self._load[pool] += length * self._share[pool]
+
+
+def choose_pool(task: BotTask) -> str:
+    """Return the pool for one task; while Redis is away any that takes it: publishing waits for Redis, not the caller.
+
+    Raises:
+        InvalidTask: When no pool takes it.
+    """
+    settings = config.current()
+    try:
+        return Dispatcher(broker().client, settings).choose(task)
+    except redis.RedisError:
+        return least_loaded(candidates(task, settings), {}, settings)

@@ -1,0 +1,261 @@
+"""The life of a task in a worker process, in five steps: read, check out, ask, finish, tell. Runs on the one loop.
+
+What it works with is handed in: `wiring.py` puts it together. How Celery comes here, and hears of the end: `pool.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from celery.exceptions import Reject
+
+from fleet.config import Settings
+from fleet.engine.admission.gates import HOLD, HOLD_MS
+from fleet.engine.answers.opinions import Opinions, Panel, other_token
+from fleet.engine.messages import pool_choice
+from fleet.engine.messages.envelope import QUEUED_AT, queued_ms_of
+from fleet.engine.messages.inbox import Inbox
+from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.dead_letters import body_of, bury
+from fleet.engine.outcomes.results import Done, log_result, refusal, result_of, summary_of
+from fleet.engine.process.request import check_expiry, tag_of
+from fleet.engine.telemetry.event_limiter import QUIET_S
+from fleet.engine.telemetry.taps import Telemetry
+from fleet.engine.transport import leases
+from fleet.errors import (
+    BotsQuarantined,
+    ConfigurationError,
+    DeadlineExceeded,
+    FleetError,
+    InvalidTask,
+    KeyRejected,
+    StoreError,
+)
+from fleet.models import Bot, BotResult, BotTask
+from fleet.roster import Checkout, Roster
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
+from fleet.store import keys
+from fleet.store.client import Store
+from fleet.store.patience import patiently
+
+logger = logging.getLogger("fleet.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as Celery delivered it.
+
+    Args:
+        task_id: The Celery task id.
+        request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
+        tag: Its delivery tag, under which this process leases it; None on a pool that is not ours.
+        queued_ms: How long it waited in its queue; None when its producer did not say when it was queued.
+    """
+
+    task_id: str
+    request: dict[str, Any]
+    tag: str | None
+    queued_ms: int | None
+
+    @classmethod
+    def of(cls, task_id: str, request: dict[str, Any]) -> Delivery:
+        return cls(task_id, request, tag_of(request), queued_ms_of(request.get(QUEUED_AT)))
+
+    @property
+    def queue(self) -> str | None:
+        return (self.request.get("delivery_info") or {}).get("routing_key")
+
+
+class DataPlane:
+    """Turns delivered messages into results. One per process.
+
+    Args:
+        settings: Pools.
+        telemetry: Spans and counts of this process.
+        state: Where results, bots and signals are.
+        broker: Where messages and their leases are; the same store where there is one Redis.
+        roster: Gives out bots.
+        panel: Lets bots work on a task.
+        completion: Finishes a task in one atomic step.
+        held: The checkouts of the tasks that run, by token: what is in here is renewed.
+        limit_of: The name of each pool's limit.
+        note: Told of each answer that stands.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        *,
+        state: Store,
+        broker: Store,
+        roster: Roster,
+        panel: Panel,
+        completion: Completion,
+        held: MutableMapping[str, Checkout],
+        limit_of: Mapping[str, str],
+        note: Callable[[BotTask, Bot, BotResult], None],
+    ) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self._state = state
+        self._broker = broker
+        self._roster = roster
+        self._panel = panel
+        self._completion = completion
+        self._held = held
+        self._limit_of = limit_of
+        self._note = note
+        self._inbox = Inbox(broker, settings)
+
+    async def work(self, task_id: str, request: dict[str, Any]) -> Done:
+        """Turn one delivered message into the task's one result.
+
+        Args:
+            task_id: The Celery task id.
+            request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
+        """
+        with self._telemetry.task(task_id, request):
+            return await self._work(Delivery.of(task_id, request))
+
+    async def _work(self, delivery: Delivery) -> Done:
+        started_s = time.monotonic()
+        try:
+            task, pools = self._read(delivery)
+        except (InvalidTask, DeadlineExceeded, TypeError) as error:
+            return await self._refuse(delivery, error)
+        if delivery.queue == self._settings.worker.inbox:
+            return Done(await self._inbox.pass_on(delivery.task_id, task, pools, delivery.request))
+        try:
+            checkout = await self._check_out(pools[0], task, delivery)
+        except (ConfigurationError, StoreError) as error:
+            return await self._refuse(delivery, error)
+        if checkout is None:
+            return Done("done before")
+        self._held[checkout.token] = checkout
+        try:
+            opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id)
+            result, stands = await self._finish(task, opinions, delivery, started_s)
+        finally:
+            self._let_go(checkout)
+        self._tell(task, opinions, result, stands)
+        return Done(summary_of(result), result) if stands else Done("discarded: not the first")
+
+    def _read(self, delivery: Delivery) -> tuple[BotTask, list[str]]:
+        """Return the task of a message and the pools that it may go to.
+
+        Raises:
+            InvalidTask: When it isn't a task, or no pool takes it.
+            DeadlineExceeded: When it came too late.
+            TypeError: When its arguments have no names.
+        """
+        check_expiry(delivery.request)
+        task = BotTask.parse(*delivery.request["args"], **delivery.request["kwargs"])
+        return task, pool_choice.candidates(task, self._settings)
+
+    async def _check_out(self, pool: str, task: BotTask, delivery: Delivery) -> Checkout | None:
+        """Check a bot out; None when the task has a result already.
+
+        Raises:
+            Reject: When all bots of the pool stay quarantined: the task waits in its queue, which is closed for a
+                while, not in a slot that another pool could use.
+        """
+        token, gate = delivery.tag or uuid.uuid4().hex, keys.gate(keys.queue(pool))
+        with self._telemetry.step("checkout"):
+            for pause_s in (random.uniform(0.15, 0.3) * HOLD_MS / 1000, 0.0):
+                try:
+                    return await patiently(
+                        lambda: self._roster.check_out(pool, task_id=delivery.task_id, token=token, kind=task.kind)
+                    )
+                except BotsQuarantined:
+                    await patiently(lambda: self._broker.run(HOLD, [gate], [HOLD_MS]))
+                    await asyncio.sleep(pause_s)
+        raise Reject("all bots of the pool are quarantined", requeue=True)
+
+    async def _finish(
+        self, task: BotTask, opinions: Opinions, delivery: Delivery, started_s: float
+    ) -> tuple[BotResult, bool]:
+        """Return the task's result, and whether it is the one that stands."""
+        outcome, bot = opinions.outcome(), opinions.chosen.bot
+        ran_ms = round((time.monotonic() - started_s) * 1000)
+        result = result_of(delivery.task_id, task, bot, outcome, queued_ms=delivery.queued_ms, ran_ms=ran_ms)
+        with self._telemetry.step("finish"):
+            stands = await patiently(
+                lambda: self._store(result, task.kind, opinions, outcome.provider_errors, delivery)
+            )
+        return result, stands
+
+    async def _store(
+        self, result: BotResult, kind: str, opinions: Opinions, errors: Mapping[str, int], delivery: Delivery
+    ) -> bool:
+        """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it."""
+        request, burial = delivery.request, None
+        if result.status == "failed":
+            burial = bury(result, headers=request, body=body_of(request), provider_errors=errors)
+        return await self._completion.finish(
+            result,
+            checkout=opinions.chosen.checkout,
+            others=opinions.other_checkouts(),
+            shares=opinions.parts(),
+            deeds=opinions.deeds(),
+            kind=kind,
+            provider_errors=errors,
+            fence=await self._fence(delivery),
+            burial=burial,
+        )
+
+    async def _fence(self, delivery: Delivery) -> str | None:
+        """Return the tag that the finishing script fences the result with; None: there is nothing to fence.
+
+        With one Redis the script itself looks whether the lease still stands. With two the look comes right before
+        it, and between the two only `finish` itself keeps a task at one result.
+        """
+        tag = delivery.tag
+        if self._broker is self._state or not tag:
+            return tag
+        if await self._broker.command("ZSCORE", leases.UNACKED_INDEX, tag) is not None:
+            return None
+        logger.warning("lease lost task=%s: its result is discarded", delivery.task_id)
+        return tag  # the state Redis knows no leases: there this result is fenced, what it cost is counted
+
+    def _let_go(self, first: Checkout) -> None:
+        """Renew none of the checkouts of a task any more."""
+        token, others = first.token, itertools.count(1)
+        while self._held.pop(token, None) is not None:
+            token = other_token(first.token, next(others))
+
+    def _tell(self, task: BotTask, opinions: Opinions, result: BotResult, stands: bool) -> None:
+        """Note, count and log a finished task."""
+        chosen = opinions.chosen
+        if stands:
+            self._note(task, chosen.bot, result)
+            self._telemetry.finished(result)
+        log_result(result)
+        if isinstance(chosen.outcome.error, KeyRejected):
+            limit = self._limit_of[chosen.checkout.pool]
+            record_event(self._state, catalogue.KEY_REJECTED, quiet_s=QUIET_S, about=limit, limit=limit)
+
+    async def _refuse(self, delivery: Delivery, error: Exception) -> Done:
+        request = delivery.request
+        return await self.refuse(delivery.task_id, error, request, body_of(request), delivery.queued_ms)
+
+    async def refuse(
+        self, task_id: str, error: Exception, headers: Mapping[str, Any], body: bytes, queued_ms: int | None = None
+    ) -> Done:
+        """Give a task that cannot be worked on a failed result, and keep its message as a dead letter."""
+        invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
+        result = refusal(task_id, invalid, queued_ms)
+        burial = bury(result, headers=headers, body=body)
+        if await patiently(lambda: self._completion.finish(result, checkout=None, burial=burial)):
+            self._telemetry.finished(result)
+        log_result(result)
+        return Done(summary_of(result), result)

@@ -1,0 +1,113 @@
+"""Fleet's settings as Celery's. The broker URL is worked out when Celery first reads its configuration.
+
+That is when an embedded Redis is found or started. `worker_*` settings hold for `celery -A fleet worker`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from fleet import config
+from fleet.engine.messages import queues
+from fleet.engine.transport import leases
+from fleet.errors import ConfigurationError
+from fleet.models import Priority
+from fleet.store.address import Address
+from fleet.store.embedded import broker_url, state_url
+from fleet.store.sentinel import SENTINEL_TIMEOUT_S
+
+#: Attempts to publish through a broker outage before the producer gets an error; 100 x up to 2 s ride out a restart.
+PUBLISH_RETRIES = 100
+
+
+def celery_settings() -> dict[str, Any]:
+    """Return Celery's configuration. Finds or starts the embedded Redis when none is configured."""
+    try:
+        settings = config.current()
+        broker, state = broker_url(settings), state_url(settings)
+    except ConfigurationError as error:
+        if not is_celery_command():
+            raise
+        give_up(error)
+    return {
+        **redis_settings(broker, state),
+        "result_expires": settings.results.expires_s,
+        "broker_transport_options": {
+            **redis_settings(broker, state)["broker_transport_options"],
+            "priority_steps": queues.PRIORITY_STEPS,
+            "visibility_timeout": leases.LEASE_S,
+            "unacked_restore_interval": leases.RENEW_EVERY_S,
+            "lowest_first_every": settings.worker.lowest_first_every,
+            "unacked_restore_throttle": 1,
+            "max_connections": 64,
+        },
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_publish_retry_policy": {
+            "max_retries": PUBLISH_RETRIES, "interval_start": 0, "interval_step": 0.2, "interval_max": 2.0,
+        },
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "task_queues": queues.task_queues(settings),
+        "task_default_queue": settings.worker.inbox,
+        "task_default_priority": Priority.NORMAL.value,
+        "task_acks_late": True,
+        "task_acks_on_failure_or_timeout": True,
+        "task_reject_on_worker_lost": True,
+        "task_create_missing_queues": True,
+        "worker_pool": "fleet.engine.process.pool:SlotPool",
+        "worker_consumer": "fleet.engine.process.consumer:Consumer",
+        "worker_concurrency": settings.slots_per_process,
+        "worker_prefetch_multiplier": 1,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_disable_rate_limits": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": True,
+        "worker_redirect_stdouts": False,
+    }  # fmt: skip
+
+
+def is_celery_command() -> bool:
+    """True in a process that was started as `celery ...` or `python -m celery ...`."""
+    return sys.argv[0].endswith(("celery", "celery/__main__.py"))
+
+
+def give_up(error: ConfigurationError) -> NoReturn:
+    """End a `celery` command as `fleet` commands end: one line, exit code 2."""
+    print(f"fleet: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
+
+
+def redis_settings(broker_url: str, state_url: str) -> dict[str, Any]:
+    """Return the Celery settings that say where Redis is; `broker_transport_options` are the caller's to complete."""
+    broker, state = Address.parse(broker_url), Address.parse(state_url)
+    module = "sentinel" if broker.sentinels else "channel"
+    return {
+        # One Sentinel, the others are an option: kombu changes to its own transport when it goes on to another URL.
+        "broker_url": broker.celery_url.split(";")[0],
+        "broker_transport": f"fleet.engine.transport.{module}:Transport",
+        "broker_transport_options": {**_sentinel_options(broker), **_sentinels(broker)},
+        "broker_use_ssl": broker.tls_options(),
+        "result_backend": state.celery_url,
+        "result_backend_transport_options": _sentinel_options(state),
+        "redis_backend_use_ssl": state.tls_options(),
+    }
+
+
+def _sentinel_options(where: Address) -> dict[str, Any]:
+    """Name the master, and do not wait for a Sentinel that is down: another one may know."""
+    if not where.sentinels:
+        return {}
+    patience = {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
+    tls = {"ssl": True, **tls_options} if (tls_options := where.tls_options()) else {}
+    ask = {**patience, **tls, "password": where.sentinel_password, "retry": Retry(NoBackoff(), 0)}
+    return {"master_name": where.master_name, "sentinel_kwargs": ask}
+
+
+def _sentinels(where: Address) -> dict[str, Any]:
+    return {"sentinels": where.sentinels} if where.sentinels else {}

@@ -1,0 +1,29 @@
+"""How full a worker process is, as its pool of slots tells it to whoever reports that."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Occupancy(Protocol):
+    """The slots of one process, and what is known of its main thread. Asked from any thread."""
+
+    @property
+    def name(self) -> str:
+        """The worker's name as Celery has it: w1@host."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Slots of this process, now."""
+        ...
+
+    @property
+    def busy(self) -> int:
+        """Slots at work, now."""
+        ...
+
+    @property
+    def beat_at(self) -> float | None:
+        """Unix time (s) of the main thread's last turn; None while it starts or stops, or has no turns."""
+        ...
