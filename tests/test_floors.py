@@ -1,7 +1,7 @@
 """The floors of the house: who may import whom, checked on the source of every module.
 
-The tables below are the rules. Also here: `import fleet` stays light, files stay short, and every Lua script opens
-with its contract.
+The tables below are the rules. Also here: `import fleet` stays light, no file outgrows its room, and every Lua script
+opens with its contract.
 """
 
 from __future__ import annotations
@@ -10,53 +10,60 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.house import ROOT, Import, all_imports, circles, graph_of, modules_of, sources
 
-WORDS = tuple(
-    f"fleet.{name}" for name in ("quoting", "faults", "rates", "errors", "schema", "models", "outcome", "config")
-)
-STORE = ("fleet.store",)
-DEPARTMENTS = tuple(
-    f"fleet.{name}" for name in ("limiter", "roster", "diversity", "vault", "economy", "resilience", "signals")
-)
-BELOW_ENGINE = (*WORDS, *STORE, *DEPARTMENTS)
+DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity", "economy", "signals"))
 
-#: Part of the house -> the other parts it may import. A part may always import itself.
-FLOORS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(WORDS, WORDS),
-    **dict.fromkeys(STORE, WORDS),
-    **dict.fromkeys(DEPARTMENTS, (*WORDS, *STORE)),
-    "fleet.engine": BELOW_ENGINE,
-    "fleet.dashboard": (*BELOW_ENGINE, "fleet.engine"),
-    "fleet.cli": (*BELOW_ENGINE, "fleet.engine", "fleet.dashboard"),  # the roof: it starts the dashboard
-    "fleet": (*BELOW_ENGINE, "fleet.engine"),  # the lazy door: hands out names, nothing below may enter by it
-    "fleet.workers": WORDS,
+#: From the ground up. A room may import itself and the floors below its own, not its neighbours.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    # The words: stdlib and pydantic only.
+    ("fleet.quoting", "fleet.faults", "fleet.rates"),
+    ("fleet.errors",),
+    ("fleet.schema", "fleet.config"),
+    ("fleet.models",),
+    ("fleet.outcome",),
+    # Redis; and the bots, who never hear of it.
+    ("fleet.store", "fleet.workers"),
+    DEPARTMENTS,
+    # Celery, in rooms along a task's road.
+    ("fleet.engine.messages",),
+    ("fleet.engine.transport", "fleet.engine.telemetry"),
+    ("fleet.engine.admission", "fleet.engine.outcomes", "fleet.engine.settings"),
+    ("fleet.engine.answers", "fleet.engine.local_simulator", "fleet.engine.app"),
+    ("fleet.engine.process",),
+    ("fleet.engine.operations", "fleet.engine.tasks"),
+    # What people see.
+    ("fleet.dashboard",),
+    ("fleet.cli.exit_codes", "fleet.cli.stop_signals"),
+    ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
+    ("fleet.cli.demo",),
+    # The door of `celery -A fleet`, and the lazy one of `import fleet`: nothing below may enter by them.
+    ("fleet.door",),
+    ("fleet",),
+)
+WORDS = tuple(part for floor in FLOORS[:5] for part in floor)
+
+#: Room -> lower floors that are closed to it all the same.
+CLOSED: dict[str, tuple[str, ...]] = {
+    part: ("fleet.workers",) for floor in FLOORS for part in floor if part != "fleet.workers"
 }
 
-#: Module -> what it may import on top of its floor, and why.
+#: Module -> what it may import all the same, and why.
 EXCEPTIONS: dict[str, tuple[str, str]] = {
-    "fleet.engine.process.wiring": (
-        "fleet.workers",
-        "fills the ports of the data plane: where both halves meet",
-    ),
-    "fleet.engine.app": ("fleet.dashboard", "Flower's defaults must be laid before `celery -A fleet flower` reads any"),
-    "fleet.cli.stack.simulator": (
-        "fleet.workers.simulator",
-        "a program of its own; this is only its name",
-    ),
+    "fleet.engine.process.wiring": ("fleet.workers", "fills the ports of the data plane: where both halves meet"),
+    "fleet.cli.stack.simulator": ("fleet.workers.simulator", "a program of its own; this is only its name"),
 }
 
 #: Part -> third-party packages it must not import. The words are told what they may import instead.
 FOREIGN: dict[str, tuple[str, ...]] = {
     "fleet.workers": ("redis", "celery", "kombu"),
-    **dict.fromkeys((*STORE, *DEPARTMENTS), ("celery", "kombu", "flower")),
+    **dict.fromkeys(("fleet.store", *DEPARTMENTS), ("celery", "kombu", "flower")),
 }
 #: The only third-party packages of the words.
 FOREIGN_TO_WORDS = ("pydantic", "pydantic_settings", "jsonschema", "referencing")
@@ -64,52 +71,15 @@ FOREIGN_TO_WORDS = ("pydantic", "pydantic_settings", "jsonschema", "referencing"
 #: Packages that `import fleet` must not pull in: each costs 0.1 to 0.5 s.
 HEAVY = ("celery", "kombu", "redis", "pydantic", "aiohttp", "flower")
 
+#: The one circle that is left.
+OWED = {"fleet.limiter.call", "fleet.limiter.local"}
+
 #: Lines of a source file at most: more is a sign to split it.
 MAX_LINES = 400
-
-
-@dataclass(frozen=True)
-class Import:
-    """One imported module, as written in a source file."""
-
-    path: Path
-    line: int
-    module: str
-    target: str
-
-
-def modules_of(root: Path) -> dict[str, Path]:
-    """Return dotted name -> file of every module: `fleet/`, and `workers/` as `fleet.workers`."""
-    files = [path for top in ("fleet", "workers") for path in (root / top).rglob("*.py")]
-    return {_dotted(path.relative_to(root)): path for path in files}
-
-
-def _dotted(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    parts = ("fleet", *parts) if parts[0] == "workers" else parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports_of(module: str, path: Path, known: set[str]) -> Iterator[Import]:
-    """Yield every import of a module, also those inside functions and under TYPE_CHECKING."""
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(path, node.lineno, module, alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            base = _absolute(package, node)
-            for alias in node.names:
-                full = f"{base}.{alias.name}"
-                yield Import(path, node.lineno, module, full if full in known else base)
-
-
-def _absolute(package: str, node: ast.ImportFrom) -> str:
-    if not node.level:
-        return node.module or ""
-    parts = package.split(".")
-    base = parts[: len(parts) - node.level + 1]
-    return ".".join([*base, node.module] if node.module else base)
+#: Modules and scripts of a folder at most: about a dozen is the aim, the limiter has more.
+MAX_FILES = 25
+#: Arguments of a function at most, `self` not counted: six are the aim.
+MAX_ARGUMENTS = 11
 
 
 def within(module: str, parts: tuple[str, ...]) -> bool:
@@ -117,41 +87,45 @@ def within(module: str, parts: tuple[str, ...]) -> bool:
     return any(module == part or (part != "fleet" and module.startswith(f"{part}.")) for part in parts)
 
 
-def part_of(module: str) -> str | None:
-    """Return the part of the house that a module belongs to, or None when the table does not know it."""
-    return next((part for part in FLOORS if within(module, (part,))), None)
+def floor_of(module: str) -> tuple[int, str] | None:
+    """Return the floor and the room of a module; None when the table does not know it."""
+    return next(
+        ((number, part) for number, floor in enumerate(FLOORS) for part in floor if within(module, (part,))), None
+    )
 
 
 def objection(found: Import) -> str | None:
     """Return what is wrong with one import, or None."""
-    part = part_of(found.module)
-    if part is None:
-        return f"{found.module} is on no floor: add its part to FLOORS in tests/test_floors.py"
-    extra = EXCEPTIONS.get(found.module, (part, ""))[0]
+    if found.module in _PACKAGES:
+        return None if found.target == "__future__" else f"{found.module} is a folder: it imports nothing"
+    place = floor_of(found.module)
+    if place is None:
+        return f"{found.module} is on no floor: add its room to FLOORS in tests/test_floors.py"
+    number, room = place
     if found.target.partition(".")[0] == "fleet":
-        allowed = (part, *FLOORS[part], extra)
-        wrong = not within(found.target, allowed)
-    elif part in WORDS:
+        extra = EXCEPTIONS.get(found.module, (room, ""))[0]
+        below = tuple(part for floor in FLOORS[:number] for part in floor if part not in CLOSED.get(room, ()))
+        allowed = ("itself", "fleet.workers") if room == "fleet.workers" else ("itself", "the floors below")
+        below = WORDS if room == "fleet.workers" else below
+        wrong = not within(found.target, (room, extra, *below))
+    elif room in WORDS:
         allowed = FOREIGN_TO_WORDS
         wrong = not within(found.target, allowed) and found.target.partition(".")[0] not in sys.stdlib_module_names
     else:
-        banned = FOREIGN.get(part, ())
+        banned = FOREIGN.get(room, ())
         allowed = tuple(f"anything but {name}" for name in banned)
         wrong = within(found.target, banned)
-    if not wrong:
-        return None
-    return f"{found.module} imports {found.target}; allowed for {part}: {', '.join(dict.fromkeys(allowed))}"
+    return f"{found.module} imports {found.target}; allowed for {room}: {', '.join(allowed)}" if wrong else None
+
+
+#: Folders whose `__init__` is empty: their rooms stand in the table.
+_PACKAGES = ("fleet.engine", "fleet.cli")
 
 
 def violations(root: Path) -> list[str]:
     """Return one line per import that breaks a floor: file:line, what it imports, what is allowed."""
-    modules = modules_of(root)
-    found = [item for module, path in modules.items() for item in imports_of(module, path, set(modules))]
-    return [
-        f"{item.path.relative_to(root)}:{item.line}: {wrong}"
-        for item in found
-        if (wrong := objection(item)) is not None
-    ]
+    found = ((item, objection(item)) for item in all_imports(root))
+    return [f"{item.path.relative_to(root)}:{item.line}: {wrong}" for item, wrong in found if wrong is not None]
 
 
 def test_every_module_imports_only_from_floors_below_its_own() -> None:
@@ -159,12 +133,22 @@ def test_every_module_imports_only_from_floors_below_its_own() -> None:
     assert not (lines := violations(ROOT)), "\n" + "\n".join(lines)
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]
+    found = [circle for circle in circles(graph_of(ROOT)) if circle != OWED]
+    assert not found, f"expected no circle, got {found}"
+
+
+def test_every_room_of_the_table_exists() -> None:
+    known = modules_of(ROOT)
+    assert not [part for floor in FLOORS for part in floor if not any(within(name, (part,)) for name in known)]
+
+
 def test_every_exception_from_the_floors_is_still_needed() -> None:
-    modules = modules_of(ROOT)
+    modules, found = modules_of(ROOT), all_imports(ROOT)
     for module, (extra, reason) in EXCEPTIONS.items():
         assert module in modules, f"{module} is gone: remove its exception ({reason})"
-        targets = [item.target for item in imports_of(module, modules[module], set(modules))]
-        used = any(within(target, (extra,)) for target in targets)
+        used = any(item.module == module and within(item.target, (extra,)) for item in found)
         assert used, f"{module} no longer imports {extra}: remove its exception ({reason})"
 
 
@@ -173,15 +157,24 @@ def test_every_exception_from_the_floors_is_still_needed() -> None:
     [
         ("fleet/models.py", "import redis"),
         ("fleet/models.py", "from fleet.store import keys"),
+        ("fleet/errors.py", "if TYPE_CHECKING:\n    from fleet.models import Usage"),
         ("fleet/store/client.py", "from ..limiter import Limiter"),
         ("fleet/store/client.py", "def later():\n    import celery.app"),
         ("fleet/limiter/__init__.py", "from fleet.roster import Roster"),
         ("fleet/limiter/__init__.py", "from fleet import submit_task"),
         ("fleet/limiter/__init__.py", "from fleet.workers.ports import Limiter"),
         ("fleet/roster/__init__.py", "if TYPE_CHECKING:\n    from fleet.engine import app"),
-        ("fleet/engine/app.py", "from fleet import cli"),
-        ("fleet/engine/app.py", "import fleet.workers.agent"),
+        ("fleet/engine/__init__.py", "from fleet.engine.app import app"),
+        ("fleet/engine/app.py", "from fleet.engine import tasks"),
+        ("fleet/engine/app.py", "from fleet import dashboard"),
+        ("fleet/engine/app.py", "from fleet.cli.main import main"),
+        ("fleet/engine/messages/queues.py", "from fleet.engine.transport import leases"),
+        ("fleet/engine/process/data_plane.py", "import fleet.workers.agent"),
+        ("fleet/engine/outcomes/results.py", "from fleet.engine.answers import opinions"),
+        ("fleet/engine/tasks.py", "from fleet.door import app"),
         ("fleet/dashboard/page.py", "import fleet.cli.main"),
+        ("fleet/cli/run/job.py", "from fleet.cli.operate import top"),
+        ("fleet/cli/operate/top.py", "from fleet.cli.demo import board"),
         ("fleet/attic.py", "import json"),
         ("workers/agent.py", "from redis.asyncio import Redis"),
         ("workers/agent.py", "from fleet.limiter import Limiter"),
@@ -189,10 +182,12 @@ def test_every_exception_from_the_floors_is_still_needed() -> None:
     ],
 )
 def test_an_import_from_a_wrong_floor_is_found_and_named(tmp_path: Path, file: str, source: str) -> None:
-    for part in FLOORS.keys() - set(WORDS):
-        folder = tmp_path / ("workers" if part == "fleet.workers" else part.replace(".", "/"))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "__init__.py").touch()
+    for module, path in modules_of(ROOT).items():
+        if module not in WORDS:
+            copy = tmp_path / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.touch()
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(source, encoding="utf-8")
     (line,) = violations(tmp_path)
     assert line.startswith(f"{file}:{len(source.splitlines())}: ")
@@ -200,8 +195,7 @@ def test_an_import_from_a_wrong_floor_is_found_and_named(tmp_path: Path, file: s
 
 def test_importing_fleet_or_a_department_builds_no_celery_app() -> None:
     assert not _loaded_by("fleet") & set(HEAVY)
-    departments = [name for name in DEPARTMENTS if (ROOT / name.replace(".", "/")).is_dir()]
-    assert not _loaded_by(*departments) & {"celery", "kombu", "flower"}
+    assert not _loaded_by(*DEPARTMENTS) & {"celery", "kombu", "flower"}
 
 
 def test_importing_the_data_plane_loads_neither_redis_nor_celery() -> None:
@@ -217,7 +211,7 @@ def _loaded_by(*modules: str) -> set[str]:
 
 
 def test_every_lua_script_opens_with_its_keys_arguments_and_reply() -> None:
-    scripts = _sources("*.lua")
+    scripts = sources(ROOT, "*.lua")
     assert scripts, "expected Lua scripts under fleet/, found none"
     for path in scripts:
         header = _header(path).lower()
@@ -232,16 +226,32 @@ def _header(path: Path) -> str:
 
 def test_no_python_string_holds_lua() -> None:
     lua = re.compile(r"redis\.p?call\(")
-    inside = [str(path.relative_to(ROOT)) for path in _sources("*.py") if lua.search(path.read_text(encoding="utf-8"))]
+    inside = [
+        str(path.relative_to(ROOT)) for path in sources(ROOT, "*.py") if lua.search(path.read_text(encoding="utf-8"))
+    ]
     assert not inside, f"expected Lua in .lua files only, found some in {inside}"
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
-    files = [*_sources("*.py"), *_sources("*.lua")]
+    files = [*sources(ROOT, "*.py"), *sources(ROOT, "*.lua")]
     counts = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     too_long = {name: lines for name, lines in counts.items() if lines > MAX_LINES}
     assert not too_long, f"expected at most {MAX_LINES} lines a file, split {too_long}"
 
 
-def _sources(pattern: str) -> list[Path]:
-    return [path for top in ("fleet", "workers") for path in sorted((ROOT / top).rglob(pattern))]
+def test_no_folder_holds_more_files_than_it_did() -> None:
+    files = [path for pattern in ("*.py", "*.lua") for path in sources(ROOT, pattern)]
+    most = Counter(path.parent.relative_to(ROOT) for path in files).most_common(1)
+    assert most[0][1] == MAX_FILES, f"expected {MAX_FILES} at most and by now, got {most}"
+
+
+def test_no_function_takes_more_arguments_than_it_did() -> None:
+    counts = {
+        f"{path.relative_to(ROOT)}:{node.lineno}": len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+        - (bool(node.args.args) and node.args.args[0].arg in ("self", "cls"))
+        for path in sources(ROOT, "*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    most = max(counts.items(), key=lambda item: item[1])
+    assert most[1] == MAX_ARGUMENTS, f"expected {MAX_ARGUMENTS} at most and by now, got {most}"

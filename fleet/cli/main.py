@@ -15,12 +15,8 @@ from typing import NoReturn
 
 import click
 
+from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
 from fleet.errors import ConfigurationError, FleetError
-
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-#: What a shell reports for a process that SIGINT ended: 128 + 2.
-EXIT_INTERRUPTED = 130
 
 #: Command name -> module, attribute, one line of help. The line must equal the command's own (a test checks).
 COMMANDS = {

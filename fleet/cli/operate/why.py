@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleet import config
-from fleet.cli.main import EXIT_FAILURE
+from fleet.cli.exit_codes import EXIT_FAILURE
 
 if TYPE_CHECKING:
     from fleet.engine.operations.story import Story

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fleet.cli.main import EXIT_FAILURE
+from fleet.cli.exit_codes import EXIT_FAILURE
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
 from fleet.quoting import quote

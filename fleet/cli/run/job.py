@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from fleet.cli.main import EXIT_FAILURE, EXIT_INTERRUPTED
+from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 from fleet.cli.run.answers import AnswerFile, LineSet, RunNote, new_run_id
 from fleet.cli.run.collector import nobody_serves, open_collector
 from fleet.cli.run.entries import FileSource, PipeSource, Reading, numbered, read_entries

@@ -1,0 +1,6 @@
+"""What `fleet` commands end with, besides 0: a script tells by it what to do next."""
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+#: What a shell reports for a process that SIGINT ended: 128 + 2.
+EXIT_INTERRUPTED = 130
