@@ -3,11 +3,38 @@
 Bots are data in Redis. A quarantined bot takes no new task. Personas are in `workers/bot/persona.py`.
 """
 
-from fleet.roster.health import HEALTH, Deed, Health, health_shown, read_probation, read_skills, row_of, standing_of
+from fleet.roster.health import (
+    ENOUGH,
+    HEALTH,
+    TESTS,
+    Deed,
+    Health,
+    Skill,
+    bot_health_of,
+    read_probation,
+    read_skills,
+    row_of,
+)
 from fleet.roster.quarantine import Quarantine, quarantine, read_quarantined, release
 from fleet.roster.roster import LEASE_S, LOAD_UNIT, Checkout, Roster
 
 __all__ = [
-    "HEALTH", "LEASE_S", "LOAD_UNIT", "Checkout", "Deed", "Health", "Quarantine", "Roster", "health_shown",
-    "quarantine", "read_probation", "read_quarantined", "read_skills", "release", "row_of", "standing_of",
+    "ENOUGH",
+    "HEALTH",
+    "LEASE_S",
+    "LOAD_UNIT",
+    "TESTS",
+    "Checkout",
+    "Deed",
+    "Health",
+    "Quarantine",
+    "Roster",
+    "Skill",
+    "bot_health_of",
+    "quarantine",
+    "read_probation",
+    "read_quarantined",
+    "read_skills",
+    "release",
+    "row_of",
 ]  # fmt: skip

@@ -25,7 +25,8 @@ MOST_NORMS = 10_000
 #: Names of the events that `health.lua` records, as the catalogue of the signals declares them.
 EVENTS = ("bot_quarantined", "bot_released", "quarantine_cap")
 #: What the three tests look for, and the evidence that ends them: `health.lua` has the same.
-_WHAT = ("bad_answers", "avoids_work", "slow")
+#: On probation half of that is enough.
+TESTS = ("bad answers", "avoids work", "slow")
 ENOUGH = 9.2
 #: Bytes before the first row of `keys.health`.
 HEAD_BYTES = 128
@@ -67,7 +68,7 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BotHealth:
     """How a bot stands.
 
     Args:
@@ -143,51 +144,50 @@ def read_probation(client: redis.Redis, pools: Iterable[str]) -> set[str]:
         return {name.decode() for names in pipe.execute() for name in names}
 
 
-def read_skills(client: redis.Redis, pool: str, number: int, kinds: Sequence[str]) -> dict[str, str]:
-    """Return how a bot does each task class that it has done, and whether it is a specialist of it. One round trip."""
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """How a bot does one task class.
+
+    Args:
+        kind: The class.
+        good: Share of its last tasks that it did well.
+        tasks: How many these are; older ones count less.
+        better: By how much it is better than its pool, at least; None: it is no specialist.
+    """
+
+    kind: str
+    good: float
+    tasks: float
+    better: float | None
+
+
+def read_skills(client: redis.Redis, pool: str, number: int, kinds: Sequence[str]) -> list[Skill]:
+    """Return how a bot does each task class that it has done. One round trip."""
     with client.pipeline(transaction=False) as pipe:
         for kind in kinds:
             first = number * _SKILL.size
             pipe.getrange(keys.skills(pool, kind), first, first + _SKILL.size - 1)
             pipe.zscore(keys.specialists(pool, kind), bot_name(pool, number))
         replies = pipe.execute()
-    said = {}
+    skills = []
     for kind, raw, ratio in zip(kinds, replies[::2], replies[1::2], strict=True):
         good, bad, *_ = _SKILL.unpack(raw.ljust(_SKILL.size, b"\0"))
         if good + bad:
-            better = f", specialist: at least {ratio - 1:.0%} better than its pool" if ratio else ""
-            said[f"skill: {kind}"] = f"{good / (good + bad):.0%} good of its last {good + bad:.0f}{better}"
-    return said
+            skills.append(Skill(kind, good / (good + bad), good + bad, ratio - 1 if ratio else None))
+    return skills
 
 
-def standing_of(raw: bytes) -> Standing:
+def bot_health_of(raw: bytes) -> BotHealth:
     """Return how a bot stands from its row of `keys.health`; one that was never judged stands well."""
     numbers = _ROW.unpack(raw.ljust(_ROW.size, b"\0"))
     rates = (numbers[3] / 255, numbers[4] / 255, numbers[5] / 255)
-    return Standing(numbers[:3], rates, *numbers[6:])
+    return BotHealth(numbers[:3], rates, *numbers[6:])
 
 
 def norm_of(raw: bytes) -> Norms:
     """Return what is usual for a class from its field of `keys.norms`."""
     chars, ran_ms, tasks = _NORM.unpack(raw)[:3]
     return Norms(chars=chars, ran_ms=ran_ms, tasks=int(tasks))
-
-
-def health_shown(raw: bytes, trial: float | None) -> dict[str, float | str]:
-    """Return what the tests say of a bot, for people.
-
-    Args:
-        raw: Its row of `keys.health`.
-        trial: Tasks that it still has to do well on probation; None: it is on none.
-    """
-    standing = standing_of(raw)
-    said: dict[str, float | str] = {} if trial is None else {"probation_tasks_left": f"{trial:.0f}"}
-    enough = ENOUGH if trial is None else ENOUGH / 2
-    if standing.tasks:
-        for what, evidence, rate in zip(_WHAT, standing.evidence, standing.rates, strict=True):
-            said[what] = f"{rate:.0%} of its last tasks, evidence {evidence:.1f} of {enough}"
-        said |= {"judged_tasks": f"{standing.tasks:,}", "quarantines": f"{standing.quarantines}"}
-    return said
 
 
 def row_of(number: int) -> tuple[int, int]:

@@ -153,6 +153,45 @@ class BotErrors(Frozen):
     calls: int
 
 
+class HealthTest(Frozen):
+    """One of the sequential tests on a bot."""
+
+    name: str = Field(description="What it looks for: bad answers, avoids work, slow.")
+    share: float = Field(description="Of its last tasks.")
+    evidence: float
+    enough: float = Field(description="Evidence that ends in a quarantine.")
+
+
+class SkillLine(Frozen):
+    """How a bot does one task class."""
+
+    kind: str
+    good: float = Field(description="Share of its last tasks.")
+    tasks: int
+    better: float | None = Field(description="Than its pool, at least; None: it is no specialist.")
+
+
+class QuarantineLine(Frozen):
+    """Why a bot takes no new task, and until when."""
+
+    since: float
+    until: float | None = Field(description="Unix time; None: until it is released.")
+    by: str
+    reason: str
+
+
+class HealthView(Frozen):
+    """What is known of a bot's health."""
+
+    quarantine: QuarantineLine | None
+    probation_tasks_left: int | None = Field(description="To do well until it is fully back; None: not on probation.")
+    remedy_rung: int | None = Field(description="What is done because it answers like others: see diversity.")
+    judged_tasks: int
+    quarantines: int = Field(description="Lately; each makes the next one longer.")
+    tests: tuple[HealthTest, ...]
+    skills: tuple[SkillLine, ...]
+
+
 class BotDetail(Frozen):
     """One bot, opened."""
 
@@ -173,7 +212,7 @@ class BotDetail(Frozen):
     tasks: tuple[TaskLine, ...] = Field(description="Its last tasks, the newest first; at most 4.")
     failures: tuple[FailureLine, ...] = Field(description="Its own among the last 1,000, newest first; at most 20.")
     errors: tuple[BotErrors, ...]
-    health: dict[str, float | str] = Field(default_factory=dict, description="What the health tests say of it.")
+    health: HealthView
 
 
 class MatrixRow(Frozen):

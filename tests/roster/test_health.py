@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fleet.config import HealthSettings
 from fleet.faults import Fault
-from fleet.roster import HEALTH, Deed, Health, read_probation, read_quarantined, row_of, standing_of
+from fleet.roster import HEALTH, Deed, Health, bot_health_of, read_probation, read_quarantined, row_of
 from fleet.store import keys
 from fleet.store.client import connect
 
@@ -59,7 +59,7 @@ class Pool:
                 self.found_after.setdefault(bot, self.tasks[bot])
 
     def evidence(self, bot: str) -> tuple[float, float, float]:
-        return standing_of(self.client.getrange(keys.health("p"), *row_of(int(bot[2:])))).evidence
+        return bot_health_of(self.client.getrange(keys.health("p"), *row_of(int(bot[2:])))).evidence
 
 
 def good(bot: str, chance: random.Random, *, slower: float = 1.0) -> Deed:

@@ -13,7 +13,7 @@ from fleet import config
 from fleet.cli.operate.pools import operator_name, seconds_of
 
 if TYPE_CHECKING:
-    from fleet.signals.view import BotColumn, BotDetail, BotPage, BotState
+    from fleet.signals.view import BotColumn, BotDetail, BotPage, BotState, HealthView
 
 #: Columns by which the list can be sorted, and what they are in the table of bots.
 SORTS: dict[str, BotColumn] = {
@@ -174,15 +174,33 @@ def _story(bot: BotDetail) -> Iterator[str]:
     yield f"persona: {persona.archetype}, temperature {persona.temperature}, {persona.context_window_tokens:,} tokens"
     yield f"done: {bot.completions:,}{failed}; {bot.per_hour:,} in the last hour; {bot.load:,} in hand"
     yield f"used: {bot.tokens:,} tokens, ${bot.cost_usd_micros / 1e6:,.4f}, {bot.mean_ms / 1000:.1f} s a task"
-    for name, value in bot.health.items():
-        is_time = isinstance(value, float) and value > 1e9
-        said = datetime.fromtimestamp(value).isoformat(" ", "seconds") if is_time else value  # type: ignore[arg-type]
-        yield f"{name if ' ' in name else name.replace('_', ' ')}: {said}"
+    yield from _health(bot.health)
     for error in bot.errors:
         yield f"error: {error.type} on {error.api}: {error.failures:,} tasks, {error.calls:,} calls"
     for task in bot.tasks:
-        at = datetime.fromtimestamp(task.at).isoformat(" ", "seconds")
-        yield f"task: {task.task_id} {task.status} at {at}, {task.ran_ms / 1000:.1f} s"
+        yield f"task: {task.task_id} {task.status} at {_at(task.at)}, {task.ran_ms / 1000:.1f} s"
+
+
+def _health(health: HealthView) -> Iterator[str]:
+    out = health.quarantine
+    if out is not None:
+        until = "it is released" if out.until is None else _at(out.until)
+        yield f"quarantined: since {_at(out.since)} until {until}, by {out.by}{f': {out.reason}' if out.reason else ''}"
+    if health.probation_tasks_left is not None:
+        yield f"probation: {health.probation_tasks_left} tasks to do well until it is fully back"
+    if health.remedy_rung is not None:
+        yield f"remedy: rung {health.remedy_rung}, because it answers like others (fleet diversity)"
+    for test in health.tests:
+        yield f"{test.name}: {test.share:.0%} of its last tasks, evidence {test.evidence:.1f} of {test.enough}"
+    if health.judged_tasks:
+        yield f"judged: {health.judged_tasks:,} tasks; quarantined {health.quarantines:,} times lately"
+    for skill in health.skills:
+        better = f", specialist: at least {skill.better:.0%} better than its pool" if skill.better is not None else ""
+        yield f"skill: {skill.kind}: {skill.good:.0%} good of its last {skill.tasks:,}{better}"
+
+
+def _at(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s).isoformat(" ", "seconds")
 
 
 def _say(line: str) -> None:

@@ -5,6 +5,19 @@ import { ago, by, clock, count, dollars, duration, h, percent, short } from "./d
 const REFRESH_MS = 3000;
 const LENGTHS = [["until released", ""], ["10 minutes", 600], ["1 hour", 3600], ["1 day", 86400]];
 
+// What is known of a bot's health, as pairs of name and text.
+function healthFacts({ quarantine, probation_tasks_left, remedy_rung, judged_tasks, quarantines, tests, skills }) {
+  return [
+    ...(quarantine ? [["out since", clock(quarantine.since)], ["out until", quarantine.until === null ? "it is released" : clock(quarantine.until)],
+      ["by", quarantine.by || "–"], ["reason", quarantine.reason || "–"]] : []),
+    ...(probation_tasks_left === null ? [] : [["on probation", `${count(probation_tasks_left)} tasks to do well`]]),
+    ...(remedy_rung === null ? [] : [["remedy", `rung ${remedy_rung}, it answers like others`]]),
+    ...tests.map((test) => [test.name, `${percent(test.share)} of its last tasks, evidence ${test.evidence.toFixed(1)} of ${test.enough}`]),
+    ...(judged_tasks ? [["judged tasks", count(judged_tasks)], ["quarantines lately", count(quarantines)]] : []),
+    ...skills.map((skill) => [`skill: ${skill.kind}`, `${percent(skill.good)} good of its last ${count(skill.tasks)}${skill.better === null ? "" : `, specialist: ${percent(skill.better)} better than its pool`}`]),
+  ];
+}
+
 export class BotDialog {
   constructor(store, act) {
     this.store = store;
@@ -61,6 +74,7 @@ export class BotDialog {
       ["failed calls", short(bot.calls_failed)], ["in hand", count(bot.load)], ["a task takes", bot.mean_ms ? duration(bot.mean_ms / 1000) : "–"],
       ["tokens", short(bot.tokens)], ["cost", dollars(bot.cost_usd_micros)], ["last task", ago(bot.last_at, now)],
     ];
+    const facts = healthFacts(bot.health);
     this.box.replaceChildren(
       this.#head(bot.name, bot.state),
       h("p", { class: "muted" }, `pool ${bot.pool} · ${bot.api}`),
@@ -70,7 +84,7 @@ export class BotDialog {
       h("p", {}, h("b", {}, persona.archetype), ` · temperature ${persona.temperature} · ${short(persona.context_window_tokens)} tokens of context`),
       h("details", {}, h("summary", {}, "system prompt"), h("blockquote", {}, persona.system_prompt)),
       h("h3", {}, "Health"),
-      Object.keys(bot.health).length ? h("dl", { class: "facts" }, ...Object.entries(bot.health).map(([name, value]) => h("div", {}, h("dt", {}, name.includes(" ") ? name : name.replaceAll("_", " ")), h("dd", {}, typeof value !== "number" ? value || "–" : value > 1e9 ? clock(value) : Number(value.toFixed(3)))))) : h("p", { class: "note" }, bot.state === "quarantined" ? "out of the order of checkouts" : "nothing against it"),
+      facts.length ? h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))) : h("p", { class: "note" }, "nothing against it"),
       h("h3", {}, "Last tasks"),
       list(bot.tasks, "No task yet.", ["task", "when", "status", "ran"], (task) => [short_id(task.task_id), ago(task.at, now), h("span", { class: `pill ${{ ok: "good", degraded: "warn", failed: "bad" }[task.status]}` }, task.status), duration(task.ran_ms / 1000)]),
       h("h3", {}, "Errors"),

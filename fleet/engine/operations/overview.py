@@ -6,7 +6,7 @@ Departments do not import each other; here their readings meet. For people: O(bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ from fleet.engine.admission.gates import Gate, Waiting, read_gates, read_waiting
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import LimitSnapshot, show_keys, snapshot_of, standing_of
 from fleet.models import Bot, Priority, bot_name
-from fleet.roster import LOAD_UNIT, health_shown, read_probation, read_skills, row_of
+from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_probation, read_skills, row_of
 from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
@@ -33,10 +33,14 @@ from fleet.signals.view import (
     BotState,
     Costs,
     FleetView,
+    HealthTest,
+    HealthView,
     LimitView,
     PoolCost,
     PoolView,
+    QuarantineLine,
     ResourcesView,
+    SkillLine,
     TaskLine,
 )
 from fleet.store import keys
@@ -157,6 +161,7 @@ class Overview:
                 pipe.execute()
             )
         row = windows.bot_rows_of(raw_row, 0)
+        skills = read_skills(self._state, pool, index, [kind.decode() for kind in kinds])
         failures = [one for one in windows.failures_of(raw_failures, since=0.0) if one.bot == name]
         load, quarantined = _load(score or 0), read_quarantined(self._state, [pool]).get(name)
         state: BotState = "quarantined" if quarantined else "probation" if trial else "busy" if load else "idle"
@@ -168,9 +173,7 @@ class Overview:
             tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
             failures=tuple(map(picture.failure_shown, failures[:FAILURES_SHOWN])),
             errors=tuple(_bot_errors(name, errors)),
-            health=_health(quarantined, remedy)
-            | health_shown(raw_health, trial)
-            | read_skills(self._state, pool, index, [kind.decode() for kind in kinds]),
+            health=_health(quarantined, raw_health, trial, remedy, skills),
         )  # fmt: skip
 
     def _read_state(self) -> _Reading:
@@ -353,11 +356,17 @@ def _bot_errors(name: str, counts: Mapping[bytes, bytes]) -> Iterator[BotErrors]
         yield BotErrors(api=api, type=kind, failures=row["task"], calls=row["call"])
 
 
-def _health(out: Quarantine | None, remedy: bytes | None) -> dict[str, float | str]:
-    said: dict[str, float | str] = {}
-    if out is not None:
-        until: float | str = "released" if out.until is None else out.until
-        said |= {"quarantined_since": out.since, "quarantined_until": until, "by": out.by, "reason": out.reason}
-    if remedy is not None:
-        said["remedy"] = f"rung {remedy.decode().partition('|')[0]} (fleet diversity)"
-    return said
+def _health(
+    out: Quarantine | None, raw: bytes, trial: float | None, remedy: bytes | None, skills: Iterable[Skill]
+) -> HealthView:
+    health, enough = bot_health_of(raw), ENOUGH if trial is None else ENOUGH / 2
+    tests = zip(TESTS, health.rates, health.evidence, strict=True) if health.tasks else ()
+    return HealthView(
+        quarantine=out and QuarantineLine(since=out.since, until=out.until, by=out.by, reason=out.reason),
+        probation_tasks_left=None if trial is None else round(trial),
+        remedy_rung=None if remedy is None else int(remedy.decode().partition("|")[0]),
+        judged_tasks=health.tasks,
+        quarantines=health.quarantines,
+        tests=tuple(HealthTest(name=what, share=rate, evidence=weight, enough=enough) for what, rate, weight in tests),
+        skills=tuple(SkillLine(kind=it.kind, good=it.good, tasks=round(it.tasks), better=it.better) for it in skills),
+    )

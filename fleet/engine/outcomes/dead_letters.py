@@ -19,7 +19,7 @@ from fleet.models import BotResult, Frozen, Priority, PriorityName
 from fleet.signals import catalogue
 from fleet.signals.catalogue import NOBODY
 from fleet.store import keys
-from fleet.store.client import Script, Store
+from fleet.store.client import Script
 
 #: Deaths that a letter tells of, the newest ones (count).
 HISTORY_MOST = 10
@@ -142,23 +142,6 @@ def parts_of(message: bytes) -> tuple[dict[str, Any], bytes]:
         return dict(headers), body if isinstance(body, bytes) else str(body).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}, b""
-
-
-async def record(store: Store, settings: Settings, burial: Burial) -> None:
-    """Keep a task that failed for good, after its result was stored. O(log letters), safe to repeat.
-
-    A worker does it in the finishing script instead, in one step with the result: `record_keys`, `record_arguments`.
-
-    Args:
-        store: State Redis.
-        settings: Bounds, and the pools there are.
-        burial: What `bury` returned.
-
-    Raises:
-        StoreUnavailable: When Redis does not answer.
-    """
-    task_id = burial.letter.task_id
-    await store.run(RECORD, record_keys(task_id), record_arguments(burial, settings))
 
 
 def record_keys(task_id: str) -> list[str]:

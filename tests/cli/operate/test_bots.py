@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import struct
 import time
 
 import pytest
@@ -13,8 +15,9 @@ from fleet import config
 from fleet.cli.main import main
 from fleet.engine.outcomes.completion import Completion
 from fleet.models import BotResult, TaskError, Usage
-from fleet.roster import Roster
-from fleet.store.client import Store
+from fleet.roster import Roster, row_of
+from fleet.store import keys
+from fleet.store.client import Store, connect
 
 
 def fleet(*args: str) -> Result:
@@ -81,12 +84,26 @@ def test_a_bot_is_opened() -> None:
     assert json.loads(fleet("bots", "show", "research-003", "--json").stdout)["tokens"] == 15
 
 
+def test_what_the_health_tests_say_of_a_bot_is_told_in_lines(redis_url: str) -> None:
+    client = connect(redis_url)
+    client.setrange(keys.health("research"), row_of(4)[0], struct.pack("<3f4B2I", 4.5, 0, 0, 51, 0, 0, 2, 30, 0))
+    client.zadd(keys.probation("research"), {"research-004": 12})
+    text = fleet("bots", "show", "research-004").stdout
+    assert "probation: 12 tasks to do well until it is fully back\n" in text
+    assert "bad answers: 20% of its last tasks, evidence 4.5 of 4.6\n" in text
+    assert "judged: 30 tasks; quarantined 2 times lately\n" in text
+
+
 def test_bots_are_quarantined_and_released() -> None:
     done = fleet("bots", "quarantine", "research-001", "research-002", "--reason", "odd", "--for", "10m")
     assert done.stderr == "fleet: research-001: quarantined\nfleet: research-002: quarantined\n"
     out = json.loads(fleet("bots", "--state", "quarantined", "--json").stdout)
     assert [bot["name"] for bot in out["bots"]] == ["research-001", "research-002"]
-    assert "reason: odd" in fleet("bots", "show", "research-001").stdout
+    assert re.search(
+        r"quarantined: since [-\d: ]+ until [-\d: ]+, by \S+: odd\n", fleet("bots", "show", "research-001").stdout
+    )
+    shown = json.loads(fleet("bots", "show", "research-001", "--json").stdout)["health"]
+    assert shown["quarantine"]["until"] - shown["quarantine"]["since"] == pytest.approx(600, abs=1)
     assert "was quarantined" in fleet("bots", "quarantine", "research-001").stderr
     assert fleet("bots", "release", "research-001").stderr == "fleet: research-001: takes tasks again\n"
     assert fleet("bots", "release", "research-001").stderr == "fleet: research-001: was not quarantined\n"

@@ -12,7 +12,7 @@ from fleet.config import HealthSettings, PoolSettings, Settings
 from fleet.engine.answers.canaries import Canaries, load_canaries
 from fleet.errors import ConfigurationError
 from fleet.models import Bot
-from fleet.roster import Health, standing_of
+from fleet.roster import Health, bot_health_of
 from fleet.roster.health import row_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
@@ -49,8 +49,8 @@ def suspect(url: str, path: Path | None, agent: Scripted, *, times: int = 1, eve
 def said_of(url: str) -> tuple[float, int]:
     """Return the evidence of errors against p-002, and on how many tasks it was judged."""
     with connect(url) as client:
-        standing = standing_of(client.getrange(keys.health("p"), *row_of(2)))
-    return standing.evidence[0], standing.tasks
+        health = bot_health_of(client.getrange(keys.health("p"), *row_of(2)))
+    return health.evidence[0], health.tasks
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fleet.errors import BadAnswer, FleetError, ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Bot, BotResult, BotTask, Persona, Usage
 from fleet.outcome import Outcome
-from fleet.roster import Checkout, Deed, Roster, quarantine, standing_of
+from fleet.roster import Checkout, Deed, Roster, bot_health_of, quarantine
 from fleet.roster.health import norm_of, row_of
 from fleet.signals.windows import bot_rows_of
 from fleet.store import keys
@@ -128,7 +128,7 @@ def test_when_another_bot_does_well_its_answer_stands_and_the_first_is_accused(r
     assert in_hand(redis_url) == 0
     with connect(redis_url) as client:
         row = client.getrange(keys.health("p"), *row_of(int(first[2:])))
-    assert standing_of(row).evidence[0] == pytest.approx(1.79, abs=0.01)  # ln(0.30 / 0.05)
+    assert bot_health_of(row).evidence[0] == pytest.approx(1.79, abs=0.01)  # ln(0.30 / 0.05)
 
 
 def test_each_bot_is_booked_what_it_used_itself(redis_url: str) -> None:
@@ -163,7 +163,7 @@ def test_a_short_answer_on_which_all_agree_stands(redis_url: str) -> None:
     assert opinions.deeds() == (Deed(opinions.chosen.bot.name, None, 1, 200, only_teaches=True),)
     with connect(redis_url) as client:
         assert norm_of(client.hget(keys.norms("p"), "sums")).tasks == 1
-        assert standing_of(client.getrange(keys.health("p"), *row_of(3))).evidence == (0, 0, 0)
+        assert bot_health_of(client.getrange(keys.health("p"), *row_of(3))).evidence == (0, 0, 0)
 
 
 def test_while_opinions_are_divided_more_bots_are_asked(redis_url: str) -> None:

@@ -98,7 +98,10 @@ def test_bots_are_busy_quarantined_or_idle_as_the_roster_says(
     assert dict(zip(view.bots.name, view.bots.load, strict=True))[checkout.bot] == 1
     assert view.pools[0].in_flight == 1
     detail = working_fleet.overview.bot("a-003")
-    assert (detail.state, detail.health["reason"], detail.load) == ("quarantined", "odd answers", 0)
+    assert (detail.state, detail.load) == ("quarantined", 0)
+    out = detail.health.quarantine
+    assert out is not None and (out.reason, out.until) == ("odd answers", None)
+    assert detail.health.probation_tasks_left is None and detail.health.tests == ()
     assert [event.name for event in view.events] == ["bot_quarantined"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import inspect
 import json
@@ -26,14 +25,13 @@ from fleet.engine.outcomes.dead_letters import (
     cause_of_death,
     letter_keys,
     parts_of,
-    record,
     record_arguments,
     record_keys,
 )
 from fleet.models import BotResult, TaskError
 from fleet.signals import catalogue
 from fleet.store import keys
-from fleet.store.client import Script, Store, connect, run_script
+from fleet.store.client import Script, connect, run_script
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 #: Settings of a store that holds three letters.
@@ -79,13 +77,7 @@ def die(
     assert burial is not None
     state.set(keys.result(task_id), result.model_dump_json(), ex=600)
 
-    async def keep() -> None:
-        url = f"redis://127.0.0.1:{state.connection_pool.connection_kwargs['port']}/0"
-        store = Store(url)
-        await record(store, settings, burial)
-        await store.close()
-
-    asyncio.run(keep())
+    run_script(state, RECORD, record_keys(task_id), record_arguments(burial, settings))
     return task_id
 
 
