@@ -32,6 +32,7 @@ from fleet.engine.process.threads import Threads
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.settings import give_up
 from fleet.engine.transport import leases
+from fleet.engine.transport.waker import Waker
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 
@@ -94,7 +95,7 @@ class SlotPool(BasePool):
         self._tasks = self.app.tasks  # the registry itself: asking the app for it costs a lock each time
         self.name: str = self.options["initargs"][1]  # the worker's name as Celery has it: w1@host
         self._ended: collections.deque[Callable[[], None]] = collections.deque()
-        self._wake_fd = -1
+        self._waker = Waker()
         self._woken = False
         self._threads = Threads(THREADS_AT_MOST, "fleet-task")
         self._in_slots: dict[str, Slot] = {}
@@ -107,7 +108,6 @@ class SlotPool(BasePool):
     # -- life
 
     def on_start(self) -> None:
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Celery's own line for a finished task quotes its result; ours (fleet.worker) names who answered, not what.
         logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
         # Repeated with each reconnect; what it warns of does not happen with our transport.
@@ -119,7 +119,7 @@ class SlotPool(BasePool):
         leases.watch(self)
 
     def register_with_event_loop(self, loop: Any) -> None:
-        loop.add_reader(self._wake_fd, self._on_wake, self._wake_fd)
+        loop.add_reader(self._waker.fileno(), self._on_wake)
         loop.call_repeatedly(BEAT_EVERY_S, self._beat)
 
     def on_stop(self) -> None:
@@ -285,15 +285,12 @@ class SlotPool(BasePool):
         self._ended.append(ended)
         if not self._woken:  # one write wakes the consumer for all that end until it looks
             self._woken = True
-            os.eventfd_write(self._wake_fd, 1)
+            self._waker.wake()
 
-    def _on_wake(self, fd: int) -> None:
-        try:
-            os.eventfd_read(fd)
-        except BlockingIOError:
-            return
-        self._woken = False
-        self.settle_ended()
+    def _on_wake(self) -> None:
+        if self._waker.drain():
+            self._woken = False
+            self.settle_ended()
 
     def settle_ended(self) -> None:
         """Call back into Celery for everything that ended. Only from the consumer's thread."""

@@ -12,9 +12,8 @@ message is found within `brpop_timeout` (one second).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from queue import Empty
 from time import monotonic, sleep
@@ -33,6 +32,7 @@ from fleet.engine.messages.envelope import from_plain_json
 from fleet.engine.messages.queues import BELL, waiting_key
 from fleet.engine.transport import leases
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
+from fleet.engine.transport.waker import Waker
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -347,19 +347,14 @@ def _decoded(raw: bytes) -> Any:
         return loads(bytes_to_str(raw))
 
 
-#: What wakes the worker's loop; -1: this process has none. One for all connections it will have.
-_wake_fd = -1
+#: What wakes the worker's loop; None: this process has none. One for all connections it will have.
+_waker: Waker | None = None
 
 
 def wake_loop() -> None:
     """Let the worker's loop look again whether it may take messages. From any thread."""
-    if _wake_fd >= 0:
-        os.eventfd_write(_wake_fd, 1)
-
-
-def _on_wake(fd: int) -> None:
-    with suppress(BlockingIOError):
-        os.eventfd_read(fd)
+    if _waker is not None:
+        _waker.wake()
 
 
 class Transport(kombu_redis.Transport):
@@ -368,11 +363,11 @@ class Transport(kombu_redis.Transport):
     Channel = Channel
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        global _wake_fd
+        global _waker
         super().register_with_event_loop(connection, loop)
-        if _wake_fd < 0:
-            _wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        loop.add_reader(_wake_fd, _on_wake, _wake_fd)
+        if _waker is None:
+            _waker = Waker()
+        loop.add_reader(_waker.fileno(), _waker.drain)
         old = getattr(self.cycle, "_renew_tref", None)
         if old is not None:
             old.cancel()
