@@ -33,7 +33,7 @@ SPARE_FILES = 256
 #: Seconds under which a result may be gone before a person comes back to a stopped run.
 SHORT_EXPIRY_S = 3600
 VOLATILE_FILESYSTEMS = frozenset({"tmpfs", "ramfs"})
-REMOTE_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p"})
+REMOTE_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "webdav", "fuse.sshfs", "9p"})
 #: What takes the place of the transport when Sentinels watch the broker.
 SENTINEL_TRANSPORT = "fleet.engine.transport.sentinel:Transport"
 #: What the Celery app must say so that a lost worker loses no task and an urgent task overtakes.

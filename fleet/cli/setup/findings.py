@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import redis
 
 from fleet.config import Settings, config_path, home_path
@@ -130,14 +131,14 @@ def _file(path: Path) -> FileFacts:
 
 
 def _filesystem(folder: Path) -> str | None:
-    """Type of the file system that `folder` lies on: that of the longest mount point above it. Linux only."""
+    """Type of the file system that `folder` lies on: that of the longest mount point above it."""
     try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+        mounts = psutil.disk_partitions(all=True)
     except OSError:
         return None
     above = {str(folder.resolve()), *map(str, folder.resolve().parents)}
-    mounts = [line.split()[1:3] for line in lines]
-    return max(((len(place), kind) for place, kind in mounts if place in above), default=(0, None))[1]
+    found = ((len(mount.mountpoint), mount.fstype) for mount in mounts if mount.mountpoint in above)
+    return max(found, default=(0, None))[1]
 
 
 def _redis_servers(settings: Settings) -> tuple[RedisFacts, ...]:
