@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fleet
 from fleet.errors import ConfigurationError
+
+#: The folder of this package.
+OURS = Path(__file__).resolve().parents[1]
 
 
 def shadow() -> Path | None:
     """Return what is found as `fleet` in the working folder, or None when that is nothing, or this very package."""
-    ours = Path(fleet.__file__).resolve()
     candidates = (Path.cwd() / "fleet" / "__init__.py", Path.cwd() / "fleet.py")  # Python's order
     found = next((path for path in candidates if path.is_file()), None)
-    if found is None or found.resolve() == ours:
+    if found is None or found.resolve() == OURS / "__init__.py":
         return None
     return found.parent if found.name == "__init__.py" else found
 
@@ -30,6 +31,6 @@ def refuse_shadow() -> None:
     found = shadow()
     if found is not None:
         raise ConfigurationError(
-            f"expected no module of the name `fleet` in the working folder, got {found}: `celery -A fleet` would run it "
-            f"instead of {Path(fleet.__file__).parent}; rename it, or work in another folder"
+            f"expected no module `fleet` but ours in the working folder, got {found}: `celery -A fleet` would run it "
+            f"instead of {OURS}; rename it, or work in another folder"
         )

@@ -6,13 +6,12 @@ that runs with other settings is restarted, and its ledger starts anew.
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from fleet.config import Settings, SimulatorSettings
-from fleet.store.service import LOOPBACK, LocalService, ServiceState, end
+from fleet.store.service import LOOPBACK, PYTHON_MODULE, LocalService, ServiceState, end
 
 #: Seconds until the simulator must answer; importing it takes most of them on a busy machine.
 START_TIMEOUT_S = 30.0
@@ -63,7 +62,7 @@ def _options(simulator: SimulatorSettings) -> tuple[str, ...]:
 
 
 def _command_line(state: ServiceState) -> list[str]:
-    return [sys.executable, "-m", "fleet.workers.simulator", "--port", str(state.port), *state.options]
+    return [*PYTHON_MODULE, "fleet.workers.simulator", "--port", str(state.port), *state.options]
 
 
 def _is_healthy(state: ServiceState) -> bool:

@@ -22,6 +22,9 @@ from pathlib import Path
 
 from fleet.errors import ConfigurationError, StoreUnavailable
 
+#: Opens each command line of a child: `-P` keeps a user's redis.py or queue.py in the working folder from being taken
+#: for the module of that name. A user's own modules are found all the same (`load_function` looks for them there).
+PYTHON_MODULE = (sys.executable, "-P", "-m")
 #: The only address that local services listen on.
 LOOPBACK = "127.0.0.1"
 #: Seconds between two looks at a service that starts or stops.

@@ -19,6 +19,7 @@ import click
 
 from fleet import config
 from fleet.cli.demo.tasks import DEMO_TOML, demo_tasks
+from fleet.cli.shadow import refuse_shadow
 from fleet.cli.stack.background import Background, StackFailed
 from fleet.cli.stack.local_services import stop_local_services
 from fleet.cli.stack.stack_file import Stack, hold_lock
@@ -54,6 +55,7 @@ def demo(count: int, seed: int, keep: bool, svg: Path | None) -> None:
       fleet demo
       fleet demo --tasks 2000 --keep
     """
+    refuse_shadow()
     home = config.home_path() / "demo"
     with StopSignals() as signals, _stack(home, seed, signals, keep=keep) as (background, stack):
         _perform(demo_tasks(count, seed=seed), background, stack, signals, svg)

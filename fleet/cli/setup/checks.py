@@ -75,6 +75,7 @@ def check_all(settings: Settings, facts: Facts) -> list[Check]:
         config_file(settings, facts.host),
         slots(settings),
         open_files(settings, facts.host),
+        own_name(facts.host),
         flower_address(settings),
         *celery_checks(facts.celery),
     ]
@@ -365,12 +366,16 @@ def open_files(settings: Settings, host: HostFacts) -> Check:
     return Check("worker: open files", "fail", found, f"Run `ulimit -n {needed * 2}` before the workers start.")
 
 
+def own_name(host: HostFacts) -> Check:
+    advice = "Rename it: `celery -A fleet` would run it in place of Fleet." if host.shadow else ""
+    return Check("worker: module fleet", "fail" if host.shadow else "ok", str(host.shadow or "ours"), advice)
+
+
 def flower_address(settings: Settings) -> Check:
-    address = settings.flower.address
+    name, address = "flower: address", settings.flower.address
     if address in ("127.0.0.1", "localhost", "::1"):
-        return Check("flower: address", "ok", address)
-    advice = "Put a TLS proxy before it: its password and every task's arguments go over the network in clear."
-    return Check("flower: address", "warn", address, advice)
+        return Check(name, "ok", address)
+    return Check(name, "warn", address, "Put a TLS proxy before it: password and task arguments go in clear text.")
 
 
 def celery_checks(conf: Mapping[str, Any] | None) -> Iterator[Check]:

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import redis
 
+from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
 from fleet.errors import FleetError
 from fleet.store.address import Address
@@ -70,7 +71,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """This machine: limits of the process, the state folder, secrets' places."""
+    """This machine: limits of the process, the state folder, secrets' places, a foreign `fleet` nearby."""
 
     open_files: int
     variables: frozenset[str]
@@ -79,6 +80,7 @@ class HostFacts:
     home: Path
     home_filesystem: str | None
     home_free_bytes: int
+    shadow: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def host_facts(settings: Settings) -> HostFacts:
         home=home,
         home_filesystem=_filesystem(existing),
         home_free_bytes=shutil.disk_usage(existing).free,
+        shadow=shadow(),
     )
 
 

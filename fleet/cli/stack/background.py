@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from fleet.cli.stack.processes import POLL_S, end_all, wait_gone
 from fleet.cli.stack.stack_file import Stack, forget_stack, is_up, read_stack
 from fleet.cli.stack.supervisor import GRACE_S, tail
 from fleet.errors import FleetError
+from fleet.store.service import PYTHON_MODULE
 
 #: Seconds that a stack may take until all its parts are ready.
 READY_S = 90.0
@@ -41,7 +41,7 @@ class Background:
     def __init__(self, home: Path, options: Sequence[str] = ()) -> None:
         self._home = home
         self.log = home / "logs" / "supervisor.log"
-        command = [sys.executable, "-m", "fleet.cli.main", "--home", str(home), "up", *options]
+        command = [*PYTHON_MODULE, "fleet.cli.main", "--home", str(home), "up", *options]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(

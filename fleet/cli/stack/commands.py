@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from fleet.cli.shadow import refuse_shadow
 from fleet.cli.stack.background import Background, stop_stack
 from fleet.cli.stack.foreground import ForegroundStack
 from fleet.cli.stack.local_services import stop_local_services
@@ -33,6 +34,7 @@ def up(detach: bool, workers: int | None, flower: bool) -> None:
       fleet up
       fleet up -d --workers 4
     """
+    refuse_shadow()
     if workers is not None:
         os.environ["FLEET_WORKER__PROCESSES"] = str(workers)
     settings, home = load(), home_path()

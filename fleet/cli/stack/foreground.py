@@ -7,7 +7,6 @@ or `fleet down` of the same state folder ends them.
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -24,6 +23,7 @@ from fleet.cli.stack.watchdog import Watchdog
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import FlowerSettings, Settings
 from fleet.errors import ConfigurationError
+from fleet.store.service import PYTHON_MODULE
 
 #: Seconds between two looks at the children.
 TICK_S = 0.2
@@ -132,7 +132,7 @@ class ForegroundStack:
 
 def child_specs(settings: Settings, home: Path, *, flower: bool) -> list[ChildSpec]:
     """Return what a stack runs: `worker.processes` workers and, if wanted, Flower."""
-    celery = (sys.executable, "-m", "celery", "-A", "fleet")
+    celery = (*PYTHON_MODULE, "celery", "-A", "fleet")
     logs = home / "logs"
     specs = [
         ChildSpec(
