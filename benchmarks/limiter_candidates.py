@@ -1,6 +1,6 @@
 """What the limiter's benchmark compares: each candidate lets a call wait, and hears what became of it.
 
-The libraries are an extra (`pip install "fleet[bench]"`); one that is not installed is left out of the table.
+The libraries are an extra (`pip install "celery-fleet[bench]"`); one that is not installed is left out of the table.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _leave(ctx: click.Context, code: int, message: str) -> NoReturn:
 )
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="State folder, instead of .fleet.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The fleet.toml to obey.")
-@click.version_option(package_name="fleet", prog_name="fleet")
+@click.version_option(package_name="celery-fleet", prog_name="fleet")
 def main(home: Path | None, config: Path | None) -> None:
     """Run 100 to 10,000 LLM bots on Celery and Redis."""
     if home:

@@ -146,7 +146,7 @@ def _otlp_exporter() -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigurationError(
-            'signals.traces: expected the OTLP exporter to be installed for "otlp"; pip install "fleet[otel]"'
+            'signals.traces: expected the OTLP exporter to be installed for "otlp"; pip install "celery-fleet[otel]"'
         ) from error
     exporter: SpanExporter = OTLPSpanExporter()
     return exporter

@@ -45,7 +45,7 @@ def free_port() -> int:
 def test_a_task_is_one_trace_two_workers_have_two_endpoints_and_logs_are_json_without_the_prompt(
     start_worker: StartWorker, fleet_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("opentelemetry.sdk", reason='pip install "fleet[otel]"')
+    pytest.importorskip("opentelemetry.sdk", reason='pip install "celery-fleet[otel]"')
     monkeypatch.setenv("FLEET_SIGNALS__TRACES", "file")
     monkeypatch.setenv("FLEET_SIGNALS__METRICS_PORT", str(free_port()))
     monkeypatch.setenv("FLEET_WORKER__LOG_FORMAT", "json")

@@ -14,7 +14,7 @@ from fleet.engine.process.wiring import DirectCall
 from fleet.engine.telemetry import taps
 from fleet.errors import ConfigurationError
 
-pytest.importorskip("opentelemetry.sdk", reason='pip install "fleet[otel]"')
+pytest.importorskip("opentelemetry.sdk", reason='pip install "celery-fleet[otel]"')
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
