@@ -20,10 +20,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/fleet
 # What Fleet needs changes less often than Fleet: a layer of its own.
-COPY pyproject.toml ./
+COPY pyproject.toml requirements.lock ./
 RUN python -c "import tomllib; \
       print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
-    && /opt/fleet/bin/pip install --requirement requirements.txt
+    && /opt/fleet/bin/pip install --constraint requirements.lock --requirement requirements.txt
 COPY README.md LICENSE ./
 COPY fleet fleet
 COPY workers workers

@@ -1,10 +1,10 @@
-# Everything starts here: `make demo` on a machine that has Python 3.11+ and make.
-# .venv is made by the first target that needs it, and again when pyproject.toml changes.
+# Everything starts here: `make demo` on a machine that has Python 3.11+ (with its venv module) and make.
+# .venv is made by the first target that needs it, and again when what it is made of changes.
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format clean
+.PHONY: help demo test chaos check format lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,11 +28,14 @@ format: .venv/.dev ## Format the code and mend what the linter can
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
+lock: .venv/.run ## Write requirements.lock anew, with the newest releases
+	@scripts/lock
+
 clean: ## Remove .venv, builds and caches; .fleet (your data) stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.run: pyproject.toml scripts/setup-venv
+.venv/.run: pyproject.toml requirements.lock scripts/setup-venv
 	@scripts/setup-venv .
 	@touch $@
 

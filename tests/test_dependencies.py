@@ -15,6 +15,9 @@ from packaging.utils import canonicalize_name
 from tests.test_floors import modules_of
 
 ROOT = Path(__file__).resolve().parent.parent
+LOCK = ROOT / "requirements.lock"
+#: The distribution; the package in it is called `fleet`.
+OWN_NAME = "celery-fleet"
 
 #: Modules that need an extra, imported only where it is asked for -> what they need of it.
 OPTIONAL = {"fleet.engine.telemetry.tracing": ("otel", "opentelemetry-sdk")}
@@ -50,10 +53,40 @@ def test_what_an_extra_brings_is_declared_there() -> None:
         assert package in names, f"{module} needs {package}: declare it in the extra {extra}"
 
 
-def declared_packages() -> set[str]:
-    """Return the names of all packages that `pip install fleet` brings, and `fleet` itself."""
-    waiting = [Requirement(line) for line in _project()["dependencies"]]
-    found = {"fleet"}
+def test_the_lock_pins_all_that_make_installs_within_what_is_declared() -> None:
+    pins = _pins()
+    declared = [Requirement(line) for extra in ("dev", "otel") for line in _project()["optional-dependencies"][extra]]
+    declared += [Requirement(line) for line in _project()["dependencies"]]
+    unpinned = declared_packages("dev", "otel") - set(pins) - {OWN_NAME}
+    assert unpinned == set(), "run `make lock`"
+    beyond = [
+        f"{one} but {pins[name]}"
+        for one in declared
+        for name in [canonicalize_name(one.name)]
+        if name in pins and not all(version in one.specifier for version in pins[name])
+    ]
+    assert beyond == [], "run `make lock`"
+
+
+def test_the_lock_names_no_host() -> None:
+    assert "://" not in LOCK.read_text(encoding="utf-8")
+
+
+def _pins() -> dict[str, list[str]]:
+    """Return name -> versions in requirements.lock: more than one where Pythons or systems need different ones."""
+    found: dict[str, list[str]] = {}
+    for line in LOCK.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            pin = Requirement(line)
+            found.setdefault(canonicalize_name(pin.name), []).append(str(pin.specifier).removeprefix("=="))
+    return found
+
+
+def declared_packages(*extras: str) -> set[str]:
+    """Return the names of all packages that our distribution brings here, with these extras, and its own name."""
+    lines = [*_project()["dependencies"], *(line for x in extras for line in _project()["optional-dependencies"][x])]
+    waiting = [one for line in lines if (one := Requirement(line)).marker is None or one.marker.evaluate()]
+    found = {OWN_NAME}
     seen = set()
     while waiting:
         requirement = waiting.pop()
