@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.engine.operations", "fleet.engine.tasks"),
     # What people see.
     ("fleet.dashboard",),
-    ("fleet.cli.exit_codes", "fleet.cli.stop_signals"),
+    ("fleet.cli.exit_codes", "fleet.cli.stop_signals", "fleet.cli.shadow"),
     ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
     ("fleet.cli.demo",),
     # The door of `celery -A fleet`, and the lazy one of `import fleet`: nothing below may enter by them.
