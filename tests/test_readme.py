@@ -28,7 +28,8 @@ from tests.waiting import wait_until
 
 REPO = Path(__file__).parents[1]
 README = REPO / "README.md"
-PAGES = [README, REPO / "CHANGELOG.md", *sorted((REPO / "docs").glob("*.md"))]
+ROOT_PAGES = [REPO / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [README, *ROOT_PAGES, *sorted((REPO / "docs").glob("*.md"))]
 
 #: Commands of README that are not run here, and why.
 NOT_RUN = {
