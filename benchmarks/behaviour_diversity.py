@@ -19,7 +19,7 @@ from benchmarks.bench import until
 
 #: Answers of a window: the smallest there is, the hardest to judge.
 WINDOW = 200
-#: Median time to an answer: as quick as the workers are.
+#: Median time to an answer: as fast as the workers are.
 LATENCY_MS = 20
 #: Share of the bots that collapse, what ends it for one, and so the rung that must help.
 CASES = ((0.1, "order", 1), (0.4, "persona", 2), (0.4, "temperature", 3))

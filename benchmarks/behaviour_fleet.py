@@ -19,7 +19,7 @@ from benchmarks.bench import private_home, until, worker
 KIND = "gsm8k"
 #: Worker processes, and slots of each: fewer than bots, so that slots that bad bots hold are missed.
 PROCESSES, SLOTS = 2, 40
-#: Median time to an answer: with 80 slots some 250 tasks/s, which leaves the machine some room.
+#: Median time to an answer: with 80 slots about 250 tasks/s, which leaves the machine some room.
 LATENCY_MS = 300
 #: Tasks that wait in the queue while the fleet is kept busy.
 AHEAD = 400

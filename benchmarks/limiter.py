@@ -2,7 +2,7 @@
 
 4 processes x 25 callers in a closed loop against the simulator over HTTP, its minute compressed to 6 s: 300 requests
 and 180,000 tokens a minute, 200-1200 tokens a call, so tokens bind at 43 calls/s. A pause of the machine weighs ten
-times what it does under a real minute: run it where nothing else runs. One run a cell: trust ratios.
+times what it does under a real minute: run it where nothing else runs. One run a cell: compare ratios.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ FleetError
 │   ├── InvalidTask            what was submitted is not a task
 │   ├── BadRequest             the provider refused the request itself (400, 404, 413, 422)
 │   ├── DeadlineExceeded       the task's time is over
-│   ├── Poison                 its worker died, again and again, while it held this task
+│   ├── Poison                 worker after worker died while it held this task
 │   ├── BadAnswer              the provider answered, but not with a usable answer
 │   └── BotFunctionFailed      the user's own bot function raised
 ├── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class FleetError(Exception):
     """Root of all errors raised by Fleet."""
 
-    #: Whom a failed task is charged to: bot, key, provider, prompt or fleet.
+    #: Who is to blame for a failed task: bot, key, provider, prompt or fleet.
     blame = "fleet"
 
 
@@ -70,7 +70,7 @@ class ProviderUnavailable(RetryLater):
     Args:
         message: What happened.
         retry_after_s: Seconds the other side asked to wait, or None when it did not say.
-        sent: False when the request surely never left (no connection): then it cost nothing.
+        sent: False if the request was surely never sent (no connection), so it cost nothing.
     """
 
     blame = "provider"
@@ -115,7 +115,7 @@ class DeadlineExceeded(GiveUp):
 
 
 class Poison(GiveUp):
-    """The task's workers died, again and again, while they held it."""
+    """Worker after worker died while it held the task."""
 
     blame = "prompt"
 
@@ -125,7 +125,7 @@ class BadAnswer(GiveUp):
 
     Args:
         message: What was expected and what came.
-        fault: What is wrong with it; None when a bot function raised this by its own judgement.
+        fault: What is wrong with it; None if a bot function itself raised this.
     """
 
     blame = "bot"
@@ -136,7 +136,7 @@ class BadAnswer(GiveUp):
 
 
 class BotFunctionFailed(GiveUp):
-    """The user's own bot function raised, or gave something that is no answer.
+    """The user's own bot function raised, or returned something that isn't an answer.
 
     Args:
         message: What was expected and what came.
@@ -152,7 +152,7 @@ class BotFunctionFailed(GiveUp):
 
 
 class StoreError(FleetError):
-    """Redis answered with an error that waiting does not cure."""
+    """Redis answered with an error that waiting will not cure."""
 
 
 class ConfigurationError(FleetError):

@@ -98,7 +98,9 @@ class BotTask(Frozen):
         None, min_length=1, max_length=256, description="Submitting the same key again gives the same task."
     )
     tenant: str = Field(
-        "", pattern=r"^[A-Za-z0-9_.-]{0,64}$", description="For whom: tenants share a limit evenly; empty: bots do."
+        "",
+        pattern=r"^[A-Za-z0-9_.-]{0,64}$",
+        description="Who the task is for; tenants share a limit evenly. Empty: bots do.",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Handed back in the result, unread.")
 
@@ -151,7 +153,7 @@ class Persona(Frozen):
 
 
 class Remedy(Frozen):
-    """What is done about a bot that answers like others: everything up to its rung (`workers/bot/persona.py`)."""
+    """What is changed about a bot that answers like others: everything up to its rung (`workers/bot/persona.py`)."""
 
     rung: int = Field(ge=1, le=3, description="1: context reshuffled; 2: persona drawn anew; 3: temperature raised.")
     generation: int = Field(ge=1, lt=2**30, description="Decides all that is drawn.")
@@ -195,12 +197,12 @@ class Usage(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """For whom a call is made: what the limiter orders waiting calls by.
+    """Who a call is made for: the limiter orders waiting calls by this.
 
     Args:
-        bot: Name of the bot; calls of one bot share one turn. Empty: all calls without a name do.
+        bot: Name of the bot; calls of one bot share one turn. Empty: all calls without a name share one.
         priority: Urgent calls go first.
-        kind: Task class; what its calls really use is learnt.
+        kind: Task class; the limiter learns what its calls really use.
         tenant: Tenants get equal shares, each divided among its bots. Empty: bots get equal shares.
         weight: Share of the bot (of the tenant's bot) against the others', above 0.
     """
@@ -212,7 +214,7 @@ class Caller:
     weight: float = 1.0
 
 
-#: A caller of whom nothing is known.
+#: A caller that says nothing about itself.
 ANYBODY = Caller()
 
 
@@ -223,13 +225,13 @@ class Grant(NamedTuple):
         limit: The `provider/model/key` it was given under.
         reserved_tokens: What the call asked for: the most that it may use.
         waited_ms: How long the caller waited for it.
-        ticket: Its name in the limiter's order; empty when there is nothing to settle.
+        ticket: Its name in the limiter's order; empty if there is nothing to settle.
         kind: Task class of the call.
         reserved_output_tokens: Those of `reserved_tokens` that are output.
-        charged: Tokens, input and output tokens that were charged: what calls of this kind mostly use.
-        cost_usd_micros: What was reserved of the money of the day.
+        charged: Tokens in all, input and output tokens that were charged: what calls of this kind mostly use.
+        cost_usd_micros: What was reserved of the day's budget.
         sent_at: Time of the event loop at which the call may leave.
-        mark: Where it stands among all grants: its time (us, of Redis), requests and tokens granted until then.
+        mark: Its place among all grants: its time (us, of Redis), requests and tokens granted until then.
     """
 
     limit: str

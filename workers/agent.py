@@ -1,6 +1,6 @@
 """The agent: runs one task with one bot, and always comes back with an Outcome.
 
-It owns the deadline and the task boundary. Retries of calls stand in `bot_context.py`; Celery, Redis, queues and
+It owns the deadline and the task boundary. Retries of calls stand in `bot/context.py`; Celery, Redis, queues and
 results are not known here.
 """
 

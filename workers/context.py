@@ -42,7 +42,7 @@ def count_tokens(text: str) -> int:
     """Estimate the tokens of `text`, erring on the high side.
 
     Each byte becomes its class (letter, digit, space, other), and runs of classes are counted with C-speed string
-    functions: about 5 us for 300 characters, linear in length (some 40 ms for 4 MB). Measured against the o200k
+    functions: about 5 us for 300 characters, linear in length (about 40 ms for 4 MB). Measured against the o200k
     vocabulary: English questions +8%, model answers +8%, essays +28%, Python source +55%, JSON +10%, digits 0%;
     against cl100k: Chinese, Japanese and Korean -5% to +5%, Russian +18%.
 

@@ -1,4 +1,4 @@
-"""taskiq on a Redis list, its quickest broker: asyncio, no acks, so what a killed worker held is gone."""
+"""taskiq on a Redis list, its fastest broker: asyncio, no acks, so what a killed worker held is gone."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ COMMANDS = {
     "why": (
         "fleet.cli.operate.why",
         "why",
-        "Tell a task's story: where it waits and why, who holds it, what it came to.",
+        "Tell where a task is: what it waits for, who holds it, how it ended.",
     ),
     "dead": ("fleet.cli.operate.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
     "limits": (
@@ -47,17 +47,17 @@ COMMANDS = {
     "diversity": (
         "fleet.cli.operate.diversity",
         "diversity",
-        "Show how alike bots answer, by task class; what is done about it.",
+        "Show how alike bots answer, by task class, and what is done about it.",
     ),
     "simulate": (
         "fleet.cli.operate.limits",
         "simulate",
-        "Tell what limits will give: the limiter played through in simulated time; nothing is sent.",
+        "Tell what limits would give, by running the limiter in simulated time; nothing is sent.",
     ),
     "simulator": (
         "fleet.cli.stack.simulator",
         "simulator",
-        ("Run a simulated LLM provider: OpenAI's and Anthropic's wire, limits, failures and a ledger, and no cost."),
+        "Run a simulated LLM provider, free of cost: OpenAI's and Anthropic's API, limits, failures and a ledger.",
     ),
     "init": ("fleet.cli.setup.commands", "init", "Write a commented fleet.toml."),
     "doctor": ("fleet.cli.setup.commands", "doctor", "Check every setting that can lose tasks or money."),
@@ -111,7 +111,7 @@ def _leave(ctx: click.Context, code: int, message: str) -> NoReturn:
     epilog="Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 130 interrupted.",
 )
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="State folder, instead of .fleet.")
-@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The fleet.toml to obey.")
+@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The fleet.toml to use.")
 @click.version_option(package_name="celery-fleet", prog_name="fleet")
 def main(home: Path | None, config: Path | None) -> None:
     """Run 100 to 10,000 LLM bots on Celery and Redis."""

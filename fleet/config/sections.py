@@ -41,7 +41,7 @@ class ProviderSettings(Section):
     base_url: str | None = Field(None, description="Root of the API. Empty: the vendor's own, or the local simulator.")
     api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
     api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
-    timeout_s: float = Field(120.0, gt=0, description="Seconds until one HTTP call is given up.")
+    timeout_s: float = Field(120.0, gt=0, description="Seconds until Fleet gives up one HTTP call.")
 
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:
@@ -51,7 +51,7 @@ class ProviderSettings(Section):
 
 
 class LimitSettings(Section):
-    """What a provider allows for one model on one key. An empty rate is not limited."""
+    """What a provider allows for one model on one key. A rate that isn't set is not limited."""
 
     rpm: int | None = Field(None, ge=1, description="Requests per minute.")
     tpm: int | None = Field(None, ge=1, description="Tokens per minute, input and output together.")
@@ -72,14 +72,14 @@ class LimitSettings(Section):
 
 
 class PriceSettings(Section):
-    """What a model costs. A model without a price has results without a cost."""
+    """What a model costs. Results of a model without a price have no cost."""
 
     input_usd_per_mtok: float = Field(ge=0, description="US dollars per million input tokens.")
     output_usd_per_mtok: float = Field(ge=0, description="US dollars per million output tokens.")
 
 
 class PersonaSettings(Section):
-    """From what the personas of a pool's bots are drawn, each list in turn."""
+    """The values that the personas of a pool's bots are drawn from, each list in turn."""
 
     archetypes: tuple[Archetype, ...] = Field(
         ("analytical", "creative", "conservative", "exploratory"), min_length=1, description="Archetypes, in turn."
@@ -100,14 +100,14 @@ class PoolSettings(Section):
 
     bots: int = Field(10, ge=1, le=10_000, description="Number of bots.")
     provider: str = Field(SIMULATOR, description="Name of a table under [providers].")
-    model: str = Field("simulated-1", description="Model name, as the provider spells it.")
+    model: str = Field("simulated-1", description="The model's name, spelt as the provider does.")
     kinds: tuple[str, ...] = Field((), description="Task kinds taken when a task names no pool. Empty: all kinds.")
     function: str | None = Field(None, description="Your own bot: `package.module:function`. Empty: one chat call.")
     validator: str | None = Field(
         None, description="Your own check of answers: `package.module:function`. Empty: Fleet's own rules only."
     )
-    max_output_tokens: int = Field(512, ge=1, description="Longest answer in tokens, unless the task says.")
-    deadline_s: float = Field(300.0, gt=0, description="Seconds of work allowed per task, unless the task says.")
+    max_output_tokens: int = Field(512, ge=1, description="Longest answer in tokens, unless the task sets it.")
+    deadline_s: float = Field(300.0, gt=0, description="Seconds of work allowed per task, unless the task sets it.")
     max_attempts: int = Field(4, ge=1, le=20, description="Provider failures until a task fails (429s do not count).")
     canaries: Path | None = Field(
         None, description='JSON lines {"prompt": ..., "expect": regular expression} to try suspected bots with.'
@@ -123,7 +123,7 @@ class WorkerSettings(Section):
     slots: int | None = Field(None, ge=1, le=2000, description="Slots per process. Empty: bots, head-room, processes.")
     grace_s: float = Field(30.0, ge=0, description="Seconds that running tasks get to end when a worker is stopped.")
     lowest_first_every: int = Field(
-        32, ge=0, description="One task in so many is the least urgent that waits, so none starves. 0: strict order."
+        32, ge=0, description="One task in this many is the least urgent one waiting, so none starves. 0: strict order."
     )
     hang_s: float = Field(20.0, ge=5, description="Seconds of silence after which `fleet up` replaces a worker.")
     inbox: str = Field("celery", description="Queue on which plain Celery clients submit.")
@@ -151,20 +151,20 @@ class HealthSettings(Section):
     quarantine_s: float = Field(
         60.0, ge=0.1, le=86_400, description="Seconds of a bot's first quarantine; each further one is twice as long."
     )
-    most_out: float = Field(0.35, ge=0, le=1, description="Share of a pool's bots that may be out; then an alarm.")
-    probation_tasks: int = Field(10, ge=1, le=1000, description="Tasks to do well, with a fifth of the turns, then.")
-    opinions: int = Field(3, ge=1, le=5, description="Bots asked in all while answers are bad. 1: no second opinion.")
+    most_out: float = Field(0.35, ge=0, le=1, description="Share of a pool's bots out at most; then an alarm.")
+    probation_tasks: int = Field(10, ge=1, le=1000, description="Good tasks that end a bot's probation.")
+    opinions: int = Field(3, ge=1, le=5, description="Bots asked in all while answers are bad. 1: no second opinions.")
     specialists: float = Field(
-        0.5, ge=0, le=0.9, description="Share of a task class for bots that are significantly better at it. 0: none."
+        0.5, ge=0, le=0.9, description="Share of a kind's tasks for bots that are significantly better at it. 0: none."
     )
     canary_every_s: float = Field(
         10.0,
         ge=0.1,
         le=86_400,
-        description="Seconds between two canaries of a pool, at least (`canaries` of the pool).",
+        description="Least seconds between two canaries of a pool (`canaries` of the pool).",
     )
     running: Literal["finish", "retry"] = Field(
-        "finish", description="What a bot runs when it is quarantined: it finishes it, or another bot starts it anew."
+        "finish", description="Task of a bot that is quarantined: the bot finishes it, or another bot starts it anew."
     )
 
 
@@ -172,9 +172,11 @@ class DiversitySettings(Section):
     """Watching for bots that fall into one answer: `fleet diversity`."""
 
     watch: bool = Field(True, description="Keep fingerprints of answers and compare them.")
-    treat: bool = Field(True, description="Treat bots that answer alike. False: only say so.")
+    treat: bool = Field(True, description="Treat bots that answer alike. False: only report them.")
     window: int = Field(400, ge=200, le=2000, description="Answers compared at a time; large pools take 2 per bot.")
-    every_s: float = Field(2.0, ge=0.1, le=60, description="Seconds between two looks, and until a remedy is known.")
+    every_s: float = Field(
+        2.0, ge=0.1, le=60, description="Seconds between comparisons, and until workers know a remedy."
+    )
 
 
 class FlowerSettings(Section):
@@ -186,14 +188,15 @@ class FlowerSettings(Section):
 
 
 class SignalsSettings(Section):
-    """What is told to monitoring systems. The Fleet tab, `fleet top` and `fleet stats` need none of it."""
+    """Output for monitoring systems. The Fleet tab, `fleet top` and `fleet stats` need none of it."""
 
     metrics_port: int = Field(
         0, ge=0, le=65535, description="First port of the workers' Prometheus endpoints; each takes a free one. 0: off."
     )
-    metrics_address: str = Field("127.0.0.1", description="Address that they listen on.")
+    metrics_address: str = Field("127.0.0.1", description="Address that these endpoints listen on.")
     traces: Literal["off", "otlp", "file"] = Field(
-        "off", description="OpenTelemetry traces: over OTLP, as OTEL_* variables say, or into `.fleet/traces.jsonl`."
+        "off",
+        description="OpenTelemetry traces: to OTLP, as OTEL_* variables say, or into `.fleet/traces.jsonl`.",
     )
 
 

@@ -55,7 +55,7 @@ class Frame:
 
 
 def frame_of(view: FleetView, version: str) -> Frame:
-    """Turn a view into a frame. O(bots): some 30 ms for 10,000."""
+    """Turn a view into a frame. O(bots): about 30 ms for 10,000."""
     head = view.model_dump_json(exclude={"bots"})[1:-1]
     return Frame(version, f'{{"version":"{version}",{head}', names_of(view.bots), columns_of(view.bots))
 

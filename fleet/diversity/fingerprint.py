@@ -15,7 +15,7 @@ from zlib import crc32
 
 #: Bins that bigrams are hashed into. Two unlike answers of 60 words then share 4% by chance; 256 bins made it 12%.
 BINS = 1024
-#: Characters of an answer that count: bounds the CPU of a long one (some 0.3 ms) and its bytes in Redis (1.3 KB).
+#: Characters of an answer that count: bounds the CPU of a long one (about 0.3 ms) and its bytes in Redis (1.3 KB).
 MAX_CHARS = 4000
 #: Words below which an answer has no fingerprint: a number, a name or a verdict is meant to be the same.
 MIN_WORDS = 8
@@ -56,7 +56,7 @@ class Fingerprint:
 
 
 def bins_of(answer: str) -> array[int] | None:
-    """Return the bins of an answer's word bigrams, or None when it is too short to tell anything. Some 40 us.
+    """Return the bins of an answer's word bigrams, or None when it is too short to tell anything. About 40 us.
 
     The bigram "a b" is hashed as CRC-32 over both words, which C code does for all words in one go.
     Weakness: it sees words, not meaning. Two answers that say the same in other words look unlike.

@@ -1,6 +1,6 @@
 """How alike the answers of one window are: an order-2 Vendi score, the nearest-neighbour share, and each bot's part.
 
-Pure, in numpy, which is imported on use only: of all processes of a fleet just the leader needs it (some 25 MB).
+Pure, in numpy, which is imported on use only: of all processes of a fleet only the leader needs it (about 25 MB).
 
 Pairs are looked at in two aspects, because sameness means something else in each: `across` different prompts, where
 bots that fall into one answer show, and `within` one prompt, where bots that no longer differ show. A class that is

@@ -16,7 +16,7 @@ from fleet.store.client import Script, Store
 
 #: Task classes that are watched at most, over all pools: bounds what a producer who invents kinds can fill.
 MAX_CLASSES = 100
-#: Answers that are kept of all classes together, about: one takes some 0.8 kB and 4 kB at most, 80 to 400 MB. A class
+#: Answers that are kept of all classes together, about: one takes about 0.8 kB and 4 kB at most, 80 to 400 MB. A class
 #: that would take it beyond that is not recorded.
 MOST_ANSWERS = 100_000
 #: Windows that are kept of a class: the newest, and one to look back at when a look came late.

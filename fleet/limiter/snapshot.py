@@ -37,7 +37,7 @@ class LimitSnapshot:
         in_flight: Calls under way, where they are limited.
         is_changed: An operator has set it live.
         is_learnt: Nothing is configured; what is in force was learnt.
-        lowered: What is configured or set live, by name, where the provider allows less; what is in force is his.
+        lowered: What is configured or set live, by name, where the provider allows less: its number is in force.
         others_rpm: Requests that others have used of the provider's minute, as its headers tell.
         others_tpm: Tokens, likewise.
         rate: Calls a second that the limit gives at their present mean size; None: not limited.

@@ -1,6 +1,6 @@
 """Health: three sequential tests per bot, and its quarantine, in the step that finishes a task. Decides: `health.lua`.
 
-What counts against a bot is a `Deed`; whose fault a bad answer was is decided before (`engine/opinions.py`).
+What counts against a bot is a `Deed`; whose fault a bad answer was is decided before (`engine/answers/opinions.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Check the least-loaded bot of a pool out, keep its lease alive, and seed the pools' bots.
 
 A bot's place in the order is one number, `load * LOAD_UNIT + milliseconds of its last checkout`, so that the smallest
-is the least loaded and, among equals, the one that has waited longest. Checking in is part of `engine/finish.lua`.
+is the least loaded and, among equals, the one that has waited longest. Checking in is part of `finish.lua`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the Fleet tab, `fleet top` and `fleet stats` show, as frozen values. Composed by `engine/overview.py`.
+"""What the Fleet tab, `fleet top` and `fleet stats` show, as frozen values. Composed by `Overview`.
 
 Tables that grow with bots or minutes are columns: lists of equal length, one entry per bot or minute. Times are Unix
 seconds, money is micro-dollars.

@@ -1,7 +1,7 @@
 """A user's own bot: a Python function named by dotted path, called once per task.
 
-How it is loaded and called is in `user_function.py`, what it gets in `bot_context.py`; what becomes of its answer is
-in `agent.py`.
+How it is loaded and called is in `user_function.py`, what it gets in `context.py`; what becomes of its answer is in
+`agent.py`.
 """
 
 from __future__ import annotations

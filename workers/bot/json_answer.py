@@ -1,6 +1,6 @@
 """Answers that must fit a JSON schema: what the bot is told, how its answer is read, how it is asked to repair it.
 
-Pure. The schema itself, compiled and checked, is `fleet/schema.py`'s; who sends the turns is `bot_context.py`.
+Pure. The schema itself, compiled and checked, is `fleet/schema.py`'s; who sends the turns is `context.py` beside it.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _shuffled(prompt: str, draw: random.Random) -> str:
 
 
 def bot_of(name: str, settings: Settings, remedy: Remedy | None = None) -> Bot:
-    """Return the bot of that name, under its remedy. Not cached: making one takes some 5 us.
+    """Return the bot of that name, under its remedy. Not cached: making one takes about 5 us.
 
     Raises:
         ConfigurationError: When no pool in the settings has such a bot.

@@ -108,7 +108,7 @@ class Threads:
     """Plain functions at work, each in a daemon thread of its own.
 
     A thread cannot be killed: a function that runs on after its deadline keeps its thread. A pool of threads would let
-    such functions starve all later tasks and block the worker's exit; a thread per call costs some 0.1 ms and does
+    such functions starve all later tasks and block the worker's exit; a thread per call costs about 0.1 ms and does
     neither. On the event loop itself one slow function would hold up all bots of the process.
 
     Args:

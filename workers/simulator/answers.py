@@ -75,7 +75,7 @@ class Answers:
         Args:
             question: The message, stripped.
             draw: The chance of this call, which decides words and length.
-            max_tokens: Most tokens of the answer; None is no bound.
+            max_tokens: Most tokens of the answer; None: no bound.
         """
         matched = True
         if self._recorded is not None:

@@ -11,7 +11,7 @@ from statistics import NormalDist
 from struct import Struct
 from typing import Literal, NamedTuple
 
-#: Different calls whose number of repetitions is remembered, twice over (some 20 MB); a forgotten one starts at 0.
+#: Different calls whose number of repetitions is remembered, twice over (about 20 MB); a forgotten one starts at 0.
 REMEMBERED_CALLS = 100_000
 #: Spread of the log-normal latency: p95 is twice the median.
 LATENCY_SIGMA = 0.42

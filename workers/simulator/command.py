@@ -25,7 +25,7 @@ Examples:
   curl -s -X POST 'http://127.0.0.1:8080/bad?errors=3&avoidance=0.1&slow=2'   (so many bots, or a share, go bad)
   curl -s -X POST 'http://127.0.0.1:8080/failures?error_rate=1'   (an outage; error_rate=0 ends it)
 
-The address is printed as one line on stdout as soon as calls are taken. Any key and any model name are accepted.
+The address is printed as one line on stdout as soon as it takes calls. Any key and any model name are accepted.
 Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
 
 
@@ -43,7 +43,7 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
     help="How a minute is counted.",
 )
 @click.option("--minute-s", type=float, default=_DEFAULT.minute_s, show_default=True, help="Seconds of a minute.")
-@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Decides all that is chance.")
+@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Seed of everything that is random.")
 @click.option("--latency-ms", type=float, default=_DEFAULT.latency_ms, show_default=True, help="Median latency.")
 @click.option("--error-rate", type=float, default=_DEFAULT.error_rate, show_default=True, help="Share answered 5xx.")
 @click.option("--hang-rate", type=float, default=_DEFAULT.hang_rate, show_default=True, help="Share never answered.")
@@ -53,7 +53,7 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
     "--answer-field",
     default=_DEFAULT.answer_field,
     show_default=True,
-    help="Field of the answer, dotted. Of several, with commas, bots get one each.",
+    help="Field of the answer, dotted. If several (a,b), each bot gets one.",
 )
 @click.option("--question-field", default=_DEFAULT.question_field, show_default=True, help="Field of the question.")
 @click.option(
@@ -63,7 +63,7 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
     "--output-usd-per-mtok", type=float, default=_DEFAULT.output_usd_per_mtok, show_default=True, help="Ledger's price."
 )
 def simulator(*, host: str, port: int, **values: Any) -> None:
-    """Run a simulated LLM provider: OpenAI's and Anthropic's wire, limits, failures and a ledger, and no cost."""
+    """Run a simulated LLM provider, free of cost: OpenAI's and Anthropic's API, limits, failures and a ledger."""
     from fleet.workers.simulator.process import run  # aiohttp takes 0.4 s to import: not for --help
 
     try:

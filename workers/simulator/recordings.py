@@ -36,7 +36,7 @@ def read_recordings(path: Path, *, answer_field: str, question_field: str) -> Re
         question_field: Where the question stands.
 
     Raises:
-        ConfigurationError: When the file cannot be read, a line is no JSON object, or a field is missing; names the
+        ConfigurationError: When the file cannot be read, a line isn't a JSON object, or a field is missing; names the
             fields there are.
     """
     answers: dict[str, str] = {}

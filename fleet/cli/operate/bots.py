@@ -30,7 +30,9 @@ def _list_options(command: Decorated) -> Decorated:
     """Add the options of the list, which `fleet bots` and `fleet bots list` share."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead."),
-        click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Bots at most."),
+        click.option(
+            "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Bots shown at most."
+        ),
         click.option(
             "--sort", type=click.Choice(list(SORTS)), default="name", show_default=True, help="Largest first."
         ),
@@ -108,9 +110,9 @@ def show(name: str, as_json: bool) -> None:
 @bots.command()
 @click.argument("names", metavar="BOT...", nargs=-1, required=True)
 @click.option("--reason", default="", help="Why; shown on the dashboard.")
-@click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Comes back by itself after, e.g., 10m, 2h.")
+@click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Release them after, e.g., 10m, 2h.")
 def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None:
-    """Let bots take no new task; what they run goes on. When all bots of a pool are out, its tasks wait.
+    """Give bots no new tasks; what they run goes on. When all bots of a pool are out, its tasks wait.
 
     \b
     Examples:
@@ -124,7 +126,7 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None
     with two_redis(settings) as clients:
         for name in names:
             is_new = quarantine_bot(clients.state, settings, name, by=operator_name(), reason=reason, for_s=for_s)
-            _say(f"{name}: {'quarantined' if is_new else 'was quarantined, its end and reason are renewed'}")
+            _say(f"{name}: {'quarantined' if is_new else 'was quarantined already; its end and reason are renewed'}")
 
 
 @bots.command()

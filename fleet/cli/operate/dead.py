@@ -55,7 +55,7 @@ def _scope(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that narrow a set of letters down."""
     for option in (
         click.option("--reason", type=click.Choice(REASONS), metavar="ERROR", help="Only with this error type."),
-        click.option("--pool", help="Only of this pool; `-` for those of no configured pool."),
+        click.option("--pool", help="Only of this pool; `-`: only of pools that are not configured."),
     ):
         command = option(command)
     return command
@@ -64,7 +64,7 @@ def _scope(command: Callable[..., Any]) -> Callable[..., Any]:
 @dead.command("list")
 @_scope
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Letters shown.")
-@click.option("--before", metavar="CURSOR", help="Go on where the last list ended.")
+@click.option("--before", metavar="CURSOR", help="Continue where the last list ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def list_letters(pool: str | None, reason: str | None, limit: int, before: str | None, as_json: bool) -> None:
     """List dead letters, the newest first.
@@ -125,8 +125,8 @@ def replay(
 ) -> None:
     """Queue dead tasks again, with a fresh life.
 
-    A replayed task keeps its id; its failed result is removed, and whoever asks for it gets the new one. It joins the
-    end of its queue. Callbacks, chains and chords have seen the failure and are not called again.
+    A replayed task keeps its id and joins the end of its queue. Its failed result is removed, and whoever asks for it
+    gets the new one. Callbacks, chains and chords have seen the failure and are not called again.
 
     \b
     Examples:

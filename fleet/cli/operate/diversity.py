@@ -30,7 +30,7 @@ ASPECTS = {"across": "answers to different prompts", "within": "answers to one p
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
 @click.pass_context
 def diversity(ctx: click.Context, as_json: bool) -> None:
-    """Show how alike bots answer, by task class; what is done about it.
+    """Show how alike bots answer, by task class, and what is done about it.
 
     \b
     Examples:
@@ -54,14 +54,14 @@ def diversity(ctx: click.Context, as_json: bool) -> None:
 @click.argument("pool")
 @click.argument("kind")
 def relearn(pool: str, kind: str) -> None:
-    """Take a class as it answers now for normal: forget what was, end its alarm and its remedies.
+    """Take a class's answers of now as normal: forget earlier ones, end its alarm and remedies.
 
     \b
     Example:
       fleet diversity relearn research summary
     """
     asyncio.run(_forget(config.current(), pool, kind))
-    click.echo(f"{pool} {kind}: is learnt anew, its remedies end")
+    click.echo(f"{pool} {kind}: learning anew, its remedies end")
 
 
 async def _read(settings: config.Settings) -> list[tuple[ClassState, int]]:

@@ -59,9 +59,9 @@ def limits(ctx: click.Context, as_json: bool) -> None:
 @click.option("--in-flight", type=click.IntRange(0), help="Calls at the same time; 0: not limited.")
 @click.option("--requests-per-day", type=click.IntRange(0), help="Requests per day; 0: not limited.")
 @click.option("--usd-per-day", type=click.FloatRange(0), help="US dollars per day; 0: not limited.")
-@click.option("--reset", "is_reset", is_flag=True, help="Let fleet.toml hold again.")
+@click.option("--reset", "is_reset", is_flag=True, help="Go back to fleet.toml.")
 def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
-    """Change a limit on all workers at once; it holds until it is reset, or unused for 30 days.
+    """Change a limit on all workers at once, until it is reset or unused for 30 days.
 
     \b
     Examples:
@@ -107,7 +107,7 @@ def simulate(
     rpm: int | None, tpm: int | None, bots: int, critical: int, tokens: str, used: float, latency_s: float,
     seconds: int, counting: str, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Tell what limits will give: the limiter played through in simulated time; nothing is sent.
+    """Tell what limits would give, by running the limiter in simulated time; nothing is sent.
 
     \b
     Examples:

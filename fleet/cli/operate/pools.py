@@ -84,7 +84,7 @@ def pools(ctx: click.Context, as_json: bool) -> None:
 @pools.command()
 @click.argument("names", metavar="POOL...", nargs=-1, required=True)
 @click.option("--below", type=click.Choice(PRIORITIES[:-1]), help="Pause only what is less urgent than this.")
-@click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Resume by itself after, e.g., 90s, 10m, 2h.")
+@click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Resume after, e.g., 90s, 10m, 2h.")
 def pause(names: tuple[str, ...], below: str | None, for_s: float | None) -> None:
     """Stop workers from taking tasks of a pool. What runs goes on; what waits keeps its order.
 

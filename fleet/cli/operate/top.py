@@ -50,12 +50,19 @@ class Screen:
 
 @click.command()
 @click.option("--once", is_flag=True, help="Print one frame and end.")
-@click.option("--every", "every_s", type=click.FloatRange(0.2, 60), default=EVERY_S, show_default=True, help="Seconds.")
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(0.2, 60),
+    default=EVERY_S,
+    show_default=True,
+    help="Seconds between frames.",
+)
 def top(once: bool, every_s: float) -> None:
     """Watch the fleet live in the terminal: signals, pools, bots, limits, events.
 
     \b
-    Keys: q ends, s sorts the bots by the next column, up and down choose a pool, p pauses or resumes it.
+    Keys: q quits, s sorts the bots by the next column, up and down choose a pool, p pauses or resumes it.
     \b
     Examples:
       fleet top

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
 def why(ctx: click.Context, task_id: str, as_json: bool) -> None:
-    """Tell a task's story: where it waits and why, who holds it, what it came to.
+    """Tell where a task is: what it waits for, who holds it, how it ended.
 
     Exits with 1 when nothing is known of the task. Neither prompt nor answer is shown.
 

@@ -39,7 +39,7 @@ def task_options(default_priority: Priority) -> Callable[[F], F]:
     options = [
         click.option("--pool", help="Pool that does the work. Default: one that takes the task's kind."),
         click.option("--priority", type=click.Choice(names), default=default_priority.name.lower(), show_default=True),
-        click.option("--kind", help="Task class, e.g. summary; pools may take some only."),
+        click.option("--kind", help="Task class, e.g. summary; a pool may take only some."),
         click.option("--deadline-s", type=float, help="Seconds of work allowed per task. Default: the pool's."),
         click.option("--max-output-tokens", type=int, help="Longest answer. Default: the pool's."),
     ]
@@ -76,7 +76,7 @@ def checked_options(settings: Settings, **options: Any) -> dict[str, Any]:
 @click.command()
 @click.argument("prompt")
 @task_options(Priority.NORMAL)
-@click.option("--no-wait", is_flag=True, help="Print the task's id and leave.")
+@click.option("--no-wait", is_flag=True, help="Print the task's id and exit.")
 @click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds to wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
 @click.pass_context
@@ -162,11 +162,13 @@ def result_line(result: dict[str, Any]) -> str:
     help="File that gets one line per line of IN.",
 )  # fmt: skip
 @click.option("--field", "prompt_field", help="Field of the prompt. Default: messages, prompt or question.")
-@click.option("--id-field", default="id", show_default=True, help="Field of the line's id, else the line number.")
+@click.option(
+    "--id-field", default="id", show_default=True, help="Field of the line's id; without it, the line number."
+)
 @task_options(Priority.LOW)
 @click.option("--window", type=click.IntRange(1), help="Tasks in flight. Default: 4 per slot, at least 1000.")
 @click.option("--retry-failed", is_flag=True, help="Run the lines of OUT that failed once more.")
-@click.option("--resume", is_flag=True, help="Run what OUT lacks, though its run was complete or is unknown.")
+@click.option("--resume", is_flag=True, help="Run what OUT lacks, even if its run was complete or is unknown.")
 @click.option("--overwrite", is_flag=True, help="Throw OUT away and start anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -177,8 +179,8 @@ def run(
 ) -> None:  # fmt: skip
     """Run every line of a JSONL file as a task; resumable.
 
-    A line of IN is an object with the prompt in a field (or with `messages`), or a JSON string; blank lines are
-    skipped, and a line that is no task gives a failed answer. IN "-" is stdin, which cannot be resumed.
+    A line of IN is an object with the prompt in a field (or with `messages`), or a JSON string. Blank lines are
+    skipped; a line that isn't a valid task gives a failed answer. IN "-" is stdin, which cannot be resumed.
 
     OUT gets one line per line of IN as answers come, not in IN's order: `id` and `line` say whose it is.
 

@@ -1,6 +1,6 @@
 """Input lines of `fleet run` as tasks: objects with a prompt or messages, or plain JSON strings.
 
-A line that is no task becomes an entry with an error, so that one bad line never stops a run.
+A line that isn't a valid task becomes an entry with an error, so that one bad line never stops a run.
 """
 
 from __future__ import annotations

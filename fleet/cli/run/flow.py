@@ -193,7 +193,7 @@ def answer_record(entry: Entry, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def failed_record(entry: Entry) -> dict[str, Any]:
-    """Return the line of OUT for an input line that is no task."""
+    """Return the line of OUT for an input line that isn't a valid task."""
     assert entry.error is not None
     error = TaskError.of(entry.error).model_dump()
     nothing = {"simulated": False, "usage": {"input_tokens": 0, "output_tokens": 0}, "attempts": 0}

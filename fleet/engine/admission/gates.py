@@ -100,7 +100,7 @@ def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
     """Return the gates of queues. One round trip.
 
     Raises:
-        StoreError: When a gate holds something that is no number.
+        StoreError: When a gate holds something that isn't a number.
     """
     with broker.pipeline(transaction=False) as pipe:
         for name in names:

@@ -50,7 +50,7 @@ class LikenessWatch:
     def note(self, task: BotTask, bot: Bot, result: BotResult) -> None:
         """Keep the fingerprint of a result that stands. Only answers that a provider gave as asked count.
 
-        Some 50 us; never waits, never raises.
+        About 50 us; never waits, never raises.
         """
         if (
             not self._settings.diversity.watch

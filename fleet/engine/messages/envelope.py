@@ -1,4 +1,4 @@
-"""A Celery message (protocol 2) as kombu writes it to Redis, built by hand: 20 times as quick as `apply_async`.
+"""A Celery message (protocol 2) as kombu writes it to Redis, built by hand: about 20 times faster than `apply_async`.
 
 Used where messages are made in bulk (`submit_many`) or passed on (the inbox). Everything a Celery worker, Flower
 or a canvas reads is there; `argsrepr` is empty on purpose, so that no prompt reaches an event or a log.
@@ -143,10 +143,10 @@ def to_json(value: Any) -> bytes:
 
 
 def from_plain_json(text: bytes) -> Any:
-    """Decode JSON that means the same to everybody: ten times as quick as kombu, which looks for types of its own.
+    """Decode JSON that means the same to everybody: ten times faster than kombu, which looks for types of its own.
 
     Raises:
-        ValueError: Not for this function: it holds kombu's types or half a surrogate pair, or is no JSON.
+        ValueError: Not for this function: it holds kombu's types or half a surrogate pair, or isn't JSON.
     """
     if _KOMBU_TYPE in text:
         raise ValueError("expected plain JSON, got one of kombu's types")

@@ -57,7 +57,7 @@ def submit_many(
         Task ids, each batch after Redis has accepted it.
 
     Raises:
-        InvalidTask: Naming the position of the first task that is none; earlier batches are queued, its own is not.
+        InvalidTask: Naming the position of the first invalid task; earlier batches are queued, its own is not.
         StoreUnavailable: When the broker did not confirm a batch. It may be queued: with idempotency keys the
             same call can be repeated safely.
     """

@@ -23,7 +23,7 @@ from fleet.store.client import Script, run_script
 FIND_QUEUED = Script.beside(__file__, "find_queued.lua")
 FIND_HELD = Script.beside(__file__, "find_held.lua")
 
-#: Waiting messages looked at, over all queues (count): some 100 MB of text, less than a second of Redis in all.
+#: Waiting messages looked at, over all queues (count): about 100 MB of text, less than a second of Redis in all.
 SEARCH_MOST = 100_000
 #: Messages looked at in one step (count), and the bytes a step aims at: 4 MB hold Redis up for about 2 ms.
 FIRST_STRETCH, LONGEST_STRETCH = 64, 1000

@@ -1,6 +1,6 @@
 """The fleet as the page, `fleet top` and `fleet stats` show it: signals, queues, bots and limits read into one value.
 
-Departments do not import each other; here their readings meet. For people: O(bots) per read, some 100 ms of Python for
+Departments do not import each other; here their readings meet. For people: O(bots) per read, about 100 ms of Python for
 10,000 bots. From an event loop: `await asyncio.to_thread(overview.read)`.
 """
 

@@ -26,7 +26,7 @@ class Request(CeleryRequest):
 
 
 def check_expiry(headers: Mapping[str, Any]) -> None:
-    """Refuse a message whose `expires` has passed. What is no time has been refused before.
+    """Refuse a message whose `expires` has passed. A value that isn't a time has been refused before.
 
     Raises:
         DeadlineExceeded: When it has; nothing has been paid for the task.

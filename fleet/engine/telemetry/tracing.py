@@ -123,7 +123,7 @@ class Tracing:
 
 
 def trace_id_of(task_id: str) -> int:
-    """Return the trace of a task: its UUID, or a digest of an id that is none."""
+    """Return the trace of a task: its UUID, or a digest of an id that isn't a UUID."""
     try:
         number = uuid.UUID(task_id).int
     except ValueError:

@@ -1,4 +1,4 @@
-"""kombu's Redis transport, made safe and quicker: the lists keep kombu's layout, the rest is one script per step.
+"""kombu's Redis transport, made safe and faster: the lists keep kombu's layout, the rest is one script per step.
 
 Stock kombu pops a message and records it as unacked in two steps and builds a new client for every ack. Here one
 script acknowledges what is finished and takes what waits (`take.lua`), a stream replaces BRPOP as the wake-up, and
@@ -58,7 +58,7 @@ class Message(virtual.Message):
             try:
                 return from_plain_json(self.body)
             except (ValueError, TypeError):
-                pass  # kombu decodes what is not plain, and has its own error for what is no JSON
+                pass  # kombu decodes what is not plain, and has its own error if it isn't JSON
         return super()._decode()
 
 
@@ -294,7 +294,7 @@ class Channel(kombu_redis.Channel):
             self._put_aside(tag, entry.partition(b"\n")[2], error)
 
     def _put_aside(self, tag: str, raw: bytes, error: BaseException) -> None:
-        """Keep what is no Celery message for an operator to look at; nobody can be told, it names no task."""
+        """Keep a message that Celery cannot read for an operator to look at; it names no task to fail."""
         logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, UNREADABLE)
         with self.resident.pipeline(transaction=False) as pipe:
             pipe.lpush(UNREADABLE, raw)
