@@ -1,7 +1,7 @@
 """README.md, carried out: its commands and snippets run as they stand, and what they print is compared.
 
 One heading is one test: its file blocks (`# name` in the first line) are written into a folder, then its `console`
-and `pycon` blocks run there in turn. The links of README and docs are checked here too.
+and `pycon` blocks run there in turn. What else the pages claim is checked by `test_docs.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from tests.waiting import wait_until
 
 REPO = Path(__file__).parents[1]
 README = REPO / "README.md"
-ROOT_PAGES = [REPO / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
-PAGES = [README, *ROOT_PAGES, *sorted((REPO / "docs").glob("*.md"))]
 
 #: Commands of README that are not run here, and why.
 NOT_RUN = {
@@ -261,39 +259,3 @@ def test_a_changed_answer_word_or_order_is_noticed(tmp_path: Path) -> None:
     for got in ("43\nBOT · 68 tokens\n", "42\nBOT · 68 words\n", "BOT · 68 tokens\n42\n"):
         with pytest.raises(AssertionError, match="README shows"):
             reader.expect("42\nwriting-001 · 68 tokens\n", got, "a test")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
-    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
-    local = [target.partition("#") for target in targets if not re.match(r"https?://", target)]
-    assert [path for path, _, _ in local if path and not (page.parent / path).exists()] == []
-    for path, _, anchor in local:
-        if anchor:
-            assert anchor in anchors_of(page.parent / path if path else page), f"{page.name}: #{anchor}"
-
-
-def anchors_of(page: Path) -> list[str]:
-    """Return the anchors that a Markdown page's headings get."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
-    return [re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
-
-
-def test_readme_leads_to_every_page_of_the_docs() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert [page.name for page in PAGES[1:] if page.name not in text] == []
-
-
-HOW_IT_WORKS = (REPO / "docs" / "how-it-works.md").read_text(encoding="utf-8")
-
-
-def test_how_it_works_names_only_files_and_functions_that_exist() -> None:
-    places = re.findall(r"`((?:fleet|workers|tests|benchmarks)/[\w/]+\.(?:py|lua))(?:: ([\w.]+))?`", HOW_IT_WORKS)
-    assert len(places) > 20
-    missing = [path for path, _ in places if not (REPO / path).is_file()]
-    assert missing == []
-    for path, name in places:
-        source = (REPO / path).read_text(encoding="utf-8")
-        for part in filter(None, name.split(".")):
-            assert re.search(rf"^\s*(?:class|def|async def) {part}\b|^{part}\b.* = ", source, re.M), f"{path}: {name}"

@@ -1,6 +1,6 @@
 """Flower as Fleet's dashboard: a password by default, a loopback address, and who answers on every page.
 
-Public: `install`, which the Celery app calls in a process that is about to run Flower, and the password's place.
+Public: `install`, which `fleet/door.py` calls in a process that is about to run Flower, and the password's place.
 """
 
 from __future__ import annotations

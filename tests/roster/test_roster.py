@@ -1,4 +1,4 @@
-"""Seeding, checking out and renewing on a real Redis. Checking in is tested with `engine/test_completion.py`."""
+"""Seeding, checking out and renewing on a real Redis. Checking in: `engine/outcomes/test_completion.py`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What this process has taken from the broker and not acknowledged, and the leases on it.
 
-kombu's channels come and go with their connections; a `Holdings` stays. Taking and delivering: `transport.py`.
+kombu's channels come and go with their connections; a `Holdings` stays. Taking and delivering: `channel.py`.
 """
 
 from __future__ import annotations
