@@ -19,7 +19,7 @@ from fleet.models import Bot, BotTask, Norms
 from fleet.outcome import Outcome, Status
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.function import FunctionRunner, load_bot
-from fleet.workers.bot.user_function import Threads
+from fleet.workers.bot.user_function import FunctionThreads
 from fleet.workers.bot.validator import load_validator, validate
 from fleet.workers.gateway import Gateway, Meter
 from fleet.workers.judge import too_short
@@ -51,7 +51,7 @@ class Agent:
         self._validators = {name: load_validator(pool.validator) for name, pool in pools if pool.validator}
         max_threads = settings.slots_per_process * THREADS_PER_SLOT
         self._runner = FunctionRunner(max_threads)
-        self._validator_threads = Threads(max_threads)
+        self._validator_threads = FunctionThreads(max_threads)
 
     async def run(
         self,

@@ -49,7 +49,7 @@ REFUSALS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """What an answer is worth: `error` is None when it is usable; `degraded` when it is usable but cut off.
 
     `retry` is True when the same question may well get a usable answer the next time.
@@ -60,7 +60,7 @@ class Verdict:
     retry: bool = False
 
 
-def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_json: bool = False) -> Verdict:
+def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_json: bool = False) -> Judgement:
     """Judge one answer.
 
     Weakness: the refusal rule knows English openings only and errs towards "not a refusal", so it misses some; a
@@ -73,7 +73,7 @@ def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_js
         in_json: The answer must be JSON, where repetition is data.
     """
     if finish_reason in REFUSAL_REASONS:
-        return Verdict(
+        return Judgement(
             BadAnswer(
                 f"refused: expected an answer, got finish reason {finish_reason!r}; change the prompt",
                 fault=Fault.REFUSED,
@@ -82,17 +82,17 @@ def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_js
     if not text.strip():
         reason = f"empty: expected an answer, got no text (finish reason {finish_reason!r})"
         hint = "; raise max_output_tokens" if finish_reason in CUT_REASONS else ""
-        return Verdict(BadAnswer(reason + hint, fault=Fault.EMPTY), retry=True)
+        return Judgement(BadAnswer(reason + hint, fault=Fault.EMPTY), retry=True)
     if len(text) <= REFUSAL_MAX_CHARS and _refuses(text):
         wording = "refused: expected an answer, got the wording of a refusal; change the prompt"
-        return Verdict(BadAnswer(wording, fault=Fault.REFUSED))
+        return Judgement(BadAnswer(wording, fault=Fault.REFUSED))
     loop = None if in_json else loop_in(text, asked)
     if loop is not None:
         wording = (
             f"repeated: expected an answer, got {len(loop)} characters over and over; change the prompt or the model"
         )
-        return Verdict(BadAnswer(wording, fault=Fault.REPEATED))
-    return Verdict(degraded=finish_reason in CUT_REASONS)
+        return Judgement(BadAnswer(wording, fault=Fault.REPEATED))
+    return Judgement(degraded=finish_reason in CUT_REASONS)
 
 
 def too_short(answer: str, ran_ms: float, norms: Norms) -> bool:

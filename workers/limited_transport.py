@@ -54,7 +54,7 @@ class AsyncTransport(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Transport(Protocol):
+class BlockingTransport(Protocol):
     """What a blocking client sends with: `httpx.HTTPTransport`, `httpx2.HTTPTransport`."""
 
     def handle_request(self, request: Any) -> Any: ...
@@ -171,7 +171,7 @@ class BlockingLimitedTransport:
         self,
         limiter: BlockingLimiter,
         provider: str,
-        inner: Transport,
+        inner: BlockingTransport,
         *,
         key: str = "default",
         caller: Caller = ANYBODY,

@@ -23,7 +23,7 @@ from fleet.store.embedded import broker_url, state_url
 LONGEST_S = 30 * 86_400
 
 
-class Pause(Frozen):
+class PausePool(Frozen):
     """Let workers take no task of a pool, or only those at least as urgent as `lowest`."""
 
     do: Literal["pause"]
@@ -32,14 +32,14 @@ class Pause(Frozen):
     for_s: float | None = Field(None, gt=0, le=LONGEST_S)
 
 
-class Resume(Frozen):
+class ResumePool(Frozen):
     """Let workers take all tasks of a pool."""
 
     do: Literal["resume"]
     pool: str
 
 
-class Quarantine(Frozen):
+class QuarantineBot(Frozen):
     """Let a bot take no new task."""
 
     do: Literal["quarantine"]
@@ -48,14 +48,14 @@ class Quarantine(Frozen):
     for_s: float | None = Field(None, gt=0, le=LONGEST_S)
 
 
-class Release(Frozen):
+class ReleaseBot(Frozen):
     """Let a quarantined bot take tasks again."""
 
     do: Literal["release"]
     bot: str
 
 
-Action = Pause | Resume | Quarantine | Release
+Action = PausePool | ResumePool | QuarantineBot | ReleaseBot
 _ACTION: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="do")])
 
 
@@ -85,7 +85,7 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> str:
         ConfigurationError: When there is no such pool or bot.
         StoreUnavailable: When Redis does not answer.
     """
-    if isinstance(action, Pause | Resume) and action.pool not in settings.pools:
+    if isinstance(action, PausePool | ResumePool) and action.pool not in settings.pools:
         raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(action.pool)}")
     urls = state_url(settings), broker_url(settings)
     with ExitStack() as stack:
@@ -95,16 +95,16 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> str:
             clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
         state, broker = clients[urls[0]], clients[urls[1]]
         match action:
-            case Pause():
+            case PausePool():
                 lowest = CLOSED if action.lowest is None else action.lowest.value
                 gate = levers.pause_pool(state, broker, action.pool, lowest=lowest, for_s=action.for_s, by=by)
                 return f"{action.pool}: {gate}"
-            case Resume():
+            case ResumePool():
                 was_closed = levers.resume_pool(state, broker, action.pool, by=by)
                 return f"{action.pool} {'is open again' if was_closed else 'was open'}"
-            case Quarantine():
+            case QuarantineBot():
                 levers.quarantine_bot(state, settings, action.bot, by=by, reason=action.reason, for_s=action.for_s)
                 return f"{action.bot} is quarantined: it takes no new task"
-            case Release():
+            case ReleaseBot():
                 was_out = levers.release_bot(state, settings, action.bot, by=by)
                 return f"{action.bot} {'takes tasks again' if was_out else 'was not quarantined'}"

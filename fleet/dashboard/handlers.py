@@ -73,7 +73,7 @@ class FleetHandler(BaseHandler):
         self.answer(json.dumps({"error": message}))
 
 
-class Page(FleetHandler):
+class FleetPage(FleetHandler):
     """The page itself: everything on it comes by `State`."""
 
     @authenticated
@@ -176,7 +176,7 @@ def routes(settings: Settings) -> list[url]:
     threads = ThreadPoolExecutor(4, thread_name_prefix="fleet-page")
     parts = {"source": source, "feed": Feed(source.view), "threads": threads}
     return [
-        url(r"/fleet", Page, parts, name="fleet"),
+        url(r"/fleet", FleetPage, parts, name="fleet"),
         url(r"/fleet/state", State, parts, name="fleet-state"),
         url(r"/fleet/bot/([A-Za-z0-9_-]{1,80})", OneBot, parts, name="fleet-bot"),
         url(r"/fleet/act", Act, parts, name="fleet-act"),

@@ -104,11 +104,11 @@ WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 def exposition(view: FleetView) -> bytes:
     """Return the fleet in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Reading(view))
+    registry.register(_ViewCollector(view))
     return generate_latest(registry)
 
 
-class _Reading:
+class _ViewCollector:
     """One view as a collector."""
 
     def __init__(self, view: FleetView) -> None:

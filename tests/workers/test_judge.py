@@ -29,15 +29,15 @@ REFUSALS = (
 
 @pytest.mark.parametrize("text", ANSWERS)
 def test_an_answer_is_taken_for_an_answer(text: str):
-    verdict = judge(text, "stop")
-    assert (verdict.error, verdict.degraded) == (None, False)
+    judgement = judge(text, "stop")
+    assert (judgement.error, judgement.degraded) == (None, False)
 
 
 @pytest.mark.parametrize("text", REFUSALS)
 def test_the_wording_of_a_refusal_is_a_bad_answer_and_final(text: str):
-    verdict = judge(text, "stop")
-    assert verdict.error is not None and verdict.error.fault is Fault.REFUSED
-    assert str(verdict.error).startswith("refused: expected an answer") and not verdict.retry
+    judgement = judge(text, "stop")
+    assert judgement.error is not None and judgement.error.fault is Fault.REFUSED
+    assert str(judgement.error).startswith("refused: expected an answer") and not judgement.retry
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "refusal"])
@@ -52,8 +52,8 @@ def test_a_long_answer_is_never_taken_for_a_refusal():
 
 @pytest.mark.parametrize("text", ["", "  \n\t"])
 def test_an_empty_answer_is_bad_and_worth_another_try(text: str):
-    verdict = judge(text, "stop")
-    assert str(verdict.error).startswith("empty: expected an answer") and verdict.retry
+    judgement = judge(text, "stop")
+    assert str(judgement.error).startswith("empty: expected an answer") and judgement.retry
 
 
 def test_an_empty_answer_at_the_token_limit_says_what_to_raise():
@@ -62,15 +62,15 @@ def test_an_empty_answer_at_the_token_limit_says_what_to_raise():
 
 @pytest.mark.parametrize("reason", ["length", "max_tokens"])
 def test_an_answer_cut_off_at_its_token_limit_is_degraded(reason: str):
-    verdict = judge("The answer is", reason)
-    assert verdict.error is None and verdict.degraded
+    judgement = judge("The answer is", reason)
+    assert judgement.error is None and judgement.degraded
 
 
 def test_an_answer_in_a_loop_is_bad_unless_it_is_data():
     text = "and so it goes on and on, " * 20
-    verdict = judge(text, "length")
-    assert verdict.error is not None and verdict.error.fault is Fault.REPEATED and not verdict.retry
-    assert str(verdict.error).startswith("repeated: ") and "goes on" not in str(verdict.error)
+    judgement = judge(text, "length")
+    assert judgement.error is not None and judgement.error.fault is Fault.REPEATED and not judgement.retry
+    assert str(judgement.error).startswith("repeated: ") and "goes on" not in str(judgement.error)
     assert judge(text, "stop", in_json=True).error is None
 
 
@@ -98,5 +98,5 @@ def test_an_answer_is_too_short_when_it_is_a_tenth_of_the_usual_and_fast(
 
 @given(st.text(), st.sampled_from(["stop", "length", "refusal", "", "tool_calls"]))
 def test_an_answer_is_never_both_bad_and_degraded(text: str, reason: str):
-    verdict = judge(text, reason)
-    assert not (verdict.error and verdict.degraded) and (verdict.error or not verdict.retry)
+    judgement = judge(text, reason)
+    assert not (judgement.error and judgement.degraded) and (judgement.error or not judgement.retry)

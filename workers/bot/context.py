@@ -28,7 +28,7 @@ from fleet.models import Bot, BotTask, Caller, Message, Persona
 from fleet.schema import Misfit, Schema, compiled
 from fleet.workers.backoff import full_jitter
 from fleet.workers.bot import json_answer
-from fleet.workers.bot.user_function import Threads, UserFunction
+from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.context import fit, reshuffle, room_for_input
 from fleet.workers.gateway import Gateway, Meter
 from fleet.workers.judge import judge
@@ -39,7 +39,7 @@ Prompt = str | Sequence[Message | Mapping[str, str]]
 QUICK_CHARS = 4000
 
 _READ = UserFunction("answer_schema", json_answer.read, is_async=False)
-_CHECKS = Threads(at_most=32)
+_CHECKS = FunctionThreads(at_most=32)
 
 
 class BotContext:
@@ -215,11 +215,11 @@ class BotContext:
         except ProviderUnavailable as error:
             raise _FailedTry(error) from error
         in_json = self.schema is not None
-        verdict = judge(completion.text, completion.finish_reason, messages, in_json=in_json)
-        if verdict.error is not None:
+        judgement = judge(completion.text, completion.finish_reason, messages, in_json=in_json)
+        if judgement.error is not None:
             self.bad_answers += 1
-            raise _FailedTry(verdict.error) if verdict.retry else verdict.error
-        self.degraded = self.degraded or verdict.degraded
+            raise _FailedTry(judgement.error) if judgement.retry else judgement.error
+        self.degraded = self.degraded or judgement.degraded
         return completion.text
 
     def _pause_after(self, error: FleetError) -> float:

@@ -12,7 +12,7 @@ from fleet.errors import BadAnswer, BotFunctionFailed, FleetError
 from fleet.faults import Fault
 from fleet.models import BotTask
 from fleet.workers.bot.context import BlockingBotContext, BotContext
-from fleet.workers.bot.user_function import Threads, UserFunction, call_async, load_function, raised
+from fleet.workers.bot.user_function import FunctionThreads, UserFunction, call_async, load_function, raised
 
 
 def load_bot(path: str) -> UserFunction:
@@ -35,7 +35,7 @@ class FunctionRunner:
     """
 
     def __init__(self, max_threads: int) -> None:
-        self._threads = Threads(max_threads)
+        self._threads = FunctionThreads(max_threads)
 
     async def run(self, function: UserFunction, task: BotTask, context: BotContext) -> str:
         """Call a bot function and return its answer.

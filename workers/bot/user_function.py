@@ -104,7 +104,7 @@ def raised(error: BaseException) -> str:
     return f"{type(error).__name__} raised at {where}"
 
 
-class Threads:
+class FunctionThreads:
     """Plain functions at work, each in a daemon thread of its own.
 
     A thread cannot be killed: a function that runs on after its deadline keeps its thread. A pool of threads would let

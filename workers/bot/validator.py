@@ -11,7 +11,7 @@ from fleet.errors import BadAnswer, ConfigurationError, FleetError
 from fleet.faults import Fault
 from fleet.models import BotTask
 from fleet.quoting import QUOTED_CHARS
-from fleet.workers.bot.user_function import Threads, UserFunction, call_async, load_function, raised
+from fleet.workers.bot.user_function import FunctionThreads, UserFunction, call_async, load_function, raised
 
 
 def load_validator(path: str) -> UserFunction:
@@ -26,7 +26,7 @@ def load_validator(path: str) -> UserFunction:
     return load_function(path, setting="validator", arguments=("task", "answer"))
 
 
-async def validate(validator: UserFunction, task: BotTask, answer: str, threads: Threads) -> None:
+async def validate(validator: UserFunction, task: BotTask, answer: str, threads: FunctionThreads) -> None:
     """Ask a validator about an answer: None and True are good; False and a str (the reason) reject it.
 
     An `async def` validator runs on the event loop and must not block it; a plain one runs in a thread of its own.

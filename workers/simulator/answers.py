@@ -43,7 +43,7 @@ _OBJECTS = ("the slower current", "an uneven road", "its own weight", "the longe
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SimulatedAnswer:
     """One answer, cut to the tokens it may have.
 
     Args:
@@ -69,7 +69,7 @@ class Answers:
     def __init__(self, recorded: Mapping[str, str] | None = None) -> None:
         self._recorded = None if recorded is None else {q: (a, count_tokens(a)) for q, a in recorded.items()}
 
-    def answer(self, question: str, draw: Draw, *, max_tokens: int | None) -> Answer:
+    def answer(self, question: str, draw: Draw, *, max_tokens: int | None) -> SimulatedAnswer:
         """Return the answer to the last user message.
 
         Args:
@@ -141,12 +141,12 @@ def _value(node: ast.expr) -> Fraction:
     return value
 
 
-def cut_to(text: str, tokens: int, max_tokens: int | None, *, matched: bool) -> Answer:
+def cut_to(text: str, tokens: int, max_tokens: int | None, *, matched: bool) -> SimulatedAnswer:
     """Return an answer of at most `max_tokens`; `tokens` are those of the text."""
     if max_tokens is None or tokens <= max_tokens:
-        return Answer(text, tokens, matched=matched)
+        return SimulatedAnswer(text, tokens, matched=matched)
     kept = longest_prefix(text, max_tokens)
-    return Answer(kept, count_tokens(kept), cut=True, matched=matched)
+    return SimulatedAnswer(kept, count_tokens(kept), cut=True, matched=matched)
 
 
 def longest_prefix(text: str, max_tokens: int) -> str:

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from fleet.workers.context import MESSAGE_OVERHEAD_TOKENS
-from fleet.workers.simulator.answers import Answer
+from fleet.workers.simulator.answers import SimulatedAnswer
 from fleet.workers.simulator.wire import (
-    Request,
+    CompletionRequest,
     WireError,
     check_options,
     encode_json,
@@ -36,7 +36,7 @@ _TYPES = {
 class AnthropicWire:
     """`POST /v1/messages`."""
 
-    def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> Request:
+    def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> CompletionRequest:
         """Read a request. Raises `WireError`."""
         if "anthropic-version" not in headers:
             raise WireError("anthropic-version: header is required")
@@ -54,9 +54,9 @@ class AnthropicWire:
         if body.get("system") is not None:
             system = read_text(body["system"], "system")
             tokens += MESSAGE_OVERHEAD_TOKENS + tokens_of(system)
-        return Request(model, last_question(messages), limit, tokens, system, body.get("temperature"))
+        return CompletionRequest(model, last_question(messages), limit, tokens, system, body.get("temperature"))
 
-    def answer(self, request: Request, answer: Answer, answer_id: str, unix_s: int) -> bytes:
+    def answer(self, request: CompletionRequest, answer: SimulatedAnswer, answer_id: str, unix_s: int) -> bytes:
         """Return the body of a 200."""
         reason = "max_tokens" if answer.cut else "end_turn"
         return (

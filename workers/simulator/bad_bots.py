@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Literal, get_args
 
 from fleet.workers.context import count_tokens
-from fleet.workers.simulator.answers import Answer, cut_to
+from fleet.workers.simulator.answers import SimulatedAnswer, cut_to
 from fleet.workers.simulator.chance import Draw
 from fleet.workers.simulator.voices import Voice, Voices, rank, read_query, spelled
 
@@ -131,7 +131,7 @@ class BadBots:
         """Return how a bad voice behaves; None for a good one."""
         return self._bad.get(voice)
 
-    def answer(self, conduct: Conduct, draw: Draw, *, max_tokens: int | None) -> Answer | None:
+    def answer(self, conduct: Conduct, draw: Draw, *, max_tokens: int | None) -> SimulatedAnswer | None:
         """Return what a bad voice says instead of an answer; None when it answers this call as it should."""
         if conduct.kind == "slow":
             return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fleet.workers.context import count_tokens
-from fleet.workers.simulator.answers import SENTENCE_POOL, Answer, cut_to
+from fleet.workers.simulator.answers import SENTENCE_POOL, SimulatedAnswer, cut_to
 from fleet.workers.simulator.chance import Draw
 from fleet.workers.simulator.voices import Voice, Voices, rank, read_query, spelled
 
@@ -73,7 +73,7 @@ class Collapse:
         self._members = frozenset(known[: round(mode.share * len(known))])
         self._words = " ".join(draw.sample(SENTENCE_POOL, SENTENCES)).split()
 
-    def answer(self, voice: Voice, draw: Draw, *, max_tokens: int | None) -> Answer | None:
+    def answer(self, voice: Voice, draw: Draw, *, max_tokens: int | None) -> SimulatedAnswer | None:
         """Return the one answer, or None when this voice has not collapsed."""
         if not self._members or _identity(voice, self.mode.until) not in self._members:
             return None

@@ -20,7 +20,7 @@ Mode = Literal["bucket", "sliding", "fixed"]
 WAIT_MARGIN_S = 0.001
 
 
-class Counter(Protocol):
+class RateCounter(Protocol):
     """One rate, as a provider counts it."""
 
     def refill(self, now_s: float) -> None:
@@ -185,7 +185,7 @@ class FixedWindow:
         return max(0, math.floor(self.limit - self.used))
 
 
-def make_counter(mode: Mode, *, limit: float, burst: float, minute_s: float, now_s: float) -> Counter:
+def make_counter(mode: Mode, *, limit: float, burst: float, minute_s: float, now_s: float) -> RateCounter:
     """Return an unused counter of `limit` a minute.
 
     Args:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from fleet.workers.simulator.answers import Answer
+from fleet.workers.simulator.answers import SimulatedAnswer
 from fleet.workers.simulator.wire import (
-    Request,
+    CompletionRequest,
     WireError,
     check_options,
     encode_json,
@@ -28,7 +28,7 @@ _TYPES = {401: "invalid_request_error", 404: "invalid_request_error", 429: "rate
 class OpenAIWire:
     """`POST /v1/chat/completions`."""
 
-    def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> Request:
+    def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> CompletionRequest:
         """Read a request. Raises `WireError`."""
         model = read_model(body)
         check_options(body, max_temperature=2.0)
@@ -38,9 +38,9 @@ class OpenAIWire:
         messages, tokens = read_messages(body, _ROLES)
         limit = old_limit if limit is None else limit
         system = messages[0][1] if messages[0][0] in _SYSTEM else ""
-        return Request(model, last_question(messages), limit, tokens, system, body.get("temperature"))
+        return CompletionRequest(model, last_question(messages), limit, tokens, system, body.get("temperature"))
 
-    def answer(self, request: Request, answer: Answer, answer_id: str, unix_s: int) -> bytes:
+    def answer(self, request: CompletionRequest, answer: SimulatedAnswer, answer_id: str, unix_s: int) -> bytes:
         """Return the body of a 200."""
         reason = "length" if answer.cut else "stop"
         return (

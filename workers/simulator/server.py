@@ -27,7 +27,7 @@ from fleet.workers.simulator.openai_wire import OpenAIWire
 from fleet.workers.simulator.options import SimulatorOptions
 from fleet.workers.simulator.recordings import read_recordings
 from fleet.workers.simulator.voices import Voices, read_query
-from fleet.workers.simulator.wire import Request, Wire, WireError, encode_json, read_object
+from fleet.workers.simulator.wire import CompletionRequest, Wire, WireError, encode_json, read_object
 
 #: Largest request body, in bytes: the longest prompt that Fleet takes, in 8-byte escapes.
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -145,7 +145,7 @@ class Simulator:
         return await self._admitted(request, wire, asked, raw, key, account)
 
     async def _admitted(
-        self, request: web.BaseRequest, wire: Wire, asked: Request, raw: bytes, key: str, account: Account
+        self, request: web.BaseRequest, wire: Wire, asked: CompletionRequest, raw: bytes, key: str, account: Account
     ) -> web.StreamResponse:
         """Charge the limits, then let the call meet its fate.
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from fleet.workers.context import CONVERSATION_OVERHEAD_TOKENS, MESSAGE_OVERHEAD_TOKENS, count_tokens
-from fleet.workers.simulator.answers import Answer
+from fleet.workers.simulator.answers import SimulatedAnswer
 
 #: Writes JSON text of one string or small dict; ASCII only.
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -32,7 +32,7 @@ class WireError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CompletionRequest:
     """A completion request, wire format aside.
 
     Args:
@@ -55,11 +55,11 @@ class Request:
 class Wire(Protocol):
     """One vendor's format."""
 
-    def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> Request:
+    def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> CompletionRequest:
         """Read a request. Raises `WireError`."""
         ...
 
-    def answer(self, request: Request, answer: Answer, answer_id: str, unix_s: int) -> bytes:
+    def answer(self, request: CompletionRequest, answer: SimulatedAnswer, answer_id: str, unix_s: int) -> bytes:
         """Return the body of a 200."""
         ...
 

@@ -23,7 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LineFormat:
     """How a line becomes a task.
 
     Args:
@@ -55,21 +55,21 @@ def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, text
 
 
-def read_entries(lines: Iterable[bytes], reading: Reading, *, done: Container[int] = ()) -> Iterator[Entry]:
+def read_entries(lines: Iterable[bytes], line_format: LineFormat, *, done: Container[int] = ()) -> Iterator[Entry]:
     """Yield an entry per line that is not blank and whose number is not in `done`."""
     for number, text in numbered(lines):
         if number not in done:
-            yield read_entry(number, text, reading)
+            yield read_entry(number, text, line_format)
 
 
-def read_entry(number: int, text: bytes, reading: Reading) -> Entry:
+def read_entry(number: int, text: bytes, line_format: LineFormat) -> Entry:
     """Turn one line into an entry; never raises for what the line holds."""
     name: Any = number
     try:
         value = _parse(text)
         if isinstance(value, dict):
-            name = value.get(reading.id_field, number)
-        return Entry(number, name, task=BotTask.parse(**_content(value, reading), **reading.options))
+            name = value.get(line_format.id_field, number)
+        return Entry(number, name, task=BotTask.parse(**_content(value, line_format), **line_format.options))
     except InvalidTask as error:
         return Entry(number, name, error=error)
 
@@ -82,15 +82,15 @@ def _parse(text: bytes) -> Any:
         raise InvalidTask(f"expected one JSON object or string per line, got {len(text)} bytes: {reason}") from error
 
 
-def _content(value: Any, reading: Reading) -> dict[str, Any]:
+def _content(value: Any, line_format: LineFormat) -> dict[str, Any]:
     """The prompt or the messages of a line, under the name that BotTask has for it."""
     if isinstance(value, str):
         return {"prompt": value}
     if not isinstance(value, dict):
         raise InvalidTask(f"expected a JSON object or string, got {type(value).__name__}")
-    if reading.prompt_field is None and "messages" in value:
+    if line_format.prompt_field is None and "messages" in value:
         return {"messages": value["messages"]}
-    wanted = (reading.prompt_field,) if reading.prompt_field else PROMPT_FIELDS
+    wanted = (line_format.prompt_field,) if line_format.prompt_field else PROMPT_FIELDS
     for name in wanted:
         if name in value:
             return {"prompt": value[name]}

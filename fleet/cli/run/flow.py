@@ -37,7 +37,7 @@ class View(Protocol):
         ...
 
 
-class Source(Protocol):
+class EntrySource(Protocol):
     """Where entries come from."""
 
     @property
@@ -93,7 +93,7 @@ class Flow:
     def in_flight(self) -> int:
         return len(self._flight)
 
-    def run(self, source: Source) -> bool:
+    def run(self, source: EntrySource) -> bool:
         """Work through all entries; False when it was stopped before the end.
 
         Raises:
@@ -111,7 +111,7 @@ class Flow:
         self._reach(self._collect)
         return False
 
-    def _fill(self, source: Source) -> bool:
+    def _fill(self, source: EntrySource) -> bool:
         """Read on until the window is full; True when there was something to read."""
         room = self._window - len(self._flight) - len(self._waiting)
         fresh = source.take(room) if room > 0 and not source.ended else []

@@ -21,8 +21,8 @@ import click
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 from fleet.cli.run.answers import AnswerFile, LineSet, RunNote, new_run_id
 from fleet.cli.run.collector import nobody_serves, open_collector
-from fleet.cli.run.entries import FileSource, PipeSource, Reading, numbered, read_entries
-from fleet.cli.run.flow import Flow, Source
+from fleet.cli.run.entries import FileSource, LineFormat, PipeSource, numbered, read_entries
+from fleet.cli.run.flow import EntrySource, Flow
 from fleet.cli.run.progress import ProgressView
 from fleet.cli.run.summary import Summary
 from fleet.cli.stop_signals import StopSignals
@@ -232,9 +232,9 @@ class Job:
         descriptor = sys.stdin.fileno() if self.source is None else os.open(self.source, os.O_RDONLY)
         return nullcontext(open(descriptor, "rb", closefd=False))
 
-    def _read(self, lines: Iterable[bytes]) -> Source:
-        reading = Reading(prompt_field=self.prompt_field, id_field=self.id_field, options=self.options)
-        entries = read_entries(lines, reading, done=self._done)
+    def _read(self, lines: Iterable[bytes]) -> EntrySource:
+        line_format = LineFormat(prompt_field=self.prompt_field, id_field=self.id_field, options=self.options)
+        entries = read_entries(lines, line_format, done=self._done)
         return FileSource(entries) if self.resumable else PipeSource(entries, ahead=self.window)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from fleet.cli.setup.findings import Facts, HostFacts, RedisFacts
+from fleet.cli.setup.findings import Findings, HostFacts, RedisFacts
 from fleet.config import PoolSettings, ProviderSettings, Settings
 from fleet.models import Priority
 from fleet.store.address import Address
@@ -60,7 +60,7 @@ class Check:
     advice: str = ""
 
 
-def check_all(settings: Settings, facts: Facts) -> list[Check]:
+def check_all(settings: Settings, facts: Findings) -> list[Check]:
     """Run every check, in the order in which a person would repair things."""
     found: list[Check] = []
     for server in facts.redis:

@@ -84,7 +84,7 @@ class HostFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Findings:
     """Everything that the checks look at, beside the settings themselves."""
 
     redis: tuple[RedisFacts, ...]
@@ -92,11 +92,11 @@ class Facts:
     celery: Mapping[str, Any] | None
 
 
-def gather(settings: Settings) -> Facts:
+def gather(settings: Settings) -> Findings:
     """Look at Redis, this host and the Celery app. Starts the embedded Redis when none is configured."""
     servers = _redis_servers(settings)
     lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
-    return Facts(redis=servers, host=host_facts(settings), celery=None if lost else celery_facts())
+    return Findings(redis=servers, host=host_facts(settings), celery=None if lost else celery_facts())
 
 
 def celery_facts() -> dict[str, Any]:

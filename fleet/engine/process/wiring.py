@@ -104,7 +104,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     roster = Roster(state, settings)
     routes = _routes(settings, telemetry)
     limit_of = {name: route.limit for name, route in routes.items()}
-    limiter = telemetry.limiter(state, _limits(settings))
+    limiter = telemetry.make_limiter(state, _limits(settings))
     agent = Agent(Gateway(limiter, routes, price_of(settings.price_table)), settings)
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)

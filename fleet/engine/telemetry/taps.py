@@ -62,7 +62,7 @@ class Telemetry:
             error = result.error.type if result.error else ""
             self._tracing.say(status=result.status, bot=result.bot or "", pool=result.pool or "", error=error)
 
-    def limiter(self, store: Store, limits: Mapping[str, LimitSettings]) -> EventLimiter:
+    def make_limiter(self, store: Store, limits: Mapping[str, LimitSettings]) -> EventLimiter:
         """Return the limiter of this process."""
         return EventLimiter(store, limits) if self._tracing is None else _TracedLimiter(store, limits, self._tracing)
 

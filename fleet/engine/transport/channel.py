@@ -50,7 +50,7 @@ JSON = "application/json"
 REPLIES = ".reply.celery.pidbox"
 
 
-class Message(virtual.Message):
+class LazyMessage(virtual.Message):
     """A message as Celery gets it."""
 
     def _decode(self) -> Any:
@@ -123,7 +123,7 @@ class Channel(kombu_redis.Channel):
     """A kombu channel whose consuming side is `take.lua`."""
 
     QoS = QoS
-    Message = Message
+    Message = LazyMessage
     #: One message in so many is taken from the least urgent class that waits, so that none starves; 0: strict order.
     lowest_first_every = 32
 

@@ -11,7 +11,7 @@ import pytest
 from fleet.cli.run import flow
 from fleet.cli.run.answers import AnswerFile
 from fleet.cli.run.collector import Collector
-from fleet.cli.run.entries import Entry, FileSource, Reading, read_entries
+from fleet.cli.run.entries import Entry, FileSource, LineFormat, read_entries
 from fleet.cli.run.flow import Flow
 from fleet.cli.run.summary import Summary
 from fleet.engine.messages.producer import task_id_of
@@ -70,7 +70,7 @@ def run_flow(url: str, out: Path, entries: Iterator[Entry], *, workers: Workers,
 
 
 def entries_of(count: int) -> Iterator[Entry]:
-    return read_entries((b'"prompt"' for _ in range(count)), Reading())
+    return read_entries((b'"prompt"' for _ in range(count)), LineFormat())
 
 
 def test_no_more_than_the_window_is_ever_in_flight(redis_url: str, tmp_path: Path) -> None:
@@ -81,7 +81,9 @@ def test_no_more_than_the_window_is_ever_in_flight(redis_url: str, tmp_path: Pat
 
 
 def test_an_id_that_utf_8_cannot_carry_stops_nothing(redis_url: str, tmp_path: Path) -> None:
-    entries = read_entries([rb'{"id": "\ud800", "prompt": "a"}', rb'{"id": {"deep": [1]}, "prompt": "b"}'], Reading())
+    entries = read_entries(
+        [rb'{"id": "\ud800", "prompt": "a"}', rb'{"id": {"deep": [1]}, "prompt": "b"}'], LineFormat()
+    )
     assert run_flow(redis_url, tmp_path / "out", entries, workers=Workers(redis_url), view=Watcher(), window=5)
     ids = [json.loads(line)["id"] for line in (tmp_path / "out").read_text().splitlines()]
     assert ids == ["\ud800", {"deep": [1]}]

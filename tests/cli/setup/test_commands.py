@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from fleet.cli.main import main
 from fleet.cli.setup import checks
 from fleet.cli.setup.checks import Check, check_all
-from fleet.cli.setup.findings import Facts, FileFacts, HostFacts, RedisFacts, host_facts, redis_facts
+from fleet.cli.setup.findings import FileFacts, Findings, HostFacts, RedisFacts, host_facts, redis_facts
 from fleet.cli.setup.reference import config_text, reference_text, tables
 from fleet.config import Settings, load
 from fleet.store.client import connect
@@ -61,7 +61,7 @@ def complaints(
     celery: dict[str, Any] | None = GOOD_CELERY,
 ) -> dict[str, Check]:
     """Checks that are not in order, by name."""
-    found = check_all(settings, Facts(redis=(redis,), host=host, celery=celery))
+    found = check_all(settings, Findings(redis=(redis,), host=host, celery=celery))
     return {check.name: check for check in found if check.level != "ok"}
 
 
