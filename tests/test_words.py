@@ -13,7 +13,7 @@ from tests.house import ROOT, modules_of
 #: Classes that may share a name, for they are the same thing: a port and what fills it, kombu's names per transport.
 SAME_THING = {"Agent", "Channel", "Limiter", "Transport"}
 #: Names that two things still share: this list only gets shorter.
-OWED = {"Call", "Completion", "Part", "Slot", "Standing"}
+OWED = {"Call", "Completion", "Part", "Slot"}
 
 #: What a reader stumbles over, and what to write instead.
 STUMBLES = {
