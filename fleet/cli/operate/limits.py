@@ -185,7 +185,7 @@ def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
     mark = " (set live)" if snapshot.is_changed else " (learnt)" if snapshot.is_learnt else ""
     yield f"{snapshot.limit}{mark}"
     for name, was in snapshot.lowered.items():
-        yield f"  {name:<8}  {was:,} is more than the provider allows: what it says is in force"
+        yield f"  {name:<8}  {was:,} is more than the provider allows: the provider's number holds"
     for label, used, rate, others in (
         ("requests", snapshot.used_rpm, snapshot.rpm, snapshot.others_rpm),
         ("tokens", snapshot.used_tpm, snapshot.tpm, snapshot.others_tpm),

@@ -133,7 +133,7 @@ def _told_queued(facts: Facts) -> Iterator[str]:
     queued_at = _headers(facts).get(QUEUED_AT)
     since = f" for {duration(facts.now_s - queued_at)}" if isinstance(queued_at, int | float) else ""
     more = f", and {facts.more_urgent:,} more urgent ones" if facts.more_urgent else ""
-    yield f"it waits in {place.queue}, priority {urgency}{since}: {place.place:,} are before it{more}"
+    yield f"it waits in {place.queue}, priority {urgency}{since}: {place.place:,} ahead of it{more}"
 
 
 def _told_obstacles(facts: Facts) -> Iterator[str]:
@@ -143,9 +143,9 @@ def _told_obstacles(facts: Facts) -> Iterator[str]:
         word = "worker has" if facts.deaths == 1 else "workers have"
         yield f"{facts.deaths} {word} died while they held it; {leases.POISON_AFTER} make it poison"
     if place is not None and facts.gate.stops(place.priority):
-        yield f"the gate of {place.queue} is {facts.gate}: it waits; `fleet pools resume` opens it"
+        yield f"the gate of {place.queue} is {facts.gate}; `fleet pools resume` opens it"
     elif place is not None and facts.gate.waits_for_limit(place.priority):
-        yield "it waits on the limit: enough calls wait there, and here an urgent task can still overtake it"
+        yield "it waits on the limit: enough calls wait there; in the queue an urgent task can still overtake it"
     if place is not None and not facts.workers:
         yield "no worker is reporting: start one with `fleet up` or `celery -A fleet worker`"
     if limit is not None and (limit.queue_s > 0 or limit.held_until):

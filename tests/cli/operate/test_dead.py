@@ -143,7 +143,7 @@ def test_why_tells_the_story_and_exits_with_1_for_an_unknown_task(client: redis.
     fleet("pools", "pause", "research")
     text = fleet("why", "t1").stdout
     assert text.startswith("t1: queued, pool research\n  it waits in fleet.research, priority normal for ")
-    assert "the gate of fleet.research is closed: it waits" in text
+    assert "the gate of fleet.research is closed; `fleet pools resume` opens it" in text
     assert json.loads(fleet("why", "t1", "--json").stdout)["ahead"] == 0
     assert fleet("why", "nobody", code=1).stdout.startswith("nobody: unknown\n")
 

@@ -86,7 +86,7 @@ def test_limits_says_when_the_provider_allows_less_than_is_configured_and_what_o
     asyncio.run(call())
     shown = json.loads(fleet("limits", "--json").stdout)[0]
     assert (shown["rpm"], shown["lowered"]) == (500, {"rpm": 6000})
-    assert "6,000 is more than the provider allows: what it says is in force" in fleet("limits").stdout
+    assert "6,000 is more than the provider allows: the provider's number holds" in fleet("limits").stdout
 
 
 @pytest.mark.parametrize(

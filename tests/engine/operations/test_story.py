@@ -85,7 +85,7 @@ def test_a_waiting_task_tells_its_queue_and_what_is_before_it(client: redis.Redi
     story = story_of(client, "mine")
     assert (story.state, story.pool, story.queue, story.priority) == ("queued", "research", "fleet.research", "normal")
     assert story.ahead == 4
-    assert "2 are before it, and 2 more urgent ones" in text_of(story)
+    assert "2 ahead of it, and 2 more urgent ones" in text_of(story)
     assert story.gate == "open"
 
 
