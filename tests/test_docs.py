@@ -6,6 +6,7 @@ README's commands are carried out by `test_readme.py`, the programs of single pa
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shlex
 import tomllib
@@ -19,6 +20,7 @@ import pytest
 from fleet.cli.main import main
 from fleet.cli.setup.reference import PLACES, tables
 from fleet.signals.metrics import FLEET_METRICS, WORKER_METRICS
+from fleet.workers.bot.context import BotContext
 from tests.house import ROOT, modules_of, sources
 
 #: Every page of the repository that people read.
@@ -273,3 +275,31 @@ def test_readme_leads_to_every_page_of_the_docs() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs") and page.name != "README.md"]
     assert [page.name for page in pages if f"{page.name})" not in text] == []
+
+
+# -- what is not there yet
+
+#: What the pages say is missing -> where it will be once it is there.
+NOT_THERE = {
+    "vault": "fleet/vault/*.py",
+    "response cache": "fleet/economy/*cache*.py",
+    "batching": "fleet/economy/*batch*.py",
+    "circuit breakers": "fleet/resilience/*.py",
+    "fallbacks": "fleet/resilience/*fallback*.py",
+    "autoscaling": "fleet/scaling/*.py",
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"), [("README.md", "What it does not do yet"), ("docs/how-it-works.md", "What is not there yet")]
+)
+def test_what_is_said_to_be_missing_is_missing(page: str, heading: str) -> None:
+    section = (ROOT / page).read_text(encoding="utf-8").partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    text = " ".join(section.split())
+    listed = {thing for thing in NOT_THERE if thing in text}
+    assert listed == {thing for thing, place in NOT_THERE.items() if not any(ROOT.glob(place))}
+
+
+def test_chat_has_no_tools_streams_or_schemas_as_readme_says() -> None:
+    assert "**No streaming and no tools** in `chat()`." in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not {"tools", "stream", "answer_schema"} & set(inspect.signature(BotContext.chat).parameters)
