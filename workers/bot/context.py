@@ -272,11 +272,11 @@ class BlockingBotContext:
             answer = asyncio.run_coroutine_threadsafe(call, self._loop)
         except RuntimeError as error:
             call.close()
-            raise DeadlineExceeded("expected a running worker, got one that has stopped; return") from error
+            raise DeadlineExceeded("expected a running worker, got a stopped one: return from your function") from error
         try:
             return answer.result()
         except concurrent.futures.CancelledError as error:
-            raise DeadlineExceeded("expected chat() within the task's deadline, got the deadline; return") from error
+            raise DeadlineExceeded("expected chat() before the deadline, got it after: end your function") from error
 
     async def close(self) -> None:
         """End the task: cancel what the thread waits for, refuse what it asks for later."""
@@ -287,7 +287,7 @@ class BlockingBotContext:
 
     async def _chat(self, prompt: Prompt, temperature: float | None, max_output_tokens: int | None) -> str:
         if self._closed:
-            raise DeadlineExceeded("expected chat() before the task's end, got one after it; return")
+            raise DeadlineExceeded("expected chat() before the task ended, got it after: return from your function")
         call = asyncio.ensure_future(
             self._context.chat(prompt, temperature=temperature, max_output_tokens=max_output_tokens)
         )

@@ -106,7 +106,7 @@ class Job:
         """
         started_at_s = time.monotonic()
         if self.source is not None and self.target.exists() and self.source.samefile(self.target):
-            raise ConfigurationError(f"-o: expected another file than IN, got the same: {self.target}")
+            raise ConfigurationError(f"-o: expected a different file from IN, got the same: {self.target}")
         if not self.resumable and (retry_failed or resume):
             raise ConfigurationError("IN: expected a file for --resume and --retry-failed, got a pipe")
         with AnswerFile(self.target) as out, StopSignals() as signals:

@@ -160,7 +160,7 @@ def exposure(server: RedisFacts) -> Check:
         return Check(name, "ok", found)
     if not server.password:
         return Check(name, "fail", found, "Set `requirepass` and put it in the URL: anyone can submit and read tasks.")
-    return Check(name, "warn", found, "Use rediss:// unless the network is private: prompts and password go in clear.")
+    return Check(name, "warn", found, "Use rediss:// unless the network is private: prompts and password are readable.")
 
 
 def pubsub_buffer(server: RedisFacts) -> Check:
@@ -239,7 +239,7 @@ def provider_url(name: str, provider: ProviderSettings) -> Check:
     host = urlsplit(url).hostname or "unknown"
     if urlsplit(url).scheme == "https" or _is_local(url):
         return Check(label, "ok", host)
-    return Check(label, "fail", f"{host}, without TLS", "Use https://: the key and every prompt go in clear.")
+    return Check(label, "fail", f"{host}, without TLS", "Use https://: the key and every prompt are readable.")
 
 
 def _is_local(url: str | None) -> bool:
@@ -375,7 +375,7 @@ def flower_address(settings: Settings) -> Check:
     name, address = "flower: address", settings.flower.address
     if address in ("127.0.0.1", "localhost", "::1"):
         return Check(name, "ok", address)
-    return Check(name, "warn", address, "Put a TLS proxy before it: password and task arguments go in clear text.")
+    return Check(name, "warn", address, "Put a TLS proxy before it: password and task arguments are readable.")
 
 
 def celery_checks(conf: Mapping[str, Any] | None) -> Iterator[Check]:

@@ -40,7 +40,7 @@ def init(folder: Path, force: bool) -> None:
 
     path = folder / CONFIG_NAME
     if path.exists() and not force:
-        raise ConfigurationError(f"{path}: expected no such file, and it is there; --force replaces it")
+        raise ConfigurationError(f"{path}: expected no file there yet, got one; --force replaces it")
     temporary = path.with_suffix(".toml.new")
     temporary.touch(mode=CONFIG_MODE)
     temporary.write_text(config_text(), encoding="utf-8")

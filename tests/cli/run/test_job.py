@@ -297,7 +297,7 @@ def test_wrong_files_and_options_are_refused_before_anything_is_paid(use_stack: 
     before = use_stack.calls()
     same = CliRunner().invoke(main, ["run", str(files.source), "-o", str(files.source)])
     for answer, words in (
-        (same, "another file than IN"),
+        (same, "a different file from IN"),
         (run(files, "--pool", "nowhere"), "research, writing, review"),
         (run(files, "--deadline-s", "-1"), "deadline_s"),
     ):
