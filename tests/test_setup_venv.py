@@ -132,6 +132,18 @@ def test_the_c_library_of_macos_is_its_own_affair(machine: Machine) -> None:
     assert [call.split()[1:] for call in machine.calls] == [["-m", "venv", "--clear", ".venv"]]
 
 
+def test_a_machine_that_no_server_comes_for_needs_one_on_path(machine: Machine) -> None:
+    machine.add_python("python3", "import os; os.confstr = lambda name: 'glibc 2.41'")
+    machine.add("uname", '#!/bin/sh\n[ "$1" = -m ] && echo riscv64 || echo Linux\n')
+    done = machine.set_up()
+    assert done.returncode == 1
+    assert "expected redis-server or valkey-server on PATH, for none comes with Fleet on riscv64" in done.stderr
+    assert machine.calls == []
+    machine.add("valkey-server", "#!/bin/sh\n")
+    machine.set_up()
+    assert len(machine.calls) == 1
+
+
 @pytest.mark.parametrize(
     ("present", "taken"),
     [
