@@ -72,6 +72,10 @@ def test_the_lock_names_no_host() -> None:
     assert "://" not in LOCK.read_text(encoding="utf-8")
 
 
+def test_the_changelog_tells_of_the_version_that_is_declared() -> None:
+    assert f"\n## [{_project()['version']}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def _pins() -> dict[str, list[str]]:
     """Return name -> versions in requirements.lock: more than one where Pythons or systems need different ones."""
     found: dict[str, list[str]] = {}
