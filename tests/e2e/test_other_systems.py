@@ -42,6 +42,7 @@ for module, beginnings in {names!r}.items():
     found = __import__(module)
     for name in [name for name in dir(found) if name.startswith(beginnings)]:
         delattr(found, name)
+os.process_cpu_count = os.cpu_count  # as Python has it on a system without sched_getaffinity
 pathlib.Path({seen!r}, str(os.getpid())).touch()
 """
 
