@@ -18,11 +18,11 @@ test: .venv/.dev ## Run all tests
 chaos: .venv/.dev ## Attack real workers and a real Redis, and stock Celery beside them
 	@$(BIN)/python -m tests.chaos --budget large
 
-check: .venv/.dev ## Check format, lint, types and the floors of the house
+check: .venv/.dev ## Check format, lint, types, the floors of the house and what the pages claim
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest --no-header -q tests/test_floors.py
+	@$(BIN)/pytest --no-header -q tests/test_floors.py tests/test_words.py tests/test_docs.py
 
 format: .venv/.dev ## Format the code and mend what the linter can
 	@$(BIN)/ruff check --fix-only --quiet .
