@@ -67,10 +67,11 @@ def _print(title: str, columns: Row, widths: list[int], rows: Iterable[Row]) -> 
 )
 def main(seconds: float, only: str) -> None:
     """Measure Fleet's limiter and what else there is."""
+    from fleet.config import load
     from fleet.store.embedded import ensure_redis
 
     with private_home() as home:
-        bench = Bench(ensure_redis(home), seconds)
+        bench = Bench(ensure_redis(home, load().redis.server), seconds)
         if only in ("", "field", *CANDIDATES):
             _print(f"the field, {seconds:.0f} s a run", FIELD_COLUMNS, FIELD_WIDTHS, _field(bench, only))
         if only in ("", "figures", *FIGURES):

@@ -17,7 +17,7 @@ from fleet import config
 from fleet.engine.local_simulator import stop_simulator
 from fleet.store.client import connect
 from fleet.store.embedded import stop_redis
-from tests.redis_server import RedisServer
+from tests.redis_server import SERVER_VARIABLE, RedisServer
 from tests.waiting import wait_until
 
 __all__ = ["wait_until"]
@@ -74,7 +74,7 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def fleet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Run the test in an empty folder with default settings, and stop what it leaves running there."""
-    for name in [name for name in os.environ if name.startswith("FLEET_")]:
+    for name in [name for name in os.environ if name.startswith("FLEET_") and name != SERVER_VARIABLE]:
         monkeypatch.delenv(name)
     home = tmp_path / ".fleet"
     monkeypatch.setenv("FLEET_HOME", str(home))

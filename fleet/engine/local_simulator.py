@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from fleet.config import Settings, SimulatorSettings
-from fleet.store.service import LOOPBACK, PYTHON_MODULE, LocalService, ServiceState, end
+from fleet.store.service import LOOPBACK, PYTHON_MODULE, Launch, LocalService, ServiceState, end
 
 #: Seconds until the simulator must answer; importing it takes most of them on a busy machine.
 START_TIMEOUT_S = 30.0
@@ -45,11 +45,10 @@ def _service(home: Path, options: tuple[str, ...]) -> LocalService:
         name="simulator",
         title="the simulator",
         home=home,
-        argv=_command_line,
+        launch=_launch,
         probe=_is_healthy,
         options=options,
         advice="correct [simulator] in fleet.toml, or configure a provider for every pool",
-        note=": its answers are simulated",
     )
 
 
@@ -61,8 +60,9 @@ def _options(simulator: SimulatorSettings) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _command_line(state: ServiceState) -> list[str]:
-    return [*PYTHON_MODULE, "fleet.workers.simulator", "--port", str(state.port), *state.options]
+def _launch(state: ServiceState) -> Launch:
+    argv = [*PYTHON_MODULE, "fleet.workers.simulator", "--port", str(state.port), *state.options]
+    return Launch(argv, note=": its answers are simulated")
 
 
 def _is_healthy(state: ServiceState) -> bool:

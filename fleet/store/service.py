@@ -44,6 +44,15 @@ class ServiceState:
     password: str = field(repr=False)
     options: tuple[str, ...] = ()
     pid: int | None = None
+    program: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a service once: its command line, and what ends the line that tells of the start."""
+
+    argv: list[str]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +63,19 @@ class LocalService:
         name: File names in `home` begin with it.
         title: What it is called in messages, with its article: "a private Redis".
         home: The state folder.
-        argv: Builds the command line for a port and a password (and writes the files it names).
+        launch: Builds the command line for a port and a password (and writes the files it names).
         probe: True when our own service, and not a foreign one, answers.
         options: What it is started with; a service that runs with other options is restarted.
         advice: What to do when it does not start; ends the error message.
-        note: Ends the line that tells of a start, e.g. where the data lie.
     """
 
     name: str
     title: str
     home: Path
-    argv: Callable[[ServiceState], list[str]]
+    launch: Callable[[ServiceState], Launch]
     probe: Callable[[ServiceState], bool]
     options: tuple[str, ...] = ()
     advice: str = "read the log"
-    note: str = ""
 
     def ensure(self, *, timeout_s: float) -> ServiceState:
         """Find the service or start it; of several callers at once, one starts it.
@@ -137,7 +144,9 @@ class LocalService:
         """Return the recorded state, None when there is none or it is damaged."""
         try:
             data = json.loads(self.path("json").read_text(encoding="utf-8"))
-            return ServiceState(int(data["port"]), str(data["password"]), tuple(data["options"]), data["pid"])
+            return ServiceState(
+                int(data["port"]), str(data["password"]), tuple(data["options"]), data["pid"], data.get("program")
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -151,10 +160,11 @@ class LocalService:
         for _ in range(PORTS_TRIED):
             port = state.port if is_free(state.port) else free_port()
             state = replace(state, port=port, options=self.options, pid=None)
-            state, offset = self._spawn(state)
+            launch = self.launch(state)
+            state, offset = self._spawn(replace(state, program=launch.argv[0]), launch.argv)
             if self._comes_up(state, deadline):
                 where = f"{LOOPBACK}:{state.port}"
-                print(f"fleet: started {self.title} on {where}{self.note}", file=sys.stderr)
+                print(f"fleet: started {self.title} on {where}{launch.note}", file=sys.stderr)
                 return state
             if self.is_alive() or is_free(state.port):
                 break
@@ -179,9 +189,8 @@ class LocalService:
         """Wait until the service answers, or is gone."""
         return self._wait(lambda: not self.is_alive() or self.probe(state), deadline) and self.is_alive()
 
-    def _spawn(self, state: ServiceState) -> tuple[ServiceState, int]:
+    def _spawn(self, state: ServiceState, argv: list[str]) -> tuple[ServiceState, int]:
         """Start the process, detached; return its state and where its log begins."""
-        argv = self.argv(state)
         self._write(state)
         log = self.path("log")
         offset = log.stat().st_size if log.exists() else 0

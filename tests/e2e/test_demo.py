@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fleet.cli.stack.local_services import service_state
 from fleet.cli.stack.stack_file import read_stack
-from fleet.store.service import LocalService
 from tests.stack_processes import end_all_of, processes_of
 from tests.waiting import wait_until
 
@@ -49,7 +49,7 @@ def is_serving(home: Path) -> bool:
 
 
 def simulator_runs(home: Path) -> bool:
-    return LocalService("simulator", "", home / "demo", argv=lambda state: [], probe=lambda state: True).is_alive()
+    return service_state(home / "demo", "simulator") is not None
 
 
 def test_the_demo_answers_every_task_shows_the_three_signals_and_leaves_nothing_running(home: Path) -> None:

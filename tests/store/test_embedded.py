@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -20,13 +19,20 @@ from fleet import config
 from fleet.errors import ConfigurationError
 from fleet.store import embedded
 from fleet.store.client import connect
-from fleet.store.embedded import broker_url, ensure_redis, redis_server, state_url, stop_redis
+from fleet.store.embedded import broker_url, state_url, stop_redis
+from fleet.store.server import choose_server
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
 START = (
-    "import sys, pathlib; from fleet.store.embedded import ensure_redis; print(ensure_redis(pathlib.Path(sys.argv[1])))"
+    "import sys, pathlib; from fleet import config; from fleet.store.embedded import ensure_redis; "
+    "print(ensure_redis(pathlib.Path(sys.argv[1]), config.load().redis.server))"
 )
+
+
+def ensure_redis(home: Path, **timeout: float) -> str:
+    """Find or start the embedded Redis on the server that these tests run on."""
+    return embedded.ensure_redis(home, config.load().redis.server, **timeout)
 
 
 def recorded(home: Path) -> dict[str, object]:
@@ -41,7 +47,11 @@ def kill(home: Path) -> None:
     """kill -9, and wait until the kernel has cleared the process away."""
     process = psutil.Process(pid_of(home))
     process.kill()
-    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, what="it is dead")
+    wait_until(lambda: is_dead(process), what="it is dead")
+
+
+def is_dead(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def remember(url: str, value: str) -> None:
@@ -62,10 +72,10 @@ def test_the_first_caller_starts_it_and_says_so_the_second_finds_it_silently(
     url = ensure_redis(fleet_home)
     said = capsys.readouterr()
     assert said.out == ""
-    assert (
-        said.err
-        == f"fleet: started a private Redis on 127.0.0.1:{recorded(fleet_home)['port']} (data in .fleet/redis)\n"
-    )
+    server, reason = choose_server(config.load().redis.server)
+    where = f"127.0.0.1:{recorded(fleet_home)['port']} (data in .fleet/redis)"
+    assert said.err == f"fleet: started a private Redis on {where}: {server}, {reason}\n"
+    assert recorded(fleet_home)["program"] == str(server.program)
     assert ensure_redis(fleet_home) == url
     assert capsys.readouterr().err == ""
 
@@ -216,36 +226,6 @@ def test_a_broken_append_only_file_is_an_error_with_the_servers_last_words(fleet
 
 def append_only_file(home: Path) -> Path:
     return max((path for path in (home / "redis").rglob("*.aof") if path.stat().st_size), key=lambda path: path.name)
-
-
-def test_data_of_a_newer_server_is_not_overlooked_by_an_older_one(
-    fleet_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = tmp_path / "bin" / "redis-server"
-    old.parent.mkdir()
-    old.write_text("#!/bin/sh\necho Redis server v=6.2.14 sha=0\n")
-    old.chmod(0o755)
-    monkeypatch.setenv("PATH", str(old.parent), prepend=os.pathsep)
-    (fleet_home / "redis" / "appendonlydir").mkdir(parents=True)
-    with pytest.raises(ConfigurationError, match=r"expected Redis 7 or later.*got 6\.2\.14"):
-        ensure_redis(fleet_home)
-
-
-def test_a_redis_server_on_the_path_is_preferred_to_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = tmp_path / "redis-server"
-    mine.write_text("#!/bin/sh\n")
-    mine.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert redis_server() == mine
-
-
-def test_without_any_redis_server_the_error_says_how_to_get_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"apt-get install redis-server.*set redis\.url"):
-        redis_server()
 
 
 def test_a_state_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:

@@ -15,11 +15,10 @@ from fleet.cli.setup.findings import Findings, HostFacts, RedisFacts
 from fleet.config import PoolSettings, ProviderSettings, Settings
 from fleet.models import Priority
 from fleet.store.address import Address
+from fleet.store.written import OLDEST
 
 Level = Literal["ok", "warn", "fail"]
 
-#: Oldest Redis that has every command the scripts use.
-MIN_REDIS = (6, 2)
 #: Seconds between two clocks from which deadlines and reports become misleading.
 MAX_SKEW_S = 1.0
 #: Bytes of free disk under which the embedded Redis will soon stop taking writes.
@@ -101,10 +100,11 @@ def reachable(server: RedisFacts) -> Check:
 
 
 def version(server: RedisFacts) -> Check:
-    name, text = f"{server.role}: version", ".".join(map(str, server.version))
-    if server.version >= MIN_REDIS:
+    name, text = f"{server.role}: version", f"{server.release}{f' ({server.program})' if server.program else ''}"
+    if server.release is not None and any(oldest.covers(server.release) for oldest in OLDEST):
         return Check(name, "ok", text)
-    return Check(name, "fail", text, "Use Redis 6.2 or newer: the scripts need its commands.")
+    wanted = " or ".join(f"{oldest} or newer" for oldest in OLDEST)
+    return Check(name, "fail", text, f"Use {wanted}: the scripts need its commands.")
 
 
 def persistence(server: RedisFacts) -> Check:

@@ -23,6 +23,8 @@ from fleet.errors import FleetError
 from fleet.store.address import Address
 from fleet.store.client import connect, masked
 from fleet.store.embedded import broker_url, state_url
+from fleet.store.server import bundled_program
+from fleet.store.written import Release
 
 #: Celery settings that Fleet's promises rest on, read from the app in force.
 CELERY_KEYS = (
@@ -43,7 +45,8 @@ class RedisFacts:
     tls: bool = False
     password: bool = True
     error: str | None = None
-    version: tuple[int, ...] = ()
+    release: Release | None = None
+    program: str | None = None
     aof: bool | None = None
     appendfsync: str | None = None
     snapshots: bool | None = None
@@ -180,7 +183,8 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
         local=where.path is not None or where.host in ("localhost", "127.0.0.1", "::1"),
         tls=where.tls is not None,
         password=bool(where.password),
-        version=tuple(int(part) for part in str(info["redis_version"]).split(".") if part.isdigit()),
+        release=_release(info),
+        program=_program(info) if embedded else None,
         aof=bool(int(info["aof_enabled"])) if "aof_enabled" in info else None,
         appendfsync=config.get("appendfsync"),
         snapshots=bool(config["save"]) if "save" in config else None,
@@ -191,6 +195,18 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
         pubsub_buffer_bytes=_pubsub_buffer(config.get("client-output-buffer-limit")),
         clock_skew_s=skew_s,
     )
+
+
+def _release(info: Mapping[str, Any]) -> Release:
+    """Return what the server says it is; Valkey names a version of Redis too, for old clients."""
+    kind = "Valkey" if "valkey_version" in info else "Redis"
+    return Release.parse(kind, str(info[f"{kind.lower()}_version"]))
+
+
+def _program(info: Mapping[str, Any]) -> str | None:
+    """Return the path of the server's program, or `bundled`."""
+    program = info.get("executable")
+    return "bundled" if program and Path(program) == bundled_program() else program
 
 
 def _skew_s(client: redis.Redis) -> float:

@@ -15,7 +15,7 @@ from fleet.engine.local_simulator import ensure_simulator, stop_simulator
 from fleet.errors import ConfigurationError
 from fleet.store.client import masked
 from fleet.store.embedded import broker_url, stop_redis
-from fleet.store.service import LOOPBACK, LocalService, ServiceState
+from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState
 
 REDIS = "redis"
 SIMULATOR = "simulator"
@@ -116,7 +116,7 @@ def needs_simulator(settings: Settings) -> bool:
 
 def service_state(home: Path, name: str) -> ServiceState | None:
     """Return how a local service runs, or None when it does not."""
-    service = LocalService(name, name, home, argv=lambda state: [], probe=lambda state: True)
+    service = LocalService(name, name, home, launch=lambda state: Launch([]), probe=lambda state: True)
     return service.read() if service.is_alive() else None
 
 

@@ -20,11 +20,13 @@ from fleet.cli.setup.findings import FileFacts, Findings, HostFacts, RedisFacts,
 from fleet.cli.setup.reference import config_text, reference_text, tables
 from fleet.config import Settings, load
 from fleet.store.client import connect
+from fleet.store.server import choose_server
+from fleet.store.written import Release
 from tests.redis_server import RedisServer
 
 DOCS = Path(__file__).parents[3] / "docs"
 GOOD_REDIS = RedisFacts(
-    role="redis", place="redis://127.0.0.1", version=(7, 0, 15), aof=True, appendfsync="everysec",
+    role="redis", place="redis://127.0.0.1", release=Release("Redis", (7, 0, 15)), aof=True, appendfsync="everysec",
     eviction="noeviction", pubsub_buffer_bytes=32 << 20,
 )  # fmt: skip
 GOOD_HOST = HostFacts(
@@ -141,7 +143,7 @@ def test_sound_settings_raise_no_complaint() -> None:
     ("change", "name", "level"),
     [
         ({"error": "no answer"}, "redis: reachable", "fail"),
-        ({"version": (5, 0, 14)}, "redis: version", "fail"),
+        ({"release": Release("Redis", (5, 0, 14))}, "redis: version", "fail"),
         ({"aof": False, "snapshots": False}, "redis: persistence", "fail"),
         ({"aof": False, "snapshots": True}, "redis: persistence", "warn"),
         ({"aof": None}, "redis: persistence", "warn"),
@@ -275,7 +277,7 @@ def test_the_facts_of_a_redis_are_its_own(own_redis: RedisServer) -> None:
     assert facts.maxmemory_bytes == 1 << 30
     assert facts.eviction == "allkeys-lru"
     assert facts.pubsub_buffer_bytes == 1 << 20
-    assert facts.version >= (6, 2)
+    assert facts.release == choose_server(own_redis.program)[0].release
     assert facts.local
     assert abs(facts.clock_skew_s) < 1
 
@@ -287,6 +289,8 @@ def test_doctor_finds_nothing_wrong_with_a_fresh_machine(fleet_home: Path) -> No
     found = json.loads(answer.stdout)
     assert [check for check in found if check["level"] == "fail"] == []
     assert answer.returncode == 0
+    server, _ = choose_server(load().redis.server)
+    assert {check["found"] for check in found if check["name"] == "redis: version"} == {str(server)}
     assert {"redis: persistence", "celery: task_acks_late", "worker: open files"} <= {c["name"] for c in found}
 
 

@@ -98,7 +98,7 @@ def test_a_stack_comes_up_is_alone_heals_clears_what_a_killed_one_left_and_goes_
 
 
 def test_ctrl_c_ends_a_stack_in_the_foreground_and_what_it_did_not_start_stays(home: Path) -> None:
-    ensure_redis(home)
+    ensure_redis(home, load().redis.server)
     command = [sys.executable, "-m", "fleet.cli.main", "--home", str(home), "up", "--workers", "1"]
     environment = {**os.environ, "FLEET_FLOWER__PORT": "0"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -161,7 +161,7 @@ def test_stopping_where_no_stack_was_is_none(home: Path) -> None:
 
 def test_services_that_a_killed_stack_owned_are_inherited_and_others_are_not(home: Path) -> None:
     settings = load(pools={"real": {"provider": "acme", "model": "m"}}, providers={"acme": {"kind": "openai"}})
-    ensure_redis(home)
+    ensure_redis(home, load().redis.server)
     foreign = LocalServices(settings, home)
     foreign.start()
     foreign.stop()
