@@ -14,20 +14,31 @@ from tests.redis_server import RedisServer, server_program
 
 
 def make_certificates(folder: Path) -> None:
-    """Make ca.pem, a certificate for 127.0.0.1 signed by it (server.pem, server.key), and other.pem, another CA."""
+    """Make ca.pem, a certificate for 127.0.0.1 signed by it (server.pem, server.key), and other.pem, another CA.
+
+    They have what Python 3.13 and later ask for: what a key may be used for, and whose key signed it.
+    """
     for name in ("ca", "other"):
         _openssl(
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN=fleet test {name}",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             "-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem"),
         )  # fmt: skip
     _openssl(
         "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1",
         "-keyout", str(folder / "server.key"), "-out", str(folder / "server.csr"),
     )  # fmt: skip
-    (folder / "names.cnf").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    (folder / "extensions.cnf").write_text(
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
+        "basicConstraints=critical,CA:FALSE\n"
+        "subjectKeyIdentifier=hash\n"
+        "authorityKeyIdentifier=keyid:always\n"
+        "keyUsage=critical,digitalSignature,keyEncipherment\n"
+        "extendedKeyUsage=serverAuth\n"
+    )
     _openssl(
         "x509", "-req", "-days", "2", "-in", str(folder / "server.csr"), "-CA", str(folder / "ca.pem"),
-        "-CAkey", str(folder / "ca.key"), "-CAcreateserial", "-extfile", str(folder / "names.cnf"),
+        "-CAkey", str(folder / "ca.key"), "-CAcreateserial", "-extfile", str(folder / "extensions.cnf"),
         "-out", str(folder / "server.pem"),
     )  # fmt: skip
 

@@ -82,6 +82,6 @@ def test_a_tls_url_without_checks_lets_blocking_clients_in_as_it_does_workers(tm
         url = f"{server.tls_url.partition('?')[0]}?ssl_cert_reqs=CERT_NONE"
         with connect(url) as client:
             assert client.ping()
-        assert asyncio.run(as_worker(url)) == "PONG"
+        assert asyncio.run(as_worker(url)) == b"PONG"
     finally:
         server.stop()
