@@ -94,6 +94,7 @@ def _service(home: Path, server: Rule | Path) -> LocalService:
         launch=lambda state: _launch(home, state, server),
         probe=lambda state: _is_ours(data, state),
         advice=f"repair the data in {data} (redis-check-aof --fix) or move it aside, then try again, or set redis.url",
+        folder=data,
     )
 
 

@@ -31,9 +31,31 @@ LOOPBACK = "127.0.0.1"
 POLL_S = 0.01
 #: Ports tried when somebody else takes ours between choosing and listening.
 PORTS_TRIED = 3
-#: Starts "$@" in the background with its output in $0, and prints its pid. The shell ends at once, so the server
-#: belongs to init: it survives its starter and never becomes a zombie.
-_DETACH = 'exec 3>&1; "$@" >>"$0" 2>&1 3>&- & echo $! >&3'
+#: Seconds between two looks at whether the folder of a server is still there. Each costs a fork.
+WATCH_S = 2
+#: Starts a server in the background, with its output in $0, and prints its pid. A shell (0.3 MB) stays behind as its
+#: parent: the server survives its starter and leaves no zombie, and while it is watched its pid is not used again. The
+#: shell ends the server when $1, the folder it was started in, is gone or another one, and itself with the server: the
+#: trap cuts its nap short. Descriptor 4 is the lock that shows the server alive.
+_DETACH = f"""
+log=$0 folder=$1
+shift
+exec 3>&1 4<&0 </dev/null
+(
+  trap : CHLD
+  "$@" >>"$log" 2>&1 3>&- &
+  server=$!
+  echo $server >&3
+  exec >/dev/null 2>&1 3>&- 4<&-
+  while kill -0 $server; do
+    [ "$folder" -ef . ] || kill $server
+    sleep {WATCH_S} &
+    nap=$!
+    wait $nap
+  done
+  kill $nap
+) &
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +89,7 @@ class LocalService:
         probe: True when our own service, and not a foreign one, answers.
         options: What it is started with; a service that runs with other options is restarted.
         advice: What to do when it does not start; ends the error message.
+        folder: Where it works, by default the state folder; the server ends when this is gone. `launch` may make it.
     """
 
     name: str
@@ -76,6 +99,7 @@ class LocalService:
     probe: Callable[[ServiceState], bool]
     options: tuple[str, ...] = ()
     advice: str = "read the log"
+    folder: Path | None = None
 
     def ensure(self, *, timeout_s: float) -> ServiceState:
         """Find the service or start it; of several callers at once, one starts it.
@@ -194,12 +218,13 @@ class LocalService:
         self._write(state)
         log = self.path("log")
         offset = log.stat().st_size if log.exists() else 0
+        folder = self.folder or self.home
         alive = os.open(self.path("alive"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(alive, fcntl.LOCK_EX)
             shell = subprocess.run(
-                ["/bin/sh", "-c", _DETACH, str(log), *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                cwd=self.home, pass_fds=(alive,), start_new_session=True, umask=0o077, check=True,
+                ["/bin/sh", "-c", _DETACH, str(log), str(folder), *argv], stdin=alive, stdout=subprocess.PIPE,
+                cwd=folder, start_new_session=True, umask=0o077, check=True,
             )  # fmt: skip
         finally:
             os.close(alive)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fleet import config
 from fleet.engine import local_simulator
 from fleet.engine.local_simulator import ensure_simulator, stop_simulator
 from fleet.errors import ConfigurationError
+from tests.waiting import wait_until
 
 
 def test_the_simulator_is_started_once_and_restarted_when_its_settings_change(
@@ -41,6 +43,13 @@ def test_a_simulator_that_does_not_start_is_an_error_with_its_last_words(
     monkeypatch.setattr(local_simulator, "_options", lambda simulator: ("--no-such-option", "1"))
     with pytest.raises(ConfigurationError, match=r"no-such-option.*simulator\.log.*\[simulator\]"):
         ensure_simulator(config.load(), fleet_home)
+
+
+def test_the_simulator_ends_when_its_folder_is_gone(fleet_home: Path) -> None:
+    ensure_simulator(config.load(), fleet_home)
+    process = psutil.Process(json.loads((fleet_home / "simulator.json").read_text())["pid"])
+    shutil.rmtree(fleet_home)
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, what="it has ended")
 
 
 def command_line(home: Path) -> list[str]:

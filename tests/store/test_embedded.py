@@ -109,6 +109,25 @@ def test_after_stop_it_is_gone_and_a_new_start_has_the_data(fleet_home: Path) ->
     assert remembered(ensure_redis(fleet_home)) == b"kept"
 
 
+@pytest.mark.parametrize("mishap", ["state folder deleted", "data deleted", "state folder replaced"])
+def test_it_ends_when_its_folder_is_gone(fleet_home: Path, mishap: str) -> None:
+    ensure_redis(fleet_home)
+    process = psutil.Process(pid_of(fleet_home))
+    watcher = process.parents()[0]
+    shutil.rmtree(fleet_home / "redis" if mishap == "data deleted" else fleet_home)
+    if mishap == "state folder replaced":
+        (fleet_home / "redis").mkdir(parents=True)
+    wait_until(lambda: is_dead(process) and is_dead(watcher), what="server and watcher have ended")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill -9"])
+def test_its_watcher_ends_with_it(fleet_home: Path, end: str) -> None:
+    ensure_redis(fleet_home)
+    watcher = psutil.Process(pid_of(fleet_home)).parents()[0]
+    (stop_redis if end == "stop" else kill)(fleet_home)
+    wait_until(lambda: is_dead(watcher), what="the watcher has ended")
+
+
 def test_stopping_what_never_ran_does_nothing(tmp_path: Path) -> None:
     assert stop_redis(tmp_path / "nowhere") is False
     assert not (tmp_path / "nowhere").exists()
