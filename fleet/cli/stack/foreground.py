@@ -12,12 +12,13 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from fleet.cli.stack.background import READY_S, StackFailed, clear_leftovers
 from fleet.cli.stack.local_services import LocalServices
 from fleet.cli.stack.processes import ProcessId
 from fleet.cli.stack.readiness import unready
-from fleet.cli.stack.stack_file import Stack, forget_stack, hold_lock, read_stack, write_stack
+from fleet.cli.stack.stack_file import Stack, forget_stack, hold_lock, is_ours, read_stack, write_stack
 from fleet.cli.stack.supervisor import ChildSpec, Supervisor
 from fleet.cli.stack.watchdog import Watchdog
 from fleet.cli.stop_signals import StopSignals
@@ -61,12 +62,12 @@ class ForegroundStack:
             StackFailed: When a child died before it was ready, or was not ready in time.
             KeyboardInterrupt: When a stop was asked for before all was ready.
         """
-        with closing(hold_lock(self._home)):
+        with closing(hold_lock(self._home)) as lock:
             inherited = self._clear_leftovers()
             try:
                 self._start(inherited)
                 on_ready(self._stack)
-                self._watch()
+                self._watch(lock)
             finally:
                 self._stop()
 
@@ -91,8 +92,11 @@ class ForegroundStack:
         self._stack = replace(self._stack, ready=True)
         self._publish()
 
-    def _watch(self) -> None:
+    def _watch(self, lock: IO[str]) -> None:
         while not self._signals.asked:
+            if not is_ours(self._home, lock):
+                self._say(f"{self._home} is gone, and the tasks in it: the stack ends")
+                return
             revived = self._services.revive(time.monotonic())
             for line in revived:
                 self._say(line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -87,6 +88,14 @@ def hold_lock(home: Path) -> IO[str]:
         file.close()
         raise AlreadyUp(_already_up(home)) from None
     return file
+
+
+def is_ours(home: Path, lock: IO[str]) -> bool:
+    """True while the state folder is the one in which this lock was taken; False once it was deleted."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), (home / LOCK_FILE).stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_up(home: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -95,6 +96,14 @@ def test_a_stack_comes_up_is_alone_heals_clears_what_a_killed_one_left_and_goes_
     assert down.stderr.splitlines()[-1] == "fleet: stopped w1, redis, simulator"
     assert processes_of(home) == []
     assert read_stack(home) is None
+
+
+def test_a_stack_whose_state_folder_is_deleted_ends_and_does_not_make_it_anew(home: Path) -> None:
+    up = fleet(home, "up", "-d", "--workers", "1", "--no-flower")
+    assert up.returncode == 0, up.stderr
+    shutil.rmtree(home)
+    wait_until(lambda: processes_of(home) == [], SLOW_S, "all its processes have ended")
+    assert not home.exists()
 
 
 def test_ctrl_c_ends_a_stack_in_the_foreground_and_what_it_did_not_start_stays(home: Path) -> None:
