@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import struct
 from typing import Any
 
 import redis
 
 from fleet.config import LimitSettings
+from fleet.limiter.layouts import ASKED, Asked
 from fleet.limiter.limits import Terms
 from fleet.limiter.scripts import ACQUIRE
 from fleet.store import keys
@@ -27,12 +27,12 @@ def question_us(url: str) -> dict[int, tuple[float, float]]:
 
 def _question_us(client: redis.Redis, depth: int) -> float:
     client.flushall()
-    names = keys.limit_parts("bench/model/key")
+    names = keys.limit_keys("bench/model/key")
     sha = client.script_load(ACQUIRE.text)
     for number in range(depth + 40):  # the first ones are granted
         client.evalsha(sha, 7, *names, *_ask(f"{number:08d}", -1, number))
-    waiting: Any = client.zrange(names[2], 0, -1, withscores=True)
-    client.zadd(names[3], {ticket: 9e15 for ticket, _ in waiting})  # nobody is late
+    waiting: Any = client.zrange(names.queue, 0, -1, withscores=True)
+    client.zadd(names.due, {ticket: 9e15 for ticket, _ in waiting})  # nobody is late
 
     def ask() -> tuple[Any, ...]:
         ticket, order = random.choice(waiting)
@@ -42,8 +42,12 @@ def _question_us(client: redis.Redis, depth: int) -> float:
 
 
 def _ask(ticket: str, order: int, number: int) -> tuple[Any, ...]:
-    numbers = (2, order, 1, 1000, 1, 0, 700, 100, 600, 0, 600_000_000, random.random(), 600_000_000)
-    return ticket, f"bot-{number % 1000}", "q:default", struct.pack("<13d", *numbers), TERMS
+    asked = Asked(
+        priority=2, asked_order=order, asked_candidate=1, charge=1000, weight=1, by_tenant=0, tokens=700, input=100,
+        output=600, usd_micros=0, max_wait_us=600_000_000, random=random.random(), lease_us=600_000_000,
+    )  # fmt: skip
+    bot = f"bot-{number % 1000}"
+    return tuple(ACQUIRE.arguments(ticket=ticket, bot=bot, kind="q:default", asked=ASKED.pack(asked), terms=[TERMS]))
 
 
 def _sample(client: redis.Redis, sha: str, make: Any) -> float:

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,9 @@ def main(tasks: int, bots: int, reads: int, drained: int) -> None:
 
 def _cost(client: redis.Redis, url: str, home: Path, drained: int) -> list[list[str]]:
     from fleet.engine.outcomes import completion
-    from fleet.engine.outcomes.dead_letters import RECORD as RECORD_DEAD_LETTER
-    from fleet.store.client import Script
+    from fleet.signals import windows
 
-    bare = Script.beside(completion.__file__, "finish.lua").using(RECORD_DEAD_LETTER)
-    unrecorded = bare.using(Script.of("record.lua", "return 0"))
+    unrecorded = completion.finishing(replace(windows.RECORD, text="return 0"))
     pairs = _captured(url, CALLS)
     scripts = {script: client.script_load(script.text) for script in (completion._FINISH, unrecorded)}
     server = {script: min(_server_us(client, sha, pairs) for _ in range(SAMPLES)) for script, sha in scripts.items()}
@@ -170,7 +169,7 @@ def _result(number: int) -> Any:
 def _captured(url: str, count: int) -> list[tuple[list[str], list[Any]]]:
     """Return the KEYS and ARGV with which the finishing script is called for the first results of the pattern."""
     from fleet import config
-    from fleet.engine.outcomes.completion import Completion
+    from fleet.engine.outcomes.completion import Completion, Finish
     from fleet.roster import Checkout
     from fleet.store.client import Script, Store
 
@@ -179,16 +178,16 @@ def _captured(url: str, count: int) -> list[tuple[list[str], list[Any]]]:
     class Capture(Store):
         async def run(self, script: Script, keys: Any = (), args: Any = ()) -> Any:
             calls.append((list(keys), list(args)))
-            return 1
+            return b"1"
 
     async def work() -> None:
         store = Capture(url)
         completion = Completion(store, config.current())
         for number in range(count):
             result = _result(number)
-            errors = {result.error.type: 1} if result.error else None
+            errors = {result.error.type: 1} if result.error else {}
             checkout = Checkout(result.task_id, result.pool, result.bot, token=str(number))
-            await completion.finish(result, checkout=checkout, provider_errors=errors)
+            await completion.finish(Finish(result, checkout=checkout, provider_errors=errors))
         await store.close()
 
     asyncio.run(work())

@@ -218,6 +218,22 @@ class Caller:
 ANYBODY = Caller()
 
 
+class Tokens(NamedTuple):
+    """Tokens of one call: input and output together, and both apart."""
+
+    total: int = 0
+    input: int = 0
+    output: int = 0
+
+
+class Mark(NamedTuple):
+    """Where a grant stands among all of its limit: its time (us, of Redis), requests and tokens granted until then."""
+
+    at_us: int = 0
+    requests: int = 0
+    tokens: int = 0
+
+
 class Grant(NamedTuple):
     """Permission to send one call, handed out by the limiter once its time has come.
 
@@ -228,10 +244,10 @@ class Grant(NamedTuple):
         ticket: Its name in the limiter's order; empty if there is nothing to settle.
         kind: Task class of the call.
         reserved_output_tokens: Those of `reserved_tokens` that are output.
-        charged: Tokens in all, input and output tokens that were charged: what calls of this kind mostly use.
+        charged: Tokens that were charged: what calls of this kind mostly use.
         cost_usd_micros: What was reserved of the day's budget.
         sent_at: Time of the event loop at which the call may leave.
-        mark: Its place among all grants: its time (us, of Redis), requests and tokens granted until then.
+        mark: Its place among all grants.
     """
 
     limit: str
@@ -240,10 +256,10 @@ class Grant(NamedTuple):
     ticket: str = ""
     kind: str = "default"
     reserved_output_tokens: int = 0
-    charged: tuple[int, int, int] = (0, 0, 0)
+    charged: Tokens = Tokens()
     cost_usd_micros: int = 0
     sent_at: float = 0.0
-    mark: tuple[int, int, int] = (0, 0, 0)
+    mark: Mark = Mark()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 -- Ask to lead, and for the remedies if they have changed: the one thing every process does every few seconds.
 --
--- KEYS  1 leader    string: process that watches the classes   TTL: ARGV 2
---       2 version   string: grows with every change of the remedies; only read
---       3 remedies  hash: bot -> rung|generation; only read
--- ARGV  1 this process  2 life of the leader's lease, ms  3 version this process knows
+-- KEYS  leader    string: process that watches the classes          TTL: lease_ms
+--       version   string: grows with every change of the remedies; only read
+--       remedies  hash: bot -> rung|generation; only read
+-- ARGV  me        this process
+--       lease_ms  life of the leader's lease, ms
+--       known     version this process knows
 -- Reply {leads (1 or 0), version, flat list of the remedies (empty when the version is known)}
-
-local leader, version, remedies = KEYS[1], KEYS[2], KEYS[3]
-local me, lease_ms, known = ARGV[1], ARGV[2], ARGV[3]
+local leader, version, remedies = unpack(KEYS)
+local me, lease_ms, known = unpack(ARGV)
 
 local leads = redis.call('GET', leader)
 if not leads or leads == me then

@@ -26,11 +26,11 @@ ANSWERS_PER_BOT, LARGEST_WINDOW = 2, 2000
 #: Life of the leader's lease, in turns.
 LEASE_TURNS = 4
 
-_RECORD = Script.beside(__file__, "record.lua")
-_ATTEND = Script.beside(__file__, "attend.lua")
-_RESIGN = Script.beside(__file__, "resign.lua")
-_SAVE = Script.beside(__file__, "save.lua")
-_PRESCRIBE = Script.beside(__file__, "prescribe.lua")
+_RECORD = Script.beside(__file__, "record.lua", keys="answers counts", argv="packed field kept life_s most")
+_ATTEND = Script.beside(__file__, "attend.lua", keys="leader version remedies", argv="me lease_ms known")
+_RESIGN = Script.beside(__file__, "resign.lua", keys="leader", argv="me")
+_SAVE = Script.beside(__file__, "save.lua", keys="states", argv="field before after life_s")
+_PRESCRIBE = Script.beside(__file__, "prescribe.lua", keys="remedies version", argv="life_s pairs*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,20 @@ class Windows:
         """Add an answer to its class's window. Nobody waits for it; one that is lost is not made up for."""
         kept = KEPT_WINDOWS * self.size(pool)
         most = max(1, min(MAX_CLASSES, MOST_ANSWERS // kept))
-        class_keys = [keys.answers(pool, kind), keys.answer_counts()]
-        self._store.send(_RECORD, class_keys, [answer.pack(), f"{pool}|{kind}", kept, keys.STATE_TTL_S, most])
+        recorded = _RECORD.call(
+            answers=keys.answers(pool, kind), counts=keys.answer_counts(), packed=answer.pack(), kept=kept,
+            life_s=keys.STATE_TTL_S, most=most, field=f"{pool}|{kind}",
+        )  # fmt: skip
+        self._store.send(_RECORD, *recorded)
 
     async def attend(self, me: str, known_version: int) -> Duty:
         """Ask to lead, and for new remedies. One round trip."""
         lease_ms = round(self._settings.diversity.every_s * LEASE_TURNS * 1000)
-        duty_keys = [keys.diversity_leader(), keys.remedies_version(), keys.remedies()]
-        leads, version, flat = await self._store.run(_ATTEND, duty_keys, [me, lease_ms, known_version])
+        question = _ATTEND.call(
+            leader=keys.diversity_leader(), version=keys.remedies_version(), remedies=keys.remedies(),
+            me=me, lease_ms=lease_ms, known=known_version,
+        )  # fmt: skip
+        leads, version, flat = await self._store.run(_ATTEND, *question)
         remedies = {
             bot.decode(): Remedy(rung=int(rung), generation=int(generation))
             for bot, packed in zip(flat[::2], flat[1::2], strict=True)
@@ -88,7 +94,7 @@ class Windows:
 
     def resign(self, me: str) -> None:
         """Give up the lead, if this process has it."""
-        self._store.send(_RESIGN, [keys.diversity_leader()], [me])
+        self._store.send(_RESIGN, *_RESIGN.call(leader=keys.diversity_leader(), me=me))
 
     async def classes(self) -> dict[tuple[str, str], int]:
         """Return the number of answers of each class whose pool is configured."""
@@ -117,16 +123,18 @@ class Windows:
     async def save(self, stored: Stored, state: ClassState) -> bool:
         """Replace a class's state; False when somebody else did so first."""
         field, after = f"{state.pool}|{state.kind}", state.model_dump_json()
-        return bool(
-            await self._store.run(_SAVE, [keys.diversity_states()], [field, stored.raw, after, keys.STATE_TTL_S])
+        change = _SAVE.call(
+            states=keys.diversity_states(), field=field, before=stored.raw, after=after, life_s=keys.STATE_TTL_S
         )
+        return bool(await self._store.run(_SAVE, *change))
 
     async def prescribe(self, remedies: Mapping[str, Remedy]) -> int:
         """Replace all remedies; return their new version."""
         pairs = [part for bot, one in remedies.items() for part in (bot, f"{one.rung}|{one.generation}")]
-        version = await self._store.run(
-            _PRESCRIBE, [keys.remedies(), keys.remedies_version()], [keys.STATE_TTL_S, *pairs]
+        prescribed = _PRESCRIBE.call(
+            remedies=keys.remedies(), version=keys.remedies_version(), life_s=keys.STATE_TTL_S, pairs=pairs
         )
+        version = await self._store.run(_PRESCRIBE, *prescribed)
         return int(version)
 
     async def forget(self, pool: str, kind: str) -> None:

@@ -9,12 +9,12 @@ from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Required, Self, TypedDict, TypeVar, Unpack
 
 from fleet.config import LimitSettings
 from fleet.errors import StoreUnavailable
 from fleet.limiter.limiter import Limiter
-from fleet.models import ANYBODY, Caller, Grant
+from fleet.models import Caller, Grant
 from fleet.rates import RateReadings
 from fleet.store.cluster import store_of
 
@@ -90,24 +90,20 @@ async def open_limiter(
         await store.close()
 
 
+class Ask(TypedDict, total=False):
+    """What a call asks for, as keyword arguments: those of `Limiter.acquire`, but that `timeout_s` may be left out."""
+
+    tokens: Required[int]
+    timeout_s: float
+    caller: Caller
+    input_tokens: int
+    cost_usd_micros: int | None
+
+
 @asynccontextmanager
-async def limited(
-    limiter: Limiter,
-    limit: str | Sequence[str],
-    *,
-    tokens: int,
-    timeout_s: float = PATIENCE_S,
-    caller: Caller = ANYBODY,
-    input_tokens: int = 0,
-    cost_usd_micros: int | None = None,
-) -> AsyncIterator[LimitedCall]:
+async def limited(limiter: Limiter, limit: str | Sequence[str], **ask: Unpack[Ask]) -> AsyncIterator[LimitedCall]:
     """Wait for a turn, and account for the call when the block ends. Arguments and errors as `Limiter.acquire`."""
-    call = LimitedCall(
-        await limiter.acquire(
-            limit, tokens=tokens, timeout_s=timeout_s, caller=caller, input_tokens=input_tokens,
-            cost_usd_micros=cost_usd_micros,
-        )
-    )  # fmt: skip
+    call = LimitedCall(await limiter.acquire(limit, **_patient(ask)))
     try:
         yield call
     finally:
@@ -135,42 +131,14 @@ class ThreadedLimiter:
         self._waiting: set[asyncio.Task[Any]] = set()
         self._thread.start()
 
-    def acquire(
-        self,
-        limit: str | Sequence[str],
-        *,
-        tokens: int,
-        timeout_s: float = PATIENCE_S,
-        caller: Caller = ANYBODY,
-        input_tokens: int = 0,
-        cost_usd_micros: int | None = None,
-    ) -> Grant:
+    def acquire(self, limit: str | Sequence[str], **ask: Unpack[Ask]) -> Grant:
         """Block until one call may be sent; settle its grant. Arguments and errors as `Limiter.acquire`."""
-        return self._wait_for(
-            self._limiter.acquire(
-                limit, tokens=tokens, timeout_s=timeout_s, caller=caller, input_tokens=input_tokens,
-                cost_usd_micros=cost_usd_micros,
-            )
-        )  # fmt: skip
+        return self._wait_for(self._limiter.acquire(limit, **_patient(ask)))
 
     @contextmanager
-    def limited(
-        self,
-        limit: str | Sequence[str],
-        *,
-        tokens: int,
-        timeout_s: float = PATIENCE_S,
-        caller: Caller = ANYBODY,
-        input_tokens: int = 0,
-        cost_usd_micros: int | None = None,
-    ) -> Iterator[LimitedCall]:
+    def limited(self, limit: str | Sequence[str], **ask: Unpack[Ask]) -> Iterator[LimitedCall]:
         """Block until it is this call's turn, and account for it when the block ends. As `acquire`."""
-        call = LimitedCall(
-            self.acquire(
-                limit, tokens=tokens, timeout_s=timeout_s, caller=caller, input_tokens=input_tokens,
-                cost_usd_micros=cost_usd_micros,
-            )
-        )  # fmt: skip
+        call = LimitedCall(self.acquire(limit, **ask))
         try:
             yield call
         finally:
@@ -244,6 +212,11 @@ class ThreadedLimiter:
         with self._lock:
             if not self._is_closed:
                 self._loop.call_soon_threadsafe(work)
+
+
+def _patient(ask: Ask) -> Any:
+    """Return what is asked for, with a timeout in any case."""
+    return {"timeout_s": PATIENCE_S, **ask}
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any] | None]) -> None:

@@ -1,47 +1,32 @@
-"""One call on its way to a grant, and the wire form of its questions. What becomes of it: `limiter.py`."""
+"""What one process knows: its calls on their way to a grant, and the limits that they wait under.
+
+What becomes of a call: `limiter.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import struct
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
-from fleet.limiter.local import LocalLimit
-from fleet.models import Caller, Grant
+from fleet.config import LimitSettings
+from fleet.limiter.clock import RedisClock
+from fleet.limiter.layouts import ASKED, Asked, Reply
+from fleet.limiter.limits import Terms
+from fleet.limiter.scripts import ACQUIRE
+from fleet.limiter.sleepers import Sleepers
+from fleet.models import Caller, Grant, Tokens
+from fleet.store import keys
+from fleet.store.keys import LimitKeys
 
 #: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
 LEASE_S = 600.0
 
-_ASKED = struct.Struct("<13d")
-_REPLY = struct.Struct("<15q")
 
-
-class Reply(NamedTuple):
-    """What `acquire.lua` answered."""
-
-    code: int
-    wait_us: int
-    order: int
-    now_us: int
-    held_us: int
-    idle: int
-    backlog_us: int
-    candidate: int
-    quiet_us: int
-    tokens: int
-    input_tokens: int
-    output_tokens: int
-    granted: int
-    granted_tokens: int
-    horizon_us: int
-    was_set: bytes
-
-    @classmethod
-    def unpack(cls, reply: bytes) -> Reply:
-        """Return the reply that the script has packed."""
-        return cls._make((*_REPLY.unpack_from(reply), reply[_REPLY.size :]))
+#: Tenants whose keys are kept; names are quickly made again.
+MOST_TENANTS = 10_000
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +39,7 @@ class WaitingCall:
         limits: Candidates.
         names: Keys of all candidates.
         terms: Packed terms of all candidates.
-        asks: Tokens, input and output tokens.
+        asks: The most tokens that it may use.
         cost_usd_micros: The most that it may cost.
         caller: For whom.
         charge: What it is charged in the fair order; 0: its tokens.
@@ -69,7 +54,7 @@ class WaitingCall:
     limits: tuple[LocalLimit, ...]
     names: list[str]
     terms: list[bytes]
-    asks: tuple[int, int, int]
+    asks: Tokens
     cost_usd_micros: int
     caller: Caller
     charge: float
@@ -101,12 +86,24 @@ class WaitingCall:
         """Return the arguments of `acquire.lua` for its next question."""
         caller = self.caller
         self.asked_at = now
-        left_us = max(0.0, (self.deadline - now) * 1e6)
-        numbers = _ASKED.pack(
-            caller.priority, self.order, self.candidate, self.charge, caller.weight, bool(caller.tenant), *self.asks,
-            self.cost_usd_micros, left_us, random, LEASE_S * 1e6,
-        )  # fmt: skip
-        return [self.ticket, caller.bot, f"q:{caller.kind}", numbers, *self.terms]
+        asked = Asked(
+            priority=caller.priority,
+            asked_order=self.order,
+            asked_candidate=self.candidate,
+            charge=self.charge,
+            weight=caller.weight,
+            by_tenant=bool(caller.tenant),
+            tokens=self.asks.total,
+            input=self.asks.input,
+            output=self.asks.output,
+            usd_micros=self.cost_usd_micros,
+            max_wait_us=max(0.0, (self.deadline - now) * 1e6),
+            random=random,
+            lease_us=LEASE_S * 1e6,
+        )
+        return ACQUIRE.arguments(
+            ticket=self.ticket, bot=caller.bot, kind=f"q:{caller.kind}", asked=ASKED.pack(asked), terms=self.terms
+        )
 
     # -- as a receiver of replies
 
@@ -123,3 +120,65 @@ class WaitingCall:
     def set_exception(self, error: Exception) -> None:
         if not self.outcome.done():
             self.outcome.set_exception(error)
+
+
+@dataclass(slots=True, eq=False)
+class LocalLimit:
+    """A limit in this process. All times are the loop's (s).
+
+    Args:
+        name: `provider/model/key`.
+        configured_as: The same, or `provider/model` where that is what is configured.
+        settings: What is configured.
+        terms: The same as numbers.
+        packed: The same for the scripts.
+        slack_s: How much later than promised a call may be sent.
+        sleepers: Its waiting calls.
+    """
+
+    name: str
+    configured_as: str
+    settings: LimitSettings
+    terms: Terms
+    packed: bytes
+    slack_s: float
+    sleepers: Sleepers[WaitingCall]
+    clock: RedisClock = field(default_factory=RedisClock)
+    #: Until when it is held, as far as this process knows.
+    held_until: float = 0.0
+    #: When this process itself held it: replies to older questions do not know of it.
+    penalised_at: float = -math.inf
+    #: Seconds that a call would have waited, as last heard.
+    backlog_s: float = 0.0
+    #: What an operator had set when a reply last said so (None: none did), and when that was.
+    was_set: bytes | None = None
+    heard_at: float = 0.0
+    #: When the next reading of headers is handed on.
+    observe_at: float = 0.0
+    #: Calls that have a slot which is far ahead.
+    promised: set[WaitingCall] = field(default_factory=set)
+    #: Looks for changes while nobody asks.
+    watch: asyncio.Task[None] | None = None
+    _keys: dict[str, LimitKeys] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, name: str, configured_as: str, settings: LimitSettings, ask: Callable[[WaitingCall], None]
+    ) -> LocalLimit:
+        """Return a limit of which nothing was heard yet; `ask` puts the question of one call to Redis."""
+        terms = Terms.of(settings)
+        slack_s = settings.burst * 60 if terms.has_rates else math.inf
+        return cls(name, configured_as, settings, terms, terms.pack(), slack_s, Sleepers(ask))
+
+    def keys_for(self, tenant: str = "") -> LimitKeys:
+        """Return its keys, those of one tenant."""
+        names = self._keys.get(tenant)
+        if names is None:
+            if len(self._keys) > MOST_TENANTS:
+                self._keys.clear()
+            names = self._keys[tenant] = keys.limit_keys(self.name, tenant)
+        return names
+
+    def hold(self, until: float) -> None:
+        """Nobody goes before that time."""
+        self.held_until = max(until, self.held_until)

@@ -6,14 +6,11 @@ import asyncio
 from dataclasses import dataclass
 
 from fleet.config import LimitSettings
-from fleet.limiter.limits import Terms
+from fleet.limiter.limits import CLASS, Terms
 from fleet.limiter.snapshot import interval_us, read_standing, snapshot_of, terms_in_force
 from fleet.models import Priority
 from fleet.store import keys
 from fleet.store.client import Store
-
-#: Distance of two classes in the order of tickets, as in `acquire.lua`.
-_CLASS = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +35,8 @@ class Crowd:
 
 async def read_crowd(store: Store, limit: str, settings: LimitSettings) -> Crowd:
     """Read who waits, in one write. Raises `StoreUnavailable`."""
-    queue = keys.limit_parts(limit)[2]
-    counts = [store.command("ZCOUNT", queue, priority * _CLASS, f"({(priority + 1) * _CLASS}") for priority in Priority]
+    queue = keys.limit_keys(limit).queue
+    counts = [store.command("ZCOUNT", queue, priority * CLASS, f"({(priority + 1) * CLASS}") for priority in Priority]
     standing, *waiting = await asyncio.gather(read_standing(store, limit), *counts)
     between_us = interval_us(terms_in_force(Terms.of(settings), standing), standing.state)
     next_s = snapshot_of(limit, standing, settings).queue_s

@@ -1,61 +1,72 @@
--- What `observe.lua` and `penalise.lua` share behind `limit.lua`; KEYS, ARGV and reply are theirs. Here: what was learnt of a
--- limit beside what is configured. Two fields of the facts, packed doubles.
---   learnt    1-4 what the provider says it allows a minute (requests, tokens, input, output; 0: not said), 5-6 guess at
---             requests and tokens a minute where nothing is configured or said, 7-10 what others have used of the window,
---             11 until then (us)
---   seen      1-4 limits as told, 5-8 most that was ever left of them, 9-10 growth of the guesses per second, 11 when
---             they last grew, 12 last cut (us), 13-16 and 17-20 two marks: time, granted requests, tokens, refusals
-local PACE_US, CUT_EVERY_US = 5000000, 5000000
+-- What `observe.lua` and `penalise.lua` share behind `limit.lua`; KEYS, ARGV and reply are theirs. Here: what was learnt of
+-- a limit beside what is configured, two fields of the facts, packed doubles. Places of both: `layouts.py`.
+local PACE_US, CUT_EVERY_US, GROW_EVERY_S = 5000000, 5000000, 0.5
 -- At a 429 the guess becomes this share of the pace that was granted. Won back is as much as was cut in GROWTH_S seconds
 -- at first, and faster the longer no 429 comes (by 1/e in HASTE_S), because the guess may be far off.
 local CUT, GROWTH_S, HASTE_S = 0.8, 60, 20
 
-local function unpacked(packed, count)
-  if not packed or #packed ~= 8 * count then packed = string.rep('\0', 8 * count) end
-  local numbers = {struct.unpack('<' .. string.rep('d', count), packed)}
-  numbers[count + 1] = nil  -- the place after the last number
-  return numbers
+local function read_learnt(field)
+  if not field or #field ~= LEARNT_BYTES then return { LEARNT_ZEROS } end
+  local learnt = { struct.unpack(LEARNT_FORMAT, field) }
+  learnt[LEARNT_PLACES + 1] = nil  -- the place after the last number
+  return learnt
 end
 
-local function packed(numbers) return struct.pack('<' .. string.rep('d', #numbers), unpack(numbers)) end
-local function read_learnt(field) return unpacked(field, 11) end
-local function read_seen(field) return unpacked(field, 20) end
-local function pack_learnt(learnt) return packed(learnt) end
+local function read_seen(field)
+  if not field or #field ~= SEEN_BYTES then return { SEEN_ZEROS } end
+  local seen = { struct.unpack(SEEN_FORMAT, field) }
+  seen[SEEN_PLACES + 1] = nil  -- the place after the last number
+  return seen
+end
 
-local function write_facts(key, facts, learnt, seen)
-  local new = {packed(learnt), packed(seen)}
-  if new[1] ~= facts[2] or new[2] ~= facts[3] then
-    call('HSET', key, 'learnt', new[1], 'seen', new[2])
+local function pack_learnt(learnt) return struct.pack(LEARNT_FORMAT, unpack(learnt, 1, LEARNT_PLACES)) end
+
+local function write_facts(key, was_learnt, was_seen, learnt, seen)
+  local new_learnt, new_seen = pack_learnt(learnt), struct.pack(SEEN_FORMAT, unpack(seen, 1, SEEN_PLACES))
+  if new_learnt ~= was_learnt or new_seen ~= was_seen then
+    call('HSET', key, 'learnt', new_learnt, 'seen', new_seen)
     call('PEXPIRE', key, FACTS_MS)
   end
 end
 
 -- Remember every few seconds how much was granted, to know the pace when a 429 comes.
 local function keep_pace(state, seen)
-  if now - seen[17] < PACE_US then return end
-  for k = 13, 16 do seen[k] = seen[4 + k] end
-  seen[17], seen[18], seen[19], seen[20] = now, state[22], state[23], state[37]
+  if now - seen[MARK_AT] < PACE_US then return end
+  seen[OLD_MARK_AT], seen[OLD_GRANTED] = seen[MARK_AT], seen[MARK_GRANTED]
+  seen[OLD_TOKENS], seen[OLD_REFUSED] = seen[MARK_TOKENS], seen[MARK_REFUSED]
+  seen[MARK_AT], seen[MARK_GRANTED] = now, state[GRANTED]
+  seen[MARK_TOKENS], seen[MARK_REFUSED] = state[GRANTED_TOKENS], state[REFUSED]
 end
 
 local function grow_guess(learnt, seen)
-  local seconds = min(HASTE_S, (now - seen[11]) / 1000000)
-  if learnt[5] == 0 or seconds < 0.5 then return end
-  learnt[5], learnt[6], seen[11] = learnt[5] + seen[9] * seconds, learnt[6] + seen[10] * seconds, now
-  seen[9], seen[10] = seen[9] * (1 + seconds / HASTE_S), seen[10] * (1 + seconds / HASTE_S)
+  local passed_s = min(HASTE_S, (now - seen[GROWN_AT]) / 1000000)
+  if learnt[GUESS + REQUESTS] == 0 or passed_s < GROW_EVERY_S then return end
+  for k = 1, 2 do
+    learnt[GUESS + k] = learnt[GUESS + k] + seen[GROWTH + k] * passed_s
+    seen[GROWTH + k] = seen[GROWTH + k] * (1 + passed_s / HASTE_S)
+  end
+  seen[GROWN_AT] = now
 end
 
--- Multiplicative decrease, from what was granted and not refused in the last seconds; once for refusals that come together.
+-- Requests and tokens a minute that were granted and not refused in the last seconds.
+local function pace(state, seen)
+  local start, granted, tokens, refused = seen[OLD_MARK_AT], seen[OLD_GRANTED], seen[OLD_TOKENS], seen[OLD_REFUSED]
+  if start <= 0 then
+    start, granted, tokens, refused = seen[MARK_AT], seen[MARK_GRANTED], seen[MARK_TOKENS], seen[MARK_REFUSED]
+  end
+  local minutes = max(now - (start > 0 and start or now), PACE_US) / MINUTE_US
+  local kept = state[GRANTED] - granted - (state[REFUSED] - refused)
+  return kept / minutes, (state[GRANTED_TOKENS] - tokens) / minutes
+end
+
+-- Multiplicative decrease, from the pace; once for refusals that come together.
 local function cut_guess(learnt, seen, state)
-  if learnt[1] > 0 or learnt[2] > 0 or now - seen[12] < CUT_EVERY_US then return end
-  local from = seen[13] > 0 and 13 or 17
-  local start = seen[from] > 0 and seen[from] or now
-  local minutes = max(now - start, PACE_US) / MINUTE_US
-  local requests = (state[22] - seen[from + 1] - (state[37] - seen[from + 3])) / minutes
-  local tokens = (state[23] - seen[from + 2]) / minutes
+  if learnt[ALLOWED + REQUESTS] > 0 or learnt[ALLOWED + TOKENS] > 0 or now - seen[CUT_AT] < CUT_EVERY_US then return end
+  local requests, tokens = pace(state, seen)
   if requests <= 0 then return end
-  if learnt[5] > 0 then requests = min(requests, learnt[5]) end
-  if learnt[6] > 0 then tokens = min(tokens, learnt[6]) end
-  learnt[5], learnt[6] = max(1, requests * CUT), tokens > 0 and max(1, tokens * CUT) or 0
-  seen[9], seen[10] = learnt[5] * (1 / CUT - 1) / GROWTH_S, learnt[6] * (1 / CUT - 1) / GROWTH_S
-  seen[11], seen[12] = now, now
+  if learnt[GUESS + REQUESTS] > 0 then requests = min(requests, learnt[GUESS + REQUESTS]) end
+  if learnt[GUESS + TOKENS] > 0 then tokens = min(tokens, learnt[GUESS + TOKENS]) end
+  learnt[GUESS + REQUESTS], learnt[GUESS + TOKENS] = max(1, requests * CUT), tokens > 0 and max(1, tokens * CUT) or 0
+  for k = 1, 2 do seen[GROWTH + k] = learnt[GUESS + k] * (1 / CUT - 1) / GROWTH_S end
+  seen[GROWN_AT], seen[CUT_AT] = now, now
 end

@@ -3,9 +3,11 @@
 Callbacks, not coroutines, carry a call from one question to the next: a task that wakes up only for its grant costs the
 process half of one that wakes up for each reply.
 
-Weaknesses: slots that were promised within the horizon (at most 0.4 s, 0.06 s while urgent calls are about) are not
-taken back for somebody more urgent. It trusts the clock of the Redis host: a jump backwards makes everybody wait for
-its length. Waits are estimates from mean sizes; a caller may be asked to ask again more than once.
+Weaknesses: slots that were promised within the horizon (0.35 s or one interval of the limit, whichever is longer;
+0.06 s or half an interval while more urgent calls are about) are not taken back for somebody more urgent. It trusts
+the clock of the Redis host: one that is set back by less than a second makes everybody wait for that long; by more,
+what is known of times moves back with it, and the window and the calls in flight are counted anew. Waits are estimates
+from mean sizes; a caller may be asked to ask again more than once.
 """
 
 from __future__ import annotations
@@ -15,22 +17,21 @@ import itertools
 import operator
 import os
 import random
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded
-from fleet.limiter.call import Reply, WaitingCall
+from fleet.limiter.call import LocalLimit, WaitingCall
 from fleet.limiter.crowd import Crowd, read_crowd
 from fleet.limiter.first_answers import FirstAnswers
+from fleet.limiter.layouts import SETTLED, Reply, Settled
 from fleet.limiter.limits import Terms
 from fleet.limiter.live import Changes
-from fleet.limiter.local import LocalLimit
 from fleet.limiter.observing import Observer
 from fleet.limiter.scripts import ACQUIRE, FORGET, PENALISE, SETTLE
 from fleet.limiter.snapshot import LimitSnapshot, read_snapshot
-from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant
+from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant, Mark, Tokens
 from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.store.client import Store
@@ -44,7 +45,6 @@ CALL_CHARGE = 1000
 MOST_MISSED = 2
 
 _SEND, _ASK_AGAIN = 1, 2
-_SETTLED = struct.Struct("<13d")
 
 
 class Limiter:
@@ -117,7 +117,7 @@ class Limiter:
             limits=limits,
             names=[key for one in limits for key in one.keys_for(caller.tenant)],
             terms=[one.packed for one in limits],
-            asks=(tokens, input_tokens, max(0, tokens - input_tokens)),
+            asks=Tokens(tokens, input_tokens, max(0, tokens - input_tokens)),
             cost_usd_micros=cost_usd_micros or 0,
             caller=caller,
             charge=0.0 if first.settings.charge == "token" else CALL_CHARGE / caller.weight,
@@ -164,7 +164,11 @@ class Limiter:
         hold_s, now = min(max(0.0, retry_after_s), MAX_PENALTY_S), asyncio.get_running_loop().time()
         held.hold(now + hold_s)
         held.penalised_at = now
-        self._store.send(PENALISE, held.keys_for("")[:2], [round(hold_s * 1e6), held.packed])
+        names = held.keys_for()
+        told = PENALISE.call(
+            state=names.state, facts=names.facts, retry_after_us=round(hold_s * 1e6), terms=held.packed
+        )
+        self._store.send(PENALISE, *told)
 
     def backlog_s(self, limit: str) -> float:
         """Return the seconds that a call would have waited under `limit`, as this process last heard."""
@@ -291,15 +295,15 @@ class Limiter:
         assert reply is not None
         return Grant(
             call.limit.name,
-            reserved_tokens=call.asks[0],
+            reserved_tokens=call.asks.total,
             ticket=call.ticket,
             kind=call.caller.kind,
-            reserved_output_tokens=call.asks[2],
-            charged=(reply.tokens, reply.input_tokens, reply.output_tokens),
+            reserved_output_tokens=call.asks.output,
+            charged=Tokens(reply.tokens, reply.input_tokens, reply.output_tokens),
             cost_usd_micros=call.cost_usd_micros,
             sent_at=call.slot_at,
             waited_ms=round((now - call.started) * 1000),
-            mark=(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
+            mark=Mark(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
         )
 
     def _leave(self, call: WaitingCall) -> None:
@@ -307,8 +311,8 @@ class Limiter:
         limit = call.limit
         if limit.sleepers.wake(call):
             if call.order >= 0:
-                queue, due = limit.keys_for(call.caller.tenant)[2:4]
-                self._store.send(FORGET, [queue, due], [call.ticket])
+                names = limit.keys_for()
+                self._store.send(FORGET, *FORGET.call(queue=names.queue, due=names.due, ticket=call.ticket))
         elif call.reply is not None:
             if call.timer is not None:
                 call.timer.cancel()
@@ -317,26 +321,48 @@ class Limiter:
             self._settle(limit, call.outcome.result(), sent=0)
 
     def _settle(
-        self, limit: LocalLimit, grant: Grant, *, sent: int, used_tokens: int = 0, output: int = 0, money: int = 0
+        self,
+        limit: LocalLimit,
+        grant: Grant,
+        *,
+        sent: int,
+        used_tokens: int = 0,
+        output: int = 0,
+        money: int = 0,
     ) -> None:
         if not grant.ticket:
             return
-        output = min(output or max(0, used_tokens - grant.charged[1]), used_tokens)
-        used = (used_tokens, used_tokens - output, output)
+        charged = grant.charged
+        output = min(output or max(0, used_tokens - charged.input), used_tokens)
+        used = Tokens(used_tokens, used_tokens - output, output)
         learns = sent and used_tokens not in (0, grant.reserved_tokens)
         now = asyncio.get_running_loop().time()
         since_slot_s = now - grant.sent_at
         if sent and since_slot_s < 0:
             since_slot_s = 0.0
-        numbers = _SETTLED.pack(
-            sent, *grant.charged, *used, grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros,
-            money, since_slot_s * 1e6, bool(learns),
-        )  # fmt: skip
-        state, facts, _, _, log, leases, _ = limit.keys_for("")
-        is_excess = money > grant.cost_usd_micros or any(map(operator.gt, used, grant.charged))
+        settled = Settled(
+            sent=sent,
+            tokens=charged.total,
+            input=charged.input,
+            output=charged.output,
+            used_tokens=used.total,
+            used_input=used.input,
+            used_output=used.output,
+            asked_tokens=grant.reserved_tokens,
+            asked_output=grant.reserved_output_tokens,
+            reserved_usd_micros=grant.cost_usd_micros,
+            usd_micros=money,
+            since_slot_us=since_slot_s * 1e6,
+            learns=bool(learns),
+        )
+        is_excess = money > grant.cost_usd_micros or any(map(operator.gt, used, charged))
         within_s = _spare_s(limit, now) if sent and not is_excess else 0.0
-        settlement = [grant.ticket, f"q:{grant.kind}", numbers, limit.packed]
-        self._store.send(SETTLE, [state, facts, log, leases], settlement, within_s=within_s)
+        names = limit.keys_for()
+        settlement = SETTLE.call(
+            state=names.state, facts=names.facts, log=names.log, leases=names.leases,
+            ticket=grant.ticket, kind=f"q:{grant.kind}", settled=SETTLED.pack(settled), terms=limit.packed,
+        )  # fmt: skip
+        self._store.send(SETTLE, *settlement, within_s=within_s)
 
 
 def _spare_s(limit: LocalLimit, now: float) -> float:

@@ -13,13 +13,12 @@ import redis
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, FleetError
-from fleet.limiter.call import WaitingCall
+from fleet.limiter.call import LocalLimit, WaitingCall
 from fleet.limiter.limits import Terms
-from fleet.limiter.local import LocalLimit
 from fleet.limiter.scripts import SET
 from fleet.quoting import quote
 from fleet.store import keys
-from fleet.store.client import Store
+from fleet.store.client import Store, run_script
 
 #: What can be changed, in the order of the scripts' terms.
 NAMES = ("rpm", "tpm", "input_tpm", "output_tpm", "requests_per_day", "usd_per_day", "in_flight")
@@ -109,7 +108,7 @@ class Changes:
                     continue
                 pause_s = LOOK_EVERY_S
                 try:
-                    was_set = await self._store.command("HGET", limit.keys_for("")[1], "set")
+                    was_set = await self._store.command("HGET", limit.keys_for().facts, "set")
                     self.heard(limit, was_set or b"", loop.time())
                 except FleetError as error:
                     logger.debug("limit_watch_failed limit=%s error=%s", limit.name, error)  # whoever asks is told
@@ -118,10 +117,13 @@ class Changes:
 
 
 def _set(client: redis.Redis, limit: str, text: str, configured: LimitSettings) -> None:
-    client.eval(SET.text, 2, *keys.limit_parts(limit)[:2], text, Terms.of(configured).pack())
+    names = keys.limit_keys(limit)
+    run_script(
+        client, SET, *SET.call(state=names.state, facts=names.facts, set=text, terms=Terms.of(configured).pack())
+    )
 
 
 def _read(client: redis.Redis, limit: str) -> list[float]:
     """Return what is set, -1 for what is as configured."""
-    text = client.hget(keys.limit_parts(limit)[1], "set")
+    text = client.hget(keys.limit_keys(limit).facts, "set")
     return [float(part) for part in text.split()] if isinstance(text, bytes) else [_AS_CONFIGURED] * len(NAMES)

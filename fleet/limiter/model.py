@@ -1,7 +1,7 @@
 """The limiter's scripts in plain Python: the same state, questions and times give the same answers.
 
 For `fleet simulate`, which asks it millions of questions in no time, and for the tests, which hold it against the Lua.
-One candidate only; what the numbers of the state mean stands in `limit.lua`.
+One candidate only; what the numbers of the state mean stands in `layouts.py`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,15 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import astuple, dataclass, field
 
-from fleet.limiter.limits import MINUTE_US, Terms
-
-DAY_US = 86_400_000_000
-LONG_US, SHORT_US, URGENT_MEMORY_MS = 350_000, 60_000, 60_000
-GRACE_US = 150_000
-FAR_SHARE = 0.1
-LEAVE = 7
-CLASS = 1e15
-MAX_SLEEP_US, MIN_SLEEP_US = 15_000_000, 1_000
-SWEEP_US = 20_000
-#: Entries that one question drops from the log, and looks at; tickets that it takes for dead; the first in the order.
-LOG_STEPS, DEAD_STEPS, FIRST = 64, 16, 128
-#: Kinds of calls of which a limit learns.
-MOST_KINDS = 1000
+from fleet.limiter import limits
+from fleet.limiter.layouts import STATE, At
+from fleet.limiter.limits import Terms
+from fleet.models import Tokens
 
 SEND, ASK_AGAIN, TOO_LATE = 1, 2, 0
+
+_DAY = slice(At.DAY, At.DAY_USD_MICROS + 1)
+_WINDOW = slice(At.WINDOW + 1, At.WINDOW + 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +55,7 @@ class Answer:
     backlog_us: int
     candidate: int
     quiet_us: int
-    charged: tuple[int, int, int]
+    charged: Tokens
 
 
 @dataclass(slots=True)
@@ -86,7 +79,7 @@ class LimitModel:
     """One limit in memory."""
 
     terms: Terms
-    state: list[float] = field(default_factory=lambda: [0.0] * 40)  # from index 1, as in Lua
+    state: list[float] = field(default_factory=lambda: list(STATE.unpack(b"")))  # from index 1, as in Lua
     uses: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
     orders: dict[str, float] = field(default_factory=dict)
     queue: list[tuple[float, str]] = field(default_factory=list)
@@ -100,36 +93,37 @@ class LimitModel:
     def ask(self, question: Question, now: int) -> Answer:
         """Answer one question, as `acquire.lua`."""
         q, state = question, self.state
-        day, self._dirty = state[28:31], False
+        day, self._dirty = state[_DAY], False
         at = self._survey(q, now)
         unused = now - at.slot - self.terms.burst_us / 4
         idle = math.floor(unused / at.interval) + 1 if unused >= 0 and at.interval > 0 else 0
 
         def answer(code: int, wait: float, backlog: float) -> Answer:
-            charged = (int(at.need[2]), int(at.need[3]), int(at.need[4]))
-            held = int(state[5]) if state[5] > now else 0
-            quiet = math.floor(max(LONG_US, at.interval) / 3)
+            charged = Tokens(int(at.need[2]), int(at.need[3]), int(at.need[4]))
+            held = int(state[At.HELD_UNTIL]) if state[At.HELD_UNTIL] > now else 0
+            quiet = math.floor(max(limits.LONG_US, at.interval) / 3)
             return Answer(code, math.ceil(wait), int(at.order), now, held, idle, math.ceil(backlog), 1, quiet, charged)
 
-        hopeless = not at.may_go and at.est - now > 1.25 * q.max_wait_us + at.horizon
+        hopeless = not at.may_go and at.est - now > limits.HOPELESS * q.max_wait_us + at.horizon
         if max(at.slot - now, 0) > q.max_wait_us or hopeless:
             self.forget(q.ticket)
-            state[28:31] = state[28:31] if self._dirty else day
+            state[_DAY] = state[_DAY] if self._dirty else day
             return answer(TOO_LATE, max(at.est, at.slot) - now, at.est - now)
-        if q.priority < 4 and now / 1000 - state[18 + q.priority] > 1000:
-            state[18 + q.priority] = math.floor(now / 1000)
+        if q.priority < 4 and now / 1000 - state[At.ASKED_MS + q.priority] > limits.NOTED_EVERY_MS:
+            state[At.ASKED_MS + q.priority] = math.floor(now / 1000)
             self._dirty = True
         if at.fresh:
             price = q.charge if q.charge > 0 else max(1, at.need[2]) / q.weight
             if q.by_tenant:
-                price *= max(1, sum(tag > state[6] for tag in self.bots.values()))
-            self.bots[q.bot] = _whole(at.order % CLASS + price)
+                price *= max(1, sum(tag > state[At.VIRTUAL_TIME] for tag in self.bots.values()))
+            self.bots[q.bot] = _whole(at.order % limits.CLASS + price)
         if not at.may_go:
-            wait = at.est - now - max(at.horizon, (at.est - now) * FAR_SHARE) * (0.15 + 0.4 * q.random)
-            wait = max(wait, MIN_SLEEP_US + q.random * at.horizon * 0.2)
-            wait = min(wait, MAX_SLEEP_US * (1 + q.random), q.max_wait_us)
+            early = limits.EARLY_SHARE + limits.EARLY_SPREAD * q.random
+            wait = at.est - now - max(at.horizon, (at.est - now) * limits.FAR_SHARE) * early
+            wait = max(wait, limits.MIN_SLEEP_US + q.random * at.horizon * limits.SLEEP_SPREAD)
+            wait = min(wait, limits.MAX_SLEEP_US * (1 + q.random), q.max_wait_us)
             self._queue(q.ticket, at.order, _whole(now + wait))
-            state[28:31] = state[28:31] if self._dirty else day
+            state[_DAY] = state[_DAY] if self._dirty else day
             return answer(ASK_AGAIN, wait, at.est - now)
         send = max(now, at.slot)
         self._commit(q, at, send, now)
@@ -145,54 +139,62 @@ class LimitModel:
         lost = not sent and not self.terms.window_us and since_slot_us > self.terms.burst_us
         for k in range(1, 5):
             if rates[k - 1] > 0 and before[k - 1] != after[k - 1] and not lost:
-                us, clock = MINUTE_US / rates[k - 1], state[k]
-                least = min(clock, state[5] + self._burst(k)) if state[5] > now else -math.inf
-                state[k] = max(clock - math.ceil(before[k - 1] * us) + math.ceil(after[k - 1] * us), least)
+                us, clock, held_until = limits.MINUTE_US / rates[k - 1], state[At.CLOCK + k], state[At.HELD_UNTIL]
+                least = min(clock, held_until + self._burst(k)) if held_until > now else -math.inf
+                state[At.CLOCK + k] = max(clock - math.ceil(before[k - 1] * us) + math.ceil(after[k - 1] * us), least)
             if sent and k > 1:
-                state[5 + k] += (after[k - 1] - before[k - 1]) * self._weight_of_newest()
-        later_us = since_slot_us if sent and since_slot_us * 100 < self.terms.window_us else 0.0
+                state[At.MEAN + k] += (after[k - 1] - before[k - 1]) * self._weight_of_newest()
+        later_us = since_slot_us if sent and since_slot_us < self.terms.window_us * limits.QUICK else 0.0
         if self.terms.window_us and (before != after or later_us):
             self._correct_log(ticket, before, after, sent=sent, later_us=later_us)
         if self.terms.in_flight:
             self.leases.pop(ticket, None)
             if sent:
-                state[31] = state[31] * 0.9 + since_slot_us * 0.1 if state[31] > 0 else since_slot_us
-        if state[28] == now // DAY_US:
-            state[29] += int(sent) - 1
-            state[30] += money - reserved_money
-        state[22] += int(sent) - 1
-        state[23] += used[0] - charged[0]
-        minute = now // MINUTE_US
-        if minute != state[32]:
-            state[35:37] = state[33:35] if minute == state[32] + 1 else [0, 0]
-            state[32:35] = [minute, 0, 0]
-        state[33] += int(sent)
-        state[34] += used[0]
+                mean = state[At.MEAN_FLIGHT_US]
+                newest = mean * (1 - limits.NEWEST_FLIGHT) + since_slot_us * limits.NEWEST_FLIGHT
+                state[At.MEAN_FLIGHT_US] = newest if mean > 0 else since_slot_us
+        if state[At.DAY] == now // limits.DAY_US:
+            state[At.DAY_REQUESTS] += int(sent) - 1
+            state[At.DAY_USD_MICROS] += money - reserved_money
+        state[At.GRANTED] += int(sent) - 1
+        state[At.GRANTED_TOKENS] += used[0] - charged[0]
+        minute = now // limits.MINUTE_US
+        if minute != state[At.MINUTE]:
+            is_next = minute == state[At.MINUTE] + 1
+            state[At.BEFORE_REQUESTS] = state[At.MINUTE_REQUESTS] if is_next else 0
+            state[At.BEFORE_TOKENS] = state[At.MINUTE_TOKENS] if is_next else 0
+            state[At.MINUTE], state[At.MINUTE_REQUESTS], state[At.MINUTE_TOKENS] = minute, 0, 0
+        state[At.MINUTE_REQUESTS] += int(sent)
+        state[At.MINUTE_TOKENS] += used[0]
 
     def learn(self, kind: str, shares: tuple[float, float]) -> None:
         """Learn what a call of `kind` used of its tokens and of its output tokens, as `settle.lua`."""
         old = self.uses.get(kind)
-        if old is None and len(self.uses) >= MOST_KINDS:
+        if old is None and len(self.uses) >= limits.MOST_KINDS:
             return
         learnt: list[float] = []
         for k, share in enumerate(shares):
             if old is None:
-                learnt += [share, share / 4]
+                learnt += [share, share * limits.FIRST_DEVIATION]
             else:
                 mean, deviation = old[2 * k], old[2 * k + 1]
-                learnt += [mean + (share - mean) / 16, deviation + (abs(share - mean) - deviation) / 16]
+                learnt += [
+                    mean + (share - mean) * limits.NEWEST_USE,
+                    deviation + (abs(share - mean) - deviation) * limits.NEWEST_USE,
+                ]
         rounded = [float(f"{number:.4f}") for number in learnt]
         self.uses[kind] = (rounded[0], rounded[1], rounded[2], rounded[3])
 
     def penalise(self, retry_after_us: int, now: int) -> int:
         """Hold everybody, as `penalise.lua`; return for how long."""
         state, rates = self.state, astuple(self.terms)
-        state[5], state[37], state[38] = max(state[5], now + retry_after_us), state[37] + 1, now
+        opens = max(state[At.HELD_UNTIL], now + retry_after_us)
+        state[At.HELD_UNTIL], state[At.REFUSED], state[At.REFUSED_AT] = opens, state[At.REFUSED] + 1, now
         for k in range(1, 5):
             if rates[k - 1] > 0:
-                one = MINUTE_US / rates[0] if k == 1 else 0
-                state[k] = max(state[k], math.ceil(state[5] + self._burst(k) - one))
-        return int(state[5] - now)
+                one = limits.MINUTE_US / rates[0] if k == 1 else 0
+                state[At.CLOCK + k] = max(state[At.CLOCK + k], math.ceil(opens + self._burst(k) - one))
+        return int(opens - now)
 
     def forget(self, ticket: str) -> None:
         """Drop a ticket, as `forget.lua`."""
@@ -212,7 +214,8 @@ class LimitModel:
             opens, blocked = self._window_opens(need, now)
             slot = max(slot, opens) if opens > now else slot
         if terms.in_flight:
-            flight = (state[31] if state[31] > 0 else 1_000_000) / terms.in_flight
+            mean_us = state[At.MEAN_FLIGHT_US]
+            flight = (mean_us if mean_us > 0 else limits.FIRST_FLIGHT_US) / terms.in_flight
             interval = max(interval, flight)
             if len(self.leases) >= terms.in_flight:
                 self.leases = {ticket: expiry for ticket, expiry in self.leases.items() if expiry > now}
@@ -222,16 +225,16 @@ class LimitModel:
             slot = max(slot, self._day_opens(q, now))
         self._drop_dead(q.ticket, now)
         order, waits, fresh, rank = self._place(q)
-        own, horizon, ahead_us, credit = rank, max(LONG_US, interval), rank * interval, 0.0
-        urgent = max((state[17 + k] for k in range(1, q.priority + 1)), default=0.0)
-        if urgent > 0 and now / 1000 - urgent < URGENT_MEMORY_MS:
-            horizon, credit = max(SHORT_US, interval / 2), state[13 + q.priority]
+        own, horizon, ahead_us, credit = rank, max(limits.LONG_US, interval), rank * interval, 0.0
+        urgent = max((state[At.ASKED_MS + k] for k in range(q.priority)), default=0.0)
+        if urgent > 0 and now / 1000 - urgent < limits.URGENT_MEMORY_MS:
+            horizon, credit = max(limits.SHORT_US, interval / 2), state[At.CREDIT + q.priority]
             if rank > 0:
-                own = rank - bisect_left(self.queue, (q.priority * CLASS, ""))
-            by_order = rank - own + own / max(1 - state[9 + q.priority], 1 / (1 + LEAVE))
-            ahead_us = min(by_order, max(0, own + 1 - credit) * (1 + LEAVE)) * interval
+                own = rank - bisect_left(self.queue, (q.priority * limits.CLASS, ""))
+            by_order = rank - own + own / max(1 - state[At.URGENT_SHARE + q.priority], 1 / (1 + limits.LEAVE))
+            ahead_us = min(by_order, max(0, own + 1 - credit) * (1 + limits.LEAVE)) * interval
         in_turn = slot + rank * interval - now <= horizon
-        by_credit = not in_turn and credit >= own + 1 and slot - now <= max(LONG_US, interval)
+        by_credit = not in_turn and credit >= own + 1 and slot - now <= max(limits.LONG_US, interval)
         may_go = not blocked and (in_turn or by_credit or now - slot >= terms.burst_us)
         return _Standing(need, slot, interval, order, waits, fresh, horizon, slot + ahead_us, by_credit, may_go)
 
@@ -239,14 +242,14 @@ class LimitModel:
         need: list[float] = [0, 1, q.tokens, q.input_tokens, q.output_tokens]
         uses = self.uses.get(q.kind)
         if uses is not None:
-            need[2] = math.ceil(q.tokens * min(4, uses[0] + uses[1]))
-            need[4] = math.ceil(q.output_tokens * min(4, uses[2] + uses[3]))
+            need[2] = math.ceil(q.tokens * min(limits.MOST_SHARE, uses[0] + uses[1]))
+            need[4] = math.ceil(q.output_tokens * min(limits.MOST_SHARE, uses[2] + uses[3]))
             need[2] = max(need[2], q.input_tokens + need[4])
         return [need[0], need[1], need[2], need[3], need[4]]
 
     def _burst(self, k: int) -> float:
         if k == 1 and self.terms.rpm > 0:
-            return max(self.terms.burst_us, MINUTE_US / self.terms.rpm)
+            return max(self.terms.burst_us, limits.MINUTE_US / self.terms.rpm)
         return self.terms.burst_us
 
     def _slot(self, need: list[float], now: int) -> tuple[float, float]:
@@ -255,12 +258,12 @@ class LimitModel:
         interval = 0.0
         for k in range(1, 5):
             if rates[k - 1] > 0:
-                us, burst = MINUTE_US / rates[k - 1], self._burst(k)
-                mean = 1.0 if k == 1 else state[5 + k] if state[5 + k] > 0 else need[k]
+                us, burst = limits.MINUTE_US / rates[k - 1], self._burst(k)
+                mean = 1.0 if k == 1 else state[At.MEAN + k] if state[At.MEAN + k] > 0 else need[k]
                 interval = max(interval, mean * us)
                 cost = us if k == 1 else math.ceil(need[k] * us)
-                slot = max(slot, state[k] + min(math.ceil(cost), burst) - burst)
-        return max(slot, state[5]), interval
+                slot = max(slot, state[At.CLOCK + k] + min(math.ceil(cost), burst) - burst)
+        return max(slot, state[At.HELD_UNTIL]), interval
 
     def _window_opens(self, need: list[float], now: int) -> tuple[float, bool]:
         state, terms, rates = self.state, self.terms, astuple(self.terms)
@@ -268,11 +271,11 @@ class LimitModel:
         most = [math.inf] * 4
         for k in range(4):
             if rates[k] > 0:
-                limit = max(1, math.floor(rates[k] * terms.window_us / MINUTE_US))
+                limit = max(1, math.floor(rates[k] * terms.window_us / limits.MINUTE_US))
                 most[k] = limit - min(need[k + 1], limit)
-        held, opens, dropped = state[24:28], float(now), 0
+        held, opens, dropped = state[_WINDOW], float(now), 0
         over = any(held[k] > most[k] for k in range(4))
-        for sent_us, _, counts in self.log[:LOG_STEPS] if over or now >= state[39] else []:
+        for sent_us, _, counts in self.log[: limits.LOG_STEPS] if over or now >= state[At.SWEEP_AT] else []:
             leaves = sent_us + kept_us
             if leaves > now and not over:
                 break
@@ -280,36 +283,36 @@ class LimitModel:
             held = [amount - count for amount, count in zip(held, (1, *counts), strict=True)]
             over = any(held[k] > most[k] for k in range(4))
             if leaves <= now:
-                dropped, state[24:28], self._dirty = dropped + 1, held, True
+                dropped, state[_WINDOW], self._dirty = dropped + 1, held, True
         del self.log[:dropped]
         return opens, over
 
     def _day_opens(self, q: Question, now: int) -> float:
         state, terms = self.state, self.terms
-        today = now // DAY_US
-        if state[28] != today:
-            state[28:31] = [today, 0, 0]
-        spent = terms.requests_a_day and state[29] + 1 > terms.requests_a_day
-        broke = terms.usd_micros_a_day and state[30] + q.money > terms.usd_micros_a_day
-        return (today + 1) * DAY_US if spent or broke else 0
+        today = now // limits.DAY_US
+        if state[At.DAY] != today:
+            state[_DAY] = [today, 0, 0]
+        spent = terms.requests_a_day and state[At.DAY_REQUESTS] + 1 > terms.requests_a_day
+        broke = terms.usd_micros_a_day and state[At.DAY_USD_MICROS] + q.money > terms.usd_micros_a_day
+        return (today + 1) * limits.DAY_US if spent or broke else 0
 
     def _drop_dead(self, ticket: str, now: int) -> None:
-        if now < self.state[39]:
+        if now < self.state[At.SWEEP_AT]:
             return
-        self._dirty, others_asked = True, now - self.state[39] < GRACE_US
-        late = self.due[: min(DEAD_STEPS, bisect_right(self.due, (now - GRACE_US, "\x7f")))]
+        self._dirty, others_asked = True, now - self.state[At.SWEEP_AT] < limits.GRACE_US
+        late = self.due[: min(limits.DEAD_STEPS, bisect_right(self.due, (now - limits.GRACE_US, "\x7f")))]
         dead = {name for _, name in late}
         processes = {_process_of(name) for name in dead} - {_process_of(ticket), ""}
         if processes and others_asked:
-            dead |= {name for _, name in self.queue[:FIRST] if _process_of(name) in processes}
+            dead |= {name for _, name in self.queue[: limits.FIRST] if _process_of(name) in processes}
         for name in dead - {ticket}:
             self.forget(name)
-        if len(late) < DEAD_STEPS:
-            self.state[39] = now + SWEEP_US
+        if len(late) < limits.DEAD_STEPS:
+            self.state[At.SWEEP_AT] = now + limits.SWEEP_US
 
     def _place(self, q: Question) -> tuple[float, bool, bool, int]:
         if q.order < 0:
-            order = q.priority * CLASS + max(self.state[6], self.bots.get(q.bot, 0))
+            order = q.priority * limits.CLASS + max(self.state[At.VIRTUAL_TIME], self.bots.get(q.bot, 0))
         elif q.ticket in self.orders:
             return q.order, True, False, bisect_left(self.queue, (q.order, q.ticket))
         else:
@@ -329,31 +332,34 @@ class LimitModel:
         state, terms, rates = self.state, self.terms, astuple(self.terms)
         for k in range(1, 5):
             if rates[k - 1] > 0:
-                state[k] = max(send, state[k]) + math.ceil(at.need[k] * MINUTE_US / rates[k - 1])
+                state[At.CLOCK + k] = max(send, state[At.CLOCK + k]) + math.ceil(
+                    at.need[k] * limits.MINUTE_US / rates[k - 1]
+                )
             if k > 1:
-                state[5 + k] += (at.need[k] - state[5 + k]) * self._weight_of_newest()
-            state[9 + k] = state[9 + k] * 0.97 + (0.03 if q.priority < k else 0)
+                state[At.MEAN + k] += (at.need[k] - state[At.MEAN + k]) * self._weight_of_newest()
+            urgent_share = state[At.URGENT_SHARE + k] * (1 - limits.NEWEST_GRANT)
+            state[At.URGENT_SHARE + k] = urgent_share + (limits.NEWEST_GRANT if q.priority < k else 0)
             if q.priority < k:
-                state[13 + k] = min(2, state[13 + k] + 1 / LEAVE)
+                state[At.CREDIT + k] = min(limits.MOST_CREDIT, state[At.CREDIT + k] + 1 / limits.LEAVE)
             if terms.window_us:
-                state[23 + k] += at.need[k]
+                state[At.WINDOW + k] += at.need[k]
         if at.by_credit:
-            state[13 + q.priority] -= 1
-        state[6] = max(state[6], at.order % CLASS)
-        state[22] += 1
-        state[23] += at.need[2]
-        state[29] += 1
-        state[30] += q.money
+            state[At.CREDIT + q.priority] -= 1
+        state[At.VIRTUAL_TIME] = max(state[At.VIRTUAL_TIME], at.order % limits.CLASS)
+        state[At.GRANTED] += 1
+        state[At.GRANTED_TOKENS] += at.need[2]
+        state[At.DAY_REQUESTS] += 1
+        state[At.DAY_USD_MICROS] += q.money
         self.forget(q.ticket)
         if terms.window_us:
             insort(self.log, (_whole(send), q.ticket, (int(at.need[2]), int(at.need[3]), int(at.need[4]))))
         if terms.in_flight:
             self.leases[q.ticket] = _whole(send + q.lease_us)
-        if now % 64 == 0:
-            self.bots = {bot: tag for bot, tag in self.bots.items() if tag > _whole(state[6])}
+        if now % limits.NOW_AND_THEN == 0:
+            self.bots = {bot: tag for bot, tag in self.bots.items() if tag > _whole(state[At.VIRTUAL_TIME])}
 
     def _weight_of_newest(self) -> float:
-        return max(0.01, 1 / (self.state[22] + 1))
+        return max(limits.NEWEST_CALL, 1 / (self.state[At.GRANTED] + 1))
 
     def _correct_log(
         self, ticket: str, before: tuple[int, ...], after: tuple[int, ...], *, sent: bool, later_us: float
@@ -362,7 +368,7 @@ class LimitModel:
             if name == ticket and counts == before[1:]:
                 del self.log[place]
                 for k in range(4):
-                    self.state[24 + k] += after[k] - before[k]
+                    self.state[At.WINDOW + 1 + k] += after[k] - before[k]
                 if sent:
                     insort(self.log, (_whole(at + later_us), ticket, (after[1], after[2], after[3])))
                 return

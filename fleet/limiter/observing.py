@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 
+from fleet.limiter.call import LocalLimit
+from fleet.limiter.layouts import HEARD
 from fleet.limiter.limits import Terms
-from fleet.limiter.local import LocalLimit
 from fleet.limiter.scripts import OBSERVE
-from fleet.models import Grant
+from fleet.models import Grant, Mark
 from fleet.rates import RateReading, RateReadings
 from fleet.store.client import Store
 
@@ -21,7 +21,6 @@ EVERY_S = 0.2
 #: What a limit counts, as `fleet.toml` names it, in the order of readings.
 RATES = ("rpm", "tpm", "input_tpm", "output_tpm")
 
-_HEARD = struct.Struct("<15d")
 _NOT_SAID = RateReading()
 _SILENCE: RateReadings = (_NOT_SAID, _NOT_SAID, _NOT_SAID, _NOT_SAID)
 
@@ -52,25 +51,26 @@ class Observer:
         limit.observe_at = now + EVERY_S
         if rates is not None:
             self._warn(limit.name, rates, limit.terms)
-        numbers = [number for reading in rates or _SILENCE for number in reading_numbers(reading)]
-        told = [_HEARD.pack(*grant.mark, *numbers), limit.packed]
-        self._store.send(OBSERVE, limit.keys_for("")[:2], told, within_s=within_s)
+        names, heard = limit.keys_for(), packed_readings(grant.mark, rates or _SILENCE)
+        told = OBSERVE.call(state=names.state, facts=names.facts, heard=heard, terms=limit.packed)
+        self._store.send(OBSERVE, *told, within_s=within_s)
 
     def _warn(self, limit: str, rates: RateReadings, terms: Terms) -> None:
         """Say once that a provider allows less than is configured."""
-        configured = (terms.rpm, terms.tpm, terms.itpm, terms.otpm)
-        for k, (rate, reading) in enumerate(zip(configured, rates, strict=True)):
+        for k, (rate, reading) in enumerate(zip(terms.rates, rates, strict=True)):
             told = reading.limit
             if told is not None and told < rate and (limit, k, told) not in self._warned:
                 self._warned.add((limit, k, told))
                 logger.warning("limit_lowered limit=%s %s=%d provider_allows=%d", limit, RATES[k], rate, told)
 
 
-def reading_numbers(reading: RateReading) -> tuple[float, float, float]:
-    """Return a reading as `observe.lua` wants it: limit, remaining, microseconds until all is there; -1: not said."""
-    limit, remaining, reset_s = reading.limit, reading.remaining, reading.reset_s
-    return (
-        -1.0 if limit is None else limit,
-        -1.0 if remaining is None else remaining,
-        -1.0 if reset_s is None else reset_s * 1e6,
-    )
+def packed_readings(mark: Mark, rates: RateReadings) -> bytes:
+    """Return what the headers of a call said, packed as `layouts.Heard`."""
+    limits = [_said(reading.limit) for reading in rates]
+    left = [_said(reading.remaining) for reading in rates]
+    resets_us = [-1.0 if reading.reset_s is None else reading.reset_s * 1e6 for reading in rates]
+    return HEARD.pack((*mark, *limits, *left, *resets_us))
+
+
+def _said(number: float | None) -> float:
+    return -1.0 if number is None else number

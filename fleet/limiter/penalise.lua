@@ -1,30 +1,32 @@
 -- The provider answered 429: nobody gets a slot before now + retry_after, and nobody finds a burst then. Where no rate is
 -- known, one is guessed from the pace that led here.
 --
--- KEYS     1 state, 2 facts (see limit.lua)
--- ARGV     1 retry_after (us)  2 packed terms
+-- KEYS     state, facts     see limit.lua
+-- ARGV     retry_after_us
+--          terms            packed
 -- Reply    packed: code, wait_us, now_us: wait_us until the limit is open again
 -- Codes    1 held
-local state = read_state(KEYS[1])
-local facts = call('HMGET', KEYS[2], 'set', 'learnt', 'seen')
-local terms = read_terms(ARGV[2], facts[1], facts[2])
-local p = max(state[5], now + tonumber(ARGV[1]))
-state[5], state[37], state[38] = p, state[37] + 1, now
+local state = read_state(KEYS[STATE])
+local set, was_learnt, was_seen = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen'))
+local terms = read_terms(ARGV[TERMS], set, was_learnt)
+local opens = max(state[HELD_UNTIL], now + tonumber(ARGV[RETRY_AFTER_US]))
+state[HELD_UNTIL], state[REFUSED], state[REFUSED_AT] = opens, state[REFUSED] + 1, now
 
-local learnt = read_learnt(facts[2])
-if learnt[5] > 0 or terms[1] == 0 and terms[2] == 0 and terms[3] == 0 and terms[4] == 0 then
-  local seen = read_seen(facts[3])
+local learnt = read_learnt(was_learnt)
+local is_unknown = terms[RPM] == 0 and terms[TPM] == 0 and terms[ITPM] == 0 and terms[OTPM] == 0
+if learnt[GUESS + REQUESTS] > 0 or is_unknown then
+  local seen = read_seen(was_seen)
   cut_guess(learnt, seen, state)
-  write_facts(KEYS[2], facts, learnt, seen)
-  terms = read_terms(ARGV[2], facts[1], pack_learnt(learnt))
+  write_facts(KEYS[FACTS], was_learnt, was_seen, learnt, seen)
+  terms = read_terms(ARGV[TERMS], set, pack_learnt(learnt))
 end
 
--- Clocks that stand a whole burst ahead at p: the first call may go at p, the next one an interval later.
+-- Clocks that stand a whole burst ahead by then: the first call may go at once, the next one an interval later.
 for k = 1, 4 do
   if terms[k] > 0 then
-    local one = k == 1 and MINUTE_US / terms[1] or 0
-    state[k] = max(state[k], ceil(p + burst_of(terms, k) - one))
+    local one_us = k == REQUESTS and MINUTE_US / terms[RPM] or 0
+    state[CLOCK + k] = max(state[CLOCK + k], ceil(opens + burst_of(terms, k) - one_us))
   end
 end
-write_state(KEYS[1], state)
-return reply(1, p - now, now)
+write_state(KEYS[STATE], state)
+return reply(1, opens - now, now)

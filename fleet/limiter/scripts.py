@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
+from fleet.limiter import limits
+from fleet.limiter.layouts import ASKED, HEARD, LEARNT, REPLY, SEEN, SETTLED, STATE, TERMS
 from fleet.store.client import Script
-
-_HERE = Path(__file__).parent
-_SHARED = (_HERE / "limit.lua").read_text(encoding="utf-8")
-_LEARNING = f"{_SHARED}\n{(_HERE / 'learning.lua').read_text(encoding='utf-8')}"
+from fleet.store.keys import LimitKeys
 
 
-def _script(name: str, *, shared: str = _SHARED) -> Script:
-    text = f"{shared}\n{(_HERE / name).read_text(encoding='utf-8')}"
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+def _numbers(names: str) -> dict[str, float]:
+    """Return numbers of `limits.py` by name."""
+    return {name: vars(limits)[name] for name in names.split()}
 
 
-ACQUIRE = _script("acquire.lua")
-SETTLE = _script("settle.lua")
-PENALISE = _script("penalise.lua", shared=_LEARNING)
-OBSERVE = _script("observe.lua", shared=_LEARNING)
-SET = _script("set.lua")
-FORGET = _script("forget.lua")
-SHOW = _script("show.lua")
+_LIMIT = Script.library(
+    __file__,
+    "limit.lua",
+    tables={"state": STATE, "terms old new": TERMS, "learnt": LEARNT},
+    constants=_numbers("MINUTE_US NEWEST_CALL"),
+)
+_LEARNING = Script.library(__file__, "learning.lua", tables={"seen": SEEN}, behind=_LIMIT)
+
+ACQUIRE = Script.beside(
+    __file__,
+    "acquire.lua",
+    keys=" ".join(LimitKeys._fields),
+    argv="ticket bot kind asked terms*",
+    tables={"asked": ASKED, "reply": REPLY},
+    constants={
+        "KEYS_OF_ONE": len(LimitKeys._fields),
+        **_numbers(
+            "DAY_US LONG_US SHORT_US URGENT_MEMORY_MS NOTED_EVERY_MS GRACE_US FIRST DEAD_STEPS SWEEP_US LOG_STEPS "
+            "FAR_SHARE EARLY_SHARE EARLY_SPREAD MIN_SLEEP_US MAX_SLEEP_US SLEEP_SPREAD HOPELESS LEAVE MOST_CREDIT "
+            "NEWEST_GRANT MOST_SHARE FIRST_FLIGHT_US CLASS NOW_AND_THEN"
+        ),
+    },
+    behind=_LIMIT,
+)
+SETTLE = Script.beside(
+    __file__,
+    "settle.lua",
+    keys="state facts log leases",
+    argv="ticket kind settled terms",
+    tables={"settled": SETTLED},
+    constants=_numbers("DAY_US QUICK NEWEST_FLIGHT NEWEST_USE FIRST_DEVIATION MOST_KINDS"),
+    behind=_LIMIT,
+)
+PENALISE = Script.beside(__file__, "penalise.lua", keys="state facts", argv="retry_after_us terms", behind=_LEARNING)
+OBSERVE = Script.beside(
+    __file__, "observe.lua", keys="state facts", argv="heard terms", tables={"heard": HEARD}, behind=_LEARNING
+)
+SET = Script.beside(__file__, "set.lua", keys="state facts", argv="set terms", behind=_LIMIT)
+FORGET = Script.beside(__file__, "forget.lua", keys="queue due", argv="ticket", behind=_LIMIT)
+SHOW = Script.beside(__file__, "show.lua", keys="state facts queue leases", behind=_LIMIT)

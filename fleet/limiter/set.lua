@@ -1,30 +1,34 @@
 -- Set a limit's numbers while it is in use. What has been granted stays granted, but is counted at the new rate: a clock
 -- that an old, slow rate has moved far ahead comes back at once.
 --
--- KEYS     1 state, 2 facts (see limit.lua)
--- ARGV     1 "rpm tpm itpm otpm requests_a_day usd_micros_a_day in_flight", -1: as configured; '': all of them, and
---          what was learnt is forgotten as well, and a hold after a 429 ends  2 packed terms, as configured
+-- KEYS     state, facts   see limit.lua
+-- ARGV     set      "rpm tpm itpm otpm requests_a_day usd_micros_a_day in_flight", -1: as configured; '': all of them,
+--                   and what was learnt is forgotten as well, and a hold after a 429 ends
+--          terms    packed, as configured
 -- Reply    packed: code, 0, now_us
 -- Codes    1 set
-local facts = call('HMGET', KEYS[2], 'set', 'learnt')
-local old = read_terms(ARGV[2], facts[1], facts[2])
+local was_set, learnt = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt'))
+local old = read_terms(ARGV[TERMS], was_set, learnt)
 local new
-if ARGV[1] == '' then
-  call('HDEL', KEYS[2], 'set', 'learnt', 'seen')
-  new = read_terms(ARGV[2], nil, nil)
+if ARGV[SET] == '' then
+  call('HDEL', KEYS[FACTS], 'set', 'learnt', 'seen')
+  new = read_terms(ARGV[TERMS], nil, nil)
 else
-  call('HSET', KEYS[2], 'set', ARGV[1])
-  call('PEXPIRE', KEYS[2], FACTS_MS)
-  new = read_terms(ARGV[2], ARGV[1], facts[2])
+  call('HSET', KEYS[FACTS], 'set', ARGV[SET])
+  call('PEXPIRE', KEYS[FACTS], FACTS_MS)
+  new = read_terms(ARGV[TERMS], ARGV[SET], learnt)
 end
 
-local state = read_state(KEYS[1])
+local state = read_state(KEYS[STATE])
 for k = 1, 4 do
-  if old[k] > 0 and new[k] > 0 and state[k] > now then state[k] = now + ceil((state[k] - now) * old[k] / new[k]) end
+  local clock = state[CLOCK + k]
+  if old[k] > 0 and new[k] > 0 and clock > now then state[CLOCK + k] = now + ceil((clock - now) * old[k] / new[k]) end
 end
-if ARGV[1] == '' and state[5] > now then
-  state[5] = 0
-  for k = 1, 4 do state[k] = min(state[k], now + ceil(burst_of(new, k))) end  -- where the penalty had moved them
+if ARGV[SET] == '' and state[HELD_UNTIL] > now then
+  state[HELD_UNTIL] = 0
+  for k = 1, 4 do  -- where the penalty had moved them
+    state[CLOCK + k] = min(state[CLOCK + k], now + ceil(burst_of(new, k)))
+  end
 end
-if call('EXISTS', KEYS[1]) == 1 then write_state(KEYS[1], state) end
+if call('EXISTS', KEYS[STATE]) == 1 then write_state(KEYS[STATE], state) end
 return reply(1, 0, now)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from fleet.config import LimitSettings
-from fleet.limiter.limits import MINUTE_US, Terms
+from fleet.limiter.layouts import LEARNT, At, Learnt
+from fleet.limiter.limits import FIRST_FLIGHT_US, MINUTE_US, Terms
 from fleet.limiter.observing import RATES
 from fleet.limiter.scripts import SHOW
 from fleet.store import keys
 from fleet.store.client import Store
-
-_LEARNT = struct.Struct("<11d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class LimitSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What `show.lua` replied, typed: `state` as in `limit.lua`, `learnt` as in `learning.lua`, but from index 0."""
+    """What `show.lua` replied, typed. `state` and `learnt` go by the places of `layouts.py`."""
 
     now_us: int
     operator: str
@@ -80,47 +78,48 @@ class Standing:
 
 async def read_standing(store: Store, limit: str) -> Standing:
     """Read the state of a limit. Raises `StoreUnavailable`."""
-    return standing_of(await store.run(SHOW, show_keys(limit)))
+    return standing_of(await store.run(SHOW, *show_call(limit)))
 
 
-def show_keys(limit: str) -> list[str]:
-    """Return the KEYS of `show.lua`."""
-    state, facts, queue, _, _, leases, _ = keys.limit_parts(limit)
-    return [state, facts, queue, leases]
+def show_call(limit: str) -> tuple[list[str], list[str]]:
+    """Return KEYS and ARGV of `show.lua`."""
+    names = keys.limit_keys(limit)
+    return SHOW.call(state=names.state, facts=names.facts, queue=names.queue, leases=names.leases)
 
 
 def standing_of(reply: Sequence[Any]) -> Standing:
     """Return what `show.lua` replied, typed."""
     _, _, now_us, operator, learnt, waiting, in_flight, numbers = reply
-    told = _LEARNT.unpack(learnt) if len(learnt) == _LEARNT.size else (0.0,) * 11
-    return Standing(now_us, operator.decode(), told, waiting, in_flight, tuple(map(float, numbers)))
+    state = (0.0, *map(float, numbers))
+    return Standing(now_us, operator.decode(), LEARNT.unpack(learnt), waiting, in_flight, state)
 
 
-def terms_in_force(terms: Terms, standing: Standing) -> tuple[float, ...]:
-    """Return the ten numbers in force, as `limit.lua` reads them."""
-    numbers, learnt = list(_as_set(terms, standing)), standing.learnt
+def terms_in_force(terms: Terms, standing: Standing) -> Terms:
+    """Return the terms in force, as `limit.lua` reads them."""
+    numbers: list[float] = list(astuple(_as_set(terms, standing)))
     for k in range(4):
-        if learnt[k] and not 0 < numbers[k] <= learnt[k]:
-            numbers[k] = learnt[k]
+        allowed = standing.learnt[Learnt.ALLOWED + 1 + k]
+        if allowed and not 0 < numbers[k] <= allowed:
+            numbers[k] = allowed
     if not any(numbers[:4]):
-        numbers[:2] = learnt[4:6]
-    return tuple(numbers)
+        numbers[:2] = standing.learnt[Learnt.GUESS + 1], standing.learnt[Learnt.GUESS + 2]
+    return Terms(*numbers)
 
 
-def _as_set(terms: Terms, standing: Standing) -> tuple[float, ...]:
-    """Return the ten numbers as configured, or as an operator has set them."""
+def _as_set(terms: Terms, standing: Standing) -> Terms:
+    """Return the terms as configured, or as an operator has set them."""
     numbers: list[float] = list(astuple(terms))
     for k, number in enumerate(standing.operator.split()):
         if float(number) >= 0:
             numbers[k] = float(number)
-    return tuple(numbers)
+    return Terms(*numbers)
 
 
-def interval_us(terms: tuple[float, ...], state: Sequence[float]) -> float:
+def interval_us(terms: Terms, state: Sequence[float]) -> float:
     """Return the microseconds from one call to the next at their mean size, 0 when nothing limits them."""
-    means = (1.0, *(state[6 + k] or 0.0 for k in range(3)))
-    rates = [mean * MINUTE_US / rate for mean, rate in zip(means, terms[:4], strict=True) if rate]
-    flight = [(state[30] or 1_000_000.0) / terms[6]] if terms[6] else []
+    means = (1.0, *(state[At.MEAN + k] or 0.0 for k in (2, 3, 4)))
+    rates = [mean * MINUTE_US / rate for mean, rate in zip(means, terms.rates, strict=True) if rate]
+    flight = [(state[At.MEAN_FLIGHT_US] or FIRST_FLIGHT_US) / terms.in_flight] if terms.in_flight else []
     return max((*rates, *flight), default=0.0)
 
 
@@ -133,56 +132,61 @@ def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> Limi
     """Return how a limit stands, from what `show.lua` replied."""
     now_us, state = standing.now_us, standing.state
     terms = terms_in_force(Terms.of(settings), standing)
-    used_rpm, used_tpm = last_minute(state[31:36], now_us)
+    used_rpm, used_tpm = last_minute(state, now_us)
     set_terms, learnt = _as_set(Terms.of(settings), standing), standing.learnt
-    others = learnt[6:8] if learnt[10] > now_us else (0.0, 0.0)
+    are_others = learnt[Learnt.OTHERS_UNTIL] > now_us
+    held_until = state[At.HELD_UNTIL]
     between_us = interval_us(terms, state)
     return LimitSnapshot(
         limit=limit,
-        rpm=round(terms[0]) or None,
-        tpm=round(terms[1]) or None,
+        rpm=round(terms.rpm) or None,
+        tpm=round(terms.tpm) or None,
         used_rpm=used_rpm,
         used_tpm=used_tpm,
-        queue_s=(max(now_us, state[4], *_free_us(terms, state)) - now_us) / 1e6,
-        held_until=state[4] / 1e6 if state[4] > now_us else None,
-        granted=int(state[21]),
-        granted_tokens=int(state[22]),
-        refused=int(state[36]),
-        refused_at=state[37] / 1e6 if state[36] else None,
+        queue_s=(max(now_us, held_until, *_free_us(terms, state)) - now_us) / 1e6,
+        held_until=held_until / 1e6 if held_until > now_us else None,
+        granted=int(state[At.GRANTED]),
+        granted_tokens=int(state[At.GRANTED_TOKENS]),
+        refused=int(state[At.REFUSED]),
+        refused_at=state[At.REFUSED_AT] / 1e6 if state[At.REFUSED] else None,
         waiting=standing.waiting,
         in_flight=standing.in_flight,
         is_changed=bool(standing.operator),
-        is_learnt=any(terms[:4]) and not any(set_terms[:4]),
-        lowered={name: round(was) for name, was, now in zip(RATES, set_terms, terms, strict=False) if 0 < now < was},
-        others_rpm=others[0],
-        others_tpm=others[1],
+        is_learnt=terms.has_rates and not set_terms.has_rates,
+        lowered={
+            name: round(was)
+            for name, was, now in zip(RATES, set_terms.rates, terms.rates, strict=True)
+            if 0 < now < was
+        },
+        others_rpm=learnt[Learnt.OTHERS + 1] if are_others else 0.0,
+        others_tpm=learnt[Learnt.OTHERS + 2] if are_others else 0.0,
         rate=1e6 / between_us if between_us else None,
-        usd_micros_per_day=round(terms[5]) or None,
+        usd_micros_per_day=round(terms.usd_micros_a_day) or None,
     )
 
 
-def _free_us(terms: tuple[float, ...], state: tuple[float, ...]) -> list[float]:
+def _free_us(terms: Terms, state: Sequence[float]) -> list[float]:
     """Return for each rate the time at which its next slot is free."""
     free_us = [0.0]
-    for k in range(4):
-        if terms[k]:
-            one_us = MINUTE_US / terms[0] if k == 0 else 0.0
-            free_us.append(state[k] + one_us - max(terms[7], one_us))
+    for k, rate in enumerate(terms.rates, 1):
+        if rate:
+            one_us = MINUTE_US / rate if k == 1 else 0.0
+            free_us.append(state[At.CLOCK + k] + one_us - max(terms.burst_us, one_us))
     return free_us
 
 
-def last_minute(counted: Sequence[float], now_us: int) -> tuple[float, float]:
+def last_minute(state: Sequence[float], now_us: int) -> tuple[float, float]:
     """Return requests and tokens of the 60 s before now: this minute, and the share of the last one that still counts.
 
     Args:
-        counted: The minute that is counted, its requests and tokens, those of the one before.
+        state: Of the limit.
         now_us: Time of Redis.
     """
     minute, elapsed_us = divmod(now_us, MINUTE_US)
-    counted_minute, requests, tokens, last_requests, last_tokens = counted
     left = 1 - elapsed_us / MINUTE_US
-    if counted_minute == minute:
-        return requests + last_requests * left, tokens + last_tokens * left
-    if counted_minute == minute - 1:
+    requests, tokens = state[At.MINUTE_REQUESTS], state[At.MINUTE_TOKENS]
+    if state[At.MINUTE] == minute:
+        return requests + state[At.BEFORE_REQUESTS] * left, tokens + state[At.BEFORE_TOKENS] * left
+    if state[At.MINUTE] == minute - 1:
         return requests * left, tokens * left
     return 0.0, 0.0

@@ -15,8 +15,8 @@ from fleet.roster.health import (
     read_skills,
     row_of,
 )
-from fleet.roster.quarantine import Quarantine, quarantine, read_quarantined, release
-from fleet.roster.roster import LEASE_S, LOAD_UNIT, Checkout, Roster
+from fleet.roster.quarantine import LOAD_UNIT, Quarantine, quarantine, read_quarantined, release
+from fleet.roster.roster import LEASE_S, Checkout, Roster
 
 __all__ = [
     "ENOUGH",

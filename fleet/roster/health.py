@@ -5,9 +5,9 @@ What counts against a bot is a `Deed`; whose fault a bad answer was is decided b
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import redis
 
@@ -17,26 +17,98 @@ from fleet.models import Norms, bot_name
 from fleet.roster.quarantine import OUT, QUARANTINE
 from fleet.store import keys
 from fleet.store.client import Script
+from fleet.store.layouts import Layout, Place, Places
 
-#: Judges bots, as a function of the finishing script.
-HEALTH = Script.beside(__file__, "health.lua").using(QUARANTINE).using(Script.beside(__file__, "skill.lua"))
 #: Classes whose norms a process remembers.
 MOST_NORMS = 10_000
 #: Names of the events that `health.lua` records, as the catalogue of the signals declares them.
 EVENTS = ("bot_quarantined", "bot_released", "quarantine_cap")
-#: What the three tests look for, and the evidence that ends them: `health.lua` has the same.
-#: On probation half of that is enough.
+#: What the three tests look for, and the evidence that ends them: natural logarithm of the likelihood ratio,
+#: ln(0.99 / 0.0001). On probation half of that is enough.
 TESTS = ("bad answers", "avoids work", "slow")
 ENOUGH = 9.2
+#: The tests' numbers in Lua.
+TEST_NUMBERS = {"ERRORS": 1, "AVOIDS": 2, "SLOWNESS": 3}
 #: Bytes before the first row of `keys.health`.
 HEAD_BYTES = 128
 
-_DEED = struct.Struct("<5d")
-_RULES = struct.Struct("<ddd")
-_ROW = struct.Struct("<3f4B2I")
-_NORM = struct.Struct("<6d")
-_SKILL = struct.Struct("<4f")
 _NO_SAY = -1.0
+
+
+class _Deed(NamedTuple):
+    """A deed as `health.lua` reads it; `fault` is one of the codes below."""
+
+    number: int
+    fault: int
+    chars: float
+    ms: float
+    cost: float
+
+
+_WELL, _BAD_ANSWER, _TOO_SHORT, _TEACHES = range(4)
+
+
+class _Rules(NamedTuple):
+    """By what `health.lua` quarantines."""
+
+    quarantine_us: float
+    most_out: float
+    trial_tasks: float
+
+
+class _Row(Places):
+    """What is known against one bot."""
+
+    #: By test: evidence, and rate of the event in its last tasks (of 255).
+    EVIDENCE = Place(3)
+    RATE = Place(3)
+    QUARANTINES = Place()
+    TASKS = Place()
+    SINCE = Place()
+
+
+class _Norm(NamedTuple):
+    """What is usual for a class: medians, how many they are of; its good and bad tasks, which fade; its mean cost."""
+
+    chars: float
+    ms: float
+    tasks: float
+    good_tasks: float
+    bad_tasks: float
+    cost: float
+
+
+class _Skill(NamedTuple):
+    """What a bot did of one class: good and bad tasks, the sum of their costs and of the squares of those; all fade."""
+
+    good: float
+    bad: float
+    costs: float
+    squares: float
+
+
+_DEED, _RULES, _NORM = Layout.of(_Deed), Layout.of(_Rules), Layout.of(_Norm)
+ROW, SKILL = Layout.of(_Row, "3f4B2I"), Layout.of(_Skill, "4f")
+_LEARN = Script.beside(
+    __file__,
+    "skill.lua",
+    keys="skills specialists",
+    argv="number bot did_well cost class_good class_bad class_cost life_s",
+    tables={"skill": SKILL},
+)
+#: Judges bots, as a function of the finishing script.
+HEALTH = Script.beside(
+    __file__,
+    "health.lua",
+    keys="health norms bots quarantined reasons probation events quiet skills specialists",
+    argv="samples kind pool rules life_s quarantined_event released_event cap_event",
+    tables={"row": ROW, "norm": _NORM, "rules": _RULES, "deed": _DEED},
+    constants={
+        "OUT": OUT, "HEAD_BYTES": HEAD_BYTES, "ENOUGH": ENOUGH, "TESTS": len(TESTS), **TEST_NUMBERS,
+        "WELL": _WELL, "BAD_ANSWER": _BAD_ANSWER, "TOO_SHORT": _TOO_SHORT, "TEACHES": _TEACHES,
+    },
+    using=[QUARANTINE, _LEARN],
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +133,21 @@ class Deed:
 
     def pack(self) -> bytes:
         """Return it as `health.lua` reads it."""
-        code = 3 if self.only_teaches else 0 if self.fault is None else 2 if self.fault is Fault.TOO_SHORT else 1
-        chars = _NO_SAY if self.chars is None else self.chars
-        ran_ms = _NO_SAY if self.ran_ms is None else self.ran_ms
-        return _DEED.pack(int(self.bot.rpartition("-")[2]), code, chars, ran_ms, self.cost)
+        deed = _Deed(
+            number=int(self.bot.rpartition("-")[2]),
+            fault=self._code(),
+            chars=_NO_SAY if self.chars is None else self.chars,
+            ms=_NO_SAY if self.ran_ms is None else self.ran_ms,
+            cost=self.cost,
+        )
+        return _DEED.pack(deed)
+
+    def _code(self) -> int:
+        if self.only_teaches:
+            return _TEACHES
+        if self.fault is None:
+            return _WELL
+        return _TOO_SHORT if self.fault is Fault.TOO_SHORT else _BAD_ANSWER
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,30 +183,41 @@ class Health:
     ) -> None:
         self._settings = settings
         self._on_suspect = on_suspect
-        self._rules = _RULES.pack(settings.quarantine_s * 1e6, settings.most_out, settings.probation_tasks)
+        self._rules = _RULES.pack(_Rules(settings.quarantine_s * 1e6, settings.most_out, settings.probation_tasks))
         self._norms: dict[tuple[str, str], Norms] = {}
 
     def norms(self, pool: str, kind: str) -> Norms | None:
         """Return what is usual for a class, as this process last heard; None when it has not."""
         return self._norms.get((pool, kind))
 
-    def all_names(self, pool: str, kind: str) -> list[str]:
-        """Return KEYS of `health.lua`."""
-        names = self.names(pool, kind)
-        return [*names[:2], keys.bots(pool), *names[2:5], keys.events(), *names[5:]]
+    def names(self, pool: str, kind: str) -> dict[str, str]:
+        """Return KEYS of `health.lua` by name."""
+        return {
+            "health": keys.health(pool),
+            "norms": keys.norms(pool),
+            "bots": keys.bots(pool),
+            "quarantined": keys.quarantined(pool),
+            "reasons": keys.quarantine_reasons(pool),
+            "probation": keys.probation(pool),
+            "events": keys.events(),
+            "quiet": keys.event_quiet(f"quarantine_cap:{pool}"),
+            "skills": keys.skills(pool, kind),
+            "specialists": keys.specialists(pool, kind),
+        }
 
-    def names(self, pool: str, kind: str) -> list[str]:
-        """Return KEYS of `health.lua`, without the two that a finishing script has anyway (bots and events)."""
-        return [
-            keys.health(pool), keys.norms(pool), keys.quarantined(pool), keys.quarantine_reasons(pool),
-            keys.probation(pool), keys.event_quiet(f"quarantine_cap:{pool}"), keys.skills(pool, kind),
-            keys.specialists(pool, kind),
-        ]  # fmt: skip
-
-    def arguments(self, pool: str, kind: str, deeds: Sequence[Deed]) -> list[bytes | str | int]:
-        """Return ARGV of `health.lua`; the first is empty when nobody is judged."""
-        judged = b"".join(deed.pack() for deed in deeds) if self._settings.watch else b""
-        return [judged, kind, pool, self._rules, keys.STATE_TTL_S, OUT, *EVENTS]
+    def arguments(self, pool: str, kind: str, deeds: Sequence[Deed]) -> dict[str, bytes | str | int]:
+        """Return ARGV of `health.lua` by name; without samples nobody is judged."""
+        quarantined, released, cap = EVENTS
+        return {
+            "samples": b"".join(deed.pack() for deed in deeds) if self._settings.watch else b"",
+            "kind": kind,
+            "pool": pool,
+            "rules": self._rules,
+            "life_s": keys.STATE_TTL_S,
+            "quarantined_event": quarantined,
+            "released_event": released,
+            "cap_event": cap,
+        }
 
     def heard(self, pool: str, kind: str, reply: bytes) -> None:
         """Remember what `health.lua` answered: whom it suspects, and the norm."""
@@ -165,13 +259,13 @@ def read_skills(client: redis.Redis, pool: str, number: int, kinds: Sequence[str
     """Return how a bot does each task class that it has done. One round trip."""
     with client.pipeline(transaction=False) as pipe:
         for kind in kinds:
-            first = number * _SKILL.size
-            pipe.getrange(keys.skills(pool, kind), first, first + _SKILL.size - 1)
+            first = number * SKILL.struct.size
+            pipe.getrange(keys.skills(pool, kind), first, first + SKILL.struct.size - 1)
             pipe.zscore(keys.specialists(pool, kind), bot_name(pool, number))
         replies = pipe.execute()
     skills = []
     for kind, raw, ratio in zip(kinds, replies[::2], replies[1::2], strict=True):
-        good, bad, *_ = _SKILL.unpack(raw.ljust(_SKILL.size, b"\0"))
+        good, bad, *_ = _Skill(*SKILL.unpack(raw)[1:])
         if good + bad:
             skills.append(Skill(kind, good / (good + bad), good + bad, ratio - 1 if ratio else None))
     return skills
@@ -179,18 +273,25 @@ def read_skills(client: redis.Redis, pool: str, number: int, kinds: Sequence[str
 
 def bot_health_of(raw: bytes) -> BotHealth:
     """Return how a bot stands from its row of `keys.health`; one that was never judged stands well."""
-    numbers = _ROW.unpack(raw.ljust(_ROW.size, b"\0"))
-    rates = (numbers[3] / 255, numbers[4] / 255, numbers[5] / 255)
-    return BotHealth(numbers[:3], rates, *numbers[6:])
+    row = ROW.unpack(raw)
+    errors, avoids, slow = (row[_Row.EVIDENCE + test] for test in (1, 2, 3))
+    rates = tuple(row[_Row.RATE + test] / 255 for test in (1, 2, 3))
+    return BotHealth(
+        (errors, avoids, slow),
+        (rates[0], rates[1], rates[2]),
+        quarantines=int(row[_Row.QUARANTINES]),
+        tasks=int(row[_Row.TASKS]),
+        since=int(row[_Row.SINCE]),
+    )
 
 
 def norm_of(raw: bytes) -> Norms:
     """Return what is usual for a class from its field of `keys.norms`."""
-    chars, ran_ms, tasks = _NORM.unpack(raw)[:3]
-    return Norms(chars=chars, ran_ms=ran_ms, tasks=int(tasks))
+    norm = _Norm(*_NORM.struct.unpack(raw))
+    return Norms(chars=norm.chars, ran_ms=norm.ms, tasks=int(norm.tasks))
 
 
 def row_of(number: int) -> tuple[int, int]:
     """Return first and last byte of a bot's row in `keys.health`, as GETRANGE takes them."""
-    first = HEAD_BYTES + number * _ROW.size
-    return first, first + _ROW.size - 1
+    first = HEAD_BYTES + number * ROW.struct.size
+    return first, first + ROW.struct.size - 1

@@ -14,15 +14,30 @@ import redis
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 from fleet.store import keys
-from fleet.store.client import Script
+from fleet.store.client import Script, run_script
 
 #: Added to the score of a quarantined bot, 2^60: beyond any load. Its milliseconds become multiples of 256 there.
 OUT = 2**60
+#: Score of one task in hand, 2^40. The 40 bits below it hold the time of the last checkout, the 13 above it the load:
+#: a double is exact to 53. Beyond 8,191 tasks on one bot only the time gets coarser (2 ms, 4 ms, ...), never the load.
+LOAD_UNIT = 2**40
 #: Characters of a reason that are kept.
 REASON_CHARS = 200
 
-RELEASE = Script.beside(__file__, "release.lua")
-QUARANTINE = Script.beside(__file__, "quarantine.lua")
+RELEASE = Script.beside(
+    __file__,
+    "release.lua",
+    keys="bots quarantined reasons",
+    argv="bot",
+    constants={"OUT": OUT, "UNIT": LOAD_UNIT},
+)
+QUARANTINE = Script.beside(
+    __file__,
+    "quarantine.lua",
+    keys="bots quarantined reasons",
+    argv="bot length_us life_s why",
+    constants={"OUT": OUT},
+)
 _NO_SUCH_BOT = -1
 
 
@@ -66,8 +81,8 @@ def quarantine(
     """
     length_us = "" if for_s is None else str(round(for_s * 1_000_000))
     why = f"{by.replace('|', '/')}|{' '.join(reason.split())[:REASON_CHARS]}"
-    names = _keys(pool)
-    reply = client.eval(QUARANTINE.text, len(names), *names, bot, str(OUT), length_us, str(keys.STATE_TTL_S), why)
+    call = QUARANTINE.call(**_keys(pool), bot=bot, length_us=length_us, life_s=keys.STATE_TTL_S, why=why)
+    reply = run_script(client, QUARANTINE, *call)
     if reply == _NO_SUCH_BOT:
         raise ConfigurationError(f"bot: expected one that the workers of pool {pool} know, got {quote(bot)}")
     return bool(reply)
@@ -75,9 +90,8 @@ def quarantine(
 
 def release(client: redis.Redis, pool: str, bot: str) -> bool:
     """Let a bot take tasks again, with all of its turns; False when it was not quarantined, nor on probation."""
-    names = _keys(pool)
     was_tried = client.zrem(keys.probation(pool), bot)
-    return bool(client.eval(RELEASE.text, len(names), *names, bot, str(OUT))) or bool(was_tried)
+    return bool(run_script(client, RELEASE, *RELEASE.call(**_keys(pool), bot=bot))) or bool(was_tried)
 
 
 def read_quarantined(client: redis.Redis, pools: Iterable[str]) -> dict[str, Quarantine]:
@@ -100,5 +114,9 @@ def _parse(bot: str, end_us: float, why: bytes) -> Quarantine:
     return Quarantine(bot, int(since_us) / 1e6, until, by, reason)
 
 
-def _keys(pool: str) -> list[str]:
-    return [keys.bots(pool), keys.quarantined(pool), keys.quarantine_reasons(pool)]
+def _keys(pool: str) -> dict[str, str]:
+    return {
+        "bots": keys.bots(pool),
+        "quarantined": keys.quarantined(pool),
+        "reasons": keys.quarantine_reasons(pool),
+    }

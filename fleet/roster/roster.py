@@ -14,23 +14,38 @@ from fleet.config import Settings
 from fleet.errors import BotsQuarantined, ConfigurationError
 from fleet.models import bot_name
 from fleet.quoting import quote
-from fleet.roster.quarantine import OUT, RELEASE
+from fleet.roster.health import HEAD_BYTES, ROW, SKILL, TEST_NUMBERS
+from fleet.roster.quarantine import LOAD_UNIT, OUT, RELEASE
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
 #: Seconds until a lease that nobody renews is reaped; a worker renews every third of it.
 LEASE_S = 15.0
-#: Score of one task in hand, 2^40. The 40 bits below it hold the time of the last checkout, the 13 above it the load:
-#: a double is exact to 53. Beyond 8,191 tasks on one bot only the time gets coarser (2 ms, 4 ms, ...), never the load.
-LOAD_UNIT = 2**40
 #: Start of the milliseconds in a score: 2025-01-01 UTC. They fill 40 bits in November 2059.
 CLOCK_START_MS = 1_735_689_600_000
 #: Expired leases that one checkout reaps at most. Each checkout adds one lease, so reaping outruns dying.
 REAP_MOST = 16
 
-_SEED = Script.beside(__file__, "seed.lua")
-_CHECK_OUT = Script.beside(__file__, "check_out.lua").using(RELEASE)
-_RENEW = Script.beside(__file__, "renew.lua")
+_SEED = Script.beside(
+    __file__,
+    "seed.lua",
+    keys="bots leases quarantined",
+    argv="life_s names*",
+    constants={"OUT": OUT, "UNIT": LOAD_UNIT},
+)
+_CHECK_OUT = Script.beside(
+    __file__,
+    "check_out.lua",
+    keys="result bots leases claims quarantined reasons probation health skills specialists",
+    argv="token lease_us life_s trial_tasks besides specialist_share",
+    tables={"skill": SKILL, "row": ROW},
+    constants={
+        "OUT": OUT, "UNIT": LOAD_UNIT, "CLOCK_START_MS": CLOCK_START_MS, "REAP_MOST": REAP_MOST,
+        "HEAD_BYTES": HEAD_BYTES, **TEST_NUMBERS,
+    },
+    using=[RELEASE],
+)  # fmt: skip
+_RENEW = Script.beside(__file__, "renew.lua", keys="leases*", argv="lease_us life_s pairs*")
 _HAS_RESULT, _CHECKED_OUT, _ALL_OUT = 0, 1, -2
 
 
@@ -127,9 +142,10 @@ class Roster:
         pools = list(dict.fromkeys(checkout.pool for checkout in held))
         index = {pool: number for number, pool in enumerate(pools, start=1)}
         pairs = [part for checkout in held for part in (index[checkout.pool], checkout.member)]
-        lost = await self._store.run(
-            _RENEW, [keys.bot_leases(pool) for pool in pools], [self._lease_us, keys.STATE_TTL_S, *pairs]
+        call = _RENEW.call(
+            leases=map(keys.bot_leases, pools), lease_us=self._lease_us, life_s=keys.STATE_TTL_S, pairs=pairs
         )
+        lost = await self._store.run(_RENEW, *call)
         return tuple(held[position] for position in lost)
 
     async def read_out(self, pools: Iterable[str]) -> set[str]:
@@ -141,28 +157,34 @@ class Roster:
 
     async def _seed(self, pool: str) -> None:
         names = [bot_name(pool, index) for index in range(1, self._settings.pools[pool].bots + 1)]
-        await self._store.run(
-            _SEED,
-            [keys.bots(pool), keys.bot_leases(pool), keys.quarantined(pool)],
-            [LOAD_UNIT, keys.STATE_TTL_S, OUT, *names],
-        )
+        call = _SEED.call(
+            bots=keys.bots(pool), leases=keys.bot_leases(pool), quarantined=keys.quarantined(pool),
+            life_s=keys.STATE_TTL_S, names=names,
+        )  # fmt: skip
+        await self._store.run(_SEED, *call)
 
     async def _try_check_out(
         self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str]
     ) -> tuple[int, bytes]:
-        reply = await self._store.run(
-            _CHECK_OUT,
-            [
-                keys.result(task_id), keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool),
-                keys.quarantined(pool), keys.quarantine_reasons(pool), keys.probation(pool), keys.health(pool),
-                keys.skills(pool, kind), keys.specialists(pool, kind),
-            ],
-            [
-                token, self._lease_us, LOAD_UNIT, CLOCK_START_MS, keys.STATE_TTL_S, REAP_MOST, OUT,
-                self._settings.health.probation_tasks if self._settings.health.watch else 0,
-                f"|{'|'.join(besides)}|" if besides else "",
-                self._settings.health.specialists,
-            ],
-        )  # fmt: skip
+        health = self._settings.health
+        call = _CHECK_OUT.call(
+            result=keys.result(task_id),
+            bots=keys.bots(pool),
+            leases=keys.bot_leases(pool),
+            claims=keys.bot_claims(pool),
+            quarantined=keys.quarantined(pool),
+            reasons=keys.quarantine_reasons(pool),
+            probation=keys.probation(pool),
+            health=keys.health(pool),
+            skills=keys.skills(pool, kind),
+            specialists=keys.specialists(pool, kind),
+            token=token,
+            lease_us=self._lease_us,
+            life_s=keys.STATE_TTL_S,
+            trial_tasks=health.probation_tasks if health.watch else 0,
+            besides=f"|{'|'.join(besides)}|" if besides else "",
+            specialist_share=health.specialists,
+        )
+        reply = await self._store.run(_CHECK_OUT, *call)
         code, _, bot = reply.partition(b"|")
         return int(code), bot

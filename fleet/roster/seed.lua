@@ -5,14 +5,13 @@
 -- place that says quarantined where no quarantine is known (its keys were lost) is put right. O(bots + leases): for
 -- starts only.
 --
--- KEYS  1 bots    sorted set: bot -> load * unit + ms of the last checkout   TTL: ARGV 2
---       2 leases  sorted set: bot|token -> expiry, us of Redis time
---       3 quarantined  sorted set: bot -> end of its quarantine, us of Redis time
--- ARGV  1 one unit of load  2 life of the sorted set, s  3 out  4.. names of the configured bots (10,000 at most)
+-- KEYS  bots         sorted set: bot -> load * UNIT + ms of the last checkout, plus OUT while quarantined   TTL: life_s
+--       leases       sorted set: bot|token -> expiry, us of Redis time; only read
+--       quarantined  sorted set: bot -> end of its quarantine, us of Redis time; only read
+-- ARGV  life_s       life of the sorted set, s
+--       names        of the configured bots (10,000 at most)
 -- Reply {added, dropped}
-
-local bots, leases, quarantined = KEYS[1], KEYS[2], KEYS[3]
-local unit, life_s, out = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local bots, leases, quarantined = unpack(KEYS)
 
 local load_of = {}
 for _, member in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
@@ -30,18 +29,18 @@ local scores = redis.call('ZRANGE', bots, 0, -1, 'WITHSCORES')
 for i = 1, #scores, 2 do
   local bot, score = scores[i], tonumber(scores[i + 1])
   present[bot] = true
-  if score >= out / 2 and not is_out[bot] then
-    redis.call('ZADD', bots, string.format('%.0f', math.max(0, score - out)), bot)
+  if score >= OUT / 2 and not is_out[bot] then
+    redis.call('ZADD', bots, string.format('%.0f', math.max(0, score - OUT)), bot)
   end
 end
 
 local added, dropped = 0, 0
 local wanted = {}
-for index = 4, #ARGV do
-  local bot = ARGV[index]
+for i = NAMES + 1, #ARGV do
+  local bot = ARGV[i]
   wanted[bot] = true
   if not present[bot] then
-    redis.call('ZADD', bots, string.format('%.0f', (load_of[bot] or 0) * unit + (is_out[bot] and out or 0)), bot)
+    redis.call('ZADD', bots, string.format('%.0f', (load_of[bot] or 0) * UNIT + (is_out[bot] and OUT or 0)), bot)
     added = added + 1
   end
 end
@@ -51,5 +50,5 @@ for bot in pairs(present) do
     dropped = dropped + 1
   end
 end
-redis.call('EXPIRE', bots, life_s)
+redis.call('EXPIRE', bots, ARGV[LIFE_S])
 return { added, dropped }

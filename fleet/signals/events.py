@@ -12,14 +12,16 @@ import redis
 
 from fleet.signals.catalogue import Event
 from fleet.store import keys
-from fleet.store.client import Script, Store
+from fleet.store.client import Script, Store, run_script
 
 #: Events that are kept, about.
 MOST_EVENTS = 1000
 #: Characters of one field that are kept.
 FIELD_CHARS = 200
 
-_RECORD_EVENT = Script.beside(__file__, "record_event.lua")
+_RECORD_EVENT = Script.beside(
+    __file__, "record_event.lua", keys="events quiet", argv="most life_s quiet_ms event fields*"
+)
 
 
 def record_event(store: Store, event: Event, *, quiet_s: float = 0.0, about: str = "", **fields: object) -> None:
@@ -41,11 +43,12 @@ def record_event_now(client: redis.Redis, event: Event, **fields: object) -> Non
     Raises:
         redis.RedisError: When Redis does not answer.
     """
-    names, arguments = _arguments(event, 0.0, "", fields)
-    client.eval(_RECORD_EVENT.text, len(names), *names, *arguments)
+    run_script(client, _RECORD_EVENT, *_arguments(event, 0.0, "", fields))
 
 
 def _arguments(event: Event, quiet_s: float, about: str, fields: dict[str, object]) -> tuple[list[str], list[Any]]:
     texts = [text for name, value in fields.items() for text in (name, str(value)[:FIELD_CHARS])]
-    names = [keys.events(), keys.event_quiet(f"{event.name}:{about}")]
-    return names, [MOST_EVENTS, keys.STATE_TTL_S, round(quiet_s * 1000), event.name, *texts]
+    return _RECORD_EVENT.call(
+        events=keys.events(), quiet=keys.event_quiet(f"{event.name}:{about}"), most=MOST_EVENTS,
+        life_s=keys.STATE_TTL_S, quiet_ms=round(quiet_s * 1000), event=event.name, fields=texts,
+    )  # fmt: skip

@@ -1,143 +1,165 @@
--- Adds one finished task to the moving windows: nine commands in most calls, whatever their size. O(1).
--- A function inside the finishing script, so windows never disagree with results. Layouts: `windows.py`.
+-- Adds one finished task to the moving windows: eight commands in most calls, whatever their size. O(1).
+-- A function inside the finishing script, so windows never disagree with results. Places and rings: `windows.py`.
 --
 -- A slot whose minute is over is added to its hour when it is written anew: so hours cost nothing per task.
 --
--- KEYS  1 series    string: 64 minutes, then 48 hours, 16 doubles each           TTL of all: ARGV 6
---       2 rows      string: one row per bot of the pool, 6 u32 and 4 doubles
---       3 tasks     string: the last 4 tasks of each bot, 48 bytes each
---       4 sketch    string: 7 sketches of ten minutes: number, 3 * 512 counters, u32
---       5 recent    string: the last 1,000 completions of the fleet, 32 bytes each
---       6 failures  list: the last 1,000 failures, "time|JSON", the newest first
---       7 events    stream: what happened to the fleet
--- ARGV  1 number of this completion in the fleet ('0': the result was discarded, only what it cost counts)
---       2 sample: 18 doubles, see sample_of()  3 task id, cut  4 line for failures ('': it did not fail)
---       5 reason of its dead letter ('': none)  6 life of the keys, s  7 pool  8 event of a dead letter
---       9 packed shares of other bots that have worked on it, 5 doubles each: bot, calls failed, cost, tokens, ms
+-- KEYS  series       string: a ring of minutes, then a ring of hours, packed               TTL of all: life_s
+--       rows         string: a packed row per bot of the pool
+--       tasks        string: the last tasks of each bot, packed
+--       sketch       string: a ring of sketches: number, then three times BUCKETS counters, u32
+--       recent       string: a ring of the fleet's last completions, packed
+--       failures     list: the fleet's last failures, "time|JSON", the newest first
+--       events       stream: what happened to the fleet, about 1,000 entries
+-- ARGV  nth          number of this completion in the fleet (0: the result was discarded, only what it cost counts)
+--       sample       packed: what is known of the task
+--       shown_id     task id, cut
+--       line         line for failures ('': it did not fail)
+--       dead_reason  reason of its dead letter ('': none)
+--       life_s       life of the keys, s
+--       pool         its name
+--       dead_letter  name of the event of a dead letter
+--       others       packed shares of other bots that have worked on it, one after the other
 -- Reply 1 when this is the pool's first in this minute, else 0
+local MOST_EVENTS = 1000
 local series, rows, tasks, sketch, recent, failures, events = unpack(KEYS)
-local nth, task_id, line, reason, life_s = tonumber(ARGV[1]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local input, output, cost, calls, calls_failed, limited_429, bot, status, queued_ms, limited_ms, ran_ms,
-  queued_bucket, limited_bucket, ran_bucket, pool, api, err = struct.unpack('<ddddddddddddddddd', ARGV[2])
-local SLOT, SLOT_BYTES, MINUTES, HOURS = '<dddddddddddddddd', 128, 64, 48
-local ROW, ROW_BYTES, TASK_BYTES, TASKS = '<I4I4I4I4I4I4dddd', 56, 48, 4
-local SKETCH_BYTES, SKETCHES, SKETCH_S, BUCKETS = 6148, 7, 600, 512
-local stands = nth > 0
+local nth, sample, shown_id, line, dead_reason, life_s, pool, dead_letter, others = unpack(ARGV)
+local task = { struct.unpack(SAMPLE_FORMAT, sample) }
+local stands = tonumber(nth) > 0
 
-local time = redis.call('TIME')
-local now_s = tonumber(time[1])
-local now = now_s + time[2] / 1000000
-local minute, hour = math.floor(now_s / 60), math.floor(now_s / 3600)
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now_s = tonumber(seconds)
+local now = now_s + microseconds / 1000000
 
-local function read_slot(at)
-  local raw = redis.call('GETRANGE', series, at, at + SLOT_BYTES - 1)
-  local slot = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
-  if #raw == SLOT_BYTES then
-    slot = { struct.unpack(SLOT, raw) }
+-- The bytes of one place in a string of them, or nil when it was never written.
+local function read(key, at, bytes)
+  local raw = redis.call('GETRANGE', key, at, at + bytes - 1)
+  return #raw == bytes and raw or nil
+end
+
+-- Add the task to its minute; a result that was discarded cost something all the same.
+local function count(slot)
+  slot[INPUT_TOKENS] = slot[INPUT_TOKENS] + task[INPUT_TOKENS]
+  slot[OUTPUT_TOKENS] = slot[OUTPUT_TOKENS] + task[OUTPUT_TOKENS]
+  slot[COST_USD_MICROS] = slot[COST_USD_MICROS] + task[COST_USD_MICROS]
+  slot[CALLS] = slot[CALLS] + task[CALLS]
+  slot[CALLS_FAILED] = slot[CALLS_FAILED] + task[CALLS_FAILED]
+  slot[RATE_LIMITED] = slot[RATE_LIMITED] + task[RATE_LIMITED]
+  if not stands then
+    slot[DISCARDED] = slot[DISCARDED] + 1
+    return
   end
-  return slot
-end
-
-local function write_slot(at, slot)
-  redis.call('SETRANGE', series, at, struct.pack(SLOT, unpack(slot, 1, 16)))
-end
-
-local place = minute % MINUTES * SLOT_BYTES
-local slot = read_slot(place)
-local fresh = slot[1] ~= minute
-if fresh then
-  local over = math.floor(slot[1] / 60)
-  local hour_place = (MINUTES + over % HOURS) * SLOT_BYTES
-  local sums = read_slot(hour_place)
-  if over > 0 and sums[1] <= over then
-    for i = 2, 16 do
-      sums[i] = slot[i] + (sums[1] == over and sums[i] or 0)
+  slot[COMPLETIONS] = slot[COMPLETIONS] + 1
+  slot[OK + task[STATUS]] = slot[OK + task[STATUS]] + 1  -- ok, degraded and failed follow each other
+  slot[QUEUED_MS] = slot[QUEUED_MS] + task[QUEUED_MS]
+  slot[LIMITED_MS] = slot[LIMITED_MS] + task[LIMITED_MS]
+  slot[RAN_MS] = slot[RAN_MS] + task[RAN_MS]
+  if dead_reason ~= '' then
+    slot[DEAD_LETTERS] = slot[DEAD_LETTERS] + 1
+    if slot[DEAD_LETTERS] == 1 then  -- one event a minute: an outage must not push everything else out
+      redis.call('XADD', events, 'MAXLEN', '~', MOST_EVENTS, '*', 'event', dead_letter, 'pool', pool,
+        'reason', dead_reason, 'task', shown_id)
+      redis.call('EXPIRE', events, life_s)
     end
-    sums[1] = over
-    write_slot(hour_place, sums)
-  end
-  slot = { minute, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
-end
-local earned = { 1, status == 0 and 1 or 0, status == 1 and 1 or 0, status == 2 and 1 or 0 }
-local spent = { input, output, cost, calls, calls_failed, limited_429 }
-for i = 1, 6 do slot[5 + i] = slot[5 + i] + spent[i] end
-if stands then
-  for i = 1, 4 do slot[1 + i] = slot[1 + i] + earned[i] end
-  slot[12], slot[13], slot[14] = slot[12] + queued_ms, slot[13] + limited_ms, slot[14] + ran_ms
-else
-  slot[15] = slot[15] + 1
-end
-if reason ~= '' and stands then
-  slot[16] = slot[16] + 1
-  if slot[16] == 1 then  -- one event a minute: an outage must not push everything else out
-    redis.call('XADD', events, 'MAXLEN', '~', 1000, '*', 'event', ARGV[8], 'pool', ARGV[7], 'reason', reason, 'task', task_id)
-    redis.call('EXPIRE', events, life_s)
   end
 end
-write_slot(place, slot)
 
 local function read_row(number)
-  local raw = redis.call('GETRANGE', rows, number * ROW_BYTES, number * ROW_BYTES + ROW_BYTES - 1)
-  if #raw == ROW_BYTES then
-    return { struct.unpack(ROW, raw) }
-  end
-  return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  local raw = read(rows, number * ROW_BYTES, ROW_BYTES)
+  return raw and { struct.unpack(ROW_FORMAT, raw) } or { ROW_ZEROS }
 end
 
 local function write_row(number, row)
-  redis.call('SETRANGE', rows, number * ROW_BYTES, struct.pack(ROW, unpack(row, 1, 10)))
+  redis.call('SETRANGE', rows, number * ROW_BYTES, struct.pack(ROW_FORMAT, unpack(row, 1, ROW_PLACES)))
 end
 
-local others_ms = 0
-for at = 1, #ARGV[9], 40 do
-  local other, failed, paid, tokens, ms = struct.unpack('<ddddd', ARGV[9], at)
-  local row = read_row(other)
-  row[3], row[8], row[9], row[10] = row[3] + failed, row[8] + paid, row[9] + tokens, row[10] + (stands and ms or 0)
-  write_row(other, row)
-  calls_failed, cost, input, others_ms = calls_failed - failed, cost - paid, input - tokens, others_ms + ms
-end
-local row = read_row(bot)
-row[3], row[8], row[9] = row[3] + calls_failed, row[8] + cost, row[9] + input + output
-if stands then
-  if row[4] ~= hour then
-    row[6] = row[4] == hour - 1 and row[5] or 0
-    row[4], row[5] = hour, 0
+-- Add to the row of each bot what it used itself; return the row of the one that finished the task.
+local function count_bots()
+  local failed, paid, used = task[CALLS_FAILED], task[COST_USD_MICROS], task[INPUT_TOKENS] + task[OUTPUT_TOKENS]
+  local ms = task[RAN_MS]
+  for at = 1, #others, SHARE_BYTES do
+    local bot, calls_failed, cost_usd_micros, tokens, ran_ms = struct.unpack(SHARE_FORMAT, others, at)
+    local row = read_row(bot)
+    row[CALLS_FAILED], row[TOKENS] = row[CALLS_FAILED] + calls_failed, row[TOKENS] + tokens
+    row[COST_USD_MICROS], row[RAN_MS] = row[COST_USD_MICROS] + cost_usd_micros, row[RAN_MS] + (stands and ran_ms or 0)
+    write_row(bot, row)
+    failed, paid, used, ms = failed - calls_failed, paid - cost_usd_micros, used - tokens, ms - ran_ms
   end
-  row[1], row[2], row[5] = row[1] + 1, row[2] + earned[4], row[5] + 1
-  row[7], row[10] = math.floor(now * 1000) / 1000, row[10] + math.max(0, ran_ms - others_ms)
-end
-write_row(bot, row)
-
-if stands then
-  if bot > 0 then
-    local entry = struct.pack('<c36I4I4BBBB', task_id .. string.rep('\0', 36 - #task_id), now_s, ran_ms, status, 0, 0, 0)
-    redis.call('SETRANGE', tasks, (bot * TASKS + row[1] % TASKS) * TASK_BYTES, entry)
-  end
-  redis.call('SETRANGE', recent, nth % 1000 * 32,
-    struct.pack('<dI4I4I4I2BBI4I4', now, pool, api, err, bot, status, 0, queued_ms, ran_ms))
-  local period = math.floor(now_s / SKETCH_S)
-  local sketch_place = period % SKETCHES * SKETCH_BYTES
-  if fresh and redis.call('GETRANGE', sketch, sketch_place, sketch_place + 3) ~= struct.pack('>I4', period) then
-    redis.call('SETRANGE', sketch, sketch_place, struct.pack('>I4', period) .. string.rep('\0', SKETCH_BYTES - 4))
-  end
-  local first = sketch_place / 4 + 1
-  local counters = {}
-  for part, bucket in ipairs({ queued_bucket, limited_bucket, ran_bucket }) do
-    if bucket >= 0 then
-      counters[#counters + 1] = 'INCRBY'
-      counters[#counters + 1] = 'u32'
-      counters[#counters + 1] = '#' .. string.format('%d', first + (part - 1) * BUCKETS + bucket)
-      counters[#counters + 1] = 1
+  local row = read_row(task[BOT])
+  row[CALLS_FAILED], row[TOKENS] = row[CALLS_FAILED] + failed, row[TOKENS] + used
+  row[COST_USD_MICROS] = row[COST_USD_MICROS] + paid
+  if stands then
+    local hour = math.floor(now_s / 3600)
+    if row[HOUR] ~= hour then
+      row[LAST_HOUR] = row[HOUR] == hour - 1 and row[THIS_HOUR] or 0
+      row[HOUR], row[THIS_HOUR] = hour, 0
     end
+    row[COMPLETIONS], row[THIS_HOUR] = row[COMPLETIONS] + 1, row[THIS_HOUR] + 1
+    row[FAILED] = row[FAILED] + (task[STATUS] == FAILED_STATUS and 1 or 0)
+    row[LAST_AT], row[RAN_MS] = math.floor(now * 1000) / 1000, row[RAN_MS] + math.max(0, ms)
   end
-  redis.call('BITFIELD', sketch, unpack(counters))
+  write_row(task[BOT], row)
+  return row
+end
+
+-- Remember the task among the last ones of its bot, of the fleet, and of those that failed.
+local function remember(row)
+  local bot, status, queued_ms, ran_ms, at = task[BOT], task[STATUS], task[QUEUED_MS], task[RAN_MS], now_s
+  if bot > 0 then
+    local task_id = shown_id .. string.rep('\0', ID_BYTES - #shown_id)
+    local last = struct.pack(LAST_FORMAT, task_id, at, ran_ms, status)
+    redis.call('SETRANGE', tasks, (bot * TASKS_EACH + row[COMPLETIONS] % TASKS_EACH) * LAST_BYTES, last)
+  end
+  local pool, api, error = task[POOL], task[API], task[ERROR]
+  at = now
+  redis.call('SETRANGE', recent, nth % KEPT * ENTRY_BYTES,
+    struct.pack(ENTRY_FORMAT, at, pool, api, error, bot, status, queued_ms, ran_ms))
   if line ~= '' then
     redis.call('LPUSH', failures, string.format('%.3f', now) .. '|' .. line)
-    redis.call('LTRIM', failures, 0, 999)
+    redis.call('LTRIM', failures, 0, KEPT - 1)
     redis.call('EXPIRE', failures, life_s)
   end
 end
-if fresh or slot[2] == 1 then
-  for i = 1, 5 do redis.call('EXPIRE', KEYS[i], life_s) end
+
+local minute = math.floor(now_s / 60)
+local place = minute % MINUTES * SLOT_BYTES
+local raw = read(series, place, SLOT_BYTES)
+local slot = raw and { struct.unpack(SLOT_FORMAT, raw) } or { SLOT_ZEROS }
+local is_new_minute = slot[NUMBER] ~= minute
+if is_new_minute then
+  local over = math.floor(slot[NUMBER] / 60)
+  local hour_place = (MINUTES + over % HOURS) * SLOT_BYTES
+  raw = over > 0 and read(series, hour_place, SLOT_BYTES)
+  local sums = raw and { struct.unpack(SLOT_FORMAT, raw) } or { SLOT_ZEROS }
+  if over > 0 and sums[NUMBER] <= over then  -- add the minute that is over to its hour
+    local is_same = sums[NUMBER] == over
+    for i = 1, SLOT_PLACES do sums[i] = slot[i] + (is_same and sums[i] or 0) end
+    sums[NUMBER] = over
+    redis.call('SETRANGE', series, hour_place, struct.pack(SLOT_FORMAT, unpack(sums, 1, SLOT_PLACES)))
+  end
+  slot = { SLOT_ZEROS }
+  slot[NUMBER] = minute
 end
-return fresh and 1 or 0
+count(slot)
+redis.call('SETRANGE', series, place, struct.pack(SLOT_FORMAT, unpack(slot, 1, SLOT_PLACES)))
+local row = count_bots()
+if stands then
+  remember(row)
+  local period = math.floor(now_s / SKETCH_S)
+  local at = period % SKETCHES * SKETCH_BYTES
+  if is_new_minute and redis.call('GETRANGE', sketch, at, at + 3) ~= struct.pack('>I4', period) then
+    redis.call('SETRANGE', sketch, at, struct.pack('>I4', period) .. string.rep('\0', SKETCH_BYTES - 4))
+  end
+  local counters, first = {}, at / 4 + 1
+  for part = 0, 2 do  -- queued, limited, ran
+    local bucket, n = task[QUEUED_BUCKET + part], #counters
+    if bucket >= 0 then
+      counters[n + 1], counters[n + 2] = 'INCRBY', 'u32'
+      counters[n + 3], counters[n + 4] = '#' .. string.format('%d', first + part * BUCKETS + bucket), 1
+    end
+  end
+  redis.call('BITFIELD', sketch, unpack(counters))
+end
+if is_new_minute or slot[COMPLETIONS] == 1 then
+  for _, key in ipairs({ series, rows, tasks, sketch, recent }) do redis.call('EXPIRE', key, life_s) end
+end
+return is_new_minute and 1 or 0

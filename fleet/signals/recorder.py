@@ -1,12 +1,12 @@
 """Resources of a worker process, reported to Redis every few seconds: CPU, memory, slots.
 
-Completions and errors are recorded by the finishing script, not here.
+Also here: reading the reports of all workers, and dropping those of workers that are gone, with an event for each.
+Completions and errors are recorded by the finishing script.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import time
 
 import psutil
@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from fleet.models import Frozen
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
+from fleet.signals.windows import MINUTES, RESOURCE, ResourceSlot
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
@@ -25,8 +26,14 @@ CLEAN_EVERY_S = 10.0
 #: Longest time that one report speaks for, in seconds: a process that was stopped for a while has used nothing.
 LONGEST_STEP_S = 30.0
 
-_REPORT = Script.beside(__file__, "report.lua")
-_USED = struct.Struct("<4d")
+_REPORT = Script.beside(
+    __file__,
+    "report.lua",
+    keys="workers resources",
+    argv="worker report life_s used",
+    tables={"slot": RESOURCE},
+    constants={"MINUTES": MINUTES},
+)
 
 
 class WorkerReport(Frozen):
@@ -111,12 +118,18 @@ class Recorder:
 
 async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0.0) -> None:
     """Write the report over the worker's last one, and count what it used in the `step_s` seconds since."""
-    used = (report.cpu_percent / 100, report.rss_mb, report.busy, report.slots)
-    await store.run(
-        _REPORT,
-        [keys.workers(), keys.resources()],
-        [report.name, report.model_dump_json(), keys.STATE_TTL_S, _USED.pack(*(amount * step_s for amount in used))],
+    used = ResourceSlot(
+        number=0,
+        cpu_s=report.cpu_percent / 100 * step_s,
+        rss_mb_s=report.rss_mb * step_s,
+        busy_s=report.busy * step_s,
+        slots_s=report.slots * step_s,
     )
+    call = _REPORT.call(
+        workers=keys.workers(), resources=keys.resources(), worker=report.name, report=report.model_dump_json(),
+        life_s=keys.STATE_TTL_S, used=RESOURCE.pack(used),
+    )  # fmt: skip
+    await store.run(_REPORT, *call)
 
 
 async def forget_gone_workers(store: Store, *, now_s: float) -> None:

@@ -21,9 +21,7 @@ from fleet.signals.catalogue import DEAD_LETTER, error_name
 from fleet.signals.sketch import BUCKETS, bucket_of
 from fleet.store import keys
 from fleet.store.client import Script
-
-#: Adds a finished task to the windows, as a function of the finishing script.
-RECORD = Script.beside(__file__, "record.lua")
+from fleet.store.layouts import Layout
 
 #: Slots of the ring of minutes: an hour, and some for readers that come late.
 MINUTES = 64
@@ -133,6 +131,28 @@ class ResourceSlot(NamedTuple):
     slots_s: float
 
 
+class TaskSample(NamedTuple):
+    """What `record.lua` is told of a finished task; pool, API and error as checksums of their names."""
+
+    input_tokens: int
+    output_tokens: int
+    cost_usd_micros: int
+    calls: int
+    calls_failed: int
+    rate_limited: int
+    bot: int
+    status: int
+    queued_ms: int
+    limited_ms: int
+    ran_ms: int
+    queued_bucket: int
+    limited_bucket: int
+    ran_bucket: int
+    pool: int
+    api: int
+    error: int
+
+
 class Share(NamedTuple):
     """What one of several bots that have worked on a task has used of it."""
 
@@ -144,18 +164,32 @@ class Share(NamedTuple):
 
     def pack(self) -> bytes:
         """Return it as `record.lua` reads it."""
-        return _SHARE.pack(bot_index(self.bot), *self[1:])
+        return _SHARE.pack((bot_index(self.bot), *self[1:]))
 
 
-SLOT = struct.Struct("<16d")
-BOT_ROW = struct.Struct("<6I4d")
-BOT_TASK = struct.Struct("<36sIIBxxx")
-RECENT_ENTRY = struct.Struct("<dIIIHBxII")
-RESOURCE_SLOT = struct.Struct("<5d")
-_SAMPLE = struct.Struct("<17d")
-_SHARE = struct.Struct("<5d")
+_SLOT, _BOT_ROW = Layout.of(Slot), Layout.of(BotRows, "6I4d")
+_BOT_TASK, _RECENT_ENTRY = Layout.of(BotTaskEntry, f"{ID_BYTES}s2IB3x"), Layout.of(RecentEntry, "d3IHBx2I")
+_SAMPLE, _SHARE = Layout.of(TaskSample), Layout.of(Share)
+RESOURCE = Layout.of(ResourceSlot)
+SLOT, BOT_ROW, BOT_TASK, RECENT_ENTRY = (one.struct for one in (_SLOT, _BOT_ROW, _BOT_TASK, _RECENT_ENTRY))
 #: Bytes of one sketch: its number, then queued, limited and ran; big-endian, as BITFIELD counts.
 SKETCH_BYTES = 4 * (1 + 3 * BUCKETS)
+#: Adds a finished task to the windows, as a function of the finishing script.
+RECORD = Script.beside(
+    __file__,
+    "record.lua",
+    keys="series rows tasks sketch recent failures events",
+    argv="nth sample shown_id line dead_reason life_s pool dead_letter others",
+    tables={
+        "slot sums": _SLOT, "row": _BOT_ROW, "task": _SAMPLE, "sample": _SAMPLE, "share": _SHARE, "last": _BOT_TASK,
+        "entry": _RECENT_ENTRY,
+    },
+    constants={
+        "MINUTES": MINUTES, "HOURS": HOURS, "KEPT": RECENT, "SKETCHES": SKETCH_SLOTS, "SKETCH_S": SKETCH_S,
+        "SKETCH_BYTES": SKETCH_BYTES, "BUCKETS": BUCKETS, "TASKS_EACH": BOT_TASKS, "ID_BYTES": ID_BYTES,
+        "FAILED_STATUS": STATUSES.index("failed"),
+    },
+)  # fmt: skip
 _SKETCH = struct.Struct(f">{1 + 3 * BUCKETS}I")
 _MOST_U32 = 2**32 - 1
 
@@ -171,12 +205,17 @@ def bot_index(bot: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 5 else 0
 
 
-def record_keys(pool: str) -> list[str]:
-    """Return the KEYS of `record.lua`."""
-    return [
-        keys.series(pool), keys.bot_rows(pool), keys.bot_tasks(pool), keys.sketch(pool), keys.recent(),
-        keys.failures(), keys.events(),
-    ]  # fmt: skip
+def record_keys(pool: str) -> dict[str, str]:
+    """Return the KEYS of `record.lua` by name."""
+    return {
+        "series": keys.series(pool),
+        "rows": keys.bot_rows(pool),
+        "tasks": keys.bot_tasks(pool),
+        "sketch": keys.sketch(pool),
+        "recent": keys.recent(),
+        "failures": keys.failures(),
+        "events": keys.events(),
+    }
 
 
 def record_arguments(
@@ -188,32 +227,44 @@ def record_arguments(
     calls_failed: Mapping[str, int],
     is_buried: bool,
     others: Iterable[Share] = (),
-) -> tuple[bytes | str | int, ...]:
-    """Return the ARGV of `record.lua` from the second on: what one finished task adds to the windows.
+) -> dict[str, bytes | str | int]:
+    """Return the ARGV of `record.lua` by name, but for `nth`: what one finished task adds to the windows.
 
     `is_buried` says that the result makes a dead letter; `others` are bots that have worked on the task as well.
     """
     error = error_name(result.error.type) if result.error else ""
     queued, limited, ran = result.queued_ms, result.limited_ms, result.ran_ms
-    sample = _SAMPLE.pack(
-        result.usage.input_tokens, result.usage.output_tokens, result.cost_usd_micros or 0, result.attempts,
-        sum(calls_failed.values()), calls_failed.get(RateLimited.__name__, 0), bot_index(bot),
-        STATUSES.index(result.status), min(queued or 0, _MOST_U32), min(limited, _MOST_U32), min(ran, _MOST_U32),
-        bucket_of(queued), bucket_of(limited), bucket_of(ran),
-        checksum(pool), checksum(api), checksum(error) if error else 0,
-    )  # fmt: skip
+    sample = TaskSample(
+        input_tokens=result.usage.input_tokens,
+        output_tokens=result.usage.output_tokens,
+        cost_usd_micros=result.cost_usd_micros or 0,
+        calls=result.attempts,
+        calls_failed=sum(calls_failed.values()),
+        rate_limited=calls_failed.get(RateLimited.__name__, 0),
+        bot=bot_index(bot),
+        status=STATUSES.index(result.status),
+        queued_ms=min(queued or 0, _MOST_U32),
+        limited_ms=min(limited, _MOST_U32),
+        ran_ms=min(ran, _MOST_U32),
+        queued_bucket=bucket_of(queued),
+        limited_bucket=bucket_of(limited),
+        ran_bucket=bucket_of(ran),
+        pool=checksum(pool),
+        api=checksum(api),
+        error=checksum(error) if error else 0,
+    )
     task_id = result.task_id.encode(errors="replace")[:ID_BYTES]
     line = json.dumps([result.task_id[:ID_BYTES], pool, bot, api, error]) if error else ""
-    return (
-        sample,
-        task_id,
-        line,
-        error if is_buried else "",
-        keys.STATE_TTL_S,
-        pool,
-        DEAD_LETTER.name,
-        b"".join(one.pack() for one in others),
-    )
+    return {
+        "sample": _SAMPLE.pack(sample),
+        "shown_id": task_id,
+        "line": line,
+        "dead_reason": error if is_buried else "",
+        "life_s": keys.STATE_TTL_S,
+        "pool": pool,
+        "dead_letter": DEAD_LETTER.name,
+        "others": b"".join(one.pack() for one in others),
+    }
 
 
 def slots_of(raw: bytes) -> tuple[list[Slot], list[Slot]]:
@@ -278,8 +329,8 @@ def sketches_of(raw: bytes, *, now_s: float) -> tuple[list[int], list[int], list
 
 def resources_of(raw: bytes) -> dict[int, ResourceSlot]:
     """Return the minutes of resources by their number."""
-    whole = raw[: len(raw) - len(raw) % RESOURCE_SLOT.size]
-    slots = (ResourceSlot(*numbers) for numbers in RESOURCE_SLOT.iter_unpack(whole))
+    whole = raw[: len(raw) - len(raw) % RESOURCE.struct.size]
+    slots = (ResourceSlot(*numbers) for numbers in RESOURCE.struct.iter_unpack(whole))
     return {int(slot.number): slot for slot in slots}
 
 

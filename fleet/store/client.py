@@ -23,8 +23,9 @@ from redis.sentinel import Sentinel
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
 from fleet.store.address import Address, masked
+from fleet.store.scripts import Script
 from fleet.store.sentinel import SENTINEL_TIMEOUT_S, find_master
-from fleet.store.wire import Call, Connection, Receiver, Script, refused, translate, unanswered
+from fleet.store.wire import Call, Connection, Receiver, refused, translate, unanswered
 
 __all__ = ["Script", "Store", "connect", "masked", "store_errors"]
 
@@ -68,12 +69,20 @@ def connect(url: str, *, timeout_s: float = 5.0) -> redis.Redis:
     return client
 
 
-def run_script(client: redis.Redis, script: Script, script_keys: list[str], arguments: Sequence[Any]) -> Any:
-    """Run a script on a plain client (`connect`), loading it when Redis does not know it."""
+def run_script(client: redis.Redis, script: Script, keys: Sequence[Any], arguments: Sequence[Any] = ()) -> Any:
+    """Run a script on a plain client (`connect`), loading it when Redis does not know it.
+
+    Raises:
+        redis.ResponseError: When it fails, with file and line.
+    """
     try:
-        return client.evalsha(script.sha, len(script_keys), *script_keys, *arguments)
-    except redis.exceptions.NoScriptError:
-        return client.eval(script.text, len(script_keys), *script_keys, *arguments)
+        try:
+            return client.evalsha(script.sha, len(keys), *keys, *arguments)
+        except redis.exceptions.NoScriptError:
+            return client.eval(script.text, len(keys), *keys, *arguments)
+    except redis.ResponseError as error:
+        error.args = (script.located(str(error)), *error.args[1:])
+        raise
 
 
 def _client(where: Address, timeout_s: float) -> redis.Redis:
@@ -230,7 +239,8 @@ class Store:
                 call.send_text()
                 self._enqueue(call, asyncio.get_running_loop())
             else:
-                self._fail([call], translate(text, self._url))
+                where = call.script.located(text) if call.script is not None else text
+                self._fail([call], translate(where, self._url))
                 if "READONLY" in text and self._connection is not None:  # no master any more: look for the new one
                     self._connection.drop("the server became a replica")
         elif future is not None and not future.done():

@@ -1,10 +1,13 @@
-"""Every Redis key that Fleet writes, one function each, with its type and life.
+"""Every Redis key that Fleet names, one function each, with its type and life.
 
 All state keys share the hash tag `{fleet}`, so that one script may touch them together on a cluster; each limit
-has a tag of its own. Queue names live here too: kombu turns them into list keys.
+has a tag of its own. What lies on the broker needs none: the broker is never a cluster. Queue names live here too;
+kombu names the lists of their priorities (`list_key` in `engine/messages/queues.py`), and its own bindings.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 #: Hash tag of everything that a finishing script writes in one step.
 TAG = "{fleet}"
@@ -141,16 +144,87 @@ def limit(name: str) -> str:
     return f"fleet:limit:{{{model}}}:{key}"
 
 
-def limit_parts(name: str, tenant: str = "") -> list[str]:
-    """All keys of one limit in the order of the limiter's scripts.
+class LimitKeys(NamedTuple):
+    """All keys of one limit, in the order of `acquire.lua`.
 
-    String: state. Hash: facts (what was set live and what was learnt). Sorted sets: queue (ticket -> order), due
-    (ticket -> time at which it asks again), log (sent call -> time), leases (call in flight -> expiry), bots of one
-    tenant (bot -> finish tag).
+    Args:
+        state: String (packed), see `limit`.
+        facts: Hash: what an operator set live and what was learnt.
+        queue: Sorted set, ticket -> order.
+        due: Sorted set, ticket -> time at which it asks again.
+        log: Sorted set, sent call -> time.
+        leases: Sorted set, call in flight -> expiry.
+        bots: Sorted set, bot of one tenant -> finish tag.
     """
+
+    state: str
+    facts: str
+    queue: str
+    due: str
+    log: str
+    leases: str
+    bots: str
+
+
+def limit_keys(name: str, tenant: str = "") -> LimitKeys:
+    """Return all keys of one limit; only the last one is the tenant's own."""
     state = limit(name)
     parts = ("facts", "queue", "due", "log", "leases", f"bots:{tenant}")
-    return [state, *(f"{state}:{part}" for part in parts)]
+    return LimitKeys(state, *(f"{state}:{part}" for part in parts))
+
+
+def bell() -> str:
+    """Stream, one entry: wakes idle workers when something was queued. On the broker, like all up to `deaths`."""
+    return "fleet:bell"
+
+
+def waiting(step: int | str) -> str:
+    """Sorted set, expires: names of queues that may have messages of a priority, a hint that is renewed once a second.
+
+    Who publishes adds the queue; `take.lua` strikes it off when its list is empty. What is missing in it is found by
+    `look.lua`. Step "": what all these names begin with.
+    """
+    return f"fleet:waiting:{step}"
+
+
+def consumed(digest: str) -> str:
+    """Set, expires: names of the queues that consumers of the same queues take from."""
+    return f"fleet:queues:{digest}"
+
+
+def consumed_looked(digest: str) -> str:
+    """String, expires within a second: somebody has looked at all those queues."""
+    return f"{consumed(digest)}:looked"
+
+
+def unacked() -> str:
+    """Hash, delivery tag -> list key, newline, message: what workers hold."""
+    return "fleet:unacked"
+
+
+def unacked_index() -> str:
+    """Sorted set, delivery tag -> Unix time at which its lease was renewed last."""
+    return "fleet:unacked_index"
+
+
+def swept() -> str:
+    """String, expires with the tenth lease: when lost messages were put back last, and until when none are."""
+    return "fleet:unacked_swept"
+
+
+def unreadable() -> str:
+    """List: messages that are none."""
+    return "fleet:unreadable"
+
+
+def poison() -> str:
+    """List: messages whose workers died too often; the janitor buries them."""
+    return "fleet:poison"
+
+
+def deaths(message_sha1: str) -> str:
+    """String, expires: how many workers died with a message. Sha1 "": what all these names begin with."""
+    return f"fleet:deaths:{message_sha1}"
 
 
 def submitted(task_id: str) -> str:
@@ -171,6 +245,11 @@ def gate(queue: str) -> str:
 def room(queue: str) -> str:
     """String, expires within seconds: how many more tasks of each priority may be taken (`take.lua`). On the broker."""
     return f"{gate(queue)}:room"
+
+
+def room_turn(queue: str) -> str:
+    """String, expires within a quarter of a second: one worker sees to the rooms of a limit. On the broker."""
+    return f"{room(queue)}:turn"
 
 
 def replayed(task_id: str, died_us: str) -> str:

@@ -6,18 +6,16 @@ Replies arrive in the order of the commands, so a deque is all the bookkeeping. 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import hiredis
 
 from fleet.errors import ConfigurationError, FleetError, StoreError, StoreRefused, StoreUnavailable
 from fleet.store.address import masked
+from fleet.store.scripts import Script
 
 #: Server states that pass: first word of the error, or inside the text of a script's error before Redis 7.
 _PASSING = re.compile(r"(?:^|-)(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM)\b")
@@ -54,34 +52,6 @@ def translate(text: str, url: str) -> FleetError:
     if _PASSING.search(text):
         return StoreUnavailable(f"{masked(url)}: Redis is not ready: {text}")
     return StoreError(f"{masked(url)}: Redis refused a command: {text}")
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua file: its text and the SHA-1 under which Redis caches it."""
-
-    name: str
-    text: str = field(repr=False)
-    sha: str
-
-    @classmethod
-    def beside(cls, module_file: str, name: str) -> Script:
-        """Read the script `name` that lies beside the calling module: `Script.beside(__file__, "acquire.lua")`."""
-        text = (Path(module_file).parent / name).read_text(encoding="utf-8")
-        return cls.of(name, text)
-
-    @classmethod
-    def of(cls, name: str, text: str) -> Script:
-        """Return a script with the given text."""
-        return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-    def using(self, other: Script) -> Script:
-        """Return this script with `other` as a local function, for one atomic step out of two scripts.
-
-        The function has the name of the other's file and takes its KEYS and ARGV as two tables.
-        """
-        function = other.name.removesuffix(".lua")
-        return self.of(self.name, f"local function {function}(KEYS, ARGV)\n{other.text}\nend\n{self.text}")
 
 
 class Receiver(Protocol):

@@ -96,7 +96,7 @@ class FleetSide:
         return self._total(catalogue.COMPLETIONS)
 
     def is_quiet(self) -> bool:
-        return not self._redis.hlen(leases.UNACKED) and not any(map(self._redis.llen, _lists()))
+        return not self._redis.hlen(keys.unacked()) and not any(map(self._redis.llen, _lists()))
 
     def tally(self, ids: list[str]) -> Tally:
         metas = {meta["task_id"]: meta for meta in self._metas()}
@@ -126,9 +126,9 @@ class FleetSide:
         waiting = {name: length for name in _lists() if (length := self._redis.llen(name))}
         if waiting:
             yield f"messages still wait: {waiting}"
-        if held := self._redis.hlen(leases.UNACKED) or self._redis.zcard(leases.UNACKED_INDEX):
+        if held := self._redis.hlen(keys.unacked()) or self._redis.zcard(keys.unacked_index()):
             yield f"{held} messages still held"
-        if poison := self._redis.llen(leases.POISON):
+        if poison := self._redis.llen(keys.poison()):
             yield f"{poison} poisoned messages not buried"
         counted = self._total(catalogue.DUPLICATES) + self._total(catalogue.FENCED) + self._redeliveries()
         if reruns > counted:
@@ -142,7 +142,7 @@ class FleetSide:
 
     def _redeliveries(self) -> int:
         """Messages that a sweep brought back, each death of a worker counted."""
-        names = list(self._redis.scan_iter(f"{leases.DEATHS_PREFIX}*", count=1000))
+        names = list(self._redis.scan_iter(keys.deaths("*"), count=1000))
         living: list[Any] = self._redis.mget(names) if names else []
         errors: dict[Any, Any] = self._redis.hgetall(keys.errors(catalogue.NOBODY))
         buried = sum(int(count) for field, count in errors.items() if field.endswith(b"|Poison"))

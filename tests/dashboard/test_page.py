@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from fleet import config
 from fleet.config import PoolSettings, Settings
 from fleet.engine.messages.producer import submit_many
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Completion, Finish
 from fleet.models import BotResult, Usage, bot_name
 from fleet.roster import Checkout
 from fleet.store import keys
@@ -286,7 +286,7 @@ def finish(url: str, settings: Settings, numbers: range) -> None:
                     ran_ms=100 + index, finished_at=time.time(),
                 )  # fmt: skip
                 await completion.finish(
-                    result, checkout=Checkout(f"t{index}", pool, bot_name(pool, index), f"k{index}")
+                    Finish(result, checkout=Checkout(f"t{index}", pool, bot_name(pool, index), f"k{index}"))
                 )
         finally:
             await store.close()

@@ -12,7 +12,6 @@ import pytest
 
 from fleet import config
 from fleet.engine.messages.producer import submit_many
-from fleet.engine.transport import leases
 from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.models import BotResult
 from fleet.store import keys
@@ -82,7 +81,7 @@ def test_worker_and_producer_ride_out_a_failover_and_health_is_red_meanwhile(
         results = [BotResult.model_validate(json.loads(row)["result"]) for row in stored()]
         assert {result.status for result in results} == {"ok"}
         with connect(sentinels.url) as client:
-            wait_until(lambda: not client.hlen(leases.UNACKED), WAIT_S, "everything is acknowledged")
+            wait_until(lambda: not client.hlen(keys.unacked()), WAIT_S, "everything is acknowledged")
         assert worker.alive, worker.log
     finally:
         worker.kill()

@@ -7,15 +7,16 @@ from typing import Any
 
 import redis
 
-from fleet.limiter.call import Reply
+from fleet.limiter.layouts import ASKED, SETTLED, Asked, Reply, Settled
 from fleet.limiter.limits import Terms
 from fleet.limiter.model import Answer, Question
-from fleet.limiter.observing import reading_numbers
+from fleet.limiter.observing import packed_readings
 from fleet.limiter.scripts import ACQUIRE, OBSERVE, PENALISE, SETTLE, SHOW
 from fleet.limiter.snapshot import standing_of, terms_in_force
+from fleet.models import Mark, Tokens
 from fleet.rates import RateReading
 from fleet.store import keys
-from fleet.store.client import Script
+from fleet.store.client import Script, run_script
 
 
 class ScriptedLimit:
@@ -23,20 +24,26 @@ class ScriptedLimit:
 
     def __init__(self, client: redis.Redis, name: str, terms: Terms) -> None:
         self._client = client
-        self._terms = terms.pack()
-        self.keys = keys.limit_parts(name)
+        self._terms = terms
+        self.keys = keys.limit_keys(name)
 
-    def _run(self, script: Script, names: list[str], args: list[Any]) -> Any:
-        return self._client.eval(script.text, len(names), *names, *args)
+    def _run(self, script: Script, **arguments: Any) -> Any:
+        names = {name: getattr(self.keys, name) for name in script.names.keys.names}
+        return run_script(self._client, script, *script.call(**names, **arguments))
 
     def ask(self, q: Question) -> Answer:
-        numbers = struct.pack(
-            "<13d", q.priority, q.order, 1, q.charge, q.weight, q.by_tenant, q.tokens, q.input_tokens, q.output_tokens,
-            q.money, q.max_wait_us, q.random, q.lease_us,
+        asked = Asked(
+            priority=q.priority, asked_order=q.order, asked_candidate=1, charge=q.charge, weight=q.weight,
+            by_tenant=q.by_tenant, tokens=q.tokens, input=q.input_tokens, output=q.output_tokens, usd_micros=q.money,
+            max_wait_us=q.max_wait_us, random=q.random, lease_us=q.lease_us,
         )  # fmt: skip
-        reply = self._run(ACQUIRE, self.keys, [q.ticket, q.bot, f"q:{q.kind}", numbers, self._terms])
-        numbers = Reply.unpack(reply)
-        return Answer(*numbers[:9], charged=numbers[9:12])
+        reply = Reply.unpack(
+            self._run(
+                ACQUIRE, ticket=q.ticket, bot=q.bot, kind=f"q:{q.kind}", asked=ASKED.pack(asked),
+                terms=[self._terms.pack()],
+            )
+        )  # fmt: skip
+        return Answer(*reply[:9], charged=Tokens(*reply[9:12]))
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
@@ -44,42 +51,38 @@ class ScriptedLimit:
         money: int = 0, since_slot_us: float = 1000.0,
     ) -> int:  # fmt: skip
         """Settle, and return the time of Redis."""
-        state, facts, _, _, log, leases, _ = self.keys
-        numbers = struct.pack("<13d", sent, *charged, *used, *asked, reserved_money, money, since_slot_us, learns)
-        reply = self._run(SETTLE, [state, facts, log, leases], [ticket, f"q:{kind}", numbers, self._terms])
-        return _unpack(reply)[2]
+        settled = Settled(sent, *charged, *used, *asked, reserved_money, money, since_slot_us, learns)
+        packed = {"settled": SETTLED.pack(settled), "terms": self._terms.pack()}
+        return _unpack(self._run(SETTLE, ticket=ticket, kind=f"q:{kind}", **packed))[2]
 
     def penalise(self, retry_after_us: int) -> tuple[int, int]:
         """Hold, and return for how long and the time of Redis."""
-        reply = self._run(PENALISE, self.keys[:2], [retry_after_us, self._terms])
+        reply = self._run(PENALISE, retry_after_us=retry_after_us, terms=self._terms.pack())
         _, held_us, now = _unpack(reply)
         return held_us, now
 
-    def observe(self, mark: tuple[float, float, float], *rates: RateReading) -> int:
+    def observe(self, mark: Mark, *rates: RateReading) -> int:
         """Take note of headers, and return by how much a clock was moved."""
-        numbers = [n for rate in (*rates, *[RateReading()] * (4 - len(rates))) for n in reading_numbers(rate)]
-        return _unpack(self._run(OBSERVE, self.keys[:2], [struct.pack("<15d", *mark, *numbers), self._terms]))[1]
+        requests, tokens, input_tokens, output_tokens = (*rates, *[RateReading()] * (4 - len(rates)))
+        heard = packed_readings(mark, (requests, tokens, input_tokens, output_tokens))
+        return _unpack(self._run(OBSERVE, heard=heard, terms=self._terms.pack()))[1]
 
     def terms_in_force(self) -> tuple[float, ...]:
         """Return requests, tokens, input and output tokens a minute, as the snapshot has them."""
-        state, facts, queue, _, _, leases, _ = self.keys
-        standing = standing_of(self._run(SHOW, [state, facts, queue, leases], []))
-        return terms_in_force(Terms(*struct.unpack("<10d", self._terms)), standing)[:4]
+        return terms_in_force(self._terms, standing_of(self._run(SHOW))).rates
 
     def state(self) -> list[float]:
         """Return the state from index 1, as the model has it."""
-        state, facts, queue, _, _, leases, _ = self.keys
-        reply = self._run(SHOW, [state, facts, queue, leases], [])
-        return [0.0, *map(float, reply[7])]
+        return list(standing_of(self._run(SHOW)).state)
 
     def queue(self) -> list[tuple[float, str]]:
         """Return the waiting tickets in order."""
-        waiting: Any = self._client.zrange(self.keys[2], 0, -1, withscores=True)
+        waiting: Any = self._client.zrange(self.keys.queue, 0, -1, withscores=True)
         return [(order, ticket.decode()) for ticket, order in waiting]
 
     def bots(self) -> dict[str, float]:
         """Return the finish tags."""
-        tags: Any = self._client.zrange(self.keys[6], 0, -1, withscores=True)
+        tags: Any = self._client.zrange(self.keys.bots, 0, -1, withscores=True)
         return {bot.decode(): tag for bot, tag in tags}
 
 

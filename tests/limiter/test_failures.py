@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from fleet.config import LimitSettings
 from fleet.errors import DeadlineExceeded, StoreUnavailable
 from fleet.limiter import Grant, Limiter, open_limiter
+from fleet.limiter.layouts import STATE, At
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.redis_server import RedisServer
@@ -138,14 +138,15 @@ def test_when_the_clock_is_set_forward_no_more_than_a_burst_goes_at_once(redis_u
 
 def put_forward(client: Any, by_us: int) -> None:
     """Let a limit's state be as a clock that was `by_us` ahead would have left it."""
-    state, _, _, due, log, leases, _ = keys.limit_parts(LIMIT)
-    numbers = list(struct.unpack("<39d", client.get(state)))
-    for k in (0, 1, 2, 3, 4, 37, 38):
-        numbers[k] += by_us if numbers[k] else 0
-    for k in (17, 18, 19, 20):
-        numbers[k] += by_us / 1000 if numbers[k] else 0
-    numbers[31] += by_us // 60_000_000
-    client.set(state, struct.pack("<39d", *numbers), ex=3600)
-    for name in (due, log, leases):
+    names = keys.limit_keys(LIMIT)
+    state = list(STATE.unpack(client.get(names.state)))
+    clocks = [At.CLOCK + k for k in (1, 2, 3, 4)]
+    for k in (*clocks, At.HELD_UNTIL, At.REFUSED_AT, At.SWEEP_AT):
+        state[k] += by_us if state[k] else 0
+    for k in (At.ASKED_MS + class_ for class_ in range(4)):
+        state[k] += by_us / 1000 if state[k] else 0
+    state[At.MINUTE] += by_us // 60_000_000
+    client.set(names.state, STATE.pack(state[1:]), ex=3600)
+    for name in (names.due, names.log, names.leases):
         for member in client.zrange(name, 0, -1):
             client.zincrby(name, by_us, member)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.config import LimitSettings
-from fleet.limiter.limits import MINUTE_US, Terms
-from fleet.limiter.model import ASK_AGAIN, LEAVE, LONG_US, SEND, LimitModel, Question
+from fleet.limiter.limits import LEAVE, LONG_US, MINUTE_US, Terms
+from fleet.limiter.model import ASK_AGAIN, SEND, LimitModel, Question
 
 START_US = 1_700_000_000_000_000
 

@@ -13,6 +13,7 @@ import pytest
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded, StoreUnavailable
 from fleet.limiter import Limiter, LimitSnapshot
+from fleet.limiter.layouts import STATE, At
 from fleet.limiter.limits import MINUTE_US
 from fleet.limiter.snapshot import last_minute
 from fleet.models import Caller, Grant, Priority
@@ -438,13 +439,18 @@ def test_all_waiting_calls_are_granted_once_and_none_is_forgotten(redis_url: str
 )
 def test_use_in_the_last_minute_slides(counted_minutes_ago: int, second: int, expected: float) -> None:
     now_us = 1000 * MINUTE_US + second * 1_000_000 - (second == 60)
-    counted = (1000 - counted_minutes_ago, 30, 0, 100, 0)
-    assert last_minute(counted, now_us)[0] == pytest.approx(expected, abs=0.01)
+    state = list(STATE.unpack(b""))
+    state[At.MINUTE], state[At.MINUTE_REQUESTS], state[At.BEFORE_REQUESTS] = (
+        1000 - counted_minutes_ago,
+        30,
+        100,
+    )
+    assert last_minute(state, now_us)[0] == pytest.approx(expected, abs=0.01)
 
 
 def test_callers_without_a_name_leave_one_entry_among_the_bots(redis_url: str) -> None:
     async def body(limiter: Limiter, store: Store) -> int:
         await asyncio.gather(*[limiter.acquire(LIMIT, tokens=1, timeout_s=5) for _ in range(20)])
-        return int(await store.command("ZCARD", keys.limit_parts(LIMIT)[6]))
+        return int(await store.command("ZCARD", keys.limit_keys(LIMIT).bots))
 
     assert with_limiter(redis_url, body, rpm=60_000) == 1

@@ -10,8 +10,10 @@ import pytest
 
 from fleet.config import LimitSettings
 from fleet.limiter import live
+from fleet.limiter.layouts import At
 from fleet.limiter.limits import Terms
 from fleet.limiter.model import SEND, Answer, Question
+from fleet.models import Mark
 from fleet.rates import RateReading
 from fleet.store.client import connect
 from tests.limiter.scripted import ScriptedLimit
@@ -35,9 +37,10 @@ def ask(limit: ScriptedLimit, number: int, **fields: Any) -> Answer:
     return limit.ask(Question(f"{number:04d}", f"bot-{number}", **fields))
 
 
-def mark_of(limit: ScriptedLimit, answer: Answer) -> tuple[float, float, float]:
+def mark_of(limit: ScriptedLimit, answer: Answer) -> Mark:
     state = limit.state()
-    return answer.now_us + answer.wait_us, state[22], state[23]
+    granted, tokens = state[At.GRANTED], state[At.GRANTED_TOKENS]
+    return Mark(answer.now_us + answer.wait_us, round(granted), round(tokens))
 
 
 def test_what_others_took_out_of_a_small_bucket_is_waited_for(client: Any) -> None:
@@ -45,7 +48,9 @@ def test_what_others_took_out_of_a_small_bucket_is_waited_for(client: Any) -> No
     mark = mark_of(limit, ask(limit, 0))
     # 300 in a full bucket, 5 are left, all of it is back in 2.95 s: others took 294.
     assert limit.observe(mark, RateReading(6000, 5, 2.95)) > 0
-    assert limit.state()[1] - mark[0] == pytest.approx(200_000 + 150_000)  # the burst is gone, and 15 more are kept
+    assert limit.state()[At.CLOCK + 1] - mark.at_us == pytest.approx(
+        200_000 + 150_000
+    )  # the burst is gone, and 15 more are kept
 
 
 def test_our_own_calls_since_the_reading_are_not_taken_for_those_of_others(client: Any) -> None:
@@ -54,9 +59,9 @@ def test_our_own_calls_since_the_reading_are_not_taken_for_those_of_others(clien
     mark = mark_of(limit, first)
     for number in range(1, 20):
         ask(limit, number)
-    before = limit.state()[1]
+    before = limit.state()[At.CLOCK + 1]
     assert limit.observe(mark, RateReading(6000, 299, 0.01)) == 0
-    assert limit.state()[1] == before
+    assert limit.state()[At.CLOCK + 1] == before
 
 
 def test_headers_never_give_more_than_is_configured(client: Any) -> None:
@@ -64,7 +69,7 @@ def test_headers_never_give_more_than_is_configured(client: Any) -> None:
     answers = [ask(limit, number) for number in range(20)]
     before = limit.state()
     limit.observe(mark_of(limit, answers[0]), RateReading(1_000_000, 1_000_000, 0.0))
-    assert limit.state()[1:6] == before[1:6]
+    assert limit.state()[: At.VIRTUAL_TIME] == before[: At.VIRTUAL_TIME]
     assert limit.terms_in_force()[0] == 6000
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.config import LimitSettings
-from fleet.limiter.limits import Terms
-from fleet.limiter.model import ASK_AGAIN, LONG_US, SEND, SHORT_US, TOO_LATE, Answer, LimitModel, Question
+from fleet.limiter.limits import LONG_US, SHORT_US, Terms
+from fleet.limiter.model import ASK_AGAIN, SEND, TOO_LATE, Answer, LimitModel, Question
 from fleet.store.client import connect
 from tests.limiter.scripted import ScriptedLimit
 from tests.waiting import wait_until
@@ -254,7 +254,7 @@ def test_when_one_ticket_of_a_process_is_late_all_of_it_are_dead_but_none_of_who
     assert len(living) == len(waiting) // 2 - 1
 
     again = replace(asks, order=model.orders[asks.ticket])
-    client.zadd(limit.keys[3], dict.fromkeys(late, 1))
+    client.zadd(limit.keys.due, dict.fromkeys(late, 1))
     wait_until(lambda: limit.ask(again).code == ASK_AGAIN and limit.queue() == living)
     model.due = sorted((1.0 if ticket in late else at, ticket) for at, ticket in model.due)
     model.dues |= dict.fromkeys(late, 1.0)
@@ -270,8 +270,8 @@ def test_a_ticket_that_was_taken_for_dead_keeps_its_place(client: Any) -> None:
     limit = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(rpm=60)))
     answers = [limit.ask(Question(f"{number:03d}", f"bot-{number}")) for number in range(5)]
     assert answers[3].code == ASK_AGAIN
-    client.zrem(limit.keys[2], "003")
-    client.zrem(limit.keys[3], "003")
+    client.zrem(limit.keys.queue, "003")
+    client.zrem(limit.keys.due, "003")
     back = limit.ask(Question("003", "bot-3", order=answers[3].order))
     assert back.order == answers[3].order
 
@@ -345,7 +345,7 @@ def test_every_key_expires(client: Any) -> None:
     for number in range(30):
         limit.ask(Question(f"{number:03d}", f"bot-{number}"))
     limit.settle("000", sent=True, charged=(9, 4, 5), used=(5, 2, 3), asked=(9, 5), learns=True)
-    found = [key.decode() for key in client.scan_iter() if key.decode().startswith(limit.keys[0])]
+    found = [key.decode() for key in client.scan_iter() if key.decode().startswith(limit.keys.state)]
     assert set(found) == set(limit.keys)
     assert all(client.ttl(key) > 0 for key in found)
 
@@ -387,4 +387,4 @@ def test_of_more_kinds_than_a_thousand_nothing_is_learnt(client: Any) -> None:
         answer = limit.ask(Question(ticket, "a", kind=kind, tokens=9))
         report: Any = {"sent": True, "charged": answer.charged, "used": (3, 0, 3)}
         limit.settle(ticket, **report, asked=(9, 9), kind=kind, learns=True)
-    assert client.hlen(limit.keys[1]) == 1003
+    assert client.hlen(limit.keys.facts) == 1003

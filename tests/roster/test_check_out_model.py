@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config import PoolSettings, Settings
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Completion, Finish
 from fleet.errors import BotsQuarantined, ConfigurationError
 from fleet.models import BotResult, bot_name
 from fleet.roster import LOAD_UNIT, Checkout, Roster, quarantine, release
@@ -123,7 +123,7 @@ class Fleet:
     async def finish(self, token: str) -> bool:
         self.finished += 1  # another time of finishing each time: another result
         result = BotResult(task_id=token, status="ok", pool=POOL, finished_at=float(self.finished))
-        return await self.completion.finish(result, checkout=self.taken[token])
+        return await self.completion.finish(Finish(result, checkout=self.taken[token]))
 
     async def expire(self, token: str, order: int) -> None:
         await self.store.command("ZADD", keys.bot_leases(POOL), "XX", order, self.taken[token].member)

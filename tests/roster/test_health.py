@@ -17,7 +17,7 @@ from fleet.config import HealthSettings
 from fleet.faults import Fault
 from fleet.roster import HEALTH, Deed, Health, bot_health_of, read_probation, read_quarantined, row_of
 from fleet.store import keys
-from fleet.store.client import connect
+from fleet.store.client import connect, run_script
 
 Work = Callable[[random.Random], Deed]
 HOUR = HealthSettings(quarantine_s=3600)
@@ -38,14 +38,12 @@ class Pool:
         self.client, self.kind, self.health = client, kind, Health(rules)
         self.bots = [f"p-{number:03d}" for number in range(1, bots + 1)]
         client.zadd(keys.bots("p"), dict.fromkeys(self.bots, 0))
-        self.names = self.health.all_names("p", kind)
         self.tasks = Counter[str]()
         self.found_after: dict[str, int] = {}
 
     def judge(self, deed: Deed) -> None:
-        reply: Any = self.client.eval(
-            HEALTH.text, len(self.names), *self.names, *self.health.arguments("p", self.kind, [deed])
-        )
+        call = HEALTH.call(**self.health.names("p", self.kind), **self.health.arguments("p", self.kind, [deed]))
+        reply: Any = run_script(self.client, HEALTH, *call)
         self.health.heard("p", self.kind, reply)
 
     def play(self, tasks: int, work: Callable[[str], Deed]) -> None:

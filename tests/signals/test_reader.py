@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from fleet.config import PoolSettings, ProviderSettings, Settings
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Completion, Finish
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import Checkout
 from fleet.signals import BudgetRow, Signals, Snapshot, WorkerReport
@@ -52,7 +52,7 @@ async def finish(
     pool = bot.rsplit("-", 1)[0]
     data = {"task_id": task_id, "status": "ok", "bot": bot, "pool": pool, "finished_at": 1.0, "attempts": 1, **fields}
     checkout = Checkout(task_id, pool, bot, token=task_id)
-    await completion.finish(BotResult.model_validate(data), checkout=checkout, provider_errors=calls)
+    await completion.finish(Finish(BotResult.model_validate(data), checkout=checkout, provider_errors=calls or {}))
 
 
 def failed(kind: str, api: str = "acme/m1") -> dict[str, Any]:
@@ -98,7 +98,7 @@ def test_results_without_a_bot_are_counted_apart(redis_url: str, client: redis.R
     async def work(completion: Completion) -> None:
         error = TaskError(type="InvalidTask", message="m")
         result = BotResult(task_id="t", status="failed", error=error, finished_at=1.0)
-        await completion.finish(result, checkout=None)
+        await completion.finish(Finish(result, checkout=None))
 
     with_completion(redis_url, work)
     snapshot = Signals(client, SETTINGS).read()

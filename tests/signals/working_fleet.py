@@ -10,7 +10,7 @@ import redis
 
 from fleet.config import LimitSettings, PoolSettings, Settings
 from fleet.engine.operations.overview import Overview
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Completion, Finish
 from fleet.models import BotResult, bot_name
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
@@ -65,7 +65,7 @@ class WorkingFleet:
             completion = Completion(store, SETTINGS)
             for result in results:
                 checkout = Checkout(result.task_id, str(result.pool), str(result.bot), token=result.task_id)
-                await completion.finish(result, checkout=checkout, provider_errors=calls)
+                await completion.finish(Finish(result, checkout=checkout, provider_errors=calls or {}))
 
         asyncio.run(self._with_store(work))
 

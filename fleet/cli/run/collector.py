@@ -18,10 +18,10 @@ from fleet.config import Settings
 from fleet.errors import StoreUnavailable
 from fleet.signals.recorder import split_reports
 from fleet.store import keys
-from fleet.store.client import Script, connect, store_errors
+from fleet.store.client import Script, connect, run_script, store_errors
 from fleet.store.embedded import broker_url, state_url
 
-_EXPIRE = Script.beside(__file__, "expire.lua")
+_EXPIRE = Script.beside(__file__, "expire.lua", keys="results*", argv="life_s")
 
 #: Results asked for in one MGET: bounds the time that Redis is busy with one command.
 BATCH = 1000
@@ -79,7 +79,7 @@ class Collector:
                 (self._state, keys.result, KEPT_S),
             ):
                 with server.client() as client:
-                    _run(client, _EXPIRE, [key(name) for name in batch], life_s)
+                    run_script(client, _EXPIRE, *_EXPIRE.call(results=map(key, batch), life_s=life_s))
 
     def workers_alive(self) -> int:
         """Return how many worker processes have reported lately.
@@ -132,13 +132,6 @@ class _Server:
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
-
-
-def _run(client: redis.Redis, script: Script, script_keys: list[str], *arguments: int) -> None:
-    try:
-        client.evalsha(script.sha, len(script_keys), *script_keys, *map(str, arguments))
-    except redis.exceptions.NoScriptError:
-        client.eval(script.text, len(script_keys), *script_keys, *map(str, arguments))
 
 
 def result_of(meta: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 -- Tells of each list how many messages wait in it, and when the one that is next was queued. O(lists).
 --
--- KEYS  1.. lists  queues, one list per priority; the next message is the last element
+-- KEYS  lists  queues, one list per priority; the next message is the last element; only read
 -- ARGV  none
 -- Reply flat list, for each key: length, Unix time in seconds as text ('': its producer did not say)
 local reply = {}

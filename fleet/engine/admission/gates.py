@@ -18,8 +18,8 @@ from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
-BACKLOG = Script.beside(__file__, "backlog.lua")
-HOLD = Script.beside(__file__, "hold.lua")
+BACKLOG = Script.beside(__file__, "backlog.lua", keys="lists*")
+HOLD = Script.beside(__file__, "hold.lua", keys="gate", argv="life_ms")
 
 #: Value of a gate that lets nothing through.
 CLOSED = -1
@@ -92,7 +92,7 @@ def set_gate(broker: redis.Redis, queue: str, *, lowest: int, for_s: float | Non
 def open_gate(broker: redis.Redis, queue: str) -> bool:
     """Let everything be taken again, at once; False when the gate was open."""
     was_closed = bool(broker.delete(keys.gate(queue)))
-    broker.xadd(queues.BELL, {"x": 1}, maxlen=1, approximate=False)
+    broker.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
     return was_closed
 
 
@@ -114,7 +114,7 @@ def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
 def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
     """Return what waits in queues. One round trip, O(queues)."""
     lists = [queues.list_key(name, step) for name in names for step in queues.PRIORITY_STEPS]
-    flat = cast(list[int | bytes], run_script(broker, BACKLOG, lists, []))
+    flat = cast(list[int | bytes], run_script(broker, BACKLOG, *BACKLOG.call(lists=lists)))
     rows = [(int(length), float(at) if at else None) for length, at in zip(flat[::2], flat[1::2], strict=True)]
     size = len(queues.PRIORITY_STEPS)
     return [_waiting(rows[start : start + size]) for start in range(0, len(rows), size)]

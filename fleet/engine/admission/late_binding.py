@@ -14,13 +14,12 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 
-from fleet.engine.messages import queues
 from fleet.errors import FleetError
 from fleet.limiter import Crowd, Limiter
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
-NARROW = Script.beside(__file__, "narrow.lua")
+NARROW = Script.beside(__file__, "narrow.lua", keys="bell rooms*", argv="life_ms ends room*")
 
 #: Seconds of calls that wait in slots: enough for a few rounds of this loop, so that the limit never runs dry.
 HORIZON_S = 2.0
@@ -74,7 +73,7 @@ class LateBinding:
         return limit in self._narrow or (backlog_s > HORIZON_S / 2 and backlog_s != self._stale.get(limit))
 
     async def _look(self, limit: str, names: Sequence[str]) -> None:
-        mine = await self._broker.command("SET", f"{keys.room(names[0])}:turn", "1", "NX", "PX", round(EVERY_S * 900))
+        mine = await self._broker.command("SET", keys.room_turn(names[0]), "1", "NX", "PX", round(EVERY_S * 900))
         if mine is None:
             return
         crowd = await self._limiter.crowd(limit)
@@ -84,9 +83,11 @@ class LateBinding:
         if not crowd.total:
             self._stale[limit] = self._limiter.backlog_s(limit)
         ends = int(crowd.total <= (target * END_SHARE if is_known else target))
-        rooms = rooms_of(crowd, target, pools=len(names))
-        places = [queues.BELL, *map(keys.room, names)]
-        if await self._broker.run(NARROW, places, [round(LIFE_S * 1000), ends, *rooms]):
+        call = NARROW.call(
+            bell=keys.bell(), rooms=map(keys.room, names), life_ms=round(LIFE_S * 1000), ends=ends,
+            room=rooms_of(crowd, target, pools=len(names)),
+        )  # fmt: skip
+        if await self._broker.run(NARROW, *call):
             self._narrow.add(limit)
 
 

@@ -30,7 +30,13 @@ MOST_CANARIES = 1000
 #: Class under which canaries are judged: they teach no norms and make no specialists.
 KIND = "default"
 
-_JUDGE = Script.beside(__file__, "canary.lua").using(HEALTH)
+_JUDGE = Script.beside(
+    __file__,
+    "canary.lua",
+    keys=f"totals {HEALTH.keys}",
+    argv=f"{HEALTH.argv} counts*",
+    using=[HEALTH],
+)
 
 logger = logging.getLogger("fleet.worker")
 
@@ -124,8 +130,8 @@ class Canaries:
             catalogue.CALLS: max(0, outcome.attempts - sum(outcome.provider_errors.values())),
         }
         counts = [part for counter, number in spent.items() if number for part in (counter.name, number)]
-        names = [keys.totals(), *self._health.all_names(pool, KIND)]
-        await self._store.run(_JUDGE, names, [*judged, *counts])
+        call = _JUDGE.call(totals=keys.totals(), **self._health.names(pool, KIND), **judged, counts=counts)
+        await self._store.run(_JUDGE, *call)
         logger.info("canary bot=%s %s", bot, "says nothing" if deed is None else deed.fault or "ok")
 
 

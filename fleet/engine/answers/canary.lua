@@ -1,10 +1,19 @@
 -- Judge a bot by a canary, and count what that cost. O(1).
 --
--- KEYS  1 totals  hash: counter -> integer   TTL: ARGV 5   2 to 11  KEYS of health.lua
--- ARGV  1 to 9  ARGV of health.lua   10.. pairs counter, amount
+-- KEYS  totals  hash: counter -> integer                              TTL: life_s
+--       health, norms, bots, quarantined, reasons, probation, events, quiet, skills, specialists   see health.lua
+-- ARGV  samples, kind, pool, rules, life_s, quarantined_event, released_event, cap_event   see health.lua
+--       counts  pairs counter, amount
 -- Reply that of health.lua
-for i = 10, #ARGV, 2 do
-  redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+for i = COUNTS + 1, #ARGV, 2 do
+  redis.call('HINCRBY', KEYS[TOTALS], ARGV[i], ARGV[i + 1])
 end
-redis.call('EXPIRE', KEYS[1], ARGV[5])
-return health({ unpack(KEYS, 2, 11) }, { unpack(ARGV, 1, 9) })
+redis.call('EXPIRE', KEYS[TOTALS], ARGV[LIFE_S])
+return health(
+  {
+    KEYS[HEALTH], KEYS[NORMS], KEYS[BOTS], KEYS[QUARANTINED], KEYS[REASONS], KEYS[PROBATION], KEYS[EVENTS], KEYS[QUIET],
+    KEYS[SKILLS], KEYS[SPECIALISTS],
+  }, {
+    ARGV[SAMPLES], ARGV[KIND], ARGV[POOL], ARGV[RULES], ARGV[LIFE_S], ARGV[QUARANTINED_EVENT], ARGV[RELEASED_EVENT],
+    ARGV[CAP_EVENT],
+  })

@@ -11,10 +11,11 @@ from fleet import config
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.errors import StoreUnavailable
+from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
 from fleet.store.embedded import broker_url
 
-ENQUEUE = Script.beside(__file__, "enqueue.lua")
+ENQUEUE = Script.beside(__file__, "enqueue.lua", keys="bell", argv="marker_life_s separator waiting_prefix messages*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,15 @@ def broker() -> Broker:
     return _found
 
 
-def enqueue_options(settings: Settings) -> list[Any]:
-    """Return the arguments of `enqueue.lua` before the messages."""
-    return [settings.results.expires_s, queues.PRIORITY_SEPARATOR, queues.WAITING]
+def enqueue_call(parts: list[Any], settings: Settings) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `enqueue.lua` for the marker key (or ''), list key and message of each message."""
+    return ENQUEUE.call(
+        bell=keys.bell(),
+        marker_life_s=settings.results.expires_s,
+        separator=queues.PRIORITY_SEPARATOR,
+        waiting_prefix=keys.waiting(""),
+        messages=parts,
+    )
 
 
 def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
@@ -59,12 +66,12 @@ def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
     Raises:
         StoreUnavailable: When too few replicas confirmed; some messages may be queued.
     """
-    arguments = [*enqueue_options(settings), *parts]
+    call = enqueue_call(parts, settings)
     if not settings.redis.replicas:
-        run_script(client, ENQUEUE, [queues.BELL], arguments)
+        run_script(client, ENQUEUE, *call)
         return
     with cast(Any, client).client() as connection:  # WAIT asks for what its own connection has written
-        run_script(connection, ENQUEUE, [queues.BELL], arguments)
+        run_script(connection, ENQUEUE, *call)
         _confirm(connection, settings)
 
 

@@ -57,8 +57,8 @@ class Inbox:
         body = task_body(task, pool, {name: request.get(name) for name in NO_CANVAS})
         message = envelope(task_id=task_id, queue=queue, priority=task.priority.value, headers=headers, body=body)
         place = queues.list_key(queue, task.priority.value)
-        arguments = [*broker.enqueue_options(self._settings), keys.passed_on(task_id), place, message]
-        await patiently(lambda: self._store.run(broker.ENQUEUE, [queues.BELL], arguments))
+        call = broker.enqueue_call([keys.passed_on(task_id), place, message], self._settings)
+        await patiently(lambda: self._store.run(broker.ENQUEUE, *call))
         return f"passed on to {queue}"
 
     async def _choose(self, pools: list[str]) -> str:

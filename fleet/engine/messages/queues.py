@@ -12,10 +12,6 @@ from fleet.store import keys
 PRIORITY_STEPS = [priority.value for priority in Priority]
 #: What kombu puts between a queue's name and its priority step in a list key.
 PRIORITY_SEPARATOR = "\x06\x16"
-#: Stream that wakes idle workers: one entry per publish, capped at one.
-BELL = "fleet:bell"
-#: Prefix of the keys that tell which queues have messages, one per priority step.
-WAITING = "fleet:waiting:"
 
 
 def task_queues(settings: Settings) -> list[Queue]:
@@ -27,12 +23,3 @@ def task_queues(settings: Settings) -> list[Queue]:
 def list_key(queue: str, priority: int) -> str:
     """Return the Redis list that holds a queue's messages of one priority, as kombu names it."""
     return f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue
-
-
-def waiting_key(step: int | str) -> str:
-    """Return the sorted set of queue names that may have messages of a priority: a hint, renewed once a second.
-
-    Who publishes adds the queue; `take.lua` strikes it off when its list is empty. What is missing in it is found by
-    `look.lua`.
-    """
-    return f"{WAITING}{step}"

@@ -1,15 +1,17 @@
 -- Looks for a task's message in a stretch of a queue, from its head. O(skip / 128 + count), reads only.
 --
--- KEYS  1 list  the queue's list of one priority; the next message is the last element
--- ARGV  1 messages to skip (count)  2 messages to look at (count)  3.. texts, one of which a message must hold
+-- KEYS  list   the queue's list of one priority; the next message is the last element
+-- ARGV  skip   messages to skip (count)
+--       count  messages to look at
+--       texts  one of which a message must hold
 -- Reply {place, message, looked at, bytes}: place counts from 0 (the next one), -1: not in this stretch
-local list, skip, count = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local messages = redis.call('LRANGE', list, -skip - count, -skip - 1)
+local skip = tonumber(ARGV[SKIP])
+local messages = redis.call('LRANGE', KEYS[LIST], -skip - tonumber(ARGV[COUNT]), -skip - 1)
 local bytes = 0
 for back = #messages, 1, -1 do
   local message = messages[back]
   bytes = bytes + #message
-  for i = 3, #ARGV do
+  for i = TEXTS + 1, #ARGV do
     if string.find(message, ARGV[i], 1, true) then
       local place = #messages - back
       return { skip + place, message, place + 1, bytes }

@@ -16,12 +16,11 @@ import redis
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import task_id_in
-from fleet.engine.transport import leases
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
-FIND_QUEUED = Script.beside(__file__, "find_queued.lua")
-FIND_HELD = Script.beside(__file__, "find_held.lua")
+FIND_QUEUED = Script.beside(__file__, "find_queued.lua", keys="list", argv="skip count texts*")
+FIND_HELD = Script.beside(__file__, "find_held.lua", keys="unacked index", argv="cursor count texts*")
 
 #: Waiting messages looked at, over all queues (count): about 100 MB of text, less than a second of Redis in all.
 SEARCH_MOST = 100_000
@@ -68,9 +67,11 @@ def find_held(broker: redis.Redis, task_id: str) -> Held | None:
     """Return the message of a task that a worker holds. O(messages held)."""
     cursor = b"0"
     while True:
-        cursor, tag, entry, renewed = run_script(
-            broker, FIND_HELD, [leases.UNACKED, leases.UNACKED_INDEX], [cursor, LONGEST_STRETCH, *_texts(task_id)]
-        )
+        call = FIND_HELD.call(
+            unacked=keys.unacked(), index=keys.unacked_index(), cursor=cursor, count=LONGEST_STRETCH,
+            texts=_texts(task_id),
+        )  # fmt: skip
+        cursor, tag, entry, renewed = run_script(broker, FIND_HELD, *call)
         place, _, message = bytes(entry).partition(b"\n")
         if tag and task_id_in(message) == task_id:
             queue, priority = _queue_of(place.decode())
@@ -95,7 +96,7 @@ def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: 
 
 def find_poison(broker: redis.Redis, task_id: str) -> bool:
     """True when the task's message waits to be buried because its workers died."""
-    messages = cast(list[bytes], broker.lrange(leases.POISON, 0, LONGEST_STRETCH))
+    messages = cast(list[bytes], broker.lrange(keys.poison(), 0, LONGEST_STRETCH))
     return any(task_id_in(message) == task_id for message in messages)
 
 
@@ -121,8 +122,8 @@ def _search_list(broker: redis.Redis, queue: str, priority: int, task_id: str, m
 
 
 def _stretch(broker: redis.Redis, queue: str, priority: int, task_id: str, skip: int, count: int) -> Any:
-    arguments = [skip, count, *_texts(task_id)]
-    return run_script(broker, FIND_QUEUED, [queues.list_key(queue, priority)], arguments)
+    call = FIND_QUEUED.call(list=queues.list_key(queue, priority), skip=skip, count=count, texts=_texts(task_id))
+    return run_script(broker, FIND_QUEUED, *call)
 
 
 def _texts(task_id: str) -> Sequence[bytes]:

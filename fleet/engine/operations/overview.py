@@ -19,7 +19,7 @@ from fleet import config
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, Waiting, read_gates, read_waiting
 from fleet.limiter.scripts import SHOW
-from fleet.limiter.snapshot import LimitSnapshot, show_keys, snapshot_of, standing_of
+from fleet.limiter.snapshot import LimitSnapshot, show_call, snapshot_of, standing_of
 from fleet.models import Bot, Priority, bot_name
 from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_probation, read_skills, row_of
 from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
@@ -244,7 +244,7 @@ class Overview:
         )
 
     def _limit(self, name: str) -> LimitSnapshot:
-        reply = run_script(self._state, SHOW, show_keys(name), [])
+        reply = run_script(self._state, SHOW, *show_call(name))
         return snapshot_of(name, standing_of(reply), self._budgets[name])
 
     def _costs(self, reading: _Reading, total: int, limits: Sequence[LimitSnapshot]) -> Costs:

@@ -26,7 +26,6 @@ from fleet.engine.operations.message_search import (
     find_queued,
 )
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
-from fleet.engine.transport import leases
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.signals.recorder import WorkerReport, split_reports
@@ -164,4 +163,4 @@ def _more_urgent(broker: redis.Redis, search: Search) -> int:
 
 def _deaths(broker: redis.Redis, message: bytes) -> int:
     digest = hashlib.sha1(message, usedforsecurity=False).hexdigest()
-    return int(cast("bytes | None", broker.get(f"{leases.DEATHS_PREFIX}{digest}")) or 0)
+    return int(cast("bytes | None", broker.get(keys.deaths(digest))) or 0)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
 from fleet.config import Settings
-from fleet.engine.outcomes.dead_letters import RECORD, Burial, record_arguments, record_keys
-from fleet.engine.transport.leases import UNACKED_INDEX
+from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_keys, record_arguments
 from fleet.errors import BadAnswer, RateLimited
 from fleet.models import BotResult
 from fleet.roster import HEALTH, LOAD_UNIT, Checkout, Deed, Health
@@ -26,7 +26,26 @@ from fleet.store import keys
 from fleet.store.client import Script, Store
 
 _STANDS = b"1"
-_FINISH = Script.beside(__file__, "finish.lua").using(RECORD).using(windows.RECORD).using(HEALTH)
+
+
+def finishing(record: Script) -> Script:
+    """Return the finishing script; `record` counts in the windows."""
+    return Script.beside(
+        __file__,
+        "finish.lua",
+        keys="result totals errors bots leases claims series rows tasks sketch recent failures events health norms "
+        "quarantined reasons probation quiet skills specialists letters bodies order bytes index?",
+        argv="payload result_life_s life_s checkouts later_counter fence fenced_counter "
+        "sample shown_id line dead_reason pool dead_letter others "
+        "samples kind rules quarantined_event released_event cap_event "
+        "task_id letter_pool reason letter body most_letters most_bytes letter_life_s letters_counter dropped_counter "
+        "spent_pairs earned_pairs counted*",
+        constants={"UNIT": LOAD_UNIT},
+        using=[RECORD, record, HEALTH],
+    )
+
+
+_FINISH = finishing(windows.RECORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +55,33 @@ class Part:
     share: Share
     provider_errors: Mapping[str, int]
     bad_answers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a task ends.
+
+    Args:
+        result: What came out; also a typed failure is a result.
+        checkout: The bot that worked on it, to be given back; None when the task failed before it got one.
+        others: Other bots of the pool that worked on it before, given back as well.
+        shares: What those have used of what the result says, and what went wrong.
+        deeds: What each of the bots did, as far as it counts for or against them.
+        kind: Class of the task.
+        provider_errors: Those of the `result.attempts` provider calls that failed, retried or not: error type -> count.
+        fence: Delivery tag of the task's message: without its lease, nothing is stored. None: no such check.
+        burial: The dead letter that this result makes, kept in the same step.
+    """
+
+    result: BotResult
+    checkout: Checkout | None = None
+    others: Sequence[Checkout] = ()
+    shares: Sequence[Part] = ()
+    deeds: Sequence[Deed] = ()
+    kind: str = "default"
+    provider_errors: Mapping[str, int] = field(default_factory=dict)
+    fence: str | None = None
+    burial: Burial | None = None
 
 
 class Completion:
@@ -60,73 +106,62 @@ class Completion:
         self._settings = settings
         self._apis = {settings.limit_of(pool)[0] for pool in settings.pools}
 
-    async def finish(
-        self,
-        result: BotResult,
-        *,
-        checkout: Checkout | None,
-        others: Sequence[Checkout] = (),
-        shares: Sequence[Part] = (),
-        deeds: Sequence[Deed] = (),
-        kind: str = "default",
-        provider_errors: Mapping[str, int] | None = None,
-        fence: str | None = None,
-        burial: Burial | None = None,
-    ) -> bool:
-        """Make `result` the task's one result, unless it has one. O(log bots), one round trip, safe to repeat.
-
-        Args:
-            result: What came out; also a typed failure is a result.
-            checkout: The bot that worked on it, given back here; None when the task failed before it got one.
-            others: Other bots of the pool that worked on it before, given back as well.
-            shares: What those have used of what the result says, and what went wrong.
-            deeds: What each of the bots did, as far as it counts for or against them.
-            kind: Class of the task.
-            provider_errors: Those of the `result.attempts` provider calls that failed, retried or not: error type
-                -> count.
-            fence: Delivery tag of the task's message: without its lease, nothing is stored. None: no such check.
-            burial: The dead letter that this result makes, kept in the same step.
+    async def finish(self, end: Finish) -> bool:
+        """Make a result the task's one result, unless it has one. O(log bots), one round trip, safe to repeat.
 
         Returns:
-            True when `result` stands; False when the task had another one before, which stays, or was fenced off.
+            True when the result stands; False when the task had another one before, which stays, or was fenced off.
 
         Raises:
             StoreUnavailable: When Redis does not answer. Repeat it with the same result, or let the message be
                 delivered again.
         """
-        pool = checkout.pool if checkout else result.pool
+        pool = end.checkout.pool if end.checkout else end.result.pool
         if pool is None or pool not in self._settings.pools:
             pool = NOBODY  # a foreign producer may invent names: they must not become keys
-        bot = checkout.bot if checkout else NOBODY
-        api = self._api_of(result)
-        calls_failed = provider_errors or {}
-        earned = [part for counter, n in _earned(result) if n for part in (counter.name, n)]
-        spent = [part for counter, n in _spent(result, calls_failed) if n for part in (counter.name, n)]
-        errors = [part for field, n in _errors(result, bot, api, calls_failed, shares) for part in (field.spell(), n)]
-        dead = record_arguments(burial, self._settings) if burial else []
-        reply = await self._store.run(
-            _FINISH,
-            [
-                keys.result(result.task_id), keys.totals(), keys.errors(pool),
-                keys.bots(pool), keys.bot_leases(pool), keys.bot_claims(pool), *windows.record_keys(pool),
-                *self.health.names(pool, kind), *([UNACKED_INDEX] if fence else []),
-                *(record_keys(result.task_id) if burial else []),
-            ],
-            [
-                result_meta(result), self._settings.results.expires_s, keys.STATE_TTL_S,
-                "\n".join(one.member for one in (checkout, *others) if one), LOAD_UNIT, catalogue.DUPLICATES.name,
-                fence or "", catalogue.FENCED.name,
-                len(spent) // 2, len(earned) // 2, len(dead),
-                *windows.record_arguments(
-                    result, bot=bot, pool=pool, api=api, calls_failed=calls_failed, is_buried=burial is not None,
-                    others=[part.share for part in shares],
-                ),
-                *self.health.arguments(pool, kind, deeds), *dead, *spent, *earned, *errors,
-            ],
-        )  # fmt: skip
+        call = _FINISH.call(**self._keys(end, pool), **self._arguments(end, pool))
+        reply = await self._store.run(_FINISH, *call)
         if len(reply) > 1:
-            self.health.heard(pool, kind, reply[1:])
+            self.health.heard(pool, end.kind, reply[1:])
         return bytes(reply[:1]) == _STANDS
+
+    def _keys(self, end: Finish, pool: str) -> dict[str, str | None]:
+        """Return the KEYS of `finish.lua` by name."""
+        return {
+            "result": keys.result(end.result.task_id),
+            "totals": keys.totals(),
+            "errors": keys.errors(pool),
+            "leases": keys.bot_leases(pool),
+            "claims": keys.bot_claims(pool),
+            **windows.record_keys(pool),
+            **self.health.names(pool, end.kind),
+            **letter_keys(),
+            "index": keys.unacked_index() if end.fence else None,
+        }
+
+    def _arguments(self, end: Finish, pool: str) -> dict[str, Any]:
+        """Return the ARGV of `finish.lua` by name."""
+        bot, api = end.checkout.bot if end.checkout else NOBODY, self._api_of(end.result)
+        spent = _pairs(_spent(end.result, end.provider_errors))
+        earned = _pairs(_earned(end.result))
+        errors = [part for field, n in _errors(end, bot, api) for part in (field.spell(), n)]
+        return {
+            "payload": result_meta(end.result),
+            "result_life_s": self._settings.results.expires_s,
+            "checkouts": "\n".join(one.member for one in (end.checkout, *end.others) if one),
+            "later_counter": catalogue.DUPLICATES.name,
+            "fence": end.fence or "",
+            "fenced_counter": catalogue.FENCED.name,
+            **windows.record_arguments(
+                end.result, bot=bot, pool=pool, api=api, calls_failed=end.provider_errors,
+                is_buried=end.burial is not None, others=[part.share for part in end.shares],
+            ),
+            **self.health.arguments(pool, end.kind, end.deeds),
+            **record_arguments(end.burial, self._settings),
+            "spent_pairs": len(spent) // 2,
+            "earned_pairs": len(earned) // 2,
+            "counted": [*spent, *earned, *errors],
+        }  # fmt: skip
 
     def _api_of(self, result: BotResult) -> str:
         """Return the API of a result by a name that is configured, so that no other becomes a row."""
@@ -152,6 +187,11 @@ def _to_json(result: BotResult) -> bytes:
         return json.dumps(result.model_dump()).encode()
 
 
+def _pairs(counted: Iterable[tuple[catalogue.Counter, int]]) -> list[str | int]:
+    """Return name and amount of each counter that something is added to."""
+    return [part for counter, amount in counted if amount for part in (counter.name, amount)]
+
+
 def _earned(result: BotResult) -> Iterator[tuple[catalogue.Counter, int]]:
     """What counts only when the result stands."""
     yield catalogue.COMPLETIONS, 1
@@ -169,13 +209,11 @@ def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple
     yield catalogue.RATE_LIMITED, calls_failed.get(RateLimited.__name__, 0)
 
 
-def _errors(
-    result: BotResult, bot: str, api: str, calls_failed: Mapping[str, int], shares: Sequence[Part]
-) -> Iterator[tuple[ErrorField, int]]:
-    if result.error is not None:
-        yield ErrorField(bot, api, catalogue.error_name(result.error.type)), 1
-    own = Counter(calls_failed)
-    for part in shares:
+def _errors(end: Finish, bot: str, api: str) -> Iterator[tuple[ErrorField, int]]:
+    if end.result.error is not None:
+        yield ErrorField(bot, api, catalogue.error_name(end.result.error.type)), 1
+    own = Counter(end.provider_errors)
+    for part in end.shares:
         own.subtract(part.provider_errors)
         for kind, count in (*part.provider_errors.items(), (BadAnswer.__name__, part.bad_answers)):
             if count:

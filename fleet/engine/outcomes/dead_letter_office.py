@@ -21,8 +21,13 @@ from fleet.engine.outcomes.dead_letters import FORGET, DeadLetter, letter_keys
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
-OPEN = Script.beside(__file__, "open_dead_letter.lua")
-REQUEUE = Script.beside(__file__, "requeue.lua")
+OPEN = Script.beside(__file__, "open_dead_letter.lua", keys="result letters bodies", argv="task_id")
+REQUEUE = Script.beside(
+    __file__,
+    "requeue.lua",
+    keys="bell list replayed submitted",
+    argv="message replay_life_s marker_life_s",
+)
 
 #: Letters read in one round trip when all are walked through (count).
 PAGE = 200
@@ -118,21 +123,23 @@ class DeadLetterOffice:
 
         Callbacks, chains and chords have seen the failure and are not called again.
         """
-        code, raw, body = run_script(
-            self._state, OPEN, [keys.result(task_id), keys.dead_letters(), keys.dead_letter_bodies()], [task_id]
+        call = OPEN.call(
+            result=keys.result(task_id), letters=keys.dead_letters(), bodies=keys.dead_letter_bodies(), task_id=task_id
         )
+        code, raw, body = run_script(self._state, OPEN, *call)
         if code not in (_READY, _FINISHED):
             return "unknown"
         filed = _filed(raw)
         queued = code == _READY and self._queue(filed, body)
-        run_script(self._state, FORGET, letter_keys(), [task_id, filed.died_us])
+        self.purge(task_id, died_us=filed.died_us)
         if code == _FINISHED:
             return "finished since"
         return "queued" if queued else "queued before"
 
     def purge(self, task_id: str, *, died_us: str = "") -> bool:
         """Throw a letter away; False when there was none. With `died_us`, only if it has not died again since."""
-        return bool(run_script(self._state, FORGET, letter_keys(), [task_id, died_us]))
+        call = FORGET.call(**letter_keys(), task_id=task_id, expected=died_us)
+        return bool(run_script(self._state, FORGET, *call))
 
     def _read(self, task_ids: list[str]) -> tuple[Filed, ...]:
         if not task_ids:
@@ -146,14 +153,16 @@ class DeadLetterOffice:
         headers = task_headers(letter.task_id) | letter.headers | {"task": letter.task, HISTORY: history}
         priority = letter.priority.value
         message = envelope(task_id=letter.task_id, queue=queue, priority=priority, headers=headers, body=body)
-        script_keys = [
-            queues.BELL,
-            queues.list_key(queue, priority),
-            keys.replayed(letter.task_id, filed.died_us),
-            keys.submitted(letter.task_id),
-        ]
-        lives_s = [self._settings.dead_letters.expires_s, self._settings.results.expires_s]
-        return bool(run_script(self._broker, REQUEUE, script_keys, [message, *lives_s]))
+        call = REQUEUE.call(
+            bell=keys.bell(),
+            list=queues.list_key(queue, priority),
+            replayed=keys.replayed(letter.task_id, filed.died_us),
+            submitted=keys.submitted(letter.task_id),
+            message=message,
+            replay_life_s=self._settings.dead_letters.expires_s,
+            marker_life_s=self._settings.results.expires_s,
+        )
+        return bool(run_script(self._broker, REQUEUE, *call))
 
     def _queue_of(self, letter: DeadLetter) -> str:
         """Return the queue of the letter's pool; the inbox when the pool is gone or the task is not Fleet's."""

@@ -28,8 +28,15 @@ TEXT_MOST = 500
 #: Headers of a message that are kept: what it takes to run it again, and where it came from.
 KEPT_HEADERS = ("task", "root_id", "parent_id", "origin")
 
-FORGET = Script.beside(__file__, "forget_dead_letter.lua")
-RECORD = Script.beside(__file__, "record_dead_letter.lua").using(FORGET)
+FORGET = Script.beside(__file__, "forget_dead_letter.lua", keys="letters bodies order bytes", argv="task_id expected")
+RECORD = Script.beside(
+    __file__,
+    "record_dead_letter.lua",
+    keys="result letters bodies order bytes totals",
+    argv="task_id letter_pool reason letter body most_letters most_bytes letter_life_s life_s letters_counter "
+    "dropped_counter",
+    using=[FORGET],
+)
 
 #: Why a task died, coarser than its error: what an operator does next depends on it.
 Cause = Literal["attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration", "bug"]
@@ -144,25 +151,33 @@ def parts_of(message: bytes) -> tuple[dict[str, Any], bytes]:
         return {}, b""
 
 
-def record_keys(task_id: str) -> list[str]:
-    """Return KEYS of `record_dead_letter.lua`."""
-    return [keys.result(task_id), *letter_keys(), keys.totals()]
+def letter_keys() -> dict[str, str]:
+    """Return the keys that hold the letters, by their names in `record_dead_letter.lua`."""
+    return {
+        "letters": keys.dead_letters(),
+        "bodies": keys.dead_letter_bodies(),
+        "order": keys.dead_letter_order(),
+        "bytes": keys.dead_letter_bytes(),
+    }
 
 
-def letter_keys() -> list[str]:
-    """Return the keys that hold the letters: letters, bodies, order, bytes."""
-    return [keys.dead_letters(), keys.dead_letter_bodies(), keys.dead_letter_order(), keys.dead_letter_bytes()]
-
-
-def record_arguments(burial: Burial, settings: Settings) -> list[Any]:
-    """Return ARGV of `record_dead_letter.lua`."""
-    letter, bounds = burial.letter, settings.dead_letters
-    pool = letter.pool if letter.pool in settings.pools else NOBODY  # invented names must not become index entries
-    return [
-        letter.task_id, pool, letter.reason, letter.model_dump_json(), burial.body,
-        bounds.max_letters, bounds.max_mb * 2**20, bounds.expires_s, keys.STATE_TTL_S,
-        catalogue.DEAD_LETTERS.name, catalogue.DEAD_LETTERS_DROPPED.name,
-    ]  # fmt: skip
+def record_arguments(burial: Burial | None, settings: Settings) -> dict[str, Any]:
+    """Return ARGV of `record_dead_letter.lua` by name, but for `life_s`; without a letter when there is none."""
+    bounds = settings.dead_letters
+    letter = burial.letter if burial else None
+    pool = letter.pool if letter and letter.pool in settings.pools else NOBODY  # invented names must not become entries
+    return {
+        "task_id": letter.task_id if letter else "",
+        "letter_pool": pool,
+        "reason": letter.reason if letter else "",
+        "letter": letter.model_dump_json() if letter else "",
+        "body": burial.body if burial else "",
+        "most_letters": bounds.max_letters,
+        "most_bytes": bounds.max_mb * 2**20,
+        "letter_life_s": bounds.expires_s,
+        "letters_counter": catalogue.DEAD_LETTERS.name,
+        "dropped_counter": catalogue.DEAD_LETTERS_DROPPED.name,
+    }
 
 
 def _arguments(body: bytes) -> Mapping[str, Any]:

@@ -1,13 +1,14 @@
 -- Removes one dead letter. O(log letters). Also a function inside `record_dead_letter.lua`.
 --
--- KEYS  1 letters  hash: task id -> microseconds|pool|reason|sha1 of its result, newline, JSON
---       2 bodies   hash: task id -> message body
---       3 order    sorted set: scope|microseconds|task id, in four scopes per letter
---       4 bytes    string: size of all letters and bodies
--- ARGV  1 task id  2 microseconds of its death ('': whenever it died)
+-- KEYS  letters   hash: task id -> microseconds|pool|reason|sha1 of its result, newline, JSON      TTL: as they had
+--       bodies    hash: task id -> message body
+--       order     sorted set: scope|microseconds|task id, in four scopes per letter
+--       bytes     string: size of all letters and bodies
+-- ARGV  task_id
+--       expected  microseconds of its death ('': whenever it died)
 -- Reply 1 removed, 0 there was none, or it has died again since
-local letters, bodies, order, bytes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local task_id, expected = ARGV[1], ARGV[2]
+local letters, bodies, order, bytes = unpack(KEYS)
+local task_id, expected = unpack(ARGV)
 
 local letter = redis.call('HGET', letters, task_id)
 if not letter then

@@ -3,12 +3,13 @@
 -- Only the very result that the letter was kept with is removed: a task that was queued again before, and finished,
 -- keeps what it has.
 --
--- KEYS  1 result   string: the task's result
---       2 letters  hash: task id -> microseconds|pool|reason|sha1 of its result, newline, JSON
---       3 bodies   hash: task id -> message body
--- ARGV  1 task id
+-- KEYS  result   string: the task's result
+--       letters  hash: task id -> microseconds|pool|reason|sha1 of its result, newline, JSON; only read
+--       bodies   hash: task id -> message body; only read
+-- ARGV  task_id
 -- Reply {code, letter, body}: 1 ready, 0 there is no letter, 2 the task has another result since
-local result, letters, bodies, task_id = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+local result, letters, bodies = unpack(KEYS)
+local task_id = ARGV[TASK_ID]
 
 local letter = redis.call('HGET', letters, task_id)
 if not letter then

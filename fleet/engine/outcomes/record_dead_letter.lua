@@ -1,65 +1,81 @@
 -- Keeps a task that failed for good, over what was kept of it before. O(log letters).
--- Runs alone, or as a function inside the finishing script: then result and dead letter are one step.
+-- A function inside the finishing script: result and dead letter are one step.
 --
 -- At most DROP_MOST of the oldest make room per call: those beyond the bounds, and those whose time is over.
 --
--- KEYS  1 result   string: the failed result as it stands, only read
---       2 letters  hash: task id -> head, newline, JSON; head is microseconds|pool|reason|sha1 of the result
---       3 bodies   hash: task id -> message body
---       4 order    sorted set, scores 0: scope|microseconds|task id, a letter in each of the scopes
---                  * (all), p:POOL, r:REASON, b:POOL:REASON
---       5 bytes    string: size of all letters and bodies         TTL of 2 to 5: ARGV 8, of 6: ARGV 9
---       6 totals   hash: counter -> integer
--- ARGV  1 task id  2 pool  3 reason (neither holds a `|`)  4 letter, JSON  5 message body
---       6 most letters  7 most bytes  8 life of a letter, s  9 life of the counters, s
---       10 name of the counter of letters  11 name of the counter of those that made room
+-- KEYS  result           string: the failed result as it stands, only read
+--       letters          hash: task id -> head, newline, JSON; head is microseconds|pool|reason|sha1 of the result
+--       bodies           hash: task id -> message body
+--       order            sorted set, scores 0: scope|microseconds|task id, a letter in each of the scopes
+--                        * (all), p:POOL, r:REASON, b:POOL:REASON
+--       bytes            string: size of all letters and bodies         TTL of the four above: letter_life_s
+--       totals           hash: counter -> integer                       TTL: life_s
+-- ARGV  task_id
+--       letter_pool      its pool
+--       reason           of its death (neither holds a `|`)
+--       letter           JSON
+--       body             of the message
+--       most_letters     kept (count)
+--       most_bytes       kept
+--       letter_life_s    life of a letter, s
+--       life_s           life of the counters, s
+--       letters_counter  name of the counter of letters
+--       dropped_counter  name of the counter of those that made room
 -- Reply number of letters that made room
-local result, letters, bodies, order, bytes, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local task_id, pool, reason, body = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local most_letters, most_bytes, life_s = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local DROP_MOST = 64
-local stores = { letters, bodies, order, bytes }
+local result, letters, bodies, order, bytes, totals = unpack(KEYS)
+local task_id, letter_pool, reason, letter, body, most_letters, most_bytes, letter_life_s, life_s, letters_counter,
+  dropped_counter = unpack(ARGV)
 
-local time = redis.call('TIME')
-local now_us = time[1] * 1000000 + time[2]
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now_us = seconds * 1000000 + microseconds
 local died_us = string.format('%016.0f', now_us)
-local stored = redis.call('GET', result)
-local head = died_us .. '|' .. pool .. '|' .. reason .. '|' .. (stored and redis.sha1hex(stored) or '')
-local letter = head .. '\n' .. ARGV[4]
+local expired = '*|' .. string.format('%016.0f', now_us - letter_life_s * 1000000)
+local expected = ''  -- whenever it died
 
-forget_dead_letter(stores, { task_id, '' })
-local place = died_us .. '|' .. task_id
-redis.call('HSET', letters, task_id, letter)
-redis.call('HSET', bodies, task_id, body)
-redis.call('ZADD', order, 0, '*|' .. place, 0, 'p:' .. pool .. '|' .. place, 0, 'r:' .. reason .. '|' .. place,
-  0, 'b:' .. pool .. ':' .. reason .. '|' .. place)
+local function file()
+  local stored = redis.call('GET', result)
+  local head = died_us .. '|' .. letter_pool .. '|' .. reason .. '|' .. (stored and redis.sha1hex(stored) or '')
+  local filed, place = head .. '\n' .. letter, died_us .. '|' .. task_id
+  redis.call('HSET', letters, task_id, filed)
+  redis.call('HSET', bodies, task_id, body)
+  redis.call('ZADD', order, 0, '*|' .. place, 0, 'p:' .. letter_pool .. '|' .. place, 0, 'r:' .. reason .. '|' .. place,
+    0, 'b:' .. letter_pool .. ':' .. reason .. '|' .. place)
+  return #filed + #body
+end
+
+-- Let the oldest go; return whether it was for want of room. Nil: none had to.
+local function drop_oldest(count, size)
+  local oldest = redis.call('ZRANGEBYLEX', order, '[*|', '(*}', 'LIMIT', 0, 1)[1]
+  local is_over = oldest < expired
+  if count <= 1 or not (is_over or count > tonumber(most_letters) or size > tonumber(most_bytes)) then return nil end
+  local task_id = string.sub(oldest, #'*|' + #died_us + #'|' + 1)
+  forget_dead_letter({ letters, bodies, order, bytes }, { task_id, expected })
+  return not is_over
+end
+
+forget_dead_letter({ letters, bodies, order, bytes }, { task_id, expected })
+local filed_bytes = file()
 local count = redis.call('HLEN', letters)
 if count == 1 then
   redis.call('DEL', bytes)  -- starts over, should anybody have deleted the letters by hand
 end
-local size = redis.call('INCRBY', bytes, #letter + #body)
+local size = redis.call('INCRBY', bytes, filed_bytes)
 
 local dropped = 0
-local expired = '*|' .. string.format('%016.0f', now_us - life_s * 1000000)
 for _ = 1, DROP_MOST do
-  local oldest = redis.call('ZRANGEBYLEX', order, '[*|', '(*}', 'LIMIT', 0, 1)[1]
-  local is_over = oldest < expired
-  if count <= 1 or not (is_over or count > most_letters or size > most_bytes) then
-    break
-  end
-  forget_dead_letter(stores, { string.sub(oldest, 20), '' })
+  local made_room = drop_oldest(count, size)
+  if made_room == nil then break end
   count, size = count - 1, tonumber(redis.call('GET', bytes))
-  if not is_over then
-    dropped = dropped + 1
-  end
+  if made_room then dropped = dropped + 1 end
 end
 
-for _, key in ipairs(stores) do
-  redis.call('EXPIRE', key, life_s)
+for _, key in ipairs({ letters, bodies, order, bytes }) do
+  redis.call('EXPIRE', key, letter_life_s)
 end
-redis.call('HINCRBY', totals, ARGV[10], 1)
+redis.call('HINCRBY', totals, letters_counter, 1)
 if dropped > 0 then
-  redis.call('HINCRBY', totals, ARGV[11], dropped)
+  redis.call('HINCRBY', totals, dropped_counter, dropped)
 end
-redis.call('EXPIRE', totals, ARGV[9])
+redis.call('EXPIRE', totals, life_s)
 return dropped

@@ -23,13 +23,12 @@ from fleet.engine.answers.opinions import Opinions, Panel, other_token
 from fleet.engine.messages import pool_choice
 from fleet.engine.messages.envelope import QUEUED_AT, queued_ms_of
 from fleet.engine.messages.inbox import Inbox
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Completion, Finish
 from fleet.engine.outcomes.dead_letters import body_of, bury
 from fleet.engine.outcomes.results import Done, log_result, refusal, result_of, summary_of
 from fleet.engine.process.request import check_expiry, tag_of
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
-from fleet.engine.transport import leases
 from fleet.errors import (
     BotsQuarantined,
     ConfigurationError,
@@ -177,7 +176,7 @@ class DataPlane:
                         lambda: self._roster.check_out(pool, task_id=delivery.task_id, token=token, kind=task.kind)
                     )
                 except BotsQuarantined:
-                    await patiently(lambda: self._broker.run(HOLD, [gate], [HOLD_MS]))
+                    await patiently(lambda: self._broker.run(HOLD, *HOLD.call(gate=gate, life_ms=HOLD_MS)))
                     await asyncio.sleep(pause_s)
         raise Reject("all bots of the pool are quarantined", requeue=True)
 
@@ -202,15 +201,17 @@ class DataPlane:
         if result.status == "failed":
             burial = bury(result, headers=request, body=body_of(request), provider_errors=errors)
         return await self._completion.finish(
-            result,
-            checkout=opinions.chosen.checkout,
-            others=opinions.other_checkouts(),
-            shares=opinions.parts(),
-            deeds=opinions.deeds(),
-            kind=kind,
-            provider_errors=errors,
-            fence=await self._fence(delivery),
-            burial=burial,
+            Finish(
+                result,
+                checkout=opinions.chosen.checkout,
+                others=opinions.other_checkouts(),
+                shares=opinions.parts(),
+                deeds=opinions.deeds(),
+                kind=kind,
+                provider_errors=errors,
+                fence=await self._fence(delivery),
+                burial=burial,
+            )
         )
 
     async def _fence(self, delivery: Delivery) -> str | None:
@@ -222,7 +223,7 @@ class DataPlane:
         tag = delivery.tag
         if self._broker is self._state or not tag:
             return tag
-        if await self._broker.command("ZSCORE", leases.UNACKED_INDEX, tag) is not None:
+        if await self._broker.command("ZSCORE", keys.unacked_index(), tag) is not None:
             return None
         logger.warning("lease lost task=%s: its result is discarded", delivery.task_id)
         return tag  # the state Redis knows no leases: there this result is fenced, what it cost is counted
@@ -255,7 +256,7 @@ class DataPlane:
         invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
         result = refusal(task_id, invalid, queued_ms)
         burial = bury(result, headers=headers, body=body)
-        if await patiently(lambda: self._completion.finish(result, checkout=None, burial=burial)):
+        if await patiently(lambda: self._completion.finish(Finish(result, checkout=None, burial=burial))):
             self._telemetry.finished(result)
         log_result(result)
         return Done(summary_of(result), result)

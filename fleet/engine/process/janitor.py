@@ -23,6 +23,7 @@ from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.signals.recorder import Recorder
+from fleet.store import keys
 from fleet.store.client import Store
 
 logger = logging.getLogger("fleet.worker")
@@ -75,7 +76,7 @@ class Janitor:
             tags = list(holdings.held)
             holdings.renewed_at_s = time.monotonic()
             if tags:
-                lost = await self._broker.run(leases.RENEW, [leases.UNACKED_INDEX], tags)
+                lost = await self._broker.run(leases.RENEW, *leases.renew_call(tags))
                 holdings.lose(tag.decode() for tag in lost)
 
     async def _renew_bots(self) -> None:
@@ -88,9 +89,9 @@ class Janitor:
         while True:
             await asyncio.sleep(leases.RENEW_EVERY_S)
             try:
-                for message in await self._broker.command("LRANGE", leases.POISON, 0, BURY_AT_ONCE - 1):
+                for message in await self._broker.command("LRANGE", keys.poison(), 0, BURY_AT_ONCE - 1):
                     await self._bury(message)
-                    await self._broker.command("LREM", leases.POISON, 1, message)
+                    await self._broker.command("LREM", keys.poison(), 1, message)
             except Exception as error:  # noqa: BLE001 - the task boundary: no message may end this duty, however odd
                 logger.warning("poison not buried error=%s: %s", type(error).__name__, quote(error))
 

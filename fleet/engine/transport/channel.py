@@ -29,7 +29,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
 from fleet.engine.messages.envelope import from_plain_json
-from fleet.engine.messages.queues import BELL, waiting_key
 from fleet.engine.transport import leases
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.engine.transport.waker import Waker
@@ -44,7 +43,6 @@ TAKE_AT_MOST = 64
 REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
 #: Unreadable messages kept for a look, the newest ones (count).
 UNREADABLE_KEPT = 1000
-UNREADABLE = "fleet:unreadable"
 JSON = "application/json"
 #: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
 REPLIES = ".reply.celery.pidbox"
@@ -166,9 +164,9 @@ class Channel(kombu_redis.Channel):
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         step = self.priority(self._get_message_priority(message, reverse=False))
-        announce: list[tuple[Any, ...]] = [("XADD", BELL, "MAXLEN", 1, "*", "x", 1)]
+        announce: list[tuple[Any, ...]] = [("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
         if not queue.endswith(REPLIES):
-            announce.insert(0, ("ZADD", waiting_key(step), 0, queue))
+            announce.insert(0, ("ZADD", keys.waiting(step), 0, queue))
         batch = kwargs.get("_publish_batch")
         if batch is not None:
             super()._put(queue, message, **kwargs)
@@ -207,7 +205,7 @@ class Channel(kombu_redis.Channel):
             bell_id, self._bell_id = self._bell_id, None
             wait_ms = int((timeout or self.brpop_timeout) * 1000)
             self._asked = "XREAD"
-            connection.send_command("XREAD", "BLOCK", wait_ms, "STREAMS", BELL, bell_id)
+            connection.send_command("XREAD", "BLOCK", wait_ms, "STREAMS", keys.bell(), bell_id)
         else:
             self._sent_acks = acks = self.holdings.take_acks()
             wanted = self.qos.free()
@@ -289,17 +287,17 @@ class Channel(kombu_redis.Channel):
 
     def put_aside(self, tag: str, error: BaseException) -> None:
         """Keep a message that this process holds, and cannot even refuse, for an operator to look at."""
-        entry = self.resident.hget(leases.UNACKED, tag)
+        entry = self.resident.hget(keys.unacked(), tag)
         if entry is not None:
             self._put_aside(tag, entry.partition(b"\n")[2], error)
 
     def _put_aside(self, tag: str, raw: bytes, error: BaseException) -> None:
         """Keep a message that Celery cannot read for an operator to look at; it names no task to fail."""
-        logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, UNREADABLE)
+        logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, keys.unreadable())
         with self.resident.pipeline(transaction=False) as pipe:
-            pipe.lpush(UNREADABLE, raw)
-            pipe.ltrim(UNREADABLE, 0, UNREADABLE_KEPT - 1)
-            pipe.expire(UNREADABLE, keys.STATE_TTL_S)
+            pipe.lpush(keys.unreadable(), raw)
+            pipe.ltrim(keys.unreadable(), 0, UNREADABLE_KEPT - 1)
+            pipe.expire(keys.unreadable(), keys.STATE_TTL_S)
             pipe.execute()
         self.holdings.ack(tag)
 
@@ -319,20 +317,20 @@ class Channel(kombu_redis.Channel):
             return
         tags = [tag for tag in tuple(self.holdings.held) if not leases.is_in_slot(tag)]
         if tags:
-            lost = run_script(self.resident, leases.RENEW, [leases.UNACKED_INDEX], tags)
+            lost = run_script(self.resident, leases.RENEW, *leases.renew_call(tags))
             self.holdings.lose(map(bytes_to_str, lost))
 
     def restore(self, tags: list[str]) -> None:
         """Put messages that this process holds back at the head of their queues, in their old order."""
         for tag in tags:
             self.holdings.held.pop(tag, None)
-        run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, leases.restore_arguments(tags))
+        run_script(self.resident, leases.RESTORE, *leases.restore_call(tags))
 
     def sweep(self) -> None:
         """Put back the messages of workers that stopped renewing."""
-        arguments = leases.restore_arguments(lease_s=self.visibility_timeout)
+        call = leases.restore_call(lease_s=self.visibility_timeout)
         try:
-            restored, poisoned = run_script(self.resident, leases.RESTORE, leases.RESTORE_KEYS, arguments)
+            restored, poisoned = run_script(self.resident, leases.RESTORE, *call)
         except self.ResponseError as error:
             logger.warning("sweep refused error=%s", error)
             return

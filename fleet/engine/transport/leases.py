@@ -18,12 +18,23 @@ from typing import Any, Protocol
 
 import redis
 
-from fleet.engine.messages.queues import BELL
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.store import keys
 from fleet.store.client import Script, run_script
 
-TAKE = Script.beside(__file__, "take.lua")
-RENEW = Script.beside(__file__, "renew_messages.lua")
-RESTORE = Script.beside(__file__, "restore.lua")
+TAKE = Script.beside(
+    __file__,
+    "take.lua",
+    keys="unacked index bell ours waiting*",
+    argv="wanted guarded prefix gate_prefix separator acks rest*",
+)
+RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
+RESTORE = Script.beside(
+    __file__,
+    "restore.lua",
+    keys="unacked index bell swept poison",
+    argv="lease_s most deaths deaths_prefix deaths_life_s quiet_s tags*",
+)
 
 #: Seconds after which a message that its worker no longer renews goes back to its queue. With the sweep's interval
 #: on top, a dead worker's messages are back within 13 s.
@@ -37,11 +48,6 @@ QUIET_LEASES = 0.6
 #: are killed at random: with 60 tasks in each, some are caught twice.
 POISON_AFTER = 3
 
-UNACKED = "fleet:unacked"
-UNACKED_INDEX = "fleet:unacked_index"
-SWEPT = "fleet:unacked_swept"
-POISON = "fleet:poison"
-DEATHS_PREFIX = "fleet:deaths:"
 #: Seconds for which a death is counted, from the last one on. What waits for its ETA dies with its worker as well,
 #: though it harmed nobody: deaths that lie further apart are no sign of poison.
 DEATHS_LIFE_S = 3600
@@ -112,7 +118,7 @@ class Holdings:
         if not acks:
             return
         try:
-            run_script(client, TAKE, [UNACKED, UNACKED_INDEX, BELL], [0, 0, "", len(acks), *acks])
+            run_script(client, TAKE, *take_call("", (), wanted=0, acks=acks))
         except BaseException:
             self.return_acks(acks)
             raise
@@ -181,9 +187,37 @@ def flush_all_acks() -> None:
             holdings.flush(holdings.client)
 
 
-def restore_arguments(tags: Sequence[str] = (), *, lease_s: float = LEASE_S, most: int = 5000) -> list[Any]:
-    """Return the arguments of `restore.lua`: a sweep, or (with tags) a handing back."""
-    return [lease_s, most, POISON_AFTER, DEATHS_PREFIX, DEATHS_LIFE_S, lease_s * QUIET_LEASES, *tags]
+def take_call(
+    ours: str,
+    waiting: Sequence[str],
+    *,
+    wanted: int,
+    guarded: int = 0,
+    prefix: str = "",
+    steps: Sequence[str] = (),
+    served: Iterable[str] = (),
+    acks: Sequence[str] = (),
+    queues: Iterable[str] = (),
+) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `take.lua`, where each is described; with `wanted` 0 it only acknowledges."""
+    return TAKE.call(
+        unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), ours=ours, waiting=waiting,
+        wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
+        acks=len(acks), rest=(*steps, *served, *acks, *queues),
+    )  # fmt: skip
 
 
-RESTORE_KEYS = [UNACKED, UNACKED_INDEX, BELL, SWEPT, POISON]
+def renew_call(tags: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `renew_messages.lua`."""
+    return RENEW.call(index=keys.unacked_index(), tags=tags)
+
+
+def restore_call(
+    tags: Sequence[str] = (), *, lease_s: float = LEASE_S, most: int = 5000
+) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `restore.lua`: a sweep, or (with tags) a handing back."""
+    return RESTORE.call(
+        unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), swept=keys.swept(), poison=keys.poison(),
+        lease_s=lease_s, most=most, deaths=POISON_AFTER, deaths_prefix=keys.deaths(""), deaths_life_s=DEATHS_LIFE_S,
+        quiet_s=lease_s * QUIET_LEASES, tags=tags,
+    )  # fmt: skip

@@ -1,17 +1,17 @@
--- Renews the leases of messages that a worker still holds.
+-- Renews the leases of messages that a worker still holds. O(tags).
 --
--- KEYS[1] zset  unacked index: tag -> time of the last lease renewal (Redis time, seconds)
--- ARGV[1..] tags held
---
--- Reply: the tags that are no longer in the index: their lease ran out and somebody else may have them.
-local time = redis.call('TIME')
-local now = time[1] .. '.' .. string.format('%06d', time[2])
+-- KEYS  index  sorted set: tag -> time of the last lease renewal (Redis time, s)   no TTL: it lives with its entries
+-- ARGV  tags   held
+-- Reply the tags that are no longer in the index: their lease ran out and somebody else may have them
+local index = KEYS[INDEX]
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now = seconds .. '.' .. string.format('%06d', microseconds)
 local lost = {}
-for i = 1, #ARGV do
-  if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
-    redis.call('ZADD', KEYS[1], 'XX', now, ARGV[i])
+for _, tag in ipairs(ARGV) do
+  if redis.call('ZSCORE', index, tag) then
+    redis.call('ZADD', index, 'XX', now, tag)
   else
-    lost[#lost + 1] = ARGV[i]
+    lost[#lost + 1] = tag
   end
 end
 return lost

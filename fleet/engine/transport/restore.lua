@@ -1,26 +1,41 @@
 -- Puts messages whose lease ran out, or whose tags are named, back at the head of the queue they came from.
 --
--- KEYS[1] hash    unacked: tag -> list key .. "\n" .. message
--- KEYS[2] zset    unacked index: tag -> time of the last lease renewal (Redis time, seconds)
--- KEYS[3] stream  bell
--- KEYS[4] string  time of the last sweep and the time until which nothing is swept (Redis time, seconds; ten leases)
--- KEYS[5] list    poison: messages whose workers died too often
--- ARGV[1] lease (seconds) · ARGV[2] most messages to put back (count) · ARGV[3] deaths that make a message poison
--- ARGV[4] prefix of the keys that count deaths · ARGV[5] their life (seconds) · ARGV[6] quiet period (seconds)
--- ARGV[7..] tags to put back
+-- KEYS  unacked        hash: tag -> list key, newline, message
+--       index          sorted set: tag -> time of the last lease renewal (Redis time, s)
+--       bell           stream, one entry
+--       swept          string: time of the last sweep and time until which nothing is swept (Redis time, s)
+--                                                                                      TTL: ten leases
+--       poison         list: messages whose workers died too often
+-- ARGV  lease_s        life of a lease, s
+--       most           messages to put back (count)
+--       deaths         that make a message poison (count)
+--       deaths_prefix  of the keys that count deaths                                   TTL of these: deaths_life_s
+--       deaths_life_s  s
+--       quiet_s        quiet period, s
+--       tags           to put back; none: the sweep
+-- Reply {messages put back, messages moved to poison}
 --
--- The lists and the counters are named by the entries, not declared: the broker is one Redis, never a cluster.
--- Reply: {messages put back, messages moved to poison}.
+-- The lists and the counters are named by the entries, not declared: the broker is one Redis, never a cluster. What
+-- holds messages has no TTL: that would be a way to lose tasks.
 --
 -- With tags, their holder gives them back: no death. Without, the sweep: their holder has stopped renewing, and each
 -- sweep of a message counts as a death of its worker. When no worker swept for half a lease, Redis was away or
 -- frozen and nobody could renew, or nobody was alive. Redis cannot tell which; so nothing is put back for a quiet
 -- period, in which whoever lives renews, and an outage does not run every task in flight a second time.
-local unacked, index, bell, swept, poison = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local lease, most, deaths = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local prefix, life, quiet = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local unacked, index, bell, swept, poison = unpack(KEYS)
+local lease_s, most, deaths, deaths_prefix, deaths_life_s, quiet_s = unpack(ARGV)
 local now = tonumber(redis.call('TIME')[1])
 local restored, poisoned = 0, 0
+
+-- Count a death; true when it makes the message poison.
+local function is_poison(message)
+  local counter = deaths_prefix .. redis.sha1hex(message)
+  local count = redis.call('INCR', counter)
+  redis.call('EXPIRE', counter, deaths_life_s)
+  if count < tonumber(deaths) then return false end
+  redis.call('DEL', counter)
+  return true
+end
 
 local function put_back(tag, died)
   local entry = redis.call('HGET', unacked, tag)
@@ -29,35 +44,29 @@ local function put_back(tag, died)
   redis.call('HDEL', unacked, tag)
   local cut = string.find(entry, '\n', 1, true)
   local list, message = string.sub(entry, 1, cut - 1), string.sub(entry, cut + 1)
-  if died then
-    local counter = prefix .. redis.sha1hex(message)
-    local count = redis.call('INCR', counter)
-    redis.call('EXPIRE', counter, life)
-    if count >= deaths then
-      redis.call('DEL', counter)
-      redis.call('LPUSH', poison, message)
-      poisoned = poisoned + 1
-      return
-    end
+  if died and is_poison(message) then
+    redis.call('LPUSH', poison, message)
+    poisoned = poisoned + 1
+  else
+    redis.call('RPUSH', list, message)
+    restored = restored + 1
   end
-  redis.call('RPUSH', list, message)
-  restored = restored + 1
 end
 
-if #ARGV > 6 then
-  for i = #ARGV, 7, -1 do put_back(ARGV[i], false) end
+-- Note this sweep; true while nothing is to be swept.
+local function is_quiet()
+  local seen, quiet_until = string.match(redis.call('GET', swept) or '0 0', '^(%S+) (%S+)$')
+  if now - seen > lease_s / 2 then quiet_until = now + quiet_s end
+  redis.call('SET', swept, now .. ' ' .. quiet_until, 'EX', math.ceil(lease_s * 10))
+  return now < tonumber(quiet_until)
+end
+
+if #ARGV > TAGS then
+  for i = #ARGV, TAGS + 1, -1 do put_back(ARGV[i], false) end
 else
-  local last = redis.call('GET', swept)
-  local seen, quiet_until = 0, 0
-  if last then
-    local cut = string.find(last, ' ', 1, true)
-    seen, quiet_until = tonumber(string.sub(last, 1, cut - 1)), tonumber(string.sub(last, cut + 1))
-  end
-  if now - seen > lease / 2 then quiet_until = now + quiet end
-  redis.call('SET', swept, now .. ' ' .. quiet_until, 'EX', math.ceil(lease * 10))
-  if now < quiet_until then return {0, 0} end
-  local due = redis.call('ZRANGEBYSCORE', index, '-inf', now - lease, 'LIMIT', 0, most)
+  if is_quiet() then return { 0, 0 } end
+  local due = redis.call('ZRANGEBYSCORE', index, '-inf', now - lease_s, 'LIMIT', 0, most)
   for i = #due, 1, -1 do put_back(due[i], true) end  -- newest first: the oldest ends at the head
 end
 if restored > 0 then redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1) end
-return {restored, poisoned}
+return { restored, poisoned }

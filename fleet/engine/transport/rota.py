@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fleet.engine.messages.queues import BELL, PRIORITY_SEPARATOR, waiting_key
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.engine.transport import leases
 from fleet.store import keys
 from fleet.store.client import Script
 
-LOOK = Script.beside(__file__, "look.lua")
+LOOK = Script.beside(__file__, "look.lua", keys="ours looked waiting*", argv="pause_ms life_s separator rest*")
 
 #: Most queues that every take names and looks at (count): up to here that is cheaper than to keep an index.
 NAMED_AT_MOST = 16
@@ -40,28 +40,32 @@ class Rota:
         #: True when takes go by what is known to wait, so that somebody has to look.
         self.is_large = len(self._names) > NAMED_AT_MOST
         digest = hashlib.sha1("\n".join(self._names).encode("utf-8", "replace"), usedforsecurity=False)
-        self._ours = f"fleet:queues:{digest.hexdigest()}"
-        self._waiting = [waiting_key(step) for step in self._steps]
-        self._take_keys = [leases.UNACKED, leases.UNACKED_INDEX, BELL, self._ours, *self._waiting]
+        self._digest = digest.hexdigest()
+        self._waiting = [keys.waiting(step) for step in self._steps]
 
     def __bool__(self) -> bool:
         return bool(self._names)
 
     def take(self, *, wanted: int, guarded: int, prefix: str, acks: Sequence[str]) -> list[Any]:
         """Return what follows the sha in a call of `take.lua`: number of keys, keys, arguments."""
-        named = () if self.is_large else self._names
-        return [
-            len(self._take_keys), *self._take_keys, wanted, guarded, prefix, len(acks), *acks,
-            keys.gate(""), PRIORITY_SEPARATOR, *self._steps, *self._served.values(), *named,
-        ]  # fmt: skip
+        take_keys, arguments = leases.take_call(
+            keys.consumed(self._digest), self._waiting, wanted=wanted, guarded=guarded, prefix=prefix,
+            steps=self._steps, served=self._served.values(), acks=acks, queues=() if self.is_large else self._names,
+        )  # fmt: skip
+        return [len(take_keys), *take_keys, *arguments]
 
     def look(self) -> list[Any]:
         """Return what follows the sha in a call of `look.lua`."""
-        look_keys = [self._ours, f"{self._ours}:looked", *self._waiting]
-        pause_ms = round(LOOK_EVERY_S * 900)  # a little less, so that each look of a single consumer counts
-        return [
-            len(look_keys), *look_keys, pause_ms, FOUND_LIFE_S, PRIORITY_SEPARATOR, *self._steps, *self._names,
-        ]  # fmt: skip
+        look_keys, arguments = LOOK.call(
+            ours=keys.consumed(self._digest),
+            looked=keys.consumed_looked(self._digest),
+            waiting=self._waiting,
+            pause_ms=round(LOOK_EVERY_S * 900),  # a little less, so that each look of a single consumer counts
+            life_s=FOUND_LIFE_S,
+            separator=PRIORITY_SEPARATOR,
+            rest=(*self._steps, *self._names),
+        )
+        return [len(look_keys), *look_keys, *arguments]
 
     def was_served(self, place: str) -> str:
         """Note that a message of this list came, and return its queue: the next turn is another queue's."""

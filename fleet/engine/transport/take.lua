@@ -1,40 +1,47 @@
 -- Acknowledges finished messages, then moves waiting ones from the queues into the unacked store, in one atomic step.
 -- There is no moment at which a message is neither in its queue nor in the unacked store.
 --
--- KEYS[1] hash    unacked: tag -> list key .. "\n" .. message as published
--- KEYS[2] zset    unacked index: tag -> time of the last lease renewal (Redis time, seconds)
--- KEYS[3] stream  bell: one entry per publish, capped at one; its last id tells a sleeping worker what it has seen
--- KEYS[4] set     names of the queues to take from; read only when ARGV names none (look.lua writes it)
--- KEYS[5 .. 4+p]  zsets, one per priority, the most urgent first: names of queues that may have messages of it
--- ARGV[1] most messages to take (count) · ARGV[2] how many of them from the least urgent class that waits (count)
--- ARGV[3] prefix of the tags to hand out · ARGV[4] number a of tags to acknowledge · ARGV[5 .. 4+a] these tags
--- then: prefix of the gates' keys · kombu's separator in list keys · p priority steps · p queues, served last in each
--- priority ("": none) · names of the queues to take from (none: those of KEYS[4])
+-- KEYS  unacked      hash: tag -> list key, newline, message as published
+--       index        sorted set: tag -> time of the last lease renewal (Redis time, s)
+--       bell         stream: one entry per publish, capped at one; its last id tells a sleeping worker what it has seen
+--       ours         set: names of the queues to take from; read only when ARGV names none (look.lua writes it)
+--       waiting      sorted sets, one per priority, the most urgent first: names of queues that may have messages of it
+-- ARGV  wanted       most messages to take (count)
+--       guarded      how many of them from the least urgent class that waits (count)
+--       prefix       of the tags to hand out
+--       gate_prefix  of the gates' keys
+--       separator    kombu's, in list keys
+--       acks         number of tags to acknowledge
+--       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
+--                    acknowledge; names of the queues to take from (none: those of `ours`)
+-- Reply {tag, list key, message, tag, list key, message, ...}, or {bell id} when nothing waits, {} for acks alone
 --
 -- Lists and gates are named by queue, not declared: the broker is one Redis, never a cluster. A gate is a string, the
--- lowest priority that may be taken (-1, or no number: none); absent: open. Beside it, under the gate's name and ":room": "n0 n1 n2 n3
--- n4 given", how many more tasks of each priority may be taken, each counting those of more urgent ones (absent: any
--- number), and what n4 was at first. Queues of one priority take turns: the next one after
--- the one served last. With queues in ARGV, O(queues); else O(queues that wait and are not open to us or to all).
+-- lowest priority that may be taken (-1, or no number: none); absent: open. Beside it, under the gate's name and ":room":
+-- "n0 n1 n2 n3 n4 given", how many more tasks of each priority may be taken, each counting those of more urgent ones
+-- (absent: any number), and what n4 was at first. Queues of one priority take turns: the next one after the one served
+-- last. With queues in ARGV, O(queues); else O(queues that wait and are not open to us or to all).
 --
--- Reply: {tag, list key, message, tag, list key, message, ...}, or {bell id} when nothing waits, {} for acks alone.
 -- Both unacked keys live as long as they have entries: a TTL here would be a way to lose tasks.
-local unacked, index, bell, ours = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local wanted, guarded, prefix, acks = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+-- Waiting queues looked at in one go.
+local CHUNK = 16
+local unacked, index, bell, ours = unpack(KEYS)
+local wanted, guarded, prefix, gate_prefix, separator, acks = unpack(ARGV)
+wanted, guarded = tonumber(wanted), tonumber(guarded)
+local priorities = #KEYS - WAITING
+local served_at = REST + priorities
+local acks_at = served_at + priorities
+local queues_at = acks_at + acks
+local queues = #ARGV - queues_at
 
-for i = 5, 4 + acks do
+for i = acks_at + 1, queues_at do
   redis.call('HDEL', unacked, ARGV[i])
   redis.call('ZREM', index, ARGV[i])
 end
 if wanted <= 0 then return {} end
 
-local gate_prefix, separator, priorities = ARGV[5 + acks], ARGV[6 + acks], #KEYS - 4
-local steps_at, served_at, queues_at = 6 + acks, 6 + acks + priorities, 6 + acks + 2 * priorities
-local queues = #ARGV - queues_at
-local CHUNK = 16  -- waiting queues looked at in one go
-
-local time = redis.call('TIME')
-local now = time[1] .. '.' .. string.format('%06d', time[2])
+local seconds, microseconds = unpack(redis.call('TIME'))
+local now = seconds .. '.' .. string.format('%06d', microseconds)
 local gates, rooms, reply, taken = {}, {}, {}, 0
 
 local function is_stopped(queue, step)
@@ -56,7 +63,7 @@ end
 
 -- Takes from one list until `most` are taken altogether, and strikes the queue off where it is known to wait.
 local function take_from(queue, class, most)
-  local step = ARGV[steps_at + class]
+  local step = ARGV[REST + class]
   if is_stopped(queue, step) then return end
   local list = step == '0' and queue or queue .. separator .. step
   local entries, renewals, before, is_empty = {}, {}, taken, false
@@ -75,7 +82,7 @@ local function take_from(queue, class, most)
     redis.call('ZADD', index, unpack(renewals))
     use_room(queue, step, taken - before)
   end
-  if is_empty and (taken > before or queues == 0) then redis.call('ZREM', KEYS[4 + class], queue) end
+  if is_empty and (taken > before or queues == 0) then redis.call('ZREM', KEYS[WAITING + class], queue) end
 end
 
 local function serve_named(class, last, most)
@@ -91,7 +98,7 @@ end
 
 local function serve_waiting(class, from, to, most)
   while taken < most do
-    local waiting = redis.call('ZRANGEBYLEX', KEYS[4 + class], from, to, 'LIMIT', 0, CHUNK)
+    local waiting = redis.call('ZRANGEBYLEX', KEYS[WAITING + class], from, to, 'LIMIT', 0, CHUNK)
     for _, queue in ipairs(waiting) do
       if taken >= most then return end
       if redis.call('SISMEMBER', ours, queue) == 1 then take_from(queue, class, most) end
@@ -118,5 +125,5 @@ for class = 1, priorities do
 end
 
 if taken > 0 then return reply end
-local last = redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1)
-return {last[1] and last[1][1] or '0-0'}
+local newest = unpack(redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1))
+return { newest and newest[1] or '0-0' }

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from fleet import config
 from fleet.cli.main import main
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Completion, Finish
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import Roster, row_of
 from fleet.store import keys
@@ -39,7 +39,7 @@ async def _work(url: str) -> None:
                 pool="research", provider="simulator", model="simulated-1", served_by="call", attempts=1,
                 usage=Usage(input_tokens=10, output_tokens=5), cost_usd_micros=7, ran_ms=1500, finished_at=time.time(),
             )  # fmt: skip
-            await completion.finish(result, checkout=checkout)
+            await completion.finish(Finish(result, checkout=checkout))
     finally:
         await store.close()
 

@@ -16,12 +16,13 @@ from fleet import config
 from fleet.cli.main import main
 from fleet.cli.operate.dead import ADVICE
 from fleet.engine.messages import queues
-from fleet.engine.outcomes.dead_letters import CAUSES, RECORD, bury, record_arguments, record_keys
+from fleet.engine.outcomes.dead_letters import CAUSES, bury
 from fleet.limiter import Terms
 from fleet.limiter.scripts import PENALISE
 from fleet.models import BotResult, TaskError
 from fleet.store import keys
 from fleet.store.client import connect, run_script
+from tests.burials import keep
 
 BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()
 RESEARCH = queues.list_key(keys.queue("research"), 2)
@@ -50,7 +51,7 @@ def die(client: redis.Redis, *task_ids: str, reason: str = "ProviderUnavailable"
         burial = bury(result, headers={}, body=BODY, provider_errors={reason: 4})
         assert burial is not None
         client.set(keys.result(task_id), json.dumps({"result": result.model_dump(mode="json")}))
-        run_script(client, RECORD, record_keys(task_id), record_arguments(burial, config.current()))
+        keep(client, burial, config.current())
 
 
 def test_a_list_is_one_line_per_letter_and_says_how_many_there_are(client: redis.Redis) -> None:
@@ -151,8 +152,9 @@ def test_why_tells_the_story_and_exits_with_1_for_an_unknown_task(client: redis.
 def test_why_of_a_held_task_reads_its_limit(client: redis.Redis) -> None:
     die(client, "t1")
     fleet("dead", "replay", "t1")
-    limit = keys.limit_parts("simulator/simulated-1/default")
-    client.eval(PENALISE.text, 2, *limit[:2], 60_000_000, Terms().pack())
+    limit = keys.limit_keys("simulator/simulated-1/default")
+    told = {"retry_after_us": 60_000_000, "terms": Terms().pack()}
+    run_script(client, PENALISE, *PENALISE.call(state=limit.state, facts=limit.facts, **told))
     assert "the limit simulator/simulated-1/default" in fleet("why", "t1").stdout
     assert "after a 429" in fleet("why", "t1").stdout
 

@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 
 from fleet.config import HealthSettings, PoolSettings, Settings
 from fleet.engine.answers.opinions import Opinions, Panel
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Completion, Finish
 from fleet.errors import BadAnswer, FleetError, ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Bot, BotResult, BotTask, Persona, Usage
@@ -93,10 +93,10 @@ def ask(
                 cost_usd_micros=verdict.cost_usd_micros, attempts=verdict.attempts, provider="a", model="b",
                 finished_at=1.0,
             )  # fmt: skip
-            assert await completion.finish(
+            assert await completion.finish(Finish(
                 result, checkout=opinions.chosen.checkout, others=opinions.other_checkouts(), shares=opinions.parts(),
                 deeds=opinions.deeds(), kind="sums", provider_errors=verdict.provider_errors,
-            )  # fmt: skip
+            ))  # fmt: skip
             return opinions
         finally:
             await store.close()

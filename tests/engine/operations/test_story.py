@@ -21,7 +21,7 @@ from fleet.engine.messages.envelope import envelope, fresh_envelope, task_header
 from fleet.engine.operations.message_search import find_held, find_queued
 from fleet.engine.operations.story import Story, duration, tell
 from fleet.engine.operations.task_facts import gather
-from fleet.engine.outcomes.dead_letters import RECORD, bury, record_arguments, record_keys
+from fleet.engine.outcomes.dead_letters import bury
 from fleet.engine.transport import leases
 from fleet.errors import StoreError
 from fleet.limiter.limiter import LimitSnapshot
@@ -29,7 +29,8 @@ from fleet.models import BotResult, Priority, TaskError
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
-from fleet.store.client import Store, connect, run_script
+from fleet.store.client import Store, connect
+from tests.burials import keep
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()
@@ -56,9 +57,9 @@ def queue(client: redis.Redis, *task_ids: str, priority: int = 2, name: str = "f
 
 def hold(client: redis.Redis, message: bytes, *, tag: str = "tag:0:1", age_s: float = 1.0, priority: int = 2) -> str:
     entry = queues.list_key("fleet.research", priority).encode() + b"\n" + message
-    client.hset(leases.UNACKED, tag, entry)
+    client.hset(keys.unacked(), tag, entry)
     seconds, micros = client.time()
-    client.zadd(leases.UNACKED_INDEX, {tag: seconds + micros / 1e6 - age_s})
+    client.zadd(keys.unacked_index(), {tag: seconds + micros / 1e6 - age_s})
     return tag
 
 
@@ -125,7 +126,7 @@ def test_a_held_task_tells_who_holds_it_until_when_and_which_bot_works_on_it(
 def test_a_task_of_a_dead_worker_tells_that_its_lease_ran_out_and_how_many_died(client: redis.Redis) -> None:
     message = message_of("mine")
     hold(client, message, age_s=leases.LEASE_S + 5)
-    client.set(f"{leases.DEATHS_PREFIX}{hashlib.sha1(message).hexdigest()}", 2)
+    client.set(keys.deaths(hashlib.sha1(message).hexdigest()), 2)
     story = story_of(client, "mine")
     assert story.deaths == 2 and story.lease_left_s is not None and story.lease_left_s < 0
     assert "the lease ran out 5." in text_of(story)
@@ -159,7 +160,7 @@ def test_a_dead_task_tells_of_its_error_and_its_letter(client: redis.Redis) -> N
     result = finish(client, "mine", status="failed", error=error)
     burial = bury(result, headers={}, body=BODY)
     assert burial is not None
-    run_script(client, RECORD, record_keys("mine"), record_arguments(burial, SETTINGS))
+    keep(client, burial, SETTINGS)
     story = story_of(client, "mine")
     assert (story.state, story.error, story.is_dead_letter) == ("failed", "DeadlineExceeded", True)
     assert "DeadlineExceeded: expected an answer within 5.0 s" in text_of(story)
@@ -169,7 +170,7 @@ def test_a_dead_task_tells_of_its_error_and_its_letter(client: redis.Redis) -> N
 
 
 def test_a_task_that_killed_its_workers_is_found_among_the_poison(client: redis.Redis) -> None:
-    client.lpush(leases.POISON, message_of("other"), message_of("mine"))
+    client.lpush(keys.poison(), message_of("other"), message_of("mine"))
     story = story_of(client, "mine")
     assert story.state == "poison" and "it is poison" in text_of(story)
 
@@ -233,7 +234,7 @@ def test_a_task_is_found_however_its_id_is_spelled_and_not_by_its_childrens_ids(
 
 def test_a_held_task_is_found_among_thousands(client: redis.Redis) -> None:
     for number in range(2500):
-        client.hset(leases.UNACKED, f"tag{number}", b"fleet.review\x06\x163\n" + message_of(f"t{number}"))
+        client.hset(keys.unacked(), f"tag{number}", b"fleet.review\x06\x163\n" + message_of(f"t{number}"))
     held = find_held(client, "t2024")
     assert held is not None
     assert (held.tag, held.queue, held.priority, held.renewed_at) == ("tag2024", "fleet.review", 3, None)
@@ -249,7 +250,7 @@ def test_a_gate_that_is_set_is_what_is_read_and_opening_it_wakes_the_workers(cli
     ]  # fmt: skip
     assert str(narrow).startswith("high and above, for ") and narrow.left_s == pytest.approx(60, abs=1)
     assert open_gate(client, "q1") and not open_gate(client, "q1")
-    assert client.xlen(queues.BELL) == 1
+    assert client.xlen(keys.bell()) == 1
     client.set(keys.gate("q1"), "ajar")
     with pytest.raises(StoreError, match="expected a priority number or -1, got b'ajar'"):
         read_gates(client, ["q1"])

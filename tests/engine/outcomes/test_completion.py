@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config import PoolSettings, ProviderSettings, ResultSettings, Settings
-from fleet.engine.outcomes.completion import Completion, result_meta
+from fleet.engine.outcomes.completion import Completion, Finish, result_meta
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import LOAD_UNIT, Checkout, Roster
 from fleet.signals import catalogue
@@ -58,7 +58,7 @@ def with_engine(url: str, work: Callable[[Roster, Completion], Awaitable[T]]) ->
 
 
 def finish(url: str, result: BotResult, **options: Any) -> bool:
-    return with_engine(url, lambda _, completion: completion.finish(result, **{"checkout": None, **options}))
+    return with_engine(url, lambda _, completion: completion.finish(Finish(result, **{"checkout": None, **options})))
 
 
 async def check_out(roster: Roster, task_id: str, token: str, pool: str = "p") -> Checkout:
@@ -115,7 +115,9 @@ def test_the_very_same_result_again_stands_and_counts_nothing(redis_url: str, cl
 def test_of_many_finishers_at_once_exactly_one_wins(redis_url: str, client: redis.Redis) -> None:
     async def work(roster: Roster, completion: Completion) -> list[bool]:
         taken = [await check_out(roster, "t", f"token-{index}") for index in range(20)]
-        return await asyncio.gather(*(completion.finish(result_of("t", answer=c.token), checkout=c) for c in taken))
+        return await asyncio.gather(
+            *(completion.finish(Finish(result_of("t", answer=c.token), checkout=c)) for c in taken)
+        )
 
     assert with_engine(redis_url, work).count(True) == 1
     assert numbers(client, keys.totals()) == {"completions": 1, "ok": 1, "duplicates": 19}
@@ -127,7 +129,7 @@ def test_finishing_checks_the_bot_in_and_a_second_time_lowers_nothing(redis_url:
         taken = [await check_out(roster, f"t{index}", f"token-{index}") for index in range(4)]
         assert sorted(loads(client)) == [1, 1, 2]
         for _ in range(2):
-            await completion.finish(result_of("t0"), checkout=taken[0])
+            await completion.finish(Finish(result_of("t0"), checkout=taken[0]))
         assert sorted(loads(client)) == [1, 1, 1]
 
     with_engine(redis_url, work)
@@ -141,7 +143,7 @@ def test_a_lease_that_was_reaped_is_not_given_back_twice(redis_url: str, client:
         for index in range(3):
             await check_out(roster, f"t{index}", f"token-{index}")
         assert loads(client) == [1, 1, 1]
-        assert await completion.finish(result_of("lost"), checkout=lost)
+        assert await completion.finish(Finish(result_of("lost"), checkout=lost))
 
     with_engine(redis_url, work)
     assert loads(client) == [1, 1, 1]
@@ -152,7 +154,7 @@ def test_a_bot_that_was_dropped_meanwhile_does_not_come_back(redis_url: str, cli
     async def work(roster: Roster, completion: Completion) -> None:
         checkout = await check_out(roster, "t", "token")
         client.zrem(keys.bots("p"), checkout.bot)
-        assert await completion.finish(result_of("t"), checkout=checkout)
+        assert await completion.finish(Finish(result_of("t"), checkout=checkout))
 
     with_engine(redis_url, work)
     assert client.zcard(keys.bots("p")) == 2
@@ -168,7 +170,7 @@ def test_a_task_that_never_got_a_bot_leaves_a_result_and_no_key_of_its_own(
     assert numbers(client, keys.errors("-")) == {"-|-|InvalidTask": 1}
     assert bot_rows(client, "-").completions == (1,)
     assert {name.decode() for name in client.keys("*")} <= {
-        keys.result("t"), keys.totals(), keys.errors("-"), *record_keys("-")
+        keys.result("t"), keys.totals(), keys.errors("-"), *record_keys("-").values()
     }  # fmt: skip
 
 
@@ -179,7 +181,7 @@ def test_errors_are_kept_by_bot_api_and_type_and_calls_apart_from_tasks(redis_ur
             "t", status="failed", provider="openai", model="a|b", attempts=7, error=failure("ProviderUnavailable")
         )
         tries = {"RateLimited": 2, "ProviderUnavailable": 4}
-        await completion.finish(result, checkout=checkout, provider_errors=tries)
+        await completion.finish(Finish(result, checkout=checkout, provider_errors=tries))
         return checkout.bot
 
     bot = with_engine(redis_url, work)
@@ -223,7 +225,7 @@ def test_the_counters_equal_the_sum_of_the_results_that_stand(
         for index, (result, errors) in enumerate(batch):
             result = result.model_copy(update={"finished_at": float(index)})
             checkout = await roster.check_out("p", task_id=f"other-{index}", token=str(index))
-            if await completion.finish(result, checkout=checkout, provider_errors=errors):
+            if await completion.finish(Finish(result, checkout=checkout, provider_errors=errors)):
                 standing.append((result, errors))
         return standing
 
@@ -262,7 +264,7 @@ def test_what_is_kept_does_not_grow_with_the_number_of_tasks(redis_url: str, cli
             for index in range(start, start + 100):
                 checkout = await check_out(roster, f"t{index}", f"token-{index}")
                 await completion.finish(
-                    result_of(f"t{index}", status="failed", error=failure("BadAnswer")), checkout=checkout
+                    Finish(result_of(f"t{index}", status="failed", error=failure("BadAnswer")), checkout=checkout)
                 )
             sizes.append(fields())
         return sizes
@@ -276,7 +278,11 @@ def test_every_key_written_by_finishing_has_a_life(redis_url: str, client: redis
     finish(redis_url, result_of("t", status="failed", error=failure("BadAnswer")))
     finish(redis_url, result_of("t", answer="a later one"))
     assert client.ttl(keys.result("t")) in range(595, 601)
-    for name in (keys.totals(), *set(record_keys("p")[:6]) - {keys.bot_tasks("p")}, keys.errors("p")):
+    for name in (
+        keys.totals(),
+        *set(record_keys("p").values()) - {keys.bot_tasks("p"), keys.events()},
+        keys.errors("p"),
+    ):
         assert keys.STATE_TTL_S - 5 <= client.ttl(name) <= keys.STATE_TTL_S
 
 

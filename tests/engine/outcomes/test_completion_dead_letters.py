@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from fleet.config import PoolSettings, Settings
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Completion, Finish
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 from fleet.engine.outcomes.dead_letters import bury
 from fleet.models import BotResult, TaskError
@@ -40,7 +40,7 @@ def finish(url: str, *results: BotResult, fence: str | None = None) -> list[bool
             burial = bury(result, headers={}, body=b'[[], {"pool": "p"}, {}]', provider_errors={"BadRequest": 1})
             stood.append(
                 await completion.finish(
-                    result, checkout=None, provider_errors={"BadRequest": 1}, fence=fence, burial=burial
+                    Finish(result, checkout=None, provider_errors={"BadRequest": 1}, fence=fence, burial=burial)
                 )
             )
         await store.close()

@@ -6,6 +6,7 @@ import base64
 import inspect
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,12 +27,12 @@ from fleet.engine.outcomes.dead_letters import (
     letter_keys,
     parts_of,
     record_arguments,
-    record_keys,
 )
 from fleet.models import BotResult, TaskError
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
+from tests.burials import keep
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 #: Settings of a store that holds three letters.
@@ -77,7 +78,7 @@ def die(
     assert burial is not None
     state.set(keys.result(task_id), result.model_dump_json(), ex=600)
 
-    run_script(state, RECORD, record_keys(task_id), record_arguments(burial, settings))
+    keep(state, burial, settings)
     return task_id
 
 
@@ -193,7 +194,7 @@ def test_the_size_that_is_kept_is_the_size_there_is(state: redis.Redis, office: 
     for task_id in ids(office):
         office.purge(task_id)
     assert state.get(keys.dead_letter_bytes()) == b"0"
-    assert state.exists(*letter_keys()) == 1
+    assert state.exists(*letter_keys().values()) == 1
 
 
 def test_letters_whose_time_is_over_are_not_listed_and_go_with_the_next_one(state: redis.Redis) -> None:
@@ -213,7 +214,7 @@ def test_letters_whose_time_is_over_are_not_listed_and_go_with_the_next_one(stat
 
 def test_all_keys_of_the_store_expire_together(state: redis.Redis) -> None:
     die(state, "t", settings=SMALL)
-    assert {state.ttl(key) for key in letter_keys()} == {60}
+    assert {state.ttl(key) for key in letter_keys().values()} == {60}
 
 
 def test_a_task_that_dies_again_is_one_letter(state: redis.Redis, office: DeadLetterOffice) -> None:
@@ -223,17 +224,25 @@ def test_a_task_that_dies_again_is_one_letter(state: redis.Redis, office: DeadLe
     assert ids(office, reason="BadRequest") == []
 
 
-def test_recording_inside_another_script_is_one_step_with_it(state: redis.Redis, office: DeadLetterOffice) -> None:
-    finish = Script.of(
-        "finish.lua",
-        "redis.call('SET', KEYS[1], ARGV[1], 'EX', 60)\n"
-        "record_dead_letter({ unpack(KEYS, 2) }, { unpack(ARGV, 2) })\n"
-        "return 1",
-    ).using(RECORD)
+def test_recording_inside_another_script_is_one_step_with_it(
+    state: redis.Redis, office: DeadLetterOffice, tmp_path: Path
+) -> None:
+    names, values = RECORD.keys.split(), RECORD.argv.split()
+    (tmp_path / "finish.lua").write_text(
+        "redis.call('SET', KEYS[RESULT], ARGV[PAYLOAD], 'EX', 60)\n"
+        f"record_dead_letter({{ {', '.join(f'KEYS[{name.upper()}]' for name in names)} }}, "
+        f"{{ {', '.join(f'ARGV[{name.upper()}]' for name in values)} }})\nreturn 1"
+    )
+    finish = Script.beside(
+        str(tmp_path / "here.py"), "finish.lua", keys=RECORD.keys, argv=f"payload {RECORD.argv}", using=[RECORD]
+    )
     burial = bury(failed("t"), headers={}, body=BODY)
     assert burial is not None
-    script_keys = [keys.result("t"), *record_keys("t")]
-    assert run_script(state, finish, script_keys, ["the result", *record_arguments(burial, SETTINGS)]) == 1
+    call = finish.call(
+        result=keys.result("t"), **letter_keys(), totals=keys.totals(), payload="the result", life_s=60,
+        **record_arguments(burial, SETTINGS),
+    )  # fmt: skip
+    assert run_script(state, finish, *call) == 1
     assert office.replay("t") == "queued"
     assert state.get(keys.result("t")) is None
 
@@ -251,7 +260,7 @@ def test_a_replay_queues_the_task_with_a_fresh_life_and_without_its_result(
     assert base64.b64decode(message["body"]) == BODY
     assert state.get(keys.result("t")) is None
     assert office.find("t") is None
-    assert state.xlen(queues.BELL) == 1
+    assert state.xlen(keys.bell()) == 1
 
 
 def test_a_replay_keeps_producers_with_the_same_idempotency_key_out(
@@ -382,6 +391,6 @@ def test_half_a_surrogate_pair_in_a_message_does_not_stop_the_letter(
     result = BotResult(task_id="t", status="failed", error=error, finished_at=1.0)
     burial = bury(result, headers={}, body=b"[]")
     assert burial is not None
-    run_script(state, RECORD, record_keys("t"), record_arguments(burial, SETTINGS))
+    keep(state, burial, SETTINGS)
     filed = office.find("t")
     assert filed is not None and filed.letter.message == "got ?"

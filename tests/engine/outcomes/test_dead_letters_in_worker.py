@@ -17,7 +17,6 @@ from fleet.cli.operate.why import read_story
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.messages.queues import list_key
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
-from fleet.engine.transport import leases
 from fleet.models import BotResult
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
@@ -118,7 +117,7 @@ def test_what_cannot_be_read_is_a_dead_letter_as_long_as_it_names_a_task(
 def test_poison_is_a_dead_letter_with_its_message(start_worker: StartWorker, client: redis.Redis) -> None:
     (task_id,) = submit_many([{"prompt": "x", "pool": "review", "priority": "high"}])
     message: Any = client.rpop(list_key(keys.queue("review"), 1))
-    client.lpush(leases.POISON, message)
+    client.lpush(keys.poison(), message)
     start_worker()
     office = DeadLetterOffice(client, client, config.current())
     assert wait_for(client, task_id).status == "failed"

@@ -6,7 +6,6 @@ from fleet import config
 from fleet.engine.admission.gates import HOLD_MS, read_gates, read_waiting
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.levers import quarantine_bot, release_bot
-from fleet.engine.transport.leases import DEATHS_PREFIX
 from fleet.models import bot_name
 from fleet.store import keys
 from fleet.store.client import connect
@@ -29,7 +28,7 @@ def test_tasks_wait_while_all_bots_of_their_pool_are_quarantined(redis_url: str,
         wait_until(lambda: len(results(redis_url, others)) == 30, 20, "the other pool goes on")
         wait_until(lambda: read_waiting(client, [queue])[0].total == 31, 20, "all wait in their queue, none in a slot")
         assert results(redis_url, [first, *waiting]) == []
-        assert list(client.scan_iter(f"{DEATHS_PREFIX}*")) == []
+        assert list(client.scan_iter(keys.deaths("*"))) == []
 
         release_bot(client, settings, "research-007", by="test")
         wait_until(lambda: len(results(redis_url, [first, *waiting])) == 31, 20 + HOLD_MS / 1000, "they are done")

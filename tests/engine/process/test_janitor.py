@@ -14,6 +14,7 @@ from fleet.engine.process.janitor import Janitor
 from fleet.engine.transport import leases
 from fleet.errors import FleetError
 from fleet.roster import Roster
+from fleet.store import keys
 from fleet.store.client import Store, connect
 
 WAIT_S = 10
@@ -38,7 +39,7 @@ def test_poison_with_an_unusable_id_keeps_no_other_poison_from_being_buried(
     async def run() -> None:
         store = Store(redis_url)
         janitor = Janitor(store, store, Roster(store, config.current()), {}, refuse)
-        await store.command("RPUSH", leases.POISON, poison("\ud800"), poison("good"), poison("fails"))
+        await store.command("RPUSH", keys.poison(), poison("\ud800"), poison("good"), poison("fails"))
         duty = asyncio.create_task(janitor.bury_poison())
         try:
             async with asyncio.timeout(WAIT_S):
@@ -50,7 +51,7 @@ def test_poison_with_an_unusable_id_keeps_no_other_poison_from_being_buried(
 
     asyncio.run(run())
     assert refused.count("good") == 1
-    assert connect(redis_url).lrange(leases.POISON, 0, -1) == [poison("fails")]
+    assert connect(redis_url).lrange(keys.poison(), 0, -1) == [poison("fails")]
 
 
 def test_renewing_goes_on_after_an_error_of_any_kind(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +62,7 @@ def test_renewing_goes_on_after_an_error_of_any_kind(redis_url: str, monkeypatch
 
     async def run() -> None:
         store = Store(redis_url)
-        await store.command("ZADD", leases.UNACKED_INDEX, 1, "tag")
+        await store.command("ZADD", keys.unacked_index(), 1, "tag")
         async with asyncio.timeout(WAIT_S):
             duty = asyncio.create_task(
                 Janitor(store, store, Roster(store, config.current()), {}, _refuse).renew_leases()
@@ -69,7 +70,7 @@ def test_renewing_goes_on_after_an_error_of_any_kind(redis_url: str, monkeypatch
             while not holdings.is_renewed_by_loop:
                 await asyncio.sleep(0.005)
             del holdings.held["\ud800"]
-            while float(await store.command("ZSCORE", leases.UNACKED_INDEX, "tag")) == 1:
+            while float(await store.command("ZSCORE", keys.unacked_index(), "tag")) == 1:
                 await asyncio.sleep(0.005)
         duty.cancel()
         await store.close()

@@ -11,7 +11,6 @@ from fleet import config
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.wiring import DirectCall, assemble
 from fleet.engine.telemetry.taps import Telemetry
-from fleet.engine.transport import leases
 from fleet.roster import LOAD_UNIT
 from fleet.signals import catalogue
 from fleet.store import keys
@@ -56,7 +55,7 @@ def work(*, spoil: str | None = None) -> Done:
 def test_a_result_stands_while_the_lease_on_the_other_redis_lives(urls: tuple[str, str]) -> None:
     broker, state = urls
     with connect(broker) as client:
-        client.zadd(leases.UNACKED_INDEX, {TAG: 1})
+        client.zadd(keys.unacked_index(), {TAG: 1})
     done = work()
     assert done.result is not None
     assert done.result.answer == "2"

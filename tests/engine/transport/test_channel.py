@@ -199,13 +199,13 @@ def test_a_message_that_outlives_too_many_workers_is_poison(broker: Connection, 
     for death in range(leases.POISON_AFTER):
         (message,) = take(broker, 1)
         del message.channel.holdings.held[message.delivery_tag]  # its worker dies
-        redis.zadd(leases.UNACKED_INDEX, {message.delivery_tag: 1})
-        redis.set(leases.SWEPT, f"{redis.time()[0]} 0")
+        redis.zadd(keys.unacked_index(), {message.delivery_tag: 1})
+        redis.set(keys.swept(), f"{redis.time()[0]} 0")
         message.channel.sweep()
-        for counter in redis.scan_iter(f"{leases.DEATHS_PREFIX}*"):
+        for counter in redis.scan_iter(keys.deaths("*")):
             assert 0 < redis.ttl(counter) <= 3600  # an hour later its next death counts as the first
-        assert redis.llen(leases.POISON) == (1 if death + 1 == leases.POISON_AFTER else 0)
-    assert redis.llen(list_key("q", 2)) == redis.hlen(leases.UNACKED) == 0
+        assert redis.llen(keys.poison()) == (1 if death + 1 == leases.POISON_AFTER else 0)
+    assert redis.llen(list_key("q", 2)) == redis.hlen(keys.unacked()) == 0
 
 
 def test_a_redis_that_refuses_writes_is_waited_for_and_loses_nothing(broker: Connection, redis_url: str) -> None:
@@ -225,7 +225,7 @@ def test_a_redis_that_refuses_writes_is_waited_for_and_loses_nothing(broker: Con
     finally:
         redis.config_set("min-replicas-to-write", "0")
     assert [m.payload for m in got] == ["b"]
-    assert redis.hlen(leases.UNACKED) == 1
+    assert redis.hlen(keys.unacked()) == 1
 
 
 def test_a_publish_is_taken_whole_or_not_at_all_however_full_redis_is(broker: Connection, redis_url: str) -> None:
@@ -281,9 +281,9 @@ def test_while_the_loop_stands_still_all_leases_but_those_of_slots_are_renewed(
     leases.watch(OneSlot(runs.delivery_tag))
 
     def renewed() -> set[str]:
-        redis.zadd(leases.UNACKED_INDEX, {waits.delivery_tag: 1, runs.delivery_tag: 1})
+        redis.zadd(keys.unacked_index(), {waits.delivery_tag: 1, runs.delivery_tag: 1})
         channel.renew()
-        return {tag.decode() for tag in redis.zrangebyscore(leases.UNACKED_INDEX, 2, "+inf")}  # type: ignore[union-attr]
+        return {tag.decode() for tag in redis.zrangebyscore(keys.unacked_index(), 2, "+inf")}  # type: ignore[union-attr]
 
     channel.holdings.renewed_at_s = monotonic()
     assert renewed() == set()
@@ -298,5 +298,5 @@ def test_what_cannot_even_be_refused_is_put_aside(broker: Connection, redis_url:
     (message,) = take(broker, 1)
     message.channel.put_aside(message.delivery_tag, ValueError("odd"))
     message.channel.flush_acks()
-    assert redis.lrange(channel.UNREADABLE, 0, -1) == waiting
-    assert redis.hlen(leases.UNACKED) == 0
+    assert redis.lrange(keys.unreadable(), 0, -1) == waiting
+    assert redis.hlen(keys.unacked()) == 0

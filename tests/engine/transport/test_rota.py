@@ -141,7 +141,7 @@ def test_what_is_known_to_wait_may_be_lost_or_wrong_without_losing_a_message(
     redis.zadd("fleet:waiting:0", dict.fromkeys(MANY, 0))
     assert take(broker, MANY, 1) == ["a"]
     assert redis.zcard("fleet:waiting:0") == 0
-    assert redis.hlen(leases.UNACKED) == redis.zcard(leases.UNACKED_INDEX) <= 1
+    assert redis.hlen(keys.unacked()) == redis.zcard(keys.unacked_index()) <= 1
 
 
 @both

@@ -1,0 +1,196 @@
+"""What the limiter packs: the state of a limit, what was learnt of it, and what scripts are asked and answer.
+
+Times are microseconds of Redis time. Rates are numbered 1 requests, 2 tokens, 3 input tokens, 4 output tokens; classes
+0 (critical) to 4 (bulk).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+from fleet.limiter.limits import Terms
+from fleet.store.layouts import Layout, Place, Places
+
+
+class At(Places):
+    """Places of the state of a limit: `state[At.HELD_UNTIL]`."""
+
+    #: By rate: GCRA's "theoretical arrival time".
+    CLOCK = Place(4)
+    #: Nobody before this time: a provider said so.
+    HELD_UNTIL = Place()
+    #: Start tag of the latest grant, in the fair order.
+    VIRTUAL_TIME = Place()
+    #: By rate, from 2 on: what a call uses, net.
+    MEAN = Place(3, first=2)
+    #: By class, from 1 on: share of grants to more urgent ones.
+    URGENT_SHARE = Place(4)
+    #: By class, from 1 on: credit against the more urgent.
+    CREDIT = Place(4)
+    #: By class, 0 to 3: when it asked last (ms).
+    ASKED_MS = Place(4, first=0)
+    GRANTED = Place()
+    GRANTED_TOKENS = Place()
+    #: By rate: what is counted in the window.
+    WINDOW = Place(4)
+    DAY = Place()
+    DAY_REQUESTS = Place()
+    DAY_USD_MICROS = Place()
+    MEAN_FLIGHT_US = Place()
+    #: The minute that is counted (since 1970), what was settled in it, and in the one before.
+    MINUTE = Place()
+    MINUTE_REQUESTS = Place()
+    MINUTE_TOKENS = Place()
+    BEFORE_REQUESTS = Place()
+    BEFORE_TOKENS = Place()
+    #: 429s of the provider, and when the last one came.
+    REFUSED = Place()
+    REFUSED_AT = Place()
+    #: When to look for dead tickets and old entries again; -1: the clock was set back.
+    SWEEP_AT = Place()
+
+
+class Learnt(Places):
+    """What headers and 429s taught of a limit, beside what is configured."""
+
+    #: By rate: what the provider says it allows a minute; 0: not said.
+    ALLOWED = Place(4)
+    #: By rate, 1 and 2: a guess, where nothing is configured or said.
+    GUESS = Place(2)
+    #: By rate: what others have used of the window, and until when that holds.
+    OTHERS = Place(4)
+    OTHERS_UNTIL = Place()
+
+
+class Seen(Places):
+    """What the next lesson needs to know of those before."""
+
+    #: By rate: the limit as told, and the most that was ever left of it.
+    LIMIT = Place(4)
+    MOST_LEFT = Place(4)
+    #: By rate, 1 and 2: growth of the guess per second; when they grew last, and were cut last.
+    GROWTH = Place(2)
+    GROWN_AT = Place()
+    CUT_AT = Place()
+    #: Two marks, some seconds apart: time, granted requests and tokens, refusals.
+    OLD_MARK_AT = Place()
+    OLD_GRANTED = Place()
+    OLD_TOKENS = Place()
+    OLD_REFUSED = Place()
+    MARK_AT = Place()
+    MARK_GRANTED = Place()
+    MARK_TOKENS = Place()
+    MARK_REFUSED = Place()
+
+
+class Heard(Places):
+    """What an answer's headers said, by rate (-1: not said), as of the grant of its call."""
+
+    GRANTED_AT = Place()
+    GRANTED = Place()
+    GRANTED_TOKENS = Place()
+    LIMIT = Place(4)
+    LEFT = Place(4)
+    #: Time until all is there again.
+    RESET_US = Place(4)
+
+
+class Asked(NamedTuple):
+    """The numbers of one question.
+
+    Args:
+        priority: Class, 0 (most urgent) to 4.
+        asked_order: Order it had when it asked before; -1: it did not.
+        asked_candidate: Candidate that it asked then.
+        charge: Of a call in the fair order / weight; 0: its tokens.
+        weight: Of the caller.
+        by_tenant: 1: tenants share, and within them their bots.
+        tokens: Input and output together.
+        input: Those of them that are input.
+        output: And output.
+        usd_micros: The most that it may cost.
+        max_wait_us: Longest wait.
+        random: In [0, 1).
+        lease_us: How long it counts as in flight without being settled.
+    """
+
+    priority: float
+    asked_order: float
+    asked_candidate: float
+    charge: float
+    weight: float
+    by_tenant: float
+    tokens: float
+    input: float
+    output: float
+    usd_micros: float
+    max_wait_us: float
+    random: float
+    lease_us: float
+
+
+class Reply(NamedTuple):
+    """What `acquire.lua` answered: a code and whole numbers; last, unpacked, what an operator set."""
+
+    code: int
+    wait_us: int
+    order: int
+    now_us: int
+    held_us: int
+    idle: int
+    backlog_us: int
+    candidate: int
+    quiet_us: int
+    tokens: int
+    input_tokens: int
+    output_tokens: int
+    granted: int
+    granted_tokens: int
+    horizon_us: int
+    was_set: bytes
+
+    @classmethod
+    def unpack(cls, reply: bytes) -> Self:
+        """Return the reply that the script has packed."""
+        return cls._make((*_REPLY.unpack_from(reply), reply[_REPLY.size :]))
+
+
+class Settled(NamedTuple):
+    """The numbers of a call that is over.
+
+    Args:
+        sent: 1; 0: it never left.
+        tokens: Charged when it was granted; of them input and output.
+        input: See above.
+        output: See above.
+        used_tokens: Used; of them input and output.
+        used_input: See above.
+        used_output: See above.
+        asked_tokens: What it asked for.
+        asked_output: Of it output.
+        reserved_usd_micros: Reserved of the money of the day.
+        usd_micros: Spent.
+        since_slot_us: Time since its slot; below 0: it is to come.
+        learns: 1: its use says something of its kind.
+    """
+
+    sent: float
+    tokens: float
+    input: float
+    output: float
+    used_tokens: float
+    used_input: float
+    used_output: float
+    asked_tokens: float
+    asked_output: float
+    reserved_usd_micros: float
+    usd_micros: float
+    since_slot_us: float
+    learns: float
+
+
+STATE, LEARNT, SEEN, HEARD = Layout.of(At), Layout.of(Learnt), Layout.of(Seen), Layout.of(Heard)
+#: Terms as configured; behind them, for the scripts, what others use of the window by rate.
+TERMS = Layout.of(Terms).and_group("others", 4)
+ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "15q")
+_REPLY = REPLY.struct
