@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from fleet.engine.app import app
 from fleet.engine.process.pool import Slot, SlotPool
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport import leases
+from fleet.store.client import connect
 from fleet.workers.runtime import Runtime
 from tests.waiting import wait_until
 
@@ -87,3 +89,41 @@ def test_what_follows_work_on_the_loop_is_not_done_when_the_work_failed(monkeypa
         (0, ValueError),
         (1, type(None)),
     ]
+
+
+def test_what_is_acknowledged_while_others_still_run_is_told_to_the_broker_at_once(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a warm stop with one task that ended and one that runs on, when the worker is killed, the first is done.
+
+    Nobody renews its lease meanwhile and no take tells of its ack: untold, it would be run, and paid for, again.
+    """
+    client, holdings, pool = connect(redis_url), leases.Holdings(), make_pool()
+    monkeypatch.setattr(leases, "_HOLDINGS", {"broker": holdings})
+    holdings.client = client
+    for tag in ("ended", "runs"):
+        holdings.held[tag] = None
+        client.hset(leases.UNACKED, tag, "message")
+        client.zadd(leases.UNACKED_INDEX, {tag: time.time()})
+    pool._in_slots["runs"] = Slot(None, "id", "runs", {}, 0.0, print, print)
+    pool._hand_back(lambda: holdings.ack("ended"))
+
+    pool._drain(0.0)  # the grace is over; `runs` still runs, and the pool is not closed yet
+
+    assert client.hkeys(leases.UNACKED) == [b"runs"]
+    assert pool.busy == 1
+
+
+def test_what_is_acknowledged_last_is_told_to_the_broker_as_the_pool_closes(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, holdings, pool = connect(redis_url), leases.Holdings(), make_pool()
+    monkeypatch.setattr(leases, "_HOLDINGS", {"broker": holdings})
+    holdings.client = client
+    holdings.held["late"] = None
+    client.hset(leases.UNACKED, "late", "message")
+    holdings.ack("late")
+
+    pool._close()
+
+    assert client.hlen(leases.UNACKED) == 0
