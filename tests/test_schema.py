@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from fleet.errors import InvalidTask
 from fleet.models import BotTask
 from fleet.schema import MAX_MISFITS, MAX_SCHEMA_CHARS, compiled
+from tests.every import every
 
 PRICE = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
 
@@ -146,4 +147,4 @@ def test_any_value_either_fits_or_is_told_why_not_in_few_words(value: Any) -> No
     misfits = compiled(Offer.model_json_schema()).misfits(value)
     good = isinstance(value, dict) and isinstance(value.get("name"), str)
     assert good or misfits
-    assert all(misfit.rule and 0 < len(misfit.told) <= 200 for misfit in misfits)
+    assert every(misfit.rule and 0 < len(misfit.told) <= 200 for misfit in misfits)

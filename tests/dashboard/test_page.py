@@ -25,6 +25,7 @@ from fleet.store import keys
 from fleet.store.client import Store, connect
 from tests.dashboard.browser import Browser, start_chromium
 from tests.dashboard.flower_process import Flower, running
+from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
@@ -79,7 +80,7 @@ class Stack:
         """Wait for the results of these tasks and keep them."""
         names = [keys.result(task_id) for task_id in ids]
         with connect(self.redis.url) as client:
-            wait_until(lambda: all(client.mget(names)), 30, "all tasks have a result")
+            wait_until(lambda: every(client.mget(names)), 30, "all tasks have a result")
             rows = [json.loads(row)["result"] for row in client.mget(names)]  # type: ignore[union-attr]
         new = [BotResult.model_validate(row) for row in rows]
         self.results += new
@@ -239,7 +240,7 @@ def test_what_is_filtered_and_sorted_is_what_is_shown(page: Browser) -> None:
         sort.dispatchEvent(new Event("change")); document.getElementById("find").value = "";
         document.getElementById("find").dispatchEvent(new Event("input"))""")
     page.click("#as-table")
-    assert all(name.startswith("bad-") for name in page.texts("#bot-table tbody th")[:3])
+    assert every(name.startswith("bad-") for name in page.texts("#bot-table tbody th")[:3])
     page.click("#as-table")
 
 

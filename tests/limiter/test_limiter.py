@@ -19,6 +19,7 @@ from fleet.limiter.snapshot import last_minute
 from fleet.models import Caller, Grant, Priority
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from tests.every import every
 from tests.redis_server import RedisServer
 
 LIMIT = "provider/model/key"
@@ -402,7 +403,7 @@ def test_the_keys_of_one_model_share_a_hash_tag(redis_url: str) -> None:
     with connect(redis_url) as client:
         found = [key.decode() for key in client.scan_iter()]
         assert {key.split(":")[3] for key in found} == {"one", "two"}
-        assert all(key.startswith("fleet:limit:{provider/model}:") and client.ttl(key) > 0 for key in found)
+        assert every(key.startswith("fleet:limit:{provider/model}:") and client.ttl(key) > 0 for key in found)
 
 
 def test_of_several_keys_the_one_that_can_go_soonest_is_taken(redis_url: str) -> None:

@@ -16,6 +16,7 @@ from fleet.config import LimitSettings
 from fleet.limiter.limits import LONG_US, SHORT_US, Terms
 from fleet.limiter.model import ASK_AGAIN, SEND, TOO_LATE, Answer, LimitModel, Question
 from fleet.store.client import connect
+from tests.every import every
 from tests.limiter.scripted import ScriptedLimit
 from tests.waiting import wait_until
 
@@ -347,7 +348,7 @@ def test_every_key_expires(client: Any) -> None:
     limit.settle("000", sent=True, charged=(9, 4, 5), used=(5, 2, 3), asked=(9, 5), learns=True)
     found = [key.decode() for key in client.scan_iter() if key.decode().startswith(limit.keys.state)]
     assert set(found) == set(limit.keys)
-    assert all(client.ttl(key) > 0 for key in found)
+    assert every(client.ttl(key) > 0 for key in found)
 
 
 def test_callers_without_a_name_are_one_bot_that_gets_what_each_other_gets() -> None:

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from fleet.signals import catalogue
 from fleet.signals.catalogue import Counter, ErrorField
+from tests.every import every
 
 
 def test_every_counter_is_declared_once_and_described() -> None:
     declared = [value for value in vars(catalogue).values() if isinstance(value, Counter)]
     assert sorted(c.name for c in declared) == sorted(c.name for c in catalogue.COUNTERS)
     assert len({c.name for c in declared}) == len(declared)
-    assert all(c.description.endswith(".") and "\n" not in c.description for c in declared)
+    assert every(c.description.endswith(".") and "\n" not in c.description for c in declared)
 
 
 @given(

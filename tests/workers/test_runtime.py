@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from fleet.workers.runtime import Runtime
+from tests.every import every
 from tests.waiting import wait_until
 
 
@@ -148,7 +149,7 @@ def test_stopping_while_other_threads_submit_leaves_none_of_them_waiting():
         runtime.stop()
         for thread in threads:
             thread.join(10)
-        assert not any(thread.is_alive() for thread in threads)
+        assert every(not thread.is_alive() for thread in threads)
 
 
 def test_a_coroutine_that_blocks_the_loop_is_abandoned_and_nobody_waits_for_it_any_more(
@@ -168,4 +169,4 @@ def test_a_coroutine_that_blocks_the_loop_is_abandoned_and_nobody_waits_for_it_a
         assert isinstance(answer.exception(10), concurrent.futures.CancelledError)
         assert "loop_abandoned" in caplog.text
     go_on.set()
-    wait_until(lambda: not any(thread.name == "fleet-loop" for thread in threading.enumerate()))
+    wait_until(lambda: every(thread.name != "fleet-loop" for thread in threading.enumerate()))

@@ -16,6 +16,7 @@ from fleet.cli.demo.tasks import DEMO_TOML, POOLS, demo_tasks
 from fleet.config import Settings, load
 from fleet.models import Priority
 from fleet.signals import BudgetRow
+from tests.every import every
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_the_demo_has_a_hundred_bots_on_a_hundred_and_twenty_slots_and_only_the_
     assert settings.bots == 100
     assert settings.worker.processes * settings.slots_per_process == 120
     assert {name: pool.bots for name, pool in settings.pools.items()} == {"research": 30, "writing": 40, "review": 30}
-    assert all(settings.is_simulated(pool) for pool in settings.pools)
+    assert every(settings.is_simulated(pool) for pool in settings.pools)
     assert settings.simulator.seed == 7
 
 
@@ -54,7 +55,7 @@ def test_the_mix_has_every_priority_and_as_many_tasks_per_bot_in_every_pool() ->
     tasks = list(demo_tasks(5000, seed=0))
     assert {task.priority for task in tasks} == set(Priority)
     shares = Counter(task.pool for task in tasks)
-    assert all(abs(shares[pool] / 5000 - percent / 100) < 0.03 for pool, percent in POOLS.items())
+    assert every(abs(shares[pool] / 5000 - percent / 100) < 0.03 for pool, percent in POOLS.items())
 
 
 def test_a_result_counts_once_and_a_strangers_result_never() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fleet.cli.stack.processes import ProcessId, end_all, wait_gone
 from fleet.cli.stack.supervisor import FIRST_PAUSE_S, ChildSpec, Supervisor, tail
+from tests.every import every
 from tests.waiting import wait_until
 
 SLEEPS = "echo started; exec sleep 60"
@@ -92,7 +93,7 @@ def test_stopping_ends_a_stubborn_child_after_the_grace_and_not_before(tmp_path:
         before = time.monotonic()
         supervisor.stop(grace_s=0.4)
         assert 0.4 <= time.monotonic() - before < 5
-        assert not any(child.running for child in supervisor.children)
+        assert every(not child.running for child in supervisor.children)
 
 
 def test_insisting_ends_the_patience_at_once(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fleet.models import BotResult
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
+from tests.every import every
 from tests.waiting import wait_until
 
 WAIT_S = 30
@@ -46,7 +47,7 @@ def test_a_message_whose_expires_has_passed_is_a_typed_failure_and_a_dead_letter
     in_time = submit_task.apply_async(("What is 1+1?",), {"pool": "research"}, expires=600).id
     worker = start_worker()
     ids = [late, foreign, while_waiting]
-    wait_until(lambda: all(result(redis_url, one) for one in [*ids, in_time]), WAIT_S, f"results; log:\n{worker.log}")
+    wait_until(lambda: every(result(redis_url, one) for one in [*ids, in_time]), WAIT_S, f"results; log:\n{worker.log}")
     for task_id in ids:
         failed = result(redis_url, task_id)
         assert failed is not None and failed.error is not None

@@ -15,6 +15,7 @@ from fleet.outcome import Outcome
 from fleet.workers.agent import Agent
 from fleet.workers.bot.context import BlockingBotContext, BotContext
 from fleet.workers.bot.function import load_bot
+from tests.every import every
 from tests.waiting import wait_until
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, settings_of
 
@@ -259,7 +260,7 @@ def test_a_blocking_chat_is_cut_at_the_deadline_and_settled():
     outcome = work("two_blocking_steps", FakeProvider(["hang"]), limiter=limiter, deadline_s_left=0.05)
     assert isinstance(outcome.error, DeadlineExceeded) and time.monotonic() - before < 4
     assert len(limiter.granted) == 1 and limiter.is_settled_once
-    wait_until(lambda: not any(t.name == "bot-research-001" for t in threading.enumerate()))
+    wait_until(lambda: every(t.name != "bot-research-001" for t in threading.enumerate()))
 
 
 def test_threads_left_over_are_bounded_and_later_tasks_say_so():

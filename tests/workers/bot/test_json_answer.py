@@ -12,6 +12,7 @@ from fleet.models import Message
 from fleet.schema import Misfit, compiled
 from fleet.workers.bot import json_answer
 from fleet.workers.context import count_message_tokens, count_tokens
+from tests.every import every
 from tests.test_schema import JSON, PRICE
 
 ANY = compiled({})
@@ -60,7 +61,7 @@ def test_the_rules_hold_the_whole_schema_or_are_refused():
 def test_a_repair_takes_a_small_part_of_the_room(answer: str, wrong: list[str], room: int):
     turns = json_answer.repair(answer, [Misfit("rule", told) for told in wrong], room)
     assert [turn.role for turn in turns] == ["assistant", "user"]
-    assert all(count_tokens(turn.content) <= room * json_answer.REPAIR_SHARE for turn in turns)
+    assert every(count_tokens(turn.content) <= room * json_answer.REPAIR_SHARE for turn in turns)
 
 
 def test_the_rules_end_the_system_prompt_and_count_for_its_length():

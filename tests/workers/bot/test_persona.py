@@ -7,6 +7,7 @@ from fleet.errors import ConfigurationError
 from fleet.models import Remedy, bot_name
 from fleet.workers.bot.persona import FACETS, HIGHEST_RAISED, SYSTEM_PROMPTS, bot_of, make_bot, treated
 from fleet.workers.context import count_tokens
+from tests.every import every
 
 
 def test_archetypes_temperatures_and_windows_go_round_in_turn():
@@ -39,7 +40,7 @@ def test_the_pool_can_override_archetypes_temperatures_windows_and_prompts():
 
 def test_every_archetype_has_a_short_prompt_of_its_own():
     assert len(set(SYSTEM_PROMPTS.values())) == 4
-    assert all(count_tokens(prompt) < 100 for prompt in SYSTEM_PROMPTS.values())
+    assert every(count_tokens(prompt) < 100 for prompt in SYSTEM_PROMPTS.values())
 
 
 @pytest.mark.parametrize("index", [1, 42, 100, 1234])

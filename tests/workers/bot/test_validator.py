@@ -12,6 +12,7 @@ from fleet.faults import Fault
 from fleet.models import BotTask, Norms
 from fleet.outcome import Outcome
 from fleet.workers.agent import Agent
+from tests.every import every
 from tests.test_schema import PRICE
 from tests.waiting import wait_until
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
@@ -158,12 +159,12 @@ def test_a_validator_that_hangs_ends_at_the_deadline_and_blocks_neither_the_loop
         late = await asyncio.gather(*hung)
         full = await agent.run(task, a_bot(), task_id="t1", deadline_s_left=5)
         seen["go on"].set()
-        wait_until(lambda: not any(thread.name == "validator" for thread in threading.enumerate()), timeout_s=5)
+        wait_until(lambda: every(thread.name != "validator" for thread in threading.enumerate()), timeout_s=5)
         await asyncio.sleep(0)
         return [*late, full, await agent.run(task, a_bot(), task_id="t1", deadline_s_left=5)]
 
     *late, full, after = asyncio.run(run())
-    assert all(isinstance(outcome.error, DeadlineExceeded) and outcome.fault is None for outcome in late)
+    assert every(isinstance(outcome.error, DeadlineExceeded) and outcome.fault is None for outcome in late)
     assert "expected at most 2 threads" in str(full.error) and full.fault is None
     assert after.status == "ok"
 

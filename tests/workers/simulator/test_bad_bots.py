@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.every import every
 from tests.workers.simulator.running import Reply, chat, running, send
 
 VOICES = [("You are one of many.", round(0.3 + number / 100, 2)) for number in range(20)]
@@ -54,7 +55,7 @@ def test_a_bot_with_errors_spoils_its_share_of_answers_and_a_retry_gets_a_chance
         good = next(temperature for _, temperature in VOICES if temperature != bad)
         right = [f"What is {number} + 1?" for number in range(40)]
         wrong = [n for n, prompt in enumerate(right) if ask(url, bad, prompt) != str(n + 1)]
-        assert all(ask(url, good, prompt) == str(n + 1) for n, prompt in enumerate(right))
+        assert every(ask(url, good, prompt) == str(n + 1) for n, prompt in enumerate(right))
         assert 8 <= len(wrong) <= 32
         assert bad_by_temperature(url)[bad] == {
             "kind": "errors", "temperature": bad, "calls": 40, "tasks": 40, "spoilt": len(wrong)
