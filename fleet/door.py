@@ -20,5 +20,10 @@ def is_flower() -> bool:
 
 if is_flower():  # Celery opens this door before Flower reads its options: Fleet's defaults are laid first
     from fleet import config, dashboard
+    from fleet.engine.settings import give_up
+    from fleet.errors import ConfigurationError
 
-    dashboard.install(config.current(), config.home_path())
+    try:
+        dashboard.install(config.current(), config.home_path())
+    except ConfigurationError as error:
+        give_up(error)

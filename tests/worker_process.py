@@ -30,8 +30,10 @@ class WorkerProcess:
 
     def __init__(self, folder: Path, *options: str, env: dict[str, str] | None = None, app: str = "fleet") -> None:
         name = f"w{next(_numbers)}-{os.getpid()}"
+        #: As Celery has it.
+        self.name = f"{name}@test"
         self.log_path = folder / f"{name}.log"
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", f"{name}@test", "--loglevel", "INFO"]
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", self.name, "--loglevel", "INFO"]
         variables = {**os.environ, "PYTHONPATH": f"{REPO}{os.pathsep}{folder}", **(env or {})}
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(

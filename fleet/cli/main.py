@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 130 interrupted.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 from pathlib import Path
@@ -62,6 +63,10 @@ COMMANDS = {
     "init": ("fleet.cli.setup.commands", "init", "Write a commented fleet.toml."),
     "doctor": ("fleet.cli.setup.commands", "doctor", "Check every setting that can lose tasks or money."),
 }
+#: What is wrong with a disk, a right or a path, and not with this program: one line, no traceback.
+STORAGE_ERRORS = frozenset(
+    {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+)
 
 
 class LazyGroup(click.Group):
@@ -96,8 +101,25 @@ class LazyGroup(click.Group):
             _leave(ctx, EXIT_USAGE, str(error))
         except FleetError as error:
             _leave(ctx, EXIT_FAILURE, str(error))
+        except OSError as error:
+            if error.errno not in STORAGE_ERRORS:
+                raise
+            _leave(ctx, EXIT_FAILURE, f"expected to read and write {error.filename or 'files'}, got: {error.strerror}")
         except (KeyboardInterrupt, click.Abort):
+            _tell_what_runs_on()
             _leave(ctx, EXIT_INTERRUPTED, "interrupted")
+        except click.exceptions.Exit as end:
+            if end.exit_code == EXIT_INTERRUPTED:
+                _tell_what_runs_on()
+            raise
+
+
+def _tell_what_runs_on() -> None:
+    """After Ctrl-C: a private Redis outlives the command that started it, or found it."""
+    from fleet.store.service import still_running  # a command that has used none has not imported it
+
+    if left := still_running():
+        click.echo(f"fleet: {left}", err=True)
 
 
 def _leave(ctx: click.Context, code: int, message: str) -> NoReturn:

@@ -31,6 +31,7 @@ from fleet.config.settings import (
     current,
     home_path,
     load,
+    nearest_home,
 )  # fmt: skip
 
 __all__ = [
@@ -38,5 +39,5 @@ __all__ = [
     "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings", "HealthSettings", "LimitSettings",
     "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings", "RedisSettings", "ResultSettings",
     "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings", "config_path", "current",
-    "home_path", "load",
+    "home_path", "load", "nearest_home",
 ]  # fmt: skip

@@ -148,6 +148,11 @@ def home_path() -> Path:
     """Return the state folder: FLEET_HOME, else `.fleet` beside fleet.toml or beside an existing `.fleet`."""
     if os.environ.get("FLEET_HOME"):
         return Path(os.environ["FLEET_HOME"]).absolute()
+    return nearest_home()
+
+
+def nearest_home() -> Path:
+    """Return the state folder of the working directory when no FLEET_HOME says otherwise."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / CONFIG_NAME).is_file() or (folder / HOME_NAME).is_dir():

@@ -28,7 +28,10 @@ from fleet.config import Settings
 from fleet.dashboard import handlers
 from fleet.dashboard.healthcheck import RedisHealthcheck
 from fleet.dashboard.password import PASSWORD_FILE, password
+from fleet.engine.settings import give_up
+from fleet.errors import ConfigurationError
 from fleet.store.client import masked
+from fleet.store.service import still_running
 
 #: Tasks that Flower keeps in memory: 100,000 cost 453 MB, so this is about 45 MB.
 MAX_TASKS = 10_000
@@ -49,6 +52,7 @@ class Dashboard(Flower):
     """Flower, knowing its final options: it gives way to another kind of login, and says how to get in."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._by_hand = False
         home, user = config.home_path(), config.current().flower.user
         ours = [f"{user}:{password(home)}"]
         if options.auth and options.basic_auth == ours:
@@ -57,8 +61,13 @@ class Dashboard(Flower):
         self._login = _login(f"user {user}, password in {home / PASSWORD_FILE}", is_ours=options.basic_auth == ours)
 
     def start_http_server(self) -> int | None:
-        """Listen, and say in one line where and how to log in; never the password."""
-        port: int | None = super().start_http_server()
+        """Listen, and say in one line where and how to log in; never the password. A taken port is one line too."""
+        for number in (signal.SIGTERM, signal.SIGINT):  # from the first word on, not only once it serves
+            self.io_loop.asyncio_loop.add_signal_handler(number, self._stop, number)
+        try:
+            port: int | None = super().start_http_server()
+        except OSError as error:
+            give_up(ConfigurationError(_taken(error)))
         print(f"Flower: {_address(port)}, {self._login}", file=sys.stderr, flush=True)
         return port
 
@@ -68,12 +77,16 @@ class Dashboard(Flower):
         Flower's own handler raises SystemExit wherever the main thread is: seen with the lock of `logging` in hand,
         which was then never released, so that the threads at work waited for it for ever.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.io_loop.asyncio_loop.add_signal_handler(number, self.io_loop.stop)
         super().start()
+        if self._by_hand and (left := still_running()):
+            print(f"fleet: {left}", file=sys.stderr, flush=True)
         last_resort = threading.Timer(STOP_S, os._exit, (os.EX_OK,))
         last_resort.daemon = True
         last_resort.start()
+
+    def _stop(self, number: signal.Signals) -> None:
+        self._by_hand = number == signal.SIGINT
+        self.io_loop.stop()
 
     @cached_property
     def broker_uri(self) -> str:
@@ -124,6 +137,14 @@ def badge(settings: Settings) -> str:
 
 def _open_by_choice() -> bool:
     return os.environ.get(OPEN_API_VARIABLE, "").lower() in ("y", "yes", "t", "true", "on", "1")
+
+
+def _taken(error: OSError) -> str:
+    where = options.unix_socket or f"{options.address or 'all addresses'}, port {options.port}"
+    return (
+        f"Flower: expected to listen on {where}, got: {error.strerror or error}; set flower.port in fleet.toml or "
+        "--port=N (0: any free one), or end what listens there"
+    )
 
 
 def _login(ours: str, *, is_ours: bool) -> str:

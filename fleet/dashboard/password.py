@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from fleet.errors import ConfigurationError
-from fleet.store.service import make_home
+from fleet.store.service import make_home, unusable
 
 #: File below the state folder.
 PASSWORD_FILE = "flower.password"
@@ -24,12 +24,15 @@ def password(home: Path) -> str:
     """Return the dashboard's password, generated into `home` on first use.
 
     Raises:
-        ConfigurationError: When the file is empty.
+        ConfigurationError: When the file is empty, or cannot be written or read.
     """
     path = home / PASSWORD_FILE
-    if not path.exists():
-        _write_once(path, secrets.token_urlsafe(PASSWORD_BYTES))
-    text = path.read_text(encoding="utf-8").strip()
+    try:
+        if not path.exists():
+            _write_once(path, secrets.token_urlsafe(PASSWORD_BYTES))
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise unusable(home, error) from error
     if not text:
         raise ConfigurationError(f"{path}: expected a password, got an empty file; delete it to get a new one")
     return text

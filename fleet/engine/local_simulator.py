@@ -7,6 +7,7 @@ that runs with other settings is restarted, and its ledger starts anew.
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -21,14 +22,28 @@ STOP_TIMEOUT_S = 15.0
 PROBE_TIMEOUT_S = 2.0
 
 
-def ensure_simulator(settings: Settings, home: Path) -> str:
-    """Find or start the local simulator and return its base URL, e.g. http://127.0.0.1:40123 (without /v1).
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One life of the simulator: where it listens (e.g. http://127.0.0.1:40123, without /v1), and its pid."""
+
+    url: str
+    pid: int | None
+
+
+def ensure_simulator(settings: Settings, home: Path) -> Running:
+    """Find or start the local simulator and tell which one runs.
 
     Raises:
         ConfigurationError: When it does not start.
     """
-    state = _service(home, _options(settings.simulator)).ensure(timeout_s=START_TIMEOUT_S)
-    return f"http://{LOOPBACK}:{state.port}"
+    return _running(_service(home, _options(settings.simulator)).ensure(timeout_s=START_TIMEOUT_S))
+
+
+def running_simulator(home: Path) -> Running | None:
+    """Return the simulator of `home` that lives, whatever its settings are; None when none does."""
+    service = _service(home, ())
+    state = service.read()
+    return _running(state) if state is not None and service.is_alive() else None
 
 
 def stop_simulator(home: Path) -> bool:
@@ -38,6 +53,10 @@ def stop_simulator(home: Path) -> bool:
         StoreUnavailable: When it still runs after `STOP_TIMEOUT_S`.
     """
     return _service(home, ()).stop(end, timeout_s=STOP_TIMEOUT_S)
+
+
+def _running(state: ServiceState) -> Running:
+    return Running(f"http://{LOOPBACK}:{state.port}", state.pid)
 
 
 def _service(home: Path, options: tuple[str, ...]) -> LocalService:

@@ -23,7 +23,7 @@ from fleet.store.server import Rule, choose_server
 from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState, write_private
 from fleet.store.written import read_written
 
-__all__ = ["LocalService", "broker_url", "ensure_redis", "state_url", "stop_redis"]
+__all__ = ["LocalService", "broker_url", "ensure_redis", "revive_redis", "state_url", "stop_redis"]
 
 #: Seconds until the embedded Redis must have loaded its data and answered.
 START_TIMEOUT_S = 30.0
@@ -74,6 +74,20 @@ def ensure_redis(home: Path, server: Rule | Path, timeout_s: float = START_TIMEO
         ConfigurationError: When no server on this machine fits, or it does not start.
     """
     return _url(_service(home, server).ensure(timeout_s=timeout_s))
+
+
+def revive_redis(home: Path, server: Rule | Path, timeout_s: float = START_TIMEOUT_S) -> str | None:
+    """Start the embedded Redis of `home` again if it died, and return its URL. Arguments as for `ensure_redis`.
+
+    Returns:
+        None when it runs, or was stopped on purpose (`fleet down`), or its folder is gone: then whoever needs it next
+        decides.
+
+    Raises:
+        ConfigurationError: When it does not start again.
+    """
+    service = _service(home, server)
+    return _url(service.ensure(timeout_s=timeout_s)) if service.has_died() else None
 
 
 def stop_redis(home: Path, timeout_s: float = START_TIMEOUT_S) -> bool:

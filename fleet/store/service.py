@@ -14,12 +14,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from fleet.config import nearest_home
 from fleet.errors import ConfigurationError, StoreUnavailable
 
 #: Opens each command line of a child: `-P` keeps a user's redis.py or queue.py in the working folder from being taken
@@ -105,14 +107,19 @@ class LocalService:
         """Find the service or start it; of several callers at once, one starts it.
 
         Raises:
-            ConfigurationError: When it does not start, or does not answer within `timeout_s`.
+            ConfigurationError: When it does not start, does not answer within `timeout_s`, or its files cannot be
+                written.
         """
-        state = self.find()
-        if state is not None:
-            return state
-        deadline = time.monotonic() + timeout_s
-        with self._locked(deadline):
-            return self.find() or self._start(deadline)
+        _used[self.path("alive")] = self
+        try:
+            state = self.find()
+            if state is not None:
+                return state
+            deadline = time.monotonic() + timeout_s
+            with self._locked(deadline):
+                return self.find() or self._start(deadline)
+        except OSError as error:
+            raise unusable(self.home, error) from error
 
     def find(self) -> ServiceState | None:
         """Return the state of the service if it runs as wanted and answers, else None."""
@@ -135,11 +142,19 @@ class LocalService:
         with self._locked(deadline):
             state = self.read()
             if state is not None and self.is_alive():
+                self._write(replace(state, pid=None))  # first: who sees it gone must know that it was meant
                 ask(state)
             if not self._wait(lambda: not self.is_alive(), deadline):
+                if state is not None:
+                    self._write(state)
                 pid = state.pid if state else None
                 raise StoreUnavailable(f"{self.title} (pid {pid}) still runs {timeout_s:g} s after it was asked to end")
         return True
+
+    def has_died(self) -> bool:
+        """True for a service that ran here and is gone without `stop`: killed, crashed, out of memory."""
+        state = self.read()
+        return state is not None and state.pid is not None and not self.is_alive()
 
     def is_alive(self) -> bool:
         """True while the server process exists, whether it answers or not.
@@ -150,7 +165,7 @@ class LocalService:
         """
         try:
             handle = os.open(self.path("alive"), os.O_RDWR)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -260,6 +275,31 @@ class LocalService:
         return True
 
 
+#: What this process has found or started, by the file that shows it alive.
+_used: dict[Path, LocalService] = {}
+
+
+def still_running() -> str | None:
+    """Return what a person who stops this process should hear: which local services it leaves, and how to end them.
+
+    None when it has used none, or they have ended, or it was told before: once is enough.
+    """
+    left = [service for service in _used.values() if service.is_alive()]
+    _used.clear()
+    if not left:
+        return None
+    many = len(left) > 1
+    return (
+        f"{' and '.join(service.title for service in left)} {'run' if many else 'runs'} on; "
+        f"`{down_command(left[0].home)}` ends {'them' if many else 'it'}"
+    )
+
+
+def down_command(home: Path) -> str:
+    """Return the command that ends what runs for a state folder, as short as it may be typed here."""
+    return "fleet down" if home == nearest_home() else f"fleet --home {home} down"
+
+
 def end(state: ServiceState) -> None:
     """Ask a service to end with SIGTERM."""
     if state.pid is not None:
@@ -270,29 +310,45 @@ def end(state: ServiceState) -> None:
 
 
 def make_home(home: Path) -> None:
-    """Create the state folder, for its owner only.
+    """Create the state folder, for its owner only, and write a byte into it: rights alone do not tell of a full disk.
 
     Raises:
         ConfigurationError: When that is not possible.
     """
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(home, os.W_OK | os.X_OK):
-            raise PermissionError(f"{home} is not writable")
+        with tempfile.TemporaryFile(dir=home) as probe:
+            probe.write(b"x")
     except OSError as error:
-        raise ConfigurationError(
-            f"expected a writable state folder, got {error}; set FLEET_HOME to another place"
-        ) from error
+        error.filename = None  # of the probe: the folder is named
+        raise unusable(home, error) from error
+
+
+def unusable(home: Path, error: OSError) -> ConfigurationError:
+    """Return the one error for a state folder that cannot be written: no rights, a file in its place, a full disk."""
+    got = "a file" if home.exists() and not home.is_dir() else str(error.strerror or error)
+    where = f" ({error.filename})" if error.filename and str(error.filename) != str(home) else ""
+    return ConfigurationError(
+        f"expected a folder that can be written at {home}, got: {got}{where}; mend that, or set FLEET_HOME to "
+        "another place"
+    )
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file at once; only its owner may read it."""
+    """Replace a file at once; only its owner may read it.
+
+    Raises:
+        ConfigurationError: When it cannot be written.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
+    try:
+        temporary.unlink(missing_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    except OSError as error:
+        raise unusable(path.parent, error) from error
 
 
 def free_port() -> int:

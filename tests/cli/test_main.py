@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import subprocess
@@ -12,8 +13,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from fleet import errors
+from fleet import config, errors
 from fleet.cli import main as cli
+from fleet.store.embedded import ensure_redis, stop_redis
 
 HEAVY = ("rich", "redis", "celery", "kombu", "pydantic", "aiohttp", "asyncio", "flower", "tornado")
 
@@ -81,6 +83,29 @@ def test_an_interrupt_is_exit_code_130(error: BaseException, monkeypatch: pytest
     a_command_that(error, monkeypatch)
     result = fleet("failing")
     assert (result.exit_code, result.stderr) == (130, "fleet: interrupted\n")
+
+
+def test_after_an_interrupt_it_is_said_once_that_a_private_redis_runs_on(
+    fleet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_redis(fleet_home, config.load().redis.server)
+    a_command_that(KeyboardInterrupt(), monkeypatch)
+    told = "fleet: a private Redis runs on; `fleet down` ends it\n"
+    assert fleet("failing").stderr == f"{told}fleet: interrupted\n"
+    assert fleet("failing").stderr == "fleet: interrupted\n"
+    ensure_redis(fleet_home, config.load().redis.server)
+    a_command_that(click.exceptions.Exit(130), monkeypatch)
+    assert fleet("failing").stderr == told
+    ensure_redis(fleet_home, config.load().redis.server)
+    stop_redis(fleet_home)
+    assert fleet("failing").stderr == ""
+
+
+def test_a_disk_or_a_right_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_command_that(OSError(errno.ENOSPC, "No space left on device", "out.jsonl"), monkeypatch)
+    result = fleet("failing")
+    assert result.exit_code == 1
+    assert result.stderr == "fleet: expected to read and write out.jsonl, got: No space left on device\n"
 
 
 def test_an_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,3 +135,29 @@ def test_the_healthcheck_is_red_while_redis_hangs_and_green_afterwards(own_redis
         assert flower.get("/healthcheck") == (503, "Redis does not answer")
         own_redis.thaw()
         wait_until(lambda: flower.get("/healthcheck") == (200, "OK"), START_S, "the healthcheck is green again")
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path, redis_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "fleet", "flower"], capture_output=True, text=True, timeout=START_S,
+            env={**os.environ, "FLEET_REDIS__URL": redis_url, "FLEET_FLOWER__PORT": str(port)}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"fleet: Flower: expected to listen on 127.0.0.1, port {port}, got: Address already in use; set flower.port in "
+        "fleet.toml or --port=N (0: any free one), or end what listens there"
+    ]
+
+
+def test_ctrl_c_says_that_a_private_redis_runs_on(tmp_path: Path, fleet_home: Path) -> None:
+    log = tmp_path / "flower.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "fleet", "flower", "--port=0"], stdout=out, stderr=out
+        )
+    wait_until(lambda: "Flower: http" in log.read_text() or process.poll() is not None, START_S, "Flower listens")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0, log.read_text()
+    assert log.read_text().count("fleet: a private Redis runs on; `fleet down` ends it\n") == 1

@@ -21,17 +21,17 @@ def test_the_simulator_is_started_once_and_restarted_when_its_settings_change(
     fleet_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = config.load(simulator={"rpm": 123, "latency_ms": 1.5})
-    url = ensure_simulator(settings, fleet_home)
+    found = ensure_simulator(settings, fleet_home)
     assert capsys.readouterr().err.startswith("fleet: started the simulator on 127.0.0.1:")
-    assert ensure_simulator(settings, fleet_home) == url
+    assert ensure_simulator(settings, fleet_home) == found
     assert capsys.readouterr().err == ""
     assert "123" in command_line(fleet_home)
-    assert is_healthy(url)
+    assert is_healthy(found.url)
 
     changed = ensure_simulator(config.load(simulator={"rpm": 456}), fleet_home)
     assert "started the simulator" in capsys.readouterr().err
     assert "456" in command_line(fleet_home)
-    assert is_healthy(changed)
+    assert is_healthy(changed.url)
 
     assert stop_simulator(fleet_home) is True
     assert stop_simulator(fleet_home) is False

@@ -250,7 +250,7 @@ def append_only_file(home: Path) -> Path:
 
 def test_a_state_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match=r"expected a writable state folder.*set FLEET_HOME"):
+    with pytest.raises(ConfigurationError, match=r"expected a folder that can be written at .*set FLEET_HOME"):
         ensure_redis(tmp_path / "file" / ".fleet")
 
 

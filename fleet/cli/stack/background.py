@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.cli.stack.processes import POLL_S, end_all, wait_gone
-from fleet.cli.stack.stack_file import Stack, forget_stack, is_up, read_stack
+from fleet.cli.stack.stack_file import Part, Stack, forget_stack, is_up, read_stack
 from fleet.cli.stack.supervisor import GRACE_S, tail
 from fleet.errors import FleetError
 from fleet.store.service import PYTHON_MODULE
@@ -107,6 +107,12 @@ def stop_stack(home: Path) -> Stack | None:
     return stack
 
 
+def orphans(home: Path) -> list[Part]:
+    """Return the children of a stack that still run."""
+    stack = read_stack(home)
+    return [part for part in stack.children if part.process and part.process.is_alive()] if stack else []
+
+
 def clear_leftovers(home: Path, *, grace_s: float = GRACE_S) -> Stack | None:
     """End the children that a killed supervisor left running; return its stack with those that still ran.
 
@@ -115,7 +121,7 @@ def clear_leftovers(home: Path, *, grace_s: float = GRACE_S) -> Stack | None:
     stack = read_stack(home)
     if stack is None:
         return None
-    left = {part: part.process for part in stack.children if part.process is not None and part.process.is_alive()}
-    end_all(tuple(left.values()), grace_s=grace_s)
+    left = orphans(home)
+    end_all([part.process for part in left if part.process], grace_s=grace_s)
     forget_stack(home)
     return replace(stack, children=tuple(left))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from fleet.cli.shadow import refuse_shadow
-from fleet.cli.stack.background import Background, stop_stack
+from fleet.cli.stack.background import Background, orphans, stop_stack
+from fleet.cli.stack.bystanders import tell
 from fleet.cli.stack.foreground import ForegroundStack
 from fleet.cli.stack.local_services import stop_local_services
-from fleet.cli.stack.stack_file import Stack, hold_lock, is_up
+from fleet.cli.stack.stack_file import Stack, hold_lock, is_up, read_stack
 from fleet.cli.stack.supervisor import GRACE_S
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import Settings, home_path, load
 from fleet.dashboard import PASSWORD_FILE
+from fleet.errors import ConfigurationError
 
 
 @click.command()
@@ -28,6 +31,10 @@ def up(detach: bool, workers: int | None, flower: bool) -> None:
 
     Runs until Ctrl-C: workers then finish what they run, at most 30 s; a second Ctrl-C ends them at once. A child
     that dies is started again. What is found running already (a configured Redis, an embedded one) is left running.
+    What a killed `fleet up` left behind is ended first, as gently.
+
+    Exit codes: 0 ready (with -d), or stopped as asked; 1 already up, or it did not come up; 2 wrong usage or
+    configuration; 130 stopped before it was up.
 
     \b
     Examples:
@@ -42,6 +49,8 @@ def up(detach: bool, workers: int | None, flower: bool) -> None:
     with StopSignals() as signals:
         if detach:
             hold_lock(home).close()  # refuses a second stack before anything is started
+            if left := ", ".join(part.name for part in orphans(home)):
+                _say(f"ending {left} first, which a killed `fleet up` left behind: at most {GRACE_S:g} s")
             show(_start_in_background(home, flower, signals), settings)
         else:
             ForegroundStack(settings, home, flower=flower, signals=signals, say=_say).run(
@@ -54,9 +63,17 @@ def down() -> None:
     """Stop the stack that `fleet up` started.
 
     Also ends what a killed supervisor left behind, and the embedded Redis and simulator of this state folder.
-    Tasks stay in Redis: the next `fleet up` goes on with them.
+    Tasks stay in Redis: the next `fleet up` goes on with them. Workers that somebody started by hand are named and
+    left alone: they wait until Redis is there again. Exit code 0, also when nothing ran.
+
+    \b
+    Examples:
+      fleet down
+      fleet --home /srv/bots/.fleet down
     """
     home = home_path()
+    for line in _of_bystanders(home):
+        _say(line)
     if is_up(home):
         _say(f"stopping: workers finish what they run, at most {GRACE_S:g} s")
     stack = stop_stack(home)
@@ -64,6 +81,17 @@ def down() -> None:
     children, owned = ([part.name for part in stack.children], stack.owned) if stack else ([], ())
     stopped = dict.fromkeys([*children, *owned, *ran])
     _say(f"stopped {', '.join(stopped)}" if stopped else f"nothing runs in {home}")
+
+
+def _of_bystanders(home: Path) -> Iterator[str]:
+    """Yield what a person should hear of what runs on; settings that cannot be read must not keep a stack up."""
+    try:
+        settings = load()
+    except ConfigurationError as error:
+        yield f"not known whether other workers run on: {error}"
+        return
+    stack = read_stack(home)
+    yield from tell(settings, home, [part.process.pid for part in stack.children if part.process] if stack else [])
 
 
 def _start_in_background(home: Path, flower: bool, signals: StopSignals) -> Stack:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from fleet.cli.stack.background import READY_S, StackFailed, clear_leftovers
-from fleet.cli.stack.local_services import LocalServices
+from fleet.cli.stack.bystanders import tell
+from fleet.cli.stack.local_services import REDIS, LocalServices
 from fleet.cli.stack.processes import ProcessId
 from fleet.cli.stack.readiness import unready
 from fleet.cli.stack.stack_file import Stack, forget_stack, hold_lock, is_ours, read_stack, write_stack
@@ -24,7 +25,7 @@ from fleet.cli.stack.watchdog import Watchdog
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import FlowerSettings, Settings
 from fleet.errors import ConfigurationError
-from fleet.store.service import PYTHON_MODULE
+from fleet.store.service import PYTHON_MODULE, still_running
 
 #: Seconds between two looks at the children.
 TICK_S = 0.2
@@ -48,8 +49,9 @@ class ForegroundStack:
         self._home = home
         self._signals = signals
         self._say = say
+        self._flower = flower
         self._services = LocalServices(settings, home)
-        self._supervisor = Supervisor(child_specs(settings, home, flower=flower), say)
+        self._supervisor = Supervisor((), say)
         self._watchdog = Watchdog(settings)
         self._stack = Stack(ProcessId.own())
 
@@ -58,13 +60,15 @@ class ForegroundStack:
 
         Raises:
             AlreadyUp: When another supervisor runs in the state folder.
-            ConfigurationError: When a configured Redis does not answer.
+            ConfigurationError: When a configured Redis does not answer, or Flower's port is taken.
             StackFailed: When a child died before it was ready, or was not ready in time.
             KeyboardInterrupt: When a stop was asked for before all was ready.
         """
         with closing(hold_lock(self._home)) as lock:
-            inherited = self._clear_leftovers()
+            inherited = self._services.owned = self._clear_leftovers()
             try:
+                # Not before: an orphaned Flower held the port until now.
+                self._supervisor = Supervisor(child_specs(self._settings, self._home, flower=self._flower), self._say)
                 self._start(inherited)
                 on_ready(self._stack)
                 self._watch(lock)
@@ -72,7 +76,7 @@ class ForegroundStack:
                 self._stop()
 
     def _clear_leftovers(self) -> tuple[str, ...]:
-        """End what a killed supervisor left behind; return the services it owned.
+        """End what a killed supervisor left behind, Flower on its port too; return the services it owned.
 
         From here on `fleet down` finds this supervisor, and still finds what it has not ended yet.
         """
@@ -103,15 +107,21 @@ class ForegroundStack:
             for hang in self._watchdog.look(self._supervisor.pids, time.monotonic()):
                 self._supervisor.replace(hang.pid, hang.why)
             if self._supervisor.tick() or revived:
-                self._publish()
+                self._publish_if_possible()
             time.sleep(TICK_S)
 
     def _stop(self) -> None:
-        self._say("stopping: workers finish what they run; once more ends them at once")
-        self._supervisor.stop(insisted=lambda: self._signals.insisted)
+        if self._supervisor.children:
+            self._say("stopping: workers finish what they run; once more ends them at once")
+            self._supervisor.stop(insisted=lambda: self._signals.insisted)
+        if REDIS in self._services.owned:
+            for line in tell(self._settings, self._home):
+                self._say(line)
         self._services.stop()
         forget_stack(self._home)
-        self._say("stopped")
+        if self._supervisor.children:
+            left = still_running()  # what it did not start
+            self._say(f"stopped; {left}" if left else "stopped")
 
     def _publish(self) -> None:
         services = self._services
@@ -119,6 +129,13 @@ class ForegroundStack:
             self._stack, children=self._supervisor.parts, services=services.parts, owned=services.owned
         )
         write_stack(self._home, self._stack)
+
+    def _publish_if_possible(self) -> None:
+        """A disk that is full now must not end a stack that runs."""
+        try:
+            self._publish()
+        except ConfigurationError as error:
+            self._say(f"{error}; the stack goes on, but `fleet down` may not find what was started just now")
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_S

@@ -36,7 +36,7 @@ class LocalServices:
         self._home = home
         #: Names of the services that this stack stops at its end.
         self.owned: tuple[str, ...] = ()
-        self._ports: dict[str, int] = {}
+        self._known: dict[str, ServiceState] = {}
         self._revive_at_s = 0.0
 
     def start(self, inherited: Collection[str] = ()) -> None:
@@ -49,22 +49,25 @@ class LocalServices:
         try:
             self._ensure()
         finally:
-            self._ports = self._running()
-            self.owned = tuple(sorted(self._ports.keys() - foreign))
+            self._known = self._running()
+            self.owned = tuple(sorted(self._known.keys() - foreign))
 
     def revive(self, now_s: float) -> list[str]:
         """Start those again that have died, and own them; return what there is to say, if anything."""
-        died = self._ports.keys() - self._running().keys()
+        running = self._running()
+        gone = self._known.keys() - running.keys()
+        died = gone | {name for name in running if _is_reborn(self._known.get(name), running[name])}
         if not died or now_s < self._revive_at_s:
             return []
         try:
-            self._ensure()
+            if gone:
+                self._ensure()
         except ConfigurationError as error:
             self._revive_at_s = time.monotonic() + REVIVE_EVERY_S
             return [f"{' and '.join(sorted(died))} died: {error}; trying again in {REVIVE_EVERY_S:g} s"]
-        before, self._ports = self._ports, self._running()
-        self.owned = tuple(sorted({*self.owned, *died}))
-        return [_revived(name, before[name], self._ports.get(name)) for name in sorted(died)]
+        before, self._known = self._known, self._running()
+        self.owned = tuple(sorted({*self.owned, *gone}))
+        return [_revived(name, before[name], self._known.get(name)) for name in sorted(died)]
 
     def _ensure(self) -> None:
         broker_url(self._settings)
@@ -78,10 +81,10 @@ class LocalServices:
         if REDIS in self.owned:
             stop_redis(self._home)
 
-    def _running(self) -> dict[str, int]:
-        """Return the ports of those that run."""
+    def _running(self) -> dict[str, ServiceState]:
+        """Return how those run that do."""
         found = {name: service_state(self._home, name) for name in (REDIS, SIMULATOR)}
-        return {name: state.port for name, state in found.items() if state is not None}
+        return {name: state for name, state in found.items() if state is not None}
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -93,12 +96,17 @@ class LocalServices:
         return (Part(REDIS, None, masked(url.get_secret_value()), ""), *(p for p in local if p.name != REDIS))
 
 
-def _revived(name: str, port_before: int, port: int | None) -> str:
-    if port == port_before:
+def _is_reborn(before: ServiceState | None, now: ServiceState) -> bool:
+    """True for another process than before, with the same settings: a worker was quicker to start it again."""
+    return before is not None and now.pid not in (None, before.pid) and before.options == now.options
+
+
+def _revived(name: str, before: ServiceState, now: ServiceState | None) -> str:
+    if name == SIMULATOR or now is None or now.port == before.port:  # workers find the simulator wherever it listens
         return f"{name} died and was started again"
     return (
-        f"{name} died and was started again on port {port}, because {port_before} was taken, and the workers do not "
-        "know it there: `fleet down`, then `fleet up`"
+        f"{name} died and was started again on port {now.port}, because {before.port} was taken, and the workers do "
+        "not know it there: `fleet down`, then `fleet up`"
     )
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from fleet.cli.stack.processes import ProcessId
-from fleet.errors import FleetError
-from fleet.store.service import make_home, write_private
+from fleet.config import nearest_home
+from fleet.errors import ConfigurationError, FleetError
+from fleet.store.service import down_command, make_home, unusable, write_private
 
 STACK_FILE = "stack.json"
 LOCK_FILE = "stack.lock"
@@ -55,18 +56,28 @@ def write_stack(home: Path, stack: Stack) -> None:
 
 
 def read_stack(home: Path) -> Stack | None:
-    """Return what the last supervisor of this state folder wrote, or None when it left nothing behind."""
+    """Return what the last supervisor of this state folder wrote, or None when it left nothing behind.
+
+    Raises:
+        ConfigurationError: When the file is damaged: it is only ever replaced as a whole, so not by us.
+    """
+    path = home / STACK_FILE
     try:
-        data = json.loads((home / STACK_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Stack(
+            supervisor=ProcessId(**data["supervisor"]),
+            children=tuple(_part(row) for row in data["children"]),
+            services=tuple(_part(row) for row in data["services"]),
+            owned=tuple(data["owned"]),
+            ready=data["ready"],
+        )
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return Stack(
-        supervisor=ProcessId(**data["supervisor"]),
-        children=tuple(_part(row) for row in data["children"]),
-        services=tuple(_part(row) for row in data["services"]),
-        owned=tuple(data["owned"]),
-        ready=data["ready"],
-    )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path}: expected what `fleet up` wrote, got {type(error).__name__}; delete it, and end by hand what it "
+            "names"
+        ) from error
 
 
 def forget_stack(home: Path) -> None:
@@ -79,9 +90,13 @@ def hold_lock(home: Path) -> IO[str]:
 
     Raises:
         AlreadyUp: When another supervisor holds it.
+        ConfigurationError: When the state folder cannot be written.
     """
     make_home(home)
-    file = (home / LOCK_FILE).open("a", encoding="utf-8")
+    try:
+        file = (home / LOCK_FILE).open("a", encoding="utf-8")
+    except OSError as error:
+        raise unusable(home, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -100,6 +115,8 @@ def is_ours(home: Path, lock: IO[str]) -> bool:
 
 def is_up(home: Path) -> bool:
     """True while a supervisor holds the lock."""
+    if not home.is_dir():
+        return False
     try:
         with contextlib.closing(hold_lock(home)):
             return False
@@ -115,4 +132,5 @@ def _part(row: dict[str, Any]) -> Part:
 def _already_up(home: Path) -> str:
     stack = read_stack(home)
     pid = f", pid {stack.supervisor.pid}" if stack else ""
-    return f"already up in {home}{pid}; `fleet --home {home} down` stops it"
+    look = "fleet top" if home == nearest_home() else f"fleet --home {home} top"
+    return f"already up in {home}{pid}; `{look}` shows it, `{down_command(home)}` stops it"

@@ -20,14 +20,14 @@ from typing import Any
 
 import redis
 from billiard.einfo import ExceptionInfo
-from celery import signals
 from celery.concurrency.base import BasePool
 from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
 from celery.utils.log import get_logger
 
 from fleet import config
 from fleet.engine.messages.envelope import canvas_of
-from fleet.engine.process.request import decoded, tag_of
+from fleet.engine.process.farewell import Farewell
+from fleet.engine.process.request import celery_listens, decoded, tag_of
 from fleet.engine.process.threads import Threads
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.settings import give_up
@@ -104,6 +104,7 @@ class SlotPool(BasePool):
         self._in_threads = 0
         self._is_cancelling = False
         self._closed = False
+        self._farewell = Farewell()
 
     # -- life
 
@@ -117,6 +118,7 @@ class SlotPool(BasePool):
         except ConfigurationError as error:
             give_up(error)
         leases.watch(self)
+        self._farewell.listen()
 
     def register_with_event_loop(self, loop: Any) -> None:
         loop.add_reader(self._waker.fileno(), self._on_wake)
@@ -129,6 +131,7 @@ class SlotPool(BasePool):
         second Ctrl-C has interrupted, and this may be its handler.
         """
         self.beat_at = None  # the main thread waits here on purpose
+        self._farewell.begin()
         self._drain(CANCEL_S if self._is_cancelling else config.current().worker.grace_s)
         self._hand_back_running()
         self._close()
@@ -195,6 +198,7 @@ class SlotPool(BasePool):
             leases.flush_all_acks()
         except redis.RedisError as error:
             logger.warning("acks not sent error=%s; the tasks have results and will not be paid twice", error)
+        self._farewell.say()
 
     # -- size
 
@@ -313,8 +317,9 @@ class SlotPool(BasePool):
             self._fail(slot, error)
             return
         done = job.result()
-        if done.result is not None and _celery_listens(slot.request):
+        if done.result is not None and celery_listens(slot.request):
             self._trace(slot, done.result.model_dump(mode="json"))
+        self._farewell.finished += 1
         slot.callback((0, done.summary, runtime_s))
 
     def _fail(self, slot: Slot, error: BaseException) -> None:
@@ -344,6 +349,7 @@ class SlotPool(BasePool):
 
         def ended(then: Callable[..., Any], value: Any) -> None:
             self._in_threads -= 1
+            self._farewell.finished += then is callback
             then(value)
 
         def run() -> None:
@@ -367,18 +373,6 @@ def _as_failure(error: BaseException) -> Exception:
     if isinstance(error, Exception) and not isinstance(error, MemoryError):
         return error
     return RuntimeError(f"expected the task to return or to raise an Exception, got {type(error).__name__}")
-
-
-def _celery_listens(request: dict[str, Any]) -> bool:
-    """True when Celery has something to do after this task: callbacks, a chain, a chord, or signal receivers."""
-    return bool(
-        request.get("callbacks")
-        or request.get("chain")
-        or request.get("chord")
-        or signals.task_prerun.receivers
-        or signals.task_postrun.receivers
-        or signals.task_success.receivers
-    )
 
 
 def _exception_info(error: BaseException) -> ExceptionInfo:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from celery import signals
 from celery.utils.time import maybe_iso8601
 from celery.worker.request import Request as CeleryRequest
 
@@ -58,3 +59,15 @@ def decoded(args: tuple[Any, ...]) -> tuple[Any, ...]:
     except (ValueError, TypeError):
         pass
     return args
+
+
+def celery_listens(request: dict[str, Any]) -> bool:
+    """True when Celery has something to do after this task: callbacks, a chain, a chord, or signal receivers."""
+    return bool(
+        request.get("callbacks")
+        or request.get("chain")
+        or request.get("chord")
+        or signals.task_prerun.receivers
+        or signals.task_postrun.receivers
+        or signals.task_success.receivers
+    )

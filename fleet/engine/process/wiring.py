@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet import config
-from fleet.config import Settings
+from fleet.config import ProviderSettings, Settings
 from fleet.economy.prices import price_of
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.answers.canaries import Canaries
@@ -26,6 +26,7 @@ from fleet.engine.outcomes.completion import Completion
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor
+from fleet.engine.process.revival import LocalSimulator, keep_redis
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import FleetError
@@ -37,6 +38,7 @@ from fleet.store.patience import patiently
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
 from fleet.workers.gateway import Gateway, Route
+from fleet.workers.ports import Provider
 from fleet.workers.providers import make_provider, read_key
 from fleet.workers.runtime import Runtime
 
@@ -137,11 +139,7 @@ def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
     for name, pool in settings.pools.items():
         provider = settings.provider_of(name)
         if pool.provider not in providers:
-            base_url = provider.base_url
-            if base_url is None and provider.kind == "simulator":
-                base_url = ensure_simulator(settings, config.home_path())
-            adapter = telemetry.provider(make_provider(provider, base_url=base_url))
-            providers[pool.provider] = (adapter, read_key(provider))
+            providers[pool.provider] = (_adapter(provider, settings, telemetry), read_key(provider))
         adapter, key = providers[pool.provider]
         routes[name] = Route(
             provider=adapter,
@@ -153,6 +151,19 @@ def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
             simulated=settings.is_simulated(name),
         )
     return routes
+
+
+def _adapter(provider: ProviderSettings, settings: Settings, telemetry: Telemetry) -> Provider:
+    """Return the connected API of a provider; the local simulator is started when it has no address."""
+
+    def make(base_url: str | None) -> Provider:
+        connected: Provider = telemetry.provider(make_provider(provider, base_url=base_url))
+        return connected
+
+    if provider.kind != "simulator" or provider.base_url is not None:
+        return make(None)
+    home = config.home_path()
+    return LocalSimulator(home, lambda: ensure_simulator(settings, home), make)
 
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
@@ -215,6 +226,8 @@ class Process:
         runtime.spawn(assembly.panel.watch(assembly.roster.read_out))
         runtime.spawn(assembly.late_binding.run())
         runtime.spawn(assembly.janitor.report(occupancy))
+        if settings.redis.url is None:
+            runtime.spawn(keep_redis(settings, config.home_path(), broker_url(settings)))
         return assembly
 
     def stop(self) -> None:

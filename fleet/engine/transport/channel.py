@@ -325,6 +325,7 @@ class Channel(kombu_redis.Channel):
         for tag in tags:
             self.holdings.held.pop(tag, None)
         run_script(self.resident, leases.RESTORE, *leases.restore_call(tags))
+        self.holdings.handed_back += len(tags)
 
     def sweep(self) -> None:
         """Put back the messages of workers that stopped renewing."""

@@ -84,6 +84,8 @@ class Holdings:
         self.client: redis.Redis | None = None
         #: True when this process stops: nothing more is taken.
         self.closed = False
+        #: Messages given back to their queues so far (count).
+        self.handed_back = 0
         #: When the data plane's loop last renewed (monotonic).
         self.renewed_at_s = -math.inf
 

@@ -68,7 +68,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        redis_url, simulator_url = ensure_redis(home, load().redis.server), ensure_simulator(load(), home)
+        redis_url, simulator_url = ensure_redis(home, load().redis.server), ensure_simulator(load(), home).url
     command = [
         sys.executable,
         "-m",

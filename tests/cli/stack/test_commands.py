@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fleet.cli.stack.background import stop_stack
+from fleet.cli.stack.bystanders import tell
 from fleet.cli.stack.foreground import child_specs
 from fleet.cli.stack.local_services import LocalServices, service_state
 from fleet.cli.stack.processes import ProcessId
@@ -22,8 +23,10 @@ from fleet.cli.stack.stack_file import AlreadyUp, Part, Stack, hold_lock, is_up,
 from fleet.config import load
 from fleet.errors import ConfigurationError
 from fleet.store.embedded import ensure_redis
+from fleet.store.service import free_port
 from tests.stack_processes import end_all_of, processes_of
 from tests.waiting import wait_until
+from tests.worker_process import WorkerProcess
 
 #: Seconds for a whole stack to start on a busy machine.
 SLOW_S = 90.0
@@ -66,6 +69,7 @@ def test_a_stack_comes_up_is_alone_heals_clears_what_a_killed_one_left_and_goes_
     second = fleet(home, "up", "-d")
     assert second.returncode == 1
     assert "already up" in second.stderr
+    assert "top` shows it" in second.stderr
     assert "down` stops it" in second.stderr
 
     before = pids(home)["w1"]
@@ -89,6 +93,7 @@ def test_a_stack_comes_up_is_alone_heals_clears_what_a_killed_one_left_and_goes_
     wait_until(lambda: not is_up(home), 5, "the supervisor is gone")
     third = fleet(home, "up", "-d", "--workers", "1", "--no-flower")
     assert third.returncode == 0, third.stderr
+    assert "ending w1 first, which a killed `fleet up` left behind" in third.stderr
     assert "ended w1, left behind" in (home / "logs" / "supervisor.log").read_text()
 
     down = fleet(home, "down")
@@ -117,9 +122,62 @@ def test_ctrl_c_ends_a_stack_in_the_foreground_and_what_it_did_not_start_stays(h
     assert process.returncode == 0, talk
     assert "http://127.0.0.1:" in out
     assert "flower.password" in talk
-    assert talk.endswith("fleet: stopped\n")
+    assert talk.endswith("fleet: stopped; a private Redis runs on; `fleet down` ends it\n")
     assert service_state(home, "simulator") is None
     assert service_state(home, "redis") is not None
+
+
+def test_a_killed_supervisors_flower_does_not_hold_its_port_against_the_next_one(home: Path) -> None:
+    """Given Flower on a fixed port, when the supervisor is killed, `up` ends the orphans and starts them anew.
+
+    A second `up` beside the running stack says that it is up, and blames no port.
+    """
+    config = home.parent / "fleet.toml"
+    config.write_text(f"[flower]\nport = {free_port()}\n")
+    begin = ("--config", str(config), "up", "--workers", "1")
+    assert (first := fleet(home, *begin, "-d")).returncode == 0, first.stderr
+    before, stack = pids(home), read_stack(home)
+    assert stack is not None and set(before) == {"w1", "flower"}
+    beside = fleet(home, *begin)
+    assert beside.returncode == 1
+    assert beside.stderr.startswith(f"fleet: already up in {home}, pid {stack.supervisor.pid}; "), beside.stderr
+    assert pids(home) == before
+
+    stack.supervisor.signal(signal.SIGKILL)
+    wait_until(lambda: not is_up(home), 5, "the supervisor is gone")
+    again = fleet(home, *begin, "-d")
+    assert again.returncode == 0, again.stderr
+    assert "ending w1, flower first" in again.stderr
+    assert set(pids(home)) == {"w1", "flower"} and not set(pids(home).values()) & set(before.values())
+    assert fleet(home, "down").stderr.splitlines()[-1] == "fleet: stopped w1, flower, redis, simulator"
+    assert processes_of(home) == []
+
+
+def test_going_down_names_a_worker_that_somebody_else_started_and_it_goes_on_when_redis_is_back(
+    home: Path, tmp_path: Path
+) -> None:
+    worker = WorkerProcess(tmp_path).wait_ready()
+    try:
+        assert fleet(home, "submit", "What is 6 * 7?").stdout == "42\n"
+        fleet(home, "pools", "pause", "review")
+        fleet(home, "submit", "What is 1 + 1?", "--pool", "review", "--no-wait")
+        wait_until(lambda: str(worker.pid) in " ".join(bystanders(home)), 20, "the worker has reported")
+        down = fleet(home, "down")
+        assert down.returncode == 0
+        assert f"1 worker not started by `fleet up` runs on: {worker.name} (pid {worker.pid}); without" in down.stderr
+        assert "1 task waits in Redis" in down.stderr
+        assert service_state(home, "redis") is None and service_state(home, "simulator") is None
+        assert worker.alive
+
+        answered = fleet(home, "submit", "What is 6 * 8?")
+        assert answered.stdout == "48\n", answered.stderr
+        fleet(home, "pools", "resume", "review")
+    finally:
+        worker.kill()
+
+
+def bystanders(home: Path) -> list[str]:
+    return list(tell(load(), home))
 
 
 def test_a_stack_that_cannot_start_says_why_and_leaves_nothing(home: Path) -> None:
@@ -193,3 +251,54 @@ def test_a_flower_address_that_is_not_ours_is_a_configuration_error(home: Path) 
     settings = load(flower={"address": "192.0.2.1"})
     with pytest.raises(ConfigurationError, match="expected a free port on 192"):
         child_specs(settings, home, flower=True)
+
+
+#: Commands that need the state folder, each as a person types it.
+NEED_HOME = [
+    ("fleet.cli.main", "up", "--no-flower"),
+    ("fleet.cli.main", "up", "-d"),
+    ("fleet.cli.main", "demo"),
+    ("fleet.cli.main", "submit", "What is 1 + 1?"),
+    ("celery", "-A", "fleet", "worker"),
+    ("celery", "-A", "fleet", "flower"),
+]
+
+
+@pytest.mark.parametrize("command", NEED_HOME, ids=lambda command: " ".join(command[1:3]))
+@pytest.mark.parametrize("place", ["a file", "no rights"])
+def test_a_state_folder_that_cannot_be_used_is_one_line(tmp_path: Path, command: tuple[str, ...], place: str) -> None:
+    home = Path("/proc/fleet")  # where not even root may make one
+    if place == "a file":
+        (home := tmp_path / "home").touch()
+    environment = {**os.environ, "FLEET_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=SLOW_S, check=False, env=environment
+    )
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("fleet: ")]
+    assert done.returncode == 2
+    assert line.startswith(f"fleet: expected a folder that can be written at {home}") and "FLEET_HOME" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_stack_file_is_named(home: Path) -> None:
+    (home / "stack.json").write_text("{")
+    done = fleet(home, "down")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"fleet: {home / 'stack.json'}: expected what `fleet up` wrote, got JSONDecodeError")
+
+
+def test_a_full_disk_does_not_end_a_stack_that_runs(home: Path) -> None:
+    """Given a stack whose file cannot be replaced any more, when a worker dies, it is started again all the same."""
+    up = fleet(home, "up", "-d", "--workers", "1", "--no-flower")
+    assert up.returncode == 0, up.stderr
+    stack = read_stack(home)
+    assert stack is not None
+    blocked = home / f"stack.json.{stack.supervisor.pid}.new"
+    blocked.mkdir()
+    (blocked / "in the way").touch()
+    os.kill(pids(home)["w1"], signal.SIGKILL)
+    wait_until(partial(said, home, "w1 started again"), 20, "the worker is started again")
+    wait_until(partial(said, home, "the stack goes on"), 20, "the trouble is told")
+    assert is_up(home)
+    shutil.rmtree(blocked)
+    assert fleet(home, "down").returncode == 0

@@ -1,0 +1,124 @@
+"""What a worker needs on its machine beside itself, kept alive: the local simulator and the embedded Redis.
+
+Either may be killed under a worker that nobody supervises. No task may fail for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from fleet.config import Settings
+from fleet.engine.local_simulator import Running, running_simulator
+from fleet.errors import ConfigurationError, ProviderUnavailable
+from fleet.store.embedded import revive_redis
+
+#: Seconds between two looks whether the embedded Redis has died; each costs two system calls.
+LOOK_EVERY_S = 1.0
+#: Seconds until the next try when a service that died does not start again.
+AGAIN_S = 2.0
+#: Seconds between two log lines about the same trouble.
+LOG_EVERY_S = 10.0
+
+logger = logging.getLogger("fleet.worker")
+
+
+class Adapter(Protocol):
+    """What connects to one address: `fleet.workers.ports.Provider`, as far as it is used here."""
+
+    async def complete(self, call: Any, *, api_key: str) -> Any:
+        """Send one call."""
+        ...
+
+    async def close(self) -> None:
+        """Close the HTTP connections."""
+        ...
+
+
+class LocalSimulator:
+    """The local simulator as a provider: a call that meets a dead one starts it again and is sent once more.
+
+    That second request is no hidden retry: a simulator that died has answered nobody and forgotten its ledger. One that
+    lives and fails (on demand, or because it is overloaded) is a provider like any other.
+
+    Weakness: while it cannot be started at all, the task's deadline goes on.
+
+    Args:
+        home: State folder that it belongs to.
+        start: Finds or starts it and tells which one runs. Blocks for seconds.
+        make: Returns the adapter for its base URL.
+    """
+
+    def __init__(self, home: Path, start: Callable[[], Running], make: Callable[[str], Adapter]) -> None:
+        self._home = home
+        self._start = start
+        self._make = make
+        self._running = start()
+        self._adapter = make(self._running.url)
+        self._one_at_a_time = asyncio.Lock()
+        self._logged_s = 0.0
+
+    async def complete(self, call: Any, *, api_key: str) -> Any:
+        """Send one call, see `fleet.workers.ports.Provider`."""
+        while True:
+            asked, adapter = self._running, self._adapter
+            try:
+                return await adapter.complete(call, api_key=api_key)
+            except ProviderUnavailable:
+                if asked == running_simulator(self._home):
+                    raise
+            await self._revive(asked)
+
+    async def close(self) -> None:
+        """Close the HTTP connections."""
+        await self._adapter.close()
+
+    async def _revive(self, dead: Running) -> None:
+        async with self._one_at_a_time:
+            while self._running == dead:
+                try:
+                    self._running = await asyncio.to_thread(self._found_or_started)
+                except ConfigurationError as error:
+                    self._complain(error)
+                    await asyncio.sleep(AGAIN_S)
+                    continue
+                old, self._adapter = self._adapter, self._make(self._running.url)
+                await old.close()
+
+    def _found_or_started(self) -> Running:
+        if not self._home.is_dir():
+            raise ConfigurationError(f"{self._home} is gone: nothing can be started there; end this worker")
+        return running_simulator(self._home) or self._start()
+
+    def _complain(self, error: ConfigurationError) -> None:
+        if time.monotonic() - self._logged_s >= LOG_EVERY_S:
+            self._logged_s = time.monotonic()
+            logger.warning("waiting for the simulator: %s", error)
+
+
+async def keep_redis(settings: Settings, home: Path, url: str) -> None:
+    """Start the embedded Redis again whenever it has died, for ever. One that was stopped on purpose stays so.
+
+    Args:
+        settings: Which server to start.
+        home: State folder.
+        url: Where this process knows it.
+    """
+    pause_s = LOOK_EVERY_S
+    while True:
+        await asyncio.sleep(pause_s)
+        pause_s = LOOK_EVERY_S
+        try:
+            revived = await asyncio.to_thread(revive_redis, home, settings.redis.server)
+        except ConfigurationError as error:
+            logger.error("Redis died and does not start again: %s", error)
+            pause_s = LOG_EVERY_S
+            continue
+        if revived is not None and revived != url:
+            logger.error("Redis died and is on another port now: the old one was taken; start this worker again")
+        elif revived is not None:
+            logger.warning("Redis died and was started again")

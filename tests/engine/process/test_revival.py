@@ -1,0 +1,130 @@
+"""A worker that nobody supervises, while what it needs beside itself is killed under it: no task fails for that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet import config
+from fleet.engine.local_simulator import ensure_simulator, running_simulator
+from fleet.engine.messages.producer import submit_many
+from fleet.engine.process.revival import LocalSimulator
+from fleet.errors import ProviderUnavailable
+from fleet.models import BotResult
+from fleet.store import keys
+from fleet.store.client import connect
+from fleet.store.embedded import ensure_redis, revive_redis, stop_redis
+from tests.waiting import wait_until
+from tests.worker_process import WorkerProcess
+
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def worker(tmp_path: Path, fleet_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
+    """A worker on an embedded Redis, with calls of half a second and one attempt only for each task."""
+    monkeypatch.setenv("FLEET_SIMULATOR__LATENCY_MS", "500")
+    (tmp_path / "fleet.toml").write_text("[pools.research]\nbots = 30\nmax_attempts = 1\n")
+    config.current.cache_clear()
+    process = WorkerProcess(tmp_path).wait_ready()
+    yield process
+    process.kill()
+
+
+def started(home: Path) -> str:
+    return ensure_redis(home, config.load().redis.server)
+
+
+def revived(home: Path) -> str | None:
+    return revive_redis(home, config.load().redis.server)
+
+
+def results(home: Path, ids: list[str]) -> list[BotResult]:
+    with connect(started(home)) as client:
+        rows = client.mget([keys.result(task_id) for task_id in ids])
+    return [BotResult.model_validate(json.loads(row)["result"]) for row in rows if row]  # type: ignore[union-attr]
+
+
+def pid_of(home: Path, name: str) -> int:
+    return int(json.loads((home / f"{name}.json").read_text())["pid"])
+
+
+def test_no_task_fails_when_the_simulator_is_killed_again_and_again(worker: WorkerProcess, fleet_home: Path) -> None:
+    ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(90)))
+    killed = set()
+    for at_least in (1, 31, 61):
+        wait_until(lambda n=at_least: len(results(fleet_home, ids)) >= n, WAIT_S, f"{at_least} results")
+        killed.add(pid := pid_of(fleet_home, "simulator"))
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(results(fleet_home, ids)) == len(ids), WAIT_S, f"all results; log:\n{worker.log}")
+    assert {result.status for result in results(fleet_home, ids)} == {"ok"}
+    assert len(killed) == 3 and worker.log.count("fleet: started the simulator") == 4
+
+
+def test_a_killed_private_redis_is_started_again_and_no_task_is_lost(worker: WorkerProcess, fleet_home: Path) -> None:
+    ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(90)))
+    wait_until(lambda: len(results(fleet_home, ids)) >= 20, WAIT_S, "the first results")
+    os.kill(pid_of(fleet_home, "redis"), signal.SIGKILL)
+    wait_until(lambda: "Redis died and was started again" in worker.log, WAIT_S, f"it is back; log:\n{worker.log}")
+    wait_until(lambda: len(results(fleet_home, ids)) == len(ids), WAIT_S, f"all results; log:\n{worker.log}")
+    assert {result.status for result in results(fleet_home, ids)} == {"ok"}
+
+
+def test_a_redis_that_was_stopped_on_purpose_is_not_started_again(fleet_home: Path) -> None:
+    assert revived(fleet_home) is None
+    url = started(fleet_home)
+    assert revived(fleet_home) is None
+    stop_redis(fleet_home)
+    assert revived(fleet_home) is None
+    assert started(fleet_home) == url
+    os.kill(pid_of(fleet_home, "redis"), signal.SIGKILL)
+    found: list[str | None] = []
+    wait_until(
+        lambda: found.append(revived(fleet_home)) or found[-1] is not None,
+        5,
+        "its death is seen",
+    )
+    assert found[-1] == url
+
+
+class Fails:
+    """An adapter whose every call fails as if the simulator were not there."""
+
+    def __init__(self, url: str, calls: list[str]) -> None:
+        self._url = url
+        self._calls = calls
+
+    async def complete(self, call: object, *, api_key: str) -> str:
+        self._calls.append(self._url)
+        raise ProviderUnavailable("connection refused")
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_simulator_that_lives_and_fails_is_a_provider_like_any_other(fleet_home: Path) -> None:
+    calls: list[str] = []
+    simulator = LocalSimulator(
+        fleet_home, lambda: ensure_simulator(config.load(), fleet_home), lambda url: Fails(url, calls)
+    )
+    with pytest.raises(ProviderUnavailable, match="refused"):
+        asyncio.run(simulator.complete("call", api_key=""))
+    assert len(calls) == 1
+
+
+def test_a_simulator_that_somebody_started_with_other_settings_is_used_and_not_fought_over(fleet_home: Path) -> None:
+    calls: list[str] = []
+    simulator = LocalSimulator(
+        fleet_home, lambda: ensure_simulator(config.load(), fleet_home), lambda url: Fails(url, calls)
+    )
+    changed = ensure_simulator(config.load(simulator={"rpm": 77}), fleet_home)
+    with pytest.raises(ProviderUnavailable):  # the first failure is the old one's end, the second its own
+        asyncio.run(simulator.complete("call", api_key=""))
+    assert calls[-1] == changed.url and len(calls) == 2
+    assert running_simulator(fleet_home) == changed
