@@ -5,7 +5,6 @@ What lives here crosses a process boundary as JSON. No I/O, no Celery, no Redis.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -23,7 +22,7 @@ from pydantic import (
 )
 
 from fleet.errors import FleetError, InvalidTask
-from fleet.quoting import quote
+from fleet.quoting import nearest, quote
 from fleet.schema import as_schema, compiled
 
 #: Longest deadline a task may ask for, in seconds (7 days).
@@ -328,8 +327,7 @@ def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
     inside = 1 if own else None
     where = ".".join(str(part) for part in item["loc"][:inside]) or "task"
     if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1, cutoff=0.0)
-        return f"{where}: unknown field, the nearest known one is `{near[0]}`" if near else f"{where}: unknown field"
+        return f"{where}: unknown field, {nearest(str(item['loc'][-1]), fields)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{where}: {message}"

@@ -17,13 +17,26 @@ def quote(value: object) -> str:
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a count with its noun in the right form: `1 failure`, `2 failures`, `1,200 tasks`."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+    return f"{number:,} {noun_for(number, noun, plural)}"
 
 
-def suggestion(word: str, known: Iterable[str], *, otherwise: str) -> str:
-    """Return what to say after an unknown word: the nearest known one if there is any near, else `otherwise`.
+def noun_for(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a noun in the form that its count takes."""
+    return noun if number == 1 else plural or f"{noun}s"
 
-    Near is what `difflib` calls a close match: letters in common in about the same order, for 60% of both words.
+
+def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return what to say after an unknown word: which known one is near, else which there are.
+
+    Near is what `difflib` calls a close match: 60% of the letters in common, in the same order.
+
+    Args:
+        word: What came.
+        known: What was expected.
+        prefix: How all of them begin: it makes none near.
     """
-    near = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"did you mean `{near[0]}`?" if near else otherwise
+    words = sorted(name.removeprefix(prefix) for name in known)
+    near = difflib.get_close_matches(word.removeprefix(prefix), words, n=1)
+    if near:
+        return f"the nearest known one is `{prefix}{near[0]}`"
+    return f"expected one of {', '.join(f'{prefix}{name}' for name in words)}"

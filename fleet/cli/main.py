@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 130 interrupted.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
 import os
@@ -18,6 +17,7 @@ import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
 from fleet.errors import ConfigurationError, FleetError
+from fleet.quoting import nearest, quote
 
 #: Command name -> module, attribute, one line of help. The line must equal the command's own (a test checks).
 COMMANDS = {
@@ -86,8 +86,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.0)[0]
-            ctx.fail(f"no command {args[0]!r}, the nearest known one is `{near}`")
+            ctx.fail(f"no command {quote(args[0])}, {nearest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

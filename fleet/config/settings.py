@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import tomllib
@@ -34,7 +33,7 @@ from fleet.config.sections import (
     WorkerSettings,
 )
 from fleet.errors import ConfigurationError
-from fleet.quoting import quote
+from fleet.quoting import nearest, quote
 
 #: Name of the configuration file, looked for in the working directory and its parents.
 CONFIG_NAME = "fleet.toml"
@@ -197,16 +196,14 @@ def _check_variables() -> None:
     known = {f"FLEET_{name.upper()}" for name in Settings.model_fields} | set(PLACE_VARIABLES)
     for name in os.environ:
         if name.startswith("FLEET_") and name.split("__")[0] not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
-            raise ConfigurationError(f"{name}: unknown variable, the nearest known one is {near}")
+            raise ConfigurationError(f"{name}: unknown variable, {nearest(name, known, prefix='FLEET_')}")
 
 
 def _explain(item: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "settings"
     if item["type"] == "extra_forbidden":
         known = _keys_at(item["loc"][:-1])
-        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
-        return f"{where}: unknown key" + (f", the nearest known key is `{near[0]}`" if near else "")
+        return f"{where}: unknown key, {nearest(str(item['loc'][-1]), known)}"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return message if item["loc"] == () else f"{where}: {message}"

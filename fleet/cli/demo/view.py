@@ -14,6 +14,7 @@ from rich.text import Text
 from fleet.cli.demo.score import Score, waited_ms
 from fleet.config import Settings
 from fleet.models import Priority
+from fleet.quoting import counted
 from fleet.signals import BudgetRow
 
 #: Answers shown in the closing summary.
@@ -32,7 +33,7 @@ def frame(
             _answers(score, score.last),
             Text(flower, "cyan", overflow="fold"),
         ),
-        title=f"[bold]fleet demo[/] · {settings.bots} bots · {_slots(settings)} slots · the simulator answers",
+        title=f"[bold]fleet demo[/] · {_size(settings)} · the simulator answers",
         border_style="cyan",
     )
 
@@ -125,5 +126,6 @@ def _seconds(number: float | None) -> str:
     return "-" if number is None else f"{number:.1f} s"
 
 
-def _slots(settings: Settings) -> int:
-    return settings.worker.processes * settings.slots_per_process
+def _size(settings: Settings) -> str:
+    slots = settings.worker.processes * settings.slots_per_process
+    return f"{counted(settings.bots, 'bot')} · {counted(slots, 'slot')}"

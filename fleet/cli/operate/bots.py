@@ -11,6 +11,7 @@ import click
 
 from fleet import config
 from fleet.cli.operate.pools import operator_name, seconds_of
+from fleet.quoting import counted
 
 if TYPE_CHECKING:
     from fleet.signals.view import BotColumn, BotDetail, BotPage, BotState, HealthView
@@ -178,7 +179,7 @@ def _story(bot: BotDetail) -> Iterator[str]:
     yield f"used: {bot.tokens:,} tokens, ${bot.cost_usd_micros / 1e6:,.4f}, {bot.mean_ms / 1000:.1f} s a task"
     yield from _health(bot.health)
     for error in bot.errors:
-        yield f"error: {error.type} on {error.api}: {error.failures:,} tasks, {error.calls:,} calls"
+        yield f"error: {error.type} on {error.api}: {counted(error.failures, 'task')}, {counted(error.calls, 'call')}"
     for task in bot.tasks:
         yield f"task: {task.task_id} {task.status} at {_at(task.at)}, {task.ran_ms / 1000:.1f} s"
 

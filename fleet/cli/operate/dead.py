@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config, errors
-from fleet.quoting import quote
+from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
     from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
@@ -85,7 +85,7 @@ def list_letters(pool: str | None, reason: str | None, limit: int, before: str |
     for line in _table(page.letters):
         click.echo(line)
     more = f"; more with --before {page.next}" if page.next else ""
-    _say(f"{len(page.letters):,} of {total:,} dead letters{more}")
+    _say(f"{len(page.letters):,} of {counted(total, 'dead letter')}{more}")
 
 
 @dead.command()
@@ -196,8 +196,8 @@ def _confirm(
         return
     count = office.count(pool=pool, reason=reason)
     if not sys.stdin.isatty():
-        raise click.UsageError(f"expected --yes to {verb} {count:,} dead letters without being asked")
-    click.confirm(f"{verb} {count:,} dead letters?", abort=True, err=True)
+        raise click.UsageError(f"expected --yes to {verb} {counted(count, 'dead letter')} without being asked")
+    click.confirm(f"{verb} {counted(count, 'dead letter')}?", abort=True, err=True)
 
 
 def _report(counts: Counter[str], as_json: bool) -> None:

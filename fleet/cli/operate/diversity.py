@@ -13,7 +13,7 @@ import click
 from fleet import config
 from fleet.errors import ConfigurationError
 from fleet.models import bot_name
-from fleet.quoting import quote
+from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
     from fleet.diversity import ClassState, Windows
@@ -125,7 +125,7 @@ def _phase(state: ClassState) -> str:
 
 def _lines(state: ClassState, answers: int) -> Iterator[str]:
     yield f"{state.pool} {state.kind}{'  ALARM' if state.alarm else ''}"
-    yield f"  {_phase(state):<9} {answers:,} answers so far"
+    yield f"  {_phase(state):<9} {counted(answers, 'answer')} so far"
     for aspect, reading in state.readings.items():
         usual = "not known yet" if reading.usual_score is None else f"usually {reading.usual_score:,.1f}"
         near = f"{reading.near_share:.1%} have a near neighbour"
@@ -136,7 +136,7 @@ def _lines(state: ClassState, answers: int) -> Iterator[str]:
     if state.flagged:
         shown = ", ".join(bot_name(state.pool, bot) for bot in state.flagged[:NAMED_BOTS])
         more = f" and {len(state.flagged) - NAMED_BOTS} more" if len(state.flagged) > NAMED_BOTS else ""
-        yield f"  alike     {len(state.flagged)} bots: {shown}{more}"
+        yield f"  alike     {counted(len(state.flagged), 'bot')}: {shown}{more}"
     if state.remedies:
         rungs = [remedy.rung for remedy in state.remedies.values()]
         counts = ", ".join(f"{rungs.count(rung)} {RUNGS[rung]}" for rung in sorted(set(rungs)))

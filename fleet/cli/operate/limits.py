@@ -14,7 +14,7 @@ import click
 
 from fleet import config
 from fleet.errors import ConfigurationError
-from fleet.quoting import quote
+from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
     import redis
@@ -194,7 +194,8 @@ def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
         yield f"  {label:<8}  {used:,.0f} of {_amount(rate)} in the last minute{foreign}"
     allowed = "not limited" if snapshot.rate is None else f"{snapshot.rate:,.1f} allowed at their mean size"
     yield f"  rate      {snapshot.used_rpm / 60:,.1f} calls a second in the last minute, {allowed}"
-    yield f"  waiting   {snapshot.waiting} calls, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}"
+    waiting = counted(snapshot.waiting, "call")
+    yield f"  waiting   {waiting}, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}"
     last = datetime.fromtimestamp(snapshot.refused_at).isoformat(" ", "seconds") if snapshot.refused_at else "never"
     held = ", held" if snapshot.held_until else ""
     yield f"  429s      {snapshot.refused}, last {last}{held}"

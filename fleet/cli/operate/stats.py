@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.quoting import noun_for
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -110,7 +111,7 @@ def _completions(done: Completions) -> RenderableType:
         ("ok", done.ok, "green"),
         ("degraded", done.degraded, "yellow" if done.degraded else ""),
         ("failed", done.failed, "red" if done.failed else ""),
-        ("discarded duplicates", done.duplicates, "yellow" if done.duplicates else ""),
+        (noun_for(done.duplicates, "discarded duplicate"), done.duplicates, "yellow" if done.duplicates else ""),
     )
     table = _table("pool", "bots", "done", "min/median/max", "even", "idle", "busiest", left=(0, 6))
     for pool in done.pools:
@@ -138,12 +139,17 @@ def _errors(errors: Errors) -> RenderableType:
     head = _plain(f"{verdict.verdict}{culprit}", style).append(f"  {verdict.reason}", "dim")
     if not errors.rows:
         return head
-    counts = _figures(("failed tasks", errors.failures, ""), ("failed provider calls", errors.calls, ""))
+    counts = _figures(
+        (noun_for(errors.failures, "failed task"), errors.failures, ""),
+        (noun_for(errors.calls, "failed provider call"), errors.calls, ""),
+    )
     table = _table("bot", "API", "error", "tasks", "calls", left=(0, 1, 2))
     for row in errors.rows[:ERROR_ROWS]:
         table.add_row(_plain(row.bot), _plain(row.api), _plain(row.type), f"{row.failures:,}", f"{row.calls:,}")
     more = len(errors.rows) + errors.rows_left_out - ERROR_ROWS
-    return Group(head, counts, table, *([_plain(f"and {more:,} more rows", "dim")] if more > 0 else []))
+    return Group(
+        head, counts, table, *([_plain(f"and {more:,} more {noun_for(more, 'row')}", "dim")] if more > 0 else [])
+    )
 
 
 def _resources(used: Resources, now_s: float) -> RenderableType:
@@ -152,15 +158,15 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
     cost = "-" if not used.cost_usd_micros else f"${used.cost_usd_micros / 1e6:,.4f}"
     parts: list[RenderableType] = [
         _figures(
-            ("worker" if len(used.workers) == 1 else "workers", len(used.workers), "" if used.workers else "yellow"),
+            (noun_for(len(used.workers), "worker"), len(used.workers), "" if used.workers else "yellow"),
             ("busy slots", f"{used.busy:,} of {used.slots:,}", ""),
             ("CPU", f"{used.cpu_percent:.0f}%", ""),
             ("memory", f"{used.rss_mb:,.0f} MB", ""),
         ),
         _figures(
-            ("calls", used.calls, ""),
-            ("429s", used.rate_limited, "yellow" if used.rate_limited else ""),
-            ("tokens in", used.input_tokens, ""),
+            (noun_for(used.calls, "call"), used.calls, ""),
+            (noun_for(used.rate_limited, "429"), used.rate_limited, "yellow" if used.rate_limited else ""),
+            (f"{noun_for(used.input_tokens, 'token')} in", used.input_tokens, ""),
             ("out", used.output_tokens, ""),
             ("cost", cost, ""),
         ),

@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fleet.quoting import counted
+
 if TYPE_CHECKING:
     from fleet.signals.view import EventView, FleetView, LimitView, PoolView
 
@@ -69,7 +71,7 @@ def spark(values: Sequence[float], width: int) -> str:
 
 def _head(view: FleetView, trouble: str | None, age_s: float | None) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append("fleet ", "bold").append(f"{len(view.bots.name):,} bots ", "").append(_states(view), "dim")
+    line.append("fleet ", "bold").append(f"{counted(len(view.bots.name), 'bot')} ", "").append(_states(view), "dim")
     if view.simulated:
         line.append("  simulated answers", "yellow")
     if trouble or (age_s or 0) > STALE_S:

@@ -29,6 +29,7 @@ from fleet.cli.stop_signals import StopSignals
 from fleet.config import Settings
 from fleet.errors import ConfigurationError
 from fleet.models import BotTask
+from fleet.quoting import counted, noun_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,9 @@ class RunEnd:
 
     def _how_to_go_on(self) -> str:
         if not self.resumable:
-            return f"stopped; {self.in_flight:,} tasks were in flight. A run from a pipe cannot be resumed."
-        return (
-            f"stopped; {self.in_flight:,} tasks in flight go on, and their answers wait in Redis. "
-            "Run the same command again: nothing is paid twice."
-        )
+            verb = noun_for(self.in_flight, "was", "were")
+            return f"stopped; {counted(self.in_flight, 'task')} {verb} in flight. A run from a pipe cannot be resumed."
+        return f"stopped; {_going_on(self.in_flight)}. Run the same command again: nothing is paid twice."
 
 
 @dataclass(slots=True)
@@ -166,8 +165,8 @@ class Job:
         if not resume:
             raise ConfigurationError(
                 f"{self.target}: expected the answers of an unfinished run (with {out.note_path.name}) or to every "
-                f"line, got {len(self._done):,} answers and {missing:,} lines without one; --resume runs those, "
-                "--overwrite starts anew"
+                f"line, got {counted(len(self._done), 'answer')} and {counted(missing, 'line')} without one; "
+                "--resume runs those, --overwrite starts anew"
             )
         return self._new_note(out)
 
@@ -236,6 +235,12 @@ class Job:
         line_format = LineFormat(prompt_field=self.prompt_field, id_field=self.id_field, options=self.options)
         entries = read_entries(lines, line_format, done=self._done)
         return FileSource(entries) if self.resumable else PipeSource(entries, ahead=self.window)
+
+
+def _going_on(in_flight: int) -> str:
+    if in_flight == 1:
+        return "1 task in flight goes on, and its answer waits in Redis"
+    return f"{in_flight:,} tasks in flight go on, and their answers wait in Redis"
 
 
 def submit_batch(tasks: list[BotTask], keys: list[str]) -> list[str]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fleet.quoting import counted
+
 
 class Summary:
     """Sums over answer records."""
@@ -84,4 +86,4 @@ class Summary:
             known += " (simulated answers are not billed)" if self.simulated == self.done else " (simulated ones too)"
         if not self.unpriced:
             return known
-        return f"{known} plus {self.unpriced:,} answers of models without a price ([prices] in fleet.toml)"
+        return f"{known} plus {counted(self.unpriced, 'answer')} of models without a price ([prices] in fleet.toml)"

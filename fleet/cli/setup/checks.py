@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from fleet.cli.setup.findings import Findings, HostFacts, RedisFacts
 from fleet.config import PoolSettings, ProviderSettings, Settings
 from fleet.models import Priority
+from fleet.quoting import counted
 from fleet.store.address import Address
 from fleet.store.written import OLDEST
 
@@ -350,7 +351,10 @@ def config_file(settings: Settings, host: HostFacts) -> Check:
 
 def slots(settings: Settings) -> Check:
     total = settings.slots_per_process * settings.worker.processes
-    found = f"{total} slots in {settings.worker.processes} processes for {settings.bots} bots"
+    found = (
+        f"{counted(total, 'slot')} in {counted(settings.worker.processes, 'process', 'processes')} "
+        f"for {counted(settings.bots, 'bot')}"
+    )
     if total >= settings.bots:
         return Check("worker: slots", "ok", found)
     return Check(

@@ -59,6 +59,9 @@ const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 
 export const count = (n) => WHOLE.format(n);
 
+/** A count with its noun: 1 failure, 2 failures. */
+export const counted = (n, noun, show = count) => `${show(n)} ${noun}${n === 1 ? "" : "s"}`;
+
 /** 1,234 stays; 12,345 is 12.3k; 1,234,567 is 1.23M. */
 export function short(n) {
   if (Math.abs(n) < 10000) return WHOLE.format(n);

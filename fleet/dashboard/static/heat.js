@@ -1,6 +1,6 @@
 // All bots as small cells on a canvas: 100 get large ones with their numbers, 10,000 still fit on one screen.
 
-import { attribute, by, decimal, dollars, duration, h, percent, short, text } from "./draw.js";
+import { attribute, by, counted, decimal, dollars, duration, h, percent, short, text } from "./draw.js";
 import { STATES } from "./store.js";
 
 const STEPS = 6;
@@ -265,7 +265,7 @@ export class HeatMap {
   line(i) {
     const { columns, names } = this.bots;
     const failed = columns.failed[i] ? `, ${short(columns.failed[i])} failed` : "";
-    const calls = columns.calls_failed[i] ? `, ${short(columns.calls_failed[i])} failed calls` : "";
+    const calls = columns.calls_failed[i] ? `, ${counted(columns.calls_failed[i], "failed call", short)}` : "";
     const mean = columns.mean_ms[i] ? `, ${duration(columns.mean_ms[i] / 1000)} a task` : "";
     return `${names[i]}: ${STATES[columns.state[i]]}, ${decimal(columns.per_hour[i])} in the last hour, ${short(columns.completions[i])} in all${failed}${calls}${mean}, ${short(columns.load[i])} in hand`;
   }

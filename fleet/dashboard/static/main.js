@@ -1,7 +1,7 @@
 // The page's heart: asks for the fleet about once a second, hands it to the panels, and says when figures are old.
 
 import { BotDialog } from "./bot.js";
-import { by, clock, count, duration, h, keyed, text } from "./draw.js";
+import { by, clock, counted, duration, h, keyed, text } from "./draw.js";
 import { COLOURS, HeatMap, SORTS, put } from "./heat.js";
 import { panels } from "./panels.js";
 import { STATES, Store, Unreachable } from "./store.js";
@@ -57,7 +57,7 @@ function draw() {
   table.draw();
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
-  text(by("summary"), `${count(bots.size)} bots in ${count(view.pools.length)} pool${view.pools.length === 1 ? "" : "s"}`);
+  text(by("summary"), `${counted(bots.size, "bot")} in ${counted(view.pools.length, "pool")}`);
   const took = performance.now() - began;
   document.body.dataset.drawnMs = took.toFixed(1);
   document.body.dataset.version = view.version;

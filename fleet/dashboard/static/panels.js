@@ -1,6 +1,6 @@
 // The panels beside the heat map: three signals, error matrix, pools, limits, cost, events. Drawn anew from each view.
 
-import { ago, attribute, bars, by, clock, count, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text } from "./draw.js";
+import { ago, attribute, bars, by, clock, count, counted, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text } from "./draw.js";
 
 const PRIORITIES = ["critical", "high", "normal", "low", "bulk"];
 const MATRIX_ROWS = 12;
@@ -69,7 +69,7 @@ function strip(place, spread) {
 
 function errors({ minutes, recent, errors: found }) {
   text(by("failed-share"), recent.completions ? percent(recent.failed_share) : "–");
-  text(by("failed-of"), recent.completions ? `of the last ${count(recent.completions)} tasks failed` : "no tasks yet");
+  text(by("failed-of"), recent.completions ? `of the last ${counted(recent.completions, "task")} failed` : "no tasks yet");
   const rest = minutes.calls_failed.map((n, i) => Math.max(0, n - minutes.rate_limited[i]));
   bars(by("spark-errors"), minutes.at, [
     { name: "failed tasks", class: "bad", values: minutes.failed },
@@ -122,7 +122,7 @@ function matrix(errors, open) {
   const place = by("matrix");
   const all = place.dataset.all === "yes";
   const key = JSON.stringify([errors.apis, errors.rows, errors.api_totals, errors.types, all]);
-  text(by("matrix-note"), errors.failures ? `${count(errors.failures)} failed tasks since ${clock(errors.since)}` : "last hour");
+  text(by("matrix-note"), errors.failures ? `${counted(errors.failures, "failed task")} since ${clock(errors.since)}` : "last hour");
   if (place.dataset.drawn === key) return;
   place.dataset.drawn = key;
   const focused = place.contains(document.activeElement) ? document.activeElement.textContent : null;
@@ -142,7 +142,7 @@ function matrix(errors, open) {
         h("th", { scope: "row" }, row.bot === "-" ? "no bot" : h("button", { class: "link", type: "button", onclick: () => open(row.bot) }, row.bot)),
         ...row.counts.map(cell), h("td", { class: "sum" }, count(row.total))))),
       h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "all bots"), ...errors.api_totals.map((n) => h("td", { class: "sum" }, count(n))), h("td", { class: "sum" }, count(errors.failures))))),
-    ...(more > 0 ? [h("button", { class: "link", type: "button", onclick: () => ((place.dataset.all = "yes"), matrix(errors, open)) }, `${count(more + errors.rows_left_out)} more bots`)] : []),
+    ...(more > 0 ? [h("button", { class: "link", type: "button", onclick: () => ((place.dataset.all = "yes"), matrix(errors, open)) }, `${counted(more + errors.rows_left_out, "more bot")}`)] : []),
   );
   if (focused) [...place.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
 }
@@ -180,7 +180,7 @@ function pools({ pools: all }, out, act, mayAct) {
     const facts = [
       ["waiting", short(pool.waiting), waiting],
       ["oldest", pool.oldest_s === null ? "–" : duration(pool.oldest_s)],
-      ["in flight", `${count(pool.in_flight)} of ${count(pool.bots)} bots`],
+      ["in flight", `${count(pool.in_flight)} of ${counted(pool.bots, "bot")}`],
       ["done/h", short(pool.completions)],
       ["failed", pool.completions ? percent(pool.failed / pool.completions) : "–"],
       ["p50 / p99", pool.durations.ran.p50 === null ? "–" : `${duration(pool.durations.ran.p50 / 1000)} / ${duration(pool.durations.ran.p99 / 1000)}`],

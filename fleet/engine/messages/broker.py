@@ -11,6 +11,7 @@ from fleet import config
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.errors import StoreUnavailable
+from fleet.quoting import counted
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
 from fleet.store.embedded import broker_url
@@ -81,6 +82,6 @@ def _confirm(connection: redis.Redis, settings: Settings) -> None:
     got = connection.wait(wanted, int(settings.redis.socket_timeout_s * 500))
     if got < wanted:
         raise StoreUnavailable(
-            f"expected {wanted} replicas of Redis to confirm what was queued (redis.replicas), got {got}; "
+            f"expected {counted(wanted, 'replica')} of Redis to confirm what was queued (redis.replicas), got {got}; "
             "submit again with the same idempotency keys: what is queued is not queued twice"
         )

@@ -15,6 +15,7 @@ from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.transport import leases
 from fleet.limiter import LimitSnapshot
 from fleet.models import Frozen, Priority
+from fleet.quoting import noun_for
 
 State = Literal["finished", "failed", "running", "held", "queued", "poison", "unknown"]
 
@@ -132,7 +133,7 @@ def _told_queued(facts: Facts) -> Iterator[str]:
     urgency = Priority(place.priority).name.lower()
     queued_at = _headers(facts).get(QUEUED_AT)
     since = f" for {duration(facts.now_s - queued_at)}" if isinstance(queued_at, int | float) else ""
-    more = f", and {facts.more_urgent:,} more urgent ones" if facts.more_urgent else ""
+    more = f", and {facts.more_urgent:,} more urgent {noun_for(facts.more_urgent, 'one')}" if facts.more_urgent else ""
     yield f"it waits in {place.queue}, priority {urgency}{since}: {place.place:,} ahead of it{more}"
 
 

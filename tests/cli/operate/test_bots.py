@@ -79,7 +79,7 @@ def test_a_bot_is_opened() -> None:
     text = fleet("bots", "show", "research-003").stdout
     assert text.startswith("research-003: idle, pool research, simulator/simulated-1\npersona: conservative, ")
     assert "done: 1, 1 of them failed; 1 in the last hour; 0 in hand" in text
-    assert "error: BadAnswer on simulator/simulated-1: 1 tasks, 0 calls" in text
+    assert "error: BadAnswer on simulator/simulated-1: 1 task, 0 calls" in text
     assert "task: t2 failed at " in text
     assert json.loads(fleet("bots", "show", "research-003", "--json").stdout)["tokens"] == 15
 

@@ -104,7 +104,7 @@ def test_a_replay_of_one_task_queues_it_and_takes_it_off_the_list(client: redis.
     die(client, "t1", "t2")
     assert fleet("dead", "replay", "t1").stderr == "fleet: 1 queued\n"
     assert client.llen(RESEARCH) == 1
-    assert fleet("dead", "list").stderr == "fleet: 1 of 1 dead letters\n"
+    assert fleet("dead", "list").stderr == "fleet: 1 of 1 dead letter\n"
 
 
 def test_a_replay_by_filter_takes_all_that_match_and_nothing_else(client: redis.Redis) -> None:
@@ -119,7 +119,7 @@ def test_a_replay_by_filter_takes_all_that_match_and_nothing_else(client: redis.
 def test_a_whole_set_is_never_changed_unasked(client: redis.Redis) -> None:
     die(client, "t1")
     for command in ("replay", "purge"):
-        assert f"expected --yes to {command} 1 dead letters" in fleet("dead", command, "--all", code=2).stderr
+        assert f"expected --yes to {command} 1 dead letter" in fleet("dead", command, "--all", code=2).stderr
         assert "expected one of: task ids" in fleet("dead", command, "--yes", code=2).stderr
         assert "expected one of: task ids" in fleet("dead", command, "t1", "--all", code=2).stderr
     assert client.llen(RESEARCH) == 0

@@ -32,7 +32,7 @@ def test_sums_are_over_all_records() -> None:
 
 def test_the_cost_says_what_is_not_in_it() -> None:
     text = "\n".join(summary_of(record(), record(cost_usd_micros=None)).lines(new=2, wall_s=1.0))
-    assert "$0.000007 plus 1 answers of models without a price" in text
+    assert "$0.000007 plus 1 answer of models without a price" in text
     assert "simulator" not in text
 
 

@@ -305,4 +305,4 @@ def test_a_configuration_error_ends_a_worker_with_one_line(tmp_path: Path, redis
     worker = WorkerProcess(tmp_path, env={"FLEET_REDIS__URL": redis_url})
     assert worker.wait() == 2
     assert "Traceback" not in worker.log
-    assert "pools.a.botz: unknown key, the nearest known key is `bots`" in worker.log
+    assert "pools.a.botz: unknown key, the nearest known one is `bots`" in worker.log
