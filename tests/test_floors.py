@@ -37,7 +37,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.engine.operations", "fleet.engine.tasks"),
     # What people see.
     ("fleet.dashboard",),
-    ("fleet.cli.exit_codes", "fleet.cli.stop_signals", "fleet.cli.shadow"),
+    ("fleet.cli.terminal",),
+    ("fleet.cli.figures", "fleet.cli.exit_codes", "fleet.cli.stop_signals", "fleet.cli.shadow"),
     ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
     ("fleet.cli.demo",),
     # The door of `celery -A fleet`, and the lazy one of `import fleet`: nothing below may enter by them.
@@ -54,6 +55,7 @@ CLOSED: dict[str, tuple[str, ...]] = {
 #: Module -> what it may import all the same, and why.
 EXCEPTIONS: dict[str, tuple[str, str]] = {
     "fleet.engine.process.wiring": ("fleet.workers", "fills the ports of the data plane: where both halves meet"),
+    "fleet.cli.setup.user_code": ("fleet.workers.bot", "loads functions as a worker does, in a process of its own"),
     "fleet.cli.stack.simulator": ("fleet.workers.simulator", "a program of its own; this is only its name"),
 }
 

@@ -11,11 +11,12 @@ import errno
 import importlib
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
+from fleet.cli.terminal import adapt
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import nearest, quote
 
@@ -71,6 +72,10 @@ STORAGE_ERRORS = frozenset(
 
 class LazyGroup(click.Group):
     """A click group whose commands are imported on use, and whose expected errors are one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        adapt()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -75,10 +75,15 @@ class Board:
         self.score.backlog = self._read_backlog()
         self._budgets = read_budgets(self._settings, self._state_url)
 
-    def frame(self) -> RenderableType:
-        """Return the live view."""
+    def frame(self, width: int) -> RenderableType:
+        """Return the live view for a terminal of so many columns."""
         return view.frame(
-            self.score, self._settings, elapsed_s=self._elapsed_s, budgets=self._budgets, flower=self._flower
+            self.score,
+            self._settings,
+            elapsed_s=self._elapsed_s,
+            budgets=self._budgets,
+            flower=self._flower,
+            width=width,
         )
 
     def line(self) -> str:
@@ -95,9 +100,9 @@ class Board:
                 return
             time.sleep(POLL_S)
 
-    def outcome(self) -> RenderableType:
+    def outcome(self, width: int) -> RenderableType:
         """Return the summary of the answers and the three signals."""
-        answers = view.closing(self.score, elapsed_s=self._elapsed_s)
+        answers = view.closing(self.score, elapsed_s=self._elapsed_s, width=width)
         return Group(answers, render_signals(self._snapshot or take_snapshot(self._settings)))
 
     def close(self) -> None:

@@ -105,7 +105,8 @@ def _perform(
         board.submit(tasks)
         _show(board, lambda: _go_on(board, background, signals))
         board.settle()
-        Console().print(board.outcome())
+        console = Console()
+        console.print(board.outcome(console.width))
         if svg is not None:
             _export(board, svg)
 
@@ -122,7 +123,7 @@ def _show(board: Board, go_on: Callable[[], bool]) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while go_on():
             board.refresh()
-            live.update(board.frame(), refresh=True)
+            live.update(board.frame(console.width), refresh=True)
             time.sleep(REFRESH_S)
 
 
@@ -158,7 +159,7 @@ def _export(board: Board, file: Path) -> None:
     from rich.console import Console, Group
 
     console = Console(record=True, width=SVG_COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(Group(board.frame(), board.outcome()))
+    console.print(Group(board.frame(SVG_COLUMNS), board.outcome(SVG_COLUMNS)))
     console.save_svg(str(file), title="fleet demo")
     _say(f"wrote {file}")
 

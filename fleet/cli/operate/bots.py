@@ -11,6 +11,7 @@ import click
 
 from fleet import config
 from fleet.cli.operate.pools import operator_name, seconds_of
+from fleet.cli.terminal import fitted, table
 from fleet.quoting import counted
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def show(name: str, as_json: bool) -> None:
 
     with open_overview(config.current()) as overview:
         bot = overview.bot(name)
-    click.echo(bot.model_dump_json(indent=2) if as_json else "\n".join(_story(bot)))
+    click.echo(bot.model_dump_json(indent=2) if as_json else "\n".join(fitted(_story(bot))))
 
 
 @bots.command()
@@ -162,10 +163,7 @@ def _table(page: BotPage) -> Iterator[str]:
         mean = f"{row['mean_ms'] / 1000:.1f} s" if row["mean_ms"] else "."
         texts = [f"{number:,}" if number else "." for number in numbers]
         cells.append((row["name"], row["state"], *texts, mean, f"${row['cost_usd_micros'] / 1e6:,.4f}"))
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    for name, state, *figures in cells:
-        rest = [cell.rjust(width) for cell, width in zip(figures, widths[2:], strict=True)]
-        yield "  ".join([name.ljust(widths[0]), state.ljust(widths[1]), *rest]).rstrip()
+    yield from table(cells, left=(0, 1))
     if page.total > len(page.bots.name):
         yield f"and {page.total - len(page.bots.name):,} more: --limit"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config, errors
+from fleet.cli.terminal import fitted, table
 from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def show(task_id: str, body: bool, as_json: bool) -> None:
         click.echo(json.dumps({**_as_data(filed), **({"body": text} if body else {})}, indent=2))
         return
     for name, value in _details(filed):
-        click.echo(f"{name:<10} {value}")
+        click.echo("\n".join(fitted([f"{name:<10} {value}"])))
     if text is not None:
         click.echo(f"{'body':<10} {text}")
 
@@ -231,9 +232,7 @@ def _table(letters: tuple[Filed, ...]) -> Iterator[str]:
         short = text if len(text) <= MESSAGE_COLUMNS else f"{text[: MESSAGE_COLUMNS - 1]}…"
         lives = str(len(letter.history))
         rows.append((_clock(filed.died_at), letter.task_id, letter.pool or "-", letter.reason, lives, short))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for *cells, message in rows if letters else []:
-        yield "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), message])
+    yield from table(rows, left=range(6)) if letters else ()
 
 
 def _details(filed: Filed) -> Iterator[tuple[str, str]]:

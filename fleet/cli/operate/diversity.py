@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.models import bot_name
 from fleet.quoting import counted, quote
@@ -47,7 +48,7 @@ def diversity(ctx: click.Context, as_json: bool) -> None:
     if not classes:
         click.echo("no answers yet that are long enough to compare (8 words)")
     for state, answers in classes:
-        click.echo("\n".join(_lines(state, answers)))
+        click.echo("\n".join(fitted(_lines(state, answers))))
 
 
 @diversity.command()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.quoting import counted, quote
 
@@ -47,7 +48,7 @@ def limits(ctx: click.Context, as_json: bool) -> None:
         click.echo(json.dumps([asdict(snapshot) for snapshot in snapshots], indent=2))
         return
     for snapshot in snapshots:
-        click.echo("\n".join(_lines(snapshot)))
+        click.echo("\n".join(fitted(_lines(snapshot))))
 
 
 @limits.command(name="set")
@@ -126,7 +127,7 @@ def simulate(
     if as_json:
         click.echo(json.dumps(_summary(found, rpm, tpm)))
         return
-    click.echo("\n".join(_story(found, rpm, tpm)))
+    click.echo("\n".join(fitted(_story(found, rpm, tpm))))
 
 
 def _sizes(text: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleet import config
+from fleet.cli.terminal import table
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 
@@ -192,10 +193,7 @@ def _table(rows: Sequence[PoolRow]) -> Iterator[str]:
         cells.append(
             (row.pool, bots, f"{row.in_flight:,}", f"{sum(row.backlog.values()):,}", *counts, oldest, row.gate)
         )
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    for first, *middle, last in cells:
-        numbers = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
-        yield "  ".join([first.ljust(widths[0]), *numbers, last]).rstrip()
+    yield from table(cells, left=(0, len(cells[0]) - 1))
 
 
 def _age(seconds: float) -> str:

@@ -15,7 +15,6 @@ from fleet.quoting import noun_for
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
 
     from fleet.signals.reader import BudgetRow, Completions, Errors, PoolCompletions, Resources, Snapshot
@@ -106,6 +105,8 @@ def render_signals(snapshot: Snapshot) -> RenderableType:
 def _completions(done: Completions) -> RenderableType:
     from rich.console import Group
 
+    from fleet.cli.figures import Figures
+
     head = _figures(
         ("done", done.total, ""),
         ("ok", done.ok, "green"),
@@ -113,7 +114,7 @@ def _completions(done: Completions) -> RenderableType:
         ("failed", done.failed, "red" if done.failed else ""),
         (noun_for(done.duplicates, "discarded duplicate"), done.duplicates, "yellow" if done.duplicates else ""),
     )
-    table = _table("pool", "bots", "done", "min/median/max", "even", "idle", "busiest", left=(0, 6))
+    table = Figures("pool", "bots", "done", "min/median/max", "even", "idle", "busiest", left=(0, 6))
     for pool in done.pools:
         table.add_row(*_pool_row(pool))
     if done.without_bot:
@@ -121,7 +122,7 @@ def _completions(done: Completions) -> RenderableType:
     return Group(head, table)
 
 
-def _pool_row(pool: PoolCompletions) -> list[RenderableType]:
+def _pool_row(pool: PoolCompletions) -> list[str | Text]:
     spread = pool.spread
     busiest = f"{spread.top[0].bot} {spread.top[0].completions:,}" if spread.top else ""
     middle = f"{spread.min:,} / {spread.median:,g} / {spread.max:,}"
@@ -133,6 +134,8 @@ def _pool_row(pool: PoolCompletions) -> list[RenderableType]:
 def _errors(errors: Errors) -> RenderableType:
     from rich.console import Group
 
+    from fleet.cli.figures import Figures
+
     verdict = errors.verdict
     culprit = f" {verdict.culprit}" if verdict.culprit else ""
     style = {"none": "green", "spread": "yellow"}.get(verdict.verdict, "bold red")
@@ -143,7 +146,7 @@ def _errors(errors: Errors) -> RenderableType:
         (noun_for(errors.failures, "failed task"), errors.failures, ""),
         (noun_for(errors.calls, "failed provider call"), errors.calls, ""),
     )
-    table = _table("bot", "API", "error", "tasks", "calls", left=(0, 1, 2))
+    table = Figures("bot", "API", "error", "tasks", "calls", left=(0, 1, 2))
     for row in errors.rows[:ERROR_ROWS]:
         table.add_row(_plain(row.bot), _plain(row.api), _plain(row.type), f"{row.failures:,}", f"{row.calls:,}")
     more = len(errors.rows) + errors.rows_left_out - ERROR_ROWS
@@ -154,6 +157,8 @@ def _errors(errors: Errors) -> RenderableType:
 
 def _resources(used: Resources, now_s: float) -> RenderableType:
     from rich.console import Group
+
+    from fleet.cli.figures import Figures
 
     cost = "-" if not used.cost_usd_micros else f"${used.cost_usd_micros / 1e6:,.4f}"
     parts: list[RenderableType] = [
@@ -172,20 +177,20 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
         ),
     ]
     if used.workers:
-        table = _table("worker", "pid", "CPU", "memory", "busy", "slots", left=(0,))
+        table = Figures("worker", "pid", "CPU", "memory", "busy", "slots", left=(0,))
         for row in used.workers[:WORKER_ROWS]:
             numbers = [f"{row.cpu_percent:.0f}%", f"{row.rss_mb:,.0f} MB", str(row.busy), str(row.slots)]
             table.add_row(_plain(row.name), str(row.pid), *numbers)
         parts.append(table)
     if used.budgets:
-        table = _table("API budget", "requests/min", "tokens/min", "", left=(0, 3))
+        table = Figures("API budget", "requests/min", "tokens/min", "", left=(0, 3))
         for budget in used.budgets:
             table.add_row(*_budget_row(budget, now_s))
         parts.append(table)
     return Group(*parts)
 
 
-def _budget_row(row: BudgetRow, now_s: float) -> list[RenderableType]:
+def _budget_row(row: BudgetRow, now_s: float) -> list[str | Text]:
     held_s = 0.0 if row.held_until is None else row.held_until - now_s
     held = _plain(f"held for {held_s:.1f} s after a 429" if held_s > 0 else "", "red")
     return [_plain(row.limit), _share(row.used_rpm, row.rpm), _share(row.used_tpm, row.tpm), held]
@@ -195,16 +200,6 @@ def _share(used: float | None, limit: int | None) -> str:
     if limit is None:
         return "no limit"
     return f"{limit:,}" if used is None else f"{used:,.0f} of {limit:,} ({used / limit:.0%})"
-
-
-def _table(*columns: str, left: tuple[int, ...]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index in left else "right", overflow="fold", no_wrap=index not in left)
-    return table
 
 
 def _figures(*figures: tuple[str, int | str, str]) -> Text:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fleet.cli.terminal import NARROW
 from fleet.quoting import counted
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ STALE_S = 5.0
 SORT_NAMES = {
     "per_hour": "last hour", "failed": "failed", "load": "in hand", "mean_ms": "slowest", "cost_usd_micros": "cost",
 }  # fmt: skip
+#: Heads of the columns that are not called as their order.
+_HEADS = {"per_hour": "last hour", "load": "in hand", "mean_ms": "mean", "cost_usd_micros": "cost"}
 _VERDICT_STYLES = {"none": "green", "spread": "yellow", "one bot": "bold red", "one API": "bold red"}
 #: Lines that everything but pools, limits, bots and events takes, one of them the terminal's last, left free.
 _FIXED_LINES = 8
@@ -52,9 +55,9 @@ def frame(
     return Group(
         _head(view, trouble, age_s),
         *_signals(view, width),
-        _pools(pools, len(view.pools), pool),
+        _pools(pools, len(view.pools), pool, narrow=width < NARROW),
         *map(_limit, view.limits[:3]),
-        _bots(view, sort, bots),
+        _bots(view, sort, bots, narrow=width < NARROW),
         *_events(events, view.at),
         Text(said or "q quit   s sort   up/down pool   p pause or resume", "dim", no_wrap=True, overflow="ellipsis"),
     )
@@ -117,11 +120,14 @@ def _used(limit: LimitView) -> float:
     return max(requests, limit.used_tpm / limit.tpm if limit.tpm else 0.0)
 
 
-def _pools(pools: Sequence[PoolView], total: int, chosen: int | None) -> Table:
+def _pools(pools: Sequence[PoolView], total: int, chosen: int | None, *, narrow: bool) -> Table:
     more = f" ({total} in all)" if total > len(pools) else ""
-    table = _table(f"pool{more}", "busy", "crit", "high", "norm", "low", "bulk", "oldest", "done/h", "failed", "gate")
+    classes = ("waits",) if narrow else ("crit", "high", "norm", "low", "bulk")
+    heads = (f"pool{more}", "busy", *classes, "oldest", "done/h", "failed", "gate")
+    table = _table(*heads, left=(0, len(heads) - 1))
     for index, pool in enumerate(pools):
-        counts = [f"{count:,}" if count else "." for count in pool.backlog.values()]
+        waiting = [sum(pool.backlog.values())] if narrow else pool.backlog.values()
+        counts = [f"{count:,}" if count else "." for count in waiting]
         oldest = "" if pool.oldest_s is None else _duration(pool.oldest_s)
         failed = f"{pool.failed / pool.completions:.1%}" if pool.completions else ""
         style = "reverse" if index == chosen else ""
@@ -144,18 +150,21 @@ def _limit(limit: LimitView) -> Text:
     return line
 
 
-def _bots(view: FleetView, sort: str, rows: int) -> Table:
+def _bots(view: FleetView, sort: str, rows: int, *, narrow: bool) -> Table:
     bots = view.bots
     column = getattr(bots, sort)
     order = sorted(range(len(bots.name)), key=lambda row: (-column[row], row))[:rows]
-    table = _table(f"bot (by {SORT_NAMES[sort]})", "state", "in hand", "last hour", "done", "failed", "mean", "cost",
-                   left=(0, 1))  # fmt: skip
+    heads = ("in hand", "last hour", "done", "failed", "mean", "cost")
+    shown = ("done", "failed", "mean", _HEADS.get(sort, sort)) if narrow else heads
+    kept = [place for place, head in enumerate(heads) if head in shown]
+    title = f"by {SORT_NAMES[sort]}" if narrow else f"bot (by {SORT_NAMES[sort]})"
+    table = _table(title, "state", *(heads[place] for place in kept), left=(0, 1))
     for row in order:
         style = "red" if bots.state[row] == "quarantined" else ""
         numbers = [bots.load[row], bots.per_hour[row], bots.completions[row], bots.failed[row]]
         mean = f"{bots.mean_ms[row] / 1000:.1f} s" if bots.mean_ms[row] else "."
         cells = [*(f"{number:,}" if number else "." for number in numbers), mean, _dollars(bots.cost_usd_micros[row])]
-        table.add_row(Text(bots.name[row]), Text(bots.state[row], style), *cells)
+        table.add_row(Text(bots.name[row]), Text(bots.state[row], style), *(cells[place] for place in kept))
     return table
 
 
@@ -169,7 +178,7 @@ def _events(events: Sequence[EventView], now_s: float) -> list[Text]:
     return lines
 
 
-def _table(*columns: str, left: tuple[int, ...] = (0, 10)) -> Table:
+def _table(*columns: str, left: tuple[int, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="cyan")
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index in left else "right", no_wrap=True, overflow="ellipsis")

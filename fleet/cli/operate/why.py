@@ -9,6 +9,7 @@ import click
 
 from fleet import config
 from fleet.cli.exit_codes import EXIT_FAILURE
+from fleet.cli.terminal import fitted
 
 if TYPE_CHECKING:
     from fleet.engine.operations.story import Story
@@ -36,7 +37,7 @@ def why(ctx: click.Context, task_id: str, as_json: bool) -> None:
         where = f", pool {story.pool}" if story.pool else ""
         click.echo(f"{task_id}: {story.state}{where}")
         for line in story.lines:
-            click.echo(f"  {line}")
+            click.echo("\n".join(fitted([f"  {line}"])))
     if story.state == "unknown":
         ctx.exit(EXIT_FAILURE)
 

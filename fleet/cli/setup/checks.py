@@ -7,18 +7,16 @@ will be slower, dearer or blinder than it needs to be.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
+from fleet.cli.setup.check import Check
 from fleet.cli.setup.findings import Findings, HostFacts, RedisFacts
-from fleet.config import PoolSettings, ProviderSettings, Settings
+from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tables
+from fleet.config import Settings
 from fleet.models import Priority
 from fleet.quoting import counted
 from fleet.store.address import Address
 from fleet.store.written import OLDEST
-
-Level = Literal["ok", "warn", "fail"]
 
 #: Seconds between two clocks from which deadlines and reports become misleading.
 MAX_SKEW_S = 1.0
@@ -50,16 +48,6 @@ CELERY_MUST: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding: what was looked at, how it is, what to do about it."""
-
-    name: str
-    level: Level
-    found: str
-    advice: str = ""
-
-
 def check_all(settings: Settings, facts: Findings) -> list[Check]:
     """Run every check, in the order in which a person would repair things."""
     found: list[Check] = []
@@ -68,7 +56,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
     if any(server.embedded for server in facts.redis):
         found += [home_disk(facts.host), home_filesystem(facts.host)]
     found += [check for name in settings.providers for check in provider_checks(name, settings, facts.host)]
-    found += [check for name in settings.pools for check in pool_checks(name, settings)]
+    found += [check for name in settings.pools for check in pool_checks(name, settings, facts.code)]
     found += [
         *unused_tables(settings),
         result_expiry(settings),
@@ -195,135 +183,6 @@ def home_filesystem(host: HostFacts) -> Check:
     if kind in REMOTE_FILESYSTEMS:
         return Check(name, "warn", kind, "Set FLEET_HOME to a local disk: locks and fsync are unreliable here.")
     return Check(name, "ok", kind)
-
-
-# ---- providers and pools
-
-
-def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Check]:
-    """Yield the checks of one configured provider."""
-    provider = settings.providers[name]
-    if provider.kind != "simulator":
-        yield provider_key(name, provider, host)
-        yield provider_url(name, provider)
-
-
-def provider_key(name: str, provider: ProviderSettings, host: HostFacts) -> Check:
-    label = f"provider {name}: key"
-    if provider.api_key_env:
-        found = f"variable {provider.api_key_env}"
-        if provider.api_key_env in host.variables:
-            return Check(label, "ok", f"{found} is set")
-        return Check(label, "fail", f"{found} is not set", "Export it where the workers start: every call would fail.")
-    if provider.api_key_file:
-        return _key_file(label, provider, host)
-    if _is_local(provider.base_url):
-        return Check(label, "ok", "none, and the API is on this host")
-    return Check(label, "fail", "none", f"Set api_key_env or api_key_file in [providers.{name}].")
-
-
-def _key_file(label: str, provider: ProviderSettings, host: HostFacts) -> Check:
-    path = provider.api_key_file
-    assert path is not None
-    file = host.files[path]
-    if not file.exists or not file.size_bytes:
-        return Check(label, "fail", f"{path} is {'empty' if file.exists else 'missing'}", "Write the key into it.")
-    if not file.private:
-        return Check(label, "fail", f"{path} has mode {file.mode:03o}", f"chmod 600 {path}: others can read the key.")
-    return Check(label, "ok", f"{path}, mode {file.mode:03o}")
-
-
-def provider_url(name: str, provider: ProviderSettings) -> Check:
-    label, url = f"provider {name}: address", provider.base_url
-    if url is None:
-        return Check(label, "ok", "the vendor's own")
-    host = urlsplit(url).hostname or "unknown"
-    if urlsplit(url).scheme == "https" or _is_local(url):
-        return Check(label, "ok", host)
-    return Check(label, "fail", f"{host}, without TLS", "Use https://: the key and every prompt are readable.")
-
-
-def _is_local(url: str | None) -> bool:
-    return url is not None and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-
-
-def pool_checks(name: str, settings: Settings) -> Iterator[Check]:
-    """Yield the checks of one pool."""
-    yield pool_provider(name, settings)
-    yield pool_limit(name, settings)
-    yield pool_call_fits(name, settings)
-    yield pool_deadline(name, settings)
-    if not settings.is_simulated(name):
-        yield pool_price(name, settings)
-
-
-def pool_provider(name: str, settings: Settings) -> Check:
-    label, pool = f"pool {name}: provider", settings.pools[name]
-    found = f"{pool.provider}/{pool.model}"
-    if not settings.is_simulated(name):
-        return Check(label, "ok", found)
-    real = [key for key, provider in settings.providers.items() if provider.kind != "simulator"]
-    if not real:
-        return Check(label, "ok", f"{found}: the simulator answers")
-    advice = f"Set provider in [pools.{name}] to one of {', '.join(real)}, or its answers are made up."
-    return Check(label, "warn", f"{found}: the simulator answers", advice)
-
-
-def pool_limit(name: str, settings: Settings) -> Check:
-    limit_name, limit = settings.limit_of(name)
-    label, found = f"pool {name}: limits", f"rpm {limit.rpm or 'none'}, tpm {limit.tpm or 'none'}"
-    if limit.rpm and limit.tpm:
-        return Check(label, "ok", found)
-    missing = " and ".join(key for key in ("rpm", "tpm") if getattr(limit, key) is None)
-    advice = f'Set {missing} in [limits."{limit_name}"]: without it every call is sent at once and many get 429.'
-    return Check(label, "warn", found, advice)
-
-
-def largest_call_tokens(pool: PoolSettings) -> int:
-    """Tokens that one call of this pool may take: its largest context window, which the answer has to fit into too."""
-    return max(*pool.persona.context_windows_tokens, pool.max_output_tokens)
-
-
-def pool_call_fits(name: str, settings: Settings) -> Check:
-    label, (limit_name, limit) = f"pool {name}: one call", settings.limit_of(name)
-    tokens = largest_call_tokens(settings.pools[name])
-    found = f"up to {tokens:,} tokens, {f'{limit.tpm:,}' if limit.tpm else 'no limit'} a minute"
-    if limit.tpm is None or tokens <= limit.tpm * limit.burst:
-        return Check(label, "ok", found)
-    if tokens <= limit.tpm:
-        advice = f"A burst of {limit.tpm * limit.burst:,.0f} tokens is smaller than that: such calls go one by one. "
-        return Check(label, "ok", found + "; paced one by one", advice)
-    advice = (
-        f"Lower persona.context_windows_tokens and max_output_tokens in [pools.{name}], or raise tpm in "
-        f'[limits."{limit_name}"]: the provider can never accept such a call.'
-    )
-    return Check(label, "fail", found, advice)
-
-
-def pool_price(name: str, settings: Settings) -> Check:
-    pool, label = settings.pools[name], f"pool {name}: price"
-    key = f"{pool.provider}/{pool.model}"
-    if price := settings.prices.get(key):
-        return Check(label, "ok", f"${price.input_usd_per_mtok:g} in, ${price.output_usd_per_mtok:g} out per M tokens")
-    return Check(label, "warn", "none", f'Set [prices."{key}"]: what this pool spends is not counted.')
-
-
-def pool_deadline(name: str, settings: Settings) -> Check:
-    label, deadline_s, expires_s = f"pool {name}: deadline", settings.pools[name].deadline_s, settings.results.expires_s
-    if deadline_s < expires_s:
-        return Check(label, "ok", f"{deadline_s:g} s")
-    advice = f"Set deadline_s in [pools.{name}] below results.expires_s ({expires_s} s): a task must not outlive it."
-    return Check(label, "fail", f"{deadline_s:g} s", advice)
-
-
-def unused_tables(settings: Settings) -> Iterator[Check]:
-    """Yield a warning for each limit or price whose name no pool has: it is most likely misspelt."""
-    used = {f"{pool.provider}/{pool.model}" for pool in settings.pools.values()}
-    for table, names in (("limits", settings.limits), ("prices", settings.prices)):
-        for name in names:
-            if name not in used:
-                advice = f"No pool uses it. Pools use: {', '.join(sorted(used))}."
-                yield Check(f'[{table}."{name}"]', "warn", "unused", advice)
 
 
 # ---- the rest of the settings, and this host

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fleet.cli.terminal import NARROW
 from fleet.config import CONFIG_NAME
 from fleet.errors import ConfigurationError
+from fleet.quoting import counted
 
 if TYPE_CHECKING:
-    from fleet.cli.setup.checks import Check
+    from fleet.cli.setup.check import Check
 
 #: Permission bits of a new fleet.toml: it may come to hold the password of Redis.
 CONFIG_MODE = 0o600
@@ -84,11 +86,15 @@ def _print(checks: list[Check], *, show_all: bool) -> None:
     console = Console()
     shown = [check for check in checks if show_all or check.level != "ok"]
     if shown:
-        table = Table("", "check", "found, and what to do", box=None, pad_edge=False, header_style="bold")
+        narrow = console.width < NARROW
+        heads = ("", "check: found, and what to do") if narrow else ("", "check", "found, and what to do")
+        table = Table(*heads, box=None, pad_edge=False, header_style="bold")
         for check in shown:
-            found = Text(check.found if not check.advice else f"{check.found}\n→ {check.advice}")
-            table.add_row(Text(check.level, STYLES[check.level]), Text(check.name), found)
+            found = check.found if not check.advice else f"{check.found}\n→ {check.advice}"
+            cells = [Text(f"{check.name}\n{found}")] if narrow else [Text(check.name), Text(found)]
+            table.add_row(Text(check.level, STYLES[check.level]), *cells)
         console.print(table)
     counts = {level: sum(check.level == level for check in checks) for level in STYLES}
     hint = "" if show_all else "  (--all shows what is in order)"
-    console.print(f"{counts['ok']} in order, {counts['warn']} warnings, {counts['fail']} failures{hint}")
+    told = f"{counts['ok']} in order, {counted(counts['warn'], 'warning')}, {counted(counts['fail'], 'failure')}"
+    console.print(f"{told}{hint}")

@@ -10,13 +10,14 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import redis
 
+from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
 from fleet.errors import FleetError
@@ -93,13 +94,16 @@ class Findings:
     redis: tuple[RedisFacts, ...]
     host: HostFacts
     celery: Mapping[str, Any] | None
+    code: Mapping[UserCode, str | None] = field(default_factory=dict)
 
 
 def gather(settings: Settings) -> Findings:
-    """Look at Redis, this host and the Celery app. Starts the embedded Redis when none is configured."""
+    """Look at Redis, this host, the Celery app and the users' functions. Starts the embedded Redis when none is
+    configured.
+    """
     servers = _redis_servers(settings)
     lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
-    return Findings(redis=servers, host=host_facts(settings), celery=None if lost else celery_facts())
+    return Findings(servers, host_facts(settings), None if lost else celery_facts(), load_all(settings))
 
 
 def celery_facts() -> dict[str, Any]:

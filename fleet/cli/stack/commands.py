@@ -17,6 +17,7 @@ from fleet.cli.stack.local_services import stop_local_services
 from fleet.cli.stack.stack_file import Stack, hold_lock, is_up, read_stack
 from fleet.cli.stack.supervisor import GRACE_S
 from fleet.cli.stop_signals import StopSignals
+from fleet.cli.terminal import table
 from fleet.config import Settings, home_path, load
 from fleet.dashboard import PASSWORD_FILE
 from fleet.errors import ConfigurationError
@@ -109,9 +110,8 @@ def show(stack: Stack, settings: Settings) -> None:
     rows = [("NAME", "PID", "ADDRESS", "LOG")]
     for part in (*stack.services, *stack.children):
         rows.append((part.name, str(part.process.pid) if part.process else "-", part.address, part.log))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for *cells, log in rows:
-        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), log]))
+    for line in table(rows, left=range(4)):
+        click.echo(line)
     _say(f"up, supervisor pid {stack.supervisor.pid}; `fleet down` stops it")
     if any(part.name == "flower" for part in stack.children):
         _say(f"Flower: user {settings.flower.user}, password in {home_path() / PASSWORD_FILE}")

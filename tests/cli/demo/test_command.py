@@ -82,7 +82,9 @@ def test_the_live_view_fits_a_terminal_and_cuts_no_number(settings: Settings, wi
     score.add({name: a_result(queued_ms=12_345) for name in list(score.tasks)[:400]})
     score.backlog = {("research", Priority.CRITICAL): 123}
     budget = BudgetRow("simulator/simulated-1/default", rpm=1800, tpm=None, used_rpm=1234.0, used_tpm=None)
-    frame = view.frame(score, settings, elapsed_s=20.0, budgets=[budget], flower="Flower http://127.0.0.1:5555")
+    frame = view.frame(
+        score, settings, elapsed_s=20.0, budgets=[budget], flower="Flower http://127.0.0.1:5555", width=width
+    )
     text = drawn(frame, width)
     assert len(text.splitlines()) <= 24
     words = ("400 of 500", "20.0 tasks/s", "5 s left", "123", "12.3 s", "critical", "1,234 of 1,800", "127.0.0.1:5555")
@@ -90,10 +92,24 @@ def test_the_live_view_fits_a_terminal_and_cuts_no_number(settings: Settings, wi
         assert word in text, text
 
 
+def test_sixty_columns_show_every_count_and_cut_no_word_but_the_answers(settings: Settings) -> None:
+    score = a_score(500)
+    score.add({name: a_result(queued_ms=12_345) for name in list(score.tasks)[:400]})
+    score.backlog = {("research", Priority.CRITICAL): 123}
+    budget = BudgetRow("simulator/simulated-1/default", rpm=1800, tpm=None, used_rpm=1234.0, used_tpm=None)
+    frame = view.frame(score, settings, elapsed_s=20.0, budgets=[budget], flower="Flower http://127.0.0.1:5", width=60)
+    text = drawn(frame, 60)
+    assert len(text.splitlines()) <= 24
+    for word in ("400 of 500", "20.0 tasks/s", "5 s left", "123", "12.3", "crit", "1,234 of 1,800", "127.0.0.1:5"):
+        assert word in text, text
+    assert "…" not in text.split("bot ")[0]
+    assert "42 [bold]" in drawn(view.closing(score, elapsed_s=1.0, width=60), 60)
+
+
 def test_an_answer_is_shown_as_it_is_and_not_read_as_markup() -> None:
     score = a_score()
     score.add({"t0": a_result()})
-    assert "42 [bold]" in drawn(view.closing(score, elapsed_s=1.0), 118)
+    assert "42 [bold]" in drawn(view.closing(score, elapsed_s=1.0, width=118), 118)
 
 
 def test_the_last_line_before_any_result_names_no_rate_that_is_not_known() -> None:
