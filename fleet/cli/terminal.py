@@ -96,7 +96,14 @@ def flowing(facts: Sequence[str], room: int, *, indent: str = "  ") -> Iterator[
             line = ""
         line = f"{line}   {fact}" if line else fact
         if len(indent) + len(line) > room:
-            yield from wrap(line, room, initial_indent=indent, subsequent_indent=indent * 2, break_on_hyphens=False)
+            yield from wrap(
+                line,
+                room,
+                initial_indent=indent,
+                subsequent_indent=indent * 2,
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
             line = ""
     if line:
         yield indent + line

@@ -109,7 +109,7 @@ def show(stack: Stack, settings: Settings) -> None:
     """Print what runs where, and how to get into Flower."""
     rows = [("NAME", "PID", "ADDRESS", "LOG")]
     for part in (*stack.services, *stack.children):
-        rows.append((part.name, str(part.process.pid) if part.process else "-", part.address, part.log))
+        rows.append((part.name, str(part.process.pid) if part.process else "-", part.address, _near(part.log)))
     for line in table(rows, left=range(4)):
         click.echo(line)
     _say(f"up, supervisor pid {stack.supervisor.pid}; `fleet down` stops it")
@@ -117,6 +117,11 @@ def show(stack: Stack, settings: Settings) -> None:
         _say(f"Flower: user {settings.flower.user}, password in {home_path() / PASSWORD_FILE}")
     if settings.simulated:
         _say("the simulator answers, not a real provider")
+
+
+def _near(path: str) -> str:
+    """Return a path as short as it can be typed here."""
+    return os.path.relpath(path) if path and Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _say(line: str) -> None:

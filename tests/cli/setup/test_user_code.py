@@ -14,6 +14,7 @@ import pytest
 
 from fleet.cli.setup.user_code import UserCode, load_all, trouble_with
 from fleet.config import load
+from tests.waiting import wait_until
 
 MODULE = """
 async def checked(task, bot):
@@ -91,7 +92,11 @@ def test_a_child_that_an_import_leaves_behind_is_ended(tmp_path: Path) -> None:
     )
     assert trouble_with(UserCode("function", "wild:f")) is None
     left = int((tmp_path / "pid").read_text())
-    assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: is_gone(left), 5, "it is gone")
+
+
+def is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_what_several_pools_share_is_loaded_once(folder: Path) -> None:
