@@ -82,7 +82,7 @@ def fitted(lines: Iterable[str]) -> Iterator[str]:
             continue
         indent = line[: len(line) - len(line.lstrip())]
         yield from wrap(
-            line.strip(), room, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False,
+            line.strip(), room, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False, break_long_words=False,
             drop_whitespace=True,
         )  # fmt: skip
 
