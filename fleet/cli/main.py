@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
-from fleet.cli.terminal import adapt
+from fleet.cli.terminal import adapt, say
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import nearest, quote
 
@@ -123,11 +123,11 @@ def _tell_what_runs_on() -> None:
     from fleet.store.service import still_running  # a command that has used none has not imported it
 
     if left := still_running():
-        click.echo(f"fleet: {left}", err=True)
+        say(left)
 
 
 def _leave(ctx: click.Context, code: int, message: str) -> NoReturn:
-    click.echo(f"fleet: {message}", err=True)
+    say(message)
     ctx.exit(code)
 
 

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from textwrap import wrap
 
+import click
+
 #: Columns under which a table of figures rarely fits.
 NARROW = 80
 #: What stands for our own marks where the encoding has none; as wide, so that columns stay columns.
@@ -37,6 +39,16 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
         raise error
     text = error.object[error.start : error.end]
     return "".join(STAND_INS.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in text), error.end
+
+
+def say(text: str) -> None:
+    """Tell a person something, on stderr: `fleet: ...`, broken between words on a terminal."""
+    lines = f"fleet: {text}".split("\n")
+    if sys.stderr.isatty():
+        room = shutil.get_terminal_size().columns
+        lines = [part for line in lines for part in _wrapped(line, room, "", "  ") or [""]]
+    click.echo("\n".join(lines), err=True)
+    sys.stderr.flush()
 
 
 def columns() -> int | None:
@@ -81,10 +93,7 @@ def fitted(lines: Iterable[str]) -> Iterator[str]:
             yield line
             continue
         indent = line[: len(line) - len(line.lstrip())]
-        yield from wrap(
-            line.strip(), room, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False, break_long_words=False,
-            drop_whitespace=True,
-        )  # fmt: skip
+        yield from _wrapped(line.strip(), room, indent, f"{indent}  ")
 
 
 def flowing(facts: Sequence[str], room: int, *, indent: str = "  ") -> Iterator[str]:
@@ -96,14 +105,14 @@ def flowing(facts: Sequence[str], room: int, *, indent: str = "  ") -> Iterator[
             line = ""
         line = f"{line}   {fact}" if line else fact
         if len(indent) + len(line) > room:
-            yield from wrap(
-                line,
-                room,
-                initial_indent=indent,
-                subsequent_indent=indent * 2,
-                break_on_hyphens=False,
-                break_long_words=False,
-            )
+            yield from _wrapped(line, room, indent, indent * 2)
             line = ""
     if line:
         yield indent + line
+
+
+def _wrapped(line: str, room: int, first: str, later: str) -> list[str]:
+    """Break a line between words; a path that is wider than the room stays whole, so that it can be copied."""
+    return wrap(
+        line, room, initial_indent=first, subsequent_indent=later, break_on_hyphens=False, break_long_words=False
+    )

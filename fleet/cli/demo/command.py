@@ -24,6 +24,7 @@ from fleet.cli.stack.background import Background, StackFailed
 from fleet.cli.stack.local_services import stop_local_services
 from fleet.cli.stack.stack_file import Stack, hold_lock
 from fleet.cli.stop_signals import StopSignals
+from fleet.cli.terminal import say
 from fleet.models import BotTask
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def demo(count: int, seed: int, keep: bool, svg: Path | None) -> None:
     with StopSignals() as signals, _stack(home, seed, signals, keep=keep) as (background, stack):
         _perform(demo_tasks(count, seed=seed), background, stack, signals, svg)
         if keep:
-            _say(f"left up; `fleet --home {home} --config {home / config.CONFIG_NAME} stats` looks at it")
-            _say(f"`fleet --home {home} down` stops it")
+            say(f"left up; `fleet --home {home} --config {home / config.CONFIG_NAME} stats` looks at it")
+            say(f"`fleet --home {home} down` stops it")
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def _stack(home: Path, seed: int, signals: StopSignals, *, keep: bool) -> Iterat
     """Start the stack in a state of its own; stop it at the end, unless all went well and it is to be kept."""
     hold_lock(home).close()  # refuses a second demo before anything of the first is touched
     _prepare(home, seed)
-    _say("starting Redis, the simulator, two workers and Flower; Ctrl-C stops everything")
+    say("starting Redis, the simulator, two workers and Flower; Ctrl-C stops everything")
     background = Background(home)
     well = False
     try:
@@ -77,7 +78,7 @@ def _stack(home: Path, seed: int, signals: StopSignals, *, keep: bool) -> Iterat
         well = True
     finally:
         if not (keep and well):
-            _say("stopping everything")
+            say("stopping everything")
             background.stop(lambda: signals.asked)  # the tasks of a demo need no grace
 
 
@@ -133,7 +134,7 @@ def _show_lines(board: Board, go_on: Callable[[], bool]) -> None:
         board.refresh()
         if time.monotonic() >= due_s or not board.score.pending:
             due_s = time.monotonic() + LINE_EVERY_S
-            _say(board.line())
+            say(board.line())
         time.sleep(REFRESH_S)
 
 
@@ -161,8 +162,4 @@ def _export(board: Board, file: Path) -> None:
     console = Console(record=True, width=SVG_COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Group(board.frame(SVG_COLUMNS), board.outcome(SVG_COLUMNS)))
     console.save_svg(str(file), title="fleet demo")
-    _say(f"wrote {file}")
-
-
-def _say(line: str) -> None:
-    click.echo(f"fleet: {line}", err=True)
+    say(f"wrote {file}")

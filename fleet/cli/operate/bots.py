@@ -11,7 +11,7 @@ import click
 
 from fleet import config
 from fleet.cli.operate.pools import operator_name, seconds_of
-from fleet.cli.terminal import fitted, table
+from fleet.cli.terminal import fitted, say, table
 from fleet.quoting import counted
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None
     with two_redis(settings) as clients:
         for name in names:
             is_new = quarantine_bot(clients.state, settings, name, by=operator_name(), reason=reason, for_s=for_s)
-            _say(f"{name}: {'quarantined' if is_new else 'was quarantined already; its end and reason are renewed'}")
+            say(f"{name}: {'quarantined' if is_new else 'was quarantined already; its end and reason are renewed'}")
 
 
 @bots.command()
@@ -147,7 +147,7 @@ def release(names: tuple[str, ...]) -> None:
     with two_redis(settings) as clients:
         for name in names:
             was_out = release_bot(clients.state, settings, name, by=operator_name())
-            _say(f"{name}: {'takes tasks again' if was_out else 'was not quarantined'}")
+            say(f"{name}: {'takes tasks again' if was_out else 'was not quarantined'}")
 
 
 def _rows(page: BotPage) -> Iterator[dict[str, Any]]:
@@ -202,7 +202,3 @@ def _health(health: HealthView) -> Iterator[str]:
 
 def _at(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s).isoformat(" ", "seconds")
-
-
-def _say(line: str) -> None:
-    click.echo(f"fleet: {line}", err=True)

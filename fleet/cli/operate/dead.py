@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config, errors
-from fleet.cli.terminal import fitted, table
+from fleet.cli.terminal import fitted, say, table
 from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def list_letters(pool: str | None, reason: str | None, limit: int, before: str |
     for line in _table(page.letters):
         click.echo(line)
     more = f"; more with --before {page.next}" if page.next else ""
-    _say(f"{len(page.letters):,} of {counted(total, 'dead letter')}{more}")
+    say(f"{len(page.letters):,} of {counted(total, 'dead letter')}{more}")
 
 
 @dead.command()
@@ -205,7 +205,7 @@ def _report(counts: Counter[str], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({name.replace(" ", "_"): number for name, number in counts.items()}))
     else:
-        _say(", ".join(f"{number:,} {name}" for name, number in counts.items()) or "no dead letters")
+        say(", ".join(f"{number:,} {name}" for name, number in counts.items()) or "no dead letters")
 
 
 def _refuse_unknown(unknown: list[str], asked_for: tuple[str, ...]) -> None:
@@ -253,7 +253,3 @@ def _details(filed: Filed) -> Iterator[tuple[str, str]]:
 
 def _clock(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _say(line: str) -> None:
-    click.echo(f"fleet: {line}", err=True)

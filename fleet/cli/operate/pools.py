@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleet import config
-from fleet.cli.terminal import table
+from fleet.cli.terminal import say, table
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 
@@ -104,7 +104,7 @@ def pause(names: tuple[str, ...], below: str | None, for_s: float | None) -> Non
     with two_redis(settings) as clients:
         for name in names:
             gate = pause_pool(clients.state, clients.broker, name, lowest=lowest, for_s=for_s, by=operator_name())
-            _say(f"{name}: {gate}")
+            say(f"{name}: {gate}")
 
 
 @pools.command()
@@ -124,7 +124,7 @@ def resume(names: tuple[str, ...]) -> None:
     with two_redis(settings) as clients:
         for name in names:
             was_closed = resume_pool(clients.state, clients.broker, name, by=operator_name())
-            _say(f"{name}: open" if was_closed else f"{name}: was open")
+            say(f"{name}: open" if was_closed else f"{name}: was open")
 
 
 def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
@@ -200,7 +200,3 @@ def _age(seconds: float) -> str:
     from fleet.engine.operations.story import duration
 
     return duration(seconds)
-
-
-def _say(line: str) -> None:
-    click.echo(f"fleet: {line}", err=True)

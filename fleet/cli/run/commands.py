@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE
+from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
 from fleet.quoting import quote
@@ -105,7 +106,7 @@ def submit(
     with open_collector(settings) as collector:
         (task_id,) = submit_many([task])
         if warning := nobody_serves(collector, task.pool):
-            click.echo(f"fleet: {warning}", err=True)
+            say(warning)
         if no_wait:
             click.echo(json.dumps({"task_id": task_id}) if as_json else task_id)
             return
@@ -125,7 +126,7 @@ def _wait(collector: Collector, task_id: str, timeout_s: float) -> dict[str, Any
 def _show(result: dict[str, Any] | None, task_id: str, timeout_s: float, *, as_json: bool) -> int:
     """Print a result and return the exit code."""
     if result is None:
-        click.echo(f"fleet: no result within {timeout_s:g} s; task {task_id} goes on", err=True)
+        say(f"no result within {timeout_s:g} s; task {task_id} goes on")
         if as_json:
             click.echo(json.dumps({"task_id": task_id, "status": "waiting"}))
         return EXIT_TIMEOUT

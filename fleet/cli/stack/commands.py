@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from fleet.cli.stack.local_services import stop_local_services
 from fleet.cli.stack.stack_file import Stack, hold_lock, is_up, read_stack
 from fleet.cli.stack.supervisor import GRACE_S
 from fleet.cli.stop_signals import StopSignals
-from fleet.cli.terminal import table
+from fleet.cli.terminal import say, table
 from fleet.config import Settings, home_path, load
 from fleet.dashboard import PASSWORD_FILE
 from fleet.errors import ConfigurationError
@@ -51,10 +50,10 @@ def up(detach: bool, workers: int | None, flower: bool) -> None:
         if detach:
             hold_lock(home).close()  # refuses a second stack before anything is started
             if left := ", ".join(part.name for part in orphans(home)):
-                _say(f"ending {left} first, which a killed `fleet up` left behind: at most {GRACE_S:g} s")
+                say(f"ending {left} first, which a killed `fleet up` left behind: at most {GRACE_S:g} s")
             show(_start_in_background(home, flower, signals), settings)
         else:
-            ForegroundStack(settings, home, flower=flower, signals=signals, say=_say).run(
+            ForegroundStack(settings, home, flower=flower, signals=signals, say=say).run(
                 lambda stack: show(stack, settings)
             )
 
@@ -74,14 +73,14 @@ def down() -> None:
     """
     home = home_path()
     for line in _of_bystanders(home):
-        _say(line)
+        say(line)
     if is_up(home):
-        _say(f"stopping: workers finish what they run, at most {GRACE_S:g} s")
+        say(f"stopping: workers finish what they run, at most {GRACE_S:g} s")
     stack = stop_stack(home)
     ran = stop_local_services(home)
     children, owned = ([part.name for part in stack.children], stack.owned) if stack else ([], ())
     stopped = dict.fromkeys([*children, *owned, *ran])
-    _say(f"stopped {', '.join(stopped)}" if stopped else f"nothing runs in {home}")
+    say(f"stopped {', '.join(stopped)}" if stopped else f"nothing runs in {home}")
 
 
 def _of_bystanders(home: Path) -> Iterator[str]:
@@ -112,18 +111,13 @@ def show(stack: Stack, settings: Settings) -> None:
         rows.append((part.name, str(part.process.pid) if part.process else "-", part.address, _near(part.log)))
     for line in table(rows, left=range(4)):
         click.echo(line)
-    _say(f"up, supervisor pid {stack.supervisor.pid}; `fleet down` stops it")
+    say(f"up, supervisor pid {stack.supervisor.pid}; `fleet down` stops it")
     if any(part.name == "flower" for part in stack.children):
-        _say(f"Flower: user {settings.flower.user}, password in {home_path() / PASSWORD_FILE}")
+        say(f"Flower: user {settings.flower.user}, password in {home_path() / PASSWORD_FILE}")
     if settings.simulated:
-        _say("the simulator answers, not a real provider")
+        say("the simulator answers, not a real provider")
 
 
 def _near(path: str) -> str:
     """Return a path as short as it can be typed here."""
     return os.path.relpath(path) if path and Path(path).is_relative_to(Path.cwd()) else path
-
-
-def _say(line: str) -> None:
-    click.echo(f"fleet: {line}", err=True)
-    sys.stderr.flush()
