@@ -50,11 +50,8 @@ class Bystanders:
         if self.workers:
             yield self._of_workers()
         if self.waiting and self.lose_redis:
-            verb, pronoun = ("waits", "it") if self.waiting == 1 else ("wait", "they")
-            yield (
-                f"{counted(self.waiting, 'task')} {verb} in Redis: {pronoun} will go on when it is started again "
-                "(`fleet up`)"
-            )
+            waits, goes = ("waits", "goes") if self.waiting == 1 else ("wait", "go")
+            yield f"{counted(self.waiting, 'task')} {waits} in Redis and {goes} on after the next `fleet up`"
 
     def _of_workers(self) -> str:
         more = len(self.workers) - NAMED
