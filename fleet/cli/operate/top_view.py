@@ -56,7 +56,7 @@ def frame(
         _head(view, trouble, age_s),
         *_signals(view, width),
         _pools(pools, len(view.pools), pool, narrow=width < NARROW),
-        *map(_limit, view.limits[:3]),
+        *(_limit(limit, narrow=width < NARROW) for limit in view.limits[:3]),
         _bots(view, sort, bots, narrow=width < NARROW),
         *_events(events, view.at),
         Text(said or "q quit   s sort   up/down pool   p pause or resume", "dim", no_wrap=True, overflow="ellipsis"),
@@ -137,9 +137,9 @@ def _pools(pools: Sequence[PoolView], total: int, chosen: int | None, *, narrow:
     return table
 
 
-def _limit(limit: LimitView) -> Text:
+def _limit(limit: LimitView, *, narrow: bool) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append("limit ", "cyan").append(limit.limit).append("  ")
+    line.append("limit ", "cyan").append("" if narrow else f"{limit.limit}  ")
     for name, used, allowed in (("rpm", limit.used_rpm, limit.rpm), ("tpm", limit.used_tpm, limit.tpm)):
         if allowed:
             style = "red" if used >= 0.98 * allowed else "yellow" if used >= 0.9 * allowed else ""
@@ -147,7 +147,7 @@ def _limit(limit: LimitView) -> Text:
     line.append(f"{limit.waiting:,} waiting", "yellow" if limit.waiting else "dim")
     if limit.held_s:
         line.append(f"  held {_duration(limit.held_s)} by a 429", "bold red")
-    return line
+    return line.append(f"  {limit.limit}" if narrow else "")  # what is cut off then is the name
 
 
 def _bots(view: FleetView, sort: str, rows: int, *, narrow: bool) -> Table:

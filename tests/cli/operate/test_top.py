@@ -94,6 +94,17 @@ def test_a_frame_fits_into_the_terminal(view: FleetView, width: int, height: int
         assert word in text
 
 
+@pytest.mark.parametrize("sort", ["per_hour", "failed", "load", "mean_ms", "cost_usd_micros"])
+def test_a_frame_of_sixty_columns_cuts_no_figure(view: FleetView, sort: str) -> None:
+    console = Console(width=60, height=24, file=io.StringIO())
+    console.print(frame(view, width=60, height=24, sort=sort, pool=0))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    tables = text[text.index("pool ") : text.rindex("q quit")]
+    assert "waits" in tables and "mean" in tables and "tpm" in tables
+    assert not [line for line in tables.splitlines() if "…" in line and "limit" not in line and "ago" not in line]
+
+
 def test_figures_that_are_old_say_so(view: FleetView) -> None:
     console = Console(width=200, height=24, record=True, file=io.StringIO())
     console.print(frame(view, width=200, height=24, sort="load", pool=0, trouble="Redis is away", age_s=7.0))
