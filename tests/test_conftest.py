@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleet import config
+from tests.redis_server import SERVER_VARIABLE
 from tests.waiting import wait_until
 
 

@@ -16,3 +16,18 @@ class Check:
     level: Level
     found: str
     advice: str = ""
+
+
+def ok(name: str, found: str) -> Check:
+    """It is as it should be."""
+    return Check(name, "ok", found)
+
+
+def warn(name: str, found: str, advice: str) -> Check:
+    """Something will be slower, dearer or blinder than it needs to be."""
+    return Check(name, "warn", found, advice)
+
+
+def fail(name: str, found: str, advice: str) -> Check:
+    """Tasks, money or a secret can be lost as things stand."""
+    return Check(name, "fail", found, advice)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
-from fleet.cli.setup.check import Check
+from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import HostFacts
 from fleet.cli.setup.user_code import UserCode, code_of
 from fleet.config import PoolSettings, ProviderSettings, Settings
@@ -24,13 +24,13 @@ def provider_key(name: str, provider: ProviderSettings, host: HostFacts) -> Chec
     if provider.api_key_env:
         found = f"variable {provider.api_key_env}"
         if provider.api_key_env in host.variables:
-            return Check(label, "ok", f"{found} is set")
-        return Check(label, "fail", f"{found} is not set", "Export it where the workers start: every call would fail.")
+            return ok(label, f"{found} is set")
+        return fail(label, f"{found} is not set", "Export it where the workers start: every call would fail.")
     if provider.api_key_file:
         return _key_file(label, provider, host)
     if _is_local(provider.base_url):
-        return Check(label, "ok", "none, and the API is on this host")
-    return Check(label, "fail", "none", f"Set api_key_env or api_key_file in [providers.{name}].")
+        return ok(label, "none, and the API is on this host")
+    return fail(label, "none", f"Set api_key_env or api_key_file in [providers.{name}].")
 
 
 def _key_file(label: str, provider: ProviderSettings, host: HostFacts) -> Check:
@@ -38,20 +38,20 @@ def _key_file(label: str, provider: ProviderSettings, host: HostFacts) -> Check:
     assert path is not None
     file = host.files[path]
     if not file.exists or not file.size_bytes:
-        return Check(label, "fail", f"{path} is {'empty' if file.exists else 'missing'}", "Write the key into it.")
+        return fail(label, f"{path} is {'empty' if file.exists else 'missing'}", "Write the key into it.")
     if not file.private:
-        return Check(label, "fail", f"{path} has mode {file.mode:03o}", f"chmod 600 {path}: others can read the key.")
-    return Check(label, "ok", f"{path}, mode {file.mode:03o}")
+        return fail(label, f"{path} has mode {file.mode:03o}", f"chmod 600 {path}: others can read the key.")
+    return ok(label, f"{path}, mode {file.mode:03o}")
 
 
 def provider_url(name: str, provider: ProviderSettings) -> Check:
     label, url = f"provider {name}: address", provider.base_url
     if url is None:
-        return Check(label, "ok", "the vendor's own")
+        return ok(label, "the vendor's own")
     host = urlsplit(url).hostname or "unknown"
     if urlsplit(url).scheme == "https" or _is_local(url):
-        return Check(label, "ok", host)
-    return Check(label, "fail", f"{host}, without TLS", "Use https://: the key and every prompt are readable.")
+        return ok(label, host)
+    return fail(label, f"{host}, without TLS", "Use https://: the key and every prompt are readable.")
 
 
 def _is_local(url: str | None) -> bool:
@@ -73,22 +73,22 @@ def pool_provider(name: str, settings: Settings) -> Check:
     label, pool = f"pool {name}: provider", settings.pools[name]
     found = f"{pool.provider}/{pool.model}"
     if not settings.is_simulated(name):
-        return Check(label, "ok", found)
+        return ok(label, found)
     real = [key for key, provider in settings.providers.items() if provider.kind != "simulator"]
     if not real:
-        return Check(label, "ok", f"{found}: the simulator answers")
+        return ok(label, f"{found}: the simulator answers")
     advice = f"Set provider in [pools.{name}] to one of {', '.join(real)}, or its answers are made up."
-    return Check(label, "warn", f"{found}: the simulator answers", advice)
+    return warn(label, f"{found}: the simulator answers", advice)
 
 
 def pool_limit(name: str, settings: Settings) -> Check:
     limit_name, limit = settings.limit_of(name)
     label, found = f"pool {name}: limits", f"rpm {limit.rpm or 'none'}, tpm {limit.tpm or 'none'}"
     if limit.rpm and limit.tpm:
-        return Check(label, "ok", found)
+        return ok(label, found)
     missing = " and ".join(key for key in ("rpm", "tpm") if getattr(limit, key) is None)
     advice = f'Set {missing} in [limits."{limit_name}"]: without it every call is sent at once and many get 429.'
-    return Check(label, "warn", found, advice)
+    return warn(label, found, advice)
 
 
 def largest_call_tokens(pool: PoolSettings) -> int:
@@ -101,15 +101,14 @@ def pool_call_fits(name: str, settings: Settings) -> Check:
     tokens = largest_call_tokens(settings.pools[name])
     found = f"up to {tokens:,} tokens, {f'{limit.tpm:,}' if limit.tpm else 'no limit'} a minute"
     if limit.tpm is None or tokens <= limit.tpm * limit.burst:
-        return Check(label, "ok", found)
+        return ok(label, found)
     if tokens <= limit.tpm:
-        advice = f"A burst of {limit.tpm * limit.burst:,.0f} tokens is smaller than that: such calls go one by one. "
-        return Check(label, "ok", found + "; paced one by one", advice)
+        return ok(label, f"{found}; more than a burst of {limit.tpm * limit.burst:,.0f}, so such calls go one by one")
     advice = (
         f"Lower persona.context_windows_tokens and max_output_tokens in [pools.{name}], or raise tpm in "
         f'[limits."{limit_name}"]: the provider can never accept such a call.'
     )
-    return Check(label, "fail", found, advice)
+    return fail(label, found, advice)
 
 
 def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | None]) -> Iterator[Check]:
@@ -117,26 +116,26 @@ def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | Non
     for code in code_of(settings.pools[name]):
         label, trouble = f"pool {name}: {code.setting}", loaded.get(code)
         if trouble is None:
-            yield Check(label, "ok", f"{code.path} loads")
+            yield ok(label, f"{code.path} loads")
         else:
             advice = "Correct it, or the path in fleet.toml: no worker starts before that."
-            yield Check(label, "fail", f"{code.path}: {trouble}", advice)
+            yield fail(label, f"{code.path}: {trouble}", advice)
 
 
 def pool_price(name: str, settings: Settings) -> Check:
     pool, label = settings.pools[name], f"pool {name}: price"
     key = f"{pool.provider}/{pool.model}"
     if price := settings.prices.get(key):
-        return Check(label, "ok", f"${price.input_usd_per_mtok:g} in, ${price.output_usd_per_mtok:g} out per M tokens")
-    return Check(label, "warn", "none", f'Set [prices."{key}"]: what this pool spends is not counted.')
+        return ok(label, f"${price.input_usd_per_mtok:g} in, ${price.output_usd_per_mtok:g} out per M tokens")
+    return warn(label, "none", f'Set [prices."{key}"]: what this pool spends is not counted.')
 
 
 def pool_deadline(name: str, settings: Settings) -> Check:
     label, deadline_s, expires_s = f"pool {name}: deadline", settings.pools[name].deadline_s, settings.results.expires_s
     if deadline_s < expires_s:
-        return Check(label, "ok", f"{deadline_s:g} s")
+        return ok(label, f"{deadline_s:g} s")
     advice = f"Set deadline_s in [pools.{name}] below results.expires_s ({expires_s} s): a task must not outlive it."
-    return Check(label, "fail", f"{deadline_s:g} s", advice)
+    return fail(label, f"{deadline_s:g} s", advice)
 
 
 def unused_tables(settings: Settings) -> Iterator[Check]:
@@ -146,4 +145,4 @@ def unused_tables(settings: Settings) -> Iterator[Check]:
         for name in names:
             if name not in used:
                 advice = f"No pool uses it. Pools use: {', '.join(sorted(used))}."
-                yield Check(f'[{table}."{name}"]', "warn", "unused", advice)
+                yield warn(f'[{table}."{name}"]', "unused", advice)
