@@ -169,7 +169,7 @@ def _result(number: int) -> Any:
 def _captured(url: str, count: int) -> list[tuple[list[str], list[Any]]]:
     """Return the KEYS and ARGV with which the finishing script is called for the first results of the pattern."""
     from fleet import config
-    from fleet.engine.outcomes.completion import Completion, Finish
+    from fleet.engine.outcomes.completion import Finish, Finisher
     from fleet.roster import Checkout
     from fleet.store.client import Script, Store
 
@@ -182,7 +182,7 @@ def _captured(url: str, count: int) -> list[tuple[list[str], list[Any]]]:
 
     async def work() -> None:
         store = Capture(url)
-        completion = Completion(store, config.current())
+        completion = Finisher(store, config.current())
         for number in range(count):
             result = _result(number)
             errors = {result.error.type: 1} if result.error else {}

@@ -32,7 +32,7 @@ def untruths(client: redis.Redis, settings: Settings, results: Iterable[BotResul
     yield from _totals(totals, stored)
     slots, rows = {}, {}
     for pool in pools:
-        minutes, hours = windows.slots_of(client.get(keys.series(pool)) or b"")  # type: ignore[arg-type]
+        minutes, hours = windows.periods_of(client.get(keys.series(pool)) or b"")  # type: ignore[arg-type]
         slots[pool] = [*minutes, *hours]
         rows[pool] = windows.bot_rows_of(client.get(keys.bot_rows(pool)) or b"", 0)  # type: ignore[arg-type]
     yield from _windows(totals, slots, stored, set(settings.pools))
@@ -51,7 +51,7 @@ def _totals(totals: dict[str, int], results: tuple[BotResult, ...]) -> Iterator[
 
 
 def _windows(
-    totals: dict[str, int], slots: dict[str, list[windows.Slot]], results: tuple[BotResult, ...], pools: set[str]
+    totals: dict[str, int], slots: dict[str, list[windows.Period]], results: tuple[BotResult, ...], pools: set[str]
 ) -> Iterator[str]:
     everything = [slot for pool in slots.values() for slot in pool]
     names = {

@@ -12,8 +12,6 @@ from tests.house import ROOT, modules_of
 
 #: Classes that may share a name, for they are the same thing: a port and what fills it, kombu's names per transport.
 SAME_THING = {"Agent", "Channel", "Limiter", "Transport"}
-#: Names that two things still share: this list only gets shorter.
-OWED = {"Call", "Completion", "Part", "Slot"}
 
 #: What a reader stumbles over, and what to write instead.
 STUMBLES = {
@@ -41,12 +39,12 @@ def classes() -> dict[str, list[str]]:
 
 def test_no_two_classes_share_a_name() -> None:
     shared = {name: modules for name, modules in classes().items() if len(modules) > 1}
-    assert {name: modules for name, modules in shared.items() if name not in SAME_THING | OWED} == {}
+    assert {name: modules for name, modules in shared.items() if name not in SAME_THING} == {}
 
 
 def test_every_name_that_is_let_off_is_still_shared() -> None:
     known = classes()
-    assert [name for name in sorted(SAME_THING | OWED) if len(known.get(name, ())) < 2] == []
+    assert [name for name in sorted(SAME_THING) if len(known.get(name, ())) < 2] == []
 
 
 def stumbles(text: str) -> list[str]:

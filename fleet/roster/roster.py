@@ -51,7 +51,7 @@ _HAS_RESULT, _CHECKED_OUT, _ALL_OUT = 0, 1, -2
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A bot that runs a task: the claim that `Roster.renew` keeps alive and `Completion.finish` gives back."""
+    """A bot that runs a task: the claim that `Roster.renew` keeps alive and `Finisher.finish` gives back."""
 
     task_id: str
     pool: str

@@ -28,9 +28,9 @@ from fleet.signals.windows import (
     STATUSES,
     BotRows,
     Failure,
+    Period,
     RecentEntry,
-    ResourceSlot,
-    Slot,
+    ResourcePeriod,
     by_number,
     hours_of,
     names_by_checksum,
@@ -48,35 +48,35 @@ MATRIX_ROWS, LAST_FAILURES = 50, 20
 class PoolWindows:
     """What was read of one pool: minutes and hours in no order, bots from number 0 (nobody), durations as counts."""
 
-    minutes: Sequence[Slot]
-    hours: Sequence[Slot]
+    minutes: Sequence[Period]
+    hours: Sequence[Period]
     rows: BotRows
     sketches: tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 
-def minutes_of(pools: Iterable[PoolWindows], resources: Mapping[int, ResourceSlot], *, now_s: float) -> Minutes:
+def minutes_of(pools: Iterable[PoolWindows], resources: Mapping[int, ResourcePeriod], *, now_s: float) -> Minutes:
     """Return the last hour by minutes."""
     current = int(now_s // 60)
     numbers = range(current - MINUTES_SHOWN + 1, current + 1)
-    slots = by_number((slot for pool in pools for slot in pool.minutes), numbers)
-    nothing = ResourceSlot(0, 0, 0, 0, 0)
+    periods = by_number((period for pool in pools for period in pool.minutes), numbers)
+    nothing = ResourcePeriod(0, 0, 0, 0, 0)
     used = [resources.get(number, nothing) for number in numbers]
     lengths_s = [60.0] * (MINUTES_SHOWN - 1) + [max(1.0, now_s - current * 60)]
     rows = list(zip(used, lengths_s, strict=True))
     return Minutes(
         at=tuple(number * 60 for number in numbers),
-        completions=tuple(int(slot.completions) for slot in slots),
-        ok=tuple(int(slot.ok) for slot in slots),
-        degraded=tuple(int(slot.degraded) for slot in slots),
-        failed=tuple(int(slot.failed) for slot in slots),
-        calls=tuple(int(slot.calls) for slot in slots),
-        calls_failed=tuple(int(slot.calls_failed) for slot in slots),
-        rate_limited=tuple(int(slot.rate_limited) for slot in slots),
-        tokens=tuple(int(slot.input_tokens + slot.output_tokens) for slot in slots),
-        cost_usd_micros=tuple(int(slot.cost_usd_micros) for slot in slots),
-        cpu_percent=tuple(round(100 * slot.cpu_s / length_s, 1) for slot, length_s in rows),
-        rss_mb=tuple(round(slot.rss_mb_s / length_s, 1) for slot, length_s in rows),
-        busy=tuple(round(slot.busy_s / length_s, 1) for slot, length_s in rows),
+        completions=tuple(int(period.completions) for period in periods),
+        ok=tuple(int(period.ok) for period in periods),
+        degraded=tuple(int(period.degraded) for period in periods),
+        failed=tuple(int(period.failed) for period in periods),
+        calls=tuple(int(period.calls) for period in periods),
+        calls_failed=tuple(int(period.calls_failed) for period in periods),
+        rate_limited=tuple(int(period.rate_limited) for period in periods),
+        tokens=tuple(int(period.input_tokens + period.output_tokens) for period in periods),
+        cost_usd_micros=tuple(int(period.cost_usd_micros) for period in periods),
+        cpu_percent=tuple(round(100 * period.cpu_s / length_s, 1) for period, length_s in rows),
+        rss_mb=tuple(round(period.rss_mb_s / length_s, 1) for period, length_s in rows),
+        busy=tuple(round(period.busy_s / length_s, 1) for period, length_s in rows),
     )
 
 
@@ -84,29 +84,31 @@ def hours_shown(pools: Sequence[PoolWindows], *, now_s: float) -> Hours:
     """Return the last day by hours."""
     current = int(now_s // 3600)
     numbers = range(current - HOURS_SHOWN + 1, current + 1)
-    slots = hours_of(
-        (slot for pool in pools for slot in pool.minutes), (slot for pool in pools for slot in pool.hours), numbers
+    periods = hours_of(
+        (period for pool in pools for period in pool.minutes),
+        (period for pool in pools for period in pool.hours),
+        numbers,
     )
     return Hours(
         at=tuple(number * 3600 for number in numbers),
-        completions=tuple(int(slot.completions) for slot in slots),
-        failed=tuple(int(slot.failed) for slot in slots),
-        tokens=tuple(int(slot.input_tokens + slot.output_tokens) for slot in slots),
-        cost_usd_micros=tuple(int(slot.cost_usd_micros) for slot in slots),
+        completions=tuple(int(period.completions) for period in periods),
+        failed=tuple(int(period.failed) for period in periods),
+        tokens=tuple(int(period.input_tokens + period.output_tokens) for period in periods),
+        cost_usd_micros=tuple(int(period.cost_usd_micros) for period in periods),
     )
 
 
-def last_hour(pool: PoolWindows, *, now_s: float) -> Slot:
+def last_hour(pool: PoolWindows, *, now_s: float) -> Period:
     """Return the sums of a pool's last 60 minutes."""
     current = int(now_s // 60)
-    slots = by_number(pool.minutes, range(current - MINUTES_SHOWN + 1, current + 1))
-    return Slot(0, *(sum(column) for column in list(zip(*slots, strict=True))[1:]))
+    periods = by_number(pool.minutes, range(current - MINUTES_SHOWN + 1, current + 1))
+    return Period(0, *(sum(column) for column in list(zip(*periods, strict=True))[1:]))
 
 
 def spent_today(pool: PoolWindows, *, now_s: float) -> int:
     """Return micro-dollars since midnight UTC."""
     numbers = range(int(now_s // 86_400) * 24, int(now_s // 3600) + 1)
-    return int(sum(slot.cost_usd_micros for slot in hours_of(pool.minutes, pool.hours, numbers)))
+    return int(sum(period.cost_usd_micros for period in hours_of(pool.minutes, pool.hours, numbers)))
 
 
 def recent_shown(entries: Sequence[RecentEntry], *, apis: Iterable[str], now_s: float) -> Recent:

@@ -1,7 +1,7 @@
 -- Adds one finished task to the moving windows: eight commands in most calls, whatever their size. O(1).
 -- A function inside the finishing script, so windows never disagree with results. Places and rings: `windows.py`.
 --
--- A slot whose minute is over is added to its hour when it is written anew: so hours cost nothing per task.
+-- A period whose minute is over is added to its hour when it is written anew: so hours cost nothing per task.
 --
 -- KEYS  series       string: a ring of minutes, then a ring of hours, packed               TTL of all: life_s
 --       rows         string: a packed row per bot of the pool
@@ -37,25 +37,25 @@ local function read(key, at, bytes)
 end
 
 -- Add the task to its minute; a result that was discarded cost something all the same.
-local function count(slot)
-  slot[INPUT_TOKENS] = slot[INPUT_TOKENS] + task[INPUT_TOKENS]
-  slot[OUTPUT_TOKENS] = slot[OUTPUT_TOKENS] + task[OUTPUT_TOKENS]
-  slot[COST_USD_MICROS] = slot[COST_USD_MICROS] + task[COST_USD_MICROS]
-  slot[CALLS] = slot[CALLS] + task[CALLS]
-  slot[CALLS_FAILED] = slot[CALLS_FAILED] + task[CALLS_FAILED]
-  slot[RATE_LIMITED] = slot[RATE_LIMITED] + task[RATE_LIMITED]
+local function count(period)
+  period[INPUT_TOKENS] = period[INPUT_TOKENS] + task[INPUT_TOKENS]
+  period[OUTPUT_TOKENS] = period[OUTPUT_TOKENS] + task[OUTPUT_TOKENS]
+  period[COST_USD_MICROS] = period[COST_USD_MICROS] + task[COST_USD_MICROS]
+  period[CALLS] = period[CALLS] + task[CALLS]
+  period[CALLS_FAILED] = period[CALLS_FAILED] + task[CALLS_FAILED]
+  period[RATE_LIMITED] = period[RATE_LIMITED] + task[RATE_LIMITED]
   if not stands then
-    slot[DISCARDED] = slot[DISCARDED] + 1
+    period[DISCARDED] = period[DISCARDED] + 1
     return
   end
-  slot[COMPLETIONS] = slot[COMPLETIONS] + 1
-  slot[OK + task[STATUS]] = slot[OK + task[STATUS]] + 1  -- ok, degraded and failed follow each other
-  slot[QUEUED_MS] = slot[QUEUED_MS] + task[QUEUED_MS]
-  slot[LIMITED_MS] = slot[LIMITED_MS] + task[LIMITED_MS]
-  slot[RAN_MS] = slot[RAN_MS] + task[RAN_MS]
+  period[COMPLETIONS] = period[COMPLETIONS] + 1
+  period[OK + task[STATUS]] = period[OK + task[STATUS]] + 1  -- ok, degraded and failed follow each other
+  period[QUEUED_MS] = period[QUEUED_MS] + task[QUEUED_MS]
+  period[LIMITED_MS] = period[LIMITED_MS] + task[LIMITED_MS]
+  period[RAN_MS] = period[RAN_MS] + task[RAN_MS]
   if dead_reason ~= '' then
-    slot[DEAD_LETTERS] = slot[DEAD_LETTERS] + 1
-    if slot[DEAD_LETTERS] == 1 then  -- one event a minute: an outage must not push everything else out
+    period[DEAD_LETTERS] = period[DEAD_LETTERS] + 1
+    if period[DEAD_LETTERS] == 1 then  -- one event a minute: an outage must not push everything else out
       redis.call('XADD', events, 'MAXLEN', '~', MOST_EVENTS, '*', 'event', dead_letter, 'pool', pool,
         'reason', dead_reason, 'task', shown_id)
       redis.call('EXPIRE', events, life_s)
@@ -121,26 +121,26 @@ local function remember(row)
 end
 
 local minute = math.floor(now_s / 60)
-local place = minute % MINUTES * SLOT_BYTES
-local raw = read(series, place, SLOT_BYTES)
-local slot = raw and { struct.unpack(SLOT_FORMAT, raw) } or { SLOT_ZEROS }
-local is_new_minute = slot[NUMBER] ~= minute
+local place = minute % MINUTES * PERIOD_BYTES
+local raw = read(series, place, PERIOD_BYTES)
+local period = raw and { struct.unpack(PERIOD_FORMAT, raw) } or { PERIOD_ZEROS }
+local is_new_minute = period[NUMBER] ~= minute
 if is_new_minute then
-  local over = math.floor(slot[NUMBER] / 60)
-  local hour_place = (MINUTES + over % HOURS) * SLOT_BYTES
-  raw = over > 0 and read(series, hour_place, SLOT_BYTES)
-  local sums = raw and { struct.unpack(SLOT_FORMAT, raw) } or { SLOT_ZEROS }
+  local over = math.floor(period[NUMBER] / 60)
+  local hour_place = (MINUTES + over % HOURS) * PERIOD_BYTES
+  raw = over > 0 and read(series, hour_place, PERIOD_BYTES)
+  local sums = raw and { struct.unpack(PERIOD_FORMAT, raw) } or { PERIOD_ZEROS }
   if over > 0 and sums[NUMBER] <= over then  -- add the minute that is over to its hour
     local is_same = sums[NUMBER] == over
-    for i = 1, SLOT_PLACES do sums[i] = slot[i] + (is_same and sums[i] or 0) end
+    for i = 1, PERIOD_PLACES do sums[i] = period[i] + (is_same and sums[i] or 0) end
     sums[NUMBER] = over
-    redis.call('SETRANGE', series, hour_place, struct.pack(SLOT_FORMAT, unpack(sums, 1, SLOT_PLACES)))
+    redis.call('SETRANGE', series, hour_place, struct.pack(PERIOD_FORMAT, unpack(sums, 1, PERIOD_PLACES)))
   end
-  slot = { SLOT_ZEROS }
-  slot[NUMBER] = minute
+  period = { PERIOD_ZEROS }
+  period[NUMBER] = minute
 end
-count(slot)
-redis.call('SETRANGE', series, place, struct.pack(SLOT_FORMAT, unpack(slot, 1, SLOT_PLACES)))
+count(period)
+redis.call('SETRANGE', series, place, struct.pack(PERIOD_FORMAT, unpack(period, 1, PERIOD_PLACES)))
 local row = count_bots()
 if stands then
   remember(row)
@@ -159,7 +159,7 @@ if stands then
   end
   redis.call('BITFIELD', sketch, unpack(counters))
 end
-if is_new_minute or slot[COMPLETIONS] == 1 then
+if is_new_minute or period[COMPLETIONS] == 1 then
   for _, key in ipairs({ series, rows, tasks, sketch, recent }) do redis.call('EXPIRE', key, life_s) end
 end
 return is_new_minute and 1 or 0

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from fleet.models import Frozen
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
-from fleet.signals.windows import MINUTES, RESOURCE, ResourceSlot
+from fleet.signals.windows import MINUTES, RESOURCE, ResourcePeriod
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
@@ -118,7 +118,7 @@ class Recorder:
 
 async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0.0) -> None:
     """Write the report over the worker's last one, and count what it used in the `step_s` seconds since."""
-    used = ResourceSlot(
+    used = ResourcePeriod(
         number=0,
         cpu_s=report.cpu_percent / 100 * step_s,
         rss_mb_s=report.rss_mb * step_s,

@@ -3,7 +3,7 @@
 -- Amounts are integrals over the time since the last report, so the workers' sum divided by 60 s is an average.
 --
 -- KEYS  workers    hash: worker -> JSON of its last report                       TTL of both: life_s
---       resources  string: a ring of minutes, packed; places: ResourceSlot in `windows.py`
+--       resources  string: a ring of minutes, packed; places: ResourcePeriod in `windows.py`
 -- ARGV  worker     its name
 --       report     JSON
 --       life_s     life of the keys, s

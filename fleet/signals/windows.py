@@ -41,7 +41,7 @@ ID_BYTES = 36
 STATUSES = ("ok", "degraded", "failed")
 
 
-class Slot(NamedTuple):
+class Period(NamedTuple):
     """Sums of one minute or hour; `number` is minutes or hours since 1970."""
 
     number: float
@@ -121,7 +121,7 @@ class RecentEntry(NamedTuple):
     ran_ms: int
 
 
-class ResourceSlot(NamedTuple):
+class ResourcePeriod(NamedTuple):
     """Resources of all workers, integrated over one minute: divided by 60 they are averages."""
 
     number: float
@@ -167,11 +167,11 @@ class Share(NamedTuple):
         return _SHARE.pack((bot_index(self.bot), *self[1:]))
 
 
-_SLOT, _BOT_ROW = Layout.of(Slot), Layout.of(BotRows, "6I4d")
+_PERIOD, _BOT_ROW = Layout.of(Period), Layout.of(BotRows, "6I4d")
 _BOT_TASK, _RECENT_ENTRY = Layout.of(BotTaskEntry, f"{ID_BYTES}s2IB3x"), Layout.of(RecentEntry, "d3IHBx2I")
 _SAMPLE, _SHARE = Layout.of(TaskSample), Layout.of(Share)
-RESOURCE = Layout.of(ResourceSlot)
-SLOT, BOT_ROW, BOT_TASK, RECENT_ENTRY = (one.struct for one in (_SLOT, _BOT_ROW, _BOT_TASK, _RECENT_ENTRY))
+RESOURCE = Layout.of(ResourcePeriod)
+PERIOD, BOT_ROW, BOT_TASK, RECENT_ENTRY = (one.struct for one in (_PERIOD, _BOT_ROW, _BOT_TASK, _RECENT_ENTRY))
 #: Bytes of one sketch: its number, then queued, limited and ran; big-endian, as BITFIELD counts.
 SKETCH_BYTES = 4 * (1 + 3 * BUCKETS)
 #: Adds a finished task to the windows, as a function of the finishing script.
@@ -181,7 +181,7 @@ RECORD = Script.beside(
     keys="series rows tasks sketch recent failures events",
     argv="nth sample shown_id line dead_reason life_s pool dead_letter others",
     tables={
-        "slot sums": _SLOT, "row": _BOT_ROW, "task": _SAMPLE, "sample": _SAMPLE, "share": _SHARE, "last": _BOT_TASK,
+        "period sums": _PERIOD, "row": _BOT_ROW, "task": _SAMPLE, "sample": _SAMPLE, "share": _SHARE, "last": _BOT_TASK,
         "entry": _RECENT_ENTRY,
     },
     constants={
@@ -267,26 +267,26 @@ def record_arguments(
     }
 
 
-def slots_of(raw: bytes) -> tuple[list[Slot], list[Slot]]:
+def periods_of(raw: bytes) -> tuple[list[Period], list[Period]]:
     """Return the minutes and the hours of a series, in no order; empty ones have number 0."""
-    whole = raw[: len(raw) - len(raw) % SLOT.size]
-    slots = [Slot(*numbers) for numbers in SLOT.iter_unpack(whole)]
-    return slots[:MINUTES], slots[MINUTES:]
+    whole = raw[: len(raw) - len(raw) % PERIOD.size]
+    periods = [Period(*numbers) for numbers in PERIOD.iter_unpack(whole)]
+    return periods[:MINUTES], periods[MINUTES:]
 
 
-def by_number(slots: Iterable[Slot], numbers: Sequence[int]) -> list[Slot]:
-    """Return the sum of the slots for each of `numbers`, zeros where there is none."""
-    wanted = dict.fromkeys(numbers, (0.0,) * (len(Slot._fields) - 1))
-    for slot in slots:
-        number = int(slot.number)
+def by_number(periods: Iterable[Period], numbers: Sequence[int]) -> list[Period]:
+    """Return the sum of the periods for each of `numbers`, zeros where there is none."""
+    wanted = dict.fromkeys(numbers, (0.0,) * (len(Period._fields) - 1))
+    for period in periods:
+        number = int(period.number)
         if number in wanted:
-            wanted[number] = tuple(map(float.__add__, wanted[number], slot[1:]))
-    return [Slot(number, *sums) for number, sums in wanted.items()]
+            wanted[number] = tuple(map(float.__add__, wanted[number], period[1:]))
+    return [Period(number, *sums) for number, sums in wanted.items()]
 
 
-def hours_of(minutes: Iterable[Slot], hours: Iterable[Slot], numbers: Sequence[int]) -> list[Slot]:
+def hours_of(minutes: Iterable[Period], hours: Iterable[Period], numbers: Sequence[int]) -> list[Period]:
     """Return hours: those that were folded, and the minutes that still wait to be."""
-    return by_number([*hours, *(slot._replace(number=slot.number // 60) for slot in minutes)], numbers)
+    return by_number([*hours, *(period._replace(number=period.number // 60) for period in minutes)], numbers)
 
 
 def bot_rows_of(raw: bytes, bots: int) -> BotRows:
@@ -327,11 +327,11 @@ def sketches_of(raw: bytes, *, now_s: float) -> tuple[list[int], list[int], list
     return sums[:BUCKETS], sums[BUCKETS : 2 * BUCKETS], sums[2 * BUCKETS :]
 
 
-def resources_of(raw: bytes) -> dict[int, ResourceSlot]:
+def resources_of(raw: bytes) -> dict[int, ResourcePeriod]:
     """Return the minutes of resources by their number."""
     whole = raw[: len(raw) - len(raw) % RESOURCE.struct.size]
-    slots = (ResourceSlot(*numbers) for numbers in RESOURCE.struct.iter_unpack(whole))
-    return {int(slot.number): slot for slot in slots}
+    periods = (ResourcePeriod(*numbers) for numbers in RESOURCE.struct.iter_unpack(whole))
+    return {int(period.number): period for period in periods}
 
 
 class Failure(NamedTuple):

@@ -25,7 +25,7 @@ from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
 from fleet.store.address import Address, masked
 from fleet.store.scripts import Script
 from fleet.store.sentinel import SENTINEL_TIMEOUT_S, find_master
-from fleet.store.wire import Call, Connection, Receiver, refused, translate, unanswered
+from fleet.store.wire import Connection, PendingCommand, Receiver, refused, translate, unanswered
 
 __all__ = ["Script", "Store", "connect", "masked", "store_errors"]
 
@@ -121,7 +121,7 @@ class Store:
         self._url = url
         self._timeout_s = timeout_s
         self._name = name or f"fleet-{os.getpid()}"
-        self._outbox: list[Call] = []
+        self._outbox: list[PendingCommand] = []
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -162,7 +162,7 @@ class Store:
             within_s: So long it may wait for another command to leave with; at most a quarter of the timeout.
         """
         loop = asyncio.get_running_loop()
-        call = Call((len(keys), *keys, *args), loop.time() + self._timeout_s, None, script)
+        call = PendingCommand((len(keys), *keys, *args), loop.time() + self._timeout_s, None, script)
         if self._closed:
             self._fail([call], StoreUnavailable("the store is closed"))
         else:
@@ -171,7 +171,7 @@ class Store:
     def ask(self, script: Script, keys: Sequence[str], args: Sequence[Any], receiver: Receiver) -> None:
         """Run a script some time soon and hand its reply, or the error that `run` would raise, to `receiver`."""
         loop = asyncio.get_running_loop()
-        call = Call((len(keys), *keys, *args), loop.time() + self._timeout_s, receiver, script)
+        call = PendingCommand((len(keys), *keys, *args), loop.time() + self._timeout_s, receiver, script)
         if self._closed:
             self._fail([call], StoreUnavailable("the store is closed"))
         else:
@@ -199,10 +199,10 @@ class Store:
             raise StoreUnavailable("the store is closed")
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._enqueue(Call(parts, loop.time() + self._timeout_s, future, script), loop)
+        self._enqueue(PendingCommand(parts, loop.time() + self._timeout_s, future, script), loop)
         return future
 
-    def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
+    def _enqueue(self, call: PendingCommand, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
         self._outbox.append(call)
         if within_s > 0:
             at = loop.time() + min(within_s, self._timeout_s / 4)
@@ -231,7 +231,7 @@ class Store:
         self.writes += 1
         self._connection.write(calls)
 
-    def _on_reply(self, call: Call, reply: Any) -> None:
+    def _on_reply(self, call: PendingCommand, reply: Any) -> None:
         future = call.future
         if isinstance(reply, hiredis.ReplyError):
             text = str(reply)
@@ -246,7 +246,7 @@ class Store:
         elif future is not None and not future.done():
             future.set_result(reply)
 
-    def _on_lost(self, connection: Connection, reason: str, calls: Iterable[Call]) -> None:
+    def _on_lost(self, connection: Connection, reason: str, calls: Iterable[PendingCommand]) -> None:
         if self._connection is connection:
             self._connection = None
         self._fail(calls, self._unavailable(reason))
@@ -254,7 +254,7 @@ class Store:
     def _unavailable(self, reason: str) -> StoreUnavailable:
         return StoreUnavailable(f"{masked(self._url)}: Redis did not answer: {reason}")
 
-    def _fail(self, calls: Iterable[Call], error: FleetError) -> None:
+    def _fail(self, calls: Iterable[PendingCommand], error: FleetError) -> None:
         lost = 0
         for call in calls:
             if call.future is None:
@@ -317,7 +317,7 @@ class Store:
             else:
                 await loop.create_connection(lambda: connection, where.host, where.port, ssl=where.ssl_context())
             futures = [(parts, loop.create_future()) for parts in where.handshake(self._name)]
-            connection.write([Call(parts, 0.0, future) for parts, future in futures])
+            connection.write([PendingCommand(parts, 0.0, future) for parts, future in futures])
             await asyncio.gather(*[future for _, future in futures])
             if not connection.is_open:
                 raise StoreUnavailable("the server closed the connection")

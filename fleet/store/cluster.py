@@ -17,7 +17,7 @@ from redis.crc import key_slot
 
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
 from fleet.store.client import Store
-from fleet.store.wire import Call
+from fleet.store.wire import PendingCommand
 
 #: Schemes of a cluster's URL, and of its nodes.
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
@@ -67,7 +67,7 @@ class ClusterStore(Store):
         for node in self._nodes.values():
             await node.close()
 
-    def redirect(self, call: Call, answer: str) -> None:
+    def redirect(self, call: PendingCommand, answer: str) -> None:
         """Send a command where a node said that its slot is: "MOVED slot host:port", or ASK while it moves there."""
         loop = asyncio.get_running_loop()
         kind, slot, place = answer.split()[:3]
@@ -83,23 +83,23 @@ class ClusterStore(Store):
         else:
             loop.call_later(REDIRECT_PAUSE_S, self._pass_on, call, node, kind, loop)
 
-    def _pass_on(self, call: Call, node: _Node, kind: str, loop: asyncio.AbstractEventLoop) -> None:
+    def _pass_on(self, call: PendingCommand, node: _Node, kind: str, loop: asyncio.AbstractEventLoop) -> None:
         if self._closed:
             self._fail([call], StoreUnavailable("the store is closed"))
             return
         if kind == "ASK":
-            node.enqueue(Call(("ASKING",), call.due, None), loop)
+            node.enqueue(PendingCommand(("ASKING",), call.due, None), loop)
         node.enqueue(call, loop)
 
     def forget(self, place: str) -> None:
         """A node did not answer: its slots may be elsewhere by now."""
         self._places = {slot: where for slot, where in self._places.items() if where != place}
 
-    def fail(self, calls: Iterable[Call], error: FleetError) -> None:
+    def fail(self, calls: Iterable[PendingCommand], error: FleetError) -> None:
         """Tell who waits for commands that failed on a node."""
         self._fail(calls, error)
 
-    def _enqueue(self, call: Call, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
+    def _enqueue(self, call: PendingCommand, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
         # The first key stands second: behind a command's name, or behind the number of a script's keys.
         place = self._places.get(key_slot(str(call.parts[1]).encode())) if len(call.parts) > 1 else None
         self._node(place or self._any_place()).enqueue(call, loop, within_s)
@@ -122,10 +122,10 @@ class _Node(Store):
         self._cluster = cluster
         self._place = place
 
-    def enqueue(self, call: Call, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
+    def enqueue(self, call: PendingCommand, loop: asyncio.AbstractEventLoop, within_s: float = 0.0) -> None:
         self._enqueue(call, loop, within_s)
 
-    def _on_reply(self, call: Call, reply: Any) -> None:
+    def _on_reply(self, call: PendingCommand, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(("MOVED ", "ASK ")):
             self._cluster.redirect(call, str(reply))
         else:
@@ -135,5 +135,5 @@ class _Node(Store):
         self._cluster.forget(self._place)
         return super()._unavailable(reason)
 
-    def _fail(self, calls: Iterable[Call], error: FleetError) -> None:
+    def _fail(self, calls: Iterable[PendingCommand], error: FleetError) -> None:
         self._cluster.fail(calls, error)

@@ -70,7 +70,7 @@ class Receiver(Protocol):
         ...
 
 
-class Call:
+class PendingCommand:
     """One command on its way: its bytes, and whom its reply is for.
 
     Args:
@@ -110,10 +110,10 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        on_reply: Callable[[Call, Any], None],
-        on_lost: Callable[[Connection, str, Iterable[Call]], None],
+        on_reply: Callable[[PendingCommand, Any], None],
+        on_lost: Callable[[Connection, str, Iterable[PendingCommand]], None],
     ) -> None:
-        self.pending: deque[Call] = deque()
+        self.pending: deque[PendingCommand] = deque()
         #: Scripts this server knows: EVAL is sent once for each, EVALSHA from then on.
         self._known: set[str] = set()
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def write(self, calls: list[Call]) -> None:
+    def write(self, calls: list[PendingCommand]) -> None:
         """Send all `calls` at once."""
         assert self._transport is not None
         for call in calls:

@@ -18,7 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from fleet import config
 from fleet.config import PoolSettings, Settings
 from fleet.engine.messages.producer import submit_many
-from fleet.engine.outcomes.completion import Completion, Finish
+from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.models import BotResult, Usage, bot_name
 from fleet.roster import Checkout
 from fleet.store import keys
@@ -278,7 +278,7 @@ def finish(url: str, settings: Settings, numbers: range) -> None:
     async def run() -> None:
         store = Store(url)
         try:
-            completion = Completion(store, settings)
+            completion = Finisher(store, settings)
             for index in numbers:
                 pool = "few" if index % 10 == 0 else "many"
                 result = BotResult(

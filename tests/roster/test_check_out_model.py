@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config import PoolSettings, Settings
-from fleet.engine.outcomes.completion import Completion, Finish
+from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.errors import BotsQuarantined, ConfigurationError
 from fleet.models import BotResult, bot_name
 from fleet.roster import LOAD_UNIT, Checkout, Roster, quarantine, release
@@ -100,7 +100,7 @@ class Fleet:
     def __init__(self, store: Store, plain: redis.Redis) -> None:
         self.store = store
         self.plain = plain
-        self.completion = Completion(store, self._settings(1))
+        self.completion = Finisher(store, self._settings(1))
         self.taken: dict[str, Checkout] = {}
         self.finished = 0
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from fleet.config import PoolSettings, ProviderSettings, Settings
-from fleet.engine.outcomes.completion import Completion, Finish
+from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import Checkout
 from fleet.signals import BudgetRow, Signals, Snapshot, WorkerReport
@@ -35,11 +35,11 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def with_completion(url: str, work: Callable[[Completion], Awaitable[None]]) -> None:
+def with_completion(url: str, work: Callable[[Finisher], Awaitable[None]]) -> None:
     async def run() -> None:
         store = Store(url)
         try:
-            await work(Completion(store, SETTINGS))
+            await work(Finisher(store, SETTINGS))
         finally:
             await store.close()
 
@@ -47,7 +47,7 @@ def with_completion(url: str, work: Callable[[Completion], Awaitable[None]]) -> 
 
 
 async def finish(
-    completion: Completion, task_id: str, bot: str, calls: dict[str, int] | None = None, **fields: Any
+    completion: Finisher, task_id: str, bot: str, calls: dict[str, int] | None = None, **fields: Any
 ) -> None:
     pool = bot.rsplit("-", 1)[0]
     data = {"task_id": task_id, "status": "ok", "bot": bot, "pool": pool, "finished_at": 1.0, "attempts": 1, **fields}
@@ -71,7 +71,7 @@ def test_nothing_finished_is_a_snapshot_of_zeros(client: redis.Redis) -> None:
 
 
 def test_completions_are_shown_by_pool_and_their_spread_over_bots(redis_url: str, client: redis.Redis) -> None:
-    async def work(completion: Completion) -> None:
+    async def work(completion: Finisher) -> None:
         for index in range(6):
             await finish(completion, f"a{index}", f"research-00{index % 3 + 1}", usage=Usage(input_tokens=10))
         await finish(completion, "b", "review-001", status="degraded", simulated=True, served_by="call")
@@ -95,7 +95,7 @@ def test_a_bot_that_is_no_longer_configured_counts_for_its_pool_but_not_in_the_s
 
 
 def test_results_without_a_bot_are_counted_apart(redis_url: str, client: redis.Redis) -> None:
-    async def work(completion: Completion) -> None:
+    async def work(completion: Finisher) -> None:
         error = TaskError(type="InvalidTask", message="m")
         result = BotResult(task_id="t", status="failed", error=error, finished_at=1.0)
         await completion.finish(Finish(result, checkout=None))
@@ -109,7 +109,7 @@ def test_results_without_a_bot_are_counted_apart(redis_url: str, client: redis.R
 
 
 def test_errors_are_a_matrix_of_bot_and_api_with_the_worst_first(redis_url: str, client: redis.Redis) -> None:
-    async def work(completion: Completion) -> None:
+    async def work(completion: Finisher) -> None:
         for index in range(3):
             await finish(completion, f"a{index}", "research-001", **failed("BadAnswer"))
         await finish(completion, "b", "research-002", {"ProviderUnavailable": 4}, **failed("ProviderUnavailable"))
@@ -148,7 +148,7 @@ def test_resources_sum_over_living_workers_and_leave_dead_ones_out(client: redis
 def test_tokens_cost_and_calls_are_resources(redis_url: str, client: redis.Redis) -> None:
     usage = Usage(input_tokens=100, output_tokens=20)
 
-    async def work(completion: Completion) -> None:
+    async def work(completion: Finisher) -> None:
         await finish(completion, "a", "research-001", {"RateLimited": 3}, usage=usage, cost_usd_micros=70, attempts=4)
         await finish(completion, "b", "research-001", usage=usage, cost_usd_micros=None)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.models import BotResult, TaskError
 from fleet.signals import windows
-from fleet.signals.windows import BOT_ROW, MINUTES, SLOT, Slot
+from fleet.signals.windows import BOT_ROW, MINUTES, PERIOD, Period
 from fleet.store import keys
 from tests.signal_truth import untruths
 from tests.signals.working_fleet import SETTINGS, WorkingFleet
@@ -69,10 +69,10 @@ def test_a_minute_that_is_over_goes_to_its_hour_when_its_place_is_needed(
     working_fleet: WorkingFleet, client: redis.Redis
 ) -> None:
     minute = int(now_s(client) // 60)
-    old = Slot(minute - MINUTES, *[7.0] * 15)
-    client.setrange(keys.series("a"), minute % MINUTES * SLOT.size, SLOT.pack(*old))
+    old = Period(minute - MINUTES, *[7.0] * 15)
+    client.setrange(keys.series("a"), minute % MINUTES * PERIOD.size, PERIOD.pack(*old))
     working_fleet.finish(2, pool="a", bot=1)
-    minutes, hours = windows.slots_of(client.get(keys.series("a")))
+    minutes, hours = windows.periods_of(client.get(keys.series("a")))
     assert {slot.number: slot.completions for slot in minutes if slot.number} == {minute: 2}
     assert {slot.number: slot.completions for slot in hours if slot.number} == {(minute - MINUTES) // 60: 7}
     this_hour, that_hour = minute // 60, (minute - MINUTES) // 60
@@ -83,11 +83,11 @@ def test_a_minute_that_is_over_goes_to_its_hour_when_its_place_is_needed(
 def test_minutes_of_one_hour_add_up_in_it(working_fleet: WorkingFleet, client: redis.Redis) -> None:
     minute = int(now_s(client) // 60)
     hour = (minute - MINUTES) // 60
-    place = (MINUTES + hour % windows.HOURS) * SLOT.size
-    client.setrange(keys.series("a"), place, SLOT.pack(hour, *[5.0] * 15))
-    client.setrange(keys.series("a"), minute % MINUTES * SLOT.size, SLOT.pack(minute - MINUTES, *[7.0] * 15))
+    place = (MINUTES + hour % windows.HOURS) * PERIOD.size
+    client.setrange(keys.series("a"), place, PERIOD.pack(hour, *[5.0] * 15))
+    client.setrange(keys.series("a"), minute % MINUTES * PERIOD.size, PERIOD.pack(minute - MINUTES, *[7.0] * 15))
     working_fleet.finish(1, pool="a", bot=1)
-    _, hours = windows.slots_of(client.get(keys.series("a")))
+    _, hours = windows.periods_of(client.get(keys.series("a")))
     assert [slot.completions for slot in hours if slot.number] == [12]
 
 

@@ -10,7 +10,7 @@ import redis
 
 from fleet.config import LimitSettings, PoolSettings, Settings
 from fleet.engine.operations.overview import Overview
-from fleet.engine.outcomes.completion import Completion, Finish
+from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.models import BotResult, bot_name
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
@@ -62,7 +62,7 @@ class WorkingFleet:
         """Finish tasks with these results, whether they have one or not."""
 
         async def work(store: Store) -> None:
-            completion = Completion(store, SETTINGS)
+            completion = Finisher(store, SETTINGS)
             for result in results:
                 checkout = Checkout(result.task_id, str(result.pool), str(result.bot), token=result.task_id)
                 await completion.finish(Finish(result, checkout=checkout, provider_errors=calls or {}))

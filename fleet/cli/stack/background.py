@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.cli.stack.processes import POLL_S, end_all, wait_gone
-from fleet.cli.stack.stack_file import Part, Stack, forget_stack, is_up, read_stack
+from fleet.cli.stack.stack_file import Stack, StackPart, forget_stack, is_up, read_stack
 from fleet.cli.stack.supervisor import GRACE_S, tail
 from fleet.errors import FleetError
 from fleet.store.service import PYTHON_MODULE
@@ -107,7 +107,7 @@ def stop_stack(home: Path) -> Stack | None:
     return stack
 
 
-def orphans(home: Path) -> list[Part]:
+def orphans(home: Path) -> list[StackPart]:
     """Return the children of a stack that still run."""
     stack = read_stack(home)
     return [part for part in stack.children if part.process and part.process.is_alive()] if stack else []

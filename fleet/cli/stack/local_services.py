@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fleet.cli.stack.processes import ProcessId
-from fleet.cli.stack.stack_file import Part
+from fleet.cli.stack.stack_file import StackPart
 from fleet.config import Settings
 from fleet.engine.local_simulator import ensure_simulator, stop_simulator
 from fleet.errors import ConfigurationError
@@ -87,13 +87,13 @@ class LocalServices:
         return {name: state for name, state in found.items() if state is not None}
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[StackPart, ...]:
         """Return both as people see them; a configured Redis has no process of ours."""
         local = [part for name in (REDIS, SIMULATOR) if (part := _local_part(self._home, name)) is not None]
         url = self._settings.redis.url
         if url is None:
             return tuple(local)
-        return (Part(REDIS, None, masked(url.get_secret_value()), ""), *(p for p in local if p.name != REDIS))
+        return (StackPart(REDIS, None, masked(url.get_secret_value()), ""), *(p for p in local if p.name != REDIS))
 
 
 def _is_reborn(before: ServiceState | None, now: ServiceState) -> bool:
@@ -128,8 +128,8 @@ def service_state(home: Path, name: str) -> ServiceState | None:
     return service.read() if service.is_alive() else None
 
 
-def _local_part(home: Path, name: str) -> Part | None:
+def _local_part(home: Path, name: str) -> StackPart | None:
     state = service_state(home, name)
     if state is None or state.pid is None:
         return None
-    return Part(name, ProcessId.of(state.pid), f"{LOOPBACK}:{state.port}", str(home / f"{name}.log"))
+    return StackPart(name, ProcessId.of(state.pid), f"{LOOPBACK}:{state.port}", str(home / f"{name}.log"))

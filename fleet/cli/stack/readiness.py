@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from urllib.parse import urlsplit
 
-from fleet.cli.stack.stack_file import Part
+from fleet.cli.stack.stack_file import StackPart
 from fleet.config import Settings
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
@@ -18,7 +18,7 @@ from fleet.store.embedded import state_url
 CONNECT_TIMEOUT_S = 1.0
 
 
-def unready(parts: Sequence[Part], settings: Settings) -> list[str]:
+def unready(parts: Sequence[StackPart], settings: Settings) -> list[str]:
     """Return the names of the children that cannot work yet.
 
     Raises:
@@ -28,7 +28,7 @@ def unready(parts: Sequence[Part], settings: Settings) -> list[str]:
     return [part.name for part in parts if not _is_ready(part, reported)]
 
 
-def _is_ready(part: Part, reported: set[int]) -> bool:
+def _is_ready(part: StackPart, reported: set[int]) -> bool:
     if part.address.startswith("http://"):
         return _listens(part.address)
     return part.process is not None and part.process.pid in reported

@@ -27,7 +27,7 @@ class AlreadyUp(FleetError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StackPart:
     """One process of the stack as people see it."""
 
     name: str
@@ -44,8 +44,8 @@ class Stack:
     """
 
     supervisor: ProcessId
-    children: tuple[Part, ...] = ()
-    services: tuple[Part, ...] = ()
+    children: tuple[StackPart, ...] = ()
+    services: tuple[StackPart, ...] = ()
     owned: tuple[str, ...] = ()
     ready: bool = False
 
@@ -124,9 +124,9 @@ def is_up(home: Path) -> bool:
         return True
 
 
-def _part(row: dict[str, Any]) -> Part:
+def _part(row: dict[str, Any]) -> StackPart:
     process = row["process"] and ProcessId(**row["process"])
-    return Part(row["name"], process, row["address"], row["log"])
+    return StackPart(row["name"], process, row["address"], row["log"])
 
 
 def _already_up(home: Path) -> str:

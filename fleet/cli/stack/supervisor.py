@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.cli.stack.processes import POLL_S, ProcessId
-from fleet.cli.stack.stack_file import Part
+from fleet.cli.stack.stack_file import StackPart
 
 #: Seconds before the first restart of a child that died; doubled at each further death.
 FIRST_PAUSE_S = 0.5
@@ -62,11 +62,11 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     @property
-    def part(self) -> Part | None:
+    def part(self) -> StackPart | None:
         """Return the child as people see it, or None while it does not run."""
         if self._process is None:
             return None
-        return Part(self.spec.name, ProcessId.of(self._process.pid), self.spec.address, str(self.spec.log))
+        return StackPart(self.spec.name, ProcessId.of(self._process.pid), self.spec.address, str(self.spec.log))
 
     def start(self) -> None:
         """Start it in a session of its own, so that Ctrl-C in the terminal reaches the supervisor only."""
@@ -133,7 +133,7 @@ class Supervisor:
         self._say = say
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[StackPart, ...]:
         """Return the children that run now."""
         return tuple(part for child in self.children if (part := child.part) is not None)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from celery.exceptions import Reject
 
 from fleet.config import Settings
-from fleet.engine.outcomes.completion import Part
+from fleet.engine.outcomes.completion import BotShare
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, StoreError
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms, Usage
@@ -107,10 +107,10 @@ class Opinions:
         """Return the checkouts of all that were asked, but that of the one whose outcome is the task's."""
         return [one.checkout for one in self._others()]
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[BotShare]:
         """Return what the bots whose answer was not taken have used, and what went wrong."""
         return [
-            Part(
+            BotShare(
                 Share(
                     one.bot.name,
                     sum(one.outcome.provider_errors.values()),

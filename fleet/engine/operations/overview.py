@@ -205,7 +205,7 @@ class Overview:
         )  # fmt: skip
 
     def _windows(self, pool: str, part: Sequence[Any], now_s: float) -> PoolWindows:
-        minutes, hours = windows.slots_of(part[0] or b"")
+        minutes, hours = windows.periods_of(part[0] or b"")
         bots = self._settings.pools[pool].bots if pool != NOBODY else 0
         rows = windows.bot_rows_of(part[1] or b"", bots)
         return PoolWindows(minutes, hours, rows, windows.sketches_of(part[2] or b"", now_s=now_s))

@@ -49,7 +49,7 @@ _FINISH = finishing(windows.RECORD)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BotShare:
     """What a bot whose answer was not taken has done for a task: what it used, what failed."""
 
     share: Share
@@ -76,7 +76,7 @@ class Finish:
     result: BotResult
     checkout: Checkout | None = None
     others: Sequence[Checkout] = ()
-    shares: Sequence[Part] = ()
+    shares: Sequence[BotShare] = ()
     deeds: Sequence[Deed] = ()
     kind: str = "default"
     provider_errors: Mapping[str, int] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Finish:
     burial: Burial | None = None
 
 
-class Completion:
+class Finisher:
     """Finishes tasks.
 
     `AsyncResult.get()` of any Celery client wakes and works. Callbacks, chains and chords are not run from here.

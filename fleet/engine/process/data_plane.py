@@ -23,7 +23,7 @@ from fleet.engine.answers.opinions import Opinions, Panel, other_token
 from fleet.engine.messages import pool_choice
 from fleet.engine.messages.envelope import QUEUED_AT, queued_ms_of
 from fleet.engine.messages.inbox import Inbox
-from fleet.engine.outcomes.completion import Completion, Finish
+from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import body_of, bury
 from fleet.engine.outcomes.results import Done, log_result, refusal, result_of, summary_of
 from fleet.engine.process.request import check_expiry, tag_of
@@ -99,7 +99,7 @@ class DataPlane:
         broker: Store,
         roster: Roster,
         panel: Panel,
-        completion: Completion,
+        completion: Finisher,
         held: MutableMapping[str, Checkout],
         limit_of: Mapping[str, str],
         note: Callable[[BotTask, Bot, BotResult], None],

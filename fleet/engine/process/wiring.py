@@ -22,7 +22,7 @@ from fleet.engine.answers.canaries import Canaries
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.local_simulator import ensure_simulator
-from fleet.engine.outcomes.completion import Completion
+from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor
@@ -110,7 +110,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     agent = Agent(Gateway(limiter, routes, price_of(settings.price_table)), settings)
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
-    completion = Completion(state, settings, on_suspect=lambda *who: canaries.suspect(*who))
+    completion = Finisher(state, settings, on_suspect=lambda *who: canaries.suspect(*who))
     canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
     held: dict[str, Checkout] = {}
     panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)

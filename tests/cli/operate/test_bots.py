@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from fleet import config
 from fleet.cli.main import main
-from fleet.engine.outcomes.completion import Completion, Finish
+from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import Roster, row_of
 from fleet.store import keys
@@ -28,7 +28,7 @@ async def _work(url: str) -> None:
     store = Store(url)
     try:
         settings = config.current()
-        roster, completion = Roster(store, settings), Completion(store, settings)
+        roster, completion = Roster(store, settings), Finisher(store, settings)
         await roster.seed()
         for number in range(3):
             checkout = await roster.check_out("research", task_id=f"t{number}", token=f"k{number}")

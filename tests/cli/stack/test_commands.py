@@ -19,7 +19,7 @@ from fleet.cli.stack.bystanders import tell
 from fleet.cli.stack.foreground import child_specs
 from fleet.cli.stack.local_services import LocalServices, service_state
 from fleet.cli.stack.processes import ProcessId
-from fleet.cli.stack.stack_file import AlreadyUp, Part, Stack, hold_lock, is_up, read_stack, write_stack
+from fleet.cli.stack.stack_file import AlreadyUp, Stack, StackPart, hold_lock, is_up, read_stack, write_stack
 from fleet.config import load
 from fleet.errors import ConfigurationError
 from fleet.store.embedded import ensure_redis
@@ -205,8 +205,10 @@ def test_the_lock_refuses_a_second_supervisor_and_names_the_first(home: Path) ->
 
 
 def test_what_is_written_is_what_is_read(home: Path) -> None:
-    part = Part("w1", ProcessId(12, 34.5), "w1@here", "w1.log")
-    stack = Stack(ProcessId(1, 2.0), (part,), (Part("redis", None, "redis://there", ""),), ("simulator",), ready=True)
+    part = StackPart("w1", ProcessId(12, 34.5), "w1@here", "w1.log")
+    stack = Stack(
+        ProcessId(1, 2.0), (part,), (StackPart("redis", None, "redis://there", ""),), ("simulator",), ready=True
+    )
     write_stack(home, stack)
     assert read_stack(home) == stack
 
@@ -214,7 +216,7 @@ def test_what_is_written_is_what_is_read(home: Path) -> None:
 def test_leftovers_are_ended_by_pid_and_start_time_only(home: Path, sleeper: subprocess.Popen[bytes]) -> None:
     left = ProcessId.of(sleeper.pid)
     stranger = ProcessId(os.getpid(), 1.0)  # this pid was somebody else's when it was recorded
-    children = (Part("w1", left, "", ""), Part("w2", stranger, "", ""))
+    children = (StackPart("w1", left, "", ""), StackPart("w2", stranger, "", ""))
     write_stack(home, Stack(ProcessId(1, 1.0), children))
     stopped = stop_stack(home)
     assert stopped is not None

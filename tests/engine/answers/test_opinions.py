@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 
 from fleet.config import HealthSettings, PoolSettings, Settings
 from fleet.engine.answers.opinions import Opinions, Panel
-from fleet.engine.outcomes.completion import Completion, Finish
+from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.errors import BadAnswer, FleetError, ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Bot, BotResult, BotTask, Persona, Usage
@@ -73,7 +73,7 @@ def ask(
     async def run() -> Opinions:
         store = Store(url)
         try:
-            roster, completion, held = Roster(store, settings), Completion(store, settings), dict[str, Checkout]()
+            roster, completion, held = Roster(store, settings), Finisher(store, settings), dict[str, Checkout]()
             panel = Panel(
                 agent, roster, settings, bot_of=lambda name: Bot(name=name, pool="p", persona=PERSONA),
                 norms_of=completion.health.norms, held=held,

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config import PoolSettings, ProviderSettings, ResultSettings, Settings
-from fleet.engine.outcomes.completion import Completion, Finish, result_meta
+from fleet.engine.outcomes.completion import Finish, Finisher, result_meta
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import LOAD_UNIT, Checkout, Roster
 from fleet.signals import catalogue
@@ -47,11 +47,11 @@ def failure(kind: str) -> TaskError:
     return TaskError(type=kind, message="expected this, got that")
 
 
-def with_engine(url: str, work: Callable[[Roster, Completion], Awaitable[T]]) -> T:
+def with_engine(url: str, work: Callable[[Roster, Finisher], Awaitable[T]]) -> T:
     async def run() -> T:
         store = Store(url)
         try:
-            return await work(Roster(store, SETTINGS), Completion(store, SETTINGS))
+            return await work(Roster(store, SETTINGS), Finisher(store, SETTINGS))
         finally:
             await store.close()
 
@@ -114,7 +114,7 @@ def test_the_very_same_result_again_stands_and_counts_nothing(redis_url: str, cl
 
 
 def test_of_many_finishers_at_once_exactly_one_wins(redis_url: str, client: redis.Redis) -> None:
-    async def work(roster: Roster, completion: Completion) -> list[bool]:
+    async def work(roster: Roster, completion: Finisher) -> list[bool]:
         taken = [await check_out(roster, "t", f"token-{index}") for index in range(20)]
         return await asyncio.gather(
             *(completion.finish(Finish(result_of("t", answer=c.token), checkout=c)) for c in taken)
@@ -126,7 +126,7 @@ def test_of_many_finishers_at_once_exactly_one_wins(redis_url: str, client: redi
 
 
 def test_finishing_checks_the_bot_in_and_a_second_time_lowers_nothing(redis_url: str, client: redis.Redis) -> None:
-    async def work(roster: Roster, completion: Completion) -> None:
+    async def work(roster: Roster, completion: Finisher) -> None:
         taken = [await check_out(roster, f"t{index}", f"token-{index}") for index in range(4)]
         assert sorted(loads(client)) == [1, 1, 2]
         for _ in range(2):
@@ -138,7 +138,7 @@ def test_finishing_checks_the_bot_in_and_a_second_time_lowers_nothing(redis_url:
 
 
 def test_a_lease_that_was_reaped_is_not_given_back_twice(redis_url: str, client: redis.Redis) -> None:
-    async def work(roster: Roster, completion: Completion) -> None:
+    async def work(roster: Roster, completion: Finisher) -> None:
         lost = await check_out(roster, "lost", "lost")
         client.zadd(keys.bot_leases("p"), {lost.member: 1})
         for index in range(3):
@@ -152,7 +152,7 @@ def test_a_lease_that_was_reaped_is_not_given_back_twice(redis_url: str, client:
 
 
 def test_a_bot_that_was_dropped_meanwhile_does_not_come_back(redis_url: str, client: redis.Redis) -> None:
-    async def work(roster: Roster, completion: Completion) -> None:
+    async def work(roster: Roster, completion: Finisher) -> None:
         checkout = await check_out(roster, "t", "token")
         client.zrem(keys.bots("p"), checkout.bot)
         assert await completion.finish(Finish(result_of("t"), checkout=checkout))
@@ -176,7 +176,7 @@ def test_a_task_that_never_got_a_bot_leaves_a_result_and_no_key_of_its_own(
 
 
 def test_errors_are_kept_by_bot_api_and_type_and_calls_apart_from_tasks(redis_url: str, client: redis.Redis) -> None:
-    async def work(roster: Roster, completion: Completion) -> str:
+    async def work(roster: Roster, completion: Finisher) -> str:
         checkout = await check_out(roster, "t", "token")
         result = result_of(
             "t", status="failed", provider="openai", model="a|b", attempts=7, error=failure("ProviderUnavailable")
@@ -221,7 +221,7 @@ def test_the_counters_equal_the_sum_of_the_results_that_stand(
 ) -> None:
     client.flushdb()
 
-    async def work(roster: Roster, completion: Completion) -> list[tuple[BotResult, dict[str, int]]]:
+    async def work(roster: Roster, completion: Finisher) -> list[tuple[BotResult, dict[str, int]]]:
         standing = []
         for index, (result, errors) in enumerate(batch):
             result = result.model_copy(update={"finished_at": float(index)})
@@ -259,7 +259,7 @@ def test_what_is_kept_does_not_grow_with_the_number_of_tasks(redis_url: str, cli
     def fields() -> int:
         return sum(client.hlen(name) for name in client.scan_iter("{fleet}:*", _type="HASH"))
 
-    async def work(roster: Roster, completion: Completion) -> list[int]:
+    async def work(roster: Roster, completion: Finisher) -> list[int]:
         sizes = []
         for start in (0, 100):
             for index in range(start, start + 100):

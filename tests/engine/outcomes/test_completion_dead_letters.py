@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from fleet.config import PoolSettings, Settings
-from fleet.engine.outcomes.completion import Completion, Finish
+from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 from fleet.engine.outcomes.dead_letters import bury
 from fleet.models import BotResult, TaskError
@@ -34,7 +34,7 @@ def failed(message: str = "expected this, got that") -> BotResult:
 def finish(url: str, *results: BotResult, fence: str | None = None) -> list[bool]:
     async def run() -> list[bool]:
         store = Store(url)
-        completion = Completion(store, SETTINGS)
+        completion = Finisher(store, SETTINGS)
         stood = []
         for result in results:
             burial = bury(result, headers={}, body=b'[[], {"pool": "p"}, {}]', provider_errors={"BadRequest": 1})
