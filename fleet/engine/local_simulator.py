@@ -55,6 +55,12 @@ def stop_simulator(home: Path) -> bool:
     return _service(home, ()).stop(end, timeout_s=STOP_TIMEOUT_S)
 
 
+def simulator_answers(home: Path) -> bool:
+    """True when the simulator of `home` answers a question for its health. Blocks, for `PROBE_TIMEOUT_S` at most."""
+    state = _service(home, ()).read()
+    return state is not None and _is_healthy(state)
+
+
 def _running(state: ServiceState) -> Running:
     return Running(f"http://{LOOPBACK}:{state.port}", state.pid)
 

@@ -91,7 +91,7 @@ class Consumer(CeleryConsumer):
 
     def cancel_active_requests(self) -> None:
         """Hand back what runs. Celery's own way stores a RETRY state, which would pass for a result."""
-        self.pool.cancel_all()
+        self.pool.cut_short()
 
     def ensure_connected(self, conn: Any) -> Any:
         """Reconnect as Celery does, but look every two seconds at most: leases wait for nobody."""

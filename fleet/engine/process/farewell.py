@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from celery import signals
+from celery.platforms import EX_FAILURE
 
 from fleet.engine.transport import leases
 from fleet.quoting import counted
@@ -30,11 +31,19 @@ class Farewell:
         self._before: tuple[int, int] | None = None
         self._by_hand = False
         self._is_warm = True
+        self._worker: Any = None
 
     def listen(self) -> None:
         """Hear from now on of the signals that stop the worker."""
+        signals.worker_ready.connect(self._meet, weak=False)
         signals.worker_shutting_down.connect(self._note, weak=False)
         signals.worker_shutdown.connect(self._end_well, weak=False)
+
+    def cut_short(self) -> None:
+        """Note that the stop is not a warm one: Celery's own signal for that may come too late."""
+        self._is_warm = False
+        if self._worker is not None:
+            self._worker.exitcode = EX_FAILURE  # Celery forgets it when the second signal comes quickly
 
     def begin(self) -> None:
         """Count from now on, unless a signal has begun it."""
@@ -56,6 +65,9 @@ class Farewell:
         self.begin()
         self._by_hand |= sig == CTRL_C
         self._is_warm &= how == WARM
+
+    def _meet(self, sender: Any, **_: Any) -> None:
+        self._worker = sender.controller
 
     def _end_well(self, sender: Any, **_: Any) -> None:
         if self._by_hand and self._is_warm:

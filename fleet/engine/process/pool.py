@@ -142,6 +142,11 @@ class SlotPool(BasePool):
         self._hand_back_running()
         self._close()
 
+    def cut_short(self) -> None:
+        """Second Ctrl-C, or SIGQUIT: nothing gets time to end. Safe in a signal handler."""
+        self._farewell.cut_short()
+        self.cancel_all()
+
     def cancel_all(self) -> None:
         """Cancel what runs, at once, and take no more; Celery hands it back to its queue. Safe in a signal handler."""
         self._is_cancelling = True

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fleet.config import Settings
-from fleet.engine.local_simulator import Running, running_simulator
+from fleet.engine.local_simulator import Running, running_simulator, simulator_answers
 from fleet.errors import ConfigurationError, ProviderUnavailable
 from fleet.store.embedded import revive_redis
 
 #: Seconds between two looks whether the embedded Redis has died; each costs two system calls.
 LOOK_EVERY_S = 1.0
+#: Seconds between two looks at a simulator that is there and does not answer.
+DYING_S = 0.05
 #: Seconds until the next try when a service that died does not start again.
 AGAIN_S = 2.0
 #: Seconds between two log lines about the same trouble.
@@ -68,14 +70,24 @@ class LocalSimulator:
             asked, adapter = self._running, self._adapter
             try:
                 return await adapter.complete(call, api_key=api_key)
-            except ProviderUnavailable:
-                if asked == running_simulator(self._home):
+            except ProviderUnavailable as error:
+                if await self._still_lives(asked, answered=error.__cause__ is None):
                     raise
             await self._revive(asked)
 
     async def close(self) -> None:
         """Close the HTTP connections."""
         await self._adapter.close()
+
+    async def _still_lives(self, asked: Running, *, answered: bool) -> bool:
+        """True when the simulator that was asked is there. After a cut connection it has to answer to count as that:
+        the kernel closes the connections of a killed process before it releases its lock.
+        """
+        while asked == running_simulator(self._home):
+            if answered or await asyncio.to_thread(simulator_answers, self._home):
+                return True
+            await asyncio.sleep(DYING_S)
+        return False
 
     async def _revive(self, dead: Running) -> None:
         async with self._one_at_a_time:

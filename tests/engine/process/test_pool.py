@@ -13,6 +13,7 @@ from fleet.engine.app import app
 from fleet.engine.process.pool import Slot, SlotPool
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport import leases
+from fleet.store import keys
 from fleet.store.client import connect
 from fleet.workers.runtime import Runtime
 from tests.waiting import wait_until
@@ -103,14 +104,14 @@ def test_what_is_acknowledged_while_others_still_run_is_told_to_the_broker_at_on
     holdings.client = client
     for tag in ("ended", "runs"):
         holdings.held[tag] = None
-        client.hset(leases.UNACKED, tag, "message")
-        client.zadd(leases.UNACKED_INDEX, {tag: time.time()})
+        client.hset(keys.unacked(), tag, "message")
+        client.zadd(keys.unacked_index(), {tag: time.time()})
     pool._in_slots["runs"] = Slot(None, "id", "runs", {}, 0.0, print, print)
     pool._hand_back(lambda: holdings.ack("ended"))
 
     pool._drain(0.0)  # the grace is over; `runs` still runs, and the pool is not closed yet
 
-    assert client.hkeys(leases.UNACKED) == [b"runs"]
+    assert client.hkeys(keys.unacked()) == [b"runs"]
     assert pool.busy == 1
 
 
@@ -121,9 +122,9 @@ def test_what_is_acknowledged_last_is_told_to_the_broker_as_the_pool_closes(
     monkeypatch.setattr(leases, "_HOLDINGS", {"broker": holdings})
     holdings.client = client
     holdings.held["late"] = None
-    client.hset(leases.UNACKED, "late", "message")
+    client.hset(keys.unacked(), "late", "message")
     holdings.ack("late")
 
     pool._close()
 
-    assert client.hlen(leases.UNACKED) == 0
+    assert client.hlen(keys.unacked()) == 0

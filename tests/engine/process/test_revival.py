@@ -63,7 +63,7 @@ def test_no_task_fails_when_the_simulator_is_killed_again_and_again(worker: Work
         killed.add(pid := pid_of(fleet_home, "simulator"))
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: len(results(fleet_home, ids)) == len(ids), WAIT_S, f"all results; log:\n{worker.log}")
-    assert {result.status for result in results(fleet_home, ids)} == {"ok"}
+    assert [result.error for result in results(fleet_home, ids) if result.status != "ok"] == []
     assert len(killed) == 3 and worker.log.count("fleet: started the simulator") == 4
 
 
