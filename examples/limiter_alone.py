@@ -25,4 +25,6 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("expected the URL of a Redis, such as redis://localhost:6379/0")
     asyncio.run(main(sys.argv[1]))

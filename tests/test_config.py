@@ -39,3 +39,24 @@ def test_a_wrong_file_is_refused_in_words(file: Path, text: bytes, expected: str
         load()
     assert expected in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        (
+            "FLEET_REDIS_URL",
+            "redis://x",
+            "unknown variable, the nearest known one is `FLEET_REDIS__URL`",
+        ),
+        ("FLEET_WORKER_SLOT", "3", "the nearest known one is `FLEET_WORKER__SLOTS`"),
+        ("FLEET_REDIS", "redis://x", "one key with two underscores before it, such as FLEET_REDIS__URL"),
+    ],
+)
+def test_a_wrong_variable_leads_to_the_right_one(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert expected in str(caught.value)

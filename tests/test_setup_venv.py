@@ -14,7 +14,7 @@ import pytest
 REPO = Path(__file__).parents[1]
 SCRIPT = REPO / "scripts" / "setup-venv"
 #: All that the script may call beside an interpreter, apt-get and sudo.
-TOOLS = ("dirname", "id", "uname", "tr", "rm", "basename")
+TOOLS = ("mkdir", "ln", "dirname", "id", "uname", "tr", "rm", "basename")
 #: An interpreter that answers `-c` as a machine with `{prelude}` would, and only writes down everything else.
 PYTHON = """\
 #!/bin/sh
@@ -168,5 +168,18 @@ def test_our_old_distribution_goes_before_the_new_one_comes(machine: Machine) ->
     done = machine.set_up(LOCK="")
     assert done.returncode == 0
     assert "removing the distribution fleet" in done.stderr
-    assert [call.split()[3] for call in machine.calls] == ["show", "uninstall", "install"]
+    assert [call.split()[3] for call in machine.calls if " pip " in call] == [
+        "--version",
+        "show",
+        "uninstall",
+        "install",
+    ]
     assert not (machine.folder / "fleet.egg-info").exists()
+
+
+def test_an_environment_whose_making_was_interrupted_is_made_anew(machine: Machine) -> None:
+    (machine.folder / ".venv" / "bin").mkdir(parents=True)
+    machine.add_python("../.venv/bin/python", code=1)  # no pip yet
+    machine.add_python("python3")
+    machine.set_up()
+    assert "-m venv --clear .venv" in " ".join(machine.calls)

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: str = "the expected state") -> None:
+def wait_until(
+    predicate: Callable[[], object], timeout_s: float = 10.0, what: str | Callable[[], str] = "the expected state"
+) -> None:
     """Poll `predicate` until it is true.
 
     Raises:
@@ -14,5 +16,5 @@ def wait_until(predicate: Callable[[], object], timeout_s: float = 10.0, what: s
     """
     deadline = time.monotonic() + timeout_s
     while not predicate():
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain until {what}"
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain until {what() if callable(what) else what}"
         time.sleep(0.005)

@@ -23,14 +23,14 @@ class RedisSettings(Section):
     """Where Redis is. Without a `url`, Fleet finds or starts its own under `.fleet/`."""
 
     url: SecretStr | None = Field(
-        None, description="Broker: redis://, rediss://, unix:// or sentinel://. Empty: embedded Redis."
+        None, description="Broker: redis://, rediss://, unix:// or sentinel://. Not set: embedded Redis."
     )
     server: Literal["auto", "bundled"] | Path = Field(
         "auto",
         union_mode="left_to_right",
         description="Server of the embedded Redis: the program's path, `bundled`, or `auto` (see docs/redis.md).",
     )
-    state_url: SecretStr | None = Field(None, description="Results, bots and limits. Empty: the same as `url`.")
+    state_url: SecretStr | None = Field(None, description="Results, bots and limits. Not set: the same as `url`.")
     socket_timeout_s: float = Field(5.0, gt=0, description="Seconds until a Redis that does not answer is an error.")
     master_name: str | None = Field(None, description="With sentinel://: the master's name, unless the URL says it.")
     sentinel_password: SecretStr | None = Field(None, description="With sentinel://: password of the Sentinels.")
@@ -43,7 +43,7 @@ class ProviderSettings(Section):
     """An LLM API. Limits belong to `provider/model`."""
 
     kind: Literal["openai", "anthropic", "simulator"] = Field(description="Wire protocol of the API.")
-    base_url: str | None = Field(None, description="Root of the API. Empty: the vendor's own, or the local simulator.")
+    base_url: str | None = Field(None, description="Root of the API. Not set: the vendor's, or the local simulator.")
     api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
     api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
     timeout_s: float = Field(120.0, gt=0, description="Seconds until Fleet gives up one HTTP call.")
@@ -107,9 +107,9 @@ class PoolSettings(Section):
     provider: str = Field(SIMULATOR, description="Name of a table under [providers].")
     model: str = Field("simulated-1", description="The model's name, spelt as the provider does.")
     kinds: tuple[str, ...] = Field((), description="Task kinds taken when a task names no pool. Empty: all kinds.")
-    function: str | None = Field(None, description="Your own bot: `package.module:function`. Empty: one chat call.")
+    function: str | None = Field(None, description="Your own bot: `package.module:function`. Not set: one chat call.")
     validator: str | None = Field(
-        None, description="Your own check of answers: `package.module:function`. Empty: Fleet's own rules only."
+        None, description="Your own check of answers: `package.module:function`. Not set: Fleet's own rules only."
     )
     max_output_tokens: int = Field(512, ge=1, description="Longest answer in tokens, unless the task sets it.")
     deadline_s: float = Field(300.0, gt=0, description="Seconds of work allowed per task, unless the task sets it.")
@@ -125,7 +125,7 @@ class WorkerSettings(Section):
 
     processes: int = Field(2, ge=1, le=256, description="Worker processes that `fleet up` starts.")
     head_room: float = Field(0.2, ge=0, le=10, description="Slots beyond the number of bots: 0.2 = 20%.")
-    slots: int | None = Field(None, ge=1, le=2000, description="Slots per process. Empty: bots, head-room, processes.")
+    slots: int | None = Field(None, ge=1, le=2000, description="Slots per process. Not set: by bots and head-room.")
     grace_s: float = Field(30.0, ge=0, description="Seconds that running tasks get to end when a worker is stopped.")
     lowest_first_every: int = Field(
         32, ge=0, description="One task in this many is the least urgent one waiting, so none starves. 0: strict order."

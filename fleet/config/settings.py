@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings.exceptions import SettingsError
 
 from fleet.config.sections import (
     SIMULATOR,
@@ -182,8 +183,21 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = "\n".join(f"  {_explain(dict(item))}" for item in error.errors(include_url=False))
         raise ConfigurationError(f"{config_path() or 'FLEET_* variables'}:\n{lines}") from error
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"FLEET_* variables: {error}; expected a whole table as JSON there, or one key with two underscores before "
+            "it, such as FLEET_REDIS__URL"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigurationError(f"{config_path()}: expected TOML in UTF-8, got {error}") from error
+
+
+#: Tables of fleet.toml that hold keys, and no tables with names of the user's.
+SECTIONS: dict[str, type[BaseModel]] = {
+    "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings, "dead_letters": DeadLetterSettings,
+    "health": HealthSettings, "diversity": DiversitySettings, "flower": FlowerSettings, "signals": SignalsSettings,
+    "simulator": SimulatorSettings,
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -196,7 +210,17 @@ def _check_variables() -> None:
     known = {f"FLEET_{name.upper()}" for name in Settings.model_fields} | set(PLACE_VARIABLES)
     for name in os.environ:
         if name.startswith("FLEET_") and name.split("__")[0] not in known:
-            raise ConfigurationError(f"{name}: unknown variable, {nearest(name, known, prefix='FLEET_')}")
+            raise ConfigurationError(f"{name}: unknown variable, {_nearest_variable(name, known)}")
+
+
+def _nearest_variable(name: str, known: set[str]) -> str:
+    """Return what to say after an unknown variable; `FLEET_REDIS_URL` lacks an underscore before its key."""
+    for section in SECTIONS:
+        head = f"FLEET_{section.upper()}"
+        if name.startswith(f"{head}_"):
+            keys = {f"{head}__{key.upper()}" for key in SECTIONS[section].model_fields}
+            return nearest(f"{head}__{name.removeprefix(head).lstrip('_')}", keys, prefix=f"{head}__")
+    return nearest(name, known, prefix="FLEET_")
 
 
 def _explain(item: dict[str, Any]) -> str:
@@ -212,15 +236,11 @@ def _explain(item: dict[str, Any]) -> str:
 
 def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     """Known keys of the table at `loc`: the first part is a field of Settings, dict tables have a name after it."""
-    sections: dict[str, type[BaseModel]] = {
-        "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings,
-        "dead_letters": DeadLetterSettings, "health": HealthSettings, "diversity": DiversitySettings,
-        "flower": FlowerSettings, "signals": SignalsSettings,
-        "simulator": SimulatorSettings, "providers": ProviderSettings, "limits": LimitSettings,
-        "prices": PriceSettings, "pools": PoolSettings,
+    tables: dict[str, type[BaseModel]] = {
+        "providers": ProviderSettings, "limits": LimitSettings, "prices": PriceSettings, "pools": PoolSettings,
     }  # fmt: skip
     if not loc:
         return list(Settings.model_fields)
     if loc[-1] == "persona":
         return list(PersonaSettings.model_fields)
-    return list(sections[str(loc[0])].model_fields)
+    return list((SECTIONS | tables)[str(loc[0])].model_fields)

@@ -46,6 +46,12 @@ def running_simulator(home: Path) -> Running | None:
     return _running(state) if state is not None and service.is_alive() else None
 
 
+def was_stopped(home: Path) -> bool:
+    """True when the simulator of `home` ran and was ended on purpose (`fleet down`), not killed."""
+    state = _service(home, ()).read()
+    return state is not None and state.pid is None
+
+
 def stop_simulator(home: Path) -> bool:
     """End the local simulator and wait until it is gone; False when it did not run.
 

@@ -23,7 +23,7 @@ from fleet.store.server import Rule, choose_server
 from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState, write_private
 from fleet.store.written import read_written
 
-__all__ = ["LocalService", "broker_url", "ensure_redis", "revive_redis", "state_url", "stop_redis"]
+__all__ = ["broker_url", "ensure_redis", "revive_redis", "state_url", "stop_redis"]
 
 #: Seconds until the embedded Redis must have loaded its data and answered.
 START_TIMEOUT_S = 30.0

@@ -113,20 +113,25 @@ def _named(wanted: Path) -> Path:
 
 
 def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113 - pathlib's raises where it may not look
 
 
 def _on_path() -> Iterator[Path]:
     """Yield the programs on PATH, those in virtual environments aside: activating one must not change the server."""
     for folder in map(Path, filter(None, os.environ.get("PATH", os.defpath).split(os.pathsep))):
-        if not (folder.parent / "pyvenv.cfg").exists():
+        if not os.path.exists(folder.parent / "pyvenv.cfg"):  # noqa: PTH110 - as above
             yield from (program for name in NAMES if _is_program(program := folder.absolute() / name))
 
 
 def _ask(program: Path) -> Release | None:
     try:
         done = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False
+            [program, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -164,7 +164,7 @@ class LocalService:
         may not be inherited, and then only the probe stands between two servers on the same data.
         """
         try:
-            handle = os.open(self.path("alive"), os.O_RDWR)
+            handle = os.open(self.path("alive"), os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
@@ -241,9 +241,14 @@ class LocalService:
                 ["/bin/sh", "-c", _DETACH, str(log), str(folder), *argv], stdin=alive, stdout=subprocess.PIPE,
                 cwd=folder, start_new_session=True, umask=0o077, check=True,
             )  # fmt: skip
+            state = replace(state, pid=int(shell.stdout))
+        except (subprocess.SubprocessError, ValueError) as error:
+            raise ConfigurationError(
+                f"expected /bin/sh to start {self.title}, got {type(error).__name__}: is this machine out of memory, "
+                "processes or files?"
+            ) from error
         finally:
             os.close(alive)
-        state = replace(state, pid=int(shell.stdout))
         self._write(state)
         return state, offset
 
@@ -344,7 +349,7 @@ def write_private(path: Path, text: str) -> None:
     try:
         temporary.unlink(missing_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
         temporary.replace(path)
     except OSError as error:

@@ -95,8 +95,17 @@ def read_written(folder: Path) -> Written | None:
         ConfigurationError: When there are files that a server would overlook and start empty.
     """
     parts, manifest, single = folder / AOF_FOLDER, folder / AOF_FOLDER / MANIFEST, folder / AOF_FILE
+    for path in (folder, parts, manifest, single, folder / SNAPSHOT):
+        if path.is_symlink() and not path.exists():
+            raise ConfigurationError(f"expected data behind the link {path}, got nothing: is a disk not mounted?")
     if manifest.exists():
-        return _examine(parts / _base_name(manifest), OLDEST_WITH_FOLDER)
+        base = parts / _base_name(manifest)
+        if base.suffix == ".rdb" and base.exists() and not base.stat().st_size:
+            raise ConfigurationError(
+                f"expected data in {base}, which {manifest} names, got an empty file: bring a copy of it back, or move "
+                f"{folder} aside"
+            )
+        return _examine(base, OLDEST_WITH_FOLDER)
     if any(parts.glob(f"{AOF_FILE}.*")):
         raise ConfigurationError(
             f"expected {manifest}, which lists the files beside it, got none; bring it back, or move {folder} aside"

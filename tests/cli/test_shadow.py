@@ -48,3 +48,10 @@ def test_a_folder_without_an_init_file_is_no_package_and_shadows_nothing(tmp_pat
 def test_a_clone_of_ours_is_no_foreign_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(OURS.parent)
     assert shadow() is None
+
+
+def test_an_empty_folder_called_fleet_does_not_hide_ours(tmp_path: Path) -> None:
+    (tmp_path / "fleet").mkdir()  # the folder above a clone has one
+    code = "import fleet.errors; print(fleet.errors.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert Path(done.stdout.strip()).resolve() == OURS / "errors.py", done.stderr

@@ -161,3 +161,18 @@ def test_nothing_starts_empty_where_there_are_data(fleet_home: Path, mishap: str
     with pytest.raises(ConfigurationError, match=expected[mishap]):
         ensure_redis(fleet_home, "bundled")
     assert contents(data) == before
+
+
+def test_what_would_start_empty_without_a_word_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "redis"
+    (data / "appendonlydir").mkdir(parents=True)
+    (data / "appendonlydir" / "appendonly.aof.manifest").write_text(
+        "file appendonly.aof.2.base.rdb seq 2 type b\nfile appendonly.aof.2.incr.aof seq 2 type i\n"
+    )
+    (data / "appendonlydir" / "appendonly.aof.2.base.rdb").touch()  # a power cut can leave it so
+    with pytest.raises(ConfigurationError, match="got an empty file"):
+        read_written(data)
+    link = tmp_path / "linked"
+    link.symlink_to(tmp_path / "not mounted")
+    with pytest.raises(ConfigurationError, match="is a disk not mounted"):
+        read_written(link)

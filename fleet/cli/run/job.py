@@ -63,9 +63,12 @@ class RunEnd:
 
     def _tell_people(self) -> None:
         if self.finished and not self.written:
-            click.echo(f"all {self.summary.done:,} done already: {self.target}", err=True)
+            click.echo(f"nothing left to do: {counted(self.summary.done, 'line')} done before: {self.target}", err=True)
         for line in self.summary.lines(new=self.written, wall_s=self.wall_s):
             click.echo(line, err=True)
+        if self.finished and self.summary.failed and self.resumable:
+            them = noun_for(self.summary.failed, "it", "them")
+            click.echo(f"{self.summary.failed:,} failed: `--retry-failed` runs {them} again", err=True)
 
     def _how_to_go_on(self) -> str:
         if not self.resumable:

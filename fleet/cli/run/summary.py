@@ -16,6 +16,8 @@ class Summary:
         self.done = 0
         self.by_status: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        #: Reason -> what the first task that failed for it was told.
+        self.examples: dict[str, str] = {}
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost_usd_micros = 0
@@ -32,7 +34,9 @@ class Summary:
         self.done += 1
         self.by_status[str(record.get("status"))] += 1
         if error := record.get("error"):
-            self.reasons[str(error.get("type"))] += 1
+            reason = str(error.get("type"))
+            self.reasons[reason] += 1
+            self.examples.setdefault(reason, str(error.get("message") or ""))
         usage = record.get("usage") or {}
         self.input_tokens += usage.get("input_tokens", 0)
         self.output_tokens += usage.get("output_tokens", 0)
@@ -69,7 +73,8 @@ class Summary:
         before = f" ({self.done - new:,} of them before)" if self.done > new else ""
         yield f"done      {self.done:,}{before}: {self.by_status['ok']:,} ok, {self._others()}"
         for reason, count in self.reasons.most_common():
-            yield f"          {count:,} x {reason}"
+            first = self.examples[reason]
+            yield f"          {count:,} x {reason}{f', the first: {first}' if first else ''}"
         yield f"tokens    {self.input_tokens:,} in, {self.output_tokens:,} out"
         yield f"cost      {self._cost()}"
         if new:

@@ -114,7 +114,7 @@ def pool_call_fits(name: str, settings: Settings) -> Check:
 def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | None]) -> Iterator[Check]:
     """Yield a check for each file and function of the user that the pool's workers will load."""
     for code in code_of(settings.pools[name]):
-        label, trouble = f"pool {name}: {code.setting}", loaded.get(code)
+        label, trouble = f"pool {name}: {code.setting}", loaded[code]
         if trouble is None:
             yield ok(label, f"{code.path} loads")
         else:

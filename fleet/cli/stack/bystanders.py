@@ -5,6 +5,7 @@ Without this, `fleet down` would take Redis and the simulator from under a worke
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Collection, Iterator
 from contextlib import closing
@@ -85,9 +86,14 @@ def look(settings: Settings, home: Path, own: Collection[int] = ()) -> Bystander
         reports, _ = split_reports(rows, now_s=time.time())
     with closing(connect(broker, timeout_s=TIMEOUT_S)) as client, store_errors(broker):
         backlog = read_waiting(client, [*map(keys.queue, settings.pools), settings.worker.inbox])
-    others = (report for report in reports if report.pid not in own)
+    others = (report for report in reports if not (report.pid in own and _is_here(report)))
     living = tuple(report for report in others if not is_local or psutil.pid_exists(report.pid))
     return Bystanders(living, sum(sum(row.counts) for row in backlog), lose_redis=is_local)
+
+
+def _is_here(report: WorkerReport) -> bool:
+    """True for a worker of this host: its name ends with that of its host."""
+    return report.name.endswith(f"@{socket.gethostname()}")
 
 
 def tell(settings: Settings, home: Path, own: Collection[int] = ()) -> Iterator[str]:

@@ -70,12 +70,13 @@ export class Store {
   }
 
   async get(path) {
-    return this.#read(fetch(this.base + path, { redirect: "manual", signal: AbortSignal.timeout(15000) }));
+    // With the origin: a relative address fails when the page's own holds a login (http://fleet:...@host).
+    return this.#read(fetch(location.origin + this.base + path, { redirect: "manual", signal: AbortSignal.timeout(15000) }));
   }
 
   async act(action) {
     const headers = { "Content-Type": "application/json", "X-XSRFToken": document.body.dataset.token };
-    return this.#read(fetch(`${this.base}/act`, { method: "POST", headers, body: JSON.stringify(action), redirect: "manual", signal: AbortSignal.timeout(15000) }));
+    return this.#read(fetch(`${location.origin}${this.base}/act`, { method: "POST", headers, body: JSON.stringify(action), redirect: "manual", signal: AbortSignal.timeout(15000) }));
   }
 
   async #read(asked) {

@@ -24,10 +24,12 @@ class Farewell:
 
     Attributes:
         finished: Tasks that have ended with a result, since the start.
+        stranded: Tasks that could not be given back to their queues, since the start: Redis was away.
     """
 
     def __init__(self) -> None:
         self.finished = 0
+        self.stranded = 0
         self._before: tuple[int, int] | None = None
         self._by_hand = False
         self._is_warm = True
@@ -54,7 +56,8 @@ class Farewell:
         """Print what came of the tasks, and after Ctrl-C what runs on."""
         self.begin()
         finished, handed_back = self._before or (0, 0)
-        print(f"fleet: {told(self.finished - finished, _handed_back() - handed_back)}", file=sys.stderr)
+        line = told(self.finished - finished, _handed_back() - handed_back, self.stranded)
+        print(f"fleet: {line}", file=sys.stderr)
         left = still_running() if self._by_hand else None
         if left is not None:
             print(f"fleet: {left}", file=sys.stderr)
@@ -78,9 +81,12 @@ def _handed_back() -> int:
     return sum(holdings.handed_back for holdings in leases.all_holdings())
 
 
-def told(finished: int, handed_back: int) -> str:
+def told(finished: int, handed_back: int, stranded: int) -> str:
     """Return what became of the tasks that were under way."""
-    if not finished and not handed_back:
+    if not finished and not handed_back and not stranded:
         return "stopped; no task was under way"
     went = f"{handed_back:,} went back to {'its queue' if handed_back == 1 else 'their queues'}"
-    return f"stopped; {counted(finished, 'task')} finished, {went}"
+    line = f"stopped; {counted(finished, 'task')} finished, {went}"
+    if not stranded:
+        return line
+    return f"{line}; {stranded:,} could not go back, for Redis is away: any worker has them soon after its return"

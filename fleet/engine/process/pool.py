@@ -324,7 +324,7 @@ class SlotPool(BasePool):
         done = job.result()
         if done.result is not None and celery_listens(slot.request):
             self._trace(slot, done.result.model_dump(mode="json"))
-        self._farewell.finished += 1
+        self._farewell.finished += done.result is not None  # else it was passed on, or done before
         slot.callback((0, done.summary, runtime_s))
 
     def _fail(self, slot: Slot, error: BaseException) -> None:
@@ -332,6 +332,7 @@ class SlotPool(BasePool):
         try:
             slot.error_callback(_exception_info(error))
         except redis.RedisError as trouble:
+            self._farewell.stranded += self._is_cancelling
             logger.warning("not handed back task=%s error=%s: its lease runs out", slot.task_id, trouble)
 
     def _trace(self, slot: Slot, result: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fleet.config import Settings
-from fleet.engine.local_simulator import Running, running_simulator, simulator_answers
+from fleet.engine.local_simulator import START_TIMEOUT_S, Running, running_simulator, simulator_answers, was_stopped
 from fleet.errors import ConfigurationError, ProviderUnavailable
 from fleet.store.embedded import revive_redis
 
@@ -71,30 +71,44 @@ class LocalSimulator:
             try:
                 return await adapter.complete(call, api_key=api_key)
             except ProviderUnavailable as error:
-                if await self._still_lives(asked, answered=error.__cause__ is None):
+                has_answered = error.sent and error.__cause__ is None
+                if not await self._lives(asked, has_answered=has_answered):
+                    await self._revive(asked)
+                elif error.sent:
                     raise
-            await self._revive(asked)
+                else:  # it lives, but nothing was sent: it listens only now, or this process has no more files
+                    await asyncio.sleep(DYING_S)
 
     async def close(self) -> None:
         """Close the HTTP connections."""
         await self._adapter.close()
 
-    async def _still_lives(self, asked: Running, *, answered: bool) -> bool:
-        """True when the simulator that was asked is there. After a cut connection it has to answer to count as that:
-        the kernel closes the connections of a killed process before it releases its lock.
+    async def _lives(self, asked: Running, *, has_answered: bool) -> bool:
+        """True when the simulator that was asked is there, and answers: the call, or a question for its health.
+
+        Until it answers or is gone, nothing is known: the kernel closes the connections of a killed process before it
+        releases its lock. One look at a time serves all calls that failed together.
         """
-        while asked == running_simulator(self._home):
-            if answered or await asyncio.to_thread(simulator_answers, self._home):
-                return True
-            await asyncio.sleep(DYING_S)
+        async with self._one_at_a_time:
+            while asked == self._running == self._found():
+                if has_answered or await asyncio.to_thread(simulator_answers, self._home):
+                    return True
+                await asyncio.sleep(DYING_S)
         return False
+
+    def _found(self) -> Running | None:
+        """Return the simulator that lives. While that cannot be found out (no more files) it is the one known."""
+        try:
+            return running_simulator(self._home)
+        except OSError:
+            return self._running
 
     async def _revive(self, dead: Running) -> None:
         async with self._one_at_a_time:
             while self._running == dead:
                 try:
                     self._running = await asyncio.to_thread(self._found_or_started)
-                except ConfigurationError as error:
+                except (ConfigurationError, OSError) as error:
                     self._complain(error)
                     await asyncio.sleep(AGAIN_S)
                     continue
@@ -102,11 +116,19 @@ class LocalSimulator:
                 await old.close()
 
     def _found_or_started(self) -> Running:
+        """Return the simulator that answers: one that another process has started, or is starting, else our own."""
+        patient_until = time.monotonic() + START_TIMEOUT_S
+        while (found := running_simulator(self._home)) is not None and time.monotonic() < patient_until:
+            if found.pid is not None and simulator_answers(self._home):
+                return found
+            time.sleep(DYING_S)
         if not self._home.is_dir():
             raise ConfigurationError(f"{self._home} is gone: nothing can be started there; end this worker")
-        return running_simulator(self._home) or self._start()
+        if found is None and was_stopped(self._home):
+            raise ConfigurationError("it was stopped on purpose; `fleet up`, or another worker, starts it again")
+        return self._start()
 
-    def _complain(self, error: ConfigurationError) -> None:
+    def _complain(self, error: Exception) -> None:
         if time.monotonic() - self._logged_s >= LOG_EVERY_S:
             self._logged_s = time.monotonic()
             logger.warning("waiting for the simulator: %s", error)
@@ -126,7 +148,7 @@ async def keep_redis(settings: Settings, home: Path, url: str) -> None:
         pause_s = LOOK_EVERY_S
         try:
             revived = await asyncio.to_thread(revive_redis, home, settings.redis.server)
-        except ConfigurationError as error:
+        except (ConfigurationError, OSError) as error:
             logger.error("Redis died and does not start again: %s", error)
             pause_s = LOG_EVERY_S
             continue

@@ -179,6 +179,9 @@ def make_bot(name: str, settings: Settings) -> Bot:
     return bot_of(name, settings)
 
 
+_NOT_STARTED = "expected a started process, got none: the worker's pool calls PROCESS.start()"
+
+
 class Process:
     """This process's loop and what is put together on it, from `start` to `stop`. There is one: `PROCESS`."""
 
@@ -191,14 +194,14 @@ class Process:
     def runtime(self) -> Runtime:
         """The loop."""
         if self._runtime is None:
-            raise RuntimeError("expected a started process, got none: the worker's pool calls PROCESS.start()")
+            raise RuntimeError(_NOT_STARTED)
         return self._runtime
 
     @property
     def plane(self) -> DataPlane:
         """What turns messages into results."""
         if self._assembly is None:
-            raise RuntimeError("expected a started process, got none: the worker's pool calls PROCESS.start()")
+            raise RuntimeError(_NOT_STARTED)
         return self._assembly.plane
 
     def start(self, occupancy: Occupancy) -> None:
@@ -215,8 +218,13 @@ class Process:
         settings = config.current()
         runtime = self._runtime = Runtime()
         runtime.start()
-        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
-        runtime.run(patiently(assembly.roster.seed))
+        try:
+            assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
+            runtime.run(patiently(assembly.roster.seed))
+        except BaseException:
+            self._runtime = None
+            runtime.stop()
+            raise
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
@@ -232,13 +240,13 @@ class Process:
 
     def stop(self) -> None:
         """Close connections and stop the loop; what still runs on it is cancelled."""
-        runtime, assembly, self._runtime, self._assembly = self._runtime, self._assembly, None, None
-        if runtime is None:
+        if self._runtime is None:
             return
-        if assembly is not None:
-            runtime.run(assembly.janitor.leave())
-            runtime.run(assembly.close())
-        runtime.stop()
+        if self._assembly is not None:
+            self._runtime.run(self._assembly.janitor.leave())
+            self._runtime.run(self._assembly.close())
+        self._runtime.stop()
+        self._runtime = self._assembly = None
 
     async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> None:
         """Give a task whose message cannot be read a failed result."""

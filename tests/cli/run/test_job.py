@@ -173,7 +173,7 @@ def test_a_finished_run_does_nothing_but_repeat_its_summary(use_stack: Stack, fi
     before, content = use_stack.calls(), files.target.read_bytes()
     answer = run(files)
     assert answer.exit_code == 0
-    assert "all 5 done already" in answer.stderr
+    assert "nothing left to do: 5 lines done before" in answer.stderr
     assert (use_stack.calls(), files.target.read_bytes()) == (before, content)
 
 
@@ -232,7 +232,7 @@ def test_a_bad_line_is_a_failed_answer_and_the_others_go_on(use_stack: Stack, fi
 def test_failed_lines_are_final_until_retry_failed(use_stack: Stack, files: Files) -> None:
     files.source.write_text('{"id": "q1", "question": "fine"}\n{"id": "q2", "text": "no question"}\n')
     assert run(files).exit_code == 1
-    assert "all 2 done already" in run(files).stderr
+    assert "nothing left to do: 2 lines done before" in run(files).stderr
     files.source.write_text('{"id": "q1", "question": "fine"}\n{"id": "q2", "question": "mended"}\n')
     before = use_stack.calls()
     assert run(files, "--retry-failed").exit_code == 0

@@ -98,6 +98,7 @@ def test_a_second_ctrl_c_hands_everything_back_at_once_says_so_and_ends_with_1(
 
 
 def test_one_task_is_told_in_the_singular() -> None:
-    assert told(1, 1) == "stopped; 1 task finished, 1 went back to its queue"
-    assert told(0, 0) == "stopped; no task was under way"
-    assert told(1200, 2) == "stopped; 1,200 tasks finished, 2 went back to their queues"
+    assert told(1, 1, 0) == "stopped; 1 task finished, 1 went back to its queue"
+    assert told(0, 0, 0) == "stopped; no task was under way"
+    assert told(1200, 2, 0) == "stopped; 1,200 tasks finished, 2 went back to their queues"
+    assert told(0, 0, 24).endswith("24 could not go back, for Redis is away: any worker has them soon after its return")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fleet import config
-from fleet.engine.local_simulator import ensure_simulator, running_simulator
+from fleet.engine.local_simulator import ensure_simulator, running_simulator, simulator_answers, stop_simulator
 from fleet.engine.messages.producer import submit_many
-from fleet.engine.process.revival import LocalSimulator
+from fleet.engine.process.revival import DYING_S, LocalSimulator
 from fleet.errors import ProviderUnavailable
 from fleet.models import BotResult
 from fleet.store import keys
@@ -23,7 +23,7 @@ from fleet.store.embedded import ensure_redis, revive_redis, stop_redis
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_no_task_fails_when_the_simulator_is_killed_again_and_again(worker: Work
         wait_until(lambda n=at_least: len(results(fleet_home, ids)) >= n, WAIT_S, f"{at_least} results")
         killed.add(pid := pid_of(fleet_home, "simulator"))
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(results(fleet_home, ids)) == len(ids), WAIT_S, f"all results; log:\n{worker.log}")
+    wait_until(lambda: len(results(fleet_home, ids)) == len(ids), WAIT_S, lambda: f"all results; log:\n{worker.log}")
     assert [result.error for result in results(fleet_home, ids) if result.status != "ok"] == []
     assert len(killed) == 3 and worker.log.count("fleet: started the simulator") == 4
 
@@ -71,8 +71,10 @@ def test_a_killed_private_redis_is_started_again_and_no_task_is_lost(worker: Wor
     ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(90)))
     wait_until(lambda: len(results(fleet_home, ids)) >= 20, WAIT_S, "the first results")
     os.kill(pid_of(fleet_home, "redis"), signal.SIGKILL)
-    wait_until(lambda: "Redis died and was started again" in worker.log, WAIT_S, f"it is back; log:\n{worker.log}")
-    wait_until(lambda: len(results(fleet_home, ids)) == len(ids), WAIT_S, f"all results; log:\n{worker.log}")
+    wait_until(
+        lambda: "Redis died and was started again" in worker.log, WAIT_S, lambda: f"it is back; log:\n{worker.log}"
+    )
+    wait_until(lambda: len(results(fleet_home, ids)) == len(ids), WAIT_S, lambda: f"all results; log:\n{worker.log}")
     assert {result.status for result in results(fleet_home, ids)} == {"ok"}
 
 
@@ -128,3 +130,57 @@ def test_a_simulator_that_somebody_started_with_other_settings_is_used_and_not_f
         asyncio.run(simulator.complete("call", api_key=""))
     assert calls[-1] == changed.url and len(calls) == 2
     assert running_simulator(fleet_home) == changed
+
+
+class Refused:
+    """An adapter that is refused until its simulator answers for its health, as a connection is."""
+
+    def __init__(self, home: Path, refusals: list[str]) -> None:
+        self._home = home
+        self._refusals = refusals
+
+    async def complete(self, call: object, *, api_key: str) -> str:
+        if not simulator_answers(self._home):
+            self._refusals.append(str(call))
+            raise ProviderUnavailable("connection refused", sent=False) from ConnectionRefusedError()
+        return "an answer"
+
+    async def close(self) -> None:
+        pass
+
+
+def test_processes_that_meet_a_simulator_which_only_just_starts_wait_until_it_listens(fleet_home: Path) -> None:
+    refusals: list[str] = []
+
+    async def both() -> list[str]:
+        simulators = [
+            LocalSimulator(
+                fleet_home,
+                lambda: ensure_simulator(config.load(), fleet_home),
+                lambda url: Refused(fleet_home, refusals),
+            )
+            for _ in range(2)
+        ]
+        os.kill(pid_of(fleet_home, "simulator"), signal.SIGKILL)
+        calls = (simulator.complete("call", api_key="") for simulator in simulators for _ in range(5))
+        return await asyncio.gather(*calls)
+
+    assert asyncio.run(both()) == ["an answer"] * 10
+    assert refusals
+
+
+def test_a_simulator_that_was_stopped_on_purpose_is_waited_for(fleet_home: Path) -> None:
+    refusals: list[str] = []
+
+    async def main() -> str:
+        simulator = LocalSimulator(
+            fleet_home, lambda: ensure_simulator(config.load(), fleet_home), lambda url: Refused(fleet_home, refusals)
+        )
+        stop_simulator(fleet_home)
+        work = asyncio.ensure_future(simulator.complete("call", api_key=""))
+        await asyncio.sleep(3 * DYING_S)
+        assert not work.done() and running_simulator(fleet_home) is None
+        await asyncio.to_thread(ensure_simulator, config.load(), fleet_home)  # somebody starts it
+        return await work
+
+    assert asyncio.run(main()) == "an answer"
