@@ -119,7 +119,7 @@ def test_the_lines_of_a_function_are_counted() -> None:
 def test_every_header_tells_of_keys_arguments_and_reply_and_names_each_of_them() -> None:
     for path, script in scripts().items():
         head = header(path)
-        names = [*script.keys.split(), *script.argv.split()]
+        names = [*script.names.keys.names, *script.names.argv.names]
         missing = [word for word in ("KEYS", "ARGV", "Reply") if not re.search(rf"\b{word}\b", head, re.IGNORECASE)]
         missing += [name for name in names if not re.search(rf"\b{name}\b", head)]
         assert not missing, f"{path.relative_to(ROOT)}: expected a comment on top that tells {missing}"
@@ -171,6 +171,23 @@ def test_a_name_is_the_number_that_its_table_gives_it(load: Any) -> None:
     assert script.text.splitlines()[1] == "return { KEYS[2], ARGV[1], row[4], row[k], row[5 + k] }"
 
 
+@pytest.mark.parametrize(
+    ("lua", "is_worth"),
+    [
+        ("#ARGV - TAGS + 1", 3), ("2 * TAGS + 1", 1), ("2 ^ TAGS + 1", 2), ("TAGS + 1", 1), ("({ 7, 8 })[TAGS + 1]", 7),
+        ("3 -NEGATIVE", 4), ("3-NEGATIVE", 4), ("NEGATIVE ^ 2", 1), ("2 ^ NEGATIVE * 4", 2),
+        ("({ 7, 8 })[2 + NEGATIVE]", 7), ("3 -BELOW", 5), ("BELOW ^ 2", 4),
+    ],
+)  # fmt: skip
+def test_a_sum_with_a_name_is_worth_what_it_is_with_the_number(
+    load: Any, redis_url: str, lua: str, is_worth: int
+) -> None:
+    text = f"local BELOW = -2\nreturn {{ {lua}, ARGV[TAGS + 1], NEGATIVE, BELOW }}"
+    script = load(text, argv="tags*", constants={"NEGATIVE": -1})
+    with connect(redis_url) as client:
+        assert run_script(client, script, *script.call(tags=["1", "2"])) == [is_worth, b"1", -1, -2]
+
+
 def test_python_counts_as_lua_does() -> None:
     assert (Row.RATE, Row.TASKS, Row.ASKED) == (0, 4, 5)
     row = ROW.unpack(ROW.struct.pack(1, 2, 3, 40, 50, 60))
@@ -216,6 +233,10 @@ def test_the_rest_is_counted_from_the_place_before_it(load: Any) -> None:
         ("return MOST", {}, "expected a declared name, got MOST"),
         ("return KEYS[BOTS]", {"keys": "bots leases"}, r"expected KEYS\[LEASES\] in use"),
         ("return 1", {"constants": {"MOST": 3}}, "expected MOST in use"),
+        ("local DEAD, USED = 3, 4\nreturn USED", {}, "expected DEAD in use"),
+        ("local x = 1\n--[[ DEAD ]] return x", {}, r"some.lua:2: expected comments and strings that end .* got --\[\["),
+        ("return 1 --[==[ x\n]==]", {}, "expected comments and strings that end with their line"),
+        ("return [[\nKEYS[BOTS] ]]", {}, "expected comments and strings that end with their line"),
         ("return KEYS[BOTS]", {"keys": "bots", "constants": {"BOTS": 3}}, "declared once, got BOTS"),
         ("local leases, bots = unpack(KEYS)", {"keys": "bots leases"}, "expected bots, leases in this order"),
         ("local right, left = struct.unpack(PAIR_FORMAT, x)", {"tables": {"pair": PAIR}}, "expected left, right"),
@@ -256,6 +277,13 @@ def test_a_last_key_may_be_left_out(load: Any) -> None:
     script = load("return KEYS[BOTS] .. (KEYS[INDEX] or '')", keys="bots index?")
     assert script.call(bots="b", index=None) == (["b"], [])
     assert script.call(bots="b", index="i") == (["b", "i"], [])
+
+
+def test_what_a_script_declares_can_be_declared_again(load: Any) -> None:
+    text = "return { KEYS[BOTS], KEYS[INDEX] or '', ARGV[LIFE_S], #ARGV - PAIRS }"
+    script = load(text, keys="bots index?", argv="life_s pairs*")
+    assert (script.keys, script.argv) == ("bots index?", "life_s pairs*")
+    assert load(text, keys=script.keys, argv=script.argv) == script
 
 
 def test_an_error_of_redis_names_file_and_line_of_every_part(load: Any, redis_url: str) -> None:

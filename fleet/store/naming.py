@@ -26,7 +26,9 @@ _NUMBERS = re.compile(r"^local ([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*) = (-?[\d.
 _LOCALS = re.compile(rf"\blocal\s+({_LIST})")
 _TAKEN_APART = re.compile(rf"({_LIST})\s*=\s*(?:struct\.unpack\(\s*(\w+)_FORMAT\b|unpack\((KEYS|ARGV)\))")
 _PACKED = re.compile(r"struct\.pack\(\s*(\w+)_FORMAT\s*,")
+_PLUS = re.compile(r"\s*\+\s*")
 _ITEM = re.compile(r"(?:\w+\[)?\s*(\w+)\s*\]?")
+_LONG = re.compile(r"(?:--)?\[=*\[")
 _REST, _OPTIONAL = "*", "?"
 
 
@@ -60,6 +62,11 @@ class Order:
         return values
 
     @property
+    def text(self) -> str:
+        """The names as `of` reads them."""
+        return " ".join(self.names) + (_REST if self.rest else _OPTIONAL if self.is_optional else "")
+
+    @property
     def places(self) -> dict[str, int]:
         """Name in capitals -> number."""
         places = numbered(self.names)
@@ -80,6 +87,7 @@ class Names:
         functions: Scripts that it calls -> their KEYS and ARGV.
         known: Constants of the script that stands before it.
         shared: Numbers that are declared with that script.
+        is_library: Its numbers are for the scripts behind it: it need not use them itself.
     """
 
     keys: Order = Order()
@@ -89,6 +97,7 @@ class Names:
     functions: Mapping[str, tuple[Order, Order]] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
     shared: Mapping[str, float] = field(default_factory=dict)
+    is_library: bool = False
 
     @cached_property
     def arguments(self) -> frozenset[str]:
@@ -132,6 +141,11 @@ def _masked(source: str) -> str:
     return _OPAQUE.sub(lambda found: (" " if found[0].startswith("--") else "'") * len(found[0]), source)
 
 
+def _spelt(number: float) -> str:
+    """Return a number as Lua reads it anywhere: `x-` before a bare -1 is a comment, and `-1 ^ 2` is -1."""
+    return repr(number) if number >= 0 else f"({number!r})"
+
+
 class _Resolver:
     def __init__(self, file: str, source: str, names: Names) -> None:
         self._file, self._source, self._names = file, source, names
@@ -144,6 +158,7 @@ class _Resolver:
         self._used: set[tuple[str, str]] = set()
 
     def run(self) -> str:
+        self._check_brackets()
         self._check_declarations()
         for found in reversed(list(_NUMBERS.finditer(self._text))):
             blank = " " * len(found[0])
@@ -160,6 +175,12 @@ class _Resolver:
         line = self._text.count("\n", 0, at) + 1
         raise ValueError(f"{self._file}:{line}: expected {expected}, got {got}; mend the script or its declaration")
 
+    def _check_brackets(self) -> None:
+        """Refuse long comments and strings, whose lines would be read as code."""
+        for found in (*_OPAQUE.finditer(self._source), *_LONG.finditer(self._text)):
+            if long := _LONG.match(found[0]):
+                self._fail(found.start(), "comments and strings that end with their line", long[0])
+
     def _check_declarations(self) -> None:
         outside = [*self._scopes["KEYS"], *self._scopes["ARGV"], *self._names.constants]
         for name in outside:
@@ -172,7 +193,8 @@ class _Resolver:
             for name in order.names:
                 if (table, name.upper()) not in self._used and not (is_passed_whole and order.rest):
                     self._fail(0, f"{table}[{name.upper()}] in use", "no use of it")
-        for name in self._names.constants:
+        own = () if self._names.is_library else self._numbers
+        for name in (*self._names.constants, *own):
             if ("", name) not in self._used:
                 self._fail(0, f"{name} in use", "no use of it")
 
@@ -189,8 +211,8 @@ class _Resolver:
                 number = self._number(token.start(), word, brackets[-1] if brackets else "")
                 if number is not None and token.start() >= done:
                     end = token.end()
-                    if number == "0" and (plus := re.compile(r"\s*\+\s*").match(self._text, end)):
-                        number, end = "", plus.end()
+                    if number == "0" and before == "[" and (plus := _PLUS.match(self._text, end)):
+                        number, end = "", plus.end()  # an addition less, where nothing can bind closer
                     yield self._source[done : token.start()] + number
                     done = end
             before = word
@@ -200,17 +222,17 @@ class _Resolver:
         """Return what a name stands for; None: it is Lua's own."""
         if table and name in self._scopes[table]:
             self._used.add((table, name))
-            return str(self._scopes[table][name])
+            return _spelt(self._scopes[table][name])
         for constants in (self._numbers, self._names.constants, self._names.shared):
             if name in constants:
                 self._used.add(("", name))
-                return repr(constants[name])
+                return _spelt(constants[name])
         if name in self._locals and not table:
             return None
         for scope in () if table else ("KEYS", "ARGV"):
             if name in self._scopes[scope]:
                 self._used.add((scope, name))
-                return str(self._scopes[scope][name])
+                return _spelt(self._scopes[scope][name])
         of_layout = self._of_layout(name)
         if of_layout is None:
             places = f"a place of {table} ({', '.join(self._scopes[table])})" if table else "a declared name"

@@ -49,6 +49,7 @@ class Script:
         constants: Mapping[str, float] | None = None,
         behind: Script | None = None,
         using: Sequence[Script] = (),
+        is_library: bool = False,
     ) -> Script:
         """Read the script `name` that lies beside the calling module.
 
@@ -62,6 +63,7 @@ class Script:
             behind: Lines that stand before it; its tables and constants are known here.
             using: Scripts that it calls as functions, for one atomic step: each has the name of its file and takes its
                 KEYS and ARGV as two tables.
+            is_library: Its numbers are for the scripts behind it, see `library`.
 
         Raises:
             ValueError: When a name in the script is not declared, or a declared one is not used.
@@ -75,6 +77,7 @@ class Script:
             {script.name.removesuffix(".lua"): (script.names.keys, script.names.argv) for script in using},
             behind.names.known if behind else frozenset(),
             {**behind.names.shared, **behind.names.constants} if behind else {},
+            is_library,
         )
         own = cls.of(name, resolved(name, source, names), names)
         for script in using:
@@ -85,7 +88,7 @@ class Script:
     @classmethod
     def library(cls, module_file: str, name: str, *, behind: Script | None = None, **declared: Any) -> Script:
         """Read lines that others stand behind (`behind=`): as `beside`, with what they declare known there."""
-        script = cls.beside(module_file, name, behind=behind, **declared)
+        script = cls.beside(module_file, name, behind=behind, is_library=True, **declared)
         numbers = numbers_of((Path(module_file).parent / name).read_text(encoding="utf-8"))
         names = replace(script.names, known=locals_of(script.text), shared={**script.names.shared, **numbers})
         return replace(script, names=names)
@@ -104,12 +107,12 @@ class Script:
     @property
     def keys(self) -> str:
         """Names of its KEYS, as `beside` takes them."""
-        return " ".join(self.names.keys.names)
+        return self.names.keys.text
 
     @property
     def argv(self) -> str:
         """Names of its ARGV, likewise."""
-        return " ".join(self.names.argv.names)
+        return self.names.argv.text
 
     def call(self, **named: Any) -> tuple[list[Any], list[Any]]:
         """Return KEYS and ARGV in order, from their names; the rest is a sequence.
