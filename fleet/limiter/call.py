@@ -13,7 +13,7 @@ from typing import Any
 
 from fleet.config import LimitSettings
 from fleet.limiter.clock import RedisClock
-from fleet.limiter.layouts import ASKED, Asked, Reply
+from fleet.limiter.layouts import Reply, pack_asked
 from fleet.limiter.limits import Terms
 from fleet.limiter.scripts import ACQUIRE
 from fleet.limiter.sleepers import Sleepers
@@ -86,7 +86,7 @@ class WaitingCall:
         """Return the arguments of `acquire.lua` for its next question."""
         caller = self.caller
         self.asked_at = now
-        asked = Asked(
+        asked = pack_asked(
             priority=caller.priority,
             asked_order=self.order,
             asked_candidate=self.candidate,
@@ -102,7 +102,7 @@ class WaitingCall:
             lease_us=LEASE_S * 1e6,
         )
         return ACQUIRE.arguments(
-            ticket=self.ticket, bot=caller.bot, kind=f"q:{caller.kind}", asked=ASKED.pack(asked), terms=self.terms
+            ticket=self.ticket, bot=caller.bot, kind=f"q:{caller.kind}", asked=asked, terms=self.terms
         )
 
     # -- as a receiver of replies

@@ -191,6 +191,7 @@ class Settled(NamedTuple):
 
 STATE, LEARNT, SEEN, HEARD = Layout.of(At), Layout.of(Learnt), Layout.of(Seen), Layout.of(Heard)
 #: Terms as configured; behind them, for the scripts, what others use of the window by rate.
-TERMS = Layout.of(Terms).and_group("others", 4)
+TERMS = Layout.of(Terms).and_group("others")
 ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "15q")
 _REPLY = REPLY.struct
+pack_asked, pack_settled = ASKED.packer(Asked), SETTLED.packer(Settled)

@@ -25,7 +25,7 @@ from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter.call import LocalLimit, WaitingCall
 from fleet.limiter.crowd import Crowd, read_crowd
 from fleet.limiter.first_answers import FirstAnswers
-from fleet.limiter.layouts import SETTLED, Reply, Settled
+from fleet.limiter.layouts import Reply, pack_settled
 from fleet.limiter.limits import Terms
 from fleet.limiter.live import Changes
 from fleet.limiter.observing import Observer
@@ -340,7 +340,7 @@ class Limiter:
         since_slot_s = now - grant.sent_at
         if sent and since_slot_s < 0:
             since_slot_s = 0.0
-        settled = Settled(
+        settled = pack_settled(
             sent=sent,
             tokens=charged.total,
             input=charged.input,
@@ -360,7 +360,7 @@ class Limiter:
         names = limit.keys_for()
         settlement = SETTLE.call(
             state=names.state, facts=names.facts, log=names.log, leases=names.leases,
-            ticket=grant.ticket, kind=f"q:{grant.kind}", settled=SETTLED.pack(settled), terms=limit.packed,
+            ticket=grant.ticket, kind=f"q:{grant.kind}", settled=settled, terms=limit.packed,
         )  # fmt: skip
         self._store.send(SETTLE, *settlement, within_s=within_s)
 

@@ -170,6 +170,7 @@ class Share(NamedTuple):
 _PERIOD, _BOT_ROW = Layout.of(Period), Layout.of(BotRows, "6I4d")
 _BOT_TASK, _RECENT_ENTRY = Layout.of(BotTaskEntry, f"{ID_BYTES}s2IB3x"), Layout.of(RecentEntry, "d3IHBx2I")
 _SAMPLE, _SHARE = Layout.of(TaskSample), Layout.of(Share)
+_pack_sample = _SAMPLE.packer(TaskSample)
 RESOURCE = Layout.of(ResourcePeriod)
 PERIOD, BOT_ROW, BOT_TASK, RECENT_ENTRY = (one.struct for one in (_PERIOD, _BOT_ROW, _BOT_TASK, _RECENT_ENTRY))
 #: Bytes of one sketch: its number, then queued, limited and ran; big-endian, as BITFIELD counts.
@@ -234,7 +235,7 @@ def record_arguments(
     """
     error = error_name(result.error.type) if result.error else ""
     queued, limited, ran = result.queued_ms, result.limited_ms, result.ran_ms
-    sample = TaskSample(
+    sample = _pack_sample(
         input_tokens=result.usage.input_tokens,
         output_tokens=result.usage.output_tokens,
         cost_usd_micros=result.cost_usd_micros or 0,
@@ -256,7 +257,7 @@ def record_arguments(
     task_id = result.task_id.encode(errors="replace")[:ID_BYTES]
     line = json.dumps([result.task_id[:ID_BYTES], pool, bot, api, error]) if error else ""
     return {
-        "sample": _SAMPLE.pack(sample),
+        "sample": sample,
         "shown_id": task_id,
         "line": line,
         "dead_reason": error if is_buried else "",

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 #: Python's format characters -> those of Redis's `struct` (little-endian, unaligned).
 _LUA_CODES = {"B": "B", "H": "I2", "I": "I4", "q": "i8", "f": "f", "d": "d", "x": "x"}
 _CODE = re.compile(r"(\d*)([a-zA-Z])")
+
+
+_Fields = ParamSpec("_Fields")
 
 
 class Place(int):
@@ -75,9 +78,8 @@ class Layout:
         whole = cls({}, code or f"{len(names)}d")
         return cls(numbered(names[: whole.size]), whole.code, tuple(names[: whole.size]))
 
-    def and_group(self, name: str, count: int) -> Layout:
-        """Return it with `count` more places that are not packed: Lua's own, behind the others."""
-        assert count > 0
+    def and_group(self, name: str) -> Layout:
+        """Return it with more places that are not packed: Lua's own, behind the others."""
         return Layout({**self.places, name.upper(): self.size}, self.code)
 
     @cached_property
@@ -103,6 +105,11 @@ class Layout:
         """Return numbers in the order of the layout, packed."""
         return self.struct.pack(*numbers)
 
+    def packer(self, declared: Callable[_Fields, tuple[Any, ...]]) -> Callable[_Fields, bytes]:
+        """Return what packs the fields of `declared`, whose layout this is, by name: no tuple is made first."""
+        numbers = f"pack({', '.join(self.order)})"
+        return by_name(declared.__name__, self.order, numbers, pack=self.struct.pack)
+
     def unpack(self, packed: bytes) -> tuple[float, ...]:
         """Return the numbers from index 1, as Lua counts; all 0 for what another version packed."""
         fits = len(packed) == self.struct.size
@@ -112,3 +119,21 @@ class Layout:
 def numbered(names: list[str] | tuple[str, ...]) -> dict[str, int]:
     """Return names in capitals -> their number from 1."""
     return {name.upper(): number for number, name in enumerate(names, 1)}
+
+
+def by_name(title: str, names: Sequence[str], expression: str, **known: Any) -> Callable[..., Any]:
+    """Return a function that takes `names` as keywords and returns what a Python expression makes of them.
+
+    It is compiled, as the standard library does for named tuples: Python itself then refuses a name that is missing or
+    unknown, and 5 names cost 0.17 us. A dict of them, its check and its reading in order cost 0.87 us.
+
+    Args:
+        title: By which its errors call it.
+        names: Identifiers of the code, never of a user.
+        expression: May use them.
+        known: What else it may use.
+    """
+    head = f"*, {', '.join(names)}" if names else ""
+    function: Callable[..., Any] = eval(f"lambda {head}: {expression}", {"__builtins__": {}, **known})
+    function.__qualname__ = title
+    return function

@@ -10,12 +10,12 @@ Every list that Lua writes or takes apart in the order of a declaration is read 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from fleet.store.layouts import Layout, numbered
+from fleet.store.layouts import Layout, by_name, numbered
 
 #: Comments and strings, in which nothing is a name.
 _OPAQUE = re.compile(r"""--[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*\"""")
@@ -48,18 +48,27 @@ class Order:
 
     @classmethod
     def of(cls, text: str) -> Order:
-        """Read `"bots leases life_s names*"`: `*`: and all that follow; `?`: may be None, and is left out then."""
-        names = tuple(name.rstrip(_REST + _OPTIONAL) for name in text.split())
-        return cls(names, text.endswith(_REST), text.endswith(_OPTIONAL))
+        """Read `"bots leases life_s names*"`: `*`: and all that follow; `?`: may be None, and is left out then.
 
-    def of_named(self, named: Mapping[str, Any]) -> list[Any]:
-        """Return values in this order; the rest is a sequence, and a last one that may be left out None."""
-        values = list(map(named.__getitem__, self.names))
+        Raises:
+            ValueError: When a name is none, or one that others follow has a mark.
+        """
+        *others, last = text.split() or [""]
+        names = tuple(name for name in (*others, last.rstrip(_REST + _OPTIONAL)) if name)
+        wrong = [name for name in names if not name.isidentifier()]
+        if wrong:
+            raise ValueError(f"expected names, with {_REST} or {_OPTIONAL} behind the last one only, got {wrong}")
+        return cls(names, last.endswith(_REST), last.endswith(_OPTIONAL))
+
+    @property
+    def spelt(self) -> str:
+        """A Python list of values by these names; the rest is a sequence, and a last one that may be left out None."""
+        *others, last = self.names or [""]
         if self.rest:
-            values[-1:] = values[-1]
-        elif self.is_optional and values[-1] is None:
-            values.pop()
-        return values
+            last = f"*{last}"
+        elif self.is_optional:
+            last = f"*(() if {last} is None else ({last},))"
+        return f"[{', '.join([*others, last])}]"
 
     @property
     def text(self) -> str:
@@ -80,6 +89,7 @@ class Names:
     """All that the names of one script may stand for.
 
     Args:
+        file: Name of its file.
         keys: Its KEYS.
         argv: Its ARGV.
         tables: Names of Lua tables, several with blanks between -> their layout.
@@ -90,6 +100,7 @@ class Names:
         is_library: Its numbers are for the scripts behind it: it need not use them itself.
     """
 
+    file: str = ""
     keys: Order = Order()
     argv: Order = Order()
     tables: Mapping[str, Layout] = field(default_factory=dict)
@@ -100,14 +111,14 @@ class Names:
     is_library: bool = False
 
     @cached_property
-    def arguments(self) -> frozenset[str]:
-        """Names of ARGV."""
-        return frozenset(self.argv.names)
+    def call(self) -> Callable[..., tuple[list[Any], list[Any]]]:
+        """Takes values by name, returns KEYS and ARGV in order."""
+        return by_name(self.file, (*self.keys.names, *self.argv.names), f"({self.keys.spelt}, {self.argv.spelt})")
 
     @cached_property
-    def declared(self) -> frozenset[str]:
-        """Names of KEYS and ARGV."""
-        return frozenset(self.keys.names) | self.arguments
+    def arguments(self) -> Callable[..., list[Any]]:
+        """Takes values by name, returns ARGV in order."""
+        return by_name(self.file, self.argv.names, self.argv.spelt)
 
 
 def numbers_of(source: str) -> dict[str, float]:
@@ -127,13 +138,13 @@ def locals_of(source: str) -> frozenset[str]:
     return frozenset(name for name in declared if _CONSTANT.fullmatch(name))
 
 
-def resolved(file: str, source: str, names: Names) -> str:
+def resolved(source: str, names: Names) -> str:
     """Return `source` with numbers for names; lines stay where they are.
 
     Raises:
         ValueError: When a name is not declared, not used or declared twice, or a list is not in the declared order.
     """
-    return _Resolver(file, source, names).run()
+    return _Resolver(source, names).run()
 
 
 def _masked(source: str) -> str:
@@ -147,8 +158,8 @@ def _spelt(number: float) -> str:
 
 
 class _Resolver:
-    def __init__(self, file: str, source: str, names: Names) -> None:
-        self._file, self._source, self._names = file, source, names
+    def __init__(self, source: str, names: Names) -> None:
+        self._source, self._names = source, names
         self._text = _masked(source)
         self._layouts = {table: layout for group, layout in names.tables.items() for table in group.split()}
         self._scopes: dict[str, Mapping[str, int]] = {"KEYS": names.keys.places, "ARGV": names.argv.places}
@@ -173,7 +184,9 @@ class _Resolver:
 
     def _fail(self, at: int, expected: str, got: str) -> None:
         line = self._text.count("\n", 0, at) + 1
-        raise ValueError(f"{self._file}:{line}: expected {expected}, got {got}; mend the script or its declaration")
+        raise ValueError(
+            f"{self._names.file}:{line}: expected {expected}, got {got}; mend the script or its declaration"
+        )
 
     def _check_brackets(self) -> None:
         """Refuse long comments and strings, whose lines would be read as code."""

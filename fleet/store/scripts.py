@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class Script:
         """
         source = (Path(module_file).parent / name).read_text(encoding="utf-8")
         names = Names(
+            name,
             Order.of(keys),
             Order.of(argv),
             {**(behind.names.tables if behind else {}), **(tables or {})},
@@ -79,7 +80,7 @@ class Script:
             {**behind.names.shared, **behind.names.constants} if behind else {},
             is_library,
         )
-        own = cls.of(name, resolved(name, source, names), names)
+        own = cls.of(name, resolved(source, names), names)
         for script in using:
             function = script.name.removesuffix(".lua")
             own = own._after(script, f"local function {function}(KEYS, ARGV) ", "\nend ")
@@ -114,25 +115,18 @@ class Script:
         """Names of its ARGV, likewise."""
         return self.names.argv.text
 
-    def call(self, **named: Any) -> tuple[list[Any], list[Any]]:
-        """Return KEYS and ARGV in order, from their names; the rest is a sequence.
+    @property
+    def call(self) -> Callable[..., tuple[list[Any], list[Any]]]:
+        """Takes all KEYS and ARGV by name, returns both in order; the rest is a sequence.
 
-        Raises:
-            TypeError: When one is missing, or not declared.
+        It raises TypeError when one is missing, or not declared.
         """
-        keys, argv = self.names.keys, self.names.argv
-        self._check(named, self.names.declared)
-        return keys.of_named(named), argv.of_named(named)
+        return self.names.call
 
-    def arguments(self, **named: Any) -> list[Any]:
-        """Return ARGV in order; raises as `call`."""
-        self._check(named, self.names.arguments)
-        return self.names.argv.of_named(named)
-
-    def _check(self, named: dict[str, Any], declared: frozenset[str]) -> None:
-        if named.keys() != declared:
-            wrong = ", ".join(sorted(named.keys() ^ declared))
-            raise TypeError(f"{self.name}: expected {', '.join(sorted(declared))}, got more or less: {wrong}")
+    @property
+    def arguments(self) -> Callable[..., list[Any]]:
+        """Takes all ARGV by name, returns them in order; raises as `call`."""
+        return self.names.arguments
 
     def located(self, text: str) -> str:
         """Return an error of Redis with file and line instead of the line in the whole text."""
