@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from fleet.config import Settings
-from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_keys, record_arguments
+from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_constants, letter_keys, record_arguments
 from fleet.store import keys
 from fleet.store.client import run_script
 
@@ -14,6 +14,6 @@ def keep(client: redis.Redis, burial: Burial, settings: Settings) -> None:
     """Keep what `bury` returned."""
     call = RECORD.call(
         result=keys.result(burial.letter.task_id), **letter_keys(), totals=keys.totals(),
-        **record_arguments(burial, settings), life_s=keys.STATE_TTL_S,
+        **letter_constants(settings), **record_arguments(burial, settings.pools), life_s=keys.STATE_TTL_S,
     )  # fmt: skip
     run_script(client, RECORD, *call)

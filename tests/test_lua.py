@@ -271,6 +271,33 @@ def test_a_call_that_lacks_a_name_or_has_one_too_many_is_refused(load: Any, name
     script = load("return KEYS[BOTS] .. ARGV[LIFE_S]", keys="bots", argv="life_s")
     with pytest.raises(TypeError, match=r"some\.lua\(\) (missing|got an unexpected)"):
         script.call(**named)
+    with pytest.raises(TypeError, match=r"some\.lua\(\) (missing|got an unexpected)"):
+        script.arguments(**(named | {"kind": "k"}))
+
+
+def test_a_call_in_two_steps_is_the_call(load: Any) -> None:
+    text = "return { KEYS[BOTS], KEYS[INDEX] or '', ARGV[LIFE_S], ARGV[KIND], #ARGV - PAIRS }"
+    script = load(text, keys="bots index?", argv="life_s kind pairs*")
+    later = script.prepared("index kind pairs")(bots="b", life_s=5)
+    for own in ({"index": None, "kind": "k", "pairs": [1, 2]}, {"index": "i", "kind": "l", "pairs": []}):
+        assert later(**own) == script.call(bots="b", life_s=5, **own)
+    with pytest.raises(TypeError, match=r"some\.lua\(\) missing .* 'pairs'"):
+        later(index=None, kind="k")
+    with pytest.raises(TypeError, match=r"some\.lua\(\) missing .* 'life_s'"):
+        script.prepared("kind")(bots="b", index=None, pairs=[])
+    with pytest.raises(ValueError, match=r"expected names of bots, .* got leases"):
+        script.prepared("leases")
+
+
+def test_a_name_with_a_mark_stands_last(load: Any) -> None:
+    with pytest.raises(ValueError, match=r"behind the last one only, got \['names\*'\]"):
+        load("return ARGV[COUNT]", argv="names* count")
+
+
+def test_fields_are_packed_by_name_as_the_tuple_of_them_is() -> None:
+    assert PAIR.packer(Pair)(right=2.0, left=1.0) == PAIR.pack(Pair(1.0, 2.0))
+    with pytest.raises(TypeError, match=r"Pair\(\) missing .* 'right'"):
+        PAIR.packer(Pair)(left=1.0)  # type: ignore[call-arg]
 
 
 def test_a_last_key_may_be_left_out(load: Any) -> None:

@@ -205,11 +205,14 @@ class Health:
             "specialists": keys.specialists(pool, kind),
         }
 
-    def arguments(self, pool: str, kind: str, deeds: Sequence[Deed]) -> dict[str, bytes | str | int]:
-        """Return ARGV of `health.lua` by name; without samples nobody is judged."""
+    def samples(self, deeds: Sequence[Deed]) -> bytes:
+        """Return the argument `samples` of `health.lua`; empty: nobody is judged."""
+        return b"".join(deed.pack() for deed in deeds) if self._settings.watch else b""
+
+    def constants(self, pool: str, kind: str) -> dict[str, bytes | str | int]:
+        """Return the other ARGV of `health.lua` by name, the same for all tasks of a class."""
         quarantined, released, cap = EVENTS
         return {
-            "samples": b"".join(deed.pack() for deed in deeds) if self._settings.watch else b"",
             "kind": kind,
             "pool": pool,
             "rules": self._rules,

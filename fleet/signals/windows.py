@@ -219,6 +219,11 @@ def record_keys(pool: str) -> dict[str, str]:
     }
 
 
+def record_constants(pool: str) -> dict[str, str | int]:
+    """Return those ARGV of `record.lua` by name that are the same for all tasks of a pool."""
+    return {"life_s": keys.STATE_TTL_S, "pool": pool, "dead_letter": DEAD_LETTER.name}
+
+
 def record_arguments(
     result: BotResult,
     *,
@@ -228,8 +233,8 @@ def record_arguments(
     calls_failed: Mapping[str, int],
     is_buried: bool,
     others: Iterable[Share] = (),
-) -> dict[str, bytes | str | int]:
-    """Return the ARGV of `record.lua` by name, but for `nth`: what one finished task adds to the windows.
+) -> dict[str, bytes | str]:
+    """Return the other ARGV of `record.lua` by name, but for `nth`: what one finished task adds to the windows.
 
     `is_buried` says that the result makes a dead letter; `others` are bots that have worked on the task as well.
     """
@@ -261,9 +266,6 @@ def record_arguments(
         "shown_id": task_id,
         "line": line,
         "dead_reason": error if is_buried else "",
-        "life_s": keys.STATE_TTL_S,
-        "pool": pool,
-        "dead_letter": DEAD_LETTER.name,
         "others": b"".join(one.pack() for one in others),
     }
 

@@ -115,6 +115,26 @@ class Names:
         """Takes values by name, returns KEYS and ARGV in order."""
         return by_name(self.file, (*self.keys.names, *self.argv.names), f"({self.keys.spelt}, {self.argv.spelt})")
 
+    def prepared(self, later: Sequence[str]) -> Callable[..., Callable[..., tuple[list[Any], list[Any]]]]:
+        """`call` in two steps: takes all names but `later`, returns what takes those.
+
+        Raises:
+            ValueError: When one of `later` is not declared.
+        """
+        declared = (*self.keys.names, *self.argv.names)
+        if unknown := set(later) - set(declared):
+            raise ValueError(f"{self.file}: expected names of {', '.join(declared)}, got {', '.join(sorted(unknown))}")
+        first = [name for name in declared if name not in later]
+        inner = f"lambda *, {', '.join(later)}: ({self.keys.spelt}, {self.argv.spelt})"
+        outer = by_name(self.file, first, inner)
+
+        def prepared(**named: Any) -> Callable[..., tuple[list[Any], list[Any]]]:
+            call: Callable[..., tuple[list[Any], list[Any]]] = outer(**named)
+            call.__qualname__ = self.file
+            return call
+
+        return prepared
+
     @cached_property
     def arguments(self) -> Callable[..., list[Any]]:
         """Takes values by name, returns ARGV in order."""

@@ -123,6 +123,14 @@ class Script:
         """
         return self.names.call
 
+    def prepared(self, later: str) -> Callable[..., Callable[..., tuple[list[Any], list[Any]]]]:
+        """Return `call` in two steps: first all names but `later`, whose values stay the same, then those.
+
+        Raises:
+            ValueError: When one of `later` is not declared.
+        """
+        return self.names.prepared(later.split())
+
     @property
     def arguments(self) -> Callable[..., list[Any]]:
         """Takes all ARGV by name, returns them in order; raises as `call`."""

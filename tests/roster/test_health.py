@@ -42,7 +42,8 @@ class Pool:
         self.found_after: dict[str, int] = {}
 
     def judge(self, deed: Deed) -> None:
-        call = HEALTH.call(**self.health.names("p", self.kind), **self.health.arguments("p", self.kind, [deed]))
+        named = {**self.health.names("p", self.kind), **self.health.constants("p", self.kind)}
+        call = HEALTH.call(**named, samples=self.health.samples([deed]))
         reply: Any = run_script(self.client, HEALTH, *call)
         self.health.heard("p", self.kind, reply)
 

@@ -120,7 +120,6 @@ class Canaries:
             task, self._bot_of(bot), task_id=f"canary-{bot}", deadline_s_left=None, norms=None
         )
         deed = _deed(bot, outcome, canary)
-        judged = self._health.arguments(pool, KIND, [deed] if deed else [])
         spent = {
             catalogue.CANARIES: 1,
             catalogue.INPUT_TOKENS: outcome.usage.input_tokens,
@@ -130,7 +129,10 @@ class Canaries:
             catalogue.CALLS: max(0, outcome.attempts - sum(outcome.provider_errors.values())),
         }
         counts = [part for counter, number in spent.items() if number for part in (counter.name, number)]
-        call = _JUDGE.call(totals=keys.totals(), **self._health.names(pool, KIND), **judged, counts=counts)
+        call = _JUDGE.call(
+            totals=keys.totals(), **self._health.names(pool, KIND), **self._health.constants(pool, KIND),
+            samples=self._health.samples([deed] if deed else []), counts=counts,
+        )  # fmt: skip
         await self._store.run(_JUDGE, *call)
         logger.info("canary bot=%s %s", bot, "says nothing" if deed is None else deed.fault or "ok")
 

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
 from fleet.config import Settings
-from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_keys, record_arguments
+from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_constants, letter_keys, record_arguments
 from fleet.errors import BadAnswer, RateLimited
 from fleet.models import BotResult
 from fleet.roster import HEALTH, LOAD_UNIT, Checkout, Deed, Health
@@ -33,19 +34,32 @@ def finishing(record: Script) -> Script:
     return Script.beside(
         __file__,
         "finish.lua",
-        keys="result totals errors bots leases claims series rows tasks sketch recent failures events health norms "
-        "quarantined reasons probation quiet skills specialists letters bodies order bytes index?",
-        argv="payload result_life_s life_s checkouts later_counter fence fenced_counter "
-        "sample shown_id line dead_reason pool dead_letter others "
-        "samples kind rules quarantined_event released_event cap_event "
-        "task_id letter_pool reason letter body most_letters most_bytes letter_life_s letters_counter dropped_counter "
-        "spent_pairs earned_pairs counted*",
+        keys=_joined("result totals errors bots leases claims", record.keys, HEALTH.keys, RECORD.keys, "index?"),
+        argv=_joined(
+            "payload result_life_s life_s checkouts later_counter fence fenced_counter",
+            record.argv.removeprefix("nth "),  # the script itself counts it
+            HEALTH.argv,
+            RECORD.argv,
+            "spent_pairs earned_pairs counted*",
+        ),
         constants={"UNIT": LOAD_UNIT},
         using=[RECORD, record, HEALTH],
     )
 
 
+def _joined(*names: str) -> str:
+    """Return names each once."""
+    return " ".join(dict.fromkeys(" ".join(names).split()))
+
+
 _FINISH = finishing(windows.RECORD)
+#: Takes what all tasks of a class have in common, returns what takes the rest.
+_FINISH_OF = _FINISH.prepared(
+    "result index payload checkouts fence sample shown_id line dead_reason others samples "
+    "task_id letter_pool reason letter body spent_pairs earned_pairs counted"
+)
+#: Classes for which that is kept; it is quickly made again.
+_MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +119,7 @@ class Finisher:
         self._store = store
         self._settings = settings
         self._apis = {settings.limit_of(pool)[0] for pool in settings.pools}
+        self._class_finish = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
 
     async def finish(self, end: Finish) -> bool:
         """Make a result the task's one result, unless it has one. O(log bots), one round trip, safe to repeat.
@@ -119,45 +134,49 @@ class Finisher:
         pool = end.checkout.pool if end.checkout else end.result.pool
         if pool is None or pool not in self._settings.pools:
             pool = NOBODY  # a foreign producer may invent names: they must not become keys
-        call = _FINISH.call(**self._keys(end, pool), **self._arguments(end, pool))
+        call = self._class_finish(pool, end.kind)(**self._own(end, pool))
         reply = await self._store.run(_FINISH, *call)
         if len(reply) > 1:
             self.health.heard(pool, end.kind, reply[1:])
         return bytes(reply[:1]) == _STANDS
 
-    def _keys(self, end: Finish, pool: str) -> dict[str, str | None]:
-        """Return the KEYS of `finish.lua` by name."""
-        return {
-            "result": keys.result(end.result.task_id),
+    def _in_common(self, pool: str, kind: str) -> Callable[..., tuple[list[Any], list[Any]]]:
+        """Return what takes the KEYS and ARGV of one task by name; what all tasks of its class share, it knows."""
+        shared = {
             "totals": keys.totals(),
             "errors": keys.errors(pool),
             "leases": keys.bot_leases(pool),
             "claims": keys.bot_claims(pool),
             **windows.record_keys(pool),
-            **self.health.names(pool, end.kind),
+            **self.health.names(pool, kind),
             **letter_keys(),
-            "index": keys.unacked_index() if end.fence else None,
+            "result_life_s": self._settings.results.expires_s,
+            "later_counter": catalogue.DUPLICATES.name,
+            "fenced_counter": catalogue.FENCED.name,
+            **windows.record_constants(pool),
+            **self.health.constants(pool, kind),
+            **letter_constants(self._settings),
         }
+        return _FINISH_OF(**shared)
 
-    def _arguments(self, end: Finish, pool: str) -> dict[str, Any]:
-        """Return the ARGV of `finish.lua` by name."""
+    def _own(self, end: Finish, pool: str) -> dict[str, Any]:
+        """Return the KEYS and ARGV that are a task's own, by name."""
         bot, api = end.checkout.bot if end.checkout else NOBODY, self._api_of(end.result)
         spent = _pairs(_spent(end.result, end.provider_errors))
         earned = _pairs(_earned(end.result))
         errors = [part for field, n in _errors(end, bot, api) for part in (field.spell(), n)]
         return {
+            "result": keys.result(end.result.task_id),
+            "index": keys.unacked_index() if end.fence else None,
             "payload": result_meta(end.result),
-            "result_life_s": self._settings.results.expires_s,
             "checkouts": "\n".join(one.member for one in (end.checkout, *end.others) if one),
-            "later_counter": catalogue.DUPLICATES.name,
             "fence": end.fence or "",
-            "fenced_counter": catalogue.FENCED.name,
             **windows.record_arguments(
                 end.result, bot=bot, pool=pool, api=api, calls_failed=end.provider_errors,
                 is_buried=end.burial is not None, others=[part.share for part in end.shares],
             ),
-            **self.health.arguments(pool, end.kind, end.deeds),
-            **record_arguments(end.burial, self._settings),
+            "samples": self.health.samples(end.deeds),
+            **record_arguments(end.burial, self._settings.pools),
             "spent_pairs": len(spent) // 2,
             "earned_pairs": len(earned) // 2,
             "counted": [*spent, *earned, *errors],
@@ -212,6 +231,8 @@ def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple
 def _errors(end: Finish, bot: str, api: str) -> Iterator[tuple[ErrorField, int]]:
     if end.result.error is not None:
         yield ErrorField(bot, api, catalogue.error_name(end.result.error.type)), 1
+    if not (end.provider_errors or end.shares):
+        return
     own = Counter(end.provider_errors)
     for part in end.shares:
         own.subtract(part.provider_errors)

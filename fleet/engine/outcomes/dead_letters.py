@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -161,22 +161,34 @@ def letter_keys() -> dict[str, str]:
     }
 
 
-def record_arguments(burial: Burial | None, settings: Settings) -> dict[str, Any]:
-    """Return ARGV of `record_dead_letter.lua` by name, but for `life_s`; without a letter when there is none."""
+def letter_constants(settings: Settings) -> dict[str, int | str]:
+    """Return those ARGV of `record_dead_letter.lua` by name that are the same for all letters, but for `life_s`."""
     bounds = settings.dead_letters
-    letter = burial.letter if burial else None
-    pool = letter.pool if letter and letter.pool in settings.pools else NOBODY  # invented names must not become entries
     return {
-        "task_id": letter.task_id if letter else "",
-        "letter_pool": pool,
-        "reason": letter.reason if letter else "",
-        "letter": letter.model_dump_json() if letter else "",
-        "body": burial.body if burial else "",
         "most_letters": bounds.max_letters,
         "most_bytes": bounds.max_mb * 2**20,
         "letter_life_s": bounds.expires_s,
         "letters_counter": catalogue.DEAD_LETTERS.name,
         "dropped_counter": catalogue.DEAD_LETTERS_DROPPED.name,
+    }
+
+
+#: Arguments of a result that makes no letter.
+_NO_LETTER = {"task_id": "", "letter_pool": NOBODY, "reason": "", "letter": "", "body": ""}
+
+
+def record_arguments(burial: Burial | None, pools: Container[str]) -> Mapping[str, str | bytes]:
+    """Return the other ARGV of `record_dead_letter.lua` by name; without a letter when there is none."""
+    if burial is None:
+        return _NO_LETTER
+    letter = burial.letter
+    return {
+        "task_id": letter.task_id,
+        # Invented names must not become entries.
+        "letter_pool": letter.pool if letter.pool is not None and letter.pool in pools else NOBODY,
+        "reason": letter.reason,
+        "letter": letter.model_dump_json(),
+        "body": burial.body,
     }
 
 

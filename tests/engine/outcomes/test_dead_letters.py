@@ -24,6 +24,7 @@ from fleet.engine.outcomes.dead_letters import (
     body_of,
     bury,
     cause_of_death,
+    letter_constants,
     letter_keys,
     parts_of,
     record_arguments,
@@ -240,7 +241,7 @@ def test_recording_inside_another_script_is_one_step_with_it(
     assert burial is not None
     call = finish.call(
         result=keys.result("t"), **letter_keys(), totals=keys.totals(), payload="the result", life_s=60,
-        **record_arguments(burial, SETTINGS),
+        **letter_constants(SETTINGS), **record_arguments(burial, SETTINGS.pools),
     )  # fmt: skip
     assert run_script(state, finish, *call) == 1
     assert office.replay("t") == "queued"
