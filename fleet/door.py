@@ -6,19 +6,15 @@ Above the dashboard, so that nothing below imports upward. Not named `app`: a su
 
 from __future__ import annotations
 
-import sys
-
 from fleet.engine.app import app
+from fleet.engine.settings import celery_command
 
 __all__ = ["app"]
 
 
-def is_flower() -> bool:
-    """True in a process that was started as `celery ... flower`, or `python -m celery ... flower`."""
-    return "flower" in sys.argv[1:] and "celery" in sys.argv[0].split("/")[-2:]
-
-
-if is_flower():  # Celery opens this door before Flower reads its options: Fleet's defaults are laid first
+if (
+    celery_command() == "flower"
+):  # Celery opens this door before Flower reads its options: Fleet's defaults are laid first
     from fleet import config, dashboard
     from fleet.engine.settings import give_up
     from fleet.errors import ConfigurationError

@@ -30,7 +30,7 @@ def celery_settings() -> dict[str, Any]:
         settings = config.current()
         broker, state = broker_url(settings), state_url(settings)
     except ConfigurationError as error:
-        if not is_celery_command():
+        if celery_command() is None:
             raise
         give_up(error)
     return {
@@ -72,9 +72,25 @@ def celery_settings() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def is_celery_command() -> bool:
-    """True in a process that was started as `celery ...` or `python -m celery ...`."""
-    return sys.argv[0].endswith(("celery", "celery/__main__.py"))
+#: Options of `celery` itself, before its subcommand, whose value is a word of its own.
+VALUED = frozenset(("-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir"))
+
+
+def celery_command() -> str | None:
+    """Return what follows `celery` or `python -m celery` on this process's command line: `worker`, `flower`, ...
+
+    Empty without a subcommand, None for any other program.
+    """
+    program, *words = sys.argv
+    if not f"/{program}".endswith(("/celery", "/celery/__main__.py")):
+        return None
+    given = iter(words)
+    for word in given:
+        if word in VALUED:
+            next(given, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def give_up(error: ConfigurationError) -> NoReturn:

@@ -7,7 +7,7 @@ import ssl
 import pytest
 from celery import Celery
 
-from fleet.engine.settings import redis_settings
+from fleet.engine.settings import celery_command, redis_settings
 
 SENTINELS = "sentinel://:s3cret@a:1/0;sentinel://:s3cret@b:2/0?master_name=m&sentinel_password=pw-too"
 
@@ -36,3 +36,20 @@ def test_certificates_are_checked_unless_the_url_says_otherwise(asked: str, mode
     settings = redis_settings(f"rediss://h/0?ssl_ca_certs=/ca.pem{asked}", "redis://h/0")
     assert settings["broker_use_ssl"] == {"ssl_ca_certs": "/ca.pem", "ssl_cert_reqs": mode}
     assert settings["redis_backend_use_ssl"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("/venv/bin/celery -A fleet flower --port=0", "flower"),
+        ("/site-packages/celery/__main__.py --app=fleet worker -n flower", "worker"),
+        ("celery --workdir /flower -A fleet -q", ""),
+        ("/srv/celery/report flower", None),
+        ("/venv/bin/mycelery flower", None),
+    ],
+)
+def test_the_subcommand_of_celery_is_told_from_its_command_line(
+    monkeypatch: pytest.MonkeyPatch, line: str, command: str | None
+) -> None:
+    monkeypatch.setattr("sys.argv", line.split())
+    assert celery_command() == command
