@@ -12,9 +12,8 @@ from fleet.engine.settings import celery_command
 __all__ = ["app"]
 
 
-if (
-    celery_command() == "flower"
-):  # Celery opens this door before Flower reads its options: Fleet's defaults are laid first
+# Celery opens this door before Flower reads its options: Fleet's defaults are laid first.
+if celery_command() == "flower":
     from fleet import config, dashboard
     from fleet.engine.settings import give_up
     from fleet.errors import ConfigurationError
