@@ -23,7 +23,7 @@ from fleet.store.server import Rule, choose_server
 from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState, write_private
 from fleet.store.written import read_written
 
-__all__ = ["broker_url", "ensure_redis", "revive_redis", "state_url", "stop_redis"]
+__all__ = ["broker_url", "ensure_redis", "redis_lives", "revive_redis", "state_url", "stop_redis"]
 
 #: Seconds until the embedded Redis must have loaded its data and answered.
 START_TIMEOUT_S = 30.0
@@ -88,6 +88,11 @@ def revive_redis(home: Path, server: Rule | Path, timeout_s: float = START_TIMEO
     """
     service = _service(home, server)
     return _url(service.ensure(timeout_s=timeout_s)) if service.has_died() else None
+
+
+def redis_lives(home: Path) -> bool:
+    """True while the embedded Redis of `home` exists, whether it answers or not."""
+    return _service(home, "auto").is_alive()
 
 
 def stop_redis(home: Path, timeout_s: float = START_TIMEOUT_S) -> bool:

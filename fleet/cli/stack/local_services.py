@@ -76,10 +76,10 @@ class LocalServices:
 
     def stop(self) -> None:
         """Stop those that this stack owns."""
+        if REDIS in self.owned:  # first: a worker that lives on starts the simulator again while there is Redis
+            stop_redis(self._home)
         if SIMULATOR in self.owned:
             stop_simulator(self._home)
-        if REDIS in self.owned:
-            stop_redis(self._home)
 
     def _running(self) -> dict[str, ServiceState]:
         """Return how those run that do."""
@@ -112,8 +112,8 @@ def _revived(name: str, before: ServiceState, now: ServiceState | None) -> str:
 
 def stop_local_services(home: Path) -> tuple[str, ...]:
     """Stop the embedded Redis and the local simulator of `home`, whoever started them; return which ran."""
-    ran = [SIMULATOR] if stop_simulator(home) else []
-    return (*ran, REDIS) if stop_redis(home) else tuple(ran)
+    ran = [REDIS] if stop_redis(home) else []  # first, as in `LocalServices.stop`
+    return (*ran, SIMULATOR) if stop_simulator(home) else tuple(ran)
 
 
 def needs_simulator(settings: Settings) -> bool:

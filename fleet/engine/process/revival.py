@@ -52,13 +52,21 @@ class LocalSimulator:
     Args:
         home: State folder that it belongs to.
         start: Finds or starts it and tells which one runs. Blocks for seconds.
+        is_wanted: False while all of the state folder is stopped (`fleet down`): then it stays stopped too.
         make: Returns the adapter for its base URL.
     """
 
-    def __init__(self, home: Path, start: Callable[[], Running], make: Callable[[str], Adapter]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        start: Callable[[], Running],
+        make: Callable[[str], Adapter],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._home = home
         self._start = start
         self._make = make
+        self._is_wanted = is_wanted
         self._running = start()
         self._adapter = make(self._running.url)
         self._one_at_a_time = asyncio.Lock()
@@ -124,8 +132,8 @@ class LocalSimulator:
             time.sleep(DYING_S)
         if not self._home.is_dir():
             raise ConfigurationError(f"{self._home} is gone: nothing can be started there; end this worker")
-        if found is None and was_stopped(self._home):
-            raise ConfigurationError("it was stopped on purpose; `fleet up`, or another worker, starts it again")
+        if found is None and was_stopped(self._home) and not self._is_wanted():
+            raise ConfigurationError("it was stopped on purpose, and so was Redis; `fleet up` starts them again")
         return self._start()
 
     def _complain(self, error: Exception) -> None:

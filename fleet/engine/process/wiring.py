@@ -33,7 +33,7 @@ from fleet.errors import FleetError
 from fleet.models import Bot
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.embedded import broker_url, redis_lives, state_url
 from fleet.store.patience import patiently
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
@@ -163,7 +163,12 @@ def _adapter(provider: ProviderSettings, settings: Settings, telemetry: Telemetr
     if provider.kind != "simulator" or provider.base_url is not None:
         return make(None)
     home = config.home_path()
-    return LocalSimulator(home, lambda: ensure_simulator(settings, home), make)
+    return LocalSimulator(
+        home,
+        lambda: ensure_simulator(settings, home),
+        make,
+        is_wanted=lambda: settings.redis.url is not None or redis_lives(home),
+    )
 
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:

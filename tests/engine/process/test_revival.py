@@ -19,7 +19,7 @@ from fleet.errors import ProviderUnavailable
 from fleet.models import BotResult
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.store.embedded import ensure_redis, revive_redis, stop_redis
+from fleet.store.embedded import ensure_redis, redis_lives, revive_redis, stop_redis
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
@@ -169,18 +169,21 @@ def test_processes_that_meet_a_simulator_which_only_just_starts_wait_until_it_li
     assert refusals
 
 
-def test_a_simulator_that_was_stopped_on_purpose_is_waited_for(fleet_home: Path) -> None:
+def test_a_simulator_that_was_stopped_on_purpose_with_redis_comes_back_with_redis(fleet_home: Path) -> None:
     refusals: list[str] = []
 
     async def main() -> str:
         simulator = LocalSimulator(
-            fleet_home, lambda: ensure_simulator(config.load(), fleet_home), lambda url: Refused(fleet_home, refusals)
+            fleet_home,
+            lambda: ensure_simulator(config.load(), fleet_home),
+            lambda url: Refused(fleet_home, refusals),
+            is_wanted=lambda: redis_lives(fleet_home),
         )
         stop_simulator(fleet_home)
         work = asyncio.ensure_future(simulator.complete("call", api_key=""))
         await asyncio.sleep(3 * DYING_S)
         assert not work.done() and running_simulator(fleet_home) is None
-        await asyncio.to_thread(ensure_simulator, config.load(), fleet_home)  # somebody starts it
+        await asyncio.to_thread(started, fleet_home)  # somebody needs Redis again: then tasks come, and need it
         return await work
 
     assert asyncio.run(main()) == "an answer"
