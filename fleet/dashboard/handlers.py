@@ -1,7 +1,7 @@
 """The Fleet tab's routes inside Flower: the page, its figures, a bot, actions, metrics and the static files.
 
 Who may look is Flower's own question (basic authentication, OAuth). Who may act must have logged in: a Flower that was
-opened on purpose shows the page and refuses every action.
+opened on purpose, or made read-only, shows the page and refuses every action.
 """
 
 from __future__ import annotations
@@ -52,8 +52,18 @@ class FleetHandler(BaseHandler):
 
     @property
     def may_act(self) -> bool:
-        """True when who asks has logged in. Flower without a login lets anybody look; nobody acts there."""
-        return bool(self.application.options.basic_auth or self.application.options.auth)
+        """True when who asks has logged in, to a Flower that is not there to be read only."""
+        return self.why_not is None
+
+    @property
+    def why_not(self) -> str | None:
+        """Why nobody may act here; None where who has logged in may."""
+        asked = self.application.options
+        if asked.read_only:
+            return "expected a Flower for operators, got a read-only one: start it without --read-only to act here"
+        if not (asked.basic_auth or asked.auth):
+            return "expected a login, got none: this Flower lets anybody look, so nobody may act"
+        return None
 
     async def in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.threads, lambda: work(*args))
@@ -123,8 +133,8 @@ class Act(FleetHandler):
 
     @authenticated
     async def post(self) -> None:
-        if not self.may_act:
-            self.refuse(403, "expected a login, got none: this Flower lets anybody look, so nobody may act")
+        if self.why_not is not None:
+            self.refuse(403, self.why_not)
             return
         try:
             action = actions.parse(self.request.body)

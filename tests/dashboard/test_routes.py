@@ -207,3 +207,18 @@ def test_a_flower_that_is_open_on_purpose_shows_the_fleet_and_lets_nobody_act(
         assert status == 403
         assert "nobody may act" in answer
         assert open_one.gate is None
+
+
+def test_a_read_only_flower_shows_the_fleet_and_lets_nobody_act(
+    tmp_path_factory: pytest.TempPathFactory, redis_url: str, redis_process: RedisServer
+) -> None:
+    folder = tmp_path_factory.mktemp("read-only")
+    with running(folder, redis_url, env={"FLEET_HOME": str(folder), "FLOWER_READ_ONLY": "true"}) as flower:
+        login = f"fleet:{(folder / 'flower.password').read_text().strip()}"
+        only_read = Served(flower, login, redis_process)
+        assert json.loads(flower.get("/fleet/state", login)[1])["may_act"] is False
+        assert 'data-may-act="no"' in flower.get("/fleet", login)[1]
+        status, answer = only_read.act(PAUSE, login=login)
+        assert status == 403
+        assert "read-only" in answer
+        assert only_read.gate is None
