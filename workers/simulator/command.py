@@ -25,6 +25,7 @@ Examples:
   curl -s -X POST 'http://127.0.0.1:8080/bad?errors=3&avoidance=0.1&slow=2'   (so many bots, or a share, go bad)
   curl -s -X POST 'http://127.0.0.1:8080/failures?error_rate=1'   (an outage; error_rate=0 ends it)
 
+Ledger and switches answer this machine only, or who sends the token of --admin-token-file (Authorization: Bearer).
 The address is printed as one line on stdout as soon as it takes calls. Any key and any model name are accepted.
 Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
 
@@ -62,11 +63,18 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
 @click.option(
     "--output-usd-per-mtok", type=float, default=_DEFAULT.output_usd_per_mtok, show_default=True, help="Ledger's price."
 )
-def simulator(*, host: str, port: int, **values: Any) -> None:
+@click.option(
+    "--admin-token-file",
+    type=click.Path(path_type=Path),
+    help="File with a token that opens ledger and switches to other machines.",
+)
+def simulator(*, host: str, port: int, admin_token_file: Path | None, **values: Any) -> None:
     """Run a simulated LLM provider, free of cost: OpenAI's and Anthropic's API, limits, failures and a ledger."""
+    from fleet.workers.providers.keys import read_secret
     from fleet.workers.simulator.process import run  # aiohttp takes 0.4 s to import: not for --help
 
     try:
-        sys.exit(run(SimulatorOptions(**values), host=host, port=port))
+        token = None if admin_token_file is None else read_secret(admin_token_file, setting="--admin-token-file")
+        sys.exit(run(SimulatorOptions(admin_token=token, **values), host=host, port=port))
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import get_args
 
@@ -33,6 +33,7 @@ class SimulatorOptions:
         question_field: Where the question stands in a record.
         input_usd_per_mtok: Price of a million input tokens in US dollars.
         output_usd_per_mtok: Price of a million output tokens in US dollars.
+        admin_token: Lets its holder use the ledger and the switches from elsewhere; None: only this machine may.
 
     Raises:
         ConfigurationError: When a value is out of its range.
@@ -53,12 +54,13 @@ class SimulatorOptions:
     question_field: str = "question"
     input_usd_per_mtok: float = 0.15
     output_usd_per_mtok: float = 0.60
+    admin_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigurationError(f"{field.name}: expected a finite number, got {quote(value)}")
+                raise ConfigurationError(f"{one.name}: expected a finite number, got {quote(value)}")
         self._check("rpm", self.rpm >= 1, "at least 1")
         self._check("tpm", self.tpm >= 1, "at least 1")
         self._check("mode", self.mode in get_args(Mode), f"one of {', '.join(get_args(Mode))}")

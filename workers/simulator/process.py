@@ -7,6 +7,7 @@ import gc
 import signal
 import sys
 
+from fleet.open_files import raise_limit
 from fleet.workers.simulator.options import SimulatorOptions
 from fleet.workers.simulator.server import Simulator
 
@@ -31,6 +32,7 @@ async def _serve(options: SimulatorOptions, *, host: str, port: int) -> int:
         received.append(number)
         stopped.set()
 
+    raise_limit()  # each caller is a connection
     loop = asyncio.get_running_loop()
     for number in EXIT_CODES:
         loop.add_signal_handler(number, stop, number)

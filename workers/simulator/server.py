@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from fleet.errors import ConfigurationError
+from fleet.workers.simulator.admission import why_not
 from fleet.workers.simulator.answers import Answers
 from fleet.workers.simulator.anthropic_wire import AnthropicWire
 from fleet.workers.simulator.bad_bots import BadBots, BadMode
@@ -70,6 +71,9 @@ class Simulator:
         self._runner: web.ServerRunner | None = None
         self._pages: Mapping[tuple[str, str], Callable[[web.BaseRequest], web.Response]] = {
             ("GET", "/healthz"): self._healthz,
+            ("GET", "/v1/models"): self._models,
+        }
+        self._admin_pages: Mapping[tuple[str, str], Callable[[web.BaseRequest], web.Response]] = {
             ("GET", "/ledger"): self._ledger,
             ("POST", "/ledger/reset"): self._reset,
             ("GET", "/collapse"): self._collapsed,
@@ -77,7 +81,6 @@ class Simulator:
             ("GET", "/bad"): self._bad,
             ("POST", "/bad"): self._switch_bad,
             ("POST", "/failures"): self._switch_failures,
-            ("GET", "/v1/models"): self._models,
         }
 
     async def start(self, *, host: str = "127.0.0.1", port: int = 0) -> str:
@@ -117,7 +120,11 @@ class Simulator:
         page = self._pages.get((request.method, path))
         if page is not None:
             return page(request)
-        if wire is not None or any(known == path for _, known in self._pages):
+        admin_page = self._admin_pages.get((request.method, path))
+        if admin_page is not None:
+            refusal = why_not(request, self.options.admin_token)
+            return admin_page(request) if refusal is None else _error(_OPENAI, 403, refusal, code="not_allowed")
+        if wire is not None or any(known == path for _, known in (*self._pages, *self._admin_pages)):
             return _error(wire or _OPENAI, 405, f"{request.method} is not allowed here", code="method_not_allowed")
         return _error(_OPENAI, 404, "unknown path: expected /v1/chat/completions or /v1/messages", code="unknown_url")
 

@@ -29,3 +29,7 @@ from fleet.workers.simulator import SimulatorOptions
 def test_a_value_out_of_range_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         SimulatorOptions(**values)
+
+
+def test_the_admin_token_is_not_shown() -> None:
+    assert "right" not in repr(SimulatorOptions(admin_token="right"))

@@ -256,6 +256,29 @@ def test_health_models_and_ledger_answer() -> None:
         assert send(url, "/ledger", key=None).json["simulator"] is True
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"Origin": "http://evil.example"},
+        {"Host": "evil.example"},
+        {"Host": "192.0.2.7:8000"},
+        {"Authorization": "Bearer wrong"},
+    ],
+)
+def test_ledger_and_switches_answer_this_machine_only(headers: dict[str, str]) -> None:
+    with running(admin_token="right") as url:
+        for path, method in (("/ledger", "GET"), ("/ledger/reset", "POST"), ("/failures?error_rate=1", "POST"),
+                             ("/bad?errors=1", "POST"), ("/collapse?share=1", "POST"), ("/bad", "GET")):  # fmt: skip
+            is_here = headers == {"Authorization": "Bearer wrong"}
+            reply = send(url, path.replace("=1", "=0"), key=None, method=method, **headers)
+            assert reply.status == (200 if is_here else 403), path
+            if not is_here:
+                assert "admin token" in reply.json["error"]["message"]
+        assert send(url, "/ledger", key="right", **headers).status == 200
+        assert chat(url, **{}).status == 200
+
+
 def test_a_reset_empties_the_ledger() -> None:
     with running() as url:
         chat(url)
