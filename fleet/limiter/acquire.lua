@@ -111,6 +111,7 @@ local function other_limits(state, terms, leases, slot, interval)
     local is_spent = requests > 0 and state[DAY_REQUESTS] + 1 > requests
       or money > 0 and state[DAY_USD_MICROS] + usd_micros > money
     if is_spent then slot = max(slot, (today + 1) * DAY_US) end
+    if slot >= (today + 1) * DAY_US then is_full = true end  -- tomorrow's calls are counted tomorrow
   end
   return slot, interval, is_full
 end

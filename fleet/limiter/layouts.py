@@ -170,6 +170,7 @@ class Settled(NamedTuple):
         asked_output: Of it output.
         reserved_usd_micros: Reserved of the money of the day.
         usd_micros: Spent.
+        reserved_day: Day (UTC, since 1970) on which it was granted, and counted.
         since_slot_us: Time since its slot; below 0: it is to come.
         learns: 1: its use says something of its kind.
     """
@@ -185,6 +186,7 @@ class Settled(NamedTuple):
     asked_output: float
     reserved_usd_micros: float
     usd_micros: float
+    reserved_day: float
     since_slot_us: float
     learns: float
 

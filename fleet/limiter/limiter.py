@@ -26,7 +26,7 @@ from fleet.limiter.call import LocalLimit, WaitingCall
 from fleet.limiter.crowd import Crowd, read_crowd
 from fleet.limiter.first_answers import FirstAnswers
 from fleet.limiter.layouts import Reply, pack_settled
-from fleet.limiter.limits import Terms
+from fleet.limiter.limits import DAY_US, Terms
 from fleet.limiter.live import Changes
 from fleet.limiter.observing import Observer
 from fleet.limiter.scripts import ACQUIRE, FORGET, PENALISE, SETTLE
@@ -352,6 +352,7 @@ class Limiter:
             asked_output=grant.reserved_output_tokens,
             reserved_usd_micros=grant.cost_usd_micros,
             usd_micros=money,
+            reserved_day=grant.mark.at_us // DAY_US,
             since_slot_us=since_slot_s * 1e6,
             learns=bool(learns),
         )

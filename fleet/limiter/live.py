@@ -118,9 +118,11 @@ class Changes:
 
 def _set(client: redis.Redis, limit: str, text: str, configured: LimitSettings) -> None:
     names = keys.limit_keys(limit)
-    run_script(
-        client, SET, *SET.call(state=names.state, facts=names.facts, set=text, terms=Terms.of(configured).pack())
-    )
+    call = SET.call(
+        state=names.state, facts=names.facts, log=names.log, leases=names.leases,
+        set=text, terms=Terms.of(configured).pack(),
+    )  # fmt: skip
+    run_script(client, SET, *call)
 
 
 def _read(client: redis.Redis, limit: str) -> list[float]:

@@ -131,9 +131,12 @@ class LimitModel:
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int], now: int,
-        reserved_money: int = 0, money: int = 0, since_slot_us: float = 0.0,
+        reserved_money: int = 0, money: int = 0, reserved_day: int | None = None, since_slot_us: float = 0.0,
     ) -> None:  # fmt: skip
-        """Account for a call that is over, as `settle.lua`: its clocks, window, leases and counts."""
+        """Account for a call that is over, as `settle.lua`: its clocks, window, leases and counts.
+
+        Without a `reserved_day` it was granted today.
+        """
         state, rates = self.state, astuple(self.terms)
         before, after = (1, *charged), (int(sent), *used)
         lost = not sent and not self.terms.window_us and since_slot_us > self.terms.burst_us
@@ -153,7 +156,7 @@ class LimitModel:
                 mean = state[At.MEAN_FLIGHT_US]
                 newest = mean * (1 - limits.NEWEST_FLIGHT) + since_slot_us * limits.NEWEST_FLIGHT
                 state[At.MEAN_FLIGHT_US] = newest if mean > 0 else since_slot_us
-        if state[At.DAY] == now // limits.DAY_US:
+        if state[At.DAY] == (now // limits.DAY_US if reserved_day is None else reserved_day):
             state[At.DAY_REQUESTS] += int(sent) - 1
             state[At.DAY_USD_MICROS] += money - reserved_money
         state[At.GRANTED] += int(sent) - 1
@@ -223,6 +226,7 @@ class LimitModel:
                 slot, blocked = max(slot, now + flight), True
         if terms.requests_a_day or terms.usd_micros_a_day:
             slot = max(slot, self._day_opens(q, now))
+            blocked = blocked or slot >= (now // limits.DAY_US + 1) * limits.DAY_US
         self._drop_dead(q.ticket, now)
         order, waits, fresh, rank = self._place(q)
         own, horizon, ahead_us, credit = rank, max(limits.LONG_US, interval), rank * interval, 0.0

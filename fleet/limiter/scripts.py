@@ -43,13 +43,13 @@ SETTLE = Script.beside(
     keys="state facts log leases",
     argv="ticket kind settled terms",
     tables={"settled": SETTLED},
-    constants=_numbers("DAY_US QUICK NEWEST_FLIGHT NEWEST_USE FIRST_DEVIATION MOST_KINDS"),
+    constants=_numbers("QUICK NEWEST_FLIGHT NEWEST_USE FIRST_DEVIATION MOST_KINDS"),
     behind=_LIMIT,
 )
 PENALISE = Script.beside(__file__, "penalise.lua", keys="state facts", argv="retry_after_us terms", behind=_LEARNING)
 OBSERVE = Script.beside(
     __file__, "observe.lua", keys="state facts", argv="heard terms", tables={"heard": HEARD}, behind=_LEARNING
 )
-SET = Script.beside(__file__, "set.lua", keys="state facts", argv="set terms", behind=_LIMIT)
+SET = Script.beside(__file__, "set.lua", keys="state facts log leases", argv="set terms", behind=_LIMIT)
 FORGET = Script.beside(__file__, "forget.lua", keys="queue due", argv="ticket", behind=_LIMIT)
 SHOW = Script.beside(__file__, "show.lua", keys="state facts queue leases", behind=_LIMIT)

@@ -2,11 +2,15 @@
 -- that an old, slow rate has moved far ahead comes back at once.
 --
 -- KEYS     state, facts   see limit.lua
+--          log, leases    zsets, see acquire.lua
 -- ARGV     set      "rpm tpm itpm otpm requests_a_day usd_micros_a_day in_flight", -1: as configured; '': all of them,
---                   and what was learnt is forgotten as well, and a hold after a 429 ends
+--                   and the limit begins anew: what was learnt is forgotten, a hold ends, nothing is owed; but what was
+--                   used today stays counted
 --          terms    packed, as configured
 -- Reply    packed: code, 0, now_us
 -- Codes    1 set
+-- Beyond it a double is no count and no time any more.
+local MOST_WHOLE = 2 ^ 53
 local was_set, learnt = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt'))
 local old = read_terms(ARGV[TERMS], was_set, learnt)
 local new
@@ -24,11 +28,18 @@ for k = 1, 4 do
   local clock = state[CLOCK + k]
   if old[k] > 0 and new[k] > 0 and clock > now then state[CLOCK + k] = now + ceil((clock - now) * old[k] / new[k]) end
 end
-if ARGV[SET] == '' and state[HELD_UNTIL] > now then
-  state[HELD_UNTIL] = 0
-  for k = 1, 4 do  -- where the penalty had moved them
-    state[CLOCK + k] = min(state[CLOCK + k], now + ceil(burst_of(new, k)))
+if ARGV[SET] == '' then
+  for place = 1, STATE_PLACES do
+    if not (math.abs(state[place]) < MOST_WHOLE) then state[place] = 0 end  -- NaN is not below it either
   end
+  state[HELD_UNTIL], state[SWEEP_AT], state[MEAN_FLIGHT_US] = 0, 0, 0
+  for k = 1, 4 do
+    state[CLOCK + k] = min(state[CLOCK + k], now + ceil(burst_of(new, k)))
+    state[WINDOW + k], state[URGENT_SHARE + k], state[CREDIT + k] = 0, 0, 0
+    if k > REQUESTS then state[MEAN + k] = 0 end
+  end
+  for class = 0, 3 do state[ASKED_MS + class] = 0 end
+  call('DEL', KEYS[LOG], KEYS[LEASES])
 end
 if call('EXISTS', KEYS[STATE]) == 1 then write_state(KEYS[STATE], state) end
 return reply(1, 0, now)

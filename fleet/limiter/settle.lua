@@ -13,7 +13,7 @@ local ENTRY = '%s:%.0f:%.0f:%.0f'
 -- What is set, learnt and seen stands among the facts as well.
 local NO_KINDS = 3
 local sent, tokens, input, output, used_tokens, used_input, used_output, asked_tokens, asked_output,
-  reserved_usd_micros, usd_micros, since_slot_us, learns = struct.unpack(SETTLED_FORMAT, ARGV[SETTLED])
+  reserved_usd_micros, usd_micros, reserved_day, since_slot_us, learns = struct.unpack(SETTLED_FORMAT, ARGV[SETTLED])
 
 -- The provider counted it some time between its slot and the answer.
 local function correct_window(state, terms, charged, used)
@@ -27,6 +27,7 @@ local function correct_window(state, terms, charged, used)
   call('ZREM', KEYS[LOG], entry)
   if sent == 1 then
     call('ZADD', KEYS[LOG], whole(at + later), format(ENTRY, ARGV[TICKET], used_tokens, used_input, used_output))
+    call('PEXPIRE', KEYS[LOG], KEEP_MS)  -- the only entry was taken out, and the key with it
   end
 end
 
@@ -64,7 +65,7 @@ if terms[IN_FLIGHT] > 0 then
     state[MEAN_FLIGHT_US] = mean > 0 and mean * (1 - NEWEST_FLIGHT) + since_slot_us * NEWEST_FLIGHT or since_slot_us
   end
 end
-if state[DAY] == floor(now / DAY_US) then
+if state[DAY] == reserved_day then  -- else that day is over, and its counts are gone
   state[DAY_REQUESTS] = state[DAY_REQUESTS] - 1 + sent
   state[DAY_USD_MICROS] = state[DAY_USD_MICROS] - reserved_usd_micros + usd_micros
 end

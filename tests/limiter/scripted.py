@@ -7,11 +7,11 @@ from typing import Any
 
 import redis
 
-from fleet.limiter.layouts import ASKED, SETTLED, Asked, Reply, Settled
-from fleet.limiter.limits import Terms
+from fleet.limiter.layouts import ASKED, SETTLED, STATE, Asked, Reply, Settled
+from fleet.limiter.limits import DAY_US, Terms
 from fleet.limiter.model import Answer, Question
 from fleet.limiter.observing import packed_readings
-from fleet.limiter.scripts import ACQUIRE, OBSERVE, PENALISE, SETTLE, SHOW
+from fleet.limiter.scripts import ACQUIRE, OBSERVE, PENALISE, SET, SETTLE, SHOW
 from fleet.limiter.snapshot import standing_of, terms_in_force
 from fleet.models import Mark, Tokens
 from fleet.rates import RateReading
@@ -48,12 +48,18 @@ class ScriptedLimit:
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
         asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False, reserved_money: int = 0,
-        money: int = 0, since_slot_us: float = 1000.0,
+        money: int = 0, reserved_day: int | None = None, since_slot_us: float = 1000.0,
     ) -> int:  # fmt: skip
         """Settle, and return the time of Redis."""
-        settled = Settled(sent, *charged, *used, *asked, reserved_money, money, since_slot_us, learns)
+        day = self.today() if reserved_day is None else reserved_day
+        settled = Settled(sent, *charged, *used, *asked, reserved_money, money, day, since_slot_us, learns)
         packed = {"settled": SETTLED.pack(settled), "terms": self._terms.pack()}
         return _unpack(self._run(SETTLE, ticket=ticket, kind=f"q:{kind}", **packed))[2]
+
+    def today(self) -> int:
+        """Return the day, by Redis."""
+        seconds: Any = self._client.time()[0]
+        return int(seconds) * 1_000_000 // DAY_US
 
     def penalise(self, retry_after_us: int) -> tuple[int, int]:
         """Hold, and return for how long and the time of Redis."""
@@ -74,6 +80,14 @@ class ScriptedLimit:
     def state(self) -> list[float]:
         """Return the state from index 1, as the model has it."""
         return list(standing_of(self._run(SHOW)).state)
+
+    def write(self, state: list[float]) -> None:
+        """Put a state, from index 1, in the place of what is there."""
+        self._client.set(self.keys.state, STATE.struct.pack(*state[1:]), keepttl=True)
+
+    def reset(self) -> None:
+        """Let the limit begin anew."""
+        self._run(SET, set="", terms=self._terms.pack())
 
     def queue(self) -> list[tuple[float, str]]:
         """Return the waiting tickets in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.config import LimitSettings
-from fleet.limiter.limits import LONG_US, SHORT_US, Terms
+from fleet.limiter.layouts import At
+from fleet.limiter.limits import DAY_US, LONG_US, SHORT_US, Terms
 from fleet.limiter.model import ASK_AGAIN, SEND, TOO_LATE, Answer, LimitModel, Question
 from fleet.store.client import connect
 from tests.every import every
@@ -60,6 +62,7 @@ settles = st.fixed_dictionaries(
         "sent": st.booleans(),
         "money": st.integers(0, 50_000),
         "since_slot_us": st.floats(-1e6, 1e7),
+        "is_yesterdays": st.booleans(),
     }
 )
 penalties = st.fixed_dictionaries({"step": st.just("penalise"), "us": st.integers(0, 3_000_000)})
@@ -110,6 +113,7 @@ def test_every_script_does_what_its_model_does(client: Any, settings: LimitSetti
             report: Any = {
                 "sent": step["sent"], "charged": answer.charged, "used": used, "reserved_money": question.money,
                 "money": step["money"] if step["sent"] else 0,
+                "reserved_day": answer.now_us // DAY_US - step["is_yesterdays"],
                 "since_slot_us": abs(step["since_slot_us"]) if step["sent"] else step["since_slot_us"],
             }  # fmt: skip
             now = real.settle(ticket, **report, asked=asked, learns=learns)
@@ -310,6 +314,50 @@ def test_requests_and_money_of_a_day_are_reserved_together_or_not_at_all(client:
     assert limit.ask(Question("003", "a", money=0, max_wait_us=1e6)).code == TOO_LATE
 
 
+def test_what_was_reserved_yesterday_is_settled_yesterday(client: Any) -> None:
+    limit = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(requests_per_day=9, usd_per_day=0.10)))
+    limit.ask(Question("000", "a", money=90_000))
+    report: dict[str, Any] = {"charged": (0, 0, 0), "used": (0, 0, 0), "reserved_money": 90_000}
+    limit.settle("999", sent=True, money=95_000, reserved_day=limit.today() - 1, **report)  # over with that day
+    assert limit.state()[At.DAY_REQUESTS : At.DAY_USD_MICROS + 1] == [1, 90_000]
+    limit.settle("998", sent=False, reserved_day=limit.today() - 1, **report)
+    assert limit.state()[At.DAY_REQUESTS : At.DAY_USD_MICROS + 1] == [1, 90_000]
+    yesterday = limit.state()
+    yesterday[At.DAY] -= 1  # midnight has passed, and nobody has asked since
+    limit.write(yesterday)
+    limit.settle("000", sent=True, money=1_000, reserved_day=limit.today() - 1, **report)
+    assert limit.state()[At.DAY_REQUESTS : At.DAY_USD_MICROS + 1] == [1, 1_000]
+
+
+def test_a_call_that_would_leave_tomorrow_is_not_granted_today(client: Any) -> None:
+    """Else it would be counted on a day whose counts end before it is sent."""
+    settings = LimitSettings(requests_per_day=1000, counting="bucket", rpm=1)
+    limit = ScriptedLimit(client, next(_names), Terms.of(settings))
+    limit.ask(Question("000", "a"))
+    ahead = limit.state()
+    ahead[At.CLOCK + 1] = (limit.today() + 1) * DAY_US
+    limit.write(ahead)
+    midnight_us = (limit.today() + 1) * DAY_US
+    answer = limit.ask(Question("001", "b", max_wait_us=FOREVER_US))
+    assert answer.code == ASK_AGAIN
+    assert answer.now_us + answer.wait_us <= midnight_us
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e300, 1e17])
+def test_a_reset_frees_a_limit_from_any_state(client: Any, number: float) -> None:
+    settings = LimitSettings(rpm=600, tpm=60_000, in_flight=1)
+    limit = ScriptedLimit(client, next(_names), Terms.of(settings))
+    limit.ask(Question("000", "a", tokens=500))
+    broken = limit.state()
+    for place in range(1, len(broken)):
+        if place not in (At.DAY, At.DAY_REQUESTS, At.DAY_USD_MICROS):
+            broken[place] = number
+    limit.write(broken)
+    limit.reset()
+    assert limit.ask(Question("001", "b", tokens=500)).code == SEND
+    assert limit.ask(Question("002", "b", tokens=500)).code == ASK_AGAIN  # the limit holds
+
+
 def test_input_and_output_tokens_are_limited_apart(client: Any) -> None:
     limit = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(input_tpm=60_000, output_tpm=6_000)))
     limit.ask(Question("000", "a", tokens=700, input_tokens=100, output_tokens=600))
@@ -338,6 +386,13 @@ def test_after_a_penalty_calls_are_paced_and_the_burst_is_gone(client: Any) -> N
     assert sends == sorted(sends)
     assert sends[0] >= 200_000
     assert sends[-1] >= 200_000 + (len(sends) - 1) * 10_000
+
+
+def test_a_window_whose_only_call_is_settled_keeps_its_life(client: Any) -> None:
+    limit = ScriptedLimit(client, next(_names), Terms.of(LimitSettings(tpm=60_000)))
+    answer = limit.ask(Question("000", "a", tokens=500))
+    limit.settle("000", sent=True, charged=answer.charged, used=(20, 0, 20))
+    assert client.pttl(limit.keys.log) > 0
 
 
 def test_every_key_expires(client: Any) -> None:
