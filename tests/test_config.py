@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from fleet.config import load
+from fleet.config import config_path, home_path, load
 from fleet.errors import ConfigurationError
 
 
@@ -60,3 +63,61 @@ def test_a_wrong_variable_leads_to_the_right_one(
     with pytest.raises(ConfigurationError) as caught:
         load()
     assert expected in str(caught.value)
+
+
+def test_a_budget_for_a_model_without_a_price_is_refused(file: Path) -> None:
+    pool = '[providers.o]\nkind = "openai"\n[pools.a]\nprovider = "o"\nmodel = "m"\n[limits."o/m"]\nusd_per_day = 1\n'
+    file.write_text(pool)
+    with pytest.raises(ConfigurationError, match=r'limits."o/m".usd_per_day: expected a price of the model, got none'):
+        load()
+    file.write_text(f'{pool}[prices."o/m"]\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 1\n')
+    assert load().limit_of("a")[1].usd_per_day == 1
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory below a folder with a fleet.toml and a .fleet."""
+    monkeypatch.delenv("FLEET_CONFIG", raising=False)
+    monkeypatch.delenv("FLEET_HOME", raising=False)
+    folder = tmp_path / "project"
+    (folder / "below").mkdir(parents=True)
+    (folder / ".fleet").mkdir()
+    (folder / "fleet.toml").write_text("")
+    monkeypatch.chdir(folder / "below")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "look", "variable"),
+    [
+        ("fleet.toml", 0o666, config_path, "FLEET_CONFIG"),
+        (".", 0o777, config_path, "FLEET_CONFIG"),
+        (".", 0o1777, config_path, "FLEET_CONFIG"),  # a module could be put beside it
+        (".fleet", 0o777, home_path, "FLEET_HOME"),
+        (".", 0o777, home_path, "FLEET_HOME"),
+    ],
+)
+def test_what_is_found_where_everybody_may_write_is_refused_with_the_way_to_allow_it(
+    found: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: int, look: Callable[[], Path], variable: str
+) -> None:
+    there = found / (".fleet" if look is home_path else "fleet.toml")
+    assert look() == there
+    (found / name).chmod(mode)
+    with pytest.raises(ConfigurationError, match=f"which everybody may write to .* set {variable}={there}"):
+        look()
+    monkeypatch.setenv(variable, str(there))
+    assert look() == there
+
+
+@pytest.mark.parametrize("look", [config_path, home_path])
+def test_what_somebody_else_has_put_there_is_refused_but_not_on_a_read_only_mount(
+    found: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[], Path]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 4321)  # so that everything is somebody else's
+    if os.getuid() == 0:  # what is root's is trusted
+        for path in (found, found / ".fleet", found / "fleet.toml"):
+            os.chown(path, 4322, -1)
+    with pytest.raises(ConfigurationError, match="which belongs to user"):
+        look()
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert look()

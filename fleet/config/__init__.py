@@ -18,6 +18,8 @@ from fleet.config.sections import (
     SignalsSettings,
     SimulatorSettings,
     WorkerSettings,
+    is_local,
+    is_loopback,
 )  # fmt: skip
 from fleet.config.settings import (
     CONFIG_NAME,
@@ -39,5 +41,5 @@ __all__ = [
     "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings", "HealthSettings", "LimitSettings",
     "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings", "RedisSettings", "ResultSettings",
     "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings", "config_path", "current",
-    "home_path", "load", "nearest_home",
+    "home_path", "is_local", "is_loopback", "load", "nearest_home",
 ]  # fmt: skip

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 #: Name of the provider that exists without any configuration.
 SIMULATOR = "simulator"
+
+#: Ends of names that no public DNS knows: the local network's, Docker's and Kubernetes' own.
+_LOCAL_NAMES = (".local", ".localhost", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
+
+
+def is_loopback(url: str | None) -> bool:
+    """True for the address of a server on this very host; None is the vendor's own."""
+    host = _host_of(url)
+    return host == "localhost" or host.endswith(".localhost") or _address(host, "is_loopback")
+
+
+def is_local(url: str | None) -> bool:
+    """True for the address of a server on this host or on a private network, where APIs often ask for no key."""
+    host = _host_of(url)
+    is_bare = bool(host) and "." not in host and ":" not in host
+    return is_loopback(url) or is_bare or host.endswith(_LOCAL_NAMES) or _address(host, "is_private")
+
+
+def _host_of(url: str | None) -> str:
+    try:
+        return (urlsplit(url or "").hostname or "").rstrip(".")
+    except ValueError:  # half an IPv6 address: the adapter says so
+        return ""
+
+
+def _address(host: str, what: Literal["is_loopback", "is_private"]) -> bool:
+    try:
+        return bool(getattr(ip_address(host), what))
+    except ValueError:
+        return False
+
 
 Archetype = Literal["analytical", "creative", "conservative", "exploratory"]
 
@@ -47,6 +80,11 @@ class ProviderSettings(Section):
     api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
     api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
     timeout_s: float = Field(120.0, gt=0, description="Seconds until Fleet gives up one HTTP call.")
+
+    @property
+    def needs_key(self) -> bool:
+        """True unless a key is of no use: the simulator takes any, a server on this host or network may take none."""
+        return self.kind != "simulator" and not is_local(self.base_url)
 
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:

@@ -33,6 +33,7 @@ from fleet.config.sections import (
     SimulatorSettings,
     WorkerSettings,
 )
+from fleet.config.trust import check_found
 from fleet.errors import ConfigurationError
 from fleet.quoting import nearest, quote
 
@@ -89,6 +90,28 @@ class Settings(BaseSettings):
                     f"pools.{name}.provider: expected one of {', '.join(sorted(known))}, got {quote(pool.provider)}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _budgets_can_be_kept(self) -> Self:
+        for name, limit in map(self.limit_of, self.pools):
+            if limit.usd_per_day is not None:
+                self.check_price(name)
+        return self
+
+    def check_price(self, name: str) -> None:
+        """Refuse a budget for a model without a price: nothing that it spends would be counted.
+
+        Args:
+            name: `provider/model`.
+
+        Raises:
+            ValueError: When it has none.
+        """
+        if name not in self.price_table:
+            raise ValueError(
+                f'limits."{name}".usd_per_day: expected a price of the model, got none, so that nothing would be '
+                f'counted; set input_usd_per_mtok and output_usd_per_mtok in [prices."{name}"]'
+            )
 
     @property
     def bots(self) -> int:
@@ -152,23 +175,37 @@ def home_path() -> Path:
 
 
 def nearest_home() -> Path:
-    """Return the state folder of the working directory when no FLEET_HOME says otherwise."""
+    """Return the state folder of the working directory when no FLEET_HOME says otherwise.
+
+    Raises:
+        ConfigurationError: When somebody else may have put it there.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / CONFIG_NAME).is_file() or (folder / HOME_NAME).is_dir():
+        if (folder / HOME_NAME).is_dir():
+            check_found(folder / HOME_NAME, variable="FLEET_HOME", with_code=False)
+            return folder / HOME_NAME
+        if (folder / CONFIG_NAME).is_file():
             return folder / HOME_NAME
     return here / HOME_NAME
 
 
 def config_path() -> Path | None:
-    """Return the fleet.toml in force: FLEET_CONFIG, else the nearest one upwards, else None."""
+    """Return the fleet.toml in force: FLEET_CONFIG, else the nearest one upwards, else None.
+
+    Raises:
+        ConfigurationError: When FLEET_CONFIG names none, or somebody else may have put there what was found.
+    """
     if os.environ.get("FLEET_CONFIG"):
         path = Path(os.environ["FLEET_CONFIG"])
         if not path.is_file():
             raise ConfigurationError(f"FLEET_CONFIG: expected the path of a fleet.toml, got {quote(str(path))}")
         return path
     here = Path.cwd()
-    return next((f / CONFIG_NAME for f in (here, *here.parents) if (f / CONFIG_NAME).is_file()), None)
+    found = next((f / CONFIG_NAME for f in (here, *here.parents) if (f / CONFIG_NAME).is_file()), None)
+    if found is not None:
+        check_found(found, variable="FLEET_CONFIG", with_code=True)
+    return found
 
 
 def load(**overrides: Any) -> Settings:

@@ -60,7 +60,9 @@ def limits(ctx: click.Context, as_json: bool) -> None:
 @click.option("--in-flight", type=click.IntRange(0), help="Calls at the same time; 0: not limited.")
 @click.option("--requests-per-day", type=click.IntRange(0), help="Requests per day; 0: not limited.")
 @click.option("--usd-per-day", type=click.FloatRange(0), help="US dollars per day; 0: not limited.")
-@click.option("--reset", "is_reset", is_flag=True, help="Go back to fleet.toml.")
+@click.option(
+    "--reset", "is_reset", is_flag=True, help="Go back to fleet.toml, and begin anew but for what was used today."
+)
 def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     """Change a limit on all workers at once, until it is reset or unused for 30 days.
 
@@ -80,11 +82,13 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     settings = config.current()
     name = _full_name(limit, settings)
     configured = _names(settings)[name]
+    if changes.get("usd_per_day"):
+        _check_price(name, settings)
     with _state(settings) as client:
         if is_reset:
             live.reset(client, name, configured=configured)
             record_event_now(client, catalogue.LIMIT_RESET, limit=name, by=operator_name())
-            click.echo(f"{name}: as configured")
+            click.echo(f"{name}: as configured; what was used today stays counted")
             return
         held = live.change(client, name, changes, configured=configured)
         record_event_now(client, catalogue.LIMIT_CHANGED, limit=name, **changes, by=operator_name())
@@ -231,6 +235,13 @@ def _full_name(limit: str, settings: config.Settings) -> str:
         if name in known:
             return name
     raise ConfigurationError(f"expected one of {', '.join(sorted(known))}, got {quote(limit)}")
+
+
+def _check_price(limit: str, settings: config.Settings) -> None:
+    try:
+        settings.check_price(limit.rpartition("/")[0])
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 @contextmanager

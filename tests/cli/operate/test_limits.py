@@ -58,7 +58,10 @@ def test_a_limit_that_is_set_live_holds_for_the_next_call_of_every_worker(redis_
     fleet("limits", "set", LIMIT, "--tpm", "5000")
     shown = json.loads(fleet("limits", "--json").stdout)[0]
     assert (shown["limit"], shown["rpm"], shown["tpm"], shown["is_changed"]) == (LIMIT, 1, 5000, True)
-    assert fleet("limits", "set", LIMIT, "--reset").stdout == f"{LIMIT}: as configured\n"
+    assert (
+        fleet("limits", "set", LIMIT, "--reset").stdout
+        == f"{LIMIT}: as configured; what was used today stays counted\n"
+    )
     shown = json.loads(fleet("limits", "--json").stdout)[0]
     assert (shown["rpm"], shown["is_changed"]) == (6000, False)
 
