@@ -4,6 +4,7 @@ FleetError
 ├── RetryLater                 the same call may work later (``retry_after_s`` when the other side said when)
 │   ├── RateLimited            the provider answered 429
 │   ├── ProviderUnavailable    the provider answered 5xx, cut the connection, or did not answer in time
+│   ├── MachineExhausted       this machine has no more files, ports or memory for a connection
 │   ├── BotsQuarantined        all bots of the pool are quarantined
 │   └── StoreUnavailable       Redis did not answer
 ├── KeyRejected                use another key: the provider answered 401 or 403
@@ -78,6 +79,10 @@ class ProviderUnavailable(RetryLater):
     def __init__(self, message: str, *, retry_after_s: float | None = None, sent: bool = True) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.sent = sent
+
+
+class MachineExhausted(RetryLater):
+    """This machine has no more files, ports or memory for a connection; nothing was sent."""
 
 
 class BotsQuarantined(RetryLater):

@@ -20,7 +20,7 @@ DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
-    ("fleet.quoting", "fleet.faults", "fleet.rates"),
+    ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files"),
     ("fleet.errors",),
     ("fleet.schema", "fleet.config"),
     ("fleet.models",),
@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # Celery, in rooms along a task's road.
     ("fleet.engine.messages",),
     ("fleet.engine.transport", "fleet.engine.telemetry"),
-    ("fleet.engine.admission", "fleet.engine.outcomes", "fleet.engine.settings"),
+    ("fleet.engine.admission", "fleet.engine.outcomes", "fleet.engine.settings", "fleet.engine.file_room"),
     ("fleet.engine.answers", "fleet.engine.local_simulator", "fleet.engine.app"),
     ("fleet.engine.process",),
     ("fleet.engine.operations", "fleet.engine.tasks"),

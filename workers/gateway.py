@@ -10,9 +10,17 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from fleet.errors import BadRequest, DeadlineExceeded, FleetError, KeyRejected, ProviderUnavailable, RateLimited
+from fleet.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    FleetError,
+    KeyRejected,
+    MachineExhausted,
+    ProviderUnavailable,
+    RateLimited,
+)
 from fleet.models import ANYBODY, Caller, Grant, Message, Usage
 from fleet.rates import RateReadings
 from fleet.workers.context import count_message_tokens
@@ -23,6 +31,9 @@ from fleet.workers.providers.rate_headers import read_rates
 DEFAULT_HOLD_S = 1.0
 #: Usage of a task that has called nobody yet.
 NO_USAGE = Usage()
+
+#: Tokens that a provider may count beyond what it was sent and what came back: its own prompt, the chat's format.
+UNSEEN_TOKENS = 4096
 
 #: Seconds by which the HTTP timeout lies behind the task's deadline, so that the deadline comes first.
 DEADLINE_SLACK_S = 5.0
@@ -100,6 +111,7 @@ class Gateway:
         self._limiter = limiter
         self._routes = routes
         self._price = price
+        self._disbelieved: set[str] = set()
 
     def route(self, pool: str) -> Route:
         """Return where the calls of `pool` go."""
@@ -134,6 +146,7 @@ class Gateway:
             ProviderUnavailable, KeyRejected, BadRequest: As the provider raised them.
             DeadlineExceeded: The turn under the limit comes after the deadline; nothing was sent.
             StoreUnavailable: The limiter has no Redis; nothing was sent.
+            MachineExhausted: This machine has no room for a connection; nothing was sent.
         """
         route = self._routes[pool]
         most = Usage(input_tokens=count_message_tokens(messages), output_tokens=max_output_tokens)
@@ -175,7 +188,7 @@ class Gateway:
         meter.calls += 1
         rates: RateReadings | None = None
         try:
-            completion = await route.provider.complete(call, api_key=route.api_key)
+            completion = self._believed(route, call, await route.provider.complete(call, api_key=route.api_key))
             price = self._price(route.priced_as, completion.usage)
             if completion.usage.total_tokens:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
@@ -184,6 +197,11 @@ class Gateway:
             rates = read_rates(completion.headers, now_s=time.time())
         except asyncio.CancelledError:
             meter.failed[DeadlineExceeded.__name__] += 1
+            raise
+        except MachineExhausted as error:  # no call, and no failure of the provider's
+            meter.calls -= 1
+            used_tokens = output_tokens = cost = 0
+            _log(route, error, clock() - started)
             raise
         except FleetError as error:
             if _cost_nothing(error):
@@ -200,6 +218,34 @@ class Gateway:
             self._limiter.settle(grant, used_tokens=used_tokens, used_output_tokens=output_tokens, cost_usd_micros=cost)
             self._limiter.observe(grant, rates)
         return completion
+
+    def _believed(self, route: Route, call: Call, completion: Completion) -> Completion:
+        """Return the answer with no more usage than the call can have had.
+
+        A limit counts what is told here: an absurd number would hold all calls of the fleet for years. Said once for
+        each limit and process.
+        """
+        told, most = completion.usage, most_usage(call, completion.text)
+        if told.input_tokens <= most.input_tokens and told.output_tokens <= most.output_tokens:
+            return completion
+        usage = Usage(
+            input_tokens=min(told.input_tokens, most.input_tokens),
+            output_tokens=min(told.output_tokens, most.output_tokens),
+        )
+        if route.limit not in self._disbelieved:
+            self._disbelieved.add(route.limit)
+            logger.warning(
+                "usage_disbelieved limit=%s told=%d+%d counted=%d+%d hint=more_tokens_than_such_a_call_can_have",
+                route.limit, told.input_tokens, told.output_tokens, usage.input_tokens, usage.output_tokens,
+            )  # fmt: skip
+        return replace(completion, usage=usage)
+
+
+def most_usage(call: Call, answer: str) -> Usage:
+    """Return the most tokens that a call can have used: no token of any vocabulary is shorter than a byte."""
+    sent = sum(len(message.content.encode("utf-8", "replace")) for message in call.messages)
+    came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace")))
+    return Usage(input_tokens=sent + UNSEEN_TOKENS, output_tokens=came + UNSEEN_TOKENS)
 
 
 def _cost_nothing(error: FleetError) -> bool:

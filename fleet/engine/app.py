@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from celery import Celery
 
+from fleet.engine import file_room
 from fleet.engine.settings import celery_settings
 from fleet.engine.telemetry import log_format
 
@@ -15,6 +16,7 @@ def _build() -> Celery:
     celery = Celery("fleet", include=["fleet.engine.tasks"])
     celery.add_defaults(celery_settings)
     log_format.install()
+    file_room.install()
     return celery
 
 

@@ -12,6 +12,7 @@ from fleet.errors import (
     DeadlineExceeded,
     FleetError,
     KeyRejected,
+    MachineExhausted,
     ProviderUnavailable,
     RateLimited,
     StoreUnavailable,
@@ -19,7 +20,7 @@ from fleet.errors import (
 from fleet.models import Message, Usage
 from fleet.rates import RateReading
 from fleet.workers.context import count_message_tokens
-from fleet.workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, Gateway, Meter
+from fleet.workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, UNSEEN_TOKENS, Gateway, Meter
 from fleet.workers.ports import Completion
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_gateway, said
 
@@ -175,3 +176,20 @@ def test_neither_prompt_nor_key_reaches_the_log(caplog: pytest.LogCaptureFixture
 
 def test_a_route_does_not_show_its_key():
     assert "s3cret" not in repr(a_gateway(FakeLimiter(), FakeProvider(["hi"])).route("research"))
+
+
+@pytest.mark.parametrize(("given", "made"), [(10**15, 3), (20, 10**15), (10**15, 10**15)])
+def test_no_more_usage_is_believed_than_the_call_can_have_had(given: int, made: int, caplog: Any):
+    limiter, _, meter, came = send(said("hi", input_tokens=given, output_tokens=made))
+    assert isinstance(came, Completion)
+    assert came.usage == meter.usage
+    assert limiter.settled[0][1] == meter.usage.total_tokens
+    assert meter.usage.total_tokens < RESERVED + 2 * UNSEEN_TOKENS + 100
+    assert caplog.messages[0].startswith(f"usage_disbelieved limit={LIMIT} told={given}+{made} counted=")
+
+
+def test_a_machine_without_room_for_a_connection_is_no_call_and_no_failure_of_the_provider():
+    limiter, _, meter, came = send(MachineExhausted("no more files"))
+    assert isinstance(came, MachineExhausted)
+    assert [used for _, used in limiter.settled] == [0]
+    assert (meter.calls, meter.failed) == (0, {})

@@ -19,6 +19,7 @@ from fleet.errors import (
     DeadlineExceeded,
     FleetError,
     InvalidTask,
+    MachineExhausted,
     ProviderUnavailable,
     RateLimited,
     StoreRefused,
@@ -193,7 +194,7 @@ class BotContext:
             except RateLimited:
                 limited += 1
                 pause_s = full_jitter(limited, share=self._share())  # the limiter holds; this only keeps from spinning
-            except (StoreUnavailable, StoreRefused):
+            except (StoreUnavailable, StoreRefused, MachineExhausted):
                 outages += 1
                 pause_s = full_jitter(outages, share=self._share())
             except _FailedTry as failed:

@@ -37,7 +37,8 @@ class Anthropic(HttpProvider):
         super().__init__(base_url, "/v1/messages")
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
-        return {"x-api-key": api_key, "anthropic-version": API_VERSION, "Content-Type": "application/json"}
+        own = {"x-api-key": api_key} if api_key else {}
+        return {**own, "anthropic-version": API_VERSION, "Content-Type": "application/json"}
 
     def _body(self, call: Call) -> dict[str, Any]:
         system, turns = split_messages(call.messages)

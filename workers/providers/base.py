@@ -6,7 +6,10 @@ the gateway decides about a second request, because each needs a grant of its ow
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
 import time
 import urllib.request
 from abc import ABC, abstractmethod
@@ -16,7 +19,15 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from fleet.errors import BadRequest, ConfigurationError, FleetError, KeyRejected, ProviderUnavailable, RateLimited
+from fleet.errors import (
+    BadRequest,
+    ConfigurationError,
+    FleetError,
+    KeyRejected,
+    MachineExhausted,
+    ProviderUnavailable,
+    RateLimited,
+)
 from fleet.quoting import quote
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.problem import Problem, read_problem
@@ -33,6 +44,8 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 PASSING_4XX = frozenset({408, 409, 425})
 #: Codes for a key whose money is used up, some of them sent with 429: waiting does not help, another key does.
 OUT_OF_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
+#: What a machine lacks when it cannot connect: files (of a process, of all), memory, buffers, ports.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 #: Hosts of this machine, to which no proxy leads.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -83,6 +96,11 @@ class HttpProvider(ABC):
                 f"{self.host}: expected an answer within {call.timeout_s:g} s, got none"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
+            if (lack := _lack_of(error)) is not None:
+                raise MachineExhausted(
+                    f"expected a connection to {self.host}, got: {lack}; raise the limit of this machine, or lower "
+                    "worker.slots"
+                ) from error
             # Without the text of the foreign error: some quote the address or the headers.
             told = f"{self.host}: connection failed ({type(error).__name__})"
             raise ProviderUnavailable(told, sent=not isinstance(error, aiohttp.ClientConnectorError)) from error
@@ -181,6 +199,16 @@ def parse_base_url(text: str, *, default_path: str = "", strip_path: str = "") -
         raise ConfigurationError(f"{wanted}, got {quote(text)}: correct it in fleet.toml")
     path = url.path.rstrip("/").removesuffix(strip_path) or default_path
     return url.origin().with_path(path) if path else url.origin()
+
+
+def _lack_of(error: BaseException) -> str | None:
+    """Say what this machine lacks, if that is why there was no connection; the provider had no part in it."""
+    cause = getattr(error, "os_error", None) or error  # aiohttp's own: what the socket or the resolver said
+    if isinstance(cause, socket.gaierror):
+        return "the resolver has failed by an error of the system" if cause.errno == socket.EAI_SYSTEM else None
+    if isinstance(cause, OSError) and cause.errno in EXHAUSTED:
+        return os.strerror(cause.errno)
+    return None if error.__cause__ is None else _lack_of(error.__cause__)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -18,36 +18,53 @@ _MAX_KEY_BYTES = 8192
 def read_key(settings: ProviderSettings) -> str:
     """Return the key of a provider; the simulator's is the word "simulator" unless one is configured.
 
+    A server on this host or a private network needs none: then it is empty, and no key is sent.
+
     Raises:
         ConfigurationError: When no source is configured, or it gives no usable key. Never quotes the key.
     """
     if settings.api_key_env:
         return _checked(os.environ.get(settings.api_key_env, ""), f"variable {settings.api_key_env}")
     if settings.api_key_file:
-        return _checked(_read_file(settings.api_key_file.expanduser()), f"file {settings.api_key_file}")
+        return read_secret(settings.api_key_file, setting="api_key_file")
     if settings.kind == "simulator":
         return SIMULATOR
+    if not settings.needs_key:
+        return ""
     raise ConfigurationError(
         f"expected a key for a provider of kind {settings.kind!r}, got none: in fleet.toml set "
         f'api_key_env = "{_USUAL_VARIABLE[settings.kind]}" (and that variable), or api_key_file = "PATH"'
     )
 
 
-def _read_file(path: Path) -> str:
+def read_secret(path: Path, *, setting: str) -> str:
+    """Return the one word that a file holds which only its owner can read.
+
+    Args:
+        path: The file; `~` is understood.
+        setting: What names it, for errors.
+
+    Raises:
+        ConfigurationError: When it cannot be read, others can read it too, or it holds no single word.
+    """
+    return _checked(_read_file(path.expanduser(), setting), f"file {path}")
+
+
+def _read_file(path: Path, setting: str) -> str:
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise ConfigurationError(f"api_key_file: expected a file, got something else at {path}")
+                raise ConfigurationError(f"{setting}: expected a file, got something else at {path}")
             if found.st_mode & 0o077:
                 raise ConfigurationError(
-                    f"api_key_file: expected {path} to be readable by its owner only, got mode "
+                    f"{setting}: expected {path} to be readable by its owner only, got mode "
                     f"{stat.S_IMODE(found.st_mode):04o}: run `chmod 600 {path}`"
                 )
             return file.read(_MAX_KEY_BYTES).decode("utf-8", "replace")
     except OSError as error:
         raise ConfigurationError(
-            f"api_key_file: expected a readable file, got {error.strerror or type(error).__name__} for {path}"
+            f"{setting}: expected a readable file, got {error.strerror or type(error).__name__} for {path}"
         ) from error
 
 

@@ -26,7 +26,8 @@ class OpenAICompatible(HttpProvider):
         self._other_limit: set[str] = set()
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
+        own = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        return {**own, "Content-Type": "application/json"}
 
     def _body(self, call: Call) -> dict[str, Any]:
         body: dict[str, Any] = {

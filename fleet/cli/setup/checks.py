@@ -15,11 +15,10 @@ from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tab
 from fleet.cli.setup.redis_checks import home_disk, home_filesystem, redis_checks
 from fleet.config import Settings
 from fleet.models import Priority
+from fleet.open_files import files_for, slots_that_fit
 from fleet.quoting import counted
 from fleet.store.address import Address
 
-#: Open files of a worker process beside one HTTP connection per slot: Redis, logs, modules.
-SPARE_FILES = 256
 #: Seconds under which a result may be gone before a person comes back to a stopped run.
 SHORT_EXPIRY_S = 3600
 #: What takes the place of the transport when Sentinels watch the broker.
@@ -92,11 +91,12 @@ def slots(settings: Settings) -> Check:
 
 
 def open_files(settings: Settings, host: HostFacts) -> Check:
-    needed = settings.slots_per_process + SPARE_FILES
+    needed, fit = files_for(settings.slots_per_process), slots_that_fit(host.open_files)
     found = f"{host.open_files} allowed, about {needed} needed by a worker process"
-    if host.open_files < 0 or host.open_files >= needed:  # -1 is no limit
+    if fit is None or fit >= settings.slots_per_process:
         return ok("worker: open files", found)
-    return fail("worker: open files", found, f"Run `ulimit -n {needed * 2}` before the workers start.")
+    advice = f"Workers start with {fit} slots instead: let `ulimit -Hn` be {needed * 2} or more where they start."
+    return warn("worker: open files", found, advice)
 
 
 def own_name(host: HostFacts) -> Check:

@@ -121,7 +121,7 @@ def host_facts(settings: Settings) -> HostFacts:
     names = {p.api_key_env for p in settings.providers.values() if p.api_key_env}
     existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
     return HostFacts(
-        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         variables=frozenset(name for name in names if os.environ.get(name, "").strip()),
         files={path: _file(path) for path in (*secrets, *([config] if config else []))},
         config=config,

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import HostFacts
 from fleet.cli.setup.user_code import UserCode, code_of
-from fleet.config import PoolSettings, ProviderSettings, Settings
+from fleet.config import PoolSettings, ProviderSettings, Settings, is_local, is_loopback
 
 
 def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Check]:
@@ -28,8 +28,8 @@ def provider_key(name: str, provider: ProviderSettings, host: HostFacts) -> Chec
         return fail(label, f"{found} is not set", "Export it where the workers start: every call would fail.")
     if provider.api_key_file:
         return _key_file(label, provider, host)
-    if _is_local(provider.base_url):
-        return ok(label, "none, and the API is on this host")
+    if not provider.needs_key:
+        return ok(label, "none, and the API is on this host or a private network")
     return fail(label, "none", f"Set api_key_env or api_key_file in [providers.{name}].")
 
 
@@ -49,13 +49,13 @@ def provider_url(name: str, provider: ProviderSettings) -> Check:
     if url is None:
         return ok(label, "the vendor's own")
     host = urlsplit(url).hostname or "unknown"
-    if urlsplit(url).scheme == "https" or _is_local(url):
+    if urlsplit(url).scheme == "https" or is_loopback(url):
         return ok(label, host)
+    if is_local(url) and not (provider.api_key_env or provider.api_key_file):
+        return warn(
+            label, f"{host}, without TLS", "Use https:// where others share that network: they can read prompts."
+        )
     return fail(label, f"{host}, without TLS", "Use https://: the key and every prompt are readable.")
-
-
-def _is_local(url: str | None) -> bool:
-    return url is not None and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def pool_checks(name: str, settings: Settings, loaded: Mapping[UserCode, str | None]) -> Iterator[Check]:

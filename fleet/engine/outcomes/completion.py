@@ -6,6 +6,7 @@ The only writer of results and of the completion and error counters. What they m
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +18,17 @@ from pydantic_core import PydanticSerializationError
 
 from fleet.config import Settings
 from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_constants, letter_keys, record_arguments
-from fleet.errors import BadAnswer, RateLimited
-from fleet.models import BotResult
+from fleet.errors import BadAnswer, RateLimited, StoreError
+from fleet.models import BotResult, TaskError
+from fleet.quoting import quote
 from fleet.roster import HEALTH, LOAD_UNIT, Checkout, Deed, Health
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.signals.windows import Share
 from fleet.store import keys
 from fleet.store.client import Script, Store
+
+logger = logging.getLogger("fleet.worker")
 
 _STANDS = b"1"
 
@@ -124,6 +128,9 @@ class Finisher:
     async def finish(self, end: Finish) -> bool:
         """Make a result the task's one result, unless it has one. O(log bots), one round trip, safe to repeat.
 
+        When Redis refuses the step (somebody else wrote one of its keys), the result alone is stored, and that is said
+        in the log: what was paid for is delivered, though it is not counted.
+
         Returns:
             True when the result stands; False when the task had another one before, which stays, or was fenced off.
 
@@ -135,10 +142,33 @@ class Finisher:
         if pool is None or pool not in self._settings.pools:
             pool = NOBODY  # a foreign producer may invent names: they must not become keys
         call = self._class_finish(pool, end.kind)(**self._own(end, pool))
-        reply = await self._store.run(_FINISH, *call)
+        try:
+            reply = await self._store.run(_FINISH, *call)
+        except StoreError as error:
+            logger.error("not counted task=%s: Redis refused to finish it, its result alone is stored: %s",
+                         quote(end.result.task_id), error)  # fmt: skip
+            return await self._store_alone(end.result, error)
         if len(reply) > 1:
             self.health.heard(pool, end.kind, reply[1:])
         return bytes(reply[:1]) == _STANDS
+
+    async def _store_alone(self, result: BotResult, error: StoreError) -> bool:
+        """Store a result and wake who waits for it, and nothing else; True when it stands.
+
+        A result that Redis does not take at all becomes a failed one that says so.
+        """
+        key, meta = keys.result(result.task_id), result_meta(result)
+        life = ("EX", self._settings.results.expires_s)
+        try:
+            is_first = await self._store.command("SET", key, meta, *life, "NX")
+            if not is_first and await self._store.command("GET", key) != meta:
+                return False
+        except StoreError:
+            failed: dict[str, Any] = {"status": "failed", "answer": None, "error": TaskError.of(error), "metadata": {}}
+            meta = result_meta(result.model_copy(update=failed))
+            await self._store.command("SET", key, meta, *life)
+        await self._store.command("PUBLISH", key, meta)
+        return True
 
     def _in_common(self, pool: str, kind: str) -> Callable[..., tuple[list[Any], list[Any]]]:
         """Return what takes the KEYS and ARGV of one task by name; what all tasks of its class share, it knows."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -30,10 +30,23 @@ logger = logging.getLogger("fleet.worker")
 
 #: Seconds between two resource reports of a worker.
 REPORT_EVERY_S = 2.0
+#: Seconds until a duty that failed begins again.
+RESTART_S = 1.0
 #: Poison messages buried in one go (count).
 BURY_AT_ONCE = 16
 #: Seconds that an ending worker waits for Redis to hear of it.
 LEAVE_S = 1.0
+
+
+async def for_ever(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Keep a duty going while the process lives, whatever happens to it: a machine without files, memory, a bug."""
+    while True:
+        try:
+            return await duty()  # one that the settings switch off ends at once
+        except Exception as error:  # noqa: BLE001 - a worker that lives must not look dead, nor lose what it holds
+            name = getattr(getattr(duty, "func", duty), "__qualname__", "unknown")
+            logger.error("duty failed duty=%s error=%s: %s; it begins again", name, type(error).__name__, quote(error))
+        await asyncio.sleep(RESTART_S)
 
 
 class Janitor:

@@ -10,8 +10,9 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fleet import config
@@ -25,7 +26,7 @@ from fleet.engine.local_simulator import ensure_simulator
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.data_plane import DataPlane
-from fleet.engine.process.janitor import Janitor
+from fleet.engine.process.janitor import Janitor, for_ever
 from fleet.engine.process.revival import LocalSimulator, keep_redis
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
@@ -233,14 +234,15 @@ class Process:
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
-        runtime.spawn(assembly.janitor.renew_leases())
-        runtime.spawn(assembly.janitor.bury_poison())
-        runtime.spawn(assembly.likeness.attend())
-        runtime.spawn(assembly.panel.watch(assembly.roster.read_out))
-        runtime.spawn(assembly.late_binding.run())
-        runtime.spawn(assembly.janitor.report(occupancy))
+        duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            assembly.janitor.renew_leases, assembly.janitor.bury_poison, assembly.likeness.attend,
+            partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
+            partial(assembly.janitor.report, occupancy),
+        ]  # fmt: skip
         if settings.redis.url is None:
-            runtime.spawn(keep_redis(settings, config.home_path(), broker_url(settings)))
+            duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
+        for duty in duties:
+            runtime.spawn(for_ever(duty))
         return assembly
 
     def stop(self) -> None:

@@ -303,6 +303,26 @@ def test_a_result_is_stored_as_celery_itself_would_store_it(
     assert ours["date_done"] == "2025-10-09T08:53:20.500000+00:00"
 
 
+def test_a_result_is_delivered_though_redis_refuses_to_count_it(
+    redis_url: str, client: redis.Redis, celery: Celery
+) -> None:
+    client.set(keys.totals(), "not a hash")
+    assert finish(redis_url, result_of("paid", answer="42"))
+    assert AsyncResult("paid", app=celery).get(timeout=5)["answer"] == "42"
+    assert not finish(redis_url, result_of("paid", answer="43"))
+    assert client.ttl(keys.result("paid")) > 0
+
+
+def test_a_result_whose_own_key_is_somebody_elses_ends_typed(
+    redis_url: str, client: redis.Redis, celery: Celery
+) -> None:
+    client.rpush(keys.result("taken"), "a list")
+    assert finish(redis_url, result_of("taken", answer="42", metadata={"a": 1}))
+    got = AsyncResult("taken", app=celery).get(timeout=5)
+    assert (got["status"], got["error"]["type"]) == ("failed", "StoreError")
+    assert "WRONGTYPE" in got["error"]["message"]
+
+
 def test_a_plain_celery_client_reads_the_result(redis_url: str, celery: Celery) -> None:
     result = result_of("t", answer='said "hi" — ünïcode 🤖', metadata={"id": 3})
     finish(redis_url, result)

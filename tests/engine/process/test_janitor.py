@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from fleet import config
+from fleet.engine.process import janitor
 from fleet.engine.process.janitor import Janitor
 from fleet.engine.transport import leases
 from fleet.errors import FleetError
@@ -80,3 +82,19 @@ def test_renewing_goes_on_after_an_error_of_any_kind(redis_url: str, monkeypatch
 
 async def _refuse(*_: Any) -> None:
     """Nothing is to be refused."""
+
+
+def test_a_duty_that_fails_begins_again_and_one_that_is_switched_off_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(janitor, "RESTART_S", 0.0)
+    turns = []
+
+    async def duty() -> None:
+        turns.append(1)
+        if len(turns) < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    asyncio.run(janitor.for_ever(duty))
+    assert len(turns) == 3
+    assert [line for line in caplog.messages if "duty failed" in line and "OSError" in line]

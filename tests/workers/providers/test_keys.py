@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fleet.cli.setup.pool_checks import provider_key
 from fleet.config import ProviderSettings
 from fleet.errors import ConfigurationError
 from fleet.workers.providers import make_provider, read_key
 from fleet.workers.providers.base import HttpProvider
+from tests.cli.setup.test_commands import GOOD_HOST
 
 SECRET = "sk-secret-0123456789"
 
@@ -114,3 +117,28 @@ def test_the_proxy_of_the_environment_is_used_but_never_for_this_machine(monkeyp
     monkeypatch.setenv("https_proxy", "socks5://proxy.example.org")
     with pytest.raises(ConfigurationError, match="expected an http proxy"):
         proxy("https://api.openai.com/v1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8000/v1", "http://127.0.0.1:11434", "http://[::1]:8000", "http://192.168.1.7:8000/v1",
+        "http://10.0.0.1", "http://gpu-box:8000", "http://vllm.models.svc:8000", "http://host.docker.internal:11434",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_server_on_this_host_or_network_needs_no_key_and_is_sent_none(kind: Any, url: str) -> None:
+    settings = ProviderSettings(kind=kind, base_url=url)
+    assert read_key(settings) == ""
+    adapter = make_provider(settings)
+    assert isinstance(adapter, HttpProvider)
+    assert not {"authorization", "x-api-key"} & {name.lower() for name in adapter._headers("")}
+    assert provider_key("local", settings, GOOD_HOST).level == "ok"
+
+
+@pytest.mark.parametrize("url", [None, "https://api.groq.com/openai/v1", "http://8.8.8.8:8000", "https://[2606::1]"])
+def test_an_api_elsewhere_needs_a_key_for_the_worker_and_for_the_doctor_alike(url: str | None) -> None:
+    settings = ProviderSettings(kind="openai", base_url=url)
+    with pytest.raises(ConfigurationError, match="expected a key"):
+        read_key(settings)
+    assert provider_key("far", settings, GOOD_HOST).level == "fail"
