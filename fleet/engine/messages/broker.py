@@ -16,7 +16,8 @@ from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
 from fleet.store.embedded import broker_url
 
-ENQUEUE = Script.beside(__file__, "enqueue.lua", keys="bell", argv="marker_life_s separator waiting_prefix messages*")
+_ENQUEUE_ARGV = "marker_life_s separator list_prefix waiting_prefix messages*"
+ENQUEUE = Script.beside(__file__, "enqueue.lua", keys="bell", argv=_ENQUEUE_ARGV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ def enqueue_call(parts: list[Any], settings: Settings) -> tuple[list[Any], list[
         bell=keys.bell(),
         marker_life_s=settings.results.expires_s,
         separator=queues.PRIORITY_SEPARATOR,
+        list_prefix=keys.lists(""),
         waiting_prefix=keys.waiting(""),
         messages=parts,
     )

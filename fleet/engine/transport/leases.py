@@ -26,7 +26,7 @@ TAKE = Script.beside(
     __file__,
     "take.lua",
     keys="unacked index bell ours waiting*",
-    argv="wanted guarded prefix gate_prefix separator acks rest*",
+    argv="wanted guarded prefix gate_prefix separator list_prefix acks rest*",
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
 RESTORE = Script.beside(
@@ -205,7 +205,7 @@ def take_call(
     return TAKE.call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), ours=ours, waiting=waiting,
         wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
-        acks=len(acks), rest=(*steps, *served, *acks, *queues),
+        list_prefix=keys.lists(""), acks=len(acks), rest=(*steps, *served, *acks, *queues),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@
 --       prefix       of the tags to hand out
 --       gate_prefix  of the gates' keys
 --       separator    kombu's, in list keys
+--       list_prefix  before queues, in list keys
 --       acks         number of tags to acknowledge
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
 --                    acknowledge; names of the queues to take from (none: those of `ours`)
@@ -26,7 +27,7 @@
 -- Waiting queues looked at in one go.
 local CHUNK = 16
 local unacked, index, bell, ours = unpack(KEYS)
-local wanted, guarded, prefix, gate_prefix, separator, acks = unpack(ARGV)
+local wanted, guarded, prefix, gate_prefix, separator, list_prefix, acks = unpack(ARGV)
 wanted, guarded = tonumber(wanted), tonumber(guarded)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
@@ -65,7 +66,7 @@ end
 local function take_from(queue, class, most)
   local step = ARGV[REST + class]
   if is_stopped(queue, step) then return end
-  local list = step == '0' and queue or queue .. separator .. step
+  local list = list_prefix .. (step == '0' and queue or queue .. separator .. step)
   local entries, renewals, before, is_empty = {}, {}, taken, false
   if rooms[queue] then most = math.min(most, taken + rooms[queue][step + 1]) end
   while taken < most do
