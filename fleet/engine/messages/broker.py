@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,6 +31,15 @@ class Broker:
 
 
 _found: Broker | None = None
+
+
+def _forget() -> None:
+    """Let a forked process connect anew."""
+    global _found
+    _found = None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def broker() -> Broker:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -195,6 +196,7 @@ class Process:
         self._starting = threading.Lock()
         self._runtime: Runtime | None = None
         self._assembly: Assembly | None = None
+        self._inherited: object = None
 
     @property
     def runtime(self) -> Runtime:
@@ -255,6 +257,14 @@ class Process:
         self._runtime.stop()
         self._runtime = self._assembly = None
 
+    def forget(self) -> None:
+        """Start anew in a forked process: threads don't survive a fork. The parent's loop is kept, not closed.
+
+        Closing it would take its sockets out of the selector, which both processes share.
+        """
+        self._starting = threading.Lock()
+        self._inherited, self._runtime, self._assembly = (self._runtime, self._assembly), None, None
+
     async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> None:
         """Give a task whose message cannot be read a failed result."""
         await self.plane.refuse(task_id, error, headers, body)
@@ -277,3 +287,4 @@ class DirectCall:
 
 
 PROCESS = Process()
+os.register_at_fork(after_in_child=PROCESS.forget)
