@@ -1,8 +1,7 @@
-"""Several fleets in one Redis, each behind a `redis.prefix` of its own: a whole fleet under MONITOR, and two side by side."""
+"""Several fleets in one Redis, each behind a `redis.prefix` of its own: a whole fleet under MONITOR."""
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import threading
@@ -12,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 import redis
-from celery import Celery, chord
 from click.testing import CliRunner
 
 from fleet import config
@@ -120,9 +119,9 @@ def fleet(*words: str, code: int | None = 0) -> str:
     return done.output
 
 
-def plain_client(url: str, prefix: str) -> Celery:
+def plain_client(url: str, prefix: str) -> celery.Celery:
     """Return a Celery app that knows of Fleet no more than the URL and the prefix."""
-    app = Celery("plain", broker=url, backend=url)
+    app = celery.Celery("plain", broker=url, backend=url)
     app.conf.broker_transport_options = {"global_keyprefix": prefix}
     app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
     return app
@@ -145,7 +144,9 @@ def use_everything(folder: Path, url: str, worker: WorkerProcess) -> None:
     assert failed.id in fleet("dead", "list", "--json")
     fleet("dead", "replay", failed.id)
     assert len(list(submit_many(["What is 3+3?"] * 20, idempotency_keys=map(str, range(20))))) == 20
-    both = chord([submit_task.s("What is 1+1?", pool="research") for _ in range(2)])(submit_task.si("What is 2+1?"))
+    both = celery.chord([submit_task.s("What is 1+1?", pool="research") for _ in range(2)])(
+        submit_task.si("What is 2+1?")
+    )
     assert both.get(timeout=30)["answer"] if isinstance(both.get(timeout=30), dict) else both.get(timeout=30).answer
     fleet("bots", "quarantine", "research-001", "--for", "10s")
     fleet("bots", "release", "research-001")

@@ -1,9 +1,9 @@
 """Celery's Redis result backend, listening only for results that somebody waits for, and fit to be forked.
 
 Celery's own subscribes to a task's result when the task is sent: a producer that never reads results collects
-subscriptions, and a process that was forked reads its parent's replies (celery/celery#6819). Here `get` subscribes, then
-looks whether the result has come meanwhile, as Celery does for results of other processes. Under gevent and eventlet
-a callback (`then`) subscribes too: their background reader runs it.
+subscriptions, and a process that was forked reads its parent's replies (celery/celery#6819). Here `get` subscribes,
+then looks whether the result has come meanwhile, as Celery does for results of other processes. Under gevent and
+eventlet a callback (`then`) subscribes too: their background reader runs it.
 """
 
 from __future__ import annotations

@@ -90,8 +90,17 @@ def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
 
 def _confirm(connection: redis.Redis, settings: Settings) -> None:
     """Wait until enough replicas have what this connection wrote: then a failover does not lose it."""
+    check_confirmed(connection.wait(settings.redis.replicas, confirm_ms(settings)), settings)
+
+
+def confirm_ms(settings: Settings) -> int:
+    """Return how long replicas may take to confirm, in milliseconds."""
+    return int(settings.redis.socket_timeout_s * 500)
+
+
+def check_confirmed(got: int, settings: Settings) -> None:
+    """Raise `StoreUnavailable` when fewer replicas have confirmed than `redis.replicas` wants."""
     wanted = settings.redis.replicas
-    got = connection.wait(wanted, int(settings.redis.socket_timeout_s * 500))
     if got < wanted:
         raise StoreUnavailable(
             f"expected {counted(wanted, 'replica')} of Redis to confirm what was queued (redis.replicas), got {got}; "

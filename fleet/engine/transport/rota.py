@@ -15,7 +15,9 @@ from fleet.engine.transport import leases
 from fleet.store import keys
 from fleet.store.client import Script
 
-LOOK = Script.beside(__file__, "look.lua", keys="ours looked waiting*", argv="pause_ms life_s separator list_prefix rest*")
+LOOK = Script.beside(
+    __file__, "look.lua", keys="ours looked waiting*", argv="pause_ms life_s separator list_prefix rest*"
+)
 
 #: Most queues that every take names and looks at (count): up to here that is cheaper than to keep an index.
 NAMED_AT_MOST = 16
