@@ -340,6 +340,7 @@ class FleetView(Frozen):
     cost: Costs
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
+    neighbour: str = Field("", description="What to say if another fleet uses this Redis.")
 
 
 def bot_page(

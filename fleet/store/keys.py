@@ -147,6 +147,11 @@ def workers() -> str:
     return f"{TAG}:signals:workers"
 
 
+def fleets() -> str:
+    """Hash, digest of pools' names -> Redis time and JSON: fleets that use these keys; also on the broker."""
+    return f"{TAG}:signals:fleets"
+
+
 def limit(name: str) -> str:
     """String (packed numbers): the limiter's state of one `provider/model/key`.
 

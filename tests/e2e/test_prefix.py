@@ -1,12 +1,13 @@
-"""Several fleets in one Redis, each behind a `redis.prefix` of its own: a whole fleet under MONITOR."""
+"""Several fleets in one Redis, each behind a `redis.prefix` of its own: a whole fleet under MONITOR;
+and two without one, which must be told."""
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from click.testing import CliRunner
 
 from fleet import config
 from fleet.cli.main import main
-from fleet.store import keys
+from fleet.engine.operations.overview import open_overview
 from fleet.store.client import connect
 from tests.dashboard import flower_process
 from tests.redis_server import RedisServer
@@ -99,7 +100,7 @@ def _unescaped(word: bytes) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Settings of a fleet behind a prefix."""
     (tmp_path / "fleet.toml").write_text(f'[redis]\nurl = "{own_redis.url}"\nprefix = "{PREFIX}"\n{TOML}')
     (tmp_path / "prefix_bots.py").write_text(BOTS)
@@ -108,8 +109,7 @@ def folder(tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parents[2]}:{tmp_path}")
     config.current.cache_clear()
     config.current()
-    yield tmp_path
-    keys.use_prefix("")
+    return tmp_path
 
 
 def fleet(*words: str, code: int | None = 0) -> str:
@@ -182,3 +182,32 @@ def test_every_key_and_channel_of_a_fleet_begins_with_its_prefix(folder: Path, o
     foreign = {pair for pair in touched if not pair[1].startswith(PREFIX)}
     assert foreign <= {("EVALSHA", "")}  # the set of queues of a call that takes none
     assert all(name.startswith(PREFIX.encode()) for name in connect(own_redis.url).keys("*"))  # type: ignore[union-attr]
+
+
+def test_two_fleets_without_a_prefix_are_told_by_the_log_the_doctor_the_run_and_the_page(
+    tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = []
+    for pool in ("sales", "support"):
+        folder = tmp_path / pool
+        folder.mkdir()
+        text = f'[redis]\nurl = "{own_redis.url}"\n[pools.{pool}]\nbots = 2\n[worker]\nslots = 2\n'
+        (folder / "fleet.toml").write_text(text)
+        workers.append(WorkerProcess(folder, env={"FLEET_HOME": str(folder / ".fleet")}))
+    try:
+        for worker, other in zip(workers, ("support", "sales"), strict=True):
+            wait_until(
+                lambda w=worker, o=other: f"another fleet uses this Redis (pools {o} on" in w.log, 60, worker.log
+            )
+            assert "redis.prefix" in worker.log
+        monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "sales" / "fleet.toml"))
+        (tmp_path / "one.jsonl").write_text('{"prompt": "What is 1+1?"}\n')
+        assert "pools support on" in fleet("run", "one.jsonl", "-o", "answers.jsonl")
+        checks = {check["name"]: check for check in json.loads(fleet("doctor", "--json", code=1))}
+        assert checks["redis: one fleet for each prefix"]["level"] == "fail"
+        assert "`redis.prefix`" in checks["redis: one fleet for each prefix"]["advice"]
+        with open_overview(config.current()) as overview:
+            assert "pools support on" in overview.read().neighbour
+    finally:
+        for worker in workers:
+            worker.kill()

@@ -210,7 +210,7 @@ def test_celery_options_hold_in_asyncio_too_and_a_bad_task_raises_at_the_call() 
     async def main() -> BotResult:
         with pytest.raises(InvalidTask, match="priority"):
             await fleet.submit_task.adelay("What is 1+1?", priority="urgent")
-        with pytest.raises(InvalidTask, match="^pool: expected one of quick, never"):
+        with pytest.raises(InvalidTask, match=r"^pool: expected one of quick, never"):
             await fleet.submit_task.adelay("What is 1+1?", pool="quik")
         late = {"expires": -5, "task_id": "late-1"}
         expired = await fleet.submit_task.aapply_async(("What is 1+1?",), {"pool": "quick"}, **late)

@@ -25,6 +25,7 @@ from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_pr
 from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.view import (
@@ -135,6 +136,7 @@ class Overview:
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             events=picture.events_of(reading.events),
             resources=_resources(living, reading.redis_bytes),
+            neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
         )
 
     def bot(self, name: str) -> BotDetail:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
+from fleet.config import Settings
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.telemetry.occupancy import Occupancy
@@ -22,6 +23,7 @@ from fleet.quoting import quote
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
+from fleet.signals.neighbours import MARK_EVERY_S, leave_mark, lift_mark
 from fleet.signals.recorder import Recorder
 from fleet.store import keys
 from fleet.store.client import Store
@@ -74,6 +76,7 @@ class Janitor:
         self._held = held
         self._refuse = refuse
         self._recorder: Recorder | None = None
+        self._settings: Settings | None = None
 
     async def renew_leases(self) -> None:
         """Keep the leases of everything this process holds alive, messages and bots, for ever."""
@@ -129,8 +132,25 @@ class Janitor:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)
 
+    async def watch_neighbours(self, settings: Settings) -> None:
+        """Leave this fleet's mark in Redis, and log if there is another one's, for ever."""
+        self._settings, told = settings, dict.fromkeys((self._broker, self._state), "")
+        while True:
+            for store, before in told.items():
+                try:
+                    told[store] = await leave_mark(store, settings) or ""
+                except FleetError as error:
+                    logger.warning("mark not left error=%s", error)
+                if told[store] not in (before, ""):
+                    logger.warning("%s", told[store])
+            await asyncio.sleep(MARK_EVERY_S)
+
     async def leave(self) -> None:
         """Tell that this process ends as it should; a Redis that does not answer is not waited for."""
+        if self._settings is not None:
+            with suppress(FleetError, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await asyncio.gather(*(lift_mark(store, self._settings) for store in {self._broker, self._state}))
         if self._recorder is not None:
             with suppress(FleetError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):

@@ -239,7 +239,7 @@ class Process:
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.renew_leases, assembly.janitor.bury_poison, assembly.likeness.attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
-            partial(assembly.janitor.report, occupancy),
+            partial(assembly.janitor.report, occupancy), partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))

@@ -30,6 +30,7 @@ from redis.exceptions import NoScriptError
 
 from fleet.engine.messages.envelope import from_plain_json
 from fleet.engine.transport import leases
+from fleet.engine.transport.prefixed import PrefixedChannel
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.engine.transport.waker import Waker
 from fleet.store import keys
@@ -117,22 +118,7 @@ class QoS(kombu_redis.QoS):
         self.channel.sweep()
 
 
-class _Unprefixed:
-    """A pub/sub client as kombu reads it: channels come without `redis.prefix`."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self.handle_message = client.handle_message
-
-    def parse_response(self) -> Any:
-        reply = self._client.parse_response()
-        if isinstance(reply, (list, tuple)) and bytes_to_str(reply[0]).endswith("message"):
-            prefix = keys.lists("").encode()
-            return [part.removeprefix(prefix) if part is not reply[-1] else part for part in reply]
-        return reply
-
-
-class Channel(kombu_redis.Channel):
+class Channel(PrefixedChannel):
     """A kombu channel whose consuming side is `take.lua`."""
 
     QoS = QoS
@@ -140,11 +126,7 @@ class Channel(kombu_redis.Channel):
     #: One message in so many is taken from the least urgent class that waits, so that none starves; 0: strict order.
     lowest_first_every = 32
 
-    #: All that kombu takes from the transport's options, but the prefix of keys: ours reaches the names in scripts too.
-    from_transport_options = (
-        *(name for name in kombu_redis.Channel.from_transport_options if name != "global_keyprefix"),
-        "lowest_first_every",
-    )
+    from_transport_options = (*PrefixedChannel.from_transport_options, "lowest_first_every")
 
     _rota = Rota((), ())
     _looked_s = -math.inf
@@ -155,19 +137,6 @@ class Channel(kombu_redis.Channel):
     _taken = 0
     _turns = 0
     _refused_at_s = -math.inf
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        prefix = keys.lists("")
-        for name in ("queue", "binding_deadlines", "binding_permanent", "fanout"):
-            setattr(self, f"keyprefix_{name}", prefix + getattr(self, f"keyprefix_{name}"))
-        super().__init__(*args, **kwargs)
-
-    def _q_for_pri(self, queue: str, pri: int) -> str:
-        return keys.lists(str(super()._q_for_pri(queue, pri)))
-
-    def _receive_one(self, client: Any) -> Any:
-        """Deliver a broadcast: kombu finds out which it is by what follows our prefix."""
-        return super()._receive_one(_Unprefixed(client) if keys.lists("") else client)
 
     @cached_property
     def holdings(self) -> leases.Holdings:
