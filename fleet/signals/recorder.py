@@ -41,6 +41,7 @@ class WorkerReport(Frozen):
 
     name: str = Field(min_length=1)
     pid: int
+    process: str = Field("", description="Random id of the process, drawn at its start.")
     cpu_percent: float = Field(ge=0, description="100 is one core, since the last report.")
     rss_mb: float = Field(ge=0, description="Resident memory in MiB.")
     slots: int = Field(ge=0, description="Tasks it can run at once.")
@@ -58,11 +59,13 @@ class Recorder:
     Args:
         store: State Redis.
         name: Name of the worker, unique in the fleet.
+        process: Random id of its process.
     """
 
-    def __init__(self, store: Store, *, name: str) -> None:
+    def __init__(self, store: Store, *, name: str, process: str = "") -> None:
         self._store = store
         self._name = name
+        self._process_id = process
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first reading has nothing to compare with and is always 0
         self._clean_at_s = 0.0  # of the monotonic clock
@@ -107,6 +110,7 @@ class Recorder:
         return WorkerReport(
             name=self._name,
             pid=os.getpid(),
+            process=self._process_id,
             cpu_percent=self._process.cpu_percent(),
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             slots=slots,

@@ -25,6 +25,7 @@ from fleet.engine.answers.opinions import Panel
 from fleet.engine.local_simulator import ensure_simulator
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
+from fleet.engine.process.apart import Apart
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
 from fleet.engine.process.revival import LocalSimulator, keep_redis
@@ -195,6 +196,7 @@ class Process:
         self._starting = threading.Lock()
         self._runtime: Runtime | None = None
         self._assembly: Assembly | None = None
+        self._apart: Apart | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -209,6 +211,13 @@ class Process:
         if self._assembly is None:
             raise RuntimeError(_NOT_STARTED)
         return self._assembly.plane
+
+    @property
+    def apart(self) -> Apart:
+        """Where suspects run."""
+        if self._apart is None:
+            raise RuntimeError(_NOT_STARTED)
+        return self._apart
 
     def start(self, occupancy: Occupancy) -> None:
         """Start the loop, put everything together on it, seed the bots. Once per process.
@@ -231,6 +240,7 @@ class Process:
             self._runtime = None
             runtime.stop()
             raise
+        self._apart = Apart(assembly.janitor.bury)
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
@@ -249,11 +259,12 @@ class Process:
         """Close connections and stop the loop; what still runs on it is cancelled."""
         if self._runtime is None:
             return
-        if self._assembly is not None:
+        if self._assembly is not None and self._apart is not None:
+            self._runtime.run(self._apart.close())
             self._runtime.run(self._assembly.janitor.leave())
             self._runtime.run(self._assembly.close())
         self._runtime.stop()
-        self._runtime = self._assembly = None
+        self._runtime = self._assembly = self._apart = None
 
     async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> None:
         """Give a task whose message cannot be read a failed result."""

@@ -29,9 +29,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
 from fleet.engine.messages.envelope import from_plain_json
-from fleet.engine.transport import leases
+from fleet.engine.transport import leases, suspicion
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.engine.transport.waker import Waker
+from fleet.errors import FleetError
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -41,8 +42,6 @@ logger = get_logger("fleet.transport")
 TAKE_AT_MOST = 64
 #: Seconds between two tries, and between two log lines, while Redis answers a script with an error.
 REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
-#: Unreadable messages kept for a look, the newest ones (count).
-UNREADABLE_KEPT = 1000
 JSON = "application/json"
 #: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
 REPLIES = ".reply.celery.pidbox"
@@ -133,6 +132,8 @@ class Channel(kombu_redis.Channel):
     _asked: Any = None
     _bell_id: str | None = None
     _sent_acks: list[str] | None = None
+    #: Prefix of the take whose reply is awaited.
+    _sent_prefix: str | None = None
     _taken = 0
     _turns = 0
     _refused_at_s = -math.inf
@@ -193,6 +194,8 @@ class Channel(kombu_redis.Channel):
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self._rota:
             return
+        self._reply_lost()
+        self._restore_lost_takes()
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = now_s = monotonic()
@@ -209,7 +212,7 @@ class Channel(kombu_redis.Channel):
         else:
             self._sent_acks = acks = self.holdings.take_acks()
             wanted = self.qos.free()
-            prefix = self.holdings.next_prefix()
+            self._sent_prefix = prefix = self.holdings.next_prefix()
             take = self._rota.take(wanted=wanted, guarded=self._guarded(wanted), prefix=prefix, acks=acks)
             self._send(connection, leases.TAKE, take)
 
@@ -232,6 +235,7 @@ class Channel(kombu_redis.Channel):
             reply = self.client.parse_response(self.client.connection, command, **options)
         except self.connection_errors:
             self.holdings.return_acks(acks)
+            self._reply_lost()
             self.client.connection.disconnect()
             raise
         except NoScriptError:
@@ -244,7 +248,7 @@ class Channel(kombu_redis.Channel):
             self._refused(error)
             raise Empty from None
         finally:
-            self._in_poll = None
+            self._in_poll = self._sent_prefix = None
             self._flush_brpop_reauth()
         if asked is not leases.TAKE:
             raise Empty
@@ -253,6 +257,26 @@ class Channel(kombu_redis.Channel):
             raise Empty
         self._hand_out(reply)
         return True
+
+    def _reply_lost(self) -> None:
+        """Note a take whose reply will not come: Redis may have run it, and nobody knows its messages."""
+        if self._sent_prefix is not None:
+            self.holdings.lost_takes.append(self._sent_prefix)
+            self._sent_prefix = None
+
+    def _restore_lost_takes(self) -> None:
+        """Put back at once what this process has taken without knowing; a take that was not run took nothing."""
+        while self.holdings.lost_takes:
+            tags = leases.tags_of(self.holdings.lost_takes[0], most=TAKE_AT_MOST)
+            restored, _ = run_script(self.resident, leases.RESTORE, *leases.restore_call(tags))
+            del self.holdings.lost_takes[0]
+            if restored:
+                logger.warning("restored=%d: the reply to a take was lost", restored)
+
+    def _purge(self, queue: str) -> int:
+        purged = super()._purge(queue)
+        run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
+        return int(purged)
 
     def _refused(self, error: Exception) -> None:
         """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""
@@ -296,7 +320,7 @@ class Channel(kombu_redis.Channel):
         logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, keys.unreadable())
         with self.resident.pipeline(transaction=False) as pipe:
             pipe.lpush(keys.unreadable(), raw)
-            pipe.ltrim(keys.unreadable(), 0, UNREADABLE_KEPT - 1)
+            pipe.ltrim(keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
             pipe.expire(keys.unreadable(), keys.STATE_TTL_S)
             pipe.execute()
         self.holdings.ack(tag)
@@ -328,15 +352,24 @@ class Channel(kombu_redis.Channel):
         self.holdings.handed_back += len(tags)
 
     def sweep(self) -> None:
-        """Put back the messages of workers that stopped renewing."""
-        call = leases.restore_call(lease_s=self.visibility_timeout)
+        """Put back the messages of workers that stopped renewing; tasks that a worker died with are suspects."""
+        lease_s = self.visibility_timeout
         try:
-            restored, poisoned = run_script(self.resident, leases.RESTORE, *call)
+            lapsed = [
+                bytes_to_str(tag) for tag in run_script(self.resident, leases.LAPSED, *leases.lapsed_call(lease_s))
+            ]
+            if not lapsed:
+                return
+            call = leases.restore_call(lapsed, lapsed_s=lease_s, dead=suspicion.dead_of(lapsed))
+            restored, suspected = run_script(self.resident, leases.RESTORE, *call)
         except self.ResponseError as error:
             logger.warning("sweep refused error=%s", error)
             return
-        if restored or poisoned:
-            logger.warning("swept restored=%d poison=%d: their workers stopped renewing", restored, poisoned)
+        except FleetError as error:  # the state Redis does not tell who died: nothing could run there either
+            logger.warning("sweep waits error=%s: %s", type(error).__name__, error)
+            return
+        if restored:
+            logger.warning("swept restored=%d suspects=%d: their workers stopped renewing", restored, suspected)
 
 
 def _decoded(raw: bytes) -> Any:
