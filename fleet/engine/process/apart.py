@@ -106,6 +106,7 @@ class Trial:
         Returns:
             None; or how it died before that, as `subprocess` tells it.
         """
+        loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
@@ -114,7 +115,8 @@ class Trial:
             )  # fmt: skip
         reader, self.writer = await asyncio.open_connection(sock=ours)
         dying = asyncio.ensure_future(process.wait())
-        listening = asyncio.ensure_future(self._listen(reader, process))
+        listening = asyncio.ensure_future(self._listen(reader))
+        listening.add_done_callback(lambda _: loop.call_later(LAST_WORDS_S, _kill, process))
         try:
             self._say(Hello(sys.path, logging.getLogger().getEffectiveLevel()))
             for suspect in self.suspects:
@@ -156,16 +158,16 @@ class Trial:
         if self.writer is not None and not self.writer.is_closing():
             self.writer.write(framed(said))
 
-    async def _listen(self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> None:
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Hear the child out; one that says nothing more is killed soon, for it is of no use."""
         try:
             while True:
                 head = await reader.readexactly(HEAD_BYTES)
                 self._hear(value_of(await reader.readexactly(length_of(head))))
-        except Exception as error:  # noqa: BLE001 - the process' boundary: who cannot be heard is of no use
-            if not isinstance(error, asyncio.IncompleteReadError | ConnectionError):
-                logger.error("a child process cannot be understood error=%s", type(error).__name__)
-            await asyncio.sleep(LAST_WORDS_S)
-            _kill(process)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        except Exception as error:  # noqa: BLE001 - the process' boundary: a user's objects may be in a log record
+            logger.error("a child process cannot be understood error=%s", type(error).__name__)
 
     def _hear(self, said: Any) -> None:
         if isinstance(said, Logged):

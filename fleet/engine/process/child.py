@@ -16,16 +16,13 @@ import queue
 import signal
 import sys
 from contextlib import suppress
-from typing import Any
 
 from celery.exceptions import Reject
 
 from fleet import config
 from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Socket, Stop, Work
-from fleet.engine.process.wiring import Assembly, DirectCall, assemble
-from fleet.engine.telemetry.taps import Telemetry
+from fleet.engine.process.wiring import Assembly, DirectCall, put_together
 from fleet.quoting import quote
-from fleet.workers.runtime import Runtime
 
 #: Linux: the signal that a process gets when its parent ends (`prctl`).
 _PR_SET_PDEATHSIG = 1
@@ -71,6 +68,7 @@ class ToWorker(logging.handlers.QueueHandler):
 
     def __init__(self, worker: Socket) -> None:
         super().__init__(queue.SimpleQueue())  # of no use: `enqueue` goes elsewhere
+        self.setFormatter(logging.Formatter("%(message)s"))
         self._worker = worker
 
     def enqueue(self, record: logging.LogRecord) -> None:
@@ -96,25 +94,18 @@ def main(fd: int) -> None:
     logging.basicConfig(level=hello.log_level, handlers=[ToWorker(worker)], force=True)
     settings = config.current()
     quiet = settings.model_copy(update={"signals": settings.signals.model_copy(update={"metrics_port": 0})})
-    runtime = Runtime()
-    runtime.start()
-    telemetry = Telemetry(quiet, config.home_path(), DirectCall(f"child-{os.getpid()}"))
-    assembly = runtime.run(assemble(settings, telemetry))
+    runtime, assembly = put_together(quiet, DirectCall(f"child-{os.getpid()}"))
     runtime.spawn(assembly.janitor.renew_leases())
     runtime.spawn(assembly.panel.watch(assembly.roster.read_out))
     desk = Desk(worker, assembly)
     while (said := worker.hear()) is not None:
-        if isinstance(said, Stop):
+        if isinstance(said, Work):
+            runtime.call_soon(desk.begin, said)
+        elif isinstance(said, Cancel):
+            runtime.call_soon(desk.cancel, said.tag)
+        elif isinstance(said, Stop):
             runtime.run(assembly.close())
             break
-        _obey(said, runtime, desk)
-
-
-def _obey(said: Any, runtime: Runtime, desk: Desk) -> None:
-    if isinstance(said, Work):
-        runtime.call_soon(desk.begin, said)
-    elif isinstance(said, Cancel):
-        runtime.call_soon(desk.cancel, said.tag)
 
 
 if __name__ == "__main__":

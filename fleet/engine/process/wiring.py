@@ -134,6 +134,23 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     )
 
 
+def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Assembly]:
+    """Start a loop, put a process together on it, and see that the bots are there; what fails leaves nothing behind.
+
+    Raises:
+        ConfigurationError: As `assemble`.
+    """
+    runtime = Runtime()
+    runtime.start()
+    try:
+        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
+        runtime.run(patiently(assembly.roster.seed))
+    except BaseException:
+        runtime.stop()
+        raise
+    return runtime, assembly
+
+
 def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
     """Return each pool's route; pools of one provider share its connections."""
     providers = {}
@@ -231,15 +248,8 @@ class Process:
 
     def _start(self, occupancy: Occupancy) -> Assembly:
         settings = config.current()
-        runtime = self._runtime = Runtime()
-        runtime.start()
-        try:
-            assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
-            runtime.run(patiently(assembly.roster.seed))
-        except BaseException:
-            self._runtime = None
-            runtime.stop()
-            raise
+        runtime, assembly = put_together(settings, occupancy)
+        self._runtime = runtime
         self._apart = Apart(assembly.janitor.bury)
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:

@@ -24,12 +24,12 @@ from celery.worker import state as worker_state
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
-from fleet.engine.messages.envelope import from_plain_json
 from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport.message import LazyMessage, decoded
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.engine.transport.waker import Waker
 from fleet.errors import FleetError
@@ -42,21 +42,8 @@ logger = get_logger("fleet.transport")
 TAKE_AT_MOST = 64
 #: Seconds between two tries, and between two log lines, while Redis answers a script with an error.
 REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
-JSON = "application/json"
 #: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
 REPLIES = ".reply.celery.pidbox"
-
-
-class LazyMessage(virtual.Message):
-    """A message as Celery gets it."""
-
-    def _decode(self) -> Any:
-        if self.content_type == JSON and (self.accept is None or JSON in self.accept):
-            try:
-                return from_plain_json(self.body)
-            except (ValueError, TypeError):
-                pass  # kombu decodes what is not plain, and has its own error if it isn't JSON
-        return super()._decode()
 
 
 class QoS(kombu_redis.QoS):
@@ -266,12 +253,9 @@ class Channel(kombu_redis.Channel):
 
     def _restore_lost_takes(self) -> None:
         """Put back at once what this process has taken without knowing; a take that was not run took nothing."""
-        while self.holdings.lost_takes:
-            tags = leases.tags_of(self.holdings.lost_takes[0], most=TAKE_AT_MOST)
-            restored, _ = run_script(self.resident, leases.RESTORE, *leases.restore_call(tags))
-            del self.holdings.lost_takes[0]
-            if restored:
-                logger.warning("restored=%d: the reply to a take was lost", restored)
+        if self.holdings.lost_takes:
+            restored = self.holdings.restore_lost(self.resident, most=TAKE_AT_MOST)
+            logger.warning("restored=%d: the reply to a take was lost", restored)
 
     def _purge(self, queue: str) -> int:
         purged = super()._purge(queue)
@@ -298,7 +282,7 @@ class Channel(kombu_redis.Channel):
         for tag, key, raw in taken:
             queue = self._rota.was_served(key)
             try:
-                message = _decoded(raw)
+                message = decoded(raw)
                 message["properties"]["delivery_tag"] = tag
                 self.connection._deliver(message, queue)
                 if queue in self._no_ack_queues:
@@ -353,30 +337,13 @@ class Channel(kombu_redis.Channel):
 
     def sweep(self) -> None:
         """Put back the messages of workers that stopped renewing; tasks that a worker died with are suspects."""
-        lease_s = self.visibility_timeout
         try:
-            lapsed = [
-                bytes_to_str(tag) for tag in run_script(self.resident, leases.LAPSED, *leases.lapsed_call(lease_s))
-            ]
-            if not lapsed:
-                return
-            call = leases.restore_call(lapsed, lapsed_s=lease_s, dead=suspicion.dead_of(lapsed))
-            restored, suspected = run_script(self.resident, leases.RESTORE, *call)
-        except self.ResponseError as error:
-            logger.warning("sweep refused error=%s", error)
-            return
-        except FleetError as error:  # the state Redis does not tell who died: nothing could run there either
+            restored, suspected = suspicion.sweep(self.resident, self.visibility_timeout)
+        except (self.ResponseError, FleetError) as error:  # the state Redis may not tell who died: nothing runs then
             logger.warning("sweep waits error=%s: %s", type(error).__name__, error)
             return
         if restored:
             logger.warning("swept restored=%d suspects=%d: their workers stopped renewing", restored, suspected)
-
-
-def _decoded(raw: bytes) -> Any:
-    try:
-        return from_plain_json(raw)
-    except ValueError:
-        return loads(bytes_to_str(raw))
 
 
 #: What wakes the worker's loop; None: this process has none. One for all connections it will have.

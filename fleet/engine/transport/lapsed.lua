@@ -5,7 +5,7 @@
 -- ARGV  lease_s  life of a lease, s
 --       most     tags to name (count)
 --       quiet_s  quiet period, s
--- Reply tags, the newest first
+-- Reply tags, the oldest first
 --
 -- When no worker swept for half a lease, Redis was away or frozen and nobody could renew, or nobody was alive. Redis
 -- cannot tell which; so nothing is named for a quiet period, in which whoever lives renews, and an outage does not run
@@ -18,8 +18,4 @@ local seen, quiet_until = string.match(redis.call('GET', swept) or '0 0', '^(%S+
 if now - seen > lease_s / 2 then quiet_until = now + quiet_s end
 redis.call('SET', swept, now .. ' ' .. quiet_until, 'EX', math.ceil(lease_s * 10))
 if now < tonumber(quiet_until) then return {} end
-
-local due = redis.call('ZRANGEBYSCORE', index, '-inf', now - lease_s, 'LIMIT', 0, most)
-local tags = {}
-for i = #due, 1, -1 do tags[#tags + 1] = due[i] end
-return tags
+return redis.call('ZRANGEBYSCORE', index, '-inf', now - lease_s, 'LIMIT', 0, most)

@@ -148,6 +148,20 @@ class Holdings:
             self.return_acks(acks)
             raise
 
+    def restore_lost(self, client: redis.Redis, *, most: int) -> int:
+        """Put back at once what was taken by takes whose reply was lost, and return how many messages that were.
+
+        Args:
+            client: Of this broker.
+            most: Messages that one take may have taken.
+        """
+        count = 0
+        while self.lost_takes:
+            tags = [f"{self.lost_takes[0]}{n}{mark}" for n in range(1, most + 1) for mark in ("", SUSPECT)]
+            count += run_script(client, RESTORE, *restore_call(tags))[0]
+            del self.lost_takes[0]
+        return count
+
     def lose(self, tags: Iterable[str]) -> None:
         """Forget messages whose lease ran out, and tell who works on them to stop."""
         lost = [tag for tag in tags if self.held.pop(tag, tag) is None]
@@ -259,8 +273,3 @@ def restore_call(
         lapsed_s=lapsed_s, life_s=keys.STATE_TTL_S, mark=SUSPECT,
         held=[part for tag in tags for part in (tag, dead.get(tag, ""))],
     )  # fmt: skip
-
-
-def tags_of(prefix: str, *, most: int) -> list[str]:
-    """Return all tags that one take may have given out: for a take whose reply was lost."""
-    return [f"{prefix}{place}{mark}" for place in range(1, most + 1) for mark in ("", SUSPECT)]

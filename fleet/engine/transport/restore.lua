@@ -8,7 +8,7 @@
 -- ARGV  lapsed_s  only those whose lease was not renewed for so long, s (0: all)
 --       life_s    life of the suspects' marks, s
 --       mark      how the tag of a message ends that was taken as a suspect
---       held      pairs: tag; id of the process that died with the task ('': it is no suspect for that)
+--       held      pairs, the oldest first: tag; id of the process that died with the task ('': it is no suspect for that)
 -- Reply {messages put back, how many of them as suspects}
 --
 -- The lists are named by the entries, not declared: the broker is one Redis, never a cluster. What holds messages has no
@@ -35,7 +35,7 @@ local function put_back(tag, died)
   restored = restored + 1
 end
 
-for i = HELD + 1, #ARGV, 2 do
+for i = #ARGV - 1, HELD + 1, -2 do  -- the first ends at the head
   local renewed_at = lapsed_s ~= '0' and redis.call('ZSCORE', index, ARGV[i])
   if not renewed_at or tonumber(renewed_at) <= before then put_back(ARGV[i], ARGV[i + 1]) end
 end

@@ -82,6 +82,24 @@ def dead_of(tags: Sequence[str]) -> dict[str, str]:
     return {} if _witness is None or not tags else _witness.dead_of(tags)
 
 
+def sweep(client: redis.Redis, lease_s: float) -> tuple[int, int]:
+    """Put back the messages that nobody has renewed for a lease.
+
+    Returns:
+        How many, and how many of them as suspects.
+
+    Raises:
+        StoreUnavailable: When the state Redis does not answer: they wait until it does.
+        redis.RedisError: When the broker does not.
+    """
+    lapsed = [tag.decode() for tag in run_script(client, leases.LAPSED, *leases.lapsed_call(lease_s))]
+    if not lapsed:
+        return 0, 0
+    call = leases.restore_call(lapsed, lapsed_s=lease_s, dead=dead_of(lapsed))
+    restored, suspected = run_script(client, leases.RESTORE, *call)
+    return restored, suspected
+
+
 def absolve_call(process: str) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `absolve.lua` for a process that lives after all."""
     return ABSOLVE.call(suspects=keys.suspects(), process=process, queue="", separator=PRIORITY_SEPARATOR)
