@@ -340,6 +340,7 @@ class FleetView(Frozen):
     cost: Costs
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
+    suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")
 
 
 def bot_page(

@@ -135,6 +135,7 @@ class Overview:
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             events=picture.events_of(reading.events),
             resources=_resources(living, reading.redis_bytes),
+            suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
 
     def bot(self, name: str) -> BotDetail:

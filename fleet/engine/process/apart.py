@@ -204,6 +204,8 @@ class Apart:
         self._jobs: set[asyncio.Task[None]] = set()
         #: Takes further suspects; None: the next one starts another.
         self._open: Trial | None = None
+        #: Suspects that wait or run here.
+        self.count = 0
 
     async def work(self, task_id: str, request: dict[str, Any]) -> Done:
         """Work on a suspect; as `DataPlane.work`."""
@@ -211,6 +213,7 @@ class Apart:
         suspect = Suspect(Work(tag_of(request) or task_id, task_id, request), answer)
         logger.warning("suspect task=%s: its worker died while it ran; it runs apart", task_id)
         self._let_in(suspect)
+        self.count += 1
         try:
             return await answer
         except Poison as proven:
@@ -220,6 +223,8 @@ class Apart:
                 if suspect in trial.suspects:
                     trial.cancel(suspect)
             raise
+        finally:
+            self.count -= 1
 
     async def close(self) -> None:
         """End all children; what runs in them has no answer and goes back."""

@@ -149,13 +149,15 @@ class Janitor:
         await self._broker.command("LTRIM", keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
         await self._broker.command("EXPIRE", keys.unreadable(), keys.STATE_TTL_S)
 
-    async def report(self, occupancy: Occupancy) -> None:
-        """Write this process's resources where the signals are read, for ever."""
+    async def report(self, occupancy: Occupancy, apart: Callable[[], int]) -> None:
+        """Write this process's resources where the signals are read, for ever; `apart()` counts its suspects."""
         recorder = self._recorder = Recorder(self._state, name=occupancy.name, process=leases.process_id())
         record_event(self._state, catalogue.WORKER_STARTED, worker=occupancy.name, pid=os.getpid())
         while True:
             try:
-                await recorder.report(slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at)
+                await recorder.report(
+                    slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart()
+                )
             except FleetError as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)

@@ -250,14 +250,14 @@ class Process:
         settings = config.current()
         runtime, assembly = put_together(settings, occupancy)
         self._runtime = runtime
-        self._apart = Apart(assembly.janitor.bury)
+        apart = self._apart = Apart(assembly.janitor.bury)
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.renew_leases, assembly.janitor.bury_poison, assembly.likeness.attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
-            partial(assembly.janitor.report, occupancy),
+            partial(assembly.janitor.report, occupancy, lambda: apart.count),
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
