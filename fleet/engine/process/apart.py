@@ -72,7 +72,7 @@ class Suspect:
 
 
 @dataclass(eq=False, slots=True)
-class Trial:
+class Experiment:
     """One child process and the suspects in it, from its start to its end."""
 
     suspects: list[Suspect]
@@ -200,10 +200,10 @@ class Apart:
     def __init__(self, bury: Bury) -> None:
         self._bury = bury
         self._children = asyncio.Semaphore(CHILDREN_AT_ONCE)
-        self._trials: set[Trial] = set()
+        self._experiments: set[Experiment] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         #: Takes further suspects; None: the next one starts another.
-        self._open: Trial | None = None
+        self._open: Experiment | None = None
         #: Suspects that wait or run here.
         self.count = 0
 
@@ -219,9 +219,9 @@ class Apart:
         except Poison as proven:
             return await self._bury(task_id, proven, request, body_of(request))
         except asyncio.CancelledError:
-            for trial in self._trials:
-                if suspect in trial.suspects:
-                    trial.cancel(suspect)
+            for experiment in self._experiments:
+                if suspect in experiment.suspects:
+                    experiment.cancel(suspect)
             raise
         finally:
             self.count -= 1
@@ -237,43 +237,43 @@ class Apart:
         if self._open is not None and self._open.is_open:
             self._open.add(suspect)
             return
-        self._open = Trial([suspect])
+        self._open = Experiment([suspect])
         job = asyncio.ensure_future(self._try(self._open))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 
-    async def _try(self, trial: Trial) -> None:
-        """Run a trial and, as long as children die in it, those that follow from it."""
+    async def _try(self, experiment: Experiment) -> None:
+        """Run a experiment and, as long as children die in it, those that follow from it."""
         pause_s = FIRST_PAUSE_S
-        while trial.left:
-            death = await self._run(trial)
+        while experiment.left:
+            death = await self._run(experiment)
             if death is None:
                 return
-            left = trial.left
-            if not trial.begun:
+            left = experiment.left
+            if not experiment.begun:
                 logger.error("a child process %s before it began; again in %.1f s", told(death), pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
-            elif len(trial.suspects) == 1:
+            elif len(experiment.suspects) == 1:
                 _count_lone_death(left[0], death)
             else:
                 logger.warning("a child process %s with suspects=%d: halving them", told(death), len(left))
                 halves = left[: len(left) // 2], left[len(left) // 2 :]
-                await asyncio.gather(*(self._try(Trial(half)) for half in halves if half))
+                await asyncio.gather(*(self._try(Experiment(half)) for half in halves if half))
                 return
-            trial = Trial(trial.left)
+            experiment = Experiment(experiment.left)
 
-    async def _run(self, trial: Trial) -> int | None:
-        self._trials.add(trial)
+    async def _run(self, experiment: Experiment) -> int | None:
+        self._experiments.add(experiment)
         try:
             async with self._children:
-                return await trial.run(linger_s=LINGER_S if trial is self._open else 0.0)
+                return await experiment.run(linger_s=LINGER_S if experiment is self._open else 0.0)
         except OSError as error:  # no memory, no files, no processes
             logger.error("a child process does not start error=%s: %s", type(error).__name__, error)
             return os.EX_OSERR
         finally:
-            self._trials.discard(trial)
-            if trial is self._open:
+            self._experiments.discard(experiment)
+            if experiment is self._open:
                 self._open = None
 
 
