@@ -250,14 +250,14 @@ class Apart:
             if death is None:
                 return
             left = experiment.left
+            logger.warning("a child process %s with suspects=%d", told(death), len(left))
             if not experiment.begun:
-                logger.error("a child process %s before it began; again in %.1f s", told(death), pause_s)
+                logger.error("it had begun nothing; another child process in %.1f s", pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
             elif len(experiment.suspects) == 1:
                 _count_lone_death(left[0], death)
             else:
-                logger.warning("a child process %s with suspects=%d: halving them", told(death), len(left))
                 halves = left[: len(left) // 2], left[len(left) // 2 :]
                 await asyncio.gather(*(self._try(Experiment(half)) for half in halves if half))
                 return

@@ -26,7 +26,7 @@ from fleet.store.client import connect
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
-WAIT_S = 60
+WAIT_S = 120
 #: A worker whose leases are short: these tests wait for them.
 APP = """
 from fleet.engine.transport import leases
