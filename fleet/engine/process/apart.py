@@ -30,6 +30,7 @@ from fleet.engine.process.frames import (
     Failed,
     Hello,
     Logged,
+    Run,
     Stop,
     Work,
     framed,
@@ -66,8 +67,8 @@ class Suspect:
         lone_deaths: Children that have died while it was alone in them.
     """
 
-    work: Work
-    answer: asyncio.Future[Done]
+    work: Work | Run
+    answer: asyncio.Future[Any]
     lone_deaths: int = 0
 
 
@@ -209,15 +210,27 @@ class Apart:
 
     async def work(self, task_id: str, request: dict[str, Any]) -> Done:
         """Work on a suspect; as `DataPlane.work`."""
-        answer: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        suspect = Suspect(Work(tag_of(request) or task_id, task_id, request), answer)
-        logger.warning("suspect task=%s: its worker died while it ran; it runs apart", task_id)
+        try:
+            done: Done = await self._ask(Work(tag_of(request) or task_id, task_id, request))
+        except Poison as proven:
+            return await self._bury(task_id, proven, request, body_of(request))
+        return done
+
+    async def run(self, tag: str, module: str, arguments: tuple[Any, ...]) -> Any:
+        """Run a suspect task of the user's own, and return what Celery's tracer does.
+
+        Raises:
+            Poison: When it is proven.
+        """
+        return await self._ask(Run(tag, module, arguments))
+
+    async def _ask(self, work: Work | Run) -> Any:
+        suspect = Suspect(work, asyncio.get_running_loop().create_future())
+        logger.warning("suspect message=%s: its worker died while it ran; it runs apart", work.tag)
         self._let_in(suspect)
         self.count += 1
         try:
-            return await answer
-        except Poison as proven:
-            return await self._bury(task_id, proven, request, body_of(request))
+            return await suspect.answer
         except asyncio.CancelledError:
             for experiment in self._experiments:
                 if suspect in experiment.suspects:

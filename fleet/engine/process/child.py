@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import importlib
 import logging
 import logging.handlers
 import os
 import queue
 import signal
 import sys
+import threading
 from contextlib import suppress
 
+from celery.app.trace import trace_task_ret
 from celery.exceptions import Reject
 
 from fleet import config
-from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Socket, Stop, Work
+from fleet.engine.app import app
+from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Run, Socket, Stop, Work
+from fleet.engine.process.request import decoded
 from fleet.engine.process.wiring import Assembly, DirectCall, put_together
 from fleet.quoting import quote
 
@@ -63,6 +68,18 @@ class Desk:
             self._worker.say(Ended(work.tag, done))
 
 
+def run_own(worker: Socket, run: Run) -> None:
+    """Run a task of the user's own, in a thread as a worker does."""
+    worker.say(Begun(run.tag))
+    try:
+        importlib.import_module(run.module)
+        done = trace_task_ret(*decoded(run.arguments), app=app)
+    except BaseException as error:  # noqa: BLE001 - the task boundary: the worker tells Celery
+        worker.say(Failed(run.tag, isinstance(error, Reject), f"{type(error).__name__}: {quote(error)}"))
+    else:
+        worker.say(Ended(run.tag, done))
+
+
 class ToWorker(logging.handlers.QueueHandler):
     """Hands what is logged here to the worker, whose handlers know where it goes."""
 
@@ -101,6 +118,8 @@ def main(fd: int) -> None:
     while (said := worker.hear()) is not None:
         if isinstance(said, Work):
             runtime.call_soon(desk.begin, said)
+        elif isinstance(said, Run):
+            threading.Thread(target=run_own, args=(worker, said), daemon=True).start()
         elif isinstance(said, Cancel):
             runtime.call_soon(desk.cancel, said.tag)
         elif isinstance(said, Stop):

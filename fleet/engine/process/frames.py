@@ -13,8 +13,6 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.engine.outcomes.results import Done
-
 _LENGTH = struct.Struct("<I")
 
 
@@ -33,6 +31,15 @@ class Work:
     tag: str
     task_id: str
     request: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run a Celery task of the user's own, as Celery's tracer takes it; the module registers it."""
+
+    tag: str
+    module: str
+    arguments: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +63,10 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A task has its result, or needs none."""
+    """A task has its result, or needs none: a `Done`, or what Celery's tracer returns."""
 
     tag: str
-    done: Done
+    done: Any
 
 
 @dataclass(frozen=True, slots=True)

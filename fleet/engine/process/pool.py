@@ -353,6 +353,7 @@ class SlotPool(BasePool):
         error_callback: Callable[..., Any],
     ) -> None:
         self._in_threads += 1
+        tag = tag_of(args[2]) if len(args) > 2 else None
 
         def ended(then: Callable[..., Any], value: Any) -> None:
             self._in_threads -= 1
@@ -363,7 +364,7 @@ class SlotPool(BasePool):
             if self._closed:  # it had not begun: its message is handed back
                 return
             try:
-                if len(args) > 2 and leases.is_lost(tag_of(args[2])):
+                if leases.is_lost(tag):
                     raise Ignore()
                 if accept_callback:
                     accept_callback(os.getpid(), time.monotonic())
@@ -372,7 +373,20 @@ class SlotPool(BasePool):
                 end = partial(ended, error_callback, _exception_info(_as_failure(error)))
             self._hand_back(end)
 
-        self._threads.run(run)
+        async def run_apart() -> None:
+            try:
+                module = type(self._tasks[args[0]]).__module__
+                end = partial(ended, callback, await PROCESS.apart.run(str(tag), module, args))
+            except Exception as error:  # noqa: BLE001 - the task boundary: Celery hears of it
+                end = partial(ended, error_callback, _exception_info(error))
+            self._hand_back(end)
+
+        if not leases.is_suspect(tag):
+            self._threads.run(run)
+            return
+        if accept_callback:
+            accept_callback(os.getpid(), time.monotonic())
+        PROCESS.runtime.spawn(run_apart())
 
 
 def _as_failure(error: BaseException) -> Exception:

@@ -14,11 +14,13 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import redis
 
+from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.store import keys
 from fleet.store.client import Script, run_script
@@ -31,7 +33,9 @@ TAKE = Script.beside(
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
 LAPSED = Script.beside(__file__, "lapsed.lua", keys="index swept", argv="lease_s most quiet_s")
-RESTORE = Script.beside(__file__, "restore.lua", keys="unacked index bell suspects", argv="lapsed_s life_s mark held*")
+RESTORE = Script.beside(
+    __file__, "restore.lua", keys="unacked index bell suspects", argv="lapsed_s life_s mark bot_task now held*"
+)
 
 #: Seconds after which a message that its worker no longer renews goes back to its queue. With the sweep's interval
 #: on top, a dead worker's messages are back within 13 s.
@@ -47,6 +51,8 @@ SWEEP_MOST = 5000
 UNREADABLE_KEPT = 1000
 #: How the delivery tag of a message ends that is suspect: the process that had it before died while its task ran.
 SUSPECT = ":suspect"
+#: Stands before the id of a process that is gone when nobody noted whether its task had begun.
+UNKNOWN = "?"
 
 #: This process's id, and the pid that it was drawn for: a fork draws its own.
 _drawn: tuple[int, str] = (0, "")
@@ -266,10 +272,12 @@ def restore_call(
     Args:
         tags: Of the messages to put back.
         lapsed_s: Only those that nobody has renewed for so long; 0: all, because their holder gives them back.
-        dead: Tag -> id of the process that died while the task ran: it becomes a suspect.
+        dead: Tag -> id of the process that died while the task ran: it becomes a suspect; `UNKNOWN` before the id
+            when only a bot's task would be known to have begun.
     """
     return RESTORE.call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(),
-        lapsed_s=lapsed_s, life_s=keys.STATE_TTL_S, mark=SUSPECT,
+        lapsed_s=lapsed_s, life_s=keys.STATE_TTL_S, mark=SUSPECT, bot_task=f'"{TASK_NAME}"',
+        now=datetime.now(UTC).isoformat(),
         held=[part for tag in tags for part in (tag, dead.get(tag, ""))],
     )  # fmt: skip

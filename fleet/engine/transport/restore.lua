@@ -8,16 +8,31 @@
 -- ARGV  lapsed_s  only those whose lease was not renewed for so long, s (0: all)
 --       life_s    life of the suspects' marks, s
 --       mark      how the tag of a message ends that was taken as a suspect
---       held      pairs, the oldest first: tag; id of the process that died with the task ('': it is no suspect for that)
+--       bot_task  how a message names the task of bots
+--       now       UTC, as an ISO time
+--       held      pairs, the oldest first: tag; id of the process that died with the task, '?' before it when nobody
+--                 knows whether the task had begun ('': it is no suspect for that)
 -- Reply {messages put back, how many of them as suspects}
 --
 -- The lists are named by the entries, not declared: the broker is one Redis, never a cluster. What holds messages has no
 -- TTL: that would be a way to lose tasks. A message that was taken as a suspect (its tag ends so) goes back as one,
 -- whoever gives it back; no return of a process clears that ('-').
 local unacked, index, bell, suspects = unpack(KEYS)
-local lapsed_s, life_s, mark = unpack(ARGV)
+local lapsed_s, life_s, mark, bot_task, now = unpack(ARGV)
 local before = redis.call('TIME')[1] - lapsed_s
 local restored, suspected = 0, 0
+
+-- Whose death makes a message suspect. Bot tasks are known to have begun; another task of Celery's has, unless its
+-- time is still to come.
+local function suspected_of(tag, died, message)
+  if string.sub(died, 1, 1) == '?' then
+    local eta = string.match(message, '"eta": ?"([^"]+)"') or ''
+    local is_own = string.find(message, '"task":', 1, true) and not string.find(message, bot_task, 1, true)
+    died = is_own and eta <= now and string.sub(died, 2) or ''
+  end
+  if died == '' and string.sub(tag, -#mark) == mark then return '-' end
+  return died
+end
 
 local function put_back(tag, died)
   local entry = redis.call('HGET', unacked, tag)
@@ -26,7 +41,7 @@ local function put_back(tag, died)
   redis.call('HDEL', unacked, tag)
   local cut = string.find(entry, '\n', 1, true)
   local list, message = string.sub(entry, 1, cut - 1), string.sub(entry, cut + 1)
-  if died == '' and string.sub(tag, -#mark) == mark then died = '-' end
+  died = suspected_of(tag, died, message)
   if died ~= '' then
     redis.call('HSET', suspects, redis.sha1hex(message), died .. ' ' .. list)
     suspected = suspected + 1

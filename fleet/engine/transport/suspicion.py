@@ -43,7 +43,8 @@ class Witness:
         self._client: redis.Redis | None = None
 
     def dead_of(self, tags: Sequence[str]) -> dict[str, str]:
-        """Return tag -> id of the process that is gone, of those tasks that had begun in one.
+        """Return tag -> id of the process that is gone: as it is when its bot was checked out, so that the task had
+        begun; with `leases.UNKNOWN` before it otherwise.
 
         Raises:
             StoreUnavailable: When the state Redis does not answer: then nobody knows.
@@ -53,7 +54,8 @@ class Witness:
             living = {leases.process_id(), *_reporting(client)}
             found = [(text, tag) for text in tags if (tag := leases.Tag.parse(text)) is not None]
             gone = {text: tag.process for text, tag in found if tag.process not in living}
-            return {tag: gone[tag] for tag in self._begun(client, list(gone))}
+            begun = set(self._begun(client, list(gone)))
+            return {tag: died if tag in begun else leases.UNKNOWN + died for tag, died in gone.items()}
 
     def _begun(self, client: redis.Redis, tags: Sequence[str]) -> Iterator[str]:
         for start in range(0, len(tags), ASKED_AT_ONCE):

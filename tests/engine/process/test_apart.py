@@ -13,13 +13,12 @@ from typing import Any
 import psutil
 import pytest
 import redis
+from celery import Celery
 
 from fleet import config
-from fleet.engine.app import app
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.process.apart import told
-from fleet.engine.tasks import submit_task
 from fleet.models import BotResult
 from fleet.store import keys
 from fleet.store.client import connect
@@ -161,27 +160,36 @@ def test_kills_of_the_only_worker_bury_nobody_and_a_child_that_dies_with_its_par
     assert worker.pid not in stage.begun()
 
 
-def test_in_a_child_all_works_as_in_a_slot_and_neither_a_kill_from_outside_nor_a_stop_is_a_proof(stage: Stage) -> None:
+def test_in_a_child_all_works_as_in_a_slot_and_neither_a_kill_from_outside_nor_a_stop_is_a_proof(
+    stage: Stage, redis_url: str
+) -> None:
     gate, noted = stage.folder / "never", stage.folder / "noted"
-    note = app.signature("own.note", args=(str(noted),), queue="celery", app=app)
-    linked = submit_task.apply_async(("ok",), {"pool": "p", "metadata": {"a": 1}}, link=note)
-    late = submit_task.apply_async((f"wait {gate}",), {"pool": "p", "deadline_s": 1})
-    revoked, stopped = (submit_task.apply_async((f"wait {gate}",), {"pool": "p"}) for _ in range(2))
+    plain = Celery(broker=redis_url, backend=redis_url)  # the fleet's own app stays with the first Redis it has met
+
+    def send(prompt: str, link: Any = None, **fields: Any) -> str:
+        fields |= {"pool": "p"}
+        return str(
+            plain.send_task("fleet.submit_task", args=[prompt], kwargs=fields, queue=keys.queue("p"), link=link).id
+        )
+
+    linked = send("ok", metadata={"a": 1}, link=plain.signature("own.note", args=(str(noted),)))
+    late = send(f"wait {gate}", deadline_s=1)
+    revoked, stopped = (send(f"wait {gate}") for _ in range(2))
     stage.suspect_all()
     worker = stage.worker()
-    first, second = stage.results([linked.id, late.id])
+    first, second = stage.results([linked, late])
     assert (first.status, first.metadata) == ("ok", {"a": 1})
     assert second.error is not None and second.error.type == "DeadlineExceeded"
     wait_until(noted.exists, WAIT_S, "the linked task ran")
     assert noted.read_text() == "2\n"
-    app.control.revoke(revoked.id, terminate=True)
+    plain.control.revoke(revoked, terminate=True)
     wait_until(lambda: stage.client.hlen(keys.unacked()) == 1, WAIT_S, "it was cancelled")
 
     tries = len(stage.begun())
     for death in range(2):  # the first one is not alone: others were there before
         os.kill(stage.begun()[-1], signal.SIGKILL)
         wait_until(lambda n=death: len(stage.begun()) == tries + n + 1, WAIT_S, "it is tried again")  # type: ignore[misc]
-    assert not stage.client.exists(keys.result(stopped.id)) and worker.pid not in stage.begun()
+    assert not stage.client.exists(keys.result(stopped)) and worker.pid not in stage.begun()
     worker.send(signal.SIGTERM)
     worker.send(signal.SIGQUIT)  # at once
     worker.wait()
