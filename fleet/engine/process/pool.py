@@ -28,7 +28,7 @@ from fleet import config
 from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import celery_listens, decoded, tag_of
-from fleet.engine.process.threads import Threads
+from fleet.engine.process.threads import Threads, as_failure
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.settings import give_up
 from fleet.engine.transport import leases
@@ -370,7 +370,7 @@ class SlotPool(BasePool):
                     accept_callback(os.getpid(), time.monotonic())
                 end = partial(ended, callback, target(*decoded(args), **(kwargs or {})))
             except BaseException as error:  # noqa: BLE001 - the task boundary: no task ends a thread or the worker
-                end = partial(ended, error_callback, _exception_info(_as_failure(error)))
+                end = partial(ended, error_callback, _exception_info(as_failure(error)))
             self._hand_back(end)
 
         async def run_apart() -> None:
@@ -387,13 +387,6 @@ class SlotPool(BasePool):
         if accept_callback:
             accept_callback(os.getpid(), time.monotonic())
         PROCESS.runtime.spawn(run_apart())
-
-
-def _as_failure(error: BaseException) -> Exception:
-    """Return what Celery is told about a task that raised: it does not settle what is meant to end a process."""
-    if isinstance(error, Exception) and not isinstance(error, MemoryError):
-        return error
-    return RuntimeError(f"expected the task to return or to raise an Exception, got {type(error).__name__}")
 
 
 def _exception_info(error: BaseException) -> ExceptionInfo:
