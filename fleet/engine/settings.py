@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 from fleet import config
 from fleet.engine.messages import queues
-from fleet.engine.transport import leases
+from fleet.engine.transport import leases, suspicion
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
 from fleet.store import keys
@@ -34,6 +34,7 @@ def celery_settings() -> dict[str, Any]:
         if celery_command() is None:
             raise
         give_up(error)
+    suspicion.ask(suspicion.Witness(state, settings.pools))
     return {
         **redis_settings(broker, state),
         "result_expires": settings.results.expires_s,

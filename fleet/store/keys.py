@@ -52,6 +52,11 @@ def bot_claims(pool: str) -> str:
     return f"{TAG}:claims:{pool}"
 
 
+def reaped() -> str:
+    """Sorted set, token -> time (s): leases of bots that ran out, so that a task whose claim is gone had begun."""
+    return f"{TAG}:reaped"
+
+
 def quarantined(pool: str) -> str:
     """Sorted set, bot name -> end of its quarantine in microseconds of Redis time (inf: until it is released)."""
     return f"{TAG}:quarantined:{pool}"
@@ -191,7 +196,7 @@ def limit_keys(name: str, tenant: str = "") -> LimitKeys:
 
 
 def bell() -> str:
-    """Stream, one entry: wakes idle workers when something was queued. On the broker, like all up to `deaths`."""
+    """Stream, one entry: wakes idle workers when something was queued. On the broker, like all up to `poison`."""
     return "fleet:bell"
 
 
@@ -234,14 +239,14 @@ def unreadable() -> str:
     return "fleet:unreadable"
 
 
+def suspects() -> str:
+    """Hash, SHA-1 of a message that waits and is suspect -> id of the process whose death made it so, and its list."""
+    return "fleet:suspects"
+
+
 def poison() -> str:
-    """List: messages whose workers died too often; the janitor buries them."""
+    """List: messages that an earlier release found to be poison; the janitor buries them."""
     return "fleet:poison"
-
-
-def deaths(message_sha1: str) -> str:
-    """String, expires: how many workers died with a message. Sha1 "": what all these names begin with."""
-    return f"fleet:deaths:{message_sha1}"
 
 
 def submitted(task_id: str) -> str:

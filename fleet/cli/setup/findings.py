@@ -23,6 +23,7 @@ from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
 from fleet.errors import FleetError
 from fleet.signals.neighbours import look_for_strangers
+from fleet.store import keys
 from fleet.store.address import Address
 from fleet.store.client import connect, masked
 from fleet.store.embedded import broker_url, state_url
@@ -59,6 +60,7 @@ class RedisFacts:
     eviction: str | None = None
     pubsub_buffer_bytes: int | None = None
     clock_skew_s: float = 0.0
+    suspects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
     client = connect(url, timeout_s=timeout_s)
     try:
         info, skew_s = {_text(k): _text(v) for k, v in dict(client.info()).items()}, _skew_s(client)
-        config = _config(client)
+        config, suspects = _config(client), int(client.hlen(keys.suspects()))
     finally:
         client.close()
     return RedisFacts(
@@ -210,6 +212,7 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
         eviction=info.get("maxmemory_policy"),
         pubsub_buffer_bytes=_pubsub_buffer(config.get("client-output-buffer-limit")),
         clock_skew_s=skew_s,
+        suspects=suspects,
     )
 
 

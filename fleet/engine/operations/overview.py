@@ -137,6 +137,7 @@ class Overview:
             events=picture.events_of(reading.events),
             resources=_resources(living, reading.redis_bytes),
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
+            suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
 
     def bot(self, name: str) -> BotDetail:
