@@ -33,7 +33,7 @@ from fleet.quoting import quote
 _PR_SET_PDEATHSIG = 1
 
 
-class Desk:
+class Workbench:
     """Works on what the worker hands over.
 
     Args:
@@ -114,14 +114,14 @@ def main(fd: int) -> None:
     runtime, assembly = put_together(quiet, DirectCall(f"child-{os.getpid()}"))
     runtime.spawn(assembly.janitor.renew_leases())
     runtime.spawn(assembly.panel.watch(assembly.roster.read_out))
-    desk = Desk(worker, assembly)
+    workbench = Workbench(worker, assembly)
     while (said := worker.hear()) is not None:
         if isinstance(said, Work):
-            runtime.call_soon(desk.begin, said)
+            runtime.call_soon(workbench.begin, said)
         elif isinstance(said, Run):
             threading.Thread(target=run_own, args=(worker, said), daemon=True).start()
         elif isinstance(said, Cancel):
-            runtime.call_soon(desk.cancel, said.tag)
+            runtime.call_soon(workbench.cancel, said.tag)
         elif isinstance(said, Stop):
             runtime.run(assembly.close())
             break
