@@ -34,7 +34,7 @@ def snapshot_of(url: str, settings: Settings = SETTINGS) -> Snapshot:
         errors = {ErrorField("research-001", "acme/m[bold]|x", "BadAnswer").spell(): 30}
         errors |= {ErrorField(f"review-{n:03d}", "acme/m", "BadRequest").spell(): 1 for n in range(14)}
         client.hset(keys.errors("research"), mapping=errors)
-        report = WorkerReport(name="w1@host", pid=77, cpu_percent=42, rss_mb=64, slots=60, busy=9, at=NOW_S)
+        report = WorkerReport(name="w1@host", pid=77, cpu_percent=42, rss_mb=64, slots=60, busy=9, apart=2, at=NOW_S)
         client.hset(keys.workers(), "w1@host", report.model_dump_json())
         budgets = [
             BudgetRow("acme/m/default", rpm=600, tpm=90_000, used_rpm=300, used_tpm=45_000, held_until=NOW_S + 4),
@@ -64,7 +64,15 @@ def test_three_panels_show_the_three_signals(redis_url: str) -> None:
         assert expected in text
     for expected in ("Errors", "one bot research-001", "30 of 44 failures", "BadAnswer", "and 5 more rows"):
         assert expected in text
-    for expected in ("Resources", "9 of 60 busy slots", "42% CPU", "w1@host", "$2.5000 cost", "7 429s"):
+    for expected in (
+        "Resources",
+        "9 of 60 busy slots",
+        "42% CPU",
+        "w1@host",
+        "$2.5000 cost",
+        "7 429s",
+        "2 suspects apart",
+    ):
         assert expected in text
 
 

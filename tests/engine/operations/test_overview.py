@@ -18,6 +18,7 @@ from fleet.limiter import Limiter
 from fleet.roster import Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event, record_event_now
+from fleet.signals.metrics import exposition
 from fleet.signals.recorder import STALE_S, Recorder, WorkerReport, forget_gone_workers, report_worker
 from fleet.signals.view import bot_page
 from fleet.store import keys
@@ -213,3 +214,18 @@ def test_a_page_of_bots_is_sorted_filtered_and_cut(working_fleet: WorkingFleet) 
     assert bot_page(table, pool="b", offset=1, limit=1).bots.name == ("b-002",)
     assert bot_page(table, search="-003", state="idle").bots.name == ("a-003", "b-003")
     assert bot_page(table, search="nobody").total == 0
+
+
+def test_suspects_are_counted_where_they_wait_and_where_they_run(
+    working_fleet: WorkingFleet, redis_url: str, client: redis.Redis
+) -> None:
+    assert working_fleet.overview.read().suspects == 0
+    client.hset(keys.suspects(), "sha1", "gone fleet.a")
+
+    async def work(store: Store) -> None:
+        await Recorder(store, name="w", process="its id").report(slots=9, busy=3, apart=2)
+
+    with_store(redis_url, work)
+    view = working_fleet.overview.read()
+    assert view.suspects == 3 and [worker.process for worker in view.resources.workers] == ["its id"]
+    assert b"fleet_suspects 3.0" in exposition(view)

@@ -38,6 +38,11 @@ apart.LINGER_S = 1.0
 def note(result, path):
     with open(path, "a") as out:
         out.write(result["answer"] + "\\n")
+
+@app.task(name="own.pid")
+def pid():
+    import os
+    return os.getpid()
 """
 BOTS = """
 import asyncio, os, pathlib, signal
@@ -174,12 +179,14 @@ def test_in_a_child_all_works_as_in_a_slot_and_neither_a_kill_from_outside_nor_a
 
     linked = send("ok", metadata={"a": 1}, link=plain.signature("own.note", args=(str(noted),)))
     late = send(f"wait {gate}", deadline_s=1)
+    own = plain.send_task("own.pid", queue=keys.queue("p"))
     revoked, stopped = (send(f"wait {gate}") for _ in range(2))
     stage.suspect_all()
     worker = stage.worker()
     first, second = stage.results([linked, late])
     assert (first.status, first.metadata) == ("ok", {"a": 1})
     assert second.error is not None and second.error.type == "DeadlineExceeded"
+    assert own.get(timeout=WAIT_S) in stage.begun()  # the child's
     wait_until(noted.exists, WAIT_S, "the linked task ran")
     assert noted.read_text() == "2\n"
     plain.control.revoke(revoked, terminate=True)

@@ -169,6 +169,25 @@ def test_while_the_state_redis_does_not_tell_messages_wait_where_they_are(
     assert (client.llen(LIST), client.hlen(keys.unacked())) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("task", "eta", "suspects"),
+    [
+        ("own.task", "null", 1),
+        ("own.task", '"2999-01-01T00:00:00+00:00"', 0),  # it waits for its time
+        ("own.task", '"2001-01-01T00:00:00+00:00"', 1),
+        ("fleet.submit_task", "null", 0),  # of a bot's it is known that it had not begun
+    ],
+)
+def test_a_task_of_the_users_own_has_no_bot_and_is_suspect_unless_its_time_is_still_to_come(
+    broker: Connection, client: redis.Redis, task: str, eta: str, suspects: int
+) -> None:
+    (message,) = taken(broker, "own")
+    tag = leave(client, message)
+    client.hset(keys.unacked(), tag, f'{LIST}\n{{"headers": {{"task": "{task}", "eta": {eta}}}}}')
+    sweep(client, message)
+    assert (client.llen(LIST), marks(client)) == (1, suspects)
+
+
 def test_a_suspect_stays_one_when_it_is_handed_back_and_when_its_next_worker_dies_too(
     broker: Connection, client: redis.Redis, redis_url: str
 ) -> None:
