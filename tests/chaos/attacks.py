@@ -182,7 +182,7 @@ ATTACKS = (
     ),
     Attack(
         "deadly tasks among innocents", bury_innocents,
-        {"tasks": 60, "countdowns": 20, "deadly": 1, "kills": 0, "cut_offs": 0},
+        {"tasks": 24, "countdowns": 10, "deadly": 1, "kills": 0, "cut_offs": 0},
         {"tasks": 300, "countdowns": 100, "deadly": 3, "kills": 3, "cut_offs": 3},
         may_fail=True, deadly="deadly", fleet_only=True,
     ),
