@@ -108,12 +108,7 @@ class Experiment:
             None; or how it died before that, as `subprocess` tells it.
         """
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *PYTHON_MODULE, "fleet.engine.process.child", str(theirs.fileno()), pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+        process, ours = await _start_child()
         reader, self.writer = await asyncio.open_connection(sock=ours)
         dying = asyncio.ensure_future(process.wait())
         listening = asyncio.ensure_future(self._listen(reader))
@@ -256,7 +251,7 @@ class Apart:
         job.add_done_callback(self._jobs.discard)
 
     async def _try(self, experiment: Experiment) -> None:
-        """Run a experiment and, as long as children die in it, those that follow from it."""
+        """Run an experiment and, as long as children die, those that follow from it."""
         pause_s = FIRST_PAUSE_S
         while experiment.left:
             death = await self._run(experiment)
@@ -288,6 +283,25 @@ class Apart:
             self._experiments.discard(experiment)
             if experiment is self._open:
                 self._open = None
+
+
+async def _start_child() -> tuple[asyncio.subprocess.Process, socket.socket]:
+    """Start a child, and return it and our end of the socket to it: when that closes, it ends.
+
+    Raises:
+        OSError: When the machine lacks memory, files or processes.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *PYTHON_MODULE, "fleet.engine.process.child", str(theirs.fileno()), pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        except BaseException:
+            ours.close()
+            raise
+    return process, ours
 
 
 def _count_lone_death(suspect: Suspect, death: int) -> None:

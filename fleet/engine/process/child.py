@@ -93,7 +93,10 @@ class ToWorker(logging.handlers.QueueHandler):
 
 
 def die_with_parent() -> None:
-    """End when the worker does, also while a function holds Python's lock: then nobody here reads the socket."""
+    """End when the worker does, also while a function holds Python's lock: then nobody here reads the socket.
+
+    Weakness: only Linux has that signal; elsewhere such a function has to let go first.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's affair
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
