@@ -18,7 +18,6 @@ from celery import Celery
 from fleet import config
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
-from fleet.engine.process.apart import told
 from fleet.models import BotResult
 from fleet.store import keys
 from fleet.store.client import connect
@@ -138,11 +137,6 @@ def test_the_deadly_among_suspects_is_proven_alone_and_all_others_answer(stage: 
     wait_until(stage.is_quiet, WAIT_S, "nothing is held and nothing is suspect")
     assert worker.alive and worker.pid not in stage.begun()
     wait_until(lambda: not children(worker), WAIT_S, "the children end when no suspect is left")
-
-
-@pytest.mark.parametrize(("code", "how"), [(-9, "signal 9 (SIGKILL)"), (-70, "signal 70"), (3, "exit code 3")])
-def test_the_proof_names_the_signal_or_the_exit_code(code: int, how: str) -> None:
-    assert told(code) == f"died by {how}"
 
 
 def test_kills_of_the_only_worker_bury_nobody_and_a_child_that_dies_with_its_parent_proves_nothing(
