@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import redis
 
-from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR, list_key
 from fleet.engine.transport import leases
 from fleet.signals.recorder import split_reports
 from fleet.store import keys
@@ -109,4 +109,4 @@ def absolve_call(process: str) -> tuple[list[Any], list[Any]]:
 
 def forget_call(queue: str) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `absolve.lua` for a queue whose messages are gone."""
-    return ABSOLVE.call(suspects=keys.suspects(), process="", queue=queue, separator=PRIORITY_SEPARATOR)
+    return ABSOLVE.call(suspects=keys.suspects(), process="", queue=list_key(queue, 0), separator=PRIORITY_SEPARATOR)

@@ -19,7 +19,7 @@ from fleet.engine.transport import channel, leases, suspicion
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
-from fleet.store.client import Store, connect
+from fleet.store.client import Store, connect, run_script
 from tests.engine.transport.test_channel import put, take
 from tests.waiting import wait_until
 
@@ -226,6 +226,16 @@ def test_gates_and_priorities_hold_for_suspects_and_a_purge_takes_the_marks_alon
     client.hset(keys.suspects(), "of another queue", f"gone {QUEUE}er")
     assert message.channel._purge(QUEUE) == 1
     assert client.hkeys(keys.suspects()) == [b"of another queue"]
+
+
+def test_marks_behind_a_prefix_are_forgotten_with_their_own_queue_only(client: redis.Redis) -> None:
+    keys.use_prefix("one:")
+    try:
+        client.hset(keys.suspects(), mapping={"a": f"gone {list_key(QUEUE, 1)}", "b": f"gone {list_key('celery', 1)}"})
+        run_script(client, suspicion.ABSOLVE, *suspicion.forget_call(QUEUE))
+        assert client.hkeys("one:fleet:suspects") == [b"b"]
+    finally:
+        keys.use_prefix("")
 
 
 def test_a_process_that_was_only_cut_off_clears_its_own_tasks_when_it_is_back_and_no_others(
