@@ -19,13 +19,12 @@ from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates
 from fleet.engine.messages import queues
 from fleet.engine.operations.message_search import (
     NOT_SEARCHED,
-    Held,
     Search,
-    find_held,
     find_poison,
     find_queued,
 )
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+from fleet.engine.transport.held import Held, find_held
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.signals.recorder import WorkerReport, split_reports

@@ -19,14 +19,16 @@ from typing import Any, Protocol
 import redis
 
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.engine.transport.parked import OPEN
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
 TAKE = Script.beside(
     __file__,
     "take.lua",
-    keys="unacked index bell ours waiting*",
-    argv="wanted guarded prefix gate_prefix separator acks rest*",
+    keys="unacked index bell ours parked openings revoked waiting*",
+    argv="wanted guarded prefix gate_prefix separator order_prefix waiting_prefix acks rest*",
+    using=[OPEN],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
 RESTORE = Script.beside(
@@ -203,9 +205,10 @@ def take_call(
 ) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `take.lua`, where each is described; with `wanted` 0 it only acknowledges."""
     return TAKE.call(
-        unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), ours=ours, waiting=waiting,
-        wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
-        acks=len(acks), rest=(*steps, *served, *acks, *queues),
+        unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), ours=ours, parked=keys.parked(),
+        openings=keys.openings(), revoked=keys.revoked(), waiting=waiting, wanted=wanted, guarded=guarded,
+        prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR, order_prefix=keys.parked_order(""),
+        waiting_prefix=keys.waiting(""), acks=len(acks), rest=(*steps, *served, *acks, *queues),
     )  # fmt: skip
 
 

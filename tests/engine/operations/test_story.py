@@ -18,11 +18,12 @@ from fleet.config import PoolSettings, Settings
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers
-from fleet.engine.operations.message_search import find_held, find_queued
+from fleet.engine.operations.message_search import find_queued
 from fleet.engine.operations.story import Story, duration, tell
 from fleet.engine.operations.task_facts import gather
 from fleet.engine.outcomes.dead_letters import bury
 from fleet.engine.transport import leases
+from fleet.engine.transport.held import find_held
 from fleet.errors import StoreError
 from fleet.limiter.limiter import LimitSnapshot
 from fleet.models import BotResult, Priority, TaskError

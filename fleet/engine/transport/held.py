@@ -1,0 +1,54 @@
+"""Finds the message of a task that a worker holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+
+from fleet.engine.messages.envelope import task_id_in
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.store import keys
+from fleet.store.client import Script, run_script
+
+FIND_HELD = Script.beside(__file__, "find_held.lua", keys="unacked index", argv="cursor count texts*")
+
+#: Messages looked at in one step (count).
+STRETCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A message that a worker holds: under `tag`, its lease last renewed at `renewed_at` (Unix time in seconds)."""
+
+    tag: str
+    queue: str
+    priority: int
+    renewed_at: float | None
+    message: bytes
+
+
+def find_held(broker: redis.Redis, task_id: str) -> Held | None:
+    """Return the message of a task that a worker holds. O(messages held)."""
+    cursor = b"0"
+    while True:
+        call = FIND_HELD.call(
+            unacked=keys.unacked(), index=keys.unacked_index(), cursor=cursor, count=STRETCH, texts=id_texts(task_id)
+        )
+        cursor, tag, entry, renewed = run_script(broker, FIND_HELD, *call)
+        place, _, message = bytes(entry).partition(b"\n")
+        if tag and task_id_in(message) == task_id:
+            queue, _, priority = place.decode().partition(PRIORITY_SEPARATOR)
+            return Held(tag.decode(), queue, int(priority or 0), float(renewed) if renewed else None, message)
+        if cursor == b"0":
+            return None
+
+
+def id_texts(task_id: str) -> Sequence[bytes]:
+    """Return how the header `id` may be spelled in JSON: with and without a space, escaped or not."""
+    spelled = dict.fromkeys(
+        json.dumps(task_id, ensure_ascii=escaped).encode("utf-8", "replace") for escaped in (True, False)
+    )
+    return [b'"id":' + space + text for text in spelled for space in (b" ", b"")]
