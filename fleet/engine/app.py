@@ -13,7 +13,8 @@ from fleet.engine.telemetry import log_format
 
 
 def _build() -> Celery:
-    celery = Celery("fleet", include=["fleet.engine.tasks"])
+    control = "fleet.engine.outcomes.revocation:Control"
+    celery = Celery("fleet", include=["fleet.engine.tasks"], control=control)
     celery.add_defaults(celery_settings)
     log_format.install()
     file_room.install()

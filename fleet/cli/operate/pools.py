@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from getpass import getuser
@@ -137,7 +136,7 @@ def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
     in_flight = [*_in_flight(clients, list(settings.pools)), 0]
     bots = [*(pool.bots for pool in settings.pools.values()), 0]
     labels = [*settings.pools, f"({settings.worker.inbox})"]
-    now_s = time.time()
+    now_s = clients.broker.time()[0]
     return [
         PoolRow(
             pool=label,

@@ -6,7 +6,6 @@ Without this, `fleet down` would take Redis and the simulator from under a worke
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ def look(settings: Settings, home: Path, own: Collection[int] = ()) -> Bystander
     state, broker = state_url(settings), broker_url(settings)
     with closing(connect(state, timeout_s=TIMEOUT_S)) as client, store_errors(state):
         rows: Any = client.hgetall(keys.workers())
-        reports, _ = split_reports(rows, now_s=time.time())
+        reports, _ = split_reports(rows, now_s=client.time()[0])
     with closing(connect(broker, timeout_s=TIMEOUT_S)) as client, store_errors(broker):
         backlog = read_waiting(client, [*map(keys.queue, settings.pools), settings.worker.inbox])
     others = (report for report in reports if not (report.pid in own and _is_here(report)))

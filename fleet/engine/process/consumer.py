@@ -15,6 +15,8 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 from fleet.engine.messages.envelope import is_usable
 from fleet.engine.messages.eta import eta_s
+from fleet.engine.process.remote_control import replace_commands
+from fleet.engine.process.request import OWN_REQUEST, STOCK_REQUEST
 from fleet.engine.process.wiring import PROCESS
 from fleet.errors import InvalidTask
 from fleet.quoting import quote
@@ -52,6 +54,14 @@ def check_headers(headers: dict[str, Any]) -> None:
 
 class Consumer(CeleryConsumer):
     """`worker_consumer` of the Celery app."""
+
+    def update_strategies(self) -> None:
+        """Put what we know better into Celery's panel and into the users' own tasks, then do as Celery does."""
+        replace_commands()
+        for task in self.app.tasks.values():
+            if task.Request == STOCK_REQUEST:
+                task.Request = OWN_REQUEST
+        super().update_strategies()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return what is called with each message: Celery's strategy for its task, without the detours.

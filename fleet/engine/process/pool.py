@@ -64,6 +64,7 @@ class Slot:
     if_cancelled: Exception | None = None
     #: True when it was cancelled, perhaps before it began: a signal may come between the two.
     is_cancelled: bool = False
+    is_revoked: bool = False
 
     def cancel(self, then: Exception | None) -> None:
         """Cancel the coroutine and tell Celery `then`. From any thread; a slot that has ended stays as it is."""
@@ -72,8 +73,14 @@ class Slot:
         PROCESS.runtime.call_soon(self._cancel_job)
 
     def terminate(self, signal: Any) -> None:
-        """What `revoke(terminate=True)` calls: the task is cancelled, Celery marks it as revoked itself."""
-        self.cancel(None)
+        """What `revoke(terminate=True)` calls after it stored REVOKED: the work ends, and what it used is counted."""
+        self.is_revoked = True
+        PROCESS.runtime.call_soon(self._stop_job)
+
+    def _stop_job(self) -> None:
+        if not PROCESS.plane.stop(self.tag, self.job):
+            self.is_cancelled = True
+            self._cancel_job()
 
     def _cancel_job(self) -> None:
         if self.job is not None:
@@ -312,7 +319,7 @@ class SlotPool(BasePool):
     def _end(self, slot: Slot, job: asyncio.Future[Any]) -> None:
         """Tell Celery how a slot's task ended."""
         self._in_slots.pop(slot.tag, None)
-        if job.cancelled():
+        if job.cancelled() or slot.is_revoked:
             if slot.if_cancelled is not None:
                 self._fail(slot, slot.if_cancelled)
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from fleet.errors import FleetError
 from fleet.models import Bot
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
+from fleet.store.clock import CLOCK
 from fleet.store.embedded import broker_url, redis_lives, state_url
 from fleet.store.patience import patiently
 from fleet.workers.agent import Agent
@@ -176,6 +178,13 @@ def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
     return {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
 
 
+async def _hear_time(broker: Store) -> None:
+    """Know the clock of Redis before the first task comes."""
+    asked_s = time.monotonic()
+    seconds, micros = await broker.command("TIME")
+    CLOCK.hear(int(seconds) + int(micros) / 1e6, asked_s=asked_s)
+
+
 def make_bot(name: str, settings: Settings) -> Bot:
     """Return the bot of that name with its persona, for who shows bots and runs none.
 
@@ -227,6 +236,7 @@ class Process:
         try:
             assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
             runtime.run(patiently(assembly.roster.seed))
+            runtime.run(patiently(partial(_hear_time, assembly.broker)))
         except BaseException:
             self._runtime = None
             runtime.stop()

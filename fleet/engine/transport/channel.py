@@ -252,9 +252,9 @@ class Channel(Publishing):
         if not (waits or flagged or worker_state.revoked):
             return read
         try:
-            if flagged or worker_state.revoked:
-                revoked.tell_celery(self.resident, messages, flagged)
-            gone = parked.park_held(self.resident, waits) if waits else set()
+            revoked.tell_celery(self.resident, messages, flagged)
+            early = {tag: later for tag, later in waits.items() if later[0] not in worker_state.revoked}
+            gone = parked.park_held(self.resident, early) if early else set()
         except (*self.connection_errors, self.ResponseError) as error:  # their leases run out, and they are taken again
             logger.warning("not known whether they may start count=%d error=%s", len(messages), type(error).__name__)
             gone = set(messages) if flagged else set(waits)

@@ -85,7 +85,7 @@ def time_of(message: Any) -> tuple[str, float] | None:
     except ValueError:
         return None  # it goes on as it is: who takes it refuses it in words
     task_id = headers.get("id") if isinstance(headers, dict) else None
-    return (task_id, at) if at is not None and is_usable(task_id) else None
+    return (task_id, at) if at is not None and isinstance(task_id, str) and is_usable(task_id) else None
 
 
 def park_held(client: redis.Redis, waits: Mapping[str, tuple[str, float]]) -> set[str]:
@@ -121,7 +121,7 @@ def find_parked(client: redis.Redis, task_id: str) -> Parked | None:
     if entry is None:
         return None
     found = _parked_of(entry)
-    at = cast("float | None", client.zscore(keys.parked_order(found[0]), task_id))
+    at = client.zscore(keys.parked_order(found[0]), task_id)
     return None if at is None else Parked(found[0], found[1], at, found[2], found[3])
 
 

@@ -1,0 +1,106 @@
+"""Revoking tasks: they do not start any more, wherever they wait, and whether or not a worker lives.
+
+`revoke` here is what every way in comes to: `AsyncResult.revoke()`, `app.control.revoke()`, Flower, `celery control`,
+`fleet cancel`, and a plain client's broadcast that a worker hears. Work that runs is stopped by its worker only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import redis
+from celery.app.control import Control as CeleryControl
+
+from fleet import config
+from fleet.config import Settings
+from fleet.engine.messages.broker import broker
+from fleet.engine.transport.held import find_held
+from fleet.engine.transport.revoked import mark_revoked
+from fleet.store import keys
+from fleet.store.client import connect, store_errors
+from fleet.store.embedded import state_url
+
+#: Tasks of one call whose result is stored at once (count): each costs a look at what workers hold. More than these are
+#: marked all the same, and get their result as a worker meets them.
+TOLD_AT_ONCE = 100
+#: Broadcasts that revoke tasks.
+REVOKING = ("revoke", "terminate")
+
+
+def revoke(task_ids: Iterable[str], *, broker: redis.Redis, state: redis.Redis, settings: Settings) -> list[str]:
+    """Keep tasks from starting and free their idempotency keys; tell who waits for one that nobody works on.
+
+    A task that runs goes on, and its result stands. Safe to repeat.
+
+    Returns:
+        The tasks that ended with it: their result is REVOKED now.
+
+    Raises:
+        redis.RedisError: When Redis does not answer (inside `store_errors`, Fleet's own).
+    """
+    names = list(dict.fromkeys(task_ids))
+    parked = set(mark_revoked(broker, names))
+    ended = []
+    for number, task_id in enumerate(names):
+        is_free = task_id in parked or (number < TOLD_AT_ONCE and find_held(broker, task_id) is None)
+        if is_free and _store_revoked(state, task_id, settings):
+            ended.append(task_id)
+    return ended
+
+
+def revoke_here(task_ids: Iterable[str]) -> list[str]:
+    """`revoke` with the Redis servers of the settings in force.
+
+    Raises:
+        FleetError: When Redis does not answer.
+    """
+    settings = config.current()
+    where = broker()
+    url = state_url(settings)
+    with store_errors(where.url), store_errors(url):
+        state = where.client if url == where.url else _connect(url, settings.redis.socket_timeout_s)
+        return revoke(task_ids, broker=where.client, state=state, settings=settings)
+
+
+@lru_cache(maxsize=1)
+def _connect(url: str, timeout_s: float) -> redis.Redis:
+    return connect(url, timeout_s=timeout_s)
+
+
+def _store_revoked(state: redis.Redis, task_id: str, settings: Settings) -> bool:
+    """Store what a revoked task comes to, unless it has a result; False then."""
+    meta = revoked_meta(task_id)
+    if not state.set(keys.result(task_id), meta, nx=True, ex=settings.results.expires_s):
+        return False
+    state.publish(keys.result(task_id), meta)
+    return True
+
+
+def revoked_meta(task_id: str) -> str:
+    """Return the result of a revoked task as Celery's Redis backend stores it: `get()` raises TaskRevokedError."""
+    error = {"exc_type": "TaskRevokedError", "exc_message": ["revoked"], "exc_module": "celery.exceptions"}
+    return json.dumps(
+        {
+            "status": "REVOKED", "result": error, "traceback": None, "children": [],
+            "date_done": datetime.now(UTC).isoformat(), "task_id": task_id,
+        }
+    )  # fmt: skip
+
+
+class Control(CeleryControl):
+    """`app.control`: what revokes tasks is written down in Redis first, then told to the workers that live."""
+
+    def broadcast(self, command: str, arguments: Mapping[str, Any] | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Do as Celery does, after the marks of a `revoke`."""
+        if command in REVOKING:
+            revoke_here(ids_of((arguments or {}).get("task_id", kwargs.get("task_id"))))
+        return super().broadcast(command, arguments, *args, **kwargs)
+
+
+def ids_of(task_id: str | Collection[str] | None) -> list[str]:
+    """Return the ids that Celery's argument `task_id` stands for: one, or a collection of them."""
+    return [task_id] if isinstance(task_id, str) else list(task_id or ())
