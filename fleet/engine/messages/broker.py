@@ -16,7 +16,12 @@ from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
 from fleet.store.embedded import broker_url
 
-ENQUEUE = Script.beside(__file__, "enqueue.lua", keys="bell", argv="marker_life_s separator waiting_prefix messages*")
+ENQUEUE = Script.beside(
+    __file__,
+    "enqueue.lua",
+    keys="bell revoked",
+    argv="marker_life_s separator submitted_prefix waiting_prefix messages*",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,10 @@ def enqueue_call(parts: list[Any], settings: Settings) -> tuple[list[Any], list[
     """Return KEYS and ARGV of `enqueue.lua` for the marker key (or ''), list key and message of each message."""
     return ENQUEUE.call(
         bell=keys.bell(),
+        revoked=keys.revoked(),
         marker_life_s=settings.results.expires_s,
         separator=queues.PRIORITY_SEPARATOR,
+        submitted_prefix=keys.submitted(""),
         waiting_prefix=keys.waiting(""),
         messages=parts,
     )

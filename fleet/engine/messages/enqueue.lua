@@ -1,15 +1,17 @@
 -- Queues a batch of messages and rings the bell. A message with a marker is queued only if the marker was not there.
 --
 -- KEYS  bell            stream, one entry
+--       revoked         sorted set: task id -> time at which the mark may go; a task submitted again is revoked no more
 -- ARGV  marker_life_s   life of a marker, s
 --       separator       kombu's, in list keys
+--       submitted_prefix  of the markers that belong to a task id
 --       waiting_prefix  of the keys that tell which queues have messages (sorted sets, one per priority)
 --       messages        triples: marker key or '', list key, message
 -- Reply number of messages queued
 --
 -- Marker and list keys come in triples, not as KEYS: the broker is one Redis, never a cluster, and a batch has
 -- hundreds.
-local marker_life_s, separator, waiting_prefix = unpack(ARGV)
+local marker_life_s, separator, submitted_prefix, waiting_prefix = unpack(ARGV)
 local queued, lists = 0, {}
 for i = MESSAGES + 1, #ARGV, 3 do
   local marker, list, message = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -17,6 +19,9 @@ for i = MESSAGES + 1, #ARGV, 3 do
     redis.call('LPUSH', list, message)
     queued = queued + 1
     lists[list] = true
+    if string.sub(marker, 1, #submitted_prefix) == submitted_prefix then
+      redis.call('ZREM', KEYS[REVOKED], string.sub(marker, #submitted_prefix + 1))
+    end
   end
 end
 if queued == 0 then return 0 end

@@ -141,7 +141,7 @@ def test_the_same_message_twice_is_one_and_another_of_the_same_task_is_kept(clie
 
 def test_a_hundred_thousand_countdowns_cost_their_bytes_and_no_renewal(broker: Connection, client: redis.Redis) -> None:
     count, before = 100_000, client.info("memory")["used_memory"]  # type: ignore[index]
-    loop = f"for i = ARGV[4], ARGV[4] + 9999 do park(KEYS, {{ 'q', 'task-' .. i, ARGV[1], ARGV[2] .. ARGV[3] }}) end"
+    loop = "for i = ARGV[4], ARGV[4] + 9999 do park(KEYS, { 'q', 'task-' .. i, ARGV[1], ARGV[2] .. ARGV[3] }) end"
     script = client.register_script(f"local function park(KEYS, ARGV) {parked.PARK.text}\nend {loop}")
     for first in range(0, count, 10_000):
         script([keys.parked(), keys.openings(), keys.parked_order("q")], [
