@@ -18,7 +18,7 @@ from fleet.signals.events import record_event
 from fleet.signals.windows import MINUTES, RESOURCE, ResourcePeriod
 from fleet.store import keys
 from fleet.store.client import Script, Store
-from fleet.store.clock import CLOCK, RedisClock
+from fleet.store.clock import CLOCK, HostClock
 
 #: Seconds after which a worker that reported nothing counts as gone; several times the usual 5 s between reports.
 STALE_S = 30.0
@@ -64,7 +64,7 @@ class Recorder:
         clock: That of Redis, which the reports go by; each report hears it.
     """
 
-    def __init__(self, store: Store, *, name: str, clock: RedisClock = CLOCK) -> None:
+    def __init__(self, store: Store, *, name: str, clock: HostClock = CLOCK) -> None:
         self._store = store
         self._clock = clock
         self._name = name

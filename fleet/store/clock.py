@@ -14,7 +14,7 @@ LONGEST_TRIP_S = 0.5
 NAMED_FROM_S = 2.0
 
 
-class RedisClock:
+class HostClock:
     """How far this host's clock is from that of Redis. Right within half a round trip; 0 until it is heard.
 
     Args:
@@ -43,7 +43,7 @@ class RedisClock:
 
 
 #: The one of this process.
-CLOCK = RedisClock()
+CLOCK = HostClock()
 
 
 def told(ahead_s: float) -> str:

@@ -55,15 +55,14 @@ def ids(messages: list[Any]) -> list[str]:
     return [message.headers["id"] for message in messages]
 
 
-def ripen(client: redis.Redis, *task_ids: str, ago_s: float = 1.0) -> None:
+def ripen(client: redis.Redis, *task_ids: str, queue: str = "q") -> None:
     """Let the time of tasks come, the first one first."""
     for number, task_id in enumerate(task_ids):
-        at = time.time() - ago_s + number / 1000
-        client.zadd(keys.parked_order("q"), {task_id: at})
+        at = time.time() - 1 + number / 1000
+        client.zadd(keys.parked_order(queue), {task_id: at})
+        client.zadd(keys.openings(), {queue: at}, lt=True)
         entry = client.hget(keys.parked(), task_id) or b""
         client.hset(keys.parked(), task_id, re.sub(rb'"eta": "\d{4}', b'"eta": "2020', entry))
-    first = client.zrange(keys.parked_order("q"), 0, 0, withscores=True)[0][1]
-    client.zadd(keys.openings(), {"q": first})
 
 
 def test_a_message_with_an_eta_waits_in_no_list_and_in_no_worker(broker: Connection, client: redis.Redis) -> None:
