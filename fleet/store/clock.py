@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: Round trips longer than this tell nothing, in seconds: Redis may have answered at their start or at their end.
+#: Round trips longer than this tell little, in seconds: Redis may have answered at their start or at their end. One is
+#: believed only while none was shorter.
 LONGEST_TRIP_S = 0.5
 #: Seconds between this host's clock and that of Redis from which a person is told.
 NAMED_FROM_S = 2.0
@@ -25,6 +26,7 @@ class HostClock:
         self._wall = wall
         #: Seconds that this host's clock is ahead.
         self.ahead_s = 0.0
+        self._is_sure = False
 
     def now_s(self) -> float:
         """Return Unix time in seconds by the clock of Redis."""
@@ -33,7 +35,9 @@ class HostClock:
     def hear(self, redis_s: float, *, asked_s: float) -> None:
         """Note what Redis said just now, when asked at `asked_s` (`time.monotonic`)."""
         trip_s = time.monotonic() - asked_s
-        if trip_s <= LONGEST_TRIP_S:
+        is_quick = trip_s <= LONGEST_TRIP_S
+        if is_quick or not self._is_sure:
+            self._is_sure = self._is_sure or is_quick
             self.ahead_s = self._wall() - trip_s / 2 - redis_s
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,18 +128,21 @@ def test_what_a_stopped_task_has_used_is_counted_and_its_bot_is_free_again(
 ) -> None:
     from fleet.engine.tasks import submit_task
 
-    (tmp_path / "twice.py").write_text(
-        "import asyncio\nasync def twice(task, bot):\n    await bot.chat()\n    await asyncio.sleep(600)\n"
+    (tmp_path / "long.py").write_text(
+        "import asyncio, pathlib\n"
+        "async def long(task, bot):\n"
+        "    await bot.chat(task.prompt)\n"
+        "    pathlib.Path('called').touch()\n"
+        "    await asyncio.sleep(600)\n"
     )
     (tmp_path / "fleet.toml").write_text(
-        '[pools.slow]\nbots = 2\nprovider = "simulator"\nmodel = "sim-small"\nfunction = "twice:twice"\n'
+        '[pools.slow]\nbots = 2\nprovider = "simulator"\nmodel = "sim-small"\nfunction = "long:long"\n'
     )
     config.current.cache_clear()
     worker = start_worker()
     task = submit_task.delay("What is 1+2?", pool="slow")
     totals: Callable[[str], int] = lambda name: int(client.hget(keys.totals(), name) or 0)  # noqa: E731
-    wait_until(lambda: "POST" in worker.log or client.zcard(keys.bot_leases("slow")) == 1, WAIT_S, "its bot works")
-    time.sleep(1)  # the simulator answers within 20 ms
+    wait_until((tmp_path / "called").exists, WAIT_S, lambda: f"its first call is answered; log:\n{worker.log}")
     task.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         task.get(timeout=WAIT_S)
