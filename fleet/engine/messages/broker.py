@@ -20,7 +20,7 @@ ENQUEUE = Script.beside(
     __file__,
     "enqueue.lua",
     keys="bell revoked",
-    argv="marker_life_s separator submitted_prefix waiting_prefix messages*",
+    argv="marker_life_s separator mark_prefix result_prefix waiting_prefix messages*",
 )
 
 
@@ -57,7 +57,8 @@ def enqueue_call(parts: list[Any], settings: Settings) -> tuple[list[Any], list[
         revoked=keys.revoked(),
         marker_life_s=settings.results.expires_s,
         separator=queues.PRIORITY_SEPARATOR,
-        submitted_prefix=keys.submitted(""),
+        mark_prefix=keys.submitted(""),
+        result_prefix=keys.result("") if settings.redis.state_url in (None, settings.redis.url) else "",
         waiting_prefix=keys.waiting(""),
         messages=parts,
     )

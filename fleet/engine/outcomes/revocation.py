@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -27,6 +27,8 @@ from fleet.store.embedded import state_url
 #: Tasks of one call whose result is stored at once (count): each costs a look at what workers hold. More than these are
 #: marked all the same, and get their result as a worker meets them.
 TOLD_AT_ONCE = 100
+#: How the results of tasks that are done begin, as Celery's Redis backend writes them.
+DONE = (b'{"status": "SUCCESS"', b'{"status": "FAILURE"')
 #: Broadcasts that revoke tasks.
 REVOKING = ("revoke", "terminate")
 
@@ -34,7 +36,7 @@ REVOKING = ("revoke", "terminate")
 def revoke(task_ids: Iterable[str], *, broker: redis.Redis, state: redis.Redis, settings: Settings) -> list[str]:
     """Keep tasks from starting and free their idempotency keys; tell who waits for one that nobody works on.
 
-    A task that runs goes on, and its result stands. Safe to repeat.
+    A task that runs goes on, and its result stands; one that is done stays as it is. Safe to repeat.
 
     Returns:
         The tasks that ended with it: their result is REVOKED now.
@@ -42,7 +44,7 @@ def revoke(task_ids: Iterable[str], *, broker: redis.Redis, state: redis.Redis, 
     Raises:
         redis.RedisError: When Redis does not answer (inside `store_errors`, Fleet's own).
     """
-    names = list(dict.fromkeys(task_ids))
+    names = _not_done(state, list(dict.fromkeys(task_ids)))
     parked = set(mark_revoked(broker, names))
     ended = []
     for number, task_id in enumerate(names):
@@ -69,6 +71,14 @@ def revoke_here(task_ids: Iterable[str]) -> list[str]:
 @lru_cache(maxsize=1)
 def _connect(url: str, timeout_s: float) -> redis.Redis:
     return connect(url, timeout_s=timeout_s)
+
+
+def _not_done(state: redis.Redis, names: Sequence[str]) -> list[str]:
+    """Return those without a result of their own."""
+    with state.pipeline(transaction=False) as pipe:
+        for task_id in names:
+            pipe.getrange(keys.result(task_id), 0, len(max(DONE, key=len)) - 1)
+        return [task_id for task_id, head in zip(names, pipe.execute(), strict=True) if not head.startswith(DONE)]
 
 
 def _store_revoked(state: redis.Redis, task_id: str, settings: Settings) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import redis
 from celery.worker import state as worker_state
 
+from fleet.engine.messages.envelope import is_usable
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.store import keys
 from fleet.store.client import Script, run_script
@@ -59,7 +60,7 @@ def tell_celery(broker: redis.Redis, taken: Mapping[str, Any], flagged: Sequence
         taken: Delivery tag -> message as kombu has it, of all that were taken.
         flagged: Tags that `take.lua` named, by a look at their text.
     """
-    ids = {tag: task_id for tag, message in taken.items() if isinstance(task_id := _id_of(message), str)}
+    ids = {tag: task_id for tag, message in taken.items() if (task_id := _id_of(message)) is not None}
     suspects = [ids[tag] for tag in flagged if tag in ids]
     scores = cast("list[Any]", broker.zmscore(keys.revoked(), suspects)) if suspects else []
     marked = {task_id for task_id, score in zip(suspects, scores, strict=True) if score is not None}
@@ -70,6 +71,7 @@ def tell_celery(broker: redis.Redis, taken: Mapping[str, Any], flagged: Sequence
             worker_state.revoked.discard(task_id)
 
 
-def _id_of(message: Any) -> Any:
-    headers = message.get("headers") if isinstance(message, Mapping) else None
-    return headers.get("id") if isinstance(headers, Mapping) else None
+def _id_of(message: Any) -> str | None:
+    headers = message.get("headers") if isinstance(message, dict) else None
+    task_id = headers.get("id") if isinstance(headers, dict) else None
+    return task_id if isinstance(task_id, str) and is_usable(task_id) else None

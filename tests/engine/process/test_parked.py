@@ -105,6 +105,7 @@ def test_a_task_revoked_while_no_worker_lives_never_starts_and_one_submitted_aga
             task.get(timeout=5)
     again = submit_task.delay("What is 1+3?", pool="research", idempotency_key="k")
     assert again.id == keyed.id
+    assert again.state == "PENDING"  # what its first submission came to is forgotten
     start_worker(app="with_tasks")
     assert other.get(timeout=WAIT_S).answer == "5"
     wait_until(lambda: client.hlen(keys.unacked()) == 0, WAIT_S, "all are met")
