@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from fleet.engine.transport import leases, parked
 from fleet.store import keys
 from fleet.store.client import run_script
+from fleet.store.clock import CLOCK
 
 #: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
 REPLIES = ".reply.celery.pidbox"
@@ -61,9 +62,13 @@ class Publishing(kombu_redis.Channel):
                 pipe.execute()
 
     def _put_later(self, queue: str, step: int, message: dict[str, Any], later: tuple[str, float], batch: Any) -> None:
-        """Park a message until its time: no worker holds it meanwhile."""
-        place = self._q_for_pri(queue, step)
-        call = parked.publish_later_call(queue, place, step, dumps(message), task_id=later[0], at=later[1])
+        """Park a message until its time: no worker holds it meanwhile, and none need ask for its time again.
+
+        What a worker publishes is `countdown` or reckoned from its now: where its clock is off, so is that time.
+        """
+        task_id, at = later[0], later[1] - (CLOCK.ahead_s if CLOCK.is_off else 0.0)
+        text = dumps({**message, "headers": {**message["headers"], "eta": None}})
+        call = parked.publish_later_call(queue, self._q_for_pri(queue, step), step, text, task_id=task_id, at=at)
         if batch is not None:
             batch.add("eval", parked.PUBLISH_LATER.text, len(call[0]), *call[0], *call[1])
             return

@@ -19,6 +19,7 @@ from fleet.engine.transport import channel, leases, parked
 from fleet.engine.transport.revoked import MARK_LIFE_S, is_revoked, mark_revoked
 from fleet.store import keys
 from fleet.store.client import connect, run_script
+from fleet.store.clock import CLOCK
 from tests.engine.transport.test_channel import take
 
 #: Bytes of a usual message.
@@ -187,6 +188,14 @@ def test_a_size_counts_what_is_parked_and_a_purge_throws_it_away(broker: Connect
         assert consuming.queue_declare("q", passive=False).message_count == 2
         assert consuming.queue_purge("q") == 2
     assert [key for key in client.keys("*") if not key.startswith((b"_kombu", b"fleet:bell", b"fleet:waiting"))] == []
+
+
+def test_the_countdown_of_a_worker_whose_clock_is_off_is_as_long_as_it_says(
+    broker: Connection, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CLOCK, "ahead_s", 3600.0)
+    put(broker, "t", eta=in_s(3600 + 60))  # what `countdown=60` becomes there
+    assert client.zscore(keys.parked_order("q"), "t") == pytest.approx(time.time() + 60, abs=30)
 
 
 def test_a_publish_in_a_batch_parks_too(broker: Connection, client: redis.Redis) -> None:
