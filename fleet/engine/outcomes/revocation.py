@@ -18,15 +18,14 @@ from celery.app.control import Control as CeleryControl
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.messages.broker import broker
-from fleet.engine.transport.held import find_held
+from fleet.engine.transport.held import held_of
 from fleet.engine.transport.revoked import mark_revoked
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import state_url
 
-#: Tasks of one call whose result is stored at once (count): each costs a look at what workers hold. More than these are
-#: marked all the same, and get their result as a worker meets them.
-TOLD_AT_ONCE = 100
+#: Results stored in one round trip (count).
+AT_ONCE = 500
 #: How the results of tasks that are done begin, as Celery's Redis backend writes them.
 DONE = (b'{"status": "SUCCESS"', b'{"status": "FAILURE"')
 #: Broadcasts that revoke tasks.
@@ -46,11 +45,11 @@ def revoke(task_ids: Iterable[str], *, broker: redis.Redis, state: redis.Redis, 
     """
     names = _not_done(state, list(dict.fromkeys(task_ids)))
     parked = set(mark_revoked(broker, names))
-    ended = []
-    for number, task_id in enumerate(names):
-        is_free = task_id in parked or (number < TOLD_AT_ONCE and find_held(broker, task_id) is None)
-        if is_free and _store_revoked(state, task_id, settings):
-            ended.append(task_id)
+    held = held_of(broker, [task_id for task_id in names if task_id not in parked])
+    free = [task_id for task_id in names if task_id not in held]
+    ended: list[str] = []
+    for start in range(0, len(free), AT_ONCE):
+        ended += _store_revoked(state, free[start : start + AT_ONCE], settings)
     return ended
 
 
@@ -81,13 +80,17 @@ def _not_done(state: redis.Redis, names: Sequence[str]) -> list[str]:
         return [task_id for task_id, head in zip(names, pipe.execute(), strict=True) if not head.startswith(DONE)]
 
 
-def _store_revoked(state: redis.Redis, task_id: str, settings: Settings) -> bool:
-    """Store what a revoked task comes to, unless it has a result; False then."""
-    meta = revoked_meta(task_id)
-    if not state.set(keys.result(task_id), meta, nx=True, ex=settings.results.expires_s):
-        return False
-    state.publish(keys.result(task_id), meta)
-    return True
+def _store_revoked(state: redis.Redis, names: Sequence[str], settings: Settings) -> list[str]:
+    """Store what revoked tasks come to, and tell who waits; return those that had no result."""
+    metas = {task_id: revoked_meta(task_id) for task_id in names}
+    with state.pipeline(transaction=False) as pipe:
+        for task_id, meta in metas.items():
+            pipe.set(keys.result(task_id), meta, nx=True, ex=settings.results.expires_s)
+        ended = [task_id for task_id, is_stored in zip(names, pipe.execute(), strict=True) if is_stored]
+        for task_id in ended:
+            pipe.publish(keys.result(task_id), metas[task_id])
+        pipe.execute()
+    return ended
 
 
 def revoked_meta(task_id: str) -> str:

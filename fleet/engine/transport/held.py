@@ -17,6 +17,8 @@ FIND_HELD = Script.beside(__file__, "find_held.lua", keys="unacked index", argv=
 
 #: Messages looked at in one step (count).
 STRETCH = 1000
+#: Tasks up to which each is looked for inside Redis, so that no message travels (count).
+ONE_BY_ONE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,14 @@ def find_held(broker: redis.Redis, task_id: str) -> Held | None:
             return Held(tag.decode(), queue, int(priority or 0), float(renewed) if renewed else None, message)
         if cursor == b"0":
             return None
+
+
+def held_of(broker: redis.Redis, task_ids: Sequence[str]) -> set[str]:
+    """Return those of the tasks whose message a worker holds. O(messages held), a few tasks one by one."""
+    if len(task_ids) <= ONE_BY_ONE:
+        return {task_id for task_id in task_ids if find_held(broker, task_id) is not None}
+    entries = (entry for _, entry in broker.hscan_iter(keys.unacked(), count=STRETCH))
+    return {task_id for entry in entries if (task_id := task_id_in(entry.partition(b"\n")[2]))} & set(task_ids)
 
 
 def id_texts(task_id: str) -> Sequence[bytes]:

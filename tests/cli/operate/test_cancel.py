@@ -8,6 +8,8 @@ import time
 import pytest
 import redis
 
+from fleet import config
+from fleet.cli.run.collector import open_collector
 from fleet.engine.messages import queues
 from fleet.engine.transport import parked
 from fleet.store import keys
@@ -50,3 +52,21 @@ def test_a_cancel_without_a_worker_ends_what_waits_and_leaves_a_result_alone(cli
     assert story["state"] == "revoked"
     assert client.get(keys.result("done")) == b'{"status": "SUCCESS", "result": {"status": "ok"}}'
     fleet("cancel", code=2)
+
+
+def test_many_are_cancelled_at_once_but_those_that_a_worker_holds(client: redis.Redis) -> None:
+    names = [f"t{number}" for number in range(50)]
+    for task_id in names[:2]:
+        message = json.dumps({"headers": {"id": task_id}, "properties": {}, "body": ""})
+        client.hset(keys.unacked(), f"tag-{task_id}", f"{RESEARCH}\n{message}")
+    answer = json.loads(fleet("cancel", *names, "--json").stdout)
+    assert answer["ended"] == names[2:]
+    assert not client.exists(keys.result("t0"))
+    assert client.zcard(keys.revoked()) == 50
+
+
+def test_the_line_of_a_revoked_task_is_a_failed_one_that_can_be_retried(client: redis.Redis) -> None:
+    fleet("cancel", "mine")
+    with open_collector(config.current()) as collector:
+        found = collector.fetch(["mine"])
+    assert (found["mine"]["status"], found["mine"]["error"]["type"]) == ("failed", "TaskRevokedError")
