@@ -34,6 +34,7 @@ from fleet.config.settings import (
     home_path,
     load,
     nearest_home,
+    on_load,
 )  # fmt: skip
 
 __all__ = [
@@ -41,5 +42,5 @@ __all__ = [
     "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings", "HealthSettings", "LimitSettings",
     "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings", "RedisSettings", "ResultSettings",
     "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings", "config_path", "current",
-    "home_path", "is_local", "is_loopback", "load", "nearest_home",
+    "home_path", "is_local", "is_loopback", "load", "nearest_home", "on_load",
 ]  # fmt: skip

@@ -5,9 +5,13 @@ What stands above it, for `celery -A fleet`: `fleet/door.py`.
 
 from __future__ import annotations
 
+import os
+
 from celery import Celery
+from kombu import pools
 
 from fleet.engine import file_room
+from fleet.engine.messages.backend import BACKENDS
 from fleet.engine.settings import celery_settings
 from fleet.engine.telemetry import log_format
 
@@ -16,9 +20,20 @@ def _build() -> Celery:
     control = "fleet.engine.outcomes.revocation:Control"
     celery = Celery("fleet", include=["fleet.engine.tasks"], control=control)
     celery.add_defaults(celery_settings)
+    celery.loader.override_backends = BACKENDS
     log_format.install()
     file_room.install()
     return celery
 
 
 app = _build()
+
+
+def _forget_connections() -> None:
+    """Let a forked process connect anew: two processes on one connection get each other's replies."""
+    for group in (pools.producers, pools.connections):
+        group.clear()
+    app._after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_connections)

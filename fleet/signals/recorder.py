@@ -42,11 +42,13 @@ class WorkerReport(Frozen):
 
     name: str = Field(min_length=1)
     pid: int
+    process: str = Field("", description="Random id of the process, drawn at its start.")
     cpu_percent: float = Field(ge=0, description="100 is one core, since the last report.")
     rss_mb: float = Field(ge=0, description="Resident memory in MiB.")
     slots: int = Field(ge=0, description="Tasks it can run at once.")
     busy: int = Field(ge=0, description="Tasks it runs now.")
     at: float = Field(description="Unix time in seconds, by the clock of Redis.")
+    apart: int = Field(0, ge=0, description="How many of them are suspects, in child processes of their own.")
     beat_at: float | None = Field(None, description="Last turn of Celery's main thread, Unix time; None: not turning.")
 
     clock_ahead_s: float = Field(0.0, description="Seconds that its host's clock is ahead of that of Redis.")
@@ -61,31 +63,34 @@ class Recorder:
     Args:
         store: State Redis.
         name: Name of the worker, unique in the fleet.
+        process: Random id of its process.
         clock: That of Redis, which the reports go by; each report hears it.
     """
 
-    def __init__(self, store: Store, *, name: str, clock: HostClock = CLOCK) -> None:
+    def __init__(self, store: Store, *, name: str, process: str = "", clock: HostClock = CLOCK) -> None:
         self._store = store
         self._clock = clock
         self._name = name
+        self._process_id = process
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first reading has nothing to compare with and is always 0
         self._clean_at_s = 0.0  # of the monotonic clock
         self._reported_at_s: float | None = None
         self._left = False
 
-    async def report(self, *, slots: int, busy: int, beat_at: float | None = None) -> WorkerReport:
+    async def report(self, *, slots: int, busy: int, beat_at: float | None = None, apart: int = 0) -> WorkerReport:
         """Measure this process and report it. Cheap enough for every few seconds, not for every task.
 
         Args:
             slots: Tasks it can run at once.
             busy: Tasks it runs now.
             beat_at: Unix time of the main thread's last turn by this host's clock; None while it starts or stops.
+            apart: How many of those tasks are suspects.
 
         Raises:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
-        report = self.measure(slots=slots, busy=busy, beat_at=beat_at)
+        report = self.measure(slots=slots, busy=busy, beat_at=beat_at, apart=apart)
         if self._left:
             return report
         now_s = time.monotonic()
@@ -108,15 +113,17 @@ class Recorder:
         record_event(self._store, catalogue.WORKER_STOPPED, worker=self._name)
         await self._store.command("HDEL", keys.workers(), self._name)
 
-    def measure(self, *, slots: int, busy: int, beat_at: float | None = None) -> WorkerReport:
+    def measure(self, *, slots: int, busy: int, beat_at: float | None = None, apart: int = 0) -> WorkerReport:
         """Return what this process uses now, CPU since the last measurement."""
         return WorkerReport(
             name=self._name,
             pid=os.getpid(),
+            process=self._process_id,
             cpu_percent=self._process.cpu_percent(),
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             slots=slots,
             busy=busy,
+            apart=apart,
             at=self._clock.now_s(),
             beat_at=None if beat_at is None else beat_at - self._clock.ahead_s,
             clock_ahead_s=round(self._clock.ahead_s, 3),

@@ -131,7 +131,7 @@ def resume(names: tuple[str, ...]) -> None:
 def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
     """Return one row per pool, the inbox last. Some round trips, whatever the number of pools."""
     from fleet.engine.admission.gates import read_gates, read_waiting
-    from fleet.engine.transport.parked import read_parked
+    from fleet.engine.transport.parking.parked import read_parked
     from fleet.store import keys
 
     names = [*map(keys.queue, settings.pools), settings.worker.inbox]

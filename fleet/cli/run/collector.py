@@ -15,6 +15,7 @@ import redis
 
 from fleet.config import Settings
 from fleet.errors import StoreUnavailable
+from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script, store_errors
@@ -91,6 +92,15 @@ class Collector:
             now_s = client.time()[0]
         return len(split_reports(rows, now_s=now_s)[0])
 
+    def stranger(self, settings: Settings) -> str | None:
+        """Return what to say if another fleet uses this Redis.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        with self._state.client() as state, self._broker.client() as broker:
+            return look_for_strangers((state, broker), settings)
+
     def close(self) -> None:
         self._state.close()
         self._broker.close()
@@ -161,3 +171,11 @@ def nobody_serves(collector: Collector, pool: str | None) -> str | None:
         return None
     wanted = f"pool {pool}" if pool else "any pool"
     return f"no worker is alive to serve {wanted}: start `celery -A fleet worker` or `fleet up`"
+
+
+def another_fleet(collector: Collector, settings: Settings) -> str | None:
+    """Return a warning when another fleet uses this Redis, else None."""
+    try:
+        return collector.stranger(settings)
+    except StoreUnavailable as error:
+        return str(error)

@@ -10,6 +10,7 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
 from fleet.errors import FleetError
+from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
 from fleet.store import keys
 from fleet.store.address import Address
@@ -60,6 +62,7 @@ class RedisFacts:
     pubsub_buffer_bytes: int | None = None
     clock_skew_s: float = 0.0
     worker_clocks: Mapping[str, float] = field(default_factory=dict)
+    suspects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class Findings:
     host: HostFacts
     celery: Mapping[str, Any] | None
     code: Mapping[UserCode, str | None] = field(default_factory=dict)
+    #: What to say of another fleet in the same Redis.
+    neighbour: str | None = None
 
 
 def gather(settings: Settings) -> Findings:
@@ -106,7 +111,15 @@ def gather(settings: Settings) -> Findings:
     """
     servers = _redis_servers(settings)
     lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
-    return Findings(servers, host_facts(settings), None if lost else celery_facts(), load_all(settings))
+    celery, neighbour = (None, None) if lost else (celery_facts(), _neighbour(settings))
+    return Findings(servers, host_facts(settings), celery, load_all(settings), neighbour)
+
+
+def _neighbour(settings: Settings) -> str | None:
+    urls = dict.fromkeys((broker_url(settings), state_url(settings)))
+    with ExitStack() as opened:
+        clients = (opened.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s)) for url in urls)
+        return look_for_strangers(clients, settings)
 
 
 def celery_facts() -> dict[str, Any]:
@@ -181,6 +194,7 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
     try:
         info, skew_s = {_text(k): _text(v) for k, v in dict(client.info()).items()}, _skew_s(client)
         config, clocks = _config(client), _worker_clocks(client)
+        suspects = int(client.hlen(keys.suspects()))
     finally:
         client.close()
     return RedisFacts(
@@ -202,6 +216,7 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
         pubsub_buffer_bytes=_pubsub_buffer(config.get("client-output-buffer-limit")),
         clock_skew_s=skew_s,
         worker_clocks=clocks,
+        suspects=suspects,
     )
 
 

@@ -32,6 +32,16 @@ def redis_checks(server: RedisFacts) -> Iterator[Check]:
             yield check(server)
         if server.worker_clocks:
             yield worker_clocks(server)
+        yield from suspects(server)
+
+
+def suspects(server: RedisFacts) -> Iterator[Check]:
+    """Yield a check only when some wait: they are rare."""
+    if server.suspects:
+        found = f"{counted(server.suspects, 'task')} whose worker died while running wait to run apart"
+        yield warn(
+            f"{server.role}: suspects", found, "See that a worker runs: it finds out which of them, if any, kills."
+        )
 
 
 def reachable(server: RedisFacts) -> Check:

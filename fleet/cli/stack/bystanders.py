@@ -18,7 +18,7 @@ import redis
 from fleet.cli.stack.local_services import REDIS, service_state
 from fleet.config import Settings
 from fleet.engine.admission.gates import read_waiting
-from fleet.engine.transport.parked import read_parked
+from fleet.engine.transport.parking.parked import read_parked
 from fleet.errors import FleetError
 from fleet.quoting import counted
 from fleet.signals.recorder import WorkerReport, split_reports

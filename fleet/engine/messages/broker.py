@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ ENQUEUE = Script.beside(
     __file__,
     "enqueue.lua",
     keys="bell revoked",
-    argv="marker_life_s separator mark_prefix result_prefix waiting_prefix messages*",
+    argv="marker_life_s separator list_prefix mark_prefix result_prefix waiting_prefix messages*",
 )
 
 
@@ -34,6 +35,15 @@ class Broker:
 
 
 _found: Broker | None = None
+
+
+def _forget() -> None:
+    """Let a forked process connect anew."""
+    global _found
+    _found = None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def broker() -> Broker:
@@ -57,6 +67,7 @@ def enqueue_call(parts: list[Any], settings: Settings) -> tuple[list[Any], list[
         revoked=keys.revoked(),
         marker_life_s=settings.results.expires_s,
         separator=queues.PRIORITY_SEPARATOR,
+        list_prefix=keys.lists(""),
         mark_prefix=keys.submitted(""),
         result_prefix=keys.result("") if settings.redis.state_url in (None, settings.redis.url) else "",
         waiting_prefix=keys.waiting(""),
@@ -86,8 +97,17 @@ def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
 
 def _confirm(connection: redis.Redis, settings: Settings) -> None:
     """Wait until enough replicas have what this connection wrote: then a failover does not lose it."""
+    check_confirmed(connection.wait(settings.redis.replicas, confirm_ms(settings)), settings)
+
+
+def confirm_ms(settings: Settings) -> int:
+    """Return how long replicas may take to confirm, in milliseconds."""
+    return int(settings.redis.socket_timeout_s * 500)
+
+
+def check_confirmed(got: int, settings: Settings) -> None:
+    """Raise `StoreUnavailable` when fewer replicas have confirmed than `redis.replicas` wants."""
     wanted = settings.redis.replicas
-    got = connection.wait(wanted, int(settings.redis.socket_timeout_s * 500))
     if got < wanted:
         raise StoreUnavailable(
             f"expected {counted(wanted, 'replica')} of Redis to confirm what was queued (redis.replicas), got {got}; "

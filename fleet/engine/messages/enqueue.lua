@@ -4,6 +4,7 @@
 --       revoked         sorted set: task id -> time at which the mark may go; a task submitted again is revoked no more
 -- ARGV  marker_life_s   life of a marker, s
 --       separator       kombu's, in list keys
+--       list_prefix     before queues, in list keys
 --       mark_prefix     of the markers that belong to a task id
 --       result_prefix   of the keys of results ('': they are on another Redis)
 --       waiting_prefix  of the keys that tell which queues have messages (sorted sets, one per priority)
@@ -12,15 +13,15 @@
 --
 -- Marker and list keys come in triples, not as KEYS: the broker is one Redis, never a cluster, and a batch has
 -- hundreds.
-local WITHDRAWN = '{"status": "REVOKED"'
-local marker_life_s, separator, mark_prefix, result_prefix, waiting_prefix = unpack(ARGV)
+local WITHDRAWN = '"status": "REVOKED"'
+local marker_life_s, separator, list_prefix, mark_prefix, result_prefix, waiting_prefix = unpack(ARGV)
 local queued, lists = 0, {}
 
 -- A revoked task that is submitted again may start, and what who waited was told is no result of it.
 local function pardon(id)
   if redis.call('ZREM', KEYS[REVOKED], id) == 0 or result_prefix == '' then return end
   local stored = redis.call('GET', result_prefix .. id)
-  if stored and string.sub(stored, 1, #WITHDRAWN) == WITHDRAWN then redis.call('DEL', result_prefix .. id) end
+  if stored and string.sub(stored, 2, #WITHDRAWN + 1) == WITHDRAWN then redis.call('DEL', result_prefix .. id) end
 end
 
 for i = MESSAGES + 1, #ARGV, 3 do
@@ -35,7 +36,8 @@ end
 if queued == 0 then return 0 end
 for list in pairs(lists) do
   local cut, last = string.find(list, separator, 1, true)
-  local queue, step = cut and string.sub(list, 1, cut - 1) or list, last and string.sub(list, last + 1) or '0'
+  local queue = string.sub(list, #list_prefix + 1, cut and cut - 1 or -1)
+  local step = last and string.sub(list, last + 1) or '0'
   redis.call('ZADD', waiting_prefix .. step, 0, queue)
 end
 redis.call('XADD', KEYS[BELL], 'MAXLEN', 1, '*', 'x', 1)

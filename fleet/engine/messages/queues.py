@@ -22,4 +22,11 @@ def task_queues(settings: Settings) -> list[Queue]:
 
 def list_key(queue: str, priority: int) -> str:
     """Return the Redis list that holds a queue's messages of one priority, as kombu names it."""
-    return f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue
+    base = keys.lists(queue)
+    return f"{base}{PRIORITY_SEPARATOR}{priority}" if priority else base
+
+
+def queue_of(place: str) -> tuple[str, int]:
+    """Return the queue and the priority of a list, by its key."""
+    queue, _, priority = place.removeprefix(keys.lists("")).partition(PRIORITY_SEPARATOR)
+    return queue, int(priority or 0)

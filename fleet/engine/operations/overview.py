@@ -18,7 +18,7 @@ import redis
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, Waiting, read_gates, read_waiting
-from fleet.engine.transport.parked import Waits, read_parked
+from fleet.engine.transport.parking.parked import Waits, read_parked
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import LimitSnapshot, show_call, snapshot_of, standing_of
 from fleet.models import Bot, Priority, bot_name
@@ -26,6 +26,7 @@ from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_pr
 from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.view import (
@@ -136,6 +137,8 @@ class Overview:
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             events=picture.events_of(reading.events),
             resources=_resources(living, reading.redis_bytes),
+            neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
+            suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
 
     def bot(self, name: str) -> BotDetail:

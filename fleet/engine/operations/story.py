@@ -14,7 +14,7 @@ from fleet.engine.operations.task_facts import Facts
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.transport import leases
-from fleet.engine.transport.parked import REASON_TIME, Parked
+from fleet.engine.transport.parking.parked import REASON_TIME, Parked
 from fleet.limiter import LimitSnapshot
 from fleet.models import Frozen, Priority
 from fleet.quoting import noun_for
@@ -36,7 +36,7 @@ class Story(Frozen):
     lease_left_s: float | None = None
     gate: str | None = None
     opens_at: float | None = None
-    deaths: int = 0
+    suspect: bool = False
     attempts: int | None = None
     error: str | None = None
     is_dead_letter: bool = False
@@ -60,7 +60,7 @@ def tell(facts: Facts) -> Story:
         lease_left_s=_lease_left_s(facts),
         gate=str(facts.gate) if where else None,
         opens_at=facts.parked.opens_at if facts.parked else None,
-        deaths=facts.deaths,
+        suspect=facts.is_suspect,
         attempts=facts.result.attempts if facts.result else facts.filed.letter.attempts if facts.filed else None,
         error=error.type if error else None,
         is_dead_letter=facts.filed is not None,
@@ -99,7 +99,7 @@ def _lines(facts: Facts) -> Iterator[str]:
     elif facts.search.found is not None:
         yield from _told_queued(facts)
     elif facts.is_poison:
-        yield f"its workers died, {leases.POISON_AFTER} of them: it is poison, and fails within a few seconds"
+        yield "an earlier release found it to be poison: it fails within a few seconds"
     if facts.message is not None:
         yield from _told_obstacles(facts)
     if facts.filed is not None:
@@ -168,9 +168,8 @@ def _told_queued(facts: Facts) -> Iterator[str]:
 def _told_obstacles(facts: Facts) -> Iterator[str]:
     """What stands between the task and its turn."""
     place, limit = facts.search.found or facts.parked, facts.limit
-    if facts.deaths:
-        word = "worker has" if facts.deaths == 1 else "workers have"
-        yield f"{facts.deaths} {word} died while they held it; {leases.POISON_AFTER} make it poison"
+    if facts.is_suspect:
+        yield "suspect: its worker died while it ran; it runs apart"
     if place is not None and facts.gate.stops(place.priority):
         yield f"the gate of {place.queue} is {facts.gate}; `fleet pools resume` opens it"
     elif place is not None and facts.gate.waits_for_limit(place.priority):

@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,7 +27,8 @@ from fleet import config
 from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import celery_listens, decoded, tag_of
-from fleet.engine.process.threads import Threads
+from fleet.engine.process.slot import Slot
+from fleet.engine.process.threads import Threads, as_failure
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.settings import give_up
 from fleet.engine.transport import leases
@@ -46,45 +46,6 @@ THREADS_AT_MOST = 256
 CANCEL_S = 5.0
 #: Seconds that a shutdown waits for what ended before it looks again whether all slots are free.
 DRAIN_STEP_S = 0.2
-
-
-@dataclass(slots=True, weakref_slot=True)
-class Slot:
-    """One task in a slot, and the calls back into Celery that end it."""
-
-    task: Any
-    task_id: str
-    tag: str
-    request: dict[str, Any]
-    started: float
-    callback: Callable[..., Any]
-    error_callback: Callable[..., Any]
-    job: asyncio.Future[Any] | None = None
-    #: What Celery is told when the coroutine was cancelled; None: it knows already.
-    if_cancelled: Exception | None = None
-    #: True when it was cancelled, perhaps before it began: a signal may come between the two.
-    is_cancelled: bool = False
-    is_revoked: bool = False
-
-    def cancel(self, then: Exception | None) -> None:
-        """Cancel the coroutine and tell Celery `then`. From any thread; a slot that has ended stays as it is."""
-        self.if_cancelled = then
-        self.is_cancelled = True
-        PROCESS.runtime.call_soon(self._cancel_job)
-
-    def terminate(self, signal: Any) -> None:
-        """What `revoke(terminate=True)` calls after it stored REVOKED: the work ends, and what it used is counted."""
-        self.is_revoked = True
-        PROCESS.runtime.call_soon(self._stop_job)
-
-    def _stop_job(self) -> None:
-        if not PROCESS.plane.stop(self.tag, self.job):
-            self.is_cancelled = True
-            self._cancel_job()
-
-    def _cancel_job(self) -> None:
-        if self.job is not None:
-            self.job.cancel()
 
 
 class SlotPool(BasePool):
@@ -292,7 +253,8 @@ class SlotPool(BasePool):
         )
 
     def _begin(self, slot: Slot) -> None:
-        slot.job = asyncio.ensure_future(slot.task.work(slot.task_id, slot.request))
+        work = PROCESS.apart.work if leases.is_suspect(slot.tag) else slot.task.work
+        slot.job = asyncio.ensure_future(work(slot.task_id, slot.request))
         slot.job.add_done_callback(lambda job: self._hand_back(lambda: self._end(slot, job)))
         if slot.is_cancelled:
             slot.job.cancel()
@@ -359,6 +321,7 @@ class SlotPool(BasePool):
         error_callback: Callable[..., Any],
     ) -> None:
         self._in_threads += 1
+        tag = tag_of(args[2]) if len(args) > 2 else None
 
         def ended(then: Callable[..., Any], value: Any) -> None:
             self._in_threads -= 1
@@ -369,23 +332,29 @@ class SlotPool(BasePool):
             if self._closed:  # it had not begun: its message is handed back
                 return
             try:
-                if len(args) > 2 and leases.is_lost(tag_of(args[2])):
+                if leases.is_lost(tag):
                     raise Ignore()
                 if accept_callback:
                     accept_callback(os.getpid(), time.monotonic())
                 end = partial(ended, callback, target(*decoded(args), **(kwargs or {})))
             except BaseException as error:  # noqa: BLE001 - the task boundary: no task ends a thread or the worker
-                end = partial(ended, error_callback, _exception_info(_as_failure(error)))
+                end = partial(ended, error_callback, _exception_info(as_failure(error)))
             self._hand_back(end)
 
-        self._threads.run(run)
+        async def run_apart() -> None:
+            try:
+                module = type(self._tasks[args[0]]).__module__
+                end = partial(ended, callback, await PROCESS.apart.run(str(tag), module, args))
+            except Exception as error:  # noqa: BLE001 - the task boundary: Celery hears of it
+                end = partial(ended, error_callback, _exception_info(error))
+            self._hand_back(end)
 
-
-def _as_failure(error: BaseException) -> Exception:
-    """Return what Celery is told about a task that raised: it does not settle what is meant to end a process."""
-    if isinstance(error, Exception) and not isinstance(error, MemoryError):
-        return error
-    return RuntimeError(f"expected the task to return or to raise an Exception, got {type(error).__name__}")
+        if not leases.is_suspect(tag):
+            self._threads.run(run)
+            return
+        if accept_callback:
+            accept_callback(os.getpid(), time.monotonic())
+        PROCESS.runtime.spawn(run_apart())
 
 
 def _exception_info(error: BaseException) -> ExceptionInfo:

@@ -19,7 +19,7 @@ from fleet.engine.messages.broker import broker
 from fleet.engine.messages.envelope import HIDDEN, TASK_NAME
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.revocation import ids_of, revoke_here
-from fleet.engine.transport.parked import Parked, next_parked
+from fleet.engine.transport.parking.parked import Parked, next_parked
 from fleet.errors import FleetError
 
 logger = logging.getLogger("fleet.worker")

@@ -25,11 +25,13 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import NoScriptError
 
-from fleet.engine.transport import leases, parked, revoked
+from fleet.engine.transport import leases, revoked, suspicion
+from fleet.engine.transport.message import LazyMessage, decoded
+from fleet.engine.transport.parking import parked
 from fleet.engine.transport.publishing import Publishing
-from fleet.engine.transport.reading import LazyMessage, decoded
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.engine.transport.waker import Waker
+from fleet.errors import FleetError
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -39,8 +41,6 @@ logger = get_logger("fleet.transport")
 TAKE_AT_MOST = 64
 #: Seconds between two tries, and between two log lines, while Redis answers a script with an error.
 REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
-#: Unreadable messages kept for a look, the newest ones (count).
-UNREADABLE_KEPT = 1000
 
 
 class QoS(kombu_redis.QoS):
@@ -108,7 +108,7 @@ class Channel(Publishing):
     #: One message in so many is taken from the least urgent class that waits, so that none starves; 0: strict order.
     lowest_first_every = 32
 
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lowest_first_every")
+    from_transport_options = (*Publishing.from_transport_options, "lowest_first_every")
 
     _rota = Rota((), ())
     _looked_s = -math.inf
@@ -118,6 +118,8 @@ class Channel(Publishing):
     #: Milliseconds until something that is parked opens; -1: nothing will.
     _opens_in_ms = -1
     _sent_acks: list[str] | None = None
+    #: Prefix of the take whose reply is awaited.
+    _sent_prefix: str | None = None
     _taken = 0
     _turns = 0
     _refused_at_s = -math.inf
@@ -142,6 +144,8 @@ class Channel(Publishing):
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self._rota:
             return
+        self._reply_lost()
+        self._restore_lost_takes()
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = now_s = monotonic()
@@ -160,7 +164,7 @@ class Channel(Publishing):
         else:
             self._sent_acks = acks = self.holdings.take_acks()
             wanted = self.qos.free()
-            prefix = self.holdings.next_prefix()
+            self._sent_prefix = prefix = self.holdings.next_prefix()
             take = self._rota.take(wanted=wanted, guarded=self._guarded(wanted), prefix=prefix, acks=acks)
             self._send(connection, leases.TAKE, take)
 
@@ -183,6 +187,7 @@ class Channel(Publishing):
             reply = self.client.parse_response(self.client.connection, command, **options)
         except self.connection_errors:
             self.holdings.return_acks(acks)
+            self._reply_lost()
             self.client.connection.disconnect()
             raise
         except NoScriptError:
@@ -195,7 +200,7 @@ class Channel(Publishing):
             self._refused(error)
             raise Empty from None
         finally:
-            self._in_poll = None
+            self._in_poll = self._sent_prefix = None
             self._flush_brpop_reauth()
         if asked is not leases.TAKE:
             raise Empty
@@ -204,6 +209,18 @@ class Channel(Publishing):
             raise Empty
         self._hand_out(reply)
         return True
+
+    def _reply_lost(self) -> None:
+        """Note a take whose reply will not come: Redis may have run it, and nobody knows its messages."""
+        if self._sent_prefix is not None:
+            self.holdings.lost_takes.append(self._sent_prefix)
+            self._sent_prefix = None
+
+    def _restore_lost_takes(self) -> None:
+        """Put back at once what this process has taken without knowing; a take that was not run took nothing."""
+        if self.holdings.lost_takes:
+            restored = self.holdings.restore_lost(self.resident, most=TAKE_AT_MOST)
+            logger.warning("restored=%d: the reply to a take was lost", restored)
 
     def _refused(self, error: Exception) -> None:
         """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""
@@ -275,7 +292,7 @@ class Channel(Publishing):
         logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, keys.unreadable())
         with self.resident.pipeline(transaction=False) as pipe:
             pipe.lpush(keys.unreadable(), raw)
-            pipe.ltrim(keys.unreadable(), 0, UNREADABLE_KEPT - 1)
+            pipe.ltrim(keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
             pipe.expire(keys.unreadable(), keys.STATE_TTL_S)
             pipe.execute()
         self.holdings.ack(tag)
@@ -307,15 +324,14 @@ class Channel(Publishing):
         self.holdings.handed_back += len(tags)
 
     def sweep(self) -> None:
-        """Put back the messages of workers that stopped renewing."""
-        call = leases.restore_call(lease_s=self.visibility_timeout)
+        """Put back the messages of workers that stopped renewing; tasks that a worker died with are suspects."""
         try:
-            restored, poisoned = run_script(self.resident, leases.RESTORE, *call)
-        except self.ResponseError as error:
-            logger.warning("sweep refused error=%s", error)
+            restored, suspected = suspicion.sweep(self.resident, self.visibility_timeout)
+        except (self.ResponseError, FleetError) as error:  # the state Redis may not tell who died: nothing runs then
+            logger.warning("sweep waits error=%s: %s", type(error).__name__, error)
             return
-        if restored or poisoned:
-            logger.warning("swept restored=%d poison=%d: their workers stopped renewing", restored, poisoned)
+        if restored:
+            logger.warning("swept restored=%d suspects=%d: their workers stopped renewing", restored, suspected)
 
 
 #: What wakes the worker's loop; None: this process has none. One for all connections it will have.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import redis
 
 from fleet.engine.messages.envelope import task_id_in
-from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.engine.messages.queues import queue_of
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -42,8 +42,8 @@ def find_held(broker: redis.Redis, task_id: str) -> Held | None:
         cursor, tag, entry, renewed = run_script(broker, FIND_HELD, *call)
         place, _, message = bytes(entry).partition(b"\n")
         if tag and task_id_in(message) == task_id:
-            queue, _, priority = place.decode().partition(PRIORITY_SEPARATOR)
-            return Held(tag.decode(), queue, int(priority or 0), float(renewed) if renewed else None, message)
+            queue, priority = queue_of(place.decode())
+            return Held(tag.decode(), queue, priority, float(renewed) if renewed else None, message)
         if cursor == b"0":
             return None
 

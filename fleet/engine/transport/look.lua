@@ -7,13 +7,14 @@
 -- ARGV  pause_ms   least time between two looks, ms
 --       life_s     life of what was found, s
 --       separator  kombu's, in list keys
+--       list_prefix  before queues, in list keys
 --       rest       priority steps, one per priority; then names of the queues
 -- Reply 1 when it has looked, 0 when somebody else has just done so
 --
 -- The lists are named by queue, not declared: the broker is one Redis, never a cluster. A queue that has no messages
 -- any more is struck off by take.lua.
 local ours, looked = unpack(KEYS)
-local pause_ms, life_s, separator = unpack(ARGV)
+local pause_ms, life_s, separator, list_prefix = unpack(ARGV)
 local priorities = #KEYS - WAITING
 
 if not redis.call('SET', looked, '1', 'NX', 'PX', pause_ms) then return 0 end
@@ -21,7 +22,7 @@ for i = REST + priorities + 1, #ARGV do
   local queue, lists = ARGV[i], {}
   for class = 1, priorities do
     local step = ARGV[REST + class]
-    lists[class] = step == '0' and queue or queue .. separator .. step
+    lists[class] = list_prefix .. (step == '0' and queue or queue .. separator .. step)
   end
   if redis.call('EXISTS', unpack(lists)) > 0 then
     for class = 1, priorities do

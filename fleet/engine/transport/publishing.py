@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from fleet.engine.transport import leases, parked
+from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport.parking import parked
+from fleet.engine.transport.prefixed import PrefixedChannel
 from fleet.store import keys
 from fleet.store.client import run_script
 from fleet.store.clock import CLOCK
@@ -20,7 +21,7 @@ from fleet.store.clock import CLOCK
 REPLIES = ".reply.celery.pidbox"
 
 
-class Publishing(kombu_redis.Channel):
+class Publishing(PrefixedChannel):
     """A kombu channel that publishes in one step, rings the bell, and has what this process holds at this broker."""
 
     @cached_property
@@ -87,4 +88,6 @@ class Publishing(kombu_redis.Channel):
         return int(super()._size(queue)) + sum(waits.count for waits in parked.read_parked(self.resident, [queue]))
 
     def _purge(self, queue: str) -> int:
-        return int(super()._purge(queue)) + parked.purge_parked(self.resident, queue)
+        purged = int(super()._purge(queue)) + parked.purge_parked(self.resident, queue)
+        run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
+        return purged

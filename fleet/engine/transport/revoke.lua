@@ -6,6 +6,7 @@
 --       bell          stream, one entry
 -- ARGV  life_s        life of a mark whose task nobody meets, s
 --       order_prefix, waiting_prefix, separator   see open_parked.lua
+--       list_prefix   before queues, in list keys
 --       submitted_prefix  of the marks of idempotency keys: a revoked task may be submitted again
 --       ids           of the tasks
 -- Reply for each task: 1 it was parked, 0 it was not
@@ -13,14 +14,14 @@
 -- A mark lies as long as its task may wait, not as long as results do: `take.lua` shortens its life once the task was met.
 local MOST_MARKS = 1000000
 local revoked, parked, openings, bell = unpack(KEYS)
-local life_s, order_prefix, waiting_prefix, separator, submitted_prefix = unpack(ARGV)
+local life_s, order_prefix, waiting_prefix, separator, list_prefix, submitted_prefix = unpack(ARGV)
 local now = tonumber(redis.call('TIME')[1])
 local reply = {}
 
 local function unpark(id, entry)
   local list, message = string.match(entry, '^([^\n]*)\n[^\n]*\n(.*)$')
   local cut, last = string.find(list, separator, 1, true)
-  local queue, step = cut and string.sub(list, 1, cut - 1) or list, last and string.sub(list, last + 1) or '0'
+  local queue, step = string.sub(list, #list_prefix + 1, cut and cut - 1 or -1), last and string.sub(list, last + 1) or '0'
   redis.call('HDEL', parked, id)
   redis.call('ZREM', order_prefix .. queue, id)
   redis.call('RPUSH', list, message)

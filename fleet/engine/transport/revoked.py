@@ -21,7 +21,7 @@ REVOKE = Script.beside(
     __file__,
     "revoke.lua",
     keys="revoked parked openings bell",
-    argv="life_s order_prefix waiting_prefix separator submitted_prefix ids*",
+    argv="life_s order_prefix waiting_prefix separator list_prefix submitted_prefix ids*",
 )
 
 #: Life of a mark whose task nobody has met, in seconds (a year): behind a closed gate a task may wait for long.
@@ -38,7 +38,7 @@ def mark_revoked(broker: redis.Redis, task_ids: Iterable[str]) -> list[str]:
         call = REVOKE.call(
             revoked=keys.revoked(), parked=keys.parked(), openings=keys.openings(), bell=keys.bell(),
             life_s=MARK_LIFE_S, order_prefix=keys.parked_order(""), waiting_prefix=keys.waiting(""),
-            separator=PRIORITY_SEPARATOR, submitted_prefix=keys.submitted(""), ids=batch,
+            separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""), submitted_prefix=keys.submitted(""), ids=batch,
         )  # fmt: skip
         flags = run_script(broker, REVOKE, *call)
         parked += [task_id for task_id, flag in zip(batch, flags, strict=True) if flag]

@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR, queue_of
 from fleet.engine.transport import leases
 from fleet.store import keys
 from fleet.store.client import Script
 
-LOOK = Script.beside(__file__, "look.lua", keys="ours looked waiting*", argv="pause_ms life_s separator rest*")
+LOOK = Script.beside(
+    __file__, "look.lua", keys="ours looked waiting*", argv="pause_ms life_s separator list_prefix rest*"
+)
 
 #: Most queues that every take names and looks at (count): up to here that is cheaper than to keep an index.
 NAMED_AT_MOST = 16
@@ -63,12 +65,13 @@ class Rota:
             pause_ms=round(LOOK_EVERY_S * 900),  # a little less, so that each look of a single consumer counts
             life_s=FOUND_LIFE_S,
             separator=PRIORITY_SEPARATOR,
+            list_prefix=keys.lists(""),
             rest=(*self._steps, *self._names),
         )
         return [len(look_keys), *look_keys, *arguments]
 
     def was_served(self, place: str) -> str:
         """Note that a message of this list came, and return its queue: the next turn is another queue's."""
-        queue, _, step = place.partition(PRIORITY_SEPARATOR)
-        self._served[step or "0"] = queue
+        queue, step = queue_of(place)
+        self._served[str(step)] = queue
         return queue

@@ -11,7 +11,7 @@ import redis
 from fleet import config
 from fleet.cli.run.collector import open_collector
 from fleet.engine.messages import queues
-from fleet.engine.transport import parked
+from fleet.engine.transport.parking import parked
 from fleet.store import keys
 from fleet.store.client import run_script
 from tests.cli.operate.test_dead import client, fleet

@@ -15,7 +15,8 @@ from kombu import Connection, Queue
 
 from fleet.engine.messages.eta import eta_s
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
-from fleet.engine.transport import channel, leases, parked
+from fleet.engine.transport import channel, leases
+from fleet.engine.transport.parking import parked
 from fleet.engine.transport.revoked import MARK_LIFE_S, is_revoked, mark_revoked
 from fleet.store import keys
 from fleet.store.client import connect, run_script

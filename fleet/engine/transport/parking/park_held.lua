@@ -6,13 +6,14 @@
 --       parked, openings   see park.lua
 -- ARGV  order_prefix  of the sorted sets beside the queues
 --       separator     kombu's, in list keys
+--       list_prefix   before queues, in list keys
 --       reason        why they wait: a word
 --       messages      triples: tag, task id, opening time in s
 -- Reply the tags that this worker does not hold any more: parked, or their lease was lost; the time of the others has come
 --
 -- The sets are named by queue, not declared: the broker is one Redis, never a cluster.
 local unacked, index, parked, openings = unpack(KEYS)
-local order_prefix, separator, reason = unpack(ARGV)
+local order_prefix, separator, list_prefix, reason = unpack(ARGV)
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds + microseconds / 1000000
 local gone = {}
@@ -24,7 +25,7 @@ for i = MESSAGES + 1, #ARGV, 3 do
     local cut = string.find(held, '\n', 1, true)
     local list, message = string.sub(held, 1, cut - 1), string.sub(held, cut + 1)
     local place = string.find(list, separator, 1, true)
-    local queue = place and string.sub(list, 1, place - 1) or list
+    local queue = string.sub(list, #list_prefix + 1, place and place - 1 or -1)
     local order, entry = order_prefix .. queue, list .. '\n' .. reason .. '\n' .. message
     park({ parked, openings, order }, { queue, id, at, entry })
     redis.call('HDEL', unacked, tag)

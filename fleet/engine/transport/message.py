@@ -1,4 +1,4 @@
-"""Messages as kombu and Celery read them: plain JSON by the quick way, what is not plain by kombu's own."""
+"""A message as it lies in Redis, and as Celery gets it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class LazyMessage(virtual.Message):
 
 
 def decoded(raw: bytes) -> Any:
-    """Return a message as it lies in a queue, decoded.
+    """Return what was published.
 
     Raises:
-        Exception: Whatever kombu says of what isn't JSON.
+        ValueError: When it isn't JSON.
     """
     try:
         return from_plain_json(raw)

@@ -14,7 +14,7 @@ import redis
 
 from fleet.engine.messages.envelope import is_usable
 from fleet.engine.messages.eta import eta_s
-from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR, queue_of
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -36,7 +36,7 @@ PARK_HELD = Script.beside(
     __file__,
     "park_held.lua",
     keys="unacked index parked openings",
-    argv="order_prefix separator reason messages*",
+    argv="order_prefix separator list_prefix reason messages*",
     using=[PARK],
 )
 PURGE = Script.beside(__file__, "purge_parked.lua", keys="parked openings order", argv="queue most")
@@ -97,7 +97,8 @@ def park_held(client: redis.Redis, waits: Mapping[str, tuple[str, float]]) -> se
     parts = [part for tag, (task_id, at) in waits.items() for part in (tag, task_id, repr(at))]
     call = PARK_HELD.call(
         unacked=keys.unacked(), index=keys.unacked_index(), parked=keys.parked(), openings=keys.openings(),
-        order_prefix=keys.parked_order(""), separator=PRIORITY_SEPARATOR, reason=REASON_TIME, messages=parts,
+        order_prefix=keys.parked_order(""), separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""),
+        reason=REASON_TIME, messages=parts,
     )  # fmt: skip
     return {tag.decode() for tag in run_script(client, PARK_HELD, *call)}
 
@@ -151,5 +152,4 @@ def read_parked(client: redis.Redis, names: Iterable[str]) -> list[Waits]:
 def _parked_of(entry: bytes) -> tuple[str, int, str, bytes]:
     """Return queue, priority, reason and message of an entry."""
     place, reason, message = entry.split(b"\n", 2)
-    queue, _, step = place.decode().partition(PRIORITY_SEPARATOR)
-    return queue, int(step or 0), reason.decode(), message
+    return *queue_of(place.decode()), reason.decode(), message
