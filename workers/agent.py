@@ -90,7 +90,7 @@ class Agent:
         except asyncio.CancelledError:
             if stop is None or not stop.is_set():
                 raise
-            error = FleetError("expected an answer, got its bot's quarantine")
+            error = FleetError("expected an answer, got stopped: its bot was quarantined, or the task revoked")
         except DeadlineExceeded as late:
             error = _explain_deadline(late, allowed_s, context.meter)
         except FleetError as failure:

@@ -40,6 +40,7 @@ COMMANDS = {
         "why",
         "Tell where a task is: what it waits for, who holds it, how it ended.",
     ),
+    "cancel": ("fleet.cli.operate.cancel", "cancel", "Revoke tasks: they do not start any more; stop those that run."),
     "dead": ("fleet.cli.operate.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
     "limits": (
         "fleet.cli.operate.limits",

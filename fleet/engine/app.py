@@ -17,7 +17,8 @@ from fleet.engine.telemetry import log_format
 
 
 def _build() -> Celery:
-    celery = Celery("fleet", include=["fleet.engine.tasks"])
+    control = "fleet.engine.outcomes.revocation:Control"
+    celery = Celery("fleet", include=["fleet.engine.tasks"], control=control)
     celery.add_defaults(celery_settings)
     celery.loader.override_backends = BACKENDS
     log_format.install()

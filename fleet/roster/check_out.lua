@@ -10,7 +10,8 @@
 -- Bandits", 2015; normal posteriors): who has turns, keeps learning, and nobody loses more than that share.
 -- For a second opinion other bots than those who had the task are looked for, and first of all unsuspected ones.
 --
--- KEYS  result       string: the task's result; only read
+-- KEYS  result       string: the task's result. REVOKED is none: who was told so and has its task here again, submitted it
+--                    anew, for a revoked message never comes this far
 --       bots         sorted set: bot -> load * UNIT + ms of the last checkout    TTL of this and all below: life_s
 --       leases       sorted set: bot|token -> expiry, us of Redis time
 --       claims       hash: token -> bot
@@ -35,11 +36,14 @@ local LOOKED_AT = 8
 local TURNS, MOST_LATER_MS = 4, 600000
 -- Specialists among which one is drawn.
 local DRAWN = 3
+local WITHDRAWN = '"status": "REVOKED"'
 local result, bots, leases, claims, quarantined, reasons, probation, health, reaped, skills, specialists = unpack(KEYS)
 local token, lease_us, life_s, trial_tasks, besides, specialist_share = unpack(ARGV)
 
-if redis.call('EXISTS', result) == 1 then
-  return '0|'
+local stored = redis.call('GET', result)
+if stored then
+  if string.sub(stored, 2, #WITHDRAWN + 1) ~= WITHDRAWN then return '0|' end
+  redis.call('DEL', result)
 end
 
 local seconds, microseconds = unpack(redis.call('TIME'))

@@ -32,6 +32,7 @@ DEGRADED = Counter("degraded", "Tasks answered with less than asked, and said so
 FAILED = Counter("failed", "Tasks that ended with a typed error.")
 DUPLICATES = Counter("duplicates", "Executions that ended after their task already had a result; discarded.")
 FENCED = Counter("fenced", "Executions that ended after their worker had lost the task's lease; discarded.")
+REVOKED = Counter("revoked", "Executions that were stopped because their task was revoked; what they used is counted.")
 SIMULATED = Counter("simulated", "Tasks that the simulator answered, not a real provider.")
 INPUT_TOKENS = Counter("input_tokens", "Tokens sent to providers.")
 OUTPUT_TOKENS = Counter("output_tokens", "Tokens answered by providers.")
@@ -44,8 +45,8 @@ DEAD_LETTERS = Counter("dead_letters", "Tasks that failed for good and were kept
 DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to make room before anyone asked.")
 
 COUNTERS: tuple[Counter, ...] = (
-    COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS, COST_USD_MICROS,
-    ATTEMPTS, CALLS, RATE_LIMITED, CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
+    COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, REVOKED, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS,
+    COST_USD_MICROS, ATTEMPTS, CALLS, RATE_LIMITED, CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}
@@ -72,6 +73,7 @@ QUARANTINE_CAP = Event(
 WORKER_STARTED = Event("worker_started", "info", "A worker process is ready: worker, pid.")
 WORKER_STOPPED = Event("worker_stopped", "info", "A worker process ended as it should: worker.")
 WORKER_LOST = Event("worker_lost", "error", "A worker process has reported nothing for 30 s: worker, pid.")
+CLOCK_OFF = Event("clock_off", "warning", "A worker's clock is not that of Redis: worker, ahead_s.")
 POISON_BURIED = Event("poison_buried", "error", "A task that kills its process was given a failed result: task, proof.")
 PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: limit, hold_s. Once a minute a limit.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
@@ -89,7 +91,8 @@ EVENTS: dict[str, Event] = {
     event.name: event
     for event in (
         POOL_PAUSED, POOL_RESUMED, LIMIT_CHANGED, LIMIT_RESET, BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
-        WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, POISON_BURIED, PROVIDER_LIMITED, KEY_REJECTED, DEAD_LETTER,
+        WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, CLOCK_OFF, POISON_BURIED, PROVIDER_LIMITED, KEY_REJECTED,
+        DEAD_LETTER,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED,
     )

@@ -5,7 +5,6 @@ For people and pages, not for the hot path: O(bots) per read.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -136,16 +135,17 @@ class Signals:
 
         Args:
             budgets: The limiter's rows, shown as they come.
-            now_s: Unix time in seconds; None: this machine's clock.
+            now_s: Unix time in seconds; None: the clock of Redis.
         """
-        now_s = time.time() if now_s is None else now_s
         pools = (*self._settings.pools, NOBODY)
         with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
             for name in [keys.totals(), keys.workers(), *map(keys.errors, pools)]:
                 pipe.hgetall(name)
             for name in map(keys.bot_rows, pools):
                 pipe.get(name)
-            totals, workers, *rest = pipe.execute()
+            (seconds, micros), totals, workers, *rest = pipe.execute()
+        now_s = seconds + micros / 1e6 if now_s is None else now_s
         living, _ = split_reports(workers, now_s=now_s)
         counts = {name.decode(): int(number) for name, number in totals.items()}
         return Snapshot(

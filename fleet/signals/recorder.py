@@ -18,6 +18,7 @@ from fleet.signals.events import record_event
 from fleet.signals.windows import MINUTES, RESOURCE, ResourcePeriod
 from fleet.store import keys
 from fleet.store.client import Script, Store
+from fleet.store.clock import CLOCK, HostClock
 
 #: Seconds after which a worker that reported nothing counts as gone; several times the usual 5 s between reports.
 STALE_S = 30.0
@@ -46,9 +47,11 @@ class WorkerReport(Frozen):
     rss_mb: float = Field(ge=0, description="Resident memory in MiB.")
     slots: int = Field(ge=0, description="Tasks it can run at once.")
     busy: int = Field(ge=0, description="Tasks it runs now.")
-    at: float = Field(description="Unix time in seconds.")
+    at: float = Field(description="Unix time in seconds, by the clock of Redis.")
     apart: int = Field(0, ge=0, description="How many of them are suspects, in child processes of their own.")
     beat_at: float | None = Field(None, description="Last turn of Celery's main thread, Unix time; None: not turning.")
+
+    clock_ahead_s: float = Field(0.0, description="Seconds that its host's clock is ahead of that of Redis.")
 
     def is_stale(self, now_s: float) -> bool:
         return self.at < now_s - STALE_S
@@ -61,10 +64,12 @@ class Recorder:
         store: State Redis.
         name: Name of the worker, unique in the fleet.
         process: Random id of its process.
+        clock: That of Redis, which the reports go by; each report hears it.
     """
 
-    def __init__(self, store: Store, *, name: str, process: str = "") -> None:
+    def __init__(self, store: Store, *, name: str, process: str = "", clock: HostClock = CLOCK) -> None:
         self._store = store
+        self._clock = clock
         self._name = name
         self._process_id = process
         self._process = psutil.Process()
@@ -79,7 +84,7 @@ class Recorder:
         Args:
             slots: Tasks it can run at once.
             busy: Tasks it runs now.
-            beat_at: Unix time of the main thread's last turn; None while it starts or stops.
+            beat_at: Unix time of the main thread's last turn by this host's clock; None while it starts or stops.
             apart: How many of those tasks are suspects.
 
         Raises:
@@ -91,7 +96,8 @@ class Recorder:
         now_s = time.monotonic()
         step_s = 0.0 if self._reported_at_s is None else min(LONGEST_STEP_S, now_s - self._reported_at_s)
         self._reported_at_s = now_s
-        await report_worker(self._store, report, step_s=step_s)
+        asked_s = time.monotonic()
+        self._clock.hear(await report_worker(self._store, report, step_s=step_s), asked_s=asked_s)
         if time.monotonic() >= self._clean_at_s:
             self._clean_at_s = time.monotonic() + CLEAN_EVERY_S
             await forget_gone_workers(self._store, now_s=report.at)
@@ -118,13 +124,18 @@ class Recorder:
             slots=slots,
             busy=busy,
             apart=apart,
-            at=time.time(),
-            beat_at=beat_at,
+            at=self._clock.now_s(),
+            beat_at=None if beat_at is None else beat_at - self._clock.ahead_s,
+            clock_ahead_s=round(self._clock.ahead_s, 3),
         )
 
 
-async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0.0) -> None:
-    """Write the report over the worker's last one, and count what it used in the `step_s` seconds since."""
+async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0.0) -> float:
+    """Write the report over the worker's last one, and count what it used in the `step_s` seconds since.
+
+    Returns:
+        The time of Redis, Unix time in seconds.
+    """
     used = ResourcePeriod(
         number=0,
         cpu_s=report.cpu_percent / 100 * step_s,
@@ -136,7 +147,8 @@ async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0
         workers=keys.workers(), resources=keys.resources(), worker=report.name, report=report.model_dump_json(),
         life_s=keys.STATE_TTL_S, used=RESOURCE.pack(used),
     )  # fmt: skip
-    await store.run(_REPORT, *call)
+    seconds, micros = await store.run(_REPORT, *call)
+    return int(seconds) + int(micros) / 1e6
 
 
 async def forget_gone_workers(store: Store, *, now_s: float) -> None:

@@ -8,12 +8,13 @@
 --       report     JSON
 --       life_s     life of the keys, s
 --       used       packed: what it used since, as a slot of the ring (its minute says nothing)
--- Reply 1
+-- Reply what TIME says
 local workers, resources = unpack(KEYS)
 local life_s = ARGV[LIFE_S]
 
 redis.call('HSET', workers, ARGV[WORKER], ARGV[REPORT])
-local minute = math.floor(redis.call('TIME')[1] / 60)
+local now = redis.call('TIME')
+local minute = math.floor(now[1] / 60)
 local place = minute % MINUTES * SLOT_BYTES
 local raw = redis.call('GETRANGE', resources, place, place + SLOT_BYTES - 1)
 local slot = { SLOT_ZEROS }
@@ -27,4 +28,4 @@ slot[NUMBER] = minute
 redis.call('SETRANGE', resources, place, struct.pack(SLOT_FORMAT, unpack(slot, 1, SLOT_PLACES)))
 redis.call('EXPIRE', workers, life_s)
 redis.call('EXPIRE', resources, life_s)
-return 1
+return now

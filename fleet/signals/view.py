@@ -246,6 +246,8 @@ class PoolView(Frozen):
     in_flight: int
     backlog: dict[str, int] = Field(description="Waiting tasks by priority, the most urgent first.")
     waiting: int
+    parked: int = Field(0, description="Tasks that wait for their time (ETA, countdown), in no list and no worker.")
+    next_opens_s: float | None = Field(None, description="Seconds until the first of them opens; None: none is parked.")
     oldest_s: float | None = Field(description="Age of the oldest of the next tasks; None: nothing waits.")
     gate: str = Field(description="open, closed, or the lowest priority that is taken.")
     is_open: bool

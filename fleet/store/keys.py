@@ -229,6 +229,28 @@ def unacked_index() -> str:
     return "fleet:unacked_index"
 
 
+def parked() -> str:
+    """Hash, task id -> list key, newline, reason, newline, message: what waits in Redis until a time, of all queues."""
+    return "fleet:parked"
+
+
+def parked_order(queue: str) -> str:
+    """Sorted set beside a queue, task id -> opening time (Unix s of Redis): when what is parked goes on. Queue "":
+    what all these names begin with.
+    """
+    return f"{parked()}:{queue}"
+
+
+def openings() -> str:
+    """Sorted set, queue -> opening time of what opens first there: one look tells a take whether anything is due."""
+    return "fleet:openings"
+
+
+def revoked() -> str:
+    """Sorted set, task id -> Unix time at which the mark may go: tasks that must not start."""
+    return "fleet:revoked"
+
+
 def swept() -> str:
     """String, expires with the tenth lease: when lost messages were put back last, and until when none are."""
     return "fleet:unacked_swept"

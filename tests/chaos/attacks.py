@@ -84,8 +84,17 @@ def run_long(arena: Arena, *, tasks: int) -> None:
 
 
 def count_down(arena: Arena, *, tasks: int) -> None:
-    """Countdowns of five lease times: a worker holds the messages all along."""
+    """Countdowns of five lease times: they wait in Redis, and no worker renews them."""
     arena.submit(tasks, countdown_s=5 * LEASE_S)
+
+
+def kill_during_countdowns(arena: Arena, *, tasks: int, times: int, countdown_s: float) -> None:
+    """kill -9 of workers while tasks wait for their countdown: no death touches them, and none runs twice."""
+    ends = time.monotonic() + countdown_s
+    arena.submit(tasks, countdown_s=countdown_s)
+    for _ in range(times):
+        if time.monotonic() < ends - 1:  # on a busy machine a new worker may not be ready in time
+            arena.kill()
 
 
 def restart_in_turn(arena: Arena, *, tasks: int, rounds: int) -> None:
@@ -173,6 +182,10 @@ ATTACKS = (
     ),
     Attack("tasks of 3 leases", run_long, None, {"tasks": 100}, runs_once=True),
     Attack("countdowns of 5 leases", count_down, None, {"tasks": 300}, runs_once=True),
+    Attack(
+        "kill -9 during countdowns", kill_during_countdowns, {"tasks": 200, "times": 2, "countdown_s": 10},
+        {"tasks": 2000, "times": 8, "countdown_s": 60}, runs_once=True,
+    ),
     Attack(
         "rolling restart", restart_in_turn, {"tasks": 1000, "rounds": 1}, {"tasks": 5000, "rounds": 2}, runs_once=True
     ),

@@ -119,7 +119,9 @@ class FleetSide:
         return self._total(catalogue.COMPLETIONS)
 
     def is_quiet(self) -> bool:
-        return not self._redis.hlen(keys.unacked()) and not any(map(self._redis.llen, _lists()))
+        return not self._redis.hlen(keys.unacked()) + self._redis.hlen(keys.parked()) and not any(
+            map(self._redis.llen, _lists())
+        )
 
     def tally(self, ids: list[str]) -> Tally:
         metas = {meta["task_id"]: meta for meta in self._metas()}
@@ -152,6 +154,8 @@ class FleetSide:
             yield f"messages still wait: {waiting}"
         if held := self._redis.hlen(keys.unacked()) or self._redis.zcard(keys.unacked_index()):
             yield f"{held} messages still held"
+        if parked := self._redis.hlen(keys.parked()) + self._redis.zcard(keys.openings()):
+            yield f"{parked} messages still parked"
         if poison := self._redis.llen(keys.poison()):
             yield f"{poison} poisoned messages not buried"
         counted = self._total(catalogue.DUPLICATES) + self._total(catalogue.FENCED) + self._redeliveries()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from getpass import getuser
@@ -38,6 +37,8 @@ class PoolRow:
     bots: int
     in_flight: int
     backlog: dict[str, int]
+    parked: int
+    next_opens_s: float | None
     oldest_s: float | None
     gate: str
     lowest_taken: str | None
@@ -130,26 +131,32 @@ def resume(names: tuple[str, ...]) -> None:
 def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
     """Return one row per pool, the inbox last. Some round trips, whatever the number of pools."""
     from fleet.engine.admission.gates import read_gates, read_waiting
+    from fleet.engine.transport.parking.parked import read_parked
     from fleet.store import keys
 
     names = [*map(keys.queue, settings.pools), settings.worker.inbox]
     gates, waiting = read_gates(clients.broker, names), read_waiting(clients.broker, names)
+    parked = read_parked(clients.broker, names)
     in_flight = [*_in_flight(clients, list(settings.pools)), 0]
     bots = [*(pool.bots for pool in settings.pools.values()), 0]
     labels = [*settings.pools, f"({settings.worker.inbox})"]
-    now_s = time.time()
+    now_s = clients.broker.time()[0]
     return [
         PoolRow(
             pool=label,
             bots=bots_of,
             in_flight=running,
             backlog=dict(zip(PRIORITIES, row.counts, strict=True)),
+            parked=waits.count,
+            next_opens_s=None if waits.next_at is None else max(0.0, waits.next_at - now_s),
             oldest_s=None if row.oldest_at is None else max(0.0, now_s - row.oldest_at),
             gate=str(gate),
             lowest_taken=_lowest(gate),
             gate_left_s=gate.left_s,
         )
-        for label, bots_of, running, row, gate in zip(labels, bots, in_flight, waiting, gates, strict=True)
+        for label, bots_of, running, row, waits, gate in zip(
+            labels, bots, in_flight, waiting, parked, gates, strict=True
+        )
     ]
 
 
@@ -185,13 +192,22 @@ def _check(names: Sequence[str], settings: config.Settings) -> None:
 
 
 def _table(rows: Sequence[PoolRow]) -> Iterator[str]:
-    cells = [("POOL", "BOTS", "RUNNING", "WAITING", *(name.upper() for name in PRIORITIES), "OLDEST", "GATE")]
+    cells = [("POOL", "BOTS", "RUNNING", "WAITING", *(name.upper() for name in PRIORITIES), "PARKED", "OLDEST", "GATE")]
     for row in rows:
         counts = [f"{count:,}" if count else "." for count in row.backlog.values()]
         oldest = "" if row.oldest_s is None else _age(row.oldest_s)
         bots = f"{row.bots:,}" if row.bots else ""
         cells.append(
-            (row.pool, bots, f"{row.in_flight:,}", f"{sum(row.backlog.values()):,}", *counts, oldest, row.gate)
+            (
+                row.pool,
+                bots,
+                f"{row.in_flight:,}",
+                f"{sum(row.backlog.values()):,}",
+                *counts,
+                f"{row.parked:,}" if row.parked else ".",
+                oldest,
+                row.gate,
+            )
         )
     yield from table(cells, left=(0, len(cells[0]) - 1))
 

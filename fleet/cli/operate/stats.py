@@ -159,6 +159,7 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
     from rich.console import Group
 
     from fleet.cli.figures import Figures
+    from fleet.store.clock import NAMED_FROM_S, told
 
     apart = sum(worker.apart for worker in used.workers)
     cost = "-" if not used.cost_usd_micros else f"${used.cost_usd_micros / 1e6:,.4f}"
@@ -179,10 +180,11 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
         ),
     ]
     if used.workers:
-        table = Figures("worker", "pid", "CPU", "memory", "busy", "slots", left=(0,))
+        table = Figures("worker", "pid", "CPU", "memory", "busy", "slots", "", left=(0, 6))
         for row in used.workers[:WORKER_ROWS]:
             numbers = [f"{row.cpu_percent:.0f}%", f"{row.rss_mb:,.0f} MB", str(row.busy), str(row.slots)]
-            table.add_row(_plain(row.name), str(row.pid), *numbers)
+            off = f"its clock is {told(row.clock_ahead_s)}" if abs(row.clock_ahead_s) >= NAMED_FROM_S else ""
+            table.add_row(_plain(row.name), str(row.pid), *numbers, _plain(off, "yellow"))
         parts.append(table)
     if used.budgets:
         table = Figures("API budget", "requests/min", "tokens/min", "", left=(0, 3))

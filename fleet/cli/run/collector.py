@@ -6,7 +6,6 @@ Polling needs no subscription that could be lost, and a result that was there be
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -90,7 +89,8 @@ class Collector:
         """
         with self._state.client() as client:
             rows = cast(dict[bytes, bytes], client.hgetall(keys.workers()))
-        return len(split_reports(rows, now_s=time.time())[0])
+            now_s = client.time()[0]
+        return len(split_reports(rows, now_s=now_s)[0])
 
     def stranger(self, settings: Settings) -> str | None:
         """Return what to say if another fleet uses this Redis.

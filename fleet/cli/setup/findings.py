@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import redis
@@ -23,6 +23,7 @@ from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
 from fleet.errors import FleetError
 from fleet.signals.neighbours import look_for_strangers
+from fleet.signals.recorder import split_reports
 from fleet.store import keys
 from fleet.store.address import Address
 from fleet.store.client import connect, masked
@@ -60,6 +61,7 @@ class RedisFacts:
     eviction: str | None = None
     pubsub_buffer_bytes: int | None = None
     clock_skew_s: float = 0.0
+    worker_clocks: Mapping[str, float] = field(default_factory=dict)
     suspects: int = 0
 
 
@@ -191,7 +193,8 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
     client = connect(url, timeout_s=timeout_s)
     try:
         info, skew_s = {_text(k): _text(v) for k, v in dict(client.info()).items()}, _skew_s(client)
-        config, suspects = _config(client), int(client.hlen(keys.suspects()))
+        config, clocks = _config(client), _worker_clocks(client)
+        suspects = int(client.hlen(keys.suspects()))
     finally:
         client.close()
     return RedisFacts(
@@ -212,6 +215,7 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
         eviction=info.get("maxmemory_policy"),
         pubsub_buffer_bytes=_pubsub_buffer(config.get("client-output-buffer-limit")),
         clock_skew_s=skew_s,
+        worker_clocks=clocks,
         suspects=suspects,
     )
 
@@ -233,6 +237,12 @@ def _skew_s(client: redis.Redis) -> float:
     before = time.time()
     seconds, micros = client.time()
     return float(seconds + micros / 1e6 - (before + time.time()) / 2)
+
+
+def _worker_clocks(client: redis.Redis) -> dict[str, float]:
+    """Return by how many seconds each living worker's clock is ahead of Redis; none on a Redis that has no reports."""
+    rows = cast("dict[bytes, bytes]", client.hgetall(keys.workers()))
+    return {row.name: row.clock_ahead_s for row in split_reports(rows, now_s=client.time()[0])[0]}
 
 
 def _config(client: redis.Redis) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import HostFacts, RedisFacts
 from fleet.quoting import counted
+from fleet.store.clock import NAMED_FROM_S, told
 from fleet.store.written import OLDEST
 
 #: Seconds between two clocks from which deadlines and reports become misleading.
@@ -17,6 +18,8 @@ LOW_DISK_BYTES = 1 << 30
 MIN_PUBSUB_BUFFER_BYTES = 32 << 20
 #: Share of maxmemory from which Redis will soon refuse new tasks.
 FULL_MEMORY = 0.8
+#: Workers named in one check (count).
+WORKERS_NAMED = 5
 VOLATILE_FILESYSTEMS = frozenset({"tmpfs", "ramfs"})
 REMOTE_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "webdav", "fuse.sshfs", "9p"})
 
@@ -27,6 +30,8 @@ def redis_checks(server: RedisFacts) -> Iterator[Check]:
     if server.error is None:
         for check in (version, persistence, disk_writes, eviction, memory, exposure, pubsub_buffer, clock):
             yield check(server)
+        if server.worker_clocks:
+            yield worker_clocks(server)
         yield from suspects(server)
 
 
@@ -125,6 +130,18 @@ def clock(server: RedisFacts) -> Check:
     if abs(server.clock_skew_s) <= MAX_SKEW_S:
         return ok(name, found)
     return warn(name, found, "Run NTP on both hosts: deadlines and queue times are wrong by this much.")
+
+
+def worker_clocks(server: RedisFacts) -> Check:
+    off = {name: ahead_s for name, ahead_s in server.worker_clocks.items() if abs(ahead_s) >= NAMED_FROM_S}
+    if not off:
+        return ok("workers: clocks", f"{counted(len(server.worker_clocks), 'worker')}, all right")
+    named = "; ".join(f"{name} is {told(ahead_s)}" for name, ahead_s in sorted(off.items())[:WORKERS_NAMED])
+    more = f"; and {len(off) - WORKERS_NAMED:,} more" if len(off) > WORKERS_NAMED else ""
+    advice = (
+        "Run NTP there: Fleet goes by the clock of Redis, but logs, traces and a bot function's own times are wrong."
+    )
+    return warn("workers: clocks", named + more, advice)
 
 
 def home_disk(host: HostFacts) -> Check:

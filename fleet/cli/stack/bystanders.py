@@ -6,7 +6,6 @@ Without this, `fleet down` would take Redis and the simulator from under a worke
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import redis
 from fleet.cli.stack.local_services import REDIS, service_state
 from fleet.config import Settings
 from fleet.engine.admission.gates import read_waiting
+from fleet.engine.transport.parking.parked import read_parked
 from fleet.errors import FleetError
 from fleet.quoting import counted
 from fleet.signals.recorder import WorkerReport, split_reports
@@ -83,12 +83,14 @@ def look(settings: Settings, home: Path, own: Collection[int] = ()) -> Bystander
     state, broker = state_url(settings), broker_url(settings)
     with closing(connect(state, timeout_s=TIMEOUT_S)) as client, store_errors(state):
         rows: Any = client.hgetall(keys.workers())
-        reports, _ = split_reports(rows, now_s=time.time())
+        reports, _ = split_reports(rows, now_s=client.time()[0])
     with closing(connect(broker, timeout_s=TIMEOUT_S)) as client, store_errors(broker):
-        backlog = read_waiting(client, [*map(keys.queue, settings.pools), settings.worker.inbox])
+        names = [*map(keys.queue, settings.pools), settings.worker.inbox]
+        waiting = sum(row.total for row in read_waiting(client, names))
+        waiting += sum(row.count for row in read_parked(client, names))
     others = (report for report in reports if not (report.pid in own and _is_here(report)))
     living = tuple(report for report in others if not is_local or psutil.pid_exists(report.pid))
-    return Bystanders(living, sum(sum(row.counts) for row in backlog), lose_redis=is_local)
+    return Bystanders(living, waiting, lose_redis=is_local)
 
 
 def _is_here(report: WorkerReport) -> bool:

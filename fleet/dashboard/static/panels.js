@@ -185,6 +185,7 @@ function pools({ pools: all }, out, act, mayAct) {
       ["failed", pool.completions ? percent(pool.failed / pool.completions) : "–"],
       ["p50 / p99", pool.durations.ran.p50 === null ? "–" : `${duration(pool.durations.ran.p50 / 1000)} / ${duration(pool.durations.ran.p99 / 1000)}`],
     ];
+    if (pool.parked) facts.push(["parked", short(pool.parked), pool.next_opens_s === null ? null : `the first opens in ${duration(pool.next_opens_s)}`]);
     const missing = out.get(pool.pool);
     if (missing) facts.push(["quarantined", missing < pool.bots ? count(missing) : "all bots: tasks wait"]);
     keyed(figures, facts, ([name]) => name, ([name]) => h("span", {}, `${name} `, h("b")), (span, [, value, hint]) => {

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from celery.exceptions import Reject
 
@@ -67,11 +67,13 @@ class Opinions:
         given: What they made of it.
         stopped: What came of bots that were quarantined meanwhile: nothing but what they have used.
         most: How many were to be asked at most. When one, it is judged without a second opinion.
+        is_revoked: The task was revoked meanwhile: nobody wants its outcome, only what it has used.
     """
 
     given: tuple[Opinion, ...]
     stopped: tuple[Opinion, ...]
     most: int
+    is_revoked: bool = False
 
     @property
     def chosen(self) -> Opinion:
@@ -133,6 +135,8 @@ class Opinions:
         An answer that was too short and stands all the same teaches what is usual.
         """
         last = self.given[-1].outcome
+        if self.is_revoked:
+            return ()
         if last.fault is not None and self.most > 1:
             chosen = self.chosen
             return () if chosen.outcome.answer is None else (_lesson(chosen.bot.name, chosen.outcome),)
@@ -170,6 +174,9 @@ class Panel:
         self._norms_of = norms_of
         self._held = held
         self._at_work: dict[str, tuple[Checkout, asyncio.Task[Outcome], asyncio.Event]] = {}
+        #: What ends the work of each task, by the token of its first checkout; and the tokens of the revoked ones.
+        self._stops: dict[str, asyncio.Event] = {}
+        self._revoked: set[str] = set()
 
     async def ask(self, task: BotTask, first: Checkout, *, task_id: str) -> Opinions:
         """Let bots work on a task until one does well, there is none left, or enough agree.
@@ -188,9 +195,16 @@ class Panel:
         asked = [first]
         while checkout is not None:
             bot = self._bot_of(checkout.bot)
-            stop = asyncio.Event()
+            self._stops[first.token] = stop = asyncio.Event()
             left_s = ends - clock() if len(asked) > 1 else None
-            outcome = await self._work(task, bot, checkout, task_id, left_s, stop)
+            try:
+                outcome = await self._work(task, bot, checkout, task_id, left_s, stop)
+            finally:
+                del self._stops[first.token]
+            if first.token in self._revoked:
+                self._revoked.discard(first.token)
+                given.append(Opinion(checkout, bot, outcome))
+                return Opinions(tuple(given), tuple(stopped), most, is_revoked=True)
             if stop.is_set() and outcome.answer is None:
                 stopped.append(Opinion(checkout, bot, outcome))
             else:
@@ -203,6 +217,22 @@ class Panel:
         if not given:
             raise Reject("its bot was quarantined, and there is no other", requeue=True)
         return Opinions(tuple(given), tuple(stopped), most)
+
+    def stop(self, token: str, job: asyncio.Future[Any]) -> bool:
+        """End the work on a task that was revoked: `ask` returns what its bots have used. False when none works on it.
+
+        Args:
+            token: Of its first checkout.
+            job: What runs `ask` for it.
+        """
+        stop = self._stops.get(token)
+        if stop is None:
+            return False
+        self._revoked.add(token)
+        stop.set()
+        watched = [work for checkout, work, own in self._at_work.values() if own is stop]
+        (watched[0] if watched else job).cancel()
+        return True
 
     def _most(self, pool: str) -> int:
         """Return how many bots may be asked: a function of the user's is not called again, whatever it does."""

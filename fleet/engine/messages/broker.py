@@ -17,8 +17,12 @@ from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
 from fleet.store.embedded import broker_url
 
-_ENQUEUE_ARGV = "marker_life_s separator list_prefix waiting_prefix messages*"
-ENQUEUE = Script.beside(__file__, "enqueue.lua", keys="bell", argv=_ENQUEUE_ARGV)
+ENQUEUE = Script.beside(
+    __file__,
+    "enqueue.lua",
+    keys="bell revoked",
+    argv="marker_life_s separator list_prefix mark_prefix result_prefix waiting_prefix messages*",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,12 @@ def enqueue_call(parts: list[Any], settings: Settings) -> tuple[list[Any], list[
     """Return KEYS and ARGV of `enqueue.lua` for the marker key (or ''), list key and message of each message."""
     return ENQUEUE.call(
         bell=keys.bell(),
+        revoked=keys.revoked(),
         marker_life_s=settings.results.expires_s,
         separator=queues.PRIORITY_SEPARATOR,
         list_prefix=keys.lists(""),
+        mark_prefix=keys.submitted(""),
+        result_prefix=keys.result("") if settings.redis.state_url in (None, settings.redis.url) else "",
         waiting_prefix=keys.waiting(""),
         messages=parts,
     )

@@ -1,23 +1,36 @@
 -- Queues a batch of messages and rings the bell. A message with a marker is queued only if the marker was not there.
 --
 -- KEYS  bell            stream, one entry
+--       revoked         sorted set: task id -> time at which the mark may go; a task submitted again is revoked no more
 -- ARGV  marker_life_s   life of a marker, s
 --       separator       kombu's, in list keys
 --       list_prefix     before queues, in list keys
+--       mark_prefix     of the markers that belong to a task id
+--       result_prefix   of the keys of results ('': they are on another Redis)
 --       waiting_prefix  of the keys that tell which queues have messages (sorted sets, one per priority)
 --       messages        triples: marker key or '', list key, message
 -- Reply number of messages queued
 --
 -- Marker and list keys come in triples, not as KEYS: the broker is one Redis, never a cluster, and a batch has
 -- hundreds.
-local marker_life_s, separator, list_prefix, waiting_prefix = unpack(ARGV)
+local WITHDRAWN = '"status": "REVOKED"'
+local marker_life_s, separator, list_prefix, mark_prefix, result_prefix, waiting_prefix = unpack(ARGV)
 local queued, lists = 0, {}
+
+-- A revoked task that is submitted again may start, and what who waited was told is no result of it.
+local function pardon(id)
+  if redis.call('ZREM', KEYS[REVOKED], id) == 0 or result_prefix == '' then return end
+  local stored = redis.call('GET', result_prefix .. id)
+  if stored and string.sub(stored, 2, #WITHDRAWN + 1) == WITHDRAWN then redis.call('DEL', result_prefix .. id) end
+end
+
 for i = MESSAGES + 1, #ARGV, 3 do
   local marker, list, message = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if marker == '' or redis.call('SET', marker, '1', 'NX', 'EX', marker_life_s) then
     redis.call('LPUSH', list, message)
     queued = queued + 1
     lists[list] = true
+    if string.sub(marker, 1, #mark_prefix) == mark_prefix then pardon(string.sub(marker, #mark_prefix + 1)) end
   end
 end
 if queued == 0 then return 0 end

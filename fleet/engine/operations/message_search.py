@@ -1,4 +1,4 @@
-"""Finds one task's message in the broker: among those that workers hold, in the queues, among the poison.
+"""Finds one task's message in the broker: in the queues, among the poison. Who holds it: `transport/held.py`.
 
 A message is found by its text inside Redis, a stretch at a time, so that neither Redis is held up for long nor
 prompts travel. The search is bounded: how much it looked at is part of its answer.
@@ -6,8 +6,7 @@ prompts travel. The search is bounded: how much it looked at is part of its answ
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,11 +15,11 @@ import redis
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import task_id_in
+from fleet.engine.transport.held import id_texts
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
 FIND_QUEUED = Script.beside(__file__, "find_queued.lua", keys="list", argv="skip count texts*")
-FIND_HELD = Script.beside(__file__, "find_held.lua", keys="unacked index", argv="cursor count texts*")
 
 #: Waiting messages looked at, over all queues (count): about 100 MB of text, less than a second of Redis in all.
 SEARCH_MOST = 100_000
@@ -40,17 +39,6 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A message that a worker holds: under `tag`, its lease last renewed at `renewed_at` (Unix time in seconds)."""
-
-    tag: str
-    queue: str
-    priority: int
-    renewed_at: float | None
-    message: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Search:
     """What a search found, after looking at `looked_at` waiting messages; `complete`: at all there are."""
 
@@ -61,23 +49,6 @@ class Search:
 
 #: The answer when nobody searched.
 NOT_SEARCHED = Search()
-
-
-def find_held(broker: redis.Redis, task_id: str) -> Held | None:
-    """Return the message of a task that a worker holds. O(messages held)."""
-    cursor = b"0"
-    while True:
-        call = FIND_HELD.call(
-            unacked=keys.unacked(), index=keys.unacked_index(), cursor=cursor, count=LONGEST_STRETCH,
-            texts=_texts(task_id),
-        )  # fmt: skip
-        cursor, tag, entry, renewed = run_script(broker, FIND_HELD, *call)
-        place, _, message = bytes(entry).partition(b"\n")
-        if tag and task_id_in(message) == task_id:
-            queue, priority = queues.queue_of(place.decode())
-            return Held(tag.decode(), queue, priority, float(renewed) if renewed else None, message)
-        if cursor == b"0":
-            return None
 
 
 def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: int = SEARCH_MOST) -> Search:
@@ -122,13 +93,5 @@ def _search_list(broker: redis.Redis, queue: str, priority: int, task_id: str, m
 
 
 def _stretch(broker: redis.Redis, queue: str, priority: int, task_id: str, skip: int, count: int) -> Any:
-    call = FIND_QUEUED.call(list=queues.list_key(queue, priority), skip=skip, count=count, texts=_texts(task_id))
+    call = FIND_QUEUED.call(list=queues.list_key(queue, priority), skip=skip, count=count, texts=id_texts(task_id))
     return run_script(broker, FIND_QUEUED, *call)
-
-
-def _texts(task_id: str) -> Sequence[bytes]:
-    """Return how the header `id` may be spelled in JSON: with and without a space, escaped or not."""
-    spelled = dict.fromkeys(
-        json.dumps(task_id, ensure_ascii=escaped).encode("utf-8", "replace") for escaped in (True, False)
-    )
-    return [b'"id":' + space + text for text in spelled for space in (b" ", b"")]

@@ -18,6 +18,7 @@ import redis
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, Waiting, read_gates, read_waiting
+from fleet.engine.transport.parking.parked import Waits, read_parked
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import LimitSnapshot, show_call, snapshot_of, standing_of
 from fleet.models import Bot, Priority, bot_name
@@ -216,12 +217,15 @@ class Overview:
     def _pools(self, reading: _Reading, per_hour: Sequence[int]) -> Iterator[PoolView]:
         queues = [keys.queue(pool) for pool in self._settings.pools]
         gates, waiting = read_gates(self._broker, queues), read_waiting(self._broker, queues)
+        parked = read_parked(self._broker, queues)
         of_bots = iter(per_hour)
-        for pool, gate, backlog in zip(self._settings.pools, gates, waiting, strict=True):
+        for pool, gate, backlog, waits in zip(self._settings.pools, gates, waiting, parked, strict=True):
             mine = list(islice(of_bots, self._settings.pools[pool].bots))
-            yield self._pool(pool, gate, backlog, reading, mine)
+            yield self._pool(pool, gate, backlog, waits, reading, mine)
 
-    def _pool(self, pool: str, gate: Gate, waiting: Waiting, reading: _Reading, per_hour: Sequence[int]) -> PoolView:
+    def _pool(
+        self, pool: str, gate: Gate, waiting: Waiting, parked: Waits, reading: _Reading, per_hour: Sequence[int]
+    ) -> PoolView:
         settings, found, now_s = self._settings, reading.pools[pool], reading.now_s
         hour = picture.last_hour(found, now_s=now_s)
         return PoolView(
@@ -231,6 +235,8 @@ class Overview:
             in_flight=reading.in_flight[pool],
             backlog={priority.name.lower(): count for priority, count in zip(Priority, waiting.counts, strict=True)},
             waiting=waiting.total,
+            parked=parked.count,
+            next_opens_s=None if parked.next_at is None else round(max(0.0, parked.next_at - now_s), 3),
             oldest_s=None if waiting.oldest_at is None else max(0.0, now_s - waiting.oldest_at),
             gate=str(gate),
             is_open=gate.is_open,

@@ -6,6 +6,7 @@ No Redis here, and no prompt and no answer in what is told.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fleet.engine.messages.envelope import QUEUED_AT
@@ -13,11 +14,12 @@ from fleet.engine.operations.task_facts import Facts
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.transport import leases
+from fleet.engine.transport.parking.parked import REASON_TIME, Parked
 from fleet.limiter import LimitSnapshot
 from fleet.models import Frozen, Priority
 from fleet.quoting import noun_for
 
-State = Literal["finished", "failed", "running", "held", "queued", "poison", "unknown"]
+State = Literal["finished", "failed", "revoked", "running", "held", "parked", "queued", "poison", "unknown"]
 
 
 class Story(Frozen):
@@ -33,6 +35,7 @@ class Story(Frozen):
     bot: str | None = None
     lease_left_s: float | None = None
     gate: str | None = None
+    opens_at: float | None = None
     suspect: bool = False
     attempts: int | None = None
     error: str | None = None
@@ -42,7 +45,7 @@ class Story(Frozen):
 
 def tell(facts: Facts) -> Story:
     """Turn facts into a story."""
-    where = facts.held or facts.search.found
+    where = facts.held or facts.parked or facts.search.found
     error = facts.result.error if facts.result else None
     place = facts.search.found
     return Story(
@@ -56,6 +59,7 @@ def tell(facts: Facts) -> Story:
         bot=facts.bot.bot if facts.bot else facts.result.bot if facts.result else None,
         lease_left_s=_lease_left_s(facts),
         gate=str(facts.gate) if where else None,
+        opens_at=facts.parked.opens_at if facts.parked else None,
         suspect=facts.is_suspect,
         attempts=facts.result.attempts if facts.result else facts.filed.letter.attempts if facts.filed else None,
         error=error.type if error else None,
@@ -70,6 +74,10 @@ def state_of(facts: Facts) -> State:
         return "failed" if facts.result and facts.result.status == "failed" else "finished"
     if facts.held is not None:
         return "running" if facts.bot else "held"
+    if facts.is_revoked:
+        return "revoked"
+    if facts.parked is not None:
+        return "parked"
     if facts.search.found is not None:
         return "queued"
     if facts.is_poison:
@@ -82,8 +90,12 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield "it came through the inbox and was passed on to its pool's queue"
     if facts.result is not None or facts.foreign_result:
         yield _told_result(facts)
+    if facts.is_revoked:
+        yield _told_revoked(facts)
     if facts.held is not None:
         yield from _told_held(facts)
+    elif facts.parked is not None:
+        yield _told_parked(facts.parked, facts.now_s)
     elif facts.search.found is not None:
         yield from _told_queued(facts)
     elif facts.is_poison:
@@ -123,8 +135,24 @@ def _told_held(facts: Facts) -> Iterator[str]:
     if facts.bot is not None:
         yield f"bot {facts.bot.bot} works on it"
     elif facts.result is None:
-        eta = _headers(facts).get("eta")
-        yield f"it waits there for its time, {eta}" if eta else "no bot is known to work on it: it waits for a slot"
+        yield "no bot is known to work on it: it waits for a slot"
+
+
+def _told_revoked(facts: Facts) -> str:
+    if facts.held is not None:
+        return "it was revoked while a worker held it: what runs goes on, unless it was revoked with terminate"
+    if facts.search.found is not None:
+        return "it was revoked: it does not start, and the worker that meets its message drops it"
+    return "it was revoked: it does not start; submit it again if it is wanted after all"
+
+
+def _told_parked(parked: Parked, now_s: float) -> str:
+    at = datetime.fromtimestamp(parked.opens_at, UTC).isoformat(sep=" ", timespec="seconds")
+    left_s = parked.opens_at - now_s
+    when = f"in {duration(left_s)}" if left_s > 0 else f"{duration(-left_s)} ago: the next worker with a free slot"
+    urgency = Priority(parked.priority).name.lower()
+    why = "its ETA or countdown" if parked.reason == REASON_TIME else parked.reason
+    return f"it is parked beside {parked.queue}, priority {urgency}, until {at}, {when} ({why}); no worker holds it"
 
 
 def _told_queued(facts: Facts) -> Iterator[str]:
@@ -139,7 +167,7 @@ def _told_queued(facts: Facts) -> Iterator[str]:
 
 def _told_obstacles(facts: Facts) -> Iterator[str]:
     """What stands between the task and its turn."""
-    place, limit = facts.search.found, facts.limit
+    place, limit = facts.search.found or facts.parked, facts.limit
     if facts.is_suspect:
         yield "suspect: its worker died while it ran; it runs apart"
     if place is not None and facts.gate.stops(place.priority):

@@ -19,14 +19,15 @@ from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates
 from fleet.engine.messages import queues
 from fleet.engine.operations.message_search import (
     NOT_SEARCHED,
-    Held,
     Search,
-    find_held,
     find_poison,
     find_queued,
 )
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+from fleet.engine.transport.held import Held, find_held
 from fleet.engine.transport.leases import is_suspect
+from fleet.engine.transport.parking.parked import Parked, find_parked
+from fleet.engine.transport.revoked import is_revoked
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.signals.recorder import WorkerReport, split_reports
@@ -52,6 +53,8 @@ class Facts:
     filed: Filed | None = None
     held: Held | None = None
     bot: BotLease | None = None
+    parked: Parked | None = None
+    is_revoked: bool = False
     search: Search = NOT_SEARCHED
     more_urgent: int = 0
     is_poison: bool = False
@@ -65,12 +68,12 @@ class Facts:
     @property
     def message(self) -> bytes | None:
         """The task's message as it lies in the broker."""
-        where = self.held or self.search.found
+        where = self.held or self.parked or self.search.found
         return where.message if where else None
 
     @property
     def queue(self) -> str | None:
-        where = self.held or self.search.found
+        where = self.held or self.parked or self.search.found
         return where.queue if where else None
 
     @property
@@ -104,18 +107,21 @@ def gather(
     raw = cast("bytes | None", state.get(keys.result(task_id)))
     result = _result(raw)
     held = find_held(broker, task_id)
-    search = NOT_SEARCHED if held or raw else find_queued(broker, task_id, settings)
-    where = held or search.found
+    parked = find_parked(broker, task_id)
+    search = NOT_SEARCHED if held or parked or raw else find_queued(broker, task_id, settings)
+    where = held or parked or search.found
     pool = pool_of(where.queue) if where else None
     living, _ = split_reports(cast("dict[bytes, bytes]", state.hgetall(keys.workers())), now_s=seconds)
     return Facts(
         task_id=task_id,
         now_s=seconds + micros / 1e6,
         result=result,
-        foreign_result=raw is not None and result is None,
+        foreign_result=raw is not None and result is None and not _is_revoked(raw),
         filed=DeadLetterOffice(state, broker, settings).find(task_id),
         held=held,
         bot=_bot_lease(state, pool, held.tag) if held and pool else None,
+        parked=parked,
+        is_revoked=is_revoked(broker, task_id) or _is_revoked(raw),
         search=search,
         more_urgent=_more_urgent(broker, search),
         is_poison=not where and find_poison(broker, task_id),
@@ -139,6 +145,13 @@ def _result(raw: bytes | None) -> BotResult | None:
         return BotResult.model_validate(json.loads(raw)["result"]) if raw else None
     except (ValueError, KeyError, TypeError, ValidationError):
         return None  # the result of a task that is not Fleet's
+
+
+def _is_revoked(raw: bytes | None) -> bool:
+    try:
+        return raw is not None and json.loads(raw)["status"] == "REVOKED"
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _bot_lease(state: redis.Redis, pool: str, tag: str) -> BotLease | None:

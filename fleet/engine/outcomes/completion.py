@@ -59,7 +59,7 @@ def _joined(*names: str) -> str:
 _FINISH = finishing(windows.RECORD)
 #: Takes what all tasks of a class have in common, returns what takes the rest.
 _FINISH_OF = _FINISH.prepared(
-    "result index payload checkouts fence sample shown_id line dead_reason others samples "
+    "result index payload checkouts later_counter fence sample shown_id line dead_reason others samples "
     "task_id letter_pool reason letter body spent_pairs earned_pairs counted"
 )
 #: Classes for which that is kept; it is quickly made again.
@@ -89,6 +89,7 @@ class Finish:
         provider_errors: Those of the `result.attempts` provider calls that failed, retried or not: error type -> count.
         fence: Delivery tag of the task's message: without its lease, nothing is stored. None: no such check.
         burial: The dead letter that this result makes, kept in the same step.
+        is_revoked: The task was revoked while it ran, and has that result: what it used is counted.
     """
 
     result: BotResult
@@ -100,6 +101,7 @@ class Finish:
     provider_errors: Mapping[str, int] = field(default_factory=dict)
     fence: str | None = None
     burial: Burial | None = None
+    is_revoked: bool = False
 
 
 class Finisher:
@@ -181,7 +183,6 @@ class Finisher:
             **self.health.names(pool, kind),
             **letter_keys(),
             "result_life_s": self._settings.results.expires_s,
-            "later_counter": catalogue.DUPLICATES.name,
             "fenced_counter": catalogue.FENCED.name,
             **windows.record_constants(pool),
             **self.health.constants(pool, kind),
@@ -200,6 +201,7 @@ class Finisher:
             "index": keys.unacked_index() if end.fence else None,
             "payload": result_meta(end.result),
             "checkouts": "\n".join(one.member for one in (end.checkout, *end.others) if one),
+            "later_counter": (catalogue.REVOKED if end.is_revoked else catalogue.DUPLICATES).name,
             "fence": end.fence or "",
             **windows.record_arguments(
                 end.result, bot=bot, pool=pool, api=api, calls_failed=end.provider_errors,

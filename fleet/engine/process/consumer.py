@@ -6,7 +6,6 @@ Celery logs such messages with their whole body; here one line names the task an
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -15,24 +14,23 @@ from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from fleet.engine.messages.envelope import is_usable
+from fleet.engine.messages.eta import eta_s
+from fleet.engine.process.remote_control import replace_commands
+from fleet.engine.process.request import OWN_REQUEST, STOCK_REQUEST
 from fleet.engine.process.wiring import PROCESS
 from fleet.errors import InvalidTask
 from fleet.quoting import quote
 
 logger = get_logger("fleet.consumer")
 
-#: Latest ETA that a message may have, in seconds of Unix time: the year 2200.
-LATEST_ETA_S = 7_258_118_400
 
-
-def is_soon(eta: object) -> bool:
+def is_time(headers: dict[str, Any]) -> bool:
     """True for no ETA, and for one that a clock can show: Celery stores its own kind of failure for the others."""
-    if eta is None:
-        return True
     try:
-        return 0 < datetime.fromisoformat(str(eta)).timestamp() < LATEST_ETA_S
-    except (ValueError, OverflowError):
+        eta_s(headers)
+    except ValueError:
         return False
+    return True
 
 
 def is_printable(text: object) -> bool:
@@ -50,12 +48,20 @@ def check_headers(headers: dict[str, Any]) -> None:
         raise InvalidTask(f"id: expected printable text, got {quote(headers.get('id'))}")
     if not is_printable(headers.get("shadow")):
         raise InvalidTask(f"shadow: expected printable text, got {quote(headers['shadow'])}")
-    if not is_soon(headers.get("eta")):
+    if not is_time(headers):
         raise InvalidTask(f"eta: expected an ISO 8601 time before 2200, got {quote(headers['eta'])}")
 
 
 class Consumer(CeleryConsumer):
     """`worker_consumer` of the Celery app."""
+
+    def update_strategies(self) -> None:
+        """Put what we know better into Celery's panel and into the users' own tasks, then do as Celery does."""
+        replace_commands()
+        for task in self.app.tasks.values():
+            if task.Request == STOCK_REQUEST:
+                task.Request = OWN_REQUEST
+        super().update_strategies()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return what is called with each message: Celery's strategy for its task, without the detours.

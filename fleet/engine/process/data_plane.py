@@ -149,6 +149,15 @@ class DataPlane:
         self._tell(task, opinions, result, stands)
         return Done(summary_of(result), result) if stands else Done("discarded: not the first")
 
+    def stop(self, tag: str, job: asyncio.Future[Any] | None) -> bool:
+        """End the work on a revoked task, whose cost is counted. False when no bot works on it: it has cost nothing.
+
+        Args:
+            tag: Delivery tag of its message.
+            job: What runs `work` for it.
+        """
+        return job is not None and self._panel.stop(tag, job)
+
     def _read(self, delivery: Delivery) -> tuple[BotTask, list[str]]:
         """Return the task of a message and the pools that it may go to.
 
@@ -198,7 +207,7 @@ class DataPlane:
     ) -> bool:
         """Store the result, unless the message's lease was lost: then somebody else has the task, and pays for it."""
         request, burial = delivery.request, None
-        if result.status == "failed":
+        if result.status == "failed" and not opinions.is_revoked:
             burial = bury(result, headers=request, body=body_of(request), provider_errors=errors)
         return await self._completion.finish(
             Finish(
@@ -211,6 +220,7 @@ class DataPlane:
                 provider_errors=errors,
                 fence=await self._fence(delivery),
                 burial=burial,
+                is_revoked=opinions.is_revoked,
             )
         )
 

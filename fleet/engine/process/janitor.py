@@ -28,6 +28,7 @@ from fleet.signals.neighbours import MARK_EVERY_S, leave_mark, lift_mark
 from fleet.signals.recorder import Recorder
 from fleet.store import keys
 from fleet.store.client import Store
+from fleet.store.clock import CLOCK, told
 
 logger = logging.getLogger("fleet.worker")
 
@@ -156,11 +157,17 @@ class Janitor:
         """Write this process's resources where the signals are read, for ever; `apart()` counts its suspects."""
         recorder = self._recorder = Recorder(self._state, name=occupancy.name, process=leases.process_id())
         record_event(self._state, catalogue.WORKER_STARTED, worker=occupancy.name, pid=os.getpid())
+        was_off = False
         while True:
             try:
                 await recorder.report(
                     slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart()
                 )
+                if CLOCK.is_off and not was_off:
+                    logger.warning("clock off: this host's is %s; tasks go by that of Redis", told(CLOCK.ahead_s))
+                    ahead_s = round(CLOCK.ahead_s)
+                    record_event(self._state, catalogue.CLOCK_OFF, worker=occupancy.name, ahead_s=ahead_s)
+                was_off = CLOCK.is_off
             except FleetError as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)

@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +27,7 @@ from fleet import config
 from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import celery_listens, decoded, tag_of
+from fleet.engine.process.slot import Slot
 from fleet.engine.process.threads import Threads, as_failure
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.settings import give_up
@@ -46,38 +46,6 @@ THREADS_AT_MOST = 256
 CANCEL_S = 5.0
 #: Seconds that a shutdown waits for what ended before it looks again whether all slots are free.
 DRAIN_STEP_S = 0.2
-
-
-@dataclass(slots=True, weakref_slot=True)
-class Slot:
-    """One task in a slot, and the calls back into Celery that end it."""
-
-    task: Any
-    task_id: str
-    tag: str
-    request: dict[str, Any]
-    started: float
-    callback: Callable[..., Any]
-    error_callback: Callable[..., Any]
-    job: asyncio.Future[Any] | None = None
-    #: What Celery is told when the coroutine was cancelled; None: it knows already.
-    if_cancelled: Exception | None = None
-    #: True when it was cancelled, perhaps before it began: a signal may come between the two.
-    is_cancelled: bool = False
-
-    def cancel(self, then: Exception | None) -> None:
-        """Cancel the coroutine and tell Celery `then`. From any thread; a slot that has ended stays as it is."""
-        self.if_cancelled = then
-        self.is_cancelled = True
-        PROCESS.runtime.call_soon(self._cancel_job)
-
-    def terminate(self, signal: Any) -> None:
-        """What `revoke(terminate=True)` calls: the task is cancelled, Celery marks it as revoked itself."""
-        self.cancel(None)
-
-    def _cancel_job(self) -> None:
-        if self.job is not None:
-            self.job.cancel()
 
 
 class SlotPool(BasePool):
@@ -313,7 +281,7 @@ class SlotPool(BasePool):
     def _end(self, slot: Slot, job: asyncio.Future[Any]) -> None:
         """Tell Celery how a slot's task ended."""
         self._in_slots.pop(slot.tag, None)
-        if job.cancelled():
+        if job.cancelled() or slot.is_revoked:
             if slot.if_cancelled is not None:
                 self._fail(slot, slot.if_cancelled)
             return

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from fleet.errors import FleetError
 from fleet.models import Bot
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
+from fleet.store.clock import CLOCK
 from fleet.store.embedded import broker_url, redis_lives, state_url
 from fleet.store.patience import patiently
 from fleet.workers.agent import Agent
@@ -146,6 +148,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
     try:
         assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
         runtime.run(patiently(assembly.roster.seed))
+        runtime.run(patiently(partial(_hear_time, assembly.broker)))
     except BaseException:
         runtime.stop()
         raise
@@ -193,6 +196,13 @@ def _adapter(provider: ProviderSettings, settings: Settings, telemetry: Telemetr
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
     return {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+
+
+async def _hear_time(broker: Store) -> None:
+    """Know the clock of Redis before the first task comes."""
+    asked_s = time.monotonic()
+    seconds, micros = await broker.command("TIME")
+    CLOCK.hear(int(seconds) + int(micros) / 1e6, asked_s=asked_s)
 
 
 def make_bot(name: str, settings: Settings) -> Bot:

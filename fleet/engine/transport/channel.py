@@ -12,8 +12,7 @@ message is found within `brpop_timeout` (one second).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from queue import Empty
 from time import monotonic, sleep
@@ -24,13 +23,12 @@ from celery.worker import state as worker_state
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
-from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport import leases, revoked, suspicion
 from fleet.engine.transport.message import LazyMessage, decoded
-from fleet.engine.transport.prefixed import PrefixedChannel
+from fleet.engine.transport.parking import parked
+from fleet.engine.transport.publishing import Publishing
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.engine.transport.waker import Waker
 from fleet.errors import FleetError
@@ -43,8 +41,6 @@ logger = get_logger("fleet.transport")
 TAKE_AT_MOST = 64
 #: Seconds between two tries, and between two log lines, while Redis answers a script with an error.
 REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
-#: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
-REPLIES = ".reply.celery.pidbox"
 
 
 class QoS(kombu_redis.QoS):
@@ -104,7 +100,7 @@ class QoS(kombu_redis.QoS):
         self.channel.sweep()
 
 
-class Channel(PrefixedChannel):
+class Channel(Publishing):
     """A kombu channel whose consuming side is `take.lua`."""
 
     QoS = QoS
@@ -112,35 +108,21 @@ class Channel(PrefixedChannel):
     #: One message in so many is taken from the least urgent class that waits, so that none starves; 0: strict order.
     lowest_first_every = 32
 
-    from_transport_options = (*PrefixedChannel.from_transport_options, "lowest_first_every")
+    from_transport_options = (*Publishing.from_transport_options, "lowest_first_every")
 
     _rota = Rota((), ())
     _looked_s = -math.inf
     #: What the consuming connection will answer next.
     _asked: Any = None
     _bell_id: str | None = None
+    #: Milliseconds until something that is parked opens; -1: nothing will.
+    _opens_in_ms = -1
     _sent_acks: list[str] | None = None
     #: Prefix of the take whose reply is awaited.
     _sent_prefix: str | None = None
     _taken = 0
     _turns = 0
     _refused_at_s = -math.inf
-
-    @cached_property
-    def holdings(self) -> leases.Holdings:
-        """What this process holds at this broker; kept here, so that a closed channel can still acknowledge."""
-        info = self.connection.client
-        return leases.holdings_of(f"{info.hostname}:{info.port}/{info.virtual_host}")
-
-    @cached_property
-    def resident(self) -> Any:
-        """The one client for everything but taking: redis-py's constructor costs more than a command."""
-        self.holdings.client = client = self._create_client()
-        return client
-
-    @contextmanager
-    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        yield client or self.resident
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         if no_ack:  # replies of remote control: nobody will acknowledge them
@@ -150,26 +132,6 @@ class Channel(PrefixedChannel):
     @cached_property
     def _no_ack_queues(self) -> set[str]:
         return set()
-
-    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        step = self.priority(self._get_message_priority(message, reverse=False))
-        announce: list[tuple[Any, ...]] = [("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
-        if not queue.endswith(REPLIES):
-            announce.insert(0, ("ZADD", keys.waiting(step), 0, queue))
-        batch = kwargs.get("_publish_batch")
-        if batch is not None:
-            super()._put(queue, message, **kwargs)
-            for command in announce:
-                batch.add("execute_command", *command)
-            return
-        with self.resident.pipeline(transaction=True) as pipe:  # all or nothing: a refused publish is repeated
-            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
-            for command in announce:
-                pipe.execute_command(*command)
-            try:
-                pipe.execute()
-            except self.ResponseError as error:  # full, read-only: publish again, and do not quote the message
-                raise RedisConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}") from None
 
     # -- taking: one command in flight on the consuming connection: TAKE, or a blocking XREAD when nothing waits, or
     # now and then LOOK, when there are many queues
@@ -195,6 +157,8 @@ class Channel(PrefixedChannel):
         elif self._bell_id is not None:
             bell_id, self._bell_id = self._bell_id, None
             wait_ms = int((timeout or self.brpop_timeout) * 1000)
+            if self._opens_in_ms >= 0:
+                wait_ms = max(1, min(wait_ms, self._opens_in_ms))  # 0 would be for ever
             self._asked = "XREAD"
             connection.send_command("XREAD", "BLOCK", wait_ms, "STREAMS", keys.bell(), bell_id)
         else:
@@ -241,7 +205,7 @@ class Channel(PrefixedChannel):
         if asked is not leases.TAKE:
             raise Empty
         if len(reply) < 3:
-            self._bell_id = bytes_to_str(reply[0]) if reply else None
+            self._bell_id, self._opens_in_ms = (bytes_to_str(reply[0]), reply[1]) if reply else (None, -1)
             raise Empty
         self._hand_out(reply)
         return True
@@ -258,11 +222,6 @@ class Channel(PrefixedChannel):
             restored = self.holdings.restore_lost(self.resident, most=TAKE_AT_MOST)
             logger.warning("restored=%d: the reply to a take was lost", restored)
 
-    def _purge(self, queue: str) -> int:
-        purged = super()._purge(queue)
-        run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
-        return int(purged)
-
     def _refused(self, error: Exception) -> None:
         """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""
         if monotonic() - self._refused_at_s >= REFUSAL_LOG_EVERY_S:
@@ -272,6 +231,7 @@ class Channel(PrefixedChannel):
 
     def _hand_out(self, reply: list[bytes]) -> None:
         """Give each taken message to its consumer; one that cannot be read is put aside, never raised."""
+        flagged = bytes_to_str(reply.pop()).split() if len(reply) % 3 else []
         parts = iter(reply)
         taken = [(bytes_to_str(tag), bytes_to_str(key), raw) for tag, key, raw in zip(parts, parts, parts, strict=True)]
         self._taken += len(taken)
@@ -280,10 +240,8 @@ class Channel(PrefixedChannel):
             self.restore([tag for tag, _, _ in taken])  # the worker was told to stop while this reply was on its way
             return
         answered = False
-        for tag, key, raw in taken:
-            queue = self._rota.was_served(key)
+        for tag, queue, raw, message in self._startable(taken, flagged):
             try:
-                message = decoded(raw)
                 message["properties"]["delivery_tag"] = tag
                 self.connection._deliver(message, queue)
                 if queue in self._no_ack_queues:
@@ -293,6 +251,35 @@ class Channel(PrefixedChannel):
                 self._put_aside(tag, raw, error)
         if answered:  # who reads replies (`celery inspect`) may be gone before its next take
             self.flush_acks()
+
+    def _startable(
+        self, taken: Sequence[tuple[str, str, bytes]], flagged: Sequence[str]
+    ) -> list[tuple[str, str, bytes, Any]]:
+        """Return tag, queue, text and content of what may start now; park what has to wait for its time."""
+        messages: dict[str, Any] = {}
+        read: list[tuple[str, str, bytes, Any]] = []
+        for tag, place, raw in taken:
+            queue = self._rota.was_served(place)
+            try:
+                messages[tag] = decoded(raw)
+                read.append((tag, queue, raw, messages[tag]))
+            except Exception as error:  # noqa: BLE001 - as above
+                self._put_aside(tag, raw, error)
+        waits = {tag: later for tag, message in messages.items() if (later := parked.time_of(message)) is not None}
+        if not (waits or flagged or worker_state.revoked):
+            return read
+        try:
+            revoked.tell_celery(self.resident, messages, flagged)
+            early = {tag: later for tag, later in waits.items() if later[0] not in worker_state.revoked}
+            gone = parked.park_held(self.resident, early) if early else set()
+        except (*self.connection_errors, self.ResponseError) as error:  # their leases run out, and they are taken again
+            logger.warning("not known whether they may start count=%d error=%s", len(messages), type(error).__name__)
+            gone = set(messages) if flagged else set(waits)
+        for tag in gone:
+            self.holdings.held.pop(tag, None)
+        for tag in waits:  # its time has come by the clock of Redis: Celery is not to ask its own
+            messages[tag]["headers"]["eta"] = None
+        return [one for one in read if one[0] not in gone]
 
     def put_aside(self, tag: str, error: BaseException) -> None:
         """Keep a message that this process holds, and cannot even refuse, for an operator to look at."""

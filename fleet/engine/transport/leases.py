@@ -22,14 +22,16 @@ import redis
 
 from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.engine.transport.parking.parked import OPEN
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
 TAKE = Script.beside(
     __file__,
     "take.lua",
-    keys="unacked index bell suspects ours waiting*",
-    argv="wanted guarded prefix gate_prefix separator list_prefix mark acks rest*",
+    keys="unacked index bell suspects ours parked openings revoked waiting*",
+    argv="wanted guarded prefix gate_prefix separator list_prefix mark order_prefix waiting_prefix acks rest*",
+    using=[OPEN],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
 LAPSED = Script.beside(__file__, "lapsed.lua", keys="index swept", argv="lease_s most quiet_s")
@@ -247,9 +249,10 @@ def take_call(
     """Return KEYS and ARGV of `take.lua`, where each is described; with `wanted` 0 it only acknowledges."""
     return TAKE.call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(), ours=ours,
-        waiting=waiting, wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""),
-        separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""), mark=SUSPECT, acks=len(acks),
-        rest=(*steps, *served, *acks, *queues),
+        parked=keys.parked(), openings=keys.openings(), revoked=keys.revoked(), waiting=waiting, wanted=wanted,
+        guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
+        list_prefix=keys.lists(""), mark=SUSPECT, order_prefix=keys.parked_order(""), waiting_prefix=keys.waiting(""),
+        acks=len(acks), rest=(*steps, *served, *acks, *queues),
     )  # fmt: skip
 
 

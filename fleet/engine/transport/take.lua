@@ -6,6 +6,8 @@
 --       bell         stream: one entry per publish, capped at one; its last id tells a sleeping worker what it has seen
 --       suspects     hash: SHA-1 of a message that waits and is suspect -> whose death made it so (restore.lua)   TTL kept
 --       ours         set: names of the queues to take from; read only when ARGV names none (look.lua writes it)
+--       parked, openings   what waits until a time, see park.lua
+--       revoked      sorted set: task id -> time at which the mark may go (Redis time, s)
 --       waiting      sorted sets, one per priority, the most urgent first: names of queues that may have messages of it
 -- ARGV  wanted       most messages to take (count)
 --       guarded      how many of them from the least urgent class that waits (count)
@@ -14,10 +16,12 @@
 --       separator    kombu's, in list keys
 --       list_prefix  before queues, in list keys
 --       mark         how the tag of a message ends that is suspect: from here on the tag alone tells
+--       order_prefix, waiting_prefix   see open_parked.lua
 --       acks         number of tags to acknowledge
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
 --                    acknowledge; names of the queues to take from (none: those of `ours`)
--- Reply {tag, list key, message, tag, list key, message, ...}, or {bell id} when nothing waits, {} for acks alone
+-- Reply {tag, list key, message, tag, list key, message, ...} and behind them, if there are any, the tags of revoked tasks
+--       in one string; or {bell id, ms until something opens (-1: nothing will)} when nothing waits; {} for acks alone
 --
 -- Lists and gates are named by queue, not declared: the broker is one Redis, never a cluster. A gate is a string, the
 -- lowest priority that may be taken (-1, or no number: none); absent: open. Beside it, under the gate's name and ":room":
@@ -25,11 +29,16 @@
 -- (absent: any number), and what n4 was at first. Queues of one priority take turns: the next one after the one served
 -- last. With queues in ARGV, O(queues); else O(queues that wait and are not open to us or to all).
 --
+-- What is parked and due is opened first, a bounded number: one look when there is none. Revoked tasks are taken like
+-- others, for it is their worker that tells who waits for them; the mark then need not outlive a repeated delivery.
+--
 -- Both unacked keys live as long as they have entries: a TTL here would be a way to lose tasks.
 -- Waiting queues looked at in one go.
 local CHUNK = 16
-local unacked, index, bell, suspects, ours = unpack(KEYS)
-local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, acks = unpack(ARGV)
+-- Most parked messages opened in one go (count), and the life of a mark whose task was met, s.
+local MOST, MET_LIFE_S = 256, 604800
+local unacked, index, bell, suspects, ours, parked, openings, revoked = unpack(KEYS)
+local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, order_prefix, waiting_prefix, acks = unpack(ARGV)
 wanted, guarded = tonumber(wanted), tonumber(guarded)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
@@ -47,6 +56,25 @@ local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds .. '.' .. string.format('%06d', microseconds)
 local gates, rooms, reply, taken = {}, {}, {}, 0
 local has_suspects
+
+-- Seconds until something opens, what is due being opened; nil: nothing will.
+local function opens_in()
+  local _, at = unpack(redis.call('ZRANGE', openings, 0, 0, 'WITHSCORES'))
+  return at and at - now
+end
+
+-- The tags of revoked tasks among what was taken, in one string.
+local function tags_of_revoked()
+  local tags = {}
+  for i = 1, #reply, 3 do
+    local id = string.match(reply[i + 2], '"id": ?"([^"]*)"')
+    if id and redis.call('ZSCORE', revoked, id) then
+      redis.call('ZADD', revoked, seconds + MET_LIFE_S, id)
+      tags[#tags + 1] = reply[i]
+    end
+  end
+  return table.concat(tags, ' ')
+end
 
 local function is_stopped(queue, step)
   if gates[queue] == nil then
@@ -126,6 +154,12 @@ local function serve(class, most)
   serve_waiting(class, '-', '[' .. last, most)
 end
 
+local left_s = opens_in()
+if left_s and left_s <= 0 then
+  open_parked({ parked, openings, bell }, { now, MOST, order_prefix, waiting_prefix, separator })
+  left_s = opens_in()
+end
+
 for class = priorities, 1, -1 do
   if taken >= guarded then break end
   serve(class, guarded)
@@ -135,6 +169,9 @@ for class = 1, priorities do
   serve(class, wanted)
 end
 
-if taken > 0 then return reply end
+if taken > 0 then
+  if redis.call('EXISTS', revoked) == 1 then reply[#reply + 1] = tags_of_revoked() end
+  return reply
+end
 local newest = unpack(redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1))
-return { newest and newest[1] or '0-0' }
+return { newest and newest[1] or '0-0', left_s and math.max(0, math.ceil(left_s * 1000)) or -1 }

@@ -158,6 +158,7 @@ def test_sound_settings_raise_no_complaint() -> None:
         ({"pubsub_buffer_bytes": 1 << 20}, "redis: pub/sub buffer", "warn"),
         ({"clock_skew_s": -2.5}, "redis: clock", "warn"),
         ({"suspects": 3}, "redis: suspects", "warn"),
+        ({"worker_clocks": {"w1@here": 0.3, "w2@there": -3600.0}}, "workers: clocks", "warn"),
     ],
 )
 def test_an_unsafe_redis_is_named(change: dict[str, Any], name: str, level: str) -> None:

@@ -18,18 +18,20 @@ from fleet.config import PoolSettings, Settings
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers
-from fleet.engine.operations.message_search import find_held, find_queued
+from fleet.engine.operations.message_search import find_queued
 from fleet.engine.operations.story import Story, duration, tell
 from fleet.engine.operations.task_facts import gather
 from fleet.engine.outcomes.dead_letters import bury
 from fleet.engine.transport import leases
+from fleet.engine.transport.held import find_held
+from fleet.engine.transport.parking.parked import PUBLISH_LATER, publish_later_call
 from fleet.errors import StoreError
 from fleet.limiter.limiter import LimitSnapshot
 from fleet.models import BotResult, Priority, TaskError
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
-from fleet.store.client import Store, connect
+from fleet.store.client import Store, connect, run_script
 from tests.burials import keep
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
@@ -143,9 +145,16 @@ def test_a_suspect_says_so_while_it_waits_and_while_it_runs(client: redis.Redis,
     assert story.suspect and "suspect: its worker died while it ran; it runs apart" in text_of(story)
 
 
-def test_a_countdown_is_what_a_held_task_waits_for(client: redis.Redis) -> None:
-    hold(client, message_of("mine", eta="2030-01-01T00:00:00+00:00"))
-    assert "it waits there for its time, 2030-01-01" in text_of(story_of(client, "mine"))
+def test_a_countdown_is_told_from_where_it_is_parked(client: redis.Redis) -> None:
+    message = message_of("mine", eta="2030-01-01T00:00:00+00:00")
+    name, at = keys.queue("research"), 1893456000.0
+    call = publish_later_call(name, queues.list_key(name, 2), 2, message, task_id="mine", at=at)
+    run_script(client, PUBLISH_LATER, *call)
+    story = story_of(client, "mine")
+    assert (story.state, story.pool, story.priority, story.opens_at) == ("parked", "research", "normal", at)
+    assert "it is parked beside fleet.research, priority normal, until 2030-01-01 00:00:00+00:00" in text_of(story)
+    client.set(keys.gate(name), "-1")
+    assert "the gate of fleet.research is closed" in text_of(story_of(client, "mine"))
 
 
 def test_a_task_tells_which_limit_is_used_up(client: redis.Redis) -> None:

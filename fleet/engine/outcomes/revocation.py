@@ -1,0 +1,119 @@
+"""Revoking tasks: they do not start any more, wherever they wait, and whether or not a worker lives.
+
+`revoke` here is what every way in comes to: `AsyncResult.revoke()`, `app.control.revoke()`, Flower, `celery control`,
+`fleet cancel`, and a plain client's broadcast that a worker hears. Work that runs is stopped by its worker only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import redis
+from celery.app.control import Control as CeleryControl
+
+from fleet import config
+from fleet.config import Settings
+from fleet.engine.messages.broker import broker
+from fleet.engine.transport.held import held_of
+from fleet.engine.transport.revoked import mark_revoked
+from fleet.store import keys
+from fleet.store.client import connect, store_errors
+from fleet.store.embedded import state_url
+
+#: Results stored in one round trip (count).
+AT_ONCE = 500
+#: How the results of tasks that are done begin, as Celery's Redis backend writes them.
+DONE = (b'{"status": "SUCCESS"', b'{"status": "FAILURE"')
+#: Broadcasts that revoke tasks.
+REVOKING = ("revoke", "terminate")
+
+
+def revoke(task_ids: Iterable[str], *, broker: redis.Redis, state: redis.Redis, settings: Settings) -> list[str]:
+    """Keep tasks from starting and free their idempotency keys; tell who waits for one that nobody works on.
+
+    A task that runs goes on, and its result stands; one that is done stays as it is. Safe to repeat.
+
+    Returns:
+        The tasks that ended with it: their result is REVOKED now.
+
+    Raises:
+        redis.RedisError: When Redis does not answer (inside `store_errors`, Fleet's own).
+    """
+    names = _not_done(state, list(dict.fromkeys(task_ids)))
+    parked = set(mark_revoked(broker, names))
+    held = held_of(broker, [task_id for task_id in names if task_id not in parked])
+    free = [task_id for task_id in names if task_id not in held]
+    ended: list[str] = []
+    for start in range(0, len(free), AT_ONCE):
+        ended += _store_revoked(state, free[start : start + AT_ONCE], settings)
+    return ended
+
+
+def revoke_here(task_ids: Iterable[str]) -> list[str]:
+    """`revoke` with the Redis servers of the settings in force.
+
+    Raises:
+        FleetError: When Redis does not answer.
+    """
+    settings = config.current()
+    where = broker()
+    url = state_url(settings)
+    with store_errors(where.url), store_errors(url):
+        state = where.client if url == where.url else _connect(url, settings.redis.socket_timeout_s)
+        return revoke(task_ids, broker=where.client, state=state, settings=settings)
+
+
+@lru_cache(maxsize=1)
+def _connect(url: str, timeout_s: float) -> redis.Redis:
+    return connect(url, timeout_s=timeout_s)
+
+
+def _not_done(state: redis.Redis, names: Sequence[str]) -> list[str]:
+    """Return those without a result of their own."""
+    with state.pipeline(transaction=False) as pipe:
+        for task_id in names:
+            pipe.getrange(keys.result(task_id), 0, len(max(DONE, key=len)) - 1)
+        return [task_id for task_id, head in zip(names, pipe.execute(), strict=True) if not head.startswith(DONE)]
+
+
+def _store_revoked(state: redis.Redis, names: Sequence[str], settings: Settings) -> list[str]:
+    """Store what revoked tasks come to, and tell who waits; return those that had no result."""
+    metas = {task_id: revoked_meta(task_id) for task_id in names}
+    with state.pipeline(transaction=False) as pipe:
+        for task_id, meta in metas.items():
+            pipe.set(keys.result(task_id), meta, nx=True, ex=settings.results.expires_s)
+        ended = [task_id for task_id, is_stored in zip(names, pipe.execute(), strict=True) if is_stored]
+        for task_id in ended:
+            pipe.publish(keys.result(task_id), metas[task_id])
+        pipe.execute()
+    return ended
+
+
+def revoked_meta(task_id: str) -> str:
+    """Return the result of a revoked task as Celery's Redis backend stores it: `get()` raises TaskRevokedError."""
+    error = {"exc_type": "TaskRevokedError", "exc_message": ["revoked"], "exc_module": "celery.exceptions"}
+    return json.dumps(
+        {
+            "status": "REVOKED", "result": error, "traceback": None, "children": [],
+            "date_done": datetime.now(UTC).isoformat(), "task_id": task_id,
+        }
+    )  # fmt: skip
+
+
+class Control(CeleryControl):
+    """`app.control`: what revokes tasks is written down in Redis first, then told to the workers that live."""
+
+    def broadcast(self, command: str, arguments: Mapping[str, Any] | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Do as Celery does, after the marks of a `revoke`."""
+        if command in REVOKING:
+            revoke_here(ids_of((arguments or {}).get("task_id", kwargs.get("task_id"))))
+        return super().broadcast(command, arguments, *args, **kwargs)
+
+
+def ids_of(task_id: str | Collection[str] | None) -> list[str]:
+    """Return the ids that Celery's argument `task_id` stands for: one, or a collection of them."""
+    return [task_id] if isinstance(task_id, str) else list(task_id or ())

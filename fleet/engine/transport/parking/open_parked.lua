@@ -1,0 +1,43 @@
+-- Opens what is parked and whose time has come: it goes to the end of its list, in the order of opening times, as if it
+-- had been queued just then. O(opened x log parked), at most `most` messages of 16 queues.
+--
+-- KEYS  parked, openings   see park.lua
+--       bell            stream, one entry
+-- ARGV  now             Redis time, s
+--       most            messages to open (count)
+--       order_prefix    of the sorted sets beside the queues
+--       waiting_prefix  of the keys that tell which queues have messages
+--       separator       kombu's, in list keys
+-- Reply number of messages opened
+--
+-- Lists and sets are named by queue, not declared: the broker is one Redis, never a cluster.
+local QUEUES = 16
+local parked, openings, bell = unpack(KEYS)
+local now, most, order_prefix, waiting_prefix, separator = unpack(ARGV)
+local opened = 0
+
+local function open(queue, entry)
+  local list, message = string.match(entry, '^([^\n]*)\n[^\n]*\n(.*)$')
+  if not list then return end
+  local _, last = string.find(list, separator, 1, true)
+  redis.call('LPUSH', list, message)
+  redis.call('ZADD', waiting_prefix .. (last and string.sub(list, last + 1) or '0'), 0, queue)
+end
+
+for _, queue in ipairs(redis.call('ZRANGEBYSCORE', openings, '-inf', now, 'LIMIT', 0, QUEUES)) do
+  local order = order_prefix .. queue
+  local due = redis.call('ZRANGEBYSCORE', order, '-inf', now, 'LIMIT', 0, most - opened)
+  if #due > 0 then
+    local entries = redis.call('HMGET', parked, unpack(due))
+    redis.call('HDEL', parked, unpack(due))
+    redis.call('ZREM', order, unpack(due))
+    for i = 1, #due do
+      if entries[i] then open(queue, entries[i]) end
+    end
+    opened = opened + #due
+  end
+  local _, next_at = unpack(redis.call('ZRANGE', order, 0, 0, 'WITHSCORES'))
+  if next_at then redis.call('ZADD', openings, next_at, queue) else redis.call('ZREM', openings, queue) end
+end
+if opened > 0 then redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1) end
+return opened

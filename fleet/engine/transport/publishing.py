@@ -1,0 +1,93 @@
+"""The publishing side of the transport: a message goes into its list, or waits in Redis until its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from kombu.utils.json import dumps
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport.parking import parked
+from fleet.engine.transport.prefixed import PrefixedChannel
+from fleet.store import keys
+from fleet.store.client import run_script
+from fleet.store.clock import CLOCK
+
+#: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
+REPLIES = ".reply.celery.pidbox"
+
+
+class Publishing(PrefixedChannel):
+    """A kombu channel that publishes in one step, rings the bell, and has what this process holds at this broker."""
+
+    @cached_property
+    def holdings(self) -> leases.Holdings:
+        """What this process holds at this broker; kept here, so that a closed channel can still acknowledge."""
+        info = self.connection.client
+        return leases.holdings_of(f"{info.hostname}:{info.port}/{info.virtual_host}")
+
+    @cached_property
+    def resident(self) -> Any:
+        """The one client for everything but taking: redis-py's constructor costs more than a command."""
+        self.holdings.client = client = self._create_client()
+        return client
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        yield client or self.resident
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        step = self.priority(self._get_message_priority(message, reverse=False))
+        announce: list[tuple[Any, ...]] = [("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
+        if not queue.endswith(REPLIES):
+            announce.insert(0, ("ZADD", keys.waiting(step), 0, queue))
+        batch = kwargs.get("_publish_batch")
+        later = parked.time_of(message)
+        if later is not None:
+            self._put_later(queue, step, message, later, batch)
+            return
+        if batch is not None:
+            super()._put(queue, message, **kwargs)
+            for command in announce:
+                batch.add("execute_command", *command)
+            return
+        with self.resident.pipeline(transaction=True) as pipe:  # all or nothing: a refused publish is repeated
+            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
+            for command in announce:
+                pipe.execute_command(*command)
+            with self._repeated_when_refused():
+                pipe.execute()
+
+    def _put_later(self, queue: str, step: int, message: dict[str, Any], later: tuple[str, float], batch: Any) -> None:
+        """Park a message until its time: no worker holds it meanwhile, and none need ask for its time again.
+
+        What a worker publishes is `countdown` or reckoned from its now: where its clock is off, so is that time.
+        """
+        task_id, at = later[0], later[1] - (CLOCK.ahead_s if CLOCK.is_off else 0.0)
+        text = dumps({**message, "headers": {**message["headers"], "eta": None}})
+        call = parked.publish_later_call(queue, self._q_for_pri(queue, step), step, text, task_id=task_id, at=at)
+        if batch is not None:
+            batch.add("eval", parked.PUBLISH_LATER.text, len(call[0]), *call[0], *call[1])
+            return
+        with self._repeated_when_refused():
+            run_script(self.resident, parked.PUBLISH_LATER, *call)
+
+    @contextmanager
+    def _repeated_when_refused(self) -> Iterator[None]:
+        """Have Celery publish again what a Redis that is full or read-only refuses; its error may quote the message."""
+        try:
+            yield
+        except self.ResponseError as error:
+            raise RedisConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}") from None
+
+    def _size(self, queue: str) -> int:
+        return int(super()._size(queue)) + sum(waits.count for waits in parked.read_parked(self.resident, [queue]))
+
+    def _purge(self, queue: str) -> int:
+        purged = int(super()._purge(queue)) + parked.purge_parked(self.resident, queue)
+        run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
+        return purged
