@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from fleet.errors import FleetError, InvalidTask
+from fleet.handover import take_handed, with_handed
 from fleet.quoting import nearest, quote
 from fleet.schema import as_schema, compiled
 
@@ -69,6 +70,20 @@ class Frozen(BaseModel):
     """Base of all models: immutable, unknown fields refused; no error quotes what a user wrote."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def __json__(self) -> dict[str, Any]:
+        """What kombu writes into a message or a result where it meets a model: an argument, a value handed on."""
+        return self.model_dump(mode="json")
+
+    def __getitem__(self, field: str) -> Any:
+        """Return a field by its name, as in the dict that a worker hands to a task of your own.
+
+        Raises:
+            KeyError: When there is no such field.
+        """
+        if field not in type(self).model_fields:
+            raise KeyError(field)
+        return getattr(self, field)
 
 
 class Message(Frozen):
@@ -120,13 +135,16 @@ class BotTask(Frozen):
     def parse(cls, *args: Any, **kwargs: Any) -> BotTask:
         """Build a task from a `BotTask`, a dict, or a prompt and keyword arguments.
 
+        Results that come first are what a canvas hands over: their answers become the prompt (`handover.py`).
+
         Raises:
             InvalidTask: With one line per wrong field: expected, got, what to do.
         """
-        if len(args) > 1:
-            raise InvalidTask(f"expected at most one positional argument (prompt, dict or BotTask), got {len(args)}")
-        first = args[0] if args else None
-        if isinstance(first, cls) and not kwargs:
+        handed, own = take_handed(args) if args else (None, args)
+        if len(own) > 1:
+            raise InvalidTask(f"expected at most one positional argument (prompt, dict or BotTask), got {len(own)}")
+        first = own[0] if own else None
+        if isinstance(first, cls) and not kwargs and handed is None:
             return first
         if isinstance(first, cls):
             data = {**first.model_dump(exclude_unset=True), **kwargs}
@@ -137,7 +155,7 @@ class BotTask(Frozen):
         else:
             raise InvalidTask(f"expected a prompt (str), a dict or a BotTask, got {quote(first)}")
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data if handed is None else with_handed(data, handed))
         except ValidationError as error:
             raise InvalidTask(explain_validation(error, fields=tuple(cls.model_fields))) from error
 

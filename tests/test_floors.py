@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
     ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files"),
     ("fleet.errors",),
-    ("fleet.schema", "fleet.config"),
+    ("fleet.schema", "fleet.config", "fleet.handover"),
     ("fleet.models",),
     ("fleet.outcome",),
     # Redis; and the bots, who never hear of it.

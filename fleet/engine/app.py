@@ -11,14 +11,14 @@ from celery import Celery
 from kombu import pools
 
 from fleet.engine import file_room
-from fleet.engine.messages.backend import BACKENDS
+from fleet.engine.outcomes.backend import BACKENDS
 from fleet.engine.settings import celery_settings
 from fleet.engine.telemetry import log_format
 
 
 def _build() -> Celery:
-    control = "fleet.engine.outcomes.revocation:Control"
-    celery = Celery("fleet", include=["fleet.engine.tasks"], control=control)
+    amqp, control = "fleet.engine.transport.following:Amqp", "fleet.engine.outcomes.revocation:Control"
+    celery = Celery("fleet", include=["fleet.engine.tasks"], amqp=amqp, control=control)
     celery.add_defaults(celery_settings)
     celery.loader.override_backends = BACKENDS
     log_format.install()

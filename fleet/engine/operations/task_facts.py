@@ -6,13 +6,12 @@ Told to people by `story.py`; found in the queues by `message_search.py`.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import redis
-from pydantic import ValidationError
+from celery import states
 
 from fleet.config import Settings
 from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates
@@ -24,6 +23,7 @@ from fleet.engine.operations.message_search import (
     find_queued,
 )
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.engine.transport.held import Held, find_held
 from fleet.engine.transport.leases import is_suspect
 from fleet.engine.transport.parking.parked import Parked, find_parked
@@ -49,7 +49,7 @@ class Facts:
     task_id: str
     now_s: float
     result: BotResult | None = None
-    foreign_result: bool = False
+    foreign_result: str | None = None
     filed: Filed | None = None
     held: Held | None = None
     bot: BotLease | None = None
@@ -105,7 +105,8 @@ def gather(
     """
     seconds, micros = broker.time()
     raw = cast("bytes | None", state.get(keys.result(task_id)))
-    result = _result(raw)
+    result, ended_as = read_result(raw), celery_state(raw)
+    is_withdrawn = ended_as is not None and ended_as.startswith(states.REVOKED)
     held = find_held(broker, task_id)
     parked = find_parked(broker, task_id)
     search = NOT_SEARCHED if held or parked or raw else find_queued(broker, task_id, settings)
@@ -116,12 +117,12 @@ def gather(
         task_id=task_id,
         now_s=seconds + micros / 1e6,
         result=result,
-        foreign_result=raw is not None and result is None and not _is_revoked(raw),
+        foreign_result=None if result or is_withdrawn else ended_as,
         filed=DeadLetterOffice(state, broker, settings).find(task_id),
         held=held,
         bot=_bot_lease(state, pool, held.tag) if held and pool else None,
         parked=parked,
-        is_revoked=is_revoked(broker, task_id) or _is_revoked(raw),
+        is_revoked=is_revoked(broker, task_id) or is_withdrawn,
         search=search,
         more_urgent=_more_urgent(broker, search),
         is_poison=not where and find_poison(broker, task_id),
@@ -138,20 +139,6 @@ def pool_of(queue: str) -> str | None:
     """Return the pool that a queue belongs to; None for the inbox."""
     prefix = keys.queue("")
     return queue.removeprefix(prefix) if queue.startswith(prefix) else None
-
-
-def _result(raw: bytes | None) -> BotResult | None:
-    try:
-        return BotResult.model_validate(json.loads(raw)["result"]) if raw else None
-    except (ValueError, KeyError, TypeError, ValidationError):
-        return None  # the result of a task that is not Fleet's
-
-
-def _is_revoked(raw: bytes | None) -> bool:
-    try:
-        return raw is not None and json.loads(raw)["status"] == "REVOKED"
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _bot_lease(state: redis.Redis, pool: str, tag: str) -> BotLease | None:

@@ -75,13 +75,11 @@ def decoded(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return args
 
 
-def celery_listens(request: dict[str, Any]) -> bool:
-    """True when Celery has something to do after this task: callbacks, a chain, a chord, or signal receivers."""
+def signals_listen() -> bool:
+    """True when somebody has connected to Celery's signals of a task's end."""
     return bool(
-        request.get("callbacks")
-        or request.get("chain")
-        or request.get("chord")
-        or signals.task_prerun.receivers
+        signals.task_prerun.receivers
         or signals.task_postrun.receivers
         or signals.task_success.receivers
+        or signals.task_failure.receivers
     )

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from kombu.utils.json import dumps
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport.following import put_once, refused
 from fleet.engine.transport.parking import parked
 from fleet.engine.transport.prefixed import PrefixedChannel
 from fleet.store import keys
@@ -42,6 +42,8 @@ class Publishing(PrefixedChannel):
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         step = self.priority(self._get_message_priority(message, reverse=False))
+        if put_once(self.resident, self._q_for_pri(queue, step), message):
+            return
         announce: list[tuple[Any, ...]] = [("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
         if not queue.endswith(REPLIES):
             announce.insert(0, ("ZADD", keys.waiting(step), 0, queue))
@@ -82,7 +84,7 @@ class Publishing(PrefixedChannel):
         try:
             yield
         except self.ResponseError as error:
-            raise RedisConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}") from None
+            raise refused(error) from None
 
     def _size(self, queue: str) -> int:
         return int(super()._size(queue)) + sum(waits.count for waits in parked.read_parked(self.resident, [queue]))
