@@ -250,8 +250,26 @@ def poison() -> str:
 
 
 def submitted(task_id: str) -> str:
-    """String, expires with the results: a task with an idempotency key that was queued. On the broker."""
+    """String, expires once its task is finished, with the result: the mark of a task with an idempotency key.
+
+    It says where the message is: `orphan_mark.lua`. On the broker, like the next three. Id "": how all these begin.
+    """
     return f"fleet:submitted:{task_id}"
+
+
+def epochs() -> str:
+    """Hash, list key of a queue -> how often something was put into it when it was empty: tells that it was emptied."""
+    return "fleet:epochs"
+
+
+def marks_walk() -> str:
+    """String, expires within the hour: where the walk over all marks goes on."""
+    return "fleet:marks:walk"
+
+
+def marks_turn() -> str:
+    """String, expires within seconds: one worker makes the walk's next step."""
+    return "fleet:marks:turn"
 
 
 def passed_on(task_id: str) -> str:

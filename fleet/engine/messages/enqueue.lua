@@ -1,21 +1,49 @@
--- Queues a batch of messages and rings the bell. A message with a marker is queued only if the marker was not there.
+-- Queues a batch of messages and rings the bell. A message with a marker is queued only if the marker was not there, or
+-- its task is nowhere any more.
 --
 -- KEYS  bell            stream, one entry
--- ARGV  marker_life_s   life of a marker, s
+--       epochs          hash: list key -> times it was filled from empty
+--       unacked         hash: tag -> list key, newline, message; only read
+-- ARGV  marker_life_s   life of a marker, s; '': it is the mark of an idempotency key, which has no clock until its task
+--                       is finished (see orphan_mark.lua)
 --       separator       kombu's, in list keys
 --       list_prefix     before queues, in list keys
 --       waiting_prefix  of the keys that tell which queues have messages (sorted sets, one per priority)
+--       mark_prefix     of the keys of marks
+--       result_prefix   of the keys of results ('': they are on another Redis)
 --       messages        triples: marker key or '', list key, message
 -- Reply number of messages queued
 --
 -- Marker and list keys come in triples, not as KEYS: the broker is one Redis, never a cluster, and a batch has
 -- hundreds.
-local marker_life_s, separator, list_prefix, waiting_prefix = unpack(ARGV)
-local queued, lists = 0, {}
+local marker_life_s, separator, list_prefix, waiting_prefix, mark_prefix, result_prefix = unpack(ARGV)
+local queued, lists, places = 0, {}, {}
+
+-- What the mark of a message in a list holds.
+local function place_in(list)
+  if not places[list] then
+    places[list] = 'q|' .. (redis.call('HGET', KEYS[EPOCHS], list) or '0') .. '|' .. list
+  end
+  return places[list]
+end
+
+local function may_queue(mark, list)
+  if mark == '' then return true end
+  if marker_life_s ~= '' then return redis.call('SET', mark, '1', 'NX', 'EX', marker_life_s) end
+  if redis.call('SET', mark, place_in(list), 'NX') then return true end
+  local result = result_prefix ~= '' and result_prefix .. string.sub(mark, #mark_prefix + 1) or ''
+  if orphan_mark({ mark, KEYS[EPOCHS], KEYS[UNACKED] }, { result }) == 0 then return false end
+  redis.call('SET', mark, place_in(list))
+  return true
+end
+
 for i = MESSAGES + 1, #ARGV, 3 do
   local marker, list, message = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if marker == '' or redis.call('SET', marker, '1', 'NX', 'EX', marker_life_s) then
-    redis.call('LPUSH', list, message)
+  if may_queue(marker, list) then
+    if redis.call('LPUSH', list, message) == 1 then  -- it was empty: whatever a mark says is in it, is not
+      places[list] = 'q|' .. redis.call('HINCRBY', KEYS[EPOCHS], list, 1) .. '|' .. list
+      if marker ~= '' and marker_life_s == '' then redis.call('SET', marker, places[list]) end
+    end
     queued = queued + 1
     lists[list] = true
   end

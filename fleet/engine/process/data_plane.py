@@ -139,6 +139,7 @@ class DataPlane:
         except (ConfigurationError, StoreError) as error:
             return await self._refuse(delivery, error)
         if checkout is None:
+            self._completion.close_mark(delivery.task_id)
             return Done("done before")
         self._held[checkout.token] = checkout
         try:

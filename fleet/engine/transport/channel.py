@@ -28,6 +28,7 @@ from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
+from fleet.engine.messages.marks import EMPTY
 from fleet.engine.transport import leases, suspicion
 from fleet.engine.transport.message import LazyMessage, decoded
 from fleet.engine.transport.prefixed import PrefixedChannel
@@ -259,9 +260,12 @@ class Channel(PrefixedChannel):
             logger.warning("restored=%d: the reply to a take was lost", restored)
 
     def _purge(self, queue: str) -> int:
-        purged = super()._purge(queue)
+        """Remove all messages of a queue, and what is known of them: suspicions, and that idempotency keys are taken."""
+        lists = (self._q_for_pri(queue, step) for step in self.priority_steps)
+        calls = [EMPTY.call(list=name, epochs=keys.epochs()) for name in lists]
+        purged = sum(int(run_script(self.resident, EMPTY, *call)) for call in calls)
         run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
-        return int(purged)
+        return purged
 
     def _refused(self, error: Exception) -> None:
         """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""

@@ -14,6 +14,7 @@
 --       separator    kombu's, in list keys
 --       list_prefix  before queues, in list keys
 --       mark         how the tag of a message ends that is suspect: from here on the tag alone tells
+--       mark_prefix  of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `t|tag`
 --       acks         number of tags to acknowledge
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
 --                    acknowledge; names of the queues to take from (none: those of `ours`)
@@ -29,7 +30,7 @@
 -- Waiting queues looked at in one go.
 local CHUNK = 16
 local unacked, index, bell, suspects, ours = unpack(KEYS)
-local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, acks = unpack(ARGV)
+local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, acks = unpack(ARGV)
 wanted, guarded = tonumber(wanted), tonumber(guarded)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
@@ -87,6 +88,8 @@ local function take_from(queue, class, most)
     entries[#entries + 1], entries[#entries + 2] = tag, list .. '\n' .. message
     renewals[#renewals + 1], renewals[#renewals + 2] = now, tag
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tag, list, message
+    local id = string.match(message, '^{"mark":"([^"]+)"')
+    if id then redis.call('SET', mark_prefix .. id, 't|' .. tag, 'XX') end
   end
   if taken > before then
     redis.call('HSET', unacked, unpack(entries))

@@ -407,6 +407,7 @@ def test_released_results_expire_soon_and_their_marks_sooner(redis_url: str, mon
     (task_id,) = submit_many(["x"], idempotency_keys=["a key"])
     with connect(redis_url, timeout_s=5) as client:
         client.set(keys.result(task_id), b"{}", ex=86_400)
+        client.expire(keys.submitted(task_id), 86_400)  # as the step that stores the result does
         client.set(keys.result("brief"), b"{}", ex=60)
         with Collector(state_url=redis_url, broker_url=redis_url, timeout_s=5) as collector:
             collector.release([task_id, "brief", "gone"])
