@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.cli.run.entries import LineFormat, InputLine, read_questions
+from fleet.cli.run.entries import InputLine, LineFormat, read_questions
 from fleet.cli.run.recognition import AnswerIndex, NumberTable
 
 
