@@ -260,7 +260,7 @@ class Channel(PrefixedChannel):
             logger.warning("restored=%d: the reply to a take was lost", restored)
 
     def _purge(self, queue: str) -> int:
-        """Remove all messages of a queue, and what is known of them: suspicions, and that idempotency keys are taken."""
+        """Remove all messages of a queue, and what is known of them: suspicions, and which keys they hold."""
         lists = (self._q_for_pri(queue, step) for step in self.priority_steps)
         calls = [EMPTY.call(list=name, epochs=keys.epochs()) for name in lists]
         purged = sum(int(run_script(self.resident, EMPTY, *call)) for call in calls)

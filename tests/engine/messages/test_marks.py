@@ -110,17 +110,14 @@ def test_a_duplicate_is_not_queued_wherever_its_message_is(redis_url: str, clien
         put_back(client, *tags)
 
 
-def test_a_poisoned_task_is_not_queued_again_before_it_is_buried(client: redis.Redis) -> None:
+def test_a_suspect_is_not_queued_again_wherever_it_is(client: redis.Redis) -> None:
     submit("k")
-    for _ in range(leases.POISON_AFTER):
-        take(client)
-        client.delete(keys.swept())
-        client.zadd(keys.unacked_index(), dict.fromkeys(client.hkeys(keys.unacked()), 0))
-        client.set(keys.swept(), f"{client.time()[0]} 0")
-        run_script(client, leases.RESTORE, *leases.restore_call())
-    assert client.llen(keys.poison()) == 1
-    submit("k")
-    assert waiting(client) == 0
+    for _ in range(2):
+        (tag,) = take(client)
+        call = leases.restore_call([tag], dead={tag: "process"})
+        assert run_script(client, leases.RESTORE, *call) == [1, 1]
+        submit("k")
+        assert waiting(client) == 1
     assert sweep(client) == 0
 
 
