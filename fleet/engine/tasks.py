@@ -17,6 +17,7 @@ from celery.result import AsyncResult, EagerResult
 
 from fleet import config
 from fleet.engine.app import app
+from fleet.engine.messages.broker import free_key
 from fleet.engine.messages.desk import desk_here
 from fleet.engine.messages.draft import Draft
 from fleet.engine.messages.envelope import HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
@@ -64,6 +65,11 @@ class BotAsyncResult(AsyncResult):
                 raise CeleryTimeoutError(f"no result within {timeout} s") from error
             self._maybe_set_cache(self.backend.meta_from_decoded(meta))
         return self.get(disable_sync_subtasks=False, follow_parents=False)
+
+    def forget(self) -> None:
+        """Delete the result, and free the idempotency key that the task was submitted with."""
+        super().forget()
+        free_key(self.id)
 
 
 class SubmitTask(Task):

@@ -10,11 +10,10 @@ So they are called as `keys.NAME(...)`, never imported by name, and what they re
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import FunctionType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fleet import config
+from fleet.store.prefix import plain_builders, prefixed
 
 #: Hash tag of everything that a finishing script writes in one step.
 TAG = "{fleet}"
@@ -272,8 +271,26 @@ def poison() -> str:
 
 
 def submitted(task_id: str) -> str:
-    """String, expires with the results: a task with an idempotency key that was queued. On the broker."""
+    """String, expires once its task is finished, with the result: the mark of a task with an idempotency key.
+
+    It says where the message is: `orphan_mark.lua`. On the broker, like the next three. Id "": how all these begin.
+    """
     return f"fleet:submitted:{task_id}"
+
+
+def epochs() -> str:
+    """Hash, list key of a queue -> how often something was put into it when it was empty: tells that it was emptied."""
+    return "fleet:epochs"
+
+
+def marks_walk() -> str:
+    """String, expires within the hour: where the walk over all marks goes on."""
+    return "fleet:marks:walk"
+
+
+def marks_turn() -> str:
+    """String, expires within seconds: one worker makes the walk's next step."""
+    return "fleet:marks:turn"
 
 
 def passed_on(task_id: str) -> str:
@@ -366,44 +383,12 @@ def write_probe() -> str:
     return f"{TAG}:probe"
 
 
-#: What is no key and gets no prefix: names of queues are the same for clients of every fleet.
-_NAMES = frozenset({"queue"})
-#: Keys that Celery names; it puts an underscore behind a prefix that ends with none of `CELERY_ENDS`.
-_CELERYS = frozenset({"result"})
-CELERY_ENDS = ":_-."
-
-
-def _plain_builders() -> dict[str, FunctionType]:
-    """Return the functions above, reading each other in a space of their own, where none of them has a prefix."""
-    space = dict(globals())
-    functions = {name: value for name, value in space.items() if _is_builder(name, value)}
-    for name, function in functions.items():
-        space[name] = FunctionType(function.__code__, space, name, function.__defaults__, function.__closure__)
-        space[name].__kwdefaults__ = function.__kwdefaults__
-    return {name: space[name] for name in functions}
-
-
-def _is_builder(name: str, value: object) -> bool:
-    is_ours = isinstance(value, FunctionType) and value.__module__ == __name__
-    return is_ours and not name.startswith("_") and name not in _NAMES
-
-
-def _prefixed(build: Callable[..., Any], prefix: str) -> Callable[..., Any]:
-    def builder(*args: Any, **kwargs: Any) -> Any:
-        built = build(*args, **kwargs)
-        return prefix + built if isinstance(built, str) else type(built)(*(prefix + key for key in built))
-
-    return builder
-
-
-_BUILDERS = _plain_builders()
+_BUILDERS = plain_builders(globals(), besides=("queue",))  # names of queues are the same for clients of every fleet
 
 
 def use_prefix(prefix: str) -> None:
     """Let every key of this process begin with `prefix` ("": as they are). Reading the settings does this."""
-    for name, build in _BUILDERS.items():
-        joint = "_" if prefix and name in _CELERYS and prefix[-1] not in CELERY_ENDS else ""
-        globals()[name] = _prefixed(build, prefix + joint) if prefix else build
+    globals().update(prefixed(_BUILDERS, prefix, of_celery=("result",)))
 
 
 config.on_load(lambda settings: use_prefix(settings.redis.prefix))

@@ -12,16 +12,16 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import quote
 
-#: Bytes at the start of the input by which a resumed run knows it again.
+#: Bytes at the start of the input by which a run of the previous release knows it again.
 HEAD_BYTES = 1 << 16
 #: Seconds between two fsyncs of OUT: what a power cut (not a crash) may take back.
 SYNC_EVERY_S = 1.0
@@ -32,50 +32,39 @@ def new_run_id() -> str:
     return uuid.uuid4().hex
 
 
-class LineSet:
-    """A set of line numbers in one bit each: 10 million lines take 1.25 MB."""
-
-    def __init__(self) -> None:
-        self._bits = bytearray()
-        self._count = 0
-
-    def add(self, line: int) -> bool:
-        """Add a line number; False when it was there."""
-        index, bit = line >> 3, 1 << (line & 7)
-        if index >= len(self._bits):
-            self._bits.extend(bytes(max(index + 1 - len(self._bits), len(self._bits))))
-        if self._bits[index] & bit:
-            return False
-        self._bits[index] |= bit
-        self._count += 1
-        return True
-
-    def __contains__(self, line: object) -> bool:
-        assert isinstance(line, int)
-        return line >> 3 < len(self._bits) and bool(self._bits[line >> 3] & 1 << (line & 7))
-
-    def __len__(self) -> int:
-        return self._count
-
-
 @dataclass(frozen=True, slots=True)
 class RunNote:
-    """What the sidecar says about an unfinished run."""
+    """What the sidecar says about an unfinished run.
+
+    Args:
+        run_id: Makes its idempotency keys.
+        input: Path of IN.
+        started_at: Unix time in seconds.
+        prompt_field: Option --field.
+        id_field: Option --id-field.
+        knows_lines_by: What else makes its keys: what a line asks, or (the previous release) its number and id.
+        size_bytes: Of IN, where lines are known by place.
+        head_sha256: Of the first `HEAD_BYTES` of IN, likewise.
+    """
 
     run_id: str
     input: str
-    size_bytes: int
-    head_sha256: str
     started_at: float
     prompt_field: str | None
     id_field: str
+    knows_lines_by: Literal["asked", "place"] = "place"
+    size_bytes: int = 0
+    head_sha256: str = ""
 
     @classmethod
-    def of(cls, source: Path, *, prompt_field: str | None, id_field: str) -> RunNote:
-        """Describe a new run over `source`."""
-        size = source.stat().st_size
-        digest = _head_sha256(source, size)
-        return cls(new_run_id(), str(source), size, digest, time.time(), prompt_field, id_field)
+    def of(cls, source: Path | None, *, prompt_field: str | None, id_field: str) -> RunNote:
+        """Describe a new run over `source`; None is a pipe."""
+        return cls(new_run_id(), str(source or "-"), time.time(), prompt_field, id_field, "asked")
+
+    @property
+    def by_place(self) -> bool:
+        """True for a run that the previous release began."""
+        return self.knows_lines_by == "place"
 
     @classmethod
     def read(cls, path: Path) -> RunNote | None:
@@ -105,13 +94,16 @@ class RunNote:
             _sync_folder(path.parent)
 
     def check(self, source: Path, *, prompt_field: str | None, id_field: str) -> None:
-        """Refuse to resume with another input or another reading of it; an input that has grown is fine.
+        """Refuse to resume with another reading of the input.
+
+        A run that the previous release began knows lines by their place: it needs the same input, which may have grown.
 
         Raises:
             ConfigurationError: Naming what differs.
         """
         size = source.stat().st_size
-        if size < self.size_bytes or _head_sha256(source, self.size_bytes) != self.head_sha256:
+        is_other = size < self.size_bytes or _head_sha256(source, self.size_bytes) != self.head_sha256
+        if self.by_place and is_other:
             raise ConfigurationError(
                 f"{source}: expected the input with which the run began ({self.size_bytes} bytes at {self.input}), "
                 f"got another one ({size} bytes); give that one, another -o, or --overwrite to start anew"
@@ -200,28 +192,28 @@ class AnswerFile:
         os.ftruncate(self._file, 0)
         self.note_path.unlink(missing_ok=True)
 
-    def drop_failed(self) -> int:
-        """Rewrite OUT without its failed records, atomically; return how many those were."""
-        with _writing(self.path):
-            return self._drop_failed(self.path.with_name(self.path.name + ".new"))
+    def rewrite(self, change: Callable[[dict[str, Any]], Mapping[str, Any] | None]) -> None:
+        """Put another file in the place of OUT, atomically.
 
-    def _drop_failed(self, temporary: Path) -> int:
-        dropped = 0
-        temporary.unlink(missing_ok=True)
-        new = _open_locked(temporary)
-        os.fchmod(new, os.fstat(self._file).st_mode)
-        with self.path.open("rb") as source, open(new, "wb", closefd=False) as target:
-            for line in source:
-                failed = (_record(line) or {}).get("status") == "failed"
-                dropped += failed
-                if not failed:
-                    target.write(line)
-        os.fsync(new)
-        temporary.replace(self.path)
-        os.close(self._file)
-        self._file = new
-        _sync_folder(self.path.parent)
-        return dropped
+        Args:
+            change: Returns what a record becomes; the very same leaves its line as it is, None leaves it out.
+        """
+        temporary = self.path.with_name(self.path.name + ".new")
+        with _writing(self.path):
+            temporary.unlink(missing_ok=True)
+            new = _open_locked(temporary)
+            os.fchmod(new, os.fstat(self._file).st_mode)
+            with self.path.open("rb") as source, open(new, "wb", closefd=False) as target:
+                for line in source:
+                    record = _record(line)
+                    changed = None if record is None else change(record)
+                    if changed is not None:
+                        target.write(line if changed is record else _line(changed))
+            os.fsync(new)
+            temporary.replace(self.path)
+            os.close(self._file)
+            self._file = new
+            _sync_folder(self.path.parent)
 
     def remove(self) -> None:
         """Take back the creation of OUT."""
@@ -286,8 +278,10 @@ def _record(line: bytes) -> dict[str, Any] | None:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    ours = isinstance(value, dict) and isinstance(value.get("line"), int) and value["line"] > 0 and "status" in value
-    return value if ours else None
+    if not isinstance(value, dict) or "status" not in value or "line" not in value:
+        return None
+    line = value["line"]
+    return value if line is None or (isinstance(line, int) and line > 0) else None
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -171,7 +171,7 @@ def result_line(result: dict[str, Any]) -> str:
 @task_options(Priority.LOW)
 @click.option("--window", type=click.IntRange(1), help="Tasks in flight. Default: 4 per slot, at least 1000.")
 @click.option("--retry-failed", is_flag=True, help="Run the lines of OUT that failed once more.")
-@click.option("--resume", is_flag=True, help="Run what OUT lacks, even if its run was complete or is unknown.")
+@click.option("--resume", is_flag=True, hidden=True, help="What every run does by now.")
 @click.option("--overwrite", is_flag=True, help="Throw OUT away and start anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -182,13 +182,19 @@ def run(
 ) -> None:  # fmt: skip
     """Run every line of a JSONL file as a task; resumable.
 
-    A line of IN is an object with the prompt in a field (or with `messages`), or a JSON string. Blank lines are
-    skipped; a line that isn't a valid task gives a failed answer. IN "-" is stdin, which cannot be resumed.
+    A line of IN is an object with the prompt in a field (or with `messages`), a line of an OpenAI or Anthropic batch
+    file, or a JSON string. Its own kind, pool, priority, max_output_tokens, deadline_s, answer_schema, tenant and
+    metadata win over the options here. Blank lines are skipped; a line that isn't a valid task gives a failed answer.
+    IN "-" is stdin, which cannot be resumed.
 
     OUT gets one line per line of IN as answers come, not in IN's order: `id` and `line` say whose it is.
 
     After Ctrl-C or a crash run the same command again: what is in OUT or still in flight is not paid twice
     (OUT.run, beside OUT until the end, remembers the run). A finished run does nothing but repeat its summary.
+
+    A line is known again by what it asks: its id, its prompt and its own options. So IN may be edited, reordered or
+    replaced: only what is new is asked, and answers whose question is gone stay in OUT, with `line` null. Options of
+    the command line are no part of the question: to ask it again with others, give another -o, or --overwrite.
 
     Exit codes: 0 every line has an answer, 1 some failed, 2 wrong usage, 130 interrupted.
 
@@ -201,6 +207,11 @@ def run(
     from fleet.cli.run.job import Job
     from fleet.config import current
 
+    if str(target) == "-":
+        raise ConfigurationError(
+            "-o: expected a file, got -, which is stdout: a stopped run goes on from the answers in its file; "
+            "write one, and print it afterwards"
+        )
     settings = current()
     slots = settings.slots_per_process * settings.worker.processes
     job = Job(
@@ -213,6 +224,6 @@ def run(
         window=window or max(MIN_WINDOW, WINDOW_PER_SLOT * slots),
         quiet=quiet,
     )
-    outcome = job.run(retry_failed=retry_failed, resume=resume, overwrite=overwrite)
+    outcome = job.run(retry_failed=retry_failed, overwrite=overwrite)
     outcome.tell(as_json=as_json)
     context.exit(outcome.exit_code)

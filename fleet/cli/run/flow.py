@@ -62,6 +62,7 @@ class Flow:
 
     Args:
         run_id: What makes the idempotency keys of this run unlike all others'.
+        by_place: True for a run of the previous release, whose keys are made of line number and id.
         window: Most tasks in flight.
         stopping: Tells whether to stop early.
         diagnose: Returns why nothing moves, if it knows.
@@ -71,6 +72,7 @@ class Flow:
         self,
         *,
         run_id: str,
+        by_place: bool,
         window: int,
         out: AnswerFile,
         submit: Submit,
@@ -80,7 +82,7 @@ class Flow:
         stopping: Callable[[], bool],
         diagnose: Callable[[], str | None],
     ) -> None:
-        self._run_id, self._window = run_id, window
+        self._run_id, self._by_place, self._window = run_id, by_place, window
         self._out, self._submit, self._collector = out, submit, collector
         self._summary, self._view, self._stopping, self._diagnose = summary, view, stopping, diagnose
         self._waiting: list[Entry] = []  # read, not yet submitted
@@ -145,7 +147,9 @@ class Flow:
             self._flight |= zip(ids, entries, strict=True)
 
     def _key(self, entry: Entry) -> str:
-        return f"{self._run_id}:{entry.line}:{entry.id!a}"  # an id from JSON may hold what UTF-8 cannot
+        if self._by_place:
+            return f"{self._run_id}:{entry.line}:{entry.id!a}"  # an id from JSON may hold what UTF-8 cannot
+        return f"{self._run_id}:{entry.asked}"
 
     def _collect(self) -> bool:
         """Fetch what is finished and write it; True when there was something."""
@@ -190,7 +194,10 @@ class Flow:
 
 def answer_record(entry: Entry, result: dict[str, Any]) -> dict[str, Any]:
     """Return the line of OUT for a finished task."""
-    return {"id": entry.id, "line": entry.line, **{name: result.get(name) for name in FIELDS}}
+    record = {"id": entry.id, "line": entry.line, **{name: result.get(name) for name in FIELDS}}
+    if entry.task is not None and entry.task.metadata:
+        record["metadata"] = entry.task.metadata
+    return {**record, "asked": entry.asked}
 
 
 def failed_record(entry: Entry) -> dict[str, Any]:

@@ -13,17 +13,19 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
-from fleet.cli.run.answers import AnswerFile, LineSet, RunNote, new_run_id
+from fleet.cli.run.answers import AnswerFile, RunNote
 from fleet.cli.run.collector import another_fleet, nobody_serves, open_collector
-from fleet.cli.run.entries import FileSource, LineFormat, PipeSource, numbered, read_entries
+from fleet.cli.run.entries import FileSource, LineFormat, PipeSource, numbered, read_entries, read_questions
 from fleet.cli.run.flow import EntrySource, Flow
 from fleet.cli.run.progress import ProgressView
+from fleet.cli.run.recognition import AnswerIndex, Survey
 from fleet.cli.run.summary import Summary
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import Settings
@@ -43,6 +45,7 @@ class RunEnd:
     in_flight: int
     resumable: bool
     target: Path
+    survey: Survey
 
     @property
     def exit_code(self) -> int:
@@ -55,7 +58,8 @@ class RunEnd:
         """Print the closing summary: JSON to stdout, or lines to stderr."""
         if as_json:
             sums = self.summary.as_dict(new=self.written, wall_s=self.wall_s)
-            click.echo(json.dumps({**sums, "finished": self.finished, "in_flight": self.in_flight}))
+            end = {**sums, "finished": self.finished, "in_flight": self.in_flight}
+            click.echo(json.dumps({**end, "without_line": self.survey.gone}))
         else:
             self._tell_people()
         if not self.finished:
@@ -77,7 +81,7 @@ class RunEnd:
         return f"stopped; {_going_on(self.in_flight)}. Run the same command again: nothing is paid twice."
 
 
-@dataclass(slots=True)
+@dataclass
 class Job:
     """A run as it was asked for. `source` None is stdin."""
 
@@ -90,7 +94,8 @@ class Job:
     window: int
     quiet: bool = False
     _summary: Summary = field(default_factory=Summary, init=False)
-    _done: LineSet = field(default_factory=LineSet, init=False)
+    _answers: AnswerIndex = field(default_factory=AnswerIndex, init=False)
+    _failed_before: int = field(default=0, init=False)
     _written: int = field(default=0, init=False)
     _in_flight: int = field(default=0, init=False)
 
@@ -99,32 +104,47 @@ class Job:
         """True when IN can be read again."""
         return self.source is not None and self.source.is_file()
 
-    def run(self, *, retry_failed: bool, resume: bool, overwrite: bool) -> RunEnd:
+    def run(self, *, retry_failed: bool, overwrite: bool) -> RunEnd:
         """Do what is left to do.
 
         Raises:
-            ConfigurationError: When OUT, its sidecar and IN do not belong together.
+            ConfigurationError: When OUT or its sidecar is not one of a run, or IN is not made of JSON lines.
             StoreUnavailable: When Redis stays away for long; the run can be resumed.
         """
         started_at_s = time.monotonic()
         if self.source is not None and self.target.exists() and self.source.samefile(self.target):
             raise ConfigurationError(f"-o: expected a different file from IN, got the same: {self.target}")
-        if not self.resumable and (retry_failed or resume):
-            raise ConfigurationError("IN: expected a file for --resume and --retry-failed, got a pipe")
+        if not self.resumable and retry_failed:
+            raise ConfigurationError("IN: expected a file for --retry-failed, got a pipe")
         with AnswerFile(self.target) as out, StopSignals() as signals:
-            if overwrite:
-                out.clear()
-            note = self._begin(out, resume=resume)
-            finished = note is None or self._work(out, note.run_id, signals)
-            if finished and retry_failed and self._summary.failed:
-                finished = self._retry(out, signals)
-            if finished:
-                out.sync(force=True)
-                out.note_path.unlink(missing_ok=True)
+            try:
+                finished = self._run(out, signals, retry_failed=retry_failed, overwrite=overwrite)
+            except ConfigurationError:
+                if out.created and out.empty and not out.note_path.exists():
+                    out.remove()
+                raise
+        if told := self._format.told_unused():
+            click.echo(f"fleet: {told}", err=True)
         wall_s = time.monotonic() - started_at_s
-        return RunEnd(self._summary, self._written, wall_s, finished, self._in_flight, self.resumable, self.target)
+        survey = self._answers.survey
+        return RunEnd(
+            self._summary, self._written, wall_s, finished, self._in_flight, self.resumable, self.target, survey
+        )
 
-    def _begin(self, out: AnswerFile, *, resume: bool) -> RunNote | None:
+    def _run(self, out: AnswerFile, signals: StopSignals, *, retry_failed: bool, overwrite: bool) -> bool:
+        """Run what OUT lacks, then what failed; True at the end of IN, False when stopped."""
+        if overwrite:
+            out.clear()
+        note = self._begin(out)
+        finished = note is None or self._work(out, note, signals)
+        if finished and retry_failed and (self._summary.failed or self._failed_before):
+            finished = self._retry(out, signals)
+        if finished:
+            out.sync(force=True)
+            out.note_path.unlink(missing_ok=True)
+        return finished
+
+    def _begin(self, out: AnswerFile) -> RunNote | None:
         """Return the run to go on with: an old one, a new one, or None when everything is done."""
         if self.source is None or not self.resumable:
             return self._begin_pipe(out)
@@ -139,42 +159,23 @@ class Job:
                     "such file; bring it back, or --overwrite to start anew"
                 )
             note.check(self.source, prompt_field=self.prompt_field, id_field=self.id_field)
-            self._recover(out, repair=True)
-            return note
-        self._recover(out, repair=False)
-        return self._complete(out, resume=resume)
+        self._recognise(out, repair=note is not None)
+        self._tell_found(self._answers.survey)
+        return note or (self._new_note(out) if self._answers.survey.fresh else None)
+
+    def _tell_found(self, survey: Survey) -> None:
+        """Say in one line what the lines of IN have to do with the answers in OUT."""
+        if survey.moved or survey.gone or survey.by_place or (survey.answered and survey.fresh and not self.quiet):
+            click.echo(f"fleet: {self.target.name}: {survey}", err=True)
 
     def _begin_pipe(self, out: AnswerFile) -> RunNote:
         if not out.empty or out.note_path.exists():
             raise ConfigurationError(f"{self.target}: expected no such file for a run from a pipe; use --overwrite")
         click.echo("fleet: IN is a pipe: this run cannot be resumed", err=True)
-        return RunNote(new_run_id(), "-", 0, "", time.time(), self.prompt_field, self.id_field)
-
-    def _complete(self, out: AnswerFile, *, resume: bool) -> RunNote | None:
-        """OUT has answers and no sidecar: its run is complete, or it belongs to another input."""
-        assert self.source is not None
-        lines = missing = 0
-        with self.source.open("rb") as file:
-            for line, _ in numbered(file):
-                lines += 1
-                missing += line not in self._done
-        if len(self._done) + missing > lines:
-            raise ConfigurationError(
-                f"{self.target}: expected answers to {self.source}, got answers to lines that it does not have; "
-                "give another -o, or --overwrite to replace them"
-            )
-        if not missing:
-            return None
-        if not resume:
-            raise ConfigurationError(
-                f"{self.target}: expected the answers of an unfinished run (with {out.note_path.name}) or to every "
-                f"line, got {counted(len(self._done), 'answer')} and {counted(missing, 'line')} without one; "
-                "--resume runs those, --overwrite starts anew"
-            )
-        return self._new_note(out)
+        return RunNote.of(None, prompt_field=self.prompt_field, id_field=self.id_field)
 
     def _new_note(self, out: AnswerFile) -> RunNote:
-        assert self.source is not None
+        self._total()  # refuses what isn't made of JSON lines, before anything is written
         note = RunNote.of(self.source, prompt_field=self.prompt_field, id_field=self.id_field)
         note.write(out.note_path)
         return note
@@ -182,31 +183,44 @@ class Job:
     def _retry(self, out: AnswerFile, signals: StopSignals) -> bool:
         """Run what failed under a new id. The id comes first: a crash in between leaves a complete OUT."""
         note = self._new_note(out)
-        out.drop_failed()
-        self._recover(out, repair=True)
-        return self._work(out, note.run_id, signals)
+        out.rewrite(lambda record: None if record["status"] == "failed" else record)
+        self._recognise(out, repair=True)
+        return self._work(out, note, signals)
 
-    def _recover(self, out: AnswerFile, *, repair: bool) -> None:
-        """Read what OUT has."""
-        self._summary, self._done = Summary(), LineSet()
+    def _recognise(self, out: AnswerFile, *, repair: bool) -> None:
+        """Find out which lines of IN have their answer in OUT, and bring its line numbers up to date."""
+        answers = self._answers = AnswerIndex()
+        self._summary, self._failed_before = Summary(), 0
         for record in out.records(repair=repair):
-            if self._done.add(record["line"]):
+            answers.add(record)
+        if not answers:
+            return
+        with self._open() as lines:
+            for question in read_questions(lines, self._format):
+                answers.meet(question)
+        if answers.is_out_of_date:
+            out.rewrite(answers.settled)
+        for record in out.records(repair=False):
+            if record["line"] is not None:
                 self._summary.add(record)
+            else:
+                self._failed_before += record["status"] == "failed"
 
-    def _work(self, out: AnswerFile, run_id: str, signals: StopSignals) -> bool:
+    def _work(self, out: AnswerFile, note: RunNote, signals: StopSignals) -> bool:
         """Run the lines that OUT lacks; True at the end of IN, False when stopped."""
         pool = self.options.get("pool")
         with (
             open_collector(self.settings) as collector,
             self._open() as lines,
-            ProgressView(total=self._total(), before=len(self._done), quiet=self.quiet) as view,
+            ProgressView(total=self._total(), before=self._summary.done, quiet=self.quiet) as view,
         ):
             if warning := nobody_serves(collector, pool):
                 view.warn(warning)
             if warning := another_fleet(collector, self.settings):
                 view.warn(warning)
             flow = Flow(
-                run_id=run_id,
+                run_id=note.run_id,
+                by_place=note.by_place,
                 window=self.window,
                 out=out,
                 submit=submit_batch,
@@ -222,12 +236,27 @@ class Job:
                 self._written += flow.written
                 self._in_flight = flow.in_flight
 
+    @cached_property
+    def _format(self) -> LineFormat:
+        """How lines are read."""
+        from fleet.engine.messages.pool_choice import candidates
+
+        def check(task: BotTask) -> None:
+            candidates(task, self.settings)
+
+        return LineFormat(
+            prompt_field=self.prompt_field,
+            id_field=self.id_field,
+            options=self.options,
+            check=check,
+        )
+
     def _total(self) -> int | None:
         """Number of lines that are not blank, about 4 million a second; None for a pipe."""
         if self.source is None or not self.resumable:
             return None
         with self.source.open("rb") as file:
-            return sum(1 for _ in numbered(file))
+            return sum(1 for _ in numbered(file, self._format.known_fields))
 
     def _open(self) -> AbstractContextManager[BinaryIO]:
         """Open IN. A pipe stays open: a thread that waits for its next line would hold up closing it."""
@@ -237,8 +266,7 @@ class Job:
         return nullcontext(open(descriptor, "rb", closefd=False))
 
     def _read(self, lines: Iterable[bytes]) -> EntrySource:
-        line_format = LineFormat(prompt_field=self.prompt_field, id_field=self.id_field, options=self.options)
-        entries = read_entries(lines, line_format, done=self._done)
+        entries = read_entries(lines, self._format, answered=self._answers.has)
         return FileSource(entries) if self.resumable else PipeSource(entries, ahead=self.window)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import redis
 
 from fleet import config
 from fleet.config import Settings
-from fleet.engine.messages import queues
+from fleet.engine.messages import marks, queues
 from fleet.errors import StoreUnavailable
 from fleet.quoting import counted
 from fleet.store import keys
@@ -20,8 +21,9 @@ from fleet.store.embedded import broker_url
 ENQUEUE = Script.beside(
     __file__,
     "enqueue.lua",
-    keys="bell revoked",
-    argv="marker_life_s separator list_prefix mark_prefix result_prefix waiting_prefix messages*",
+    keys="bell epochs unacked parked revoked",
+    argv="marker_life_s separator list_prefix waiting_prefix mark_prefix result_prefix messages*",
+    using=[marks.ORPHAN],
 )
 
 
@@ -60,17 +62,28 @@ def broker() -> Broker:
     return _found
 
 
-def enqueue_call(parts: list[Any], settings: Settings) -> tuple[list[Any], list[Any]]:
-    """Return KEYS and ARGV of `enqueue.lua` for the marker key (or ''), list key and message of each message."""
+def enqueue_call(
+    parts: list[Any], settings: Settings, *, marker_life_s: int | None = None
+) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `enqueue.lua` for the marker key (or ''), list key and message of each message.
+
+    Args:
+        parts: Those, message by message.
+        settings: Where results are.
+        marker_life_s: Life of the markers, s; None: they are marks of idempotency keys.
+    """
     return ENQUEUE.call(
         bell=keys.bell(),
+        epochs=keys.epochs(),
+        unacked=keys.unacked(),
+        parked=keys.parked(),
         revoked=keys.revoked(),
-        marker_life_s=settings.results.expires_s,
+        marker_life_s="" if marker_life_s is None else marker_life_s,
         separator=queues.PRIORITY_SEPARATOR,
         list_prefix=keys.lists(""),
-        mark_prefix=keys.submitted(""),
-        result_prefix=keys.result("") if settings.redis.state_url in (None, settings.redis.url) else "",
         waiting_prefix=keys.waiting(""),
+        mark_prefix=keys.submitted(""),
+        result_prefix=marks.result_prefix(settings),
         messages=parts,
     )
 
@@ -81,7 +94,7 @@ def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
     Args:
         client: Of the broker.
         parts: Marker key (or ''), list key and message of each.
-        settings: How long a marker lives, and how many replicas must confirm.
+        settings: Where results are, and how many replicas must confirm.
 
     Raises:
         StoreUnavailable: When too few replicas confirmed; some messages may be queued.
@@ -93,6 +106,16 @@ def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
     with cast(Any, client).client() as connection:  # WAIT asks for what its own connection has written
         run_script(connection, ENQUEUE, *call)
         _confirm(connection, settings)
+
+
+def free_key(task_id: str) -> None:
+    """Let the idempotency key that a task was submitted with be submitted anew: its task was revoked, or forgotten.
+
+    While Redis is away nothing happens: once the result is gone, `sweep_marks.lua` does the same.
+    """
+    if mark := marks.mark_of(task_id):
+        with suppress(redis.RedisError):
+            broker().client.delete(mark)
 
 
 def _confirm(connection: redis.Redis, settings: Settings) -> None:

@@ -57,7 +57,9 @@ class Inbox:
         body = task_body(task, pool, {name: request.get(name) for name in NO_CANVAS})
         message = envelope(task_id=task_id, queue=queue, priority=task.priority.value, headers=headers, body=body)
         place = queues.list_key(queue, task.priority.value)
-        call = broker.enqueue_call([keys.passed_on(task_id), place, message], self._settings)
+        call = broker.enqueue_call(
+            [keys.passed_on(task_id), place, message], self._settings, marker_life_s=self._settings.results.expires_s
+        )
         await patiently(lambda: self._store.run(broker.ENQUEUE, *call))
         return f"passed on to {queue}"
 

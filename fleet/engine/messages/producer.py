@@ -17,7 +17,7 @@ from itertools import islice, repeat
 from typing import Any
 
 from fleet import config
-from fleet.engine.messages import queues
+from fleet.engine.messages import marks, queues
 from fleet.engine.messages.broker import broker, enqueue
 from fleet.engine.messages.envelope import fresh_envelope, task_body
 from fleet.engine.messages.pool_choice import Dispatcher
@@ -126,7 +126,9 @@ def message_of(task: BotTask, pool: str, key: str | None, queued_at: float) -> t
     message = fresh_envelope(
         task_id=task_id, queue=queue, priority=task.priority, body=task_body(task, pool), queued_at=queued_at
     )
-    return task_id, [keys.submitted(task_id) if key else "", place, message]
+    if not key:
+        return task_id, ["", place, message]
+    return task_id, [keys.submitted(task_id), place, marks.marked(task_id, message)]
 
 
 @lru_cache(maxsize=1024)

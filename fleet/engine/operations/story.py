@@ -208,7 +208,8 @@ def _told_unknown(facts: Facts) -> Iterator[str]:
     if not facts.search.complete:
         yield f"not found among the first {facts.search.looked_at:,} waiting tasks; it may wait further behind"
     if facts.has_key:
-        yield "its idempotency key is taken: it was queued, and is on its way between two places, or its result is gone"
+        yield "its idempotency key is taken: it was queued, and is on its way, or is gone"
+        yield "submit the key again: a task that is gone is then queued"
     yield "no result, no message, no dead letter: it was never submitted, its result has expired, or it is elsewhere"
     yield "compare redis.url and redis.state_url here with those of its producer (`fleet doctor` shows them)"
 

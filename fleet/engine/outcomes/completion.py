@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from fleet.config import Settings
+from fleet.engine.messages.marks import CLOSE, close_call, mark_of
 from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_constants, letter_keys, record_arguments
 from fleet.engine.outcomes.stored import result_meta
 from fleet.errors import BadAnswer, RateLimited, StoreError
@@ -27,7 +28,7 @@ from fleet.store.client import Script, Store
 
 logger = logging.getLogger("fleet.worker")
 
-_STANDS = b"1"
+_STANDS, _FENCED = b"1", b"2"
 
 
 def finishing(record: Script) -> Script:
@@ -37,7 +38,7 @@ def finishing(record: Script) -> Script:
         "finish.lua",
         keys=_joined("result totals errors bots leases claims", record.keys, HEALTH.keys, RECORD.keys, "index?"),
         argv=_joined(
-            "payload result_life_s life_s checkouts later_counter fence fenced_counter",
+            "payload result_life_s life_s checkouts later_counter fence fenced_counter mark",
             record.argv.removeprefix("nth "),  # the script itself counts it
             HEALTH.argv,
             RECORD.argv,
@@ -56,7 +57,7 @@ def _joined(*names: str) -> str:
 _FINISH = finishing(windows.RECORD)
 #: Takes what all tasks of a class have in common, returns what takes the rest.
 _FINISH_OF = _FINISH.prepared(
-    "result index payload checkouts later_counter fence sample shown_id line dead_reason others samples "
+    "result index payload checkouts later_counter fence mark sample shown_id line dead_reason others samples "
     "task_id letter_pool reason letter body spent_pairs earned_pairs counted"
 )
 #: Classes for which that is kept; it is quickly made again.
@@ -109,6 +110,7 @@ class Finisher:
     Args:
         store: State Redis, the one that Celery's `result_backend` names.
         settings: Pools, and how long results stay.
+        broker: Where the marks of idempotency keys are, when that is another Redis.
         on_suspect: Called with the pool and name of a bot that may be bad.
 
     Attributes:
@@ -116,10 +118,16 @@ class Finisher:
     """
 
     def __init__(
-        self, store: Store, settings: Settings, *, on_suspect: Callable[[str, str], None] = lambda pool, bot: None
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        broker: Store | None = None,
+        on_suspect: Callable[[str, str], None] = lambda pool, bot: None,
     ) -> None:
         self.health = Health(settings.health, on_suspect)
         self._store = store
+        self._broker = broker
         self._settings = settings
         self._apis = {settings.limit_of(pool)[0] for pool in settings.pools}
         self._class_finish = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
@@ -146,9 +154,13 @@ class Finisher:
         except StoreError as error:
             logger.error("not counted task=%s: Redis refused to finish it, its result alone is stored: %s",
                          quote(end.result.task_id), error)  # fmt: skip
-            return await self._store_alone(end.result, error)
+            stands = await self._store_alone(end.result, error)
+            self.close_mark(end.result.task_id)
+            return stands
         if len(reply) > 1:
             self.health.heard(pool, end.kind, reply[1:])
+        if self._broker is not None and reply[:1] != _FENCED:
+            self.close_mark(end.result.task_id)
         return bytes(reply[:1]) == _STANDS
 
     async def _store_alone(self, result: BotResult, error: StoreError) -> bool:
@@ -169,6 +181,14 @@ class Finisher:
             await self._store.command("SET", key, meta, *life)
         await self._store.command("PUBLISH", key, meta)
         return True
+
+    def close_mark(self, task_id: str) -> None:
+        """Let the mark of a task that has a result live as long as a result does. Nobody waits for it.
+
+        Should that be lost, whoever submits the key again has its message delivered once more, and nothing is paid.
+        """
+        if mark_of(task_id):
+            (self._broker or self._store).send(CLOSE, *close_call(task_id, self._settings))
 
     def _in_common(self, pool: str, kind: str) -> Callable[..., tuple[list[Any], list[Any]]]:
         """Return what takes the KEYS and ARGV of one task by name; what all tasks of its class share, it knows."""
@@ -201,6 +221,7 @@ class Finisher:
             "checkouts": "\n".join(one.member for one in (end.checkout, *end.others) if one),
             "later_counter": (catalogue.REVOKED if end.is_revoked else catalogue.DUPLICATES).name,
             "fence": end.fence or "",
+            "mark": "" if self._broker else mark_of(end.result.task_id),
             **windows.record_arguments(
                 end.result, bot=bot, pool=pool, api=api, calls_failed=end.provider_errors,
                 is_buried=end.burial is not None, others=[part.share for part in end.shares],

@@ -17,6 +17,7 @@ import redis
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import HISTORY, TASK_NAME, envelope, task_headers
+from fleet.engine.messages.marks import ORPHAN, mark_of, marked
 from fleet.engine.outcomes.dead_letters import FORGET, DeadLetter, letter_keys
 from fleet.store import keys
 from fleet.store.client import Script, run_script
@@ -25,8 +26,9 @@ OPEN = Script.beside(__file__, "open_dead_letter.lua", keys="result letters bodi
 REQUEUE = Script.beside(
     __file__,
     "requeue.lua",
-    keys="bell list replayed submitted",
-    argv="message replay_life_s marker_life_s",
+    keys="bell list replayed epochs unacked parked",
+    argv="message replay_life_s mark",
+    using=[ORPHAN],
 )
 
 #: Letters read in one round trip when all are walked through (count).
@@ -153,14 +155,17 @@ class DeadLetterOffice:
         headers = task_headers(letter.task_id) | letter.headers | {"task": letter.task, HISTORY: history}
         priority = letter.priority.value
         message = envelope(task_id=letter.task_id, queue=queue, priority=priority, headers=headers, body=body)
+        mark = mark_of(letter.task_id)
         call = REQUEUE.call(
             bell=keys.bell(),
             list=queues.list_key(queue, priority),
             replayed=keys.replayed(letter.task_id, filed.died_us),
-            submitted=keys.submitted(letter.task_id),
-            message=message,
+            epochs=keys.epochs(),
+            unacked=keys.unacked(),
+            parked=keys.parked(),
+            message=marked(letter.task_id, message) if mark else message,
             replay_life_s=self._settings.dead_letters.expires_s,
-            marker_life_s=self._settings.results.expires_s,
+            mark=mark,
         )
         return bool(run_script(self._broker, REQUEUE, *call))
 

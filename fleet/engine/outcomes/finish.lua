@@ -21,6 +21,7 @@
 --       later_counter  name of the counter of later results
 --       fence          delivery tag of the task's message ('': no fence)
 --       fenced_counter  name of the counter of fenced results
+--       mark           key of the mark of its idempotency key ('': none, or on another Redis): lives as long as the result
 --       sample, shown_id, line, dead_reason, pool, dead_letter, others           see record.lua
 --       samples ('': nobody is judged), kind, rules, quarantined_event, released_event, cap_event   see health.lua
 --       task_id, letter_pool, reason, letter ('': no dead letter), body, most_letters, most_bytes, letter_life_s,
@@ -32,7 +33,7 @@
 -- Codes 1 this result stands, 0 the task has another one, 2 fenced: the message's lease was lost
 local KEYS, ARGV = KEYS, ARGV  -- as globals each use of them would be a look-up
 local result, totals, errors, bots, leases, claims = unpack(KEYS)
-local payload, result_life_s, life_s, checkouts, later_counter, fence, fenced_counter = unpack(ARGV)
+local payload, result_life_s, life_s, checkouts, later_counter, fence, fenced_counter, mark = unpack(ARGV)
 local spent_end = COUNTED + 2 * tonumber(ARGV[SPENT_PAIRS])
 local earned_end = spent_end + 2 * tonumber(ARGV[EARNED_PAIRS])
 
@@ -85,6 +86,7 @@ local function bury()
 end
 
 local fenced = not stored and fence ~= '' and not redis.call('ZSCORE', KEYS[INDEX], fence)
+if mark ~= '' and not fenced then redis.call('SET', mark, 'done', 'XX', 'EX', result_life_s) end
 local is_new = count(COUNTED + 1, spent_end, totals)
 local nth, judged = 0, ''
 if stored or fenced then

@@ -3,18 +3,26 @@
 -- KEYS  bell           stream
 --       list           the queue
 --       replayed       string: this death of the task was queued again         TTL: replay_life_s
---       submitted      string: the marker of the task's idempotency key; set, so that no producer queues it a second
---                      time beside this one                                    TTL: marker_life_s
+--       epochs         hash: list key -> times it was filled from empty
+--       unacked        hash: tag -> list key, newline, message; only read
+--       parked         hash: task id -> what waits until a time; only read
 -- ARGV  message
 --       replay_life_s  life of the mark of a replay, s
---       marker_life_s  life of the idempotency marker, s
+--       mark           key of the mark of the task's idempotency key ('': it has none); set, so that no producer queues
+--                      the task a second time beside this one, and it not beside theirs
 -- Reply 1 queued, 0 queued before
-local bell, list, replayed, submitted = unpack(KEYS)
-local message, replay_life_s, marker_life_s = unpack(ARGV)
+local bell, list, replayed, epochs, unacked, parked = unpack(KEYS)
+local message, replay_life_s, mark = unpack(ARGV)
 if not redis.call('SET', replayed, '1', 'NX', 'EX', replay_life_s) then
   return 0
 end
-redis.call('SET', submitted, '1', 'EX', marker_life_s)
-redis.call('LPUSH', list, message)
+local result = ''  -- it has none: it was removed before
+if mark ~= '' and string.find(redis.call('GET', mark) or '', '^[qtp]|')
+  and orphan_mark({ mark, epochs, unacked, parked }, { result }) == 0 then
+  return 0
+end
+local is_first = redis.call('LPUSH', list, message) == 1
+local epoch = is_first and redis.call('HINCRBY', epochs, list, 1) or redis.call('HGET', epochs, list) or '0'
+if mark ~= '' then redis.call('SET', mark, 'q|' .. epoch .. '|' .. list) end
 redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1)
 return 1

@@ -150,6 +150,7 @@ class DataPlane:
         except (ConfigurationError, StoreError) as error:
             return await self._refuse(delivery, error)
         if checkout is None:
+            self._completion.close_mark(delivery.task_id)
             return Done("done before", ended_before=True)
         self._held[checkout.token] = checkout
         try:

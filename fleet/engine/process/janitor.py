@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from fleet.config import Settings
+from fleet.engine.messages import marks
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import Done
@@ -97,6 +98,18 @@ class Janitor:
         logger.error("poison task=%s: %s", quote(task_id), proven)
         record_event(self._state, catalogue.POISON_BURIED, task=task_id, proof=str(proven))
         return done
+
+    async def sweep_marks(self, settings: Settings) -> None:
+        """Remove marks of idempotency keys whose task is nowhere any more, for ever: a step now and then."""
+        while True:
+            await asyncio.sleep(marks.SWEEP_EVERY_S)
+            try:
+                removed = await self._broker.run(marks.SWEEP, *marks.sweep_call(settings))
+            except FleetError as error:
+                logger.warning("marks not swept error=%s", error)
+            else:
+                if removed:
+                    logger.info("swept marks=%d: their tasks were purged or forgotten", removed)
 
     async def _bury(self, message: bytes) -> None:
         task_id = task_id_in(message)

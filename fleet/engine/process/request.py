@@ -14,6 +14,7 @@ from celery import signals
 from celery.utils.time import maybe_iso8601
 from celery.worker.request import Request as CeleryRequest
 
+from fleet.engine.messages.broker import free_key
 from fleet.engine.messages.envelope import from_plain_json
 from fleet.errors import DeadlineExceeded
 from fleet.store.clock import CLOCK
@@ -25,6 +26,11 @@ class Request(CeleryRequest):
     def maybe_expire(self) -> bool:
         """Leave it to `check_expiry`."""
         return False
+
+    def _announce_revoked(self, *how: Any) -> None:
+        """Tell that the task was revoked, and free its idempotency key."""
+        super()._announce_revoked(*how)
+        free_key(self.id)
 
 
 class OwnRequest(CeleryRequest):

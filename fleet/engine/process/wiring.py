@@ -125,7 +125,9 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
-    completion = Finisher(state, settings, on_suspect=lambda *who: canaries.suspect(*who))
+    completion = Finisher(
+        state, settings, broker=None if same else broker, on_suspect=lambda *who: canaries.suspect(*who)
+    )
     canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
     held: dict[str, Checkout] = {}
     panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
@@ -305,7 +307,7 @@ class Process:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
         self._renewing = renewing(settings, assembly.held)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            assembly.janitor.bury_poison, assembly.likeness.attend,
+            assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
             partial(assembly.janitor.report, occupancy, lambda: apart.count),
             partial(assembly.janitor.watch_neighbours, settings),

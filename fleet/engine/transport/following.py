@@ -59,7 +59,9 @@ def put_once(client: redis.Redis, place: str, message: dict[str, Any]) -> bool:
         return False
     marker = keys.follows(headers["id"])
     try:
-        run_script(client, ENQUEUE, *enqueue_call([marker, place, dumps(message)], config.current()))
+        settings = config.current()
+        call = enqueue_call([marker, place, dumps(message)], settings, marker_life_s=settings.results.expires_s)
+        run_script(client, ENQUEUE, *call)
     except redis.ResponseError as error:
         raise refused(error) from None
     return True

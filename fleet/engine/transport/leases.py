@@ -29,14 +29,18 @@ from fleet.store.client import Script, run_script
 TAKE = Script.beside(
     __file__,
     "take.lua",
-    keys="unacked index bell suspects ours parked openings revoked waiting*",
-    argv="wanted guarded prefix gate_prefix separator list_prefix mark order_prefix waiting_prefix acks rest*",
+    keys="unacked index bell suspects ours parked openings epochs revoked waiting*",
+    argv="wanted guarded prefix gate_prefix separator list_prefix mark mark_prefix order_prefix waiting_prefix acks "
+    "rest*",
     using=[OPEN],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
 LAPSED = Script.beside(__file__, "lapsed.lua", keys="index swept", argv="lease_s most quiet_s")
 RESTORE = Script.beside(
-    __file__, "restore.lua", keys="unacked index bell suspects", argv="lapsed_s life_s mark bot_task now held*"
+    __file__,
+    "restore.lua",
+    keys="unacked index bell suspects epochs",
+    argv="lapsed_s life_s mark bot_task now mark_prefix held*",
 )
 
 #: Seconds after which a message that its worker no longer renews goes back to its queue. With the sweep's interval
@@ -240,9 +244,10 @@ def take_call(
     """Return KEYS and ARGV of `take.lua`, where each is described; with `wanted` 0 it only acknowledges."""
     return TAKE.call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(), ours=ours,
-        parked=keys.parked(), openings=keys.openings(), revoked=keys.revoked(), waiting=waiting, wanted=wanted,
-        guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
-        list_prefix=keys.lists(""), mark=SUSPECT, order_prefix=keys.parked_order(""), waiting_prefix=keys.waiting(""),
+        parked=keys.parked(), openings=keys.openings(), epochs=keys.epochs(), revoked=keys.revoked(), waiting=waiting,
+        wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
+        list_prefix=keys.lists(""), mark=SUSPECT, mark_prefix=keys.submitted(""), order_prefix=keys.parked_order(""),
+        waiting_prefix=keys.waiting(""),
         acks=len(acks), rest=(*steps, *served, *acks, *queues),
     )  # fmt: skip
 
@@ -272,6 +277,7 @@ def restore_call(
     """
     return RESTORE.call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(),
+        epochs=keys.epochs(), mark_prefix=keys.submitted(""),
         lapsed_s=lapsed_s, life_s=keys.STATE_TTL_S, mark=SUSPECT, bot_task=f'"{TASK_NAME}"',
         now=datetime.now(UTC).isoformat(),
         held=[part for tag in tags for part in (tag, dead.get(tag, ""))],

@@ -9,6 +9,7 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
+from fleet.engine.messages.marks import EMPTY
 from fleet.engine.transport import leases, suspicion
 from fleet.engine.transport.following import put_once, refused
 from fleet.engine.transport.parking import parked
@@ -90,6 +91,10 @@ class Publishing(PrefixedChannel):
         return int(super()._size(queue)) + sum(waits.count for waits in parked.read_parked(self.resident, [queue]))
 
     def _purge(self, queue: str) -> int:
-        purged = int(super()._purge(queue)) + parked.purge_parked(self.resident, queue)
+        """Remove all messages of a queue, and what is known of them: suspicions, and which keys they hold."""
+        lists = (self._q_for_pri(queue, step) for step in self.priority_steps)
+        calls = [EMPTY.call(list=name, epochs=keys.epochs()) for name in lists]
+        purged = sum(int(run_script(self.resident, EMPTY, *call)) for call in calls)
+        purged += parked.purge_parked(self.resident, queue)
         run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
         return purged

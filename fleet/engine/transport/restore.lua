@@ -5,11 +5,13 @@
 --       bell      stream, one entry
 --       suspects  hash: SHA-1 of a message that waits and is suspect -> whose death made it so, blank, list key
 --                                                                                                   TTL: life_s
+--       epochs    hash: list key -> times it was filled from empty
 -- ARGV  lapsed_s  only those whose lease was not renewed for so long, s (0: all)
 --       life_s    life of the suspects' marks, s
 --       mark      how the tag of a message ends that was taken as a suspect
 --       bot_task  how a message names the task of bots
 --       now       UTC, as an ISO time
+--       mark_prefix  of the keys of idempotency marks, which tell where a message is (orphan_mark.lua)
 --       held      pairs, the oldest first: tag; id of the process that died with the task, '?' before it when nobody
 --                 knows whether the task had begun ('': it is no suspect for that)
 -- Reply {messages put back, how many of them as suspects}
@@ -17,8 +19,8 @@
 -- The lists are named by the entries, not declared: the broker is one Redis, never a cluster. What holds messages has no
 -- TTL: that would be a way to lose tasks. A message that was taken as a suspect (its tag ends so) goes back as one,
 -- whoever gives it back; no return of a process clears that ('-').
-local unacked, index, bell, suspects = unpack(KEYS)
-local lapsed_s, life_s, mark, bot_task, now = unpack(ARGV)
+local unacked, index, bell, suspects, epochs = unpack(KEYS)
+local lapsed_s, life_s, mark, bot_task, now, mark_prefix = unpack(ARGV)
 local before = redis.call('TIME')[1] - lapsed_s
 local restored, suspected = 0, 0
 
@@ -34,6 +36,15 @@ local function suspected_of(tag, died, message)
   return died
 end
 
+-- Note in its idempotency mark that a message is in a list again, which has `length` messages now.
+local function note_place(message, list, length)
+  local epoch = length == 1 and redis.call('HINCRBY', epochs, list, 1)
+  local id = string.match(message, '^{"mark":"([^"]+)"')
+  if not id then return end
+  epoch = epoch or redis.call('HGET', epochs, list) or '0'
+  redis.call('SET', mark_prefix .. id, 'q|' .. epoch .. '|' .. list, 'XX')
+end
+
 local function put_back(tag, died)
   local entry = redis.call('HGET', unacked, tag)
   redis.call('ZREM', index, tag)
@@ -46,7 +57,7 @@ local function put_back(tag, died)
     redis.call('HSET', suspects, redis.sha1hex(message), died .. ' ' .. list)
     suspected = suspected + 1
   end
-  redis.call('RPUSH', list, message)
+  note_place(message, list, redis.call('RPUSH', list, message))
   restored = restored + 1
 end
 

@@ -7,6 +7,7 @@
 --       suspects     hash: SHA-1 of a message that waits and is suspect -> whose death made it so (restore.lua)   TTL kept
 --       ours         set: names of the queues to take from; read only when ARGV names none (look.lua writes it)
 --       parked, openings   what waits until a time, see park.lua
+--       epochs       hash: list key -> times it was filled from empty
 --       revoked      sorted set: task id -> time at which the mark may go (Redis time, s)
 --       waiting      sorted sets, one per priority, the most urgent first: names of queues that may have messages of it
 -- ARGV  wanted       most messages to take (count)
@@ -16,6 +17,7 @@
 --       separator    kombu's, in list keys
 --       list_prefix  before queues, in list keys
 --       mark         how the tag of a message ends that is suspect: from here on the tag alone tells
+--       mark_prefix  of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `t|tag`
 --       order_prefix, waiting_prefix   see open_parked.lua
 --       acks         number of tags to acknowledge
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
@@ -37,8 +39,9 @@
 local CHUNK = 16
 -- Most parked messages opened in one go (count), and the life of a mark whose task was met, s.
 local MOST, MET_LIFE_S = 256, 604800
-local unacked, index, bell, suspects, ours, parked, openings, revoked = unpack(KEYS)
-local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, order_prefix, waiting_prefix, acks = unpack(ARGV)
+local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked = unpack(KEYS)
+local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, order_prefix, waiting_prefix, acks =
+  unpack(ARGV)
 wanted, guarded = tonumber(wanted), tonumber(guarded)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
@@ -115,6 +118,8 @@ local function take_from(queue, class, most)
     entries[#entries + 1], entries[#entries + 2] = tag, list .. '\n' .. message
     renewals[#renewals + 1], renewals[#renewals + 2] = now, tag
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tag, list, message
+    local id = string.match(message, '^{"mark":"([^"]+)"')
+    if id then redis.call('SET', mark_prefix .. id, 't|' .. tag, 'XX') end
   end
   if taken > before then
     redis.call('HSET', unacked, unpack(entries))
@@ -156,7 +161,9 @@ end
 
 local left_s = opens_in()
 if left_s and left_s <= 0 then
-  open_parked({ parked, openings, bell }, { now, MOST, order_prefix, waiting_prefix, separator })
+  open_parked({ parked, openings, bell, epochs }, {
+    now, MOST, order_prefix, waiting_prefix, separator, mark_prefix,
+  })
   left_s = opens_in()
 end
 

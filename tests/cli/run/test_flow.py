@@ -58,6 +58,7 @@ def run_flow(url: str, out: Path, entries: Iterator[Entry], *, workers: Workers,
     with AnswerFile(out) as answers, Collector(state_url=url, broker_url=url, timeout_s=5) as collector:
         return Flow(
             run_id="run",
+            by_place=False,
             window=window,
             out=answers,
             submit=workers.submit,

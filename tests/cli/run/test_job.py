@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import os
 import signal
@@ -22,6 +24,7 @@ from fleet.cli.main import main
 from fleet.cli.run import flow
 from fleet.cli.run.collector import Collector, result_of
 from fleet.cli.run.commands import result_line
+from fleet.cli.run.entries import LineFormat, read_questions
 from fleet.config import load
 from fleet.engine.local_simulator import ensure_simulator, stop_simulator
 from fleet.engine.messages.producer import submit_many, task_id_of
@@ -135,9 +138,9 @@ def run(files: Files, *arguments: str, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(main, command, input=stdin)
 
 
-def start(files: Files, *, window: int) -> subprocess.Popen[str]:
+def start(files: Files, *arguments: str, window: int) -> subprocess.Popen[str]:
     """Start `fleet run` as a process of its own; a small window makes it slow."""
-    command = [*FLEET, "run", str(files.source), "-o", str(files.target), "--window", str(window)]
+    command = [*FLEET, "run", str(files.source), "-o", str(files.target), "--window", str(window), *arguments]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -162,6 +165,7 @@ def test_a_run_answers_every_line_once_and_pays_for_it_once(use_stack: Stack, fi
     assert "simulator" in answer.stderr
     record = files.records()[0]
     assert list(record)[:4] == ["id", "line", "status", "answer"]
+    assert list(record)[-1] == "asked"
     assert record["pool"] == "research"
     assert record["simulated"] is True
     assert record["usage"]["output_tokens"] > 0
@@ -209,7 +213,8 @@ def test_answers_that_came_while_nobody_waited_are_read_and_not_paid_again(use_s
     process.communicate()
     run_id = json.loads(files.note.read_text())["run_id"]
     with Collector(state_url=use_stack.redis_url, broker_url=use_stack.redis_url, timeout_s=5) as collector:
-        ids = [task_id_of(f"{run_id}:{number}:'q{number}'") for number in range(1, 41)]
+        lines = files.source.read_bytes().splitlines()
+        ids = [task_id_of(f"{run_id}:{question.asked}") for question in read_questions(lines, LineFormat())]
         wait_until(lambda: len(collector.fetch(ids)) == 40, 30, "all are finished")
     before = use_stack.calls()
     assert run(files).exit_code == 0
@@ -267,28 +272,161 @@ def test_a_pipe_is_run_as_it_comes_and_says_that_it_cannot_be_resumed(use_stack:
     assert not files.note.exists()
 
 
-def test_an_output_of_another_input_is_refused(use_stack: Stack, files: Files) -> None:
-    write(files, 3)
+def ask(*names: str) -> str:
+    """Lines of IN, each with a question of its own that holds its name."""
+    return "".join(json.dumps({"id": name, "question": f"{name}: {SALT}?"}) + "\n" for name in names)
+
+
+#: What makes the questions of this test run its own.
+SALT = uuid.uuid4().hex
+
+
+def pairs(files: Files) -> dict[int, str]:
+    """Line -> id, of the answers that belong to a line of IN."""
+    return {record["line"]: record["id"] for record in files.records() if record["line"] is not None}
+
+
+def stop_early(files: Files, count: int) -> None:
+    """Run until there are so many answers, then kill the run."""
+    process = start(files, window=4)
+    wait_until(lambda: files.count() >= count, 30, "the run has written some answers")
+    process.kill()
+    process.communicate()
+
+
+def test_an_input_that_was_replaced_is_asked_and_its_old_answers_stay(use_stack: Stack, files: Files) -> None:
+    files.source.write_text(ask("r1", "r2", "r3"))
     run(files)
-    content = files.target.read_bytes()
-    write(files, 2)
-    refused = run(files)
+    before = use_stack.calls()
+    files.source.write_text(ask("n1", "n2"))
+    answer = run(files, "--quiet", "--json")
+    assert answer.exit_code == 0
+    assert pairs(files) == {1: "n1", 2: "n2"}
+    assert {record["id"] for record in files.records() if record["line"] is None} == {"r1", "r2", "r3"}
+    assert use_stack.calls() - before == 2
+    assert answer.stderr.count("3 answers to no line of IN any more") == 1
+    summary = json.loads(answer.stdout)
+    assert (summary["done"], summary["without_line"]) == (2, 3)
+    files.source.write_text(ask("r2"))  # it is asked again: its answer is still there
+    assert run(files).exit_code == 0
+    assert (pairs(files), use_stack.calls() - before) == ({1: "r2"}, 2)
+
+
+def test_a_run_goes_on_after_its_input_was_edited_reordered_and_inserted_into(use_stack: Stack, files: Files) -> None:
+    names = [f"e{number}" for number in range(60)]
+    files.source.write_text(ask(*names, "twin", "twin"))
+    before = use_stack.calls()
+    stop_early(files, 20)
+    answered = {record["id"] for record in files.records()}
+    kept = [name for name in names if name != "e3"]
+    kept[0], kept[5] = kept[5], kept[0]
+    wanted = ["twin", *kept[:30], "inserted", *kept[30:], "twin", "twin"]
+    files.source.write_text(ask(*wanted))
+    answer = run(files)
+    assert answer.exit_code == 0, answer.output
+    assert pairs(files) == dict(enumerate(wanted, start=1))
+    assert use_stack.calls() - before == 62 + 2  # what was asked first, one insertion, the third twin
+    assert f"{len(answered & set(wanted))} line" in answer.stderr
+    assert "to ask" in answer.stderr
+
+
+def test_the_same_prompt_with_another_id_or_option_is_another_question(use_stack: Stack, files: Files) -> None:
+    line = {"id": "a", "prompt": f"same {SALT}"}
+    files.source.write_text(json.dumps(line))
+    run(files)
+    before = use_stack.calls()
+    for changed in ({**line, "id": "b"}, {**line, "max_output_tokens": 9}, {**line, "pool": "review"}):
+        files.source.write_text(json.dumps(changed))
+        assert run(files).exit_code == 0
+    assert use_stack.calls() - before == 3
+    assert "nothing left to do" in run(files, "--pool", "research", "--kind", "other").stderr  # no part of the question
+
+
+def test_a_run_of_the_previous_release_is_resumed_by_its_own_keys(use_stack: Stack, files: Files) -> None:
+    write(files, 6)
+    run_id, content = uuid.uuid4().hex, files.source.read_bytes()
+    prompts = [json.loads(line)["question"] for line in content.splitlines()]
+    old = {
+        "run_id": run_id, "input": str(files.source), "size_bytes": len(content),
+        "head_sha256": hashlib.sha256(content).hexdigest(), "started_at": 1.5, "prompt_field": None, "id_field": "id",
+    }  # fmt: skip
+    files.note.write_text(json.dumps(old))
+    row = {"id": "q2", "line": 2, "status": "ok", "answer": "old answer", "error": None}
+    files.target.write_text(json.dumps(row) + "\n")
+    keys_then = [f"{run_id}:{number}:'q{number}'" for number in (1, 3)]
+    ids = list(submit_many([prompts[0], prompts[2]], idempotency_keys=keys_then))
+    with Collector(state_url=use_stack.redis_url, broker_url=use_stack.redis_url, timeout_s=5) as collector:
+        wait_until(lambda: len(collector.fetch(ids)) == 2, 30, "what was in flight is answered")
+    before = use_stack.calls()
+    assert run(files).exit_code == 0
+    assert is_whole(files, 6)
+    assert use_stack.calls() - before == 3
+    assert {record["answer"] for record in files.records() if record["line"] == 2} == {"old answer"}
+
+
+def test_fields_of_a_line_are_obeyed_and_a_wrong_one_fails_it_alone(use_stack: Stack, files: Files) -> None:
+    lines = [
+        {"id": "p", "prompt": f"p {SALT}", "pool": "review", "metadata": {"row": 1}, "source": "x"},
+        {"id": "wrong", "prompt": "x", "pool": "nowhere"},
+        {"id": "half", "prompt": "x \ud83d"},
+        {"custom_id": "batch", "body": {"model": "m", "messages": [{"role": "user", "content": f"b {SALT}"}]}},
+    ]
+    files.source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    answer = run(files, "--pool", "research")
+    assert answer.exit_code == 1
+    by_id = {record["id"]: record for record in files.records()}
+    assert {name: record["status"] for name, record in by_id.items()} == {
+        "p": "ok", "wrong": "failed", "half": "failed", "batch": "ok"
+    }  # fmt: skip
+    assert [by_id[name]["pool"] for name in ("p", "batch")] == ["review", "research"]
+    assert by_id["p"]["metadata"] == {"row": 1}
+    assert "nowhere" in by_id["wrong"]["error"]["message"]
+    assert answer.stderr.count("source, body.model") == 1
+    files.target.read_bytes().decode()
+
+
+def test_the_line_of_a_revoked_task_can_be_retried(use_stack: Stack, files: Files) -> None:
+    write(files, 1)
+    with connect(use_stack.redis_url, timeout_s=5) as client:
+        client.set(keys.gate(keys.queue("review")), "-1", ex=60)
+        marks = set(client.scan_iter(keys.submitted("*")))
+        process = start(files, "--pool", "review", window=4)
+        wait_until(lambda: set(client.scan_iter(keys.submitted("*"))) - marks, 30, "the task is queued")
+        (mark,) = set(client.scan_iter(keys.submitted("*"))) - marks
+        task_id = mark.decode().removeprefix(keys.submitted(""))
+        meta = {"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["revoked"]}}
+        client.set(keys.result(task_id), json.dumps(meta), ex=600)  # as Celery's worker stores it
+        process.communicate(timeout=30)
+        client.delete(keys.gate(keys.queue("review")))
+    assert process.returncode == 1
+    assert [record["status"] for record in files.records()] == ["failed"]
+    assert run(files, "--pool", "review", "--retry-failed").exit_code == 0
+    assert is_whole(files, 1)
+
+
+def test_a_file_that_is_no_json_lines_and_an_output_to_stdout_are_refused_in_one_line(files: Files) -> None:
+    for content, words in (
+        (gzip.compress(b'"a"'), "gzip file"),
+        (b'[{"prompt": "a"}]', "JSON array"),
+        (b"id,prompt\n1,a\n", "CSV file"),
+    ):
+        files.source.write_bytes(content)
+        refused = run(files)
+        assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+        assert words in refused.stderr
+        assert not files.target.exists() and not files.note.exists()
+    refused = CliRunner().invoke(main, ["run", str(files.source), "-o", "-"])
     assert refused.exit_code == 2
-    assert "--overwrite" in refused.stderr
-    assert files.target.read_bytes() == content
-    assert run(files, "--overwrite").exit_code == 0
-    assert is_whole(files, 2)
+    assert "stdout" in refused.stderr
+    assert not Path("-").exists()
 
 
-def test_lines_added_after_the_end_are_run_with_resume(use_stack: Stack, files: Files) -> None:
+def test_lines_added_after_the_end_are_run(use_stack: Stack, files: Files) -> None:
     write(files, 2)
     run(files)
     files.source.write_text(files.source.read_text() + '{"id": "q3", "question": "new"}\n')
-    refused = run(files)
-    assert refused.exit_code == 2
-    assert "--resume" in refused.stderr
     before = use_stack.calls()
-    assert run(files, "--resume").exit_code == 0
+    assert run(files).exit_code == 0
     assert is_whole(files, 3)
     assert use_stack.calls() - before == 1
 
@@ -407,6 +545,7 @@ def test_released_results_expire_soon_and_their_marks_sooner(redis_url: str, mon
     (task_id,) = submit_many(["x"], idempotency_keys=["a key"])
     with connect(redis_url, timeout_s=5) as client:
         client.set(keys.result(task_id), b"{}", ex=86_400)
+        client.expire(keys.submitted(task_id), 86_400)  # as the step that stores the result does
         client.set(keys.result("brief"), b"{}", ex=60)
         with Collector(state_url=redis_url, broker_url=redis_url, timeout_s=5) as collector:
             collector.release([task_id, "brief", "gone"])

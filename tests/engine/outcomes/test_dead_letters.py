@@ -15,7 +15,9 @@ import redis
 from fleet import errors
 from fleet.config import DeadLetterSettings, PoolSettings, Settings
 from fleet.engine.messages import queues
+from fleet.engine.messages.broker import ENQUEUE, enqueue_call
 from fleet.engine.messages.envelope import HISTORY, envelope, task_headers
+from fleet.engine.messages.producer import task_id_of
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, scope_of
 from fleet.engine.outcomes.dead_letters import (
     CAUSES,
@@ -267,9 +269,13 @@ def test_a_replay_queues_the_task_with_a_fresh_life_and_without_its_result(
 def test_a_replay_keeps_producers_with_the_same_idempotency_key_out(
     state: redis.Redis, office: DeadLetterOffice
 ) -> None:
-    die(state, "t")
-    office.replay("t")
-    assert state.ttl(keys.submitted("t")) == SETTINGS.results.expires_s
+    task_id = task_id_of("t")
+    die(state, task_id)
+    state.set(keys.submitted(task_id), "done", ex=60)  # as the failed result left it
+    assert office.replay(task_id) == "queued"
+    assert state.ttl(keys.submitted(task_id)) == -1
+    call = enqueue_call([keys.submitted(task_id), "list", b"again"], SETTINGS)
+    assert run_script(state, ENQUEUE, *call) == 0
 
 
 def test_a_letter_that_is_gone_is_unknown_and_queues_nothing(state: redis.Redis, office: DeadLetterOffice) -> None:
@@ -343,10 +349,11 @@ def test_a_letter_of_a_pool_that_is_gone_or_of_a_foreign_task_goes_to_the_inbox(
 def test_state_and_broker_may_be_two_servers(redis_url: str, state: redis.Redis) -> None:
     with connect(f"{redis_url.removesuffix('/0')}/1") as broker:
         office = DeadLetterOffice(state, broker, SETTINGS)
-        die(state, "t")
-        assert office.replay("t") == "queued"
+        task_id = task_id_of("t")
+        die(state, task_id)
+        assert office.replay(task_id) == "queued"
         assert queued(state) == [] and len(queued(broker)) == 1
-        assert state.exists(keys.submitted("t")) == 0
+        assert (state.exists(keys.submitted(task_id)), broker.exists(keys.submitted(task_id))) == (0, 1)
 
 
 def test_purging_keeps_a_letter_that_has_died_again_since(state: redis.Redis, office: DeadLetterOffice) -> None:

@@ -3,24 +3,31 @@
 --
 -- KEYS  parked, openings   see park.lua
 --       bell            stream, one entry
+--       epochs          hash: list key -> times it was filled from empty
 -- ARGV  now             Redis time, s
 --       most            messages to open (count)
 --       order_prefix    of the sorted sets beside the queues
 --       waiting_prefix  of the keys that tell which queues have messages
 --       separator       kombu's, in list keys
+--       mark_prefix     of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `q|epoch|list`
 -- Reply number of messages opened
 --
 -- Lists and sets are named by queue, not declared: the broker is one Redis, never a cluster.
 local QUEUES = 16
-local parked, openings, bell = unpack(KEYS)
-local now, most, order_prefix, waiting_prefix, separator = unpack(ARGV)
+local parked, openings, bell, epochs = unpack(KEYS)
+local now, most, order_prefix, waiting_prefix, separator, mark_prefix = unpack(ARGV)
 local opened = 0
 
 local function open(queue, entry)
   local list, message = string.match(entry, '^([^\n]*)\n[^\n]*\n(.*)$')
   if not list then return end
   local _, last = string.find(list, separator, 1, true)
-  redis.call('LPUSH', list, message)
+  local epoch = redis.call('LPUSH', list, message) == 1 and redis.call('HINCRBY', epochs, list, 1)
+  local marked = string.match(message, '^{"mark":"([^"]+)"')
+  if marked then
+    epoch = epoch or redis.call('HGET', epochs, list) or '0'
+    redis.call('SET', mark_prefix .. marked, 'q|' .. epoch .. '|' .. list, 'XX')
+  end
   redis.call('ZADD', waiting_prefix .. (last and string.sub(list, last + 1) or '0'), 0, queue)
 end
 

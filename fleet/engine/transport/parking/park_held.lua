@@ -8,12 +8,13 @@
 --       separator     kombu's, in list keys
 --       list_prefix   before queues, in list keys
 --       reason        why they wait: a word
+--       mark_prefix   of the keys of marks, see park.lua
 --       messages      triples: tag, task id, opening time in s
 -- Reply the tags that this worker does not hold any more: parked, or their lease was lost; the time of the others has come
 --
 -- The sets are named by queue, not declared: the broker is one Redis, never a cluster.
 local unacked, index, parked, openings = unpack(KEYS)
-local order_prefix, separator, list_prefix, reason = unpack(ARGV)
+local order_prefix, separator, list_prefix, reason, mark_prefix = unpack(ARGV)
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds + microseconds / 1000000
 local gone = {}
@@ -27,7 +28,7 @@ for i = MESSAGES + 1, #ARGV, 3 do
     local place = string.find(list, separator, 1, true)
     local queue = string.sub(list, #list_prefix + 1, place and place - 1 or -1)
     local order, entry = order_prefix .. queue, list .. '\n' .. reason .. '\n' .. message
-    park({ parked, openings, order }, { queue, id, at, entry })
+    park({ parked, openings, order }, { queue, id, at, entry, mark_prefix })
     redis.call('HDEL', unacked, tag)
     redis.call('ZREM', index, tag)
   end

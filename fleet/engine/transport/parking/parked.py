@@ -18,25 +18,25 @@ from fleet.engine.messages.queues import PRIORITY_SEPARATOR, queue_of
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
-PARK = Script.beside(__file__, "park.lua", keys="parked openings order", argv="queue id at entry")
+PARK = Script.beside(__file__, "park.lua", keys="parked openings order", argv="queue id at entry mark_prefix")
 OPEN = Script.beside(
     __file__,
     "open_parked.lua",
-    keys="parked openings bell",
-    argv="now most order_prefix waiting_prefix separator",
+    keys="parked openings bell epochs",
+    argv="now most order_prefix waiting_prefix separator mark_prefix",
 )
 PUBLISH_LATER = Script.beside(
     __file__,
     "publish_later.lua",
     keys="parked openings order list waiting bell",
-    argv="queue id at reason message",
+    argv="queue id at reason mark_prefix message",
     using=[PARK],
 )
 PARK_HELD = Script.beside(
     __file__,
     "park_held.lua",
     keys="unacked index parked openings",
-    argv="order_prefix separator list_prefix reason messages*",
+    argv="order_prefix separator list_prefix reason mark_prefix messages*",
     using=[PARK],
 )
 PURGE = Script.beside(__file__, "purge_parked.lua", keys="parked openings order", argv="queue most")
@@ -73,7 +73,7 @@ def publish_later_call(
     return PUBLISH_LATER.call(
         parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue), list=list_key,
         waiting=keys.waiting(step), bell=keys.bell(), queue=queue, id=task_id, at=repr(at), reason=REASON_TIME,
-        message=message,
+        mark_prefix=keys.submitted(""), message=message,
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def park_held(client: redis.Redis, waits: Mapping[str, tuple[str, float]]) -> se
     call = PARK_HELD.call(
         unacked=keys.unacked(), index=keys.unacked_index(), parked=keys.parked(), openings=keys.openings(),
         order_prefix=keys.parked_order(""), separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""),
-        reason=REASON_TIME, messages=parts,
+        reason=REASON_TIME, mark_prefix=keys.submitted(""), messages=parts,
     )  # fmt: skip
     return {tag.decode() for tag in run_script(client, PARK_HELD, *call)}
 

@@ -9,6 +9,7 @@
 --       id        of the task
 --       at        opening time, s
 --       reason    why it waits: a word
+--       mark_prefix   of the keys of marks, see park.lua
 --       message
 -- Reply 1 parked, 0 queued
 --
@@ -16,12 +17,12 @@
 -- within that second wakes it, so that it learns of it.
 local SOON_S = 1
 local list = KEYS[LIST]
-local queue, id, at, reason, message = unpack(ARGV)
+local queue, id, at, reason, mark_prefix, message = unpack(ARGV)
 local seconds, microseconds = unpack(redis.call('TIME'))
 local left_s = at - (seconds + microseconds / 1000000)
 if left_s > 0 then
   local entry = list .. '\n' .. reason .. '\n' .. message
-  park({ KEYS[PARKED], KEYS[OPENINGS], KEYS[ORDER] }, { queue, id, at, entry })
+  park({ KEYS[PARKED], KEYS[OPENINGS], KEYS[ORDER] }, { queue, id, at, entry, mark_prefix })
 else
   redis.call('LPUSH', list, message)
   redis.call('ZADD', KEYS[WAITING], 0, queue)

@@ -1,0 +1,84 @@
+"""Lines of OpenAI's and Anthropic's batch files, and messages in parts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fleet.cli.run.entries import Entry, LineFormat, entry_of, read_question
+from fleet.cli.run.recognition import Occurrences
+
+HI = [{"role": "user", "content": "hi"}]
+
+
+def entry(value: Any, reading: LineFormat | None = None) -> Entry:
+    reading = reading or LineFormat()
+    return entry_of(read_question(7, json.dumps(value).encode(), reading, Occurrences()), reading)
+
+
+def said(found: Entry) -> list[tuple[str, str]]:
+    assert found.task is not None, found.error
+    return [(message.role, message.content) for message in found.task.conversation()]
+
+
+def openai(**body: Any) -> dict[str, Any]:
+    return {"custom_id": "b1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", **body}}
+
+
+def test_a_line_of_openai_is_a_task_with_its_id_its_messages_and_its_longest_answer() -> None:
+    reading = LineFormat()
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    found = entry(openai(messages=HI, max_tokens=7, response_format=form, temperature=0), reading)
+    assert (found.id, said(found)) == ("b1", [("user", "hi")])
+    assert found.task is not None
+    assert (found.task.max_output_tokens, found.task.answer_schema) == (7, schema)
+    told = reading.told_unused()
+    assert told is not None and "body.model, body.temperature" in told
+
+
+def test_a_line_of_anthropic_brings_its_system_prompt() -> None:
+    params = {"model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "be brief"}], "messages": HI}
+    found = entry({"custom_id": "a1", "params": params})
+    assert (found.id, said(found)) == ("a1", [("system", "be brief"), ("user", "hi")])
+    assert found.task is not None and found.task.max_output_tokens == 9
+
+
+def test_lines_for_other_endpoints_of_openai() -> None:
+    responses = {"input": "hi", "instructions": "be brief", "max_output_tokens": 5}
+    found = entry({"custom_id": "r", "url": "/v1/responses", "body": responses})
+    assert said(found) == [("system", "be brief"), ("user", "hi")]
+    assert said(entry({"custom_id": "c", "url": "/v1/completions", "body": {"prompt": "hi"}})) == [("user", "hi")]
+    assert "url" in str(entry({"custom_id": "e", "url": "/v1/embeddings", "body": {"input": "hi"}}).error)
+
+
+def test_fleets_own_options_stand_beside_the_request() -> None:
+    found = entry({**openai(messages=HI, max_tokens=7), "pool": "review", "max_output_tokens": 3})
+    assert found.task is not None
+    assert (found.task.pool, found.task.max_output_tokens) == ("review", 3)
+
+
+def test_text_parts_are_joined_and_developers_are_the_system() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}]
+    assert said(entry({"messages": messages})) == [("system", "be brief"), ("user", "one\ntwo")]
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+        (openai(messages=[*HI, {"role": "user", "content": [{"type": "input_audio"}]}]), "body.messages.1.content.0"),
+        (openai(messages=HI, tools=[{"type": "function"}]), "body.tools"),
+        (openai(), "body.messages"),
+        (openai(messages=HI, max_tokens="many"), "max_output_tokens"),
+        ({"custom_id": "x", "body": "text"}, "custom_id, body"),
+    ],
+)
+def test_what_a_task_cannot_carry_fails_the_line_and_is_named(value: Any, field: str) -> None:
+    found = entry(value)
+    assert found.task is None
+    assert field in str(found.error)
