@@ -122,7 +122,7 @@ def _send(checked: Sequence[Chosen], send: Callable[[list[Any]], None], sender: 
 def message_of(task: BotTask, pool: str, key: str | None, queued_at: float) -> tuple[str, list[Any]]:
     """Return a task's id, and marker key (or ''), list key and message as `enqueue.lua` takes them."""
     task_id = fresh_id() if key is None else task_id_of(key)
-    queue, place = _place(pool, task.priority)
+    queue, place = _place(pool, task.priority, keys.lists(""))
     message = fresh_envelope(
         task_id=task_id, queue=queue, priority=task.priority, body=task_body(task, pool), queued_at=queued_at
     )
@@ -130,7 +130,8 @@ def message_of(task: BotTask, pool: str, key: str | None, queued_at: float) -> t
 
 
 @lru_cache(maxsize=1024)
-def _place(pool: str, priority: int) -> tuple[str, str]:
+def _place(pool: str, priority: int, prefix: str) -> tuple[str, str]:
+    """Return queue and list key; by the prefix in force, which is in the key."""
     queue = keys.queue(pool)
     return queue, queues.list_key(queue, priority)
 
