@@ -86,7 +86,7 @@ class Monitor:
         self._socket.sendall(b"MONITOR\r\n")
         self._mark = uuid.uuid4().hex.encode()
         self._raw = b""
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._client = connect(server.url)
         self._reader.start()
 
@@ -158,7 +158,7 @@ def use_everything(folder: Path, url: str, worker: WorkerProcess) -> None:
     fleet("pools", "resume", "writing")
     assert "4" in fleet("submit", "What is 2+2?", "--pool", "writing")
     fleet("submit", "fail", "--pool", "writing", code=1)
-    (failed,) = (letter["task_id"] for letter in json.loads(fleet("dead", "list", "--json")))
+    (failed,) = (letter["task_id"] for letter in json.loads(fleet("dead", "list", "--json"))["letters"])
     fleet("dead", "replay", failed)
     fleet("bots", "quarantine", "research-001", "--for", "10s")
     fleet("bots", "release", "research-001")
