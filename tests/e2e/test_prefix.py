@@ -208,9 +208,9 @@ def test_two_fleets_without_a_prefix_are_told_by_the_log_the_doctor_the_run_and_
         workers.append(WorkerProcess(folder, env={"FLEET_HOME": str(folder / ".fleet")}))
     try:
         for worker, other in zip(workers, ("support", "sales"), strict=True):
-            wait_until(
-                lambda w=worker, o=other: f"another fleet uses this Redis (pools {o} on" in w.log, 60, worker.log
-            )
+            said = f"another fleet uses this Redis (pools {other} on"
+            worker.wait_ready()
+            wait_until(lambda worker=worker, said=said: said in worker.log, 30, lambda worker=worker: worker.log)
             assert "redis.prefix" in worker.log
         monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "sales" / "fleet.toml"))
         (tmp_path / "one.jsonl").write_text('{"prompt": "What is 1+1?"}\n')

@@ -62,7 +62,8 @@ def test_every_key_begins_with_the_prefix_and_is_else_the_same() -> None:
 
 def test_every_function_of_the_module_is_a_builder_and_gets_the_prefix() -> None:
     """One that stands below `use_prefix` would get none."""
-    functions = {name for name, value in vars(keys).items() if inspect.isfunction(value) and not name.startswith("_")}
+    ours = (value for value in vars(keys).values() if inspect.isfunction(value) and value.__module__ == keys.__name__)
+    functions = {function.__name__ for function in ours if not function.__name__.startswith("_")}
     assert functions == {*keys._BUILDERS, "queue", "use_prefix"}
 
 

@@ -2,7 +2,7 @@
 --
 -- KEYS  suspects   hash: SHA-1 of a message that waits and is suspect -> whose death made it so, blank, list key; TTL kept
 -- ARGV  process    id ('': any)
---       queue      its name; it is also the key of its first list, and the others begin with it ('': any)
+--       queue      the key of its first list; the others begin with it ('': any)
 --       separator  kombu's, in list keys
 -- Reply how many were forgotten
 local suspects = KEYS[SUSPECTS]

@@ -109,4 +109,4 @@ def absolve_call(process: str) -> tuple[list[Any], list[Any]]:
 
 def forget_call(queue: str) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `absolve.lua` for a queue whose messages are gone."""
-    return ABSOLVE.call(suspects=keys.suspects(), process="", queue=queue, separator=PRIORITY_SEPARATOR)
+    return ABSOLVE.call(suspects=keys.suspects(), process="", queue=keys.lists(queue), separator=PRIORITY_SEPARATOR)

@@ -19,7 +19,7 @@ from fleet.engine.transport import channel, leases, suspicion
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
-from fleet.store.client import Store, connect
+from fleet.store.client import Store, connect, run_script
 from tests.engine.transport.test_channel import put, take
 from tests.waiting import wait_until
 
@@ -207,6 +207,14 @@ def test_gates_and_priorities_hold_for_suspects_and_a_purge_takes_the_marks_alon
     client.hset(keys.suspects(), "of another queue", f"gone {QUEUE}er")
     assert message.channel._purge(QUEUE) == 1
     assert client.hkeys(keys.suspects()) == [b"of another queue"]
+
+
+def test_a_purge_takes_the_marks_of_its_own_queue_along_behind_a_prefix(client: redis.Redis) -> None:
+    keys.use_prefix("p:")
+    lists = {"first": list_key(QUEUE, 0), "bulk": list_key(QUEUE, 4), "other": list_key(f"{QUEUE}er", 4)}
+    client.hset(keys.suspects(), mapping={name: f"gone {place}" for name, place in lists.items()})
+    run_script(client, suspicion.ABSOLVE, *suspicion.forget_call(QUEUE))
+    assert client.hkeys(keys.suspects()) == [b"other"]
 
 
 def test_a_process_that_was_only_cut_off_clears_its_own_tasks_when_it_is_back_and_no_others(
