@@ -86,7 +86,7 @@ class Monitor:
         self._socket.sendall(b"MONITOR\r\n")
         self._mark = uuid.uuid4().hex.encode()
         self._raw = b""
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._client = connect(server.url)
         self._reader.start()
 
@@ -158,7 +158,7 @@ def use_everything(folder: Path, url: str, worker: WorkerProcess) -> None:
     fleet("pools", "resume", "writing")
     assert "4" in fleet("submit", "What is 2+2?", "--pool", "writing")
     fleet("submit", "fail", "--pool", "writing", code=1)
-    (failed,) = (letter["task_id"] for letter in json.loads(fleet("dead", "list", "--json")))
+    (failed,) = (letter["task_id"] for letter in json.loads(fleet("dead", "list", "--json"))["letters"])
     fleet("dead", "replay", failed)
     fleet("bots", "quarantine", "research-001", "--for", "10s")
     fleet("bots", "release", "research-001")
@@ -208,9 +208,9 @@ def test_two_fleets_without_a_prefix_are_told_by_the_log_the_doctor_the_run_and_
         workers.append(WorkerProcess(folder, env={"FLEET_HOME": str(folder / ".fleet")}))
     try:
         for worker, other in zip(workers, ("support", "sales"), strict=True):
-            wait_until(
-                lambda w=worker, o=other: f"another fleet uses this Redis (pools {o} on" in w.log, 60, worker.log
-            )
+            said = f"another fleet uses this Redis (pools {other} on"
+            worker.wait_ready()
+            wait_until(lambda worker=worker, said=said: said in worker.log, 30, lambda worker=worker: worker.log)
             assert "redis.prefix" in worker.log
         monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "sales" / "fleet.toml"))
         (tmp_path / "one.jsonl").write_text('{"prompt": "What is 1+1?"}\n')

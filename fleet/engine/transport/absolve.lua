@@ -2,7 +2,7 @@
 --
 -- KEYS  suspects   hash: SHA-1 of a message that waits and is suspect -> whose death made it so, blank, list key; TTL kept
 -- ARGV  process    id ('': any)
---       queue      key of its first list, with which the others begin ('': any)
+--       queue      the key of its first list; the others begin with it ('': any)
 --       separator  kombu's, in list keys
 -- Reply how many were forgotten
 local suspects = KEYS[SUSPECTS]
