@@ -23,10 +23,9 @@ from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
 from celery.utils.log import get_logger
 
 from fleet import config
-from fleet.engine.messages.envelope import NO_CANVAS, canvas_of
-from fleet.engine.outcomes.follow_ups import has_canvas
+from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
-from fleet.engine.process.request import decoded, signals_listen, tag_of
+from fleet.engine.process.request import decoded, send_signals, tag_of
 from fleet.engine.process.slot import Slot
 from fleet.engine.process.stall_watch import MAIN_THREAD, StallWatch
 from fleet.engine.process.threads import Threads, as_failure, exception_info
@@ -35,7 +34,6 @@ from fleet.engine.settings import give_up
 from fleet.engine.transport import leases
 from fleet.engine.transport.waker import Waker
 from fleet.errors import ConfigurationError
-from fleet.models import BotResult
 from fleet.quoting import quote
 
 logger = get_logger("fleet.pool")
@@ -293,8 +291,8 @@ class SlotPool(BasePool):
             self._fail(slot, error)
             return
         done = job.result()
-        if done.result is not None and signals_listen():
-            self._signal(slot, done.result)
+        if done.result is not None:
+            send_signals(slot.task, slot.task_id, slot.request, done.result)
         self._farewell.finished += done.result is not None  # else it was passed on, or done before
         slot.callback((0, done.summary, runtime_s))
 
@@ -305,14 +303,6 @@ class SlotPool(BasePool):
         except redis.RedisError as trouble:
             self._farewell.stranded += self._is_cancelling
             logger.warning("not handed back task=%s error=%s: its lease runs out", slot.task_id, trouble)
-
-    def _signal(self, slot: Slot, result: BotResult) -> None:
-        """Let Celery send its signals of a task's life. What follows the task in a canvas was sent before."""
-        ready = {"fleet_result": result, "fleet_in_canvas": has_canvas(slot.request)}
-        try:
-            slot.task.__trace__(slot.task_id, (), {}, {**slot.request, **NO_CANVAS, "ignore_result": True, **ready})
-        except Exception as error:  # noqa: BLE001 - the task boundary: a receiver must not stop the worker
-            logger.error("signal failed task=%s error=%s: its result is stored", slot.task_id, type(error).__name__)
 
     def _apply_in_thread(
         self,

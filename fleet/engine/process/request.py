@@ -6,6 +6,7 @@ it goes to its slot like any other and is refused there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
@@ -15,9 +16,13 @@ from celery.utils.time import maybe_iso8601
 from celery.worker.request import Request as CeleryRequest
 
 from fleet.engine.messages.broker import free_key
-from fleet.engine.messages.envelope import from_plain_json
+from fleet.engine.messages.envelope import NO_CANVAS, from_plain_json
+from fleet.engine.outcomes.follow_ups import has_canvas
 from fleet.errors import DeadlineExceeded
+from fleet.models import BotResult
 from fleet.store.clock import CLOCK
+
+logger = logging.getLogger("fleet.pool")
 
 
 class Request(CeleryRequest):
@@ -81,11 +86,17 @@ def decoded(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return args
 
 
-def signals_listen() -> bool:
-    """True when somebody has connected to Celery's signals of a task's end."""
-    return bool(
+def send_signals(task: Any, task_id: str, request: Mapping[str, Any], result: BotResult) -> None:
+    """Let Celery send its signals of a task's life, if anybody listens. What follows the task was sent before."""
+    if not (
         signals.task_prerun.receivers
         or signals.task_postrun.receivers
         or signals.task_success.receivers
         or signals.task_failure.receivers
-    )
+    ):
+        return
+    ready = {"fleet_result": result, "fleet_in_canvas": has_canvas(request)}
+    try:
+        task.__trace__(task_id, (), {}, {**request, **NO_CANVAS, "ignore_result": True, **ready})
+    except Exception as error:  # noqa: BLE001 - the task boundary: a receiver must not stop the worker
+        logger.error("signal failed task=%s error=%s: its result is stored", task_id, type(error).__name__)
