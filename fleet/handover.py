@@ -16,6 +16,8 @@ from fleet.errors import InvalidTask
 JOINT = "\n\n"
 #: Fields that every result has and no task.
 _RESULT_FIELDS = frozenset(("task_id", "status", "finished_at"))
+#: What holds several of them.
+_SEVERAL = (list, tuple)
 
 
 def take_handed(args: Sequence[Any]) -> tuple[str | None, Sequence[Any]]:
@@ -24,7 +26,9 @@ def take_handed(args: Sequence[Any]) -> tuple[str | None, Sequence[Any]]:
     Raises:
         InvalidTask: When one of them has no answer.
     """
-    if args and (_is_result(args[0]) or isinstance(args[0], list | tuple)):
+    if not args or isinstance(args[0], str):  # most tasks: nothing to look at
+        return None, args
+    if isinstance(args[0], _SEVERAL) or _is_result(args[0]):
         return _text_of(args[0]), args[1:]
     return None, args
 
@@ -32,25 +36,26 @@ def take_handed(args: Sequence[Any]) -> tuple[str | None, Sequence[Any]]:
 def with_handed(task: Mapping[str, Any], text: str) -> dict[str, Any]:
     """Return the fields of a task with handed text after its prompt, or as the last turn of its conversation."""
     messages = task.get("messages")
-    if messages and isinstance(messages, list | tuple):
+    if messages and isinstance(messages, _SEVERAL):
         return {**task, "messages": [*messages, {"role": "user", "content": text}]}
     prompt = task.get("prompt")
     return {**task, "prompt": f"{prompt}{JOINT}{text}" if isinstance(prompt, str) and prompt else text}
 
 
 def _is_result(value: object) -> bool:
-    fields = type(value).model_fields if isinstance(value, BaseModel) else value
-    return isinstance(fields, Mapping) and fields.keys() >= _RESULT_FIELDS
+    if isinstance(value, dict):
+        return "finished_at" in value and value.keys() >= _RESULT_FIELDS  # the first part is quick, and mostly enough
+    return isinstance(value, BaseModel) and type(value).model_fields.keys() >= _RESULT_FIELDS
 
 
 def _text_of(handed: Any) -> str:
     if _is_result(handed):
         return _answer_of(handed.model_dump() if isinstance(handed, BaseModel) else handed)
-    if isinstance(handed, list | tuple) and handed:
+    if isinstance(handed, _SEVERAL) and handed:
         return JOINT.join(map(_text_of, handed))
     if isinstance(handed, str) and handed:
         return handed
-    what = "an empty list" if isinstance(handed, list | tuple) else type(handed).__name__
+    what = "an empty list" if isinstance(handed, _SEVERAL) else type(handed).__name__
     raise InvalidTask(f"expected results of bots or texts to be handed over, got {what}")
 
 

@@ -75,6 +75,16 @@ class Frozen(BaseModel):
         """What kombu writes into a message or a result where it meets a model: an argument, a value handed on."""
         return self.model_dump(mode="json")
 
+    def __getitem__(self, field: str) -> Any:
+        """Return a field by its name, as in the dict that a worker hands to a task of your own.
+
+        Raises:
+            KeyError: When there is no such field.
+        """
+        if field not in type(self).model_fields:
+            raise KeyError(field)
+        return getattr(self, field)
+
 
 class Message(Frozen):
     """One turn of a conversation."""
@@ -130,7 +140,7 @@ class BotTask(Frozen):
         Raises:
             InvalidTask: With one line per wrong field: expected, got, what to do.
         """
-        handed, own = take_handed(args)
+        handed, own = take_handed(args) if args else (None, args)
         if len(own) > 1:
             raise InvalidTask(f"expected at most one positional argument (prompt, dict or BotTask), got {len(own)}")
         first = own[0] if own else None

@@ -63,3 +63,9 @@ def test_tasks_and_results_travel_in_messages_as_plain_json() -> None:
     there = loads(dumps([result(), BotTask(prompt="x", priority="high")]))  # type: ignore[arg-type]
     assert BotResult.model_validate(there[0]) == result()
     assert BotTask.parse(there[1]) == BotTask(prompt="x", priority="high")  # type: ignore[arg-type]
+
+
+def test_a_result_reads_like_the_dict_that_a_task_of_the_users_own_gets() -> None:
+    assert (result()["answer"], FAILED["error"]["type"]) == ("42", "BadAnswer")
+    with pytest.raises(KeyError):
+        result()["model_dump"]

@@ -190,9 +190,12 @@ class WorkerSettings(Section):
 
 
 class ResultSettings(Section):
-    """How long results stay."""
+    """How long results stay, and what a failed one is to Celery."""
 
     expires_s: int = Field(86_400, ge=60, description="Seconds until a result is deleted.")
+    strict: bool = Field(
+        False, description="True: a failed result has Celery's state FAILURE, and `get()` raises its error."
+    )
 
 
 class DeadLetterSettings(Section):

@@ -11,13 +11,13 @@ from celery import Celery
 from kombu import pools
 
 from fleet.engine import file_room
-from fleet.engine.messages.backend import BACKENDS
+from fleet.engine.outcomes.backend import BACKENDS
 from fleet.engine.settings import celery_settings
 from fleet.engine.telemetry import log_format
 
 
 def _build() -> Celery:
-    celery = Celery("fleet", include=["fleet.engine.tasks"])
+    celery = Celery("fleet", include=["fleet.engine.tasks"], amqp="fleet.engine.transport.following:Amqp")
     celery.add_defaults(celery_settings)
     celery.loader.override_backends = BACKENDS
     log_format.install()

@@ -11,19 +11,21 @@ import uuid
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from celery import Task
+from celery import Task, states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from celery.result import AsyncResult
+from celery.result import AsyncResult, EagerResult
 
 from fleet import config
 from fleet.engine.app import app
 from fleet.engine.messages.desk import desk_here
 from fleet.engine.messages.draft import Draft
-from fleet.engine.messages.envelope import HIDDEN, QUEUED_AT, TASK_NAME
+from fleet.engine.messages.envelope import HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
 from fleet.engine.messages.pool_choice import choose_pool
 from fleet.engine.messages.producer import submit_once
+from fleet.engine.outcomes.stored import failure_of
 from fleet.engine.telemetry import taps
-from fleet.errors import InvalidTask
+from fleet.engine.transport.following import is_following
+from fleet.errors import FleetError, InvalidTask
 from fleet.models import BotResult, BotTask
 from fleet.quoting import quote
 from fleet.store import keys
@@ -33,18 +35,11 @@ if TYPE_CHECKING:
 
 
 class BotAsyncResult(AsyncResult):
-    """A Celery `AsyncResult` whose value is a `BotResult`."""
+    """A Celery `AsyncResult` whose value is a `BotResult`, also when its status is `failed`.
 
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """Wait for the task and return its `BotResult`, also when its status is `failed`.
-
-        Takes the arguments of `celery.result.AsyncResult.get`; `timeout` is in seconds.
-
-        Raises:
-            celery.exceptions.TimeoutError: When there is no result within `timeout`.
-        """
-        value = super().get(*args, **kwargs)
-        return BotResult.model_validate(value) if isinstance(value, dict) and "status" in value else value
+    `get()` raises `celery.exceptions.TaskRevokedError` for a task that was cancelled, and the error of a failed one
+    when `results.strict` is set, or when a task before it in its chain failed.
+    """
 
     def __await__(self) -> Generator[Any, None, Any]:
         """`await result` waits as `get` does, but never blocks the loop."""
@@ -80,6 +75,7 @@ class SubmitTask(Task):
     acks_on_failure_or_timeout = True
     reject_on_worker_lost = True
     typing = False  # arguments are checked by BotTask, with better messages
+    throws = (FleetError,)  # no traceback in the log: the result says what failed
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
@@ -87,17 +83,25 @@ class SubmitTask(Task):
         """Queue one task. Arguments: a prompt, a dict or a `BotTask`, and `BotTask` fields as keywords.
 
         Celery's own options (`countdown`, `eta`, `expires`, `link`, ...) work as always, but not together with an
-        `idempotency_key`: such a task is queued in one step that knows none of them.
+        `idempotency_key`: such a task is queued in one step that knows none of them. What a canvas hands over comes
+        first among the arguments: the answers of earlier tasks become the prompt.
 
         Raises:
-            InvalidTask: When the arguments are not a task; nothing is queued then.
+            InvalidTask: When the arguments are not a task; nothing is queued then. What follows another task in a
+                canvas is queued all the same: a worker refuses it, and its result says why.
             kombu.exceptions.OperationalError: When the broker cannot be reached.
         """
-        task = BotTask.parse(*(args or ()), **(kwargs or {}))
-        if task_id is not None and not (isinstance(task_id, str) and task_id.isprintable()):
-            raise InvalidTask(f"task_id: expected printable text, got {quote(task_id)}")
-        pool = choose_pool(task)
-        if task.idempotency_key is not None:
+        try:
+            task = BotTask.parse(*(args or ()), **(kwargs or {}))
+            if task_id is not None and not (isinstance(task_id, str) and task_id.isprintable()):
+                raise InvalidTask(f"task_id: expected printable text, got {quote(task_id)}")
+            pool = choose_pool(task)
+        except InvalidTask:
+            if not is_following():
+                raise
+            inbox = {"queue": config.current().worker.inbox, "argsrepr": "()", "kwargsrepr": HIDDEN}
+            return super().apply_async(args, kwargs, task_id=task_id, **{**options, **inbox})
+        if task.idempotency_key is not None and not (is_following() or self.app.conf.task_always_eager):
             if options or task_id:
                 raise InvalidTask(
                     f"idempotency_key: expected no Celery options beside it, got {quote(sorted(options))}"
@@ -147,11 +151,24 @@ class SubmitTask(Task):
 
         return await PROCESS.plane.work(task_id, request)
 
+    def apply(self, *args: Any, **options: Any) -> EagerResult:
+        """Work for a task here and now, as a worker would. `get()` returns a `BotResult`, also when it failed."""
+        done = super().apply(*args, **options)
+        result = getattr(done._result, "fleet_result", None)  # its canvas has heard of a failure
+        if result is None or config.current().results.strict:
+            return done
+        return EagerResult(done.id, result, states.SUCCESS, name=self.name)
+
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the result as a dict; on a pool that is not ours, work for it here and now."""
+        """Return the result; on a pool that is not ours, or called directly, work for it here and now.
+
+        Raises:
+            FleetError: When it failed, and that is a failure to Celery: in a canvas, or with `results.strict`.
+        """
         ready = getattr(self.request, "fleet_result", None)
-        if ready is not None:
-            return ready
+        if ready is not None:  # the slot pool lets Celery send its signals
+            self._raise_for(ready, in_canvas=self.request.fleet_in_canvas)
+            return ready.model_dump(mode="json")
         from fleet.engine.process.wiring import PROCESS
 
         request = {
@@ -160,7 +177,16 @@ class SubmitTask(Task):
             "delivery_info": self.request.delivery_info or {},
             "expires": self.request.expires,
         }
-        return PROCESS.run_here(self.request.id, request)
+        result = PROCESS.run_here(self.request.id, request)
+        if result is not None:
+            self._raise_for(result, in_canvas=any(getattr(self.request, name) for name in NO_CANVAS))
+        return result
+
+    def _raise_for(self, result: BotResult, *, in_canvas: bool) -> None:
+        if result.status == "failed" and (in_canvas or config.current().results.strict):
+            error: Any = failure_of(result)
+            error.fleet_result = result
+            raise error
 
 
 submit_task: SubmitTask = app.register_task(SubmitTask())

@@ -259,6 +259,16 @@ def passed_on(task_id: str) -> str:
     return f"fleet:passed_on:{task_id}"
 
 
+def followed(task_id: str) -> str:
+    """String, expires with the results: what follows a task in its canvas was sent. On the broker."""
+    return f"fleet:followed:{task_id}"
+
+
+def follows(task_id: str) -> str:
+    """String, expires with the results: a task that follows another one was queued. On the broker."""
+    return f"fleet:follows:{task_id}"
+
+
 def gate(queue: str) -> str:
     """String: the lowest priority of a queue that may be taken ("-1": none); absent: open. On the broker."""
     return f"fleet:gate:{queue}"

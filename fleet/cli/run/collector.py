@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 import redis
 
 from fleet.config import Settings
+from fleet.engine.outcomes.stored import TYPED
 from fleet.errors import StoreUnavailable
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
@@ -146,8 +147,8 @@ class _Server:
 
 def result_of(meta: dict[str, Any]) -> dict[str, Any]:
     """Return the BotResult of a Celery result, as a dict. A failure that Celery wrote becomes a failed result."""
-    result = meta.get("result")
-    if meta["status"] == "SUCCESS" and isinstance(result, dict) and "status" in result:
+    result = meta.get(TYPED) or meta.get("result")
+    if (TYPED in meta or meta["status"] == "SUCCESS") and isinstance(result, dict) and "status" in result:
         return result
     name = result.get("exc_type") if isinstance(result, dict) else meta["status"]
     message = f"Celery ended the task: {meta['status']}"

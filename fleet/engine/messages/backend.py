@@ -16,12 +16,6 @@ from weakref import WeakSet
 from celery.backends import redis
 from celery.backends.asynchronous import Drainer
 
-#: Where Celery finds these, by the scheme of `result_backend`.
-BACKENDS = {
-    **dict.fromkeys(("redis", "rediss"), f"{__name__}:RedisBackend"),
-    "sentinel": f"{__name__}:SentinelBackend",
-}
-
 
 class ResultConsumer(redis.ResultConsumer):
     """Subscribes when somebody begins to wait."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from celery import states
+
 from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.outcomes.dead_letter_office import Filed
@@ -67,7 +69,8 @@ def tell(facts: Facts) -> Story:
 def state_of(facts: Facts) -> State:
     """Return the one word for where the task stands."""
     if facts.result is not None or facts.foreign_result:
-        return "failed" if facts.result and facts.result.status == "failed" else "finished"
+        is_bad = facts.result.status == "failed" if facts.result else facts.foreign_result != states.SUCCESS
+        return "failed" if is_bad else "finished"
     if facts.held is not None:
         return "running" if facts.bot else "held"
     if facts.search.found is not None:
@@ -99,7 +102,12 @@ def _lines(facts: Facts) -> Iterator[str]:
 def _told_result(facts: Facts) -> str:
     result = facts.result
     if result is None:
-        return "it has a result, but not one of Fleet's: it is another Celery task"
+        if facts.foreign_result == states.SUCCESS:
+            return "it has a result, but not one of Fleet's: it is another Celery task"
+        return (
+            f"Celery ended it, state {facts.foreign_result}: it was cancelled, a task before it in its canvas failed, "
+            "or it is another Celery task"
+        )
     who = f" by {result.bot}" if result.bot else ""
     ago = duration(facts.now_s - result.finished_at)
     calls = f"{result.attempts} provider call{'' if result.attempts == 1 else 's'}"

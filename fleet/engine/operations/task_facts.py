@@ -6,13 +6,11 @@ Told to people by `story.py`; found in the queues by `message_search.py`.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import redis
-from pydantic import ValidationError
 
 from fleet.config import Settings
 from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates
@@ -26,6 +24,7 @@ from fleet.engine.operations.message_search import (
     find_queued,
 )
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.engine.transport.leases import is_suspect
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
@@ -48,7 +47,7 @@ class Facts:
     task_id: str
     now_s: float
     result: BotResult | None = None
-    foreign_result: bool = False
+    foreign_result: str | None = None
     filed: Filed | None = None
     held: Held | None = None
     bot: BotLease | None = None
@@ -102,7 +101,7 @@ def gather(
     """
     seconds, micros = broker.time()
     raw = cast("bytes | None", state.get(keys.result(task_id)))
-    result = _result(raw)
+    result = read_result(raw)
     held = find_held(broker, task_id)
     search = NOT_SEARCHED if held or raw else find_queued(broker, task_id, settings)
     where = held or search.found
@@ -112,7 +111,7 @@ def gather(
         task_id=task_id,
         now_s=seconds + micros / 1e6,
         result=result,
-        foreign_result=raw is not None and result is None,
+        foreign_result=None if result else celery_state(raw),
         filed=DeadLetterOffice(state, broker, settings).find(task_id),
         held=held,
         bot=_bot_lease(state, pool, held.tag) if held and pool else None,
@@ -132,13 +131,6 @@ def pool_of(queue: str) -> str | None:
     """Return the pool that a queue belongs to; None for the inbox."""
     prefix = keys.queue("")
     return queue.removeprefix(prefix) if queue.startswith(prefix) else None
-
-
-def _result(raw: bytes | None) -> BotResult | None:
-    try:
-        return BotResult.model_validate(json.loads(raw)["result"]) if raw else None
-    except (ValueError, KeyError, TypeError, ValidationError):
-        return None  # the result of a task that is not Fleet's
 
 
 def _bot_lease(state: redis.Redis, pool: str, tag: str) -> BotLease | None:

@@ -5,19 +5,16 @@ The only writer of results and of the completion and error counters. What they m
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from pydantic_core import PydanticSerializationError
-
 from fleet.config import Settings
 from fleet.engine.outcomes.dead_letters import RECORD, Burial, letter_constants, letter_keys, record_arguments
+from fleet.engine.outcomes.stored import result_meta
 from fleet.errors import BadAnswer, RateLimited, StoreError
 from fleet.models import BotResult, TaskError
 from fleet.quoting import quote
@@ -157,7 +154,8 @@ class Finisher:
 
         A result that Redis does not take at all becomes a failed one that says so.
         """
-        key, meta = keys.result(result.task_id), result_meta(result)
+        strict = self._settings.results.strict
+        key, meta = keys.result(result.task_id), result_meta(result, strict=strict)
         life = ("EX", self._settings.results.expires_s)
         try:
             is_first = await self._store.command("SET", key, meta, *life, "NX")
@@ -165,7 +163,7 @@ class Finisher:
                 return False
         except StoreError:
             failed: dict[str, Any] = {"status": "failed", "answer": None, "error": TaskError.of(error), "metadata": {}}
-            meta = result_meta(result.model_copy(update=failed))
+            meta = result_meta(result.model_copy(update=failed), strict=strict)
             await self._store.command("SET", key, meta, *life)
         await self._store.command("PUBLISH", key, meta)
         return True
@@ -198,7 +196,7 @@ class Finisher:
         return {
             "result": keys.result(end.result.task_id),
             "index": keys.unacked_index() if end.fence else None,
-            "payload": result_meta(end.result),
+            "payload": result_meta(end.result, strict=self._settings.results.strict),
             "checkouts": "\n".join(one.member for one in (end.checkout, *end.others) if one),
             "fence": end.fence or "",
             **windows.record_arguments(
@@ -216,24 +214,6 @@ class Finisher:
         """Return the API of a result by a name that is configured, so that no other becomes a row."""
         api = f"{result.provider}/{result.model}"
         return api if api in self._apis else NOBODY
-
-
-def result_meta(result: BotResult) -> bytes:
-    """Return a result as Celery's Redis backend stores it, so that any Celery client's `AsyncResult` can read it.
-
-    The state is always SUCCESS: Fleet delivered a typed result; its own `status` says whether the bot succeeded.
-    """
-    done_at = datetime.fromtimestamp(result.finished_at, UTC).isoformat()
-    head = b'{"status": "SUCCESS", "result": '
-    tail = f', "traceback": null, "children": [], "date_done": "{done_at}", "task_id": {json.dumps(result.task_id)}}}'
-    return head + _to_json(result) + tail.encode()
-
-
-def _to_json(result: BotResult) -> bytes:
-    try:
-        return result.model_dump_json().encode()
-    except PydanticSerializationError:  # `metadata` may hold half of a surrogate pair, which JSON knows as \udXXX
-        return json.dumps(result.model_dump()).encode()
 
 
 def _pairs(counted: Iterable[tuple[catalogue.Counter, int]]) -> list[str | int]:

@@ -16,10 +16,17 @@ logger = logging.getLogger("fleet.worker")
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a delivered message ended: its result (None: it was passed on, or done before) and one line."""
+    """How a delivered message ended, and one line about it.
+
+    Args:
+        summary: The line.
+        result: The task's result, stored just now; None when it was passed on, or had ended before.
+        ended_before: True when it had, or when another worker has it.
+    """
 
     summary: str
     result: BotResult | None = None
+    ended_before: bool = False
 
 
 def result_of(

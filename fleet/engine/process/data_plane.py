@@ -26,6 +26,8 @@ from fleet.engine.messages.inbox import Inbox
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import body_of, bury
 from fleet.engine.outcomes.results import Done, log_result, refusal, result_of, summary_of
+from fleet.engine.outcomes.stored import read_result
+from fleet.engine.process.canvas import Canvas, request_of, without_canvas
 from fleet.engine.process.request import check_expiry, tag_of
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
@@ -88,6 +90,7 @@ class DataPlane:
         held: The checkouts of the tasks that run, by token: what is in here is renewed.
         limit_of: The name of each pool's limit.
         note: Told of each answer that stands.
+        canvas: Sends what follows a task.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class DataPlane:
         held: MutableMapping[str, Checkout],
         limit_of: Mapping[str, str],
         note: Callable[[BotTask, Bot, BotResult], None],
+        canvas: Canvas,
     ) -> None:
         self._settings = settings
         self._telemetry = telemetry
@@ -114,6 +118,7 @@ class DataPlane:
         self._held = held
         self._limit_of = limit_of
         self._note = note
+        self._canvas = canvas
         self._inbox = Inbox(broker, settings)
 
     async def work(self, task_id: str, request: dict[str, Any]) -> Done:
@@ -124,7 +129,13 @@ class DataPlane:
             request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
         """
         with self._telemetry.task(task_id, request):
-            return await self._work(Delivery.of(task_id, request))
+            return await self._followed(await self._work(Delivery.of(task_id, request)), task_id, request)
+
+    async def _followed(self, done: Done, task_id: str, request: Mapping[str, Any]) -> Done:
+        """Return how a message ended, after what follows its task in a canvas was sent."""
+        if done.result is not None or done.ended_before:
+            await self._canvas.follow(task_id, request, done.result)
+        return done
 
     async def _work(self, delivery: Delivery) -> Done:
         started_s = time.monotonic()
@@ -139,7 +150,7 @@ class DataPlane:
         except (ConfigurationError, StoreError) as error:
             return await self._refuse(delivery, error)
         if checkout is None:
-            return Done("done before")
+            return Done("done before", ended_before=True)
         self._held[checkout.token] = checkout
         try:
             opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id)
@@ -147,7 +158,7 @@ class DataPlane:
         finally:
             self._let_go(checkout)
         self._tell(task, opinions, result, stands)
-        return Done(summary_of(result), result) if stands else Done("discarded: not the first")
+        return Done(summary_of(result), result) if stands else Done("discarded: not the first", ended_before=True)
 
     def _read(self, delivery: Delivery) -> tuple[BotTask, list[str]]:
         """Return the task of a message and the pools that it may go to.
@@ -247,16 +258,26 @@ class DataPlane:
 
     async def _refuse(self, delivery: Delivery, error: Exception) -> Done:
         request = delivery.request
-        return await self.refuse(delivery.task_id, error, request, body_of(request), delivery.queued_ms)
+        return await self._end(delivery.task_id, error, request, body_of(request), delivery.queued_ms)
 
-    async def refuse(
-        self, task_id: str, error: Exception, headers: Mapping[str, Any], body: bytes, queued_ms: int | None = None
+    async def result_of(self, task_id: str) -> BotResult | None:
+        """Return the result that a task has, or None."""
+        return read_result(await patiently(lambda: self._state.command("GET", keys.result(task_id))))
+
+    async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> Done:
+        """Give a task whose message no slot gets a failed result, and tell its canvas."""
+        done = await self._end(task_id, error, headers, without_canvas(body), None)
+        return await self._followed(done, task_id, request_of(headers, body))
+
+    async def _end(
+        self, task_id: str, error: Exception, headers: Mapping[str, Any], body: bytes, queued_ms: int | None
     ) -> Done:
         """Give a task that cannot be worked on a failed result, and keep its message as a dead letter."""
         invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
         result = refusal(task_id, invalid, queued_ms)
         burial = bury(result, headers=headers, body=body)
-        if await patiently(lambda: self._completion.finish(Finish(result, checkout=None, burial=burial))):
-            self._telemetry.finished(result)
+        if not await patiently(lambda: self._completion.finish(Finish(result, checkout=None, burial=burial))):
+            return Done("discarded: not the first", ended_before=True)
+        self._telemetry.finished(result)
         log_result(result)
         return Done(summary_of(result), result)

@@ -27,7 +27,7 @@ from celery.utils.log import get_logger
 from fleet import config
 from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
-from fleet.engine.process.request import celery_listens, decoded, tag_of
+from fleet.engine.process.request import decoded, send_signals, tag_of
 from fleet.engine.process.threads import Threads, as_failure
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.settings import give_up
@@ -323,8 +323,8 @@ class SlotPool(BasePool):
             self._fail(slot, error)
             return
         done = job.result()
-        if done.result is not None and celery_listens(slot.request):
-            self._trace(slot, done.result.model_dump(mode="json"))
+        if done.result is not None:
+            send_signals(slot.task, slot.task_id, slot.request, done.result)
         self._farewell.finished += done.result is not None  # else it was passed on, or done before
         slot.callback((0, done.summary, runtime_s))
 
@@ -335,13 +335,6 @@ class SlotPool(BasePool):
         except redis.RedisError as trouble:
             self._farewell.stranded += self._is_cancelling
             logger.warning("not handed back task=%s error=%s: its lease runs out", slot.task_id, trouble)
-
-    def _trace(self, slot: Slot, result: dict[str, Any]) -> None:
-        """Let Celery do what follows a task: signals, callbacks, the chain, the chord."""
-        try:
-            slot.task.__trace__(slot.task_id, (), {}, {**slot.request, "ignore_result": True, "fleet_result": result})
-        except Exception as error:  # noqa: BLE001 - the task boundary: a foreign canvas must not stop the worker
-            logger.error("canvas failed task=%s error=%s: its result is stored", slot.task_id, type(error).__name__)
 
     def _apply_in_thread(
         self,

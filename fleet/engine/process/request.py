@@ -6,6 +6,7 @@ it goes to its slot like any other and is refused there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +15,12 @@ from celery import signals
 from celery.utils.time import maybe_iso8601
 from celery.worker.request import Request as CeleryRequest
 
-from fleet.engine.messages.envelope import from_plain_json
+from fleet.engine.messages.envelope import NO_CANVAS, from_plain_json
+from fleet.engine.outcomes.follow_ups import has_canvas
 from fleet.errors import DeadlineExceeded
+from fleet.models import BotResult
+
+logger = logging.getLogger("fleet.pool")
 
 
 class Request(CeleryRequest):
@@ -61,13 +66,17 @@ def decoded(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return args
 
 
-def celery_listens(request: dict[str, Any]) -> bool:
-    """True when Celery has something to do after this task: callbacks, a chain, a chord, or signal receivers."""
-    return bool(
-        request.get("callbacks")
-        or request.get("chain")
-        or request.get("chord")
-        or signals.task_prerun.receivers
+def send_signals(task: Any, task_id: str, request: Mapping[str, Any], result: BotResult) -> None:
+    """Let Celery send its signals of a task's life, if anybody listens. What follows the task was sent before."""
+    if not (
+        signals.task_prerun.receivers
         or signals.task_postrun.receivers
         or signals.task_success.receivers
-    )
+        or signals.task_failure.receivers
+    ):
+        return
+    ready = {"fleet_result": result, "fleet_in_canvas": has_canvas(request)}
+    try:
+        task.__trace__(task_id, (), {}, {**request, **NO_CANVAS, "ignore_result": True, **ready})
+    except Exception as error:  # noqa: BLE001 - the task boundary: a receiver must not stop the worker
+        logger.error("signal failed task=%s error=%s: its result is stored", task_id, type(error).__name__)

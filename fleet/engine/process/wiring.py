@@ -27,13 +27,14 @@ from fleet.engine.local_simulator import ensure_simulator
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
+from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
 from fleet.engine.process.revival import LocalSimulator, keep_redis
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import FleetError
-from fleet.models import Bot
+from fleet.models import Bot, BotResult
 from fleet.roster import Checkout, Roster
 from fleet.store.client import Store
 from fleet.store.embedded import broker_url, redis_lives, state_url
@@ -119,7 +120,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
     plane = DataPlane(
         settings, telemetry, state=state, broker=broker, roster=roster, panel=panel, completion=completion, held=held,
-        limit_of=limit_of, note=likeness.note,
+        limit_of=limit_of, note=likeness.note, canvas=Canvas(state),
     )  # fmt: skip
     return Assembly(
         plane=plane,
@@ -292,11 +293,16 @@ class Process:
         """Give a task whose message cannot be read a failed result."""
         await self.plane.refuse(task_id, error, headers, body)
 
-    def run_here(self, task_id: str | None, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Work for a task on the calling thread's time: Celery's own pools, or a direct call of the task."""
+    def run_here(self, task_id: str | None, request: dict[str, Any]) -> BotResult | None:
+        """Work for a task on the calling thread's time: Celery's own pools, or a direct call of the task.
+
+        Returns:
+            Its result, also one that it had before; None when it was passed on to its pool's queue.
+        """
         self.start(DirectCall(f"direct-{uuid.uuid4().hex[:8]}"))
-        done: Done = self.runtime.run(self.plane.work(task_id or str(uuid.uuid4()), request))
-        return done.result.model_dump(mode="json") if done.result else None
+        task_id = task_id or str(uuid.uuid4())
+        done: Done = self.runtime.run(self.plane.work(task_id, request))
+        return self.runtime.run(self.plane.result_of(task_id)) if done.ended_before else done.result
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
 from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport.following import put_once, refused
 from fleet.engine.transport.message import LazyMessage, decoded
 from fleet.engine.transport.prefixed import PrefixedChannel
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
@@ -153,6 +153,8 @@ class Channel(PrefixedChannel):
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         step = self.priority(self._get_message_priority(message, reverse=False))
+        if put_once(self.resident, self._q_for_pri(queue, step), message):
+            return
         announce: list[tuple[Any, ...]] = [("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
         if not queue.endswith(REPLIES):
             announce.insert(0, ("ZADD", keys.waiting(step), 0, queue))
@@ -168,8 +170,8 @@ class Channel(PrefixedChannel):
                 pipe.execute_command(*command)
             try:
                 pipe.execute()
-            except self.ResponseError as error:  # full, read-only: publish again, and do not quote the message
-                raise RedisConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}") from None
+            except self.ResponseError as error:
+                raise refused(error) from None
 
     # -- taking: one command in flight on the consuming connection: TAKE, or a blocking XREAD when nothing waits, or
     # now and then LOOK, when there are many queues

@@ -22,6 +22,7 @@ from fleet.engine.operations.message_search import find_held, find_queued
 from fleet.engine.operations.story import Story, duration, tell
 from fleet.engine.operations.task_facts import gather
 from fleet.engine.outcomes.dead_letters import bury
+from fleet.engine.outcomes.stored import revoked_meta
 from fleet.engine.transport import leases
 from fleet.errors import StoreError
 from fleet.limiter.limiter import LimitSnapshot
@@ -202,6 +203,12 @@ def test_an_unknown_task_tells_what_that_can_mean(client: redis.Redis) -> None:
     assert "idempotency" not in text_of(story)
     client.set(keys.submitted("nobody"), 1)
     assert "idempotency key is taken" in text_of(story_of(client, "nobody"))
+
+
+def test_a_task_that_celery_ended_is_told_with_its_state(client: redis.Redis) -> None:
+    client.set(keys.result("gone"), revoked_meta("gone", reason="revoked", at=1.0))
+    story = story_of(client, "gone")
+    assert story.state == "failed" and "state REVOKED TaskRevokedError" in text_of(story)
 
 
 def test_a_result_that_is_not_fleets_is_said_to_be(client: redis.Redis) -> None:

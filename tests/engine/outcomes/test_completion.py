@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.config import PoolSettings, ProviderSettings, ResultSettings, Settings
-from fleet.engine.outcomes.completion import Finish, Finisher, result_meta
+from fleet.engine.outcomes.completion import Finish, Finisher
+from fleet.engine.outcomes.stored import result_meta
 from fleet.models import BotResult, TaskError, Usage
 from fleet.roster import LOAD_UNIT, Checkout, Roster
 from fleet.signals import catalogue

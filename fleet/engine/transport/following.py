@@ -1,0 +1,78 @@
+"""Publishing what follows a task in its canvas: a bot task is queued once, however often it is sent.
+
+A worker may die between sending what follows and noting that it did, and the next one sends it again. A canvas has
+given its tasks their ids beforehand, so the broker can drop the second copy. A user's own task may run twice: to
+Celery, a message with the id of an earlier one is a new run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import redis
+from celery.app.amqp import AMQP
+from kombu.utils.json import dumps
+
+from fleet import config
+from fleet.engine.messages.broker import ENQUEUE, enqueue_call
+from fleet.engine.messages.envelope import TASK_NAME
+from fleet.store import keys
+from fleet.store.client import run_script
+
+_following: ContextVar[bool] = ContextVar("fleet_following", default=False)
+
+
+@contextmanager
+def following() -> Iterator[None]:
+    """Send, within this block and thread, what follows a task."""
+    token = _following.set(True)
+    try:
+        yield
+    finally:
+        _following.reset(token)
+
+
+def is_following() -> bool:
+    """True while what follows a task is sent."""
+    return _following.get()
+
+
+def put_once(client: redis.Redis, place: str, message: dict[str, Any]) -> bool:
+    """Queue a bot task that follows another task, unless that was done before. One round trip.
+
+    Args:
+        client: Of the broker.
+        place: List that it goes into.
+        message: As kombu makes it.
+
+    Returns:
+        False, and nothing is done, when the message is another one.
+
+    Raises:
+        redis.ConnectionError: When Redis takes no messages: it is to be sent again.
+    """
+    headers = message.get("headers", {})
+    if not _following.get() or headers.get("task") != TASK_NAME:
+        return False
+    marker = keys.follows(headers["id"])
+    try:
+        run_script(client, ENQUEUE, *enqueue_call([marker, place, dumps(message)], config.current()))
+    except redis.ResponseError as error:
+        raise refused(error) from None
+    return True
+
+
+def refused(error: redis.ResponseError) -> redis.ConnectionError:
+    """Return what makes Celery publish again (Redis is full, read-only), and does not quote the message."""
+    return redis.ConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}")
+
+
+class Amqp(AMQP):
+    """`amqp_cls` of the Celery app: knows when Celery itself sends what follows a task of the user's own."""
+
+    def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with following():
+            return super()._retry_publish(publish, *args, **kwargs)
