@@ -111,6 +111,7 @@ class SlotPool(BasePool):
     def on_start(self) -> None:
         # Celery's own line for a finished task quotes its result; ours (fleet.worker) names who answered, not what.
         logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+        self._does_debug = False  # Celery's line for a started task quotes its arguments
         # Repeated with each reconnect; what it warns of does not happen with our transport.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         try:

@@ -1,4 +1,4 @@
-"""What Celery makes of a task's message, and the end of those that came too late.
+"""What Celery makes of a task's message, what it tells others of it, and the end of those that came too late.
 
 Celery revokes a message whose `expires` has passed: no result that a Fleet producer could read, no dead letter. Here
 it goes to its slot like any other and is refused there.
@@ -14,16 +14,20 @@ from celery import signals
 from celery.utils.time import maybe_iso8601
 from celery.worker.request import Request as CeleryRequest
 
-from fleet.engine.messages.envelope import from_plain_json
+from fleet.engine.messages.envelope import HIDDEN, from_plain_json
 from fleet.errors import DeadlineExceeded
 
 
 class Request(CeleryRequest):
-    """`Request` of the bot task: Celery's own, which never expires."""
+    """`Request` of the bot task: Celery's own, which never expires and tells nobody its arguments."""
 
     def maybe_expire(self) -> bool:
         """Leave it to `check_expiry`."""
         return False
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return what `celery inspect` and Flower show of a task: all but its arguments, which hold the prompt."""
+        return {**super().info(safe=True), "args": "()", "kwargs": HIDDEN}
 
 
 def check_expiry(headers: Mapping[str, Any]) -> None:

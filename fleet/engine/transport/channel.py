@@ -28,8 +28,9 @@ from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
+from fleet.engine.messages import weight
 from fleet.engine.transport import leases, suspicion
-from fleet.engine.transport.message import LazyMessage, decoded
+from fleet.engine.transport.message import LazyMessage, decoded, plainly
 from fleet.engine.transport.prefixed import PrefixedChannel
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
 from fleet.engine.transport.waker import Waker
@@ -283,7 +284,7 @@ class Channel(PrefixedChannel):
         for tag, key, raw in taken:
             queue = self._rota.was_served(key)
             try:
-                message = decoded(raw)
+                message = plainly(raw) if queue in self._no_ack_queues else decoded(raw)
                 message["properties"]["delivery_tag"] = tag
                 self.connection._deliver(message, queue)
                 if queue in self._no_ack_queues:
@@ -304,11 +305,19 @@ class Channel(PrefixedChannel):
         """Keep a message that Celery cannot read for an operator to look at; it names no task to fail."""
         logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, keys.unreadable())
         with self.resident.pipeline(transaction=False) as pipe:
-            pipe.lpush(keys.unreadable(), raw)
+            pipe.lpush(keys.unreadable(), weight.cut(raw))
             pipe.ltrim(keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
             pipe.expire(keys.unreadable(), keys.STATE_TTL_S)
             pipe.execute()
         self.holdings.ack(tag)
+
+    def _handle_message(self, client: Any, r: Any) -> Any:
+        """Read a broadcast (remote control, events); one that would take too long to decode is left out."""
+        payload = super()._handle_message(client, r)
+        if isinstance(payload["data"], bytes) and weight.weight(payload["data"]) > weight.MAX_WEIGHT:
+            logger.warning("left out a broadcast of %d bytes: it would take too long to be read", len(payload["data"]))
+            payload["data"] = b""
+        return payload
 
     # -- leases
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import redis
 
+from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.store import keys
@@ -29,7 +30,7 @@ TAKE = Script.beside(
     __file__,
     "take.lua",
     keys="unacked index bell suspects ours waiting*",
-    argv="wanted guarded prefix gate_prefix separator list_prefix mark acks rest*",
+    argv="wanted guarded prefix gate_prefix separator list_prefix mark most_bytes kept_bytes cut_mark acks rest*",
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
 LAPSED = Script.beside(__file__, "lapsed.lua", keys="index swept", argv="lease_s most quiet_s")
@@ -248,7 +249,8 @@ def take_call(
     return TAKE.call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(), ours=ours,
         waiting=waiting, wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""),
-        separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""), mark=SUSPECT, acks=len(acks),
+        separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""), mark=SUSPECT,
+        most_bytes=weight.MAX_MESSAGE_BYTES, kept_bytes=weight.CUT_BYTES, cut_mark=weight.CUT_MARK, acks=len(acks),
         rest=(*steps, *served, *acks, *queues),
     )  # fmt: skip
 
