@@ -110,10 +110,10 @@ def test_the_weight_counts_every_value_whatever_the_texts_hold(value: Any) -> No
 
 def test_a_refusal_names_five_unknown_fields_at_most_and_stays_below_one_kilobyte() -> None:
     with pytest.raises(InvalidTask) as refused:
-        weight.check_weight(json.dumps([[], {f"{chr(121) * 25}{n}": 1 for n in range(160_000)}, {}]).encode(), FIELDS)
+        weight.check_weight(json.dumps([[], {f"{chr(121) * 25}{n}": 1 for n in range(80_000)}, {}]).encode(), FIELDS)
     assert len(str(refused.value).encode()) <= 1000
     with pytest.raises(InvalidTask, match="begins with unknown fields: x0, x1, x2, x3, x4") as refused:
-        weight.check_weight(json.dumps([[], {f"x{n}": 1 for n in range(300_000)}, {}]).encode(), FIELDS)
+        weight.check_weight(json.dumps([[], {f"x{n}": 1 for n in range(80_000)}, {}]).encode(), FIELDS)
     assert "x5" not in str(refused.value)
 
 
@@ -174,7 +174,7 @@ def test_the_bounds_hold_one_decoding_below_20_ms() -> None:
     for text in lightest:
         assert weight.weight(text) <= weight.MAX_WEIGHT
         assert (
-            min(seconds(lambda text=text: pydantic_core.from_json(text)) for _ in range(5)) < 0.04
+            min(seconds(lambda text=text: pydantic_core.from_json(text)) for _ in range(3)) < 0.04
         )  # 20 ms, and noise
 
 
