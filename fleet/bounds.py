@@ -35,6 +35,8 @@ MAX_KEY_CHARS = 256
 MAX_POOL_CHARS = 128
 #: Bytes that one character takes in ASCII JSON at most: two escapes of a surrogate pair.
 _MAX_BYTES_PER_CHAR = 12
+#: Characters of a prompt that breaks no bound, whatever it holds.
+SHORT_CHARS = MAX_PROMPT_BYTES // _MAX_BYTES_PER_CHAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def check_prompt(texts: Sequence[str]) -> None:
     chars = sum(map(len, texts))
     if chars > MAX_PROMPT_CHARS:
         raise ValueError(f"expected at most {MAX_PROMPT_CHARS:,} characters of prompt, got {chars:,}")
-    if chars * _MAX_BYTES_PER_CHAR > MAX_PROMPT_BYTES:
+    if chars > SHORT_CHARS:
         size = sum(len(json.dumps(text)) for text in texts)
         if size > MAX_PROMPT_BYTES:
             raise ValueError(f"expected at most {MAX_PROMPT_BYTES:,} bytes of prompt as ASCII JSON, got {size:,}")

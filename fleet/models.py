@@ -5,7 +5,6 @@ What lives here crosses a process boundary as JSON. No I/O, no Celery, no Redis.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -121,7 +120,8 @@ class BotTask(Frozen):
     def _one_of_prompt_and_messages(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("expected either `prompt` or `messages`")
-        bounds.check_prompt([self.prompt or "", *(m.content for m in self.messages or ())])
+        if self.messages is not None or len(self.prompt or "") > bounds.SHORT_CHARS:
+            bounds.check_prompt([self.prompt or "", *(m.content for m in self.messages or ())])
         return self
 
     def conversation(self) -> tuple[Message, ...]:
@@ -143,17 +143,21 @@ class BotTask(Frozen):
         if isinstance(first, cls):
             data = {**first.model_dump(exclude_unset=True), **kwargs}
         elif isinstance(first, dict):
-            check_names(first, cls.model_fields)
+            check_names(first)
             data = {**first, **kwargs}
         elif first is None or isinstance(first, str):
             data = dict(kwargs) if first is None else {"prompt": first, **kwargs}
         else:
             raise InvalidTask(f"expected a prompt (str), a dict or a BotTask, got {quote(first)}")
-        check_names(data, cls.model_fields)
+        check_names(data)
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise InvalidTask(explain_validation(error, fields=tuple(cls.model_fields))) from error
+            raise InvalidTask(explain_validation(error, fields=TASK_FIELDS)) from error
+
+
+#: Names of a task's fields.
+TASK_FIELDS = tuple(BotTask.model_fields)
 
 
 class Persona(Frozen):
@@ -326,16 +330,17 @@ class BotResult(Frozen):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-def check_names(data: dict[str, Any], fields: Collection[str]) -> None:
-    """Refuse a dict that must have unknown names, before it is copied and each of them becomes an error.
+def check_names(data: dict[str, Any]) -> None:
+    """Refuse a task's dict that must have unknown names, before it is copied and each of them becomes an error.
 
     Raises:
         InvalidTask: Naming a few of them.
     """
-    if len(data) > len(fields):
-        unknown = (name for name in data if name not in fields)
-        count = len(data) - sum(name in data for name in fields)
-        raise InvalidTask(f"{listed(unknown, count)}: unknown fields, expected some of {', '.join(sorted(fields))}")
+    if len(data) > len(TASK_FIELDS):
+        unknown = (name for name in data if name not in TASK_FIELDS)
+        count = len(data) - sum(name in data for name in TASK_FIELDS)
+        known = ", ".join(sorted(TASK_FIELDS))
+        raise InvalidTask(f"{listed(unknown, count)}: unknown fields, expected some of {known}")
 
 
 def explain_validation(error: ValidationError, *, fields: tuple[str, ...]) -> str:

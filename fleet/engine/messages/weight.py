@@ -18,6 +18,7 @@ import pydantic_core
 from fleet import bounds
 from fleet.engine.messages.envelope import to_json
 from fleet.errors import InvalidTask
+from fleet.models import TASK_FIELDS
 from fleet.quoting import listed
 
 #: Bytes of a message as it lies in Redis, of whatever task. `take.lua` cuts what is longer: neither is it carried to a
@@ -61,12 +62,11 @@ def weight(text: bytes) -> int:
     return escapes + values + 4 * lists + len(outside) // 16
 
 
-def check_weight(body: bytes, fields: Mapping[str, Any]) -> None:
+def check_weight(body: bytes) -> None:
     """Refuse the body of a bot task that is too long, or takes too long to decode.
 
     Args:
         body: As it came.
-        fields: Those that a task has.
 
     Raises:
         InvalidTask: Saying which, with a few unknown fields when it begins with such.
@@ -77,7 +77,7 @@ def check_weight(body: bytes, fields: Mapping[str, Any]) -> None:
     if heavy > MAX_WEIGHT:
         raise InvalidTask(
             f"expected a task of at most {MAX_WEIGHT:,} names and values (a list or object counts as 4), got "
-            f"{heavy:,} or more{_beginning(body, fields)}"
+            f"{heavy:,} or more{_beginning(body)}"
         )
 
 
@@ -92,14 +92,14 @@ def check_headers(*headers: Mapping[str, Any]) -> None:
         raise InvalidTask(f"expected at most {MAX_HEADER_BYTES:,} bytes of headers, got {size:,}")
 
 
-def _beginning(body: bytes, fields: Mapping[str, Any]) -> str:
+def _beginning(body: bytes) -> str:
     """Return a few of a task's unknown fields, read from its first bytes."""
     try:
         parts = pydantic_core.from_json(body[:_PEEK_BYTES], allow_partial=True)
         found = next(part for part in (*parts[1:2], *parts[0]) if isinstance(part, dict))
     except (ValueError, TypeError, LookupError, StopIteration):
         return ""
-    unknown = [name for name in found if name not in fields]
+    unknown = [name for name in found if name not in TASK_FIELDS]
     return f"; it begins with unknown fields: {listed(unknown, min(len(unknown), 5))}" if unknown else ""
 
 

@@ -19,7 +19,7 @@ from fleet.engine.messages.envelope import HIDDEN, TASK_NAME, is_usable
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport.message import REFUSED
 from fleet.errors import InvalidTask
-from fleet.models import BotTask, check_names
+from fleet.models import check_names
 from fleet.quoting import quote
 
 logger = get_logger("fleet.consumer")
@@ -85,7 +85,7 @@ def check_body(message: Any) -> None:
         for part in payload[:2]:
             fields = part[0] if isinstance(part, list) and part else part
             if isinstance(fields, dict):
-                check_names(fields, BotTask.model_fields)
+                check_names(fields)
 
 
 def hide_arguments(headers: dict[str, Any]) -> None:

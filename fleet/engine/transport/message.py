@@ -17,7 +17,6 @@ from fleet import bounds
 from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import TASK_NAME, from_plain_json
 from fleet.errors import InvalidTask
-from fleet.models import BotTask
 
 JSON = "application/json"
 #: Header of a message that was too heavy to be decoded: why.
@@ -42,9 +41,9 @@ class LazyMessage(virtual.Message):
             self.errors.append(sys.exc_info())
 
     def _decode(self) -> Any:
-        if _is_for_bots(self.headers):
+        if len(self.body or "") > weight.LIGHT_BYTES and _is_for_bots(self.headers):
             body = self.body if isinstance(self.body, bytes) else str(self.body or "").encode("utf-8", "replace")
-            weight.check_weight(body, BotTask.model_fields)
+            weight.check_weight(body)
         if self.content_type == JSON and (self.accept is None or JSON in self.accept):
             try:
                 return from_plain_json(self.body)
@@ -65,6 +64,8 @@ def decoded(raw: bytes) -> dict[str, Any]:
         ValueError: When it isn't JSON.
     """
     size = weight.cut_size(raw)
+    if size is None and len(raw) <= weight.LIGHT_BYTES:  # it breaks no bound
+        return plainly(raw)
     if size is not None:
         return _refused(*weight.headers_of_heavy(raw), _too_long(size))
     if weight.weight(raw) > weight.MAX_WEIGHT:
