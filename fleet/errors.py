@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fleet.quoting import brief
+
 if TYPE_CHECKING:
     from fleet.faults import Fault
     from fleet.rates import RateReadings
@@ -109,9 +111,12 @@ class GiveUp(FleetError):
 
 
 class InvalidTask(GiveUp):
-    """What was submitted is not a task."""
+    """What was submitted is not a task. The message is at most `MAX_ERROR_BYTES` long, whatever was submitted."""
 
     blame = "prompt"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(brief(message))
 
 
 class BadRequest(GiveUp):

@@ -21,15 +21,14 @@ from pydantic import (
     model_validator,
 )
 
+from fleet import bounds
 from fleet.errors import FleetError, InvalidTask
 from fleet.handover import take_handed, with_handed
-from fleet.quoting import nearest, quote
+from fleet.quoting import MOST_NAMES, QUOTED_CHARS, brief, listed, nearest, quote
 from fleet.schema import as_schema, compiled
 
 #: Longest deadline a task may ask for, in seconds (7 days).
 MAX_DEADLINE_S = 7 * 24 * 3600
-#: Longest prompt plus messages, in characters. A message this size already fills a 1M-token window.
-MAX_PROMPT_CHARS = 4_000_000
 
 
 class Priority(IntEnum):
@@ -54,6 +53,11 @@ def _priority(value: object) -> object:
 def _checked(schema: dict[str, JsonValue]) -> dict[str, JsonValue]:
     compiled(schema)
     return schema
+
+
+def _bounded(metadata: object) -> object:
+    bounds.check_json(metadata, bounds.METADATA)
+    return metadata
 
 
 #: A JSON schema, or a pydantic model class that has one.
@@ -97,9 +101,13 @@ class BotTask(Frozen):
     """What a producer submits: a prompt (or messages) plus options."""
 
     prompt: str | None = Field(None, min_length=1, description="The user's text. Give this or `messages`.")
-    messages: tuple[Message, ...] | None = Field(None, min_length=1, description="A whole conversation.")
+    messages: Annotated[tuple[Message, ...] | None, BeforeValidator(bounds.check_messages)] = Field(
+        None, min_length=1, description="A whole conversation."
+    )
     kind: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Task class.")
-    pool: str | None = Field(None, description="Pool name; None lets Fleet take the least-loaded one.")
+    pool: str | None = Field(
+        None, max_length=bounds.MAX_POOL_CHARS, description="Pool name; None lets Fleet take the least-loaded one."
+    )
     priority: PriorityName = Field(Priority.NORMAL, description="critical, high, normal, low or bulk.")
     deadline_s: float | None = Field(
         None, gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False, description="Seconds of work allowed; None: the pool's."
@@ -109,22 +117,26 @@ class BotTask(Frozen):
         None, description="JSON schema, or pydantic model class, that the answer must fit."
     )
     idempotency_key: str | None = Field(
-        None, min_length=1, max_length=256, description="Submitting the same key again gives the same task."
+        None,
+        min_length=1,
+        max_length=bounds.MAX_KEY_CHARS,
+        description="Submitting the same key again gives the same task.",
     )
     tenant: str = Field(
         "",
         pattern=r"^[A-Za-z0-9_.-]{0,64}$",
         description="Who the task is for; tenants share a limit evenly. Empty: bots do.",
     )
-    metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Handed back in the result, unread.")
+    metadata: Annotated[dict[str, JsonValue], BeforeValidator(_bounded)] = Field(
+        default_factory=dict, description="Handed back in the result, unread; 64 kB of JSON at most."
+    )
 
     @model_validator(mode="after")
     def _one_of_prompt_and_messages(self) -> Self:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("expected either `prompt` or `messages`")
-        chars = len(self.prompt or "") + sum(len(m.content) for m in self.messages or ())
-        if chars > MAX_PROMPT_CHARS:
-            raise ValueError(f"expected at most {MAX_PROMPT_CHARS} characters of prompt, got {chars}")
+        if self.messages is not None or len(self.prompt or "") > bounds.SHORT_CHARS:
+            bounds.check_prompt([self.prompt or "", *(m.content for m in self.messages or ())])
         return self
 
     def conversation(self) -> tuple[Message, ...]:
@@ -149,15 +161,21 @@ class BotTask(Frozen):
         if isinstance(first, cls):
             data = {**first.model_dump(exclude_unset=True), **kwargs}
         elif isinstance(first, dict):
+            check_names(first)
             data = {**first, **kwargs}
         elif first is None or isinstance(first, str):
             data = dict(kwargs) if first is None else {"prompt": first, **kwargs}
         else:
             raise InvalidTask(f"expected a prompt (str), a dict or a BotTask, got {quote(first)}")
+        check_names(data)
         try:
             return cls.model_validate(data if handed is None else with_handed(data, handed))
         except ValidationError as error:
-            raise InvalidTask(explain_validation(error, fields=tuple(cls.model_fields))) from error
+            raise InvalidTask(explain_validation(error, fields=TASK_FIELDS)) from error
+
+
+#: Names of a task's fields.
+TASK_FIELDS = tuple(BotTask.model_fields)
 
 
 class Persona(Frozen):
@@ -303,7 +321,7 @@ class TaskError(Frozen):
 
     @classmethod
     def of(cls, error: FleetError) -> TaskError:
-        return cls.model_validate({"type": type(error).__name__, "message": str(error), "blame": error.blame})
+        return cls.model_validate({"type": type(error).__name__, "message": brief(str(error)), "blame": error.blame})
 
 
 class BotResult(Frozen):
@@ -330,20 +348,36 @@ class BotResult(Frozen):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
+def check_names(data: dict[str, Any]) -> None:
+    """Refuse a task's dict that must have unknown names, before it is copied and each of them becomes an error.
+
+    Raises:
+        InvalidTask: Naming a few of them.
+    """
+    if len(data) > len(TASK_FIELDS):
+        unknown = (name for name in data if name not in TASK_FIELDS)
+        count = len(data) - sum(name in data for name in TASK_FIELDS)
+        known = ", ".join(sorted(TASK_FIELDS))
+        raise InvalidTask(f"{listed(unknown, count)}: unknown fields, expected some of {known}")
+
+
 def explain_validation(error: ValidationError, *, fields: tuple[str, ...]) -> str:
-    """Turn pydantic's errors into one line per field: expected, got, nearest known name.
+    """Turn pydantic's errors into one line per field: expected, got, nearest known name; a few of them when many.
 
     Args:
         error: What pydantic raised.
         fields: Known names at the top level, for the "did you mean".
     """
-    return "; ".join(_explain_one(dict(item), fields) for item in error.errors(include_url=False))
+    found = error.errors(include_url=False)
+    told = [_explain_one(dict(item), fields) for item in found[:MOST_NAMES]]
+    more = len(found) - len(told)
+    return "; ".join(told) + (f"; and {more:,} more" if more else "")
 
 
 def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
     own = item["loc"][:1] in (("metadata",), ("answer_schema",))  # its keys are the user's words, and may go deep
     inside = 1 if own else None
-    where = ".".join(str(part) for part in item["loc"][:inside]) or "task"
+    where = ".".join(brief(str(part), QUOTED_CHARS) for part in item["loc"][:inside]) or "task"
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown field, {nearest(str(item['loc'][-1]), fields)}"
     message = item["msg"].removeprefix("Value error, ")

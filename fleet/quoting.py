@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 #: Characters of a foreign value that a message quotes at most.
 QUOTED_CHARS = 80
+#: Bytes of an error's text at most: it is stored with the result, with the dead letter, and logged.
+MAX_ERROR_BYTES = 1000
+#: Names that one message lists at most.
+MOST_NAMES = 5
+#: Characters of a word that is compared with known ones: comparing takes the square of them.
+_COMPARED_CHARS = 64
 
 
 def quote(value: object) -> str:
-    """Return `repr(value)`, shortened to `QUOTED_CHARS`."""
-    text = repr(value)
+    """Return `repr(value)`, shortened to `QUOTED_CHARS`. What is much larger is never put into words as a whole."""
+    text = repr(_head_of(value))
     return text if len(text) <= QUOTED_CHARS else f"{text[: QUOTED_CHARS - 1]}…"
+
+
+def _head_of(value: object, depth: int = 3) -> object:
+    """Return enough of a value to fill a quotation; the value itself when it is small."""
+    if isinstance(value, str | bytes):
+        return value[: QUOTED_CHARS + 1]
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return f"a number of {value.bit_length():,} bits"  # Python writes no decimal number of thousands of digits
+    if type(value) in (list, tuple, set, frozenset, dict) and depth == 0:
+        return "…"
+    if isinstance(value, Mapping):
+        return {_head_of(k, 0): _head_of(v, depth - 1) for k, v in islice(value.items(), QUOTED_CHARS // 4)}
+    if type(value) in (list, tuple):
+        return type(value)(_head_of(item, depth - 1) for item in islice(value, QUOTED_CHARS))  # type: ignore[call-arg, call-overload]
+    return value
+
+
+def brief(text: str, most_bytes: int = MAX_ERROR_BYTES) -> str:
+    """Return a text cut to so many bytes of UTF-8, with a mark where it was cut."""
+    if len(text) * 4 <= most_bytes:
+        return text
+    head = text[:most_bytes].encode("utf-8", "replace")
+    if len(head) <= most_bytes and len(text) <= most_bytes:
+        return text
+    mark = "…"
+    return head[: most_bytes - len(mark.encode())].decode("utf-8", "ignore") + mark
+
+
+def listed(names: Iterable[object], count: int) -> str:
+    """Return the first of so many names, and how many more there are: `a, b, c, d, e and 3 more`."""
+    shown = [_plain(name) for name in islice(names, MOST_NAMES)]
+    more = count - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _plain(name: object) -> str:
+    """Return a name as it is when it is short and can be printed, else quoted and shortened."""
+    text = str(name) if isinstance(name, str | int) else quote(name)
+    return text if len(text) <= QUOTED_CHARS and text.isprintable() else quote(text)
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -36,7 +82,7 @@ def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
         prefix: How all of them begin: it makes none near.
     """
     words = sorted(name.removeprefix(prefix) for name in known)
-    near = difflib.get_close_matches(word.removeprefix(prefix), words, n=1)
+    near = difflib.get_close_matches(word.removeprefix(prefix)[:_COMPARED_CHARS], words, n=1)
     if near:
         return f"the nearest known one is `{prefix}{near[0]}`"
     return f"expected one of {', '.join(f'{prefix}{name}' for name in words)}"

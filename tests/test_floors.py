@@ -21,8 +21,9 @@ DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
     ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files"),
-    ("fleet.errors",),
-    ("fleet.schema", "fleet.config", "fleet.handover"),
+    ("fleet.errors", "fleet.bounds", "fleet.patterns"),
+    ("fleet.schema_rules", "fleet.config", "fleet.handover"),
+    ("fleet.schema",),
     ("fleet.models",),
     ("fleet.outcome",),
     # Redis; and the bots, who never hear of it.
@@ -45,7 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.door",),
     ("fleet",),
 )
-WORDS = tuple(part for floor in FLOORS[:5] for part in floor)
+WORDS = tuple(part for floor in FLOORS[:6] for part in floor)
 
 #: Room -> lower floors that are closed to it all the same.
 CLOSED: dict[str, tuple[str, ...]] = {
@@ -65,7 +66,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("fleet.store", *DEPARTMENTS), ("celery", "kombu", "flower")),
 }
 #: The only third-party packages of the words.
-FOREIGN_TO_WORDS = ("pydantic", "pydantic_settings", "jsonschema", "referencing")
+FOREIGN_TO_WORDS = ("pydantic", "pydantic_core", "pydantic_settings", "jsonschema", "referencing")
 
 #: Packages that `import fleet` must not pull in: each costs 0.1 to 0.5 s.
 HEAVY = ("celery", "kombu", "redis", "pydantic", "aiohttp", "flower")

@@ -34,6 +34,8 @@ CHARS_PER_TOKEN = 8
 RESERVED_SHARE = 0.5
 #: Share of the room for input that the system prompt may take before its middle is cut.
 SYSTEM_SHARE = 0.5
+#: Cuts of a text by the tokens that are too many, before larger ones: it keeps the time linear, whatever the text.
+EXACT_CUTS = 8
 #: Stands where the middle of a text was cut out.
 CUT_MARKER = "\n[cut]\n"
 
@@ -133,9 +135,12 @@ def cut_middle(text: str, max_tokens: int) -> str:
     tokens = _tokens_within(text, max_tokens)
     if tokens <= max_tokens:
         return text
-    kept, cut = min(len(text), CHARS_PER_TOKEN * max(1, tokens)), text
+    kept, cut, tries = min(len(text), CHARS_PER_TOKEN * max(1, tokens)), text, 0
     while tokens > max_tokens and kept > 0:
-        kept = min(kept - 1, kept * max_tokens // tokens)
+        tries += 1
+        # In a text whose tokens stand at its ends, cutting the middle saves few: then an eighth goes at a time.
+        least = 1 if tries <= EXACT_CUTS else max(1, kept // 8)
+        kept = min(kept - least, kept * max_tokens // tokens)
         tail = kept // 3
         cut = text[: kept - tail] + CUT_MARKER + text[len(text) - tail :]
         tokens = count_tokens(cut)

@@ -16,6 +16,7 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, EagerResult
 
 from fleet import config
+from fleet.bounds import MAX_ID_CHARS
 from fleet.engine.app import app
 from fleet.engine.messages.broker import free_key
 from fleet.engine.messages.desk import desk_here
@@ -23,6 +24,7 @@ from fleet.engine.messages.draft import Draft
 from fleet.engine.messages.envelope import HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
 from fleet.engine.messages.pool_choice import choose_pool
 from fleet.engine.messages.producer import submit_once
+from fleet.engine.messages.weight import check_headers
 from fleet.engine.outcomes.stored import failure_of
 from fleet.engine.telemetry import taps
 from fleet.engine.transport.following import is_following
@@ -99,8 +101,13 @@ class SubmitTask(Task):
         """
         try:
             task = BotTask.parse(*(args or ()), **(kwargs or {}))
-            if task_id is not None and not (isinstance(task_id, str) and task_id.isprintable()):
-                raise InvalidTask(f"task_id: expected printable text, got {quote(task_id)}")
+            if task_id is not None and not (
+                isinstance(task_id, str) and len(task_id) <= MAX_ID_CHARS and task_id.isprintable()
+            ):
+                raise InvalidTask(
+                    f"task_id: expected printable text of at most {MAX_ID_CHARS} characters, got {quote(task_id)}"
+                )
+            check_headers(options.get("headers") or {})
             pool = choose_pool(task)
         except InvalidTask:
             if not is_following():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,3 +165,22 @@ def test_documents_change_places_and_a_dialogue_does_not():
     assert len({reshuffle(question, seed) for seed in range(20)}) > 10
     dialogue = [user("One?"), assistant("Two."), user("Three?"), assistant("Four."), user("Five?")]
     assert every(reshuffle(dialogue, seed) == tuple(dialogue) for seed in range(20))
+
+
+@pytest.mark.parametrize("dense", ["head", "tail", "both"])
+def test_a_cut_takes_linear_time_wherever_the_tokens_stand(dense: str) -> None:
+    """Tokens at the ends of a text: cutting its middle saves none of them, so a cut by what is too much never ends."""
+    ends = "!?" * 20_000
+    text = (ends if dense != "tail" else "") + "a" * 2_000_000 + (ends if dense != "head" else "")
+    started = time.thread_time()
+    cut = cut_middle(text, count_tokens(ends) // 2)
+    assert time.thread_time() - started < 2
+    assert 0 < count_tokens(cut) <= count_tokens(ends) // 2
+
+
+def test_a_conversation_of_many_turns_is_cut_in_linear_time() -> None:
+    turns = [Message(role=("user", "assistant")[n % 2], content="hi there") for n in range(10_000)]
+    started = time.thread_time()
+    kept = fit([Message(role="system", content="x" * 100), *turns], 4096, 512)
+    assert time.thread_time() - started < 1
+    assert 100 < len(kept) < 1000

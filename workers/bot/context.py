@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from pydantic import ValidationError
@@ -36,8 +37,10 @@ from fleet.workers.judge import judge
 
 #: What `chat()` takes: a prompt, or a conversation of messages or `{"role": ..., "content": ...}` tables.
 Prompt = str | Sequence[Message | Mapping[str, str]]
-#: Longest answer whose JSON is checked on the event loop: some ms at most.
-QUICK_CHARS = 4000
+#: Characters of an answer times rules of its schema that are checked on the event loop: some ms at most.
+QUICK_CHECK = 40_000
+#: Longest conversation that is cut to the window on the event loop, in turns and characters: 2 ms at most.
+QUICK_TURNS, QUICK_TURN_CHARS = 500, 200_000
 
 _READ = UserFunction("answer_schema", json_answer.read, is_async=False)
 _CHECKS = FunctionThreads(at_most=32)
@@ -120,7 +123,7 @@ class BotContext:
             FleetError: Whatever else ended the call for good.
         """
         wanted_tokens = max_output_tokens or self._max_output_tokens
-        messages = self._conversation(_messages(prompt), wanted_tokens)
+        messages = await self._conversation(_messages(prompt), wanted_tokens)
         warmth = self.persona.temperature if temperature is None else temperature
         return await self._ask(messages, warmth, wanted_tokens)
 
@@ -160,31 +163,37 @@ class BotContext:
 
     async def _read(self, text: str, schema: Schema) -> tuple[str, list[Misfit]]:
         """Read and check an answer; in a thread of its own when that may take long."""
-        if len(text) <= QUICK_CHARS and not schema.may_be_slow:
+        if len(text) * (1 + schema.size) <= QUICK_CHECK and not schema.may_be_slow:
             return json_answer.read(text, schema)
         if _CHECKS.is_full:
             raise InvalidTask(
                 f"answer_schema: expected answers that are checked soon, got {_CHECKS.at_most} that still are; "
-                "simplify the schema (uniqueItems, $ref)"
+                "simplify the schema ($ref, contains)"
             )
         found = await _CHECKS.call(_READ, text, schema, name="answer-schema", translate=_not_checked)
         return cast(tuple[str, list[Misfit]], found)
 
     async def _ask_for_json(self, told: str, again: tuple[Message, ...] = ()) -> str:
         beside = json_answer.beside_tokens(told, again)
-        messages = self._conversation(self._turns, self._max_output_tokens, beside)
+        messages = await self._conversation(self._turns, self._max_output_tokens, beside)
         messages = json_answer.with_rules(messages, told, again)
         return await self._ask(messages, self.persona.temperature, self._max_output_tokens)
 
-    def _conversation(
+    async def _conversation(
         self, turns: tuple[Message, ...], wanted_tokens: int, beside_tokens: int = 0
     ) -> tuple[Message, ...]:
-        """Return the persona's system prompt and `turns`, in the order of the bot's remedy, cut to its window."""
+        """Return the persona's system prompt and `turns`, in the order of the bot's remedy, cut to its window.
+
+        A long conversation is cut in a thread, which lets the event loop go on every few ms.
+        """
         system = Message(role="system", content=self.persona.system_prompt)
         if self._bot.remedy is not None:
             turns = reshuffle(turns, self._bot.remedy.generation)
-        window = self.persona.context_window_tokens
-        return fit((system, *turns), window, wanted_tokens, beside_tokens=beside_tokens)
+        cut = partial(
+            fit, (system, *turns), self.persona.context_window_tokens, wanted_tokens, beside_tokens=beside_tokens
+        )
+        is_long = len(turns) > QUICK_TURNS or sum(len(turn.content) for turn in turns) > QUICK_TURN_CHARS
+        return await asyncio.to_thread(cut) if is_long else cut()
 
     async def _ask(self, messages: tuple[Message, ...], warmth: float, wanted_tokens: int) -> str:
         """Call until there is a usable answer, or none will come."""

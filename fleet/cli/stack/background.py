@@ -30,6 +30,11 @@ class StackFailed(FleetError):
     """The stack did not become ready."""
 
 
+def supervisor_log(home: Path) -> Path:
+    """Return the log of a supervisor in the background."""
+    return home / "logs" / "supervisor.log"
+
+
 class Background:
     """One supervisor in the background.
 
@@ -40,10 +45,11 @@ class Background:
 
     def __init__(self, home: Path, options: Sequence[str] = ()) -> None:
         self._home = home
-        self.log = home / "logs" / "supervisor.log"
+        self.log = supervisor_log(home)
         command = [*PYTHON_MODULE, "fleet.cli.main", "--home", str(home), "up", *options]
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
+        self.log.unlink(missing_ok=True)
+        with self.log.open("ab") as log:  # to append, so that it can be emptied while it is written
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from fleet.cli.stack.background import READY_S, StackFailed, clear_leftovers
+from fleet.cli.stack.background import READY_S, StackFailed, clear_leftovers, supervisor_log
 from fleet.cli.stack.bystanders import tell
 from fleet.cli.stack.local_services import REDIS, LocalServices
 from fleet.cli.stack.processes import ProcessId
@@ -25,6 +25,7 @@ from fleet.cli.stack.watchdog import Watchdog
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import FlowerSettings, Settings
 from fleet.errors import ConfigurationError
+from fleet.store.log_file import LOOK_EVERY_S, rotate
 from fleet.store.service import PYTHON_MODULE, still_running
 
 #: Seconds between two looks at the children.
@@ -54,6 +55,7 @@ class ForegroundStack:
         self._supervisor = Supervisor((), say)
         self._watchdog = Watchdog(settings)
         self._stack = Stack(ProcessId.own())
+        self._logs_at_s = 0.0
 
     def run(self, on_ready: Callable[[Stack], None]) -> None:
         """Start everything, call `on_ready`, keep it running until a stop is asked for, stop everything.
@@ -108,7 +110,17 @@ class ForegroundStack:
                 self._supervisor.replace(hang.pid, hang.why)
             if self._supervisor.tick() or revived:
                 self._publish_if_possible()
+            self._rotate_logs(time.monotonic())
             time.sleep(TICK_S)
+
+    def _rotate_logs(self, now_s: float) -> None:
+        """Put logs aside that have grown, those of the services and the supervisor's own among them."""
+        if now_s < self._logs_at_s:
+            return
+        self._logs_at_s = now_s + LOOK_EVERY_S
+        parts = (*self._supervisor.parts, *self._services.parts)
+        for log in (supervisor_log(self._home), *(Path(part.log) for part in parts if part.log)):
+            rotate(log)
 
     def _stop(self) -> None:
         if self._supervisor.children:

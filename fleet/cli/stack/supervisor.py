@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fleet.cli.stack.processes import POLL_S, ProcessId
 from fleet.cli.stack.stack_file import StackPart
+from fleet.store.log_file import rotate
 
 #: Seconds before the first restart of a child that died; doubled at each further death.
 FIRST_PAUSE_S = 0.5
@@ -26,8 +27,6 @@ HEALTHY_S = 30.0
 GRACE_S = 30.0
 #: Seconds that a child which hangs gets to end by itself before it is killed.
 HANG_GRACE_S = 5.0
-#: Size in bytes at which a log is put aside (as NAME.log.1) when its process starts.
-LOG_MAX_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +188,7 @@ def tail(path: Path, lines: int) -> str:
 
 def _open_log(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
-        path.replace(path.with_name(f"{path.name}.1"))
+    rotate(path)
     return path
 
 

@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from fleet.errors import ConfigurationError, FleetError
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Priority
 from fleet.outcome import Outcome
+from fleet.patterns import Pattern, PatternError, pattern
 from fleet.roster import HEALTH, Deed, Health
 from fleet.signals import catalogue
 from fleet.store import keys
@@ -46,7 +46,7 @@ class Canary:
     """A prompt, and what a good answer contains."""
 
     prompt: str
-    expect: re.Pattern[str]
+    expect: Pattern
 
 
 def load_canaries(path: Path) -> tuple[Canary, ...]:
@@ -69,8 +69,10 @@ def _parse(line: str, where: str) -> Canary:
     expected = 'canaries: expected {"prompt": text, "expect": regular expression}'
     try:
         record = json.loads(line)
-        return Canary(BotTask(prompt=record["prompt"]).prompt or "", re.compile(record["expect"], re.IGNORECASE))
-    except (ValueError, KeyError, TypeError, re.error) as error:
+        return Canary(BotTask(prompt=record["prompt"]).prompt or "", pattern(record["expect"], ignore_case=True))
+    except PatternError as error:
+        raise ConfigurationError(f"{where}: expect: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"{where}: {expected}, got {type(error).__name__}") from error
 
 
@@ -140,5 +142,5 @@ class Canaries:
 def _deed(bot: str, outcome: Outcome, canary: Canary) -> Deed | None:
     if outcome.answer is None and outcome.fault in (None, Fault.REJECTED):
         return None  # the provider's doing, or the fleet's; a validator is for real tasks
-    is_right = outcome.answer is not None and canary.expect.search(outcome.answer)
+    is_right = outcome.answer is not None and canary.expect.is_in(outcome.answer[: canary.expect.most_chars])
     return Deed(bot, None if is_right else outcome.fault or Fault.REJECTED)

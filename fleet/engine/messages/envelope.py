@@ -66,7 +66,10 @@ def canvas_of(body: bytes | str) -> dict[str, Any]:
     text = body if isinstance(body, str) else bytes(body).decode()
     if text.endswith(_NOTHING_FOLLOWS):
         return {}
-    canvas = json.loads(text)[2]
+    try:
+        canvas = pydantic_core.from_json(text)[2]
+    except ValueError:  # half a surrogate pair
+        canvas = json.loads(text)[2]
     return {name: canvas[name] for name in NO_CANVAS if canvas.get(name)} if canvas else {}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+#: Characters that a header with a time or a name has at most.
+SHORT_CHARS = 256
 #: Latest ETA that a message may have, in seconds of Unix time: the year 2200.
 LATEST_ETA_S = 7_258_118_400
 
@@ -18,6 +20,8 @@ def eta_s(headers: Any) -> float | None:
     eta = headers.get("eta") if isinstance(headers, dict) else None
     if eta is None:
         return None
+    if isinstance(eta, str) and len(eta) > SHORT_CHARS:
+        raise ValueError("expected a short text")
     try:
         at = datetime.fromisoformat(str(eta))
         seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

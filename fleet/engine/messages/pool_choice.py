@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import redis
 
@@ -13,11 +13,13 @@ from fleet.engine.messages import queues
 from fleet.engine.messages.broker import broker
 from fleet.errors import InvalidTask
 from fleet.models import BotTask
-from fleet.quoting import quote
+from fleet.quoting import listed, quote
 from fleet.store import keys
 
 #: Less than one task per bot: puts pools with equal backlogs into an order.
 TIE = 1e-6
+#: Pools that an error names one by one (count).
+MOST_NAMED = 12
 
 
 def candidates(task: BotTask, settings: Settings) -> list[str]:
@@ -28,12 +30,17 @@ def candidates(task: BotTask, settings: Settings) -> list[str]:
     """
     if task.pool is not None:
         if task.pool not in settings.pools:
-            raise InvalidTask(f"pool: expected one of {', '.join(settings.pools)}, got {quote(task.pool)}")
+            raise InvalidTask(f"pool: expected one of {_named(settings.pools)}, got {quote(task.pool)}")
         return [task.pool]
     taking = [name for name, pool in settings.pools.items() if not pool.kinds or task.kind in pool.kinds]
     if not taking:
         raise InvalidTask(f"kind: expected one that a pool takes, got {quote(task.kind)}; name a pool, or add the kind")
     return taking
+
+
+def _named(pools: Collection[str]) -> str:
+    """Return the names of all pools, or of a few when there are many: an error is short."""
+    return ", ".join(pools) if len(pools) <= MOST_NAMED else listed(pools, len(pools))
 
 
 def backlog_keys(pools: Iterable[str]) -> list[tuple[str, str]]:

@@ -17,12 +17,14 @@ from itertools import islice, repeat
 from typing import Any
 
 from fleet import config
+from fleet.bounds import MAX_KEY_CHARS
 from fleet.engine.messages import marks, queues
 from fleet.engine.messages.broker import broker, enqueue
 from fleet.engine.messages.envelope import fresh_envelope, task_body
 from fleet.engine.messages.pool_choice import Dispatcher
 from fleet.errors import InvalidTask
 from fleet.models import BotTask
+from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import store_errors
 
@@ -94,6 +96,8 @@ Chosen = tuple[BotTask, str, str | None]
 def chosen(position: int, task: Any, key: str | None, dispatcher: Dispatcher) -> Chosen:
     try:
         parsed = task if type(task) is BotTask else BotTask.parse(task)
+        if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARS):
+            raise InvalidTask(f"idempotency key: expected text of 1 to {MAX_KEY_CHARS} characters, got {quote(key)}")
         return parsed, dispatcher.choose(parsed), key or parsed.idempotency_key
     except InvalidTask as error:
         raise InvalidTask(f"task {position}: {error}") from error

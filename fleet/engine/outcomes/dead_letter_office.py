@@ -37,9 +37,9 @@ PAGE = 200
 _DIGITS = 16
 
 #: What became of a letter that was to be queued again. `finished since`: the task has a newer result, which it keeps;
-#: `queued before`: somebody did the same a moment ago.
-Replayed = Literal["queued", "queued before", "finished since", "unknown"]
-_READY, _FINISHED = 1, 2
+#: `queued before`: somebody did the same a moment ago; `not kept`: it was refused for its size, and would be again.
+Replayed = Literal["queued", "queued before", "finished since", "not kept", "unknown"]
+_READY, _FINISHED, _NOT_KEPT = 1, 2, 3
 
 
 class Filed(NamedTuple):
@@ -129,6 +129,8 @@ class DeadLetterOffice:
             result=keys.result(task_id), letters=keys.dead_letters(), bodies=keys.dead_letter_bodies(), task_id=task_id
         )
         code, raw, body = run_script(self._state, OPEN, *call)
+        if code == _NOT_KEPT:
+            return "not kept"
         if code not in (_READY, _FINISHED):
             return "unknown"
         filed = _filed(raw)

@@ -14,8 +14,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fleet.config import Settings
-from fleet.engine.messages.envelope import HISTORY, NO_CANVAS, TASK_NAME
+from fleet.engine.messages.envelope import HISTORY, NO_CANVAS, TASK_NAME, to_json
+from fleet.errors import InvalidTask
 from fleet.models import BotResult, Frozen, Priority, PriorityName
+from fleet.quoting import brief
 from fleet.signals import catalogue
 from fleet.signals.catalogue import NOBODY
 from fleet.store import keys
@@ -25,6 +27,12 @@ from fleet.store.client import Script
 HISTORY_MOST = 10
 #: Characters of an error message, and of a header's value, that are kept at most.
 TEXT_MOST = 500
+#: Bytes of a refused message that are kept at most: it would be refused again.
+REFUSED_BODY_MOST = 8192
+#: Bytes that the letter of one takes at most, and the share of all letters' memory that refused ones get: 1 in so many.
+REFUSED_LETTER_BYTES, REFUSED_SHARE = 2 * REFUSED_BODY_MOST, 8
+#: Error of a task whose message was refused.
+REFUSED = InvalidTask.__name__
 #: Headers of a message that are kept: what it takes to run it again, and where it came from.
 KEPT_HEADERS = ("task", "root_id", "parent_id", "origin")
 
@@ -33,8 +41,8 @@ RECORD = Script.beside(
     __file__,
     "record_dead_letter.lua",
     keys="result letters bodies order bytes totals",
-    argv="task_id letter_pool reason letter body most_letters most_bytes letter_life_s life_s letters_counter "
-    "dropped_counter",
+    argv="task_id letter_pool reason letter body most_letters refused most_refused most_bytes letter_life_s life_s "
+    "letters_counter dropped_counter",
     using=[FORGET],
 )
 
@@ -85,7 +93,10 @@ class DeadLetter(Frozen):
 
 
 class Burial(NamedTuple):
-    """A dead letter and the message body from which it can be queued again: JSON, [args, kwargs, canvas]."""
+    """A dead letter and the message body from which it can be queued again: JSON, [args, kwargs, canvas].
+
+    The body of a refused message is empty when it was large.
+    """
 
     letter: DeadLetter
     body: bytes
@@ -115,7 +126,8 @@ def bury(
     cause = cause_of_death(result)
     if cause is None or result.error is None:
         return None
-    arguments = _arguments(body)
+    is_kept = cause != "validation" or len(body) <= REFUSED_BODY_MOST
+    arguments = _arguments(body) if is_kept else {}
     last = Death(at=result.finished_at, bot=result.bot, error=result.error.type)
     letter = DeadLetter(
         task_id=result.task_id,
@@ -125,18 +137,22 @@ def bury(
         priority=_priority(arguments.get("priority")),
         reason=result.error.type,
         cause=cause,
-        message=result.error.message[:TEXT_MOST].encode("utf-8", "replace").decode(),
+        message=brief(result.error.message, TEXT_MOST).encode("utf-8", "replace").decode(),
         attempts=result.attempts,
         provider_errors=dict(provider_errors or {}),
         history=(*_history(headers), last)[-HISTORY_MOST:],
         headers={name: text for name in KEPT_HEADERS if (text := _text(headers.get(name))) is not None},
     )
-    return Burial(letter, body)
+    return Burial(letter, body if is_kept else b"")
 
 
 def body_of(request: Mapping[str, Any]) -> bytes:
     """Return the body from which Celery's request can be queued again. Callbacks are left out: they were called."""
-    return json.dumps([request.get("args") or [], request.get("kwargs") or {}, NO_CANVAS]).encode()
+    parts = [request.get("args") or [], request.get("kwargs") or {}, NO_CANVAS]
+    try:
+        return to_json(parts)
+    except ValueError:  # nested deeper than pydantic goes
+        return json.dumps(parts).encode()
 
 
 def parts_of(message: bytes) -> tuple[dict[str, Any], bytes]:
@@ -166,6 +182,8 @@ def letter_constants(settings: Settings) -> dict[str, int | str]:
     bounds = settings.dead_letters
     return {
         "most_letters": bounds.max_letters,
+        "refused": REFUSED,
+        "most_refused": min(bounds.max_refused, max(1, bounds.max_mb * 2**20 // REFUSED_SHARE // REFUSED_LETTER_BYTES)),
         "most_bytes": bounds.max_mb * 2**20,
         "letter_life_s": bounds.expires_s,
         "letters_counter": catalogue.DEAD_LETTERS.name,

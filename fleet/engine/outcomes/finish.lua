@@ -24,8 +24,8 @@
 --       mark           key of the mark of its idempotency key ('': none, or on another Redis): lives as long as the result
 --       sample, shown_id, line, dead_reason, pool, dead_letter, others           see record.lua
 --       samples ('': nobody is judged), kind, rules, quarantined_event, released_event, cap_event   see health.lua
---       task_id, letter_pool, reason, letter ('': no dead letter), body, most_letters, most_bytes, letter_life_s,
---       letters_counter, dropped_counter                                         see record_dead_letter.lua
+--       task_id, letter_pool, reason, letter ('': no dead letter), body, most_letters, refused, most_refused, most_bytes,
+--       letter_life_s, letters_counter, dropped_counter                          see record_dead_letter.lua
 --       spent_pairs, earned_pairs   numbers of the pairs that follow
 --       counted        pairs counter, amount: those counted also when the result is discarded, those that are earned, the
 --                      first of them the counter of results; then pairs errors-field, amount
@@ -80,8 +80,8 @@ end
 local function bury()
   record_dead_letter(
     { result, KEYS[LETTERS], KEYS[BODIES], KEYS[ORDER], KEYS[BYTES], totals }, {
-      ARGV[TASK_ID], ARGV[LETTER_POOL], ARGV[REASON], ARGV[LETTER], ARGV[BODY], ARGV[MOST_LETTERS], ARGV[MOST_BYTES],
-      ARGV[LETTER_LIFE_S], life_s, ARGV[LETTERS_COUNTER], ARGV[DROPPED_COUNTER],
+      ARGV[TASK_ID], ARGV[LETTER_POOL], ARGV[REASON], ARGV[LETTER], ARGV[BODY], ARGV[MOST_LETTERS], ARGV[REFUSED],
+      ARGV[MOST_REFUSED], ARGV[MOST_BYTES], ARGV[LETTER_LIFE_S], life_s, ARGV[LETTERS_COUNTER], ARGV[DROPPED_COUNTER],
     })
 end
 

@@ -7,7 +7,7 @@
 --       letters  hash: task id -> microseconds|pool|reason|sha1 of its result, newline, JSON; only read
 --       bodies   hash: task id -> message body; only read
 -- ARGV  task_id
--- Reply {code, letter, body}: 1 ready, 0 there is no letter, 2 the task has another result since
+-- Reply {code, letter, body}: 1 ready, 0 there is no letter, 2 the task has another result since, 3 its body was not kept
 local result, letters, bodies = unpack(KEYS)
 local task_id = ARGV[TASK_ID]
 
@@ -19,5 +19,9 @@ local stored = redis.call('GET', result)
 if stored and redis.sha1hex(stored) ~= string.match(letter, '^%d+|[^|]*|[^|]*|([^\n]*)\n') then
   return { 2, letter, '' }
 end
+local body = redis.call('HGET', bodies, task_id)
+if not body or body == '' then
+  return { 3, letter, '' }
+end
 redis.call('DEL', result)
-return { 1, letter, redis.call('HGET', bodies, task_id) or '' }
+return { 1, letter, body }

@@ -1,7 +1,8 @@
 -- Keeps a task that failed for good, over what was kept of it before. O(log letters).
 -- A function inside the finishing script: result and dead letter are one step.
 --
--- At most DROP_MOST of the oldest make room per call: those beyond the bounds, and those whose time is over.
+-- At most DROP_MOST of the oldest make room per call: those beyond the bounds, and those whose time is over. Refused
+-- messages are counted apart and make room for each other only: any client can send them without end.
 --
 -- KEYS  result           string: the failed result as it stands, only read
 --       letters          hash: task id -> head, newline, JSON; head is microseconds|pool|reason|sha1 of the result
@@ -15,7 +16,9 @@
 --       reason           of its death (neither holds a `|`)
 --       letter           JSON
 --       body             of the message
---       most_letters     kept (count)
+--       most_letters     kept, the refused ones not counted
+--       refused          reason of refused messages
+--       most_refused     of them kept (count)
 --       most_bytes       kept
 --       letter_life_s    life of a letter, s
 --       life_s           life of the counters, s
@@ -24,14 +27,19 @@
 -- Reply number of letters that made room
 local DROP_MOST = 64
 local result, letters, bodies, order, bytes, totals = unpack(KEYS)
-local task_id, letter_pool, reason, letter, body, most_letters, most_bytes, letter_life_s, life_s, letters_counter,
+local task_id, letter_pool, reason, letter, body, most_letters, refused, most_refused, most_bytes, letter_life_s, life_s, letters_counter,
   dropped_counter = unpack(ARGV)
 
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now_us = seconds * 1000000 + microseconds
 local died_us = string.format('%016.0f', now_us)
-local expired = '*|' .. string.format('%016.0f', now_us - letter_life_s * 1000000)
+local expired = string.format('%016.0f', now_us - letter_life_s * 1000000)
 local expected = ''  -- whenever it died
+local is_refused = reason == refused
+
+local function count_refused()
+  return redis.call('ZLEXCOUNT', order, '[r:' .. refused .. '|', '(r:' .. refused .. '}')
+end
 
 local function file()
   local stored = redis.call('GET', result)
@@ -44,29 +52,37 @@ local function file()
   return #filed + #body
 end
 
--- Let the oldest go; return whether it was for want of room. Nil: none had to.
-local function drop_oldest(count, size)
-  local oldest = redis.call('ZRANGEBYLEX', order, '[*|', '(*}', 'LIMIT', 0, 1)[1]
-  local is_over = oldest < expired
-  if count <= 1 or not (is_over or count > tonumber(most_letters) or size > tonumber(most_bytes)) then return nil end
-  local task_id = string.sub(oldest, #'*|' + #died_us + #'|' + 1)
+-- Let the oldest of a scope go; return whether it was for want of room. Nil: none had to.
+local function drop_oldest(scope, has_room)
+  local oldest = redis.call('ZRANGEBYLEX', order, '[' .. scope .. '|', '(' .. scope .. '}', 'LIMIT', 0, 1)[1]
+  if not oldest then return nil end
+  local died_at = string.sub(oldest, #scope + 2, #scope + 1 + #died_us)
+  local is_over = died_at < expired
+  if redis.call('HLEN', letters) <= 1 or (has_room and not is_over) then return nil end
+  local task_id = string.sub(oldest, #scope + 1 + #died_us + 2)
   forget_dead_letter({ letters, bodies, order, bytes }, { task_id, expected })
   return not is_over
 end
 
+-- True while no letter has to go for the new one.
+local function has_room()
+  local refusals = count_refused()
+  if is_refused then return refusals <= tonumber(most_refused) end
+  return redis.call('HLEN', letters) - refusals <= tonumber(most_letters)
+    and tonumber(redis.call('GET', bytes)) <= tonumber(most_bytes)
+end
+
 forget_dead_letter({ letters, bodies, order, bytes }, { task_id, expected })
 local filed_bytes = file()
-local count = redis.call('HLEN', letters)
-if count == 1 then
+if redis.call('HLEN', letters) == 1 then
   redis.call('DEL', bytes)  -- starts over, should anybody have deleted the letters by hand
 end
-local size = redis.call('INCRBY', bytes, filed_bytes)
+redis.call('INCRBY', bytes, filed_bytes)
 
 local dropped = 0
 for _ = 1, DROP_MOST do
-  local made_room = drop_oldest(count, size)
+  local made_room = drop_oldest(is_refused and 'r:' .. refused or '*', has_room())
   if made_room == nil then break end
-  count, size = count - 1, tonumber(redis.call('GET', bytes))
   if made_room then dropped = dropped + 1 end
 end
 

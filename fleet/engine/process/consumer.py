@@ -13,12 +13,15 @@ from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from fleet.engine.messages.envelope import is_usable
-from fleet.engine.messages.eta import eta_s
+from fleet import bounds
+from fleet.engine.messages.envelope import HIDDEN, TASK_NAME, is_usable
+from fleet.engine.messages.eta import SHORT_CHARS, eta_s
 from fleet.engine.process.remote_control import replace_commands
 from fleet.engine.process.request import OWN_REQUEST, STOCK_REQUEST
 from fleet.engine.process.wiring import PROCESS
+from fleet.engine.transport.message import REFUSED
 from fleet.errors import InvalidTask
+from fleet.models import check_names
 from fleet.quoting import quote
 
 logger = get_logger("fleet.consumer")
@@ -33,23 +36,55 @@ def is_time(headers: dict[str, Any]) -> bool:
     return True
 
 
-def is_printable(text: object) -> bool:
-    """True for what Celery may write into its log: nothing, or text without line breaks and control characters."""
-    return text is None or (isinstance(text, str) and text.isprintable())
+def is_printable(text: object, most_chars: int = SHORT_CHARS) -> bool:
+    """True for what Celery may write into its log: nothing, or a short text on one line without control characters."""
+    return text is None or (isinstance(text, str) and len(text) <= most_chars and text.isprintable())
 
 
 def check_headers(headers: dict[str, Any]) -> None:
-    """Refuse a message whose headers Celery would choke on, or write into its log as they are.
+    """Refuse a message that was not read, or whose headers Celery would choke on or write into its log as they are.
 
     Raises:
         InvalidTask: Naming the header.
     """
-    if not is_usable(headers.get("id", "")) or not is_printable(headers.get("id")):
-        raise InvalidTask(f"id: expected printable text, got {quote(headers.get('id'))}")
+    if REFUSED in headers:
+        raise InvalidTask(str(headers[REFUSED]))
+    task_id = headers.get("id", "")
+    if not is_usable(task_id) or not is_printable(task_id, bounds.MAX_ID_CHARS):
+        raise InvalidTask(
+            f"id: expected printable text of at most {bounds.MAX_ID_CHARS} characters, got {quote(headers.get('id'))}"
+        )
     if not is_printable(headers.get("shadow")):
-        raise InvalidTask(f"shadow: expected printable text, got {quote(headers['shadow'])}")
+        raise InvalidTask(f"shadow: expected short printable text, got {quote(headers['shadow'])}")
     if not is_time(headers):
         raise InvalidTask(f"eta: expected an ISO 8601 time before 2200, got {quote(headers['eta'])}")
+    if isinstance(expires := headers.get("expires"), str) and len(expires) > SHORT_CHARS:
+        raise InvalidTask(f"expires: expected an ISO 8601 time, got {quote(expires)}")
+
+
+def check_body(message: Any) -> None:
+    """Refuse a bot task of Celery's message protocol 1 (arguments and headers share one dict), or of too many fields.
+
+    Raises:
+        InvalidTask: Naming the protocol and the remedy, or a few of the fields.
+    """
+    payload = message.payload if message.headers.get("task", TASK_NAME) == TASK_NAME else None
+    if isinstance(payload, dict) and payload.get("task", TASK_NAME) == TASK_NAME:
+        raise InvalidTask(
+            "expected a message of Celery's protocol 2, got one of protocol 1; set task_protocol = 2 in the client "
+            "that sends it (Celery's default)"
+        )
+    if isinstance(payload, list):
+        for part in payload[:2]:
+            fields = part[0] if isinstance(part, list) and part else part
+            if isinstance(fields, dict):
+                check_names(fields)
+
+
+def hide_arguments(headers: dict[str, Any]) -> None:
+    """Replace the printed arguments of a bot task, which a plain client sends along: they go into events and logs."""
+    if headers.get("task") == TASK_NAME:
+        headers["argsrepr"], headers["kwargsrepr"] = "()", HIDDEN
 
 
 class Consumer(CeleryConsumer):
@@ -79,6 +114,8 @@ class Consumer(CeleryConsumer):
             try:
                 headers = message.headers
                 check_headers(headers)
+                check_body(message)
+                hide_arguments(headers)
                 strategy = strategies.get(headers.get("task"))
                 if strategy is None:
                     handle(message)
@@ -126,19 +163,24 @@ class Consumer(CeleryConsumer):
         self._refuse(message, f"expected a Celery message (protocol 2, JSON), got {type(exc).__name__}")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._refuse(message, f"expected a JSON body, got {type(exc).__name__}")
+        told = str(exc) if isinstance(exc, InvalidTask) else f"expected a JSON body, got {type(exc).__name__}"
+        self._refuse(message, told)
 
     def _refuse(self, message: Any, reason: str) -> None:
         """Give the message's task a failed result and acknowledge it once that is stored."""
         headers = message.headers if isinstance(message.headers, dict) else {}
         task_id = headers.get("id")
+        if not isinstance(task_id, str):  # protocol 1 has it in the body, which is decoded by then
+            task_id = (message._decoded_cache or {}).get("id") if headers == {} else None
         if not isinstance(task_id, str):
             task_id = message.properties.get("correlation_id")
         logger.warning("refused task=%s reason=%s", quote(task_id), reason)
         for request in tuple(worker_state.reserved_requests):
             if request._message is message:
                 worker_state.task_ready(request)
-        if is_usable(task_id):
+        if isinstance(task_id, str) and len(task_id) > bounds.MAX_ID_CHARS:
+            message.channel.put_aside(message.delivery_tag, InvalidTask(reason))
+        elif is_usable(task_id):
             body = message.body if isinstance(message.body, bytes) else str(message.body).encode("utf-8", "replace")
             refusal = PROCESS.refuse(task_id, InvalidTask(reason), headers, body)
             put_aside = partial(message.channel.put_aside, message.delivery_tag)

@@ -50,6 +50,9 @@ from fleet.store.patience import patiently
 
 logger = logging.getLogger("fleet.worker")
 
+#: Messages of a conversation that is checked on the loop: 1 ms.
+QUICK_MESSAGES = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -140,7 +143,7 @@ class DataPlane:
     async def _work(self, delivery: Delivery) -> Done:
         started_s = time.monotonic()
         try:
-            task, pools = self._read(delivery)
+            task, pools = self._read(delivery) if _is_quick(delivery) else await asyncio.to_thread(self._read, delivery)
         except (InvalidTask, DeadlineExceeded, TypeError) as error:
             return await self._refuse(delivery, error)
         if delivery.queue == self._settings.worker.inbox:
@@ -292,3 +295,14 @@ class DataPlane:
         self._telemetry.finished(result)
         log_result(result)
         return Done(summary_of(result), result)
+
+
+def _is_quick(delivery: Delivery) -> bool:
+    """False for a task whose check may take more than a few ms: a schema, a conversation of many messages."""
+    args, kwargs = delivery.request["args"], delivery.request["kwargs"]
+    given = [part for part in (*args[:1], kwargs) if isinstance(part, dict)] if isinstance(args, list | tuple) else []
+    return not any("answer_schema" in part or _length(part.get("messages")) > QUICK_MESSAGES for part in given)
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list | tuple) else 0

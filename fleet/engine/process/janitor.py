@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from fleet.config import Settings
-from fleet.engine.messages import marks
+from fleet.engine.messages import marks, weight
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import Done
@@ -130,7 +130,7 @@ class Janitor:
 
     async def _put_aside(self, message: bytes) -> None:
         """Keep a message for an operator to look at."""
-        await self._broker.command("LPUSH", keys.unreadable(), message)
+        await self._broker.command("LPUSH", keys.unreadable(), weight.cut(message))
         await self._broker.command("LTRIM", keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
         await self._broker.command("EXPIRE", keys.unreadable(), keys.STATE_TTL_S)
 

@@ -70,16 +70,16 @@ class SlotPool(BasePool):
         #: Unix time of the main thread's last turn; None while it starts or stops.
         self.beat_at: float | None = None
         self._in_threads = 0
-        self._is_cancelling = False
-        self._closed = False
+        self._is_cancelling = self._closed = False
         self._farewell = Farewell()
         self._stall_watch = StallWatch(self.name, lambda: {MAIN_THREAD: self.beat_at, **PROCESS.beats()})
 
     # -- life
 
     def on_start(self) -> None:
-        # Celery's own line for a finished task quotes its result; ours (fleet.worker) names who answered, not what.
+        # Celery's own lines for a task quote its arguments and its result; ours (fleet.worker) name who answered.
         logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+        self._does_debug = False
         # Repeated with each reconnect; what it warns of does not happen with our transport.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         try:

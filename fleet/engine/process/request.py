@@ -1,4 +1,4 @@
-"""What Celery makes of a task's message, and the end of those that came too late.
+"""What Celery makes of a task's message, what it tells others of it, and the end of those that came too late.
 
 Celery revokes a message whose `expires` has passed: no result that a Fleet producer could read, no dead letter. Here
 it goes to its slot like any other and is refused there.
@@ -16,7 +16,7 @@ from celery.utils.time import maybe_iso8601
 from celery.worker.request import Request as CeleryRequest
 
 from fleet.engine.messages.broker import free_key
-from fleet.engine.messages.envelope import NO_CANVAS, from_plain_json
+from fleet.engine.messages.envelope import HIDDEN, NO_CANVAS, from_plain_json
 from fleet.engine.outcomes.follow_ups import has_canvas
 from fleet.errors import DeadlineExceeded
 from fleet.models import BotResult
@@ -26,11 +26,15 @@ logger = logging.getLogger("fleet.pool")
 
 
 class Request(CeleryRequest):
-    """`Request` of the bot task: Celery's own, which never expires."""
+    """`Request` of the bot task: Celery's own, which never expires and tells nobody its arguments."""
 
     def maybe_expire(self) -> bool:
         """Leave it to `check_expiry`."""
         return False
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return what `celery inspect` and Flower show of a task: all but its arguments, which hold the prompt."""
+        return {**super().info(safe=True), "args": "()", "kwargs": HIDDEN}
 
     def _announce_revoked(self, *how: Any) -> None:
         """Tell that the task was revoked, and free its idempotency key."""

@@ -16,6 +16,7 @@ from fleet.config import Settings
 from fleet.engine.local_simulator import START_TIMEOUT_S, Running, running_simulator, simulator_answers, was_stopped
 from fleet.errors import ConfigurationError, ProviderUnavailable
 from fleet.store.embedded import revive_redis
+from fleet.store.log_file import rotate
 
 #: Seconds between two looks whether the embedded Redis has died; each costs two system calls.
 LOOK_EVERY_S = 1.0
@@ -143,7 +144,9 @@ class LocalSimulator:
 
 
 async def keep_redis(settings: Settings, home: Path, url: str) -> None:
-    """Start the embedded Redis again whenever it has died, for ever. One that was stopped on purpose stays so.
+    """Start the embedded Redis again whenever it has died, and keep its log short, for ever.
+
+    One that was stopped on purpose stays so.
 
     Args:
         settings: Which server to start.
@@ -155,6 +158,8 @@ async def keep_redis(settings: Settings, home: Path, url: str) -> None:
         await asyncio.sleep(pause_s)
         pause_s = LOOK_EVERY_S
         try:
+            for name in ("redis.log", "simulator.log"):
+                rotate(home / name)
             revived = await asyncio.to_thread(revive_redis, home, settings.redis.server)
         except (ConfigurationError, OSError) as error:
             logger.error("Redis died and does not start again: %s", error)

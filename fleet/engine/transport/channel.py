@@ -25,8 +25,9 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import NoScriptError
 
+from fleet.engine.messages import weight
 from fleet.engine.transport import leases, revoked, suspicion
-from fleet.engine.transport.message import LazyMessage, decoded
+from fleet.engine.transport.message import LazyMessage, decoded, plainly
 from fleet.engine.transport.parking import parked
 from fleet.engine.transport.publishing import Publishing
 from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
@@ -261,7 +262,7 @@ class Channel(Publishing):
         for tag, place, raw in taken:
             queue = self._rota.was_served(place)
             try:
-                messages[tag] = decoded(raw)
+                messages[tag] = plainly(raw) if queue in self._no_ack_queues else decoded(raw)
                 read.append((tag, queue, raw, messages[tag]))
             except Exception as error:  # noqa: BLE001 - as above
                 self._put_aside(tag, raw, error)
@@ -291,11 +292,19 @@ class Channel(Publishing):
         """Keep a message that Celery cannot read for an operator to look at; it names no task to fail."""
         logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, keys.unreadable())
         with self.resident.pipeline(transaction=False) as pipe:
-            pipe.lpush(keys.unreadable(), raw)
+            pipe.lpush(keys.unreadable(), weight.cut(raw))
             pipe.ltrim(keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
             pipe.expire(keys.unreadable(), keys.STATE_TTL_S)
             pipe.execute()
         self.holdings.ack(tag)
+
+    def _handle_message(self, client: Any, r: Any) -> Any:
+        """Read a broadcast (remote control, events); one that would take too long to decode is left out."""
+        payload = super()._handle_message(client, r)
+        if isinstance(payload["data"], bytes) and weight.weight(payload["data"]) > weight.MAX_WEIGHT:
+            logger.warning("left out a broadcast of %d bytes: it would take too long to be read", len(payload["data"]))
+            payload["data"] = b""
+        return payload
 
     # -- leases
 

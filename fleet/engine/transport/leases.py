@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import redis
 
+from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.engine.transport.parking.parked import OPEN
@@ -30,8 +31,8 @@ TAKE = Script.beside(
     __file__,
     "take.lua",
     keys="unacked index bell suspects ours parked openings epochs revoked waiting*",
-    argv="wanted guarded prefix gate_prefix separator list_prefix mark mark_prefix order_prefix waiting_prefix acks "
-    "rest*",
+    argv="wanted guarded prefix gate_prefix separator list_prefix mark mark_prefix order_prefix waiting_prefix "
+    "most_bytes kept_bytes cut_mark acks rest*",
     using=[OPEN],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
@@ -247,8 +248,8 @@ def take_call(
         parked=keys.parked(), openings=keys.openings(), epochs=keys.epochs(), revoked=keys.revoked(), waiting=waiting,
         wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
         list_prefix=keys.lists(""), mark=SUSPECT, mark_prefix=keys.submitted(""), order_prefix=keys.parked_order(""),
-        waiting_prefix=keys.waiting(""),
-        acks=len(acks), rest=(*steps, *served, *acks, *queues),
+        waiting_prefix=keys.waiting(""), most_bytes=weight.MAX_MESSAGE_BYTES, kept_bytes=weight.CUT_BYTES,
+        cut_mark=weight.CUT_MARK, acks=len(acks), rest=(*steps, *served, *acks, *queues),
     )  # fmt: skip
 
 

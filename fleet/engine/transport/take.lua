@@ -19,6 +19,10 @@
 --       mark         how the tag of a message ends that is suspect: from here on the tag alone tells
 --       mark_prefix  of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `t|tag`
 --       order_prefix, waiting_prefix   see open_parked.lua
+--       most_bytes   of a message; of a longer one only `kept_bytes` of its head and of its tail are kept, behind a mark
+--                    and its size (message.py refuses it)
+--       kept_bytes
+--       cut_mark
 --       acks         number of tags to acknowledge
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
 --                    acknowledge; names of the queues to take from (none: those of `ours`)
@@ -40,9 +44,9 @@ local CHUNK = 16
 -- Most parked messages opened in one go (count), and the life of a mark whose task was met, s.
 local MOST, MET_LIFE_S = 256, 604800
 local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked = unpack(KEYS)
-local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, order_prefix, waiting_prefix, acks =
-  unpack(ARGV)
-wanted, guarded = tonumber(wanted), tonumber(guarded)
+local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, order_prefix, waiting_prefix,
+  most_bytes, kept_bytes, cut_mark, acks = unpack(ARGV)
+wanted, guarded, most_bytes = tonumber(wanted), tonumber(guarded), tonumber(most_bytes)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
 local acks_at = served_at + priorities
@@ -113,6 +117,9 @@ local function take_from(queue, class, most)
   while taken < most do
     local message = redis.call('RPOP', list)  -- one by one: RPOP with a count walks the whole list (Redis 6.2)
     if not message then is_empty = true break end
+    if #message > most_bytes then
+      message = cut_mark .. #message .. ':' .. string.sub(message, 1, kept_bytes) .. string.sub(message, -kept_bytes)
+    end
     taken = taken + 1
     local tag = tag_of(message)
     entries[#entries + 1], entries[#entries + 2] = tag, list .. '\n' .. message

@@ -402,3 +402,41 @@ def test_half_a_surrogate_pair_in_a_message_does_not_stop_the_letter(
     keep(state, burial, SETTINGS)
     filed = office.find("t")
     assert filed is not None and filed.letter.message == "got ?"
+
+
+def test_refused_messages_make_room_for_each_other_and_for_no_real_letter(
+    state: redis.Redis, office: DeadLetterOffice
+) -> None:
+    bounds = DeadLetterSettings(max_letters=3, max_refused=2, expires_s=60)
+    settings = SETTINGS.model_copy(update={"dead_letters": bounds})
+    for name in ("a", "b", "c"):
+        die(state, name, "BadRequest", settings=settings)
+    for number in range(50):
+        die(state, f"junk-{number}", "InvalidTask", settings=settings)
+    assert ids(office) == ["junk-49", "junk-48", "c", "b", "a"]
+    assert int(state.hget(keys.totals(), catalogue.DEAD_LETTERS_DROPPED.name) or 0) == 48  # type: ignore[arg-type]
+    for name in ("d", "e", "f", "g"):  # real ones make room for each other, and for what is older of the refused ones
+        die(state, name, "BadRequest", settings=settings)
+    assert [name for name in ids(office) if not name.startswith("junk")] == ["g", "f", "e"]
+    assert office.count(reason="InvalidTask") <= 2
+
+
+def test_refused_messages_take_an_eighth_of_the_memory_at_most(state: redis.Redis, office: DeadLetterOffice) -> None:
+    settings = SETTINGS.model_copy(update={"dead_letters": DeadLetterSettings(max_mb=1)})
+    die(state, "real", "BadRequest", body=body_of_task(prompt="x" * 500_000), settings=settings)
+    for number in range(60):
+        die(state, f"junk-{number}", "InvalidTask", body=body_of_task(prompt="x" * 8000), settings=settings)
+    assert office.find("real") is not None
+    assert int(state.get(keys.dead_letter_bytes()) or 0) < 500_000 + 2**20 // 8 + 5000  # type: ignore[arg-type]
+
+
+def test_a_large_refused_message_is_not_kept_whole_and_says_so_when_it_is_to_be_queued_again(
+    state: redis.Redis, office: DeadLetterOffice
+) -> None:
+    die(state, "huge", "InvalidTask", body=body_of_task(prompt="x" * 1_000_000))
+    assert office.body("huge") == b""
+    before = state.get(keys.result("huge"))
+    assert office.replay("huge") == "not kept"
+    assert office.find("huge") is not None and state.get(keys.result("huge")) == before
+    die(state, "real", "BadRequest", body=body_of_task(prompt="x" * 1_000_000))
+    assert len(office.body("real") or b"") > 1_000_000
