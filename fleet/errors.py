@@ -6,6 +6,7 @@ FleetError
 │   ├── ProviderUnavailable    the provider answered 5xx, cut the connection, or did not answer in time
 │   ├── MachineExhausted       this machine has no more files, ports or memory for a connection
 │   ├── BotsQuarantined        all bots of the pool are quarantined
+│   ├── HeldUp                 another task's function stopped this one: it goes back to its queue
 │   └── StoreUnavailable       Redis did not answer
 ├── KeyRejected                use another key: the provider answered 401 or 403
 ├── GiveUp                     no retry will help this task
@@ -87,6 +88,10 @@ class MachineExhausted(RetryLater):
 
 class BotsQuarantined(RetryLater):
     """All bots of the pool are quarantined: its tasks wait until one is released."""
+
+
+class HeldUp(RetryLater):
+    """Another task's function has stopped this one for too long; it goes back to its queue and starts anew."""
 
 
 class StoreUnavailable(RetryLater):

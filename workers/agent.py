@@ -13,14 +13,16 @@ import traceback
 from collections.abc import Callable
 
 from fleet.config import Settings
-from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, RateLimited
+from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, HeldUp, RateLimited
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
 from fleet.outcome import Outcome, Status
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.function import FunctionRunner, load_bot
 from fleet.workers.bot.user_function import FunctionThreads
+from fleet.workers.bot.user_loops import Block, UserLoops
 from fleet.workers.bot.validator import load_validator, validate
+from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway, Meter
 from fleet.workers.judge import too_short
 
@@ -37,12 +39,23 @@ class Agent:
         gateway: Where calls go.
         settings: Its pools and slots; the pools' bot functions and validators are loaded here.
         share: Fresh random numbers from 0 to 1, for jitter.
+        on_block: Told when a user's `async def` function blocks its loop.
+
+    Attributes:
+        loops: Where users' `async def` functions run.
 
     Raises:
         ConfigurationError: When a pool's `function` or `validator` cannot be used.
     """
 
-    def __init__(self, gateway: Gateway, settings: Settings, *, share: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: Settings,
+        *,
+        share: Callable[[], float] = random.random,
+        on_block: Callable[[Block], None] | None = None,
+    ) -> None:
         self._gateway = gateway
         self._pools = settings.pools
         self._share = share
@@ -50,7 +63,8 @@ class Agent:
         self._functions = {name: load_bot(pool.function) for name, pool in pools if pool.function}
         self._validators = {name: load_validator(pool.validator) for name, pool in pools if pool.validator}
         max_threads = settings.slots_per_process * THREADS_PER_SLOT
-        self._runner = FunctionRunner(max_threads)
+        self.loops = UserLoops(settings.worker.hang_s, on_block)
+        self._runner = FunctionRunner(max_threads, self.loops)
         self._validator_threads = FunctionThreads(max_threads)
 
     async def run(
@@ -76,12 +90,15 @@ class Agent:
 
         Returns:
             An Outcome, whatever happened. Any other cancellation from outside (the worker's end) is let through.
+
+        Raises:
+            HeldUp: Another task's function held it up for too long: it is to go back to its queue.
         """
         clock = asyncio.get_running_loop().time
         started = clock()
         pool = self._pools[bot.pool]
         allowed_s = (task.deadline_s or pool.deadline_s) if deadline_s_left is None else deadline_s_left
-        deadline = started + allowed_s
+        deadline = Deadline(started + allowed_s)
         context = BotContext(bot, task, pool, gateway=self._gateway, deadline=deadline, share=self._share)
         answer: str | None = None
         error: FleetError | None = None
@@ -91,19 +108,25 @@ class Agent:
             if stop is None or not stop.is_set():
                 raise
             error = FleetError("expected an answer, got its bot's quarantine")
+        except HeldUp:
+            raise
         except DeadlineExceeded as late:
             error = _explain_deadline(late, allowed_s, context.meter)
         except FleetError as failure:
             error = failure
         except Exception as bug:  # noqa: BLE001 - the task boundary: recorded, and every task has an Outcome
             error = _record_bug(bug, task_id, bot)
-        return self._outcome(context, answer, error, clock() - started, norms)
+        return self._outcome(context, answer, error, clock() - started - deadline.stood_s, norms)
 
-    async def _answer_in_time(self, task: BotTask, context: BotContext, deadline: float) -> str:
+    async def close(self) -> None:
+        """End what users' functions left running."""
+        await self.loops.close()
+
+    async def _answer_in_time(self, task: BotTask, context: BotContext, deadline: Deadline) -> str:
         """Return the answer; enforce the deadline by cancelling the work wherever it stands."""
-        if deadline <= asyncio.get_running_loop().time():
+        if deadline.left_s <= 0:
             raise DeadlineExceeded("its time was over before it began")
-        scope = asyncio.timeout_at(deadline)
+        scope = deadline.scope()
         try:
             async with scope:
                 answer = await self._answer(task, context)
@@ -121,7 +144,10 @@ class Agent:
         validator = self._validators.get(context.pool)
         if validator is not None:
             try:
-                await validate(validator, task, answer, self._validator_threads)
+                await validate(
+                    validator, task, answer,
+                    threads=self._validator_threads, loops=self.loops, deadline=context.deadline,
+                )  # fmt: skip
             except BadAnswer:
                 context.bad_answers += 1
                 raise

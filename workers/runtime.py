@@ -1,6 +1,7 @@
-"""The process's one asyncio loop, in a daemon thread of its own, and the ways into it from other threads.
+"""An asyncio loop in a daemon thread of its own, and the ways into it from other threads.
 
-It knows nothing of tasks or bots: what runs on the loop is the caller's business.
+A worker has one for its data plane, one for its leases, and one for `async def` functions of its users. It knows
+nothing of tasks or bots: what runs on the loop is the caller's business.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from fleet.workers.patient_loop import PatientLoop
+
 #: Seconds that `stop` gives cancelled coroutines to clean up.
 STOP_TIMEOUT_S = 5.0
 
@@ -23,14 +26,20 @@ logger = logging.getLogger(__name__)
 
 
 class Runtime:
-    """One event loop for a whole process.
+    """One event loop and its thread.
 
     Submissions from other threads go through a deque; only the first one after the loop last looked wakes it. So a
     burst of submissions costs one write to the loop's wake-up pipe, not one each.
+
+    Args:
+        name: Name of the thread.
+        make_loop: Makes the loop.
     """
 
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, name: str = "fleet-loop", make_loop: Callable[[], PatientLoop] = PatientLoop) -> None:
+        self._name = name
+        self._make_loop = make_loop
+        self._loop: PatientLoop | None = None
         self._thread: threading.Thread | None = None
         self._inbox: collections.deque[tuple[Callable[..., Any], tuple[Any, ...]]] = collections.deque()
         self._woken = False
@@ -42,9 +51,20 @@ class Runtime:
         """Start the loop. A second call does nothing."""
         if self._loop is not None:
             return
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_live, args=(self._loop,), name="fleet-loop", daemon=True)
+        self._loop = self._make_loop()
+        self._thread = threading.Thread(target=_live, args=(self._loop,), name=self._name, daemon=True)
         self._thread.start()
+
+    @property
+    def beat_at(self) -> float | None:
+        """Monotonic time (s) of the loop's last turn; None when it is not running. From any thread."""
+        loop = self._loop
+        return None if loop is None else loop.beat_at
+
+    @property
+    def thread_id(self) -> int | None:
+        """Identity of the loop's thread."""
+        return None if self._thread is None else self._thread.ident
 
     def call_soon(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Have `function(*arguments)` called on the loop. From any thread; in the order of the calls.
@@ -143,9 +163,15 @@ class Runtime:
 
 
 def _live(loop: asyncio.AbstractEventLoop) -> None:
-    """Body of the loop's thread."""
+    """Body of the loop's thread. A task that raises SystemExit, which asyncio lets through, does not end the loop."""
     try:
-        loop.run_forever()
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                logger.error("loop_goes_on after=%s raised_by=a_task", type(error).__name__)
+            else:
+                return
     finally:
         loop.close()
 

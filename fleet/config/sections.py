@@ -184,7 +184,7 @@ class WorkerSettings(Section):
     lowest_first_every: int = Field(
         32, ge=0, description="One task in this many is the least urgent one waiting, so none starves. 0: strict order."
     )
-    hang_s: float = Field(20.0, ge=5, description="Seconds of silence after which `fleet up` replaces a worker.")
+    hang_s: float = Field(60.0, ge=5, description="Seconds for which a worker may stand still before it is replaced.")
     inbox: str = Field("celery", description="Queue on which plain Celery clients submit.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines of workers: text, or one JSON object.")
 

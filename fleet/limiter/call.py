@@ -68,8 +68,9 @@ class WaitingCall:
     due: float = 0.0
     #: It asks before its time.
     nudged: bool = False
-    #: Loop time of its last question.
+    #: Loop time of its last question, and the seconds that the loop had stood by then.
     asked_at: float = 0.0
+    stood_s: float = 0.0
     #: While a slot is promised: the promise, the loop time of the slot and the timer for it.
     reply: Reply | None = None
     slot_at: float = 0.0

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter.call import LocalLimit, WaitingCall
+from fleet.limiter.clock import stood_s
 from fleet.limiter.crowd import Crowd, read_crowd
 from fleet.limiter.first_answers import FirstAnswers
 from fleet.limiter.layouts import Reply, pack_settled
@@ -219,7 +220,8 @@ class Limiter:
     def _ask(self, call: WaitingCall) -> None:
         """Put one question to Redis; `_heard` gets the reply."""
         self.questions += 1
-        question = call.question(asyncio.get_running_loop().time(), self._draw())
+        loop = asyncio.get_running_loop()
+        question, call.stood_s = call.question(loop.time(), self._draw()), stood_s(loop)
         self._store.ask(ACQUIRE, call.names, question, call)
 
     def _heard(self, call: WaitingCall, reply: Reply) -> None:
@@ -267,10 +269,11 @@ class Limiter:
 
         What is sent later than promised meets what was promised for later: more than a burst of it is a 429.
         """
-        now, limit = asyncio.get_running_loop().time(), call.limit
+        loop = asyncio.get_running_loop()
+        now, limit = loop.time(), call.limit
         grant = self._grant(call, now)
         is_held = limit.held_until > max(now, call.slot_at + 1e-3)
-        is_late = now - call.slot_at > limit.slack_s and call.missed < MOST_MISSED
+        is_late = now + stood_s(loop) - call.stood_s - call.slot_at > limit.slack_s and call.missed < MOST_MISSED
         is_gone = call.outcome.done()
         if not (is_held or is_late or is_gone):
             call.outcome.set_result(grant)

@@ -72,6 +72,10 @@ QUARANTINE_CAP = Event(
 WORKER_STARTED = Event("worker_started", "info", "A worker process is ready: worker, pid.")
 WORKER_STOPPED = Event("worker_stopped", "info", "A worker process ended as it should: worker.")
 WORKER_LOST = Event("worker_lost", "error", "A worker process has reported nothing for 30 s: worker, pid.")
+WORKER_STALLED = Event("worker_stalled", "error", "A worker stood still and ended itself: worker, why.")
+FUNCTION_BLOCKED = Event(
+    "function_blocked", "warning", "An async def function blocked its loop: function, at, s. Once a minute a function."
+)
 POISON_BURIED = Event("poison_buried", "error", "A task that kills its process was given a failed result: task, proof.")
 PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: limit, hold_s. Once a minute a limit.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
@@ -89,7 +93,8 @@ EVENTS: dict[str, Event] = {
     event.name: event
     for event in (
         POOL_PAUSED, POOL_RESUMED, LIMIT_CHANGED, LIMIT_RESET, BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
-        WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, POISON_BURIED, PROVIDER_LIMITED, KEY_REJECTED, DEAD_LETTER,
+        WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED,
+        POISON_BURIED, PROVIDER_LIMITED, KEY_REJECTED, DEAD_LETTER,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED,
     )

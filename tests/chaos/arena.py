@@ -89,7 +89,13 @@ class Side(Protocol):
         """Start one worker process."""
 
     def submit(
-        self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False, deadly: bool = False
+        self,
+        numbers: range,
+        *,
+        countdown_s: float = 0.0,
+        slow: bool = False,
+        deadly: bool = False,
+        blocking: bool = False,
     ) -> list[str]:
         """Queue a task per number, once however often it is repeated; raises when the broker did not accept them."""
 
@@ -152,14 +158,22 @@ class Arena:
 
     # -- the producer
 
-    def submit(self, count: int, *, countdown_s: float = 0.0, slow: bool = False, deadly: bool = False) -> None:
+    def submit(
+        self,
+        count: int,
+        *,
+        countdown_s: float = 0.0,
+        slow: bool = False,
+        deadly: bool = False,
+        blocking: bool = False,
+    ) -> None:
         """Queue tasks; a chunk that the broker does not accept is repeated until it does."""
         with self._lock:
             first, self._numbers = self._numbers, self._numbers + count
         for start in range(first, first + count, CHUNK):
             numbers = range(start, min(start + CHUNK, first + count))
             self.ids += _persistently(
-                partial(self.side.submit, numbers, countdown_s=countdown_s, slow=slow, deadly=deadly)
+                partial(self.side.submit, numbers, countdown_s=countdown_s, slow=slow, deadly=deadly, blocking=blocking)
             )
 
     @contextmanager

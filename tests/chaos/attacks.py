@@ -83,6 +83,12 @@ def run_long(arena: Arena, *, tasks: int) -> None:
     arena.submit(tasks, slow=True)
 
 
+def block_loops(arena: Arena, *, tasks: int, blockers: int) -> None:
+    """Functions that block the loop of users' functions, or that of the whole worker, for longer than a lease."""
+    arena.submit(blockers, blocking=True)
+    arena.submit(tasks)
+
+
 def count_down(arena: Arena, *, tasks: int) -> None:
     """Countdowns of five lease times: a worker holds the messages all along."""
     arena.submit(tasks, countdown_s=5 * LEASE_S)
@@ -172,6 +178,10 @@ ATTACKS = (
         "SIGSTOP of a worker", freeze_worker, {"tasks": 1000, "lease_times": 1.5}, {"tasks": 5000, "lease_times": 3}
     ),
     Attack("tasks of 3 leases", run_long, None, {"tasks": 100}, runs_once=True),
+    Attack(
+        "functions that block", block_loops, {"tasks": 500, "blockers": 3}, {"tasks": 5000, "blockers": 40},
+        runs_once=True, stock_note="its tasks have a thread each",
+    ),
     Attack("countdowns of 5 leases", count_down, None, {"tasks": 300}, runs_once=True),
     Attack(
         "rolling restart", restart_in_turn, {"tasks": 1000, "rounds": 1}, {"tasks": 5000, "rounds": 2}, runs_once=True

@@ -36,8 +36,8 @@ from tests.worker_process import REPO, WorkerProcess
 
 #: Slots of a worker process.
 SLOTS = 60
-#: Pools whose tasks are quick, and the one whose tasks last for leases.
-QUICK, SLOW, OWN = ("research", "writing"), "slow", "own"
+#: Pools whose tasks are quick, and those whose tasks last for leases, run a function, or stall their worker.
+QUICK, SLOW, OWN, BLOCKING = ("research", "writing"), "slow", "own", "blocking"
 
 _CONFIG = """\
 [providers.quick]
@@ -63,6 +63,11 @@ bots = 40
 provider = "quick"
 kinds = ["own", "deadly"]
 function = "chaos_bots:bot"
+[pools.blocking]
+bots = 4
+provider = "quick"
+kinds = ["blocking"]
+function = "tests.chaos.blocking:stall"
 """
 #: Tasks of the pool `own` last for a second, so that many run beside one that kills its process.
 _BOTS = """\
@@ -104,9 +109,15 @@ class FleetSide:
         return WorkerProcess(self._folder)
 
     def submit(
-        self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False, deadly: bool = False
+        self,
+        numbers: range,
+        *,
+        countdown_s: float = 0.0,
+        slow: bool = False,
+        deadly: bool = False,
+        blocking: bool = False,
     ) -> list[str]:
-        kind = "deadly" if deadly else self.kind or ("slow" if slow else "default")
+        kind = "deadly" if deadly else "blocking" if blocking else self.kind or ("slow" if slow else "default")
         if countdown_s:
             from fleet.engine.tasks import submit_task
 
@@ -159,7 +170,7 @@ class FleetSide:
             yield f"{reruns} re-runs, of which only {counted} were counted"
         if suspects := self._redis.hlen(keys.suspects()):
             yield f"{suspects} marks of suspects are left"
-        for pool in (*QUICK, SLOW, OWN):
+        for pool in (*QUICK, SLOW, OWN, BLOCKING):
             bots: list[Any] = self._redis.zrange(keys.bots(pool), 0, -1, withscores=True)
             load = sum(int(score) // LOAD_UNIT for _, score in bots)
             held = self._redis.zcard(keys.bot_leases(pool))
@@ -249,5 +260,7 @@ def _prompt(number: int) -> str:
 
 def _lists() -> list[str]:
     return [
-        list_key(name, step) for name in ("celery", *map(keys.queue, (*QUICK, SLOW, OWN))) for step in PRIORITY_STEPS
+        list_key(name, step)
+        for name in ("celery", *map(keys.queue, (*QUICK, SLOW, OWN, BLOCKING)))
+        for step in PRIORITY_STEPS
     ]

@@ -56,14 +56,23 @@ class StockSide:
         return WorkerProcess(self._folder, *_QUIET, app="tests.chaos.stock_app", env=self._env)
 
     def submit(
-        self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False, deadly: bool = False
+        self,
+        numbers: range,
+        *,
+        countdown_s: float = 0.0,
+        slow: bool = False,
+        deadly: bool = False,
+        blocking: bool = False,
     ) -> list[str]:
         assert not deadly, "stock Celery runs a task that kills its worker for ever"
         ids = [str(uuid5(NAMESPACE_URL, str(number))) for number in numbers]
         with self._app.producer_or_acquire() as producer:
             for task_id in ids:
                 if task_id not in self._accepted:
-                    seconds, options = self._seconds[slow], {"countdown": countdown_s} if countdown_s else {}
+                    seconds, options = (
+                        self._seconds[slow or blocking],
+                        {"countdown": countdown_s} if countdown_s else {},
+                    )
                     self._app.send_task(TASK_NAME, (seconds,), task_id=task_id, producer=producer, **options)
                     self._accepted.add(task_id)
         return ids

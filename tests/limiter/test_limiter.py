@@ -19,6 +19,7 @@ from fleet.limiter.snapshot import last_minute
 from fleet.models import Caller, Grant, Priority
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from fleet.workers import patient_loop
 from tests.every import every
 from tests.redis_server import RedisServer
 
@@ -31,6 +32,7 @@ def with_limiter(
     *,
     limits: Mapping[str, LimitSettings] | None = None,
     timeout_s: float = 5.0,
+    make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
     **rates: Any,
 ) -> Any:
     """Run `body` with a limiter of one limit in a loop of its own; no jitter."""
@@ -42,7 +44,8 @@ def with_limiter(
         finally:
             await store.close()
 
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        return runner.run(main())
 
 
 async def sent(store: Store) -> None:
@@ -260,6 +263,26 @@ def test_a_loop_that_was_too_late_for_its_slots_asks_again_and_sends_no_herd(red
     gone_at_s = with_limiter(redis_url, body, limits=limits)
     late = gone_at_s[1:]
     assert late[-1] - late[0] >= 0.1  # promised within 0.19 s, which had all passed
+
+
+def test_a_slot_that_came_while_a_loop_stood_whose_clock_leaves_that_out_is_asked_for_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent when the loop's clock says so, the calls would meet those that Redis has promised for that later time."""
+    monkeypatch.setattr(patient_loop, "STALL_S", 0.3)
+    monkeypatch.setattr(patient_loop, "TICK_S", 0.05)
+
+    async def body(limiter: Limiter, _: Store) -> tuple[int, int]:
+        calls = [asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=5)) for _ in range(20)]
+        await calls[0]
+        before = limiter.questions
+        time.sleep(0.5)
+        await asyncio.gather(*calls)
+        return before, limiter.questions
+
+    limits = {LIMIT: LimitSettings(rpm=6000, burst=0.0005, counting="bucket")}  # 10 ms a call, 30 ms of burst
+    before, after = with_limiter(redis_url, body, limits=limits, make_loop=patient_loop.PatientLoop)
+    assert after - before >= 15, "all but those that went before the stall"
 
 
 def test_a_call_that_is_cancelled_while_it_asks_gives_back_what_it_is_promised(redis_url: str) -> None:

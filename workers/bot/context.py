@@ -7,7 +7,6 @@ money and HTTP are the gateway's; deadlines are the agent's.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -31,6 +30,7 @@ from fleet.workers.backoff import full_jitter
 from fleet.workers.bot import json_answer
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.context import fit, reshuffle, room_for_input
+from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway, Meter
 from fleet.workers.judge import judge
 
@@ -51,13 +51,14 @@ class BotContext:
         degraded: True once an answer was cut off at its token limit.
         bad_answers: Unusable answers of the bot so far, those that were asked for again included.
         schema: What the answer must fit; None: it may be any text.
+        deadline: When the task is over.
 
     Args:
         bot: Who works.
         task: What on.
         pool: Settings of the bot's pool.
         gateway: Where calls go.
-        deadline: Time of the event loop at which the task is over.
+        deadline: When the task is over.
         share: Fresh random numbers from 0 to 1, for jitter.
     """
 
@@ -68,7 +69,7 @@ class BotContext:
         pool: PoolSettings,
         *,
         gateway: Gateway,
-        deadline: float,
+        deadline: Deadline,
         share: Callable[[], float],
     ) -> None:
         self._bot = bot
@@ -76,7 +77,7 @@ class BotContext:
         self._max_output_tokens = task.max_output_tokens or pool.max_output_tokens
         self._max_attempts = pool.max_attempts
         self._gateway = gateway
-        self._deadline = deadline
+        self.deadline = deadline
         self._share = share
         self._turns = task.conversation()
         self._failures = 0
@@ -189,8 +190,13 @@ class BotContext:
         """Call until there is a usable answer, or none will come."""
         limited = outages = 0  # neither has an end of its own: the task's deadline cancels the loop
         while True:
+            ends = self.deadline.at
             try:
                 return await self._try(messages, warmth, wanted_tokens)
+            except DeadlineExceeded:
+                if self.deadline.at == ends:
+                    raise
+                pause_s = 0.0  # it was refused by a deadline that has moved meanwhile
             except RateLimited:
                 limited += 1
                 pause_s = full_jitter(limited, share=self._share())  # the limiter holds; this only keeps from spinning
@@ -209,7 +215,7 @@ class BotContext:
                 messages,
                 temperature=temperature,
                 max_output_tokens=max_output_tokens,
-                deadline=self._deadline,
+                deadline=self.deadline.at,
                 meter=self.meter,
                 caller=self._caller,
             )
@@ -228,75 +234,13 @@ class BotContext:
         self._failures += 1
         floor_s = error.retry_after_s or 0.0 if isinstance(error, ProviderUnavailable) else 0.0
         pause_s = full_jitter(self._failures, share=self._share(), floor_s=floor_s)
-        left_s = self._deadline - asyncio.get_running_loop().time()
-        if self._failures >= self._max_attempts or pause_s >= left_s:
+        if self._failures >= self._max_attempts or pause_s >= self.deadline.left_s:
             raise error
         return pause_s
 
 
 def _not_checked(check: UserFunction, error: BaseException) -> FleetError:
     return InvalidTask(f"{check.path}: expected a schema that answers can be checked by, got {type(error).__name__}")
-
-
-class BlockingBotContext:
-    """The same bot for a plain function in a thread of its own: `chat()` blocks that thread, never the event loop."""
-
-    def __init__(self, context: BotContext) -> None:
-        self._context = context
-        self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Task[str]] = set()
-        self._closed = False
-
-    @property
-    def name(self) -> str:
-        """Name of the bot."""
-        return self._context.name
-
-    @property
-    def pool(self) -> str:
-        """Name of the bot's pool."""
-        return self._context.pool
-
-    @property
-    def persona(self) -> Persona:
-        """Archetype, system prompt, temperature and context window of the bot."""
-        return self._context.persona
-
-    def chat(self, prompt: Prompt, *, temperature: float | None = None, max_output_tokens: int | None = None) -> str:
-        """Do what `BotContext.chat` does, and wait for it.
-
-        Raises:
-            DeadlineExceeded: Also when the task ended while its function went on.
-        """
-        call = self._chat(prompt, temperature, max_output_tokens)
-        try:
-            answer = asyncio.run_coroutine_threadsafe(call, self._loop)
-        except RuntimeError as error:
-            call.close()
-            raise DeadlineExceeded("expected a running worker, got a stopped one: return from your function") from error
-        try:
-            return answer.result()
-        except concurrent.futures.CancelledError as error:
-            raise DeadlineExceeded("expected chat() before the deadline, got it after: end your function") from error
-
-    async def close(self) -> None:
-        """End the task: cancel what the thread waits for, refuse what it asks for later."""
-        self._closed = True
-        for call in self._running:
-            call.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
-
-    async def _chat(self, prompt: Prompt, temperature: float | None, max_output_tokens: int | None) -> str:
-        if self._closed:
-            raise DeadlineExceeded("expected chat() before the task ended, got it after: return from your function")
-        call = asyncio.ensure_future(
-            self._context.chat(prompt, temperature=temperature, max_output_tokens=max_output_tokens)
-        )
-        self._running.add(call)
-        try:
-            return await call
-        finally:
-            self._running.discard(call)
 
 
 class _FailedTry(Exception):

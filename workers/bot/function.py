@@ -1,7 +1,7 @@
 """A user's own bot: a Python function named by dotted path, called once per task.
 
-How it is loaded and called is in `user_function.py`, what it gets in `context.py`; what becomes of its answer is in
-`agent.py`.
+How it is loaded and called is in `user_function.py` and `user_loops.py`, what it gets in `elsewhere.py`; what becomes
+of its answer is in `agent.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import inspect
 from fleet.errors import BadAnswer, BotFunctionFailed, FleetError
 from fleet.faults import Fault
 from fleet.models import BotTask
-from fleet.workers.bot.context import BlockingBotContext, BotContext
-from fleet.workers.bot.user_function import FunctionThreads, UserFunction, call_async, load_function, raised
+from fleet.workers.bot.context import BotContext
+from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
+from fleet.workers.bot.user_function import FunctionThreads, UserFunction, load_function, raised
+from fleet.workers.bot.user_loops import UserLoops
 
 
 def load_bot(path: str) -> UserFunction:
@@ -32,10 +34,12 @@ class FunctionRunner:
 
     Args:
         max_threads: Threads alive at once, those beyond their deadline included.
+        loops: Where `async def` ones run.
     """
 
-    def __init__(self, max_threads: int) -> None:
+    def __init__(self, max_threads: int, loops: UserLoops) -> None:
         self._threads = FunctionThreads(max_threads)
+        self._loops = loops
 
     async def run(self, function: UserFunction, task: BotTask, context: BotContext) -> str:
         """Call a bot function and return its answer.
@@ -44,13 +48,19 @@ class FunctionRunner:
             BotFunctionFailed: It raised, or returned something that is not text.
             BadAnswer: It returned None or empty text, or text that does not fit the task's schema. There is no repair:
                 only its author knows whether the function may be called twice; it has the schema in its task.
+            HeldUp: Another function blocked the loop that it had begun on.
             FleetError: What `chat()` raised and the function let through.
         """
-        if function.is_async:
-            answer = await call_async(function, task, context, translate=_translate)
-        else:
-            answer = await self._call_in_thread(function, task, context)
+        call = self._call_on_loop if function.is_async else self._call_in_thread
+        answer = await call(function, task, context)
         return await context.fitting(_checked(function, answer, context))
+
+    async def _call_on_loop(self, function: UserFunction, task: BotTask, context: BotContext) -> object:
+        bot = LoopBotContext(context)
+        try:
+            return await self._loops.call(function, task, bot, translate=_translate, deadline=context.deadline)
+        finally:
+            await bot.close()
 
     async def _call_in_thread(self, function: UserFunction, task: BotTask, context: BotContext) -> object:
         if self._threads.is_full:

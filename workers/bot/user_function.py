@@ -1,6 +1,6 @@
 """Functions that users give Fleet by dotted path: loading them at start, calling them without harm to the loop.
 
-`async def` functions run on the event loop, plain ones in a thread of their own. What they are for (a bot, a
+Plain functions run in a thread each, `async def` ones on the loop of `user_loops.py`. What they are for (a bot, a
 validator) and what their answers mean is their callers' business.
 """
 
@@ -11,7 +11,6 @@ import contextlib
 import contextvars
 import importlib
 import inspect
-import logging
 import sys
 import threading
 import traceback
@@ -27,10 +26,6 @@ from fleet.quoting import quote
 
 #: What a user's module may raise while it is imported.
 USER_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
-#: Seconds that an `async def` function may take to end once it is cancelled.
-LAST_WORD_S = 1.0
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,29 +151,8 @@ class FunctionThreads:
             answer.set_result(value)
 
 
-async def call_async(function: UserFunction, *arguments: Any, translate: Translate) -> object:
-    """Await a function in a task of its own, so that what it does to its task, or refuses to do, is not done to ours.
-
-    When our time is over it is cancelled; one that does not end then is abandoned, and the slot is free all the same.
-    """
-    work = asyncio.ensure_future(_guarded(function, arguments, translate))
-    try:
-        await asyncio.wait({work})
-    except asyncio.CancelledError:  # the deadline or the worker's end
-        work.cancel()
-        await asyncio.wait({work}, timeout=LAST_WORD_S)
-        if not work.done():
-            logger.warning("function_abandoned function=%s hint=it_ignores_its_cancellation", function.path)
-        elif not work.cancelled():
-            work.exception()  # looked at: nobody waits for it any more
-        raise
-    try:
-        return work.result()
-    except (asyncio.CancelledError, GeneratorExit) as error:  # the function's own doing: we did not cancel it
-        raise translate(function, error) from error
-
-
-async def _guarded(function: UserFunction, arguments: Any, translate: Translate) -> object:
+async def guarded(function: UserFunction, arguments: tuple[Any, ...], translate: Translate) -> object:
+    """Await an `async def` function; whatever it raises comes translated, but its cancellation."""
     try:
         return await function.call(*arguments)
     except (asyncio.CancelledError, GeneratorExit):  # the last also ends a coroutine that is thrown away

@@ -1,6 +1,6 @@
 """A user's own validator: a Python function named by dotted path, asked about every answer of its pool.
 
-How it is loaded and called is in `user_function.py`.
+How it is loaded and called is in `user_function.py` and `user_loops.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from fleet.errors import BadAnswer, ConfigurationError, FleetError
 from fleet.faults import Fault
 from fleet.models import BotTask
 from fleet.quoting import QUOTED_CHARS
-from fleet.workers.bot.user_function import FunctionThreads, UserFunction, call_async, load_function, raised
+from fleet.workers.bot.user_function import FunctionThreads, UserFunction, load_function, raised
+from fleet.workers.bot.user_loops import UserLoops
+from fleet.workers.deadline import Deadline
 
 
 def load_validator(path: str) -> UserFunction:
@@ -26,17 +28,26 @@ def load_validator(path: str) -> UserFunction:
     return load_function(path, setting="validator", arguments=("task", "answer"))
 
 
-async def validate(validator: UserFunction, task: BotTask, answer: str, threads: FunctionThreads) -> None:
+async def validate(
+    validator: UserFunction,
+    task: BotTask,
+    answer: str,
+    *,
+    threads: FunctionThreads,
+    loops: UserLoops,
+    deadline: Deadline,
+) -> None:
     """Ask a validator about an answer: None and True are good; False and a str (the reason) reject it.
 
-    An `async def` validator runs on the event loop and must not block it; a plain one runs in a thread of its own.
+    An `async def` validator runs on the users' loop; a plain one in a thread of its own.
 
     Raises:
+        HeldUp: Another function blocked the loop that it had begun on.
         BadAnswer: It rejected the answer. The reason is in the message, shortened.
         ConfigurationError: It raised or returned anything else: that tells nothing about the answer.
     """
     if validator.is_async:
-        verdict = await call_async(validator, task, answer, translate=_translate)
+        verdict = await loops.call(validator, task, answer, translate=_translate, deadline=deadline)
     elif threads.is_full:
         raise ConfigurationError(
             f"validator {validator.path}: expected at most {threads.at_most} threads, got that many still running; "

@@ -13,6 +13,7 @@ from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import Findings, HostFacts
 from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tables
 from fleet.cli.setup.redis_checks import home_disk, home_filesystem, redis_checks
+from fleet.cli.setup.stalls import stall_checks
 from fleet.config import Settings
 from fleet.models import Priority
 from fleet.open_files import files_for, slots_that_fit
@@ -56,6 +57,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         own_name(facts.host),
         flower_address(settings),
         *celery_checks(facts.celery),
+        *stall_checks(facts.stalls),
     ]
     return found
 

@@ -18,11 +18,13 @@ from typing import Any
 import psutil
 import redis
 
+from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
 from fleet.errors import FleetError
 from fleet.signals.neighbours import look_for_strangers
+from fleet.signals.view import EventView
 from fleet.store import keys
 from fleet.store.address import Address
 from fleet.store.client import connect, masked
@@ -101,6 +103,7 @@ class Findings:
     code: Mapping[UserCode, str | None] = field(default_factory=dict)
     #: What to say of another fleet in the same Redis.
     neighbour: str | None = None
+    stalls: tuple[EventView, ...] = ()
 
 
 def gather(settings: Settings) -> Findings:
@@ -109,8 +112,10 @@ def gather(settings: Settings) -> Findings:
     """
     servers = _redis_servers(settings)
     lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
-    celery, neighbour = (None, None) if lost else (celery_facts(), _neighbour(settings))
-    return Findings(servers, host_facts(settings), celery, load_all(settings), neighbour)
+    celery, neighbour, stalls = None, None, tuple[EventView, ...]()
+    if not lost:
+        celery, neighbour, stalls = celery_facts(), _neighbour(settings), recent_stalls(settings)
+    return Findings(servers, host_facts(settings), celery, load_all(settings), neighbour, stalls)
 
 
 def _neighbour(settings: Settings) -> str | None:

@@ -11,13 +11,13 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from celery.exceptions import Reject
 
 from fleet.config import Settings
 from fleet.engine.outcomes.completion import BotShare
-from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, StoreError
+from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, HeldUp, StoreError
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms, Usage
 from fleet.outcome import Outcome
@@ -177,7 +177,8 @@ class Panel:
         The checkouts stay held; who finishes the task gives them back.
 
         Raises:
-            Reject: When its bot was quarantined meanwhile and no other is there: the task goes back to its queue.
+            Reject: When its bot was quarantined meanwhile and no other is there, or another task's function stopped it
+                for too long: the task goes back to its queue.
         """
         clock = asyncio.get_running_loop().time
         ends = clock() + (task.deadline_s or self._settings.pools[first.pool].deadline_s)
@@ -227,7 +228,7 @@ class Panel:
     ) -> Outcome:
         """Let one bot work; `stop` is set when it was quarantined meanwhile and its work is to be done elsewhere."""
         norms = self._norms_of(bot.pool, task.kind)
-        work = self._agent.run(task, bot, task_id=task_id, deadline_s_left=left_s, norms=norms, stop=stop)
+        work = self._run(task, bot, task_id=task_id, deadline_s_left=left_s, norms=norms, stop=stop)
         if self._settings.health.running == "finish":
             return await work
         job = asyncio.ensure_future(work)
@@ -238,6 +239,13 @@ class Panel:
             del self._at_work[checkout.token]
             job.cancel()
         return job.result()
+
+    async def _run(self, task: BotTask, bot: Bot, **options: Any) -> Outcome:
+        try:
+            return await self._agent.run(task, bot, **options)
+        except HeldUp as error:
+            logger.warning("held_up task=%s: %s; it goes back to its queue", options["task_id"], error)
+            raise Reject(str(error), requeue=True) from error
 
     async def watch(self, read_out: Callable[[Iterable[str]], Awaitable[set[str]]]) -> None:
         """Stop the work of bots that are quarantined, where that is wanted. For ever.

@@ -26,7 +26,7 @@ from fleet import config
 from fleet.engine.app import app
 from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Run, Socket, Stop, Work
 from fleet.engine.process.request import decoded
-from fleet.engine.process.wiring import Assembly, DirectCall, put_together
+from fleet.engine.process.wiring import Assembly, DirectCall, put_together, renewing
 from fleet.quoting import quote
 
 #: Linux: the signal that a process gets when its parent ends (`prctl`).
@@ -112,7 +112,7 @@ def main(fd: int) -> None:
     settings = config.current()
     quiet = settings.model_copy(update={"signals": settings.signals.model_copy(update={"metrics_port": 0})})
     runtime, assembly = put_together(quiet, DirectCall(f"child-{os.getpid()}"))
-    runtime.spawn(assembly.janitor.renew_leases())
+    renewing(quiet, assembly.held)
     runtime.spawn(assembly.panel.watch(assembly.roster.read_out))
     workbench = Workbench(worker, assembly)
     while (said := worker.hear()) is not None:

@@ -95,7 +95,17 @@ class Consumer(CeleryConsumer):
 
     def ensure_connected(self, conn: Any) -> Any:
         """Reconnect as Celery does, but look every two seconds at most: leases wait for nobody."""
-        conn.ensure_connection = partial(conn.ensure_connection, interval_start=0.2, interval_step=0.2, interval_max=2)
+        ensure = partial(conn.ensure_connection, interval_start=0.2, interval_step=0.2, interval_max=2)
+
+        def ensure_and_beat(*args: Any, callback: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
+            def turn() -> None:
+                self.pool.beat()  # the main thread waits here as long as Redis is away: it does not hang
+                if callback is not None:
+                    callback()
+
+            return ensure(*args, callback=turn, **kwargs)
+
+        conn.ensure_connection = ensure_and_beat
         return super().ensure_connected(conn)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a worker process does beside its tasks: renew leases, bury poison, report its resources.
+"""What a worker process does beside its tasks: bury poison, report its resources. Leases: `renewer.py`.
 
 Each duty is a coroutine without an end, on the process's one loop.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,10 +17,9 @@ from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import Done
 from fleet.engine.telemetry.occupancy import Occupancy
-from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport import leases
 from fleet.errors import FleetError, Poison, StoreUnavailable
 from fleet.quoting import quote
-from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.signals.neighbours import MARK_EVERY_S, leave_mark, lift_mark
@@ -60,8 +58,6 @@ class Janitor:
     Args:
         broker: Where messages and their leases are.
         state: Where bots and signals are.
-        roster: Renews the bots' leases.
-        held: The checkouts of the tasks that run, by token; read only.
         refuse: Gives a task a failed result: (task id, why, headers, body).
     """
 
@@ -69,41 +65,13 @@ class Janitor:
         self,
         broker: Store,
         state: Store,
-        roster: Roster,
-        held: Mapping[str, Checkout],
         refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[Done]],
     ) -> None:
         self._broker = broker
         self._state = state
-        self._roster = roster
-        self._held = held
         self._refuse = refuse
         self._recorder: Recorder | None = None
         self._settings: Settings | None = None
-
-    async def renew_leases(self) -> None:
-        """Keep the leases of everything this process holds alive, messages and bots, for ever."""
-        while True:
-            await asyncio.sleep(leases.RENEW_EVERY_S)
-            try:
-                await asyncio.gather(self._renew_messages(), self._renew_bots())
-            except Exception as error:  # noqa: BLE001 - without renewals the worker loses everything it holds
-                logger.warning("lease renewal failed error=%s: %s", type(error).__name__, quote(error))
-
-    async def _renew_messages(self) -> None:
-        for holdings in leases.all_holdings():
-            tags = list(holdings.held)
-            holdings.renewed_at_s = time.monotonic()
-            if tags:
-                lost = await self._broker.run(leases.RENEW, *leases.renew_call(tags))
-                holdings.lose(tag.decode() for tag in lost)
-                if lost:  # they may pass for a dead worker's by now, but this one lives
-                    await self._broker.run(suspicion.ABSOLVE, *suspicion.absolve_call(leases.process_id()))
-
-    async def _renew_bots(self) -> None:
-        for lost in await self._roster.renew(tuple(self._held.values())):
-            if lost.token in self._held:  # else it finished while the renewal was under way
-                logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
 
     async def bury_poison(self) -> None:
         """Give messages that an earlier release has found to be poison a failed result, for ever.

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import redis
-from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool
 from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
 from celery.utils.log import get_logger
@@ -28,7 +27,8 @@ from fleet import config
 from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import celery_listens, decoded, tag_of
-from fleet.engine.process.threads import Threads, as_failure
+from fleet.engine.process.stall_watch import MAIN_THREAD, StallWatch
+from fleet.engine.process.threads import Threads, as_failure, exception_info
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.settings import give_up
 from fleet.engine.transport import leases
@@ -105,6 +105,7 @@ class SlotPool(BasePool):
         self._is_cancelling = False
         self._closed = False
         self._farewell = Farewell()
+        self._stall_watch = StallWatch(self.name, lambda: {MAIN_THREAD: self.beat_at, **PROCESS.beats()})
 
     # -- life
 
@@ -119,10 +120,11 @@ class SlotPool(BasePool):
             give_up(error)
         leases.watch(self)
         self._farewell.listen()
+        self._stall_watch.start()
 
     def register_with_event_loop(self, loop: Any) -> None:
         loop.add_reader(self._waker.fileno(), self._on_wake)
-        loop.call_repeatedly(BEAT_EVERY_S, self._beat)
+        loop.call_repeatedly(BEAT_EVERY_S, self.beat)
 
     def on_stop(self) -> None:
         """Warm shutdown: let what runs end within the grace time, hand back the rest, tell the broker what is done.
@@ -131,6 +133,7 @@ class SlotPool(BasePool):
         second Ctrl-C has interrupted, and this may be its handler.
         """
         self.beat_at = None  # the main thread waits here on purpose
+        self._stall_watch.stop()
         self._farewell.begin()
         self._drain(CANCEL_S if self._is_cancelling else config.current().worker.grace_s)
         self._hand_back_running()
@@ -139,6 +142,7 @@ class SlotPool(BasePool):
     def on_terminate(self) -> None:
         """Cold shutdown: hand back what runs, at once."""
         self.beat_at = None
+        self._stall_watch.stop()
         self._hand_back_running()
         self._close()
 
@@ -155,8 +159,8 @@ class SlotPool(BasePool):
         for slot in tuple(self._in_slots.values()):
             slot.cancel(Reject("worker stopped", requeue=True))
 
-    def _beat(self) -> None:
-        """Show that Celery's main thread turns: a supervisor replaces a worker whose thread stands still."""
+    def beat(self) -> None:
+        """Show that Celery's main thread turns: a worker whose thread stands still is replaced."""
         self.beat_at = time.time()
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
@@ -181,12 +185,8 @@ class SlotPool(BasePool):
             self.cancel_all()
             self._drain(CANCEL_S)
 
-    def has(self, tag: str) -> bool:
-        """True while the task of the message with this delivery tag is in a slot."""
-        return tag in self._in_slots
-
     def lose(self, tags: Sequence[str]) -> None:
-        """Stop work on tasks that another worker may have by now. Called on the loop or in the consumer's thread."""
+        """Stop work on tasks that another worker may have by now. From any thread."""
         for tag in tags:
             slot = self._in_slots.get(tag)
             if slot is not None:
@@ -331,7 +331,7 @@ class SlotPool(BasePool):
     def _fail(self, slot: Slot, error: BaseException) -> None:
         """Tell Celery that a slot's task has no result: it hands it back, forgets it, or stores a failure."""
         try:
-            slot.error_callback(_exception_info(error))
+            slot.error_callback(exception_info(error))
         except redis.RedisError as trouble:
             self._farewell.stranded += self._is_cancelling
             logger.warning("not handed back task=%s error=%s: its lease runs out", slot.task_id, trouble)
@@ -370,7 +370,7 @@ class SlotPool(BasePool):
                     accept_callback(os.getpid(), time.monotonic())
                 end = partial(ended, callback, target(*decoded(args), **(kwargs or {})))
             except BaseException as error:  # noqa: BLE001 - the task boundary: no task ends a thread or the worker
-                end = partial(ended, error_callback, _exception_info(as_failure(error)))
+                end = partial(ended, error_callback, exception_info(as_failure(error)))
             self._hand_back(end)
 
         async def run_apart() -> None:
@@ -378,7 +378,7 @@ class SlotPool(BasePool):
                 module = type(self._tasks[args[0]]).__module__
                 end = partial(ended, callback, await PROCESS.apart.run(str(tag), module, args))
             except Exception as error:  # noqa: BLE001 - the task boundary: Celery hears of it
-                end = partial(ended, error_callback, _exception_info(error))
+                end = partial(ended, error_callback, exception_info(error))
             self._hand_back(end)
 
         if not leases.is_suspect(tag):
@@ -387,13 +387,6 @@ class SlotPool(BasePool):
         if accept_callback:
             accept_callback(os.getpid(), time.monotonic())
         PROCESS.runtime.spawn(run_apart())
-
-
-def _exception_info(error: BaseException) -> ExceptionInfo:
-    try:
-        raise error
-    except BaseException:  # noqa: BLE001 - re-raised only to give billiard a traceback to read
-        return ExceptionInfo()
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from billiard.einfo import ExceptionInfo
+
 logger = logging.getLogger("fleet.pool")
 
 Job = Callable[[], None]
@@ -62,3 +64,11 @@ def as_failure(error: BaseException) -> Exception:
     if isinstance(error, Exception) and not isinstance(error, MemoryError):
         return error
     return RuntimeError(f"expected the task to return or to raise an Exception, got {type(error).__name__}")
+
+
+def exception_info(error: BaseException) -> ExceptionInfo:
+    """Return an exception as Celery takes it."""
+    try:
+        raise error
+    except BaseException:  # noqa: BLE001 - re-raised only to give billiard a traceback to read
+        return ExceptionInfo()

@@ -29,17 +29,22 @@ from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
+from fleet.engine.process.renewer import renew
 from fleet.engine.process.revival import LocalSimulator, keep_redis
+from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import FleetError
 from fleet.models import Bot
 from fleet.roster import Checkout, Roster
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
 from fleet.store.client import Store
 from fleet.store.embedded import broker_url, redis_lives, state_url
 from fleet.store.patience import patiently
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
+from fleet.workers.bot.user_loops import Block
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.ports import Provider
 from fleet.workers.providers import make_provider, read_key
@@ -81,6 +86,8 @@ class Assembly:
     broker: Store
     roster: Roster
     routes: Mapping[str, Route]
+    agent: Agent
+    held: Mapping[str, Checkout]
     late_binding: LateBinding
     likeness: LikenessWatch
     panel: Panel
@@ -90,6 +97,7 @@ class Assembly:
     async def close(self) -> None:
         """Give up what others may take over, and close all connections."""
         self.likeness.close()
+        await self.agent.close()
         for provider in {route.provider_name: route.provider for route in self.routes.values()}.values():
             await provider.close()
         await self.state.close()
@@ -110,7 +118,8 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     routes = _routes(settings, telemetry)
     limit_of = {name: route.limit for name, route in routes.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
-    agent = Agent(Gateway(limiter, routes, price_of(settings.price_table)), settings)
+    gateway = Gateway(limiter, routes, price_of(settings.price_table))
+    agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
     completion = Finisher(state, settings, on_suspect=lambda *who: canaries.suspect(*who))
@@ -127,10 +136,12 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         broker=broker,
         roster=roster,
         routes=routes,
+        agent=agent,
+        held=held,
         late_binding=LateBinding(limiter, broker, limit_of),
         likeness=likeness,
         panel=panel,
-        janitor=Janitor(broker, state, roster, held, plane.refuse),
+        janitor=Janitor(broker, state, plane.refuse),
         telemetry=telemetry,
     )
 
@@ -150,6 +161,23 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.stop()
         raise
     return runtime, assembly
+
+
+def renewing(settings: Settings, held: Mapping[str, Checkout]) -> Runtime:
+    """Start a loop that does nothing but renew leases: that of the data plane may stand."""
+    runtime = Runtime("fleet-leases")
+    runtime.start()
+    runtime.spawn(for_ever(partial(renew, settings, held)))
+    return runtime
+
+
+def _tell_of(block: Block, settings: Settings, state: Store) -> None:
+    """Let the fleet know whose function has blocked its loop, and for how long: once that is known, or is too long."""
+    if block.is_over or block.seconds > settings.worker.hang_s:
+        record_event(
+            state, catalogue.FUNCTION_BLOCKED, quiet_s=QUIET_S, about=block.function,
+            function=block.function, at=block.at, s=round(block.seconds, 1),
+        )  # fmt: skip
 
 
 def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
@@ -213,6 +241,7 @@ class Process:
     def __init__(self) -> None:
         self._starting = threading.Lock()
         self._runtime: Runtime | None = None
+        self._renewing: Runtime | None = None
         self._assembly: Assembly | None = None
         self._inherited: object = None
         self._apart: Apart | None = None
@@ -238,6 +267,13 @@ class Process:
             raise RuntimeError(_NOT_STARTED)
         return self._apart
 
+    def beats(self) -> dict[str, float | None]:
+        """Return the signs of life of the loop, and of those of users' functions. From any thread."""
+        runtime, assembly = self._runtime, self._assembly
+        if runtime is None or assembly is None:
+            return {}
+        return {"event loop": runtime.beat_at, "loop of users' functions": assembly.agent.loops.beat_at}
+
     def start(self, occupancy: Occupancy) -> None:
         """Start the loop, put everything together on it, seed the bots. Once per process.
 
@@ -256,8 +292,9 @@ class Process:
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
+        self._renewing = renewing(settings, assembly.held)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            assembly.janitor.renew_leases, assembly.janitor.bury_poison, assembly.likeness.attend,
+            assembly.janitor.bury_poison, assembly.likeness.attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
             partial(assembly.janitor.report, occupancy, lambda: apart.count),
             partial(assembly.janitor.watch_neighbours, settings),
@@ -277,16 +314,18 @@ class Process:
             self._runtime.run(self._assembly.janitor.leave())
             self._runtime.run(self._assembly.close())
         self._runtime.stop()
-        self._runtime = self._assembly = self._apart = None
+        if self._renewing is not None:
+            self._renewing.stop()
+        self._runtime = self._renewing = self._assembly = self._apart = None
 
     def forget(self) -> None:
-        """Start anew in a forked process: threads don't survive a fork. The parent's loop is kept, not closed.
+        """Start anew in a forked process: threads don't survive a fork. The parent's loops are kept, not closed.
 
-        Closing it would take its sockets out of the selector, which both processes share.
+        Closing one would take its sockets out of the selector, which both processes share.
         """
         self._starting = threading.Lock()
-        self._inherited = (self._runtime, self._assembly, self._apart)
-        self._runtime = self._assembly = self._apart = None
+        self._inherited = (self._runtime, self._renewing, self._assembly, self._apart)
+        self._runtime = self._renewing = self._assembly = self._apart = None
 
     async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> None:
         """Give a task whose message cannot be read a failed result."""

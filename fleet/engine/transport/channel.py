@@ -317,14 +317,10 @@ class Channel(PrefixedChannel):
         self.holdings.flush(self.resident)
 
     def renew(self) -> None:
-        """Renew the leases of what this process holds when the data plane's loop does not.
-
-        A task may block that loop: then its own lease and its neighbours' run out, but not those of messages that wait
-        for their time, nor those of tasks in threads.
-        """
-        if self.holdings.is_renewed_by_loop:
+        """Renew the leases of what this process holds when no thread of its own does: on a pool that is not ours."""
+        if self.holdings.is_renewed:
             return
-        tags = [tag for tag in tuple(self.holdings.held) if not leases.is_in_slot(tag)]
+        tags = list(self.holdings.held)
         if tags:
             lost = run_script(self.resident, leases.RENEW, *leases.renew_call(tags))
             self.holdings.lose(map(bytes_to_str, lost))

@@ -115,12 +115,12 @@ class Holdings:
         self.closed = False
         #: Messages given back to their queues so far (count).
         self.handed_back = 0
-        #: When the data plane's loop last renewed (monotonic).
+        #: When this process's own thread last renewed (monotonic).
         self.renewed_at_s = -math.inf
 
     @property
-    def is_renewed_by_loop(self) -> bool:
-        """True while the data plane's loop renews; else kombu's timer does."""
+    def is_renewed(self) -> bool:
+        """True while this process renews in a thread of its own; else kombu's timer does."""
         return time.monotonic() - self.renewed_at_s < 1.5 * RENEW_EVERY_S
 
     def next_prefix(self) -> str:
@@ -176,14 +176,10 @@ class Holdings:
 
 
 class Slots(Protocol):
-    """Where tasks run on the data plane's loop, which alone renews their messages."""
-
-    def has(self, tag: str) -> bool:
-        """True while the task of the message with this tag runs."""
-        ...
+    """Where tasks run."""
 
     def lose(self, tags: Sequence[str]) -> None:
-        """Stop work on messages that somebody else may have by now."""
+        """Stop work on messages that somebody else may have by now. From any thread."""
         ...
 
 
@@ -191,7 +187,7 @@ _watched: list[Slots] = []
 
 
 def watch(slots: Slots) -> None:
-    """Leave what runs in these slots to the loop, and tell them of lost leases."""
+    """Tell these slots of lost leases."""
     _watched.append(slots)
 
 
@@ -199,11 +195,6 @@ def unwatch(slots: Slots) -> None:
     """Forget slots that are closed. Nothing happens when they were not watched."""
     if slots in _watched:
         _watched.remove(slots)
-
-
-def is_in_slot(tag: str) -> bool:
-    """True for a message whose task runs on the data plane's loop."""
-    return any(slots.has(tag) for slots in _watched)
 
 
 #: Holdings by broker address. A process has one broker, but many connections to it over its life.

@@ -15,7 +15,7 @@ import pytest
 from fleet import config
 from fleet.cli.stack.stack_file import read_stack
 from fleet.cli.stack.watchdog import LOOK_EVERY_S, MAIN_FACTOR, PAUSE_S, Watch, Watchdog
-from fleet.config import RedisSettings, Settings
+from fleet.config import RedisSettings, Settings, WorkerSettings
 from fleet.engine.messages.producer import submit_many
 from fleet.signals.catalogue import COMPLETIONS
 from fleet.signals.recorder import WorkerReport
@@ -86,7 +86,7 @@ def test_a_main_thread_that_does_not_turn_because_the_worker_stops_is_not_judged
 
 
 def test_a_worker_of_another_host_with_the_same_pid_is_not_ours(own_redis: RedisServer) -> None:
-    dog = Watchdog(Settings(redis=RedisSettings(url=own_redis.url)))  # type: ignore[arg-type]
+    dog = Watchdog(Settings(redis=RedisSettings(url=own_redis.url), worker=WorkerSettings(hang_s=HANG_S)))  # type: ignore[arg-type]
     with connect(own_redis.url) as client:
         client.hset(keys.workers(), "w1@there", report(at=1, name="w1@there").model_dump_json())
         client.hset(keys.workers(), "w1@here", report(at=1, pid=8).model_dump_json())
@@ -96,7 +96,7 @@ def test_a_worker_of_another_host_with_the_same_pid_is_not_ours(own_redis: Redis
 
 
 def test_reports_that_nobody_can_write_or_read_accuse_nobody(own_redis: RedisServer) -> None:
-    dog = Watchdog(Settings(redis=RedisSettings(url=own_redis.url)))  # type: ignore[arg-type]
+    dog = Watchdog(Settings(redis=RedisSettings(url=own_redis.url), worker=WorkerSettings(hang_s=HANG_S)))  # type: ignore[arg-type]
     with connect(own_redis.url) as client:
         client.hset(keys.workers(), "w1@here", report(at=1).model_dump_json())
         assert dog.look({"w1@here": 7}, 0.0) == []

@@ -14,6 +14,7 @@ from fleet import config
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process import janitor
 from fleet.engine.process.janitor import BURY_AT_ONCE, Janitor
+from fleet.engine.process.renewer import Renewer
 from fleet.engine.transport import leases
 from fleet.errors import FleetError
 from fleet.roster import Roster
@@ -41,7 +42,7 @@ def test_no_letter_that_cannot_be_buried_stops_the_rest(redis_url: str, monkeypa
 
     async def run() -> None:
         store = Store(redis_url)
-        duties = Janitor(store, store, Roster(store, config.current()), {}, refuse)
+        duties = Janitor(store, store, refuse)
         await store.command("RPUSH", keys.poison(), *bad, poison("good"))
         duty = asyncio.create_task(duties.bury_poison())
         try:
@@ -69,10 +70,8 @@ def test_renewing_goes_on_after_an_error_of_any_kind(redis_url: str, monkeypatch
         store = Store(redis_url)
         await store.command("ZADD", keys.unacked_index(), 1, "tag")
         async with asyncio.timeout(WAIT_S):
-            duty = asyncio.create_task(
-                Janitor(store, store, Roster(store, config.current()), {}, _refuse).renew_leases()
-            )
-            while not holdings.is_renewed_by_loop:
+            duty = asyncio.create_task(Renewer(store, Roster(store, config.current()), {}).run())
+            while not holdings.is_renewed:
                 await asyncio.sleep(0.005)
             del holdings.held["\ud800"]
             while float(await store.command("ZSCORE", keys.unacked_index(), "tag")) == 1:

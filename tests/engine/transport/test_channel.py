@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
@@ -243,27 +243,12 @@ def test_a_gate_that_is_no_number_closes_its_queue_and_no_other(broker: Connecti
     assert [message.payload for message in take(broker, 1, queues=("odd", "q"))] == ["b"]
 
 
-class OneSlot:
-    """A slot in which the task of one message runs."""
-
-    def __init__(self, tag: str) -> None:
-        self.tag = tag
-
-    def has(self, tag: str) -> bool:
-        return tag == self.tag
-
-    def lose(self, tags: Sequence[str]) -> None:
-        assert not tags
-
-
-def test_while_the_loop_stands_still_all_leases_but_those_of_slots_are_renewed(
-    broker: Connection, redis_url: str, monkeypatch: pytest.MonkeyPatch
+def test_all_leases_are_renewed_by_kombus_timer_where_no_thread_of_the_process_renews_them(
+    broker: Connection, redis_url: str
 ) -> None:
     put(broker, "waits", "runs")
     waits, runs = take(broker, 2)
     channel, redis = waits.channel, connect(redis_url)
-    monkeypatch.setattr(leases, "_watched", [])
-    leases.watch(OneSlot(runs.delivery_tag))
 
     def renewed() -> set[str]:
         redis.zadd(keys.unacked_index(), {waits.delivery_tag: 1, runs.delivery_tag: 1})
@@ -273,7 +258,7 @@ def test_while_the_loop_stands_still_all_leases_but_those_of_slots_are_renewed(
     channel.holdings.renewed_at_s = monotonic()
     assert renewed() == set()
     channel.holdings.renewed_at_s -= 2 * leases.RENEW_EVERY_S
-    assert renewed() == {waits.delivery_tag}
+    assert renewed() == {waits.delivery_tag, runs.delivery_tag}
 
 
 def test_what_cannot_even_be_refused_is_put_aside(broker: Connection, redis_url: str) -> None:

@@ -14,7 +14,7 @@ from kombu import Connection, Queue
 from fleet import config
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.operations.levers import set_gate
-from fleet.engine.process.janitor import Janitor
+from fleet.engine.process.renewer import Renewer
 from fleet.engine.transport import channel, leases, suspicion
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
@@ -220,15 +220,12 @@ def test_a_process_that_was_only_cut_off_clears_its_own_tasks_when_it_is_back_an
 
     async def renew() -> None:
         store = Store(redis_url)
-        duty = asyncio.create_task(Janitor(store, store, Roster(store, config.current()), {}, refuse).renew_leases())
+        duty = asyncio.create_task(Renewer(store, Roster(store, config.current()), {}).run())
         async with asyncio.timeout(10):
             while await store.command("HLEN", keys.suspects()) > 1:
                 await asyncio.sleep(0.005)
         duty.cancel()
         await store.close()
-
-    async def refuse(*_: Any) -> Any:
-        raise AssertionError("nothing is refused")
 
     asyncio.run(renew())
     assert client.hkeys(keys.suspects()) == [b"another's"]

@@ -13,7 +13,8 @@ from fleet.errors import BadAnswer, BotFunctionFailed, ConfigurationError, Deadl
 from fleet.models import BotTask, Message
 from fleet.outcome import Outcome
 from fleet.workers.agent import Agent
-from fleet.workers.bot.context import BlockingBotContext, BotContext
+from fleet.workers.bot.elsewhere import BlockingBotContext
+from fleet.workers.bot.elsewhere import LoopBotContext as BotContext
 from fleet.workers.bot.function import load_bot
 from tests.every import every
 from tests.waiting import wait_until
@@ -205,7 +206,7 @@ def test_a_function_that_ignores_its_cancellation_still_misses_the_deadline():
 
 
 def test_a_function_that_is_deaf_to_every_cancellation_is_abandoned_at_its_deadline(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fleet.workers.bot.user_function.LAST_WORD_S", 0.05)
+    monkeypatch.setattr("fleet.workers.bot.user_loops.LAST_WORD_S", 0.05)
     seen["released"] = False
 
     async def run() -> Outcome:

@@ -1,0 +1,102 @@
+"""The same bot in the hands of a user's function that runs elsewhere: on a loop of its own, or in a thread.
+
+Its calls go over to the data plane's loop and work there. When the task ends, so do they.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+
+from fleet.errors import DeadlineExceeded
+from fleet.models import Persona
+from fleet.workers.bot.context import BotContext, Prompt
+from fleet.workers.crossing import Crossing
+
+_STOPPED = "expected a running worker, got a stopped one: return from your function"
+
+
+class _Elsewhere:
+    """What both kinds share. Made on the data plane's loop, closed there when the task ends."""
+
+    def __init__(self, context: BotContext) -> None:
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._running: set[asyncio.Task[str]] = set()
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """Name of the bot."""
+        return self._context.name
+
+    @property
+    def pool(self) -> str:
+        """Name of the bot's pool."""
+        return self._context.pool
+
+    @property
+    def persona(self) -> Persona:
+        """Archetype, system prompt, temperature and context window of the bot."""
+        return self._context.persona
+
+    async def close(self) -> None:
+        """End the task: cancel what its function waits for, refuse what it asks for later."""
+        self._closed = True
+        running = tuple(self._running)
+        for call in running:
+            call.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _chat(self, prompt: Prompt, temperature: float | None, max_output_tokens: int | None) -> str:
+        """Make one call, on the data plane's loop."""
+        if self._closed:
+            raise DeadlineExceeded("expected chat() before the task ended, got it after: return from your function")
+        call = asyncio.current_task()
+        assert call is not None
+        self._running.add(call)
+        try:
+            return await self._context.chat(prompt, temperature=temperature, max_output_tokens=max_output_tokens)
+        finally:
+            self._running.discard(call)
+
+
+class LoopBotContext(_Elsewhere):
+    """The bot for an `async def` function. Any loop of the user's may await its calls, several at once."""
+
+    async def chat(
+        self, prompt: Prompt, *, temperature: float | None = None, max_output_tokens: int | None = None
+    ) -> str:
+        """Do what `BotContext.chat` does, on the data plane's loop; a cancellation here cancels it there.
+
+        Raises:
+            DeadlineExceeded: Also when the task ended while its function went on.
+        """
+        call = Crossing(self._chat(prompt, temperature, max_output_tokens))
+        try:
+            return await call.over(self._loop)
+        except RuntimeError as error:
+            if self._loop.is_closed():
+                raise DeadlineExceeded(_STOPPED) from error
+            raise
+
+
+class BlockingBotContext(_Elsewhere):
+    """The bot for a plain function in a thread of its own: `chat()` blocks that thread, never the event loop."""
+
+    def chat(self, prompt: Prompt, *, temperature: float | None = None, max_output_tokens: int | None = None) -> str:
+        """Do what `BotContext.chat` does, and wait for it.
+
+        Raises:
+            DeadlineExceeded: Also when the task ended while its function went on.
+        """
+        call = self._chat(prompt, temperature, max_output_tokens)
+        try:
+            answer = asyncio.run_coroutine_threadsafe(call, self._loop)
+        except RuntimeError as error:
+            call.close()
+            raise DeadlineExceeded(_STOPPED) from error
+        try:
+            return answer.result()
+        except concurrent.futures.CancelledError as error:
+            raise DeadlineExceeded("expected chat() before the deadline, got it after: end your function") from error
