@@ -28,7 +28,7 @@ from fleet.config import Settings
 from fleet.dashboard import handlers
 from fleet.dashboard.healthcheck import RedisHealthcheck
 from fleet.dashboard.password import PASSWORD_FILE, password
-from fleet.engine.settings import give_up
+from fleet.engine.celery_options import give_up
 from fleet.errors import ConfigurationError
 from fleet.store.client import masked
 from fleet.store.service import still_running

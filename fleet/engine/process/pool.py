@@ -30,7 +30,7 @@ from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import celery_listens, decoded, tag_of
 from fleet.engine.process.threads import Threads
 from fleet.engine.process.wiring import PROCESS
-from fleet.engine.settings import give_up
+from fleet.engine.celery_options import give_up
 from fleet.engine.transport import leases
 from fleet.engine.transport.waker import Waker
 from fleet.errors import ConfigurationError
