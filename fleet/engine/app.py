@@ -12,10 +12,11 @@ from celery.app import backends
 
 from fleet.engine import file_room
 from fleet.engine.celery_options import celery_command, give_up, take_options
+from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.settings import celery_settings
 from fleet.engine.telemetry import log_format
 from fleet.engine.transport import channel, unix_socket
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, InvalidTask
 from fleet.quoting import quote
 from fleet.store.address import masked
 
@@ -36,15 +37,32 @@ class FleetCelery(Celery):
         self._told = celery_settings()
         return self._told
 
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """Send a task by name; Fleet's own is checked as `submit_task.apply_async` checks it.
+
+        Raises:
+            InvalidTask: When it isn't a task, or an option contradicts it; nothing is queued then.
+        """
+        if name != TASK_NAME or more or "task_type" in options:
+            return super().send_task(name, args, kwargs, *more, **options)
+        if name not in self.tasks:
+            self.loader.import_default_modules()
+        try:
+            return self.tasks[name].apply_async(args, kwargs, **options)
+        except InvalidTask as error:
+            if celery_command() == "call":
+                give_up(error)
+            raise
+
     def _connection(self, url: Any, **options: Any) -> Any:
         """Return a connection; the default one leads to Fleet's Redis, however a variable spells its URL."""
         if url not in (self.conf.broker_read_url, self.conf.broker_write_url, self.conf.broker_url):
-            return super()._connection(url, **options)  # type: ignore[misc]
+            return super()._connection(url, **options)
         self._check()
         url, transport = self.conf["broker_url"], options.pop("transport", None)
         if unix_socket.leads_to_one(url):
             url, transport = unix_socket.as_kombu_takes_it(url), unix_socket.Transport
-        connection = super()._connection(url, transport=transport, **options)  # type: ignore[misc]
+        connection = super()._connection(url, transport=transport, **options)
         if not issubclass(connection.get_transport_cls(), channel.Transport):
             self._refuse(f"broker_transport: expected Fleet's, got {quote(connection.get_transport_cls())}")
         return connection

@@ -1,7 +1,7 @@
 """What the `celery` command was told on its command line, and what of it Fleet cannot obey.
 
-`-b` and `--result-backend` hold for one process, and a fleet needs one Redis in all of them: they may repeat what Fleet's
-settings say, and are refused when they say something else. `fleet.toml` and FLEET_* variables hold for all.
+`-b` and `--result-backend` hold for one process, and a fleet needs one Redis in all of them: they may repeat what
+Fleet's settings say, and are refused when they say something else. `fleet.toml` and FLEET_* variables hold for all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NoReturn
 import psutil
 
 from fleet.config import BROKER_VARIABLE, RESULT_VARIABLE, Settings, home_path
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import quote
 from fleet.store.address import Address, masked
 from fleet.store.embedded import broker_url, redis_lives, state_url
@@ -105,7 +105,7 @@ def refuse_foreign_config() -> None:
             )
 
 
-def give_up(error: ConfigurationError) -> NoReturn:
+def give_up(error: FleetError) -> NoReturn:
     """End a `celery` command as `fleet` commands end: one line, exit code 2."""
     print(f"fleet: {error}", file=sys.stderr, flush=True)
     raise SystemExit(2)

@@ -10,10 +10,12 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
+from celery.app.routes import Router
 from celery.result import AsyncResult
 
 from fleet import config
 from fleet.engine.app import app
+from fleet.engine.messages import routing
 from fleet.engine.messages.envelope import HIDDEN, QUEUED_AT, TASK_NAME
 from fleet.engine.messages.pool_choice import choose_pool
 from fleet.engine.messages.producer import submit_once
@@ -58,7 +60,9 @@ class SubmitTask(Task):
         """Queue one task. Arguments: a prompt, a dict or a `BotTask`, and `BotTask` fields as keywords.
 
         Celery's own options (`countdown`, `eta`, `expires`, `link`, ...) work as always, but not together with an
-        `idempotency_key`: such a task is queued in one step that knows none of them.
+        `idempotency_key`: such a task is queued in one step that knows none of them. `queue` and `routing_key` name a
+        pool by its queue, `priority` is Celery's number (0 is the most urgent, 5 to 9 are bulk); both also by
+        `task_routes`.
 
         Raises:
             InvalidTask: When the arguments are not a task; nothing is queued then.
@@ -67,6 +71,7 @@ class SubmitTask(Task):
         task = BotTask.parse(*(args or ()), **(kwargs or {}))
         if task_id is not None and not (isinstance(task_id, str) and task_id.isprintable()):
             raise InvalidTask(f"task_id: expected printable text, got {quote(task_id)}")
+        task = routing.asked(task, options, self._route(task, options), config.current())
         pool = choose_pool(task)
         if task.idempotency_key is not None:
             if options or task_id:
@@ -76,15 +81,23 @@ class SubmitTask(Task):
             return self.AsyncResult(submit_once(task, pool))
         headers = {**(options.pop("headers", None) or {}), QUEUED_AT: time.time()}
         body = {**task.model_dump(mode="json", exclude_defaults=True), "pool": pool}
-        routing = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
+        place = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
+        if self.app.amqp.routes:  # they have been obeyed
+            place["router"] = Router(queues=self.app.amqp.queues, app=self.app)
         tracing = taps.tracing(config.current(), config.home_path())
         if tracing is None:
-            return super().apply_async((), body, task_id=task_id, headers=headers, **{**options, **routing})
+            return super().apply_async((), body, task_id=task_id, headers=headers, **{**options, **place})
         task_id = task_id or str(uuid.uuid4())
         with tracing.submit(task_id) as extra:
-            return super().apply_async(
-                (), body, task_id=task_id, headers={**headers, **extra}, **{**options, **routing}
-            )
+            return super().apply_async((), body, task_id=task_id, headers={**headers, **extra}, **{**options, **place})
+
+    def _route(self, task: BotTask, options: dict[str, Any]) -> dict[str, Any]:
+        """Return what `task_routes` says of a task, as far as it names a place or a priority."""
+        if not self.app.amqp.routes:
+            return {}
+        router = options.get("router") or self.app.amqp.router
+        route = router.lookup_route(self.name, (), task.model_dump(mode="json"), options, self)
+        return {"queue": route} if isinstance(route, str) else dict(route or {})
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> BotAsyncResult:
         return BotAsyncResult(task_id, backend=self.backend, app=self.app, **kwargs)

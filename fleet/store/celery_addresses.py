@@ -1,7 +1,7 @@
 """Celery's own variables that say where Redis is, held against Fleet's settings.
 
-`fleet.config` adopts them where Fleet's own say nothing, so that all of Fleet obeys them. Here those that contradict are
-refused: a worker on one Redis and its results on another would be paid for and thrown away (celery/celery#4284).
+`fleet.config` adopts them where Fleet's own say nothing, so that all of Fleet obeys them. Those that contradict are
+refused here: a worker on one Redis and its results on another would be paid for and thrown away (celery/celery#4284).
 """
 
 from __future__ import annotations

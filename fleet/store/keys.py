@@ -187,6 +187,11 @@ def waiting(step: int | str) -> str:
     return f"fleet:waiting:{step}"
 
 
+def binding(exchange: str) -> str:
+    """Set, kombu's own: which queues an exchange sends to. Exchange "": what all these names begin with."""
+    return f"_kombu.binding.{exchange}"
+
+
 def consumed(digest: str) -> str:
     """Set, expires: names of the queues that consumers of the same queues take from."""
     return f"fleet:queues:{digest}"

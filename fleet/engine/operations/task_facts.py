@@ -76,7 +76,7 @@ class Facts:
     def pool(self) -> str | None:
         """The pool whose queue the message comes from; that of the result or the letter when there is none."""
         if self.queue is not None:
-            return pool_of(self.queue)
+            return queues.pool_of(self.queue)
         if self.result is not None and self.result.pool:
             return self.result.pool
         return self.filed.letter.pool if self.filed else None
@@ -105,7 +105,7 @@ def gather(
     held = find_held(broker, task_id)
     search = NOT_SEARCHED if held or raw else find_queued(broker, task_id, settings)
     where = held or search.found
-    pool = pool_of(where.queue) if where else None
+    pool = queues.pool_of(where.queue) if where else None
     living, _ = split_reports(cast("dict[bytes, bytes]", state.hgetall(keys.workers())), now_s=seconds)
     return Facts(
         task_id=task_id,
@@ -125,12 +125,6 @@ def gather(
         limit=limit_of(pool) if pool in settings.pools and pool else None,
         workers=tuple(living),
     )
-
-
-def pool_of(queue: str) -> str | None:
-    """Return the pool that a queue belongs to; None for the inbox."""
-    prefix = keys.queue("")
-    return queue.removeprefix(prefix) if queue.startswith(prefix) else None
 
 
 def _result(raw: bytes | None) -> BotResult | None:

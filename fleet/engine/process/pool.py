@@ -25,12 +25,12 @@ from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
 from celery.utils.log import get_logger
 
 from fleet import config
+from fleet.engine.celery_options import give_up
 from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import celery_listens, decoded, tag_of
 from fleet.engine.process.threads import Threads
 from fleet.engine.process.wiring import PROCESS
-from fleet.engine.celery_options import give_up
 from fleet.engine.transport import leases
 from fleet.engine.transport.waker import Waker
 from fleet.errors import ConfigurationError

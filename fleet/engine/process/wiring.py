@@ -23,6 +23,7 @@ from fleet.engine.answers.canaries import Canaries
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.local_simulator import ensure_simulator
+from fleet.engine.messages.queues import bind_pools
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.data_plane import DataPlane
@@ -227,6 +228,7 @@ class Process:
         try:
             assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
             runtime.run(patiently(assembly.roster.seed))
+            runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
         except BaseException:
             self._runtime = None
             runtime.stop()

@@ -28,9 +28,10 @@ from kombu.utils.json import dumps, loads
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
-from fleet.engine.messages.envelope import from_plain_json
+from fleet.engine.messages.envelope import from_plain_json, note_place
 from fleet.engine.transport import leases
-from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
+from fleet.engine.transport.purge import purge
+from fleet.engine.transport.rota import LOOK, LOOK_AGAIN_S, LOOK_EVERY_S, MORE, Rota
 from fleet.engine.transport.waker import Waker
 from fleet.store import keys
 from fleet.store.client import Script, run_script
@@ -182,8 +183,15 @@ class Channel(kombu_redis.Channel):
             except self.ResponseError as error:  # full, read-only: publish again, and do not quote the message
                 raise RedisConnectionError(f"Redis takes no messages: {str(error).rpartition(': ')[2]}") from None
 
+    def _size(self, queue: str) -> int:
+        return purge(self.resident, queue, is_meant=False)
+
+    def _purge(self, queue: str) -> int:
+        """Delete what waits in a queue, also under other clients' priority steps, and return how many there were."""
+        return purge(self.resident, queue, is_meant=True)
+
     # -- taking: one command in flight on the consuming connection: TAKE, or a blocking XREAD when nothing waits, or
-    # now and then LOOK, when there are many queues
+    # once a second LOOK
 
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
@@ -198,7 +206,7 @@ class Channel(kombu_redis.Channel):
         self._brpop_sent_at = now_s = monotonic()
         self.holdings.return_acks(self._sent_acks or [])  # those of a call whose connection was dropped meanwhile
         self._sent_acks = None
-        if self._rota.is_large and now_s - self._looked_s >= LOOK_EVERY_S:
+        if now_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s, self._bell_id = now_s, None  # then take, whatever the bell says
             self._send(connection, LOOK, self._rota.look())
         elif self._bell_id is not None:
@@ -246,6 +254,8 @@ class Channel(kombu_redis.Channel):
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+        if asked is LOOK and reply == MORE:
+            self._looked_s += LOOK_AGAIN_S - LOOK_EVERY_S
         if asked is not leases.TAKE:
             raise Empty
         if len(reply) < 3:
@@ -272,10 +282,14 @@ class Channel(kombu_redis.Channel):
             return
         answered = False
         for tag, key, raw in taken:
-            queue = self._rota.was_served(key)
+            queue, step = self._rota.was_served(key)
             try:
                 message = _decoded(raw)
-                message["properties"]["delivery_tag"] = tag
+                properties = message["properties"]
+                properties["delivery_tag"] = tag
+                info = properties.get("delivery_info")
+                if properties.get("priority") != step or type(info) is not dict or info.get("routing_key") != queue:
+                    note_place(message, queue, step)
                 self.connection._deliver(message, queue)
                 if queue in self._no_ack_queues:
                     self.holdings.ack(tag)
