@@ -79,7 +79,7 @@ def _bound_for(task: BotTask, name: str, value: object, settings: Settings) -> B
     known = {keys.queue(pool): pool for pool in settings.pools}
     pool = str(queue) if queue in settings.pools else known.get(str(queue))
     if pool is None:
-        raise InvalidTask(f"{name}: expected a pool's queue, got {quote(queue)}, {nearest(str(queue), known)}")
+        raise InvalidTask(f"{name}: {quote(queue)} is no pool's queue, {nearest(str(queue), known)}")
     if task.pool not in (None, pool):
         raise InvalidTask(
             f"{name}: expected {quote(keys.queue(str(task.pool)))}, the queue of the task's pool, got {quote(queue)}; "
