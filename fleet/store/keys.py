@@ -131,7 +131,7 @@ def errors(pool: str) -> str:
 
 
 def workers() -> str:
-    """Hash, worker name -> JSON of its last resource report (CPU, memory, slots, time)."""
+    """Hash, `worker name|process id` -> JSON of its last report (CPU, memory, slots, queues, settings, time)."""
     return f"{TAG}:signals:workers"
 
 

@@ -182,6 +182,7 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
             numbers = [f"{row.cpu_percent:.0f}%", f"{row.rss_mb:,.0f} MB", str(row.busy), str(row.slots)]
             table.add_row(_plain(row.name), str(row.pid), *numbers)
         parts.append(table)
+    parts += [_plain(trouble.line, "yellow") for trouble in used.troubles]
     if used.budgets:
         table = Figures("API budget", "requests/min", "tokens/min", "", left=(0, 3))
         for budget in used.budgets:

@@ -105,7 +105,7 @@ def submit(
     task = BotTask.parse(text, **checked_options(settings, **options))
     with open_collector(settings) as collector:
         (task_id,) = submit_many([task])
-        if warning := nobody_serves(collector, task.pool):
+        if warning := nobody_serves(collector, task.pool, settings):
             say(warning)
         if no_wait:
             click.echo(json.dumps({"task_id": task_id}) if as_json else task_id)

@@ -201,7 +201,7 @@ class Job:
             self._open() as lines,
             ProgressView(total=self._total(), before=len(self._done), quiet=self.quiet) as view,
         ):
-            if warning := nobody_serves(collector, pool):
+            if warning := nobody_serves(collector, pool, self.settings):
                 view.warn(warning)
             flow = Flow(
                 run_id=run_id,
@@ -212,7 +212,7 @@ class Job:
                 summary=self._summary,
                 view=view,
                 stopping=lambda: signals.asked,
-                diagnose=lambda: nobody_serves(collector, pool),
+                diagnose=lambda: nobody_serves(collector, pool, self.settings),
             )
             try:
                 return flow.run(self._read(lines))

@@ -10,9 +10,10 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import redis
@@ -20,7 +21,11 @@ import redis
 from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
+from fleet.engine.admission.gates import read_waiting
 from fleet.errors import FleetError
+from fleet.signals.crew import Trouble, stray, troubles_of
+from fleet.signals.recorder import split_reports
+from fleet.store import keys
 from fleet.store.address import Address
 from fleet.store.client import connect, masked
 from fleet.store.embedded import broker_url, state_url
@@ -95,6 +100,8 @@ class Findings:
     host: HostFacts
     celery: Mapping[str, Any] | None
     code: Mapping[UserCode, str | None] = field(default_factory=dict)
+    #: What is wrong with the workers that live; None: none does, or nobody knows.
+    crew: tuple[Trouble, ...] | None = None
 
 
 def gather(settings: Settings) -> Findings:
@@ -103,7 +110,21 @@ def gather(settings: Settings) -> Findings:
     """
     servers = _redis_servers(settings)
     lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
-    return Findings(servers, host_facts(settings), None if lost else celery_facts(), load_all(settings))
+    if lost:
+        return Findings(servers, host_facts(settings), None, load_all(settings))
+    return Findings(servers, host_facts(settings), celery_facts(), load_all(settings), crew(settings))
+
+
+def crew(settings: Settings) -> tuple[Trouble, ...] | None:
+    """Return what is wrong with the living workers, and with what waits where nobody takes it; None: none lives."""
+    timeout_s = settings.redis.socket_timeout_s
+    with closing(connect(state_url(settings), timeout_s=timeout_s)) as state:
+        living, _ = split_reports(cast("dict[bytes, bytes]", state.hgetall(keys.workers())), now_s=time.time())
+    with closing(connect(broker_url(settings), timeout_s=timeout_s)) as broker:
+        waiting = read_waiting(broker, settings.pools)
+    astray = [stray(pool, living, settings) for pool, row in zip(settings.pools, waiting, strict=True) if row.total]
+    found = (*filter(None, astray), *troubles_of(living, settings, now_s=time.time()))
+    return found if living or found else None
 
 
 def celery_facts() -> dict[str, Any]:

@@ -6,10 +6,13 @@ its messages may lie in lists that no worker of Fleet takes from: `look.lua` bri
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from kombu import Exchange, Queue
 
 from fleet.config import Settings
 from fleet.models import Priority
+from fleet.quoting import nearest, quote
 from fleet.store import keys
 
 #: Priority steps as kombu wants them: one list per step, 0 is served first.
@@ -32,6 +35,14 @@ def task_queues(settings: Settings) -> list[Queue]:
     inbox = settings.worker.inbox
     named = {inbox: None, **{keys.queue(pool): pool if pool != inbox else None for pool in settings.pools}}
     return [Queue(name, Exchange(name), routing_key=name, alias=alias) for name, alias in named.items()]
+
+
+def odd_queues(names: Iterable[str], settings: Settings) -> Iterator[str]:
+    """Yield what to say of each queue that a worker takes from and that is no pool's: most likely it is misspelt."""
+    known = [keys.queue(pool) for pool in settings.pools]
+    for name in names:
+        if name not in known and name != settings.worker.inbox:
+            yield f"queue {quote(name)}: no pool has it, {nearest(name, known)}; only tasks of your own come from there"
 
 
 def bind_pools(settings: Settings) -> tuple[str, ...]:

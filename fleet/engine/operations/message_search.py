@@ -86,7 +86,7 @@ def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: 
     Queues move while they are searched: a message that is taken or queued meanwhile may be missed.
     """
     left = most
-    for queue, (key, priority) in _lists(settings):
+    for queue, (key, priority) in _lists(broker, settings):
         search = _search_list(broker, key, Queued(queue, priority, 0, b""), task_id, left)
         left -= search.looked_at
         if search.found is not None or not search.complete:
@@ -100,10 +100,15 @@ def find_poison(broker: redis.Redis, task_id: str) -> bool:
     return any(task_id_in(message) == task_id for message in messages)
 
 
-def _lists(settings: Settings) -> list[tuple[str, tuple[str, int]]]:
-    names = [settings.worker.inbox, *map(keys.queue, settings.pools)]
+def _lists(broker: redis.Redis, settings: Settings) -> list[tuple[str, tuple[str, int]]]:
+    """Return the lists that there are, the most urgent first, those of queues that have only a pool's name too."""
+    names = dict.fromkeys([settings.worker.inbox, *map(keys.queue, settings.pools), *settings.pools])
     places = [(name, place) for name in names for place in queues.lists_of(name)]
-    return sorted(places, key=lambda found: found[1][1])
+    with broker.pipeline(transaction=False) as pipe:
+        for _, (key, _) in places:
+            pipe.exists(key)
+        there = [place for place, exists in zip(places, pipe.execute(), strict=True) if exists]
+    return sorted(there, key=lambda found: found[1][1])
 
 
 def _search_list(broker: redis.Redis, key: str, of: Queued, task_id: str, most: int) -> Search:

@@ -28,6 +28,7 @@ from fleet.engine.operations.message_search import (
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
+from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 
@@ -60,6 +61,7 @@ class Facts:
     gate: Gate = OPEN_GATE
     limit: LimitSnapshot | None = None
     workers: tuple[WorkerReport, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
 
     @property
     def message(self) -> bytes | None:
@@ -124,7 +126,13 @@ def gather(
         gate=read_gates(broker, [where.queue])[0] if where else OPEN_GATE,
         limit=limit_of(pool) if pool in settings.pools and pool else None,
         workers=tuple(living),
+        troubles=_troubles(where.queue if where else "", living, settings, seconds),
     )
+
+
+def _troubles(queue: str, living: list[WorkerReport], settings: Settings, now_s: float) -> tuple[Trouble, ...]:
+    astray = stray(queue, living, settings)
+    return (*([astray] if astray else ()), *troubles_of(living, settings, now_s=now_s))
 
 
 def _result(raw: bytes | None) -> BotResult | None:

@@ -9,10 +9,12 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from fleet.config import Settings
+from fleet.config.fingerprint import fingerprint
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.telemetry.occupancy import Occupancy
@@ -21,6 +23,7 @@ from fleet.errors import FleetError, Poison
 from fleet.quoting import quote
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
+from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.events import record_event
 from fleet.signals.recorder import Recorder
 from fleet.store import keys
@@ -47,6 +50,14 @@ async def for_ever(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
             name = getattr(getattr(duty, "func", duty), "__qualname__", "unknown")
             logger.error("duty failed duty=%s error=%s: %s; it begins again", name, type(error).__name__, quote(error))
         await asyncio.sleep(RESTART_S)
+
+
+def _say(troubles: Iterable[Trouble], told: Collection[str]) -> set[str]:
+    """Log what is wrong with the crew, each once until it is over; return the lines that hold now."""
+    lines = {trouble.line for trouble in troubles}
+    for line in sorted(lines.difference(told)):
+        logger.warning("%s", line)
+    return lines
 
 
 class Janitor:
@@ -118,13 +129,19 @@ class Janitor:
             died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
             await self._refuse(task_id, Poison(died), *parts_of(message))
 
-    async def report(self, occupancy: Occupancy) -> None:
-        """Write this process's resources where the signals are read, for ever."""
-        recorder = self._recorder = Recorder(self._state, name=occupancy.name)
+    async def report(self, occupancy: Occupancy, settings: Settings) -> None:
+        """Write this process's resources where the signals are read, and log what is wrong with the crew, for ever."""
+        recorder = self._recorder = Recorder(
+            self._state, name=occupancy.name, process=leases.process_id(), settings=fingerprint(settings)
+        )
+        told: set[str] = set()
         record_event(self._state, catalogue.WORKER_STARTED, worker=occupancy.name, pid=os.getpid())
         while True:
             try:
-                await recorder.report(slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at)
+                await recorder.report(
+                    slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, queues=occupancy.queues
+                )
+                told = _say(troubles_of(recorder.living, settings, now_s=recorder.looked_at), told)
             except FleetError as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)

@@ -217,6 +217,11 @@ class SlotPool(BasePool):
         """Number of slots in use."""
         return len(self._in_slots) + self._in_threads
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Names of the queues that the worker takes from: as `-Q` and `-X` say, and remote control since."""
+        return tuple(self.app.amqp.queues.consume_from)
+
     def grow(self, n: int = 1) -> None:
         self.limit += n
 

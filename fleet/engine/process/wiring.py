@@ -23,7 +23,7 @@ from fleet.engine.answers.canaries import Canaries
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.local_simulator import ensure_simulator
-from fleet.engine.messages.queues import bind_pools
+from fleet.engine.messages.queues import bind_pools, odd_queues
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.data_plane import DataPlane
@@ -236,10 +236,12 @@ class Process:
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
+        for line in odd_queues(occupancy.queues, settings):
+            logger.warning("%s", line)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.renew_leases, assembly.janitor.bury_poison, assembly.likeness.attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
-            partial(assembly.janitor.report, occupancy),
+            partial(assembly.janitor.report, occupancy, settings),
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
@@ -276,6 +278,7 @@ class DirectCall:
     slots: int = 1
     busy: int = 1
     beat_at: float | None = None
+    queues: tuple[str, ...] = ()
 
 
 PROCESS = Process()

@@ -27,3 +27,8 @@ class Occupancy(Protocol):
     def beat_at(self) -> float | None:
         """Unix time (s) of the main thread's last turn; None while it starts or stops, or has no turns."""
         ...
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Names of the queues that it takes from, now."""
+        ...

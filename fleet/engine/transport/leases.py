@@ -53,6 +53,21 @@ POISON_AFTER = 3
 DEATHS_LIFE_S = 3600
 
 
+#: This process's id, and the pid that it was drawn for: a fork draws its own.
+_drawn: tuple[int, str] = (0, "")
+
+
+def process_id() -> str:
+    """Return the random id of this process, drawn when it is first asked for: what a death is known by.
+
+    Node names, hosts and pids come again; this does not.
+    """
+    global _drawn
+    if _drawn[0] != os.getpid():
+        _drawn = os.getpid(), uuid.uuid4().hex
+    return _drawn[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Tag:
     """What a delivery tag tells of the process that took the message: whoever looks at the unacked ones sees its host.
@@ -78,7 +93,7 @@ class Holdings:
         self._acks: list[str] = []
         self._counter = itertools.count()
         #: As `Tag` reads it.
-        self._prefix = f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}"
+        self._prefix = f"{socket.gethostname()}.{os.getpid()}.{process_id()}"
         self.held: dict[str, None] = {}
         #: Any client of this broker, for the last acks of a shutdown.
         self.client: redis.Redis | None = None
