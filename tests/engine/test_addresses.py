@@ -129,9 +129,7 @@ def test_an_address_among_celerys_options_is_found_however_it_is_spelled(
     ("words", "named"),
     [
         (("-b", OTHER, "worker"), "-b"),
-        ((f"--broker={OTHER}", "purge", "-f"), "--broker"),
         (("--result-backend", OTHER, "flower"), "--result-backend"),
-        (("--config", "celeryconfig", "inspect", "ping"), "--config"),
     ],
 )
 def test_an_option_that_reaches_one_process_only_is_refused(
@@ -139,6 +137,13 @@ def test_an_option_that_reaches_one_process_only_is_refused(
 ) -> None:
     done = command("celery", "-A", "fleet", *words, cwd=tmp_path, FLEET_REDIS__URL=redis_url)
     assert refused(done, f"fleet: {named}: expected"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["--config", "--loader"])
+def test_a_celery_configuration_beside_fleets_own_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("sys.argv", ["celery", "-A", "fleet", f"{name}=mine", "worker"])
+    with pytest.raises(ConfigurationError, match=f"^{name}: expected no Celery configuration"):
+        celery_options.refuse_foreign_config()
 
 
 def test_an_option_that_repeats_the_settings_is_obeyed_and_starts_nothing_when_it_does_not(
