@@ -28,13 +28,17 @@ class Option:
     """An address that `celery` takes as an option, or by a variable of its own, and hands on by another one."""
 
     names: tuple[str, ...]
-    variable: str
+    variables: tuple[str, ...]
     handed_on_by: str
     setting: str
 
 
-BROKER = Option(("-b", "--broker"), "BROKER_URL", BROKER_VARIABLE, "redis.url (FLEET_REDIS__URL)")
-RESULTS = Option(("--result-backend",), "RESULT_BACKEND", RESULT_VARIABLE, "redis.state_url (FLEET_REDIS__STATE_URL)")
+BROKER = Option(("-b", "--broker"), ("BROKER_URL", "CELERY_BROKER"), BROKER_VARIABLE, "redis.url (FLEET_REDIS__URL)")
+RESULTS = Option(
+    ("--result-backend",), ("RESULT_BACKEND",), RESULT_VARIABLE, "redis.state_url (FLEET_REDIS__STATE_URL)"
+)
+#: How `celery` hands on a configuration that Fleet would not read: option -> variable.
+_CONFIGURATIONS = {"--config": "CELERY_CONFIG_MODULE", "--loader": "CELERY_LOADER"}
 
 #: Addresses that this command was given: option or variable -> URL.
 _given: dict[Option, tuple[str, str]] = {}
@@ -69,9 +73,8 @@ def take_options() -> None:
     except ConfigurationError as error:
         give_up(error)
     for option in (BROKER, RESULTS):
-        named = option_value(*option.names) or (option.variable, os.environ.get(option.variable))
-        if named[1]:
-            _given[option] = named[0], named[1]
+        if named := option_value(*option.names) or _variable(*option.variables):
+            _given[option] = named
             _restore(option.handed_on_by)
 
 
@@ -97,11 +100,11 @@ def refuse_foreign_config() -> None:
     Raises:
         ConfigurationError: Naming the option.
     """
-    for name in ("--config", "--loader"):
-        if given := option_value(name):
+    for option, variable in _CONFIGURATIONS.items():
+        if given := option_value(option) or _variable(variable):
             raise ConfigurationError(
-                f"{name}: expected no Celery configuration beside Fleet's own, got {quote(given[1])}; put what it says "
-                "into fleet.toml, and Celery settings of your own tasks into their module (-I MODULE)"
+                f"{given[0]}: expected no Celery configuration beside Fleet's own, got {quote(given[1])}; put what it "
+                "says into fleet.toml, and Celery settings of your own tasks into their module (-I MODULE)"
             )
 
 
@@ -128,6 +131,11 @@ def _words() -> list[str] | None:
     """Return this process's command line behind `celery`; None for any other program."""
     program, *words = sys.argv
     return words if f"/{program}".endswith(("/celery", "/celery/__main__.py")) else None
+
+
+def _variable(*names: str) -> tuple[str, str] | None:
+    """Return the first of these variables that is set, and its value."""
+    return next(((name, os.environ[name]) for name in names if os.environ.get(name)), None)
 
 
 def _restore(variable: str) -> None:

@@ -139,11 +139,38 @@ def test_an_option_that_reaches_one_process_only_is_refused(
     assert refused(done, f"fleet: {named}: expected"), done.stderr
 
 
-@pytest.mark.parametrize("name", ["--config", "--loader"])
-def test_a_celery_configuration_beside_fleets_own_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr("sys.argv", ["celery", "-A", "fleet", f"{name}=mine", "worker"])
-    with pytest.raises(ConfigurationError, match=f"^{name}: expected no Celery configuration"):
-        celery_options.refuse_foreign_config()
+@pytest.mark.parametrize(("name", "variable"), [("--config", "CELERY_CONFIG_MODULE"), ("--loader", "CELERY_LOADER")])
+def test_a_celery_configuration_beside_fleets_own_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, variable: str
+) -> None:
+    for words, named in (([f"{name}=mine"], name), ([], variable)):
+        monkeypatch.setattr("sys.argv", ["celery", "-A", "fleet", *words, "worker"])
+        monkeypatch.setenv(variable, "mine")
+        with pytest.raises(ConfigurationError, match=f"^{named}: expected no Celery configuration"):
+            celery_options.refuse_foreign_config()
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "named"),
+    [
+        (["-b", OTHER], {}, "-b"),
+        ([], {"BROKER_URL": OTHER}, "BROKER_URL"),
+        ([], {"CELERY_BROKER": OTHER}, "CELERY_BROKER"),
+        ([], {"RESULT_BACKEND": OTHER}, "RESULT_BACKEND"),
+    ],
+)
+def test_what_celery_took_out_of_an_option_passes_for_nobodys_variable(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, words: list[str], variables: dict[str, str], named: str
+) -> None:
+    monkeypatch.setattr(celery_options, "_given", {})
+    monkeypatch.setattr("sys.argv", ["celery", "-A", "fleet", *words, "worker"])
+    handed_on = "CELERY_RESULT_BACKEND" if named == "RESULT_BACKEND" else "CELERY_BROKER_URL"
+    for name, value in ({handed_on: OTHER} | variables).items():
+        monkeypatch.setenv(name, value)
+    celery_options.take_options()
+    assert handed_on not in os.environ
+    with pytest.raises(ConfigurationError, match=rf"^{named}: expected the Redis that all of Fleet has"):
+        celery_options.refuse_other_addresses(config.load(redis={"url": redis_url, "state_url": redis_url}))
 
 
 def test_an_option_that_repeats_the_settings_is_obeyed_and_starts_nothing_when_it_does_not(
