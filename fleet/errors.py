@@ -12,7 +12,7 @@ FleetError
 │   ├── InvalidTask            what was submitted is not a task
 │   ├── BadRequest             the provider refused the request itself (400, 404, 413, 422)
 │   ├── DeadlineExceeded       the task's time is over
-│   ├── Poison                 worker after worker died while it held this task
+│   ├── Poison                 this task kills its process: it was alone in one that died
 │   ├── BadAnswer              the provider answered, but not with a usable answer
 │   └── BotFunctionFailed      the user's own bot function raised
 ├── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
@@ -120,7 +120,7 @@ class DeadlineExceeded(GiveUp):
 
 
 class Poison(GiveUp):
-    """Worker after worker died while it held the task."""
+    """The task kills its process: it was alone in one that died."""
 
     blame = "prompt"
 

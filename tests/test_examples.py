@@ -50,6 +50,10 @@ def test_submit_and_wait_prints_all_answers_and_may_run_twice(folder: Path) -> N
         assert re.fullmatch(r"42 ok \d+ tokens\n2\n4\n6\n8\n10\n", run(folder, "submit_and_wait.py"))
 
 
+def test_the_web_handler_answers_without_blocking(folder: Path) -> None:
+    assert run(folder, "web_handler.py") == "2 4 6\n1 4 9\n"
+
+
 def test_the_own_bot_makes_two_calls(folder: Path) -> None:
     assert re.fullmatch(r"42 after 2 calls by careful-00\d\n", run(folder, "own_bot.py"))
 

@@ -41,6 +41,7 @@ NOT_RUN = {
 WORKER_HEADING = "A worker, and a task from Python"
 NEED_WORKER = (
     WORKER_HEADING,
+    "A web handler",
     "Any other Celery client",
     "One task from the shell",
     "A file of tasks",

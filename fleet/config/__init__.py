@@ -36,6 +36,7 @@ from fleet.config.settings import (
     home_path,
     load,
     nearest_home,
+    on_load,
 )  # fmt: skip
 
 __all__ = [
@@ -43,5 +44,5 @@ __all__ = [
     "SIMULATED_PRICE", "SIMULATOR", "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings",
     "HealthSettings", "LimitSettings", "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings",
     "RedisSettings", "ResultSettings", "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings",
-    "config_path", "current", "home_path", "is_local", "is_loopback", "load", "nearest_home",
+    "config_path", "current", "home_path", "is_local", "is_loopback", "load", "nearest_home", "on_load",
 ]  # fmt: skip

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from fleet.quoting import quote
 
 #: Name of the provider that exists without any configuration.
 SIMULATOR = "simulator"
+
+#: What may stand before Redis keys: no braces (they would move keys to another hash slot), no wildcards of patterns.
+PREFIX = r"[A-Za-z0-9._:/-]{0,64}"
 
 #: Ends of names that no public DNS knows: the local network's, Docker's and Kubernetes' own.
 _LOCAL_NAMES = (".local", ".localhost", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
@@ -64,12 +70,22 @@ class RedisSettings(Section):
         description="Server of the embedded Redis: the program's path, `bundled`, or `auto` (see docs/redis.md).",
     )
     state_url: SecretStr | None = Field(None, description="Results, bots and limits. Not set: the same as `url`.")
+    prefix: str = Field(
+        "", description="Put before every key and channel, so that fleets share a Redis: `a:` (see docs/redis.md)."
+    )
     socket_timeout_s: float = Field(5.0, gt=0, description="Seconds until a Redis that does not answer is an error.")
     master_name: str | None = Field(None, description="With sentinel://: the master's name, unless the URL says it.")
     sentinel_password: SecretStr | None = Field(None, description="With sentinel://: password of the Sentinels.")
     replicas: int = Field(
         0, ge=0, le=10, description="Replicas that must confirm a task with an idempotency key before it is accepted."
     )
+
+    @field_validator("prefix")
+    @classmethod
+    def _prefix_is_plain(cls, prefix: str) -> str:
+        if re.fullmatch(PREFIX, prefix):
+            return prefix
+        raise ValueError(f"expected at most 64 letters, digits and . _ : / - (such as `a:`), got {quote(prefix)}")
 
 
 class ProviderSettings(Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import tomllib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -220,7 +221,7 @@ def load(**overrides: Any) -> Settings:
     """
     _check_variables()
     try:
-        return _with_celery_addresses(Settings(**overrides))
+        settings = _with_celery_addresses(Settings(**overrides))
     except ValidationError as error:
         lines = "\n".join(f"  {_explain(dict(item))}" for item in error.errors(include_url=False))
         raise ConfigurationError(f"{config_path() or 'FLEET_* variables'}:\n{lines}") from error
@@ -231,6 +232,22 @@ def load(**overrides: Any) -> Settings:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigurationError(f"{config_path()}: expected TOML in UTF-8, got {error}") from error
+    _loaded[:] = [settings]
+    for listener in _listeners:
+        listener(settings)
+    return settings
+
+
+#: The settings that were read last, and who wants to know of them.
+_loaded: list[Settings] = []
+_listeners: list[Callable[[Settings], None]] = []
+
+
+def on_load(listener: Callable[[Settings], None]) -> None:
+    """Call `listener` with the settings whenever they are read; at once if they were."""
+    _listeners.append(listener)
+    for settings in _loaded:
+        listener(settings)
 
 
 def _with_celery_addresses(settings: Settings) -> Settings:

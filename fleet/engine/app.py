@@ -5,13 +5,16 @@ What stands above it, for `celery -A fleet`: `fleet/door.py`.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from celery import Celery
 from celery.app import backends
+from kombu import pools
 
 from fleet.engine import file_room
 from fleet.engine.celery_options import celery_command, give_up, take_options
+from fleet.engine.messages.backend import BACKENDS
 from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.settings import celery_settings
 from fleet.engine.telemetry import log_format
@@ -97,9 +100,20 @@ def _build() -> FleetCelery:
     take_options()
     celery = FleetCelery("fleet", include=["fleet.engine.tasks"])
     celery.add_defaults(celery.settings)
+    celery.loader.override_backends = BACKENDS
     log_format.install()
     file_room.install()
     return celery
 
 
 app = _build()
+
+
+def _forget_connections() -> None:
+    """Let a forked process connect anew: two processes on one connection get each other's replies."""
+    for group in (pools.producers, pools.connections):
+        group.clear()
+    app._after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_connections)

@@ -13,9 +13,10 @@ from redis.retry import Retry
 from fleet import config
 from fleet.engine.celery_options import celery_command, give_up, refuse_other_addresses
 from fleet.engine.messages import queues
-from fleet.engine.transport import leases
+from fleet.engine.transport import leases, suspicion
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
+from fleet.store import keys
 from fleet.store.address import Address
 from fleet.store.embedded import broker_url, state_url
 from fleet.store.sentinel import SENTINEL_TIMEOUT_S
@@ -34,6 +35,7 @@ def celery_settings() -> dict[str, Any]:
         if celery_command() is None:
             raise
         give_up(error)
+    suspicion.ask(suspicion.Witness(state, settings.pools))
     return {
         **redis_settings(broker, state),
         "result_expires": settings.results.expires_s,
@@ -81,10 +83,10 @@ def redis_settings(broker_url: str, state_url: str) -> dict[str, Any]:
         # One Sentinel, the others are an option: kombu changes to its own transport when it goes on to another URL.
         "broker_url": broker.celery_url.split(";")[0],
         "broker_transport": f"fleet.engine.transport.{module}:Transport",
-        "broker_transport_options": {**_sentinel_options(broker), **_sentinels(broker)},
+        "broker_transport_options": {**_sentinel_options(broker), **_sentinels(broker), **_prefix()},
         "broker_use_ssl": broker.tls_options(),
         "result_backend": state.celery_url,
-        "result_backend_transport_options": _sentinel_options(state),
+        "result_backend_transport_options": {**_sentinel_options(state), **_prefix()},
         "redis_backend_use_ssl": state.tls_options(),
     }
 
@@ -97,6 +99,12 @@ def _sentinel_options(where: Address) -> dict[str, Any]:
     tls = {"ssl": True, **tls_options} if (tls_options := where.tls_options()) else {}
     ask = {**patience, **tls, "password": where.sentinel_password, "retry": Retry(NoBackoff(), 0)}
     return {"master_name": where.master_name, "sentinel_kwargs": ask}
+
+
+def _prefix() -> dict[str, str]:
+    """Say `redis.prefix` as plain clients do: Celery's backend and Flower go by it. Our transport does not need it."""
+    prefix = keys.lists("")
+    return {"global_keyprefix": prefix} if prefix else {}
 
 
 def _sentinels(where: Address) -> dict[str, Any]:

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from celery.app.routes import Router
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 
 from fleet import config
 from fleet.engine.app import app
 from fleet.engine.messages import routing
+from fleet.engine.messages.desk import desk_here
+from fleet.engine.messages.draft import Draft
 from fleet.engine.messages.envelope import HIDDEN, QUEUED_AT, TASK_NAME
 from fleet.engine.messages.pool_choice import choose_pool
 from fleet.engine.messages.producer import submit_once
@@ -42,6 +47,30 @@ class BotAsyncResult(AsyncResult):
         """
         value = super().get(*args, **kwargs)
         return BotResult.model_validate(value) if isinstance(value, dict) and "status" in value else value
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """`await result` waits as `get` does, but never blocks the loop."""
+        return self.aget().__await__()
+
+    async def aget(self, timeout: float | None = None) -> Any:
+        """Wait on the running loop for the task, and return and raise what `get` does.
+
+        Many may wait for one task, and a wait may be cancelled: the task goes on.
+
+        Args:
+            timeout: In seconds; None waits for ever.
+
+        Raises:
+            celery.exceptions.TimeoutError: When there is no result within `timeout`.
+        """
+        if not (self._cache or self.ignored):
+            try:
+                async with asyncio.timeout(timeout):
+                    meta = await (await desk_here()).result(self.id)
+            except TimeoutError as error:
+                raise CeleryTimeoutError(f"no result within {timeout} s") from error
+            self._maybe_set_cache(self.backend.meta_from_decoded(meta))
+        return self.get(disable_sync_subtasks=False, follow_parents=False)
 
 
 class SubmitTask(Task):
@@ -99,6 +128,29 @@ class SubmitTask(Task):
         route = router.lookup_route(self.name, (), task.model_dump(mode="json"), options, self)
         return {"queue": route} if isinstance(route, str) else dict(route or {})
 
+    async def adelay(self, *args: Any, **kwargs: Any) -> BotAsyncResult:
+        """Queue one task from asyncio, as `delay`; `await` what it returns for the `BotResult`."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any
+    ) -> BotAsyncResult:
+        """Queue one task from asyncio without blocking the loop; takes and raises what `apply_async` does.
+
+        While Redis is away it waits; bound that with `asyncio.timeout`.
+        """
+        desk = await desk_here()
+        task = BotTask.parse(*(args or ()), **(kwargs or {}))
+        if not options and task_id is None and taps.tracing(desk.settings, config.home_path()) is None:
+            return self.AsyncResult(await desk.submit(task))
+        task = task.model_copy(update={"pool": await desk.choose(task)})
+        if not self.app.configured:
+            await asyncio.to_thread(getattr, self.app.conf, "broker_url")  # Celery's settings: Redis is looked for
+        draft = Draft()
+        result = self.apply_async((task,), {}, task_id=task_id, producer=draft, **options)
+        await desk.queue(draft.parts)
+        return result
+
     def AsyncResult(self, task_id: str, **kwargs: Any) -> BotAsyncResult:
         return BotAsyncResult(task_id, backend=self.backend, app=self.app, **kwargs)
 
@@ -124,4 +176,4 @@ class SubmitTask(Task):
         return PROCESS.run_here(self.request.id, request)
 
 
-submit_task = app.register_task(SubmitTask())
+submit_task: SubmitTask = app.register_task(SubmitTask())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Required, Self, TypedDict, TypeVar, Unpack
+from weakref import WeakSet
 
 from fleet.config import LimitSettings
 from fleet.errors import StoreUnavailable
@@ -113,7 +115,8 @@ async def limited(limiter: Limiter, limit: str | Sequence[str], **ask: Unpack[As
 class ThreadedLimiter:
     """A limiter for programs with threads. All threads share it; it runs a loop in a thread of its own.
 
-    Open it after a fork, not before: threads do not survive one. Close it, or use it as a context manager.
+    A forked process gets a thread and a connection of its own; who waited for a turn in the parent waits only there.
+    Close it, or use it as a context manager.
 
     Args:
         url: Of Redis; a cluster is `redis+cluster://host:port,host:port`.
@@ -122,14 +125,30 @@ class ThreadedLimiter:
     """
 
     def __init__(self, url: str, limits: Mapping[str, LimitSettings], *, timeout_s: float = 5.0) -> None:
+        self._make_store = partial(store_of, url, timeout_s=timeout_s)
+        self._limits = limits
+        self._is_closed = False
+        self._inherited: object = None
+        self._open()
+        _OPEN.add(self)
+
+    def _open(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fleet-limiter", daemon=True)
-        self._store = store_of(url, timeout_s=timeout_s)
-        self._limiter = Limiter(self._store, limits)
+        self._store = self._make_store()
+        self._limiter = Limiter(self._store, self._limits)
         self._lock = threading.Lock()
-        self._is_closed = False
         self._waiting: set[asyncio.Task[Any]] = set()
         self._thread.start()
+
+    def start_over(self) -> None:
+        """Open anew in a forked process, unless it was closed.
+
+        The parent's loop is kept, not closed: that would take its sockets out of the selector, which both share.
+        """
+        self._inherited = (self._inherited, self._loop, self._store, self._waiting)
+        if not self._is_closed:
+            self._open()
 
     def acquire(self, limit: str | Sequence[str], **ask: Unpack[Ask]) -> Grant:
         """Block until one call may be sent; settle its grant. Arguments and errors as `Limiter.acquire`."""
@@ -212,6 +231,18 @@ class ThreadedLimiter:
         with self._lock:
             if not self._is_closed:
                 self._loop.call_soon_threadsafe(work)
+
+
+#: Limiters of this process.
+_OPEN: WeakSet[ThreadedLimiter] = WeakSet()
+
+
+def _start_over() -> None:
+    for limiter in tuple(_OPEN):
+        limiter.start_over()
+
+
+os.register_at_fork(after_in_child=_start_over)
 
 
 def _patient(ask: Ask) -> Any:

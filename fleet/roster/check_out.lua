@@ -18,6 +18,7 @@
 --       reasons      hash: bot -> us of Redis time|who|why of its quarantine
 --       probation    sorted set: bot -> tasks that it still has to do well
 --       health       string: evidence against each bot, see health.lua; only read
+--       reaped       sorted set: token -> s: leases that ran out, the newest REAPED_KEPT
 --       skills, specialists   of the task's class, see skill.lua; only read
 -- ARGV  token             unique per execution of a task
 --       lease_us          life of the lease
@@ -34,7 +35,7 @@ local LOOKED_AT = 8
 local TURNS, MOST_LATER_MS = 4, 600000
 -- Specialists among which one is drawn.
 local DRAWN = 3
-local result, bots, leases, claims, quarantined, reasons, probation, health, skills, specialists = unpack(KEYS)
+local result, bots, leases, claims, quarantined, reasons, probation, health, reaped, skills, specialists = unpack(KEYS)
 local token, lease_us, life_s, trial_tasks, besides, specialist_share = unpack(ARGV)
 
 if redis.call('EXISTS', result) == 1 then
@@ -46,10 +47,18 @@ local now_us = seconds * 1000000 + microseconds
 local now_ms = math.floor(now_us / 1000) - CLOCK_START_MS
 local now_text = string.format('%.0f', now_us)
 
+-- Keep in mind that the task of a token had begun: whoever finds its message left behind asks for that.
+local function note_reaped(held_by)
+  redis.call('ZADD', reaped, seconds, held_by)
+  redis.call('ZREMRANGEBYRANK', reaped, 0, -REAPED_KEPT - 1)
+  redis.call('EXPIRE', reaped, life_s)
+end
+
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now_text, 'LIMIT', 0, REAP_MOST)) do
   local bot, held_by = string.match(member, '^([^|]+)|(.*)$')
   redis.call('ZREM', leases, member)
   redis.call('HDEL', claims, held_by)
+  note_reaped(held_by)
   local score = redis.call('ZSCORE', bots, bot)
   if score and tonumber(score) >= UNIT then
     redis.call('ZINCRBY', bots, -UNIT, bot)

@@ -25,6 +25,8 @@ LEASE_S = 15.0
 CLOCK_START_MS = 1_735_689_600_000
 #: Expired leases that one checkout reaps at most. Each checkout adds one lease, so reaping outruns dying.
 REAP_MOST = 16
+#: Reaped leases that are kept in mind (count): all that a fleet of 10,000 slots holds.
+REAPED_KEPT = 10_000
 
 _SEED = Script.beside(
     __file__,
@@ -36,12 +38,12 @@ _SEED = Script.beside(
 _CHECK_OUT = Script.beside(
     __file__,
     "check_out.lua",
-    keys="result bots leases claims quarantined reasons probation health skills specialists",
+    keys="result bots leases claims quarantined reasons probation health reaped skills specialists",
     argv="token lease_us life_s trial_tasks besides specialist_share",
     tables={"skill": SKILL, "row": ROW},
     constants={
         "OUT": OUT, "UNIT": LOAD_UNIT, "CLOCK_START_MS": CLOCK_START_MS, "REAP_MOST": REAP_MOST,
-        "HEAD_BYTES": HEAD_BYTES, **TEST_NUMBERS,
+        "REAPED_KEPT": REAPED_KEPT, "HEAD_BYTES": HEAD_BYTES, **TEST_NUMBERS,
     },
     using=[RELEASE],
 )  # fmt: skip
@@ -176,6 +178,7 @@ class Roster:
             reasons=keys.quarantine_reasons(pool),
             probation=keys.probation(pool),
             health=keys.health(pool),
+            reaped=keys.reaped(),
             skills=keys.skills(pool, kind),
             specialists=keys.specialists(pool, kind),
             token=token,

@@ -80,6 +80,7 @@ LIMIT_REFUSED = Metric("fleet_limit_refused", "counter", "429s.", ("limit",))
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 BUDGET = Metric("fleet_day_budget_usd", "gauge", "US dollars that a day may cost, over the limits that say so.")
 
+SUSPECTS = Metric("fleet_suspects", "gauge", "Tasks whose worker died while they ran: they run apart.")
 WORKERS = Metric("fleet_workers", "gauge", "Worker processes that report.")
 SLOTS = Metric("fleet_slots", "gauge", "Execution places of all workers.", ("state",))
 CPU = Metric("fleet_workers_cpu_cores", "gauge", "Cores that all workers use.")
@@ -97,8 +98,8 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 FLEET_METRICS = (
     COMPLETIONS, DISCARDED, CALLS, TOKENS, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI, TOP_FAILURES,
     TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, OLDEST, IN_FLIGHT,
-    POOL_WORKERS, OPEN,
-    LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED, DAY_COST, BUDGET, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED, DAY_COST, BUDGET, SUSPECTS, WORKERS,
+    SLOTS, CPU, MEMORY, REDIS_MEMORY,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -134,6 +135,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _limits(view.limits)
     yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
     yield BUDGET, [((), (view.cost.budget_usd_micros_per_day or 0) / 1e6)]
+    yield SUSPECTS, [((), view.suspects)]
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
     yield SLOTS, [(("busy",), used.busy), (("free",), max(0, used.slots - used.busy))]

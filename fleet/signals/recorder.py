@@ -54,6 +54,7 @@ class WorkerReport(Frozen):
     slots: int = Field(ge=0, description="Tasks it can run at once.")
     busy: int = Field(ge=0, description="Tasks it runs now.")
     at: float = Field(description="Unix time in seconds.")
+    apart: int = Field(0, ge=0, description="How many of them are suspects, in child processes of their own.")
     beat_at: float | None = Field(None, description="Last turn of Celery's main thread, Unix time; None: not turning.")
     queues: tuple[str, ...] | None = Field(None, description="Queues it takes from; None: it does not say.")
     settings: dict[str, str] = Field(default_factory=dict, description="Fingerprint of its settings, table by table.")
@@ -95,7 +96,13 @@ class Recorder:
         self._left = False
 
     async def report(
-        self, *, slots: int, busy: int, beat_at: float | None = None, queues: tuple[str, ...] | None = None
+        self,
+        *,
+        slots: int,
+        busy: int,
+        beat_at: float | None = None,
+        apart: int = 0,
+        queues: tuple[str, ...] | None = None,
     ) -> WorkerReport:
         """Measure this process and report it. Cheap enough for every few seconds, not for every task.
 
@@ -103,12 +110,13 @@ class Recorder:
             slots: Tasks it can run at once.
             busy: Tasks it runs now.
             beat_at: Unix time of the main thread's last turn; None while it starts or stops.
+            apart: How many of those tasks are suspects.
             queues: Those it takes from.
 
         Raises:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
-        report = self.measure(slots=slots, busy=busy, beat_at=beat_at, queues=queues)
+        report = self.measure(slots=slots, busy=busy, beat_at=beat_at, apart=apart, queues=queues)
         if self._left:
             return report
         now_s = time.monotonic()
@@ -132,7 +140,13 @@ class Recorder:
         await self._store.command("HDEL", keys.workers(), row_of(self._name, self._process_id))
 
     def measure(
-        self, *, slots: int, busy: int, beat_at: float | None = None, queues: tuple[str, ...] | None = None
+        self,
+        *,
+        slots: int,
+        busy: int,
+        beat_at: float | None = None,
+        apart: int = 0,
+        queues: tuple[str, ...] | None = None,
     ) -> WorkerReport:
         """Return what this process uses now, CPU since the last measurement."""
         return WorkerReport(
@@ -144,6 +158,7 @@ class Recorder:
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             slots=slots,
             busy=busy,
+            apart=apart,
             at=time.time(),
             beat_at=beat_at,
             queues=queues,

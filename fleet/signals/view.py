@@ -343,6 +343,8 @@ class FleetView(Frozen):
     cost: Costs
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
+    neighbour: str = Field("", description="What to say if another fleet uses this Redis.")
+    suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")
 
 
 def bot_page(

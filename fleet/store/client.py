@@ -305,12 +305,15 @@ class Store:
             self._connecting = None
         self._flush()
 
+    def _line(self) -> Connection:
+        return Connection(self._on_reply, self._on_lost)
+
     async def _open(self) -> Connection:
         """Return a connection that has authenticated, selected its database and answered PING."""
         loop, where = asyncio.get_running_loop(), self._address
         if where.sentinels:
             where = await find_master(where)
-        connection = Connection(self._on_reply, self._on_lost)
+        connection = self._line()
         try:
             if where.path is not None:
                 await loop.create_unix_connection(lambda: connection, where.path)

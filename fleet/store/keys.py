@@ -3,11 +3,18 @@
 All state keys share the hash tag `{fleet}`, so that one script may touch them together on a cluster; each limit
 has a tag of its own. What lies on the broker needs none: the broker is never a cluster. Queue names live here too;
 kombu names the lists of their priorities (`list_key` in `engine/messages/queues.py`), and its own bindings.
+
+With `redis.prefix` every key begins with it: the functions below don't know, `use_prefix` sees to all of them.
+So they are called as `keys.NAME(...)`, never imported by name, and what they return is not kept beyond a process.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from fleet import config
 
 #: Hash tag of everything that a finishing script writes in one step.
 TAG = "{fleet}"
@@ -20,9 +27,14 @@ def queue(pool: str) -> str:
     return f"fleet.{pool}"
 
 
-def result(task_id: str, prefix: str = "") -> str:
+def lists(queue: str) -> str:
+    """List: a queue's most urgent messages; the names of its other lists begin so (`list_key`). On the broker."""
+    return queue
+
+
+def result(task_id: str) -> str:
     """String (JSON), expires by `results.expires_s`: Celery's own result key, so any Celery client can read it."""
-    return f"{prefix}celery-task-meta-{task_id}"
+    return f"celery-task-meta-{task_id}"
 
 
 def bots(pool: str) -> str:
@@ -38,6 +50,11 @@ def bot_leases(pool: str) -> str:
 def bot_claims(pool: str) -> str:
     """Hash, token -> bot name: what each live lease holds, so that a repeated checkout answers the same bot."""
     return f"{TAG}:claims:{pool}"
+
+
+def reaped() -> str:
+    """Sorted set, token -> time (s): leases of bots that ran out, so that a task whose claim is gone had begun."""
+    return f"{TAG}:reaped"
 
 
 def quarantined(pool: str) -> str:
@@ -135,6 +152,11 @@ def workers() -> str:
     return f"{TAG}:signals:workers"
 
 
+def fleets() -> str:
+    """Hash, digest of pools' names -> Redis time and JSON: fleets that use these keys; also on the broker."""
+    return f"{TAG}:signals:fleets"
+
+
 def limit(name: str) -> str:
     """String (packed numbers): the limiter's state of one `provider/model/key`.
 
@@ -174,7 +196,7 @@ def limit_keys(name: str, tenant: str = "") -> LimitKeys:
 
 
 def bell() -> str:
-    """Stream, one entry: wakes idle workers when something was queued. On the broker, like all up to `deaths`."""
+    """Stream, one entry: wakes idle workers when something was queued. On the broker, like all up to `poison`."""
     return "fleet:bell"
 
 
@@ -222,14 +244,14 @@ def unreadable() -> str:
     return "fleet:unreadable"
 
 
+def suspects() -> str:
+    """Hash, SHA-1 of a message that waits and is suspect -> id of the process whose death made it so, and its list."""
+    return "fleet:suspects"
+
+
 def poison() -> str:
-    """List: messages whose workers died too often; the janitor buries them."""
+    """List: messages that an earlier release found to be poison; the janitor buries them."""
     return "fleet:poison"
-
-
-def deaths(message_sha1: str) -> str:
-    """String, expires: how many workers died with a message. Sha1 "": what all these names begin with."""
-    return f"fleet:deaths:{message_sha1}"
 
 
 def submitted(task_id: str) -> str:
@@ -315,3 +337,46 @@ def remedies_version() -> str:
 def write_probe() -> str:
     """String, lives a minute: whether the state Redis takes writes at all."""
     return f"{TAG}:probe"
+
+
+#: What is no key and gets no prefix: names of queues are the same for clients of every fleet.
+_NAMES = frozenset({"queue"})
+#: Keys that Celery names; it puts an underscore behind a prefix that ends with none of `CELERY_ENDS`.
+_CELERYS = frozenset({"result"})
+CELERY_ENDS = ":_-."
+
+
+def _plain_builders() -> dict[str, FunctionType]:
+    """Return the functions above, reading each other in a space of their own, where none of them has a prefix."""
+    space = dict(globals())
+    functions = {name: value for name, value in space.items() if _is_builder(name, value)}
+    for name, function in functions.items():
+        space[name] = FunctionType(function.__code__, space, name, function.__defaults__, function.__closure__)
+        space[name].__kwdefaults__ = function.__kwdefaults__
+    return {name: space[name] for name in functions}
+
+
+def _is_builder(name: str, value: object) -> bool:
+    is_ours = isinstance(value, FunctionType) and value.__module__ == __name__
+    return is_ours and not name.startswith("_") and name not in _NAMES
+
+
+def _prefixed(build: Callable[..., Any], prefix: str) -> Callable[..., Any]:
+    def builder(*args: Any, **kwargs: Any) -> Any:
+        built = build(*args, **kwargs)
+        return prefix + built if isinstance(built, str) else type(built)(*(prefix + key for key in built))
+
+    return builder
+
+
+_BUILDERS = _plain_builders()
+
+
+def use_prefix(prefix: str) -> None:
+    """Let every key of this process begin with `prefix` ("": as they are). Reading the settings does this."""
+    for name, build in _BUILDERS.items():
+        joint = "_" if prefix and name in _CELERYS and prefix[-1] not in CELERY_ENDS else ""
+        globals()[name] = _prefixed(build, prefix + joint) if prefix else build
+
+
+config.on_load(lambda settings: use_prefix(settings.redis.prefix))

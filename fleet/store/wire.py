@@ -24,7 +24,7 @@ _NO_TLS = re.compile(r"\[SSL|CERTIFICATE|certificate")
 #: Errors that only the URL or the server's ACL can cure.
 _REFUSED = re.compile(r"^(NOAUTH|WRONGPASS|NOPERM)\b|AUTH <password>|DB index is out of range|invalid DB index")
 #: What `Reader.gets` returns when the bytes so far end inside a reply.
-_INCOMPLETE = object()
+INCOMPLETE = object()
 
 
 def refused(text: str, url: str) -> StoreRefused:
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
         self.pending: deque[PendingCommand] = deque()
         #: Scripts this server knows: EVAL is sent once for each, EVALSHA from then on.
         self._known: set[str] = set()
-        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        self._reader = hiredis.Reader(notEnoughData=INCOMPLETE)
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         try:
-            while (reply := self._reader.gets()) is not _INCOMPLETE:
+            while (reply := self._reader.gets()) is not INCOMPLETE:
                 self._on_reply(self.pending.popleft(), reply)
         except (hiredis.ProtocolError, IndexError):
             self.drop("the server does not speak the Redis protocol")

@@ -31,6 +31,8 @@ def main(budget: Budget, seed: int, only: str | None, system: str) -> None:
     verdicts, is_broken = [], False
     for name in ("fleet", "stock") if system == "both" else (system,):
         for attack in chosen:
+            if name == "stock" and attack.fleet_only:
+                continue
             verdicts.append(run_apart(attack, budget, seed=seed, stock=name == "stock"))
             is_broken = is_broken or (name == "fleet" and bool(verdicts[-1].broken))
             click.echo(" | ".join(verdicts[-1].row()), err=True)

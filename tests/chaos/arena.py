@@ -51,6 +51,8 @@ class Tally:
     doubled: int
     reruns: int
     failed: int
+    #: Of these, those that failed because they kill the process they run in.
+    buried: int = 0
     #: What else must hold and does not, a phrase each.
     problems: list[str] = field(default_factory=list)
 
@@ -80,11 +82,15 @@ class Side(Protocol):
     inbox: str
     #: Name of its one task.
     task_name: str
+    #: Kind of the tasks to come, where there are kinds; None: the usual one.
+    kind: str | None
 
     def start_worker(self) -> WorkerProcess:
         """Start one worker process."""
 
-    def submit(self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False) -> list[str]:
+    def submit(
+        self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False, deadly: bool = False
+    ) -> list[str]:
         """Queue a task per number, once however often it is repeated; raises when the broker did not accept them."""
 
     def finished(self) -> int:
@@ -113,6 +119,8 @@ class Arena:
         self.ids: list[str] = []
         #: What must not happen and did, a phrase each.
         self.problems: list[str] = []
+        #: True when the attack sends tasks that kill their worker.
+        self.is_deadly = False
         self._numbers = 0
         self._workers: list[WorkerProcess] = []
         self._timers: list[threading.Timer] = []
@@ -144,13 +152,15 @@ class Arena:
 
     # -- the producer
 
-    def submit(self, count: int, *, countdown_s: float = 0.0, slow: bool = False) -> None:
+    def submit(self, count: int, *, countdown_s: float = 0.0, slow: bool = False, deadly: bool = False) -> None:
         """Queue tasks; a chunk that the broker does not accept is repeated until it does."""
         with self._lock:
             first, self._numbers = self._numbers, self._numbers + count
         for start in range(first, first + count, CHUNK):
             numbers = range(start, min(start + CHUNK, first + count))
-            self.ids += _persistently(partial(self.side.submit, numbers, countdown_s=countdown_s, slow=slow))
+            self.ids += _persistently(
+                partial(self.side.submit, numbers, countdown_s=countdown_s, slow=slow, deadly=deadly)
+            )
 
     @contextmanager
     def submitting(self, count: int, *, over_s: float) -> Iterator[None]:
@@ -239,7 +249,9 @@ class Arena:
         while not self._closing.wait(LOOK_EVERY_S):
             with self._lock:
                 for dead in [worker for worker in self._workers if not worker.alive]:
-                    if _has_begun(dead):  # one that starts while Redis is away ends with a clear error, and is replaced
+                    if (
+                        _has_begun(dead) and not self.is_deadly
+                    ):  # one that starts while Redis is away ends with a clear error, and is replaced
                         self.problems.append(f"a worker died by itself: {dead.log.splitlines()[-1][:200]}")
                     self._workers.remove(dead)
                 while len(self._workers) < WORKERS:

@@ -31,6 +31,10 @@ class Attack:
     runs_once: bool = False
     #: True when failed results are part of the attack.
     may_fail: bool = False
+    #: Name of the argument that tells how many tasks are to be buried as poison; '': none.
+    deadly: str = ""
+    #: True when stock Celery does not promise anything of the kind.
+    fleet_only: bool = False
     #: True when the broker is a master with a replica and Sentinels.
     sentinels: bool = False
     #: Why the row of stock Celery cannot be compared, where that is so.
@@ -99,6 +103,25 @@ def push_garbage(arena: Arena, *, tasks: int, share: float) -> None:
             arena.push(message, task_id)
 
 
+def bury_innocents(arena: Arena, *, tasks: int, countdowns: int, deadly: int, kills: int, cut_offs: int) -> None:
+    """Tasks that kill their worker among others that run and wait; kills and cut-offs from outside; and nobody else
+    is to be buried for any of it."""
+    arena.is_deadly = True
+    arena.side.kind = "own"
+    arena.submit(countdowns, countdown_s=2 * LEASE_S)
+    arena.submit(tasks // 2)
+    arena.submit(deadly, deadly=True)
+    arena.submit(tasks - tasks // 2)
+    for _ in range(kills):
+        time.sleep(arena.chance.uniform(0.5, 1.5) * LEASE_S)
+        arena.kill()
+    for _ in range(cut_offs):
+        worker = arena.a_worker()
+        worker.send(signal.SIGSTOP)
+        time.sleep(1.4 * LEASE_S)
+        worker.send(signal.SIGCONT)
+
+
 def everything(arena: Arena, *, seconds: float, tasks: int) -> None:
     """All of the above at once."""
     end = time.monotonic() + seconds
@@ -156,6 +179,12 @@ ATTACKS = (
     Attack(
         "hostile messages", push_garbage, {"tasks": 1000, "share": 0.05}, {"tasks": 8000, "share": 0.05},
         runs_once=True, may_fail=True, stock_note="it promises malformed messages no result: these are its lost",
+    ),
+    Attack(
+        "deadly tasks among innocents", bury_innocents,
+        {"tasks": 60, "countdowns": 20, "deadly": 1, "kills": 0, "cut_offs": 0},
+        {"tasks": 300, "countdowns": 100, "deadly": 3, "kills": 3, "cut_offs": 3},
+        may_fail=True, deadly="deadly", fleet_only=True,
     ),
     Attack(
         "all at once", everything, None, {"tasks": 20_000, "seconds": 300},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -24,7 +25,6 @@ from fleet import config
 from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
-from fleet.engine.transport import leases
 from fleet.models import BotResult
 from fleet.roster import LOAD_UNIT
 from fleet.signals import catalogue
@@ -37,7 +37,7 @@ from tests.worker_process import REPO, WorkerProcess
 #: Slots of a worker process.
 SLOTS = 60
 #: Pools whose tasks are quick, and the one whose tasks last for leases.
-QUICK, SLOW = ("research", "writing"), "slow"
+QUICK, SLOW, OWN = ("research", "writing"), "slow", "own"
 
 _CONFIG = """\
 [providers.quick]
@@ -58,7 +58,26 @@ kinds = ["default"]
 bots = 20
 provider = "slow"
 kinds = ["slow"]
+[pools.own]
+bots = 40
+provider = "quick"
+kinds = ["own", "deadly"]
+function = "chaos_bots:bot"
 """
+#: Tasks of the pool `own` last for a second, so that many run beside one that kills its process.
+_BOTS = """\
+import asyncio, os, signal
+
+async def bot(task, bot):
+    await asyncio.sleep(1)
+    if task.kind == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await bot.chat(task.prompt)
+"""
+
+
+#: What workers log about tasks that begin again, and how many.
+_AGAIN = (r"swept restored=(\d+)", r"a child process died .* suspects=(\d+)")
 
 
 class FleetSide:
@@ -72,6 +91,8 @@ class FleetSide:
         self._redis = connect(broker.url)
         self._simulators = simulators
         self._run = folder.name
+        #: Kind of all quick tasks from now on; None: the usual one.
+        self.kind: str | None = None
         self._published: dict[bytes, set[bytes]] = defaultdict(set)
         self._listening = True
         threading.Thread(target=self._listen, name="listener", daemon=True).start()
@@ -82,8 +103,10 @@ class FleetSide:
     def start_worker(self) -> WorkerProcess:
         return WorkerProcess(self._folder)
 
-    def submit(self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False) -> list[str]:
-        kind = "slow" if slow else "default"
+    def submit(
+        self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False, deadly: bool = False
+    ) -> list[str]:
+        kind = "deadly" if deadly else self.kind or ("slow" if slow else "default")
         if countdown_s:
             from fleet.engine.tasks import submit_task
 
@@ -110,6 +133,7 @@ class FleetSide:
             doubled=self._doubled(len(results)),
             reruns=reruns,
             failed=sum(result.status == "failed" for result in results),
+            buried=sum(result.error is not None and result.error.type == "Poison" for result in results),
             problems=[
                 *(f"{n} results are an untyped {kind}" for kind, n in untyped.items()),
                 *self._problems(reruns),
@@ -133,7 +157,9 @@ class FleetSide:
         counted = self._total(catalogue.DUPLICATES) + self._total(catalogue.FENCED) + self._redeliveries()
         if reruns > counted:
             yield f"{reruns} re-runs, of which only {counted} were counted"
-        for pool in (*QUICK, SLOW):
+        if suspects := self._redis.hlen(keys.suspects()):
+            yield f"{suspects} marks of suspects are left"
+        for pool in (*QUICK, SLOW, OWN):
             bots: list[Any] = self._redis.zrange(keys.bots(pool), 0, -1, withscores=True)
             load = sum(int(score) // LOAD_UNIT for _, score in bots)
             held = self._redis.zcard(keys.bot_leases(pool))
@@ -141,12 +167,10 @@ class FleetSide:
                 yield f"bots of {pool} carry {load} tasks on {held} leases"
 
     def _redeliveries(self) -> int:
-        """Messages that a sweep brought back, each death of a worker counted."""
-        names = list(self._redis.scan_iter(keys.deaths("*"), count=1000))
-        living: list[Any] = self._redis.mget(names) if names else []
-        errors: dict[Any, Any] = self._redis.hgetall(keys.errors(catalogue.NOBODY))
-        buried = sum(int(count) for field, count in errors.items() if field.endswith(b"|Poison"))
-        return sum(int(count or 0) for count in living) + leases.POISON_AFTER * buried
+        """Tasks that were begun again: brought back by a sweep, or tried in another child process."""
+        logs = [path.read_text(errors="replace") for path in self._folder.glob("*.log")]
+        counts = [count for log in logs for pattern in _AGAIN for count in re.findall(pattern, log)]
+        return sum(map(int, counts))
 
     def _metas(self) -> Iterator[dict[str, Any]]:
         """Yield all that Celery's result backend holds, also for ids that only a hostile producer knows."""
@@ -181,6 +205,7 @@ def fleet_side(folder: Path, broker: Broker, *, latency_ms: float, slow_ms: floa
     """Run simulators, and point this process and its children at them and at `broker`."""
     simulators = [_simulator(latency, seed) for latency in (latency_ms, slow_ms)]
     urls = [process.stdout.readline().decode().strip() for process in simulators if process.stdout]
+    (folder / "chaos_bots.py").write_text(_BOTS)
     path = folder / "fleet.toml"
     path.write_text(_CONFIG.format(quick=urls[0], slow=urls[1]))
     before = dict(os.environ)
@@ -223,4 +248,6 @@ def _prompt(number: int) -> str:
 
 
 def _lists() -> list[str]:
-    return [list_key(name, step) for name in ("celery", *map(keys.queue, (*QUICK, SLOW))) for step in PRIORITY_STEPS]
+    return [
+        list_key(name, step) for name in ("celery", *map(keys.queue, (*QUICK, SLOW, OWN))) for step in PRIORITY_STEPS
+    ]

@@ -40,6 +40,7 @@ class StockSide:
 
     inbox = "celery"
     task_name = TASK_NAME
+    kind: str | None = None
 
     def __init__(self, folder: Path, broker: Broker, effects: RedisServer, *, latency_s: float, slow_s: float) -> None:
         self._folder = folder
@@ -54,7 +55,10 @@ class StockSide:
     def start_worker(self) -> WorkerProcess:
         return WorkerProcess(self._folder, *_QUIET, app="tests.chaos.stock_app", env=self._env)
 
-    def submit(self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False) -> list[str]:
+    def submit(
+        self, numbers: range, *, countdown_s: float = 0.0, slow: bool = False, deadly: bool = False
+    ) -> list[str]:
+        assert not deadly, "stock Celery runs a task that kills its worker for ever"
         ids = [str(uuid5(NAMESPACE_URL, str(number))) for number in numbers]
         with self._app.producer_or_acquire() as producer:
             for task_id in ids:

@@ -94,23 +94,25 @@ def _strike(attack: Attack, budget: Budget, arena: Arena, prefix: str) -> Verdic
     try:
         arena.open()
         started = time.monotonic()
-        attack.strike(arena, **((attack.small if budget == "small" else attack.large) or {}))
+        size = (attack.small if budget == "small" else attack.large) or {}
+        attack.strike(arena, **size)
         arena.settle()
         seconds = time.monotonic() - started
     finally:
         arena.close()
     tally = arena.side.tally(arena.ids)
-    broken = tuple(_broken(attack, arena, tally))
+    broken = tuple(_broken(attack, arena, tally, deadly=size.get(attack.deadly, 0)))
     note = attack.stock_note if prefix else ""
     return Verdict(prefix + attack.name, len(arena.ids), tally, seconds, broken, note)
 
 
-def _broken(attack: Attack, arena: Arena, tally: Tally) -> list[str]:
+def _broken(attack: Attack, arena: Arena, tally: Tally, *, deadly: int) -> list[str]:
     """What was promised and is not so."""
     promises = {
         f"{tally.lost} lost": tally.lost,
         f"{tally.doubled} doubled": tally.doubled,
         f"{tally.reruns} re-runs": attack.runs_once and tally.reruns,
+        f"{tally.buried} buried of {deadly} deadly": tally.buried != deadly,
         f"{tally.failed} failed": not attack.may_fail and tally.failed,
     }
     seen: dict[str, list[str]] = defaultdict(list)

@@ -15,6 +15,7 @@ import pytest
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded, StoreUnavailable
 from fleet.limiter import LimitedCall, Limiter, LimitSnapshot, ThreadedLimiter, limited, open_limiter
+from tests.forks import in_child
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
@@ -168,3 +169,12 @@ def test_importing_the_limiter_brings_in_neither_celery_nor_an_http_client() -> 
     code = "import sys, fleet.limiter; print(*{name.partition('.')[0] for name in sys.modules})"
     found: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"celery", "kombu", "flower", "aiohttp", "workers"} & set(found.split())
+
+
+def test_a_forked_process_gets_turns_of_its_own_while_its_parent_goes_on(redis_url: str) -> None:
+    with ThreadedLimiter(redis_url, LIMITS) as limiter:
+        limiter.settle(limiter.acquire(LIMIT, tokens=10), used_tokens=10)
+        answers = [in_child(lambda: limiter.acquire(LIMIT, tokens=10, timeout_s=10).limit) for _ in range(3)]
+        assert limiter.acquire(LIMIT, tokens=10, timeout_s=10).limit == LIMIT
+        assert [answer() for answer in answers] == [LIMIT] * 3
+        assert limiter.acquire(LIMIT, tokens=10, timeout_s=10).limit == LIMIT  # the children ended; our loop lives

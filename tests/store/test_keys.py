@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 
+import pytest
+from celery import Celery
+
+from fleet import config
+from fleet.engine.messages import queues
+from fleet.errors import ConfigurationError
 from fleet.store import keys
 from tests.house import ROOT, sources
 
+#: A value for each kind of argument that a key's name is made of.
+ARGUMENTS = {"step": 3, "name": "openai/gpt-5/default"}
+
 #: What the names of Fleet's keys begin with. Messages for people begin with "fleet: ".
-OURS = ("fleet:", f"{keys.TAG}:")
+OURS = ("fleet:", f"{keys.TAG}:", "celery-task-meta", "_kombu.binding", "chord-unit")
 
 
 def spelled() -> list[str]:
@@ -25,3 +36,99 @@ def spelled() -> list[str]:
 
 def test_the_name_of_every_key_is_spelled_in_one_module() -> None:
     assert {place.partition(":")[0] for place in spelled()} == {"fleet/store/keys.py"}
+
+
+def builders() -> dict[str, str | tuple[str, ...]]:
+    """Return what every function of `keys` that names a key returns."""
+    made = {}
+    for name, build in keys._BUILDERS.items():
+        arguments = [ARGUMENTS.get(wanted, "x") for wanted in inspect.signature(build).parameters]
+        made[name] = getattr(keys, name)(*arguments)
+    return made
+
+
+def test_every_key_begins_with_the_prefix_and_is_else_the_same() -> None:
+    plain = builders()
+    assert len(plain) > 50
+    config.load(redis={"prefix": "team:"})
+    for name, built in builders().items():
+        if isinstance(built, str):
+            assert built == f"team:{plain[name]}"
+        else:
+            assert built == tuple(f"team:{key}" for key in plain[name])
+    config.load(redis={"prefix": ""})
+    assert builders() == plain
+
+
+def test_keys_without_a_prefix_are_those_of_the_last_release() -> None:
+    assert keys.result("t") == "celery-task-meta-t"
+    assert keys.room_turn("fleet.research") == "fleet:gate:fleet.research:room:turn"
+    assert keys.limit_keys("openai/gpt-5/default").bots == "fleet:limit:{openai/gpt-5}:default:bots:"
+    assert keys.bots("research") == "{fleet}:bots:research"
+    assert queues.list_key("fleet.research", 3) == "fleet.research\x06\x163"
+
+
+def test_queues_keep_their_names_and_their_lists_get_the_prefix() -> None:
+    config.load(redis={"prefix": "fleet"})  # what our own names begin with
+    assert keys.queue("research") == "fleet.research"
+    place = queues.list_key("fleet.research", 3)
+    assert place == "fleetfleet.research\x06\x163"
+    assert queues.queue_of(place) == ("fleet.research", 3)
+    assert queues.queue_of(queues.list_key("celery", 0)) == ("celery", 0)
+    assert keys.room("q") == "fleetfleet:gate:q:room"
+
+
+@pytest.mark.parametrize(("prefix", "key"), [("a", "a_celery-task-meta-t"), ("a-", "a-celery-task-meta-t")])
+def test_results_lie_where_a_plain_client_with_that_prefix_looks(prefix: str, key: str) -> None:
+    config.load(redis={"prefix": prefix})
+    assert keys.result("t") == key
+    app = Celery("plain", backend="redis://127.0.0.1:1/0", set_as_current=False)
+    app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
+    assert app.backend.get_key_for_task("t").decode() == key
+
+
+@pytest.mark.parametrize("prefix", ["{a}", "a*", "a b", "%s", "x" * 65, "a\n"])
+def test_a_prefix_that_would_move_or_match_other_keys_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected at most 64 letters, digits"):
+        config.load(redis={"prefix": prefix})
+
+
+def test_keys_are_named_when_they_are_used_and_by_their_module() -> None:
+    """What was built before the settings were read, or taken out of the module, would have no prefix."""
+    wrong = []
+    for path in sources(ROOT / "fleet", "*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "fleet.store.keys":
+                wrong += [f"{path}: {name.name}" for name in node.names if name.name in keys._BUILDERS]
+        wrong += [f"{path}:{call.lineno}" for call in _called_at_import(tree) if _names_a_key(call)]
+    assert not wrong
+
+
+def _called_at_import(tree: ast.AST) -> list[ast.Call]:
+    """Return the calls outside of functions, with those in their defaults and decorators."""
+    found, todo = [], [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Call):
+            found.append(node)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            todo += [*node.args.defaults, *filter(None, node.args.kw_defaults), *node.decorator_list]
+        elif not isinstance(node, ast.Lambda):
+            todo += ast.iter_child_nodes(node)
+    return found
+
+
+def _names_a_key(call: ast.Call) -> bool:
+    called = call.func
+    return isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "keys"
+
+
+def test_no_script_spells_a_key() -> None:
+    spelled_in_lua = []
+    for path in sources(ROOT, "*.lua"):
+        code = re.sub(r"--.*", "", path.read_text(encoding="utf-8"))
+        for text in re.findall(r"'([^'\n]*)'", code):
+            if text.startswith((*OURS, "fleet", "{", "celery")):
+                spelled_in_lua.append(f"{path.name}: {text}")
+    assert not spelled_in_lua

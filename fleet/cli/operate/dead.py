@@ -28,7 +28,7 @@ ADVICE = {
     "attempts": "its provider failed again and again: replay it once the provider works",
     "deadline": "its time ran out: raise deadline_s or the limit, then replay it",
     "validation": "it was no valid task: correct what the message says (a pool can be added), else submit it anew",
-    "poison": "its workers died: look at their logs and memory before a replay kills the next one",
+    "poison": "it kills the process it runs in: look at its bot function and at memory before you replay it",
     "refused": "the provider refused the request or the key: correct the prompt, the model or the key, then replay it",
     "answer": "the provider gave no usable answer: change the prompt or the model, then replay it",
     "function": "your bot function raised: correct it, restart the workers, then replay it",

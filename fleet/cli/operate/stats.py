@@ -160,11 +160,13 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
 
     from fleet.cli.figures import Figures
 
+    apart = sum(worker.apart for worker in used.workers)
     cost = "-" if not used.cost_usd_micros else f"${used.cost_usd_micros / 1e6:,.4f}"
     parts: list[RenderableType] = [
         _figures(
             (noun_for(len(used.workers), "worker"), len(used.workers), "" if used.workers else "yellow"),
             ("busy slots", f"{used.busy:,} of {used.slots:,}", ""),
+            *([(noun_for(apart, "suspect") + " apart", apart, "yellow")] if apart else []),
             ("CPU", f"{used.cpu_percent:.0f}%", ""),
             ("memory", f"{used.rss_mb:,.0f} MB", ""),
         ),

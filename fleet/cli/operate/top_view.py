@@ -54,6 +54,7 @@ def frame(
     bots = max(1, left - len(pools) - len(events))
     return Group(
         _head(view, trouble, age_s),
+        *([Text(view.neighbour, "bold red")] if view.neighbour else []),
         *_signals(view, width),
         _pools(pools, len(view.pools), pool, narrow=width < NARROW),
         *(_limit(limit, narrow=width < NARROW) for limit in view.limits[:3]),

@@ -17,6 +17,7 @@ import redis
 from fleet.config import Settings
 from fleet.errors import StoreUnavailable
 from fleet.signals.crew import troubles_of
+from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script, store_errors
@@ -91,6 +92,15 @@ class Collector:
         with self._state.client() as client:
             rows = cast(dict[bytes, bytes], client.hgetall(keys.workers()))
         return split_reports(rows, now_s=time.time())[0]
+
+    def stranger(self, settings: Settings) -> str | None:
+        """Return what to say if another fleet uses this Redis.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        with self._state.client() as state, self._broker.client() as broker:
+            return look_for_strangers((state, broker), settings)
 
     def close(self) -> None:
         self._state.close()
@@ -171,3 +181,11 @@ def nobody_serves(collector: Collector, pool: str | None, settings: Settings) ->
     if pool is None:  # any may be chosen; none goes by the inbox
         return "; ".join(trouble.line for trouble in troubles if trouble.about != "inbox") or None
     return "; ".join(filter(None, (trouble.told_of(pool) for trouble in troubles))) or None
+
+
+def another_fleet(collector: Collector, settings: Settings) -> str | None:
+    """Return a warning when another fleet uses this Redis, else None."""
+    try:
+        return collector.stranger(settings)
+    except StoreUnavailable as error:
+        return str(error)

@@ -95,7 +95,7 @@ def submit(
       fleet submit "What is 2+2?" --pool research --priority high
       git diff | fleet submit - --json | jq .answer
     """
-    from fleet.cli.run.collector import nobody_serves, open_collector
+    from fleet.cli.run.collector import another_fleet, nobody_serves, open_collector
     from fleet.config import current
     from fleet.engine.messages.producer import submit_many
     from fleet.models import BotTask
@@ -106,6 +106,8 @@ def submit(
     with open_collector(settings) as collector:
         (task_id,) = submit_many([task])
         if warning := nobody_serves(collector, task.pool, settings):
+            say(warning)
+        if warning := another_fleet(collector, settings):
             say(warning)
         if no_wait:
             click.echo(json.dumps({"task_id": task_id}) if as_json else task_id)

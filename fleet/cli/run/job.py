@@ -20,7 +20,7 @@ import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 from fleet.cli.run.answers import AnswerFile, LineSet, RunNote, new_run_id
-from fleet.cli.run.collector import nobody_serves, open_collector
+from fleet.cli.run.collector import another_fleet, nobody_serves, open_collector
 from fleet.cli.run.entries import FileSource, LineFormat, PipeSource, numbered, read_entries
 from fleet.cli.run.flow import EntrySource, Flow
 from fleet.cli.run.progress import ProgressView
@@ -202,6 +202,8 @@ class Job:
             ProgressView(total=self._total(), before=len(self._done), quiet=self.quiet) as view,
         ):
             if warning := nobody_serves(collector, pool, self.settings):
+                view.warn(warning)
+            if warning := another_fleet(collector, self.settings):
                 view.warn(warning)
             flow = Flow(
                 run_id=run_id,

@@ -16,7 +16,7 @@ from fleet.cli.setup.redis_checks import home_disk, home_filesystem, redis_check
 from fleet.config import Settings
 from fleet.models import Priority
 from fleet.open_files import files_for, slots_that_fit
-from fleet.quoting import counted
+from fleet.quoting import counted, quote
 from fleet.signals.crew import Trouble
 from fleet.store.address import Address
 
@@ -43,6 +43,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
     found: list[Check] = []
     for server in facts.redis:
         found += redis_checks(server)
+    found.append(alone(settings, facts.neighbour))
     if any(server.embedded for server in facts.redis):
         found += [home_disk(facts.host), home_filesystem(facts.host)]
     found += [check for name in settings.providers for check in provider_checks(name, settings, facts.host)]
@@ -59,6 +60,14 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *crew_checks(facts.crew),
     ]
     return found
+
+
+def alone(settings: Settings, neighbour: str | None) -> Check:
+    name = "redis: one fleet for each prefix"
+    if neighbour is None:
+        return ok(name, f"redis.prefix {quote(settings.redis.prefix)}")
+    found, _, advice = neighbour.rpartition("; ")
+    return fail(name, found, f"{advice[:1].upper()}{advice[1:]}.")
 
 
 def result_expiry(settings: Settings) -> Check:

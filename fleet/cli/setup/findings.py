@@ -10,7 +10,7 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from fleet.config import Settings, config_path, home_path
 from fleet.engine.admission.gates import read_waiting
 from fleet.errors import FleetError
 from fleet.signals.crew import Trouble, stray, troubles_of
+from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
 from fleet.store import keys
 from fleet.store.address import Address
@@ -62,6 +63,7 @@ class RedisFacts:
     eviction: str | None = None
     pubsub_buffer_bytes: int | None = None
     clock_skew_s: float = 0.0
+    suspects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class Findings:
     host: HostFacts
     celery: Mapping[str, Any] | None
     code: Mapping[UserCode, str | None] = field(default_factory=dict)
+    #: What to say of another fleet in the same Redis.
+    neighbour: str | None = None
     #: What is wrong with the workers that live; None: none does, or nobody knows.
     crew: tuple[Trouble, ...] | None = None
 
@@ -110,9 +114,10 @@ def gather(settings: Settings) -> Findings:
     """
     servers = _redis_servers(settings)
     lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
+    host, code = host_facts(settings), load_all(settings)
     if lost:
-        return Findings(servers, host_facts(settings), None, load_all(settings))
-    return Findings(servers, host_facts(settings), celery_facts(), load_all(settings), crew(settings))
+        return Findings(servers, host, None, code)
+    return Findings(servers, host, celery_facts(), code, _neighbour(settings), crew(settings))
 
 
 def crew(settings: Settings) -> tuple[Trouble, ...] | None:
@@ -125,6 +130,13 @@ def crew(settings: Settings) -> tuple[Trouble, ...] | None:
     astray = [stray(pool, living, settings) for pool, row in zip(settings.pools, waiting, strict=True) if row.total]
     found = (*filter(None, astray), *troubles_of(living, settings, now_s=time.time()))
     return found if living or found else None
+
+
+def _neighbour(settings: Settings) -> str | None:
+    urls = dict.fromkeys((broker_url(settings), state_url(settings)))
+    with ExitStack() as opened:
+        clients = (opened.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s)) for url in urls)
+        return look_for_strangers(clients, settings)
 
 
 def celery_facts() -> dict[str, Any]:
@@ -198,7 +210,7 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
     client = connect(url, timeout_s=timeout_s)
     try:
         info, skew_s = {_text(k): _text(v) for k, v in dict(client.info()).items()}, _skew_s(client)
-        config = _config(client)
+        config, suspects = _config(client), int(client.hlen(keys.suspects()))
     finally:
         client.close()
     return RedisFacts(
@@ -219,6 +231,7 @@ def redis_facts(url: str, *, role: str, embedded: bool, timeout_s: float) -> Red
         eviction=info.get("maxmemory_policy"),
         pubsub_buffer_bytes=_pubsub_buffer(config.get("client-output-buffer-limit")),
         clock_skew_s=skew_s,
+        suspects=suspects,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import HostFacts, RedisFacts
+from fleet.quoting import counted
 from fleet.store.written import OLDEST
 
 #: Seconds between two clocks from which deadlines and reports become misleading.
@@ -26,6 +27,16 @@ def redis_checks(server: RedisFacts) -> Iterator[Check]:
     if server.error is None:
         for check in (version, persistence, disk_writes, eviction, memory, exposure, pubsub_buffer, clock):
             yield check(server)
+        yield from suspects(server)
+
+
+def suspects(server: RedisFacts) -> Iterator[Check]:
+    """Yield a check only when some wait: they are rare."""
+    if server.suspects:
+        found = f"{counted(server.suspects, 'task')} whose worker died while running wait to run apart"
+        yield warn(
+            f"{server.role}: suspects", found, "See that a worker runs: it finds out which of them, if any, kills."
+        )
 
 
 def reachable(server: RedisFacts) -> Check:

@@ -58,6 +58,8 @@ function draw() {
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
   text(by("summary"), `${counted(bots.size, "bot")} in ${counted(view.pools.length, "pool")}`);
+  by("neighbour").hidden = !view.neighbour;
+  text(by("neighbour"), view.neighbour);
   const took = performance.now() - began;
   document.body.dataset.drawnMs = took.toFixed(1);
   document.body.dataset.version = view.version;

@@ -88,9 +88,9 @@ function errors({ minutes, recent, errors: found }) {
   text(by("verdict-why"), verdict === "none" ? "" : reason);
 }
 
-function resources({ resources: used, minutes, limits: all, at }) {
+function resources({ resources: used, minutes, limits: all, at, suspects }) {
   text(by("busy"), `${count(used.busy)} / ${count(used.slots)}`);
-  text(by("slots"), "slots busy");
+  text(by("slots"), suspects ? `slots busy, ${count(suspects)} suspects apart` : "slots busy");
   const tightest = [...all].map(tightness).sort((a, b) => b.share - a.share)[0];
   const isTokens = tightest?.what !== "requests";
   const allowed = sum(all.map((limit) => (isTokens ? limit.tpm : limit.rpm) ?? 0));

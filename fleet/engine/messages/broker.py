@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +17,8 @@ from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
 from fleet.store.embedded import broker_url
 
-ENQUEUE = Script.beside(__file__, "enqueue.lua", keys="bell", argv="marker_life_s separator waiting_prefix messages*")
+_ENQUEUE_ARGV = "marker_life_s separator list_prefix waiting_prefix messages*"
+ENQUEUE = Script.beside(__file__, "enqueue.lua", keys="bell", argv=_ENQUEUE_ARGV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,15 @@ class Broker:
 
 
 _found: Broker | None = None
+
+
+def _forget() -> None:
+    """Let a forked process connect anew."""
+    global _found
+    _found = None
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def broker() -> Broker:
@@ -51,6 +62,7 @@ def enqueue_call(parts: list[Any], settings: Settings) -> tuple[list[Any], list[
         bell=keys.bell(),
         marker_life_s=settings.results.expires_s,
         separator=queues.PRIORITY_SEPARATOR,
+        list_prefix=keys.lists(""),
         waiting_prefix=keys.waiting(""),
         messages=parts,
     )
@@ -78,8 +90,17 @@ def enqueue(client: redis.Redis, parts: list[Any], settings: Settings) -> None:
 
 def _confirm(connection: redis.Redis, settings: Settings) -> None:
     """Wait until enough replicas have what this connection wrote: then a failover does not lose it."""
+    check_confirmed(connection.wait(settings.redis.replicas, confirm_ms(settings)), settings)
+
+
+def confirm_ms(settings: Settings) -> int:
+    """Return how long replicas may take to confirm, in milliseconds."""
+    return int(settings.redis.socket_timeout_s * 500)
+
+
+def check_confirmed(got: int, settings: Settings) -> None:
+    """Raise `StoreUnavailable` when fewer replicas have confirmed than `redis.replicas` wants."""
     wanted = settings.redis.replicas
-    got = connection.wait(wanted, int(settings.redis.socket_timeout_s * 500))
     if got < wanted:
         raise StoreUnavailable(
             f"expected {counted(wanted, 'replica')} of Redis to confirm what was queued (redis.replicas), got {got}; "

@@ -47,9 +47,14 @@ def least_loaded(taking: list[str], backlog: Mapping[str, int], settings: Settin
 
 
 class Dispatcher:
-    """Chooses pools for a producer. Reads the backlogs once and counts along until `refresh` is called."""
+    """Chooses pools for a producer. Reads the backlogs once and counts along until `refresh` is called.
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    Args:
+        client: Of the broker; None for who reads the backlogs itself, and lets it `learn`.
+        settings: Pools.
+    """
+
+    def __init__(self, client: redis.Redis | None, settings: Settings) -> None:
         self._client = client
         self._settings = settings
         self._taking: dict[tuple[str | None, str], list[str]] = {}
@@ -76,11 +81,17 @@ class Dispatcher:
 
     def _read(self) -> None:
         """Work out each pool's waiting tasks per bot; equals are put in an order by lot."""
+        if self._client is None:
+            raise RuntimeError("expected `learn` before a choice: this dispatcher has no client of its own")
         places = backlog_keys(self._settings.pools)
         with self._client.pipeline(transaction=False) as pipe:
             for _, key in places:
                 pipe.llen(key)
             lengths = pipe.execute()
+        self.learn(places, lengths)
+
+    def learn(self, places: Iterable[tuple[str, str]], lengths: Iterable[int]) -> None:
+        """Take the lengths of `backlog_keys` for the backlogs."""
         self._load = {name: random.random() * TIE for name in self._settings.pools}
         for (pool, _), length in zip(places, lengths, strict=True):
             self._load[pool] += length * self._share[pool]

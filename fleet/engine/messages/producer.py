@@ -70,8 +70,8 @@ def submit_many(
         while chunk := list(islice(pairs, batch)):
             with store_errors(url):
                 dispatcher.refresh()
-                chosen = [_chosen(position, task, key, dispatcher) for position, (task, key) in chunk]
-                task_ids = _send(chosen, send, sender)
+                checked = [chosen(position, task, key, dispatcher) for position, (task, key) in chunk]
+                task_ids = _send(checked, send, sender)
             yield from task_ids
 
 
@@ -81,17 +81,17 @@ def submit_once(task: BotTask, pool: str) -> str:
     Raises:
         StoreUnavailable: When the broker did not confirm; the same call can be repeated safely.
     """
-    task_id, parts = _message(task, pool, task.idempotency_key, time.time())
+    task_id, parts = message_of(task, pool, task.idempotency_key, time.time())
     with store_errors(broker().url):
         enqueue(broker().client, parts, config.current())
     return task_id
 
 
-#: A task that is one, its pool, and its idempotency key.
+#: A task that was checked, its pool, and its idempotency key.
 Chosen = tuple[BotTask, str, str | None]
 
 
-def _chosen(position: int, task: Any, key: str | None, dispatcher: Dispatcher) -> Chosen:
+def chosen(position: int, task: Any, key: str | None, dispatcher: Dispatcher) -> Chosen:
     try:
         parsed = task if type(task) is BotTask else BotTask.parse(task)
         return parsed, dispatcher.choose(parsed), key or parsed.idempotency_key
@@ -99,18 +99,18 @@ def _chosen(position: int, task: Any, key: str | None, dispatcher: Dispatcher) -
         raise InvalidTask(f"task {position}: {error}") from error
 
 
-def _send(chosen: Sequence[Chosen], send: Callable[[list[Any]], None], sender: Executor) -> list[str]:
+def _send(checked: Sequence[Chosen], send: Callable[[list[Any]], None], sender: Executor) -> list[str]:
     """Queue a batch and return its ids: messages are made while Redis works on those before them."""
     queued_at = time.time()
     task_ids: list[str] = []
     under_way: Future[None] | None = None
-    for start in range(0, len(chosen), PIECE):
-        made = [_message(*one, queued_at) for one in chosen[start : start + PIECE]]
+    for start in range(0, len(checked), PIECE):
+        made = [message_of(*one, queued_at) for one in checked[start : start + PIECE]]
         task_ids += (task_id for task_id, _ in made)
         parts = [part for _, parts in made for part in parts]
         if under_way:
             under_way.result()
-        if len(chosen) <= PIECE:
+        if len(checked) <= PIECE:
             send(parts)
         else:
             under_way = sender.submit(send, parts)
@@ -119,7 +119,7 @@ def _send(chosen: Sequence[Chosen], send: Callable[[list[Any]], None], sender: E
     return task_ids
 
 
-def _message(task: BotTask, pool: str, key: str | None, queued_at: float) -> tuple[str, list[Any]]:
+def message_of(task: BotTask, pool: str, key: str | None, queued_at: float) -> tuple[str, list[Any]]:
     """Return a task's id, and marker key (or ''), list key and message as `enqueue.lua` takes them."""
     task_id = fresh_id() if key is None else task_id_of(key)
     queue, place = _place(pool, task.priority)

@@ -70,10 +70,17 @@ def priority_of(number: object) -> Priority | None:
 def lists_of(queue: str) -> list[tuple[str, int]]:
     """Return (list key, priority) of every list that may hold messages of a queue, the most urgent first."""
     own = [(list_key(queue, step), step) for step in PRIORITY_STEPS]
-    foreign = [(f"{queue}{ending}", priority.value) for ending, priority in FOREIGN_LISTS.items()]
+    foreign = [(f"{keys.lists(queue)}{ending}", priority.value) for ending, priority in FOREIGN_LISTS.items()]
     return sorted(own + foreign, key=lambda place: place[1])
 
 
 def list_key(queue: str, priority: int) -> str:
     """Return the Redis list that holds a queue's messages of one priority, as kombu names it."""
-    return f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue
+    base = keys.lists(queue)
+    return f"{base}{PRIORITY_SEPARATOR}{priority}" if priority else base
+
+
+def queue_of(place: str) -> tuple[str, int]:
+    """Return the queue and the priority of a list, by its key."""
+    queue, _, priority = place.removeprefix(keys.lists("")).partition(PRIORITY_SEPARATOR)
+    return queue, int(priority or 0)

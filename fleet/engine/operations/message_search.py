@@ -74,7 +74,7 @@ def find_held(broker: redis.Redis, task_id: str) -> Held | None:
         cursor, tag, entry, renewed = run_script(broker, FIND_HELD, *call)
         place, _, message = bytes(entry).partition(b"\n")
         if tag and task_id_in(message) == task_id:
-            queue, priority = _queue_of(place.decode())
+            queue, priority = queues.queue_of(place.decode())
             return Held(tag.decode(), queue, priority, float(renewed) if renewed else None, message)
         if cursor == b"0":
             return None
@@ -138,8 +138,3 @@ def _texts(task_id: str) -> Sequence[bytes]:
         json.dumps(task_id, ensure_ascii=escaped).encode("utf-8", "replace") for escaped in (True, False)
     )
     return [b'"id":' + space + text for text in spelled for space in (b" ", b"")]
-
-
-def _queue_of(list_key: str) -> tuple[str, int]:
-    queue, _, priority = list_key.partition(queues.PRIORITY_SEPARATOR)
-    return queue, int(priority or 0)

@@ -26,6 +26,7 @@ from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.signals.crew import Trouble, serving, troubles_of
+from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.view import (
@@ -136,6 +137,8 @@ class Overview:
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             events=picture.events_of(reading.events),
             resources=_resources(living, troubles_of(living, settings, now_s=now_s), reading.redis_bytes),
+            neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
+            suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
 
     def bot(self, name: str) -> BotDetail:

@@ -33,7 +33,7 @@ class Story(Frozen):
     bot: str | None = None
     lease_left_s: float | None = None
     gate: str | None = None
-    deaths: int = 0
+    suspect: bool = False
     attempts: int | None = None
     error: str | None = None
     is_dead_letter: bool = False
@@ -56,7 +56,7 @@ def tell(facts: Facts) -> Story:
         bot=facts.bot.bot if facts.bot else facts.result.bot if facts.result else None,
         lease_left_s=_lease_left_s(facts),
         gate=str(facts.gate) if where else None,
-        deaths=facts.deaths,
+        suspect=facts.is_suspect,
         attempts=facts.result.attempts if facts.result else facts.filed.letter.attempts if facts.filed else None,
         error=error.type if error else None,
         is_dead_letter=facts.filed is not None,
@@ -87,7 +87,7 @@ def _lines(facts: Facts) -> Iterator[str]:
     elif facts.search.found is not None:
         yield from _told_queued(facts)
     elif facts.is_poison:
-        yield f"its workers died, {leases.POISON_AFTER} of them: it is poison, and fails within a few seconds"
+        yield "an earlier release found it to be poison: it fails within a few seconds"
     if facts.message is not None:
         yield from _told_obstacles(facts)
     if facts.filed is not None:
@@ -140,9 +140,8 @@ def _told_queued(facts: Facts) -> Iterator[str]:
 def _told_obstacles(facts: Facts) -> Iterator[str]:
     """What stands between the task and its turn."""
     place, limit = facts.search.found, facts.limit
-    if facts.deaths:
-        word = "worker has" if facts.deaths == 1 else "workers have"
-        yield f"{facts.deaths} {word} died while they held it; {leases.POISON_AFTER} make it poison"
+    if facts.is_suspect:
+        yield "suspect: its worker died while it ran; it runs apart"
     if place is not None and facts.gate.stops(place.priority):
         yield f"the gate of {place.queue} is {facts.gate}; `fleet pools resume` opens it"
     elif place is not None and facts.gate.waits_for_limit(place.priority):

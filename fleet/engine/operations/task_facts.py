@@ -26,6 +26,7 @@ from fleet.engine.operations.message_search import (
     find_queued,
 )
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+from fleet.engine.transport.leases import is_suspect
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.signals.crew import Trouble, stray, troubles_of
@@ -57,7 +58,7 @@ class Facts:
     is_poison: bool = False
     passed_on: bool = False
     has_key: bool = False
-    deaths: int = 0
+    is_suspect: bool = False
     gate: Gate = OPEN_GATE
     limit: LimitSnapshot | None = None
     workers: tuple[WorkerReport, ...] = ()
@@ -122,7 +123,7 @@ def gather(
         is_poison=not where and find_poison(broker, task_id),
         passed_on=bool(broker.exists(keys.passed_on(task_id))),
         has_key=bool(broker.exists(keys.submitted(task_id))),
-        deaths=_deaths(broker, where.message) if where else 0,
+        is_suspect=_is_suspect(broker, held, where.message) if where else False,
         gate=read_gates(broker, [where.queue])[0] if where else OPEN_GATE,
         limit=limit_of(pool) if pool in settings.pools and pool else None,
         workers=tuple(living),
@@ -163,6 +164,8 @@ def _more_urgent(broker: redis.Redis, search: Search) -> int:
     return sum(int(broker.llen(queues.list_key(search.found.queue, step))) for step in steps)
 
 
-def _deaths(broker: redis.Redis, message: bytes) -> int:
-    digest = hashlib.sha1(message, usedforsecurity=False).hexdigest()
-    return int(cast("bytes | None", broker.get(keys.deaths(digest))) or 0)
+def _is_suspect(broker: redis.Redis, held: Held | None, message: bytes) -> bool:
+    """While it waits a mark tells; while it is held, its tag."""
+    if held is not None:
+        return is_suspect(held.tag)
+    return bool(broker.hexists(keys.suspects(), hashlib.sha1(message, usedforsecurity=False).hexdigest()))

@@ -17,14 +17,16 @@ from fleet.config import Settings
 from fleet.config.fingerprint import fingerprint
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
+from fleet.engine.outcomes.results import Done
 from fleet.engine.telemetry.occupancy import Occupancy
-from fleet.engine.transport import leases
-from fleet.errors import FleetError, Poison
+from fleet.engine.transport import leases, suspicion
+from fleet.errors import FleetError, Poison, StoreUnavailable
 from fleet.quoting import quote
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.events import record_event
+from fleet.signals.neighbours import MARK_EVERY_S, leave_mark, lift_mark
 from fleet.signals.recorder import Recorder
 from fleet.store import keys
 from fleet.store.client import Store
@@ -37,6 +39,8 @@ REPORT_EVERY_S = 2.0
 RESTART_S = 1.0
 #: Poison messages buried in one go (count).
 BURY_AT_ONCE = 16
+#: What an earlier release went by, which counted the deaths of workers; nothing was proven by experiment.
+LEFT_BY_EARLIER = "expected a worker to survive this task, got several that died while they held it"
 #: Seconds that an ending worker waits for Redis to hear of it.
 LEAVE_S = 1.0
 
@@ -77,7 +81,7 @@ class Janitor:
         state: Store,
         roster: Roster,
         held: Mapping[str, Checkout],
-        refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[object]],
+        refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[Done]],
     ) -> None:
         self._broker = broker
         self._state = state
@@ -85,6 +89,7 @@ class Janitor:
         self._held = held
         self._refuse = refuse
         self._recorder: Recorder | None = None
+        self._settings: Settings | None = None
 
     async def renew_leases(self) -> None:
         """Keep the leases of everything this process holds alive, messages and bots, for ever."""
@@ -102,6 +107,8 @@ class Janitor:
             if tags:
                 lost = await self._broker.run(leases.RENEW, *leases.renew_call(tags))
                 holdings.lose(tag.decode() for tag in lost)
+                if lost:  # they may pass for a dead worker's by now, but this one lives
+                    await self._broker.run(suspicion.ABSOLVE, *suspicion.absolve_call(leases.process_id()))
 
     async def _renew_bots(self) -> None:
         for lost in await self._roster.renew(tuple(self._held.values())):
@@ -109,28 +116,57 @@ class Janitor:
                 logger.warning("lease lost bot=%s task=%s", lost.bot, lost.task_id)
 
     async def bury_poison(self) -> None:
-        """Give messages whose workers died too often a failed result, for ever. Any worker may; one is enough."""
+        """Give messages that an earlier release has found to be poison a failed result, for ever.
+
+        Any worker may; one is enough. A message that cannot be buried is put aside, so that it stops none behind it.
+        """
         while True:
             await asyncio.sleep(leases.RENEW_EVERY_S)
             try:
                 for message in await self._broker.command("LRANGE", keys.poison(), 0, BURY_AT_ONCE - 1):
                     await self._bury(message)
-                    await self._broker.command("LREM", keys.poison(), 1, message)
             except Exception as error:  # noqa: BLE001 - the task boundary: no message may end this duty, however odd
                 logger.warning("poison not buried error=%s: %s", type(error).__name__, quote(error))
 
+    async def bury(self, task_id: str, proven: Poison, headers: Mapping[str, Any], body: bytes) -> Done:
+        """Give a poisonous task its failed result, and say so.
+
+        Raises:
+            StoreError: When Redis does not take it.
+        """
+        done = await self._refuse(task_id, proven, headers, body)
+        logger.error("poison task=%s: %s", quote(task_id), proven)
+        record_event(self._state, catalogue.POISON_BURIED, task=task_id, proof=str(proven))
+        return done
+
     async def _bury(self, message: bytes) -> None:
         task_id = task_id_in(message)
-        if not is_usable(task_id):
-            task_id = None
-        logger.error("poison task=%s deaths=%d", task_id, leases.POISON_AFTER)
-        record_event(self._state, catalogue.POISON_BURIED, task=task_id, deaths=leases.POISON_AFTER)
-        if task_id is not None:
-            died = f"expected a worker to survive this task, got {leases.POISON_AFTER} that died while they held it"
-            await self._refuse(task_id, Poison(died), *parts_of(message))
+        try:
+            if is_usable(task_id):
+                assert task_id is not None
+                await self.bury(task_id, Poison(LEFT_BY_EARLIER), *parts_of(message))
+            else:
+                await self._put_aside(message)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the task boundary: no letter may block those behind it
+            logger.error("poison put aside task=%s error=%s kept_in=%s",
+                quote(task_id), type(error).__name__, keys.unreadable(),
+            )  # fmt: skip
+            await self._put_aside(message)
+        await self._broker.command("LREM", keys.poison(), 1, message)
 
-    async def report(self, occupancy: Occupancy, settings: Settings) -> None:
-        """Write this process's resources where the signals are read, and log what is wrong with the crew, for ever."""
+    async def _put_aside(self, message: bytes) -> None:
+        """Keep a message for an operator to look at."""
+        await self._broker.command("LPUSH", keys.unreadable(), message)
+        await self._broker.command("LTRIM", keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
+        await self._broker.command("EXPIRE", keys.unreadable(), keys.STATE_TTL_S)
+
+    async def report(self, occupancy: Occupancy, apart: Callable[[], int], settings: Settings) -> None:
+        """Write this process's resources where the signals are read, and log what is wrong with the crew, for ever.
+
+        `apart()` counts its suspects.
+        """
         recorder = self._recorder = Recorder(
             self._state, name=occupancy.name, process=leases.process_id(), settings=fingerprint(settings)
         )
@@ -139,15 +175,33 @@ class Janitor:
         while True:
             try:
                 await recorder.report(
-                    slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, queues=occupancy.queues
-                )
+                    slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart(),
+                    queues=tuple(occupancy.queues),
+                )  # fmt: skip
                 told = _say(troubles_of(recorder.living, settings, now_s=recorder.looked_at), told)
             except FleetError as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)
 
+    async def watch_neighbours(self, settings: Settings) -> None:
+        """Leave this fleet's mark in Redis, and log if there is another one's, for ever."""
+        self._settings, told = settings, dict.fromkeys((self._broker, self._state), "")
+        while True:
+            for store, before in told.items():
+                try:
+                    told[store] = await leave_mark(store, settings) or ""
+                except FleetError as error:
+                    logger.warning("mark not left error=%s", error)
+                if told[store] not in (before, ""):
+                    logger.warning("%s", told[store])
+            await asyncio.sleep(MARK_EVERY_S)
+
     async def leave(self) -> None:
         """Tell that this process ends as it should; a Redis that does not answer is not waited for."""
+        if self._settings is not None:
+            with suppress(FleetError, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await asyncio.gather(*(lift_mark(store, self._settings) for store in {self._broker, self._state}))
         if self._recorder is not None:
             with suppress(FleetError, TimeoutError):
                 async with asyncio.timeout(LEAVE_S):

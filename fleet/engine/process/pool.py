@@ -29,7 +29,7 @@ from fleet.engine.celery_options import give_up
 from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import celery_listens, decoded, tag_of
-from fleet.engine.process.threads import Threads
+from fleet.engine.process.threads import Threads, as_failure
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport import leases
 from fleet.engine.transport.waker import Waker
@@ -99,8 +99,8 @@ class SlotPool(BasePool):
         self._woken = False
         self._threads = Threads(THREADS_AT_MOST, "fleet-task")
         self._in_slots: dict[str, Slot] = {}
-        #: Unix time of the main thread's last turn; None while it starts or stops.
-        self.beat_at: float | None = None
+        self.beat_at: float | None = None  # Unix time of the main thread's last turn; None while it starts or stops
+        self.queues = self.app.amqp.queues.consume_from  # as -Q and -X said, and as remote control has it now
         self._in_threads = 0
         self._is_cancelling = False
         self._closed = False
@@ -217,11 +217,6 @@ class SlotPool(BasePool):
         """Number of slots in use."""
         return len(self._in_slots) + self._in_threads
 
-    @property
-    def queues(self) -> tuple[str, ...]:
-        """Names of the queues that the worker takes from: as `-Q` and `-X` say, and remote control since."""
-        return tuple(self.app.amqp.queues.consume_from)
-
     def grow(self, n: int = 1) -> None:
         self.limit += n
 
@@ -290,7 +285,8 @@ class SlotPool(BasePool):
         )
 
     def _begin(self, slot: Slot) -> None:
-        slot.job = asyncio.ensure_future(slot.task.work(slot.task_id, slot.request))
+        work = PROCESS.apart.work if leases.is_suspect(slot.tag) else slot.task.work
+        slot.job = asyncio.ensure_future(work(slot.task_id, slot.request))
         slot.job.add_done_callback(lambda job: self._hand_back(lambda: self._end(slot, job)))
         if slot.is_cancelled:
             slot.job.cancel()
@@ -357,6 +353,7 @@ class SlotPool(BasePool):
         error_callback: Callable[..., Any],
     ) -> None:
         self._in_threads += 1
+        tag = tag_of(args[2]) if len(args) > 2 else None
 
         def ended(then: Callable[..., Any], value: Any) -> None:
             self._in_threads -= 1
@@ -367,23 +364,29 @@ class SlotPool(BasePool):
             if self._closed:  # it had not begun: its message is handed back
                 return
             try:
-                if len(args) > 2 and leases.is_lost(tag_of(args[2])):
+                if leases.is_lost(tag):
                     raise Ignore()
                 if accept_callback:
                     accept_callback(os.getpid(), time.monotonic())
                 end = partial(ended, callback, target(*decoded(args), **(kwargs or {})))
             except BaseException as error:  # noqa: BLE001 - the task boundary: no task ends a thread or the worker
-                end = partial(ended, error_callback, _exception_info(_as_failure(error)))
+                end = partial(ended, error_callback, _exception_info(as_failure(error)))
             self._hand_back(end)
 
-        self._threads.run(run)
+        async def run_apart() -> None:
+            try:
+                module = type(self._tasks[args[0]]).__module__
+                end = partial(ended, callback, await PROCESS.apart.run(str(tag), module, args))
+            except Exception as error:  # noqa: BLE001 - the task boundary: Celery hears of it
+                end = partial(ended, error_callback, _exception_info(error))
+            self._hand_back(end)
 
-
-def _as_failure(error: BaseException) -> Exception:
-    """Return what Celery is told about a task that raised: it does not settle what is meant to end a process."""
-    if isinstance(error, Exception) and not isinstance(error, MemoryError):
-        return error
-    return RuntimeError(f"expected the task to return or to raise an Exception, got {type(error).__name__}")
+        if not leases.is_suspect(tag):
+            self._threads.run(run)
+            return
+        if accept_callback:
+            accept_callback(os.getpid(), time.monotonic())
+        PROCESS.runtime.spawn(run_apart())
 
 
 def _exception_info(error: BaseException) -> ExceptionInfo:

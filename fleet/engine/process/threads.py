@@ -55,3 +55,10 @@ class Threads:
                 logger.exception("a job of a thread failed")
             with self._lock:
                 self._free += 1
+
+
+def as_failure(error: BaseException) -> Exception:
+    """Return what Celery is told about a task that raised: it does not settle what is meant to end a process."""
+    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        return error
+    return RuntimeError(f"expected the task to return or to raise an Exception, got {type(error).__name__}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -26,6 +27,7 @@ from fleet.engine.local_simulator import ensure_simulator
 from fleet.engine.messages.queues import bind_pools, odd_queues
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
+from fleet.engine.process.apart import Apart
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
 from fleet.engine.process.revival import LocalSimulator, keep_redis
@@ -134,6 +136,24 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     )
 
 
+def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Assembly]:
+    """Start a loop, put a process together on it, and see that the bots are there; what fails leaves nothing behind.
+
+    Raises:
+        ConfigurationError: As `assemble`.
+    """
+    runtime = Runtime()
+    runtime.start()
+    try:
+        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
+        runtime.run(patiently(assembly.roster.seed))
+        runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
+    except BaseException:
+        runtime.stop()
+        raise
+    return runtime, assembly
+
+
 def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
     """Return each pool's route; pools of one provider share its connections."""
     providers = {}
@@ -196,6 +216,8 @@ class Process:
         self._starting = threading.Lock()
         self._runtime: Runtime | None = None
         self._assembly: Assembly | None = None
+        self._inherited: object = None
+        self._apart: Apart | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -211,6 +233,13 @@ class Process:
             raise RuntimeError(_NOT_STARTED)
         return self._assembly.plane
 
+    @property
+    def apart(self) -> Apart:
+        """Where suspects run."""
+        if self._apart is None:
+            raise RuntimeError(_NOT_STARTED)
+        return self._apart
+
     def start(self, occupancy: Occupancy) -> None:
         """Start the loop, put everything together on it, seed the bots. Once per process.
 
@@ -223,16 +252,9 @@ class Process:
 
     def _start(self, occupancy: Occupancy) -> Assembly:
         settings = config.current()
-        runtime = self._runtime = Runtime()
-        runtime.start()
-        try:
-            assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
-            runtime.run(patiently(assembly.roster.seed))
-            runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
-        except BaseException:
-            self._runtime = None
-            runtime.stop()
-            raise
+        runtime, assembly = put_together(settings, occupancy)
+        self._runtime = runtime
+        apart = self._apart = Apart(assembly.janitor.bury)
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
@@ -241,7 +263,8 @@ class Process:
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.renew_leases, assembly.janitor.bury_poison, assembly.likeness.attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
-            partial(assembly.janitor.report, occupancy, settings),
+            partial(assembly.janitor.report, occupancy, lambda: apart.count, settings),
+            partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
@@ -253,11 +276,21 @@ class Process:
         """Close connections and stop the loop; what still runs on it is cancelled."""
         if self._runtime is None:
             return
-        if self._assembly is not None:
+        if self._assembly is not None and self._apart is not None:
+            self._runtime.run(self._apart.close())
             self._runtime.run(self._assembly.janitor.leave())
             self._runtime.run(self._assembly.close())
         self._runtime.stop()
-        self._runtime = self._assembly = None
+        self._runtime = self._assembly = self._apart = None
+
+    def forget(self) -> None:
+        """Start anew in a forked process: threads don't survive a fork. The parent's loop is kept, not closed.
+
+        Closing it would take its sockets out of the selector, which both processes share.
+        """
+        self._starting = threading.Lock()
+        self._inherited = (self._runtime, self._assembly, self._apart)
+        self._runtime = self._assembly = self._apart = None
 
     async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> None:
         """Give a task whose message cannot be read a failed result."""
@@ -282,3 +315,4 @@ class DirectCall:
 
 
 PROCESS = Process()
+os.register_at_fork(after_in_child=PROCESS.forget)

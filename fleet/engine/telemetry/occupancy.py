@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 
@@ -29,6 +30,6 @@ class Occupancy(Protocol):
         ...
 
     @property
-    def queues(self) -> tuple[str, ...]:
+    def queues(self) -> Collection[str]:
         """Names of the queues that it takes from, now."""
         ...

@@ -24,15 +24,18 @@ from celery.worker import state as worker_state
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
-from fleet.engine.messages.envelope import from_plain_json, note_place
-from fleet.engine.transport import leases
+from fleet.engine.messages.envelope import note_place
+from fleet.engine.transport import leases, suspicion
+from fleet.engine.transport.message import LazyMessage, decoded
+from fleet.engine.transport.prefixed import PrefixedChannel
 from fleet.engine.transport.purge import purge
 from fleet.engine.transport.rota import LOOK, LOOK_AGAIN_S, LOOK_EVERY_S, MORE, Rota
 from fleet.engine.transport.waker import Waker
+from fleet.errors import FleetError
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -42,23 +45,8 @@ logger = get_logger("fleet.transport")
 TAKE_AT_MOST = 64
 #: Seconds between two tries, and between two log lines, while Redis answers a script with an error.
 REFUSAL_PAUSE_S, REFUSAL_LOG_EVERY_S = 0.2, 5.0
-#: Unreadable messages kept for a look, the newest ones (count).
-UNREADABLE_KEPT = 1000
-JSON = "application/json"
 #: How the queues of remote control's replies end: each client has its own, and nobody takes from many of them.
 REPLIES = ".reply.celery.pidbox"
-
-
-class LazyMessage(virtual.Message):
-    """A message as Celery gets it."""
-
-    def _decode(self) -> Any:
-        if self.content_type == JSON and (self.accept is None or JSON in self.accept):
-            try:
-                return from_plain_json(self.body)
-            except (ValueError, TypeError):
-                pass  # kombu decodes what is not plain, and has its own error if it isn't JSON
-        return super()._decode()
 
 
 class QoS(kombu_redis.QoS):
@@ -118,7 +106,7 @@ class QoS(kombu_redis.QoS):
         self.channel.sweep()
 
 
-class Channel(kombu_redis.Channel):
+class Channel(PrefixedChannel):
     """A kombu channel whose consuming side is `take.lua`."""
 
     QoS = QoS
@@ -126,7 +114,7 @@ class Channel(kombu_redis.Channel):
     #: One message in so many is taken from the least urgent class that waits, so that none starves; 0: strict order.
     lowest_first_every = 32
 
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lowest_first_every")
+    from_transport_options = (*PrefixedChannel.from_transport_options, "lowest_first_every")
 
     _rota = Rota((), ())
     _looked_s = -math.inf
@@ -134,6 +122,8 @@ class Channel(kombu_redis.Channel):
     _asked: Any = None
     _bell_id: str | None = None
     _sent_acks: list[str] | None = None
+    #: Prefix of the take whose reply is awaited.
+    _sent_prefix: str | None = None
     _taken = 0
     _turns = 0
     _refused_at_s = -math.inf
@@ -188,7 +178,9 @@ class Channel(kombu_redis.Channel):
 
     def _purge(self, queue: str) -> int:
         """Delete what waits in a queue, also under other clients' priority steps, and return how many there were."""
-        return purge(self.resident, queue, is_meant=True)
+        purged = purge(self.resident, queue, is_meant=True)
+        run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
+        return purged
 
     # -- taking: one command in flight on the consuming connection: TAKE, or a blocking XREAD when nothing waits, or
     # once a second LOOK
@@ -196,11 +188,13 @@ class Channel(kombu_redis.Channel):
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
         self._rota = Rota(self.active_queues, self.priority_steps)
-        self._looked_s = -math.inf
+        self._looked_s = -math.inf if self._rota.is_large else monotonic()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self._rota:
             return
+        self._reply_lost()
+        self._restore_lost_takes()
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = now_s = monotonic()
@@ -217,7 +211,7 @@ class Channel(kombu_redis.Channel):
         else:
             self._sent_acks = acks = self.holdings.take_acks()
             wanted = self.qos.free()
-            prefix = self.holdings.next_prefix()
+            self._sent_prefix = prefix = self.holdings.next_prefix()
             take = self._rota.take(wanted=wanted, guarded=self._guarded(wanted), prefix=prefix, acks=acks)
             self._send(connection, leases.TAKE, take)
 
@@ -240,6 +234,7 @@ class Channel(kombu_redis.Channel):
             reply = self.client.parse_response(self.client.connection, command, **options)
         except self.connection_errors:
             self.holdings.return_acks(acks)
+            self._reply_lost()
             self.client.connection.disconnect()
             raise
         except NoScriptError:
@@ -252,7 +247,7 @@ class Channel(kombu_redis.Channel):
             self._refused(error)
             raise Empty from None
         finally:
-            self._in_poll = None
+            self._in_poll = self._sent_prefix = None
             self._flush_brpop_reauth()
         if asked is LOOK and reply == MORE:
             self._looked_s += LOOK_AGAIN_S - LOOK_EVERY_S
@@ -263,6 +258,18 @@ class Channel(kombu_redis.Channel):
             raise Empty
         self._hand_out(reply)
         return True
+
+    def _reply_lost(self) -> None:
+        """Note a take whose reply will not come: Redis may have run it, and nobody knows its messages."""
+        if self._sent_prefix is not None:
+            self.holdings.lost_takes.append(self._sent_prefix)
+            self._sent_prefix = None
+
+    def _restore_lost_takes(self) -> None:
+        """Put back at once what this process has taken without knowing; a take that was not run took nothing."""
+        if self.holdings.lost_takes:
+            restored = self.holdings.restore_lost(self.resident, most=TAKE_AT_MOST)
+            logger.warning("restored=%d: the reply to a take was lost", restored)
 
     def _refused(self, error: Exception) -> None:
         """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""
@@ -284,7 +291,7 @@ class Channel(kombu_redis.Channel):
         for tag, key, raw in taken:
             queue, step = self._rota.was_served(key)
             try:
-                message = _decoded(raw)
+                message = decoded(raw)
                 properties = message["properties"]
                 properties["delivery_tag"] = tag
                 info = properties.get("delivery_info")
@@ -310,7 +317,7 @@ class Channel(kombu_redis.Channel):
         logger.error("unreadable message=%s error=%s kept_in=%s", tag, type(error).__name__, keys.unreadable())
         with self.resident.pipeline(transaction=False) as pipe:
             pipe.lpush(keys.unreadable(), raw)
-            pipe.ltrim(keys.unreadable(), 0, UNREADABLE_KEPT - 1)
+            pipe.ltrim(keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
             pipe.expire(keys.unreadable(), keys.STATE_TTL_S)
             pipe.execute()
         self.holdings.ack(tag)
@@ -342,22 +349,14 @@ class Channel(kombu_redis.Channel):
         self.holdings.handed_back += len(tags)
 
     def sweep(self) -> None:
-        """Put back the messages of workers that stopped renewing."""
-        call = leases.restore_call(lease_s=self.visibility_timeout)
+        """Put back the messages of workers that stopped renewing; tasks that a worker died with are suspects."""
         try:
-            restored, poisoned = run_script(self.resident, leases.RESTORE, *call)
-        except self.ResponseError as error:
-            logger.warning("sweep refused error=%s", error)
+            restored, suspected = suspicion.sweep(self.resident, self.visibility_timeout)
+        except (self.ResponseError, FleetError) as error:  # the state Redis may not tell who died: nothing runs then
+            logger.warning("sweep waits error=%s: %s", type(error).__name__, error)
             return
-        if restored or poisoned:
-            logger.warning("swept restored=%d poison=%d: their workers stopped renewing", restored, poisoned)
-
-
-def _decoded(raw: bytes) -> Any:
-    try:
-        return from_plain_json(raw)
-    except ValueError:
-        return loads(bytes_to_str(raw))
+        if restored:
+            logger.warning("swept restored=%d suspects=%d: their workers stopped renewing", restored, suspected)
 
 
 #: What wakes the worker's loop; None: this process has none. One for all connections it will have.

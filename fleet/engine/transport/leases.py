@@ -12,12 +12,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import redis
 
+from fleet.engine.messages.envelope import TASK_NAME
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.store import keys
 from fleet.store.client import Script, run_script
@@ -25,15 +28,13 @@ from fleet.store.client import Script, run_script
 TAKE = Script.beside(
     __file__,
     "take.lua",
-    keys="unacked index bell ours waiting*",
-    argv="wanted guarded prefix gate_prefix separator acks rest*",
+    keys="unacked index bell suspects ours waiting*",
+    argv="wanted guarded prefix gate_prefix separator list_prefix mark acks rest*",
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
+LAPSED = Script.beside(__file__, "lapsed.lua", keys="index swept", argv="lease_s most quiet_s")
 RESTORE = Script.beside(
-    __file__,
-    "restore.lua",
-    keys="unacked index bell swept poison",
-    argv="lease_s most deaths deaths_prefix deaths_life_s quiet_s tags*",
+    __file__, "restore.lua", keys="unacked index bell suspects", argv="lapsed_s life_s mark bot_task now held*"
 )
 
 #: Seconds after which a message that its worker no longer renews goes back to its queue. With the sweep's interval
@@ -44,14 +45,14 @@ RENEW_EVERY_S = LEASE_S / 4
 #: Leases for which nothing is swept after a time without sweeps. A worker that lives renews within 2.5 s plus at most
 #: 1.25 s to connect again; a longer period would hold up tasks whose workers all died, past 15 s in all.
 QUIET_LEASES = 0.6
-#: Deaths of workers that make the message they held poison (count). Two would bury innocent tasks whenever workers
-#: are killed at random: with 60 tasks in each, some are caught twice.
-POISON_AFTER = 3
-
-#: Seconds for which a death is counted, from the last one on. What waits for its ETA dies with its worker as well,
-#: though it harmed nobody: deaths that lie further apart are no sign of poison.
-DEATHS_LIFE_S = 3600
-
+#: Most messages put back by one sweep (count).
+SWEEP_MOST = 5000
+#: Unreadable messages kept for a look, the newest ones (count).
+UNREADABLE_KEPT = 1000
+#: How the delivery tag of a message ends that is suspect: the process that had it before died while its task ran.
+SUSPECT = ":suspect"
+#: Stands before the id of a process that is gone when nobody noted whether its task had begun.
+UNKNOWN = "?"
 
 #: This process's id, and the pid that it was drawn for: a fork draws its own.
 _drawn: tuple[int, str] = (0, "")
@@ -72,17 +73,29 @@ def process_id() -> str:
 class Tag:
     """What a delivery tag tells of the process that took the message: whoever looks at the unacked ones sees its host.
 
-    Written by `Holdings.next_prefix`: `host.pid.random:take:place`; a host name may have dots of its own.
+    Written by `Holdings.next_prefix` and `take.lua`: `host.pid.process:take:place`, and `SUSPECT` behind that of a
+    suspect; a host name may have dots of its own.
     """
 
     host: str
     pid: int
+    process: str
 
     @classmethod
     def parse(cls, tag: str) -> Tag | None:
         """Return what a tag tells; None for one that isn't Fleet's."""
-        host, _, pid = tag.partition(":")[0].rpartition(".")[0].rpartition(".")
-        return cls(host, int(pid)) if host and pid.isdigit() else None
+        whole, _, process = tag.partition(":")[0].rpartition(".")
+        host, _, pid = whole.rpartition(".")
+        return cls(host, int(pid), process) if host and pid.isdigit() else None
+
+
+def is_suspect(tag: str | None) -> bool:
+    """True for the tag of a message whose task runs apart from others."""
+    return tag is not None and tag.endswith(SUSPECT)
+
+
+#: Numbers the takes of this process, whatever broker they go to: a tag is also the token of a bot's checkout.
+_takes = itertools.count()
 
 
 class Holdings:
@@ -91,9 +104,10 @@ class Holdings:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
         self._acks: list[str] = []
-        self._counter = itertools.count()
         #: As `Tag` reads it.
         self._prefix = f"{socket.gethostname()}.{os.getpid()}.{process_id()}"
+        #: Prefixes of takes whose reply was lost: Redis may have filed messages under them.
+        self.lost_takes: list[str] = []
         self.held: dict[str, None] = {}
         #: Any client of this broker, for the last acks of a shutdown.
         self.client: redis.Redis | None = None
@@ -111,7 +125,7 @@ class Holdings:
 
     def next_prefix(self) -> str:
         """Return a prefix for the tags of one take: unique over all processes and takes."""
-        return f"{self._prefix}:{next(self._counter)}:"
+        return f"{self._prefix}:{next(_takes)}:"
 
     def ack(self, tag: str) -> None:
         """Mark a message as finished; the next round trip tells Redis. Nothing happens when its lease was lost."""
@@ -139,6 +153,20 @@ class Holdings:
         except BaseException:
             self.return_acks(acks)
             raise
+
+    def restore_lost(self, client: redis.Redis, *, most: int) -> int:
+        """Put back at once what was taken by takes whose reply was lost, and return how many messages that were.
+
+        Args:
+            client: Of this broker.
+            most: Messages that one take may have taken.
+        """
+        count = 0
+        while self.lost_takes:
+            tags = [f"{self.lost_takes[0]}{n}{mark}" for n in range(1, most + 1) for mark in ("", SUSPECT)]
+            count += run_script(client, RESTORE, *restore_call(tags))[0]
+            del self.lost_takes[0]
+        return count
 
     def lose(self, tags: Iterable[str]) -> None:
         """Forget messages whose lease ran out, and tell who works on them to stop."""
@@ -218,9 +246,10 @@ def take_call(
 ) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `take.lua`, where each is described; with `wanted` 0 it only acknowledges."""
     return TAKE.call(
-        unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), ours=ours, waiting=waiting,
-        wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
-        acks=len(acks), rest=(*steps, *served, *acks, *queues),
+        unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(), ours=ours,
+        waiting=waiting, wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""),
+        separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""), mark=SUSPECT, acks=len(acks),
+        rest=(*steps, *served, *acks, *queues),
     )  # fmt: skip
 
 
@@ -229,12 +258,27 @@ def renew_call(tags: Sequence[str]) -> tuple[list[Any], list[Any]]:
     return RENEW.call(index=keys.unacked_index(), tags=tags)
 
 
+def lapsed_call(lease_s: float = LEASE_S) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `lapsed.lua`."""
+    return LAPSED.call(
+        index=keys.unacked_index(), swept=keys.swept(), lease_s=lease_s, most=SWEEP_MOST, quiet_s=lease_s * QUIET_LEASES
+    )
+
+
 def restore_call(
-    tags: Sequence[str] = (), *, lease_s: float = LEASE_S, most: int = 5000
+    tags: Iterable[str], *, lapsed_s: float = 0, dead: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[list[Any], list[Any]]:
-    """Return KEYS and ARGV of `restore.lua`: a sweep, or (with tags) a handing back."""
+    """Return KEYS and ARGV of `restore.lua`.
+
+    Args:
+        tags: Of the messages to put back.
+        lapsed_s: Only those that nobody has renewed for so long; 0: all, because their holder gives them back.
+        dead: Tag -> id of the process that died while the task ran: it becomes a suspect; `UNKNOWN` before the id
+            when only a bot's task would be known to have begun.
+    """
     return RESTORE.call(
-        unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), swept=keys.swept(), poison=keys.poison(),
-        lease_s=lease_s, most=most, deaths=POISON_AFTER, deaths_prefix=keys.deaths(""), deaths_life_s=DEATHS_LIFE_S,
-        quiet_s=lease_s * QUIET_LEASES, tags=tags,
+        unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(),
+        lapsed_s=lapsed_s, life_s=keys.STATE_TTL_S, mark=SUSPECT, bot_task=f'"{TASK_NAME}"',
+        now=datetime.now(UTC).isoformat(),
+        held=[part for tag in tags for part in (tag, dead.get(tag, ""))],
     )  # fmt: skip

@@ -13,6 +13,7 @@
 --       most        messages to bring home (count)
 --       again_ms    pause when there are more than that, ms
 --       binding     what the keys of kombu's bindings begin with
+--       list_prefix before queues, in list keys
 --       is_indexed  '1': find out which queues have messages
 --       foreign     number of endings of foreign lists
 --       rest        priority steps, one per priority; pairs of an ending and the step of what lies there; names of the queues
@@ -21,7 +22,7 @@
 -- The lists are named by queue, not declared: the broker is one Redis, never a cluster. A queue that has no messages
 -- any more is struck off by take.lua. What is brought home keeps its order, behind what is there.
 local ours, looked, bell = unpack(KEYS)
-local pause_ms, life_s, separator, most, again_ms, binding, is_indexed, foreign = unpack(ARGV)
+local pause_ms, life_s, separator, most, again_ms, binding, list_prefix, is_indexed, foreign = unpack(ARGV)
 local priorities = #KEYS - WAITING
 local foreign_at = REST + priorities
 local queues_at = foreign_at + 2 * foreign
@@ -31,18 +32,19 @@ most = tonumber(most)
 if not redis.call('SET', looked, '1', 'NX', 'PX', pause_ms) then return 0 end
 
 local function list_of(queue, step)
-  return step == '0' and queue or queue .. separator .. step
+  return list_prefix .. (step == '0' and queue or queue .. separator .. step)
 end
 
 -- True for a list of Celery messages that isn't a queue of its own, which somebody named like a priority of ours.
 local function is_of_queue(list)
-  if redis.call('TYPE', list).ok ~= 'list' or redis.call('EXISTS', binding .. list) == 1 then return false end
+  if redis.call('TYPE', list).ok ~= 'list' then return false end
+  if redis.call('EXISTS', binding .. string.sub(list, #list_prefix + 1)) == 1 then return false end
   return string.find(redis.call('LINDEX', list, -1), '"delivery_info"', 1, true) ~= nil
 end
 
 local function bring_home(queue)
   local lists = {}
-  for i = 1, foreign do lists[i] = queue .. ARGV[foreign_at + 2 * i - 1] end
+  for i = 1, foreign do lists[i] = list_prefix .. queue .. ARGV[foreign_at + 2 * i - 1] end
   if redis.call('EXISTS', unpack(lists)) == 0 then return end
   for i, list in ipairs(lists) do
     if is_of_queue(list) then

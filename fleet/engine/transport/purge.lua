@@ -3,12 +3,13 @@
 -- KEYS  lists     of the queue: Fleet's priority steps, then those of other clients
 -- ARGV  own       number of Fleet's
 --       binding   what the keys of kombu's bindings begin with: a queue named like another client's list is spared
+--       list_prefix  before queues, in list keys
 --       is_meant  '1': delete; '0': count
 -- Reply number of messages
-local own, binding, is_meant = unpack(ARGV)
+local own, binding, list_prefix, is_meant = unpack(ARGV)
 local count = 0
 for i, list in ipairs(KEYS) do
-  local is_foreign = i > tonumber(own) and redis.call('EXISTS', binding .. list) == 1
+  local is_foreign = i > tonumber(own) and redis.call('EXISTS', binding .. string.sub(list, #list_prefix + 1)) == 1
   if not is_foreign and redis.call('TYPE', list).ok == 'list' then
     count = count + redis.call('LLEN', list)
     if is_meant == '1' then redis.call('UNLINK', list) end

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fleet.engine.messages.queues import FOREIGN_LISTS, PRIORITY_SEPARATOR
+from fleet.engine.messages.queues import FOREIGN_LISTS, PRIORITY_SEPARATOR, queue_of
 from fleet.engine.transport import leases
 from fleet.store import keys
 from fleet.store.client import Script
@@ -20,7 +20,7 @@ LOOK = Script.beside(
     __file__,
     "look.lua",
     keys="ours looked bell waiting*",
-    argv="pause_ms life_s separator most again_ms binding is_indexed foreign rest*",
+    argv="pause_ms life_s separator most again_ms binding list_prefix is_indexed foreign rest*",
 )
 
 #: Most queues that every take names and looks at (count): up to here that is cheaper than to keep an index.
@@ -80,6 +80,7 @@ class Rota:
             most=BRING_AT_MOST,
             again_ms=round(LOOK_AGAIN_S * 900),
             binding=keys.binding(""),
+            list_prefix=keys.lists(""),
             is_indexed=int(self.is_large),
             foreign=len(FOREIGN_LISTS),
             rest=(*self._steps, *_FOREIGN, *self._names),
@@ -88,6 +89,6 @@ class Rota:
 
     def was_served(self, place: str) -> tuple[str, int]:
         """Note that a message of this list came; return its queue and step: the next turn is another queue's."""
-        queue, _, step = place.partition(PRIORITY_SEPARATOR)
-        self._served[step or "0"] = queue
-        return queue, int(step or 0)
+        queue, step = queue_of(place)
+        self._served[str(step)] = queue
+        return queue, step

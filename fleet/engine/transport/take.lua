@@ -4,6 +4,7 @@
 -- KEYS  unacked      hash: tag -> list key, newline, message as published
 --       index        sorted set: tag -> time of the last lease renewal (Redis time, s)
 --       bell         stream: one entry per publish, capped at one; its last id tells a sleeping worker what it has seen
+--       suspects     hash: SHA-1 of a message that waits and is suspect -> whose death made it so (restore.lua)   TTL kept
 --       ours         set: names of the queues to take from; read only when ARGV names none (look.lua writes it)
 --       waiting      sorted sets, one per priority, the most urgent first: names of queues that may have messages of it
 -- ARGV  wanted       most messages to take (count)
@@ -11,6 +12,8 @@
 --       prefix       of the tags to hand out
 --       gate_prefix  of the gates' keys
 --       separator    kombu's, in list keys
+--       list_prefix  before queues, in list keys
+--       mark         how the tag of a message ends that is suspect: from here on the tag alone tells
 --       acks         number of tags to acknowledge
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
 --                    acknowledge; names of the queues to take from (none: those of `ours`)
@@ -25,8 +28,8 @@
 -- Both unacked keys live as long as they have entries: a TTL here would be a way to lose tasks.
 -- Waiting queues looked at in one go.
 local CHUNK = 16
-local unacked, index, bell, ours = unpack(KEYS)
-local wanted, guarded, prefix, gate_prefix, separator, acks = unpack(ARGV)
+local unacked, index, bell, suspects, ours = unpack(KEYS)
+local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, acks = unpack(ARGV)
 wanted, guarded = tonumber(wanted), tonumber(guarded)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
@@ -43,6 +46,7 @@ if wanted <= 0 then return {} end
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds .. '.' .. string.format('%06d', microseconds)
 local gates, rooms, reply, taken = {}, {}, {}, 0
+local has_suspects
 
 local function is_stopped(queue, step)
   if gates[queue] == nil then
@@ -61,18 +65,25 @@ local function use_room(queue, step, count)
   redis.call('SET', gate_prefix .. queue .. ':room', table.concat(room, ' '), 'KEEPTTL')
 end
 
+-- Returns the tag of the message that was taken last.
+local function tag_of(message)
+  if has_suspects == nil then has_suspects = redis.call('EXISTS', suspects) == 1 end
+  if has_suspects and redis.call('HDEL', suspects, redis.sha1hex(message)) == 1 then return prefix .. taken .. mark end
+  return prefix .. taken
+end
+
 -- Takes from one list until `most` are taken altogether, and strikes the queue off where it is known to wait.
 local function take_from(queue, class, most)
   local step = ARGV[REST + class]
   if is_stopped(queue, step) then return end
-  local list = step == '0' and queue or queue .. separator .. step
+  local list = list_prefix .. (step == '0' and queue or queue .. separator .. step)
   local entries, renewals, before, is_empty = {}, {}, taken, false
   if rooms[queue] then most = math.min(most, taken + rooms[queue][step + 1]) end
   while taken < most do
     local message = redis.call('RPOP', list)  -- one by one: RPOP with a count walks the whole list (Redis 6.2)
     if not message then is_empty = true break end
     taken = taken + 1
-    local tag = prefix .. taken
+    local tag = tag_of(message)
     entries[#entries + 1], entries[#entries + 2] = tag, list .. '\n' .. message
     renewals[#renewals + 1], renewals[#renewals + 2] = now, tag
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tag, list, message

@@ -123,14 +123,24 @@ def test_a_held_task_tells_who_holds_it_until_when_and_which_bot_works_on_it(
     assert f"bot {bot} works on it" in text_of(story)
 
 
-def test_a_task_of_a_dead_worker_tells_that_its_lease_ran_out_and_how_many_died(client: redis.Redis) -> None:
-    message = message_of("mine")
-    hold(client, message, age_s=leases.LEASE_S + 5)
-    client.set(keys.deaths(hashlib.sha1(message).hexdigest()), 2)
+def test_a_task_of_a_dead_worker_tells_that_its_lease_ran_out(client: redis.Redis) -> None:
+    hold(client, message_of("mine"), age_s=leases.LEASE_S + 5)
     story = story_of(client, "mine")
-    assert story.deaths == 2 and story.lease_left_s is not None and story.lease_left_s < 0
+    assert not story.suspect and story.lease_left_s is not None and story.lease_left_s < 0
     assert "the lease ran out 5." in text_of(story)
-    assert "2 workers have died while they held it" in text_of(story)
+
+
+@pytest.mark.parametrize("where", ["waits", "held"])
+def test_a_suspect_says_so_while_it_waits_and_while_it_runs(client: redis.Redis, where: str) -> None:
+    message = message_of("mine")
+    if where == "held":
+        hold(client, message, tag=f"host.1.abc:3:1{leases.SUSPECT}")
+    else:
+        queue(client, "mine")
+        (message,) = client.lrange("fleet.research\x06\x162", 0, -1)
+        client.hset(keys.suspects(), hashlib.sha1(message).hexdigest(), "gone fleet.research\x06\x162")
+    story = story_of(client, "mine")
+    assert story.suspect and "suspect: its worker died while it ran; it runs apart" in text_of(story)
 
 
 def test_a_countdown_is_what_a_held_task_waits_for(client: redis.Redis) -> None:
@@ -169,10 +179,10 @@ def test_a_dead_task_tells_of_its_error_and_its_letter(client: redis.Redis) -> N
     assert story_of(client, "mine").state == "failed"
 
 
-def test_a_task_that_killed_its_workers_is_found_among_the_poison(client: redis.Redis) -> None:
+def test_a_task_that_an_earlier_release_found_to_be_poison_is_found_there(client: redis.Redis) -> None:
     client.lpush(keys.poison(), message_of("other"), message_of("mine"))
     story = story_of(client, "mine")
-    assert story.state == "poison" and "it is poison" in text_of(story)
+    assert story.state == "poison" and "found it to be poison" in text_of(story)
 
 
 def test_a_task_of_the_inbox_and_one_that_was_passed_on_say_so(client: redis.Redis) -> None:

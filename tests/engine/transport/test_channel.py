@@ -193,21 +193,6 @@ def test_a_closed_gate_keeps_its_queue_waiting_and_a_narrow_one_lets_the_urgent_
     assert [message.payload for message in take(broker, 2, queues=queues)] == ["a", "c"]
 
 
-def test_a_message_that_outlives_too_many_workers_is_poison(broker: Connection, redis_url: str) -> None:
-    put(broker, "killer")
-    redis = connect(redis_url)
-    for death in range(leases.POISON_AFTER):
-        (message,) = take(broker, 1)
-        del message.channel.holdings.held[message.delivery_tag]  # its worker dies
-        redis.zadd(keys.unacked_index(), {message.delivery_tag: 1})
-        redis.set(keys.swept(), f"{redis.time()[0]} 0")
-        message.channel.sweep()
-        for counter in redis.scan_iter(keys.deaths("*")):
-            assert 0 < redis.ttl(counter) <= 3600  # an hour later its next death counts as the first
-        assert redis.llen(keys.poison()) == (1 if death + 1 == leases.POISON_AFTER else 0)
-    assert redis.llen(list_key("q", 2)) == redis.hlen(keys.unacked()) == 0
-
-
 def test_a_redis_that_refuses_writes_is_waited_for_and_loses_nothing(broker: Connection, redis_url: str) -> None:
     put(broker, "a")
     (message,) = take(broker, 1)

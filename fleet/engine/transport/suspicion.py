@@ -1,0 +1,112 @@
+"""Who is suspect: a task that had really begun in a process that is really gone. And who is cleared again.
+
+A process is known by a random id, which its delivery tags and its reports carry. That a lease ran out is no death by
+itself: the process may be cut off, or stand still. Then its tasks are suspects until it is heard of again; suspects run
+apart (`fleet/engine/process/apart.py`), which harms none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import redis
+
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.engine.transport import leases
+from fleet.signals.recorder import split_reports
+from fleet.store import keys
+from fleet.store.client import Script, connect, run_script, store_errors
+
+BEGUN = Script.beside(__file__, "begun.lua", keys="reaped claims*", argv="tokens*")
+ABSOLVE = Script.beside(__file__, "absolve.lua", keys="suspects", argv="process queue separator")
+
+#: Tokens looked for in one step (count): bounds the time that the script holds Redis.
+ASKED_AT_ONCE = 500
+#: Seconds that a sweep waits for the state Redis: the consumer's thread stands still for so long.
+ASK_S = 1.0
+#: Seconds for which a report shows that its process lives.
+HEARD_S = leases.LEASE_S
+
+
+class Witness:
+    """Knows from the state Redis which tasks had begun, and which processes report.
+
+    Args:
+        state_url: The state Redis.
+        pools: Names of all pools.
+    """
+
+    def __init__(self, state_url: str, pools: Iterable[str]) -> None:
+        self._url = state_url
+        self._claims = [keys.bot_claims(pool) for pool in pools]
+        self._client: redis.Redis | None = None
+
+    def dead_of(self, tags: Sequence[str]) -> dict[str, str]:
+        """Return tag -> id of the process that is gone: as it is when its bot was checked out, so that the task had
+        begun; with `leases.UNKNOWN` before it otherwise.
+
+        Raises:
+            StoreUnavailable: When the state Redis does not answer: then nobody knows.
+        """
+        with store_errors(self._url):
+            client = self._client = self._client or connect(self._url, timeout_s=ASK_S)
+            living = {leases.process_id(), *_reporting(client)}
+            found = [(text, tag) for text in tags if (tag := leases.Tag.parse(text)) is not None]
+            gone = {text: tag.process for text, tag in found if tag.process not in living}
+            begun = set(self._begun(client, list(gone)))
+            return {tag: died if tag in begun else leases.UNKNOWN + died for tag, died in gone.items()}
+
+    def _begun(self, client: redis.Redis, tags: Sequence[str]) -> Iterator[str]:
+        for start in range(0, len(tags), ASKED_AT_ONCE):
+            call = BEGUN.call(reaped=keys.reaped(), claims=self._claims, tokens=tags[start : start + ASKED_AT_ONCE])
+            yield from (tag.decode() for tag in run_script(client, BEGUN, *call))
+
+
+def _reporting(client: redis.Redis) -> Iterator[str]:
+    seconds, _ = client.time()
+    reports, _ = split_reports(cast("dict[bytes, bytes]", client.hgetall(keys.workers())), now_s=seconds)
+    return (report.process for report in reports if report.process and abs(seconds - report.at) < HEARD_S)
+
+
+#: Who is asked about messages that were left behind; None: nothing is known, nobody is suspected.
+_witness: Witness | None = None
+
+
+def ask(witness: Witness) -> None:
+    """Ask this one from now on. For the settings of a process that takes messages."""
+    global _witness
+    _witness = witness
+
+
+def dead_of(tags: Sequence[str]) -> dict[str, str]:
+    """Return tag -> id of the process that died while the task ran; raises as `Witness.dead_of`."""
+    return {} if _witness is None or not tags else _witness.dead_of(tags)
+
+
+def sweep(client: redis.Redis, lease_s: float) -> tuple[int, int]:
+    """Put back the messages that nobody has renewed for a lease.
+
+    Returns:
+        How many, and how many of them as suspects.
+
+    Raises:
+        StoreUnavailable: When the state Redis does not answer: they wait until it does.
+        redis.RedisError: When the broker does not.
+    """
+    lapsed = [tag.decode() for tag in run_script(client, leases.LAPSED, *leases.lapsed_call(lease_s))]
+    if not lapsed:
+        return 0, 0
+    call = leases.restore_call(lapsed, lapsed_s=lease_s, dead=dead_of(lapsed))
+    restored, suspected = run_script(client, leases.RESTORE, *call)
+    return restored, suspected
+
+
+def absolve_call(process: str) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `absolve.lua` for a process that lives after all."""
+    return ABSOLVE.call(suspects=keys.suspects(), process=process, queue="", separator=PRIORITY_SEPARATOR)
+
+
+def forget_call(queue: str) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `absolve.lua` for a queue whose messages are gone."""
+    return ABSOLVE.call(suspects=keys.suspects(), process="", queue=queue, separator=PRIORITY_SEPARATOR)
