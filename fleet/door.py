@@ -7,7 +7,7 @@ Above the dashboard, so that nothing below imports upward. Not named `app`: a su
 from __future__ import annotations
 
 from fleet.engine.app import app
-from fleet.engine.settings import celery_command
+from fleet.engine.celery_options import celery_command
 
 __all__ = ["app"]
 
@@ -15,7 +15,7 @@ __all__ = ["app"]
 # Celery opens this door before Flower reads its options: Fleet's defaults are laid first.
 if celery_command() == "flower":
     from fleet import config, dashboard
-    from fleet.engine.settings import give_up
+    from fleet.engine.celery_options import give_up
     from fleet.errors import ConfigurationError
 
     try:

@@ -75,7 +75,8 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def fleet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Run the test in an empty folder with default settings, and stop what it leaves running there."""
-    for name in [name for name in os.environ if name.startswith("FLEET_") and name != SERVER_VARIABLE]:
+    ours = [name for name in os.environ if name.startswith(("FLEET_", "CELERY_")) and name != SERVER_VARIABLE]
+    for name in ours:
         monkeypatch.delenv(name)
     home = tmp_path / ".fleet"
     monkeypatch.setenv("FLEET_HOME", str(home))

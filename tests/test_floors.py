@@ -32,7 +32,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # Celery, in rooms along a task's road.
     ("fleet.engine.messages",),
     ("fleet.engine.transport", "fleet.engine.telemetry"),
-    ("fleet.engine.admission", "fleet.engine.outcomes", "fleet.engine.settings", "fleet.engine.file_room"),
+    ("fleet.engine.admission", "fleet.engine.outcomes", "fleet.engine.celery_options", "fleet.engine.file_room"),
+    ("fleet.engine.settings",),
     ("fleet.engine.answers", "fleet.engine.local_simulator", "fleet.engine.app"),
     ("fleet.engine.process",),
     ("fleet.engine.operations", "fleet.engine.tasks"),

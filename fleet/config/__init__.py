@@ -22,11 +22,13 @@ from fleet.config.sections import (
     is_loopback,
 )  # fmt: skip
 from fleet.config.settings import (
+    BROKER_VARIABLE,
     CONFIG_NAME,
     DEFAULT_POOLS,
     HOME_NAME,
     KEY_LABEL,
     PLACE_VARIABLES,
+    RESULT_VARIABLE,
     SIMULATED_PRICE,
     Settings,
     config_path,
@@ -38,9 +40,9 @@ from fleet.config.settings import (
 )  # fmt: skip
 
 __all__ = [
-    "CONFIG_NAME", "DEFAULT_POOLS", "HOME_NAME", "KEY_LABEL", "PLACE_VARIABLES", "SIMULATED_PRICE", "SIMULATOR",
-    "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings", "HealthSettings", "LimitSettings",
-    "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings", "RedisSettings", "ResultSettings",
-    "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings", "config_path", "current",
-    "home_path", "is_local", "is_loopback", "load", "nearest_home", "on_load",
+    "BROKER_VARIABLE", "CONFIG_NAME", "DEFAULT_POOLS", "HOME_NAME", "KEY_LABEL", "PLACE_VARIABLES", "RESULT_VARIABLE",
+    "SIMULATED_PRICE", "SIMULATOR", "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings",
+    "HealthSettings", "LimitSettings", "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings",
+    "RedisSettings", "ResultSettings", "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings",
+    "config_path", "current", "home_path", "is_local", "is_loopback", "load", "nearest_home", "on_load",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
@@ -44,6 +44,8 @@ CONFIG_NAME = "fleet.toml"
 HOME_NAME = ".fleet"
 #: FLEET_* variables that are not settings: where things lie.
 PLACE_VARIABLES = ("FLEET_CONFIG", "FLEET_HOME", "FLEET_DATA_DIR")
+#: Celery's own variables for the broker and for results; each stands for what Fleet's own settings do not say.
+BROKER_VARIABLE, RESULT_VARIABLE = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
 #: Label of the one key that a provider has until keys come from the vault; limits are named `provider/model/key`.
 KEY_LABEL = "default"
 
@@ -212,12 +214,14 @@ def config_path() -> Path | None:
 def load(**overrides: Any) -> Settings:
     """Read the settings. `overrides` win over FLEET_* variables, which win over fleet.toml.
 
+    Where none of them says where Redis is, `CELERY_BROKER_URL` and `CELERY_RESULT_BACKEND` do, for all of Fleet.
+
     Raises:
         ConfigurationError: With one line per wrong key, naming the nearest known one.
     """
     _check_variables()
     try:
-        settings = Settings(**overrides)
+        settings = _with_celery_addresses(Settings(**overrides))
     except ValidationError as error:
         lines = "\n".join(f"  {_explain(dict(item))}" for item in error.errors(include_url=False))
         raise ConfigurationError(f"{config_path() or 'FLEET_* variables'}:\n{lines}") from error
@@ -244,6 +248,12 @@ def on_load(listener: Callable[[Settings], None]) -> None:
     _listeners.append(listener)
     for settings in _loaded:
         listener(settings)
+
+
+def _with_celery_addresses(settings: Settings) -> Settings:
+    places = {"url": os.environ.get(BROKER_VARIABLE), "state_url": os.environ.get(RESULT_VARIABLE)}
+    adopted = {key: SecretStr(url) for key, url in places.items() if url and getattr(settings.redis, key) is None}
+    return settings.model_copy(update={"redis": settings.redis.model_copy(update=adopted)}) if adopted else settings
 
 
 #: Tables of fleet.toml that hold keys, and no tables with names of the user's.

@@ -17,7 +17,9 @@ from typing import Any
 
 import flower.command
 from flower import urls
+from flower.api.tasks import TaskApply, TaskAsyncApply, TaskSend
 from flower.app import Flower
+from flower.utils import broker
 from flower.views.monitor import Healthcheck, Metrics
 from tornado.options import options
 from tornado.template import DictLoader
@@ -28,8 +30,9 @@ from fleet.config import Settings
 from fleet.dashboard import handlers
 from fleet.dashboard.healthcheck import RedisHealthcheck
 from fleet.dashboard.password import PASSWORD_FILE, password
-from fleet.engine.settings import give_up
-from fleet.errors import ConfigurationError
+from fleet.engine.celery_options import give_up
+from fleet.errors import ConfigurationError, InvalidTask
+from fleet.store.address import Address
 from fleet.store.client import masked
 from fleet.store.service import still_running
 
@@ -99,6 +102,39 @@ class Dashboard(Flower):
         return str(self.capp.conf.broker_url)
 
 
+class SocketPage(broker.RedisSocket):
+    """What Flower's broker page asks over a Unix socket: the user and the data base too, which Flower leaves out."""
+
+    def __init__(self, broker_url: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(broker_url, *args, **kwargs)
+        where = Address.parse(broker_url)
+        self.redis.connection_pool.connection_kwargs.update(db=where.db, username=where.username)
+
+
+class _Worded:
+    """A form of Flower's that sends a task: what Fleet refuses is answered in words, not by an empty 500."""
+
+    async def post(self, taskname: str) -> None:
+        try:
+            await super().post(taskname)  # type: ignore[misc]
+        except HTTPError as error:
+            if not isinstance(error.__cause__, InvalidTask):
+                raise
+            raise HTTPError(400, str(error.__cause__).replace("%", "%%")) from error
+
+
+class WordedApply(_Worded, TaskApply):
+    """Send a task and wait."""
+
+
+class WordedAsyncApply(_Worded, TaskAsyncApply):
+    """Send a task."""
+
+
+class WordedSend(_Worded, TaskSend):
+    """Send a task by its name."""
+
+
 class GuardedMetrics(Metrics):
     """Flower's /metrics behind the login: Flower itself serves worker and task names to anyone."""
 
@@ -123,6 +159,7 @@ def install(settings: Settings, home: Path) -> None:
     options.max_tasks = MAX_TASKS
     options.basic_auth = [] if _open_by_choice() else [f"{settings.flower.user}:{password(home)}"]
     flower.command.Flower = Dashboard
+    broker.RedisSocket = SocketPage
     urls.handlers[:] = [_guarded(handler) for handler in urls.handlers]
     urls.handlers[-1:-1] = handlers.routes(settings)  # before Flower's catch-all
     urls.settings["template_loader"] = templates(badge(settings) if settings.simulated else None)
@@ -163,8 +200,11 @@ def _address(port: int | None) -> str:
 
 
 def _guarded(handler: Any) -> Any:
-    """Return the same route, but with our handlers in the place of Flower's /metrics and /healthcheck."""
-    ours = {Metrics: GuardedMetrics, Healthcheck: RedisHealthcheck}
+    """Return the same route, but with our handlers in the place of some of Flower's."""
+    ours = {
+        Metrics: GuardedMetrics, Healthcheck: RedisHealthcheck,
+        TaskApply: WordedApply, TaskAsyncApply: WordedAsyncApply, TaskSend: WordedSend,
+    }  # fmt: skip
     return (handler[0], ours.get(handler[1], handler[1]), *handler[2:]) if isinstance(handler, tuple) else handler
 
 

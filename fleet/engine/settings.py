@@ -5,13 +5,13 @@ That is when an embedded Redis is found or started. `worker_*` settings hold for
 
 from __future__ import annotations
 
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from fleet import config
+from fleet.engine.celery_options import celery_command, give_up, refuse_other_addresses
 from fleet.engine.messages import queues
 from fleet.engine.transport import leases, suspicion
 from fleet.errors import ConfigurationError
@@ -29,6 +29,7 @@ def celery_settings() -> dict[str, Any]:
     """Return Celery's configuration. Finds or starts the embedded Redis when none is configured."""
     try:
         settings = config.current()
+        refuse_other_addresses(settings)
         broker, state = broker_url(settings), state_url(settings)
     except ConfigurationError as error:
         if celery_command() is None:
@@ -72,33 +73,6 @@ def celery_settings() -> dict[str, Any]:
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
     }  # fmt: skip
-
-
-#: Options of `celery` itself, before its subcommand, whose value is a word of its own.
-VALUED = frozenset(("-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir"))
-
-
-def celery_command() -> str | None:
-    """Return what follows `celery` or `python -m celery` on this process's command line: `worker`, `flower`, ...
-
-    Empty without a subcommand, None for any other program.
-    """
-    program, *words = sys.argv
-    if not f"/{program}".endswith(("/celery", "/celery/__main__.py")):
-        return None
-    given = iter(words)
-    for word in given:
-        if word in VALUED:
-            next(given, None)
-        elif not word.startswith("-"):
-            return word
-    return ""
-
-
-def give_up(error: ConfigurationError) -> NoReturn:
-    """End a `celery` command as `fleet` commands end: one line, exit code 2."""
-    print(f"fleet: {error}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
 
 
 def redis_settings(broker_url: str, state_url: str) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from celery import Task, states
+from celery.app.routes import Router
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, EagerResult
 
 from fleet import config
 from fleet.bounds import MAX_ID_CHARS
 from fleet.engine.app import app
+from fleet.engine.messages import routing
 from fleet.engine.messages.broker import free_key
 from fleet.engine.messages.desk import desk_here
 from fleet.engine.messages.draft import Draft
@@ -91,8 +93,10 @@ class SubmitTask(Task):
         """Queue one task. Arguments: a prompt, a dict or a `BotTask`, and `BotTask` fields as keywords.
 
         Celery's own options (`countdown`, `eta`, `expires`, `link`, ...) work as always, but not together with an
-        `idempotency_key`: such a task is queued in one step that knows none of them. What a canvas hands over comes
-        first among the arguments: the answers of earlier tasks become the prompt.
+        `idempotency_key`: such a task is queued in one step that knows none of them. `queue` and `routing_key` name a
+        pool by its queue, `priority` is Celery's number (0 is the most urgent, 5 to 9 are bulk); both also by
+        `task_routes`. What a canvas hands over comes first among the arguments: the answers of earlier tasks become the
+        prompt.
 
         Raises:
             InvalidTask: When the arguments are not a task; nothing is queued then. What follows another task in a
@@ -108,6 +112,7 @@ class SubmitTask(Task):
                     f"task_id: expected printable text of at most {MAX_ID_CHARS} characters, got {quote(task_id)}"
                 )
             check_headers(options.get("headers") or {})
+            task = routing.asked(task, options, self._route(task, options), config.current())
             pool = choose_pool(task)
         except InvalidTask:
             if not is_following():
@@ -122,15 +127,23 @@ class SubmitTask(Task):
             return self.AsyncResult(submit_once(task, pool))
         headers = {**(options.pop("headers", None) or {}), QUEUED_AT: time.time()}
         body = {**task.model_dump(mode="json", exclude_defaults=True), "pool": pool}
-        routing = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
+        place = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
+        if self.app.amqp.routes:  # they have been obeyed
+            place["router"] = Router(queues=self.app.amqp.queues, app=self.app)
         tracing = taps.tracing(config.current(), config.home_path())
         if tracing is None:
-            return super().apply_async((), body, task_id=task_id, headers=headers, **{**options, **routing})
+            return super().apply_async((), body, task_id=task_id, headers=headers, **{**options, **place})
         task_id = task_id or str(uuid.uuid4())
         with tracing.submit(task_id) as extra:
-            return super().apply_async(
-                (), body, task_id=task_id, headers={**headers, **extra}, **{**options, **routing}
-            )
+            return super().apply_async((), body, task_id=task_id, headers={**headers, **extra}, **{**options, **place})
+
+    def _route(self, task: BotTask, options: dict[str, Any]) -> dict[str, Any]:
+        """Return what `task_routes` says of a task, as far as it names a place or a priority."""
+        if not self.app.amqp.routes:
+            return {}
+        router = options.get("router") or self.app.amqp.router
+        route = router.lookup_route(self.name, (), task.model_dump(mode="json"), options, self)
+        return {"queue": route} if isinstance(route, str) else dict(route or {})
 
     async def adelay(self, *args: Any, **kwargs: Any) -> BotAsyncResult:
         """Queue one task from asyncio, as `delay`; `await` what it returns for the `BotResult`."""

@@ -71,6 +71,7 @@ WAITING = Metric("fleet_waiting_tasks", "gauge", "Tasks that wait.", ("pool", "p
 PARKED = Metric("fleet_parked_tasks", "gauge", "Tasks that wait for their time (ETA, countdown).", ("pool",))
 OLDEST = Metric("fleet_oldest_waiting_seconds", "gauge", "Age of the oldest of the next tasks; 0: none.", ("pool",))
 IN_FLIGHT = Metric("fleet_running_tasks", "gauge", "Tasks that bots work on.", ("pool",))
+POOL_WORKERS = Metric("fleet_pool_workers", "gauge", "Live workers that serve a pool; 0: its tasks wait.", ("pool",))
 OPEN = Metric("fleet_pool_open", "gauge", "1: everything may be taken; 0: the gate holds something back.", ("pool",))
 
 LIMIT_USED = Metric("fleet_limit_used_ratio", "gauge", "Used share of a limit in the last minute.", ("limit", "kind"))
@@ -98,8 +99,8 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 FLEET_METRICS = (
     COMPLETIONS, DISCARDED, CALLS, TOKENS, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI, TOP_FAILURES,
     TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, PARKED, OLDEST,
-    IN_FLIGHT, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED, DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS,
-    CPU, MEMORY, REDIS_MEMORY,
+    IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED, DAY_COST, BUDGET, SUSPECTS,
+    WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -190,6 +191,7 @@ def _pools(pools: Iterable[PoolView]) -> Iterator[tuple[Metric, Iterable[Sample]
     yield PARKED, [((row.pool,), row.parked) for row in rows]
     yield OLDEST, [((row.pool,), row.oldest_s or 0.0) for row in rows]
     yield IN_FLIGHT, [((row.pool,), row.in_flight) for row in rows]
+    yield POOL_WORKERS, [((row.pool,), row.workers) for row in rows]
     yield OPEN, [((row.pool,), int(row.is_open)) for row in rows]
 
 

@@ -16,6 +16,7 @@ from fleet.config import Settings
 from fleet.models import Frozen, bot_name
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.spread import Spread, Verdict, spread_of, verdict_of
 from fleet.store import keys
@@ -95,6 +96,7 @@ class Resources(Frozen):
     """Signal 3: what the fleet uses."""
 
     workers: tuple[WorkerReport, ...]
+    troubles: tuple[Trouble, ...] = Field((), description="What is wrong with the workers as a crew.")
     slots: int
     busy: int
     cpu_percent: float
@@ -153,7 +155,7 @@ class Signals:
             simulated=self._settings.simulated,
             completions=self._completions(counts, dict(zip(pools, rest[len(pools) :], strict=True))),
             errors=self._errors(dict(zip(pools, map(_numbers, rest), strict=False))),
-            resources=_resources(counts, living, budgets),
+            resources=_resources(counts, living, troubles_of(living, self._settings, now_s=now_s), budgets),
         )
 
     def _completions(self, totals: dict[str, int], by_pool: dict[str, bytes | None]) -> Completions:
@@ -222,9 +224,15 @@ def _types(rows: Iterable[ErrorRow]) -> tuple[TypeCount, ...]:
     return tuple(TypeCount(type=kind, failures=failures[kind], calls=calls[kind]) for kind in worst)
 
 
-def _resources(totals: dict[str, int], workers: Sequence[WorkerReport], budgets: Sequence[BudgetRow]) -> Resources:
+def _resources(
+    totals: dict[str, int],
+    workers: Sequence[WorkerReport],
+    troubles: tuple[Trouble, ...],
+    budgets: Sequence[BudgetRow],
+) -> Resources:
     return Resources(
         workers=tuple(workers),
+        troubles=troubles,
         slots=sum(worker.slots for worker in workers),
         busy=sum(worker.busy for worker in workers),
         cpu_percent=round(sum(worker.cpu_percent for worker in workers), 1),

@@ -7,7 +7,10 @@ Completions and errors are recorded by the finishing script.
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import psutil
 from pydantic import Field, ValidationError
@@ -27,6 +30,9 @@ CLEAN_EVERY_S = 10.0
 #: Longest time that one report speaks for, in seconds: a process that was stopped for a while has used nothing.
 LONGEST_STEP_S = 30.0
 
+#: No fingerprint.
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
 _REPORT = Script.beside(
     __file__,
     "report.lua",
@@ -43,6 +49,7 @@ class WorkerReport(Frozen):
     name: str = Field(min_length=1)
     pid: int
     process: str = Field("", description="Random id of the process, drawn at its start.")
+    host: str = Field("", description="Name of its host.")
     cpu_percent: float = Field(ge=0, description="100 is one core, since the last report.")
     rss_mb: float = Field(ge=0, description="Resident memory in MiB.")
     slots: int = Field(ge=0, description="Tasks it can run at once.")
@@ -50,6 +57,13 @@ class WorkerReport(Frozen):
     at: float = Field(description="Unix time in seconds, by the clock of Redis.")
     apart: int = Field(0, ge=0, description="How many of them are suspects, in child processes of their own.")
     beat_at: float | None = Field(None, description="Last turn of Celery's main thread, Unix time; None: not turning.")
+    queues: tuple[str, ...] | None = Field(None, description="Queues it takes from; None: it does not say.")
+    settings: dict[str, str] = Field(default_factory=dict, description="Fingerprint of its settings, table by table.")
+
+    @property
+    def row(self) -> str:
+        """The name of its row: two workers may have one name, no two processes have one id."""
+        return row_of(self.name, self.process)
 
     clock_ahead_s: float = Field(0.0, description="Seconds that its host's clock is ahead of that of Redis.")
 
@@ -64,21 +78,40 @@ class Recorder:
         store: State Redis.
         name: Name of the worker, unique in the fleet.
         process: Random id of its process.
+        settings: Fingerprint of its settings.
         clock: That of Redis, which the reports go by; each report hears it.
+
+    Attributes:
+        living: The workers that lived when this one looked last, itself among them.
+        looked_at: When that was, by the clock of Redis, Unix time in seconds.
     """
 
-    def __init__(self, store: Store, *, name: str, process: str = "", clock: HostClock = CLOCK) -> None:
+    def __init__(
+        self, store: Store, *, name: str, process: str = "", settings: Mapping[str, str] = NOTHING,
+        clock: HostClock = CLOCK,
+    ) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
         self._name = name
         self._process_id = process
+        self._settings = dict(settings)
+        self.living: tuple[WorkerReport, ...] = ()
+        self.looked_at = 0.0
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first reading has nothing to compare with and is always 0
         self._clean_at_s = 0.0  # of the monotonic clock
         self._reported_at_s: float | None = None
         self._left = False
 
-    async def report(self, *, slots: int, busy: int, beat_at: float | None = None, apart: int = 0) -> WorkerReport:
+    async def report(
+        self,
+        *,
+        slots: int,
+        busy: int,
+        beat_at: float | None = None,
+        apart: int = 0,
+        queues: tuple[str, ...] | None = None,
+    ) -> WorkerReport:
         """Measure this process and report it. Cheap enough for every few seconds, not for every task.
 
         Args:
@@ -86,11 +119,12 @@ class Recorder:
             busy: Tasks it runs now.
             beat_at: Unix time of the main thread's last turn by this host's clock; None while it starts or stops.
             apart: How many of those tasks are suspects.
+            queues: Those it takes from.
 
         Raises:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
-        report = self.measure(slots=slots, busy=busy, beat_at=beat_at, apart=apart)
+        report = self.measure(slots=slots, busy=busy, beat_at=beat_at, apart=apart, queues=queues)
         if self._left:
             return report
         now_s = time.monotonic()
@@ -100,7 +134,8 @@ class Recorder:
         self._clock.hear(await report_worker(self._store, report, step_s=step_s), asked_s=asked_s)
         if time.monotonic() >= self._clean_at_s:
             self._clean_at_s = time.monotonic() + CLEAN_EVERY_S
-            await forget_gone_workers(self._store, now_s=report.at)
+            self.looked_at = report.at
+            self.living = await forget_gone_workers(self._store, now_s=report.at, successor=report)
         return report
 
     async def leave(self) -> None:
@@ -111,14 +146,23 @@ class Recorder:
         """
         self._left = True
         record_event(self._store, catalogue.WORKER_STOPPED, worker=self._name)
-        await self._store.command("HDEL", keys.workers(), self._name)
+        await self._store.command("HDEL", keys.workers(), row_of(self._name, self._process_id))
 
-    def measure(self, *, slots: int, busy: int, beat_at: float | None = None, apart: int = 0) -> WorkerReport:
+    def measure(
+        self,
+        *,
+        slots: int,
+        busy: int,
+        beat_at: float | None = None,
+        apart: int = 0,
+        queues: tuple[str, ...] | None = None,
+    ) -> WorkerReport:
         """Return what this process uses now, CPU since the last measurement."""
         return WorkerReport(
             name=self._name,
             pid=os.getpid(),
             process=self._process_id,
+            host=socket.gethostname(),
             cpu_percent=self._process.cpu_percent(),
             rss_mb=round(self._process.memory_info().rss / 2**20, 1),
             slots=slots,
@@ -127,7 +171,14 @@ class Recorder:
             at=self._clock.now_s(),
             beat_at=None if beat_at is None else beat_at - self._clock.ahead_s,
             clock_ahead_s=round(self._clock.ahead_s, 3),
+            queues=queues,
+            settings=self._settings,
         )
+
+
+def row_of(name: str, process: str) -> str:
+    """Return the name of a worker's row; an earlier release had no ids of processes."""
+    return f"{name}|{process}" if process else name
 
 
 async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0.0) -> float:
@@ -144,20 +195,35 @@ async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0
         slots_s=report.slots * step_s,
     )
     call = _REPORT.call(
-        workers=keys.workers(), resources=keys.resources(), worker=report.name, report=report.model_dump_json(),
+        workers=keys.workers(), resources=keys.resources(), worker=report.row, report=report.model_dump_json(),
         life_s=keys.STATE_TTL_S, used=RESOURCE.pack(used),
     )  # fmt: skip
     seconds, micros = await store.run(_REPORT, *call)
     return int(seconds) + int(micros) / 1e6
 
 
-async def forget_gone_workers(store: Store, *, now_s: float) -> None:
-    """Remove the rows of workers that have reported nothing for `STALE_S`, and say so. O(workers)."""
+async def forget_gone_workers(
+    store: Store, *, now_s: float, successor: WorkerReport | None = None
+) -> tuple[WorkerReport, ...]:
+    """Remove the rows of workers that are gone, and say so; return the living. O(workers).
+
+    Gone is who has reported nothing for `STALE_S`, and, sooner, who had the name of `successor` in a process of the
+    same host that does not exist any more.
+    """
     flat = await store.command("HGETALL", keys.workers())
     rows = dict(zip(flat[::2], flat[1::2], strict=True))
-    for name in split_reports(rows, now_s=now_s)[1]:
-        if await store.command("HDEL", keys.workers(), name):  # one worker is enough to say it
-            record_event(store, catalogue.WORKER_LOST, worker=name.decode(errors="replace"))
+    living, gone = split_reports(rows, now_s=now_s)
+    left = [report.row.encode() for report in living if successor is not None and _was_before(successor, report)]
+    for row in (*gone, *left):
+        if await store.command("HDEL", keys.workers(), row):  # one worker is enough to say it
+            record_event(store, catalogue.WORKER_LOST, worker=row.decode(errors="replace").partition("|")[0])
+    return tuple(report for report in living if report.row.encode() not in left)
+
+
+def _was_before(successor: WorkerReport, report: WorkerReport) -> bool:
+    """True for a worker of the same name and host whose process has ended: its pid is free, or has a new owner."""
+    same = (report.name, report.host) == (successor.name, successor.host) and report.process != successor.process
+    return same and bool(report.host) and (report.pid == successor.pid or not psutil.pid_exists(report.pid))
 
 
 def split_reports(rows: dict[bytes, bytes], *, now_s: float) -> tuple[list[WorkerReport], list[bytes]]:

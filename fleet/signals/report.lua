@@ -2,9 +2,9 @@
 --
 -- Amounts are integrals over the time since the last report, so the workers' sum divided by 60 s is an average.
 --
--- KEYS  workers    hash: worker -> JSON of its last report                       TTL of both: life_s
+-- KEYS  workers    hash: worker and process -> JSON of its last report           TTL of both: life_s
 --       resources  string: a ring of minutes, packed; places: ResourcePeriod in `windows.py`
--- ARGV  worker     its name
+-- ARGV  worker     its row
 --       report     JSON
 --       life_s     life of the keys, s
 --       used       packed: what it used since, as a slot of the ring (its minute says nothing)

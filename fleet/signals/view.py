@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from fleet.models import Frozen, Persona
+from fleet.signals.crew import Trouble
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.spread import Verdict
 
@@ -243,6 +244,7 @@ class PoolView(Frozen):
     pool: str
     api: str = Field(description="provider/model")
     bots: int
+    workers: int = Field(0, description="Live workers that serve it.")
     in_flight: int
     backlog: dict[str, int] = Field(description="Waiting tasks by priority, the most urgent first.")
     waiting: int
@@ -317,6 +319,7 @@ class ResourcesView(Frozen):
     """What workers use now."""
 
     workers: tuple[WorkerReport, ...]
+    troubles: tuple[Trouble, ...] = Field((), description="What is wrong with the workers as a crew.")
     slots: int
     busy: int
     cpu_percent: float

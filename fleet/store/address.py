@@ -22,6 +22,9 @@ _FORMS = (
     "redis://[user:password@]host:port/db, rediss://..., unix:///path?db=0 "
     "or sentinel://host:port;sentinel://host:port/db?master_name=mymaster"
 )
+#: Names of this host that mean one address.
+_LOOPBACK = "127.0.0.1"
+_LOOPBACKS = ("localhost", _LOOPBACK, "::1")
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _CERT_REQS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
@@ -112,6 +115,18 @@ class Address:
     def at(self, host: str, port: int) -> Address:
         """Return the same server behind another host and port: a master that a Sentinel named."""
         return replace(self, host=host, port=port, sentinels=())
+
+    def is_same_place(self, other: Address) -> bool:
+        """True when both lead to one database of one server, whoever logs in and however it is spelled."""
+        return self._place == other._place
+
+    @property
+    def _place(self) -> tuple[object, ...]:
+        if self.path is not None:
+            return self.path, self.db
+        hosts = self.sentinels or ((self.host, self.port),)
+        named = frozenset((_LOOPBACK if host in _LOOPBACKS else host.lower(), port) for host, port in hosts)
+        return named, self.db, bool(self.sentinels)
 
     @property
     def celery_url(self) -> str:

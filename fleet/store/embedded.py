@@ -15,9 +15,15 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import redis
 from pydantic import SecretStr
 
-from fleet.config import RedisSettings, Settings, home_path
+from fleet.config import BROKER_VARIABLE, RESULT_VARIABLE, RedisSettings, Settings, home_path
 from fleet.errors import ConfigurationError, FleetError
 from fleet.store.address import SENTINEL
+from fleet.store.celery_addresses import (
+    check_broker_variables,
+    check_result_variable,
+    is_one_place,
+    origin_of,
+)
 from fleet.store.client import connect, masked, store_errors
 from fleet.store.server import Rule, choose_server
 from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState, write_private
@@ -50,16 +56,20 @@ def broker_url(settings: Settings) -> str:
     Raises:
         ConfigurationError: When the configured one does not answer, or the embedded one does not start.
     """
+    check_broker_variables(settings)
     if settings.redis.url is None:
         return ensure_redis(home_path(), settings.redis.server, timeout_s=START_TIMEOUT_S)
-    return _answering("redis.url", settings.redis.url, settings.redis)
+    return _answering(origin_of(BROKER_VARIABLE, settings), settings.redis.url, settings.redis)
 
 
 def state_url(settings: Settings) -> str:
     """Return the URL of the Redis that keeps results, bots and limits; raises like `broker_url`."""
+    check_result_variable(settings)
     if settings.redis.state_url is None:
         return broker_url(settings)
-    return _answering("redis.state_url", settings.redis.state_url, settings.redis)
+    if is_one_place(settings):
+        return broker_url(settings)
+    return _answering(origin_of(RESULT_VARIABLE, settings), settings.redis.state_url, settings.redis)
 
 
 def ensure_redis(home: Path, server: Rule | Path, timeout_s: float = START_TIMEOUT_S) -> str:

@@ -147,7 +147,7 @@ def errors(pool: str) -> str:
 
 
 def workers() -> str:
-    """Hash, worker name -> JSON of its last resource report (CPU, memory, slots, time)."""
+    """Hash, `worker name|process id` -> JSON of its last report (CPU, memory, slots, queues, settings, time)."""
     return f"{TAG}:signals:workers"
 
 
@@ -206,6 +206,11 @@ def waiting(step: int | str) -> str:
     `look.lua`. Step "": what all these names begin with.
     """
     return f"fleet:waiting:{step}"
+
+
+def binding(exchange: str) -> str:
+    """Set, kombu's own: which queues an exchange sends to. Exchange "": what all these names begin with."""
+    return f"_kombu.binding.{exchange}"
 
 
 def consumed(digest: str) -> str:

@@ -10,6 +10,7 @@ from http.cookies import SimpleCookie
 
 import pytest
 
+from fleet.engine.messages.queues import list_key
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.dashboard.flower_process import Flower, running
@@ -158,6 +159,25 @@ def test_a_page_that_knows_the_last_state_gets_only_what_changed(served: Served)
     view = newer()
     assert view and "bots" not in view
     assert view["changed"] == {"rows": [], "columns": [[]] * 10}
+
+
+@pytest.mark.parametrize("form", ["apply", "async-apply", "send-task"])
+def test_a_form_that_contradicts_its_task_is_refused_in_words_and_a_right_one_is_queued(
+    served: Served, form: str
+) -> None:
+    def send(queue: str) -> tuple[int, str]:
+        body = json.dumps({"args": ["hi"], "kwargs": {"pool": "review"}, "queue": queue, "priority": "8", "timeout": 0})
+        status, _, answer = served.flower.ask("POST", f"/api/task/{form}/fleet.submit_task", served.login, body)
+        return status, answer
+
+    status, answer = send("fleet.writing")
+    assert (status, answer.partition(";")[0]) == (
+        400, "queue: expected 'fleet.review', the queue of the task's pool, got 'fleet.writing'",
+    )  # fmt: skip
+    with connect(served.redis.url) as client:
+        before = client.llen(list_key(keys.queue("review"), 4))
+        assert send("review")[0] == 200
+        assert client.llen(list_key(keys.queue("review"), 4)) == before + 1
 
 
 def test_prometheus_reads_the_fleet(served: Served) -> None:

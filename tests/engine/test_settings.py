@@ -7,7 +7,8 @@ import ssl
 import pytest
 from celery import Celery
 
-from fleet.engine.settings import celery_command, redis_settings
+from fleet.engine.celery_options import celery_command
+from fleet.engine.settings import redis_settings
 
 SENTINELS = "sentinel://:s3cret@a:1/0;sentinel://:s3cret@b:2/0?master_name=m&sentinel_password=pw-too"
 

@@ -16,8 +16,9 @@ import redis
 from fleet.config import Settings
 from fleet.engine.outcomes.stored import TYPED
 from fleet.errors import StoreUnavailable
+from fleet.signals.crew import troubles_of
 from fleet.signals.neighbours import look_for_strangers
-from fleet.signals.recorder import split_reports
+from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script, store_errors
 from fleet.store.embedded import broker_url, state_url
@@ -82,8 +83,8 @@ class Collector:
                 with server.client() as client:
                     run_script(client, _EXPIRE, *_EXPIRE.call(results=map(key, batch), life_s=life_s))
 
-    def workers_alive(self) -> int:
-        """Return how many worker processes have reported lately.
+    def workers_alive(self) -> list[WorkerReport]:
+        """Return the last reports of the worker processes that have reported lately.
 
         Raises:
             StoreUnavailable: When Redis does not answer.
@@ -91,7 +92,7 @@ class Collector:
         with self._state.client() as client:
             rows = cast(dict[bytes, bytes], client.hgetall(keys.workers()))
             now_s = client.time()[0]
-        return len(split_reports(rows, now_s=now_s)[0])
+        return split_reports(rows, now_s=now_s)[0]
 
     def stranger(self, settings: Settings) -> str | None:
         """Return what to say if another fleet uses this Redis.
@@ -162,16 +163,25 @@ def batches(items: Iterable[str], size: int) -> Iterator[Sequence[str]]:
         yield batch
 
 
-def nobody_serves(collector: Collector, pool: str | None) -> str | None:
-    """Return a warning when no worker is alive to take tasks, else None."""
+def nobody_serves(collector: Collector, pool: str | None, settings: Settings) -> str | None:
+    """Return a warning when no worker is alive to take tasks, or something is wrong with the workers, else None.
+
+    Args:
+        collector: Reads who is alive.
+        pool: The one that all tasks are for; None: any.
+        settings: Those that the tasks are made by.
+    """
     try:
         alive = collector.workers_alive()
     except StoreUnavailable as error:
         return str(error)
-    if alive:
-        return None
-    wanted = f"pool {pool}" if pool else "any pool"
-    return f"no worker is alive to serve {wanted}: start `celery -A fleet worker` or `fleet up`"
+    if not alive:
+        wanted = f"pool {pool}" if pool else "any pool"
+        return f"no worker is alive to serve {wanted}: start `celery -A fleet worker` or `fleet up`"
+    troubles = troubles_of(alive, settings, now_s=max(worker.at for worker in alive))
+    if pool is None:  # any may be chosen; none goes by the inbox
+        return "; ".join(trouble.line for trouble in troubles if trouble.about != "inbox") or None
+    return "; ".join(filter(None, (trouble.told_of(pool) for trouble in troubles))) or None
 
 
 def another_fleet(collector: Collector, settings: Settings) -> str | None:

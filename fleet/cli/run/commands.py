@@ -105,7 +105,7 @@ def submit(
     task = BotTask.parse(text, **checked_options(settings, **options))
     with open_collector(settings) as collector:
         (task_id,) = submit_many([task])
-        if warning := nobody_serves(collector, task.pool):
+        if warning := nobody_serves(collector, task.pool, settings):
             say(warning)
         if warning := another_fleet(collector, settings):
             say(warning)

@@ -214,7 +214,7 @@ class Job:
             self._open() as lines,
             ProgressView(total=self._total(), before=self._summary.done, quiet=self.quiet) as view,
         ):
-            if warning := nobody_serves(collector, pool):
+            if warning := nobody_serves(collector, pool, self.settings):
                 view.warn(warning)
             if warning := another_fleet(collector, self.settings):
                 view.warn(warning)
@@ -228,7 +228,7 @@ class Job:
                 summary=self._summary,
                 view=view,
                 stopping=lambda: signals.asked,
-                diagnose=lambda: nobody_serves(collector, pool),
+                diagnose=lambda: nobody_serves(collector, pool, self.settings),
             )
             try:
                 return flow.run(self._read(lines))

@@ -18,6 +18,7 @@ from fleet.config import Settings
 from fleet.models import Priority
 from fleet.open_files import files_for, slots_that_fit
 from fleet.quoting import counted, quote
+from fleet.signals.crew import Trouble
 from fleet.store.address import Address
 
 #: Seconds under which a result may be gone before a person comes back to a stopped run.
@@ -58,6 +59,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         flower_address(settings),
         *celery_checks(facts.celery),
         *stall_checks(facts.stalls),
+        *crew_checks(facts.crew),
     ]
     return found
 
@@ -122,6 +124,21 @@ def flower_address(settings: Settings) -> Check:
     if address in ("127.0.0.1", "localhost", "::1"):
         return ok(name, address)
     return warn(name, address, "Put a TLS proxy before it: password and task arguments are readable.")
+
+
+#: What is checked about the workers as a crew, and what is said when it is in order.
+_CREW = {"pools": "each is served", "inbox": "served", "names": "all differ", "settings": "alike"}
+
+
+def crew_checks(crew: tuple[Trouble, ...] | None) -> Iterator[Check]:
+    """Yield the checks of the living workers as a crew; none when none lives."""
+    for about, what in _CREW.items():
+        name, lines = f"workers: {about}", [trouble.line for trouble in crew or () if trouble.about == about]
+        for line in lines:
+            found, _, advice = line.partition("; ")
+            yield warn(name, found, f"{advice[:1].upper()}{advice[1:]}.")
+        if crew is not None and not lines:
+            yield ok(name, what)
 
 
 def celery_checks(conf: Mapping[str, Any] | None) -> Iterator[Check]:

@@ -10,7 +10,7 @@ import resource
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,9 @@ from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
+from fleet.engine.admission.gates import read_waiting
 from fleet.errors import FleetError
+from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
 from fleet.signals.view import EventView
@@ -106,6 +108,8 @@ class Findings:
     #: What to say of another fleet in the same Redis.
     neighbour: str | None = None
     stalls: tuple[EventView, ...] = ()
+    #: What is wrong with the workers that live; None: none does, or nobody knows.
+    crew: tuple[Trouble, ...] | None = None
 
 
 def gather(settings: Settings) -> Findings:
@@ -114,10 +118,24 @@ def gather(settings: Settings) -> Findings:
     """
     servers = _redis_servers(settings)
     lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
-    celery, neighbour, stalls = None, None, tuple[EventView, ...]()
-    if not lost:
-        celery, neighbour, stalls = celery_facts(), _neighbour(settings), recent_stalls(settings)
-    return Findings(servers, host_facts(settings), celery, load_all(settings), neighbour, stalls)
+    host, code = host_facts(settings), load_all(settings)
+    if lost:
+        return Findings(servers, host, None, code)
+    stalls = recent_stalls(settings)
+    return Findings(servers, host, celery_facts(), code, _neighbour(settings), stalls, crew(settings))
+
+
+def crew(settings: Settings) -> tuple[Trouble, ...] | None:
+    """Return what is wrong with the living workers, and with what waits where nobody takes it; None: none lives."""
+    timeout_s = settings.redis.socket_timeout_s
+    with closing(connect(state_url(settings), timeout_s=timeout_s)) as state:
+        now_s = float(state.time()[0])
+        living, _ = split_reports(cast("dict[bytes, bytes]", state.hgetall(keys.workers())), now_s=now_s)
+    with closing(connect(broker_url(settings), timeout_s=timeout_s)) as broker:
+        waiting = read_waiting(broker, settings.pools)
+    astray = [stray(pool, living, settings) for pool, row in zip(settings.pools, waiting, strict=True) if row.total]
+    found = (*filter(None, astray), *troubles_of(living, settings, now_s=now_s))
+    return found if living or found else None
 
 
 def _neighbour(settings: Settings) -> str | None:

@@ -110,6 +110,7 @@ function resources({ resources: used, minutes, limits: all, at, suspects }) {
     ? `${count(used.workers.length)} worker${used.workers.length > 1 ? "s" : ""}${silent ? `, ${silent} silent` : ""}; Redis ${short(used.redis_mb)} MB${tightest ? `; tightest limit: ${tightest.what} of ${tightest.limit}` : ""}`
     : "no worker runs: tasks wait in Redis until one starts");
   attribute(by("workers"), "class", used.workers.length ? "note" : "note alarm");
+  keyed(by("crew"), used.troubles, (trouble) => trouble.line, () => h("li", {}), (node, trouble) => text(node, trouble.line));
 }
 
 function tightness(limit) {

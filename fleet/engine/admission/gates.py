@@ -5,6 +5,7 @@ A gate is one key of the broker that `take.lua` reads with every take; tasks beh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -113,10 +114,14 @@ def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
 
 def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
     """Return what waits in queues. One round trip, O(queues)."""
-    lists = [queues.list_key(name, step) for name in names for step in queues.PRIORITY_STEPS]
-    flat = cast(list[int | bytes], run_script(broker, BACKLOG, *BACKLOG.call(lists=lists)))
-    rows = [(int(length), float(at) if at else None) for length, at in zip(flat[::2], flat[1::2], strict=True)]
-    size = len(queues.PRIORITY_STEPS)
+    places = [place for name in names for place in queues.lists_of(name)]
+    call = BACKLOG.call(lists=(key for key, _ in places))
+    flat = cast(list[int | bytes], run_script(broker, BACKLOG, *call))
+    rows = [
+        (priority, int(length), float(at) if at else None)
+        for (_, priority), length, at in zip(places, flat[::2], flat[1::2], strict=True)
+    ]
+    size = len(queues.lists_of(""))
     return [_waiting(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
@@ -130,5 +135,9 @@ def _gate(value: bytes | None, left_ms: int, room: bytes | None) -> Gate:
         raise StoreError(f"gate: expected a priority number or -1, got {quote(value)}; `fleet pools resume`") from error
 
 
-def _waiting(rows: list[tuple[int, float | None]]) -> Waiting:
-    return Waiting(tuple(length for length, _ in rows), min((at for _, at in rows if at is not None), default=None))
+def _waiting(rows: list[tuple[int, int, float | None]]) -> Waiting:
+    counts = Counter[int]()
+    for priority, length, _ in rows:
+        counts[priority] += length
+    oldest_at = min((at for *_, at in rows if at is not None), default=None)
+    return Waiting(tuple(counts[step] for step in queues.PRIORITY_STEPS), oldest_at)

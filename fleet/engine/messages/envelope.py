@@ -24,6 +24,8 @@ TASK_NAME = "fleet.submit_task"
 QUEUED_AT = "queued_at"
 #: Header of a message that was queued again: its earlier deaths.
 HISTORY = "fleet_history"
+#: Header that the transport writes: the priority step of the list a message was taken from, if it says another itself.
+STEP = "fleet_step"
 #: What stands for a task's arguments in events and logs.
 HIDDEN = "(hidden)"
 
@@ -71,6 +73,17 @@ def canvas_of(body: bytes | str) -> dict[str, Any]:
     except ValueError:  # half a surrogate pair
         canvas = json.loads(text)[2]
     return {name: canvas[name] for name in NO_CANVAS if canvas.get(name)} if canvas else {}
+
+
+def note_place(message: dict[str, Any], queue: str, step: int) -> None:
+    """Write into a bot task's message where it was taken from: a plain client may have addressed it in other words."""
+    headers, properties = message.get("headers"), message["properties"]
+    info = properties.get("delivery_info")
+    if properties.get("priority") == step and type(info) is dict and info.get("routing_key") == queue:
+        return  # as our own producers address it
+    if isinstance(headers, dict) and headers.get("task") == TASK_NAME and isinstance(info, dict):
+        info["routing_key"] = queue
+        headers[STEP] = step
 
 
 def task_id_in(message: bytes) -> str | None:

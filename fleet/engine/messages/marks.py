@@ -23,7 +23,6 @@ SWEEP = Script.beside(
     using=[ORPHAN],
 )
 CLOSE = Script.beside(__file__, "close_mark.lua", keys="mark", argv="life_s")
-EMPTY = Script.beside(__file__, "empty_queue.lua", keys="list epochs")
 
 #: Seconds between two steps of the walk, of all workers together.
 SWEEP_EVERY_S = 2.5

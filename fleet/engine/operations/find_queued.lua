@@ -5,6 +5,7 @@
 --       count  messages to look at
 --       texts  one of which a message must hold
 -- Reply {place, message, looked at, bytes}: place counts from 0 (the next one), -1: not in this stretch
+if redis.call('TYPE', KEYS[LIST]).ok ~= 'list' then return { -1, '', 0, 0 } end  -- none, or nobody's messages
 local skip = tonumber(ARGV[SKIP])
 local messages = redis.call('LRANGE', KEYS[LIST], -skip - tonumber(ARGV[COUNT]), -skip - 1)
 local bytes = 0

@@ -6,7 +6,6 @@ prompts travel. The search is bounded: how much it looked at is part of its answ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -57,8 +56,8 @@ def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: 
     Queues move while they are searched: a message that is taken or queued meanwhile may be missed.
     """
     left = most
-    for queue, priority in _lists(settings):
-        search = _search_list(broker, queue, priority, task_id, left)
+    for queue, (key, priority) in _lists(broker, settings):
+        search = _search_list(broker, key, Queued(queue, priority, 0, b""), task_id, left)
         left -= search.looked_at
         if search.found is not None or not search.complete:
             return replace(search, looked_at=most - left)
@@ -71,27 +70,33 @@ def find_poison(broker: redis.Redis, task_id: str) -> bool:
     return any(task_id_in(message) == task_id for message in messages)
 
 
-def _lists(settings: Settings) -> Iterator[tuple[str, int]]:
-    names = [settings.worker.inbox, *map(keys.queue, settings.pools)]
-    return ((name, step) for step in queues.PRIORITY_STEPS for name in names)
+def _lists(broker: redis.Redis, settings: Settings) -> list[tuple[str, tuple[str, int]]]:
+    """Return the lists that there are, the most urgent first, those of queues that have only a pool's name too."""
+    names = dict.fromkeys([settings.worker.inbox, *map(keys.queue, settings.pools), *settings.pools])
+    places = [(name, place) for name in names for place in queues.lists_of(name)]
+    with broker.pipeline(transaction=False) as pipe:
+        for _, (key, _) in places:
+            pipe.exists(key)
+        there = [place for place, exists in zip(places, pipe.execute(), strict=True) if exists]
+    return sorted(there, key=lambda found: found[1][1])
 
 
-def _search_list(broker: redis.Redis, queue: str, priority: int, task_id: str, most: int) -> Search:
-    """Search one list from its head, at most `most` messages."""
+def _search_list(broker: redis.Redis, key: str, of: Queued, task_id: str, most: int) -> Search:
+    """Search one list from its head, at most `most` messages; what is found there is `of` its queue and priority."""
     skip, stretch = 0, FIRST_STRETCH
     while True:
         count = min(stretch, most - skip)
         if count <= 0:
-            return Search(None, skip, complete=not broker.llen(queues.list_key(queue, priority)) > skip)
-        place, message, looked_at, size = _stretch(broker, queue, priority, task_id, skip, count)
+            return Search(None, skip, complete=not broker.llen(key) > skip)
+        place, message, looked_at, size = _stretch(broker, key, task_id, skip, count)
         if place >= 0 and task_id_in(message) == task_id:
-            return Search(Queued(queue, priority, place, message), place + 1)
+            return Search(replace(of, place=place, message=message), place + 1)
         skip += looked_at
         if place < 0 and looked_at < count:
             return Search(None, skip)
         stretch = min(LONGEST_STRETCH, max(FIRST_STRETCH // 4, STRETCH_BYTES * looked_at // max(1, size)))
 
 
-def _stretch(broker: redis.Redis, queue: str, priority: int, task_id: str, skip: int, count: int) -> Any:
-    call = FIND_QUEUED.call(list=queues.list_key(queue, priority), skip=skip, count=count, texts=id_texts(task_id))
+def _stretch(broker: redis.Redis, key: str, task_id: str, skip: int, count: int) -> Any:
+    call = FIND_QUEUED.call(list=key, skip=skip, count=count, texts=id_texts(task_id))
     return run_script(broker, FIND_QUEUED, *call)

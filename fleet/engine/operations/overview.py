@@ -26,6 +26,7 @@ from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_pr
 from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.crew import Trouble, serving, troubles_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
@@ -136,7 +137,7 @@ class Overview:
             limits=tuple(_limit_view(limit, now_s) for limit in limits),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             events=picture.events_of(reading.events),
-            resources=_resources(living, reading.redis_bytes),
+            resources=_resources(living, troubles_of(living, settings, now_s=now_s), reading.redis_bytes),
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
             suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
@@ -232,6 +233,7 @@ class Overview:
             pool=pool,
             api=settings.limit_of(pool)[0],
             bots=len(per_hour),
+            workers=serving(split_reports(dict(reading.workers), now_s=now_s)[0], keys.queue(pool)),
             in_flight=reading.in_flight[pool],
             backlog={priority.name.lower(): count for priority, count in zip(Priority, waiting.counts, strict=True)},
             waiting=waiting.total,
@@ -338,9 +340,11 @@ def _limit_view(limit: LimitSnapshot, now_s: float) -> LimitView:
     )
 
 
-def _resources(workers: Sequence[WorkerReport], redis_bytes: int) -> ResourcesView:
+def _resources(workers: Sequence[WorkerReport], troubles: tuple[Trouble, ...], redis_bytes: int) -> ResourcesView:
     return ResourcesView(
-        workers=tuple(workers),
+        # what is right or wrong about queues and settings is told; they would make up most of the page's figures
+        workers=tuple(worker.model_copy(update={"queues": None, "settings": {}}) for worker in workers),
+        troubles=troubles,
         slots=sum(worker.slots for worker in workers),
         busy=sum(worker.busy for worker in workers),
         cpu_percent=round(sum(worker.cpu_percent for worker in workers), 1),

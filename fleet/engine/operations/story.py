@@ -184,6 +184,8 @@ def _told_obstacles(facts: Facts) -> Iterator[str]:
         yield "it waits on the limit: enough calls wait there; in the queue an urgent task can still overtake it"
     if place is not None and not facts.workers:
         yield "no worker is reporting: start one with `fleet up` or `celery -A fleet worker`"
+    if place is not None:
+        yield from filter(None, (trouble.told_of(facts.pool) for trouble in facts.troubles))
     if limit is not None and (limit.queue_s > 0 or limit.held_until):
         yield _told_limit(limit, facts.now_s)
 

@@ -30,6 +30,7 @@ from fleet.engine.transport.parking.parked import Parked, find_parked
 from fleet.engine.transport.revoked import is_revoked
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
+from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 
@@ -64,6 +65,7 @@ class Facts:
     gate: Gate = OPEN_GATE
     limit: LimitSnapshot | None = None
     workers: tuple[WorkerReport, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
 
     @property
     def message(self) -> bytes | None:
@@ -80,7 +82,7 @@ class Facts:
     def pool(self) -> str | None:
         """The pool whose queue the message comes from; that of the result or the letter when there is none."""
         if self.queue is not None:
-            return pool_of(self.queue)
+            return queues.pool_of(self.queue)
         if self.result is not None and self.result.pool:
             return self.result.pool
         return self.filed.letter.pool if self.filed else None
@@ -111,7 +113,7 @@ def gather(
     parked = find_parked(broker, task_id)
     search = NOT_SEARCHED if held or parked or raw else find_queued(broker, task_id, settings)
     where = held or parked or search.found
-    pool = pool_of(where.queue) if where else None
+    pool = queues.pool_of(where.queue) if where else None
     living, _ = split_reports(cast("dict[bytes, bytes]", state.hgetall(keys.workers())), now_s=seconds)
     return Facts(
         task_id=task_id,
@@ -132,13 +134,13 @@ def gather(
         gate=read_gates(broker, [where.queue])[0] if where else OPEN_GATE,
         limit=limit_of(pool) if pool in settings.pools and pool else None,
         workers=tuple(living),
+        troubles=_troubles(where.queue if where else "", living, settings, seconds),
     )
 
 
-def pool_of(queue: str) -> str | None:
-    """Return the pool that a queue belongs to; None for the inbox."""
-    prefix = keys.queue("")
-    return queue.removeprefix(prefix) if queue.startswith(prefix) else None
+def _troubles(queue: str, living: list[WorkerReport], settings: Settings, now_s: float) -> tuple[Trouble, ...]:
+    astray = stray(queue, living, settings)
+    return (*([astray] if astray else ()), *troubles_of(living, settings, now_s=now_s))
 
 
 def _bot_lease(state: redis.Redis, pool: str, tag: str) -> BotLease | None:

@@ -53,6 +53,7 @@ Cause = Literal["attempts", "deadline", "validation", "poison", "refused", "answ
 CAUSES: Mapping[str, Cause] = {
     "RateLimited": "attempts",
     "ProviderUnavailable": "attempts",
+    "MachineExhausted": "attempts",
     "BotsQuarantined": "attempts",
     "StoreUnavailable": "attempts",
     "StoreRefused": "configuration",

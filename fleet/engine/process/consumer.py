@@ -151,6 +151,18 @@ class Consumer(CeleryConsumer):
         conn.ensure_connection = ensure_and_beat
         return super().ensure_connected(conn)
 
+    def add_task_queue(self, queue: str, *args: Any, **options: Any) -> None:
+        """Take from a queue too; a pool's name means its queue, as with `-Q`."""
+        super().add_task_queue(self._spelled_out(queue), *args, **options)
+
+    def cancel_task_queue(self, queue: str) -> None:
+        """Take from a queue no longer."""
+        super().cancel_task_queue(self._spelled_out(queue))
+
+    def _spelled_out(self, queue: str) -> str:
+        aliased = self.app.amqp.queues.aliases.get(queue)
+        return queue if aliased is None else str(aliased.name)
+
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._refuse(message, "expected a Celery message with a `task` header, got none")
 

@@ -20,8 +20,8 @@ from celery.exceptions import Reject
 from fleet.config import Settings
 from fleet.engine.admission.gates import HOLD, HOLD_MS
 from fleet.engine.answers.opinions import Opinions, Panel, other_token
-from fleet.engine.messages import pool_choice
-from fleet.engine.messages.envelope import QUEUED_AT, queued_ms_of
+from fleet.engine.messages import pool_choice, routing
+from fleet.engine.messages.envelope import QUEUED_AT, STEP, queued_ms_of
 from fleet.engine.messages.inbox import Inbox
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import body_of, bury
@@ -77,6 +77,16 @@ class Delivery:
     @property
     def queue(self) -> str | None:
         return (self.request.get("delivery_info") or {}).get("routing_key")
+
+    @property
+    def priority(self) -> object:
+        """The message's own property, which a plain client's steps may have put into another list."""
+        return (self.request.get("delivery_info") or {}).get("priority")
+
+    def overtakes(self, task: BotTask) -> bool:
+        """True when the message was taken before its turn: its list is more urgent than its task."""
+        step = self.request.get(STEP)
+        return isinstance(step, int) and task.priority > step
 
 
 class DataPlane:
@@ -146,7 +156,7 @@ class DataPlane:
             task, pools = self._read(delivery) if _is_quick(delivery) else await asyncio.to_thread(self._read, delivery)
         except (InvalidTask, DeadlineExceeded, TypeError) as error:
             return await self._refuse(delivery, error)
-        if delivery.queue == self._settings.worker.inbox:
+        if delivery.queue == self._settings.worker.inbox or delivery.overtakes(task):
             return Done(await self._inbox.pass_on(delivery.task_id, task, pools, delivery.request))
         try:
             checkout = await self._check_out(pools[0], task, delivery)
@@ -183,6 +193,7 @@ class DataPlane:
         """
         check_expiry(delivery.request)
         task = BotTask.parse(*delivery.request["args"], **delivery.request["kwargs"])
+        task = routing.delivered(task, delivery.queue, delivery.priority, self._settings)
         return task, pool_choice.candidates(task, self._settings)
 
     async def _check_out(self, pool: str, task: BotTask, delivery: Delivery) -> Checkout | None:

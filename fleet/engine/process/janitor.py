@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from fleet.config import Settings
+from fleet.config.fingerprint import fingerprint
 from fleet.engine.messages import marks, weight
 from fleet.engine.messages.envelope import is_usable, task_id_in
 from fleet.engine.outcomes.dead_letters import parts_of
@@ -22,6 +23,7 @@ from fleet.engine.transport import leases
 from fleet.errors import FleetError, Poison, StoreUnavailable
 from fleet.quoting import quote
 from fleet.signals import catalogue
+from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.events import record_event
 from fleet.signals.neighbours import MARK_EVERY_S, leave_mark, lift_mark
 from fleet.signals.recorder import Recorder
@@ -52,6 +54,14 @@ async def for_ever(duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
             name = getattr(getattr(duty, "func", duty), "__qualname__", "unknown")
             logger.error("duty failed duty=%s error=%s: %s; it begins again", name, type(error).__name__, quote(error))
         await asyncio.sleep(RESTART_S)
+
+
+def _say(troubles: Iterable[Trouble], told: Collection[str]) -> set[str]:
+    """Log what is wrong with the crew, each once until it is over; return the lines that hold now."""
+    lines = {trouble.line for trouble in troubles}
+    for line in sorted(lines.difference(told)):
+        logger.warning("%s", line)
+    return lines
 
 
 class Janitor:
@@ -134,16 +144,24 @@ class Janitor:
         await self._broker.command("LTRIM", keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
         await self._broker.command("EXPIRE", keys.unreadable(), keys.STATE_TTL_S)
 
-    async def report(self, occupancy: Occupancy, apart: Callable[[], int]) -> None:
-        """Write this process's resources where the signals are read, for ever; `apart()` counts its suspects."""
-        recorder = self._recorder = Recorder(self._state, name=occupancy.name, process=leases.process_id())
+    async def report(self, occupancy: Occupancy, apart: Callable[[], int], settings: Settings) -> None:
+        """Write this process's resources where the signals are read, and log what is wrong with the crew, for ever.
+
+        `apart()` counts its suspects.
+        """
+        recorder = self._recorder = Recorder(
+            self._state, name=occupancy.name, process=leases.process_id(), settings=fingerprint(settings)
+        )
+        said: set[str] = set()
         record_event(self._state, catalogue.WORKER_STARTED, worker=occupancy.name, pid=os.getpid())
         was_off = False
         while True:
             try:
                 await recorder.report(
-                    slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart()
-                )
+                    slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart(),
+                    queues=tuple(occupancy.queues),
+                )  # fmt: skip
+                said = _say(troubles_of(recorder.living, settings, now_s=recorder.looked_at), said)
                 if CLOCK.is_off and not was_off:
                     logger.warning("clock off: this host's is %s; tasks go by that of Redis", told(CLOCK.ahead_s))
                     ahead_s = round(CLOCK.ahead_s)

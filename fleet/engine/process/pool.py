@@ -23,6 +23,7 @@ from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
 from celery.utils.log import get_logger
 
 from fleet import config
+from fleet.engine.celery_options import give_up
 from fleet.engine.messages.envelope import canvas_of
 from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import decoded, send_signals, tag_of
@@ -30,7 +31,6 @@ from fleet.engine.process.slot import Slot
 from fleet.engine.process.stall_watch import MAIN_THREAD, StallWatch
 from fleet.engine.process.threads import Threads, as_failure, exception_info
 from fleet.engine.process.wiring import PROCESS
-from fleet.engine.settings import give_up
 from fleet.engine.transport import leases
 from fleet.engine.transport.waker import Waker
 from fleet.errors import ConfigurationError
@@ -67,8 +67,8 @@ class SlotPool(BasePool):
         self._woken = False
         self._threads = Threads(THREADS_AT_MOST, "fleet-task")
         self._in_slots: dict[str, Slot] = {}
-        #: Unix time of the main thread's last turn; None while it starts or stops.
-        self.beat_at: float | None = None
+        self.beat_at: float | None = None  # Unix time of the main thread's last turn; None while it starts or stops
+        self.queues = self.app.amqp.queues.consume_from  # as -Q and -X said, and as remote control has it now
         self._in_threads = 0
         self._is_cancelling = self._closed = False
         self._farewell = Farewell()

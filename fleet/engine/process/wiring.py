@@ -25,6 +25,7 @@ from fleet.engine.answers.canaries import Canaries
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.local_simulator import ensure_simulator
+from fleet.engine.messages.queues import bind_pools, odd_queues
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
@@ -163,6 +164,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
+        runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
     except BaseException:
         runtime.stop()
         raise
@@ -306,10 +308,12 @@ class Process:
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
         self._renewing = renewing(settings, assembly.held)
+        for line in odd_queues(occupancy.queues, settings):
+            logger.warning("%s", line)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
-            partial(assembly.janitor.report, occupancy, lambda: apart.count),
+            partial(assembly.janitor.report, occupancy, lambda: apart.count, settings),
             partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip
         if settings.redis.url is None:
@@ -364,6 +368,7 @@ class DirectCall:
     slots: int = 1
     busy: int = 1
     beat_at: float | None = None
+    queues: tuple[str, ...] = ()
 
 
 PROCESS = Process()

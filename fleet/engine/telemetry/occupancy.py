@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 
@@ -26,4 +27,9 @@ class Occupancy(Protocol):
     @property
     def beat_at(self) -> float | None:
         """Unix time (s) of the main thread's last turn; None while it starts or stops, or has no turns."""
+        ...
+
+    @property
+    def queues(self) -> Collection[str]:
+        """Names of the queues that it takes from, now."""
         ...

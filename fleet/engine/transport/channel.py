@@ -26,11 +26,12 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import NoScriptError
 
 from fleet.engine.messages import weight
+from fleet.engine.messages.envelope import note_place
 from fleet.engine.transport import leases, revoked, suspicion
 from fleet.engine.transport.message import LazyMessage, decoded, plainly
 from fleet.engine.transport.parking import parked
 from fleet.engine.transport.publishing import Publishing
-from fleet.engine.transport.rota import LOOK, LOOK_EVERY_S, Rota
+from fleet.engine.transport.rota import LOOK, LOOK_AGAIN_S, LOOK_EVERY_S, MORE, Rota
 from fleet.engine.transport.waker import Waker
 from fleet.errors import FleetError
 from fleet.store import keys
@@ -135,12 +136,12 @@ class Channel(Publishing):
         return set()
 
     # -- taking: one command in flight on the consuming connection: TAKE, or a blocking XREAD when nothing waits, or
-    # now and then LOOK, when there are many queues
+    # once a second LOOK
 
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
         self._rota = Rota(self.active_queues, self.priority_steps)
-        self._looked_s = -math.inf
+        self._looked_s = -math.inf if self._rota.is_large else monotonic()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         if not self._rota:
@@ -152,7 +153,7 @@ class Channel(Publishing):
         self._brpop_sent_at = now_s = monotonic()
         self.holdings.return_acks(self._sent_acks or [])  # those of a call whose connection was dropped meanwhile
         self._sent_acks = None
-        if self._rota.is_large and now_s - self._looked_s >= LOOK_EVERY_S:
+        if now_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s, self._bell_id = now_s, None  # then take, whatever the bell says
             self._send(connection, LOOK, self._rota.look())
         elif self._bell_id is not None:
@@ -203,6 +204,8 @@ class Channel(Publishing):
         finally:
             self._in_poll = self._sent_prefix = None
             self._flush_brpop_reauth()
+        if asked is LOOK and reply == MORE:
+            self._looked_s += LOOK_AGAIN_S - LOOK_EVERY_S
         if asked is not leases.TAKE:
             raise Empty
         if len(reply) < 3:
@@ -260,10 +263,12 @@ class Channel(Publishing):
         messages: dict[str, Any] = {}
         read: list[tuple[str, str, bytes, Any]] = []
         for tag, place, raw in taken:
-            queue = self._rota.was_served(place)
+            queue, step = self._rota.was_served(place)
             try:
-                messages[tag] = plainly(raw) if queue in self._no_ack_queues else decoded(raw)
-                read.append((tag, queue, raw, messages[tag]))
+                message = plainly(raw) if queue in self._no_ack_queues else decoded(raw)
+                note_place(message, queue, step)
+                messages[tag] = message
+                read.append((tag, queue, raw, message))
             except Exception as error:  # noqa: BLE001 - as above
                 self._put_aside(tag, raw, error)
         waits = {tag: later for tag, message in messages.items() if (later := parked.time_of(message)) is not None}

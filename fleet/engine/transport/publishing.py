@@ -9,11 +9,11 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
-from fleet.engine.messages.marks import EMPTY
 from fleet.engine.transport import leases, suspicion
 from fleet.engine.transport.following import put_once, refused
 from fleet.engine.transport.parking import parked
 from fleet.engine.transport.prefixed import PrefixedChannel
+from fleet.engine.transport.purge import purge
 from fleet.store import keys
 from fleet.store.client import run_script
 from fleet.store.clock import CLOCK
@@ -88,13 +88,12 @@ class Publishing(PrefixedChannel):
             raise refused(error) from None
 
     def _size(self, queue: str) -> int:
-        return int(super()._size(queue)) + sum(waits.count for waits in parked.read_parked(self.resident, [queue]))
+        return purge(self.resident, queue, is_meant=False) + sum(
+            waits.count for waits in parked.read_parked(self.resident, [queue])
+        )
 
     def _purge(self, queue: str) -> int:
-        """Remove all messages of a queue, and what is known of them: suspicions, and which keys they hold."""
-        lists = (self._q_for_pri(queue, step) for step in self.priority_steps)
-        calls = [EMPTY.call(list=name, epochs=keys.epochs()) for name in lists]
-        purged = sum(int(run_script(self.resident, EMPTY, *call)) for call in calls)
-        purged += parked.purge_parked(self.resident, queue)
+        """Remove what waits in a queue, also under other clients' priority steps, and suspicions of it."""
+        purged = purge(self.resident, queue, is_meant=True) + parked.purge_parked(self.resident, queue)
         run_script(self.resident, suspicion.ABSOLVE, *suspicion.forget_call(queue))
         return purged

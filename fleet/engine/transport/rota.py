@@ -1,7 +1,8 @@
 """Which queues a consumer takes from, and whose turn it is: the part of a take that is the same from call to call.
 
 Few queues are named in each call. Of many, a take asks only for those that are known to have messages: producers
-with Fleet's transport say so when they publish, and one look at all lists a second finds the messages of others.
+with Fleet's transport say so when they publish, and one look at all lists a second finds the messages of others. The
+same look brings home what plain Celery clients queued under priority steps of their own.
 """
 
 from __future__ import annotations
@@ -10,21 +11,31 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fleet.engine.messages.queues import PRIORITY_SEPARATOR, queue_of
+from fleet.engine.messages.queues import FOREIGN_LISTS, PRIORITY_SEPARATOR, queue_of
 from fleet.engine.transport import leases
 from fleet.store import keys
 from fleet.store.client import Script
 
 LOOK = Script.beside(
-    __file__, "look.lua", keys="ours looked waiting*", argv="pause_ms life_s separator list_prefix rest*"
+    __file__,
+    "look.lua",
+    keys="ours looked bell waiting*",
+    argv="pause_ms life_s separator most again_ms binding list_prefix is_indexed foreign rest*",
 )
 
 #: Most queues that every take names and looks at (count): up to here that is cheaper than to keep an index.
 NAMED_AT_MOST = 16
-#: Seconds between two looks at all lists, of all consumers of the same queues together.
-LOOK_EVERY_S = 1.0
+#: Seconds between two looks at all lists, of all consumers of the same queues together; and while a look finds more
+#: than it may bring home.
+LOOK_EVERY_S, LOOK_AGAIN_S = 1.0, 0.05
+#: Reply of a look that leaves more to bring home.
+MORE = 2
+#: Messages that one look brings home (count): half a millisecond of Redis.
+BRING_AT_MOST = 512
 #: Life of what a look has found, in seconds; each look renews it.
 FOUND_LIFE_S = 3600
+#: Endings of foreign lists and the steps of what lies there, as the script takes them.
+_FOREIGN = [part for ending, priority in FOREIGN_LISTS.items() for part in (ending, priority.value)]
 
 
 class Rota:
@@ -39,7 +50,7 @@ class Rota:
         self._names = sorted(queues)
         self._steps = [str(step) for step in steps]
         self._served = dict.fromkeys(self._steps, "")
-        #: True when takes go by what is known to wait, so that somebody has to look.
+        #: True when takes go by what is known to wait, so that a look has to find it out.
         self.is_large = len(self._names) > NAMED_AT_MOST
         digest = hashlib.sha1("\n".join(self._names).encode("utf-8", "replace"), usedforsecurity=False)
         self._digest = digest.hexdigest()
@@ -61,17 +72,23 @@ class Rota:
         look_keys, arguments = LOOK.call(
             ours=keys.consumed(self._digest),
             looked=keys.consumed_looked(self._digest),
+            bell=keys.bell(),
             waiting=self._waiting,
             pause_ms=round(LOOK_EVERY_S * 900),  # a little less, so that each look of a single consumer counts
             life_s=FOUND_LIFE_S,
             separator=PRIORITY_SEPARATOR,
+            most=BRING_AT_MOST,
+            again_ms=round(LOOK_AGAIN_S * 900),
+            binding=keys.binding(""),
             list_prefix=keys.lists(""),
-            rest=(*self._steps, *self._names),
+            is_indexed=int(self.is_large),
+            foreign=len(FOREIGN_LISTS),
+            rest=(*self._steps, *_FOREIGN, *self._names),
         )
         return [len(look_keys), *look_keys, *arguments]
 
-    def was_served(self, place: str) -> str:
-        """Note that a message of this list came, and return its queue: the next turn is another queue's."""
+    def was_served(self, place: str) -> tuple[str, int]:
+        """Note that a message of this list came; return its queue and step: the next turn is another queue's."""
         queue, step = queue_of(place)
         self._served[str(step)] = queue
-        return queue
+        return queue, step

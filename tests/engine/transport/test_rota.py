@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Connection, Exchange, Queue
 
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.transport import channel, leases
-from fleet.engine.transport.rota import NAMED_AT_MOST
+from fleet.engine.transport.rota import BRING_AT_MOST, LOOK, LOOK_EVERY_S, MORE, NAMED_AT_MOST, Rota
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.waiting import wait_until
 
 FEW = tuple(f"q{n:02d}" for n in range(4))
 MANY = tuple(f"q{n:02d}" for n in range(NAMED_AT_MOST * 3))
@@ -121,6 +122,59 @@ def test_messages_of_producers_that_do_not_announce_them_are_found(
     for place in (list_key(queues[1], 0), list_key(queues[-1], 4)):
         redis.lpush(place, json.dumps(foreign))
     assert sorted(take(broker, queues, 3)) == ["foreign", "foreign", "ours"]
+
+
+@both
+def test_what_plain_clients_queue_under_steps_of_their_own_comes_home_in_its_order(
+    broker: Connection, redis_url: str, queues: tuple[str, ...]
+) -> None:
+    redis = connect(redis_url)
+    put(broker, queues[1], "own", priority=4)
+    for steps, separator in ((None, None), (list(range(10)), ":")):
+        options = {"priority_steps": steps, "sep": separator} if steps else {}
+        with Connection(redis_url, transport_options=options) as client, client.Producer() as producer:
+            for number in (6, 7, 9):
+                producer.publish(f"{separator} {number}", routing_key=queues[1], exchange="", priority=number)
+    assert take(broker, queues, 7)[:3] == ["own", "None 6", "None 7"]
+    assert not [name for name in redis.keys("*") if name.startswith(queues[1].encode())]  # type: ignore[union-attr]
+
+
+def test_what_only_looks_like_another_clients_list_stays_where_it_is(broker: Connection, redis_url: str) -> None:
+    redis = connect(redis_url)
+    redis.set("q00:1", "a string")
+    redis.rpush("q00:2", "no message of Celery's")
+    with Connection(redis_url) as client:
+        put(client, "q00:3", "of a queue of that name", priority=0)
+        Queue("q00:3", Exchange("q00:3"), routing_key="q00:3").bind(client.default_channel).declare()
+    put(broker, "q00", "ours")
+    assert take(broker, FEW, 1) == ["ours"]
+    with broker.Consumer([Queue("q00")], on_message=lambda message: message.ack()), pytest.raises(TimeoutError):
+        broker.drain_events(timeout=LOOK_EVERY_S * 1.5)
+    assert redis.exists("q00:1", "q00:2", "q00:3") == 3
+    assert broker.default_channel.queue_purge("q00") == 1  # what nobody can read as a message; never a string, a queue
+    assert redis.exists("q00:1", "q00:3") == 2
+
+
+def test_a_look_moves_so_much_at_a_time_and_goes_on_soon(broker: Connection, redis_url: str) -> None:
+    with Connection(redis_url) as client:
+        put(client, "q01", *["x"] * (BRING_AT_MOST + 5), priority=9)
+    rota, redis = Rota(FEW, PRIORITY_STEPS), connect(redis_url)
+    replies = [redis.execute_command("EVAL", LOOK.text, *rota.look())]
+    assert (replies, redis.llen(list_key("q01", 4))) == ([MORE], BRING_AT_MOST)
+    wait_until(
+        lambda: replies.append(redis.execute_command("EVAL", LOOK.text, *rota.look())) or replies[-1], 2, "a look"
+    )
+    assert (replies[-1], redis.llen(list_key("q01", 4))) == (1, BRING_AT_MOST + 5)
+
+
+def test_counting_and_purging_a_queue_see_every_list_of_it(broker: Connection, redis_url: str) -> None:
+    with Connection(redis_url) as client:
+        put(client, "q00", "a", priority=0)
+        put(client, "q00", "b", priority=9)
+    put(broker, "q00", "c", priority=4)
+    assert broker.default_channel._size("q00") == 3
+    assert broker.default_channel.queue_purge("q00") == 3
+    assert broker.default_channel._size("q00") == 0
 
 
 def test_a_consumer_takes_only_from_its_own_queues_however_many_others_wait(broker: Connection, redis_url: str) -> None:

@@ -1,0 +1,133 @@
+"""What is wrong with the workers as a crew: a pool that none of them serves, two of one name, settings that differ.
+
+Pure, over the workers' own reports. One voice for the worker's log, `fleet doctor`, `why`, `run`, `stats` and the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Literal
+
+from pydantic import Field
+
+from fleet.config import Settings
+from fleet.config.fingerprint import fingerprint
+from fleet.models import Frozen
+from fleet.quoting import noun_for
+from fleet.signals.recorder import WorkerReport
+from fleet.store import keys
+
+#: Seconds after its last report within which a worker counts as one of two of a name: reports come every 2 s, and one
+#: that was killed has a successor of its name soon.
+FRESH_S = 5.0
+#: Names in one line (count).
+NAMED = 5
+
+
+class Trouble(Frozen):
+    """One thing that is wrong with the crew."""
+
+    about: Literal["pools", "inbox", "names", "settings"]
+    pools: tuple[str, ...] = Field((), description="Pools that no worker serves.")
+    line: str
+
+    def told_of(self, pool: str | None) -> str | None:
+        """Return what it means for a task of this pool (None: of the inbox); None: nothing."""
+        if self.about == "pools":
+            return unserved_line([pool]) if pool in self.pools else None
+        return self.line if self.about != "inbox" or pool is None else None
+
+
+def troubles_of(workers: Sequence[WorkerReport], settings: Settings, *, now_s: float) -> tuple[Trouble, ...]:
+    """Return what is wrong with the living workers; nothing when there is none, which others say.
+
+    Args:
+        workers: Their last reports.
+        settings: Of the process that asks.
+        now_s: Unix time by the clock that the reports are compared with.
+    """
+    if not workers:
+        return ()
+    return (*_unserved(workers, settings), *_twins(workers, now_s), *_unlike(workers, settings))
+
+
+def stray(queue: str, workers: Iterable[WorkerReport], settings: Settings) -> Trouble | None:
+    """Return what is wrong with a queue that has a pool's name without its prefix, unless a worker takes from it."""
+    if queue not in settings.pools or queue == settings.worker.inbox:
+        return None
+    if any(worker.queues is not None and queue in worker.queues for worker in workers):
+        return None
+    line = (
+        f"no pool has the queue {queue}, and nobody takes from it; its client means {keys.queue(queue)}, the queue of "
+        f"pool {queue}"
+    )
+    return Trouble(about="inbox", line=line)
+
+
+def serving(workers: Iterable[WorkerReport], queue: str) -> int:
+    """Return how many workers take from a queue; one of an earlier release, which does not say, takes from all."""
+    return sum(worker.queues is None or queue in worker.queues for worker in workers)
+
+
+def unserved_line(pools: Sequence[str]) -> str:
+    """Return what to say of pools that no worker serves."""
+    more = len(pools) - NAMED
+    named = ", ".join(pools[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    one = len(pools) == 1
+    who, whose, it = (f"pool {named}", "its", "that pool") if one else (f"pools {named}", "their", "them")
+    wanted = keys.queue(pools[0]) if one else "their queues"
+    return (
+        f"no live worker serves {who}: {whose} tasks wait; start one without -Q, or with -Q and {wanted}, whose "
+        f"fleet.toml has {it}"
+    )
+
+
+def _unserved(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Trouble]:
+    pools = tuple(pool for pool in settings.pools if not serving(workers, keys.queue(pool)))
+    if pools:
+        yield Trouble(about="pools", pools=pools, line=unserved_line(pools))
+    if not serving(workers, settings.worker.inbox):
+        line = (
+            f"no live worker serves the inbox {settings.worker.inbox}: tasks of plain Celery clients wait; add it to "
+            "the -Q of a worker"
+        )
+        yield Trouble(about="inbox", line=line)
+
+
+def _twins(workers: Sequence[WorkerReport], now_s: float) -> Iterator[Trouble]:
+    fresh = sorted((worker for worker in workers if worker.at > now_s - FRESH_S), key=lambda worker: worker.name)
+    for name, group in groupby(fresh, key=lambda worker: worker.name):
+        same = list(group)
+        if len(same) > 1:
+            pids = ", ".join(f"pid {worker.pid}" for worker in same[:NAMED])
+            line = (
+                f"{len(same)} workers have the same name, {name} ({pids}): inspect and control reach them as one; give "
+                "each a name of its own, -n NAME@%h"
+            )
+            yield Trouble(about="names", line=line)
+
+
+def _unlike(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Trouble]:
+    """Compare the workers with each other, and where they agree with the process that asks."""
+    telling = [worker for worker in workers if worker.settings]
+    if not telling:
+        return
+    first = telling[0]
+    for other in telling[1:]:
+        if tables := _differing(first.settings, other.settings):
+            line = (
+                f"workers {first.name} and {other.name} run with different settings in {tables}: what a task gets "
+                "depends on who takes it; give all one fleet.toml and start them again"
+            )
+            yield Trouble(about="settings", line=line)
+            return
+    if tables := _differing(first.settings, fingerprint(settings)):
+        who = f"the {noun_for(len(telling), 'worker')}"
+        line = f"the settings here and those of {who} differ in {tables}: give all one fleet.toml, and start them again"
+        yield Trouble(about="settings", line=line)
+
+
+def _differing(one: dict[str, str], other: dict[str, str]) -> str:
+    """Return the tables that both know and that differ, as they are written in fleet.toml."""
+    return ", ".join(f"[{name}]" for name in one if name in other and one[name] != other[name])
