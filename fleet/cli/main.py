@@ -40,7 +40,11 @@ COMMANDS = {
         "why",
         "Tell where a task is: what it waits for, who holds it, how it ended.",
     ),
-    "cancel": ("fleet.cli.operate.cancel", "cancel", "Revoke tasks: they do not start any more; stop those that run."),
+    "cancel": (
+        "fleet.cli.operate.cancel",
+        "cancel",
+        "Keep tasks from starting, wherever they wait, also while no worker is alive.",
+    ),
     "dead": ("fleet.cli.operate.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
     "limits": (
         "fleet.cli.operate.limits",

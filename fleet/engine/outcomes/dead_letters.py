@@ -54,6 +54,7 @@ CAUSES: Mapping[str, Cause] = {
     "RateLimited": "attempts",
     "ProviderUnavailable": "attempts",
     "MachineExhausted": "attempts",
+    "HeldUp": "attempts",
     "BotsQuarantined": "attempts",
     "StoreUnavailable": "attempts",
     "StoreRefused": "configuration",

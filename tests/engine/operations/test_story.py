@@ -216,8 +216,11 @@ def test_an_unknown_task_tells_what_that_can_mean(client: redis.Redis) -> None:
 
 def test_a_task_that_celery_ended_is_told_with_its_state(client: redis.Redis) -> None:
     client.set(keys.result("gone"), revoked_meta("gone", reason="revoked", at=1.0))
-    story = story_of(client, "gone")
-    assert story.state == "failed" and "state REVOKED TaskRevokedError" in text_of(story)
+    assert story_of(client, "gone").state == "revoked"
+    error = {"exc_type": "ChordError", "exc_message": ["a member failed"], "exc_module": "celery.exceptions"}
+    client.set(keys.result("body"), json.dumps({"status": "FAILURE", "result": error}))
+    story = story_of(client, "body")
+    assert story.state == "failed" and "state FAILURE ChordError" in text_of(story)
 
 
 def test_a_result_that_is_not_fleets_is_said_to_be(client: redis.Redis) -> None:
