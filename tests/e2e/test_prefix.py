@@ -24,6 +24,7 @@ from fleet.cli.main import main
 from fleet.engine.operations.overview import open_overview
 from fleet.store.client import connect
 from tests.dashboard import flower_process
+from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
@@ -197,7 +198,7 @@ def test_every_key_and_channel_of_a_fleet_begins_with_its_prefix(folder: Path, o
     assert {"EVALSHA", "LPUSH", "PUBLISH", "PSUBSCRIBE", "XREAD", "RPOP"} <= {command for command, _ in touched}
     foreign = {pair for pair in touched if not pair[1].startswith(PREFIX)}
     assert foreign <= {("EVALSHA", "")}  # the set of queues of a call that takes none
-    assert all(name.startswith(PREFIX.encode()) for name in connect(own_redis.url).keys("*"))  # type: ignore[union-attr]
+    assert every(name.startswith(PREFIX.encode()) for name in connect(own_redis.url).keys("*"))  # type: ignore[union-attr]
 
 
 def test_two_fleets_without_a_prefix_are_told_by_the_log_the_doctor_the_run_and_the_page(

@@ -15,6 +15,7 @@ from fleet.signals.crew import stray, troubles_of
 from fleet.signals.recorder import Recorder, WorkerReport, report_worker, split_reports
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from tests.every import every
 
 SETTINGS = config.load()
 ALL = ("celery", "fleet.research", "fleet.writing", "fleet.review")
@@ -73,7 +74,7 @@ def test_a_fingerprint_tells_neither_secrets_nor_what_differs_from_host_to_host(
     same = {**base, "base_url": "http://bob:other@h/v1", "api_key_env": "B"}
     assert fingerprint(one) == fingerprint(config.load(providers={"p": same}, worker={"slots": 9}))
     assert fingerprint(one) != fingerprint(config.load(providers={"p": {**base, "base_url": "http://i/v1"}}))
-    assert all(len(digest) == 12 for digest in fingerprint(one).values())
+    assert every(len(digest) == 12 for digest in fingerprint(one).values())
 
 
 def test_a_queue_with_a_pools_bare_name_is_astray_unless_somebody_takes_from_it() -> None:

@@ -17,6 +17,7 @@ from fleet.engine.outcomes.stored import Cancelled
 from fleet.models import BotResult, TaskError
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.every import every
 from tests.worker_process import REPO
 
 #: Sends what follows a task in processes that kill themselves (-9) at one point each, then in one that lives.
@@ -102,7 +103,7 @@ def test_bot_tasks_that_follow_are_queued_once_when_the_worker_dies_after_result
     assert found == {
         **dict.fromkeys(links, 1), **{f"{point}-{what}": 1 for point, _ in tasks for what in ("next", "body")}
     }  # fmt: skip
-    assert all(client.ttl(keys.followed(f"{point}-id")) > 0 for point, _ in tasks)  # type: ignore[operator]
+    assert every(client.ttl(keys.followed(f"{point}-id")) > 0 for point, _ in tasks)  # type: ignore[operator]
 
 
 def test_what_follows_has_the_same_ids_each_time_and_keeps_those_of_the_canvas() -> None:

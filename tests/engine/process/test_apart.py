@@ -21,6 +21,7 @@ from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.models import BotResult
 from fleet.store import keys
 from fleet.store.client import connect
+from tests.every import every
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
@@ -93,7 +94,7 @@ class Stage:
                 self.client.hset(keys.suspects(), hashlib.sha1(message).hexdigest(), f"gone {name}")
 
     def results(self, ids: Sequence[str]) -> list[BotResult]:
-        wait_until(lambda: all(map(self.client.exists, map(keys.result, ids))), WAIT_S, "all have results")
+        wait_until(lambda: every(map(self.client.exists, map(keys.result, ids))), WAIT_S, "all have results")
         rows: list[Any] = self.client.mget([keys.result(task_id) for task_id in ids])
         return [BotResult.model_validate(json.loads(row)["result"]) for row in rows]
 

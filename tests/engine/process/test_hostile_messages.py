@@ -22,6 +22,7 @@ from fleet.models import BotResult
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
+from tests.every import every
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
@@ -140,7 +141,7 @@ def test_hostile_messages_get_short_typed_failures_and_hold_up_nobody(
         owed[kind] = str(uuid.uuid4())
         client.lpush(list_key("celery", 2), a_message(owed[kind], **fields))
     ids = [*neighbours, *owed.values()]
-    wait_until(lambda: all(client.mget(map(keys.result, ids))), WAIT_S, "all results")
+    wait_until(lambda: every(client.mget(map(keys.result, ids))), WAIT_S, "all results")
 
     for kind, (_, said) in HOSTILE.items():
         row = stored(client, owed[kind])
