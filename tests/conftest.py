@@ -6,6 +6,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ REPO = Path(__file__).parents[1]
 #: Read before the variables are removed: the public data sets, if they are on this machine.
 DATA_DIR = Path(os.environ.get("FLEET_DATA_DIR") or REPO.parent / "shared" / "data")
 LOCAL_NAMES = {"localhost", "", socket.gethostname()}
+
+
+def pytest_collection_finish() -> None:
+    """Refuse test modules that read Celery's settings as they are imported: the app would stay with another Redis."""
+    found = sys.modules.get("fleet.engine.app")
+    if found is not None and found.app.configured:
+        raise pytest.UsageError(
+            "expected an app without settings, got one: import fleet.engine.tasks inside tests only"
+        )
 
 
 @pytest.fixture(scope="session")

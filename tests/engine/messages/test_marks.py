@@ -15,7 +15,6 @@ from fleet.engine.messages import marks
 from fleet.engine.messages.producer import submit_many, task_id_of
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.outcomes.completion import Finish, Finisher
-from fleet.engine.tasks import BotAsyncResult
 from fleet.engine.transport import channel, leases
 from fleet.models import BotResult, Priority
 from fleet.store import keys
@@ -154,6 +153,8 @@ def test_a_forgotten_result_frees_its_key(redis_url: str, client: redis.Redis) -
 
 
 def test_forgetting_through_fleet_removes_the_mark(redis_url: str, client: redis.Redis) -> None:
+    from fleet.engine.tasks import BotAsyncResult
+
     submit("k")
     (tag,) = take(client)
     finish(redis_url, fence=tag)

@@ -11,7 +11,6 @@ from fleet import config
 from fleet.engine.app import app
 from fleet.engine.messages import queues, routing
 from fleet.engine.settings import celery_settings
-from fleet.engine.tasks import submit_task
 from fleet.errors import InvalidTask
 from fleet.models import BotTask, Priority
 from fleet.store import keys
@@ -100,6 +99,8 @@ def test_a_plain_clients_message_gets_the_pool_of_its_queue_and_its_own_priority
 def test_apply_async_send_task_a_signature_and_a_route_queue_where_they_say(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from fleet.engine.tasks import submit_task
+
     told = celery_settings()
     assert app.conf["broker_url"]  # read once before it is changed
     monkeypatch.setattr(app, "_told", told)
