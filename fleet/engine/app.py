@@ -6,16 +6,19 @@ What stands above it, for `celery -A fleet`: `fleet/door.py`.
 from __future__ import annotations
 
 import os
+import threading
+from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from celery.app import backends
-from kombu import pools
+from celery.app.amqp import AMQP
+from kombu import Connection, pools
 
 from fleet.engine import file_room
 from fleet.engine.celery_options import celery_command, give_up, take_options
 from fleet.engine.messages.envelope import TASK_NAME
-from fleet.engine.outcomes.backend import BACKENDS
+from fleet.engine.outcomes.backend import BACKENDS, BotResults
 from fleet.engine.settings import celery_settings
 from fleet.engine.telemetry import log_format
 from fleet.engine.transport import channel, unix_socket
@@ -114,7 +117,17 @@ def _forget_connections() -> None:
     """Let a forked process connect anew: two processes on one connection get each other's replies."""
     for group in (pools.producers, pools.connections):
         group.clear()
+    for kind in (type(app), AMQP, BotResults, BotResults.ResultConsumer, Connection, channel.Channel):
+        _free_locks(kind)
     app._after_fork()
+
+
+def _free_locks(kind: type) -> None:
+    """Give what a class computes once new locks: a thread that is not in this process may have held the old ones."""
+    for base in kind.__mro__:
+        for value in vars(base).values():
+            if isinstance(value, cached_property) and hasattr(value, "lock"):  # up to Python 3.11, and kombu's own
+                value.lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget_connections)
