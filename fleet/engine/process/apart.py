@@ -144,11 +144,13 @@ class Experiment:
         self._say(Stop())
         if self.left:  # this worker stops, or a suspect would go on without its lease
             _kill(process)
-        await asyncio.wait([dying], timeout=LAST_WORDS_S)
-        _kill(process)
-        assert self.writer is not None
-        self.writer.close()
-        self.writer = None
+        try:
+            await asyncio.wait([dying], timeout=LAST_WORDS_S)
+        finally:
+            _kill(process)
+            if self.writer is not None:
+                self.writer.close()
+                self.writer = None
 
     def _say(self, said: object) -> None:
         if self.writer is not None and not self.writer.is_closing():
