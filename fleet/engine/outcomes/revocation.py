@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +16,12 @@ from celery.app.control import Control as CeleryControl
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.messages.broker import broker
+from fleet.engine.outcomes.stored import revoked_meta
 from fleet.engine.transport.held import held_of
 from fleet.engine.transport.revoked import mark_revoked
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
+from fleet.store.clock import CLOCK
 from fleet.store.embedded import state_url
 
 #: Results stored in one round trip (count).
@@ -82,7 +82,7 @@ def _not_done(state: redis.Redis, names: Sequence[str]) -> list[str]:
 
 def _store_revoked(state: redis.Redis, names: Sequence[str], settings: Settings) -> list[str]:
     """Store what revoked tasks come to, and tell who waits; return those that had no result."""
-    metas = {task_id: revoked_meta(task_id) for task_id in names}
+    metas = {task_id: revoked_meta(task_id, reason="revoked", at=CLOCK.now_s()) for task_id in names}
     with state.pipeline(transaction=False) as pipe:
         for task_id, meta in metas.items():
             pipe.set(keys.result(task_id), meta, nx=True, ex=settings.results.expires_s)
@@ -91,17 +91,6 @@ def _store_revoked(state: redis.Redis, names: Sequence[str], settings: Settings)
             pipe.publish(keys.result(task_id), metas[task_id])
         pipe.execute()
     return ended
-
-
-def revoked_meta(task_id: str) -> str:
-    """Return the result of a revoked task as Celery's Redis backend stores it: `get()` raises TaskRevokedError."""
-    error = {"exc_type": "TaskRevokedError", "exc_message": ["revoked"], "exc_module": "celery.exceptions"}
-    return json.dumps(
-        {
-            "status": "REVOKED", "result": error, "traceback": None, "children": [],
-            "date_done": datetime.now(UTC).isoformat(), "task_id": task_id,
-        }
-    )  # fmt: skip
 
 
 class Control(CeleryControl):
