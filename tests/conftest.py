@@ -16,6 +16,7 @@ import pytest
 
 from fleet import config
 from fleet.engine.local_simulator import stop_simulator
+from fleet.engine.transport import suspicion
 from fleet.store import keys
 from fleet.store.client import connect
 from fleet.store.embedded import stop_redis
@@ -92,6 +93,7 @@ def fleet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     monkeypatch.setenv("FLEET_HOME", str(home))
     monkeypatch.chdir(tmp_path)
     config.current.cache_clear()
+    monkeypatch.setattr(suspicion, "_witness", None)  # the app asks one of the Redis that it was configured with
     yield home
     config.current.cache_clear()
     keys.use_prefix("")

@@ -1,4 +1,4 @@
-"""Everything that runs for one state folder, known by the FLEET_HOME in its environment: for tests of whole stacks."""
+"""Processes that tests started: whether one has ended, and all that run for one state folder (by its FLEET_HOME)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import os
 from pathlib import Path
 
 import psutil
+
+
+def has_ended(process: psutil.Process | int) -> bool:
+    """Return whether it is gone, or only its entry is left; it may vanish while we look."""
+    try:
+        process = psutil.Process(process) if isinstance(process, int) else process
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def processes_of(home: Path) -> list[psutil.Process]:

@@ -14,6 +14,7 @@ from fleet import config
 from fleet.engine import local_simulator
 from fleet.engine.local_simulator import ensure_simulator, stop_simulator
 from fleet.errors import ConfigurationError
+from tests.stack_processes import has_ended
 from tests.waiting import wait_until
 
 
@@ -49,7 +50,7 @@ def test_the_simulator_ends_when_its_folder_is_gone(fleet_home: Path) -> None:
     ensure_simulator(config.load(), fleet_home)
     process = psutil.Process(json.loads((fleet_home / "simulator.json").read_text())["pid"])
     shutil.rmtree(fleet_home)
-    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, what="it has ended")
+    wait_until(lambda: has_ended(process), what="it has ended")
 
 
 def command_line(home: Path) -> list[str]:

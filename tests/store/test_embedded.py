@@ -23,6 +23,7 @@ from fleet.store.embedded import broker_url, state_url, stop_redis
 from fleet.store.server import choose_server
 from tests.every import every
 from tests.redis_server import RedisServer
+from tests.stack_processes import has_ended
 from tests.waiting import wait_until
 
 START = (
@@ -48,11 +49,7 @@ def kill(home: Path) -> None:
     """kill -9, and wait until the kernel has cleared the process away."""
     process = psutil.Process(pid_of(home))
     process.kill()
-    wait_until(lambda: is_dead(process), what="it is dead")
-
-
-def is_dead(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: has_ended(process), what="it is dead")
 
 
 def remember(url: str, value: str) -> None:
@@ -105,7 +102,7 @@ def test_after_stop_it_is_gone_and_a_new_start_has_the_data(fleet_home: Path) ->
     remember(url, "kept")
     pid = pid_of(fleet_home)
     assert stop_redis(fleet_home) is True
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert has_ended(pid)
     assert stop_redis(fleet_home) is False
     assert remembered(ensure_redis(fleet_home)) == b"kept"
 
@@ -118,7 +115,7 @@ def test_it_ends_when_its_folder_is_gone(fleet_home: Path, mishap: str) -> None:
     shutil.rmtree(fleet_home / "redis" if mishap == "data deleted" else fleet_home)
     if mishap == "state folder replaced":
         (fleet_home / "redis").mkdir(parents=True)
-    wait_until(lambda: is_dead(process) and is_dead(watcher), what="server and watcher have ended")
+    wait_until(lambda: has_ended(process) and has_ended(watcher), what="server and watcher have ended")
 
 
 @pytest.mark.parametrize("end", ["stop", "kill -9"])
@@ -126,7 +123,7 @@ def test_its_watcher_ends_with_it(fleet_home: Path, end: str) -> None:
     ensure_redis(fleet_home)
     watcher = psutil.Process(pid_of(fleet_home)).parents()[0]
     (stop_redis if end == "stop" else kill)(fleet_home)
-    wait_until(lambda: is_dead(watcher), what="the watcher has ended")
+    wait_until(lambda: has_ended(watcher), what="the watcher has ended")
 
 
 def test_stopping_what_never_ran_does_nothing(tmp_path: Path) -> None:

@@ -108,8 +108,7 @@ class Experiment:
             None; or how it died before that, as `subprocess` tells it.
         """
         loop = asyncio.get_running_loop()
-        process, ours = await _start_child()
-        reader, self.writer = await asyncio.open_connection(sock=ours)
+        process, reader, self.writer = await _start_child()
         dying = asyncio.ensure_future(process.wait())
         listening = asyncio.ensure_future(self._listen(reader))
         listening.add_done_callback(lambda _: loop.call_later(LAST_WORDS_S, _kill, process))
@@ -151,6 +150,7 @@ class Experiment:
             if self.writer is not None:
                 self.writer.close()
                 self.writer = None
+            await asyncio.wait([dying], timeout=LAST_WORDS_S)  # the kernel clears a killed process away
 
     def _say(self, said: object) -> None:
         if self.writer is not None and not self.writer.is_closing():
@@ -287,23 +287,24 @@ class Apart:
                 self._open = None
 
 
-async def _start_child() -> tuple[asyncio.subprocess.Process, socket.socket]:
-    """Start a child, and return it and our end of the socket to it: when that closes, it ends.
+async def _start_child() -> tuple[asyncio.subprocess.Process, asyncio.StreamReader, asyncio.StreamWriter]:
+    """Start a child, and return it and our end of the connection to it: when that closes, it ends.
 
     Raises:
         OSError: When the machine lacks memory, files or processes.
     """
     ours, theirs = socket.socketpair()
     with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)
         try:
             process = await asyncio.create_subprocess_exec(
                 *PYTHON_MODULE, "fleet.engine.process.child", str(theirs.fileno()), pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         except BaseException:
-            ours.close()
+            writer.close()
             raise
-    return process, ours
+    return process, reader, writer
 
 
 def _count_lone_death(suspect: Suspect, death: int) -> None:

@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from fleet.cli.setup.user_code import UserCode, load_all, trouble_with
 from fleet.config import load
+from tests.stack_processes import has_ended
 from tests.waiting import wait_until
 
 MODULE = """
@@ -92,11 +92,7 @@ def test_a_child_that_an_import_leaves_behind_is_ended(tmp_path: Path) -> None:
     )
     assert trouble_with(UserCode("function", "wild:f")) is None
     left = int((tmp_path / "pid").read_text())
-    wait_until(lambda: is_gone(left), 5, "it is gone")
-
-
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    wait_until(lambda: has_ended(left), 5, "it is gone")
 
 
 def test_what_several_pools_share_is_loaded_once(folder: Path) -> None:
