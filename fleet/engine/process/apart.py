@@ -248,7 +248,10 @@ class Apart:
             self._open.add(suspect)
             return
         self._open = Experiment([suspect])
-        job = asyncio.ensure_future(self._try(self._open))
+        self._begin(self._open)
+
+    def _begin(self, experiment: Experiment) -> None:
+        job = asyncio.ensure_future(self._try(experiment))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
 
@@ -269,7 +272,8 @@ class Apart:
                 _count_lone_death(left[0], death)
             else:
                 halves = left[: len(left) // 2], left[len(left) // 2 :]
-                await asyncio.gather(*(self._try(Experiment(half)) for half in halves if half))
+                for half in filter(None, halves):  # each a job: a cancelled `gather` ends with its first, not its last
+                    self._begin(Experiment(half))
                 return
             experiment = Experiment(experiment.left)
 

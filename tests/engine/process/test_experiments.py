@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fleet.engine.outcomes.results import Done
@@ -73,6 +74,10 @@ class Trials:
 
     def began(self, task_id: str) -> int:
         return self._log.read_text().split().count(task_id) if self._log.exists() else 0
+
+    def children(self) -> list[psutil.Process]:
+        """Return the children that are alive."""
+        return [child for child in psutil.Process().children() if str(self._script) in child.cmdline()]
 
     def run(self, main: Callable[[Apart], Coroutine[Any, Any, Any]]) -> Any:
         async def bury(task_id: str, proven: Poison, headers: Mapping[str, Any], body: bytes) -> Done:
@@ -161,6 +166,22 @@ def test_a_suspect_that_comes_later_joins_the_child_that_runs_and_a_cancelled_on
         return done
 
     assert trials.run(main) == "done" and trials.began("started") == 1
+
+
+def test_when_it_closes_no_child_is_left_whichever_half_ends_first(trials: Trials) -> None:
+    async def main(suspects: Apart) -> None:
+        works = [
+            asyncio.ensure_future(suspects.work(i, request(i))) for i in ("untold-1", "long-1", "long-2", "long-3")
+        ]
+        while trials.began("started") < 3:
+            await asyncio.sleep(0.02)
+        await suspects.close()
+        assert trials.children() == []
+        for work in works:
+            work.cancel()
+        await asyncio.wait(works)
+
+    trials.run(main)
 
 
 def test_what_the_child_hands_back_goes_back(trials: Trials) -> None:
