@@ -140,7 +140,8 @@ def _whole_task_us(client: redis.Redis, home: Path, drained: int) -> float:
 def _result(number: int) -> Any:
     """Return one of the results of the pattern: 2% failed, durations as a slow model's, every bot in turn."""
     from fleet import config
-    from fleet.models import BotResult, TaskError, Usage, bot_name
+    from fleet.models import BotResult, TaskError, bot_name
+    from fleet.usage import Usage
 
     chance = random.Random(number)
     pool = f"p{1 + number % POOLS}"

@@ -4,6 +4,7 @@ FleetError
 ├── RetryLater                 the same call may work later (``retry_after_s`` when the other side said when)
 │   ├── RateLimited            the provider answered 429
 │   ├── ProviderUnavailable    the provider answered 5xx, cut the connection, or did not answer in time
+│   ├── Relearnt               the model refuses what the call carried: the next one goes without it
 │   ├── MachineExhausted       this machine has no more files, ports or memory for a connection
 │   ├── BotsQuarantined        all bots of the pool are quarantined
 │   ├── HeldUp                 another task's function stopped this one: it goes back to its queue
@@ -82,6 +83,12 @@ class ProviderUnavailable(RetryLater):
     def __init__(self, message: str, *, retry_after_s: float | None = None, sent: bool = True) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.sent = sent
+
+
+class Relearnt(RetryLater):
+    """The model refuses something that the call carried, and later calls leave it out: repeat it at once."""
+
+    blame = "provider"
 
 
 class MachineExhausted(RetryLater):

@@ -1,4 +1,4 @@
-"""The words of Fleet as frozen pydantic models: task, result, bot, persona, usage.
+"""The words of Fleet as frozen pydantic models: task, result, bot, persona.
 
 What lives here crosses a process boundary as JSON. No I/O, no Celery, no Redis.
 """
@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     PlainSerializer,
@@ -22,10 +20,13 @@ from pydantic import (
 )
 
 from fleet import bounds
+from fleet.conversation import Message
 from fleet.errors import FleetError, InvalidTask
+from fleet.frozen import Frozen
 from fleet.handover import take_handed, with_handed
 from fleet.quoting import MOST_NAMES, QUOTED_CHARS, brief, listed, nearest, quote
 from fleet.schema import as_schema, compiled
+from fleet.usage import Usage
 
 #: Longest deadline a task may ask for, in seconds (7 days).
 MAX_DEADLINE_S = 7 * 24 * 3600
@@ -70,33 +71,6 @@ PriorityName = Annotated[
 ]
 
 
-class Frozen(BaseModel):
-    """Base of all models: immutable, unknown fields refused; no error quotes what a user wrote."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    def __json__(self) -> dict[str, Any]:
-        """What kombu writes into a message or a result where it meets a model: an argument, a value handed on."""
-        return self.model_dump(mode="json")
-
-    def __getitem__(self, field: str) -> Any:
-        """Return a field by its name, as in the dict that a worker hands to a task of your own.
-
-        Raises:
-            KeyError: When there is no such field.
-        """
-        if field not in type(self).model_fields:
-            raise KeyError(field)
-        return getattr(self, field)
-
-
-class Message(Frozen):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
 class BotTask(Frozen):
     """What a producer submits: a prompt (or messages) plus options."""
 
@@ -136,7 +110,7 @@ class BotTask(Frozen):
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("expected either `prompt` or `messages`")
         if self.messages is not None or len(self.prompt or "") > bounds.SHORT_CHARS:
-            bounds.check_prompt([self.prompt or "", *(m.content for m in self.messages or ())])
+            bounds.check_prompt([self.prompt or "", *(m.text for m in self.messages or ())])
         return self
 
     def conversation(self) -> tuple[Message, ...]:
@@ -211,23 +185,6 @@ class Bot(Frozen):
 def bot_name(pool: str, index: int) -> str:
     """Return the name of a pool's bot; `index` counts from 1."""
     return f"{pool}-{index:03d}"
-
-
-class Usage(Frozen):
-    """Tokens of one task, summed over all its calls."""
-
-    input_tokens: int = Field(0, ge=0)
-    output_tokens: int = Field(0, ge=0)
-
-    @property
-    def total_tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fleet.errors import FleetError
 from fleet.faults import Fault
-from fleet.models import Usage
+from fleet.usage import Usage
 
 Status = Literal["ok", "degraded", "failed"]
 

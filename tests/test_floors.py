@@ -20,8 +20,8 @@ DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
-    ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files"),
-    ("fleet.errors", "fleet.bounds", "fleet.patterns"),
+    ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen"),
+    ("fleet.errors", "fleet.bounds", "fleet.patterns", "fleet.conversation", "fleet.usage"),
     ("fleet.schema_rules", "fleet.config", "fleet.handover"),
     ("fleet.schema",),
     ("fleet.models",),

@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from itertools import groupby
 
-from fleet.models import Message
+from fleet.conversation import Message
 
 #: Tokens that a chat format adds around each message (role and separators).
 MESSAGE_OVERHEAD_TOKENS = 4
@@ -148,7 +148,7 @@ def cut_middle(text: str, max_tokens: int) -> str:
 
 
 def _message_tokens(message: Message) -> int:
-    return MESSAGE_OVERHEAD_TOKENS + count_tokens(message.content)
+    return MESSAGE_OVERHEAD_TOKENS + count_tokens(message.text)
 
 
 def _tokens_within(text: str, room: int) -> int:
@@ -158,7 +158,7 @@ def _tokens_within(text: str, room: int) -> int:
 
 def _fits(messages: Sequence[Message], room: int) -> bool:
     """Decide by the number of characters first: most conversations are far below their window."""
-    chars = sum(len(message.content) for message in messages)
+    chars = sum(len(message.text) for message in messages)
     if chars * TOKENS_PER_CHAR + MESSAGE_OVERHEAD_TOKENS * len(messages) <= room:
         return True
     return _sum_within(messages, room) <= room
@@ -166,7 +166,7 @@ def _fits(messages: Sequence[Message], room: int) -> bool:
 
 def _sum_within(messages: Sequence[Message], room: int) -> int:
     """Return the tokens of `messages`; more than `room`, but not exact, when they surely have more."""
-    return sum(MESSAGE_OVERHEAD_TOKENS + _tokens_within(message.content, room) for message in messages)
+    return sum(MESSAGE_OVERHEAD_TOKENS + _tokens_within(message.text, room) for message in messages)
 
 
 def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
@@ -174,7 +174,7 @@ def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Mess
     system = tuple(message for message in messages if message.role == "system")
     turns = tuple(message for message in messages if message.role != "system")
     if len(system) > 1:
-        system = (Message(role="system", content="\n\n".join(message.content for message in system)),)
+        system = (Message(role="system", content="\n\n".join(message.text for message in system)),)
     return system, turns
 
 
@@ -194,8 +194,8 @@ def _newest(turns: Sequence[Message], room: int) -> tuple[Message, ...]:
 
 
 def _cut(message: Message, max_tokens: int) -> Message:
-    content = cut_middle(message.content, max_tokens - MESSAGE_OVERHEAD_TOKENS)
-    return message if content is message.content else Message(role=message.role, content=content)
+    content = cut_middle(message.text, max_tokens - MESSAGE_OVERHEAD_TOKENS)
+    return message if content is message.text else Message(role=message.role, content=content)
 
 
 def _class_of(byte: int) -> str:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from fleet.conversation import Message
 from fleet.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -21,8 +22,9 @@ from fleet.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from fleet.models import ANYBODY, Caller, Grant, Message, Usage
+from fleet.models import ANYBODY, Caller, Grant
 from fleet.rates import RateReadings
+from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens
 from fleet.workers.ports import Call, Completion, Limiter, Provider
 from fleet.workers.providers.rate_headers import read_rates
@@ -228,9 +230,11 @@ class Gateway:
         told, most = completion.usage, most_usage(call, completion.text)
         if told.input_tokens <= most.input_tokens and told.output_tokens <= most.output_tokens:
             return completion
-        usage = Usage(
-            input_tokens=min(told.input_tokens, most.input_tokens),
-            output_tokens=min(told.output_tokens, most.output_tokens),
+        usage = told.model_copy(
+            update={
+                "input_tokens": min(told.input_tokens, most.input_tokens),
+                "output_tokens": min(told.output_tokens, most.output_tokens),
+            }
         )
         if route.limit not in self._disbelieved:
             self._disbelieved.add(route.limit)
@@ -243,7 +247,7 @@ class Gateway:
 
 def most_usage(call: Call, answer: str) -> Usage:
     """Return the most tokens that a call can have used: no token of any vocabulary is shorter than a byte."""
-    sent = sum(len(message.content.encode("utf-8", "replace")) for message in call.messages)
+    sent = sum(len(message.text.encode("utf-8", "replace")) for message in call.messages)
     came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace")))
     return Usage(input_tokens=sent + UNSEEN_TOKENS, output_tokens=came + UNSEEN_TOKENS)
 

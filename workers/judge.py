@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fleet.conversation import Message
 from fleet.errors import BadAnswer
 from fleet.faults import Fault
-from fleet.models import Message, Norms
+from fleet.models import Norms
 from fleet.workers.repetition import loop_in
 
 #: Finish reasons of an answer that stopped at its token limit (OpenAI and Anthropic spelling).

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from fleet.errors import ConfigurationError
-from fleet.models import ANYBODY, Caller, Grant, Usage
+from fleet.models import ANYBODY, Caller, Grant
 from fleet.quoting import quote
 from fleet.rates import RateReadings
+from fleet.usage import Usage
 from fleet.workers.context import count_tokens
 from fleet.workers.gateway import DEFAULT_HOLD_S, Price
 from fleet.workers.ports import Limiter

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from fleet.models import Message
+from fleet.conversation import Message
 
 #: Characters below which no answer is judged: a refrain, a cheer, a short list.
 MIN_CHARS = 200
@@ -119,7 +119,7 @@ def _is_wordy(unit: str) -> bool:
 
 def _is_asked_for(unit: str, asked: Sequence[Message]) -> bool:
     said = unit.strip(_EDGES).casefold()
-    return _letters(said) >= MIN_ASKED_LETTERS and any(said in message.content.casefold() for message in asked)
+    return _letters(said) >= MIN_ASKED_LETTERS and any(said in message.text.casefold() for message in asked)
 
 
 def _letters(text: str) -> int:

@@ -14,7 +14,8 @@ from fleet.config import Settings
 from fleet.engine.admission.gates import CLOSED
 from fleet.engine.operations import levers
 from fleet.errors import ConfigurationError
-from fleet.models import Frozen, PriorityName
+from fleet.frozen import Frozen
+from fleet.models import PriorityName
 from fleet.quoting import quote
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fleet.diversity.fingerprint import BINS, Fingerprint
-from fleet.models import Frozen
+from fleet.frozen import Frozen
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from fleet.diversity.likeness import Aspect, Likeness, Scale
-from fleet.models import Frozen, Remedy
+from fleet.frozen import Frozen
+from fleet.models import Remedy
 
 #: Healthy windows that a class must have shown before one can be called fallen.
 LEARN_WINDOWS = 3

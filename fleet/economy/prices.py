@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fleet.config import PriceSettings
-from fleet.models import Usage
+from fleet.usage import Usage
 
 #: Parts of a micro-dollar in which rates are kept, so that all arithmetic is on integers.
 PARTS_PER_MICRO = 1_000_000

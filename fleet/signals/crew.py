@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fleet.config import Settings
 from fleet.config.fingerprint import fingerprint
-from fleet.models import Frozen
+from fleet.frozen import Frozen
 from fleet.quoting import noun_for
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys

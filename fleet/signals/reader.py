@@ -13,7 +13,8 @@ import redis
 from pydantic import Field
 
 from fleet.config import Settings
-from fleet.models import Frozen, bot_name
+from fleet.frozen import Frozen
+from fleet.models import bot_name
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.signals.crew import Trouble, troubles_of

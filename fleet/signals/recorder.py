@@ -15,7 +15,7 @@ from types import MappingProxyType
 import psutil
 from pydantic import Field, ValidationError
 
-from fleet.models import Frozen
+from fleet.frozen import Frozen
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.signals.windows import MINUTES, RESOURCE, ResourcePeriod

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from fleet import errors
-from fleet.models import Frozen
+from fleet.frozen import Frozen
 from fleet.signals.catalogue import NOBODY, ErrorField
 
 #: Busiest bots that a spread names.

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from fleet.models import Frozen, Persona
+from fleet.frozen import Frozen
+from fleet.models import Persona
 from fleet.signals.crew import Trouble
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.spread import Verdict

@@ -19,10 +19,11 @@ from fleet import config
 from fleet.config import PoolSettings, Settings
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.outcomes.completion import Finish, Finisher
-from fleet.models import BotResult, Usage, bot_name
+from fleet.models import BotResult, bot_name
 from fleet.roster import Checkout
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from fleet.usage import Usage
 from tests.dashboard.browser import Browser, start_chromium
 from tests.dashboard.flower_process import Flower, running
 from tests.every import every

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fleet.config import PriceSettings
 from fleet.economy.prices import cost_usd_micros, price_of
-from fleet.models import Usage
+from fleet.usage import Usage
 
 tokens = st.integers(min_value=0, max_value=10_000_000)
 cents = st.integers(min_value=0, max_value=100_000)

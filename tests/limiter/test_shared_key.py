@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import aiohttp
 
 from fleet.config import LimitSettings, ProviderSettings
+from fleet.conversation import Message
 from fleet.errors import FleetError, RateLimited
 from fleet.limiter import Limiter, LimitSnapshot
-from fleet.models import Caller, Message
+from fleet.models import Caller
 from fleet.store.client import Store
 from fleet.workers.gateway import Gateway, Meter, Route
 from fleet.workers.providers import make_provider

@@ -13,12 +13,13 @@ import redis
 
 from fleet.config import PoolSettings, ProviderSettings, Settings
 from fleet.engine.outcomes.completion import Finish, Finisher
-from fleet.models import BotResult, TaskError, Usage
+from fleet.models import BotResult, TaskError
 from fleet.roster import Checkout
 from fleet.signals import BudgetRow, Signals, Snapshot, WorkerReport
 from fleet.signals.reader import ERROR_ROWS
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from fleet.usage import Usage
 
 SETTINGS = Settings(
     providers={"acme": ProviderSettings(kind="openai")},

@@ -9,8 +9,9 @@ from itertools import repeat
 
 from fleet.config import PoolSettings, Settings
 from fleet.errors import DeadlineExceeded, FleetError
-from fleet.models import ANYBODY, Bot, Caller, Grant, Usage
+from fleet.models import ANYBODY, Bot, Caller, Grant
 from fleet.rates import RateReadings
+from fleet.usage import Usage
 from fleet.workers.bot.persona import make_bot
 from fleet.workers.gateway import Gateway, Price, Route
 from fleet.workers.ports import Call, Completion

@@ -21,8 +21,9 @@ from fleet.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from fleet.models import BotTask, Usage
+from fleet.models import BotTask
 from fleet.outcome import Outcome
+from fleet.usage import Usage
 from fleet.workers.agent import Agent
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 

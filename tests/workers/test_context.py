@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.models import Message
+from fleet.conversation import Message
 from fleet.workers.context import (
     CHARS_PER_TOKEN,
     CUT_MARKER,

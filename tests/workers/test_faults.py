@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.config import ProviderSettings
+from fleet.conversation import Message
 from fleet.errors import (
     BadAnswer,
     BadRequest,
@@ -21,7 +22,7 @@ from fleet.errors import (
     StoreUnavailable,
 )
 from fleet.faults import Fault
-from fleet.models import BotTask, Message, Norms
+from fleet.models import BotTask, Norms
 from fleet.outcome import Outcome
 from fleet.schema import compiled
 from fleet.workers.agent import Agent

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fleet.conversation import Message
 from fleet.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -17,8 +18,8 @@ from fleet.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from fleet.models import Message, Usage
 from fleet.rates import RateReading
+from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens
 from fleet.workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, UNSEEN_TOKENS, Gateway, Meter
 from fleet.workers.ports import Completion

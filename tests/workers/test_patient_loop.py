@@ -10,8 +10,9 @@ from typing import TypeVar
 import pytest
 from yarl import URL
 
+from fleet.conversation import Message
 from fleet.errors import DeadlineExceeded
-from fleet.models import BotTask, Message
+from fleet.models import BotTask
 from fleet.workers import patient_loop
 from fleet.workers.agent import Agent
 from fleet.workers.deadline import Deadline

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fleet.models import Message
+from fleet.conversation import Message
 from fleet.workers.repetition import LOOP_SHARE, MIN_CHARS, loop_in
 from fleet.workers.simulator.answers import SENTENCE_POOL
 

@@ -14,6 +14,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from fleet.config import PoolSettings
+from fleet.conversation import Message
 from fleet.errors import (
     BotFunctionFailed,
     DeadlineExceeded,
@@ -25,7 +26,7 @@ from fleet.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from fleet.models import Bot, BotTask, Caller, Message, Persona
+from fleet.models import Bot, BotTask, Caller, Persona
 from fleet.schema import Misfit, Schema, compiled
 from fleet.workers.backoff import full_jitter
 from fleet.workers.bot import json_answer
@@ -192,7 +193,7 @@ class BotContext:
         cut = partial(
             fit, (system, *turns), self.persona.context_window_tokens, wanted_tokens, beside_tokens=beside_tokens
         )
-        is_long = len(turns) > QUICK_TURNS or sum(len(turn.content) for turn in turns) > QUICK_TURN_CHARS
+        is_long = len(turns) > QUICK_TURNS or sum(len(turn.text) for turn in turns) > QUICK_TURN_CHARS
         return await asyncio.to_thread(cut) if is_long else cut()
 
     async def _ask(self, messages: tuple[Message, ...], warmth: float, wanted_tokens: int) -> str:

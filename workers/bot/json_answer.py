@@ -9,9 +9,9 @@ import json
 from collections.abc import Sequence
 from typing import NoReturn
 
+from fleet.conversation import Message
 from fleet.errors import BadAnswer, InvalidTask
 from fleet.faults import Fault
-from fleet.models import Message
 from fleet.quoting import quote
 from fleet.schema import Misfit, Schema
 from fleet.workers.context import count_message_tokens, count_tokens, cut_middle

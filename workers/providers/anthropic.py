@@ -7,11 +7,11 @@ from typing import Any
 
 from yarl import URL
 
+from fleet.conversation import Message
 from fleet.errors import BadRequest
-from fleet.models import Message, Usage
-from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.ports import Call, Completion
-from fleet.workers.providers.base import HttpProvider, bad_wire, tokens_or
+from fleet.workers.providers.base import HttpProvider, bad_wire
+from fleet.workers.providers.usage import read_usage
 
 #: Version of the wire, as the vendor dates it.
 API_VERSION = "2023-06-01"
@@ -45,7 +45,7 @@ class Anthropic(HttpProvider):
         body: dict[str, Any] = {"model": call.model, "max_tokens": call.max_output_tokens, "messages": turns}
         if system:
             body["system"] = system
-        if call.model not in self._no_temperature:
+        if call.temperature is not None and call.model not in self._no_temperature:
             body["temperature"] = min(call.temperature, MAX_TEMPERATURE)
         return body
 
@@ -61,7 +61,7 @@ class Anthropic(HttpProvider):
         return Completion(
             text=text,
             finish_reason=FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "stop",
-            usage=_usage(answer.get("usage"), call, text),
+            usage=read_usage(answer.get("usage"), call, text),
             headers=headers,
         )
 
@@ -75,17 +75,15 @@ def split_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, str
     Raises:
         BadRequest: When there is no user's turn at all.
     """
-    system = "\n\n".join(
-        message.content for message in messages if message.role == "system" and message.content.strip()
-    )
+    system = "\n\n".join(message.text for message in messages if message.role == "system" and message.text.strip())
     turns: list[dict[str, str]] = []
     for message in messages:
-        if message.role == "system" or not message.content.strip():
+        if message.role == "system" or not message.text.strip():
             continue
         if turns and turns[-1]["role"] == message.role:
-            turns[-1]["content"] += f"\n\n{message.content}"
+            turns[-1]["content"] += f"\n\n{message.text}"
         else:
-            turns.append({"role": message.role, "content": message.content})
+            turns.append({"role": message.role, "content": message.text})
     if not any(turn["role"] == "user" for turn in turns):
         raise BadRequest("expected at least one user message with text, got none: nothing was sent")
     if turns[0]["role"] == "assistant":
@@ -93,14 +91,3 @@ def split_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, str
     if turns[-1]["role"] == "assistant":
         turns[-1]["content"] = turns[-1]["content"].rstrip()
     return system, turns
-
-
-def _usage(usage: object, call: Call, text: str) -> Usage:
-    """Return what was billed; input read from or written to the vendor's cache is input too."""
-    told = usage if isinstance(usage, dict) else {}
-    cached = sum(tokens_or(told.get(f"cache_{what}_input_tokens"), 0) for what in ("creation", "read"))
-    given, made = told.get("input_tokens"), told.get("output_tokens")
-    return Usage(
-        input_tokens=given + cached if type(given) is int and given >= 0 else count_message_tokens(call.messages),
-        output_tokens=made if type(made) is int and made >= 0 else count_tokens(text),
-    )

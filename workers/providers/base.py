@@ -137,7 +137,7 @@ class HttpProvider(ABC):
         return self._session
 
     def _error(self, call: Call, api_key: str, status: int, headers: Mapping[str, str], raw: bytes) -> FleetError:
-        problem = read_problem(raw, secrets=(api_key,), texts=[message.content for message in call.messages])
+        problem = read_problem(raw, secrets=(api_key,), texts=[message.text for message in call.messages])
         told = f"{self.host} answered {status}{problem}"
         if status in (401, 402, 403) or problem.code in OUT_OF_MONEY or problem.type in OUT_OF_MONEY:
             return KeyRejected(
@@ -170,11 +170,6 @@ class HttpProvider(ABC):
 def bad_wire(host: str, expected: str, got: object) -> ProviderUnavailable:
     """Return the error for a 2xx answer that is not what the wire says. Quotes only the kind of what came."""
     return ProviderUnavailable(f"{host}: expected {expected}, got {type(got).__name__}")
-
-
-def tokens_or(value: object, estimate: int) -> int:
-    """Return a token count from the wire, or the estimate when the provider sent none that makes sense."""
-    return value if type(value) is int and value >= 0 else estimate
 
 
 def parse_base_url(text: str, *, default_path: str = "", strip_path: str = "") -> URL:

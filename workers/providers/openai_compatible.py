@@ -7,11 +7,10 @@ from typing import Any
 
 from yarl import URL
 
-from fleet.models import Usage
-from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.ports import Call, Completion
-from fleet.workers.providers.base import HttpProvider, bad_wire, tokens_or
+from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.problem import Problem
+from fleet.workers.providers.usage import read_usage
 
 #: Hosts that know `max_completion_tokens` and whose newer models refuse `max_tokens`; elsewhere it is the reverse.
 _OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
@@ -35,7 +34,7 @@ class OpenAICompatible(HttpProvider):
             "messages": [{"role": message.role, "content": message.content} for message in call.messages],
             self._limit_field(call.model): call.max_output_tokens,
         }
-        if call.model not in self._no_temperature:
+        if call.temperature is not None and call.model not in self._no_temperature:
             body["temperature"] = call.temperature
         return body
 
@@ -52,7 +51,7 @@ class OpenAICompatible(HttpProvider):
         return Completion(
             text=text,
             finish_reason=reason if isinstance(reason, str) else "stop",
-            usage=_usage(answer.get("usage"), call, text),
+            usage=read_usage(answer.get("usage"), call, text),
             headers=headers,
         )
 
@@ -75,15 +74,3 @@ def _text(content: object) -> str:
         return ""
     texts = (part.get("text") for part in content if isinstance(part, dict))
     return "".join(text for text in texts if isinstance(text, str))
-
-
-def _usage(usage: object, call: Call, text: str) -> Usage:
-    """Return what was billed; servers that do not say (some local ones) get the estimate of `fleet.workers.context`."""
-    told = usage if isinstance(usage, dict) else {}
-    given, made = told.get("prompt_tokens"), told.get("completion_tokens")
-    if type(given) is int and type(made) is int and given >= 0 and made >= 0:
-        return Usage(input_tokens=given, output_tokens=made)
-    return Usage(
-        input_tokens=tokens_or(given, count_message_tokens(call.messages)),
-        output_tokens=tokens_or(made, count_tokens(text)),
-    )

@@ -19,11 +19,12 @@ from fleet.config import Settings
 from fleet.engine.outcomes.completion import BotShare
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, HeldUp, StoreError
 from fleet.faults import Fault
-from fleet.models import Bot, BotTask, Norms, Usage
+from fleet.models import Bot, BotTask, Norms
 from fleet.outcome import Outcome
 from fleet.roster import Checkout, Deed, Roster
 from fleet.signals.windows import Share
 from fleet.store.patience import patiently
+from fleet.usage import Usage
 
 #: Seconds between two looks for bots that were quarantined while they work.
 WATCH_EVERY_S = 1.0

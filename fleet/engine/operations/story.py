@@ -17,8 +17,9 @@ from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.parking.parked import REASON_TIME, Parked
+from fleet.frozen import Frozen
 from fleet.limiter import LimitSnapshot
-from fleet.models import Frozen, Priority
+from fleet.models import Priority
 from fleet.quoting import noun_for
 
 State = Literal["finished", "failed", "revoked", "running", "held", "parked", "queued", "poison", "unknown"]

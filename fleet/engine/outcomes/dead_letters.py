@@ -16,7 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fleet.config import Settings
 from fleet.engine.messages.envelope import HISTORY, NO_CANVAS, TASK_NAME, to_json
 from fleet.errors import InvalidTask
-from fleet.models import BotResult, Frozen, Priority, PriorityName
+from fleet.frozen import Frozen
+from fleet.models import BotResult, Priority, PriorityName
 from fleet.quoting import brief
 from fleet.signals import catalogue
 from fleet.signals.catalogue import NOBODY

@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 from fleet import config
 from fleet.cli.main import main
 from fleet.engine.outcomes.completion import Finish, Finisher
-from fleet.models import BotResult, TaskError, Usage
+from fleet.models import BotResult, TaskError
 from fleet.roster import Roster, row_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from fleet.usage import Usage
 
 
 def fleet(*args: str) -> Result:

@@ -14,13 +14,14 @@ from fleet.engine.answers.opinions import Opinions, Panel
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.errors import BadAnswer, FleetError, ProviderUnavailable
 from fleet.faults import Fault
-from fleet.models import Bot, BotResult, BotTask, Persona, Usage
+from fleet.models import Bot, BotResult, BotTask, Persona
 from fleet.outcome import Outcome
 from fleet.roster import Checkout, Deed, Roster, bot_health_of, quarantine
 from fleet.roster.health import norm_of, row_of
 from fleet.signals.windows import bot_rows_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from fleet.usage import Usage
 
 TASK = BotTask(prompt="What is 2+2?", kind="sums")
 PERSONA = Persona(archetype="analytical", system_prompt="Answer.", temperature=0.5, context_window_tokens=2048)

@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from fleet.config import PoolSettings, ProviderSettings, ResultSettings, Settings
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.stored import result_meta
-from fleet.models import BotResult, TaskError, Usage
+from fleet.models import BotResult, TaskError
 from fleet.roster import LOAD_UNIT, Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.catalogue import ErrorField
 from fleet.signals.windows import BotRows, bot_rows_of, record_keys
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from fleet.usage import Usage
 from tests.every import every
 from tests.waiting import wait_until
 

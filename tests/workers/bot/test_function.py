@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from fleet.conversation import Message
 from fleet.errors import BadAnswer, BotFunctionFailed, ConfigurationError, DeadlineExceeded, KeyRejected
-from fleet.models import BotTask, Message
+from fleet.models import BotTask
 from fleet.outcome import Outcome
 from fleet.workers.agent import Agent
 from fleet.workers.bot.elsewhere import BlockingBotContext

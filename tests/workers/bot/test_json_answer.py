@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.conversation import Message
 from fleet.errors import InvalidTask
 from fleet.faults import Fault
-from fleet.models import Message
 from fleet.schema import Misfit, compiled
 from fleet.workers.bot import json_answer
 from fleet.workers.context import count_message_tokens, count_tokens

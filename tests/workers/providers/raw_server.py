@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.config import ProviderSettings
-from fleet.models import Message
+from fleet.conversation import Message
 from fleet.workers.ports import Call
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.base import HttpProvider

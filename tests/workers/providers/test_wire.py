@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fleet.conversation import Message
 from fleet.errors import BadRequest, ConfigurationError, FleetError, KeyRejected, ProviderUnavailable, RateLimited
-from fleet.models import Message
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.anthropic import OPENING, split_messages

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fleet.models import Message
+from fleet.conversation import Message
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.simulator.server import MAX_BODY_BYTES
 from tests.every import every
