@@ -1,4 +1,4 @@
-"""Is this a usable answer? Judged by rules that need no second model: empty, refused, in a loop, cut off, too short.
+"""Is this a usable answer? By rules that need no second model: broken off, empty, refused, in a loop, cut, too short.
 
 Pure. Whether an answer is right is not judged here; nor is it charged to anybody here. Answers that must be JSON are
 in `json_answer.py`.
@@ -6,11 +6,12 @@ in `json_answer.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet.conversation import Message
-from fleet.errors import BadAnswer
+from fleet.errors import BadAnswer, ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Norms
 from fleet.workers.repetition import loop_in
@@ -19,6 +20,9 @@ from fleet.workers.repetition import loop_in
 CUT_REASONS = frozenset({"length", "max_tokens"})
 #: Finish reasons by which the provider itself says that it refused (OpenAI and Anthropic spelling).
 REFUSAL_REASONS = frozenset({"content_filter", "refusal"})
+#: Finish reasons that need no word of their own: the model was done, or wants tools called.
+DONE_REASONS = frozenset({"stop", "tool_calls"})
+_WORD = re.compile(r"[A-Za-z_]{1,32}")
 #: Characters beyond which an answer is never taken for a refusal: models explain at length, refuse in brief.
 REFUSAL_MAX_CHARS = 400
 
@@ -53,10 +57,11 @@ REFUSALS = (
 class Judgement:
     """What an answer is worth: `error` is None when it is usable; `degraded` when it is usable but cut off.
 
-    `retry` is True when the same question may well get a usable answer the next time.
+    `retry` is True when the same question may well get a usable answer the next time. An answer that broke off is the
+    provider's failure, everything else a `BadAnswer`.
     """
 
-    error: BadAnswer | None = None
+    error: BadAnswer | ProviderUnavailable | None = None
     degraded: bool = False
     retry: bool = False
 
@@ -80,6 +85,9 @@ def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_js
                 fault=Fault.REFUSED,
             )
         )
+    if not is_known(finish_reason):
+        told = f"expected a whole answer, got one that broke off (finish reason {_word(finish_reason)})"
+        return Judgement(ProviderUnavailable(told), retry=True)
     if not text.strip():
         reason = f"empty: expected an answer, got no text (finish reason {finish_reason!r})"
         hint = "; raise max_output_tokens" if finish_reason in CUT_REASONS else ""
@@ -94,6 +102,16 @@ def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_js
         )
         return Judgement(BadAnswer(wording, fault=Fault.REPEATED))
     return Judgement(degraded=finish_reason in CUT_REASONS)
+
+
+def is_known(finish_reason: str) -> bool:
+    """True for a finish reason of one of the four kinds; with any other the answer may be half of one."""
+    return finish_reason in DONE_REASONS or finish_reason in CUT_REASONS or finish_reason in REFUSAL_REASONS
+
+
+def _word(finish_reason: str) -> str:
+    """Return a reason as it can be shown: whoever sends one that is no word may put a prompt into it."""
+    return repr(finish_reason) if _WORD.fullmatch(finish_reason) else "that is no word"
 
 
 def too_short(answer: str, ran_ms: float, norms: Norms) -> bool:

@@ -103,6 +103,15 @@ def test_429s_without_end_are_ended_by_the_deadline():
     assert isinstance(outcome.error, DeadlineExceeded) and "answered 429" in str(outcome.error)
 
 
+def test_half_an_answer_is_paid_and_asked_for_again_and_no_fault_of_the_bots():
+    outcome = work(FakeLimiter(), FakeProvider([said("Half an ans", finish_reason="network_error"), "4"]))
+    assert (outcome.status, outcome.answer, outcome.attempts) == ("ok", "4", 2)
+    assert (outcome.provider_errors, outcome.bad_answers) == ({"ProviderUnavailable": 1}, 0)
+    assert outcome.usage.total_tokens == 30
+    outcome = work(FakeLimiter(), FakeProvider([said("Half an ans", finish_reason="error")]), max_attempts=2)
+    assert isinstance(outcome.error, ProviderUnavailable) and outcome.attempts == 2 and outcome.fault is None
+
+
 def test_an_empty_answer_is_tried_again_within_max_attempts():
     assert work(FakeLimiter(), FakeProvider(["", "4"]), max_attempts=2).answer == "4"
     outcome = work(FakeLimiter(), FakeProvider([""]), max_attempts=2)

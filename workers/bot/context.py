@@ -234,7 +234,10 @@ class BotContext:
         in_json = self.schema is not None
         judgement = judge(completion.text, completion.finish_reason, messages, in_json=in_json)
         if judgement.error is not None:
-            self.bad_answers += 1
+            if isinstance(judgement.error, ProviderUnavailable):  # it broke off: no fault of the bot's
+                self.meter.failed[ProviderUnavailable.__name__] += 1
+            else:
+                self.bad_answers += 1
             raise _FailedTry(judgement.error) if judgement.retry else judgement.error
         self.degraded = self.degraded or judgement.degraded
         return completion.text

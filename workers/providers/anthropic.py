@@ -11,6 +11,7 @@ from fleet.conversation import Message
 from fleet.errors import BadRequest
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.base import HttpProvider, bad_wire
+from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.usage import read_usage
 
 #: Version of the wire, as the vendor dates it.
@@ -19,15 +20,6 @@ API_VERSION = "2023-06-01"
 MAX_TEMPERATURE = 1.0
 #: Stands in for the user's turn when a conversation begins with the assistant's: the wire wants the user first.
 OPENING = "(the conversation goes on)"
-#: Reasons why an answer ended, in the words of the other wire, so that a judge knows one set.
-FINISH_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-    "tool_use": "tool_calls",
-}
 
 
 class Anthropic(HttpProvider):
@@ -60,7 +52,7 @@ class Anthropic(HttpProvider):
         reason = answer.get("stop_reason")
         return Completion(
             text=text,
-            finish_reason=FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else "stop",
+            finish_reason=finish_reason(reason) if isinstance(reason, str) and reason else "stop",
             usage=read_usage(answer.get("usage"), call, text),
             headers=headers,
         )

@@ -9,6 +9,7 @@ from yarl import URL
 
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.base import HttpProvider, bad_wire
+from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.problem import Problem
 from fleet.workers.providers.usage import read_usage
 
@@ -50,7 +51,7 @@ class OpenAICompatible(HttpProvider):
             text, reason = refusal, "content_filter"
         return Completion(
             text=text,
-            finish_reason=reason if isinstance(reason, str) else "stop",
+            finish_reason=finish_reason(reason) if isinstance(reason, str) and reason else "stop",
             usage=read_usage(answer.get("usage"), call, text),
             headers=headers,
         )
