@@ -9,35 +9,59 @@ FleetError
 │   ├── BotsQuarantined        all bots of the pool are quarantined
 │   ├── HeldUp                 another task's function stopped this one: it goes back to its queue
 │   └── StoreUnavailable       Redis did not answer
-├── KeyRejected                use another key: the provider answered 401 or 403
+├── KeyRejected                use another key: the provider does not take this one, or not for this
+│   └── KeySpent               its money, credit or quota is used up
 ├── GiveUp                     no retry will help this task
 │   ├── InvalidTask            what was submitted is not a task
-│   ├── BadRequest             the provider refused the request itself (400, 404, 413, 422)
+│   ├── BadRequest             the provider refused the request itself (400, 413, 422, its content rules)
 │   ├── DeadlineExceeded       the task's time is over
 │   ├── Poison                 this task kills its process: it was alone in one that died
 │   ├── BadAnswer              the provider answered, but not with a usable answer
 │   └── BotFunctionFailed      the user's own bot function raised
 ├── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
 └── ConfigurationError         fix fleet.toml, a FLEET_* variable or the machine
+    ├── NotServed              there is no such model, or no such API at this address
     └── StoreRefused           Redis does not let us in
+
+Each carries three facts for who decides what becomes of its task and of others: whether it `parks`, whether and when
+it `passes`, whether it `holds` the fleet.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fleet.quoting import brief
 
 if TYPE_CHECKING:
     from fleet.faults import Fault
     from fleet.rates import RateReadings
+    from fleet.usage import Usage
+
+#: Who a failure is charged to; `unknown`: the other side refused, and did not say what.
+Blame = Literal["bot", "key", "provider", "prompt", "configuration", "fleet", "unknown"]
+#: Whether other tasks of the same provider, model and key should wait behind a gate: never, once it lasts, at once.
+Parks = Literal["never", "lasting", "at once"]
 
 
 class FleetError(Exception):
-    """Root of all errors raised by Fleet."""
+    """Root of all errors raised by Fleet.
 
-    #: Who is to blame for a failed task: bot, key, provider, prompt or fleet.
-    blame = "fleet"
+    Attributes:
+        blame: Who is to blame for a task that fails with it.
+        parks: Whether others would meet the same.
+        passes: True when it passes by itself.
+        passes_at: Unix time in seconds at which it does, when the other side said so.
+        holds: True when the whole fleet is held on the limit meanwhile.
+        usage: What the failed call used nevertheless, when the provider said so.
+    """
+
+    blame: Blame = "fleet"
+    parks: Parks = "never"
+    passes = False
+    passes_at: float | None = None
+    holds = False
+    usage: Usage | None = None
 
 
 class RetryLater(FleetError):
@@ -47,6 +71,8 @@ class RetryLater(FleetError):
         message: What happened.
         retry_after_s: Seconds the other side asked to wait, or None when it did not say.
     """
+
+    passes = True
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -60,13 +86,24 @@ class RateLimited(RetryLater):
         message: What happened.
         retry_after_s: Seconds the provider asked to wait, or None when it did not say.
         rates: What the answer's headers said of the key's rates.
+        parallel: True when too many calls were in flight: one ends and the next may go, whatever time was named.
     """
 
     blame = "provider"
+    parks = "lasting"
+    holds = True
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, rates: RateReadings | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        rates: RateReadings | None = None,
+        parallel: bool = False,
+    ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.rates = rates
+        self.parallel = parallel
 
 
 class ProviderUnavailable(RetryLater):
@@ -76,13 +113,18 @@ class ProviderUnavailable(RetryLater):
         message: What happened.
         retry_after_s: Seconds the other side asked to wait, or None when it did not say.
         sent: False if the request was surely never sent (no connection), so it cost nothing.
+        passes: False when the provider said that the same call will fail again.
     """
 
     blame = "provider"
+    parks = "lasting"
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, sent: bool = True) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, sent: bool = True, passes: bool = True
+    ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.sent = sent
+        self.passes = passes
 
 
 class Relearnt(RetryLater):
@@ -108,9 +150,24 @@ class StoreUnavailable(RetryLater):
 
 
 class KeyRejected(FleetError):
-    """The provider answered 401 or 403: another key may work."""
+    """The provider does not take this key, or not for this: another key may work."""
 
     blame = "key"
+    parks = "at once"
+
+
+class KeySpent(KeyRejected):
+    """The key's money, credit or quota is used up.
+
+    Args:
+        message: What happened.
+        passes_at: Unix time in seconds at which it is filled again; None: not by itself, or nobody said when.
+    """
+
+    def __init__(self, message: str, *, passes_at: float | None = None) -> None:
+        super().__init__(message)
+        self.passes = passes_at is not None
+        self.passes_at = passes_at
 
 
 class GiveUp(FleetError):
@@ -127,9 +184,18 @@ class InvalidTask(GiveUp):
 
 
 class BadRequest(GiveUp):
-    """The provider refused the request itself."""
+    """The provider refused the request itself.
 
-    blame = "prompt"
+    Args:
+        message: What happened.
+        blame: `prompt` when the provider said that it is what was asked: its content rules, its length.
+    """
+
+    blame: Blame = "unknown"
+
+    def __init__(self, message: str, *, blame: Blame = "unknown") -> None:
+        super().__init__(message)
+        self.blame = blame
 
 
 class DeadlineExceeded(GiveUp):
@@ -165,7 +231,7 @@ class BotFunctionFailed(GiveUp):
         crashed: False when it was not even called.
     """
 
-    blame = "bot"
+    blame: Blame = "bot"
 
     def __init__(self, message: str, *, crashed: bool = True) -> None:
         super().__init__(message)
@@ -179,6 +245,14 @@ class StoreError(FleetError):
 
 class ConfigurationError(FleetError):
     """fleet.toml, a FLEET_* variable or the machine must be changed."""
+
+    blame = "configuration"
+
+
+class NotServed(ConfigurationError):
+    """There is no such model for this key, or no such API at the address: `model` or `base_url` must be changed."""
+
+    parks = "at once"
 
 
 class StoreRefused(ConfigurationError):

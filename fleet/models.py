@@ -21,7 +21,7 @@ from pydantic import (
 
 from fleet import bounds
 from fleet.conversation import Message
-from fleet.errors import FleetError, InvalidTask
+from fleet.errors import Blame, FleetError, InvalidTask
 from fleet.frozen import Frozen
 from fleet.handover import take_handed, with_handed
 from fleet.quoting import MOST_NAMES, QUOTED_CHARS, brief, listed, nearest, quote
@@ -274,11 +274,14 @@ class TaskError(Frozen):
 
     type: str
     message: str
-    blame: Literal["bot", "key", "provider", "prompt", "fleet"] = "fleet"
+    blame: Blame = "fleet"
+    passes: bool = Field(False, description="True when it passes by itself: the same task may do well later.")
+    passes_at: float | None = Field(None, description="Unix time in seconds at which it does, when that was said.")
 
     @classmethod
     def of(cls, error: FleetError) -> TaskError:
-        return cls.model_validate({"type": type(error).__name__, "message": brief(str(error)), "blame": error.blame})
+        facts = {"blame": error.blame, "passes": error.passes, "passes_at": error.passes_at}
+        return cls.model_validate({"type": type(error).__name__, "message": brief(str(error)), **facts})
 
 
 class BotResult(Frozen):

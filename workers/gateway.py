@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from fleet.conversation import Message
 from fleet.errors import (
     BadRequest,
+    ConfigurationError,
     DeadlineExceeded,
     FleetError,
     KeyRejected,
@@ -145,7 +146,7 @@ class Gateway:
 
         Raises:
             RateLimited: 429; the whole fleet is held on this limit already.
-            ProviderUnavailable, KeyRejected, BadRequest: As the provider raised them.
+            ProviderUnavailable, KeyRejected, BadRequest, NotServed: As the provider raised them.
             DeadlineExceeded: The turn under the limit comes after the deadline; nothing was sent.
             StoreUnavailable: The limiter has no Redis; nothing was sent.
             MachineExhausted: This machine has no room for a connection; nothing was sent.
@@ -206,7 +207,12 @@ class Gateway:
             _log(route, error, clock() - started)
             raise
         except FleetError as error:
-            if _cost_nothing(error):
+            if error.usage is not None:
+                usage = self._believed(route, call, Completion("", "", error.usage)).usage
+                price = self._price(route.priced_as, usage) if usage.total_tokens else None
+                used_tokens, output_tokens, cost = usage.total_tokens, usage.output_tokens, price or 0
+                meter.charge(usage, price)
+            elif _cost_nothing(error):
                 used_tokens = output_tokens = cost = 0
             meter.failed[type(error).__name__] += 1
             if isinstance(error, RateLimited):
@@ -254,7 +260,7 @@ def most_usage(call: Call, answer: str) -> Usage:
 
 def _cost_nothing(error: FleetError) -> bool:
     """True when the provider surely counted no tokens: it refused the call, or never got it."""
-    return isinstance(error, RateLimited | KeyRejected | BadRequest) or (
+    return isinstance(error, RateLimited | KeyRejected | BadRequest | ConfigurationError) or (
         isinstance(error, ProviderUnavailable) and not error.sent
     )
 

@@ -154,10 +154,11 @@ class Provider(Protocol):
 
         Raises:
             RateLimited: 429, with `retry_after_s` when the provider said it.
-            ProviderUnavailable: 5xx, 408, 409, 425, connection failure, no answer within `call.timeout_s`, or an
+            ProviderUnavailable: 5xx and what else passes, connection failure, no answer within `call.timeout_s`, or an
                 answer that is not what the wire says.
-            KeyRejected: 401, 402, 403, or a 429 that says the key's money is used up.
-            BadRequest: any other 4xx, or a redirect.
+            KeyRejected: The key is not taken; `KeySpent`: its money, credit or quota is used up.
+            NotServed: There is no such model, or no such API at the address.
+            BadRequest: Any other refusal.
         """
         ...
 

@@ -101,7 +101,7 @@ def verdict_of(failures: Mapping[ErrorField, int], *, bots: int, apis: int) -> V
     The rule, in this order: "none" without failures; "spread" for fewer than 3; "one bot" when more than half of all
     failures are its own (a provider's fault is no bot's) and it is not the only bot; "one API" when it has at least 80%
     of them, and either others are in use or at least 80% are a provider's fault by type (429, 5xx, timeout, refused
-    key); else "spread".
+    key, no such model); else "spread".
 
     Counts only, no rates: a bot that simply did most of the work is accused too. Sequential tests per bot come with
     the bots' health.
@@ -127,9 +127,9 @@ def verdict_of(failures: Mapping[ErrorField, int], *, bots: int, apis: int) -> V
 
 
 def is_providers_fault(type_name: str) -> bool:
-    """True when an error of this type is charged to the provider or to our key there."""
+    """True when an error of this type is charged to the provider, to our key there, or to the model that we name."""
     kind = getattr(errors, type_name, None)
-    return getattr(kind, "blame", None) in ("provider", "key")
+    return getattr(kind, "blame", None) in ("provider", "key") or kind is errors.NotServed
 
 
 def _largest(pairs: Iterable[tuple[str, int]]) -> tuple[str, int]:

@@ -16,6 +16,8 @@ from fleet.errors import (
     DeadlineExceeded,
     FleetError,
     KeyRejected,
+    KeySpent,
+    NotServed,
     ProviderUnavailable,
     RateLimited,
     StoreRefused,
@@ -25,6 +27,7 @@ from fleet.models import BotTask
 from fleet.outcome import Outcome
 from fleet.usage import Usage
 from fleet.workers.agent import Agent
+from fleet.workers.ports import Completion
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 
 TASK = BotTask(prompt="a very private prompt")
@@ -119,12 +122,17 @@ def test_an_empty_answer_is_tried_again_within_max_attempts():
 
 
 @pytest.mark.parametrize(
-    "reply", [KeyRejected("401"), BadRequest("400"), said("I'm sorry, but I can't help with that.")]
-)
+    "reply",
+    [
+        KeyRejected("401"), KeySpent("402"), NotServed("404"), BadRequest("400"),
+        ProviderUnavailable("500", passes=False),
+        said("I'm sorry, but I can't help with that."),
+    ],
+)  # fmt: skip
 def test_what_no_retry_can_help_is_final_at_once(reply: Any):
     outcome = work(FakeLimiter(), FakeProvider([reply]))
     assert outcome.status == "failed" and outcome.attempts == 1
-    assert isinstance(outcome.error, KeyRejected | BadRequest | BadAnswer)
+    assert type(outcome.error) is (BadAnswer if isinstance(reply, Completion) else type(reply))
 
 
 def test_a_retry_after_beyond_the_deadline_fails_now_and_not_later():

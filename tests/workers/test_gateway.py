@@ -13,7 +13,9 @@ from fleet.errors import (
     DeadlineExceeded,
     FleetError,
     KeyRejected,
+    KeySpent,
     MachineExhausted,
+    NotServed,
     ProviderUnavailable,
     RateLimited,
     StoreUnavailable,
@@ -66,6 +68,8 @@ def test_an_answer_without_a_usage_is_settled_as_the_whole_reservation():
         (RateLimited("429"), 0),
         (KeyRejected("401"), 0),
         (BadRequest("400"), 0),
+        (NotServed("404"), 0),
+        (KeySpent("402"), 0),
         (ProviderUnavailable("503"), RESERVED),
         (ProviderUnavailable("no connection", sent=False), 0),
         (ZeroDivisionError("a bug in an adapter"), RESERVED),
@@ -76,6 +80,28 @@ def test_a_failed_call_is_raised_and_settled_by_what_the_provider_may_have_count
     assert came is error
     assert limiter.is_settled_once and [tokens for _, tokens in limiter.settled] == [used]
     assert len(provider.calls) == meter.calls == 1
+
+
+def with_usage(error: FleetError, **tokens: int) -> FleetError:
+    error.usage = Usage(**tokens)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("tokens", "used", "cost"),
+    [({}, 0, None), ({"input_tokens": 20, "output_tokens": 3}, 23, 23), ({"output_tokens": 10**12}, 4196, 4196)],
+)
+@pytest.mark.parametrize("kind", [RateLimited, ProviderUnavailable, BadRequest])
+def test_an_error_in_an_answer_is_charged_by_what_it_reports_and_no_more_than_is_possible(
+    kind: type[FleetError], tokens: dict[str, int], used: int, cost: int | None
+):
+    limiter, meter = FakeLimiter(), Meter()
+    provider = FakeProvider([with_usage(kind("in a 200"), **tokens)])
+    gateway = a_gateway(limiter, provider, price=lambda model, usage: usage.total_tokens)
+    with pytest.raises(kind):
+        asyncio.run(chat(gateway, meter))
+    assert [tokens for _, tokens in limiter.settled] == [used]
+    assert (meter.usage.total_tokens, meter.cost_usd_micros) == (used, cost)
 
 
 @pytest.mark.parametrize(("told", "hold"), [(None, DEFAULT_HOLD_S), (0.0, 0.0), (7.5, 7.5)])

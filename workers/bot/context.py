@@ -230,6 +230,8 @@ class BotContext:
                 caller=self._caller,
             )
         except ProviderUnavailable as error:
+            if not error.passes:
+                raise
             raise _FailedTry(error) from error
         in_json = self.schema is not None
         judgement = judge(completion.text, completion.finish_reason, messages, in_json=in_json)

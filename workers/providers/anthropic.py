@@ -77,7 +77,7 @@ def split_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, str
         else:
             turns.append({"role": message.role, "content": message.text})
     if not any(turn["role"] == "user" for turn in turns):
-        raise BadRequest("expected at least one user message with text, got none: nothing was sent")
+        raise BadRequest("expected at least one user message with text, got none: nothing was sent", blame="prompt")
     if turns[0]["role"] == "assistant":
         turns.insert(0, {"role": "user", "content": OPENING})
     if turns[-1]["role"] == "assistant":

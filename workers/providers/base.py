@@ -23,16 +23,16 @@ from fleet.errors import (
     BadRequest,
     ConfigurationError,
     FleetError,
-    KeyRejected,
     MachineExhausted,
     ProviderUnavailable,
-    RateLimited,
 )
 from fleet.quoting import quote
+from fleet.usage import Usage
 from fleet.workers.ports import Call, Completion
-from fleet.workers.providers.problem import Problem, read_problem
-from fleet.workers.providers.rate_headers import read_rates
-from fleet.workers.providers.retry_after import read_retry_after
+from fleet.workers.providers.bodies import carries_error, read_events
+from fleet.workers.providers.problem import Problem, read_problem, texts_of
+from fleet.workers.providers.usage import read_usage
+from fleet.workers.providers.verdict import error_of
 
 #: Seconds until a TCP (and TLS) connection that does not come about is given up; part of the call's own timeout.
 CONNECT_TIMEOUT_S = 10.0
@@ -40,10 +40,6 @@ CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_S = 15.0
 #: Largest answer that is read, in bytes: far above any model's longest answer, far below a worker's memory.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-#: 4xx statuses that say "not now" and not "not like this": request timeout, lock conflict, too early.
-PASSING_4XX = frozenset({408, 409, 425})
-#: Codes for a key whose money is used up, some of them sent with 429: waiting does not help, another key does.
-OUT_OF_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
 #: What a machine lacks when it cannot connect: files (of a process, of all), memory, buffers, ports.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 #: Hosts of this machine, to which no proxy leads.
@@ -73,9 +69,9 @@ class HttpProvider(ABC):
     async def complete(self, call: Call, *, api_key: str) -> Completion:
         """Send one call, see `fleet.workers.ports.Provider`.
 
-        A key whose money is used up (402, or 429 `insufficient_quota`) is a `KeyRejected` too. A model that refuses
-        `temperature` raises `ProviderUnavailable` once and gets none from then on (see `_learn`). Cancelling closes
-        the connection; the provider may bill the call nevertheless.
+        An error that hides in a 2xx is raised as if it had come with its own status, with the usage that the answer
+        reports. A model that refuses `temperature` raises `ProviderUnavailable` once and gets none from then on (see
+        `_learn`). Cancelling closes the connection; the provider may bill the call nevertheless.
         """
         body = encode_json(self._body(call)).encode("ascii")
         try:
@@ -105,8 +101,8 @@ class HttpProvider(ABC):
             told = f"{self.host}: connection failed ({type(error).__name__})"
             raise ProviderUnavailable(told, sent=not isinstance(error, aiohttp.ClientConnectorError)) from error
         if 200 <= status < 300:
-            return self._completion(call, _json(raw, self.host), headers)
-        raise self._error(call, api_key, status, headers, raw)
+            return self._answer(call, api_key, status, headers, raw)
+        raise self._error(call, status, headers, self._problem(call, api_key, raw))
 
     async def close(self) -> None:
         """Close the HTTP connections. A later call opens new ones."""
@@ -136,24 +132,33 @@ class HttpProvider(ABC):
             )
         return self._session
 
-    def _error(self, call: Call, api_key: str, status: int, headers: Mapping[str, str], raw: bytes) -> FleetError:
-        problem = read_problem(raw, secrets=(api_key,), texts=[message.text for message in call.messages])
-        told = f"{self.host} answered {status}{problem}"
-        if status in (401, 402, 403) or problem.code in OUT_OF_MONEY or problem.type in OUT_OF_MONEY:
-            return KeyRejected(
-                f"{self.host} answered {status}{problem.words}: check this key, its rights and its money"
-            )
-        if status == 429:
-            now_s = time.time()
-            retry_after_s = read_retry_after(headers, now_s=now_s)
-            return RateLimited(told, retry_after_s=retry_after_s, rates=read_rates(headers, now_s=now_s))
-        if status >= 500 or status in PASSING_4XX:
-            return ProviderUnavailable(told, retry_after_s=read_retry_after(headers, now_s=time.time(), resets=False))
-        if 300 <= status < 400:
-            return BadRequest(f"{told}, a redirect: expected `base_url` to be the API's own address")
-        if status == 400 and self._learn(call, problem):
-            return ProviderUnavailable(f"{told}: later calls to {quote(call.model)} leave out what it refuses")
-        return BadRequest(told)
+    def _answer(self, call: Call, api_key: str, status: int, headers: Mapping[str, str], raw: bytes) -> Completion:
+        """Read a 2xx: the answer, or the error that it carries in its place."""
+        answer = _object(raw)
+        if answer is None:
+            answer = read_events(raw)
+        wrong = ProviderUnavailable(f"{self.host}: expected JSON, got {len(raw)} bytes of something else")
+        if answer is not None and not carries_error(answer):
+            try:
+                return self._completion(call, answer, headers)
+            except ProviderUnavailable as not_the_wire:
+                wrong = not_the_wire
+        problem = self._problem(call, api_key, raw)
+        if not (problem.said.tells or (answer is not None and carries_error(answer))):
+            raise wrong
+        error = self._error(call, status, headers, problem)
+        told = None if answer is None else answer.get("usage")
+        error.usage = read_usage(told, call, "") if isinstance(told, dict) and told else Usage()
+        raise error
+
+    def _problem(self, call: Call, api_key: str, raw: bytes) -> Problem:
+        return read_problem(raw, secrets=(api_key,), texts=texts_of(call.messages))
+
+    def _error(self, call: Call, status: int, headers: Mapping[str, str], problem: Problem) -> FleetError:
+        error = error_of(self.host, status, problem, headers, now_s=time.time())
+        if isinstance(error, BadRequest) and error.blame == "unknown" and self._learn(call, problem):
+            return ProviderUnavailable(f"{error}: later calls to {quote(call.model)} leave out what it refuses")
+        return error
 
     def _learn(self, call: Call, problem: Problem) -> bool:
         """Remember that a model refuses `temperature` (vendors drop it model by model); True when that was news.
@@ -220,15 +225,13 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def _json(raw: bytes, host: str) -> dict[str, Any]:
+def _object(raw: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a body is, or None."""
     try:
         answer = json.loads(raw)
     except (ValueError, RecursionError):
-        # `from None`, because a JSONDecodeError carries the whole text.
-        raise ProviderUnavailable(f"{host}: expected JSON, got {len(raw)} bytes of something else") from None
-    if not isinstance(answer, dict):
-        raise bad_wire(host, "a JSON object", answer)
-    return answer
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _proxy_for(url: URL) -> str | None:

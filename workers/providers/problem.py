@@ -1,7 +1,7 @@
 """What a provider's error body says, made safe to show: never the key, never the prompt.
 
-Providers like to quote the request they refuse. So a message is shown only when no stretch of it is found in what
-was sent; type and code are shown when they look like the short words they should be.
+Providers like to quote the request they refuse. So a sentence is shown only when no stretch of it is found in what
+was sent; type and code are shown when they look like the short words they should be. How a body is read: `bodies.py`.
 """
 
 from __future__ import annotations
@@ -9,30 +9,44 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fleet.conversation import FilePart, ImagePart, Message
 from fleet.quoting import QUOTED_CHARS
+from fleet.workers.providers.bodies import Said, read_said
 
 #: Letters and digits in a row that a message may share with the prompt or the key at most. Longer is a quotation.
 SHARED_CHARS = 12
-#: Largest error body that is read at all, in bytes.
-MAX_BODY_BYTES = 64 * 1024
+#: A text of fewer letters and digits is no secret: "hi" is found in any message.
+MIN_QUOTED_CHARS = 3
+#: Letters and digits in a row by which a message is known to quote the prompt at length: then its words are not taken
+#: for the provider's own. So many of its characters are looked at.
+ECHOED_CHARS, COMPARED_CHARS = 32, 2000
 #: Longest conversation that a message is compared with, in characters; with a longer one no message is shown.
 MAX_COMPARED_CHARS = 200_000
+#: Characters of a provider's words that are shown.
+SHOWN_CHARS = 3 * QUOTED_CHARS
 
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,48}")
 _REFUSED = re.compile(r"deprecated|not supported|unsupported|does not support|not permitted|not allowed", re.IGNORECASE)
+#: A key as providers show it, with its middle hidden.
+_MASKED = re.compile(r"\S*(?:\*{2,}|(?<=\w)(?:…|\.{3,})(?=\w))\S*")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error body: `type`, `code` and `param` as the vendor spells them, empty when absent or not safe to show."""
+    """An error body: `type`, `code` and `param` as the vendor spells them, empty when absent or not safe to show.
+
+    `said` is all that the body says, for its meaning only: it may quote what was sent, so it is never shown.
+    """
 
     type: str = ""
     code: str = ""
     param: str = ""
     message: str = ""
     refusal: str = ""
+    said: Said = field(default=Said(), repr=False)
+    is_echo: bool = False
 
     @property
     def words(self) -> str:
@@ -44,47 +58,98 @@ class Problem:
         """Type, code and message, to be put right behind the status."""
         return f"{self.words}: {self.message}" if self.message else self.words
 
+    @property
+    def text(self) -> str:
+        """The provider's own sentences, to be understood and not to be shown; empty when they quote the prompt."""
+        return "" if self.is_echo else "\n".join(self.said.messages)
+
     def refuses(self, parameter: str) -> bool:
         """True when the provider says that this model does not take `parameter` at all."""
         return self.refusal == parameter
 
 
 def read_problem(raw: bytes, *, secrets: Sequence[str], texts: Sequence[str]) -> Problem:
-    """Read an error body of either vendor; anything else gives an empty problem.
+    """Read an error body of any vendor; what cannot be read gives an empty problem.
 
     Args:
         raw: The body.
         secrets: Texts that must not be shown: the key.
-        texts: Texts that must not be quoted: the conversation.
+        texts: Texts that must not be quoted: the conversation, see `texts_of`.
     """
-    error = _error_object(raw)
-    message = error.get("message")
-    message = message if isinstance(message, str) else ""
-    type_, code, param = (_word(error.get(name), secrets) for name in ("type", "code", "param"))
-    shown = " ".join(message[: QUOTED_CHARS + SHARED_CHARS].split())
-    if _shares(shown, secrets, texts):
-        shown = ""
-    shown = shown if len(shown) <= QUOTED_CHARS else f"{shown[: QUOTED_CHARS - 1]}…"
-    return Problem(type=type_, code=code, param=param, message=shown, refusal=_refused_parameter(param, message))
+    said = read_said(raw)
+    if said == Said():
+        return Problem()
+    sent = _Sent.of(texts)
+    param = _word(said.param, secrets)
+    return Problem(
+        type=_word(said.type, secrets),
+        code=_word(said.code, secrets),
+        param=param,
+        message=_shown(said.messages, secrets, sent),
+        refusal=_refused_parameter(param, said.messages[0] if said.messages else ""),
+        said=said,
+        is_echo=sent.is_echoed(said.messages),
+    )
 
 
-def _error_object(raw: bytes) -> dict[str, object]:
-    if len(raw) > MAX_BODY_BYTES:
-        return {}
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else {}
+def texts_of(messages: Sequence[Message]) -> list[str]:
+    """Return all that a conversation holds of its author's words: texts, addresses, files, arguments of tools."""
+    texts = [message.text for message in messages]
+    for message in messages:
+        texts += [call.arguments for call in message.tool_calls]
+        if not isinstance(message.content, str):
+            files = [part for part in message.content if isinstance(part, ImagePart | FilePart)]
+            texts += [text for part in files for text in (part.url, part.data) if text]
+    return texts
 
 
-def _word(value: object, secrets: Sequence[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What was sent, as it is compared with: letters and digits of long texts, words of short ones."""
+
+    letters: tuple[str, ...]
+    words: tuple[str, ...]
+    is_too_much: bool = False
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> _Sent:
+        """Read texts, each as it is and as JSON spells it where that differs: an echo may be either."""
+        if sum(map(len, texts)) > MAX_COMPARED_CHARS:
+            return cls((), (), is_too_much=True)
+        escaped = (json.dumps(text)[1:-1] for text in texts)
+        letters = dict.fromkeys(_letters(text) for text in (*texts, *escaped))
+        short = (_spaced(text) for text in texts if MIN_QUOTED_CHARS <= len(_letters(text)) < SHARED_CHARS)
+        return cls(tuple(text for text in letters if len(text) >= SHARED_CHARS), tuple(short))
+
+    def is_quoted(self, message: str) -> bool:
+        """True when a stretch of the message is found in what was sent, or the whole of a short text in the message."""
+        if self.is_too_much:
+            return True
+        spaced = f" {_spaced(message)} "
+        return _has_stretch(_letters(message), SHARED_CHARS, self.letters) or any(
+            f" {words} " in spaced for words in self.words
+        )
+
+    def is_echoed(self, messages: Sequence[str]) -> bool:
+        """True when messages quote what was sent at length."""
+        letters = _letters(" ".join(messages)[:COMPARED_CHARS])
+        return len(letters) >= ECHOED_CHARS and _has_stretch(letters, ECHOED_CHARS, self.letters, step=8)
+
+
+def _shown(messages: Sequence[str], secrets: Sequence[str], sent: _Sent) -> str:
+    """Return those sentences that quote nothing of what was sent, cut to what is shown."""
+    safe: list[str] = []
+    for message in messages[:4]:
+        head = _MASKED.sub("***", message[: SHOWN_CHARS + SHARED_CHARS])
+        if not (_is_secret(head, secrets) or sent.is_quoted(head) or any(head in other for other in safe)):
+            safe.append(head)
+    shown = ": ".join(safe)
+    return shown if len(shown) <= SHOWN_CHARS else f"{shown[: SHOWN_CHARS - 1]}…"
+
+
+def _word(text: str, secrets: Sequence[str]) -> str:
     """Return a type, code or parameter name if it is one short word and no part of a secret."""
-    text = str(value) if isinstance(value, str | int) else ""
-    return text if _WORD.fullmatch(text) and not _shares(text, secrets, ()) else ""
+    return text if _WORD.fullmatch(text) and not _is_secret(text, secrets) else ""
 
 
 def _refused_parameter(param: str, message: str) -> str:
@@ -98,23 +163,22 @@ def _refused_parameter(param: str, message: str) -> str:
     return named.group(1) if named else ""
 
 
-def _shares(message: str, secrets: Sequence[str], texts: Sequence[str]) -> bool:
-    """True when a stretch of the message, letters and digits only, is found in a secret or a text."""
-    if not message:
-        return False
-    if sum(map(len, texts)) > MAX_COMPARED_CHARS:
-        return True
-    letters = _letters(message)
-    for length, others in ((SHARED_CHARS // 2, secrets), (SHARED_CHARS, texts)):
-        stretches = [letters[i : i + length] for i in range(max(1, len(letters) - length + 1))]
-        for other in map(_letters, others):
-            if len(other) < length:
-                if other and other in letters:
-                    return True
-            elif any(stretch in other for stretch in stretches):
-                return True
-    return False
+def _is_secret(message: str, secrets: Sequence[str]) -> bool:
+    """True when a stretch of the message is found in a secret, or the whole of a short one in the message."""
+    letters, others = _letters(message), [_letters(secret) for secret in secrets]
+    length = SHARED_CHARS // 2
+    return _has_stretch(letters, length, others) or any(other in letters for other in others if 0 < len(other) < length)
+
+
+def _has_stretch(letters: str, length: int, others: Sequence[str], step: int = 1) -> bool:
+    """True when so many letters in a row, or all of fewer, are found in one of the others."""
+    stretches = [letters[i : i + length] for i in range(0, max(1, len(letters) - length + 1), step)]
+    return any(stretch in other for other in others for stretch in stretches)
 
 
 def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, text)).casefold()
+
+
+def _spaced(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))

@@ -60,11 +60,13 @@ CAUSES: Mapping[str, Cause] = {
     "StoreUnavailable": "attempts",
     "StoreRefused": "configuration",
     "ConfigurationError": "configuration",
+    "NotServed": "configuration",
     "DeadlineExceeded": "deadline",
     "InvalidTask": "validation",
     "Poison": "poison",
     "BadRequest": "refused",
     "KeyRejected": "refused",
+    "KeySpent": "refused",
     "BadAnswer": "answer",
     "BotFunctionFailed": "function",
 }

@@ -63,7 +63,9 @@ def failure_of(result: BotResult) -> FleetError:
     if result.error is None:
         return GiveUp(f"expected a result with an answer, got status {result.status}")
     kind = _ERRORS.get(result.error.type)
-    return kind(result.error.message) if kind else GiveUp(f"{result.error.type}: {result.error.message}")
+    error = kind(result.error.message) if kind else GiveUp(f"{result.error.type}: {result.error.message}")
+    error.blame, error.passes, error.passes_at = result.error.blame, result.error.passes, result.error.passes_at
+    return error
 
 
 def typed_result(meta: Mapping[str, Any]) -> BotResult | None:

@@ -109,7 +109,7 @@ def test_a_long_reason_is_shortened():
 @pytest.mark.parametrize("verdict", [0, 1, 1.0, [], {"ok": True}])
 def test_any_other_verdict_is_the_validators_failure_and_not_the_bots(validator: str, verdict: Any):
     outcome = work(validator, verdict)
-    assert type(outcome.error) is ConfigurationError and outcome.error.blame == "fleet"
+    assert type(outcome.error) is ConfigurationError and outcome.error.blame == "configuration"
     assert "expected None, True, False or a str (the reason), got " in str(outcome.error)
     assert (outcome.status, outcome.fault, outcome.bad_answers) == ("failed", None, 0)
 

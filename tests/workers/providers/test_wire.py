@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fleet.conversation import Message
-from fleet.errors import BadRequest, ConfigurationError, FleetError, KeyRejected, ProviderUnavailable, RateLimited
+from fleet.errors import (
+    BadRequest,
+    ConfigurationError,
+    FleetError,
+    KeyRejected,
+    KeySpent,
+    NotServed,
+    ProviderUnavailable,
+    RateLimited,
+)
+from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.anthropic import OPENING, split_messages
@@ -162,10 +173,10 @@ def test_content_in_parts_is_joined() -> None:
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, BadRequest), (401, KeyRejected), (402, KeyRejected), (403, KeyRejected), (404, BadRequest),
+        (400, BadRequest), (401, KeyRejected), (402, KeySpent), (403, KeyRejected), (404, NotServed),
         (408, ProviderUnavailable), (409, ProviderUnavailable), (413, BadRequest), (422, BadRequest),
         (429, RateLimited), (500, ProviderUnavailable), (503, ProviderUnavailable), (529, ProviderUnavailable),
-        (301, BadRequest), (307, BadRequest),
+        (301, NotServed), (307, NotServed), (498, ProviderUnavailable), (499, ProviderUnavailable),
     ],
 )  # fmt: skip
 def test_each_status_is_its_error(kind: str, status: int, error: type[FleetError]) -> None:
@@ -213,7 +224,7 @@ def test_a_harmless_message_is_shown_shortened() -> None:
     body = {"error": {"type": "invalid_request_error", "message": "context window exceeded " * 20}}
     text = str(failure("openai", response(body, status=400)))
     assert "(invalid_request_error): context window exceeded" in text
-    assert len(text) < 160
+    assert len(text) < 400
 
 
 @KINDS
@@ -312,3 +323,39 @@ def test_a_wrong_base_url_is_a_configuration_error_that_shows_no_password(url: s
         assert "u:p" not in str(raised.value)
 
     asyncio.run(main())
+
+
+@KINDS
+def test_an_error_in_a_200_costs_nothing_unless_it_reports_usage(kind: str) -> None:
+    error = {"message": "upstream returned an error", "code": 429}
+    free = failure(kind, response({"error": error, "choices": None, "usage": None}))
+    assert isinstance(free, RateLimited) and free.usage == Usage()
+    billed = failure(kind, response({"error": error, "usage": OPENAI_ANSWER["usage"]}))
+    assert isinstance(billed, RateLimited) and billed.usage is not None
+    assert (billed.usage.input_tokens, billed.usage.output_tokens) == (12, 3)
+
+
+def test_half_an_answer_whose_choice_carries_an_error_is_that_error_and_charged() -> None:
+    choice = {"message": {"content": "Half"}, "finish_reason": "error", "error": {"code": 502, "message": "gone"}}
+    error = failure("openai", response({**OPENAI_ANSWER, "choices": [choice]}))
+    assert isinstance(error, ProviderUnavailable) and error.usage is not None and error.usage.total_tokens == 15
+    assert str(error) == "127.0.0.1 answered 200 with an error (502): gone"
+
+
+@KINDS
+def test_an_error_beside_nothing_is_not_seen_in_a_whole_answer(kind: str) -> None:
+    for nothing in (None, {}, "", False, []):
+        completion, _ = ask(kind, response({**ANSWERS[kind], "error": nothing, "message": "OK"}))
+        assert completion.text == "four"
+
+
+@KINDS
+def test_a_stream_that_nobody_asked_for_is_read_by_its_last_whole_answer_or_its_error(kind: str) -> None:
+    first = b': waiting\n\ndata: {"id": "x", "choices": [{"delta": {"content": "fo"}}]}\n\n'
+    whole = first + b"data: " + json.dumps(ANSWERS[kind]).encode() + b"\n\ndata: [DONE]\n\n"
+    completion, _ = ask(kind, response(whole))
+    assert (completion.text, completion.usage.total_tokens) == ("four", 15)
+    usage = b'data: {"usage": {"prompt_tokens": 12, "completion_tokens": 3}}\n\n'
+    broken = failure(kind, response(first + usage + b'event: error\ndata: {"message": "overloaded", "code": 529}\n\n'))
+    assert isinstance(broken, ProviderUnavailable) and "overloaded" in str(broken)
+    assert broken.usage is not None and broken.usage.total_tokens == 15

@@ -1,0 +1,142 @@
+"""The words by which providers say what is wrong: types, codes and sentences, by what they mean. Tables only.
+
+Codes are in the spelling of `bodies.spelled`. Sentences were collected from the vendors' pages and from public reports
+of what they really send. What is made of them: `verdict.py`.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = {
+    429: "rate_limit_error rate_limit_exceeded rate_limit_reached rate_limit_exceeded_error rate_limited rate_limit "
+    "too_many_requests resource_exhausted throttled throttling throttling_exception limit_requests requests_limit",
+    401: "authentication_error invalid_authentication_error invalid_api_key incorrect_api_key api_key_invalid "
+    "unauthenticated unauthorized invalid_token expired_token token_expired api_key_expired expired_api_key",
+    403: "permission_error permission_denied permission_denied_error forbidden access_denied",
+    402: "payment_required billing_error",
+    404: "not_found_error not_found model_not_found",
+    413: "request_too_large payload_too_large context_length_exceeded",
+    504: "timeout timeout_error request_timeout gateway_timeout deadline_exceeded",
+    499: "cancelled canceled request_cancelled aborted",
+    529: "overloaded_error overloaded model_overloaded engine_overloaded engine_overloaded_error server_overloaded "
+    "server_busy unavailable service_unavailable service_unavailable_error capacity_exceeded no_capacity",
+    400: "invalid_request_error bad_request bad_request_error invalid_argument failed_precondition out_of_range "
+    "validation_error invalid_request",
+    500: "api_error server_error internal internal_error internal_server_error unknown data_loss upstream_error",
+    501: "unimplemented not_implemented",
+}
+#: The HTTP status that a type or code stands for; gRPC's names are among them.
+STATUS_OF = {word: status for status, words in _NAMES.items() for word in words.split()}
+#: The same for gRPC's numbers: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+STATUS_OF_GRPC = {1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 9: 400, 10: 499, 13: 500, 14: 529, 16: 401}
+
+
+def _any(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+_MONEY = r"(?:credits?|balance|funds?|money|budget|prepaid|wallet|free[- ]tier|free (?:quota|allocation|trial))"
+_GONE = (
+    r"(?:too low|insufficient|exhausted|depleted|used up|exceeded|empty|r[au]n out|not enough|negative|zero|spent|"
+    r"consumed|overdue|expired|reached)"
+)
+_LACKING = (
+    r"(?:insufficient|not enough|out of|used all|exhausted|exceeded|requires? more|lack(?:s|ing)?|depleted|unpaid)"
+)
+_PURSE = r"(?:spend(?:ing)?|billing|budget|usage|costs?|monthly|weekly|included)"
+_LIMIT = r"(?:limits?|caps?|quotas?)"
+_USED = r"(?:reached|exceeded|hit|used up|exhausted)"
+
+#: Money, credit or a quota of money is used up: certain in any status.
+SPENT_CODES = _any(
+    r"insufficient_(?!system|permission|scope|capacity|resource)", r"billing_(?!service)|billing$", "arrear", "overdue",
+    "payment_required", "budget_exceeded|exceeded_budget", r"(?:spend|spending|usage|credit|monthly|hard|budget)_limit",
+    "exceeded_current_quota", r"credit_balance|credits?_(?:exhausted|depleted)|(?:out_of|no)_credits?",
+    "quota_not_enough|free_tier_only",
+)  # fmt: skip
+#: The same in sentences.
+SPENT = _any(
+    rf"\b{_MONEY}\b[^.\n]{{0,60}}\b{_GONE}\b", rf"\b{_LACKING}\b[^.\n]{{0,40}}\b{_MONEY}\b",
+    r"\bno (?:remaining |available |more )?credits?\b", "can only afford", r"\bover budget\b", r"\bpayment required",
+    r"\b(?:arrears|overdue|past due|unpaid)\b", r"\b(?:recharge|top[- ]?up)\b", r"\bkey limit exceeded",
+    r"account\b[^.\n]{0,40}(?:not active|in good standing)", "余额不足|欠费|充值",
+)  # fmt: skip
+#: A limit of money or of a month: beside a short delay it is a rate, and passes.
+PURSE_LIMIT = _any(
+    rf"\b{_PURSE}\b[^.\n]{{0,20}}\b{_LIMIT}\b[^.\n]{{0,40}}\b{_USED}\b",
+    rf"\b{_USED}\b[^.\n]{{0,50}}\b{_PURSE}\b[^.\n]{{0,30}}\b(?:{_LIMIT}|credits?)\b",
+    r"\bextra usage\b", r"\bper month\b|/ ?month\b",
+)  # fmt: skip
+#: A quota of any kind: of money unless the words speak of a rate.
+QUOTA = _any(
+    r"\b(?:enable|check|plan (?:and|&)|your)\b[^.\n]{0,30}\bbilling\b|\bbilling (?:details|account|page|is|must|to be)",
+    rf"\bcurrent quota\b|\bquota\b[^.\n]{{0,40}}\b{_USED}\b|\b(?:exceeded|exhausted|out of)\b[^.\n]{{0,30}}\bquota\b",
+)
+#: A quota of nothing: no pause helps.
+NOTHING_ALLOWED = _any(r"\blimit: 0\b")
+RATE = _any(r"rate[- _]?limit", "too many (?:concurrent |parallel )?requests", "throttl", r"per[- _]?(?:min|sec)")
+PARALLEL = _any("parallel", "concurren", "in[- _]?flight", "simultaneous")
+BUSY = _any(
+    "overload", "at capacity", "no [a-z ]{0,20}capacity", "capacity exceeded", "temporar",
+    "try again (?:later|in|soon)", r"\bbusy\b", "time[d]?[- ]?out", "currently loading",
+)  # fmt: skip
+TROUBLE = _any("error", "bad gateway", "unavailable", "time[d]?[- ]?out", "maintenance", "moment", r"\b5\d\d\b")
+
+#: Content rules refuse what was asked, or what was about to be answered.
+FILTER_CODES = _any(
+    "content_filter", "content_policy", "moderation|moderated", "responsible_ai", "data_inspection",
+    "prohibited_content", "blocklist", r"^safety|_safety", "sensitive", "^spii$", "recitation", "guardrail",
+    "risk_control", "policy_violation", "content_blocked", "invalid_prompt", "unsafe",
+)  # fmt: skip
+FILTERED = _any(
+    r"content[- ](?:management|filter(?:ing|ed)?|safety|moderation)\b",
+    r"(?:content|usage|safety|acceptable[- ]use)[- ]?(?:polic|guideline)",
+    r"(?:input|prompt|request|content|message|text|output|response)s?\b[^.\n]{0,60}\b"
+    "(?:flagged|moderat|inappropriate|unsafe|prohibited|harmful|high risk)",
+    r"(?:flagged|rejected|blocked|refused)\b[^.\n]{0,40}\b(?:moderation|safety|guardrail)",
+    "requires moderation", r"safety (?:system|settings|filter|reasons)",
+    r"violat\w*[^.\n]{0,60}\b(?:polic|guideline|terms|responsible ai)", "inappropriate content", "new_sensitive",
+    r"sensitive (?:content|information|words?)", "content exists risk",
+    r"(?:prompt|input|content)\b[^.\n]{0,30}\bblocked", "不安全|敏感|违规",
+)  # fmt: skip
+#: The account itself is shut out: also by its content, but not for this prompt.
+BARRED = _any(
+    r"\b(?:account|organi[sz]ation|team|project|workspace|api[- _]?key)\b[^.\n]{0,60}\b"
+    "(?:suspended|disabled|banned|terminated|deactivated|restricted|blocked|revoked|expired|closed)"
+)
+
+KEY_CODES = _any(
+    "(?:invalid|incorrect|expired|missing|revoked|wrong)_?(?:api_?key|auth|token|credential)",
+    "api_?key_?(?:invalid|expired|missing|not_found)",
+)
+_KEY = r"(?:api[- _]?key|credentials?|access[- _]?token|auth(?:entication|orization)?(?: token| header| credentials)?)"
+_BAD = "invalid|incorrect|expired|not valid|missing|revoked"
+KEY = _any(
+    rf"\b(?:{_BAD}|wrong|unknown|malformed|no|provide)\b[^.\n]{{0,30}}\b{_KEY}\b",
+    rf"\b{_KEY}\b[^.\n]{{0,40}}\b(?:{_BAD}|not found|failed|error|not provided|required)\b",
+    r"\bunauthori[sz]ed\b|\bunauthenticated\b",
+)
+
+MODEL_CODES = _any(
+    "model_(?:not_(?:found|available|exist|supported|accessible|allowed)|decommissioned|deprecated|retired)",
+    "(?:invalid|unknown|unsupported|no_such)_model", "deployment_not_found",
+)  # fmt: skip
+NO_MODEL = _any(
+    r"\b(?:models?|deployment|engine)\b[^.\n]{0,100}(?:not found|does ?n[o']?t exist|does not exist|do not exist|"
+    "not exist|no access|not have access|not accessible|inaccessible|decommissioned|retired|shut ?down|"
+    "no longer (?:available|supported|served|exists?)|(?:is|was|been|are) deprecated|"
+    "(?:is|are) not (?:a valid|available|deployed|allowed|supported|recogni[sz]ed|known)|"
+    "(?:is|are) (?:invalid|unknown|unavailable))",
+    r"\b(?:invalid|unknown|unsupported|unrecogni[sz]ed|no such|non-?existent|not found the)\b[^.\n]{0,20}\bmodel\b"
+    "(?! output| response)",
+    r"\bnot a valid model", r"\bno (?:available |allowed )?(?:channel|deployment|endpoint|provider|instance)s?\b",
+    "模型不存在",
+)  # fmt: skip
+#: What else may not be found; then it is neither the model nor the address.
+OTHER_THING = _any(r"\b(?:file|image|url|response|conversation|container|batch|assistant|thread|tool|document|cache)\b")
+TOO_LONG = _any(
+    r"context[- _]?(?:length|window|size)", "maximum (?:prompt|input|context|token)", "(?:prompt|input) is too long",
+    r"too many (?:input |total )?tokens", "too long for", "request too large",
+    "reduce (?:the|your) (?:length|message|prompt|input)",
+)  # fmt: skip
