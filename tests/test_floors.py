@@ -21,7 +21,8 @@ DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
     ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen"),
-    ("fleet.errors", "fleet.bounds", "fleet.patterns", "fleet.conversation", "fleet.usage"),
+    ("fleet.usage", "fleet.conversation"),
+    ("fleet.errors", "fleet.bounds", "fleet.patterns"),
     ("fleet.schema_rules", "fleet.config", "fleet.handover"),
     ("fleet.schema",),
     ("fleet.models",),
@@ -47,7 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.door",),
     ("fleet",),
 )
-WORDS = tuple(part for floor in FLOORS[:6] for part in floor)
+WORDS = tuple(part for floor in FLOORS[:7] for part in floor)
 
 #: Room -> lower floors that are closed to it all the same.
 CLOSED: dict[str, tuple[str, ...]] = {

@@ -143,7 +143,9 @@ class _Case:
             self.status in LASTING_5XX and not retries
         ):
             return None
-        error = ProviderUnavailable(self.told, retry_after_s=_bounded(self._delay_s), passes=retries is not False)
+        if retries is False:
+            return ProviderUnavailable(f"{self.told}: it says not to try again", passes=False)
+        error = ProviderUnavailable(self.told, retry_after_s=_bounded(self._delay_s))
         error.passes_at = None if self._delay_s is None else self.now_s + self._delay_s
         return error
 

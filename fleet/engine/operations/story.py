@@ -17,9 +17,10 @@ from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.parking.parked import REASON_TIME, Parked
+from fleet.errors import Blame
 from fleet.frozen import Frozen
 from fleet.limiter import LimitSnapshot
-from fleet.models import Priority
+from fleet.models import Priority, TaskError
 from fleet.quoting import noun_for
 
 State = Literal["finished", "failed", "revoked", "running", "held", "parked", "queued", "poison", "unknown"]
@@ -42,6 +43,8 @@ class Story(Frozen):
     suspect: bool = False
     attempts: int | None = None
     error: str | None = None
+    blame: Blame | None = None
+    passes_at: float | None = None
     is_dead_letter: bool = False
     lines: tuple[str, ...] = ()
 
@@ -66,6 +69,8 @@ def tell(facts: Facts) -> Story:
         suspect=facts.is_suspect,
         attempts=facts.result.attempts if facts.result else facts.filed.letter.attempts if facts.filed else None,
         error=error.type if error else None,
+        blame=error.blame if error else None,
+        passes_at=error.passes_at if error else None,
         is_dead_letter=facts.filed is not None,
         lines=tuple(_lines(facts)),
     )
@@ -129,7 +134,17 @@ def _told_result(facts: Facts) -> str:
     head = (
         f"its result is {result.status}{who}, {ago} ago: {calls} in {duration(result.ran_ms / 1000)}{limited}{queued}"
     )
-    return f"{head}; {result.error.type}: {result.error.message}" if result.error else head
+    return (
+        f"{head}; {result.error.type}: {result.error.message} ({_told_fault(result.error)})" if result.error else head
+    )
+
+
+def _told_fault(error: TaskError) -> str:
+    """Say whose fault a failure was, and whether it passes by itself."""
+    fault = "nobody can tell whose fault it was" if error.blame == "unknown" else f"charged to: {error.blame}"
+    if error.passes_at is not None:
+        return f"{fault}; it passes at {datetime.fromtimestamp(error.passes_at, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{fault}; it passes by itself" if error.passes else fault
 
 
 def _told_held(facts: Facts) -> Iterator[str]:

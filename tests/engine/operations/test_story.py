@@ -189,6 +189,28 @@ def test_a_dead_task_tells_of_its_error_and_its_letter(client: redis.Redis) -> N
     assert story_of(client, "mine").state == "failed"
 
 
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"blame": "unknown"}, "(nobody can tell whose fault it was)"),
+        ({"blame": "provider", "passes": True}, "(charged to: provider; it passes by itself)"),
+        (
+            {"blame": "key", "passes": True, "passes_at": 1796083200},
+            "(charged to: key; it passes at 2026-12-01 00:00 UTC)",
+        ),
+    ],
+)
+def test_a_failed_task_tells_whose_fault_it_was_and_when_it_passes(
+    client: redis.Redis, facts: dict[str, Any], told: str
+) -> None:
+    finish(
+        client, "mine", status="failed", error=TaskError.model_validate({"type": "KeySpent", "message": "m", **facts})
+    )
+    story = story_of(client, "mine")
+    assert f"KeySpent: m {told}" in text_of(story)
+    assert (story.blame, story.passes_at) == (facts["blame"], facts.get("passes_at"))
+
+
 def test_a_task_that_an_earlier_release_found_to_be_poison_is_found_there(client: redis.Redis) -> None:
     client.lpush(keys.poison(), message_of("other"), message_of("mine"))
     story = story_of(client, "mine")

@@ -13,7 +13,7 @@ from fleet.cli.run.collector import result_of
 from fleet.config import ResultSettings, Settings
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.stored import failure_of, read_result
-from fleet.errors import GiveUp, RateLimited
+from fleet.errors import GiveUp, KeySpent, RateLimited
 from fleet.models import BotResult, TaskError
 from fleet.store import keys
 from fleet.store.client import Store, connect
@@ -51,5 +51,8 @@ def test_strict_is_a_setting_that_a_variable_can_set(monkeypatch: pytest.MonkeyP
 
 def test_a_failed_result_is_an_exception_of_its_own_type() -> None:
     assert isinstance(failure_of(FAILED), RateLimited) and str(failure_of(FAILED)) == "429"
+    spent = TaskError.of(KeySpent("no money", passes_at=1.5))
+    error = failure_of(FAILED.model_copy(update={"error": spent}))
+    assert (type(error), error.blame, error.passes, error.passes_at) == (KeySpent, "key", True, 1.5)
     foreign = FAILED.model_copy(update={"error": TaskError(type="NewerError", message="m")})
     assert isinstance(failure_of(foreign), GiveUp) and str(failure_of(foreign)) == "NewerError: m"
