@@ -137,7 +137,7 @@ class HttpProvider(ABC):
         answer = _object(raw)
         if answer is None:
             answer = read_events(raw)
-        wrong = ProviderUnavailable(f"{self.host}: expected JSON, got {len(raw)} bytes of something else")
+        wrong: ProviderUnavailable | None = None
         if answer is not None and not carries_error(answer):
             try:
                 return self._completion(call, answer, headers)
@@ -145,7 +145,7 @@ class HttpProvider(ABC):
                 wrong = not_the_wire
         problem = self._problem(call, api_key, raw)
         if not (problem.said.tells or (answer is not None and carries_error(answer))):
-            raise wrong
+            raise wrong or ProviderUnavailable(f"{self.host}: expected JSON, got {len(raw)} bytes of something else")
         error = self._error(call, status, headers, problem)
         told = None if answer is None else answer.get("usage")
         error.usage = read_usage(told, call, "") if isinstance(told, dict) and told else Usage()

@@ -158,7 +158,8 @@ class _Case:
             return KeyRejected(f"{told}: check this key, its rights and its money")
         if self.status == 407:
             return NotServed(f"{told}: the proxy wants a login; correct HTTPS_PROXY, or exempt the host by NO_PROXY")
-        if self.status in WRONG_ADDRESS and not self._says(wordings.OTHER_THING):
+        is_address = self.status in WRONG_ADDRESS and not self._says(wordings.OTHER_THING)
+        if is_address or (self.status in (*VAGUE, 404) and self._says(wordings.NO_ADDRESS)):
             return NotServed(f"{told}: expected the API at this address; correct its `base_url`, or the pool's `model`")
         if self.status == 413 or (self.status in VAGUE and self._says(wordings.TOO_LONG)):
             return BadRequest(told, blame="prompt")

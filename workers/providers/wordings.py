@@ -76,7 +76,7 @@ QUOTA = _any(
 #: A quota of nothing: no pause helps.
 NOTHING_ALLOWED = _any(r"\blimit: 0\b")
 RATE = _any(r"rate[- _]?limit", "too many (?:concurrent |parallel )?requests", "throttl", r"per[- _]?(?:min|sec)")
-PARALLEL = _any("parallel", "concurren", "in[- _]?flight", "simultaneous")
+PARALLEL = _any("parallel", "concurren", "in[- _]?flight", "simultaneous", "并发")
 BUSY = _any(
     "overload", "at capacity", "no [a-z ]{0,20}capacity", "capacity exceeded", "temporar",
     "try again (?:later|in|soon)", r"\bbusy\b", "time[d]?[- ]?out", "currently loading",
@@ -103,7 +103,8 @@ FILTERED = _any(
 #: The account itself is shut out: also by its content, but not for this prompt.
 BARRED = _any(
     r"\b(?:account|organi[sz]ation|team|project|workspace|api[- _]?key)\b[^.\n]{0,60}\b"
-    "(?:suspended|disabled|banned|terminated|deactivated|restricted|blocked|revoked|expired|closed)"
+    "(?:suspended|disabled|banned|terminated|deactivated|restricted|blocked|revoked|expired|closed)",
+    r"\b(?:location|country|region|territory)\b[^.\n]{0,40}not (?:supported|available|allowed)",
 )
 
 KEY_CODES = _any(
@@ -115,7 +116,7 @@ _BAD = "invalid|incorrect|expired|not valid|missing|revoked"
 KEY = _any(
     rf"\b(?:{_BAD}|wrong|unknown|malformed|no|provide)\b[^.\n]{{0,30}}\b{_KEY}\b",
     rf"\b{_KEY}\b[^.\n]{{0,40}}\b(?:{_BAD}|not found|failed|error|not provided|required)\b",
-    r"\bunauthori[sz]ed\b|\bunauthenticated\b",
+    r"\bunauthori[sz]ed\b|\bunauthenticated\b|\bnot authori[sz]ed\b",
 )
 
 MODEL_CODES = _any(
@@ -133,10 +134,13 @@ NO_MODEL = _any(
     r"\bnot a valid model", r"\bno (?:available |allowed )?(?:channel|deployment|endpoint|provider|instance)s?\b",
     "模型不存在",
 )  # fmt: skip
+#: The scheme or the path of the address is wrong.
+NO_ADDRESS = _any(r"\bplain http request|\bhttps port", "(?:invalid|unknown) (?:request )?url|unknown route")
 #: What else may not be found; then it is neither the model nor the address.
-OTHER_THING = _any(r"\b(?:file|image|url|response|conversation|container|batch|assistant|thread|tool|document|cache)\b")
-TOO_LONG = _any(
-    r"context[- _]?(?:length|window|size)", "maximum (?:prompt|input|context|token)", "(?:prompt|input) is too long",
-    r"too many (?:input |total )?tokens", "too long for", "request too large",
-    "reduce (?:the|your) (?:length|message|prompt|input)",
+OTHER_THING = _any(r"\b(?:file|image|response|conversation|container|batch|assistant|thread|tool|document|cache)\b")
+TOO_LONG = _any(  # of the prompt, not of the answer that is asked for
+    r"context[- _]?(?:length|window|size|limit)", "maximum (?:prompt|input|context)", "(?:prompt|input) is too long",
+    r"too many (?:input|prompt) tokens", "too long for", "request too large",
+    "reduce (?:the|your) (?:length|message|prompt|input)", "range of input length",
+    r"inputs?`? tokens? ?\+ ?`?max_new_tokens",
 )  # fmt: skip

@@ -97,6 +97,9 @@ PROMPT = [
         BadRequest, "prompt"),
     Row(400, {"object": "error", "message": "maximum context length of this model is 2048 tokens, got 2723",
               "type": "BadRequestError", "param": None, "code": 400}, BadRequest, "prompt"),
+    Row(422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096"},
+        BadRequest, "prompt"),
+    Row(400, said("input length and `max_tokens` exceed context limit: 19 + 20 > 30"), BadRequest, "prompt"),
     Row(400, {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 > 8"}},
         BadRequest, "prompt"),
 ]  # fmt: skip
@@ -121,6 +124,8 @@ CONFIGURATION = [
     Row(404, b"<html><head><title>404 Not Found</title></head></html>", NotServed, shown="404 Not Found"),
     Row(405, {"detail": "Method Not Allowed"}, NotServed, shown="`base_url`"),
     Row(200, b"<!doctype html><html><head><title>Chat UI</title></head><body></body></html>", NotServed),
+    Row(404, said("Invalid URL (POST /v1/v1/chat/completions)"), NotServed, shown="`base_url`"),
+    Row(400, b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>", NotServed),
     Row(308, b"", NotServed, shown="redirect"),
     Row(200, {"error": {"message": "The model `x` does not exist", "code": "model_not_found"}}, NotServed),
 ]  # fmt: skip
@@ -133,6 +138,8 @@ KEY = [
     Row(403, said("Your account was suspended for violating our usage policies"), KeyRejected),
     Row(403, said("Country not supported", code="unsupported_country_region_territory"), KeyRejected, shown="Country"),
     Row(500, {"error": {"message": "x", "type": "authentication_error"}}, KeyRejected),
+    Row(400, said("User location is not supported for the API use.", status="FAILED_PRECONDITION"), KeyRejected),
+    Row(400, said("this key is not authorized for model x"), KeyRejected),
     Row(200, {"error": {"type": "authentication_error", "message": "no such key"}}, KeyRejected),
     Row(200, {"code": 16, "message": "no", "details": []}, KeyRejected),
 ]  # fmt: skip
@@ -217,6 +224,7 @@ UNKNOWN = [
     Row(400, said("litellm.BadRequestError: OpenAIException - {'error': {'message': \"field 'foo' is odd\"}}"),
         BadRequest, shown="is odd"),
     Row(400, b"not a JSON body", BadRequest, shown="not a JSON body"),
+    Row(400, said("max_tokens: 9000 is more than the maximum tokens of an answer (4096)"), BadRequest),
     Row(418, b"", BadRequest),
     Row(404, said("No such file: file-1", code="not_found"), BadRequest),
     Row(501, said("This server does not support embeddings", type="not_supported_error"), BadRequest),
