@@ -270,6 +270,8 @@ class SimulatorSettings(Section):
 
     rpm: int = Field(6000, ge=1, description="Requests per minute and key that the simulator enforces.")
     tpm: int = Field(3_000_000, ge=1, description="Tokens per minute and key that the simulator enforces.")
+    rpd: int | None = Field(None, ge=1, description="Requests per day and key that the simulator enforces.")
+    in_flight: int | None = Field(None, ge=1, description="Calls of a key at the same time that the simulator takes.")
     latency_ms: float = Field(200.0, ge=0, description="Median time to an answer.")
     error_rate: float = Field(0.0, ge=0, le=1, description="Share of calls that the simulator answers with a 5xx.")
     seed: int = Field(0, description="Seed of latencies, errors and answers.")

@@ -84,10 +84,12 @@ def _service(home: Path, options: tuple[str, ...]) -> LocalService:
 
 
 def _options(simulator: SimulatorSettings) -> tuple[str, ...]:
+    limits = {"--rpd": simulator.rpd, "--in-flight": simulator.in_flight}
     return (
         "--rpm", str(simulator.rpm), "--tpm", str(simulator.tpm),
         "--latency-ms", f"{simulator.latency_ms:g}", "--error-rate", f"{simulator.error_rate:g}",
         "--seed", str(simulator.seed),
+        *(word for name, limit in limits.items() if limit is not None for word in (name, str(limit))),
     )  # fmt: skip
 
 

@@ -59,8 +59,18 @@ class Chance:
         nth = self._counts.get(call)
         if nth is None:
             nth = self._older_counts.get(call, 0)
+        return Draw(call, nth, *self._numbers(call, nth))
+
+    def _numbers(self, call: bytes, nth: int) -> tuple[int, int, int, int]:
         digest = blake2b(call + nth.to_bytes(8, "big"), digest_size=32, key=self._seed).digest()
-        return Draw(call, nth, *_FOUR_NUMBERS.unpack(digest))
+        fate, latency, length, words = _FOUR_NUMBERS.unpack(digest)
+        return fate, latency, length, words
+
+    def seeded(self, draw: Draw, text: str) -> Draw:
+        """Return a draw whose words follow from a text alone: the same text gets the same answer again."""
+        call = blake2b(text.encode("utf-8", "replace"), digest_size=12, key=self._seed).digest()
+        _, latency, length, words = self._numbers(call, 0)
+        return draw._replace(latency=latency, length=length, words=words)
 
     def use(self, draw: Draw) -> None:
         """Count a draw as used: only admitted calls do, or a refusal would change the answers."""
@@ -77,6 +87,11 @@ def fate_of(draw: Draw, *, error_rate: float, hang_rate: float, cut_rate: float)
     if share < error_rate + hang_rate:
         return "hang"
     return "cut" if share < error_rate + hang_rate + cut_rate else "served"
+
+
+def happens(number: int, share: float) -> bool:
+    """True for a share of all 64-bit numbers."""
+    return number * _UNIT < share
 
 
 def latency_s(draw: Draw, *, median_ms: float) -> float:

@@ -9,13 +9,15 @@ from typing import Any, get_args
 import click
 
 from fleet.errors import ConfigurationError
+from fleet.workers.simulator.limit_headers import Family
 from fleet.workers.simulator.limits import Mode
+from fleet.workers.simulator.odd.catalogue import help_lines
 from fleet.workers.simulator.options import SimulatorOptions
 
 #: What each option is when it is not given: one place, shared with programs that build the options themselves.
 _DEFAULT = SimulatorOptions()
 
-_EPILOG = """\b
+_EPILOG = f"""\b
 Examples:
   fleet simulator --port 8080 --rpm 500 --tpm 200000 --seed 7
   fleet simulator --latency-ms 800 --error-rate 0.02 --hang-rate 0.001
@@ -24,10 +26,17 @@ Examples:
   curl -s -X POST 'http://127.0.0.1:8080/collapse?share=0.1'   (a tenth of the bots answer alike; share=0 ends it)
   curl -s -X POST 'http://127.0.0.1:8080/bad?errors=3&avoidance=0.1&slow=2'   (so many bots, or a share, go bad)
   curl -s -X POST 'http://127.0.0.1:8080/failures?error_rate=1'   (an outage; error_rate=0 ends it)
+  curl -s -X POST 'http://127.0.0.1:8080/odd?name=fenced&share=0.3'   (so many calls behave oddly; name= ends it)
 
 Ledger and switches answer this machine only, or who sends the token of --admin-token-file (Authorization: Bearer).
 The address is printed as one line on stdout as soon as it takes calls. Any key and any model name are accepted.
-Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
+Ctrl-C or SIGTERM stops it (exit code 130 or 0).
+
+Odd behaviour, as real providers were seen to show it: ask for the model `odd-NAME`, send the header
+`x-fleet-odd: NAME`, or switch it on for a share of all calls.
+
+\b
+{help_lines()}"""
 
 
 @click.command(epilog=_EPILOG)
@@ -43,12 +52,28 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
     show_default=True,
     help="How a minute is counted.",
 )
+@click.option("--rpd", type=int, help="Requests per day, key and model; told in the headers instead of the minute's.")
+@click.option("--in-flight", type=int, help="Calls of a key at the same time.")
+@click.option(
+    "--headers",
+    type=click.Choice(get_args(Family)),
+    default=_DEFAULT.headers,
+    show_default=True,
+    help="How limits are told in headers.",
+)
 @click.option("--minute-s", type=float, default=_DEFAULT.minute_s, show_default=True, help="Seconds of a minute.")
 @click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Seed of everything that is random.")
 @click.option("--latency-ms", type=float, default=_DEFAULT.latency_ms, show_default=True, help="Median latency.")
 @click.option("--error-rate", type=float, default=_DEFAULT.error_rate, show_default=True, help="Share answered 5xx.")
 @click.option("--hang-rate", type=float, default=_DEFAULT.hang_rate, show_default=True, help="Share never answered.")
 @click.option("--cut-rate", type=float, default=_DEFAULT.cut_rate, show_default=True, help="Share cut in the body.")
+@click.option(
+    "--flex-busy-rate",
+    type=float,
+    default=_DEFAULT.flex_busy_rate,
+    show_default=True,
+    help="Share of calls of the tier `flex` refused for want of capacity.",
+)
 @click.option("--answers", type=click.Path(path_type=Path), help="JSONL file of recorded answers to replay.")
 @click.option(
     "--answer-field",
@@ -62,6 +87,15 @@ Ctrl-C or SIGTERM stops it (exit code 130 or 0)."""
 )
 @click.option(
     "--output-usd-per-mtok", type=float, default=_DEFAULT.output_usd_per_mtok, show_default=True, help="Ledger's price."
+)
+@click.option("--cached-usd-per-mtok", type=float, help="Of input read from the prefix cache.  [default: as input]")
+@click.option("--cache-write-usd-per-mtok", type=float, help="Of input written to it.  [default: as input]")
+@click.option("--cache-write-1h-usd-per-mtok", type=float, help="The same, kept for an hour.  [default: as input]")
+@click.option(
+    "--flex-factor", type=float, default=_DEFAULT.flex_factor, show_default=True, help="Price of `flex` calls."
+)
+@click.option(
+    "--priority-factor", type=float, default=_DEFAULT.priority_factor, show_default=True, help="Of `priority` calls."
 )
 @click.option(
     "--admin-token-file",

@@ -1,7 +1,7 @@
-"""What the simulator admits: a count of requests and one of tokens per key and model, and the headers about them.
+"""What the simulator admits: a count of requests and one of tokens per key and model; of requests also by the day.
 
 They count as real providers do: in a continuously refilled bucket, in a sliding minute, or in fixed minutes. Time is an
-argument; nothing here sleeps or reads a clock.
+argument; nothing here sleeps or reads a clock. How it is told in headers: `limit_headers.py`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Literal, Protocol
+
+from fleet.workers.simulator.limit_headers import FAMILIES, Family, Readings
 
 #: How a provider counts what a minute holds.
 Mode = Literal["bucket", "sliding", "fixed"]
 
 #: Seconds that a wait is rounded up by at least, so that who waits exactly as told is admitted despite float rounding.
 WAIT_MARGIN_S = 0.001
+#: Minutes of a day.
+DAY_MINUTES = 1440
 
 
 class RateCounter(Protocol):
@@ -207,7 +209,7 @@ class Refusal:
     """Why a call was not admitted.
 
     Args:
-        what: The limit that binds longer: "requests" or "tokens".
+        what: The limit that binds longest: "requests", "tokens" or "requests of a day".
         retry_after_s: Seconds until this very call would be admitted if nobody else called.
     """
 
@@ -221,16 +223,32 @@ class Refusal:
 
 
 class Allowance:
-    """The two counts of one key and model, charged together or not at all."""
+    """The counts of one key and model, charged together or not at all.
 
-    __slots__ = ("_requests", "_rpm", "_tokens", "_tpm")
+    Where requests of a day are limited, headers tell of these and not of the minute's, as OpenAI and Groq do.
+    """
+
+    __slots__ = ("_day", "_requests", "_rpd", "_rpm", "_tell", "_tokens", "_tpm")
 
     def __init__(
-        self, *, rpm: int, tpm: int, burst: float, minute_s: float, now_s: float, mode: Mode = "bucket"
+        self,
+        *,
+        rpm: int,
+        tpm: int,
+        burst: float,
+        minute_s: float,
+        now_s: float,
+        mode: Mode = "bucket",
+        rpd: int | None = None,
+        family: Family = "both",
     ) -> None:
         self._rpm, self._tpm = str(rpm), str(tpm)
         self._requests = make_counter(mode, limit=rpm, burst=burst, minute_s=minute_s, now_s=now_s)
         self._tokens = make_counter(mode, limit=tpm, burst=burst, minute_s=minute_s, now_s=now_s)
+        self._rpd, self._day = str(rpd), None
+        if rpd is not None:
+            self._day = make_counter(mode, limit=rpd, burst=1.0, minute_s=minute_s * DAY_MINUTES, now_s=now_s)
+        self._tell = FAMILIES[family]
 
     def admit(self, tokens: int, now_s: float) -> Refusal | None:
         """Charge one request and `tokens`, or say why not; a refused call is charged nothing."""
@@ -238,43 +256,53 @@ class Allowance:
         requests.refill(now_s)
         all_tokens.refill(now_s)
         wait_requests_s, wait_tokens_s = requests.wait_s(1.0), all_tokens.wait_s(tokens)
+        if self._day is not None:
+            self._day.refill(now_s)
+            wait_day_s = self._day.wait_s(1.0)
+            if wait_day_s:
+                return Refusal("requests of a day", max(wait_day_s, wait_requests_s, wait_tokens_s) + WAIT_MARGIN_S)
         if wait_requests_s or wait_tokens_s:
             what = "requests" if wait_requests_s >= wait_tokens_s else "tokens"
             return Refusal(what, max(wait_requests_s, wait_tokens_s) + WAIT_MARGIN_S)
         requests.take(1.0)
         all_tokens.take(tokens)
+        if self._day is not None:
+            self._day.take(1.0)
         return None
 
-    def headers(self, wall_s: float) -> dict[str, str]:
-        """Return the rate-limit headers of both vendors, as of the last `admit`.
+    def headers(self, wall_s: float, family: Family | None = None) -> dict[str, str]:
+        """Return the rate-limit headers as of the last `admit`.
 
         Args:
             wall_s: Unix time, for the resets that are dates.
+            family: Instead of the one that the allowance was made for.
         """
-        requests, tokens = self._requests, self._tokens
-        requests_left, tokens_left = str(requests.remaining), str(tokens.remaining)
-        requests_reset_s, tokens_reset_s = requests.full_in_s, tokens.full_in_s
-        return {
-            "x-ratelimit-limit-requests": self._rpm,
-            "x-ratelimit-limit-tokens": self._tpm,
-            "x-ratelimit-remaining-requests": requests_left,
-            "x-ratelimit-remaining-tokens": tokens_left,
-            "x-ratelimit-reset-requests": duration(requests_reset_s),
-            "x-ratelimit-reset-tokens": duration(tokens_reset_s),
-            "anthropic-ratelimit-requests-limit": self._rpm,
-            "anthropic-ratelimit-requests-remaining": requests_left,
-            "anthropic-ratelimit-requests-reset": rfc3339(wall_s + requests_reset_s),
-            "anthropic-ratelimit-tokens-limit": self._tpm,
-            "anthropic-ratelimit-tokens-remaining": tokens_left,
-            "anthropic-ratelimit-tokens-reset": rfc3339(wall_s + tokens_reset_s),
-        }
+        requests, limit = (self._requests, self._rpm) if self._day is None else (self._day, self._rpd)
+        tokens = self._tokens
+        told = Readings(
+            (limit, str(requests.remaining), requests.full_in_s),
+            (self._tpm, str(tokens.remaining), tokens.full_in_s),
+            wall_s,
+        )
+        return (self._tell if family is None else FAMILIES[family])(told)
 
 
 class Limits:
     """The allowances of all keys and models, made at their first call and kept (about 500 bytes each)."""
 
-    def __init__(self, *, rpm: int, tpm: int, burst: float, minute_s: float, mode: Mode = "bucket") -> None:
+    def __init__(
+        self,
+        *,
+        rpm: int,
+        tpm: int,
+        burst: float,
+        minute_s: float,
+        mode: Mode = "bucket",
+        rpd: int | None = None,
+        family: Family = "both",
+    ) -> None:
         self._rpm, self._tpm, self._burst, self._minute_s, self._mode = rpm, tpm, burst, minute_s, mode
+        self._rpd, self._family = rpd, family
         self._allowances: dict[tuple[str, str], Allowance] = {}
 
     def allowance(self, key: str, model: str, now_s: float) -> Allowance:
@@ -282,29 +310,14 @@ class Limits:
         found = self._allowances.get((key, model))
         if found is None:
             found = Allowance(
-                rpm=self._rpm, tpm=self._tpm, burst=self._burst, minute_s=self._minute_s, now_s=now_s, mode=self._mode
+                rpm=self._rpm,
+                tpm=self._tpm,
+                burst=self._burst,
+                minute_s=self._minute_s,
+                now_s=now_s,
+                mode=self._mode,
+                rpd=self._rpd,
+                family=self._family,
             )
             self._allowances[key, model] = found
         return found
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as OpenAI writes it: `120ms`, `1.2s`, `6m0s`, never less than it is."""
-    ms = math.ceil(seconds * 1000)
-    if ms < 1000:
-        return f"{ms}ms"
-    if ms < 60_000:
-        return f"{ms / 1000:g}s"
-    minutes, ms = divmod(ms, 60_000)
-    return f"{minutes}m{ms / 1000:g}s"
-
-
-def rfc3339(unix_s: float) -> str:
-    """Return a Unix time as Anthropic writes it, with milliseconds."""
-    seconds, ms = divmod(math.ceil(unix_s * 1000), 1000)
-    return f"{_second(seconds)}.{ms:03d}Z"
-
-
-@lru_cache(maxsize=1024)
-def _second(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from fleet.quoting import quote
+from fleet.schema import compiled
+from fleet.workers.context import count_tokens
 from fleet.workers.simulator.answers import SimulatedAnswer
+from fleet.workers.simulator.prefix_cache import MIN_TOKENS, automatic_places
+from fleet.workers.simulator.rich import strict
+from fleet.workers.simulator.rich.spoken import Choice, Spoken
+from fleet.workers.simulator.rich.streaming import openai_events
+from fleet.workers.simulator.rich.wanted import (
+    MAX_TOOLS,
+    CachePlace,
+    Media,
+    OfferedTool,
+    Wanted,
+    WireError,
+    read_choice,
+    read_flag,
+    read_list_at,
+    read_name,
+    read_object_at,
+    read_share,
+    read_stops,
+    read_whole,
+)
 from fleet.workers.simulator.wire import (
     CompletionRequest,
-    WireError,
-    check_options,
+    Turns,
+    check_temperature,
     encode_json,
     last_question,
     read_limit,
@@ -18,30 +41,48 @@ from fleet.workers.simulator.wire import (
     read_model,
 )
 
-_ROLES = frozenset({"system", "developer", "user", "assistant"})
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _SYSTEM = frozenset({"system", "developer"})
+#: What a plain request has; any other field makes it a rich one.
+_PLAIN = frozenset({"model", "messages", "temperature", "max_tokens", "max_completion_tokens"})
 #: Statuses of a failure in the vendor's proportions: mostly the model server, sometimes the gateway.
 _FAILURES = (500, 503, 500, 502)
 _TYPES = {401: "invalid_request_error", 404: "invalid_request_error", 429: "rate_limit_error"}
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+TIERS = ("auto", "default", "flex", "priority", "scale")
+#: Answers of one request at most.
+MAX_N = 128
+#: Tokens of an image in low detail and otherwise, and of a file or sound given by its address.
+LOW_IMAGE_TOKENS, IMAGE_TOKENS, ADDRESS_TOKENS = 85, 765, 1000
+#: Characters of base64 that count as one token of a file or sound.
+DATA_CHARS_PER_TOKEN = 16
+#: The vendor's words for why an answer ended.
+_REASONS = {"stop_sequence": "stop"}
 
 
 class OpenAIWire:
     """`POST /v1/chat/completions`."""
 
+    limits_count_cached = True
+
     def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> CompletionRequest:
         """Read a request. Raises `WireError`."""
         model = read_model(body)
-        check_options(body, max_temperature=2.0)
-        if body.get("n") not in (None, 1):
-            raise WireError("n: expected 1: this simulator gives one choice", param="n")
+        check_temperature(body, most=2.0)
         limit, old_limit = read_limit(body, "max_completion_tokens"), read_limit(body, "max_tokens")
-        messages, tokens = read_messages(body, _ROLES)
+        talk = read_messages(body, _ROLES, _read_part)
         limit = old_limit if limit is None else limit
-        system = messages[0][1] if messages[0][0] in _SYSTEM else ""
-        return CompletionRequest(model, last_question(messages), limit, tokens, system, body.get("temperature"))
+        system = talk.turns[0][1] if talk.turns[0][0] in _SYSTEM else ""
+        wanted = None
+        turns, tokens, media = talk
+        if media is not None or tokens >= MIN_TOKENS or not body.keys() <= _PLAIN:
+            tokens += _count_tools(body)
+            wanted = _read_wanted(body, turns, tokens, media or Media())
+        return CompletionRequest(model, last_question(turns), limit, tokens, system, body.get("temperature"), wanted)
 
     def answer(self, request: CompletionRequest, answer: SimulatedAnswer, answer_id: str, unix_s: int) -> bytes:
-        """Return the body of a 200."""
+        """Return the body of a 200 to a plain request."""
         reason = "length" if answer.cut else "stop"
         return (
             f'{{"id":"chatcmpl-{answer_id}","object":"chat.completion","created":{unix_s},'
@@ -50,6 +91,40 @@ class OpenAIWire:
             f'"usage":{{"prompt_tokens":{request.input_tokens},"completion_tokens":{answer.tokens},'
             f'"total_tokens":{request.input_tokens + answer.tokens}}},"system_fingerprint":"fleet-simulator"}}'
         ).encode("ascii")
+
+    def rich_answer(self, request: CompletionRequest, spoken: Spoken, answer_id: str, unix_s: int) -> dict[str, Any]:
+        """Return the body of a 200 to any request, as JSON values."""
+        wanted = request.wanted or Wanted()
+        tier = {} if wanted.tier is None else {"service_tier": wanted.tier}
+        return {
+            "id": f"chatcmpl-{answer_id}",
+            "object": "chat.completion",
+            "created": unix_s,
+            "model": request.model,
+            "choices": [_told(index, choice) for index, choice in enumerate(spoken.choices)],
+            "usage": {
+                "prompt_tokens": request.input_tokens,
+                "completion_tokens": spoken.tokens,
+                "total_tokens": request.input_tokens + spoken.tokens,
+                "prompt_tokens_details": {
+                    "cached_tokens": spoken.cached.read,
+                    "audio_tokens": wanted.audio_tokens,
+                    "image_tokens": wanted.image_tokens,
+                },
+                "completion_tokens_details": {
+                    "reasoning_tokens": spoken.thinking_tokens,
+                    "audio_tokens": 0,
+                    "accepted_prediction_tokens": 0,
+                    "rejected_prediction_tokens": 0,
+                },
+            },
+            "system_fingerprint": "fleet-simulator",
+            **tier,
+        }
+
+    def events(self, answer: Mapping[str, Any], wanted: Wanted) -> list[bytes]:
+        """Return a body of a 200 as server-sent events."""
+        return openai_events(answer, wanted)
 
     def error(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> bytes:
         """Return the body of an error."""
@@ -60,6 +135,213 @@ class OpenAIWire:
     def failure_status(self, chance: int) -> int:
         """Return one of the 5xx that this vendor sends."""
         return _FAILURES[chance % len(_FAILURES)]
+
+
+def _told(index: int, choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.thoughts:
+        message["reasoning_content"] = choice.thoughts
+    if choice.calls:
+        message["content"] = choice.text or None
+        message["tool_calls"] = [
+            {
+                "id": f"call_{call.id}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in choice.calls
+        ]
+    reason = _REASONS.get(choice.reason, choice.reason)
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
+
+
+def _count_tools(body: dict[str, Any]) -> int:
+    """Return the tokens of tools and their calls. Raises `WireError` when a result does not follow its call."""
+    offered = sum(count_tokens(encode_json(tool)) for tool in read_list_at(body.get("tools"), "tools", most=MAX_TOOLS))
+    return offered + _check_tool_turns(body["messages"])
+
+
+def _read_wanted(body: dict[str, Any], turns: Turns, tokens: int, media: Media) -> Wanted:
+    """Return what is asked beyond an answer. Raises `WireError`. Unknown fields are let pass, as most servers do."""
+    read_share(body.get("top_p"), "top_p")
+    tools = _read_tools(body)
+    is_streamed = read_flag(body.get("stream"), "stream", default=False)
+    if body.get("stream_options") is not None and not is_streamed:
+        raise WireError(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+        )
+    options = read_object_at(body.get("stream_options") or {}, "stream_options")
+    tier = read_choice(body.get("service_tier"), TIERS, "service_tier")
+    return Wanted(
+        schema=_read_format(body, turns),
+        tools=tools,
+        choice=_read_tool_choice(body, tools),
+        is_parallel=read_flag(body.get("parallel_tool_calls"), "parallel_tool_calls", default=True),
+        is_answered=turns[-1][0] == "tool",
+        effort=read_choice(body.get("reasoning_effort"), EFFORTS, "reasoning_effort"),
+        verbosity=read_choice(body.get("verbosity"), ("low", "medium", "high"), "verbosity") or "medium",
+        seed=read_whole(body.get("seed"), "seed", least=-(2**63), most=2**63 - 1),
+        stop=read_stops(body.get("stop"), "stop"),
+        n=read_whole(body.get("n"), "n", least=1, most=MAX_N) or 1,
+        tier="default" if tier == "auto" else tier,
+        is_streamed=is_streamed,
+        tells_usage=read_flag(options.get("include_usage"), "stream_options.include_usage", default=False),
+        image_tokens=media.image_tokens,
+        audio_tokens=media.audio_tokens,
+        places=_places(body, turns, tokens) if tokens >= MIN_TOKENS else (),
+    )
+
+
+def _places(body: dict[str, Any], turns: Turns, tokens: int) -> list[CachePlace]:
+    """Return where the automatic cache looks: tools come first in a prompt."""
+    texts = [encode_json(body.get("tools") or []), *(f"{role}\x1f{text}" for role, text in turns)]
+    return automatic_places(texts, tokens)
+
+
+def _read_format(body: dict[str, Any], turns: Turns) -> Mapping[str, Any] | None:
+    """Return the schema of `response_format`; an empty one for any JSON object. Raises `WireError`."""
+    if body.get("response_format") is None:
+        return None
+    told = read_object_at(body["response_format"], "response_format")
+    kind = read_choice(told.get("type"), ("json_object", "json_schema", "text"), "response_format.type")
+    if kind is None:
+        raise WireError(
+            "Missing required parameter: 'response_format.type'.",
+            param="response_format.type",
+            code="missing_required_parameter",
+        )
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        if not any("json" in text.lower() for _, text in turns):
+            raise WireError(
+                "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+                param="messages",
+            )
+        return {}
+    form = read_object_at(told.get("json_schema"), "response_format.json_schema")
+    name = read_name(form.get("name"), "response_format.json_schema.name")
+    schema = read_object_at(form.get("schema", {"type": "object"}), "response_format.json_schema.schema")
+    is_strict = read_flag(form.get("strict"), "response_format.json_schema.strict", default=False)
+    _check_schema(schema, f"response_format '{name}'", "response_format", is_strict=is_strict)
+    return schema
+
+
+def _read_tools(body: dict[str, Any]) -> tuple[OfferedTool, ...]:
+    tools = []
+    for i, tool in enumerate(read_list_at(body.get("tools"), "tools", most=MAX_TOOLS)):
+        where = f"tools[{i}]"
+        read_choice(read_object_at(tool, where).get("type"), ("function", "custom"), f"{where}.type")
+        if tool.get("type") == "custom":  # free text to a tool; nothing here calls one
+            continue
+        function = read_object_at(tool.get("function"), f"{where}.function")
+        name = read_name(function.get("name"), f"{where}.function.name")
+        parameters = read_object_at(function.get("parameters") or {}, f"{where}.function.parameters")
+        if parameters:
+            is_strict = read_flag(function.get("strict"), f"{where}.function.strict", default=False)
+            param = f"{where}.function.parameters"
+            _check_schema(
+                parameters, f"function '{name}'", param, is_strict=is_strict, code="invalid_function_parameters"
+            )
+        tools.append(OfferedTool(name, parameters))
+    return tuple(tools)
+
+
+def _check_schema(
+    schema: Mapping[str, Any], what: str, param: str, *, is_strict: bool, code: str | None = None
+) -> None:
+    try:
+        compiled(schema)
+        objection = strict.openai_objection(schema, is_strict=is_strict)
+    except ValueError as error:
+        objection = str(error)
+    if objection is not None:
+        raise WireError(f"Invalid schema for {what}: {objection}", param=param, code=code)
+
+
+def _read_tool_choice(body: dict[str, Any], tools: Iterable[OfferedTool]) -> str:
+    """Return `auto`, `none`, `required` or a tool's name. Raises `WireError`."""
+    told = body.get("tool_choice")
+    for name in ("tool_choice", "parallel_tool_calls"):
+        if body.get(name) is not None and not body.get("tools"):
+            raise WireError(
+                f"Invalid value for '{name}': '{name}' is only allowed when 'tools' are specified.", param=name
+            )
+    if told is None or isinstance(told, str):
+        return read_choice(told, ("none", "auto", "required"), "tool_choice") or "auto"
+    function = read_object_at(read_object_at(told, "tool_choice").get("function"), "tool_choice.function")
+    wanted = str(function.get("name"))
+    if wanted not in [tool.name for tool in tools]:
+        raise WireError(f"Tool choice {quote(wanted)} not found in 'tools' parameter.", param="tool_choice")
+    return wanted
+
+
+def _check_tool_turns(messages: list[dict[str, Any]]) -> int:
+    """Check that each result of a tool follows its call, and return the tokens of the calls. Raises `WireError`."""
+    tokens, open_ids = 0, set[str]()
+    for i, message in enumerate(messages):
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in open_ids:
+                raise WireError(
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
+                    "'tool_calls'.",
+                    param=f"messages.[{i}].role",
+                )
+            open_ids.discard(message["tool_call_id"])
+            continue
+        _all_answered(open_ids, i)
+        for j, call in enumerate(read_list_at(message.get("tool_calls"), f"messages[{i}].tool_calls", most=MAX_TOOLS)):
+            where = f"messages[{i}].tool_calls[{j}]"
+            function = read_object_at(read_object_at(call, where).get("function"), f"{where}.function")
+            open_ids.add(str(call.get("id")))
+            tokens += count_tokens(f"{function.get('name')}{function.get('arguments')}")
+    _all_answered(open_ids, len(messages))
+    return tokens
+
+
+def _all_answered(open_ids: set[str], i: int) -> None:
+    if open_ids:
+        raise WireError(
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+            "'tool_call_id'. The following tool_call_ids did not have response messages: "
+            f"{', '.join(sorted(open_ids))}",
+            param=f"messages.[{i}].role",
+        )
+
+
+def _read_part(part: dict[str, Any], where: str, media: Media) -> str:
+    """Count an image, a sound or a file; none of them has text. Raises `WireError`."""
+    kind = part.get("type")
+    if kind == "image_url":
+        image = read_object_at(part.get("image_url"), f"{where}.image_url")
+        url, detail = image.get("url"), read_choice(image.get("detail"), ("auto", "low", "high"), f"{where}.detail")
+        if not isinstance(url, str) or not url.startswith(("http://", "https://", "data:image/")):
+            raise WireError(f"{where}.image_url.url: expected an address or a data URL of an image", param=where)
+        tokens = LOW_IMAGE_TOKENS if detail == "low" else IMAGE_TOKENS
+        media.image_tokens += tokens
+    elif kind == "input_audio":
+        tokens = _data_tokens(read_object_at(part.get("input_audio"), f"{where}.input_audio").get("data"), where)
+        media.audio_tokens += tokens
+    elif kind == "file":
+        file = read_object_at(part.get("file"), f"{where}.file")
+        tokens = ADDRESS_TOKENS if file.get("file_id") else _data_tokens(file.get("file_data"), where)
+    elif kind == "refusal":
+        return str(part.get("refusal", ""))
+    else:
+        raise WireError(
+            f"Invalid value: {quote(kind)}. Supported values are: 'text', 'image_url', 'input_audio', 'refusal', and "
+            "'file'.",
+            param=where,
+            code="invalid_value",
+        )
+    media.tokens += tokens
+    return ""
+
+
+def _data_tokens(data: object, where: str) -> int:
+    if not isinstance(data, str) or not data:
+        raise WireError(f"{where}: expected base64 data", param=where)
+    return 1 + len(data) // DATA_CHARS_PER_TOKEN
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from typing import get_args
 
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
+from fleet.workers.simulator.limit_headers import Family
 from fleet.workers.simulator.limits import Mode
 
 
@@ -21,18 +22,27 @@ class SimulatorOptions:
         tpm: Tokens per minute and key and model, input and output together.
         burst: Share of a minute that may go at once, in mode "bucket".
         mode: How calls are counted: "bucket", "sliding" (any minute) or "fixed" (minutes of the clock).
+        rpd: Requests per day and key and model; None: not limited by the day. Headers then tell of the day's requests.
+        in_flight: Calls of a key at the same time; None: no limit.
+        headers: How limits are told in headers.
         minute_s: Seconds that a minute of `rpm` and `tpm` lasts; below 60 to compress time in benchmarks.
         seed: Decides every latency, failure and generated answer.
         latency_ms: Median time to an answer; 0 answers at once.
         error_rate: Share of admitted calls answered with a 5xx.
         hang_rate: Share of admitted calls never answered.
         cut_rate: Share of admitted calls whose connection is closed in the middle of the body.
+        flex_busy_rate: Share of calls of the tier `flex` that are refused for want of capacity.
         answers: JSONL file of recorded answers, or None to generate all.
         answer_field: Where the answer stands in a record, dots between levels. Of several fields, commas between them,
             voices (system prompt and temperature) get one each, in turn: bots of different models.
         question_field: Where the question stands in a record.
         input_usd_per_mtok: Price of a million input tokens in US dollars.
         output_usd_per_mtok: Price of a million output tokens in US dollars.
+        cached_usd_per_mtok: Price of a million input tokens read from the prefix cache; None: as other input.
+        cache_write_usd_per_mtok: Price of a million input tokens written to it for 5 minutes; None: as other input.
+        cache_write_1h_usd_per_mtok: The same for those that are kept for an hour.
+        flex_factor: Price of the tier `flex` against the standard one.
+        priority_factor: Price of the tier `priority` against the standard one.
         admin_token: Lets its holder use the ledger and the switches from elsewhere; None: only this machine may.
 
     Raises:
@@ -43,17 +53,26 @@ class SimulatorOptions:
     tpm: int = 3_000_000
     burst: float = 0.05
     mode: Mode = "bucket"
+    rpd: int | None = None
+    in_flight: int | None = None
+    headers: Family = "both"
     minute_s: float = 60.0
     seed: int = 0
     latency_ms: float = 0.0
     error_rate: float = 0.0
     hang_rate: float = 0.0
     cut_rate: float = 0.0
+    flex_busy_rate: float = 0.0
     answers: Path | None = None
     answer_field: str = "answer"
     question_field: str = "question"
     input_usd_per_mtok: float = 0.15
     output_usd_per_mtok: float = 0.60
+    cached_usd_per_mtok: float | None = None
+    cache_write_usd_per_mtok: float | None = None
+    cache_write_1h_usd_per_mtok: float | None = None
+    flex_factor: float = 0.5
+    priority_factor: float = 2.0
     admin_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -64,13 +83,17 @@ class SimulatorOptions:
         self._check("rpm", self.rpm >= 1, "at least 1")
         self._check("tpm", self.tpm >= 1, "at least 1")
         self._check("mode", self.mode in get_args(Mode), f"one of {', '.join(get_args(Mode))}")
+        self._check("headers", self.headers in get_args(Family), f"one of {', '.join(get_args(Family))}")
+        for name in ("rpd", "in_flight"):
+            self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1, or nothing")
         self._check("burst", 0 < self.burst <= 1, "a share above 0, at most 1")
         self._check("minute_s", self.minute_s > 0, "more than 0 seconds")
         self._check("latency_ms", self.latency_ms >= 0, "0 or more")
-        for name in ("error_rate", "hang_rate", "cut_rate"):
+        for name in ("error_rate", "hang_rate", "cut_rate", "flex_busy_rate"):
             self._check(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
-        for name in ("input_usd_per_mtok", "output_usd_per_mtok"):
-            self._check(name, getattr(self, name) >= 0, "0 or more")
+        for one in fields(self):
+            if one.name.endswith(("_usd_per_mtok", "_factor")) and getattr(self, one.name) is not None:
+                self._check(one.name, getattr(self, one.name) >= 0, "0 or more")
         failing = self.error_rate + self.hang_rate + self.cut_rate
         if failing > 1:
             raise ConfigurationError(

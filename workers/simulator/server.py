@@ -1,15 +1,14 @@
 """The simulator's HTTP server: takes calls, limits them, decides their fate, answers, and keeps the ledger.
 
 The handler sits right on aiohttp's low-level server, without routing and middlewares: it has to be the cheapest part
-of a benchmark. Formats live in the wires, decisions in limits, chance and answers.
+of a benchmark. Formats live in the wires, decisions in limits, chance and answers, switches in `pages.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,18 +16,26 @@ from aiohttp import web
 
 from fleet.errors import ConfigurationError
 from fleet.workers.simulator.admission import why_not
-from fleet.workers.simulator.answers import Answers
+from fleet.workers.simulator.answers import Answers, SimulatedAnswer
 from fleet.workers.simulator.anthropic_wire import AnthropicWire
-from fleet.workers.simulator.bad_bots import BadBots, BadMode
-from fleet.workers.simulator.chance import Chance, fate_of, latency_s
-from fleet.workers.simulator.collapse import Collapse, Mode
-from fleet.workers.simulator.ledger import Account, Ledger
+from fleet.workers.simulator.bad_bots import BadBots
+from fleet.workers.simulator.chance import Chance, Draw, fate_of, happens, latency_s
+from fleet.workers.simulator.collapse import Collapse
+from fleet.workers.simulator.ledger import Account, Classes, Ledger
 from fleet.workers.simulator.limits import Limits
+from fleet.workers.simulator.odd.answers import readable
+from fleet.workers.simulator.odd.catalogue import HEADER, ODD, PREFIX, Odd, OddMode, wished
+from fleet.workers.simulator.odd.refusals import OddCall, Refused, flex_refusal, parallel_refusal
 from fleet.workers.simulator.openai_wire import OpenAIWire
 from fleet.workers.simulator.options import SimulatorOptions
+from fleet.workers.simulator.pages import Pages
+from fleet.workers.simulator.prefix_cache import NOTHING, PrefixCache
 from fleet.workers.simulator.recordings import read_recordings
-from fleet.workers.simulator.voices import Voices, read_query
-from fleet.workers.simulator.wire import CompletionRequest, Wire, WireError, encode_json, read_object
+from fleet.workers.simulator.rich.spoken import Choice, Spoken, speak_richly
+from fleet.workers.simulator.rich.wanted import Wanted, WireError
+from fleet.workers.simulator.sending import MARK, Sending, respond
+from fleet.workers.simulator.voices import Voice, Voices
+from fleet.workers.simulator.wire import CompletionRequest, Wire, read_object
 
 #: Largest request body, in bytes: the longest prompt that Fleet takes, in 8-byte escapes.
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -36,10 +43,6 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 BACKLOG = 2048
 #: Seconds that calls in flight get when the simulator stops; hung ones never end by themselves.
 SHUTDOWN_S = 0.5
-#: Model that `GET /v1/models` names. Any other name works as well.
-MODEL = "simulated-1"
-#: On every answer, so that nobody takes it for a real provider's.
-MARK = {"x-fleet-simulator": "true", "Content-Type": "application/json"}
 
 _OPENAI, _ANTHROPIC = OpenAIWire(), AnthropicWire()
 _WIRES: Mapping[str, Wire] = {"/v1/chat/completions": _OPENAI, "/v1/messages": _ANTHROPIC}
@@ -57,31 +60,25 @@ class Simulator:
 
     def __init__(self, options: SimulatorOptions) -> None:
         self.options = options
-        self.ledger = Ledger(
-            input_usd_per_mtok=options.input_usd_per_mtok, output_usd_per_mtok=options.output_usd_per_mtok
-        )
+        self.ledger = Ledger(options)
         self.recorded = self.duplicates = 0
+        self.odd_mode = OddMode()
         self._limits = Limits(
-            rpm=options.rpm, tpm=options.tpm, burst=options.burst, minute_s=options.minute_s, mode=options.mode
+            rpm=options.rpm,
+            tpm=options.tpm,
+            burst=options.burst,
+            minute_s=options.minute_s,
+            mode=options.mode,
+            rpd=options.rpd,
+            family=options.headers,
         )
         self._chance = Chance(options.seed)
+        self._cache = PrefixCache()
         self._casts = self._load_answers()
         self._voices = Voices()
-        self._collapse, self._bad_bots = Collapse(self._voices), BadBots(self._voices)
+        self.collapse, self.bad_bots = Collapse(self._voices), BadBots(self._voices)
+        self._pages = Pages(self)
         self._runner: web.ServerRunner | None = None
-        self._pages: Mapping[tuple[str, str], Callable[[web.BaseRequest], web.Response]] = {
-            ("GET", "/healthz"): self._healthz,
-            ("GET", "/v1/models"): self._models,
-        }
-        self._admin_pages: Mapping[tuple[str, str], Callable[[web.BaseRequest], web.Response]] = {
-            ("GET", "/ledger"): self._ledger,
-            ("POST", "/ledger/reset"): self._reset,
-            ("GET", "/collapse"): self._collapsed,
-            ("POST", "/collapse"): self._switch_collapse,
-            ("GET", "/bad"): self._bad,
-            ("POST", "/bad"): self._switch_bad,
-            ("POST", "/failures"): self._switch_failures,
-        }
 
     async def start(self, *, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen, and return the address as `http://HOST:PORT`.
@@ -117,20 +114,17 @@ class Simulator:
         wire = _WIRES.get(path)
         if wire is not None and request.method == "POST":
             return await self._complete(request, wire)
-        page = self._pages.get((request.method, path))
+        page, is_admin = self._pages.find(request.method, path)
         if page is not None:
-            return page(request)
-        admin_page = self._admin_pages.get((request.method, path))
-        if admin_page is not None:
-            refusal = why_not(request, self.options.admin_token)
-            return admin_page(request) if refusal is None else _error(_OPENAI, 403, refusal, code="not_allowed")
-        if wire is not None or any(known == path for _, known in (*self._pages, *self._admin_pages)):
+            refusal = why_not(request, self.options.admin_token) if is_admin else None
+            return page(request) if refusal is None else _error(_OPENAI, 403, refusal, code="not_allowed")
+        if wire is not None or self._pages.knows(path):
             return _error(wire or _OPENAI, 405, f"{request.method} is not allowed here", code="method_not_allowed")
         return _error(_OPENAI, 404, "unknown path: expected /v1/chat/completions or /v1/messages", code="unknown_url")
 
     async def _complete(self, request: web.BaseRequest, wire: Wire) -> web.StreamResponse:
         headers = request.headers
-        key = _key(headers)
+        key = key_of(headers)
         if not key:
             self.ledger.unauthorized_401 += 1
             return _error(
@@ -143,16 +137,53 @@ class Simulator:
             self.ledger.account(key).reject()
             return _error(wire, 413, f"expected a body of at most {MAX_BODY_BYTES} bytes")
         account = self.ledger.account(key)
-        try:
-            asked = wire.read(read_object(raw), headers)
-        except WireError as error:
-            account.reject()
-            return _error(wire, 400, str(error), param=error.param)
         account.calls += 1
-        return await self._admitted(request, wire, asked, raw, key, account)
+        try:
+            body = read_object(raw)
+            asked = wire.read(body, headers)
+            draw = self._chance.draw(key, raw)
+            odd = None
+            if self.odd_mode.name or asked.model.startswith(PREFIX) or HEADER in headers:
+                odd = wished(asked.model, headers.get(HEADER)) or self._switched(draw)
+            if odd is not None or asked.wanted is not None or self.options.in_flight is not None:
+                refused = self._refused(OddCall(wire, body, asked), odd, draw, account)
+                if refused is not None:
+                    account.refuse(refused.means or refused.status)
+                    self._chance.use(draw)
+                    return respond(refused.status, refused.raw, {**MARK, **refused.headers})
+            return await self._admitted(request, wire, asked, draw, key, account, odd)
+        except WireError as error:
+            account.bad_requests += 1
+            return _error(wire, 400, str(error), param=error.param, code=error.code)
+
+    def _switched(self, draw: Draw) -> Odd | None:
+        """Return the behaviour that is switched on, for its share of the calls."""
+        mode = self.odd_mode
+        return ODD[mode.name] if mode.name and happens(draw.fate, mode.share) else None
+
+    def _refused(self, seen: OddCall, odd: Odd | None, draw: Draw, account: Account) -> Refused | None:
+        """Return why a call is refused before any limit is asked; None for most."""
+        options = self.options
+        if odd is not None and odd.refuse is not None:
+            refused = odd.refuse(seen)
+            if refused is not None:
+                return refused
+        wanted = seen.asked.wanted
+        if wanted is not None and wanted.tier == "flex" and happens(draw.fate, options.flex_busy_rate):
+            return flex_refusal(seen)
+        if options.in_flight is not None and account.in_flight > options.in_flight:
+            return parallel_refusal(options.in_flight)
+        return None
 
     async def _admitted(
-        self, request: web.BaseRequest, wire: Wire, asked: CompletionRequest, raw: bytes, key: str, account: Account
+        self,
+        request: web.BaseRequest,
+        wire: Wire,
+        asked: CompletionRequest,
+        draw: Draw,
+        key: str,
+        account: Account,
+        odd: Odd | None,
     ) -> web.StreamResponse:
         """Charge the limits, then let the call meet its fate.
 
@@ -160,23 +191,25 @@ class Simulator:
         what hangs or is cut.
         """
         options = self.options
-        draw = self._chance.draw(key, raw)
         fate = fate_of(draw, error_rate=options.error_rate, hang_rate=options.hang_rate, cut_rate=options.cut_rate)
         voice = (asked.system, asked.temperature)
         cast = self._casts[self._voices.hear(voice) % len(self._casts)]
-        conduct = self._bad_bots.conduct(voice)
-        spoilt = self._bad_bots.answer(conduct, draw, max_tokens=asked.max_tokens) if conduct else None
-        answer = (
-            spoilt
-            or self._collapse.answer(voice, draw, max_tokens=asked.max_tokens)
-            or cast.answer(asked.question, draw, max_tokens=asked.max_tokens)
-        )
-        tokens = 0 if fate == "error" else asked.input_tokens + answer.tokens
+        conduct = self.bad_bots.conduct(voice)
+        spoilt = self.bad_bots.answer(conduct, draw, max_tokens=asked.max_tokens) if conduct else None
         now_s = time.monotonic()
+        spoken: Spoken | None = None
+        if asked.wanted is None:
+            answer = spoilt or self._say(voice, cast, asked, draw, asked.max_tokens)
+            tokens = asked.input_tokens + answer.tokens
+        else:
+            spoken = self._speak(asked, asked.wanted, voice, cast, draw, spoilt, f"{key}/{asked.model}", now_s)
+            answer = SimulatedAnswer("", spoken.tokens, matched=spoken.choices[0].matched)
+            read = 0 if wire.limits_count_cached else spoken.cached.read
+            tokens = asked.input_tokens + spoken.tokens - read
         allowance = self._limits.allowance(key, asked.model, now_s)
-        refusal = allowance.admit(tokens, now_s)
+        refusal = allowance.admit(0 if fate == "error" else tokens, now_s)
         unix_s = time.time()
-        headers = {**MARK, **allowance.headers(unix_s)}
+        headers = {**MARK, **allowance.headers(unix_s, odd.family if odd is not None else None)}
         if refusal is not None:
             account.refused_429 += 1
             message = f"rate limit of {refusal.what} reached for this key and model"
@@ -186,9 +219,11 @@ class Simulator:
         pace = 1.0
         if conduct is not None:
             conduct.count(draw, spoilt=spoilt is not None)
-            pace = self._bad_bots.pace(conduct)
-        if options.latency_ms:
-            await self._wait(latency_s(draw, median_ms=options.latency_ms) * pace, account)
+            pace = self.bad_bots.pace(conduct)
+        delay_s = latency_s(draw, median_ms=options.latency_ms) * pace if options.latency_ms else 0.0
+        is_streamed = asked.wanted is not None and asked.wanted.is_streamed
+        if delay_s:
+            await _wait(delay_s / 2 if is_streamed else delay_s, account)
         if fate == "hang":
             account.hung += 1
             await asyncio.Event().wait()  # ends when the client leaves: the server cancels this handler
@@ -196,19 +231,71 @@ class Simulator:
             account.errors_5xx += 1
             status = wire.failure_status(draw.words)
             return web.Response(status=status, body=wire.error(status, "simulated failure"), headers=headers)
-        body = wire.answer(asked, answer, draw.id, int(unix_s))
-        if fate == "cut":
+        if spoken is None and odd is None:
+            body = wire.answer(asked, answer, draw.id, int(unix_s))
+            if fate == "served":
+                account.serve(asked.input_tokens, answer.tokens, matched=answer.matched)
+                return web.Response(body=body, headers=headers)
             account.cut_off(asked.input_tokens, answer.tokens, matched=answer.matched)
-            return await _cut(request, body, headers)
-        account.serve(asked.input_tokens, answer.tokens, matched=answer.matched)
-        return web.Response(body=body, headers=headers)
-
-    async def _wait(self, seconds: float, account: Account) -> None:
+            return await Sending(request, headers).cut(body)
+        values = (
+            readable(wire.answer(asked, answer, draw.id, int(unix_s)))
+            if spoken is None
+            else wire.rich_answer(asked, spoken, draw.id, int(unix_s))
+        )
+        if odd is not None and odd.spoil is not None:
+            odd.spoil(values)
+        used = Classes() if spoken is None else self._used(asked, spoken, key, now_s)
+        surcharge_usd_picos = self.ledger.surcharge_usd_picos(asked.input_tokens, answer.tokens, used)
+        sending = Sending(request, headers)
         try:
-            await asyncio.sleep(seconds)
-        except asyncio.CancelledError:
-            account.abandoned += 1
-            raise
+            if is_streamed and asked.wanted is not None:
+                events = wire.events(values, asked.wanted)
+                broken = odd.breaks_stream if odd is not None else None
+                await sending.stream(events, over_s=delay_s / 2, is_cut=fate == "cut", broken=broken)
+            else:
+                await sending.whole(values, is_cut=fate == "cut")
+        finally:  # also when the client leaves in the middle of a stream
+            if sending.is_whole:
+                account.serve(asked.input_tokens, answer.tokens, matched=answer.matched)
+                account.classify(used, surcharge_usd_picos)
+            else:
+                account.cut_off(asked.input_tokens, round(answer.tokens * sending.share), matched=answer.matched)
+        return sending.response
+
+    def _say(
+        self, voice: Voice, cast: Answers, asked: CompletionRequest, draw: Draw, max_tokens: int | None
+    ) -> SimulatedAnswer:
+        """Return the answer of a good voice."""
+        collapsed = self.collapse.answer(voice, draw, max_tokens=max_tokens)
+        return collapsed or cast.answer(asked.question, draw, max_tokens=max_tokens)
+
+    def _speak(
+        self,
+        asked: CompletionRequest,
+        wanted: Wanted,
+        voice: Voice,
+        cast: Answers,
+        draw: Draw,
+        spoilt: SimulatedAnswer | None,
+        owner: str,
+        now_s: float,
+    ) -> Spoken:
+        """Return all that a rich request gets. Raises `WireError`."""
+        cached = self._cache.look(owner, wanted.places, now_s) if wanted.places else NOTHING
+        if spoilt is not None:
+            return Spoken((Choice(text=spoilt.text, tokens=spoilt.tokens, matched=spoilt.matched),), cached)
+        words = draw
+        if wanted.seed is not None:
+            words = self._chance.seeded(draw, f"{wanted.seed} {asked.system} {asked.question}")
+        speak = partial(self._say, voice, cast, asked)
+        return Spoken(speak_richly(wanted, asked.question, asked.max_tokens, speak, words), cached)
+
+    def _used(self, asked: CompletionRequest, spoken: Spoken, key: str, now_s: float) -> Classes:
+        """Return the classes of a rich call; its prompt is in the cache from now on."""
+        wanted, cached = asked.wanted or Wanted(), spoken.cached
+        self._cache.keep(f"{key}/{asked.model}", wanted.places, now_s)
+        return Classes(cached.read, cached.written, cached.written_long, spoken.thinking_tokens, wanted.tier)
 
     def _load_answers(self) -> tuple[Answers, ...]:
         options = self.options
@@ -219,63 +306,13 @@ class Simulator:
         self.recorded, self.duplicates = len(recorded[0].answers), recorded[0].duplicates
         return tuple(Answers(one.answers) for one in recorded)
 
-    def _healthz(self, request: web.BaseRequest) -> web.Response:
-        return _json({"status": "ok", "simulator": True})
 
-    def _ledger(self, request: web.BaseRequest) -> web.Response:
-        answers = {"recorded": self.recorded, "duplicates": self.duplicates}
-        return _json({**self.ledger.report(), "answers": answers})
-
-    def _reset(self, request: web.BaseRequest) -> web.Response:
-        self.ledger.reset()
-        return self._ledger(request)
-
-    def _collapsed(self, request: web.BaseRequest) -> web.Response:
-        return _json(self._collapse.report())
-
-    def _switch_collapse(self, request: web.BaseRequest) -> web.Response:
-        """Let voices collapse, or end it: /collapse?share=0.1&noise=0.05&until=persona&seed=7."""
-        try:
-            self._collapse.switch(Mode.read(request.query))
-        except ValueError as error:
-            return _error(_OPENAI, 400, str(error))
-        return self._collapsed(request)
-
-    def _bad(self, request: web.BaseRequest) -> web.Response:
-        return _json(self._bad_bots.report())
-
-    def _switch_bad(self, request: web.BaseRequest) -> web.Response:
-        """Let voices go bad, or end it: /bad?errors=7&avoidance=7&slow=0.06&error_share=0.5&pace=4&seed=7."""
-        try:
-            self._bad_bots.switch(BadMode.read(request.query))
-        except ValueError as error:
-            return _error(_OPENAI, 400, str(error))
-        return self._bad(request)
-
-    def _switch_failures(self, request: web.BaseRequest) -> web.Response:
-        """Let the provider itself fail, or end it: /failures?error_rate=1&hang_rate=0&cut_rate=0."""
-        try:
-            rates = read_query(request.query, dict.fromkeys(("error_rate", "hang_rate", "cut_rate"), float))
-            self.options = replace(self.options, **rates)
-        except (ValueError, ConfigurationError) as error:
-            return _error(_OPENAI, 400, str(error))
-        return _json({name: getattr(self.options, name) for name in ("error_rate", "hang_rate", "cut_rate")})
-
-    def _models(self, request: web.BaseRequest) -> web.Response:
-        if not _key(request.headers):
-            return _error(_OPENAI, 401, "expected a key, got none", code="invalid_api_key")
-        return _json(_MODELS)
-
-
-async def _cut(request: web.BaseRequest, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
-    """Send half of the body, then close the connection."""
-    response = web.StreamResponse(headers=headers)
-    response.content_length = len(body)
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    return response
+async def _wait(seconds: float, account: Account) -> None:
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        account.abandoned += 1
+        raise
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -284,7 +321,7 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
 
 
-def _key(headers: Mapping[str, str]) -> str:
+def key_of(headers: Mapping[str, str]) -> str:
     """Return the key of either vendor's header, or nothing."""
     bearer = headers.get("Authorization", "")
     if bearer[:7].lower() == "bearer ":
@@ -293,28 +330,4 @@ def _key(headers: Mapping[str, str]) -> str:
 
 
 def _error(wire: Wire, status: int, message: str, *, param: str | None = None, code: str | None = None) -> web.Response:
-    return web.Response(status=status, body=wire.error(status, message, param=param, code=code), headers=MARK)
-
-
-def _json(value: Mapping[str, Any]) -> web.Response:
-    return web.Response(body=encode_json(value).encode("ascii"), headers=MARK)
-
-
-#: The one list of models in both vendors' shape: each SDK reads its own fields.
-_MODELS = {
-    "object": "list",
-    "data": [
-        {
-            "id": MODEL,
-            "object": "model",
-            "created": 0,
-            "owned_by": "fleet-simulator",
-            "type": "model",
-            "display_name": "Fleet simulator",
-            "created_at": "1970-01-01T00:00:00Z",
-        }
-    ],
-    "has_more": False,
-    "first_id": MODEL,
-    "last_id": MODEL,
-}
+    return respond(status, wire.error(status, message, param=param, code=code), MARK)

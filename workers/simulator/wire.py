@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fleet.workers.context import CONVERSATION_OVERHEAD_TOKENS, MESSAGE_OVERHEAD_TOKENS, count_tokens
 from fleet.workers.simulator.answers import SimulatedAnswer
+from fleet.workers.simulator.rich.spoken import Spoken
+from fleet.workers.simulator.rich.wanted import Media, Wanted, WireError
 
 #: Writes JSON text of one string or small dict; ASCII only.
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 #: Longest text whose tokens are remembered, in characters: 4,096 of them are 8 MB.
 MAX_REMEMBERED_CHARS = 2000
-
-
-class WireError(Exception):
-    """The request is not what the wire says.
-
-    Args:
-        message: Expected and got; never quotes the prompt.
-        param: The field in question.
-    """
-
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +31,7 @@ class CompletionRequest:
         input_tokens: Estimate over all messages.
         system: The system prompt; empty when there is none.
         temperature: As asked for, or None.
+        wanted: What is asked beyond that; None for most calls.
     """
 
     model: str
@@ -50,17 +40,54 @@ class CompletionRequest:
     input_tokens: int
     system: str = ""
     temperature: float | None = None
+    wanted: Wanted | None = None
+
+
+#: Reads a part of a message that is no text: returns its text, and adds its tokens.
+ReadPart = Callable[[dict[str, Any], str, Media], str]
+
+
+#: Role and text of each message.
+Turns = list[tuple[str, str]]
+
+
+class Talk(NamedTuple):
+    """The messages of a request.
+
+    Args:
+        turns: Role and text of each.
+        tokens: Estimate over all of them.
+        media: What is no plain text in it; None when there is nothing but roles and strings.
+    """
+
+    turns: Turns
+    tokens: int
+    media: Media | None
 
 
 class Wire(Protocol):
-    """One vendor's format."""
+    """One vendor's format.
+
+    Attributes:
+        limits_count_cached: What is read from the prefix cache counts against the limit of tokens.
+    """
+
+    limits_count_cached: bool
 
     def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> CompletionRequest:
         """Read a request. Raises `WireError`."""
         ...
 
     def answer(self, request: CompletionRequest, answer: SimulatedAnswer, answer_id: str, unix_s: int) -> bytes:
-        """Return the body of a 200."""
+        """Return the body of a 200 to a plain request."""
+        ...
+
+    def rich_answer(self, request: CompletionRequest, spoken: Spoken, answer_id: str, unix_s: int) -> dict[str, Any]:
+        """Return the body of a 200 to any request, as JSON values."""
+        ...
+
+    def events(self, answer: Mapping[str, Any], wanted: Wanted) -> list[bytes]:
+        """Return a body of a 200 as server-sent events."""
         ...
 
     def error(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> bytes:
@@ -99,45 +126,64 @@ def read_limit(body: dict[str, Any], name: str) -> int | None:
     return limit
 
 
-def check_options(body: dict[str, Any], *, max_temperature: float) -> None:
-    """Refuse what neither wire of the simulator does. Raises `WireError`."""
-    if body.get("stream"):
-        raise WireError("stream: expected false or nothing: this simulator does not stream", param="stream")
+def check_temperature(body: dict[str, Any], *, most: float) -> None:
+    """Refuse a temperature out of range. Raises `WireError`."""
     temperature = body.get("temperature")
     if temperature is None:
         return
-    if type(temperature) not in (int, float) or not 0 <= temperature <= max_temperature:
-        raise WireError(f"temperature: expected a number from 0 to {max_temperature:g}", param="temperature")
+    if type(temperature) not in (int, float) or not 0 <= temperature <= most:
+        raise WireError(f"temperature: expected a number from 0 to {most:g}", param="temperature")
 
 
-def read_messages(body: dict[str, Any], roles: frozenset[str]) -> tuple[list[tuple[str, str]], int]:
-    """Return the messages as (role, text), and their tokens. Raises `WireError`."""
+def read_messages(body: dict[str, Any], roles: frozenset[str], read_part: ReadPart) -> Talk:
+    """Return the messages. Raises `WireError`.
+
+    Args:
+        body: The request.
+        roles: Those that the wire knows.
+        read_part: Reads what is no text.
+    """
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise WireError("messages: expected a list of at least one message", param="messages")
-    read: list[tuple[str, str]] = []
-    tokens = CONVERSATION_OVERHEAD_TOKENS
+    turns: Turns = []
+    tokens, media = CONVERSATION_OVERHEAD_TOKENS, None
     for i, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None
         if not isinstance(role, str) or role not in roles:
             expected = ", ".join(sorted(roles))
             raise WireError(f"messages[{i}].role: expected one of {expected}", param=f"messages[{i}].role")
-        content = message.get("content")
-        text = content if isinstance(content, str) else read_text(content, f"messages[{i}].content")
-        read.append((role, text))
+        text = message.get("content")
+        if not isinstance(text, str) or len(message) > 2:
+            media = media or Media()
+            text = _read_turn(message, f"messages[{i}].content", read_part, media)
+        turns.append((role, text))
         tokens += MESSAGE_OVERHEAD_TOKENS + tokens_of(text)
-    return read, tokens
+    return Talk(turns, tokens + media.tokens if media else tokens, media)
 
 
-def read_text(content: object, where: str) -> str:
-    """Return the text of a string or a list of text parts. Raises `WireError`."""
+def _read_turn(message: dict[str, Any], where: str, read_part: ReadPart, media: Media) -> str:
+    """Return the text of a message that is not just a role and a string. Raises `WireError`."""
+    content = message.get("content")
+    return "" if content is None and message.get("tool_calls") else read_content(content, where, read_part, media)
+
+
+def read_content(content: object, where: str, read_part: ReadPart, media: Media) -> str:
+    """Return the text of a string or a list of parts. Raises `WireError`."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list) or not all(
-        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content
-    ):
-        raise WireError(f"{where}: expected text or a list of text parts", param=where)
-    return "".join(part["text"] for part in content)
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise WireError(f"{where}: expected text or a list of parts", param=where)
+    texts = []
+    for i, part in enumerate(content):
+        if part.get("cache_control") is not None:
+            media.is_cached = True
+        text = part.get("text")
+        if part.get("type") == "text" and isinstance(text, str):
+            texts.append(text)
+        else:
+            texts.append(read_part(part, f"{where}[{i}]", media))
+    return "".join(texts)
 
 
 def tokens_of(text: str) -> int:
@@ -145,7 +191,7 @@ def tokens_of(text: str) -> int:
     return _remembered_tokens(text) if len(text) <= MAX_REMEMBERED_CHARS else count_tokens(text)
 
 
-def last_question(messages: list[tuple[str, str]]) -> str:
+def last_question(messages: Turns) -> str:
     """Return the last user message, stripped, or nothing when there is none."""
     return next((text.strip() for role, text in reversed(messages) if role == "user"), "")
 

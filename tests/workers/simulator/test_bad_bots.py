@@ -110,7 +110,9 @@ def test_the_provider_itself_fails_while_it_is_told_to() -> None:
         return send(url, f"/failures?{query}", method="POST")
 
     with running() as url:
-        assert failures("error_rate=1").json == {"error_rate": 1.0, "hang_rate": 0.0, "cut_rate": 0.0}
+        assert failures("error_rate=1").json == {
+            "error_rate": 1.0, "hang_rate": 0.0, "cut_rate": 0.0, "flex_busy_rate": 0.0,
+        }  # fmt: skip
         assert chat(url).status >= 500
         assert failures("error_rate=0").status == 200
         assert chat(url).status == 200

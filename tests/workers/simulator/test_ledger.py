@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from fleet.workers.simulator import SimulatorOptions
 from fleet.workers.simulator.ledger import Ledger, key_label
 
 
 def ledger() -> Ledger:
-    return Ledger(input_usd_per_mtok=0.15, output_usd_per_mtok=0.60)
+    return Ledger(SimulatorOptions())
 
 
 def test_only_served_calls_are_billed_and_cut_ones_stand_apart() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.workers.simulator.limit_headers import duration, rfc3339
 from fleet.workers.simulator.limits import (
     WAIT_MARGIN_S,
     Allowance,
@@ -15,9 +16,7 @@ from fleet.workers.simulator.limits import (
     Limits,
     Mode,
     SlidingWindow,
-    duration,
     make_counter,
-    rfc3339,
 )
 
 SECONDS = st.floats(min_value=0, max_value=30, allow_nan=False)

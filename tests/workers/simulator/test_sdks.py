@@ -42,7 +42,7 @@ def test_the_openai_sdk_reads_an_answer() -> None:
         assert completion.system_fingerprint == "fleet-simulator"
         assert completion.usage is not None
         assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
-        assert [model.id for model in client.models.list()] == ["simulated-1"]
+        assert [model.id for model in client.models.list()][:2] == ["simulated-1", "odd-refused-temperature"]
 
 
 def test_the_anthropic_sdk_reads_an_answer() -> None:
@@ -51,7 +51,7 @@ def test_the_anthropic_sdk_reads_an_answer() -> None:
         assert [block.text for block in message.content if block.type == "text"] == ["4"]
         assert (message.role, message.stop_reason) == ("assistant", "end_turn")
         assert message.usage.output_tokens == 1
-        assert [model.id for model in client.models.list()] == ["simulated-1"]
+        assert [model.id for model in client.models.list()][:2] == ["simulated-1", "odd-refused-temperature"]
 
 
 def test_the_async_sdks_read_answers_side_by_side() -> None:

@@ -44,7 +44,7 @@ def test_a_sum_is_answered_and_counted_in_the_ledger() -> None:
 
 def test_every_answer_says_that_it_is_the_simulators() -> None:
     with running() as url:
-        for reply in (chat(url), message(url), chat(url, key=None), chat(url, n=2), send(url, "/nowhere")):
+        for reply in (chat(url), message(url), chat(url, key=None), chat(url, n=0), send(url, "/nowhere")):
             assert reply.headers["x-fleet-simulator"] == "true"
         assert chat(url).json["system_fingerprint"] == "fleet-simulator"
 
@@ -168,8 +168,27 @@ def test_a_call_without_a_key_is_refused_in_each_vendors_shape() -> None:
         ({"max_completion_tokens": "many"}, "max_completion_tokens"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": True}, "temperature"),
-        ({"stream": True}, "stream"),
-        ({"n": 2}, "n"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"n": 0}, "n"),
+        ({"n": True}, "n"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"seed": 0.5}, "seed"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stop": [""]}, "stop"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort"),
+        ({"verbosity": 3}, "verbosity"),
+        ({"service_tier": "cheap"}, "service_tier"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
+        ({"response_format": {}}, "response_format.type"),
+        ({"response_format": {"type": "json_object"}}, "messages"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "tool", "content": "4", "tool_call_id": "x"}]}, "messages.[0].role"),
+        ({"model": "odd-nothing"}, "model"),
     ],
 )
 def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
@@ -353,7 +372,7 @@ def test_every_call_ends_in_exactly_one_column() -> None:
     with running(error_rate=0.3, cut_rate=0.3, rpm=600, tpm=60_000) as url:
         for i in range(60):
             try:
-                chat(url, f"Call {i}", n=2 if i % 10 == 0 else None)
+                chat(url, f"Call {i}", n=0 if i % 10 == 0 else None)
             except http.client.IncompleteRead:
                 continue
         counters = total(url)
