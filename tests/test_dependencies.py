@@ -21,7 +21,13 @@ LOCK = ROOT / "requirements.lock"
 OWN_NAME = "celery-fleet"
 
 #: Modules that need an extra, imported only where it is asked for -> what they need of it.
-OPTIONAL = {"fleet.engine.telemetry.tracing": ("otel", "opentelemetry-sdk")}
+OPTIONAL = {
+    "fleet.engine.telemetry.tracing": ("otel", "opentelemetry-sdk"),
+    **{
+        f"fleet.workers.providers.models.{name}": ("models", "pydantic-ai-slim")
+        for name in ("adapter", "answered", "asked", "exchange", "failed", "vendors")
+    },
+}
 
 _IMPORT_ALL = """
 import importlib, sys
@@ -56,9 +62,11 @@ def test_what_an_extra_brings_is_declared_there() -> None:
 
 def test_the_lock_pins_all_that_make_installs_within_what_is_declared() -> None:
     pins = _pins()
-    declared = [Requirement(line) for extra in ("dev", "otel") for line in _project()["optional-dependencies"][extra]]
+    declared = [
+        Requirement(line) for extra in ("dev", "otel", "models") for line in _project()["optional-dependencies"][extra]
+    ]
     declared += [Requirement(line) for line in _project()["dependencies"]]
-    unpinned = declared_packages("dev", "otel") - set(pins) - {OWN_NAME}
+    unpinned = declared_packages("dev", "otel", "models") - set(pins) - {OWN_NAME}
     assert unpinned == set(), "run `make lock`"
     beyond = [
         f"{one} but {pins[name]}"

@@ -20,6 +20,7 @@ from fleet.config.sections import (
     WorkerSettings,
     is_local,
     is_loopback,
+    vendor_of,
 )  # fmt: skip
 from fleet.config.settings import (
     BROKER_VARIABLE,
@@ -45,4 +46,5 @@ __all__ = [
     "HealthSettings", "LimitSettings", "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings",
     "RedisSettings", "ResultSettings", "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings",
     "config_path", "current", "home_path", "is_local", "is_loopback", "load", "nearest_home", "on_load",
+    "vendor_of",
 ]  # fmt: skip

@@ -49,6 +49,16 @@ def _address(host: str, what: Literal["is_loopback", "is_private"]) -> bool:
         return False
 
 
+#: Vendors whose keys come from a cloud's own variables and files, by its SDK.
+_AMBIENT = ("bedrock", "google-cloud")
+
+
+def vendor_of(model: str) -> str:
+    """Return the vendor in a model's name of kind "pydantic-ai", `vendor:model`; empty when it names none."""
+    vendor, found, name = model.partition(":")
+    return vendor if found and name else ""
+
+
 Archetype = Literal["analytical", "creative", "conservative", "exploratory"]
 
 
@@ -91,7 +101,9 @@ class RedisSettings(Section):
 class ProviderSettings(Section):
     """An LLM API. Limits belong to `provider/model`."""
 
-    kind: Literal["openai", "anthropic", "simulator"] = Field(description="Wire protocol of the API.")
+    kind: Literal["openai", "anthropic", "simulator", "pydantic-ai"] = Field(
+        description="Wire protocol of the API; pydantic-ai: any that it knows, see docs/models.md."
+    )
     base_url: str | None = Field(None, description="Root of the API. Not set: the vendor's, or the local simulator.")
     api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
     api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
@@ -101,6 +113,11 @@ class ProviderSettings(Section):
     def needs_key(self) -> bool:
         """True unless a key is of no use: the simulator takes any, a server on this host or network may take none."""
         return self.kind != "simulator" and not is_local(self.base_url)
+
+    def needs_key_for(self, model: str) -> bool:
+        """True unless a key is of no use to this model: also where a cloud's own variables and files hold it."""
+        is_ambient = self.kind == "pydantic-ai" and vendor_of(model) in _AMBIENT
+        return self.needs_key and not is_ambient
 
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:

@@ -33,6 +33,7 @@ from fleet.config.sections import (
     SignalsSettings,
     SimulatorSettings,
     WorkerSettings,
+    vendor_of,
 )
 from fleet.config.trust import check_found
 from fleet.errors import ConfigurationError
@@ -91,6 +92,16 @@ class Settings(BaseSettings):
             if pool.provider not in known:
                 raise ValueError(
                     f"pools.{name}.provider: expected one of {', '.join(sorted(known))}, got {quote(pool.provider)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _models_name_their_vendor(self) -> Self:
+        for name, pool in self.pools.items():
+            if self.provider_of(name).kind == "pydantic-ai" and not vendor_of(pool.model):
+                raise ValueError(
+                    f'pools.{name}.model: expected "vendor:model" for a provider of kind "pydantic-ai", such as '
+                    f'"google:gemini-3-flash-preview" or "openai-chat:MODEL", got {quote(pool.model)}'
                 )
         return self
 

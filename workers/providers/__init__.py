@@ -1,4 +1,4 @@
-"""LLM APIs behind `fleet.workers.ports.Provider`: OpenAI-compatible (so is the simulator) and Anthropic.
+"""LLM APIs behind `fleet.workers.ports.Provider`: OpenAI-compatible (so is the simulator), Anthropic, all others.
 
 `make_provider` builds one from its settings, `read_key` finds its key. Retries, limits and money are not here.
 """
@@ -11,6 +11,7 @@ from fleet.workers.ports import Provider
 from fleet.workers.providers.anthropic import Anthropic
 from fleet.workers.providers.base import parse_base_url
 from fleet.workers.providers.keys import read_key
+from fleet.workers.providers.models import make_models
 from fleet.workers.providers.openai_compatible import OpenAICompatible
 
 __all__ = ["make_provider", "read_key"]
@@ -28,9 +29,11 @@ def make_provider(settings: ProviderSettings, *, base_url: str | None = None) ->
         base_url: Root of the API, before `settings.base_url`; for the local simulator, where it listens.
 
     Raises:
-        ConfigurationError: When the address is none, or a simulator has no address.
+        ConfigurationError: When the address is none, a simulator has no address, or an extra is not installed.
     """
     url = base_url or settings.base_url
+    if settings.kind == "pydantic-ai":
+        return make_models(url, timeout_s=settings.timeout_s)
     if settings.kind == "anthropic":
         return Anthropic(parse_base_url(url or _ANTHROPIC_URL, strip_path="/v1"))
     if settings.kind == "simulator" and not url:

@@ -92,7 +92,7 @@ class HttpProvider(ABC):
                 f"{self.host}: expected an answer within {call.timeout_s:g} s, got none"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            if (lack := _lack_of(error)) is not None:
+            if (lack := lack_of(error)) is not None:
                 raise MachineExhausted(
                     f"expected a connection to {self.host}, got: {lack}; raise the limit of this machine, or lower "
                     "worker.slots"
@@ -201,14 +201,14 @@ def parse_base_url(text: str, *, default_path: str = "", strip_path: str = "") -
     return url.origin().with_path(path) if path else url.origin()
 
 
-def _lack_of(error: BaseException) -> str | None:
+def lack_of(error: BaseException) -> str | None:
     """Say what this machine lacks, if that is why there was no connection; the provider had no part in it."""
     cause = getattr(error, "os_error", None) or error  # aiohttp's own: what the socket or the resolver said
     if isinstance(cause, socket.gaierror):
         return "the resolver has failed by an error of the system" if cause.errno == socket.EAI_SYSTEM else None
     if isinstance(cause, OSError) and cause.errno in EXHAUSTED:
         return os.strerror(cause.errno)
-    return None if error.__cause__ is None else _lack_of(error.__cause__)
+    return None if error.__cause__ is None else lack_of(error.__cause__)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

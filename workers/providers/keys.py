@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from fleet.config import SIMULATOR, ProviderSettings
+from fleet.config import SIMULATOR, ProviderSettings, vendor_of
 from fleet.errors import ConfigurationError
 
 #: Variable that each vendor's own tools read: what the error message proposes.
@@ -15,10 +15,15 @@ _USUAL_VARIABLE = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 _MAX_KEY_BYTES = 8192
 
 
-def read_key(settings: ProviderSettings) -> str:
+def read_key(settings: ProviderSettings, model: str = "") -> str:
     """Return the key of a provider; the simulator's is the word "simulator" unless one is configured.
 
-    A server on this host or a private network needs none: then it is empty, and no key is sent.
+    A server on this host or a private network needs none: then it is empty, and no key is sent. It is empty, too, for
+    a model whose SDK reads its cloud's own variables and files.
+
+    Args:
+        settings: The provider's table in fleet.toml.
+        model: What it is asked for.
 
     Raises:
         ConfigurationError: When no source is configured, or it gives no usable key. Never quotes the key.
@@ -29,11 +34,12 @@ def read_key(settings: ProviderSettings) -> str:
         return read_secret(settings.api_key_file, setting="api_key_file")
     if settings.kind == "simulator":
         return SIMULATOR
-    if not settings.needs_key:
+    if not settings.needs_key_for(model):
         return ""
+    usual = _USUAL_VARIABLE.get(settings.kind) or f"{vendor_of(model) or 'vendor'}_API_KEY".upper().replace("-", "_")
     raise ConfigurationError(
         f"expected a key for a provider of kind {settings.kind!r}, got none: in fleet.toml set "
-        f'api_key_env = "{_USUAL_VARIABLE[settings.kind]}" (and that variable), or api_key_file = "PATH"'
+        f'api_key_env = "{usual}" (and that variable), or api_key_file = "PATH"'
     )
 
 

@@ -195,7 +195,7 @@ def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
     for name, pool in settings.pools.items():
         provider = settings.provider_of(name)
         if pool.provider not in providers:
-            providers[pool.provider] = (_adapter(provider, settings, telemetry), read_key(provider))
+            providers[pool.provider] = (_adapter(provider, settings, telemetry), read_key(provider, pool.model))
         adapter, key = providers[pool.provider]
         routes[name] = Route(
             provider=adapter,

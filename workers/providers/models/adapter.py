@@ -1,0 +1,114 @@
+"""The adapter: one call through a model of pydantic-ai, as one HTTP request, with its answer or a typed error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from pydantic_ai.models import Model
+from yarl import URL
+
+from fleet.config import is_loopback
+from fleet.errors import FleetError, ProviderUnavailable, Relearnt
+from fleet.quoting import quote
+from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.base import parse_base_url
+from fleet.workers.providers.models.answered import completion_of, says_nothing
+from fleet.workers.providers.models.asked import messages_of, parameters_of, settings_of
+from fleet.workers.providers.models.exchange import Clients, Exchange, exchanging
+from fleet.workers.providers.models.failed import problem_of, refused_by_status, unanswered, unreadable
+from fleet.workers.providers.models.vendors import make_model
+
+
+class Models:
+    """Adapter for every model that pydantic-ai knows, see `fleet.workers.ports.Provider`.
+
+    Give it to one event loop only. Clients are made by the first call, one model by its first call. Weakness: what an
+    SDK does with a request is slower than the native adapters by about ten times (`python -m benchmarks.roads`).
+
+    Args:
+        base_url: Root of the API; None: the vendor's own.
+        timeout_s: Seconds that the longest call may take; each call has a timeout of its own besides.
+
+    Raises:
+        ConfigurationError: When `base_url` is no address.
+    """
+
+    def __init__(self, base_url: str | None = None, *, timeout_s: float = 120.0) -> None:
+        self._base_url = None if base_url is None else str(parse_base_url(base_url))
+        self._clients = Clients(direct=is_loopback(base_url) if base_url else False)
+        self._timeout_s = timeout_s
+        self._models: dict[tuple[str, str], Model] = {}
+        self._refused: dict[str, frozenset[str]] = {}
+
+    async def complete(self, call: Call, *, api_key: str) -> Completion:
+        """Send one call, see `fleet.workers.ports.Provider`.
+
+        Also raises `ConfigurationError` when `call.model` names no vendor whose SDK is installed.
+        """
+        model = self._model(call.model, api_key)
+        host = _host(model, call.model)
+        messages, parameters = messages_of(call), parameters_of(call.wishes, model)
+        refused = self._refused.get(call.model, frozenset())
+        settings = settings_of(call, without=refused | model.unsupported_settings)
+        with exchanging(_extra_headers(call, model)) as exchange:
+            try:
+                async with asyncio.timeout(call.timeout_s):
+                    response = await model.request(model.prepare_messages(messages, parameters), settings, parameters)
+            except TimeoutError as error:
+                told = f"{host}: expected an answer within {call.timeout_s:g} s, got none"
+                raise ProviderUnavailable(told, sent=bool(exchange.requests)) from error
+            except Exception as error:  # SDKs raise anything at all on a body that they don't expect
+                raise self._error(host, call, api_key, error, exchange) from error
+        if says_nothing(response):
+            raise unreadable(host, call, api_key, exchange)
+        return completion_of(response, call, exchange)
+
+    async def close(self) -> None:
+        """Close the HTTP connections. A later call opens new ones."""
+        self._models.clear()
+        await self._clients.close()
+
+    def check(self, model: str, *, api_key: str) -> None:
+        """Look whether a model could be called; opens no connection.
+
+        Raises:
+            ConfigurationError: As `complete`.
+        """
+        self._model(model, api_key)
+
+    def _model(self, name: str, api_key: str) -> Model:
+        model = self._models.get((name, api_key))
+        if model is None:
+            model = make_model(
+                name, key=api_key, base_url=self._base_url, clients=self._clients, timeout_s=self._timeout_s
+            )
+            self._models[name, api_key] = model
+        return model
+
+    def _error(self, host: str, call: Call, api_key: str, error: Exception, exchange: Exchange) -> FleetError:
+        """Return the error for a call without an answer; remember what the model refuses."""
+        if isinstance(error, FleetError):
+            return error
+        if exchange.status is None:
+            return unanswered(host, call, api_key, error, exchange)
+        if 200 <= exchange.status < 300:
+            return unreadable(host, call, api_key, exchange)
+        problem = problem_of(call, api_key, exchange)
+        refused = self._refused.get(call.model, frozenset())
+        if exchange.status == 400 and problem.refuses("temperature") and "temperature" not in refused:
+            self._refused[call.model] = refused | {"temperature"}
+            return Relearnt(
+                f"{host} answered 400{problem}: later calls to {quote(call.model)} leave out what it refuses"
+            )
+        return refused_by_status(host, problem, exchange)
+
+
+def _extra_headers(call: Call, model: Model) -> Mapping[str, str]:
+    """Return the headers that an SDK has no way for: they are added to its request."""
+    return call.wishes.extra_headers if "extra_headers" in model.unsupported_settings else {}
+
+
+def _host(model: Model, name: str) -> str:
+    """Return who is asked, for people: the host, or the vendor where there is none to see."""
+    return URL(model.base_url or "").host or name.partition(":")[0]

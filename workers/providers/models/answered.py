@@ -1,0 +1,97 @@
+"""An answer of pydantic-ai's in our words."""
+
+from __future__ import annotations
+
+from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart
+from pydantic_ai.usage import RequestUsage
+
+from fleet.conversation import ToolCall
+from fleet.usage import Usage
+from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.models.asked import SPELLINGS, asked_for
+from fleet.workers.providers.models.exchange import Exchange
+from fleet.workers.providers.usage import read_usage
+
+#: Their words for why an answer ended, where ours differ.
+_REASONS = {"tool_call": "tool_calls"}
+#: Words of ours; any other is the provider's own, and judged as such.
+_KNOWN = frozenset({"stop", "length", "content_filter", "tool_calls"})
+
+
+def completion_of(response: ModelResponse, call: Call, exchange: Exchange) -> Completion:
+    """Return an answer.
+
+    Args:
+        response: What pydantic-ai made of it.
+        call: What was asked.
+        exchange: What went over the wire.
+    """
+    text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
+    thoughts = "\n\n".join(part.content for part in response.parts if isinstance(part, ThinkingPart) and part.content)
+    details = response.provider_details or {}
+    tier = details.get("service_tier")
+    return Completion(
+        text=text,
+        finish_reason=_reason(response, details.get("finish_reason")),
+        usage=usage_of(response.usage, call, text + thoughts),
+        headers=exchange.headers,
+        reasoning=thoughts,
+        tool_calls=tuple(
+            ToolCall(id=part.tool_call_id, name=part.tool_name, arguments=_arguments(part))
+            for part in response.parts
+            if isinstance(part, ToolCallPart)
+        ),
+        tier=tier if isinstance(tier, str) else None,
+        left_out=left_out(call, exchange),
+    )
+
+
+def _arguments(part: ToolCallPart) -> str:
+    """Return a tool's arguments as the model wrote them, where the wire has them as text."""
+    return part.args if isinstance(part.args, str) else part.args_as_json_str()
+
+
+def says_nothing(response: ModelResponse) -> bool:
+    """True when a 2xx held nothing that an answer has: some SDKs read any object as one."""
+    return not (response.parts or response.finish_reason or response.usage.has_values())
+
+
+def _reason(response: ModelResponse, theirs: object) -> str:
+    """Return why it ended; what pydantic-ai has no word for is the provider's own word."""
+    reason = _REASONS.get(response.finish_reason or "", response.finish_reason or "")
+    if reason in _KNOWN and response.state != "suspended":
+        return reason
+    if isinstance(theirs, str) and theirs:
+        return theirs
+    return "paused" if response.state == "suspended" else reason or "stop"
+
+
+def usage_of(told: RequestUsage, call: Call, text: str) -> Usage:
+    """Return what was used, in the classes in which it is billed; an estimate where the provider tells nothing."""
+    if not told.input_tokens and not told.output_tokens:
+        return read_usage(None, call, text)
+    details = told.details or {}
+    made, reasoned = told.output_tokens, told.output_reasoning_tokens or details.get("reasoning_tokens", 0)
+    return Usage(
+        input_tokens=told.input_tokens,
+        output_tokens=made,
+        cached_tokens=min(told.cache_read_tokens, told.input_tokens),
+        cache_write_tokens=min(told.cache_write_tokens, told.input_tokens),
+        cache_write_1h_tokens=min(details.get("ephemeral_1h_input_tokens", 0), told.cache_write_tokens),
+        reasoning_tokens=min(reasoned, made),
+        audio_input_tokens=told.input_audio_tokens,
+        audio_output_tokens=told.output_audio_tokens,
+        image_input_tokens=details.get("image_prompt_tokens", 0),
+    )
+
+
+def left_out(call: Call, exchange: Exchange) -> tuple[str, ...]:
+    """Return the names of what was asked for and is not in what was sent: this model, or its wire, has none."""
+    asked, extra = asked_for(call), call.wishes.extra_body
+    if not asked and not extra:
+        return ()
+    sent = exchange.asked_fields()
+    missing = [name for name in asked if not SPELLINGS[name] & sent.keys()]
+    if call.wishes.n > 1 and sent.get("n", sent.get("candidateCount")) != call.wishes.n and "n" not in missing:
+        missing.append("n")
+    return (*missing, *(name for name in extra if name not in sent)) if sent else ()

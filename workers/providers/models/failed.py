@@ -1,0 +1,102 @@
+"""What came instead of an answer, as an error of `fleet.errors`: by what went over the wire, not by an SDK's classes.
+
+Each SDK has a tree of errors of its own, and pydantic-ai one more. What they agree on is in the exchange: no answer, an
+answer with a status, or one that is not what the wire says.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+from pydantic_ai.exceptions import UserError
+
+from fleet.errors import BadRequest, FleetError, KeyRejected, MachineExhausted, ProviderUnavailable, RateLimited
+from fleet.workers.ports import Call
+from fleet.workers.providers.base import OUT_OF_MONEY, PASSING_4XX, lack_of
+from fleet.workers.providers.models.exchange import Exchange, Forbidden
+from fleet.workers.providers.problem import Problem, read_problem
+from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.retry_after import read_retry_after
+
+#: Errors of HTTP clients that say that no connection came about, by name: of httpx, httpx2 and botocore, none of which
+#: need be loaded.
+_NOT_CONNECTED = frozenset({
+    "ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError", "gaierror",
+    "ConnectionRefusedError", "EndpointConnectionError", "ConnectTimeoutError",
+})  # fmt: skip
+#: Errors that say that the environment holds no key that an SDK would take.
+_NO_KEY = frozenset({"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"})
+
+
+def unanswered(host: str, call: Call, api_key: str, error: BaseException, exchange: Exchange) -> FleetError:
+    """Return the error for a call to which no answer came.
+
+    Args:
+        host: Who was asked, for people.
+        call: What was asked.
+        api_key: What must not be shown.
+        error: What the SDK raised.
+        exchange: What went over the wire: no status.
+    """
+    causes = list(_causes(error))
+    forbidden = next((cause for cause in causes if isinstance(cause, Forbidden)), None)
+    if forbidden is not None:
+        return BadRequest(f"{host}: {forbidden}")
+    if (lack := next(filter(None, map(lack_of, causes)), None)) is not None:
+        return MachineExhausted(
+            f"expected a connection to {host}, got: {lack}; raise the limit of this machine, or lower worker.slots"
+        )
+    if any(type(cause).__name__ in _NO_KEY for cause in causes):
+        return KeyRejected(f"{host}: expected a key in the environment, got none: set the SDK's own variables")
+    if not exchange.requests:
+        return _refused_here(host, error, call, api_key)
+    never_sent = any(type(cause).__name__ in _NOT_CONNECTED for cause in causes)
+    # Without the text of the foreign error: some quote the address or the headers.
+    return ProviderUnavailable(f"{host}: connection failed ({type(causes[-1]).__name__})", sent=not never_sent)
+
+
+def _refused_here(host: str, error: BaseException, call: Call, api_key: str) -> FleetError:
+    """Return the error for a call that pydantic-ai or an SDK did not even send."""
+    said = json.dumps({"error": {"message": str(error), "type": type(error).__name__}}).encode()
+    problem = problem_of(call, api_key, Exchange(raw=said))  # what it says may quote the prompt
+    if isinstance(error, UserError | NotImplementedError):
+        return BadRequest(f"{host}: this model takes no such request{problem}; nothing was sent")
+    return BadRequest(f"{host}: expected a request that the vendor's SDK can send, got one it cannot{problem.words}")
+
+
+def problem_of(call: Call, api_key: str, exchange: Exchange) -> Problem:
+    """Return what the answer's body says, safe to show."""
+    return read_problem(exchange.raw, secrets=(api_key,), texts=[message.text for message in call.messages])
+
+
+def unreadable(host: str, call: Call, api_key: str, exchange: Exchange) -> FleetError:
+    """Return the error for a 2xx answer that pydantic-ai could not read."""
+    return ProviderUnavailable(
+        f"{host}: expected an answer in the vendor's words, got {len(exchange.raw)} bytes of something else"
+        f"{problem_of(call, api_key, exchange)}"
+    )
+
+
+def refused_by_status(host: str, problem: Problem, exchange: Exchange) -> FleetError:
+    """Return the error for an answer with a status that is no success."""
+    status, now_s, headers = exchange.status or 0, time.time(), exchange.headers
+    told = f"{host} answered {status}{problem}"
+    if status in (401, 402, 403) or problem.code in OUT_OF_MONEY or problem.type in OUT_OF_MONEY:
+        return KeyRejected(f"{host} answered {status}{problem.words}: check this key, its rights and its money")
+    if status == 429:
+        waits_s = read_retry_after(headers, now_s=now_s)
+        return RateLimited(told, retry_after_s=waits_s, rates=read_rates(headers, now_s=now_s))
+    if status >= 500 or status in PASSING_4XX:
+        return ProviderUnavailable(told, retry_after_s=read_retry_after(headers, now_s=now_s, resets=False))
+    return BadRequest(told)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it, at most 20 deep."""
+    for _ in range(20):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
