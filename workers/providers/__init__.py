@@ -14,7 +14,7 @@ from fleet.workers.providers.keys import read_key
 from fleet.workers.providers.models import make_models
 from fleet.workers.providers.openai_compatible import OpenAICompatible
 
-__all__ = ["make_provider", "read_key"]
+__all__ = ["check_model", "make_provider", "read_key"]
 
 #: Roots of the vendors' own APIs.
 _OPENAI_URL = "https://api.openai.com/v1"
@@ -39,3 +39,18 @@ def make_provider(settings: ProviderSettings, *, base_url: str | None = None) ->
     if settings.kind == "simulator" and not url:
         raise ConfigurationError("simulator: expected the address where it listens, got none: set its `base_url`")
     return OpenAICompatible(parse_base_url(url or _OPENAI_URL, default_path="/v1"))
+
+
+async def check_model(settings: ProviderSettings, model: str) -> None:
+    """Look whether calls to a model can be made at all; opens no connection.
+
+    Raises:
+        ConfigurationError: When there is no such vendor, no SDK for it, no address or no key.
+    """
+    key = read_key(settings, model)
+    if settings.kind == "pydantic-ai":
+        models = make_models(settings.base_url, timeout_s=settings.timeout_s)
+        try:
+            models.check(model, api_key=key)
+        finally:
+            await models.close()

@@ -62,7 +62,7 @@ class HttpProvider(ABC):
     def __init__(self, base_url: URL, path: str) -> None:
         self.host = base_url.host or ""
         self._url = URL(f"{base_url}{path}", encoded=True)
-        self._proxy = _proxy_for(base_url)
+        self._proxy = proxy_for(base_url)
         self._session: aiohttp.ClientSession | None = None
         self._no_temperature: set[str] = set()
 
@@ -234,7 +234,7 @@ def _object(raw: bytes) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _proxy_for(url: URL) -> str | None:
+def proxy_for(url: URL) -> str | None:
     """Return the proxy of HTTPS_PROXY and friends, looked up once: asking per request costs more than the request."""
     host = url.host or ""
     if host in LOOPBACK or host.startswith("127.") or urllib.request.proxy_bypass(host):

@@ -7,8 +7,10 @@ will be slower, dearer or blinder than it needs to be.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from fleet.cli.setup.api_checks import api_checks
 from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import Findings, HostFacts
 from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tables
@@ -48,6 +50,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
     if any(server.embedded for server in facts.redis):
         found += [home_disk(facts.host), home_filesystem(facts.host)]
     found += [check for name in settings.providers for check in provider_checks(name, settings, facts.host)]
+    found += api_checks(settings, facts.apis, today=datetime.now(UTC).date())
     found += [check for name in settings.pools for check in pool_checks(name, settings, facts.code)]
     found += [
         *unused_tables(settings),

@@ -53,16 +53,19 @@ def init(folder: Path, force: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as a JSON array.")
 @click.option("--all", "show_all", is_flag=True, help="Show also what is in order.")
+@click.option("--call", is_flag=True, help="Make one real call per provider and model; each costs some 30 tokens.")
 @click.pass_context
-def doctor(context: click.Context, /, as_json: bool, show_all: bool) -> None:
+def doctor(context: click.Context, /, as_json: bool, show_all: bool, call: bool) -> None:
     """Check every setting that can lose tasks or money.
 
     Looks at Redis (starting the embedded one when none is configured), fleet.toml, keys, limits, prices,
-    the Celery settings in force and this host, and says what to do. Exit code 1 when a check fails.
+    the Celery settings in force and this host, asks each provider for its list of models, and says what to do.
+    Exit code 1 when a check fails.
 
     \b
     Examples:
       fleet doctor
+      fleet doctor --call
       fleet doctor --json | jq '.[] | select(.level != "ok")'
     """
     from fleet.cli.setup.checks import check_all
@@ -70,7 +73,7 @@ def doctor(context: click.Context, /, as_json: bool, show_all: bool) -> None:
     from fleet.config import load
 
     settings = load()
-    checks = check_all(settings, gather(settings))
+    checks = check_all(settings, gather(settings, call=call))
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:

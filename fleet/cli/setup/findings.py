@@ -11,13 +11,14 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import redis
 
+from fleet.cli.setup.apis import ApiFacts, ask_apis
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.shadow import shadow
@@ -110,12 +111,22 @@ class Findings:
     stalls: tuple[EventView, ...] = ()
     #: What is wrong with the workers that live; None: none does, or nobody knows.
     crew: tuple[Trouble, ...] | None = None
+    #: What the APIs said of each provider and model.
+    apis: Mapping[tuple[str, str], ApiFacts] = field(default_factory=dict)
 
 
-def gather(settings: Settings) -> Findings:
-    """Look at Redis, this host, the Celery app and the users' functions. Starts the embedded Redis when none is
-    configured.
+def gather(settings: Settings, *, call: bool = False) -> Findings:
+    """Look at Redis, this host, the Celery app, the users' functions and the APIs. Starts the embedded Redis when none
+    is configured.
+
+    Args:
+        settings: The configuration.
+        call: Make one real call per provider and model, too.
     """
+    return replace(_local(settings), apis=ask_apis(settings, call=call))
+
+
+def _local(settings: Settings) -> Findings:
     servers = _redis_servers(settings)
     lost = any(server.error for server in servers)  # Celery works its settings out of the URLs in force
     host, code = host_facts(settings), load_all(settings)

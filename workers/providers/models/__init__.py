@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from fleet.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fleet.workers.ports import Provider
+    from fleet.workers.providers.models.adapter import Models
 
 #: What brings what is missing.
 INSTALL = "pip install 'celery-fleet[models]'"
 
 
-def make_models(base_url: str | None, *, timeout_s: float) -> Provider:
+def make_models(base_url: str | None, *, timeout_s: float) -> Models:
     """Return the adapter for all of pydantic-ai's models. Opens no connection yet.
 
     Args:

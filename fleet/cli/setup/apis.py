@@ -1,0 +1,144 @@
+"""What `fleet doctor` hears from the APIs themselves: their lists of models and, with `--call`, one answer of each.
+
+Gathered here, judged in `api_checks`. All are asked at once; none for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fleet.config import ProviderSettings, Settings, vendor_of
+from fleet.conversation import Message
+from fleet.errors import ConfigurationError, FleetError, Relearnt
+from fleet.rates import RateReadings
+from fleet.workers.ports import Call, Completion, Provider
+from fleet.workers.providers import check_model, make_provider, read_key
+from fleet.workers.providers.listing import Listing, list_models
+from fleet.workers.providers.rate_headers import read_rates
+
+#: What is asked with `--call`, and the most tokens of the answer: the least that every vendor takes.
+_QUESTION, _ANSWER_TOKENS = "Answer with one word: ready?", 16
+#: Seconds for one answer: a model may think.
+CALL_TIMEOUT_S = 60.0
+#: Requests for one answer at most (count): a model may refuse what a first one carries.
+_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What one real call gave.
+
+    Args:
+        ms: Until the answer, in milliseconds.
+        tokens: What was used, input and output.
+        rates: What the answer's headers said of the account's limits.
+    """
+
+    ms: int
+    tokens: tuple[int, int]
+    rates: RateReadings | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiFacts:
+    """What is known of one model at its API.
+
+    Args:
+        listing: What came of asking for its list; None: not asked, for want of a key.
+        trouble: Why it could not be called whatever the API says: the extra, the vendor, an address.
+        answer: What a real call gave; None: none was made.
+    """
+
+    listing: Listing | None = None
+    trouble: str | None = None
+    answer: Answered | FleetError | None = None
+
+
+def ask_apis(settings: Settings, *, call: bool) -> dict[tuple[str, str], ApiFacts]:
+    """Ask every configured API that pools use; return what is known by provider and model.
+
+    Args:
+        settings: The configuration.
+        call: Also make one real call per provider and model.
+    """
+    wanted = dict.fromkeys((pool.provider, pool.model) for pool in settings.pools.values())
+    asked = [(name, model) for name, model in wanted if _is_elsewhere(settings.providers.get(name))]
+    if not asked:
+        return {}
+    return asyncio.run(_ask_all(settings.providers, asked, call))
+
+
+def _is_elsewhere(provider: ProviderSettings | None) -> bool:
+    """False for the local simulator, which is started when it is needed."""
+    return provider is not None and (provider.kind != "simulator" or provider.base_url is not None)
+
+
+async def _ask_all(
+    providers: Mapping[str, ProviderSettings], asked: list[tuple[str, str]], call: bool
+) -> dict[tuple[str, str], ApiFacts]:
+    lists: dict[tuple[str, str], asyncio.Task[Listing | None]] = {}
+    for name, model in asked:
+        vendor = vendor_of(model) if providers[name].kind == "pydantic-ai" else ""
+        if (name, vendor) not in lists:
+            lists[name, vendor] = asyncio.create_task(_list(providers[name], model))
+    found = [
+        _facts(providers[name], model, lists.get((name, vendor_of(model))) or lists[name, ""], call)
+        for name, model in asked
+    ]
+    return dict(zip(asked, await asyncio.gather(*found), strict=True))
+
+
+async def _list(provider: ProviderSettings, model: str) -> Listing | None:
+    try:
+        key = read_key(provider, model)
+    except ConfigurationError:  # said by the check of the key
+        return None
+    return await list_models(provider, model, key=key)
+
+
+async def _facts(provider: ProviderSettings, model: str, listing: asyncio.Task[Listing | None], call: bool) -> ApiFacts:
+    listed = await listing
+    if listed is None:
+        return ApiFacts()
+    try:
+        await check_model(provider, model)
+        answer = await _answer(provider, model) if call and not listed.trouble else None
+    except ConfigurationError as error:
+        return ApiFacts(listed, trouble=str(error))
+    return ApiFacts(listed, answer=answer)
+
+
+async def _answer(provider: ProviderSettings, model: str) -> Answered | FleetError:
+    api = make_provider(provider)
+    try:
+        return await _call(api, model, read_key(provider, model))
+    finally:
+        await api.close()
+
+
+async def _call(api: Provider, model: str, key: str) -> Answered | FleetError:
+    """Make one real call, again only where the model refuses something that it carried."""
+    request = Call(model, (Message(role="user", content=_QUESTION),), None, _ANSWER_TOKENS, CALL_TIMEOUT_S)
+    error: FleetError | None = None
+    for _ in range(_TRIES):
+        started = time.monotonic()
+        try:
+            return _answered(await api.complete(request, api_key=key), started)
+        except Relearnt as refused:
+            error = refused
+        except FleetError as failed:
+            return failed
+    assert error is not None
+    return error
+
+
+def _answered(completion: Completion, started: float) -> Answered:
+    used = completion.usage
+    return Answered(
+        round((time.monotonic() - started) * 1000),
+        (used.input_tokens, used.output_tokens),
+        read_rates(completion.headers, now_s=time.time()),
+    )
