@@ -9,14 +9,14 @@ from pydantic_ai.models import Model
 from yarl import URL
 
 from fleet.config import is_loopback
-from fleet.errors import FleetError, ProviderUnavailable, Relearnt
+from fleet.errors import BadRequest, FleetError, ProviderUnavailable, Relearnt
 from fleet.quoting import quote
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.base import parse_base_url
 from fleet.workers.providers.models.answered import completion_of, says_nothing
 from fleet.workers.providers.models.asked import messages_of, parameters_of, settings_of
 from fleet.workers.providers.models.exchange import Clients, Exchange, exchanging
-from fleet.workers.providers.models.failed import problem_of, refused_by_status, unanswered, unreadable
+from fleet.workers.providers.models.failed import by_status, hidden, problem_of, unanswered, unreadable
 from fleet.workers.providers.models.vendors import make_model
 
 
@@ -60,6 +60,8 @@ class Models:
                 raise ProviderUnavailable(told, sent=bool(exchange.requests)) from error
             except Exception as error:  # SDKs raise anything at all on a body that they don't expect
                 raise self._error(host, call, api_key, error, exchange) from error
+        if (instead := hidden(host, call, api_key, exchange)) is not None:
+            raise instead
         if says_nothing(response):
             raise unreadable(host, call, api_key, exchange)
         return completion_of(response, call, exchange)
@@ -93,15 +95,14 @@ class Models:
         if exchange.status is None:
             return unanswered(host, call, api_key, error, exchange)
         if 200 <= exchange.status < 300:
-            return unreadable(host, call, api_key, exchange)
+            return hidden(host, call, api_key, exchange) or unreadable(host, call, api_key, exchange)
         problem = problem_of(call, api_key, exchange)
-        refused = self._refused.get(call.model, frozenset())
-        if exchange.status == 400 and problem.refuses("temperature") and "temperature" not in refused:
-            self._refused[call.model] = refused | {"temperature"}
-            return Relearnt(
-                f"{host} answered 400{problem}: later calls to {quote(call.model)} leave out what it refuses"
-            )
-        return refused_by_status(host, problem, exchange)
+        told = by_status(host, problem, exchange)
+        carried = "temperature" in exchange.asked_fields()
+        if isinstance(told, BadRequest) and carried and problem.refuses("temperature"):
+            self._refused[call.model] = self._refused.get(call.model, frozenset()) | {"temperature"}
+            return Relearnt(f"{told}: later calls to {quote(call.model)} leave out what it refuses")
+        return told
 
 
 def _extra_headers(call: Call, model: Model) -> Mapping[str, str]:

@@ -8,14 +8,10 @@ from pydantic_ai.usage import RequestUsage
 from fleet.conversation import ToolCall
 from fleet.usage import Usage
 from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.models.asked import SPELLINGS, asked_for
 from fleet.workers.providers.models.exchange import Exchange
 from fleet.workers.providers.usage import read_usage
-
-#: Their words for why an answer ended, where ours differ.
-_REASONS = {"tool_call": "tool_calls"}
-#: Words of ours; any other is the provider's own, and judged as such.
-_KNOWN = frozenset({"stop", "length", "content_filter", "tool_calls"})
 
 
 def completion_of(response: ModelResponse, call: Call, exchange: Exchange) -> Completion:
@@ -57,13 +53,10 @@ def says_nothing(response: ModelResponse) -> bool:
 
 
 def _reason(response: ModelResponse, theirs: object) -> str:
-    """Return why it ended; what pydantic-ai has no word for is the provider's own word."""
-    reason = _REASONS.get(response.finish_reason or "", response.finish_reason or "")
-    if reason in _KNOWN and response.state != "suspended":
-        return reason
+    """Return why it ended: by the provider's own word where pydantic-ai hands it on, else by pydantic-ai's."""
     if isinstance(theirs, str) and theirs:
-        return theirs
-    return "paused" if response.state == "suspended" else reason or "stop"
+        return finish_reason(theirs)
+    return finish_reason(response.finish_reason or "stop")
 
 
 def usage_of(told: RequestUsage, call: Call, text: str) -> Usage:

@@ -12,13 +12,15 @@ from collections.abc import Iterator
 
 from pydantic_ai.exceptions import UserError
 
-from fleet.errors import BadRequest, FleetError, KeyRejected, MachineExhausted, ProviderUnavailable, RateLimited
+from fleet.errors import BadRequest, FleetError, KeyRejected, MachineExhausted, ProviderUnavailable
+from fleet.usage import Usage
 from fleet.workers.ports import Call
-from fleet.workers.providers.base import OUT_OF_MONEY, PASSING_4XX, lack_of
+from fleet.workers.providers.base import lack_of
+from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.models.exchange import Exchange, Forbidden
-from fleet.workers.providers.problem import Problem, read_problem
-from fleet.workers.providers.rate_headers import read_rates
-from fleet.workers.providers.retry_after import read_retry_after
+from fleet.workers.providers.problem import Problem, read_problem, texts_of
+from fleet.workers.providers.usage import read_usage
+from fleet.workers.providers.verdict import error_of
 
 #: Errors of HTTP clients that say that no connection came about, by name: of httpx, httpx2 and botocore, none of which
 #: need be loaded.
@@ -68,29 +70,42 @@ def _refused_here(host: str, error: BaseException, call: Call, api_key: str) -> 
 
 def problem_of(call: Call, api_key: str, exchange: Exchange) -> Problem:
     """Return what the answer's body says, safe to show."""
-    return read_problem(exchange.raw, secrets=(api_key,), texts=[message.text for message in call.messages])
+    return read_problem(exchange.raw, secrets=(api_key,), texts=texts_of(call.messages))
+
+
+def hidden(host: str, call: Call, api_key: str, exchange: Exchange) -> FleetError | None:
+    """Return the error that a 2xx carries in, or in place of, its answer; None when it carries none.
+
+    Args:
+        host: Who was asked, for people.
+        call: What was asked.
+        api_key: What must not be shown.
+        exchange: What went over the wire.
+    """
+    try:
+        answer = json.loads(exchange.raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(answer, dict) or not carries_error(answer):
+        return None
+    error = by_status(host, problem_of(call, api_key, exchange), exchange)
+    told = answer.get("usage")
+    error.usage = read_usage(told, call, "") if isinstance(told, dict) and told else Usage()
+    return error
 
 
 def unreadable(host: str, call: Call, api_key: str, exchange: Exchange) -> FleetError:
-    """Return the error for a 2xx answer that pydantic-ai could not read."""
-    return ProviderUnavailable(
-        f"{host}: expected an answer in the vendor's words, got {len(exchange.raw)} bytes of something else"
-        f"{problem_of(call, api_key, exchange)}"
-    )
+    """Return the error for a 2xx answer that pydantic-ai could not read: what it says, where it says something."""
+    problem = problem_of(call, api_key, exchange)
+    if problem.said.tells:
+        return by_status(host, problem, exchange)
+    size = len(exchange.raw)
+    return ProviderUnavailable(f"{host}: expected an answer in the vendor's words, got {size} bytes of something else")
 
 
-def refused_by_status(host: str, problem: Problem, exchange: Exchange) -> FleetError:
-    """Return the error for an answer with a status that is no success."""
-    status, now_s, headers = exchange.status or 0, time.time(), exchange.headers
-    told = f"{host} answered {status}{problem}"
-    if status in (401, 402, 403) or problem.code in OUT_OF_MONEY or problem.type in OUT_OF_MONEY:
-        return KeyRejected(f"{host} answered {status}{problem.words}: check this key, its rights and its money")
-    if status == 429:
-        waits_s = read_retry_after(headers, now_s=now_s)
-        return RateLimited(told, retry_after_s=waits_s, rates=read_rates(headers, now_s=now_s))
-    if status >= 500 or status in PASSING_4XX:
-        return ProviderUnavailable(told, retry_after_s=read_retry_after(headers, now_s=now_s, resets=False))
-    return BadRequest(told)
+def by_status(host: str, problem: Problem, exchange: Exchange) -> FleetError:
+    """Return the error that a status and a body mean, by the table that holds for all wires."""
+    return error_of(host, exchange.status or 0, problem, exchange.headers, now_s=time.time())
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -15,6 +15,8 @@ from fleet.errors import (
     ConfigurationError,
     FleetError,
     KeyRejected,
+    KeySpent,
+    NotServed,
     ProviderUnavailable,
     RateLimited,
     Relearnt,
@@ -129,10 +131,12 @@ def test_a_call_without_an_answer_ends_with_its_timeout_and_may_have_been_paid(m
 #: Status, body, and what it is.
 NO_ANSWERS: tuple[tuple[int, object, type[FleetError]], ...] = (
     (401, {"error": {"message": "Incorrect API key provided"}}, KeyRejected),
-    (402, {"error": {"message": "Insufficient credits"}}, KeyRejected),
-    (429, {"error": {"message": "no money", "code": "insufficient_quota"}}, KeyRejected),
+    (402, {"error": {"message": "Insufficient credits"}}, KeySpent),
+    (429, {"error": {"message": "no money", "code": "insufficient_quota"}}, KeySpent),
+    (404, {"error": {"message": "The model does not exist", "code": "model_not_found"}}, NotServed),
     (503, {"message": "overloaded"}, ProviderUnavailable),
     (422, {"detail": "max_tokens is too large"}, BadRequest),
+    (200, {"choices": None, "error": {"message": "upstream: too many requests", "code": 429}}, RateLimited),
     (200, b"<html>", ProviderUnavailable),
     (200, {"choices": None}, ProviderUnavailable),
     (200, [1, 2], ProviderUnavailable),
@@ -244,7 +248,7 @@ def test_thoughts_of_gemini_are_part_of_the_output() -> None:
         (CHAT, "network_error", "network_error"),
         (ANTHROPIC, "max_tokens", "length"),
         (ANTHROPIC, "refusal", "content_filter"),
-        (ANTHROPIC, "pause_turn", "pause_turn"),
+        (ANTHROPIC, "pause_turn", "length"),
         (GOOGLE, "MAX_TOKENS", "length"),
         (GOOGLE, "SAFETY", "content_filter"),
         (GOOGLE, "MALFORMED_FUNCTION_CALL", "MALFORMED_FUNCTION_CALL"),
@@ -262,6 +266,14 @@ def test_why_an_answer_ended_is_one_of_our_words_or_the_providers_own(model: str
         answer[{ANTHROPIC: "stop_reason", COHERE: "finish_reason", BEDROCK: "stopReason"}[model]] = reason
     completion, _ = ask(call(model=model), json_of(answer))
     assert completion.finish_reason == expected
+
+
+def test_half_an_answer_with_an_error_is_that_error_with_what_it_has_used() -> None:
+    half = {"index": 0, "message": {"role": "assistant", "content": "The first half of"}, "finish_reason": "error",
+            "error": {"code": 502, "message": "Upstream disconnected"}}  # fmt: skip
+    failed, server = fail(call(model=CHAT), json_of({**GOOD[CHAT], "choices": [half]}))
+    assert isinstance(failed, ProviderUnavailable) and "Upstream disconnected" in str(failed)
+    assert failed.usage is not None and failed.usage.input_tokens == 20 and len(server.heads) == 1
 
 
 def test_an_answer_without_usage_is_estimated() -> None:
