@@ -21,6 +21,19 @@ MAX_BODY_BYTES = 7_000_000
 MAX_MESSAGES = 10_000
 #: Fields of one message of a conversation, known or not, before they are looked at (count).
 MAX_MESSAGE_FIELDS = 16
+#: Parts of one message: texts, images, files (count).
+MAX_PARTS = 1000
+#: Characters of the address of an image or a file that is handed on.
+MAX_URL_CHARS = 8192
+#: Tools that a task may offer (count), which is what OpenAI takes, and bytes of all of them as JSON: all are paid for
+#: with every call.
+MAX_TOOLS, MAX_TOOLS_BYTES = 128, 131_072
+#: Bytes, as JSON, of a task's further fields of the request's body, and of its further headers.
+MAX_EXTRAS_BYTES = 16_384
+#: Texts at which an answer ends (count), and characters of each.
+MAX_STOPS, MAX_STOP_CHARS = 16, 256
+#: Answers that one call may ask for (count).
+MAX_N = 16
 #: Bytes of a task's metadata as JSON: they are handed back in its result, and stored with it.
 MAX_METADATA_BYTES = 65_536
 #: Names in a task's metadata, at all depths (count).
@@ -49,6 +62,8 @@ class Room:
 
 
 METADATA = Room(MAX_METADATA_BYTES, MAX_METADATA_KEYS)
+TOOLS = Room(MAX_TOOLS_BYTES, keys=5000, depth=100)
+EXTRAS = Room(MAX_EXTRAS_BYTES, keys=200, depth=20)
 
 
 def check_json(value: object, room: Room) -> None:
@@ -118,4 +133,7 @@ def check_messages(value: object) -> object:
     for number, message in enumerate(value):
         if isinstance(message, Mapping) and len(message) > MAX_MESSAGE_FIELDS:
             raise ValueError(f"{number}: expected `role` and `content`, got {len(message):,} fields")
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if isinstance(content, list | tuple) and len(content) > MAX_PARTS:
+            raise ValueError(f"{number}.content: expected at most {MAX_PARTS:,} parts, got {len(content):,}")
     return value

@@ -5,6 +5,7 @@ No I/O. How each wire spells it: `workers/providers/`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
@@ -17,31 +18,40 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 class TextPart(Frozen):
     """A piece of text in a message of several parts."""
 
-    type: Literal["text"] = "text"
+    type: Literal["text"]  # no default in any part: what is sent without its defaults is known again by it
     text: str
 
 
 class ImagePart(Frozen):
     """An image, by its address (handed on, never fetched here) or as base64 `data` with its `media_type`."""
 
-    type: Literal["image"] = "image"
+    type: Literal["image"]
     url: str | None = None
     data: str | None = None
     media_type: str | None = None
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: str | None = Field(None, pattern=r"^[a-z]{1,16}$")
 
 
 class FilePart(Frozen):
     """A document, by its address (handed on, never fetched here) or as base64 `data` with its `media_type`."""
 
-    type: Literal["file"] = "file"
+    type: Literal["file"]
     url: str | None = None
     data: str | None = None
     media_type: str | None = None
     name: str | None = None
 
 
-Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
+class ThinkingPart(Frozen):
+    """What a model thought before it called a tool, signed by its provider, which wants it back with the results."""
+
+    type: Literal["thinking"]
+    text: str = ""
+    signature: str | None = None
+    data: str | None = Field(None, description="Thoughts that only the provider can read.")
+
+
+Part = Annotated[TextPart | ImagePart | FilePart | ThinkingPart, Field(discriminator="type")]
 
 
 class ToolCall(Frozen):
@@ -51,11 +61,13 @@ class ToolCall(Frozen):
         id: The provider's name of this call: the answer to it carries it.
         name: Which tool.
         arguments: A JSON object, as the model wrote it: it may not fit the tool's schema, or not be JSON at all.
+        extra_content: What the provider added and wants back with the result, such as a signature of its thoughts.
     """
 
-    id: str
-    name: str
+    id: str = Field(min_length=1, max_length=256)
+    name: str = Field(min_length=1, max_length=128)
     arguments: str = "{}"
+    extra_content: JsonValue = None
 
 
 class Tool(Frozen):
@@ -74,6 +86,7 @@ class Message(Frozen):
     content: str | tuple[Part, ...] = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = Field(None, description="With role `tool`: which call this is the result of.")
+    is_error: bool = Field(False, description="With role `tool`: the call has failed.")
 
     @property
     def text(self) -> str:
@@ -81,3 +94,45 @@ class Message(Frozen):
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def calls_tools(self) -> bool:
+        """True for a turn about tools: one that calls some, or the result of a call."""
+        return bool(self.tool_calls) or self.role == "tool"
+
+
+def sizes_of(messages: Iterable[Message]) -> Iterator[str]:
+    """Yield all that a conversation holds, as texts: what is said, data of images and files, arguments of calls."""
+    for message in messages:
+        if isinstance(message.content, str):
+            yield message.content
+        else:
+            for part in message.content:
+                yield part.text if isinstance(part, TextPart | ThinkingPart) else part.url or ""
+                yield getattr(part, "data", None) or ""
+        for call in message.tool_calls:
+            yield call.arguments
+
+
+def check_order(messages: Iterable[Message]) -> None:
+    """Check that what is said about tools makes sense.
+
+    Raises:
+        ValueError: When the result of a tool has no call before it, or another role calls one.
+    """
+    called: set[str] = set()
+    for number, message in enumerate(messages):
+        if message.tool_calls:
+            if message.role != "assistant":
+                raise ValueError(f"messages: {number}.tool_calls: expected role `assistant`, got `{message.role}`")
+            called.update(call.id for call in message.tool_calls)
+        if message.role == "tool":
+            if message.tool_call_id is None:
+                raise ValueError(f"messages: {number}.tool_call_id: expected the id of a call, got none")
+            if message.tool_call_id not in called:
+                raise ValueError(
+                    f"messages: {number}.tool_call_id: expected the id of a call in an assistant's turn before it, got "
+                    "one that nobody made"
+                )
+        elif message.tool_call_id is not None:
+            raise ValueError(f"messages: {number}.tool_call_id: expected role `tool`, got `{message.role}`")

@@ -20,12 +20,14 @@ from pydantic import (
 )
 
 from fleet import bounds
-from fleet.conversation import Message
+from fleet.asking import Asks, asks, check_tool_choice
+from fleet.conversation import Message, ToolCall, check_order, sizes_of
 from fleet.errors import Blame, FleetError, InvalidTask
 from fleet.frozen import Frozen
 from fleet.handover import take_handed, with_handed
 from fleet.quoting import MOST_NAMES, QUOTED_CHARS, brief, listed, nearest, quote
 from fleet.schema import as_schema, compiled
+from fleet.spellings import read_messages
 from fleet.usage import Usage
 
 #: Longest deadline a task may ask for, in seconds (7 days).
@@ -71,11 +73,11 @@ PriorityName = Annotated[
 ]
 
 
-class BotTask(Frozen):
+class BotTask(Asks):
     """What a producer submits: a prompt (or messages) plus options."""
 
     prompt: str | None = Field(None, min_length=1, description="The user's text. Give this or `messages`.")
-    messages: Annotated[tuple[Message, ...] | None, BeforeValidator(bounds.check_messages)] = Field(
+    messages: Annotated[tuple[Message, ...] | None, BeforeValidator(read_messages)] = Field(
         None, min_length=1, description="A whole conversation."
     )
     kind: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Task class.")
@@ -110,7 +112,11 @@ class BotTask(Frozen):
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("expected either `prompt` or `messages`")
         if self.messages is not None or len(self.prompt or "") > bounds.SHORT_CHARS:
-            bounds.check_prompt([self.prompt or "", *(m.text for m in self.messages or ())])
+            bounds.check_prompt([self.prompt or "", *sizes_of(self.messages or ())])
+        if self.messages is not None:
+            check_order(self.messages)
+        if asks(self):
+            check_tool_choice(self)
         return self
 
     def conversation(self) -> tuple[Message, ...]:
@@ -148,6 +154,12 @@ class BotTask(Frozen):
             raise InvalidTask(explain_validation(error, fields=TASK_FIELDS)) from error
 
 
+#: Fields whose values no error quotes: they hold what a user wrote.
+_PRIVATE = frozenset(
+    {"prompt", "messages", "metadata", "answer_schema", "tools", "stop", "extra_body", "extra_headers"}
+)
+#: Those of them whose keys are the user's words, too.
+_NAMELESS = frozenset({("metadata",), ("answer_schema",), ("extra_body",)})
 #: Names of a task's fields.
 TASK_FIELDS = tuple(BotTask.model_fields)
 
@@ -157,14 +169,20 @@ class Persona(Frozen):
 
     archetype: str
     system_prompt: str
-    temperature: float = Field(ge=0, le=2)
+    temperature: float | None = Field(None, ge=0, le=2, description="None: its model has none.")
+    effort: str | None = None
+    verbosity: str | None = None
     context_window_tokens: int = Field(ge=64)
 
 
 class Remedy(Frozen):
     """What is changed about a bot that answers like others: everything up to its rung (`workers/bot/persona.py`)."""
 
-    rung: int = Field(ge=1, le=3, description="1: context reshuffled; 2: persona drawn anew; 3: temperature raised.")
+    rung: int = Field(
+        ge=1,
+        le=3,
+        description="1: context reshuffled; 2: persona drawn anew; 3: temperature, effort or verbosity raised.",
+    )
     generation: int = Field(ge=1, lt=2**30, description="Decides all that is drawn.")
 
     @property
@@ -284,12 +302,28 @@ class TaskError(Frozen):
         return cls.model_validate({"type": type(error).__name__, "message": brief(str(error)), **facts})
 
 
+def _is_empty(value: object) -> bool:
+    return not value
+
+
 class BotResult(Frozen):
     """What comes back, exactly one per task: an answer or a typed failure."""
 
     task_id: str
     status: Literal["ok", "degraded", "failed"]
     answer: str | None = None
+    tool_calls: tuple[ToolCall, ...] = Field(
+        (), exclude_if=_is_empty, description="The tools that the model wants called; whoever asked runs them."
+    )
+    more_answers: tuple[str, ...] = Field((), exclude_if=_is_empty, description="With `n` above 1: the others.")
+    tier: str | None = Field(
+        None, exclude_if=_is_empty, description="Service tier that answered, if the provider says it."
+    )
+    sent: dict[str, Any] = Field(
+        default_factory=dict,
+        exclude_if=_is_empty,
+        description="What was sent otherwise than the persona, the pool or the task say; None: it was left out.",
+    )
     error: TaskError | None = None
     bot: str | None = None
     persona: str | None = Field(None, description="Archetype of the bot's persona.")
@@ -335,7 +369,7 @@ def explain_validation(error: ValidationError, *, fields: tuple[str, ...]) -> st
 
 
 def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
-    own = item["loc"][:1] in (("metadata",), ("answer_schema",))  # its keys are the user's words, and may go deep
+    own = item["loc"][:1] in _NAMELESS  # its keys are the user's words, and may go deep
     inside = 1 if own else None
     where = ".".join(brief(str(part), QUOTED_CHARS) for part in item["loc"][:inside]) or "task"
     if item["type"] == "extra_forbidden":
@@ -344,10 +378,5 @@ def _explain_one(item: dict[str, Any], fields: tuple[str, ...]) -> str:
     if item["type"] == "value_error":
         return f"{where}: {message}"
     got = item.get("input")
-    secret = item["loc"] and item["loc"][0] in (
-        "prompt",
-        "messages",
-        "metadata",
-        "answer_schema",
-    )  # never quote what a user wrote
+    secret = item["loc"] and item["loc"][0] in _PRIVATE
     return f"{where}: {message[0].lower()}{message[1:]}, got {type(got).__name__ if secret else quote(got)}"

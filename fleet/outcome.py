@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from fleet.conversation import ToolCall
 from fleet.errors import FleetError
 from fleet.faults import Fault
 from fleet.usage import Usage
@@ -27,6 +28,10 @@ class Outcome:
         ran_ms: The rest of the time.
         fault: What is wrong with the bot's work; None when nothing is, or when it is not the bot's. With TOO_SHORT the
             answer stands all the same.
+        tool_calls: The tools that the answer wants called.
+        more_answers: The other answers, when several were asked for.
+        tier: Service tier that answered, if the provider says it.
+        sent: What was sent otherwise than persona, pool and task say.
         bad_answers: Unusable answers of the bot on the way to this, those that were asked for again included.
     """
 
@@ -44,3 +49,7 @@ class Outcome:
     simulated: bool
     fault: Fault | None = None
     bad_answers: int = 0
+    tool_calls: tuple[ToolCall, ...] = ()
+    more_answers: tuple[str, ...] = ()
+    tier: str | None = None
+    sent: Mapping[str, Any] = field(default_factory=dict)

@@ -6,6 +6,7 @@ must stand in the schema itself. What is done about an answer that does not fit 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -53,10 +54,12 @@ class Schema:
 
     Attributes:
         text: The schema as compact JSON.
+        name: 16 hexadecimal digits that stand for it.
     """
 
     def __init__(self, text: str, validator: Any) -> None:
         self.text = text
+        self.name = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
         self._validator = validator
         #: Rules and names in the schema, about: what checking an answer costs grows with it.
         self.size = text.count(":")

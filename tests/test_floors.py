@@ -23,6 +23,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen"),
     ("fleet.usage", "fleet.conversation"),
     ("fleet.errors", "fleet.bounds", "fleet.patterns"),
+    ("fleet.spellings",),
+    ("fleet.asking",),
     ("fleet.schema_rules", "fleet.config", "fleet.handover"),
     ("fleet.schema",),
     ("fleet.models",),
@@ -48,7 +50,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.door",),
     ("fleet",),
 )
-WORDS = tuple(part for floor in FLOORS[:7] for part in floor)
+WORDS = tuple(part for floor in FLOORS[:9] for part in floor)
 
 #: Room -> lower floors that are closed to it all the same.
 CLOSED: dict[str, tuple[str, ...]] = {

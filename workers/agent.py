@@ -19,6 +19,7 @@ from fleet.models import Bot, BotTask, Norms
 from fleet.outcome import Outcome, Status
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.function import FunctionRunner, load_bot
+from fleet.workers.bot.reply import Said
 from fleet.workers.bot.user_function import FunctionThreads
 from fleet.workers.bot.user_loops import Block, UserLoops
 from fleet.workers.bot.validator import load_validator, validate
@@ -160,11 +161,23 @@ class Agent:
         answered: Status = "degraded" if context.degraded else "ok"
         ran_ms = round(max(0.0, seconds - meter.limited_s) * 1000)
         fault = _fault_of(error)
-        if answer is not None and norms is not None and context.schema is None and too_short(answer, ran_ms, norms):
+        reply = answer if isinstance(answer, Said) else None
+        is_call = reply is not None and bool(reply.tool_calls)
+        if (
+            answer is not None
+            and not is_call
+            and norms is not None
+            and context.schema is None
+            and too_short(answer, ran_ms, norms)
+        ):
             fault = Fault.TOO_SHORT
         return Outcome(
             status="failed" if error else answered,
-            answer=answer,
+            answer=None if answer is None else str(answer),
+            tool_calls=reply.tool_calls if reply is not None else (),
+            more_answers=reply.others if reply is not None else (),
+            tier=context.tier,
+            sent=context.sent,
             error=error,
             usage=meter.usage,
             cost_usd_micros=meter.cost_usd_micros,

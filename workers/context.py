@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from itertools import groupby
 
-from fleet.conversation import Message
+from fleet.conversation import FilePart, ImagePart, Message, ThinkingPart
 
 #: Tokens that a chat format adds around each message (role and separators).
 MESSAGE_OVERHEAD_TOKENS = 4
@@ -36,6 +36,11 @@ RESERVED_SHARE = 0.5
 SYSTEM_SHARE = 0.5
 #: Cuts of a text by the tokens that are too many, before larger ones: it keeps the time linear, whatever the text.
 EXACT_CUTS = 8
+#: Tokens of an image: the most that Anthropic counts for one, and about what OpenAI counts for a large one; and of one
+#: that is looked at in low detail.
+IMAGE_TOKENS, LOW_IMAGE_TOKENS = 1600, 85
+#: Characters of a file's base64 that make up one token: a page of a PDF has 50 kB or more, and 2,000 tokens.
+FILE_CHARS_PER_TOKEN = 30
 #: Stands where the middle of a text was cut out.
 CUT_MARKER = "\n[cut]\n"
 
@@ -148,7 +153,26 @@ def cut_middle(text: str, max_tokens: int) -> str:
 
 
 def _message_tokens(message: Message) -> int:
-    return MESSAGE_OVERHEAD_TOKENS + count_tokens(message.text)
+    tokens = MESSAGE_OVERHEAD_TOKENS + count_tokens(message.text)
+    return tokens if _is_text(message) else tokens + _other_tokens(message)
+
+
+def _is_text(message: Message) -> bool:
+    """True when a message is nothing but its text."""
+    return type(message.content) is str and not message.tool_calls
+
+
+def _other_tokens(message: Message) -> int:
+    """Estimate what a message holds beside its text. Weakness: an image or a file by its address may be of any size."""
+    tokens = sum(MESSAGE_OVERHEAD_TOKENS + count_tokens(call.name + call.arguments) for call in message.tool_calls)
+    for part in message.content if isinstance(message.content, tuple) else ():
+        if isinstance(part, ImagePart):
+            tokens += LOW_IMAGE_TOKENS if part.detail == "low" else IMAGE_TOKENS
+        elif isinstance(part, FilePart):
+            tokens += max(IMAGE_TOKENS, len(part.data or "") // FILE_CHARS_PER_TOKEN)
+        elif isinstance(part, ThinkingPart):
+            tokens += count_tokens(part.text)
+    return tokens
 
 
 def _tokens_within(text: str, room: int) -> int:

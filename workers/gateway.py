@@ -22,13 +22,16 @@ from fleet.errors import (
     MachineExhausted,
     ProviderUnavailable,
     RateLimited,
+    Relearnt,
 )
 from fleet.models import ANYBODY, Caller, Grant
 from fleet.rates import RateReadings
+from fleet.schema import Schema
 from fleet.usage import Usage
-from fleet.workers.context import count_message_tokens
-from fleet.workers.ports import Call, Completion, Limiter, Provider
+from fleet.workers.load import most_sent_tokens, sent_tokens
+from fleet.workers.ports import PLAIN, Call, Completion, Limiter, Provider, Wishes
 from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.
 DEFAULT_HOLD_S = 1.0
@@ -115,21 +118,36 @@ class Gateway:
         self._routes = routes
         self._price = price
         self._disbelieved: set[str] = set()
+        self._forms = Forms()
+        self._left_out: dict[str, set[str]] = {}
 
     def route(self, pool: str) -> Route:
         """Return where the calls of `pool` go."""
         return self._routes[pool]
+
+    def form(self, pool: str, schema: Schema) -> Form:
+        """Return how the model of a pool is told of a schema: by the wire (strict, loose), or by the prompt."""
+        return self._forms.form(self._routes[pool].priced_as, schema.name)
+
+    def refuses(self, pool: str, name: str) -> bool:
+        """True when the last answers say that the model of a pool was not sent this, because it refuses it."""
+        return bool(self._left_out) and name in self._left_out.get(self._routes[pool].priced_as, ())
+
+    def came(self, pool: str, schema: Schema, *, is_json: bool) -> None:
+        """Learn whether the model of a pool has read a schema that it was told by the wire."""
+        self._forms.came(self._routes[pool].priced_as, schema.name, is_json=is_json)
 
     async def chat(
         self,
         pool: str,
         messages: tuple[Message, ...],
         *,
-        temperature: float,
+        temperature: float | None,
         max_output_tokens: int,
         deadline: float,
         meter: Meter,
         caller: Caller = ANYBODY,
+        wishes: Wishes = PLAIN,
     ) -> Completion:
         """Wait for a grant, send one call, settle.
 
@@ -138,13 +156,15 @@ class Gateway:
         Args:
             pool: Whose route to take.
             messages: The conversation, already cut to the bot's window.
-            temperature: Sampling temperature.
+            temperature: Sampling temperature; None: the model's own.
             max_output_tokens: Longest answer.
             deadline: Time of the event loop (`loop.time()`) after which the answer is worth nothing.
             meter: Where to write what was used.
             caller: For whom: the limiter orders waiting calls by it.
+            wishes: What is asked beyond an answer; each of several answers is reserved.
 
         Raises:
+            Relearnt: The model refuses something that the call carried; the next one goes without it.
             RateLimited: 429; the whole fleet is held on this limit already.
             ProviderUnavailable, KeyRejected, BadRequest, NotServed: As the provider raised them.
             DeadlineExceeded: The turn under the limit comes after the deadline; nothing was sent.
@@ -152,7 +172,7 @@ class Gateway:
             MachineExhausted: This machine has no room for a connection; nothing was sent.
         """
         route = self._routes[pool]
-        most = Usage(input_tokens=count_message_tokens(messages), output_tokens=max_output_tokens)
+        most = Usage(input_tokens=sent_tokens(messages, wishes), output_tokens=max_output_tokens * wishes.n)
         grant = await self._acquire(route, most, deadline, meter, caller)
         left_s = deadline - asyncio.get_running_loop().time()
         if left_s <= 0:
@@ -160,7 +180,7 @@ class Gateway:
             raise DeadlineExceeded("expected a grant before the deadline, got one after it; nothing was sent")
         # The deadline itself is the agent's: an HTTP timeout just before it would blame the provider.
         timeout_s = min(route.timeout_s, left_s + DEADLINE_SLACK_S)
-        call = Call(route.model, messages, temperature, max_output_tokens, timeout_s)
+        call = Call(route.model, messages, temperature, max_output_tokens, timeout_s, wishes)
         return await self._send(route, call, grant, meter)
 
     async def _acquire(self, route: Route, most: Usage, deadline: float, meter: Meter, caller: Caller) -> Grant:
@@ -197,6 +217,8 @@ class Gateway:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
                 cost = price or 0
             meter.charge(completion.usage, price)
+            if completion.left_out:
+                self._left_out.setdefault(route.priced_as, set()).update(completion.left_out)
             rates = read_rates(completion.headers, now_s=time.time())
         except asyncio.CancelledError:
             meter.failed[DeadlineExceeded.__name__] += 1
@@ -214,6 +236,8 @@ class Gateway:
                 meter.charge(usage, price)
             elif _cost_nothing(error):
                 used_tokens = output_tokens = cost = 0
+            if isinstance(error, SchemaRefused) and (schema := call.wishes.schema) is not None:
+                self._forms.refused(route.priced_as, schema.name, call.wishes.form, whole=error.whole)
             meter.failed[type(error).__name__] += 1
             if isinstance(error, RateLimited):
                 hold_s = DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s
@@ -253,14 +277,14 @@ class Gateway:
 
 def most_usage(call: Call, answer: str) -> Usage:
     """Return the most tokens that a call can have used: no token of any vocabulary is shorter than a byte."""
-    sent = sum(len(message.text.encode("utf-8", "replace")) for message in call.messages)
-    came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace")))
+    sent = most_sent_tokens(call.messages, call.wishes)
+    came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace"))) * call.wishes.n
     return Usage(input_tokens=sent + UNSEEN_TOKENS, output_tokens=came + UNSEEN_TOKENS)
 
 
 def _cost_nothing(error: FleetError) -> bool:
     """True when the provider surely counted no tokens: it refused the call, or never got it."""
-    return isinstance(error, RateLimited | KeyRejected | BadRequest | ConfigurationError) or (
+    return isinstance(error, RateLimited | KeyRejected | BadRequest | ConfigurationError | Relearnt) or (
         isinstance(error, ProviderUnavailable) and not error.sent
     )
 

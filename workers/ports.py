@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from fleet.conversation import Message, Tool, ToolCall
+from fleet.conversation import Message, ThinkingPart, Tool, ToolCall
 from fleet.models import ANYBODY, Caller, Grant
 from fleet.rates import RateReadings
 from fleet.schema import Schema
@@ -77,6 +77,9 @@ class Wishes:
         n: Answers wanted; each is paid.
         extra_body: Further fields of the request's body.
         extra_headers: Further headers.
+        form: How the schema is told: `strict`, or `loose` where a model refuses it so.
+        asked: Names of those that the task itself asks for; the others are its pool's or its persona's.
+        drop_params: What the model refuses of these is left out; without it the call fails when the task asked for it.
     """
 
     schema: Schema | None = None
@@ -93,6 +96,9 @@ class Wishes:
     n: int = 1
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     extra_headers: Mapping[str, str] = field(default_factory=dict)
+    form: Literal["strict", "loose"] = "strict"
+    asked: frozenset[str] = frozenset()
+    drop_params: bool = False
 
 
 #: Nothing beyond an answer.
@@ -134,6 +140,8 @@ class Completion:
         tool_calls: The tools that it wants called.
         tier: The service tier that answered, when the provider says it.
         left_out: Names of what was asked and not sent, because the model refuses it.
+        others: Texts of the other answers, when `n` of them were asked for.
+        thoughts: What the provider wants back with the results of its tool calls.
     """
 
     text: str
@@ -144,6 +152,8 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     tier: str | None = None
     left_out: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    thoughts: tuple[ThinkingPart, ...] = field(default=(), repr=False)
 
 
 class Provider(Protocol):

@@ -10,6 +10,19 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from fleet.asking import (
+    OWN_FIELDS,
+    OWN_HEADERS,
+    Effort,
+    ExtraBody,
+    ExtraHeaders,
+    Seed,
+    Stop,
+    ThinkingTokens,
+    Tier,
+    TopP,
+    Verbosity,
+)
 from fleet.quoting import quote
 
 #: Name of the provider that exists without any configuration.
@@ -161,7 +174,14 @@ class PersonaSettings(Section):
         ("analytical", "creative", "conservative", "exploratory"), min_length=1, description="Archetypes, in turn."
     )
     temperatures: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field(
-        (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), min_length=1, description="Sampling temperatures, in turn."
+        (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        description="Sampling temperatures, in turn. Empty: the model has none; its bots differ by facets instead.",
+    )
+    efforts: tuple[Effort, ...] = Field(
+        (), description="Efforts, in turn; they go before the pool's. Empty: the pool's."
+    )
+    verbosities: tuple[Verbosity, ...] = Field(
+        (), description="Verbosities, in turn; they go before the pool's. Empty: the pool's."
     )
     context_windows_tokens: tuple[Annotated[int, Field(ge=64)], ...] = Field(
         (2048, 4096, 8192), min_length=1, description="Context windows in tokens, in turn."
@@ -185,10 +205,38 @@ class PoolSettings(Section):
     max_output_tokens: int = Field(512, ge=1, description="Longest answer in tokens, unless the task sets it.")
     deadline_s: float = Field(300.0, gt=0, description="Seconds of work allowed per task, unless the task sets it.")
     max_attempts: int = Field(4, ge=1, le=20, description="Provider failures until a task fails (429s do not count).")
+    effort: Effort | None = Field(None, description="How long models think: none, minimal, low, medium, high, ...")
+    thinking_tokens: ThinkingTokens | None = Field(
+        None, description="Most tokens of thinking, for models that take a number; part of max_output_tokens."
+    )
+    verbosity: Verbosity | None = Field(None, description="How long answers are: low, medium or high.")
+    seed: Seed | None = Field(None, description="For the same answer again, as far as a model can.")
+    top_p: TopP | None = Field(None, description="Share of the likeliest tokens that are drawn from.")
+    stop: Stop = Field((), description="Texts at which an answer ends.")
+    tier: Tier | None = Field(None, description="Service tier: flex, priority, standard, or the provider's word.")
+    drop_params: bool = Field(
+        False,
+        description="Leave out what a model refuses of what tasks ask, and list it in the result, instead of failing.",
+    )
+    extra_body: ExtraBody = Field(default_factory=dict, description="Further fields of every request.")
+    extra_headers: ExtraHeaders = Field(default_factory=dict, description="Further headers of every request.")
+    allow: tuple[str, ...] = Field((), description="Names that tasks may set in extra_body and extra_headers.")
     canaries: Path | None = Field(
         None, description='JSON lines {"prompt": ..., "expect": regular expression} to try suspected bots with.'
     )
     persona: PersonaSettings = Field(PersonaSettings(), description="Personas of this pool's bots.")
+
+    @model_validator(mode="after")
+    def _allowed_can_be_set(self) -> Self:
+        own = sorted(name for name in self.allow if name in OWN_FIELDS or name.lower() in OWN_HEADERS)
+        if own:
+            raise ValueError(f"allow: expected names that Fleet does not set, got {', '.join(own)}")
+        if self.thinking_tokens is not None and self.thinking_tokens >= self.max_output_tokens:
+            raise ValueError(
+                f"thinking_tokens: expected fewer than max_output_tokens ({self.max_output_tokens}), of which they are "
+                f"part, got {self.thinking_tokens}"
+            )
+        return self
 
 
 class WorkerSettings(Section):

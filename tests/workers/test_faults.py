@@ -31,6 +31,7 @@ from fleet.workers.bot.context import BotContext
 from fleet.workers.context import count_message_tokens
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.providers import make_provider
+from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.test_schema import PRICE
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 from tests.workers.simulator.running import running, total
@@ -163,10 +164,20 @@ def test_a_json_answer_is_handed_back_bare_and_is_never_too_short():
     assert (outcome.fault, outcome.bad_answers, outcome.attempts) == (None, 0, 1)
 
 
-def test_the_schema_is_told_at_the_end_of_the_system_prompt():
+def test_the_schema_is_told_by_the_wire_and_not_by_the_prompt():
     provider = FakeProvider(['{"price": 3}'])
-    work(task=PRICED, provider=provider)
-    system, question = provider.calls[0].messages
+    assert work(task=PRICED, provider=provider).sent == {}
+    (asked,) = provider.calls
+    assert asked.wishes.schema is compiled(PRICE) and asked.wishes.form == "strict"
+    assert asked.messages[0].content == a_bot().persona.system_prompt
+
+
+def test_a_model_that_takes_no_schema_is_told_it_at_the_end_of_the_system_prompt():
+    provider = FakeProvider([SchemaRefused("no", whole=True), '{"price": 3}'])
+    outcome = work(task=PRICED, provider=provider)
+    assert (outcome.status, outcome.sent, outcome.bad_answers) == ("ok", {"answer_schema": "prompt"}, 0)
+    assert provider.calls[1].wishes.schema is None
+    system, question = provider.calls[1].messages
     assert system.content.startswith(a_bot().persona.system_prompt)
     assert system.content.endswith(json.dumps(PRICE, separators=(",", ":")))
     assert question == Message(role="user", content=QUESTION)
@@ -178,7 +189,8 @@ def test_a_wrong_json_answer_is_repaired_once_by_the_same_bot():
     assert (outcome.status, outcome.answer, outcome.fault) == ("ok", '{"price": 3}', None)
     assert (outcome.bad_answers, outcome.attempts, outcome.usage.total_tokens) == (1, 2, 30)
     asked, again = provider.calls
-    assert again.messages[: len(asked.messages)] == asked.messages and again.temperature == asked.temperature
+    assert again.messages[1 : len(asked.messages)] == asked.messages[1:] and again.temperature == asked.temperature
+    assert again.wishes == asked.wishes and again.messages[0].text.endswith(json.dumps(PRICE, separators=(",", ":")))
     answered, told = again.messages[len(asked.messages) :]
     assert answered == Message(role="assistant", content='{"price": "three"}')
     assert "$.price: 'three' is not of type 'number'" in told.content and "only" in told.content
@@ -211,8 +223,8 @@ def test_a_long_question_leaves_room_for_schema_and_repair_uncut():
     outcome = work(task=task, provider=provider)
     assert outcome.status == "ok"
     window = a_bot().persona.context_window_tokens
+    assert json.dumps(PRICE, separators=(",", ":")) in provider.calls[1].messages[0].content
     for call in provider.calls:
-        assert json.dumps(PRICE, separators=(",", ":")) in call.messages[0].content
         assert count_message_tokens(call.messages) <= window - call.max_output_tokens
     assert (
         "[cut]" in provider.calls[1].messages[1].content and "it is not JSON" in provider.calls[1].messages[-1].content

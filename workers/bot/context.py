@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, Unpack, cast
 
 from pydantic import ValidationError
 
 from fleet.config import PoolSettings
-from fleet.conversation import Message
+from fleet.conversation import Message, check_order
 from fleet.errors import (
     BotFunctionFailed,
     DeadlineExceeded,
@@ -28,20 +29,32 @@ from fleet.errors import (
 )
 from fleet.models import Bot, BotTask, Caller, Persona
 from fleet.schema import Misfit, Schema, compiled
+from fleet.spellings import read_messages
 from fleet.workers.backoff import full_jitter
 from fleet.workers.bot import json_answer
+from fleet.workers.bot.persona import facet_of, heated
+from fleet.workers.bot.reply import Said
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
+from fleet.workers.bot.wishes import ChatOptions, asked_in_chat, check_room, wishes_of
 from fleet.workers.context import fit, reshuffle, room_for_input
 from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway, Meter
 from fleet.workers.judge import judge
+from fleet.workers.load import beside_tokens
+from fleet.workers.ports import PLAIN, Completion, Wishes
+from fleet.workers.providers.wire_schema import SchemaRefused
 
 #: What `chat()` takes: a prompt, or a conversation of messages or `{"role": ..., "content": ...}` tables.
-Prompt = str | Sequence[Message | Mapping[str, str]]
+Prompt = str | Sequence[Message | Mapping[str, Any]]
 #: Characters of an answer times rules of its schema that are checked on the event loop: some ms at most.
 QUICK_CHECK = 40_000
 #: Longest conversation that is cut to the window on the event loop, in turns and characters: 2 ms at most.
 QUICK_TURNS, QUICK_TURN_CHARS = 500, 200_000
+
+#: Times that a schema is asked at most: strictly, loosely, by the prompt, and once more as others learn meanwhile.
+MOST_FORMS = 4
+#: Rung of the diversity ladder that raises temperature, effort or verbosity.
+HOTTEST_RUNG = 3
 
 _READ = UserFunction("answer_schema", json_answer.read, is_async=False)
 _CHECKS = FunctionThreads(at_most=32)
@@ -56,6 +69,8 @@ class BotContext:
         bad_answers: Unusable answers of the bot so far, those that were asked for again included.
         schema: What the answer must fit; None: it may be any text.
         deadline: When the task is over.
+        sent: What was sent otherwise than persona, pool and task say; None: it was left out.
+        tier: Service tier of the last answer, if the provider says it.
 
     Args:
         bot: Who works.
@@ -77,6 +92,8 @@ class BotContext:
         share: Callable[[], float],
     ) -> None:
         self._bot = bot
+        self._task = task
+        self._pool = pool
         self._caller = Caller(bot=bot.name, priority=task.priority, kind=task.kind, tenant=task.tenant)
         self._max_output_tokens = task.max_output_tokens or pool.max_output_tokens
         self._max_attempts = pool.max_attempts
@@ -88,6 +105,8 @@ class BotContext:
         self.meter = Meter()
         self.degraded = False
         self.bad_answers = 0
+        self.sent: dict[str, Any] = {}
+        self.tier: str | None = None
         self.schema = None if task.answer_schema is None else compiled(task.answer_schema)
 
     @property
@@ -106,9 +125,16 @@ class BotContext:
         return self._bot.persona
 
     async def chat(
-        self, prompt: Prompt, *, temperature: float | None = None, max_output_tokens: int | None = None
-    ) -> str:
+        self,
+        prompt: Prompt,
+        *,
+        temperature: float | None = None,
+        max_output_tokens: int | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Said:
         """Send the persona's system prompt and `prompt`, cut to the bot's window; return the model's text.
+
+        The reply is a `str`; the tools that the model wants called, its thinking and the usage are attributes of it.
 
         429s are tried again until the deadline. Provider failures and empty answers are tried again until the task,
         over all its chats, has had `max_attempts` of them. A task's `answer_schema` is not told here: only the author
@@ -118,34 +144,48 @@ class BotContext:
             prompt: A prompt or a conversation.
             temperature: Instead of the persona's.
             max_output_tokens: Instead of the task's or the pool's.
+            options: Tools, effort and so on, by the names of `fleet.asking.Asks`, instead of the task's or the
+                pool's. The task's own tools are the function's to offer.
 
         Raises:
             BadAnswer: Refused, in a loop, or empty once too often.
             FleetError: Whatever else ended the call for good.
         """
-        wanted_tokens = max_output_tokens or self._max_output_tokens
-        messages = await self._conversation(_messages(prompt), wanted_tokens)
+        asked = asked_in_chat(self._task, options, self._pool)
+        wishes = wishes_of(asked, self._pool, self.persona)
         warmth = self.persona.temperature if temperature is None else temperature
-        return await self._ask(messages, warmth, wanted_tokens)
+        return await self._chat(_messages(prompt), wishes, warmth, max_output_tokens or self._max_output_tokens)
 
-    async def answer(self) -> str:
+    async def _chat(self, turns: tuple[Message, ...], wishes: Wishes, warmth: float | None, wanted_tokens: int) -> Said:
+        messages = await self._conversation(turns, wanted_tokens, 0 if wishes is PLAIN else beside_tokens(wishes))
+        return await self._ask(messages, wishes, warmth, wanted_tokens)
+
+    async def answer(self) -> Said:
         """Answer the task itself in one chat. With a schema the answer is bare JSON, and is repaired once if need be.
+
+        The schema is told by the wire, strictly where the model takes it so; by the prompt where it takes none. An
+        answer that calls tools needs no form.
 
         Raises:
             BadAnswer: As `chat()`; or it does not fit, nor does the repaired one.
             FleetError: Whatever else ended the call for good.
         """
+        wishes = wishes_of(self._task, self._pool, self.persona)
         if self.schema is None:
-            return await self.chat(self._turns)
+            return await self._chat(self._turns, wishes, self.persona.temperature, self._max_output_tokens)
         room = room_for_input(self.persona.context_window_tokens, self._max_output_tokens)
         told = json_answer.rules(self.schema, room)
-        bare, misfits = await self._read(await self._ask_for_json(told), self.schema)
+        reply = await self._ask_for_json(self.schema, told, wishes)
+        if reply.tool_calls:
+            return reply
+        bare, misfits = await self._read(reply, self.schema)
         if misfits:
             self.bad_answers += 1
             self.degraded = False  # by the answer that is thrown away
             again = json_answer.repair(bare, misfits, room)
-            return await self.fitting(await self._ask_for_json(told, again))
-        return bare
+            reply = await self._ask_for_json(self.schema, told, wishes, again)
+            bare = await self.fitting(reply)
+        return reply.but(bare)
 
     async def fitting(self, text: str) -> str:
         """Return a final answer as bare JSON when the task has a schema, else as it is.
@@ -174,11 +214,28 @@ class BotContext:
         found = await _CHECKS.call(_READ, text, schema, name="answer-schema", translate=_not_checked)
         return cast(tuple[str, list[Misfit]], found)
 
-    async def _ask_for_json(self, told: str, again: tuple[Message, ...] = ()) -> str:
-        beside = json_answer.beside_tokens(told, again)
-        messages = await self._conversation(self._turns, self._max_output_tokens, beside)
-        messages = json_answer.with_rules(messages, told, again)
-        return await self._ask(messages, self.persona.temperature, self._max_output_tokens)
+    async def _ask_for_json(self, schema: Schema, told: str, wishes: Wishes, again: tuple[Message, ...] = ()) -> Said:
+        """Ask in the form that the model takes; each form that it refuses is learnt, and the next one asked at once.
+
+        A repair is told the schema by the prompt as well: what the wire does not enforce has gone wrong.
+        """
+        for _ in range(MOST_FORMS):
+            form = self._gateway.form(self.pool, schema)
+            by_wire = wishes if form == "prompt" else replace(wishes, schema=schema, form=form)
+            in_prompt = told if form == "prompt" or again else ""
+            beside = json_answer.beside_tokens(in_prompt, again) + beside_tokens(by_wire)
+            messages = await self._conversation(self._turns, self._max_output_tokens, beside)
+            messages = json_answer.with_rules(messages, in_prompt, again)
+            if form != "strict":
+                self.sent["answer_schema"] = form
+            try:
+                reply = await self._ask(messages, by_wire, self.persona.temperature, self._max_output_tokens)
+            except SchemaRefused:
+                continue
+            if form != "prompt" and not (reply.tool_calls or again):
+                self._gateway.came(self.pool, schema, is_json=self.degraded or json_answer.is_json(reply))
+            return reply
+        raise ProviderUnavailable("expected a model that takes a schema by its prompt at last, got one that refuses it")
 
     async def _conversation(
         self, turns: tuple[Message, ...], wanted_tokens: int, beside_tokens: int = 0
@@ -187,7 +244,7 @@ class BotContext:
 
         A long conversation is cut in a thread, which lets the event loop go on every few ms.
         """
-        system = Message(role="system", content=self.persona.system_prompt)
+        system = Message(role="system", content=self._system_prompt())
         if self._bot.remedy is not None:
             turns = reshuffle(turns, self._bot.remedy.generation)
         cut = partial(
@@ -196,13 +253,40 @@ class BotContext:
         is_long = len(turns) > QUICK_TURNS or sum(len(turn.text) for turn in turns) > QUICK_TURN_CHARS
         return await asyncio.to_thread(cut) if is_long else cut()
 
-    async def _ask(self, messages: tuple[Message, ...], warmth: float, wanted_tokens: int) -> str:
+    def _system_prompt(self) -> str:
+        """Return the persona's; with a facet for a model that has no temperature by which its bots would differ."""
+        if self.persona.temperature is not None and not self._gateway.refuses(self.pool, "temperature"):
+            return self.persona.system_prompt
+        facet = facet_of(self._bot)
+        if facet:
+            self.sent["facet"] = facet
+        return f"{self.persona.system_prompt} {facet}".rstrip()
+
+    def _raised(self, wishes: Wishes) -> Wishes:
+        """Return what is asked on the ladder's last rung: more effort or words where there is no temperature."""
+        remedy = self._bot.remedy
+        if remedy is None or remedy.rung < HOTTEST_RUNG:
+            return wishes
+        if self.persona.temperature is not None and not self._gateway.refuses(self.pool, "temperature"):
+            return wishes
+        fixed = {name for name in ("effort", "verbosity") if self._gateway.refuses(self.pool, name)} | wishes.asked
+        raised = heated(wishes, fixed)
+        self.sent |= raised
+        return replace(
+            wishes, effort=raised.get("effort", wishes.effort), verbosity=raised.get("verbosity", wishes.verbosity)
+        )
+
+    async def _ask(
+        self, messages: tuple[Message, ...], wishes: Wishes, warmth: float | None, wanted_tokens: int
+    ) -> Said:
         """Call until there is a usable answer, or none will come."""
+        check_room(wishes, wanted_tokens)
+        wishes = self._raised(wishes)
         limited = outages = 0  # neither has an end of its own: the task's deadline cancels the loop
         while True:
             ends = self.deadline.at
             try:
-                return await self._try(messages, warmth, wanted_tokens)
+                return await self._try(messages, wishes, warmth, wanted_tokens)
             except DeadlineExceeded:
                 if self.deadline.at == ends:
                     raise
@@ -217,7 +301,9 @@ class BotContext:
                 pause_s = self._pause_after(failed.error)
             await asyncio.sleep(pause_s)
 
-    async def _try(self, messages: tuple[Message, ...], temperature: float, max_output_tokens: int) -> str:
+    async def _try(
+        self, messages: tuple[Message, ...], wishes: Wishes, temperature: float | None, max_output_tokens: int
+    ) -> Said:
         """Make one call and judge it; what may be tried again within `max_attempts` comes as `_FailedTry`."""
         try:
             completion = await self._gateway.chat(
@@ -228,11 +314,15 @@ class BotContext:
                 deadline=self.deadline.at,
                 meter=self.meter,
                 caller=self._caller,
+                wishes=wishes,
             )
         except ProviderUnavailable as error:
             if not error.passes:
                 raise
             raise _FailedTry(error) from error
+        self._note(completion)
+        if completion.tool_calls:
+            return Said.of(completion)
         in_json = self.schema is not None
         judgement = judge(completion.text, completion.finish_reason, messages, in_json=in_json)
         if judgement.error is not None:
@@ -242,7 +332,12 @@ class BotContext:
                 self.bad_answers += 1
             raise _FailedTry(judgement.error) if judgement.retry else judgement.error
         self.degraded = self.degraded or judgement.degraded
-        return completion.text
+        return Said.of(completion)
+
+    def _note(self, completion: Completion) -> None:
+        self.tier = completion.tier
+        if completion.left_out:
+            self.sent |= dict.fromkeys(completion.left_out)
 
     def _pause_after(self, error: FleetError) -> float:
         """Count a failed try; return the pause before the next one, or raise when there is none."""
@@ -268,13 +363,18 @@ class _FailedTry(Exception):
 
 def _messages(prompt: object) -> tuple[Message, ...]:
     """Return the conversation of `chat()`, or raise without quoting what may be the user's text."""
-    expected = "chat(): expected a str or a list of messages with role (system, user, assistant) and content"
+    expected = "chat(): expected a str or a list of messages with role (system, user, assistant, tool) and content"
     if isinstance(prompt, str):
         return (Message(role="user", content=prompt),)
     if not isinstance(prompt, Sequence) or not prompt:
         raise BotFunctionFailed(f"{expected}, got {'an empty list' if prompt == [] else type(prompt).__name__}")
     try:
-        return tuple(m if isinstance(m, Message) else Message.model_validate(m) for m in prompt)
+        told = cast(Sequence[Any], read_messages(list(prompt)))
+        messages = tuple(m if isinstance(m, Message) else Message.model_validate(m) for m in told)
+        check_order(messages)
+        return messages
     except ValidationError as error:
         where = ", ".join(".".join(str(part) for part in item["loc"]) or "message" for item in error.errors())
         raise BotFunctionFailed(f"{expected}, got a wrong {where}") from None
+    except ValueError as error:
+        raise BotFunctionFailed(f"chat(): {error}") from None

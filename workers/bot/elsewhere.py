@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+from typing import Unpack
 
 from fleet.errors import DeadlineExceeded
 from fleet.models import Persona
 from fleet.workers.bot.context import BotContext, Prompt
+from fleet.workers.bot.reply import Said
+from fleet.workers.bot.wishes import ChatOptions
 from fleet.workers.crossing import Crossing
 
 _STOPPED = "expected a running worker, got a stopped one: return from your function"
@@ -22,7 +25,7 @@ class _Elsewhere:
     def __init__(self, context: BotContext) -> None:
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Task[str]] = set()
+        self._running: set[asyncio.Task[Said]] = set()
         self._closed = False
 
     @property
@@ -48,7 +51,9 @@ class _Elsewhere:
             call.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _chat(self, prompt: Prompt, temperature: float | None, max_output_tokens: int | None) -> str:
+    async def _chat(
+        self, prompt: Prompt, temperature: float | None, max_output_tokens: int | None, options: ChatOptions
+    ) -> Said:
         """Make one call, on the data plane's loop."""
         if self._closed:
             raise DeadlineExceeded("expected chat() before the task ended, got it after: return from your function")
@@ -56,7 +61,9 @@ class _Elsewhere:
         assert call is not None
         self._running.add(call)
         try:
-            return await self._context.chat(prompt, temperature=temperature, max_output_tokens=max_output_tokens)
+            return await self._context.chat(
+                prompt, temperature=temperature, max_output_tokens=max_output_tokens, **options
+            )
         finally:
             self._running.discard(call)
 
@@ -65,14 +72,19 @@ class LoopBotContext(_Elsewhere):
     """The bot for an `async def` function. Any loop of the user's may await its calls, several at once."""
 
     async def chat(
-        self, prompt: Prompt, *, temperature: float | None = None, max_output_tokens: int | None = None
-    ) -> str:
+        self,
+        prompt: Prompt,
+        *,
+        temperature: float | None = None,
+        max_output_tokens: int | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Said:
         """Do what `BotContext.chat` does, on the data plane's loop; a cancellation here cancels it there.
 
         Raises:
             DeadlineExceeded: Also when the task ended while its function went on.
         """
-        call = Crossing(self._chat(prompt, temperature, max_output_tokens))
+        call = Crossing(self._chat(prompt, temperature, max_output_tokens, options))
         try:
             return await call.over(self._loop)
         except RuntimeError as error:
@@ -84,13 +96,20 @@ class LoopBotContext(_Elsewhere):
 class BlockingBotContext(_Elsewhere):
     """The bot for a plain function in a thread of its own: `chat()` blocks that thread, never the event loop."""
 
-    def chat(self, prompt: Prompt, *, temperature: float | None = None, max_output_tokens: int | None = None) -> str:
+    def chat(
+        self,
+        prompt: Prompt,
+        *,
+        temperature: float | None = None,
+        max_output_tokens: int | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Said:
         """Do what `BotContext.chat` does, and wait for it.
 
         Raises:
             DeadlineExceeded: Also when the task ended while its function went on.
         """
-        call = self._chat(prompt, temperature, max_output_tokens)
+        call = self._chat(prompt, temperature, max_output_tokens, options)
         try:
             answer = asyncio.run_coroutine_threadsafe(call, self._loop)
         except RuntimeError as error:

@@ -81,13 +81,23 @@ def unfit(misfits: Sequence[Misfit], hint: str = "") -> BadAnswer:
 
 def beside_tokens(told: str, turns: Sequence[Message]) -> int:
     """Return the tokens that the rules and the turns of a repair take."""
-    return count_tokens(told) + count_message_tokens(turns)
+    return count_tokens(told) + count_message_tokens(turns) if told or turns else 0
 
 
 def with_rules(messages: Sequence[Message], told: str, turns: Sequence[Message]) -> tuple[Message, ...]:
     """Return a conversation whose system prompt ends with the rules, and which ends with the turns of a repair."""
     system, *others = messages
-    return Message(role="system", content=f"{system.content}\n\n{told}"), *others, *turns
+    ruled = Message(role="system", content=f"{system.content}\n\n{told}") if told else system
+    return ruled, *others, *turns
+
+
+def is_json(text: str) -> bool:
+    """True for an answer that is JSON, whether it fits or not."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _unfenced(text: str) -> str:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Collection, Sequence
+from typing import TypeVar
+from zlib import crc32
 
 from fleet.config import PersonaSettings, Settings
 from fleet.errors import ConfigurationError
 from fleet.models import Bot, Persona, Remedy, bot_name
 from fleet.quoting import quote
+from fleet.workers.ports import Wishes
 
 #: Built-in system prompts by archetype. They differ in how to reason, never in what to answer.
 SYSTEM_PROMPTS = {
@@ -48,6 +52,10 @@ FACETS = (
 #: What the third rung adds to a bot's temperature, and the highest that it raises one to: models ramble above it.
 RAISE, HIGHEST_RAISED = 0.3, 1.2
 
+#: Steps of effort and verbosity, of which the third rung takes the next. Beyond them an answer costs a multiple.
+EFFORTS, VERBOSITIES = ("none", "minimal", "low", "medium", "high"), ("low", "medium", "high")
+
+T = TypeVar("T")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -67,17 +75,24 @@ def make_bot(pool: str, index: int, settings: PersonaSettings) -> Bot:
     persona = Persona(
         archetype=archetype,
         system_prompt=settings.system_prompts.get(archetype, SYSTEM_PROMPTS[archetype]),
-        temperature=settings.temperatures[turn % len(settings.temperatures)],
+        temperature=_in_turn(settings.temperatures, turn),
+        effort=_in_turn(settings.efforts, turn),
+        verbosity=_in_turn(settings.verbosities, turn),
         context_window_tokens=settings.context_windows_tokens[turn % len(settings.context_windows_tokens)],
     )
     return Bot(name=bot_name(pool, index), pool=pool, persona=persona)
+
+
+def _in_turn(values: Sequence[T], turn: int) -> T | None:
+    return values[turn % len(values)] if values else None
 
 
 def treated(bot: Bot, settings: PersonaSettings, remedy: Remedy) -> Bot:
     """Return the bot as it is under a remedy. The same remedy always gives the same bot.
 
     Rung 1 reshuffles: the sentences of a built-in system prompt here, the documents of a task in `context.reshuffle`.
-    Rung 2 also draws another archetype, window and facet. Rung 3 also raises the temperature.
+    Rung 2 also draws another archetype, window and facet. Rung 3 also raises the temperature; where the model has none,
+    effort or verbosity are raised when it is asked (`heated`).
 
     Weakness: own system prompts (`persona.system_prompts`) are never reordered, because they may depend on their
     order; so rung 1 changes nothing for a task of one message.
@@ -96,10 +111,36 @@ def treated(bot: Bot, settings: PersonaSettings, remedy: Remedy) -> Bot:
     prompt = own.get(archetype) or _shuffled(SYSTEM_PROMPTS[archetype], draw)
     if remedy.rung >= 2:
         prompt = f"{prompt} {draw.choice(FACETS)}"
-    if remedy.rung >= 3:
+    if remedy.rung >= 3 and temperature is not None:
         temperature = max(temperature, min(temperature + RAISE, HIGHEST_RAISED))
-    changed = Persona(archetype=archetype, system_prompt=prompt, temperature=temperature, context_window_tokens=window)
-    return bot.model_copy(update={"persona": changed, "remedy": remedy})
+    drawn = {
+        "archetype": archetype,
+        "system_prompt": prompt,
+        "temperature": temperature,
+        "context_window_tokens": window,
+    }
+    return bot.model_copy(update={"persona": persona.model_copy(update=drawn), "remedy": remedy})
+
+
+def facet_of(bot: Bot) -> str:
+    """Return by what a bot differs where its model has no temperature: a facet; empty when one was drawn for it."""
+    if bot.remedy is not None and bot.remedy.rung >= 2:
+        return ""
+    return FACETS[crc32(bot.name.encode()) % len(FACETS)]
+
+
+def heated(wishes: Wishes, fixed: Collection[str]) -> dict[str, str]:
+    """Return what stands for a raised temperature: the next effort, else the next verbosity; empty when neither goes.
+
+    Args:
+        wishes: What is asked so far; a model that is told nothing takes the middle.
+        fixed: Names that must stay as they are: the task asks for them, or the model refuses them.
+    """
+    for name, steps, now in (("effort", EFFORTS, wishes.effort), ("verbosity", VERBOSITIES, wishes.verbosity)):
+        at = steps.index(now or "medium") if (now or "medium") in steps else len(steps)
+        if name not in fixed and at + 1 < len(steps):
+            return {name: steps[at + 1]}
+    return {}
 
 
 def _shuffled(prompt: str, draw: random.Random) -> str:

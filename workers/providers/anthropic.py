@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from yarl import URL
 
-from fleet.conversation import Message
-from fleet.errors import BadRequest
 from fleet.workers.ports import Call, Completion
+from fleet.workers.providers.anthropic_body import (
+    ABSENT,
+    add_wishes,
+    read_thoughts,
+    read_tool_calls,
+    split_messages,
+    thinks,
+)
 from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.usage import read_usage
+from fleet.workers.providers.wishes import lacking
 
 #: Version of the wire, as the vendor dates it.
 API_VERSION = "2023-06-01"
 #: Highest temperature this vendor takes; a hotter persona gets this one.
 MAX_TEMPERATURE = 1.0
-#: Stands in for the user's turn when a conversation begins with the assistant's: the wire wants the user first.
-OPENING = "(the conversation goes on)"
 
 
 class Anthropic(HttpProvider):
@@ -37,9 +42,14 @@ class Anthropic(HttpProvider):
         body: dict[str, Any] = {"model": call.model, "max_tokens": call.max_output_tokens, "messages": turns}
         if system:
             body["system"] = system
-        if call.temperature is not None and call.model not in self._no_temperature:
+        if call.temperature is not None and call.model not in self._no_temperature and not thinks(call.wishes):
             body["temperature"] = min(call.temperature, MAX_TEMPERATURE)
+        add_wishes(body, call.wishes)
         return body
+
+    def _left_out(self, call: Call) -> tuple[str, ...]:
+        heat = ("temperature",) if thinks(call.wishes) and call.temperature is not None else self._is_cold(call)
+        return (*lacking(call.wishes, ABSENT), *heat)
 
     def _completion(self, call: Call, answer: dict[str, Any], headers: Mapping[str, str]) -> Completion:
         blocks = answer.get("content")
@@ -55,31 +65,14 @@ class Anthropic(HttpProvider):
             finish_reason=finish_reason(reason) if isinstance(reason, str) and reason else "stop",
             usage=read_usage(answer.get("usage"), call, text),
             headers=headers,
+            tool_calls=read_tool_calls(blocks),
+            thoughts=read_thoughts(blocks),
+            tier=_tier(answer),
+            left_out=self._left_out(call),
         )
 
 
-def split_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]]:
-    """Return the system text and the turns as this wire wants them.
-
-    System messages are lifted out wherever they stand, empty messages dropped, neighbours of one role joined by a
-    blank line, and spaces at the end of a closing assistant turn cut off, all because the API refuses them otherwise.
-
-    Raises:
-        BadRequest: When there is no user's turn at all.
-    """
-    system = "\n\n".join(message.text for message in messages if message.role == "system" and message.text.strip())
-    turns: list[dict[str, str]] = []
-    for message in messages:
-        if message.role == "system" or not message.text.strip():
-            continue
-        if turns and turns[-1]["role"] == message.role:
-            turns[-1]["content"] += f"\n\n{message.text}"
-        else:
-            turns.append({"role": message.role, "content": message.text})
-    if not any(turn["role"] == "user" for turn in turns):
-        raise BadRequest("expected at least one user message with text, got none: nothing was sent", blame="prompt")
-    if turns[0]["role"] == "assistant":
-        turns.insert(0, {"role": "user", "content": OPENING})
-    if turns[-1]["role"] == "assistant":
-        turns[-1]["content"] = turns[-1]["content"].rstrip()
-    return system, turns
+def _tier(answer: dict[str, Any]) -> str | None:
+    usage = answer.get("usage")
+    tier = usage.get("service_tier") if isinstance(usage, dict) else None
+    return tier if isinstance(tier, str) else None

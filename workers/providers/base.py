@@ -23,8 +23,10 @@ from fleet.errors import (
     BadRequest,
     ConfigurationError,
     FleetError,
+    KeyRejected,
     MachineExhausted,
     ProviderUnavailable,
+    RateLimited,
 )
 from fleet.quoting import quote
 from fleet.usage import Usage
@@ -32,7 +34,8 @@ from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.bodies import carries_error, read_events
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
 from fleet.workers.providers.usage import read_usage
-from fleet.workers.providers.verdict import error_of
+from fleet.workers.providers.verdict import error_of, meant_status
+from fleet.workers.providers.wire_schema import SchemaRefused, refusal_of_schema
 
 #: Seconds until a TCP (and TLS) connection that does not come about is given up; part of the call's own timeout.
 CONNECT_TIMEOUT_S = 10.0
@@ -78,7 +81,7 @@ class HttpProvider(ABC):
             async with self._open().post(
                 self._url,
                 data=body,
-                headers=self._headers(api_key),
+                headers={**call.wishes.extra_headers, **self._headers(api_key)},
                 timeout=aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
                 allow_redirects=False,
             ) as response:
@@ -156,9 +159,17 @@ class HttpProvider(ABC):
 
     def _error(self, call: Call, status: int, headers: Mapping[str, str], problem: Problem) -> FleetError:
         error = error_of(self.host, status, problem, headers, now_s=time.time())
+        if call.wishes.schema is not None and not isinstance(error, KeyRejected | RateLimited):
+            told = f"{problem.said.param}\n{problem.text}"
+            if (refused := refusal_of_schema(meant_status(status, problem), told)) is not None:
+                return SchemaRefused(f"{error}: asked again in another form", whole=refused == "whole")
         if isinstance(error, BadRequest) and error.blame == "unknown" and self._learn(call, problem):
             return ProviderUnavailable(f"{error}: later calls to {quote(call.model)} leave out what it refuses")
         return error
+
+    def _is_cold(self, call: Call) -> tuple[str, ...]:
+        """Return what is left out of the call because its model refuses it."""
+        return ("temperature",) if call.temperature is not None and call.model in self._no_temperature else ()
 
     def _learn(self, call: Call, problem: Problem) -> bool:
         """Remember that a model refuses `temperature` (vendors drop it model by model); True when that was news.

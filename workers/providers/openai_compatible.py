@@ -10,8 +10,10 @@ from yarl import URL
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.finish_reasons import finish_reason
+from fleet.workers.providers.openai_body import ABSENT, add_wishes, read_tool_calls, write_message
 from fleet.workers.providers.problem import Problem
 from fleet.workers.providers.usage import read_usage
+from fleet.workers.providers.wishes import lacking
 
 #: Hosts that know `max_completion_tokens` and whose newer models refuse `max_tokens`; elsewhere it is the reverse.
 _OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
@@ -32,11 +34,12 @@ class OpenAICompatible(HttpProvider):
     def _body(self, call: Call) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": call.model,
-            "messages": [{"role": message.role, "content": message.content} for message in call.messages],
+            "messages": [write_message(message) for message in call.messages],
             self._limit_field(call.model): call.max_output_tokens,
         }
         if call.temperature is not None and call.model not in self._no_temperature:
             body["temperature"] = call.temperature
+        add_wishes(body, call.wishes)
         return body
 
     def _completion(self, call: Call, answer: dict[str, Any], headers: Mapping[str, str]) -> Completion:
@@ -49,11 +52,16 @@ class OpenAICompatible(HttpProvider):
         refusal = message.get("refusal")
         if not text and isinstance(refusal, str) and refusal:
             text, reason = refusal, "content_filter"
+        tier = answer.get("service_tier")
         return Completion(
             text=text,
             finish_reason=finish_reason(reason) if isinstance(reason, str) and reason else "stop",
             usage=read_usage(answer.get("usage"), call, text),
             headers=headers,
+            tool_calls=read_tool_calls(message),
+            tier=tier if isinstance(tier, str) else None,
+            left_out=(*lacking(call.wishes, ABSENT), *self._is_cold(call)),
+            others=_others(choices) if call.wishes.n > 1 else (),
         )
 
     def _limit_field(self, model: str) -> str:
@@ -65,6 +73,16 @@ class OpenAICompatible(HttpProvider):
             self._other_limit.add(call.model)
             return True
         return super()._learn(call, problem)
+
+
+def _others(choices: object) -> tuple[str, ...]:
+    """Return the texts of all choices but the first."""
+    told = (
+        (choice.get("message") for choice in choices[1:] if isinstance(choice, dict))
+        if isinstance(choices, list)
+        else ()
+    )
+    return tuple(_text(message.get("content")) for message in told if isinstance(message, dict))
 
 
 def _text(content: object) -> str:

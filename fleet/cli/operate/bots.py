@@ -12,6 +12,7 @@ import click
 from fleet import config
 from fleet.cli.operate.pools import operator_name, seconds_of
 from fleet.cli.terminal import fitted, say, table
+from fleet.models import Persona
 from fleet.quoting import counted
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _story(bot: BotDetail) -> Iterator[str]:
     persona = bot.persona
     failed = f", {bot.failed:,} of them failed" if bot.failed else ""
     yield f"{bot.name}: {bot.state}, pool {bot.pool}, {bot.api}"
-    yield f"persona: {persona.archetype}, temperature {persona.temperature}, {persona.context_window_tokens:,} tokens"
+    yield f"persona: {persona.archetype}, {_sampling(persona)}, {persona.context_window_tokens:,} tokens"
     yield f"done: {bot.completions:,}{failed}; {bot.per_hour:,} in the last hour; {bot.load:,} in hand"
     yield f"used: {bot.tokens:,} tokens, ${bot.cost_usd_micros / 1e6:,.4f}, {bot.mean_ms / 1000:.1f} s a task"
     yield from _health(bot.health)
@@ -180,6 +181,12 @@ def _story(bot: BotDetail) -> Iterator[str]:
         yield f"error: {error.type} on {error.api}: {counted(error.failures, 'task')}, {counted(error.calls, 'call')}"
     for task in bot.tasks:
         yield f"task: {task.task_id} {task.status} at {_at(task.at)}, {task.ran_ms / 1000:.1f} s"
+
+
+def _sampling(persona: Persona) -> str:
+    told = {"effort": persona.effort, "verbosity": persona.verbosity}
+    heat = "no temperature" if persona.temperature is None else f"temperature {persona.temperature}"
+    return ", ".join([heat, *(f"{name} {value}" for name, value in told.items() if value)])
 
 
 def _health(health: HealthView) -> Iterator[str]:

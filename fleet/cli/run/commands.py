@@ -43,6 +43,8 @@ def task_options(default_priority: Priority) -> Callable[[F], F]:
         click.option("--kind", help="Task class, e.g. summary; a pool may take only some."),
         click.option("--deadline-s", type=float, help="Seconds of work allowed per task. Default: the pool's."),
         click.option("--max-output-tokens", type=int, help="Longest answer. Default: the pool's."),
+        click.option("--effort", help="How long the model thinks: none, minimal, low, medium, high, ..."),
+        click.option("--tier", help="Service tier: flex, priority, standard, or the provider's word."),
     ]
 
     def decorate(command: F) -> F:
@@ -134,8 +136,11 @@ def _show(result: dict[str, Any] | None, task_id: str, timeout_s: float, *, as_j
         return EXIT_TIMEOUT
     if as_json:
         click.echo(json.dumps(result, indent=2))
-    elif result.get("answer") is not None:
+    elif result.get("answer"):
         click.echo(result["answer"])
+    if not as_json:
+        for call in result.get("tool_calls") or ():
+            click.echo(json.dumps({"tool": call["name"], "arguments": call["arguments"]}))
     click.echo(result_line(result), err=True)
     return EXIT_FAILURE if result["status"] == "failed" else 0
 
@@ -143,6 +148,7 @@ def _show(result: dict[str, Any] | None, task_id: str, timeout_s: float, *, as_j
 def result_line(result: dict[str, Any]) -> str:
     """Return in one line who answered, at what price; and why not, if it failed."""
     usage, cost = result.get("usage") or {}, result.get("cost_usd_micros")
+    tier, sent = result.get("tier"), result.get("sent") or {}
     parts = [
         str(result.get("bot") or "no bot"),
         f"{result.get('provider')}/{result.get('model')}{' (simulator)' if result.get('simulated') else ''}",
@@ -150,6 +156,12 @@ def result_line(result: dict[str, Any]) -> str:
         "cost unknown" if cost is None else f"${cost / 1e6:.6f}",
         f"{result.get('ran_ms') or 0:,} ms",
     ]
+    if tier:
+        parts.append(f"tier {tier}")
+    if sent:
+        parts.append(
+            "sent: " + ", ".join(f"no {name}" if value is None else f"{name} {value}" for name, value in sent.items())
+        )
     if error := result.get("error"):
         parts.insert(0, f"{result['status']}: {error['type']}: {error['message']}")
     return " · ".join(parts)
@@ -183,8 +195,9 @@ def run(
     """Run every line of a JSONL file as a task; resumable.
 
     A line of IN is an object with the prompt in a field (or with `messages`), a line of an OpenAI or Anthropic batch
-    file, or a JSON string. Its own kind, pool, priority, max_output_tokens, deadline_s, answer_schema, tenant and
-    metadata win over the options here. Blank lines are skipped; a line that isn't a valid task gives a failed answer.
+    file, or a JSON string. Its own options (kind, pool, priority, max_output_tokens, answer_schema, tools, effort and
+    so on: docs/asking.md) win over the options here. Blank lines are skipped; a line that isn't a valid task gives a
+    failed answer.
     IN "-" is stdin, which cannot be resumed.
 
     OUT gets one line per line of IN as answers come, not in IN's order: `id` and `line` say whose it is.

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
+from fleet.asking import Asks
 from fleet.cli.run import batch_lines
 from fleet.cli.run.file_kinds import refuse_other_kinds
 from fleet.cli.run.recognition import Occurrences, digest_of
@@ -28,6 +29,7 @@ PROMPT_FIELDS = ("prompt", "question")
 #: Fields of a line that are options of its task, over those of the command line.
 OPTION_FIELDS = (
     "kind", "pool", "priority", "max_output_tokens", "deadline_s", "answer_schema", "tenant", "metadata",
+    *Asks.model_fields,
 )  # fmt: skip
 #: Names of unused fields that are told, and remembered, at most (count).
 _TOLD_MOST, _UNUSED_MOST = 8, 100

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, JsonValue, SecretStr
 from pydantic.fields import FieldInfo
 
 from fleet.config import CONFIG_NAME, DEFAULT_POOLS, PLACE_VARIABLES, Settings
@@ -156,6 +156,8 @@ def type_text(annotation: object) -> str:
         return f"list of {type_text(args[0])}"
     if origin is dict:
         return f"table of {type_text(args[1])}"
+    if annotation is JsonValue:
+        return "any value"
     names = {str: "string", Path: "string", SecretStr: "string", int: "integer", float: "number", bool: "true, false"}
     return names[typing.cast(type, annotation)]
 

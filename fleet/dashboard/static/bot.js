@@ -5,6 +5,12 @@ import { ago, by, clock, count, dollars, duration, h, percent, short } from "./d
 const REFRESH_MS = 3000;
 const LENGTHS = [["until released", ""], ["10 minutes", 600], ["1 hour", 3600], ["1 day", 86400]];
 
+// By what a bot's answers differ from its neighbours'.
+function sampling({ temperature, effort, verbosity }) {
+  const heat = temperature === null ? "no temperature" : `temperature ${temperature}`;
+  return [heat, effort && `effort ${effort}`, verbosity && `verbosity ${verbosity}`].filter(Boolean).join(" · ");
+}
+
 // What is known of a bot's health, as pairs of name and text.
 function healthFacts({ quarantine, probation_tasks_left, remedy_rung, judged_tasks, quarantines, tests, skills }) {
   return [
@@ -81,7 +87,7 @@ export class BotDialog {
       h("dl", { class: "facts" }, ...figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       this.#actions(bot),
       h("h3", {}, "Persona"),
-      h("p", {}, h("b", {}, persona.archetype), ` · temperature ${persona.temperature} · ${short(persona.context_window_tokens)} tokens of context`),
+      h("p", {}, h("b", {}, persona.archetype), ` · ${sampling(persona)} · ${short(persona.context_window_tokens)} tokens of context`),
       h("details", {}, h("summary", {}, "system prompt"), h("blockquote", {}, persona.system_prompt)),
       h("h3", {}, "Health"),
       facts.length ? h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))) : h("p", { class: "note" }, "nothing against it"),

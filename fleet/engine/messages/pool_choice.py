@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 import redis
 
 from fleet import config
+from fleet.asking import not_allowed
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.broker import broker
@@ -23,11 +24,16 @@ MOST_NAMED = 12
 
 
 def candidates(task: BotTask, settings: Settings) -> list[str]:
-    """Return the pools a task may go to: the one it names, else all that take its kind.
+    """Return the pools a task may go to: the one it names, else all that take its kind and allow its further fields.
 
     Raises:
-        InvalidTask: When the named pool does not exist, or no pool takes the task's kind.
+        InvalidTask: When the named pool does not exist, no pool takes the task's kind, or none allows its fields.
     """
+    taking = _taking(task, settings)
+    return _allowing(task, taking, settings) if task.extra_body or task.extra_headers else taking
+
+
+def _taking(task: BotTask, settings: Settings) -> list[str]:
     if task.pool is not None:
         if task.pool not in settings.pools:
             raise InvalidTask(f"pool: expected one of {_named(settings.pools)}, got {quote(task.pool)}")
@@ -36,6 +42,18 @@ def candidates(task: BotTask, settings: Settings) -> list[str]:
     if not taking:
         raise InvalidTask(f"kind: expected one that a pool takes, got {quote(task.kind)}; name a pool, or add the kind")
     return taking
+
+
+def _allowing(task: BotTask, taking: list[str], settings: Settings) -> list[str]:
+    """Return those pools that let a task set all of its further fields and headers."""
+    refused = {name: not_allowed(task, settings.pools[name].allow) for name in taking}
+    if allowing := [name for name in taking if not refused[name]]:
+        return allowing
+    field, names = refused[taking[0]][0]
+    raise InvalidTask(
+        f"{field}: expected names that its pool allows, got {listed(names, len(names))}; add them to `allow` in "
+        f"[pools.{taking[0]}], or set them there for all tasks"
+    )
 
 
 def _named(pools: Collection[str]) -> str:
@@ -76,7 +94,9 @@ class Dispatcher:
     def choose(self, task: BotTask) -> str:
         """Return the pool for one task; raises like `candidates`."""
         taking = self._taking.get((task.pool, task.kind))
-        if taking is None:
+        if task.extra_body or task.extra_headers:
+            taking = candidates(task, self._settings)
+        elif taking is None:
             taking = self._taking[(task.pool, task.kind)] = candidates(task, self._settings)
         if len(taking) == 1:
             return taking[0]

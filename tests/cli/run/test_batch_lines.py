@@ -60,10 +60,10 @@ def test_fleets_own_options_stand_beside_the_request() -> None:
     assert (found.task.pool, found.task.max_output_tokens) == ("review", 3)
 
 
-def test_text_parts_are_joined_and_developers_are_the_system() -> None:
+def test_text_parts_are_joined_and_developers_stay_developers() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}]
-    assert said(entry({"messages": messages})) == [("system", "be brief"), ("user", "one\ntwo")]
+    assert said(entry({"messages": messages})) == [("developer", "be brief"), ("user", "one\ntwo")]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,8 @@ def test_text_parts_are_joined_and_developers_are_the_system() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content.0"),
         ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
         (openai(messages=[*HI, {"role": "user", "content": [{"type": "input_audio"}]}]), "body.messages.1.content.0"),
-        (openai(messages=HI, tools=[{"type": "function"}]), "body.tools"),
+        (openai(messages=HI, tools=[{"type": "function"}]), "tools.0.name"),
+        (openai(messages=HI, tools=[{"type": "web_search"}]), "body.tools.0.type"),
         (openai(), "body.messages"),
         (openai(messages=HI, max_tokens="many"), "max_output_tokens"),
         ({"custom_id": "x", "body": "text"}, "custom_id, body"),

@@ -1,0 +1,52 @@
+"""What a call weighs beside the texts of its messages: tools, a schema, images. For reservations and their check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+
+from fleet.conversation import Message, Tool, sizes_of
+from fleet.workers.context import count_message_tokens, count_tokens
+from fleet.workers.ports import PLAIN, Wishes
+
+#: Sets of tools and schemas whose tokens are kept; a kind of task has one.
+_MOST = 256
+#: Tokens that a model may count for one image or file, whatever it looks like from here: a window of a million.
+MOST_PART_TOKENS = 1_000_000
+
+
+def sent_tokens(messages: Sequence[Message], wishes: Wishes) -> int:
+    """Estimate the input tokens of a call."""
+    tokens = count_message_tokens(messages)
+    return tokens if wishes is PLAIN else tokens + beside_tokens(wishes)
+
+
+def beside_tokens(wishes: Wishes) -> int:
+    """Estimate the input tokens of tools and schema, which are told beside the messages."""
+    tokens = 0 if wishes.schema is None else _schema_tokens(wishes.schema.text)
+    return tokens + (_tools_tokens(wishes.tools) if wishes.tools else 0)
+
+
+def most_sent_tokens(messages: Sequence[Message], wishes: Wishes) -> int:
+    """Return the most input tokens that a call can have: no token of any vocabulary is shorter than a byte."""
+    most = sum(len(text.encode("utf-8", "replace")) for text in sizes_of(messages))
+    if any(type(message.content) is not str for message in messages):
+        most += MOST_PART_TOKENS
+    if wishes is not PLAIN:
+        most += len(wishes.schema.text) * 4 if wishes.schema is not None else 0
+        most += len(_tools_text(wishes.tools)) * 4
+    return most
+
+
+@lru_cache(maxsize=_MOST)
+def _schema_tokens(text: str) -> int:
+    return count_tokens(text)
+
+
+def _tools_text(tools: tuple[Tool, ...]) -> str:
+    return "".join(f"{tool.name} {tool.description} {json.dumps(tool.parameters)}" for tool in tools)
+
+
+def _tools_tokens(tools: tuple[Tool, ...]) -> int:
+    return count_tokens(_tools_text(tools))
