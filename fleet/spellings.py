@@ -202,10 +202,10 @@ def _read_file(part: Mapping[str, Any], where: str) -> Fields:
     elif told.get("file_url") is not None:
         found = _place(told["file_url"], f"{where}.file_url")
     else:
-        source = part.get("source")
+        source = told.get("source")
         if isinstance(source, Mapping) and source.get("type") == "text" and isinstance(source.get("data"), str):
             return {"type": "text", "text": f"{name}\n\n{source['data']}" if name else source["data"]}
-        found = _source(part, where)
+        found = _source(told, where)
     return {"type": "file", **found, **_some(name=name)}
 
 
