@@ -19,7 +19,7 @@ from fleet.models import Bot, BotTask, Norms
 from fleet.outcome import Outcome, Status
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.function import FunctionRunner, load_bot
-from fleet.workers.bot.reply import Said
+from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.user_function import FunctionThreads
 from fleet.workers.bot.user_loops import Block, UserLoops
 from fleet.workers.bot.validator import load_validator, validate
@@ -161,7 +161,7 @@ class Agent:
         answered: Status = "degraded" if context.degraded else "ok"
         ran_ms = round(max(0.0, seconds - meter.limited_s) * 1000)
         fault = _fault_of(error)
-        reply = answer if isinstance(answer, Said) else None
+        reply = answer if isinstance(answer, ChatReply) else None
         is_call = reply is not None and bool(reply.tool_calls)
         if (
             answer is not None

@@ -33,7 +33,7 @@ from fleet.spellings import read_messages
 from fleet.workers.backoff import full_jitter
 from fleet.workers.bot import json_answer
 from fleet.workers.bot.persona import facet_of, heated
-from fleet.workers.bot.reply import Said
+from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.bot.wishes import ChatOptions, asked_in_chat, check_room, wishes_of
 from fleet.workers.context import fit, reshuffle, room_for_input
@@ -131,7 +131,7 @@ class BotContext:
         temperature: float | None = None,
         max_output_tokens: int | None = None,
         **options: Unpack[ChatOptions],
-    ) -> Said:
+    ) -> ChatReply:
         """Send the persona's system prompt and `prompt`, cut to the bot's window; return the model's text.
 
         The reply is a `str`; the tools that the model wants called, its thinking and the usage are attributes of it.
@@ -156,11 +156,13 @@ class BotContext:
         warmth = self.persona.temperature if temperature is None else temperature
         return await self._chat(_messages(prompt), wishes, warmth, max_output_tokens or self._max_output_tokens)
 
-    async def _chat(self, turns: tuple[Message, ...], wishes: Wishes, warmth: float | None, wanted_tokens: int) -> Said:
+    async def _chat(
+        self, turns: tuple[Message, ...], wishes: Wishes, warmth: float | None, wanted_tokens: int
+    ) -> ChatReply:
         messages = await self._conversation(turns, wanted_tokens, 0 if wishes is PLAIN else beside_tokens(wishes))
         return await self._ask(messages, wishes, warmth, wanted_tokens)
 
-    async def answer(self) -> Said:
+    async def answer(self) -> ChatReply:
         """Answer the task itself in one chat. With a schema the answer is bare JSON, and is repaired once if need be.
 
         The schema is told by the wire, strictly where the model takes it so; by the prompt where it takes none. An
@@ -214,7 +216,9 @@ class BotContext:
         found = await _CHECKS.call(_READ, text, schema, name="answer-schema", translate=_not_checked)
         return cast(tuple[str, list[Misfit]], found)
 
-    async def _ask_for_json(self, schema: Schema, told: str, wishes: Wishes, again: tuple[Message, ...] = ()) -> Said:
+    async def _ask_for_json(
+        self, schema: Schema, told: str, wishes: Wishes, again: tuple[Message, ...] = ()
+    ) -> ChatReply:
         """Ask in the form that the model takes; each form that it refuses is learnt, and the next one asked at once.
 
         A repair is told the schema by the prompt as well: what the wire does not enforce has gone wrong.
@@ -278,7 +282,7 @@ class BotContext:
 
     async def _ask(
         self, messages: tuple[Message, ...], wishes: Wishes, warmth: float | None, wanted_tokens: int
-    ) -> Said:
+    ) -> ChatReply:
         """Call until there is a usable answer, or none will come."""
         check_room(wishes, wanted_tokens)
         wishes = self._raised(wishes)
@@ -303,7 +307,7 @@ class BotContext:
 
     async def _try(
         self, messages: tuple[Message, ...], wishes: Wishes, temperature: float | None, max_output_tokens: int
-    ) -> Said:
+    ) -> ChatReply:
         """Make one call and judge it; what may be tried again within `max_attempts` comes as `_FailedTry`."""
         try:
             completion = await self._gateway.chat(
@@ -322,7 +326,7 @@ class BotContext:
             raise _FailedTry(error) from error
         self._note(completion)
         if completion.tool_calls:
-            return Said.of(completion)
+            return ChatReply.of(completion)
         in_json = self.schema is not None
         judgement = judge(completion.text, completion.finish_reason, messages, in_json=in_json)
         if judgement.error is not None:
@@ -332,7 +336,7 @@ class BotContext:
                 self.bad_answers += 1
             raise _FailedTry(judgement.error) if judgement.retry else judgement.error
         self.degraded = self.degraded or judgement.degraded
-        return Said.of(completion)
+        return ChatReply.of(completion)
 
     def _note(self, completion: Completion) -> None:
         self.tier = completion.tier

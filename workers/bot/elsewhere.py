@@ -12,7 +12,7 @@ from typing import Unpack
 from fleet.errors import DeadlineExceeded
 from fleet.models import Persona
 from fleet.workers.bot.context import BotContext, Prompt
-from fleet.workers.bot.reply import Said
+from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.wishes import ChatOptions
 from fleet.workers.crossing import Crossing
 
@@ -25,7 +25,7 @@ class _Elsewhere:
     def __init__(self, context: BotContext) -> None:
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Task[Said]] = set()
+        self._running: set[asyncio.Task[ChatReply]] = set()
         self._closed = False
 
     @property
@@ -53,7 +53,7 @@ class _Elsewhere:
 
     async def _chat(
         self, prompt: Prompt, temperature: float | None, max_output_tokens: int | None, options: ChatOptions
-    ) -> Said:
+    ) -> ChatReply:
         """Make one call, on the data plane's loop."""
         if self._closed:
             raise DeadlineExceeded("expected chat() before the task ended, got it after: return from your function")
@@ -78,7 +78,7 @@ class LoopBotContext(_Elsewhere):
         temperature: float | None = None,
         max_output_tokens: int | None = None,
         **options: Unpack[ChatOptions],
-    ) -> Said:
+    ) -> ChatReply:
         """Do what `BotContext.chat` does, on the data plane's loop; a cancellation here cancels it there.
 
         Raises:
@@ -103,7 +103,7 @@ class BlockingBotContext(_Elsewhere):
         temperature: float | None = None,
         max_output_tokens: int | None = None,
         **options: Unpack[ChatOptions],
-    ) -> Said:
+    ) -> ChatReply:
         """Do what `BotContext.chat` does, and wait for it.
 
         Raises:

@@ -13,7 +13,7 @@ from fleet.faults import Fault
 from fleet.models import BotTask
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
-from fleet.workers.bot.reply import Said
+from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction, load_function, raised
 from fleet.workers.bot.user_loops import UserLoops
 
@@ -54,7 +54,7 @@ class FunctionRunner:
         """
         call = self._call_on_loop if function.is_async else self._call_in_thread
         answer = _checked(function, await call(function, task, context), context)
-        return answer if isinstance(answer, Said) and answer.tool_calls else await context.fitting(answer)
+        return answer if isinstance(answer, ChatReply) and answer.tool_calls else await context.fitting(answer)
 
     async def _call_on_loop(self, function: UserFunction, task: BotTask, context: BotContext) -> object:
         bot = LoopBotContext(context)
@@ -84,7 +84,7 @@ def _translate(function: UserFunction, error: BaseException) -> FleetError:
 
 
 def _checked(function: UserFunction, answer: object, context: BotContext) -> str:
-    if isinstance(answer, Said) and answer.tool_calls:
+    if isinstance(answer, ChatReply) and answer.tool_calls:
         return answer
     if answer is None or (isinstance(answer, str) and not answer.strip()):
         context.bad_answers += 1

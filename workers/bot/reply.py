@@ -7,7 +7,7 @@ from fleet.usage import Usage
 from fleet.workers.ports import Completion
 
 
-class Said(str):
+class ChatReply(str):
     """The text of an answer; empty when the model only calls tools.
 
     Attributes:
@@ -30,7 +30,7 @@ class Said(str):
     _message: Message
 
     @classmethod
-    def of(cls, completion: Completion, text: str | None = None) -> Said:
+    def of(cls, completion: Completion, text: str | None = None) -> ChatReply:
         """Return a completion as a reply.
 
         Args:
@@ -57,7 +57,7 @@ class Said(str):
         """The reply as a turn of the conversation: put it before the results of its tool calls."""
         return self._message
 
-    def but(self, text: str) -> Said:
+    def but(self, text: str) -> ChatReply:
         """Return this reply with another text."""
         reply = type(self)(text)
         reply.__dict__.update(self.__dict__)
