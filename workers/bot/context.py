@@ -7,17 +7,14 @@ money and HTTP are the gateway's; deadlines are the agent's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack, cast
 
-from pydantic import ValidationError
-
 from fleet.config import PoolSettings
-from fleet.conversation import Message, check_order
+from fleet.conversation import Message
 from fleet.errors import (
-    BotFunctionFailed,
     DeadlineExceeded,
     FleetError,
     InvalidTask,
@@ -29,11 +26,11 @@ from fleet.errors import (
 )
 from fleet.models import Bot, BotTask, Caller, Persona
 from fleet.schema import Misfit, Schema, compiled
-from fleet.spellings import read_messages
 from fleet.workers.backoff import full_jitter
 from fleet.workers.bot import json_answer
 from fleet.workers.bot.persona import facet_of, heated
 from fleet.workers.bot.reply import ChatReply
+from fleet.workers.bot.turns import Prompt, turns_of
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.bot.wishes import ChatOptions, asked_in_chat, check_room, wishes_of
 from fleet.workers.context import fit, reshuffle, room_for_input
@@ -44,8 +41,6 @@ from fleet.workers.load import beside_tokens
 from fleet.workers.ports import PLAIN, Completion, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
 
-#: What `chat()` takes: a prompt, or a conversation of messages or `{"role": ..., "content": ...}` tables.
-Prompt = str | Sequence[Message | Mapping[str, Any]]
 #: Characters of an answer times rules of its schema that are checked on the event loop: some ms at most.
 QUICK_CHECK = 40_000
 #: Longest conversation that is cut to the window on the event loop, in turns and characters: 2 ms at most.
@@ -154,7 +149,7 @@ class BotContext:
         asked = asked_in_chat(self._task, options, self._pool)
         wishes = wishes_of(asked, self._pool, self.persona)
         warmth = self.persona.temperature if temperature is None else temperature
-        return await self._chat(_messages(prompt), wishes, warmth, max_output_tokens or self._max_output_tokens)
+        return await self._chat(turns_of(prompt), wishes, warmth, max_output_tokens or self._max_output_tokens)
 
     async def _chat(
         self, turns: tuple[Message, ...], wishes: Wishes, warmth: float | None, wanted_tokens: int
@@ -363,22 +358,3 @@ class _FailedTry(Exception):
     def __init__(self, error: FleetError) -> None:
         super().__init__(type(error).__name__)
         self.error = error
-
-
-def _messages(prompt: object) -> tuple[Message, ...]:
-    """Return the conversation of `chat()`, or raise without quoting what may be the user's text."""
-    expected = "chat(): expected a str or a list of messages with role (system, user, assistant, tool) and content"
-    if isinstance(prompt, str):
-        return (Message(role="user", content=prompt),)
-    if not isinstance(prompt, Sequence) or not prompt:
-        raise BotFunctionFailed(f"{expected}, got {'an empty list' if prompt == [] else type(prompt).__name__}")
-    try:
-        told = cast(Sequence[Any], read_messages(list(prompt)))
-        messages = tuple(m if isinstance(m, Message) else Message.model_validate(m) for m in told)
-        check_order(messages)
-        return messages
-    except ValidationError as error:
-        where = ", ".join(".".join(str(part) for part in item["loc"]) or "message" for item in error.errors())
-        raise BotFunctionFailed(f"{expected}, got a wrong {where}") from None
-    except ValueError as error:
-        raise BotFunctionFailed(f"chat(): {error}") from None

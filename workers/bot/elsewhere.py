@@ -11,8 +11,9 @@ from typing import Unpack
 
 from fleet.errors import DeadlineExceeded
 from fleet.models import Persona
-from fleet.workers.bot.context import BotContext, Prompt
+from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.reply import ChatReply
+from fleet.workers.bot.turns import Prompt
 from fleet.workers.bot.wishes import ChatOptions
 from fleet.workers.crossing import Crossing
 
