@@ -10,15 +10,18 @@ class RateReading:
     """One rate as a provider's headers tell it; None is "not said".
 
     Args:
-        limit: What the provider allows in its period, a minute unless `reset_s` is longer.
+        limit: What the provider allows in its period.
         remaining: What may still be sent at once.
         reset_s: Seconds until all of `limit` is there again.
+        period_s: The period when the headers name it; else it is a minute, unless `reset_s` shows a longer one.
     """
 
     limit: float | None = None
     remaining: float | None = None
     reset_s: float | None = None
+    period_s: float | None = None
 
 
-#: What an answer's headers said of requests, tokens, input tokens and output tokens, in this order.
-RateReadings = tuple[RateReading, RateReading, RateReading, RateReading]
+#: What an answer's headers said of requests, tokens, input tokens and output tokens, in this order; behind these four,
+#: when the headers name such periods, the same four of an hour, and the same four of a day or longer.
+RateReadings = tuple[RateReading, ...]

@@ -1,4 +1,4 @@
-"""When a provider says to come back: `retry-after-ms`, `retry-after`, else the reset headers of either vendor.
+"""When a provider says to come back: `retry-after-ms`, `retry-after`, else the reset headers of all vendors.
 
 Pure functions of headers and time. A value that makes no sense counts as not said.
 """
@@ -11,19 +11,52 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from fleet.workers.providers.rate_names import REMAINING, RESET, meaning_of
+
 #: Longest wait that is believed, in seconds (1 day): a wrong clock over there must not stop a fleet for years.
 MAX_RETRY_AFTER_S = 86_400.0
-#: What OpenAI and Anthropic call the things they count.
-_FAMILIES = (
-    ("x-ratelimit-remaining-{}", "x-ratelimit-reset-{}", ("requests", "tokens")),
-    (
-        "anthropic-ratelimit-{}-remaining",
-        "anthropic-ratelimit-{}-reset",
-        ("requests", "tokens", "input-tokens", "output-tokens"),
-    ),
-)
+#: Longest reset that is believed, in seconds (40 days, for limits a month).
+MAX_RESET_S = 40 * 86_400.0
+#: A reset so long ago, in seconds, is over; one before that is nonsense.
+_JUST_NOW_S = 60.0
+#: Seconds by which the provider's `date` may differ from ours before resets are read by its clock: `date` has whole
+#: seconds only, which would spoil a reset of a tenth of one.
+_SKEW_S = 5.0
+#: Where a wait is told, and what a plain number counts there, in seconds. A proxy hands on its provider's as the last.
+_WAITS = (
+    ("retry-after-ms", 1e-3), ("retry-after", 1.0), ("x-ratelimit-timeremaining", 1.0),
+    ("llm_provider-retry-after", 1.0),
+)  # fmt: skip
+#: Units in which numbers are times since 1970, and how near to now one has to be to be taken for one, in seconds.
+_EPOCH_UNITS_S, _NEAR_S, _LEAST_EPOCH = (1.0, 1e-3, 1e-6, 1e-9), 400 * 86_400.0, 1e8
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s|d)")
 _UNITS_S = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+class AnswerClock:
+    """The time by which an answer's dates are read: ours, or that of its `date` where the two are far from each other.
+
+    Read only when asked for: most answers have no dates in their limits.
+
+    Args:
+        headers: Of the answer.
+        now_s: Unix time, ours.
+        skew_s: Seconds by which the two may differ.
+    """
+
+    __slots__ = ("_headers", "_now_s", "_ours_s", "_skew_s")
+
+    def __init__(self, headers: Mapping[str, str], now_s: float, *, skew_s: float = _SKEW_S) -> None:
+        self._headers, self._ours_s, self._skew_s = headers, now_s, skew_s
+        self._now_s: float | None = None
+
+    def now_s(self) -> float:
+        """Return the Unix time."""
+        if self._now_s is None:
+            theirs = read_date(self._headers.get("date"))
+            is_far = theirs is not None and abs(theirs - self._ours_s) > self._skew_s
+            self._now_s = theirs if theirs is not None and is_far else self._ours_s
+        return self._now_s
 
 
 def read_retry_after(headers: Mapping[str, str], *, now_s: float, resets: bool = True) -> float | None:
@@ -35,15 +68,59 @@ def read_retry_after(headers: Mapping[str, str], *, now_s: float, resets: bool =
         resets: Also read the reset headers, which say when an exhausted limit is full again: of the exhausted ones
             the latest, or of all when none is at 0 (then one call was larger than what remained).
     """
-    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        seconds = read_number(headers.get(name))
+    clock = AnswerClock(headers, now_s, skew_s=0.0)
+    for name, unit_s in _WAITS:
+        seconds = _wait_s(headers.get(name), unit_s, clock)
         if seconds is not None:
-            return _bounded(seconds * scale)
-    now_s = read_date(headers.get("date")) or now_s
-    at = read_date(headers.get("retry-after"))
-    if at is not None:
-        return _bounded(at - now_s)
-    return _bounded(_latest_reset(headers, now_s)) if resets else None
+            return min(seconds, MAX_RETRY_AFTER_S)
+    latest = _latest_reset(headers, clock) if resets else None
+    return None if latest is None else min(latest, MAX_RETRY_AFTER_S)
+
+
+def _wait_s(text: str | None, unit_s: float, clock: AnswerClock) -> float | None:
+    """Return a wait; a time that is over is one of 0, and one that is too long is cut by the caller."""
+    number = read_number(text)
+    if number is not None:
+        seconds = _until_epoch(number, clock)
+        return max(0.0, number * unit_s if seconds is None else seconds)
+    seconds = read_duration(text)
+    if seconds is None:
+        at = _read_moment(text)
+        seconds = None if at is None else max(0.0, at - clock.now_s())
+    return seconds
+
+
+def read_reset(text: str | None, clock: AnswerClock, *, in_ms: bool = False) -> float | None:
+    """Return the seconds until a reset, or None when the text tells no believable one.
+
+    Args:
+        text: Seconds, a duration, or a time: RFC 3339, an HTTP date, or seconds, ms, us or ns since 1970.
+        clock: What times are read by.
+        in_ms: A plain number is milliseconds.
+    """
+    number = read_number(text)
+    if number is not None:
+        seconds = _until_epoch(number, clock)
+        if seconds is None:
+            seconds = number * 1e-3 if in_ms else number
+    else:
+        seconds = read_duration(text)
+        if seconds is None:
+            at = _read_moment(text)
+            seconds = None if at is None else at - clock.now_s()
+    if seconds is None or not -_JUST_NOW_S <= seconds <= MAX_RESET_S:
+        return None
+    return max(0.0, seconds)
+
+
+def _until_epoch(number: float, clock: AnswerClock) -> float | None:
+    """Return the seconds until a time since 1970; None for a number that is none near now."""
+    if number >= _LEAST_EPOCH:
+        for unit_s in _EPOCH_UNITS_S:
+            seconds = number * unit_s - clock.now_s()
+            if abs(seconds) < _NEAR_S:
+                return seconds
+    return None
 
 
 def read_duration(text: str | None) -> float | None:
@@ -57,27 +134,26 @@ def read_duration(text: str | None) -> float | None:
     return read_number(text)
 
 
-def _latest_reset(headers: Mapping[str, str], now_s: float) -> float | None:
-    all_resets: list[float] = []
-    exhausted: list[float] = []
-    for remaining, reset, names in _FAMILIES:
-        for name in names:
-            text = headers.get(reset.format(name))
-            seconds = read_duration(text)
-            if seconds is None:
-                at = read_rfc3339(text)
-                seconds = None if at is None else at - now_s
-            if seconds is None or seconds < 0:
-                continue
-            all_resets.append(seconds)
-            left = read_number(headers.get(remaining.format(name)))
-            if left is not None and left <= 0:
-                exhausted.append(seconds)
-    return max(exhausted or all_resets, default=None)
+def _latest_reset(headers: Mapping[str, str], clock: AnswerClock) -> float | None:
+    resets: dict[object, float] = {}
+    exhausted: set[object] = set()
+    for name, text in headers.items():
+        meaning = meaning_of(name)
+        if meaning is None:
+            continue
+        rate = meaning.what, meaning.scope, meaning.period_s
+        if meaning.field == RESET:
+            seconds = read_reset(text, clock, in_ms=meaning.in_ms)
+            if seconds is not None and (seconds > 0 or read_number(text) is not None):
+                resets[rate] = seconds
+        elif meaning.field == REMAINING and read_number(text) == 0:
+            exhausted.add(rate)
+    return max([resets[rate] for rate in exhausted & resets.keys()] or resets.values(), default=None)
 
 
-def _bounded(seconds: float | None) -> float | None:
-    return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+def _read_moment(text: str | None) -> float | None:
+    at = read_rfc3339(text)
+    return read_date(text) if at is None else at
 
 
 def read_number(text: str | None) -> float | None:

@@ -42,6 +42,14 @@ NAMES = (
         ({"anthropic-ratelimit-tokens-reset": "1994-11-06T08:49:47.5Z"}, 10.5),
         ({"anthropic-ratelimit-tokens-reset": "1994-11-06T08:00:00Z"}, None),
         ({"retry-after": "3", "x-ratelimit-reset-tokens": "6m0s"}, 3),
+        ({"retry-after": "784111807"}, 30),
+        ({"retry-after": "30s"}, 30),
+        ({"retry-after": "1994-11-06T08:50:07Z"}, 30),
+        ({"x-ratelimit-timeremaining": "12"}, 12),
+        ({"llm_provider-retry-after": "9", "x-ratelimit-reset-tokens": "6m0s"}, 9),
+        ({"x-ratelimit-reset": "784111807000", "x-ratelimit-remaining": "0"}, 30),
+        ({"x-ratelimit-reset-requests-day": "600", "x-ratelimit-remaining-requests-day": "0",
+          "x-ratelimit-reset-tokens-minute": "20", "x-ratelimit-remaining-tokens-minute": "500"}, 600),
     ],
 )  # fmt: skip
 def test_the_wait_is_what_the_headers_say(headers: dict[str, str], seconds: float | None) -> None:
