@@ -87,6 +87,7 @@ class RateLimited(RetryLater):
         retry_after_s: Seconds the provider asked to wait, or None when it did not say.
         rates: What the answer's headers said of the key's rates.
         parallel: True when too many calls were in flight: one ends and the next may go, whatever time was named.
+        most_parallel: How many the provider takes then; 0: it did not say.
     """
 
     blame = "provider"
@@ -100,10 +101,12 @@ class RateLimited(RetryLater):
         retry_after_s: float | None = None,
         rates: RateReadings | None = None,
         parallel: bool = False,
+        most_parallel: int = 0,
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.rates = rates
         self.parallel = parallel
+        self.most_parallel = most_parallel
 
 
 class ProviderUnavailable(RetryLater):

@@ -210,11 +210,13 @@ class Gateway:
         used_tokens, output_tokens, cost = grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros
         meter.calls += 1
         rates: RateReadings | None = None
+        cached_tokens: int | None = None
         try:
             completion = self._believed(route, call, await route.provider.complete(call, api_key=route.api_key))
             price = self._price(route.priced_as, completion.usage)
             if completion.usage.total_tokens:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
+                cached_tokens = completion.usage.cached_tokens
                 cost = price or 0
             meter.charge(completion.usage, price)
             if completion.left_out:
@@ -241,13 +243,19 @@ class Gateway:
             meter.failed[type(error).__name__] += 1
             if isinstance(error, RateLimited):
                 hold_s = DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s
-                self._limiter.penalise(route.limit, retry_after_s=hold_s)
+                if error.parallel:
+                    self._limiter.narrow(route.limit, most=error.most_parallel)
+                else:
+                    self._limiter.penalise(route.limit, retry_after_s=hold_s)
                 rates = error.rates
             _log(route, error, clock() - started)
             raise
         finally:
             meter.calling_s += clock() - started
-            self._limiter.settle(grant, used_tokens=used_tokens, used_output_tokens=output_tokens, cost_usd_micros=cost)
+            self._limiter.settle(
+                grant, used_tokens=used_tokens, used_output_tokens=output_tokens, cached_tokens=cached_tokens,
+                cost_usd_micros=cost,
+            )  # fmt: skip
             self._limiter.observe(grant, rates)
         return completion
 

@@ -25,6 +25,7 @@ from fleet.usage import Usage
 from fleet.workers.context import count_tokens
 from fleet.workers.gateway import DEFAULT_HOLD_S, Price
 from fleet.workers.ports import Limiter
+from fleet.workers.providers.parallel import read_parallel
 from fleet.workers.providers.rate_headers import read_rates
 from fleet.workers.providers.retry_after import read_retry_after
 
@@ -82,6 +83,8 @@ class BlockingLimiter(Protocol):
     ) -> None: ...
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None: ...
+
+    def narrow(self, limit: str, *, most: int = 0) -> None: ...
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None: ...
 
@@ -219,10 +222,13 @@ class _Outcome:
     cost_usd_micros: int | None = None
     rates: RateReadings | None = None
     hold_s: float | None = None
+    parallel: int | None = None
 
     def tell(self, limiter: Limiter | BlockingLimiter) -> None:
         """Settle."""
-        if self.hold_s is not None:
+        if self.parallel is not None:
+            limiter.narrow(self.grant.limit, most=self.parallel)
+        elif self.hold_s is not None:
             limiter.penalise(self.grant.limit, retry_after_s=self.hold_s)
         tokens, output = self.used or (self.grant.reserved_tokens, self.grant.reserved_output_tokens)
         cost = self.grant.cost_usd_micros if self.cost_usd_micros is None else self.cost_usd_micros
@@ -283,7 +289,8 @@ class _Plan:
         rates = read_rates(headers, now_s=now_s)
         if response.status_code == 429:
             hold_s = read_retry_after(headers, now_s=now_s)
-            return _Outcome(grant, (0, 0), 0, rates, DEFAULT_HOLD_S if hold_s is None else hold_s)
+            parallel = read_parallel(headers, b"" if ask.is_streamed else response.content)
+            return _Outcome(grant, (0, 0), 0, rates, DEFAULT_HOLD_S if hold_s is None else hold_s, parallel)
         if 400 <= response.status_code < 500:
             return _Outcome(grant, (0, 0), 0, rates)
         used = None if ask.is_streamed else _usage(response.content)

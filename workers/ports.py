@@ -45,12 +45,37 @@ class Limiter(Protocol):
         """
         ...
 
-    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
-        """Give back what was reserved but not used, or charge the excess. Never waits, never raises."""
+    def settle(
+        self,
+        grant: Grant,
+        *,
+        used_tokens: int,
+        used_output_tokens: int = 0,
+        cached_tokens: int | None = None,
+        cost_usd_micros: int = 0,
+    ) -> None:
+        """Give back what was reserved but not used, or charge the excess. Never waits, never raises.
+
+        Args:
+            grant: Under which the call went.
+            used_tokens: Input and output together.
+            used_output_tokens: Those of them that are output.
+            cached_tokens: Of the input: read from the provider's cache, which not every limit counts; None: not known.
+            cost_usd_micros: What it cost.
+        """
         ...
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
+        ...
+
+    def narrow(self, limit: str, *, most: int = 0) -> None:
+        """Let no more calls go at once than the provider takes: it refused one too many. Never waits, never raises.
+
+        Args:
+            limit: `provider/model/key`.
+            most: As the provider says; 0: it does not say.
+        """
         ...
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:

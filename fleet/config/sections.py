@@ -31,6 +31,9 @@ SIMULATOR = "simulator"
 #: What may stand before Redis keys: no braces (they would move keys to another hash slot), no wildcards of patterns.
 PREFIX = r"[A-Za-z0-9._:/-]{0,64}"
 
+#: Vendors whose limits do not count input that they read from their cache: kinds, names before the model's, hosts.
+_UNCOUNTED = frozenset({"anthropic", "bedrock", "groq"})
+
 #: Ends of names that no public DNS knows: the local network's, Docker's and Kubernetes' own.
 _LOCAL_NAMES = (".local", ".localhost", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
 
@@ -139,6 +142,12 @@ class ProviderSettings(Section):
         return self
 
 
+def counts_cached(provider: ProviderSettings | None, model: str) -> bool:
+    """True unless the vendor's limits are known not to count input that it reads from its cache."""
+    kind, host = ("", "") if provider is None else (provider.kind, _host_of(provider.base_url))
+    return _UNCOUNTED.isdisjoint({kind, vendor_of(model), *host.split(".")})
+
+
 class LimitSettings(Section):
     """What a provider allows for one model on one key. A rate that isn't set is not limited."""
 
@@ -157,6 +166,10 @@ class LimitSettings(Section):
         description="How the provider counts: a refilled bucket, or a sliding or fixed minute (safe for both).",
     )
     window_s: float = Field(60.0, gt=0, le=86_400, description="Seconds over which a provider with a window counts.")
+    count_cached: bool | None = Field(
+        None,
+        description="Whether input that the provider reads from its cache counts. Not set: as the vendor does.",
+    )
     charge: Literal["call", "token"] = Field("call", description="What bots get equal shares of: calls or tokens.")
 
 

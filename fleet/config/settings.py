@@ -33,6 +33,7 @@ from fleet.config.sections import (
     SignalsSettings,
     SimulatorSettings,
     WorkerSettings,
+    counts_cached,
     vendor_of,
 )
 from fleet.config.trust import check_found
@@ -159,14 +160,18 @@ class Settings(BaseSettings):
     def limit_of(self, pool: str) -> tuple[str, LimitSettings]:
         """Return a pool's limit: its `provider/model` name and its rates (none when not configured).
 
-        The limits in [simulator] hold for the provider of that name, here or elsewhere: it will enforce them.
+        The limits in [simulator] hold for the provider of that name, here or elsewhere: it will enforce them. Where it
+        is not set whether cached input counts, it is as the vendor does.
         """
         settings = self.pools[pool]
         name = f"{settings.provider}/{settings.model}"
         fallback = LimitSettings()
         if settings.provider == SIMULATOR:
             fallback = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm, counting="bucket")
-        return name, self.limits.get(name, fallback)
+        limit = self.limits.get(name, fallback)
+        if limit.count_cached is None and not counts_cached(self.providers.get(settings.provider), settings.model):
+            limit = limit.model_copy(update={"count_cached": False})
+        return name, limit
 
     @classmethod
     def settings_customise_sources(

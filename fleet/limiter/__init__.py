@@ -4,10 +4,9 @@
 """
 
 from fleet.limiter.alone import LimitedCall, ThreadedLimiter, limited, open_limiter
-from fleet.limiter.crowd import Crowd
 from fleet.limiter.limiter import Limiter
 from fleet.limiter.limits import Terms
-from fleet.limiter.snapshot import LimitSnapshot
+from fleet.limiter.snapshot import Crowd, LimitSnapshot
 from fleet.models import Caller, Grant
 
 __all__ = [

@@ -37,15 +37,17 @@ class LimitedCall:
     """
 
     grant: Grant
-    _used: dict[str, int] | None = field(default=None, init=False)
+    _used: dict[str, int | None] | None = field(default=None, init=False)
     _rates: RateReadings | None = field(default=None, init=False)
     _hold_s: float | None = field(default=None, init=False)
+    _parallel: int | None = field(default=None, init=False)
 
     def used(
         self,
         tokens: int,
         *,
         output_tokens: int = 0,
+        cached_tokens: int | None = None,
         cost_usd_micros: int | None = None,
         rates: RateReadings | None = None,
     ) -> None:
@@ -54,23 +56,39 @@ class LimitedCall:
         Args:
             tokens: Input and output together, as billed.
             output_tokens: Those of them that are output.
+            cached_tokens: Of the input: read from the provider's cache, for a limit with `count_cached=False`.
             cost_usd_micros: What it cost; None: the most that it might have cost.
             rates: What the answer's headers said.
         """
         cost = self.grant.cost_usd_micros if cost_usd_micros is None else cost_usd_micros
-        self._used = {"used_tokens": tokens, "used_output_tokens": output_tokens, "cost_usd_micros": cost}
+        self._used = {
+            "used_tokens": tokens, "used_output_tokens": output_tokens, "cached_tokens": cached_tokens,
+            "cost_usd_micros": cost,
+        }  # fmt: skip
         self._rates = rates
 
-    def refused(self, *, retry_after_s: float = HOLD_S, rates: RateReadings | None = None) -> None:
-        """The provider answered 429: nothing was used, and all callers of this limit wait for `retry_after_s`."""
-        self._used, self._hold_s, self._rates = {"used_tokens": 0}, retry_after_s, rates
+    def refused(
+        self, *, retry_after_s: float = HOLD_S, rates: RateReadings | None = None, parallel: int | None = None
+    ) -> None:
+        """The provider answered 429: nothing was used, and all callers of this limit wait for `retry_after_s`.
+
+        Args:
+            retry_after_s: How long.
+            rates: What the answer's headers said.
+            parallel: Nobody waits, but no more calls go at once than this (0: than are under way); None: not that.
+        """
+        self._used, self._hold_s, self._rates, self._parallel = {"used_tokens": 0}, retry_after_s, rates, parallel
 
     def settle(self, limiter: Limiter) -> None:
         """Tell the limiter. On its loop."""
-        if self._hold_s is not None:
+        if self._parallel is not None:
+            limiter.narrow(self.grant.limit, most=self._parallel)
+        elif self._hold_s is not None:
             limiter.penalise(self.grant.limit, retry_after_s=self._hold_s)
-        everything = {"used_tokens": self.grant.reserved_tokens, "cost_usd_micros": self.grant.cost_usd_micros}
-        limiter.settle(self.grant, **(self._used or everything))
+        used: dict[str, Any] = dict(self._used or {})
+        if not used:
+            used = {"used_tokens": self.grant.reserved_tokens, "cost_usd_micros": self.grant.cost_usd_micros}
+        limiter.settle(self.grant, **used)
         limiter.observe(self.grant, self._rates)
 
 
@@ -163,17 +181,29 @@ class ThreadedLimiter:
         finally:
             self._post(partial(call.settle, self._limiter))
 
-    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
+    def settle(
+        self,
+        grant: Grant,
+        *,
+        used_tokens: int,
+        used_output_tokens: int = 0,
+        cached_tokens: int | None = None,
+        cost_usd_micros: int = 0,
+    ) -> None:
         """As `Limiter.settle`. Does not block."""
         settle = partial(
             self._limiter.settle, grant, used_tokens=used_tokens, used_output_tokens=used_output_tokens,
-            cost_usd_micros=cost_usd_micros,
+            cached_tokens=cached_tokens, cost_usd_micros=cost_usd_micros,
         )  # fmt: skip
         self._post(settle)
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """As `Limiter.penalise`. Does not block."""
         self._post(partial(self._limiter.penalise, limit, retry_after_s=retry_after_s))
+
+    def narrow(self, limit: str, *, most: int = 0) -> None:
+        """As `Limiter.narrow`. Does not block."""
+        self._post(partial(self._limiter.narrow, limit, most=most))
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         """As `Limiter.observe`. Does not block."""

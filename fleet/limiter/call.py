@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.config import LimitSettings
+from fleet.errors import DeadlineExceeded
 from fleet.limiter.clock import RedisClock
 from fleet.limiter.layouts import Reply, pack_asked
-from fleet.limiter.limits import Terms
-from fleet.limiter.scripts import ACQUIRE
+from fleet.limiter.limits import MOST_KINDS, NEWEST_USE, Terms
+from fleet.limiter.scripts import ACQUIRE, NARROW
 from fleet.limiter.sleepers import Sleepers
 from fleet.models import Caller, Grant, Tokens
 from fleet.store import keys
@@ -106,6 +107,14 @@ class WaitingCall:
             ticket=self.ticket, bot=caller.bot, kind=f"q:{caller.kind}", asked=asked, terms=self.terms
         )
 
+    def too_late(self, reply: Reply) -> DeadlineExceeded:
+        """Return why it does not go."""
+        timeout_s, passed_s = self.deadline - self.started, asyncio.get_running_loop().time() - self.started
+        return DeadlineExceeded(
+            f"{self.limits[0].name}: expected a turn within {timeout_s:.1f} s, the next one is in "
+            f"{reply.wait_us / 1e6 + passed_s:.1f} s; raise the limit, allow a later deadline or submit less at once"
+        )
+
     # -- as a receiver of replies
 
     def done(self) -> bool:
@@ -156,6 +165,14 @@ class LocalLimit:
     heard_at: float = 0.0
     #: When the next reading of headers is handed on.
     observe_at: float = 0.0
+    #: What was said of rates that the provider lowers: name -> number.
+    told_lowered: dict[str, int] = field(default_factory=dict)
+    #: Calls of this process that are under way.
+    flying: int = 0
+    #: The provider has refused one of too many at once: a call that is over makes room.
+    is_narrow: bool = False
+    #: Share of the input that calls of a kind surely have in the provider's cache, where that does not count.
+    cached: dict[str, float] = field(default_factory=dict)
     #: Calls that have a slot which is far ahead.
     promised: set[WaitingCall] = field(default_factory=set)
     #: Looks for changes while nobody asks.
@@ -179,6 +196,39 @@ class LocalLimit:
                 self._keys.clear()
             names = self._keys[tenant] = keys.limit_keys(self.name, tenant)
         return names
+
+    def narrow_call(self, most: int) -> tuple[list[Any], list[Any]]:
+        """Return KEYS and ARGV of `narrow.lua`; one of the calls under way is the refused one."""
+        names, flying = self.keys_for(), max(0, self.flying - 1)
+        return NARROW.call(
+            state=names.state, facts=names.facts, leases=names.leases,
+            most=max(0, most), flying=flying, terms=self.packed,
+        )  # fmt: skip
+
+    def spare_s(self, now: float) -> float:
+        """Return how long what is told about it may wait for a question to leave with."""
+        if self.terms.in_flight or self.is_narrow or self.was_set:
+            return 0.0  # a call that is over makes room at once
+        return 1.1 * self.sleepers.spare_s(now)  # behind the next question of whoever settles
+
+    def not_counted(self, grant: Grant, input_tokens: int, cached_tokens: int | None) -> int:
+        """Return the tokens of a call that the limit does not count: read from the provider's cache, where it is so.
+
+        What is surely in the cache is learnt from them: at once when it is less than before, slowly when it is more.
+        """
+        if cached_tokens is None or self.settings.count_cached is not False or input_tokens <= 0:
+            return 0
+        cached_tokens = min(max(0, cached_tokens), input_tokens)
+        share, known = cached_tokens / input_tokens, self.cached.get(grant.kind, 0.0)
+        if share or known:
+            if len(self.cached) > MOST_KINDS:
+                self.cached.clear()
+            self.cached[grant.kind] = share if share < known else known + (share - known) * NEWEST_USE
+        return cached_tokens
+
+    def surely_cached(self, kind: str, input_tokens: int) -> int:
+        """Return the tokens of a call to come that need not be reserved."""
+        return int(input_tokens * self.cached.get(kind, 0.0))
 
     def hold(self, until: float) -> None:
         """Nobody goes before that time."""

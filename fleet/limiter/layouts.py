@@ -53,13 +53,20 @@ class At(Places):
 class Learnt(Places):
     """What headers and 429s taught of a limit, beside what is configured."""
 
-    #: By rate: what the provider says it allows a minute; 0: not said.
+    #: By rate: what the provider says it allows a minute (0: not said), and until when that is believed.
     ALLOWED = Place(4)
+    ALLOWED_UNTIL = Place(4)
     #: By rate, 1 and 2: a guess, where nothing is configured or said.
     GUESS = Place(2)
     #: By rate: what others have used of the window, and until when that holds.
     OTHERS = Place(4)
     OTHERS_UNTIL = Place()
+    #: Calls a minute that the little left of a longer period allows, and until when that holds.
+    PACED = Place()
+    PACED_UNTIL = Place()
+    #: Calls at the same time, by a refusal of one too many (0: none was), and from when on it grows again.
+    IN_FLIGHT = Place()
+    IN_FLIGHT_GROWS = Place()
 
 
 class Seen(Places):
@@ -81,18 +88,39 @@ class Seen(Places):
     MARK_GRANTED = Place()
     MARK_TOKENS = Place()
     MARK_REFUSED = Place()
+    #: By rate: answers that told this limit; its period as its resets show it (us, 0: a minute) and when they last
+    #: did; the longest reset; answers that agree on a period, that period, and what the last of them had used.
+    TOLD = Place(4)
+    PERIOD = Place(4)
+    SHOWN_AT = Place(4)
+    LONGEST_RESET = Place(4)
+    AGREED = Place(4)
+    AGREED_PERIOD = Place(4)
+    AGREED_USE = Place(4)
+    #: Limits of longer periods, by rate, 1 to 4 of an hour and 5 to 8 of a day or more: as told, what was left when
+    #: that was noted (at LONG_AT), the period (us), and when all is there again (0: not said).
+    LONG_LIMIT = Place(8)
+    LONG_LEFT = Place(8)
+    LONG_AT = Place(8)
+    LONG_PERIOD = Place(8)
+    LONG_FULL_AT = Place(8)
 
 
 class Heard(Places):
-    """What an answer's headers said, by rate (-1: not said), as of the grant of its call."""
+    """What an answer's headers said (-1: not said), as of the grant of its call.
+
+    By rate, 1 to 4 of a minute or of a period that is not named, 5 to 8 of an hour, 9 to 12 of a day or longer.
+    """
 
     GRANTED_AT = Place()
     GRANTED = Place()
     GRANTED_TOKENS = Place()
-    LIMIT = Place(4)
-    LEFT = Place(4)
+    LIMIT = Place(12)
+    LEFT = Place(12)
     #: Time until all is there again.
-    RESET_US = Place(4)
+    RESET_US = Place(12)
+    #: The period, when it is named.
+    PERIOD_US = Place(12)
 
 
 class Asked(NamedTuple):

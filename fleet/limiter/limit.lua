@@ -52,6 +52,12 @@ local function write_state(key, state)
   call('SET', key, packed, 'PX', whole(ceil((latest - now) / 1000) + KEEP_MS))
 end
 
+-- Calls at the same time under what a refusal taught, which grows again and at last is no limit any more; 0: none.
+local function learnt_in_flight(least, grows_at)
+  local more = floor(max(0, now - grows_at) / IN_FLIGHT_STEP_US) * max(1, floor(least * IN_FLIGHT_GROWTH))
+  return least + more < least * IN_FLIGHT_FADES and least + more or 0
+end
+
 -- Terms of a limit (0: not limited; WINDOW_US 0: the provider has a bucket): as configured, under what an operator set,
 -- and never more than what the provider says. OTHERS: what others use of the window, where they do.
 local function read_terms(packed, set, learnt)
@@ -68,11 +74,18 @@ local function read_terms(packed, set, learnt)
     learnt = { struct.unpack(LEARNT_FORMAT, learnt) }
     for k = 1, 4 do
       local allowed = learnt[ALLOWED + k]
-      if allowed > 0 and (terms[k] == 0 or allowed < terms[k]) then terms[k] = allowed end
+      if allowed > 0 and (terms[k] == 0 or allowed < terms[k]) and learnt[ALLOWED_UNTIL + k] > now then
+        terms[k] = allowed
+      end
       if learnt[OTHERS_UNTIL] > now then terms[OTHERS + k] = learnt[OTHERS + k] end
     end
     if terms[RPM] == 0 and terms[TPM] == 0 and terms[ITPM] == 0 and terms[OTPM] == 0 then
       terms[RPM], terms[TPM] = learnt[GUESS + REQUESTS], learnt[GUESS + TOKENS]
+    end
+    if learnt[PACED_UNTIL] > now and (terms[RPM] == 0 or learnt[PACED] < terms[RPM]) then terms[RPM] = learnt[PACED] end
+    if learnt[IN_FLIGHT] > 0 then
+      local most = learnt_in_flight(learnt[IN_FLIGHT], learnt[IN_FLIGHT_GROWS])
+      if most > 0 and (terms[IN_FLIGHT] == 0 or most < terms[IN_FLIGHT]) then terms[IN_FLIGHT] = most end
     end
   end
   return terms

@@ -21,17 +21,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import LimitSettings
-from fleet.errors import ConfigurationError, DeadlineExceeded
+from fleet.errors import ConfigurationError
 from fleet.limiter.call import LocalLimit, WaitingCall
 from fleet.limiter.clock import stood_s
-from fleet.limiter.crowd import Crowd, read_crowd
 from fleet.limiter.first_answers import FirstAnswers
 from fleet.limiter.layouts import Reply, pack_settled
 from fleet.limiter.limits import DAY_US, Terms
 from fleet.limiter.live import Changes
 from fleet.limiter.observing import Observer
-from fleet.limiter.scripts import ACQUIRE, FORGET, PENALISE, SETTLE
-from fleet.limiter.snapshot import LimitSnapshot, read_snapshot
+from fleet.limiter.scripts import ACQUIRE, FORGET, NARROW, PENALISE, SETTLE
+from fleet.limiter.snapshot import Crowd, LimitSnapshot, read_crowd, read_snapshot
 from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant, Mark, Tokens
 from fleet.quoting import quote
 from fleet.rates import RateReadings
@@ -41,7 +40,6 @@ from fleet.store.client import Store
 MAX_PENALTY_S = 86_400.0
 #: What one call is charged in the fair order when calls are what is shared out evenly.
 CALL_CHARGE = 1000
-
 #: Slots that one call may be too late for; a loop that is always late sends all the same.
 MOST_MISSED = 2
 
@@ -101,9 +99,11 @@ class Limiter:
         loop = asyncio.get_running_loop()
         started = loop.time()
         timeout_s = min(max(0.0, timeout_s), MAX_DEADLINE_S)
-        number, tokens, input_tokens = next(self._numbers), max(0, tokens), max(0, input_tokens)
-        limits = tuple(map(self._known, (limit,) if isinstance(limit, str) else limit))
-        first = limits[0]
+        number, limits = next(self._numbers), tuple(map(self._known, (limit,) if isinstance(limit, str) else limit))
+        first, tokens, input_tokens = limits[0], max(0, tokens), max(0, input_tokens)
+        if first.cached:
+            in_cache = first.surely_cached(caller.kind, input_tokens)
+            tokens, input_tokens = tokens - in_cache, input_tokens - in_cache
         if cost_usd_micros is None and [one for one in limits if one.terms.usd_micros_a_day]:
             raise ConfigurationError(
                 f"{first.name}: expected cost_usd_micros, for usd_per_day is limited, got none; say what the call may "
@@ -134,15 +134,31 @@ class Limiter:
             self._leave(call)
             raise
 
-    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
+    def settle(
+        self,
+        grant: Grant,
+        *,
+        used_tokens: int,
+        used_output_tokens: int = 0,
+        cached_tokens: int | None = None,
+        cost_usd_micros: int = 0,
+    ) -> None:
         """Give back what was reserved but not used, or charge the excess. Never waits, never raises.
 
         A use of exactly what was reserved, or of nothing, teaches nothing: it is what a call of unknown use is given.
+
+        Args:
+            grant: Under which the call went.
+            used_tokens: Input and output together, as the provider told.
+            used_output_tokens: Those of them that are output.
+            cached_tokens: Of the input: read from the provider's cache, which not every limit counts; None: not known.
+            cost_usd_micros: What it cost.
         """
         limit = self._find(grant.limit)
         if limit is None:
             return
-        used_tokens = max(0, used_tokens)
+        limit.flying = max(0, limit.flying - bool(grant.ticket))
+        used_tokens = max(0, used_tokens - limit.not_counted(grant, used_tokens - used_output_tokens, cached_tokens))
         self._settle(limit, grant, sent=1, used_tokens=used_tokens, output=used_output_tokens, money=cost_usd_micros)
         if not limit.terms.has_rates:
             self._first_answers.heard(limit.configured_as)
@@ -155,7 +171,7 @@ class Limiter:
         """
         limit = self._find(grant.limit)
         if limit is not None and grant.ticket:
-            self._observer.note(grant, rates, limit, within_s=_spare_s(limit, asyncio.get_running_loop().time()))
+            self._observer.note(grant, rates, limit, within_s=limit.spare_s(asyncio.get_running_loop().time()))
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
@@ -170,6 +186,18 @@ class Limiter:
             state=names.state, facts=names.facts, retry_after_us=round(hold_s * 1e6), terms=held.packed
         )
         self._store.send(PENALISE, *told)
+
+    def narrow(self, limit: str, *, most: int = 0) -> None:
+        """Let no more calls go at once than the provider takes: it refused one too many. Never waits, never raises.
+
+        Args:
+            limit: `provider/model/key`.
+            most: As the provider says; 0: it does not say, and what is under way is taken for the most.
+        """
+        narrowed = self._find(limit)
+        if narrowed is not None:
+            narrowed.is_narrow = True
+            self._store.send(NARROW, *narrowed.narrow_call(most))
 
     def backlog_s(self, limit: str) -> float:
         """Return the seconds that a call would have waited under `limit`, as this process last heard."""
@@ -247,7 +275,7 @@ class Limiter:
             sleepers.sleep(call, now + reply.wait_us / 1e6)
             self._changes.slept(limit, reply.wait_us / 1e6)
         elif not call.outcome.done():
-            call.outcome.set_exception(_too_late(call, reply))
+            call.outcome.set_exception(call.too_late(reply))
         if call.outcome.cancelled():
             self._leave(call)
         sleepers.set_timer()
@@ -276,6 +304,7 @@ class Limiter:
         is_late = now + stood_s(loop) - call.stood_s - call.slot_at > limit.slack_s and call.missed < MOST_MISSED
         is_gone = call.outcome.done()
         if not (is_held or is_late or is_gone):
+            limit.flying += 1
             call.outcome.set_result(grant)
             return
         self._settle(limit, grant, sent=0)
@@ -321,6 +350,7 @@ class Limiter:
                 call.timer.cancel()
             self._settle(limit, self._grant(call, call.slot_at), sent=0)
         elif call.outcome.done() and not call.outcome.cancelled() and call.outcome.exception() is None:
+            limit.flying = max(0, limit.flying - 1)
             self._settle(limit, call.outcome.result(), sent=0)
 
     def _settle(
@@ -360,25 +390,10 @@ class Limiter:
             learns=bool(learns),
         )
         is_excess = money > grant.cost_usd_micros or any(map(operator.gt, used, charged))
-        within_s = _spare_s(limit, now) if sent and not is_excess else 0.0
+        within_s = limit.spare_s(now) if sent and not is_excess else 0.0
         names = limit.keys_for()
         settlement = SETTLE.call(
             state=names.state, facts=names.facts, log=names.log, leases=names.leases,
             ticket=grant.ticket, kind=f"q:{grant.kind}", settled=settled, terms=limit.packed,
         )  # fmt: skip
         self._store.send(SETTLE, *settlement, within_s=within_s)
-
-
-def _spare_s(limit: LocalLimit, now: float) -> float:
-    """Return how long what is told about a limit may wait for a question to leave with."""
-    if limit.terms.in_flight or limit.was_set:
-        return 0.0  # a call that is over makes room at once
-    return 1.1 * limit.sleepers.spare_s(now)  # behind the next question of whoever settles
-
-
-def _too_late(call: WaitingCall, reply: Reply) -> DeadlineExceeded:
-    timeout_s, passed_s = call.deadline - call.started, asyncio.get_running_loop().time() - call.started
-    return DeadlineExceeded(
-        f"{call.limits[0].name}: expected a turn within {timeout_s:.1f} s, the next one is in "
-        f"{reply.wait_us / 1e6 + passed_s:.1f} s; raise the limit, allow a later deadline or submit less at once"
-    )

@@ -57,6 +57,9 @@ MOST_KINDS = 1000
 CLASS = 10**15
 #: Every so many microseconds of the clock, by chance, a call does what need not be done each time.
 NOW_AND_THEN = 64
+#: What a refusal for too many calls at once taught grows by this share, and at least one call, each so often (us); at
+#: so many times as much it is no limit any more.
+IN_FLIGHT_GROWTH, IN_FLIGHT_STEP_US, IN_FLIGHT_FADES = 0.1, 10_000_000, 10
 #: Share of the window by which a call stays counted longer than the provider does: what leaves in one order arrives in
 #: another, and two calls at the edges of a window must not meet inside it (0.3% of a minute = 180 ms).
 WINDOW_MARGIN = 0.003

@@ -16,10 +16,10 @@ def _numbers(names: str) -> dict[str, float]:
 _LIMIT = Script.library(
     __file__,
     "limit.lua",
-    tables={"state": STATE, "terms old new": TERMS, "learnt": LEARNT},
-    constants=_numbers("MINUTE_US NEWEST_CALL"),
+    tables={"state": STATE, "terms old new before wanted": TERMS, "learnt": LEARNT},
+    constants=_numbers("MINUTE_US NEWEST_CALL IN_FLIGHT_GROWTH IN_FLIGHT_STEP_US IN_FLIGHT_FADES"),
 )
-_LEARNING = Script.library(__file__, "learning.lua", tables={"seen": SEEN}, behind=_LIMIT)
+_LEARNING = Script.library(__file__, "learning.lua", tables={"seen": SEEN}, constants=_numbers("DAY_US"), behind=_LIMIT)
 
 ACQUIRE = Script.beside(
     __file__,
@@ -50,6 +50,7 @@ PENALISE = Script.beside(__file__, "penalise.lua", keys="state facts", argv="ret
 OBSERVE = Script.beside(
     __file__, "observe.lua", keys="state facts", argv="heard terms", tables={"heard": HEARD}, behind=_LEARNING
 )
+NARROW = Script.beside(__file__, "narrow.lua", keys="state facts leases", argv="most flying terms", behind=_LEARNING)
 SET = Script.beside(__file__, "set.lua", keys="state facts log leases", argv="set terms", behind=_LIMIT)
 FORGET = Script.beside(__file__, "forget.lua", keys="queue due", argv="ticket", behind=_LIMIT)
 SHOW = Script.beside(__file__, "show.lua", keys="state facts queue leases", behind=_LIMIT)

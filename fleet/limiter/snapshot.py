@@ -1,18 +1,62 @@
-"""How one limit stands, for operators and for the budget signal. Read only; nothing here decides anything."""
+"""How one limit stands, for operators and the budget signal, and who waits under it, for the engine. Read only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from fleet.config import LimitSettings
-from fleet.limiter.layouts import LEARNT, At, Learnt
-from fleet.limiter.limits import FIRST_FLIGHT_US, MINUTE_US, Terms
+from fleet.limiter.layouts import LEARNT, SEEN, At, Learnt, Seen
+from fleet.limiter.limits import (
+    CLASS,
+    FIRST_FLIGHT_US,
+    IN_FLIGHT_FADES,
+    IN_FLIGHT_GROWTH,
+    IN_FLIGHT_STEP_US,
+    MINUTE_US,
+    Terms,
+)
 from fleet.limiter.observing import RATES
 from fleet.limiter.scripts import SHOW
+from fleet.models import Priority
 from fleet.store import keys
 from fleet.store.client import Store
+
+_COUNTED = dict(zip(RATES, ("requests", "tokens", "input tokens", "output tokens"), strict=True))
+_PERIODS = {3600.0: "an hour", 86_400.0: "a day", 604_800.0: "a week", 2_592_000.0: "a month"}
+
+
+@dataclass(frozen=True, slots=True)
+class LongLimit:
+    """A limit of more than a minute, as the provider's headers told it. Times by the clock of Redis.
+
+    Args:
+        what: What is counted, as `fleet.toml` names its limit a minute.
+        limit: How much the provider allows in the period.
+        left: What was left of it when it was heard of last, less what was granted meanwhile; None: not said.
+        period_s: The period, mostly an hour or a day.
+        full_at: Unix time at which all of it is there again; None: not said.
+        heard_at: Unix time at which it was heard of last.
+    """
+
+    what: str
+    limit: int
+    left: int | None
+    period_s: float
+    full_at: float | None
+    heard_at: float
+
+    @property
+    def used(self) -> int | None:
+        """What is used of it; None: not said."""
+        return None if self.left is None else max(0, self.limit - self.left)
+
+    @property
+    def label(self) -> str:
+        """What it counts and over which time: `requests a day`."""
+        return f"{_COUNTED[self.what]} {_PERIODS.get(self.period_s) or f'in {self.period_s / 3600:.3g} h'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +84,10 @@ class LimitSnapshot:
         others_tpm: Tokens, likewise.
         rate: Calls a second that the limit gives at their present mean size; None: not limited.
         usd_micros_per_day: Micro-dollars per day in force; None: not limited.
+        most_in_flight: Calls at the same time in force; None: not limited.
+        in_flight_is_learnt: The provider has refused one of more calls at the same time.
+        long: Limits of more than a minute that the provider told of.
+        paced_rpm: Calls a minute, while little is left of one of those; None: they bind nobody.
     """
 
     limit: str
@@ -62,15 +110,45 @@ class LimitSnapshot:
     others_tpm: float = 0.0
     rate: float | None = None
     usd_micros_per_day: int | None = None
+    most_in_flight: int | None = None
+    in_flight_is_learnt: bool = False
+    long: tuple[LongLimit, ...] = ()
+    paced_rpm: float | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """True when as many calls are under way as may be."""
+        return self.most_in_flight is not None and self.in_flight >= self.most_in_flight
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Waiting calls of one limit: what the engine goes by when it decides how many tasks to take.
+
+    Args:
+        waiting: Tickets by priority, the most urgent first.
+        interval_s: Seconds from one call to the next at their mean size; 0: nothing limits them.
+        next_s: Seconds until the next slot is free.
+    """
+
+    waiting: tuple[int, ...]
+    interval_s: float
+    next_s: float
+
+    @property
+    def total(self) -> int:
+        """All tickets."""
+        return sum(self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What `show.lua` replied, typed. `state` and `learnt` go by the places of `layouts.py`."""
+    """What `show.lua` replied, typed. `state`, `learnt` and `seen` go by the places of `layouts.py`."""
 
     now_us: int
     operator: str
     learnt: tuple[float, ...]
+    seen: tuple[float, ...]
     waiting: int
     in_flight: int
     state: tuple[float, ...]
@@ -89,21 +167,57 @@ def show_call(limit: str) -> tuple[list[str], list[str]]:
 
 def standing_of(reply: Sequence[Any]) -> Standing:
     """Return what `show.lua` replied, typed."""
-    _, _, now_us, operator, learnt, waiting, in_flight, numbers = reply
+    _, _, now_us, operator, learnt, seen, waiting, in_flight, numbers = reply
     state = (0.0, *map(float, numbers))
-    return Standing(now_us, operator.decode(), LEARNT.unpack(learnt), waiting, in_flight, state)
+    told = LEARNT.unpack(learnt), SEEN.unpack(seen)
+    return Standing(now_us, operator.decode(), *told, waiting, in_flight, state)
 
 
 def terms_in_force(terms: Terms, standing: Standing) -> Terms:
-    """Return the terms in force, as `limit.lua` reads them."""
+    """Return the terms in force, as `limit.lua` reads them, but for the pace while little is left of a day."""
     numbers: list[float] = list(astuple(_as_set(terms, standing)))
     for k in range(4):
         allowed = standing.learnt[Learnt.ALLOWED + 1 + k]
-        if allowed and not 0 < numbers[k] <= allowed:
+        is_believed = standing.learnt[Learnt.ALLOWED_UNTIL + 1 + k] > standing.now_us
+        if allowed and is_believed and not 0 < numbers[k] <= allowed:
             numbers[k] = allowed
     if not any(numbers[:4]):
         numbers[:2] = standing.learnt[Learnt.GUESS + 1], standing.learnt[Learnt.GUESS + 2]
-    return Terms(*numbers)
+    in_force = Terms(*numbers)
+    most = _learnt_in_flight(standing)
+    return replace(in_force, in_flight=most) if most and not 0 < in_force.in_flight <= most else in_force
+
+
+def _paced_rpm(terms: Terms, standing: Standing) -> float | None:
+    """Return the calls a minute that little left of a day allows, when they are fewer than else."""
+    pace = standing.learnt[Learnt.PACED]
+    binds = standing.learnt[Learnt.PACED_UNTIL] > standing.now_us and not 0 < terms.rpm <= pace
+    return pace if pace and binds else None
+
+
+def _learnt_in_flight(standing: Standing) -> float:
+    """Return the calls at the same time that a refusal allows by now; 0: none was, or it is too long ago."""
+    least, grows_at = standing.learnt[Learnt.IN_FLIGHT], standing.learnt[Learnt.IN_FLIGHT_GROWS]
+    steps = max(0.0, standing.now_us - grows_at) // IN_FLIGHT_STEP_US
+    most = least + steps * max(1, int(least * IN_FLIGHT_GROWTH))
+    return most if most < least * IN_FLIGHT_FADES else 0.0
+
+
+def _long_limits(standing: Standing) -> Iterator[LongLimit]:
+    """Yield the limits of more than a minute that were heard of within their period."""
+    seen = standing.seen
+    for slot in range(1, 9):
+        limit, period_us, heard_at = (seen[at + slot] for at in (Seen.LONG_LIMIT, Seen.LONG_PERIOD, Seen.LONG_AT))
+        if limit and standing.now_us - heard_at < period_us:
+            left, full_at = seen[Seen.LONG_LEFT + slot], seen[Seen.LONG_FULL_AT + slot]
+            yield LongLimit(
+                what=RATES[(slot - 1) % 4],
+                limit=round(limit),
+                left=None if left < 0 else round(left),
+                period_s=period_us / 1e6,
+                full_at=full_at / 1e6 if full_at > standing.now_us else None,
+                heard_at=heard_at / 1e6,
+            )
 
 
 def _as_set(terms: Terms, standing: Standing) -> Terms:
@@ -128,6 +242,15 @@ async def read_snapshot(store: Store, limit: str, settings: LimitSettings) -> Li
     return snapshot_of(limit, await read_standing(store, limit), settings)
 
 
+async def read_crowd(store: Store, limit: str, settings: LimitSettings) -> Crowd:
+    """Read who waits, in one write. Raises `StoreUnavailable`."""
+    queue = keys.limit_keys(limit).queue
+    counts = [store.command("ZCOUNT", queue, priority * CLASS, f"({(priority + 1) * CLASS}") for priority in Priority]
+    standing, *waiting = await asyncio.gather(read_standing(store, limit), *counts)
+    shown = snapshot_of(limit, standing, settings)
+    return Crowd(tuple(waiting), 1 / shown.rate if shown.rate else 0.0, shown.queue_s)
+
+
 def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> LimitSnapshot:
     """Return how a limit stands, from what `show.lua` replied."""
     now_us, state = standing.now_us, standing.state
@@ -136,14 +259,16 @@ def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> Limi
     set_terms, learnt = _as_set(Terms.of(settings), standing), standing.learnt
     are_others = learnt[Learnt.OTHERS_UNTIL] > now_us
     held_until = state[At.HELD_UNTIL]
-    between_us = interval_us(terms, state)
+    paced_rpm = _paced_rpm(terms, standing)
+    at_pace = replace(terms, rpm=paced_rpm or terms.rpm)
+    between_us = interval_us(at_pace, state)
     return LimitSnapshot(
         limit=limit,
         rpm=round(terms.rpm) or None,
         tpm=round(terms.tpm) or None,
         used_rpm=used_rpm,
         used_tpm=used_tpm,
-        queue_s=(max(now_us, held_until, *_free_us(terms, state)) - now_us) / 1e6,
+        queue_s=(max(now_us, held_until, *_free_us(at_pace, state)) - now_us) / 1e6,
         held_until=held_until / 1e6 if held_until > now_us else None,
         granted=int(state[At.GRANTED]),
         granted_tokens=int(state[At.GRANTED_TOKENS]),
@@ -162,6 +287,10 @@ def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> Limi
         others_tpm=learnt[Learnt.OTHERS + 2] if are_others else 0.0,
         rate=1e6 / between_us if between_us else None,
         usd_micros_per_day=round(terms.usd_micros_a_day) or None,
+        most_in_flight=round(terms.in_flight) or None,
+        in_flight_is_learnt=terms.in_flight != set_terms.in_flight,
+        long=tuple(_long_limits(standing)),
+        paced_rpm=paced_rpm,
     )
 
 

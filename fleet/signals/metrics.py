@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fleet.signals import catalogue
-from fleet.signals.view import Durations, FleetView, LimitView, PoolView
+from fleet.signals.limit_view import LimitView
+from fleet.signals.view import Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
 TOP_BOTS = 5
@@ -74,7 +75,9 @@ IN_FLIGHT = Metric("fleet_running_tasks", "gauge", "Tasks that bots work on.", (
 POOL_WORKERS = Metric("fleet_pool_workers", "gauge", "Live workers that serve a pool; 0: its tasks wait.", ("pool",))
 OPEN = Metric("fleet_pool_open", "gauge", "1: everything may be taken; 0: the gate holds something back.", ("pool",))
 
-LIMIT_USED = Metric("fleet_limit_used_ratio", "gauge", "Used share of a limit in the last minute.", ("limit", "kind"))
+LIMIT_USED = Metric(
+    "fleet_limit_used_ratio", "gauge", "Used share of a limit, now or in its minute, hour or day.", ("limit", "kind")
+)
 LIMIT_WAITING = Metric("fleet_limit_waiting_calls", "gauge", "Calls that wait for a grant.", ("limit",))
 LIMIT_HELD = Metric("fleet_limit_held_seconds", "gauge", "Seconds for which a 429 holds the fleet.", ("limit",))
 LIMIT_REFUSED = Metric("fleet_limit_refused", "counter", "429s.", ("limit",))
@@ -207,7 +210,11 @@ def _limits(limits: Iterable[LimitView]) -> Iterator[tuple[Metric, Iterable[Samp
     rows = tuple(limits)
     requests = [((row.limit, "requests"), row.used_rpm / row.rpm) for row in rows if row.rpm]
     tokens = [((row.limit, "tokens"), row.used_tpm / row.tpm) for row in rows if row.tpm]
-    yield LIMIT_USED, [*requests, *tokens]
+    flying = [((row.limit, "in flight"), row.in_flight / row.most_in_flight) for row in rows if row.most_in_flight]
+    longs = [
+        ((row.limit, long.label), long.used / long.limit) for row in rows for long in row.long if long.used is not None
+    ]
+    yield LIMIT_USED, [*requests, *tokens, *flying, *longs]
     yield LIMIT_WAITING, [((row.limit,), row.waiting) for row in rows]
     yield LIMIT_HELD, [((row.limit,), row.held_s) for row in rows]
     yield LIMIT_REFUSED, [((row.limit,), row.refused) for row in rows]

@@ -13,6 +13,7 @@ from pydantic import Field
 from fleet.frozen import Frozen
 from fleet.models import Persona
 from fleet.signals.crew import Trouble
+from fleet.signals.limit_view import LimitView
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.spread import Verdict
 
@@ -264,24 +265,6 @@ class PoolView(Frozen):
     cost_usd_micros: int
     spread: BotSpread
     durations: Durations
-
-
-class LimitView(Frozen):
-    """One limit, just now."""
-
-    limit: str
-    rpm: int | None
-    used_rpm: float
-    tpm: int | None
-    used_tpm: float
-    in_flight: int
-    waiting: int
-    next_grant_s: float = Field(description="Seconds until the next slot is free.")
-    held_s: float = Field(description="Seconds for which a 429 still holds everybody.")
-    refused: int = Field(description="429s seen.")
-    refused_at: float | None
-    is_changed: bool = Field(description="An operator has set it live.")
-    usd_per_day: float | None = None
 
 
 class PoolCost(Frozen):

@@ -151,18 +151,25 @@ class Store:
         return await self._issue(parts, None)
 
     def send(
-        self, script: Script, keys: Sequence[str] = (), args: Sequence[Any] = (), *, within_s: float = 0.0
+        self,
+        script: Script,
+        keys: Sequence[str] = (),
+        args: Sequence[Any] = (),
+        *,
+        within_s: float = 0.0,
+        receiver: Receiver | None = None,
     ) -> None:
-        """Run a script some time soon; nobody learns its reply. Failures are counted in `lost_sends`.
+        """Run a script some time soon. Failures are counted in `lost_sends` where nobody learns its reply.
 
         Args:
             script: What to run.
             keys: Its KEYS.
             args: Its ARGV.
             within_s: So long it may wait for another command to leave with; at most a quarter of the timeout.
+            receiver: Who gets the reply.
         """
         loop = asyncio.get_running_loop()
-        call = PendingCommand((len(keys), *keys, *args), loop.time() + self._timeout_s, None, script)
+        call = PendingCommand((len(keys), *keys, *args), loop.time() + self._timeout_s, receiver, script)
         if self._closed:
             self._fail([call], StoreUnavailable("the store is closed"))
         else:

@@ -7,12 +7,13 @@ from typing import Any
 
 import redis
 
+from fleet.config import LimitSettings
 from fleet.limiter.layouts import ASKED, SETTLED, STATE, Asked, Reply, Settled
 from fleet.limiter.limits import DAY_US, Terms
 from fleet.limiter.model import Answer, Question
 from fleet.limiter.observing import packed_readings
-from fleet.limiter.scripts import ACQUIRE, OBSERVE, PENALISE, SET, SETTLE, SHOW
-from fleet.limiter.snapshot import standing_of, terms_in_force
+from fleet.limiter.scripts import ACQUIRE, NARROW, OBSERVE, PENALISE, SET, SETTLE, SHOW
+from fleet.limiter.snapshot import LimitSnapshot, snapshot_of, standing_of, terms_in_force
 from fleet.models import Mark, Tokens
 from fleet.rates import RateReading
 from fleet.store import keys
@@ -26,6 +27,8 @@ class ScriptedLimit:
         self._client = client
         self._terms = terms
         self.keys = keys.limit_keys(name)
+        #: What the last reading surely lowered, by rate.
+        self.lowered: tuple[int, ...] = ()
 
     def _run(self, script: Script, **arguments: Any) -> Any:
         names = {name: getattr(self.keys, name) for name in script.names.keys.names}
@@ -69,9 +72,18 @@ class ScriptedLimit:
 
     def observe(self, mark: Mark, *rates: RateReading) -> int:
         """Take note of headers, and return by how much a clock was moved."""
-        requests, tokens, input_tokens, output_tokens = (*rates, *[RateReading()] * (4 - len(rates)))
-        heard = packed_readings(mark, (requests, tokens, input_tokens, output_tokens))
-        return _unpack(self._run(OBSERVE, heard=heard, terms=self._terms.pack()))[1]
+        heard = packed_readings(mark, rates)
+        reply = self._run(OBSERVE, heard=heard, terms=self._terms.pack())
+        self.lowered = struct.unpack("<7q", reply)[3:]
+        return _unpack(reply[:24])[1]
+
+    def narrow(self, most: int = 0, flying: int = 0) -> int:
+        """Refuse a call of too many at once, and return how many may go."""
+        return _unpack(self._run(NARROW, most=most, flying=flying, terms=self._terms.pack()))[1]
+
+    def snapshot(self, settings: LimitSettings) -> LimitSnapshot:
+        """Return how it stands, for operators."""
+        return snapshot_of("limit", standing_of(self._run(SHOW)), settings)
 
     def terms_in_force(self) -> tuple[float, ...]:
         """Return requests, tokens, input and output tokens a minute, as the snapshot has them."""

@@ -17,6 +17,7 @@ from fleet.limiter.layouts import STATE, At
 from fleet.limiter.limits import MINUTE_US
 from fleet.limiter.snapshot import last_minute
 from fleet.models import Caller, Grant, Priority
+from fleet.rates import RateReading
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from fleet.workers import patient_loop
@@ -24,6 +25,7 @@ from tests.every import every
 from tests.redis_server import RedisServer
 
 LIMIT = "provider/model/key"
+UNCOUNTED = LimitSettings(input_tpm=1_000_000, count_cached=False)
 
 
 def with_limiter(
@@ -478,3 +480,82 @@ def test_callers_without_a_name_leave_one_entry_among_the_bots(redis_url: str) -
         return int(await store.command("ZCARD", keys.limit_keys(LIMIT).bots))
 
     assert with_limiter(redis_url, body, rpm=60_000) == 1
+
+
+def test_a_refusal_of_too_many_at_once_is_learnt_by_all_and_ends_no_later_than_a_call_does(redis_url: str) -> None:
+    """A provider takes 4 calls at once, says a minute in `Retry-After`, and 24 calls come together."""
+    flying, most, refused, answered = 0, 0, 0, 0
+
+    async def call(limiter: Limiter, number: int) -> None:
+        nonlocal flying, most, refused, answered
+        while True:
+            grant = await limiter.acquire(LIMIT, tokens=10, timeout_s=60, caller=Caller(f"bot-{number}"))
+            if flying >= 4:
+                refused += 1
+                limiter.narrow(LIMIT)
+                limiter.settle(grant, used_tokens=0)
+                await asyncio.sleep(0.05)
+                continue
+            flying, answered = flying + 1, answered + 1
+            most = max(most, flying)
+            await asyncio.sleep(0.2)
+            flying -= 1
+            limiter.settle(grant, used_tokens=10)
+            return
+
+    async def body(limiter: Limiter, _: Store) -> LimitSnapshot:
+        await asyncio.gather(*[call(limiter, number) for number in range(24)])
+        return await limiter.snapshot(LIMIT)
+
+    shown = with_limiter(redis_url, body, rpm=6_000_000)
+    assert answered == 24 and refused <= 40
+    assert shown.in_flight_is_learnt and 1 <= (shown.most_in_flight or 0) <= 4
+
+
+def test_input_read_from_the_providers_cache_counts_unless_the_limit_says_not(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> tuple[int, int]:
+        for _call in range(3):
+            grant = await limiter.acquire(LIMIT, tokens=1020, input_tokens=1000, timeout_s=5)
+            limiter.settle(grant, used_tokens=1010, used_output_tokens=10, cached_tokens=900)
+        failed = await limiter.acquire(LIMIT, tokens=1020, input_tokens=1000, timeout_s=5)
+        limiter.settle(failed, used_tokens=0)
+        last = await limiter.acquire(LIMIT, tokens=1020, input_tokens=1000, timeout_s=5)
+        limiter.settle(last, used_tokens=0)
+        return (await limiter.snapshot(LIMIT)).granted_tokens, last.reserved_tokens
+
+    assert with_limiter(redis_url, body, input_tpm=1_000_000) == (3 * 1010, 1020)
+    counted, reserved = with_limiter(redis_url, body, limits={LIMIT: UNCOUNTED})
+    assert counted - 3 * 1010 == 3 * 110
+    assert reserved < 1020  # and what is surely in the cache need not be reserved
+
+
+def test_nothing_is_taken_for_cached_that_was_not_lately(redis_url: str) -> None:
+    async def body(limiter: Limiter, _: Store) -> list[int]:
+        reserved = []
+        for cached in (900, 900, 900, 0, 10**9, -5):
+            grant = await limiter.acquire(LIMIT, tokens=1020, input_tokens=1000, timeout_s=5)
+            reserved.append(grant.reserved_tokens)
+            limiter.settle(grant, used_tokens=1010, used_output_tokens=10, cached_tokens=cached)
+        return reserved
+
+    reserved = with_limiter(redis_url, body, limits={LIMIT: UNCOUNTED})
+    assert reserved[:4] == sorted(reserved[:4], reverse=True) and reserved[3] < 1020
+    assert reserved[4] == 1020  # the last one had nothing in the cache
+    assert reserved[5] > 950  # one lucky call says little
+
+
+def test_a_limit_that_surely_is_lower_than_configured_is_said_once(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(limiter: Limiter, store: Store) -> None:
+        for number in range(6):
+            limiter._find(LIMIT).observe_at = 0.0  # type: ignore[union-attr]
+            grant = await limiter.acquire(LIMIT, tokens=1, timeout_s=5)
+            limiter.settle(grant, used_tokens=1)
+            day = RateReading(1000, 999 - number, (1 + number) * 86.4)
+            limiter.observe(grant, (day, RateReading(9000, 8000, 5.0), RateReading(), RateReading()))
+            await sent(store)
+
+    with_limiter(redis_url, body, rpm=2000, tpm=10_000)
+    said = [record.getMessage() for record in caplog.records if "limit_lowered" in record.getMessage()]
+    assert said == [f"limit_lowered limit={LIMIT} tpm=10000 provider_allows=9000"]  # not of the day: rpm=2000 holds

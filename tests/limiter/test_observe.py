@@ -106,14 +106,6 @@ def test_neither_can_an_operator_set_more_than_the_provider_allows(client: Any) 
     assert limit.terms_in_force()[:2] == (600, 4000)
 
 
-def test_a_limit_a_day_is_known_by_how_slowly_it_comes_back(client: Any) -> None:
-    limit = a_limit(client, LimitSettings())
-    limit.observe((0, 0, 0), RateReading(10_000, 9_980, 20 * 8.64))  # 10,000 a day, refilled all the time
-    assert limit.terms_in_force()[0] == pytest.approx(10_000 / 1440)
-    limit.observe((0, 0, 0), RateReading(10_000, 9_999, 8.64))  # one reading tells nothing of the period
-    assert limit.terms_in_force()[0] == pytest.approx(10_000 / 1440)
-
-
 def test_without_headers_a_429_makes_a_guess_and_the_next_one_does_not_cut_it_again(client: Any) -> None:
     limit = a_limit(client, LimitSettings())
     for number in range(100):

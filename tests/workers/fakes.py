@@ -30,6 +30,8 @@ class FakeLimiter:
     holds: list[tuple[str, float]] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
     readings: list[RateReadings | None] = field(default_factory=list)
+    narrowed: list[tuple[str, int]] = field(default_factory=list)
+    cached: list[int | None] = field(default_factory=list)
 
     async def acquire(
         self,
@@ -53,11 +55,23 @@ class FakeLimiter:
         self.granted.append(grant)
         return grant
 
-    def settle(self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0) -> None:
+    def settle(
+        self,
+        grant: Grant,
+        *,
+        used_tokens: int,
+        used_output_tokens: int = 0,
+        cached_tokens: int | None = None,
+        cost_usd_micros: int = 0,
+    ) -> None:
         self.settled.append((grant, used_tokens))
+        self.cached.append(cached_tokens)
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None:
         self.holds.append((limit, retry_after_s))
+
+    def narrow(self, limit: str, *, most: int = 0) -> None:
+        self.narrowed.append((limit, most))
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         self.readings.append(rates)

@@ -110,6 +110,20 @@ def test_a_429_holds_the_whole_fleet_for_as_long_as_the_provider_said(told: floa
     assert limiter.holds == [(LIMIT, hold)] and meter.failed == {"RateLimited": 1}
 
 
+@pytest.mark.parametrize("most", [0, 5])
+def test_a_429_for_too_many_calls_at_once_narrows_the_limit_and_holds_nobody(most: int):
+    limiter, _, meter, _ = send(RateLimited("429", retry_after_s=60, parallel=True, most_parallel=most))
+    assert (limiter.narrowed, limiter.holds, meter.failed) == ([(LIMIT, most)], [], {"RateLimited": 1})
+
+
+def test_what_was_read_from_the_providers_cache_is_told_when_it_is_known():
+    used = Usage(input_tokens=20, output_tokens=3, cached_tokens=15)
+    limiter, *_ = send(Completion("hi", "stop", used))
+    assert ([tokens for _, tokens in limiter.settled], limiter.cached) == ([23], [15])
+    limiter, *_ = send(ProviderUnavailable("503"))
+    assert limiter.cached == [None]
+
+
 def test_what_headers_say_of_the_rates_reaches_the_limiter_with_every_answer():
     nothing = RateReading()
     told = Completion("4", "stop", Usage(), headers={"x-ratelimit-limit-requests": "9"})

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from fleet.errors import BadRequest, FleetError, KeyRejected, KeySpent, NotServed, ProviderUnavailable, RateLimited
 from fleet.workers.providers import wordings
 from fleet.workers.providers.delays import read_delay
+from fleet.workers.providers.parallel import read_parallel
 from fleet.workers.providers.problem import Problem
 from fleet.workers.providers.rate_headers import read_rates
 from fleet.workers.providers.retry_after import MAX_RETRY_AFTER_S, read_retry_after
@@ -181,15 +182,17 @@ class _Case:
 
     def _limited(self) -> RateLimited:
         """Return a 429. One for too many calls at once is over when one of them ends, whatever time comes with it."""
-        kind = " ".join((self.headers.get("rate_limit_type") or "", self.problem.text, *self.problem.said.words))
-        parallel = wordings.PARALLEL.search(kind) is not None
+        most = read_parallel(self.headers, " ".join((self.problem.text, *self.problem.said.words)))
+        parallel = most is not None
         delay_s = self._delay_s
         if delay_s is None:
             delay_s = read_retry_after(self.headers, now_s=self.now_s)
         if parallel:
             delay_s = None
         rates = read_rates(self.headers, now_s=self.now_s)
-        error = RateLimited(self.told, retry_after_s=_bounded(delay_s), rates=rates, parallel=parallel)
+        error = RateLimited(
+            self.told, retry_after_s=_bounded(delay_s), rates=rates, parallel=parallel, most_parallel=most or 0
+        )
         error.passes_at = None if delay_s is None else self.now_s + delay_s
         return error
 

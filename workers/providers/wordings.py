@@ -76,7 +76,6 @@ QUOTA = _any(
 #: A quota of nothing: no pause helps.
 NOTHING_ALLOWED = _any(r"\blimit: 0\b")
 RATE = _any(r"rate[- _]?limit", "too many (?:concurrent |parallel )?requests", "throttl", r"per[- _]?(?:min|sec)")
-PARALLEL = _any("parallel", "concurren", "in[- _]?flight", "simultaneous", "并发")
 BUSY = _any(
     "overload", "at capacity", "no [a-z ]{0,20}capacity", "capacity exceeded", "temporar",
     "try again (?:later|in|soon)", r"\bbusy\b", "time[d]?[- ]?out", "currently loading",

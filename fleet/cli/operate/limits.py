@@ -199,11 +199,28 @@ def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
         yield f"  {label:<8}  {used:,.0f} of {_amount(rate)} in the last minute{foreign}"
     allowed = "not limited" if snapshot.rate is None else f"{snapshot.rate:,.1f} allowed at their mean size"
     yield f"  rate      {snapshot.used_rpm / 60:,.1f} calls a second in the last minute, {allowed}"
+    yield from _long_lines(snapshot)
     waiting = counted(snapshot.waiting, "call")
-    yield f"  waiting   {waiting}, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}"
-    last = datetime.fromtimestamp(snapshot.refused_at).isoformat(" ", "seconds") if snapshot.refused_at else "never"
+    most = "" if snapshot.most_in_flight is None else f" of {snapshot.most_in_flight:,}"
+    learnt = " (learnt: the provider refused more at once)" if snapshot.in_flight_is_learnt else ""
+    yield f"  waiting   {waiting}, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}{most}{learnt}"
+    last = _time(snapshot.refused_at) if snapshot.refused_at else "never"
     held = ", held" if snapshot.held_until else ""
     yield f"  429s      {snapshot.refused}, last {last}{held}"
+
+
+def _long_lines(snapshot: LimitSnapshot) -> Iterator[str]:
+    """Yield what the provider told of limits of more than a minute, and whether they bind."""
+    for long in snapshot.long:
+        told = f"{long.limit:,} {long.label}"
+        full = f", all there again at {_time(long.full_at)}" if long.full_at else ""
+        yield f"  provider  {told if long.used is None else f'{long.used:,} of {told} used'}{full}"
+    if snapshot.paced_rpm is not None:
+        yield f"  pace      {snapshot.paced_rpm:,.1f} calls a minute, for little of that is left"
+
+
+def _time(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s).isoformat(" ", "seconds")
 
 
 def _amount(number: int | None) -> str:

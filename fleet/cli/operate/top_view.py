@@ -13,7 +13,8 @@ from fleet.cli.terminal import NARROW
 from fleet.quoting import counted
 
 if TYPE_CHECKING:
-    from fleet.signals.view import EventView, FleetView, LimitView, PoolView
+    from fleet.signals.limit_view import LimitView
+    from fleet.signals.view import EventView, FleetView, PoolView
 
 #: Heights of a sparkline, an eighth of a line each.
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -147,6 +148,11 @@ def _limit(limit: LimitView, *, narrow: bool) -> Text:
         if allowed:
             style = "red" if used >= 0.98 * allowed else "yellow" if used >= 0.9 * allowed else ""
             line.append(f"{used:,.0f}/{allowed:,} {name}  ", style)
+    for long in () if narrow else limit.long:
+        if long.used is not None and (limit.paced_rpm is not None or long.used >= 0.9 * long.limit):
+            line.append(f"{long.used:,}/{long.limit:,} {long.label}  ", "yellow" if limit.paced_rpm is None else "red")
+    if limit.in_flight_is_learnt:
+        line.append(f"{limit.in_flight:,}/{limit.most_in_flight:,} in flight  ", "yellow")
     line.append(f"{limit.waiting:,} waiting", "yellow" if limit.waiting else "dim")
     if limit.held_s:
         line.append(f"  held {_duration(limit.held_s)} by a 429", "bold red")

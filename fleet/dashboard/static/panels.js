@@ -213,7 +213,9 @@ function limits({ limits: all, at }) {
     use(tokens, limit.used_tpm, limit.tpm);
     const facts = [["waiting", count(limit.waiting)], ["next grant", limit.next_grant_s > 0 ? duration(limit.next_grant_s) : "now"],
       ["429s", limit.refused ? `${short(limit.refused)}, last ${ago(limit.refused_at, at)}` : "none"]];
-    if (limit.in_flight) facts.splice(1, 0, ["in flight", count(limit.in_flight)]);
+    if (limit.in_flight || limit.most_in_flight) facts.splice(1, 0, ["in flight", limit.most_in_flight ? `${count(limit.in_flight)} of ${count(limit.most_in_flight)}${limit.in_flight_is_learnt ? " (learnt)" : ""}` : count(limit.in_flight)]);
+    for (const long of limit.long) facts.push([long.label, long.used === null ? `of ${short(long.limit)}` : `${count(long.used)} of ${short(long.limit)}`]);
+    if (limit.paced_rpm !== null) facts.push(["pace", `${limit.paced_rpm.toFixed(1)} calls a minute`]);
     keyed(figures, facts, ([name]) => name, ([name]) => h("span", {}, `${name} `, h("b")), (span, [, value]) => text(span.lastElementChild, value));
   });
 }

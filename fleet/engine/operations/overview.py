@@ -27,6 +27,7 @@ from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.signals.crew import Trouble, serving, troubles_of
+from fleet.signals.limit_view import LimitView, LongLimitView
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
@@ -38,7 +39,6 @@ from fleet.signals.view import (
     FleetView,
     HealthTest,
     HealthView,
-    LimitView,
     PoolCost,
     PoolView,
     QuarantineLine,
@@ -337,6 +337,10 @@ def _limit_view(limit: LimitSnapshot, now_s: float) -> LimitView:
         refused_at=limit.refused_at,
         is_changed=limit.is_changed,
         usd_per_day=None if limit.usd_micros_per_day is None else limit.usd_micros_per_day / 1e6,
+        most_in_flight=limit.most_in_flight,
+        in_flight_is_learnt=limit.in_flight_is_learnt,
+        long=tuple(LongLimitView(label=long.label, used=long.used, limit=long.limit) for long in limit.long),
+        paced_rpm=limit.paced_rpm,
     )
 
 

@@ -202,7 +202,7 @@ def _told_obstacles(facts: Facts) -> Iterator[str]:
         yield "no worker is reporting: start one with `fleet up` or `celery -A fleet worker`"
     if place is not None:
         yield from filter(None, (trouble.told_of(facts.pool) for trouble in facts.troubles))
-    if limit is not None and (limit.queue_s > 0 or limit.held_until):
+    if limit is not None and (limit.queue_s > 0 or limit.held_until or limit.is_full):
         yield _told_limit(limit, facts.now_s)
 
 
@@ -212,6 +212,12 @@ def _told_limit(limit: LimitSnapshot, now_s: float) -> str:
         for used, rate, unit in ((limit.used_rpm, limit.rpm, "requests"), (limit.used_tpm, limit.tpm, "tokens"))
         if rate is not None
     ]
+    if limit.most_in_flight is not None:
+        learnt = ", learnt from a refusal" if limit.in_flight_is_learnt else ""
+        rates.append(f"{limit.in_flight:,} of {limit.most_in_flight:,} calls at once{learnt}")
+    if limit.paced_rpm is not None:
+        left = [f"{long.left:,} of {long.limit:,} {long.label} left" for long in limit.long if long.left is not None]
+        rates.append(f"{', '.join(left)}, so {limit.paced_rpm:,.1f} calls a minute")
     hold = f", held for {duration(limit.held_until - now_s)} after a 429" if limit.held_until else ""
     return f"the limit {limit.limit} ({', '.join(rates)}){hold}: its next call goes in {duration(limit.queue_s)}"
 

@@ -92,6 +92,30 @@ def test_limits_says_when_the_provider_allows_less_than_is_configured_and_what_o
     assert "6,000 is more than the provider allows: the provider's number holds" in fleet("limits").stdout
 
 
+def test_limits_says_what_was_learnt_of_a_day_and_of_calls_at_once(redis_url: str) -> None:
+    async def call() -> None:
+        nothing = RateReading()
+        async with open_limiter(redis_url, {LIMIT: LimitSettings(rpm=6000)}) as limiter:
+            for used in (1, 2, 3):
+                grant = await limiter.acquire(LIMIT, tokens=1, timeout_s=1)
+                day = RateReading(10_000, 10_000 - used, used * 8.64)
+                limiter.observe(grant, (day, nothing, nothing, nothing))
+                limiter.settle(grant, used_tokens=1)
+                await asyncio.sleep(EVERY_S)
+            limiter.narrow(LIMIT, most=4)
+
+    asyncio.run(call())
+    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    assert (shown["rpm"], shown["lowered"], shown["paced_rpm"]) == (6000, {}, None)
+    assert [(long["what"], long["limit"], long["left"], long["period_s"]) for long in shown["long"]] == [
+        ("rpm", 10_000, 9997, 86_400.0)
+    ]
+    assert (shown["most_in_flight"], shown["in_flight_is_learnt"]) == (4, True)
+    text = fleet("limits").stdout
+    assert "provider  3 of 10,000 requests a day used" in text
+    assert "in flight 0 of 4 (learnt: the provider refused more at once)" in text
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

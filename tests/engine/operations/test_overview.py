@@ -15,6 +15,7 @@ from fleet.engine.messages import queues
 from fleet.engine.operations.levers import pause_pool, quarantine_bot
 from fleet.errors import ConfigurationError
 from fleet.limiter import Limiter
+from fleet.rates import RateReading
 from fleet.roster import Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event, record_event_now
@@ -125,14 +126,24 @@ def test_limits_show_what_is_used_and_costs_what_is_left_of_the_budget(
         grant = await limiter.acquire("simulator/m1/default", tokens=100, timeout_s=5, cost_usd_micros=0)
         limiter.settle(grant, used_tokens=60)
         limiter.penalise("simulator/m1/default", retry_after_s=100)
+        limiter.narrow("simulator/m1/default", most=7)
+        nothing = RateReading()
+        day = RateReading(1000, 10, 50_000.0)
+        limiter.observe(grant, (day, nothing, nothing, nothing))
 
     with_store(redis_url, call)
     working_fleet.finish(1, pool="a", bot=1, cost_usd_micros=2_000_000)
     view = working_fleet.overview.read()
     limit = next(row for row in view.limits if row.limit == "simulator/m1/default")
-    assert (limit.rpm, limit.tpm, limit.refused, limit.usd_per_day) == (600, 60_000, 1, 24.0)
+    assert (limit.rpm, limit.tpm, limit.refused, limit.usd_per_day) == (600, 60_000, 2, 24.0)
     assert 0 < limit.held_s <= 100
     assert limit.used_rpm > 0
+    assert (limit.most_in_flight, limit.in_flight_is_learnt) == (7, True)
+    assert [(long.label, long.used, long.limit) for long in limit.long] == [("requests a day", 990, 1000)]
+    assert limit.paced_rpm == pytest.approx(0.1)
+    shown = exposition(view).decode()
+    assert 'fleet_limit_used_ratio{kind="requests a day",limit="simulator/m1/default"} 0.99' in shown
+    assert 'fleet_limit_used_ratio{kind="in flight",limit="simulator/m1/default"}' in shown
     cost = view.cost
     assert (cost.day_usd_micros, cost.total_usd_micros, cost.budget_usd_micros_per_day) == (
         2_000_000,

@@ -28,6 +28,7 @@ from fleet.engine.transport.held import find_held
 from fleet.engine.transport.parking.parked import PUBLISH_LATER, publish_later_call
 from fleet.errors import StoreError
 from fleet.limiter.limiter import LimitSnapshot
+from fleet.limiter.snapshot import LongLimit
 from fleet.models import BotResult, Priority, TaskError
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
@@ -164,6 +165,18 @@ def test_a_task_tells_which_limit_is_used_up(client: redis.Redis) -> None:
     text = text_of(story_of(client, "mine", lambda pool: limit if pool == "research" else None))
     assert "the limit acme/m/default (60 of 60 requests a minute), held for" in text
     assert "its next call goes in 7.0 s" in text
+
+
+def test_a_task_tells_of_calls_at_once_and_of_a_day_that_is_nearly_used(client: redis.Redis) -> None:
+    day = LongLimit("rpm", 10_000, 100, 86_400.0, None, time.time())
+    limit = LimitSnapshot(
+        "acme/m/default", 500, None, 3.0, 0.0, 0.0, None, 9, 9, 1, None, in_flight=4, most_in_flight=4,
+        in_flight_is_learnt=True, long=(day,), paced_rpm=0.5,
+    )  # fmt: skip
+    queue(client, "mine")
+    text = text_of(story_of(client, "mine", lambda pool: limit))
+    assert "4 of 4 calls at once, learnt from a refusal" in text
+    assert "100 of 10,000 requests a day left, so 0.5 calls a minute" in text
 
 
 def test_a_finished_task_tells_who_answered_and_never_what(client: redis.Redis) -> None:

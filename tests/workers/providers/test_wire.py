@@ -359,3 +359,31 @@ def test_a_stream_that_nobody_asked_for_is_read_by_its_last_whole_answer_or_its_
     broken = failure(kind, response(first + usage + b'event: error\ndata: {"message": "overloaded", "code": 529}\n\n'))
     assert isinstance(broken, ProviderUnavailable) and "overloaded" in str(broken)
     assert broken.usage is not None and broken.usage.total_tokens == 15
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("headers", "message", "parallel"),
+    [
+        ({"rate_limit_type": "max_parallel_requests"}, "slow down", 0),
+        ({"x-ratelimit-type": "UserConcurrentRequests"}, "slow down", 0),
+        ({}, "Too many parallel requests (rate_limit_type: max_parallel_requests)", 0),
+        ({}, "Rate limit exceeded for api_key: 37ab. Limit type: max_parallel_requests. Current limit: 4", 4),
+        ({}, "Number of concurrent connections has exceeded your rate limit", 0),
+        ({}, "request reached max organization concurrency: 3, please try again after 1 seconds", 3),
+        ({}, "limit of 5 concurrent requests reached", 5),
+        ({"rate_limit_type": "requests"}, "Limit type: requests; max_parallel_requests: 5", None),
+        ({}, "Crossed TPM / RPM / Max Parallel Request Limit", None),
+        ({}, "Too many requests, please reduce your concurrent requests", None),
+        ({}, "Rate limit reached for requests", None),
+    ],
+)  # fmt: skip
+def test_a_429_for_too_many_calls_at_once_is_told_from_one_for_too_many_a_minute(
+    kind: str, headers: dict[str, str], message: str, parallel: int | None
+) -> None:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    body = json.dumps({"error": {"message": message, "type": "None", "code": "429"}})
+    answer = f"HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\n{lines}content-length: {len(body)}\r\n\r\n{body}"
+    error = failure(kind, answer.encode())
+    assert isinstance(error, RateLimited)
+    assert (error.parallel, error.most_parallel) == (parallel is not None, parallel or 0)

@@ -1,0 +1,37 @@
+"""A limit as the Fleet tab, `fleet top` and `fleet stats` show it. How it stands is the limiter's to tell."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fleet.frozen import Frozen
+
+
+class LongLimitView(Frozen):
+    """A limit of more than a minute, such as `requests a day`, as the provider told it; `used` None: it did not say."""
+
+    label: str
+    used: int | None
+    limit: int
+
+
+class LimitView(Frozen):
+    """One limit, just now."""
+
+    limit: str
+    rpm: int | None
+    used_rpm: float
+    tpm: int | None
+    used_tpm: float
+    in_flight: int
+    waiting: int
+    next_grant_s: float = Field(description="Seconds until the next slot is free.")
+    held_s: float = Field(description="Seconds for which a 429 still holds everybody.")
+    refused: int = Field(description="429s seen.")
+    refused_at: float | None
+    is_changed: bool = Field(description="An operator has set it live.")
+    usd_per_day: float | None = None
+    most_in_flight: int | None = Field(None, description="Calls at the same time; None: not limited.")
+    in_flight_is_learnt: bool = Field(False, description="The provider refused one of more calls at once.")
+    long: tuple[LongLimitView, ...] = Field((), description="Limits of an hour, a day or more, as the provider tells.")
+    paced_rpm: float | None = Field(None, description="Calls a minute while little of those is left.")
