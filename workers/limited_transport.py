@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, FleetError, RateLimited
 from fleet.models import ANYBODY, Caller, Grant
 from fleet.quoting import quote
 from fleet.rates import RateReadings
@@ -25,9 +25,10 @@ from fleet.usage import Usage
 from fleet.workers.context import count_tokens
 from fleet.workers.gateway import DEFAULT_HOLD_S, Price
 from fleet.workers.ports import Limiter
-from fleet.workers.providers.parallel import read_parallel
+from fleet.workers.providers.bodies import carries_error
+from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.rate_headers import read_rates
-from fleet.workers.providers.retry_after import read_retry_after
+from fleet.workers.providers.verdict import error_of
 
 #: Longest wait for a turn unless it is said, in seconds.
 PATIENCE_S = 60.0
@@ -287,15 +288,34 @@ class _Plan:
         """Return what came of a call that was answered."""
         headers, now_s = response.headers, time.time()
         rates = read_rates(headers, now_s=now_s)
-        if response.status_code == 429:
-            hold_s = read_retry_after(headers, now_s=now_s)
-            parallel = read_parallel(headers, b"" if ask.is_streamed else response.content)
-            return _Outcome(grant, (0, 0), 0, rates, DEFAULT_HOLD_S if hold_s is None else hold_s, parallel)
-        if 400 <= response.status_code < 500:
-            return _Outcome(grant, (0, 0), 0, rates)
-        used = None if ask.is_streamed else _usage(response.content)
+        raw = b"" if ask.is_streamed else response.content
+        error = self._error(response.status_code, raw, headers, now_s)
+        if error is not None and (response.status_code < 500 or error.holds):
+            tokens, made = _usage(raw) or (0, 0)
+            cost_usd_micros = self.cost(ask.model, tokens - made, made) or 0
+            return _Outcome(grant, (tokens, made), cost_usd_micros, rates, _hold_s(error), _parallel(error))
+        used = None if ask.is_streamed else _usage(raw)
         cost = self.cost(ask.model, used[0] - used[1], used[1]) if used else None
         return _Outcome(grant, used, cost, rates)
+
+    def _error(self, status: int, raw: bytes, headers: Any, now_s: float) -> FleetError | None:
+        """Return the error that a response is, also one that hides in a 2xx; None for an answer."""
+        if status < 300 and not carries_error(_object(raw) or {}):
+            return None
+        problem = read_problem(raw, secrets=(), texts=())
+        return error_of(self.provider, status, problem, headers, now_s=now_s)
+
+
+def _hold_s(error: FleetError) -> float | None:
+    """Return the seconds for which an error holds the fleet, None when it holds nobody."""
+    if not isinstance(error, RateLimited):
+        return None
+    return DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s
+
+
+def _parallel(error: FleetError) -> int | None:
+    """Return how many calls may be under way when an error says that there are too many, 0 when it does not say."""
+    return error.most_parallel if isinstance(error, RateLimited) and error.parallel else None
 
 
 def _guess(request: Any, body: bytes) -> int:

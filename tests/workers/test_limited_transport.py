@@ -16,6 +16,7 @@ from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter import LimitSnapshot, ThreadedLimiter, open_limiter
 from fleet.store.client import connect
+from fleet.workers.gateway import DEFAULT_HOLD_S
 from fleet.workers.limited_transport import OUTPUT_TOKENS, BlockingLimitedTransport, LimitedTransport
 from tests.workers.fakes import FakeLimiter
 from tests.workers.simulator.running import chat, running, total
@@ -154,7 +155,7 @@ class Answering:
         return None
 
 
-async def post(limiter: Any, path: str, provider: Answering, body: dict[str, Any], **options: Any) -> None:
+async def post(limiter: Any, path: str, provider: Any, body: dict[str, Any], **options: Any) -> None:
     transport: Any = LimitedTransport(limiter, "openai", provider, **options)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:1") as client:
         await client.post(path, **body)
@@ -240,3 +241,31 @@ def test_a_streamed_answer_reaches_the_sdk_as_it_comes() -> None:
     assert asyncio.run(main()) == ["one", "two"]
     assert limiter.is_settled_once
     assert limiter.settled[0][1] == limiter.granted[0].reserved_tokens
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "used", "hold_s"),
+    [
+        (200, {"error": {"code": 429, "message": "Try again in 9s."}}, 0, 9.0),
+        (200, {"error": {"code": 429}, "usage": {"prompt_tokens": 7, "completion_tokens": 3}}, 10, DEFAULT_HOLD_S),
+        (200, {"choices": [{"error": {"code": 400, "message": "no"}}]}, 0, None),
+        (429, {"error": {"message": "Please retry in 12s"}}, 0, 12.0),
+        (429, {"error": {"message": "no money", "code": "insufficient_quota"}}, 0, None),
+        (403, {"error": {"message": "Rate limit exceeded"}}, 0, DEFAULT_HOLD_S),
+        (400, {"error": {"message": "odd"}}, 0, None),
+    ],
+)
+def test_a_refusal_holds_the_fleet_by_what_it_means_wherever_it_says_so(
+    status: int, body: dict[str, Any], used: int, hold_s: float | None
+) -> None:
+    class Refusing:
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(status, json=body)
+
+        async def aclose(self) -> None:
+            return None
+
+    limiter = FakeLimiter()
+    asyncio.run(post(limiter, "/v1/chat/completions", Refusing(), {"json": {"model": "m", "messages": QUESTION}}))
+    assert [tokens for _, tokens in limiter.settled] == [used]
+    assert limiter.holds == ([] if hold_s is None else [(LIMIT, hold_s)])
