@@ -26,11 +26,9 @@ from fleet.quoting import quote
 
 #: Fields that hold the prompt when none is named, the first one present counts.
 PROMPT_FIELDS = ("prompt", "question")
+_OWN = ("kind", "pool", "priority", "max_output_tokens", "deadline_s", "answer_schema", "tenant", "metadata")
 #: Fields of a line that are options of its task, over those of the command line.
-OPTION_FIELDS = (
-    "kind", "pool", "priority", "max_output_tokens", "deadline_s", "answer_schema", "tenant", "metadata",
-    *Asks.model_fields,
-)  # fmt: skip
+OPTION_FIELDS = (*_OWN, *Asks.model_fields)
 #: Names of unused fields that are told, and remembered, at most (count).
 _TOLD_MOST, _UNUSED_MOST = 8, 100
 _BOM = b"\xef\xbb\xbf"
@@ -69,7 +67,7 @@ class LineFormat:
             return None
         names = quote(", ".join(list(self.unused)[:_TOLD_MOST]))
         more = f" and {len(self.unused) - _TOLD_MOST} more" if len(self.unused) > _TOLD_MOST else ""
-        return f"fields of IN that are not used: {names}{more}; used are prompt, id and {', '.join(OPTION_FIELDS)}"
+        return f"fields of IN that are not used: {names}{more}; used are prompt, id, {', '.join(_OWN)} and what a task may ask"
 
 
 @dataclass(frozen=True, slots=True)

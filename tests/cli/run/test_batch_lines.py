@@ -83,3 +83,74 @@ def test_what_a_task_cannot_carry_fails_the_line_and_is_named(value: Any, field:
     found = entry(value)
     assert found.task is None
     assert field in str(found.error)
+
+
+PLACE = {"type": "object", "properties": {"place": {"type": "string"}}}
+ANSWER = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def asked(found: Entry) -> dict[str, Any]:
+    assert found.task is not None, found.error
+    return found.task.model_dump(exclude_defaults=True, exclude={"messages", "prompt", "max_output_tokens"})
+
+
+def test_what_a_line_of_openai_asks_is_asked() -> None:
+    body = {
+        "messages": HI, "tools": [{"type": "function", "function": {"name": "t", "parameters": PLACE}}],
+        "tool_choice": {"type": "function", "function": {"name": "t"}}, "parallel_tool_calls": False,
+        "reasoning_effort": "low", "verbosity": "high", "seed": 3, "top_p": 0.5, "stop": "END",
+        "service_tier": "default", "n": 2, "max_completion_tokens": 9,
+    }  # fmt: skip
+    reading = LineFormat()
+    assert asked(entry(openai(**body), reading)) == {
+        "tools": ({"name": "t", "parameters": PLACE},), "tool_choice": "t", "parallel_tool_calls": False,
+        "effort": "low", "verbosity": "high", "seed": 3, "top_p": 0.5, "stop": ("END",), "tier": "standard", "n": 2,
+    }  # fmt: skip
+    assert reading.told_unused() is not None and "'body.model'" in str(reading.told_unused())
+
+
+def test_what_a_line_of_the_responses_api_asks_is_asked() -> None:
+    form = {"type": "json_schema", "name": "a", "schema": ANSWER}
+    body = {
+        "input": "hi", "reasoning": {"effort": "high", "summary": "auto"}, "text": {"format": form, "verbosity": "low"},
+        "tools": [{"type": "function", "name": "t", "parameters": PLACE}],
+    }  # fmt: skip
+    reading = LineFormat()
+    found = asked(entry({"custom_id": "r", "url": "/v1/responses", "body": body}, reading))
+    assert (found["effort"], found["verbosity"], found["answer_schema"]) == ("high", "low", ANSWER)
+    assert found["tools"][0]["name"] == "t" and "body.reasoning.summary" in str(reading.told_unused())
+
+
+def test_what_a_line_of_anthropic_asks_is_asked() -> None:
+    params = {
+        "model": "m", "max_tokens": 2000, "messages": HI, "tools": [{"name": "t", "input_schema": PLACE}],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True}, "stop_sequences": ["END"],
+        "thinking": {"type": "enabled", "budget_tokens": 1024}, "service_tier": "standard_only",
+        "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": ANSWER}},
+    }  # fmt: skip
+    assert asked(entry({"custom_id": "a", "params": params})) == {
+        "tools": ({"name": "t", "parameters": PLACE},), "tool_choice": "required", "parallel_tool_calls": False,
+        "stop": ("END",), "thinking_tokens": 1024, "tier": "standard", "effort": "low", "answer_schema": ANSWER,
+    }  # fmt: skip
+
+
+def test_images_and_tool_calls_of_a_line_are_no_longer_refused() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://x.y/a.png"}}
+    call = {"id": "c", "type": "function", "function": {"name": "t", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "look"}, image]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "a cat"},
+    ]
+    for line in (openai(messages=messages), {"id": "x", "messages": messages}):
+        found = entry(line)
+        assert found.task is not None, found.error
+        roles = [message.role for message in found.task.conversation()]
+        assert roles == ["user", "assistant", "tool"] and found.task.conversation()[0].text == "look"
+
+
+def test_the_older_functions_of_openai_are_tools() -> None:
+    found = asked(
+        entry(openai(messages=HI, functions=[{"name": "t", "parameters": PLACE}], function_call={"name": "t"}))
+    )
+    assert found == {"tools": ({"name": "t", "parameters": PLACE},), "tool_choice": "t"}

@@ -335,10 +335,11 @@ def test_the_same_prompt_with_another_id_or_option_is_another_question(use_stack
     files.source.write_text(json.dumps(line))
     run(files)
     before = use_stack.calls()
-    for changed in ({**line, "id": "b"}, {**line, "max_output_tokens": 9}, {**line, "pool": "review"}):
+    changes = ({"id": "b"}, {"max_output_tokens": 9}, {"pool": "review"}, {"effort": "low"})
+    for changed in ({**line, **change} for change in changes):
         files.source.write_text(json.dumps(changed))
         assert run(files).exit_code == 0
-    assert use_stack.calls() - before == 3
+    assert use_stack.calls() - before == 4
     assert "nothing left to do" in run(files, "--pool", "research", "--kind", "other").stderr  # no part of the question
 
 
