@@ -67,7 +67,8 @@ class LineFormat:
             return None
         names = quote(", ".join(list(self.unused)[:_TOLD_MOST]))
         more = f" and {len(self.unused) - _TOLD_MOST} more" if len(self.unused) > _TOLD_MOST else ""
-        return f"fields of IN that are not used: {names}{more}; used are prompt, id, {', '.join(_OWN)} and what a task may ask"
+        used = f"used are prompt, id, {', '.join(_OWN)} and what a task may ask"
+        return f"fields of IN that are not used: {names}{more}; {used}"
 
 
 @dataclass(frozen=True, slots=True)
