@@ -23,10 +23,8 @@ from fleet.errors import (
     BadRequest,
     ConfigurationError,
     FleetError,
-    KeyRejected,
     MachineExhausted,
     ProviderUnavailable,
-    RateLimited,
 )
 from fleet.quoting import quote
 from fleet.usage import Usage
@@ -35,7 +33,7 @@ from fleet.workers.providers.bodies import carries_error, read_events
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.verdict import error_of, meant_status
-from fleet.workers.providers.wire_schema import SchemaRefused, refusal_of_schema
+from fleet.workers.providers.wire_schema import refused_schema
 
 #: Seconds until a TCP (and TLS) connection that does not come about is given up; part of the call's own timeout.
 CONNECT_TIMEOUT_S = 10.0
@@ -159,10 +157,10 @@ class HttpProvider(ABC):
 
     def _error(self, call: Call, status: int, headers: Mapping[str, str], problem: Problem) -> FleetError:
         error = error_of(self.host, status, problem, headers, now_s=time.time())
-        if call.wishes.schema is not None and not isinstance(error, KeyRejected | RateLimited):
-            told = f"{problem.said.param}\n{problem.text}"
-            if (refused := refusal_of_schema(meant_status(status, problem), told)) is not None:
-                return SchemaRefused(f"{error}: asked again in another form", whole=refused == "whole")
+        if call.wishes.schema is not None:
+            meant = meant_status(status, problem)
+            if (refused := refused_schema(error, meant, problem.said.param, problem.text)) is not None:
+                return refused
         if isinstance(error, BadRequest) and error.blame == "unknown" and self._learn(call, problem):
             return ProviderUnavailable(f"{error}: later calls to {quote(call.model)} leave out what it refuses")
         return error

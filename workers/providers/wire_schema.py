@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-from fleet.errors import Relearnt
+from fleet.errors import FleetError, KeyRejected, RateLimited, Relearnt
 
 #: Schemas kept made ready in a process.
 _MOST = 256
@@ -213,6 +213,21 @@ def refusal_of_schema(status: int, told: str) -> Literal["schema", "whole"] | No
     if _THIS_SCHEMA.search(without_kind):
         return "schema"
     return "whole" if status in (404, 415, 501) or _NOT_AT_ALL.search(text) else "schema"
+
+
+def refused_schema(error: FleetError, status: int, param: str, sentences: str) -> SchemaRefused | None:
+    """Return the error of a call with a schema when what was refused is the schema, else None.
+
+    Args:
+        error: What the refusal would be without one.
+        status: What the answer means.
+        param: The parameter that it names.
+        sentences: The provider's own.
+    """
+    if isinstance(error, KeyRejected | RateLimited):
+        return None
+    refused = refusal_of_schema(status, f"{param}\n{sentences}")
+    return refused and SchemaRefused(f"{error}: asked again in another form", whole=refused == "whole")
 
 
 Form = Literal["strict", "loose", "prompt"]

@@ -18,6 +18,8 @@ from fleet.workers.providers.models.asked import messages_of, parameters_of, set
 from fleet.workers.providers.models.exchange import Clients, Exchange, exchanging
 from fleet.workers.providers.models.failed import by_status, hidden, problem_of, unanswered, unreadable
 from fleet.workers.providers.models.vendors import make_model
+from fleet.workers.providers.verdict import meant_status
+from fleet.workers.providers.wire_schema import refused_schema
 
 
 class Models:
@@ -98,6 +100,10 @@ class Models:
             return hidden(host, call, api_key, exchange) or unreadable(host, call, api_key, exchange)
         problem = problem_of(call, api_key, exchange)
         told = by_status(host, problem, exchange)
+        if call.wishes.schema is not None:
+            meant = meant_status(exchange.status, problem)
+            if (refused := refused_schema(told, meant, problem.said.param, problem.text)) is not None:
+                return refused
         carried = "temperature" in exchange.asked_fields()
         if isinstance(told, BadRequest) and carried and problem.refuses("temperature"):
             self._refused[call.model] = self._refused.get(call.model, frozenset()) | {"temperature"}

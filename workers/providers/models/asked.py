@@ -29,7 +29,7 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from fleet.config import vendor_of
-from fleet.conversation import FilePart, ImagePart, Message, ToolCall
+from fleet.conversation import FilePart, ImagePart, Message, ThinkingPart, ToolCall
 from fleet.conversation import TextPart as OurText
 from fleet.errors import BadRequest
 from fleet.schema import Schema
@@ -99,7 +99,7 @@ def _request_part(message: Message, names: Mapping[str, str]) -> ModelRequestPar
         return ToolReturnPart(names.get(called, called), message.text, tool_call_id=called)
     if isinstance(message.content, str):
         return UserPromptPart(message.content)
-    return UserPromptPart([_content(part) for part in message.content])
+    return UserPromptPart([_content(part) for part in message.content if not isinstance(part, ThinkingPart)])
 
 
 def _content(part: OurText | ImagePart | FilePart) -> UserContent:
@@ -215,13 +215,13 @@ def parameters_of(wishes: Wishes, model: Model) -> ModelRequestParameters:
     return ModelRequestParameters(
         function_tools=tools,
         output_mode="native" if native else "prompted",
-        output_object=_form(wishes.schema),
+        output_object=_form(wishes.schema, strict=None if wishes.form == "strict" else False),
         allow_text_output=True,
     )
 
 
-def _form(schema: Schema) -> OutputObjectDefinition:
-    return OutputObjectDefinition(json_schema=json.loads(schema.text), name="answer")
+def _form(schema: Schema, *, strict: bool | None) -> OutputObjectDefinition:
+    return OutputObjectDefinition(json_schema=json.loads(schema.text), name="answer", strict=strict)
 
 
 def asked_for(call: Call) -> Sequence[str]:
