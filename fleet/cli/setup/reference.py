@@ -23,8 +23,8 @@ from fleet.config import CONFIG_NAME, DEFAULT_POOLS, PLACE_VARIABLES, Settings
 #: What a table with free names is called in the examples. A `/` cannot stand in the name of a variable.
 EXAMPLE_NAMES = {
     "providers": "openai",
-    "limits": "openai/gpt-4.1-mini",
-    "prices": "openai/gpt-4.1-mini",
+    "limits": "openai/gpt-6-luna",
+    "prices": "openai/gpt-6-luna",
     "pools": "research",
 }
 #: Examples for keys without a default, and where the default would not show what the key is for.
@@ -36,11 +36,11 @@ EXAMPLES: Mapping[tuple[str, str], Any] = {
     ("providers", "api_key_env"): "OPENAI_API_KEY",
     ("limits", "rpm"): 500,
     ("limits", "tpm"): 200_000,
-    ("prices", "input_usd_per_mtok"): 0.4,
-    ("prices", "output_usd_per_mtok"): 1.6,
+    ("prices", "input_usd_per_mtok"): 0.1,
+    ("prices", "output_usd_per_mtok"): 0.5,
     ("pools", "bots"): 30,
     ("pools", "provider"): "openai",
-    ("pools", "model"): "gpt-4.1-mini",
+    ("pools", "model"): "gpt-6-luna",
     ("worker", "slots"): 60,
 }
 PLACES = {

@@ -41,9 +41,9 @@ GOOD_CELERY = {
 }
 REAL: dict[str, Any] = {
     "providers": {"openai": {"kind": "openai", "api_key_env": "OPENAI_API_KEY"}},
-    "pools": {"research": {"provider": "openai", "model": "gpt-4.1-mini"}},
-    "limits": {"openai/gpt-4.1-mini": {"rpm": 500, "tpm": 2_000_000}},
-    "prices": {"openai/gpt-4.1-mini": {"input_usd_per_mtok": 0.4, "output_usd_per_mtok": 1.6}},
+    "pools": {"research": {"provider": "openai", "model": "gpt-6-luna"}},
+    "limits": {"openai/gpt-6-luna": {"rpm": 500, "tpm": 2_000_000}},
+    "prices": {"openai/gpt-6-luna": {"input_usd_per_mtok": 0.1, "output_usd_per_mtok": 0.5}},
 }
 
 
@@ -84,8 +84,8 @@ def test_every_example_of_the_written_file_is_valid_when_switched_on(tmp_path: P
     settings = load()
     assert switched > 40
     assert settings.pools["research"].provider == "openai"
-    assert settings.limits["openai/gpt-4.1-mini"].rpm == 500
-    assert settings.prices["openai/gpt-4.1-mini"].output_usd_per_mtok == 1.6
+    assert settings.limits["openai/gpt-6-luna"].rpm == 500
+    assert settings.prices["openai/gpt-6-luna"].output_usd_per_mtok == 0.5
 
 
 def test_every_key_has_a_description_and_stands_in_both_texts() -> None:
@@ -193,8 +193,8 @@ def test_an_unfit_host_is_named(change: dict[str, Any], name: str, level: str) -
     [
         ({"providers": {"openai": {"kind": "openai"}}}, "provider openai: key", "fail"),
         ({"limits": {}}, "pool research: limits", "warn"),
-        ({"limits": {"openai/gpt-4.1-mini": {"rpm": 9, "tpm": 8191}}}, "pool research: one call", "fail"),
-        ({"limits": {"openai/gpt-4.1": {"rpm": 9}}}, '[limits."openai/gpt-4.1"]', "warn"),
+        ({"limits": {"openai/gpt-6-luna": {"rpm": 9, "tpm": 8191}}}, "pool research: one call", "fail"),
+        ({"limits": {"openai/gpt-6": {"rpm": 9}}}, '[limits."openai/gpt-6"]', "warn"),
         ({"prices": {}}, "pool research: price", "warn"),
         ({"results": {"expires_s": 200}}, "pool research: deadline", "fail"),
         ({"results": {"expires_s": 1000}}, "results: expiry", "warn"),
