@@ -53,7 +53,7 @@ def init(folder: Path, force: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as a JSON array.")
 @click.option("--all", "show_all", is_flag=True, help="Show also what is in order.")
-@click.option("--call", is_flag=True, help="Make one real call per provider and model; each costs some 30 tokens.")
+@click.option("--call", is_flag=True, help="Make one real call per provider and model; each costs about 30 tokens.")
 @click.pass_context
 def doctor(context: click.Context, /, as_json: bool, show_all: bool, call: bool) -> None:
     """Check every setting that can lose tasks or money.
