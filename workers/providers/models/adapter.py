@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 
 from pydantic_ai.models import Model
 from yarl import URL
@@ -14,12 +15,10 @@ from fleet.quoting import quote
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.base import parse_base_url
 from fleet.workers.providers.models.answered import completion_of, says_nothing
-from fleet.workers.providers.models.asked import messages_of, parameters_of, settings_of
+from fleet.workers.providers.models.asked import messages_of, parameters_of, refuse_left_out, settings_of
 from fleet.workers.providers.models.exchange import Clients, Exchange, exchanging
-from fleet.workers.providers.models.failed import by_status, hidden, problem_of, unanswered, unreadable
+from fleet.workers.providers.models.failed import by_status, hidden, problem_of, refused_schema, unanswered, unreadable
 from fleet.workers.providers.models.vendors import make_model
-from fleet.workers.providers.verdict import meant_status
-from fleet.workers.providers.wire_schema import refused_schema
 
 
 class Models:
@@ -53,20 +52,20 @@ class Models:
         messages, parameters = messages_of(call), parameters_of(call.wishes, model)
         refused = self._refused.get(call.model, frozenset())
         settings = settings_of(call, without=refused | model.unsupported_settings)
-        with exchanging(_extra_headers(call, model)) as exchange:
+        with exchanging(_extra_headers(call, model), partial(refuse_left_out, call)) as exchange:
             try:
                 async with asyncio.timeout(call.timeout_s):
                     response = await model.request(model.prepare_messages(messages, parameters), settings, parameters)
+                instead = hidden(host, call, api_key, exchange)
+                completion = completion_of(response, call, exchange)
             except TimeoutError as error:
                 told = f"{host}: expected an answer within {call.timeout_s:g} s, got none"
                 raise ProviderUnavailable(told, sent=bool(exchange.requests)) from error
             except Exception as error:  # SDKs raise anything at all on a body that they don't expect
                 raise self._error(host, call, api_key, error, exchange) from error
-        if (instead := hidden(host, call, api_key, exchange)) is not None:
-            raise instead
-        if says_nothing(response):
-            raise unreadable(host, call, api_key, exchange)
-        return completion_of(response, call, exchange)
+        if instead is not None or says_nothing(response):
+            raise instead or unreadable(host, call, api_key, exchange)
+        return completion
 
     async def close(self) -> None:
         """Close the HTTP connections. A later call opens new ones."""
@@ -100,10 +99,8 @@ class Models:
             return hidden(host, call, api_key, exchange) or unreadable(host, call, api_key, exchange)
         problem = problem_of(call, api_key, exchange)
         told = by_status(host, problem, exchange)
-        if call.wishes.schema is not None:
-            meant = meant_status(exchange.status, problem)
-            if (refused := refused_schema(told, meant, problem.said.param, problem.text)) is not None:
-                return refused
+        if (schema := refused_schema(call, problem, told, exchange)) is not None:
+            return schema
         carried = "temperature" in exchange.asked_fields()
         if isinstance(told, BadRequest) and carried and problem.refuses("temperature"):
             self._refused[call.model] = self._refused.get(call.model, frozenset()) | {"temperature"}

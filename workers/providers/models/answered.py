@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart
 from pydantic_ai.usage import RequestUsage
 
+from fleet.conversation import ThinkingPart as OurThought
 from fleet.conversation import ToolCall
 from fleet.usage import Usage
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.finish_reasons import finish_reason
-from fleet.workers.providers.models.asked import SPELLINGS, asked_for
+from fleet.workers.providers.models.asked import left_out
 from fleet.workers.providers.models.exchange import Exchange
 from fleet.workers.providers.usage import read_usage
 
@@ -33,13 +36,40 @@ def completion_of(response: ModelResponse, call: Call, exchange: Exchange) -> Co
         headers=exchange.headers,
         reasoning=thoughts,
         tool_calls=tuple(
-            ToolCall(id=part.tool_call_id, name=part.tool_name, arguments=_arguments(part))
+            ToolCall(
+                id=part.tool_call_id,
+                name=part.tool_name,
+                arguments=_arguments(part),
+                extra_content=part.provider_details,
+            )
             for part in response.parts
             if isinstance(part, ToolCallPart)
         ),
         tier=tier if isinstance(tier, str) else None,
-        left_out=left_out(call, exchange),
+        left_out=left_out(call, exchange.asked_fields()),
+        others=_others(exchange) if call.wishes.n > 1 else (),
+        thoughts=_signed(response),
     )
+
+
+def _signed(response: ModelResponse) -> tuple[OurThought, ...]:
+    """Return the thoughts that their provider signed: it wants them back with the results of its calls."""
+    signed = [part for part in response.parts if isinstance(part, ThinkingPart) and part.signature]
+    return tuple(
+        OurThought(type="thinking", data=part.signature)
+        if part.id == "redacted_thinking"
+        else OurThought(type="thinking", text=part.content, signature=part.signature)
+        for part in signed
+    )
+
+
+def _others(exchange: Exchange) -> tuple[str, ...]:
+    """Return the texts of further answers, which pydantic-ai passes over; only OpenAI's wire gives some."""
+    try:
+        choices = json.loads(exchange.raw)["choices"][1:]
+        return tuple(choice["message"]["content"] or "" for choice in choices)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
 
 
 def _arguments(part: ToolCallPart) -> str:
@@ -76,15 +106,3 @@ def usage_of(told: RequestUsage, call: Call, text: str) -> Usage:
         audio_output_tokens=told.output_audio_tokens,
         image_input_tokens=details.get("image_prompt_tokens", 0),
     )
-
-
-def left_out(call: Call, exchange: Exchange) -> tuple[str, ...]:
-    """Return the names of what was asked for and is not in what was sent: this model, or its wire, has none."""
-    asked, extra = asked_for(call), call.wishes.extra_body
-    if not asked and not extra:
-        return ()
-    sent = exchange.asked_fields()
-    missing = [name for name in asked if not SPELLINGS[name] & sent.keys()]
-    if call.wishes.n > 1 and sent.get("n", sent.get("candidateCount")) != call.wishes.n and "n" not in missing:
-        missing.append("n")
-    return (*missing, *(name for name in extra if name not in sent)) if sent else ()

@@ -18,6 +18,7 @@ from pydantic_ai.messages import (
     ModelResponse,
     SystemPromptPart,
     TextPart,
+    ThinkingPart,
     ToolCallPart,
     ToolReturnPart,
     UserContent,
@@ -29,12 +30,16 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from fleet.config import vendor_of
-from fleet.conversation import FilePart, ImagePart, Message, ThinkingPart, ToolCall
+from fleet.conversation import FilePart, ImagePart, Message, ToolCall
 from fleet.conversation import TextPart as OurText
+from fleet.conversation import ThinkingPart as OurThought
 from fleet.errors import BadRequest
+from fleet.quoting import quote
 from fleet.schema import Schema
 from fleet.workers.ports import Call, Wishes
+from fleet.workers.providers.attachments import media_type_of
 from fleet.workers.providers.models.exchange import Forbidden
+from fleet.workers.providers.wire_schema import SchemaRefused, loose_schema, strict_schema
 
 #: Ways in which a setting is spelled in a request's body; one of them must be there, or it was left out.
 SPELLINGS: Mapping[str, frozenset[str]] = {
@@ -65,7 +70,7 @@ def messages_of(call: Call) -> list[ModelMessage]:
     turns: list[ModelMessage] = []
     for message in call.messages:
         if message.role == "assistant":
-            turns.append(ModelResponse(parts=[*_said(message)]))
+            turns.append(ModelResponse(parts=[*_said(message, vendor_of(call.model))]))
             continue
         part = _request_part(message, names)
         if turns and isinstance(turns[-1], ModelRequest):
@@ -75,11 +80,25 @@ def messages_of(call: Call) -> list[ModelMessage]:
     return turns
 
 
-def _said(message: Message) -> Iterator[TextPart | ToolCallPart]:
+def _said(message: Message, vendor: str) -> Iterator[ThinkingPart | TextPart | ToolCallPart]:
+    """Yield an assistant's turn; signed thoughts are for the vendor that signed them."""
+    for part in message.content if not isinstance(message.content, str) else ():
+        if isinstance(part, OurThought) and (part.signature or part.data):
+            hidden = part.data is not None
+            yield ThinkingPart(
+                "" if hidden else part.text,
+                id="redacted_thinking" if hidden else None,
+                signature=part.data or part.signature,
+                provider_name=vendor,
+            )
     if message.text:
         yield TextPart(message.text)
     for made in message.tool_calls:
-        yield ToolCallPart(made.name, _arguments(made), tool_call_id=made.id)
+        extra = made.extra_content if isinstance(made.extra_content, dict) else None
+        yield ToolCallPart(
+            made.name, _arguments(made), tool_call_id=made.id, provider_name=vendor if extra else None,
+            provider_details=extra,
+        )  # fmt: skip
 
 
 def _arguments(made: ToolCall) -> str | dict[str, Any]:
@@ -99,14 +118,14 @@ def _request_part(message: Message, names: Mapping[str, str]) -> ModelRequestPar
         return ToolReturnPart(names.get(called, called), message.text, tool_call_id=called)
     if isinstance(message.content, str):
         return UserPromptPart(message.content)
-    return UserPromptPart([_content(part) for part in message.content if not isinstance(part, ThinkingPart)])
+    return UserPromptPart([_content(part) for part in message.content if not isinstance(part, OurThought)])
 
 
 def _content(part: OurText | ImagePart | FilePart) -> UserContent:
     if isinstance(part, OurText):
         return part.text
     if part.data is not None:
-        return BinaryContent(_decoded(part.data), media_type=part.media_type or "application/octet-stream")
+        return BinaryContent(_decoded(part.data), media_type=media_type_of(part))
     if part.url is None:
         raise BadRequest(f"{part.type}: expected `url` or `data`, got neither; nothing was sent")
     detail = {"detail": part.detail} if isinstance(part, ImagePart) and part.detail else None
@@ -199,7 +218,11 @@ def _thinking(call: Call) -> dict[str, Any]:
 
 
 def parameters_of(wishes: Wishes, model: Model) -> ModelRequestParameters:
-    """Return tools and the form of the answer; where a model has no way for a schema, it is told in the prompt."""
+    """Return tools and the form of the answer.
+
+    Raises:
+        SchemaRefused: When pydantic-ai knows that the model takes no schema by its wire; nothing is sent.
+    """
     tools = [
         ToolDefinition(
             name=tool.name,
@@ -211,17 +234,50 @@ def parameters_of(wishes: Wishes, model: Model) -> ModelRequestParameters:
     ]
     if wishes.schema is None:
         return ModelRequestParameters(function_tools=tools)
-    native = model.profile.get("supports_json_schema_output", False)
+    if not model.profile.get("supports_json_schema_output", False):
+        raise SchemaRefused(f"{model.model_name} takes no schema by its wire: asked again by the prompt", whole=True)
     return ModelRequestParameters(
-        function_tools=tools,
-        output_mode="native" if native else "prompted",
-        output_object=_form(wishes.schema, strict=None if wishes.form == "strict" else False),
-        allow_text_output=True,
+        function_tools=tools, output_mode="native", output_object=_form(wishes, wishes.schema), allow_text_output=True
     )
 
 
-def _form(schema: Schema, *, strict: bool | None) -> OutputObjectDefinition:
-    return OutputObjectDefinition(json_schema=json.loads(schema.text), name="answer", strict=strict)
+def _form(wishes: Wishes, schema: Schema) -> OutputObjectDefinition:
+    """Return how the answer must look; strict mode only where that changes nothing of what fits."""
+    is_strict = wishes.form == "strict"
+    rules = strict_schema(schema.text) if is_strict else loose_schema(schema.text)
+    return OutputObjectDefinition(json_schema=rules, name="answer", strict=None if is_strict else False)
+
+
+def left_out(call: Call, sent: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of what was asked for and is not in what is sent: this model, or its wire, has none.
+
+    Args:
+        call: What was asked.
+        sent: The fields of the request, by name.
+    """
+    asked, extra = asked_for(call), call.wishes.extra_body
+    if not sent or not (asked or extra):
+        return ()
+    missing = [name for name in asked if not SPELLINGS[name] & sent.keys()]
+    if call.wishes.n > 1 and sent.get("n", sent.get("candidateCount")) != call.wishes.n and "n" not in missing:
+        missing.append("n")
+    return (*missing, *(name for name in extra if name not in sent))
+
+
+def refuse_left_out(call: Call, sent: Mapping[str, Any]) -> None:
+    """Refuse a request that lacks what the task itself asks for, unless it may be left out.
+
+    Raises:
+        BadRequest: Naming the field.
+    """
+    wishes = call.wishes
+    for name in () if wishes.drop_params or not wishes.asked else left_out(call, sent):
+        if name in wishes.asked or name in wishes.extra_body:
+            raise BadRequest(
+                f"{name}: expected a task without it, {quote(call.model)} has no such field; take it out, or set "
+                "drop_params; nothing was sent",
+                blame="prompt",
+            )
 
 
 def asked_for(call: Call) -> Sequence[str]:

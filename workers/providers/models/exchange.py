@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,10 @@ class Forbidden(Exception):
     """An SDK wanted to do what it must not: send a second request, fetch a URL, read an endless answer."""
 
 
+def _anything(fields: Mapping[str, Any]) -> None:
+    """Let everything be sent."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One HTTP request and its answer.
@@ -34,6 +38,7 @@ class Exchange:
         headers: Of the answer.
         raw: The answer's body.
         extra: Headers to send beside the SDK's own.
+        check: Looks at what is about to be sent, and may raise instead.
     """
 
     requests: int = 0
@@ -42,16 +47,20 @@ class Exchange:
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bytes = b""
     extra: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[Mapping[str, Any]], None] = _anything
 
     def send(self, body: bytes) -> None:
         """Note a request that is about to be sent.
 
         Raises:
             Forbidden: When it is not the first.
+            FleetError: As `check` does.
         """
         if self.requests:
             raise Forbidden("expected one request, got a second")
-        self.requests, self.asked = 1, body
+        self.asked = body
+        self.check(self.asked_fields())
+        self.requests = 1
 
     def asked_fields(self) -> dict[str, Any]:
         """Return the fields that were sent, at any depth, by name; none when the body is not JSON."""
@@ -73,13 +82,14 @@ _CURRENT: ContextVar[Exchange | None] = ContextVar("fleet_models_exchange", defa
 
 
 @contextlib.contextmanager
-def exchanging(extra: Mapping[str, str]) -> Iterator[Exchange]:
+def exchanging(extra: Mapping[str, str], check: Callable[[Mapping[str, Any]], None]) -> Iterator[Exchange]:
     """Write down what is sent and got inside, also in threads that inherit this context.
 
     Args:
         extra: Headers to send beside the SDK's own.
+        check: Looks at the fields that are about to be sent, and may raise instead.
     """
-    exchange = Exchange(extra=extra)
+    exchange = Exchange(extra=extra, check=check)
     token = _CURRENT.set(exchange)
     try:
         yield exchange

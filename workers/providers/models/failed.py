@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from pydantic_ai.exceptions import UserError
 
-from fleet.errors import BadRequest, FleetError, KeyRejected, MachineExhausted, ProviderUnavailable
+from fleet.errors import BadRequest, FleetError, KeyRejected, MachineExhausted, ProviderUnavailable, RateLimited
 from fleet.usage import Usage
 from fleet.workers.ports import Call
 from fleet.workers.providers.base import lack_of
@@ -20,7 +20,8 @@ from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.models.exchange import Exchange, Forbidden
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
 from fleet.workers.providers.usage import read_usage
-from fleet.workers.providers.verdict import error_of
+from fleet.workers.providers.verdict import error_of, meant_status
+from fleet.workers.providers.wire_schema import SchemaRefused, refusal_of_schema
 
 #: Errors of HTTP clients that say that no connection came about, by name: of httpx, httpx2 and botocore, none of which
 #: need be loaded.
@@ -43,6 +44,8 @@ def unanswered(host: str, call: Call, api_key: str, error: BaseException, exchan
         exchange: What went over the wire: no status.
     """
     causes = list(_causes(error))
+    if (ours := next((cause for cause in causes if isinstance(cause, FleetError)), None)) is not None:
+        return ours
     forbidden = next((cause for cause in causes if isinstance(cause, Forbidden)), None)
     if forbidden is not None:
         return BadRequest(f"{host}: {forbidden}")
@@ -101,6 +104,17 @@ def unreadable(host: str, call: Call, api_key: str, exchange: Exchange) -> Fleet
         return by_status(host, problem, exchange)
     size = len(exchange.raw)
     return ProviderUnavailable(f"{host}: expected an answer in the vendor's words, got {size} bytes of something else")
+
+
+def refused_schema(call: Call, problem: Problem, error: FleetError, exchange: Exchange) -> SchemaRefused | None:
+    """Return what to do when it is the schema that is refused; None when it is something else, or there was none."""
+    if call.wishes.schema is None or isinstance(error, KeyRejected | RateLimited):
+        return None
+    told = f"{problem.said.param}\n{problem.text}"
+    refused = refusal_of_schema(meant_status(exchange.status or 0, problem), told)
+    if refused is None:
+        return None
+    return SchemaRefused(f"{error}: asked again in another form", whole=refused == "whole")
 
 
 def by_status(host: str, problem: Problem, exchange: Exchange) -> FleetError:

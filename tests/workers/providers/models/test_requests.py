@@ -24,6 +24,7 @@ from fleet.errors import (
 from fleet.schema import compiled
 from fleet.workers.ports import Call, Completion, Wishes
 from fleet.workers.providers.models.adapter import Models
+from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.workers.providers.models.vendors import ENVIRONMENT, GOOD, models
 from tests.workers.providers.raw_server import KEY, RawServer, call, raw_server, response
 
@@ -179,7 +180,7 @@ def test_a_model_whose_profile_has_no_temperature_gets_none_and_says_so() -> Non
     assert "temperature" not in server.bodies[0]
 
 
-def test_a_schema_goes_by_the_wire_where_the_model_has_a_way_for_it_and_in_the_prompt_elsewhere() -> None:
+def test_a_schema_goes_by_the_wire_where_the_model_has_a_way_for_it_and_is_asked_by_the_prompt_elsewhere() -> None:
     def sent(model: str) -> dict[str, Any]:
         _, server = ask(asking(model, schema=SCHEMA), json_of(GOOD[model]))
         return server.bodies[0]
@@ -188,7 +189,16 @@ def test_a_schema_goes_by_the_wire_where_the_model_has_a_way_for_it_and_in_the_p
     assert sent(RESPONSES)["text"]["format"]["type"] == "json_schema"
     assert sent(ANTHROPIC)["output_config"]["format"]["schema"]["required"] == ["a"]
     assert sent(GOOGLE)["generationConfig"]["responseJsonSchema"]["required"] == ["a"]
-    assert '"required": ["a"]' in sent(MISTRAL)["messages"][1]["content"]
+    loose, _ = ask(asking(CHAT, schema=SCHEMA, form="loose"), json_of(GOOD[CHAT]))
+    assert loose.text == "4"
+    refused, server = fail(asking(MISTRAL, schema=SCHEMA), json_of(GOOD[MISTRAL]))
+    assert isinstance(refused, SchemaRefused) and refused.whole and server.heads == []
+
+
+def test_a_schema_that_the_provider_refuses_is_asked_in_the_next_form() -> None:
+    told = {"error": {"message": "Invalid schema for response_format 'answer': 'a' must be required."}}
+    refused, _ = fail(asking(CHAT, schema=SCHEMA), response(told, status=400))
+    assert isinstance(refused, SchemaRefused) and not refused.whole
 
 
 @pytest.mark.parametrize("model", [CHAT, ANTHROPIC, GOOGLE, BEDROCK])
@@ -295,6 +305,35 @@ def test_wishes_go_out_in_the_vendors_words_and_what_a_wire_has_not_is_named() -
     assert "X-Extra: 1" in server.heads[0] or "x-extra: 1" in server.heads[0]
 
 
+def test_what_the_task_itself_asks_for_fails_where_a_wire_has_no_field_for_it_and_nothing_is_sent() -> None:
+    failed, server = fail(asking(COHERE, verbosity="low", asked=frozenset({"verbosity"})), json_of(GOOD[COHERE]))
+    assert isinstance(failed, BadRequest) and failed.blame == "prompt"
+    assert str(failed).startswith("verbosity: ") and server.heads == []
+    completion, _ = ask(
+        asking(COHERE, verbosity="low", asked=frozenset({"verbosity"}), drop_params=True), json_of(GOOD[COHERE])
+    )
+    assert completion.left_out == ("verbosity",)
+
+
+def test_signed_thoughts_come_back_and_go_out_again_with_the_results_of_the_calls() -> None:
+    called = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Bonn"}}
+    blocks = [{"type": "thinking", "thinking": "rain?", "signature": "c2ln"}, called]
+    answer = {**GOOD[ANTHROPIC], "content": blocks, "stop_reason": "tool_use"}
+    request = asking(ANTHROPIC, tools=(Tool(name="weather"),))
+    completion, _ = ask(request, json_of(answer))
+    assert [thought.signature for thought in completion.thoughts] == ["c2ln"]
+    said = Message(role="assistant", content=completion.thoughts, tool_calls=completion.tool_calls)
+    result = Message(role="tool", tool_call_id="call_1", content="it rains")
+    _, server = ask(replace(request, messages=(*request.messages, said, result)), json_of(GOOD[ANTHROPIC]))
+    assert "'signature': 'c2ln'" in str(server.bodies[0])
+
+
+def test_several_answers_come_back_where_a_wire_gives_them() -> None:
+    other = {"index": 1, "message": {"role": "assistant", "content": "four"}, "finish_reason": "stop"}
+    completion, _ = ask(asking(CHAT, n=2), json_of({**GOOD[CHAT], "choices": [*GOOD[CHAT]["choices"], other]}))
+    assert (completion.text, completion.others) == ("4", ("four",))
+
+
 def test_a_thinking_budget_goes_to_who_takes_one_and_is_named_elsewhere() -> None:
     for model, is_left_out in ((ANTHROPIC, False), (GOOGLE, False), (RESPONSES, True), (BEDROCK, True)):
         completion, server = ask(asking(model, thinking_tokens=1024), json_of(GOOD[model]))
@@ -303,7 +342,8 @@ def test_a_thinking_budget_goes_to_who_takes_one_and_is_named_elsewhere() -> Non
 
 
 @pytest.mark.parametrize(
-    "part", [ImagePart(url="http://127.0.0.1:9/cat.png"), FilePart(url="http://127.0.0.1:9/a.pdf")]
+    "part",
+    [ImagePart(type="image", url="http://127.0.0.1:9/cat.png"), FilePart(type="file", url="http://127.0.0.1:9/a.pdf")],
 )
 def test_an_address_is_handed_on_or_refused_but_never_fetched(part: ImagePart | FilePart) -> None:
     request = replace(call(model=ANTHROPIC), messages=(Message(role="user", content=(part,)),))
@@ -315,12 +355,12 @@ def test_an_address_is_handed_on_or_refused_but_never_fetched(part: ImagePart | 
 
 
 def test_an_image_given_as_data_is_sent() -> None:
-    part = ImagePart(data="aGVsbG8=", media_type="image/png")
+    part = ImagePart(type="image", data="aGVsbG8=", media_type="image/png")
     request = replace(call(model=GOOGLE), messages=(Message(role="user", content=(part,)),))
     _, server = ask(request, json_of(GOOD[GOOGLE]))
     assert "aGVsbG8=" in str(server.bodies[0])
     failed, _ = fail(
-        replace(request, messages=(Message(role="user", content=(ImagePart(data="no base64!"),)),)),
+        replace(request, messages=(Message(role="user", content=(ImagePart(type="image", data="no base64!"),)),)),
         json_of(GOOD[GOOGLE]),
     )
     assert isinstance(failed, BadRequest) and "base64" in str(failed)
