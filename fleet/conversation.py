@@ -6,46 +6,54 @@ No I/O. How each wire spells it: `workers/providers/`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from fleet.frozen import Frozen
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class TextPart(Frozen):
+class Tagged(Frozen):
+    """A part of a message, known by its `type`: that is written also where defaults are left out."""
+
+    @model_serializer(mode="wrap")
+    def _with_type(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"type": type(self).model_fields["type"].default, **write(self)}
+
+
+class TextPart(Tagged):
     """A piece of text in a message of several parts."""
 
-    type: Literal["text"]  # no default in any part: what is sent without its defaults is known again by it
+    type: Literal["text"] = "text"
     text: str
 
 
-class ImagePart(Frozen):
+class ImagePart(Tagged):
     """An image, by its address (handed on, never fetched here) or as base64 `data` with its `media_type`."""
 
-    type: Literal["image"]
+    type: Literal["image"] = "image"
     url: str | None = None
     data: str | None = None
     media_type: str | None = None
     detail: str | None = Field(None, pattern=r"^[a-z]{1,16}$")
 
 
-class FilePart(Frozen):
+class FilePart(Tagged):
     """A document, by its address (handed on, never fetched here) or as base64 `data` with its `media_type`."""
 
-    type: Literal["file"]
+    type: Literal["file"] = "file"
     url: str | None = None
     data: str | None = None
     media_type: str | None = None
     name: str | None = None
 
 
-class ThinkingPart(Frozen):
+class ThinkingPart(Tagged):
     """What a model thought before it called a tool, signed by its provider, which wants it back with the results."""
 
-    type: Literal["thinking"]
+    type: Literal["thinking"] = "thinking"
     text: str = ""
     signature: str | None = None
     data: str | None = Field(None, description="Thoughts that only the provider can read.")
