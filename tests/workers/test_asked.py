@@ -9,20 +9,23 @@ from typing import Any
 
 import pytest
 
-from fleet.config import PoolSettings
+from fleet.config import PoolSettings, ProviderSettings
 from fleet.conversation import Message, ThinkingPart, ToolCall
 from fleet.engine.outcomes.results import result_of
 from fleet.errors import BotFunctionFailed, InvalidTask
 from fleet.models import Bot, BotTask, Remedy
 from fleet.outcome import Outcome
+from fleet.schema import compiled
 from fleet.usage import Usage
 from fleet.workers.agent import Agent
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.persona import FACETS, facet_of, make_bot, treated
-from fleet.workers.gateway import most_usage
+from fleet.workers.gateway import Gateway, Route, most_usage
 from fleet.workers.ports import Call, Completion, Wishes
+from fleet.workers.providers import make_provider
 from fleet.workers.providers.wire_schema import SchemaRefused
-from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
+from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
+from tests.workers.simulator.running import running
 
 HERE = "tests.workers.test_asked"
 TOOL = {"name": "temperature", "parameters": {"type": "object", "properties": {"place": {"type": "string"}}}}
@@ -270,3 +273,37 @@ def test_where_there_is_a_temperature_the_last_rung_raises_that():
     was, now = a_bot().persona.temperature, provider.calls[0].temperature
     assert was is not None and now is not None and now > was and provider.calls[0].wishes.effort is None
     assert outcome.sent == {} and outcome.usage == Usage(input_tokens=10, output_tokens=5)
+
+
+# -- against the simulator, whose strict mode refuses what the vendors' own does
+
+
+@pytest.mark.parametrize(
+    ("kind", "schema", "calls", "form"),
+    [
+        ("openai", ANSWER, 1, None),
+        ("anthropic", ANSWER, 1, None),
+        ("openai", {"type": "array", "items": {"type": "integer"}}, 1, None),
+        ("openai", {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}, 2, "loose"),
+    ],
+)
+def test_two_hundred_questions_with_a_schema_are_answered_without_a_repair(
+    kind: Any, schema: dict[str, Any], calls: int, form: str | None
+):
+    async def run(url: str) -> list[Outcome]:
+        adapter = make_provider(ProviderSettings(kind=kind), base_url=url)
+        route = Route(provider=adapter, provider_name="api", model="model-1", limit=LIMIT, api_key="k", timeout_s=60.0)
+        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage: None)
+        agent = Agent(gateway, settings_of(max_attempts=1))
+        tasks = [BotTask.parse(f"Question {number}", answer_schema=schema) for number in range(200)]
+        outcomes = await asyncio.gather(*(agent.run(task, a_bot(), task_id="t") for task in tasks))
+        await adapter.close()
+        await agent.close()
+        return outcomes
+
+    with running(latency_ms=1) as url:
+        outcomes = asyncio.run(run(url))
+    assert {(outcome.status, outcome.bad_answers) for outcome in outcomes} == {("ok", 0)}
+    assert all(not compiled(schema).misfits(json.loads(outcome.answer or "")) for outcome in outcomes)
+    assert max(outcome.attempts for outcome in outcomes) <= calls
+    assert outcomes[0].sent.get("answer_schema") == form

@@ -8,7 +8,7 @@ from typing import Any
 from fleet.conversation import FilePart, ImagePart, Message, TextPart, Tool, ToolCall
 from fleet.workers.ports import PLAIN, Wishes
 from fleet.workers.providers.attachments import address_of
-from fleet.workers.providers.wire_schema import loose_schema, strict_schema
+from fleet.workers.providers.wire_schema import openai_schema
 from fleet.workers.providers.wishes import add_extra, refuse_lacking
 
 #: What this wire has no field for.
@@ -84,9 +84,9 @@ def add_wishes(body: dict[str, Any], wishes: Wishes) -> None:
     if wishes.n > 1:
         body["n"] = wishes.n
     if wishes.schema is not None:
-        text = wishes.schema.text
-        strict = {"strict": True, "schema": strict_schema(text)}
-        form = strict if wishes.form == "strict" else {"schema": loose_schema(text)}
+        is_strict = wishes.form == "strict"
+        told = {"schema": openai_schema(wishes.schema.text, strict=is_strict)}
+        form = {"strict": True, **told} if is_strict else told
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": ANSWER, **form}}
     add_extra(body, wishes)
 

@@ -13,6 +13,7 @@ from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.openai_body import ABSENT, add_wishes, read_tool_calls, write_message
 from fleet.workers.providers.problem import Problem
 from fleet.workers.providers.usage import read_usage
+from fleet.workers.providers.wire_schema import unwrapped
 from fleet.workers.providers.wishes import lacking
 
 #: Hosts that know `max_completion_tokens` and whose newer models refuse `max_tokens`; elsewhere it is the reverse.
@@ -52,6 +53,8 @@ class OpenAICompatible(HttpProvider):
         refusal = message.get("refusal")
         if not text and isinstance(refusal, str) and refusal:
             text, reason = refusal, "content_filter"
+        if call.wishes.schema is not None:
+            text = unwrapped(call.wishes.schema.text, text)
         tier = answer.get("service_tier")
         return Completion(
             text=text,

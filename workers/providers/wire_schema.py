@@ -29,6 +29,8 @@ _UNKNOWN_TO_ANTHROPIC = (
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems",
     "uniqueItems", "minProperties", "maxProperties",
 )  # fmt: skip
+#: Name of the one key of an object that holds an answer which is none.
+WRAPPED = "answer"
 #: Levels to which references are written out.
 _DEEPEST = 8
 
@@ -74,6 +76,49 @@ def loose_schema(text: str) -> Rules:
     """Return a schema as the task has it."""
     schema: Rules = json.loads(text)
     return schema
+
+
+@lru_cache(maxsize=_MOST)
+def openai_schema(text: str, *, strict: bool) -> Rules:
+    """Return a schema for OpenAI's wire, which takes objects only: any other kind of answer is put into one.
+
+    Args:
+        text: The schema as JSON.
+        strict: Made ready for its strict mode.
+    """
+    schema = strict_schema(text) if strict else loose_schema(text)
+    if not is_wrapped(text):
+        return schema
+    beside = {name: value for name, value in schema.items() if name in ("$defs", "definitions")}
+    inner = {name: value for name, value in schema.items() if name not in ("$defs", "definitions", "$schema")}
+    made = {"type": "object", "properties": {WRAPPED: inner}, "required": [WRAPPED], "additionalProperties": False}
+    return {**made, **beside}
+
+
+@lru_cache(maxsize=_MOST)
+def is_wrapped(text: str) -> bool:
+    """True for a schema whose answers are put into an object on OpenAI's wire: they are none, or may be none."""
+    schema = loose_schema(text)
+    return (
+        schema.get("type") != "object" and not _holds(schema, frozenset({"$dynamicRef"})) and '"$ref":"#"' not in text
+    )
+
+
+def unwrapped(text: str, answer: str) -> str:
+    """Return an answer without the object that it was asked for in; as it is when it has none.
+
+    Args:
+        text: The schema as JSON.
+        answer: What came.
+    """
+    if not is_wrapped(text):
+        return answer
+    try:
+        value = json.loads(answer)
+    except (ValueError, RecursionError):
+        return answer
+    is_one = isinstance(value, dict) and list(value) == [WRAPPED]
+    return json.dumps(value[WRAPPED], ensure_ascii=False) if is_one else answer
 
 
 class _Ready:

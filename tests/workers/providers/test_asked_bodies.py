@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -169,6 +170,28 @@ def test_odd_tool_calls_are_read_as_far_as_they_are_calls(
     answer = {"choices": [{"message": {"role": "assistant", "content": "x", **message}, "finish_reason": "stop"}]}
     _, completion, _ = send("openai", answer=answer)
     assert [(call.id, call.name, call.arguments) for call in completion.tool_calls] == read
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "array", "items": {"type": "integer"}}, [1, 2]),
+        ({"type": "integer"}, 7),
+        ({"anyOf": [{"type": "null"}, {"type": "string"}]}, None),
+        ({"$ref": "#/$defs/list", "$defs": {"list": {"type": "array", "items": {"type": "string"}}}}, ["ä"]),
+    ],
+)
+def test_an_answer_that_is_no_object_is_asked_for_in_one_on_the_openai_wire(schema: Any, value: Any) -> None:
+    content = json.dumps({"answer": value})
+    answer = {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
+    for form in ("strict", "loose"):
+        body, completion, _ = send("openai", wishes=Wishes(schema=compiled(schema), form=form), answer=answer)
+        conforms("openai", body)
+        told = body["response_format"]["json_schema"]["schema"]
+        assert told["type"] == "object" and not compiled(told).misfits({"answer": value})
+        assert json.loads(completion.text) == value
+    _, bare, _ = send("openai", wishes=Wishes(schema=compiled(schema)), answer=SAID["openai"])
+    assert bare.text == "four"
 
 
 def test_the_other_answers_come_with_the_first() -> None:
