@@ -14,6 +14,7 @@ FleetError
 ├── GiveUp                     no retry will help this task
 │   ├── InvalidTask            what was submitted is not a task
 │   ├── BadRequest             the provider refused the request itself (400, 413, 422, its content rules)
+│   │   └── ContextTooLong     the prompt is more than the model takes: a tighter cut may fit
 │   ├── DeadlineExceeded       the task's time is over
 │   ├── Poison                 this task kills its process: it was alone in one that died
 │   ├── BadAnswer              the provider answered, but not with a usable answer
@@ -199,6 +200,21 @@ class BadRequest(GiveUp):
     def __init__(self, message: str, *, blame: Blame = "unknown") -> None:
         super().__init__(message)
         self.blame = blame
+
+
+class ContextTooLong(BadRequest):
+    """The prompt is more than the model takes: a tighter cut may fit.
+
+    Args:
+        message: What happened.
+        window_tokens: The most that the model takes, input and output together; None when it was not said.
+        true_input_tokens: What the prompt really had, as the model counts; None when it was not said.
+    """
+
+    def __init__(self, message: str, *, window_tokens: int | None = None, true_input_tokens: int | None = None) -> None:
+        super().__init__(message, blame="prompt")
+        self.window_tokens = window_tokens
+        self.true_input_tokens = true_input_tokens
 
 
 class DeadlineExceeded(GiveUp):

@@ -338,6 +338,12 @@ class BotResult(Frozen):
     queued_ms: int | None = None
     limited_ms: int = 0
     ran_ms: int = 0
+    cut_tokens: int = Field(
+        0, exclude_if=_is_empty, description="Tokens cut from the prompt so that it fits; the most of several calls."
+    )
+    left_out: tuple[str, ...] = Field(
+        (), exclude_if=_is_empty, description="What the task asked of the model and was not sent: it refuses it."
+    )
     finished_at: float = Field(description="Unix time in seconds.")
     metadata: dict[str, Any] = Field(default_factory=dict)
 

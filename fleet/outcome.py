@@ -33,6 +33,8 @@ class Outcome:
         tier: Service tier that answered, if the provider says it.
         sent: What was sent otherwise than persona, pool and task say.
         bad_answers: Unusable answers of the bot on the way to this, those that were asked for again included.
+        cut_tokens: The most that was cut from a prompt so that it fits.
+        left_out: What was asked of the model and not sent, because it refuses it.
     """
 
     status: Status
@@ -53,3 +55,5 @@ class Outcome:
     more_answers: tuple[str, ...] = ()
     tier: str | None = None
     sent: Mapping[str, Any] = field(default_factory=dict)
+    cut_tokens: int = 0
+    left_out: tuple[str, ...] = ()

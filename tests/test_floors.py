@@ -21,7 +21,7 @@ DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
     ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen"),
-    ("fleet.usage", "fleet.conversation"),
+    ("fleet.usage", "fleet.conversation", "fleet.lessons"),
     ("fleet.errors", "fleet.bounds", "fleet.patterns"),
     ("fleet.spellings",),
     ("fleet.asking",),

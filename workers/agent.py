@@ -190,6 +190,8 @@ class Agent:
             simulated=route.simulated,
             fault=fault,
             bad_answers=context.bad_answers,
+            cut_tokens=meter.cut_tokens,
+            left_out=tuple(sorted(meter.left_out)),
         )
 
 

@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from itertools import groupby
 
-from fleet.conversation import FilePart, ImagePart, Message, ThinkingPart
+from fleet.conversation import FilePart, ImagePart, Message, TextPart, ThinkingPart
 
 #: Tokens that a chat format adds around each message (role and separators).
 MESSAGE_OVERHEAD_TOKENS = 4
@@ -41,6 +41,10 @@ EXACT_CUTS = 8
 IMAGE_TOKENS, LOW_IMAGE_TOKENS = 1600, 85
 #: Characters of a file's base64 that make up one token: a page of a PDF has 50 kB or more, and 2,000 tokens.
 FILE_CHARS_PER_TOKEN = 30
+#: Least tokens of each message to which the turns of a tool are cut before the oldest of them go.
+LEAST_TURN_TOKENS = 48
+#: Roles whose messages stand at the front and stay.
+INSTRUCTING = frozenset({"system", "developer"})
 #: Stands where the middle of a text was cut out.
 CUT_MARKER = "\n[cut]\n"
 
@@ -93,6 +97,8 @@ def fit(
     The system messages become one at the front and stay; the newest turns stay; the oldest go first; what is left
     begins with a user's turn. When the last user's turn alone does not fit, its middle is cut out, because a
     question most often stands at the head or the tail. The same happens to a system prompt of more than half the room.
+    Calls of tools and their results stay together: behind the last user's turn long texts are cut first, then the
+    oldest calls go with their results. Images and files are never cut out of a message that stays.
 
     Args:
         messages: The conversation, oldest first.
@@ -107,8 +113,17 @@ def fit(
     system, turns = _split(messages)
     if _fits(system + turns, room):
         return system + turns
-    cut_system = tuple(_cut(message, int(room * SYSTEM_SHARE) if turns else room) for message in system)
+    share = int(room * SYSTEM_SHARE) if turns else room
+    cut_system = tuple(_cut(message, share // len(system)) for message in system)
     return cut_system + _newest(turns, room - sum(map(_message_tokens, cut_system)))
+
+
+def lost_tokens(given: Sequence[Message], kept: Sequence[Message]) -> int:
+    """Return the estimated tokens that `fit` cut from `given`; 0 when nothing was."""
+    whole = sum(_split(given), ())
+    if len(whole) == len(kept) and all(a is b or a == b for a, b in zip(whole, kept, strict=True)):
+        return 0
+    return max(1, count_message_tokens(whole) - count_message_tokens(kept))
 
 
 def reshuffle(messages: Sequence[Message], seed: int) -> tuple[Message, ...]:
@@ -153,8 +168,12 @@ def cut_middle(text: str, max_tokens: int) -> str:
 
 
 def _message_tokens(message: Message) -> int:
-    tokens = MESSAGE_OVERHEAD_TOKENS + count_tokens(message.text)
-    return tokens if _is_text(message) else tokens + _other_tokens(message)
+    return count_tokens(message.text) + _fixed_tokens(message)
+
+
+def _fixed_tokens(message: Message) -> int:
+    """Return the tokens of a message beside its text."""
+    return MESSAGE_OVERHEAD_TOKENS if _is_text(message) else MESSAGE_OVERHEAD_TOKENS + _other_tokens(message)
 
 
 def _is_text(message: Message) -> bool:
@@ -183,22 +202,24 @@ def _tokens_within(text: str, room: int) -> int:
 def _fits(messages: Sequence[Message], room: int) -> bool:
     """Decide by the number of characters first: most conversations are far below their window."""
     chars = sum(len(message.text) for message in messages)
-    if chars * TOKENS_PER_CHAR + MESSAGE_OVERHEAD_TOKENS * len(messages) <= room:
+    if chars * TOKENS_PER_CHAR + sum(map(_fixed_tokens, messages)) <= room:
         return True
     return _sum_within(messages, room) <= room
 
 
 def _sum_within(messages: Sequence[Message], room: int) -> int:
     """Return the tokens of `messages`; more than `room`, but not exact, when they surely have more."""
-    return sum(MESSAGE_OVERHEAD_TOKENS + _tokens_within(message.text, room) for message in messages)
+    return sum(_fixed_tokens(message) + _tokens_within(message.text, room) for message in messages)
 
 
 def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """Return the system messages as none or one, and the other turns."""
+    """Return the messages that instruct, those of the system as one, and the other turns."""
     system = tuple(message for message in messages if message.role == "system")
-    turns = tuple(message for message in messages if message.role != "system")
+    turns = tuple(message for message in messages if message.role not in INSTRUCTING)
     if len(system) > 1:
         system = (Message(role="system", content="\n\n".join(message.text for message in system)),)
+    if len(system) + len(turns) < len(messages):
+        system += tuple(message for message in messages if message.role == "developer")
     return system, turns
 
 
@@ -207,7 +228,7 @@ def _newest(turns: Sequence[Message], room: int) -> tuple[Message, ...]:
     last = max((i for i, turn in enumerate(turns) if turn.role == "user"), default=len(turns) - 1)
     room_before = room - _sum_within(turns[last:], room)
     if room_before < 0:
-        return tuple(_cut(turn, room) for turn in turns[last : last + 1])
+        return _tail(turns[last:], room)
     first = last
     for i in range(last - 1, -1, -1):
         room_before -= _sum_within(turns[i : i + 1], room)
@@ -217,9 +238,44 @@ def _newest(turns: Sequence[Message], room: int) -> tuple[Message, ...]:
     return tuple(turns[first:])
 
 
+def _tail(turns: Sequence[Message], room: int) -> tuple[Message, ...]:
+    """Return the last user's turn and the calls of tools behind it within `room`: all cut alike, else the oldest go."""
+    question, *behind = turns
+    while behind and any(turn.tool_calls for turn in behind):
+        kept = (question, *behind)
+        at_most = _level([_tokens_within(turn.text, room) for turn in kept], room - sum(map(_fixed_tokens, kept)))
+        if at_most >= LEAST_TURN_TOKENS:
+            return tuple(_cut(turn, _fixed_tokens(turn) + at_most) for turn in kept)
+        after = next((i for i, turn in enumerate(behind) if i and turn.role != "tool"), len(behind))
+        behind = behind[after:]
+    return (_cut(question, room),)
+
+
+def _level(sizes: list[int], room: int) -> int:
+    """Return the size to which the largest are to be cut so that all fit into `room`; below 1: they never do."""
+    for i, size in enumerate(sorted(sizes)):
+        level = room // (len(sizes) - i)
+        if size > level:
+            return level
+        room -= size
+    return max(sizes, default=0)
+
+
 def _cut(message: Message, max_tokens: int) -> Message:
-    content = cut_middle(message.text, max_tokens - MESSAGE_OVERHEAD_TOKENS)
-    return message if content is message.text else Message(role=message.role, content=content)
+    """Cut the middle out of a message's text; of several pieces of text the longest give first."""
+    room = max_tokens - _fixed_tokens(message)
+    if isinstance(message.content, str):
+        content = cut_middle(message.content, room)
+        return message if content is message.content else message.model_copy(update={"content": content})
+    texts = [part.text for part in message.content if isinstance(part, TextPart)]
+    at_most = _level([count_tokens(text) for text in texts], room - len(texts))
+    if sum(map(count_tokens, texts)) <= room:
+        return message
+    parts = (
+        part.model_copy(update={"text": cut_middle(part.text, at_most)}) if isinstance(part, TextPart) else part
+        for part in message.content
+    )
+    return message.model_copy(update={"content": tuple(parts)})
 
 
 def _class_of(byte: int) -> str:

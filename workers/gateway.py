@@ -16,6 +16,7 @@ from fleet.conversation import Message
 from fleet.errors import (
     BadRequest,
     ConfigurationError,
+    ContextTooLong,
     DeadlineExceeded,
     FleetError,
     KeyRejected,
@@ -24,12 +25,14 @@ from fleet.errors import (
     RateLimited,
     Relearnt,
 )
+from fleet.lessons import FAST, TEACHING_TOKENS, Measure, Notebook
 from fleet.models import ANYBODY, Caller, Grant
 from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
 from fleet.workers.load import most_sent_tokens, sent_tokens
-from fleet.workers.ports import PLAIN, Call, Completion, Limiter, Provider, Wishes
+from fleet.workers.ports import PLAIN, Call, Completion, Limiter, Measures, Provider, Wishes
+from fleet.workers.providers.lessons import asked_of
 from fleet.workers.providers.rate_headers import read_rates
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 
@@ -40,6 +43,9 @@ NO_USAGE = Usage()
 
 #: Tokens that a provider may count beyond what it was sent and what came back: its own prompt, the chat's format.
 UNSEEN_TOKENS = 4096
+
+#: Smallest context window that a model is believed to have, in tokens: less is a number that was misread.
+LEAST_WINDOW_TOKENS = 256
 
 #: Seconds by which the HTTP timeout lies behind the task's deadline, so that the deadline comes first.
 DEADLINE_SLACK_S = 5.0
@@ -86,6 +92,8 @@ class Meter:
         failed: Those of them that were not answered as they should, by error type; 429s and calls cut by the deadline
             are among them.
         cost_usd_micros: None until a priced call was answered.
+        left_out: Names of what was asked and not sent, because the model refuses it.
+        cut_tokens: The most that was cut from a prompt so that it fits.
         limited_s: Seconds spent waiting for grants.
         calling_s: Seconds spent in HTTP requests.
     """
@@ -94,6 +102,8 @@ class Meter:
     failed: Counter[str] = field(default_factory=Counter)
     usage: Usage = NO_USAGE
     cost_usd_micros: int | None = None
+    left_out: frozenset[str] = frozenset()
+    cut_tokens: int = 0
     limited_s: float = 0.0
     calling_s: float = 0.0
 
@@ -111,9 +121,13 @@ class Gateway:
         limiter: The fleet-wide limiter.
         routes: Route by pool name.
         price: Cost of a call.
+        measures: How models count; None: this gateway's own, which nobody shares.
     """
 
-    def __init__(self, limiter: Limiter, routes: Mapping[str, Route], price: Price) -> None:
+    def __init__(
+        self, limiter: Limiter, routes: Mapping[str, Route], price: Price, *, measures: Measures | None = None
+    ) -> None:
+        self._measures = Notebook() if measures is None else measures
         self._limiter = limiter
         self._routes = routes
         self._price = price
@@ -136,6 +150,10 @@ class Gateway:
     def came(self, pool: str, schema: Schema, *, is_json: bool) -> None:
         """Learn whether the model of a pool has read a schema that it was told by the wire."""
         self._forms.came(self._routes[pool].priced_as, schema.name, is_json=is_json)
+
+    def measure(self, pool: str) -> Measure:
+        """Return how the model of `pool` counts, as far as it is known."""
+        return self._measures.measure(self._routes[pool].priced_as)
 
     async def chat(
         self,
@@ -164,8 +182,9 @@ class Gateway:
             wishes: What is asked beyond an answer; each of several answers is reserved.
 
         Raises:
-            Relearnt: The model refuses something that the call carried; the next one goes without it.
             RateLimited: 429; the whole fleet is held on this limit already.
+            Relearnt: The model refuses what this call carried: the next one won't.
+            ContextTooLong: The prompt is more than the model takes; what it said of that is learnt.
             ProviderUnavailable, KeyRejected, BadRequest, NotServed: As the provider raised them.
             DeadlineExceeded: The turn under the limit comes after the deadline; nothing was sent.
             StoreUnavailable: The limiter has no Redis; nothing was sent.
@@ -181,7 +200,22 @@ class Gateway:
         # The deadline itself is the agent's: an HTTP timeout just before it would blame the provider.
         timeout_s = min(route.timeout_s, left_s + DEADLINE_SLACK_S)
         call = Call(route.model, messages, temperature, max_output_tokens, timeout_s, wishes)
-        return await self._send(route, call, grant, meter)
+        try:
+            completion = await self._send(route, call, grant, meter)
+        except ContextTooLong as error:
+            self._learn_from(error, route, most.input_tokens)
+            raise
+        if most.input_tokens >= TEACHING_TOKENS and _is_plain(call):
+            true = completion.usage.input_tokens
+            self._measures.counted(route.priced_as, estimated=most.input_tokens, true=true)
+        return completion
+
+    def _learn_from(self, error: ContextTooLong, route: Route, estimated: int) -> None:
+        """Learn how a model counts from one that says that a prompt is too long."""
+        if error.true_input_tokens:
+            self._measures.counted(route.priced_as, estimated=estimated, true=error.true_input_tokens, weight=FAST)
+        if error.window_tokens and error.window_tokens >= LEAST_WINDOW_TOKENS:
+            self._measures.overflowed(route.priced_as, window_tokens=error.window_tokens)
 
     async def _acquire(self, route: Route, most: Usage, deadline: float, meter: Meter, caller: Caller) -> Grant:
         """Wait for a grant over the most that the call may use."""
@@ -221,6 +255,7 @@ class Gateway:
             meter.charge(completion.usage, price)
             if completion.left_out:
                 self._left_out.setdefault(route.priced_as, set()).update(completion.left_out)
+                meter.left_out = meter.left_out.union(asked_of(completion.left_out, call.wishes))
             rates = read_rates(completion.headers, now_s=time.time())
         except asyncio.CancelledError:
             meter.failed[DeadlineExceeded.__name__] += 1
@@ -288,6 +323,12 @@ def most_usage(call: Call, answer: str) -> Usage:
     sent = most_sent_tokens(call.messages, call.wishes)
     came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace"))) * call.wishes.n
     return Usage(input_tokens=sent + UNSEEN_TOKENS, output_tokens=came + UNSEEN_TOKENS)
+
+
+def _is_plain(call: Call) -> bool:
+    """True when nothing but text was sent, so that what was counted tells how texts are counted."""
+    plain = call.wishes is PLAIN or not (call.wishes.tools or call.wishes.schema)
+    return plain and all(isinstance(message.content, str) for message in call.messages)
 
 
 def _cost_nothing(error: FleetError) -> bool:

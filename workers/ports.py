@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from fleet.conversation import Message, ThinkingPart, Tool, ToolCall
+from fleet.lessons import SLOW, Measure
 from fleet.models import ANYBODY, Caller, Grant
 from fleet.rates import RateReadings
 from fleet.schema import Schema
@@ -151,6 +152,10 @@ class Call:
     wishes: Wishes = PLAIN
 
 
+#: Finish reason of an answer without a text, because the prompt has filled the model's context.
+CONTEXT_FULL = "context_full"
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of a provider, wire format aside.
@@ -164,7 +169,7 @@ class Completion:
         reasoning: What it thought, where the provider shows it.
         tool_calls: The tools that it wants called.
         tier: The service tier that answered, when the provider says it.
-        left_out: Names of what was asked and not sent, because the model refuses it.
+        left_out: Names of what was not sent because the model refuses it or the wire lacks it, whoever chose it.
         others: Texts of the other answers, when `n` of them were asked for.
         thoughts: What the provider wants back with the results of its tool calls.
     """
@@ -181,6 +186,49 @@ class Completion:
     thoughts: tuple[ThinkingPart, ...] = field(default=(), repr=False)
 
 
+class Lessons(Protocol):
+    """What models refuse, as far as the fleet knows: a local copy that is shared behind the caller's back.
+
+    Nothing here waits or raises. A model is named `provider/model`, what it refuses as `fleet.lessons.Lesson` says.
+    """
+
+    def refused(self, api: str) -> frozenset[str]:
+        """Return what a model refuses."""
+        ...
+
+    def learn(self, api: str, what: str) -> None:
+        """Note that a model refuses something."""
+        ...
+
+    def age_s(self, api: str, what: str) -> float | None:
+        """Return for how many seconds that has been known; None when it isn't."""
+        ...
+
+    def may_probe(self, api: str, what: str) -> bool:
+        """True for the one call of the fleet that is to carry once more what was refused a day ago."""
+        ...
+
+    def forget(self, api: str, what: str) -> None:
+        """A model takes it after all."""
+        ...
+
+
+class Measures(Protocol):
+    """How models count, as far as the fleet knows; a local copy too. Nothing here waits or raises."""
+
+    def measure(self, api: str) -> Measure:
+        """Return how a model counts."""
+        ...
+
+    def counted(self, api: str, *, estimated: int, true: int, weight: float = SLOW) -> None:
+        """Learn from the true input tokens of a call."""
+        ...
+
+    def overflowed(self, api: str, *, window_tokens: int) -> None:
+        """Note the most tokens that a model says it takes."""
+        ...
+
+
 class Provider(Protocol):
     """One LLM API. Sends exactly one HTTP request per call; never retries."""
 
@@ -191,6 +239,8 @@ class Provider(Protocol):
             RateLimited: 429, with `retry_after_s` when the provider said it.
             ProviderUnavailable: 5xx and what else passes, connection failure, no answer within `call.timeout_s`, or an
                 answer that is not what the wire says.
+            Relearnt: The model refuses something that the call carried; the next one goes without it.
+            ContextTooLong: The prompt is more than the model takes.
             KeyRejected: The key is not taken; `KeySpent`: its money, credit or quota is used up.
             NotServed: There is no such model, or no such API at the address.
             BadRequest: Any other refusal.

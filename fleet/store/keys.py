@@ -1,8 +1,7 @@
 """Every Redis key that Fleet names, one function each, with its type and life.
 
-All state keys share the hash tag `{fleet}`, so that one script may touch them together on a cluster; each limit
-has a tag of its own. What lies on the broker needs none: the broker is never a cluster. Queue names live here too;
-kombu names the lists of their priorities (`list_key` in `engine/messages/queues.py`), and its own bindings.
+All state keys share the hash tag `{fleet}`, so that one script may touch them together on a cluster; each limit has one
+of its own, the broker needs none. Queues are named here too; kombu names the lists of their priorities, and its own.
 
 With `redis.prefix` every key begins with it: the functions below don't know, `use_prefix` sees to all of them.
 So they are called as `keys.NAME(...)`, never imported by name, and what they return is not kept beyond a process.
@@ -157,10 +156,7 @@ def fleets() -> str:
 
 
 def limit(name: str) -> str:
-    """String (packed numbers): the limiter's state of one `provider/model/key`.
-
-    The keys of one model share a hash tag, so that one script may choose among them; models spread over a cluster.
-    """
+    """String (packed numbers): state of one `provider/model/key`. Keys of one model share a tag, models spread."""
     model, _, key = name.rpartition("/")
     return f"fleet:limit:{{{model}}}:{key}"
 
@@ -200,10 +196,9 @@ def bell() -> str:
 
 
 def waiting(step: int | str) -> str:
-    """Sorted set, expires: names of queues that may have messages of a priority, a hint that is renewed once a second.
+    """Sorted set, expires: names of queues that may have messages of a priority. Step "": how all these names begin.
 
-    Who publishes adds the queue; `take.lua` strikes it off when its list is empty. What is missing in it is found by
-    `look.lua`. Step "": what all these names begin with.
+    Who publishes adds the queue, `take.lua` strikes it off when its list is empty, `look.lua` finds what is missing.
     """
     return f"fleet:waiting:{step}"
 
@@ -239,9 +234,7 @@ def parked() -> str:
 
 
 def parked_order(queue: str) -> str:
-    """Sorted set beside a queue, task id -> opening time (Unix s of Redis): when what is parked goes on. Queue "":
-    what all these names begin with.
-    """
+    """Sorted set beside a queue, task id -> opening time (Unix s). Queue "": how all these begin."""
     return f"{parked()}:{queue}"
 
 
@@ -276,10 +269,8 @@ def poison() -> str:
 
 
 def submitted(task_id: str) -> str:
-    """String, expires once its task is finished, with the result: the mark of a task with an idempotency key.
-
-    It says where the message is: `orphan_mark.lua`. On the broker, like the next three. Id "": how all these begin.
-    """
+    """String, expires with the result: the mark of a task with an idempotency key; it says where the message is
+    (`orphan_mark.lua`). On the broker, like the next three. Id "": how all these begin."""
     return f"fleet:submitted:{task_id}"
 
 
@@ -381,6 +372,16 @@ def remedies() -> str:
 def remedies_version() -> str:
     """String: grows with every change of the remedies."""
     return f"{TAG}:diversity:version"
+
+
+def lessons() -> str:
+    """Hash, `provider/model|what`, expires: what models refuse and how they count (`engine/answers/lessons.py`)."""
+    return f"{TAG}:lessons"
+
+
+def probe(digest: str) -> str:
+    """String, expires within a minute: one process tries once more what a model refuses."""
+    return f"{lessons()}:{digest}"
 
 
 def write_probe() -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.conversation import Message
+from fleet.conversation import ImagePart, Message, TextPart, ToolCall
 from fleet.workers.context import (
     CHARS_PER_TOKEN,
     CUT_MARKER,
@@ -15,6 +15,7 @@ from fleet.workers.context import (
     count_tokens,
     cut_middle,
     fit,
+    lost_tokens,
     reshuffle,
 )
 from tests.every import every
@@ -184,3 +185,66 @@ def test_a_conversation_of_many_turns_is_cut_in_linear_time() -> None:
     kept = fit([Message(role="system", content="x" * 100), *turns], 4096, 512)
     assert time.thread_time() - started < 1
     assert 100 < len(kept) < 1000
+
+
+def tool_loop(lengths: list[int]) -> list[Message]:
+    """Return a question and calls of a tool with results of these lengths, in words."""
+    turns = [system("be brief"), user("HEAD " + "why " * 40 + "TAIL")]
+    for number, length in enumerate(lengths):
+        wish = ToolCall(id=f"c{number}", name="look", arguments='{"page": 1}')
+        turns.append(Message(role="assistant", tool_calls=(wish,)))
+        turns.append(Message(role="tool", tool_call_id=f"c{number}", content="word " * length))
+    return turns
+
+
+@given(st.lists(st.integers(0, 800), max_size=6), st.integers(min_value=64, max_value=2000), st.integers(0, 3))
+def test_a_result_never_stands_without_its_call_nor_a_call_without_its_result(
+    lengths: list[int], window: int, old: int
+):
+    talk = [*(turn for _ in range(old) for turn in tool_loop([30, 30])[1:]), *tool_loop(lengths)]
+    kept = fit(talk, window, 0)
+    calls = [call.id for turn in kept for call in turn.tool_calls]
+    assert [turn.tool_call_id for turn in kept if turn.role == "tool"] == calls
+    assert count_message_tokens(kept) <= window
+
+
+def test_long_results_of_tools_are_cut_before_any_call_goes():
+    kept = fit(tool_loop([2000, 5, 2000]), 700, 0)
+    assert [turn.role for turn in kept] == ["system", "user", *("assistant", "tool") * 3]
+    assert [CUT_MARKER in turn.text for turn in kept if turn.role == "tool"] == [True, False, True]
+    assert kept[1].text.startswith("HEAD")
+
+
+def test_where_cutting_is_not_enough_the_oldest_calls_go_with_their_results():
+    kept = fit(tool_loop([200] * 10), 330, 0)
+    ids = [turn.tool_call_id for turn in kept if turn.role == "tool"]
+    assert ids == [f"c{number}" for number in range(10 - len(ids), 10)]
+    assert 1 <= len(ids) < 10
+
+
+def test_images_stay_in_a_message_whose_text_is_cut():
+    picture = ImagePart(type="image", url="https://example.test/a.png")
+    kept = fit(
+        [
+            Message(
+                role="user", content=(TextPart(type="text", text=LONG), picture, TextPart(type="text", text="short"))
+            )
+        ],
+        2048,
+        0,
+    )
+    assert kept[-1].content[1:] == (picture, TextPart(type="text", text="short"))
+    assert CUT_MARKER in kept[-1].text
+
+
+def test_a_developers_message_stays_at_the_front():
+    kept = fit([system("a"), *tool_loop([5] * 20)[1:], Message(role="developer", content="rules")], 200, 20)
+    assert [turn.role for turn in kept[:3]] == ["system", "developer", "user"]
+
+
+def test_what_is_lost_is_counted_and_nothing_when_nothing_is():
+    talk = [system("a"), user("q " * 500), assistant("b"), user("why?")]
+    assert lost_tokens(talk, fit(talk, 8000, 20)) == 0
+    assert lost_tokens([user("q"), system("a"), system("b")], fit([user("q"), system("a"), system("b")], 900, 9)) == 0
+    kept = fit(talk, 200, 20)
+    assert lost_tokens(talk, kept) == count_message_tokens(talk) - count_message_tokens(kept) > 0

@@ -7,7 +7,7 @@ money and HTTP are the gateway's; deadlines are the agent's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack, cast
@@ -15,12 +15,15 @@ from typing import Any, Unpack, cast
 from fleet.config import PoolSettings
 from fleet.conversation import Message
 from fleet.errors import (
+    BadRequest,
+    ContextTooLong,
     DeadlineExceeded,
     FleetError,
     InvalidTask,
     MachineExhausted,
     ProviderUnavailable,
     RateLimited,
+    Relearnt,
     StoreRefused,
     StoreUnavailable,
 )
@@ -32,17 +35,20 @@ from fleet.workers.bot.persona import facet_of, heated
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.turns import Prompt, turns_of
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
+from fleet.workers.bot.window import LEAST_ROOM_TOKENS, cut, room_of, tighter_room
 from fleet.workers.bot.wishes import ChatOptions, asked_in_chat, check_room, wishes_of
-from fleet.workers.context import fit, reshuffle, room_for_input
+from fleet.workers.context import reshuffle
 from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway, Meter
 from fleet.workers.judge import judge
-from fleet.workers.load import beside_tokens
-from fleet.workers.ports import PLAIN, Completion, Wishes
+from fleet.workers.load import beside_tokens, sent_tokens
+from fleet.workers.ports import CONTEXT_FULL, PLAIN, Completion, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
 
 #: Characters of an answer times rules of its schema that are checked on the event loop: some ms at most.
 QUICK_CHECK = 40_000
+#: Calls in a row that may be repeated because a model refuses what they carried: each is to teach something new.
+MOST_RELEARNT = 12
 #: Longest conversation that is cut to the window on the event loop, in turns and characters: 2 ms at most.
 QUICK_TURNS, QUICK_TURN_CHARS = 500, 200_000
 
@@ -147,15 +153,16 @@ class BotContext:
             FleetError: Whatever else ended the call for good.
         """
         asked = asked_in_chat(self._task, options, self._pool)
-        wishes = wishes_of(asked, self._pool, self.persona)
-        warmth = self.persona.temperature if temperature is None else temperature
+        wishes, warmth = wishes_of(asked, self._pool, self.persona), self.persona.temperature
+        if temperature is not None:
+            wishes, warmth = replace(wishes, asked=wishes.asked | {"temperature"}), temperature
         return await self._chat(turns_of(prompt), wishes, warmth, max_output_tokens or self._max_output_tokens)
 
     async def _chat(
         self, turns: tuple[Message, ...], wishes: Wishes, warmth: float | None, wanted_tokens: int
     ) -> ChatReply:
-        messages = await self._conversation(turns, wanted_tokens, 0 if wishes is PLAIN else beside_tokens(wishes))
-        return await self._ask(messages, wishes, warmth, wanted_tokens)
+        beside = 0 if wishes is PLAIN else beside_tokens(wishes)
+        return await self._ask(lambda room: self._conversation(turns, room, beside), wishes, warmth, wanted_tokens)
 
     async def answer(self) -> ChatReply:
         """Answer the task itself in one chat. With a schema the answer is bare JSON, and is repaired once if need be.
@@ -170,7 +177,7 @@ class BotContext:
         wishes = wishes_of(self._task, self._pool, self.persona)
         if self.schema is None:
             return await self._chat(self._turns, wishes, self.persona.temperature, self._max_output_tokens)
-        room = room_for_input(self.persona.context_window_tokens, self._max_output_tokens)
+        room = self._room(self._max_output_tokens)
         told = json_answer.rules(self.schema, room)
         reply = await self._ask_for_json(self.schema, told, wishes)
         if reply.tool_calls:
@@ -223,12 +230,15 @@ class BotContext:
             by_wire = wishes if form == "prompt" else replace(wishes, schema=schema, form=form)
             in_prompt = told if form == "prompt" or again else ""
             beside = json_answer.beside_tokens(in_prompt, again) + beside_tokens(by_wire)
-            messages = await self._conversation(self._turns, self._max_output_tokens, beside)
-            messages = json_answer.with_rules(messages, in_prompt, again)
+
+            async def fitted(room: int, beside: int = beside, in_prompt: str = in_prompt) -> tuple[Message, ...]:
+                kept = await self._conversation(self._turns, room, beside)
+                return json_answer.with_rules(kept, in_prompt, again)
+
             if form != "strict":
                 self.sent["answer_schema"] = form
             try:
-                reply = await self._ask(messages, by_wire, self.persona.temperature, self._max_output_tokens)
+                reply = await self._ask(fitted, by_wire, self.persona.temperature, self._max_output_tokens)
             except SchemaRefused:
                 continue
             if form != "prompt" and not (reply.tool_calls or again):
@@ -236,21 +246,23 @@ class BotContext:
             return reply
         raise ProviderUnavailable("expected a model that takes a schema by its prompt at last, got one that refuses it")
 
-    async def _conversation(
-        self, turns: tuple[Message, ...], wanted_tokens: int, beside_tokens: int = 0
-    ) -> tuple[Message, ...]:
-        """Return the persona's system prompt and `turns`, in the order of the bot's remedy, cut to its window.
+    def _room(self, wanted_tokens: int) -> int:
+        return room_of(self.persona.context_window_tokens, wanted_tokens, self._gateway.measure(self.pool))
+
+    async def _conversation(self, turns: tuple[Message, ...], room: int, beside_tokens: int = 0) -> tuple[Message, ...]:
+        """Return the persona's system prompt and `turns`, in the order of the bot's remedy, cut to `room` tokens.
 
         A long conversation is cut in a thread, which lets the event loop go on every few ms.
         """
         system = Message(role="system", content=self._system_prompt())
         if self._bot.remedy is not None:
             turns = reshuffle(turns, self._bot.remedy.generation)
-        cut = partial(
-            fit, (system, *turns), self.persona.context_window_tokens, wanted_tokens, beside_tokens=beside_tokens
-        )
+        cutting = partial(cut, (system, *turns), room, beside_tokens)
         is_long = len(turns) > QUICK_TURNS or sum(len(turn.text) for turn in turns) > QUICK_TURN_CHARS
-        return await asyncio.to_thread(cut) if is_long else cut()
+        kept, lost = await asyncio.to_thread(cutting) if is_long else cutting()
+        if lost:
+            self.meter.cut_tokens = max(self.meter.cut_tokens, lost)
+        return kept
 
     def _system_prompt(self) -> str:
         """Return the persona's; with a facet for a model that has no temperature by which its bots would differ."""
@@ -276,16 +288,37 @@ class BotContext:
         )
 
     async def _ask(
-        self, messages: tuple[Message, ...], wishes: Wishes, warmth: float | None, wanted_tokens: int
+        self,
+        fitted: Callable[[int], Awaitable[tuple[Message, ...]]],
+        wishes: Wishes,
+        warmth: float | None,
+        wanted_tokens: int,
     ) -> ChatReply:
-        """Call until there is a usable answer, or none will come."""
+        """Call until there is a usable answer, or none will come; `fitted` cuts to so many estimated tokens."""
         check_room(wishes, wanted_tokens)
         wishes = self._raised(wishes)
+        messages = await fitted(self._room(wanted_tokens))
         limited = outages = 0  # neither has an end of its own: the task's deadline cancels the loop
+        relearnt = tighter = 0
         while True:
             ends = self.deadline.at
             try:
                 return await self._try(messages, wishes, warmth, wanted_tokens)
+            except SchemaRefused:
+                raise
+            except Relearnt:
+                relearnt += 1
+                if relearnt > MOST_RELEARNT:
+                    raise
+                pause_s = 0.0
+            except ContextTooLong as error:
+                tighter += 1
+                sent = sent_tokens(messages, wishes)
+                room = tighter_room(error, sent, wanted_tokens, self._gateway.measure(self.pool))
+                if tighter > 1 or room < LEAST_ROOM_TOKENS:
+                    raise BadRequest(str(error), blame="prompt") from error
+                messages = await fitted(room)
+                pause_s = 0.0
             except DeadlineExceeded:
                 if self.deadline.at == ends:
                     raise
@@ -319,6 +352,8 @@ class BotContext:
             if not error.passes:
                 raise
             raise _FailedTry(error) from error
+        if completion.finish_reason == CONTEXT_FULL:
+            raise ContextTooLong("expected an answer, got none: the prompt has filled the model's context window")
         self._note(completion)
         if completion.tool_calls:
             return ChatReply.of(completion)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fleet.config import ProviderSettings
 from fleet.errors import ConfigurationError
-from fleet.workers.ports import Provider
+from fleet.workers.ports import Lessons, Provider
 from fleet.workers.providers.anthropic import Anthropic
 from fleet.workers.providers.base import parse_base_url
 from fleet.workers.providers.keys import read_key
@@ -21,24 +21,28 @@ _OPENAI_URL = "https://api.openai.com/v1"
 _ANTHROPIC_URL = "https://api.anthropic.com"
 
 
-def make_provider(settings: ProviderSettings, *, base_url: str | None = None) -> Provider:
+def make_provider(
+    settings: ProviderSettings, *, base_url: str | None = None, name: str = "", lessons: Lessons | None = None
+) -> Provider:
     """Return the adapter for a provider. Opens no connection yet.
 
     Args:
         settings: The provider's table in fleet.toml.
         base_url: Root of the API, before `settings.base_url`; for the local simulator, where it listens.
+        name: The provider's name under [providers].
+        lessons: What models refuse; None: what this adapter finds out itself.
 
     Raises:
         ConfigurationError: When the address is none, a simulator has no address, or an extra is not installed.
     """
     url = base_url or settings.base_url
     if settings.kind == "pydantic-ai":
-        return make_models(url, timeout_s=settings.timeout_s)
+        return make_models(url, timeout_s=settings.timeout_s, name=name, lessons=lessons)
     if settings.kind == "anthropic":
-        return Anthropic(parse_base_url(url or _ANTHROPIC_URL, strip_path="/v1"))
+        return Anthropic(parse_base_url(url or _ANTHROPIC_URL, strip_path="/v1"), name=name, lessons=lessons)
     if settings.kind == "simulator" and not url:
         raise ConfigurationError("simulator: expected the address where it listens, got none: set its `base_url`")
-    return OpenAICompatible(parse_base_url(url or _OPENAI_URL, default_path="/v1"))
+    return OpenAICompatible(parse_base_url(url or _OPENAI_URL, default_path="/v1"), name=name, lessons=lessons)
 
 
 async def check_model(settings: ProviderSettings, model: str) -> None:

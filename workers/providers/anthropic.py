@@ -7,7 +7,7 @@ from typing import Any
 
 from yarl import URL
 
-from fleet.workers.ports import Call, Completion
+from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.anthropic_body import (
     ABSENT,
     add_wishes,
@@ -30,8 +30,8 @@ MAX_TEMPERATURE = 1.0
 class Anthropic(HttpProvider):
     """Adapter for `POST {base_url}/v1/messages`."""
 
-    def __init__(self, base_url: URL) -> None:
-        super().__init__(base_url, "/v1/messages")
+    def __init__(self, base_url: URL, *, name: str = "", lessons: Lessons | None = None) -> None:
+        super().__init__(base_url, "/v1/messages", name=name, lessons=lessons)
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
         own = {"x-api-key": api_key} if api_key else {}
@@ -42,13 +42,13 @@ class Anthropic(HttpProvider):
         body: dict[str, Any] = {"model": call.model, "max_tokens": call.max_output_tokens, "messages": turns}
         if system:
             body["system"] = system
-        if call.temperature is not None and call.model not in self._no_temperature and not thinks(call.wishes):
+        if call.temperature is not None and not thinks(call.wishes):
             body["temperature"] = min(call.temperature, MAX_TEMPERATURE)
         add_wishes(body, call.wishes)
         return body
 
     def _left_out(self, call: Call) -> tuple[str, ...]:
-        heat = ("temperature",) if thinks(call.wishes) and call.temperature is not None else self._is_cold(call)
+        heat = ("temperature",) if thinks(call.wishes) and call.temperature is not None else ()
         return (*lacking(call.wishes, ABSENT), *heat)
 
     def _completion(self, call: Call, answer: dict[str, Any], headers: Mapping[str, str]) -> Completion:

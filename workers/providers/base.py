@@ -20,16 +20,17 @@ import aiohttp
 from yarl import URL
 
 from fleet.errors import (
-    BadRequest,
     ConfigurationError,
     FleetError,
     MachineExhausted,
     ProviderUnavailable,
 )
+from fleet.lessons import Notebook
 from fleet.quoting import quote
 from fleet.usage import Usage
-from fleet.workers.ports import Call, Completion
+from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.bodies import carries_error, read_events
+from fleet.workers.providers.lessons import Student
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.verdict import error_of, meant_status
@@ -58,23 +59,28 @@ class HttpProvider(ABC):
     Args:
         base_url: Root of the API, without a slash at the end.
         path: Path of the one endpoint used, below the root.
+        name: Its name under [providers]: what a model refuses is known by it.
+        lessons: What models refuse; None: this adapter's own, which nobody shares.
     """
 
-    def __init__(self, base_url: URL, path: str) -> None:
+    def __init__(self, base_url: URL, path: str, *, name: str = "", lessons: Lessons | None = None) -> None:
         self.host = base_url.host or ""
+        self._name = name
+        self._lessons = Notebook() if lessons is None else lessons
         self._url = URL(f"{base_url}{path}", encoded=True)
         self._proxy = proxy_for(base_url)
         self._session: aiohttp.ClientSession | None = None
-        self._no_temperature: set[str] = set()
 
     async def complete(self, call: Call, *, api_key: str) -> Completion:
         """Send one call, see `fleet.workers.ports.Provider`.
 
         An error that hides in a 2xx is raised as if it had come with its own status, with the usage that the answer
-        reports. A model that refuses `temperature` raises `ProviderUnavailable` once and gets none from then on (see
-        `_learn`). Cancelling closes the connection; the provider may bill the call nevertheless.
+        reports. A model that refuses a parameter raises `Relearnt`, and gets it no more (`Student`). Cancelling closes
+        the connection; the provider may bill the call nevertheless.
         """
-        body = encode_json(self._body(call)).encode("ascii")
+        student = Student(self._lessons, f"{self._name}/{call.model}", call)
+        sent = student.prepared(self._body(call))
+        body = encode_json(sent).encode("ascii")
         try:
             async with self._open().post(
                 self._url,
@@ -101,9 +107,15 @@ class HttpProvider(ABC):
             # Without the text of the foreign error: some quote the address or the headers.
             told = f"{self.host}: connection failed ({type(error).__name__})"
             raise ProviderUnavailable(told, sent=not isinstance(error, aiohttp.ClientConnectorError)) from error
-        if 200 <= status < 300:
-            return self._answer(call, api_key, status, headers, raw)
-        raise self._error(call, status, headers, self._problem(call, api_key, raw))
+        try:
+            if not 200 <= status < 300:
+                raise self._error(call, status, headers, self._problem(call, api_key, raw))
+            completion = self._answer(call, api_key, status, headers, raw)
+        except FleetError as error:
+            if (taught := student.taught(error, status, raw)) is error:
+                raise
+            raise taught from error
+        return student.passed(completion, raw)
 
     async def close(self) -> None:
         """Close the HTTP connections. A later call opens new ones."""
@@ -161,24 +173,7 @@ class HttpProvider(ABC):
             meant = meant_status(status, problem)
             if (refused := refused_schema(error, meant, problem.said.param, problem.text)) is not None:
                 return refused
-        if isinstance(error, BadRequest) and error.blame == "unknown" and self._learn(call, problem):
-            return ProviderUnavailable(f"{error}: later calls to {quote(call.model)} leave out what it refuses")
         return error
-
-    def _is_cold(self, call: Call) -> tuple[str, ...]:
-        """Return what is left out of the call because its model refuses it."""
-        return ("temperature",) if call.temperature is not None and call.model in self._no_temperature else ()
-
-    def _learn(self, call: Call, problem: Problem) -> bool:
-        """Remember that a model refuses `temperature` (vendors drop it model by model); True when that was news.
-
-        Learnt and not looked up, because a table of model names is out of date with each new model. It costs one
-        refused request per model and process, which no vendor bills.
-        """
-        if not problem.refuses("temperature") or call.model in self._no_temperature:
-            return False
-        self._no_temperature.add(call.model)
-        return True
 
 
 def bad_wire(host: str, expected: str, got: object) -> ProviderUnavailable:

@@ -7,11 +7,10 @@ from typing import Any
 
 from yarl import URL
 
-from fleet.workers.ports import Call, Completion
+from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.openai_body import ABSENT, add_wishes, read_tool_calls, write_message
-from fleet.workers.providers.problem import Problem
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wire_schema import unwrapped
 from fleet.workers.providers.wishes import lacking
@@ -23,10 +22,10 @@ _OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
 class OpenAICompatible(HttpProvider):
     """Adapter for `POST {base_url}/chat/completions`."""
 
-    def __init__(self, base_url: URL) -> None:
-        super().__init__(base_url, "/chat/completions")
-        self._official = self.host == _OFFICIAL[0] or self.host.endswith(_OFFICIAL[1:])
-        self._other_limit: set[str] = set()
+    def __init__(self, base_url: URL, *, name: str = "", lessons: Lessons | None = None) -> None:
+        super().__init__(base_url, "/chat/completions", name=name, lessons=lessons)
+        is_official = self.host == _OFFICIAL[0] or self.host.endswith(_OFFICIAL[1:])
+        self._limit_field = "max_completion_tokens" if is_official else "max_tokens"
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
         own = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -36,9 +35,9 @@ class OpenAICompatible(HttpProvider):
         body: dict[str, Any] = {
             "model": call.model,
             "messages": [write_message(message) for message in call.messages],
-            self._limit_field(call.model): call.max_output_tokens,
+            self._limit_field: call.max_output_tokens,
         }
-        if call.temperature is not None and call.model not in self._no_temperature:
+        if call.temperature is not None:
             body["temperature"] = call.temperature
         add_wishes(body, call.wishes)
         return body
@@ -63,19 +62,9 @@ class OpenAICompatible(HttpProvider):
             headers=headers,
             tool_calls=read_tool_calls(message),
             tier=tier if isinstance(tier, str) else None,
-            left_out=(*lacking(call.wishes, ABSENT), *self._is_cold(call)),
+            left_out=lacking(call.wishes, ABSENT),
             others=_others(choices) if call.wishes.n > 1 else (),
         )
-
-    def _limit_field(self, model: str) -> str:
-        return "max_completion_tokens" if self._official != (model in self._other_limit) else "max_tokens"
-
-    def _learn(self, call: Call, problem: Problem) -> bool:
-        """As in the base; also take the other name of the output limit when a model refuses the one it got."""
-        if problem.refuses(self._limit_field(call.model)) and call.model not in self._other_limit:
-            self._other_limit.add(call.model)
-            return True
-        return super()._learn(call, problem)
 
 
 def _others(choices: object) -> tuple[str, ...]:

@@ -63,10 +63,6 @@ class Problem:
         """The provider's own sentences, to be understood and not to be shown; empty when they quote the prompt."""
         return "" if self.is_echo else "\n".join(self.said.messages)
 
-    def refuses(self, parameter: str) -> bool:
-        """True when the provider says that this model does not take `parameter` at all."""
-        return self.refusal == parameter
-
 
 def read_problem(raw: bytes, *, secrets: Sequence[str], texts: Sequence[str]) -> Problem:
     """Read an error body of any vendor; what cannot be read gives an empty problem.

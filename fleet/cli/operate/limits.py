@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.operate import lessons
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
-    import redis
-
+    from fleet.lessons import Lesson
     from fleet.limiter import LimitSnapshot
     from fleet.limiter.forecast import Forecast
 
@@ -33,22 +32,28 @@ _COLUMNS = 60
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
 @click.pass_context
 def limits(ctx: click.Context, as_json: bool) -> None:
-    """Show each limit live: used, waiting, next grant, rate, last 429; change one.
+    """Show each limit live: used, waiting, next grant, rate, last 429, what its model refuses; change one.
 
     \b
     Examples:
       fleet limits
       fleet limits --json | jq '.[].waiting'
       fleet limits set openai/gpt-5 --rpm 800
+      fleet limits forget openai/gpt-5 temperature
     """
     if ctx.invoked_subcommand is not None:
         return
     snapshots = asyncio.run(_read(config.current()))
+    taught = lessons.read_by_api(config.current())
     if as_json:
-        click.echo(json.dumps([asdict(snapshot) for snapshot in snapshots], indent=2))
+        told = [asdict(snapshot) | {"lessons": lessons.told(_taught(snapshot, taught))} for snapshot in snapshots]
+        click.echo(json.dumps(told, indent=2))
         return
     for snapshot in snapshots:
-        click.echo("\n".join(fitted(_lines(snapshot))))
+        click.echo("\n".join(fitted([*_lines(snapshot), *lessons.lines(_taught(snapshot, taught))])))
+
+
+limits.add_command(lessons.forget)
 
 
 @limits.command(name="set")
@@ -72,6 +77,7 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
       fleet limits set openai/gpt-5 --reset
     """
     from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operate.two_redis import state_client
     from fleet.limiter import live
     from fleet.signals import catalogue
     from fleet.signals.events import record_event_now
@@ -84,7 +90,7 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     configured = _names(settings)[name]
     if changes.get("usd_per_day"):
         _check_price(name, settings)
-    with _state(settings) as client:
+    with state_client(settings) as client:
         if is_reset:
             live.reset(client, name, configured=configured)
             record_event_now(client, catalogue.LIMIT_RESET, limit=name, by=operator_name())
@@ -223,6 +229,10 @@ def _time(at_s: float) -> str:
     return datetime.fromtimestamp(at_s).isoformat(" ", "seconds")
 
 
+def _taught(snapshot: LimitSnapshot, taught: Mapping[str, list[Lesson]]) -> list[Lesson]:
+    return taught.get(snapshot.limit.rpartition("/")[0], [])
+
+
 def _amount(number: int | None) -> str:
     return "unlimited" if number is None else f"{number:,}"
 
@@ -259,17 +269,3 @@ def _check_price(limit: str, settings: config.Settings) -> None:
         settings.check_price(limit.rpartition("/")[0])
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-
-
-@contextmanager
-def _state(settings: config.Settings) -> Iterator[redis.Redis]:
-    from fleet.store.client import connect, store_errors
-    from fleet.store.embedded import state_url
-
-    url = state_url(settings)
-    client = connect(url, timeout_s=settings.redis.socket_timeout_s)
-    try:
-        with store_errors(url):
-            yield client
-    finally:
-        client.close()

@@ -36,3 +36,20 @@ def two_redis(settings: Settings) -> Iterator[TwoRedis]:
             stack.enter_context(store_errors(url))
             clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
         yield TwoRedis(clients[urls[0]], clients[urls[1]], urls[0])
+
+
+@contextmanager
+def state_client(settings: Settings) -> Iterator[redis.Redis]:
+    """Connect to the state Redis; errors inside the block are Fleet's own.
+
+    Raises:
+        ConfigurationError: When a configured Redis does not answer.
+        StoreUnavailable: When Redis stops answering.
+    """
+    url = state_url(settings)
+    client = connect(url, timeout_s=settings.redis.socket_timeout_s)
+    try:
+        with store_errors(url):
+            yield client
+    finally:
+        client.close()

@@ -37,6 +37,7 @@ MARK_LEAD_S = 60
 FIELDS = (
     "status", "answer", "error", "bot", "persona", "pool", "provider", "model", "simulated", "usage",
     "cost_usd_micros", "attempts", "queued_ms", "limited_ms", "ran_ms",
+    "cut_tokens", "left_out",
 )  # fmt: skip
 
 

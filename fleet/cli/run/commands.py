@@ -162,6 +162,10 @@ def result_line(result: dict[str, Any]) -> str:
         parts.append(
             "sent: " + ", ".join(f"no {name}" if value is None else f"{name} {value}" for name, value in sent.items())
         )
+    if cut_tokens := result.get("cut_tokens"):
+        parts.append(f"{cut_tokens:,} tokens cut from the prompt to fit the context window")
+    if left_out := result.get("left_out"):
+        parts.append(f"asked without {', '.join(left_out)}")
     if error := result.get("error"):
         parts.insert(0, f"{result['status']}: {error['type']}: {error['message']}")
     return " · ".join(parts)

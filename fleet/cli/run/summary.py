@@ -24,6 +24,9 @@ class Summary:
         #: Answers whose model has no price: the cost is what the others cost.
         self.unpriced = 0
         self.simulated = 0
+        #: Tasks whose prompt was cut, the tokens that were cut in all, and tasks that were asked without something.
+        self.cut = self.cut_tokens = 0
+        self.left_out: Counter[str] = Counter()
 
     @property
     def failed(self) -> int:
@@ -44,6 +47,9 @@ class Summary:
         self.cost_usd_micros += cost or 0
         self.unpriced += cost is None and bool(record.get("attempts")) and not record.get("simulated")
         self.simulated += bool(record.get("simulated"))
+        self.cut += bool(record.get("cut_tokens"))
+        self.cut_tokens += record.get("cut_tokens") or 0
+        self.left_out.update(record.get("left_out") or ())
 
     def as_dict(self, *, new: int, wall_s: float) -> dict[str, Any]:
         """Return the sums as JSON-ready values.
@@ -64,6 +70,9 @@ class Summary:
             "cost_usd_micros": self.cost_usd_micros,
             "without_price": self.unpriced,
             "simulated": self.simulated,
+            "cut": self.cut,
+            "cut_tokens": self.cut_tokens,
+            "left_out": dict(self.left_out.most_common()),
             "wall_s": round(wall_s, 3),
             "per_s": round(new / wall_s, 1) if wall_s > 0 else 0.0,
         }
@@ -79,6 +88,11 @@ class Summary:
         yield f"cost      {self._cost()}"
         if new:
             yield f"time      {wall_s:,.1f} s, {new / max(wall_s, 1e-9):,.1f} tasks/s"
+        if self.cut:
+            prompts = counted(self.cut, "prompt")
+            yield f"cut       {prompts} to fit a context window: {self.cut_tokens:,} tokens (`cut_tokens` of a result)"
+        for name, count in self.left_out.most_common():
+            yield f"left out  {name} in {counted(count, 'task')}: the model refuses it"
         if self.simulated:
             yield f"answered  by the simulator: {self.simulated:,} of {self.done:,}"
 

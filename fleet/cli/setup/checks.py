@@ -13,6 +13,7 @@ from typing import Any
 from fleet.cli.setup.api_checks import api_checks
 from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import Findings, HostFacts
+from fleet.cli.setup.lesson_checks import lesson_checks
 from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tables
 from fleet.cli.setup.redis_checks import home_disk, home_filesystem, redis_checks
 from fleet.cli.setup.stalls import stall_checks
@@ -63,6 +64,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *celery_checks(facts.celery),
         *stall_checks(facts.stalls),
         *crew_checks(facts.crew),
+        *lesson_checks(settings, facts.lessons),
     ]
     return found
 

@@ -19,12 +19,14 @@ import psutil
 import redis
 
 from fleet.cli.setup.apis import ApiFacts, ask_apis
+from fleet.cli.setup.lesson_checks import known_lessons
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
 from fleet.engine.admission.gates import read_waiting
 from fleet.errors import FleetError
+from fleet.lessons import Lesson
 from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
@@ -113,6 +115,7 @@ class Findings:
     crew: tuple[Trouble, ...] | None = None
     #: What the APIs said of each provider and model.
     apis: Mapping[tuple[str, str], ApiFacts] = field(default_factory=dict)
+    lessons: tuple[Lesson, ...] = ()
 
 
 def gather(settings: Settings, *, call: bool = False) -> Findings:
@@ -132,8 +135,8 @@ def _local(settings: Settings) -> Findings:
     host, code = host_facts(settings), load_all(settings)
     if lost:
         return Findings(servers, host, None, code)
-    stalls = recent_stalls(settings)
-    return Findings(servers, host, celery_facts(), code, _neighbour(settings), stalls, crew(settings))
+    stalls, lessons = recent_stalls(settings), known_lessons(settings)
+    return Findings(servers, host, celery_facts(), code, _neighbour(settings), stalls, crew(settings), lessons=lessons)
 
 
 def crew(settings: Settings) -> tuple[Trouble, ...] | None:

@@ -20,7 +20,7 @@ from fleet.engine.transport.parking.parked import REASON_TIME, Parked
 from fleet.errors import Blame
 from fleet.frozen import Frozen
 from fleet.limiter import LimitSnapshot
-from fleet.models import Priority, TaskError
+from fleet.models import BotResult, Priority, TaskError
 from fleet.quoting import noun_for
 
 State = Literal["finished", "failed", "revoked", "running", "held", "parked", "queued", "poison", "unknown"]
@@ -42,6 +42,8 @@ class Story(Frozen):
     opens_at: float | None = None
     suspect: bool = False
     attempts: int | None = None
+    cut_tokens: int = 0
+    left_out: tuple[str, ...] = ()
     error: str | None = None
     blame: Blame | None = None
     passes_at: float | None = None
@@ -68,6 +70,8 @@ def tell(facts: Facts) -> Story:
         opens_at=facts.parked.opens_at if facts.parked else None,
         suspect=facts.is_suspect,
         attempts=facts.result.attempts if facts.result else facts.filed.letter.attempts if facts.filed else None,
+        cut_tokens=facts.result.cut_tokens if facts.result else 0,
+        left_out=facts.result.left_out if facts.result else (),
         error=error.type if error else None,
         blame=error.blame if error else None,
         passes_at=error.passes_at if error else None,
@@ -99,6 +103,8 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield "it came through the inbox and was passed on to its pool's queue"
     if facts.result is not None or facts.foreign_result:
         yield _told_result(facts)
+    if facts.result is not None:
+        yield from _told_missing(facts.result)
     if facts.is_revoked:
         yield _told_revoked(facts)
     if facts.held is not None:
@@ -145,6 +151,17 @@ def _told_fault(error: TaskError) -> str:
     if error.passes_at is not None:
         return f"{fault}; it passes at {datetime.fromtimestamp(error.passes_at, UTC):%Y-%m-%d %H:%M} UTC"
     return f"{fault}; it passes by itself" if error.passes else fault
+
+
+def _told_missing(result: BotResult) -> Iterator[str]:
+    """What the model was not sent of what was asked."""
+    if result.cut_tokens:
+        yield (
+            f"{result.cut_tokens:,} tokens were cut from its prompt, so that it fits the bot's or the model's context "
+            "window: shorten it, or raise persona.context_windows_tokens where the model takes more"
+        )
+    if result.left_out:
+        yield f"it was asked without {', '.join(result.left_out)}: {result.model} refuses that, and drop_params is set"
 
 
 def _told_held(facts: Facts) -> Iterator[str]:

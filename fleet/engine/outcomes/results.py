@@ -55,6 +55,8 @@ def result_of(
         queued_ms=queued_ms,
         limited_ms=outcome.limited_ms,
         ran_ms=ran_ms,
+        cut_tokens=outcome.cut_tokens,
+        left_out=outcome.left_out,
         finished_at=time.time(),
         metadata=task.metadata,
     )

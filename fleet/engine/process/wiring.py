@@ -22,6 +22,7 @@ from fleet.config import ProviderSettings, Settings
 from fleet.economy.prices import price_of
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.answers.canaries import Canaries
+from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.local_simulator import ensure_simulator
@@ -38,6 +39,7 @@ from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import FleetError
+from fleet.lessons import Notebook
 from fleet.models import Bot, BotResult
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
@@ -94,6 +96,7 @@ class Assembly:
     held: Mapping[str, Checkout]
     late_binding: LateBinding
     likeness: LikenessWatch
+    lessons: SharedLessons
     panel: Panel
     janitor: Janitor
     telemetry: Telemetry
@@ -101,6 +104,7 @@ class Assembly:
     async def close(self) -> None:
         """Give up what others may take over, and close all connections."""
         self.likeness.close()
+        await self.lessons.close()
         await self.agent.close()
         for provider in {route.provider_name: route.provider for route in self.routes.values()}.values():
             await provider.close()
@@ -119,10 +123,12 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     same = broker_url(settings) == state_url(settings)
     broker = state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
     roster = Roster(state, settings)
-    routes = _routes(settings, telemetry)
+    notebook = Notebook()
+    lessons = SharedLessons(state, notebook)
+    routes = _routes(settings, telemetry, notebook)
     limit_of = {name: route.limit for name, route in routes.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
-    gateway = Gateway(limiter, routes, price_of(settings.price_table))
+    gateway = Gateway(limiter, routes, price_of(settings.price_table), measures=notebook)
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
@@ -146,6 +152,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         held=held,
         late_binding=LateBinding(limiter, broker, limit_of),
         likeness=likeness,
+        lessons=lessons,
         panel=panel,
         janitor=Janitor(broker, state, plane.refuse),
         telemetry=telemetry,
@@ -163,6 +170,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
     try:
         assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
         runtime.run(patiently(assembly.roster.seed))
+        runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
     except BaseException:
@@ -188,14 +196,17 @@ def _tell_of(block: Block, settings: Settings, state: Store) -> None:
         )  # fmt: skip
 
 
-def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
+def _routes(settings: Settings, telemetry: Telemetry, notebook: Notebook) -> dict[str, Route]:
     """Return each pool's route; pools of one provider share its connections."""
     providers = {}
     routes = {}
     for name, pool in settings.pools.items():
         provider = settings.provider_of(name)
         if pool.provider not in providers:
-            providers[pool.provider] = (_adapter(provider, settings, telemetry), read_key(provider, pool.model))
+            providers[pool.provider] = (
+                _adapter(pool.provider, settings, telemetry, notebook),
+                read_key(provider, pool.model),
+            )
         adapter, key = providers[pool.provider]
         routes[name] = Route(
             provider=adapter,
@@ -209,11 +220,13 @@ def _routes(settings: Settings, telemetry: Telemetry) -> dict[str, Route]:
     return routes
 
 
-def _adapter(provider: ProviderSettings, settings: Settings, telemetry: Telemetry) -> Provider:
+def _adapter(name: str, settings: Settings, telemetry: Telemetry, notebook: Notebook) -> Provider:
     """Return the connected API of a provider; the local simulator is started when it has no address."""
+    provider = settings.providers.get(name, ProviderSettings(kind="simulator"))
 
     def make(base_url: str | None) -> Provider:
-        connected: Provider = telemetry.provider(make_provider(provider, base_url=base_url))
+        made = make_provider(provider, base_url=base_url, name=name, lessons=notebook)
+        connected: Provider = telemetry.provider(made)
         return connected
 
     if provider.kind != "simulator" or provider.base_url is not None:
@@ -312,6 +325,7 @@ class Process:
             logger.warning("%s", line)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
+            assembly.lessons.keep,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings),
             partial(assembly.janitor.watch_neighbours, settings),

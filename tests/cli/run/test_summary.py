@@ -42,6 +42,17 @@ def test_simulated_answers_are_named_and_not_said_to_be_billed() -> None:
     assert "by the simulator: 1 of 1" in text
 
 
+def test_what_was_cut_from_prompts_and_left_out_is_said() -> None:
+    sums = summary_of(record(), record(cut_tokens=1200, left_out=["seed"]), record(cut_tokens=34, left_out=[]))
+    assert sums.as_dict(new=3, wall_s=1.0)["cut"] == 2
+    assert sums.as_dict(new=3, wall_s=1.0)["cut_tokens"] == 1234
+    assert sums.as_dict(new=3, wall_s=1.0)["left_out"] == {"seed": 1}
+    text = "\n".join(sums.lines(new=3, wall_s=1.0))
+    assert "cut       2 prompts to fit a context window: 1,234 tokens" in text
+    assert "left out  seed in 1 task: the model refuses it" in text
+    assert "cut " not in "\n".join(summary_of(record()).lines(new=1, wall_s=1.0))
+
+
 def test_a_progress_line_knows_the_time_left_only_with_a_total() -> None:
     assert progress_line(done=50, total=150, rate=10.0, note="2 failed") == "50 of 150, 10.0/s, 10 s left, 2 failed"
     assert progress_line(done=50, total=None, rate=10.0, note="") == "50, 10.0/s"

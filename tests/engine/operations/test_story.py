@@ -188,6 +188,18 @@ def test_a_finished_task_tells_who_answered_and_never_what(client: redis.Redis) 
     assert "secret" not in story.model_dump_json()
 
 
+def test_a_finished_task_tells_what_was_cut_from_its_prompt_and_what_its_model_was_not_asked(
+    client: redis.Redis,
+) -> None:
+    finish(client, "mine", cut_tokens=1234, left_out=("seed", "top_p"))
+    story = story_of(client, "mine")
+    assert (story.cut_tokens, story.left_out) == (1234, ("seed", "top_p"))
+    assert "1,234 tokens were cut from its prompt" in text_of(story)
+    assert "it was asked without seed, top_p" in text_of(story)
+    finish(client, "whole")
+    assert "cut from" not in text_of(story_of(client, "whole"))
+
+
 def test_a_dead_task_tells_of_its_error_and_its_letter(client: redis.Redis) -> None:
     error = TaskError(type="DeadlineExceeded", message="expected an answer within 5.0 s, got none")
     result = finish(client, "mine", status="failed", error=error)

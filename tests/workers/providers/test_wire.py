@@ -238,57 +238,6 @@ def test_a_hanging_server_sees_the_client_leave(kind: str) -> None:
     asyncio.run(main())
 
 
-def refused_parameter(message: str, param: str | None = None) -> bytes:
-    error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
-    return response({"error": error}, status=400)
-
-
-@pytest.mark.parametrize(
-    ("kind", "refusal"),
-    [
-        ("openai", refused_parameter("Unsupported: 'temperature' does not support 0.7 here.", "temperature")),
-        ("anthropic", refused_parameter("`temperature` is deprecated for this model.")),
-        ("anthropic", refused_parameter("temperature is deprecated for this model.")),
-    ],
-)  # fmt: skip
-def test_a_model_that_refuses_the_temperature_gets_none_from_the_next_call_on(kind: str, refusal: bytes) -> None:
-    async def main() -> list[dict[str, Any]]:
-        async with raw_server(refusal, response(ANSWERS[kind])) as server, provider(server.url, kind) as adapter:
-            with pytest.raises(ProviderUnavailable, match="later calls to 'simulated-1' leave out"):
-                await adapter.complete(call(), api_key=KEY)
-            await adapter.complete(call(), api_key=KEY)
-            await adapter.complete(call(model="another"), api_key=KEY)
-            return server.bodies
-
-    assert ["temperature" in body for body in asyncio.run(main())] == [True, False, True]
-
-
-def test_a_model_that_keeps_refusing_is_a_bad_request_the_second_time() -> None:
-    async def main() -> None:
-        refusal = refused_parameter("`temperature` is deprecated for this model.")
-        async with raw_server(refusal) as server, provider(server.url) as adapter:
-            with pytest.raises(ProviderUnavailable):
-                await adapter.complete(call(), api_key=KEY)
-            with pytest.raises(BadRequest):
-                await adapter.complete(call(), api_key=KEY)
-
-    asyncio.run(main())
-
-
-def test_a_model_that_refuses_max_tokens_gets_max_completion_tokens() -> None:
-    async def main() -> list[dict[str, Any]]:
-        refusal = refused_parameter("Unsupported parameter: 'max_tokens' is not supported here.", "max_tokens")
-        async with raw_server(refusal, response(OPENAI_ANSWER)) as server, provider(server.url) as adapter:
-            with pytest.raises(ProviderUnavailable):
-                await adapter.complete(call(), api_key=KEY)
-            await adapter.complete(call(), api_key=KEY)
-            return server.bodies
-
-    first, second = asyncio.run(main())
-    assert (first["max_tokens"], second["max_completion_tokens"]) == (100, 100)
-    assert "max_tokens" not in second
-
-
 def talk(*turns: tuple[str, str]) -> tuple[Message, ...]:
     return tuple(Message.model_validate({"role": role, "content": content}) for role, content in turns)
 

@@ -10,15 +10,27 @@ from pydantic_ai.models import Model
 from yarl import URL
 
 from fleet.config import is_loopback
-from fleet.errors import BadRequest, FleetError, ProviderUnavailable, Relearnt
+from fleet.errors import BadRequest, ContextTooLong, FleetError, ProviderUnavailable, Relearnt
+from fleet.lessons import Notebook
 from fleet.quoting import quote
-from fleet.workers.ports import Call, Completion
+from fleet.workers.load import sent_tokens
+from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.base import parse_base_url
+from fleet.workers.providers.lessons import REFUSING
 from fleet.workers.providers.models.answered import completion_of, says_nothing
-from fleet.workers.providers.models.asked import messages_of, parameters_of, refuse_left_out, settings_of
+from fleet.workers.providers.models.asked import (
+    SETTINGS,
+    messages_of,
+    parameters_of,
+    refusable,
+    refuse_left_out,
+    settings_of,
+)
 from fleet.workers.providers.models.exchange import Clients, Exchange, exchanging
 from fleet.workers.providers.models.failed import by_status, hidden, problem_of, refused_schema, unanswered, unreadable
 from fleet.workers.providers.models.vendors import make_model
+from fleet.workers.providers.overflow import overflow_in
+from fleet.workers.providers.refusals import read_words, refused_in
 
 
 class Models:
@@ -30,17 +42,22 @@ class Models:
     Args:
         base_url: Root of the API; None: the vendor's own.
         timeout_s: Seconds that the longest call may take; each call has a timeout of its own besides.
+        name: Its name under [providers]: what a model refuses is known by it.
+        lessons: What models refuse; None: this adapter's own, which nobody shares.
 
     Raises:
         ConfigurationError: When `base_url` is no address.
     """
 
-    def __init__(self, base_url: str | None = None, *, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, base_url: str | None = None, *, timeout_s: float = 120.0, name: str = "", lessons: Lessons | None = None
+    ) -> None:
+        self._name = name
+        self._lessons = Notebook() if lessons is None else lessons
         self._base_url = None if base_url is None else str(parse_base_url(base_url))
         self._clients = Clients(direct=is_loopback(base_url) if base_url else False)
         self._timeout_s = timeout_s
         self._models: dict[tuple[str, str], Model] = {}
-        self._refused: dict[str, frozenset[str]] = {}
 
     async def complete(self, call: Call, *, api_key: str) -> Completion:
         """Send one call, see `fleet.workers.ports.Provider`.
@@ -50,7 +67,7 @@ class Models:
         model = self._model(call.model, api_key)
         host = _host(model, call.model)
         messages, parameters = messages_of(call), parameters_of(call.wishes, model)
-        refused = self._refused.get(call.model, frozenset())
+        refused = refusable(self._lessons.refused(f"{self._name}/{call.model}"), call.wishes)
         settings = settings_of(call, without=refused | model.unsupported_settings)
         with exchanging(_extra_headers(call, model), partial(refuse_left_out, call)) as exchange:
             try:
@@ -101,11 +118,22 @@ class Models:
         told = by_status(host, problem, exchange)
         if (schema := refused_schema(call, problem, told, exchange)) is not None:
             return schema
-        carried = "temperature" in exchange.asked_fields()
-        if isinstance(told, BadRequest) and carried and problem.refuses("temperature"):
-            self._refused[call.model] = self._refused.get(call.model, frozenset()) | {"temperature"}
-            return Relearnt(f"{told}: later calls to {quote(call.model)} leave out what it refuses")
-        return told
+        return self._taught(told, call, exchange) if exchange.status in REFUSING else told
+
+    def _taught(self, told: FleetError, call: Call, exchange: Exchange) -> FleetError:
+        """Return what a refusal comes to: as `fleet.workers.providers.lessons.Student` does for the native wires."""
+        words = read_words(exchange.raw)
+        if (overflow := overflow_in(words)) is not None:
+            true = overflow.true_input(sent_tokens(call.messages, call.wishes), call.max_output_tokens)
+            return ContextTooLong(str(told), window_tokens=overflow.window_tokens, true_input_tokens=true)
+        named = refused_in(words, dict.fromkeys(exchange.asked_fields()))
+        known = [what for what in named if what in SETTINGS]
+        for what in known:
+            self._lessons.learn(f"{self._name}/{call.model}", what)
+        if asked := [what for what in known if not refusable({what}, call.wishes)]:
+            names = ", ".join(map(quote, asked))
+            return BadRequest(f"{told}: the model refuses {names}: leave it out, or set `drop_params`", blame="prompt")
+        return Relearnt(f"{told}: later calls leave out {', '.join(map(quote, known))}") if known else told
 
 
 def _extra_headers(call: Call, model: Model) -> Mapping[str, str]:

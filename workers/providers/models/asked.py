@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from pydantic_ai.messages import (
@@ -38,6 +38,7 @@ from fleet.quoting import quote
 from fleet.schema import Schema
 from fleet.workers.ports import Call, Wishes
 from fleet.workers.providers.attachments import media_type_of
+from fleet.workers.providers.lessons import is_asked
 from fleet.workers.providers.models.exchange import Forbidden
 from fleet.workers.providers.wire_schema import SchemaRefused, loose_schema, strict_schema
 
@@ -278,6 +279,21 @@ def refuse_left_out(call: Call, sent: Mapping[str, Any]) -> None:
                 "drop_params; nothing was sent",
                 blame="prompt",
             )
+
+
+#: Fields of the wires that a model may refuse, and the settings of pydantic-ai without which they are not sent.
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "temperature": ("temperature",), "top_p": ("top_p",), "topP": ("top_p",), "seed": ("seed",),
+    "stop": ("stop_sequences",), "stop_sequences": ("stop_sequences",), "stopSequences": ("stop_sequences",),
+    "parallel_tool_calls": ("parallel_tool_calls",), "service_tier": ("service_tier", "openai_service_tier"),
+    "verbosity": ("openai_text_verbosity",), "reasoning_effort": ("thinking", "openai_reasoning_effort"),
+}  # fmt: skip
+
+
+def refusable(refused: Iterable[str], wishes: Wishes) -> frozenset[str]:
+    """Return the settings to leave out for what a model refuses; what a task asked for stays, unless `drop_params`."""
+    gone = (what for what in refused if wishes.drop_params or not is_asked(what, wishes))
+    return frozenset(setting for what in gone for setting in SETTINGS.get(what, ()))
 
 
 def asked_for(call: Call) -> Sequence[str]:

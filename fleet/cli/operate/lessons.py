@@ -1,0 +1,95 @@
+"""What models have taught the fleet, as `fleet limits` shows it; `fleet limits forget` makes it forget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet import config
+from fleet.errors import ConfigurationError
+from fleet.lessons import RATIO, WINDOW, Lesson
+from fleet.quoting import counted, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: What people write for what is learnt of a model's sizes.
+_SIZES = {RATIO: "ratio", WINDOW: "window"}
+
+
+def read_by_api(settings: config.Settings) -> Mapping[str, list[Lesson]]:
+    """Return what each model has taught, by `provider/model`."""
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.engine.answers.lessons import read_lessons
+
+    by_api: dict[str, list[Lesson]] = {}
+    with state_client(settings) as client:
+        for lesson in read_lessons(client):
+            by_api.setdefault(lesson.api, []).append(lesson)
+    return by_api
+
+
+def told(lessons: Sequence[Lesson]) -> list[dict[str, Any]]:
+    """Return lessons for `--json`: `refuses` names a field or a role, `ratio` and `window_tokens` are sizes."""
+    return [_as_dict(lesson) for lesson in lessons]
+
+
+def _as_dict(lesson: Lesson) -> dict[str, Any]:
+    told: dict[str, Any] = {"learnt_at": lesson.learnt_at}
+    if lesson.what == RATIO:
+        return {"ratio": lesson.value, **told}
+    if lesson.what == WINDOW:
+        return {"window_tokens": int(lesson.value), **told, "until": lesson.probe_at}
+    return {"refuses": lesson.what, **told, "tried_again_at": lesson.probe_at}
+
+
+def lines(lessons: Sequence[Lesson]) -> Iterator[str]:
+    """Yield what a person is told of a model's lessons."""
+    for lesson in lessons:
+        at = datetime.fromtimestamp(lesson.learnt_at).isoformat(" ", "minutes")
+        if lesson.what == RATIO:
+            yield f"  counts    {lesson.value:.2f} tokens where Fleet estimates one (learnt from its answers)"
+        elif lesson.what == WINDOW:
+            yield f"  window    {lesson.value:,.0f} tokens, prompt and answer together (learnt {at}, from an error)"
+        else:
+            left_s = lesson.probe_at - time.time()
+            when = f"in {left_s / 3600:.0f} h" if left_s > 0 else "with the next call"
+            yield f"  refuses   {lesson.what.replace('role:', 'the role ')} (learnt {at}; tried again {when})"
+
+
+@click.command()
+@click.argument("api", metavar="PROVIDER/MODEL")
+@click.argument("what", metavar="[FIELD]", required=False)
+def forget(api: str, what: str | None) -> None:
+    """Forget what a model has taught: what it refuses, how it counts. Its next calls find out again.
+
+    FIELD is a name that `fleet limits` shows, or `role:system`, `ratio`, `window`; without it, everything goes.
+
+    \b
+    Examples:
+      fleet limits forget openai/gpt-5 temperature
+      fleet limits forget local/qwen3
+    """
+    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.engine.answers.lessons import forget_lessons
+    from fleet.signals import catalogue
+    from fleet.signals.events import record_event_now
+
+    settings = config.current()
+    wanted = next((name for name, told in _SIZES.items() if told == what), what)
+    with state_client(settings) as client:
+        gone = forget_lessons(client, api, wanted)
+        if not gone and api not in (known := {settings.limit_of(pool)[0] for pool in settings.pools}):
+            raise ConfigurationError(f"expected one of {', '.join(sorted(known))}, got {quote(api)}")
+        for lesson in gone:
+            record_event_now(
+                client, catalogue.LESSON_FORGOTTEN, api=api, what=_SIZES.get(lesson.what, lesson.what),
+                by=operator_name(),
+            )  # fmt: skip
+    names = ", ".join(_SIZES.get(lesson.what, lesson.what) for lesson in gone) or "nothing was known"
+    click.echo(f"{api}: forgot {counted(len(gone), 'lesson')}: {names}" if gone else f"{api}: {names}")
