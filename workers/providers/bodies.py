@@ -42,6 +42,8 @@ _PARAMS = ("param", "parameter", "field")
 _WORDS = (*_TYPES, *_CODES, "error", "error_subtype", "name", "quotaId", "rate_limit_type", "limit_type", "title")
 #: Words that say nothing.
 _EMPTY = frozenset({"", "none", "null", "error", "errors", "exception", "failed", "failure", "false", "true"})
+#: What stands for "no error".
+_FINE = frozenset({"0", "200", "ok", "success", "succeeded", "none", "null", "false", "no error"})
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.:/# -]{0,78}")
 _FIELD = re.compile(
@@ -128,12 +130,20 @@ def read_events(raw: bytes) -> dict[str, Any] | None:
 
 def carries_error(answer: Mapping[str, Any]) -> bool:
     """True when a 2xx answer holds an error beside, in, or instead of what the wire says."""
-    if answer.get("error") or answer.get("type") == "error":
+    if _is_error(answer.get("error")) or answer.get("type") == "error":
         return True
     choices = answer.get("choices")
     if isinstance(choices, list) and choices:
-        return isinstance(choices[0], dict) and bool(choices[0].get("error"))
+        return isinstance(choices[0], dict) and _is_error(choices[0].get("error"))
     return False
+
+
+def _is_error(value: object) -> bool:
+    """False for what some servers put beside an answer: `{"code": 0, "message": "success"}`."""
+    if not value:
+        return False
+    said = value.values() if isinstance(value, dict) else (value,)
+    return any(one and str(one)[:20].lower() not in _FINE for one in said)
 
 
 def spelled(word: str) -> str:

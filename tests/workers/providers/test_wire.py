@@ -293,7 +293,16 @@ def test_half_an_answer_whose_choice_carries_an_error_is_that_error_and_charged(
 
 @KINDS
 def test_an_error_beside_nothing_is_not_seen_in_a_whole_answer(kind: str) -> None:
-    for nothing in (None, {}, "", False, []):
+    for nothing in (
+        None,
+        {},
+        "",
+        False,
+        [],
+        {"code": 0, "message": "success"},
+        {"code": "200", "message": None},
+        "none",
+    ):
         completion, _ = ask(kind, response({**ANSWERS[kind], "error": nothing, "message": "OK"}))
         assert completion.text == "four"
 
