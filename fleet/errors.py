@@ -108,6 +108,7 @@ class RateLimited(RetryLater):
         self.rates = rates
         self.parallel = parallel
         self.most_parallel = most_parallel
+        self.holds = not parallel
 
 
 class ProviderUnavailable(RetryLater):

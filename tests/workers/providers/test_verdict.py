@@ -337,7 +337,7 @@ def test_too_many_calls_at_once_hold_nobody_for_the_time_that_comes_with_it(
     headers: dict[str, str], message: str
 ) -> None:
     error = verdict(429, said(message), headers)
-    assert isinstance(error, RateLimited) and error.parallel and error.retry_after_s is None
+    assert isinstance(error, RateLimited) and error.parallel and not error.holds and error.retry_after_s is None
     plain = verdict(429, said("slow"), {"retry-after": "60"})
     assert isinstance(plain, RateLimited) and not plain.parallel and plain.retry_after_s == 60
 
