@@ -106,3 +106,21 @@ def test_a_limit_that_is_configured_too_high_is_lowered_to_what_the_provider_all
     assert run.refused <= 4
     assert run.snapshot is not None
     assert (run.snapshot.rpm, dict(run.snapshot.lowered)) == (2400, {"rpm": 12_000})
+
+
+def test_a_provider_that_takes_few_calls_at_once_is_kept_busy_and_hardly_asked_in_vain(redis_url: str) -> None:
+    with running(in_flight=5, latency_ms=200) as url:
+        run = asyncio.run(play(redis_url, url, LimitSettings(rpm=60_000, counting="bucket"), seconds=4))
+    assert run.answered >= 0.5 * 4 * 5 / 0.2
+    assert run.refused <= 60 + 10  # the first ones, who came together
+    assert run.snapshot is not None
+    assert run.snapshot.in_flight_is_learnt and run.snapshot.most_in_flight == 5
+
+
+def test_a_day_that_is_used_up_is_no_minute_and_stops_the_calls_when_little_is_left(redis_url: str) -> None:
+    with running(rpd=100, latency_ms=20) as url:
+        run = asyncio.run(play(redis_url, url, LimitSettings(rpm=600, burst=0.02), seconds=4))
+    assert run.snapshot is not None
+    assert dict(run.snapshot.lowered) == {} and run.snapshot.rpm == 600
+    assert [(long.label, long.limit) for long in run.snapshot.long] == [("requests a day", 100)]
+    assert 30 <= run.answered <= 100 and run.refused == 0

@@ -15,7 +15,7 @@ QUIET_S = 60.0
 
 
 class EventLimiter(Limiter):
-    """A `Limiter` that records the start of a hold as an event.
+    """A `Limiter` that records as an event that a provider refuses calls.
 
     Args:
         store: State Redis.
@@ -33,3 +33,8 @@ class EventLimiter(Limiter):
             self._events, catalogue.PROVIDER_LIMITED, quiet_s=QUIET_S, about=limit,
             limit=limit, hold_s=f"{retry_after_s:.1f}",
         )  # fmt: skip
+
+    def narrow(self, limit: str, *, most: int = 0) -> None:
+        """Let no more calls go at once than the provider takes, and say so. Never waits, never raises."""
+        super().narrow(limit, most=most)
+        record_event(self._events, catalogue.PROVIDER_NARROW, quiet_s=QUIET_S, about=limit, limit=limit, most=str(most))

@@ -74,6 +74,21 @@ def test_a_provider_that_refuses_is_one_event_however_many_workers_hear_it(redis
         ]
 
 
+def test_a_provider_that_refuses_calls_at_once_is_one_event_too(redis_url: str) -> None:
+    async def refuse() -> None:
+        store = Store(redis_url)
+        limiter = EventLimiter(store, {"x/y/default": LimitSettings(rpm=60)})
+        for _ in range(5):
+            limiter.narrow("x/y/default", most=4)
+        await store.close()
+
+    asyncio.run(refuse())
+    with connect(redis_url) as client:
+        assert [(event.name, event.fields) for event in events(client)] == [
+            ("provider_narrow", {"limit": "x/y/default", "most": "4"})
+        ]
+
+
 def test_a_limit_that_is_set_live_and_reset_is_told_with_who_did_it(redis_url: str, fleet_env: None) -> None:
     for options in (["--rpm", "500"], ["--reset"]):
         done = CliRunner().invoke(main, ["limits", "set", "simulator/simulated-1", *options], catch_exceptions=False)
