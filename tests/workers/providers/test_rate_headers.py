@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fleet.rates import RateReading
 from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.simulator.limit_headers import FAMILIES, Family, Readings
 from fleet.workers.simulator.limits import Allowance
 from tests.every import every
 
@@ -187,3 +188,12 @@ def test_whatever_headers_say_is_a_reading_of_sense_or_none(headers: dict[str, s
     for reading in said(headers).values():
         for value in (reading.limit, reading.remaining, reading.reset_s, reading.period_s):
             assert value is None or 0 <= value < 1e15
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("none", "azure")])
+def test_every_family_of_the_simulator_is_read_back(family: Family) -> None:
+    told = Readings(requests=("500", "480", 2.4), tokens=("9000", "8000", 7.0), wall_s=NOW_S)
+    found = said(FAMILIES[family](told))
+    assert (found[0].limit, found[0].remaining) == (500, 480)
+    assert found[0].reset_s is None or 2.4 <= found[0].reset_s <= 3.5
+    assert 1 not in found or (found[1].limit, found[1].remaining) == (9000, 8000)
