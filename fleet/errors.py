@@ -236,7 +236,7 @@ class BadAnswer(GiveUp):
         fault: What is wrong with it; None if a bot function itself raised this.
     """
 
-    blame = "bot"
+    blame: Blame = "bot"
 
     def __init__(self, message: str, *, fault: Fault | None = None) -> None:
         super().__init__(message)

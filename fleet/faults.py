@@ -17,5 +17,6 @@ class Fault(StrEnum):
     TOO_SHORT = "too_short"
     SCHEMA = "schema"
     REPEATED = "repeated"
+    SPENT = "spent"  # all output was used up by thinking: no bot's fault, whoever is asked has so little room
     REJECTED = "rejected"  # by the user's validator
     CRASHED = "crashed"  # the bot function raised, or returned something else than text

@@ -324,6 +324,9 @@ class BotResult(Frozen):
         exclude_if=_is_empty,
         description="What was sent otherwise than the persona, the pool or the task say; None: it was left out.",
     )
+    reasoning: str | None = Field(
+        None, exclude_if=_is_empty, description="What the model thought, as far as its pool keeps it."
+    )
     error: TaskError | None = None
     bot: str | None = None
     persona: str | None = Field(None, description="Archetype of the bot's persona.")

@@ -35,6 +35,7 @@ class Outcome:
         bad_answers: Unusable answers of the bot on the way to this, those that were asked for again included.
         cut_tokens: The most that was cut from a prompt so that it fits.
         left_out: What was asked of the model and not sent, because it refuses it.
+        reasoning: What the model thought before its last answer, as much of it as the pool keeps.
     """
 
     status: Status
@@ -57,3 +58,4 @@ class Outcome:
     sent: Mapping[str, Any] = field(default_factory=dict)
     cut_tokens: int = 0
     left_out: tuple[str, ...] = ()
+    reasoning: str = ""

@@ -301,7 +301,7 @@ def test_what_is_said_to_be_missing_is_missing(page: str, heading: str) -> None:
     assert listed == {thing for thing, place in NOT_THERE.items() if not any(ROOT.glob(place))}
 
 
-def test_chat_has_no_streams_or_schemas_as_readme_says() -> None:
-    assert "**No streaming** in `chat()`." in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_chat_has_no_schemas_as_readme_says() -> None:
+    assert "**No schema of its own for a `chat()` call.**" in (ROOT / "README.md").read_text(encoding="utf-8")
     named = {*inspect.signature(BotContext.chat).parameters, *ChatOptions.__annotations__}
-    assert "tools" in named and not {"stream", "answer_schema"} & named
+    assert "tools" in named and "answer_schema" not in named

@@ -58,6 +58,10 @@ def test_the_own_bot_makes_two_calls(folder: Path) -> None:
     assert re.fullmatch(r"42 after 2 calls by careful-00\d\n", run(folder, "own_bot.py"))
 
 
+def test_the_answer_is_read_while_it_is_made(folder: Path) -> None:
+    assert run(folder, "streaming.py") == "42 ok True\n"
+
+
 def test_the_answer_fits_the_schema_or_fails(folder: Path) -> None:
     assert run(folder, "answer_schema.py") == "43\nfailed BadAnswer\n"
 

@@ -192,13 +192,14 @@ class Agent:
             bad_answers=context.bad_answers,
             cut_tokens=meter.cut_tokens,
             left_out=tuple(sorted(meter.left_out)),
+            reasoning=context.reasoning[: self._pools[context.pool].reasoning_chars],
         )
 
 
 def _fault_of(error: FleetError | None) -> Fault | None:
     """Return what the bot may be to blame for; None when a provider, a key, the time or Fleet is."""
     if isinstance(error, BadAnswer):
-        return error.fault or Fault.REJECTED
+        return None if error.fault is Fault.SPENT else error.fault or Fault.REJECTED
     return Fault.CRASHED if isinstance(error, BotFunctionFailed) and error.crashed else None
 
 

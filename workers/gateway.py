@@ -35,6 +35,8 @@ from fleet.workers.ports import PLAIN, Call, Completion, Limiter, Measures, Prov
 from fleet.workers.providers.lessons import asked_of
 from fleet.workers.providers.rate_headers import read_rates
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
+from fleet.workers.streaming import Streaming, asked_usage
+from fleet.workers.thinking import apart
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.
 DEFAULT_HOLD_S = 1.0
@@ -166,6 +168,7 @@ class Gateway:
         meter: Meter,
         caller: Caller = ANYBODY,
         wishes: Wishes = PLAIN,
+        streaming: Streaming | None = None,
     ) -> Completion:
         """Wait for a grant, send one call, settle.
 
@@ -180,6 +183,7 @@ class Gateway:
             meter: Where to write what was used.
             caller: For whom: the limiter orders waiting calls by it.
             wishes: What is asked beyond an answer; each of several answers is reserved.
+            streaming: Hands on the answer while it is made; None: it is wanted whole.
 
         Raises:
             RateLimited: 429; the whole fleet is held on this limit already.
@@ -201,7 +205,7 @@ class Gateway:
         timeout_s = min(route.timeout_s, left_s + DEADLINE_SLACK_S)
         call = Call(route.model, messages, temperature, max_output_tokens, timeout_s, wishes)
         try:
-            completion = await self._send(route, call, grant, meter)
+            completion = await self._send(route, call, grant, meter, streaming)
         except ContextTooLong as error:
             self._learn_from(error, route, most.input_tokens)
             raise
@@ -233,11 +237,14 @@ class Gateway:
         finally:
             meter.limited_s += clock() - started
 
-    async def _send(self, route: Route, call: Call, grant: Grant, meter: Meter) -> Completion:
+    async def _send(
+        self, route: Route, call: Call, grant: Grant, meter: Meter, streaming: Streaming | None
+    ) -> Completion:
         """Send one call and settle its grant, also when the call is cancelled.
 
         Until it is known what the provider counted, the whole reservation is taken as used: a call that was cut or
-        cancelled may have been served, and too little would let the fleet run into a 429.
+        cancelled may have been served, and too little would let the fleet run into a 429. A stream that was cut is
+        known by what came. The task is charged with a cancelled call's input at least, and with all that came.
         """
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -246,7 +253,11 @@ class Gateway:
         rates: RateReadings | None = None
         cached_tokens: int | None = None
         try:
-            completion = self._believed(route, call, await route.provider.complete(call, api_key=route.api_key))
+            if streaming is None:
+                answered = await route.provider.complete(call, api_key=route.api_key)
+            else:
+                answered = await streaming.receive(route.provider, call, route.api_key)
+            completion = apart(self._believed(route, call, answered), call.messages)
             price = self._price(route.priced_as, completion.usage)
             if completion.usage.total_tokens:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
@@ -259,6 +270,11 @@ class Gateway:
             rates = read_rates(completion.headers, now_s=time.time())
         except asyncio.CancelledError:
             meter.failed[DeadlineExceeded.__name__] += 1
+            usage = asked_usage(call) if streaming is None else streaming.used(call)
+            price = self._price(route.priced_as, usage)
+            meter.charge(usage, price)
+            if streaming is not None and streaming.has_begun:
+                used_tokens, output_tokens, cost = usage.total_tokens, usage.output_tokens, price or 0
             raise
         except MachineExhausted as error:  # no call, and no failure of the provider's
             meter.calls -= 1
@@ -300,7 +316,7 @@ class Gateway:
         A limit counts what is told here: an absurd number would hold all calls of the fleet for years. Said once for
         each limit and process.
         """
-        told, most = completion.usage, most_usage(call, completion.text)
+        told, most = completion.usage, most_usage(call, completion.reasoning + completion.text)
         if told.input_tokens <= most.input_tokens and told.output_tokens <= most.output_tokens:
             return completion
         usage = told.model_copy(

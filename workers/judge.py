@@ -14,6 +14,7 @@ from fleet.conversation import Message
 from fleet.errors import BadAnswer, ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Norms
+from fleet.workers.ports import Completion
 from fleet.workers.repetition import loop_in
 
 #: Finish reasons of an answer that stopped at its token limit (OpenAI and Anthropic spelling).
@@ -23,6 +24,8 @@ REFUSAL_REASONS = frozenset({"content_filter", "refusal"})
 #: Finish reasons that need no word of their own: the model was done, or wants tools called.
 DONE_REASONS = frozenset({"stop", "tool_calls"})
 _WORD = re.compile(r"[A-Za-z_]{1,32}")
+#: Share of thinking from which on an answer that was cut has had no room for anything else.
+SPENT_SHARE = 0.9
 #: Characters beyond which an answer is never taken for a refusal: models explain at length, refuse in brief.
 REFUSAL_MAX_CHARS = 400
 
@@ -57,16 +60,25 @@ REFUSALS = (
 class Judgement:
     """What an answer is worth: `error` is None when it is usable; `degraded` when it is usable but cut off.
 
-    `retry` is True when the same question may well get a usable answer the next time. An answer that broke off is the
-    provider's failure, everything else a `BadAnswer`.
+    `retry` is True when the same question may well get a usable answer the next time; `spent` when it may with more
+    room or less thinking only. An answer that broke off is the provider's failure, everything else a `BadAnswer`.
     """
 
     error: BadAnswer | ProviderUnavailable | None = None
     degraded: bool = False
     retry: bool = False
+    spent: bool = False
 
 
-def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_json: bool = False) -> Judgement:
+def judge(
+    text: str,
+    finish_reason: str,
+    asked: Sequence[Message] = (),
+    *,
+    in_json: bool = False,
+    thinking_share: float = 0.0,
+    calls_tools: bool = False,
+) -> Judgement:
     """Judge one answer.
 
     Weakness: the refusal rule knows English openings only and errs towards "not a refusal", so it misses some; a
@@ -77,6 +89,8 @@ def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_js
         finish_reason: Why the model stopped, as the provider spells it.
         asked: The conversation that it answers: what it asks for may be repeated.
         in_json: The answer must be JSON, where repetition is data.
+        thinking_share: How much of what the model made is thinking, 0 to 1.
+        calls_tools: The answer wants tools called: it needs no text.
     """
     if finish_reason in REFUSAL_REASONS:
         return Judgement(
@@ -88,20 +102,43 @@ def judge(text: str, finish_reason: str, asked: Sequence[Message] = (), *, in_js
     if not is_known(finish_reason):
         told = f"expected a whole answer, got one that broke off (finish reason {_word(finish_reason)})"
         return Judgement(ProviderUnavailable(told), retry=True)
+    is_cut = finish_reason in CUT_REASONS
+    if calls_tools:
+        return Judgement(degraded=is_cut)
+    is_spent = is_cut and thinking_share >= SPENT_SHARE
     if not text.strip():
-        reason = f"empty: expected an answer, got no text (finish reason {finish_reason!r})"
-        hint = "; raise max_output_tokens" if finish_reason in CUT_REASONS else ""
-        return Judgement(BadAnswer(reason + hint, fault=Fault.EMPTY), retry=True)
+        return _empty(finish_reason, is_spent=is_spent or is_cut)
     if len(text) <= REFUSAL_MAX_CHARS and _refuses(text):
         wording = "refused: expected an answer, got the wording of a refusal; change the prompt"
         return Judgement(BadAnswer(wording, fault=Fault.REFUSED))
-    loop = None if in_json else loop_in(text, asked)
+    loop = None if in_json else loop_in(text, asked, is_cut=is_cut)
     if loop is not None:
         wording = (
             f"repeated: expected an answer, got {len(loop)} characters over and over; change the prompt or the model"
         )
         return Judgement(BadAnswer(wording, fault=Fault.REPEATED))
-    return Judgement(degraded=finish_reason in CUT_REASONS)
+    return Judgement(degraded=is_cut, spent=is_spent)
+
+
+def judge_completion(completion: Completion, asked: Sequence[Message], *, in_json: bool) -> Judgement:
+    """Judge one answer by all that came with it, see `judge`."""
+    return judge(
+        completion.text,
+        completion.finish_reason,
+        asked,
+        in_json=in_json,
+        thinking_share=thinking_share(completion),
+        calls_tools=bool(completion.tool_calls),
+    )
+
+
+def thinking_share(completion: Completion) -> float:
+    """Return how much of what a model made is thinking: as it was billed, else by the length of what is shown."""
+    made = completion.usage.output_tokens
+    if completion.usage.reasoning_tokens:
+        return min(1.0, completion.usage.reasoning_tokens / max(1, made))
+    chars = len(completion.reasoning)
+    return chars / (chars + len(completion.text)) if chars else 0.0
 
 
 def is_known(finish_reason: str) -> bool:
@@ -128,6 +165,19 @@ def too_short(answer: str, ran_ms: float, norms: Norms) -> bool:
     if norms.tasks < MIN_NORM_TASKS or norms.chars < MIN_NORM_CHARS or len(answer) >= SHORT_SHARE * norms.chars:
         return False
     return norms.ran_ms < MIN_NORM_MS or ran_ms < FAST_SHARE * norms.ran_ms
+
+
+def _empty(finish_reason: str, *, is_spent: bool) -> Judgement:
+    if is_spent:
+        told = (
+            "spent: expected an answer, got none: the model has used up its output tokens, most likely by thinking; "
+            "raise max_output_tokens, or lower its effort"
+        )
+        error = BadAnswer(told, fault=Fault.SPENT)
+        error.blame = "configuration"
+        return Judgement(error, spent=True)
+    told = f"empty: expected an answer, got no text (finish reason {finish_reason!r})"
+    return Judgement(BadAnswer(told, fault=Fault.EMPTY), retry=True)
 
 
 def _refuses(text: str) -> bool:

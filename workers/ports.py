@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from fleet.conversation import Message, ThinkingPart, Tool, ToolCall
 from fleet.lessons import SLOW, Measure
@@ -186,6 +186,21 @@ class Completion:
     thoughts: tuple[ThinkingPart, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer that comes as it is made.
+
+    Args:
+        text: What the model says next.
+        reasoning: What it thinks next.
+        usage: What the provider has told so far of what the call uses; None: nothing new.
+    """
+
+    text: str = ""
+    reasoning: str = field(default="", repr=False)
+    usage: Usage | None = None
+
+
 class Lessons(Protocol):
     """What models refuse, as far as the fleet knows: a local copy that is shared behind the caller's back.
 
@@ -249,4 +264,17 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Close the HTTP connections."""
+        ...
+
+
+@runtime_checkable
+class StreamingProvider(Protocol):
+    """A provider that can tell an answer while it is made."""
+
+    def stream(self, call: Call, *, api_key: str) -> AsyncGenerator[Delta | Completion]:
+        """Send one call; yield the pieces of its answer and, last, the whole.
+
+        Raises:
+            FleetError: As `Provider.complete`, also in the middle; `ProviderUnavailable` when the answer broke off.
+        """
         ...

@@ -6,7 +6,7 @@ Pure text in, verdict out. Sameness between answers of different bots is another
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fleet.conversation import Message
 
@@ -27,6 +27,15 @@ MIN_WORDS, MIN_LETTERS_OF_WORDS = 5, 12
 #: Characters at the end of an answer by which an earlier round of the loop is looked for.
 PROBE_CHARS = 32
 
+#: Characters below which no answer is judged that was cut off: a tight token limit leaves no more.
+MIN_CUT_CHARS = 60
+#: Times that such a short one must have gone round its loop, half of it and more.
+MIN_SHORT_ROUNDS = 6
+#: Characters of a unit from which on three rounds of it at the end of a cut answer are a loop.
+LONG_UNIT_CHARS, MIN_LONG_ROUNDS = 100, 3
+#: Earlier places that are tried for the length of a unit: one that says something twice has a wrong one first (count).
+MOST_PERIODS = 4
+
 #: What ends a sentence, and what does so too.
 STOP, MARKS = ". ", ("\n", "! ", "? ", "。", "！", "？")
 #: Separators of lists: a short unit with one of them is an entry.
@@ -39,10 +48,10 @@ MIN_ASKED_LETTERS = 4
 _EDGES = " \t\r\n.,;:!?…。！？'\"“”*_-"
 
 
-def loop_in(text: str, asked: Sequence[Message] = ()) -> str | None:
+def loop_in(text: str, asked: Sequence[Message] = (), *, is_cut: bool = False) -> str | None:
     """Return what an answer repeats over and over, or None.
 
-    Two rules, either is enough:
+    Two rules, either is enough, and a third for answers that were cut off:
 
     1. The answer *ends* in a loop: its last half, at least 200 characters, is one unit four times or more. That is how
        loops of language models look: a repeated sentence makes its next repetition more likely, so they hardly ever
@@ -51,6 +60,9 @@ def loop_in(text: str, asked: Sequence[Message] = ()) -> str | None:
     2. Sentences or lines that each stand in it six times or more make up half of the answer, in whatever order: the
        measure of the Gopher rules (Rae et al. 2021, arXiv 2112.11446, table A1), whose bound for web pages (20% of
        the characters in repeated lines) songs and lists do not meet.
+    3. An answer that was *cut off* ends in one unit four times or more and for 200 characters, whatever stood before:
+       it would have gone on. Three times are enough of a unit of 100 characters; a shorter answer must be half of
+       it, six times or more.
 
     Fenced code, JSON, tables, lists of numbers or of short labels do not count, nor does what the question itself
     says ("write 'I must not ...' a hundred times", labels to choose from). It is linear: about 25 us for 4,000
@@ -62,26 +74,73 @@ def loop_in(text: str, asked: Sequence[Message] = ()) -> str | None:
     Args:
         text: The answer.
         asked: The conversation that it answers.
+        is_cut: It stopped at its token limit.
     """
-    if len(text) < MIN_CHARS:
+    if len(text) < (MIN_CUT_CHARS if is_cut else MIN_CHARS):
         return None
     if "`" in text and "```" in text:  # one letter is looked for ten times as quickly as three
         text = "".join(text.split("```")[::2])
     text = text.strip()
-    unit = None if text.startswith(("{", "[")) else _tail_loop(text) or _repeated_sentence(text)
+    unit = None if text.startswith(("{", "[")) else _loop(text, is_cut)
     return None if unit is None or not _CODE.isdisjoint(unit) or _is_asked_for(unit, asked) else unit
+
+
+def _loop(text: str, is_cut: bool) -> str | None:
+    long = (_tail_loop(text) or _repeated_sentence(text)) if len(text) >= MIN_CHARS else None
+    return long or (_cut_loop(text) if is_cut and len(text) >= MIN_CUT_CHARS else None)
+
+
+def _cut_loop(text: str) -> str | None:
+    """Return the unit that a cut `text` was repeating: rule 3."""
+    end = len(text)
+    for period in _periods(text, min(PROBE_CHARS, end // MIN_ROUNDS)):
+        if text[-period:] == text[-2 * period : -period]:
+            looped = _whole_loop(text, period, 2 * period)
+            if _is_cut_loop(end, period, looped):
+                return _unit(text, period, looped)
+    return None
+
+
+def _is_cut_loop(chars: int, period: int, looped: int) -> bool:
+    """True when so many last characters of so many, in units of `period`, are a loop."""
+    rounds = looped / period
+    if chars < MIN_CHARS:
+        return rounds >= MIN_SHORT_ROUNDS and looped >= max(MIN_CUT_CHARS, chars * LOOP_SHARE)
+    return looped >= MIN_CHARS and rounds >= (MIN_LONG_ROUNDS if period >= LONG_UNIT_CHARS else MIN_ROUNDS)
 
 
 def _tail_loop(text: str) -> str | None:
     """Return the unit that the end of `text` repeats: rule 1."""
     end = len(text)
-    earlier = text.rfind(text[-PROBE_CHARS:], 0, end - 1)
-    period = end - PROBE_CHARS - earlier
-    looped = max(MIN_CHARS, int(end * LOOP_SHARE), MIN_ROUNDS * period)
-    if earlier < 0 or looped > end or text[end - looped + period :] != text[end - looped : end - period]:
-        return None
-    unit = text[end - _whole_loop(text, period, looped) :][:period]
-    return unit if _is_wordy(unit) or (_letters(unit) and _SEPARATORS.isdisjoint(unit)) else None
+    for period in _periods(text, PROBE_CHARS):
+        looped = max(MIN_CHARS, int(end * LOOP_SHARE), MIN_ROUNDS * period)
+        if looped > end:
+            return None
+        if text[end - looped + period :] == text[end - looped : end - period]:
+            return _unit(text, period, _whole_loop(text, period, looped))
+    return None
+
+
+def _periods(text: str, probe_chars: int) -> Iterator[int]:
+    """Yield lengths that the unit of a loop at the end may have, shortest first: a few."""
+    end = len(text)
+    probe, earlier = text[-probe_chars:], end - probe_chars
+    for _try in range(MOST_PERIODS):
+        earlier = text.rfind(probe, 0, earlier + probe_chars - 1)
+        if earlier < 0:
+            return
+        yield end - probe_chars - earlier
+
+
+def _unit(text: str, period: int, looped: int) -> str | None:
+    """Return the unit of a loop, None when it is one that lists and numbers repeat by nature."""
+    unit = text[len(text) - looped :][:period]
+    return unit if _is_telling(unit) else None
+
+
+def _is_telling(unit: str) -> bool:
+    """True for a unit that is no entry of a list, and no rule or number."""
+    return _is_wordy(unit) or bool(_letters(unit) and _SEPARATORS.isdisjoint(unit))
 
 
 def _whole_loop(text: str, period: int, looped: int) -> int:

@@ -216,6 +216,15 @@ class PoolSettings(Section):
         None, description="Your own check of answers: `package.module:function`. Not set: Fleet's own rules only."
     )
     max_output_tokens: int = Field(512, ge=1, description="Longest answer in tokens, unless the task sets it.")
+    thinking_room_tokens: int = Field(
+        4096,
+        ge=0,
+        le=1_000_000,
+        description="Output tokens beyond these, once, for a model that has spent all on thinking. 0: none.",
+    )
+    reasoning_chars: int = Field(
+        2000, ge=0, le=1_000_000, description="Characters of a model's thinking kept in a result. 0: none."
+    )
     deadline_s: float = Field(300.0, gt=0, description="Seconds of work allowed per task, unless the task sets it.")
     max_attempts: int = Field(4, ge=1, le=20, description="Provider failures until a task fails (429s do not count).")
     effort: Effort | None = Field(None, description="How long models think: none, minimal, low, medium, high, ...")

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fleet.conversation import Message
-from fleet.workers.repetition import LOOP_SHARE, MIN_CHARS, loop_in
+from fleet.workers.repetition import LOOP_SHARE, MIN_CHARS, MIN_CUT_CHARS, loop_in
 from fleet.workers.simulator.answers import SENTENCE_POOL
 
 OPENING = "The tide comes in twice a day, pulled by the moon and, less, by the sun. "
@@ -23,6 +23,8 @@ LOOPS = {
     "a sentence, among others": " ".join(SENTENCE + f"It is day {n}. " for n in range(12)),
     "another script": "港の朝は静かで、船は夕方の潮とともにゆっくりと帰ってくる。" * 12,
 }
+
+PROSE_OPENING = " ".join(SENTENCE_POOL[:40]) + " "
 
 VILLANELLE = "\n".join(
     [
@@ -93,6 +95,31 @@ def test_a_word_that_stands_in_every_question_is_not_asked_for():
     assert loop_in("the " * 100, (Message(role="user", content="What is the answer?"),)) is not None
 
 
+CUT_LOOPS = {
+    "a long answer that ends in a sentence": PROSE_OPENING + SENTENCE * 6,
+    "a long answer that ends in a phrase": PROSE_OPENING + "and so on and so forth " * 10,
+    "a long answer that ends in a word": PROSE_OPENING + "the " * 52,
+    "a paragraph three times": PROSE_OPENING
+    + f"First the facts. {SENTENCE_POOL[50]} {SENTENCE_POOL[60]} Then the rest. " * 3
+    + "First",
+    "a short answer": "The answer is " + "no it is not so and " * 7,
+    "a short answer of one word": "I said " + "very " * 15,
+}
+
+
+@pytest.mark.parametrize("name", CUT_LOOPS)
+def test_a_loop_at_the_end_of_a_cut_answer_is_found_however_short_it_is(name: str):
+    assert loop_in(CUT_LOOPS[name]) is None, "the rule for whole answers finds it too: no example of this one"
+    assert loop_in(CUT_LOOPS[name], is_cut=True)
+    assert loop_in(CUT_LOOPS[name][:-3], is_cut=True)
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name != "a short refrain"])
+def test_what_repeats_itself_by_its_nature_is_no_loop_wherever_it_is_cut(name: str):
+    text = ANSWERS[name]
+    assert [cut for cut in range(20, len(text), 7) if loop_in(text[:cut], is_cut=True)] == []
+
+
 PROSE = st.lists(st.sampled_from(SENTENCE_POOL), min_size=3, max_size=60, unique=True)
 
 
@@ -109,9 +136,14 @@ def test_prose_that_ends_in_a_loop_is_found_wherever_it_is_cut(sentences: list[s
     assert loop_in(text[: len(text) - data.draw(st.integers(0, len(loop) - 1))])
 
 
-@given(st.text(), st.text(min_size=1), st.integers(1, 400))
-def test_any_text_is_judged_without_an_error(opening: str, unit: str, rounds: int):
+@given(PROSE)
+def test_prose_of_different_sentences_is_no_loop_when_it_is_cut(sentences: list[str]):
+    assert loop_in(" ".join(sentences)[:-5], is_cut=True) is None
+
+
+@given(st.text(), st.text(min_size=1), st.integers(1, 400), st.booleans())
+def test_any_text_is_judged_without_an_error(opening: str, unit: str, rounds: int, is_cut: bool):
     text = opening + unit * rounds
-    found = loop_in(text)
+    found = loop_in(text, is_cut=is_cut)
     assume(found is not None)
-    assert found and len(text) >= MIN_CHARS and found in text.replace("```", "")
+    assert found and len(text) >= (MIN_CUT_CHARS if is_cut else MIN_CHARS) and found in text.replace("```", "")

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from typing import Unpack
+import contextlib
+import queue
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import partial
+from typing import Any, Unpack
 
 from fleet.errors import DeadlineExceeded
 from fleet.models import Persona
@@ -52,9 +56,7 @@ class _Elsewhere:
             call.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _chat(
-        self, prompt: Prompt, temperature: float | None, max_output_tokens: int | None, options: ChatOptions
-    ) -> ChatReply:
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, ChatReply]]) -> ChatReply:
         """Make one call, on the data plane's loop."""
         if self._closed:
             raise DeadlineExceeded("expected chat() before the task ended, got it after: return from your function")
@@ -62,9 +64,7 @@ class _Elsewhere:
         assert call is not None
         self._running.add(call)
         try:
-            return await self._context.chat(
-                prompt, temperature=temperature, max_output_tokens=max_output_tokens, **options
-            )
+            return await work()
         finally:
             self._running.discard(call)
 
@@ -85,7 +85,49 @@ class LoopBotContext(_Elsewhere):
         Raises:
             DeadlineExceeded: Also when the task ended while its function went on.
         """
-        call = Crossing(self._chat(prompt, temperature, max_output_tokens, options))
+        chat = partial(
+            self._context.chat, prompt, temperature=temperature, max_output_tokens=max_output_tokens, **options
+        )
+        return await self._over(chat)
+
+    async def stream(
+        self,
+        prompt: Prompt,
+        *,
+        temperature: float | None = None,
+        max_output_tokens: int | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> AsyncGenerator[str]:
+        """Do what `chat()` does, and yield the text piece by piece, as it comes.
+
+        What fails before the first piece is tried again; what fails after it is raised in its place. Leaving the loop
+        ends the call, which is charged with what came.
+
+        Raises:
+            ProviderUnavailable: The answer broke off.
+            FleetError: As `chat()`; a refusal or a loop may be known only at the end.
+        """
+        here, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+
+        def emit(piece: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the function's loop is closed: nobody listens any more
+                here.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        stream = partial(
+            self._context.stream, prompt, emit, temperature=temperature, max_output_tokens=max_output_tokens, **options
+        )
+        work = asyncio.ensure_future(self._over(stream))
+        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await work
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+
+    async def _over(self, work: Callable[[], Coroutine[Any, Any, ChatReply]]) -> ChatReply:
+        call = Crossing(self._run(work))
         try:
             return await call.over(self._loop)
         except RuntimeError as error:
@@ -110,12 +152,42 @@ class BlockingBotContext(_Elsewhere):
         Raises:
             DeadlineExceeded: Also when the task ended while its function went on.
         """
-        call = self._chat(prompt, temperature, max_output_tokens, options)
+        chat = partial(
+            self._context.chat, prompt, temperature=temperature, max_output_tokens=max_output_tokens, **options
+        )
+        return self._result(self._begin(chat))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        temperature: float | None = None,
+        max_output_tokens: int | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Generator[str]:
+        """Do what `chat()` does, and yield the text piece by piece: as `LoopBotContext.stream`, in this thread."""
+        pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        emit, limit = pieces.put, max_output_tokens
+        work = self._begin(
+            partial(self._context.stream, prompt, emit, temperature=temperature, max_output_tokens=limit, **options)
+        )
+        work.add_done_callback(lambda _: pieces.put(None))
         try:
-            answer = asyncio.run_coroutine_threadsafe(call, self._loop)
+            while (piece := pieces.get()) is not None:
+                yield piece
+            self._result(work)
+        finally:
+            work.cancel()
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, ChatReply]]) -> concurrent.futures.Future[ChatReply]:
+        call = self._run(work)
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._loop)
         except RuntimeError as error:
             call.close()
             raise DeadlineExceeded(_STOPPED) from error
+
+    def _result(self, answer: concurrent.futures.Future[ChatReply]) -> ChatReply:
         try:
             return answer.result()
         except concurrent.futures.CancelledError as error:

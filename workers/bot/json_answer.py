@@ -5,23 +5,21 @@ Pure. The schema itself, compiled and checked, is `fleet/schema.py`'s; who sends
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import NoReturn
 
 from fleet.conversation import Message
 from fleet.errors import BadAnswer, InvalidTask
 from fleet.faults import Fault
 from fleet.quoting import quote
 from fleet.schema import Misfit, Schema
+from fleet.workers.bot import embedded
+from fleet.workers.bot.embedded import FENCE, NotJson, parse
 from fleet.workers.context import count_message_tokens, count_tokens, cut_middle
 
 #: Share of the room for input that a schema may take: the rest is the question's.
 RULES_SHARE = 0.6
 #: Share of the room for input that each of the two turns of a repair may take; their middle is cut out beyond it.
 REPAIR_SHARE = 0.15
-#: What opens and closes a code fence.
-FENCE = "```"
 
 
 def rules(schema: Schema, room_tokens: int) -> str:
@@ -51,15 +49,23 @@ def rules(schema: Schema, room_tokens: int) -> str:
 
 
 def read(text: str, schema: Schema) -> tuple[str, list[Misfit]]:
-    """Return the bare JSON text of an answer, without white space and code fence around it, and what does not fit."""
-    bare = _unfenced(text.strip().removeprefix("\ufeff").strip())
-    try:
-        value = json.loads(bare, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        return bare, [Misfit("JSON itself", f"it is not JSON: {error}")]
-    except (ValueError, RecursionError) as error:  # NaN, numbers of thousands of digits, brackets without end
-        return bare, [Misfit("JSON itself", f"it is not JSON that can be read ({type(error).__name__})")]
-    return bare, schema.misfits(value)
+    """Return the bare JSON text of an answer, and what does not fit.
+
+    An answer may be JSON, or hold it in a code fence or between sentences. Of several values the one that fits counts;
+    when several fit, or the last was cut off, nobody knows which is meant, and it is none. Linear.
+    """
+    whole = text.strip().removeprefix("\ufeff").strip()
+    bare = _unfenced(whole)
+    value = parse(bare)
+    if not isinstance(value, NotJson):
+        return bare, schema.misfits(value)
+    found = [(part, schema.misfits(inner)) for part, inner in embedded.values_in(whole)]
+    fitting = dict.fromkeys(part for part, misfits in found if not misfits)
+    if len(fitting) == 1:
+        return next(iter(fitting)), []
+    if len(found) == 1:
+        return found[0]
+    return bare, [Misfit("JSON itself", f"it is not JSON{value.reason}")]
 
 
 def repair(answer: str, misfits: Sequence[Misfit], room_tokens: int) -> tuple[Message, ...]:
@@ -93,11 +99,7 @@ def with_rules(messages: Sequence[Message], told: str, turns: Sequence[Message])
 
 def is_json(text: str) -> bool:
     """True for an answer that is JSON, whether it fits or not."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    return not isinstance(parse(text), NotJson)
 
 
 def _unfenced(text: str) -> str:
@@ -107,7 +109,3 @@ def _unfenced(text: str) -> str:
     inside = text[len(FENCE) : -len(FENCE)]
     head, newline, body = inside.partition("\n")
     return (body if newline and head.strip().isalnum() else inside.removeprefix("json")).strip()
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from yarl import URL
 
@@ -18,6 +18,8 @@ from fleet.workers.providers.anthropic_body import (
 )
 from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.finish_reasons import finish_reason
+from fleet.workers.providers.parts import read_content
+from fleet.workers.providers.streams import AnswerStream, AnthropicStream
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wishes import lacking
 
@@ -30,8 +32,13 @@ MAX_TEMPERATURE = 1.0
 class Anthropic(HttpProvider):
     """Adapter for `POST {base_url}/v1/messages`."""
 
+    _STREAM: ClassVar[Mapping[str, Any]] = {"stream": True}
+
     def __init__(self, base_url: URL, *, name: str = "", lessons: Lessons | None = None) -> None:
         super().__init__(base_url, "/v1/messages", name=name, lessons=lessons)
+
+    def _stream(self) -> AnswerStream:
+        return AnthropicStream()
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
         own = {"x-api-key": api_key} if api_key else {}
@@ -57,18 +64,18 @@ class Anthropic(HttpProvider):
             if answer.get("type") != "message" or blocks is not None:
                 raise bad_wire(self.host, "a message with `content`", blocks)
             blocks = []
-        texts = (block.get("text") for block in blocks if isinstance(block, dict) and block.get("type") == "text")
-        text = "".join(part for part in texts if isinstance(part, str))
+        text, reasoning = read_content(blocks)
         reason = answer.get("stop_reason")
         return Completion(
             text=text,
             finish_reason=finish_reason(reason) if isinstance(reason, str) and reason else "stop",
-            usage=read_usage(answer.get("usage"), call, text),
+            usage=read_usage(answer.get("usage"), call, reasoning + text),
             headers=headers,
             tool_calls=read_tool_calls(blocks),
             thoughts=read_thoughts(blocks),
             tier=_tier(answer),
             left_out=self._left_out(call),
+            reasoning=reasoning,
         )
 
 

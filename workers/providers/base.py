@@ -13,8 +13,10 @@ import socket
 import time
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import aiohttp
 from yarl import URL
@@ -28,10 +30,12 @@ from fleet.errors import (
 from fleet.lessons import Notebook
 from fleet.quoting import quote
 from fleet.usage import Usage
-from fleet.workers.ports import Call, Completion, Lessons
+from fleet.workers.ports import Call, Completion, Delta, Lessons
 from fleet.workers.providers.bodies import carries_error, read_events
 from fleet.workers.providers.lessons import Student
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
+from fleet.workers.providers.sse import ServerEvent, SseParser, TooLong
+from fleet.workers.providers.streams import AnswerStream
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.verdict import error_of, meant_status
 from fleet.workers.providers.wire_schema import refused_schema
@@ -46,6 +50,9 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 #: Hosts of this machine, to which no proxy leads.
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+#: The event behind the last one, on the wire of OpenAI.
+LAST_EVENT = "[DONE]"
 
 #: Writes JSON without spaces. ASCII only, so that a lone surrogate in a prompt cannot break the encoding.
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -82,31 +89,11 @@ class HttpProvider(ABC):
         sent = student.prepared(self._body(call))
         body = encode_json(sent).encode("ascii")
         try:
-            async with self._open().post(
-                self._url,
-                data=body,
-                headers={**call.wishes.extra_headers, **self._headers(api_key)},
-                timeout=aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-                allow_redirects=False,
-            ) as response:
+            async with self._post(call, api_key, body) as response:
                 status, headers = response.status, response.headers
                 raw = await _read(response)
-        except aiohttp.ConnectionTimeoutError as error:
-            told = f"{self.host}: expected a connection within {CONNECT_TIMEOUT_S:g} s"
-            raise ProviderUnavailable(told, sent=False) from error
-        except TimeoutError as error:
-            raise ProviderUnavailable(
-                f"{self.host}: expected an answer within {call.timeout_s:g} s, got none"
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            if (lack := lack_of(error)) is not None:
-                raise MachineExhausted(
-                    f"expected a connection to {self.host}, got: {lack}; raise the limit of this machine, or lower "
-                    "worker.slots"
-                ) from error
-            # Without the text of the foreign error: some quote the address or the headers.
-            told = f"{self.host}: connection failed ({type(error).__name__})"
-            raise ProviderUnavailable(told, sent=not isinstance(error, aiohttp.ClientConnectorError)) from error
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._failure(call, error) from error
         try:
             if not 200 <= status < 300:
                 raise self._error(call, status, headers, self._problem(call, api_key, raw))
@@ -117,11 +104,104 @@ class HttpProvider(ABC):
             raise taught from error
         return student.passed(completion, raw)
 
+    async def stream(self, call: Call, *, api_key: str) -> AsyncGenerator[Delta | Completion]:
+        """Send one call and tell its answer as it comes, see `fleet.workers.ports.StreamingProvider`.
+
+        A server that does not stream is believed too: its answer comes in one piece.
+        """
+        student = Student(self._lessons, f"{self._name}/{call.model}", call)
+        body = encode_json(student.prepared({**self._body(call), **self._STREAM})).encode("ascii")
+        answer, status, raw = self._stream(), 0, b""
+        try:
+            async with self._post(call, api_key, body) as response:
+                status, headers = response.status, response.headers
+                if not 200 <= status < 300 or response.content_type == "application/json":
+                    raw = await _read(response)
+                if not 200 <= status < 300:
+                    raise self._error(call, status, headers, self._problem(call, api_key, raw))
+                if raw:
+                    yield student.passed(self._answer(call, api_key, status, headers, raw), raw)
+                    return
+                async for event in _events(response):
+                    raw = event.data.encode("utf-8", "replace")
+                    if event.data == LAST_EVENT:
+                        answer.is_over = True
+                    elif (told := self._checked(call, api_key, answer, event, headers)) is not None:
+                        yield self._delta(call, answer, told)
+                    if answer.is_over:
+                        break
+        except (TimeoutError, aiohttp.ClientError, OSError, TooLong) as error:
+            if not answer.is_whole:  # else only the usage is missing
+                raise self._failure(call, error) from error
+        except FleetError as error:
+            if (taught := student.taught(error, status, raw)) is error:
+                raise
+            raise taught from error
+        if not (answer.is_whole or answer.is_over):
+            raise ProviderUnavailable(f"{self.host}: expected a whole answer, got a stream that broke off")
+        whole = answer.answer()
+        yield student.passed(self._completion(call, whole, headers), encode_json(whole).encode("ascii"))
+
     async def close(self) -> None:
         """Close the HTTP connections. A later call opens new ones."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def _post(self, call: Call, api_key: str, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._open().post(
+            self._url,
+            data=body,
+            headers={**call.wishes.extra_headers, **self._headers(api_key)},
+            timeout=aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+            allow_redirects=False,
+        )
+
+    def _failure(self, call: Call, error: Exception) -> FleetError:
+        """Return what it means that there was no answer, or half of one. Without the text of the foreign error: some
+        quote the address or the headers."""
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            told = f"{self.host}: expected a connection within {CONNECT_TIMEOUT_S:g} s"
+            return ProviderUnavailable(told, sent=False)
+        if isinstance(error, TimeoutError):
+            return ProviderUnavailable(f"{self.host}: expected an answer within {call.timeout_s:g} s, got none")
+        if (lack := lack_of(error)) is not None:
+            return MachineExhausted(
+                f"expected a connection to {self.host}, got: {lack}; raise the limit of this machine, or lower "
+                "worker.slots"
+            )
+        told = f"{self.host}: connection failed ({type(error).__name__})"
+        return ProviderUnavailable(told, sent=not isinstance(error, aiohttp.ClientConnectorError))
+
+    def _delta(self, call: Call, answer: AnswerStream, event: dict[str, Any]) -> Delta:
+        told = dict(answer.usage)
+        delta = answer.take(event)
+        return delta if answer.usage == told else replace(delta, usage=read_usage(answer.usage, call, ""))
+
+    def _checked(
+        self, call: Call, api_key: str, answer: AnswerStream, event: ServerEvent, headers: Mapping[str, str]
+    ) -> dict[str, Any] | None:
+        """Return the JSON of an event, None when it says nothing, or raise the error that it is."""
+        raw = event.data.encode("utf-8", "replace")
+        told = _object(raw)
+        is_error = event.name == "error" or (told is not None and carries_error(told))
+        if told is None and not is_error:
+            raise ProviderUnavailable(f"{self.host}: expected events of JSON, got {len(raw)} bytes of something else")
+        if told is not None and not is_error and answer.knows(told):
+            return told
+        problem = self._problem(call, api_key, raw)
+        if not is_error and not problem.said.tells:
+            return None
+        error = self._error(call, 200, headers, problem)
+        error.usage = Usage()
+        raise error
+
+    #: What asks for an answer in pieces, in a request's body.
+    _STREAM: ClassVar[Mapping[str, Any]]
+
+    @abstractmethod
+    def _stream(self) -> AnswerStream:
+        """Return what reads one such answer."""
 
     @abstractmethod
     def _headers(self, api_key: str) -> Mapping[str, str]:
@@ -213,6 +293,19 @@ def lack_of(error: BaseException) -> str | None:
     if isinstance(cause, OSError) and cause.errno in EXHAUSTED:
         return os.strerror(cause.errno)
     return None if error.__cause__ is None else lack_of(error.__cause__)
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[ServerEvent]:
+    """Yield the events of an answer, at most `MAX_ANSWER_BYTES` of them."""
+    parser, size = SseParser(), 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError(f"expected at most {MAX_ANSWER_BYTES} bytes")
+        for event in parser.feed(chunk):
+            yield event
+    for event in parser.close():
+        yield event
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from yarl import URL
 
@@ -11,6 +11,8 @@ from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.openai_body import ABSENT, add_wishes, read_tool_calls, write_message
+from fleet.workers.providers.parts import read_message
+from fleet.workers.providers.streams import AnswerStream, OpenAIStream
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wire_schema import unwrapped
 from fleet.workers.providers.wishes import lacking
@@ -22,10 +24,15 @@ _OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
 class OpenAICompatible(HttpProvider):
     """Adapter for `POST {base_url}/chat/completions`."""
 
+    _STREAM: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
+
     def __init__(self, base_url: URL, *, name: str = "", lessons: Lessons | None = None) -> None:
         super().__init__(base_url, "/chat/completions", name=name, lessons=lessons)
         is_official = self.host == _OFFICIAL[0] or self.host.endswith(_OFFICIAL[1:])
         self._limit_field = "max_completion_tokens" if is_official else "max_tokens"
+
+    def _stream(self) -> AnswerStream:
+        return OpenAIStream()
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
         own = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -48,7 +55,7 @@ class OpenAICompatible(HttpProvider):
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(message, dict):
             raise bad_wire(self.host, "a completion with `choices[0].message`", choice if choice else choices)
-        text, reason = _text(message.get("content")), choice.get("finish_reason")
+        (text, reasoning), reason = read_message(message), choice.get("finish_reason")
         refusal = message.get("refusal")
         if not text and isinstance(refusal, str) and refusal:
             text, reason = refusal, "content_filter"
@@ -58,12 +65,13 @@ class OpenAICompatible(HttpProvider):
         return Completion(
             text=text,
             finish_reason=finish_reason(reason) if isinstance(reason, str) and reason else "stop",
-            usage=read_usage(answer.get("usage"), call, text),
+            usage=read_usage(answer.get("usage"), call, reasoning + text),
             headers=headers,
             tool_calls=read_tool_calls(message),
             tier=tier if isinstance(tier, str) else None,
             left_out=lacking(call.wishes, ABSENT),
             others=_others(choices) if call.wishes.n > 1 else (),
+            reasoning=reasoning,
         )
 
 
@@ -74,14 +82,4 @@ def _others(choices: object) -> tuple[str, ...]:
         if isinstance(choices, list)
         else ()
     )
-    return tuple(_text(message.get("content")) for message in told if isinstance(message, dict))
-
-
-def _text(content: object) -> str:
-    """Return the text of a message: a string, null, or (some servers) a list of parts."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    texts = (part.get("text") for part in content if isinstance(part, dict))
-    return "".join(text for text in texts if isinstance(text, str))
+    return tuple(read_message(message).text for message in told if isinstance(message, dict))

@@ -41,6 +41,7 @@ def result_of(
         more_answers=outcome.more_answers,
         tier=outcome.tier,
         sent=dict(outcome.sent),
+        reasoning=outcome.reasoning or None,
         error=TaskError.of(outcome.error) if outcome.error else None,
         bot=bot.name,
         persona=bot.persona.archetype,

@@ -27,7 +27,7 @@ TOML = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder as the page describes it: fleet.toml and my_bots.py."""
     (tmp_path / "fleet.toml").write_text(TOML[0])
-    (tmp_path / "my_bots.py").write_text(PYTHON[0] + "\n\n" + PYTHON[1])
+    (tmp_path / "my_bots.py").write_text("\n\n".join(PYTHON[:3]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop("my_bots", None)
@@ -54,6 +54,11 @@ def test_the_example_drafts_criticises_and_finishes(folder: Path):
     assert [call.max_output_tokens for call in provider.calls] == [400, 200, 400]
 
 
+def test_the_function_that_reads_while_the_answer_is_made_stops_at_a_sentence(folder: Path):
+    (folder / "fleet.toml").write_text(TOML[0].replace("draft_critique_final", "first_sentence"))
+    assert work(FakeProvider(["It scatters light. There is more to say."]), config.load()).answer == "It scatters light"
+
+
 def test_the_plain_function_works_too(folder: Path):
     (folder / "fleet.toml").write_text(TOML[0].replace("draft_critique_final", "two_opinions"))
     provider = FakeProvider(["one", "two", "the better one"])
@@ -64,11 +69,11 @@ def test_the_plain_function_works_too(folder: Path):
 def test_the_test_on_the_page_passes(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(folder)
     names: dict[str, object] = {}
-    exec(compile(PYTHON[2], "test_my_bots.py", "exec"), names)
+    exec(compile(PYTHON[3], "test_my_bots.py", "exec"), names)
     test = names["test_the_last_of_three_answers_is_returned"]
     assert callable(test)
     test()
 
 
 def test_every_block_of_the_page_is_carried_out_here():
-    assert (len(PYTHON), len(TOML)) == (3, 1)
+    assert (len(PYTHON), len(TOML)) == (4, 1)

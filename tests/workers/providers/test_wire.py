@@ -152,7 +152,7 @@ def test_an_empty_answer_is_an_empty_text_and_not_an_error(kind: str, answer: di
 def test_a_provider_that_does_not_say_what_it_billed_gets_the_estimate(kind: str, usage: object) -> None:
     completion, _ = ask(kind, response({**ANSWERS[kind], "usage": usage}))
     assert completion.usage.input_tokens == count_message_tokens(call().messages)
-    assert completion.usage.output_tokens == count_tokens("four")
+    assert completion.usage.output_tokens == count_tokens(completion.reasoning + "four")
 
 
 def test_a_refusal_is_a_text_with_its_reason() -> None:

@@ -1,0 +1,259 @@
+"""How a bot asks until it has a usable answer: which failures are tried again, and how often.
+
+What is asked is `context.py`'s, limits, money and HTTP are the gateway's, deadlines the agent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from fleet.config import PoolSettings
+from fleet.conversation import Message
+from fleet.errors import (
+    BadRequest,
+    ContextTooLong,
+    DeadlineExceeded,
+    FleetError,
+    MachineExhausted,
+    ProviderUnavailable,
+    RateLimited,
+    Relearnt,
+    StoreRefused,
+    StoreUnavailable,
+)
+from fleet.models import Bot, BotTask, Caller, Persona
+from fleet.schema import compiled
+from fleet.workers.backoff import full_jitter
+from fleet.workers.bot.inquiry import FailedTry, Inquiry, Spent, Told
+from fleet.workers.bot.persona import heated
+from fleet.workers.bot.reply import ChatReply
+from fleet.workers.bot.window import LEAST_ROOM_TOKENS, room_of, tighter_room
+from fleet.workers.bot.wishes import check_room
+from fleet.workers.deadline import Deadline
+from fleet.workers.gateway import Gateway, Meter
+from fleet.workers.judge import Judgement, judge_completion
+from fleet.workers.load import sent_tokens
+from fleet.workers.ports import CONTEXT_FULL, Completion, Wishes
+from fleet.workers.providers.wire_schema import SchemaRefused
+
+#: Empty answers of a bot to one task, after which it is not asked again (count): each is paid.
+MOST_EMPTY = 2
+#: Calls in a row that may be repeated because a model refuses what they carried: each is to teach something new.
+MOST_RELEARNT = 12
+#: Rung of the diversity ladder that raises temperature, effort or verbosity.
+HOTTEST_RUNG = 3
+
+
+class Asker:
+    """One bot that asks its model until there is a usable answer, or none will come. For one task, on the event loop.
+
+    Attributes:
+        meter: What the task has used so far.
+        degraded: True once an answer was cut off at its token limit.
+        bad_answers: Unusable answers of the bot so far, those that were asked for again included.
+        reasoning: What the model thought before its last answer, where that is shown.
+        schema: What the answer must fit; None: it may be any text.
+        deadline: When the task is over.
+        sent: What was sent otherwise than persona, pool and task say; None: it was left out.
+        tier: Service tier of the last answer, if the provider says it.
+
+    Args:
+        bot: Who works.
+        task: What on.
+        pool: Settings of the bot's pool.
+        gateway: Where calls go.
+        deadline: When the task is over.
+        share: Fresh random numbers from 0 to 1, for jitter.
+    """
+
+    def __init__(
+        self,
+        bot: Bot,
+        task: BotTask,
+        pool: PoolSettings,
+        *,
+        gateway: Gateway,
+        deadline: Deadline,
+        share: Callable[[], float],
+    ) -> None:
+        self._bot = bot
+        self._task = task
+        self._pool = pool
+        self._caller = Caller(bot=bot.name, priority=task.priority, kind=task.kind, tenant=task.tenant)
+        self._max_output_tokens = task.max_output_tokens or pool.max_output_tokens
+        self._sets_its_length = task.max_output_tokens is not None
+        self._max_attempts = pool.max_attempts
+        self._gateway = gateway
+        self.deadline = deadline
+        self._share = share
+        self._failures = self._empty = 0
+        self.meter = Meter()
+        self.degraded = False
+        self.bad_answers = 0
+        self.reasoning = ""
+        self.sent: dict[str, Any] = {}
+        self.tier: str | None = None
+        self.schema = None if task.answer_schema is None else compiled(task.answer_schema)
+
+    @property
+    def name(self) -> str:
+        """Name of the bot."""
+        return self._bot.name
+
+    @property
+    def pool(self) -> str:
+        """Name of the bot's pool."""
+        return self._bot.pool
+
+    @property
+    def persona(self) -> Persona:
+        """Archetype, system prompt, temperature and context window of the bot."""
+        return self._bot.persona
+
+    def _raised(self, wishes: Wishes) -> Wishes:
+        """Return what is asked on the ladder's last rung: more effort or words where there is no temperature."""
+        remedy = self._bot.remedy
+        if remedy is None or remedy.rung < HOTTEST_RUNG:
+            return wishes
+        if self.persona.temperature is not None and not self._gateway.refuses(self.pool, "temperature"):
+            return wishes
+        fixed = {name for name in ("effort", "verbosity") if self._gateway.refuses(self.pool, name)} | wishes.asked
+        raised = heated(wishes, fixed)
+        self.sent |= raised
+        return replace(
+            wishes, effort=raised.get("effort", wishes.effort), verbosity=raised.get("verbosity", wishes.verbosity)
+        )
+
+    def _room(self, wanted_tokens: int) -> int:
+        return room_of(self.persona.context_window_tokens, wanted_tokens, self._gateway.measure(self.pool))
+
+    async def _ask(self, inquiry: Inquiry, more_tokens: int) -> ChatReply:
+        """Call until there is a usable answer, or none will come. Never the same call for a model that had no room."""
+        check_room(inquiry.wishes, inquiry.max_output_tokens)
+        inquiry = replace(inquiry, wishes=self._raised(inquiry.wishes))
+        try:
+            return await self._until_usable(inquiry)
+        except Spent as spent:
+            other = None if inquiry.has_told else self._with_less_thinking(inquiry, spent, more_tokens)
+            if other is None:
+                return self._take(spent.completion, spent.judgement)
+            self.sent |= other.otherwise_than(inquiry)
+            try:
+                return await self._until_usable(other, may_relearn=other.wishes == inquiry.wishes)
+            except Spent as again:
+                return self._take(again.completion, again.judgement)
+            except FleetError as error:
+                is_refused = isinstance(error, BadRequest | Relearnt)  # beyond its own bound, or it knows no effort
+                if spent.judgement.error is not None and not is_refused:
+                    raise
+                return self._take(spent.completion, spent.judgement)
+
+    def _with_less_thinking(self, inquiry: Inquiry, spent: Spent, more_tokens: int) -> Inquiry | None:
+        measure = self._gateway.measure(self.pool)
+        window = min(self.persona.context_window_tokens, measure.window_tokens or self.persona.context_window_tokens)
+        left = window - round(spent.sent_tokens * measure.ratio) - inquiry.max_output_tokens
+        return inquiry.with_less_thinking(
+            min(more_tokens, left), may_ease=not self._gateway.refuses(self.pool, "effort")
+        )
+
+    async def _until_usable(self, inquiry: Inquiry, *, may_relearn: bool = True) -> ChatReply:
+        messages = await inquiry.fitted(self._room(inquiry.max_output_tokens))
+        limited = outages = 0  # neither has an end of its own: the task's deadline cancels the loop
+        relearnt, tighter = 0, False
+        while True:
+            ends = self.deadline.at
+            try:
+                return await self._try(inquiry, messages)
+            except SchemaRefused:
+                raise
+            except Relearnt:
+                relearnt += 1
+                if relearnt > MOST_RELEARNT or not may_relearn:
+                    raise
+                pause_s = 0.0
+            except ContextTooLong as error:
+                room = self._tighter_room(error, inquiry, messages)
+                if tighter or room < LEAST_ROOM_TOKENS:
+                    raise BadRequest(str(error), blame="prompt") from error
+                messages, tighter = await inquiry.fitted(room), True
+                pause_s = 0.0
+            except DeadlineExceeded:
+                if self.deadline.at == ends:
+                    raise
+                pause_s = 0.0  # it was refused by a deadline that has moved meanwhile
+            except RateLimited:
+                limited += 1
+                pause_s = full_jitter(limited, share=self._share())  # the limiter holds; this only keeps from spinning
+            except (StoreUnavailable, StoreRefused, MachineExhausted):
+                outages += 1
+                pause_s = full_jitter(outages, share=self._share())
+            except FailedTry as failed:
+                pause_s = self._pause_after(failed.error)
+            await asyncio.sleep(pause_s)
+
+    def _tighter_room(self, error: ContextTooLong, inquiry: Inquiry, messages: tuple[Message, ...]) -> int:
+        sent = sent_tokens(messages, inquiry.wishes)
+        return tighter_room(error, sent, inquiry.max_output_tokens, self._gateway.measure(self.pool))
+
+    async def _try(self, inquiry: Inquiry, messages: tuple[Message, ...]) -> ChatReply:
+        """Make one call and judge it; what may be tried again within `max_attempts` comes as `FailedTry`."""
+        try:
+            completion = await self._gateway.chat(
+                self.pool,
+                messages,
+                temperature=inquiry.temperature,
+                max_output_tokens=inquiry.max_output_tokens,
+                deadline=self.deadline.at,
+                meter=self.meter,
+                caller=self._caller,
+                wishes=inquiry.wishes,
+                streaming=inquiry.streaming,
+            )
+            if completion.finish_reason == CONTEXT_FULL:
+                raise ContextTooLong("expected an answer, got none: the prompt has filled the model's context window")
+            self._note(completion)
+            judgement = judge_completion(completion, messages, in_json=self.schema is not None)
+            if judgement.spent:
+                raise Spent(completion, judgement, sent_tokens(messages, inquiry.wishes))
+            return self._take(completion, judgement)
+        except FleetError as error:
+            if inquiry.has_told:
+                raise Told(error) from error
+            if isinstance(error, ProviderUnavailable) and error.passes:
+                raise FailedTry(error) from error
+            raise
+
+    def _take(self, completion: Completion, judgement: Judgement) -> ChatReply:
+        """Return an answer that is usable, with all that is known of it noted; raise what is wrong with another."""
+        error = judgement.error
+        if error is None:
+            self.degraded = self.degraded or judgement.degraded
+            self.reasoning = completion.reasoning
+            return ChatReply.of(completion)
+        if isinstance(error, ProviderUnavailable):  # it broke off: no fault of the bot's
+            self.meter.failed[ProviderUnavailable.__name__] += 1
+        elif judgement.spent:
+            error.blame = "prompt" if self._sets_its_length else error.blame
+        else:
+            self.bad_answers += 1
+            self._empty += judgement.retry
+            if judgement.retry and self._empty < MOST_EMPTY:
+                raise FailedTry(error)
+        raise error
+
+    def _note(self, completion: Completion) -> None:
+        self.tier = completion.tier
+        if completion.left_out:
+            self.sent |= dict.fromkeys(completion.left_out)
+
+    def _pause_after(self, error: FleetError) -> float:
+        """Count a failed try; return the pause before the next one, or raise when there is none."""
+        self._failures += 1
+        floor_s = error.retry_after_s or 0.0 if isinstance(error, ProviderUnavailable) else 0.0
+        pause_s = full_jitter(self._failures, share=self._share(), floor_s=floor_s)
+        if self._failures >= self._max_attempts or pause_s >= self.deadline.left_s:
+            raise error
+        return pause_s
