@@ -36,7 +36,9 @@ def _any(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
-_MONEY = r"(?:credits?|balance|funds?|money|budget|prepaid|wallet|free[- ]tier|free (?:quota|allocation|trial))"
+#: A budget of tokens or of memory is none of money.
+_BUDGET = r"(?<!token )(?<!tokens )(?<!thinking )(?<!reasoning )(?<!memory )budget"
+_MONEY = rf"(?:credits?|balance|funds?|money|{_BUDGET}|prepaid|wallet|free[- ]tier|free (?:quota|allocation|trial))"
 _GONE = (
     r"(?:too low|insufficient|exhausted|depleted|used up|exceeded|empty|r[au]n out|not enough|negative|zero|spent|"
     r"consumed|overdue|expired|reached)"
@@ -44,7 +46,7 @@ _GONE = (
 _LACKING = (
     r"(?:insufficient|not enough|out of|used all|exhausted|exceeded|requires? more|lack(?:s|ing)?|depleted|unpaid)"
 )
-_PURSE = r"(?:spend(?:ing)?|billing|budget|usage|costs?|monthly|weekly|included)"
+_PURSE = rf"(?:spend(?:ing)?|billing|{_BUDGET}|usage|costs?|monthly|weekly|daily|included)"
 _LIMIT = r"(?:limits?|caps?|quotas?)"
 _USED = r"(?:reached|exceeded|hit|used up|exhausted)"
 
@@ -58,6 +60,7 @@ SPENT_CODES = _any(
 #: The same in sentences.
 SPENT = _any(
     rf"\b{_MONEY}\b[^.\n]{{0,60}}\b{_GONE}\b", rf"\b{_LACKING}\b[^.\n]{{0,40}}\b{_MONEY}\b",
+    rf"\b(?:reached|hit)\b[^.\n]{{0,40}}\b(?:spend(?:ing)?|credits?|{_BUDGET})\b",
     r"\bno (?:remaining |available |more )?credits?\b", "can only afford", r"\bover budget\b", r"\bpayment required",
     r"\b(?:arrears|overdue|past due|unpaid)\b", r"\b(?:recharge|top[- ]?up)\b", r"\bkey limit exceeded",
     r"account\b[^.\n]{0,40}(?:not active|in good standing)", "余额不足|欠费|充值",

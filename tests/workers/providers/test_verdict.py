@@ -75,6 +75,8 @@ MONEY = [
     Row(429, said("No more for now.", type="rate_limit_error"), KeySpent, headers={"x-should-retry": "false"}),
     Row(200, {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, KeySpent),
     Row(200, {"error": "Monthly usage limit reached"}, KeySpent),
+    Row(400, said("Your organization has reached its monthly budget of $50."), KeySpent),
+    Row(429, said("You have run out of credits", type="quota"), KeySpent),
     Row(412, {"error": "Account acme is suspended: monthly spending limit reached"}, KeySpent),
 ]  # fmt: skip
 
@@ -225,6 +227,7 @@ UNKNOWN = [
         BadRequest, shown="is odd"),
     Row(400, b"not a JSON body", BadRequest, shown="not a JSON body"),
     Row(400, said("max_tokens: 9000 is more than the maximum tokens of an answer (4096)"), BadRequest),
+    Row(400, said("The engine is out of memory budget for this request; thinking budget exceeded"), BadRequest),
     Row(418, b"", BadRequest),
     Row(404, said("No such file: file-1", code="not_found"), BadRequest),
     Row(501, said("This server does not support embeddings", type="not_supported_error"), BadRequest),
@@ -266,6 +269,8 @@ def test_a_key_without_money_is_the_keys_and_does_not_pass(row: Row) -> None:
         (400, "Usage quota exceeded; available again in 2 days and 1 hour", NOW_S + 49 * 3600),
         (429, "Monthly usage limit reached|1796083200", 1796083200),
         (429, "Daily quota exceeded. Resets at midnight UTC", NOW_S + 12 * 3600),
+        (429, "Daily limit reached. Resets at 2026-11-28T15:00:00Z", NOW_S + 3 * 3600),
+        (402, "free quota used up, resets in 5 hours", NOW_S + 5 * 3600),
     ],
 )
 def test_a_quota_until_a_time_is_the_keys_and_carries_the_time(status: int, message: str, at_s: float) -> None:
