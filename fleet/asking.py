@@ -114,8 +114,8 @@ class Asks(Frozen):
     drop_params: bool | None = Field(
         None, description="True: what the model refuses of these is left out, and listed in the result."
     )
-    extra_body: ExtraBody = Field(default_factory=dict, description="Further fields of the request; see `allow`.")
-    extra_headers: ExtraHeaders = Field(default_factory=dict, description="Further headers; see `allow`.")
+    extra_body: ExtraBody | None = Field(None, description="Further fields of the request; see `allow`.")
+    extra_headers: ExtraHeaders | None = Field(None, description="Further headers; see `allow`.")
 
 
 #: Names of what a task may ask for.
@@ -152,7 +152,7 @@ def not_allowed(asked: Asks, allowed: Collection[str]) -> list[tuple[str, list[s
     """
     headers = {name.lower() for name in allowed}
     wrong = {
-        "extra_body": [name for name in asked.extra_body if name not in allowed],
-        "extra_headers": [name for name in asked.extra_headers if name.lower() not in headers],
+        "extra_body": [name for name in asked.extra_body or () if name not in allowed],
+        "extra_headers": [name for name in asked.extra_headers or () if name.lower() not in headers],
     }
     return [(field, names) for field, names in wrong.items() if names]

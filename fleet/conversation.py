@@ -109,6 +109,22 @@ class Message(Frozen):
         return bool(self.tool_calls) or self.role == "tool"
 
 
+def texts_in_order(messages: Iterable[Message]) -> list[str]:
+    """Return all that a conversation holds, as texts, once it is seen to make sense; raises as `check_order`."""
+    texts: list[str] = []
+    is_plain = True
+    for message in messages:
+        content = message.content
+        if type(content) is str and not message.tool_calls and message.tool_call_id is None and message.role != "tool":
+            texts.append(content)
+        else:
+            is_plain = False
+            texts += sizes_of((message,))
+    if not is_plain:
+        check_order(messages)
+    return texts
+
+
 def sizes_of(messages: Iterable[Message]) -> Iterator[str]:
     """Yield all that a conversation holds, as texts: what is said, data of images and files, arguments of calls."""
     for message in messages:

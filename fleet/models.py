@@ -21,7 +21,7 @@ from pydantic import (
 
 from fleet import bounds
 from fleet.asking import Asks, asks, check_tool_choice
-from fleet.conversation import Message, ToolCall, check_order, sizes_of
+from fleet.conversation import Message, ToolCall, texts_in_order
 from fleet.errors import Blame, FleetError, InvalidTask
 from fleet.frozen import Frozen
 from fleet.handover import take_handed, with_handed
@@ -112,9 +112,7 @@ class BotTask(Asks):
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("expected either `prompt` or `messages`")
         if self.messages is not None or len(self.prompt or "") > bounds.SHORT_CHARS:
-            bounds.check_prompt([self.prompt or "", *sizes_of(self.messages or ())])
-        if self.messages is not None:
-            check_order(self.messages)
+            bounds.check_prompt([self.prompt or "", *texts_in_order(self.messages or ())])
         if asks(self):
             check_tool_choice(self)
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from pydantic import ValidationError
@@ -53,14 +53,14 @@ def wishes_of(task: Asks, pool: PoolSettings, persona: Persona) -> Wishes:
     given |= {name: value for name, value in asked.items() if name in _POOL or name in _TASK}
     return Wishes(
         **given,
-        extra_body={**pool.extra_body, **task.extra_body},
-        extra_headers={**_beside(pool.extra_headers, task.extra_headers), **task.extra_headers},
+        extra_body={**pool.extra_body, **(task.extra_body or {})},
+        extra_headers={**_beside(pool.extra_headers, task.extra_headers or ()), **(task.extra_headers or {})},
         asked=frozenset(asked) - {"drop_params"},
         drop_params=pool.drop_params if task.drop_params is None else task.drop_params,
     )
 
 
-def _beside(headers: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+def _beside(headers: Mapping[str, str], others: Iterable[str]) -> dict[str, str]:
     """Return the headers that are not among the others, whose names may be written otherwise."""
     taken = {name.lower() for name in others}
     return {name: value for name, value in headers.items() if name.lower() not in taken}

@@ -24,7 +24,7 @@ _SAME = {
 def write_message(message: Message) -> dict[str, Any]:
     """Return a message as this wire wants it."""
     content = message.content
-    if isinstance(content, str) and not message.calls_tools:
+    if type(content) is str and not message.tool_calls and message.role != "tool":
         return {"role": message.role, "content": content}
     said = content if isinstance(content, str) else [part for part in map(_part, content) if part is not None]
     if message.role == "tool":
