@@ -10,7 +10,15 @@ from pydantic_ai.models import Model
 from yarl import URL
 
 from fleet.config import is_loopback
-from fleet.errors import BadRequest, ContextTooLong, FleetError, ProviderUnavailable, Relearnt
+from fleet.errors import (
+    BadRequest,
+    ContextTooLong,
+    FleetError,
+    KeyRejected,
+    ProviderUnavailable,
+    RateLimited,
+    Relearnt,
+)
 from fleet.lessons import Notebook
 from fleet.quoting import quote
 from fleet.workers.load import sent_tokens
@@ -122,6 +130,8 @@ class Models:
 
     def _taught(self, told: FleetError, call: Call, exchange: Exchange) -> FleetError:
         """Return what a refusal comes to: as `fleet.workers.providers.lessons.Student` does for the native wires."""
+        if isinstance(told, KeyRejected | RateLimited):
+            return told
         words = read_words(exchange.raw)
         if (overflow := overflow_in(words)) is not None:
             true = overflow.true_input(sent_tokens(call.messages, call.wishes), call.max_output_tokens)
