@@ -39,6 +39,9 @@ def api_checks(settings: Settings, facts: Mapping[tuple[str, str], ApiFacts], *,
                 yield model_name(pool_name, _wire_name(provider, pool.model), found.listing.models, today)
         if found.answer is not None:
             yield from answer_checks(pool_name, found.answer, *settings.limit_of(pool_name))
+            if isinstance(found.answer, Answered) and found.answer.ends is not None:
+                ending = (ListedModel(pool.model, found.answer.ends),)
+                yield model_name(pool_name, pool.model, ending, today)
 
 
 def _wire_name(provider: ProviderSettings, model: str) -> str:

@@ -9,15 +9,17 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
-from fleet.config import ProviderSettings, Settings, vendor_of
+from fleet.config import PoolSettings, ProviderSettings, Settings, vendor_of
 from fleet.conversation import Message
 from fleet.errors import ConfigurationError, FleetError, Relearnt
 from fleet.rates import RateReadings
-from fleet.workers.ports import Call, Completion, Provider
+from fleet.workers.ports import Call, Completion, Provider, Wishes
 from fleet.workers.providers import check_model, make_provider, read_key
 from fleet.workers.providers.listing import Listing, list_models
 from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.retry_after import read_date
 
 #: What is asked with `--call`, and the most tokens of the answer: the least that every vendor takes.
 _QUESTION, _ANSWER_TOKENS = "Answer with one word: ready?", 16
@@ -35,11 +37,13 @@ class Answered:
         ms: Until the answer, in milliseconds.
         tokens: What was used, input and output.
         rates: What the answer's headers said of the account's limits.
+        ends: The day on which the answer's headers say that this is shut down (RFC 8594).
     """
 
     ms: int
     tokens: tuple[int, int]
     rates: RateReadings | None
+    ends: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,11 @@ def ask_apis(settings: Settings, *, call: bool) -> dict[tuple[str, str], ApiFact
         settings: The configuration.
         call: Also make one real call per provider and model.
     """
-    wanted = dict.fromkeys((pool.provider, pool.model) for pool in settings.pools.values())
-    asked = [(name, model) for name, model in wanted if _is_elsewhere(settings.providers.get(name))]
-    if not asked:
-        return {}
-    return asyncio.run(_ask_all(settings.providers, asked, call))
+    wanted: dict[tuple[str, str], PoolSettings] = {}
+    for pool in settings.pools.values():
+        if _is_elsewhere(settings.providers.get(pool.provider)):
+            wanted.setdefault((pool.provider, pool.model), pool)
+    return asyncio.run(_ask_all(settings.providers, wanted, call)) if wanted else {}
 
 
 def _is_elsewhere(provider: ProviderSettings | None) -> bool:
@@ -77,18 +81,16 @@ def _is_elsewhere(provider: ProviderSettings | None) -> bool:
 
 
 async def _ask_all(
-    providers: Mapping[str, ProviderSettings], asked: list[tuple[str, str]], call: bool
+    providers: Mapping[str, ProviderSettings], wanted: Mapping[tuple[str, str], PoolSettings], call: bool
 ) -> dict[tuple[str, str], ApiFacts]:
     lists: dict[tuple[str, str], asyncio.Task[Listing | None]] = {}
-    for name, model in asked:
+    found = []
+    for (name, model), pool in wanted.items():
         vendor = vendor_of(model) if providers[name].kind == "pydantic-ai" else ""
         if (name, vendor) not in lists:
             lists[name, vendor] = asyncio.create_task(_list(providers[name], model))
-    found = [
-        _facts(providers[name], model, lists.get((name, vendor_of(model))) or lists[name, ""], call)
-        for name, model in asked
-    ]
-    return dict(zip(asked, await asyncio.gather(*found), strict=True))
+        found.append(_facts(providers[name], pool, lists[name, vendor], call))
+    return dict(zip(wanted, await asyncio.gather(*found), strict=True))
 
 
 async def _list(provider: ProviderSettings, model: str) -> Listing | None:
@@ -99,29 +101,37 @@ async def _list(provider: ProviderSettings, model: str) -> Listing | None:
     return await list_models(provider, model, key=key)
 
 
-async def _facts(provider: ProviderSettings, model: str, listing: asyncio.Task[Listing | None], call: bool) -> ApiFacts:
+async def _facts(
+    provider: ProviderSettings, pool: PoolSettings, listing: asyncio.Task[Listing | None], call: bool
+) -> ApiFacts:
     listed = await listing
     if listed is None:
         return ApiFacts()
     try:
-        await check_model(provider, model)
-        answer = await _answer(provider, model) if call and not listed.trouble else None
+        await check_model(provider, pool.model)
+        answer = await _answer(provider, pool) if call and not listed.trouble else None
     except ConfigurationError as error:
         return ApiFacts(listed, trouble=str(error))
     return ApiFacts(listed, answer=answer)
 
 
-async def _answer(provider: ProviderSettings, model: str) -> Answered | FleetError:
+async def _answer(provider: ProviderSettings, pool: PoolSettings) -> Answered | FleetError:
+    """Ask what every call of the pool asks beyond an answer, too: a field or header may be what is refused."""
+    wishes = Wishes(effort=pool.effort, tier=pool.tier, extra_body=pool.extra_body, extra_headers=pool.extra_headers)
+    question = (Message(role="user", content=_QUESTION),)
     api = make_provider(provider)
     try:
-        return await _call(api, model, read_key(provider, model))
+        return await _call(
+            api,
+            Call(pool.model, question, None, _ANSWER_TOKENS, CALL_TIMEOUT_S, wishes),
+            read_key(provider, pool.model),
+        )
     finally:
         await api.close()
 
 
-async def _call(api: Provider, model: str, key: str) -> Answered | FleetError:
+async def _call(api: Provider, request: Call, key: str) -> Answered | FleetError:
     """Make one real call, again only where the model refuses something that it carried."""
-    request = Call(model, (Message(role="user", content=_QUESTION),), None, _ANSWER_TOKENS, CALL_TIMEOUT_S)
     error: FleetError | None = None
     for _ in range(_TRIES):
         started = time.monotonic()
@@ -141,4 +151,7 @@ def _answered(completion: Completion, started: float) -> Answered:
         round((time.monotonic() - started) * 1000),
         (used.input_tokens, used.output_tokens),
         read_rates(completion.headers, now_s=time.time()),
+        None
+        if (ends := read_date(completion.headers.get("sunset"))) is None
+        else datetime.fromtimestamp(ends, UTC).date(),
     )

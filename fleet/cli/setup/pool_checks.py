@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from fleet.cli.setup.check import Check, fail, ok, warn
@@ -15,11 +15,12 @@ def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[
     """Yield the checks of one configured provider."""
     provider = settings.providers[name]
     if provider.kind != "simulator":
-        yield provider_key(name, provider, host)
+        models = [pool.model for pool in settings.pools.values() if pool.provider == name]
+        yield provider_key(name, provider, host, models)
         yield provider_url(name, provider)
 
 
-def provider_key(name: str, provider: ProviderSettings, host: HostFacts) -> Check:
+def provider_key(name: str, provider: ProviderSettings, host: HostFacts, models: Sequence[str]) -> Check:
     label = f"provider {name}: key"
     if provider.api_key_env:
         found = f"variable {provider.api_key_env}"
@@ -30,6 +31,8 @@ def provider_key(name: str, provider: ProviderSettings, host: HostFacts) -> Chec
         return _key_file(label, provider, host)
     if not provider.needs_key:
         return ok(label, "none, and the API is on this host or a private network")
+    if models and not any(map(provider.needs_key_for, models)):
+        return ok(label, "none of ours: the cloud's own variables and files hold it")
     return fail(label, "none", f"Set api_key_env or api_key_file in [providers.{name}].")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +14,7 @@ from fleet.cli.main import main
 from fleet.cli.setup.api_checks import api_checks, is_same
 from fleet.cli.setup.apis import Answered, ApiFacts
 from fleet.cli.setup.check import Check
+from fleet.cli.setup.pool_checks import provider_key
 from fleet.config import Settings, load
 from fleet.errors import FleetError, KeyRejected, NotServed, ProviderUnavailable, RateLimited
 from fleet.rates import RateReading, RateReadings
@@ -117,6 +118,12 @@ def test_a_real_call_that_fails_says_whose_business_it_is(error: FleetError, lev
     assert check.level == level and told in check.advice
 
 
+def test_a_last_day_that_only_an_answers_headers_tell_is_said_too() -> None:
+    answer = Answered(5, (10, 1), None, ends=date(2026, 12, 31))
+    check = checks(ApiFacts(Listing(URL, 404, is_json=True), answer=answer))["pool p: model"]
+    assert check.level == "warn" and "2026-12-31" in check.found
+
+
 def test_limits_typed_higher_than_the_accounts_are_named_and_others_are_not() -> None:
     def named(rates: RateReadings, **limit: int) -> list[str]:
         found = checks(ApiFacts(Listing(URL, 200, ()), answer=Answered(5, (10, 1), rates)), **limit)
@@ -126,6 +133,14 @@ def test_limits_typed_higher_than_the_accounts_are_named_and_others_are_not() ->
     assert named(minute, rpm=500, tpm=20_000) == ["rpm 500 is set, 60 is what the answer's headers say"]
     assert named(minute, rpm=60, tpm=10_000) == []
     assert named((RateReading(200, 199, 86_000.0), NONE, NONE, NONE), rpm=500) == []  # a day's
+
+
+def test_a_clouds_own_key_is_not_missed() -> None:
+    found = load(
+        providers={"aws": {"kind": "pydantic-ai"}}, pools={"p": {"provider": "aws", "model": "bedrock:amazon.nova"}}
+    )
+    assert provider_key("aws", found.providers["aws"], cast(Any, None), ["bedrock:amazon.nova"]).level == "ok"
+    assert provider_key("aws", found.providers["aws"], cast(Any, None), ["google:gemini-3.8-flash"]).level == "fail"
 
 
 def write(tmp_path: Path, url: str, *, model: str = "openai-chat:simulated-1") -> None:

@@ -201,7 +201,7 @@ def test_a_schema_that_the_provider_refuses_is_asked_in_the_next_form() -> None:
     assert isinstance(refused, SchemaRefused) and not refused.whole
 
 
-@pytest.mark.parametrize("model", [CHAT, ANTHROPIC, GOOGLE, BEDROCK])
+@pytest.mark.parametrize("model", [CHAT, ANTHROPIC, GOOGLE])
 def test_tools_their_calls_and_their_results_are_put_into_the_vendors_words(model: str) -> None:
     request = asking(model, tools=(Tool(name="weather", parameters={"type": "object", "properties": {}}),))
     called = ToolCall(id="call_1", name="weather", arguments='{"city":"Bonn"}')
@@ -263,7 +263,6 @@ def test_thoughts_of_gemini_are_part_of_the_output() -> None:
         (GOOGLE, "SAFETY", "content_filter"),
         (GOOGLE, "MALFORMED_FUNCTION_CALL", "MALFORMED_FUNCTION_CALL"),
         (COHERE, "MAX_TOKENS", "length"),
-        (BEDROCK, "guardrail_intervened", "content_filter"),
     ],
 )
 def test_why_an_answer_ended_is_one_of_our_words_or_the_providers_own(model: str, reason: str, expected: str) -> None:
@@ -273,7 +272,7 @@ def test_why_an_answer_ended_is_one_of_our_words_or_the_providers_own(model: str
     elif model == GOOGLE:
         answer["candidates"] = [{**answer["candidates"][0], "finishReason": reason}]
     else:
-        answer[{ANTHROPIC: "stop_reason", COHERE: "finish_reason", BEDROCK: "stopReason"}[model]] = reason
+        answer[{ANTHROPIC: "stop_reason", COHERE: "finish_reason"}[model]] = reason
     completion, _ = ask(call(model=model), json_of(answer))
     assert completion.finish_reason == expected
 
@@ -335,7 +334,7 @@ def test_several_answers_come_back_where_a_wire_gives_them() -> None:
 
 
 def test_a_thinking_budget_goes_to_who_takes_one_and_is_named_elsewhere() -> None:
-    for model, is_left_out in ((ANTHROPIC, False), (GOOGLE, False), (RESPONSES, True), (BEDROCK, True)):
+    for model, is_left_out in ((ANTHROPIC, False), (GOOGLE, False), (RESPONSES, True)):
         completion, server = ask(asking(model, thinking_tokens=1024), json_of(GOOD[model]))
         assert ("thinking_tokens" in completion.left_out) == is_left_out, model
         assert ("1024" in str(server.bodies[0])) != is_left_out
