@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 #: Seconds after which one call of the fleet tries what a model refuses once more (a day).
 PROBE_AFTER_S = 24 * 3600.0
-#: Things that one model may be known to refuse (count); the oldest make room.
+#: Things that one model may be known to refuse (count); single schemas make room first, the oldest of all.
 MOST_LESSONS = 200
+#: What the names of refused schemas begin with, each followed by the form in which it is refused.
+SCHEMAS = "schema:"
 #: Names of what is learnt of a model's sizes, beside what it refuses; `=` stands in no name of a field.
 RATIO, WINDOW = "=ratio", "=window"
 #: True tokens per estimated one that are believed at most and at least.
@@ -31,7 +33,8 @@ class Lesson(NamedTuple):
 
     Args:
         api: `provider/model`.
-        what: What it refuses: a field of the request's body (dots lead inside), `role:NAME`, or `RATIO`, `WINDOW`.
+        what: What it refuses: a field of the request's body (dots lead inside), `role:NAME`, `schema` (any) or
+            `schema:NAME:FORM`; or `RATIO`, `WINDOW`.
         learnt_at: Unix time (s).
         value: The ratio, or the window in tokens; 0 for what is refused.
     """
@@ -101,7 +104,8 @@ class Notebook:
     def learn(self, api: str, what: str) -> None:
         """Note that a model refuses something. What was known is renewed for another day."""
         if (api, what) not in self._lessons:
-            own = sorted((each for each in self._lessons.values() if each.api == api), key=lambda one: one.learnt_at)
+            own = [each for each in self._lessons.values() if each.api == api]
+            own.sort(key=lambda one: (not one.what.startswith(SCHEMAS), one.learnt_at))
             for oldest in own[: max(0, len(own) - MOST_LESSONS + 1)]:
                 self.forget(api, oldest.what)
         self._note(Lesson(api, what, self._clock()))

@@ -9,6 +9,7 @@ publishes one at all.
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Sequence
 from itertools import groupby
@@ -120,6 +121,8 @@ def fit(
 
 def lost_tokens(given: Sequence[Message], kept: Sequence[Message]) -> int:
     """Return the estimated tokens that `fit` cut from `given`; 0 when nothing was."""
+    if len(given) == len(kept) and all(map(operator.is_, given, kept)):
+        return 0
     whole = sum(_split(given), ())
     if len(whole) == len(kept) and all(a is b or a == b for a, b in zip(whole, kept, strict=True)):
         return 0

@@ -31,8 +31,8 @@ from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
 from fleet.workers.load import most_sent_tokens, sent_tokens
-from fleet.workers.ports import PLAIN, Call, Completion, Limiter, Measures, Provider, Wishes
-from fleet.workers.providers.lessons import asked_of
+from fleet.workers.ports import PLAIN, Call, Completion, Knowledge, Limiter, Provider, Wishes
+from fleet.workers.providers.lessons import asked_of, names_of
 from fleet.workers.providers.rate_headers import read_rates
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 from fleet.workers.streaming import Streaming, asked_usage
@@ -123,18 +123,18 @@ class Gateway:
         limiter: The fleet-wide limiter.
         routes: Route by pool name.
         price: Cost of a call.
-        measures: How models count; None: this gateway's own, which nobody shares.
+        lessons: What models refuse, and how they count; None: this gateway's own, which nobody shares.
     """
 
     def __init__(
-        self, limiter: Limiter, routes: Mapping[str, Route], price: Price, *, measures: Measures | None = None
+        self, limiter: Limiter, routes: Mapping[str, Route], price: Price, *, lessons: Knowledge | None = None
     ) -> None:
-        self._measures = Notebook() if measures is None else measures
+        self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._limiter = limiter
         self._routes = routes
         self._price = price
         self._disbelieved: set[str] = set()
-        self._forms = Forms()
+        self._forms = Forms(self._lessons)
         self._left_out: dict[str, set[str]] = {}
 
     def route(self, pool: str) -> Route:
@@ -146,8 +146,10 @@ class Gateway:
         return self._forms.form(self._routes[pool].priced_as, schema.name)
 
     def refuses(self, pool: str, name: str) -> bool:
-        """True when the last answers say that the model of a pool was not sent this, because it refuses it."""
-        return bool(self._left_out) and name in self._left_out.get(self._routes[pool].priced_as, ())
+        """True when the model of a pool is known to refuse this, or the last answers say that it was not sent it."""
+        api = self._routes[pool].priced_as
+        is_refused = any(name in names_of(field) for field in self._lessons.refused(api))
+        return is_refused or (bool(self._left_out) and name in self._left_out.get(api, ()))
 
     def came(self, pool: str, schema: Schema, *, is_json: bool) -> None:
         """Learn whether the model of a pool has read a schema that it was told by the wire."""
@@ -155,7 +157,7 @@ class Gateway:
 
     def measure(self, pool: str) -> Measure:
         """Return how the model of `pool` counts, as far as it is known."""
-        return self._measures.measure(self._routes[pool].priced_as)
+        return self._lessons.measure(self._routes[pool].priced_as)
 
     async def chat(
         self,
@@ -211,15 +213,15 @@ class Gateway:
             raise
         if most.input_tokens >= TEACHING_TOKENS and _is_plain(call):
             true = completion.usage.input_tokens
-            self._measures.counted(route.priced_as, estimated=most.input_tokens, true=true)
+            self._lessons.counted(route.priced_as, estimated=most.input_tokens, true=true)
         return completion
 
     def _learn_from(self, error: ContextTooLong, route: Route, estimated: int) -> None:
         """Learn how a model counts from one that says that a prompt is too long."""
         if error.true_input_tokens:
-            self._measures.counted(route.priced_as, estimated=estimated, true=error.true_input_tokens, weight=FAST)
+            self._lessons.counted(route.priced_as, estimated=estimated, true=error.true_input_tokens, weight=FAST)
         if error.window_tokens and error.window_tokens >= LEAST_WINDOW_TOKENS:
-            self._measures.overflowed(route.priced_as, window_tokens=error.window_tokens)
+            self._lessons.overflowed(route.priced_as, window_tokens=error.window_tokens)
 
     async def _acquire(self, route: Route, most: Usage, deadline: float, meter: Meter, caller: Caller) -> Grant:
         """Wait for a grant over the most that the call may use."""

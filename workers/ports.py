@@ -244,6 +244,10 @@ class Measures(Protocol):
         ...
 
 
+class Knowledge(Lessons, Measures, Protocol):
+    """Both: `fleet.lessons.Notebook`."""
+
+
 class Provider(Protocol):
     """One LLM API. Sends exactly one HTTP request per call; never retries."""
 

@@ -148,7 +148,7 @@ def test_true_tokens_of_answers_cut_what_comes_later() -> None:
     notebook = Notebook()
     provider = FakeProvider([said("4", input_tokens=1700)])
     route = Route(provider, "api", "model-1", LIMIT, api_key="", timeout_s=60.0)
-    gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage: None, measures=notebook)
+    gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage: None, lessons=notebook)
 
     async def run() -> None:
         agent = Agent(gateway, settings_of(max_output_tokens=900), share=lambda: 0.0)

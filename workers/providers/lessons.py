@@ -182,7 +182,7 @@ def asked_of(left_out: Iterable[str], wishes: Wishes) -> list[str]:
 
 def is_asked(field: str, wishes: Wishes) -> bool:
     """True when a task itself asked for what a field is, or the object it stands in."""
-    names = _names(field)
+    names = names_of(field)
     in_extra = "extra_body" in wishes.asked and names[0] in wishes.extra_body
     return in_extra or any(name in wishes.asked for name in names)
 
@@ -193,7 +193,8 @@ def name_of(field: str, wishes: Wishes) -> str:
     return next((name for name in names if name in wishes.asked), names[0])
 
 
-def _names(field: str) -> tuple[str, ...]:
+def names_of(field: str) -> tuple[str, ...]:
+    """Return what a field of either wire, or the object it stands in, goes by in tasks and pools."""
     head = field.split(".")[0]
     return SPELT.get(field) or SPELT.get(head) or (head,)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
 from fleet.errors import FleetError, KeyRejected, RateLimited, Relearnt
+from fleet.workers.ports import Lessons
 
 #: Schemas kept made ready in a process.
 _MOST = 256
@@ -276,54 +276,69 @@ def refused_schema(error: FleetError, status: int, param: str, sentences: str) -
 
 
 Form = Literal["strict", "loose", "prompt"]
-_NEXT: Mapping[Form, Form] = {"strict": "loose", "loose": "prompt", "prompt": "prompt"}
+#: What a model that takes no schema at all refuses, and what one that does not take a schema in a form does: lessons,
+#: as `fleet/lessons.py` keeps and shares them.
+NO_SCHEMA, SCHEMA = "schema", "schema:{name}:{form}"
 #: Answers in a row that are no JSON at all after which a server is taken for one that does not read the schema.
 IGNORED = 3
-#: Models and schemas of which something is remembered at most (count).
-MOST_LEARNT = 2000
+#: Models and schemas whose answers are counted at most.
+MOST_COUNTED = 2000
 
 
 class Forms:
-    """How each model takes schemas, as far as this process has learnt it: strict, else loose, else by the prompt.
+    """How each model takes schemas: strict, else loose, else by the prompt, as far as the fleet has learnt it.
 
-    Weakness: a process that starts learns it anew, at one refused call for each form, model and schema.
+    Args:
+        lessons: What models refuse.
     """
 
-    def __init__(self) -> None:
-        self._of: dict[tuple[str, str], Form] = {}
+    def __init__(self, lessons: Lessons) -> None:
+        self._lessons = lessons
         self._not_json: dict[tuple[str, str], int] = {}
+        self._tried_again: dict[tuple[str, str], str] = {}
 
     def form(self, model: str, schema: str) -> Form:
-        """Return how to tell a model of a schema. O(1).
+        """Return how to tell a model of a schema; a day after a refusal, once as it was refused.
 
         Args:
             model: `provider/model`.
             schema: The schema's name.
         """
-        if not self._of:
+        if not (refused := self._lessons.refused(model)):
             return "strict"
-        return "prompt" if (model, "") in self._of else self._of.get((model, schema), "strict")
+        strict, loose = _lesson(schema, "strict"), _lesson(schema, "loose")
+        for lesson, form in ((NO_SCHEMA, _STRICT), (strict, _STRICT), (loose, _LOOSE)):
+            if lesson in refused and self._lessons.may_probe(model, lesson):
+                self._tried_again[model, schema] = lesson
+                return form
+        if NO_SCHEMA in refused or loose in refused:
+            return "prompt"
+        return "loose" if strict in refused else "strict"
 
     def refused(self, model: str, schema: str, form: Form, *, whole: bool) -> None:
         """Learn that a model refuses a schema in a form."""
-        self._make_room()
-        if whole:
-            self._of[model, ""] = "prompt"
-        elif self.form(model, schema) == form:
-            self._of[model, schema] = _NEXT[form]
+        if (tried := self._tried_again.pop((model, schema), None)) is not None:
+            self._lessons.learn(model, tried)  # for another day
+        self._lessons.learn(model, NO_SCHEMA if whole else _lesson(schema, form))
 
     def came(self, model: str, schema: str, *, is_json: bool) -> None:
         """Learn from an answer by the wire: servers that do not know a field may pass over it in silence."""
         key = model, schema
         if is_json:
             self._not_json.pop(key, None)
+            if (taken := self._tried_again.pop(key, None)) is not None:
+                self._lessons.forget(model, taken)
             return
-        self._make_room()
+        if len(self._not_json) >= MOST_COUNTED:
+            self._not_json.clear()
         self._not_json[key] = self._not_json.get(key, 0) + 1
         if self._not_json[key] >= IGNORED:
-            self._of[key] = "prompt"
+            self._lessons.learn(model, _lesson(schema, "loose"))
 
-    def _make_room(self) -> None:
-        for table in (self._of, self._not_json):
-            if len(table) >= MOST_LEARNT:
-                table.clear()  # rather learn anew than remember schemas that were used once
+
+_STRICT: Form = "strict"
+_LOOSE: Form = "loose"
+
+
+def _lesson(schema: str, form: Form) -> str:
+    return SCHEMA.format(name=schema, form=form)

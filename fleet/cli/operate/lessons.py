@@ -11,7 +11,7 @@ import click
 
 from fleet import config
 from fleet.errors import ConfigurationError
-from fleet.lessons import RATIO, WINDOW, Lesson
+from fleet.lessons import RATIO, SCHEMAS, WINDOW, Lesson
 from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
@@ -58,7 +58,15 @@ def lines(lessons: Sequence[Lesson]) -> Iterator[str]:
         else:
             left_s = lesson.probe_at - time.time()
             when = f"in {left_s / 3600:.0f} h" if left_s > 0 else "with the next call"
-            yield f"  refuses   {lesson.what.replace('role:', 'the role ')} (learnt {at}; tried again {when})"
+            yield f"  refuses   {_named(lesson.what)} (learnt {at}; tried again {when})"
+
+
+def _named(what: str) -> str:
+    """Return what a model refuses as people say it."""
+    if what.startswith(SCHEMAS):
+        _, name, form = what.split(":")
+        return f"the schema {name}, {form}"
+    return "JSON schemas by the wire" if what == "schema" else what.replace("role:", "the role ")
 
 
 @click.command()

@@ -128,7 +128,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     routes = _routes(settings, telemetry, notebook)
     limit_of = {name: route.limit for name, route in routes.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
-    gateway = Gateway(limiter, routes, price_of(settings.price_table), measures=notebook)
+    gateway = Gateway(limiter, routes, price_of(settings.price_table), lessons=notebook)
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from fleet.lessons import MOST_LESSONS, Notebook
 from fleet.schema import compiled
 from fleet.workers.providers.wire_schema import (
     IGNORED,
-    MOST_LEARNT,
+    MOST_COUNTED,
     Forms,
     anthropic_schema,
     refusal_of_schema,
@@ -169,7 +170,7 @@ def test_any_sentence_is_read_without_a_crash(status: int, told: str) -> None:
 
 
 def test_a_refused_form_leads_to_the_next_for_this_schema_and_model_alone() -> None:
-    forms = Forms()
+    forms = Forms(Notebook())
     assert forms.form("a/m", "s") == "strict"
     forms.refused("a/m", "s", "strict", whole=False)
     forms.refused("a/m", "s", "strict", whole=False)  # another call that was in flight with it
@@ -181,7 +182,7 @@ def test_a_refused_form_leads_to_the_next_for_this_schema_and_model_alone() -> N
 
 
 def test_a_server_that_passes_over_schemas_is_noticed_and_one_bad_answer_is_not_that() -> None:
-    forms = Forms()
+    forms = Forms(Notebook())
     for _ in range(IGNORED - 1):
         forms.came("a/m", "s", is_json=False)
     forms.came("a/m", "s", is_json=True)
@@ -192,9 +193,27 @@ def test_a_server_that_passes_over_schemas_is_noticed_and_one_bad_answer_is_not_
     assert forms.form("a/m", "s") == "prompt"
 
 
-def test_what_is_learnt_is_bounded() -> None:
-    forms = Forms()
-    for number in range(2 * MOST_LEARNT):
-        forms.refused("a/m", str(number), "strict", whole=False)
+def test_what_is_learnt_is_bounded_and_what_is_refused_at_all_outlives_single_schemas() -> None:
+    notebook = Notebook()
+    forms = Forms(notebook)
+    notebook.learn("a/m", "temperature")
+    for number in range(2 * MOST_COUNTED):
         forms.came("a/m", str(number), is_json=False)
-    assert len(forms._of) <= MOST_LEARNT and len(forms._not_json) <= MOST_LEARNT
+    for number in range(2 * MOST_LESSONS):
+        forms.refused("a/m", str(number), "strict", whole=False)
+    assert len(notebook.refused("a/m")) <= MOST_LESSONS and len(forms._not_json) <= MOST_COUNTED
+    assert "temperature" in notebook.refused("a/m")
+
+
+def test_what_another_process_has_learnt_holds_here_and_after_a_day_one_call_tries_again() -> None:
+    notebook, key = Notebook(), ("a/m", "schema:s:strict")
+    Forms(notebook).refused("a/m", "s", "strict", whole=False)
+    forms = Forms(notebook)
+    assert forms.form("a/m", "s") == "loose"
+    notebook.let_probe({key})
+    assert [forms.form("a/m", "s") for _ in range(2)] == ["strict", "loose"]
+    forms.refused("a/m", "s", "strict", whole=False)
+    notebook.let_probe({key})
+    assert forms.form("a/m", "s") == "strict"
+    forms.came("a/m", "s", is_json=True)
+    assert [forms.form("a/m", "s") for _ in range(2)] == ["strict", "strict"]
