@@ -15,7 +15,7 @@ from fleet.models import BotTask
 from fleet.outcome import Outcome
 from fleet.usage import Usage
 from fleet.workers.agent import Agent
-from fleet.workers.bot.context import MOST_RELEARNT
+from fleet.workers.bot.asker import MOST_RELEARNT
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.ports import CONTEXT_FULL, Completion
