@@ -25,6 +25,7 @@ from fleet.conversation import Message, ToolCall, texts_in_order
 from fleet.errors import Blame, FleetError, InvalidTask
 from fleet.frozen import Frozen
 from fleet.handover import take_handed, with_handed
+from fleet.money import PICOS_PER_MICRO
 from fleet.quoting import MOST_NAMES, QUOTED_CHARS, brief, listed, nearest, quote
 from fleet.schema import as_schema, compiled
 from fleet.spellings import read_messages
@@ -253,7 +254,7 @@ class Grant(NamedTuple):
         kind: Task class of the call.
         reserved_output_tokens: Those of `reserved_tokens` that are output.
         charged: Tokens that were charged: what calls of this kind mostly use.
-        cost_usd_micros: What was reserved of the day's budget.
+        cost_usd_micros: What was reserved of the day's budget, with parts of a micro-dollar.
         sent_at: Time of the event loop at which the call may leave.
         mark: Its place among all grants.
     """
@@ -265,7 +266,7 @@ class Grant(NamedTuple):
     kind: str = "default"
     reserved_output_tokens: int = 0
     charged: Tokens = Tokens()
-    cost_usd_micros: int = 0
+    cost_usd_micros: float = 0
     sent_at: float = 0.0
     mark: Mark = Mark()
 
@@ -334,7 +335,8 @@ class BotResult(Frozen):
     simulated: bool = Field(False, description="True when the simulator answered, not a real provider.")
     served_by: Literal["call", "none"] = "none"
     usage: Usage = Usage()
-    cost_usd_micros: int | None = Field(None, description="Micro-dollars; None when the model has no price.")
+    cost_usd_micros: int | None = Field(None, description="Micro-dollars, rounded; None when the model has no price.")
+    cost_usd_picos: int | None = Field(None, description="The same exactly, in 10^-12 US dollars.")
     attempts: int = 0
     queued_ms: int | None = None
     limited_ms: int = 0
@@ -347,6 +349,13 @@ class BotResult(Frozen):
     )
     finished_at: float = Field(description="Unix time in seconds.")
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def spent_usd_picos(self) -> int:
+        """What it cost in 10^-12 dollars, as far as that is known; results of an earlier release say it rounded."""
+        if self.cost_usd_picos is None:
+            return (self.cost_usd_micros or 0) * PICOS_PER_MICRO
+        return self.cost_usd_picos
 
 
 def check_names(data: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fleet.conversation import ToolCall
 from fleet.errors import FleetError
 from fleet.faults import Fault
+from fleet.money import micros_of
 from fleet.usage import Usage
 
 Status = Literal["ok", "degraded", "failed"]
@@ -23,6 +24,7 @@ class Outcome:
         answer: Text, unless failed.
         error: Why it failed.
         attempts: Calls sent to the provider, answered or not.
+        cost_usd_picos: In 10^-12 dollars; None when nothing was used that has a price.
         provider_errors: Those of them that failed, retried or not: error type -> count.
         limited_ms: Time spent waiting for grants, summed over calls.
         ran_ms: The rest of the time.
@@ -42,7 +44,7 @@ class Outcome:
     answer: str | None
     error: FleetError | None
     usage: Usage
-    cost_usd_micros: int | None
+    cost_usd_picos: int | None
     attempts: int
     provider_errors: Mapping[str, int]
     limited_ms: int
@@ -59,3 +61,8 @@ class Outcome:
     cut_tokens: int = 0
     left_out: tuple[str, ...] = ()
     reasoning: str = ""
+
+    @property
+    def cost_usd_micros(self) -> int | None:
+        """The cost in micro-dollars, rounded."""
+        return None if self.cost_usd_picos is None else micros_of(self.cost_usd_picos)

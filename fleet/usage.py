@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fleet.frozen import Frozen
 
@@ -11,7 +14,8 @@ class Usage(Frozen):
     """Tokens of one call, or of one task summed over all its calls.
 
     Classes that are part of another are named so: `input_tokens` is all that the prompt held, whatever of it was read
-    from a cache or written to one, and `output_tokens` is all that the model made, thinking included.
+    from a cache or written to one, and `output_tokens` is all that the model made, thinking included. Written out, a
+    class besides these two stands only where it is not zero.
     """
 
     input_tokens: int = Field(0, ge=0, description="All input.")
@@ -23,13 +27,58 @@ class Usage(Frozen):
     audio_input_tokens: int = Field(0, ge=0, description="Of the input: sound.")
     audio_output_tokens: int = Field(0, ge=0, description="Of the output: sound.")
     image_input_tokens: int = Field(0, ge=0, description="Of the input: images, where the provider counts them apart.")
+    web_searches: int = Field(0, ge=0, description="Searches of the web by the provider's own tool, billed each.")
+    told_usd_picos: int = Field(0, ge=0, description="What the provider itself says it charged, in 10^-12 US dollars.")
 
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage.model_construct(**{name: getattr(self, name) + getattr(other, name) for name in _CLASSES})
+        counts, more = self.__dict__, other.__dict__
+        if not any(counts.values()):
+            return other
+        return Usage(**{name: count + more[name] for name, count in counts.items() if count or more[name]})
+
+    def within(self, *, input_tokens: int, output_tokens: int) -> Usage:
+        """Return it with at most so many tokens, and no part above its whole."""
+        whole = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+        return Usage(**clamped({name: min(count, whole.get(name, count)) for name, count in self.__dict__.items()}))
+
+    @model_serializer(mode="wrap")
+    def _without_zeros(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: count for name, count in write(self).items() if count or name in _ALWAYS}
 
 
-_CLASSES = tuple(Usage.model_fields)
+def clamped(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counts by class with no part above its whole, and without zeros.
+
+    Args:
+        counts: By class; those that are not there are zero.
+    """
+    given, made = counts.get("input_tokens", 0), counts.get("output_tokens", 0)
+    room = {"input_tokens": given, "output_tokens": made}
+    for name, whole in _WHOLE.items():
+        if count := counts.get(name, 0):
+            room[name] = min(count, room.get(whole, 0))
+    beyond = room.get("cached_tokens", 0) + room.get("cache_write_tokens", 0) - given
+    if beyond > 0:
+        room["cache_write_tokens"] -= beyond
+        room["cache_write_1h_tokens"] = min(room.get("cache_write_1h_tokens", 0), room["cache_write_tokens"])
+    for name in ("web_searches", "told_usd_picos"):
+        room[name] = counts.get(name, 0)
+    return {name: count for name, count in room.items() if count}
+
+
+#: Class -> the class that it is part of, which comes before it.
+_WHOLE = {
+    "cached_tokens": "input_tokens",
+    "cache_write_tokens": "input_tokens",
+    "cache_write_1h_tokens": "cache_write_tokens",
+    "reasoning_tokens": "output_tokens",
+    "audio_input_tokens": "input_tokens",
+    "audio_output_tokens": "output_tokens",
+    "image_input_tokens": "input_tokens",
+}
+#: Classes that are written out also when they are zero.
+_ALWAYS = frozenset({"input_tokens", "output_tokens"})

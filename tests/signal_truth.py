@@ -57,12 +57,13 @@ def _windows(
     names = {
         "completions": catalogue.COMPLETIONS, "ok": catalogue.OK, "degraded": catalogue.DEGRADED,
         "failed": catalogue.FAILED, "input_tokens": catalogue.INPUT_TOKENS, "output_tokens": catalogue.OUTPUT_TOKENS,
-        "cost_usd_micros": catalogue.COST_USD_MICROS, "calls": catalogue.ATTEMPTS,
-        "rate_limited": catalogue.RATE_LIMITED, "dead_letters": catalogue.DEAD_LETTERS,
+        "calls": catalogue.ATTEMPTS, "rate_limited": catalogue.RATE_LIMITED, "dead_letters": catalogue.DEAD_LETTERS,
     }  # fmt: skip
     for name, counter in names.items():
         counted = sum(getattr(slot, name) for slot in everything)
         yield from _same(f"sum of minutes and hours of {name}", counted, totals.get(counter.name, 0))
+    cost = sum(slot.cost_usd_micros for slot in everything)
+    yield from _same("cost by minutes and hours", round(cost, 3), round(catalogue.spent_picos(totals) / 1e6, 3))
     discarded = totals.get(catalogue.DUPLICATES.name, 0) + totals.get(catalogue.FENCED.name, 0)
     yield from _same("discarded results by minutes", sum(slot.discarded for slot in everything), discarded)
     by_pool = Counter(result.pool if result.pool in pools else NOBODY for result in results)
@@ -83,7 +84,7 @@ def _bots(totals: dict[str, int], rows: dict[str, windows.BotRows], results: tup
     tokens = totals.get(catalogue.INPUT_TOKENS.name, 0) + totals.get(catalogue.OUTPUT_TOKENS.name, 0)
     yield from _same("tokens by bots", sum(sum(columns.tokens) for columns in rows.values()), tokens)
     cost = sum(sum(columns.cost_usd_micros) for columns in rows.values())
-    yield from _same("cost by bots", cost, totals.get(catalogue.COST_USD_MICROS.name, 0))
+    yield from _same("cost by bots", round(cost, 3), round(catalogue.spent_picos(totals) / 1e6, 3))
 
 
 def _failures(client: redis.Redis, pools: Iterable[str], results: tuple[BotResult, ...]) -> Iterator[str]:

@@ -20,9 +20,9 @@ DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
-    ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen"),
+    ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money"),
     ("fleet.usage", "fleet.conversation", "fleet.lessons"),
-    ("fleet.errors", "fleet.bounds", "fleet.patterns"),
+    ("fleet.errors", "fleet.bounds", "fleet.patterns", "fleet.list_prices"),
     ("fleet.spellings",),
     ("fleet.asking",),
     ("fleet.schema_rules", "fleet.config", "fleet.handover"),
@@ -72,7 +72,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("fleet.store", *DEPARTMENTS), ("celery", "kombu", "flower")),
 }
 #: The only third-party packages of the words.
-FOREIGN_TO_WORDS = ("pydantic", "pydantic_core", "pydantic_settings", "jsonschema", "referencing")
+FOREIGN_TO_WORDS = ("pydantic", "pydantic_core", "pydantic_settings", "jsonschema", "referencing", "genai_prices")
 
 #: Packages that `import fleet` must not pull in: each costs 0.1 to 0.5 s.
 HEAVY = ("celery", "kombu", "redis", "pydantic", "aiohttp", "flower")

@@ -180,7 +180,7 @@ class Agent:
             sent=context.sent,
             error=error,
             usage=meter.usage,
-            cost_usd_micros=meter.cost_usd_micros,
+            cost_usd_picos=meter.cost_usd_picos,
             attempts=meter.calls,
             provider_errors=dict(meter.failed),
             limited_ms=round(meter.limited_s * 1000),

@@ -27,6 +27,7 @@ from fleet.errors import (
 )
 from fleet.lessons import FAST, TEACHING_TOKENS, Measure, Notebook
 from fleet.models import ANYBODY, Caller, Grant
+from fleet.money import PICOS_PER_MICRO
 from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
@@ -52,8 +53,9 @@ LEAST_WINDOW_TOKENS = 256
 #: Seconds by which the HTTP timeout lies behind the task's deadline, so that the deadline comes first.
 DEADLINE_SLACK_S = 5.0
 
-#: Gives the cost of one call in micro-dollars by `provider/model` and usage; None when the model has no price.
-Price = Callable[[str, Usage], int | None]
+#: Gives the cost of one call in 10^-12 dollars by `provider/model`, usage and tier (None: the usual one); None when the
+#: model has no price in that tier.
+Price = Callable[[str, Usage, str | None], int | None]
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class Meter:
         calls: HTTP requests handed to the provider.
         failed: Those of them that were not answered as they should, by error type; 429s and calls cut by the deadline
             are among them.
-        cost_usd_micros: None until a priced call was answered.
+        cost_usd_picos: In 10^-12 dollars; None until a priced call was answered.
         left_out: Names of what was asked and not sent, because the model refuses it.
         cut_tokens: The most that was cut from a prompt so that it fits.
         limited_s: Seconds spent waiting for grants.
@@ -103,17 +105,17 @@ class Meter:
     calls: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     usage: Usage = NO_USAGE
-    cost_usd_micros: int | None = None
+    cost_usd_picos: int | None = None
     left_out: frozenset[str] = frozenset()
     cut_tokens: int = 0
     limited_s: float = 0.0
     calling_s: float = 0.0
 
-    def charge(self, usage: Usage, cost_usd_micros: int | None) -> None:
+    def charge(self, usage: Usage, cost_usd_picos: int | None) -> None:
         """Add one answered call."""
         self.usage += usage
-        if cost_usd_micros is not None:
-            self.cost_usd_micros = (self.cost_usd_micros or 0) + cost_usd_micros
+        if cost_usd_picos is not None:
+            self.cost_usd_picos = (self.cost_usd_picos or 0) + cost_usd_picos
 
 
 class Gateway:
@@ -174,7 +176,8 @@ class Gateway:
     ) -> Completion:
         """Wait for a grant, send one call, settle.
 
-        Input by estimate plus the longest answer is reserved; what was not used comes back when the call is settled.
+        Input by estimate plus the longest answer (each of `n`) is reserved, and what they cost at most in the tier that
+        is asked; what was not used comes back when the call is settled.
 
         Args:
             pool: Whose route to take.
@@ -198,7 +201,7 @@ class Gateway:
         """
         route = self._routes[pool]
         most = Usage(input_tokens=sent_tokens(messages, wishes), output_tokens=max_output_tokens * wishes.n)
-        grant = await self._acquire(route, most, deadline, meter, caller)
+        grant = await self._acquire(route, most, wishes.tier, deadline, meter, caller)
         left_s = deadline - asyncio.get_running_loop().time()
         if left_s <= 0:
             self._limiter.settle(grant, used_tokens=0)
@@ -223,7 +226,9 @@ class Gateway:
         if error.window_tokens and error.window_tokens >= LEAST_WINDOW_TOKENS:
             self._lessons.overflowed(route.priced_as, window_tokens=error.window_tokens)
 
-    async def _acquire(self, route: Route, most: Usage, deadline: float, meter: Meter, caller: Caller) -> Grant:
+    async def _acquire(
+        self, route: Route, most: Usage, tier: str | None, deadline: float, meter: Meter, caller: Caller
+    ) -> Grant:
         """Wait for a grant over the most that the call may use."""
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -234,7 +239,7 @@ class Gateway:
                 timeout_s=deadline - started,
                 caller=caller,
                 input_tokens=most.input_tokens,
-                cost_usd_micros=self._price(route.priced_as, most) or 0,
+                cost_usd_micros=self._budgeted(route, most, tier),
             )
         finally:
             meter.limited_s += clock() - started
@@ -260,11 +265,12 @@ class Gateway:
             else:
                 answered = await streaming.receive(route.provider, call, route.api_key)
             completion = apart(self._believed(route, call, answered), call.messages)
-            price = self._price(route.priced_as, completion.usage)
+            tier = completion.tier or call.wishes.tier  # who says nothing has done what was asked
+            price = self._price(route.priced_as, completion.usage, tier)
             if completion.usage.total_tokens:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
                 cached_tokens = completion.usage.cached_tokens
-                cost = price or 0
+                cost = self._budgeted(route, completion.usage, tier) if price is None else price / PICOS_PER_MICRO
             meter.charge(completion.usage, price)
             if completion.left_out:
                 self._left_out.setdefault(route.priced_as, set()).update(completion.left_out)
@@ -312,6 +318,16 @@ class Gateway:
             self._limiter.observe(grant, rates)
         return completion
 
+    def _budgeted(self, route: Route, usage: Usage, tier: str | None) -> float:
+        """Return what a day's budget counts for a call, in micro-dollars; 0 without a price.
+
+        A tier without a price of its own counts as the usual one there: a budget must not leak through it.
+        """
+        picos = self._price(route.priced_as, usage, tier)
+        if picos is None and tier is not None:
+            picos = self._price(route.priced_as, usage, None)
+        return (picos or 0) / PICOS_PER_MICRO
+
     def _believed(self, route: Route, call: Call, completion: Completion) -> Completion:
         """Return the answer with no more usage than the call can have had.
 
@@ -321,12 +337,7 @@ class Gateway:
         told, most = completion.usage, most_usage(call, completion.reasoning + completion.text)
         if told.input_tokens <= most.input_tokens and told.output_tokens <= most.output_tokens:
             return completion
-        usage = told.model_copy(
-            update={
-                "input_tokens": min(told.input_tokens, most.input_tokens),
-                "output_tokens": min(told.output_tokens, most.output_tokens),
-            }
-        )
+        usage = told.within(input_tokens=most.input_tokens, output_tokens=most.output_tokens)
         if route.limit not in self._disbelieved:
             self._disbelieved.add(route.limit)
             logger.warning(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -23,12 +23,15 @@ from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.workers.context import count_tokens
-from fleet.workers.gateway import DEFAULT_HOLD_S, Price
+from fleet.workers.gateway import DEFAULT_HOLD_S
 from fleet.workers.ports import Limiter
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.rate_headers import read_rates
 from fleet.workers.providers.verdict import error_of
+
+#: Gives the cost of one call in micro-dollars, with their parts, by `provider/model` and usage; None: not known.
+Price = Callable[[str, Usage], float | None]
 
 #: Longest wait for a turn unless it is said, in seconds.
 PATIENCE_S = 60.0
@@ -76,11 +79,11 @@ class BlockingLimiter(Protocol):
         timeout_s: float,
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: float = 0,
     ) -> Grant: ...
 
     def settle(
-        self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: int = 0
+        self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: float = 0
     ) -> None: ...
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None: ...
@@ -220,7 +223,7 @@ class _Outcome:
 
     grant: Grant
     used: tuple[int, int] | None = None
-    cost_usd_micros: int | None = None
+    cost_usd_micros: float | None = None
     rates: RateReadings | None = None
     hold_s: float | None = None
     parallel: int | None = None
@@ -278,7 +281,7 @@ class _Plan:
             **({} if cost is None else {"cost_usd_micros": cost}),
         }
 
-    def cost(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
+    def cost(self, model: str, input_tokens: int, output_tokens: int) -> float | None:
         """Return what a call costs, None when nobody knows."""
         if self.price is None:
             return None

@@ -28,7 +28,7 @@ class Limiter(Protocol):
         timeout_s: float,
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: float = 0,
     ) -> Grant:
         """Wait until one call may be sent under `limit`.
 
@@ -38,7 +38,7 @@ class Limiter(Protocol):
             timeout_s: Longest wait.
             caller: For whom: decides the order.
             input_tokens: Those of `tokens` that are input.
-            cost_usd_micros: The most that the call may cost.
+            cost_usd_micros: The most that the call may cost, with parts of a micro-dollar.
 
         Raises:
             DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.
@@ -53,7 +53,7 @@ class Limiter(Protocol):
         used_tokens: int,
         used_output_tokens: int = 0,
         cached_tokens: int | None = None,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: float = 0,
     ) -> None:
         """Give back what was reserved but not used, or charge the excess. Never waits, never raises.
 

@@ -1,5 +1,6 @@
 """Settings from `fleet.toml` and FLEET_* variables. `load()` is the only entry; the tables are `sections.py`."""
 
+from fleet.config.prices import PriceSettings, RateSettings, TierPriceSettings
 from fleet.config.sections import (
     SIMULATOR,
     Archetype,
@@ -10,7 +11,6 @@ from fleet.config.sections import (
     LimitSettings,
     PersonaSettings,
     PoolSettings,
-    PriceSettings,
     ProviderSettings,
     RedisSettings,
     ResultSettings,
@@ -44,7 +44,8 @@ __all__ = [
     "BROKER_VARIABLE", "CONFIG_NAME", "DEFAULT_POOLS", "HOME_NAME", "KEY_LABEL", "PLACE_VARIABLES", "RESULT_VARIABLE",
     "SIMULATED_PRICE", "SIMULATOR", "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings",
     "HealthSettings", "LimitSettings", "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings",
-    "RedisSettings", "ResultSettings", "Section", "Settings", "SignalsSettings", "SimulatorSettings", "WorkerSettings",
+    "RateSettings", "RedisSettings", "ResultSettings", "Section", "Settings", "SignalsSettings", "SimulatorSettings",
+    "TierPriceSettings", "WorkerSettings",
     "config_path", "current", "home_path", "is_local", "is_loopback", "load", "nearest_home", "on_load",
     "vendor_of",
 ]  # fmt: skip

@@ -173,13 +173,6 @@ class LimitSettings(Section):
     charge: Literal["call", "token"] = Field("call", description="What bots get equal shares of: calls or tokens.")
 
 
-class PriceSettings(Section):
-    """What a model costs. Results of a model without a price have no cost."""
-
-    input_usd_per_mtok: float = Field(ge=0, description="US dollars per million input tokens.")
-    output_usd_per_mtok: float = Field(ge=0, description="US dollars per million output tokens.")
-
-
 class PersonaSettings(Section):
     """The values that the personas of a pool's bots are drawn from, each list in turn."""
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
+from fleet.config.prices import PriceSettings
 from fleet.config.sections import (
     SIMULATOR,
     DeadLetterSettings,
@@ -26,7 +27,6 @@ from fleet.config.sections import (
     LimitSettings,
     PersonaSettings,
     PoolSettings,
-    PriceSettings,
     ProviderSettings,
     RedisSettings,
     ResultSettings,
@@ -34,10 +34,12 @@ from fleet.config.sections import (
     SimulatorSettings,
     WorkerSettings,
     counts_cached,
+    is_local,
     vendor_of,
 )
 from fleet.config.trust import check_found
 from fleet.errors import ConfigurationError
+from fleet.list_prices import Seller, listed_of
 from fleet.quoting import nearest, quote
 
 #: Name of the configuration file, looked for in the working directory and its parents.
@@ -122,10 +124,11 @@ class Settings(BaseSettings):
         Raises:
             ValueError: When it has none.
         """
-        if name not in self.price_table:
+        provider, _, model = name.partition("/")
+        if name not in self.price_table and listed_of(self.seller_of(provider), model) is None:
             raise ValueError(
                 f'limits."{name}".usd_per_day: expected a price of the model, got none, so that nothing would be '
-                f'counted; set input_usd_per_mtok and output_usd_per_mtok in [prices."{name}"]'
+                f'counted; set input_usd_per_mtok and output_usd_per_mtok in [prices."{name}"], or same_as'
             )
 
     @property
@@ -150,6 +153,11 @@ class Settings(BaseSettings):
     def provider_of(self, pool: str) -> ProviderSettings:
         """Return the provider of a pool; `simulator` exists without being configured."""
         return self.providers.get(self.pools[pool].provider, ProviderSettings(kind="simulator"))
+
+    def seller_of(self, provider: str) -> Seller:
+        """Return who sells the models of a provider, for their list prices."""
+        known = self.providers.get(provider, ProviderSettings(kind="simulator"))
+        return Seller(provider, known.kind, known.base_url, is_local(known.base_url))
 
     @property
     def price_table(self) -> dict[str, PriceSettings]:

@@ -1,48 +1,92 @@
-"""What calls cost, in integer micro-dollars, from the prices in fleet.toml.
+"""What calls cost, in whole pico-dollars: by [prices] in fleet.toml, else as the provider says, else by list price.
 
-Pure. Price each call, never a sum of calls: rates may differ by call.
+Price each call, never a sum of calls: rates differ by tier and by the size of a prompt. Rates are looked up once for a
+model and tier; then a call costs a few multiplications.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 
-from fleet.config import PriceSettings
+from fleet.config import Settings
+from fleet.economy.list_rates import list_rates
+from fleet.economy.rates import Rates, configured_rates
+from fleet.list_prices import Listed, listed_as, listed_of
 from fleet.usage import Usage
 
-#: Parts of a micro-dollar in which rates are kept, so that all arithmetic is on integers.
-PARTS_PER_MICRO = 1_000_000
+#: Gives the cost of one call in pico-dollars by `provider/model`, usage and the tier that answered (None: the usual
+#: one), or None when that model has no price in that tier.
+Price = Callable[[str, Usage, str | None], int | None]
 
-#: Gives the cost of one call by `provider/model` and usage, or None when that model has no price.
-Price = Callable[[str, Usage], int | None]
+#: What providers call the usual tier.
+STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
 
-
-def cost_usd_micros(usage: Usage, price: PriceSettings) -> int:
-    """Return the cost of one call in micro-dollars, rounded to the nearest one (half up)."""
-    parts = usage.input_tokens * _rate(price.input_usd_per_mtok) + usage.output_tokens * _rate(
-        price.output_usd_per_mtok
-    )
-    return (parts + PARTS_PER_MICRO // 2) // PARTS_PER_MICRO
+#: Not looked up yet.
+_UNKNOWN = Rates((), 1)
 
 
-def price_of(prices: Mapping[str, PriceSettings]) -> Price:
-    """Return the function that prices a call.
+class PriceList:
+    """Prices of the models that are configured.
 
     Args:
-        prices: `Settings.prices`, by `provider/model`.
-
-    Returns:
-        A function of `provider/model` and usage; it answers None for a model without a price, because an unknown
-        cost must not look like a cost of zero.
+        settings: Pools, providers and [prices].
+        now_s: The clock, Unix time in seconds: some list prices begin on a day or hold at some hours.
     """
 
-    def price(model: str, usage: Usage) -> int | None:
-        rates = prices.get(model)
-        return None if rates is None else cost_usd_micros(usage, rates)
+    def __init__(self, settings: Settings, *, now_s: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._configured = settings.price_table
+        self._now_s = now_s
+        self._rates: dict[tuple[str, str | None], Rates | None] = {}
 
-    return price
+    def __call__(self, model: str, usage: Usage, tier: str | None = None) -> int | None:
+        """Return what one call costs in pico-dollars.
 
+        An unknown cost must not look like a cost of zero: it is None for a model without a price, and for a tier
+        that nobody has priced.
 
-def _rate(usd_per_mtok: float) -> int:
-    """Dollars per million tokens are micro-dollars per token: return them in parts of a micro-dollar."""
-    return round(usd_per_mtok * PARTS_PER_MICRO)
+        Args:
+            model: `provider/model`.
+            usage: Of one call.
+            tier: The tier that answered; None: the usual one.
+        """
+        rates = self._rates.get((model, tier), _UNKNOWN)
+        if rates is _UNKNOWN or (rates is not None and rates.until_s is not None and self._now_s() >= rates.until_s):
+            rates = self._rates[model, tier] = self._look_up(model, tier)
+        if usage.told_usd_picos and model not in self._configured:
+            return usage.told_usd_picos
+        return None if rates is None else rates.cost_usd_picos(usage)
+
+    def told(self, model: str) -> str | None:
+        """Return the price of `provider/model` for people, and where it comes from; None when it has none."""
+        rates = self._look_up(model, None)
+        if rates is None:
+            return None
+        told = f"${rates.input_usd_per_mtok:g} in, ${rates.output_usd_per_mtok:g} out per M tokens"
+        if model in self._configured and not self._configured[model].same_as:
+            return told
+        entry = self._entry(model)
+        return told if entry is None else f"{told}, the list price of {entry.name} (genai-prices)"
+
+    def unpriced(self) -> list[str]:
+        """Return the `provider/model` of pools that has no price; what it spends is not counted."""
+        names = dict.fromkeys(self._settings.limit_of(pool)[0] for pool in self._settings.pools)
+        return [name for name in names if self._look_up(name, None) is None]
+
+    def _look_up(self, model: str, tier: str | None) -> Rates | None:
+        wanted = tier.lower() if tier else None
+        standard = wanted is None or wanted in STANDARD_TIERS
+        configured = self._configured.get(model)
+        if configured is not None and not configured.same_as:
+            own = configured_rates(configured, wanted) if wanted else None
+            return own or (configured_rates(configured, None) if standard else None)
+        entry = self._entry(model)
+        return None if entry is None else list_rates(entry, wanted, standard=standard, now_s=self._now_s())
+
+    def _entry(self, model: str) -> Listed | None:
+        configured = self._configured.get(model)
+        if configured is not None and configured.same_as:
+            return listed_as(configured.same_as)
+        provider, _, name = model.partition("/")
+        return listed_of(self._settings.seller_of(provider), name)

@@ -37,7 +37,7 @@ class LimitedCall:
     """
 
     grant: Grant
-    _used: dict[str, int | None] | None = field(default=None, init=False)
+    _used: dict[str, Any] | None = field(default=None, init=False)
     _rates: RateReadings | None = field(default=None, init=False)
     _hold_s: float | None = field(default=None, init=False)
     _parallel: int | None = field(default=None, init=False)
@@ -48,7 +48,7 @@ class LimitedCall:
         *,
         output_tokens: int = 0,
         cached_tokens: int | None = None,
-        cost_usd_micros: int | None = None,
+        cost_usd_micros: float | None = None,
         rates: RateReadings | None = None,
     ) -> None:
         """It was answered.
@@ -117,7 +117,7 @@ class Ask(TypedDict, total=False):
     timeout_s: float
     caller: Caller
     input_tokens: int
-    cost_usd_micros: int | None
+    cost_usd_micros: float | None
 
 
 @asynccontextmanager
@@ -188,7 +188,7 @@ class ThreadedLimiter:
         used_tokens: int,
         used_output_tokens: int = 0,
         cached_tokens: int | None = None,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: float = 0,
     ) -> None:
         """As `Limiter.settle`. Does not block."""
         settle = partial(

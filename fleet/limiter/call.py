@@ -56,7 +56,7 @@ class WaitingCall:
     names: list[str]
     terms: list[bytes]
     asks: Tokens
-    cost_usd_micros: int
+    cost_usd_micros: float
     caller: Caller
     charge: float
     started: float

@@ -79,7 +79,7 @@ class Limiter:
         timeout_s: float,
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
-        cost_usd_micros: int | None = None,
+        cost_usd_micros: float | None = None,
     ) -> Grant:
         """Wait until one call of `tokens` may be sent.
 
@@ -89,7 +89,8 @@ class Limiter:
             timeout_s: Longest wait.
             caller: For whom: decides the order.
             input_tokens: Those of `tokens` that are input, for providers that count them apart.
-            cost_usd_micros: The most that the call may cost; must be said where money a day is limited.
+            cost_usd_micros: The most that the call may cost, parts of a micro-dollar included; must be said where money
+                a day is limited.
 
         Raises:
             DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.
@@ -141,7 +142,7 @@ class Limiter:
         used_tokens: int,
         used_output_tokens: int = 0,
         cached_tokens: int | None = None,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: float = 0,
     ) -> None:
         """Give back what was reserved but not used, or charge the excess. Never waits, never raises.
 
@@ -361,7 +362,7 @@ class Limiter:
         sent: int,
         used_tokens: int = 0,
         output: int = 0,
-        money: int = 0,
+        money: float = 0,
     ) -> None:
         if not grant.ticket:
             return

@@ -6,10 +6,13 @@ lives in `keys.bot_rows` and `keys.errors`, whose rows are spelled here too.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from fleet import errors
+from fleet.money import PICOS_PER_MICRO
+from fleet.usage import Usage
 
 #: Stands for a pool, bot or API that a result does not have: a malformed message, a task for an unknown pool.
 #: No pool can have this name.
@@ -36,7 +39,11 @@ REVOKED = Counter("revoked", "Executions that were stopped because their task wa
 SIMULATED = Counter("simulated", "Tasks that the simulator answered, not a real provider.")
 INPUT_TOKENS = Counter("input_tokens", "Tokens sent to providers.")
 OUTPUT_TOKENS = Counter("output_tokens", "Tokens answered by providers.")
-COST_USD_MICROS = Counter("cost_usd_micros", "Micro-dollars spent on models that have a price.")
+CACHED_TOKENS = Counter("cached_tokens", "Tokens sent that the provider read from its cache.")
+CACHE_WRITE_TOKENS = Counter("cache_write_tokens", "Tokens sent that the provider wrote to its cache.")
+REASONING_TOKENS = Counter("reasoning_tokens", "Tokens answered that were thinking.")
+COST_USD_MICROS = Counter("cost_usd_micros", "Micro-dollars spent on models that have a price, without their parts.")
+COST_USD_REST = Counter("cost_usd_picos_rest", "What was spent in parts of a micro-dollar, in 10^-12 dollars.")
 ATTEMPTS = Counter("attempts", "Calls sent to providers, answered or not.")
 CALLS = Counter("calls", "Calls that a provider answered: attempts without failures.")
 RATE_LIMITED = Counter("rate_limited", "Calls that a provider answered with 429.")
@@ -46,10 +53,36 @@ DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to
 
 COUNTERS: tuple[Counter, ...] = (
     COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, REVOKED, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS,
-    COST_USD_MICROS, ATTEMPTS, CALLS, RATE_LIMITED, CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
+    CACHED_TOKENS, CACHE_WRITE_TOKENS, REASONING_TOKENS, COST_USD_MICROS, COST_USD_REST, ATTEMPTS, CALLS, RATE_LIMITED,
+    CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}
+
+
+def used(usage: Usage) -> Iterator[tuple[Counter, int]]:
+    """Yield the counters of tokens, and what is added to them."""
+    yield INPUT_TOKENS, usage.input_tokens
+    yield OUTPUT_TOKENS, usage.output_tokens
+    yield CACHED_TOKENS, usage.cached_tokens
+    yield CACHE_WRITE_TOKENS, usage.cache_write_tokens
+    yield REASONING_TOKENS, usage.reasoning_tokens
+
+
+def paid(picos: int) -> Iterator[tuple[Counter, int]]:
+    """Yield the counters of money, and what a task adds to them.
+
+    The sum is kept in two parts, each a whole number that HINCRBY adds exactly: one counter of 10^-12 dollars would end
+    at $9.2 million. The part in whole micro-dollars is that of earlier releases, so their sum goes on.
+    """
+    micros, rest = divmod(picos, PICOS_PER_MICRO)
+    yield COST_USD_MICROS, micros
+    yield COST_USD_REST, rest
+
+
+def spent_picos(totals: Mapping[str, int]) -> int:
+    """Return what was spent in 10^-12 dollars, from the counters by name."""
+    return totals.get(COST_USD_MICROS.name, 0) * PICOS_PER_MICRO + totals.get(COST_USD_REST.name, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ COMPLETIONS = Metric("fleet_completions", "counter", "Tasks with a result.", ("s
 DISCARDED = Metric("fleet_discarded", "counter", "Executions whose result was discarded.", ("reason",))
 CALLS = Metric("fleet_provider_calls", "counter", "Calls sent to providers.", ("outcome",))
 TOKENS = Metric("fleet_tokens", "counter", "Tokens sent and answered.", ("direction",))
+CACHED = Metric("fleet_cached_tokens", "counter", "Tokens sent that the provider read from its cache.")
+REASONING = Metric("fleet_reasoning_tokens", "counter", "Tokens answered that were thinking.")
 COST = Metric("fleet_cost_usd", "counter", "US dollars spent on models that have a price.")
 DEAD_LETTERS = Metric("fleet_dead_letters", "counter", "Tasks that failed for good and were kept.")
 
@@ -100,10 +102,10 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
-    COMPLETIONS, DISCARDED, CALLS, TOKENS, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI, TOP_FAILURES,
-    TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, PARKED, OLDEST,
-    IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED, DAY_COST, BUDGET, SUSPECTS,
-    WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI,
+    TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, PARKED,
+    OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED, DAY_COST, BUDGET,
+    SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -157,6 +159,8 @@ def _totals(totals: dict[str, int]) -> Iterator[tuple[Metric, Iterable[Sample]]]
     yield CALLS, [(("answered",), answered), (("rate_limited",), limited), (("failed",), other)]
     directions = {"input": catalogue.INPUT_TOKENS, "output": catalogue.OUTPUT_TOKENS}
     yield TOKENS, [((direction,), totals[counter.name]) for direction, counter in directions.items()]
+    yield CACHED, [((), totals[catalogue.CACHED_TOKENS.name])]
+    yield REASONING, [((), totals[catalogue.REASONING_TOKENS.name])]
     yield COST, [((), totals[catalogue.COST_USD_MICROS.name] / 1e6)]
     yield DEAD_LETTERS, [((), totals[catalogue.DEAD_LETTERS.name])]
 

@@ -73,7 +73,7 @@ def minutes_of(pools: Iterable[PoolWindows], resources: Mapping[int, ResourcePer
         calls_failed=tuple(int(period.calls_failed) for period in periods),
         rate_limited=tuple(int(period.rate_limited) for period in periods),
         tokens=tuple(int(period.input_tokens + period.output_tokens) for period in periods),
-        cost_usd_micros=tuple(int(period.cost_usd_micros) for period in periods),
+        cost_usd_micros=tuple(round(period.cost_usd_micros) for period in periods),
         cpu_percent=tuple(round(100 * period.cpu_s / length_s, 1) for period, length_s in rows),
         rss_mb=tuple(round(period.rss_mb_s / length_s, 1) for period, length_s in rows),
         busy=tuple(round(period.busy_s / length_s, 1) for period, length_s in rows),
@@ -94,7 +94,7 @@ def hours_shown(pools: Sequence[PoolWindows], *, now_s: float) -> Hours:
         completions=tuple(int(period.completions) for period in periods),
         failed=tuple(int(period.failed) for period in periods),
         tokens=tuple(int(period.input_tokens + period.output_tokens) for period in periods),
-        cost_usd_micros=tuple(int(period.cost_usd_micros) for period in periods),
+        cost_usd_micros=tuple(round(period.cost_usd_micros) for period in periods),
     )
 
 
@@ -108,7 +108,7 @@ def last_hour(pool: PoolWindows, *, now_s: float) -> Period:
 def spent_today(pool: PoolWindows, *, now_s: float) -> int:
     """Return micro-dollars since midnight UTC."""
     numbers = range(int(now_s // 86_400) * 24, int(now_s // 3600) + 1)
-    return int(sum(period.cost_usd_micros for period in hours_of(pool.minutes, pool.hours, numbers)))
+    return round(sum(period.cost_usd_micros for period in hours_of(pool.minutes, pool.hours, numbers)))
 
 
 def recent_shown(entries: Sequence[RecentEntry], *, apis: Iterable[str], now_s: float) -> Recent:
@@ -193,7 +193,7 @@ def bot_table(
         calls_failed=rows.calls_failed,
         per_hour=tuple(rows.per_hour(now_s)),
         last_at=rows.last_at,
-        cost_usd_micros=tuple(map(int, rows.cost_usd_micros)),
+        cost_usd_micros=tuple(map(round, rows.cost_usd_micros)),
         tokens=tuple(map(int, rows.tokens)),
         mean_ms=tuple(rows.mean_ms()),
     )

@@ -15,6 +15,7 @@ from pydantic import Field
 from fleet.config import Settings
 from fleet.frozen import Frozen
 from fleet.models import bot_name
+from fleet.money import micros_of
 from fleet.signals import catalogue, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.signals.crew import Trouble, troubles_of
@@ -105,6 +106,8 @@ class Resources(Frozen):
     budgets: tuple[BudgetRow, ...]
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = Field(0, description="Of the input: read from the provider's cache.")
+    reasoning_tokens: int = Field(0, description="Of the output: thinking.")
     cost_usd_micros: int
     attempts: int
     calls: int
@@ -241,7 +244,9 @@ def _resources(
         budgets=tuple(budgets),
         input_tokens=totals.get(catalogue.INPUT_TOKENS.name, 0),
         output_tokens=totals.get(catalogue.OUTPUT_TOKENS.name, 0),
-        cost_usd_micros=totals.get(catalogue.COST_USD_MICROS.name, 0),
+        cached_tokens=totals.get(catalogue.CACHED_TOKENS.name, 0),
+        reasoning_tokens=totals.get(catalogue.REASONING_TOKENS.name, 0),
+        cost_usd_micros=micros_of(catalogue.spent_picos(totals)),
         attempts=totals.get(catalogue.ATTEMPTS.name, 0),
         calls=totals.get(catalogue.CALLS.name, 0),
         rate_limited=totals.get(catalogue.RATE_LIMITED.name, 0),

@@ -1,38 +1,248 @@
+"""What one call costs: by fleet.toml, by list price, by the provider's own word; and what has no price."""
+
 from __future__ import annotations
 
+import random
+import warnings
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from typing import Any
 
+import pytest
+from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import ModelInfo, ModelPrice, Provider
+from genai_prices.types import Usage as TheirUsage
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from fleet.config import PriceSettings
-from fleet.economy.prices import cost_usd_micros, price_of
+from fleet.config import PoolSettings, PriceSettings, ProviderSettings, Settings
+from fleet.economy.list_rates import list_rates
+from fleet.economy.prices import PriceList
+from fleet.economy.rates import configured_rates
+from fleet.list_prices import Listed, Seller, listed_of
 from fleet.usage import Usage
 
+NOW_S = 1_795_000_000.0  # a day of November 2026, when all variants of the snapshot had begun
 tokens = st.integers(min_value=0, max_value=10_000_000)
 cents = st.integers(min_value=0, max_value=100_000)
 
 
+def cost(price: PriceSettings, tier: str | None = None, **usage: int) -> int | None:
+    rates = configured_rates(price, tier)
+    return None if rates is None else rates.cost_usd_picos(Usage(**usage))
+
+
+def price_list(*, model: str, kind: str = "openai", base_url: str | None = None, **prices: Any) -> PriceList:
+    settings = Settings(
+        providers={"p": ProviderSettings.model_validate({"kind": kind, "base_url": base_url, "api_key_env": "K"})},
+        pools={"a": PoolSettings(provider="p", model=model)},
+        prices={f"p/{model}": PriceSettings.model_validate(prices)} if prices else {},
+    )
+    return PriceList(settings, now_s=lambda: NOW_S)
+
+
+# ---- fleet.toml
+
+
 def test_a_dollar_per_million_tokens_is_a_micro_dollar_per_token():
     price = PriceSettings(input_usd_per_mtok=1.0, output_usd_per_mtok=10.0)
-    assert cost_usd_micros(Usage(input_tokens=300, output_tokens=20), price) == 500
+    assert cost(price, input_tokens=300, output_tokens=20) == 500 * 10**6
 
 
-def test_half_a_micro_dollar_is_rounded_up():
-    price = PriceSettings(input_usd_per_mtok=0.15, output_usd_per_mtok=0.6)
-    costs = [cost_usd_micros(Usage(input_tokens=n, output_tokens=0), price) for n in (0, 3, 4, 10)]
-    assert costs == [0, 0, 1, 2]
+def test_a_call_far_below_a_micro_dollar_has_its_exact_cost():
+    assert cost(PriceSettings(input_usd_per_mtok=0.02, output_usd_per_mtok=0.02), input_tokens=21) == 420_000
 
 
 @given(tokens, tokens, cents, cents)
 def test_the_cost_is_what_decimal_arithmetic_says(input_tokens: int, output_tokens: int, input_cents: int, cents: int):
     price = PriceSettings(input_usd_per_mtok=input_cents / 100, output_usd_per_mtok=cents / 100)
-    exact = (Decimal(input_tokens) * input_cents + Decimal(output_tokens) * cents) / 100
-    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-    assert cost_usd_micros(usage, price) == int(exact.quantize(Decimal(1), ROUND_HALF_UP))
+    exact = (Decimal(input_tokens) * input_cents + Decimal(output_tokens) * cents) * 10**4
+    assert cost(price, input_tokens=input_tokens, output_tokens=output_tokens) == exact
+
+
+def test_half_a_pico_dollar_is_rounded_up():
+    price = PriceSettings(input_usd_per_mtok=0.0000005, output_usd_per_mtok=0)
+    assert [cost(price, input_tokens=n) for n in (0, 1, 2, 3)] == [0, 1, 1, 2]
+    assert Decimal("0.5").quantize(Decimal(1), ROUND_HALF_UP) == 1
+
+
+def test_each_class_of_tokens_has_its_own_rate_and_without_one_that_of_what_it_is_part_of():
+    plain = PriceSettings(input_usd_per_mtok=10, output_usd_per_mtok=20)
+    full = plain.model_copy(
+        update={"cached_usd_per_mtok": 1, "cache_write_usd_per_mtok": 12, "cache_write_1h_usd_per_mtok": 20,
+                "reasoning_usd_per_mtok": 30, "usd_per_search": 0.01, "usd_per_call": 0.005}
+    )  # fmt: skip
+    used = {
+        "input_tokens": 100, "cached_tokens": 50, "cache_write_tokens": 30, "cache_write_1h_tokens": 10,
+        "output_tokens": 40, "reasoning_tokens": 15, "web_searches": 2,
+    }  # fmt: skip
+    assert cost(plain, **used) == (100 * 10 + 40 * 20) * 10**6
+    tokens = 20 * 10 + 50 * 1 + 20 * 12 + 10 * 20 + 25 * 20 + 15 * 30
+    assert cost(full, **used) == tokens * 10**6 + 2 * 10**10 + 5 * 10**9
+
+
+def test_a_tier_and_a_long_prompt_have_rates_of_their_own():
+    price = PriceSettings.model_validate(
+        {"input_usd_per_mtok": 2, "output_usd_per_mtok": 8, "cached_usd_per_mtok": 1,
+         "above": {"200000": {"input_usd_per_mtok": 4}}, "tiers": {"flex": {"input_usd_per_mtok": 1}}}
+    )  # fmt: skip
+    assert cost(price, input_tokens=200_000, output_tokens=1) == (200_000 * 2 + 8) * 10**6
+    assert cost(price, input_tokens=200_001, output_tokens=1) == (200_001 * 4 + 8) * 10**6
+    assert cost(price, "flex", input_tokens=300_000, output_tokens=1) == (300_000 * 1 + 8) * 10**6
+    assert cost(price, "priority", input_tokens=1) is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"input_usd_per_mtok": 1}, {}, {"same_as": "openai/gpt-4.1", "input_usd_per_mtok": 1}, {"same_as": "gpt"}]
+)
+def test_a_price_that_is_half_said_or_said_twice_is_refused(wrong: dict[str, Any]):
+    with pytest.raises(ValidationError):
+        PriceSettings.model_validate(wrong)
+
+
+# ---- list prices
+
+
+def models() -> list[tuple[Provider, ModelInfo]]:
+    return [(provider, model) for provider in get_snapshot().providers for model in provider.models]
+
+
+#: A tier, and what the snapshot calls it.
+CONTEXTS: dict[str | None, list[dict[str, str]]] = {
+    None: [{}],
+    "flex": [{"service_tier": "flex"}],
+    "priority": [{"service_tier": "priority"}],
+    "batch": [{"processing": "batch"}],
+    "fast": [{"service_tier": "fast"}, {"speed": "fast"}],
+}
+
+
+def drawn_usage(chance: random.Random) -> Usage:
+    given, made = chance.choice([0, 1, 999, 150_000, 250_000, 900_000]), chance.randrange(5000)
+    cached, written = chance.randrange(given // 2 + 1), chance.randrange(given // 2 + 1)
+    return Usage(
+        input_tokens=given, output_tokens=made, cached_tokens=cached, cache_write_tokens=written,
+        cache_write_1h_tokens=chance.randrange(written + 1), reasoning_tokens=chance.randrange(made + 1),
+        web_searches=chance.randrange(3),
+    )  # fmt: skip
+
+
+def theirs(usage: Usage) -> TheirUsage:
+    return TheirUsage(
+        input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cache_read_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens, cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        output_reasoning_tokens=usage.reasoning_tokens, web_searches=usage.web_searches,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tier", CONTEXTS)
+def test_every_list_price_of_mixed_usage_is_that_of_genai_prices_before_rounding(tier: str | None):
+    chance, now, compared = random.Random(14), datetime.fromtimestamp(NOW_S, UTC), 0
+    for provider, model in models():
+        rates = list_rates(Listed(provider, model), tier, standard=tier is None, now_s=NOW_S)
+        if rates is None:
+            continue
+        prices = [model.get_prices(now, context) for context in CONTEXTS[tier]]
+        price = next((one for one in prices if one != model.get_prices(now)), prices[0])
+        usage = drawn_usage(chance)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = Fraction(price.calc_price(theirs(usage))["total_price"]) * 10**12
+        assert abs(rates.cost_usd_picos(usage) - expected) <= Fraction(1, 2), (provider.id, model.id, usage)
+        compared += 1
+    assert compared > (1000 if tier is None else 10)
+
+
+@given(given=tokens, made=tokens, share=st.floats(0, 1), kind=st.sampled_from(["gpt-5-mini", "gpt-4.1", "gpt-5.4"]))
+def test_any_usage_costs_what_genai_prices_says(given: int, made: int, share: float, kind: str):
+    entry = listed_of(Seller("p", "openai"), kind)
+    assert entry is not None
+    usage = Usage(input_tokens=given, output_tokens=made, cached_tokens=int(given * share))
+    rates = list_rates(entry, None, standard=True, now_s=NOW_S)
+    price: ModelPrice = entry.model.get_prices(datetime.fromtimestamp(NOW_S, UTC))
+    assert rates is not None
+    expected = Fraction(price.calc_price(theirs(usage))["total_price"]) * 10**12
+    assert abs(rates.cost_usd_picos(usage) - expected) <= Fraction(1, 2)
+
+
+def test_a_tier_that_the_snapshot_does_not_know_has_no_price_and_not_the_usual_one():
+    price, used = price_list(model="gpt-5-mini"), Usage(input_tokens=1000, output_tokens=100)
+    usual = price("p/gpt-5-mini", used)
+    assert usual and price("p/gpt-5-mini", used, "flex") == usual / 2
+    assert price("p/gpt-5-mini", used, "turbo") is None
+    assert price("p/gpt-5-mini", used, "scale") is None
+    assert {price("p/gpt-5-mini", used, tier) for tier in ("default", "auto", "standard", "DEFAULT", "")} == {usual}
+
+
+def test_what_fleet_toml_says_wins_over_the_list():
+    price = price_list(model="gpt-5-mini", input_usd_per_mtok=1, output_usd_per_mtok=1)
+    assert price("p/gpt-5-mini", Usage(input_tokens=10, told_usd_picos=5)) == 10 * 10**6
+    assert price("p/gpt-5-mini", Usage(input_tokens=10), "flex") is None
+
+
+def test_a_model_behind_a_proxy_may_be_priced_as_its_vendors():
+    price = price_list(model="house-mini", base_url="https://llm.example.com/v1", same_as="openai/gpt-5-mini")
+    vendors = price_list(model="gpt-5-mini")
+    used = Usage(input_tokens=1000, cached_tokens=500, output_tokens=100)
+    for tier in (None, "flex"):
+        assert price("p/house-mini", used, tier) == vendors("p/gpt-5-mini", used, tier) is not None
+    assert (
+        price.told("p/house-mini")
+        == "$0.25 in, $2 out per M tokens, the list price of openai/gpt-5-mini (genai-prices)"
+    )
+
+
+def test_the_providers_own_word_counts_where_nothing_is_configured():
+    price = price_list(model="who/knows", base_url="https://llm.example.com/v1")
+    assert price("p/who/knows", Usage(input_tokens=10)) is None
+    assert price("p/who/knows", Usage(input_tokens=10, told_usd_picos=1234)) == 1234
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "model", "entry"),
+    [
+        ("openai", None, "gpt-4.1-mini", "openai/gpt-4.1-mini"),
+        ("anthropic", None, "claude-haiku-4-5", "anthropic/claude-haiku-4-5"),
+        ("openai", "https://api.groq.com/openai/v1", "llama-3.1-8b-instant", "groq/llama-3.1-8b-instant"),
+        ("openai", "https://llm.example.com", "openai/gpt-4.1-mini", "openai/gpt-4.1-mini"),
+        ("openai", "http://127.0.0.1:4000/v1", "gpt-4.1-mini", "openai/gpt-4.1-mini"),
+        ("openai", "http://127.0.0.1:8000/v1", "gpt-oss-20b", None),
+        ("openai", "http://127.0.0.1:8000/v1", "mistral-small", None),
+        ("openai", None, "no-such-model", None),
+    ],
+)
+def test_a_model_is_found_by_its_address_or_its_vendors_name(kind: str, base_url: str, model: str, entry: str | None):
+    local = base_url is not None and "127.0.0.1" in base_url
+    found = listed_of(Seller("p", kind, base_url, local), model)
+    assert (found and found.name) == entry
+
+
+@pytest.mark.parametrize(
+    ("model", "vendor"),
+    [("google:gemini-2.5-flash", "google"), ("openai-responses:gpt-5", "openai"), ("groq:llama-3.1-8b-instant", "groq"),
+     ("bedrock:us.anthropic.claude-sonnet-4-5-20250929-v1:0", "aws")],
+)  # fmt: skip
+def test_a_model_that_names_its_vendor_is_found_there(model: str, vendor: str):
+    found = listed_of(Seller("p", "pydantic-ai"), model)
+    assert found is not None and found.provider.id == vendor
+
+
+def test_prices_that_change_with_the_hour_are_looked_up_again():
+    (model,) = [one for provider, one in models() if provider.id == "deepseek" and one.id == "deepseek-chat"]
+    entry = Listed(next(one for one in get_snapshot().providers if one.id == "deepseek"), model)
+    rates = list_rates(entry, None, standard=True, now_s=NOW_S)
+    assert rates is not None
+    assert (rates.until_s is not None) == any(
+        "TimeOfDate" in type(one.constraint).__name__
+        for one in (model.prices if isinstance(model.prices, list) else [])
+    )
 
 
 def test_a_model_without_a_price_costs_an_unknown_amount_and_not_nothing():
-    price = price_of({"api/free": PriceSettings(input_usd_per_mtok=0, output_usd_per_mtok=0)})
-    assert price("api/free", Usage(input_tokens=9)) == 0
-    assert price("api/other", Usage(input_tokens=9)) is None
+    price = price_list(model="free", base_url="http://127.0.0.1:1/v1", input_usd_per_mtok=0, output_usd_per_mtok=0)
+    assert price("p/free", Usage(input_tokens=9)) == 0
+    assert price("p/other", Usage(input_tokens=9)) is None
+    assert price.unpriced() == []
+    assert price_list(model="m", base_url="http://127.0.0.1:1/v1").unpriced() == ["p/m"]

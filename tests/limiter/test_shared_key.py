@@ -41,7 +41,7 @@ async def play(redis_url: str, url: str, limit: LimitSettings, *, seconds: float
     limiter = Limiter(store, {LIMIT: limit})
     provider = make_provider(ProviderSettings(kind="openai"), base_url=f"{url}/v1")
     route = Route(provider, "simulator", "m", LIMIT, KEY, timeout_s=10.0)
-    gateway = Gateway(limiter, {"pool": route}, lambda model, usage: None)
+    gateway = Gateway(limiter, {"pool": route}, lambda model, usage, tier: None)
     end = loop.time() + seconds
 
     async def bot(name: str) -> None:

@@ -41,7 +41,7 @@ class FakeLimiter:
         timeout_s: float,
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: float = 0,
     ) -> Grant:
         self.callers.append(caller)
         await asyncio.sleep(0)
@@ -62,7 +62,7 @@ class FakeLimiter:
         used_tokens: int,
         used_output_tokens: int = 0,
         cached_tokens: int | None = None,
-        cost_usd_micros: int = 0,
+        cost_usd_micros: float = 0,
     ) -> None:
         self.settled.append((grant, used_tokens))
         self.cached.append(cached_tokens)
@@ -116,7 +116,9 @@ def said(text: str, *, finish_reason: str = "stop", input_tokens: int = 10, outp
     return Completion(text, finish_reason, Usage(input_tokens=input_tokens, output_tokens=output_tokens))
 
 
-def a_gateway(limiter: FakeLimiter, provider: FakeProvider, *, price: Price = lambda model, usage: None) -> Gateway:
+def a_gateway(
+    limiter: FakeLimiter, provider: FakeProvider, *, price: Price = lambda model, usage, tier: None
+) -> Gateway:
     route = Route(
         provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=60.0
     )

@@ -262,7 +262,7 @@ def test_answers_of_the_simulator_are_checked_and_repaired_over_http(tmp_path: P
     async def run(url: str) -> Outcome:
         provider = make_provider(ProviderSettings(kind="simulator"), base_url=url)
         route = Route(provider, "simulator", "odd-refused-response-format", LIMIT, "any-key", 60.0, simulated=True)
-        agent = Agent(Gateway(FakeLimiter(), {"research": route}, lambda model, usage: 7), settings_of())
+        agent = Agent(Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: 7), settings_of())
         try:
             return await agent.run(PRICED, a_bot(), task_id="t1", deadline_s_left=30)
         finally:
@@ -272,4 +272,4 @@ def test_answers_of_the_simulator_are_checked_and_repaired_over_http(tmp_path: P
         outcome = asyncio.run(run(url))
         assert (total(url)["served"], outcome.attempts) == (2, 3)  # the first one was refused: no schema by the wire
     assert (outcome.answer, outcome.bad_answers, outcome.fault) == ('{"price": 3}', 1, None)
-    assert outcome.cost_usd_micros == 14
+    assert outcome.cost_usd_picos == 14

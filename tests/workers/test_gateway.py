@@ -143,7 +143,7 @@ def test_only_a_429_holds_the_fleet():
 def test_the_price_of_each_call_is_summed():
     limiter, provider, meter = FakeLimiter(), FakeProvider([said("hi", input_tokens=20, output_tokens=3)]), Meter()
     gateway = a_gateway(
-        limiter, provider, price=lambda model, usage: usage.total_tokens if model == "api/model-1" else 0
+        limiter, provider, price=lambda model, usage, tier: usage.total_tokens if model == "api/model-1" else 0
     )
 
     async def twice() -> None:
@@ -151,11 +151,11 @@ def test_the_price_of_each_call_is_summed():
         await chat(gateway, meter)
 
     asyncio.run(twice())
-    assert meter.cost_usd_micros == 46
+    assert meter.cost_usd_picos == 46
 
 
 def test_a_model_without_a_price_leaves_the_cost_unknown():
-    assert send(said("hi"))[2].cost_usd_micros is None
+    assert send(said("hi"))[2].cost_usd_picos is None
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("no Redis"), DeadlineExceeded("too late")])

@@ -175,7 +175,13 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
             (noun_for(used.calls, "call"), used.calls, ""),
             (noun_for(used.rate_limited, "429"), used.rate_limited, "yellow" if used.rate_limited else ""),
             (f"{noun_for(used.input_tokens, 'token')} in", used.input_tokens, ""),
+            *([("of them cached", f"{used.cached_tokens / used.input_tokens:.0%}", "")] if used.cached_tokens else []),
             ("out", used.output_tokens, ""),
+            *(
+                [("of them thinking", f"{used.reasoning_tokens / used.output_tokens:.0%}", "")]
+                if used.reasoning_tokens
+                else []
+            ),
             ("cost", cost, ""),
         ),
     ]

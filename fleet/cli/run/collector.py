@@ -36,8 +36,7 @@ MARK_LEAD_S = 60
 #: Fields of a result that a line of OUT has, in this order.
 FIELDS = (
     "status", "answer", "error", "bot", "persona", "pool", "provider", "model", "simulated", "usage",
-    "cost_usd_micros", "attempts", "queued_ms", "limited_ms", "ran_ms",
-    "cut_tokens", "left_out",
+    "cost_usd_micros", "cost_usd_picos", "attempts", "queued_ms", "limited_ms", "ran_ms", "cut_tokens", "left_out",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fleet.money import PICOS_PER_MICRO, dollars_of, micros_of
 from fleet.quoting import counted
 
 
@@ -20,7 +21,9 @@ class Summary:
         self.examples: dict[str, str] = {}
         self.input_tokens = 0
         self.output_tokens = 0
-        self.cost_usd_micros = 0
+        self.cached_tokens = 0
+        self.reasoning_tokens = 0
+        self.cost_usd_picos = 0
         #: Answers whose model has no price: the cost is what the others cost.
         self.unpriced = 0
         self.simulated = 0
@@ -43,9 +46,12 @@ class Summary:
         usage = record.get("usage") or {}
         self.input_tokens += usage.get("input_tokens", 0)
         self.output_tokens += usage.get("output_tokens", 0)
-        cost = record.get("cost_usd_micros")
-        self.cost_usd_micros += cost or 0
-        self.unpriced += cost is None and bool(record.get("attempts")) and not record.get("simulated")
+        self.cached_tokens += usage.get("cached_tokens", 0)
+        self.reasoning_tokens += usage.get("reasoning_tokens", 0)
+        cost, picos = record.get("cost_usd_micros"), record.get("cost_usd_picos")
+        self.cost_usd_picos += (cost or 0) * PICOS_PER_MICRO if picos is None else picos
+        is_answered = any(usage.values())  # calls that failed have no price, and need none
+        self.unpriced += cost is None and is_answered and not record.get("simulated")
         self.simulated += bool(record.get("simulated"))
         self.cut += bool(record.get("cut_tokens"))
         self.cut_tokens += record.get("cut_tokens") or 0
@@ -67,7 +73,10 @@ class Summary:
             "failed_by_reason": dict(self.reasons.most_common()),
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
-            "cost_usd_micros": self.cost_usd_micros,
+            "cached_tokens": self.cached_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "cost_usd_micros": micros_of(self.cost_usd_picos),
+            "cost_usd_picos": self.cost_usd_picos,
             "without_price": self.unpriced,
             "simulated": self.simulated,
             "cut": self.cut,
@@ -84,7 +93,7 @@ class Summary:
         for reason, count in self.reasons.most_common():
             first = self.examples[reason]
             yield f"          {count:,} x {reason}{f', the first: {first}' if first else ''}"
-        yield f"tokens    {self.input_tokens:,} in, {self.output_tokens:,} out"
+        yield f"tokens    {self._tokens()}"
         yield f"cost      {self._cost()}"
         if new:
             yield f"time      {wall_s:,.1f} s, {new / max(wall_s, 1e-9):,.1f} tasks/s"
@@ -99,8 +108,13 @@ class Summary:
     def _others(self) -> str:
         return f"{self.by_status['degraded']:,} degraded, {self.failed:,} failed"
 
+    def _tokens(self) -> str:
+        cached = f" ({self.cached_tokens / self.input_tokens:.0%} cached)" if self.cached_tokens else ""
+        thinking = f" ({self.reasoning_tokens / self.output_tokens:.0%} thinking)" if self.reasoning_tokens else ""
+        return f"{self.input_tokens:,} in{cached}, {self.output_tokens:,} out{thinking}"
+
     def _cost(self) -> str:
-        known = f"${self.cost_usd_micros / 1e6:,.6f}"
+        known = f"${dollars_of(self.cost_usd_picos):,.6f}"
         if self.simulated:
             known += " (simulated answers are not billed)" if self.simulated == self.done else " (simulated ones too)"
         if not self.unpriced:

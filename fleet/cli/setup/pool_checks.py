@@ -9,6 +9,7 @@ from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import HostFacts
 from fleet.cli.setup.user_code import UserCode, code_of
 from fleet.config import PoolSettings, ProviderSettings, Settings, is_local, is_loopback
+from fleet.economy.prices import PriceList
 
 
 def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Check]:
@@ -128,9 +129,10 @@ def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | Non
 def pool_price(name: str, settings: Settings) -> Check:
     pool, label = settings.pools[name], f"pool {name}: price"
     key = f"{pool.provider}/{pool.model}"
-    if price := settings.prices.get(key):
-        return ok(label, f"${price.input_usd_per_mtok:g} in, ${price.output_usd_per_mtok:g} out per M tokens")
-    return warn(label, "none", f'Set [prices."{key}"]: what this pool spends is not counted.')
+    told = PriceList(settings).told(key)
+    if told is None:
+        return warn(label, "none", f'Set [prices."{key}"] (rates, or same_as): what this pool spends is not counted.')
+    return ok(label, told)
 
 
 def pool_deadline(name: str, settings: Settings) -> Check:

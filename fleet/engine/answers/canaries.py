@@ -124,9 +124,8 @@ class Canaries:
         deed = _deed(bot, outcome, canary)
         spent = {
             catalogue.CANARIES: 1,
-            catalogue.INPUT_TOKENS: outcome.usage.input_tokens,
-            catalogue.OUTPUT_TOKENS: outcome.usage.output_tokens,
-            catalogue.COST_USD_MICROS: outcome.cost_usd_micros or 0,
+            **dict(catalogue.used(outcome.usage)),
+            **dict(catalogue.paid(outcome.cost_usd_picos or 0)),
             catalogue.ATTEMPTS: outcome.attempts,
             catalogue.CALLS: max(0, outcome.attempts - sum(outcome.provider_errors.values())),
         }

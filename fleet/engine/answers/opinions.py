@@ -20,6 +20,7 @@ from fleet.engine.outcomes.completion import BotShare
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, HeldUp, StoreError
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
+from fleet.money import PICOS_PER_MICRO
 from fleet.outcome import Outcome
 from fleet.roster import Checkout, Deed, Roster
 from fleet.signals.windows import Share
@@ -95,11 +96,11 @@ class Opinions:
             chosen.error.blame = "prompt"
         if len(outcomes) == 1:
             return chosen
-        costs = [one.cost_usd_micros for one in outcomes if one.cost_usd_micros is not None]
+        costs = [one.cost_usd_picos for one in outcomes if one.cost_usd_picos is not None]
         return replace(
             chosen,
             usage=sum((one.usage for one in outcomes), Usage()),
-            cost_usd_micros=sum(costs) if costs else None,
+            cost_usd_picos=sum(costs) if costs else None,
             attempts=sum(one.attempts for one in outcomes),
             provider_errors=dict(sum((Counter(one.provider_errors) for one in outcomes), Counter[str]())),
             limited_ms=sum(one.limited_ms for one in outcomes),
@@ -117,7 +118,7 @@ class Opinions:
                 Share(
                     one.bot.name,
                     sum(one.outcome.provider_errors.values()),
-                    one.outcome.cost_usd_micros or 0,
+                    (one.outcome.cost_usd_picos or 0) / PICOS_PER_MICRO,
                     one.outcome.usage.total_tokens,
                     one.outcome.limited_ms + one.outcome.ran_ms,
                 ),

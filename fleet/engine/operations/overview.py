@@ -22,6 +22,7 @@ from fleet.engine.transport.parking.parked import Waits, read_parked
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import LimitSnapshot, show_call, snapshot_of, standing_of
 from fleet.models import Bot, Priority, bot_name
+from fleet.money import micros_of
 from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_probation, read_skills, row_of
 from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
@@ -113,6 +114,8 @@ class Overview:
         limits = [self._limit(name) for name in self._budgets]
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
+        totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
+        del totals[catalogue.COST_USD_REST.name]  # in the line above
         everything = list(pools.values())
         failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
         apis = {settings.limit_of(pool)[0] for pool in settings.pools}
@@ -173,7 +176,7 @@ class Overview:
         return BotDetail(
             name=name, pool=pool, api=self._settings.limit_of(pool)[0], state=state, persona=bot.persona, load=load,
             completions=row.completions[0], failed=row.failed[0], calls_failed=row.calls_failed[0],
-            per_hour=row.per_hour(seconds)[0], last_at=row.last_at[0], cost_usd_micros=int(row.cost_usd_micros[0]),
+            per_hour=row.per_hour(seconds)[0], last_at=row.last_at[0], cost_usd_micros=round(row.cost_usd_micros[0]),
             tokens=int(row.tokens[0]), mean_ms=row.mean_ms()[0],
             tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
             failures=tuple(map(picture.failure_shown, failures[:FAILURES_SHOWN])),
@@ -249,7 +252,7 @@ class Overview:
             calls=int(hour.calls),
             rate_limited=int(hour.rate_limited),
             tokens=int(hour.input_tokens + hour.output_tokens),
-            cost_usd_micros=int(hour.cost_usd_micros),
+            cost_usd_micros=round(hour.cost_usd_micros),
             spread=picture.spread_shown(per_hour),
             durations=picture.durations_of([found]),
         )
@@ -263,7 +266,7 @@ class Overview:
         rows = [
             PoolCost(
                 pool=pool,
-                hour_usd_micros=int(picture.last_hour(found, now_s=reading.now_s).cost_usd_micros),
+                hour_usd_micros=round(picture.last_hour(found, now_s=reading.now_s).cost_usd_micros),
                 day_usd_micros=picture.spent_today(found, now_s=reading.now_s),
                 budget_usd_micros_per_day=budgets[self._settings.limit_of(pool)[0]],
             )

@@ -253,9 +253,8 @@ def _earned(result: BotResult) -> Iterator[tuple[catalogue.Counter, int]]:
 
 def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple[catalogue.Counter, int]]:
     """What was paid for, also when the result is discarded."""
-    yield catalogue.INPUT_TOKENS, result.usage.input_tokens
-    yield catalogue.OUTPUT_TOKENS, result.usage.output_tokens
-    yield catalogue.COST_USD_MICROS, result.cost_usd_micros or 0
+    yield from catalogue.used(result.usage)
+    yield from catalogue.paid(result.spent_usd_picos)
     yield catalogue.ATTEMPTS, result.attempts
     yield catalogue.CALLS, max(0, result.attempts - sum(calls_failed.values()))
     yield catalogue.RATE_LIMITED, calls_failed.get(RateLimited.__name__, 0)

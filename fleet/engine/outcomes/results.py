@@ -52,6 +52,7 @@ def result_of(
         served_by="call" if outcome.attempts else "none",
         usage=outcome.usage,
         cost_usd_micros=outcome.cost_usd_micros,
+        cost_usd_picos=outcome.cost_usd_picos,
         attempts=outcome.attempts,
         queued_ms=queued_ms,
         limited_ms=outcome.limited_ms,

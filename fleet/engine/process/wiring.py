@@ -19,7 +19,7 @@ from typing import Any
 
 from fleet import config
 from fleet.config import ProviderSettings, Settings
-from fleet.economy.prices import price_of
+from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.answers.canaries import Canaries
 from fleet.engine.answers.lessons import SharedLessons
@@ -128,7 +128,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     routes = _routes(settings, telemetry, notebook)
     limit_of = {name: route.limit for name, route in routes.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
-    gateway = Gateway(limiter, routes, price_of(settings.price_table), lessons=notebook)
+    gateway = Gateway(limiter, routes, PriceList(settings), lessons=notebook)
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
@@ -320,6 +320,10 @@ class Process:
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
+        for name in PriceList(settings).unpriced():
+            logger.warning(
+                'unpriced model=%s: what it costs is not counted; set [prices."%s"] in fleet.toml', name, name
+            )
         self._renewing = renewing(settings, assembly.held)
         for line in odd_queues(occupancy.queues, settings):
             logger.warning("%s", line)

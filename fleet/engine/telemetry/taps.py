@@ -104,7 +104,7 @@ class _TracedLimiter(EventLimiter):
         timeout_s: float,
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
-        cost_usd_micros: int | None = None,
+        cost_usd_micros: float | None = None,
     ) -> Grant:
         with self._tracing.step("limiter_wait", limit=limit if isinstance(limit, str) else limit[0]):
             return await super().acquire(

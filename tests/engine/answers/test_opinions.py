@@ -31,8 +31,9 @@ def outcome(answer: str | None = "four", fault: Fault | None = None, **fields: A
     failed = {"status": "failed", "error": BadAnswer("expected an answer, got none")}
     told: dict[str, Any] = {
         "status": "ok", "error": None, "answer": answer, "usage": Usage(input_tokens=10, output_tokens=5),
-        "cost_usd_micros": 7, "attempts": 1, "provider_errors": {}, "limited_ms": 3, "ran_ms": 200, "provider": "a",
-        "model": "b", "simulated": True, "fault": fault, **(failed if answer is None else {}), **fields,
+        "cost_usd_picos": 7_000_000, "attempts": 1, "provider_errors": {}, "limited_ms": 3, "ran_ms": 200,
+        "provider": "a", "model": "b", "simulated": True, "fault": fault,
+        **(failed if answer is None else {}), **fields,
     }  # fmt: skip
     return Outcome(**told)
 
@@ -133,7 +134,9 @@ def test_when_another_bot_does_well_its_answer_stands_and_the_first_is_accused(r
 
 
 def test_each_bot_is_booked_what_it_used_itself(redis_url: str) -> None:
-    failing = outcome(None, Fault.EMPTY, bad_answers=1, cost_usd_micros=900, provider_errors={"ProviderUnavailable": 2})
+    failing = outcome(
+        None, Fault.EMPTY, bad_answers=1, cost_usd_picos=900_000_000, provider_errors={"ProviderUnavailable": 2}
+    )
     agent = Scripted(failing, GOOD)
     ask(redis_url, agent)
     first, second = (int(bot[2:]) for bot in agent.bots)

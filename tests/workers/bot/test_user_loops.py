@@ -109,7 +109,7 @@ class House:
         self.provider = provider or FakeProvider(["an answer"])
         route = Route(provider=self.provider, provider_name="api", model="m", limit=LIMIT, api_key="k", timeout_s=60)
         self.blocks: list[Block] = []
-        gateway = Gateway(self.limiter, dict.fromkeys(pools, route), lambda model, usage: None)
+        gateway = Gateway(self.limiter, dict.fromkeys(pools, route), lambda model, usage, tier: None)
         self.agent = Agent(gateway, self.settings, share=lambda: 0.0, on_block=self.blocks.append)
 
     def start(self, pool: str, *, deadline_s: float = 5.0, **metadata: Any) -> asyncio.Task[Outcome]:

@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def work(provider: FakeProvider, settings: config.Settings) -> Outcome:
     async def run() -> Outcome:
         route = Route(provider, "simulator", "simulated-1", LIMIT, "", 60.0, simulated=True)
-        agent = Agent(Gateway(FakeLimiter(), {"essays": route}, lambda model, usage: None), settings)
+        agent = Agent(Gateway(FakeLimiter(), {"essays": route}, lambda model, usage, tier: None), settings)
         bot = bot_of("essays-001", settings)
         return await agent.run(BotTask(prompt="Why is the sky blue?"), bot, task_id="t1", deadline_s_left=10)
 

@@ -1,0 +1,69 @@
+"""The tables of [prices] in fleet.toml: what a model costs by classes of tokens, sizes of prompts and tiers."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from fleet.config.sections import Section
+
+
+class RateSettings(Section):
+    """Rates of one class of tokens each. A class without a rate costs what the class does that it is part of."""
+
+    input_usd_per_mtok: float | None = Field(None, ge=0, description="US dollars per million input tokens.")
+    output_usd_per_mtok: float | None = Field(None, ge=0, description="US dollars per million output tokens.")
+    cached_usd_per_mtok: float | None = Field(None, ge=0, description="Input that was read from the provider's cache.")
+    cache_write_usd_per_mtok: float | None = Field(None, ge=0, description="Input that was written to its cache.")
+    cache_write_1h_usd_per_mtok: float | None = Field(None, ge=0, description="Input that was written for an hour.")
+    reasoning_usd_per_mtok: float | None = Field(None, ge=0, description="Output that was thinking.")
+    audio_input_usd_per_mtok: float | None = Field(None, ge=0, description="Input that was sound.")
+    audio_output_usd_per_mtok: float | None = Field(None, ge=0, description="Output that was sound.")
+    image_input_usd_per_mtok: float | None = Field(None, ge=0, description="Input that was images.")
+    usd_per_search: float | None = Field(None, ge=0, description="One search of the web by the provider's own tool.")
+    usd_per_call: float | None = Field(None, ge=0, description="One call, whatever it uses.")
+
+    def rates(self) -> dict[str, float]:
+        """Return the rates that are set, by name."""
+        return {name: rate for name in RateSettings.model_fields if (rate := getattr(self, name)) is not None}
+
+
+class TierPriceSettings(RateSettings):
+    """Rates of one tier; what is not set is as in the table above it."""
+
+    above: dict[int, RateSettings] = Field(
+        default_factory=dict, description="Rates of all tokens of a call whose input is above so many tokens."
+    )
+
+
+class PriceSettings(TierPriceSettings):
+    """What a model costs, instead of its list price (see docs/cost.md).
+
+    Results of a model without any price have no cost. Both rates are wanted, or `same_as`.
+    """
+
+    tiers: dict[str, TierPriceSettings] = Field(
+        default_factory=dict,
+        description="Rates of calls that a tier answered, by its name: `flex`, `priority`, `batch`.",
+    )
+    same_as: str | None = Field(
+        None,
+        pattern=r"^[^/]+/.+$",
+        description="The vendor's model whose list price holds, for a proxy or an own name: `openai/gpt-4.1-mini`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rates_or_a_list_price(cls, told: Any) -> Any:
+        if isinstance(told, dict) and not told.get("same_as"):
+            missing = [name for name in ("input_usd_per_mtok", "output_usd_per_mtok") if told.get(name) is None]
+            if missing:
+                raise ValueError(f"expected {' and '.join(missing)}, or same_as, got none")
+        return told
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.same_as and (self.rates() or self.above or self.tiers):
+            raise ValueError("expected rates or `same_as`, got both")
+        return self

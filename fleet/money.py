@@ -1,0 +1,19 @@
+"""Money is a whole number of 10^-12 US dollars, "picos": a million of the cheapest calls are right to a cent.
+
+People and JSON get micro-dollars, rounded from the exact figure only where it is shown.
+"""
+
+from __future__ import annotations
+
+#: Picos in a dollar, and in a micro-dollar.
+PICOS, PICOS_PER_MICRO = 10**12, 10**6
+
+
+def micros_of(picos: int) -> int:
+    """Return picos as micro-dollars, rounded to the nearest one (half up)."""
+    return (picos + PICOS_PER_MICRO // 2) // PICOS_PER_MICRO
+
+
+def dollars_of(picos: int) -> float:
+    """Return picos as US dollars, for a face that shows a float."""
+    return picos / PICOS
