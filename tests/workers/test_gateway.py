@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,21 +21,22 @@ from fleet.errors import (
     RateLimited,
     StoreUnavailable,
 )
+from fleet.models import Grant
 from fleet.rates import RateReading
 from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens
 from fleet.workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, UNSEEN_TOKENS, Gateway, Meter
-from fleet.workers.ports import Completion
+from fleet.workers.ports import PLAIN, Completion, Wishes
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_gateway, said
 
 MESSAGES = (Message(role="user", content="a very private prompt"),)
 RESERVED = count_message_tokens(MESSAGES) + 100
 
 
-async def chat(gateway: Gateway, meter: Meter, *, within_s: float = 5.0) -> Completion:
+async def chat(gateway: Gateway, meter: Meter, *, within_s: float = 5.0, wishes: Wishes = PLAIN) -> Completion:
     deadline = asyncio.get_running_loop().time() + within_s
     return await gateway.chat(
-        "research", MESSAGES, temperature=0.5, max_output_tokens=100, deadline=deadline, meter=meter
+        "research", MESSAGES, temperature=0.5, max_output_tokens=100, deadline=deadline, meter=meter, wishes=wishes
     )
 
 
@@ -152,6 +154,74 @@ def test_the_price_of_each_call_is_summed():
 
     asyncio.run(twice())
     assert meter.cost_usd_picos == 46
+
+
+@dataclass
+class MoneyLimiter(FakeLimiter):
+    """Writes down what is reserved and settled of a day's money, in micro-dollars."""
+
+    reserved: list[float] = field(default_factory=list)
+    spent: list[float] = field(default_factory=list)
+
+    async def acquire(self, limit: str, *, cost_usd_micros: float = 0, **asked: Any) -> Grant:
+        self.reserved.append(cost_usd_micros)
+        grant = await super().acquire(limit, **asked)
+        return grant._replace(cost_usd_micros=cost_usd_micros)
+
+    def settle(self, grant: Grant, *, used_tokens: int, cost_usd_micros: float = 0, **used: Any) -> None:
+        self.spent.append(cost_usd_micros)
+
+
+def a_cost(model: str, usage: Usage, tier: str | None) -> int | None:
+    """A pico-dollar a token; half of it in the tier `flex`; nobody knows what another costs."""
+    rate = {None: 2, "flex": 1}.get(tier)
+    return None if rate is None else rate * (usage.total_tokens - usage.cached_tokens) * 500_000
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "reserved", "paid"),
+    [
+        (None, None, RESERVED, 23_000_000),
+        ("flex", None, RESERVED / 2, 11_500_000),
+        ("flex", "flex", RESERVED / 2, 11_500_000),
+        (None, "flex", RESERVED, 11_500_000),
+        ("flex", "turbo", RESERVED / 2, None),
+    ],
+)
+def test_the_tier_that_is_asked_is_reserved_and_the_one_that_answered_is_paid(
+    asked: str | None, answered: str | None, reserved: float, paid: int | None
+) -> None:
+    limiter, meter = MoneyLimiter(), Meter()
+    reply = replace(said("hi", input_tokens=20, output_tokens=3), tier=answered)
+    gateway = a_gateway(limiter, FakeProvider([reply]), price=a_cost)
+    asyncio.run(chat(gateway, meter, wishes=Wishes(tier=asked)))
+    assert limiter.reserved == [reserved]
+    assert meter.cost_usd_picos == paid
+    assert limiter.spent == [
+        23.0 if paid is None else paid / 10**6
+    ]  # a budget counts an unpriced tier as the usual one
+
+
+def test_each_of_several_answers_is_reserved_with_its_price() -> None:
+    limiter = MoneyLimiter()
+    gateway = a_gateway(limiter, FakeProvider([said("hi")]), price=a_cost)
+    asyncio.run(chat(gateway, Meter(), wishes=Wishes(n=3)))
+    assert limiter.reserved == [RESERVED + 200]
+    assert [grant.reserved_tokens for grant in limiter.granted] == [RESERVED + 200]
+
+
+def test_what_was_cached_is_reserved_as_if_it_was_not_and_settled_as_it_was() -> None:
+    limiter, meter = MoneyLimiter(), Meter()
+    reply = Completion("hi", "stop", Usage(input_tokens=20, cached_tokens=18, output_tokens=3))
+    asyncio.run(chat(a_gateway(limiter, FakeProvider([reply]), price=a_cost), meter))
+    assert (limiter.reserved, limiter.spent, meter.usage.cached_tokens) == ([RESERVED], [5.0], 18)
+
+
+def test_no_class_of_an_absurd_usage_is_believed() -> None:
+    absurd = Usage(input_tokens=10**9, cached_tokens=10**9, output_tokens=10**9, reasoning_tokens=10**9)
+    _, _, meter, _ = send(Completion("hi", "stop", absurd))
+    assert meter.usage.cached_tokens == meter.usage.input_tokens < UNSEEN_TOKENS + 100
+    assert meter.usage.reasoning_tokens == meter.usage.output_tokens == UNSEEN_TOKENS + 100
 
 
 def test_a_model_without_a_price_leaves_the_cost_unknown():

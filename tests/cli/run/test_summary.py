@@ -13,6 +13,9 @@ def record(**fields: Any) -> dict[str, Any]:
     return {"status": "ok", "error": None, "usage": usage, "cost_usd_micros": 7, "attempts": 1, **fields}
 
 
+NOTHING = {"input_tokens": 0, "output_tokens": 0}
+
+
 def summary_of(*records: dict[str, Any]) -> Summary:
     summary = Summary()
     for one in records:
@@ -34,6 +37,27 @@ def test_the_cost_says_what_is_not_in_it() -> None:
     text = "\n".join(summary_of(record(), record(cost_usd_micros=None)).lines(new=2, wall_s=1.0))
     assert "$0.000007 plus 1 answer of models without a price" in text
     assert "simulator" not in text
+
+
+def test_calls_that_failed_are_no_answers_without_a_price() -> None:
+    failed = record(status="failed", error={"type": "KeyRejected"}, usage=NOTHING, cost_usd_micros=None, attempts=4)
+    text = "\n".join(summary_of(record(), failed).lines(new=2, wall_s=1.0))
+    assert "$0.000007" in text and "without a price" not in text
+
+
+def test_tasks_far_below_a_micro_dollar_add_up() -> None:
+    cheap = [record(cost_usd_micros=0, cost_usd_picos=420_000) for _ in range(1000)]
+    sums = summary_of(*cheap).as_dict(new=1000, wall_s=1.0)
+    assert (sums["cost_usd_micros"], sums["cost_usd_picos"]) == (420, 420_000_000)
+    assert "cost      $0.000420" in summary_of(*cheap).lines(new=1000, wall_s=1.0)
+
+
+def test_cached_and_thinking_tokens_are_shown_where_there_are_some() -> None:
+    usage = {"input_tokens": 100, "cached_tokens": 75, "output_tokens": 20, "reasoning_tokens": 5}
+    assert "tokens    100 in (75% cached), 20 out (25% thinking)" in summary_of(record(usage=usage)).lines(
+        new=1, wall_s=1
+    )
+    assert "tokens    10 in, 5 out" in summary_of(record()).lines(new=1, wall_s=1)
 
 
 def test_simulated_answers_are_named_and_not_said_to_be_billed() -> None:
