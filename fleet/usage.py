@@ -50,6 +50,13 @@ class Usage(Frozen):
         return {name: count for name, count in write(self).items() if count or name in _ALWAYS}
 
 
+def told(usage: Mapping[str, int]) -> str:
+    """Return what was used for people: `2,006 + 300 tokens (1,920 cached)`."""
+    parts = [f"{usage[name]:,} {what}" for name, what in _SHOWN.items() if usage.get(name)]
+    whole = f"{usage.get('input_tokens', 0):,} + {usage.get('output_tokens', 0):,} tokens"
+    return f"{whole} ({', '.join(parts)})" if parts else whole
+
+
 def clamped(counts: Mapping[str, int]) -> dict[str, int]:
     """Return counts by class with no part above its whole, and without zeros.
 
@@ -80,5 +87,7 @@ _WHOLE = {
     "audio_output_tokens": "output_tokens",
     "image_input_tokens": "input_tokens",
 }
+#: Classes that people are shown beside the wholes.
+_SHOWN = {"cached_tokens": "cached", "cache_write_tokens": "written to the cache", "reasoning_tokens": "thinking"}
 #: Classes that are written out also when they are zero.
 _ALWAYS = frozenset({"input_tokens", "output_tokens"})

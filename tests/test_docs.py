@@ -203,7 +203,8 @@ def unknown_keys(data: Mapping[str, object]) -> list[str]:
     for path in _leaves(data, ()):
         table, key = (path[0], *path[2:-1]) if path[0] in NAMED else path[:-1], path[-1]
         in_key = table[-1:] and table[-1] in KEYS.get(table[:-1], ())  # a value that is itself a table
-        if key not in KEYS.get(table, ()) and not in_key:
+        of_tables = table[-2:-1] and table[-2] in KEYS.get(table[:-2], ())  # one of its tables, with a name of its own
+        if key not in KEYS.get(table[:-2] if of_tables else table, ()) and not in_key:
             unknown.append(".".join((*table, key)))
     return unknown
 
@@ -247,8 +248,11 @@ def test_every_metric_and_every_alert_exists(page: Path) -> None:
 
 
 def test_a_wrong_setting_or_variable_is_noticed() -> None:
-    data = tomllib.loads('[pools.x]\nbot = 1\n[pools.x.persona]\nmood = 1\n[limits."a/b"]\nrpm = 1\n[pool.x]\nbots = 1')
-    assert unknown_keys(data) == ["pools.bot", "pools.persona.mood", "pool.x.bots"]
+    data = tomllib.loads(
+        '[pools.x]\nbot = 1\n[pools.x.persona]\nmood = 1\n[limits."a/b"]\nrpm = 1\n[pool.x]\nbots = 1'
+        '\n[prices."a/b".tiers.flex]\ninput_usd_per_mtok = 1\nrpm = 1'
+    )
+    assert unknown_keys(data) == ["pools.bot", "pools.persona.mood", "pool.x.bots", "prices.tiers.flex.rpm"]
     assert is_variable("FLEET_PROVIDERS__OPENAI__KIND") and not is_variable("FLEET_REDIS__UR")
 
 

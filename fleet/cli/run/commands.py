@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
 from fleet.quoting import quote
+from fleet.usage import told
 
 if TYPE_CHECKING:
     from fleet.cli.run.collector import Collector
@@ -145,14 +146,6 @@ def _show(result: dict[str, Any] | None, task_id: str, timeout_s: float, *, as_j
     return EXIT_FAILURE if result["status"] == "failed" else 0
 
 
-def tokens_line(usage: Mapping[str, int]) -> str:
-    """Return what a task used: `2,006 + 300 tokens (1,920 cached)`."""
-    shown = {"cached": "cached_tokens", "written to the cache": "cache_write_tokens", "thinking": "reasoning_tokens"}
-    parts = [f"{usage[name]:,} {what}" for what, name in shown.items() if usage.get(name)]
-    whole = f"{usage.get('input_tokens', 0):,} + {usage.get('output_tokens', 0):,} tokens"
-    return f"{whole} ({', '.join(parts)})" if parts else whole
-
-
 def result_line(result: dict[str, Any]) -> str:
     """Return in one line who answered, at what price; and why not, if it failed."""
     usage, cost = result.get("usage") or {}, result.get("cost_usd_micros")
@@ -160,7 +153,7 @@ def result_line(result: dict[str, Any]) -> str:
     parts = [
         str(result.get("bot") or "no bot"),
         f"{result.get('provider')}/{result.get('model')}{' (simulator)' if result.get('simulated') else ''}",
-        tokens_line(usage),
+        told(usage),
         "cost unknown" if cost is None else f"${cost / 1e6:.6f}",
         f"{result.get('ran_ms') or 0:,} ms",
     ]

@@ -21,7 +21,9 @@ from fleet.errors import Blame
 from fleet.frozen import Frozen
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult, Priority, TaskError
+from fleet.money import dollars_of
 from fleet.quoting import noun_for
+from fleet.usage import told
 
 State = Literal["finished", "failed", "revoked", "running", "held", "parked", "queued", "poison", "unknown"]
 
@@ -123,6 +125,14 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield from _told_unknown(facts)
 
 
+def _told_use(result: BotResult) -> str:
+    """Say what the task used and cost; nothing of one that has used nothing."""
+    if not result.usage.total_tokens:
+        return ""
+    cost = "" if result.cost_usd_micros is None else f", ${dollars_of(result.spent_usd_picos):.6f}"
+    return f", {told(result.usage.model_dump())}{cost}"
+
+
 def _told_result(facts: Facts) -> str:
     result = facts.result
     if result is None:
@@ -138,7 +148,8 @@ def _told_result(facts: Facts) -> str:
     limited = f", {duration(result.limited_ms / 1000)} of it under the limit" if result.limited_ms else ""
     queued = f"; it had waited {duration(result.queued_ms / 1000)}" if result.queued_ms is not None else ""
     head = (
-        f"its result is {result.status}{who}, {ago} ago: {calls} in {duration(result.ran_ms / 1000)}{limited}{queued}"
+        f"its result is {result.status}{who}, {ago} ago: {calls} in {duration(result.ran_ms / 1000)}{limited}"
+        f"{_told_use(result)}{queued}"
     )
     return (
         f"{head}; {result.error.type}: {result.error.message} ({_told_fault(result.error)})" if result.error else head
