@@ -239,7 +239,7 @@ class Gateway:
                 timeout_s=deadline - started,
                 caller=caller,
                 input_tokens=most.input_tokens,
-                cost_usd_micros=self._budgeted(route, most, tier),
+                cost_usd_micros=self._priced(route, most, tier)[1],
             )
         finally:
             meter.limited_s += clock() - started
@@ -266,11 +266,10 @@ class Gateway:
                 answered = await streaming.receive(route.provider, call, route.api_key)
             completion = apart(self._believed(route, call, answered), call.messages)
             tier = completion.tier or call.wishes.tier  # who says nothing has done what was asked
-            price = self._price(route.priced_as, completion.usage, tier)
+            price, budgeted = self._priced(route, completion.usage, tier)
             if completion.usage.total_tokens:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
-                cached_tokens = completion.usage.cached_tokens
-                cost = self._budgeted(route, completion.usage, tier) if price is None else price / PICOS_PER_MICRO
+                cached_tokens, cost = completion.usage.cached_tokens, budgeted
             meter.charge(completion.usage, price)
             if completion.left_out:
                 self._left_out.setdefault(route.priced_as, set()).update(completion.left_out)
@@ -292,9 +291,10 @@ class Gateway:
         except FleetError as error:
             if error.usage is not None:
                 usage = self._believed(route, call, Completion("", "", error.usage)).usage
-                price = self._price(route.priced_as, usage) if usage.total_tokens else None
-                used_tokens, output_tokens, cost = usage.total_tokens, usage.output_tokens, price or 0
-                meter.charge(usage, price)
+                used_tokens, output_tokens, cost = usage.total_tokens, usage.output_tokens, 0.0
+                if used_tokens:
+                    price, cost = self._priced(route, usage, call.wishes.tier)
+                    meter.charge(usage, price)
             elif _cost_nothing(error):
                 used_tokens = output_tokens = cost = 0
             if isinstance(error, SchemaRefused) and (schema := call.wishes.schema) is not None:
@@ -318,15 +318,15 @@ class Gateway:
             self._limiter.observe(grant, rates)
         return completion
 
-    def _budgeted(self, route: Route, usage: Usage, tier: str | None) -> float:
-        """Return what a day's budget counts for a call, in micro-dollars; 0 without a price.
+    def _priced(self, route: Route, usage: Usage, tier: str | None) -> tuple[int | None, float]:
+        """Return what a call costs in 10^-12 dollars, and what a day's budget counts for it, in micro-dollars.
 
-        A tier without a price of its own counts as the usual one there: a budget must not leak through it.
+        A budget counts a tier without a price as the usual one: it must not leak through it.
         """
-        picos = self._price(route.priced_as, usage, tier)
+        counted = picos = self._price(route.priced_as, usage, tier)
         if picos is None and tier is not None:
-            picos = self._price(route.priced_as, usage, None)
-        return (picos or 0) / PICOS_PER_MICRO
+            counted = self._price(route.priced_as, usage, None)
+        return picos, (counted or 0) / PICOS_PER_MICRO
 
     def _believed(self, route: Route, call: Call, completion: Completion) -> Completion:
         """Return the answer with no more usage than the call can have had.

@@ -99,11 +99,11 @@ def test_an_error_in_an_answer_is_charged_by_what_it_reports_and_no_more_than_is
 ):
     limiter, meter = FakeLimiter(), Meter()
     provider = FakeProvider([with_usage(kind("in a 200"), **tokens)])
-    gateway = a_gateway(limiter, provider, price=lambda model, usage: usage.total_tokens)
+    gateway = a_gateway(limiter, provider, price=lambda model, usage, tier: usage.total_tokens)
     with pytest.raises(kind):
         asyncio.run(chat(gateway, meter))
     assert [tokens for _, tokens in limiter.settled] == [used]
-    assert (meter.usage.total_tokens, meter.cost_usd_micros) == (used, cost)
+    assert (meter.usage.total_tokens, meter.cost_usd_picos) == (used, cost)
 
 
 @pytest.mark.parametrize(("told", "hold"), [(None, DEFAULT_HOLD_S), (0.0, 0.0), (7.5, 7.5)])
