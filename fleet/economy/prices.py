@@ -69,10 +69,18 @@ class PriceList:
         entry = self._entry(model)
         return told if entry is None else f"{told}, the list price of {entry.name} (genai-prices)"
 
-    def unpriced(self) -> list[str]:
-        """Return the `provider/model` of pools that has no price; what it spends is not counted."""
-        names = dict.fromkeys(self._settings.limit_of(pool)[0] for pool in self._settings.pools)
-        return [name for name in names if self._look_up(name, None) is None]
+    def unpriced(self) -> list[tuple[str, str | None]]:
+        """Return each `provider/model` of a pool without a price, and the tier that the pool asks for.
+
+        The tier is None where the model has no price at all; what such calls cost is not counted.
+        """
+        pools = [(self._settings.limit_of(name)[0], pool.tier) for name, pool in self._settings.pools.items()]
+        none = [(model, None) for model, _ in pools if self._look_up(model, None) is None]
+        without = [(model, tier) for model, tier in pools if (model, None) not in none and not self._has(model, tier)]
+        return list(dict.fromkeys([*none, *without]))
+
+    def _has(self, model: str, tier: str | None) -> bool:
+        return self._look_up(model, tier) is not None
 
     def _look_up(self, model: str, tier: str | None) -> Rates | None:
         wanted = tier.lower() if tier else None

@@ -245,4 +245,4 @@ def test_a_model_without_a_price_costs_an_unknown_amount_and_not_nothing():
     assert price("p/free", Usage(input_tokens=9)) == 0
     assert price("p/other", Usage(input_tokens=9)) is None
     assert price.unpriced() == []
-    assert price_list(model="m", base_url="http://127.0.0.1:1/v1").unpriced() == ["p/m"]
+    assert price_list(model="m", base_url="http://127.0.0.1:1/v1").unpriced() == [("p/m", None)]

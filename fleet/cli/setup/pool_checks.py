@@ -129,9 +129,13 @@ def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | Non
 def pool_price(name: str, settings: Settings) -> Check:
     pool, label = settings.pools[name], f"pool {name}: price"
     key = f"{pool.provider}/{pool.model}"
-    told = PriceList(settings).told(key)
+    prices = PriceList(settings)
+    told = prices.told(key)
     if told is None:
         return warn(label, "none", f'Set [prices."{key}"] (rates, or same_as): what this pool spends is not counted.')
+    if pool.tier and (key, pool.tier) in prices.unpriced():
+        advice = f'Set [prices."{key}".tiers.{pool.tier}]: what this pool spends in that tier is not counted.'
+        return warn(label, f"{told}; none for the tier {pool.tier}", advice)
     return ok(label, told)
 
 

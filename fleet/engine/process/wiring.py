@@ -320,10 +320,11 @@ class Process:
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
-        for name in PriceList(settings).unpriced():
+        for model, tier in PriceList(settings).unpriced():
             logger.warning(
-                'unpriced model=%s: what it costs is not counted; set [prices."%s"] in fleet.toml', name, name
-            )
+                'unpriced model=%s tier=%s: what it costs is not counted; set [prices."%s"%s] in fleet.toml',
+                model, tier, model, f".tiers.{tier}" if tier else "",
+            )  # fmt: skip
         self._renewing = renewing(settings, assembly.held)
         for line in odd_queues(occupancy.queues, settings):
             logger.warning("%s", line)

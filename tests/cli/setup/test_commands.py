@@ -196,6 +196,11 @@ def test_an_unfit_host_is_named(change: dict[str, Any], name: str, level: str) -
         ({"limits": {"openai/gpt-6-luna": {"rpm": 9, "tpm": 8191}}}, "pool research: one call", "fail"),
         ({"limits": {"openai/gpt-6": {"rpm": 9}}}, '[limits."openai/gpt-6"]', "warn"),
         ({"pools": {"research": {"provider": "openai", "model": "house-1"}}}, "pool research: price", "warn"),
+        (
+            {"pools": {"research": {"provider": "openai", "model": "gpt-4.1-mini", "tier": "turbo"}}},
+            "pool research: price",
+            "warn",
+        ),
         ({"results": {"expires_s": 200}}, "pool research: deadline", "fail"),
         ({"results": {"expires_s": 1000}}, "results: expiry", "warn"),
         ({"worker": {"processes": 1, "slots": 3}}, "worker: slots", "warn"),
