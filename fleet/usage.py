@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -44,6 +44,9 @@ class Usage(Frozen):
         """Return it with at most so many tokens, and no part above its whole."""
         whole = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         return Usage(**clamped({name: min(count, whole.get(name, count)) for name, count in self.__dict__.items()}))
+
+    def __repr_args__(self) -> Iterator[tuple[str, int]]:
+        return ((name, count) for name, count in self.__dict__.items() if count or name in _ALWAYS)
 
     @model_serializer(mode="wrap")
     def _without_zeros(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

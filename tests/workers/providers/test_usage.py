@@ -163,6 +163,7 @@ def test_arbitrary_usage_is_never_negative_and_no_part_is_above_its_whole(told: 
 
 
 def test_a_class_is_written_out_only_where_it_is_not_zero() -> None:
+    assert repr(Usage(input_tokens=5, cached_tokens=2)) == "Usage(input_tokens=5, output_tokens=0, cached_tokens=2)"
     assert Usage(input_tokens=5).model_dump() == {"input_tokens": 5, "output_tokens": 0}
     assert (
         Usage(input_tokens=5, cached_tokens=2).model_dump_json()
