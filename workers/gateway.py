@@ -200,7 +200,9 @@ class Gateway:
             MachineExhausted: This machine has no room for a connection; nothing was sent.
         """
         route = self._routes[pool]
-        most = Usage(input_tokens=sent_tokens(messages, wishes), output_tokens=max_output_tokens * wishes.n)
+        given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
+        # Nothing is read from a cache, and all is written to one where that costs more: the dearest that it can be.
+        most = Usage(input_tokens=given, cache_write_tokens=given, output_tokens=made)
         grant = await self._acquire(route, most, wishes.tier, deadline, meter, caller)
         left_s = deadline - asyncio.get_running_loop().time()
         if left_s <= 0:

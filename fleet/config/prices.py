@@ -50,7 +50,7 @@ class PriceSettings(TierPriceSettings):
     same_as: str | None = Field(
         None,
         pattern=r"^[^/]+/.+$",
-        description="The vendor's model whose list price holds, for a proxy or an own name: `openai/gpt-4.1-mini`.",
+        description="The vendor's model whose list price holds, for a proxy or an own name: `openai/gpt-6-luna`.",
     )
 
     @model_validator(mode="before")

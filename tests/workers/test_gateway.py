@@ -210,6 +210,15 @@ def test_each_of_several_answers_is_reserved_with_its_price() -> None:
     assert [grant.reserved_tokens for grant in limiter.granted] == [RESERVED + 200]
 
 
+def test_input_is_reserved_at_the_price_of_writing_it_to_a_cache() -> None:
+    def price(model: str, usage: Usage, tier: str | None) -> int:
+        return usage.input_tokens * 10**6 + usage.cache_write_tokens * 250_000
+
+    limiter = MoneyLimiter()
+    asyncio.run(chat(a_gateway(limiter, FakeProvider([said("hi")]), price=price), Meter()))
+    assert limiter.reserved == [(RESERVED - 100) * 1.25]
+
+
 def test_what_was_cached_is_reserved_as_if_it_was_not_and_settled_as_it_was() -> None:
     limiter, meter = MoneyLimiter(), Meter()
     reply = Completion("hi", "stop", Usage(input_tokens=20, cached_tokens=18, output_tokens=3))
