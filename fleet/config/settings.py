@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
-from fleet.config.prices import PriceSettings
+from fleet.config.prices import PriceSettings, TierPriceSettings
 from fleet.config.sections import (
     SIMULATOR,
     DeadLetterSettings,
@@ -54,7 +54,14 @@ BROKER_VARIABLE, RESULT_VARIABLE = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
 KEY_LABEL = "default"
 
 #: What the simulator would bill by default: a small model's price, so that costs can be seen without being paid.
-SIMULATED_PRICE = PriceSettings(input_usd_per_mtok=0.15, output_usd_per_mtok=0.60)
+SIMULATED_PRICE = PriceSettings(
+    input_usd_per_mtok=0.15,
+    output_usd_per_mtok=0.60,
+    tiers={
+        "flex": TierPriceSettings(input_usd_per_mtok=0.075, output_usd_per_mtok=0.30),
+        "priority": TierPriceSettings(input_usd_per_mtok=0.30, output_usd_per_mtok=1.20),
+    },
+)
 #: Pools that exist when fleet.toml names none: 100 bots.
 DEFAULT_POOLS = {
     "research": PoolSettings(bots=30),

@@ -23,6 +23,7 @@ from fleet.economy.prices import PriceList
 from fleet.economy.rates import configured_rates
 from fleet.list_prices import Listed, Seller, listed_of
 from fleet.usage import Usage
+from fleet.workers.simulator.options import SimulatorOptions
 
 NOW_S = 1_795_000_000.0  # a day of November 2026, when all variants of the snapshot had begun
 tokens = st.integers(min_value=0, max_value=10_000_000)
@@ -238,6 +239,16 @@ def test_prices_that_change_with_the_hour_are_looked_up_again():
         "TimeOfDate" in type(one.constraint).__name__
         for one in (model.prices if isinstance(model.prices, list) else [])
     )
+
+
+@pytest.mark.parametrize(
+    ("tier", "factor"),
+    [(None, 1.0), ("flex", SimulatorOptions().flex_factor), ("priority", SimulatorOptions().priority_factor)],
+)
+def test_a_simulated_answer_costs_what_the_simulator_bills_by_default(tier: str | None, factor: float):
+    price, options, used = PriceList(Settings()), SimulatorOptions(), Usage(input_tokens=100, output_tokens=10)
+    billed = (100 * options.input_usd_per_mtok + 10 * options.output_usd_per_mtok) * factor
+    assert price("simulator/simulated-1", used, tier) == round(billed * 10**6)
 
 
 def test_a_model_without_a_price_costs_an_unknown_amount_and_not_nothing():
