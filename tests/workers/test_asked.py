@@ -293,7 +293,7 @@ def test_two_hundred_questions_with_a_schema_are_answered_without_a_repair(
     async def run(url: str) -> list[Outcome]:
         adapter = make_provider(ProviderSettings(kind=kind), base_url=url)
         route = Route(provider=adapter, provider_name="api", model="model-1", limit=LIMIT, api_key="k", timeout_s=60.0)
-        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage: None)
+        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: None)
         agent = Agent(gateway, settings_of(max_attempts=1))
         tasks = [BotTask.parse(f"Question {number}", answer_schema=schema) for number in range(200)]
         outcomes = await asyncio.gather(*(agent.run(task, a_bot(), task_id="t") for task in tasks))

@@ -71,7 +71,7 @@ def test_sixty_calls_in_flight_when_a_refusal_is_learnt_are_sixty_good_answers()
         port = runner.addresses[0][1]
         made = make_provider(ProviderSettings(kind="openai"), base_url=f"http://127.0.0.1:{port}/v1", name="api")
         route = Route(made, "api", "model-1", LIMIT, api_key="", timeout_s=60.0)
-        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage: None)
+        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: None)
         agent = Agent(gateway, settings_of(max_attempts=1), share=lambda: 0.0)
         try:
             tasks = (agent.run(BotTask(prompt=f"{i}?"), a_bot(), task_id=str(i)) for i in range(60))
@@ -148,7 +148,7 @@ def test_true_tokens_of_answers_cut_what_comes_later() -> None:
     notebook = Notebook()
     provider = FakeProvider([said("4", input_tokens=1700)])
     route = Route(provider, "api", "model-1", LIMIT, api_key="", timeout_s=60.0)
-    gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage: None, lessons=notebook)
+    gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: None, lessons=notebook)
 
     async def run() -> None:
         agent = Agent(gateway, settings_of(max_output_tokens=900), share=lambda: 0.0)
