@@ -20,6 +20,7 @@ from fleet.config import PoolSettings, Settings
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.models import BotResult, bot_name
+from fleet.money import micros_of
 from fleet.roster import Checkout
 from fleet.store import keys
 from fleet.store.client import Store, connect
@@ -172,8 +173,8 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
     assert 0 < int(used) <= alpha["calls"]
     assert allowed == "6,000"
 
-    spent = sum(one.cost_usd_micros or 0 for one in results)
-    assert abs(spent - alpha["billed_usd_micros"]) <= len(results) / 2  # each result is rounded, the ledger once
+    spent = micros_of(sum(one.spent_usd_picos for one in results))
+    assert abs(spent - alpha["billed_usd_micros"]) <= 1  # half a micro-dollar may be rounded either way
     assert page.text("#cost-note").endswith(f"{dollars(spent)} in all")
     assert page.text('#cost-pools li[data-key="good"] b').startswith(f"{dollars(spent)}/h")
     assert page.text("#slots") == "slots busy"

@@ -233,7 +233,7 @@ function cost({ cost: money, hours, totals }) {
   const each = totals.completions ? dollars((totals.cost_usd_micros / totals.completions) * 1000) : "–";
   const budget = money.budget_usd_micros_per_day ? `${percent(money.day_usd_micros / money.budget_usd_micros_per_day)} of today's ${dollars(money.budget_usd_micros_per_day)}; dashed: an even hour` : "no budget set (limits.*.usd_per_day)";
   const cached = totals.cached_tokens ? ` · ${percent(totals.cached_tokens / totals.input_tokens)} of the input cached` : "";
-  text(by("cost-note"), `${budget} · ${each} per 1,000 tasks · ${dollars(money.total_usd_micros)} in all${cached}`);
+  text(by("cost-note"), `${budget} · ${each} per 1,000 tasks${cached} · ${dollars(money.total_usd_micros)} in all`);
   const most = Math.max(1, ...money.pools.map((pool) => pool.budget_usd_micros_per_day ?? pool.day_usd_micros));
   keyed(by("cost-pools"), money.pools, (pool) => pool.pool, (pool) => h("li", { class: "use" }, h("span", { class: "cut" }, pool.pool), h("div", { class: "meter" }), h("b")), (node, pool) => {
     meter(node.children[1], pool.day_usd_micros, pool.budget_usd_micros_per_day ?? most);
