@@ -280,10 +280,10 @@ class Gateway:
         except asyncio.CancelledError:
             meter.failed[DeadlineExceeded.__name__] += 1
             usage = asked_usage(call) if streaming is None else streaming.used(call)
-            price = self._price(route.priced_as, usage)
+            price, budgeted = self._priced(route, usage, call.wishes.tier)
             meter.charge(usage, price)
             if streaming is not None and streaming.has_begun:
-                used_tokens, output_tokens, cost = usage.total_tokens, usage.output_tokens, price or 0
+                used_tokens, output_tokens, cost = usage.total_tokens, usage.output_tokens, budgeted
             raise
         except MachineExhausted as error:  # no call, and no failure of the provider's
             meter.calls -= 1

@@ -28,6 +28,7 @@ from fleet.workers.ports import Limiter
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.usage import read_told_usage
 from fleet.workers.providers.verdict import error_of
 
 #: Gives the cost of one call in micro-dollars, with their parts, by `provider/model` and usage; None: not known.
@@ -83,7 +84,13 @@ class BlockingLimiter(Protocol):
     ) -> Grant: ...
 
     def settle(
-        self, grant: Grant, *, used_tokens: int, used_output_tokens: int = 0, cost_usd_micros: float = 0
+        self,
+        grant: Grant,
+        *,
+        used_tokens: int,
+        used_output_tokens: int = 0,
+        cached_tokens: int | None = None,
+        cost_usd_micros: float = 0,
     ) -> None: ...
 
     def penalise(self, limit: str, *, retry_after_s: float) -> None: ...
@@ -222,7 +229,7 @@ class _Outcome:
     """What came of a call; of one that failed or was cut nothing is known, so all that was reserved counts as used."""
 
     grant: Grant
-    used: tuple[int, int] | None = None
+    used: Usage | None = None
     cost_usd_micros: float | None = None
     rates: RateReadings | None = None
     hold_s: float | None = None
@@ -234,9 +241,14 @@ class _Outcome:
             limiter.narrow(self.grant.limit, most=self.parallel)
         elif self.hold_s is not None:
             limiter.penalise(self.grant.limit, retry_after_s=self.hold_s)
-        tokens, output = self.used or (self.grant.reserved_tokens, self.grant.reserved_output_tokens)
-        cost = self.grant.cost_usd_micros if self.cost_usd_micros is None else self.cost_usd_micros
-        limiter.settle(self.grant, used_tokens=tokens, used_output_tokens=output, cost_usd_micros=cost)
+        used, cost = self.used, self.cost_usd_micros
+        limiter.settle(
+            self.grant,
+            used_tokens=self.grant.reserved_tokens if used is None else used.total_tokens,
+            used_output_tokens=self.grant.reserved_output_tokens if used is None else used.output_tokens,
+            cached_tokens=None if used is None else used.cached_tokens,
+            cost_usd_micros=self.grant.cost_usd_micros if cost is None else cost,
+        )
         limiter.observe(self.grant, self.rates)
 
 
@@ -271,7 +283,7 @@ class _Plan:
 
     def arguments(self, ask: _Ask) -> dict[str, Any]:
         """Return the arguments of `acquire`."""
-        cost = self.cost(ask.model, ask.input_tokens, ask.output_tokens)
+        cost = self.cost(ask.model, Usage(input_tokens=ask.input_tokens, output_tokens=ask.output_tokens))
         return {
             "limit": f"{self.provider}/{ask.model}/{self.key}",
             "tokens": ask.tokens,
@@ -281,11 +293,9 @@ class _Plan:
             **({} if cost is None else {"cost_usd_micros": cost}),
         }
 
-    def cost(self, model: str, input_tokens: int, output_tokens: int) -> float | None:
+    def cost(self, model: str, usage: Usage) -> float | None:
         """Return what a call costs, None when nobody knows."""
-        if self.price is None:
-            return None
-        return self.price(f"{self.provider}/{model}", Usage(input_tokens=input_tokens, output_tokens=output_tokens))
+        return None if self.price is None else self.price(f"{self.provider}/{model}", usage)
 
     def outcome(self, grant: Grant, ask: _Ask, response: Any) -> _Outcome:
         """Return what came of a call that was answered."""
@@ -294,11 +304,11 @@ class _Plan:
         raw = b"" if ask.is_streamed else response.content
         error = self._error(response.status_code, raw, headers, now_s)
         if error is not None and (response.status_code < 500 or error.holds):
-            tokens, made = _usage(raw) or (0, 0)
-            cost_usd_micros = self.cost(ask.model, tokens - made, made) or 0
-            return _Outcome(grant, (tokens, made), cost_usd_micros, rates, _hold_s(error), _parallel(error))
+            told = _usage(raw) or Usage()
+            cost = self.cost(ask.model, told) if told.total_tokens else None
+            return _Outcome(grant, told, cost or 0, rates, _hold_s(error), _parallel(error))
         used = None if ask.is_streamed else _usage(raw)
-        cost = self.cost(ask.model, used[0] - used[1], used[1]) if used else None
+        cost = self.cost(ask.model, used) if used else None
         return _Outcome(grant, used, cost, rates)
 
     def _error(self, status: int, raw: bytes, headers: Any, now_s: float) -> FleetError | None:
@@ -357,18 +367,10 @@ def _texts(value: object) -> Iterator[str]:
                 yield from _texts(item)
 
 
-def _usage(body: bytes) -> tuple[int, int] | None:
-    """Return tokens and output tokens that an answer says were billed, in either vendor's words; None: not said."""
-    usage = (_object(body) or {}).get("usage")
-    if not isinstance(usage, dict):
-        return None
-    counts = {name: count for name, count in usage.items() if type(count) is int and count >= 0}
-    given = counts.get("prompt_tokens", counts.get("input_tokens"))
-    made = counts.get("completion_tokens", counts.get("output_tokens", 0))
-    if given is None:
-        return None
-    cached = counts.get("cache_creation_input_tokens", 0) + counts.get("cache_read_input_tokens", 0)
-    return given + cached + made, made
+def _usage(body: bytes) -> Usage | None:
+    """Return what an answer says was used, in any vendor's words; None: not said."""
+    answer = _object(body) or {}
+    return read_told_usage(answer.get("usage") or answer.get("usageMetadata"))
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:

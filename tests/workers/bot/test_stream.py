@@ -118,7 +118,7 @@ def work(
     async def run() -> tuple[Outcome, list[dict[str, Any]]]:
         async with slow_server(*answers) as (url, requests), provider(url, kind) as adapter:
             route = Route(with_provider(adapter), "api", "model-1", LIMIT, "s3cret", 60.0)
-            price: Any = lambda model, usage: usage.total_tokens  # noqa: E731
+            price: Any = lambda model, usage, tier: usage.total_tokens  # noqa: E731
             gateway = Gateway(limiter or FakeLimiter(), {"research": route}, price)
             config = settings_of(function=f"{HERE}:{function}", **pool)
             agent = Agent(gateway, config, share=lambda: 0.0)
@@ -140,7 +140,7 @@ def test_pieces_come_while_the_answer_is_made_and_its_own_usage_is_charged(funct
     parts = [HEAD + events(STREAMS[kind][:cut]), events(STREAMS[kind][cut:])]  # the second: once a piece was seen
     outcome, requests = work(function, parts, limiter=limiter, kind=kind)
     assert (outcome.status, outcome.answer, seen["pieces"]) == ("ok", "four", ["fo", "ur"])
-    assert (outcome.usage.input_tokens, outcome.usage.output_tokens, outcome.cost_usd_micros) == (12, 3, 15)
+    assert (outcome.usage.input_tokens, outcome.usage.output_tokens, outcome.cost_usd_picos) == (12, 3, 15)
     assert [used for _, used in limiter.settled] == [15] and limiter.is_settled_once
     assert len(requests) == len(limiter.granted) == 1 and outcome.reasoning == "hm"
 
@@ -159,7 +159,7 @@ def test_a_cut_stream_is_raised_and_charged_with_what_came(function: str):
     assert len(requests) == 1 and outcome.provider_errors == {"ProviderUnavailable": 1}
     usage = outcome.usage
     assert usage.input_tokens > 10 and 0 < usage.output_tokens < 5
-    assert [used for _, used in limiter.settled] == [usage.total_tokens] == [outcome.cost_usd_micros]
+    assert [used for _, used in limiter.settled] == [usage.total_tokens] == [outcome.cost_usd_picos]
 
 
 def test_a_cut_stream_is_charged_by_what_the_provider_told_of_it():
