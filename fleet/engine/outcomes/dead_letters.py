@@ -54,6 +54,7 @@ Cause = Literal["attempts", "deadline", "validation", "poison", "refused", "answ
 CAUSES: Mapping[str, Cause] = {
     "RateLimited": "attempts",
     "ProviderUnavailable": "attempts",
+    "Relearnt": "attempts",
     "MachineExhausted": "attempts",
     "HeldUp": "attempts",
     "BotsQuarantined": "attempts",
@@ -65,6 +66,7 @@ CAUSES: Mapping[str, Cause] = {
     "InvalidTask": "validation",
     "Poison": "poison",
     "BadRequest": "refused",
+    "ContextTooLong": "refused",
     "KeyRejected": "refused",
     "KeySpent": "refused",
     "BadAnswer": "answer",
