@@ -6,15 +6,14 @@ nothing; switch the SDK's own retries off (`max_retries=0`), they would send cal
 A request that could ask a model but names none in a JSON body is refused (Gemini names it in the URL, forms with files
 in a field), unless the transport is told the model of its client. Reading, deleting and managing files need no grant.
 
-Weakness: an answer that is streamed is settled by its estimate, because its usage comes last.
+A streamed answer is settled when it ends, by the usage that its last event tells; one that is cut, by what came.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 from fleet.errors import ConfigurationError, FleetError, RateLimited
@@ -22,8 +21,9 @@ from fleet.models import ANYBODY, Caller, Grant
 from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.usage import Usage
-from fleet.workers.context import count_tokens
 from fleet.workers.gateway import DEFAULT_HOLD_S
+from fleet.workers.limited_asks import Ask, guess, read_ask, read_object
+from fleet.workers.limited_streams import StreamWatch, watched
 from fleet.workers.ports import Limiter
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.problem import read_problem
@@ -36,21 +36,9 @@ Price = Callable[[str, Usage], float | None]
 
 #: Longest wait for a turn unless it is said, in seconds.
 PATIENCE_S = 60.0
-#: Output tokens that a request is taken to ask for when it does not say, which real use corrects soon.
-OUTPUT_TOKENS = 1024
-#: Where requests of the vendors say how long the answer may be.
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-#: Parts of a request that have its text, in all vendors' words.
-_TEXTS = (
-    "messages", "input", "system", "instructions", "prompt", "tools", "contents", "systemInstruction",
-)  # fmt: skip
 #: Methods that ask no model, and parts of the paths of requests that do neither.
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _NO_MODEL = frozenset({"files", "uploads", "batches", "vector_stores"})
-#: Bytes that are taken for a token in a body that cannot be read: fewer than there are in most languages.
-BYTES_PER_TOKEN = 3
-#: Parts of a request that are no text: pictures and files, in base64.
-_NO_TEXT = frozenset({"data", "url", "image_url", "file_data"})
 
 
 class AsyncTransport(Protocol):
@@ -100,20 +88,6 @@ class BlockingLimiter(Protocol):
     def observe(self, grant: Grant, rates: RateReadings | None) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """What a request asks for."""
-
-    model: str
-    input_tokens: int
-    output_tokens: int
-    is_streamed: bool
-
-    @property
-    def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-
 class LimitedTransport:
     """Transport of an asyncio client: `AsyncClient(transport=LimitedTransport(...))`.
 
@@ -158,9 +132,11 @@ class LimitedTransport:
         outcome = _Outcome(grant)
         try:
             response = await self._inner.handle_async_request(request)
-            if not ask.is_streamed:
+            if _comes_in_pieces(ask, response):
+                outcome = self._plan.watch(self._limiter, grant, ask, response)
+            else:
                 await response.aread()
-            outcome = self._plan.outcome(grant, ask, response)
+                outcome = self._plan.outcome(grant, ask, response)
         finally:
             outcome.tell(self._limiter)
         return response
@@ -206,9 +182,11 @@ class BlockingLimitedTransport:
         outcome = _Outcome(grant)
         try:
             response = self._inner.handle_request(request)
-            if not ask.is_streamed:
+            if _comes_in_pieces(ask, response):
+                outcome = self._plan.watch(self._limiter, grant, ask, response)
+            else:
                 response.read()
-            outcome = self._plan.outcome(grant, ask, response)
+                outcome = self._plan.outcome(grant, ask, response)
         finally:
             outcome.tell(self._limiter)
         return response
@@ -234,9 +212,12 @@ class _Outcome:
     rates: RateReadings | None = None
     hold_s: float | None = None
     parallel: int | None = None
+    is_open: bool = False
 
     def tell(self, limiter: Limiter | BlockingLimiter) -> None:
-        """Settle."""
+        """Settle; nothing of a stream that goes on."""
+        if self.is_open:
+            return
         if self.parallel is not None:
             limiter.narrow(self.grant.limit, most=self.parallel)
         elif self.hold_s is not None:
@@ -263,12 +244,12 @@ class _Plan:
     model: str | None
     price: Price | None
 
-    def ask(self, request: Any, body: bytes) -> _Ask | None:
+    def ask(self, request: Any, body: bytes) -> Ask | None:
         """Return what a request asks for; None when it is surely none to a model."""
         if request.method in _HARMLESS:
             return None
         try:
-            ask = _read(body, self.model, _guess(request, body))
+            ask = read_ask(body, self.model, guess(request, body))
         except RecursionError as error:
             raise self._unreadable(request) from error
         if ask is None and _NO_MODEL.isdisjoint(request.url.path.split("/")):
@@ -281,7 +262,7 @@ class _Plan:
             "limited; name the model for this client (model=...), or send without this transport what asks no model"
         )
 
-    def arguments(self, ask: _Ask) -> dict[str, Any]:
+    def arguments(self, ask: Ask) -> dict[str, Any]:
         """Return the arguments of `acquire`."""
         cost = self.cost(ask.model, Usage(input_tokens=ask.input_tokens, output_tokens=ask.output_tokens))
         return {
@@ -297,23 +278,52 @@ class _Plan:
         """Return what a call costs, None when nobody knows."""
         return None if self.price is None else self.price(f"{self.provider}/{model}", usage)
 
-    def outcome(self, grant: Grant, ask: _Ask, response: Any) -> _Outcome:
+    def outcome(self, grant: Grant, ask: Ask, response: Any) -> _Outcome:
         """Return what came of a call that was answered."""
         headers, now_s = response.headers, time.time()
         rates = read_rates(headers, now_s=now_s)
-        raw = b"" if ask.is_streamed else response.content
+        raw = response.content
         error = self._error(response.status_code, raw, headers, now_s)
         if error is not None and (response.status_code < 500 or error.holds):
             told = _usage(raw) or Usage()
             cost = self.cost(ask.model, told) if told.total_tokens else None
             return _Outcome(grant, told, cost or 0, rates, _hold_s(error), _parallel(error))
-        used = None if ask.is_streamed else _usage(raw)
+        return self._settled(grant, ask, _usage(raw), rates)
+
+    def watch(self, limiter: Limiter | BlockingLimiter, grant: Grant, ask: Ask, response: Any) -> _Outcome:
+        """Have a streamed answer settled at its end, once; what its headers say is told then, too."""
+        watch, headers = StreamWatch(), response.headers
+        rates, is_told = read_rates(headers, now_s=time.time()), False
+
+        def end() -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                self._streamed(grant, ask, watch, headers, rates).tell(limiter)
+
+        response.stream = watched(response.stream, watch.feed, end)
+        return _Outcome(grant, is_open=True)
+
+    def _streamed(
+        self, grant: Grant, ask: Ask, watch: StreamWatch, headers: Any, rates: RateReadings | None
+    ) -> _Outcome:
+        """Return what came of a stream, whole or cut."""
+        used = watch.used(ask.input_tokens)
+        outcome = self._settled(grant, ask, used, rates)
+        error = None if watch.error is None else self._error(200, watch.error, headers, time.time())
+        if error is None:
+            return outcome
+        if not watch.has_said:
+            outcome = replace(outcome, used=Usage(), cost_usd_micros=0)
+        return replace(outcome, hold_s=_hold_s(error), parallel=_parallel(error))
+
+    def _settled(self, grant: Grant, ask: Ask, used: Usage | None, rates: RateReadings | None) -> _Outcome:
         cost = self.cost(ask.model, used) if used else None
         return _Outcome(grant, used, cost, rates)
 
     def _error(self, status: int, raw: bytes, headers: Any, now_s: float) -> FleetError | None:
         """Return the error that a response is, also one that hides in a 2xx; None for an answer."""
-        if status < 300 and not carries_error(_object(raw) or {}):
+        if status < 300 and not carries_error(read_object(raw) or {}):
             return None
         problem = read_problem(raw, secrets=(), texts=())
         return error_of(self.provider, status, problem, headers, now_s=now_s)
@@ -331,52 +341,13 @@ def _parallel(error: FleetError) -> int | None:
     return error.most_parallel if isinstance(error, RateLimited) and error.parallel else None
 
 
-def _guess(request: Any, body: bytes) -> int:
-    """Return the input tokens of a body that cannot be read; of a form, which is mostly a file, nothing is known."""
-    is_form = request.headers.get("content-type", "").startswith("multipart/")
-    return 0 if is_form else len(body) // BYTES_PER_TOKEN
-
-
-def _read(body: bytes, model: str | None, guess: int) -> _Ask | None:
-    """Return what a request asks for; None when no model is named."""
-    asked = _object(body)
-    named = model or (asked or {}).get("model")
-    if not isinstance(named, str) or not named:
-        return None
-    if asked is None:
-        return _Ask(named, guess, OUTPUT_TOKENS, is_streamed=False)
-    limits = [asked[name] for name in _OUTPUT_LIMITS if type(asked.get(name)) is int]
-    return _Ask(
-        model=named,
-        input_tokens=sum(count_tokens(text) for name in _TEXTS for text in _texts(asked.get(name))),
-        output_tokens=max(0, limits[0]) if limits else OUTPUT_TOKENS,
-        is_streamed=asked.get("stream") is True,
-    )
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Yield every text in a part of a request."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            if name not in _NO_TEXT:
-                yield from _texts(item)
+def _comes_in_pieces(ask: Ask, response: Any) -> bool:
+    """True for an answer that comes as a stream; a refusal comes in one piece."""
+    kind = response.headers.get("content-type", "")
+    return ask.is_streamed and response.status_code < 300 and not kind.startswith("application/json")
 
 
 def _usage(body: bytes) -> Usage | None:
     """Return what an answer says was used, in any vendor's words; None: not said."""
-    answer = _object(body) or {}
+    answer = read_object(body) or {}
     return read_told_usage(answer.get("usage") or answer.get("usageMetadata"))
-
-
-def _object(raw: bytes) -> dict[str, Any] | None:
-    """Return a JSON object, None when it is none or too deep to be read."""
-    try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None

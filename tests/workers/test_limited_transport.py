@@ -17,8 +17,11 @@ from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter import LimitSnapshot, ThreadedLimiter, open_limiter
 from fleet.store.client import connect
 from fleet.workers.gateway import DEFAULT_HOLD_S
-from fleet.workers.limited_transport import OUTPUT_TOKENS, BlockingLimitedTransport, LimitedTransport
+from fleet.workers.limited_asks import OUTPUT_TOKENS
+from fleet.workers.limited_streams import StreamWatch
+from fleet.workers.limited_transport import BlockingLimitedTransport, LimitedTransport
 from tests.workers.fakes import FakeLimiter
+from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, events
 from tests.workers.simulator.running import chat, running, total
 
 LIMIT = "openai/m/default"
@@ -240,7 +243,7 @@ def test_a_streamed_answer_reaches_the_sdk_as_it_comes() -> None:
 
     assert asyncio.run(main()) == ["one", "two"]
     assert limiter.is_settled_once
-    assert limiter.settled[0][1] == limiter.granted[0].reserved_tokens
+    assert 4 < limiter.settled[0][1] < 30 < limiter.granted[0].reserved_tokens  # nobody told it: what came counts
 
 
 @pytest.mark.parametrize(
@@ -269,3 +272,120 @@ def test_a_refusal_holds_the_fleet_by_what_it_means_wherever_it_says_so(
     asyncio.run(post(limiter, "/v1/chat/completions", Refusing(), {"json": {"model": "m", "messages": QUESTION}}))
     assert [tokens for _, tokens in limiter.settled] == [used]
     assert limiter.holds == ([] if hold_s is None else [(LIMIT, hold_s)])
+
+
+class Pieces:
+    """Streams the given events; a client of either kind may read them. The last one may never come."""
+
+    def __init__(self, said: list[Any], *, breaks: bool = False) -> None:
+        self._parts = [events([one]) for one in said]
+        self._breaks = breaks
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=self._all())
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=self._all_async())
+
+    def _all(self) -> Iterator[bytes]:
+        yield from self._parts
+        if self._breaks:
+            raise httpx2.ReadError("the connection is gone")
+
+    async def _all_async(self) -> AsyncIterator[bytes]:
+        for part in self._all():
+            yield part
+
+    async def aclose(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+def stream_of_openai(limiter: FakeLimiter, pieces: Pieces, *, at_most: int = 99) -> list[str | None]:
+    """Stream one answer through OpenAI's SDK, and leave it after so many pieces."""
+
+    async def main() -> list[str | None]:
+        transport: Any = LimitedTransport(limiter, "openai", pieces, price=lambda model, usage: usage.total_tokens)
+        came: list[str | None] = []
+        async with (
+            httpx2.AsyncClient(transport=transport) as http,
+            openai.AsyncOpenAI(
+                base_url="http://127.0.0.1:1/v1", api_key="k", max_retries=0, http_client=http
+            ) as client,
+            await client.chat.completions.create(model="m", messages=QUESTION, stream=True) as stream,
+        ):
+            async for chunk in stream:
+                came += [choice.delta.content for choice in chunk.choices if choice.delta.content]
+                if len(came) >= at_most:
+                    break
+        return came
+
+    return asyncio.run(main())
+
+
+def test_a_streamed_answer_is_settled_once_at_its_end_by_its_own_usage() -> None:
+    limiter = FakeLimiter()
+    assert stream_of_openai(limiter, Pieces(OPENAI)) == ["fo", "ur"]
+    assert [used for _, used in limiter.settled] == [15]
+
+
+def test_a_stream_that_is_left_is_settled_by_what_came() -> None:
+    limiter = FakeLimiter()
+    assert stream_of_openai(limiter, Pieces(OPENAI), at_most=1) == ["fo"]
+    assert limiter.is_settled_once
+    assert 4 < limiter.settled[0][1] < 20
+
+
+def test_a_stream_that_breaks_is_settled_by_what_came() -> None:
+    limiter = FakeLimiter()
+    with pytest.raises((openai.APIConnectionError, httpx2.ReadError)):
+        stream_of_openai(limiter, Pieces(OPENAI[:4], breaks=True))
+    assert limiter.is_settled_once
+    assert 4 < limiter.settled[0][1] < 20
+
+
+def test_an_error_within_a_stream_holds_everybody_and_costs_nothing() -> None:
+    limiter = FakeLimiter()
+    with pytest.raises(openai.APIError):
+        stream_of_openai(limiter, Pieces([{"error": {"message": "slow down", "code": 429}}]))
+    assert [used for _, used in limiter.settled] == [0]
+    assert [limit for limit, _ in limiter.holds] == [LIMIT]
+
+
+@pytest.mark.parametrize(("said", "used"), [(ANTHROPIC, 15), (ANTHROPIC[:9], 14)])
+def test_a_stream_of_the_anthropic_sdk_in_a_thread_is_settled_too(said: list[Any], used: int) -> None:
+    limiter = FakeLimiter()
+
+    class Blocking:
+        def acquire(self, *args: Any, **call: Any) -> Any:
+            return asyncio.run(limiter.acquire(*args, **call))
+
+        settle, penalise, narrow, observe = limiter.settle, limiter.penalise, limiter.narrow, limiter.observe
+
+    blocking: Any = Blocking()
+    transport: Any = BlockingLimitedTransport(blocking, "anthropic", Pieces(said))
+    with (
+        httpx2.Client(transport=transport) as http,
+        anthropic.Anthropic(base_url="http://127.0.0.1:1", api_key="k", max_retries=0, http_client=http) as client,
+        client.messages.create(model="m", max_tokens=50, messages=QUESTION, stream=True) as stream,
+    ):
+        for _event in stream:
+            pass
+    assert limiter.is_settled_once
+    assert [tokens for _, tokens in limiter.settled] == [used]
+
+
+def test_every_kind_of_event_is_counted_as_its_vendor_tells_it() -> None:
+    for said, used in (
+        ([{"type": "response.output_text.delta", "delta": "four"},
+          {"type": "response.completed", "response": {"usage": {"input_tokens": 7, "output_tokens": 2}}}], (9, 2)),
+        ([{"candidates": [{"content": {"parts": [{"text": "four"}]}}],
+           "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 1, "thoughtsTokenCount": 5}}], (13, 6)),
+        ([{"type": "response.output_text.delta", "delta": "four"}], (6, 1)),
+        (["no JSON"], None),
+    ):  # fmt: skip
+        watch = StreamWatch()
+        watch.feed(events(said))
+        assert watch.used(5) == used

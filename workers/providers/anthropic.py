@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from yarl import URL
 
 from fleet.workers.ports import Call, Completion, Lessons
+from fleet.workers.providers.answers.parts import read_content
+from fleet.workers.providers.answers.streams import AnswerStream, AnthropicStream
 from fleet.workers.providers.anthropic_body import (
     ABSENT,
     add_wishes,
@@ -18,8 +20,6 @@ from fleet.workers.providers.anthropic_body import (
 )
 from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.finish_reasons import finish_reason
-from fleet.workers.providers.parts import read_content
-from fleet.workers.providers.streams import AnswerStream, AnthropicStream
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wishes import lacking
 

@@ -31,11 +31,11 @@ from fleet.lessons import Notebook
 from fleet.quoting import quote
 from fleet.usage import Usage
 from fleet.workers.ports import Call, Completion, Delta, Lessons
+from fleet.workers.providers.answers.sse import ServerEvent, SseParser, TooLong
+from fleet.workers.providers.answers.streams import AnswerStream
 from fleet.workers.providers.bodies import carries_error, read_events
 from fleet.workers.providers.lessons import Student
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
-from fleet.workers.providers.sse import ServerEvent, SseParser, TooLong
-from fleet.workers.providers.streams import AnswerStream
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.verdict import error_of, meant_status
 from fleet.workers.providers.wire_schema import refused_schema

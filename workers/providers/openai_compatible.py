@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from yarl import URL
 
 from fleet.workers.ports import Call, Completion, Lessons
+from fleet.workers.providers.answers.parts import read_message
+from fleet.workers.providers.answers.streams import AnswerStream, OpenAIStream
 from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.openai_body import ABSENT, add_wishes, read_tool_calls, write_message
-from fleet.workers.providers.parts import read_message
-from fleet.workers.providers.streams import AnswerStream, OpenAIStream
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wire_schema import unwrapped
 from fleet.workers.providers.wishes import lacking

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.workers.providers.sse import MAX_EVENT_BYTES, ServerEvent, SseParser, TooLong
+from fleet.workers.providers.answers.sse import MAX_EVENT_BYTES, ServerEvent, SseParser, TooLong
 
 STREAM = (
     ': a comment\n\nevent: message_start\ndata: {"a": 1}\n\ndata: one\ndata:two\ndata\nid: 7\nretry: 10\n\n'

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fleet.workers.ports import Delta
-from fleet.workers.providers.parts import read_content, read_message
+from fleet.workers.providers.answers.parts import read_content, read_message
 
 _NOTHING = Delta()
 #: Where each kind of delta of a block has its piece.

@@ -1,0 +1,82 @@
+"""What requests of SDKs ask of a model, in any vendor's words: for the limiter under them. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.workers.context import count_tokens
+
+#: Output tokens that a request is taken to ask for when it does not say, which real use corrects soon.
+OUTPUT_TOKENS = 1024
+#: Where requests of the vendors say how long the answer may be.
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+#: Parts of a request that have its text, in all vendors' words.
+_TEXTS = (
+    "messages", "input", "system", "instructions", "prompt", "tools", "contents", "systemInstruction",
+)  # fmt: skip
+#: Bytes that are taken for a token in a body that cannot be read: fewer than there are in most languages.
+BYTES_PER_TOKEN = 3
+#: Parts of a request that are no text: pictures and files, in base64.
+_NO_TEXT = frozenset({"data", "url", "image_url", "file_data"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks for."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    is_streamed: bool
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+def guess(request: Any, body: bytes) -> int:
+    """Return the input tokens of a body that cannot be read; of a form, which is mostly a file, nothing is known."""
+    is_form = request.headers.get("content-type", "").startswith("multipart/")
+    return 0 if is_form else len(body) // BYTES_PER_TOKEN
+
+
+def read_ask(body: bytes, model: str | None, guess: int) -> Ask | None:
+    """Return what a request asks for; None when no model is named."""
+    asked = read_object(body)
+    named = model or (asked or {}).get("model")
+    if not isinstance(named, str) or not named:
+        return None
+    if asked is None:
+        return Ask(named, guess, OUTPUT_TOKENS, is_streamed=False)
+    limits = [asked[name] for name in _OUTPUT_LIMITS if type(asked.get(name)) is int]
+    return Ask(
+        model=named,
+        input_tokens=sum(count_tokens(text) for name in _TEXTS for text in _texts(asked.get(name))),
+        output_tokens=max(0, limits[0]) if limits else OUTPUT_TOKENS,
+        is_streamed=asked.get("stream") is True,
+    )
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield every text in a part of a request."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            if name not in _NO_TEXT:
+                yield from _texts(item)
+
+
+def read_object(raw: bytes) -> dict[str, Any] | None:
+    """Return a JSON object, None when it is none or too deep to be read."""
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,168 @@
+"""Streamed answers under an SDK: what they say of their own usage, read as they pass by. No limiter here.
+
+Weakness: a compressed stream cannot be read, nor one in other events than the vendors' own. What was reserved then
+counts as used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+from fleet.usage import Usage
+from fleet.workers.context import count_tokens
+from fleet.workers.providers.answers.parts import read_message
+from fleet.workers.providers.answers.sse import ServerEvent, SseParser, TooLong
+from fleet.workers.providers.bodies import carries_error
+from fleet.workers.providers.usage import read_told_usage
+
+#: Where deltas of Anthropic's events have their text.
+_TEXTS = ("text", "thinking", "partial_json")
+
+
+class StreamWatch:
+    """Reads one stream.
+
+    Attributes:
+        error: The event that is an error, as it came; None: there was none.
+        usage: What was told of the usage, in the words of the vendor.
+    """
+
+    def __init__(self) -> None:
+        self.error: bytes | None = None
+        self.usage: dict[str, Any] = {}
+        self._pieces: list[str] = []
+        self._events = 0
+        self._is_first_usage = False  # Anthropic's first event tells the input, and an output of one token
+        self._parser: SseParser | None = SseParser()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        if self._parser is None:
+            return
+        try:
+            for event in self._parser.feed(chunk):
+                self._take(event)
+        except TooLong:
+            self._parser = None
+
+    @property
+    def has_said(self) -> bool:
+        """True once something of the answer came."""
+        return bool(self._pieces)
+
+    def used(self, input_tokens: int) -> Usage | None:
+        """Return what the answer has used so far; None: nothing is known of it.
+
+        Args:
+            input_tokens: Of the request by estimate, until the answer tells them.
+        """
+        if not self._events:
+            return None
+        told = read_told_usage(self.usage)
+        came = count_tokens("".join(self._pieces))
+        if told is None:
+            return Usage(input_tokens=input_tokens, output_tokens=came)
+        if self._is_first_usage and came > told.output_tokens:
+            return told.model_copy(update={"output_tokens": came})
+        return told
+
+    def _take(self, event: ServerEvent) -> None:
+        try:
+            told = json.loads(event.data)
+        except (ValueError, RecursionError):
+            return  # "[DONE]", or nothing that this can read
+        if not isinstance(told, dict):
+            return
+        self._events += 1
+        if event.name == "error" or carries_error(told):
+            self.error = event.data.encode("utf-8", "replace")
+            return
+        for usage in _usages(told):
+            self._is_first_usage = told.get("type") == "message_start"
+            self.usage.update({name: value for name, value in usage.items() if value is not None})
+        self._pieces.extend(filter(None, _said(told)))
+
+
+def watched(stream: Any, feed: Callable[[bytes], None], end: Callable[[], None]) -> Any:
+    """Return a response's stream that passes on its bytes, and tells of them.
+
+    Args:
+        stream: Of httpx or httpx2, for either kind of client.
+        feed: Gets each piece.
+        end: Called at its end, or when it is left or breaks; maybe more than once.
+    """
+    made: Any = _watched_class(cast(Hashable, type(stream)))()
+    made.inner, made.feed, made.end = stream, feed, end
+    return made
+
+
+@lru_cache
+def _watched_class(kind: Hashable) -> type[Any]:
+    """Return the class for a kind of stream: it must be one of the library's own, of which there are two."""
+    base = next(one for one in cast(type[Any], kind).__mro__ if one.__name__ in ("AsyncByteStream", "SyncByteStream"))
+    return type("Watched", (_Async if base.__name__ == "AsyncByteStream" else _Blocking, base), {})
+
+
+class _Async:
+    inner: Any
+    feed: Callable[[bytes], None]
+    end: Callable[[], None]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self.inner:
+                self.feed(chunk)
+                yield chunk
+        finally:
+            self.end()
+
+    async def aclose(self) -> None:
+        self.end()
+        await self.inner.aclose()
+
+
+class _Blocking:
+    inner: Any
+    feed: Callable[[bytes], None]
+    end: Callable[[], None]
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self.inner:
+                self.feed(chunk)
+                yield chunk
+        finally:
+            self.end()
+
+    def close(self) -> None:
+        self.end()
+        self.inner.close()
+
+
+def _usages(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield where an event tells the usage: at its top, in the message that begins, in the response that is whole."""
+    for holder in _dicts([event.get("message"), event.get("response"), dict(event)]):
+        yield from _dicts([holder.get("usage"), holder.get("usageMetadata")])
+
+
+def _said(event: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the text of an event, thinking and arguments of tools included."""
+    for choice in _dicts(event.get("choices")):
+        for piece in _dicts([choice.get("delta")]):
+            yield from read_message(piece)
+    delta = event.get("delta")
+    if isinstance(delta, str):
+        yield delta
+    for piece in _dicts([delta]):
+        yield from (text for name in _TEXTS if isinstance(text := piece.get(name), str))
+    for candidate in _dicts(event.get("candidates")):
+        for content in _dicts([candidate.get("content")]):
+            yield from (text for part in _dicts(content.get("parts")) if isinstance(text := part.get("text"), str))
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
