@@ -10,7 +10,10 @@ from yarl import URL
 from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.answers.parts import read_content
 from fleet.workers.providers.answers.streams import AnswerStream, AnthropicStream
-from fleet.workers.providers.anthropic_body import (
+from fleet.workers.providers.base import HttpProvider, bad_wire
+from fleet.workers.providers.finish_reasons import finish_reason
+from fleet.workers.providers.usage import read_usage
+from fleet.workers.providers.written.anthropic_body import (
     ABSENT,
     add_wishes,
     read_thoughts,
@@ -18,10 +21,7 @@ from fleet.workers.providers.anthropic_body import (
     split_messages,
     thinks,
 )
-from fleet.workers.providers.base import HttpProvider, bad_wire
-from fleet.workers.providers.finish_reasons import finish_reason
-from fleet.workers.providers.usage import read_usage
-from fleet.workers.providers.wishes import lacking
+from fleet.workers.providers.written.wishes import lacking
 
 #: Version of the wire, as the vendor dates it.
 API_VERSION = "2023-06-01"

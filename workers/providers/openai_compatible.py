@@ -12,10 +12,10 @@ from fleet.workers.providers.answers.parts import read_message
 from fleet.workers.providers.answers.streams import AnswerStream, OpenAIStream
 from fleet.workers.providers.base import HttpProvider, bad_wire
 from fleet.workers.providers.finish_reasons import finish_reason
-from fleet.workers.providers.openai_body import ABSENT, add_wishes, read_tool_calls, write_message
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wire_schema import unwrapped
-from fleet.workers.providers.wishes import lacking
+from fleet.workers.providers.written.openai_body import ABSENT, add_wishes, read_tool_calls, write_message
+from fleet.workers.providers.written.wishes import lacking
 
 #: Hosts that know `max_completion_tokens` and whose newer models refuse `max_tokens`; elsewhere it is the reverse.
 _OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")

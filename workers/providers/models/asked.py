@@ -37,10 +37,10 @@ from fleet.errors import BadRequest
 from fleet.quoting import quote
 from fleet.schema import Schema
 from fleet.workers.ports import Call, Wishes
-from fleet.workers.providers.attachments import media_type_of
 from fleet.workers.providers.lessons import is_asked
 from fleet.workers.providers.models.exchange import Forbidden
 from fleet.workers.providers.wire_schema import SchemaRefused, loose_schema, strict_schema
+from fleet.workers.providers.written.attachments import media_type_of
 
 #: Ways in which a setting is spelled in a request's body; one of them must be there, or it was left out.
 SPELLINGS: Mapping[str, frozenset[str]] = {

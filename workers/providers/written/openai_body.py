@@ -7,9 +7,9 @@ from typing import Any
 
 from fleet.conversation import FilePart, ImagePart, Message, TextPart, Tool, ToolCall
 from fleet.workers.ports import PLAIN, Wishes
-from fleet.workers.providers.attachments import address_of
 from fleet.workers.providers.wire_schema import openai_schema
-from fleet.workers.providers.wishes import add_extra, refuse_lacking
+from fleet.workers.providers.written.attachments import address_of
+from fleet.workers.providers.written.wishes import add_extra, refuse_lacking
 
 #: What this wire has no field for.
 ABSENT = ("thinking_tokens",)

@@ -9,9 +9,9 @@ from typing import Any
 from fleet.conversation import FilePart, ImagePart, Message, Part, TextPart, ThinkingPart, Tool, ToolCall
 from fleet.errors import BadRequest
 from fleet.workers.ports import PLAIN, Wishes
-from fleet.workers.providers.attachments import media_type_of
 from fleet.workers.providers.wire_schema import anthropic_schema, loose_schema
-from fleet.workers.providers.wishes import add_extra, refuse_lacking
+from fleet.workers.providers.written.attachments import media_type_of
+from fleet.workers.providers.written.wishes import add_extra, refuse_lacking
 
 #: What this wire has no field for.
 ABSENT = ("verbosity", "seed", "n")
