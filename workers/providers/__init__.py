@@ -46,7 +46,7 @@ def make_provider(
 
 
 async def check_model(settings: ProviderSettings, model: str) -> None:
-    """Look whether calls to a model can be made at all; opens no connection.
+    """Look whether calls to a model can be made at all, and load what they take; opens no connection.
 
     Raises:
         ConfigurationError: When there is no such vendor, no SDK for it, no address or no key.

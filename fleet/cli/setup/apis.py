@@ -89,8 +89,23 @@ async def _ask_all(
         vendor = vendor_of(model) if providers[name].kind == "pydantic-ai" else ""
         if (name, vendor) not in lists:
             lists[name, vendor] = asyncio.create_task(_list(providers[name], model))
-        found.append(_facts(providers[name], pool, lists[name, vendor], call))
-    return dict(zip(wanted, await asyncio.gather(*found), strict=True))
+        found.append((providers[name], pool, lists[name, vendor]))
+    await asyncio.gather(*lists.values())
+    # Loading an SDK takes seconds in which nothing is heard: so between the lists and the calls.
+    troubles = [await _trouble(provider, pool) if listing.result() else None for provider, pool, listing in found]
+    facts = [
+        _facts(provider, pool, listing.result(), trouble, call)
+        for (provider, pool, listing), trouble in zip(found, troubles, strict=True)
+    ]
+    return dict(zip(wanted, await asyncio.gather(*facts), strict=True))
+
+
+async def _trouble(provider: ProviderSettings, pool: PoolSettings) -> str | None:
+    try:
+        await check_model(provider, pool.model)
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 async def _list(provider: ProviderSettings, model: str) -> Listing | None:
@@ -102,17 +117,14 @@ async def _list(provider: ProviderSettings, model: str) -> Listing | None:
 
 
 async def _facts(
-    provider: ProviderSettings, pool: PoolSettings, listing: asyncio.Task[Listing | None], call: bool
+    provider: ProviderSettings, pool: PoolSettings, listed: Listing | None, trouble: str | None, call: bool
 ) -> ApiFacts:
-    listed = await listing
-    if listed is None:
-        return ApiFacts()
+    if listed is None or trouble is not None or listed.trouble is not None or not call:
+        return ApiFacts(listed, trouble)
     try:
-        await check_model(provider, pool.model)
-        answer = await _answer(provider, pool) if call and not listed.trouble else None
+        return ApiFacts(listed, answer=await _answer(provider, pool))
     except ConfigurationError as error:
-        return ApiFacts(listed, trouble=str(error))
-    return ApiFacts(listed, answer=answer)
+        return ApiFacts(listed, answer=error)
 
 
 async def _answer(provider: ProviderSettings, pool: PoolSettings) -> Answered | FleetError:

@@ -53,7 +53,7 @@ from fleet.workers.bot.persona import bot_of
 from fleet.workers.bot.user_loops import Block
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.ports import Provider
-from fleet.workers.providers import make_provider, read_key
+from fleet.workers.providers import check_model, make_provider, read_key
 from fleet.workers.runtime import Runtime
 
 logger = logging.getLogger("fleet.worker")
@@ -125,6 +125,8 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     roster = Roster(state, settings)
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
+    for name, pool in settings.pools.items():  # an SDK takes seconds to load: now, while nobody waits for an answer
+        await check_model(settings.provider_of(name), pool.model)
     routes = _routes(settings, telemetry, notebook)
     limit_of = {name: route.limit for name, route in routes.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from tests.engine.conftest import StartWorker
 from tests.workers.simulator.running import running, total
 
 WAIT_S = 60
+SUBMIT = f"""
+from fleet import submit_task
+print(submit_task.delay("What is 2+2?", pool="research").get(timeout={WAIT_S}).model_dump_json())
+"""
 
 
 def write(tmp_path: Path, url: str, model: str = "openai-chat:simulated-1") -> None:
@@ -43,14 +48,12 @@ rpm = 6000
 def test_a_task_is_answered_counted_limited_and_priced(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fleet import submit_task
-
     monkeypatch.setenv("OTHER_KEY", "test-key")
     with running() as url:
         write(tmp_path, url)
         worker = start_worker()
-        result = submit_task.delay("What is 2+2?", pool="research").get(timeout=WAIT_S)
-        assert isinstance(result, BotResult)
+        told = subprocess.run([sys.executable, "-c", SUBMIT], capture_output=True, text=True, timeout=2 * WAIT_S)
+        result = BotResult.model_validate_json(told.stdout)
         assert (result.status, result.answer, result.error) == ("ok", "4", None)
         assert (result.provider, result.model) == ("other", "openai-chat:simulated-1")
         billed = total(url)
