@@ -13,10 +13,11 @@ from fleet.config import load
 from fleet.errors import ConfigurationError
 from fleet.models import BotResult
 from fleet.workers.providers.models import INSTALL, make_models
+from tests import worker_process
 from tests.engine.conftest import StartWorker
 from tests.workers.simulator.running import running, total
 
-WAIT_S = 60
+WAIT_S = 120
 SUBMIT = f"""
 from fleet import submit_task
 print(submit_task.delay("What is 2+2?", pool="research").get(timeout={WAIT_S}).model_dump_json())
@@ -49,6 +50,7 @@ def test_a_task_is_answered_counted_limited_and_priced(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTHER_KEY", "test-key")
+    monkeypatch.setattr(worker_process, "READY_S", 300)  # it loads an SDK before it is ready
     with running() as url:
         write(tmp_path, url)
         worker = start_worker()
