@@ -104,6 +104,8 @@ class Seen(Places):
     LONG_AT = Place(8)
     LONG_PERIOD = Place(8)
     LONG_FULL_AT = Place(8)
+    #: Answers in a row that told that little is left.
+    TOLD_PACED = Place()
 
 
 class Heard(Places):

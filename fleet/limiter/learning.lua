@@ -83,8 +83,8 @@ local PROVEN_US, LEAST_LONG_US, HOUR_US, MONTH_US = 120000000, 90000000, 3600000
 local ENOUGH, SAME, NEAR, OTHER_USE = 3, 0.1, 0.05, 1.25
 -- A longer period that nothing has shown for so long is forgotten: what a single odd answer taught fades.
 local SHOWN_US = 150000000
--- What a provider allows a minute is believed for ten minutes, and for a week where SURE answers in a row have told it.
-local BELIEVED_US, SURE, SURE_US = 600000000, 3, 604800000000
+-- What a provider allows a minute is believed for two minutes, and for a week where SURE answers in a row have told it.
+local BELIEVED_US, SURE, SURE_US = 120000000, 3, 604800000000
 
 local function is_near(us, period_us, share) return math.abs(us - period_us) <= share * period_us end
 

@@ -19,16 +19,17 @@
 local ROOM_SHARE = 0.05
 -- By what share of the way what others use comes back down, at each reading.
 local DECAY = 0.25
--- This share of a longer period's limit is little, and so is less than what goes in a minute.
-local LITTLE = 0.05
--- A pace holds no longer than this without being told again, and lets one call go in that time in any case.
-local PACED_US = 600000000
+-- This share of a longer period's limit is little, if it is also less than what goes in this share of a minute.
+local LITTLE, LITTLE_OF_MINUTE = 0.02, 0.1
+-- A pace holds no longer than this without being told again, and lets one call go in that time in any case: thirty seconds
+-- as one or two answers say it, ten minutes where SURE in a row do.
+local FIRST_PACED_US, PACED_US = 30000000, 600000000
 
 local heard = { struct.unpack(HEARD_FORMAT, ARGV[HEARD]) }
 local set, was_learnt, was_seen = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen'))
 local state = read_state(KEYS[STATE])
 local learnt, seen = read_learnt(was_learnt), read_seen(was_seen)
-local before = read_terms(ARGV[TERMS], set, was_learnt)
+local before, wanted = read_terms(ARGV[TERMS], set, was_learnt), read_terms(ARGV[TERMS], set, nil)
 
 -- What the provider allows a minute; returns the period when it is a longer one, else 0.
 local function hear_limit(k, limit, left, reset_us, period_us)
@@ -77,7 +78,7 @@ end
 
 -- Note a limit of a longer period in the place `slot`; returns the calls a minute that it leaves, nil where that is no
 -- matter, and for how long.
-local function hear_long(slot, k, limit, left, reset_us, period_us, terms)
+local function hear_long(slot, k, limit, left, reset_us, period_us)
   if limit > 0 then seen[LONG_LIMIT + slot] = limit end
   limit = seen[LONG_LIMIT + slot]
   if limit <= 0 then return end
@@ -89,35 +90,34 @@ local function hear_long(slot, k, limit, left, reset_us, period_us, terms)
   left = max(0, left - granted_since(k))
   seen[LONG_LEFT + slot] = left
   local little = limit * LITTLE
-  if terms[k] > 0 then little = min(little, terms[k]) end
+  if wanted[k] > 0 then little = min(little, wanted[k] * LITTLE_OF_MINUTE) end
   if left > max(little, mean) then return end
   local rest_us = max(1, reset_us >= 0 and reset_us or period_us)
   local pace = left / rest_us
   if used > 0 and is_near(limit * rest_us / used, period_us, SAME) then  -- a bucket: more comes all the time
     pace = left / PACED_US + limit / period_us
   end
-  rest_us = min(rest_us, PACED_US)
+  rest_us = min(rest_us, seen[TOLD_PACED] >= SURE and PACED_US or FIRST_PACED_US)
   return max(pace / mean, 1 / rest_us) * MINUTE_US, rest_us
 end
 
--- Hear all limits of longer periods, also those whose resets showed them to be such: of each rate k in `long`.
-local function hear_longs(long, terms)
+-- Hear all limits of longer periods, also those whose resets showed them to be such: of each rate k in `long`. Every reading
+-- decides anew whether little is left.
+local function hear_longs(long)
   local pace, until_us, is_told = nil, 0, false
   local function hear(slot, k, at, period_us)
-    if heard[LIMIT + at] <= 0 and heard[LEFT + at] < 0 then return end
-    local calls, rest_us = hear_long(slot, k, heard[LIMIT + at], heard[LEFT + at], heard[RESET_US + at], period_us, terms)
-    is_told = true
+    local limit, left = heard[LIMIT + at], heard[LEFT + at]
+    is_told = is_told or limit > 0 or left >= 0
+    if period_us <= 0 or limit <= 0 and left < 0 then return end
+    local calls, rest_us = hear_long(slot, k, limit, left, heard[RESET_US + at], period_us)
     if calls and (not pace or calls < pace) then pace = calls end
     if calls then until_us = max(until_us, now + rest_us) end
   end
-  for k = 1, 4 do
-    if long[k] > 0 then hear(long[k] <= 2 * HOUR_US and k or k + 4, k, k, long[k]) end
-  end
-  for slot = 1, 8 do
-    local at = slot + 4
-    if heard[PERIOD_US + at] > 0 then hear(slot, slot > 4 and slot - 4 or slot, at, heard[PERIOD_US + at]) end
-  end
-  if is_told then learnt[PACED], learnt[PACED_UNTIL] = pace or 0, until_us end
+  for k = 1, 4 do hear(long[k] <= 2 * HOUR_US and k or k + 4, k, k, long[k]) end
+  for slot = 1, 8 do hear(slot, slot > 4 and slot - 4 or slot, slot + 4, heard[PERIOD_US + slot + 4]) end
+  if not is_told then return end
+  seen[TOLD_PACED] = pace and min(SURE, seen[TOLD_PACED] + 1) or 0
+  learnt[PACED], learnt[PACED_UNTIL] = pace or 0, until_us
 end
 
 -- Clocks that a lower rate has moved far ahead come back with the higher one; the debt of a hold stays.
@@ -138,7 +138,7 @@ local long = {}
 for k = 1, 4 do
   long[k] = hear_limit(k, heard[LIMIT + k], heard[LEFT + k], heard[RESET_US + k], heard[PERIOD_US + k])
 end
-hear_longs(long, before)
+hear_longs(long)
 grow_guess(learnt, seen)
 keep_pace(state, seen)
 
@@ -165,7 +165,7 @@ end
 if moved > 0 or is_rescaled then write_state(KEYS[STATE], state) end
 write_facts(KEYS[FACTS], was_learnt, was_seen, learnt, seen)
 
-local lowered, wanted = {}, read_terms(ARGV[TERMS], set, nil)
+local lowered = {}
 for k = 1, 4 do
   local is_sure = learnt[ALLOWED + k] > 0 and (seen[TOLD + k] >= SURE or heard[PERIOD_US + k] > 0)
   lowered[k] = is_sure and learnt[ALLOWED + k] < wanted[k] and ceil(learnt[ALLOWED + k]) or 0
