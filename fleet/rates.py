@@ -1,4 +1,4 @@
-"""What a provider's headers say of its rates. Who reads them: `workers/providers/rate_headers.py`."""
+"""What a provider's headers say of its rates. Who reads them: `workers/providers/rates/headers.py`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from fleet.workers.limited_streams import StreamWatch, watched
 from fleet.workers.ports import Limiter
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.problem import read_problem
-from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.providers.usage import read_told_usage
 from fleet.workers.providers.verdict import error_of
 

@@ -13,7 +13,7 @@ from fleet.config import LimitSettings
 from fleet.limiter.limits import Terms
 from fleet.rates import RateReadings
 from fleet.store.client import connect
-from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.rates.headers import read_rates
 from tests.conftest import DATA_DIR
 from tests.limiter.scripted import ScriptedLimit
 

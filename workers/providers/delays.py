@@ -1,6 +1,7 @@
 """When it passes, as a provider's body says it: `retryDelay`, "try again in 1m30s", "regain access on 2026-12-01".
 
-Headers are read in `retry_after.py`. Pure functions of what was said and the time; what is absurd counts as not said.
+Headers are read in `rates/retry_after.py`. Pure functions of what was said and the time; what is absurd counts as not
+said.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fleet.workers.providers.bodies import Said, spelled
-from fleet.workers.providers.retry_after import read_duration
+from fleet.workers.providers.rates.retry_after import read_duration
 
 #: Longest wait that is believed, in seconds (400 days): a limit a year passes, a wrong clock's date does not count.
 MAX_DELAY_S = 400 * 86_400.0

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from fleet.errors import BadRequest, FleetError, KeyRejected, KeySpent, NotServed, ProviderUnavailable, RateLimited
 from fleet.workers.providers import wordings
 from fleet.workers.providers.delays import read_delay
-from fleet.workers.providers.parallel import read_parallel
 from fleet.workers.providers.problem import Problem
-from fleet.workers.providers.rate_headers import read_rates
-from fleet.workers.providers.retry_after import MAX_RETRY_AFTER_S, read_retry_after
+from fleet.workers.providers.rates.headers import read_rates
+from fleet.workers.providers.rates.parallel import read_parallel
+from fleet.workers.providers.rates.retry_after import MAX_RETRY_AFTER_S, read_retry_after
 
 #: An error in a 2xx that names no status: a gateway that got nothing from its own provider.
 BAD_GATEWAY = 502

@@ -18,8 +18,8 @@ from fleet.rates import RateReadings
 from fleet.workers.ports import Call, Completion, Provider, Wishes
 from fleet.workers.providers import check_model, make_provider, read_key
 from fleet.workers.providers.listing import Listing, list_models
-from fleet.workers.providers.rate_headers import read_rates
-from fleet.workers.providers.retry_after import read_date
+from fleet.workers.providers.rates.headers import read_rates
+from fleet.workers.providers.rates.retry_after import read_date
 
 #: What is asked with `--call`, and the most tokens of the answer: the least that every vendor takes.
 _QUESTION, _ANSWER_TOKENS = "Answer with one word: ready?", 16

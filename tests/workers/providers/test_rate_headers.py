@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.rates import RateReading
-from fleet.workers.providers.rate_headers import read_rates
+from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.simulator.limit_headers import FAMILIES, Family, Readings
 from fleet.workers.simulator.limits import Allowance
 from tests.every import every

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.workers.providers.retry_after import MAX_RETRY_AFTER_S, read_duration, read_retry_after
+from fleet.workers.providers.rates.retry_after import MAX_RETRY_AFTER_S, read_duration, read_retry_after
 
 #: Sun, 06 Nov 1994 08:49:37 GMT, the date of the RFC's example.
 NOW_S = 784_111_777.0

@@ -1,4 +1,4 @@
-"""What an answer's headers say of a key's rates, in the forms of all vendors and proxies (`rate_names.py`).
+"""What an answer's headers say of a key's rates, in the forms of all vendors and proxies (`names.py`).
 
 A pure function of headers and time. A value that makes no sense counts as not said.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fleet.rates import RateReading, RateReadings
-from fleet.workers.providers.rate_names import (
+from fleet.workers.providers.rates.names import (
     HOUR_S,
     LIMIT,
     MINUTE_S,
@@ -24,7 +24,7 @@ from fleet.workers.providers.rate_names import (
     Meaning,
     meaning_of,
 )
-from fleet.workers.providers.retry_after import AnswerClock, read_duration, read_number, read_reset
+from fleet.workers.providers.rates.retry_after import AnswerClock, read_duration, read_number, read_reset
 
 #: A limit of so much is none: proxies say the largest integer.
 UNLIMITED = 1e12

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from fleet.workers.providers.rate_names import REMAINING, RESET, meaning_of
+from fleet.workers.providers.rates.names import REMAINING, RESET, meaning_of
 
 #: Longest wait that is believed, in seconds (1 day): a wrong clock over there must not stop a fleet for years.
 MAX_RETRY_AFTER_S = 86_400.0
