@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ from fleet.workers.ports import Call, Completion, Wishes
 from fleet.workers.providers.models.adapter import Models
 from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.workers.providers.models.vendors import ENVIRONMENT, GOOD, models
-from tests.workers.providers.raw_server import KEY, RawServer, call, raw_server, response
+from tests.workers.providers.raw_server import KEY, RawServer, raw_server, response
+from tests.workers.providers.raw_server import call as quick_call
 
 CHAT, RESPONSES, ANTHROPIC, GOOGLE = tuple(GOOD)[:4]
 MISTRAL, COHERE, BEDROCK = (next(name for name in GOOD if name.startswith(v)) for v in ("mistral", "cohere", "bedrock"))
@@ -36,6 +38,9 @@ RATES = {
 }  # fmt: skip
 SCHEMA = compiled({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
                    "additionalProperties": False})  # fmt: skip
+
+#: A call that waits for a slow machine: its first one loads an SDK.
+call = partial(quick_call, timeout_s=120.0)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sampling parameters:UserWarning")  # they are told in `left_out`
 
