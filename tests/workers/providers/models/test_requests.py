@@ -14,6 +14,7 @@ from fleet.conversation import FilePart, ImagePart, Message, Tool, ToolCall
 from fleet.errors import (
     BadRequest,
     ConfigurationError,
+    ContextTooLong,
     FleetError,
     KeyRejected,
     KeySpent,
@@ -177,6 +178,32 @@ def test_a_refused_temperature_is_learnt_and_left_out_from_then_on() -> None:
         assert ["temperature" in body for body in server.bodies] == [True, False]
 
     use(twice, response(told, status=400), json_of(GOOD[CHAT]))
+
+
+def test_a_refused_setting_that_the_task_asked_for_is_a_bad_request_that_names_it() -> None:
+    told = {"error": {"message": "Unrecognized request argument supplied: seed"}}
+    wishes = Wishes(seed=1, asked=frozenset({"seed"}))
+
+    async def main(adapter: Models, server: RawServer) -> None:
+        with pytest.raises(BadRequest, match="refuses 'seed'"):
+            await adapter.complete(replace(call(model=CHAT), wishes=wishes), api_key=KEY)
+        dropping = replace(wishes, drop_params=True)
+        completion = await adapter.complete(replace(call(model=CHAT), wishes=dropping), api_key=KEY)
+        assert completion.left_out == ("seed",)
+        assert ["seed" in body for body in server.bodies] == [True, False]
+
+    use(main, response(told, status=400), json_of(GOOD[CHAT]))
+
+
+def test_a_prompt_that_is_too_long_for_another_vendors_model_says_what_fits() -> None:
+    told = {"error": {"message": "This model's maximum context length is 2048 tokens, you sent 2723 input tokens."}}
+
+    async def main(adapter: Models, _: RawServer) -> None:
+        with pytest.raises(ContextTooLong) as raised:
+            await adapter.complete(call(model=CHAT), api_key=KEY)
+        assert (raised.value.window_tokens, raised.value.true_input_tokens) == (2048, 2723)
+
+    use(main, response(told, status=400))
 
 
 def test_a_model_whose_profile_has_no_temperature_gets_none_and_says_so() -> None:
