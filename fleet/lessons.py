@@ -1,7 +1,7 @@
 """What models have taught: what they refuse, how many tokens our estimate of one really is, how much they take.
 
 This is a process's own copy, asked on every call and never waiting for anybody. How requests are changed by it:
-`workers/providers/lessons.py`; how the fleet shares it: `engine/answers/lessons.py`.
+`workers/providers/taught/student.py`; how the fleet shares it: `engine/answers/lessons.py`.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ from fleet.schema import Schema
 from fleet.usage import Usage
 from fleet.workers.load import most_sent_tokens, sent_tokens
 from fleet.workers.ports import PLAIN, Call, Completion, Knowledge, Limiter, Provider, Wishes
-from fleet.workers.providers.lessons import asked_of, names_of
 from fleet.workers.providers.rates.headers import read_rates
+from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 from fleet.workers.streaming import Streaming, asked_usage
 from fleet.workers.thinking import apart

@@ -34,8 +34,8 @@ from fleet.workers.ports import Call, Completion, Delta, Lessons
 from fleet.workers.providers.answers.sse import ServerEvent, SseParser, TooLong
 from fleet.workers.providers.answers.streams import AnswerStream
 from fleet.workers.providers.bodies import carries_error, read_events
-from fleet.workers.providers.lessons import Student
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
+from fleet.workers.providers.taught.student import Student
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.verdict import error_of, meant_status
 from fleet.workers.providers.wire_schema import refused_schema

@@ -16,7 +16,7 @@ from fleet.lessons import PROBE_AFTER_S, Notebook
 from fleet.workers.ports import CONTEXT_FULL, Call, Completion, Wishes
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.base import HttpProvider
-from fleet.workers.providers.lessons import asked_of, shaped
+from fleet.workers.providers.taught.student import asked_of, shaped
 from tests.workers.providers.raw_server import KEY, call, raw_server, response
 from tests.workers.providers.test_wire import ANSWERS, KINDS
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.workers.providers.overflow import Overflow, overflow_in
-from fleet.workers.providers.refusals import read_words
+from fleet.workers.providers.taught.overflow import Overflow, overflow_in
+from fleet.workers.providers.taught.refusals import read_words
 
 
 def read(told: object) -> Overflow | None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.workers.providers.refusals import read_words, refused_in
+from fleet.workers.providers.taught.refusals import read_words, refused_in
 
 TURNS = [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]
 BODY: dict[str, Any] = {"model": "m", "messages": TURNS, "max_tokens": 5, "temperature": 0.3}

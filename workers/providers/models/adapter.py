@@ -24,7 +24,6 @@ from fleet.quoting import quote
 from fleet.workers.load import sent_tokens
 from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.base import parse_base_url
-from fleet.workers.providers.lessons import REFUSING
 from fleet.workers.providers.models.answered import completion_of, says_nothing
 from fleet.workers.providers.models.asked import (
     SETTINGS,
@@ -37,8 +36,9 @@ from fleet.workers.providers.models.asked import (
 from fleet.workers.providers.models.exchange import Clients, Exchange, exchanging
 from fleet.workers.providers.models.failed import by_status, hidden, problem_of, refused_schema, unanswered, unreadable
 from fleet.workers.providers.models.vendors import make_model
-from fleet.workers.providers.overflow import overflow_in
-from fleet.workers.providers.refusals import read_words, refused_in
+from fleet.workers.providers.taught.overflow import overflow_in
+from fleet.workers.providers.taught.refusals import read_words, refused_in
+from fleet.workers.providers.taught.student import REFUSING
 
 
 class Models:
@@ -129,7 +129,7 @@ class Models:
         return self._taught(told, call, exchange) if exchange.status in REFUSING else told
 
     def _taught(self, told: FleetError, call: Call, exchange: Exchange) -> FleetError:
-        """Return what a refusal comes to: as `fleet.workers.providers.lessons.Student` does for the native wires."""
+        """Return what a refusal comes to: as `taught.student.Student` does for the native wires."""
         if isinstance(told, KeyRejected | RateLimited):
             return told
         words = read_words(exchange.raw)

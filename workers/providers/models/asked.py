@@ -37,8 +37,8 @@ from fleet.errors import BadRequest
 from fleet.quoting import quote
 from fleet.schema import Schema
 from fleet.workers.ports import Call, Wishes
-from fleet.workers.providers.lessons import is_asked
 from fleet.workers.providers.models.exchange import Forbidden
+from fleet.workers.providers.taught.student import is_asked
 from fleet.workers.providers.wire_schema import SchemaRefused, loose_schema, strict_schema
 from fleet.workers.providers.written.attachments import media_type_of
 

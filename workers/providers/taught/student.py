@@ -14,8 +14,8 @@ from fleet.errors import BadRequest, ContextTooLong, FleetError, KeyRejected, Ra
 from fleet.quoting import quote
 from fleet.workers.load import sent_tokens
 from fleet.workers.ports import CONTEXT_FULL, PLAIN, Call, Completion, Lessons, Wishes
-from fleet.workers.providers.overflow import FULL_REASONS, overflow_in
-from fleet.workers.providers.refusals import Words, read_words, refused_in
+from fleet.workers.providers.taught.overflow import FULL_REASONS, overflow_in
+from fleet.workers.providers.taught.refusals import Words, read_words, refused_in
 
 #: Two names of one field, each standing in for the other: it is renamed, never dropped.
 RENAMED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fleet.workers.providers.refusals import Words
+from fleet.workers.providers.taught.refusals import Words
 
 #: Numbers below this are no token counts of a context.
 LEAST_TOKENS = 16

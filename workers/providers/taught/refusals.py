@@ -1,6 +1,6 @@
 """What an error body says that a model refuses, in any wording and behind any proxy.
 
-Pure text. Only what that very request carried can be refused by it. What becomes of it: `lessons.py` beside this.
+Pure text. Only what that very request carried can be refused by it. What becomes of it: `student.py` beside this.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What models teach by their errors: what they refuse, how much they take, and requests made accordingly."""
