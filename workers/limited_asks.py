@@ -24,7 +24,7 @@ _NO_TEXT = frozenset({"data", "url", "image_url", "file_data"})
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ClientAsk:
     """What a request asks for."""
 
     model: str
@@ -43,16 +43,16 @@ def guess(request: Any, body: bytes) -> int:
     return 0 if is_form else len(body) // BYTES_PER_TOKEN
 
 
-def read_ask(body: bytes, model: str | None, guess: int) -> Ask | None:
+def read_ask(body: bytes, model: str | None, guess: int) -> ClientAsk | None:
     """Return what a request asks for; None when no model is named."""
     asked = read_object(body)
     named = model or (asked or {}).get("model")
     if not isinstance(named, str) or not named:
         return None
     if asked is None:
-        return Ask(named, guess, OUTPUT_TOKENS, is_streamed=False)
+        return ClientAsk(named, guess, OUTPUT_TOKENS, is_streamed=False)
     limits = [asked[name] for name in _OUTPUT_LIMITS if type(asked.get(name)) is int]
-    return Ask(
+    return ClientAsk(
         model=named,
         input_tokens=sum(count_tokens(text) for name in _TEXTS for text in _texts(asked.get(name))),
         output_tokens=max(0, limits[0]) if limits else OUTPUT_TOKENS,

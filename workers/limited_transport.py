@@ -22,7 +22,7 @@ from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.workers.gateway import DEFAULT_HOLD_S
-from fleet.workers.limited_asks import Ask, guess, read_ask, read_object
+from fleet.workers.limited_asks import ClientAsk, guess, read_ask, read_object
 from fleet.workers.limited_streams import StreamWatch, watched
 from fleet.workers.ports import Limiter
 from fleet.workers.providers.bodies import carries_error
@@ -244,7 +244,7 @@ class _Plan:
     model: str | None
     price: Price | None
 
-    def ask(self, request: Any, body: bytes) -> Ask | None:
+    def ask(self, request: Any, body: bytes) -> ClientAsk | None:
         """Return what a request asks for; None when it is surely none to a model."""
         if request.method in _HARMLESS:
             return None
@@ -262,7 +262,7 @@ class _Plan:
             "limited; name the model for this client (model=...), or send without this transport what asks no model"
         )
 
-    def arguments(self, ask: Ask) -> dict[str, Any]:
+    def arguments(self, ask: ClientAsk) -> dict[str, Any]:
         """Return the arguments of `acquire`."""
         cost = self.cost(ask.model, Usage(input_tokens=ask.input_tokens, output_tokens=ask.output_tokens))
         return {
@@ -278,7 +278,7 @@ class _Plan:
         """Return what a call costs, None when nobody knows."""
         return None if self.price is None else self.price(f"{self.provider}/{model}", usage)
 
-    def outcome(self, grant: Grant, ask: Ask, response: Any) -> _Outcome:
+    def outcome(self, grant: Grant, ask: ClientAsk, response: Any) -> _Outcome:
         """Return what came of a call that was answered."""
         headers, now_s = response.headers, time.time()
         rates = read_rates(headers, now_s=now_s)
@@ -290,7 +290,7 @@ class _Plan:
             return _Outcome(grant, told, cost or 0, rates, _hold_s(error), _parallel(error))
         return self._settled(grant, ask, _usage(raw), rates)
 
-    def watch(self, limiter: Limiter | BlockingLimiter, grant: Grant, ask: Ask, response: Any) -> _Outcome:
+    def watch(self, limiter: Limiter | BlockingLimiter, grant: Grant, ask: ClientAsk, response: Any) -> _Outcome:
         """Have a streamed answer settled at its end, once; what its headers say is told then, too."""
         watch, headers = StreamWatch(), response.headers
         rates, is_told = read_rates(headers, now_s=time.time()), False
@@ -305,7 +305,7 @@ class _Plan:
         return _Outcome(grant, is_open=True)
 
     def _streamed(
-        self, grant: Grant, ask: Ask, watch: StreamWatch, headers: Any, rates: RateReadings | None
+        self, grant: Grant, ask: ClientAsk, watch: StreamWatch, headers: Any, rates: RateReadings | None
     ) -> _Outcome:
         """Return what came of a stream, whole or cut."""
         used = watch.used(ask.input_tokens)
@@ -317,7 +317,7 @@ class _Plan:
             outcome = replace(outcome, used=Usage(), cost_usd_micros=0)
         return replace(outcome, hold_s=_hold_s(error), parallel=_parallel(error))
 
-    def _settled(self, grant: Grant, ask: Ask, used: Usage | None, rates: RateReadings | None) -> _Outcome:
+    def _settled(self, grant: Grant, ask: ClientAsk, used: Usage | None, rates: RateReadings | None) -> _Outcome:
         cost = self.cost(ask.model, used) if used else None
         return _Outcome(grant, used, cost, rates)
 
@@ -341,7 +341,7 @@ def _parallel(error: FleetError) -> int | None:
     return error.most_parallel if isinstance(error, RateLimited) and error.parallel else None
 
 
-def _comes_in_pieces(ask: Ask, response: Any) -> bool:
+def _comes_in_pieces(ask: ClientAsk, response: Any) -> bool:
     """True for an answer that comes as a stream; a refusal comes in one piece."""
     kind = response.headers.get("content-type", "")
     return ask.is_streamed and response.status_code < 300 and not kind.startswith("application/json")
