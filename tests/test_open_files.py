@@ -16,7 +16,7 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from fleet.engine.file_room import fit_slots
 from fleet.open_files import files_for, slots_that_fit
-from fleet.workers.providers.base import _lack_of
+from fleet.workers.providers.base import lack_of
 
 
 def test_the_soft_limit_becomes_the_hard_one() -> None:
@@ -92,4 +92,4 @@ KEY = ConnectionKey("api.example", 443, True, True, None, None, None, None)
     ],
 )
 def test_what_the_machine_lacks_is_not_the_providers_fault(error: BaseException, is_ours: bool) -> None:
-    assert (_lack_of(error) is not None) == is_ours
+    assert (lack_of(error) is not None) == is_ours

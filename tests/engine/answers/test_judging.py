@@ -12,6 +12,10 @@ POOLS = """
 [pools.plain]
 bots = 3
 
+[pools.by_prompt]  # the simulator takes no schema for this model, so it says what it would say
+bots = 3
+model = "odd-refused-response-format"
+
 [pools.checked]
 bots = 3
 validator = "checks:is_even"
@@ -29,7 +33,7 @@ class Number(RootModel[int]):
 
 ids = [submit_task.delay("What is 2+2?", pool="plain", answer_schema=Number).id]
 ids += submit_many([
-    {"prompt": "What is 2+3?", "pool": "plain", "answer_schema": {"type": "string"}},
+    {"prompt": "What is 2+3?", "pool": "by_prompt", "answer_schema": {"type": "string"}},
     {"prompt": "What is 2+4?", "pool": "checked"},
     {"prompt": "What is 2+5?", "pool": "checked"},
 ])
