@@ -276,7 +276,8 @@ class Gateway:
             if completion.left_out:
                 self._left_out.setdefault(route.priced_as, set()).update(completion.left_out)
                 meter.left_out = meter.left_out.union(asked_of(completion.left_out, call.wishes))
-            rates = read_rates(completion.headers, now_s=time.time())
+            if self._limiter.listens(grant):
+                rates = read_rates(completion.headers, now_s=time.time())
         except asyncio.CancelledError:
             meter.failed[DeadlineExceeded.__name__] += 1
             usage = asked_usage(call) if streaming is None else streaming.used(call)

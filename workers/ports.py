@@ -79,6 +79,10 @@ class Limiter(Protocol):
         """
         ...
 
+    def listens(self, grant: Grant) -> bool:
+        """Return whether the next reading of this limit will be used: reading headers costs more than settling."""
+        ...
+
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         """Correct the limit by what the answer's headers said (None: nothing). Never waits, never raises."""
         ...

@@ -164,6 +164,11 @@ class Limiter:
         if not limit.terms.has_rates:
             self._first_answers.heard(limit.configured_as)
 
+    def listens(self, grant: Grant) -> bool:
+        """Return whether `observe` would use what an answer's headers say: a few times a second it does."""
+        limit = self._find(grant.limit)
+        return limit is not None and asyncio.get_running_loop().time() >= limit.observe_at
+
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         """Correct the limit by what the answer's headers said (None: nothing). Never waits, never raises.
 

@@ -553,7 +553,9 @@ def test_a_limit_that_surely_is_lower_than_configured_is_said_once(
             grant = await limiter.acquire(LIMIT, tokens=1, timeout_s=5)
             limiter.settle(grant, used_tokens=1)
             day = RateReading(1000, 999 - number, (1 + number) * 86.4)
+            assert limiter.listens(grant)
             limiter.observe(grant, (day, RateReading(9000, 8000, 5.0), RateReading(), RateReading()))
+            assert not limiter.listens(grant)  # it has just heard
             await sent(store)
 
     with_limiter(redis_url, body, rpm=2000, tpm=10_000)

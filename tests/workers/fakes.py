@@ -32,6 +32,7 @@ class FakeLimiter:
     readings: list[RateReadings | None] = field(default_factory=list)
     narrowed: list[tuple[str, int]] = field(default_factory=list)
     cached: list[int | None] = field(default_factory=list)
+    is_listening: bool = True
 
     async def acquire(
         self,
@@ -72,6 +73,9 @@ class FakeLimiter:
 
     def narrow(self, limit: str, *, most: int = 0) -> None:
         self.narrowed.append((limit, most))
+
+    def listens(self, grant: Grant) -> bool:
+        return self.is_listening
 
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         self.readings.append(rates)

@@ -40,9 +40,11 @@ async def chat(gateway: Gateway, meter: Meter, *, within_s: float = 5.0, wishes:
     )
 
 
-def send(reply: Completion | Exception) -> tuple[FakeLimiter, FakeProvider, Meter, object]:
+def send(
+    reply: Completion | Exception, limiter: FakeLimiter | None = None
+) -> tuple[FakeLimiter, FakeProvider, Meter, object]:
     """Make one call that is answered by `reply`; return what came out beside limiter, provider and meter."""
-    limiter, provider, meter = FakeLimiter(), FakeProvider([reply]), Meter()
+    limiter, provider, meter = limiter or FakeLimiter(), FakeProvider([reply]), Meter()
     try:
         came: object = asyncio.run(chat(a_gateway(limiter, provider), meter))
     except (FleetError, ZeroDivisionError) as error:
@@ -126,7 +128,7 @@ def test_what_was_read_from_the_providers_cache_is_told_when_it_is_known():
     assert limiter.cached == [None]
 
 
-def test_what_headers_say_of_the_rates_reaches_the_limiter_with_every_answer():
+def test_what_headers_say_of_the_rates_reaches_the_limiter_whenever_it_listens():
     nothing = RateReading()
     told = Completion("4", "stop", Usage(), headers={"x-ratelimit-limit-requests": "9"})
     limiter, *_ = send(told)
@@ -134,6 +136,8 @@ def test_what_headers_say_of_the_rates_reaches_the_limiter_with_every_answer():
     limiter, *_ = send(RateLimited("429", rates=(RateReading(9, 0), nothing, nothing, nothing)))
     assert limiter.readings == [(RateReading(9, 0), nothing, nothing, nothing)]
     limiter, *_ = send(said("4"))
+    assert limiter.readings == [None]
+    limiter, *_ = send(told, limiter=FakeLimiter(is_listening=False))  # it has just heard: headers cost time to read
     assert limiter.readings == [None]
 
 
