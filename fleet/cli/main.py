@@ -49,7 +49,7 @@ COMMANDS = {
     "limits": (
         "fleet.cli.operate.limits",
         "limits",
-        "Show each limit live: used, waiting, next grant, rate, last 429; change one.",
+        "Show each limit live: used, waiting, next grant, rate, last 429, what its model refuses; change one.",
     ),
     "diversity": (
         "fleet.cli.operate.diversity",
