@@ -20,6 +20,7 @@ from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.ports import CONTEXT_FULL, Completion
 from fleet.workers.providers import make_provider
+from tests.every import every
 from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 from tests.workers.test_agent import work
 
@@ -174,7 +175,7 @@ def test_a_schema_stays_when_the_prompt_is_cut_tighter() -> None:
     task = LONG.model_copy(update={"answer_schema": schema})
     outcome = work(FakeLimiter(), provider, task=task, max_output_tokens=100)
     assert (outcome.status, outcome.answer) == ("ok", '{"a": 1}')
-    assert all(call.wishes.schema is not None for call in provider.calls)
+    assert every(call.wishes.schema is not None for call in provider.calls)
     assert len(provider.calls[1].messages[-1].text) < len(provider.calls[0].messages[-1].text)
 
 

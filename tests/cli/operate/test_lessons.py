@@ -14,6 +14,7 @@ from fleet.cli.setup.lesson_checks import known_lessons, lesson_checks
 from fleet.engine.answers.lessons import SharedLessons, read_lessons
 from fleet.lessons import Notebook
 from fleet.store.client import Store, connect
+from tests.every import every
 
 API = "simulator/simulated-1"
 
@@ -58,7 +59,7 @@ def test_limits_lists_it_for_programs() -> None:
     assert {lesson.get("refuses") for lesson in lessons} == {None, "temperature", "role:system"}
     assert [lesson["ratio"] for lesson in lessons if "ratio" in lesson] == [1.31]
     assert [lesson["window_tokens"] for lesson in lessons if "window_tokens" in lesson] == [2048]
-    assert all(lesson["tried_again_at"] > lesson["learnt_at"] for lesson in lessons if "refuses" in lesson)
+    assert every(lesson["tried_again_at"] > lesson["learnt_at"] for lesson in lessons if "refuses" in lesson)
 
 
 def test_doctor_says_which_pools_rest_on_what_their_model_refuses() -> None:

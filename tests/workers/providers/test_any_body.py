@@ -16,6 +16,7 @@ from fleet.workers.judge import judge
 from fleet.workers.ports import Completion
 from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.verdict import error_of
+from tests.every import every
 from tests.workers.providers.raw_server import KEY, call, provider, raw_server, response
 
 PROMPT = "My bank account is DE89-3704-0044,\nand the code word is “Rumpelstiltskin”"
@@ -92,7 +93,7 @@ def check(error: FleetError) -> None:
     assert error.passes_at is None or (error.passes and math.isfinite(error.passes_at))
     assert type(error).__name__ == TaskError.of(error).type and len(str(error)) <= 1000
     shown, sent = letters(str(error)), letters(PROMPT)
-    assert not any(sent[i : i + BY_CHANCE] in shown for i in range(len(sent) - BY_CHANCE + 1)), str(error)
+    assert every(sent[i : i + BY_CHANCE] not in shown for i in range(len(sent) - BY_CHANCE + 1)), str(error)
     assert "012345" not in shown and "secret" not in shown, str(error)
 
 

@@ -17,6 +17,7 @@ from fleet.workers.ports import CONTEXT_FULL, Call, Completion, Wishes
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.base import HttpProvider
 from fleet.workers.providers.taught.student import asked_of, shaped
+from tests.every import every
 from tests.workers.providers.raw_server import KEY, call, raw_server, response
 from tests.workers.providers.test_wire import ANSWERS, KINDS
 
@@ -90,7 +91,7 @@ def test_a_model_that_refuses_the_temperature_gets_none_from_the_next_call_on(ki
 def test_every_call_in_flight_with_what_is_refused_is_told_to_be_repeated() -> None:
     came, bodies = talk(NO_TEMPERATURE, calls=[call()] * 20, at_once=True)
     assert [type(error) for error in came] == [Relearnt] * 20
-    assert all("temperature" in body for body in bodies)
+    assert every("temperature" in body for body in bodies)
 
 
 def test_a_call_that_did_not_carry_what_is_refused_is_not_repeated() -> None:
@@ -103,7 +104,7 @@ def test_a_value_out_of_range_is_no_refusal_of_its_field() -> None:
         refusal("temperature: 0.7 is larger than the maximum of 0.5", param="temperature"), calls=[call()] * 2
     )
     assert [type(error) for error in came] == [BadRequest] * 2
-    assert all("temperature" in body for body in bodies)
+    assert every("temperature" in body for body in bodies)
 
 
 @pytest.mark.parametrize(("first", "second"), [("max_tokens", "max_completion_tokens")])
@@ -169,7 +170,7 @@ def test_what_a_task_asked_for_is_a_bad_request_that_names_it() -> None:
     came, bodies = talk(NO_TEMPERATURE, calls=[asked] * 2)
     assert [type(error) for error in came] == [BadRequest] * 2
     assert "refuses 'temperature'" in str(came[0])
-    assert all("temperature" in body for body in bodies)  # the provider says no itself, each time
+    assert every("temperature" in body for body in bodies)  # the provider says no itself, each time
 
 
 def test_with_drop_params_what_a_task_asked_for_is_left_out_and_listed() -> None:

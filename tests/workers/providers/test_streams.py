@@ -11,6 +11,7 @@ import pytest
 
 from fleet.errors import BadRequest, FleetError, KeyRejected, ProviderUnavailable, RateLimited
 from fleet.workers.ports import Completion, Delta
+from tests.every import every
 from tests.workers.providers.raw_server import KEY, RawServer, call, provider, raw_server, response
 
 
@@ -104,7 +105,7 @@ def test_a_stream_without_an_end_is_an_answer_that_broke_off(kind: str):
             kind, streamed(STREAMS[kind][:4] if kind == "openai" else ANTHROPIC[:9], missing=missing)
         )
         assert text_of(came) == "four" and isinstance(failure, ProviderUnavailable) and failure.sent
-        assert not any(isinstance(piece, Completion) for piece in came)
+        assert every(not isinstance(piece, Completion) for piece in came)
 
 
 def test_an_answer_whose_last_words_came_is_whole_though_its_usage_was_lost():

@@ -27,6 +27,7 @@ from fleet.schema import compiled
 from fleet.workers.ports import Call, Completion, Wishes
 from fleet.workers.providers.models.adapter import Models
 from fleet.workers.providers.wire_schema import SchemaRefused
+from tests.every import every
 from tests.workers.providers.models.vendors import ENVIRONMENT, GOOD, models
 from tests.workers.providers.raw_server import KEY, RawServer, raw_server, response
 from tests.workers.providers.raw_server import call as quick_call
@@ -112,7 +113,7 @@ def test_each_vendors_call_is_one_request_that_is_answered_limited_or_failed(mod
             await adapter.complete(call(model=model), api_key=KEY)
         assert len(server.heads) == 3
         if not model.startswith("bedrock"):  # signed there, and never sent
-            assert all(KEY in head for head in server.heads)
+            assert every(KEY in head for head in server.heads)
 
     answers = (response(GOOD[model], headers=RATES), response(limited, status=429, headers=RATES))
     use(three, *answers, response({"error": {"message": "oops"}}, status=500, headers=RATES))
