@@ -360,14 +360,7 @@ class Limiter:
             self._settle(limit, call.outcome.result(), sent=0)
 
     def _settle(
-        self,
-        limit: LocalLimit,
-        grant: Grant,
-        *,
-        sent: int,
-        used_tokens: int = 0,
-        output: int = 0,
-        money: float = 0,
+        self, limit: LocalLimit, grant: Grant, *, sent: int, used_tokens: int = 0, output: int = 0, money: float = 0
     ) -> None:
         if not grant.ticket:
             return
