@@ -133,7 +133,9 @@ class Asker:
     async def _ask(self, inquiry: Inquiry, more_tokens: int) -> ChatReply:
         """Call until there is a usable answer, or none will come. Never the same call for a model that had no room."""
         check_room(inquiry.wishes, inquiry.max_output_tokens)
-        inquiry = replace(inquiry, wishes=self._raised(inquiry.wishes))
+        raised = self._raised(inquiry.wishes)
+        if raised is not inquiry.wishes:
+            inquiry = replace(inquiry, wishes=raised)
         try:
             return await self._until_usable(inquiry)
         except Spent as spent:

@@ -27,7 +27,7 @@ class ChatReply(str):
     tier: str | None
     others: tuple[str, ...]
     left_out: tuple[str, ...]
-    _message: Message
+    _completion: Completion
 
     @classmethod
     def of(cls, completion: Completion, text: str | None = None) -> ChatReply:
@@ -45,17 +45,18 @@ class ChatReply(str):
         reply.tier = completion.tier
         reply.others = completion.others
         reply.left_out = completion.left_out
-        said: str | tuple[Part, ...] = completion.text
-        if completion.thoughts:
-            texts = (TextPart(type="text", text=completion.text),) if completion.text else ()
-            said = (*completion.thoughts, *texts)
-        reply._message = Message.model_construct(role="assistant", content=said, tool_calls=completion.tool_calls)
+        reply._completion = completion
         return reply
 
     @property
     def message(self) -> Message:
         """The reply as a turn of the conversation: put it before the results of its tool calls."""
-        return self._message
+        completion = self._completion
+        said: str | tuple[Part, ...] = completion.text
+        if completion.thoughts:
+            texts = (TextPart(type="text", text=completion.text),) if completion.text else ()
+            said = (*completion.thoughts, *texts)
+        return Message.model_construct(role="assistant", content=said, tool_calls=completion.tool_calls)
 
     def but(self, text: str) -> ChatReply:
         """Return this reply with another text."""
