@@ -16,6 +16,8 @@ from tests.chaos.arena import Arena
 QUICK_MS = 50.0
 #: Milliseconds of a call that outlasts three leases.
 SLOW_MS = 3 * LEASE_S * 1000.0
+#: Functions that block at the same time (count): that many stalls in a row are no stand-still for the arena.
+BLOCKERS_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,16 @@ def run_long(arena: Arena, *, tasks: int) -> None:
 
 
 def block_loops(arena: Arena, *, tasks: int, blockers: int) -> None:
-    """Functions that block the loop of users' functions, or that of the whole worker, for longer than a lease."""
-    arena.submit(blockers, blocking=True)
-    arena.submit(tasks)
+    """Functions that block the loop of users' functions, or that of the whole worker, for longer than a lease.
+
+    A few at a time: those of the worker's own loop stand in a row, and a worker that stands for `worker.hang_s` is
+    replaced.
+    """
+    waves = max(1, blockers // BLOCKERS_AT_ONCE)
+    for wave in range(1, waves + 1):
+        arena.submit(blockers // waves, blocking=True)
+        arena.submit(tasks // waves)
+        arena.wait_for((blockers // waves + tasks // waves) * wave)
 
 
 def count_down(arena: Arena, *, tasks: int) -> None:
@@ -188,7 +197,7 @@ ATTACKS = (
     ),
     Attack("tasks of 3 leases", run_long, None, {"tasks": 100}, runs_once=True),
     Attack(
-        "functions that block", block_loops, {"tasks": 500, "blockers": 3}, {"tasks": 5000, "blockers": 40},
+        "functions that block", block_loops, {"tasks": 500, "blockers": 3}, {"tasks": 5000, "blockers": 30},
         runs_once=True, stock_note="its tasks have a thread each",
     ),
     Attack("countdowns of 5 leases", count_down, None, {"tasks": 300}, runs_once=True),
