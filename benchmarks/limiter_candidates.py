@@ -12,8 +12,9 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from fleet.config import LimitSettings
+from fleet.grants import Caller, Grant
 from fleet.limiter import Limiter
-from fleet.models import Caller, Grant, Priority
+from fleet.models import Priority
 from fleet.store.client import Store
 
 

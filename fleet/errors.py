@@ -1,28 +1,33 @@
 """Every error that Fleet raises, as one tree. A branch tells the caller what to do next.
 
 FleetError
-├── RetryLater                 the same call may work later (``retry_after_s`` when the other side said when)
-│   ├── RateLimited            the provider answered 429
-│   ├── ProviderUnavailable    the provider answered 5xx, cut the connection, or did not answer in time
-│   ├── Relearnt               the model refuses what the call carried: the next one goes without it
-│   ├── MachineExhausted       this machine has no more files, ports or memory for a connection
-│   ├── BotsQuarantined        all bots of the pool are quarantined
-│   ├── HeldUp                 another task's function stopped this one: it goes back to its queue
-│   └── StoreUnavailable       Redis did not answer
-├── KeyRejected                use another key: the provider does not take this one, or not for this
-│   └── KeySpent               its money, credit or quota is used up
-├── GiveUp                     no retry will help this task
+├── Waits                      no fault of the task: it waits, parked in Redis, and is tried again (`wait`)
+│   ├── NotSoon                its next call cannot leave soon: a limit, a day's budget, an open breaker
+│   ├── RetryLater             the same call may work later (``retry_after_s`` when the other side said when)
+│   │   ├── RateLimited            the provider answered 429
+│   │   ├── ProviderUnavailable    the provider answered 5xx, cut the connection, or did not answer in time
+│   │   ├── Relearnt               the model refuses what the call carried: the next one goes without it
+│   │   ├── MachineExhausted       this machine has no more files, ports or memory for a connection
+│   │   ├── BotsQuarantined        all bots of the pool are quarantined
+│   │   ├── HeldUp                 another task's function stopped this one: it goes back to its queue
+│   │   └── StoreUnavailable       Redis did not answer
+│   ├── KeyRejected            use another key: the provider does not take this one, or not for this
+│   │   └── KeySpent               its money, credit or quota is used up
+│   └── ConfigurationError     fix fleet.toml, a FLEET_* variable or the machine
+│       ├── NotServed              there is no such model, or no such API at this address
+│       └── StoreRefused           Redis does not let us in
+├── GiveUp                     a reason of the task's own: it ends, and no retry will help
 │   ├── InvalidTask            what was submitted is not a task
 │   ├── BadRequest             the provider refused the request itself (400, 413, 422, its content rules)
-│   │   └── ContextTooLong     the prompt is more than the model takes: a tighter cut may fit
-│   ├── DeadlineExceeded       the task's time is over
+│   │   └── ContextTooLong         the prompt is more than the model takes: a tighter cut may fit
+│   ├── DeadlineExceeded       its time at work is over
+│   ├── TooExpensive           what it may cost, `max_cost_usd`, does not pay for the next call
+│   ├── Expired                its producer's `expires_at` has passed: nothing was paid for it
+│   ├── OutOfTries             the provider failed on `max_attempts` of its calls while other tasks did well
 │   ├── Poison                 this task kills its process: it was alone in one that died
 │   ├── BadAnswer              the provider answered, but not with a usable answer
 │   └── BotFunctionFailed      the user's own bot function raised
-├── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
-└── ConfigurationError         fix fleet.toml, a FLEET_* variable or the machine
-    ├── NotServed              there is no such model, or no such API at this address
-    └── StoreRefused           Redis does not let us in
+└── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
 
 Each carries three facts for who decides what becomes of its task and of others: whether it `parks`, whether and when
 it `passes`, whether it `holds` the fleet.
@@ -30,9 +35,11 @@ it `passes`, whether it `holds` the fleet.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fleet.quoting import brief
+from fleet.waits import MOST_TOLD, Cause, Wait
 
 if TYPE_CHECKING:
     from fleet.faults import Fault
@@ -65,7 +72,51 @@ class FleetError(Exception):
     usage: Usage | None = None
 
 
-class RetryLater(FleetError):
+class Waits(FleetError):
+    """No fault of the task: it waits, and is tried again. Raised elsewhere than at a task's work, it is what it says.
+
+    Attributes:
+        cause: Why, in a word.
+    """
+
+    cause: Cause = "retry"
+
+    def wait(self, *, about: str = "", opens_at: float | None = None) -> Wait:
+        """Return it as what is told of a gate.
+
+        Args:
+            about: The `provider/model/key`, pool or setting behind it.
+            opens_at: Unix time in seconds of the next try; None: as the other side said, if it did.
+        """
+        at = self.passes_at if opens_at is None else opens_at
+        return Wait(self.cause, at, about, brief(str(self), MOST_TOLD), is_everyones=self.parks != "never")
+
+
+class NotSoon(Waits):
+    """The next call of a task cannot leave soon; nothing was sent, nothing is reserved.
+
+    Args:
+        wait: Why, and until when.
+    """
+
+    passes = True
+
+    def __init__(self, wait: Wait) -> None:
+        super().__init__(str(wait))
+        self.cause = wait.cause
+        self.passes_at = wait.opens_at
+        self._wait = wait
+
+    def wait(self, *, about: str = "", opens_at: float | None = None) -> Wait:
+        """Return what it was made of; the arguments fill what that leaves open."""
+        found = self._wait
+        if (found.about or not about) and (found.opens_at is not None or opens_at is None):
+            return found
+        at = opens_at if found.opens_at is None else found.opens_at
+        return replace(found, about=found.about or about, opens_at=at)
+
+
+class RetryLater(Waits):
     """The same call may succeed later.
 
     Args:
@@ -91,6 +142,7 @@ class RateLimited(RetryLater):
         most_parallel: How many the provider takes then; 0: it did not say.
     """
 
+    cause: Cause = "hold"
     blame = "provider"
     parks = "lasting"
     holds = True
@@ -121,6 +173,7 @@ class ProviderUnavailable(RetryLater):
         passes: False when the provider said that the same call will fail again.
     """
 
+    cause: Cause = "outage"
     blame = "provider"
     parks = "lasting"
 
@@ -141,22 +194,32 @@ class Relearnt(RetryLater):
 class MachineExhausted(RetryLater):
     """This machine has no more files, ports or memory for a connection; nothing was sent."""
 
+    cause: Cause = "machine"
+
 
 class BotsQuarantined(RetryLater):
     """All bots of the pool are quarantined: its tasks wait until one is released."""
+
+    cause: Cause = "bots"
+    parks = "at once"
 
 
 class HeldUp(RetryLater):
     """Another task's function has stopped this one for too long; it goes back to its queue and starts anew."""
 
+    cause: Cause = "function"
+
 
 class StoreUnavailable(RetryLater):
     """Redis did not answer."""
 
+    cause: Cause = "redis"
 
-class KeyRejected(FleetError):
+
+class KeyRejected(Waits):
     """The provider does not take this key, or not for this: another key may work."""
 
+    cause: Cause = "key"
     blame = "key"
     parks = "at once"
 
@@ -168,6 +231,8 @@ class KeySpent(KeyRejected):
         message: What happened.
         passes_at: Unix time in seconds at which it is filled again; None: not by itself, or nobody said when.
     """
+
+    cause: Cause = "credit"
 
     def __init__(self, message: str, *, passes_at: float | None = None) -> None:
         super().__init__(message)
@@ -219,7 +284,30 @@ class ContextTooLong(BadRequest):
 
 
 class DeadlineExceeded(GiveUp):
-    """The task's time is over."""
+    """The task's time at work is over: in calls that were answered, and in the user's code."""
+
+
+class TooExpensive(GiveUp):
+    """What is left of the task's `max_cost_usd` does not pay for its next call; what it has cost so far is counted."""
+
+    blame = "prompt"
+
+
+class Expired(GiveUp):
+    """The time by which its producer wanted it, `expires_at`, has passed; nothing was paid for it."""
+
+
+class OutOfTries(GiveUp):
+    """The provider failed on `max_attempts` of the task's calls, and did well on other tasks in between.
+
+    Args:
+        message: What happened.
+        blame: Whom the last failure is charged to.
+    """
+
+    def __init__(self, message: str, *, blame: Blame = "provider") -> None:
+        super().__init__(message)
+        self.blame = blame
 
 
 class Poison(GiveUp):
@@ -263,9 +351,10 @@ class StoreError(FleetError):
     """Redis answered with an error that waiting will not cure."""
 
 
-class ConfigurationError(FleetError):
+class ConfigurationError(Waits):
     """fleet.toml, a FLEET_* variable or the machine must be changed."""
 
+    cause: Cause = "configuration"
     blame = "configuration"
 
 

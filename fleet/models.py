@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -87,7 +87,16 @@ class BotTask(Asks):
     )
     priority: PriorityName = Field(Priority.NORMAL, description="critical, high, normal, low or bulk.")
     deadline_s: float | None = Field(
-        None, gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False, description="Seconds of work allowed; None: the pool's."
+        None, gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False, description="Seconds at work allowed; None: the pool's."
+    )
+    expires_at: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Unix time in seconds after which nobody wants the answer: it is dropped unpaid. None: the pool's.",
+    )
+    max_cost_usd: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="The most that it may cost, in US dollars; needs a price."
     )
     max_output_tokens: int | None = Field(None, ge=1, le=1_000_000, description="None: the pool's.")
     answer_schema: AnswerSchema | None = Field(
@@ -205,73 +214,6 @@ def bot_name(pool: str, index: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """Who a call is made for: the limiter orders waiting calls by this.
-
-    Args:
-        bot: Name of the bot; calls of one bot share one turn. Empty: all calls without a name share one.
-        priority: Urgent calls go first.
-        kind: Task class; the limiter learns what its calls really use.
-        tenant: Tenants get equal shares, each divided among its bots. Empty: bots get equal shares.
-        weight: Share of the bot (of the tenant's bot) against the others', above 0.
-    """
-
-    bot: str = ""
-    priority: Priority = Priority.NORMAL
-    kind: str = "default"
-    tenant: str = ""
-    weight: float = 1.0
-
-
-#: A caller that says nothing about itself.
-ANYBODY = Caller()
-
-
-class Tokens(NamedTuple):
-    """Tokens of one call: input and output together, and both apart."""
-
-    total: int = 0
-    input: int = 0
-    output: int = 0
-
-
-class Mark(NamedTuple):
-    """Where a grant stands among all of its limit: its time (us, of Redis), requests and tokens granted until then."""
-
-    at_us: int = 0
-    requests: int = 0
-    tokens: int = 0
-
-
-class Grant(NamedTuple):
-    """Permission to send one call, handed out by the limiter once its time has come.
-
-    Args:
-        limit: The `provider/model/key` it was given under.
-        reserved_tokens: What the call asked for: the most that it may use.
-        waited_ms: How long the caller waited for it.
-        ticket: Its name in the limiter's order; empty if there is nothing to settle.
-        kind: Task class of the call.
-        reserved_output_tokens: Those of `reserved_tokens` that are output.
-        charged: Tokens that were charged: what calls of this kind mostly use.
-        cost_usd_micros: What was reserved of the day's budget, with parts of a micro-dollar.
-        sent_at: Time of the event loop at which the call may leave.
-        mark: Its place among all grants.
-    """
-
-    limit: str
-    reserved_tokens: int
-    waited_ms: int = 0
-    ticket: str = ""
-    kind: str = "default"
-    reserved_output_tokens: int = 0
-    charged: Tokens = Tokens()
-    cost_usd_micros: float = 0
-    sent_at: float = 0.0
-    mark: Mark = Mark()
-
-
-@dataclass(frozen=True, slots=True)
 class Norms:
     """What is usual in a pool for one kind of task.
 
@@ -333,7 +275,10 @@ class BotResult(Frozen):
     provider: str | None = None
     model: str | None = None
     simulated: bool = Field(False, description="True when the simulator answered, not a real provider.")
-    served_by: Literal["call", "none"] = "none"
+    served_by: str = Field(
+        "none", description="`call`, `fallback 1`, `fallback 2`, ... by the rung that answered; none."
+    )
+    parked: int = Field(0, exclude_if=_is_empty, description="Times that it was parked in between.")
     usage: Usage = Usage()
     cost_usd_micros: int | None = Field(None, description="Micro-dollars, rounded; None when the model has no price.")
     cost_usd_picos: int | None = Field(None, description="The same exactly, in 10^-12 US dollars.")

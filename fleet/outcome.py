@@ -1,4 +1,4 @@
-"""What became of one task in the hands of one bot, or of all that were asked. As it crosses no process: not a model."""
+"""What became of one task in the hands of one bot, or of all that were asked. Only `Before` crosses processes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import Field
+
 from fleet.conversation import ToolCall
 from fleet.errors import FleetError
 from fleet.faults import Fault
+from fleet.frozen import Frozen
 from fleet.money import micros_of
 from fleet.usage import Usage
 
 Status = Literal["ok", "degraded", "failed"]
+
+
+class Before(Frozen):
+    """What a task has had before it was parked and taken anew; travels in its message."""
+
+    tries: int = Field(0, description="Failed calls that count against `max_attempts`.")
+    attempts: int = Field(0, description="Calls sent, answered or not.")
+    failed: dict[str, int] = Field(default_factory=dict, description="Those of them that failed, by error type.")
+    usage: Usage = Usage()
+    cost_usd_picos: int | None = None
+    limited_ms: int = 0
+    ran_ms: int = 0
+    parked: int = Field(0, description="Times that it was parked.")
+    since: float = Field(0.0, description="Unix time in seconds of its first call.")
+    rung: int = Field(0, description="Rung of the fallback ladder below which it need not try.")
+
+
+#: A task that has had nothing yet.
+NOTHING_BEFORE = Before()
 
 
 @dataclass(frozen=True, slots=True)

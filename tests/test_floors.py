@@ -21,13 +21,14 @@ DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
     ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money"),
-    ("fleet.usage", "fleet.conversation", "fleet.lessons"),
+    ("fleet.usage", "fleet.conversation", "fleet.lessons", "fleet.waits"),
     ("fleet.errors", "fleet.bounds", "fleet.patterns", "fleet.list_prices"),
     ("fleet.spellings",),
     ("fleet.asking",),
     ("fleet.schema_rules", "fleet.config", "fleet.handover"),
     ("fleet.schema",),
     ("fleet.models",),
+    ("fleet.grants",),
     ("fleet.outcome",),
     # Redis; and the bots, who never hear of it.
     ("fleet.store", "fleet.workers"),
@@ -50,7 +51,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.door",),
     ("fleet",),
 )
-WORDS = tuple(part for floor in FLOORS[:9] for part in floor)
+WORDS = tuple(part for floor in FLOORS[:10] for part in floor)
 
 #: Room -> lower floors that are closed to it all the same.
 CLOSED: dict[str, tuple[str, ...]] = {

@@ -25,8 +25,8 @@ from fleet.errors import (
     RateLimited,
     Relearnt,
 )
+from fleet.grants import ANYBODY, Caller, Grant
 from fleet.lessons import FAST, TEACHING_TOKENS, Measure, Notebook
-from fleet.models import ANYBODY, Caller, Grant
 from fleet.money import PICOS_PER_MICRO
 from fleet.rates import RateReadings
 from fleet.schema import Schema

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 from fleet.errors import ConfigurationError, FleetError, RateLimited
-from fleet.models import ANYBODY, Caller, Grant
+from fleet.grants import ANYBODY, Caller, Grant
 from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.usage import Usage

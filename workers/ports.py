@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from fleet.conversation import Message, ThinkingPart, Tool, ToolCall
+from fleet.errors import Waits
+from fleet.grants import ANYBODY, Caller, Grant
 from fleet.lessons import SLOW, Measure
-from fleet.models import ANYBODY, Caller, Grant
 from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
+from fleet.waits import Wait
 
 
 class Limiter(Protocol):
@@ -188,6 +190,57 @@ class Completion:
     left_out: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     thoughts: tuple[ThinkingPart, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the fleet makes of a failed call.
+
+    Args:
+        wait: Set when the breaker is open now: everybody waits, and until when.
+        retry_at: Unix time in seconds before which this task had better not call again: retries of the whole fleet
+            share a budget.
+        others_did_well: True when other calls under the same limit were answered since `since_s`: only then the
+            failure counts against its task.
+    """
+
+    wait: Wait | None
+    retry_at: float
+    others_did_well: bool
+
+
+class Breakers(Protocol):
+    """Whether calls to a `provider/model/key` are worth sending: one breaker each, shared by the fleet.
+
+    In health neither `standing` nor `did_well` costs a round trip.
+    """
+
+    def standing(self, limit: str) -> Wait | None:
+        """Return why calls would wait, as this process last heard; None: they need not. Never waits."""
+        ...
+
+    async def admit(self, limit: str) -> bool:
+        """Let a call through to the limiter: True when this one is the fleet's probe of an open breaker.
+
+        Raises:
+            NotSoon: The breaker is open, and it is not this one's turn to try.
+        """
+        ...
+
+    def did_well(self, limit: str, *, seconds: float, output_tokens: int) -> None:
+        """Note an answered call. Never waits, never raises."""
+        ...
+
+    async def failed(self, limit: str, error: Waits, *, since_s: float, is_probe: bool) -> Ruling:
+        """Note a failed call, and hear what is made of it.
+
+        Args:
+            limit: `provider/model/key`.
+            error: Why it failed.
+            since_s: Seconds since this task's last failed call, or since its work began.
+            is_probe: As `admit` said.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,11 @@ class LimitSettings(Section):
     in_flight: int | None = Field(None, ge=1, description="Calls at the same time.")
     requests_per_day: int | None = Field(None, ge=1, description="Requests per day (UTC).")
     usd_per_day: float | None = Field(None, gt=0, description="US dollars per day (UTC); needs a price.")
+    when_full: Literal["wait", "degrade", "stop bulk"] = Field(
+        "wait",
+        description="What a used-up day does: all wait, go down the pool's ladder, or low and bulk "
+        "tasks wait from 80% on.",
+    )
     burst: float = Field(
         0.02, gt=0, le=1, description="Share of a minute that may go at once; keep it below the provider's own."
     )
@@ -197,6 +202,31 @@ class PersonaSettings(Section):
     )
 
 
+#: What makes a pool go on to the next rung of its ladder.
+When = Literal["outage", "key", "budget", "limit", "deadline"]
+
+
+class RungSettings(Section):
+    """A rung of a pool's fallback ladder: where its tasks go when the rungs above it are closed."""
+
+    provider: str | None = Field(None, description="Name of a table under [providers]. Not set: the pool's.")
+    model: str | None = Field(None, description="The model, spelt as that provider does. Not set: the pool's.")
+    answer: str | None = Field(None, description="No call: this text is the answer, and the result is `degraded`.")
+    when: tuple[When, ...] = Field(
+        ("outage", "key", "budget"),
+        min_length=1,
+        description="Taken when the rung above has an open breaker, no key or credit, no budget, no room, or too "
+        "little time.",
+    )
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Self:
+        is_call = self.provider is not None or self.model is not None
+        if is_call == (self.answer is not None):
+            raise ValueError("fallback: expected `provider` or `model`, or else `answer`")
+        return self
+
+
 class PoolSettings(Section):
     """A named group of bots that share a provider, a model, limits and a queue."""
 
@@ -218,8 +248,14 @@ class PoolSettings(Section):
     reasoning_chars: int = Field(
         2000, ge=0, le=1_000_000, description="Characters of a model's thinking kept in a result. 0: none."
     )
-    deadline_s: float = Field(300.0, gt=0, description="Seconds of work allowed per task, unless the task sets it.")
-    max_attempts: int = Field(4, ge=1, le=20, description="Provider failures until a task fails (429s do not count).")
+    deadline_s: float = Field(300.0, gt=0, description="Seconds at work allowed per task, unless the task sets it.")
+    expires_s: float | None = Field(
+        None, gt=0, description="Seconds from submission after which a task is dropped unpaid. Not set: never."
+    )
+    max_attempts: int = Field(
+        4, ge=1, le=20, description="Failed calls until a task fails, counted while other tasks' calls do well."
+    )
+    fallback: tuple[RungSettings, ...] = Field((), description="Where tasks go when the provider fails: its ladder.")
     effort: Effort | None = Field(None, description="How long models think: none, minimal, low, medium, high, ...")
     thinking_tokens: ThinkingTokens | None = Field(
         None, description="Most tokens of thinking, for models that take a number; part of max_output_tokens."

@@ -3,11 +3,11 @@
 `Limiter` is the facade; `limits.py` turns rates into times, the `.lua` files decide inside Redis.
 """
 
+from fleet.grants import Caller, Grant
 from fleet.limiter.alone import LimitedCall, ThreadedLimiter, limited, open_limiter
 from fleet.limiter.limiter import Limiter
 from fleet.limiter.limits import Terms
 from fleet.limiter.snapshot import Crowd, LimitSnapshot
-from fleet.models import Caller, Grant
 
 __all__ = [
     "Caller",

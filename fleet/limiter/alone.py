@@ -15,8 +15,8 @@ from weakref import WeakSet
 
 from fleet.config import LimitSettings
 from fleet.errors import StoreUnavailable
+from fleet.grants import Caller, Grant
 from fleet.limiter.limiter import Limiter
-from fleet.models import Caller, Grant
 from fleet.rates import RateReadings
 from fleet.store.cluster import store_of
 

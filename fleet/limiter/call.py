@@ -13,14 +13,14 @@ from typing import Any
 
 from fleet.config import LimitSettings
 from fleet.errors import DeadlineExceeded
+from fleet.grants import Caller, Grant, Tokens
 from fleet.limiter.clock import RedisClock
 from fleet.limiter.layouts import Reply, pack_asked
 from fleet.limiter.limits import MOST_KINDS, NEWEST_USE, Terms
 from fleet.limiter.scripts import ACQUIRE, NARROW
 from fleet.limiter.sleepers import Sleepers
-from fleet.models import Caller, Grant, Tokens
 from fleet.store import keys
-from fleet.store.keys import LimitKeys
+from fleet.store.limit_keys import LimitKeys
 
 #: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
 LEASE_S = 600.0

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError
+from fleet.grants import ANYBODY, Caller, Grant, Mark, Tokens
 from fleet.limiter.call import LocalLimit, WaitingCall
 from fleet.limiter.clock import stood_s
 from fleet.limiter.first_answers import FirstAnswers
@@ -31,7 +32,7 @@ from fleet.limiter.live import Changes
 from fleet.limiter.observing import Observer
 from fleet.limiter.scripts import ACQUIRE, FORGET, NARROW, PENALISE, SETTLE
 from fleet.limiter.snapshot import Crowd, LimitSnapshot, read_crowd, read_snapshot
-from fleet.models import ANYBODY, MAX_DEADLINE_S, Caller, Grant, Mark, Tokens
+from fleet.models import MAX_DEADLINE_S
 from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.store.client import Store

@@ -10,10 +10,10 @@ import math
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import astuple, dataclass, field
 
+from fleet.grants import Tokens
 from fleet.limiter import limits
 from fleet.limiter.layouts import STATE, At
 from fleet.limiter.limits import Terms
-from fleet.models import Tokens
 
 SEND, ASK_AGAIN, TOO_LATE = 1, 2, 0
 

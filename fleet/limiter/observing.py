@@ -9,10 +9,10 @@ import asyncio
 import logging
 import struct
 
+from fleet.grants import Grant, Mark
 from fleet.limiter.call import LocalLimit
 from fleet.limiter.layouts import HEARD
 from fleet.limiter.scripts import OBSERVE
-from fleet.models import Grant, Mark
 from fleet.rates import RateReadings
 from fleet.store.client import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fleet.limiter import limits
 from fleet.limiter.layouts import ASKED, HEARD, LEARNT, REPLY, SEEN, SETTLED, STATE, TERMS
 from fleet.store.client import Script
-from fleet.store.keys import LimitKeys
+from fleet.store.limit_keys import LimitKeys
 
 
 def _numbers(names: str) -> dict[str, float]:

@@ -9,9 +9,8 @@ So they are called as `keys.NAME(...)`, never imported by name, and what they re
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from fleet import config
+from fleet.store.limit_keys import LimitKeys
 from fleet.store.prefix import plain_builders, prefixed
 
 #: Hash tag of everything that a finishing script writes in one step.
@@ -161,28 +160,6 @@ def limit(name: str) -> str:
     return f"fleet:limit:{{{model}}}:{key}"
 
 
-class LimitKeys(NamedTuple):
-    """All keys of one limit, in the order of `acquire.lua`.
-
-    Args:
-        state: String (packed), see `limit`.
-        facts: Hash: what an operator set live and what was learnt.
-        queue: Sorted set, ticket -> order.
-        due: Sorted set, ticket -> time at which it asks again.
-        log: Sorted set, sent call -> time.
-        leases: Sorted set, call in flight -> expiry.
-        bots: Sorted set, bot of one tenant -> finish tag.
-    """
-
-    state: str
-    facts: str
-    queue: str
-    due: str
-    log: str
-    leases: str
-    bots: str
-
-
 def limit_keys(name: str, tenant: str = "") -> LimitKeys:
     """Return all keys of one limit; only the last one is the tenant's own."""
     state = limit(name)
@@ -317,6 +294,16 @@ def room(queue: str) -> str:
 def room_turn(queue: str) -> str:
     """String, expires within a quarter of a second: one worker sees to the rooms of a limit. On the broker."""
     return f"{room(queue)}:turn"
+
+
+def hold(queue: str) -> str:
+    """String (JSON of a `Wait`), expires when it opens: why a queue's tasks wait, set by Fleet. On the broker."""
+    return f"{gate(queue)}:hold"
+
+
+def breaker(name: str) -> str:
+    """Hash, expires: breaker and retry budget of one `provider/model/key`, with the tag of its limit."""
+    return f"{limit(name)}:breaker"
 
 
 def replayed(task_id: str, died_us: str) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 import redis
 
 from fleet.config import LimitSettings
+from fleet.grants import Mark, Tokens
 from fleet.limiter.layouts import ASKED, SETTLED, STATE, Asked, Reply, Settled
 from fleet.limiter.limits import DAY_US, Terms
 from fleet.limiter.model import Answer, Question
 from fleet.limiter.observing import packed_readings
 from fleet.limiter.scripts import ACQUIRE, NARROW, OBSERVE, PENALISE, SET, SETTLE, SHOW
 from fleet.limiter.snapshot import LimitSnapshot, snapshot_of, standing_of, terms_in_force
-from fleet.models import Mark, Tokens
 from fleet.rates import RateReading
 from fleet.store import keys
 from fleet.store.client import Script, run_script

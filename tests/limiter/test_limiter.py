@@ -12,11 +12,12 @@ import pytest
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded, StoreUnavailable
+from fleet.grants import Caller, Grant
 from fleet.limiter import Limiter, LimitSnapshot
 from fleet.limiter.layouts import STATE, At
 from fleet.limiter.limits import MINUTE_US
 from fleet.limiter.snapshot import last_minute
-from fleet.models import Caller, Grant, Priority
+from fleet.models import Priority
 from fleet.rates import RateReading
 from fleet.store import keys
 from fleet.store.client import Store, connect

@@ -8,8 +8,8 @@ import pytest
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded
+from fleet.grants import Grant
 from fleet.limiter import Limiter, live
-from fleet.models import Grant
 from fleet.store.client import Store, connect
 
 LIMIT = "provider/model/key"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from fleet.config import LimitSettings
+from fleet.grants import Mark
 from fleet.limiter import live
 from fleet.limiter.layouts import At
 from fleet.limiter.limits import Terms
 from fleet.limiter.model import SEND, Answer, Question
-from fleet.models import Mark
 from fleet.rates import RateReading
 from fleet.store.client import connect
 from tests.limiter.scripted import ScriptedLimit

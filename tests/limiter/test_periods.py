@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fleet.config import LimitSettings
+from fleet.grants import Mark
 from fleet.limiter.layouts import LEARNT, SEEN, At, Learnt, Seen
 from fleet.limiter.limits import IN_FLIGHT_STEP_US, Terms
 from fleet.limiter.model import SEND, Answer, Question
-from fleet.models import Mark
 from fleet.rates import RateReading
 from fleet.store.client import connect
 from tests.limiter.scripted import ScriptedLimit

@@ -11,8 +11,8 @@ import aiohttp
 from fleet.config import LimitSettings, ProviderSettings
 from fleet.conversation import Message
 from fleet.errors import FleetError, RateLimited
+from fleet.grants import Caller
 from fleet.limiter import Limiter, LimitSnapshot
-from fleet.models import Caller
 from fleet.store.client import Store
 from fleet.workers.gateway import Gateway, Meter, Route
 from fleet.workers.providers import make_provider

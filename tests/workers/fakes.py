@@ -9,7 +9,8 @@ from itertools import repeat
 
 from fleet.config import PoolSettings, Settings
 from fleet.errors import DeadlineExceeded, FleetError
-from fleet.models import ANYBODY, Bot, Caller, Grant
+from fleet.grants import ANYBODY, Caller, Grant
+from fleet.models import Bot
 from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.workers.bot.persona import make_bot

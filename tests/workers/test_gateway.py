@@ -21,7 +21,7 @@ from fleet.errors import (
     RateLimited,
     StoreUnavailable,
 )
-from fleet.models import Grant
+from fleet.grants import Grant
 from fleet.rates import RateReading
 from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens

@@ -24,7 +24,8 @@ from fleet.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from fleet.models import Bot, BotTask, Caller, Persona
+from fleet.grants import Caller
+from fleet.models import Bot, BotTask, Persona
 from fleet.schema import compiled
 from fleet.workers.backoff import full_jitter
 from fleet.workers.bot.inquiry import FailedTry, Inquiry, Spent, Told

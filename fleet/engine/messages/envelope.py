@@ -26,6 +26,8 @@ QUEUED_AT = "queued_at"
 HISTORY = "fleet_history"
 #: Header that the transport writes: the priority step of the list a message was taken from, if it says another itself.
 STEP = "fleet_step"
+#: Header of a message that was parked after a call: what its task has had until then (`fleet.outcome.Before`).
+BEFORE = "fleet_before"
 #: What stands for a task's arguments in events and logs.
 HIDDEN = "(hidden)"
 

@@ -18,7 +18,7 @@ import redis
 from fleet import config
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, Waiting, read_gates, read_waiting
-from fleet.engine.transport.parking.parked import Waits, read_parked
+from fleet.engine.transport.parking.parked import ParkedCount, read_parked
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import LimitSnapshot, show_call, snapshot_of, standing_of
 from fleet.models import Bot, Priority, bot_name
@@ -228,7 +228,7 @@ class Overview:
             yield self._pool(pool, gate, backlog, waits, reading, mine)
 
     def _pool(
-        self, pool: str, gate: Gate, waiting: Waiting, parked: Waits, reading: _Reading, per_hour: Sequence[int]
+        self, pool: str, gate: Gate, waiting: Waiting, parked: ParkedCount, reading: _Reading, per_hour: Sequence[int]
     ) -> PoolView:
         settings, found, now_s = self._settings, reading.pools[pool], reading.now_s
         hour = picture.last_hour(found, now_s=now_s)

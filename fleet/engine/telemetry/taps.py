@@ -14,7 +14,8 @@ from fleet.config import LimitSettings, Settings
 from fleet.engine.messages.envelope import QUEUED_AT, queued_ms_of
 from fleet.engine.telemetry.event_limiter import EventLimiter
 from fleet.engine.telemetry.occupancy import Occupancy
-from fleet.models import ANYBODY, BotResult, Caller, Grant
+from fleet.grants import ANYBODY, Caller, Grant
+from fleet.models import BotResult
 from fleet.store.client import Store
 
 if TYPE_CHECKING:

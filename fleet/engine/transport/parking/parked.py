@@ -59,7 +59,7 @@ class Parked:
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class ParkedCount:
     """How much is parked beside a queue, and when the first of it opens (Unix time in seconds; None: nothing is)."""
 
     count: int
@@ -136,7 +136,7 @@ def next_parked(client: redis.Redis, queue: str, most: int) -> list[Parked]:
     return [Parked(queue, priority, at, reason, message) for at, (_, priority, reason, message) in found]
 
 
-def read_parked(client: redis.Redis, names: Iterable[str]) -> list[Waits]:
+def read_parked(client: redis.Redis, names: Iterable[str]) -> list[ParkedCount]:
     """Return what is parked beside queues. One round trip, O(queues)."""
     with client.pipeline(transaction=False) as pipe:
         for name in names:
@@ -144,7 +144,7 @@ def read_parked(client: redis.Redis, names: Iterable[str]) -> list[Waits]:
             pipe.zrange(keys.parked_order(name), 0, 0, withscores=True)
         replies = pipe.execute()
     return [
-        Waits(int(count), float(first[0][1]) if first else None)
+        ParkedCount(int(count), float(first[0][1]) if first else None)
         for count, first in zip(replies[::2], replies[1::2], strict=True)
     ]
 

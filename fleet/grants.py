@@ -1,0 +1,75 @@
+"""What the limiter is asked and what it hands out: who calls, and the permission to send one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fleet.models import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a call is made for: the limiter orders waiting calls by this.
+
+    Args:
+        bot: Name of the bot; calls of one bot share one turn. Empty: all calls without a name share one.
+        priority: Urgent calls go first.
+        kind: Task class; the limiter learns what its calls really use.
+        tenant: Tenants get equal shares, each divided among its bots. Empty: bots get equal shares.
+        weight: Share of the bot (of the tenant's bot) against the others', above 0.
+    """
+
+    bot: str = ""
+    priority: Priority = Priority.NORMAL
+    kind: str = "default"
+    tenant: str = ""
+    weight: float = 1.0
+
+
+#: A caller that says nothing about itself.
+ANYBODY = Caller()
+
+
+class Tokens(NamedTuple):
+    """Tokens of one call: input and output together, and both apart."""
+
+    total: int = 0
+    input: int = 0
+    output: int = 0
+
+
+class Mark(NamedTuple):
+    """Where a grant stands among all of its limit: its time (us, of Redis), requests and tokens granted until then."""
+
+    at_us: int = 0
+    requests: int = 0
+    tokens: int = 0
+
+
+class Grant(NamedTuple):
+    """Permission to send one call, handed out by the limiter once its time has come.
+
+    Args:
+        limit: The `provider/model/key` it was given under.
+        reserved_tokens: What the call asked for: the most that it may use.
+        waited_ms: How long the caller waited for it.
+        ticket: Its name in the limiter's order; empty if there is nothing to settle.
+        kind: Task class of the call.
+        reserved_output_tokens: Those of `reserved_tokens` that are output.
+        charged: Tokens that were charged: what calls of this kind mostly use.
+        cost_usd_micros: What was reserved of the day's budget, with parts of a micro-dollar.
+        sent_at: Time of the event loop at which the call may leave.
+        mark: Its place among all grants.
+    """
+
+    limit: str
+    reserved_tokens: int
+    waited_ms: int = 0
+    ticket: str = ""
+    kind: str = "default"
+    reserved_output_tokens: int = 0
+    charged: Tokens = Tokens()
+    cost_usd_micros: float = 0
+    sent_at: float = 0.0
+    mark: Mark = Mark()

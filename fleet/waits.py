@@ -1,0 +1,103 @@
+"""Why something waits, and until when: one shape for gates, parked tasks, breakers and everybody who tells of them.
+
+Which errors make a task wait: the branch `Waits` of `errors.py`. No I/O here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from fleet.quoting import brief
+
+#: Why: a word for machines. `SENTENCES` has one for people.
+Cause = Literal[
+    "time", "retry", "limit", "hold", "requests", "money", "outage", "key", "credit", "configuration", "bots",
+    "worker", "machine", "redis", "operator", "function",
+]  # fmt: skip
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+#: What each of them means, for people; `about` names the limit, pool or setting behind it.
+SENTENCES: dict[Cause, str] = {
+    "time": "its producer gave it a later time",
+    "retry": "its last try failed, and the next one has a time",
+    "limit": "the limit has no room sooner",
+    "hold": "the provider has asked everybody to wait (429)",
+    "requests": "the day's requests are used up",
+    "money": "the day's money is used up",
+    "outage": "the provider fails, so its breaker is open",
+    "key": "the provider does not take the key",
+    "credit": "the account's money, credit or quota is used up",
+    "configuration": "something is configured wrongly",
+    "bots": "all bots of the pool are quarantined",
+    "worker": "no worker serves the pool",
+    "machine": "the worker's machine has no room for a connection",
+    "redis": "Redis does not answer",
+    "operator": "an operator has paused the pool",
+    "function": "another task's function has stopped it",
+}
+#: Causes that do not pass by themselves: somebody must change a key, a setting, or start a worker.
+LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator"})
+#: Longest explanation that is kept, in characters.
+MOST_TOLD = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why something waits, and until when.
+
+    Args:
+        cause: Why.
+        opens_at: Unix time in seconds (of Redis) at which the next try is due; None: nobody knows.
+        about: The `provider/model/key`, pool or setting behind it.
+        told: What the other side said, or what is to be done; never a prompt or a key.
+        is_everyones: True when it holds for every task of its pool; False: for this one, or its tenant.
+        probe_every_s: When the time has come one task goes ahead, and the others that often one more, until one does
+            well; 0: all go.
+        lowest: The least urgent priority that need not wait; -1: all wait.
+    """
+
+    cause: Cause
+    opens_at: float | None = None
+    about: str = ""
+    told: str = ""
+    is_everyones: bool = True
+    probe_every_s: float = 0.0
+    lowest: int = -1
+
+    @property
+    def is_lasting(self) -> bool:
+        """True when it does not pass by itself, unless a time is known."""
+        return self.cause in LASTING
+
+    def __str__(self) -> str:
+        about = f"{self.about}: " if self.about else ""
+        return f"{about}{SENTENCES[self.cause]}{f' ({self.told})' if self.told else ''}"
+
+    def to_json(self) -> str:
+        """Return it as one line of JSON, for Redis."""
+        fields: dict[str, Any] = {"cause": self.cause, "opens_at": self.opens_at}
+        if self.about:
+            fields["about"] = self.about
+        if self.told:
+            fields["told"] = brief(self.told, MOST_TOLD)
+        if not self.is_everyones:
+            fields["is_everyones"] = False
+        if self.probe_every_s:
+            fields["probe_every_s"] = self.probe_every_s
+        if self.lowest >= 0:
+            fields["lowest"] = self.lowest
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Wait:
+        """Read what `to_json` wrote; fields that a later release may add are skipped.
+
+        Raises:
+            ValueError: When it is something else.
+        """
+        fields = json.loads(text)
+        if not isinstance(fields, dict) or fields.get("cause") not in CAUSES:
+            raise ValueError(f"expected a JSON object with a cause of {', '.join(CAUSES)}")
+        return cls(**{name: value for name, value in fields.items() if name in cls.__slots__})
