@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, model_serializer
 
 from fleet.frozen import Frozen
 
@@ -48,9 +47,9 @@ class Usage(Frozen):
     def __repr_args__(self) -> Iterator[tuple[str, int]]:
         return ((name, count) for name, count in self.__dict__.items() if count or name in _ALWAYS)
 
-    @model_serializer(mode="wrap")
-    def _without_zeros(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: count for name, count in write(self).items() if count or name in _ALWAYS}
+    @model_serializer(mode="plain")
+    def _without_zeros(self) -> dict[str, int]:
+        return {name: count for name, count in self.__dict__.items() if count or name in _ALWAYS}
 
 
 def told(usage: Mapping[str, int]) -> str:

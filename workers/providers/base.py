@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import aiohttp
+import pydantic_core
 from yarl import URL
 
 from fleet.errors import (
@@ -55,7 +56,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 LAST_EVENT = "[DONE]"
 
 #: Writes JSON without spaces. ASCII only, so that a lone surrogate in a prompt cannot break the encoding.
-encode_json = json.JSONEncoder(separators=(",", ":")).encode
+_write = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class HttpProvider(ABC):
@@ -87,7 +88,7 @@ class HttpProvider(ABC):
         """
         student = Student(self._lessons, f"{self._name}/{call.model}", call)
         sent = student.prepared(self._body(call))
-        body = encode_json(sent).encode("ascii")
+        body = encode_json(sent)
         try:
             async with self._post(call, api_key, body) as response:
                 status, headers = response.status, response.headers
@@ -110,7 +111,7 @@ class HttpProvider(ABC):
         A server that does not stream is believed too: its answer comes in one piece.
         """
         student = Student(self._lessons, f"{self._name}/{call.model}", call)
-        body = encode_json(student.prepared({**self._body(call), **self._STREAM})).encode("ascii")
+        body = encode_json(student.prepared({**self._body(call), **self._STREAM}))
         answer, status, raw = self._stream(), 0, b""
         try:
             async with self._post(call, api_key, body) as response:
@@ -140,7 +141,7 @@ class HttpProvider(ABC):
         if not (answer.is_whole or answer.is_over):
             raise ProviderUnavailable(f"{self.host}: expected a whole answer, got a stream that broke off")
         whole = answer.answer()
-        yield student.passed(self._completion(call, whole, headers), encode_json(whole).encode("ascii"))
+        yield student.passed(self._completion(call, whole, headers), encode_json(whole))
 
     async def close(self) -> None:
         """Close the HTTP connections. A later call opens new ones."""
@@ -322,12 +323,23 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
+def encode_json(value: Any) -> bytes:
+    """Return a request's body."""
+    try:
+        return pydantic_core.to_json(value)
+    except ValueError:  # half a surrogate pair: only as an escape
+        return _write(value).encode("ascii")
+
+
 def _object(raw: bytes) -> dict[str, Any] | None:
     """Return the JSON object that a body is, or None."""
     try:
-        answer = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
+        answer = pydantic_core.from_json(raw)
+    except ValueError:  # no JSON, half a surrogate pair, another encoding than UTF-8: the slower reader knows
+        try:
+            answer = json.loads(raw)
+        except (ValueError, RecursionError):
+            return None
     return answer if isinstance(answer, dict) else None
 
 
