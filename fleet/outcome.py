@@ -14,6 +14,7 @@ from fleet.faults import Fault
 from fleet.frozen import Frozen
 from fleet.money import micros_of
 from fleet.usage import Usage
+from fleet.waits import Wait
 
 Status = Literal["ok", "degraded", "failed"]
 
@@ -35,6 +36,24 @@ class Before(Frozen):
 
 #: A task that has had nothing yet.
 NOTHING_BEFORE = Before()
+
+
+@dataclass(frozen=True, slots=True)
+class Parking:
+    """What a task that must wait goes back to Redis with.
+
+    Args:
+        wait: Why, and until when.
+        before: What it has had so far, this delivery included.
+        sent: True when a call of it was sent in this delivery: it comes back behind the others of its priority, not
+            before them.
+        is_alone: True when only this task waits, and the rest of its pool goes on.
+    """
+
+    wait: Wait
+    before: Before
+    sent: bool = False
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,7 @@ class Outcome:
         cut_tokens: The most that was cut from a prompt so that it fits.
         left_out: What was asked of the model and not sent, because it refuses it.
         reasoning: What the model thought before its last answer, as much of it as the pool keeps.
+        parking: Set when the task waits, parked in Redis, and is not at its end: it has no answer and no error then.
     """
 
     status: Status
@@ -83,6 +103,7 @@ class Outcome:
     cut_tokens: int = 0
     left_out: tuple[str, ...] = ()
     reasoning: str = ""
+    parking: Parking | None = None
 
     @property
     def cost_usd_micros(self) -> int | None:
