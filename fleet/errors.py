@@ -171,6 +171,7 @@ class ProviderUnavailable(RetryLater):
         retry_after_s: Seconds the other side asked to wait, or None when it did not say.
         sent: False if the request was surely never sent (no connection), so it cost nothing.
         passes: False when the provider said that the same call will fail again.
+        timed_out: True when no answer came in time.
     """
 
     cause: Cause = "outage"
@@ -178,11 +179,18 @@ class ProviderUnavailable(RetryLater):
     parks = "lasting"
 
     def __init__(
-        self, message: str, *, retry_after_s: float | None = None, sent: bool = True, passes: bool = True
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        sent: bool = True,
+        passes: bool = True,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.sent = sent
         self.passes = passes
+        self.timed_out = timed_out
 
 
 class Relearnt(RetryLater):

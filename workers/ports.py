@@ -212,7 +212,8 @@ class Ruling:
 class Breakers(Protocol):
     """Whether calls to a `provider/model/key` are worth sending: one breaker each, shared by the fleet.
 
-    In health neither `standing` nor `did_well` costs a round trip.
+    In health none of them costs a round trip. A failure of the task's own (a refused prompt) never comes here: its call
+    was answered, so `did_well`.
     """
 
     def standing(self, limit: str) -> Wait | None:
@@ -222,22 +223,44 @@ class Breakers(Protocol):
     async def admit(self, limit: str) -> bool:
         """Let a call through to the limiter: True when this one is the fleet's probe of an open breaker.
 
+        Right after an outage it waits up to some seconds for its turn: the road fills step by step.
+
         Raises:
             NotSoon: The breaker is open, and it is not this one's turn to try.
+            StoreUnavailable: The breaker is not closed, and Redis does not answer.
         """
         ...
 
-    def did_well(self, limit: str, *, seconds: float, output_tokens: int) -> None:
-        """Note an answered call. Never waits, never raises."""
+    def spare(self, limit: str) -> None:
+        """Give a probe back that was not sent after all. Never waits, never raises."""
         ...
 
-    async def failed(self, limit: str, error: Waits, *, since_s: float, is_probe: bool) -> Ruling:
-        """Note a failed call, and hear what is made of it.
+    def did_well(
+        self, limit: str, *, who: str, seconds: float, output_tokens: int, place: int = 0, is_probe: bool = False
+    ) -> None:
+        """Note a call that was answered, if only by a refusal of this very request. Never waits, never raises.
+
+        Args:
+            limit: `provider/model/key`.
+            who: The task.
+            seconds: From sending it to its last byte.
+            output_tokens: What it said; 0: not known.
+            place: Of its grant among all of the limit's (`grant.mark.requests`); 0: not known.
+            is_probe: As `admit` said.
+        """
+        ...
+
+    async def failed(
+        self, limit: str, error: Waits, *, who: str, since_s: float, place: int = 0, is_probe: bool = False
+    ) -> Ruling:
+        """Note a failed call, and hear what is made of it. Also while Redis does not answer.
 
         Args:
             limit: `provider/model/key`.
             error: Why it failed.
+            who: The task: what only one of them meets again and again opens nothing.
             since_s: Seconds since this task's last failed call, or since its work began.
+            place: Of its grant among all of the limit's (`grant.mark.requests`); 0: not known.
             is_probe: As `admit` said.
         """
         ...

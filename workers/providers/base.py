@@ -165,7 +165,8 @@ class HttpProvider(ABC):
             told = f"{self.host}: expected a connection within {CONNECT_TIMEOUT_S:g} s"
             return ProviderUnavailable(told, sent=False)
         if isinstance(error, TimeoutError):
-            return ProviderUnavailable(f"{self.host}: expected an answer within {call.timeout_s:g} s, got none")
+            told = f"{self.host}: expected an answer within {call.timeout_s:g} s, got none"
+            return ProviderUnavailable(told, timed_out=True)
         if (lack := lack_of(error)) is not None:
             return MachineExhausted(
                 f"expected a connection to {self.host}, got: {lack}; raise the limit of this machine, or lower "

@@ -85,7 +85,7 @@ class Models:
                 completion = completion_of(response, call, exchange)
             except TimeoutError as error:
                 told = f"{host}: expected an answer within {call.timeout_s:g} s, got none"
-                raise ProviderUnavailable(told, sent=bool(exchange.requests)) from error
+                raise ProviderUnavailable(told, sent=bool(exchange.requests), timed_out=True) from error
             except Exception as error:  # SDKs raise anything at all on a body that they don't expect
                 raise self._error(host, call, api_key, error, exchange) from error
         if instead is not None or says_nothing(response):
