@@ -101,3 +101,20 @@ class Wait:
         if not isinstance(fields, dict) or fields.get("cause") not in CAUSES:
             raise ValueError(f"expected a JSON object with a cause of {', '.join(CAUSES)}")
         return cls(**{name: value for name, value in fields.items() if name in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the fleet makes of a failed call.
+
+    Args:
+        wait: Set when the breaker is open now: everybody waits, and until when.
+        retry_at: Unix time in seconds before which this task had better not call again: retries of the whole fleet
+            share a budget.
+        others_did_well: True when other calls under the same limit were answered since `since_s`: only then the
+            failure counts against its task.
+    """
+
+    wait: Wait | None
+    retry_at: float
+    others_did_well: bool

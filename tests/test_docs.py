@@ -289,7 +289,6 @@ NOT_THERE = {
     "vault": "fleet/vault/*.py",
     "response cache": "fleet/economy/*cache*.py",
     "batching": "fleet/economy/*batch*.py",
-    "circuit breakers": "fleet/resilience/*.py",
     "fallbacks": "fleet/resilience/*fallback*.py",
     "autoscaling": "fleet/scaling/*.py",
 }

@@ -11,7 +11,7 @@ import pytest
 from tests.house import ROOT, modules_of
 
 #: Classes that may share a name, for they are the same thing: a port and what fills it, kombu's names per transport.
-SAME_THING = {"Agent", "Channel", "Limiter", "Transport"}
+SAME_THING = {"Agent", "Breakers", "Channel", "Limiter", "Transport"}
 
 #: What a reader stumbles over, and what to write instead.
 STUMBLES = {

@@ -16,7 +16,7 @@ from fleet.lessons import SLOW, Measure
 from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
-from fleet.waits import Wait
+from fleet.waits import Ruling, Wait
 
 
 class Limiter(Protocol):
@@ -190,23 +190,6 @@ class Completion:
     left_out: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     thoughts: tuple[ThinkingPart, ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What the fleet makes of a failed call.
-
-    Args:
-        wait: Set when the breaker is open now: everybody waits, and until when.
-        retry_at: Unix time in seconds before which this task had better not call again: retries of the whole fleet
-            share a budget.
-        others_did_well: True when other calls under the same limit were answered since `since_s`: only then the
-            failure counts against its task.
-    """
-
-    wait: Wait | None
-    retry_at: float
-    others_did_well: bool
 
 
 class Breakers(Protocol):

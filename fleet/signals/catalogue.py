@@ -116,6 +116,10 @@ PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: 
 PROVIDER_NARROW = Event(
     "provider_narrow", "warning", "A provider refuses calls at once: limit, most (0: not said). Once a minute a limit."
 )
+BREAKER_OPENED = Event(
+    "breaker_opened", "error", "Calls to a provider wait until a probe does well: limit, cause, told."
+)
+BREAKER_CLOSED = Event("breaker_closed", "info", "Calls to a provider go again: limit; by, when by hand.")
 LESSON_LEARNT = Event("lesson_learnt", "info", "A model refuses what was sent, and gets it no more: api, what.")
 LESSON_FORGOTTEN = Event("lesson_forgotten", "info", "A model takes again what it refused: api, what.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
@@ -134,7 +138,8 @@ EVENTS: dict[str, Event] = {
     for event in (
         POOL_PAUSED, POOL_RESUMED, LIMIT_CHANGED, LIMIT_RESET, BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
-        PROVIDER_LIMITED, PROVIDER_NARROW, LESSON_LEARNT, LESSON_FORGOTTEN, KEY_REJECTED, DEAD_LETTER,
+        PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, LESSON_LEARNT, LESSON_FORGOTTEN,
+        KEY_REJECTED, DEAD_LETTER,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED,
     )

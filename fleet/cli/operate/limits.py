@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
-from fleet.cli.operate import lessons
+from fleet.cli.operate import breakers, lessons
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.quoting import counted, quote
@@ -40,6 +40,7 @@ def limits(ctx: click.Context, as_json: bool) -> None:
       fleet limits --json | jq '.[].waiting'
       fleet limits set openai/gpt-5 --rpm 800
       fleet limits forget openai/gpt-5 temperature
+      fleet limits reset-breaker openai/gpt-5
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -54,6 +55,7 @@ def limits(ctx: click.Context, as_json: bool) -> None:
 
 
 limits.add_command(lessons.forget)
+limits.add_command(breakers.reset_breaker)
 
 
 @limits.command(name="set")

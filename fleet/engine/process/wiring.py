@@ -30,6 +30,8 @@ from fleet.engine.messages.queues import bind_pools, odd_queues
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
+from fleet.engine.process.bots import Bots
+from fleet.engine.process.breaking import make_breakers
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
@@ -41,6 +43,7 @@ from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import FleetError
 from fleet.lessons import Notebook
 from fleet.models import Bot, BotResult
+from fleet.resilience import Breakers
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
@@ -59,30 +62,6 @@ from fleet.workers.runtime import Runtime
 logger = logging.getLogger("fleet.worker")
 
 
-class Bots:
-    """Bots of this process, each made once: it is the same until its remedy changes.
-
-    Args:
-        make: Makes a bot by its name.
-    """
-
-    def __init__(self, make: Callable[[str], Bot]) -> None:
-        self._make = make
-        self._made: dict[str, Bot] = {}
-
-    def of(self, name: str) -> Bot:
-        """Return the bot of that name."""
-        bot = self._made.get(name)
-        if bot is None:
-            bot = self._made[name] = self._make(name)
-        return bot
-
-    def forget(self, names: set[str]) -> None:
-        """Make these bots anew."""
-        for name in names:
-            self._made.pop(name, None)
-
-
 @dataclass(frozen=True, slots=True)
 class Assembly:
     """What a worker process is put together from. Lives on its loop."""
@@ -97,6 +76,7 @@ class Assembly:
     late_binding: LateBinding
     likeness: LikenessWatch
     lessons: SharedLessons
+    breakers: Breakers
     panel: Panel
     janitor: Janitor
     telemetry: Telemetry
@@ -105,6 +85,7 @@ class Assembly:
         """Give up what others may take over, and close all connections."""
         self.likeness.close()
         await self.lessons.close()
+        await self.breakers.close()
         await self.agent.close()
         for provider in {route.provider_name: route.provider for route in self.routes.values()}.values():
             await provider.close()
@@ -130,6 +111,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     routes = _routes(settings, telemetry, notebook)
     limit_of = {name: route.limit for name, route in routes.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
+    breakers = make_breakers(settings, state, broker, {route.limit: route.api_key for route in routes.values()})
     gateway = Gateway(limiter, routes, PriceList(settings), lessons=notebook)
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
@@ -155,6 +137,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         late_binding=LateBinding(limiter, broker, limit_of),
         likeness=likeness,
         lessons=lessons,
+        breakers=breakers,
         panel=panel,
         janitor=Janitor(broker, state, plane.refuse),
         telemetry=telemetry,
@@ -173,6 +156,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
+        runtime.run(patiently(assembly.breakers.load))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
     except BaseException:

@@ -1,0 +1,255 @@
+"""The facade: one breaker and one retry budget for each `provider/model/key`, shared by the fleet.
+
+What a process has heard is believed for a second at most; in health nobody asks, and successes are reported every ten
+seconds. The rules themselves are in the scripts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+from fleet.errors import FleetError, NotSoon, ProviderUnavailable, StoreUnavailable, Waits
+from fleet.quoting import brief
+from fleet.resilience.knowledge import Known, digest, wait_of
+from fleet.resilience.layouts import (
+    ALONE,
+    CLOSED,
+    FAILURE,
+    NOTHING,
+    OPEN,
+    PROBE,
+    RAMPING,
+    SUCCESSES,
+    WAS_CLOSED,
+    WAS_OPENED,
+    WITH_OTHERS,
+    BreakerReply,
+    FailedCall,
+)
+from fleet.resilience.rules import Weight, weight_of
+from fleet.resilience.scripts import DID_WELL, FAILED, LIFTED, PROBED
+from fleet.store import keys
+from fleet.store.client import Script, Store
+from fleet.store.clock import CLOCK
+from fleet.waits import MOST_TOLD, Ruling, Wait
+
+#: How a failure counts, as the script reads it.
+_WEIGHTS: dict[Weight, int] = {"none": NOTHING, "at once": ALONE, "lasting": WITH_OTHERS}
+#: What a call that was answered far too slowly counts as, while others got no answer in time.
+_TOO_SLOW = ProviderUnavailable("answers come far more slowly than this model's usually do")
+
+#: The gates are opened once more after so many seconds.
+LIFT_ONCE_MORE_S = 2.0
+
+logger = logging.getLogger("fleet.worker")
+
+
+class Breakers:
+    """The breakers of one process's limits. Lives on its loop.
+
+    Args:
+        store: State Redis.
+        fingerprints: Of the settings and the key of each limit, by its name: see `fingerprint_of`.
+        on_closed: Opens the gates of the pools of a limit, whose breaker has been closed; may be called again, and by
+            several processes.
+        on_turn: Hears that this process has opened a breaker (with why), or closed it (None): for events and logs.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        fingerprints: Mapping[str, str],
+        *,
+        on_closed: Callable[[str], Awaitable[None]],
+        on_turn: Callable[[str, Wait | None], None] = lambda limit, wait: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._fingerprints = fingerprints
+        self._on_closed = on_closed
+        self._on_turn = on_turn
+        self._clock = clock
+        self._known = {limit: Known(limit) for limit in fingerprints}
+        self._lifting: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> None:
+        """Learn how the breakers stand, at the start of a process; one of other settings or another key is closed.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        for known in self._known.values():
+            await self._ask(known, wants=0)
+
+    async def close(self) -> None:
+        """Stop opening gates; another process will."""
+        for task in self._lifting:
+            task.cancel()
+        if self._lifting:
+            await asyncio.wait(self._lifting)
+
+    def standing(self, limit: str) -> Wait | None:
+        """Return why calls would wait, as this process last heard; None: they need not, or it has to ask."""
+        return self._known[limit].standing(self._clock())
+
+    async def admit(self, limit: str) -> bool:
+        """Let a call through to the limiter: True when this one is the fleet's probe of an open breaker.
+
+        Raises:
+            NotSoon: The breaker is open, and it is not this one's turn to try.
+            StoreUnavailable: The breaker is not closed, and Redis does not answer.
+        """
+        known, heard = self._known[limit], None
+        if known.wait is not None:
+            async with known.asking:
+                wait = known.standing(self._clock())
+                if wait is not None:
+                    raise NotSoon(wait)
+                if known.wait is not None:
+                    heard = await self._ask(known, wants=1)
+        if heard is None:
+            if self._clock() >= known.ramps_until:
+                return False
+            heard = await self._ask(known, wants=1)
+        return await self._go(known, heard)
+
+    def spare(self, limit: str) -> None:
+        """Give a probe back that was not sent after all. Never waits, never raises."""
+        known = self._known[limit]
+        known.believed_until = self._clock()
+        self._send(known, PROBED, fingerprint=self._fingerprints[limit], wants=-1)
+
+    def did_well(
+        self, limit: str, *, who: str, seconds: float, output_tokens: int, place: int = 0, is_probe: bool = False
+    ) -> None:
+        """Note a call that was answered, if only by a refusal of this very request. Never waits, never raises."""
+        known, now = self._known[limit], self._clock()
+        is_slow = output_tokens > 0 and known.pace.is_slow(seconds, output_tokens)
+        if is_slow and now < known.late_until:
+            failure = FailedCall(weight=WITH_OTHERS, is_probe=is_probe, place=place)
+            self._send(known, FAILED, **self._failure(known, _TOO_SLOW, failure, who))
+            return
+        known.unsaid.add(digest(who), now=now, seconds=seconds, place=place)
+        if now >= known.report_at or is_probe:
+            successes = SUCCESSES.pack(known.unsaid.take(now, is_probe=is_probe))
+            fingerprint = self._fingerprints[limit]
+            self._send(known, DID_WELL, fingerprint=fingerprint, successes=successes, by=known.unsaid.by)
+
+    async def failed(
+        self, limit: str, error: Waits, *, who: str, since_s: float, place: int = 0, is_probe: bool = False
+    ) -> Ruling:
+        """Note a failed call, and hear what is made of it.
+
+        While Redis does not answer nothing is: the task may try again, and nothing counts against it.
+        """
+        known = self._known[limit]
+        failure = FailedCall(
+            weight=_WEIGHTS[weight_of(error)],
+            is_late=getattr(error, "timed_out", False),
+            is_probe=is_probe,
+            place=place,
+            since_us=since_s * 1e6,
+            passes_at=_passes_at(error) * 1e6,
+        )
+        call = FAILED.call(breaker=keys.breaker(limit), **self._failure(known, error, failure, who))
+        try:
+            heard = BreakerReply._make(await self._store.run(FAILED, *call))
+        except StoreUnavailable:
+            return Ruling(None, 0.0, others_did_well=False)
+        self._hear(known, heard)
+        wait = wait_of(limit, heard) if heard.code == OPEN else None
+        return Ruling(wait, heard.retry_at / 1e6, bool(heard.others_did_well))
+
+    def _failure(self, known: Known, error: Waits, failure: FailedCall, who: str) -> dict[str, Any]:
+        """Return the arguments of `failed.lua`."""
+        wait = error.wait(about=known.limit)
+        return {
+            "fingerprint": self._fingerprints[known.limit],
+            "successes": SUCCESSES.pack(known.unsaid.take(self._clock())),
+            "by": known.unsaid.by,
+            "failure": FAILURE.pack(failure),
+            "who": digest(who),
+            "cause": wait.cause,
+            "told": brief(wait.told, MOST_TOLD),
+        }
+
+    async def _ask(self, known: Known, *, wants: int) -> BreakerReply:
+        """Ask whether a call may go."""
+        call = PROBED.call(breaker=keys.breaker(known.limit), fingerprint=self._fingerprints[known.limit], wants=wants)
+        heard = BreakerReply._make(await self._store.run(PROBED, *call))
+        self._hear(known, heard)
+        return heard
+
+    async def _go(self, known: Known, heard: BreakerReply) -> bool:
+        """Return whether a call is the probe, once it may go."""
+        if heard.code == RAMPING:
+            await asyncio.sleep(max(0, heard.go_at - heard.now) / 1e6)
+        elif heard.code == CLOSED:
+            known.ramps_until = self._clock()
+        elif heard.code == OPEN:
+            raise NotSoon(wait_of(known.limit, heard))
+        return heard.code == PROBE
+
+    def _send(self, known: Known, script: Script, **arguments: Any) -> None:
+        """Run a script some time soon, and learn from its answer."""
+        call = script.call(breaker=keys.breaker(known.limit), **arguments)
+        self._store.send(script, *call, receiver=_Answer(partial(self._hear, known)))
+
+    def _hear(self, known: Known, heard: BreakerReply) -> None:
+        was_open = known.wait is not None
+        known.hear(heard, self._clock())
+        if heard.turned == WAS_OPENED:
+            self._on_turn(known.limit, known.wait)
+        elif heard.turned == WAS_CLOSED:
+            self._on_turn(known.limit, None)
+        if heard.lift_at or (was_open and known.wait is None):
+            self._lift(known, heard.lift_at)
+
+    def _lift(self, known: Known, lift_at: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._open_gates(known, lift_at))
+        self._lifting.add(task)
+        task.add_done_callback(self._lifting.discard)
+
+    async def _open_gates(self, known: Known, lift_at: int) -> None:
+        """Open the gates of the pools of a limit; if this process dies before it has said so, another one does.
+
+        Once more a little later: a task that heard that the breaker is open may close its pool's gate only then.
+        """
+        try:
+            await self._on_closed(known.limit)
+            if lift_at:
+                await self._store.run(LIFTED, *LIFTED.call(breaker=keys.breaker(known.limit), lift_at=lift_at))
+            await asyncio.sleep(LIFT_ONCE_MORE_S)
+            if known.wait is None:
+                await self._on_closed(known.limit)
+        except FleetError as error:
+            logger.warning("gates_not_opened limit=%s error=%s", known.limit, type(error).__name__)
+
+
+class _Answer:
+    """Gets the reply of a script that nobody waits for; a lost one teaches nothing."""
+
+    def __init__(self, hear: Callable[[BreakerReply], None]) -> None:
+        self._hear = hear
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, reply: Any) -> None:
+        self._hear(BreakerReply._make(reply))
+
+    def set_exception(self, error: BaseException) -> None:
+        if not isinstance(error, StoreUnavailable):
+            logger.warning("breaker_not_told error=%s", error)
+
+
+def _passes_at(error: Waits) -> float:
+    """Return the Unix time (s) before which the other side does not want to be asked; 0: it did not say."""
+    after_s = getattr(error, "retry_after_s", None)
+    return max(error.passes_at or 0.0, CLOCK.now_s() + after_s if after_s else 0.0)

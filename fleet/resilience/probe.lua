@@ -1,0 +1,27 @@
+-- May a call go? Of an open breaker one goes when its time has come, and one more as often as its cadence says, over the
+-- whole fleet and whatever becomes of those before: one whose process died holds nobody up.
+--
+-- KEYS     breaker       see breaker.lua
+-- ARGV     fingerprint   of the caller's settings and key
+--          wants         1: a call wants to go;  0: only to know;  -1: a probe comes back that was not sent
+-- Reply    see breaker.lua; `go_at` is said here only
+-- Codes    0 closed;  1 open;  2 open, and this call is the probe;  3 closed just now: go at `go_at`
+-- A breaker that opened less than this before its probe's time is given one all the same: clocks differ a little.
+local SLACK_US = 50000
+local state, texts = read(KEYS[BREAKER])
+local said = { turned = is_of_others(state, texts, ARGV[FINGERPRINT]) and WAS_CLOSED or nil }
+local wants = tonumber(ARGV[WANTS])
+if state[OPENED_AT] > 0 then
+  if wants < 0 then
+    state[OPENS_AT] = now
+  elseif wants > 0 and now >= state[OPENS_AT] - SLACK_US then
+    state[OPENS_AT], said.code = now + state[EVERY_US], PROBE
+  end
+elseif wants > 0 and now - state[CLOSED_AT] < RAMP_US then
+  -- The pace doubles: of 2^n calls that ask at once, the last one goes n doublings after the closing.
+  state[RAMPED] = state[RAMPED] + 1
+  said.code, said.go_at = RAMPING, state[CLOSED_AT] + DOUBLING_US * math.log(state[RAMPED]) / math.log(2)
+end
+local replied = reply(state, texts, said)
+write(KEYS[BREAKER], state, texts)
+return replied
