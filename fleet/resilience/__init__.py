@@ -8,5 +8,15 @@ from fleet.resilience.breakers import Breakers
 from fleet.resilience.by_hand import close_breaker, gates_are_open
 from fleet.resilience.fingerprint import fingerprint_of
 from fleet.resilience.rules import BREAKING
+from fleet.resilience.view import BreakerView, read_breakers, read_breakers_now
 
-__all__ = ["BREAKING", "Breakers", "close_breaker", "fingerprint_of", "gates_are_open"]
+__all__ = [
+    "BREAKING",
+    "BreakerView",
+    "Breakers",
+    "close_breaker",
+    "fingerprint_of",
+    "gates_are_open",
+    "read_breakers",
+    "read_breakers_now",
+]

@@ -7,6 +7,6 @@
 local state, texts = read(KEYS[BREAKER])
 local failed, well, late = sums(state)
 return {
-  now, state[OPENED_AT], state[OPENS_AT], state[EVERY_US], state[CLOSED_AT], state[WELL_AT], failed, well, late,
+  now, state[OPENED_AT], state[OPENS_AT], state[EVERY_US], state[CLOSED_AT], state[WELL_AT], failed, floor(well + 0.5), late,
   state[TRIES], floor(state[TOKENS] * 1000), texts.cause, texts.told,
 }

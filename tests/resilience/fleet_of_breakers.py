@@ -20,6 +20,7 @@ class Member:
 
     breakers: Breakers
     store: Store
+    limit: str = LIMIT
     closed: list[str] = field(default_factory=list)
     turns: list[Wait | None] = field(default_factory=list)
 
@@ -28,16 +29,16 @@ class Member:
     ) -> Ruling:
         """Let a call of task `who` fail."""
         failed = error or ProviderUnavailable("api: expected an answer, got 503")
-        return await self.breakers.failed(LIMIT, failed, who=who, since_s=since_s, place=place, is_probe=is_probe)
+        return await self.breakers.failed(self.limit, failed, who=who, since_s=since_s, place=place, is_probe=is_probe)
 
     async def do_well(self, who: str = "good", *, seconds: float = 0.0, place: int = 0, is_probe: bool = False) -> None:
         """Let a call of task `who` do well, and see that the fleet has heard of it if this process tells it."""
-        self.breakers.did_well(LIMIT, who=who, seconds=seconds, output_tokens=0, place=place, is_probe=is_probe)
+        self.breakers.did_well(self.limit, who=who, seconds=seconds, output_tokens=0, place=place, is_probe=is_probe)
         await self.store.command("PING")
 
     async def tell(self, who: str = "good", *, times: int = 1, place: int = 0) -> None:
         """Let calls do well, and have them reported now."""
-        known = self.breakers._known[LIMIT]
+        known = self.breakers._known[self.limit]
         for _ in range(times):
             known.report_at = float("inf")
             await self.do_well(who, place=place)
@@ -54,7 +55,7 @@ class Member:
 
 
 @asynccontextmanager
-async def member(url: str, fingerprint: str = "aaaa", *, load: bool = True) -> AsyncIterator[Member]:
+async def member(url: str, fingerprint: str = "aaaa", *, limit: str = LIMIT) -> AsyncIterator[Member]:
     """Start one process's breakers."""
     store = Store(url)
     found: list[Member] = []
@@ -65,11 +66,10 @@ async def member(url: str, fingerprint: str = "aaaa", *, load: bool = True) -> A
     def on_turn(limit: str, wait: Wait | None) -> None:
         found[0].turns.append(wait)
 
-    breakers = Breakers(store, {LIMIT: fingerprint}, on_closed=on_closed, on_turn=on_turn)
-    found.append(Member(breakers, store))
+    breakers = Breakers(store, {limit: fingerprint}, on_closed=on_closed, on_turn=on_turn)
+    found.append(Member(breakers, store, limit))
     try:
-        if load:
-            await breakers.load()
+        await breakers.load()
         yield found[0]
     finally:
         await breakers.close()

@@ -1,0 +1,91 @@
+"""How a breaker stands, for people: one shape for the CLI, the page and the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import redis
+
+from fleet.resilience.knowledge import cause_of
+from fleet.resilience.rules import RAMP_US
+from fleet.resilience.scripts import SHOW
+from fleet.store import keys
+from fleet.store.client import Store, run_script
+from fleet.waits import Wait
+
+#: `half-open`: the time of the next probe has come; `ramping`: closed a moment ago, calls leave at a growing pace.
+BreakerState = Literal["closed", "open", "half-open", "ramping"]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerView:
+    """How the breaker of one `provider/model/key` stands. Times are Unix seconds of Redis.
+
+    Args:
+        limit: `provider/model/key`.
+        state: Where it stands.
+        since: When it opened, or was closed last; None: it has never been open, or not lately.
+        wait: Why calls wait, and until when; None: they don't.
+        failed: Failures within the window of 30 s.
+        well: Successes that were reported within it.
+        timed_out: Those of `failed` that got no answer in time.
+        tries: Probes that failed in a row, and the opening.
+        well_at: The last success that was reported; None: none yet.
+        retries_left: What the retry budget has left; below 0: promised already.
+    """
+
+    limit: str
+    state: BreakerState
+    since: float | None
+    wait: Wait | None
+    failed: int
+    well: int
+    timed_out: int
+    tries: int
+    well_at: float | None
+    retries_left: float
+
+    @property
+    def is_closed(self) -> bool:
+        """True when calls go, if only one by one at first."""
+        return self.wait is None
+
+
+def view_of(limit: str, reply: list[Any]) -> BreakerView:
+    """Return how a breaker stands, from what `show.lua` replied."""
+    now, opened_at, opens_at, every_us, closed_at, well_at, failed, well, late, tries, left, cause, told = reply
+    state: BreakerState = "closed"
+    wait = None
+    if opened_at:
+        state = "open" if now < opens_at else "half-open"
+        text = told.decode("utf-8", "replace")
+        wait = Wait(cause_of(cause), opens_at / 1e6, limit, text, probe_every_s=every_us / 1e6)
+    elif closed_at and now - closed_at < RAMP_US:
+        state = "ramping"
+    return BreakerView(
+        limit=limit,
+        state=state,
+        since=(opened_at or closed_at) / 1e6 or None,
+        wait=wait,
+        failed=failed,
+        well=well,
+        timed_out=late,
+        tries=tries,
+        well_at=well_at / 1e6 or None,
+        retries_left=left / 1000,
+    )
+
+
+async def read_breakers(store: Store, limits: Iterable[str]) -> list[BreakerView]:
+    """Read how breakers stand, one round trip for all. Raises `StoreUnavailable`."""
+    names = list(limits)
+    asked = [store.run(SHOW, *SHOW.call(breaker=keys.breaker(name))) for name in names]
+    return [view_of(name, reply) for name, reply in zip(names, await asyncio.gather(*asked), strict=True)]
+
+
+def read_breakers_now(client: redis.Redis, limits: Iterable[str]) -> list[BreakerView]:
+    """`read_breakers` through a plain client, for commands. Raises `redis.RedisError`."""
+    return [view_of(name, run_script(client, SHOW, *SHOW.call(breaker=keys.breaker(name)))) for name in limits]
