@@ -58,7 +58,8 @@ class Grant(NamedTuple):
         kind: Task class of the call.
         reserved_output_tokens: Those of `reserved_tokens` that are output.
         charged: Tokens that were charged: what calls of this kind mostly use.
-        cost_usd_micros: What was reserved of the day's budget, with parts of a micro-dollar.
+        cost_usd_micros: The most that the call may cost, with parts of a micro-dollar.
+        charged_usd_micros: What was reserved of the day's budget: what calls of this kind mostly cost.
         sent_at: Time of the event loop at which the call may leave.
         mark: Its place among all grants.
     """
@@ -71,5 +72,6 @@ class Grant(NamedTuple):
     reserved_output_tokens: int = 0
     charged: Tokens = Tokens()
     cost_usd_micros: float = 0
+    charged_usd_micros: float = 0
     sent_at: float = 0.0
     mark: Mark = Mark()

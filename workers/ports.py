@@ -31,6 +31,7 @@ class Limiter(Protocol):
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
         cost_usd_micros: float = 0,
+        patience_s: float | None = None,
     ) -> Grant:
         """Wait until one call may be sent under `limit`.
 
@@ -41,9 +42,12 @@ class Limiter(Protocol):
             caller: For whom: decides the order.
             input_tokens: Those of `tokens` that are input.
             cost_usd_micros: The most that the call may cost, with parts of a micro-dollar.
+            patience_s: A turn that is further away than this is refused, as soon as that is known; None: `timeout_s`
+                alone counts.
 
         Raises:
-            DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.
+            NotSoon: When the turn is further away than `patience_s`, with reason and time; nothing is reserved then.
+            DeadlineExceeded: The same without a patience, when it comes later than `timeout_s`.
             StoreUnavailable: When Redis does not answer: nothing may be sent.
         """
         ...
@@ -68,8 +72,18 @@ class Limiter(Protocol):
         """
         ...
 
-    def penalise(self, limit: str, *, retry_after_s: float) -> None:
-        """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
+    def standing(self, limit: str) -> Wait | None:
+        """Return why calls under `limit` do not go soon, as this process has just heard; None: ask. Never waits."""
+        ...
+
+    def penalise(self, limit: str, *, retry_after_s: float, told: str = "") -> None:
+        """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises.
+
+        Args:
+            limit: `provider/model/key`.
+            retry_after_s: For how long.
+            told: What the provider said; empty: a 429 and this time.
+        """
         ...
 
     def narrow(self, limit: str, *, most: int = 0) -> None:

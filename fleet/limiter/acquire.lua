@@ -15,14 +15,15 @@
 --          kind           field of the facts with what its kind of call uses
 --          asked          packed: the numbers of the question; places: `layouts.py`
 --          terms          of each candidate, packed
--- Reply    packed: places of REPLY in `layouts.py`;  then what an operator set. quiet_us: a process with many waiting
---          calls that has not asked for so long had better ask
--- Codes    1 send after wait_us;  2 ask again after wait_us;  0 too late: the slot would be in wait_us, ticket dropped
+-- Reply    packed: places of REPLY in `layouts.py`;  then what an operator set and, after a line break, who has told of the
+--          hold. quiet_us: a process with many waiting calls that has not asked for so long had better ask
+-- Codes    1 send after wait_us;  2 ask again after wait_us;  0 too late: the slot would be in wait_us, ticket dropped; with
+--          a patience: why (cause), and the next try is due in wait_us
 local QUEUE_MS = 600000
 local PROCESS, ENTRY = '%-(.+)%-', '^[^:]*:(%d+):(%d+):(%d+)$'
 local id = ARGV[TICKET]
 local priority, asked_order, asked_candidate, charge, weight, by_tenant, tokens, input, output, usd_micros, max_wait_us,
-  random, lease_us = struct.unpack(ASKED_FORMAT, ARGV[ASKED])
+  random, lease_us, patience_us = struct.unpack(ASKED_FORMAT, ARGV[ASKED])
 
 -- What the call is charged, by rate: what calls of its kind mostly use.
 local function needed(use)
@@ -92,8 +93,29 @@ local function window_opens(state, terms, need, log)
   return opens, over
 end
 
+-- What the call is charged of the day's money: what calls of its kind mostly cost of the most that they may.
+local function cost_of(use)
+  local mean, deviation = match(use or '', '%S+ %S+ %S+ %S+ (%S+) (%S+)')
+  return mean and usd_micros * min(1, mean + deviation) or usd_micros
+end
+
+-- Return the midnight that ends the day (0: no day is limited), what the call is charged of its money, and what of it is
+-- used up (0: nothing).
+local function day_limits(state, terms, use)
+  local requests, money = terms[REQUESTS_A_DAY], terms[USD_MICROS_A_DAY]
+  if requests <= 0 and money <= 0 then return 0, usd_micros, 0 end
+  local today, cost, used_up = floor(now / DAY_US), money > 0 and cost_of(use) or usd_micros, 0
+  if state[DAY] ~= today then
+    state[DAY], state[DAY_REQUESTS], state[DAY_USD_MICROS], state[DAY_RESERVED] = today, 0, 0, 0
+  end
+  local share = terms[STOPS_BULK] > 0 and priority > LOWEST_ON_RESERVE and FULL_SHARE or 1
+  if money > 0 and state[DAY_USD_MICROS] + cost > money * share then used_up = BY_MONEY end
+  if requests > 0 and state[DAY_REQUESTS] + 1 > requests * share then used_up = BY_REQUESTS end
+  return (today + 1) * DAY_US, cost, used_up
+end
+
 -- Return the slot and the interval under what limits calls in flight and the day, and whether none may be sent now.
-local function other_limits(state, terms, leases, slot, interval)
+local function other_limits(state, terms, leases, slot, interval, midnight, used_up)
   local most, is_full = terms[IN_FLIGHT], false
   if most > 0 then
     local flight = (state[MEAN_FLIGHT_US] > 0 and state[MEAN_FLIGHT_US] or FIRST_FLIGHT_US) / most
@@ -104,15 +126,8 @@ local function other_limits(state, terms, leases, slot, interval)
     end
     if is_full then slot = max(slot, now + flight) end
   end
-  local requests, money = terms[REQUESTS_A_DAY], terms[USD_MICROS_A_DAY]
-  if requests > 0 or money > 0 then
-    local today = floor(now / DAY_US)
-    if state[DAY] ~= today then state[DAY], state[DAY_REQUESTS], state[DAY_USD_MICROS] = today, 0, 0 end
-    local is_spent = requests > 0 and state[DAY_REQUESTS] + 1 > requests
-      or money > 0 and state[DAY_USD_MICROS] + usd_micros > money
-    if is_spent then slot = max(slot, (today + 1) * DAY_US) end
-    if slot >= (today + 1) * DAY_US then is_full = true end  -- tomorrow's calls are counted tomorrow
-  end
+  if used_up > 0 then slot = max(slot, midnight) end
+  if midnight > 0 and slot >= midnight then is_full = true end  -- tomorrow's calls are counted tomorrow
   return slot, interval, is_full
 end
 
@@ -180,8 +195,9 @@ local function survey(c)
     opens, blocked = window_opens(state, terms, need, KEYS[base + LOG])
     if opens > now then slot = max(slot, opens) end
   end
+  local midnight, cost, used_up = day_limits(state, terms, use)
   local is_full
-  slot, interval, is_full = other_limits(state, terms, KEYS[base + LEASES], slot, interval)
+  slot, interval, is_full = other_limits(state, terms, KEYS[base + LEASES], slot, interval, midnight, used_up)
   if now >= state[SWEEP_AT] then sweep(state, queue, due) end
   if state.dirty and #ARGV > TERMS + 1 then write_state(KEYS[base + STATE], state) end  -- it may not be the chosen one
   local order, fresh, rank, waits = place(c, state, queue, KEYS[base + BOTS])
@@ -190,6 +206,7 @@ local function survey(c)
   return {
     c = c, base = base, set = set or '', state = state, terms = terms, need = need, slot = slot, interval = interval,
     order = order, rank = rank, waits = waits, fresh = fresh, horizon = horizon, est = slot + ahead_us,
+    cost = cost, used_up = used_up,
     by_credit = has_credit and not in_turn,
     -- The burst is full and slots are being lost: whoever is ahead sleeps too long, so whoever asks may go.
     may_go = not blocked and not is_full and (in_turn or has_credit or now - slot >= terms[BURST_US]),
@@ -214,7 +231,8 @@ local function commit(at, send)
   if at.by_credit then state[CREDIT + priority] = state[CREDIT + priority] - 1 end
   state[VIRTUAL_TIME] = max(state[VIRTUAL_TIME], at.order % CLASS)
   state[GRANTED], state[GRANTED_TOKENS] = state[GRANTED] + 1, state[GRANTED_TOKENS] + need[TOKENS]
-  state[DAY_REQUESTS], state[DAY_USD_MICROS] = state[DAY_REQUESTS] + 1, state[DAY_USD_MICROS] + usd_micros
+  state[DAY_REQUESTS], state[DAY_USD_MICROS] = state[DAY_REQUESTS] + 1, state[DAY_USD_MICROS] + at.cost
+  state[DAY_RESERVED], state[RESERVED_AT] = state[DAY_RESERVED] + at.cost, now
   write_state(KEYS[at.base + STATE], state)
 end
 
@@ -233,7 +251,14 @@ end
 local base, state, terms, need, slot, order = at.base, at.state, at.terms, at.need, at.slot, at.order
 local queue, due, bots = KEYS[base + QUEUE], KEYS[base + DUE], KEYS[base + BOTS]
 
-local function answer(code, wait, backlog)
+-- How much of the day is used, in thousandths, whatever of it is used most.
+local function used_of_day()
+  local requests, money = terms[REQUESTS_A_DAY], terms[USD_MICROS_A_DAY]
+  local of_requests = requests > 0 and state[DAY_REQUESTS] / requests or 0
+  return floor(1000 * max(of_requests, money > 0 and state[DAY_USD_MICROS] / money or 0))
+end
+
+local function answer(code, wait, backlog, why)
   -- Slots that would soon be lost, for whoever asks: told only when a quarter of the burst is unused, else all would poll.
   local unused = now - slot - terms[BURST_US] / 4
   local idle = unused >= 0 and at.interval > 0 and floor(unused / at.interval) + 1 or 0
@@ -241,8 +266,40 @@ local function answer(code, wait, backlog)
   local wait_us, backlog_us, horizon_us = ceil(wait), ceil(backlog), floor(at.horizon)
   local now_us, candidate, granted, granted_tokens = now, at.c, state[GRANTED], state[GRANTED_TOKENS]
   local tokens, input_tokens, output_tokens = need[TOKENS], need[INPUT], need[OUTPUT]
+  local day_used, cost_usd_micros, cause, is_own, lowest = used_of_day(), at.cost, 0, 0, -1
+  if why then cause, is_own, lowest = why.cause, why.is_own and 1 or 0, why.lowest or -1 end
   return struct.pack(REPLY_FORMAT, code, wait_us, order, now_us, held_us, idle, backlog_us, candidate, quiet_us, tokens,
-    input_tokens, output_tokens, granted, granted_tokens, horizon_us) .. at.set
+    input_tokens, output_tokens, granted, granted_tokens, horizon_us, cause, is_own, lowest, day_used,
+    cost_usd_micros) .. at.set
+end
+
+-- When to try again where the day has no room, and why. What is reserved of its money comes back as
+-- calls in flight are answered; a reservation that is older than any call belongs to a dead process.
+local function day_is_full()
+  local is_bulk, opens = terms[STOPS_BULK] > 0 and priority > LOWEST_ON_RESERVE, slot
+  local lowest = is_bulk and LOWEST_ON_RESERVE or -1
+  if at.used_up == BY_REQUESTS then return opens, { cause = BY_REQUESTS, lowest = lowest } end
+  local most, used = terms[USD_MICROS_A_DAY] * (is_bulk and FULL_SHARE or 1), state[DAY_USD_MICROS]
+  if used - state[DAY_RESERVED] + at.cost <= most and now - state[RESERVED_AT] < lease_us then opens = now + RETURNS_US end
+  local mean = state[DAY_REQUESTS] > 0 and used / state[DAY_REQUESTS] or 0
+  local is_own = at.cost > terms[USD_MICROS_A_DAY] or mean > 0 and most - used >= mean
+  return opens, { cause = BY_MONEY, is_own = is_own, lowest = lowest }
+end
+
+-- Say why the call does not go soon. Who is next asks again before its turn, for it sleeps until then in its slot.
+local function not_soon(turn)
+  local held_until = state[HELD_UNTIL]
+  if held_until > now and held_until >= slot then
+    local told = call('HGET', KEYS[base + FACTS], 'held_by')
+    return answer(0, held_until - now, at.est - now, { cause = BY_HOLD }) .. (told and '\n' .. told or '')
+  end
+  if at.used_up > 0 then
+    local opens, why = day_is_full()
+    return answer(0, opens - now, at.est - now, why)
+  end
+  local is_next, wait = slot - now > patience_us, max(MIN_SLEEP_US, turn - now - patience_us * EARLY_PATIENCE)
+  local is_own = not is_next and by_tenant == 1 and order % CLASS > state[VIRTUAL_TIME]  -- has had more than others
+  return answer(0, wait, at.est - now, { cause = BY_LIMIT, is_own = is_own, lowest = is_next and -1 or priority - 1 })
 end
 
 local function leave_queue()
@@ -252,9 +309,13 @@ local function leave_queue()
   end
 end
 
-if max(slot - now, 0) > max_wait_us or not at.may_go and at.est - now > HOPELESS * max_wait_us + at.horizon then
+local turn = at.may_go and slot or max(at.est, slot)
+local is_impatient = patience_us >= 0 and turn - now > patience_us * (at.fresh and 1 or HOPELESS)
+if is_impatient or max(slot - now, 0) > max_wait_us
+    or not at.may_go and at.est - now > HOPELESS * max_wait_us + at.horizon then
   leave_queue()
   if state.dirty then write_state(KEYS[base + STATE], state) end
+  if patience_us >= 0 then return not_soon(turn) end
   return answer(0, max(at.est, slot) - now, at.est - now)
 end
 

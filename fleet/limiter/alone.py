@@ -118,6 +118,7 @@ class Ask(TypedDict, total=False):
     caller: Caller
     input_tokens: int
     cost_usd_micros: float | None
+    patience_s: float | None
 
 
 @asynccontextmanager
@@ -197,9 +198,9 @@ class ThreadedLimiter:
         )  # fmt: skip
         self._post(settle)
 
-    def penalise(self, limit: str, *, retry_after_s: float) -> None:
+    def penalise(self, limit: str, *, retry_after_s: float, told: str = "") -> None:
         """As `Limiter.penalise`. Does not block."""
-        self._post(partial(self._limiter.penalise, limit, retry_after_s=retry_after_s))
+        self._post(partial(self._limiter.penalise, limit, retry_after_s=retry_after_s, told=told))
 
     def narrow(self, limit: str, *, most: int = 0) -> None:
         """As `Limiter.narrow`. Does not block."""

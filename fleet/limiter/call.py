@@ -1,30 +1,39 @@
 """What one process knows: its calls on their way to a grant, and the limits that they wait under.
 
-What becomes of a call: `limiter.py`.
+What becomes of a call: `limiter.py`. Why one does not go soon is told here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import operator
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.config import LimitSettings
-from fleet.errors import DeadlineExceeded
+from fleet.errors import DeadlineExceeded, NotSoon
 from fleet.grants import Caller, Grant, Tokens
 from fleet.limiter.clock import RedisClock
-from fleet.limiter.layouts import Reply, pack_asked
-from fleet.limiter.limits import MOST_KINDS, NEWEST_USE, Terms
-from fleet.limiter.scripts import ACQUIRE, NARROW
+from fleet.limiter.layouts import Reply, pack_asked, pack_settled
+from fleet.limiter.limits import BY_HOLD, BY_LIMIT, BY_MONEY, BY_REQUESTS, DAY_US, MOST_KINDS, NEWEST_USE, Terms
+from fleet.limiter.scripts import ACQUIRE, NARROW, SETTLE
 from fleet.limiter.sleepers import Sleepers
 from fleet.store import keys
 from fleet.store.limit_keys import LimitKeys
+from fleet.waits import Cause, Wait
 
 #: Seconds for which a call in flight counts without having been settled: longer than any provider's answer.
 LEASE_S = 600.0
 
+
+#: Seconds for which a reason to wait is told of again without asking: an operator may end it meanwhile.
+FRESH_S = 0.5
+#: A hold that is longer by less than this is the same one (s).
+HOLD_STEP_S = 0.05
+_CAUSES: dict[int, Cause] = {BY_LIMIT: "limit", BY_HOLD: "hold", BY_REQUESTS: "requests", BY_MONEY: "money"}
 
 #: Tenants whose keys are kept; names are quickly made again.
 MOST_TENANTS = 10_000
@@ -46,6 +55,7 @@ class WaitingCall:
         charge: What it is charged in the fair order; 0: its tokens.
         started: Loop time of `acquire`.
         deadline: Loop time after which it does not want to go.
+        patience_s: A turn that is further away is refused, with the reason; None: as far as the deadline.
         outcome: Gets the grant, or why there is none.
         heard: Called with the call and each reply.
     """
@@ -61,6 +71,7 @@ class WaitingCall:
     charge: float
     started: float
     deadline: float
+    patience_s: float | None
     outcome: asyncio.Future[Grant]
     heard: Callable[[WaitingCall, Reply], None]
     order: int = -1
@@ -84,6 +95,10 @@ class WaitingCall:
         """The candidate that it waits for."""
         return self.limits[self.candidate - 1]
 
+    def lacks_patience(self, seconds: float) -> bool:
+        """True when it does not wait for so long."""
+        return self.patience_s is not None and self.patience_s < seconds
+
     def question(self, now: float, random: float) -> list[Any]:
         """Return the arguments of `acquire.lua` for its next question."""
         caller = self.caller
@@ -102,18 +117,41 @@ class WaitingCall:
             max_wait_us=max(0.0, (self.deadline - now) * 1e6),
             random=random,
             lease_us=LEASE_S * 1e6,
+            patience_us=-1.0 if self.patience_s is None else self.patience_s * 1e6,
         )
         return ACQUIRE.arguments(
             ticket=self.ticket, bot=caller.bot, kind=f"q:{caller.kind}", asked=asked, terms=self.terms
         )
 
-    def too_late(self, reply: Reply) -> DeadlineExceeded:
+    def refusal(self, reply: Reply) -> DeadlineExceeded | NotSoon:
         """Return why it does not go."""
+        if self.patience_s is not None:
+            wait = self._wait(reply)
+            self.limit.note(wait)
+            return NotSoon(wait)
         timeout_s, passed_s = self.deadline - self.started, asyncio.get_running_loop().time() - self.started
         return DeadlineExceeded(
             f"{self.limits[0].name}: expected a turn within {timeout_s:.1f} s, the next one is in "
             f"{reply.wait_us / 1e6 + passed_s:.1f} s; raise the limit, allow a later deadline or submit less at once"
         )
+
+    def _wait(self, reply: Reply) -> Wait:
+        limit, cause = self.limit, _CAUSES.get(reply.cause, "limit")
+        return Wait(
+            cause,
+            opens_at=(reply.now_us + reply.wait_us) / 1e6,
+            about=limit.name,
+            told=reply.held_by.decode("utf-8", "replace") if cause == "hold" else self._told(reply),
+            is_everyones=not reply.is_own,
+            lowest=reply.lowest,
+        )
+
+    def _told(self, reply: Reply) -> str:
+        if reply.cause not in (BY_REQUESTS, BY_MONEY):
+            return ""
+        if reply.is_own:
+            return f"this call may cost ${reply.cost_usd_micros / 1e6:,.4f}, more than is left of the day's money"
+        return f"{reply.day_used / 10:.0f}% of the day is used"
 
     # -- as a receiver of replies
 
@@ -163,6 +201,9 @@ class LocalLimit:
     #: What an operator had set when a reply last said so (None: none did), and when that was.
     was_set: bytes | None = None
     heard_at: float = 0.0
+    #: Why a call did not go soon, as last heard, and when that was (`time.monotonic()`).
+    refused: Wait | None = None
+    refused_at: float = -math.inf
     #: When the next reading of headers is handed on.
     observe_at: float = 0.0
     #: What was said of rates that the provider lowers: name -> number.
@@ -230,6 +271,57 @@ class LocalLimit:
         """Return the tokens of a call to come that need not be reserved."""
         return int(input_tokens * self.cached.get(kind, 0.0))
 
-    def hold(self, until: float) -> None:
-        """Nobody goes before that time."""
-        self.held_until = max(until, self.held_until)
+    def hold(self, until: float) -> bool:
+        """Nobody goes before that time; return whether that is news."""
+        is_longer, self.held_until = until > self.held_until + HOLD_STEP_S, max(until, self.held_until)
+        return is_longer
+
+    def impatient(self, seconds: float) -> list[WaitingCall]:
+        """Return the calls with a slot that is far ahead which do not wait for `seconds` any more."""
+        return [call for call in self.promised if call.lacks_patience(seconds)]
+
+    def note(self, wait: Wait) -> None:
+        """Remember why a call did not go soon."""
+        self.refused, self.refused_at = wait, time.monotonic()
+
+    def standing(self) -> Wait | None:
+        """Return why calls do not go soon, when that was heard just now and holds for all of them."""
+        wait = self.refused
+        is_fresh = wait is not None and time.monotonic() - self.refused_at < FRESH_S
+        return wait if wait is not None and is_fresh and wait.is_everyones else None
+
+    def settlement(
+        self, grant: Grant, now: float, *, sent: int, used_tokens: int = 0, output: int = 0, money: float = 0
+    ) -> tuple[tuple[list[Any], list[Any]], float]:
+        """Return KEYS and ARGV of `settle.lua` for a grant, and how long they may wait for company (s)."""
+        charged = grant.charged
+        output = min(output or max(0, used_tokens - charged.input), used_tokens)
+        used = Tokens(used_tokens, used_tokens - output, output)
+        learns = sent and used_tokens not in (0, grant.reserved_tokens)
+        since_slot_s = now - grant.sent_at
+        if sent and since_slot_s < 0:
+            since_slot_s = 0.0
+        settled = pack_settled(
+            sent=sent,
+            tokens=charged.total,
+            input=charged.input,
+            output=charged.output,
+            used_tokens=used.total,
+            used_input=used.input,
+            used_output=used.output,
+            asked_tokens=grant.reserved_tokens,
+            asked_output=grant.reserved_output_tokens,
+            reserved_usd_micros=grant.charged_usd_micros,
+            usd_micros=money,
+            reserved_day=grant.mark.at_us // DAY_US,
+            since_slot_us=since_slot_s * 1e6,
+            learns=bool(learns),
+            asked_usd_micros=grant.cost_usd_micros,
+        )
+        is_excess = money > grant.charged_usd_micros or any(map(operator.gt, used, charged))
+        names = self.keys_for()
+        told = SETTLE.call(
+            state=names.state, facts=names.facts, log=names.log, leases=names.leases,
+            ticket=grant.ticket, kind=f"q:{grant.kind}", settled=settled, terms=self.packed,
+        )  # fmt: skip
+        return told, self.spare_s(now) if sent and not is_excess else 0.0

@@ -36,6 +36,8 @@ class At(Places):
     DAY = Place()
     DAY_REQUESTS = Place()
     DAY_USD_MICROS = Place()
+    #: Of the money of the day: reserved for calls in flight.
+    DAY_RESERVED = Place()
     MEAN_FLIGHT_US = Place()
     #: The minute that is counted (since 1970), what was settled in it, and in the one before.
     MINUTE = Place()
@@ -48,6 +50,8 @@ class At(Places):
     REFUSED_AT = Place()
     #: When to look for dead tickets and old entries again; -1: the clock was set back.
     SWEEP_AT = Place()
+    #: When money was last reserved.
+    RESERVED_AT = Place()
 
 
 class Learnt(Places):
@@ -142,6 +146,7 @@ class Asked(NamedTuple):
         max_wait_us: Longest wait.
         random: In [0, 1).
         lease_us: How long it counts as in flight without being settled.
+        patience_us: A turn that is further away is refused, with the reason; below 0: as far as `max_wait_us`.
     """
 
     priority: float
@@ -157,10 +162,16 @@ class Asked(NamedTuple):
     max_wait_us: float
     random: float
     lease_us: float
+    patience_us: float
 
 
 class Reply(NamedTuple):
-    """What `acquire.lua` answered: a code and whole numbers; last, unpacked, what an operator set."""
+    """What `acquire.lua` answered: a code and numbers; last, unpacked, what an operator set and who told of a hold.
+
+    Why a call does not go soon: `cause` (`limits.BY_LIMIT` and so on), whether that `is_own`, holds for none but this
+    call, and the `lowest` priority that it does not stop. Of the day, so many thousandths are used; of its money the
+    call is charged `cost_usd_micros`.
+    """
 
     code: int
     wait_us: int
@@ -177,12 +188,19 @@ class Reply(NamedTuple):
     granted: int
     granted_tokens: int
     horizon_us: int
+    cause: int
+    is_own: int
+    lowest: int
+    day_used: int
+    cost_usd_micros: float
     was_set: bytes
+    held_by: bytes
 
     @classmethod
     def unpack(cls, reply: bytes) -> Self:
         """Return the reply that the script has packed."""
-        return cls._make((*_REPLY.unpack_from(reply), reply[_REPLY.size :]))
+        was_set, _, held_by = reply[_REPLY.size :].partition(b"\n")
+        return cls._make((*_REPLY.unpack_from(reply), was_set, held_by))
 
 
 class Settled(NamedTuple):
@@ -203,6 +221,7 @@ class Settled(NamedTuple):
         reserved_day: Day (UTC, since 1970) on which it was granted, and counted.
         since_slot_us: Time since its slot; below 0: it is to come.
         learns: 1: its use says something of its kind.
+        asked_usd_micros: The most that it might have cost.
     """
 
     sent: float
@@ -219,11 +238,12 @@ class Settled(NamedTuple):
     reserved_day: float
     since_slot_us: float
     learns: float
+    asked_usd_micros: float
 
 
 STATE, LEARNT, SEEN, HEARD = Layout.of(At), Layout.of(Learnt), Layout.of(Seen), Layout.of(Heard)
 #: Terms as configured; behind them, for the scripts, what others use of the window by rate.
 TERMS = Layout.of(Terms).and_group("others")
-ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "15q")
+ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "19qd")
 _REPLY = REPLY.struct
 pack_asked, pack_settled = ASKED.packer(Asked), SETTLED.packer(Settled)

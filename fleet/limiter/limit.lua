@@ -6,7 +6,9 @@
 -- Facts of a limit: a hash, TTL 30 days.
 --   set       "rpm tpm itpm otpm requests_a_day usd_micros_a_day in_flight" set by an operator; -1: as configured
 --   learnt, seen    packed: what headers and 429s taught, see learning.lua
---   q:KIND    "mean deviation mean deviation" of tokens and output tokens used, as shares of what was asked for
+--   held_by   who told of the latest hold: a sentence
+--   q:KIND    "mean deviation mean deviation mean deviation" of tokens, output tokens and money used, as shares of what
+--             was asked for; without the last two where no call had a price
 local KEEP_MS, FACTS_MS = 604800000, 2592000000
 -- Numbers of the rates.
 local REQUESTS, TOKENS, INPUT, OUTPUT = 1, 2, 3, 4

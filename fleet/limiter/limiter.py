@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import operator
 import os
 import random
 import time
@@ -26,8 +25,8 @@ from fleet.grants import ANYBODY, Caller, Grant, Mark, Tokens
 from fleet.limiter.call import LocalLimit, WaitingCall
 from fleet.limiter.clock import stood_s
 from fleet.limiter.first_answers import FirstAnswers
-from fleet.limiter.layouts import Reply, pack_settled
-from fleet.limiter.limits import DAY_US, Terms
+from fleet.limiter.layouts import Reply
+from fleet.limiter.limits import Terms
 from fleet.limiter.live import Changes
 from fleet.limiter.observing import Observer
 from fleet.limiter.scripts import ACQUIRE, FORGET, NARROW, PENALISE, SETTLE
@@ -36,6 +35,7 @@ from fleet.models import MAX_DEADLINE_S
 from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.store.client import Store
+from fleet.waits import Wait
 
 #: Longest penalty that is believed, in seconds (1 day): daily quotas say so, more is a provider's mistake.
 MAX_PENALTY_S = 86_400.0
@@ -81,6 +81,7 @@ class Limiter:
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
         cost_usd_micros: float | None = None,
+        patience_s: float | None = None,
     ) -> Grant:
         """Wait until one call of `tokens` may be sent.
 
@@ -92,9 +93,12 @@ class Limiter:
             input_tokens: Those of `tokens` that are input, for providers that count them apart.
             cost_usd_micros: The most that the call may cost, parts of a micro-dollar included; must be said where money
                 a day is limited.
+            patience_s: A turn that is further away than this is refused, as soon as that is known; None: `timeout_s`
+                alone counts.
 
         Raises:
-            DeadlineExceeded: When the turn comes later than `timeout_s`; nothing is reserved then.
+            NotSoon: When the turn is further away than `patience_s`, with reason and time; nothing is reserved then.
+            DeadlineExceeded: The same without a patience, when it comes later than `timeout_s`.
             StoreUnavailable: When Redis does not answer: nothing may be sent.
             ConfigurationError: When the limit is not known, or counts money and the cost is not said.
         """
@@ -126,6 +130,7 @@ class Limiter:
             charge=0.0 if first.settings.charge == "token" else CALL_CHARGE / caller.weight,
             started=started,
             deadline=started + timeout_s,
+            patience_s=patience_s,
             outcome=loop.create_future(),
             heard=self._heard,
         )
@@ -180,19 +185,27 @@ class Limiter:
         if limit is not None and grant.ticket:
             self._observer.note(grant, rates, limit, within_s=limit.spare_s(asyncio.get_running_loop().time()))
 
-    def penalise(self, limit: str, *, retry_after_s: float) -> None:
-        """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises."""
+    def penalise(self, limit: str, *, retry_after_s: float, told: str = "") -> None:
+        """Hold the whole fleet on `limit`: the provider answered 429. Never waits, never raises.
+
+        Args:
+            limit: `provider/model/key`.
+            retry_after_s: For how long.
+            told: What the provider said; empty: a 429 and this time.
+        """
         held = self._find(limit)
         if held is None:
             return
         hold_s, now = min(max(0.0, retry_after_s), MAX_PENALTY_S), asyncio.get_running_loop().time()
-        held.hold(now + hold_s)
         held.penalised_at = now
         names = held.keys_for()
-        told = PENALISE.call(
-            state=names.state, facts=names.facts, retry_after_us=round(hold_s * 1e6), terms=held.packed
-        )
-        self._store.send(PENALISE, *told)
+        call = PENALISE.call(
+            state=names.state, facts=names.facts, retry_after_us=round(hold_s * 1e6),
+            held_by=told or f"429, Retry-After {hold_s:.0f} s, at {time.strftime('%H:%M:%S UTC', time.gmtime())}",
+            terms=held.packed,
+        )  # fmt: skip
+        self._store.send(PENALISE, *call)
+        self._hold(held, now + hold_s, now)
 
     def narrow(self, limit: str, *, most: int = 0) -> None:
         """Let no more calls go at once than the provider takes: it refused one too many. Never waits, never raises.
@@ -205,6 +218,11 @@ class Limiter:
         if narrowed is not None:
             narrowed.is_narrow = True
             self._store.send(NARROW, *narrowed.narrow_call(most))
+
+    def standing(self, limit: str) -> Wait | None:
+        """Return why calls under `limit` do not go soon, as this process has just heard; None: ask. Never waits."""
+        heard_of = self._limits.get(limit)
+        return heard_of.standing() if heard_of else None
 
     def backlog_s(self, limit: str) -> float:
         """Return the seconds that a call would have waited under `limit`, as this process last heard."""
@@ -243,7 +261,8 @@ class Limiter:
     def _start(self, call: WaitingCall) -> None:
         """Put the first question; where the wait is long in any case, together with others."""
         now, sleepers = asyncio.get_running_loop().time(), [limit.sleepers for limit in call.limits]
-        pause_s = min([each.spare_s(now, priority=call.caller.priority, before=call.deadline) for each in sleepers])
+        before = call.deadline if call.patience_s is None else min(call.deadline, now + call.patience_s)
+        pause_s = min([each.spare_s(now, priority=call.caller.priority, before=before) for each in sleepers])
         if pause_s > 0:
             sleepers[-1].sleep(call, now + pause_s)  # where `call.limit` finds it
             sleepers[-1].set_timer()
@@ -267,7 +286,7 @@ class Limiter:
         limit.backlog_s = backlog_s
         self._changes.heard(limit, reply.was_set, now)
         if reply.held_us:
-            limit.hold(now + (reply.held_us - reply.now_us) / 1e6)
+            self._hold(limit, now + (reply.held_us - reply.now_us) / 1e6, now)
         elif call.asked_at > limit.penalised_at:
             limit.held_until = 0.0  # an operator has ended it
         is_refused = call.nudged and reply.code == _ASK_AGAIN
@@ -277,12 +296,13 @@ class Limiter:
             in_vain=is_refused, priority=call.caller.priority, backlog_s=backlog_s,
         )  # fmt: skip
         if reply.code == _SEND:
+            limit.refused = None
             self._promise(call, reply, now)
         elif reply.code == _ASK_AGAIN:
             sleepers.sleep(call, now + reply.wait_us / 1e6)
             self._changes.slept(limit, reply.wait_us / 1e6)
         elif not call.outcome.done():
-            call.outcome.set_exception(call.too_late(reply))
+            call.outcome.set_exception(call.refusal(reply))
         if call.outcome.cancelled():
             self._leave(call)
         sleepers.set_timer()
@@ -318,7 +338,14 @@ class Limiter:
         if not is_gone:
             call.missed += is_late
             # After all that are late have given back: a slot of the past must not make room for one more now.
-            asyncio.get_running_loop().call_soon(self._ask, call)
+            loop.call_soon(self._ask, call)
+
+    def _hold(self, limit: LocalLimit, until: float, now: float) -> None:
+        """Let nobody go before `until`; who has not that much patience is told so at once."""
+        if limit.hold(until):
+            for call in limit.impatient(until - now):
+                self._give_back(call)
+            limit.sleepers.wake_all(lambda call: call.lacks_patience(until - now))
 
     def _give_back(self, call: WaitingCall) -> None:
         """Give a promised slot back and ask anew: the limit has changed."""
@@ -340,6 +367,7 @@ class Limiter:
             reserved_output_tokens=call.asks.output,
             charged=Tokens(reply.tokens, reply.input_tokens, reply.output_tokens),
             cost_usd_micros=call.cost_usd_micros,
+            charged_usd_micros=reply.cost_usd_micros,
             sent_at=call.slot_at,
             waited_ms=round((now - call.started) * 1000),
             mark=Mark(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
@@ -365,35 +393,8 @@ class Limiter:
     ) -> None:
         if not grant.ticket:
             return
-        charged = grant.charged
-        output = min(output or max(0, used_tokens - charged.input), used_tokens)
-        used = Tokens(used_tokens, used_tokens - output, output)
-        learns = sent and used_tokens not in (0, grant.reserved_tokens)
         now = asyncio.get_running_loop().time()
-        since_slot_s = now - grant.sent_at
-        if sent and since_slot_s < 0:
-            since_slot_s = 0.0
-        settled = pack_settled(
-            sent=sent,
-            tokens=charged.total,
-            input=charged.input,
-            output=charged.output,
-            used_tokens=used.total,
-            used_input=used.input,
-            used_output=used.output,
-            asked_tokens=grant.reserved_tokens,
-            asked_output=grant.reserved_output_tokens,
-            reserved_usd_micros=grant.cost_usd_micros,
-            usd_micros=money,
-            reserved_day=grant.mark.at_us // DAY_US,
-            since_slot_us=since_slot_s * 1e6,
-            learns=bool(learns),
+        settlement, within_s = limit.settlement(
+            grant, now, sent=sent, used_tokens=used_tokens, output=output, money=money
         )
-        is_excess = money > grant.cost_usd_micros or any(map(operator.gt, used, charged))
-        within_s = limit.spare_s(now) if sent and not is_excess else 0.0
-        names = limit.keys_for()
-        settlement = SETTLE.call(
-            state=names.state, facts=names.facts, log=names.log, leases=names.leases,
-            ticket=grant.ticket, kind=f"q:{grant.kind}", settled=settled, terms=limit.packed,
-        )  # fmt: skip
         self._store.send(SETTLE, *settlement, within_s=within_s)

@@ -1,4 +1,4 @@
-"""A limit as ten numbers, and the numbers that all limits go by. Pure; no Redis, no clock.
+"""A limit as eleven numbers, and the numbers that all limits go by. Pure; no Redis, no clock.
 
 The limiter is a GCRA (ITU-T I.371, "virtual scheduling") over several rates at once: each rate has a clock that every
 call moves forward by its emission interval, and a call may go as long as no clock is further ahead than the burst.
@@ -60,6 +60,14 @@ NOW_AND_THEN = 64
 #: What a refusal for too many calls at once taught grows by this share, and at least one call, each so often (us); at
 #: so many times as much it is no limit any more.
 IN_FLIGHT_GROWTH, IN_FLIGHT_STEP_US, IN_FLIGHT_FADES = 0.1, 10_000_000, 10
+#: Why a call does not go soon.
+BY_LIMIT, BY_HOLD, BY_REQUESTS, BY_MONEY = 1, 2, 3, 4
+#: Where a full day stops bulk: from this share on, only that priority and more urgent ones go.
+FULL_SHARE, LOWEST_ON_RESERVE = 0.8, 2
+#: When to try again where the money that calls in flight have reserved would do (us).
+RETURNS_US = 2_000_000
+#: Who waits for its turn elsewhere comes back before it by this share of its patience.
+EARLY_PATIENCE = 0.5
 #: Share of the window by which a call stays counted longer than the provider does: what leaves in one order arrives in
 #: another, and two calls at the edges of a window must not meet inside it (0.3% of a minute = 180 ms).
 WINDOW_MARGIN = 0.003
@@ -84,6 +92,7 @@ class Terms:
         burst_us: How far a clock may be ahead.
         window_us: Time over which the provider counts; 0 when it has a bucket.
         margin_us: How much longer than that a call stays counted.
+        stops_bulk: 1: a nearly full day has no room for low and bulk calls.
     """
 
     rpm: float = 0
@@ -96,6 +105,7 @@ class Terms:
     burst_us: float = 0
     window_us: float = 0
     margin_us: float = 0
+    stops_bulk: float = 0
 
     @classmethod
     def of(cls, settings: LimitSettings) -> Terms:
@@ -112,6 +122,7 @@ class Terms:
             burst_us=int(settings.burst * MINUTE_US),
             window_us=window_us,
             margin_us=round(window_us * WINDOW_MARGIN),
+            stops_bulk=float(settings.when_full == "stop bulk"),
         )
 
     @property

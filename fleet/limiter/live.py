@@ -15,7 +15,7 @@ from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, FleetError
 from fleet.limiter.call import LocalLimit, WaitingCall
 from fleet.limiter.limits import Terms
-from fleet.limiter.scripts import SET
+from fleet.limiter.scripts import PENALISE, SET
 from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import Store, run_script
@@ -82,6 +82,7 @@ class Changes:
         """A reply said what is set."""
         before, limit.was_set, limit.heard_at = limit.was_set, was_set, now
         if before is not None and before != was_set:
+            limit.refused = None
             promised, limit.promised = limit.promised, set()
             for call in promised:
                 self._give_back(call)
@@ -114,6 +115,15 @@ class Changes:
                     logger.debug("limit_watch_failed limit=%s error=%s", limit.name, error)  # whoever asks is told
         finally:
             limit.watch = None
+
+
+def release(client: redis.Redis, limit: str, *, configured: LimitSettings) -> None:
+    """End a hold after a 429: calls go at the paced rate. What was learnt and set stays."""
+    names = keys.limit_keys(limit)
+    call = PENALISE.call(
+        state=names.state, facts=names.facts, retry_after_us=-1, held_by="", terms=Terms.of(configured).pack()
+    )
+    run_script(client, PENALISE, *call)
 
 
 def _set(client: redis.Redis, limit: str, text: str, configured: LimitSettings) -> None:

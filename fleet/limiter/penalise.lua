@@ -2,14 +2,27 @@
 -- known, one is guessed from the pace that led here.
 --
 -- KEYS     state, facts     see limit.lua
--- ARGV     retry_after_us
+-- ARGV     retry_after_us   below 0: an operator ends the hold, and a burst at most is owed
+--          held_by          who says so
 --          terms            packed
 -- Reply    packed: code, wait_us, now_us: wait_us until the limit is open again
--- Codes    1 held
+-- Codes    1 held;  0 ended
 local state = read_state(KEYS[STATE])
 local set, was_learnt, was_seen = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen'))
 local terms = read_terms(ARGV[TERMS], set, was_learnt)
-local opens = max(state[HELD_UNTIL], now + tonumber(ARGV[RETRY_AFTER_US]))
+local retry_after_us = tonumber(ARGV[RETRY_AFTER_US])
+if retry_after_us < 0 then
+  state[HELD_UNTIL] = 0
+  for k = 1, 4 do state[CLOCK + k] = min(state[CLOCK + k], now + ceil(burst_of(terms, k))) end
+  call('HDEL', KEYS[FACTS], 'held_by')
+  write_state(KEYS[STATE], state)
+  return reply(0, 0, now)
+end
+local opens = max(state[HELD_UNTIL], now + retry_after_us)
+if opens > state[HELD_UNTIL] then
+  call('HSET', KEYS[FACTS], 'held_by', ARGV[HELD_BY])
+  call('PEXPIRE', KEYS[FACTS], FACTS_MS)
+end
 state[HELD_UNTIL], state[REFUSED], state[REFUSED_AT] = opens, state[REFUSED] + 1, now
 
 local learnt = read_learnt(was_learnt)

@@ -32,7 +32,8 @@ ACQUIRE = Script.beside(
         **_numbers(
             "DAY_US LONG_US SHORT_US URGENT_MEMORY_MS NOTED_EVERY_MS GRACE_US FIRST DEAD_STEPS SWEEP_US LOG_STEPS "
             "FAR_SHARE EARLY_SHARE EARLY_SPREAD MIN_SLEEP_US MAX_SLEEP_US SLEEP_SPREAD HOPELESS LEAVE MOST_CREDIT "
-            "NEWEST_GRANT MOST_SHARE FIRST_FLIGHT_US CLASS NOW_AND_THEN"
+            "NEWEST_GRANT MOST_SHARE FIRST_FLIGHT_US CLASS NOW_AND_THEN BY_LIMIT BY_HOLD BY_REQUESTS BY_MONEY "
+            "FULL_SHARE LOWEST_ON_RESERVE RETURNS_US EARLY_PATIENCE"
         ),
     },
     behind=_LIMIT,
@@ -46,7 +47,9 @@ SETTLE = Script.beside(
     constants=_numbers("QUICK NEWEST_FLIGHT NEWEST_USE FIRST_DEVIATION MOST_KINDS"),
     behind=_LIMIT,
 )
-PENALISE = Script.beside(__file__, "penalise.lua", keys="state facts", argv="retry_after_us terms", behind=_LEARNING)
+PENALISE = Script.beside(
+    __file__, "penalise.lua", keys="state facts", argv="retry_after_us held_by terms", behind=_LEARNING
+)
 OBSERVE = Script.beside(
     __file__, "observe.lua", keys="state facts", argv="heard terms", tables={"heard": HEARD}, behind=_LEARNING
 )

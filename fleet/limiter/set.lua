@@ -15,7 +15,7 @@ local was_set, learnt = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt'))
 local old = read_terms(ARGV[TERMS], was_set, learnt)
 local new
 if ARGV[SET] == '' then
-  call('HDEL', KEYS[FACTS], 'set', 'learnt', 'seen')
+  call('HDEL', KEYS[FACTS], 'set', 'learnt', 'seen', 'held_by')
   new = read_terms(ARGV[TERMS], nil, nil)
 else
   call('HSET', KEYS[FACTS], 'set', ARGV[SET])

@@ -10,10 +10,10 @@
 -- Reply    packed: code, 0, now_us
 -- Codes    1 settled;  0 the limit is not known any more, nothing to settle
 local ENTRY = '%s:%.0f:%.0f:%.0f'
--- What is set, learnt and seen stands among the facts as well.
-local NO_KINDS = 3
+-- What is set, learnt and seen, and who told of a hold, stands among the facts as well.
+local NO_KINDS = 4
 local sent, tokens, input, output, used_tokens, used_input, used_output, asked_tokens, asked_output,
-  reserved_usd_micros, usd_micros, reserved_day, since_slot_us, learns = struct.unpack(SETTLED_FORMAT, ARGV[SETTLED])
+  reserved_usd_micros, usd_micros, reserved_day, since_slot_us, learns, asked_usd_micros = struct.unpack(SETTLED_FORMAT, ARGV[SETTLED])
 
 -- The provider counted it some time between its slot and the answer.
 local function correct_window(state, terms, charged, used)
@@ -68,14 +68,20 @@ end
 if state[DAY] == reserved_day then  -- else that day is over, and its counts are gone
   state[DAY_REQUESTS] = state[DAY_REQUESTS] - 1 + sent
   state[DAY_USD_MICROS] = state[DAY_USD_MICROS] - reserved_usd_micros + usd_micros
+  state[DAY_RESERVED] = max(0, state[DAY_RESERVED] - reserved_usd_micros)
 end
 state[GRANTED], state[GRANTED_TOKENS] = state[GRANTED] - 1 + sent, state[GRANTED_TOKENS] - tokens + used_tokens
 
 if learns == 1 and asked_tokens > 0 and (use or call('HLEN', KEYS[FACTS]) < MOST_KINDS + NO_KINDS) then
-  local mean, deviation, out_mean, out_deviation = match(use or '', '(%S+) (%S+) (%S+) (%S+)')
+  local mean, deviation, out_mean, out_deviation, cost = match(use or '', '(%S+) (%S+) (%S+) (%S+) ?(.*)')
   mean, deviation = learn(mean, deviation, used_tokens / asked_tokens)
   out_mean, out_deviation = learn(out_mean, out_deviation, asked_output > 0 and used_output / asked_output or 1)
-  call('HSET', KEYS[FACTS], ARGV[KIND], format('%.4f %.4f %.4f %.4f', mean, deviation, out_mean, out_deviation))
+  if asked_usd_micros > 0 then
+    local cost_mean, cost_deviation = match(cost or '', '(%S+) (%S+)')
+    cost = format('%.4f %.4f', learn(cost_mean, cost_deviation, usd_micros / asked_usd_micros))
+  end
+  local learnt_use = format('%.4f %.4f %.4f %.4f', mean, deviation, out_mean, out_deviation)
+  call('HSET', KEYS[FACTS], ARGV[KIND], cost and cost ~= '' and learnt_use .. ' ' .. cost or learnt_use)
   call('PEXPIRE', KEYS[FACTS], FACTS_MS)
 end
 

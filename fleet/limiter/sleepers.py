@@ -138,9 +138,9 @@ class Sleepers(Generic[S]):
         """Seconds without a question until the next call asks. Many processes of few calls must not poll."""
         return min(max(self._quiet_s * self._patience, self._turn_s), self._quiet_s * MOST_PATIENCE)
 
-    def wake_all(self) -> None:
-        """Let every call ask: the limit has changed."""
-        for number in list(self._asleep):
+    def wake_all(self, which: Callable[[S], bool] = lambda _: True) -> None:
+        """Let every call ask, or those of which that holds: the limit has changed."""
+        for number in [number for number, sleeper in self._asleep.items() if which(sleeper)]:
             self._let_ask(number)
 
     def _nudge(self, count: int) -> None:

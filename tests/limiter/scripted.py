@@ -11,9 +11,9 @@ from fleet.config import LimitSettings
 from fleet.grants import Mark, Tokens
 from fleet.limiter.layouts import ASKED, SETTLED, STATE, Asked, Reply, Settled
 from fleet.limiter.limits import DAY_US, Terms
-from fleet.limiter.model import Answer, Question
 from fleet.limiter.observing import packed_readings
 from fleet.limiter.scripts import ACQUIRE, NARROW, OBSERVE, PENALISE, SET, SETTLE, SHOW
+from fleet.limiter.simulated.question import Answer, Question
 from fleet.limiter.snapshot import LimitSnapshot, snapshot_of, standing_of, terms_in_force
 from fleet.rates import RateReading
 from fleet.store import keys
@@ -29,6 +29,8 @@ class ScriptedLimit:
         self.keys = keys.limit_keys(name)
         #: What the last reading surely lowered, by rate.
         self.lowered: tuple[int, ...] = ()
+        #: Who has told of the hold that stopped the last question.
+        self.held_by = b""
 
     def _run(self, script: Script, **arguments: Any) -> Any:
         names = {name: getattr(self.keys, name) for name in script.names.keys.names}
@@ -38,7 +40,7 @@ class ScriptedLimit:
         asked = Asked(
             priority=q.priority, asked_order=q.order, asked_candidate=1, charge=q.charge, weight=q.weight,
             by_tenant=q.by_tenant, tokens=q.tokens, input=q.input_tokens, output=q.output_tokens, usd_micros=q.money,
-            max_wait_us=q.max_wait_us, random=q.random, lease_us=q.lease_us,
+            max_wait_us=q.max_wait_us, random=q.random, lease_us=q.lease_us, patience_us=q.patience_us,
         )  # fmt: skip
         reply = Reply.unpack(
             self._run(
@@ -46,16 +48,19 @@ class ScriptedLimit:
                 terms=[self._terms.pack()],
             )
         )  # fmt: skip
-        return Answer(*reply[:9], charged=Tokens(*reply[9:12]))
+        self.held_by = reply.held_by
+        return Answer(
+            *reply[:9], Tokens(*reply[9:12]), reply.cost_usd_micros, reply.cause, bool(reply.is_own), reply.lowest
+        )
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int],
-        asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False, reserved_money: int = 0,
-        money: int = 0, reserved_day: int | None = None, since_slot_us: float = 1000.0,
+        asked: tuple[int, int] = (0, 0), kind: str = "default", learns: bool = False, reserved_money: float = 0,
+        money: float = 0, reserved_day: int | None = None, since_slot_us: float = 1000.0, asked_money: float = 0,
     ) -> int:  # fmt: skip
         """Settle, and return the time of Redis."""
         day = self.today() if reserved_day is None else reserved_day
-        settled = Settled(sent, *charged, *used, *asked, reserved_money, money, day, since_slot_us, learns)
+        settled = Settled(sent, *charged, *used, *asked, reserved_money, money, day, since_slot_us, learns, asked_money)
         packed = {"settled": SETTLED.pack(settled), "terms": self._terms.pack()}
         return _unpack(self._run(SETTLE, ticket=ticket, kind=f"q:{kind}", **packed))[2]
 
@@ -66,7 +71,7 @@ class ScriptedLimit:
 
     def penalise(self, retry_after_us: int) -> tuple[int, int]:
         """Hold, and return for how long and the time of Redis."""
-        reply = self._run(PENALISE, retry_after_us=retry_after_us, terms=self._terms.pack())
+        reply = self._run(PENALISE, retry_after_us=retry_after_us, held_by="429", terms=self._terms.pack())
         _, held_us, now = _unpack(reply)
         return held_us, now
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleet.config import LimitSettings
-from fleet.limiter.forecast import Forecast, Load, forecast
+from fleet.limiter.simulated.forecast import Forecast, Load, forecast
 
 #: The provider of the benchmark: 43 calls/s, tokens bind.
 LIMIT = LimitSettings(rpm=3000, tpm=1_800_000, burst=0.002, counting="bucket")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fleet.config import LimitSettings
 from fleet.limiter.limits import LEAVE, LONG_US, MINUTE_US, Terms
-from fleet.limiter.model import ASK_AGAIN, SEND, LimitModel, Question
+from fleet.limiter.simulated.model import ASK_AGAIN, SEND, LimitModel
+from fleet.limiter.simulated.question import Question
 
 START_US = 1_700_000_000_000_000
 

@@ -36,13 +36,21 @@ def test_a_minute_of_any_kind_is_what_a_provider_is_taken_for_unless_it_is_said(
     assert Terms.of(LimitSettings(rpm=60, counting="bucket")) == Terms(rpm=60, burst_us=1_200_000)
 
 
-def test_terms_are_packed_as_ten_numbers_in_the_order_of_their_fields() -> None:
+def test_terms_are_packed_as_eleven_numbers_in_the_order_of_their_fields() -> None:
     terms = Terms.of(
         LimitSettings(
-            rpm=1, tpm=2, input_tpm=3, output_tpm=4, requests_per_day=5, usd_per_day=6, in_flight=7, counting="bucket"
+            rpm=1,
+            tpm=2,
+            input_tpm=3,
+            output_tpm=4,
+            requests_per_day=5,
+            usd_per_day=6,
+            in_flight=7,
+            counting="bucket",
+            when_full="stop bulk",
         )
     )
-    assert struct.unpack("<10d", terms.pack()) == (1, 2, 3, 4, 5, 6_000_000, 7, 1_200_000, 0, 0)
+    assert struct.unpack("<11d", terms.pack()) == (1, 2, 3, 4, 5, 6_000_000, 7, 1_200_000, 0, 0, 1)
 
 
 def test_a_rate_that_is_not_configured_is_no_limit() -> None:

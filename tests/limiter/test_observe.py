@@ -13,7 +13,8 @@ from fleet.grants import Mark
 from fleet.limiter import live
 from fleet.limiter.layouts import At
 from fleet.limiter.limits import Terms
-from fleet.limiter.model import SEND, Answer, Question
+from fleet.limiter.simulated.model import SEND
+from fleet.limiter.simulated.question import Answer, Question
 from fleet.rates import RateReading
 from fleet.store.client import connect
 from tests.limiter.scripted import ScriptedLimit

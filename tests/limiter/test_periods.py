@@ -12,7 +12,8 @@ from fleet.config import LimitSettings
 from fleet.grants import Mark
 from fleet.limiter.layouts import LEARNT, SEEN, At, Learnt, Seen
 from fleet.limiter.limits import IN_FLIGHT_STEP_US, Terms
-from fleet.limiter.model import SEND, Answer, Question
+from fleet.limiter.simulated.model import SEND
+from fleet.limiter.simulated.question import Answer, Question
 from fleet.rates import RateReading
 from fleet.store.client import connect
 from tests.limiter.scripted import ScriptedLimit

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from fleet.config import LimitSettings
 from fleet.limiter.layouts import At
 from fleet.limiter.limits import DAY_US, LONG_US, SHORT_US, Terms
-from fleet.limiter.model import ASK_AGAIN, SEND, TOO_LATE, Answer, LimitModel, Question
+from fleet.limiter.simulated.model import ASK_AGAIN, SEND, TOO_LATE, LimitModel
+from fleet.limiter.simulated.question import Answer, Question
 from fleet.store.client import connect
 from tests.every import every
 from tests.limiter.scripted import ScriptedLimit
@@ -37,6 +38,7 @@ limits = st.builds(
     burst=st.floats(0.0001, 1),
     counting=st.sampled_from(["bucket", "window"]),
     window_s=st.floats(0.001, 60),
+    when_full=st.sampled_from(["wait", "stop bulk"]),
 )
 asks = st.fixed_dictionaries(
     {
@@ -52,6 +54,7 @@ asks = st.fixed_dictionaries(
         "by_tenant": st.booleans(),
         "random": st.floats(0, 1, exclude_max=True),
         "max_wait_us": st.sampled_from([0.0, 1e6, FOREVER_US]),
+        "patience_us": st.sampled_from([-1.0, 0.0, 5e6]),
     }
 )
 settles = st.fixed_dictionaries(
@@ -95,7 +98,7 @@ def test_every_script_does_what_its_model_does(client: Any, settings: LimitSetti
                 charge=step["charge"] and step["charge"] / step["weight"], weight=step["weight"],
                 by_tenant=step["by_tenant"], tokens=step["input"] + step["output"], input_tokens=step["input"],
                 output_tokens=step["output"], money=step["money"], random=step["random"],
-                max_wait_us=step["max_wait_us"],
+                max_wait_us=step["max_wait_us"], patience_us=step["patience_us"],
             )  # fmt: skip
             answer = real.ask(question)
             expected = model.ask(question, answer.now_us)
@@ -111,16 +114,17 @@ def test_every_script_does_what_its_model_does(client: Any, settings: LimitSetti
             asked = (question.tokens, question.output_tokens)
             learns = step["sent"] and question.tokens > 0
             report: Any = {
-                "sent": step["sent"], "charged": answer.charged, "used": used, "reserved_money": question.money,
+                "sent": step["sent"], "charged": answer.charged, "used": used, "reserved_money": answer.cost,
                 "money": step["money"] if step["sent"] else 0,
                 "reserved_day": answer.now_us // DAY_US - step["is_yesterdays"],
                 "since_slot_us": abs(step["since_slot_us"]) if step["sent"] else step["since_slot_us"],
             }  # fmt: skip
-            now = real.settle(ticket, **report, asked=asked, learns=learns)
+            now = real.settle(ticket, **report, asked=asked, learns=learns, asked_money=question.money)
             model.settle(ticket, **report, now=now)
             if learns:
                 output = used[2] / question.output_tokens if question.output_tokens else 1.0
-                model.learn("default", (used[0] / question.tokens, output))
+                money = (report["money"] / question.money,) if question.money else ()
+                model.learn("default", (used[0] / question.tokens, output, *money))
         assert real.state() == pytest.approx(model.state, rel=1e-12, abs=1e-9)
         assert real.queue() == model.queue
         assert real.bots() == model.bots
@@ -443,4 +447,4 @@ def test_of_more_kinds_than_a_thousand_nothing_is_learnt(client: Any) -> None:
         answer = limit.ask(Question(ticket, "a", kind=kind, tokens=9))
         report: Any = {"sent": True, "charged": answer.charged, "used": (3, 0, 3)}
         limit.settle(ticket, **report, asked=(9, 9), kind=kind, learns=True)
-    assert client.hlen(limit.keys.facts) == 1003
+    assert client.hlen(limit.keys.facts) == 1004

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from itertools import repeat
 
 from fleet.config import PoolSettings, Settings
-from fleet.errors import DeadlineExceeded, FleetError
+from fleet.errors import DeadlineExceeded, FleetError, NotSoon
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.models import Bot
 from fleet.rates import RateReadings
 from fleet.usage import Usage
+from fleet.waits import Wait
 from fleet.workers.bot.persona import make_bot
 from fleet.workers.gateway import Gateway, Price, Route
 from fleet.workers.ports import Call, Completion
@@ -44,12 +45,15 @@ class FakeLimiter:
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
         cost_usd_micros: float = 0,
+        patience_s: float | None = None,
     ) -> Grant:
         self.callers.append(caller)
         await asyncio.sleep(0)
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
             raise error
+        if patience_s is not None and self.wait_s > patience_s:
+            raise NotSoon(Wait("limit", about=limit))
         if self.wait_s > timeout_s:
             raise DeadlineExceeded("its turn comes later")
         await asyncio.sleep(self.wait_s)
@@ -69,7 +73,10 @@ class FakeLimiter:
         self.settled.append((grant, used_tokens))
         self.cached.append(cached_tokens)
 
-    def penalise(self, limit: str, *, retry_after_s: float) -> None:
+    def standing(self, limit: str) -> Wait | None:
+        return None
+
+    def penalise(self, limit: str, *, retry_after_s: float, told: str = "") -> None:
         self.holds.append((limit, retry_after_s))
 
     def narrow(self, limit: str, *, most: int = 0) -> None:

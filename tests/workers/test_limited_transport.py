@@ -14,7 +14,7 @@ import pytest
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded
-from fleet.limiter import LimitSnapshot, ThreadedLimiter, open_limiter
+from fleet.limiter import Caller, LimitSnapshot, ThreadedLimiter, open_limiter
 from fleet.store.client import connect
 from fleet.workers.gateway import DEFAULT_HOLD_S
 from fleet.workers.limited_asks import OUTPUT_TOKENS
@@ -194,7 +194,7 @@ def test_money_is_counted_by_the_price_and_without_one_refused(redis_url: str) -
             price: Any = lambda model, usage: 10 * usage.output_tokens if model == "openai/m" else None  # noqa: E731
             for _call in range(2):  # 500 micro-dollars asked for, 20 spent
                 await post(limiter, "/v1/chat/completions", Answering(), body, price=price, timeout_s=0.5)
-            await limiter.acquire(LIMIT, tokens=1, cost_usd_micros=960, timeout_s=0.5)
+            await limiter.acquire(LIMIT, tokens=1, cost_usd_micros=960, timeout_s=0.5, caller=Caller(kind="another"))
             with pytest.raises(DeadlineExceeded):
                 await post(limiter, "/v1/chat/completions", Answering(), body, price=price, timeout_s=0.5)
 

@@ -20,7 +20,7 @@ from fleet.quoting import counted, quote
 if TYPE_CHECKING:
     from fleet.lessons import Lesson
     from fleet.limiter import LimitSnapshot
-    from fleet.limiter.forecast import Forecast
+    from fleet.limiter.simulated.forecast import Forecast
 
 #: Height of the drawing of `fleet simulate`: eighths of a line.
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -127,7 +127,7 @@ def simulate(
       fleet simulate --rpm 500 --tpm 200000 --bots 100
       fleet simulate --rpm 3000 --bots 1000 --critical 10 --tokens 500-4000 --used 0.4
     """
-    from fleet.limiter.forecast import Load, forecast
+    from fleet.limiter.simulated.forecast import Load, forecast
 
     if rpm is None and tpm is None:
         raise click.UsageError("expected --rpm, --tpm or both, got neither")

@@ -26,9 +26,9 @@ class EventLimiter(Limiter):
         super().__init__(store, limits)
         self._events = store
 
-    def penalise(self, limit: str, *, retry_after_s: float) -> None:
+    def penalise(self, limit: str, *, retry_after_s: float, told: str = "") -> None:
         """Hold the whole fleet on `limit`, and say so. Never waits, never raises."""
-        super().penalise(limit, retry_after_s=retry_after_s)
+        super().penalise(limit, retry_after_s=retry_after_s, told=told)
         record_event(
             self._events, catalogue.PROVIDER_LIMITED, quiet_s=QUIET_S, about=limit,
             limit=limit, hold_s=f"{retry_after_s:.1f}",

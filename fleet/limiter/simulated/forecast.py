@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from fleet.config import LimitSettings
 from fleet.limiter.limits import Terms
-from fleet.limiter.model import ASK_AGAIN, SEND, Answer, LimitModel, Question
+from fleet.limiter.simulated.model import ASK_AGAIN, SEND, LimitModel
+from fleet.limiter.simulated.question import Answer, Question
 
 #: Simulated time at which everything begins (us): any time that is not 0, for 0 means "never" in the state.
 START_US = 1_700_000_000_000_000

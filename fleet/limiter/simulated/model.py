@@ -9,53 +9,17 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import astuple, dataclass, field
+from typing import Any
 
 from fleet.grants import Tokens
 from fleet.limiter import limits
 from fleet.limiter.layouts import STATE, At
 from fleet.limiter.limits import Terms
+from fleet.limiter.simulated.question import DAY, Answer, Question, day_is_full, day_of
 
 SEND, ASK_AGAIN, TOO_LATE = 1, 2, 0
 
-_DAY = slice(At.DAY, At.DAY_USD_MICROS + 1)
 _WINDOW = slice(At.WINDOW + 1, At.WINDOW + 5)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question, as `acquire.lua` gets it."""
-
-    ticket: str
-    bot: str
-    kind: str = "default"
-    priority: int = 2
-    order: float = -1
-    charge: float = 1000.0
-    weight: float = 1.0
-    by_tenant: bool = False
-    tokens: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    money: int = 0
-    max_wait_us: float = 600_000_000.0
-    random: float = 0.5
-    lease_us: float = 600_000_000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of `acquire.lua`; times in microseconds."""
-
-    code: int
-    wait_us: int
-    order: int
-    now_us: int
-    held_us: int
-    idle: int
-    backlog_us: int
-    candidate: int
-    quiet_us: int
-    charged: Tokens
 
 
 @dataclass(slots=True)
@@ -72,6 +36,8 @@ class _Standing:
     est: float
     by_credit: bool
     may_go: bool
+    cost: float
+    used_up: int
 
 
 @dataclass(slots=True)
@@ -80,7 +46,7 @@ class LimitModel:
 
     terms: Terms
     state: list[float] = field(default_factory=lambda: list(STATE.unpack(b"")))  # from index 1, as in Lua
-    uses: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    uses: dict[str, tuple[float, ...]] = field(default_factory=dict)
     orders: dict[str, float] = field(default_factory=dict)
     queue: list[tuple[float, str]] = field(default_factory=list)
     due: list[tuple[float, str]] = field(default_factory=list)
@@ -93,21 +59,27 @@ class LimitModel:
     def ask(self, question: Question, now: int) -> Answer:
         """Answer one question, as `acquire.lua`."""
         q, state = question, self.state
-        day, self._dirty = state[_DAY], False
+        day, self._dirty = state[DAY], False
         at = self._survey(q, now)
         unused = now - at.slot - self.terms.burst_us / 4
         idle = math.floor(unused / at.interval) + 1 if unused >= 0 and at.interval > 0 else 0
 
-        def answer(code: int, wait: float, backlog: float) -> Answer:
+        def answer(code: int, wait: float, backlog: float, *why: Any) -> Answer:
             charged = Tokens(int(at.need[2]), int(at.need[3]), int(at.need[4]))
             held = int(state[At.HELD_UNTIL]) if state[At.HELD_UNTIL] > now else 0
             quiet = math.floor(max(limits.LONG_US, at.interval) / 3)
-            return Answer(code, math.ceil(wait), int(at.order), now, held, idle, math.ceil(backlog), 1, quiet, charged)
+            numbers = (math.ceil(wait), int(at.order), now, held, idle, math.ceil(backlog), 1, quiet)
+            return Answer(code, *numbers, charged, at.cost, *why)
 
         hopeless = not at.may_go and at.est - now > limits.HOPELESS * q.max_wait_us + at.horizon
-        if max(at.slot - now, 0) > q.max_wait_us or hopeless:
+        turn = at.slot if at.may_go else max(at.est, at.slot)
+        patience_us = q.patience_us * (1 if at.fresh else limits.HOPELESS)
+        if max(at.slot - now, 0) > q.max_wait_us or hopeless or (0 <= patience_us < turn - now):
             self.forget(q.ticket)
-            state[_DAY] = state[_DAY] if self._dirty else day
+            opens, *why = self._not_soon(q, at, turn, now)
+            state[DAY] = state[DAY] if self._dirty else day
+            if q.patience_us >= 0:
+                return answer(TOO_LATE, opens - now, at.est - now, *why)
             return answer(TOO_LATE, max(at.est, at.slot) - now, at.est - now)
         if q.priority < 4 and now / 1000 - state[At.ASKED_MS + q.priority] > limits.NOTED_EVERY_MS:
             state[At.ASKED_MS + q.priority] = math.floor(now / 1000)
@@ -123,7 +95,7 @@ class LimitModel:
             wait = max(wait, limits.MIN_SLEEP_US + q.random * at.horizon * limits.SLEEP_SPREAD)
             wait = min(wait, limits.MAX_SLEEP_US * (1 + q.random), q.max_wait_us)
             self._queue(q.ticket, at.order, _whole(now + wait))
-            state[_DAY] = state[_DAY] if self._dirty else day
+            state[DAY] = state[DAY] if self._dirty else day
             return answer(ASK_AGAIN, wait, at.est - now)
         send = max(now, at.slot)
         self._commit(q, at, send, now)
@@ -131,7 +103,7 @@ class LimitModel:
 
     def settle(
         self, ticket: str, *, sent: bool, charged: tuple[int, int, int], used: tuple[int, int, int], now: int,
-        reserved_money: int = 0, money: int = 0, reserved_day: int | None = None, since_slot_us: float = 0.0,
+        reserved_money: float = 0, money: float = 0, reserved_day: int | None = None, since_slot_us: float = 0.0,
     ) -> None:  # fmt: skip
         """Account for a call that is over, as `settle.lua`: its clocks, window, leases and counts.
 
@@ -159,6 +131,7 @@ class LimitModel:
         if state[At.DAY] == (now // limits.DAY_US if reserved_day is None else reserved_day):
             state[At.DAY_REQUESTS] += int(sent) - 1
             state[At.DAY_USD_MICROS] += money - reserved_money
+            state[At.DAY_RESERVED] = max(0, state[At.DAY_RESERVED] - reserved_money)
         state[At.GRANTED] += int(sent) - 1
         state[At.GRANTED_TOKENS] += used[0] - charged[0]
         minute = now // limits.MINUTE_US
@@ -170,14 +143,14 @@ class LimitModel:
         state[At.MINUTE_REQUESTS] += int(sent)
         state[At.MINUTE_TOKENS] += used[0]
 
-    def learn(self, kind: str, shares: tuple[float, float]) -> None:
-        """Learn what a call of `kind` used of its tokens and of its output tokens, as `settle.lua`."""
-        old = self.uses.get(kind)
-        if old is None and len(self.uses) >= limits.MOST_KINDS:
+    def learn(self, kind: str, shares: tuple[float, ...]) -> None:
+        """Learn what a call of `kind` used of its tokens, output tokens and, if priced, money, as `settle.lua`."""
+        old = self.uses.get(kind, ())
+        if not old and len(self.uses) >= limits.MOST_KINDS:
             return
         learnt: list[float] = []
         for k, share in enumerate(shares):
-            if old is None:
+            if len(old) < 2 * k + 2:
                 learnt += [share, share * limits.FIRST_DEVIATION]
             else:
                 mean, deviation = old[2 * k], old[2 * k + 1]
@@ -185,8 +158,7 @@ class LimitModel:
                     mean + (share - mean) * limits.NEWEST_USE,
                     deviation + (abs(share - mean) - deviation) * limits.NEWEST_USE,
                 ]
-        rounded = [float(f"{number:.4f}") for number in learnt]
-        self.uses[kind] = (rounded[0], rounded[1], rounded[2], rounded[3])
+        self.uses[kind] = (*(float(f"{number:.4f}") for number in learnt), *old[len(learnt) :])
 
     def penalise(self, retry_after_us: int, now: int) -> int:
         """Hold everybody, as `penalise.lua`; return for how long."""
@@ -224,9 +196,12 @@ class LimitModel:
                 self.leases = {ticket: expiry for ticket, expiry in self.leases.items() if expiry > now}
             if len(self.leases) >= terms.in_flight:
                 slot, blocked = max(slot, now + flight), True
+        cost, used_up = float(q.money), 0
         if terms.requests_a_day or terms.usd_micros_a_day:
-            slot = max(slot, self._day_opens(q, now))
-            blocked = blocked or slot >= (now // limits.DAY_US + 1) * limits.DAY_US
+            midnight = (now // limits.DAY_US + 1) * limits.DAY_US
+            cost, used_up = day_of(q, state, terms, self.uses.get(q.kind, ()), now)
+            slot = max(slot, midnight) if used_up else slot
+            blocked = blocked or slot >= midnight
         self._drop_dead(q.ticket, now)
         order, waits, fresh, rank = self._place(q)
         own, horizon, ahead_us, credit = rank, max(limits.LONG_US, interval), rank * interval, 0.0
@@ -240,12 +215,13 @@ class LimitModel:
         in_turn = slot + rank * interval - now <= horizon
         by_credit = not in_turn and credit >= own + 1 and slot - now <= max(limits.LONG_US, interval)
         may_go = not blocked and (in_turn or by_credit or now - slot >= terms.burst_us)
-        return _Standing(need, slot, interval, order, waits, fresh, horizon, slot + ahead_us, by_credit, may_go)
+        est = slot + ahead_us
+        return _Standing(need, slot, interval, order, waits, fresh, horizon, est, by_credit, may_go, cost, used_up)
 
     def _need(self, q: Question) -> list[float]:
         need: list[float] = [0, 1, q.tokens, q.input_tokens, q.output_tokens]
         uses = self.uses.get(q.kind)
-        if uses is not None:
+        if uses:
             need[2] = math.ceil(q.tokens * min(limits.MOST_SHARE, uses[0] + uses[1]))
             need[4] = math.ceil(q.output_tokens * min(limits.MOST_SHARE, uses[2] + uses[3]))
             need[2] = max(need[2], q.input_tokens + need[4])
@@ -291,14 +267,17 @@ class LimitModel:
         del self.log[:dropped]
         return opens, over
 
-    def _day_opens(self, q: Question, now: int) -> float:
-        state, terms = self.state, self.terms
-        today = now // limits.DAY_US
-        if state[At.DAY] != today:
-            state[_DAY] = [today, 0, 0]
-        spent = terms.requests_a_day and state[At.DAY_REQUESTS] + 1 > terms.requests_a_day
-        broke = terms.usd_micros_a_day and state[At.DAY_USD_MICROS] + q.money > terms.usd_micros_a_day
-        return (today + 1) * limits.DAY_US if spent or broke else 0
+    def _not_soon(self, q: Question, at: _Standing, turn: float, now: int) -> tuple[float, int, bool, int]:
+        """Return when to try again, the cause, whether it is only this call's, and the lowest priority that passes."""
+        state = self.state
+        if state[At.HELD_UNTIL] > now and state[At.HELD_UNTIL] >= at.slot:
+            return state[At.HELD_UNTIL], limits.BY_HOLD, False, -1
+        if at.used_up:
+            return day_is_full(q, state, self.terms, at.cost, at.used_up, now)
+        is_next = at.slot - now > q.patience_us
+        wait = max(limits.MIN_SLEEP_US, turn - now - q.patience_us * limits.EARLY_PATIENCE)
+        is_own = not is_next and q.by_tenant and at.order % limits.CLASS > state[At.VIRTUAL_TIME]
+        return now + wait, limits.BY_LIMIT, is_own, -1 if is_next else q.priority - 1
 
     def _drop_dead(self, ticket: str, now: int) -> None:
         if now < self.state[At.SWEEP_AT]:
@@ -353,7 +332,9 @@ class LimitModel:
         state[At.GRANTED] += 1
         state[At.GRANTED_TOKENS] += at.need[2]
         state[At.DAY_REQUESTS] += 1
-        state[At.DAY_USD_MICROS] += q.money
+        state[At.DAY_USD_MICROS] += at.cost
+        state[At.DAY_RESERVED] += at.cost
+        state[At.RESERVED_AT] = now
         self.forget(q.ticket)
         if terms.window_us:
             insort(self.log, (_whole(send), q.ticket, (int(at.need[2]), int(at.need[3]), int(at.need[4]))))
