@@ -121,3 +121,54 @@ def test_what_somebody_else_has_put_there_is_refused_but_not_on_a_read_only_moun
         look()
     monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
     assert look()
+
+
+@pytest.mark.parametrize(
+    ("rungs", "expected"),
+    [
+        ('[[pools.a.fallback]]\nprovider = "b"', "pools.a.fallback 1: expected a provider of simulator, got 'b'"),
+        (
+            '[[pools.a.fallback]]\nmodle = "b"',
+            "pools.a.fallback.0.modle: unknown key, the nearest known one is `model`",
+        ),
+        ('[[pools.a.fallback]]\nwhen = ["key"]', "expected `provider` or `model`, or else `answer`"),
+        ('[[pools.a.fallback]]\nmodel = "b"\nanswer = "c"', "expected `provider` or `model`, or else `answer`"),
+        ('[[pools.a.fallback]]\nmodel = "simulated-1"', "expected rungs of different providers or models"),
+        (
+            '[[pools.a.fallback]]\nanswer = "c"\n[[pools.a.fallback]]\nmodel = "b"',
+            "pools.a.fallback 1: expected the `answer` as the last rung, got rungs below it",
+        ),
+        (
+            '[providers.p]\nkind = "pydantic-ai"\n[[pools.a.fallback]]\nprovider = "p"\nmodel = "gpt"',
+            'pools.a.fallback 1: expected "vendor:model" for a provider of kind "pydantic-ai"',
+        ),
+        (
+            '[providers.p]\nkind = "openai"\n[limits."p/free"]\nusd_per_day = 1\n'
+            '[[pools.a.fallback]]\nprovider = "p"\nmodel = "free"',
+            'limits."p/free".usd_per_day: expected a price of the model, got none',
+        ),
+    ],
+)
+def test_a_wrong_rung_of_a_ladder_is_refused_in_words(file: Path, rungs: str, expected: str) -> None:
+    file.write_text(f"[pools.a]\nbots = 1\n{rungs}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load()
+    assert expected in str(caught.value)
+
+
+def test_a_ladder_s_rungs_have_limits_and_prices_of_their_own_and_what_is_not_said_is_the_pool_s(file: Path) -> None:
+    file.write_text(
+        '[providers.one]\nkind = "openai"\n[providers.two]\nkind = "openai"\napi_key_env = "OTHER"\n'
+        '[limits."two/large"]\nrpm = 7\n[limits."one/small"]\nrpm = 9\n'
+        '[pools.a]\nprovider = "one"\nmodel = "large"\n'
+        '[[pools.a.fallback]]\nprovider = "two"\n[[pools.a.fallback]]\nmodel = "small"\nwhen = ["budget"]\n'
+        '[[pools.a.fallback]]\nprovider = "simulator"\nmodel = "s"\n[[pools.a.fallback]]\nanswer = "later"\n'
+        '[pools.b]\nprovider = "two"\nmodel = "large"\n'
+    )
+    settings = load()
+    assert settings.calls_of("a") == (("one", "large"), ("two", "large"), ("one", "small"), ("simulator", "s"))
+    assert {name: limit.rpm for name, limit in settings.limits_in_use.items()} == {
+        "one/large": None, "two/large": 7, "one/small": 9, "simulator/s": settings.simulator.rpm,
+    }  # fmt: skip
+    assert list(settings.price_table) == ["simulator/s"]
+    assert settings.simulated and not settings.is_simulated("a")

@@ -14,6 +14,7 @@ from fleet.config.sections import (
     ProviderSettings,
     RedisSettings,
     ResultSettings,
+    RungSettings,
     Section,
     SignalsSettings,
     SimulatorSettings,
@@ -44,8 +45,8 @@ __all__ = [
     "BROKER_VARIABLE", "CONFIG_NAME", "DEFAULT_POOLS", "HOME_NAME", "KEY_LABEL", "PLACE_VARIABLES", "RESULT_VARIABLE",
     "SIMULATED_PRICE", "SIMULATOR", "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings",
     "HealthSettings", "LimitSettings", "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings",
-    "RateSettings", "RedisSettings", "ResultSettings", "Section", "Settings", "SignalsSettings", "SimulatorSettings",
-    "TierPriceSettings", "WorkerSettings",
+    "RateSettings", "RedisSettings", "ResultSettings", "RungSettings", "Section", "Settings", "SignalsSettings",
+    "SimulatorSettings", "TierPriceSettings", "WorkerSettings",
     "config_path", "current", "home_path", "is_local", "is_loopback", "load", "nearest_home", "on_load",
     "vendor_of",
 ]  # fmt: skip

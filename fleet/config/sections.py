@@ -207,7 +207,7 @@ When = Literal["outage", "key", "budget", "limit", "deadline"]
 
 
 class RungSettings(Section):
-    """A rung of a pool's fallback ladder: where its tasks go when the rungs above it are closed."""
+    """A rung of a pool's fallback ladder, in order: where its tasks go when all rungs above are closed."""
 
     provider: str | None = Field(None, description="Name of a table under [providers]. Not set: the pool's.")
     model: str | None = Field(None, description="The model, spelt as that provider does. Not set: the pool's.")
@@ -215,8 +215,7 @@ class RungSettings(Section):
     when: tuple[When, ...] = Field(
         ("outage", "key", "budget"),
         min_length=1,
-        description="Taken when the rung above has an open breaker, no key or credit, no budget, no room, or too "
-        "little time.",
+        description="Why it is taken: an open breaker, no key or credit, a used-up day, no room soon, too little time.",
     )
 
     @model_validator(mode="after")

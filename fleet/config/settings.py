@@ -10,6 +10,7 @@ import os
 import tomllib
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ from fleet.config.sections import (
     ProviderSettings,
     RedisSettings,
     ResultSettings,
+    RungSettings,
     SignalsSettings,
     SimulatorSettings,
     WorkerSettings,
@@ -107,17 +109,39 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _models_name_their_vendor(self) -> Self:
+        for name in self.pools:
+            for number, (provider, model) in enumerate(self.calls_of(name)):
+                if self.provider_named(provider).kind == "pydantic-ai" and not vendor_of(model):
+                    where = f"pools.{name}.fallback {number}" if number else f"pools.{name}.model"
+                    raise ValueError(
+                        f'{where}: expected "vendor:model" for a provider of kind "pydantic-ai", such as '
+                        f'"google:gemini-3-flash-preview" or "openai-chat:MODEL", got {quote(model)}'
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _ladders_lead_somewhere(self) -> Self:
+        known = {*self.providers, SIMULATOR}
         for name, pool in self.pools.items():
-            if self.provider_of(name).kind == "pydantic-ai" and not vendor_of(pool.model):
+            for number, rung in enumerate(pool.fallback, start=1):
+                where = f"pools.{name}.fallback {number}"
+                if rung.provider is not None and rung.provider not in known:
+                    raise ValueError(
+                        f"{where}: expected a provider of {', '.join(sorted(known))}, got {quote(rung.provider)}"
+                    )
+                if rung.answer is not None and number < len(pool.fallback):
+                    raise ValueError(f"{where}: expected the `answer` as the last rung, got rungs below it")
+            calls = self.calls_of(name)
+            if len(set(calls)) < len(calls):
                 raise ValueError(
-                    f'pools.{name}.model: expected "vendor:model" for a provider of kind "pydantic-ai", such as '
-                    f'"google:gemini-3-flash-preview" or "openai-chat:MODEL", got {quote(pool.model)}'
+                    f"pools.{name}.fallback: expected rungs of different providers or models, got one twice; for "
+                    "another key of the same API give it a [providers] table of its own"
                 )
         return self
 
     @model_validator(mode="after")
     def _budgets_can_be_kept(self) -> Self:
-        for name, limit in map(self.limit_of, self.pools):
+        for name, limit in self.limits_in_use.items():
             if limit.usd_per_day is not None:
                 self.check_price(name)
         return self
@@ -150,41 +174,65 @@ class Settings(BaseSettings):
 
     @property
     def simulated(self) -> bool:
-        """True when at least one pool is answered by the simulator."""
-        return any(self.is_simulated(name) for name in self.pools)
+        """True when at least one pool is answered by the simulator, if only as a fallback."""
+        return any(
+            self.provider_named(name).kind == "simulator" for pool in self.pools for name, _ in self.calls_of(pool)
+        )
 
     def is_simulated(self, pool: str) -> bool:
-        """True when this pool's answers come from the simulator and not from a real provider."""
+        """True when this pool's answers come from the simulator and not from a real provider, fallbacks aside."""
         return self.provider_of(pool).kind == "simulator"
 
     def provider_of(self, pool: str) -> ProviderSettings:
         """Return the provider of a pool; `simulator` exists without being configured."""
-        return self.providers.get(self.pools[pool].provider, ProviderSettings(kind="simulator"))
+        return self.provider_named(self.pools[pool].provider)
+
+    def provider_named(self, name: str) -> ProviderSettings:
+        """Return the provider of that name; `simulator` exists without being configured."""
+        return self.providers.get(name, ProviderSettings(kind="simulator"))
+
+    def calls_of(self, pool: str) -> tuple[tuple[str, str], ...]:
+        """Return provider and model of each rung of a pool's ladder that makes calls; the pool's own come first."""
+        settings = self.pools[pool]
+        own = settings.provider, settings.model
+        below = ((rung.provider or own[0], rung.model or own[1]) for rung in settings.fallback if rung.answer is None)
+        return (own, *below)
+
+    @property
+    def limits_in_use(self) -> dict[str, LimitSettings]:
+        """The limits of all that pools may call, their own first: rates by `provider/model`."""
+        calls = list(map(self.calls_of, self.pools))
+        every = [own[0] for own in calls] + [call for own in calls for call in own[1:]]
+        return dict(starmap(self.limit_at, dict.fromkeys(every)))
 
     def seller_of(self, provider: str) -> Seller:
         """Return who sells the models of a provider, for their list prices."""
-        known = self.providers.get(provider, ProviderSettings(kind="simulator"))
+        known = self.provider_named(provider)
         return Seller(provider, known.kind, known.base_url, is_local(known.base_url))
 
     @property
     def price_table(self) -> dict[str, PriceSettings]:
         """Prices by `provider/model`: as configured, and the simulator's own for what it answers."""
-        simulated = {self.limit_of(name)[0]: SIMULATED_PRICE for name in self.pools if self.is_simulated(name)}
-        return simulated | self.prices
+        calls = {call for pool in self.pools for call in self.calls_of(pool)}
+        simulated = [f"{name}/{model}" for name, model in calls if self.provider_named(name).kind == "simulator"]
+        return dict.fromkeys(simulated, SIMULATED_PRICE) | self.prices
 
     def limit_of(self, pool: str) -> tuple[str, LimitSettings]:
-        """Return a pool's limit: its `provider/model` name and its rates (none when not configured).
+        """Return the limit of a pool's own calls, as `limit_at`; those of its ladder have limits of their own."""
+        return self.limit_at(self.pools[pool].provider, self.pools[pool].model)
+
+    def limit_at(self, provider: str, model: str) -> tuple[str, LimitSettings]:
+        """Return the limit of a model: its `provider/model` name and its rates (none when not configured).
 
         The limits in [simulator] hold for the provider of that name, here or elsewhere: it will enforce them. Where it
         is not set whether cached input counts, it is as the vendor does.
         """
-        settings = self.pools[pool]
-        name = f"{settings.provider}/{settings.model}"
-        fallback = LimitSettings()
-        if settings.provider == SIMULATOR:
-            fallback = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm, counting="bucket")
-        limit = self.limits.get(name, fallback)
-        if limit.count_cached is None and not counts_cached(self.providers.get(settings.provider), settings.model):
+        name = f"{provider}/{model}"
+        unset = LimitSettings()
+        if provider == SIMULATOR:
+            unset = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm, counting="bucket")
+        limit = self.limits.get(name, unset)
+        if limit.count_cached is None and not counts_cached(self.providers.get(provider), model):
             limit = limit.model_copy(update={"count_cached": False})
         return name, limit
 
@@ -336,6 +384,8 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     }  # fmt: skip
     if not loc:
         return list(Settings.model_fields)
+    if "fallback" in loc:
+        return list(RungSettings.model_fields)
     if loc[-1] == "persona":
         return list(PersonaSettings.model_fields)
     return list((SECTIONS | tables)[str(loc[0])].model_fields)

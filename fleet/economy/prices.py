@@ -70,11 +70,15 @@ class PriceList:
         return told if entry is None else f"{told}, the list price of {entry.name} (genai-prices)"
 
     def unpriced(self) -> list[tuple[str, str | None]]:
-        """Return each `provider/model` of a pool without a price, and the tier that the pool asks for.
+        """Return each `provider/model` of a pool or its ladder without a price, and the tier that the pool asks for.
 
         The tier is None where the model has no price at all; what such calls cost is not counted.
         """
-        pools = [(self._settings.limit_of(name)[0], pool.tier) for name, pool in self._settings.pools.items()]
+        pools = [
+            (f"{provider}/{model}", pool.tier)
+            for name, pool in self._settings.pools.items()
+            for provider, model in self._settings.calls_of(name)
+        ]
         none = [(model, None) for model, _ in pools if self._look_up(model, None) is None]
         without = [(model, tier) for model, tier in pools if (model, None) not in none and not self._has(model, tier)]
         return list(dict.fromkeys([*none, *without]))

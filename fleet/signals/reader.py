@@ -191,7 +191,7 @@ class Signals:
         ]
         rows = _matrix(cells)
         failures = Counter({field: n for _, field, n in cells if field.of == "task"})
-        apis = {self._settings.limit_of(pool)[0] for pool in self._settings.pools}
+        apis = self._settings.limits_in_use
         return Errors(
             failures=sum(row.failures for row in rows),
             calls=sum(row.calls for row in rows),

@@ -24,7 +24,7 @@ def read_budgets(settings: Settings, url: str) -> tuple[BudgetRow, ...]:
 
 
 async def _read(settings: Settings, url: str) -> tuple[BudgetRow, ...]:
-    limits = {f"{name}/{KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+    limits = {f"{name}/{KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
     store = Store(url, timeout_s=settings.redis.socket_timeout_s)
     try:
         limiter = Limiter(store, limits)

@@ -92,7 +92,7 @@ def forget(api: str, what: str | None) -> None:
     wanted = next((name for name, told in _SIZES.items() if told == what), what)
     with state_client(settings) as client:
         gone = forget_lessons(client, api, wanted)
-        if not gone and api not in (known := {settings.limit_of(pool)[0] for pool in settings.pools}):
+        if not gone and api not in (known := settings.limits_in_use):
             raise ConfigurationError(f"expected one of {', '.join(sorted(known))}, got {quote(api)}")
         for lesson in gone:
             record_event_now(

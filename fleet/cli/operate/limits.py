@@ -254,7 +254,7 @@ async def _read(settings: config.Settings) -> list[LimitSnapshot]:
 
 
 def _names(settings: config.Settings) -> dict[str, config.LimitSettings]:
-    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
 
 
 def _full_name(limit: str, settings: config.Settings) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 
 from fleet.cli.setup.apis import Answered, ApiFacts
-from fleet.cli.setup.check import Check, fail, ok, warn
+from fleet.cli.setup.check import Check, fail, ok, place_of, warn
 from fleet.config import LimitSettings, ProviderSettings, Settings
 from fleet.errors import BadRequest, FleetError, KeyRejected, RateLimited
 from fleet.quoting import counted, listed, quote
@@ -27,21 +27,26 @@ def api_checks(settings: Settings, facts: Mapping[tuple[str, str], ApiFacts], *,
         if fact.listing is not None and fact.listing.url and (name, fact.listing.url) not in seen:
             seen.add((name, fact.listing.url))
             yield connection(name, settings.providers[name], fact.listing)
-    for pool_name, pool in settings.pools.items():
-        found = facts.get((pool.provider, pool.model))
-        if found is None:
-            continue
-        if found.trouble is not None:
-            yield fail(f"pool {pool_name}: model", found.trouble, "Correct it: no worker could make a call.")
-        elif found.listing is not None and found.listing.models is not None:
-            provider = settings.providers[pool.provider]
-            if provider.kind != "simulator":  # it takes any name
-                yield model_name(pool_name, _wire_name(provider, pool.model), found.listing.models, today)
-        if found.answer is not None:
-            yield from answer_checks(pool_name, found.answer, *settings.limit_of(pool_name))
-            if isinstance(found.answer, Answered) and found.answer.ends is not None:
-                ending = (ListedModel(pool.model, found.answer.ends),)
-                yield model_name(pool_name, pool.model, ending, today)
+    for pool in settings.pools:
+        for number, (name, model) in enumerate(settings.calls_of(pool)):
+            if (found := facts.get((name, model))) is not None:
+                yield from _call_checks(place_of(pool, number), name, model, found, settings, today)
+
+
+def _call_checks(
+    place: str, name: str, model: str, found: ApiFacts, settings: Settings, today: date
+) -> Iterator[Check]:
+    """Yield what an API says of the model that a pool, or a rung of its ladder, asks."""
+    if found.trouble is not None:
+        yield fail(f"pool {place}: model", found.trouble, "Correct it: no worker could make a call.")
+    elif found.listing is not None and found.listing.models is not None:
+        provider = settings.providers[name]
+        if provider.kind != "simulator":  # it takes any name
+            yield model_name(place, _wire_name(provider, model), found.listing.models, today)
+    if found.answer is not None:
+        yield from answer_checks(place, found.answer, *settings.limit_at(name, model))
+        if isinstance(found.answer, Answered) and found.answer.ends is not None:
+            yield model_name(place, model, (ListedModel(model, found.answer.ends),), today)
 
 
 def _wire_name(provider: ProviderSettings, model: str) -> str:

@@ -69,9 +69,10 @@ def ask_apis(settings: Settings, *, call: bool) -> dict[tuple[str, str], ApiFact
         call: Also make one real call per provider and model.
     """
     wanted: dict[tuple[str, str], PoolSettings] = {}
-    for pool in settings.pools.values():
-        if _is_elsewhere(settings.providers.get(pool.provider)):
-            wanted.setdefault((pool.provider, pool.model), pool)
+    for name, pool in settings.pools.items():
+        for provider, model in settings.calls_of(name):
+            if _is_elsewhere(settings.providers.get(provider)):
+                wanted.setdefault((provider, model), pool)
     return asyncio.run(_ask_all(settings.providers, wanted, call)) if wanted else {}
 
 
@@ -89,20 +90,20 @@ async def _ask_all(
         vendor = vendor_of(model) if providers[name].kind == "pydantic-ai" else ""
         if (name, vendor) not in lists:
             lists[name, vendor] = asyncio.create_task(_list(providers[name], model))
-        found.append((providers[name], pool, lists[name, vendor]))
+        found.append((providers[name], model, pool, lists[name, vendor]))
     await asyncio.gather(*lists.values())
     # Loading an SDK takes seconds in which nothing is heard: so between the lists and the calls.
-    troubles = [await _trouble(provider, pool) if listing.result() else None for provider, pool, listing in found]
+    troubles = [await _trouble(provider, model) if listing.result() else None for provider, model, _, listing in found]
     facts = [
-        _facts(provider, pool, listing.result(), trouble, call)
-        for (provider, pool, listing), trouble in zip(found, troubles, strict=True)
+        _facts(provider, model, pool, listing.result(), trouble, call)
+        for (provider, model, pool, listing), trouble in zip(found, troubles, strict=True)
     ]
     return dict(zip(wanted, await asyncio.gather(*facts), strict=True))
 
 
-async def _trouble(provider: ProviderSettings, pool: PoolSettings) -> str | None:
+async def _trouble(provider: ProviderSettings, model: str) -> str | None:
     try:
-        await check_model(provider, pool.model)
+        await check_model(provider, model)
     except ConfigurationError as error:
         return str(error)
     return None
@@ -117,17 +118,22 @@ async def _list(provider: ProviderSettings, model: str) -> Listing | None:
 
 
 async def _facts(
-    provider: ProviderSettings, pool: PoolSettings, listed: Listing | None, trouble: str | None, call: bool
+    provider: ProviderSettings,
+    model: str,
+    pool: PoolSettings,
+    listed: Listing | None,
+    trouble: str | None,
+    call: bool,
 ) -> ApiFacts:
     if listed is None or trouble is not None or listed.trouble is not None or not call:
         return ApiFacts(listed, trouble)
     try:
-        return ApiFacts(listed, answer=await _answer(provider, pool))
+        return ApiFacts(listed, answer=await _answer(provider, model, pool))
     except ConfigurationError as error:
         return ApiFacts(listed, answer=error)
 
 
-async def _answer(provider: ProviderSettings, pool: PoolSettings) -> Answered | FleetError:
+async def _answer(provider: ProviderSettings, model: str, pool: PoolSettings) -> Answered | FleetError:
     """Ask what every call of the pool asks beyond an answer, too: a field or header may be what is refused."""
     wishes = Wishes(effort=pool.effort, tier=pool.tier, extra_body=pool.extra_body, extra_headers=pool.extra_headers)
     question = (Message(role="user", content=_QUESTION),)
@@ -135,8 +141,8 @@ async def _answer(provider: ProviderSettings, pool: PoolSettings) -> Answered | 
     try:
         return await _call(
             api,
-            Call(pool.model, question, None, _ANSWER_TOKENS, CALL_TIMEOUT_S, wishes),
-            read_key(provider, pool.model),
+            Call(model, question, None, _ANSWER_TOKENS, CALL_TIMEOUT_S, wishes),
+            read_key(provider, model),
         )
     finally:
         await api.close()

@@ -31,3 +31,8 @@ def warn(name: str, found: str, advice: str) -> Check:
 def fail(name: str, found: str, advice: str) -> Check:
     """Tasks, money or a secret can be lost as things stand."""
     return Check(name, "fail", found, advice)
+
+
+def place_of(pool: str, number: int) -> str:
+    """Return what the checks call a rung of a pool's ladder; the first is the pool itself."""
+    return f"{pool}.fallback {number}" if number else pool

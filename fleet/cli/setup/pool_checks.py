@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from fleet.cli.setup.check import Check, fail, ok, warn
+from fleet.cli.setup.check import Check, fail, ok, place_of, warn
 from fleet.cli.setup.findings import HostFacts
 from fleet.cli.setup.user_code import UserCode, code_of
-from fleet.config import PoolSettings, ProviderSettings, Settings, is_local, is_loopback
+from fleet.config import LimitSettings, PoolSettings, ProviderSettings, Settings, is_local, is_loopback
 from fleet.economy.prices import PriceList
 
 
@@ -16,7 +16,7 @@ def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[
     """Yield the checks of one configured provider."""
     provider = settings.providers[name]
     if provider.kind != "simulator":
-        models = [pool.model for pool in settings.pools.values() if pool.provider == name]
+        models = [model for pool in settings.pools for called, model in settings.calls_of(pool) if called == name]
         yield provider_key(name, provider, host, models)
         yield provider_url(name, provider)
 
@@ -65,11 +65,14 @@ def provider_url(name: str, provider: ProviderSettings) -> Check:
 def pool_checks(name: str, settings: Settings, loaded: Mapping[UserCode, str | None]) -> Iterator[Check]:
     """Yield the checks of one pool."""
     yield pool_provider(name, settings)
-    yield pool_limit(name, settings)
-    yield pool_call_fits(name, settings)
+    for number, (provider, model) in enumerate(settings.calls_of(name)):
+        place, (api, limit) = place_of(name, number), settings.limit_at(provider, model)
+        yield pool_limit(place, api, limit)
+        yield pool_call_fits(place, settings.pools[name], api, limit)
+        if settings.provider_named(provider).kind != "simulator":
+            yield pool_price(place, settings.pools[name].tier, api, PriceList(settings))
+    yield from pool_ladder(name, settings)
     yield pool_deadline(name, settings)
-    if not settings.is_simulated(name):
-        yield pool_price(name, settings)
     yield from pool_code(name, settings, loaded)
 
 
@@ -85,9 +88,19 @@ def pool_provider(name: str, settings: Settings) -> Check:
     return warn(label, f"{found}: the simulator answers", advice)
 
 
-def pool_limit(name: str, settings: Settings) -> Check:
-    limit_name, limit = settings.limit_of(name)
-    label, found = f"pool {name}: limits", f"rpm {limit.rpm or 'none'}, tpm {limit.tpm or 'none'}"
+def pool_ladder(name: str, settings: Settings) -> Iterator[Check]:
+    """Yield where the pool's tasks go when its own API fails, and for which reasons."""
+    pool = settings.pools[name]
+    for number, rung in enumerate(pool.fallback, start=1):
+        api = "a text instead of an answer"
+        if rung.answer is None:
+            api = f"{rung.provider or pool.provider}/{rung.model or pool.model}"
+        label = f"pool {place_of(name, number)}: taken when"
+        yield ok(label, f"{', '.join(rung.when)}: {api}")
+
+
+def pool_limit(place: str, limit_name: str, limit: LimitSettings) -> Check:
+    label, found = f"pool {place}: limits", f"rpm {limit.rpm or 'none'}, tpm {limit.tpm or 'none'}"
     if limit.rpm and limit.tpm:
         return ok(label, found)
     missing = " and ".join(key for key in ("rpm", "tpm") if getattr(limit, key) is None)
@@ -100,14 +113,14 @@ def largest_call_tokens(pool: PoolSettings) -> int:
     return max(*pool.persona.context_windows_tokens, pool.max_output_tokens)
 
 
-def pool_call_fits(name: str, settings: Settings) -> Check:
-    label, (limit_name, limit) = f"pool {name}: one call", settings.limit_of(name)
-    tokens = largest_call_tokens(settings.pools[name])
+def pool_call_fits(place: str, pool: PoolSettings, limit_name: str, limit: LimitSettings) -> Check:
+    label, tokens = f"pool {place}: one call", largest_call_tokens(pool)
     found = f"up to {tokens:,} tokens, {f'{limit.tpm:,}' if limit.tpm else 'no limit'} a minute"
     if limit.tpm is None or tokens <= limit.tpm * limit.burst:
         return ok(label, found)
     if tokens <= limit.tpm:
         return ok(label, f"{found}; more than a burst of {limit.tpm * limit.burst:,.0f}, so such calls go one by one")
+    name = place.partition(".")[0]
     advice = (
         f"Lower persona.context_windows_tokens and max_output_tokens in [pools.{name}], or raise tpm in "
         f'[limits."{limit_name}"]: the provider can never accept such a call.'
@@ -126,16 +139,14 @@ def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | Non
             yield fail(label, f"{code.path}: {trouble}", advice)
 
 
-def pool_price(name: str, settings: Settings) -> Check:
-    pool, label = settings.pools[name], f"pool {name}: price"
-    key = f"{pool.provider}/{pool.model}"
-    prices = PriceList(settings)
+def pool_price(place: str, tier: str | None, key: str, prices: PriceList) -> Check:
+    label = f"pool {place}: price"
     told = prices.told(key)
     if told is None:
         return warn(label, "none", f'Set [prices."{key}"] (rates, or same_as): what this pool spends is not counted.')
-    if pool.tier and (key, pool.tier) in prices.unpriced():
-        advice = f'Set [prices."{key}".tiers.{pool.tier}]: what this pool spends in that tier is not counted.'
-        return warn(label, f"{told}; none for the tier {pool.tier}", advice)
+    if tier and (key, tier) in prices.unpriced():
+        advice = f'Set [prices."{key}".tiers.{tier}]: what this pool spends in that tier is not counted.'
+        return warn(label, f"{told}; none for the tier {tier}", advice)
     return ok(label, told)
 
 
@@ -149,9 +160,9 @@ def pool_deadline(name: str, settings: Settings) -> Check:
 
 def unused_tables(settings: Settings) -> Iterator[Check]:
     """Yield a warning for each limit or price whose name no pool has: it is most likely misspelt."""
-    used = {f"{pool.provider}/{pool.model}" for pool in settings.pools.values()}
+    used = settings.limits_in_use
     for table, names in (("limits", settings.limits), ("prices", settings.prices)):
         for name in names:
             if name not in used:
-                advice = f"No pool uses it. Pools use: {', '.join(sorted(used))}."
+                advice = f"No pool uses it. Pools and their ladders use: {', '.join(sorted(used))}."
                 yield warn(f'[{table}."{name}"]', "unused", advice)

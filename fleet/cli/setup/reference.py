@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ EXAMPLES: Mapping[tuple[str, str], Any] = {
     ("pools", "bots"): 30,
     ("pools", "provider"): "openai",
     ("pools", "model"): "gpt-6-luna",
+    ("fallback", "model"): "gpt-6-luna-mini",
     ("worker", "slots"): 60,
 }
 PLACES = {
@@ -77,17 +78,21 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table of fleet.toml. `path` ends in an example name where names are free."""
+    """One table of fleet.toml. `path` ends in an example name where names are free; `repeated`: several may be."""
 
     path: tuple[str, ...]
     named: bool
     about: str
     keys: tuple[Key, ...]
+    repeated: bool = False
 
     @property
     def header(self) -> str:
         """The table's header as TOML, with the example name."""
-        return f"[{'.'.join(part if _BARE.fullmatch(part) else json.dumps(part) for part in self.path)}]"
+        return self._in_brackets(part if _BARE.fullmatch(part) else json.dumps(part) for part in self.path)
+
+    def _in_brackets(self, path: Iterable[str]) -> str:
+        return f"[[{'.'.join(path)}]]" if self.repeated else f"[{'.'.join(path)}]"
 
     @property
     def title(self) -> str:
@@ -95,13 +100,15 @@ class Table:
         if not self.named:
             return self.header
         free = '"provider/model"' if "/" in self.path[1] else "NAME"
-        return f"[{'.'.join((self.path[0], free, *self.path[2:]))}]"
+        return self._in_brackets((self.path[0], free, *self.path[2:]))
 
     def variable(self, key: Key) -> str:
         """Name of the FLEET_* variable that sets `key`."""
         if self.named and "/" in self.path[1]:
             return f"FLEET_{self.path[0].upper()} (whole table, JSON)"
         path = (self.path[0], "NAME", *self.path[2:]) if self.named else self.path
+        if self.repeated:
+            return f"{'__'.join(('FLEET_' + path[0], *path[1:])).upper()} (whole list, JSON)"
         return "__".join(("FLEET_" + path[0], *path[1:], key.name)).upper()
 
 
@@ -118,13 +125,22 @@ def tables() -> Iterator[Table]:
             yield from _tables_of(model, (name, EXAMPLE_NAMES.get(name, "NAME")), named=True)
 
 
-def _tables_of(model: type[BaseModel], path: tuple[str, ...], *, named: bool) -> Iterator[Table]:
+def _tables_of(
+    model: type[BaseModel], path: tuple[str, ...], *, named: bool, repeated: bool = False
+) -> Iterator[Table]:
     nested = {n: f.annotation for n, f in model.model_fields.items() if _is_model(f.annotation)}
-    keys = tuple(_key(path[0], n, f) for n, f in model.model_fields.items() if n not in nested)
+    lists = {n: typing.get_args(f.annotation)[0] for n, f in model.model_fields.items() if _is_list(f.annotation)}
+    group = path[-1] if repeated else path[0]
+    keys = tuple(_key(group, n, f) for n, f in model.model_fields.items() if n not in nested | lists)
     note = NOTES.get(path[0]) if len(path) <= 2 else None
-    yield Table(path, named, "\n".join(filter(None, (inspect.getdoc(model), note))), keys)
-    for name, inner in nested.items():
-        yield from _tables_of(typing.cast(type[BaseModel], inner), (*path, name), named=named)
+    yield Table(path, named, "\n".join(filter(None, (inspect.getdoc(model), note))), keys, repeated)
+    for name, inner in (nested | lists).items():
+        yield from _tables_of(typing.cast(type[BaseModel], inner), (*path, name), named=named, repeated=name in lists)
+
+
+def _is_list(annotation: object) -> bool:
+    """True for a list of tables."""
+    return typing.get_origin(annotation) is tuple and _is_model(typing.get_args(annotation)[0])
 
 
 def _is_model(annotation: object) -> bool:

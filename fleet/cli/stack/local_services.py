@@ -117,8 +117,8 @@ def stop_local_services(home: Path) -> tuple[str, ...]:
 
 
 def needs_simulator(settings: Settings) -> bool:
-    """True when at least one pool is answered by the local simulator."""
-    providers = [settings.provider_of(pool) for pool in settings.pools]
+    """True when at least one pool is answered by the local simulator, if only as a fallback."""
+    providers = [settings.provider_named(name) for pool in settings.pools for name, _ in settings.calls_of(pool)]
     return any(provider.kind == "simulator" and provider.base_url is None for provider in providers)
 
 

@@ -90,7 +90,7 @@ class Overview:
         self._state = state
         self._broker = broker
         self._names = {name: _names(name, pool.bots) for name, pool in settings.pools.items()}
-        self._budgets = {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+        self._budgets = {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
 
     def read(self) -> FleetView:
         """Return the whole fleet, now by the clock of Redis. Half a dozen round trips.
@@ -118,7 +118,7 @@ class Overview:
         del totals[catalogue.COST_USD_REST.name]  # in the line above
         everything = list(pools.values())
         failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
-        apis = {settings.limit_of(pool)[0] for pool in settings.pools}
+        apis = settings.limits_in_use.keys()
         full = len(reading.failures) >= windows.RECENT and len(failures) == len(reading.failures)
         return FleetView(
             at=now_s,

@@ -129,7 +129,7 @@ class Finisher:
         self._store = store
         self._broker = broker
         self._settings = settings
-        self._apis = {settings.limit_of(pool)[0] for pool in settings.pools}
+        self._apis = settings.limits_in_use.keys()
         self._class_finish = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
 
     async def finish(self, end: Finish) -> bool:

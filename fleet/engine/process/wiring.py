@@ -106,8 +106,9 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     roster = Roster(state, settings)
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
-    for name, pool in settings.pools.items():  # an SDK takes seconds to load: now, while nobody waits for an answer
-        await check_model(settings.provider_of(name), pool.model)
+    for name in settings.pools:  # an SDK takes seconds to load: now, while nobody waits for an answer
+        for provider, model in settings.calls_of(name):
+            await check_model(settings.provider_named(provider), model)
     routes = _routes(settings, telemetry, notebook)
     limit_of = {name: route.limit for name, route in routes.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
@@ -227,7 +228,7 @@ def _adapter(name: str, settings: Settings, telemetry: Telemetry, notebook: Note
 
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
-    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in map(settings.limit_of, settings.pools)}
+    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
 
 
 async def _hear_time(broker: Store) -> None:
