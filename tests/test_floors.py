@@ -40,7 +40,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.engine.settings",),
     ("fleet.engine.answers", "fleet.engine.local_simulator", "fleet.engine.app"),
     ("fleet.engine.process",),
-    ("fleet.engine.operations", "fleet.engine.tasks"),
+    ("fleet.engine.operations",),
+    ("fleet.engine.tasks",),
     # What people see.
     ("fleet.dashboard",),
     ("fleet.cli.terminal",),

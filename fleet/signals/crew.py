@@ -83,16 +83,17 @@ def unserved_line(pools: Sequence[str]) -> str:
     )
 
 
+def unserved_queue_line(queue: str) -> str:
+    """Return what to say of the inbox when no worker takes from it."""
+    return f"no live worker serves the inbox {queue}: tasks of plain Celery clients wait; add it to the -Q of a worker"
+
+
 def _unserved(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Trouble]:
     pools = tuple(pool for pool in settings.pools if not serving(workers, keys.queue(pool)))
     if pools:
         yield Trouble(about="pools", pools=pools, line=unserved_line(pools))
     if not serving(workers, settings.worker.inbox):
-        line = (
-            f"no live worker serves the inbox {settings.worker.inbox}: tasks of plain Celery clients wait; add it to "
-            "the -Q of a worker"
-        )
-        yield Trouble(about="inbox", line=line)
+        yield Trouble(about="inbox", line=unserved_queue_line(settings.worker.inbox))
 
 
 def _twins(workers: Sequence[WorkerReport], now_s: float) -> Iterator[Trouble]:

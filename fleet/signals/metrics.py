@@ -71,7 +71,16 @@ DURATION = Metric(
 )
 
 WAITING = Metric("fleet_waiting_tasks", "gauge", "Tasks that wait.", ("pool", "priority"))
-PARKED = Metric("fleet_parked_tasks", "gauge", "Tasks that wait for their time (ETA, countdown).", ("pool",))
+BY_CAUSE = Metric(
+    "fleet_waiting_tasks_by_cause", "gauge", "Tasks that wait for more than their turn.", ("pool", "cause")
+)
+OPENS = Metric(
+    "fleet_wait_opens_seconds",
+    "gauge",
+    "Seconds until what they wait for opens, where that is known.",
+    ("pool", "cause"),
+)
+PARKED = Metric("fleet_parked_tasks", "gauge", "Tasks that wait for a time of their own.", ("pool",))
 OLDEST = Metric("fleet_oldest_waiting_seconds", "gauge", "Age of the oldest of the next tasks; 0: none.", ("pool",))
 IN_FLIGHT = Metric("fleet_running_tasks", "gauge", "Tasks that bots work on.", ("pool",))
 POOL_WORKERS = Metric("fleet_pool_workers", "gauge", "Live workers that serve a pool; 0: its tasks wait.", ("pool",))
@@ -103,9 +112,9 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
     COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI,
-    TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, PARKED,
-    OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED, DAY_COST, BUDGET,
-    SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, BY_CAUSE,
+    OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED,
+    DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -138,6 +147,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _bots(view)
     yield from _errors(view)
     yield from _pools(view.pools)
+    yield from _waits(view)
     yield from _limits(view.limits)
     yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
     yield BUDGET, [((), (view.cost.budget_usd_micros_per_day or 0) / 1e6)]
@@ -199,7 +209,19 @@ def _pools(pools: Iterable[PoolView]) -> Iterator[tuple[Metric, Iterable[Sample]
     yield OLDEST, [((row.pool,), row.oldest_s or 0.0) for row in rows]
     yield IN_FLIGHT, [((row.pool,), row.in_flight) for row in rows]
     yield POOL_WORKERS, [((row.pool,), row.workers) for row in rows]
-    yield OPEN, [((row.pool,), int(row.is_open)) for row in rows]
+    yield OPEN, [((row.pool,), int(row.is_open and not row.is_held)) for row in rows]
+
+
+def _waits(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    tasks: dict[tuple[str, str], int] = {}
+    opens: dict[tuple[str, str], float] = {}
+    for line in view.waits:
+        key = (line.pool, line.cause)
+        tasks[key] = tasks.get(key, 0) + line.tasks
+        if line.opens_at is not None:
+            opens[key] = max(opens.get(key, 0.0), line.opens_at - view.at)
+    yield BY_CAUSE, list(tasks.items())
+    yield OPENS, list(opens.items())
 
 
 def _durations(pool: str, durations: Durations) -> Iterator[Sample]:

@@ -16,6 +16,7 @@ from fleet.signals.crew import Trouble
 from fleet.signals.limit_view import LimitView
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.spread import Verdict
+from fleet.waits import Cause
 
 BotState = Literal["idle", "busy", "probation", "quarantined", "leaving"]
 EventLevel = Literal["info", "warning", "error"]
@@ -255,6 +256,7 @@ class PoolView(Frozen):
     oldest_s: float | None = Field(description="Age of the oldest of the next tasks; None: nothing waits.")
     gate: str = Field(description="open, closed, or the lowest priority that is taken.")
     is_open: bool
+    is_held: bool = Field(False, description="Fleet itself holds its tasks back: see the view's `waits`.")
     gate_left_s: float | None = Field(description="Seconds until the gate opens by itself; None: it stays.")
     simulated: bool
     completions: int = Field(description="Of the last hour, as failed, calls, ... below.")
@@ -265,6 +267,22 @@ class PoolView(Frozen):
     cost_usd_micros: int
     spread: BotSpread
     durations: Durations
+
+
+class WaitLine(Frozen):
+    """One reason for which tasks of a pool wait. Those of a pool share its waiting tasks out: none is counted twice."""
+
+    pool: str
+    cause: Cause
+    about: str = Field("", description="The provider/model/key, pool or setting behind it.")
+    told: str = Field("", description="What the other side said.")
+    opens_at: float | None = Field(None, description="Unix time of the next try; None: nobody knows.")
+    probe_every_s: float = Field(0.0, description="Then one task goes ahead, and one more that often; 0: all go.")
+    tasks: int = Field(0, description="Tasks that wait for it.")
+    parked: int = Field(0, description="Those of them that are parked one by one; of many, by a sample.")
+    is_lasting: bool = Field(False, description="It does not pass by itself: somebody must do something.")
+    line: str = Field(description="All of it in one line, the count and the time left out.")
+    advice: str = Field("", description="What to do.")
 
 
 class PoolCost(Frozen):
@@ -326,6 +344,8 @@ class FleetView(Frozen):
     errors: ErrorMatrix
     pools: tuple[PoolView, ...]
     limits: tuple[LimitView, ...]
+    waits: tuple[WaitLine, ...] = Field((), description="Why tasks wait, the reasons with the most tasks first.")
+    headline: str = Field("", description="How many wait, and what most of them wait for; empty: none does.")
     cost: Costs
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView

@@ -213,6 +213,6 @@ def _table(rows: Sequence[PoolRow]) -> Iterator[str]:
 
 
 def _age(seconds: float) -> str:
-    from fleet.engine.operations.story import duration
+    from fleet.engine.operations.obstacles import duration
 
     return duration(seconds)

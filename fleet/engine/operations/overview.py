@@ -15,19 +15,17 @@ from typing import Any
 
 import redis
 
-from fleet import config
 from fleet.config import Settings
-from fleet.engine.admission.gates import Gate, Waiting, read_gates, read_waiting
-from fleet.engine.transport.parking.parked import ParkedCount, read_parked
-from fleet.limiter.scripts import SHOW
-from fleet.limiter.snapshot import LimitSnapshot, show_call, snapshot_of, standing_of
+from fleet.engine.operations.obstacles import PoolStanding, headline
+from fleet.engine.operations.waits import Crew, lines_in_order, read_limits, read_standings
+from fleet.limiter.snapshot import LimitSnapshot
 from fleet.models import Bot, Priority, bot_name
 from fleet.money import micros_of
 from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_probation, read_skills, row_of
 from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
-from fleet.signals.crew import Trouble, serving, troubles_of
+from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.limit_view import LimitView, LongLimitView
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
@@ -48,7 +46,7 @@ from fleet.signals.view import (
     TaskLine,
 )
 from fleet.store import keys
-from fleet.store.client import connect, run_script, store_errors
+from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
 
 #: Events in one view, newest first.
@@ -90,7 +88,6 @@ class Overview:
         self._state = state
         self._broker = broker
         self._names = {name: _names(name, pool.bots) for name, pool in settings.pools.items()}
-        self._budgets = {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
 
     def read(self) -> FleetView:
         """Return the whole fleet, now by the clock of Redis. Half a dozen round trips.
@@ -111,8 +108,13 @@ class Overview:
             states,
             now_s=now_s,
         )
-        limits = [self._limit(name) for name in self._budgets]
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
+        of_pools = read_limits(self._state, settings, settings.pools)
+        limits = list({limit.limit: limit for limit in of_pools.values()}.values())
+        standings = read_standings(
+            self._state, self._broker, settings, list(settings.pools), crew=Crew(now_s, living), limits=of_pools
+        )
+        waits = lines_in_order(standings, now_s)
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
         totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
         del totals[catalogue.COST_USD_REST.name]  # in the line above
@@ -136,8 +138,10 @@ class Overview:
                 bots=settings.bots,
                 apis=len(apis),
             ),
-            pools=tuple(self._pools(reading, bots.per_hour)),
+            pools=tuple(self._pools(reading, standings, bots.per_hour)),
             limits=tuple(_limit_view(limit, now_s) for limit in limits),
+            waits=waits,
+            headline=headline(waits, now_s),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             events=picture.events_of(reading.events),
             resources=_resources(living, troubles_of(living, settings, now_s=now_s), reading.redis_bytes),
@@ -218,25 +222,23 @@ class Overview:
         rows = windows.bot_rows_of(part[1] or b"", bots)
         return PoolWindows(minutes, hours, rows, windows.sketches_of(part[2] or b"", now_s=now_s))
 
-    def _pools(self, reading: _Reading, per_hour: Sequence[int]) -> Iterator[PoolView]:
-        queues = [keys.queue(pool) for pool in self._settings.pools]
-        gates, waiting = read_gates(self._broker, queues), read_waiting(self._broker, queues)
-        parked = read_parked(self._broker, queues)
+    def _pools(
+        self, reading: _Reading, standings: Iterable[PoolStanding], per_hour: Sequence[int]
+    ) -> Iterator[PoolView]:
         of_bots = iter(per_hour)
-        for pool, gate, backlog, waits in zip(self._settings.pools, gates, waiting, parked, strict=True):
-            mine = list(islice(of_bots, self._settings.pools[pool].bots))
-            yield self._pool(pool, gate, backlog, waits, reading, mine)
+        for standing in standings:
+            mine = list(islice(of_bots, self._settings.pools[standing.pool].bots))
+            yield self._pool(standing, reading, mine)
 
-    def _pool(
-        self, pool: str, gate: Gate, waiting: Waiting, parked: ParkedCount, reading: _Reading, per_hour: Sequence[int]
-    ) -> PoolView:
+    def _pool(self, standing: PoolStanding, reading: _Reading, per_hour: Sequence[int]) -> PoolView:
+        pool, gate, waiting, parked = standing.pool, standing.gate, standing.backlog, standing.parked
         settings, found, now_s = self._settings, reading.pools[pool], reading.now_s
         hour = picture.last_hour(found, now_s=now_s)
         return PoolView(
             pool=pool,
             api=settings.limit_of(pool)[0],
             bots=len(per_hour),
-            workers=serving(split_reports(dict(reading.workers), now_s=now_s)[0], keys.queue(pool)),
+            workers=standing.workers,
             in_flight=reading.in_flight[pool],
             backlog={priority.name.lower(): count for priority, count in zip(Priority, waiting.counts, strict=True)},
             waiting=waiting.total,
@@ -245,6 +247,7 @@ class Overview:
             oldest_s=None if waiting.oldest_at is None else max(0.0, now_s - waiting.oldest_at),
             gate=str(gate),
             is_open=gate.is_open,
+            is_held=standing.hold is not None,
             gate_left_s=gate.left_s,
             simulated=settings.is_simulated(pool),
             completions=int(hour.completions),
@@ -256,10 +259,6 @@ class Overview:
             spread=picture.spread_shown(per_hour),
             durations=picture.durations_of([found]),
         )
-
-    def _limit(self, name: str) -> LimitSnapshot:
-        reply = run_script(self._state, SHOW, *show_call(name))
-        return snapshot_of(name, standing_of(reply), self._budgets[name])
 
     def _costs(self, reading: _Reading, total: int, limits: Sequence[LimitSnapshot]) -> Costs:
         budgets = {limit.limit.rpartition("/")[0]: limit.usd_micros_per_day for limit in limits}

@@ -12,18 +12,21 @@ from typing import Any, Literal
 from celery import states
 
 from fleet.engine.messages.envelope import QUEUED_AT
+from fleet.engine.operations.obstacles import duration, told_line
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.transport import leases
-from fleet.engine.transport.parking.parked import REASON_TIME, Parked
+from fleet.engine.transport.parking.parked import Parked
 from fleet.errors import Blame
 from fleet.frozen import Frozen
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult, Priority, TaskError
 from fleet.money import dollars_of
-from fleet.quoting import noun_for
+from fleet.quoting import counted, noun_for
+from fleet.signals.view import WaitLine
 from fleet.usage import told
+from fleet.waits import Cause
 
 State = Literal["finished", "failed", "revoked", "running", "held", "parked", "queued", "poison", "unknown"]
 
@@ -41,7 +44,11 @@ class Story(Frozen):
     bot: str | None = None
     lease_left_s: float | None = None
     gate: str | None = None
+    cause: Cause | None = None
+    about: str | None = None
+    told: str | None = None
     opens_at: float | None = None
+    is_lasting: bool = False
     suspect: bool = False
     attempts: int | None = None
     cut_tokens: int = 0
@@ -57,7 +64,7 @@ def tell(facts: Facts) -> Story:
     """Turn facts into a story."""
     where = facts.held or facts.parked or facts.search.found
     error = facts.result.error if facts.result else None
-    place = facts.search.found
+    place, wait = facts.search.found, facts.wait
     return Story(
         task_id=facts.task_id,
         state=state_of(facts),
@@ -69,7 +76,11 @@ def tell(facts: Facts) -> Story:
         bot=facts.bot.bot if facts.bot else facts.result.bot if facts.result else None,
         lease_left_s=_lease_left_s(facts),
         gate=str(facts.gate) if where else None,
-        opens_at=facts.parked.opens_at if facts.parked else None,
+        cause=wait.cause if wait else None,
+        about=wait.about or None if wait else None,
+        told=wait.told or None if wait else None,
+        opens_at=wait.opens_at if wait else None,
+        is_lasting=wait.is_lasting if wait else False,
         suspect=facts.is_suspect,
         attempts=facts.result.attempts if facts.result else facts.filed.letter.attempts if facts.filed else None,
         cut_tokens=facts.result.cut_tokens if facts.result else 0,
@@ -121,6 +132,8 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield from _told_obstacles(facts)
     if facts.filed is not None:
         yield _told_letter(facts.filed)
+    if facts.wait is not None:
+        yield from _told_wait(facts.wait, facts.now_s)
     if state_of(facts) == "unknown":
         yield from _told_unknown(facts)
 
@@ -201,10 +214,9 @@ def _told_revoked(facts: Facts) -> str:
 def _told_parked(parked: Parked, now_s: float) -> str:
     at = datetime.fromtimestamp(parked.opens_at, UTC).isoformat(sep=" ", timespec="seconds")
     left_s = parked.opens_at - now_s
-    when = f"in {duration(left_s)}" if left_s > 0 else f"{duration(-left_s)} ago: the next worker with a free slot"
+    until = f"in {duration(left_s)}" if left_s > 0 else f"{duration(-left_s)} ago: the next worker with a free slot"
     urgency = Priority(parked.priority).name.lower()
-    why = "its ETA or countdown" if parked.reason == REASON_TIME else parked.reason
-    return f"it is parked beside {parked.queue}, priority {urgency}, until {at}, {when} ({why}); no worker holds it"
+    return f"it is parked beside {parked.queue}, priority {urgency}, until {at}, {until}; no worker holds it"
 
 
 def _told_queued(facts: Facts) -> Iterator[str]:
@@ -218,11 +230,12 @@ def _told_queued(facts: Facts) -> Iterator[str]:
 
 
 def _told_obstacles(facts: Facts) -> Iterator[str]:
-    """What stands between the task and its turn."""
+    """What stands between the task and its turn, beside what it waits for."""
     place, limit = facts.search.found or facts.parked, facts.limit
     if facts.is_suspect:
         yield "suspect: its worker died while it ran; it runs apart"
-    if place is not None and facts.gate.stops(place.priority):
+    is_told = facts.wait is not None and facts.wait.cause == "operator"
+    if place is not None and facts.gate.stops(place.priority) and not is_told:
         yield f"the gate of {place.queue} is {facts.gate}; `fleet pools resume` opens it"
     elif place is not None and facts.gate.waits_for_limit(place.priority):
         yield "it waits on the limit: enough calls wait there; in the queue an urgent task can still overtake it"
@@ -232,6 +245,14 @@ def _told_obstacles(facts: Facts) -> Iterator[str]:
         yield from filter(None, (trouble.told_of(facts.pool) for trouble in facts.troubles))
     if limit is not None and (limit.queue_s > 0 or limit.held_until or limit.is_full):
         yield _told_limit(limit, facts.now_s)
+
+
+def _told_wait(wait: WaitLine, now_s: float) -> Iterator[str]:
+    """Say what to do, and last what the task waits for, with how many others, until when: it is what counts."""
+    if wait.advice:
+        yield f"what to do: {wait.advice}"
+    others = f" with {counted(wait.tasks - 1, 'other')}" if wait.tasks > 1 else ""
+    yield f"it waits{others} because {told_line(wait, now_s)}"
 
 
 def _told_limit(limit: LimitSnapshot, now_s: float) -> str:
@@ -283,15 +304,3 @@ def _worker(facts: Facts) -> str | None:
         return None
     names = [row.name for row in facts.workers if row.pid == tag.pid and row.name.endswith(f"@{tag.host}")]
     return f"{names[0]} (pid {tag.pid})" if names else f"pid {tag.pid} on {tag.host}"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: 350 ms, 4.2 s, 3 min, 2.5 h, 4 days."""
-    seconds = max(0.0, seconds)
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -6,15 +6,15 @@ Told to people by `story.py`; found in the queues by `message_search.py`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import redis
 from celery import states
 
 from fleet.config import Settings
-from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates
+from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates, read_waiting
 from fleet.engine.messages import queues
 from fleet.engine.operations.message_search import (
     NOT_SEARCHED,
@@ -22,6 +22,8 @@ from fleet.engine.operations.message_search import (
     find_poison,
     find_queued,
 )
+from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, wait_of
+from fleet.engine.operations.waits import Crew, read_crew, read_standings, wait_in
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.engine.transport.held import Held, find_held
@@ -30,9 +32,11 @@ from fleet.engine.transport.parking.parked import Parked, find_parked
 from fleet.engine.transport.revoked import is_revoked
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
-from fleet.signals.crew import Trouble, stray, troubles_of
-from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.signals.crew import Trouble, serving, stray, troubles_of, unserved_queue_line
+from fleet.signals.recorder import WorkerReport
+from fleet.signals.view import WaitLine
 from fleet.store import keys
+from fleet.waits import Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Facts:
     limit: LimitSnapshot | None = None
     workers: tuple[WorkerReport, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    wait: WaitLine | None = None
 
     @property
     def message(self) -> bytes | None:
@@ -114,7 +119,9 @@ def gather(
     search = NOT_SEARCHED if held or parked or raw else find_queued(broker, task_id, settings)
     where = held or parked or search.found
     pool = queues.pool_of(where.queue) if where else None
-    living, _ = split_reports(cast("dict[bytes, bytes]", state.hgetall(keys.workers())), now_s=seconds)
+    crew, limit = read_crew(state), limit_of(pool) if pool in settings.pools and pool else None
+    living = crew.living
+    standing = _standing(where.queue, state, broker, settings, crew, limit) if where else None
     return Facts(
         task_id=task_id,
         now_s=seconds + micros / 1e6,
@@ -131,14 +138,52 @@ def gather(
         passed_on=bool(broker.exists(keys.passed_on(task_id))),
         has_key=bool(broker.exists(keys.submitted(task_id))),
         is_suspect=_is_suspect(broker, held, where.message) if where else False,
-        gate=read_gates(broker, [where.queue])[0] if where else OPEN_GATE,
-        limit=limit_of(pool) if pool in settings.pools and pool else None,
+        gate=standing.gate if standing else OPEN_GATE,
+        limit=limit,
         workers=tuple(living),
         troubles=_troubles(where.queue if where else "", living, settings, seconds),
+        wait=_wait(standing, held, parked, search, crew.now_s) if standing else None,
     )
 
 
-def _troubles(queue: str, living: list[WorkerReport], settings: Settings, now_s: float) -> tuple[Trouble, ...]:
+def _standing(
+    queue: str, state: redis.Redis, broker: redis.Redis, settings: Settings, crew: Crew, limit: LimitSnapshot | None
+) -> PoolStanding:
+    """Return how a queue stands: a pool's, the inbox, or one that is nobody's."""
+    pool = queues.pool_of(queue)
+    if pool is not None and pool in settings.pools:
+        limits = {} if limit is None else {pool: limit}
+        return read_standings(state, broker, settings, [pool], crew=crew, limits=limits)[0]
+    astray = stray(queue, crew.living, settings)
+    return PoolStanding(
+        pool=pool or queue,
+        gate=read_gates(broker, [queue])[0],
+        backlog=read_waiting(broker, [queue])[0],
+        workers=serving(crew.living, queue),
+        unserved=astray.line if astray else unserved_queue_line(queue),
+    )
+
+
+def _wait(
+    standing: PoolStanding, held: Held | None, parked: Parked | None, search: Search, now_s: float
+) -> WaitLine | None:
+    """Return what the task waits for; one that a worker holds: why its next call does."""
+    if held is not None:
+        wait = standing.hold
+    elif parked is not None:
+        due = wait_of(standing, parked.priority, now_s) if parked.opens_at <= now_s else None
+        wait = due or replace(wait_in(parked.reason) or Wait("retry"), opens_at=parked.opens_at)
+    else:
+        wait = wait_of(standing, search.found.priority, now_s) if search.found else None
+    if wait is None:
+        return None
+    alike = (line for line in lines_of(standing, now_s) if (line.cause, line.about) == (wait.cause, wait.about))
+    first = next(alike, None)
+    tasks, among = (first.tasks, first.parked) if first else (0, 0)
+    return line_of(standing.pool, wait, now_s, tasks=tasks, parked=among)
+
+
+def _troubles(queue: str, living: Sequence[WorkerReport], settings: Settings, now_s: float) -> tuple[Trouble, ...]:
     astray = stray(queue, living, settings)
     return (*([astray] if astray else ()), *troubles_of(living, settings, now_s=now_s))
 

@@ -33,7 +33,8 @@ def test_why_and_pools_tell_until_when_a_task_is_parked(client: redis.Redis) -> 
     story = json.loads(fleet("why", "later", "--json").stdout)
     assert (story["state"], story["pool"], story["priority"]) == ("parked", "research", "high")
     assert story["opens_at"] == pytest.approx(time.time() + 600, abs=30)
-    assert "its ETA or countdown" in story["lines"][0]
+    assert story["cause"] == "time"
+    assert "its producer gave it a later time" in story["lines"][-1]
     (row,) = (pool for pool in json.loads(fleet("pools", "--json").stdout)["pools"] if pool["pool"] == "research")
     assert row["parked"] == 1
     assert 500 < row["next_opens_s"] <= 601

@@ -19,7 +19,8 @@ from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_wai
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers
 from fleet.engine.operations.message_search import find_queued
-from fleet.engine.operations.story import Story, duration, tell
+from fleet.engine.operations.obstacles import duration
+from fleet.engine.operations.story import Story, tell
 from fleet.engine.operations.task_facts import gather
 from fleet.engine.outcomes.dead_letters import bury
 from fleet.engine.outcomes.stored import revoked_meta

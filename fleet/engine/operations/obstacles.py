@@ -1,0 +1,234 @@
+"""What stands between the waiting tasks of a pool and their turn, out of what `waits.py` has read of it.
+
+Pure: no Redis, no clock. What each cause means is said in `fleet/waits.py`; what to do about it is said here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from fleet.engine.admission.gates import OPEN_GATE, Gate, Waiting
+from fleet.limiter import LimitSnapshot
+from fleet.models import Priority
+from fleet.quoting import counted
+from fleet.signals.crew import unserved_line
+from fleet.signals.view import WaitLine
+from fleet.waits import LASTING, Cause, Wait
+
+#: What to do about each cause. `{pool}` and `{about}` are filled in.
+ADVICE: dict[Cause, str] = {
+    "time": "",
+    "retry": "",
+    "limit": 'raise [limits."{limit}"] if the account allows more: `fleet limits set`',
+    "hold": 'if it comes back often, set [limits."{limit}"] below what the account allows',
+    "requests": 'it opens with the new day (UTC); or raise requests_per_day of [limits."{limit}"]',
+    "money": 'it opens with the new day (UTC); or raise usd_per_day of [limits."{limit}"]',
+    "outage": "see the provider's status page; [[pools.{pool}.fallback]] gives the pool another way",
+    "key": "give the provider a key that works (api_key_env, api_key_file), where the workers run",
+    "credit": "fill the account up, or raise its spending limit at the provider",
+    "configuration": "correct provider, model or base_url of [pools.{pool}]: `fleet doctor` says which",
+    "bots": "`fleet bots --state quarantined` says why; `fleet bots release BOT` lets one back",
+    "worker": "start one: `fleet up`, or `celery -A fleet worker`",
+    "machine": "raise `ulimit -n` where the workers start, or lower worker.slots",
+    "redis": "see that Redis answers the workers",
+    "operator": "`fleet pools resume {pool}` opens it",
+    "function": "await in the bot function that `fleet doctor` names, or drop its `async`",
+}
+#: Longest time between two tries of a key, an account or a setting (s): what opens later has a time that was stated.
+LONGEST_CADENCE_S = 900.0
+#: Seconds that the next call under a limit must be away for its pool's tasks to count as waiting for it.
+SOON_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedSample:
+    """What is parked beside a queue: how much, when the first of it opens, and why a few of them wait."""
+
+    count: int = 0
+    next_at: float | None = None
+    waits: tuple[Wait, ...] = ()
+
+    def shares(self) -> Iterator[tuple[Wait, int]]:
+        """Yield each cause's wait that opens first, and its tasks: exact while all were looked at."""
+        seen: dict[tuple[Cause, str], list[Wait]] = {}
+        for wait in self.waits:
+            seen.setdefault((wait.cause, wait.about), []).append(wait)
+        for waits in seen.values():
+            first = min(waits, key=lambda wait: wait.opens_at or 0.0)
+            if first.opens_at is None and len(seen) == 1:
+                first = replace(first, opens_at=self.next_at)
+            yield first, max(1, round(self.count * len(waits) / len(self.waits)))
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStanding:
+    """One pool just now, as far as its waiting tasks are concerned.
+
+    Args:
+        pool: Its name; the inbox's, which has no limit and no bots.
+        gate: The operator's.
+        hold: Fleet's own.
+        backlog: What waits in its lists.
+        parked: What is parked beside them.
+        workers: Living workers that take from its queue.
+        unserved: What to say when there are none; else what the crew says of such a pool.
+        bots_out: True when all of its bots are quarantined.
+        bots_back_at: When the first of them comes back by itself.
+        limit: How its limit stands.
+    """
+
+    pool: str
+    gate: Gate = OPEN_GATE
+    hold: Wait | None = None
+    backlog: Waiting = field(default_factory=lambda: Waiting((0,) * len(Priority), None))
+    parked: ParkedSample = ParkedSample()
+    workers: int = 1
+    unserved: str = ""
+    bots_out: bool = False
+    bots_back_at: float | None = None
+    limit: LimitSnapshot | None = None
+
+
+def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
+    """Yield what tasks in the pool's lists wait for, what must go first before the others; `lowest` says who passes."""
+    if not pool.workers:
+        yield Wait("worker", about=pool.pool, told=pool.unserved or unserved_line([pool.pool]))
+    if not pool.gate.is_open:
+        left_s = pool.gate.left_s
+        opens_at = None if left_s is None else now_s + left_s
+        yield Wait("operator", opens_at, pool.pool, str(Gate(pool.gate.lowest)), lowest=pool.gate.lowest)
+    if pool.hold is not None:
+        yield pool.hold
+    if pool.bots_out:
+        yield Wait("bots", pool.bots_back_at, pool.pool)
+    if pool.limit is not None:
+        yield from _of_limit(pool.limit, pool.gate.room, now_s)
+
+
+def _of_limit(limit: LimitSnapshot, room: tuple[int, ...] | None, now_s: float) -> Iterator[Wait]:
+    if limit.held_until is not None:
+        yield Wait("hold", limit.held_until, limit.limit)
+    lowest = max((priority for priority, left in enumerate(room or ()) if left > 0), default=-1)
+    is_far = limit.queue_s > SOON_S and limit.waiting > 0
+    if (room is not None and lowest < Priority.BULK.value) or (room is None and is_far):
+        yield Wait("limit", now_s + limit.queue_s, limit.limit, allowed(limit), lowest=lowest)
+
+
+def allowed(limit: LimitSnapshot) -> str:
+    """Return what a limit allows, as fleet.toml says it."""
+    parts = [
+        f"{name} = {number:,}"
+        for name, number in (("rpm", limit.rpm), ("tpm", limit.tpm), ("in_flight", limit.most_in_flight))
+        if number is not None
+    ]
+    return ", ".join(parts)
+
+
+def wait_of(pool: PoolStanding, priority: int, now_s: float) -> Wait | None:
+    """Return what a task of this priority in the pool's lists waits for; None: only for its turn."""
+    return next((wait for wait in obstacles(pool, now_s) if priority > wait.lowest), None)
+
+
+def lines_of(pool: PoolStanding, now_s: float) -> Iterator[WaitLine]:
+    """Yield the reasons for which tasks of a pool wait; holds and gates also when nothing waits behind them."""
+    found, left = list(obstacles(pool, now_s)), Counter(dict(enumerate(pool.backlog.counts)))
+    tasks: dict[tuple[Cause, str], int] = {}
+    parked: Counter[tuple[Cause, str]] = Counter()
+    waits: dict[tuple[Cause, str], Wait] = {}
+    for wait in found:
+        key = (wait.cause, wait.about)
+        behind = [priority for priority in left if priority > wait.lowest]
+        waits.setdefault(key, wait)
+        tasks[key] = tasks.get(key, 0) + sum(left.pop(priority) for priority in behind)
+    for wait, count in pool.parked.shares():
+        key = (wait.cause, wait.about)
+        waits.setdefault(key, wait)
+        parked[key] += count
+    closed = {"operator"} | ({pool.hold.cause} if pool.hold else set())
+    for key, wait in waits.items():
+        count = tasks.get(key, 0) + parked[key]
+        if count or wait.cause in closed:
+            yield line_of(pool.pool, wait, now_s, tasks=count, parked=parked[key])
+
+
+def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int = 0) -> WaitLine:
+    """Return one reason as it is shown everywhere."""
+    line, advice = (
+        str(replace(wait, about="") if wait.about == pool else wait),
+        ADVICE[wait.cause].format(pool=pool, limit=wait.about.rpartition("/")[0] or wait.about),
+    )
+    if wait.cause == "worker" and "; " in wait.told:  # the crew's own words: what is wrong, and what to do
+        line, _, advice = wait.told.partition("; ")
+    return WaitLine(
+        pool=pool,
+        cause=wait.cause,
+        about=wait.about,
+        told=wait.told,
+        opens_at=wait.opens_at,
+        probe_every_s=wait.probe_every_s,
+        tasks=tasks,
+        parked=parked,
+        is_lasting=is_lasting(wait, now_s),
+        line=line,
+        advice=advice,
+    )
+
+
+def is_lasting(wait: Wait, now_s: float) -> bool:
+    """True when somebody must do something: a pause has no end, or the time of the next try was nobody's promise."""
+    if wait.cause == "operator":
+        return wait.opens_at is None
+    if wait.cause == "credit":
+        return wait.opens_at is None or wait.opens_at < now_s + LONGEST_CADENCE_S
+    return wait.cause in LASTING
+
+
+def when(opens_at: float | None, now_s: float, *, probe_every_s: float = 0.0) -> str:
+    """Return until when something waits, as people say it; empty: nobody knows."""
+    if opens_at is None:
+        return ""
+    left_s = opens_at - now_s
+    if left_s <= 0:
+        return f"one is tried every {duration(probe_every_s)}" if probe_every_s else "its time has come"
+    at = datetime.fromtimestamp(opens_at, UTC)
+    is_today = at.date() == datetime.fromtimestamp(now_s, UTC).date()
+    clock = f"{at:%H:%M:%S}" if left_s < 120 else f"{at:%H:%M}"
+    return f"until {clock if is_today else f'{at:%Y-%m-%d %H:%M}'} UTC, in {duration(left_s)}"
+
+
+def told_line(line: WaitLine, now_s: float, *, with_advice: bool = False) -> str:
+    """Return one reason with its time, and what to do."""
+    until = when(line.opens_at, now_s, probe_every_s=line.probe_every_s)
+    advice = f"; {line.advice}" if with_advice and line.advice else ""
+    return f"{line.line}{f', {until}' if until else ''}{advice}"
+
+
+def headline(lines: Sequence[WaitLine], now_s: float) -> str:
+    """Return in one line how many tasks wait, and what most of them wait for; empty: none does.
+
+    Tasks that wait for the time that their producer gave them don't count.
+    """
+    waiting = [line for line in lines if line.tasks and line.cause != "time"]
+    if not waiting:
+        return ""
+    total, worst = sum(line.tasks for line in waiting), max(waiting, key=lambda line: line.tasks)
+    same = [line for line in waiting if (line.cause, line.about) == (worst.cause, worst.about)]
+    rest = total - sum(line.tasks for line in same)
+    verb = "waits" if total == 1 else "wait"
+    more = f"; {rest:,} of them for other reasons" if rest else ""
+    return f"{counted(total, 'task')} {verb}: {told_line(worst, now_s)}{more}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 350 ms, 4.2 s, 3 min, 2.5 h, 4 days."""
+    seconds = max(0.0, seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

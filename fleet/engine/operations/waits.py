@@ -1,0 +1,162 @@
+"""Why tasks wait, pool by pool: read once, told alike by `fleet why`, `run`, `pools`, `top`, the page, ...
+
+Reads only. O(pools), whatever the number of tasks: of those that are parked a sample is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from fleet import config
+from fleet.config import Settings
+from fleet.engine.admission.gates import read_gates, read_waiting
+from fleet.engine.operations.obstacles import ParkedSample, PoolStanding, lines_of
+from fleet.limiter import LimitSnapshot
+from fleet.limiter.scripts import SHOW
+from fleet.limiter.snapshot import show_call, snapshot_of, standing_of
+from fleet.signals.crew import serving
+from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.signals.view import WaitLine
+from fleet.store import keys
+from fleet.store.client import Script, run_script
+from fleet.waits import CAUSES, Wait
+
+SAMPLE = Script.beside(__file__, "sample_parked.lua", keys="parked orders*", argv="samples")
+
+#: Parked tasks looked at in one reading, over all queues, and beside one queue at least and at most (count).
+SAMPLES, FEWEST_SAMPLES, MOST_SAMPLES = 1000, 2, 50
+#: What `settings.limit_of` names, with the key that all calls go by.
+_NO_LIMITS: Mapping[str, LimitSnapshot] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The living workers, at a time by the clock of Redis."""
+
+    now_s: float
+    living: Sequence[WorkerReport]
+
+
+def read_crew(state: redis.Redis) -> Crew:
+    """Return the workers that have reported lately. One round trip."""
+    with state.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hgetall(keys.workers())
+        (seconds, micros), rows = pipe.execute()
+    living, _ = split_reports(cast("dict[bytes, bytes]", rows), now_s=seconds)
+    return Crew(seconds + micros / 1e6, living)
+
+
+def read_limits(state: redis.Redis, settings: Settings, pools: Iterable[str]) -> dict[str, LimitSnapshot]:
+    """Return how the limit of each pool stands. A round trip for each limit."""
+    found: dict[str, LimitSnapshot] = {}
+    by_pool = {}
+    for pool in pools:
+        name, rates = settings.limit_of(pool)
+        limit = f"{name}/{config.KEY_LABEL}"
+        if limit not in found:
+            found[limit] = snapshot_of(limit, standing_of(run_script(state, SHOW, *show_call(limit))), rates)
+        by_pool[pool] = found[limit]
+    return by_pool
+
+
+def read_standings(
+    state: redis.Redis,
+    broker: redis.Redis,
+    settings: Settings,
+    pools: Sequence[str],
+    *,
+    crew: Crew,
+    limits: Mapping[str, LimitSnapshot] = _NO_LIMITS,
+) -> list[PoolStanding]:
+    """Return how pools stand. Five round trips, O(pools).
+
+    Args:
+        state: Plain client of the state Redis.
+        broker: Plain client of the broker.
+        settings: Pools and their bots.
+        pools: Their names.
+        crew: Who lives.
+        limits: How the limits of pools stand, as far as that is to be told.
+    """
+    queues = [keys.queue(pool) for pool in pools]
+    gates, backlogs = read_gates(broker, queues), read_waiting(broker, queues)
+    holds, parked = read_holds(broker, queues), read_parked_sample(broker, queues)
+    out = _read_out(state, settings, pools, crew.now_s)
+    return [
+        PoolStanding(
+            pool=pool, gate=gate, hold=hold, backlog=backlog, parked=sample, workers=serving(crew.living, queue),
+            bots_out=is_out, bots_back_at=back_at, limit=limits.get(pool),
+        )
+        for pool, queue, gate, backlog, hold, sample, (is_out, back_at) in zip(
+            pools, queues, gates, backlogs, holds, parked, out, strict=True
+        )
+    ]  # fmt: skip
+
+
+def lines_in_order(standings: Iterable[PoolStanding], now_s: float) -> tuple[WaitLine, ...]:
+    """Return the reasons of all pools, those with the most tasks first."""
+    lines = [line for standing in standings for line in lines_of(standing, now_s)]
+    return tuple(sorted(lines, key=lambda line: (-line.tasks, line.pool, line.cause)))
+
+
+def read_waits(
+    state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Sequence[str] | None = None
+) -> tuple[float, tuple[WaitLine, ...]]:
+    """Return the time by the clock of Redis, and why tasks of pools (None: of all) wait, the most tasks first."""
+    names = list(settings.pools) if pools is None else list(pools)
+    crew, limits = read_crew(state), read_limits(state, settings, names)
+    standings = read_standings(state, broker, settings, names, crew=crew, limits=limits)
+    return crew.now_s, lines_in_order(standings, crew.now_s)
+
+
+def read_holds(broker: redis.Redis, queues: Sequence[str]) -> list[Wait | None]:
+    """Return Fleet's own holds of queues. One round trip."""
+    found = cast("list[bytes | None]", broker.mget([keys.hold(queue) for queue in queues])) if queues else []
+    return [None if text is None else wait_in(text) for text in found]
+
+
+def read_parked_sample(broker: redis.Redis, queues: Sequence[str]) -> list[ParkedSample]:
+    """Return what is parked beside queues. One round trip, O(queues)."""
+    if not queues:
+        return []
+    samples = min(MOST_SAMPLES, max(FEWEST_SAMPLES, SAMPLES // len(queues)))
+    call = SAMPLE.call(parked=keys.parked(), orders=map(keys.parked_order, queues), samples=samples)
+    return [_sample(*row) for row in cast("list[list[Any]]", run_script(broker, SAMPLE, *call))]
+
+
+def _sample(count: int, first: bytes, *reasons: bytes) -> ParkedSample:
+    waits = tuple(wait for reason in reasons if (wait := wait_in(reason)) is not None)
+    return ParkedSample(int(count), float(first) if first else None, waits)
+
+
+def wait_in(text: bytes | str) -> Wait | None:
+    """Return what a hold or a reason says; None: it is of a release that knows other causes."""
+    word = text if isinstance(text, str) else text.decode(errors="replace")
+    if word in CAUSES:
+        return Wait(word, is_everyones=False)
+    try:
+        return Wait.from_json(text)
+    except (ValueError, TypeError):
+        return None
+
+
+def _read_out(
+    state: redis.Redis, settings: Settings, pools: Sequence[str], now_s: float
+) -> list[tuple[bool, float | None]]:
+    """Return for each pool whether all of its bots are quarantined, and when the first comes back."""
+    with state.pipeline(transaction=False) as pipe:
+        for pool in pools:
+            pipe.zcount(keys.quarantined(pool), now_s * 1e6, "+inf")
+            pipe.zrangebyscore(keys.quarantined(pool), now_s * 1e6, "+inf", start=0, num=1, withscores=True)
+        replies = pipe.execute()
+    found = []
+    for pool, count, first in zip(pools, replies[::2], replies[1::2], strict=True):
+        is_out = pool in settings.pools and count >= settings.pools[pool].bots
+        end_us = first[0][1] if first else float("inf")
+        found.append((is_out, None if not is_out or end_us == float("inf") else end_us / 1e6))
+    return found

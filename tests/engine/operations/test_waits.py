@@ -1,0 +1,229 @@
+"""Why tasks wait: read from a real Redis, in the places where the transport and the plane put it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from fleet.config import LimitSettings, PoolSettings, Settings
+from fleet.engine.admission.gates import CLOSED, set_gate
+from fleet.engine.messages import queues
+from fleet.engine.messages.envelope import envelope, task_headers
+from fleet.engine.operations.obstacles import ADVICE, headline, told_line, when
+from fleet.engine.operations.story import Story, tell
+from fleet.engine.operations.task_facts import gather
+from fleet.engine.operations.waits import SAMPLES, read_waits
+from fleet.models import Priority
+from fleet.signals.recorder import WorkerReport
+from fleet.signals.view import WaitLine
+from fleet.store import keys
+from fleet.store.client import connect
+from fleet.waits import CAUSES, LASTING, Cause, Wait
+from tests.every import every
+
+SETTINGS = Settings(
+    pools={"a": PoolSettings(bots=3, model="m1"), "b": PoolSettings(bots=2, model="m2")},
+    limits={"simulator/m1": LimitSettings(rpm=60)},
+)
+LIMIT = "simulator/m1/default"
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as opened:
+        serve(opened, "fleet.a", "fleet.b", "celery")
+        yield opened
+
+
+def serve(client: redis.Redis, *queues_of: str) -> None:
+    """Let one worker report that takes from these queues."""
+    name = f"w1@{socket.gethostname()}"
+    report = WorkerReport(
+        name=name, pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time(), queues=queues_of
+    )
+    client.hset(keys.workers(), name, report.model_dump_json())
+
+
+def message_of(task_id: str, pool: str = "a", priority: int = 2) -> bytes:
+    body = json.dumps([[], {"prompt": "a secret question", "pool": pool}, {}]).encode()
+    return envelope(
+        task_id=task_id, queue=keys.queue(pool), priority=priority, headers=task_headers(task_id), body=body
+    )
+
+
+def queue(client: redis.Redis, count: int, *, pool: str = "a", priority: int = 2) -> None:
+    for number in range(count):
+        client.lpush(
+            queues.list_key(keys.queue(pool), priority), message_of(f"{pool}{priority}-{number}", pool, priority)
+        )
+
+
+def hold(client: redis.Redis, wait: Wait, *, pool: str = "a") -> None:
+    """Hold a pool, as the plane does."""
+    client.set(keys.hold(keys.queue(pool)), wait.to_json(), px=600_000)
+
+
+def park(client: redis.Redis, task_id: str, reason: str, opens_at: float, *, pool: str = "a") -> None:
+    """Park one task, as the plane does."""
+    entry = f"{queues.list_key(keys.queue(pool), 2)}\n{reason}\n".encode() + message_of(task_id, pool)
+    client.hset(keys.parked(), task_id, entry)
+    client.zadd(keys.parked_order(keys.queue(pool)), {task_id: opens_at})
+
+
+def waits_of(client: redis.Redis) -> tuple[WaitLine, ...]:
+    return read_waits(client, client, SETTINGS)[1]
+
+
+def told(client: redis.Redis) -> list[tuple[Any, ...]]:
+    return [(line.pool, line.cause, line.tasks) for line in waits_of(client)]
+
+
+def story_of(client: redis.Redis, task_id: str) -> Story:
+    return tell(gather(task_id, state=client, broker=client, settings=SETTINGS))
+
+
+def test_tasks_that_only_wait_for_their_turn_wait_for_nothing(client: redis.Redis) -> None:
+    queue(client, 3)
+    assert waits_of(client) == ()
+    assert headline(waits_of(client), time.time()) == ""
+    story = story_of(client, "a2-0")
+    assert (story.state, story.cause, story.opens_at) == ("queued", None, None)
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_hold_is_told_with_its_tasks_its_time_and_what_to_do(client: redis.Redis, cause: Cause) -> None:
+    opens_at = time.time() + 400
+    queue(client, 4)
+    queue(client, 1, pool="b")
+    hold(client, Wait(cause, opens_at, LIMIT, "Retry-After 400 s"))
+    (line,) = waits_of(client)
+    assert (line.pool, line.cause, line.tasks, line.opens_at) == ("a", cause, 4, opens_at)
+    assert line.about == LIMIT and "Retry-After 400 s" in line.line
+    story = story_of(client, "a2-1")
+    assert (story.cause, story.about, story.told, story.opens_at) == (cause, LIMIT, "Retry-After 400 s", opens_at)
+    assert every(
+        "Retry-After 400 s" in part and "in 7 min" in part for part in (story.lines[-1], told_line(line, time.time()))
+    )
+    assert "it waits with 3 others because" in story.lines[-1]
+    assert ADVICE[cause].partition("{")[0] in story.lines[-2]
+
+
+def test_a_hold_that_lets_urgent_tasks_pass_counts_the_others_only(client: redis.Redis) -> None:
+    queue(client, 2, priority=Priority.HIGH)
+    queue(client, 5, priority=Priority.BULK)
+    hold(client, Wait("money", time.time() + 60, LIMIT, lowest=Priority.NORMAL))
+    assert told(client) == [("a", "money", 5)]
+    assert story_of(client, "a1-0").cause is None
+    assert story_of(client, "a4-0").cause == "money"
+
+
+def test_each_waiting_task_is_counted_for_one_reason_the_one_that_must_go_first(client: redis.Redis) -> None:
+    queue(client, 2, priority=Priority.CRITICAL)
+    queue(client, 3, priority=Priority.LOW)
+    hold(client, Wait("outage", time.time() + 1, LIMIT))
+    set_gate(client, "fleet.a", lowest=Priority.HIGH)
+    assert told(client) == [("a", "operator", 3), ("a", "outage", 2)]
+    serve(client, "fleet.b", "celery")
+    assert told(client)[0] == ("a", "worker", 5)
+    assert "no live worker serves pool a" in story_of(client, "a3-0").lines[-1]
+
+
+def test_parked_tasks_are_told_by_cause_each_with_its_first_opening(client: redis.Redis) -> None:
+    now = time.time()
+    for number in range(3):
+        wait = Wait("retry", now + 30 + number, LIMIT, is_everyones=False)
+        park(client, f"r{number}", wait.to_json(), now + 30 + number)
+    park(client, "eta", "time", now + 900)
+    lines = {line.cause: line for line in waits_of(client)}
+    assert {cause: (line.tasks, line.parked) for cause, line in lines.items()} == {"retry": (3, 3), "time": (1, 1)}
+    assert lines["retry"].opens_at == now + 30
+    story = story_of(client, "r2")
+    assert (story.state, story.cause, story.opens_at) == ("parked", "retry", pytest.approx(now + 32, abs=0.01))
+    assert "it waits with 2 others because" in story.lines[-1]
+    assert story_of(client, "eta").cause == "time"
+    assert headline(waits_of(client), now).startswith("3 tasks wait: ")
+
+
+def test_many_parked_tasks_are_told_from_a_sample(client: redis.Redis) -> None:
+    now, many = time.time(), SAMPLES * 3
+    with client.pipeline(transaction=False) as pipe:
+        for number in range(many):
+            reason = Wait("retry" if number % 4 else "money", now + number, LIMIT, is_everyones=False).to_json()
+            pipe.hset(keys.parked(), str(number), f"fleet.a\n{reason}\n{{}}")
+            pipe.zadd(keys.parked_order("fleet.a"), {str(number): now + number})
+        pipe.execute()
+    client.config_resetstat()
+    lines = {line.cause: line.tasks for line in waits_of(client)}
+    looked = client.info("commandstats")["cmdstat_zrange"]["calls"]
+    assert sum(lines.values()) == pytest.approx(many, abs=2)
+    assert lines["retry"] > lines["money"] > 0
+    assert looked <= SAMPLES
+
+
+def test_a_pool_whose_bots_are_all_out_says_so_and_when_the_first_comes_back(client: redis.Redis) -> None:
+    queue(client, 2)
+    back_at = time.time() + 300
+    client.zadd(keys.quarantined("a"), {"a-001": back_at * 1e6, "a-002": float("inf")})
+    assert waits_of(client) == ()
+    client.zadd(keys.quarantined("a"), {"a-003": (back_at + 9) * 1e6})
+    (line,) = waits_of(client)
+    assert (line.cause, line.tasks, line.opens_at) == ("bots", 2, pytest.approx(back_at, abs=0.01))
+
+
+def test_a_full_limit_names_what_fleet_toml_says_of_it(client: redis.Redis) -> None:
+    queue(client, 2)
+    client.set(keys.room("fleet.a"), "0 0 0 0 0 7", px=5000)
+    (line,) = waits_of(client)
+    assert (line.cause, line.about, line.told, line.tasks) == ("limit", LIMIT, "rpm = 60", 2)
+
+
+def test_a_reason_that_a_later_release_wrote_stops_no_reader(client: redis.Redis) -> None:
+    queue(client, 1)
+    client.set(keys.hold("fleet.a"), json.dumps({"cause": "sunspots", "opens_at": 1.0}))
+    park(client, "odd", "sunspots", time.time() + 60)
+    assert waits_of(client) == ()
+    assert story_of(client, "odd").state == "parked"
+
+
+def test_what_does_not_pass_by_itself_is_told_as_such(client: redis.Redis) -> None:
+    soon, later = time.time() + 60, time.time() + 86_400
+    lasting = set()
+    for cause in CAUSES:
+        hold(client, Wait(cause, soon, LIMIT))
+        lasting |= {line.cause for line in waits_of(client) if line.is_lasting}
+    assert lasting == set(LASTING) - {"operator"}  # a pause with an end ends
+    hold(client, Wait("credit", later, LIMIT))
+    assert not waits_of(client)[0].is_lasting  # the provider has said when
+    client.delete(keys.hold("fleet.a"))
+    set_gate(client, "fleet.a", lowest=CLOSED)
+    assert waits_of(client)[0].is_lasting
+    set_gate(client, "fleet.a", lowest=CLOSED, for_s=600)
+    assert not waits_of(client)[0].is_lasting
+
+
+def test_a_task_whose_time_has_come_waits_for_what_stops_its_pool(client: redis.Redis) -> None:
+    park(client, "due", Wait("retry", 1.0, LIMIT, is_everyones=False).to_json(), time.time() - 5)
+    serve(client, "fleet.b", "celery")
+    assert story_of(client, "due").cause == "worker"
+
+
+@pytest.mark.parametrize(
+    ("left_s", "probe_every_s", "text"),
+    [
+        (30, 0, "UTC, in 30.0 s"),
+        (300, 0, "UTC, in 5 min"),
+        (200_000, 0, "UTC, in 2 days"),
+        (-1, 0, "its time has come"),
+        (-1, 2, "one is tried every 2.0 s"),
+    ],
+)
+def test_the_time_is_said_as_people_say_it(left_s: float, probe_every_s: float, text: str) -> None:
+    assert when(1_000_000 + left_s, 1_000_000, probe_every_s=probe_every_s).endswith(text)
+    assert when(None, 0) == ""
