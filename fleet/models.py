@@ -33,6 +33,8 @@ from fleet.usage import Usage
 
 #: Longest deadline a task may ask for, in seconds (7 days).
 MAX_DEADLINE_S = 7 * 24 * 3600
+#: Latest `expires_at`, in seconds of Unix time (the year 2200): more is mostly a time in milliseconds.
+LATEST_EXPIRY_S = 7_258_118_400
 
 
 class Priority(IntEnum):
@@ -92,6 +94,7 @@ class BotTask(Asks):
     expires_at: float | None = Field(
         None,
         gt=0,
+        le=LATEST_EXPIRY_S,
         allow_inf_nan=False,
         description="Unix time in seconds after which nobody wants the answer: it is dropped unpaid. None: the pool's.",
     )

@@ -23,7 +23,8 @@ from fleet.engine.messages import routing
 from fleet.engine.messages.broker import free_key
 from fleet.engine.messages.desk import desk_here
 from fleet.engine.messages.draft import Draft
-from fleet.engine.messages.envelope import HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
+from fleet.engine.messages.envelope import EXPIRES, HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
+from fleet.engine.messages.expiry import end_of
 from fleet.engine.messages.pool_choice import choose_pool
 from fleet.engine.messages.producer import submit_once
 from fleet.engine.messages.weight import check_headers
@@ -125,7 +126,11 @@ class SubmitTask(Task):
                     f"idempotency_key: expected no Celery options beside it, got {quote(sorted(options))}"
                 )
             return self.AsyncResult(submit_once(task, pool))
-        headers = {**(options.pop("headers", None) or {}), QUEUED_AT: time.time()}
+        now_s = time.time()
+        headers = {**(options.pop("headers", None) or {}), QUEUED_AT: now_s}
+        end = end_of(task.expires_at, options.get("expires"), config.current().pools[pool].expires_s, now_s)
+        if end is not None:
+            headers[EXPIRES] = end
         body = {**task.model_dump(mode="json", exclude_defaults=True), "pool": pool}
         place = {"queue": keys.queue(pool), "priority": task.priority.value, "argsrepr": "()", "kwargsrepr": HIDDEN}
         if self.app.amqp.routes:  # they have been obeyed

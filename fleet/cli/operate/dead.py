@@ -27,6 +27,7 @@ REASONS = sorted(
 ADVICE = {
     "attempts": "its provider failed again and again: replay it once the provider works",
     "deadline": "its time ran out: raise deadline_s or the limit, then replay it",
+    "expired": "its end had passed before it could start: if anybody still wants it, replay it with --expires-in",
     "validation": "it was no valid task: correct what the message says (a pool can be added), else submit it anew",
     "poison": "it kills the process it runs in: look at its bot function and at memory before you replay it",
     "refused": "the provider refused the request or the key: correct the prompt, the model or the key, then replay it",
@@ -119,15 +120,24 @@ def show(task_id: str, body: bool, as_json: bool) -> None:
 @click.argument("task_ids", metavar="[TASK]...", nargs=-1)
 @_scope
 @click.option("--all", "everything", is_flag=True, help="All dead letters, of every pool and reason.")
+@click.option(
+    "--expires-in",
+    "life_s",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Give each a new end, so many seconds from now; those whose end has passed need one.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def replay(
-    task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool, yes: bool, as_json: bool
-) -> None:
+    task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool, life_s: float | None, yes: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Queue dead tasks again, with a fresh life.
 
     A replayed task keeps its id and joins the end of its queue. Its failed result is removed, and whoever asks for it
-    gets the new one. Callbacks, chains and chords have seen the failure and are not called again.
+    gets the new one. Callbacks, chains and chords have seen the failure and are not called again. A task whose end
+    (expires_at) has passed stays a letter unless --expires-in gives it a new one.
 
     \b
     Examples:
@@ -138,8 +148,11 @@ def replay(
     with _office() as office:
         chosen = _chosen(office, task_ids, pool, reason, everything)
         _confirm("replay", office, task_ids, pool, reason, yes)
-        outcomes = {task_id: office.replay(task_id) for task_id, _ in chosen}
-    _report(Counter(outcomes.values()), as_json)
+        outcomes = {task_id: office.replay(task_id, life_s=life_s) for task_id, _ in chosen}
+    counts: Counter[str] = Counter(outcomes.values())
+    _report(counts, as_json)
+    if counts["expired"]:
+        say(f"{counts['expired']:,} stay letters: their end has passed; --expires-in SECONDS gives them a new one")
     _refuse_unknown([task_id for task_id, outcome in outcomes.items() if outcome == "unknown"], task_ids)
 
 

@@ -43,6 +43,15 @@ def task_options(default_priority: Priority) -> Callable[[F], F]:
         click.option("--priority", type=click.Choice(names), default=default_priority.name.lower(), show_default=True),
         click.option("--kind", help="Task class, e.g. summary; a pool may take only some."),
         click.option("--deadline-s", type=float, help="Seconds of work allowed per task. Default: the pool's."),
+        click.option(
+            "--expires-in",
+            type=click.FloatRange(0, min_open=True),
+            metavar="SECONDS",
+            help="Drop a task unpaid that has not begun so many seconds from now.",
+        ),
+        click.option(
+            "--expires", metavar="TIME", help="The same at a time: ISO 8601 (UTC without a zone) or Unix seconds."
+        ),
         click.option("--max-output-tokens", type=int, help="Longest answer. Default: the pool's."),
         click.option("--effort", help="How long the model thinks: none, minimal, low, medium, high, ..."),
         click.option("--tier", help="Service tier: flex, priority, standard, or the provider's word."),
@@ -66,12 +75,31 @@ def checked_options(settings: Settings, **options: Any) -> dict[str, Any]:
     from fleet.models import BotTask
 
     given = {name: value for name, value in options.items() if value is not None}
+    if (end := _end_of(given.pop("expires", None), given.pop("expires_in", None))) is not None:
+        given["expires_at"] = end
     task = BotTask.parse("-", **given)
     if task.pool is not None and task.pool not in settings.pools:
         raise ConfigurationError(f"--pool: expected one of {', '.join(settings.pools)}, got {quote(task.pool)}")
     if task.pool is None and not any(not p.kinds or task.kind in p.kinds for p in settings.pools.values()):
         raise ConfigurationError(f"--kind: expected one that a pool takes, got {quote(task.kind)}; or name a --pool")
     return given
+
+
+def _end_of(at: str | None, in_s: float | None) -> float | None:
+    """Return the end that --expires or --expires-in name, as Unix time in seconds."""
+    from fleet.engine.messages.expiry import end_of
+
+    if at is None:
+        return None if in_s is None else time.time() + in_s
+    if in_s is not None:
+        raise ConfigurationError("--expires: expected no --expires-in beside it; name one of them")
+    try:
+        return float(at)
+    except ValueError:
+        end = end_of(None, at, None, time.time())
+    if end is None:
+        raise ConfigurationError(f"--expires: expected an ISO 8601 time or Unix seconds, got {quote(at)}")
+    return end
 
 
 # ---- fleet submit

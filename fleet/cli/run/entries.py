@@ -26,7 +26,10 @@ from fleet.quoting import quote
 
 #: Fields that hold the prompt when none is named, the first one present counts.
 PROMPT_FIELDS = ("prompt", "question")
-_OWN = ("kind", "pool", "priority", "max_output_tokens", "deadline_s", "answer_schema", "tenant", "metadata")
+_OWN = (
+    "kind", "pool", "priority", "max_output_tokens", "deadline_s", "expires_at", "max_cost_usd",
+    "answer_schema", "tenant", "metadata",
+)  # fmt: skip
 #: Fields of a line that are options of its task, over those of the command line.
 OPTION_FIELDS = (*_OWN, *Asks.model_fields)
 #: Names of unused fields that are told, and remembered, at most (count).

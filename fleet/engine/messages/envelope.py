@@ -28,6 +28,8 @@ HISTORY = "fleet_history"
 STEP = "fleet_step"
 #: Header of a message that was parked after a call: what its task has had until then (`fleet.outcome.Before`).
 BEFORE = "fleet_before"
+#: Header with the Unix time in seconds after which nobody wants the task's answer; only those that have an end have it.
+EXPIRES = "fleet_expires"
 #: What stands for a task's arguments in events and logs.
 HIDDEN = "(hidden)"
 
@@ -133,15 +135,22 @@ def envelope(*, task_id: str, queue: str, priority: int, headers: dict[str, Any]
 
 
 @lru_cache(maxsize=1024)
-def _template(queue: str, priority: int) -> bytes:
-    """Return `envelope` for a queue and priority, as a bytes format with the fields id, at and body."""
-    headers = task_headers("@id@") | {QUEUED_AT: "@at@"}
+def _template(queue: str, priority: int, ends: bool) -> bytes:
+    """Return `envelope` for a queue and priority, as a bytes format: fields id, at, body, and end if it `ends`."""
+    headers = task_headers("@id@") | {QUEUED_AT: "@at@"} | ({EXPIRES: "@end@"} if ends else {})
     whole = envelope(task_id="@id@", queue=queue, priority=priority, headers=headers, body=b"@body@")
-    whole = whole.replace(b"%", b"%%").replace(b"@id@", b"%(id)b").replace(b'"@at@"', b"%(at).6f")
+    whole = (
+        whole.replace(b"%", b"%%")
+        .replace(b"@id@", b"%(id)b")
+        .replace(b'"@at@"', b"%(at).6f")
+        .replace(b'"@end@"', b"%(end).3f")
+    )
     return whole.replace(base64.b64encode(b"@body@"), b"%(body)b")
 
 
-def fresh_envelope(*, task_id: str, queue: str, priority: int, body: bytes, queued_at: float) -> bytes:
+def fresh_envelope(
+    *, task_id: str, queue: str, priority: int, body: bytes, queued_at: float, expires_at: float | None = None
+) -> bytes:
     """Return `envelope` with `task_headers`, made from a template: for bulk.
 
     Args:
@@ -150,9 +159,10 @@ def fresh_envelope(*, task_id: str, queue: str, priority: int, body: bytes, queu
         priority: Priority step.
         body: From `task_body`.
         queued_at: Unix time in seconds.
+        expires_at: The same; None: never.
     """
-    fields = {b"id": task_id.encode(), b"at": queued_at, b"body": base64.b64encode(body)}
-    return _template(queue, priority) % fields
+    fields = {b"id": task_id.encode(), b"at": queued_at, b"body": base64.b64encode(body), b"end": expires_at}
+    return _template(queue, priority, expires_at is not None) % fields
 
 
 def to_json(value: Any) -> bytes:

@@ -8,10 +8,12 @@ from typing import Any
 
 from fleet.config import Settings
 from fleet.engine.messages import broker, pool_choice, queues
-from fleet.engine.messages.envelope import HISTORY, NO_CANVAS, envelope, task_body, task_headers
+from fleet.engine.messages.envelope import EXPIRES, HISTORY, NO_CANVAS, envelope, task_body, task_headers
+from fleet.engine.messages.expiry import end_in, end_of
 from fleet.models import BotTask
 from fleet.store import keys
 from fleet.store.client import Store
+from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
 
 #: Headers of a foreign message that survive being passed on.
@@ -54,6 +56,9 @@ class Inbox:
         pool = await self._choose(pools)
         queue = keys.queue(pool)
         headers = task_headers(task_id) | {name: request[name] for name in KEPT_HEADERS if request.get(name)}
+        end = end_of(end_in(request, task.expires_at), None, self._settings.pools[pool].expires_s, CLOCK.now_s())
+        if end is not None:
+            headers[EXPIRES] = end
         body = task_body(task, pool, {name: request.get(name) for name in NO_CANVAS})
         message = envelope(task_id=task_id, queue=queue, priority=task.priority.value, headers=headers, body=body)
         place = queues.list_key(queue, task.priority.value)

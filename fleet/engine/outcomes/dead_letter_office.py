@@ -8,6 +8,7 @@ the last step the letter of a task that runs again is still listed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
@@ -16,9 +17,11 @@ import redis
 
 from fleet.config import Settings
 from fleet.engine.messages import queues
-from fleet.engine.messages.envelope import HISTORY, TASK_NAME, envelope, task_headers
+from fleet.engine.messages.envelope import EXPIRES, HISTORY, TASK_NAME, envelope, task_headers
+from fleet.engine.messages.expiry import end_of, said_end, with_end
 from fleet.engine.messages.marks import ORPHAN, mark_of, marked
 from fleet.engine.outcomes.dead_letters import FORGET, DeadLetter, letter_keys
+from fleet.errors import Expired
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -37,8 +40,9 @@ PAGE = 200
 _DIGITS = 16
 
 #: What became of a letter that was to be queued again. `finished since`: the task has a newer result, which it keeps;
-#: `queued before`: somebody did the same a moment ago; `not kept`: it was refused for its size, and would be again.
-Replayed = Literal["queued", "queued before", "finished since", "not kept", "unknown"]
+#: `queued before`: somebody did the same a moment ago; `not kept`: it was refused for its size, and would be again;
+#: `expired`: its end has passed, and it was given no new one.
+Replayed = Literal["queued", "queued before", "finished since", "not kept", "expired", "unknown"]
 _READY, _FINISHED, _NOT_KEPT = 1, 2, 3
 
 
@@ -120,11 +124,19 @@ class DeadLetterOffice:
         """Return the message body of a dead task: it holds the prompt."""
         return cast("bytes | None", self._state.hget(keys.dead_letter_bodies(), task_id))
 
-    def replay(self, task_id: str) -> Replayed:
+    def replay(self, task_id: str, *, life_s: float | None = None) -> Replayed:
         """Queue a dead task again with a fresh life: no result, no deadline begun, no deaths of workers counted.
 
         Callbacks, chains and chords have seen the failure and are not called again.
+
+        Args:
+            task_id: The task.
+            life_s: Seconds from now after which nobody wants its answer; None: it keeps its end, unless that has
+                passed: then it stays a letter.
         """
+        now_s = time.time()
+        if life_s is None and self._has_ended(task_id, now_s):
+            return "expired"
         call = OPEN.call(
             result=keys.result(task_id), letters=keys.dead_letters(), bodies=keys.dead_letter_bodies(), task_id=task_id
         )
@@ -134,7 +146,8 @@ class DeadLetterOffice:
         if code not in (_READY, _FINISHED):
             return "unknown"
         filed = _filed(raw)
-        queued = code == _READY and self._queue(filed, body)
+        end = said_end(body) if life_s is None else end_of(None, None, life_s, now_s)
+        queued = code == _READY and self._queue(filed, body if life_s is None else with_end(body, end), end)
         self.purge(task_id, died_us=filed.died_us)
         if code == _FINISHED:
             return "finished since"
@@ -151,10 +164,17 @@ class DeadLetterOffice:
         rows = cast("list[bytes | None]", self._state.hmget(keys.dead_letters(), task_ids))
         return tuple(_filed(row) for row in rows if row is not None)
 
-    def _queue(self, filed: Filed, body: bytes) -> bool:
+    def _has_ended(self, task_id: str, now_s: float) -> bool:
+        filed = self.find(task_id)
+        end = said_end(self.body(task_id) or b"")
+        return filed is not None and (filed.letter.reason == Expired.__name__ or (end is not None and end < now_s))
+
+    def _queue(self, filed: Filed, body: bytes, end: float | None) -> bool:
         letter, queue = filed.letter, self._queue_of(filed.letter)
         history = [death.model_dump() for death in letter.history]
         headers = task_headers(letter.task_id) | letter.headers | {"task": letter.task, HISTORY: history}
+        if end is not None:
+            headers[EXPIRES] = end
         priority = letter.priority.value
         message = envelope(task_id=letter.task_id, queue=queue, priority=priority, headers=headers, body=body)
         mark = mark_of(letter.task_id)

@@ -48,7 +48,10 @@ RECORD = Script.beside(
 )
 
 #: Why a task died, coarser than its error: what an operator does next depends on it.
-Cause = Literal["attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration", "bug"]
+Cause = Literal[
+    "attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration",
+    "expired", "bug",
+]  # fmt: skip
 
 #: Error type -> cause. A type that is not here is a bug of Fleet.
 CAUSES: Mapping[str, Cause] = {
@@ -63,6 +66,7 @@ CAUSES: Mapping[str, Cause] = {
     "ConfigurationError": "configuration",
     "NotServed": "configuration",
     "DeadlineExceeded": "deadline",
+    "Expired": "expired",
     "InvalidTask": "validation",
     "Poison": "poison",
     "BadRequest": "refused",

@@ -22,19 +22,20 @@ from fleet.engine.admission.gates import HOLD, HOLD_MS
 from fleet.engine.answers.opinions import Opinions, Panel, other_token
 from fleet.engine.messages import pool_choice, routing
 from fleet.engine.messages.envelope import QUEUED_AT, STEP, queued_ms_of
+from fleet.engine.messages.expiry import check_expiry
 from fleet.engine.messages.inbox import Inbox
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import body_of, bury
 from fleet.engine.outcomes.results import Done, log_result, refusal, result_of, summary_of
 from fleet.engine.outcomes.stored import read_result
 from fleet.engine.process.canvas import Canvas, request_of, without_canvas
-from fleet.engine.process.request import check_expiry, tag_of
+from fleet.engine.process.request import tag_of
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import (
     BotsQuarantined,
     ConfigurationError,
-    DeadlineExceeded,
+    Expired,
     FleetError,
     InvalidTask,
     KeyRejected,
@@ -46,6 +47,7 @@ from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
+from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
 
 logger = logging.getLogger("fleet.worker")
@@ -154,7 +156,7 @@ class DataPlane:
         started_s = time.monotonic()
         try:
             task, pools = self._read(delivery) if _is_quick(delivery) else await asyncio.to_thread(self._read, delivery)
-        except (InvalidTask, DeadlineExceeded, TypeError) as error:
+        except (InvalidTask, Expired, TypeError) as error:
             return await self._refuse(delivery, error)
         if delivery.queue == self._settings.worker.inbox or delivery.overtakes(task):
             return Done(await self._inbox.pass_on(delivery.task_id, task, pools, delivery.request))
@@ -188,11 +190,12 @@ class DataPlane:
 
         Raises:
             InvalidTask: When it isn't a task, or no pool takes it.
-            DeadlineExceeded: When it came too late.
+            Expired: When it came too late.
             TypeError: When its arguments have no names.
         """
-        check_expiry(delivery.request)
+        check_expiry(delivery.request, None, CLOCK.now_s())
         task = BotTask.parse(*delivery.request["args"], **delivery.request["kwargs"])
+        check_expiry({}, task.expires_at, CLOCK.now_s())
         task = routing.delivered(task, delivery.queue, delivery.priority, self._settings)
         return task, pool_choice.candidates(task, self._settings)
 

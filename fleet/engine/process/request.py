@@ -1,7 +1,7 @@
 """What Celery makes of a task's message, what it tells others of it, and the end of those that came too late.
 
 Celery revokes a message whose `expires` has passed: no result that a Fleet producer could read, no dead letter. Here
-it goes to its slot like any other and is refused there.
+it goes to its slot like any other and is refused there (`check_expiry`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from datetime import UTC
 from typing import Any
 
 from celery import signals
-from celery.utils.time import maybe_iso8601
 from celery.worker.request import Request as CeleryRequest
 
 from fleet.engine.messages.broker import free_key
 from fleet.engine.messages.envelope import HIDDEN, NO_CANVAS, from_plain_json
 from fleet.engine.outcomes.follow_ups import has_canvas
-from fleet.errors import DeadlineExceeded
 from fleet.models import BotResult
 from fleet.store.clock import CLOCK
 
@@ -53,24 +51,6 @@ class OwnRequest(CeleryRequest):
 
 #: Celery's class for tasks that name none of their own, and ours, as Celery looks them up.
 STOCK_REQUEST, OWN_REQUEST = "celery.worker.request:Request", f"{__name__}:OwnRequest"
-
-
-def check_expiry(headers: Mapping[str, Any]) -> None:
-    """Refuse a message whose `expires` has passed by the clock of Redis. What isn't a time has been refused before.
-
-    Raises:
-        DeadlineExceeded: When it has; nothing has been paid for the task.
-    """
-    expires = headers.get("expires")
-    if not isinstance(expires, str):
-        return
-    at = maybe_iso8601(expires)
-    late_s = CLOCK.now_s() - (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    if late_s > 0:
-        raise DeadlineExceeded(
-            f"expires: expected a worker before {at.isoformat(timespec='seconds')}, got one {late_s:.1f} s later; "
-            "give the task more time, or its pool more workers"
-        )
 
 
 def tag_of(request: Any) -> str | None:
