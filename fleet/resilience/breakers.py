@@ -135,11 +135,11 @@ class Breakers:
             failure = FailedCall(weight=WITH_OTHERS, is_probe=is_probe, place=place)
             self._send(known, FAILED, **self._failure(known, _TOO_SLOW, failure, who))
             return
-        known.unsaid.add(digest(who), now=now, seconds=seconds, place=place)
+        known.unsaid.add(who, now=now, seconds=seconds, place=place)
         if now >= known.report_at or is_probe:
             successes = SUCCESSES.pack(known.unsaid.take(now, is_probe=is_probe))
             fingerprint = self._fingerprints[limit]
-            self._send(known, DID_WELL, fingerprint=fingerprint, successes=successes, by=known.unsaid.by)
+            self._send(known, DID_WELL, fingerprint=fingerprint, successes=successes, by=digest(known.unsaid.by))
 
     async def failed(
         self, limit: str, error: Waits, *, who: str, since_s: float, place: int = 0, is_probe: bool = False
@@ -172,7 +172,7 @@ class Breakers:
         return {
             "fingerprint": self._fingerprints[known.limit],
             "successes": SUCCESSES.pack(known.unsaid.take(self._clock())),
-            "by": known.unsaid.by,
+            "by": digest(known.unsaid.by),
             "failure": FAILURE.pack(failure),
             "who": digest(who),
             "cause": wait.cause,

@@ -1,0 +1,95 @@
+"""A worker's breakers: whose gates open when one closes, and what a new key does. On a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fleet import config
+from fleet.engine.process.breaking import make_breakers
+from fleet.errors import KeyRejected
+from fleet.resilience import Breakers
+from fleet.store import keys
+from fleet.store.client import Store
+from fleet.waits import Wait
+
+LIMIT = "api/model/default"
+SETTINGS = config.Settings.model_validate(
+    {
+        "providers": {"api": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}},
+        "pools": {
+            "one": {"provider": "api", "model": "model"},
+            "two": {"provider": "api", "model": "model"},
+            "other": {"provider": "api", "model": "another"},
+        },
+    }
+)
+
+
+@asynccontextmanager
+async def worker(url: str, key: str) -> AsyncIterator[tuple[Breakers, Store]]:
+    """A worker process's breakers, as wiring makes them."""
+    store = Store(url)
+    breakers = make_breakers(SETTINGS, store, store, {LIMIT: key})
+    try:
+        await breakers.load()
+        yield breakers, store
+    finally:
+        await breakers.close()
+        await store.close()
+
+
+async def held(store: Store) -> dict[str, bool]:
+    """Return which pools are held."""
+    return {pool: bool(await store.command("GET", keys.hold(keys.queue(pool)))) for pool in SETTINGS.pools}
+
+
+async def until_open(store: Store, pool: str) -> None:
+    """Wait until a pool is not held."""
+    ended = time.monotonic() + 10
+    while (await held(store))[pool]:
+        assert time.monotonic() < ended, f"expected {pool} to be let go"
+        await asyncio.sleep(0.01)
+
+
+def test_a_new_key_closes_the_breaker_and_opens_the_gates_it_had_closed_and_no_others(redis_url: str) -> None:
+    async def work() -> None:
+        async with worker(redis_url, "sk-old") as (breakers, store):
+            ruling = await breakers.failed(LIMIT, KeyRejected("401"), who="a", since_s=1)
+            assert ruling.wait is not None
+            for pool, wait in (
+                ("one", ruling.wait),
+                ("two", Wait("money", time.time() + 60, LIMIT)),
+                ("other", Wait("key", time.time() + 60, "api/another/default")),
+            ):
+                await store.command("SET", keys.hold(keys.queue(pool)), wait.to_json())
+        async with worker(redis_url, "sk-old") as (_, store):  # a restart alone is no reason
+            assert await held(store) == {"one": True, "two": True, "other": True}
+        async with worker(redis_url, "sk-new") as (breakers, store):
+            await until_open(store, "one")
+            assert await held(store) == {"one": False, "two": True, "other": True}
+            assert breakers.standing(LIMIT) is None
+            events = [
+                dict(zip(f[::2], f[1::2], strict=True))
+                for _, f in await store.command("XRANGE", keys.events(), "-", "+")
+            ]
+            assert [event[b"event"] for event in events] == [b"breaker_opened", b"breaker_closed"]
+            assert (events[0][b"cause"], events[0][b"limit"]) == (b"key", LIMIT.encode())
+            assert b"sk-old" not in b"".join([*events[0].values()])
+
+    asyncio.run(work())
+
+
+def test_a_hold_that_somebody_else_wrote_stops_nobody(redis_url: str) -> None:
+    async def work() -> None:
+        async with worker(redis_url, "sk") as (breakers, store):
+            await store.command("SET", keys.hold(keys.queue("one")), "not a wait")
+            await store.command("SET", keys.hold(keys.queue("two")), Wait("key", None, LIMIT).to_json())
+            await breakers.failed(LIMIT, KeyRejected("401"), who="a", since_s=1)
+        async with worker(redis_url, "sk-new") as (_, store):
+            await until_open(store, "two")
+            assert (await held(store))["one"]
+
+    asyncio.run(work())
