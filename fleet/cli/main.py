@@ -2,7 +2,7 @@
 
 So `fleet --help` imports click and nothing else of weight. What a subcommand does lives in its own module.
 
-Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 130 interrupted.
+Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 3 tasks wait for somebody, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _leave(ctx: click.Context, code: int, message: str) -> NoReturn:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 failure, 2 wrong usage or configuration, 3 tasks wait for somebody, 130 interrupted.",
 )
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="State folder, instead of .fleet.")
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The fleet.toml to use.")

@@ -14,6 +14,7 @@ from typing import Any, Self, cast
 import redis
 
 from fleet.config import Settings
+from fleet.engine.operations.waits import Standings, look
 from fleet.engine.outcomes.stored import TYPED
 from fleet.errors import StoreUnavailable
 from fleet.signals.crew import troubles_of
@@ -93,6 +94,15 @@ class Collector:
             rows = cast(dict[bytes, bytes], client.hgetall(keys.workers()))
             now_s = client.time()[0]
         return split_reports(rows, now_s=now_s)[0]
+
+    def look(self, settings: Settings, pools: Iterable[str] | None) -> Standings:
+        """Return how pools (None: all) stand, and why their tasks wait.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        with self._state.client() as state, self._broker.client() as broker:
+            return look(state, broker, settings, pools)
 
     def stranger(self, settings: Settings) -> str | None:
         """Return what to say if another fleet uses this Redis.

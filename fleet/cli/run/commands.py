@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fleet.cli.exit_codes import EXIT_FAILURE
+from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_WAITS
 from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
@@ -23,10 +23,9 @@ from fleet.usage import told
 
 if TYPE_CHECKING:
     from fleet.cli.run.collector import Collector
+    from fleet.cli.run.patience import Patience
     from fleet.config import Settings
 
-#: What `fleet submit` exits with when there is no result within --timeout.
-EXIT_TIMEOUT = 3
 #: Fewest tasks in flight by default; beyond it, WINDOW_PER_SLOT for every slot of this configuration.
 MIN_WINDOW = 1000
 WINDOW_PER_SLOT = 4
@@ -108,18 +107,26 @@ def _end_of(at: str | None, in_s: float | None) -> float | None:
 @click.command()
 @click.argument("prompt")
 @task_options(Priority.NORMAL)
-@click.option("--no-wait", is_flag=True, help="Print the task's id and exit.")
+@click.option(
+    "--wait/--no-wait",
+    default=None,
+    help="Wait also for what does not pass by itself (a key, a setting, a worker); or print the task's id and exit.",
+)
 @click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds to wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
 @click.pass_context
 def submit(
-    context: click.Context, /, prompt: str, no_wait: bool, timeout_s: float, as_json: bool, **options: Any
+    context: click.Context, /, prompt: str, wait: bool | None, timeout_s: float, as_json: bool, **options: Any
 ) -> None:
     """Submit one task and print its answer.
 
     The answer goes to stdout; who gave it, tokens, cost and time go to stderr. PROMPT "-" is read from stdin.
 
-    Exit codes: 0 answered, 1 failed, 2 wrong usage, 3 no result in time.
+    What it waits for is said on stderr. If that does not pass by itself (a key, a model or an address that the provider
+    refuses, no worker for its pool) the command ends within a few seconds, and the task stays where it is: it goes on
+    once that is mended. `--wait` waits for that, too.
+
+    Exit codes: 0 answered, 1 failed, 2 wrong usage, 3 no answer yet: it waits for somebody, or --timeout is over.
 
     \b
     Examples:
@@ -127,7 +134,9 @@ def submit(
       git diff | fleet submit - --json | jq .answer
     """
     from fleet.cli.run.collector import another_fleet, nobody_serves, open_collector
+    from fleet.cli.run.patience import Patience
     from fleet.config import current
+    from fleet.engine.messages.pool_choice import choose_pool
     from fleet.engine.messages.producer import submit_many
     from fleet.models import BotTask
 
@@ -135,34 +144,55 @@ def submit(
     text = sys.stdin.read().rstrip("\n") if prompt == "-" else prompt
     task = BotTask.parse(text, **checked_options(settings, **options))
     with open_collector(settings) as collector:
-        (task_id,) = submit_many([task])
-        if warning := nobody_serves(collector, task.pool, settings):
+        pool = choose_pool(task)
+        (task_id,) = submit_many([task.model_copy(update={"pool": pool})])
+        if warning := nobody_serves(collector, pool if task.pool else None, settings):
             say(warning)
         if warning := another_fleet(collector, settings):
             say(warning)
-        if no_wait:
+        if wait is False:
             click.echo(json.dumps({"task_id": task_id}) if as_json else task_id)
             return
-        result = _wait(collector, task_id, timeout_s)
-    context.exit(_show(result, task_id, timeout_s, as_json=as_json))
+        patience = Patience(
+            lambda pools: collector.look(settings, pools), lambda line, _: say(line), endless=wait is True
+        )
+        result = _wait(collector, patience, pool, task_id, timeout_s)
+    if result is None:
+        _tell_waiting(patience, task_id, timeout_s, as_json=as_json)
+        context.exit(EXIT_WAITS)
+    context.exit(_show(result, as_json=as_json))
 
 
-def _wait(collector: Collector, task_id: str, timeout_s: float) -> dict[str, Any] | None:
+def _wait(collector: Collector, patience: Patience, pool: str, task_id: str, timeout_s: float) -> dict[str, Any] | None:
+    """Return the result; None: there is none in time, or only somebody's deed can bring it."""
     deadline = time.monotonic() + timeout_s
     while not (found := collector.fetch([task_id])):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or patience.is_over(lambda: [pool], 1):
             return None
         time.sleep(SUBMIT_POLL_S)
     return found[task_id]
 
 
-def _show(result: dict[str, Any] | None, task_id: str, timeout_s: float, *, as_json: bool) -> int:
+def _tell_waiting(patience: Patience, task_id: str, timeout_s: float, *, as_json: bool) -> None:
+    """Say why there is no result, and how to get it later."""
+    from fleet.cli.run.patience import ending_lines
+
+    waits = ending_lines(patience.lines, time.time())
+    for line in waits or [f"no result within {timeout_s:g} s"]:
+        say(line)
+    if not waits and patience.reason:
+        say(patience.reason)
+    say(
+        f"task {task_id} is kept and goes on by itself then; `fleet why {task_id}` tells how far it is, and "
+        f"submit_task.AsyncResult({task_id!r}).get() in Python has its answer"
+    )
+    if as_json:
+        found = [line.model_dump() for line in patience.lines]
+        click.echo(json.dumps({"task_id": task_id, "status": "waiting", "waits": found}))
+
+
+def _show(result: dict[str, Any], *, as_json: bool) -> int:
     """Print a result and return the exit code."""
-    if result is None:
-        say(f"no result within {timeout_s:g} s; task {task_id} goes on")
-        if as_json:
-            click.echo(json.dumps({"task_id": task_id, "status": "waiting"}))
-        return EXIT_TIMEOUT
     if as_json:
         click.echo(json.dumps(result, indent=2))
     elif result.get("answer"):
@@ -215,15 +245,16 @@ def result_line(result: dict[str, Any]) -> str:
 )
 @task_options(Priority.LOW)
 @click.option("--window", type=click.IntRange(1), help="Tasks in flight. Default: 4 per slot, at least 1000.")
+@click.option("--wait", is_flag=True, help="Wait also for what does not pass by itself: a key, a setting, a worker.")
 @click.option("--retry-failed", is_flag=True, help="Run the lines of OUT that failed once more.")
-@click.option("--resume", is_flag=True, hidden=True, help="What every run does by now.")
+@click.option("--resume", is_flag=True, hidden=True, expose_value=False, help="What every run does by now.")
 @click.option("--overwrite", is_flag=True, help="Throw OUT away and start anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.pass_context
 def run(
     context: click.Context, /, source: str, target: Path, prompt_field: str | None, id_field: str, window: int | None,
-    retry_failed: bool, resume: bool, overwrite: bool, as_json: bool, quiet: bool, **options: Any,
+    wait: bool, retry_failed: bool, overwrite: bool, as_json: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Run every line of a JSONL file as a task; resumable.
 
@@ -242,7 +273,12 @@ def run(
     replaced: only what is new is asked, and answers whose question is gone stay in OUT, with `line` null. Options of
     the command line are no part of the question: to ask it again with others, give another -o, or --overwrite.
 
-    Exit codes: 0 every line has an answer, 1 some failed, 2 wrong usage, 130 interrupted.
+    What the run waits for is said on stderr, and until when. If no answer comes and all that is left waits for what
+    does not pass by itself (a key, a model or an address that the provider refuses, no worker), the run ends within a
+    few seconds. The tasks stay in Redis, and the same command goes on with them. `--wait` waits for that, too.
+
+    Exit codes: 0 every line has an answer, 1 some failed, 2 wrong usage, 3 the rest waits for somebody to mend what
+    it names, 130 interrupted.
 
     \b
     Examples:
@@ -269,6 +305,7 @@ def run(
         options=checked_options(settings, **options),
         window=window or max(MIN_WINDOW, WINDOW_PER_SLOT * slots),
         quiet=quiet,
+        endless=wait,
     )
     outcome = job.run(retry_failed=retry_failed, overwrite=overwrite)
     outcome.tell(as_json=as_json)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from fleet.cli.run.answers import AnswerFile
 from fleet.cli.run.collector import FIELDS, Collector
 from fleet.cli.run.entries import Entry
+from fleet.cli.run.patience import Patience
 from fleet.cli.run.summary import Summary
 from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.models import BotTask, TaskError
@@ -65,7 +66,8 @@ class Flow:
         by_place: True for a run of the previous release, whose keys are made of line number and id.
         window: Most tasks in flight.
         stopping: Tells whether to stop early.
-        diagnose: Returns why nothing moves, if it knows.
+        patience: Says what the run waits for, and when only somebody's deed can help.
+        diagnose: Returns why nothing moves, if the patience does not know.
     """
 
     def __init__(
@@ -80,11 +82,13 @@ class Flow:
         summary: Summary,
         view: View,
         stopping: Callable[[], bool],
+        patience: Patience,
         diagnose: Callable[[], str | None],
     ) -> None:
         self._run_id, self._by_place, self._window = run_id, by_place, window
         self._out, self._submit, self._collector = out, submit, collector
-        self._summary, self._view, self._stopping, self._diagnose = summary, view, stopping, diagnose
+        self._summary, self._view, self._stopping = summary, view, stopping
+        self._patience, self._diagnose = patience, diagnose
         self._waiting: list[Entry] = []  # read, not yet submitted
         self._flight: dict[str, Entry] = {}  # task id -> its line
         self._written: list[str] = []  # answers written, not yet known to be on the disk
@@ -97,7 +101,7 @@ class Flow:
         return len(self._flight)
 
     def run(self, source: EntrySource) -> bool:
-        """Work through all entries; False when it was stopped before the end.
+        """Work through all entries; False when it was stopped before the end, or given up.
 
         Raises:
             StoreUnavailable: When Redis stays away for `OUTAGE_S`.
@@ -109,10 +113,17 @@ class Flow:
             if source.ended and not self._waiting and not self._flight:
                 return True
             pause_s = POLL_S[0] if moved else min(POLL_S[1], pause_s * 1.5)
+            if self._patience.is_over(self._pools, len(self._flight)):
+                break
             self._watch_stall()
             time.sleep(pause_s)
         self._reach(self._collect)
         return False
+
+    def _pools(self) -> set[str] | None:
+        """Return the pools that have tasks in flight; None: the dispatcher has chosen."""
+        pools = {entry.task.pool for entry in self._flight.values() if entry.task is not None}
+        return None if None in pools else {pool for pool in pools if pool is not None}
 
     def _fill(self, source: EntrySource) -> bool:
         """Read on until the window is full; True when there was something to read."""
@@ -170,6 +181,7 @@ class Flow:
                 self._summary.add(record)
             self.written += len(records)
             self._moved_at_s = time.monotonic()
+            self._patience.moved()
         self._view.update(done=self._summary.done, failed=self._summary.failed)
 
     def _watch_stall(self) -> None:
@@ -177,7 +189,8 @@ class Flow:
         now_s = time.monotonic()
         if self._flight and now_s - max(self._moved_at_s, self._warned_at_s) > STALL_S:
             still = f"{counted(len(self._flight), 'task')} in flight, no result for {now_s - self._moved_at_s:.0f} s"
-            self._warn(f"{still}; {self._diagnose() or 'workers are alive: slow calls or exhausted limits'}")
+            reason = self._patience.reason or self._diagnose()
+            self._warn(f"{still}; {reason or 'workers are alive: slow calls or exhausted limits'}")
             self._reach(self._resend)
 
     def _resend(self) -> bool:

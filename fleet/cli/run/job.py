@@ -19,11 +19,12 @@ from typing import Any, BinaryIO
 
 import click
 
-from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
+from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_WAITS
 from fleet.cli.run.answers import AnswerFile, RunNote
 from fleet.cli.run.collector import another_fleet, nobody_serves, open_collector
 from fleet.cli.run.entries import FileSource, LineFormat, PipeSource, numbered, read_entries, read_questions
 from fleet.cli.run.flow import EntrySource, Flow
+from fleet.cli.run.patience import Patience, ending_lines
 from fleet.cli.run.progress import ProgressView
 from fleet.cli.run.recognition import AnswerIndex, Survey
 from fleet.cli.run.summary import Summary
@@ -32,6 +33,7 @@ from fleet.config import Settings
 from fleet.errors import ConfigurationError
 from fleet.models import BotTask
 from fleet.quoting import counted, noun_for
+from fleet.signals.view import WaitLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,13 @@ class RunEnd:
     resumable: bool
     target: Path
     survey: Survey
+    waits: tuple[WaitLine, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """0 every line has an answer, 1 some failed, 130 it was stopped."""
+        """0 every line has an answer, 1 some failed, 3 the rest waits for somebody, 130 it was stopped."""
+        if self.waits:
+            return EXIT_WAITS
         if not self.finished:
             return EXIT_INTERRUPTED
         return EXIT_FAILURE if self.summary.failed else 0
@@ -59,9 +64,12 @@ class RunEnd:
         if as_json:
             sums = self.summary.as_dict(new=self.written, wall_s=self.wall_s)
             end = {**sums, "finished": self.finished, "in_flight": self.in_flight}
+            end["waits"] = [line.model_dump() for line in self.waits]
             click.echo(json.dumps({**end, "without_line": self.survey.gone}))
         else:
             self._tell_people()
+        for line in ending_lines(self.waits, time.time()):
+            click.echo(f"waits     {line}", err=True)
         if not self.finished:
             click.echo(self._how_to_go_on(), err=True)
 
@@ -75,6 +83,8 @@ class RunEnd:
             click.echo(f"{self.summary.failed:,} failed: `--retry-failed` runs {them} again", err=True)
 
     def _how_to_go_on(self) -> str:
+        if self.waits and self.resumable:
+            return f"{_going_on(self.in_flight)}. Run the same command again then (`--wait` would have waited)."
         if not self.resumable:
             verb = noun_for(self.in_flight, "was", "were")
             return f"stopped; {counted(self.in_flight, 'task')} {verb} in flight. A run from a pipe cannot be resumed."
@@ -93,11 +103,13 @@ class Job:
     options: Mapping[str, Any]
     window: int
     quiet: bool = False
+    endless: bool = False
     _summary: Summary = field(default_factory=Summary, init=False)
     _answers: AnswerIndex = field(default_factory=AnswerIndex, init=False)
     _failed_before: int = field(default=0, init=False)
     _written: int = field(default=0, init=False)
     _in_flight: int = field(default=0, init=False)
+    _waits: tuple[WaitLine, ...] = field(default=(), init=False)
 
     @property
     def resumable(self) -> bool:
@@ -128,7 +140,15 @@ class Job:
         wall_s = time.monotonic() - started_at_s
         survey = self._answers.survey
         return RunEnd(
-            self._summary, self._written, wall_s, finished, self._in_flight, self.resumable, self.target, survey
+            self._summary,
+            self._written,
+            wall_s,
+            finished,
+            self._in_flight,
+            self.resumable,
+            self.target,
+            survey,
+            self._waits,
         )
 
     def _run(self, out: AnswerFile, signals: StopSignals, *, retry_failed: bool, overwrite: bool) -> bool:
@@ -218,6 +238,7 @@ class Job:
                 view.warn(warning)
             if warning := another_fleet(collector, self.settings):
                 view.warn(warning)
+            patience = Patience(lambda pools: collector.look(self.settings, pools), view.say, endless=self.endless)
             flow = Flow(
                 run_id=note.run_id,
                 by_place=note.by_place,
@@ -228,6 +249,7 @@ class Job:
                 summary=self._summary,
                 view=view,
                 stopping=lambda: signals.asked,
+                patience=patience,
                 diagnose=lambda: nobody_serves(collector, pool, self.settings),
             )
             try:
@@ -235,6 +257,7 @@ class Job:
             finally:
                 self._written += flow.written
                 self._in_flight = flow.in_flight
+                self._waits = patience.lines
 
     @cached_property
     def _format(self) -> LineFormat:

@@ -62,6 +62,12 @@ class ProgressView:
             self._line_at_s = now_s
             self._console.print(progress_line(done=done, total=self._total, rate=rate, note=note), soft_wrap=True)
 
+    def say(self, message: str, is_warning: bool) -> None:
+        """Print what the run waits for beside the bar; with `quiet` only what somebody must change."""
+        if is_warning or not self._quiet:
+            style = "yellow" if is_warning else "dim"
+            self._console.print(f"fleet: {message}", style=style, markup=False, soft_wrap=True)
+
     def warn(self, message: str) -> None:
         """Print a warning beside the bar."""
         self._console.print(f"fleet: {message}", style="yellow", markup=False, soft_wrap=True)

@@ -75,6 +75,7 @@ class PoolStanding:
         parked: What is parked beside them.
         workers: Living workers that take from its queue.
         unserved: What to say when there are none; else what the crew says of such a pool.
+        running: Bots at work.
         bots_out: True when all of its bots are quarantined.
         bots_back_at: When the first of them comes back by itself.
         limit: How its limit stands.
@@ -87,6 +88,7 @@ class PoolStanding:
     parked: ParkedSample = ParkedSample()
     workers: int = 1
     unserved: str = ""
+    running: int = 0
     bots_out: bool = False
     bots_back_at: float | None = None
     limit: LimitSnapshot | None = None

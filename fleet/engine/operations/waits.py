@@ -86,14 +86,14 @@ def read_standings(
     queues = [keys.queue(pool) for pool in pools]
     gates, backlogs = read_gates(broker, queues), read_waiting(broker, queues)
     holds, parked = read_holds(broker, queues), read_parked_sample(broker, queues)
-    out = _read_out(state, settings, pools, crew.now_s)
+    bots = _read_bots(state, settings, pools, crew.now_s)
     return [
         PoolStanding(
             pool=pool, gate=gate, hold=hold, backlog=backlog, parked=sample, workers=serving(crew.living, queue),
-            bots_out=is_out, bots_back_at=back_at, limit=limits.get(pool),
+            running=running, bots_out=is_out, bots_back_at=back_at, limit=limits.get(pool),
         )
-        for pool, queue, gate, backlog, hold, sample, (is_out, back_at) in zip(
-            pools, queues, gates, backlogs, holds, parked, out, strict=True
+        for pool, queue, gate, backlog, hold, sample, (running, is_out, back_at) in zip(
+            pools, queues, gates, backlogs, holds, parked, bots, strict=True
         )
     ]  # fmt: skip
 
@@ -104,14 +104,21 @@ def lines_in_order(standings: Iterable[PoolStanding], now_s: float) -> tuple[Wai
     return tuple(sorted(lines, key=lambda line: (-line.tasks, line.pool, line.cause)))
 
 
-def read_waits(
-    state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Sequence[str] | None = None
-) -> tuple[float, tuple[WaitLine, ...]]:
-    """Return the time by the clock of Redis, and why tasks of pools (None: of all) wait, the most tasks first."""
-    names = list(settings.pools) if pools is None else list(pools)
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """Pools at one time, by the clock of Redis, and why their tasks wait, the most tasks first."""
+
+    now_s: float
+    standings: tuple[PoolStanding, ...]
+    lines: tuple[WaitLine, ...]
+
+
+def look(state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Iterable[str] | None = None) -> Standings:
+    """Return how pools (None: all) stand, and why their tasks wait. Some round trips, O(pools)."""
+    names = list(settings.pools) if pools is None else [pool for pool in pools if pool in settings.pools]
     crew, limits = read_crew(state), read_limits(state, settings, names)
     standings = read_standings(state, broker, settings, names, crew=crew, limits=limits)
-    return crew.now_s, lines_in_order(standings, crew.now_s)
+    return Standings(crew.now_s, tuple(standings), lines_in_order(standings, crew.now_s))
 
 
 def read_holds(broker: redis.Redis, queues: Sequence[str]) -> list[Wait | None]:
@@ -145,18 +152,20 @@ def wait_in(text: bytes | str) -> Wait | None:
         return None
 
 
-def _read_out(
+def _read_bots(
     state: redis.Redis, settings: Settings, pools: Sequence[str], now_s: float
-) -> list[tuple[bool, float | None]]:
-    """Return for each pool whether all of its bots are quarantined, and when the first comes back."""
+) -> list[tuple[int, bool, float | None]]:
+    """Return for each pool the bots at work, whether all are quarantined, and when the first of those comes back."""
+    now_us = round(now_s * 1e6)
     with state.pipeline(transaction=False) as pipe:
         for pool in pools:
-            pipe.zcount(keys.quarantined(pool), now_s * 1e6, "+inf")
-            pipe.zrangebyscore(keys.quarantined(pool), now_s * 1e6, "+inf", start=0, num=1, withscores=True)
+            pipe.zcount(keys.bot_leases(pool), now_us, "+inf")
+            pipe.zcount(keys.quarantined(pool), now_us, "+inf")
+            pipe.zrangebyscore(keys.quarantined(pool), now_us, "+inf", start=0, num=1, withscores=True)
         replies = pipe.execute()
     found = []
-    for pool, count, first in zip(pools, replies[::2], replies[1::2], strict=True):
-        is_out = pool in settings.pools and count >= settings.pools[pool].bots
+    for pool, running, out, first in zip(pools, replies[::3], replies[1::3], replies[2::3], strict=True):
+        is_out = pool in settings.pools and out >= settings.pools[pool].bots
         end_us = first[0][1] if first else float("inf")
-        found.append((is_out, None if not is_out or end_us == float("inf") else end_us / 1e6))
+        found.append((int(running), is_out, None if not is_out or end_us == float("inf") else end_us / 1e6))
     return found

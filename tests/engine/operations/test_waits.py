@@ -19,7 +19,7 @@ from fleet.engine.messages.envelope import envelope, task_headers
 from fleet.engine.operations.obstacles import ADVICE, headline, told_line, when
 from fleet.engine.operations.story import Story, tell
 from fleet.engine.operations.task_facts import gather
-from fleet.engine.operations.waits import SAMPLES, read_waits
+from fleet.engine.operations.waits import SAMPLES, look
 from fleet.models import Priority
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import WaitLine
@@ -78,7 +78,7 @@ def park(client: redis.Redis, task_id: str, reason: str, opens_at: float, *, poo
 
 
 def waits_of(client: redis.Redis) -> tuple[WaitLine, ...]:
-    return read_waits(client, client, SETTINGS)[1]
+    return look(client, client, SETTINGS).lines
 
 
 def told(client: redis.Redis) -> list[tuple[Any, ...]]:
