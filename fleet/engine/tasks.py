@@ -39,6 +39,9 @@ from fleet.store import keys
 if TYPE_CHECKING:
     from fleet.engine.outcomes.results import Done
 
+#: Seconds from which on a wait in vain is worth a look at what the task waits for: shorter ones are polls.
+LOOK_FROM_S = 0.2
+
 
 class BotAsyncResult(AsyncResult):
     """A Celery `AsyncResult` whose value is a `BotResult`, also when its status is `failed`.
@@ -60,16 +63,38 @@ class BotAsyncResult(AsyncResult):
             timeout: In seconds; None waits for ever.
 
         Raises:
-            celery.exceptions.TimeoutError: When there is no result within `timeout`.
+            celery.exceptions.TimeoutError: When there is no result within `timeout`; it says what the task waits for.
         """
         if not (self._cache or self.ignored):
             try:
                 async with asyncio.timeout(timeout):
                     meta = await (await desk_here()).result(self.id)
             except TimeoutError as error:
-                raise CeleryTimeoutError(f"no result within {timeout} s") from error
+                why = await asyncio.to_thread(self._why_none, timeout)
+                raise CeleryTimeoutError(f"no result within {timeout} s{why}") from error
             self._maybe_set_cache(self.backend.meta_from_decoded(meta))
         return self.get(disable_sync_subtasks=False, follow_parents=False)
+
+    def get(self, timeout: float | None = None, **options: Any) -> Any:
+        """Wait for the task, as Celery's does.
+
+        Raises:
+            celery.exceptions.TimeoutError: When there is no result within `timeout`; it says what the task waits for.
+        """
+        try:
+            return super().get(timeout=timeout, **options)
+        except CeleryTimeoutError as error:
+            if self._cache:  # it has ended, and this is how
+                raise
+            raise CeleryTimeoutError(f"no result within {timeout} s{self._why_none(timeout)}") from error
+
+    def _why_none(self, timeout: float | None) -> str:
+        """Return what to say of a task that has no result yet."""
+        if timeout is not None and timeout < LOOK_FROM_S:
+            return ""
+        from fleet.engine.operations.no_result import why_no_result  # a producer should import quickly
+
+        return f": {why_no_result(self.id, config.current())}"
 
     def forget(self) -> None:
         """Delete the result, and free the idempotency key that the task was submitted with."""

@@ -18,6 +18,7 @@ from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates, read_waiti
 from fleet.engine.messages import queues
 from fleet.engine.operations.message_search import (
     NOT_SEARCHED,
+    SEARCH_MOST,
     Search,
     find_poison,
     find_queued,
@@ -100,6 +101,7 @@ def gather(
     broker: redis.Redis,
     settings: Settings,
     limit_of: Callable[[str], LimitSnapshot | None] = lambda pool: None,
+    search_most: int = SEARCH_MOST,
 ) -> Facts:
     """Look a task up, cheap places first; its queue is searched only when it is nowhere else.
 
@@ -109,6 +111,7 @@ def gather(
         broker: Plain client of the broker.
         settings: Pools and the inbox.
         limit_of: Reads how the limit of a pool stands.
+        search_most: Waiting messages looked at in the queues (count).
     """
     seconds, micros = broker.time()
     raw = cast("bytes | None", state.get(keys.result(task_id)))
@@ -116,7 +119,7 @@ def gather(
     is_withdrawn = ended_as is not None and ended_as.startswith(states.REVOKED)
     held = find_held(broker, task_id)
     parked = find_parked(broker, task_id)
-    search = NOT_SEARCHED if held or parked or raw else find_queued(broker, task_id, settings)
+    search = NOT_SEARCHED if held or parked or raw else find_queued(broker, task_id, settings, most=search_most)
     where = held or parked or search.found
     pool = queues.pool_of(where.queue) if where else None
     crew, limit = read_crew(state), limit_of(pool) if pool in settings.pools and pool else None

@@ -1,0 +1,46 @@
+"""Why a task has no result yet, in one line: for whoever has waited for it in vain. Read once, never raises."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from fleet.config import Settings
+from fleet.engine.operations.story import tell
+from fleet.engine.operations.task_facts import gather
+from fleet.engine.operations.waits import read_limits
+from fleet.errors import FleetError
+from fleet.quoting import brief
+from fleet.store.client import connect, store_errors
+from fleet.store.embedded import broker_url, state_url
+
+#: Waiting messages looked at (count): thousands of callers may give up at the same moment.
+SEARCH_MOST = 2000
+#: Seconds that Redis has to answer: whoever asks has waited long enough.
+PATIENCE_S = 2.0
+
+
+def why_no_result(task_id: str, settings: Settings) -> str:
+    """Return where a task is, what it waits for and until when; what is wrong with Redis, if it does not answer."""
+    try:
+        urls = state_url(settings), broker_url(settings)
+        with ExitStack() as stack:
+            clients = {}
+            for url in dict.fromkeys(urls):
+                stack.enter_context(store_errors(url))
+                clients[url] = stack.enter_context(connect(url, timeout_s=PATIENCE_S))
+            state = clients[urls[0]]
+            story = tell(
+                gather(
+                    task_id,
+                    state=state,
+                    broker=clients[urls[1]],
+                    settings=settings,
+                    limit_of=lambda pool: read_limits(state, settings, [pool])[pool],
+                    search_most=SEARCH_MOST,
+                )
+            )
+    except FleetError as error:
+        return brief(str(error))
+    where = f"{story.state}, pool {story.pool}" if story.pool else story.state
+    lines = story.lines[-1:] if story.cause else story.lines[:2]
+    return brief(f"it is {where}: {'; '.join(lines)}")
