@@ -207,6 +207,12 @@ class SubmitTask(Task):
 
         return await PROCESS.plane.work(task_id, request)
 
+    def count_before(self, task_id: str, headers: dict[str, Any]) -> None:
+        """Count what a revoked task has cost before it was parked; nobody waits for that. Only in a worker."""
+        from fleet.engine.process.wiring import PROCESS
+
+        PROCESS.runtime.spawn(PROCESS.plane.count_before(task_id, headers))
+
     def apply(self, *args: Any, **options: Any) -> EagerResult:
         """Work for a task here and now, as a worker would. `get()` returns a `BotResult`, also when it failed."""
         done = super().apply(*args, **options)

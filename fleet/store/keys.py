@@ -220,6 +220,11 @@ def openings() -> str:
     return "fleet:openings"
 
 
+def ends() -> str:
+    """Sorted set, queue -> the soonest end (Unix s) of a task that waits there: when to look for what is over."""
+    return "fleet:ends"
+
+
 def revoked() -> str:
     """Sorted set, task id -> Unix time at which the mark may go: tasks that must not start."""
     return "fleet:revoked"

@@ -1,29 +1,78 @@
-"""`fleet cancel TASK...`: revoke tasks. Celery and redis are imported on use only."""
+"""`fleet cancel`: tasks never start, by their ids or by what they are. Celery and redis are imported on use only."""
 
 from __future__ import annotations
 
 import json
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleet import config
 from fleet.cli.terminal import say
-from fleet.quoting import counted
+from fleet.errors import ConfigurationError
+from fleet.quoting import counted, quote
+
+if TYPE_CHECKING:
+    from fleet.engine.outcomes.cancelling import Selection, Tally
+
+#: Tasks that one message to the workers names at most (count).
+TOLD_AT_ONCE = 1000
 
 
 @click.command()
-@click.argument("task_ids", metavar="TASK...", nargs=-1, required=True)
+@click.argument("task_ids", metavar="[TASK]...", nargs=-1)
+@click.option("--pool", help="All tasks of this pool.")
+@click.option("--tenant", help="All tasks of this tenant.")
+@click.option("--metadata", metavar="NAME=VALUE", multiple=True, help="All tasks with this in their metadata.")
 @click.option("--running", is_flag=True, help="Also stop those that run; what they have used so far is counted.")
+@click.option("--dry-run", is_flag=True, help="Only say how many that would be.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def cancel(task_ids: tuple[str, ...], running: bool, as_json: bool) -> None:
+def cancel(
+    task_ids: tuple[str, ...], pool: str | None, tenant: str | None, metadata: tuple[str, ...], running: bool,
+    dry_run: bool, yes: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Keep tasks from starting, wherever they wait, also while no worker is alive.
 
-    Whoever waits for one of them gets Celery's TaskRevokedError. A task that has a result keeps it.
+    Name tasks, or say what they are: of several options all must apply. Whoever waits for one of them gets Celery's
+    TaskRevokedError, and so does what follows it in a canvas. A task that has a result keeps it, one that runs goes on
+    unless you say --running, and a cancelled task's idempotency key may be submitted again.
 
     \b
     Examples:
       fleet cancel 7c9e6679-7425-40de-944b-e07fc1f90ae7
       fleet cancel --running 7c9e6679-7425-40de-944b-e07fc1f90ae7
+      fleet cancel --pool research --dry-run
+      fleet cancel --tenant acme --metadata job=nightly --running --yes
     """
+    chosen = _selection(pool, tenant, metadata)
+    if bool(task_ids) == (chosen is not None):
+        raise click.UsageError("expected either task ids, or some of --pool, --tenant and --metadata")
+    if chosen is None:
+        if dry_run:
+            raise click.UsageError("--dry-run: expected --pool, --tenant or --metadata beside it, got task ids")
+        _by_id(task_ids, running, as_json)
+    else:
+        _by_kind(chosen, running, dry_run, yes, as_json)
+
+
+def _selection(pool: str | None, tenant: str | None, metadata: tuple[str, ...]) -> Selection | None:
+    """Return which tasks the options mean; None when they say nothing."""
+    from fleet.engine.outcomes.cancelling import Selection
+
+    pairs = dict[str, str]()
+    for given in metadata:
+        name, is_pair, value = given.partition("=")
+        if not is_pair or not name:
+            raise click.UsageError(f"--metadata: expected NAME=VALUE, got {quote(given)}")
+        pairs[name] = value
+    if pool is not None and pool not in config.current().pools:
+        raise ConfigurationError(f"--pool: expected one of {', '.join(config.current().pools)}, got {quote(pool)}")
+    return Selection(pool, tenant, pairs) if pool is not None or tenant is not None or pairs else None
+
+
+def _by_id(task_ids: tuple[str, ...], running: bool, as_json: bool) -> None:
     from fleet.engine.app import app
     from fleet.engine.outcomes.revocation import revoke_here
 
@@ -37,3 +86,47 @@ def cancel(task_ids: tuple[str, ...], running: bool, as_json: bool) -> None:
     if others:
         what = "is stopped by its worker" if running else "goes on"
         say(f"{others:,} had a result, or were held by a worker: what runs {what}")
+
+
+def _by_kind(chosen: Selection, running: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    from fleet.engine.app import app
+    from fleet.engine.messages.broker import broker
+    from fleet.engine.outcomes.cancelling import Canceller
+    from fleet.engine.outcomes.follow_ups import FollowUps
+    from fleet.engine.outcomes.revocation import state_here
+    from fleet.store.client import store_errors
+    from fleet.store.embedded import state_url
+
+    settings = config.current()
+    with store_errors(broker().url), store_errors(state_url(settings)):
+        canceller = Canceller(broker().client, state_here(), settings, FollowUps(app))
+        if dry_run or not yes:
+            tally = canceller.count(chosen)
+            if dry_run:
+                _tell(tally, "would be cancelled", running, as_json)
+                return
+            _confirm(tally)
+        tally = canceller.cancel(chosen)
+    if running:
+        for start in range(0, len(tally.held), TOLD_AT_ONCE):
+            app.control.revoke(list(tally.held[start : start + TOLD_AT_ONCE]), terminate=True)
+    _tell(tally, "cancelled", running, as_json)
+
+
+def _confirm(tally: Tally) -> None:
+    """Ask before a whole set is cancelled; a script must say --yes."""
+    what = counted(tally.waiting, "waiting task")
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"expected --yes to cancel {what} without being asked")
+    click.confirm(f"cancel {what}?", abort=True, err=True)
+
+
+def _tell(tally: Tally, verb: str, running: bool, as_json: bool) -> None:
+    if as_json:
+        data: dict[str, Any] = {"waiting": tally.waiting, "held": list(tally.held), "stopped": running}
+        click.echo(json.dumps(data, indent=2))
+        return
+    say(f"{counted(tally.waiting, 'waiting task')} {verb}")
+    if tally.held:
+        what = "are stopped by their workers" if running else "go on, but begin no second time"
+        say(f"{counted(len(tally.held), 'task')} held by workers: those {what}")

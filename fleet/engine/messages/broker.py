@@ -21,7 +21,7 @@ from fleet.store.embedded import broker_url
 ENQUEUE = Script.beside(
     __file__,
     "enqueue.lua",
-    keys="bell epochs unacked parked revoked",
+    keys="bell epochs unacked parked revoked ends",
     argv="marker_life_s separator list_prefix waiting_prefix mark_prefix result_prefix messages*",
     using=[marks.ORPHAN],
 )
@@ -78,6 +78,7 @@ def enqueue_call(
         unacked=keys.unacked(),
         parked=keys.parked(),
         revoked=keys.revoked(),
+        ends=keys.ends(),
         marker_life_s="" if marker_life_s is None else marker_life_s,
         separator=queues.PRIORITY_SEPARATOR,
         list_prefix=keys.lists(""),

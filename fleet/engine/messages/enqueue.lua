@@ -6,6 +6,7 @@
 --       unacked         hash: tag -> list key, newline, message; only read
 --       parked          hash: task id -> what waits until a time; only read
 --       revoked         sorted set: task id -> time at which the mark may go; a task submitted again is revoked no more
+--       ends            sorted set: queue -> the soonest end of a task that waits there
 -- ARGV  marker_life_s   life of a marker, s; '': it is the mark of an idempotency key, which has no clock until its task
 --                       is finished (see orphan_mark.lua)
 --       separator       kombu's, in list keys
@@ -22,7 +23,7 @@
 -- hundreds.
 local WITHDRAWN = '"status": "REVOKED"'
 local marker_life_s, separator, list_prefix, waiting_prefix, mark_prefix, result_prefix = unpack(ARGV)
-local queued, lists, places = 0, {}, {}
+local queued, lists, places, ends = 0, {}, {}, {}
 local are_revoked = redis.call('EXISTS', KEYS[REVOKED]) == 1
 
 -- A revoked task that is submitted again may start, and what who waited was told is no result of it.
@@ -59,6 +60,9 @@ for i = MESSAGES + 1, #ARGV, 3 do
     end
     queued = queued + 1
     lists[list] = true
+    local at = string.find(message, '"fleet_expires"', 1, true)
+    local over = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at))
+    if over then ends[list] = math.min(ends[list] or over, over) end
     if marker_life_s == '' and marker ~= '' and are_revoked then pardon(string.sub(marker, #mark_prefix + 1)) end
   end
 end
@@ -68,6 +72,7 @@ for list in pairs(lists) do
   local queue = string.sub(list, #list_prefix + 1, cut and cut - 1 or -1)
   local step = last and string.sub(list, last + 1) or '0'
   redis.call('ZADD', waiting_prefix .. step, 0, queue)
+  if ends[list] then redis.call('ZADD', KEYS[ENDS], 'LT', string.format('%.3f', ends[list]), queue) end
 end
 redis.call('XADD', KEYS[BELL], 'MAXLEN', 1, '*', 'x', 1)
 return queued

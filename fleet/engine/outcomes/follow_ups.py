@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 
 from fleet import config
 from fleet.engine.messages.broker import broker
-from fleet.engine.messages.envelope import NO_CANVAS, TASK_NAME
+from fleet.engine.messages.envelope import NO_CANVAS, TASK_NAME, canvas_of
 from fleet.engine.outcomes.backend import STORED, ChordClaimed
 from fleet.engine.outcomes.stored import Cancelled, failure_of
 from fleet.engine.transport.following import following
@@ -57,6 +57,19 @@ def is_failure(ending: Ending) -> bool:
 def hears(request: Mapping[str, Any], ending: Ending) -> bool:
     """True when something of a task's canvas hears of this ending."""
     return any(request.get(name) for name in (_AFTER_FAILURE if is_failure(ending) else _AFTER_SUCCESS))
+
+
+def request_of(headers: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+    """Return what a message says of its task's place in a canvas, as Celery's request has it."""
+    return {**headers, **canvas_in(body)}
+
+
+def canvas_in(body: bytes) -> dict[str, Any]:
+    """Return what follows a task, by its message body; empty for a foreign body that is none."""
+    try:
+        return canvas_of(body)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # foreign: it is no body
+        return {}
 
 
 class FollowUps:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from pydantic import ValidationError
+
+from fleet.engine.messages.envelope import BEFORE
 from fleet.errors import FleetError
 from fleet.models import Bot, BotResult, BotTask, TaskError
-from fleet.outcome import Outcome
+from fleet.money import micros_of
+from fleet.outcome import NOTHING_BEFORE, Before, Outcome
 from fleet.quoting import quote
 
 logger = logging.getLogger("fleet.worker")
@@ -85,7 +91,32 @@ def log_result(result: BotResult) -> None:
         )  # fmt: skip
 
 
-def refusal(task_id: str, error: FleetError, queued_ms: int | None) -> BotResult:
-    """Return the failed result of a task that no bot has seen."""
-    failed = TaskError.of(error)
-    return BotResult(task_id=task_id, status="failed", error=failed, queued_ms=queued_ms, finished_at=time.time())
+def refusal(task_id: str, error: FleetError, queued_ms: int | None, before: Before = NOTHING_BEFORE) -> BotResult:
+    """Return the failed result of a task that no bot has now; `before`: what it had until it was parked."""
+    result = spent_before(task_id, before)
+    return result.model_copy(update={"error": TaskError.of(error), "queued_ms": queued_ms})
+
+
+def spent_before(task_id: str, before: Before) -> BotResult:
+    """Return the result of a task that ended while it was parked: without an answer, and with all that it has cost."""
+    cost = before.cost_usd_picos
+    return BotResult(
+        task_id=task_id,
+        status="failed",
+        parked=before.parked,
+        usage=before.usage,
+        cost_usd_micros=None if cost is None else micros_of(cost),
+        cost_usd_picos=cost,
+        attempts=before.attempts,
+        limited_ms=before.limited_ms,
+        ran_ms=before.ran_ms,
+        finished_at=time.time(),
+    )
+
+
+def before_of(headers: Mapping[str, Any]) -> Before:
+    """Return what a task has had before, by its message's headers; nothing when they say nothing that can be read."""
+    try:
+        return Before.model_validate(headers[BEFORE]) if headers.get(BEFORE) else NOTHING_BEFORE
+    except ValidationError:  # not ours
+        return NOTHING_BEFORE

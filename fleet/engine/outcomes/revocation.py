@@ -49,7 +49,7 @@ def revoke(task_ids: Iterable[str], *, broker: redis.Redis, state: redis.Redis, 
     free = [task_id for task_id in names if task_id not in held]
     ended: list[str] = []
     for start in range(0, len(free), AT_ONCE):
-        ended += _store_revoked(state, free[start : start + AT_ONCE], settings)
+        ended += store_revoked(state, free[start : start + AT_ONCE], settings)
     return ended
 
 
@@ -60,11 +60,15 @@ def revoke_here(task_ids: Iterable[str]) -> list[str]:
         FleetError: When Redis does not answer.
     """
     settings = config.current()
-    where = broker()
+    with store_errors(broker().url), store_errors(state_url(settings)):
+        return revoke(task_ids, broker=broker().client, state=state_here(), settings=settings)
+
+
+def state_here() -> redis.Redis:
+    """Return this process's plain client of the Redis with the results: the broker's, where there is one Redis."""
+    settings, where = config.current(), broker()
     url = state_url(settings)
-    with store_errors(where.url), store_errors(url):
-        state = where.client if url == where.url else _connect(url, settings.redis.socket_timeout_s)
-        return revoke(task_ids, broker=where.client, state=state, settings=settings)
+    return where.client if url == where.url else _connect(url, settings.redis.socket_timeout_s)
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +84,7 @@ def _not_done(state: redis.Redis, names: Sequence[str]) -> list[str]:
         return [task_id for task_id, head in zip(names, pipe.execute(), strict=True) if not head.startswith(DONE)]
 
 
-def _store_revoked(state: redis.Redis, names: Sequence[str], settings: Settings) -> list[str]:
+def store_revoked(state: redis.Redis, names: Sequence[str], settings: Settings) -> list[str]:
     """Store what revoked tasks come to, and tell who waits; return those that had no result."""
     metas = {task_id: revoked_meta(task_id, reason="revoked", at=CLOCK.now_s()) for task_id in names}
     with state.pipeline(transaction=False) as pipe:

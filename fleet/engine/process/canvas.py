@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from fleet.engine.app import app
-from fleet.engine.messages.envelope import NO_CANVAS, canvas_of
+from fleet.engine.messages.envelope import NO_CANVAS
 from fleet.engine.outcomes.backend import CLAIM_LOOK_S, ChordClaimed, never_wait
-from fleet.engine.outcomes.follow_ups import Ending, FollowUps, has_canvas, hears
+from fleet.engine.outcomes.follow_ups import Ending, FollowUps, canvas_in, has_canvas, hears
 from fleet.engine.outcomes.stored import ending_in
 from fleet.engine.process.threads import Threads
 from fleet.models import BotResult
@@ -90,21 +90,9 @@ def _settle(sent: asyncio.Future[None], error: Exception | None) -> None:
         sent.set_exception(error)
 
 
-def request_of(headers: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-    """Return what a message says of its task's place in a canvas, as Celery's request has it."""
-    return {**headers, **_canvas_in(body)}
-
-
 def without_canvas(body: bytes) -> bytes:
     """Return a message body from which its task can be queued again without what follows it: that heard of its end."""
-    if not _canvas_in(body):
+    if not canvas_in(body):
         return body
     args, kwargs, *_ = json.loads(body)
     return json.dumps([args, kwargs, NO_CANVAS]).encode()
-
-
-def _canvas_in(body: bytes) -> dict[str, Any]:
-    try:
-        return canvas_of(body)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # foreign: it is no body
-        return {}

@@ -26,9 +26,10 @@ from fleet.engine.messages.expiry import check_expiry
 from fleet.engine.messages.inbox import Inbox
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import body_of, bury
-from fleet.engine.outcomes.results import Done, log_result, refusal, result_of, summary_of
+from fleet.engine.outcomes.follow_ups import request_of
+from fleet.engine.outcomes.results import Done, before_of, log_result, refusal, result_of, spent_before, summary_of
 from fleet.engine.outcomes.stored import read_result
-from fleet.engine.process.canvas import Canvas, request_of, without_canvas
+from fleet.engine.process.canvas import Canvas, without_canvas
 from fleet.engine.process.request import tag_of
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
@@ -42,6 +43,7 @@ from fleet.errors import (
     StoreError,
 )
 from fleet.models import Bot, BotResult, BotTask
+from fleet.outcome import NOTHING_BEFORE
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
@@ -297,14 +299,23 @@ class DataPlane:
         done = await self._end(task_id, error, headers, without_canvas(body), None)
         return await self._followed(done, task_id, request_of(headers, body))
 
+    async def count_before(self, task_id: str, headers: Mapping[str, Any]) -> None:
+        """Count what a task that was revoked has cost before it was parked."""
+        before = before_of(headers)
+        if before != NOTHING_BEFORE:
+            end = Finish(spent_before(task_id, before), provider_errors=before.failed, is_revoked=True)
+            await patiently(lambda: self._completion.finish(end))
+
     async def _end(
         self, task_id: str, error: Exception, headers: Mapping[str, Any], body: bytes, queued_ms: int | None
     ) -> Done:
         """Give a task that cannot be worked on a failed result, and keep its message as a dead letter."""
         invalid = error if isinstance(error, FleetError) else InvalidTask(f"expected keyword arguments: {error}")
-        result = refusal(task_id, invalid, queued_ms)
-        burial = bury(result, headers=headers, body=body)
-        if not await patiently(lambda: self._completion.finish(Finish(result, checkout=None, burial=burial))):
+        before = before_of(headers)
+        result = refusal(task_id, invalid, queued_ms, before)
+        burial = bury(result, headers=headers, body=body, provider_errors=before.failed)
+        end = Finish(result, checkout=None, burial=burial, provider_errors=before.failed)
+        if not await patiently(lambda: self._completion.finish(end)):
             return Done("discarded: not the first", ended_before=True)
         self._telemetry.finished(result)
         log_result(result)

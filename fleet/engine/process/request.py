@@ -34,10 +34,12 @@ class Request(CeleryRequest):
         """Return what `celery inspect` and Flower show of a task: all but its arguments, which hold the prompt."""
         return {**super().info(safe=True), "args": "()", "kwargs": HIDDEN}
 
-    def _announce_revoked(self, *how: Any) -> None:
-        """Tell that the task was revoked, and free its idempotency key."""
-        super()._announce_revoked(*how)
+    def _announce_revoked(self, reason: str, terminated: bool, *how: Any) -> None:
+        """Tell that the task was revoked, free its idempotency key, and count what it has cost before it was parked."""
+        super()._announce_revoked(reason, terminated, *how)
         free_key(self.id)
+        if not terminated:  # else its outcome says all that it has cost
+            self.task.count_before(self.id, self._request_dict)
 
 
 class OwnRequest(CeleryRequest):

@@ -35,6 +35,7 @@ from fleet.engine.process.breaking import make_breakers
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
+from fleet.engine.process.overdue import Overdue
 from fleet.engine.process.renewer import renew
 from fleet.engine.process.revival import LocalSimulator, keep_redis
 from fleet.engine.telemetry.event_limiter import QUIET_S
@@ -317,7 +318,7 @@ class Process:
             logger.warning("%s", line)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
-            assembly.lessons.keep,
+            assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings),
             partial(assembly.janitor.watch_neighbours, settings),

@@ -9,6 +9,7 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
+from fleet.engine.messages.envelope import EXPIRES
 from fleet.engine.transport import leases, suspicion
 from fleet.engine.transport.following import put_once, refused
 from fleet.engine.transport.parking import parked
@@ -48,10 +49,15 @@ class Publishing(PrefixedChannel):
         announce: list[tuple[Any, ...]] = [("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)]
         if not queue.endswith(REPLIES):
             announce.insert(0, ("ZADD", keys.waiting(step), 0, queue))
+        over = (message.get("headers") or {}).get(EXPIRES)
+        if isinstance(over, float):
+            announce.append(("ZADD", keys.ends(), "LT", over, queue))
         batch = kwargs.get("_publish_batch")
         later = parked.time_of(message)
         if later is not None:
             self._put_later(queue, step, message, later, batch)
+            if isinstance(over, float):
+                self.resident.execute_command(*announce[-1])
             return
         if batch is not None:
             super()._put(queue, message, **kwargs)

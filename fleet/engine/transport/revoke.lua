@@ -4,6 +4,7 @@
 -- KEYS  revoked       sorted set: task id -> time at which the mark may go (Redis time, s)     no TTL: its entries have
 --       parked, openings   see park.lua
 --       bell          stream, one entry
+--       ends          sorted set: queue -> when to look there for what is over; '*': in all whose gate is closed
 -- ARGV  life_s        life of a mark whose task nobody meets, s
 --       order_prefix, waiting_prefix, separator   see open_parked.lua
 --       list_prefix   before queues, in list keys
@@ -12,8 +13,8 @@
 -- Reply for each task: 1 it was parked, 0 it was not
 --
 -- A mark lies as long as its task may wait, not as long as results do: `take.lua` shortens its life once the task was met.
-local MOST_MARKS = 1000000
-local revoked, parked, openings, bell = unpack(KEYS)
+local MOST_MARKS, EVERYWHERE = 1000000, '*'
+local revoked, parked, openings, bell, ends = unpack(KEYS)
 local life_s, order_prefix, waiting_prefix, separator, list_prefix, submitted_prefix = unpack(ARGV)
 local now = tonumber(redis.call('TIME')[1])
 local reply = {}
@@ -39,5 +40,6 @@ for i = IDS + 1, #ARGV do
   reply[#reply + 1] = entry and 1 or 0
 end
 redis.call('ZREMRANGEBYRANK', revoked, 0, -MOST_MARKS - 1)
+redis.call('ZADD', ends, 'LT', now, EVERYWHERE)
 redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1)
 return reply

@@ -20,7 +20,7 @@ from fleet.store.client import Script, run_script
 REVOKE = Script.beside(
     __file__,
     "revoke.lua",
-    keys="revoked parked openings bell",
+    keys="revoked parked openings bell ends",
     argv="life_s order_prefix waiting_prefix separator list_prefix submitted_prefix ids*",
 )
 
@@ -37,7 +37,7 @@ def mark_revoked(broker: redis.Redis, task_ids: Iterable[str]) -> list[str]:
     while batch := list(islice(rest, AT_ONCE)):
         call = REVOKE.call(
             revoked=keys.revoked(), parked=keys.parked(), openings=keys.openings(), bell=keys.bell(),
-            life_s=MARK_LIFE_S, order_prefix=keys.parked_order(""), waiting_prefix=keys.waiting(""),
+            ends=keys.ends(), life_s=MARK_LIFE_S, order_prefix=keys.parked_order(""), waiting_prefix=keys.waiting(""),
             separator=PRIORITY_SEPARATOR, list_prefix=keys.lists(""), submitted_prefix=keys.submitted(""), ids=batch,
         )  # fmt: skip
         flags = run_script(broker, REVOKE, *call)

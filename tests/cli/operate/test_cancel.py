@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 import redis
@@ -11,9 +12,15 @@ import redis
 from fleet import config
 from fleet.cli.run.collector import open_collector
 from fleet.engine.messages import queues
+from fleet.engine.messages.envelope import BEFORE
+from fleet.engine.messages.producer import submit_many
 from fleet.engine.transport.parking import parked
+from fleet.engine.transport.revoked import is_revoked
+from fleet.outcome import Before
+from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import run_script
+from fleet.usage import Usage
 from tests.cli.operate.test_dead import client, fleet
 
 __all__ = ["client"]
@@ -71,3 +78,66 @@ def test_the_line_of_a_revoked_task_is_a_failed_one_that_can_be_retried(client: 
     with open_collector(config.current()) as collector:
         found = collector.fetch(["mine"])
     assert (found["mine"]["status"], found["mine"]["error"]["type"]) == ("failed", "TaskRevokedError")
+
+
+def submit(count: int, **fields: Any) -> list[str]:
+    return list(submit_many({"prompt": "x", "pool": "research", **fields} for _ in range(count)))
+
+
+def test_tasks_are_cancelled_by_what_they_are_and_nothing_else_is_touched(client: redis.Redis) -> None:
+    from celery.exceptions import TaskRevokedError
+
+    from fleet.engine.tasks import submit_task
+
+    nightly = submit(300, tenant="acme", metadata={"job": "nightly", "n": 7})
+    others = submit(5, tenant="acme") + submit(5, pool="review", tenant="other", metadata={"job": "nightly"})
+    (held,) = submit(1, tenant="acme", priority="critical", metadata={"job": "nightly"})
+    client.hset(keys.unacked(), "tag", RESEARCH.encode() + b"\n" + client.rpop(queues.list_key(RESEARCH, 0)))  # type: ignore[operator]
+    later = submit_task.apply_async(("x",), {"pool": "research", "tenant": "acme", "metadata": {"job": "nightly"}},
+                                    countdown=600)  # fmt: skip
+    args = ("cancel", "--tenant", "acme", "--metadata", "job=nightly")
+    assert json.loads(fleet(*args, "--dry-run", "--json").stdout) == {"waiting": 301, "held": [held], "stopped": False}
+    assert "expected --yes to cancel 301 waiting tasks" in fleet(*args, code=2).stderr
+    assert not client.exists(keys.result(nightly[0]))
+    answer = json.loads(fleet(*args, "--yes", "--json").stdout)
+    assert answer == {"waiting": 301, "held": [held], "stopped": False}
+    assert [client.exists(keys.result(task_id)) for task_id in (*nightly, later.id)] == [1] * 301
+    assert [client.exists(keys.result(task_id)) for task_id in (*others, held)] == [0] * 11
+    with pytest.raises(TaskRevokedError):
+        later.get(timeout=5)
+    assert client.llen(queues.list_key(RESEARCH, 2)) == 5
+    assert client.llen(queues.list_key(keys.queue("review"), 2)) == 5
+    assert (client.hlen(keys.parked()), client.hlen(keys.unacked())) == (0, 1)
+    assert is_revoked(client, held)
+    assert "0 waiting tasks cancelled" in fleet("cancel", "--metadata", "n=8", "--yes").stderr
+    assert "5 waiting tasks would be cancelled" in fleet("cancel", "--pool", "review", "--dry-run").stderr
+    for wrong in (("--metadata", "job"), ("t1", "--pool", "research"), ("t1", "--dry-run")):
+        fleet("cancel", *wrong, code=2)
+
+
+def test_a_pool_is_cancelled_in_bulk_and_its_keys_may_be_submitted_again(client: redis.Redis) -> None:
+    ids = submit(2000)
+    (keyed,) = submit_many([{"prompt": "x", "pool": "research"}], idempotency_keys=["k"])
+    assert json.loads(fleet("cancel", "--pool", "research", "--yes", "--json").stdout)["waiting"] == 2001
+    assert client.llen(queues.list_key(RESEARCH, 2)) == 0
+    assert client.exists(*map(keys.result, ids)) == 2000
+    (again,) = submit_many([{"prompt": "x", "pool": "research"}], idempotency_keys=["k"])
+    assert again == keyed
+    assert (client.exists(keys.result(keyed)), client.llen(queues.list_key(RESEARCH, 2))) == (0, 1)
+    assert client.zcard(keys.revoked()) == 0
+
+
+def test_what_a_parked_task_has_cost_is_counted_when_it_is_cancelled(client: redis.Redis) -> None:
+    (task_id,) = submit(1)
+    place = queues.list_key(RESEARCH, 2)
+    message = json.loads(client.rpop(place))  # type: ignore[arg-type]
+    before = Before(attempts=3, failed={"ProviderUnavailable": 2}, usage=Usage(input_tokens=70), parked=2)
+    message["headers"][BEFORE] = before.model_dump(mode="json")
+    text = json.dumps(message)
+    call = parked.publish_later_call(RESEARCH, place, 2, text, task_id=task_id, at=time.time() + 600)
+    run_script(client, parked.PUBLISH_LATER, *call)
+    fleet("cancel", "--pool", "research", "--yes")
+    counted = {name.decode(): int(value) for name, value in client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+    assert (counted[catalogue.ATTEMPTS.name], counted[catalogue.REVOKED.name]) == (3, 1)
+    assert counted[catalogue.INPUT_TOKENS.name] == 70
+    assert catalogue.COMPLETIONS.name not in counted

@@ -14,8 +14,8 @@ from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
 from fleet.engine.outcomes.backend import BACKENDS
-from fleet.engine.outcomes.follow_ups import has_canvas
-from fleet.engine.process.canvas import request_of, without_canvas
+from fleet.engine.outcomes.follow_ups import has_canvas, request_of
+from fleet.engine.process.canvas import without_canvas
 from fleet.errors import InvalidTask
 from fleet.models import BotResult
 from fleet.signals.catalogue import ATTEMPTS, COMPLETIONS, DUPLICATES

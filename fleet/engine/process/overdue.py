@@ -1,0 +1,128 @@
+"""A worker's duty for what is over while it waits: tasks whose end has passed, and those that were revoked.
+
+They end within seconds, also while parked or behind a closed gate, in small steps. One worker of all walks through a
+queue, and only when something in it is known to be over (`keys.ends`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import redis
+
+from fleet.config import Settings
+from fleet.engine.app import app
+from fleet.engine.messages.broker import broker
+from fleet.engine.messages.envelope import is_usable
+from fleet.engine.messages.expiry import end_in, expired
+from fleet.engine.outcomes.cancelling import Canceller
+from fleet.engine.outcomes.dead_letters import parts_of
+from fleet.engine.outcomes.follow_ups import FollowUps
+from fleet.engine.outcomes.results import Done
+from fleet.engine.outcomes.revocation import state_here
+from fleet.engine.transport.withdrawal.withdrawn import Stretch, Withdrawn, acknowledge, claim, finish, withdraw
+from fleet.errors import FleetError
+from fleet.quoting import quote
+from fleet.store import keys
+from fleet.store.clock import CLOCK
+
+logger = logging.getLogger("fleet.worker")
+
+#: Seconds between two looks whether something is over: one command each.
+LOOK_EVERY_S = 2.0
+#: A queue is not walked through again for so many times as long as the last walk took: at most 1% of Redis goes on it.
+PAUSE_PER_WALK = 100
+#: Fewest and most seconds between two walks through one queue.
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+#: Stands for all queues whose gate is closed: a revoked task may wait in any of them.
+EVERYWHERE = "*"
+
+
+class Overdue:
+    """Ends what is over. One per worker process.
+
+    Args:
+        settings: Pools.
+        refuse: Gives a task a failed result: (task id, why, headers, body).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[Done]],
+    ) -> None:
+        self._settings = settings
+        self._refuse = refuse
+        self._follow_ups = FollowUps(app)
+
+    async def attend(self) -> None:
+        """Look for what is over, and end it, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                while (claimed := await asyncio.to_thread(claim, broker().client)) is not None:
+                    await self._walk(claimed)
+            except (FleetError, redis.RedisError) as error:
+                logger.warning("overdue tasks not ended error=%s: %s; in a minute again", type(error).__name__, error)
+
+    async def _walk(self, claimed: tuple[str, str]) -> None:
+        """Walk through a queue once."""
+        client = broker().client
+        queues = await asyncio.to_thread(self._closed) if claimed[0] == EVERYWHERE else [claimed[0]]
+        ended, next_end, walked_s = 0, None, 0.0
+        for queue in queues:
+            walk = withdraw(client, queue, "over")
+            while True:
+                began = time.monotonic()
+                stretch = await asyncio.to_thread(_next, walk)
+                walked_s += time.monotonic() - began
+                if stretch is None:
+                    break
+                ended += await self._end(client, stretch.found)
+                if stretch.next_end is not None:
+                    next_end = min(next_end or stretch.next_end, stretch.next_end)
+        pause_s = min(LONGEST_PAUSE_S, max(PAUSE_S, PAUSE_PER_WALK * walked_s))
+        await asyncio.to_thread(finish, client, claimed, None if claimed[0] == EVERYWHERE else next_end, pause_s)
+        if ended:
+            logger.info(
+                "ended overdue queue=%s tasks=%d: their end had passed, or they were revoked", claimed[0], ended
+            )
+
+    def _closed(self) -> list[str]:
+        """Return the queues that nothing, or not everything, is taken from now."""
+        names = [*map(keys.queue, self._settings.pools), self._settings.worker.inbox]
+        with broker().client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.exists(keys.gate(name), keys.hold(name), keys.room(name), keys.parked_order(name))
+            return [name for name, is_closed in zip(names, pipe.execute(), strict=True) if is_closed]
+
+    async def _end(self, client: redis.Redis, found: Sequence[Withdrawn]) -> int:
+        """End what was withdrawn; what cannot be ended now comes back with its lease."""
+        now_s, revoked, refused = CLOCK.now_s(), [], []
+        for one in found:
+            headers, body = parts_of(one.message)
+            end = end_in(headers)
+            if end is None or end >= now_s or not is_usable(headers.get("id")):
+                revoked.append(one)
+            else:
+                refused.append((one, self._refuse(headers["id"], expired(end, now_s), headers, body)))
+        replies = await asyncio.gather(*(refusal for _, refusal in refused), return_exceptions=True)
+        done = []
+        for (one, _), reply in zip(refused, replies, strict=True):
+            if isinstance(reply, BaseException):
+                logger.warning("overdue task not ended error=%s: %s", type(reply).__name__, quote(reply))
+            else:
+                done.append(one)
+        await asyncio.to_thread(acknowledge, client, done)
+        if revoked:
+            canceller = Canceller(client, state_here(), self._settings, self._follow_ups)
+            await asyncio.to_thread(canceller.end, revoked)
+        return len(found)
+
+
+def _next(walk: Iterator[Stretch]) -> Stretch | None:
+    return next(walk, None)

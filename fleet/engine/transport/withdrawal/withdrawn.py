@@ -1,0 +1,177 @@
+"""Taking back what waits: tasks that are cancelled, revoked, or whose end has passed leave their lists and parked sets.
+
+They move to the unacked store like any taken message, and are acknowledged once whoever waits has been told. If the
+process dies in between, their leases run out and they come back: neither lost nor begun. What becomes of them, their
+results, is not here: `outcomes/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import redis
+
+from fleet.engine.messages import weight
+from fleet.engine.messages.envelope import TASK_NAME, task_id_in
+from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
+from fleet.engine.transport import leases
+from fleet.store import keys
+from fleet.store.client import Script, run_script
+
+WITHDRAW = Script.beside(
+    __file__,
+    "withdraw.lua",
+    keys="list unacked index suspects revoked parked openings order",
+    argv="queue is_parked skip count most most_bytes reply_bytes prefix mark mark_prefix bot_task wanted ids*",
+)
+CLAIM = Script.beside(__file__, "claim_over.lua", keys="ends", argv="claim_s")
+FINISH = Script.beside(__file__, "finish_walk.lua", keys="ends", argv="queue claimed next_at pause_s")
+
+#: Which tasks: all, those with the given ids, or those whose end has passed and those that were revoked.
+Wanted = Literal["all", "ids", "over"]
+
+#: Messages withdrawn in one step (count), and bytes of them: a step holds Redis up for about 5 ms at most.
+WITHDRAW_MOST, REPLY_BYTES = 100, 2_000_000
+#: Messages looked at in one step at first and at most (count), and the bytes that a step aims at.
+FIRST_STRETCH, LONGEST_STRETCH, STRETCH_BYTES = 64, 1000, 2_000_000
+#: Messages read in one round trip where Python must look at them (count).
+READ_AT_ONCE = 256
+#: Seconds until a walk whose process died is begun anew.
+CLAIM_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A message that this process holds under `tag` until it acknowledges it."""
+
+    tag: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a step found, after looking at `looked_at` messages; `next_end`: the soonest end among those that stay."""
+
+    found: tuple[Withdrawn, ...]
+    looked_at: int
+    next_end: float | None
+
+
+def withdraw(client: redis.Redis, queue: str, wanted: Wanted, ids: Collection[str] = ()) -> Iterator[Stretch]:
+    """Withdraw what is wanted of a queue, step by step, its lists first, then what is parked. O(messages) in all.
+
+    Queues move meanwhile: a message that is taken, opened or put back during the walk may be missed. Repeat the walk
+    until it finds none. Each step's messages must be acknowledged (`acknowledge`) within a lease.
+
+    Args:
+        client: Of the broker.
+        queue: Its name.
+        wanted: Which tasks.
+        ids: Of those that are wanted, with "ids".
+    """
+    for place, of_parked in _places(queue):
+        yield from _walk(client, queue, place, of_parked, wanted, ids)
+
+
+def withdraw_matching(
+    client: redis.Redis, queue: str, matches: Callable[[bytes], bool], *, is_meant: bool = True
+) -> Iterator[Stretch]:
+    """Withdraw those messages of a queue that match, as `withdraw`; they are read here, since only Python can tell.
+
+    With `is_meant` False they stay: what is found has no tags.
+    """
+    for place, of_parked in _places(queue):
+        skip = 0
+        while messages := _peek(client, queue, place, of_parked, skip):
+            chosen = [message for message in messages if matches(message)]
+            found: tuple[Withdrawn, ...] = tuple(Withdrawn("", message) for message in chosen)
+            gone = 0
+            if is_meant and chosen:
+                found = tuple(_take_back(client, queue, place, of_parked, chosen, skip))
+                gone = len(found)
+            yield Stretch(found, len(messages), None)
+            skip += len(messages) - gone
+
+
+def _take_back(
+    client: redis.Redis, queue: str, place: str, of_parked: bool, chosen: Sequence[bytes], skip: int
+) -> Iterator[Withdrawn]:
+    """Withdraw messages that lay behind `skip` others a moment ago; some of those may have been taken since."""
+    ids = [task_id for message in chosen if (task_id := task_id_in(message)) is not None]
+    skip, left = max(0, skip - READ_AT_ONCE), READ_AT_ONCE + min(skip, READ_AT_ONCE)
+    while left > 0:
+        stretch, _ = _step(client, queue, place, of_parked, "ids", ids, skip=skip, count=left)
+        yield from stretch.found
+        if stretch.looked_at == 0:
+            return
+        skip += stretch.looked_at - len(stretch.found)
+        left -= stretch.looked_at
+
+
+def _peek(client: redis.Redis, queue: str, place: str, of_parked: bool, skip: int) -> list[bytes]:
+    """Return messages of bot tasks and others, the next one first; [] at the end."""
+    if not of_parked:
+        if client.type(place) != b"list":
+            return []
+        return cast("list[bytes]", client.lrange(place, -skip - READ_AT_ONCE, -skip - 1))[::-1]
+    ids = cast("list[bytes]", client.zrange(keys.parked_order(queue), skip, skip + READ_AT_ONCE - 1))
+    entries = cast("list[bytes | None]", client.hmget(keys.parked(), ids)) if ids else []
+    return [(entry or b"").split(b"\n", 2)[-1] for entry in entries]
+
+
+def _places(queue: str) -> list[tuple[str, bool]]:
+    """Return a queue's lists, the most urgent first, and last (True) what is parked beside it."""
+    return [*((list_key(queue, step), False) for step in PRIORITY_STEPS), (list_key(queue, 0), True)]
+
+
+def _walk(
+    client: redis.Redis, queue: str, place: str, of_parked: bool, wanted: Wanted, ids: Collection[str]
+) -> Iterator[Stretch]:
+    skip, count = 0, FIRST_STRETCH
+    while True:
+        stretch, size = _step(client, queue, place, of_parked, wanted, ids, skip=skip, count=count)
+        if stretch.looked_at == 0:
+            return
+        yield stretch
+        skip += stretch.looked_at - len(stretch.found)
+        count = min(LONGEST_STRETCH, max(FIRST_STRETCH // 4, STRETCH_BYTES * stretch.looked_at // max(1, size)))
+
+
+def _step(
+    client: redis.Redis, queue: str, place: str, of_parked: bool, wanted: Wanted, ids: Collection[str], *,
+    skip: int, count: int,
+) -> tuple[Stretch, int]:  # fmt: skip
+    call = WITHDRAW.call(
+        list=place, unacked=keys.unacked(), index=keys.unacked_index(), suspects=keys.suspects(),
+        revoked=keys.revoked(), parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue),
+        queue=queue, is_parked=int(of_parked), skip=skip, count=count, most=WITHDRAW_MOST,
+        most_bytes=weight.MAX_MESSAGE_BYTES, reply_bytes=REPLY_BYTES, prefix=leases.Holdings().next_prefix(),
+        mark=leases.SUSPECT, mark_prefix=keys.submitted(""), bot_task=f'"{TASK_NAME}"', wanted=wanted, ids=tuple(ids),
+    )  # fmt: skip
+    looked_at, size, soonest, *rows = run_script(client, WITHDRAW, *call)
+    found = tuple(Withdrawn(tag.decode(), message) for tag, message in zip(rows[::2], rows[1::2], strict=True))
+    return Stretch(found, int(looked_at), float(soonest) if soonest else None), int(size)
+
+
+def acknowledge(client: redis.Redis, withdrawn: Sequence[Withdrawn]) -> None:
+    """Forget messages whose tasks have ended."""
+    if withdrawn:
+        call = leases.take_call("", (), wanted=0, acks=[one.tag for one in withdrawn])
+        run_script(client, leases.TAKE, *call)
+
+
+def claim(client: redis.Redis) -> tuple[str, str] | None:
+    """Claim a queue in which something is over: its name, and what `finish` wants to know; None: there is none."""
+    reply: list[Any] = run_script(client, CLAIM, *CLAIM.call(ends=keys.ends(), claim_s=CLAIM_S))
+    return (reply[0].decode(), reply[1].decode()) if reply else None
+
+
+def finish(client: redis.Redis, claimed: tuple[str, str], next_end: float | None, pause_s: float) -> None:
+    """End a claim: the queue is walked through again at `next_end` (Unix s), but not within `pause_s`."""
+    queue, at = claimed
+    call = FINISH.call(
+        ends=keys.ends(), queue=queue, claimed=at, next_at="" if next_end is None else repr(next_end), pause_s=pause_s
+    )
+    run_script(client, FINISH, *call)

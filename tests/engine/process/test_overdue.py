@@ -1,0 +1,93 @@
+"""What is over while it waits, with a real worker: behind a closed gate, parked, in thousands."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from celery import chord
+from celery.exceptions import TaskRevokedError
+
+from fleet.engine.messages import queues
+from fleet.engine.messages.envelope import BEFORE
+from fleet.engine.messages.producer import submit_many
+from fleet.engine.transport.parking import parked
+from fleet.outcome import Before
+from fleet.signals import catalogue
+from fleet.store import keys
+from fleet.store.client import connect, run_script
+from fleet.usage import Usage
+from tests.engine.conftest import StartWorker
+from tests.engine.process.test_canvas import app, own
+from tests.waiting import wait_until
+
+__all__ = ["app", "own"]
+
+#: Generous: the machine may be slow.
+WAIT_S = 60.0
+QUEUE = keys.queue("research")
+LIST = queues.list_key(QUEUE, 2)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+def total(client: redis.Redis, counter: catalogue.Counter) -> int:
+    return int(client.hget(keys.totals(), counter.name) or 0)  # type: ignore[arg-type]
+
+
+def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on(
+    own: None, start_worker: StartWorker, app: object, client: redis.Redis
+) -> None:
+    from fleet.engine.tasks import submit_task
+
+    client.set(keys.gate(QUEUE), -1)
+    worker = start_worker("-I", "own")
+    soon = time.time() + 2
+    many = list(submit_many({"prompt": "x", "pool": "research", "expires_at": soon} for _ in range(1000)))
+    waits = submit_task.delay("What is 1+1?", pool="research", expires_at=time.time() + 600)
+    began_before = submit_task.delay("x", pool="research", expires_at=soon)  # it comes back after a call, and is parked
+    text = client.lpop(LIST)
+    assert isinstance(text, bytes)
+    message = json.loads(text)
+    before = Before(attempts=2, failed={"ProviderUnavailable": 1}, usage=Usage(input_tokens=50), parked=1)
+    message["headers"][BEFORE] = before.model_dump(mode="json")
+    call = parked.publish_later_call(
+        QUEUE, LIST, 2, json.dumps(message), task_id=began_before.id, at=time.time() + 3600
+    )
+    run_script(client, parked.PUBLISH_LATER, *call)
+    option = submit_task.apply_async(("x",), {"pool": "research"}, countdown=3600,
+                                     expires=datetime.fromtimestamp(soon, UTC))  # fmt: skip
+    revoked = submit_task.delay("x", pool="research")
+    member = submit_task.si("x", pool="research")
+    whole = chord([member, submit_task.si("y", pool="review")], app.signature("own.count")).apply_async()  # type: ignore[attr-defined]
+    revoked.revoke()
+    in_chord = next(child for child in whole.parent.children if child.id != whole.id)
+    in_chord.revoke()
+    for task in (option, began_before, submit_task.AsyncResult(many[0]), submit_task.AsyncResult(many[-1])):
+        result = task.get(timeout=WAIT_S)
+        assert (result.status, result.error.type) == ("failed", "Expired"), worker.log
+        assert "expected a worker before" in result.error.message
+    ended = began_before.get(timeout=5)
+    assert (ended.attempts, ended.usage.input_tokens, ended.parked) == (2, 50, 1)
+    wait_until(lambda: client.llen(LIST) == 1, WAIT_S, lambda: f"only one waits on; log:\n{worker.log[-3000:]}")
+    with pytest.raises(TaskRevokedError):
+        revoked.get(timeout=WAIT_S)
+    wait_until(whole.ready, WAIT_S, lambda: f"its chord hears of it; log:\n{worker.log[-3000:]}")
+    assert whole.state == "FAILURE"
+    assert client.exists(*map(keys.result, many)) == 1000
+    assert client.hlen(keys.parked()) == 0
+    wait_until(lambda: client.hlen(keys.unacked()) == 0, WAIT_S, "all is acknowledged")
+    assert total(client, catalogue.ATTEMPTS) >= 2
+    assert waits.state == "PENDING"
+    client.delete(keys.gate(QUEUE))
+    client.xadd(keys.bell(), {"x": 1})
+    assert waits.get(timeout=WAIT_S).answer == "2"
+    assert worker.alive

@@ -1,0 +1,152 @@
+"""Taking back what waits, on a real Redis: out of lists and parked sets, into leases, in small steps."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers, task_id_in
+from fleet.engine.messages.queues import list_key
+from fleet.engine.transport import leases
+from fleet.engine.transport.parking import parked
+from fleet.engine.transport.revoked import mark_revoked
+from fleet.engine.transport.withdrawal import withdrawn
+from fleet.store import keys
+from fleet.store.client import connect, run_script
+
+LIST = list_key("q", 2)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+def message(task_id: str, ends_in_s: float | None = None) -> bytes:
+    now = time.time()
+    return fresh_envelope(
+        task_id=task_id, queue="q", priority=2, body=b'[[],{"prompt":"x"},{}]', queued_at=now,
+        expires_at=None if ends_in_s is None else now + ends_in_s,
+    )  # fmt: skip
+
+
+def queue(client: redis.Redis, *messages: bytes, place: str = LIST) -> None:
+    for one in messages:
+        client.lpush(place, one)
+
+
+def park(client: redis.Redis, task_id: str, text: bytes) -> None:
+    call = parked.publish_later_call("q", LIST, 2, text, task_id=task_id, at=time.time() + 600)
+    run_script(client, parked.PUBLISH_LATER, *call)
+
+
+def waiting(client: redis.Redis, place: str = LIST) -> list[str | None]:
+    """Return the ids in a list, the next one first."""
+    return [task_id_in(text) for text in reversed(client.lrange(place, 0, -1))]  # type: ignore[arg-type]
+
+
+def ids(stretches: Iterator[withdrawn.Stretch]) -> list[str | None]:
+    return [task_id_in(one.message) for stretch in stretches for one in stretch.found]
+
+
+def test_what_is_wanted_leaves_its_place_wherever_it_lies_and_the_others_keep_their_order(client: redis.Redis) -> None:
+    names = [f"t{number}" for number in range(2500)]
+    drawn = random.Random(7)
+    wanted = {name for name in names if drawn.random() < 0.3}
+    queue(client, *map(message, names))
+    queue(client, message("urgent"), place=list_key("q", 0))
+    park(client, "later", message("later"))
+    park(client, "kept", message("kept"))
+    found = ids(withdrawn.withdraw(client, "q", "ids", [*wanted, "urgent", "later"]))
+    assert found == ["urgent", *(name for name in names if name in wanted), "later"]
+    assert waiting(client) == [name for name in names if name not in wanted]
+    assert client.hkeys(keys.parked()) == [b"kept"]
+    assert client.zcard(keys.openings()) == 1
+    assert client.hlen(keys.unacked()) == client.zcard(keys.unacked_index()) == len(found)
+
+
+def test_all_of_a_queue_but_what_is_no_bots_and_the_last_parked_one_takes_its_opening_along(
+    client: redis.Redis,
+) -> None:
+    own = envelope(task_id="own", queue="q", priority=2, headers=task_headers("own") | {"task": "own"}, body=b"[]")
+    queue(client, message("a"), own, message("b"), b"nonsense")
+    park(client, "later", message("later"))
+    assert ids(withdrawn.withdraw(client, "q", "all")) == ["a", "b", "later"]
+    assert [text in (own, b"nonsense") for text in client.lrange(LIST, 0, -1)] == [True, True]  # type: ignore[union-attr]
+    assert client.zcard(keys.openings()) == 0
+
+
+def test_what_is_over_is_found_without_reading_json_and_the_next_end_is_told(client: redis.Redis) -> None:
+    queue(client, message("endless"), message("over", -5), message("soon", 30), message("late", 90), message("out"))
+    park(client, "parked", message("parked", -1))
+    mark_revoked(client, ["out"])
+    stretches = list(withdrawn.withdraw(client, "q", "over"))
+    assert ids(iter(stretches)) == ["over", "out", "parked"]
+    assert min(s.next_end for s in stretches if s.next_end) == pytest.approx(time.time() + 30, abs=5)
+    assert waiting(client) == ["endless", "soon", "late"]
+
+
+def test_whoever_withdraws_and_dies_loses_nothing_a_suspect_stays_one_and_a_mark_follows(client: redis.Redis) -> None:
+    keyed = b'{"mark":"k",' + message("k")[1:]
+    queue(client, keyed, message("suspect"))
+    client.set(keys.submitted("k"), "q|1|x")
+    client.hset(keys.suspects(), hashlib.sha1(client.lindex(LIST, 0)).hexdigest(), "somebody q")  # type: ignore[arg-type]
+    (stretch,) = withdrawn.withdraw(client, "q", "all")
+    tags = [one.tag for one in stretch.found]
+    assert client.get(keys.submitted("k")) == f"t|{tags[0]}".encode()
+    assert [leases.is_suspect(tag) for tag in tags] == [False, True]
+    assert waiting(client) == []
+    run_script(client, leases.RESTORE, *leases.restore_call(tags))  # what a sweep does once its leases are over
+    assert waiting(client) == ["k", "suspect"]
+    assert client.hlen(keys.suspects()) == 1
+    withdrawn.acknowledge(client, [one for stretch in withdrawn.withdraw(client, "q", "all") for one in stretch.found])
+    assert (client.hlen(keys.unacked()), client.zcard(keys.unacked_index())) == (0, 0)
+
+
+def test_only_python_can_tell_who_is_meant_by_a_body_and_what_moves_meanwhile_is_met(client: redis.Redis) -> None:
+    names = [f"t{number}" for number in range(700)]
+    queue(client, *map(message, names))
+    park(client, "t9999", message("t9999"))
+    seen = []
+
+    def matches(text: bytes) -> bool:
+        name = str(task_id_in(text))
+        seen.append(name)
+        if len(seen) == 300:
+            client.rpop(LIST, 2)  # a worker takes two while we look
+        return name.endswith("9")
+
+    found = [one for stretch in withdrawn.withdraw_matching(client, "q", matches) for one in stretch.found]
+    names_found = [str(task_id_in(one.message)) for one in found]
+    assert names_found == [name for name in names if name.endswith("9")] + ["t9999"]
+    assert client.llen(LIST) + len(found) == len(names) + 1 - 2
+    assert sum(len(s.found) for s in withdrawn.withdraw_matching(client, "q", lambda _: True, is_meant=False)) == 628
+    assert client.llen(LIST) == 628
+
+
+def test_one_process_walks_through_a_queue_and_again_only_when_the_next_end_has_come(client: redis.Redis) -> None:
+    assert withdrawn.claim(client) is None
+    now = time.time()
+    client.zadd(keys.ends(), {"later": now + 600, "q": now - 1})
+    claimed = withdrawn.claim(client)
+    assert claimed is not None and claimed[0] == "q"
+    assert withdrawn.claim(client) is None
+    withdrawn.finish(client, claimed, now + 0.1, 50)
+    assert client.zscore(keys.ends(), "q") == pytest.approx(now + 50, abs=10)
+    client.zadd(keys.ends(), {"q": now - 1})
+    claimed = withdrawn.claim(client)
+    assert claimed is not None
+    client.execute_command("ZADD", keys.ends(), "LT", now + 5, "q")  # queued meanwhile
+    withdrawn.finish(client, claimed, None, 1)
+    assert client.zscore(keys.ends(), "q") == pytest.approx(now + 5)
+    client.zadd(keys.ends(), {"q": now - 1})
+    claimed = withdrawn.claim(client)
+    assert claimed is not None
+    withdrawn.finish(client, claimed, None, 1)
+    assert client.zscore(keys.ends(), "q") is None
