@@ -18,6 +18,7 @@ from fleet.models import Priority
 from fleet.quoting import quote
 from fleet.store import keys
 from fleet.store.client import Script, run_script
+from fleet.waits import Wait
 
 BACKLOG = Script.beside(__file__, "backlog.lua", keys="lists*")
 HOLD = Script.beside(__file__, "hold.lua", keys="gate", argv="life_ms")
@@ -37,26 +38,30 @@ class Gate:
         left_s: Seconds until the gate opens by itself; None: it stays.
         room: How many more tasks of each priority may be taken before more calls wait under the limit than it answers
             soon, the most urgent first; None: nothing is known to wait (`late_binding.py`).
+        hold: Fleet's own gate beside the operator's (`holds.py`); None: there is none.
     """
 
     lowest: int = Priority.BULK.value
     left_s: float | None = None
     room: tuple[int, ...] | None = None
+    hold: Wait | None = None
 
     @property
     def is_open(self) -> bool:
-        """True when everything may be taken."""
+        """True when the operator lets everything be taken."""
         return self.lowest >= Priority.BULK.value
 
     def stops(self, priority: int) -> bool:
-        """True when tasks of this priority wait."""
-        return priority > self.lowest
+        """True when tasks of this priority wait, for the operator or behind a hold."""
+        return priority > self.lowest or (self.hold is not None and priority > self.hold.lowest)
 
     def waits_for_limit(self, priority: int) -> bool:
         """True when tasks of this priority wait because enough calls wait under the limit already."""
         return self.room is not None and self.room[priority] <= 0
 
     def __str__(self) -> str:
+        if self.is_open and self.hold is not None:
+            return f"held, {self.hold}"
         if self.is_open:
             return "open" if self.room is None else "waiting on limit"
         name = "closed" if self.lowest < 0 else f"{Priority(self.lowest).name.lower()} and above"
@@ -87,14 +92,25 @@ class Waiting:
 
 def set_gate(broker: redis.Redis, queue: str, *, lowest: int, for_s: float | None = None) -> None:
     """Let only tasks of priority `lowest` and above be taken from a queue; at most for `for_s` seconds."""
-    broker.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
+    with broker.pipeline(transaction=True) as pipe:
+        pipe.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
+        _announce(pipe, queue)
+        pipe.execute()
 
 
 def open_gate(broker: redis.Redis, queue: str) -> bool:
     """Let everything be taken again, at once; False when the gate was open."""
-    was_closed = bool(broker.delete(keys.gate(queue)))
-    broker.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
-    return was_closed
+    with broker.pipeline(transaction=True) as pipe:
+        pipe.delete(keys.gate(queue))
+        _announce(pipe, queue)
+        pipe.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
+        return bool(pipe.execute()[0])
+
+
+def _announce(pipe: redis.client.Pipeline, queue: str) -> None:
+    """Have takes look at a queue's lists: they have struck it off while its gate was closed."""
+    for step in queues.PRIORITY_STEPS:
+        pipe.zadd(keys.waiting(step), {queue: 0})
 
 
 def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
@@ -107,7 +123,7 @@ def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
         for name in names:
             pipe.get(keys.gate(name))
             pipe.pttl(keys.gate(name))
-            pipe.get(keys.room(name))
+            pipe.mget(keys.room(name), keys.hold(name))
         replies = pipe.execute()
     return [_gate(*of_one) for of_one in zip(replies[::3], replies[1::3], replies[2::3], strict=True)]
 
@@ -125,14 +141,24 @@ def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
     return [_waiting(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
-def _gate(value: bytes | None, left_ms: int, room: bytes | None) -> Gate:
+def _gate(value: bytes | None, left_ms: int, beside: tuple[bytes | None, bytes | None]) -> Gate:
+    room, held = beside
     rooms = tuple(max(0, int(number)) for number in room.split()[:-1]) if room else None
+    hold = _hold(held) if held else None
     if value is None:
-        return Gate(room=rooms)
+        return Gate(room=rooms, hold=hold)
     try:
-        return Gate(int(value), left_ms / 1000 if left_ms >= 0 else None, rooms)
+        return Gate(int(value), left_ms / 1000 if left_ms >= 0 else None, rooms, hold)
     except ValueError as error:
         raise StoreError(f"gate: expected a priority number or -1, got {quote(value)}; `fleet pools resume`") from error
+
+
+def _hold(text: bytes) -> Wait:
+    """Return what a hold says; one that cannot be read stops the queue all the same."""
+    try:
+        return Wait.from_json(text)
+    except (ValueError, TypeError):
+        return Wait("configuration", told=f"a hold that this release cannot read: {quote(text)}")
 
 
 def _waiting(rows: list[tuple[int, int, float | None]]) -> Waiting:

@@ -32,8 +32,12 @@
 -- Lists and gates are named by queue, not declared: the broker is one Redis, never a cluster. A gate is a string, the
 -- lowest priority that may be taken (-1, or no number: none); absent: open. Beside it, under the gate's name and ":room":
 -- "n0 n1 n2 n3 n4 given", how many more tasks of each priority may be taken, each counting those of more urgent ones
--- (absent: any number), and what n4 was at first. Queues of one priority take turns: the next one after the one served
--- last. With queues in ARGV, O(queues); else O(queues that wait and are not open to us or to all).
+-- (absent: any number), and what n4 was at first. And under ":hold": JSON of a `Wait` (fleet/waits.py), a gate of Fleet's
+-- own that opens by itself. One with `probe_every_s` lets one task through when its time has come, the most urgent one,
+-- and moves its time on by that. Queues of one priority take turns: the next one after the one served last.
+--
+-- With queues in ARGV, O(queues); else O(queues that wait and are not open to us). There a queue that is stopped is struck
+-- off until it opens, is opened (lift.lua, gates.py), or is looked at (look.lua): it must not cost every take a look.
 --
 -- What is parked and due is opened first, a bounded number: one look when there is none. Revoked tasks are taken like
 -- others, for it is their worker that tells who waits for them; the mark then need not outlive a repeated delivery.
@@ -61,12 +65,13 @@ if wanted <= 0 then return {} end
 
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds .. '.' .. string.format('%06d', microseconds)
-local gates, rooms, reply, taken = {}, {}, {}, 0
-local has_suspects
+local gates, rooms, holds, reply, taken = {}, {}, {}, {}, 0
+local has_suspects, hold_opens_at
 
 -- Seconds until something opens, what is due being opened; nil: nothing will.
 local function opens_in()
   local _, at = unpack(redis.call('ZRANGE', openings, 0, 0, 'WITHSCORES'))
+  if hold_opens_at then at = math.min(at or hold_opens_at, hold_opens_at) end
   return at and at - now
 end
 
@@ -83,13 +88,56 @@ local function tags_of_revoked()
   return table.concat(tags, ' ')
 end
 
-local function is_stopped(queue, step)
-  if gates[queue] == nil then
-    local gate, room = unpack(redis.call('MGET', gate_prefix .. queue, gate_prefix .. queue .. ':room'))
-    gates[queue], rooms[queue] = gate, room and {}
-    for number in string.gmatch(room or '', '%S+') do table.insert(rooms[queue], tonumber(number)) end
+-- Notes what a hold lets through. One that cannot be read stops all, as such a gate does.
+local function read_hold(queue, text)
+  local is_known, hold = pcall(cjson.decode, text)
+  hold = is_known and type(hold) == 'table' and hold or {}
+  local opens_at, every_s = tonumber(hold.opens_at), tonumber(hold.probe_every_s) or 0
+  holds[queue] = { wait = hold, lowest = tonumber(hold.lowest) or -1, opens_at = opens_at, every_s = every_s }
+  if not opens_at then return end
+  if opens_at > tonumber(now) then
+    hold_opens_at = math.min(hold_opens_at or opens_at, opens_at)
+  elseif every_s > 0 then
+    holds[queue].probes = true
+  else
+    holds[queue] = nil
   end
-  return gates[queue] and tonumber(step) > (tonumber(gates[queue]) or -1)
+end
+
+local function read_gate(queue)
+  local name = gate_prefix .. queue
+  local gate, room, hold = unpack(redis.call('MGET', name, name .. ':room', name .. ':hold'))
+  gates[queue], rooms[queue] = gate, room and {}
+  for number in string.gmatch(room or '', '%S+') do table.insert(rooms[queue], tonumber(number)) end
+  if hold then read_hold(queue, hold) end
+end
+
+-- True when nothing of this priority may be taken; `is_turn`: in the turn of the least urgent, which no probe is for.
+local function is_stopped(queue, step, is_turn)
+  if gates[queue] == nil then read_gate(queue) end
+  if gates[queue] and tonumber(step) > (tonumber(gates[queue]) or -1) then return true end
+  local hold = holds[queue]
+  return hold and tonumber(step) > hold.lowest and (is_turn or not hold.probes)
+end
+
+-- The hold whose probe a message of this priority would be; nil: of none.
+local function probed(queue, step)
+  local hold = holds[queue]
+  return hold and tonumber(step) > hold.lowest and hold or nil
+end
+
+-- Lets no more probe through until the next one is due; the hold lives no longer for that.
+local function use_probe(queue, hold)
+  hold.probes, hold.wait.opens_at = nil, now + hold.every_s
+  hold_opens_at = math.min(hold_opens_at or hold.wait.opens_at, hold.wait.opens_at)
+  redis.call('SET', gate_prefix .. queue .. ':hold', cjson.encode(hold.wait), 'KEEPTTL')
+end
+
+-- Strikes a queue off that is stopped, where queues are known to wait; what is held comes back when it opens.
+local function strike_off(queue, class)
+  redis.call('ZREM', KEYS[WAITING + class], queue)
+  local hold = holds[queue]
+  if hold and hold.opens_at then redis.call('ZADD', openings, 'LT', hold.opens_at, queue) end
 end
 
 -- Counts what was taken against the room of its own and of less urgent priorities.
@@ -108,9 +156,14 @@ local function tag_of(message)
 end
 
 -- Takes from one list until `most` are taken altogether, and strikes the queue off where it is known to wait.
-local function take_from(queue, class, most)
+local function take_from(queue, class, most, is_turn)
   local step = ARGV[REST + class]
-  if is_stopped(queue, step) then return end
+  if is_stopped(queue, step, is_turn) then
+    if queues == 0 and not (holds[queue] and holds[queue].probes) then strike_off(queue, class) end
+    return
+  end
+  local hold = probed(queue, step)
+  if hold then most = taken + 1 end
   local list = list_prefix .. (step == '0' and queue or queue .. separator .. step)
   local entries, renewals, before, is_empty = {}, {}, taken, false
   if rooms[queue] then most = math.min(most, taken + rooms[queue][step + 1]) end
@@ -132,51 +185,51 @@ local function take_from(queue, class, most)
     redis.call('HSET', unacked, unpack(entries))
     redis.call('ZADD', index, unpack(renewals))
     use_room(queue, step, taken - before)
+    if hold then use_probe(queue, hold) end
   end
   if is_empty and (taken > before or queues == 0) then redis.call('ZREM', KEYS[WAITING + class], queue) end
 end
 
-local function serve_named(class, last, most)
+local function serve_named(class, last, most, is_turn)
   local start = 0
   for i = 1, queues do
     if ARGV[queues_at + i] == last then start = i end
   end
   for i = 0, queues - 1 do
     if taken >= most then return end
-    take_from(ARGV[queues_at + 1 + (start + i) % queues], class, most)
+    take_from(ARGV[queues_at + 1 + (start + i) % queues], class, most, is_turn)
   end
 end
 
-local function serve_waiting(class, from, to, most)
+local function serve_waiting(class, from, to, most, is_turn)
   while taken < most do
     local waiting = redis.call('ZRANGEBYLEX', KEYS[WAITING + class], from, to, 'LIMIT', 0, CHUNK)
     for _, queue in ipairs(waiting) do
       if taken >= most then return end
-      if redis.call('SISMEMBER', ours, queue) == 1 then take_from(queue, class, most) end
+      if redis.call('SISMEMBER', ours, queue) == 1 then take_from(queue, class, most, is_turn) end
     end
     if #waiting < CHUNK then return end
     from = '(' .. waiting[#waiting]
   end
 end
 
-local function serve(class, most)
+local function serve(class, most, is_turn)
   local last = ARGV[served_at + class]
-  if queues > 0 then return serve_named(class, last, most) end
-  serve_waiting(class, '(' .. last, '+', most)
-  serve_waiting(class, '-', '[' .. last, most)
+  if queues > 0 then return serve_named(class, last, most, is_turn) end
+  serve_waiting(class, '(' .. last, '+', most, is_turn)
+  serve_waiting(class, '-', '[' .. last, most, is_turn)
 end
 
 local left_s = opens_in()
 if left_s and left_s <= 0 then
   open_parked({ parked, openings, bell, epochs }, {
-    now, MOST, order_prefix, waiting_prefix, separator, mark_prefix,
+    now, MOST, order_prefix, waiting_prefix, separator, mark_prefix, priorities,
   })
-  left_s = opens_in()
 end
 
 for class = priorities, 1, -1 do
   if taken >= guarded then break end
-  serve(class, guarded)
+  serve(class, guarded, true)
 end
 for class = 1, priorities do
   if taken >= wanted then break end
@@ -187,5 +240,6 @@ if taken > 0 then
   if redis.call('EXISTS', revoked) == 1 then reply[#reply + 1] = tags_of_revoked() end
   return reply
 end
+left_s = opens_in()
 local newest = unpack(redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1))
 return { newest and newest[1] or '0-0', left_s and math.max(0, math.ceil(left_s * 1000)) or -1 }

@@ -1,5 +1,6 @@
 -- Opens what is parked and whose time has come: it goes to the end of its list, in the order of opening times, as if it
--- had been queued just then. O(opened x log parked), at most `most` messages of 16 queues.
+-- had been queued just then; or to the head, if it only waited: it has its old place then. O(opened x log parked), at
+-- most `most` messages of 16 queues.
 --
 -- KEYS  parked, openings   see park.lua
 --       bell            stream, one entry
@@ -10,19 +11,22 @@
 --       waiting_prefix  of the keys that tell which queues have messages
 --       separator       kombu's, in list keys
 --       mark_prefix     of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `q|epoch|list`
+--       priorities      of a queue (count)
 -- Reply number of messages opened
 --
--- Lists and sets are named by queue, not declared: the broker is one Redis, never a cluster.
+-- Lists and sets are named by queue, not declared: the broker is one Redis, never a cluster. A queue is also due when its
+-- hold opens: takes have struck it off meanwhile (take.lua), and find it again by this.
 local QUEUES = 16
 local parked, openings, bell, epochs = unpack(KEYS)
-local now, most, order_prefix, waiting_prefix, separator, mark_prefix = unpack(ARGV)
+local now, most, order_prefix, waiting_prefix, separator, mark_prefix, priorities = unpack(ARGV)
 local opened = 0
 
-local function open(queue, entry)
-  local list, message = string.match(entry, '^([^\n]*)\n[^\n]*\n(.*)$')
-  if not list then return end
+-- Puts one message into its list, if it belongs to this end of it: a reason that says so goes to the head.
+local function open(queue, entry, end_of_list)
+  local list, reason, message = string.match(entry, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  if not list or (string.find(reason, '"to": "head"', 1, true) and 'RPUSH' or 'LPUSH') ~= end_of_list then return end
   local _, last = string.find(list, separator, 1, true)
-  local epoch = redis.call('LPUSH', list, message) == 1 and redis.call('HINCRBY', epochs, list, 1)
+  local epoch = redis.call(end_of_list, list, message) == 1 and redis.call('HINCRBY', epochs, list, 1)
   local marked = string.match(message, '^{"mark":"([^"]+)"')
   if marked then
     epoch = epoch or redis.call('HGET', epochs, list) or '0'
@@ -39,10 +43,14 @@ for _, queue in ipairs(redis.call('ZRANGEBYSCORE', openings, '-inf', now, 'LIMIT
     redis.call('HDEL', parked, unpack(due))
     redis.call('ZREM', order, unpack(due))
     for i = 1, #due do
-      if entries[i] then open(queue, entries[i]) end
+      if entries[i] then open(queue, entries[i], 'LPUSH') end
+    end
+    for i = #due, 1, -1 do  -- the first ends at the head
+      if entries[i] then open(queue, entries[i], 'RPUSH') end
     end
     opened = opened + #due
   end
+  for step = 0, priorities - 1 do redis.call('ZADD', waiting_prefix .. step, 0, queue) end
   local _, next_at = unpack(redis.call('ZRANGE', order, 0, 0, 'WITHSCORES'))
   if next_at then redis.call('ZADD', openings, next_at, queue) else redis.call('ZREM', openings, queue) end
 end

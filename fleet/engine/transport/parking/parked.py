@@ -23,7 +23,7 @@ OPEN = Script.beside(
     __file__,
     "open_parked.lua",
     keys="parked openings bell epochs",
-    argv="now most order_prefix waiting_prefix separator mark_prefix",
+    argv="now most order_prefix waiting_prefix separator mark_prefix priorities",
 )
 PUBLISH_LATER = Script.beside(
     __file__,
