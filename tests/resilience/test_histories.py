@@ -63,7 +63,7 @@ class Scripted:
     def do_well(self, calls: int = 1, is_probe: bool = False) -> BreakerReply:
         """Let calls do well."""
         self.place += calls
-        said = Successes(calls, self.place, age_us=0, began_age_us=1e9, is_probe=is_probe)
+        said = Successes(calls, self.place, age_us=0, began_age_us=1e13, is_probe=is_probe)
         return self._run(DID_WELL, by="w", successes=SUCCESSES.pack(said))
 
     def ask(self) -> BreakerReply:
