@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from fleet.frozen import Frozen
+
+#: Whether its breaker lets calls go; `ramping`: it closed a moment ago, and calls leave at a growing pace.
+BreakerState = Literal["closed", "ramping", "half-open", "open"]
 
 
 class LongLimitView(Frozen):
@@ -34,4 +39,5 @@ class LimitView(Frozen):
     most_in_flight: int | None = Field(None, description="Calls at the same time; None: not limited.")
     in_flight_is_learnt: bool = Field(False, description="The provider refused one of more calls at once.")
     long: tuple[LongLimitView, ...] = Field((), description="Limits of an hour, a day or more, as the provider tells.")
+    breaker: BreakerState = Field("closed", description="Whether calls go, or wait until a probe does well.")
     paced_rpm: float | None = Field(None, description="Calls a minute while little of those is left.")

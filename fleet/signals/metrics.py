@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fleet.signals import catalogue
-from fleet.signals.limit_view import LimitView
+from fleet.signals.limit_view import BreakerState, LimitView
 from fleet.signals.view import Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
@@ -92,6 +92,9 @@ LIMIT_USED = Metric(
 LIMIT_WAITING = Metric("fleet_limit_waiting_calls", "gauge", "Calls that wait for a grant.", ("limit",))
 LIMIT_HELD = Metric("fleet_limit_held_seconds", "gauge", "Seconds for which a 429 holds the fleet.", ("limit",))
 LIMIT_REFUSED = Metric("fleet_limit_refused", "counter", "429s.", ("limit",))
+BREAKER = Metric(
+    "fleet_breaker_state", "gauge", "Calls go: 0 closed, 1 ramping; they wait: 2 half-open, 3 open.", ("limit",)
+)
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 BUDGET = Metric("fleet_day_budget_usd", "gauge", "US dollars that a day may cost, over the limits that say so.")
 
@@ -114,7 +117,7 @@ FLEET_METRICS = (
     COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, BY_CAUSE,
     OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED,
-    DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    BREAKER, DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -244,3 +247,4 @@ def _limits(limits: Iterable[LimitView]) -> Iterator[tuple[Metric, Iterable[Samp
     yield LIMIT_WAITING, [((row.limit,), row.waiting) for row in rows]
     yield LIMIT_HELD, [((row.limit,), row.held_s) for row in rows]
     yield LIMIT_REFUSED, [((row.limit,), row.refused) for row in rows]
+    yield BREAKER, [((row.limit,), get_args(BreakerState).index(row.breaker)) for row in rows]

@@ -85,6 +85,26 @@ def run_script(client: redis.Redis, script: Script, keys: Sequence[Any], argumen
         raise
 
 
+def run_script_each(
+    client: redis.Redis, script: Script, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]
+) -> list[Any]:
+    """Run a script once for each KEYS and ARGV, in one round trip, loading it when Redis does not know it.
+
+    Raises:
+        redis.ResponseError: When one of them fails.
+    """
+    if not calls:
+        return []
+    with client.pipeline(transaction=False) as pipe:
+        for names, arguments in calls:
+            pipe.evalsha(script.sha, len(names), *names, *arguments)
+        try:
+            return pipe.execute()
+        except redis.exceptions.NoScriptError:
+            client.script_load(script.text)
+    return run_script_each(client, script, calls)
+
+
 def _client(where: Address, timeout_s: float) -> redis.Redis:
     # No retries: redis-py's default repeats a command that may have been carried out, and takes seconds to fail.
     patience = {"retry": Retry(NoBackoff(), 0), "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}

@@ -79,6 +79,7 @@ class PoolStanding:
         bots_out: True when all of its bots are quarantined.
         bots_back_at: When the first of them comes back by itself.
         limit: How its limit stands.
+        breaker: Why calls under that limit wait, if its breaker is open.
     """
 
     pool: str
@@ -92,6 +93,7 @@ class PoolStanding:
     bots_out: bool = False
     bots_back_at: float | None = None
     limit: LimitSnapshot | None = None
+    breaker: Wait | None = None
 
 
 def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
@@ -104,6 +106,8 @@ def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
         yield Wait("operator", opens_at, pool.pool, str(Gate(pool.gate.lowest)), lowest=pool.gate.lowest)
     if pool.hold is not None:
         yield pool.hold
+    elif pool.breaker is not None:  # the first task that meets it will put the hold
+        yield pool.breaker
     if pool.bots_out:
         yield Wait("bots", pool.bots_back_at, pool.pool)
     if pool.limit is not None:

@@ -17,7 +17,7 @@ import redis
 
 from fleet.config import Settings
 from fleet.engine.operations.obstacles import PoolStanding, headline
-from fleet.engine.operations.waits import Crew, lines_in_order, read_limits, read_standings
+from fleet.engine.operations.waits import Crew, lines_in_order, read_breakers_of, read_limits, read_standings
 from fleet.limiter.snapshot import LimitSnapshot
 from fleet.models import Bot, Priority, bot_name
 from fleet.money import micros_of
@@ -26,7 +26,7 @@ from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY, ErrorField
 from fleet.signals.crew import Trouble, troubles_of
-from fleet.signals.limit_view import LimitView, LongLimitView
+from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
@@ -111,9 +111,11 @@ class Overview:
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
         of_pools = read_limits(self._state, settings, settings.pools)
         limits = list({limit.limit: limit for limit in of_pools.values()}.values())
+        breakers = read_breakers_of(self._state, (limit.limit for limit in limits))
         standings = read_standings(
-            self._state, self._broker, settings, list(settings.pools), crew=Crew(now_s, living), limits=of_pools
-        )
+            self._state, self._broker, settings, list(settings.pools),
+            crew=Crew(now_s, living), limits=of_pools, breakers=breakers,
+        )  # fmt: skip
         waits = lines_in_order(standings, now_s)
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
         totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
@@ -139,7 +141,7 @@ class Overview:
                 apis=len(apis),
             ),
             pools=tuple(self._pools(reading, standings, bots.per_hour)),
-            limits=tuple(_limit_view(limit, now_s) for limit in limits),
+            limits=tuple(_limit_view(limit, breakers[limit.limit].state, now_s) for limit in limits),
             waits=waits,
             headline=headline(waits, now_s),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
@@ -324,7 +326,7 @@ def _now_us(client: redis.Redis) -> int:
     return seconds * 1_000_000 + micros
 
 
-def _limit_view(limit: LimitSnapshot, now_s: float) -> LimitView:
+def _limit_view(limit: LimitSnapshot, breaker: BreakerState, now_s: float) -> LimitView:
     return LimitView(
         limit=limit.limit,
         rpm=limit.rpm,
@@ -343,6 +345,7 @@ def _limit_view(limit: LimitSnapshot, now_s: float) -> LimitView:
         in_flight_is_learnt=limit.in_flight_is_learnt,
         long=tuple(LongLimitView(label=long.label, used=long.used, limit=long.limit) for long in limit.long),
         paced_rpm=limit.paced_rpm,
+        breaker=breaker,
     )
 
 

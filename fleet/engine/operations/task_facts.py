@@ -24,7 +24,7 @@ from fleet.engine.operations.message_search import (
     find_queued,
 )
 from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, wait_of
-from fleet.engine.operations.waits import Crew, read_crew, read_standings, wait_in
+from fleet.engine.operations.waits import Crew, read_breakers_of, read_crew, read_standings, wait_in
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.engine.transport.held import Held, find_held
@@ -156,7 +156,8 @@ def _standing(
     pool = queues.pool_of(queue)
     if pool is not None and pool in settings.pools:
         limits = {} if limit is None else {pool: limit}
-        return read_standings(state, broker, settings, [pool], crew=crew, limits=limits)[0]
+        breakers = read_breakers_of(state, (known.limit for known in limits.values()))
+        return read_standings(state, broker, settings, [pool], crew=crew, limits=limits, breakers=breakers)[0]
     astray = stray(queue, crew.living, settings)
     return PoolStanding(
         pool=pool or queue,

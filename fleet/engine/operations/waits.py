@@ -18,19 +18,22 @@ from fleet.engine.operations.obstacles import ParkedSample, PoolStanding, lines_
 from fleet.limiter import LimitSnapshot
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import show_call, snapshot_of, standing_of
+from fleet.resilience import BreakerView
+from fleet.resilience.scripts import SHOW as SHOW_BREAKER
+from fleet.resilience.view import view_of
 from fleet.signals.crew import serving
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.view import WaitLine
 from fleet.store import keys
-from fleet.store.client import Script, run_script
+from fleet.store.client import Script, run_script, run_script_each
 from fleet.waits import CAUSES, Wait
 
 SAMPLE = Script.beside(__file__, "sample_parked.lua", keys="parked orders*", argv="samples")
 
 #: Parked tasks looked at in one reading, over all queues, and beside one queue at least and at most (count).
 SAMPLES, FEWEST_SAMPLES, MOST_SAMPLES = 1000, 2, 50
-#: What `settings.limit_of` names, with the key that all calls go by.
 _NO_LIMITS: Mapping[str, LimitSnapshot] = {}
+_NO_BREAKERS: Mapping[str, BreakerView] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +55,24 @@ def read_crew(state: redis.Redis) -> Crew:
 
 
 def read_limits(state: redis.Redis, settings: Settings, pools: Iterable[str]) -> dict[str, LimitSnapshot]:
-    """Return how the limit of each pool stands. A round trip for each limit."""
-    found: dict[str, LimitSnapshot] = {}
-    by_pool = {}
+    """Return how the limit of each pool stands. One round trip."""
+    rates, names = {}, {}
     for pool in pools:
-        name, rates = settings.limit_of(pool)
-        limit = f"{name}/{config.KEY_LABEL}"
-        if limit not in found:
-            found[limit] = snapshot_of(limit, standing_of(run_script(state, SHOW, *show_call(limit))), rates)
-        by_pool[pool] = found[limit]
-    return by_pool
+        api, rates_of = settings.limit_of(pool)
+        names[pool] = f"{api}/{config.KEY_LABEL}"
+        rates[names[pool]] = rates_of
+    replies = run_script_each(state, SHOW, [show_call(name) for name in rates])
+    found = {
+        name: snapshot_of(name, standing_of(reply), rates[name]) for name, reply in zip(rates, replies, strict=True)
+    }
+    return {pool: found[name] for pool, name in names.items()}
+
+
+def read_breakers_of(state: redis.Redis, limits: Iterable[str]) -> dict[str, BreakerView]:
+    """Return how the breakers of limits stand, by their names. One round trip."""
+    names = list(dict.fromkeys(limits))
+    replies = run_script_each(state, SHOW_BREAKER, [SHOW_BREAKER.call(breaker=keys.breaker(name)) for name in names])
+    return {name: view_of(name, reply) for name, reply in zip(names, replies, strict=True)}
 
 
 def read_standings(
@@ -72,6 +83,7 @@ def read_standings(
     *,
     crew: Crew,
     limits: Mapping[str, LimitSnapshot] = _NO_LIMITS,
+    breakers: Mapping[str, BreakerView] = _NO_BREAKERS,
 ) -> list[PoolStanding]:
     """Return how pools stand. Five round trips, O(pools).
 
@@ -82,6 +94,7 @@ def read_standings(
         pools: Their names.
         crew: Who lives.
         limits: How the limits of pools stand, as far as that is to be told.
+        breakers: How the breakers of those limits stand, by their names.
     """
     queues = [keys.queue(pool) for pool in pools]
     gates, backlogs = read_gates(broker, queues), read_waiting(broker, queues)
@@ -91,6 +104,7 @@ def read_standings(
         PoolStanding(
             pool=pool, gate=gate, hold=hold, backlog=backlog, parked=sample, workers=serving(crew.living, queue),
             running=running, bots_out=is_out, bots_back_at=back_at, limit=limits.get(pool),
+            breaker=breakers[limits[pool].limit].wait if pool in limits and limits[pool].limit in breakers else None,
         )
         for pool, queue, gate, backlog, hold, sample, (running, is_out, back_at) in zip(
             pools, queues, gates, backlogs, holds, parked, bots, strict=True
@@ -117,7 +131,8 @@ def look(state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Ite
     """Return how pools (None: all) stand, and why their tasks wait. Some round trips, O(pools)."""
     names = list(settings.pools) if pools is None else [pool for pool in pools if pool in settings.pools]
     crew, limits = read_crew(state), read_limits(state, settings, names)
-    standings = read_standings(state, broker, settings, names, crew=crew, limits=limits)
+    breakers = read_breakers_of(state, (limit.limit for limit in limits.values()))
+    standings = read_standings(state, broker, settings, names, crew=crew, limits=limits, breakers=breakers)
     return Standings(crew.now_s, tuple(standings), lines_in_order(standings, crew.now_s))
 
 

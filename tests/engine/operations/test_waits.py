@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -17,14 +18,18 @@ from fleet.engine.admission.gates import CLOSED, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import envelope, task_headers
 from fleet.engine.operations.obstacles import ADVICE, headline, told_line, when
+from fleet.engine.operations.overview import Overview
 from fleet.engine.operations.story import Story, tell
 from fleet.engine.operations.task_facts import gather
 from fleet.engine.operations.waits import SAMPLES, look
+from fleet.errors import KeyRejected
 from fleet.models import Priority
+from fleet.resilience import Breakers
+from fleet.signals.metrics import exposition
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import WaitLine
 from fleet.store import keys
-from fleet.store.client import connect
+from fleet.store.client import Store, connect
 from fleet.waits import CAUSES, LASTING, Cause, Wait
 from tests.every import every
 
@@ -182,6 +187,36 @@ def test_a_full_limit_names_what_fleet_toml_says_of_it(client: redis.Redis) -> N
     client.set(keys.room("fleet.a"), "0 0 0 0 0 7", px=5000)
     (line,) = waits_of(client)
     assert (line.cause, line.about, line.told, line.tasks) == ("limit", LIMIT, "rpm = 60", 2)
+
+
+def test_an_open_breaker_is_a_reason_before_the_first_task_has_met_it(client: redis.Redis, redis_url: str) -> None:
+    queue(client, 3)
+    asyncio.run(open_breaker(redis_url))
+    (line,) = waits_of(client)
+    assert (line.cause, line.about, line.tasks, line.is_lasting) == ("key", LIMIT, 3, True)
+    assert "invalid api key" in line.told
+    view = Overview(SETTINGS, state=client, broker=client).read()
+    assert [limit.breaker for limit in view.limits if limit.limit == LIMIT] == ["open"]
+    assert f'fleet_breaker_state{{limit="{LIMIT}"}} 3.0' in exposition(view).decode()
+
+
+async def open_breaker(url: str) -> None:
+    """Let calls of several tasks fail for what is everybody's."""
+
+    async def closed(limit: str) -> None:
+        raise AssertionError("nothing did well")
+
+    store = Store(url)
+    breakers = Breakers(store, {LIMIT: "fingerprint"}, on_closed=closed)
+    try:
+        for task in range(20):
+            error = KeyRejected("invalid api key")
+            if (await breakers.failed(LIMIT, error, who=f"t{task}", since_s=1.0, place=task)).wait:
+                return
+        raise AssertionError("it has not opened")
+    finally:
+        await breakers.close()
+        await store.close()
 
 
 def test_a_reason_that_a_later_release_wrote_stops_no_reader(client: redis.Redis) -> None:
