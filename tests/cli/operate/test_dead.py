@@ -153,7 +153,7 @@ def test_why_of_a_held_task_reads_its_limit(client: redis.Redis) -> None:
     die(client, "t1")
     fleet("dead", "replay", "t1")
     limit = keys.limit_keys("simulator/simulated-1/default")
-    told = {"retry_after_us": 60_000_000, "terms": Terms().pack()}
+    told = {"retry_after_us": 60_000_000, "held_by": "", "terms": Terms().pack()}
     run_script(client, PENALISE, *PENALISE.call(state=limit.state, facts=limit.facts, **told))
     assert "the limit simulator/simulated-1/default" in fleet("why", "t1").stdout
     assert "after a 429" in fleet("why", "t1").stdout
