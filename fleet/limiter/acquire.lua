@@ -251,11 +251,11 @@ end
 local base, state, terms, need, slot, order = at.base, at.state, at.terms, at.need, at.slot, at.order
 local queue, due, bots = KEYS[base + QUEUE], KEYS[base + DUE], KEYS[base + BOTS]
 
--- How much of the day is used, in thousandths, whatever of it is used most.
+-- How much of the day is used, in thousandths, whatever of it is used most; what is only reserved may come back.
 local function used_of_day()
   local requests, money = terms[REQUESTS_A_DAY], terms[USD_MICROS_A_DAY]
   local of_requests = requests > 0 and state[DAY_REQUESTS] / requests or 0
-  return floor(1000 * max(of_requests, money > 0 and state[DAY_USD_MICROS] / money or 0))
+  return floor(1000 * max(of_requests, money > 0 and (state[DAY_USD_MICROS] - state[DAY_RESERVED]) / money or 0))
 end
 
 local function answer(code, wait, backlog, why)
@@ -266,11 +266,12 @@ local function answer(code, wait, backlog, why)
   local wait_us, backlog_us, horizon_us = ceil(wait), ceil(backlog), floor(at.horizon)
   local now_us, candidate, granted, granted_tokens = now, at.c, state[GRANTED], state[GRANTED_TOKENS]
   local tokens, input_tokens, output_tokens = need[TOKENS], need[INPUT], need[OUTPUT]
-  local day_used, cost_usd_micros, cause, is_own, lowest = used_of_day(), at.cost, 0, 0, -1
+  local day_used, cost_usd_micros, day_usd_micros = used_of_day(), at.cost, terms[USD_MICROS_A_DAY]
+  local cause, is_own, lowest = 0, 0, -1
   if why then cause, is_own, lowest = why.cause, why.is_own and 1 or 0, why.lowest or -1 end
   return struct.pack(REPLY_FORMAT, code, wait_us, order, now_us, held_us, idle, backlog_us, candidate, quiet_us, tokens,
     input_tokens, output_tokens, granted, granted_tokens, horizon_us, cause, is_own, lowest, day_used,
-    cost_usd_micros) .. at.set
+    cost_usd_micros, day_usd_micros) .. at.set
 end
 
 -- When to try again where the day has no room, and why. What is reserved of its money comes back as

@@ -15,10 +15,20 @@ from typing import Any
 
 from fleet.config import LimitSettings
 from fleet.errors import DeadlineExceeded, NotSoon
-from fleet.grants import Caller, Grant, Tokens
+from fleet.grants import Caller, Grant, Mark, Tokens
 from fleet.limiter.clock import RedisClock
 from fleet.limiter.layouts import Reply, pack_asked, pack_settled
-from fleet.limiter.limits import BY_HOLD, BY_LIMIT, BY_MONEY, BY_REQUESTS, DAY_US, MOST_KINDS, NEWEST_USE, Terms
+from fleet.limiter.limits import (
+    BY_HOLD,
+    BY_LIMIT,
+    BY_MONEY,
+    BY_REQUESTS,
+    DAY_US,
+    MOST_KINDS,
+    NEWEST_USE,
+    RETURNS_US,
+    Terms,
+)  # fmt: skip
 from fleet.limiter.scripts import ACQUIRE, NARROW, SETTLE
 from fleet.limiter.sleepers import Sleepers
 from fleet.store import keys
@@ -31,6 +41,8 @@ LEASE_S = 600.0
 
 #: Seconds for which a reason to wait is told of again without asking: an operator may end it meanwhile.
 FRESH_S = 0.5
+#: How much of a day is used when that is said, in thousandths; that it is used up is said, too.
+WARN_AT = 800
 #: A hold that is longer by less than this is the same one (s).
 HOLD_STEP_S = 0.05
 _CAUSES: dict[int, Cause] = {BY_LIMIT: "limit", BY_HOLD: "hold", BY_REQUESTS: "requests", BY_MONEY: "money"}
@@ -123,6 +135,25 @@ class WaitingCall:
             ticket=self.ticket, bot=caller.bot, kind=f"q:{caller.kind}", asked=asked, terms=self.terms
         )
 
+    def taken(self, now: float) -> Grant:
+        """Return what it was promised as a grant, and take the promise off it."""
+        reply, self.reply, self.timer = self.reply, None, None
+        self.limit.promised.discard(self)
+        assert reply is not None
+        return Grant(
+            self.limit.name,
+            reserved_tokens=self.asks.total,
+            ticket=self.ticket,
+            kind=self.caller.kind,
+            reserved_output_tokens=self.asks.output,
+            charged=Tokens(reply.tokens, reply.input_tokens, reply.output_tokens),
+            cost_usd_micros=self.cost_usd_micros,
+            charged_usd_micros=reply.cost_usd_micros,
+            sent_at=self.slot_at,
+            waited_ms=round((now - self.started) * 1000),
+            mark=Mark(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
+        )
+
     def refusal(self, reply: Reply) -> DeadlineExceeded | NotSoon:
         """Return why it does not go."""
         if self.patience_s is not None:
@@ -149,9 +180,13 @@ class WaitingCall:
     def _told(self, reply: Reply) -> str:
         if reply.cause not in (BY_REQUESTS, BY_MONEY):
             return ""
-        if reply.is_own:
-            return f"this call may cost ${reply.cost_usd_micros / 1e6:,.4f}, more than is left of the day's money"
-        return f"{reply.day_used / 10:.0f}% of the day is used"
+        if not reply.is_own:
+            return f"{reply.day_used / 10:.0f}% of the day is used"
+        cost, day = reply.cost_usd_micros / 1e6, reply.day_usd_micros / 1e6
+        least = f"this call may cost ${cost:,.4f}, more than"
+        if cost > day:
+            return f"{least} a whole day has: ${day:,.4f}; raise usd_per_day"
+        return f"{least} is left of the day's ${day:,.4f}"
 
     # -- as a receiver of replies
 
@@ -201,6 +236,8 @@ class LocalLimit:
     #: What an operator had set when a reply last said so (None: none did), and when that was.
     was_set: bytes | None = None
     heard_at: float = 0.0
+    #: Day (UTC, since 1970) and percentage of it that were last warned of.
+    warned: tuple[int, int] = (0, 0)
     #: Why a call did not go soon, as last heard, and when that was (`time.monotonic()`).
     refused: Wait | None = None
     refused_at: float = -math.inf
@@ -279,6 +316,18 @@ class LocalLimit:
     def impatient(self, seconds: float) -> list[WaitingCall]:
         """Return the calls with a slot that is far ahead which do not wait for `seconds` any more."""
         return [call for call in self.promised if call.lacks_patience(seconds)]
+
+    def crossed(self, reply: Reply) -> int:
+        """Return the percentage that the day's use has reached, once for 80 and for 100; 0: that was said."""
+        is_full = reply.day_used >= 1000 or (
+            reply.cause in (BY_REQUESTS, BY_MONEY)
+            and not (reply.is_own or reply.lowest >= 0 or reply.wait_us <= RETURNS_US)
+        )
+        reached = reply.now_us // DAY_US, 100 if is_full else 80
+        if reached <= self.warned or not (is_full or reply.day_used >= WARN_AT):
+            return 0
+        self.warned = reached
+        return reached[1]
 
     def note(self, wait: Wait) -> None:
         """Remember why a call did not go soon."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import random
 import time
@@ -21,8 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError
-from fleet.grants import ANYBODY, Caller, Grant, Mark, Tokens
-from fleet.limiter.call import LocalLimit, WaitingCall
+from fleet.grants import ANYBODY, Caller, Grant, Tokens
+from fleet.limiter.call import WARN_AT, LocalLimit, WaitingCall
 from fleet.limiter.clock import stood_s
 from fleet.limiter.first_answers import FirstAnswers
 from fleet.limiter.layouts import Reply
@@ -45,6 +46,8 @@ CALL_CHARGE = 1000
 MOST_MISSED = 2
 
 _SEND, _ASK_AGAIN = 1, 2
+
+logger = logging.getLogger("fleet.limiter")
 
 
 class Limiter:
@@ -224,6 +227,10 @@ class Limiter:
         heard_of = self._limits.get(limit)
         return heard_of.standing() if heard_of else None
 
+    def day_is_used(self, limit: str, percent: int) -> None:
+        """Called once a day and limit, as 80% and as 100% of its requests or money are used: for who tells of it."""
+        logger.warning("budget_warning limit=%s percent=%d", limit, percent)
+
     def backlog_s(self, limit: str) -> float:
         """Return the seconds that a call would have waited under `limit`, as this process last heard."""
         heard_of = self._limits.get(limit)
@@ -284,6 +291,8 @@ class Limiter:
         limit, backlog_s = call.limit, reply.backlog_us / 1e6
         sleepers, now = limit.sleepers, asyncio.get_running_loop().time()
         limit.backlog_s = backlog_s
+        if (reply.day_used >= WARN_AT or reply.cause) and (percent := limit.crossed(reply)):
+            self.day_is_used(limit.name, percent)
         self._changes.heard(limit, reply.was_set, now)
         if reply.held_us:
             self._hold(limit, now + (reply.held_us - reply.now_us) / 1e6, now)
@@ -326,7 +335,7 @@ class Limiter:
         """
         loop = asyncio.get_running_loop()
         now, limit = loop.time(), call.limit
-        grant = self._grant(call, now)
+        grant = call.taken(now)
         is_held = limit.held_until > max(now, call.slot_at + 1e-3)
         is_late = now + stood_s(loop) - call.stood_s - call.slot_at > limit.slack_s and call.missed < MOST_MISSED
         is_gone = call.outcome.done()
@@ -351,27 +360,8 @@ class Limiter:
         """Give a promised slot back and ask anew: the limit has changed."""
         if call.timer is not None:
             call.timer.cancel()
-        self._settle(call.limit, self._grant(call, asyncio.get_running_loop().time()), sent=0)
+        self._settle(call.limit, call.taken(asyncio.get_running_loop().time()), sent=0)
         self._ask(call)
-
-    def _grant(self, call: WaitingCall, now: float) -> Grant:
-        """Return the promise of a call as a grant, and take it off the call."""
-        reply, call.reply, call.timer = call.reply, None, None
-        call.limit.promised.discard(call)
-        assert reply is not None
-        return Grant(
-            call.limit.name,
-            reserved_tokens=call.asks.total,
-            ticket=call.ticket,
-            kind=call.caller.kind,
-            reserved_output_tokens=call.asks.output,
-            charged=Tokens(reply.tokens, reply.input_tokens, reply.output_tokens),
-            cost_usd_micros=call.cost_usd_micros,
-            charged_usd_micros=reply.cost_usd_micros,
-            sent_at=call.slot_at,
-            waited_ms=round((now - call.started) * 1000),
-            mark=Mark(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
-        )
 
     def _leave(self, call: WaitingCall) -> None:
         """The caller is gone: give back its place, its promise or its grant. A reply that is due comes here again."""
@@ -383,7 +373,7 @@ class Limiter:
         elif call.reply is not None:
             if call.timer is not None:
                 call.timer.cancel()
-            self._settle(limit, self._grant(call, call.slot_at), sent=0)
+            self._settle(limit, call.taken(call.slot_at), sent=0)
         elif call.outcome.done() and not call.outcome.cancelled() and call.outcome.exception() is None:
             limit.flying = max(0, limit.flying - 1)
             self._settle(limit, call.outcome.result(), sent=0)

@@ -41,7 +41,7 @@ def change(
         configured: The limit in fleet.toml.
 
     Returns:
-        All numbers that are not as configured.
+        All numbers that are not as configured, in the units of `NAMES`: `usd_per_day` in dollars.
 
     Raises:
         ConfigurationError: When a number is not 0 or more, or so small that it would be rounded to 0, "not limited".
@@ -56,7 +56,11 @@ def change(
             raise ConfigurationError(f'{name}: expected 0, "not limited", or at least 1, got {quote(value)}')
         numbers[NAMES.index(name)] = number
     _set(client, limit, " ".join(f"{number:.0f}" for number in numbers), configured)
-    return {name: number for name, number in zip(NAMES, numbers, strict=True) if number != _AS_CONFIGURED}
+    return {
+        name: number / 1_000_000 if name == "usd_per_day" else number
+        for name, number in zip(NAMES, numbers, strict=True)
+        if number != _AS_CONFIGURED
+    }
 
 
 def reset(client: redis.Redis, limit: str, *, configured: LimitSettings) -> None:
@@ -109,8 +113,12 @@ class Changes:
                     continue
                 pause_s = LOOK_EVERY_S
                 try:
-                    was_set = await self._store.command("HGET", limit.keys_for().facts, "set")
+                    facts = limit.keys_for().facts
+                    was_set, held_by = await self._store.command("HMGET", facts, "set", "held_by")
                     self.heard(limit, was_set or b"", loop.time())
+                    if not held_by and limit.held_until > loop.time():  # an operator has ended it
+                        limit.held_until = 0.0
+                        limit.sleepers.wake_all()
                 except FleetError as error:
                     logger.debug("limit_watch_failed limit=%s error=%s", limit.name, error)  # whoever asks is told
         finally:

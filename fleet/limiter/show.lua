@@ -4,11 +4,12 @@
 --          queue          zset: ticket -> order
 --          leases         zset: ticket -> expiry
 -- ARGV     none
--- Reply    {code, 0, now_us, what an operator set, what was learnt, what was seen, tickets waiting, calls in flight, the
---          numbers of the state as text}
+-- Reply    {code, 0, now_us, what an operator set, what was learnt, what was seen, who told of the latest hold, tickets
+--          waiting, calls in flight, the numbers of the state as text}
 -- Codes    1 read
-local set, learnt, seen = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen'))
+local set, learnt, seen, held_by = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen', 'held_by'))
 local state = read_state(KEYS[STATE])
 for k = 1, #state do state[k] = format('%.17g', state[k]) end
 local flying = call('ZCOUNT', KEYS[LEASES], whole(now), '+inf')
-return { 1, 0, now, set or '', learnt or '', seen or '', call('ZCARD', KEYS[QUEUE]), flying, state }
+local waiting = call('ZCARD', KEYS[QUEUE])
+return { 1, 0, now, set or '', learnt or '', seen or '', held_by or '', waiting, flying, state }

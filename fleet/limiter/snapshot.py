@@ -11,6 +11,7 @@ from fleet.config import LimitSettings
 from fleet.limiter.layouts import LEARNT, SEEN, At, Learnt, Seen
 from fleet.limiter.limits import (
     CLASS,
+    DAY_US,
     FIRST_FLIGHT_US,
     IN_FLIGHT_FADES,
     IN_FLIGHT_GROWTH,
@@ -84,6 +85,11 @@ class LimitSnapshot:
         others_tpm: Tokens, likewise.
         rate: Calls a second that the limit gives at their present mean size; None: not limited.
         usd_micros_per_day: Micro-dollars per day in force; None: not limited.
+        used_usd_micros: Micro-dollars of them that calls of today cost, or have reserved.
+        reserved_usd_micros: Those of them that calls in flight have reserved.
+        requests_per_day: Requests per day in force; None: not limited.
+        used_requests: Those of them that are used today.
+        held_by: Who told of the hold; empty when there is none.
         most_in_flight: Calls at the same time in force; None: not limited.
         in_flight_is_learnt: The provider has refused one of more calls at the same time.
         long: Limits of more than a minute that the provider told of.
@@ -110,6 +116,11 @@ class LimitSnapshot:
     others_tpm: float = 0.0
     rate: float | None = None
     usd_micros_per_day: int | None = None
+    used_usd_micros: float = 0.0
+    reserved_usd_micros: float = 0.0
+    requests_per_day: int | None = None
+    used_requests: int = 0
+    held_by: str = ""
     most_in_flight: int | None = None
     in_flight_is_learnt: bool = False
     long: tuple[LongLimit, ...] = ()
@@ -149,6 +160,7 @@ class Standing:
     operator: str
     learnt: tuple[float, ...]
     seen: tuple[float, ...]
+    held_by: str
     waiting: int
     in_flight: int
     state: tuple[float, ...]
@@ -167,10 +179,10 @@ def show_call(limit: str) -> tuple[list[str], list[str]]:
 
 def standing_of(reply: Sequence[Any]) -> Standing:
     """Return what `show.lua` replied, typed."""
-    _, _, now_us, operator, learnt, seen, waiting, in_flight, numbers = reply
+    _, _, now_us, operator, learnt, seen, held_by, waiting, in_flight, numbers = reply
     state = (0.0, *map(float, numbers))
     told = LEARNT.unpack(learnt), SEEN.unpack(seen)
-    return Standing(now_us, operator.decode(), *told, waiting, in_flight, state)
+    return Standing(now_us, operator.decode(), *told, held_by.decode("utf-8", "replace"), waiting, in_flight, state)
 
 
 def terms_in_force(terms: Terms, standing: Standing) -> Terms:
@@ -258,7 +270,7 @@ def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> Limi
     used_rpm, used_tpm = last_minute(state, now_us)
     set_terms, learnt = _as_set(Terms.of(settings), standing), standing.learnt
     are_others = learnt[Learnt.OTHERS_UNTIL] > now_us
-    held_until = state[At.HELD_UNTIL]
+    held_until, is_today = state[At.HELD_UNTIL], state[At.DAY] == now_us // DAY_US
     paced_rpm = _paced_rpm(terms, standing)
     at_pace = replace(terms, rpm=paced_rpm or terms.rpm)
     between_us = interval_us(at_pace, state)
@@ -287,6 +299,11 @@ def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> Limi
         others_tpm=learnt[Learnt.OTHERS + 2] if are_others else 0.0,
         rate=1e6 / between_us if between_us else None,
         usd_micros_per_day=round(terms.usd_micros_a_day) or None,
+        used_usd_micros=state[At.DAY_USD_MICROS] if is_today else 0.0,
+        reserved_usd_micros=state[At.DAY_RESERVED] if is_today else 0.0,
+        requests_per_day=round(terms.requests_a_day) or None,
+        used_requests=int(state[At.DAY_REQUESTS]) if is_today else 0,
+        held_by=standing.held_by if held_until > now_us else "",
         most_in_flight=round(terms.in_flight) or None,
         in_flight_is_learnt=terms.in_flight != set_terms.in_flight,
         long=tuple(_long_limits(standing)),

@@ -98,6 +98,7 @@ POOL_PAUSED = Event("pool_paused", "warning", "A gate was closed: pool, gate, by
 POOL_RESUMED = Event("pool_resumed", "info", "A gate was opened: pool, by.")
 LIMIT_CHANGED = Event("limit_changed", "info", "An operator set a limit live: limit, the numbers, by.")
 LIMIT_RESET = Event("limit_reset", "info", "The configured numbers of a limit hold again: limit, by.")
+LIMIT_RELEASED = Event("limit_released", "info", "An operator ended the hold of a limit after a 429: limit, by.")
 BOT_QUARANTINED = Event("bot_quarantined", "warning", "A bot takes no new tasks: bot, pool, reason, by.")
 BOT_RELEASED = Event("bot_released", "info", "A bot takes tasks again: bot, pool, by.")
 QUARANTINE_CAP = Event(
@@ -113,6 +114,9 @@ FUNCTION_BLOCKED = Event(
 )
 POISON_BURIED = Event("poison_buried", "error", "A task that kills its process was given a failed result: task, proof.")
 PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: limit, hold_s. Once a minute a limit.")
+BUDGET_WARNING = Event(
+    "budget_warning", "warning", "The day of a limit is used to 80% or 100%: limit, percent. Once a day, each."
+)
 PROVIDER_NARROW = Event(
     "provider_narrow", "warning", "A provider refuses calls at once: limit, most (0: not said). Once a minute a limit."
 )
@@ -139,6 +143,7 @@ EVENTS: dict[str, Event] = {
         POOL_PAUSED, POOL_RESUMED, LIMIT_CHANGED, LIMIT_RESET, BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, LESSON_LEARNT, LESSON_FORGOTTEN,
+        LIMIT_RELEASED, BUDGET_WARNING,
         KEY_REJECTED, DEAD_LETTER,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED,

@@ -35,7 +35,11 @@ class LimitView(Frozen):
     refused: int = Field(description="429s seen.")
     refused_at: float | None
     is_changed: bool = Field(description="An operator has set it live.")
-    usd_per_day: float | None = None
+    held_by: str = Field("", description="Who told of that 429, and when.")
+    usd_per_day: float | None = Field(None, description="US dollars per UTC day; None: not limited.")
+    used_usd: float = Field(0.0, description="Those of them that today's calls cost, or have reserved.")
+    requests_per_day: int | None = Field(None, description="Requests per UTC day; None: not limited.")
+    used_requests: int = Field(0, description="Those of them that are used today.")
     most_in_flight: int | None = Field(None, description="Calls at the same time; None: not limited.")
     in_flight_is_learnt: bool = Field(False, description="The provider refused one of more calls at once.")
     long: tuple[LongLimitView, ...] = Field((), description="Limits of an hour, a day or more, as the provider tells.")

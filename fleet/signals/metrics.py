@@ -95,6 +95,15 @@ LIMIT_REFUSED = Metric("fleet_limit_refused", "counter", "429s.", ("limit",))
 BREAKER = Metric(
     "fleet_breaker_state", "gauge", "Calls go: 0 closed, 1 ramping; they wait: 2 half-open, 3 open.", ("limit",)
 )
+LIMIT_DAY_REQUESTS = Metric(
+    "fleet_limit_day_requests", "gauge", "Requests of a limit's UTC day, used and allowed.", ("limit", "which")
+)
+LIMIT_DAY_USD = Metric(
+    "fleet_limit_day_usd",
+    "gauge",
+    "US dollars of a limit's UTC day, used or reserved, and allowed.",
+    ("limit", "which"),
+)
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 BUDGET = Metric("fleet_day_budget_usd", "gauge", "US dollars that a day may cost, over the limits that say so.")
 
@@ -115,9 +124,10 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
     COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI,
-    TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING, BY_CAUSE,
-    OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD, LIMIT_REFUSED,
-    BREAKER, DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
+    BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
+    LIMIT_REFUSED, BREAKER, DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    LIMIT_DAY_REQUESTS, LIMIT_DAY_USD,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -243,7 +253,14 @@ def _limits(limits: Iterable[LimitView]) -> Iterator[tuple[Metric, Iterable[Samp
     longs = [
         ((row.limit, long.label), long.used / long.limit) for row in rows for long in row.long if long.used is not None
     ]
-    yield LIMIT_USED, [*requests, *tokens, *flying, *longs]
+    days = [(row.limit, row.used_requests, row.requests_per_day) for row in rows if row.requests_per_day]
+    money = [(row.limit, row.used_usd, row.usd_per_day) for row in rows if row.usd_per_day]
+    for metric, row_of_day in ((LIMIT_DAY_REQUESTS, days), (LIMIT_DAY_USD, money)):
+        used = [((limit, "used"), number) for limit, number, _ in row_of_day]
+        yield metric, [*used, *(((limit, "allowed"), number) for limit, _, number in row_of_day)]
+    shares = [((limit, kind), used / allowed) for kind, of_kind in (("requests of the day", days),
+              ("money of the day", money)) for limit, used, allowed in of_kind]  # fmt: skip
+    yield LIMIT_USED, [*requests, *tokens, *flying, *longs, *shares]
     yield LIMIT_WAITING, [((row.limit,), row.waiting) for row in rows]
     yield LIMIT_HELD, [((row.limit,), row.held_s) for row in rows]
     yield LIMIT_REFUSED, [((row.limit,), row.refused) for row in rows]

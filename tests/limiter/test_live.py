@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from fleet.config import LimitSettings
-from fleet.errors import ConfigurationError, DeadlineExceeded
+from fleet.errors import ConfigurationError, DeadlineExceeded, NotSoon
 from fleet.grants import Grant
 from fleet.limiter import Limiter, live
+from fleet.store import keys
 from fleet.store.client import Store, connect
 
 LIMIT = "provider/model/key"
@@ -107,6 +108,35 @@ def test_a_reset_ends_a_hold_for_who_waits_and_for_who_was_told_of_the_429(redis
     queue_s, questions = asyncio.run(main())
     assert queue_s < 1
     assert questions <= 3
+
+
+def test_a_hold_that_is_released_ends_for_who_waits_and_what_was_learnt_stays(redis_url: str) -> None:
+    async def main() -> tuple[bytes | None, float | None, str, str]:
+        store, settings = Store(redis_url), LimitSettings(rpm=600, counting="bucket")
+        limiter = Limiter(store, {LIMIT: settings})
+        with connect(redis_url) as client:
+            live.change(client, LIMIT, {"rpm": 1200}, configured=settings)
+        limiter.penalise(LIMIT, retry_after_s=3600, told="429, as its provider says")
+        held_by = (await limiter.snapshot(LIMIT)).held_by
+        with pytest.raises(NotSoon, match="429, as its provider says"):
+            await limiter.acquire(LIMIT, tokens=1, timeout_s=7200, patience_s=5)
+        call = asyncio.ensure_future(limiter.acquire(LIMIT, tokens=1, timeout_s=7200))
+        await wait_for_sleepers(limiter, 1)
+        with connect(redis_url) as client:
+            live.release(client, LIMIT, configured=settings)
+            was_set = client.hget(keys.limit_keys(LIMIT).facts, "set")
+        async with asyncio.timeout(10):
+            await call
+            await limiter.acquire(LIMIT, tokens=1, timeout_s=7200, patience_s=5)
+        after = await limiter.snapshot(LIMIT)
+        await store.close()
+        assert isinstance(was_set, bytes)
+        return was_set, after.held_until, held_by, after.held_by
+
+    was_set, held_until, held_by, after = asyncio.run(main())
+    assert was_set is not None and was_set.startswith(b"1200 ")
+    assert held_until is None
+    assert (held_by, after) == ("429, as its provider says", "")
 
 
 def test_promises_that_were_kept_or_given_up_are_forgotten(redis_url: str) -> None:

@@ -100,7 +100,36 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
             return
         held = live.change(client, name, changes, configured=configured)
         record_event_now(client, catalogue.LIMIT_CHANGED, limit=name, **changes, by=operator_name())
-    click.echo(f"{name}: {', '.join(f'{key} {value:,.0f}' for key, value in held.items())}")
+    click.echo(f"{name}: {', '.join(f'{key} {_number(key, value)}' for key, value in held.items())}")
+
+
+@limits.command(name="release")
+@click.argument("limit", metavar="PROVIDER/MODEL[/KEY]")
+def release_limit(limit: str) -> None:
+    """End the hold after a 429, whatever time it named; calls go at the paced rate, and what was learnt stays.
+
+    \b
+    Examples:
+      fleet limits release openai/gpt-5
+    """
+    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.limiter import live
+    from fleet.signals import catalogue
+    from fleet.signals.events import record_event_now
+
+    settings = config.current()
+    name = _full_name(limit, settings)
+    with state_client(settings) as client:
+        live.release(client, name, configured=_names(settings)[name])
+        record_event_now(client, catalogue.LIMIT_RELEASED, limit=name, by=operator_name())
+    click.echo(f"{name}: not held any more")
+
+
+def _number(name: str, value: float) -> str:
+    if name == "usd_per_day":
+        return _usd(value) if value else "0 (not limited)"
+    return f"{value:,.0f}" if value else "0 (not limited)"
 
 
 @click.command()
@@ -207,14 +236,31 @@ def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
         yield f"  {label:<8}  {used:,.0f} of {_amount(rate)} in the last minute{foreign}"
     allowed = "not limited" if snapshot.rate is None else f"{snapshot.rate:,.1f} allowed at their mean size"
     yield f"  rate      {snapshot.used_rpm / 60:,.1f} calls a second in the last minute, {allowed}"
+    yield from _day_lines(snapshot)
     yield from _long_lines(snapshot)
     waiting = counted(snapshot.waiting, "call")
     most = "" if snapshot.most_in_flight is None else f" of {snapshot.most_in_flight:,}"
     learnt = " (learnt: the provider refused more at once)" if snapshot.in_flight_is_learnt else ""
     yield f"  waiting   {waiting}, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}{most}{learnt}"
     last = _time(snapshot.refused_at) if snapshot.refused_at else "never"
-    held = ", held" if snapshot.held_until else ""
+    by = f" ({snapshot.held_by})" if snapshot.held_by else ""
+    held = f", held until {_time(snapshot.held_until)}{by}" if snapshot.held_until else ""
     yield f"  429s      {snapshot.refused}, last {last}{held}"
+
+
+def _day_lines(snapshot: LimitSnapshot) -> Iterator[str]:
+    """Yield what of the day is used and allowed."""
+    if snapshot.requests_per_day is not None:
+        yield f"  day       {snapshot.used_requests:,} of {snapshot.requests_per_day:,} requests used"
+    if snapshot.usd_micros_per_day is not None:
+        reserved = snapshot.reserved_usd_micros / 1e6
+        flying = f", of that {_usd(reserved)} reserved for calls in flight" if reserved else ""
+        used, allowed = snapshot.used_usd_micros / 1e6, snapshot.usd_micros_per_day / 1e6
+        yield f"  day       {_usd(used)} of {_usd(allowed)} used{flying}"
+
+
+def _usd(dollars: float) -> str:
+    return f"${dollars:,.2f}" if dollars >= 100 else f"${dollars:,.4f}"
 
 
 def _long_lines(snapshot: LimitSnapshot) -> Iterator[str]:

@@ -116,6 +116,40 @@ def test_limits_says_what_was_learnt_of_a_day_and_of_calls_at_once(redis_url: st
     assert "in flight 0 of 4 (learnt: the provider refused more at once)" in text
 
 
+def test_a_day_is_shown_used_and_allowed_in_its_own_unit_and_so_is_what_was_set(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config.Settings, "check_price", lambda self, name: None)
+
+    async def call() -> None:
+        async with open_limiter(redis_url, {LIMIT: LimitSettings(usd_per_day=0.2)}) as limiter:
+            for _ in range(2):
+                grant = await limiter.acquire(LIMIT, tokens=9, timeout_s=1, cost_usd_micros=12_000)
+            limiter.settle(grant, used_tokens=5, cost_usd_micros=10_100)
+
+    told = fleet("limits", "set", LIMIT, "--usd-per-day", "0.2", "--requests-per-day", "1000").stdout
+    assert told == f"{LIMIT}: requests_per_day 1,000, usd_per_day $0.2000\n"
+    asyncio.run(call())
+    text = fleet("limits").stdout
+    assert "  day       2 of 1,000 requests used\n" in text
+    assert "  day       $0.0221 of $0.2000 used, of that $0.0120 reserved for calls in flight\n" in text
+    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    assert (shown["used_requests"], shown["requests_per_day"]) == (2, 1000)
+    assert (shown["used_usd_micros"], shown["usd_micros_per_day"]) == (pytest.approx(22_100), 200_000)
+
+
+def test_a_hold_is_shown_with_who_told_of_it_and_released(redis_url: str) -> None:
+    async def refuse() -> None:
+        async with open_limiter(redis_url, {LIMIT: LimitSettings(rpm=6000)}) as limiter:
+            limiter.penalise(LIMIT, retry_after_s=400)
+
+    asyncio.run(refuse())
+    assert "(429, Retry-After 400 s, at " in fleet("limits").stdout
+    assert fleet("limits", "release", "simulator/simulated-1").stdout == f"{LIMIT}: not held any more\n"
+    assert ", held" not in fleet("limits").stdout
+    assert grants_at_once(redis_url, 1) == 1
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

@@ -123,8 +123,8 @@ def test_limits_show_what_is_used_and_costs_what_is_left_of_the_budget(
 ) -> None:
     async def call(store: Store) -> None:
         limiter = Limiter(store, {"simulator/m1/default": SETTINGS.limits["simulator/m1"]})
-        grant = await limiter.acquire("simulator/m1/default", tokens=100, timeout_s=5, cost_usd_micros=0)
-        limiter.settle(grant, used_tokens=60)
+        grant = await limiter.acquire("simulator/m1/default", tokens=100, timeout_s=5, cost_usd_micros=7_000_000)
+        limiter.settle(grant, used_tokens=60, cost_usd_micros=6_000_000)
         limiter.penalise("simulator/m1/default", retry_after_s=100)
         limiter.narrow("simulator/m1/default", most=7)
         nothing = RateReading()
@@ -137,11 +137,16 @@ def test_limits_show_what_is_used_and_costs_what_is_left_of_the_budget(
     limit = next(row for row in view.limits if row.limit == "simulator/m1/default")
     assert (limit.rpm, limit.tpm, limit.refused, limit.usd_per_day) == (600, 60_000, 2, 24.0)
     assert 0 < limit.held_s <= 100
+    assert limit.held_by.startswith("429, Retry-After 100 s, at ")
+    assert (limit.used_usd, limit.requests_per_day) == (6.0, None)
     assert limit.used_rpm > 0
     assert (limit.most_in_flight, limit.in_flight_is_learnt) == (7, True)
     assert [(long.label, long.used, long.limit) for long in limit.long] == [("requests a day", 990, 1000)]
     assert limit.paced_rpm == pytest.approx(2)  # told once: a call in half a minute finds out
     shown = exposition(view).decode()
+    assert 'fleet_limit_day_usd{limit="simulator/m1/default",which="used"} 6.0' in shown
+    assert 'fleet_limit_day_usd{limit="simulator/m1/default",which="allowed"} 24.0' in shown
+    assert 'fleet_limit_used_ratio{kind="money of the day",limit="simulator/m1/default"} 0.25' in shown
     assert 'fleet_limit_used_ratio{kind="requests a day",limit="simulator/m1/default"} 0.99' in shown
     assert 'fleet_limit_used_ratio{kind="in flight",limit="simulator/m1/default"}' in shown
     cost = view.cost

@@ -20,6 +20,7 @@ from fleet.config import LimitSettings
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.overview import open_overview
 from fleet.engine.telemetry.event_limiter import EventLimiter
+from fleet.errors import NotSoon
 from fleet.signals.catalogue import COMPLETIONS, EVENTS
 from fleet.signals.picture import events_of
 from fleet.signals.view import EventView
@@ -56,6 +57,28 @@ def refusing_provider() -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_a_day_that_is_used_to_80_and_to_100_percent_is_one_event_each_however_many_workers_hear_it(
+    redis_url: str,
+) -> None:
+    async def spend() -> None:
+        stores = [Store(redis_url) for _ in range(3)]
+        limiters = [EventLimiter(store, {"x/y/default": LimitSettings(requests_per_day=5)}) for store in stores]
+        for number in range(5):
+            await limiters[number % 3].acquire("x/y/default", tokens=1, timeout_s=5, patience_s=5)
+        for limiter in limiters:
+            with pytest.raises(NotSoon):
+                await limiter.acquire("x/y/default", tokens=1, timeout_s=5, patience_s=5)
+        for store in stores:
+            await store.close()
+
+    asyncio.run(spend())
+    with connect(redis_url) as client:
+        told = [event for event in events(client) if event.name == "budget_warning"]
+    assert [event.fields for event in reversed(told)] == [
+        {"limit": "x/y/default", "percent": "80"}, {"limit": "x/y/default", "percent": "100"},
+    ]  # fmt: skip
 
 
 def test_a_provider_that_refuses_is_one_event_however_many_workers_hear_it(redis_url: str) -> None:
