@@ -71,15 +71,13 @@ def test_what_is_wanted_leaves_its_place_wherever_it_lies_and_the_others_keep_th
     assert client.hlen(keys.unacked()) == client.zcard(keys.unacked_index()) == len(found)
 
 
-def test_all_of_a_queue_but_what_is_no_bots_and_the_last_parked_one_takes_its_opening_along(
-    client: redis.Redis,
-) -> None:
+def test_all_of_a_queue_is_withdrawn_but_what_is_no_bots(client: redis.Redis) -> None:
     own = envelope(task_id="own", queue="q", priority=2, headers=task_headers("own") | {"task": "own"}, body=b"[]")
     queue(client, message("a"), own, message("b"), b"nonsense")
     park(client, "later", message("later"))
     assert ids(withdrawn.withdraw(client, "q", "all")) == ["a", "b", "later"]
     assert [text in (own, b"nonsense") for text in client.lrange(LIST, 0, -1)] == [True, True]  # type: ignore[union-attr]
-    assert client.zcard(keys.openings()) == 0
+    assert (client.hlen(keys.parked()), client.zcard(keys.parked_order("q"))) == (0, 0)
 
 
 def test_what_is_over_is_found_without_reading_json_and_the_next_end_is_told(client: redis.Redis) -> None:

@@ -6,9 +6,8 @@
 --       index     sorted set: tag -> time of the last lease renewal (Redis time, s)
 --       suspects  hash: SHA-1 of a message that waits and is suspect -> whose death made it so
 --       revoked   sorted set: task id -> time at which the mark may go
---       parked, openings, order   see park.lua; `order` is the queue's own
--- ARGV  queue     its name
---       is_parked '1': of the parked set, the next to open first; '0': of the list, from its head
+--       parked, order   see park.lua; what the queue opens at stays: it is looked at once, for nothing
+-- ARGV  is_parked '1': of the parked set, the next to open first; '0': of the list, from its head
 --       skip      messages to skip (count)
 --       count     messages to look at
 --       most      messages to withdraw (count)
@@ -25,8 +24,8 @@
 -- Lists and sets are named by queue, not declared: the broker is one Redis, never a cluster. What is withdrawn from a list
 -- is first overwritten, then removed in one go.
 local GONE = 'withdrawn'
-local list, unacked, index, suspects, revoked, parked, openings, order = unpack(KEYS)
-local queue, is_parked, skip, count, most, most_bytes, reply_bytes, prefix, mark, mark_prefix, bot_task, wanted = unpack(ARGV)
+local list, unacked, index, suspects, revoked, parked, order = unpack(KEYS)
+local is_parked, skip, count, most, most_bytes, reply_bytes, prefix, mark, mark_prefix, bot_task, wanted = unpack(ARGV)
 is_parked, skip, count, most = is_parked == '1', tonumber(skip), tonumber(count), tonumber(most)
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds + microseconds / 1000000
@@ -83,7 +82,6 @@ local function remove()
   if is_parked then
     redis.call('HDEL', parked, unpack(places))
     redis.call('ZREM', order, unpack(places))
-    if redis.call('EXISTS', order) == 0 then redis.call('ZREM', openings, queue) end
   elseif skip == 0 and #places == looked_at then
     redis.call('LTRIM', list, 0, -looked_at - 1)
   else

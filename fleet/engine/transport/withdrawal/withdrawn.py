@@ -23,8 +23,8 @@ from fleet.store.client import Script, run_script
 WITHDRAW = Script.beside(
     __file__,
     "withdraw.lua",
-    keys="list unacked index suspects revoked parked openings order",
-    argv="queue is_parked skip count most most_bytes reply_bytes prefix mark mark_prefix bot_task wanted ids*",
+    keys="list unacked index suspects revoked parked order",
+    argv="is_parked skip count most most_bytes reply_bytes prefix mark mark_prefix bot_task wanted ids*",
 )
 CLAIM = Script.beside(__file__, "claim_over.lua", keys="ends", argv="claim_s")
 FINISH = Script.beside(__file__, "finish_walk.lua", keys="ends", argv="queue claimed next_at pause_s")
@@ -145,8 +145,8 @@ def _step(
 ) -> tuple[Stretch, int]:  # fmt: skip
     call = WITHDRAW.call(
         list=place, unacked=keys.unacked(), index=keys.unacked_index(), suspects=keys.suspects(),
-        revoked=keys.revoked(), parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue),
-        queue=queue, is_parked=int(of_parked), skip=skip, count=count, most=WITHDRAW_MOST,
+        revoked=keys.revoked(), parked=keys.parked(), order=keys.parked_order(queue),
+        is_parked=int(of_parked), skip=skip, count=count, most=WITHDRAW_MOST,
         most_bytes=weight.MAX_MESSAGE_BYTES, reply_bytes=REPLY_BYTES, prefix=leases.Holdings().next_prefix(),
         mark=leases.SUSPECT, mark_prefix=keys.submitted(""), bot_task=f'"{TASK_NAME}"', wanted=wanted, ids=tuple(ids),
     )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Flower's own buttons, Revoke and Terminate, by the API that they call: tasks that run, that wait, that are parked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from celery.exceptions import TaskRevokedError
+
+from fleet import config
+from fleet.signals import catalogue
+from fleet.store import keys
+from fleet.store.client import connect
+from tests.dashboard.flower_process import Flower, running
+from tests.engine.conftest import StartWorker
+from tests.waiting import wait_until
+
+#: Generous: the machine may be slow.
+WAIT_S = 60.0
+#: A bot that answers once and then works on for minutes.
+LONG = """
+import asyncio, pathlib
+async def long(task, bot):
+    await bot.chat(task.prompt)
+    pathlib.Path("called-" + task.prompt[-1]).touch()
+    while not pathlib.Path("go").exists():
+        await asyncio.sleep(0.05)
+    return "done"
+"""
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def press(redis_url: str, tmp_path: Path, fleet_env: None) -> Iterator[Callable[[str, bool], None]]:
+    def press(task_id: str, terminate: bool) -> None:
+        path = f"/api/task/revoke/{task_id}{'?terminate=true' if terminate else ''}"
+        status, _, body = flower.ask("POST", path, "fleet:secret", body="")
+        assert status == 200, body
+
+    flower: Flower
+    with running(tmp_path, redis_url, "--basic-auth=fleet:secret") as flower:
+        yield press
+
+
+def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_ends_at_once(
+    start_worker: StartWorker, client: redis.Redis, tmp_path: Path, press: Callable[[str, bool], None]
+) -> None:
+    from fleet.engine.tasks import submit_task
+
+    (tmp_path / "long.py").write_text(LONG)
+    pools = "".join(f'[pools.{name}]\nbots = 3\nprovider = "simulator"\nmodel = "sim-small"\n{more}'
+                    for name, more in (("slow", 'function = "long:long"\n'), ("shut", "")))  # fmt: skip
+    (tmp_path / "fleet.toml").write_text(pools)
+    config.current.cache_clear()
+    client.set(keys.gate(keys.queue("shut")), -1)
+    worker = start_worker()
+    spared, stopped = (submit_task.delay(f"What is 1+{n}?"[:-1], pool="slow") for n in (1, 2))
+    queued = submit_task.delay("x", pool="shut")
+    parked = submit_task.apply_async(("x",), {"pool": "shut"}, countdown=3600)
+    for n in (1, 2):
+        wait_until((tmp_path / f"called-{n}").exists, WAIT_S, lambda: f"both work; log:\n{worker.log}")
+    press(spared.id, False)
+    for task, terminate in ((stopped, True), (queued, False), (parked, True)):
+        press(task.id, terminate)
+        with pytest.raises(TaskRevokedError):
+            task.get(timeout=WAIT_S)
+    wait_until(lambda: client.llen(keys.queue("shut") + "\x06\x162") == 0, WAIT_S, "nothing is left behind the gate")
+    assert client.hlen(keys.parked()) == 0
+    counted = lambda: int(client.hget(keys.totals(), catalogue.REVOKED.name) or 0)  # type: ignore[arg-type]  # noqa: E731
+    wait_until(lambda: counted() == 1, WAIT_S, "what the stopped one has cost is counted")
+    assert int(client.hget(keys.totals(), catalogue.ATTEMPTS.name) or 0) == 1  # type: ignore[arg-type]
+    (tmp_path / "go").touch()
+    assert spared.get(timeout=WAIT_S).answer == "done"
+    wait_until(lambda: client.zcard(keys.bot_leases("slow")) == 0, WAIT_S, "all bots are free")
