@@ -17,7 +17,7 @@ from fleet.store.client import Script, run_script
 from fleet.waits import Wait
 
 PUT_HOLD = Script.beside(__file__, "put_hold.lua", keys="hold", argv="wait beyond_ms probes")
-LIFT = Script.beside(__file__, "lift.lua", keys="bell holds*", argv="about cause waiting_prefix priorities queues*")
+LIFT = Script.beside(__file__, "lift.lua", keys="bell holds*", argv="about causes waiting_prefix priorities queues*")
 
 #: Milliseconds that a hold lives behind its opening when it lets probes through, or has no opening: who has put it and
 #: still has the reason renews it by then, and if all of them died the queue opens.
@@ -37,10 +37,10 @@ def lift_call(queues: Sequence[str], *, about: str = "", cause: str = "") -> tup
     Args:
         queues: Whose holds.
         about: Only those about this `provider/model/key`, pool or setting; "": about anything.
-        cause: Only those of this cause; "": of any.
+        cause: Only those of this cause, or of one of several with blanks between; "": of any.
     """
     return LIFT.call(
-        bell=keys.bell(), holds=map(keys.hold, queues), about=about, cause=cause, waiting_prefix=keys.waiting(""),
+        bell=keys.bell(), holds=map(keys.hold, queues), about=about, causes=cause, waiting_prefix=keys.waiting(""),
         priorities=len(PRIORITY_STEPS), queues=queues,
     )  # fmt: skip
 

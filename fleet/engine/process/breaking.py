@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 import redis
 
 from fleet import config
 from fleet.config import ProviderSettings, Settings
+from fleet.engine.admission import holds
+from fleet.engine.admission.holds import LIFT, lift_call
+from fleet.engine.transport.parking.opening import open_early, open_early_now
 from fleet.resilience import BREAKING, Breakers, fingerprint_of
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
@@ -49,28 +51,19 @@ def make_breakers(settings: Settings, state: Store, broker: Store, secrets: Mapp
 
 
 async def lift(broker: Store, queues: Iterable[str], *, about: str) -> None:
-    """Delete what holds these queues because of one limit's breaker."""
-    for name in queues:
-        if _is_held(await broker.command("GET", keys.hold(name)), about):
-            await broker.command("DEL", keys.hold(name))
-            await broker.command("XADD", keys.bell(), "MAXLEN", 1, "*", "x", 1)
+    """Open what waits because of one limit's breaker: the queues that it holds, and what is parked beside them."""
+    names = list(queues)
+    await broker.run(LIFT, *lift_call(names, about=about, cause=" ".join(BREAKING)))
+    for name in names:
+        await open_early(broker, name, about=about, causes=BREAKING)
 
 
 def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str) -> None:
     """`lift` through a plain client, for commands."""
-    for name in queues:
-        if _is_held(cast(bytes | None, client.get(keys.hold(name))), about):
-            client.delete(keys.hold(name))
-            client.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
-
-
-def _is_held(text: bytes | None, about: str) -> bool:
-    """True when this is the hold of one limit's breaker."""
-    try:
-        held = Wait.from_json(text) if text else None
-    except ValueError:
-        return False
-    return held is not None and held.about == about and held.cause in BREAKING
+    names = list(queues)
+    holds.lift(client, names, about=about, cause=" ".join(BREAKING))
+    for name in names:
+        open_early_now(client, name, about=about, causes=BREAKING)
 
 
 def _fingerprint(limit: str, settings: Settings, secret: str) -> str:

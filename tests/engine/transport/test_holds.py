@@ -6,16 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import redis
+from kombu import Connection, Queue
 
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, set_gate
 from fleet.engine.admission.holds import BEYOND_MS, PUT_HOLD, hold_call, lift
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
-from fleet.engine.transport import leases
+from fleet.engine.transport import channel, leases
 from fleet.engine.transport.rota import LOOK, NAMED_AT_MOST, Rota
 from fleet.store import keys
 from fleet.store.client import connect, run_script
@@ -32,6 +34,14 @@ both = pytest.mark.parametrize("queues", [FEW, MANY], ids=["few", "many"])
 def client(redis_url: str) -> Iterator[redis.Redis]:
     with connect(redis_url) as client:
         yield client
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[Connection]:
+    leases._HOLDINGS.clear()
+    options = {"priority_steps": PRIORITY_STEPS}
+    with Connection(redis_url, transport=channel.Transport, transport_options=options) as connection:
+        yield connection
 
 
 class Taker:
@@ -277,3 +287,29 @@ def test_all_queues_of_a_limit_that_opens_are_found_again_at_its_opening(client:
         return taken == 200
 
     wait_until(all_taken, 10, "all are taken")
+
+
+def test_a_hundred_thousand_tasks_behind_a_hold_cost_idle_workers_no_command_more(
+    broker: Connection, client: redis.Redis
+) -> None:
+    def idle() -> int:
+        commands = commands_of(client, lambda: _drain(broker, for_s=2.0))
+        return sum(count for name, count in commands.items() if name not in ("config|resetstat", "info"))
+
+    _drain(broker, for_s=0.1)
+    of_empty = idle()
+    for _ in range(100):
+        client.lpush(list_key("q", 2), *["x" * 200] * 1000)
+    client.zadd(keys.waiting(2), {"q": 0})
+    hold(client, opens_in_s=600)
+    assert idle() <= of_empty * 1.5 + 5
+    assert client.llen(list_key("q", 2)) == 100_000
+
+
+def _drain(broker: Connection, *, for_s: float) -> None:
+    """Let a consumer look for messages for a while, in vain."""
+    until = time.monotonic() + for_s
+    with broker.Consumer([Queue("q")], on_message=lambda message: pytest.fail("expected no message")):
+        while (left_s := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                broker.drain_events(timeout=left_s)

@@ -1,0 +1,68 @@
+"""Opening early what is parked: the reason has gone why it waits. A few at a time, so that no herd forms.
+
+If who does it dies in between, the rest opens at its own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import redis
+
+from fleet.store import keys
+from fleet.store.client import Script, Store, run_script
+
+OPEN_EARLY = Script.beside(
+    __file__,
+    "open_early.lua",
+    keys="parked openings order bell",
+    argv="queue about causes looked_at most opened every_s",
+)
+
+#: Messages looked at in one step (count): bounds the time that the script holds Redis.
+AT_ONCE = 256
+#: Seconds between two openings.
+EVERY_S = 0.001
+
+Call = tuple[list[Any], list[Any]]
+
+
+async def open_early(broker: Store, queue: str, *, about: str = "", causes: Iterable[str] = ()) -> int:
+    """Open what is parked beside a queue for these reasons, over the next seconds; return how much it is.
+
+    Args:
+        broker: Where it is parked.
+        queue: Beside which.
+        about: Only what waits because of this `provider/model/key`, pool or setting; "": of anything.
+        causes: Only for these causes; none: for any.
+    """
+    steps = _steps(queue, about, " ".join(causes))
+    call = next(steps)
+    try:
+        while True:
+            call = steps.send(await broker.run(OPEN_EARLY, *call))
+    except StopIteration as end:
+        return int(end.value)
+
+
+def open_early_now(broker: redis.Redis, queue: str, *, about: str = "", causes: Iterable[str] = ()) -> int:
+    """`open_early` through a plain client, for commands."""
+    steps = _steps(queue, about, " ".join(causes))
+    call = next(steps)
+    try:
+        while True:
+            call = steps.send(run_script(broker, OPEN_EARLY, *call))
+    except StopIteration as end:
+        return int(end.value)
+
+
+def _steps(queue: str, about: str, causes: str) -> Generator[Call, list[int], int]:
+    """Yield calls of `open_early.lua`, and take their replies, until all was looked at."""
+    looked_at = opened = 0
+    while looked_at >= 0:
+        looked_at, opened = yield OPEN_EARLY.call(
+            parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue), bell=keys.bell(),
+            queue=queue, about=about, causes=causes, looked_at=looked_at, most=AT_ONCE, opened=opened, every_s=EVERY_S,
+        )  # fmt: skip
+    return opened
