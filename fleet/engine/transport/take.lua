@@ -68,11 +68,10 @@ local now = seconds .. '.' .. string.format('%06d', microseconds)
 local gates, rooms, holds, reply, taken = {}, {}, {}, {}, 0
 local has_suspects, hold_opens_at
 
--- Seconds until something opens, what is due being opened; nil: nothing will.
-local function opens_in()
+-- When the first opens of what is parked or struck off, s; nil: nothing will.
+local function first_opening()
   local _, at = unpack(redis.call('ZRANGE', openings, 0, 0, 'WITHSCORES'))
-  if hold_opens_at then at = math.min(at or hold_opens_at, hold_opens_at) end
-  return at and at - now
+  return at
 end
 
 -- The tags of revoked tasks among what was taken, in one string.
@@ -88,48 +87,38 @@ local function tags_of_revoked()
   return table.concat(tags, ' ')
 end
 
--- Notes what a hold lets through. One that cannot be read stops all, as such a gate does.
+-- Notes what a hold lets through, if it is not over. One that cannot be read stops all, as such a gate does.
 local function read_hold(queue, text)
-  local is_known, hold = pcall(cjson.decode, text)
-  hold = is_known and type(hold) == 'table' and hold or {}
-  local opens_at, every_s = tonumber(hold.opens_at), tonumber(hold.probe_every_s) or 0
-  holds[queue] = { wait = hold, lowest = tonumber(hold.lowest) or -1, opens_at = opens_at, every_s = every_s }
-  if not opens_at then return end
-  if opens_at > tonumber(now) then
-    hold_opens_at = math.min(hold_opens_at or opens_at, opens_at)
-  elseif every_s > 0 then
-    holds[queue].probes = true
-  else
-    holds[queue] = nil
-  end
-end
-
-local function read_gate(queue)
-  local name = gate_prefix .. queue
-  local gate, room, hold = unpack(redis.call('MGET', name, name .. ':room', name .. ':hold'))
-  gates[queue], rooms[queue] = gate, room and {}
-  for number in string.gmatch(room or '', '%S+') do table.insert(rooms[queue], tonumber(number)) end
-  if hold then read_hold(queue, hold) end
+  local is_known, wait = pcall(cjson.decode, text)
+  wait = is_known and type(wait) == 'table' and wait or {}
+  local hold = { wait = wait, lowest = tonumber(wait.lowest) or -1, opens_at = tonumber(wait.opens_at) }
+  local is_due = hold.opens_at and hold.opens_at <= tonumber(now)
+  hold.every_s = tonumber(wait.probe_every_s) or 0
+  hold.probes = is_due and hold.every_s > 0
+  if is_due and not hold.probes then return end
+  if hold.opens_at and not is_due then hold_opens_at = math.min(hold_opens_at or hold.opens_at, hold.opens_at) end
+  holds[queue] = hold
 end
 
 -- True when nothing of this priority may be taken; `is_turn`: in the turn of the least urgent, which no probe is for.
 local function is_stopped(queue, step, is_turn)
-  if gates[queue] == nil then read_gate(queue) end
+  if gates[queue] == nil then
+    local name = gate_prefix .. queue
+    local gate, room, hold = unpack(redis.call('MGET', name, name .. ':room', name .. ':hold'))
+    gates[queue], rooms[queue] = gate, room and {}
+    for number in string.gmatch(room or '', '%S+') do table.insert(rooms[queue], tonumber(number)) end
+    if hold then read_hold(queue, hold) end
+  end
   if gates[queue] and tonumber(step) > (tonumber(gates[queue]) or -1) then return true end
   local hold = holds[queue]
   return hold and tonumber(step) > hold.lowest and (is_turn or not hold.probes)
 end
 
--- The hold whose probe a message of this priority would be; nil: of none.
-local function probed(queue, step)
-  local hold = holds[queue]
-  return hold and tonumber(step) > hold.lowest and hold or nil
-end
-
 -- Lets no more probe through until the next one is due; the hold lives no longer for that.
 local function use_probe(queue, hold)
-  hold.probes, hold.wait.opens_at = nil, now + hold.every_s
-  hold_opens_at = math.min(hold_opens_at or hold.wait.opens_at, hold.wait.opens_at)
+  hold.probes, hold.wait.opens_at = false, now + hold.every_s
+  hold.opens_at = hold.wait.opens_at
+  hold_opens_at = math.min(hold_opens_at or hold.opens_at, hold.opens_at)
   redis.call('SET', gate_prefix .. queue .. ':hold', cjson.encode(hold.wait), 'KEEPTTL')
 end
 
@@ -162,8 +151,9 @@ local function take_from(queue, class, most, is_turn)
     if queues == 0 and not (holds[queue] and holds[queue].probes) then strike_off(queue, class) end
     return
   end
-  local hold = probed(queue, step)
-  if hold then most = taken + 1 end
+  local hold = holds[queue]
+  if hold and tonumber(step) <= hold.lowest then hold = nil end
+  if hold then most = taken + 1 end  -- it is a probe
   local list = list_prefix .. (step == '0' and queue or queue .. separator .. step)
   local entries, renewals, before, is_empty = {}, {}, taken, false
   if rooms[queue] then most = math.min(most, taken + rooms[queue][step + 1]) end
@@ -220,11 +210,12 @@ local function serve(class, most, is_turn)
   serve_waiting(class, '-', '[' .. last, most, is_turn)
 end
 
-local left_s = opens_in()
-if left_s and left_s <= 0 then
+local opens_at = first_opening()
+if opens_at and opens_at - now <= 0 then
   open_parked({ parked, openings, bell, epochs }, {
     now, MOST, order_prefix, waiting_prefix, separator, mark_prefix, priorities,
   })
+  opens_at = first_opening()
 end
 
 for class = priorities, 1, -1 do
@@ -240,6 +231,7 @@ if taken > 0 then
   if redis.call('EXISTS', revoked) == 1 then reply[#reply + 1] = tags_of_revoked() end
   return reply
 end
-left_s = opens_in()
+if hold_opens_at then opens_at = math.min(opens_at or hold_opens_at, hold_opens_at) end
+local left_ms = opens_at and math.max(0, math.ceil((opens_at - now) * 1000)) or -1
 local newest = unpack(redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1))
-return { newest and newest[1] or '0-0', left_s and math.max(0, math.ceil(left_s * 1000)) or -1 }
+return { newest and newest[1] or '0-0', left_ms }
