@@ -55,8 +55,8 @@ class Breakers:
     Args:
         store: State Redis.
         fingerprints: Of the settings and the key of each limit, by its name: see `fingerprint_of`.
-        on_closed: Opens the gates of the pools of a limit, whose breaker has been closed; may be called again, and by
-            several processes.
+        on_closed: Opens the gates of the pools of a limit, whose breaker has been closed. Every process does so that
+            has known it open, more than once; the flag is true for the one of them that does what costs more.
         on_turn: Hears that this process has opened a breaker (with why), or closed it (None): for events and logs.
         clock: Seconds that only grow.
     """
@@ -66,7 +66,7 @@ class Breakers:
         store: Store,
         fingerprints: Mapping[str, str],
         *,
-        on_closed: Callable[[str], Awaitable[None]],
+        on_closed: Callable[[str, bool], Awaitable[None]],
         on_turn: Callable[[str, Wait | None], None] = lambda limit, wait: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -222,12 +222,12 @@ class Breakers:
         Once more a little later: a task that heard that the breaker is open may close its pool's gate only then.
         """
         try:
-            await self._on_closed(known.limit)
+            await self._on_closed(known.limit, bool(lift_at))
             if lift_at:
                 await self._store.run(LIFTED, *LIFTED.call(breaker=keys.breaker(known.limit), lift_at=lift_at))
             await asyncio.sleep(LIFT_ONCE_MORE_S)
             if known.wait is None:
-                await self._on_closed(known.limit)
+                await self._on_closed(known.limit, False)
         except FleetError as error:
             logger.warning("gates_not_opened limit=%s error=%s", known.limit, type(error).__name__)
 

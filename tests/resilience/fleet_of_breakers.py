@@ -60,7 +60,7 @@ async def member(url: str, fingerprint: str = "aaaa", *, limit: str = LIMIT) -> 
     store = Store(url)
     found: list[Member] = []
 
-    async def on_closed(limit: str) -> None:
+    async def on_closed(limit: str, is_first: bool) -> None:
         found[0].closed.append(limit)
 
     def on_turn(limit: str, wait: Wait | None) -> None:

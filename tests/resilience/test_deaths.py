@@ -25,7 +25,7 @@ from fleet.errors import NotSoon
 from fleet.resilience import Breakers
 from fleet.store.client import Store
 
-async def hang(limit):
+async def hang(limit, is_first):
     print("at the gates", flush=True)
     await asyncio.sleep(600)
 

@@ -43,18 +43,18 @@ def make_breakers(settings: Settings, state: Store, broker: Store, secrets: Mapp
             logger.warning("breaker_opened limit=%s cause=%s", limit, wait.cause)
             record_event(state, catalogue.BREAKER_OPENED, limit=limit, cause=wait.cause, told=wait.told)
 
-    async def open_gates(limit: str) -> None:
-        await lift(broker, (keys.queue(pool) for pool in pools.get(limit, ())), about=limit)
+    async def open_gates(limit: str, is_first: bool) -> None:
+        await lift(broker, (keys.queue(pool) for pool in pools.get(limit, ())), about=limit, parked_too=is_first)
 
     prints = {limit: _fingerprint(limit, settings, secret) for limit, secret in secrets.items()}
     return Breakers(state, prints, on_closed=open_gates, on_turn=told)
 
 
-async def lift(broker: Store, queues: Iterable[str], *, about: str) -> None:
+async def lift(broker: Store, queues: Iterable[str], *, about: str, parked_too: bool) -> None:
     """Open what waits because of one limit's breaker: the queues that it holds, and what is parked beside them."""
     names = list(queues)
     await broker.run(LIFT, *lift_call(names, about=about, cause=" ".join(BREAKING)))
-    for name in names:
+    for name in names if parked_too else ():
         await open_early(broker, name, about=about, causes=BREAKING)
 
 

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fleet import config
 from fleet.engine.process.breaking import make_breakers
 from fleet.errors import KeyRejected
 from fleet.resilience import Breakers
+from fleet.resilience.layouts import STATE, BreakerAt
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.waits import Wait
@@ -35,6 +37,10 @@ async def worker(url: str, key: str) -> AsyncIterator[tuple[Breakers, Store]]:
     breakers = make_breakers(SETTINGS, store, store, {LIMIT: key})
     try:
         await breakers.load()
+        ended = time.monotonic() + 10
+        while STATE.unpack(await store.command("HGET", keys.breaker(LIMIT), "state"))[BreakerAt.LIFT_AT]:
+            assert time.monotonic() < ended, "expected the gates of a breaker that nobody knew to be opened"
+            await asyncio.sleep(0.01)
         yield breakers, store
     finally:
         await breakers.close()
@@ -44,6 +50,21 @@ async def worker(url: str, key: str) -> AsyncIterator[tuple[Breakers, Store]]:
 async def held(store: Store) -> dict[str, bool]:
     """Return which pools are held."""
     return {pool: bool(await store.command("GET", keys.hold(keys.queue(pool)))) for pool in SETTINGS.pools}
+
+
+async def park(store: Store, task_id: str, wait: Wait) -> None:
+    """Park a task of pool `one` for a reason of its own."""
+    assert wait.opens_at is not None
+    order = keys.parked_order(keys.queue("one"))
+    await store.command("HSET", keys.parked(), task_id, f"{keys.queue('one')}\n{wait.to_json()}\n{{}}")
+    await store.command("ZADD", order, wait.opens_at, task_id)
+    await store.command("ZADD", keys.openings(), wait.opens_at, keys.queue("one"))
+
+
+async def due(store: Store) -> set[bytes]:
+    """Return the parked tasks of pool `one` whose time has come."""
+    order = keys.parked_order(keys.queue("one"))
+    return set(await store.command("ZRANGEBYSCORE", order, "-inf", time.time() + 1))
 
 
 async def until_open(store: Store, pool: str) -> None:
@@ -65,6 +86,10 @@ def test_a_new_key_closes_the_breaker_and_opens_the_gates_it_had_closed_and_no_o
                 ("other", Wait("key", time.time() + 60, "api/another/default")),
             ):
                 await store.command("SET", keys.hold(keys.queue(pool)), wait.to_json())
+            in_an_hour = replace(ruling.wait, opens_at=time.time() + 3600, is_everyones=False)
+            for k in range(600):
+                await park(store, f"behind the key {k}", in_an_hour)
+                await park(store, f"behind money {k}", replace(in_an_hour, cause="money"))
         async with worker(redis_url, "sk-old") as (_, store):  # a restart alone is no reason
             assert await held(store) == {"one": True, "two": True, "other": True}
         async with worker(redis_url, "sk-new") as (breakers, store):
@@ -78,6 +103,12 @@ def test_a_new_key_closes_the_breaker_and_opens_the_gates_it_had_closed_and_no_o
             assert [event[b"event"] for event in events] == [b"breaker_opened", b"breaker_closed"]
             assert (events[0][b"cause"], events[0][b"limit"]) == (b"key", LIMIT.encode())
             assert b"sk-old" not in b"".join([*events[0].values()])
+            ended = time.monotonic() + 10
+            while len(await due(store)) < 600:
+                assert time.monotonic() < ended, "expected all that is parked for the key to open early"
+                await asyncio.sleep(0.01)
+            assert await due(store) == {f"behind the key {k}".encode() for k in range(600)}
+            assert float(await store.command("ZSCORE", keys.openings(), keys.queue("one"))) < time.time() + 1
 
     asyncio.run(work())
 
