@@ -43,10 +43,11 @@ local function did_others_well(since)
 end
 
 local function failures_needed(failed, well)
-  if failure[WEIGHT] == ALONE then return did_others_well(now - GOOD_US) and 2 or 1 end
+  local is_alone = failure[WEIGHT] == ALONE
+  if is_alone and not did_others_well(now - GOOD_US) then return 1 end
   local before = max(0, failed - state[RUN])
   local share = (before + PRIOR_FAILED) / (before + well + PRIOR_CALLS)
-  local least = now - state[RUN_AT] < YOUNG_US and YOUNG_IN_A_ROW or IN_A_ROW
+  local least = is_alone and 2 or now - state[RUN_AT] < YOUNG_US and YOUNG_IN_A_ROW or IN_A_ROW
   return min(MOST_IN_A_ROW, max(least, math.ceil(math.log(UNLIKELY) / math.log(share))))
 end
 

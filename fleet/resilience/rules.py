@@ -26,7 +26,7 @@ RUN_SHARE = 0.9
 BUCKETS, BUCKET_US = 10, 3_000_000
 WINDOW_S = BUCKETS * BUCKET_US / 1e6
 SHARE_CALLS, SHARE_FAILED = 20, 0.5
-#: A key or an address that was good so lately (us) takes a second failure: the first may be about that one prompt.
+#: A key or an address that was good so lately (us) takes several failures in a row: one may be about its own prompt.
 GOOD_US = 5_000_000
 
 #: From one probe to the next (us): of an outage; of what does not pass by itself, doubling up to the longest.
