@@ -5,11 +5,13 @@
 
 from fleet.grants import Caller, Grant
 from fleet.limiter.alone import LimitedCall, ThreadedLimiter, limited, open_limiter
+from fleet.limiter.call import FRESH_S
 from fleet.limiter.limiter import Limiter
 from fleet.limiter.limits import Terms
 from fleet.limiter.snapshot import Crowd, LimitSnapshot
 
 __all__ = [
+    "FRESH_S",
     "Caller",
     "Crowd",
     "Grant",

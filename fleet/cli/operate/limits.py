@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -18,9 +19,12 @@ from fleet.errors import ConfigurationError
 from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
+    import redis
+
     from fleet.lessons import Lesson
     from fleet.limiter import LimitSnapshot
     from fleet.limiter.simulated.forecast import Forecast
+    from fleet.waits import Cause
 
 #: Height of the drawing of `fleet simulate`: eighths of a line.
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -79,7 +83,7 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
       fleet limits set openai/gpt-5 --reset
     """
     from fleet.cli.operate.pools import operator_name
-    from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operate.two_redis import two_redis
     from fleet.limiter import live
     from fleet.signals import catalogue
     from fleet.signals.events import record_event_now
@@ -92,14 +96,16 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     configured = _names(settings)[name]
     if changes.get("usd_per_day"):
         _check_price(name, settings)
-    with state_client(settings) as client:
+    with two_redis(settings) as both:
         if is_reset:
-            live.reset(client, name, configured=configured)
-            record_event_now(client, catalogue.LIMIT_RESET, limit=name, by=operator_name())
+            live.reset(both.state, name, configured=configured)
+            record_event_now(both.state, catalogue.LIMIT_RESET, limit=name, by=operator_name())
+            _let_go(both.broker, settings, name, ("limit", "hold", "requests", "money"))
             click.echo(f"{name}: as configured; what was used today stays counted")
             return
-        held = live.change(client, name, changes, configured=configured)
-        record_event_now(client, catalogue.LIMIT_CHANGED, limit=name, **changes, by=operator_name())
+        held = live.change(both.state, name, changes, configured=configured)
+        record_event_now(both.state, catalogue.LIMIT_CHANGED, limit=name, **changes, by=operator_name())
+        _let_go(both.broker, settings, name, ("limit", "requests", "money"))
     click.echo(f"{name}: {', '.join(f'{key} {_number(key, value)}' for key, value in held.items())}")
 
 
@@ -113,17 +119,29 @@ def release_limit(limit: str) -> None:
       fleet limits release openai/gpt-5
     """
     from fleet.cli.operate.pools import operator_name
-    from fleet.cli.operate.two_redis import state_client
+    from fleet.cli.operate.two_redis import two_redis
     from fleet.limiter import live
     from fleet.signals import catalogue
     from fleet.signals.events import record_event_now
 
     settings = config.current()
     name = _full_name(limit, settings)
-    with state_client(settings) as client:
-        live.release(client, name, configured=_names(settings)[name])
-        record_event_now(client, catalogue.LIMIT_RELEASED, limit=name, by=operator_name())
+    with two_redis(settings) as both:
+        live.release(both.state, name, configured=_names(settings)[name])
+        record_event_now(both.state, catalogue.LIMIT_RELEASED, limit=name, by=operator_name())
+        _let_go(both.broker, settings, name, ("hold",))
     click.echo(f"{name}: not held any more")
+
+
+def _let_go(broker: redis.Redis, settings: config.Settings, limit: str, causes: tuple[Cause, ...]) -> None:
+    """Open what waits because of a limit that was changed, as soon as no worker tells of the old reason any more."""
+    from fleet.engine.process.breaking import lift_now
+    from fleet.limiter import FRESH_S
+    from fleet.store import keys
+
+    pools = [pool for pool in settings.pools if f"{settings.limit_of(pool)[0]}/{config.KEY_LABEL}" == limit]
+    time.sleep(FRESH_S)
+    lift_now(broker, map(keys.queue, pools), about=limit, causes=causes)
 
 
 def _number(name: str, value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import redis
 
@@ -58,12 +58,12 @@ async def lift(broker: Store, queues: Iterable[str], *, about: str, parked_too: 
         await open_early(broker, name, about=about, causes=BREAKING)
 
 
-def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str) -> None:
-    """`lift` through a plain client, for commands."""
+def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: Collection[str] = BREAKING) -> None:
+    """`lift` through a plain client, for commands; also what waits for other causes than a breaker's."""
     names = list(queues)
-    holds.lift(client, names, about=about, cause=" ".join(BREAKING))
+    holds.lift(client, names, about=about, cause=" ".join(causes))
     for name in names:
-        open_early_now(client, name, about=about, causes=BREAKING)
+        open_early_now(client, name, about=about, causes=causes)
 
 
 def _fingerprint(limit: str, settings: Settings, secret: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,11 +12,14 @@ from click.testing import CliRunner, Result
 from fleet import config
 from fleet.cli.main import main
 from fleet.config import LimitSettings
+from fleet.engine.admission.holds import PUT_HOLD, hold_call
 from fleet.errors import DeadlineExceeded
 from fleet.limiter import Limiter, open_limiter
 from fleet.limiter.observing import EVERY_S
 from fleet.rates import RateReading
-from fleet.store.client import Store
+from fleet.store import keys
+from fleet.store.client import Store, connect, run_script
+from fleet.waits import Wait
 
 LIMIT = "simulator/simulated-1/default"
 
@@ -148,6 +152,36 @@ def test_a_hold_is_shown_with_who_told_of_it_and_released(redis_url: str) -> Non
     assert fleet("limits", "release", "simulator/simulated-1").stdout == f"{LIMIT}: not held any more\n"
     assert ", held" not in fleet("limits").stdout
     assert grants_at_once(redis_url, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "opened"),
+    [
+        (("release", LIMIT), {"hold"}),
+        (("set", LIMIT, "--requests-per-day", "9"), {"limit", "requests", "money"}),
+        (("set", LIMIT, "--reset"), {"limit", "hold", "requests", "money"}),
+    ],
+)
+def test_what_waits_because_of_a_limit_goes_as_it_is_changed_and_nothing_else(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], opened: set[str]
+) -> None:
+    monkeypatch.setattr("fleet.limiter.FRESH_S", 0.0)  # no worker tells of an old reason here
+    in_an_hour = time.time() + 3600
+    waits: list[Wait] = [Wait(cause, in_an_hour, LIMIT) for cause in ("limit", "hold", "requests", "money", "outage")]
+    lifted = set()
+    with connect(redis_url) as client:
+        queue = keys.queue(next(iter(config.current().pools)))
+        for wait in waits:
+            run_script(client, PUT_HOLD, *hold_call(queue, wait))
+            fleet("limits", *command)
+            if not client.exists(keys.hold(queue)):
+                lifted.add(wait.cause)
+            client.delete(keys.hold(queue))
+        foreign = Wait("hold", in_an_hour, "simulator/other/default")
+        run_script(client, PUT_HOLD, *hold_call(queue, foreign))
+        fleet("limits", *command)
+        assert client.exists(keys.hold(queue))
+    assert lifted == opened
 
 
 @pytest.mark.parametrize(
