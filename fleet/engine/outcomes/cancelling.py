@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pydantic_core
 import redis
@@ -146,13 +147,15 @@ class Canceller:
 
     def end(self, found: Sequence[Withdrawn]) -> int:
         """Give withdrawn tasks the result REVOKED, count what they have cost, tell who follows; return their number."""
-        named = ((one, parts_of(one.message)[0].get("id")) for one in found)
-        ids = {one: str(task_id) for one, task_id in named if is_usable(task_id)}
+        parts = [(one, *parts_of(one.message)) for one in found]
+        named = [(one, headers, body) for one, headers, body in parts if is_usable(headers.get("id"))]
         # With its key a task may be submitted again, and its result then goes: that is known by its mark.
-        mark_revoked(self._broker, [task_id for one, task_id in ids.items() if one.message.startswith(b'{"mark":"')])
-        ended = set(store_revoked(self._state, list(dict.fromkeys(ids.values())), self._settings))
-        self._count({task_id: one for one, task_id in ids.items() if task_id in ended})
-        acknowledge(self._broker, [one for one in found if one not in ids or self._is_told(one, ids[one])])
+        mark_revoked(self._broker, [headers["id"] for one, headers, _ in named if one.message.startswith(b'{"mark":"')])
+        ids = list(dict.fromkeys(headers["id"] for _, headers, _ in named))
+        ended = set(store_revoked(self._state, ids, self._settings))
+        self._count({headers["id"]: headers for _, headers, _ in named if headers["id"] in ended})
+        untold = {one.tag for one, headers, body in named if not self._is_told(headers, body)}
+        acknowledge(self._broker, [one for one in found if one.tag not in untold])
         return len(ended)
 
     def _withdrawn(self, selection: Selection) -> Iterator[Sequence[Withdrawn]]:
@@ -175,11 +178,10 @@ class Canceller:
             if selection.matches(message, queue):
                 yield str(parts_of(message)[0]["id"])
 
-    def _count(self, ended: Mapping[str, Withdrawn]) -> None:
-        """Count what tasks have cost before they were parked."""
+    def _count(self, ended: Mapping[str, Mapping[str, Any]]) -> None:
+        """Count what tasks, by their headers, have cost before they were parked."""
         spent = []
-        for task_id, one in ended.items():
-            headers, _ = parts_of(one.message)
+        for task_id, headers in ended.items():
             if (before := before_of(headers)) != NOTHING_BEFORE:
                 spent.append(Finish(spent_before(task_id, before), provider_errors=before.failed, is_revoked=True))
         if spent:
@@ -193,13 +195,12 @@ class Canceller:
         finally:
             await store.close()
 
-    def _is_told(self, one: Withdrawn, task_id: str) -> bool:
+    def _is_told(self, headers: Mapping[str, Any], body: bytes) -> bool:
         """True once what follows a task has heard of its end; else its message comes back, and a worker tells."""
-        never_wait()  # for another worker's claim: it is waited for here
-        headers, body = parts_of(one.message)
-        request = request_of(headers, body)
+        request, task_id = request_of(headers, body), headers["id"]
         if not has_canvas(request):
             return True
+        never_wait()  # for another worker's claim: it is waited for here
         until = time.monotonic() + CLAIM_S
         while True:
             try:

@@ -86,7 +86,8 @@ local function remove()
     redis.call('LTRIM', list, 0, -looked_at - 1)
   else
     for _, place in ipairs(places) do redis.call('LSET', list, place, GONE) end
-    redis.call('LREM', list, -#places, GONE)
+    local is_near_head = skip < redis.call('LLEN', list) / 2
+    redis.call('LREM', list, is_near_head and -#places or #places, GONE)
   end
 end
 

@@ -136,7 +136,8 @@ def _walk(
             return
         yield stretch
         skip += stretch.looked_at - len(stretch.found)
-        count = min(LONGEST_STRETCH, max(FIRST_STRETCH // 4, STRETCH_BYTES * stretch.looked_at // max(1, size)))
+        longest = WITHDRAW_MOST if wanted == "all" else LONGEST_STRETCH
+        count = min(longest, max(FIRST_STRETCH // 4, STRETCH_BYTES * stretch.looked_at // max(1, size)))
 
 
 def _step(
