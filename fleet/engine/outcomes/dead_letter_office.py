@@ -189,7 +189,10 @@ class DeadLetterOffice:
             replay_life_s=self._settings.dead_letters.expires_s,
             mark=mark,
         )
-        return bool(run_script(self._broker, REQUEUE, *call))
+        is_queued = bool(run_script(self._broker, REQUEUE, *call))
+        if is_queued and end is not None:
+            self._broker.execute_command("ZADD", keys.ends(), "LT", end, queue)  # type: ignore[no-untyped-call]
+        return is_queued
 
     def _queue_of(self, letter: DeadLetter) -> str:
         """Return the queue of the letter's pool; the inbox when the pool is gone or the task is not Fleet's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from datetime import UTC, datetime
@@ -10,16 +11,19 @@ from typing import Any
 
 import pytest
 import redis
+from click.testing import CliRunner
 
 from fleet import config
+from fleet.cli.main import main
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import EXPIRES
 from fleet.engine.messages.expiry import check_expiry, end_in, end_of, said_end, with_end
+from fleet.engine.messages.inbox import Inbox
 from fleet.engine.messages.producer import submit_many
 from fleet.errors import Expired, InvalidTask
 from fleet.models import BotTask
 from fleet.store import keys
-from fleet.store.client import connect
+from fleet.store.client import Store, connect
 
 NOW = 1_800_000_000.0
 
@@ -108,3 +112,36 @@ def test_every_way_to_submit_writes_the_end_where_scripts_find_it(client: redis.
     assert third == end
     assert first is not None and second is not None
     assert before + 59 < first <= second < before + 60 + 30
+
+
+def test_a_shell_names_an_end_in_seconds_or_as_a_time(client: redis.Redis) -> None:
+    def submit(*options: str) -> int:
+        return CliRunner().invoke(main, ["submit", "x", "--pool", "research", "--no-wait", *options]).exit_code
+
+    assert submit("--expires-in", "600") == submit("--expires", "2090-01-01T00:00:00") == 0
+    assert submit("--expires", "3786912000.5") == 0
+    first, second, third = ends_in(client, "research")
+    assert first == pytest.approx(time.time() + 600, abs=60)
+    assert (second, third) == (3786912000.0, 3786912000.5)
+    assert client.zscore(keys.ends(), keys.queue("research")) == first
+    for wrong in (("--expires", "soon"), ("--expires", "1", "--expires-in", "1"), ("--expires-in", "0")):
+        assert submit(*wrong) != 0
+    assert ends_in(client, "research") == []
+
+
+def test_a_plain_clients_end_is_kept_when_its_message_is_passed_on(client: redis.Redis, redis_url: str) -> None:
+    async def pass_on(request: dict[str, Any], pool: str, said_at: float | None) -> None:
+        store = Store(redis_url, timeout_s=5)
+        try:
+            inbox = Inbox(store, config.current())
+            await inbox.pass_on(request["id"], BotTask(prompt="x", pool=pool, expires_at=said_at), [pool], request)
+        finally:
+            await store.close()
+
+    end = round(time.time() + 600, 3)
+    asyncio.run(pass_on({"id": "a", "expires": datetime.fromtimestamp(end, UTC).isoformat()}, "research", None))
+    asyncio.run(pass_on({"id": "b", "expires": None}, "research", end))
+    asyncio.run(pass_on({"id": "c"}, "research", None))
+    assert ends_in(client, "research") == [end, end, None]
+    asyncio.run(pass_on({"id": "d"}, "brief", None))
+    assert ends_in(client, "brief") == [pytest.approx(time.time() + 60, abs=30)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fleet import errors
 from fleet.config import DeadLetterSettings, PoolSettings, Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.broker import ENQUEUE, enqueue_call
-from fleet.engine.messages.envelope import HISTORY, envelope, task_headers
+from fleet.engine.messages.envelope import EXPIRES, HISTORY, envelope, task_headers
 from fleet.engine.messages.producer import task_id_of
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, scope_of
 from fleet.engine.outcomes.dead_letters import (
@@ -309,6 +310,22 @@ def test_a_task_whose_result_has_expired_is_queued(state: redis.Redis, office: D
     die(state, "t")
     state.delete(keys.result("t"))
     assert office.replay("t") == "queued"
+
+
+@pytest.mark.parametrize(("reason", "said_at"), [("Expired", None), ("BadAnswer", 1.0)])
+def test_a_task_whose_end_has_passed_stays_a_letter_unless_it_gets_a_new_one(
+    state: redis.Redis, office: DeadLetterOffice, reason: str, said_at: float | None
+) -> None:
+    fields = {"prompt": "x", "pool": "research", "priority": "low"} | ({"expires_at": said_at} if said_at else {})
+    die(state, "t", reason, body=json.dumps([[], fields, {}]).encode())
+    assert office.replay("t") == "expired"
+    assert (queued(state), office.find("t") is not None) == ([], True)
+    assert office.replay("t", life_s=60) == "queued"
+    (message,) = queued(state)
+    new_end = message["headers"][EXPIRES]
+    assert time.time() < new_end < time.time() + 61
+    assert json.loads(base64.b64decode(message["body"]))[1].get("expires_at") == (new_end if said_at else None)
+    assert state.zscore(keys.ends(), keys.queue("research")) == new_end
 
 
 def test_a_task_that_dies_after_a_replay_tells_of_both_deaths_and_can_be_replayed_again(
