@@ -17,6 +17,7 @@ from selenium.webdriver.common.keys import Keys
 
 from fleet import config
 from fleet.config import PoolSettings, Settings
+from fleet.engine.admission.gates import CLOSED, open_gate, set_gate
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.models import BotResult, bot_name
@@ -25,6 +26,7 @@ from fleet.roster import Checkout
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
+from fleet.waits import Wait
 from tests.dashboard.browser import Browser, start_chromium
 from tests.dashboard.flower_process import Flower, running
 from tests.every import every
@@ -205,6 +207,34 @@ def test_pausing_and_resuming_a_pool_by_clicks(fleet: Stack, page: Browser) -> N
     done = f"{fleet.count(status='ok')} ok"
     page.wait(lambda: page.text("#completed").startswith(done), "it counts what was finished")
     page.wait(lambda: any("pool resumed" in event for event in page.texts("#events li")), "it tells so")
+
+
+def test_what_tasks_wait_for_stands_on_top_and_beside_their_pool(fleet: Stack, page: Browser) -> None:
+    queue = keys.queue("good")
+    with connect(fleet.redis.url) as client:
+        set_gate(client, queue, lowest=CLOSED)
+        wait = Wait("hold", time.time() + 400, "alpha/m-1/default", "429, Retry-After 400 s")
+        client.set(keys.hold(queue), wait.to_json(), px=400_000)
+        try:
+            ids = fleet.queue([{"pool": "good"}] * 3)
+            page.wait(lambda: page.text("#waits").startswith("3 tasks wait: "), "the line on top")
+            assert "an operator has paused the pool" in page.text("#waits")
+            mine = page.texts('#pools li[data-key="good"] .reasons li')
+            assert "3 tasks wait: an operator has paused the pool (closed)" in mine
+            (held,) = (line for line in mine if "429, Retry-After 400 s" in line)
+            assert held.startswith("alpha/m-1/default: ") and "UTC, in 7 min" in held
+            for width, theme in ((1280, "light"), (390, "dark")):
+                page.look(width=width, height=900, theme=theme)
+                assert page.script("return document.documentElement.scrollWidth") <= width
+                assert page.script(CONTRAST.read_text()) == []
+                page.picture(f"waits-{theme}")
+        finally:
+            client.delete(keys.hold(queue))
+            open_gate(client, queue)
+    fleet.collect(ids)
+    page.wait(lambda: page.script("return document.getElementById('waits').hidden"), "nothing waits any more")
+    assert page.texts('#pools li[data-key="good"] .reasons li') == []
+    assert pool_text(page, "good", ".gate") == "open"
 
 
 def test_a_click_quarantines_a_bot_which_gets_no_task_until_it_is_released(fleet: Stack, page: Browser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from getpass import getuser
@@ -15,11 +16,12 @@ import click
 from fleet import config
 from fleet.cli.terminal import say, table
 from fleet.errors import ConfigurationError
-from fleet.quoting import quote
+from fleet.quoting import counted, noun_for, quote
 
 if TYPE_CHECKING:
     from fleet.cli.operate.two_redis import TwoRedis
     from fleet.engine.admission.gates import Gate
+    from fleet.signals.view import WaitLine
 
 #: Priorities from the most urgent one; their place is their number.
 PRIORITIES = ("critical", "high", "normal", "low", "bulk")
@@ -43,6 +45,7 @@ class PoolRow:
     gate: str
     lowest_taken: str | None
     gate_left_s: float | None
+    waits: tuple[WaitLine, ...] = ()
 
 
 def seconds_of(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -62,6 +65,8 @@ def seconds_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def pools(ctx: click.Context, as_json: bool) -> None:
     """Show the pools' backlogs and gates; pause and resume them.
 
+    Below the table: what tasks wait for, until when, and what to do about it.
+
     \b
     Examples:
       fleet pools
@@ -77,7 +82,8 @@ def pools(ctx: click.Context, as_json: bool) -> None:
     with two_redis(settings) as clients:
         rows = read_pools(clients, settings)
     if as_json:
-        click.echo(json.dumps({"pools": [asdict(row) for row in rows]}, indent=2))
+        shown = [asdict(row) | {"waits": [line.model_dump() for line in row.waits]} for row in rows]
+        click.echo(json.dumps({"pools": shown}, indent=2))
         return
     for line in _table(rows):
         click.echo(line)
@@ -130,45 +136,28 @@ def resume(names: tuple[str, ...]) -> None:
 
 def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
     """Return one row per pool, the inbox last. Some round trips, whatever the number of pools."""
-    from fleet.engine.admission.gates import read_gates, read_waiting
-    from fleet.engine.transport.parking.parked import read_parked
-    from fleet.store import keys
+    from fleet.engine.operations.waits import lines_in_order, look, look_at_inbox
 
-    names = [*map(keys.queue, settings.pools), settings.worker.inbox]
-    gates, waiting = read_gates(clients.broker, names), read_waiting(clients.broker, names)
-    parked = read_parked(clients.broker, names)
-    in_flight = [*_in_flight(clients, list(settings.pools)), 0]
+    seen = look(clients.state, clients.broker, settings)
+    inbox = look_at_inbox(clients.broker, settings, seen)
     bots = [*(pool.bots for pool in settings.pools.values()), 0]
     labels = [*settings.pools, f"({settings.worker.inbox})"]
-    now_s = clients.broker.time()[0]
     return [
         PoolRow(
             pool=label,
             bots=bots_of,
-            in_flight=running,
-            backlog=dict(zip(PRIORITIES, row.counts, strict=True)),
-            parked=waits.count,
-            next_opens_s=None if waits.next_at is None else max(0.0, waits.next_at - now_s),
-            oldest_s=None if row.oldest_at is None else max(0.0, now_s - row.oldest_at),
-            gate=str(gate),
-            lowest_taken=_lowest(gate),
-            gate_left_s=gate.left_s,
+            in_flight=pool.running,
+            backlog=dict(zip(PRIORITIES, pool.backlog.counts, strict=True)),
+            parked=pool.parked.count,
+            next_opens_s=None if pool.parked.next_at is None else max(0.0, pool.parked.next_at - seen.now_s),
+            oldest_s=None if pool.backlog.oldest_at is None else max(0.0, seen.now_s - pool.backlog.oldest_at),
+            gate=str(pool.gate),
+            lowest_taken=_lowest(pool.gate),
+            gate_left_s=pool.gate.left_s,
+            waits=tuple(lines_in_order([pool], seen.now_s)),
         )
-        for label, bots_of, running, row, waits, gate in zip(
-            labels, bots, in_flight, waiting, parked, gates, strict=True
-        )
+        for label, bots_of, pool in zip(labels, bots, (*seen.standings, inbox), strict=True)
     ]
-
-
-def _in_flight(clients: TwoRedis, names: Sequence[str]) -> list[int]:
-    """Return the number of bots at work per pool: their leases that have not run out."""
-    from fleet.store import keys
-
-    seconds, micros = clients.state.time()
-    with clients.state.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.zcount(keys.bot_leases(name), seconds * 1_000_000 + micros, "+inf")
-        return [int(count) for count in pipe.execute()]
 
 
 def operator_name() -> str:
@@ -206,10 +195,26 @@ def _table(rows: Sequence[PoolRow]) -> Iterator[str]:
                 *counts,
                 f"{row.parked:,}" if row.parked else ".",
                 oldest,
-                row.gate,
+                _gate_of(row),
             )
         )
     yield from table(cells, left=(0, len(cells[0]) - 1))
+    told = [f"{row.pool}: {line}" for row in rows for line in _told_waits(row)]
+    yield from ("", *told) if told else ()
+
+
+def _gate_of(row: PoolRow) -> str:
+    """Return what holds a pool's tasks back: the operator's gate, else the cause of most of its waits."""
+    return row.waits[0].cause if row.lowest_taken == PRIORITIES[-1] and row.waits else row.gate
+
+
+def _told_waits(row: PoolRow) -> Iterator[str]:
+    from fleet.engine.operations.obstacles import told_line
+
+    now_s = time.time()
+    for line in row.waits:
+        behind = f"{counted(line.tasks, 'task')} {noun_for(line.tasks, 'waits', 'wait')}: " if line.tasks else ""
+        yield f"{behind}{told_line(line, now_s, with_advice=True)}"
 
 
 def _age(seconds: float) -> str:

@@ -49,15 +49,16 @@ def frame(
     """
     if view is None:
         return Text(trouble or "asking Redis ...", "bold red" if trouble else "dim")
-    left = max(4, height - _FIXED_LINES - len(view.limits[:3]))
+    left = max(4, height - _FIXED_LINES - len(view.limits[:3]) - bool(view.headline))
     pools = view.pools[: max(1, left // 3)]
     events = view.events[: max(0, (left - len(pools)) // 3)]
     bots = max(1, left - len(pools) - len(events))
     return Group(
         _head(view, trouble, age_s),
         *([Text(view.neighbour, "bold red")] if view.neighbour else []),
+        *([Text(view.headline, "bold yellow", no_wrap=True, overflow="ellipsis")] if view.headline else []),
         *_signals(view, width),
-        _pools(pools, len(view.pools), pool, narrow=width < NARROW),
+        _pools(pools, view, pool, narrow=width < NARROW),
         *(_limit(limit, narrow=width < NARROW) for limit in view.limits[:3]),
         _bots(view, sort, bots, narrow=width < NARROW),
         *_events(events, view.at),
@@ -124,7 +125,12 @@ def _used(limit: LimitView) -> float:
     return max(requests, limit.used_tpm / limit.tpm if limit.tpm else 0.0)
 
 
-def _pools(pools: Sequence[PoolView], total: int, chosen: int | None, *, narrow: bool) -> Table:
+def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, narrow: bool) -> Table:
+    total = len(view.pools)
+    causes: dict[str, str] = {}
+    for line in view.waits:
+        if line.cause != "time":
+            causes.setdefault(line.pool, line.cause)
     more = f" ({total} in all)" if total > len(pools) else ""
     classes = ("waits",) if narrow else ("crit", "high", "norm", "low", "bulk")
     heads = (f"pool{more}", "busy", *classes, "oldest", "done/h", "failed", "gate")
@@ -135,7 +141,8 @@ def _pools(pools: Sequence[PoolView], total: int, chosen: int | None, *, narrow:
         oldest = "" if pool.oldest_s is None else _duration(pool.oldest_s)
         failed = f"{pool.failed / pool.completions:.1%}" if pool.completions else ""
         style = "reverse" if index == chosen else ""
-        gate = Text("open" if pool.is_open else pool.gate, "green" if pool.is_open else "yellow")
+        reason = causes.get(pool.pool, "open") if pool.is_open else pool.gate
+        gate = Text(reason, "green" if reason == "open" else "yellow")
         cells = [f"{pool.in_flight:,}/{pool.bots:,}", *counts, oldest, f"{pool.completions:,}", failed]
         table.add_row(Text(pool.pool, style), *cells, gate)
     return table

@@ -17,6 +17,7 @@ from fleet.cli.setup.lesson_checks import lesson_checks
 from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tables
 from fleet.cli.setup.redis_checks import home_disk, home_filesystem, redis_checks
 from fleet.cli.setup.stalls import stall_checks
+from fleet.cli.setup.wait_checks import wait_checks
 from fleet.config import Settings
 from fleet.models import Priority
 from fleet.open_files import files_for, slots_that_fit
@@ -64,6 +65,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *celery_checks(facts.celery),
         *stall_checks(facts.stalls),
         *crew_checks(facts.crew),
+        *wait_checks(facts.waits),
         *lesson_checks(settings, facts.lessons),
     ]
     return found

@@ -22,9 +22,11 @@ from fleet.cli.setup.apis import ApiFacts, ask_apis
 from fleet.cli.setup.lesson_checks import known_lessons
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
+from fleet.cli.setup.wait_checks import read_waits
 from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
 from fleet.engine.admission.gates import read_waiting
+from fleet.engine.operations.waits import Standings
 from fleet.errors import FleetError
 from fleet.lessons import Lesson
 from fleet.signals.crew import Trouble, stray, troubles_of
@@ -116,6 +118,8 @@ class Findings:
     #: What the APIs said of each provider and model.
     apis: Mapping[tuple[str, str], ApiFacts] = field(default_factory=dict)
     lessons: tuple[Lesson, ...] = ()
+    #: Why tasks wait; None: nobody knows.
+    waits: Standings | None = None
 
 
 def gather(settings: Settings, *, call: bool = False) -> Findings:
@@ -136,7 +140,17 @@ def _local(settings: Settings) -> Findings:
     if lost:
         return Findings(servers, host, None, code)
     stalls, lessons = recent_stalls(settings), known_lessons(settings)
-    return Findings(servers, host, celery_facts(), code, _neighbour(settings), stalls, crew(settings), lessons=lessons)
+    return Findings(
+        servers,
+        host,
+        celery_facts(),
+        code,
+        _neighbour(settings),
+        stalls,
+        crew(settings),
+        lessons=lessons,
+        waits=read_waits(settings),
+    )
 
 
 def crew(settings: Settings) -> tuple[Trouble, ...] | None:

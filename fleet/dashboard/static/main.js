@@ -1,7 +1,7 @@
 // The page's heart: asks for the fleet about once a second, hands it to the panels, and says when figures are old.
 
 import { BotDialog } from "./bot.js";
-import { by, clock, counted, duration, h, keyed, text } from "./draw.js";
+import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
 import { COLOURS, HeatMap, SORTS, put } from "./heat.js";
 import { panels } from "./panels.js";
 import { STATES, Store, Unreachable } from "./store.js";
@@ -60,6 +60,9 @@ function draw() {
   text(by("summary"), `${counted(bots.size, "bot")} in ${counted(view.pools.length, "pool")}`);
   by("neighbour").hidden = !view.neighbour;
   text(by("neighbour"), view.neighbour);
+  by("waits").hidden = !view.headline;
+  text(by("waits"), view.headline);
+  attribute(by("waits"), "class", `waits ${view.waits.some((wait) => wait.is_lasting && wait.tasks) ? "lasting" : ""}`);
   const took = performance.now() - began;
   document.body.dataset.drawnMs = took.toFixed(1);
   document.body.dataset.version = view.version;

@@ -148,18 +148,28 @@ function matrix(errors, open) {
   if (focused) [...place.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
 }
 
-function pools({ pools: all }, out, act, mayAct) {
+function pools({ pools: all, waits, at }, out, act, mayAct) {
+  const reasons = new Map(all.map((pool) => [pool.pool, []]));
+  for (const wait of waits) reasons.get(wait.pool)?.push(wait);
   const most = Math.max(1, ...all.map((pool) => pool.waiting));
   keyed(by("pools"), all, (pool) => pool.pool, (pool) => {
     const button = h("button", { type: "button", class: "quiet" });
     const name = h("div", { class: "line" }, h("b", {}, pool.pool), h("span", { class: "muted cut", title: pool.api }, pool.api), pool.simulated ? h("span", { class: "pill simulated" }, "simulated") : null, h("span", { class: "pill end gate" }), button);
-    return h("li", {}, name, h("div", { class: "backlog" }), h("p", { class: "figures" }));
+    return h("li", {}, name, h("div", { class: "backlog" }), h("p", { class: "figures" }), h("ul", { class: "reasons" }));
   }, (node, pool) => {
-    const [head, backlog, figures] = node.children;
+    const [head, backlog, figures, why] = node.children;
+    const mine = reasons.get(pool.pool);
+    keyed(why, mine, (wait) => `${wait.cause} ${wait.about}`, () => h("li", {}), (line, wait) => {
+      const behind = wait.tasks ? `${counted(wait.tasks, "task")} ${wait.tasks === 1 ? "waits" : "wait"}: ` : "";
+      text(line, `${behind}${wait.line}${until(wait, at)}`);
+      attribute(line, "class", wait.is_lasting ? "lasting" : null);
+      attribute(line, "title", wait.advice || null);
+    });
     const gate = head.querySelector(".gate");
     const left = pool.gate_left_s === null ? "" : `, ${duration(pool.gate_left_s)} left`;
-    text(gate, pool.is_open ? "open" : `${pool.gate.replace(/, for .*/, "")}${left}`);
-    attribute(gate, "class", `pill end gate ${pool.is_open ? "good" : "warn"}`);
+    const held = mine.find((wait) => wait.cause !== "time");
+    text(gate, pool.is_open ? (held ? `waits: ${held.cause}` : "open") : `${pool.gate.replace(/, for .*/, "")}${left}`);
+    attribute(gate, "class", `pill end gate ${!pool.is_open || held ? "warn" : "good"}`);
     const button = head.lastElementChild;
     text(button, pool.is_open ? "Pause" : "Resume");
     attribute(button, "aria-label", `${pool.is_open ? "Pause" : "Resume"} ${pool.pool}`);
@@ -197,6 +207,16 @@ function pools({ pools: all }, out, act, mayAct) {
   if (!by("priorities").firstChild) by("priorities").append(...PRIORITIES.map((name) => h("span", { class: "swatch" }, h("i", { class: `dot p-${name}` }), name)));
 }
 
+/** Until when a pool's tasks wait, in words; empty: nobody knows. */
+function until(wait, at) {
+  if (wait.opens_at === null) return "";
+  const left = wait.opens_at - at;
+  const [day, time] = new Date(wait.opens_at * 1000).toISOString().split("T");
+  const isToday = day === new Date(at * 1000).toISOString().slice(0, 10);
+  if (left > 0) return `, until ${isToday ? "" : `${day} `}${time.slice(0, left < 120 ? 8 : 5)} UTC, in ${duration(left)}`;
+  return wait.probe_every_s ? `, one is tried every ${duration(wait.probe_every_s)}` : ", its time has come";
+}
+
 function limits({ limits: all, at }) {
   keyed(by("limits"), all, (limit) => limit.limit, (limit) =>
     h("li", {}, h("div", { class: "line" }, h("b", { class: "cut", title: limit.limit }, limit.limit), h("span", { class: "pill end", hidden: true })),
@@ -206,9 +226,10 @@ function limits({ limits: all, at }) {
   (node, limit) => {
     const [head, requests, tokens, figures] = node.children;
     const pill = head.lastElementChild;
-    pill.hidden = !(limit.held_s > 0 || limit.is_changed);
-    text(pill, limit.held_s > 0 ? `held ${duration(limit.held_s)} by a 429` : "set live");
-    attribute(pill, "class", `pill end ${limit.held_s > 0 ? "bad" : "warn"}`);
+    const broken = limit.breaker === "closed" ? "" : `breaker ${limit.breaker}`;
+    pill.hidden = !(broken || limit.held_s > 0 || limit.is_changed);
+    text(pill, broken ? broken : limit.held_s > 0 ? `held ${duration(limit.held_s)} by a 429` : "set live");
+    attribute(pill, "class", `pill end ${broken || limit.held_s > 0 ? "bad" : "warn"}`);
     use(requests, limit.used_rpm, limit.rpm);
     use(tokens, limit.used_tpm, limit.tpm);
     const facts = [["waiting", count(limit.waiting)], ["next grant", limit.next_grant_s > 0 ? duration(limit.next_grant_s) : "now"],

@@ -225,7 +225,8 @@ def headline(lines: Sequence[WaitLine], now_s: float) -> str:
     rest = total - sum(line.tasks for line in same)
     verb = "waits" if total == 1 else "wait"
     more = f"; {rest:,} of them for other reasons" if rest else ""
-    return f"{counted(total, 'task')} {verb}: {told_line(worst, now_s)}{more}"
+    whose = f"{worst.pool}: " if worst.about == worst.pool and worst.pool not in worst.line else ""
+    return f"{counted(total, 'task')} {verb}: {whose}{told_line(worst, now_s)}{more}"
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ import redis
 from celery import states
 
 from fleet.config import Settings
-from fleet.engine.admission.gates import OPEN_GATE, Gate, read_gates, read_waiting
+from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
 from fleet.engine.operations.message_search import (
     NOT_SEARCHED,
@@ -24,7 +24,7 @@ from fleet.engine.operations.message_search import (
     find_queued,
 )
 from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, wait_of
-from fleet.engine.operations.waits import Crew, read_breakers_of, read_crew, read_standings, wait_in
+from fleet.engine.operations.waits import Crew, read_breakers_of, read_crew, read_standings, standing_of_queue, wait_in
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.engine.transport.held import Held, find_held
@@ -33,7 +33,7 @@ from fleet.engine.transport.parking.parked import Parked, find_parked
 from fleet.engine.transport.revoked import is_revoked
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
-from fleet.signals.crew import Trouble, serving, stray, troubles_of, unserved_queue_line
+from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import WaitLine
 from fleet.store import keys
@@ -159,13 +159,7 @@ def _standing(
         breakers = read_breakers_of(state, (known.limit for known in limits.values()))
         return read_standings(state, broker, settings, [pool], crew=crew, limits=limits, breakers=breakers)[0]
     astray = stray(queue, crew.living, settings)
-    return PoolStanding(
-        pool=pool or queue,
-        gate=read_gates(broker, [queue])[0],
-        backlog=read_waiting(broker, [queue])[0],
-        workers=serving(crew.living, queue),
-        unserved=astray.line if astray else unserved_queue_line(queue),
-    )
+    return standing_of_queue(broker, queue, crew, unserved=astray.line if astray else "")
 
 
 def _wait(

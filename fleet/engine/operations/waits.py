@@ -21,7 +21,7 @@ from fleet.limiter.snapshot import show_call, snapshot_of, standing_of
 from fleet.resilience import BreakerView
 from fleet.resilience.scripts import SHOW as SHOW_BREAKER
 from fleet.resilience.view import view_of
-from fleet.signals.crew import serving
+from fleet.signals.crew import serving, unserved_queue_line
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.view import WaitLine
 from fleet.store import keys
@@ -122,9 +122,14 @@ def lines_in_order(standings: Iterable[PoolStanding], now_s: float) -> tuple[Wai
 class Standings:
     """Pools at one time, by the clock of Redis, and why their tasks wait, the most tasks first."""
 
-    now_s: float
+    crew: Crew
     standings: tuple[PoolStanding, ...]
     lines: tuple[WaitLine, ...]
+
+    @property
+    def now_s(self) -> float:
+        """Unix time by the clock of Redis."""
+        return self.crew.now_s
 
 
 def look(state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Iterable[str] | None = None) -> Standings:
@@ -133,7 +138,31 @@ def look(state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Ite
     crew, limits = read_crew(state), read_limits(state, settings, names)
     breakers = read_breakers_of(state, (limit.limit for limit in limits.values()))
     standings = read_standings(state, broker, settings, names, crew=crew, limits=limits, breakers=breakers)
-    return Standings(crew.now_s, tuple(standings), lines_in_order(standings, crew.now_s))
+    return Standings(crew, tuple(standings), lines_in_order(standings, crew.now_s))
+
+
+def look_at_inbox(broker: redis.Redis, settings: Settings, seen: Standings) -> PoolStanding:
+    """Return how the inbox stands, which has no bots and no limit."""
+    return standing_of_queue(broker, settings.worker.inbox, seen.crew)
+
+
+def standing_of_queue(broker: redis.Redis, queue: str, crew: Crew, *, unserved: str = "") -> PoolStanding:
+    """Return how a queue stands that is no pool's: the inbox, or one that nobody takes from.
+
+    Args:
+        broker: Plain client of the broker.
+        queue: Its name.
+        crew: Who lives.
+        unserved: What to say when none of them takes from it.
+    """
+    return PoolStanding(
+        pool=queue,
+        gate=read_gates(broker, [queue])[0],
+        backlog=read_waiting(broker, [queue])[0],
+        parked=read_parked_sample(broker, [queue])[0],
+        workers=serving(crew.living, queue),
+        unserved=unserved or unserved_queue_line(queue),
+    )
 
 
 def read_holds(broker: redis.Redis, queues: Sequence[str]) -> list[Wait | None]:

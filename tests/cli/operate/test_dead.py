@@ -22,6 +22,7 @@ from fleet.limiter.scripts import PENALISE
 from fleet.models import BotResult, TaskError
 from fleet.store import keys
 from fleet.store.client import connect, run_script
+from fleet.waits import Wait
 from tests.burials import keep
 
 BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()
@@ -157,6 +158,23 @@ def test_why_of_a_held_task_reads_its_limit(client: redis.Redis) -> None:
     run_script(client, PENALISE, *PENALISE.call(state=limit.state, facts=limit.facts, **told))
     assert "the limit simulator/simulated-1/default" in fleet("why", "t1").stdout
     assert "after a 429" in fleet("why", "t1").stdout
+
+
+def test_pools_tells_what_each_pools_tasks_wait_for_and_what_to_do(client: redis.Redis) -> None:
+    client.lpush(RESEARCH, "{}", "{}")
+    report = {"name": "w@h", "pid": 1, "cpu_percent": 1, "rss_mb": 1, "slots": 1, "busy": 0, "at": time.time()}
+    client.hset(keys.workers(), "w@h", json.dumps(report | {"queues": ["fleet.research", "celery"]}))
+    wait = Wait("key", time.time() + 60, "simulator/simulated-1/default", "401: invalid api key")
+    client.set(keys.hold("fleet.research"), wait.to_json(), px=60_000)
+    client.lpush("fleet.writing", "{}")
+    rows = {row["pool"]: row for row in json.loads(fleet("pools", "--json").stdout)["pools"]}
+    (found,) = rows["research"]["waits"]
+    assert (found["cause"], found["tasks"], found["is_lasting"]) == ("key", 2, True)
+    assert [row["waits"][0]["cause"] for row in rows.values() if row["waits"]] == ["key", "worker"]
+    text = " ".join(fleet("pools").stdout.split())
+    assert "research: 2 tasks wait: simulator/simulated-1/default: the provider does not take the key (401: inv" in text
+    assert "give the provider a key that works" in text
+    assert "writing: 1 task waits: no live worker serves pool writing" in text
 
 
 def test_pools_shows_backlogs_gates_and_the_inbox(client: redis.Redis) -> None:

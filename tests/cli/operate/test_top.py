@@ -22,7 +22,7 @@ from fleet import config
 from fleet.cli.operate.top_view import frame, spark
 from fleet.engine.admission.gates import read_gates
 from fleet.engine.operations.overview import open_overview
-from fleet.signals.view import FleetView
+from fleet.signals.view import FleetView, WaitLine
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.redis_server import RedisServer
@@ -92,6 +92,18 @@ def test_a_frame_fits_into_the_terminal(view: FleetView, width: int, height: int
     text = "\n".join(lines)
     for word in ("completions", "errors", "resources", "research", "limit ", "simulated answers", "q quit"):
         assert word in text
+
+
+def test_what_tasks_wait_for_stands_on_top_and_beside_its_pool(view: FleetView) -> None:
+    wait = WaitLine(pool="research", cause="outage", tasks=40, line="openai/gpt-5/default: the provider fails")
+    held = view.model_copy(update={"waits": (wait,), "headline": "40 tasks wait: openai/gpt-5/default: the provider"})
+    for width, height in ((60, 16), (200, 50)):
+        console = Console(width=width, height=height, record=True, file=io.StringIO())
+        console.print(frame(held, width=width, height=height, sort="per_hour", pool=0))
+        lines = console.export_text().splitlines()
+        assert len(lines) < height and max(map(len, lines)) <= width
+        assert lines[1].startswith("40 tasks wait: openai/gpt-5/default")
+        assert [line.split()[-1] for line in lines if line.startswith("research ")] == ["outage"]
 
 
 @pytest.mark.parametrize("sort", ["per_hour", "failed", "load", "mean_ms", "cost_usd_micros"])

@@ -16,7 +16,7 @@ from fleet.cli.run.flow import Flow
 from fleet.cli.run.patience import Patience
 from fleet.cli.run.summary import Summary
 from fleet.engine.messages.producer import task_id_of
-from fleet.engine.operations.waits import Standings
+from fleet.engine.operations.waits import Crew, Standings
 from fleet.errors import StoreUnavailable
 from fleet.models import BotTask
 from fleet.store import keys
@@ -68,7 +68,7 @@ def run_flow(url: str, out: Path, entries: Iterator[Entry], *, workers: Workers,
             summary=Summary(),
             view=view,
             stopping=lambda: False,
-            patience=Patience(lambda pools: Standings(0.0, (), ()), lambda line, is_warning: None),
+            patience=Patience(lambda pools: Standings(Crew(0.0, ()), (), ()), lambda line, is_warning: None),
             diagnose=lambda: None,
         ).run(FileSource(entries))
 

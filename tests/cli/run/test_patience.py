@@ -18,7 +18,7 @@ from fleet.cli.run import patience
 from fleet.cli.run.patience import Patience
 from fleet.engine.admission.gates import CLOSED, Gate, Waiting
 from fleet.engine.operations.obstacles import ParkedSample, PoolStanding
-from fleet.engine.operations.waits import Standings, lines_in_order
+from fleet.engine.operations.waits import Crew, Standings, lines_in_order
 from fleet.errors import StoreUnavailable
 from fleet.store import keys
 from fleet.store.client import connect
@@ -44,7 +44,7 @@ class Job:
 
     def look(self, pools: Iterable[str] | None) -> Standings:
         self.looks += 1
-        return Standings(time.time(), self.pools, lines_in_order(self.pools, time.time()))
+        return Standings(Crew(time.time(), ()), self.pools, lines_in_order(self.pools, time.time()))
 
     def ends_after(self, most_s: float, in_flight: int = 10) -> float | None:
         """Return the seconds without a result after which it ends; None: not within so many."""

@@ -1,0 +1,54 @@
+"""What `fleet doctor` says of waiting tasks: a finding for each reason that does not pass by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+from fleet.cli.setup.check import Check, ok, warn
+from fleet.config import Settings
+from fleet.engine.operations.obstacles import told_line
+from fleet.engine.operations.waits import Standings, look
+from fleet.errors import FleetError
+from fleet.quoting import counted
+from fleet.signals.view import WaitLine
+from fleet.store.client import connect, store_errors
+from fleet.store.embedded import broker_url, state_url
+
+
+def read_waits(settings: Settings) -> Standings | None:
+    """Return why tasks wait; None: Redis does not answer."""
+    try:
+        urls = state_url(settings), broker_url(settings)
+        with ExitStack() as stack:
+            clients = {}
+            for url in dict.fromkeys(urls):
+                stack.enter_context(store_errors(url))
+                clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
+            return look(clients[urls[0]], clients[urls[1]], settings)
+    except FleetError:
+        return None
+
+
+def wait_checks(seen: Standings | None) -> Iterator[Check]:
+    """Yield a finding for each cause, with all pools that have tasks behind it."""
+    if seen is None:
+        return
+    found: dict[tuple[str, str, str], list[WaitLine]] = {}
+    for line in seen.lines:
+        if line.is_lasting and line.tasks:
+            found.setdefault((line.cause, line.about, line.told), []).append(line)
+    if not found:
+        yield ok("tasks: waiting", "none for what does not pass by itself")
+    for lines in found.values():
+        yield _check(lines, seen.now_s)
+
+
+def _check(lines: Sequence[WaitLine], now_s: float) -> Check:
+    tasks, pools = sum(line.tasks for line in lines), ", ".join(line.pool for line in lines)
+    advice = f"{lines[0].advice[:1].upper()}{lines[0].advice[1:]}; until then they stay where they are."
+    return warn(
+        f"tasks: waiting for {lines[0].cause}",
+        f"{counted(tasks, 'task')} of {pools}: {told_line(lines[0], now_s)}",
+        advice,
+    )
