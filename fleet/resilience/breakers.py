@@ -120,7 +120,7 @@ class Breakers:
         return await self._go(known, heard)
 
     def spare(self, limit: str) -> None:
-        """Give a probe back that was not sent after all. Never waits, never raises."""
+        """Give a probe back that was not sent, or tells nothing. Never waits, never raises."""
         known = self._known[limit]
         known.believed_until = self._clock()
         self._send(known, PROBED, fingerprint=self._fingerprints[limit], wants=-1)

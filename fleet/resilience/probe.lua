@@ -3,7 +3,7 @@
 --
 -- KEYS     breaker       see breaker.lua
 -- ARGV     fingerprint   of the caller's settings and key
---          wants         1: a call wants to go;  0: only to know;  -1: a probe comes back that was not sent
+--          wants         1: a call wants to go;  0: only to know;  -1: a probe comes back that tells nothing
 -- Reply    see breaker.lua; `go_at` is said here only
 -- Codes    0 closed;  1 open;  2 open, and this call is the probe;  3 closed just now: go at `go_at`
 -- A breaker that opened less than this before its probe's time is given one all the same: clocks differ a little.
@@ -13,7 +13,8 @@ local said = { turned = is_of_others(state, texts, ARGV[FINGERPRINT]) and WAS_CL
 local wants = tonumber(ARGV[WANTS])
 if state[OPENED_AT] > 0 then
   if wants < 0 then
-    state[OPENS_AT] = now
+    -- A second after it went at the earliest: whatever became of it, probes keep their distance.
+    state[OPENS_AT] = min(state[OPENS_AT], max(now, state[OPENS_AT] - state[EVERY_US] + PROBE_US))
   elseif wants > 0 and now >= state[OPENS_AT] - SLACK_US then
     state[OPENS_AT], said.code = now + state[EVERY_US], PROBE
   end

@@ -45,7 +45,7 @@ PROBED = Script.beside(
     "probe.lua",
     keys="breaker",
     argv="fingerprint wants",
-    constants={**_numbers(layouts, "PROBE RAMPING"), **_numbers(rules, "RAMP_US DOUBLING_US"), **_TURNED},
+    constants={**_numbers(layouts, "PROBE RAMPING"), **_numbers(rules, "RAMP_US DOUBLING_US PROBE_US"), **_TURNED},
     behind=_BREAKER,
 )
 DID_WELL = Script.beside(

@@ -362,7 +362,7 @@ def test_an_account_that_is_filled_again_at_a_named_time_is_not_tried_before(red
     run(work)
 
 
-def test_a_probe_that_was_not_sent_comes_back_and_the_next_goes_at_once(redis_url: str) -> None:
+def test_a_probe_that_was_not_sent_comes_back_and_the_next_goes_a_second_after_it(redis_url: str) -> None:
     async def work() -> None:
         async with member(redis_url) as one:
             await one.fail("first", KeyRejected("401"))
@@ -373,6 +373,11 @@ def test_a_probe_that_was_not_sent_comes_back_and_the_next_goes_at_once(redis_ur
             await refused(one)
             one.breakers.spare(LIMIT)
             await one.store.command("PING")
+            forget(one)
+            opens_at = (await refused(one)).passes_at
+            assert opens_at is not None
+            assert opens_at - time.time() < 1.1
+            shift(redis_url, back_s=1)
             forget(one)
             assert await one.breakers.admit(LIMIT)
 
