@@ -80,7 +80,7 @@ def test_a_probe_whose_process_is_killed_holds_nobody_up(redis_url: str) -> None
 
     asyncio.run(break_it())
     kill_in_the_middle(redis_url, "nothing")
-    assert asyncio.run(next_probe_s(redis_url)) < 1.5
+    assert asyncio.run(next_probe_s(redis_url)) < 5
 
 
 def test_gates_that_a_killed_process_was_to_open_are_opened_by_the_next_one_that_does_well(redis_url: str) -> None:
