@@ -39,7 +39,7 @@ def test_a_view_tells_state_reason_time_and_counts(redis_url: str) -> None:
             assert view.wait is not None
             assert (view.wait.cause, view.wait.told) == ("key", "401: not this key")
             assert view.since is not None
-            assert abs(view.since - time.time()) < 5
+            assert abs(view.since - time.time()) < 60
             shift(redis_url, back_s=61)
             (view,) = await read_breakers(one.store, [LIMIT])
             assert view.state == "half-open"
