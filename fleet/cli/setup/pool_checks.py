@@ -10,6 +10,8 @@ from fleet.cli.setup.findings import HostFacts
 from fleet.cli.setup.user_code import UserCode, code_of
 from fleet.config import LimitSettings, PoolSettings, ProviderSettings, Settings, is_local, is_loopback
 from fleet.economy.prices import PriceList
+from fleet.money import PICOS
+from fleet.usage import Usage
 
 
 def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Check]:
@@ -71,6 +73,8 @@ def pool_checks(name: str, settings: Settings, loaded: Mapping[UserCode, str | N
         yield pool_call_fits(place, settings.pools[name], api, limit)
         if settings.provider_named(provider).kind != "simulator":
             yield pool_price(place, settings.pools[name].tier, api, PriceList(settings))
+        if limit.usd_per_day is not None:
+            yield pool_day_fits(place, settings.pools[name], api, limit.usd_per_day, PriceList(settings))
     yield from pool_ladder(name, settings)
     yield pool_deadline(name, settings)
     yield from pool_code(name, settings, loaded)
@@ -126,6 +130,22 @@ def pool_call_fits(place: str, pool: PoolSettings, limit_name: str, limit: Limit
         f'[limits."{limit_name}"]: the provider can never accept such a call.'
     )
     return fail(label, found, advice)
+
+
+def pool_day_fits(place: str, pool: PoolSettings, limit_name: str, usd_per_day: float, prices: PriceList) -> Check:
+    """Check that the day's money pays for a call that fills the pool's largest window."""
+    answer = pool.max_output_tokens
+    largest = Usage(input_tokens=max(0, largest_call_tokens(pool) - answer), output_tokens=answer)
+    label, picos = f"pool {place}: a day's money", prices(limit_name, largest, pool.tier)
+    cost = (picos or 0) / PICOS
+    found = f"${usd_per_day:,.4f} a day, up to ${cost:,.4f} a call"
+    if cost <= usd_per_day:
+        return ok(label, found)
+    advice = (
+        f'Raise usd_per_day in [limits."{limit_name}"], or lower max_output_tokens in [pools.{place.partition(".")[0]}]: '
+        "until its kind has shown what it really costs, such a call never starts."
+    )
+    return warn(label, found, advice)
 
 
 def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | None]) -> Iterator[Check]:

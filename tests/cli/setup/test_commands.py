@@ -194,6 +194,11 @@ def test_an_unfit_host_is_named(change: dict[str, Any], name: str, level: str) -
         ({"providers": {"openai": {"kind": "openai"}}}, "provider openai: key", "fail"),
         ({"limits": {}}, "pool research: limits", "warn"),
         ({"limits": {"openai/gpt-6-luna": {"rpm": 9, "tpm": 8191}}}, "pool research: one call", "fail"),
+        (
+            {"limits": {"openai/gpt-6-luna": {"rpm": 500, "tpm": 2_000_000, "usd_per_day": 0.0001}}},
+            "pool research: a day's money",
+            "warn",
+        ),
         ({"limits": {"openai/gpt-6": {"rpm": 9}}}, '[limits."openai/gpt-6"]', "warn"),
         ({"pools": {"research": {"provider": "openai", "model": "house-1"}}}, "pool research: price", "warn"),
         (
