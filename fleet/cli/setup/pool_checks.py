@@ -141,8 +141,9 @@ def pool_day_fits(place: str, pool: PoolSettings, limit_name: str, usd_per_day: 
     found = f"${usd_per_day:,.4f} a day, up to ${cost:,.4f} a call"
     if cost <= usd_per_day:
         return ok(label, found)
+    name = place.partition(".")[0]
     advice = (
-        f'Raise usd_per_day in [limits."{limit_name}"], or lower max_output_tokens in [pools.{place.partition(".")[0]}]: '
+        f'Raise usd_per_day in [limits."{limit_name}"], or lower max_output_tokens in [pools.{name}]: '
         "until its kind has shown what it really costs, such a call never starts."
     )
     return warn(label, found, advice)
