@@ -39,6 +39,8 @@ ADVICE: dict[Cause, str] = {
 }
 #: Longest time between two tries of a key, an account or a setting (s): what opens later has a time that was stated.
 LONGEST_CADENCE_S = 900.0
+#: A day of UTC, in seconds.
+DAY_S = 86_400.0
 #: Seconds that the next call under a limit must be away for its pool's tasks to count as waiting for it.
 SOON_S = 1.0
 
@@ -69,8 +71,7 @@ class PoolStanding:
 
     Args:
         pool: Its name; the inbox's, which has no limit and no bots.
-        gate: The operator's.
-        hold: Fleet's own.
+        gate: The operator's, and Fleet's own hold beside it.
         backlog: What waits in its lists.
         parked: What is parked beside them.
         workers: Living workers that take from its queue.
@@ -84,7 +85,6 @@ class PoolStanding:
 
     pool: str
     gate: Gate = OPEN_GATE
-    hold: Wait | None = None
     backlog: Waiting = field(default_factory=lambda: Waiting((0,) * len(Priority), None))
     parked: ParkedSample = ParkedSample()
     workers: int = 1
@@ -104,8 +104,8 @@ def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
         left_s = pool.gate.left_s
         opens_at = None if left_s is None else now_s + left_s
         yield Wait("operator", opens_at, pool.pool, str(Gate(pool.gate.lowest)), lowest=pool.gate.lowest)
-    if pool.hold is not None:
-        yield pool.hold
+    if pool.gate.hold is not None:
+        yield pool.gate.hold
     elif pool.breaker is not None:  # the first task that meets it will put the hold
         yield pool.breaker
     if pool.bots_out:
@@ -116,11 +116,23 @@ def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
 
 def _of_limit(limit: LimitSnapshot, room: tuple[int, ...] | None, now_s: float) -> Iterator[Wait]:
     if limit.held_until is not None:
-        yield Wait("hold", limit.held_until, limit.limit)
+        yield Wait("hold", limit.held_until, limit.limit, limit.held_by)
+    yield from _of_day(limit, now_s)
     lowest = max((priority for priority, left in enumerate(room or ()) if left > 0), default=-1)
     is_far = limit.queue_s > SOON_S and limit.waiting > 0
     if (room is not None and lowest < Priority.BULK.value) or (room is None and is_far):
         yield Wait("limit", now_s + limit.queue_s, limit.limit, allowed(limit), lowest=lowest)
+
+
+def _of_day(limit: LimitSnapshot, now_s: float) -> Iterator[Wait]:
+    """Yield what of the day is used up, until midnight UTC."""
+    midnight = (now_s // DAY_S + 1) * DAY_S
+    if limit.requests_per_day is not None and limit.used_requests >= limit.requests_per_day:
+        told = f"requests_per_day: {limit.used_requests:,} of {limit.requests_per_day:,} used"
+        yield Wait("requests", midnight, limit.limit, told)
+    if limit.usd_micros_per_day is not None and limit.used_usd_micros >= limit.usd_micros_per_day:
+        told = f"usd_per_day: ${limit.used_usd_micros / 1e6:,.4f} of ${limit.usd_micros_per_day / 1e6:,.2f} used"
+        yield Wait("money", midnight, limit.limit, told)
 
 
 def allowed(limit: LimitSnapshot) -> str:
@@ -153,7 +165,7 @@ def lines_of(pool: PoolStanding, now_s: float) -> Iterator[WaitLine]:
         key = (wait.cause, wait.about)
         waits.setdefault(key, wait)
         parked[key] += count
-    closed = {"operator"} | ({pool.hold.cause} if pool.hold else set())
+    closed = {"operator"} | ({pool.gate.hold.cause} if pool.gate.hold else set())
     for key, wait in waits.items():
         count = tasks.get(key, 0) + parked[key]
         if count or wait.cause in closed:

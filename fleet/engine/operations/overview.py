@@ -249,7 +249,7 @@ class Overview:
             oldest_s=None if waiting.oldest_at is None else max(0.0, now_s - waiting.oldest_at),
             gate=str(gate),
             is_open=gate.is_open,
-            is_held=standing.hold is not None,
+            is_held=gate.hold is not None,
             gate_left_s=gate.left_s,
             simulated=settings.is_simulated(pool),
             completions=int(hour.completions),

@@ -235,7 +235,7 @@ def _told_obstacles(facts: Facts) -> Iterator[str]:
     if facts.is_suspect:
         yield "suspect: its worker died while it ran; it runs apart"
     is_told = facts.wait is not None and facts.wait.cause == "operator"
-    if place is not None and facts.gate.stops(place.priority) and not is_told:
+    if place is not None and place.priority > facts.gate.lowest and not is_told:
         yield f"the gate of {place.queue} is {facts.gate}; `fleet pools resume` opens it"
     elif place is not None and facts.gate.waits_for_limit(place.priority):
         yield "it waits on the limit: enough calls wait there; in the queue an urgent task can still overtake it"

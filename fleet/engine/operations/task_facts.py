@@ -167,7 +167,7 @@ def _wait(
 ) -> WaitLine | None:
     """Return what the task waits for; one that a worker holds: why its next call does."""
     if held is not None:
-        wait = standing.hold
+        wait = standing.gate.hold
     elif parked is not None:
         due = wait_of(standing, parked.priority, now_s) if parked.opens_at <= now_s else None
         wait = due or replace(wait_in(parked.reason) or Wait("retry"), opens_at=parked.opens_at)

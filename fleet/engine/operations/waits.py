@@ -85,7 +85,7 @@ def read_standings(
     limits: Mapping[str, LimitSnapshot] = _NO_LIMITS,
     breakers: Mapping[str, BreakerView] = _NO_BREAKERS,
 ) -> list[PoolStanding]:
-    """Return how pools stand. Five round trips, O(pools).
+    """Return how pools stand. Four round trips, O(pools).
 
     Args:
         state: Plain client of the state Redis.
@@ -98,16 +98,16 @@ def read_standings(
     """
     queues = [keys.queue(pool) for pool in pools]
     gates, backlogs = read_gates(broker, queues), read_waiting(broker, queues)
-    holds, parked = read_holds(broker, queues), read_parked_sample(broker, queues)
+    parked = read_parked_sample(broker, queues)
     bots = _read_bots(state, settings, pools, crew.now_s)
     return [
         PoolStanding(
-            pool=pool, gate=gate, hold=hold, backlog=backlog, parked=sample, workers=serving(crew.living, queue),
+            pool=pool, gate=gate, backlog=backlog, parked=sample, workers=serving(crew.living, queue),
             running=running, bots_out=is_out, bots_back_at=back_at, limit=limits.get(pool),
             breaker=breakers[limits[pool].limit].wait if pool in limits and limits[pool].limit in breakers else None,
         )
-        for pool, queue, gate, backlog, hold, sample, (running, is_out, back_at) in zip(
-            pools, queues, gates, backlogs, holds, parked, bots, strict=True
+        for pool, queue, gate, backlog, sample, (running, is_out, back_at) in zip(
+            pools, queues, gates, backlogs, parked, bots, strict=True
         )
     ]  # fmt: skip
 
@@ -163,12 +163,6 @@ def standing_of_queue(broker: redis.Redis, queue: str, crew: Crew, *, unserved: 
         workers=serving(crew.living, queue),
         unserved=unserved or unserved_queue_line(queue),
     )
-
-
-def read_holds(broker: redis.Redis, queues: Sequence[str]) -> list[Wait | None]:
-    """Return Fleet's own holds of queues. One round trip."""
-    found = cast("list[bytes | None]", broker.mget([keys.hold(queue) for queue in queues])) if queues else []
-    return [None if text is None else wait_in(text) for text in found]
 
 
 def read_parked_sample(broker: redis.Redis, queues: Sequence[str]) -> list[ParkedSample]:

@@ -61,7 +61,7 @@ def test_a_job_ends_for_what_somebody_must_change_and_for_nothing_else(
     cause: Cause, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait = Wait(cause, time.time() + 60, LIMIT, "what the provider said")
-    job = Job(monkeypatch, PoolStanding("a", hold=wait, backlog=waiting(10)))
+    job = Job(monkeypatch, PoolStanding("a", gate=Gate(hold=wait), backlog=waiting(10)))
     ended_s = job.ends_after(120)
     is_hopeless = cause in LASTING - {"operator"}
     assert (ended_s is not None) == is_hopeless
@@ -76,12 +76,14 @@ def test_a_job_ends_for_what_somebody_must_change_and_for_nothing_else(
 def test_what_a_job_waits_for_is_said_within_five_seconds_and_again_only_when_it_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job = Job(monkeypatch, PoolStanding("a", hold=Wait("hold", time.time() + 400, LIMIT), backlog=waiting(10)))
+    job = Job(
+        monkeypatch, PoolStanding("a", gate=Gate(hold=Wait("hold", time.time() + 400, LIMIT)), backlog=waiting(10))
+    )
     job.ends_after(3)
     assert len(job.said) == 1
     job.ends_after(60)
     assert len(job.said) == 1
-    job.pools = (PoolStanding("a", hold=Wait("outage", None, LIMIT), backlog=waiting(10)),)
+    job.pools = (PoolStanding("a", gate=Gate(hold=Wait("outage", None, LIMIT)), backlog=waiting(10)),)
     job.ends_after(6)
     assert [line.partition(" (")[0] for line, _ in job.said[1:]] == [
         f"10 tasks wait: {LIMIT}: the provider fails, so its breaker is open"
@@ -91,7 +93,7 @@ def test_what_a_job_waits_for_is_said_within_five_seconds_and_again_only_when_it
 
 def test_a_job_that_moves_is_not_given_up_and_says_nothing_of_ordinary_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Wait("limit", time.time() + 9, LIMIT)
-    job = Job(monkeypatch, PoolStanding("a", hold=limit, backlog=waiting(10)))
+    job = Job(monkeypatch, PoolStanding("a", gate=Gate(hold=limit), backlog=waiting(10)))
     for _ in range(40):
         assert job.ends_after(1) is None
         job.patience.moved()
@@ -108,14 +110,14 @@ KEY = Wait("key", time.time() + 60, LIMIT)
     ("pools", "why"),
     [
         (
-            (PoolStanding("a", hold=KEY, backlog=waiting(4)), PoolStanding("b", backlog=waiting(6))),
+            (PoolStanding("a", gate=Gate(hold=KEY), backlog=waiting(4)), PoolStanding("b", backlog=waiting(6))),
             "others have a turn",
         ),
-        ((PoolStanding("a", hold=KEY, backlog=waiting(4)),), "six of the ten are somewhere else"),
+        ((PoolStanding("a", gate=Gate(hold=KEY), backlog=waiting(4)),), "six of the ten are somewhere else"),
         (
             (
-                PoolStanding("a", hold=KEY, backlog=waiting(4)),
-                PoolStanding("b", hold=Wait("outage", None, LIMIT), backlog=waiting(6)),
+                PoolStanding("a", gate=Gate(hold=KEY), backlog=waiting(4)),
+                PoolStanding("b", gate=Gate(hold=Wait("outage", None, LIMIT)), backlog=waiting(6)),
             ),
             "an outage passes",
         ),
@@ -131,12 +133,12 @@ def test_a_job_goes_on_as_long_as_anything_else_may_help(
 
 def test_others_tasks_that_wait_for_a_time_of_their_own_keep_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     later = ParkedSample(3, time.time() + 90_000, (Wait("time", is_everyones=False),) * 3)
-    job = Job(monkeypatch, PoolStanding("a", hold=KEY, backlog=waiting(10), parked=later))
+    job = Job(monkeypatch, PoolStanding("a", gate=Gate(hold=KEY), backlog=waiting(10), parked=later))
     assert job.ends_after(10) is not None
 
 
 def test_bots_at_work_and_workers_that_may_come_back_get_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_work = Job(monkeypatch, PoolStanding("a", hold=KEY, backlog=waiting(10), running=2))
+    at_work = Job(monkeypatch, PoolStanding("a", gate=Gate(hold=KEY), backlog=waiting(10), running=2))
     assert at_work.ends_after(patience.LONG_END_S - 1) is None
     assert at_work.ends_after(3) is not None
     restarted = Job(monkeypatch, PoolStanding("a", backlog=waiting(10), workers=1))

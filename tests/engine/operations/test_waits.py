@@ -8,21 +8,23 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 
 from fleet.config import LimitSettings, PoolSettings, Settings
-from fleet.engine.admission.gates import CLOSED, set_gate
+from fleet.engine.admission.gates import CLOSED, Waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import envelope, task_headers
-from fleet.engine.operations.obstacles import ADVICE, headline, told_line, when
+from fleet.engine.operations.obstacles import ADVICE, PoolStanding, headline, lines_of, told_line, when
 from fleet.engine.operations.overview import Overview
 from fleet.engine.operations.story import Story, tell
 from fleet.engine.operations.task_facts import gather
 from fleet.engine.operations.waits import SAMPLES, look
 from fleet.errors import KeyRejected
+from fleet.limiter import LimitSnapshot
 from fleet.models import Priority
 from fleet.resilience import Breakers
 from fleet.signals.metrics import exposition
@@ -182,6 +184,22 @@ def test_a_pool_whose_bots_are_all_out_says_so_and_when_the_first_comes_back(cli
     assert (line.cause, line.tasks, line.opens_at) == ("bots", 2, pytest.approx(back_at, abs=0.01))
 
 
+def test_a_used_up_day_is_told_in_its_own_unit_until_midnight() -> None:
+    limit = LimitSnapshot(
+        limit=LIMIT, rpm=None, tpm=None, used_rpm=0.0, used_tpm=0.0, queue_s=0.0, held_until=None, granted=0,
+        granted_tokens=0, refused=0, refused_at=None, requests_per_day=500, usd_micros_per_day=20_000_000,
+    )  # fmt: skip
+    day = replace(limit, used_requests=500, used_usd_micros=20_000_001.0)
+    now_s = 10 * 86_400 + 3600.0
+    pool = PoolStanding("a", backlog=Waiting((0, 0, 7, 0, 0), None), limit=day)
+    (line,) = lines_of(pool, now_s)
+    assert (line.cause, line.tasks, line.opens_at) == ("requests", 7, 11 * 86_400)
+    assert "requests_per_day: 500 of 500 used" in line.line
+    (money,) = lines_of(replace(pool, limit=replace(day, used_requests=499)), now_s)
+    assert (money.cause, money.told) == ("money", "usd_per_day: $20.0000 of $20.00 used")
+    assert list(lines_of(replace(pool, limit=replace(limit, used_requests=499)), now_s)) == []
+
+
 def test_a_full_limit_names_what_fleet_toml_says_of_it(client: redis.Redis) -> None:
     queue(client, 2)
     client.set(keys.room("fleet.a"), "0 0 0 0 0 7", px=5000)
@@ -222,6 +240,9 @@ async def open_breaker(url: str) -> None:
 def test_a_reason_that_a_later_release_wrote_stops_no_reader(client: redis.Redis) -> None:
     queue(client, 1)
     client.set(keys.hold("fleet.a"), json.dumps({"cause": "sunspots", "opens_at": 1.0}))
+    (line,) = waits_of(client)
+    assert line.cause == "configuration" and "cannot read" in line.told  # it stops the queue all the same
+    client.delete(keys.hold("fleet.a"))
     park(client, "odd", "sunspots", time.time() + 60)
     assert waits_of(client) == ()
     assert story_of(client, "odd").state == "parked"
