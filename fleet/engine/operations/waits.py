@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import redis
 
@@ -25,13 +25,15 @@ from fleet.signals.crew import serving, unserved_queue_line
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.view import WaitLine
 from fleet.store import keys
-from fleet.store.client import Script, run_script, run_script_each
+from fleet.store.client import Script, run_script_each
 from fleet.waits import CAUSES, Wait
 
 SAMPLE = Script.beside(__file__, "sample_parked.lua", keys="parked orders*", argv="samples")
 
 #: Parked tasks looked at in one reading, over all queues, and beside one queue at least and at most (count).
-SAMPLES, FEWEST_SAMPLES, MOST_SAMPLES = 1000, 2, 50
+SAMPLES, FEWEST_SAMPLES, MOST_SAMPLES = 1000, 1, 50
+#: Queues whose parked tasks are looked at in one step (count): about a millisecond of Redis.
+QUEUES_A_STEP = 50
 _NO_LIMITS: Mapping[str, LimitSnapshot] = {}
 _NO_BREAKERS: Mapping[str, BreakerView] = {}
 
@@ -166,12 +168,16 @@ def standing_of_queue(broker: redis.Redis, queue: str, crew: Crew, *, unserved: 
 
 
 def read_parked_sample(broker: redis.Redis, queues: Sequence[str]) -> list[ParkedSample]:
-    """Return what is parked beside queues. One round trip, O(queues)."""
+    """Return what is parked beside queues. One round trip, O(queues), in steps that hold Redis up for a moment only."""
     if not queues:
         return []
     samples = min(MOST_SAMPLES, max(FEWEST_SAMPLES, SAMPLES // len(queues)))
-    call = SAMPLE.call(parked=keys.parked(), orders=map(keys.parked_order, queues), samples=samples)
-    return [_sample(*row) for row in cast("list[list[Any]]", run_script(broker, SAMPLE, *call))]
+    parked, orders = keys.parked(), [keys.parked_order(queue) for queue in queues]
+    steps = [orders[start : start + QUEUES_A_STEP] for start in range(0, len(orders), QUEUES_A_STEP)]
+    replies = run_script_each(
+        broker, SAMPLE, [SAMPLE.call(parked=parked, orders=step, samples=samples) for step in steps]
+    )
+    return [_sample(*row) for rows in replies for row in rows]
 
 
 def _sample(count: int, first: bytes, *reasons: bytes) -> ParkedSample:
