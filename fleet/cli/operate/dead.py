@@ -27,6 +27,7 @@ REASONS = sorted(
 ADVICE = {
     "attempts": "its provider failed again and again: replay it once the provider works",
     "deadline": "its time ran out: raise deadline_s or the limit, then replay it",
+    "cost": "its max_cost_usd was used up: raise it, then replay it",
     "expired": "its end had passed before it could start: if anybody still wants it, replay it with --expires-in",
     "validation": "it was no valid task: correct what the message says (a pool can be added), else submit it anew",
     "poison": "it kills the process it runs in: look at its bot function and at memory before you replay it",

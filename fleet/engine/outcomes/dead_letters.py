@@ -50,7 +50,7 @@ RECORD = Script.beside(
 #: Why a task died, coarser than its error: what an operator does next depends on it.
 Cause = Literal[
     "attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration",
-    "expired", "bug",
+    "expired", "cost", "bug",
 ]  # fmt: skip
 
 #: Error type -> cause. A type that is not here is a bug of Fleet.
@@ -67,6 +67,9 @@ CAUSES: Mapping[str, Cause] = {
     "NotServed": "configuration",
     "DeadlineExceeded": "deadline",
     "Expired": "expired",
+    "NotSoon": "attempts",
+    "OutOfTries": "attempts",
+    "TooExpensive": "cost",
     "InvalidTask": "validation",
     "Poison": "poison",
     "BadRequest": "refused",

@@ -97,7 +97,7 @@ def queued(state: redis.Redis, pool: str = "research", priority: int = 3) -> lis
 
 def test_every_error_that_a_result_can_carry_has_a_cause() -> None:
     types = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.FleetError)]
-    branches = {errors.FleetError, errors.RetryLater, errors.GiveUp, errors.StoreError}
+    branches = {errors.FleetError, errors.Waits, errors.RetryLater, errors.GiveUp, errors.StoreError}
     assert {kind.__name__ for kind in types if kind not in branches} == set(CAUSES)
 
 

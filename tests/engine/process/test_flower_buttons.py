@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from celery.exceptions import TaskRevokedError
+from click.testing import CliRunner
 
 from fleet import config
+from fleet.cli.main import main
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
@@ -64,18 +67,23 @@ def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_
     spared, stopped = (submit_task.delay(f"What is 1+{n}?"[:-1], pool="slow") for n in (1, 2))
     queued = submit_task.delay("x", pool="shut")
     parked = submit_task.apply_async(("x",), {"pool": "shut"}, countdown=3600)
-    for n in (1, 2):
+    of_a_job = submit_task.delay("What is 1+", pool="slow", metadata={"job": "nightly"})
+    for n in (1, 2, "+"):
         wait_until((tmp_path / f"called-{n}").exists, WAIT_S, lambda: f"both work; log:\n{worker.log}")
     press(spared.id, False)
     for task, terminate in ((stopped, True), (queued, False), (parked, True)):
         press(task.id, terminate)
         with pytest.raises(TaskRevokedError):
             task.get(timeout=WAIT_S)
+    told = CliRunner().invoke(main, ["cancel", "--metadata", "job=nightly", "--running", "--yes", "--json"])
+    assert json.loads(told.stdout) == {"waiting": 0, "held": [of_a_job.id], "stopped": True}
+    with pytest.raises(TaskRevokedError):
+        of_a_job.get(timeout=WAIT_S)
     wait_until(lambda: client.llen(keys.queue("shut") + "\x06\x162") == 0, WAIT_S, "nothing is left behind the gate")
     assert client.hlen(keys.parked()) == 0
     counted = lambda: int(client.hget(keys.totals(), catalogue.REVOKED.name) or 0)  # type: ignore[arg-type]  # noqa: E731
-    wait_until(lambda: counted() == 1, WAIT_S, "what the stopped one has cost is counted")
-    assert int(client.hget(keys.totals(), catalogue.ATTEMPTS.name) or 0) == 1  # type: ignore[arg-type]
+    wait_until(lambda: counted() == 2, WAIT_S, "what the stopped ones have cost is counted")
+    assert int(client.hget(keys.totals(), catalogue.ATTEMPTS.name) or 0) == 2  # type: ignore[arg-type]
     (tmp_path / "go").touch()
     assert spared.get(timeout=WAIT_S).answer == "done"
     wait_until(lambda: client.zcard(keys.bot_leases("slow")) == 0, WAIT_S, "all bots are free")
