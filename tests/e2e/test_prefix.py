@@ -159,7 +159,7 @@ def use_everything(folder: Path, url: str, worker: WorkerProcess) -> None:
     assert done.returncode == 0, done.stderr
     fleet("pools", "pause", "writing", "--for", "1m")
     parked = fleet("submit", "What is 2+2?", "--pool", "writing", "--no-wait").split()[0]
-    assert "the gate" in fleet("why", parked)
+    assert "an operator has paused the pool" in fleet("why", parked)
     fleet("pools", "resume", "writing")
     assert "4" in fleet("submit", "What is 2+2?", "--pool", "writing")
     fleet("submit", "fail", "--pool", "writing", code=1)
