@@ -337,7 +337,8 @@ class LocalLimit:
         """Return why calls do not go soon, when that was heard just now and holds for all of them."""
         wait = self.refused
         is_fresh = wait is not None and time.monotonic() - self.refused_at < FRESH_S
-        return wait if wait is not None and is_fresh and wait.is_everyones else None
+        is_for_all = wait is not None and wait.is_everyones and wait.lowest < 0
+        return wait if is_fresh and is_for_all else None
 
     def settlement(
         self, grant: Grant, now: float, *, sent: int, used_tokens: int = 0, output: int = 0, money: float = 0

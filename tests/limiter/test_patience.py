@@ -93,6 +93,7 @@ def test_who_stands_behind_a_long_line_is_refused_and_more_urgent_calls_may_pass
         await asyncio.sleep(0.1)
         await store.command("PING")
         wait = await refused(limiter, patience_s=3, caller=Caller("late"))
+        assert limiter.standing(LIMIT) is None  # it does not hold for all
         urgent = await limiter.acquire(
             LIMIT, tokens=10, timeout_s=600, patience_s=3, caller=Caller("urgent", priority=Priority.CRITICAL)
         )
