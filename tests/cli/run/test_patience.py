@@ -23,6 +23,7 @@ from fleet.errors import StoreUnavailable
 from fleet.store import keys
 from fleet.store.client import connect
 from fleet.waits import CAUSES, LASTING, Cause, Wait
+from tests.waiting import wait_until
 
 LIMIT = "openai/gpt-5/default"
 
@@ -229,9 +230,10 @@ def test_run_with_wait_waits_on(nobody: Callable[..., Any], redis_url: str, tmp_
     with log.open("wb") as file:
         run = subprocess.Popen(command, stderr=file)
     try:
+        said = "1 task waits: no live worker serves pool review"
+        wait_until(lambda: said in log.read_text(), 60, "it says what it waits for")
         with pytest.raises(subprocess.TimeoutExpired):
-            run.wait(8)
-        assert "1 task waits: no live worker serves pool review" in log.read_text()
+            run.wait(patience.END_S + 1)
     finally:
         run.terminate()
         run.wait(30)
