@@ -23,6 +23,8 @@ from fleet.workers.providers.rates.retry_after import MAX_RETRY_AFTER_S, read_re
 BAD_GATEWAY = 502
 #: 4xx statuses that say "not now" and not "not like this": timeouts, locks, a lost upstream, no capacity, cancelled.
 PASSING_4XX = frozenset({408, 409, 423, 424, 425, 444, 449, 460, 498, 499})
+#: Statuses of a gateway or a server that itself got no answer in time.
+TIMED_OUT = frozenset({408, 504, 524})
 #: 5xx statuses that no repeat will change.
 LASTING_5XX = frozenset({501, 505, 510})
 #: 4xx statuses of a web server that has no such API at this address.
@@ -146,7 +148,8 @@ class _Case:
             return None
         if retries is False:
             return ProviderUnavailable(f"{self.told}: it says not to try again", passes=False)
-        error = ProviderUnavailable(self.told, retry_after_s=_bounded(self._delay_s))
+        is_late = self.status in TIMED_OUT
+        error = ProviderUnavailable(self.told, retry_after_s=_bounded(self._delay_s), timed_out=is_late)
         error.passes_at = None if self._delay_s is None else self.now_s + self._delay_s
         return error
 

@@ -351,3 +351,10 @@ def test_a_refusal_that_quotes_the_prompt_is_not_read_as_the_providers_own_words
     prompt = "Explain what a bank means by: your credit balance is too low and your account is suspended"
     error = verdict(400, said(f"Invalid value in messages[0]: '{prompt}'"), prompt=prompt)
     assert (type(error), error.blame) == (BadRequest, "unknown") and "balance" not in str(error)
+
+
+@pytest.mark.parametrize(("status", "timed_out"), [(408, True), (504, True), (524, True), (500, False), (503, False)])
+def test_a_gateway_that_got_no_answer_in_time_says_so(status: int, timed_out: bool) -> None:
+    error = verdict(status, b"")
+    assert isinstance(error, ProviderUnavailable)
+    assert error.timed_out is timed_out

@@ -231,8 +231,9 @@ def test_a_harmless_message_is_shown_shortened() -> None:
 def test_a_hanging_server_sees_the_client_leave(kind: str) -> None:
     async def main() -> None:
         async with raw_server(None) as server, provider(server.url, kind) as adapter:
-            with pytest.raises(ProviderUnavailable):
+            with pytest.raises(ProviderUnavailable) as failed:
                 await adapter.complete(call(timeout_s=0.1), api_key=KEY)
+            assert failed.value.timed_out
             await asyncio.wait_for(server.left.wait(), 5)
 
     asyncio.run(main())

@@ -133,7 +133,7 @@ def test_a_call_without_a_connection_was_surely_not_sent(model: str) -> None:
 @pytest.mark.parametrize("model", [CHAT, COHERE])
 def test_a_call_without_an_answer_ends_with_its_timeout_and_may_have_been_paid(model: str) -> None:
     failed, server = fail(replace(call(model=model), timeout_s=0.5), None)
-    assert isinstance(failed, ProviderUnavailable) and failed.sent and len(server.heads) == 1
+    assert isinstance(failed, ProviderUnavailable) and failed.sent and failed.timed_out and len(server.heads) == 1
 
 
 #: Status, body, and what it is.
