@@ -39,7 +39,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fleet.quoting import brief
-from fleet.waits import MOST_TOLD, Cause, Wait
+from fleet.waits import MOST_TOLD, Cause, Ruling, Wait
 
 if TYPE_CHECKING:
     from fleet.faults import Fault
@@ -77,9 +77,11 @@ class Waits(FleetError):
 
     Attributes:
         cause: Why, in a word.
+        ruling: What the fleet makes of it, when it is a failed call of which a breaker has heard.
     """
 
     cause: Cause = "retry"
+    ruling: Ruling | None = None
 
     def wait(self, *, about: str = "", opens_at: float | None = None) -> Wait:
         """Return it as what is told of a gate.

@@ -30,7 +30,7 @@ class Before(Frozen):
     limited_ms: int = 0
     ran_ms: int = 0
     parked: int = Field(0, description="Times that it was parked.")
-    since: float = Field(0.0, description="Unix time in seconds of its first call.")
+    since: float = Field(0.0, description="Unix time in seconds of its last failed call, or of its beginning.")
     rung: int = Field(0, description="Rung of the fallback ladder below which it need not try.")
 
 

@@ -13,19 +13,22 @@ import traceback
 from collections.abc import Callable
 
 from fleet.config import Settings
-from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, HeldUp, RateLimited
+from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, HeldUp
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
-from fleet.outcome import Outcome, Status
+from fleet.outcome import Before, Outcome, Parking, Status
+from fleet.waits import Wait
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.function import FunctionRunner, load_bot
+from fleet.workers.bot.inquiry import MustWait
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.user_function import FunctionThreads
 from fleet.workers.bot.user_loops import Block, UserLoops
 from fleet.workers.bot.validator import load_validator, validate
 from fleet.workers.deadline import Deadline
-from fleet.workers.gateway import Gateway, Meter
+from fleet.workers.gateway import Gateway
 from fleet.workers.judge import too_short
+from fleet.workers.meter import Meter
 
 #: Threads that plain bot functions may have per slot: one at work, one left over from a task past its deadline.
 THREADS_PER_SLOT = 2
@@ -41,6 +44,7 @@ class Agent:
         settings: Its pools and slots; the pools' bot functions and validators are loaded here.
         share: Fresh random numbers from 0 to 1, for jitter.
         on_block: Told when a user's `async def` function blocks its loop.
+        on_wait: Told of a pool and its wait, when a task keeps its slot and waits for what holds for all of the pool.
 
     Attributes:
         loops: Where users' `async def` functions run.
@@ -56,8 +60,10 @@ class Agent:
         *,
         share: Callable[[], float] = random.random,
         on_block: Callable[[Block], None] | None = None,
+        on_wait: Callable[[str, Wait], None] = lambda pool, wait: None,
     ) -> None:
         self._gateway = gateway
+        self._on_wait = on_wait
         self._pools = settings.pools
         self._share = share
         pools = self._pools.items()
@@ -77,20 +83,24 @@ class Agent:
         deadline_s_left: float | None = None,
         norms: Norms | None = None,
         stop: asyncio.Event | None = None,
+        before: Before | None = None,
     ) -> Outcome:
-        """Work on one task until it is done, has failed for good, or its time is over.
+        """Work on one task until it is done, has failed for a reason of its own, or must wait.
 
         Args:
             task: What to do.
             bot: Who does it; its pool decides the route and the function.
             task_id: For the log.
-            deadline_s_left: Seconds until the task's absolute deadline; 0 or less fails at once and calls nobody.
-                None: the task's `deadline_s`, else the pool's, from now on.
+            deadline_s_left: Seconds at work that are left to the task; 0 or less fails at once and calls nobody.
+                None: the task's `deadline_s`, else the pool's.
             norms: What is usual for the task's kind; None: no answer is too short.
             stop: Set before a cancellation that ends this bot's work only: the outcome tells what it has used.
+            before: What the task has had before it was parked (`NOTHING_BEFORE`: nothing): the outcome includes it.
+                None: it cannot be parked, and waits here, however long.
 
         Returns:
-            An Outcome, whatever happened. Any other cancellation from outside (the worker's end) is let through.
+            An Outcome, whatever happened; one with `parking` when the task must leave its slot to others and wait. Any
+            other cancellation from outside (the worker's end) is let through.
 
         Raises:
             HeldUp: Another task's function held it up for too long: it is to go back to its queue.
@@ -100,9 +110,14 @@ class Agent:
         pool = self._pools[bot.pool]
         allowed_s = (task.deadline_s or pool.deadline_s) if deadline_s_left is None else deadline_s_left
         deadline = Deadline(started + allowed_s)
-        context = BotContext(bot, task, pool, gateway=self._gateway, deadline=deadline, share=self._share)
+        context = BotContext(
+            bot, task, pool, gateway=self._gateway, deadline=deadline, share=self._share, task_id=task_id,
+            before=before, on_wait=self._on_wait,
+        )  # fmt: skip
+        context.meter.failed_at = (before.since if before else 0.0) or self._gateway.now_s()
         answer: str | None = None
         error: FleetError | None = None
+        wait: Wait | None = None
         try:
             answer = await self._answer_in_time(task, context, deadline)
         except asyncio.CancelledError:
@@ -111,13 +126,20 @@ class Agent:
             error = FleetError("expected an answer, got stopped: its bot was quarantined, or the task revoked")
         except HeldUp:
             raise
+        except MustWait as must:
+            wait = must.wait
         except DeadlineExceeded as late:
-            error = _explain_deadline(late, allowed_s, context.meter)
+            worked_s = clock() - started - deadline.stood_s
+            error = _explain_deadline(late, allowed_s, worked_s, context.meter)
         except FleetError as failure:
             error = failure
         except Exception as bug:  # noqa: BLE001 - the task boundary: recorded, and every task has an Outcome
             error = _record_bug(bug, task_id, bot)
-        return self._outcome(context, answer, error, clock() - started - deadline.stood_s, norms)
+        ran_ms = round(max(0.0, clock() - started - deadline.stood_s) * 1000)
+        if before is not None:
+            ran_ms += before.ran_ms
+        parking = None if wait is None or before is None else _parking(wait, before, context, ran_ms)
+        return self._outcome(context, answer, error, ran_ms, norms, parking)
 
     async def close(self) -> None:
         """End what users' functions left running."""
@@ -135,13 +157,22 @@ class Agent:
             if not scope.expired():
                 raise
             raise DeadlineExceeded("its time ran out") from error
+        finally:
+            deadline.end()
         if scope.expired():
             raise DeadlineExceeded("its time ran out, and the bot function did not stop when it was cancelled")
         return answer
 
     async def _answer(self, task: BotTask, context: BotContext) -> str:
         function = self._functions.get(context.pool)
-        answer = await (context.answer() if function is None else self._runner.run(function, task, context))
+        if function is None:
+            answer: str = await context.answer()
+        else:
+            shut = None if context.is_begun else self._gateway.closed(context.pool)
+            if shut is not None:
+                raise MustWait(shut)
+            context.is_begun = True
+            answer = await self._runner.run(function, task, context)
         validator = self._validators.get(context.pool)
         if validator is not None:
             try:
@@ -155,11 +186,16 @@ class Agent:
         return answer
 
     def _outcome(
-        self, context: BotContext, answer: str | None, error: FleetError | None, seconds: float, norms: Norms | None
+        self,
+        context: BotContext,
+        answer: str | None,
+        error: FleetError | None,
+        ran_ms: int,
+        norms: Norms | None,
+        parking: Parking | None,
     ) -> Outcome:
         meter, route = context.meter, self._gateway.route(context.pool)
         answered: Status = "degraded" if context.degraded else "ok"
-        ran_ms = round(max(0.0, seconds - meter.limited_s) * 1000)
         fault = _fault_of(error)
         reply = answer if isinstance(answer, ChatReply) else None
         is_call = reply is not None and bool(reply.tool_calls)
@@ -172,7 +208,8 @@ class Agent:
         ):
             fault = Fault.TOO_SHORT
         return Outcome(
-            status="failed" if error else answered,
+            status="failed" if error or parking else answered,
+            parking=parking,
             answer=None if answer is None else str(answer),
             tool_calls=reply.tool_calls if reply is not None else (),
             more_answers=reply.others if reply is not None else (),
@@ -203,12 +240,24 @@ def _fault_of(error: FleetError | None) -> Fault | None:
     return Fault.CRASHED if isinstance(error, BotFunctionFailed) and error.crashed else None
 
 
-def _explain_deadline(late: DeadlineExceeded, allowed_s: float, meter: Meter) -> DeadlineExceeded:
+def _parking(wait: Wait, before: Before, context: BotContext, ran_ms: int) -> Parking:
+    """Return what a task goes back to Redis with."""
+    meter = context.meter
+    had = Before(
+        tries=context.tries, attempts=meter.calls, failed=dict(meter.failed), usage=meter.usage,
+        cost_usd_picos=meter.cost_usd_picos, limited_ms=round(meter.limited_s * 1000), ran_ms=ran_ms,
+        parked=before.parked + 1, since=meter.failed_at, rung=before.rung,
+    )  # fmt: skip
+    return Parking(wait, had, sent=meter.calls > before.attempts, is_alone=not wait.is_everyones)
+
+
+def _explain_deadline(late: DeadlineExceeded, allowed_s: float, worked_s: float, meter: Meter) -> DeadlineExceeded:
     """Say where the time went."""
+    calling_s = max(0.0, meter.calling_s - meter.failed_s)
     return DeadlineExceeded(
-        f"expected an answer within {max(0.0, allowed_s):.1f} s, got none ({late}): {meter.limited_s:.1f} s waiting "
-        f"under the limit, {meter.calling_s:.1f} s in {meter.calls} provider calls, "
-        f"{meter.failed[RateLimited.__name__]} of them answered 429; raise deadline_s or the limit, or submit less"
+        f"expected an answer within {max(0.0, allowed_s):.1f} s at work, got none ({late}): {calling_s:.1f} s in "
+        f"{meter.calls} provider calls, {max(0.0, worked_s - calling_s):.1f} s beside them; waits and failed calls are "
+        "not counted; raise deadline_s, or ask for less"
     )
 
 

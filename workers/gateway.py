@@ -1,6 +1,6 @@
-"""The gateway: the one place that every provider call passes. Limiter, then one HTTP request, then settle.
+"""The gateway: the one place that every provider call passes. Breaker, limiter, one HTTP request, then settle.
 
-It never retries; that is the agent's rule. It never logs a prompt, an answer or a key.
+It never retries; that is the bot's rule (`bot/asker.py`). It never logs a prompt, an answer or a key.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +18,7 @@ from fleet.errors import (
     ContextTooLong,
     DeadlineExceeded,
     FleetError,
+    GiveUp,
     KeyRejected,
     MachineExhausted,
     ProviderUnavailable,
@@ -31,27 +31,26 @@ from fleet.money import PICOS_PER_MICRO
 from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
+from fleet.waits import Wait
+from fleet.workers.costs import CostShares
+from fleet.workers.deadline import Deadline
 from fleet.workers.load import most_sent_tokens, sent_tokens
-from fleet.workers.ports import PLAIN, Call, Completion, Knowledge, Limiter, Provider, Wishes
+from fleet.workers.meter import Meter
+from fleet.workers.ports import PLAIN, Breakers, Call, Completion, Knowledge, Limiter, Provider, Wishes
 from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
+from fleet.workers.roads import PATIENCE_S, Roads
 from fleet.workers.streaming import Streaming, asked_usage
 from fleet.workers.thinking import apart
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.
 DEFAULT_HOLD_S = 1.0
-#: Usage of a task that has called nobody yet.
-NO_USAGE = Usage()
-
 #: Tokens that a provider may count beyond what it was sent and what came back: its own prompt, the chat's format.
 UNSEEN_TOKENS = 4096
 
 #: Smallest context window that a model is believed to have, in tokens: less is a number that was misread.
 LEAST_WINDOW_TOKENS = 256
-
-#: Seconds by which the HTTP timeout lies behind the task's deadline, so that the deadline comes first.
-DEADLINE_SLACK_S = 5.0
 
 #: Gives the cost of one call in 10^-12 dollars by `provider/model`, usage and tier (None: the usual one); None when the
 #: model has no price in that tier.
@@ -87,37 +86,6 @@ class Route:
         return f"{self.provider_name}/{self.model}"
 
 
-@dataclass(slots=True)
-class Meter:
-    """What one task has used so far, summed over its calls. Belongs to one event loop.
-
-    Attributes:
-        calls: HTTP requests handed to the provider.
-        failed: Those of them that were not answered as they should, by error type; 429s and calls cut by the deadline
-            are among them.
-        cost_usd_picos: In 10^-12 dollars; None until a priced call was answered.
-        left_out: Names of what was asked and not sent, because the model refuses it.
-        cut_tokens: The most that was cut from a prompt so that it fits.
-        limited_s: Seconds spent waiting for grants.
-        calling_s: Seconds spent in HTTP requests.
-    """
-
-    calls: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    usage: Usage = NO_USAGE
-    cost_usd_picos: int | None = None
-    left_out: frozenset[str] = frozenset()
-    cut_tokens: int = 0
-    limited_s: float = 0.0
-    calling_s: float = 0.0
-
-    def charge(self, usage: Usage, cost_usd_picos: int | None) -> None:
-        """Add one answered call."""
-        self.usage += usage
-        if cost_usd_picos is not None:
-            self.cost_usd_picos = (self.cost_usd_picos or 0) + cost_usd_picos
-
-
 class Gateway:
     """Sends calls: exactly one HTTP request per grant, and every grant settled exactly once.
 
@@ -125,12 +93,24 @@ class Gateway:
         limiter: The fleet-wide limiter.
         routes: Route by pool name.
         price: Cost of a call.
+        breakers: Whether calls are worth sending.
         lessons: What models refuse, and how they count; None: this gateway's own, which nobody shares.
+        clock: Unix time in seconds, as Redis has it.
     """
 
     def __init__(
-        self, limiter: Limiter, routes: Mapping[str, Route], price: Price, *, lessons: Knowledge | None = None
+        self,
+        limiter: Limiter,
+        routes: Mapping[str, Route],
+        price: Price,
+        *,
+        breakers: Breakers,
+        lessons: Knowledge | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self.now_s = clock
+        self._roads = Roads(limiter, breakers, clock)
+        self._costs = CostShares()
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._limiter = limiter
         self._routes = routes
@@ -142,6 +122,10 @@ class Gateway:
     def route(self, pool: str) -> Route:
         """Return where the calls of `pool` go."""
         return self._routes[pool]
+
+    def closed(self, pool: str) -> Wait | None:
+        """Return why the calls of `pool` do not go soon, as this process has heard; None: try. Never waits."""
+        return self._roads.closed(self._routes[pool].limit)
 
     def form(self, pool: str, schema: Schema) -> Form:
         """Return how the model of a pool is told of a schema: by the wire (strict, loose), or by the prompt."""
@@ -168,13 +152,14 @@ class Gateway:
         *,
         temperature: float | None,
         max_output_tokens: int,
-        deadline: float,
+        deadline: Deadline,
         meter: Meter,
         caller: Caller = ANYBODY,
         wishes: Wishes = PLAIN,
         streaming: Streaming | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> Completion:
-        """Wait for a grant, send one call, settle.
+        """Pass the breaker, wait for a grant, send one call, settle.
 
         Input by estimate plus the longest answer (each of `n`) is reserved, and what they cost at most in the tier that
         is asked; what was not used comes back when the call is settled.
@@ -184,18 +169,24 @@ class Gateway:
             messages: The conversation, already cut to the bot's window.
             temperature: Sampling temperature; None: the model's own.
             max_output_tokens: Longest answer.
-            deadline: Time of the event loop (`loop.time()`) after which the answer is worth nothing.
+            deadline: Of the task; it stands still while the call waits, and a call that fails does not count.
             meter: Where to write what was used.
             caller: For whom: the limiter orders waiting calls by it.
             wishes: What is asked beyond an answer; each of several answers is reserved.
             streaming: Hands on the answer while it is made; None: it is wanted whole.
+            patience_s: How far away its turn may be.
 
         Raises:
+            NotSoon: The call cannot leave soon; nothing was sent.
             RateLimited: 429; the whole fleet is held on this limit already.
             Relearnt: The model refuses what this call carried: the next one won't.
             ContextTooLong: The prompt is more than the model takes; what it said of that is learnt.
-            ProviderUnavailable, KeyRejected, BadRequest, NotServed: As the provider raised them.
-            DeadlineExceeded: The turn under the limit comes after the deadline; nothing was sent.
+            ProviderUnavailable, KeyRejected, NotServed: As the provider raised them, each with the `ruling` of its
+                breaker.
+            BadRequest: As the provider raised it.
+            DeadlineExceeded: The answer came after the deadline. It is paid.
+            TooExpensive: What is left of the task's `max_cost_usd` does not pay for the call; nothing was sent.
+            InvalidTask: The task has a `max_cost_usd`, and the model has no price.
             StoreUnavailable: The limiter has no Redis; nothing was sent.
             MachineExhausted: This machine has no room for a connection; nothing was sent.
         """
@@ -203,22 +194,35 @@ class Gateway:
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
         # Nothing is read from a cache, and all is written to one where that costs more: the dearest that it can be.
         most = Usage(input_tokens=given, cache_write_tokens=given, output_tokens=made)
-        grant = await self._acquire(route, most, wishes.tier, deadline, meter, caller)
-        left_s = deadline - asyncio.get_running_loop().time()
-        if left_s <= 0:
-            self._limiter.settle(grant, used_tokens=0)
-            raise DeadlineExceeded("expected a grant before the deadline, got one after it; nothing was sent")
-        # The deadline itself is the agent's: an HTTP timeout just before it would blame the provider.
-        timeout_s = min(route.timeout_s, left_s + DEADLINE_SLACK_S)
-        call = Call(route.model, messages, temperature, max_output_tokens, timeout_s, wishes)
+        picos, most_micros = self._priced(route, most, wishes.tier)
+        expected = 0 if meter.most_picos is None else self._costs.afford(route.priced_as, caller.kind, picos, meter)
+        with deadline.standing():
+            road = await self._roads.turn(
+                route.limit, most, cost_usd_micros=most_micros, meter=meter, caller=caller, patience_s=patience_s
+            )
+        call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
+        out, counts, spent = deadline.sends(road.is_answering), False, meter.cost_usd_picos or 0
+        meter.pending_picos += expected
         try:
-            completion = await self._send(route, call, grant, meter, streaming)
-        except ContextTooLong as error:
-            self._learn_from(error, route, most.input_tokens)
+            completion = await self._send(route, call, road.grant, meter, streaming)
+            counts = True
+        except BaseException as error:
+            counts = isinstance(error, GiveUp | asyncio.CancelledError)
+            if isinstance(error, ContextTooLong):
+                self._learn_from(error, route, most.input_tokens)
+            await road.failed(error, meter)
             raise
+        finally:
+            meter.pending_picos -= expected
+            deadline.came(out, counts=counts)
+        road.did_well(meter.who, completion.usage.output_tokens)
+        if expected and picos:
+            self._costs.learn(route.priced_as, caller.kind, ((meter.cost_usd_picos or 0) - spent) / picos)
         if most.input_tokens >= TEACHING_TOKENS and _is_plain(call):
             true = completion.usage.input_tokens
             self._lessons.counted(route.priced_as, estimated=most.input_tokens, true=true)
+        if deadline.left_s <= 0:
+            raise DeadlineExceeded("the answer came too late")
         return completion
 
     def _learn_from(self, error: ContextTooLong, route: Route, estimated: int) -> None:
@@ -227,24 +231,6 @@ class Gateway:
             self._lessons.counted(route.priced_as, estimated=estimated, true=error.true_input_tokens, weight=FAST)
         if error.window_tokens and error.window_tokens >= LEAST_WINDOW_TOKENS:
             self._lessons.overflowed(route.priced_as, window_tokens=error.window_tokens)
-
-    async def _acquire(
-        self, route: Route, most: Usage, tier: str | None, deadline: float, meter: Meter, caller: Caller
-    ) -> Grant:
-        """Wait for a grant over the most that the call may use."""
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        try:
-            return await self._limiter.acquire(
-                route.limit,
-                tokens=most.total_tokens,
-                timeout_s=deadline - started,
-                caller=caller,
-                input_tokens=most.input_tokens,
-                cost_usd_micros=self._priced(route, most, tier)[1],
-            )
-        finally:
-            meter.limited_s += clock() - started
 
     async def _send(
         self, route: Route, call: Call, grant: Grant, meter: Meter, streaming: Streaming | None

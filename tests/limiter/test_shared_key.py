@@ -14,8 +14,11 @@ from fleet.errors import FleetError, RateLimited
 from fleet.grants import Caller
 from fleet.limiter import Limiter, LimitSnapshot
 from fleet.store.client import Store
-from fleet.workers.gateway import Gateway, Meter, Route
+from fleet.workers.deadline import Deadline
+from fleet.workers.gateway import Gateway, Route
+from fleet.workers.meter import Meter
 from fleet.workers.providers import make_provider
+from tests.workers.fakes import FakeBreakers
 from tests.workers.simulator.running import running
 
 LIMIT = "simulator/m/key"
@@ -41,7 +44,7 @@ async def play(redis_url: str, url: str, limit: LimitSettings, *, seconds: float
     limiter = Limiter(store, {LIMIT: limit})
     provider = make_provider(ProviderSettings(kind="openai"), base_url=f"{url}/v1")
     route = Route(provider, "simulator", "m", LIMIT, KEY, timeout_s=10.0)
-    gateway = Gateway(limiter, {"pool": route}, lambda model, usage, tier: None)
+    gateway = Gateway(limiter, {"pool": route}, lambda model, usage, tier: None, breakers=FakeBreakers())
     end = loop.time() + seconds
 
     async def bot(name: str) -> None:
@@ -53,9 +56,10 @@ async def play(redis_url: str, url: str, limit: LimitSettings, *, seconds: float
                     messages,
                     temperature=1,
                     max_output_tokens=20,
-                    deadline=end,
+                    deadline=Deadline(end),
                     meter=Meter(),
                     caller=Caller(name),
+                    patience_s=max(0.0, end - loop.time()),
                 )
                 run.answered += 1
             except RateLimited:

@@ -12,7 +12,7 @@ from fleet.signals.metrics import exposition
 from fleet.signals.reader import Signals
 from fleet.store import keys
 from fleet.usage import Usage
-from fleet.workers.gateway import Meter
+from fleet.workers.meter import Meter
 from tests.signals.working_fleet import SETTINGS, WorkingFleet
 
 #: The cheapest call: 21 tokens at $0.02 a million.

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from itertools import repeat
 
 from fleet.config import PoolSettings, Settings
-from fleet.errors import DeadlineExceeded, FleetError, NotSoon
+from fleet.errors import DeadlineExceeded, FleetError, NotSoon, Waits
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.models import Bot
 from fleet.rates import RateReadings
 from fleet.usage import Usage
-from fleet.waits import Wait
+from fleet.waits import Ruling, Wait
 from fleet.workers.bot.persona import make_bot
 from fleet.workers.gateway import Gateway, Price, Route
 from fleet.workers.ports import Call, Completion
@@ -35,6 +35,7 @@ class FakeLimiter:
     narrowed: list[tuple[str, int]] = field(default_factory=list)
     cached: list[int | None] = field(default_factory=list)
     is_listening: bool = True
+    stands: Wait | None = None
 
     async def acquire(
         self,
@@ -74,7 +75,7 @@ class FakeLimiter:
         self.cached.append(cached_tokens)
 
     def standing(self, limit: str) -> Wait | None:
-        return None
+        return self.stands
 
     def penalise(self, limit: str, *, retry_after_s: float, told: str = "") -> None:
         self.holds.append((limit, retry_after_s))
@@ -92,6 +93,51 @@ class FakeLimiter:
     def is_settled_once(self) -> bool:
         """True when every grant was settled, and none of them twice."""
         return sorted(map(id, self.granted)) == sorted(id(grant) for grant, _ in self.settled)
+
+
+@dataclass
+class FakeBreakers:
+    """Closed, unless `waits` says otherwise, call by call; what a failure is made of it is told in `rulings` in turn.
+
+    The last ruling holds for ever; without any nobody else did well, and nothing opens.
+    """
+
+    waits: list[Wait | None] = field(default_factory=list)
+    rulings: list[Ruling] = field(default_factory=list)
+    stands: Wait | None = None
+    probes: bool = False
+    failures: list[tuple[str, str, float, bool]] = field(default_factory=list)
+    well: list[tuple[str, bool]] = field(default_factory=list)
+    spared: int = 0
+
+    def standing(self, limit: str) -> Wait | None:
+        return self.stands
+
+    async def admit(self, limit: str) -> bool:
+        wait = self.waits.pop(0) if self.waits else None
+        if wait is not None:
+            raise NotSoon(wait)
+        return self.probes
+
+    def spare(self, limit: str) -> None:
+        self.spared += 1
+
+    def did_well(
+        self, limit: str, *, who: str, seconds: float, output_tokens: int, place: int = 0, is_probe: bool = False
+    ) -> None:
+        self.well.append((who, is_probe))
+
+    async def failed(
+        self, limit: str, error: Waits, *, who: str, since_s: float, place: int = 0, is_probe: bool = False
+    ) -> Ruling:
+        self.failures.append((type(error).__name__, who, since_s, is_probe))
+        if not self.rulings:
+            return Ruling(None, 0.0, others_did_well=False)
+        return self.rulings.pop(0) if len(self.rulings) > 1 else self.rulings[0]
+
+
+#: What a breaker says of a failure while calls of others were answered.
+OTHERS_DID_WELL = Ruling(None, 0.0, others_did_well=True)
 
 
 class FakeProvider:
@@ -129,12 +175,17 @@ def said(text: str, *, finish_reason: str = "stop", input_tokens: int = 10, outp
 
 
 def a_gateway(
-    limiter: FakeLimiter, provider: FakeProvider, *, price: Price = lambda model, usage, tier: None
+    limiter: FakeLimiter,
+    provider: FakeProvider,
+    *,
+    price: Price = lambda model, usage, tier: None,
+    breakers: FakeBreakers | None = None,
+    timeout_s: float = 60.0,
 ) -> Gateway:
     route = Route(
-        provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=60.0
+        provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=timeout_s
     )
-    return Gateway(limiter, {"research": route}, price)
+    return Gateway(limiter, {"research": route}, price, breakers=breakers or FakeBreakers())
 
 
 def settings_of(**pool: object) -> Settings:

@@ -25,7 +25,7 @@ from fleet.workers.ports import Call, Completion, Wishes
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.every import every
-from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
+from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 from tests.workers.simulator.running import running
 
 HERE = "tests.workers.test_asked"
@@ -294,7 +294,7 @@ def test_two_hundred_questions_with_a_schema_are_answered_without_a_repair(
     async def run(url: str) -> list[Outcome]:
         adapter = make_provider(ProviderSettings(kind=kind), base_url=url)
         route = Route(provider=adapter, provider_name="api", model="model-1", limit=LIMIT, api_key="k", timeout_s=60.0)
-        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: None)
+        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: None, breakers=FakeBreakers())
         agent = Agent(gateway, settings_of(max_attempts=1))
         tasks = [BotTask.parse(f"Question {number}", answer_schema=schema) for number in range(200)]
         outcomes = await asyncio.gather(*(agent.run(task, a_bot(), task_id="t") for task in tasks))

@@ -17,14 +17,14 @@ from fleet.errors import (
     BotFunctionFailed,
     InvalidTask,
     KeyRejected,
+    NotSoon,
     ProviderUnavailable,
-    RateLimited,
-    StoreUnavailable,
 )
 from fleet.faults import Fault
 from fleet.models import BotTask, Norms
-from fleet.outcome import Outcome
+from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.schema import compiled
+from fleet.waits import Ruling, Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot import json_answer
 from fleet.workers.bot.context import BotContext
@@ -33,7 +33,7 @@ from fleet.workers.gateway import Gateway, Route
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.test_schema import PRICE
-from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
+from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 from tests.workers.simulator.running import running, total
 
 HERE = "tests.workers.test_faults"
@@ -52,12 +52,16 @@ def work(
     provider: FakeProvider | None = None,
     norms: Norms | None = None,
     deadline_s_left: float = 5.0,
+    wait: Wait | None = None,
     **pool: Any,
 ) -> Outcome:
     async def run() -> Outcome:
-        gateway = a_gateway(limiter or FakeLimiter(), provider or FakeProvider(list(replies)))
+        breakers = FakeBreakers(rulings=[Ruling(wait, 0.0, others_did_well=True)])
+        gateway = a_gateway(limiter or FakeLimiter(), provider or FakeProvider(list(replies)), breakers=breakers)
         agent = Agent(gateway, settings_of(**pool), share=lambda: 0.0)
-        return await agent.run(task, a_bot(), task_id="t1", deadline_s_left=deadline_s_left, norms=norms)
+        return await agent.run(
+            task, a_bot(), task_id="t1", deadline_s_left=deadline_s_left, norms=norms, before=NOTHING_BEFORE
+        )
 
     return asyncio.run(run())
 
@@ -108,18 +112,17 @@ def test_an_unusable_answer_is_a_fault_of_the_bot_and_counted(replies: list[Any]
 
 
 @pytest.mark.parametrize(
-    "reply", [ProviderUnavailable("503"), KeyRejected("401"), BadRequest("400"), ValueError("a bug"), "hang"]
+    "reply", [ProviderUnavailable("503"), KeyRejected("401"), BadRequest("400"), ValueError("a bug")]
 )
 def test_what_a_provider_a_key_or_fleet_did_is_no_fault(reply: Any):
-    outcome = work(reply, max_attempts=1, deadline_s_left=0.1)
+    outcome = work(reply, max_attempts=1, wait=Wait("outage", 1e10))
     assert (outcome.status, outcome.fault, outcome.bad_answers) == ("failed", None, 0)
 
 
-def test_a_task_that_ran_out_of_time_is_no_fault_whatever_came_before():
-    assert work("", "hang", deadline_s_left=0.1).fault is None
-    assert work(RateLimited("429"), deadline_s_left=0.02).fault is None
-    away = FakeLimiter(errors=[StoreUnavailable("no Redis")] * 10_000)
-    assert work("4", limiter=away, deadline_s_left=0.02).fault is None
+def test_a_task_that_waits_or_ran_out_of_time_is_no_fault():
+    waits = FakeLimiter(errors=[NotSoon(Wait("hold", 1e10))])
+    parked = work("4", limiter=waits)
+    assert parked.parking is not None and parked.fault is None
     assert work("4", deadline_s_left=0.0).fault is None
 
 
@@ -262,7 +265,10 @@ def test_answers_of_the_simulator_are_checked_and_repaired_over_http(tmp_path: P
     async def run(url: str) -> Outcome:
         provider = make_provider(ProviderSettings(kind="simulator"), base_url=url)
         route = Route(provider, "simulator", "odd-refused-response-format", LIMIT, "any-key", 60.0, simulated=True)
-        agent = Agent(Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: 7), settings_of())
+        agent = Agent(
+            Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: 7, breakers=FakeBreakers()),
+            settings_of(),
+        )
         try:
             return await agent.run(PRICED, a_bot(), task_id="t1", deadline_s_left=30)
         finally:

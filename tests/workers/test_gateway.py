@@ -13,28 +13,35 @@ from fleet.errors import (
     BadRequest,
     DeadlineExceeded,
     FleetError,
+    InvalidTask,
     KeyRejected,
     KeySpent,
     MachineExhausted,
     NotServed,
+    NotSoon,
     ProviderUnavailable,
     RateLimited,
+    Relearnt,
     StoreUnavailable,
+    TooExpensive,
 )
 from fleet.grants import Grant
 from fleet.rates import RateReading
 from fleet.usage import Usage
+from fleet.waits import Ruling, Wait
 from fleet.workers.context import count_message_tokens
-from fleet.workers.gateway import DEADLINE_SLACK_S, DEFAULT_HOLD_S, UNSEEN_TOKENS, Gateway, Meter
+from fleet.workers.deadline import Deadline
+from fleet.workers.gateway import DEFAULT_HOLD_S, UNSEEN_TOKENS, Gateway
+from fleet.workers.meter import Meter
 from fleet.workers.ports import PLAIN, Completion, Wishes
-from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_gateway, said
+from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_gateway, said
 
 MESSAGES = (Message(role="user", content="a very private prompt"),)
 RESERVED = count_message_tokens(MESSAGES) + 100
 
 
 async def chat(gateway: Gateway, meter: Meter, *, within_s: float = 5.0, wishes: Wishes = PLAIN) -> Completion:
-    deadline = asyncio.get_running_loop().time() + within_s
+    deadline = Deadline(asyncio.get_running_loop().time() + within_s)
     return await gateway.chat(
         "research", MESSAGES, temperature=0.5, max_output_tokens=100, deadline=deadline, meter=meter, wishes=wishes
     )
@@ -241,33 +248,128 @@ def test_a_model_without_a_price_leaves_the_cost_unknown():
     assert send(said("hi"))[2].cost_usd_picos is None
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("no Redis"), DeadlineExceeded("too late")])
-def test_without_a_grant_nothing_is_sent(error: StoreUnavailable | DeadlineExceeded):
+@pytest.mark.parametrize("error", [StoreUnavailable("no Redis"), NotSoon(Wait("hold"))])
+def test_without_a_grant_nothing_is_sent(error: FleetError):
     limiter, provider, meter = FakeLimiter(errors=[error]), FakeProvider([said("hi")]), Meter()
     with pytest.raises(type(error)):
         asyncio.run(chat(a_gateway(limiter, provider), meter))
     assert provider.calls == [] and meter.calls == 0 and limiter.settled == []
 
 
-def test_a_grant_that_comes_after_the_deadline_is_given_back_unused():
+def test_a_grant_that_comes_later_than_the_deadline_is_used_for_waiting_does_not_count():
+    limiter, provider = FakeLimiter(wait_s=0.1), FakeProvider([said("hi")])
+    assert asyncio.run(chat(a_gateway(limiter, provider), Meter(), within_s=0.02)) == said("hi")
+    assert (len(provider.calls), limiter.is_settled_once) == (1, True)
+
+
+def test_one_http_request_has_the_time_that_its_provider_is_given_whatever_the_deadline():
+    provider = FakeProvider([said("hi")])
+    asyncio.run(chat(a_gateway(FakeLimiter(), provider, timeout_s=40), Meter(), within_s=3.0))
+    assert provider.calls[0].timeout_s == 40
+
+
+def test_an_answer_after_the_deadline_is_paid_and_is_none():
+    class Slow(FakeProvider):
+        async def complete(self, call: Any, *, api_key: str) -> Completion:
+            await asyncio.sleep(0.05)
+            return await super().complete(call, api_key=api_key)
+
+    limiter, meter = FakeLimiter(), Meter()
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(chat(a_gateway(limiter, Slow([said("hi")])), meter, within_s=0.02))
+    assert meter.usage.total_tokens == 15 and [used for _, used in limiter.settled] == [15]
+
+
+OUTAGE = Wait("outage", 1e10, about=LIMIT, told="503", probe_every_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told", "is_spared", "did_well"),
+    [
+        (ProviderUnavailable("503"), True, False, False),
+        (ProviderUnavailable("no connection", sent=False), True, False, False),
+        (KeyRejected("401"), True, False, False),
+        (KeySpent("402"), True, False, False),
+        (NotServed("404"), True, False, False),
+        (RateLimited("429"), False, True, False),
+        (MachineExhausted("no files"), False, True, False),
+        (BadRequest("400"), False, False, True),
+        (Relearnt("no temperature"), False, False, True),
+        (ZeroDivisionError("a bug"), False, True, False),
+    ],
+)
+def test_the_breaker_hears_of_failures_and_of_refusals_as_of_answers(
+    error: Exception, is_told: bool, is_spared: bool, did_well: bool
+) -> None:
+    ruling = Ruling(OUTAGE, 0.0, others_did_well=True)
+    breakers = FakeBreakers(probes=True, rulings=[ruling])
+    with pytest.raises(type(error)):
+        asyncio.run(chat(a_gateway(FakeLimiter(), FakeProvider([error]), breakers=breakers), Meter("t1")))
+    assert [(who, is_probe) for _, who, _, is_probe in breakers.failures] == [("t1", True)] * is_told
+    assert (breakers.spared == 1, breakers.well) == (is_spared, [("t1", True)] * did_well)
+    assert getattr(error, "ruling", None) == (ruling if is_told else None)
+
+
+def test_before_an_open_breaker_nothing_is_asked_of_the_limiter():
     limiter, provider = FakeLimiter(), FakeProvider([said("hi")])
+    with pytest.raises(NotSoon) as raised:
+        asyncio.run(chat(a_gateway(limiter, provider, breakers=FakeBreakers(waits=[OUTAGE])), Meter()))
+    assert raised.value.wait() == OUTAGE and limiter.callers == provider.calls == []
 
-    class Late(FakeLimiter):
-        async def acquire(self, limit: str, *, timeout_s: float, **call: Any) -> Any:
-            await asyncio.sleep(timeout_s + 0.01)
-            return await limiter.acquire(limit, timeout_s=timeout_s, **call)
 
-    late = Late()
-    late.granted, late.settled = limiter.granted, limiter.settled
-    with pytest.raises(DeadlineExceeded, match="nothing was sent"):
-        asyncio.run(chat(a_gateway(late, provider), Meter(), within_s=0.02))
+def test_a_breaker_that_opens_while_a_call_waits_for_its_turn_gives_the_grant_back_unsent():
+    limiter, provider = FakeLimiter(), FakeProvider([said("hi")])
+    with pytest.raises(NotSoon):
+        asyncio.run(chat(a_gateway(limiter, provider, breakers=FakeBreakers(stands=OUTAGE)), Meter()))
     assert provider.calls == [] and [used for _, used in limiter.settled] == [0]
 
 
-def test_one_http_request_ends_soon_after_the_deadline_and_never_before_it():
+@pytest.mark.parametrize("error", [NotSoon(Wait("hold")), StoreUnavailable("no Redis")])
+def test_a_probe_that_gets_no_grant_is_given_back(error: FleetError):
+    breakers = FakeBreakers(probes=True)
+    with pytest.raises(type(error)):
+        asyncio.run(chat(a_gateway(FakeLimiter(errors=[error]), FakeProvider(["hi"]), breakers=breakers), Meter()))
+    assert breakers.spared == 1
+
+
+def test_what_holds_a_pool_is_known_without_a_question():
+    hold = Wait("hold", 1e10, about=LIMIT)
+    open_gateway = a_gateway(FakeLimiter(), FakeProvider(["hi"]))
+    assert open_gateway.closed("research") is None
+    assert a_gateway(FakeLimiter(stands=hold), FakeProvider(["hi"])).closed("research") == hold
+    broken = a_gateway(FakeLimiter(stands=hold), FakeProvider(["hi"]), breakers=FakeBreakers(stands=OUTAGE))
+    assert broken.closed("research") == OUTAGE
+
+
+def a_dollar_a_token(model: str, usage: Usage, tier: str | None) -> int:
+    return usage.total_tokens * 10**12
+
+
+def test_no_call_begins_that_what_is_left_of_the_tasks_money_does_not_pay_for():
+    provider, worst = FakeProvider([said("hi")]), RESERVED + 0.5
+    gateway = a_gateway(FakeLimiter(), provider, price=a_dollar_a_token)
+    meter = Meter(most_picos=round(worst * 10**12))
+    asyncio.run(chat(gateway, meter))
+    with pytest.raises(TooExpensive, match="max_cost_usd: expected a call of at most"):
+        asyncio.run(chat(gateway, meter))
+    assert len(provider.calls) == 1 and meter.cost_usd_picos == 15 * 10**12 and meter.pending_picos == 0
+
+
+def test_what_calls_of_a_kind_really_cost_is_learnt_and_then_believed():
     provider = FakeProvider([said("hi")])
-    asyncio.run(chat(a_gateway(FakeLimiter(), provider), Meter(), within_s=3.0))
-    assert 3.0 < provider.calls[0].timeout_s <= 3.0 + DEADLINE_SLACK_S
+    gateway = a_gateway(FakeLimiter(), provider, price=a_dollar_a_token)
+    for _ in range(5):
+        asyncio.run(chat(gateway, Meter(most_picos=10**15)))
+    asyncio.run(chat(gateway, Meter(most_picos=20 * 10**12)))  # less than the worst case, more than the usual 15
+    with pytest.raises(TooExpensive):
+        asyncio.run(chat(gateway, Meter(most_picos=14 * 10**12)))
+
+
+def test_a_task_with_a_most_cost_is_refused_where_nobody_knows_the_price():
+    provider = FakeProvider([said("hi")])
+    with pytest.raises(InvalidTask, match="a price"):
+        asyncio.run(chat(a_gateway(FakeLimiter(), provider), Meter(most_picos=10**12)))
+    assert provider.calls == []
 
 
 def test_a_call_cancelled_at_any_step_settles_every_grant_once():

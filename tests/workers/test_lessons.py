@@ -21,7 +21,7 @@ from fleet.workers.gateway import Gateway, Route
 from fleet.workers.ports import CONTEXT_FULL, Completion
 from fleet.workers.providers import make_provider
 from tests.every import every
-from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
+from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 from tests.workers.test_agent import work
 
 RELEARNT = Relearnt("later calls leave out 'temperature'")
@@ -72,7 +72,7 @@ def test_sixty_calls_in_flight_when_a_refusal_is_learnt_are_sixty_good_answers()
         port = runner.addresses[0][1]
         made = make_provider(ProviderSettings(kind="openai"), base_url=f"http://127.0.0.1:{port}/v1", name="api")
         route = Route(made, "api", "model-1", LIMIT, api_key="", timeout_s=60.0)
-        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: None)
+        gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: None, breakers=FakeBreakers())
         agent = Agent(gateway, settings_of(max_attempts=1), share=lambda: 0.0)
         try:
             tasks = (agent.run(BotTask(prompt=f"{i}?"), a_bot(), task_id=str(i)) for i in range(60))
@@ -149,7 +149,9 @@ def test_true_tokens_of_answers_cut_what_comes_later() -> None:
     notebook = Notebook()
     provider = FakeProvider([said("4", input_tokens=1700)])
     route = Route(provider, "api", "model-1", LIMIT, api_key="", timeout_s=60.0)
-    gateway = Gateway(FakeLimiter(), {"research": route}, lambda model, usage, tier: None, lessons=notebook)
+    gateway = Gateway(
+        FakeLimiter(), {"research": route}, lambda model, usage, tier: None, breakers=FakeBreakers(), lessons=notebook
+    )
 
     async def run() -> None:
         agent = Agent(gateway, settings_of(max_output_tokens=900), share=lambda: 0.0)

@@ -1,6 +1,7 @@
-"""How a bot asks until it has a usable answer: which failures are tried again, and how often.
+"""How a bot asks until it has a usable answer: which failures are tried again, how often, and where it waits.
 
-What is asked is `context.py`'s, limits, money and HTTP are the gateway's, deadlines the agent's.
+What is asked is `context.py`'s, what follows a failure `sequel.py`'s, limits, money and HTTP are the gateway's,
+deadlines the agent's.
 """
 
 from __future__ import annotations
@@ -13,37 +14,49 @@ from typing import Any
 from fleet.config import PoolSettings
 from fleet.conversation import Message
 from fleet.errors import (
+    BadAnswer,
     BadRequest,
     ContextTooLong,
-    DeadlineExceeded,
     FleetError,
-    MachineExhausted,
+    NotSoon,
     ProviderUnavailable,
-    RateLimited,
     Relearnt,
-    StoreRefused,
-    StoreUnavailable,
+    Waits,
 )
 from fleet.grants import Caller
 from fleet.models import Bot, BotTask, Persona
+from fleet.money import PICOS
+from fleet.outcome import NOTHING_BEFORE, Before
 from fleet.schema import compiled
+from fleet.waits import Wait
 from fleet.workers.backoff import full_jitter
-from fleet.workers.bot.inquiry import FailedTry, Inquiry, Spent, Told
+from fleet.workers.bot.inquiry import FailedTry, Inquiry, MustWait, Spent, Told
 from fleet.workers.bot.persona import heated
 from fleet.workers.bot.reply import ChatReply
+from fleet.workers.bot.sequel import Sequel, out_of_tries, sequel_of
 from fleet.workers.bot.window import LEAST_ROOM_TOKENS, room_of, tighter_room
 from fleet.workers.bot.wishes import check_room
 from fleet.workers.deadline import Deadline
-from fleet.workers.gateway import Gateway, Meter
+from fleet.workers.gateway import Gateway
 from fleet.workers.judge import Judgement, judge_completion
 from fleet.workers.load import sent_tokens
+from fleet.workers.meter import Meter
 from fleet.workers.ports import CONTEXT_FULL, Completion, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
+from fleet.workers.roads import PATIENCE_S
 
 #: Empty answers of a bot to one task, after which it is not asked again (count): each is paid.
 MOST_EMPTY = 2
 #: Calls in a row that may be repeated because a model refuses what they carried: each is to teach something new.
 MOST_RELEARNT = 12
+#: Longest pause (s) for which a task that has begun nothing keeps its slot.
+PAUSE_IN_SLOT_S = 1.0
+#: Longest sleep (s) of a task that keeps its slot before a road that is shut, until it looks again.
+LOOK_EVERY_S = 15.0
+#: What is added to such a sleep at most (s), so that those who wait for one time do not all come at it.
+SCATTER_S = 0.25
+#: How far away (s) the turn of a call may be for a task that keeps its slot anyway: so it keeps its place.
+BEGUN_PATIENCE_S = 60.0
 #: Rung of the diversity ladder that raises temperature, effort or verbosity.
 HOTTEST_RUNG = 3
 
@@ -60,6 +73,9 @@ class Asker:
         deadline: When the task is over.
         sent: What was sent otherwise than persona, pool and task say; None: it was left out.
         tier: Service tier of the last answer, if the provider says it.
+        tries: Failed calls so far that count against `max_attempts`.
+        is_begun: True once something was done that would be lost with the slot: an answer came, the user's function
+            has begun. Such a task waits in its slot.
 
     Args:
         bot: Who works.
@@ -68,6 +84,9 @@ class Asker:
         gateway: Where calls go.
         deadline: When the task is over.
         share: Fresh random numbers from 0 to 1, for jitter.
+        task_id: The task.
+        before: What the task has had; None: it cannot be parked, and always waits in its slot.
+        on_wait: Told of a pool and its wait, when a task of it waits in its slot for what holds for all of them.
     """
 
     def __init__(
@@ -79,6 +98,9 @@ class Asker:
         gateway: Gateway,
         deadline: Deadline,
         share: Callable[[], float],
+        task_id: str = "",
+        before: Before | None = None,
+        on_wait: Callable[[str, Wait], None] = lambda pool, wait: None,
     ) -> None:
         self._bot = bot
         self._task = task
@@ -90,8 +112,14 @@ class Asker:
         self._gateway = gateway
         self.deadline = deadline
         self._share = share
-        self._failures = self._empty = 0
-        self.meter = Meter()
+        self._on_wait = on_wait
+        self._before = before or NOTHING_BEFORE
+        self.is_begun = before is None
+        self.tries = self._before.tries
+        self._failures = sum(self._before.failed.values())
+        self._empty = 0
+        most = task.max_cost_usd
+        self.meter = Meter.of(task_id, self._before, most_picos=None if most is None else round(most * PICOS))
         self.degraded = False
         self.bad_answers = 0
         self.reasoning = ""
@@ -164,57 +192,80 @@ class Asker:
 
     async def _until_usable(self, inquiry: Inquiry, *, may_relearn: bool = True) -> ChatReply:
         messages = await inquiry.fitted(self._room(inquiry.max_output_tokens))
-        limited = outages = 0  # neither has an end of its own: the task's deadline cancels the loop
         relearnt, tighter = 0, False
         while True:
-            ends = self.deadline.at
             try:
                 return await self._try(inquiry, messages)
             except SchemaRefused:
                 raise
-            except Relearnt:
+            except Relearnt as error:
                 relearnt += 1
                 if relearnt > MOST_RELEARNT or not may_relearn:
-                    raise
-                pause_s = 0.0
+                    raise BadRequest(str(error)) from error
             except ContextTooLong as error:
                 room = self._tighter_room(error, inquiry, messages)
                 if tighter or room < LEAST_ROOM_TOKENS:
                     raise BadRequest(str(error), blame="prompt") from error
                 messages, tighter = await inquiry.fitted(room), True
-                pause_s = 0.0
-            except DeadlineExceeded:
-                if self.deadline.at == ends:
-                    raise
-                pause_s = 0.0  # it was refused by a deadline that has moved meanwhile
-            except RateLimited:
-                limited += 1
-                pause_s = full_jitter(limited, share=self._share())  # the limiter holds; this only keeps from spinning
-            except (StoreUnavailable, StoreRefused, MachineExhausted):
-                outages += 1
-                pause_s = full_jitter(outages, share=self._share())
+            except Waits as error:
+                await self._wait_out(error)
             except FailedTry as failed:
-                pause_s = self._pause_after(failed.error)
-            await asyncio.sleep(pause_s)
+                await self._stand(self._pause_after(failed.error))
+
+    async def _wait_out(self, error: Waits) -> None:
+        """Wait until a call may be tried again, or raise when this was the last one.
+
+        Raises:
+            MustWait: The wait is long, and nothing is begun: the slot is for others meanwhile.
+            OutOfTries: Others did well, too often.
+        """
+        self._failures += not isinstance(error, NotSoon)
+        about = self._gateway.route(self.pool).limit
+        sequel = sequel_of(
+            error, failures=self._failures, share=self._share(), now_s=self._gateway.now_s(), about=about
+        )
+        if sequel.counts:
+            self.tries += 1
+            if self.tries >= self._max_attempts:
+                raise out_of_tries(self.tries, error) from error
+        if not (self.is_begun or sequel.in_slot) and (sequel.is_shut or sequel.pause_s > PAUSE_IN_SLOT_S):
+            raise MustWait(sequel.wait)
+        await self._wait_here(sequel)
+
+    async def _wait_here(self, sequel: Sequel) -> None:
+        """Wait in the slot, with the clock standing still; no longer than to the next look where the road is shut."""
+        if not sequel.is_shut:
+            await self._stand(sequel.pause_s)
+            return
+        if sequel.wait.is_everyones:
+            self._on_wait(self.pool, sequel.wait)
+        await self._stand(min(sequel.pause_s, LOOK_EVERY_S) + self._share() * SCATTER_S)
+
+    async def _stand(self, seconds: float) -> None:
+        with self.deadline.standing():
+            await asyncio.sleep(seconds)
 
     def _tighter_room(self, error: ContextTooLong, inquiry: Inquiry, messages: tuple[Message, ...]) -> int:
         sent = sent_tokens(messages, inquiry.wishes)
         return tighter_room(error, sent, inquiry.max_output_tokens, self._gateway.measure(self.pool))
 
     async def _try(self, inquiry: Inquiry, messages: tuple[Message, ...]) -> ChatReply:
-        """Make one call and judge it; what may be tried again within `max_attempts` comes as `FailedTry`."""
+        """Make one call and judge it; an answer that may be asked for again comes as `FailedTry`."""
+        is_answered = False
         try:
             completion = await self._gateway.chat(
                 self.pool,
                 messages,
                 temperature=inquiry.temperature,
                 max_output_tokens=inquiry.max_output_tokens,
-                deadline=self.deadline.at,
+                deadline=self.deadline,
                 meter=self.meter,
                 caller=self._caller,
                 wishes=inquiry.wishes,
                 streaming=inquiry.streaming,
+                patience_s=BEGUN_PATIENCE_S if self.is_begun else PATIENCE_S,
             )
+            is_answered, self.is_begun, self._failures = True, True, 0
             if completion.finish_reason == CONTEXT_FULL:
                 raise ContextTooLong("expected an answer, got none: the prompt has filled the model's context window")
             self._note(completion)
@@ -225,7 +276,7 @@ class Asker:
         except FleetError as error:
             if inquiry.has_told:
                 raise Told(error) from error
-            if isinstance(error, ProviderUnavailable) and error.passes:
+            if is_answered and isinstance(error, ProviderUnavailable):
                 raise FailedTry(error) from error
             raise
 
@@ -253,10 +304,8 @@ class Asker:
             self.sent |= dict.fromkeys(completion.left_out)
 
     def _pause_after(self, error: FleetError) -> float:
-        """Count a failed try; return the pause before the next one, or raise when there is none."""
-        self._failures += 1
-        floor_s = error.retry_after_s or 0.0 if isinstance(error, ProviderUnavailable) else 0.0
-        pause_s = full_jitter(self._failures, share=self._share(), floor_s=floor_s)
-        if self._failures >= self._max_attempts or pause_s >= self.deadline.left_s:
-            raise error
-        return pause_s
+        """Count an answer that was paid and is of no use; return the pause before the next, or raise at the last."""
+        self.tries += 1
+        if self.tries >= self._max_attempts:
+            raise error if isinstance(error, BadAnswer) else out_of_tries(self.tries, error)
+        return full_jitter(self.tries, share=self._share())

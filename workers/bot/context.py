@@ -13,9 +13,9 @@ from typing import Unpack, cast
 
 from fleet.conversation import Message
 from fleet.errors import (
+    BadRequest,
     FleetError,
     InvalidTask,
-    ProviderUnavailable,
 )
 from fleet.schema import Misfit, Schema
 from fleet.workers.bot import json_answer
@@ -60,10 +60,10 @@ class BotContext(Asker):
 
         The reply is a `str`; the tools that the model wants called, its thinking and the usage are attributes of it.
 
-        429s are tried again until the deadline. Provider failures and empty answers are tried again until the task,
-        over all its chats, has had `max_attempts` of them (two of empty answers). A model that has spent its whole
-        allowance on thinking is asked once more: with more room if the task, the pool and the window leave it some,
-        else with less effort. A task's `answer_schema` is not told here: only the author
+        What is not the task's fault is waited out: limits, outages, a key that is not taken. It is tried again until
+        the task, over all its chats, has had `max_attempts` failures while others did well, or two empty answers. A
+        model that has spent its whole allowance on thinking is asked once more: with more room if the task, the pool
+        and the window leave it some, else with less effort. A task's `answer_schema` is not told here: only the author
         of a bot function knows which of its chats gives the final answer.
 
         Args:
@@ -221,7 +221,7 @@ class BotContext(Asker):
             if form != "prompt" and not (reply.tool_calls or again):
                 self._gateway.came(self.pool, schema, is_json=self.degraded or json_answer.is_json(reply))
             return reply
-        raise ProviderUnavailable("expected a model that takes a schema by its prompt at last, got one that refuses it")
+        raise BadRequest("expected a model that takes a schema by its prompt at last, got one that refuses it")
 
     async def _conversation(self, turns: tuple[Message, ...], room: int, beside_tokens: int = 0) -> tuple[Message, ...]:
         """Return the persona's system prompt and `turns`, in the order of the bot's remedy, cut to `room` tokens.

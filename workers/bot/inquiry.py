@@ -8,6 +8,7 @@ from typing import Any
 
 from fleet.conversation import Message
 from fleet.errors import FleetError
+from fleet.waits import Wait
 from fleet.workers.judge import Judgement
 from fleet.workers.ports import PLAIN, Completion, Wishes
 from fleet.workers.streaming import Streaming
@@ -82,6 +83,14 @@ class FailedTry(Exception):
     def __init__(self, error: FleetError) -> None:
         super().__init__(type(error).__name__)
         self.error = error
+
+
+class MustWait(Exception):
+    """The task leaves its slot, and goes on where it is when the time has come."""
+
+    def __init__(self, wait: Wait) -> None:
+        super().__init__(wait.cause)
+        self.wait = wait
 
 
 class Told(Exception):

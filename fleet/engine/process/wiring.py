@@ -114,7 +114,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     limit_of = {name: route.limit for name, route in routes.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
     breakers = make_breakers(settings, state, broker, {route.limit: route.api_key for route in routes.values()})
-    gateway = Gateway(limiter, routes, PriceList(settings), lessons=notebook)
+    gateway = Gateway(limiter, routes, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s)
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)

@@ -19,7 +19,7 @@ from fleet.workers.agent import Agent
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.ports import Provider
-from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider, a_bot, said, settings_of
+from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_bot, said, settings_of
 from tests.workers.providers.raw_server import provider, response
 from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, STREAMS, chunk, events, streamed
 
@@ -119,7 +119,7 @@ def work(
         async with slow_server(*answers) as (url, requests), provider(url, kind) as adapter:
             route = Route(with_provider(adapter), "api", "model-1", LIMIT, "s3cret", 60.0)
             price: Any = lambda model, usage, tier: usage.total_tokens  # noqa: E731
-            gateway = Gateway(limiter or FakeLimiter(), {"research": route}, price)
+            gateway = Gateway(limiter or FakeLimiter(), {"research": route}, price, breakers=FakeBreakers())
             config = settings_of(function=f"{HERE}:{function}", **pool)
             agent = Agent(gateway, config, share=lambda: 0.0)
             try:

@@ -24,7 +24,7 @@ from fleet.workers.bot.user_loops import Block
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.patient_loop import PatientLoop
 from tests.every import every
-from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider
+from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider
 
 HERE = "tests.workers.bot.test_user_loops"
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -109,7 +109,9 @@ class House:
         self.provider = provider or FakeProvider(["an answer"])
         route = Route(provider=self.provider, provider_name="api", model="m", limit=LIMIT, api_key="k", timeout_s=60)
         self.blocks: list[Block] = []
-        gateway = Gateway(self.limiter, dict.fromkeys(pools, route), lambda model, usage, tier: None)
+        gateway = Gateway(
+            self.limiter, dict.fromkeys(pools, route), lambda model, usage, tier: None, breakers=FakeBreakers()
+        )
         self.agent = Agent(gateway, self.settings, share=lambda: 0.0, on_block=self.blocks.append)
 
     def start(self, pool: str, *, deadline_s: float = 5.0, **metadata: Any) -> asyncio.Task[Outcome]:

@@ -16,7 +16,7 @@ from fleet.outcome import Outcome
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
 from fleet.workers.gateway import Gateway, Route
-from tests.workers.fakes import LIMIT, FakeLimiter, FakeProvider
+from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider
 
 PAGE = (Path(__file__).parents[3] / "docs" / "your-own-bot.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -38,7 +38,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def work(provider: FakeProvider, settings: config.Settings) -> Outcome:
     async def run() -> Outcome:
         route = Route(provider, "simulator", "simulated-1", LIMIT, "", 60.0, simulated=True)
-        agent = Agent(Gateway(FakeLimiter(), {"essays": route}, lambda model, usage, tier: None), settings)
+        agent = Agent(
+            Gateway(FakeLimiter(), {"essays": route}, lambda model, usage, tier: None, breakers=FakeBreakers()),
+            settings,
+        )
         bot = bot_of("essays-001", settings)
         return await agent.run(BotTask(prompt="Why is the sky blue?"), bot, task_id="t1", deadline_s_left=10)
 

@@ -1,0 +1,84 @@
+"""What follows a call that could not leave, or failed through no fault of its task. Pure.
+
+How the waiting is done, in the slot or parked, is `asker.py`'s; what a breaker makes of a failure comes with the error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleet.errors import (
+    MachineExhausted,
+    NotSoon,
+    OutOfTries,
+    ProviderUnavailable,
+    RateLimited,
+    StoreRefused,
+    StoreUnavailable,
+    Waits,
+)
+from fleet.waits import Wait
+from fleet.workers.backoff import full_jitter, spread
+
+#: Seconds until the next look at what nobody knows the end of.
+UNKNOWN_S = 15.0
+#: Shortest wait for what ought to be over by now, in seconds: clocks differ, and nothing may spin.
+LEAST_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """What follows.
+
+    Args:
+        wait: What the task waits for.
+        pause_s: For how long, from now on.
+        counts: The failure counts against `max_attempts`: others did well meanwhile.
+        is_shut: The road is shut: it is no pause of this task's own.
+        in_slot: It waits where it is: nothing else could be done with its slot.
+    """
+
+    wait: Wait
+    pause_s: float
+    counts: bool = False
+    is_shut: bool = False
+    in_slot: bool = False
+
+
+def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about: str) -> Sequel:
+    """Return what follows a call that did not come to an answer.
+
+    Args:
+        error: Why.
+        failures: Calls of the task that failed in a row by now, this one included.
+        share: A fresh random number, 0 to 1.
+        now_s: Unix time in seconds.
+        about: `provider/model/key`.
+    """
+    ruling = error.ruling
+    if isinstance(error, NotSoon) or (ruling is not None and ruling.wait is not None):
+        wait = error.wait(about=about) if ruling is None or ruling.wait is None else ruling.wait
+        left_s = UNKNOWN_S if wait.opens_at is None else wait.opens_at - now_s
+        return Sequel(wait, max(LEAST_S, left_s), counts=_counts(error), is_shut=True)
+    if isinstance(error, StoreUnavailable | StoreRefused | MachineExhausted):
+        pause_s = full_jitter(failures, share=share)
+        return Sequel(error.wait(about=about, opens_at=now_s + pause_s), pause_s, in_slot=True)
+    if isinstance(error, RateLimited):  # the limiter holds; this only keeps from spinning
+        pause_s = full_jitter(failures, share=share)
+    else:
+        asked_s = max(getattr(error, "retry_after_s", None) or 0.0, (error.passes_at or 0.0) - now_s)
+        promised_s = 0.0 if ruling is None else ruling.retry_at - now_s
+        pause_s = spread(failures, share=share, floor_s=max(0.0, asked_s, promised_s))
+    told = error.wait().told
+    return Sequel(Wait("retry", now_s + pause_s, about, told, is_everyones=False), pause_s, counts=_counts(error))
+
+
+def _counts(error: Waits) -> bool:
+    """True when a failed call was surely the task's own: it was sent, and others did well meanwhile."""
+    is_sent = isinstance(error, ProviderUnavailable) and error.sent
+    return is_sent and error.ruling is not None and error.ruling.others_did_well
+
+
+def out_of_tries(tries: int, error: BaseException) -> OutOfTries:
+    """Return how a task ends whose calls keep failing while others do well."""
+    return OutOfTries(f"expected an answer within {tries} tries that others had no trouble with, got: {error}")

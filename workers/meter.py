@@ -1,0 +1,69 @@
+"""What one task has used so far. No prices and no limits here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from fleet.outcome import NOTHING_BEFORE, Before
+from fleet.usage import Usage
+
+#: Usage of a task that has called nobody yet.
+NO_USAGE = Usage()
+
+
+@dataclass(slots=True)
+class Meter:
+    """What one task has used so far, summed over its calls. Belongs to one event loop.
+
+    Attributes:
+        who: The task, for the breakers: they count what one of them meets again and again once.
+        most_picos: The most that it may cost, in 10^-12 dollars; None: as much as it does.
+        calls: HTTP requests handed to the provider.
+        failed: Those of them that were not answered as they should, by error type; 429s and calls cut by the deadline
+            are among them.
+        cost_usd_picos: In 10^-12 dollars; None until a priced call was answered.
+        left_out: Names of what was asked and not sent, because the model refuses it.
+        cut_tokens: The most that was cut from a prompt so that it fits.
+        limited_s: Seconds spent waiting for grants.
+        calling_s: Seconds spent in HTTP requests.
+        failed_s: Those of them in requests that failed.
+        failed_at: Unix time (s) of its last failure that its breaker heard of, or of its beginning.
+        pending_picos: What its calls that are under way are taken to cost.
+    """
+
+    who: str = ""
+    most_picos: int | None = None
+    calls: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    usage: Usage = NO_USAGE
+    cost_usd_picos: int | None = None
+    left_out: frozenset[str] = frozenset()
+    cut_tokens: int = 0
+    limited_s: float = 0.0
+    calling_s: float = 0.0
+    failed_s: float = 0.0
+    failed_at: float = 0.0
+    pending_picos: int = 0
+
+    @classmethod
+    def of(cls, who: str, before: Before, *, most_picos: int | None) -> Meter:
+        """Go on where a task was parked.
+
+        Args:
+            who: The task.
+            before: What it has had.
+            most_picos: The most that it may cost.
+        """
+        if before is NOTHING_BEFORE:
+            return cls(who, most_picos)
+        return cls(
+            who, most_picos, before.attempts, Counter(before.failed), before.usage, before.cost_usd_picos,
+            limited_s=before.limited_ms / 1000,
+        )  # fmt: skip
+
+    def charge(self, usage: Usage, cost_usd_picos: int | None) -> None:
+        """Add one answered call."""
+        self.usage += usage
+        if cost_usd_picos is not None:
+            self.cost_usd_picos = (self.cost_usd_picos or 0) + cost_usd_picos

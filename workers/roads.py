@@ -1,0 +1,147 @@
+"""Whether a call may leave: its breaker and its limiter, asked in this order; and what they hear of how it ended.
+
+What is sent, and what it costs, is `gateway.py`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from fleet.errors import GiveUp, MachineExhausted, NotSoon, RateLimited, Relearnt, Waits
+from fleet.grants import Caller, Grant
+from fleet.usage import Usage
+from fleet.waits import Wait
+from fleet.workers.meter import Meter
+from fleet.workers.ports import Breakers, Limiter
+
+#: How far away (s) the turn of a call may be: a task that waits longer leaves its slot to others.
+PATIENCE_S = 5.0
+#: Longest time (s) that a call keeps its place in the limiter's order, whatever its patience.
+LONGEST_TURN_S = 3600.0
+
+
+class Road:
+    """The way of one call that may leave: its grant, which is the sender's to settle, and who hears of its end.
+
+    Args:
+        roads: Those of the process.
+        grant: Of the limiter.
+        is_probe: The breaker is open, and waits for what becomes of this call.
+    """
+
+    __slots__ = ("_is_probe", "_roads", "_since", "grant")
+
+    def __init__(self, roads: Roads, grant: Grant, *, is_probe: bool) -> None:
+        self.grant = grant
+        self._roads = roads
+        self._is_probe = is_probe
+        self._since = asyncio.get_running_loop().time()
+
+    def is_answering(self) -> bool:
+        """True when another call under this limit was answered since this one left, to this process."""
+        return self._roads.answered.get(self.grant.limit, 0.0) > self._since
+
+    def did_well(self, who: str, output_tokens: int) -> None:
+        """Note that it was answered, if only by a refusal.
+
+        Args:
+            who: The task.
+            output_tokens: What was said; 0: not known.
+        """
+        grant, now = self.grant, asyncio.get_running_loop().time()
+        self._roads.answered[grant.limit] = now
+        self._roads.breakers.did_well(
+            grant.limit, who=who, seconds=now - self._since, output_tokens=output_tokens, place=grant.mark.requests,
+            is_probe=self._is_probe,
+        )  # fmt: skip
+
+    async def failed(self, error: BaseException, meter: Meter) -> None:
+        """Tell the breaker how it ended; a failure hears what is made of it, as its `ruling`.
+
+        A 429 is none: the limiter holds the fleet. Neither is what lies with this machine, or with who waited.
+        """
+        if isinstance(error, GiveUp | Relearnt):
+            self.did_well(meter.who, 0)
+            return
+        if isinstance(error, Waits):
+            meter.failed_s += asyncio.get_running_loop().time() - self._since
+            if not isinstance(error, MachineExhausted | RateLimited):
+                await self._rule(error, meter)
+                return
+        if self._is_probe:
+            self._roads.breakers.spare(self.grant.limit)
+
+    async def _rule(self, error: Waits, meter: Meter) -> None:
+        now_s = self._roads.clock()
+        since_s = max(0.0, now_s - (meter.failed_at or now_s))
+        meter.failed_at = now_s
+        error.ruling = await self._roads.breakers.failed(
+            self.grant.limit, error, who=meter.who, since_s=since_s, place=self.grant.mark.requests,
+            is_probe=self._is_probe,
+        )  # fmt: skip
+
+
+class Roads:
+    """The ways of all calls of a process. Belongs to one event loop.
+
+    Args:
+        limiter: The fleet-wide limiter.
+        breakers: Whether calls are worth sending.
+        clock: Unix time in seconds, as Redis has it.
+
+    Attributes:
+        answered: Loop time of the last answer under each limit.
+    """
+
+    def __init__(self, limiter: Limiter, breakers: Breakers, clock: Callable[[], float]) -> None:
+        self._limiter = limiter
+        self.breakers = breakers
+        self.clock = clock
+        self.answered: dict[str, float] = {}
+
+    def closed(self, limit: str) -> Wait | None:
+        """Return why calls under a limit do not go soon, as this process has heard; None: try. Never waits."""
+        return self.breakers.standing(limit) or self._limiter.standing(limit)
+
+    async def turn(
+        self, limit: str, most: Usage, *, cost_usd_micros: float, meter: Meter, caller: Caller, patience_s: float
+    ) -> Road:
+        """Wait until a call may leave.
+
+        Args:
+            limit: `provider/model/key`.
+            most: The most that it may use.
+            cost_usd_micros: The most that it may cost.
+            meter: Where to write how long it took.
+            caller: For whom it is.
+            patience_s: How far away its turn may be.
+
+        Raises:
+            NotSoon: It cannot leave soon; nothing is reserved.
+            StoreUnavailable: Redis does not answer.
+        """
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        is_probe = await self.breakers.admit(limit)
+        try:
+            grant = await self._limiter.acquire(
+                limit,
+                tokens=most.total_tokens,
+                timeout_s=LONGEST_TURN_S,
+                caller=caller,
+                input_tokens=most.input_tokens,
+                cost_usd_micros=cost_usd_micros,
+                patience_s=patience_s,
+            )
+        except BaseException:
+            if is_probe:
+                self.breakers.spare(limit)
+            raise
+        finally:
+            meter.limited_s += clock() - started
+        wait = None if is_probe else self.breakers.standing(limit)
+        if wait is not None:  # it has opened meanwhile
+            self._limiter.settle(grant, used_tokens=0)
+            raise NotSoon(wait)
+        return Road(self, grant, is_probe=is_probe)
