@@ -81,7 +81,8 @@ class QoS(kombu_redis.QoS):
         """Number of messages that may be taken now."""
         if not self.prefetch_count:
             return TAKE_AT_MOST
-        return max(0, min(TAKE_AT_MOST, self.prefetch_count - len(self.channel.holdings.held)))
+        holdings = self.channel.holdings
+        return max(0, int(min(TAKE_AT_MOST, self.prefetch_count - len(holdings.held), holdings.room())))
 
     def restore_unacked(self, client: Any = None) -> None:
         """Hand back what was taken and has not started; what runs stays leased and is acknowledged later."""

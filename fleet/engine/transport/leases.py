@@ -54,6 +54,8 @@ RENEW_EVERY_S = LEASE_S / 4
 QUIET_LEASES = 0.6
 #: Most messages put back by one sweep (count).
 SWEEP_MOST = 5000
+#: Seconds after which a process whose machine was full tries to hold one message more.
+WIDEN_EVERY_S = 2.0
 #: Unreadable messages kept for a look, the newest ones (count).
 UNREADABLE_KEPT = 1000
 #: How the delivery tag of a message ends that is suspect: the process that had it before died while its task ran.
@@ -122,6 +124,8 @@ class Holdings:
         self.closed = False
         #: Messages given back to their queues so far (count).
         self.handed_back = 0
+        #: Most messages to hold, since the machine had no room for more, and when that was (monotonic).
+        self._narrow: tuple[int, float] | None = None
         #: When this process's own thread last renewed (monotonic).
         self.renewed_at_s = -math.inf
 
@@ -129,6 +133,17 @@ class Holdings:
     def is_renewed(self) -> bool:
         """True while this process renews in a thread of its own; else kombu's timer does."""
         return time.monotonic() - self.renewed_at_s < 1.5 * RENEW_EVERY_S
+
+    def narrow(self) -> None:
+        """Hold no more than now for a while: the machine has no room for the calls of more."""
+        self._narrow = max(1, len(self.held)), time.monotonic()
+
+    def room(self) -> float:
+        """Return how many more may be held (count): any number, unless the machine was full a while ago."""
+        if self._narrow is None:
+            return math.inf
+        most, since_s = self._narrow
+        return most + (time.monotonic() - since_s) / WIDEN_EVERY_S - len(self.held)
 
     def next_prefix(self) -> str:
         """Return a prefix for the tags of one take: unique over all processes and takes."""
@@ -221,6 +236,18 @@ def all_holdings() -> list[Holdings]:
 def is_lost(tag: str | None) -> bool:
     """True for the tag of a message that this process took and has no lease on any more."""
     return tag is not None and bool(_HOLDINGS) and not any(tag in holdings.held for holdings in all_holdings())
+
+
+def let_go(tag: str) -> None:
+    """Forget a message that this process has put back: it is nobody's, and there is nothing to acknowledge."""
+    for holdings in all_holdings():
+        holdings.held.pop(tag, None)
+
+
+def narrow() -> None:
+    """Let this process take no more than it holds, and slowly more again: its machine has no files, ports or memory."""
+    for holdings in all_holdings():
+        holdings.narrow()
 
 
 def flush_all_acks() -> None:

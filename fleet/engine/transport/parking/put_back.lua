@@ -1,0 +1,46 @@
+-- Puts a message that its worker holds back into Redis, where it waits: to the head of its list, its old place, or into
+-- the parked set until a time. From lease to place in one step, so that no death touches it. O(log parked).
+--
+-- KEYS  unacked   hash: tag -> list key, newline, message
+--       index     sorted set: tag -> time of the last lease renewal
+--       parked, openings, order   see park.lua
+--       suspects  hash: SHA-1 of a message that waits and is suspect -> whose death made it so (restore.lua)  TTL: life_s
+--       epochs    hash: list key -> times it was filled from empty
+--       waiting   sorted set: names of queues that may have messages of the priority
+--       bell      stream, one entry
+-- ARGV  tag       delivery tag
+--       queue     its name
+--       id        of the task
+--       at        opening time, s ('': to the head of its list)
+--       reason    why it waits: JSON on one line; for the parked set
+--       message   what goes back, with what the task has had in its header ('': as it came)
+--       mark      how the tag of a message ends that was taken as a suspect: it goes back as one
+--       mark_prefix   of the keys of marks, see park.lua
+--       life_s    life of the suspects' marks, s
+-- Reply 1 put back, 0 this worker does not hold it any more: its lease was lost, or this call is a repeated one
+local unacked, index, parked, openings, order, suspects, epochs, waiting, bell = unpack(KEYS)
+local tag, queue, id, at, reason, message, mark, mark_prefix, life_s = unpack(ARGV)
+local entry = redis.call('HGET', unacked, tag)
+redis.call('ZREM', index, tag)
+if not entry then return 0 end
+redis.call('HDEL', unacked, tag)
+local cut = string.find(entry, '\n', 1, true)
+local list = string.sub(entry, 1, cut - 1)
+if message == '' then message = string.sub(entry, cut + 1) end
+if string.sub(tag, -#mark) == mark then
+  redis.call('HSET', suspects, redis.sha1hex(message), '- ' .. list)
+  redis.call('EXPIRE', suspects, life_s)
+end
+if at ~= '' then
+  entry = list .. '\n' .. reason .. '\n' .. message
+  return park({ parked, openings, order }, { queue, id, at, entry, mark_prefix })
+end
+local epoch = redis.call('RPUSH', list, message) == 1 and redis.call('HINCRBY', epochs, list, 1)
+local marked = string.match(message, '^{"mark":"([^"]+)"')
+if marked then
+  epoch = epoch or redis.call('HGET', epochs, list) or '0'
+  redis.call('SET', mark_prefix .. marked, 'q|' .. epoch .. '|' .. list, 'XX')
+end
+redis.call('ZADD', waiting, 0, queue)
+redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1)
+return 1
