@@ -33,6 +33,10 @@ class Before(Frozen):
     since: float = Field(0.0, description="Unix time in seconds of its last failed call, or of its beginning.")
     rung: int = Field(0, description="Rung of the fallback ladder below which it need not try.")
 
+    def parked_again(self) -> Before:
+        """Return it with one time more that it was parked."""
+        return self.model_copy(update={"parked": self.parked + 1})
+
 
 #: A task that has had nothing yet.
 NOTHING_BEFORE = Before()

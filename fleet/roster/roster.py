@@ -7,6 +7,7 @@ is the least loaded and, among equals, the one that has waited longest. Checking
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,9 @@ _CHECK_OUT = Script.beside(
     using=[RELEASE],
 )  # fmt: skip
 _RENEW = Script.beside(__file__, "renew.lua", keys="leases*", argv="lease_us life_s pairs*")
+_GIVE_BACK = Script.beside(
+    __file__, "give_back.lua", keys="bots leases claims", argv="pairs*", constants={"UNIT": LOAD_UNIT}
+)
 _HAS_RESULT, _CHECKED_OUT, _ALL_OUT = 0, 1, -2
 
 
@@ -149,6 +153,27 @@ class Roster:
         )
         lost = await self._store.run(_RENEW, *call)
         return tuple(held[position] for position in lost)
+
+    async def give_back(self, checkouts: Sequence[Checkout]) -> None:
+        """Check bots of one pool in whose task goes back to its queue: nothing counts for or against them.
+
+        Safe to repeat, and to leave out: their leases run out.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        pool = checkouts[0].pool
+        call = _GIVE_BACK.call(
+            bots=keys.bots(pool), leases=keys.bot_leases(pool), claims=keys.bot_claims(pool),
+            pairs=[part for one in checkouts for part in (one.bot, one.token)],
+        )  # fmt: skip
+        await self._store.run(_GIVE_BACK, *call)
+
+    async def next_release(self, pool: str) -> float | None:
+        """Return when the first quarantine in a pool ends, in Unix seconds; None: when somebody says so."""
+        first = await self._store.command("ZRANGE", keys.quarantined(pool), 0, 0, "WITHSCORES")
+        end_s = float(first[1]) / 1e6 if first else 0.0
+        return None if math.isinf(end_s) else end_s
 
     async def read_out(self, pools: Iterable[str]) -> set[str]:
         """Return the bots of the given pools that are quarantined. O(quarantined bots)."""

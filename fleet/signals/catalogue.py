@@ -47,6 +47,7 @@ COST_USD_REST = Counter("cost_usd_picos_rest", "What was spent in parts of a mic
 ATTEMPTS = Counter("attempts", "Calls sent to providers, answered or not.")
 CALLS = Counter("calls", "Calls that a provider answered: attempts without failures.")
 RATE_LIMITED = Counter("rate_limited", "Calls that a provider answered with 429.")
+PARKED = Counter("parked", "Times that tasks with a result had been parked before.")
 CANARIES = Counter("canaries", "Tasks with a known answer that suspected bots were given.")
 DEAD_LETTERS = Counter("dead_letters", "Tasks that failed for good and were kept as dead letters.")
 DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to make room before anyone asked.")
@@ -54,7 +55,7 @@ DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to
 COUNTERS: tuple[Counter, ...] = (
     COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, REVOKED, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS,
     CACHED_TOKENS, CACHE_WRITE_TOKENS, REASONING_TOKENS, COST_USD_MICROS, COST_USD_REST, ATTEMPTS, CALLS, RATE_LIMITED,
-    CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
+    PARKED, CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}
@@ -96,6 +97,10 @@ class Event:
 
 POOL_PAUSED = Event("pool_paused", "warning", "A gate was closed: pool, gate, by.")
 POOL_RESUMED = Event("pool_resumed", "info", "A gate was opened: pool, by.")
+HOLD_PUT = Event(
+    "hold_put", "warning", "Tasks of a pool wait: pool, cause, opens_at, why. Once a minute a pool and cause."
+)
+HOLD_LIFTED = Event("hold_lifted", "info", "They go on, for the reason has gone: pool, cause.")
 LIMIT_CHANGED = Event("limit_changed", "info", "An operator set a limit live: limit, the numbers, by.")
 LIMIT_RESET = Event("limit_reset", "info", "The configured numbers of a limit hold again: limit, by.")
 LIMIT_RELEASED = Event("limit_released", "info", "An operator ended the hold of a limit after a 429: limit, by.")
@@ -140,7 +145,8 @@ DIVERSITY_RECOVERED = Event("diversity_recovered", "info", "A class in alarm is 
 EVENTS: dict[str, Event] = {
     event.name: event
     for event in (
-        POOL_PAUSED, POOL_RESUMED, LIMIT_CHANGED, LIMIT_RESET, BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
+        POOL_PAUSED, POOL_RESUMED, HOLD_PUT, HOLD_LIFTED, LIMIT_CHANGED, LIMIT_RESET,
+        BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, LESSON_LEARNT, LESSON_FORGOTTEN,
         LIMIT_RELEASED, BUDGET_WARNING,

@@ -21,12 +21,9 @@ from fleet.store.client import Script, run_script
 from fleet.waits import Wait
 
 BACKLOG = Script.beside(__file__, "backlog.lua", keys="lists*")
-HOLD = Script.beside(__file__, "hold.lua", keys="gate", argv="life_ms")
 
 #: Value of a gate that lets nothing through.
 CLOSED = -1
-#: Milliseconds for which `HOLD` closes a gate; who finds it open again and needs it closed repeats it.
-HOLD_MS = 2000
 
 
 @dataclass(frozen=True, slots=True)

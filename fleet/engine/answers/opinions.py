@@ -13,17 +13,17 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from celery.exceptions import Reject
-
 from fleet.config import Settings
+from fleet.engine.admission.standing import stand
 from fleet.engine.outcomes.completion import BotShare
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, HeldUp, StoreError
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
 from fleet.money import PICOS_PER_MICRO
-from fleet.outcome import Outcome
+from fleet.outcome import NOTHING_BEFORE, Before, Outcome, Parking
 from fleet.roster import Checkout, Deed, Roster
 from fleet.signals.windows import Share
+from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
 from fleet.usage import Usage
 
@@ -47,8 +47,9 @@ class Agent(Protocol):
         deadline_s_left: float | None,
         norms: Norms | None,
         stop: asyncio.Event | None = None,
+        before: Before | None = None,
     ) -> Outcome:
-        """Work on one task; always comes back with an outcome."""
+        """Work on one task; always comes back with an outcome. Without `before` it is never one to be parked."""
         ...
 
 
@@ -70,12 +71,16 @@ class Opinions:
         stopped: What came of bots that were quarantined meanwhile: nothing but what they have used.
         most: How many were to be asked at most. When one, it is judged without a second opinion.
         is_revoked: The task was revoked meanwhile: nobody wants its outcome, only what it has used.
+        parking: The task waits, and there is no outcome: nobody has given an answer yet.
+        asked: The checkouts of all that were asked.
     """
 
     given: tuple[Opinion, ...]
     stopped: tuple[Opinion, ...]
     most: int
     is_revoked: bool = False
+    parking: Parking | None = None
+    asked: tuple[Checkout, ...] = ()
 
     @property
     def chosen(self) -> Opinion:
@@ -147,6 +152,18 @@ class Opinions:
         return tuple(deed for deed in found if deed is not None and (is_settled or deed.fault is None))
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One bot's turn at a task."""
+
+    task: BotTask
+    bot: Bot
+    checkout: Checkout
+    task_id: str
+    left_s: float | None
+    stop: asyncio.Event
+
+
 class Panel:
     """Asks bots, one after the other. One per process, on its loop.
 
@@ -180,46 +197,71 @@ class Panel:
         self._stops: dict[str, asyncio.Event] = {}
         self._revoked: set[str] = set()
 
-    async def ask(self, task: BotTask, first: Checkout, *, task_id: str) -> Opinions:
+    async def ask(self, task: BotTask, first: Checkout, *, task_id: str, before: Before = NOTHING_BEFORE) -> Opinions:
         """Let bots work on a task until one does well, there is none left, or enough agree.
 
-        The checkouts stay held; who finishes the task gives them back.
+        The checkouts stay held; who finishes the task, or parks it, gives them back. Once a bot has given an answer the
+        task is not parked any more: what the others wait for, it waits for in its slot.
 
-        Raises:
-            Reject: When its bot was quarantined meanwhile and no other is there, or another task's function stopped it
-                for too long: the task goes back to its queue.
+        Args:
+            task: What to do.
+            first: The bot that begins.
+            task_id: For the log.
+            before: What the task has had before it was parked.
         """
-        clock = asyncio.get_running_loop().time
-        ends = clock() + (task.deadline_s or self._settings.pools[first.pool].deadline_s)
+        allowed_s = task.deadline_s or self._settings.pools[first.pool].deadline_s
         most = self._most(first.pool)
         given: list[Opinion] = []
         stopped: list[Opinion] = []
         checkout: Checkout | None = first
         asked = [first]
         while checkout is not None:
-            bot = self._bot_of(checkout.bot)
+            had = before if len(asked) == 1 else NOTHING_BEFORE
+            left_s = _left_s(allowed_s, had, given, stopped)
             self._stops[first.token] = stop = asyncio.Event()
-            left_s = ends - clock() if len(asked) > 1 else None
+            turn = _Turn(task, self._bot_of(checkout.bot), checkout, task_id, left_s, stop)
             try:
-                outcome = await self._work(task, bot, checkout, task_id, left_s, stop)
+                found = await self._turn(turn, had, may_park=not given)
             finally:
                 del self._stops[first.token]
+            if isinstance(found, Parking):
+                return Opinions((), tuple(stopped), most, parking=_since(found, before, stopped), asked=tuple(asked))
+            opinion = Opinion(checkout, turn.bot, found)
             if first.token in self._revoked:
                 self._revoked.discard(first.token)
-                given.append(Opinion(checkout, bot, outcome))
-                return Opinions(tuple(given), tuple(stopped), most, is_revoked=True)
-            if stop.is_set() and outcome.answer is None:
-                stopped.append(Opinion(checkout, bot, outcome))
+                return Opinions((*given, opinion), tuple(stopped), most, is_revoked=True)
+            if stop.is_set() and found.answer is None:
+                stopped.append(opinion)
             else:
-                given.append(Opinion(checkout, bot, outcome))
-                if outcome.fault is None or _is_settled(given, most):
+                given.append(opinion)
+                if found.fault is None or _is_settled(given, most):
                     break
-            checkout = await self._another(asked, task_id) if ends > clock() else None
+            checkout = (
+                await self._another(asked, task_id) if _left_s(allowed_s, NOTHING_BEFORE, given, stopped) > 0 else None
+            )
             if checkout is not None:
                 asked.append(checkout)
-        if not given:
-            raise Reject("its bot was quarantined, and there is no other", requeue=True)
-        return Opinions(tuple(given), tuple(stopped), most)
+        if given:
+            return Opinions(tuple(given), tuple(stopped), most)
+        wait = BotsQuarantined("its bot was quarantined, and there is no other").wait(about=first.pool)
+        parking = _since(Parking(wait, NOTHING_BEFORE, is_alone=True), before, stopped)
+        return Opinions((), tuple(stopped), most, parking=parking, asked=tuple(asked))
+
+    async def _turn(self, turn: _Turn, before: Before, *, may_park: bool) -> Outcome | Parking:
+        """Let one bot work, in its slot until it has come to something unless it may be parked."""
+        while True:
+            try:
+                outcome = await self._work(turn, before if may_park else None)
+            except HeldUp as error:
+                logger.warning("held_up task=%s: %s; it goes back to its queue", turn.task_id, error)
+                parking = Parking(error.wait(opens_at=CLOCK.now_s()), before.parked_again(), is_alone=True)
+            else:
+                if outcome.parking is None or turn.stop.is_set():
+                    return outcome
+                parking = outcome.parking
+            if may_park:
+                return parking
+            await stand(parking.wait)
 
     def stop(self, token: str, job: asyncio.Future[Any]) -> bool:
         """End the work on a task that was revoked: `ask` returns what its bots have used. False when none works on it.
@@ -255,29 +297,24 @@ class Panel:
             self._held[token] = other
         return other
 
-    async def _work(
-        self, task: BotTask, bot: Bot, checkout: Checkout, task_id: str, left_s: float | None, stop: asyncio.Event
-    ) -> Outcome:
-        """Let one bot work; `stop` is set when it was quarantined meanwhile and its work is to be done elsewhere."""
-        norms = self._norms_of(bot.pool, task.kind)
-        work = self._run(task, bot, task_id=task_id, deadline_s_left=left_s, norms=norms, stop=stop)
+    async def _work(self, turn: _Turn, before: Before | None) -> Outcome:
+        """Let one bot work; its `stop` is set when it was quarantined meanwhile: the work is to be done elsewhere."""
+        norms = self._norms_of(turn.bot.pool, turn.task.kind)
+        work = self._agent.run(
+            turn.task, turn.bot,
+            task_id=turn.task_id, deadline_s_left=turn.left_s, norms=norms, stop=turn.stop, before=before,
+        )  # fmt: skip
         if self._settings.health.running == "finish":
             return await work
+        checkout = turn.checkout
         job = asyncio.ensure_future(work)
-        self._at_work[checkout.token] = checkout, job, stop
+        self._at_work[checkout.token] = checkout, job, turn.stop
         try:
             await asyncio.wait({job})
         finally:
             del self._at_work[checkout.token]
             job.cancel()
         return job.result()
-
-    async def _run(self, task: BotTask, bot: Bot, **options: Any) -> Outcome:
-        try:
-            return await self._agent.run(task, bot, **options)
-        except HeldUp as error:
-            logger.warning("held_up task=%s: %s; it goes back to its queue", options["task_id"], error)
-            raise Reject(str(error), requeue=True) from error
 
     async def watch(self, read_out: Callable[[Iterable[str]], Awaitable[set[str]]]) -> None:
         """Stop the work of bots that are quarantined, where that is wanted. For ever.
@@ -304,6 +341,34 @@ def _is_settled(given: Sequence[Opinion], most: int) -> bool:
     """True when enough bots agree that there is no answer, or that a short one is right; else a few more are asked."""
     short = sum(one.outcome.fault is Fault.TOO_SHORT for one in given)
     return max(short, len(given) - short) >= most or len(given) >= most + (MORE_IF_DIVIDED if most > 1 else 0)
+
+
+def _left_s(allowed_s: float, before: Before, *opinions: Iterable[Opinion]) -> float:
+    """Return how many seconds at work a task has left: what the bots that were asked have waited does not count."""
+    return allowed_s - (before.ran_ms + sum(one.outcome.ran_ms for part in opinions for one in part)) / 1000
+
+
+def _since(parking: Parking, before: Before, stopped: Sequence[Opinion]) -> Parking:
+    """Return a parking with what the task has had in all: also from bots that were stopped on the way.
+
+    The first of them has counted what was before.
+    """
+    if not stopped:
+        return parking
+    had, outcomes = parking.before, [one.outcome for one in stopped]
+    costs = [cost for cost in (had.cost_usd_picos, *(one.cost_usd_picos for one in outcomes)) if cost is not None]
+    return replace(parking, before=Before(
+        tries=max(had.tries, before.tries),
+        attempts=had.attempts + sum(one.attempts for one in outcomes),
+        failed=dict(sum((Counter(one.provider_errors) for one in outcomes), Counter(had.failed))),
+        usage=sum((one.usage for one in outcomes), had.usage),
+        cost_usd_picos=sum(costs) if costs else None,
+        limited_ms=had.limited_ms + sum(one.limited_ms for one in outcomes),
+        ran_ms=had.ran_ms + sum(one.ran_ms for one in outcomes),
+        parked=before.parked + 1,
+        since=before.since or had.since,
+        rung=max(had.rung, before.rung),
+    ))  # fmt: skip
 
 
 def other_token(first: str, number: int) -> str:

@@ -248,6 +248,7 @@ def _earned(result: BotResult) -> Iterator[tuple[catalogue.Counter, int]]:
     """What counts only when the result stands."""
     yield catalogue.COMPLETIONS, 1
     yield catalogue.BY_STATUS[result.status], 1
+    yield catalogue.PARKED, result.parked
     yield catalogue.SIMULATED, int(result.simulated and result.served_by != "none")
 
 

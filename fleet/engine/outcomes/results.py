@@ -36,9 +36,26 @@ class Done:
 
 
 def result_of(
-    task_id: str, task: BotTask, bot: Bot, outcome: Outcome, *, queued_ms: int | None, ran_ms: int
+    task_id: str,
+    task: BotTask,
+    bot: Bot,
+    outcome: Outcome,
+    *,
+    queued_ms: int | None,
+    ran_ms: int,
+    before: Before = NOTHING_BEFORE,
 ) -> BotResult:
-    """Return the result of a task that a bot has worked on."""
+    """Return the result of a task that a bot has worked on.
+
+    Args:
+        task_id: The Celery task id.
+        task: What it was.
+        bot: Whose answer it is.
+        outcome: What came of it, what was before it was parked included.
+        queued_ms: From its submission to its last delivery; None when its producer did not say when that was.
+        ran_ms: Since that.
+        before: What the task has had before it was parked: time at work then is no time in the queue.
+    """
     return BotResult(
         task_id=task_id,
         status=outcome.status,
@@ -60,9 +77,10 @@ def result_of(
         cost_usd_micros=outcome.cost_usd_micros,
         cost_usd_picos=outcome.cost_usd_picos,
         attempts=outcome.attempts,
-        queued_ms=queued_ms,
+        parked=before.parked,
+        queued_ms=None if queued_ms is None else max(0, queued_ms - before.ran_ms - before.limited_ms),
         limited_ms=outcome.limited_ms,
-        ran_ms=ran_ms,
+        ran_ms=ran_ms + before.ran_ms + before.limited_ms,
         cut_tokens=outcome.cut_tokens,
         left_out=outcome.left_out,
         finished_at=time.time(),

@@ -26,6 +26,7 @@ from fleet import config
 from fleet.engine.app import app
 from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Run, Socket, Stop, Work
 from fleet.engine.process.request import decoded
+from fleet.engine.process.waiting_room import GoneBack
 from fleet.engine.process.wiring import Assembly, DirectCall, put_together, renewing
 from fleet.quoting import quote
 
@@ -60,8 +61,8 @@ class Workbench:
         self._worker.say(Begun(work.tag))
         try:
             done = await self._assembly.plane.work(work.task_id, work.request)
-        except Reject as error:
-            self._worker.say(Failed(work.tag, True, str(error.reason)))
+        except (Reject, GoneBack) as error:  # what is parked has gone back already: then the worker finds nothing to do
+            self._worker.say(Failed(work.tag, True, str(error)))
         except Exception as error:  # noqa: BLE001 - the task boundary: the worker tells Celery
             self._worker.say(Failed(work.tag, False, f"{type(error).__name__}: {quote(error)}"))
         else:

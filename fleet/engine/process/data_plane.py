@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from celery.exceptions import Reject
 
-from fleet.config import Settings
-from fleet.engine.admission.gates import HOLD, HOLD_MS
+from fleet.config import KEY_LABEL, Settings
+from fleet.engine.admission.standing import stand
 from fleet.engine.answers.opinions import Opinions, Panel, other_token
 from fleet.engine.messages import pool_choice, routing
 from fleet.engine.messages.envelope import QUEUED_AT, STEP, queued_ms_of
@@ -31,19 +30,21 @@ from fleet.engine.outcomes.results import Done, before_of, log_result, refusal, 
 from fleet.engine.outcomes.stored import read_result
 from fleet.engine.process.canvas import Canvas, without_canvas
 from fleet.engine.process.request import tag_of
+from fleet.engine.process.waiting_room import OF_PROCESS, Stay, WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import (
     BotsQuarantined,
-    ConfigurationError,
     Expired,
     FleetError,
     InvalidTask,
     KeyRejected,
     StoreError,
+    Waits,
 )
 from fleet.models import Bot, BotResult, BotTask
-from fleet.outcome import NOTHING_BEFORE
+from fleet.outcome import NOTHING_BEFORE, Before, Parking
+from fleet.quoting import brief
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
@@ -51,11 +52,14 @@ from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
+from fleet.waits import MOST_TOLD, Wait
 
 logger = logging.getLogger("fleet.worker")
 
 #: Messages of a conversation that is checked on the loop: 1 ms.
 QUICK_MESSAGES = 500
+#: Seconds between two looks of a pool whose bots are all quarantined.
+LOOK_FOR_BOTS_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,9 @@ class DataPlane:
         panel: Lets bots work on a task.
         completion: Finishes a task in one atomic step.
         held: The checkouts of the tasks that run, by token: what is in here is renewed.
-        limit_of: The name of each pool's limit.
         note: Told of each answer that stands.
         canvas: Sends what follows a task.
+        room: Knows what has to wait, and puts it back.
     """
 
     def __init__(
@@ -121,9 +125,9 @@ class DataPlane:
         panel: Panel,
         completion: Finisher,
         held: MutableMapping[str, Checkout],
-        limit_of: Mapping[str, str],
         note: Callable[[BotTask, Bot, BotResult], None],
         canvas: Canvas,
+        room: WaitingRoom,
     ) -> None:
         self._settings = settings
         self._telemetry = telemetry
@@ -133,9 +137,9 @@ class DataPlane:
         self._panel = panel
         self._completion = completion
         self._held = held
-        self._limit_of = limit_of
         self._note = note
         self._canvas = canvas
+        self._room = room
         self._inbox = Inbox(broker, settings)
 
     async def work(self, task_id: str, request: dict[str, Any]) -> Done:
@@ -155,28 +159,79 @@ class DataPlane:
         return done
 
     async def _work(self, delivery: Delivery) -> Done:
-        started_s = time.monotonic()
         try:
             task, pools = self._read(delivery) if _is_quick(delivery) else await asyncio.to_thread(self._read, delivery)
         except (InvalidTask, Expired, TypeError) as error:
             return await self._refuse(delivery, error)
         if delivery.queue == self._settings.worker.inbox or delivery.overtakes(task):
             return Done(await self._inbox.pass_on(delivery.task_id, task, pools, delivery.request))
+        before = before_of(delivery.request)
+        while True:
+            done = await self._try(delivery, task, pools[0], before)
+            if isinstance(done, Done):
+                return done
+            before = await self._wait(delivery, done)
+
+    async def _try(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> Done | Stay:
+        """Return how a task ended, or what it waits for."""
+        started_s = time.monotonic()
+        wait = self._room.closed(pool)
+        if wait is not None and task.priority.value > wait.lowest:
+            return Stay(pool, Parking(wait, before.parked_again(), is_alone=not wait.is_everyones))
         try:
-            checkout = await self._check_out(pools[0], task, delivery)
-        except (ConfigurationError, StoreError) as error:
-            return await self._refuse(delivery, error)
+            checkout = await self._check_out(pool, task, delivery)
+        except Waits as error:
+            return Stay(pool, Parking(await self._wait_of(error, pool), before.parked_again()))
+        except StoreError as error:
+            told = Wait("configuration", about=f"Redis, bots of pool {pool}", told=brief(str(error), MOST_TOLD))
+            return Stay(pool, Parking(told, before.parked_again()))
         if checkout is None:
             self._completion.close_mark(delivery.task_id)
             return Done("done before", ended_before=True)
         self._held[checkout.token] = checkout
         try:
-            opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id)
-            result, stands = await self._finish(task, opinions, delivery, started_s)
+            opinions = await self._panel.ask(task, checkout, task_id=delivery.task_id, before=before)
+            if opinions.parking is not None:
+                return Stay(pool, opinions.parking, opinions.asked)
+            result, stands = await self._finish(task, opinions, delivery, started_s, before)
         finally:
             self._let_go(checkout)
         self._tell(task, opinions, result, stands)
         return Done(summary_of(result), result) if stands else Done("discarded: not the first", ended_before=True)
+
+    async def _wait(self, delivery: Delivery, stay: Stay) -> Before:
+        """Let a task wait, and its pool where it holds for all of it: in Redis; return only where that cannot be.
+
+        That is on pools of Celery's own, and in a direct call of the task: it waits here then.
+
+        Raises:
+            GoneBack: Its message has gone back.
+            Reject: Redis has refused to put it back.
+        """
+        parking = stay.parking
+        if parking.wait.is_everyones and not parking.is_alone and parking.wait.cause not in OF_PROCESS:
+            await self._room.hold(stay.pool, parking.wait)
+        if delivery.tag is not None:
+            try:
+                gone = await self._room.put_back(delivery.tag, delivery.task_id, parking, stay.checkouts)
+            except FleetError as error:  # its message is held still: the pool's own way back, or its lease's end
+                raise Reject(str(error), requeue=True) from error
+            raise gone
+        await self._room.give_back(stay.checkouts)
+        await stand(parking.wait)
+        return parking.before
+
+    async def _wait_of(self, error: Waits, pool: str) -> Wait:
+        """Return why a task waits that got no bot.
+
+        Where all are out it looks again with the first release, and soon in any case: somebody may let one go earlier.
+        """
+        opens_at = None
+        if isinstance(error, BotsQuarantined):
+            released_at = await patiently(lambda: self._roster.next_release(pool))
+            looks_at = CLOCK.now_s() + LOOK_FOR_BOTS_S
+            opens_at = looks_at if released_at is None else min(looks_at, released_at)
+        return replace(error.wait(about=pool, opens_at=opens_at), is_everyones=True)
 
     def stop(self, tag: str, job: asyncio.Future[Any] | None) -> bool:
         """End the work on a revoked task, whose cost is counted. False when no bot works on it: it has cost nothing.
@@ -205,28 +260,25 @@ class DataPlane:
         """Check a bot out; None when the task has a result already.
 
         Raises:
-            Reject: When all bots of the pool stay quarantined: the task waits in its queue, which is closed for a
-                while, not in a slot that another pool could use.
+            BotsQuarantined: When all bots of the pool are.
+            ConfigurationError: When the pool has none.
+            StoreError: When Redis refuses it.
         """
-        token, gate = delivery.tag or uuid.uuid4().hex, keys.gate(keys.queue(pool))
+        token = delivery.tag or uuid.uuid4().hex
         with self._telemetry.step("checkout"):
-            for pause_s in (random.uniform(0.15, 0.3) * HOLD_MS / 1000, 0.0):
-                try:
-                    return await patiently(
-                        lambda: self._roster.check_out(pool, task_id=delivery.task_id, token=token, kind=task.kind)
-                    )
-                except BotsQuarantined:
-                    await patiently(lambda: self._broker.run(HOLD, *HOLD.call(gate=gate, life_ms=HOLD_MS)))
-                    await asyncio.sleep(pause_s)
-        raise Reject("all bots of the pool are quarantined", requeue=True)
+            return await patiently(
+                lambda: self._roster.check_out(pool, task_id=delivery.task_id, token=token, kind=task.kind)
+            )
 
     async def _finish(
-        self, task: BotTask, opinions: Opinions, delivery: Delivery, started_s: float
+        self, task: BotTask, opinions: Opinions, delivery: Delivery, started_s: float, before: Before
     ) -> tuple[BotResult, bool]:
         """Return the task's result, and whether it is the one that stands."""
         outcome, bot = opinions.outcome(), opinions.chosen.bot
         ran_ms = round((time.monotonic() - started_s) * 1000)
-        result = result_of(delivery.task_id, task, bot, outcome, queued_ms=delivery.queued_ms, ran_ms=ran_ms)
+        result = result_of(
+            delivery.task_id, task, bot, outcome, queued_ms=delivery.queued_ms, ran_ms=ran_ms, before=before
+        )
         with self._telemetry.step("finish"):
             stands = await patiently(
                 lambda: self._store(result, task.kind, opinions, outcome.provider_errors, delivery)
@@ -279,11 +331,13 @@ class DataPlane:
         """Note, count and log a finished task."""
         chosen = opinions.chosen
         if stands:
+            if result.status != "failed":
+                self._room.did_well(chosen.checkout.pool)
             self._note(task, chosen.bot, result)
             self._telemetry.finished(result)
         log_result(result)
         if isinstance(chosen.outcome.error, KeyRejected):
-            limit = self._limit_of[chosen.checkout.pool]
+            limit = f"{result.provider}/{result.model}/{KEY_LABEL}"
             record_event(self._state, catalogue.KEY_REJECTED, quiet_s=QUIET_S, about=limit, limit=limit)
 
     async def _refuse(self, delivery: Delivery, error: Exception) -> Done:

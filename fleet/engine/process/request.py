@@ -17,6 +17,7 @@ from celery.worker.request import Request as CeleryRequest
 from fleet.engine.messages.broker import free_key
 from fleet.engine.messages.envelope import HIDDEN, NO_CANVAS, from_plain_json
 from fleet.engine.outcomes.follow_ups import has_canvas
+from fleet.engine.process.waiting_room import GoneBack
 from fleet.models import BotResult
 from fleet.store.clock import CLOCK
 
@@ -29,6 +30,16 @@ class Request(CeleryRequest):
     def maybe_expire(self) -> bool:
         """Leave it to `check_expiry`."""
         return False
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """Settle what ended otherwise than with a result.
+
+        One that waits is told of as one to be tried again: what listens (Flower) lets it be received once more then.
+        """
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, GoneBack):
+            self.send_event("task-retried", exception=str(error), traceback="")
+        return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return what `celery inspect` and Flower show of a task: all but its arguments, which hold the prompt."""

@@ -38,6 +38,7 @@ from fleet.engine.process.janitor import Janitor, for_ever
 from fleet.engine.process.overdue import Overdue
 from fleet.engine.process.renewer import renew
 from fleet.engine.process.revival import LocalSimulator, keep_redis
+from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
@@ -123,10 +124,11 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     )
     canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
     held: dict[str, Checkout] = {}
+    room = WaitingRoom(broker, state, roster, closed=lambda pool: breakers.standing(limit_of[pool]))
     panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
     plane = DataPlane(
         settings, telemetry, state=state, broker=broker, roster=roster, panel=panel, completion=completion, held=held,
-        limit_of=limit_of, note=likeness.note, canvas=Canvas(state),
+        note=likeness.note, canvas=Canvas(state), room=room,
     )  # fmt: skip
     return Assembly(
         plane=plane,

@@ -7,21 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from celery.exceptions import Reject
 
 from fleet.config import HealthSettings, PoolSettings, Settings
 from fleet.engine.answers.opinions import Opinions, Panel
 from fleet.engine.outcomes.completion import Finish, Finisher
-from fleet.errors import BadAnswer, FleetError, ProviderUnavailable
+from fleet.errors import BadAnswer, FleetError, HeldUp, ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Bot, BotResult, BotTask, Persona
-from fleet.outcome import Outcome
+from fleet.outcome import NOTHING_BEFORE, Before, Outcome, Parking
 from fleet.roster import Checkout, Deed, Roster, bot_health_of, quarantine
 from fleet.roster.health import norm_of, row_of
 from fleet.signals.windows import bot_rows_of
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
+from fleet.waits import Wait
 
 TASK = BotTask(prompt="What is 2+2?", kind="sums")
 PERSONA = Persona(archetype="analytical", system_prompt="Answer.", temperature=0.5, context_window_tokens=2048)
@@ -44,16 +44,35 @@ SHORT = outcome("4", Fault.TOO_SHORT)
 UNAVAILABLE = outcome(None, error=ProviderUnavailable("down"), provider_errors={"ProviderUnavailable": 4})
 
 
+def waiting(parking: Parking) -> Outcome:
+    return outcome(None, error=None, parking=parking)
+
+
 class Scripted:
     """An agent that comes back with given outcomes, one per bot asked; what is None works until it is stopped."""
 
-    def __init__(self, *outcomes: Outcome | None) -> None:
+    def __init__(self, *outcomes: Outcome | HeldUp | None) -> None:
         self._outcomes = list(outcomes)
         self.bots: list[str] = []
+        self.may_park: list[bool] = []
+        self.left_s: list[float | None] = []
 
-    async def run(self, task: BotTask, bot: Bot, *, stop: asyncio.Event | None = None, **_: Any) -> Outcome:
+    async def run(
+        self,
+        task: BotTask,
+        bot: Bot,
+        *,
+        stop: asyncio.Event | None = None,
+        before: Before | None = None,
+        deadline_s_left: float | None = None,
+        **_: Any,
+    ) -> Outcome:
         self.bots.append(bot.name)
+        self.may_park.append(before is not None)
+        self.left_s.append(deadline_s_left)
         found = self._outcomes[len(self.bots) - 1]
+        if isinstance(found, HeldUp):
+            raise found
         if found is None:
             try:
                 await asyncio.Event().wait()
@@ -67,9 +86,9 @@ class Scripted:
 
 def ask(
     url: str, agent: Scripted, *, bots: int = 5, rules: HealthSettings | None = None, pool: PoolSettings | None = None,
-    then: Callable[[Panel, Roster, dict[str, Checkout]], Any] | None = None,
+    then: Callable[[Panel, Roster, dict[str, Checkout]], Any] | None = None, before: Before = NOTHING_BEFORE,
 ) -> Opinions:  # fmt: skip
-    """Ask about one task, finish it, and return what was said."""
+    """Ask about one task, finish it unless it is parked, and return what was said."""
     settings = Settings(pools={"p": pool or PoolSettings(bots=bots)}, health=rules or HealthSettings())
 
     async def run() -> Opinions:
@@ -86,9 +105,12 @@ def ask(
             if then is not None:
                 asyncio.get_running_loop().call_later(0.1, then, panel, roster, held)
             try:
-                opinions = await panel.ask(TASK, first, task_id="t")
+                opinions = await panel.ask(TASK, first, task_id="t", before=before)
             finally:
                 beside.cancel()
+            if opinions.parking is not None:
+                await roster.give_back(opinions.asked)
+                return opinions
             verdict = opinions.outcome()
             result = BotResult(
                 task_id="t", status=verdict.status, answer=verdict.answer, pool="p", usage=verdict.usage, ran_ms=400,
@@ -104,6 +126,16 @@ def ask(
             await store.close()
 
     return asyncio.run(run())
+
+
+def parked(url: str, agent: Scripted, **options: Any) -> Parking:
+    """Ask about one task that is parked, and return how; no bot is left with it, and nothing is counted."""
+    opinions = ask(url, agent, **options)
+    assert opinions.parking is not None
+    assert in_hand(url) == 0
+    with connect(url) as client:
+        assert not client.exists(keys.totals(), keys.result("t"))
+    return opinions.parking
 
 
 def in_hand(url: str) -> int:
@@ -243,7 +275,39 @@ def test_what_a_bot_runs_when_it_is_quarantined_can_be_done_by_another(redis_url
     assert in_hand(redis_url) == 0
 
 
-def test_when_there_is_no_other_bot_the_task_goes_back_to_its_queue(redis_url: str) -> None:
+def test_when_there_is_no_other_bot_the_task_is_parked_with_what_it_has_used(redis_url: str) -> None:
     both = put_out(redis_url, ["p-001", "p-002"])
-    with pytest.raises(Reject):
-        ask(redis_url, Scripted(None), bots=2, rules=HealthSettings(running="retry"), then=both)
+    parking = parked(redis_url, Scripted(None), bots=2, rules=HealthSettings(running="retry"), then=both)
+    assert (parking.wait.cause, parking.is_alone, parking.sent) == ("bots", True, False)
+    assert (parking.before.parked, parking.before.attempts, parking.before.usage.total_tokens) == (1, 1, 15)
+
+
+def test_a_task_whose_first_bot_must_wait_is_parked(redis_url: str) -> None:
+    waits = Parking(Wait("outage", 5.0), Before(attempts=2, parked=1), sent=True)
+    assert parked(redis_url, Scripted(waiting(waits))) == waits
+
+
+def test_a_task_that_has_an_answer_is_never_parked_but_waits_in_its_slot_for_the_others(redis_url: str) -> None:
+    agent = Scripted(EMPTY, GOOD)
+    assert ask(redis_url, agent).outcome().answer == "four"
+    assert agent.may_park == [True, False]
+
+
+def test_a_task_that_was_held_up_after_its_first_answer_keeps_that_and_asks_again(redis_url: str) -> None:
+    agent = Scripted(EMPTY, HeldUp("a function has blocked its loop"), GOOD)
+    verdict = ask(redis_url, agent).outcome()
+    assert (verdict.answer, verdict.attempts) == ("four", 2)
+
+
+def test_a_task_that_was_held_up_goes_back_with_what_it_has_had(redis_url: str) -> None:
+    had = Before(attempts=3, parked=1, usage=Usage(input_tokens=7))
+    parking = parked(redis_url, Scripted(HeldUp("a function has blocked its loop")), before=had)
+    assert parking.wait.cause == "function"
+    assert parking.before == had.parked_again()
+
+
+def test_the_work_before_a_parking_counts_against_the_deadline_and_the_wait_does_not(redis_url: str) -> None:
+    agent = Scripted(EMPTY, GOOD)
+    ask(redis_url, agent, before=Before(ran_ms=1000, parked=3))
+    assert agent.left_s[0] == pytest.approx(PoolSettings().deadline_s - 1)
+    assert agent.left_s[1] == pytest.approx(PoolSettings().deadline_s - 0.2)  # what the first tells is all

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fleet import config
-from fleet.engine.admission.gates import HOLD_MS, read_gates, read_waiting
+from fleet.engine.admission.gates import read_gates, read_waiting
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.levers import quarantine_bot, release_bot
+from fleet.engine.process.data_plane import LOOK_FOR_BOTS_S
 from fleet.models import bot_name
 from fleet.store import keys
 from fleet.store.client import connect
@@ -22,7 +23,10 @@ def test_tasks_wait_while_all_bots_of_their_pool_are_quarantined(redis_url: str,
         for bot in bots:
             quarantine_bot(client, settings, bot, by="test")
         (first,) = submit_many([{"prompt": "What is 2+2?", "pool": "research"}])
-        wait_until(lambda: not read_gates(client, [queue])[0].is_open, 20, "the worker has closed the gate")
+        wait_until(lambda: read_gates(client, [queue])[0].hold is not None, 20, "the worker has put a hold")
+        hold = read_gates(client, [queue])[0].hold
+        assert hold is not None
+        assert (hold.cause, hold.about) == ("bots", "research")
         waiting = list(submit_many([{"prompt": "What is 2+2?", "pool": "research"}] * 30))
         others = list(submit_many([{"prompt": "What is 2+2?", "pool": "writing"}] * 30))
         wait_until(lambda: len(results(redis_url, others)) == 30, 20, "the other pool goes on")
@@ -31,6 +35,9 @@ def test_tasks_wait_while_all_bots_of_their_pool_are_quarantined(redis_url: str,
         assert not client.exists(keys.suspects())
 
         release_bot(client, settings, "research-007", by="test")
-        wait_until(lambda: len(results(redis_url, [first, *waiting])) == 31, 20 + HOLD_MS / 1000, "they are done")
+        wait_until(lambda: len(results(redis_url, [first, *waiting])) == 31, 20 + LOOK_FOR_BOTS_S, "they are done")
     done = results(redis_url, [first, *waiting])
     assert {(one.status, one.bot) for one in done} == {("ok", "research-007")}
+    (found,) = results(redis_url, [first])
+    assert found.parked >= 1
+    assert found.attempts == 1
