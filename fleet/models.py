@@ -299,6 +299,12 @@ class BotResult(Frozen):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def rung(self) -> int:
+        """Number of the rung of its pool's fallback ladder that served it; 0: none did."""
+        served, _, number = self.served_by.partition(" ")
+        return int(number) if served == "fallback" and number.isdecimal() else 0
+
+    @property
     def spent_usd_picos(self) -> int:
         """What it cost in 10^-12 dollars, as far as that is known; results of an earlier release say it rounded."""
         if self.cost_usd_picos is None:

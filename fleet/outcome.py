@@ -83,6 +83,7 @@ class Outcome:
         cut_tokens: The most that was cut from a prompt so that it fits.
         left_out: What was asked of the model and not sent, because it refuses it.
         reasoning: What the model thought before its last answer, as much of it as the pool keeps.
+        rung: Number of the rung of its pool's fallback ladder that served last; 0: the pool's own.
         parking: Set when the task waits, parked in Redis, and is not at its end: it has no answer and no error then.
     """
 
@@ -108,6 +109,7 @@ class Outcome:
     left_out: tuple[str, ...] = ()
     reasoning: str = ""
     parking: Parking | None = None
+    rung: int = 0
 
     @property
     def cost_usd_micros(self) -> int | None:

@@ -213,6 +213,9 @@ def _leaves(data: Mapping[str, object], path: tuple[str, ...]) -> Iterator[tuple
     for key, value in data.items():
         if isinstance(value, dict):
             yield from _leaves(value, (*path, key))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                yield from _leaves(item, (*path, key))
         else:
             yield (*path, key)
 
@@ -289,7 +292,6 @@ NOT_THERE = {
     "vault": "fleet/vault/*.py",
     "response cache": "fleet/economy/*cache*.py",
     "batching": "fleet/economy/*batch*.py",
-    "fallbacks": "fleet/resilience/*fallback*.py",
     "autoscaling": "fleet/scaling/*.py",
 }
 

@@ -11,6 +11,7 @@ import logging
 import random
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 
 from fleet.config import Settings
 from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, HeldUp
@@ -19,6 +20,7 @@ from fleet.models import Bot, BotTask, Norms
 from fleet.outcome import Before, Outcome, Parking, Status
 from fleet.waits import Wait
 from fleet.workers.bot.context import BotContext
+from fleet.workers.bot.footing import Instead
 from fleet.workers.bot.function import FunctionRunner, load_bot
 from fleet.workers.bot.inquiry import MustWait
 from fleet.workers.bot.reply import ChatReply
@@ -29,6 +31,7 @@ from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway
 from fleet.workers.judge import too_short
 from fleet.workers.meter import Meter
+from fleet.workers.rungs import Rung
 
 #: Threads that plain bot functions may have per slot: one at work, one left over from a task past its deadline.
 THREADS_PER_SLOT = 2
@@ -118,6 +121,7 @@ class Agent:
         answer: str | None = None
         error: FleetError | None = None
         wait: Wait | None = None
+        told: Rung | None = None
         try:
             answer = await self._answer_in_time(task, context, deadline)
         except asyncio.CancelledError:
@@ -131,6 +135,8 @@ class Agent:
         except DeadlineExceeded as late:
             worked_s = clock() - started - deadline.stood_s
             error = _explain_deadline(late, allowed_s, worked_s, context.meter)
+        except Instead as instead:
+            told = instead.rung
         except FleetError as failure:
             error = failure
         except Exception as bug:  # noqa: BLE001 - the task boundary: recorded, and every task has an Outcome
@@ -139,7 +145,8 @@ class Agent:
         if before is not None:
             ran_ms += before.ran_ms
         parking = None if wait is None or before is None else _parking(wait, before, context, ran_ms)
-        return self._outcome(context, answer, error, ran_ms, norms, parking)
+        outcome = self._outcome(context, answer, error, ran_ms, norms, parking)
+        return outcome if told is None else _told(outcome, told)
 
     async def close(self) -> None:
         """End what users' functions left running."""
@@ -168,9 +175,8 @@ class Agent:
         if function is None:
             answer: str = await context.answer()
         else:
-            shut = None if context.is_begun else self._gateway.closed(context.pool)
-            if shut is not None:
-                raise MustWait(shut)
+            if not context.is_begun:
+                self._check_road(task, context)
             context.is_begun = True
             answer = await self._runner.run(function, task, context)
         validator = self._validators.get(context.pool)
@@ -185,6 +191,22 @@ class Agent:
                 raise
         return answer
 
+    def _check_road(self, task: BotTask, context: BotContext) -> None:
+        """Begin no function whose first call would not leave soon, as far as this process has heard.
+
+        Raises:
+            MustWait: It would not.
+            Instead: Nor need it: the text of the ladder's last rung is the answer.
+        """
+        ladders = self._gateway.ladders
+        last = ladders.of(context.pool)[-1]
+        may_tell = last.route is None and context.may_be_told(last.answer)
+        found = ladders.choose(context.pool, priority=task.priority, may_tell=may_tell)
+        if isinstance(found, Wait):
+            raise MustWait(found)
+        if found.route is None:
+            raise Instead(found)
+
     def _outcome(
         self,
         context: BotContext,
@@ -194,7 +216,7 @@ class Agent:
         norms: Norms | None,
         parking: Parking | None,
     ) -> Outcome:
-        meter, route = context.meter, self._gateway.route(context.pool)
+        meter, route = context.meter, context.route
         answered: Status = "degraded" if context.degraded else "ok"
         fault = _fault_of(error)
         reply = answer if isinstance(answer, ChatReply) else None
@@ -203,6 +225,7 @@ class Agent:
             answer is not None
             and not is_call
             and norms is not None
+            and not context.rung.number
             and context.schema is None
             and too_short(answer, ran_ms, norms)
         ):
@@ -230,7 +253,15 @@ class Agent:
             cut_tokens=meter.cut_tokens,
             left_out=tuple(sorted(meter.left_out)),
             reasoning=context.reasoning[: self._pools[context.pool].reasoning_chars],
+            rung=context.rung.number,
         )
+
+
+def _told(outcome: Outcome, rung: Rung) -> Outcome:
+    """Return an outcome whose answer is the text of a ladder's last rung; what its calls have used stays in it."""
+    return replace(
+        outcome, status="degraded", answer=rung.answer, provider="", model="", simulated=False, rung=rung.number
+    )
 
 
 def _fault_of(error: FleetError | None) -> Fault | None:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from fleet.conversation import Message
 from fleet.errors import (
@@ -34,13 +34,16 @@ from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.costs import CostShares
 from fleet.workers.deadline import Deadline
+from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import most_sent_tokens, sent_tokens
 from fleet.workers.meter import Meter
-from fleet.workers.ports import PLAIN, Breakers, Call, Completion, Knowledge, Limiter, Provider, Wishes
+from fleet.workers.ports import PLAIN, Breakers, Call, Completion, Knowledge, Limiter, Wishes
 from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 from fleet.workers.roads import PATIENCE_S, Roads
+from fleet.workers.rungs import Route as Route
+from fleet.workers.rungs import Rung
 from fleet.workers.streaming import Streaming, asked_usage
 from fleet.workers.thinking import apart
 
@@ -59,43 +62,21 @@ Price = Callable[[str, Usage, str | None], int | None]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where the calls of one pool go.
-
-    Args:
-        provider: The connected API.
-        provider_name: Its name under [providers].
-        model: Model, as the provider spells it.
-        limit: `provider/model/key`, the limit that the calls belong to; the key by its label, never its value.
-        api_key: Secret of the API; empty when it needs none.
-        timeout_s: Seconds until one HTTP call is given up.
-        simulated: True when the simulator answers.
-    """
-
-    provider: Provider
-    provider_name: str
-    model: str
-    limit: str
-    api_key: str = field(repr=False)
-    timeout_s: float
-    simulated: bool = False
-
-    @property
-    def priced_as(self) -> str:
-        return f"{self.provider_name}/{self.model}"
-
-
 class Gateway:
     """Sends calls: exactly one HTTP request per grant, and every grant settled exactly once.
 
     Args:
         limiter: The fleet-wide limiter.
-        routes: Route by pool name.
+        routes: Each pool's own route.
         price: Cost of a call.
         breakers: Whether calls are worth sending.
         lessons: What models refuse, and how they count; None: this gateway's own, which nobody shares.
         clock: Unix time in seconds, as Redis has it.
+        ladders: Of pools that have a fallback, the own route first.
+        on_turn: Hears when a pool goes down its ladder, and when it is back.
+
+    Attributes:
+        ladders: Of every pool.
     """
 
     def __init__(
@@ -107,6 +88,8 @@ class Gateway:
         breakers: Breakers,
         lessons: Knowledge | None = None,
         clock: Callable[[], float] = time.time,
+        ladders: Mapping[str, tuple[Rung, ...]] | None = None,
+        on_turn: Callable[[Turn], None] | None = None,
     ) -> None:
         self.now_s = clock
         self._roads = Roads(limiter, breakers, clock)
@@ -118,32 +101,29 @@ class Gateway:
         self._disbelieved: set[str] = set()
         self._forms = Forms(self._lessons)
         self._left_out: dict[str, set[str]] = {}
-
-    def route(self, pool: str) -> Route:
-        """Return where the calls of `pool` go."""
-        return self._routes[pool]
+        self.ladders = Ladders({**plain(routes), **(ladders or {})}, standing=self._roads.closed, on_turn=on_turn)
 
     def closed(self, pool: str) -> Wait | None:
         """Return why the calls of `pool` do not go soon, as this process has heard; None: try. Never waits."""
-        return self._roads.closed(self._routes[pool].limit)
+        return self.ladders.closed(pool)
 
-    def form(self, pool: str, schema: Schema) -> Form:
-        """Return how the model of a pool is told of a schema: by the wire (strict, loose), or by the prompt."""
-        return self._forms.form(self._routes[pool].priced_as, schema.name)
+    def form(self, route: Route, schema: Schema) -> Form:
+        """Return how a model is told of a schema: by the wire (strict, loose), or by the prompt."""
+        return self._forms.form(route.priced_as, schema.name)
 
-    def refuses(self, pool: str, name: str) -> bool:
-        """True when the model of a pool is known to refuse this, or the last answers say that it was not sent it."""
-        api = self._routes[pool].priced_as
+    def refuses(self, route: Route, name: str) -> bool:
+        """True when a model is known to refuse this, or its last answers say that it was not sent it."""
+        api = route.priced_as
         is_refused = any(name in names_of(field) for field in self._lessons.refused(api))
         return is_refused or (bool(self._left_out) and name in self._left_out.get(api, ()))
 
-    def came(self, pool: str, schema: Schema, *, is_json: bool) -> None:
-        """Learn whether the model of a pool has read a schema that it was told by the wire."""
-        self._forms.came(self._routes[pool].priced_as, schema.name, is_json=is_json)
+    def came(self, route: Route, schema: Schema, *, is_json: bool) -> None:
+        """Learn whether a model has read a schema that it was told by the wire."""
+        self._forms.came(route.priced_as, schema.name, is_json=is_json)
 
-    def measure(self, pool: str) -> Measure:
-        """Return how the model of `pool` counts, as far as it is known."""
-        return self._lessons.measure(self._routes[pool].priced_as)
+    def measure(self, route: Route) -> Measure:
+        """Return how a model counts, as far as it is known."""
+        return self._lessons.measure(route.priced_as)
 
     async def chat(
         self,
@@ -158,6 +138,7 @@ class Gateway:
         wishes: Wishes = PLAIN,
         streaming: Streaming | None = None,
         patience_s: float = PATIENCE_S,
+        route: Route | None = None,
     ) -> Completion:
         """Pass the breaker, wait for a grant, send one call, settle.
 
@@ -165,7 +146,7 @@ class Gateway:
         is asked; what was not used comes back when the call is settled.
 
         Args:
-            pool: Whose route to take.
+            pool: Whose call it is.
             messages: The conversation, already cut to the bot's window.
             temperature: Sampling temperature; None: the model's own.
             max_output_tokens: Longest answer.
@@ -175,6 +156,7 @@ class Gateway:
             wishes: What is asked beyond an answer; each of several answers is reserved.
             streaming: Hands on the answer while it is made; None: it is wanted whole.
             patience_s: How far away its turn may be.
+            route: Of the rung that takes it; None: the pool's own.
 
         Raises:
             NotSoon: The call cannot leave soon; nothing was sent.
@@ -190,7 +172,7 @@ class Gateway:
             StoreUnavailable: The limiter has no Redis; nothing was sent.
             MachineExhausted: This machine has no room for a connection; nothing was sent.
         """
-        route = self._routes[pool]
+        route = route or self._routes[pool]
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
         # Nothing is read from a cache, and all is written to one where that costs more: the dearest that it can be.
         most = Usage(input_tokens=given, cache_write_tokens=given, output_tokens=made)

@@ -18,6 +18,7 @@ from fleet.config.sections import (
     Section,
     SignalsSettings,
     SimulatorSettings,
+    When,
     WorkerSettings,
     is_local,
     is_loopback,
@@ -46,7 +47,7 @@ __all__ = [
     "SIMULATED_PRICE", "SIMULATOR", "Archetype", "DeadLetterSettings", "DiversitySettings", "FlowerSettings",
     "HealthSettings", "LimitSettings", "PersonaSettings", "PoolSettings", "PriceSettings", "ProviderSettings",
     "RateSettings", "RedisSettings", "ResultSettings", "RungSettings", "Section", "Settings", "SignalsSettings",
-    "SimulatorSettings", "TierPriceSettings", "WorkerSettings",
+    "SimulatorSettings", "TierPriceSettings", "When", "WorkerSettings",
     "config_path", "current", "home_path", "is_local", "is_loopback", "load", "nearest_home", "on_load",
     "vendor_of",
 ]  # fmt: skip

@@ -207,7 +207,7 @@ When = Literal["outage", "key", "budget", "limit", "deadline"]
 
 
 class RungSettings(Section):
-    """A rung of a pool's fallback ladder, in order: where its tasks go when all rungs above are closed."""
+    """A rung of a pool's fallback ladder, in order: where tasks go when those above are closed (docs/fallback.md)."""
 
     provider: str | None = Field(None, description="Name of a table under [providers]. Not set: the pool's.")
     model: str | None = Field(None, description="The model, spelt as that provider does. Not set: the pool's.")

@@ -37,6 +37,7 @@ DUPLICATES = Counter("duplicates", "Executions that ended after their task alrea
 FENCED = Counter("fenced", "Executions that ended after their worker had lost the task's lease; discarded.")
 REVOKED = Counter("revoked", "Executions that were stopped because their task was revoked; what they used is counted.")
 SIMULATED = Counter("simulated", "Tasks that the simulator answered, not a real provider.")
+FALLBACKS = Counter("fallbacks", "Tasks that a rung of their pool's fallback ladder served.")
 INPUT_TOKENS = Counter("input_tokens", "Tokens sent to providers.")
 OUTPUT_TOKENS = Counter("output_tokens", "Tokens answered by providers.")
 CACHED_TOKENS = Counter("cached_tokens", "Tokens sent that the provider read from its cache.")
@@ -53,12 +54,17 @@ DEAD_LETTERS = Counter("dead_letters", "Tasks that failed for good and were kept
 DEAD_LETTERS_DROPPED = Counter("dead_letters_dropped", "Dead letters that had to make room before anyone asked.")
 
 COUNTERS: tuple[Counter, ...] = (
-    COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, REVOKED, SIMULATED, INPUT_TOKENS, OUTPUT_TOKENS,
+    COMPLETIONS, OK, DEGRADED, FAILED, DUPLICATES, FENCED, REVOKED, SIMULATED, FALLBACKS, INPUT_TOKENS, OUTPUT_TOKENS,
     CACHED_TOKENS, CACHE_WRITE_TOKENS, REASONING_TOKENS, COST_USD_MICROS, COST_USD_REST, ATTEMPTS, CALLS, RATE_LIMITED,
     PARKED, CANARIES, DEAD_LETTERS, DEAD_LETTERS_DROPPED,
 )  # fmt: skip
 #: Counter of each status a result may have.
 BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}
+
+
+def fallbacks_of(pool: str, rung: int) -> Counter:
+    """Return the part of `FALLBACKS` that one rung of a pool's ladder has served."""
+    return Counter(f"{FALLBACKS.name}|{pool}|{rung}", FALLBACKS.description)
 
 
 def used(usage: Usage) -> Iterator[tuple[Counter, int]]:
@@ -129,6 +135,10 @@ BREAKER_OPENED = Event(
     "breaker_opened", "error", "Calls to a provider wait until a probe does well: limit, cause, told."
 )
 BREAKER_CLOSED = Event("breaker_closed", "info", "Calls to a provider go again: limit; by, when by hand.")
+FALLBACK_TAKEN = Event(
+    "fallback_taken", "warning", "A pool goes down its ladder: pool, rung, api, cause. Once a minute a rung."
+)
+FALLBACK_OVER = Event("fallback_over", "info", "A pool's own API serves again: pool, api. Once a minute a pool.")
 LESSON_LEARNT = Event("lesson_learnt", "info", "A model refuses what was sent, and gets it no more: api, what.")
 LESSON_FORGOTTEN = Event("lesson_forgotten", "info", "A model takes again what it refused: api, what.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
@@ -148,8 +158,8 @@ EVENTS: dict[str, Event] = {
         POOL_PAUSED, POOL_RESUMED, HOLD_PUT, HOLD_LIFTED, LIMIT_CHANGED, LIMIT_RESET,
         BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
-        PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, LESSON_LEARNT, LESSON_FORGOTTEN,
-        LIMIT_RELEASED, BUDGET_WARNING,
+        PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
+        LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING,
         KEY_REJECTED, DEAD_LETTER,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED,

@@ -48,6 +48,9 @@ TOKENS = Metric("fleet_tokens", "counter", "Tokens sent and answered.", ("direct
 CACHED = Metric("fleet_cached_tokens", "counter", "Tokens sent that the provider read from its cache.")
 REASONING = Metric("fleet_reasoning_tokens", "counter", "Tokens answered that were thinking.")
 COST = Metric("fleet_cost_usd", "counter", "US dollars spent on models that have a price.")
+FALLBACKS = Metric(
+    "fleet_fallbacks", "counter", "Tasks that a rung of their pool's fallback ladder served.", ("pool", "rung")
+)
 DEAD_LETTERS = Metric("fleet_dead_letters", "counter", "Tasks that failed for good and were kept.")
 
 BOTS = Metric("fleet_bots", "gauge", "Bots by state.", ("pool", "state"))
@@ -123,7 +126,8 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
-    COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, DEAD_LETTERS, BOTS, BOT_RATE, BOTS_SILENT, BOT_GINI,
+    COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, FALLBACKS, DEAD_LETTERS, BOTS, BOT_RATE,
+    BOTS_SILENT, BOT_GINI,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
     LIMIT_REFUSED, BREAKER, DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
@@ -217,6 +221,7 @@ def _pools(pools: Iterable[PoolView]) -> Iterator[tuple[Metric, Iterable[Sample]
     yield HOUR_ERRORS, [((row.pool,), row.failed / row.completions if row.completions else 0.0) for row in rows]
     yield HOUR_COMPLETIONS, [((row.pool,), row.completions) for row in rows]
     yield DURATION, [sample for row in rows for sample in _durations(row.pool, row.durations)]
+    yield FALLBACKS, [((row.pool, str(rung)), count) for row in rows for rung, count in row.by_rung.items()]
     yield WAITING, [((row.pool, priority), count) for row in rows for priority, count in row.backlog.items()]
     yield PARKED, [((row.pool,), row.parked) for row in rows]
     yield OLDEST, [((row.pool,), row.oldest_s or 0.0) for row in rows]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 
+from fleet.signals import catalogue
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
 from fleet.signals.sketch import quantile
 from fleet.signals.spread import gini_index, jain_index, share_of, verdict_of
@@ -202,6 +203,12 @@ def bot_table(
 def failure_shown(failure: Failure) -> FailureLine:
     """Return a failure as the page shows it."""
     return FailureLine(**failure._asdict())
+
+
+def by_rung(totals: Mapping[bytes, bytes], pool: str, *, rungs: int) -> dict[int, int]:
+    """Return how many tasks each rung of a pool's fallback ladder has served, by its number."""
+    names = {number: catalogue.fallbacks_of(pool, number).name.encode() for number in range(1, rungs + 1)}
+    return {number: int(totals.get(name, 0)) for number, name in names.items()}
 
 
 def matrix_of(failures: Sequence[Failure], *, since: float, bots: int, apis: int) -> ErrorMatrix:

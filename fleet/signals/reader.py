@@ -59,6 +59,7 @@ class Completions(Frozen):
     failed: int
     duplicates: int
     simulated: int
+    fallbacks: int = Field(0, description="Of a rung of their pool's fallback ladder.")
     without_bot: int = Field(description="Results of tasks that failed before a bot was checked out.")
     pools: tuple[PoolCompletions, ...]
     spread: Spread = Field(description="Over the bots of all pools.")
@@ -180,6 +181,7 @@ class Signals:
             failed=totals.get(catalogue.FAILED.name, 0),
             duplicates=totals.get(catalogue.DUPLICATES.name, 0),
             simulated=totals.get(catalogue.SIMULATED.name, 0),
+            fallbacks=totals.get(catalogue.FALLBACKS.name, 0),
             without_bot=without_bot,
             pools=tuple(pools),
             spread=spread_of(everyone),

@@ -259,6 +259,9 @@ class PoolView(Frozen):
     is_held: bool = Field(False, description="Fleet itself holds its tasks back: see the view's `waits`.")
     gate_left_s: float | None = Field(description="Seconds until the gate opens by itself; None: it stays.")
     simulated: bool
+    by_rung: dict[int, int] = Field(
+        default_factory=dict, description="Tasks that rungs of its fallback ladder have served, by number."
+    )
     completions: int = Field(description="Of the last hour, as failed, calls, ... below.")
     failed: int
     calls: int

@@ -401,7 +401,7 @@ def test_neither_prompt_nor_key_reaches_the_log(caplog: pytest.LogCaptureFixture
 
 
 def test_a_route_does_not_show_its_key():
-    assert "s3cret" not in repr(a_gateway(FakeLimiter(), FakeProvider(["hi"])).route("research"))
+    assert "s3cret" not in repr(a_gateway(FakeLimiter(), FakeProvider(["hi"])).ladders.of("research"))
 
 
 @pytest.mark.parametrize(("given", "made"), [(10**15, 3), (20, 10**15), (10**15, 10**15)])

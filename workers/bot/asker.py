@@ -30,6 +30,8 @@ from fleet.outcome import NOTHING_BEFORE, Before
 from fleet.schema import compiled
 from fleet.waits import Wait
 from fleet.workers.backoff import full_jitter
+from fleet.workers.bot import json_answer
+from fleet.workers.bot.footing import Footing, Moved
 from fleet.workers.bot.inquiry import FailedTry, Inquiry, MustWait, Spent, Told
 from fleet.workers.bot.persona import heated
 from fleet.workers.bot.reply import ChatReply
@@ -44,6 +46,7 @@ from fleet.workers.meter import Meter
 from fleet.workers.ports import CONTEXT_FULL, Completion, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
 from fleet.workers.roads import PATIENCE_S
+from fleet.workers.rungs import Route, Rung
 
 #: Empty answers of a bot to one task, after which it is not asked again (count): each is paid.
 MOST_EMPTY = 2
@@ -112,6 +115,11 @@ class Asker:
         self._gateway = gateway
         self.deadline = deadline
         self._share = share
+        self.schema = None if task.answer_schema is None else compiled(task.answer_schema)
+        may_tell = self.may_be_told if pool.function is None else _never  # what a call means, its author knows
+        self._footing = Footing(
+            gateway.ladders, bot.pool, priority=task.priority, may_be_told=may_tell, now_s=gateway.now_s
+        )
         self._on_wait = on_wait
         self._before = before or NOTHING_BEFORE
         self.is_begun = before is None
@@ -125,7 +133,6 @@ class Asker:
         self.reasoning = ""
         self.sent: dict[str, Any] = {}
         self.tier: str | None = None
-        self.schema = None if task.answer_schema is None else compiled(task.answer_schema)
 
     @property
     def name(self) -> str:
@@ -142,14 +149,28 @@ class Asker:
         """Archetype, system prompt, temperature and context window of the bot."""
         return self._bot.persona
 
+    @property
+    def route(self) -> Route:
+        """Where the next call goes, or the last one went."""
+        return self._footing.route
+
+    @property
+    def rung(self) -> Rung:
+        """The rung of the pool's ladder that this is."""
+        return self._footing.rung
+
+    def may_be_told(self, text: str) -> bool:
+        """True when the text of the ladder's last rung can stand for this task's answer."""
+        return self.schema is None or not json_answer.read(text, self.schema)[1]
+
     def _raised(self, wishes: Wishes) -> Wishes:
         """Return what is asked on the ladder's last rung: more effort or words where there is no temperature."""
         remedy = self._bot.remedy
         if remedy is None or remedy.rung < HOTTEST_RUNG:
             return wishes
-        if self.persona.temperature is not None and not self._gateway.refuses(self.pool, "temperature"):
+        if self.persona.temperature is not None and not self._gateway.refuses(self.route, "temperature"):
             return wishes
-        fixed = {name for name in ("effort", "verbosity") if self._gateway.refuses(self.pool, name)} | wishes.asked
+        fixed = {name for name in ("effort", "verbosity") if self._gateway.refuses(self.route, name)} | wishes.asked
         raised = heated(wishes, fixed)
         self.sent |= raised
         return replace(
@@ -157,10 +178,21 @@ class Asker:
         )
 
     def _room(self, wanted_tokens: int) -> int:
-        return room_of(self.persona.context_window_tokens, wanted_tokens, self._gateway.measure(self.pool))
+        return room_of(self.persona.context_window_tokens, wanted_tokens, self._gateway.measure(self.route))
 
     async def _ask(self, inquiry: Inquiry, more_tokens: int) -> ChatReply:
-        """Call until there is a usable answer, or none will come. Never the same call for a model that had no room."""
+        """Call until there is a usable answer, or none will come; anew when the next call goes to another rung."""
+        while True:
+            try:
+                return await self._ask_here(inquiry, more_tokens)
+            except Moved:
+                if inquiry.is_formed:
+                    raise
+
+    async def _ask_here(self, inquiry: Inquiry, more_tokens: int) -> ChatReply:
+        """Ask one rung. Never the same call for a model that had no room."""
+        if await self._find_rung() and inquiry.is_formed:
+            raise Moved
         check_room(inquiry.wishes, inquiry.max_output_tokens)
         raised = self._raised(inquiry.wishes)
         if raised is not inquiry.wishes:
@@ -183,11 +215,11 @@ class Asker:
                 return self._take(spent.completion, spent.judgement)
 
     def _with_less_thinking(self, inquiry: Inquiry, spent: Spent, more_tokens: int) -> Inquiry | None:
-        measure = self._gateway.measure(self.pool)
+        measure = self._gateway.measure(self.route)
         window = min(self.persona.context_window_tokens, measure.window_tokens or self.persona.context_window_tokens)
         left = window - round(spent.sent_tokens * measure.ratio) - inquiry.max_output_tokens
         return inquiry.with_less_thinking(
-            min(more_tokens, left), may_ease=not self._gateway.refuses(self.pool, "effort")
+            min(more_tokens, left), may_ease=not self._gateway.refuses(self.route, "effort")
         )
 
     async def _until_usable(self, inquiry: Inquiry, *, may_relearn: bool = True) -> ChatReply:
@@ -195,6 +227,8 @@ class Asker:
         relearnt, tighter = 0, False
         while True:
             try:
+                if self._footing.find(self.deadline.left_s):
+                    raise Moved
                 return await self._try(inquiry, messages)
             except SchemaRefused:
                 raise
@@ -212,6 +246,17 @@ class Asker:
             except FailedTry as failed:
                 await self._stand(self._pause_after(failed.error))
 
+    async def _find_rung(self) -> bool:
+        """Find the rung for the next call; wait while there is none. True when it is another one than before."""
+        before = self._footing.rung
+        while True:
+            try:
+                self._footing.find(self.deadline.left_s)
+            except NotSoon as error:
+                await self._wait_out(error)
+            else:
+                return self._footing.rung is not before
+
     async def _wait_out(self, error: Waits) -> None:
         """Wait until a call may be tried again, or raise when this was the last one.
 
@@ -220,14 +265,17 @@ class Asker:
             OutOfTries: Others did well, too often.
         """
         self._failures += not isinstance(error, NotSoon)
-        about = self._gateway.route(self.pool).limit
-        sequel = sequel_of(
-            error, failures=self._failures, share=self._share(), now_s=self._gateway.now_s(), about=about
-        )
+        now_s = self._gateway.now_s()
+        sequel = sequel_of(error, failures=self._failures, share=self._share(), now_s=now_s, about=self.route.limit)
         if sequel.counts:
             self.tries += 1
             if self.tries >= self._max_attempts:
                 raise out_of_tries(self.tries, error) from error
+        if sequel.is_shut:
+            shut = self._footing.missed(sequel.wait, self.deadline.left_s)
+            if shut is None:  # another rung takes it
+                return
+            sequel = sequel.until(shut, now_s)
         if not (self.is_begun or sequel.in_slot) and (sequel.is_shut or sequel.pause_s > PAUSE_IN_SLOT_S):
             raise MustWait(sequel.wait)
         await self._wait_here(sequel)
@@ -247,11 +295,11 @@ class Asker:
 
     def _tighter_room(self, error: ContextTooLong, inquiry: Inquiry, messages: tuple[Message, ...]) -> int:
         sent = sent_tokens(messages, inquiry.wishes)
-        return tighter_room(error, sent, inquiry.max_output_tokens, self._gateway.measure(self.pool))
+        return tighter_room(error, sent, inquiry.max_output_tokens, self._gateway.measure(self.route))
 
     async def _try(self, inquiry: Inquiry, messages: tuple[Message, ...]) -> ChatReply:
         """Make one call and judge it; an answer that may be asked for again comes as `FailedTry`."""
-        is_answered = False
+        is_answered, before_s = False, self.meter.calling_s
         try:
             completion = await self._gateway.chat(
                 self.pool,
@@ -264,11 +312,13 @@ class Asker:
                 wishes=inquiry.wishes,
                 streaming=inquiry.streaming,
                 patience_s=BEGUN_PATIENCE_S if self.is_begun else PATIENCE_S,
+                route=self.route,
             )
             is_answered, self.is_begun, self._failures = True, True, 0
             if completion.finish_reason == CONTEXT_FULL:
                 raise ContextTooLong("expected an answer, got none: the prompt has filled the model's context window")
             self._note(completion)
+            self._footing.served(self.meter.calling_s - before_s)
             judgement = judge_completion(completion, messages, in_json=self.schema is not None)
             if judgement.spent:
                 raise Spent(completion, judgement, sent_tokens(messages, inquiry.wishes))
@@ -309,3 +359,7 @@ class Asker:
         if self.tries >= self._max_attempts:
             raise error if isinstance(error, BadAnswer) else out_of_tries(self.tries, error)
         return full_jitter(self.tries, share=self._share())
+
+
+def _never(text: str) -> bool:
+    return False

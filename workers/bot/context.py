@@ -20,6 +20,7 @@ from fleet.errors import (
 from fleet.schema import Misfit, Schema
 from fleet.workers.bot import json_answer
 from fleet.workers.bot.asker import Asker
+from fleet.workers.bot.footing import Moved
 from fleet.workers.bot.inquiry import Fitted, Inquiry, Told
 from fleet.workers.bot.persona import facet_of
 from fleet.workers.bot.reply import ChatReply
@@ -202,8 +203,10 @@ class BotContext(Asker):
 
         A repair is told the schema by the prompt as well: what the wire does not enforce has gone wrong.
         """
-        for _ in range(MOST_FORMS):
-            form = self._gateway.form(self.pool, schema)
+        forms = 0
+        while forms < MOST_FORMS:
+            await self._find_rung()
+            form = self._gateway.form(self.route, schema)
             by_wire = wishes if form == "prompt" else replace(wishes, schema=schema, form=form)
             in_prompt = told if form == "prompt" or again else ""
             beside = json_answer.beside_tokens(in_prompt, again) + beside_tokens(by_wire)
@@ -214,12 +217,16 @@ class BotContext(Asker):
 
             if form != "strict":
                 self.sent["answer_schema"] = form
+            inquiry = replace(self._inquiry(fitted, by_wire), is_formed=True)
             try:
-                reply = await self._ask(self._inquiry(fitted, by_wire), self._thinking_room_tokens)
+                reply = await self._ask(inquiry, self._thinking_room_tokens)
             except SchemaRefused:
+                forms += 1
+                continue
+            except Moved:
                 continue
             if form != "prompt" and not (reply.tool_calls or again):
-                self._gateway.came(self.pool, schema, is_json=self.degraded or json_answer.is_json(reply))
+                self._gateway.came(self.route, schema, is_json=self.degraded or json_answer.is_json(reply))
             return reply
         raise BadRequest("expected a model that takes a schema by its prompt at last, got one that refuses it")
 
@@ -240,7 +247,7 @@ class BotContext(Asker):
 
     def _system_prompt(self) -> str:
         """Return the persona's; with a facet for a model that has no temperature by which its bots would differ."""
-        if self.persona.temperature is not None and not self._gateway.refuses(self.pool, "temperature"):
+        if self.persona.temperature is not None and not self._gateway.refuses(self.route, "temperature"):
             return self.persona.system_prompt
         facet = facet_of(self._bot)
         if facet:

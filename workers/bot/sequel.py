@@ -5,7 +5,7 @@ How the waiting is done, in the slot or parked, is `asker.py`'s; what a breaker 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleet.errors import (
     MachineExhausted,
@@ -44,6 +44,10 @@ class Sequel:
     is_shut: bool = False
     in_slot: bool = False
 
+    def until(self, wait: Wait, now_s: float) -> Sequel:
+        """Return the same for what the whole ladder waits for."""
+        return self if wait is self.wait else replace(self, wait=wait, pause_s=_pause_of(wait, now_s))
+
 
 def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about: str) -> Sequel:
     """Return what follows a call that did not come to an answer.
@@ -58,8 +62,7 @@ def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about:
     ruling = error.ruling
     if isinstance(error, NotSoon) or (ruling is not None and ruling.wait is not None):
         wait = error.wait(about=about) if ruling is None or ruling.wait is None else ruling.wait
-        left_s = UNKNOWN_S if wait.opens_at is None else wait.opens_at - now_s
-        return Sequel(wait, max(LEAST_S, left_s), counts=_counts(error), is_shut=True)
+        return Sequel(wait, _pause_of(wait, now_s), counts=_counts(error), is_shut=True)
     if isinstance(error, StoreUnavailable | StoreRefused | MachineExhausted):
         pause_s = full_jitter(failures, share=share)
         return Sequel(error.wait(about=about, opens_at=now_s + pause_s), pause_s, in_slot=True)
@@ -71,6 +74,10 @@ def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about:
         pause_s = spread(failures, share=share, floor_s=max(0.0, asked_s, promised_s))
     told = error.wait().told
     return Sequel(Wait("retry", now_s + pause_s, about, told, is_everyones=False), pause_s, counts=_counts(error))
+
+
+def _pause_of(wait: Wait, now_s: float) -> float:
+    return max(LEAST_S, UNKNOWN_S if wait.opens_at is None else wait.opens_at - now_s)
 
 
 def _counts(error: Waits) -> bool:

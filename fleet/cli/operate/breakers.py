@@ -27,17 +27,18 @@ def reset_breaker(limit: str, as_json: bool) -> None:
     """
     from fleet.cli.operate.pools import operator_name
     from fleet.cli.operate.two_redis import two_redis
-    from fleet.engine.process.breaking import lift_now
-    from fleet.resilience import close_breaker, gates_are_open
+    from fleet.engine.process.breaking import behind, lift_now
+    from fleet.resilience import BREAKING, close_breaker, gates_are_open
     from fleet.signals import catalogue
     from fleet.signals.events import record_event_now
-    from fleet.store import keys
+    from fleet.waits import CAUSES
 
     settings = config.current()
-    name, pools = _pools_of(limit, settings)
+    name = _full_name(limit, settings)
     with two_redis(settings) as both:
         was_open, lift_at = close_breaker(both.state, name)
-        lift_now(both.broker, (keys.queue(pool) for pool in pools), about=name)
+        for about, queues in behind(name, settings).items():
+            lift_now(both.broker, queues, about=about, causes=BREAKING if about == name else CAUSES)
         gates_are_open(both.state, name, lift_at)
         if was_open:
             record_event_now(both.state, catalogue.BREAKER_CLOSED, limit=name, by=operator_name())
@@ -47,10 +48,10 @@ def reset_breaker(limit: str, as_json: bool) -> None:
         click.echo(f"{name}: {'closed; calls go again' if was_open else 'it was closed already'}")
 
 
-def _pools_of(limit: str, settings: config.Settings) -> tuple[str, list[str]]:
-    """Return a limit's full name and its pools; one that no pool uses is a mistake."""
-    names = {pool: f"{settings.limit_of(pool)[0]}/{config.KEY_LABEL}" for pool in settings.pools}
-    name = next((known for known in names.values() if limit in (known, known.rpartition("/")[0])), None)
-    if name is None:
-        raise ConfigurationError(f"expected one of {', '.join(sorted(set(names.values())))}, got {quote(limit)}")
-    return name, [pool for pool, known in names.items() if known == name]
+def _full_name(limit: str, settings: config.Settings) -> str:
+    """Return a limit's full name; one that nobody calls under is a mistake."""
+    names = [f"{name}/{config.KEY_LABEL}" for name in settings.limits_in_use]
+    found = next((known for known in names if limit in (known, known.rpartition("/")[0])), None)
+    if found is None:
+        raise ConfigurationError(f"expected one of {', '.join(sorted(names))}, got {quote(limit)}")
+    return found

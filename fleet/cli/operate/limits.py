@@ -135,13 +135,13 @@ def release_limit(limit: str) -> None:
 
 def _let_go(broker: redis.Redis, settings: config.Settings, limit: str, causes: tuple[Cause, ...]) -> None:
     """Open what waits because of a limit that was changed, as soon as no worker tells of the old reason any more."""
-    from fleet.engine.process.breaking import lift_now
+    from fleet.engine.process.breaking import behind, lift_now
     from fleet.limiter import FRESH_S
-    from fleet.store import keys
+    from fleet.waits import CAUSES
 
-    pools = [pool for pool in settings.pools if f"{settings.limit_of(pool)[0]}/{config.KEY_LABEL}" == limit]
     time.sleep(FRESH_S)
-    lift_now(broker, map(keys.queue, pools), about=limit, causes=causes)
+    for about, queues in behind(limit, settings).items():
+        lift_now(broker, queues, about=about, causes=causes if about == limit else CAUSES)
 
 
 def _number(name: str, value: float) -> str:

@@ -107,12 +107,14 @@ def _completions(done: Completions) -> RenderableType:
 
     from fleet.cli.figures import Figures
 
+    of_fallbacks = [("of a fallback", done.fallbacks, "yellow")] if done.fallbacks else []
     head = _figures(
         ("done", done.total, ""),
         ("ok", done.ok, "green"),
         ("degraded", done.degraded, "yellow" if done.degraded else ""),
         ("failed", done.failed, "red" if done.failed else ""),
         (noun_for(done.duplicates, "discarded duplicate"), done.duplicates, "yellow" if done.duplicates else ""),
+        *of_fallbacks,
     )
     table = Figures("pool", "bots", "done", "min/median/max", "even", "idle", "busiest", left=(0, 6))
     for pool in done.pools:

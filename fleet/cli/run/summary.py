@@ -27,6 +27,8 @@ class Summary:
         #: Answers whose model has no price: the cost is what the others cost.
         self.unpriced = 0
         self.simulated = 0
+        #: Answers by rung of a fallback ladder and model.
+        self.fallbacks: Counter[str] = Counter()
         #: Tasks whose prompt was cut, the tokens that were cut in all, and tasks that were asked without something.
         self.cut = self.cut_tokens = 0
         self.left_out: Counter[str] = Counter()
@@ -53,6 +55,9 @@ class Summary:
         is_answered = any(usage.values())  # calls that failed have no price, and need none
         self.unpriced += cost is None and is_answered and not record.get("simulated")
         self.simulated += bool(record.get("simulated"))
+        served = str(record.get("served_by") or "")
+        if served.startswith("fallback ") and record.get("status") != "failed":
+            self.fallbacks[f"{served} ({record.get('model') or 'a text'})"] += 1
         self.cut += bool(record.get("cut_tokens"))
         self.cut_tokens += record.get("cut_tokens") or 0
         self.left_out.update(record.get("left_out") or ())
@@ -79,6 +84,7 @@ class Summary:
             "cost_usd_picos": self.cost_usd_picos,
             "without_price": self.unpriced,
             "simulated": self.simulated,
+            "fallbacks": dict(self.fallbacks.most_common()),
             "cut": self.cut,
             "cut_tokens": self.cut_tokens,
             "left_out": dict(self.left_out.most_common()),
@@ -102,6 +108,8 @@ class Summary:
             yield f"cut       {prompts} to fit a context window: {self.cut_tokens:,} tokens (`cut_tokens` of a result)"
         for name, count in self.left_out.most_common():
             yield f"left out  {name} in {counted(count, 'task')}: the model refuses it"
+        for rung, count in self.fallbacks.most_common():
+            yield f"fallback  {counted(count, 'answer')} of {rung}"
         if self.simulated:
             yield f"answered  by the simulator: {self.simulated:,} of {self.done:,}"
 

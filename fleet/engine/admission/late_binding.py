@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from fleet.errors import FleetError
 from fleet.limiter import Crowd, Limiter
@@ -44,15 +44,15 @@ class LateBinding:
     Args:
         limiter: Knows who waits.
         broker: Where the queues are.
-        limits: Name of the limit by pool.
+        pools: Their names.
+        limit_of: Returns the limit under which the next call of a pool goes, which its fallback may change.
     """
 
-    def __init__(self, limiter: Limiter, broker: Store, limits: Mapping[str, str]) -> None:
+    def __init__(self, limiter: Limiter, broker: Store, pools: Sequence[str], limit_of: Callable[[str], str]) -> None:
         self._limiter = limiter
         self._broker = broker
-        self._pools: dict[str, list[str]] = {}
-        for pool, limit in limits.items():
-            self._pools.setdefault(limit, []).append(keys.queue(pool))
+        self._pools = pools
+        self._limit_of = limit_of
         self._narrow: set[str] = set()
         #: What the limiter had last heard of a limit under which nobody waited: no news, no look.
         self._stale: dict[str, float] = {}
@@ -61,12 +61,19 @@ class LateBinding:
         """Keep the rooms of all pools right, for ever."""
         while True:
             await asyncio.sleep(EVERY_S)
-            for limit, names in self._pools.items():
+            for limit, names in self._by_limit().items():
                 if self._is_due(limit):
                     try:
                         await self._look(limit, names)
                     except FleetError as error:
                         logger.warning("late binding failed limit=%s error=%s", limit, error)
+
+    def _by_limit(self) -> dict[str, list[str]]:
+        """Return the queues whose calls go under each limit now."""
+        found: dict[str, list[str]] = {}
+        for pool in self._pools:
+            found.setdefault(self._limit_of(pool), []).append(keys.queue(pool))
+        return found
 
     def _is_due(self, limit: str) -> bool:
         backlog_s = self._limiter.backlog_s(limit)

@@ -139,6 +139,8 @@ class Canaries:
 
 
 def _deed(bot: str, outcome: Outcome, canary: Canary) -> Deed | None:
+    if outcome.rung:
+        return None  # another model's answer
     if outcome.answer is None and outcome.fault in (None, Fault.REJECTED):
         return None  # the provider's doing, or the fleet's; a validator is for real tasks
     is_right = outcome.answer is not None and canary.expect.is_in(outcome.answer[: canary.expect.most_chars])

@@ -377,7 +377,12 @@ def other_token(first: str, number: int) -> str:
 
 
 def _deed(bot: str, outcome: Outcome) -> Deed | None:
-    """Return what an outcome says of its bot; None: nothing, for the provider, a key or the fleet is to blame."""
+    """Return what an outcome says of its bot; None: nothing, for the provider, a key or the fleet is to blame.
+
+    An answer of a fallback says nothing either: its model has other norms than the pool's.
+    """
+    if outcome.rung:
+        return None
     fault = outcome.fault or (Fault.EMPTY if outcome.bad_answers else None)
     if fault is not None:
         return Deed(bot, fault, cost=_cost(outcome))

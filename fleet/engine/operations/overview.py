@@ -252,6 +252,7 @@ class Overview:
             is_held=gate.hold is not None,
             gate_left_s=gate.left_s,
             simulated=settings.is_simulated(pool),
+            by_rung=picture.by_rung(reading.totals, pool, rungs=len(settings.pools[pool].fallback)),
             completions=int(hour.completions),
             failed=int(hour.failed),
             calls=int(hour.calls),

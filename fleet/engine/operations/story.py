@@ -156,12 +156,13 @@ def _told_result(facts: Facts) -> str:
             "or it is another Celery task"
         )
     who = f" by {result.bot}" if result.bot else ""
+    fallback = f" of {result.served_by} ({result.model or 'a text'})" if result.rung else ""
     ago = duration(facts.now_s - result.finished_at)
     calls = f"{result.attempts} provider call{'' if result.attempts == 1 else 's'}"
     limited = f", {duration(result.limited_ms / 1000)} of it under the limit" if result.limited_ms else ""
     queued = f"; it had waited {duration(result.queued_ms / 1000)}" if result.queued_ms is not None else ""
     head = (
-        f"its result is {result.status}{who}, {ago} ago: {calls} in {duration(result.ran_ms / 1000)}{limited}"
+        f"its result is {result.status}{who}{fallback}, {ago} ago: {calls} in {duration(result.ran_ms / 1000)}{limited}"
         f"{_told_use(result)}{queued}"
     )
     return (

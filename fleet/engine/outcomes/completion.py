@@ -249,6 +249,9 @@ def _earned(result: BotResult) -> Iterator[tuple[catalogue.Counter, int]]:
     yield catalogue.COMPLETIONS, 1
     yield catalogue.BY_STATUS[result.status], 1
     yield catalogue.PARKED, result.parked
+    if result.rung and result.pool is not None:
+        yield catalogue.FALLBACKS, 1
+        yield catalogue.fallbacks_of(result.pool, result.rung), 1
     yield catalogue.SIMULATED, int(result.simulated and result.served_by != "none")
 
 

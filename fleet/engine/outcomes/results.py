@@ -69,10 +69,10 @@ def result_of(
         bot=bot.name,
         persona=bot.persona.archetype,
         pool=bot.pool,
-        provider=outcome.provider,
-        model=outcome.model,
+        provider=outcome.provider or None,
+        model=outcome.model or None,
         simulated=outcome.simulated,
-        served_by="call" if outcome.attempts else "none",
+        served_by=f"fallback {outcome.rung}" if outcome.rung else "call" if outcome.attempts else "none",
         usage=outcome.usage,
         cost_usd_micros=outcome.cost_usd_micros,
         cost_usd_picos=outcome.cost_usd_picos,
@@ -93,7 +93,8 @@ def summary_of(result: BotResult) -> str:
     who = f" by {result.bot}" if result.bot else ""
     simulated = " (simulator)" if result.simulated else ""
     what = result.status if result.error is None else f"{result.status}: {result.error.type}"
-    return f"{what}{who}{simulated} in {result.ran_ms} ms"
+    fallback = f" ({result.served_by})" if result.rung else ""
+    return f"{what}{who}{simulated}{fallback} in {result.ran_ms} ms"
 
 
 def log_result(result: BotResult) -> None:

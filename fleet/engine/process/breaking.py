@@ -17,7 +17,7 @@ from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
-from fleet.waits import Wait
+from fleet.waits import CAUSES, Wait
 
 logger = logging.getLogger("fleet.worker")
 
@@ -31,9 +31,6 @@ def make_breakers(settings: Settings, state: Store, broker: Store, secrets: Mapp
         broker: Where the pools' gates are.
         secrets: API key of each limit, by `provider/model/key`; only a fingerprint of it is kept.
     """
-    pools: dict[str, list[str]] = {}
-    for pool in settings.pools:
-        pools.setdefault(f"{settings.limit_of(pool)[0]}/{config.KEY_LABEL}", []).append(pool)
 
     def told(limit: str, wait: Wait | None) -> None:
         if wait is None:
@@ -44,18 +41,34 @@ def make_breakers(settings: Settings, state: Store, broker: Store, secrets: Mapp
             record_event(state, catalogue.BREAKER_OPENED, limit=limit, cause=wait.cause, told=wait.told)
 
     async def open_gates(limit: str, is_first: bool) -> None:
-        await lift(broker, (keys.queue(pool) for pool in pools.get(limit, ())), about=limit, parked_too=is_first)
+        for about, names in behind(limit, settings).items():
+            causes = BREAKING if about == limit else CAUSES
+            await lift(broker, names, about=about, causes=causes, parked_too=is_first)
 
     prints = {limit: _fingerprint(limit, settings, secret) for limit, secret in secrets.items()}
     return Breakers(state, prints, on_closed=open_gates, on_turn=told)
 
 
-async def lift(broker: Store, queues: Iterable[str], *, about: str, parked_too: bool) -> None:
-    """Open what waits because of one limit's breaker: the queues that it holds, and what is parked beside them."""
+def behind(limit: str, settings: Settings) -> dict[str, list[str]]:
+    """Return the queues that a limit opens, by what they are told to wait for.
+
+    A pool with a fallback ladder waits only when all its rungs do, and tells the first one's reason: any of them that
+    opens is enough.
+    """
+    found: dict[str, list[str]] = {limit: []}
+    for pool in settings.pools:
+        limits = [f"{name}/{model}/{config.KEY_LABEL}" for name, model in settings.calls_of(pool)]
+        for about in limits if limit in limits else ():
+            found.setdefault(about, []).append(keys.queue(pool))
+    return found
+
+
+async def lift(broker: Store, queues: Iterable[str], *, about: str, causes: Collection[str], parked_too: bool) -> None:
+    """Open what waits for one limit: the queues that it holds, and what is parked beside them."""
     names = list(queues)
-    await broker.run(LIFT, *lift_call(names, about=about, cause=" ".join(BREAKING)))
+    await broker.run(LIFT, *lift_call(names, about=about, cause=" ".join(causes)))
     for name in names if parked_too else ():
-        await open_early(broker, name, about=about, causes=BREAKING)
+        await open_early(broker, name, about=about, causes=causes)
 
 
 def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: Collection[str] = BREAKING) -> None:

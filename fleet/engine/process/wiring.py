@@ -12,20 +12,19 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fleet import config
-from fleet.config import ProviderSettings, Settings
+from fleet.config import Settings
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.answers.canaries import Canaries
 from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
-from fleet.engine.local_simulator import ensure_simulator
 from fleet.engine.messages.queues import bind_pools, odd_queues
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
@@ -35,9 +34,10 @@ from fleet.engine.process.breaking import make_breakers
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
+from fleet.engine.process.ladders import make_ladders, tell_of_ladder
 from fleet.engine.process.overdue import Overdue
 from fleet.engine.process.renewer import renew
-from fleet.engine.process.revival import LocalSimulator, keep_redis
+from fleet.engine.process.revival import keep_redis
 from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import Occupancy
@@ -51,14 +51,14 @@ from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.embedded import broker_url, redis_lives, state_url
+from fleet.store.embedded import broker_url, state_url
 from fleet.store.patience import patiently
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
 from fleet.workers.bot.user_loops import Block
-from fleet.workers.gateway import Gateway, Route
-from fleet.workers.ports import Provider
-from fleet.workers.providers import check_model, make_provider, read_key
+from fleet.workers.gateway import Gateway
+from fleet.workers.providers import check_model
+from fleet.workers.rungs import Route
 from fleet.workers.runtime import Runtime
 
 logger = logging.getLogger("fleet.worker")
@@ -72,7 +72,7 @@ class Assembly:
     state: Store
     broker: Store
     roster: Roster
-    routes: Mapping[str, Route]
+    routes: Sequence[Route]
     agent: Agent
     held: Mapping[str, Checkout]
     late_binding: LateBinding
@@ -89,7 +89,7 @@ class Assembly:
         await self.lessons.close()
         await self.breakers.close()
         await self.agent.close()
-        for provider in {route.provider_name: route.provider for route in self.routes.values()}.values():
+        for provider in {route.provider_name: route.provider for route in self.routes}.values():
             await provider.close()
         await self.state.close()
         await self.broker.close()
@@ -111,11 +111,16 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     for name in settings.pools:  # an SDK takes seconds to load: now, while nobody waits for an answer
         for provider, model in settings.calls_of(name):
             await check_model(settings.provider_named(provider), model)
-    routes = _routes(settings, telemetry, notebook)
-    limit_of = {name: route.limit for name, route in routes.items()}
+    ladders = make_ladders(settings, telemetry, notebook)
+    routes = [rung.route for ladder in ladders.values() for rung in ladder if rung.route is not None]
+    own = {name: route for name, (rung, *_) in ladders.items() if (route := rung.route) is not None}
+    limit_of = {name: route.limit for name, route in own.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
-    breakers = make_breakers(settings, state, broker, {route.limit: route.api_key for route in routes.values()})
-    gateway = Gateway(limiter, routes, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s)
+    breakers = make_breakers(settings, state, broker, {route.limit: route.api_key for route in routes})
+    gateway = Gateway(
+        limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
+        on_turn=partial(tell_of_ladder, state),
+    )  # fmt: skip
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
@@ -138,7 +143,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         routes=routes,
         agent=agent,
         held=held,
-        late_binding=LateBinding(limiter, broker, limit_of),
+        late_binding=LateBinding(limiter, broker, list(own), gateway.ladders.limit_of),
         likeness=likeness,
         lessons=lessons,
         breakers=breakers,
@@ -184,50 +189,6 @@ def _tell_of(block: Block, settings: Settings, state: Store) -> None:
             state, catalogue.FUNCTION_BLOCKED, quiet_s=QUIET_S, about=block.function,
             function=block.function, at=block.at, s=round(block.seconds, 1),
         )  # fmt: skip
-
-
-def _routes(settings: Settings, telemetry: Telemetry, notebook: Notebook) -> dict[str, Route]:
-    """Return each pool's route; pools of one provider share its connections."""
-    providers = {}
-    routes = {}
-    for name, pool in settings.pools.items():
-        provider = settings.provider_of(name)
-        if pool.provider not in providers:
-            providers[pool.provider] = (
-                _adapter(pool.provider, settings, telemetry, notebook),
-                read_key(provider, pool.model),
-            )
-        adapter, key = providers[pool.provider]
-        routes[name] = Route(
-            provider=adapter,
-            provider_name=pool.provider,
-            model=pool.model,
-            limit=f"{settings.limit_of(name)[0]}/{config.KEY_LABEL}",
-            api_key=key,
-            timeout_s=provider.timeout_s,
-            simulated=settings.is_simulated(name),
-        )
-    return routes
-
-
-def _adapter(name: str, settings: Settings, telemetry: Telemetry, notebook: Notebook) -> Provider:
-    """Return the connected API of a provider; the local simulator is started when it has no address."""
-    provider = settings.providers.get(name, ProviderSettings(kind="simulator"))
-
-    def make(base_url: str | None) -> Provider:
-        made = make_provider(provider, base_url=base_url, name=name, lessons=notebook)
-        connected: Provider = telemetry.provider(made)
-        return connected
-
-    if provider.kind != "simulator" or provider.base_url is not None:
-        return make(None)
-    home = config.home_path()
-    return LocalSimulator(
-        home,
-        lambda: ensure_simulator(settings, home),
-        make,
-        is_wanted=lambda: settings.redis.url is not None or redis_lives(home),
-    )
 
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:

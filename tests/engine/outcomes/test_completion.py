@@ -211,7 +211,8 @@ def results(draw: st.DrawFn) -> tuple[BotResult, dict[str, int]]:
         "provider": "simulator",
         "model": "m",
         "simulated": draw(st.booleans()),
-        "served_by": "none" if status == "failed" else "call",
+        "served_by": "none" if status == "failed" else draw(st.sampled_from(("call", "fallback 1", "fallback 2"))),
+        "pool": "p",
     }
     return result_of(str(draw(st.integers(0, 12))), **fields), errors
 
@@ -239,7 +240,8 @@ def test_the_counters_equal_the_sum_of_the_results_that_stand(
     expected = Counter(
         completions=len(results),
         duplicates=len(batch) - len(standing),
-        simulated=sum(r.simulated and r.served_by == "call" for r in results),
+        simulated=sum(r.simulated and r.served_by != "none" for r in results),
+        fallbacks=sum(r.rung > 0 for r in results),
         input_tokens=sum(r.usage.input_tokens for r in paid),
         output_tokens=sum(r.usage.output_tokens for r in paid),
         cost_usd_micros=sum(r.spent_usd_picos // 10**6 for r in paid),
@@ -248,9 +250,11 @@ def test_the_counters_equal_the_sum_of_the_results_that_stand(
         calls=len(paid),
         rate_limited=sum(errors.get("RateLimited", 0) for _, errors in batch),
         **Counter(r.status for r in results),
+        **Counter(f"fallbacks|p|{r.rung}" for r in results if r.rung),
     )
     assert numbers(client, keys.totals()) == {name: n for name, n in expected.items() if n}
-    assert set(expected) <= {counter.name for counter in catalogue.COUNTERS}
+    of_rungs = {f"fallbacks|p|{rung}" for rung in (1, 2)}
+    assert set(expected) - of_rungs <= {counter.name for counter in catalogue.COUNTERS}
     assert sum(bot_rows(client).completions) == len(results)
     rows = {ErrorField.parse(name): n for name, n in numbers(client, keys.errors("p")).items()}
     assert sum(n for field, n in rows.items() if field.of == "task") == sum(r.status == "failed" for r in results)

@@ -1,0 +1,85 @@
+"""The ladders of a worker process: the connected API of each rung, and what is told when a pool goes down one."""
+
+from __future__ import annotations
+
+from fleet import config
+from fleet.config import ProviderSettings, Settings
+from fleet.engine.local_simulator import ensure_simulator
+from fleet.engine.process.revival import LocalSimulator
+from fleet.engine.telemetry.taps import Telemetry
+from fleet.lessons import Notebook
+from fleet.signals import catalogue
+from fleet.signals.events import record_event
+from fleet.store.client import Store
+from fleet.store.embedded import redis_lives
+from fleet.workers.ladders import Turn
+from fleet.workers.ports import Provider
+from fleet.workers.providers import make_provider, read_key
+from fleet.workers.rungs import Route, Rung, ladder_of
+
+#: A pool's step down its ladder is told at most once in so many seconds, over all workers.
+QUIET_S = 60.0
+
+
+def make_ladders(settings: Settings, telemetry: Telemetry, notebook: Notebook) -> dict[str, tuple[Rung, ...]]:
+    """Return each pool's ladder, its own rung first; all rungs of one provider share its connections.
+
+    Raises:
+        ConfigurationError: When the key of a provider cannot be read.
+    """
+    providers: dict[str, Provider] = {}
+
+    def route(name: str, model: str) -> Route:
+        provider = settings.provider_named(name)
+        if name not in providers:
+            providers[name] = _adapter(name, settings, telemetry, notebook)
+        return Route(
+            provider=providers[name],
+            provider_name=name,
+            model=model,
+            limit=f"{name}/{model}/{config.KEY_LABEL}",
+            api_key=read_key(provider, model),
+            timeout_s=provider.timeout_s,
+            simulated=provider.kind == "simulator",
+        )
+
+    limits = {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
+    ladders = {}
+    for pool in settings.pools:
+        own, *others = [route(*call) for call in settings.calls_of(pool)]
+        below = [(rung, None if rung.answer is not None else others.pop(0)) for rung in settings.pools[pool].fallback]
+        ladders[pool] = ladder_of(own, below, limits)
+    return ladders
+
+
+def tell_of_ladder(state: Store, turn: Turn) -> None:
+    """Let the fleet know that a pool goes down its ladder, or is back."""
+    if turn.rung.number:
+        record_event(
+            state, catalogue.FALLBACK_TAKEN, quiet_s=QUIET_S, about=f"{turn.pool}/{turn.rung.number}",
+            pool=turn.pool, rung=turn.rung.number, api=turn.rung.api, cause=turn.cause,
+        )  # fmt: skip
+    else:
+        record_event(
+            state, catalogue.FALLBACK_OVER, quiet_s=QUIET_S, about=turn.pool, pool=turn.pool, api=turn.rung.api
+        )
+
+
+def _adapter(name: str, settings: Settings, telemetry: Telemetry, notebook: Notebook) -> Provider:
+    """Return the connected API of a provider; the local simulator is started when it has no address."""
+    provider = settings.providers.get(name, ProviderSettings(kind="simulator"))
+
+    def make(base_url: str | None) -> Provider:
+        made = make_provider(provider, base_url=base_url, name=name, lessons=notebook)
+        connected: Provider = telemetry.provider(made)
+        return connected
+
+    if provider.kind != "simulator" or provider.base_url is not None:
+        return make(None)
+    home = config.home_path()
+    return LocalSimulator(
+        home,
+        lambda: ensure_simulator(settings, home),
+        make,
+        is_wanted=lambda: settings.redis.url is not None or redis_lives(home),
+    )

@@ -1,0 +1,320 @@
+"""Tasks of a pool with a fallback ladder: which rung serves them, how that is told, and when they go back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fleet.config import LimitSettings, RungSettings, Settings
+from fleet.errors import BadRequest, NotServed, NotSoon, ProviderUnavailable, RateLimited
+from fleet.grants import ANYBODY, Caller, Grant
+from fleet.models import BotTask
+from fleet.outcome import NOTHING_BEFORE, Outcome
+from fleet.waits import Cause, Ruling, Wait
+from fleet.workers.agent import Agent
+from fleet.workers.bot.context import BotContext
+from fleet.workers.gateway import Gateway
+from fleet.workers.ladders import BACK_AFTER_S, Ladders, Turn
+from fleet.workers.rungs import Route, Rung, ladder_of
+from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_bot, settings_of
+
+HERE = "tests.workers.test_ladders"
+TASK = BotTask(prompt="Why is the sky blue?")
+OUTAGE = Ruling(Wait("outage", time.time() + 3600, "api-0"), 0.0, others_did_well=False)
+
+
+@dataclass
+class Shut(FakeBreakers):
+    """Open for the limits in `shut`; a failure opens its limit, when `opens` says so."""
+
+    shut: dict[str, Wait] = field(default_factory=dict)
+    opens: Cause | None = None
+
+    def standing(self, limit: str) -> Wait | None:
+        return self.shut.get(limit)
+
+    async def admit(self, limit: str) -> bool:
+        if limit in self.shut:
+            raise NotSoon(self.shut[limit])
+        return False
+
+    async def failed(self, limit: str, error: Any, **told: Any) -> Ruling:
+        self.failures.append((type(error).__name__, limit, 0.0, False))
+        if self.opens is not None:
+            self.shut[limit] = Wait(self.opens, time.time() + 3600, limit)
+        return Ruling(self.shut.get(limit), 0.0, others_did_well=False)
+
+
+@dataclass
+class FarLimiter(FakeLimiter):
+    """Refuses a turn under the limits in `far`."""
+
+    far: dict[str, Wait] = field(default_factory=dict)
+
+    async def acquire(self, limit: str, *, caller: Caller = ANYBODY, **asked: Any) -> Grant:
+        if limit in self.far:
+            raise NotSoon(self.far[limit])
+        return await super().acquire(limit, caller=caller, **asked)
+
+
+class House:
+    """A pool with a ladder of fake APIs: rung n asks `providers[n]` for `model-n` under the limit `api-n`."""
+
+    def __init__(self, *providers: FakeProvider, below: list[dict[str, Any]], degrades: bool = False, **pool: Any):
+        self.providers = providers
+        self.breakers, self.limiter = Shut(), FarLimiter()
+        self.turns: list[Turn] = []
+        routes = [Route(one, f"api{n}", f"model-{n}", f"api-{n}", "", 60.0) for n, one in enumerate(providers)]
+        rungs = [RungSettings.model_validate({"model": "m"} | one if "answer" not in one else one) for one in below]
+        limits = {route.limit: LimitSettings(when_full="degrade" if degrades else "wait") for route in routes}
+        calls = iter(routes[1:])
+        ladder = ladder_of(routes[0], [(one, None if one.answer is not None else next(calls)) for one in rungs], limits)
+        self.settings: Settings = settings_of(**pool)
+        self.gateway = Gateway(
+            self.limiter, {"research": routes[0]}, lambda model, usage, tier: int(model[-1]) + 1,
+            breakers=self.breakers, ladders={"research": ladder}, on_turn=self.turns.append,
+        )  # fmt: skip
+
+    def work(self, task: BotTask = TASK, *, deadline_s: float = 30.0, **more: Any) -> Outcome:
+        async def run() -> Outcome:
+            agent = Agent(self.gateway, self.settings, share=lambda: 0.0)
+            try:
+                return await agent.run(
+                    task, a_bot(), task_id="t1", deadline_s_left=deadline_s, before=NOTHING_BEFORE, **more
+                )
+            finally:
+                await agent.close()
+
+        return asyncio.run(run())
+
+    def close(self, rung: int, cause: Cause, **wait: Any) -> None:
+        self.breakers.shut[f"api-{rung}"] = Wait(cause, time.time() + 3600, f"api-{rung}", **wait)
+
+    @property
+    def calls(self) -> list[int]:
+        return [len(provider.calls) for provider in self.providers]
+
+
+def two(**more: Any) -> House:
+    return House(FakeProvider(["own"]), FakeProvider(["other"]), below=[more.pop("rung", {})], **more)
+
+
+def test_the_pool_s_own_serves_while_it_is_open():
+    house = two()
+    outcome = house.work()
+    assert (outcome.answer, outcome.rung, outcome.model, house.calls) == ("own", 0, "model-0", [1, 0])
+    assert house.turns == []
+
+
+@pytest.mark.parametrize("cause", ["outage", "key", "credit", "configuration"])
+def test_an_open_breaker_sends_tasks_to_the_fallback_with_its_model_and_its_price(cause: Cause):
+    house = two()
+    house.close(0, cause)
+    outcome = house.work()
+    assert (outcome.status, outcome.answer, outcome.rung, outcome.attempts) == ("ok", "other", 1, 1)
+    assert (outcome.provider, outcome.model, outcome.cost_usd_picos) == ("api1", "model-1", 2)
+    assert [(turn.rung.number, turn.cause) for turn in house.turns] == [(1, cause)]
+
+
+@pytest.mark.parametrize(
+    ("cause", "rung", "degrades", "served"),
+    [
+        ("requests", {}, False, 1),
+        ("money", {}, False, 1),
+        ("money", {"when": ["outage"]}, False, None),
+        ("money", {"when": ["outage"]}, True, 1),
+        ("hold", {}, False, None),
+        ("limit", {"when": ["limit"]}, False, 1),
+        ("hold", {"when": ["limit"]}, False, 1),
+    ],
+)
+def test_a_turn_that_is_far_away_is_a_reason_where_the_rung_or_the_limit_says_so(
+    cause: Cause, rung: dict[str, Any], degrades: bool, served: int | None
+):
+    house = two(rung=rung, degrades=degrades)
+    house.limiter.far["api-0"] = Wait(cause, time.time() + 3600, "api-0")
+    outcome = house.work()
+    if served is None:
+        assert outcome.parking is not None and outcome.parking.wait.cause == cause
+        assert house.calls == [0, 0]
+    else:
+        assert (outcome.answer, outcome.rung, house.calls) == ("other", served, [0, 1])
+
+
+def test_a_call_that_opens_the_breaker_goes_on_with_the_fallback_at_once():
+    house = House(FakeProvider([ProviderUnavailable("503")]), FakeProvider(["other"]), below=[{}])
+    house.breakers.opens = "outage"
+    began = time.monotonic()
+    outcome = house.work()
+    assert (outcome.answer, outcome.rung, outcome.attempts, house.calls) == ("other", 1, 2, [1, 1])
+    assert time.monotonic() - began < 5
+
+
+def test_a_429_that_holds_the_own_limit_goes_on_with_the_fallback_that_is_meant_for_it():
+    house = House(
+        FakeProvider([RateLimited("429", retry_after_s=400)]), FakeProvider(["b"]), below=[{"when": ["limit"]}]
+    )
+    penalise = house.limiter.penalise
+
+    def hold(limit: str, *, retry_after_s: float, told: str = "") -> None:
+        penalise(limit, retry_after_s=retry_after_s)
+        house.limiter.far[limit] = Wait("hold", time.time() + retry_after_s, limit)
+
+    house.limiter.penalise = hold  # type: ignore[method-assign]
+    assert (house.work().answer, house.calls) == ("b", [1, 1])
+
+
+def test_a_prompt_that_is_refused_is_refused_and_asked_of_nobody_else():
+    house = House(FakeProvider([BadRequest("400")]), FakeProvider(["other"]), below=[{}])
+    outcome = house.work()
+    assert isinstance(outcome.error, BadRequest)
+    assert house.calls == [1, 0]
+
+
+def test_a_task_waits_only_when_every_rung_does_and_tells_the_first_reason_and_the_first_time():
+    house = two()
+    house.close(0, "key")
+    house.breakers.shut["api-1"] = Wait("outage", time.time() + 60, "api-1", probe_every_s=1.0)
+    outcome = house.work()
+    assert outcome.parking is not None and outcome.error is None
+    wait = outcome.parking.wait
+    assert (wait.cause, wait.about, wait.probe_every_s, wait.opens_at) == (
+        "key", "api-0", 1.0, house.breakers.shut["api-1"].opens_at,
+    )  # fmt: skip
+    assert house.calls == [0, 0]
+
+
+def test_a_text_stands_in_for_an_answer_without_a_call_and_says_so():
+    house = House(FakeProvider(["own"]), below=[{"answer": "Please ask again later."}])
+    house.close(0, "outage")
+    outcome = house.work()
+    assert (outcome.status, outcome.answer, outcome.rung) == ("degraded", "Please ask again later.", 1)
+    assert (outcome.attempts, outcome.cost_usd_picos, outcome.model, outcome.error) == (0, None, "", None)
+
+
+@pytest.mark.parametrize(("text", "is_told"), [("later", False), ('{"n": 1}', True)])
+def test_a_text_that_does_not_fit_the_task_s_schema_is_no_answer_to_it(text: str, is_told: bool):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    house = House(FakeProvider(["own"]), below=[{"answer": text}])
+    house.close(0, "outage")
+    outcome = house.work(BotTask(prompt="?", answer_schema=schema))
+    assert (outcome.answer == text) is is_told
+    assert (outcome.parking is None) is is_told
+
+
+def test_a_rung_that_is_too_slow_for_what_is_left_is_passed_over_by_one_that_is_meant_for_that():
+    house = two(rung={"when": ["deadline"]})
+    house.gateway.ladders.took("api-0", 20.0)
+    assert house.work(deadline_s=10.0).answer == "other"
+    assert house.turns[0].cause == "deadline"
+    assert house.work(deadline_s=30.0).answer == "own"
+
+
+BEGUN: list[str] = []
+
+
+async def two_chats(task: BotTask, bot: BotContext) -> str:
+    BEGUN.append(task.prompt)
+    return f"{await bot.chat('one')} {await bot.chat('two')}"
+
+
+def test_a_function_in_the_middle_of_its_work_goes_on_with_the_fallback():
+    house = House(FakeProvider(["a", NotServed("404")]), FakeProvider(["b"]), below=[{}], function=f"{HERE}:two_chats")
+    house.breakers.opens = "configuration"
+    outcome = house.work()
+    assert (outcome.answer, outcome.rung, outcome.model) == ("a b", 1, "model-1")
+
+
+def test_a_text_is_told_before_a_function_begins_and_never_to_its_chats():
+    house = House(FakeProvider(["a"]), below=[{"answer": "later"}], function=f"{HERE}:two_chats")
+    house.close(0, "outage")
+    BEGUN.clear()
+    outcome = house.work()
+    assert (outcome.status, outcome.answer, outcome.rung, BEGUN) == ("degraded", "later", 1, [])
+
+
+def test_each_model_is_told_a_schema_in_the_form_that_it_takes():
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    house = House(FakeProvider([ProviderUnavailable("503")]), FakeProvider(['{"n": 1}']), below=[{}])
+    house.breakers.opens = "outage"
+    asked: list[str] = []
+    form = house.gateway.form
+    house.gateway.form = lambda route, told: asked.append(route.model) or form(route, told)  # type: ignore
+    outcome = house.work(BotTask(prompt="?", answer_schema=schema))
+    assert json.loads(outcome.answer or "") == {"n": 1}
+    assert asked == ["model-0", "model-1"]
+
+
+def test_the_prompt_is_cut_to_the_window_of_the_model_that_is_asked():
+    house = House(FakeProvider([ProviderUnavailable("503")]), FakeProvider(["b"]), below=[{}])
+    house.breakers.opens = "outage"
+    house.gateway._lessons.overflowed("api1/model-1", window_tokens=300)
+    outcome = house.work(BotTask(prompt="word " * 1200, max_output_tokens=16))
+    own, other = (sum(len(m.text) for m in provider.calls[0].messages) for provider in house.providers)
+    assert outcome.answer == "b" and other < own / 2
+
+
+def test_answers_of_a_fallback_are_no_short_answers_by_the_norms_of_the_pool_s_own_model():
+    from fleet.engine.answers.opinions import _deed
+    from tests.workers.test_agent import TASK as SHORT
+
+    house = two()
+    house.close(0, "outage")
+    outcome = house.work(SHORT)
+    assert outcome.fault is None and _deed("research-001", outcome) is None
+
+
+def test_going_down_and_coming_back_are_each_said_once(caplog: pytest.LogCaptureFixture):
+    now = [0.0]
+    own, other = (Rung(n, Route(FakeProvider(["x"]), "api", f"m{n}", f"api-{n}", "", 1.0)) for n in (0, 1))
+    turns: list[Turn] = []
+    ladders = Ladders({"p": (own, other)}, standing=lambda limit: None, on_turn=turns.append, clock=lambda: now[0])
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        ladders.served("p", other, Wait("outage"))
+    ladders.served("p", own, None)
+    now[0] = BACK_AFTER_S
+    for _ in range(3):
+        ladders.served("p", own, None)
+    assert [(turn.rung.number, turn.cause) for turn in turns] == [(1, "outage"), (0, "")]
+    assert [record.getMessage() for record in caplog.records] == [
+        "fallback_taken pool=p rung=1 api=api/m1 cause=outage",
+        "fallback_over pool=p api=api/m0",
+    ]
+
+
+def test_a_wait_of_less_urgent_tasks_sends_only_those_down():
+    house = two()
+    house.close(0, "money", lowest=2)
+    assert house.work(BotTask(prompt="?", priority="bulk")).answer == "other"
+    del house.breakers.shut["api-0"]
+    house.close(0, "money", lowest=2)
+    assert house.gateway.ladders.choose("research", priority=1) == house.gateway.ladders.of("research")[0]
+
+
+def test_the_limit_of_a_pool_is_that_of_the_rung_that_its_next_call_takes():
+    house = two()
+    assert house.gateway.ladders.limit_of("research") == "api-0"
+    house.close(0, "outage")
+    assert house.gateway.ladders.limit_of("research") == "api-1"
+    house.close(1, "outage")
+    assert house.gateway.ladders.limit_of("research") == "api-0"
+
+
+def test_an_answer_is_told_by_the_name_of_its_rung():
+    from fleet.engine.outcomes.results import result_of
+
+    house = two()
+    house.close(0, "outage")
+    result = result_of("t1", TASK, a_bot(), house.work(), queued_ms=0, ran_ms=1)
+    assert (result.served_by, result.rung, result.model) == ("fallback 1", 1, "model-1")
+    text = House(FakeProvider(["own"]), below=[{"answer": "later"}])
+    text.close(0, "outage")
+    told = result_of("t1", TASK, a_bot(), text.work(), queued_ms=0, ran_ms=1)
+    assert (told.status, told.served_by, told.model, told.attempts) == ("degraded", "fallback 1", None, 0)

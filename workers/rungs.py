@@ -1,0 +1,148 @@
+"""A pool's fallback ladder: which of its rungs takes the next call. Pure; what is known of each: `gateway.py`.
+
+The first rung, number 0, is the pool's own provider and model. Each further one says for which reasons it is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from fleet.config import LimitSettings, RungSettings, When
+from fleet.waits import Cause, Wait
+from fleet.workers.ports import Provider
+
+#: Which causes of a wait each condition of a rung means; too little time is none of them.
+CAUSES_OF: Mapping[When, frozenset[Cause]] = {
+    "outage": frozenset({"outage"}),
+    "key": frozenset({"key", "credit", "configuration"}),
+    "budget": frozenset({"requests", "money"}),
+    "limit": frozenset({"hold", "limit"}),
+    "deadline": frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the calls of one pool go.
+
+    Args:
+        provider: The connected API.
+        provider_name: Its name under [providers].
+        model: Model, as the provider spells it.
+        limit: `provider/model/key`, the limit that the calls belong to; the key by its label, never its value.
+        api_key: Secret of the API; empty when it needs none.
+        timeout_s: Seconds until one HTTP call is given up.
+        simulated: True when the simulator answers.
+    """
+
+    provider: Provider
+    provider_name: str
+    model: str
+    limit: str
+    api_key: str = field(repr=False)
+    timeout_s: float
+    simulated: bool = False
+
+    @property
+    def priced_as(self) -> str:
+        return f"{self.provider_name}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One rung of a pool's ladder.
+
+    Args:
+        number: Its place; 0 is the pool's own.
+        route: Where its calls go; None: nowhere, `answer` is the answer.
+        answer: A text instead of an answer.
+        when: The conditions that it names.
+        degrades: True when a used-up day of its own limit sends tasks on, whatever the rungs below name.
+    """
+
+    number: int
+    route: Route | None
+    answer: str = field(default="", repr=False)
+    when: frozenset[When] = frozenset()
+    degrades: bool = False
+
+    @property
+    def api(self) -> str:
+        """Its `provider/model`, or that it is a text."""
+        return self.route.priced_as if self.route is not None else "text"
+
+    def takes(self, above: Rung, wait: Wait | None) -> bool:
+        """True when this rung is taken for the reason why one above it is not.
+
+        Args:
+            above: The other rung.
+            wait: Why it waits; None: it needs more time than is left.
+        """
+        if wait is None:
+            return "deadline" in self.when
+        if above.degrades and wait.cause in CAUSES_OF["budget"]:
+            return True
+        return any(wait.cause in CAUSES_OF[condition] for condition in self.when)
+
+
+def ladder_of(
+    own: Route, below: Sequence[tuple[RungSettings, Route | None]], limits: Mapping[str, LimitSettings]
+) -> tuple[Rung, ...]:
+    """Return a pool's ladder as it is configured.
+
+    Args:
+        own: The pool's own route.
+        below: The rungs below it, each with its route; None for one that is a text.
+        limits: Rates by `provider/model/key`.
+    """
+
+    def degrades(route: Route | None) -> bool:
+        return route is not None and limits[route.limit].when_full == "degrade"
+
+    rungs = (
+        Rung(number, route, settings.answer or "", frozenset(settings.when), degrades(route))
+        for number, (settings, route) in enumerate(below, start=1)
+    )
+    return (Rung(0, own, degrades=degrades(own)), *rungs)
+
+
+def choose(ladder: Sequence[Rung], waits: Mapping[int, Wait], late: frozenset[int] = frozenset()) -> Rung | Wait:
+    """Return the rung that takes the next call; when none does, why and until when the task waits.
+
+    A rung counts only when it is taken for the reason of each closed rung above it; others are passed over. One that
+    only needs more time than is left is asked all the same when no other is to be had.
+
+    Args:
+        ladder: All rungs, 0 first.
+        waits: Why rungs wait, by number.
+        late: Numbers of those that need more time than is left.
+
+    Returns:
+        A rung; or the cause of the first one, with the time and the cadence of the one that opens first.
+    """
+    closed: list[Rung] = []
+    slow: Rung | None = None
+    for rung in ladder:
+        if any(not rung.takes(above, waits.get(above.number)) for above in closed):
+            continue
+        if rung.number not in waits:
+            if rung.number not in late:
+                return rung
+            slow = slow or rung
+        closed.append(rung)
+    return slow or _together([waits[rung.number] for rung in closed])
+
+
+def _together(waits: Sequence[Wait]) -> Wait:
+    """Return what is told of rungs that all wait."""
+    if len(waits) == 1:
+        return waits[0]
+    soonest = min(waits, key=lambda wait: float("inf") if wait.opens_at is None else wait.opens_at)
+    return replace(
+        waits[0],
+        opens_at=soonest.opens_at,
+        probe_every_s=soonest.probe_every_s,
+        is_everyones=all(wait.is_everyones for wait in waits),
+        lowest=max(wait.lowest for wait in waits),
+    )
