@@ -114,14 +114,14 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     ladders = make_ladders(settings, telemetry, notebook)
     routes = [rung.route for ladder in ladders.values() for rung in ladder if rung.route is not None]
     own = {name: route for name, (rung, *_) in ladders.items() if (route := rung.route) is not None}
-    limit_of = {name: route.limit for name, route in own.items()}
     limiter = telemetry.make_limiter(state, _limits(settings))
     breakers = make_breakers(settings, state, broker, {route.limit: route.api_key for route in routes})
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state),
     )  # fmt: skip
-    agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state))
+    room = WaitingRoom(broker, state, roster, closed=gateway.closed)
+    agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon)
     bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
     completion = Finisher(
@@ -129,7 +129,6 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     )
     canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
     held: dict[str, Checkout] = {}
-    room = WaitingRoom(broker, state, roster, closed=lambda pool: breakers.standing(limit_of[pool]))
     panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
     plane = DataPlane(
         settings, telemetry, state=state, broker=broker, roster=roster, panel=panel, completion=completion, held=held,
