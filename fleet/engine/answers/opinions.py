@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from fleet.config import Settings
 from fleet.engine.admission.standing import stand
+from fleet.engine.answers.deeds import deed_of, lesson_of
 from fleet.engine.outcomes.completion import BotShare
 from fleet.errors import BotsQuarantined, ConfigurationError, FleetError, HeldUp, StoreError
 from fleet.faults import Fault
@@ -146,9 +147,9 @@ class Opinions:
             return ()
         if last.fault is not None and self.most > 1:
             chosen = self.chosen
-            return () if chosen.outcome.answer is None else (_lesson(chosen.bot.name, chosen.outcome),)
+            return () if chosen.outcome.answer is None else (lesson_of(chosen.bot.name, chosen.outcome),)
         is_settled = self.most == 1 or last.answer is not None
-        found = (_deed(one.bot.name, one.outcome) for one in self.given)
+        found = (deed_of(one.bot.name, one.outcome) for one in self.given)
         return tuple(deed for deed in found if deed is not None and (is_settled or deed.fault is None))
 
 
@@ -374,32 +375,3 @@ def _since(parking: Parking, before: Before, stopped: Sequence[Opinion]) -> Park
 def other_token(first: str, number: int) -> str:
     """Return the token under which the `number`-th other bot is checked out for a task."""
     return f"{first}/{number}"
-
-
-def _deed(bot: str, outcome: Outcome) -> Deed | None:
-    """Return what an outcome says of its bot; None: nothing, for the provider, a key or the fleet is to blame.
-
-    An answer of a fallback says nothing either: its model has other norms than the pool's.
-    """
-    if outcome.rung:
-        return None
-    fault = outcome.fault or (Fault.EMPTY if outcome.bad_answers else None)
-    if fault is not None:
-        return Deed(bot, fault, cost=_cost(outcome))
-    if outcome.answer is None:
-        return None
-    return Deed(bot, None, len(outcome.answer), _clear_ms(outcome), _cost(outcome))
-
-
-def _lesson(bot: str, outcome: Outcome) -> Deed:
-    """Return what an answer that stands, although it seemed too short, teaches of its class."""
-    return Deed(bot, None, len(outcome.answer or ""), _clear_ms(outcome), only_teaches=True)
-
-
-def _clear_ms(outcome: Outcome) -> int | None:
-    """Return the time at work; None when the provider failed meanwhile."""
-    return None if outcome.provider_errors else outcome.ran_ms
-
-
-def _cost(outcome: Outcome) -> int:
-    return outcome.usage.total_tokens if outcome.cost_usd_micros is None else outcome.cost_usd_micros
