@@ -104,11 +104,11 @@ def test_a_hold_opens_by_itself_and_a_consumer_that_sleeps_knows_when(
     client: redis.Redis, queues: tuple[str, ...]
 ) -> None:
     put(client, "a", "b")
-    hold(client, opens_in_s=0.4)
+    hold(client, opens_in_s=1)
     taker = Taker(client, queues)
     assert taker.take() == []
     assert taker.take() == []  # also when nothing of the queue is looked at any more
-    assert 0 < taker.sleeps_ms <= 400
+    assert 0 < taker.sleeps_ms <= 1000
     time.sleep(taker.sleeps_ms / 1000)
     assert taker.take() == ["a", "b"]
     assert held(client) is None
@@ -126,7 +126,7 @@ def test_a_hold_with_probes_hands_out_one_message_an_interval_over_all_consumers
         while time.monotonic() - began < 1.5:
             for got in pool.map(lambda taker: taker.take(guarded=1), takers):
                 taken += got
-    assert taken == [str(n) for n in range(len(taken))]
+    assert sorted(taken, key=int) == [str(n) for n in range(len(taken))]
     assert 2 <= len(taken) <= (time.monotonic() - began) / 0.3 + 1
     assert lift(client, ["q"], about=LIMIT) == 1
     assert len(takers[0].take(wanted=20)) == 20 - len(taken)
@@ -296,10 +296,10 @@ def test_all_queues_of_a_limit_that_opens_are_found_again_at_its_opening(client:
     names = [f"held{n:04d}" for n in range(200)]
     for name in names:
         put(client, "x", queue=name)
-        hold(client, queue=name, opens_in_s=1.5)
+        hold(client, queue=name, opens_in_s=2)
     taker, taken = Taker(client, names), 0
     assert taker.take() == []
-    assert 0 < taker.sleeps_ms < 1500
+    assert 0 < taker.sleeps_ms < 2000
 
     def all_taken() -> bool:
         nonlocal taken
