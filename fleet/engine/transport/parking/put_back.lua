@@ -8,6 +8,8 @@
 --       epochs    hash: list key -> times it was filled from empty
 --       waiting   sorted set: names of queues that may have messages of the priority
 --       bell      stream, one entry
+--       revoked   sorted set: task id -> time at which the mark may go; a task revoked meanwhile is over where it waits
+--       ends      sorted set: queue -> the soonest end of a task that waits there: when to look for what is over
 -- ARGV  tag       delivery tag
 --       queue     its name
 --       id        of the task
@@ -18,7 +20,7 @@
 --       mark_prefix   of the keys of marks, see park.lua
 --       life_s    life of the suspects' marks, s
 -- Reply 1 put back, 0 this worker does not hold it any more: its lease was lost, or this call is a repeated one
-local unacked, index, parked, openings, order, suspects, epochs, waiting, bell = unpack(KEYS)
+local unacked, index, parked, openings, order, suspects, epochs, waiting, bell, revoked, ends = unpack(KEYS)
 local tag, queue, id, at, reason, message, mark, mark_prefix, life_s = unpack(ARGV)
 local entry = redis.call('HGET', unacked, tag)
 redis.call('ZREM', index, tag)
@@ -31,6 +33,10 @@ if string.sub(tag, -#mark) == mark then
   redis.call('HSET', suspects, redis.sha1hex(message), '- ' .. list)
   redis.call('EXPIRE', suspects, life_s)
 end
+local said = string.find(message, '"fleet_expires"', 1, true)
+local over = said and string.match(message, '^"fleet_expires": ?([%d.]+)', said)
+if redis.call('ZSCORE', revoked, id) then over = '0' end
+if over then redis.call('ZADD', ends, 'LT', over, queue) end
 if at ~= '' then
   entry = list .. '\n' .. reason .. '\n' .. message
   return park({ parked, openings, order }, { queue, id, at, entry, mark_prefix })
