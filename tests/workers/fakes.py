@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -181,11 +182,15 @@ def a_gateway(
     price: Price = lambda model, usage, tier: None,
     breakers: FakeBreakers | None = None,
     timeout_s: float = 60.0,
+    others_are_answered: bool = True,
 ) -> Gateway:
     route = Route(
         provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=timeout_s
     )
-    return Gateway(limiter, {"research": route}, price, breakers=breakers or FakeBreakers())
+    gateway = Gateway(limiter, {"research": route}, price, breakers=breakers or FakeBreakers())
+    if others_are_answered:  # else a call that hangs is ended by its timeout alone
+        gateway._roads.answered[LIMIT] = math.inf
+    return gateway
 
 
 def settings_of(**pool: object) -> Settings:

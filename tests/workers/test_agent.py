@@ -63,7 +63,9 @@ def work(
     """Run one task; without jitter unless `share` says otherwise, so that no test waits."""
 
     async def run() -> Outcome:
-        gateway = a_gateway(limiter, provider, breakers=breakers, timeout_s=timeout_s)
+        gateway = a_gateway(
+            limiter, provider, breakers=breakers, timeout_s=timeout_s, others_are_answered=timeout_s == 60.0
+        )
         agent = Agent(gateway, settings_of(**pool), share=lambda: share, on_wait=on_wait)
         return await agent.run(task, a_bot(), task_id="t1", deadline_s_left=deadline_s_left, before=before)
 

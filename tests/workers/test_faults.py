@@ -133,7 +133,7 @@ def test_a_task_that_waits_or_ran_out_of_time_is_no_fault():
         ("says_nothing", ["x"], Fault.EMPTY, 1),
         ("disapproves", ["x"], Fault.REJECTED, 0),
         ("asks_once", [REFUSAL], Fault.REFUSED, 1),
-        ("asks_once", [KeyRejected("401")], None, 0),
+        ("asks_once", [BadRequest("400")], None, 0),
         ("copes", [REFUSAL], None, 1),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.conversation import Message
-from fleet.errors import BadAnswer, BotFunctionFailed, ConfigurationError, DeadlineExceeded, KeyRejected
+from fleet.errors import BadAnswer, BadRequest, BotFunctionFailed, ConfigurationError, DeadlineExceeded
 from fleet.models import BotTask
 from fleet.outcome import Outcome
 from fleet.workers.agent import Agent
@@ -61,7 +61,7 @@ async def leaves(task: BotTask, bot: BotContext) -> str:
 async def copes(task: BotTask, bot: BotContext) -> str:
     try:
         return await bot.chat("hello")
-    except KeyRejected:
+    except BadRequest:
         return "no key, but an answer"
 
 
@@ -161,12 +161,12 @@ def test_several_chats_may_run_at_once():
 
 
 def test_a_function_may_cope_with_a_failed_call():
-    assert work("copes", FakeProvider([KeyRejected("401")])).answer == "no key, but an answer"
+    assert work("copes", FakeProvider([BadRequest("401")])).answer == "no key, but an answer"
 
 
 def test_a_failed_call_that_it_lets_through_is_the_tasks_failure():
-    assert isinstance(work("two_steps", FakeProvider([KeyRejected("401")])).error, KeyRejected)
-    assert isinstance(work("two_blocking_steps", FakeProvider([KeyRejected("401")])).error, KeyRejected)
+    assert isinstance(work("two_steps", FakeProvider([BadRequest("401")])).error, BadRequest)
+    assert isinstance(work("two_blocking_steps", FakeProvider([BadRequest("401")])).error, BadRequest)
 
 
 @pytest.mark.parametrize("answer", [None, "", "  "])
