@@ -205,7 +205,11 @@ class Asker:
                 return self._take(spent.completion, spent.judgement)
             self.sent |= other.otherwise_than(inquiry)
             try:
-                return await self._until_usable(other, may_relearn=other.wishes == inquiry.wishes)
+                return await self._until_usable(
+                    other,
+                    may_relearn=other.wishes == inquiry.wishes,
+                    may_wait=spent.judgement.error is not None,  # a few words are there already: not for more
+                )
             except Spent as again:
                 return self._take(again.completion, again.judgement)
             except FleetError as error:
@@ -222,7 +226,7 @@ class Asker:
             min(more_tokens, left), may_ease=not self._gateway.refuses(self.route, "effort")
         )
 
-    async def _until_usable(self, inquiry: Inquiry, *, may_relearn: bool = True) -> ChatReply:
+    async def _until_usable(self, inquiry: Inquiry, *, may_relearn: bool = True, may_wait: bool = True) -> ChatReply:
         messages = await inquiry.fitted(self._room(inquiry.max_output_tokens))
         relearnt, tighter = 0, False
         while True:
@@ -242,6 +246,8 @@ class Asker:
                     raise BadRequest(str(error), blame="prompt") from error
                 messages, tighter = await inquiry.fitted(room), True
             except Waits as error:
+                if not may_wait:
+                    raise
                 await self._wait_out(error)
             except FailedTry as failed:
                 await self._stand(self._pause_after(failed.error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -120,6 +121,7 @@ def work(
             route = Route(with_provider(adapter), "api", "model-1", LIMIT, "s3cret", 60.0)
             price: Any = lambda model, usage, tier: usage.total_tokens  # noqa: E731
             gateway = Gateway(limiter or FakeLimiter(), {"research": route}, price, breakers=FakeBreakers())
+            gateway._roads.answered[LIMIT] = math.inf  # others are answered: a stream that stands is cut
             config = settings_of(function=f"{HERE}:{function}", **pool)
             agent = Agent(gateway, config, share=lambda: 0.0)
             try:
