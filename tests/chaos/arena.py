@@ -99,6 +99,9 @@ class Side(Protocol):
     ) -> list[str]:
         """Queue a task per number, once however often it is repeated; raises when the broker did not accept them."""
 
+    def let_provider_fail(self, share: float) -> None:
+        """Let the provider of the quick tasks answer this share of its calls with a 5xx; nothing without a provider."""
+
     def finished(self) -> int:
         """Return how many tasks are done; raises while Redis is away."""
 

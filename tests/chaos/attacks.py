@@ -120,6 +120,18 @@ def restart_in_turn(arena: Arena, *, tasks: int, rounds: int) -> None:
             arena.replace_all()
 
 
+def park_and_kill(arena: Arena, *, tasks: int, times: int) -> None:
+    """The provider fails again and again, so that tasks go back and wait; workers are killed in the middle of it."""
+    with arena.submitting(tasks, over_s=4.0 * times):
+        for _ in range(times):
+            arena.side.let_provider_fail(1.0)
+            time.sleep(arena.chance.uniform(0.1, 2.0))
+            arena.kill()
+            time.sleep(arena.chance.uniform(0.1, 2.0))
+            arena.side.let_provider_fail(0.0)
+            time.sleep(arena.chance.uniform(0.1, 2.0))
+
+
 def push_garbage(arena: Arena, *, tasks: int, share: float) -> None:
     """Malformed and hostile messages between the good ones."""
     with arena.submitting(tasks, over_s=3.0):
@@ -207,6 +219,10 @@ ATTACKS = (
     ),
     Attack(
         "rolling restart", restart_in_turn, {"tasks": 1000, "rounds": 1}, {"tasks": 5000, "rounds": 2}, runs_once=True
+    ),
+    Attack(
+        "parks and kills at once", park_and_kill, {"tasks": 300, "times": 2}, {"tasks": 5000, "times": 15},
+        fleet_only=True,
     ),
     Attack(
         "hostile messages", push_garbage, {"tasks": 1000, "share": 0.05}, {"tasks": 8000, "share": 0.05},

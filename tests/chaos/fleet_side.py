@@ -126,6 +126,10 @@ class FleetSide:
         tasks = ({"prompt": _prompt(n), "kind": kind} for n in numbers)
         return list(submit_many(tasks, idempotency_keys=(f"{self._run}-{n}" for n in numbers)))
 
+    def let_provider_fail(self, share: float) -> None:
+        url = f"{self._simulators[0]}/failures?error_rate={share}"
+        urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10).close()
+
     def finished(self) -> int:
         return self._total(catalogue.COMPLETIONS)
 

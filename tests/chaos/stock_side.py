@@ -77,6 +77,9 @@ class StockSide:
                     self._accepted.add(task_id)
         return ids
 
+    def let_provider_fail(self, share: float) -> None:
+        """Do nothing: its tasks call nobody."""
+
     def finished(self) -> int:
         return int(self._effects.hlen(ENDED)) + len(self._failures())
 
