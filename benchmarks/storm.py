@@ -275,7 +275,8 @@ class Provider:
 
 
 @contextmanager
-def _provider() -> Iterator[Provider]:
+def provider() -> Iterator[Provider]:
+    """Run a provider that can be told to fail."""
     options = {"rpm": RPM, "tpm": 10**9, "latency_ms": LATENCY_MS, "burst": 0.02, "seed": 1}
     command = [sys.executable, "-m", "benchmarks.storm_provider", json.dumps(options)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -323,8 +324,8 @@ def _litellm(program: str, url: str, home: Path) -> Iterator[str]:
 def run_cell(cell: Cell, system: str, litellm: str = "") -> Storm:
     """Let one system live through one storm."""
     with private_home() as home, ExitStack() as stack:
-        provider = stack.enter_context(_provider())
-        url = provider.url
+        api = stack.enter_context(provider())
+        url = api.url
         if system == "litellm":
             url = stack.enter_context(_litellm(litellm, url, home))
         made: System
@@ -332,7 +333,7 @@ def run_cell(cell: Cell, system: str, litellm: str = "") -> Storm:
             made = FleetSystem(url, home, stack, cell)
         else:
             made = CelerySystem(url, home, stack, {"litellm": "jitter"}.get(system, system))
-        return _through(cell, made, provider)
+        return _through(cell, made, api)
 
 
 def _through(cell: Cell, system: System, provider: Provider) -> Storm:
