@@ -18,6 +18,7 @@ from fleet.errors import (
     InvalidTask,
     KeyRejected,
     NotSoon,
+    OutOfTries,
     ProviderUnavailable,
 )
 from fleet.faults import Fault
@@ -210,7 +211,7 @@ def test_a_repair_that_is_refused_or_meets_no_provider_is_told_as_what_it_is():
     refused = work("three", REFUSAL, task=PRICED)
     assert (refused.fault, refused.bad_answers) == (Fault.REFUSED, 2)
     cut = work("three", ProviderUnavailable("503"), task=PRICED, max_attempts=2)
-    assert (cut.fault, cut.bad_answers) == (None, 1) and isinstance(cut.error, ProviderUnavailable)
+    assert (cut.fault, cut.bad_answers) == (None, 1) and isinstance(cut.error, OutOfTries)
 
 
 def test_an_answer_that_was_cut_off_and_repaired_is_not_degraded():

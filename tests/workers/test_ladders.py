@@ -261,13 +261,13 @@ def test_the_prompt_is_cut_to_the_window_of_the_model_that_is_asked():
 
 
 def test_answers_of_a_fallback_are_no_short_answers_by_the_norms_of_the_pool_s_own_model():
-    from fleet.engine.answers.opinions import _deed
+    from fleet.engine.answers.deeds import deed_of
     from tests.workers.test_agent import TASK as SHORT
 
     house = two()
     house.close(0, "outage")
     outcome = house.work(SHORT)
-    assert outcome.fault is None and _deed("research-001", outcome) is None
+    assert outcome.fault is None and deed_of("research-001", outcome) is None
 
 
 def test_going_down_and_coming_back_are_each_said_once(caplog: pytest.LogCaptureFixture):

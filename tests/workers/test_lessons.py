@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from fleet.config import PoolSettings, ProviderSettings
-from fleet.errors import ContextTooLong, Relearnt
+from fleet.errors import BadRequest, ContextTooLong, Relearnt
 from fleet.lessons import Notebook
 from fleet.models import BotTask
 from fleet.outcome import Outcome
@@ -42,7 +42,7 @@ def test_a_call_that_carried_what_is_refused_is_repeated_and_counts_as_no_failed
 def test_a_model_that_refuses_for_ever_ends_the_task_typed() -> None:
     provider = FakeProvider([RELEARNT])
     outcome = work(FakeLimiter(), provider)
-    assert isinstance(outcome.error, Relearnt)
+    assert isinstance(outcome.error, BadRequest)
     assert len(provider.calls) == MOST_RELEARNT + 1
 
 
