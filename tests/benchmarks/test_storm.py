@@ -20,11 +20,11 @@ from benchmarks.storm import ROOT, Cell, Provider, Storm
 @pytest.fixture
 def provider() -> Iterator[Provider]:
     command = [sys.executable, "-m", "benchmarks.storm_provider", json.dumps({"rpm": 100_000, "tpm": 10**9})]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert process.stdout is not None
-    yield Provider(process, process.stdout.readline().strip())
-    process.kill()
-    process.wait()
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        yield Provider(process, process.stdout.readline().strip())
+        process.kill()
 
 
 def ask(provider: Provider, prompt: str = "hello") -> tuple[int, Any]:
