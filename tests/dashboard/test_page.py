@@ -68,7 +68,7 @@ max_attempts = 1
 
 @dataclass
 class Stack:
-    """A running fleet of two APIs, one of which always fails, and all results it has given."""
+    """A running fleet of two APIs, one of which refuses every prompt, and all results it has given."""
 
     redis: RedisServer
     flower: Flower
@@ -111,7 +111,8 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, chrome: Browser) -> 
         redis = RedisServer(folder)
         stack.callback(redis.stop)
         alpha = stack.enter_context(simulators.running(latency_ms=20))
-        beta = stack.enter_context(simulators.running(error_rate=1.0))
+        beta = stack.enter_context(simulators.running())
+        send(beta, "/odd?name=moderated&share=1", {})
         file = folder / "fleet.toml"
         file.write_text(CONFIG.format(redis=redis.url, alpha=alpha, beta=beta, model=HOSTILE))
         env = {"FLEET_CONFIG": str(file), "FLEET_HOME": str(folder / ".fleet")}
@@ -152,11 +153,11 @@ def pool_text(page: Browser, pool: str, part: str) -> str:
 def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, page: Browser) -> None:
     results = fleet.collect(fleet.queue([{"pool": "good"}] * 40 + [{"pool": "bad"}] * 6))
     alpha, beta = fleet.ledger("alpha"), fleet.ledger("beta")
-    assert (alpha["served"], beta["errors_5xx"]) == (40, 6)
+    assert (alpha["served"], beta["bad_requests"]) == (40, 6)
     page.wait(lambda: page.text("#completed") == "40 ok0 degraded6 failed46 in all", "it counts all results")
 
     assert (page.text("#failed-share"), page.text("#failed-of")) == ("13%", "of the last 46 tasks failed")
-    assert page.text("#failed") == f"6 tasks{beta['errors_5xx']} calls0 429s"
+    assert page.text("#failed") == f"6 tasks{beta['bad_requests']} calls0 429s"
     assert page.text("#verdict") == f"! one API: beta/{HOSTILE}"
     assert page.texts("#matrix thead th") == ["bot", f"beta/{HOSTILE}", "all"]
     assert page.script("return document.querySelectorAll('#matrix thead b').length") == 0
@@ -165,7 +166,7 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
         row[0]: int(row[1]) for row in zip(page.texts("#matrix tbody th"), page.texts("#matrix .sum"), strict=False)
     }
     assert shown == failures
-    assert page.texts("#types .chip") == ["ProviderUnavailable 6"]
+    assert page.texts("#types .chip") == ["BadRequest 6"]
 
     assert "done/h 40" in pool_text(page, "good", ".figures")
     assert "failed 0%" in pool_text(page, "good", ".figures")

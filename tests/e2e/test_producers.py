@@ -221,7 +221,7 @@ def test_celery_options_hold_in_asyncio_too_and_a_bad_task_raises_at_the_call() 
             await fleet.submit_task.adelay("What is 1+1?", pool="quik")
         late = {"expires": -5, "task_id": "late-1"}
         expired = await fleet.submit_task.aapply_async(("What is 1+1?",), {"pool": "quick"}, **late)
-        assert (await expired).error.type == "DeadlineExceeded"
+        assert (await expired).error.type == "Expired"
         return await expired.aget(timeout=5)
 
     assert asyncio.run(main()).status == "failed"
