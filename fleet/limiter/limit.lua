@@ -99,4 +99,14 @@ local function burst_of(terms, k)
   return terms[BURST_US]
 end
 
+-- Clocks that stand a whole burst ahead of `opens`: the first call may go then, the next one an interval later.
+local function spend_bursts(state, terms, opens)
+  for k = 1, 4 do
+    if terms[k] > 0 then
+      local one_us = k == REQUESTS and MINUTE_US / terms[RPM] or 0
+      state[CLOCK + k] = max(state[CLOCK + k], ceil(opens + burst_of(terms, k) - one_us))
+    end
+  end
+end
+
 local function weight_of_newest(state) return max(NEWEST_CALL, 1 / (state[GRANTED] + 1)) end

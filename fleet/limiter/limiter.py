@@ -30,7 +30,7 @@ from fleet.limiter.layouts import Reply
 from fleet.limiter.limits import Terms
 from fleet.limiter.live import Changes
 from fleet.limiter.observing import Observer
-from fleet.limiter.scripts import ACQUIRE, FORGET, NARROW, PENALISE, SETTLE
+from fleet.limiter.scripts import ACQUIRE, CALM, FORGET, NARROW, PENALISE, SETTLE
 from fleet.limiter.snapshot import Crowd, LimitSnapshot, read_crowd, read_snapshot
 from fleet.models import MAX_DEADLINE_S
 from fleet.quoting import quote
@@ -209,6 +209,13 @@ class Limiter:
         )  # fmt: skip
         self._store.send(PENALISE, *call)
         self._hold(held, now + hold_s, now)
+
+    def calm(self, limit: str) -> None:
+        """Spend the bursts of a limit whose provider is back: what has waited goes at its pace. Never waits."""
+        found = self._find(limit)
+        if found is not None:
+            names = found.keys_for()
+            self._store.send(CALM, *CALM.call(state=names.state, facts=names.facts, terms=found.packed))
 
     def narrow(self, limit: str, *, most: int = 0) -> None:
         """Let no more calls go at once than the provider takes: it refused one too many. Never waits, never raises.

@@ -34,12 +34,6 @@ if learnt[GUESS + REQUESTS] > 0 or is_unknown then
   terms = read_terms(ARGV[TERMS], set, pack_learnt(learnt))
 end
 
--- Clocks that stand a whole burst ahead by then: the first call may go at once, the next one an interval later.
-for k = 1, 4 do
-  if terms[k] > 0 then
-    local one_us = k == REQUESTS and MINUTE_US / terms[RPM] or 0
-    state[CLOCK + k] = max(state[CLOCK + k], ceil(opens + burst_of(terms, k) - one_us))
-  end
-end
+spend_bursts(state, terms, opens)
 write_state(KEYS[STATE], state)
 return reply(1, opens - now, now)

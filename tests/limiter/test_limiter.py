@@ -205,6 +205,25 @@ def test_a_penalty_holds_every_process_until_it_is_over(redis_url: str) -> None:
     assert gone_at_s[-1] >= gone_at_s[0] + 0.08  # 10 calls, 10 ms apart: the burst is forfeited
 
 
+def test_nobody_finds_a_burst_under_a_limit_that_was_calmed(redis_url: str) -> None:
+    async def body(limiter: Limiter, store: Store) -> tuple[list[float], int]:
+        limiter.calm(LIMIT)
+        limiter.calm("other/model/key")  # a limit that is not known is none of ours
+        await sent(store)
+        begin = time.monotonic()
+
+        async def call() -> float:
+            await limiter.acquire(LIMIT, tokens=1, timeout_s=5)
+            return time.monotonic() - begin
+
+        gone_at_s = sorted(await asyncio.gather(*[call() for _ in range(10)]))
+        return gone_at_s, (await limiter.snapshot(LIMIT)).refused
+
+    gone_at_s, refused = with_limiter(redis_url, body, rpm=1200)
+    assert gone_at_s[-1] >= gone_at_s[0] + 0.4  # 10 calls, 50 ms apart; with a burst all would go at once
+    assert refused == 0
+
+
 def test_what_comes_back_during_a_penalty_is_no_new_burst(redis_url: str) -> None:
     async def body(limiter: Limiter, store: Store) -> float:
         grant = await limiter.acquire(LIMIT, tokens=900, timeout_s=0)

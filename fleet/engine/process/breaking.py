@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import redis
 
@@ -22,7 +22,9 @@ from fleet.waits import CAUSES, Wait
 logger = logging.getLogger("fleet.worker")
 
 
-def make_breakers(settings: Settings, state: Store, broker: Store, secrets: Mapping[str, str]) -> Breakers:
+def make_breakers(
+    settings: Settings, state: Store, broker: Store, secrets: Mapping[str, str], *, calm: Callable[[str], None]
+) -> Breakers:
     """Return the breakers of all limits that this process may call under.
 
     Args:
@@ -30,6 +32,7 @@ def make_breakers(settings: Settings, state: Store, broker: Store, secrets: Mapp
         state: State Redis, where the breakers are.
         broker: Where the pools' gates are.
         secrets: API key of each limit, by `provider/model/key`; only a fingerprint of it is kept.
+        calm: Lets nobody find a burst under a limit that opens.
     """
 
     def told(limit: str, wait: Wait | None) -> None:
@@ -41,6 +44,8 @@ def make_breakers(settings: Settings, state: Store, broker: Store, secrets: Mapp
             record_event(state, catalogue.BREAKER_OPENED, limit=limit, cause=wait.cause, told=wait.told)
 
     async def open_gates(limit: str, is_first: bool) -> None:
+        if is_first:
+            calm(limit)
         for about, names in behind(limit, settings).items():
             causes = BREAKING if about == limit else CAUSES
             await lift(broker, names, about=about, causes=causes, parked_too=is_first)

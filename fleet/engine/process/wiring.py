@@ -115,7 +115,9 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     routes = [rung.route for ladder in ladders.values() for rung in ladder if rung.route is not None]
     own = {name: route for name, (rung, *_) in ladders.items() if (route := rung.route) is not None}
     limiter = telemetry.make_limiter(state, _limits(settings))
-    breakers = make_breakers(settings, state, broker, {route.limit: route.api_key for route in routes})
+    breakers = make_breakers(
+        settings, state, broker, {route.limit: route.api_key for route in routes}, calm=limiter.calm
+    )
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state),

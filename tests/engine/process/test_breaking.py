@@ -30,11 +30,15 @@ SETTINGS = config.Settings.model_validate(
 )
 
 
+#: Limits whose bursts were spent.
+calmed: list[str] = []
+
+
 @asynccontextmanager
 async def worker(url: str, key: str) -> AsyncIterator[tuple[Breakers, Store]]:
     """A worker process's breakers, as wiring makes them."""
     store = Store(url)
-    breakers = make_breakers(SETTINGS, store, store, {LIMIT: key})
+    breakers = make_breakers(SETTINGS, store, store, {LIMIT: key}, calm=calmed.append)
     try:
         await breakers.load()
         ended = time.monotonic() + 10
@@ -92,8 +96,10 @@ def test_a_new_key_closes_the_breaker_and_opens_the_gates_it_had_closed_and_no_o
                 await park(store, f"behind money {k}", replace(in_an_hour, cause="money"))
         async with worker(redis_url, "sk-old") as (_, store):  # a restart alone is no reason
             assert await held(store) == {"one": True, "two": True, "other": True}
+        calmed.clear()
         async with worker(redis_url, "sk-new") as (breakers, store):
             await until_open(store, "one")
+            assert calmed == [LIMIT]
             assert await held(store) == {"one": False, "two": True, "other": True}
             assert breakers.standing(LIMIT) is None
             events = [
