@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import redis
@@ -12,12 +14,15 @@ from fleet.config import ProviderSettings, Settings
 from fleet.engine.admission import holds
 from fleet.engine.admission.holds import LIFT, lift_call
 from fleet.engine.transport.parking.opening import open_early, open_early_now
-from fleet.resilience import BREAKING, Breakers, fingerprint_of
+from fleet.resilience import BREAKING, RAMP_S, Breakers, fingerprint_of
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.waits import CAUSES, Wait
+
+#: Seconds between two looks that no burst is left under a limit that fills again.
+CALM_EVERY_S = 0.25
 
 logger = logging.getLogger("fleet.worker")
 
@@ -45,13 +50,22 @@ def make_breakers(
 
     async def open_gates(limit: str, is_first: bool) -> None:
         if is_first:
-            calm(limit)
+            calming.add(job := asyncio.ensure_future(_keep_calm(limit, calm)))
+            job.add_done_callback(calming.discard)
         for about, names in behind(limit, settings).items():
             causes = BREAKING if about == limit else CAUSES
             await lift(broker, names, about=about, causes=causes, parked_too=is_first)
 
+    calming: set[asyncio.Future[None]] = set()
     prints = {limit: _fingerprint(limit, settings, secret) for limit, secret in secrets.items()}
     return Breakers(state, prints, on_closed=open_gates, on_turn=told)
+
+
+async def _keep_calm(limit: str, calm: Callable[[str], None]) -> None:
+    """Let nobody find a burst while the road fills again: a slow start would earn one."""
+    for _ in range(math.ceil(RAMP_S / CALM_EVERY_S)):
+        calm(limit)
+        await asyncio.sleep(CALM_EVERY_S)
 
 
 def behind(limit: str, settings: Settings) -> dict[str, list[str]]:
