@@ -55,6 +55,12 @@ def pid_of(home: Path, name: str) -> int:
     return int(json.loads((home / f"{name}.json").read_text())["pid"])
 
 
+def lives_anew(home: Path, killed: int) -> bool:
+    """True once Redis runs under another pid; while it is started none is known."""
+    pid = json.loads((home / "redis.json").read_text())["pid"]
+    return pid is not None and int(pid) != killed
+
+
 def test_no_task_fails_when_the_simulator_is_killed_again_and_again(worker: WorkerProcess, fleet_home: Path) -> None:
     ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(90)))
     killed = set()
@@ -70,10 +76,10 @@ def test_no_task_fails_when_the_simulator_is_killed_again_and_again(worker: Work
 def test_a_killed_private_redis_is_started_again_and_no_task_is_lost(worker: WorkerProcess, fleet_home: Path) -> None:
     ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(90)))
     wait_until(lambda: len(results(fleet_home, ids)) >= 20, WAIT_S, "the first results")
-    os.kill(pid_of(fleet_home, "redis"), signal.SIGKILL)
-    wait_until(
-        lambda: "Redis died and was started again" in worker.log, WAIT_S, lambda: f"it is back; log:\n{worker.log}"
-    )
+    killed = pid_of(fleet_home, "redis")
+    os.kill(killed, signal.SIGKILL)
+    # Whoever needs it first starts it: the duty that says so in the log, or another look of the worker at its Redis.
+    wait_until(lambda: lives_anew(fleet_home, killed), WAIT_S, lambda: f"it is back; log:\n{worker.log}")
     wait_until(lambda: len(results(fleet_home, ids)) == len(ids), WAIT_S, lambda: f"all results; log:\n{worker.log}")
     assert {result.status for result in results(fleet_home, ids)} == {"ok"}
 

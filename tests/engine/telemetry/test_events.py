@@ -21,7 +21,7 @@ from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.overview import open_overview
 from fleet.engine.telemetry.event_limiter import EventLimiter
 from fleet.errors import NotSoon
-from fleet.signals.catalogue import COMPLETIONS, EVENTS
+from fleet.signals.catalogue import EVENTS
 from fleet.signals.picture import events_of
 from fleet.signals.view import EventView
 from fleet.store import keys
@@ -124,7 +124,7 @@ def test_a_limit_that_is_set_live_and_reset_is_told_with_who_did_it(redis_url: s
     assert reset.name == "limit_reset"
 
 
-def test_a_worker_tells_when_it_starts_and_stops_when_a_key_is_refused_and_tasks_fail_for_good(
+def test_a_worker_tells_when_it_starts_and_stops_and_that_a_refused_key_lets_tasks_wait(
     redis_url: str, fleet_env: None, start_worker: StartWorker, refusing_provider: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -137,18 +137,17 @@ def test_a_worker_tells_when_it_starts_and_stops_when_a_key_is_refused_and_tasks
     worker = start_worker()
     list(submit_many({"prompt": f"What is {n} + 2?"} for n in range(5)))
     with connect(redis_url) as client:
-        wait_until(lambda: int(client.hget(keys.totals(), COMPLETIONS.name) or 0) == 5, 30, "five results")
+        wait_until(lambda: any(event.name == "hold_put" for event in events(client)), 30, "the pool is held")
         worker.send(signal.SIGTERM)
         worker.wait()
         seen = events(client)
     assert Counter(event.name for event in seen) == {
-        "worker_started": 1, "key_rejected": 1, "dead_letter": 1, "worker_stopped": 1,
+        "worker_started": 1, "breaker_opened": 1, "hold_put": 1, "key_rejected": 1, "worker_stopped": 1,
     }  # fmt: skip
     assert {event.name for event in seen} <= set(EVENTS)
     assert next(event.fields["limit"] for event in seen if event.name == "key_rejected") == "acme/m/default"
-    letter = next(event.fields for event in seen if event.name == "dead_letter")
-    assert (letter["pool"], letter["reason"]) == ("research", "KeyRejected")
     with open_overview(config.current()) as overview:
         view = overview.read()
     assert view.resources.workers == ()
-    assert (view.errors.verdict.verdict, view.errors.types) == ("one API", {"KeyRejected": 5})
+    assert sum(line.tasks for line in view.waits) == 5
+    assert "key" in {line.cause for line in view.waits}
