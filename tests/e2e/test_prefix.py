@@ -21,6 +21,7 @@ from click.testing import CliRunner
 
 from fleet import config
 from fleet.cli.main import main
+from fleet.engine.local_simulator import stop_simulator
 from fleet.engine.operations.overview import open_overview
 from fleet.store.client import connect
 from tests.dashboard import flower_process
@@ -228,3 +229,5 @@ def test_two_fleets_without_a_prefix_are_told_by_the_log_the_doctor_the_run_and_
     finally:
         for worker in workers:
             worker.kill()
+        for pool in ("sales", "support"):
+            stop_simulator(tmp_path / pool / ".fleet")

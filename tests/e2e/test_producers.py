@@ -18,6 +18,7 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 import fleet  # its names are looked up inside tests: pytest looks into everything here, which would find a Redis
 from fleet import config
+from fleet.engine.local_simulator import stop_simulator
 from fleet.engine.messages.broker import broker
 from fleet.errors import InvalidTask
 from fleet.models import BotResult, BotTask
@@ -62,6 +63,7 @@ def fleet_folder(
         yield folder, server
     finally:
         worker.kill()
+        stop_simulator(folder / ".fleet")
 
 
 @pytest.fixture(autouse=True)
