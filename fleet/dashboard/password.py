@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from fleet.errors import ConfigurationError
-from fleet.store.service import make_home, unusable
+from fleet.store.home import make_home, unusable
 
 #: File below the state folder.
 PASSWORD_FILE = "flower.password"

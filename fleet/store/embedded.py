@@ -25,8 +25,9 @@ from fleet.store.celery_addresses import (
     origin_of,
 )
 from fleet.store.client import connect, masked, store_errors
+from fleet.store.home import write_private
 from fleet.store.server import Rule, choose_server
-from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState, write_private
+from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState
 from fleet.store.written import read_written
 
 __all__ = ["broker_url", "ensure_redis", "redis_lives", "revive_redis", "state_url", "stop_redis"]

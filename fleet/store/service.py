@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from fleet.config import nearest_home
 from fleet.errors import ConfigurationError, StoreUnavailable
+from fleet.store.home import make_home, unusable, write_private
 
 #: Opens each command line of a child: `-P` keeps a user's redis.py or queue.py in the working folder from being taken
 #: for the module of that name. A user's own modules are found all the same (`load_function` looks for them there).
@@ -106,20 +106,33 @@ class LocalService:
     def ensure(self, *, timeout_s: float) -> ServiceState:
         """Find the service or start it; of several callers at once, one starts it.
 
+        A process that has had it before does not make a state folder anew that was deleted meanwhile: whoever deleted
+        it wanted it gone, and what was queued in it is.
+
         Raises:
-            ConfigurationError: When it does not start, does not answer within `timeout_s`, or its files cannot be
-                written.
+            ConfigurationError: When it does not start, does not answer within `timeout_s`, its files cannot be
+                written, or its state folder was deleted.
         """
         _used[self.path("alive")] = self
         try:
-            state = self.find()
-            if state is not None:
-                return state
-            deadline = time.monotonic() + timeout_s
-            with self._locked(deadline):
-                return self.find() or self._start(deadline)
+            state = self.find() or self._started(time.monotonic() + timeout_s)
         except OSError as error:
             raise unusable(self.home, error) from error
+        _had.add(self.path("alive"))
+        return state
+
+    def _started(self, deadline: float) -> ServiceState:
+        had = self.path("alive") in _had
+        try:
+            with self._locked(deadline, again=had):
+                return self.find() or self._start(deadline)
+        except FileNotFoundError as error:
+            if not had:
+                raise
+            raise ConfigurationError(
+                f"{error.filename} was deleted while this process used {self.title}, and what was queued there is "
+                "gone; end this process and start it again"
+            ) from error
 
     def find(self) -> ServiceState | None:
         """Return the state of the service if it runs as wanted and answers, else None."""
@@ -139,22 +152,33 @@ class LocalService:
         if not self.is_alive():
             return False
         deadline = time.monotonic() + timeout_s
-        with self._locked(deadline):
-            state = self.read()
-            if state is not None and self.is_alive():
-                self._write(replace(state, pid=None))  # first: who sees it gone must know that it was meant
-                ask(state)
-            if not self._wait(lambda: not self.is_alive(), deadline):
-                if state is not None:
-                    self._write(state)
-                pid = state.pid if state else None
-                raise StoreUnavailable(f"{self.title} (pid {pid}) still runs {timeout_s:g} s after it was asked to end")
+        try:
+            with self._locked(deadline, again=True):
+                self._stop(ask, deadline)
+        except FileNotFoundError as error:  # its folder was deleted just now: it ends by itself
+            if self.is_alive():
+                raise unusable(self.home, error) from error
         return True
 
-    def has_died(self) -> bool:
-        """True for a service that ran here and is gone without `stop`: killed, crashed, out of memory."""
+    def _stop(self, ask: Callable[[ServiceState], None], deadline: float) -> None:
+        """Ask it to end and wait; the caller holds the lock."""
         state = self.read()
-        return state is not None and state.pid is not None and not self.is_alive()
+        if state is not None and self.is_alive():
+            self._write(replace(state, pid=None))  # first: who sees it gone must know that it was meant
+            ask(state)
+        if not self._wait(lambda: not self.is_alive(), deadline):
+            if state is not None:
+                self._write(state)
+            pid = state.pid if state else None
+            raise StoreUnavailable(f"{self.title} (pid {pid}) still runs after it was asked to end")
+
+    def has_died(self) -> bool:
+        """True for a service that ran here and is gone without `stop`: killed, crashed, out of memory.
+
+        Not one whose files are deleted just now, in whatever order.
+        """
+        state = self.read()
+        return state is not None and state.pid is not None and self.path("alive").exists() and not self.is_alive()
 
     def is_alive(self) -> bool:
         """True while the server process exists, whether it answers or not.
@@ -262,10 +286,15 @@ class LocalService:
         return f"expected {self.title} to start on {LOOPBACK}:{state.port}, got {last!r} (log: {log}); {self.advice}"
 
     @contextmanager
-    def _locked(self, deadline: float) -> Iterator[None]:
-        make_home(self.home)
-        with self.path("lock").open("w") as handle:
-            if not self._wait(lambda: _try_lock(handle.fileno()), deadline):
+    def _locked(self, deadline: float, *, again: bool) -> Iterator[None]:
+        """Hold the lock; `again`: the service has run, so that a file which is not there was deleted, and stays so."""
+        if again:
+            self.path("alive").stat()
+        else:
+            make_home(self.home)
+        handle = os.open(self.path("lock"), os.O_WRONLY | (0 if again else os.O_CREAT), 0o600)
+        with os.fdopen(handle, "w"):
+            if not self._wait(lambda: _try_lock(handle), deadline):
                 raise ConfigurationError(
                     f"expected {self.path('lock')} to become free, but another process holds it; end that process"
                 )
@@ -280,8 +309,10 @@ class LocalService:
         return True
 
 
-#: What this process has found or started, by the file that shows it alive.
+#: What this process has looked for or started, by the file that shows it alive.
 _used: dict[Path, LocalService] = {}
+#: Of these, what it has once had.
+_had: set[Path] = set()
 
 
 def still_running() -> str | None:
@@ -312,48 +343,6 @@ def end(state: ServiceState) -> None:
             os.kill(state.pid, signal.SIGTERM)
         except ProcessLookupError:
             return
-
-
-def make_home(home: Path) -> None:
-    """Create the state folder, for its owner only, and write a byte into it: rights alone do not tell of a full disk.
-
-    Raises:
-        ConfigurationError: When that is not possible.
-    """
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home) as probe:
-            probe.write(b"x")
-    except OSError as error:
-        error.filename = None  # of the probe: the folder is named
-        raise unusable(home, error) from error
-
-
-def unusable(home: Path, error: OSError) -> ConfigurationError:
-    """Return the one error for a state folder that cannot be written: no rights, a file in its place, a full disk."""
-    got = "a file" if home.exists() and not home.is_dir() else str(error.strerror or error)
-    where = f" ({error.filename})" if error.filename and str(error.filename) != str(home) else ""
-    return ConfigurationError(
-        f"expected a folder that can be written at {home}, got: {got}{where}; mend that, or set FLEET_HOME to "
-        "another place"
-    )
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file at once; only its owner may read it.
-
-    Raises:
-        ConfigurationError: When it cannot be written.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        temporary.unlink(missing_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        temporary.replace(path)
-    except OSError as error:
-        raise unusable(path.parent, error) from error
 
 
 def free_port() -> int:

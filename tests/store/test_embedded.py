@@ -118,6 +118,34 @@ def test_it_ends_when_its_folder_is_gone(fleet_home: Path, mishap: str) -> None:
     wait_until(lambda: has_ended(process) and has_ended(watcher), what="server and watcher have ended")
 
 
+@pytest.mark.parametrize("first", ["redis.lock", "redis.alive", "redis.json", None])
+def test_who_has_had_it_does_not_make_a_deleted_folder_anew_not_even_while_it_is_being_deleted(
+    fleet_home: Path, first: str | None
+) -> None:
+    """Whatever is deleted first, neither finding, reviving nor stopping it leaves a file that was not there."""
+    ensure_redis(fleet_home)
+    process = psutil.Process(pid_of(fleet_home))
+    if first is None:
+        shutil.rmtree(fleet_home)
+    else:
+        (fleet_home / first).unlink()
+    before = {path.relative_to(fleet_home) for path in fleet_home.rglob("*")}
+    assert embedded.revive_redis(fleet_home, "auto") is None
+    if first != "redis.lock":  # the server still answers, and is found
+        with pytest.raises(ConfigurationError):
+            ensure_redis(fleet_home)
+    elif psutil.pid_exists(process.pid):
+        with pytest.raises(ConfigurationError, match=r"redis\.lock"):
+            stop_redis(fleet_home)
+    assert {path.relative_to(fleet_home) for path in fleet_home.rglob("*")} == before
+    assert fleet_home.exists() is (first is not None)
+    shutil.rmtree(fleet_home, ignore_errors=True)
+    wait_until(lambda: has_ended(process), what="the server has ended")
+    with pytest.raises(ConfigurationError, match="was deleted while this process used a private Redis"):
+        ensure_redis(fleet_home)
+    assert not fleet_home.exists()
+
+
 @pytest.mark.parametrize("end", ["stop", "kill -9"])
 def test_its_watcher_ends_with_it(fleet_home: Path, end: str) -> None:
     ensure_redis(fleet_home)

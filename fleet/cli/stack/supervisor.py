@@ -96,8 +96,12 @@ class Child:
             return self._note_death(now, self._process)
         if now < self._due:
             return None
+        try:
+            self.start()
+        except FileNotFoundError as error:
+            self._due = now + self.pause_s
+            return f"{self.spec.name} was not started again: {error.filename} is gone"
         self.restarts += 1
-        self.start()
         return f"{self.spec.name} started again"
 
     def signal(self, number: int) -> None:
@@ -187,7 +191,7 @@ def tail(path: Path, lines: int) -> str:
 
 
 def _open_log(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # without its parents: a state folder that was deleted is not made anew
     rotate(path)
     return path
 

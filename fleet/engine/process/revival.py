@@ -131,8 +131,6 @@ class LocalSimulator:
             if found.pid is not None and simulator_answers(self._home):
                 return found
             time.sleep(DYING_S)
-        if not self._home.is_dir():
-            raise ConfigurationError(f"{self._home} is gone: nothing can be started there; end this worker")
         if found is None and was_stopped(self._home) and not self._is_wanted():
             raise ConfigurationError("it was stopped on purpose, and so was Redis; `fleet up` starts them again")
         return self._start()

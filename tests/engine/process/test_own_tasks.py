@@ -14,6 +14,7 @@ from celery import Celery
 
 from fleet.store.client import connect
 from tests.engine.conftest import StartWorker
+from tests.every import every
 from tests.waiting import wait_until
 
 WAIT_S = 30
@@ -55,6 +56,7 @@ def early():
 @app.task(name="own.sleeps")
 def sleeps(path):
     import pathlib
+    pathlib.Path(path + ".begun").touch()
     while not pathlib.Path(path).exists():
         time.sleep(0.05)
 """
@@ -109,7 +111,8 @@ def test_own_tasks_return_fail_retry_reject_and_are_seen_by_inspect_and_events(
     wait_until(lambda: active() == [sleeping.id], WAIT_S, "the sleeping task is active")
     release.touch()
     sleeping.get(timeout=WAIT_S)
-    wait_until(lambda: connect(redis_url).hlen("fleet:unacked") == 0, WAIT_S, "everything is acknowledged")
+    with connect(redis_url) as redis:
+        wait_until(lambda: redis.hlen("fleet:unacked") == 0, WAIT_S, "everything is acknowledged")
     assert worker.alive
 
 
@@ -117,16 +120,18 @@ def test_a_task_that_ends_while_the_worker_stops_is_acknowledged_at_once_not_wit
     start_worker: StartWorker, redis_url: str, plain: Celery, tmp_path: Path
 ) -> None:
     (tmp_path / "with_tasks.py").write_text(TASKS)
-    worker, redis = start_worker(app="with_tasks"), connect(redis_url)
+    worker = start_worker(app="with_tasks")
     early, late = tmp_path / "early", tmp_path / "late"
     tasks = [plain.send_task("own.sleeps", args=[str(path)]) for path in (early, late)]
-    wait_until(lambda: redis.hlen("fleet:unacked") == 2, WAIT_S, "both are taken")
-    worker.send(signal.SIGTERM)
-    wait_until(lambda: "Warm shutdown" in worker.log, WAIT_S, "the worker stops")
-    early.touch()
-    wait_until(lambda: redis.hlen("fleet:unacked") == 1, WAIT_S, "the one that ended is acknowledged")
-    assert worker.alive
-    late.touch()
-    assert worker.wait() == 0
-    assert redis.hlen("fleet:unacked") == 0
-    assert [task.get(timeout=WAIT_S) for task in tasks] == [None, None]
+    begun = [path.with_suffix(".begun") for path in (early, late)]
+    wait_until(lambda: every(path.exists() for path in begun), WAIT_S, "both have begun")
+    with connect(redis_url) as redis:
+        worker.send(signal.SIGTERM)
+        wait_until(lambda: "Warm shutdown" in worker.log, WAIT_S, "the worker stops")
+        early.touch()
+        wait_until(lambda: redis.hlen("fleet:unacked") == 1, WAIT_S, "the one that ended is acknowledged")
+        assert worker.alive
+        late.touch()
+        assert worker.wait() == 0
+        assert redis.hlen("fleet:unacked") == 0
+        assert [task.get(timeout=WAIT_S) for task in tasks] == [None, None]
