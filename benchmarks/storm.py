@@ -93,8 +93,8 @@ class System(Protocol):
     def submit(self, prompts: list[str], *, critical: bool, expires_s: float) -> None:
         """Queue tasks."""
 
-    def outcomes(self) -> tuple[int, int, int]:
-        """Return how many tasks are done well, failed, and expired so far."""
+    def outcomes(self) -> tuple[int, int, int, int]:
+        """Return how many tasks are done well, failed for no reason of their own, failed for one, and expired."""
 
     def lift(self, cell: Cell) -> None:
         """Do what an operator does about it."""
@@ -132,19 +132,19 @@ class FleetSystem:
         for _ in submit_many([BotTask(prompt=one, pool="storm", priority=priority, expires_at=at) for one in prompts]):
             pass
 
-    def outcomes(self) -> tuple[int, int, int]:
+    def outcomes(self) -> tuple[int, int, int, int]:
         from fleet.store import keys
 
-        good = bad = late = 0
+        good = bad = own = late = 0
         names = list(self._redis.scan_iter(keys.result("*"), count=5000))
         for start in range(0, len(names), 500):
             rows: Any = self._redis.mget(names[start : start + 500])
             for row in filter(None, rows):
                 result = json.loads(row)["result"]
-                good += result["status"] != "failed"
-                late += result["status"] == "failed" and result["error"]["type"] == "Expired"
-                bad += result["status"] == "failed" and result["error"]["type"] != "Expired"
-        return good, bad, late
+                error = result["error"]["type"] if result["status"] == "failed" else ""
+                good, late, own = good + (not error), late + (error == "Expired"), own + (error == "OutOfTries")
+                bad += error not in ("", "Expired", "OutOfTries")
+        return good, bad, own, late
 
     def lift(self, cell: Cell) -> None:
         commands = {
@@ -183,13 +183,13 @@ class CelerySystem:
             expires = expires_s or None
             self._app.send_task("storm.ask", (prompt,), priority=0 if critical else 9, expires=expires)
 
-    def outcomes(self) -> tuple[int, int, int]:
+    def outcomes(self) -> tuple[int, int, int, int]:
         names = list(self._redis.scan_iter("celery-task-meta-*", count=5000))
         found = {"SUCCESS": 0, "FAILURE": 0, "REVOKED": 0}
         for start in range(0, len(names), 500):
             for row in filter(None, self._redis.mget(names[start : start + 500])):
                 found[json.loads(row)["status"]] += 1
-        return found["SUCCESS"], found["FAILURE"], found["REVOKED"]
+        return found["SUCCESS"], found["FAILURE"], 0, found["REVOKED"]  # nobody looks whether others were answered
 
     def lift(self, cell: Cell) -> None:
         """A peer knows nothing that could be lifted."""
@@ -210,6 +210,7 @@ class Storm:
     submitted: int = 0
     good: int = 0
     failed: int = 0
+    own: int = 0
     expired: int = 0
     calls: list[tuple[float, int, bool]] = field(default_factory=list)
 
@@ -226,13 +227,18 @@ class Storm:
         peak = _most_within(sorted(at for at, _, _ in self.calls if at >= self.ended_at), 1.0)
         return [
             str(self.failed),
+            str(self.own),
             f"{self.good:,} of {self.submitted - self.expired:,}",
-            f"{len(self.calls) / max(1, len(answered)):.3f}",
+            f"{len(self.calls) / max(1, self.good):.3f} ({self._least_sends():.3f})",
             f"{len(during) / max(1.0, self.cell.seconds - 1):.2f}",
             f"{min(after) - self.ended_at:.1f} s" if after else "never",
             f"{peak / (RPM / 60):.2f}",
             self._critical(after),
         ]
+
+    def _least_sends(self) -> float:
+        """Return sends per success if every send that the provider has not answered had been needed, and no other."""
+        return (len(self.calls) - sum(status == 200 for _, status, _ in self.calls) + self.good) / max(1, self.good)
 
     def _critical(self, after: list[float]) -> str:
         """Return how late, in the median, critical tasks came after the storm, and the others."""
@@ -350,8 +356,8 @@ def _through(cell: Cell, system: System, provider: Provider) -> Storm:
     producer.join()
     end = time.monotonic() + REST_S
     while time.monotonic() < end:
-        storm.good, storm.failed, storm.expired = system.outcomes()
-        if storm.good + storm.failed + storm.expired >= storm.submitted:
+        storm.good, storm.failed, storm.own, storm.expired = system.outcomes()
+        if storm.good + storm.failed + storm.own + storm.expired >= storm.submitted:
             break
         time.sleep(0.5)
     storm.calls = provider.calls()
@@ -380,8 +386,8 @@ def _produce(system: System, storm: Storm, stop: threading.Event) -> None:
 
 
 COLUMNS = [
-    "storm", "system", "failed", "delivered", "sends/success", "sends/s in it", "first after", "peak/limit",
-    "critical / bulk",
+    "storm", "system", "failed", "of their own", "delivered", "sends/success (least)", "sends/s in it", "first after",
+    "peak/limit", "critical / bulk",
 ]  # fmt: skip
 
 

@@ -38,9 +38,9 @@ local function needed(use)
 end
 
 -- When no clock is further ahead than its burst, and the time between two calls. The slot may lie in the past, at most a
--- burst: capacity left over.
+-- burst: capacity left over. In a calm that is spent: a call finds what it needs itself.
 local function find_slot(state, terms, need)
-  local least_burst = terms[BURST_US]
+  local least_burst, is_calm = terms[BURST_US], now < state[CALM_UNTIL]
   local slot, interval = now - least_burst, 0
   for k = 1, 4 do
     local rate = terms[k]
@@ -53,7 +53,9 @@ local function find_slot(state, terms, need)
         local mean = state[MEAN + k]
         interval = max(interval, (mean > 0 and mean or need[k]) * us)
       end
-      slot = max(slot, state[CLOCK + k] + min(ceil(need[k] * us), burst) - burst)
+      local own = min(ceil(need[k] * us), burst)
+      if is_calm then state[CLOCK + k] = max(state[CLOCK + k], now + burst - own) end
+      slot = max(slot, state[CLOCK + k] + own - burst)
     end
   end
   if state[HELD_UNTIL] > slot then slot = state[HELD_UNTIL] end

@@ -52,6 +52,8 @@ class At(Places):
     SWEEP_AT = Place()
     #: When money was last reserved.
     RESERVED_AT = Place()
+    #: Until then no call finds a burst: the provider was away until just now.
+    CALM_UNTIL = Place()
 
 
 class Learnt(Places):

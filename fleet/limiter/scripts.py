@@ -50,7 +50,7 @@ SETTLE = Script.beside(
 PENALISE = Script.beside(
     __file__, "penalise.lua", keys="state facts", argv="retry_after_us held_by terms", behind=_LEARNING
 )
-CALM = Script.beside(__file__, "calm.lua", keys="state facts", argv="terms", behind=_LIMIT)
+CALM = Script.beside(__file__, "calm.lua", keys="state", argv="calm_us", behind=_LIMIT)
 OBSERVE = Script.beside(
     __file__, "observe.lua", keys="state facts", argv="heard terms", tables={"heard": HEARD}, behind=_LEARNING
 )

@@ -13,7 +13,7 @@ local said = { turned = is_of_others(state, texts, ARGV[FINGERPRINT]) and WAS_CL
 local wants = tonumber(ARGV[WANTS])
 if state[OPENED_AT] > 0 then
   if wants < 0 then
-    -- A second after it went at the earliest: whatever became of it, probes keep their distance.
+    -- Whatever became of it, probes keep their distance.
     state[OPENS_AT] = min(state[OPENS_AT], max(now, state[OPENS_AT] - state[EVERY_US] + PROBE_US))
   elseif wants > 0 and now >= state[OPENS_AT] - SLACK_US then
     state[OPENS_AT], said.code = now + state[EVERY_US], PROBE

@@ -29,8 +29,9 @@ SHARE_CALLS, SHARE_FAILED = 20, 0.5
 #: A key or an address that was good so lately (us) takes several failures in a row: one may be about its own prompt.
 GOOD_US = 5_000_000
 
-#: From one probe to the next (us): of an outage; of what does not pass by itself, doubling up to the longest.
-PROBE_US, FIRST_LASTING_US, LONGEST_LASTING_US = 1_000_000, 60_000_000, 900_000_000
+#: From one probe to the next (us): of an outage, so that the first answer comes within 2 s of its end and probes stay
+#: few; of what does not pass by itself, doubling up to the longest.
+PROBE_US, FIRST_LASTING_US, LONGEST_LASTING_US = 1_400_000, 60_000_000, 900_000_000
 #: A time that a provider names is believed for so long at most (us): 31 days.
 FAR_US = 31 * 86_400_000_000
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import redis
@@ -21,14 +19,11 @@ from fleet.store import keys
 from fleet.store.client import Store
 from fleet.waits import CAUSES, Wait
 
-#: Seconds between two looks that no burst is left under a limit that fills again.
-CALM_EVERY_S = 0.25
-
 logger = logging.getLogger("fleet.worker")
 
 
 def make_breakers(
-    settings: Settings, state: Store, broker: Store, secrets: Mapping[str, str], *, calm: Callable[[str], None]
+    settings: Settings, state: Store, broker: Store, secrets: Mapping[str, str], *, calm: Callable[[str, float], None]
 ) -> Breakers:
     """Return the breakers of all limits that this process may call under.
 
@@ -37,7 +32,7 @@ def make_breakers(
         state: State Redis, where the breakers are.
         broker: Where the pools' gates are.
         secrets: API key of each limit, by `provider/model/key`; only a fingerprint of it is kept.
-        calm: Lets nobody find a burst under a limit that opens.
+        calm: Lets nobody find a burst under a limit that opens, for so many seconds.
     """
 
     def told(limit: str, wait: Wait | None) -> None:
@@ -50,22 +45,13 @@ def make_breakers(
 
     async def open_gates(limit: str, is_first: bool) -> None:
         if is_first:
-            calming.add(job := asyncio.ensure_future(_keep_calm(limit, calm)))
-            job.add_done_callback(calming.discard)
+            calm(limit, RAMP_S)
         for about, names in behind(limit, settings).items():
             causes = BREAKING if about == limit else CAUSES
             await lift(broker, names, about=about, causes=causes, parked_too=is_first)
 
-    calming: set[asyncio.Future[None]] = set()
     prints = {limit: _fingerprint(limit, settings, secret) for limit, secret in secrets.items()}
     return Breakers(state, prints, on_closed=open_gates, on_turn=told)
-
-
-async def _keep_calm(limit: str, calm: Callable[[str], None]) -> None:
-    """Let nobody find a burst while the road fills again: a slow start would earn one."""
-    for _ in range(math.ceil(RAMP_S / CALM_EVERY_S)):
-        calm(limit)
-        await asyncio.sleep(CALM_EVERY_S)
 
 
 def behind(limit: str, settings: Settings) -> dict[str, list[str]]:
