@@ -30,7 +30,7 @@ from typing import Any, Protocol
 import click
 import redis
 
-from benchmarks.bench import print_table, private_home, worker
+from benchmarks.bench import print_table, private_home, until, worker
 
 ROOT = Path(__file__).parents[1]
 #: Requests a minute that the provider takes, and the share of it that is offered.
@@ -46,6 +46,8 @@ CRITICAL_EVERY = 20
 #: Seconds until an operator lifts what does not pass by itself.
 LIFTED_AFTER_S = 60.0
 MODEL = "storm"
+#: What all of them send as their key; LiteLLM wants a strong one.
+KEY = f"sk-{'5f0e' * 8}"
 SYSTEMS = ("fleet", "naive", "jitter", "breaker", "litellm")
 
 
@@ -105,7 +107,7 @@ class FleetSystem:
 
     def __init__(self, url: str, home: Path, stack: ExitStack, cell: Cell) -> None:
         self._cell = cell
-        os.environ["STORM_KEY"] = "storm"
+        os.environ["STORM_KEY"] = KEY
         usd = "usd_per_day = 0.01" if cell.kind == "budget" else ""
         (home / "fleet.toml").write_text(
             f'[worker]\nslots = {SLOTS}\n[providers.api]\nkind = "openai"\nbase_url = "{url}/v1"\n'
@@ -168,7 +170,13 @@ class CelerySystem:
 
         config.current.cache_clear()
         broker = state_url(config.current())
-        env = {"STORM_URL": url, "STORM_MODEL": MODEL, "STORM_BROKER": broker, "STORM_STRATEGY": strategy}
+        env = {
+            "STORM_URL": url,
+            "STORM_MODEL": MODEL,
+            "STORM_BROKER": broker,
+            "STORM_STRATEGY": strategy,
+            "STORM_KEY": KEY,
+        }
         self._redis: redis.Redis = redis.Redis.from_url(broker)
         self._app = Celery("storm", broker=broker, backend=broker)
         options = {"queue_order_strategy": "priority", "priority_steps": [0, 9]}
@@ -312,19 +320,24 @@ def _litellm(program: str, url: str, home: Path) -> Iterator[str]:
     (home / "litellm.yaml").write_text(json.dumps(told))  # JSON is YAML
     command = [program, "--config", str(home / "litellm.yaml"), "--port", str(port), "--host", "127.0.0.1"]
     with (home / "litellm.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home)
+        env = {**os.environ, "LITELLM_MASTER_KEY": KEY}
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home, env=env)
     try:
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health/liveliness", timeout=2)
-                break
-            except OSError:
-                time.sleep(0.5)
+        until(lambda: process.poll() is not None or _lives(port), "LiteLLM's proxy", every_s=0.5)
+        if process.poll() is not None:
+            raise click.ClickException(f"LiteLLM's proxy ended:\n{(home / 'litellm.log').read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
+
+
+def _lives(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health/liveliness", timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def run_cell(cell: Cell, system: str, litellm: str = "") -> Storm:

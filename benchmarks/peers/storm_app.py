@@ -1,7 +1,7 @@
 """What people build today, as `benchmarks.storm` runs it: stock Celery whose task calls the API and tries again.
 
 STORM_STRATEGY: naive (at once, again and again), jitter (tenacity, full jitter), breaker (pybreaker, one a process,
-under the same jitter). STORM_URL: root of the API; STORM_BROKER: Redis.
+under the same jitter). STORM_URL and STORM_KEY: root and key of the API; STORM_BROKER: Redis.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ app.conf.update(
 def call(prompt: str) -> str:
     """Ask once; raises `OSError` for a refusal and for no answer."""
     body = {"model": os.environ["STORM_MODEL"], "messages": [{"role": "user", "content": prompt}], "max_tokens": 32}
-    headers = {"Authorization": "Bearer storm", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {os.environ['STORM_KEY']}", "Content-Type": "application/json"}
     url = f"{os.environ['STORM_URL']}/v1/chat/completions"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
