@@ -38,9 +38,9 @@ local function needed(use)
 end
 
 -- When no clock is further ahead than its burst, and the time between two calls. The slot may lie in the past, at most a
--- burst: capacity left over. In a calm that is spent: a call finds what it needs itself.
+-- burst: capacity left over.
 local function find_slot(state, terms, need)
-  local least_burst, is_calm = terms[BURST_US], now < state[CALM_UNTIL]
+  local least_burst = terms[BURST_US]
   local slot, interval = now - least_burst, 0
   for k = 1, 4 do
     local rate = terms[k]
@@ -53,9 +53,7 @@ local function find_slot(state, terms, need)
         local mean = state[MEAN + k]
         interval = max(interval, (mean > 0 and mean or need[k]) * us)
       end
-      local own = min(ceil(need[k] * us), burst)
-      if is_calm then state[CLOCK + k] = max(state[CLOCK + k], now + burst - own) end
-      slot = max(slot, state[CLOCK + k] + own - burst)
+      slot = max(slot, state[CLOCK + k] + min(ceil(need[k] * us), burst) - burst)
     end
   end
   if state[HELD_UNTIL] > slot then slot = state[HELD_UNTIL] end
@@ -179,6 +177,12 @@ local function look_ahead(state, queue, rank, slot, interval)
   return max(SHORT_US, interval / 2), ahead_us, credit >= own + 1 and slot - now <= horizon
 end
 
+-- After an outage the burst is what makes up for late questions, and grows again so slowly that the pace stays the limit's.
+local function keep_calm(state, terms)
+  local burst_us = CALM_BURST_US + max(0, now - state[CALM_AT]) * CALM_GROWTH
+  if burst_us < terms[BURST_US] then terms[BURST_US] = burst_us else state[CALM_AT] = 0 end
+end
+
 -- How the call stands with candidate c.
 local function survey(c)
   local base = (c - 1) * KEYS_OF_ONE
@@ -190,6 +194,7 @@ local function survey(c)
     for k = 1, 4 do state[WINDOW + k] = 0 end
   end
   local terms, need = read_terms(ARGV[TERMS + c], set, learnt), needed(use)
+  if state[CALM_AT] > 0 then keep_calm(state, terms) end
   local slot, interval = find_slot(state, terms, need)
   local blocked = false
   if terms[WINDOW_US] > 0 then

@@ -52,8 +52,8 @@ class At(Places):
     SWEEP_AT = Place()
     #: When money was last reserved.
     RESERVED_AT = Place()
-    #: Until then no call finds a burst: the provider was away until just now.
-    CALM_UNTIL = Place()
+    #: 0, or when the provider came back after an outage: from then on the burst grows from little.
+    CALM_AT = Place()
 
 
 class Learnt(Places):

@@ -32,7 +32,7 @@ local function follow_clock(state)
   local back = state[SWEEP_AT] - now
   if back < STEP_US then return end
   for k = 1, 4 do state[CLOCK + k] = max(0, state[CLOCK + k] - back) end
-  state[HELD_UNTIL], state[CALM_UNTIL] = max(0, state[HELD_UNTIL] - back), max(0, state[CALM_UNTIL] - back)
+  state[HELD_UNTIL], state[CALM_AT] = max(0, state[HELD_UNTIL] - back), max(0, state[CALM_AT] - back)
   for class = 0, 3 do state[ASKED_MS + class] = max(0, state[ASKED_MS + class] - floor(back / 1000)) end
   state[MINUTE], state[REFUSED_AT], state[SWEEP_AT] = floor(now / MINUTE_US), max(0, state[REFUSED_AT] - back), -1
 end

@@ -210,11 +210,11 @@ class Limiter:
         self._store.send(PENALISE, *call)
         self._hold(held, now + hold_s, now)
 
-    def calm(self, limit: str, calm_s: float) -> None:
-        """Let nobody find a burst for so long: the provider is back, what has waited goes at its pace. Never waits."""
+    def calm(self, limit: str) -> None:
+        """Let nobody find a burst: the provider is back, and what has waited goes at its pace. Never waits."""
         found = self._find(limit)
         if found is not None:
-            self._store.send(CALM, *CALM.call(state=found.keys_for().state, calm_us=round(calm_s * 1e6)))
+            self._store.send(CALM, *CALM.call(state=found.keys_for().state))
 
     def narrow(self, limit: str, *, most: int = 0) -> None:
         """Let no more calls go at once than the provider takes: it refused one too many. Never waits, never raises.

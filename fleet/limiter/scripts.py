@@ -33,7 +33,7 @@ ACQUIRE = Script.beside(
             "DAY_US LONG_US SHORT_US URGENT_MEMORY_MS NOTED_EVERY_MS GRACE_US FIRST DEAD_STEPS SWEEP_US LOG_STEPS "
             "FAR_SHARE EARLY_SHARE EARLY_SPREAD MIN_SLEEP_US MAX_SLEEP_US SLEEP_SPREAD HOPELESS LEAVE MOST_CREDIT "
             "NEWEST_GRANT MOST_SHARE FIRST_FLIGHT_US CLASS NOW_AND_THEN BY_LIMIT BY_HOLD BY_REQUESTS BY_MONEY "
-            "FULL_SHARE LOWEST_ON_RESERVE RETURNS_US EARLY_PATIENCE"
+            "FULL_SHARE LOWEST_ON_RESERVE RETURNS_US EARLY_PATIENCE CALM_BURST_US CALM_GROWTH"
         ),
     },
     behind=_LIMIT,
@@ -50,7 +50,7 @@ SETTLE = Script.beside(
 PENALISE = Script.beside(
     __file__, "penalise.lua", keys="state facts", argv="retry_after_us held_by terms", behind=_LEARNING
 )
-CALM = Script.beside(__file__, "calm.lua", keys="state", argv="calm_us", behind=_LIMIT)
+CALM = Script.beside(__file__, "calm.lua", keys="state", behind=_LIMIT)
 OBSERVE = Script.beside(
     __file__, "observe.lua", keys="state facts", argv="heard terms", tables={"heard": HEARD}, behind=_LEARNING
 )

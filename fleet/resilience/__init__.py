@@ -7,12 +7,11 @@ success. What becomes of the tasks that wait is not decided here.
 from fleet.resilience.breakers import Breakers
 from fleet.resilience.by_hand import close_breaker, gates_are_open
 from fleet.resilience.fingerprint import fingerprint_of
-from fleet.resilience.rules import BREAKING, RAMP_S
+from fleet.resilience.rules import BREAKING
 from fleet.resilience.view import BreakerView, read_breakers, read_breakers_now
 
 __all__ = [
     "BREAKING",
-    "RAMP_S",
     "BreakerView",
     "Breakers",
     "close_breaker",

@@ -37,8 +37,6 @@ FAR_US = 31 * 86_400_000_000
 
 #: After closing, calls leave at a pace that doubles so often (us), until so long after it (us).
 DOUBLING_US, RAMP_US = 250_000, 5_000_000
-#: The same in seconds.
-RAMP_S = RAMP_US / 1e6
 #: Whoever closed a breaker and has not opened the pools' gates by then (us) is taken for dead: the next one does it.
 LIFT_AGAIN_US = 2_000_000
 

@@ -207,8 +207,8 @@ def test_a_penalty_holds_every_process_until_it_is_over(redis_url: str) -> None:
 
 def test_nobody_finds_a_burst_under_a_limit_that_was_calmed(redis_url: str) -> None:
     async def body(limiter: Limiter, store: Store) -> tuple[list[float], int]:
-        limiter.calm(LIMIT, 0.6)
-        limiter.calm("other/model/key", 0.6)  # a limit that is not known is none of ours
+        limiter.calm(LIMIT)
+        limiter.calm("other/model/key")  # a limit that is not known is none of ours
         await sent(store)
         await asyncio.sleep(0.2)  # earns no burst
         begin = time.monotonic()

@@ -12,7 +12,7 @@ from fleet.config import ProviderSettings, Settings
 from fleet.engine.admission import holds
 from fleet.engine.admission.holds import LIFT, lift_call
 from fleet.engine.transport.parking.opening import open_early, open_early_now
-from fleet.resilience import BREAKING, RAMP_S, Breakers, fingerprint_of
+from fleet.resilience import BREAKING, Breakers, fingerprint_of
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
@@ -23,7 +23,7 @@ logger = logging.getLogger("fleet.worker")
 
 
 def make_breakers(
-    settings: Settings, state: Store, broker: Store, secrets: Mapping[str, str], *, calm: Callable[[str, float], None]
+    settings: Settings, state: Store, broker: Store, secrets: Mapping[str, str], *, calm: Callable[[str], None]
 ) -> Breakers:
     """Return the breakers of all limits that this process may call under.
 
@@ -32,7 +32,7 @@ def make_breakers(
         state: State Redis, where the breakers are.
         broker: Where the pools' gates are.
         secrets: API key of each limit, by `provider/model/key`; only a fingerprint of it is kept.
-        calm: Lets nobody find a burst under a limit that opens, for so many seconds.
+        calm: Lets nobody find a burst under a limit that opens.
     """
 
     def told(limit: str, wait: Wait | None) -> None:
@@ -45,7 +45,7 @@ def make_breakers(
 
     async def open_gates(limit: str, is_first: bool) -> None:
         if is_first:
-            calm(limit, RAMP_S)
+            calm(limit)
         for about, names in behind(limit, settings).items():
             causes = BREAKING if about == limit else CAUSES
             await lift(broker, names, about=about, causes=causes, parked_too=is_first)

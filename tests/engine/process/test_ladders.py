@@ -61,7 +61,7 @@ async def worker(url: str, settings: config.Settings) -> AsyncIterator[tuple[Age
     ladders = make_ladders(settings, told, Notebook())
     routes = [rung.route for rung in ladders["p"] if rung.route is not None]
     breakers = make_breakers(
-        settings, store, store, {route.limit: route.api_key for route in routes}, calm=lambda limit, calm_s: None
+        settings, store, store, {route.limit: route.api_key for route in routes}, calm=lambda limit: None
     )
     limiter = Limiter(store, {route.limit: settings.limits_in_use[route.priced_as] for route in routes})
     gateway = Gateway(
