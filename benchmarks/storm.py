@@ -263,7 +263,7 @@ def _most_within(times: list[float], seconds: float) -> int:
     """Return the most events within any window."""
     most, first = 0, 0
     for last, at in enumerate(times):
-        while at - times[first] > seconds:
+        while at - times[first] >= seconds:
             first += 1
         most = max(most, last - first + 1)
     return most
