@@ -22,7 +22,7 @@ Status = Literal["ok", "degraded", "failed"]
 class Before(Frozen):
     """What a task has had before it was parked and taken anew; travels in its message."""
 
-    tries: int = Field(0, description="Failed calls that count against `max_attempts`.")
+    tries: float = Field(0, description="Failed calls, as they count against `max_attempts`.")
     attempts: int = Field(0, description="Calls sent, answered or not.")
     failed: dict[str, int] = Field(default_factory=dict, description="Those of them that failed, by error type.")
     usage: Usage = Usage()

@@ -113,8 +113,10 @@ class Ruling:
             share a budget.
         others_did_well: True when other calls under the same limit were answered since `since_s`: only then the
             failure counts against its task.
+        counts: How much it counts then: 1 where failures are rare, less where they are usual.
     """
 
     wait: Wait | None
     retry_at: float
     others_did_well: bool
+    counts: float = 1.0

@@ -164,7 +164,7 @@ class Breakers:
             return Ruling(None, 0.0, others_did_well=False)
         self._hear(known, heard)
         wait = wait_of(limit, heard) if heard.code == OPEN else None
-        return Ruling(wait, heard.retry_at / 1e6, bool(heard.others_did_well))
+        return Ruling(wait, heard.retry_at / 1e6, bool(heard.others_did_well), heard.others_did_well / 1000)
 
     def _failure(self, known: Known, error: Waits, failure: FailedCall, who: str) -> dict[str, Any]:
         """Return the arguments of `failed.lua`."""

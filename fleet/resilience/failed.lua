@@ -37,6 +37,15 @@ local function count()
   state[RUN_TO] = max(state[RUN_TO], failure[PLACE])
 end
 
+-- The share of calls that fail, as it is taken before much is known.
+local function share_of(failed, well) return (failed + PRIOR_FAILED) / (failed + well + PRIOR_CALLS) end
+
+-- How much the failure counts against its task (thousandths): a whole one where failures are rare. Where they are usual, so
+-- many in a row must be as unlikely for a task with which nothing is wrong.
+local function counts()
+  return floor(1000 * min(1, math.log(share_of(sums(state))) / math.log(share_of(0, 0))))
+end
+
 -- Did others than this task do well since then?
 local function did_others_well(since)
   return (texts.well_by == who and state[OTHER_WELL_AT] or state[WELL_AT]) > since
@@ -45,8 +54,7 @@ end
 local function failures_needed(failed, well)
   local is_alone = failure[WEIGHT] == ALONE
   if is_alone and not did_others_well(now - GOOD_US) then return 1 end
-  local before = max(0, failed - state[RUN])
-  local share = (before + PRIOR_FAILED) / (before + well + PRIOR_CALLS)
+  local share = share_of(max(0, failed - state[RUN]), well)
   local least = is_alone and 2 or now - state[RUN_AT] < YOUNG_US and YOUNG_IN_A_ROW or IN_A_ROW
   return min(MOST_IN_A_ROW, max(least, math.ceil(math.log(UNLIKELY) / math.log(share))))
 end
@@ -86,7 +94,7 @@ end
 local said = { turned = is_of_others(state, texts, ARGV[FINGERPRINT]) and WAS_CLOSED or nil }
 hear(state, texts, successes, ARGV[BY])
 count()
-said.others_did_well = did_others_well(now - failure[SINCE_US]) and 1 or 0
+said.others_did_well = did_others_well(now - failure[SINCE_US]) and counts() or 0
 if state[OPENED_AT] > 0 then
   if failure[IS_PROBE] == 1 and failure[WEIGHT] ~= NOTHING then open() end
 elseif is_due() then

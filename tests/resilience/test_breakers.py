@@ -486,6 +486,22 @@ def test_others_did_well_only_if_other_tasks_did_since_then(redis_url: str) -> N
     run(work)
 
 
+def test_a_failure_counts_as_one_where_failures_are_rare_and_less_where_they_are_usual(redis_url: str) -> None:
+    async def work() -> None:
+        async with member(redis_url) as one, member(redis_url) as other:
+            await other.tell("b", times=97)
+            assert (await one.fail("a", place=1)).counts == 1
+            for k in range(3):
+                await other.tell("b", times=13, place=100 * k + 100)
+                for n in range(20):
+                    ruling = await one.fail(f"task {k}-{n}", place=100 * k + 101 + n)
+                    await other.tell("b", place=100 * k + 101 + n)
+            assert ruling.wait is None
+            assert 0.5 < ruling.counts < 0.7  # 61 of 300: seven in a row are as unlikely as four where 6% fail
+
+    run(work)
+
+
 # -- what breaks
 
 

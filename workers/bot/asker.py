@@ -7,6 +7,7 @@ deadlines the agent's.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -274,7 +275,7 @@ class Asker:
         now_s = self._gateway.now_s()
         sequel = sequel_of(error, failures=self._failures, share=self._share(), now_s=now_s, about=self.route.limit)
         if sequel.counts:
-            self.tries += 1
+            self.tries += sequel.counts
             if self.tries >= self._max_attempts:
                 raise out_of_tries(self.tries, error) from error
         if sequel.is_shut:
@@ -364,7 +365,7 @@ class Asker:
         self.tries += 1
         if self.tries >= self._max_attempts:
             raise error if isinstance(error, BadAnswer) else out_of_tries(self.tries, error)
-        return full_jitter(self.tries, share=self._share())
+        return full_jitter(math.ceil(self.tries), share=self._share())
 
 
 def _never(text: str) -> bool:

@@ -33,14 +33,14 @@ class Sequel:
     Args:
         wait: What the task waits for.
         pause_s: For how long, from now on.
-        counts: The failure counts against `max_attempts`: others did well meanwhile.
+        counts: How much the failure counts against `max_attempts`; nothing unless others did well meanwhile.
         is_shut: The road is shut: it is no pause of this task's own.
         in_slot: It waits where it is: nothing else could be done with its slot.
     """
 
     wait: Wait
     pause_s: float
-    counts: bool = False
+    counts: float = 0.0
     is_shut: bool = False
     in_slot: bool = False
 
@@ -80,12 +80,12 @@ def _pause_of(wait: Wait, now_s: float) -> float:
     return max(LEAST_S, UNKNOWN_S if wait.opens_at is None else wait.opens_at - now_s)
 
 
-def _counts(error: Waits) -> bool:
-    """True when a failed call was surely the task's own: it was sent, and others did well meanwhile."""
-    is_sent = isinstance(error, ProviderUnavailable) and error.sent
-    return is_sent and error.ruling is not None and error.ruling.others_did_well
+def _counts(error: Waits) -> float:
+    """Return how much a failed call is the task's own: nothing unless it was sent, and others did well meanwhile."""
+    is_sent, ruling = isinstance(error, ProviderUnavailable) and error.sent, error.ruling
+    return ruling.counts if is_sent and ruling is not None and ruling.others_did_well else 0.0
 
 
-def out_of_tries(tries: int, error: BaseException) -> OutOfTries:
+def out_of_tries(tries: float, error: BaseException) -> OutOfTries:
     """Return how a task ends whose calls keep failing while others do well."""
-    return OutOfTries(f"expected an answer within {tries} tries that others had no trouble with, got: {error}")
+    return OutOfTries(f"expected an answer within {tries:.0f} tries that others had no trouble with, got: {error}")
