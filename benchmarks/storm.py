@@ -108,7 +108,7 @@ class FleetSystem:
     def __init__(self, url: str, home: Path, stack: ExitStack, cell: Cell) -> None:
         self._cell = cell
         os.environ["STORM_KEY"] = KEY
-        usd = "usd_per_day = 0.01" if cell.kind == "budget" else ""
+        usd = "usd_per_day = 0.004" if cell.kind == "budget" else ""  # used up before the storm begins
         (home / "fleet.toml").write_text(
             f'[worker]\nslots = {SLOTS}\n[providers.api]\nkind = "openai"\nbase_url = "{url}/v1"\n'
             f'api_key_env = "STORM_KEY"\ntimeout_s = 10\n[limits."api/{MODEL}"]\nrpm = {RPM}\n{usd}\n'

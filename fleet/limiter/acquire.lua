@@ -177,12 +177,6 @@ local function look_ahead(state, queue, rank, slot, interval)
   return max(SHORT_US, interval / 2), ahead_us, credit >= own + 1 and slot - now <= horizon
 end
 
--- After an outage the burst is what makes up for late questions, and grows again so slowly that the pace stays the limit's.
-local function keep_calm(state, terms)
-  local burst_us = CALM_BURST_US + max(0, now - state[CALM_AT]) * CALM_GROWTH
-  if burst_us < terms[BURST_US] then terms[BURST_US] = burst_us else state[CALM_AT] = 0 end
-end
-
 -- How the call stands with candidate c.
 local function survey(c)
   local base = (c - 1) * KEYS_OF_ONE
@@ -194,7 +188,7 @@ local function survey(c)
     for k = 1, 4 do state[WINDOW + k] = 0 end
   end
   local terms, need = read_terms(ARGV[TERMS + c], set, learnt), needed(use)
-  if state[CALM_AT] > 0 then keep_calm(state, terms) end
+  keep_calm(state, terms)
   local slot, interval = find_slot(state, terms, need)
   local blocked = false
   if terms[WINDOW_US] > 0 then
@@ -297,7 +291,7 @@ end
 -- Say why the call does not go soon. Who is next asks again before its turn, for it sleeps until then in its slot.
 local function not_soon(turn)
   local held_until = state[HELD_UNTIL]
-  if held_until > now and held_until >= slot then
+  if held_until > now and (held_until >= slot or at.used_up == 0 and held_until - now > patience_us) then
     local told = call('HGET', KEYS[base + FACTS], 'held_by')
     return answer(0, held_until - now, at.est - now, { cause = BY_HOLD }) .. (told and '\n' .. told or '')
   end

@@ -93,6 +93,13 @@ local function read_terms(packed, set, learnt)
   return terms
 end
 
+-- After an outage the burst is what makes up for late questions, and grows again so slowly that the pace stays the limit's.
+local function keep_calm(state, terms)
+  if state[CALM_AT] <= 0 then return end
+  local burst_us = CALM_BURST_US + max(0, now - state[CALM_AT]) * CALM_GROWTH
+  if burst_us < terms[BURST_US] then terms[BURST_US] = burst_us else state[CALM_AT] = 0 end
+end
+
 -- How far the clock of rate k may be ahead: the burst, and for requests at least one interval.
 local function burst_of(terms, k)
   if k == REQUESTS and terms[RPM] > 0 then return max(terms[BURST_US], MINUTE_US / terms[RPM]) end

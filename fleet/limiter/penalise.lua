@@ -2,7 +2,7 @@
 -- known, one is guessed from the pace that led here.
 --
 -- KEYS     state, facts     see limit.lua
--- ARGV     retry_after_us   below 0: an operator ends the hold, and a burst at most is owed
+-- ARGV     retry_after_us   below 0: an operator ends the hold; a burst at most is owed, and none is found
 --          held_by          who says so
 --          terms            packed
 -- Reply    packed: code, wait_us, now_us: wait_us until the limit is open again
@@ -10,9 +10,11 @@
 local state = read_state(KEYS[STATE])
 local set, was_learnt, was_seen = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', 'seen'))
 local terms = read_terms(ARGV[TERMS], set, was_learnt)
+keep_calm(state, terms)
 local retry_after_us = tonumber(ARGV[RETRY_AFTER_US])
 if retry_after_us < 0 then
-  state[HELD_UNTIL] = 0
+  state[HELD_UNTIL], state[CALM_AT] = 0, now
+  keep_calm(state, terms)
   for k = 1, 4 do state[CLOCK + k] = min(state[CLOCK + k], now + ceil(burst_of(terms, k))) end
   call('HDEL', KEYS[FACTS], 'held_by')
   write_state(KEYS[STATE], state)
@@ -32,6 +34,7 @@ if learnt[GUESS + REQUESTS] > 0 or is_unknown then
   cut_guess(learnt, seen, state)
   write_facts(KEYS[FACTS], was_learnt, was_seen, learnt, seen)
   terms = read_terms(ARGV[TERMS], set, pack_learnt(learnt))
+  keep_calm(state, terms)
 end
 
 spend_bursts(state, terms, opens)

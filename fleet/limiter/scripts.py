@@ -17,7 +17,9 @@ _LIMIT = Script.library(
     __file__,
     "limit.lua",
     tables={"state": STATE, "terms old new before wanted": TERMS, "learnt": LEARNT},
-    constants=_numbers("MINUTE_US NEWEST_CALL IN_FLIGHT_GROWTH IN_FLIGHT_STEP_US IN_FLIGHT_FADES"),
+    constants=_numbers(
+        "MINUTE_US NEWEST_CALL IN_FLIGHT_GROWTH IN_FLIGHT_STEP_US IN_FLIGHT_FADES CALM_BURST_US CALM_GROWTH"
+    ),
 )
 _LEARNING = Script.library(__file__, "learning.lua", tables={"seen": SEEN}, constants=_numbers("DAY_US"), behind=_LIMIT)
 
@@ -33,7 +35,7 @@ ACQUIRE = Script.beside(
             "DAY_US LONG_US SHORT_US URGENT_MEMORY_MS NOTED_EVERY_MS GRACE_US FIRST DEAD_STEPS SWEEP_US LOG_STEPS "
             "FAR_SHARE EARLY_SHARE EARLY_SPREAD MIN_SLEEP_US MAX_SLEEP_US SLEEP_SPREAD HOPELESS LEAVE MOST_CREDIT "
             "NEWEST_GRANT MOST_SHARE FIRST_FLIGHT_US CLASS NOW_AND_THEN BY_LIMIT BY_HOLD BY_REQUESTS BY_MONEY "
-            "FULL_SHARE LOWEST_ON_RESERVE RETURNS_US EARLY_PATIENCE CALM_BURST_US CALM_GROWTH"
+            "FULL_SHARE LOWEST_ON_RESERVE RETURNS_US EARLY_PATIENCE"
         ),
     },
     behind=_LIMIT,

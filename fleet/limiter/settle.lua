@@ -41,6 +41,7 @@ if call('EXISTS', KEYS[STATE]) == 0 then return reply(0, 0, now) end
 local state = read_state(KEYS[STATE])
 local set, learnt, use = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', ARGV[KIND]))
 local terms = read_terms(ARGV[TERMS], set, learnt)
+keep_calm(state, terms)
 local charged, used = { 1, tokens, input, output }, { sent, used_tokens, used_input, used_output }
 
 -- While the limit is held, what comes back must not become the burst that the penalty took. A slot of a bucket that has

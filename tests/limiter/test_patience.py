@@ -129,9 +129,14 @@ def test_of_a_tenant_that_has_had_more_than_others_only_its_own_calls_wait(redis
     assert other.waited_ms < 3000
 
 
-def test_a_429_is_told_of_with_who_said_it_and_until_when_by_every_process(redis_url: str) -> None:
+@pytest.mark.parametrize("calmed", ["never", "before", "after"])
+def test_a_429_is_told_of_with_who_said_it_and_until_when_by_every_process(redis_url: str, calmed: str) -> None:
     async def body(limiter: Limiter, other: Limiter, store: Store) -> list[Wait]:
+        if calmed == "before":
+            limiter.calm(LIMIT)
         limiter.penalise(LIMIT, retry_after_s=400)
+        if calmed == "after":
+            limiter.calm(LIMIT)
         await store.command("PING")
         return [await refused(each) for each in (limiter, other)]
 

@@ -37,6 +37,7 @@ def make_breakers(
 
     def told(limit: str, wait: Wait | None) -> None:
         if wait is None:
+            calm(limit)
             logger.info("breaker_closed limit=%s", limit)
             record_event(state, catalogue.BREAKER_CLOSED, limit=limit)
         else:
@@ -44,8 +45,6 @@ def make_breakers(
             record_event(state, catalogue.BREAKER_OPENED, limit=limit, cause=wait.cause, told=wait.told)
 
     async def open_gates(limit: str, is_first: bool) -> None:
-        if is_first:
-            calm(limit)
         for about, names in behind(limit, settings).items():
             causes = BREAKING if about == limit else CAUSES
             await lift(broker, names, about=about, causes=causes, parked_too=is_first)

@@ -270,7 +270,9 @@ class LimitModel:
     def _not_soon(self, q: Question, at: _Standing, turn: float, now: int) -> tuple[float, int, bool, int]:
         """Return when to try again, the cause, whether it is only this call's, and the lowest priority that passes."""
         state = self.state
-        if state[At.HELD_UNTIL] > now and state[At.HELD_UNTIL] >= at.slot:
+        held_until = state[At.HELD_UNTIL]
+        is_long = held_until - now > q.patience_us and not at.used_up
+        if held_until > now and (held_until >= at.slot or is_long):
             return state[At.HELD_UNTIL], limits.BY_HOLD, False, -1
         if at.used_up:
             return day_is_full(q, state, self.terms, at.cost, at.used_up, now)
