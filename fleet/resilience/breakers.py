@@ -43,9 +43,6 @@ _WEIGHTS: dict[Weight, int] = {"none": NOTHING, "at once": ALONE, "lasting": WIT
 #: What a call that was answered far too slowly counts as, while others got no answer in time.
 _TOO_SLOW = ProviderUnavailable("answers come far more slowly than this model's usually do")
 
-#: The gates are opened once more after so many seconds.
-LIFT_ONCE_MORE_S = 2.0
-
 logger = logging.getLogger("fleet.worker")
 
 
@@ -56,7 +53,7 @@ class Breakers:
         store: State Redis.
         fingerprints: Of the settings and the key of each limit, by its name: see `fingerprint_of`.
         on_closed: Opens the gates of the pools of a limit, whose breaker has been closed. Every process does so that
-            has known it open, more than once; the flag is true for the one of them that does what costs more.
+            has known it open; the flag is true for the one of them that does what costs more.
         on_turn: Hears that this process has opened a breaker (with why), or closed it (None): for events and logs.
         clock: Seconds that only grow.
     """
@@ -217,17 +214,11 @@ class Breakers:
         task.add_done_callback(self._lifting.discard)
 
     async def _open_gates(self, known: Known, lift_at: int) -> None:
-        """Open the gates of the pools of a limit; if this process dies before it has said so, another one does.
-
-        Once more a little later: a task that heard that the breaker is open may close its pool's gate only then.
-        """
+        """Open the gates of the pools of a limit; if this process dies before it has said so, another one does."""
         try:
             await self._on_closed(known.limit, bool(lift_at))
             if lift_at:
                 await self._store.run(LIFTED, *LIFTED.call(breaker=keys.breaker(known.limit), lift_at=lift_at))
-            await asyncio.sleep(LIFT_ONCE_MORE_S)
-            if known.wait is None:
-                await self._on_closed(known.limit, False)
         except FleetError as error:
             logger.warning("gates_not_opened limit=%s error=%s", known.limit, type(error).__name__)
 

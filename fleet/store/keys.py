@@ -297,7 +297,7 @@ def room(queue: str) -> str:
 
 
 def room_turn(queue: str) -> str:
-    """String, expires within a quarter of a second: one worker sees to the rooms of a limit. On the broker."""
+    """String, expires within a second: one worker sees to a limit's rooms, or (queue "") to holds. On the broker."""
     return f"{room(queue)}:turn"
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 
 import redis
 
@@ -12,14 +15,21 @@ from fleet.config import ProviderSettings, Settings
 from fleet.engine.admission import holds
 from fleet.engine.admission.holds import LIFT, lift_call
 from fleet.engine.transport.parking.opening import open_early, open_early_now
-from fleet.resilience import BREAKING, Breakers, fingerprint_of
+from fleet.errors import FleetError
+from fleet.resilience import BREAKING, Breakers, BreakerView, fingerprint_of, read_breakers
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
+from fleet.store.clock import CLOCK
 from fleet.waits import CAUSES, Wait
 
 logger = logging.getLogger("fleet.worker")
+
+#: Seconds between two looks whether holds have outlived their breakers, over all workers.
+LOOK_EVERY_S = 1.0
+#: What a task had heard of a breaker before it closed may close its pool's gate so many seconds later.
+LATE_S = 15.0
 
 
 def make_breakers(
@@ -86,3 +96,91 @@ def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: 
 def _fingerprint(limit: str, settings: Settings, secret: str) -> str:
     provider = limit.partition("/")[0]
     return fingerprint_of(settings.providers.get(provider, ProviderSettings(kind="simulator")), secret)
+
+
+class StaleHolds:
+    """A worker's duty for holds that have outlived their breakers: a closed breaker leaves no queue held for long.
+
+    Such a hold is put by a task that had heard "open" a moment before the closing, and it lets one task through per
+    interval: of a key every 15 minutes. Whoever has put it may have died, and Redis may have lost the breakers.
+
+    Args:
+        settings: Pools.
+        state: State Redis, where the breakers are.
+        broker: Where the pools' gates are.
+    """
+
+    def __init__(self, settings: Settings, state: Store, broker: Store) -> None:
+        self._state = state
+        self._broker = broker
+        self._limits = {
+            pool: [f"{name}/{model}/{config.KEY_LABEL}" for name, model in settings.calls_of(pool)]
+            for pool in settings.pools
+        }
+        #: What was lifted at the last look: a task that put such a hold is parked only behind it.
+        self._lifted: dict[str, Wait] = {}
+
+    async def attend(self) -> None:
+        """Lift such holds, for ever. In health this costs the fleet one command a second, and a small one a worker."""
+        is_first = True
+        while True:
+            try:
+                if is_first or await self._is_our_turn():
+                    await self.look(is_first=is_first)
+                is_first = False
+            except FleetError as error:
+                logger.warning("holds not compared with breakers error=%s", type(error).__name__)
+            await asyncio.sleep(LOOK_EVERY_S * random.uniform(0.5, 1.5))
+
+    async def look(self, *, is_first: bool = False) -> None:
+        """Lift such holds, once.
+
+        Args:
+            is_first: This process has just begun: what is told of a provider or model that a pool does not use, as it
+                is configured now, has gone as well.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        again, self._lifted = self._lifted, {}
+        held = await self._held()
+        if held:
+            limits = {wait.about for wait in held.values()}.union(*(self._limits[pool] for pool in held))
+            views = {view.limit: view for view in await read_breakers(self._state, limits)}
+            for pool, wait in held.items():
+                if self._is_stale(pool, wait, views, is_first):
+                    self._lifted[pool] = wait
+                    logger.info("hold_lifted pool=%s cause=%s: its breaker is closed", pool, wait.cause)
+                    record_event(self._state, catalogue.HOLD_LIFTED, pool=pool, cause=wait.cause)
+        for pool, wait in {**again, **self._lifted}.items():
+            await lift(self._broker, [keys.queue(pool)], about=wait.about, causes=(wait.cause,), parked_too=True)
+
+    async def _is_our_turn(self) -> bool:
+        life_ms = round(LOOK_EVERY_S * 900)
+        return await self._broker.command("SET", keys.room_turn(""), "1", "NX", "PX", life_ms) is not None
+
+    async def _held(self) -> dict[str, Wait]:
+        """Return the pools that are held for a breaker, and why."""
+        texts = await self._broker.command("MGET", *(keys.hold(keys.queue(pool)) for pool in self._limits))
+        found = {}
+        for pool, text in zip(self._limits, texts, strict=True):
+            with suppress(ValueError):  # an operator sees to what cannot be read
+                if text and (wait := Wait.from_json(text)).cause in BREAKING and _is_limit(wait.about):
+                    found[pool] = wait
+        return found
+
+    def _is_stale(self, pool: str, wait: Wait, views: Mapping[str, BreakerView], is_first: bool) -> bool:
+        """Return whether a pool's hold has outlived its reason: any rung of a fallback ladder that opens is enough."""
+        if views[wait.about].is_closed:
+            return True
+        if wait.about not in self._limits[pool]:
+            return is_first
+        return any(_closed_lately(views[limit]) for limit in self._limits[pool])
+
+
+def _is_limit(about: str) -> bool:
+    return about.endswith(f"/{config.KEY_LABEL}")
+
+
+def _closed_lately(view: BreakerView) -> bool:
+    return view.is_closed and view.since is not None and CLOCK.now_s() - view.since < LATE_S

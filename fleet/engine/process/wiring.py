@@ -30,7 +30,7 @@ from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
 from fleet.engine.process.bots import Bots
-from fleet.engine.process.breaking import make_breakers
+from fleet.engine.process.breaking import StaleHolds, make_breakers
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
@@ -284,6 +284,7 @@ class Process:
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
+            StaleHolds(settings, assembly.state, assembly.broker).attend,
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings),
             partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip

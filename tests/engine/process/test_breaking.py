@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from fleet import config
-from fleet.engine.process.breaking import make_breakers
-from fleet.errors import KeyRejected
+from fleet.engine.admission.holds import PUT_HOLD, hold_call
+from fleet.engine.process.breaking import StaleHolds, make_breakers
+from fleet.errors import KeyRejected, NotServed
 from fleet.resilience import Breakers
 from fleet.resilience.layouts import STATE, BreakerAt
 from fleet.store import keys
@@ -35,14 +36,14 @@ calmed: list[str] = []
 
 
 @asynccontextmanager
-async def worker(url: str, key: str) -> AsyncIterator[tuple[Breakers, Store]]:
+async def worker(url: str, key: str, limit: str = LIMIT) -> AsyncIterator[tuple[Breakers, Store]]:
     """A worker process's breakers, as wiring makes them."""
     store = Store(url)
-    breakers = make_breakers(SETTINGS, store, store, {LIMIT: key}, calm=calmed.append)
+    breakers = make_breakers(SETTINGS, store, store, {limit: key}, calm=calmed.append)
     try:
         await breakers.load()
         ended = time.monotonic() + 10
-        while STATE.unpack(await store.command("HGET", keys.breaker(LIMIT), "state"))[BreakerAt.LIFT_AT]:
+        while STATE.unpack(await store.command("HGET", keys.breaker(limit), "state"))[BreakerAt.LIFT_AT]:
             assert time.monotonic() < ended, "expected the gates of a breaker that nobody knew to be opened"
             await asyncio.sleep(0.01)
         yield breakers, store
@@ -54,6 +55,11 @@ async def worker(url: str, key: str) -> AsyncIterator[tuple[Breakers, Store]]:
 async def held(store: Store) -> dict[str, bool]:
     """Return which pools are held."""
     return {pool: bool(await store.command("GET", keys.hold(keys.queue(pool)))) for pool in SETTINGS.pools}
+
+
+async def hold(store: Store, pool: str, wait: Wait) -> None:
+    """Put a pool's hold, as a worker does."""
+    await store.run(PUT_HOLD, *hold_call(keys.queue(pool), wait))
 
 
 async def park(store: Store, task_id: str, wait: Wait) -> None:
@@ -128,5 +134,75 @@ def test_a_hold_that_somebody_else_wrote_stops_nobody(redis_url: str) -> None:
         async with worker(redis_url, "sk-new") as (_, store):
             await until_open(store, "two")
             assert (await held(store))["one"]
+
+    asyncio.run(work())
+
+
+def test_a_hold_of_old_knowledge_is_lifted_within_seconds_by_whoever_lives(redis_url: str) -> None:
+    async def work() -> None:
+        async with worker(redis_url, "sk") as (breakers, store):
+            duty = asyncio.ensure_future(StaleHolds(SETTINGS, store, store).attend())
+            ruling = await breakers.failed(LIMIT, KeyRejected("401"), who="a", since_s=1)
+            assert ruling.wait is not None
+            await hold(store, "one", ruling.wait)
+            await hold(store, "other", Wait("money", time.time() + 60, "api/another/default"))
+            await asyncio.sleep(0)
+            breakers.did_well(LIMIT, who="b", seconds=0.0, output_tokens=0, is_probe=True)
+            await until_open(store, "one")  # as it closes
+            late = replace(ruling.wait, opens_at=time.time() + 3600)
+            await hold(store, "one", late)  # its writer had heard "open" just before, and is gone
+            await park(store, "behind it", late)
+            began = time.monotonic()
+            await until_open(store, "one")
+            assert time.monotonic() - began < 5
+            await park(store, "a moment later", late)
+            while len(await due(store)) < 2:
+                assert time.monotonic() - began < 10, "expected what is parked behind a stale hold to open with it"
+                await asyncio.sleep(0.01)
+            assert (await held(store))["other"]
+            duty.cancel()
+            await asyncio.wait([duty])
+
+    asyncio.run(work())
+
+
+def test_a_hold_stays_while_its_breaker_is_open_unless_its_pool_calls_another_model_now(redis_url: str) -> None:
+    async def work() -> None:
+        gone = "api/misspelt/default"
+        async with worker(redis_url, "sk") as (breakers, store), worker(redis_url, "sk", limit=gone) as (theirs, _):
+            for breaker, limit, pool in ((breakers, LIMIT, "one"), (theirs, gone, "two")):
+                ruling = await breaker.failed(limit, NotServed("404"), who="a", since_s=1)
+                assert ruling.wait is not None
+                await hold(store, pool, ruling.wait)
+            await hold(store, "other", Wait("configuration", None, "Redis, bots of pool other"))
+            looks = StaleHolds(SETTINGS, store, store)
+            await looks.look()
+            assert await held(store) == {"one": True, "two": True, "other": True}
+            await looks.look(is_first=True)
+            assert await held(store) == {"one": True, "two": False, "other": True}
+
+    asyncio.run(work())
+
+
+def test_a_rung_that_closed_a_moment_ago_opens_its_ladder_once_more(redis_url: str) -> None:
+    rungs = {"fallback": [{"model": "another", "when": ["outage", "key"]}]}
+    settings = SETTINGS.model_copy(
+        update={"pools": {"one": config.PoolSettings(provider="api", model="model", **rungs)}}
+    )
+
+    async def work() -> None:
+        below = "api/another/default"
+        async with worker(redis_url, "sk") as (breakers, store), worker(redis_url, "sk", limit=below) as (others, _):
+            ruling = await breakers.failed(LIMIT, KeyRejected("401"), who="a", since_s=1)
+            assert ruling.wait is not None
+            await others.failed(below, KeyRejected("401"), who="a", since_s=1)
+            looks = StaleHolds(settings, store, store)
+            await hold(store, "one", ruling.wait)
+            await looks.look()
+            assert (await held(store))["one"]
+            others.did_well(below, who="b", seconds=0.0, output_tokens=0, is_probe=True)
+            await store.command("PING")
+            await looks.look()
+            assert not (await held(store))["one"]
 
     asyncio.run(work())
