@@ -31,7 +31,6 @@ class Before(Frozen):
     ran_ms: int = 0
     parked: int = Field(0, description="Times that it was parked.")
     since: float = Field(0.0, description="Unix time in seconds of its last failed call, or of its beginning.")
-    rung: int = Field(0, description="Rung of the fallback ladder below which it need not try.")
 
     def parked_again(self) -> Before:
         """Return it with one time more that it was parked."""

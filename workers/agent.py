@@ -277,7 +277,7 @@ def _parking(wait: Wait, before: Before, context: BotContext, ran_ms: int) -> Pa
     had = Before(
         tries=context.tries, attempts=meter.calls, failed=dict(meter.failed), usage=meter.usage,
         cost_usd_picos=meter.cost_usd_picos, limited_ms=round(meter.limited_s * 1000), ran_ms=ran_ms,
-        parked=before.parked + 1, since=meter.failed_at, rung=before.rung,
+        parked=before.parked + 1, since=meter.failed_at,
     )  # fmt: skip
     return Parking(wait, had, sent=meter.calls > before.attempts, is_alone=not wait.is_everyones)
 

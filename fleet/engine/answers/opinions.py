@@ -368,7 +368,6 @@ def _since(parking: Parking, before: Before, stopped: Sequence[Opinion]) -> Park
         ran_ms=had.ran_ms + sum(one.ran_ms for one in outcomes),
         parked=before.parked + 1,
         since=before.since or had.since,
-        rung=max(had.rung, before.rung),
     ))  # fmt: skip
 
 
