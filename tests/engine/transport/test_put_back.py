@@ -103,6 +103,28 @@ def test_what_has_failed_a_call_comes_back_behind_the_others_and_what_only_waite
     assert ids(take(client, 3)) == ["waited", "later", "sent"]
 
 
+def test_workers_are_woken_only_where_the_message_may_be_taken(client: redis.Redis, redis_url: str) -> None:
+    def rings() -> bool:
+        ((tag, _),) = take(client)
+        for key, value in stops.items():
+            client.set(key, value)
+        before = client.xrevrange(keys.bell(), count=1)
+        assert give(redis_url, PutBack(tag, "a", OUTAGE)) == [True]
+        client.delete(keys.hold(QUEUE), keys.gate(QUEUE))
+        return client.xrevrange(keys.bell(), count=1) != before
+
+    queue_up(client, message("a"))
+    for stops, is_woken in (
+        ({}, True),
+        ({keys.hold(QUEUE): OUTAGE.to_json()}, False),
+        ({keys.hold(QUEUE): Wait("limit", lowest=2).to_json()}, True),  # not this priority
+        ({keys.hold(QUEUE): "not a wait"}, False),
+        ({keys.gate(QUEUE): "1"}, False),
+        ({keys.gate(QUEUE): "2"}, True),
+    ):
+        assert rings() == is_woken, stops
+
+
 def test_a_call_that_is_repeated_or_comes_too_late_changes_nothing(client: redis.Redis, redis_url: str) -> None:
     queue_up(client, message("a"))
     ((tag, _),) = take(client)

@@ -10,8 +10,10 @@
 --       bell      stream, one entry
 --       revoked   sorted set: task id -> time at which the mark may go; a task revoked meanwhile is over where it waits
 --       ends      sorted set: queue -> the soonest end of a task that waits there: when to look for what is over
+--       gate, hold   strings: what the queue hands out now, see take.lua
 -- ARGV  tag       delivery tag
 --       queue     its name
+--       step      priority step of its list
 --       id        of the task
 --       at        opening time, s ('': to the head of its list)
 --       reason    why it waits: JSON on one line; for the parked set
@@ -20,8 +22,20 @@
 --       mark_prefix   of the keys of marks, see park.lua
 --       life_s    life of the suspects' marks, s
 -- Reply 1 put back, 0 this worker does not hold it any more: its lease was lost, or this call is a repeated one
-local unacked, index, parked, openings, order, suspects, epochs, waiting, bell, revoked, ends = unpack(KEYS)
-local tag, queue, id, at, reason, message, mark, mark_prefix, life_s = unpack(ARGV)
+--
+-- Workers are woken only where the message may be taken: not for each of the tasks that a hold sends back.
+local unacked, index, parked, openings, order, suspects, epochs, waiting, bell, revoked, ends, gate, hold = unpack(KEYS)
+local tag, queue, step, id, at, reason, message, mark, mark_prefix, life_s = unpack(ARGV)
+
+-- True when nothing of this priority may be taken, but for a probe: who sleeps knows when that is due.
+local function is_stopped()
+  local lowest, text = unpack(redis.call('MGET', gate, hold))
+  if lowest and tonumber(step) > (tonumber(lowest) or -1) then return true end
+  local is_known, wait = pcall(cjson.decode, text or '')
+  if text and not (is_known and type(wait) == 'table') then return true end
+  return text and tonumber(step) > (tonumber(wait.lowest) or -1)
+end
+
 local entry = redis.call('HGET', unacked, tag)
 redis.call('ZREM', index, tag)
 if not entry then return 0 end
@@ -48,5 +62,5 @@ if marked then
   redis.call('SET', mark_prefix .. marked, 'q|' .. epoch .. '|' .. list, 'XX')
 end
 redis.call('ZADD', waiting, 0, queue)
-redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1)
+if not is_stopped() then redis.call('XADD', bell, 'MAXLEN', 1, '*', 'x', 1) end
 return 1

@@ -23,8 +23,8 @@ from fleet.waits import Wait
 PUT_BACK = Script.beside(
     __file__,
     "put_back.lua",
-    keys="unacked index parked openings order suspects epochs waiting bell revoked ends",
-    argv="tag queue id at reason message mark mark_prefix life_s",
+    keys="unacked index parked openings order suspects epochs waiting bell revoked ends gate hold",
+    argv="tag queue step id at reason message mark mark_prefix life_s",
     using=[PARK],
 )
 
@@ -71,8 +71,8 @@ async def put_back(broker: Store, gone: PutBack) -> bool:
     call = PUT_BACK.call(
         unacked=keys.unacked(), index=keys.unacked_index(), parked=keys.parked(), openings=keys.openings(),
         order=keys.parked_order(queue), suspects=keys.suspects(), epochs=keys.epochs(), waiting=keys.waiting(step),
-        bell=keys.bell(), revoked=keys.revoked(), ends=keys.ends(),
-        tag=gone.tag, queue=queue, id=gone.task_id, at="" if gone.at is None else repr(gone.at),
+        bell=keys.bell(), revoked=keys.revoked(), ends=keys.ends(), gate=keys.gate(queue), hold=keys.hold(queue),
+        tag=gone.tag, queue=queue, step=step, id=gone.task_id, at="" if gone.at is None else repr(gone.at),
         reason=reason_of(gone), message=b"" if gone.before is None else with_before(message, gone.before),
         mark=leases.SUSPECT, mark_prefix=keys.submitted(""), life_s=keys.STATE_TTL_S,
     )  # fmt: skip
