@@ -225,6 +225,11 @@ def ends() -> str:
     return "fleet:ends"
 
 
+def over() -> str:
+    """List: messages of tasks whose end had passed when a take met them; they wait for their result `Expired`."""
+    return "fleet:over"
+
+
 def revoked() -> str:
     """Sorted set, task id -> Unix time at which the mark may go: tasks that must not start."""
     return "fleet:revoked"

@@ -1,4 +1,4 @@
-"""Finds one task's message in the broker: in the queues, among the poison. Who holds it: `transport/held.py`.
+"""Finds one task's message in the broker: in the queues, among the poison and what is over. Who holds it: `held.py`.
 
 A message is found by its text inside Redis, a stretch at a time, so that neither Redis is held up for long nor
 prompts travel. The search is bounded: how much it looked at is part of its answer.
@@ -68,6 +68,11 @@ def find_poison(broker: redis.Redis, task_id: str) -> bool:
     """True when the task's message waits to be buried because its workers died."""
     messages = cast(list[bytes], broker.lrange(keys.poison(), 0, LONGEST_STRETCH))
     return any(task_id_in(message) == task_id for message in messages)
+
+
+def find_over(broker: redis.Redis, task_id: str) -> bool:
+    """True when the task's message was put aside because its end had passed. O(what was put aside)."""
+    return _search_list(broker, keys.over(), Queued("", 0, 0, b""), task_id, SEARCH_MOST).found is not None
 
 
 def _lists(broker: redis.Redis, settings: Settings) -> list[tuple[str, tuple[str, int]]]:

@@ -104,7 +104,7 @@ def state_of(facts: Facts) -> State:
         return "revoked"
     if facts.parked is not None:
         return "parked"
-    if facts.search.found is not None:
+    if facts.search.found is not None or facts.is_over:
         return "queued"
     if facts.is_poison:
         return "poison"
@@ -128,6 +128,8 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield from _told_queued(facts)
     elif facts.is_poison:
         yield "an earlier release found it to be poison: it fails within a few seconds"
+    elif facts.is_over:
+        yield "its end had passed before its turn came: its result `Expired` is on its way"
     if facts.message is not None:
         yield from _told_obstacles(facts)
     if facts.filed is not None:

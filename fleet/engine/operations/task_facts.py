@@ -20,6 +20,7 @@ from fleet.engine.operations.message_search import (
     NOT_SEARCHED,
     SEARCH_MOST,
     Search,
+    find_over,
     find_poison,
     find_queued,
 )
@@ -64,6 +65,7 @@ class Facts:
     search: Search = NOT_SEARCHED
     more_urgent: int = 0
     is_poison: bool = False
+    is_over: bool = False
     passed_on: bool = False
     has_key: bool = False
     is_suspect: bool = False
@@ -138,6 +140,7 @@ def gather(
         search=search,
         more_urgent=_more_urgent(broker, search),
         is_poison=not where and find_poison(broker, task_id),
+        is_over=not (where or raw) and find_over(broker, task_id),
         passed_on=bool(broker.exists(keys.passed_on(task_id))),
         has_key=bool(broker.exists(keys.submitted(task_id))),
         is_suspect=_is_suspect(broker, held, where.message) if where else False,

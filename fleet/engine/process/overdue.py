@@ -24,7 +24,15 @@ from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.follow_ups import FollowUps
 from fleet.engine.outcomes.results import Done
 from fleet.engine.outcomes.revocation import state_here
-from fleet.engine.transport.withdrawal.withdrawn import Stretch, Withdrawn, acknowledge, claim, finish, withdraw
+from fleet.engine.transport.withdrawal.withdrawn import (
+    Stretch,
+    Withdrawn,
+    acknowledge,
+    claim,
+    finish,
+    withdraw,
+    withdraw_over,
+)
 from fleet.errors import FleetError
 from fleet.quoting import quote
 from fleet.store import keys
@@ -38,6 +46,8 @@ LOOK_EVERY_S = 2.0
 PAUSE_PER_WALK = 100
 #: Fewest and most seconds between two walks through one queue.
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+#: What Redis found to be over is over, if its clock is known here only to so many seconds.
+SLACK_S = 1.0
 #: Stands for all queues whose gate is closed: a revoked task may wait in any of them.
 EVERYWHERE = "*"
 
@@ -64,10 +74,20 @@ class Overdue:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
+                await self._end_put_aside()
                 while (claimed := await asyncio.to_thread(claim, broker().client)) is not None:
                     await self._walk(claimed)
             except (FleetError, redis.RedisError) as error:
                 logger.warning("overdue tasks not ended error=%s: %s; in a minute again", type(error).__name__, error)
+
+    async def _end_put_aside(self) -> None:
+        """End what takes have met that was over, and put aside; all workers do."""
+        client, ended = broker().client, 0
+        steps = withdraw_over(client)
+        while (stretch := await asyncio.to_thread(_next, steps)) is not None:
+            ended += await self._end(client, stretch.found)
+        if ended:
+            logger.info("ended expired tasks=%d: their end had passed before their turn came", ended)
 
     async def _walk(self, claimed: tuple[str, str]) -> None:
         """Walk through a queue once."""
@@ -106,10 +126,10 @@ class Overdue:
         for one in found:
             headers, body = parts_of(one.message)
             end = end_in(headers)
-            if end is None or end >= now_s or not is_usable(headers.get("id")):
+            if end is None or end >= now_s + SLACK_S or not is_usable(headers.get("id")):
                 revoked.append(one)
             else:
-                refused.append((one, self._refuse(headers["id"], expired(end, now_s), headers, body)))
+                refused.append((one, self._refuse(headers["id"], expired(end, max(end, now_s)), headers, body)))
         replies = await asyncio.gather(*(refusal for _, refusal in refused), return_exceptions=True)
         done = []
         for (one, _), reply in zip(refused, replies, strict=True):

@@ -30,9 +30,9 @@ from fleet.store.client import Script, run_script
 TAKE = Script.beside(
     __file__,
     "take.lua",
-    keys="unacked index bell suspects ours parked openings epochs revoked waiting*",
+    keys="unacked index bell suspects ours parked openings epochs revoked over waiting*",
     argv="wanted guarded prefix gate_prefix separator list_prefix mark mark_prefix order_prefix waiting_prefix "
-    "most_bytes kept_bytes cut_mark acks rest*",
+    "most_bytes kept_bytes cut_mark bot_task acks rest*",
     using=[OPEN],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
@@ -272,11 +272,12 @@ def take_call(
     """Return KEYS and ARGV of `take.lua`, where each is described; with `wanted` 0 it only acknowledges."""
     return TAKE.call(
         unacked=keys.unacked(), index=keys.unacked_index(), bell=keys.bell(), suspects=keys.suspects(), ours=ours,
-        parked=keys.parked(), openings=keys.openings(), epochs=keys.epochs(), revoked=keys.revoked(), waiting=waiting,
+        parked=keys.parked(), openings=keys.openings(), epochs=keys.epochs(), revoked=keys.revoked(), over=keys.over(),
+        waiting=waiting,
         wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
         list_prefix=keys.lists(""), mark=SUSPECT, mark_prefix=keys.submitted(""), order_prefix=keys.parked_order(""),
         waiting_prefix=keys.waiting(""), most_bytes=weight.MAX_MESSAGE_BYTES, kept_bytes=weight.CUT_BYTES,
-        cut_mark=weight.CUT_MARK, acks=len(acks), rest=(*steps, *served, *acks, *queues),
+        cut_mark=weight.CUT_MARK, bot_task=f'"{TASK_NAME}"', acks=len(acks), rest=(*steps, *served, *acks, *queues),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@
 --       parked, openings   what waits until a time, see park.lua
 --       epochs       hash: list key -> times it was filled from empty
 --       revoked      sorted set: task id -> time at which the mark may go (Redis time, s)
+--       over         list: messages of bot tasks whose end has passed; whoever has time ends them (overdue.py)
 --       waiting      sorted sets, one per priority, the most urgent first: names of queues that may have messages of it
 -- ARGV  wanted       most messages to take (count)
 --       guarded      how many of them from the least urgent class that waits (count)
@@ -23,11 +24,13 @@
 --                    and its size (message.py refuses it)
 --       kept_bytes
 --       cut_mark
+--       bot_task     how a message names the task of bots
 --       acks         number of tags to acknowledge
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
 --                    acknowledge; names of the queues to take from (none: those of `ours`)
 -- Reply {tag, list key, message, tag, list key, message, ...} and behind them, if there are any, the tags of revoked tasks
---       in one string; or {bell id, ms until something opens (-1: nothing will)} when nothing waits; {} for acks alone
+--       in one string; or {bell id, ms until something opens (-1: nothing will)} when nothing waits; {} for acks alone,
+--       and when all that was met is over: take again
 --
 -- Lists and gates are named by queue, not declared: the broker is one Redis, never a cluster. A gate is a string, the
 -- lowest priority that may be taken (-1, or no number: none); absent: open. Beside it, under the gate's name and ":room":
@@ -42,14 +45,18 @@
 -- What is parked and due is opened first, a bounded number: one look when there is none. Revoked tasks are taken like
 -- others, for it is their worker that tells who waits for them; the mark then need not outlive a repeated delivery.
 --
+-- What is over is put aside in bulk, a bounded number a call and list, so that no slot, bot or probe is used for it.
+--
 -- Both unacked keys live as long as they have entries: a TTL here would be a way to lose tasks.
 -- Waiting queues looked at in one go.
 local CHUNK = 16
 -- Most parked messages opened in one go (count), and the life of a mark whose task was met, s.
 local MOST, MET_LIFE_S = 256, 604800
-local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked = unpack(KEYS)
+-- Most messages put aside because they are over (count); where the header with a task's end is: in the last so many bytes.
+local MOST_OVER, HEADERS_BYTES = 256, 4096
+local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked, over = unpack(KEYS)
 local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, order_prefix, waiting_prefix,
-  most_bytes, kept_bytes, cut_mark, acks = unpack(ARGV)
+  most_bytes, kept_bytes, cut_mark, bot_task, acks = unpack(ARGV)
 wanted, guarded, most_bytes = tonumber(wanted), tonumber(guarded), tonumber(most_bytes)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
@@ -65,7 +72,7 @@ if wanted <= 0 then return {} end
 
 local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds .. '.' .. string.format('%06d', microseconds)
-local gates, rooms, holds, reply, taken = {}, {}, {}, {}, 0
+local gates, rooms, holds, reply, taken, put_aside = {}, {}, {}, {}, 0, 0
 local has_suspects, hold_opens_at
 
 -- When the first opens of what is parked or struck off, s; nil: nothing will.
@@ -144,6 +151,58 @@ local function tag_of(message)
   return prefix .. taken
 end
 
+-- Unix time (s) of an ISO time, as Celery writes it; without a zone it is UTC. nil: it is none. The days by Howard Hinnant's
+-- `days_from_civil`.
+local function time_of(text)
+  local year, month, day, hour, minute, second, zone =
+    string.match(text, '^(%d%d%d%d)-(%d%d)-(%d%d)[T ](%d%d):(%d%d):(%d%d%.?%d*)([^"]*)$')
+  if not year then return end
+  local sign, hours, minutes = string.match(zone, '^([+-])(%d%d):(%d%d)$')
+  if not sign and zone ~= '' and zone ~= 'Z' then return end
+  local shifted = (month + 9) % 12
+  local y = year - math.floor(shifted / 10)
+  local days = 365 * y + math.floor(y / 4) - math.floor(y / 100) + math.floor(y / 400)
+    + math.floor((153 * shifted + 2) / 5) + day - 719469
+  local ahead_s = sign and (hours * 60 + minutes) * (sign == '+' and 60 or -60) or 0
+  return days * 86400 + hour * 3600 + minute * 60 + second - ahead_s
+end
+
+-- True when a message's task has an end, said by Fleet or by a plain client of Celery, and it has passed. A task's own field
+-- is looked at by who takes it (expiry.py). What is searched for begins with a rare letter: that is quicker.
+local function is_over(message)
+  local from = math.max(8, #message - HEADERS_BYTES)
+  local at = string.find(message, '_expires"', from, true)
+  local ends = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at - 6))
+  if not at then
+    at = string.find(message, 'xpires": "', from, true)
+    ends = at and time_of(string.match(message, '^"expires": "([^"]*)"', at - 2) or '')
+  end
+  return ends and ends < tonumber(now) and #message <= most_bytes and string.find(message, bot_task, from, true)
+end
+
+-- Puts a message aside that is over: not even a mark of it may tell that it is in its list.
+local function put_over(message)
+  put_aside = put_aside + 1
+  local epoch = redis.call('LPUSH', over, message) == 1 and redis.call('HINCRBY', epochs, over, 1)
+  local id = string.match(message, '^{"mark":"([^"]+)"')
+  if not id then return end
+  epoch = epoch or redis.call('HGET', epochs, over) or '0'
+  redis.call('SET', mark_prefix .. id, 'q|' .. epoch .. '|' .. over, 'XX')
+end
+
+-- Files one message as taken; returns its tag, and what the unacked store has of it.
+local function file(list, message)
+  if #message > most_bytes then
+    message = cut_mark .. #message .. ':' .. string.sub(message, 1, kept_bytes) .. string.sub(message, -kept_bytes)
+  end
+  taken = taken + 1
+  local tag = tag_of(message)
+  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tag, list, message
+  local id = string.match(message, '^{"mark":"([^"]+)"')
+  if id then redis.call('SET', mark_prefix .. id, 't|' .. tag, 'XX') end
+  return tag, list .. '\n' .. message
+end
+
 -- Takes from one list until `most` are taken altogether, and strikes the queue off where it is known to wait.
 local function take_from(queue, class, most, is_turn)
   local step = ARGV[REST + class]
@@ -160,16 +219,14 @@ local function take_from(queue, class, most, is_turn)
   while taken < most do
     local message = redis.call('RPOP', list)  -- one by one: RPOP with a count walks the whole list (Redis 6.2)
     if not message then is_empty = true break end
-    if #message > most_bytes then
-      message = cut_mark .. #message .. ':' .. string.sub(message, 1, kept_bytes) .. string.sub(message, -kept_bytes)
+    if is_over(message) then
+      put_over(message)
+      if put_aside >= MOST_OVER then break end
+    else
+      local tag, entry = file(list, message)
+      entries[#entries + 1], entries[#entries + 2] = tag, entry
+      renewals[#renewals + 1], renewals[#renewals + 2] = now, tag
     end
-    taken = taken + 1
-    local tag = tag_of(message)
-    entries[#entries + 1], entries[#entries + 2] = tag, list .. '\n' .. message
-    renewals[#renewals + 1], renewals[#renewals + 2] = now, tag
-    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tag, list, message
-    local id = string.match(message, '^{"mark":"([^"]+)"')
-    if id then redis.call('SET', mark_prefix .. id, 't|' .. tag, 'XX') end
   end
   if taken > before then
     redis.call('HSET', unacked, unpack(entries))
@@ -177,7 +234,7 @@ local function take_from(queue, class, most, is_turn)
     use_room(queue, step, taken - before)
     if hold then use_probe(queue, hold) end
   end
-  if is_empty and (taken > before or queues == 0) then redis.call('ZREM', KEYS[WAITING + class], queue) end
+  if is_empty and (taken > before or put_aside > 0 or queues == 0) then redis.call('ZREM', KEYS[WAITING + class], queue) end
 end
 
 local function serve_named(class, last, most, is_turn)
@@ -231,6 +288,7 @@ if taken > 0 then
   if redis.call('EXISTS', revoked) == 1 then reply[#reply + 1] = tags_of_revoked() end
   return reply
 end
+if put_aside > 0 then return {} end
 if hold_opens_at then opens_at = math.min(opens_at or hold_opens_at, hold_opens_at) end
 local left_ms = opens_at and math.max(0, math.ceil((opens_at - now) * 1000)) or -1
 local newest = unpack(redis.call('XREVRANGE', bell, '+', '-', 'COUNT', 1))

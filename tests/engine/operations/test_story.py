@@ -243,6 +243,12 @@ def test_a_task_that_an_earlier_release_found_to_be_poison_is_found_there(client
     assert story.state == "poison" and "found it to be poison" in text_of(story)
 
 
+def test_a_task_that_was_put_aside_because_its_end_has_passed_is_found_there(client: redis.Redis) -> None:
+    client.lpush(keys.over(), message_of("other"), message_of("mine"))
+    story = story_of(client, "mine")
+    assert story.state == "queued" and "its end had passed before its turn came" in text_of(story)
+
+
 def test_a_task_of_the_inbox_and_one_that_was_passed_on_say_so(client: redis.Redis) -> None:
     queue(client, "inbound", name="celery")
     story = story_of(client, "inbound")

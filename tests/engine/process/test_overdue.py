@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -13,9 +14,10 @@ from celery import chord
 from celery.exceptions import TaskRevokedError
 
 from fleet.engine.messages import queues
-from fleet.engine.messages.envelope import BEFORE
+from fleet.engine.messages.envelope import BEFORE, fresh_envelope, task_body
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.transport.parking import parked
+from fleet.models import BotTask
 from fleet.outcome import Before
 from fleet.signals import catalogue
 from fleet.store import keys
@@ -90,4 +92,18 @@ def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on
     client.delete(keys.gate(QUEUE))
     client.xadd(keys.bell(), {"x": 1})
     assert waits.get(timeout=WAIT_S).answer == "2"
+    attempts, late = total(client, catalogue.ATTEMPTS), [uuid.uuid4().hex for _ in range(600)]
+    body, ended = task_body(BotTask(prompt="x"), "research"), time.time() - 30
+    client.lpush(LIST, *(
+        fresh_envelope(task_id=task_id, queue=QUEUE, priority=2, body=body, queued_at=ended, expires_at=ended)
+        for task_id in late
+    ))  # fmt: skip
+    fresh = submit_task.delay("What is 2+2?", pool="research")  # in an open queue, behind all that is over
+    assert fresh.get(timeout=WAIT_S).answer == "4"
+    wait_until(lambda: client.exists(*map(keys.result, late)) == 600, WAIT_S, lambda: f"all ended; log:\n{worker.log}")
+    for task_id in (late[0], late[-1]):
+        assert submit_task.AsyncResult(task_id).get(timeout=5).error.type == "Expired"
+    assert total(client, catalogue.ATTEMPTS) == attempts + 1  # nothing was sent for them
+    assert "ended expired tasks=" in worker.log
+    wait_until(lambda: client.hlen(keys.unacked()) == client.llen(keys.over()) == 0, WAIT_S, "all is acknowledged")
     assert worker.alive

@@ -95,6 +95,15 @@ def withdraw_matching(
             skip += len(messages) - gone
 
 
+def withdraw_over(client: redis.Redis) -> Iterator[Stretch]:
+    """Withdraw what takes have put aside because its end has passed, as `withdraw`; several processes may at once."""
+    while True:
+        stretch, _ = _step(client, "", keys.over(), False, "all", (), skip=0, count=WITHDRAW_MOST)
+        if not stretch.found:
+            return
+        yield stretch
+
+
 def _take_back(
     client: redis.Redis, queue: str, place: str, of_parked: bool, chosen: Sequence[bytes], skip: int
 ) -> Iterator[Withdrawn]:
