@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -35,6 +36,8 @@ from fleet.workers.rungs import Rung
 
 #: Threads that plain bot functions may have per slot: one at work, one left over from a task past its deadline.
 THREADS_PER_SLOT = 2
+#: Seconds after which a task that has begun and stands still counts as waiting in its slot.
+WAITS_AFTER_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class Agent:
         self._on_wait = on_wait
         self._pools = settings.pools
         self._share = share
+        self._at_work: set[BotContext] = set()
         pools = self._pools.items()
         self._functions = {name: load_bot(pool.function) for name, pool in pools if pool.function}
         self._validators = {name: load_validator(pool.validator) for name, pool in pools if pool.validator}
@@ -122,6 +126,7 @@ class Agent:
         error: FleetError | None = None
         wait: Wait | None = None
         told: Rung | None = None
+        self._at_work.add(context)
         try:
             answer = await self._answer_in_time(task, context, deadline)
         except asyncio.CancelledError:
@@ -141,12 +146,22 @@ class Agent:
             error = failure
         except Exception as bug:  # noqa: BLE001 - the task boundary: recorded, and every task has an Outcome
             error = _record_bug(bug, task_id, bot)
+        finally:
+            self._at_work.discard(context)
         ran_ms = round(max(0.0, clock() - started - deadline.stood_s) * 1000)
         if before is not None:
             ran_ms += before.ran_ms
         parking = None if wait is None or before is None else _parking(wait, before, context, ran_ms)
         outcome = self._outcome(context, answer, error, ran_ms, norms, parking)
         return outcome if told is None else _told(outcome, told)
+
+    def waiting(self) -> Counter[str]:
+        """Return how many tasks of each pool have begun, and wait in their slots for what is not their own."""
+        return Counter(
+            context.pool
+            for context in self._at_work
+            if context.is_begun and context.deadline.standing_s >= WAITS_AFTER_S
+        )
 
     async def close(self) -> None:
         """End what users' functions left running."""

@@ -57,11 +57,17 @@ class Deadline:
         self._out: list[CallOut] = []
         self._waits = 0
         self._stands_from: float | None = None
+        self._waits_from: float | None = None
 
     @property
     def left_s(self) -> float:
         """Seconds until then; 0 or less when it has passed."""
         return self.at - (self._now() if self._stands_from is None else self._stands_from)
+
+    @property
+    def standing_s(self) -> float:
+        """Seconds since the task began to wait, failed calls in between included; 0: it does not wait now."""
+        return 0.0 if self._stands_from is None or self._waits_from is None else self._now() - self._waits_from
 
     def scope(self) -> asyncio.Timeout:
         """Return a block (`async with`) that cancels what runs in it at the deadline; call `end()` behind it."""
@@ -102,7 +108,9 @@ class Deadline:
     def came(self, call: CallOut, *, counts: bool) -> None:
         """Note that a call has ended; when it does not count, its seconds are given back."""
         self._out.remove(call)
-        if not counts:
+        if counts:
+            self._waits_from = None
+        else:
             self.stand(self._now() - call.began - (self.stood_s - call.stood_s))
         self._turn()
 
@@ -122,6 +130,7 @@ class Deadline:
         now = self._now()
         if stands:
             self._stands_from = now
+            self._waits_from = now if self._waits_from is None else self._waits_from
             return
         assert self._stands_from is not None
         seconds, self._stands_from = now - self._stands_from, None

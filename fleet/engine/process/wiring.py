@@ -21,6 +21,7 @@ from fleet import config
 from fleet.config import Settings
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
+from fleet.engine.admission.lending import lend
 from fleet.engine.answers.canaries import Canaries
 from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
@@ -284,7 +285,7 @@ class Process:
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
-            StaleHolds(settings, assembly.state, assembly.broker).attend,
+            StaleHolds(settings, assembly.state, assembly.broker).attend, partial(lend, assembly.agent.waiting),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings),
             partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip

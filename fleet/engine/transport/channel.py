@@ -79,10 +79,18 @@ class QoS(kombu_redis.QoS):
 
     def free(self) -> int:
         """Number of messages that may be taken now."""
+        return self.room()[0]
+
+    def room(self) -> tuple[int, frozenset[str]]:
+        """Return how many messages may be taken now, and the queues from which none of them may come."""
         if not self.prefetch_count:
-            return TAKE_AT_MOST
-        holdings = self.channel.holdings
-        return max(0, int(min(TAKE_AT_MOST, self.prefetch_count - len(holdings.held), holdings.room())))
+            return TAKE_AT_MOST, frozenset()
+        holdings, shut = self.channel.holdings, frozenset[str]()
+        own = self.prefetch_count - len(holdings.held)
+        if own <= 0:
+            lent, shut = holdings.lent(self.prefetch_count)
+            own += lent
+        return max(0, int(min(TAKE_AT_MOST, own, holdings.room()))), shut
 
     def restore_unacked(self, client: Any = None) -> None:
         """Hand back what was taken and has not started; what runs stays leased and is acknowledged later."""
@@ -166,9 +174,9 @@ class Channel(Publishing):
             connection.send_command("XREAD", "BLOCK", wait_ms, "STREAMS", keys.bell(), bell_id)
         else:
             self._sent_acks = acks = self.holdings.take_acks()
-            wanted = self.qos.free()
+            wanted, shut = self.qos.room()
             self._sent_prefix = prefix = self.holdings.next_prefix()
-            take = self._rota.take(wanted=wanted, guarded=self._guarded(wanted), prefix=prefix, acks=acks)
+            take = self._rota.take(wanted=wanted, guarded=self._guarded(wanted), prefix=prefix, acks=acks, shut=shut)
             self._send(connection, leases.TAKE, take)
 
     def _send(self, connection: Any, script: Script, arguments: list[Any]) -> None:

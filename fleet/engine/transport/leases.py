@@ -32,7 +32,7 @@ TAKE = Script.beside(
     "take.lua",
     keys="unacked index bell suspects ours parked openings epochs revoked over waiting*",
     argv="wanted guarded prefix gate_prefix separator list_prefix mark mark_prefix order_prefix waiting_prefix "
-    "most_bytes kept_bytes cut_mark bot_task acks rest*",
+    "most_bytes kept_bytes cut_mark bot_task acks shut rest*",
     using=[OPEN],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
@@ -56,6 +56,8 @@ QUIET_LEASES = 0.6
 SWEEP_MOST = 5000
 #: Seconds after which a process whose machine was full tries to hold one message more.
 WIDEN_EVERY_S = 2.0
+#: Slots that tasks of one pool may wait in after they have begun: one in so many. Those beyond are lent to others.
+WAITING_SHARE = 4
 #: Unreadable messages kept for a look, the newest ones (count).
 UNREADABLE_KEPT = 1000
 #: How the delivery tag of a message ends that is suspect: the process that had it before died while its task ran.
@@ -126,6 +128,8 @@ class Holdings:
         self.handed_back = 0
         #: Most messages to hold, since the machine had no room for more, and when that was (monotonic).
         self._narrow: tuple[int, float] | None = None
+        #: Queue -> tasks of it that have begun and wait in their slots, if there are any.
+        self.waiting: Mapping[str, int] = {}
         #: When this process's own thread last renewed (monotonic).
         self.renewed_at_s = -math.inf
 
@@ -144,6 +148,21 @@ class Holdings:
             return math.inf
         most, since_s = self._narrow
         return most + (time.monotonic() - since_s) / WIDEN_EVERY_S - len(self.held)
+
+    def lent(self, slots: int) -> tuple[int, frozenset[str]]:
+        """Return how many messages may be held beyond the slots, and the queues from which none of them may come.
+
+        A pool whose tasks all began before an outage would hold all slots until its end. What waits beyond its share
+        lends its slot to tasks of other pools; at most as many are lent as there are slots.
+
+        Args:
+            slots: Of this process.
+        """
+        if not self.waiting:
+            return 0, frozenset()
+        most = slots // WAITING_SHARE
+        beyond = {queue: count - most for queue, count in self.waiting.items() if count > most}
+        return min(slots, sum(beyond.values())), frozenset(beyond)
 
     def next_prefix(self) -> str:
         """Return a prefix for the tags of one take: unique over all processes and takes."""
@@ -250,6 +269,14 @@ def narrow() -> None:
         holdings.narrow()
 
 
+def lend(waiting: Mapping[str, int]) -> bool:
+    """Note how many tasks of each queue wait in their slots; True when that has changed. From any thread."""
+    changed = [holdings for holdings in all_holdings() if holdings.waiting != waiting]
+    for holdings in changed:
+        holdings.waiting = waiting
+    return bool(changed)
+
+
 def flush_all_acks() -> None:
     """Tell the broker what is acknowledged, during a shutdown: nothing is taken any more, which would tell it."""
     for holdings in all_holdings():
@@ -267,6 +294,7 @@ def take_call(
     steps: Sequence[str] = (),
     served: Iterable[str] = (),
     acks: Sequence[str] = (),
+    shut: Iterable[str] = (),
     queues: Iterable[str] = (),
 ) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `take.lua`, where each is described; with `wanted` 0 it only acknowledges."""
@@ -277,7 +305,8 @@ def take_call(
         wanted=wanted, guarded=guarded, prefix=prefix, gate_prefix=keys.gate(""), separator=PRIORITY_SEPARATOR,
         list_prefix=keys.lists(""), mark=SUSPECT, mark_prefix=keys.submitted(""), order_prefix=keys.parked_order(""),
         waiting_prefix=keys.waiting(""), most_bytes=weight.MAX_MESSAGE_BYTES, kept_bytes=weight.CUT_BYTES,
-        cut_mark=weight.CUT_MARK, bot_task=f'"{TASK_NAME}"', acks=len(acks), rest=(*steps, *served, *acks, *queues),
+        cut_mark=weight.CUT_MARK, bot_task=f'"{TASK_NAME}"', acks=len(acks), shut=len(closed := tuple(shut)),
+        rest=(*steps, *served, *acks, *closed, *queues),
     )  # fmt: skip
 
 

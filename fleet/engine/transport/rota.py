@@ -8,7 +8,7 @@ same look brings home what plain Celery clients queued under priority steps of t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from fleet.engine.messages.queues import FOREIGN_LISTS, PRIORITY_SEPARATOR, queue_of
@@ -59,11 +59,14 @@ class Rota:
     def __bool__(self) -> bool:
         return bool(self._names)
 
-    def take(self, *, wanted: int, guarded: int, prefix: str, acks: Sequence[str]) -> list[Any]:
+    def take(
+        self, *, wanted: int, guarded: int, prefix: str, acks: Sequence[str], shut: Collection[str] = ()
+    ) -> list[Any]:
         """Return what follows the sha in a call of `take.lua`: number of keys, keys, arguments."""
         take_keys, arguments = leases.take_call(
             keys.consumed(self._digest), self._waiting, wanted=wanted, guarded=guarded, prefix=prefix,
-            steps=self._steps, served=self._served.values(), acks=acks, queues=() if self.is_large else self._names,
+            steps=self._steps, served=self._served.values(), acks=acks, shut=shut,
+            queues=() if self.is_large else self._names,
         )  # fmt: skip
         return [len(take_keys), *take_keys, *arguments]
 

@@ -26,8 +26,10 @@
 --       cut_mark
 --       bot_task     how a message names the task of bots
 --       acks         number of tags to acknowledge
+--       shut         number of queues of which this caller wants none now
 --       rest         priority steps, one per priority; as many queues that were served last ('': none); the tags to
---                    acknowledge; names of the queues to take from (none: those of `ours`)
+--                    acknowledge; names of the queues that are shut; those of the queues to take from (none: those of
+--                    `ours`)
 -- Reply {tag, list key, message, tag, list key, message, ...} and behind them, if there are any, the tags of revoked tasks
 --       in one string; or {bell id, ms until something opens (-1: nothing will)} when nothing waits; {} for acks alone,
 --       and when all that was met is over: take again
@@ -56,15 +58,16 @@ local MOST, MET_LIFE_S = 256, 604800
 local MOST_OVER, HEADERS_BYTES = 256, 4096
 local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked, over = unpack(KEYS)
 local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, order_prefix, waiting_prefix,
-  most_bytes, kept_bytes, cut_mark, bot_task, acks = unpack(ARGV)
+  most_bytes, kept_bytes, cut_mark, bot_task, acks, shut = unpack(ARGV)
 wanted, guarded, most_bytes = tonumber(wanted), tonumber(guarded), tonumber(most_bytes)
 local priorities = #KEYS - WAITING
 local served_at = REST + priorities
 local acks_at = served_at + priorities
-local queues_at = acks_at + acks
+local shut_at = acks_at + acks
+local queues_at = shut_at + shut
 local queues = #ARGV - queues_at
 
-for i = acks_at + 1, queues_at do
+for i = acks_at + 1, shut_at do
   redis.call('HDEL', unacked, ARGV[i])
   redis.call('ZREM', index, ARGV[i])
 end
@@ -74,6 +77,8 @@ local seconds, microseconds = unpack(redis.call('TIME'))
 local now = seconds .. '.' .. string.format('%06d', microseconds)
 local gates, rooms, holds, reply, taken, put_aside = {}, {}, {}, {}, 0, 0
 local has_suspects, hold_opens_at
+local is_shut = {}
+for i = shut_at + 1, queues_at do is_shut[ARGV[i]] = true end
 
 -- When the first opens of what is parked or struck off, s; nil: nothing will.
 local function first_opening()
@@ -206,6 +211,7 @@ end
 -- Takes from one list until `most` are taken altogether, and strikes the queue off where it is known to wait.
 local function take_from(queue, class, most, is_turn)
   local step = ARGV[REST + class]
+  if is_shut[queue] then return end
   if is_stopped(queue, step, is_turn) then
     if queues == 0 and not (holds[queue] and holds[queue].probes) then strike_off(queue, class) end
     return

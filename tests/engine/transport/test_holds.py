@@ -55,9 +55,11 @@ class Taker:
             client.delete(keys.consumed_looked(self._rota._digest))
             client.evalsha(LOOK.sha, *self._rota.look())
 
-    def take(self, wanted: int = 10, guarded: int = 0) -> list[str]:
+    def take(self, wanted: int = 10, guarded: int = 0, shut: Sequence[str] = ()) -> list[str]:
         self._takes += 1
-        call = self._rota.take(wanted=wanted, guarded=guarded, prefix=f"h.1.{id(self)}:{self._takes}:", acks=())
+        call = self._rota.take(
+            wanted=wanted, guarded=guarded, prefix=f"h.1.{id(self)}:{self._takes}:", acks=(), shut=shut
+        )
         reply: Any = self._client.evalsha(leases.TAKE.sha, *call)
         if len(reply) == 2:
             self.sleeps_ms = reply[1]
@@ -97,6 +99,26 @@ def test_a_hold_stops_all_but_the_priorities_that_pass_it(client: redis.Redis, q
     (gate,) = read_gates(client, ["q"])
     assert (gate.stops(1), gate.stops(2), gate.is_open) == (False, True, True)
     assert str(gate).startswith(f"held, {LIMIT}: the provider fails")
+
+
+@both
+def test_what_one_consumer_wants_none_of_now_stays_for_the_others(client: redis.Redis, queues: tuple[str, ...]) -> None:
+    put(client, "a", "b")
+    put(client, "other", queue="other")
+    taker = Taker(client, queues)
+    assert taker.take(shut=["q"]) == ["other"]
+    assert taker.take(shut=["q", "other"]) == []
+    assert taker.take() == ["a", "b"]
+
+
+def test_slots_of_tasks_that_wait_in_them_are_lent_beyond_each_pool_s_share() -> None:
+    holdings = leases.Holdings()
+    assert holdings.lent(60) == (0, frozenset())
+    holdings.waiting = {"a": 60, "b": 15, "c": 16}
+    assert holdings.lent(60) == (46, {"a", "c"})
+    assert holdings.lent(20) == (20, {"a", "b", "c"})  # at most as many again
+    holdings.waiting = {"a": 1}
+    assert holdings.lent(1) == (1, {"a"})
 
 
 @both

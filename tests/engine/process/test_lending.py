@@ -1,0 +1,95 @@
+"""Tasks that have begun and wait in their slots, with a real worker and a provider that fails in between."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fleet import config
+from tests.engine.conftest import StartWorker
+from tests.every import every
+from tests.waiting import wait_until
+
+WAIT_S = 60.0
+SLOTS = 8
+FUNCTION = """
+async def two_calls(task, bot):
+    await bot.chat("first " + task.prompt)
+    with open("begun", "a") as file:
+        file.write(task.prompt + "\\n")
+    return await bot.chat("second " + task.prompt)
+"""
+MODELS = {"two": "failing-1", "other": "well-1"}
+
+
+class Api(BaseHTTPRequestHandler):
+    """Answers all calls, but not the second ones while it is down."""
+
+    is_down = threading.Event()
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        is_second = asked["messages"][-1]["content"].startswith("second")
+        choice = {"message": {"role": "assistant", "content": "It is forty-two."}, "finish_reason": "stop"}
+        raw = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 5}}).encode()
+        self.send_response(503 if is_second and self.is_down.is_set() else 200)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def api_url() -> Iterator[str]:
+    Api.is_down.set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        Api.is_down.clear()
+        server.shutdown()
+        thread.join()
+
+
+def test_a_pool_whose_tasks_all_wait_in_their_slots_keeps_no_other_pool_from_working(
+    start_worker: StartWorker, api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fleet.engine.tasks import submit_task
+
+    (tmp_path / "calls.py").write_text(FUNCTION)
+    pools = {name: {"bots": 20, "provider": "api", "model": model} for name, model in MODELS.items()}
+    pools["two"]["function"] = "calls:two_calls"
+    for name, value in {
+        "PROVIDERS": json.dumps({"api": {"kind": "openai", "base_url": api_url}}),
+        "POOLS": json.dumps(pools),
+        "HEALTH": '{"watch": false}',
+        "DIVERSITY": '{"watch": false}',
+        "WORKER__SLOTS": str(SLOTS),
+    }.items():
+        monkeypatch.setenv(f"FLEET_{name}", value)
+    config.current.cache_clear()
+    worker = start_worker()
+
+    def begun() -> list[str]:
+        path = tmp_path / "begun"
+        return path.read_text().split() if path.exists() else []
+
+    tasks = [submit_task.delay(str(n), pool="two") for n in range(SLOTS)]
+    wait_until(lambda: len(begun()) == SLOTS, WAIT_S, lambda: f"all have begun; log:\n{worker.log}")
+    tasks += [submit_task.delay(str(n), pool="two") for n in range(SLOTS, SLOTS + 4)]
+    others = [submit_task.delay("x", pool="other") for _ in range(2 * SLOTS)]
+    results = [other.get(timeout=WAIT_S) for other in others]
+    assert every(result.status == "ok" for result in results), worker.log
+    assert not [task.id for task in tasks if task.ready()]
+    assert len(begun()) == SLOTS  # no more of those have begun
+    Api.is_down.clear()
+    results = [task.get(timeout=WAIT_S) for task in tasks]
+    assert every(result.status == "ok" for result in results), worker.log
+    assert sorted(begun(), key=int) == [str(n) for n in range(SLOTS + 4)]  # and none of them twice
