@@ -37,8 +37,6 @@ ADVICE: dict[Cause, str] = {
     "operator": "`fleet pools resume {pool}` opens it",
     "function": "await in the bot function that `fleet doctor` names, or drop its `async`",
 }
-#: Longest time between two tries of a key, an account or a setting (s): what opens later has a time that was stated.
-LONGEST_CADENCE_S = 900.0
 #: A day of UTC, in seconds.
 DAY_S = 86_400.0
 #: Seconds that the next call under a limit must be away for its pool's tasks to count as waiting for it.
@@ -189,19 +187,15 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
         probe_every_s=wait.probe_every_s,
         tasks=tasks,
         parked=parked,
-        is_lasting=is_lasting(wait, now_s),
+        is_lasting=is_lasting(wait),
         line=line,
         advice=advice,
     )
 
 
-def is_lasting(wait: Wait, now_s: float) -> bool:
-    """True when somebody must do something: a pause has no end, or the time of the next try was nobody's promise."""
-    if wait.cause == "operator":
-        return wait.opens_at is None
-    if wait.cause == "credit":
-        return wait.opens_at is None or wait.opens_at < now_s + LONGEST_CADENCE_S
-    return wait.cause in LASTING
+def is_lasting(wait: Wait) -> bool:
+    """True when somebody must do something, and need not wait for the time that is told; a pause with an end ends."""
+    return wait.opens_at is None if wait.cause == "operator" else wait.cause in LASTING
 
 
 def when(opens_at: float | None, now_s: float, *, probe_every_s: float = 0.0) -> str:

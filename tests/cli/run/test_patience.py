@@ -57,11 +57,12 @@ class Job:
         return None
 
 
+@pytest.mark.parametrize("opens_in_s", [60, 20 * 86_400])
 @pytest.mark.parametrize("cause", sorted(set(CAUSES) - {"worker"}))
 def test_a_job_ends_for_what_somebody_must_change_and_for_nothing_else(
-    cause: Cause, monkeypatch: pytest.MonkeyPatch
+    cause: Cause, opens_in_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait = Wait(cause, time.time() + 60, LIMIT, "what the provider said")
+    wait = Wait(cause, time.time() + opens_in_s, LIMIT, "what the provider said")
     job = Job(monkeypatch, PoolStanding("a", gate=Gate(hold=wait), backlog=waiting(10)))
     ended_s = job.ends_after(120)
     is_hopeless = cause in LASTING - {"operator"}
