@@ -56,6 +56,8 @@ local CHUNK = 16
 local MOST, MET_LIFE_S = 256, 604800
 -- Most messages put aside because they are over (count); where the header with a task's end is: in the last so many bytes.
 local MOST_OVER, HEADERS_BYTES = 256, 4096
+-- What lies in a list where a message was withdrawn, see withdraw.lua.
+local GONE = 'withdrawn'
 local unacked, index, bell, suspects, ours, parked, openings, epochs, revoked, over = unpack(KEYS)
 local wanted, guarded, prefix, gate_prefix, separator, list_prefix, mark, mark_prefix, order_prefix, waiting_prefix,
   most_bytes, kept_bytes, cut_mark, bot_task, acks, shut = unpack(ARGV)
@@ -188,6 +190,7 @@ end
 -- Puts a message aside that is over: not even a mark of it may tell that it is in its list.
 local function put_over(message)
   put_aside = put_aside + 1
+  if message == GONE then return end
   local epoch = redis.call('LPUSH', over, message) == 1 and redis.call('HINCRBY', epochs, over, 1)
   local id = string.match(message, '^{"mark":"([^"]+)"')
   if not id then return end
@@ -225,7 +228,7 @@ local function take_from(queue, class, most, is_turn)
   while taken < most do
     local message = redis.call('RPOP', list)  -- one by one: RPOP with a count walks the whole list (Redis 6.2)
     if not message then is_empty = true break end
-    if is_over(message) then
+    if message == GONE or is_over(message) then
       put_over(message)
       if put_aside >= MOST_OVER then break end
     else

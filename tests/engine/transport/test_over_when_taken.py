@@ -13,7 +13,7 @@ import redis
 from fleet.engine.messages.envelope import TASK_NAME, envelope, fresh_envelope, task_headers, task_id_in
 from fleet.engine.messages.queues import list_key
 from fleet.engine.transport import leases
-from fleet.engine.transport.withdrawal.withdrawn import acknowledge, withdraw_over
+from fleet.engine.transport.withdrawal.withdrawn import GONE, GONE_MOST, acknowledge, withdraw, withdraw_over
 from fleet.store import keys
 from fleet.store.client import connect, run_script
 from tests.engine.transport.test_holds import Taker, both, hold
@@ -115,3 +115,23 @@ def test_who_ends_them_may_die_and_an_idempotency_mark_knows_where_they_are(clie
     (stretch,) = withdraw_over(client)
     acknowledge(client, stretch.found)
     assert client.llen(keys.over()) == client.hlen(keys.unacked()) == client.zcard(keys.unacked_index()) == 0
+
+
+def test_a_walk_deep_into_a_list_leaves_no_empty_place_and_the_others_in_order(client: redis.Redis) -> None:
+    put(client, *(task(f"{n}", -5 if n % 2 else None) for n in range(2 * GONE_MOST + 500)))
+    found = [one for stretch in withdraw(client, "q", "over") for one in stretch.found]
+    assert [task_id_in(one.message) for one in found] == [f"{n}" for n in range(1, 2 * GONE_MOST + 500, 2)]
+    left = client.lrange(list_key("q", 2), 0, -1)
+    assert [task_id_in(message) for message in reversed(left)] == [f"{n}" for n in range(0, 2 * GONE_MOST + 500, 2)]
+
+
+def test_of_a_walk_that_died_no_task_is_lost_and_its_empty_places_are_nobody_s_task(client: redis.Redis) -> None:
+    put(client, *(task(f"{n}", -5 if n % 2 else None) for n in range(20)))
+    walk = withdraw(client, "q", "over")
+    held = next(walk).found  # killed right here
+    assert client.lrange(list_key("q", 2), 0, -1).count(GONE) == len(held) == 10
+    assert ids(Taker(client, ("q",)).take(wanted=20)) == [f"{n}" for n in range(0, 20, 2)]
+    assert client.llen(keys.over()) == client.llen(list_key("q", 2)) == 0
+    run_script(client, leases.RESTORE, *leases.restore_call([one.tag for one in held]))  # their leases run out
+    assert Taker(client, ("q",)).take(wanted=20) == []
+    assert client.llen(keys.over()) == 10

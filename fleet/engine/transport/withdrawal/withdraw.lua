@@ -19,10 +19,12 @@
 --       bot_task  how a message names the task of bots: others stay
 --       wanted    'all'; 'ids': those that follow; 'over': those whose end has passed, and the revoked ones
 --       ids       of tasks
--- Reply {messages looked at, their bytes, the soonest end among those that stay (''; none), tag, message, tag, ...}
+-- Reply {messages looked at, their bytes, the soonest end among those that stay (''; none), empty places that are left in
+--       the list, tag, message, tag, ...}
 --
 -- Lists and sets are named by queue, not declared: the broker is one Redis, never a cluster. What is withdrawn from a list
--- is first overwritten, then removed in one go.
+-- is first overwritten, then removed in one go. That looks at all messages before it, so of a long walk (those that are
+-- over) it is left to the caller, once in many steps; takes skip such places.
 local GONE = 'withdrawn'
 local list, unacked, index, suspects, revoked, parked, order = unpack(KEYS)
 local is_parked, skip, count, most, most_bytes, reply_bytes, prefix, mark, mark_prefix, bot_task, wanted = unpack(ARGV)
@@ -32,7 +34,7 @@ local now = seconds + microseconds / 1000000
 local has_suspects = redis.call('EXISTS', suspects) == 1
 local has_revoked = wanted == 'over' and redis.call('EXISTS', revoked) == 1
 local names, places, soonest, bytes, sent, looked_at = {}, {}, nil, 0, 0, 0
-local reply = { 0, 0, '' }
+local reply = { 0, 0, '', 0 }
 for i = IDS + 1, #ARGV do names[ARGV[i]] = true end
 
 -- The messages of the stretch, the next one first: place, list key, message.
@@ -77,8 +79,9 @@ local function file(at, message)
   reply[#reply + 1], reply[#reply + 2] = tag, message
 end
 
+-- Returns how many empty places are left.
 local function remove()
-  if #places == 0 then return end
+  if #places == 0 then return 0 end
   if is_parked then
     redis.call('HDEL', parked, unpack(places))
     redis.call('ZREM', order, unpack(places))
@@ -86,9 +89,11 @@ local function remove()
     redis.call('LTRIM', list, 0, -looked_at - 1)
   else
     for _, place in ipairs(places) do redis.call('LSET', list, place, GONE) end
+    if wanted == 'over' then return #places end
     local is_near_head = skip < redis.call('LLEN', list) / 2
     redis.call('LREM', list, is_near_head and -#places or #places, GONE)
   end
+  return 0
 end
 
 for _, row in ipairs(rows()) do
@@ -100,6 +105,5 @@ for _, row in ipairs(rows()) do
     file(at, message)
   end
 end
-remove()
-reply[1], reply[2], reply[3] = looked_at, bytes, soonest and string.format('%.3f', soonest) or ''
+reply[1], reply[2], reply[3], reply[4] = looked_at, bytes, soonest and string.format('%.3f', soonest) or '', remove()
 return reply

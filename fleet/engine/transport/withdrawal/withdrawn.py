@@ -36,6 +36,9 @@ Wanted = Literal["all", "ids", "over"]
 WITHDRAW_MOST, REPLY_BYTES = 100, 2_000_000
 #: Messages looked at in one step at first and at most (count), and the bytes that a step aims at.
 FIRST_STRETCH, LONGEST_STRETCH, STRETCH_BYTES = 64, 1000, 2_000_000
+#: What lies in a list where a message was withdrawn; and how many such places a walk leaves behind it before it removes
+#: them, which looks at all messages of the walk (count).
+GONE, GONE_MOST = b"withdrawn", 1000
 #: Messages read in one round trip where Python must look at them (count).
 READ_AT_ONCE = 256
 #: Seconds until a walk whose process died is begun anew.
@@ -52,11 +55,15 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What a step found, after looking at `looked_at` messages; `next_end`: the soonest end among those that stay."""
+    """What a step found, after looking at `looked_at` messages; `next_end`: the soonest end among those that stay.
+
+    It has `left` empty places in the list.
+    """
 
     found: tuple[Withdrawn, ...]
     looked_at: int
     next_end: float | None
+    left: int = 0
 
 
 def withdraw(client: redis.Redis, queue: str, wanted: Wanted, ids: Collection[str] = ()) -> Iterator[Stretch]:
@@ -138,15 +145,27 @@ def _places(queue: str) -> list[tuple[str, bool]]:
 def _walk(
     client: redis.Redis, queue: str, place: str, of_parked: bool, wanted: Wanted, ids: Collection[str]
 ) -> Iterator[Stretch]:
-    skip, count = 0, FIRST_STRETCH
+    skip, count, gone = 0, FIRST_STRETCH, 0
     while True:
         stretch, size = _step(client, queue, place, of_parked, wanted, ids, skip=skip, count=count)
+        gone += stretch.left
+        skip += stretch.looked_at - len(stretch.found) + stretch.left
+        if gone >= GONE_MOST or (gone and not stretch.looked_at):
+            skip -= _remove_gone(client, place, gone, skip)
+            gone = 0
         if stretch.looked_at == 0:
             return
         yield stretch
-        skip += stretch.looked_at - len(stretch.found)
         longest = WITHDRAW_MOST if wanted == "all" else LONGEST_STRETCH
+        if len(stretch.found) == WITHDRAW_MOST:  # no more of them would be looked at
+            longest = min(longest, stretch.looked_at + stretch.looked_at // 4)
         count = min(longest, max(FIRST_STRETCH // 4, STRETCH_BYTES * stretch.looked_at // max(1, size)))
+
+
+def _remove_gone(client: redis.Redis, place: str, count: int, skip: int) -> int:
+    """Remove empty places among the first `skip` of a list, from its nearer end, and return how many."""
+    is_near_head = skip < cast("int", client.llen(place)) / 2
+    return cast("int", client.lrem(place, -count if is_near_head else count, cast("Any", GONE)))
 
 
 def _step(
@@ -160,9 +179,9 @@ def _step(
         most_bytes=weight.MAX_MESSAGE_BYTES, reply_bytes=REPLY_BYTES, prefix=leases.Holdings().next_prefix(),
         mark=leases.SUSPECT, mark_prefix=keys.submitted(""), bot_task=f'"{TASK_NAME}"', wanted=wanted, ids=tuple(ids),
     )  # fmt: skip
-    looked_at, size, soonest, *rows = run_script(client, WITHDRAW, *call)
+    looked_at, size, soonest, left, *rows = run_script(client, WITHDRAW, *call)
     found = tuple(Withdrawn(tag.decode(), message) for tag, message in zip(rows[::2], rows[1::2], strict=True))
-    return Stretch(found, int(looked_at), float(soonest) if soonest else None), int(size)
+    return Stretch(found, int(looked_at), float(soonest) if soonest else None, int(left)), int(size)
 
 
 def acknowledge(client: redis.Redis, withdrawn: Sequence[Withdrawn]) -> None:
