@@ -9,7 +9,7 @@ FleetError
 │   │   ├── Relearnt               the model refuses what the call carried: the next one goes without it
 │   │   ├── MachineExhausted       this machine has no more files, ports or memory for a connection
 │   │   ├── BotsQuarantined        all bots of the pool are quarantined
-│   │   ├── HeldUp                 another task's function stopped this one: it goes back to its queue
+│   │   ├── HeldUp                 other tasks' functions stopped this one: it goes back to its queue
 │   │   └── StoreUnavailable       Redis did not answer
 │   ├── KeyRejected            use another key: the provider does not take this one, or not for this
 │   │   └── KeySpent               its money, credit or quota is used up
@@ -26,7 +26,8 @@ FleetError
 │   ├── OutOfTries             the provider failed on `max_attempts` of its calls while other tasks did well
 │   ├── Poison                 this task kills its process: it was alone in one that died
 │   ├── BadAnswer              the provider answered, but not with a usable answer
-│   └── BotFunctionFailed      the user's own bot function raised
+│   ├── BotFunctionFailed      the user's own bot function raised
+│   └── ValidatorFailed        the user's own validator raised on this answer, and not on those of others
 └── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
 
 Each carries three facts for who decides what becomes of its task and of others: whether it `parks`, whether and when
@@ -215,7 +216,7 @@ class BotsQuarantined(RetryLater):
 
 
 class HeldUp(RetryLater):
-    """Another task's function has stopped this one for too long; it goes back to its queue and starts anew."""
+    """Other tasks' functions have stopped this one for too long; it goes back to its queue and starts anew."""
 
     cause: Cause = "function"
 
@@ -342,19 +343,15 @@ class BadAnswer(GiveUp):
 
 
 class BotFunctionFailed(GiveUp):
-    """The user's own bot function raised, or returned something that isn't an answer.
-
-    Args:
-        message: What was expected and what came.
-        crashed: False when it was not even called.
-    """
+    """The user's own bot function raised, or returned something that isn't an answer."""
 
     blame: Blame = "bot"
 
-    def __init__(self, message: str, *, crashed: bool = True) -> None:
-        super().__init__(message)
-        self.crashed = crashed
-        self.blame = "bot" if crashed else "fleet"
+
+class ValidatorFailed(GiveUp):
+    """The user's own validator raised on this answer, or returned no verdict, and did better on those of others."""
+
+    blame: Blame = "configuration"
 
 
 class StoreError(FleetError):

@@ -13,9 +13,10 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from fleet.config import Settings
-from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, HeldUp
+from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, HeldUp, Waits
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
 from fleet.outcome import Before, Outcome, Parking, Status
@@ -25,9 +26,9 @@ from fleet.workers.bot.footing import Instead
 from fleet.workers.bot.function import FunctionRunner, load_bot
 from fleet.workers.bot.inquiry import MustWait
 from fleet.workers.bot.reply import ChatReply
-from fleet.workers.bot.user_function import FunctionThreads
+from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.bot.user_loops import Block, UserLoops
-from fleet.workers.bot.validator import load_validator, validate
+from fleet.workers.bot.validator import Validator, load_validator
 from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway
 from fleet.workers.judge import too_short
@@ -75,11 +76,18 @@ class Agent:
         self._at_work: set[BotContext] = set()
         pools = self._pools.items()
         self._functions = {name: load_bot(pool.function) for name, pool in pools if pool.function}
-        self._validators = {name: load_validator(pool.validator) for name, pool in pools if pool.validator}
         max_threads = settings.slots_per_process * THREADS_PER_SLOT
         self.loops = UserLoops(settings.worker.hang_s, on_block)
         self._runner = FunctionRunner(max_threads, self.loops)
-        self._validator_threads = FunctionThreads(max_threads)
+        threads = FunctionThreads(max_threads)
+        self._validators = {
+            name: Validator(
+                load_validator(pool.validator), threads=threads, loops=self.loops,
+                on_broken=partial(on_wait, name), now_s=gateway.now_s,
+            )
+            for name, pool in pools
+            if pool.validator
+        }  # fmt: skip
 
     async def run(
         self,
@@ -110,7 +118,7 @@ class Agent:
             other cancellation from outside (the worker's end) is let through.
 
         Raises:
-            HeldUp: Another task's function held it up for too long: it is to go back to its queue.
+            HeldUp: Other tasks' functions held it up for too long, and it cannot be parked: it is to begin anew.
         """
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -133,8 +141,12 @@ class Agent:
             if stop is None or not stop.is_set():
                 raise
             error = FleetError("expected an answer, got stopped: its bot was quarantined, or the task revoked")
-        except HeldUp:
-            raise
+        except HeldUp as held_up:
+            if before is None:
+                raise
+            logger.warning("held_up task=%s: %s; it goes back to its queue", task_id, held_up)
+            deadline.stand(clock() - started - deadline.stood_s)  # it begins anew, and had no part in this
+            wait = held_up.wait(opens_at=self._gateway.now_s())
         except MustWait as must:
             wait = must.wait
         except DeadlineExceeded as late:
@@ -186,25 +198,39 @@ class Agent:
         return answer
 
     async def _answer(self, task: BotTask, context: BotContext) -> str:
-        function = self._functions.get(context.pool)
+        function, validator = self._functions.get(context.pool), self._validators.get(context.pool)
+        if validator is not None and not context.is_begun and (wait := validator.standing) is not None:
+            raise MustWait(wait)
         if function is None:
             answer: str = await context.answer()
         else:
-            if not context.is_begun:
-                self._check_road(task, context)
-            context.is_begun = True
-            answer = await self._runner.run(function, task, context)
-        validator = self._validators.get(context.pool)
+            answer = await self._answer_of(function, task, context)
         if validator is not None:
             try:
-                await validate(
-                    validator, task, answer,
-                    threads=self._validator_threads, loops=self.loops, deadline=context.deadline,
-                )  # fmt: skip
+                await validator.check(context.meter.who, task, answer, context.deadline)
             except BadAnswer:
                 context.bad_answers += 1
                 raise
         return answer
+
+    async def _answer_of(self, function: UserFunction, task: BotTask, context: BotContext) -> str:
+        """Return what the user's function answers; it begins anew when a call of it has failed, or no thread was there.
+
+        What it had done until then took none of the task's time.
+        """
+        clock, deadline = asyncio.get_running_loop().time, context.deadline
+        while True:
+            if not context.is_begun:
+                self._check_road(task, context)
+            context.is_begun = True
+            began, stood_s = clock(), deadline.stood_s
+            try:
+                return await self._runner.run(function, task, context)
+            except HeldUp:  # by others' functions: it goes back to its queue
+                raise
+            except Waits as error:
+                deadline.stand(clock() - began - (deadline.stood_s - stood_s))
+                await context.begin_anew(error)
 
     def _check_road(self, task: BotTask, context: BotContext) -> None:
         """Begin no function whose first call would not leave soon, as far as this process has heard.
@@ -283,7 +309,7 @@ def _fault_of(error: FleetError | None) -> Fault | None:
     """Return what the bot may be to blame for; None when a provider, a key, the time or Fleet is."""
     if isinstance(error, BadAnswer):
         return None if error.fault is Fault.SPENT else error.fault or Fault.REJECTED
-    return Fault.CRASHED if isinstance(error, BotFunctionFailed) and error.crashed else None
+    return Fault.CRASHED if isinstance(error, BotFunctionFailed) else None
 
 
 def _parking(wait: Wait, before: Before, context: BotContext, ran_ms: int) -> Parking:

@@ -14,7 +14,6 @@ from fleet.conversation import Message
 from fleet.errors import (
     BadAnswer,
     BadRequest,
-    BotFunctionFailed,
     InvalidTask,
     KeyRejected,
     NotSoon,
@@ -143,11 +142,6 @@ def test_a_bot_functions_failure_is_told_from_what_its_chats_met(
 ):
     outcome = work(*replies, function=f"{HERE}:{function}")
     assert (outcome.fault, outcome.bad_answers) == (fault, bad)
-
-
-def test_a_function_that_was_not_even_called_is_no_fault():
-    error = BotFunctionFailed("too many threads", crashed=False)
-    assert error.blame == "fleet" and BotFunctionFailed("it raised").blame == "bot"
 
 
 def test_an_answer_far_shorter_than_usual_is_suspicious_but_stands():

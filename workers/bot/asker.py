@@ -80,6 +80,7 @@ class Asker:
         tries: Failed calls so far that count against `max_attempts`.
         is_begun: True once something was done that would be lost with the slot: an answer came, the user's function
             has begun. Such a task waits in its slot.
+        broken: Calls that failed after a part of their answer was handed on: the user's function heard of each.
 
     Args:
         bot: Who works.
@@ -123,7 +124,9 @@ class Asker:
         )
         self._on_wait = on_wait
         self._before = before or NOTHING_BEFORE
-        self.is_begun = before is None
+        self._keeps_slot = self.is_begun = before is None
+        self.broken: list[Waits] = []
+        self._anew, self._is_answered = 0, False
         self.tries = self._before.tries
         self._failures = sum(self._before.failed.values())
         self._empty = 0
@@ -264,8 +267,27 @@ class Asker:
             else:
                 return self._footing.rung is not before
 
-    async def _wait_out(self, error: Waits) -> None:
+    async def begin_anew(self, error: Waits) -> None:
+        """Wait until the user's function may begin anew, which a failed call has ended: nothing of it is left.
+
+        Each time it waits longer. It counts as a failed call that can be repeated does, and also when others of this
+        function's calls were answered: what they have cost is lost with them, and that must have an end.
+
+        Raises:
+            MustWait: The wait is long: the slot is for others meanwhile.
+            OutOfTries: It has failed too often.
+        """
+        self.is_begun, self._anew = self._keeps_slot, self._anew + 1
+        self._failures = max(self._failures, self._anew - 1)
+        is_answered, self._is_answered = self._is_answered, False
+        await self._wait_out(error, counts=is_answered)
+
+    async def _wait_out(self, error: Waits, *, counts: bool = False) -> None:
         """Wait until a call may be tried again, or raise when this was the last one.
+
+        Args:
+            error: Why not now.
+            counts: It counts in any case.
 
         Raises:
             MustWait: The wait is long, and nothing is begun: the slot is for others meanwhile.
@@ -274,8 +296,8 @@ class Asker:
         self._failures += not isinstance(error, NotSoon)
         now_s = self._gateway.now_s()
         sequel = sequel_of(error, failures=self._failures, share=self._share(), now_s=now_s, about=self.route.limit)
-        if sequel.counts:
-            self.tries += sequel.counts
+        if sequel.counts or counts:
+            self.tries += max(sequel.counts, float(counts))
             if self.tries >= self._max_attempts:
                 raise out_of_tries(self.tries, error) from error
         if sequel.is_shut:
@@ -321,7 +343,8 @@ class Asker:
                 patience_s=BEGUN_PATIENCE_S if self.is_begun else PATIENCE_S,
                 route=self.route,
             )
-            is_answered, self.is_begun, self._failures = True, True, 0
+            is_answered = self._is_answered = self.is_begun = True
+            self._failures = 0
             if completion.finish_reason == CONTEXT_FULL:
                 raise ContextTooLong("expected an answer, got none: the prompt has filled the model's context window")
             self._note(completion)

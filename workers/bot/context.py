@@ -16,6 +16,7 @@ from fleet.errors import (
     BadRequest,
     FleetError,
     InvalidTask,
+    Waits,
 )
 from fleet.schema import Misfit, Schema
 from fleet.workers.bot import json_answer
@@ -92,7 +93,7 @@ class BotContext(Asker):
         """Do what `chat()` does, and hand on each piece of the text as it comes.
 
         What fails before the first piece is tried again as in `chat()`; what fails after it is raised, as no text can
-        be taken back.
+        be taken back. A function that lets it through begins anew.
 
         Args:
             prompt: A prompt or a conversation.
@@ -109,6 +110,8 @@ class BotContext(Asker):
         try:
             return await self._chat(prompt, temperature, max_output_tokens, options, Streaming(emit))
         except Told as told:
+            if isinstance(told.error, Waits):
+                self.broken.append(told.error)
             raise told.error from told
 
     async def _chat(
@@ -188,12 +191,9 @@ class BotContext(Asker):
         """Read and check an answer; in a thread of its own when that may take long."""
         if len(text) * (1 + schema.size) <= QUICK_CHECK and not schema.may_be_slow:
             return json_answer.read(text, schema)
-        if _CHECKS.is_full:
-            raise InvalidTask(
-                f"answer_schema: expected answers that are checked soon, got {_CHECKS.at_most} that still are; "
-                "simplify the schema ($ref, contains)"
-            )
-        found = await _CHECKS.call(_READ, text, schema, name="answer-schema", translate=_not_checked)
+        found = await _CHECKS.call(
+            _READ, text, schema, name="answer-schema", translate=_not_checked, deadline=self.deadline
+        )
         return cast(tuple[str, list[Misfit]], found)
 
     async def _ask_for_json(

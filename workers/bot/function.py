@@ -7,15 +7,21 @@ of its answer is in `agent.py`.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
-from fleet.errors import BadAnswer, BotFunctionFailed, FleetError
+from fleet.errors import BadAnswer, BotFunctionFailed, FleetError, Waits
 from fleet.faults import Fault
 from fleet.models import BotTask
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
 from fleet.workers.bot.reply import ChatReply
-from fleet.workers.bot.user_function import FunctionThreads, UserFunction, load_function, raised
+from fleet.workers.bot.user_function import FunctionThreads, Translate, UserFunction, load_function, raised
 from fleet.workers.bot.user_loops import UserLoops
+
+#: Seconds for which a task waits for a thread, until it goes back to its queue: other workers may have one.
+PATIENCE_S = 5.0
+#: Exceptions behind an exception that are looked at (count).
+MOST_CAUSES = 50
 
 
 def load_bot(path: str) -> UserFunction:
@@ -39,7 +45,7 @@ class FunctionRunner:
     """
 
     def __init__(self, max_threads: int, loops: UserLoops) -> None:
-        self._threads = FunctionThreads(max_threads)
+        self._threads = FunctionThreads(max_threads, patience_s=PATIENCE_S)
         self._loops = loops
 
     async def run(self, function: UserFunction, task: BotTask, context: BotContext) -> str:
@@ -49,8 +55,10 @@ class FunctionRunner:
             BotFunctionFailed: It raised, or returned something that is not text.
             BadAnswer: It returned None or empty text, or text that does not fit the task's schema. There is no repair:
                 only its author knows whether the function may be called twice; it has the schema in its task.
-            HeldUp: Another function blocked the loop that it had begun on.
-            FleetError: What `chat()` raised and the function let through.
+            HeldUp: Another function blocked the loop that it had begun on, or others have all threads.
+            MachineExhausted: There is no room for a thread.
+            FleetError: What `chat()` raised and the function let through. A call that failed without a fault of the
+                task's is let through also as the cause of what it raised, or in a group.
         """
         call = self._call_on_loop if function.is_async else self._call_in_thread
         answer = _checked(function, await call(function, task, context), context)
@@ -58,29 +66,46 @@ class FunctionRunner:
 
     async def _call_on_loop(self, function: UserFunction, task: BotTask, context: BotContext) -> object:
         bot = LoopBotContext(context)
+        translate = _translator(context)
         try:
-            return await self._loops.call(function, task, bot, translate=_translate, deadline=context.deadline)
+            return await self._loops.call(function, task, bot, translate=translate, deadline=context.deadline)
         finally:
             await bot.close()
 
     async def _call_in_thread(self, function: UserFunction, task: BotTask, context: BotContext) -> object:
-        if self._threads.is_full:
-            raise BotFunctionFailed(
-                f"{function.path}: expected at most {self._threads.at_most} threads, got that many still running; "
-                "let the function return when chat() raises DeadlineExceeded",
-                crashed=False,
-            )
         bot = BlockingBotContext(context)
+        name, translate = f"bot-{context.name}", _translator(context)
         try:
-            return await self._threads.call(function, task, bot, name=f"bot-{context.name}", translate=_translate)
+            return await self._threads.call(
+                function, task, bot, name=name, translate=translate, deadline=context.deadline
+            )
         finally:
             await bot.close()
 
 
-def _translate(function: UserFunction, error: BaseException) -> FleetError:
-    if isinstance(error, FleetError):
-        return error
-    return BotFunctionFailed(f"{function.path}: expected an answer, got {raised(error)}")
+def _translator(context: BotContext) -> Translate:
+    """Return what makes a task's error of what its function raises."""
+
+    def translate(function: UserFunction, error: BaseException) -> FleetError:
+        failed = _behind(error, context.broken)
+        if failed is not None:
+            return failed
+        if isinstance(error, FleetError) and not isinstance(error, Waits):
+            return error
+        return BotFunctionFailed(f"{function.path}: expected an answer, got {raised(error)}")
+
+    return translate
+
+
+def _behind(error: BaseException, broken: Sequence[Waits]) -> Waits | None:
+    """Return the failed call that a function let through: what it raised, its cause, or one of its group."""
+    found: list[BaseException] = [error]
+    for one in found if broken else ():
+        if isinstance(one, Waits) and any(one is failed for failed in broken):
+            return one
+        more = [*(one.exceptions if isinstance(one, BaseExceptionGroup) else ()), one.__cause__]
+        found += [other for other in more if other is not None][: MOST_CAUSES - len(found)]
+    return None
 
 
 def _checked(function: UserFunction, answer: object, context: BotContext) -> str:

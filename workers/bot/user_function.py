@@ -7,12 +7,15 @@ validator) and what their answers mean is their callers' business.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import importlib
 import inspect
+import logging
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +24,16 @@ from types import ModuleType
 from typing import Any
 
 from fleet.config import config_path
-from fleet.errors import ConfigurationError, FleetError
+from fleet.errors import ConfigurationError, FleetError, HeldUp, MachineExhausted
 from fleet.quoting import quote
+from fleet.workers.deadline import Deadline
 
 #: What a user's module may raise while it is imported.
 USER_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
+#: Seconds between two log lines about threads that are all in use.
+SAID_EVERY_S = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,26 +115,80 @@ class FunctionThreads:
     neither. On the event loop itself one slow function would hold up all bots of the process.
 
     Args:
-        at_most: Threads alive at once, those beyond their deadline included.
+        at_most: Threads alive at once, those beyond their deadline included. Who comes when all are in use waits, and
+            its clock stands still: it pays for no neighbour.
+        patience_s: For how long; None: until there is one.
     """
 
-    def __init__(self, at_most: int) -> None:
-        self.at_most = at_most
+    def __init__(self, at_most: int, *, patience_s: float | None = None) -> None:
+        self._at_most = at_most
+        self._patience_s = patience_s
         self._alive = 0  # changed on the event loop only
+        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._said_at = -SAID_EVERY_S
 
-    @property
-    def is_full(self) -> bool:
-        """True when no further call may be made now."""
-        return self._alive >= self.at_most
+    async def call(
+        self, function: UserFunction, *arguments: Any, name: str, translate: Translate, deadline: Deadline
+    ) -> object:
+        """Call a function and return what it returns; whatever it raises comes translated.
 
-    async def call(self, function: UserFunction, *arguments: Any, name: str, translate: Translate) -> object:
-        """Call a function and return what it returns; whatever it raises comes translated."""
+        Raises:
+            HeldUp: All threads were in use by others for too long; it was not called.
+            MachineExhausted: The machine has no room for a thread; it was not called.
+        """
+        if self._alive < self._at_most:
+            self._alive += 1
+        else:
+            with deadline.standing():
+                await self._turn(function)
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         work = contextvars.copy_context().run
         details = (self._work, function, arguments, translate, answer)
-        threading.Thread(target=work, args=details, name=name, daemon=True).start()
-        self._alive += 1
+        try:
+            threading.Thread(target=work, args=details, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            self._pass_on()
+            raise MachineExhausted(
+                f"expected a thread for {function.path}, got none from this machine ({type(error).__name__}); raise "
+                "its limit of processes or memory, or lower worker.slots"
+            ) from error
         return await answer
+
+    async def _turn(self, function: UserFunction) -> None:
+        """Wait until a thread ends, and take its place."""
+        self._say(function)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()
+            if isinstance(error, TimeoutError):
+                raise HeldUp(
+                    f"{function.path}: all {self._at_most} threads of this process are in use, by functions that have "
+                    "outlived their tasks too"
+                ) from error
+            raise
+
+    def _say(self, function: UserFunction) -> None:
+        now = time.monotonic()
+        if now - self._said_at >= SAID_EVERY_S:
+            self._said_at = now
+            logger.warning(
+                "function_threads_full function=%s threads=%d hint=let_it_return_or_restart_the_worker",
+                function.path, self._at_most,
+            )  # fmt: skip
+
+    def _pass_on(self) -> None:
+        """Give the place of a thread that has ended to who waits for one."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._alive -= 1
 
     def _work(
         self, function: UserFunction, arguments: Any, translate: Translate, answer: asyncio.Future[object]
@@ -142,7 +204,7 @@ class FunctionThreads:
             answer.get_loop().call_soon_threadsafe(self._done, answer, value, failure)
 
     def _done(self, answer: asyncio.Future[object], value: object, failure: FleetError | None) -> None:
-        self._alive -= 1
+        self._pass_on()
         if answer.done():
             return
         if failure is not None:

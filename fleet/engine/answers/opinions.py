@@ -253,16 +253,10 @@ class Panel:
         while True:
             try:
                 outcome = await self._work(turn, before if may_park else None)
-            except HeldUp as error:
-                logger.warning("held_up task=%s: %s; it goes back to its queue", turn.task_id, error)
-                parking = Parking(error.wait(opens_at=CLOCK.now_s()), before.parked_again(), is_alone=True)
+            except HeldUp as error:  # another bot has given an answer: it begins anew here
+                await stand(error.wait(opens_at=CLOCK.now_s()))
             else:
-                if outcome.parking is None or turn.stop.is_set():
-                    return outcome
-                parking = outcome.parking
-            if may_park:
-                return parking
-            await stand(parking.wait)
+                return outcome if outcome.parking is None or turn.stop.is_set() else outcome.parking
 
     def stop(self, token: str, job: asyncio.Future[Any]) -> bool:
         """End the work on a task that was revoked: `ask` returns what its bots have used. False when none works on it.

@@ -78,6 +78,7 @@ CAUSES: Mapping[str, Cause] = {
     "KeySpent": "refused",
     "BadAnswer": "answer",
     "BotFunctionFailed": "function",
+    "ValidatorFailed": "function",
 }
 
 

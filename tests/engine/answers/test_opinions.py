@@ -299,13 +299,6 @@ def test_a_task_that_was_held_up_after_its_first_answer_keeps_that_and_asks_agai
     assert (verdict.answer, verdict.attempts) == ("four", 2)
 
 
-def test_a_task_that_was_held_up_goes_back_with_what_it_has_had(redis_url: str) -> None:
-    had = Before(attempts=3, parked=1, usage=Usage(input_tokens=7))
-    parking = parked(redis_url, Scripted(HeldUp("a function has blocked its loop")), before=had)
-    assert parking.wait.cause == "function"
-    assert parking.before == had.parked_again()
-
-
 def test_the_work_before_a_parking_counts_against_the_deadline_and_the_wait_does_not(redis_url: str) -> None:
     agent = Scripted(EMPTY, GOOD)
     ask(redis_url, agent, before=Before(ran_ms=1000, parked=3))

@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 
 from fleet.conversation import Message
-from fleet.errors import BadAnswer, BadRequest, BotFunctionFailed, ConfigurationError, DeadlineExceeded
+from fleet.errors import (
+    BadAnswer,
+    BadRequest,
+    BotFunctionFailed,
+    ConfigurationError,
+    DeadlineExceeded,
+    HeldUp,
+    ProviderUnavailable,
+    RateLimited,
+)
 from fleet.models import BotTask
-from fleet.outcome import Outcome
+from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.workers.agent import Agent
 from fleet.workers.bot.elsewhere import BlockingBotContext
 from fleet.workers.bot.elsewhere import LoopBotContext as BotContext
@@ -127,10 +136,11 @@ def work(
     *,
     deadline_s_left: float = 5.0,
     limiter: FakeLimiter | None = None,
+    validator: str | None = None,
     **data: Any,
 ) -> Outcome:
     async def run() -> Outcome:
-        config = settings_of(function=f"{HERE}:{function}")
+        config = settings_of(function=f"{HERE}:{function}", validator=validator)
         agent = Agent(a_gateway(limiter or FakeLimiter(), provider), config, share=lambda: 0.0)
         task = TASK.model_copy(update={"metadata": data})
         return await agent.run(task, a_bot(), task_id="t1", deadline_s_left=deadline_s_left)
@@ -194,9 +204,14 @@ def test_an_exception_is_named_with_its_line_and_without_its_message():
 @pytest.mark.parametrize("function", ["leaves", "raises_in_its_thread"])
 @pytest.mark.parametrize(
     "error",
-    [SystemExit, KeyboardInterrupt, GeneratorExit, OwnKind, StopIteration, asyncio.CancelledError, TimeoutError],
-)
-def test_no_exception_of_a_function_can_end_the_loop_or_hang_the_task(function: str, error: type[BaseException]):
+    [
+        SystemExit, KeyboardInterrupt, GeneratorExit, OwnKind, StopIteration, asyncio.CancelledError, TimeoutError,
+        ProviderUnavailable, RateLimited,
+    ],
+)  # fmt: skip
+def test_no_exception_of_a_functions_own_can_end_the_loop_or_hang_the_task_or_pass_for_a_providers(
+    function: str, error: type[BaseException]
+):
     outcome = work(function, FakeProvider(["x"]), error=error)
     assert isinstance(outcome.error, BotFunctionFailed) and outcome.ran_ms < 4_000
 
@@ -265,19 +280,47 @@ def test_a_blocking_chat_is_cut_at_the_deadline_and_settled():
     wait_until(lambda: every(t.name != "bot-research-001" for t in threading.enumerate()))
 
 
-def test_threads_left_over_are_bounded_and_later_tasks_say_so():
-    seen["go on"] = threading.Event()
+def test_a_task_that_finds_all_threads_left_over_from_others_waits_and_goes_back_to_its_queue_unharmed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("fleet.workers.bot.function.PATIENCE_S", 0.1)
+    seen["go on"], provider = threading.Event(), FakeProvider(["x"])
 
     async def run() -> list[Outcome]:
         config = settings_of(function=f"{HERE}:asks_late", bots=1)
         config = config.model_copy(update={"worker": config.worker.model_copy(update={"slots": 1})})
-        agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), config)
-        return [await agent.run(TASK, a_bot(), task_id="t1", deadline_s_left=0.02) for _ in range(3)]
+        agent = Agent(a_gateway(FakeLimiter(), provider), config)
+        late = [await agent.run(TASK, a_bot(), task_id="t1", deadline_s_left=0.02) for _ in range(2)]
+        parks = await agent.run(TASK, a_bot(), task_id="t2", deadline_s_left=0.02, before=NOTHING_BEFORE)
+        with pytest.raises(HeldUp, match="all 2 threads"):
+            await agent.run(TASK, a_bot(), task_id="t3", deadline_s_left=5)
+        waits = asyncio.ensure_future(agent.run(TASK, a_bot(), task_id="t4", deadline_s_left=5))
+        await asyncio.sleep(0)
+        seen["go on"].set()
+        return [*late, parks, await waits]
 
-    outcomes = asyncio.run(run())
-    seen["go on"].set()
-    assert [type(outcome.error) for outcome in outcomes] == [DeadlineExceeded, DeadlineExceeded, BotFunctionFailed]
-    assert "expected at most 2 threads" in str(outcomes[2].error) and outcomes[2].fault is None
+    *late, parks, waited = asyncio.run(run())
+    assert [type(outcome.error) for outcome in late] == [DeadlineExceeded, DeadlineExceeded]
+    assert parks.parking is not None and parks.error is None and parks.fault is None
+    assert (parks.parking.wait.cause, parks.parking.before.ran_ms, parks.parking.sent) == ("function", 0, False)
+    assert (waited.status, waited.answer) == ("ok", "x")
+    assert caplog.text.count("function_threads_full function=tests.workers.bot.test_function:asks_late threads=2") == 1
+
+
+def test_a_machine_that_has_no_thread_left_fails_no_function_and_no_validator(monkeypatch: pytest.MonkeyPatch):
+    start, left = threading.Thread.start, {"bot-research-001": 2, "validator": 2}
+
+    def lacks(thread: threading.Thread) -> None:
+        if left.get(thread.name, 0):
+            left[thread.name] -= 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", lacks)
+    monkeypatch.setattr("fleet.workers.bot.validator.FIRST_PAUSE_S", 0.01)
+    validator = "tests.workers.bot.test_validator:plain"
+    outcome = work("two_blocking_steps", FakeProvider(["x"]), validator=validator, verdict=True)
+    assert (outcome.status, outcome.answer, left) == ("ok", "xx", {"bot-research-001": 0, "validator": 0})
 
 
 @pytest.mark.parametrize(

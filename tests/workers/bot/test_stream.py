@@ -7,20 +7,31 @@ import contextlib
 import json
 import math
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, ProviderUnavailable
+from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, OutOfTries, ProviderUnavailable
 from fleet.models import BotTask
-from fleet.outcome import Outcome
+from fleet.outcome import NOTHING_BEFORE, Before, Outcome
+from fleet.waits import Ruling, Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.ports import Provider
-from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_bot, said, settings_of
+from tests.workers.fakes import (
+    LIMIT,
+    OTHERS_DID_WELL,
+    FakeBreakers,
+    FakeLimiter,
+    FakeProvider,
+    a_bot,
+    said,
+    settings_of,
+)
 from tests.workers.providers.raw_server import provider, response
 from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, STREAMS, chunk, events, streamed
 
@@ -56,6 +67,23 @@ async def leaves_early(task: BotTask, bot: LoopBotContext) -> str:
 def leaves_its_thread_early(task: BotTask, bot: BlockingBotContext) -> str:
     with contextlib.closing(bot.stream(task.prompt or "")) as pieces:
         return next(pieces)
+
+
+async def lets_it_through_as_a_cause(task: BotTask, bot: LoopBotContext) -> str:
+    try:
+        return await collects(task, bot)
+    except ProviderUnavailable as error:
+        raise ValueError("no answer") from error
+
+
+async def lets_it_through_in_a_group(task: BotTask, bot: LoopBotContext) -> str:
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(collects(task, bot))
+    return asked.result()
+
+
+async def asks_twice(task: BotTask, bot: LoopBotContext) -> str:
+    return await collects(task, bot) + await collects(task, bot)
 
 
 async def copes(task: BotTask, bot: LoopBotContext) -> str:
@@ -111,6 +139,8 @@ def work(
     kind: str = "openai",
     deadline_s_left: float = 20.0,
     with_provider: Callable[[Provider], Provider] = lambda adapter: adapter,
+    breakers: FakeBreakers | None = None,
+    before: Before | None = None,
     **pool: Any,
 ) -> tuple[Outcome, list[dict[str, Any]]]:
     """Run one task of a function against a server; give its outcome and the requests that were sent."""
@@ -120,13 +150,13 @@ def work(
         async with slow_server(*answers) as (url, requests), provider(url, kind) as adapter:
             route = Route(with_provider(adapter), "api", "model-1", LIMIT, "s3cret", 60.0)
             price: Any = lambda model, usage, tier: usage.total_tokens  # noqa: E731
-            gateway = Gateway(limiter or FakeLimiter(), {"research": route}, price, breakers=FakeBreakers())
+            gateway = Gateway(limiter or FakeLimiter(), {"research": route}, price, breakers=breakers or FakeBreakers())
             gateway._roads.answered[LIMIT] = math.inf  # others are answered: a stream that stands is cut
             config = settings_of(function=f"{HERE}:{function}", **pool)
             agent = Agent(gateway, config, share=lambda: 0.0)
             try:
                 outcome = await agent.run(
-                    BotTask(prompt="2+2?"), a_bot(), task_id="t1", deadline_s_left=deadline_s_left
+                    BotTask(prompt="2+2?"), a_bot(), task_id="t1", deadline_s_left=deadline_s_left, before=before
                 )
             finally:
                 await agent.close()
@@ -153,20 +183,46 @@ def test_thinking_in_the_text_is_no_piece():
     assert (outcome.answer, seen["pieces"], outcome.reasoning) == ("four", ["fo", "ur"], "hm")
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_cut_stream_is_raised_and_charged_with_what_came(function: str):
+@pytest.mark.parametrize("function", [*FUNCTIONS, "lets_it_through_as_a_cause", "lets_it_through_in_a_group"])
+def test_a_function_that_lets_a_cut_stream_through_begins_anew_and_pays_for_both(function: str):
     limiter = FakeLimiter()
-    outcome, requests = work(function, [streamed(OPENAI[:4])], limiter=limiter, max_attempts=4)
-    assert isinstance(outcome.error, ProviderUnavailable) and "broke off" in str(outcome.error)
-    assert len(requests) == 1 and outcome.provider_errors == {"ProviderUnavailable": 1}
+    outcome, requests = work(function, [streamed(OPENAI[:4])], [streamed(OPENAI)], limiter=limiter)
+    assert (outcome.status, outcome.answer, outcome.error) == ("ok", "four", None)
+    assert len(requests) == 2 and outcome.provider_errors == {"ProviderUnavailable": 1}
+    cut, whole = (used for _, used in limiter.settled)
+    assert (whole, outcome.usage.total_tokens, outcome.cost_usd_picos) == (15, cut + 15, cut + 15) and cut > 10
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_stream_that_breaks_while_others_do_well_counts_as_a_try_and_is_charged_with_what_came(function: str):
+    limiter, breakers = FakeLimiter(), FakeBreakers(rulings=[OTHERS_DID_WELL])
+    outcome, requests = work(function, [streamed(OPENAI[:4])], limiter=limiter, breakers=breakers, max_attempts=2)
+    assert isinstance(outcome.error, OutOfTries) and "broke off" in str(outcome.error)
+    assert len(requests) == 2 and outcome.provider_errors == {"ProviderUnavailable": 2}
     usage = outcome.usage
-    assert usage.input_tokens > 10 and 0 < usage.output_tokens < 5
-    assert [used for _, used in limiter.settled] == [usage.total_tokens] == [outcome.cost_usd_picos]
+    assert usage.input_tokens > 20 and 0 < usage.output_tokens < 10
+    assert sum(used for _, used in limiter.settled) == usage.total_tokens == outcome.cost_usd_picos
+
+
+def test_a_stream_that_an_outage_breaks_lets_its_task_wait_with_what_it_has_cost():
+    wait = Wait("outage", time.time() + 60, LIMIT)
+    breakers = FakeBreakers(rulings=[Ruling(wait, 0.0, others_did_well=False)])
+    outcome, requests = work("collects", [streamed(OPENAI[:4])], breakers=breakers, before=NOTHING_BEFORE)
+    parking = outcome.parking
+    assert parking is not None and outcome.error is None and len(requests) == 1
+    assert (parking.wait, parking.sent, parking.before.tries) == (wait, True, 0)
+    assert parking.before.usage == outcome.usage and parking.before.cost_usd_picos == outcome.usage.total_tokens
+
+
+def test_a_function_whose_other_calls_are_answered_begins_anew_no_more_than_max_attempts_times():
+    answers = [streamed(OPENAI), streamed(OPENAI[:4])] * 3  # what is paid for each time is lost each time
+    outcome, requests = work("asks_twice", *([answer] for answer in answers), max_attempts=3)
+    assert isinstance(outcome.error, OutOfTries) and len(requests) == 6
 
 
 def test_a_cut_stream_is_charged_by_what_the_provider_told_of_it():
-    outcome, _ = work("collects", [streamed(ANTHROPIC[:9])], kind="anthropic")
-    assert (outcome.usage.input_tokens, outcome.usage.output_tokens > 0) == (12, True)
+    outcome, _ = work("collects", [streamed(ANTHROPIC[:9])], [streamed(ANTHROPIC)], kind="anthropic")
+    assert (outcome.usage.input_tokens, outcome.usage.output_tokens > 3) == (24, True)
 
 
 def test_a_function_may_go_on_with_what_came():

@@ -15,7 +15,8 @@ import pytest
 from fleet.config import PoolSettings, Settings
 from fleet.errors import BotFunctionFailed, DeadlineExceeded, HeldUp
 from fleet.models import BotTask
-from fleet.outcome import Outcome
+from fleet.outcome import Before, Outcome
+from fleet.usage import Usage
 from fleet.workers.agent import Agent
 from fleet.workers.bot import user_loops
 from fleet.workers.bot.elsewhere import LoopBotContext
@@ -114,11 +115,13 @@ class House:
         )
         self.agent = Agent(gateway, self.settings, share=lambda: 0.0, on_block=self.blocks.append)
 
-    def start(self, pool: str, *, deadline_s: float = 5.0, **metadata: Any) -> asyncio.Task[Outcome]:
+    def start(
+        self, pool: str, *, deadline_s: float = 5.0, before: Before | None = None, **metadata: Any
+    ) -> asyncio.Task[Outcome]:
         pool = pool.replace("_", "-")
         bot = make_bot(pool, 1, self.settings.pools[pool].persona)
         task = BotTask(prompt="hi", metadata=metadata)
-        return asyncio.ensure_future(self.agent.run(task, bot, task_id="t", deadline_s_left=deadline_s))
+        return asyncio.ensure_future(self.agent.run(task, bot, task_id="t", deadline_s_left=deadline_s, before=before))
 
 
 def run(house: House, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -189,20 +192,25 @@ def test_a_function_that_blocks_past_its_deadline_fails_by_it_and_nobody_else_do
     assert isinstance(blocker.error, DeadlineExceeded) and other.status == "ok"
 
 
-def test_those_that_a_blocked_loop_holds_up_for_too_long_go_back_to_their_queues() -> None:
-    house = House("blocks_until_told", "loses_patience", "chats", hang_s=0.8, provider=FakeProvider(["hang"]))
+def test_those_that_a_blocked_loop_holds_up_for_too_long_go_back_to_their_queues_with_what_they_have_had() -> None:
+    house = House("blocks_until_told", "chats", hang_s=0.8, provider=FakeProvider(["hang"]))
+    had = Before(attempts=3, parked=1, ran_ms=100, usage=Usage(input_tokens=7))
 
-    async def work() -> object:
-        held = house.start("chats", deadline_s=0.7)
+    async def work() -> tuple[object, Outcome]:
+        stays, goes = house.start("chats", deadline_s=0.7), house.start("chats", deadline_s=0.7, before=had)
         await asyncio.sleep(0.05)
         blocker = house.start("blocks_until_told", deadline_s=30)
-        await asyncio.wait({held}, timeout=5)
+        await asyncio.wait({stays, goes}, timeout=5)
         seen["go on"].set()
         await blocker
-        return held.exception()
+        return stays.exception(), goes.result()
 
-    error = run(house, work)
+    error, outcome = run(house, work)
     assert isinstance(error, HeldUp) and f"{HERE}:blocks_until_told has blocked the loop" in str(error)
+    assert outcome.error is None and outcome.parking is not None and outcome.parking.wait.cause == "function"
+    before = outcome.parking.before
+    assert (before.attempts, before.parked, before.ran_ms) == (4, 2, 100), "its time begins anew with it"
+    assert before.usage.input_tokens > 7, "the call that was cut is counted"
 
 
 def test_when_every_loop_is_blocked_the_others_wait_and_the_watch_of_the_process_can_tell(

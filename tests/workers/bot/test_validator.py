@@ -3,14 +3,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fleet.errors import BadAnswer, ConfigurationError, DeadlineExceeded, KeyRejected
+from fleet.errors import BadAnswer, ConfigurationError, DeadlineExceeded, KeyRejected, ValidatorFailed
 from fleet.faults import Fault
 from fleet.models import BotTask, Norms
-from fleet.outcome import Outcome
+from fleet.outcome import NOTHING_BEFORE, Before, Outcome
+from fleet.waits import Wait
 from fleet.workers.agent import Agent
 from tests.every import every
 from tests.test_schema import PRICE
@@ -20,6 +23,13 @@ from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, sai
 HERE = "tests.workers.bot.test_validator"
 #: What the validators below leave behind for their tests.
 seen: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of a hundredth of the usual seconds."""
+    monkeypatch.setattr("fleet.workers.bot.validator.FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr("fleet.workers.bot.validator.LONGEST_PAUSE_S", 0.02)
 
 
 def plain(task: BotTask, answer: str) -> Any:
@@ -40,6 +50,13 @@ def raises(task: BotTask, answer: str) -> Any:
 
 async def raises_on_the_loop(task: BotTask, answer: str) -> Any:
     raise seen["error"](f"{task.prompt} {answer}")
+
+
+def breaks(task: BotTask, answer: str) -> bool:
+    seen["asked"].append(task.prompt)
+    if seen["broken"] or task.prompt == "odd":
+        raise ConnectionError("my database is away")
+    return task.prompt != "bad"
 
 
 def forgets_async(task: BotTask, answer: str) -> Any:
@@ -109,7 +126,7 @@ def test_a_long_reason_is_shortened():
 @pytest.mark.parametrize("verdict", [0, 1, 1.0, [], {"ok": True}])
 def test_any_other_verdict_is_the_validators_failure_and_not_the_bots(validator: str, verdict: Any):
     outcome = work(validator, verdict)
-    assert type(outcome.error) is ConfigurationError and outcome.error.blame == "configuration"
+    assert type(outcome.error) is ValidatorFailed and outcome.error.blame == "configuration"
     assert "expected None, True, False or a str (the reason), got " in str(outcome.error)
     assert (outcome.status, outcome.fault, outcome.bad_answers) == ("failed", None, 0)
 
@@ -124,7 +141,7 @@ def test_a_validator_that_raises_accuses_nobody_and_quotes_nothing(
     seen["error"] = error
     with caplog.at_level(logging.DEBUG):
         outcome = work(validator)
-    assert type(outcome.error) is ConfigurationError and outcome.fault is None
+    assert type(outcome.error) is ValidatorFailed and outcome.fault is None
     assert f"got {error.__name__} raised at test_validator.py:" in str(outcome.error)
     assert "private" not in str(outcome.error) + caplog.text and "secret" not in str(outcome.error) + caplog.text
 
@@ -148,25 +165,109 @@ def test_an_answer_that_a_validator_took_may_still_be_suspiciously_short():
     assert work("plain", False, answer="Done.", norms=norms).fault is Fault.REJECTED
 
 
-def test_a_validator_that_hangs_ends_at_the_deadline_and_blocks_neither_the_loop_nor_later_tasks():
+def at_work(
+    work: Callable[[Agent, FakeProvider], Any], *, validator: str = "breaks", told: list[Wait] | None = None
+) -> Any:
+    """Let several tasks of a pool work, whose validator has 2 threads."""
+    seen.update({"asked": [], "broken": True})
+
+    async def run() -> Any:
+        provider = FakeProvider(["x"])
+        waits: list[Wait] = [] if told is None else told
+        agent = Agent(
+            a_gateway(FakeLimiter(), provider), settings_of(bots=1, validator=f"{HERE}:{validator}"),
+            share=lambda: 0.0, on_wait=lambda pool, wait: waits.append(wait),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(20):
+                return await work(agent, provider)
+        finally:
+            await agent.close()
+
+    return asyncio.run(run())
+
+
+def start(
+    agent: Agent, prompt: str, *, deadline_s_left: float = 5.0, before: Before | None = None
+) -> asyncio.Future[Outcome]:
+    job = agent.run(BotTask(prompt=prompt), a_bot(), task_id=prompt, deadline_s_left=deadline_s_left, before=before)
+    return asyncio.ensure_future(job)
+
+
+def test_a_validator_that_raises_on_every_answer_holds_the_pool_and_loses_no_answer():
+    told: list[Wait] = []
+
+    async def run(agent: Agent, provider: FakeProvider) -> tuple[list[Outcome], Outcome, bool]:
+        jobs = [start(agent, f"task {number}", deadline_s_left=0.5) for number in range(4)]
+        while len(told) < 4:
+            await asyncio.sleep(0.01)
+        was_open = any(job.done() for job in jobs)
+        parked = await start(agent, "later", before=NOTHING_BEFORE)  # taken right before the hold
+        await asyncio.sleep(0.5)  # their clocks stand
+        seen["broken"] = False
+        return await asyncio.gather(*jobs), parked, was_open
+
+    outcomes, parked, was_open = at_work(run, told=told)
+    assert not was_open
+    assert [(outcome.status, outcome.attempts) for outcome in outcomes] == [("ok", 1)] * 4, "nothing is paid twice"
+    wait = told[-1]
+    assert (wait.cause, wait.about, wait.is_everyones) == ("configuration", f"validator {HERE}:breaks", True)
+    assert "got ConnectionError raised at test_validator.py:" in wait.told and "database" not in wait.told
+    assert time.time() < (wait.opens_at or 0) < time.time() + 10
+    assert parked.parking is not None and parked.attempts == 0 and parked.parking.wait.cause == "configuration"
+
+
+def test_a_validator_that_raises_on_one_answer_fails_that_task_alone():
+    async def run(agent: Agent, provider: FakeProvider) -> list[Outcome]:
+        seen["broken"] = False
+        return await asyncio.gather(*(start(agent, prompt) for prompt in ["good", "odd", "bad", "fine"]))
+
+    good, odd, bad, fine = at_work(run)
+    assert type(odd.error) is ValidatorFailed and odd.fault is None
+    assert (good.status, fine.status, bad.fault) == ("ok", "ok", Fault.REJECTED)
+    assert seen["asked"].count("odd") == 3, "what it needs may be away for a moment"
+
+
+def test_an_answer_on_which_a_validator_raises_still_when_it_works_again_fails_alone():
+    async def run(agent: Agent, provider: FakeProvider) -> list[Outcome]:
+        jobs = [start(agent, prompt) for prompt in ["good", "odd", "fine"]]
+        while len(seen["asked"]) < 12:
+            await asyncio.sleep(0.01)
+        seen["broken"] = False
+        return await asyncio.gather(*jobs)
+
+    assert [outcome.status for outcome in at_work(run)] == ["ok", "failed", "ok"]
+
+
+def test_where_one_task_works_at_a_time_a_broken_validator_costs_two_of_them():
+    told: list[Wait] = []
+
+    async def run(agent: Agent, provider: FakeProvider) -> list[Any]:
+        first = [type((await start(agent, f"task {number}")).error) for number in range(2)]
+        third = start(agent, "task 3")
+        while not told:
+            await asyncio.sleep(0.01)
+        seen["broken"] = False
+        return [*first, (await third).status]
+
+    assert at_work(run, told=told) == [ValidatorFailed, ValidatorFailed, "ok"]
+
+
+def test_a_validator_that_hangs_ends_at_the_deadline_and_a_later_answer_waits_for_a_thread_of_its():
     seen["go on"] = threading.Event()
 
-    async def run() -> list[Outcome]:
-        config = settings_of(bots=1, validator=f"{HERE}:waits")  # 1 slot: 2 threads
-        agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), config)
-        task = BotTask(prompt="x")
-        hung = [agent.run(task, a_bot(), task_id="t1", deadline_s_left=0.05) for _ in range(2)]
-        late = await asyncio.gather(*hung)
-        full = await agent.run(task, a_bot(), task_id="t1", deadline_s_left=5)
+    async def run(agent: Agent, provider: FakeProvider) -> list[Outcome]:
+        late = await asyncio.gather(*(start(agent, f"late {number}", deadline_s_left=0.05) for number in range(2)))
+        waiting = [start(agent, f"waits {number}", deadline_s_left=0.3) for number in range(3)]
+        await asyncio.sleep(0.4)
+        waiting[0].cancel()
         seen["go on"].set()
-        wait_until(lambda: every(thread.name != "validator" for thread in threading.enumerate()), timeout_s=5)
-        await asyncio.sleep(0)
-        return [*late, full, await agent.run(task, a_bot(), task_id="t1", deadline_s_left=5)]
+        return [*late, *await asyncio.gather(*waiting[1:])]
 
-    *late, full, after = asyncio.run(run())
+    *late, one, other = at_work(run, validator="waits")
     assert every(isinstance(outcome.error, DeadlineExceeded) and outcome.fault is None for outcome in late)
-    assert "expected at most 2 threads" in str(full.error) and full.fault is None
-    assert after.status == "ok"
+    assert (one.status, other.status) == ("ok", "ok")
+    wait_until(lambda: every(thread.name != "validator" for thread in threading.enumerate()), timeout_s=5)
 
 
 @pytest.mark.parametrize(
