@@ -152,16 +152,30 @@ def _shuffled(prompt: str, draw: random.Random) -> str:
     return " ".join(order)
 
 
-def bot_of(name: str, settings: Settings, remedy: Remedy | None = None) -> Bot:
-    """Return the bot of that name, under its remedy. Not cached: making one takes about 5 us.
+def bot_of(name: str, settings: Settings) -> Bot:
+    """Return the bot of that name, without a remedy.
 
     Raises:
         ConfigurationError: When no pool in the settings has such a bot.
     """
-    pool, _, digits = name.rpartition("-")
-    index = int(digits) if digits.isascii() and digits.isdigit() else 0
+    pool, index = _place_of(name)
     if pool in settings.pools and 1 <= index <= settings.pools[pool].bots and bot_name(pool, index) == name:
-        bot = make_bot(pool, index, settings.pools[pool].persona)
-        return treated(bot, settings.pools[pool].persona, remedy) if remedy else bot
+        return make_bot(pool, index, settings.pools[pool].persona)
     pools = ", ".join(f"{bot_name(p, 1)} to {bot_name(p, s.bots)}" for p, s in settings.pools.items())
     raise ConfigurationError(f"expected a bot of the configured pools ({pools}), got {quote(name)}")
+
+
+def worker_bot_of(name: str, settings: Settings, remedy: Remedy | None = None) -> Bot:
+    """Return a bot that was checked out, under its remedy. Not cached: making one takes about 5 us.
+
+    It may be one of another worker's, whose settings have more bots: its task is not to pay for that.
+    """
+    pool, index = _place_of(name)
+    persona = settings.pools[pool].persona
+    bot = make_bot(pool, index, persona)
+    return treated(bot, persona, remedy) if remedy else bot
+
+
+def _place_of(name: str) -> tuple[str, int]:
+    pool, _, digits = name.rpartition("-")
+    return pool, int(digits) if digits.isascii() and digits.isdigit() else 0

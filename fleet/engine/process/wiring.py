@@ -55,7 +55,7 @@ from fleet.store.clock import CLOCK
 from fleet.store.embedded import broker_url, state_url
 from fleet.store.patience import patiently
 from fleet.workers.agent import Agent
-from fleet.workers.bot.persona import bot_of
+from fleet.workers.bot.persona import bot_of, worker_bot_of
 from fleet.workers.bot.user_loops import Block
 from fleet.workers.gateway import Gateway
 from fleet.workers.providers import check_model
@@ -125,7 +125,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     )  # fmt: skip
     room = WaitingRoom(broker, state, roster, closed=gateway.closed)
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon)
-    bots = Bots(lambda name: bot_of(name, settings, likeness.remedy_of(name)))
+    bots = Bots(lambda name: worker_bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
     completion = Finisher(
         state, settings, broker=None if same else broker, on_suspect=lambda *who: canaries.suspect(*who)

@@ -155,6 +155,17 @@ def test_where_bots_cannot_be_read_tasks_wait_instead_of_failing(client: redis.R
         assert (hold.cause, nobody_has_anything(client)) == ("configuration", True)
 
 
+def test_a_bot_of_a_worker_with_more_of_them_does_its_task_here_too(client: redis.Redis) -> None:
+    queue_up(client, message("a"))
+    with worker(client, GOOD) as one:
+        extra = f"research-{config.current().pools['research'].bots + 5:03d}"
+        client.delete(keys.bots("research"))
+        client.zadd(keys.bots("research"), {extra: 0})  # as a new worker has seeded it, before this one is restarted
+        done = one.deliver()
+    assert done.result is not None
+    assert (done.result.status, one.agent.bots) == ("ok", [extra])
+
+
 def test_a_task_whose_message_is_not_ours_to_put_back_waits_where_it_is(client: redis.Redis) -> None:
     with worker(client, waiting(parking()), GOOD) as one:
         request = {"args": ["What is 2+2?"], "kwargs": {"pool": "research"}}

@@ -5,7 +5,7 @@ import pytest
 from fleet.config import PersonaSettings, PoolSettings, Settings
 from fleet.errors import ConfigurationError
 from fleet.models import Remedy, bot_name
-from fleet.workers.bot.persona import FACETS, HIGHEST_RAISED, SYSTEM_PROMPTS, bot_of, make_bot, treated
+from fleet.workers.bot.persona import FACETS, HIGHEST_RAISED, SYSTEM_PROMPTS, bot_of, make_bot, treated, worker_bot_of
 from fleet.workers.context import count_tokens
 from tests.every import every
 
@@ -94,4 +94,4 @@ def test_an_own_system_prompt_is_never_reordered_and_with_one_archetype_only_a_f
 
 def test_a_bot_of_a_name_is_made_under_its_remedy():
     settings = Settings(pools={"research": PoolSettings(bots=3)})
-    assert bot_of("research-003", settings, Remedy(rung=2, generation=5)) == under(2)
+    assert worker_bot_of("research-003", settings, Remedy(rung=2, generation=5)) == under(2)
