@@ -228,6 +228,15 @@ class Breakers(Protocol):
         """
         ...
 
+    def is_answering(self, limit: str, *, within_s: float) -> bool:
+        """Return whether a call was answered in the last seconds, as far as the fleet has told. Never waits.
+
+        Args:
+            limit: `provider/model/key`.
+            within_s: How many.
+        """
+        ...
+
     def spare(self, limit: str) -> None:
         """Give a probe back that was not sent after all. Never waits, never raises."""
         ...

@@ -39,8 +39,9 @@ class Road:
         self._since = asyncio.get_running_loop().time()
 
     def is_answering(self) -> bool:
-        """True when another call under this limit was answered since this one left, to this process."""
-        return self._roads.answered.get(self.grant.limit, 0.0) > self._since
+        """True when another call under this limit was answered since this one left, as far as is known here."""
+        passed_s = asyncio.get_running_loop().time() - self._since
+        return self._roads.breakers.is_answering(self.grant.limit, within_s=passed_s)
 
     def did_well(self, who: str, output_tokens: int) -> None:
         """Note that it was answered, if only by a refusal.
@@ -50,7 +51,6 @@ class Road:
             output_tokens: What was said; 0: not known.
         """
         grant, now = self.grant, asyncio.get_running_loop().time()
-        self._roads.answered[grant.limit] = now
         self._roads.breakers.did_well(
             grant.limit, who=who, seconds=now - self._since, output_tokens=output_tokens, place=grant.mark.requests,
             is_probe=self._is_probe,
@@ -89,16 +89,12 @@ class Roads:
         limiter: The fleet-wide limiter.
         breakers: Whether calls are worth sending.
         clock: Unix time in seconds, as Redis has it.
-
-    Attributes:
-        answered: Loop time of the last answer under each limit.
     """
 
     def __init__(self, limiter: Limiter, breakers: Breakers, clock: Callable[[], float]) -> None:
         self._limiter = limiter
         self.breakers = breakers
         self.clock = clock
-        self.answered: dict[str, float] = {}
 
     def closed(self, limit: str) -> Wait | None:
         """Return why calls under a limit do not go soon, as this process has heard; None: try. Never waits."""

@@ -32,7 +32,8 @@ from fleet.resilience.layouts import (
     FailedCall,
 )
 from fleet.resilience.rules import Weight, weight_of
-from fleet.resilience.scripts import DID_WELL, FAILED, LIFTED, PROBED
+from fleet.resilience.scripts import DID_WELL, FAILED, LIFTED, PROBED, SHOW
+from fleet.resilience.view import answered_s
 from fleet.store import keys
 from fleet.store.client import Script, Store
 from fleet.store.clock import CLOCK
@@ -42,6 +43,9 @@ from fleet.waits import MOST_TOLD, Ruling, Wait
 _WEIGHTS: dict[Weight, int] = {"none": NOTHING, "at once": ALONE, "lasting": WITH_OTHERS}
 #: What a call that was answered far too slowly counts as, while others got no answer in time.
 _TOO_SLOW = ProviderUnavailable("answers come far more slowly than this model's usually do")
+
+#: Seconds between two questions whether others were answered, while a call takes too long.
+LOOK_EVERY_S = 1.0
 
 logger = logging.getLogger("fleet.worker")
 
@@ -116,6 +120,20 @@ class Breakers:
             heard = await self._ask(known, wants=1)
         return await self._go(known, heard)
 
+    def is_answering(self, limit: str, *, within_s: float) -> bool:
+        """Return whether a call was answered in the last seconds, here or as the fleet has told. Never waits.
+
+        What this process does not know it asks for, once in a while: for a call that takes too long, never in health.
+        """
+        known, now = self._known[limit], self._clock()
+        if now - known.answered_at < within_s:
+            return True
+        if now >= known.look_at:
+            known.look_at = now + LOOK_EVERY_S
+            call = SHOW.call(breaker=keys.breaker(limit))
+            self._store.send(SHOW, *call, receiver=_Answer(partial(self._hear_of_others, known, now)))
+        return False
+
     def spare(self, limit: str) -> None:
         """Give a probe back that was not sent, or tells nothing. Never waits, never raises."""
         known = self._known[limit]
@@ -127,6 +145,7 @@ class Breakers:
     ) -> None:
         """Note a call that was answered, if only by a refusal of this very request. Never waits, never raises."""
         known, now = self._known[limit], self._clock()
+        known.answered_at = now
         is_slow = output_tokens > 0 and known.pace.is_slow(seconds, output_tokens)
         if is_slow and now < known.late_until:
             failure = FailedCall(weight=WITH_OTHERS, is_probe=is_probe, place=place)
@@ -196,7 +215,12 @@ class Breakers:
     def _send(self, known: Known, script: Script, **arguments: Any) -> None:
         """Run a script some time soon, and learn from its answer."""
         call = script.call(breaker=keys.breaker(known.limit), **arguments)
-        self._store.send(script, *call, receiver=_Answer(partial(self._hear, known)))
+        self._store.send(script, *call, receiver=_Answer(lambda reply: self._hear(known, BreakerReply._make(reply))))
+
+    def _hear_of_others(self, known: Known, asked_at: float, reply: list[Any]) -> None:
+        age_s = answered_s(reply)
+        if age_s is not None:
+            known.answered_at = max(known.answered_at, asked_at - age_s)
 
     def _hear(self, known: Known, heard: BreakerReply) -> None:
         was_open = known.wait is not None
@@ -226,14 +250,14 @@ class Breakers:
 class _Answer:
     """Gets the reply of a script that nobody waits for; a lost one teaches nothing."""
 
-    def __init__(self, hear: Callable[[BreakerReply], None]) -> None:
+    def __init__(self, hear: Callable[[list[Any]], None]) -> None:
         self._hear = hear
 
     def done(self) -> bool:
         return False
 
     def set_result(self, reply: Any) -> None:
-        self._hear(BreakerReply._make(reply))
+        self._hear(reply)
 
     def set_exception(self, error: BaseException) -> None:
         if not isinstance(error, StoreUnavailable):

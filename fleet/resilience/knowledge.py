@@ -74,6 +74,8 @@ class Known:
         unsaid: Successes that are not reported yet.
         pace: How fast its model answers.
         asking: Held by who asks.
+        answered_at: When a call was answered last, here or as others have told.
+        look_at: From then on it is asked whether others were.
     """
 
     limit: str
@@ -86,6 +88,8 @@ class Known:
     unsaid: Unsaid = field(default_factory=Unsaid)
     pace: Pace = field(default_factory=Pace)
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    answered_at: float = -math.inf
+    look_at: float = -math.inf
 
     def standing(self, now: float) -> Wait | None:
         """Return why calls wait, while that is believed."""

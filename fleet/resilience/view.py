@@ -79,6 +79,12 @@ def view_of(limit: str, reply: list[Any]) -> BreakerView:
     )
 
 
+def answered_s(reply: list[Any]) -> float | None:
+    """Return the seconds since the last success that was reported, from what `show.lua` replied; None: none was."""
+    now, well_at = reply[0], reply[5]
+    return (now - well_at) / 1e6 if well_at else None
+
+
 async def read_breakers(store: Store, limits: Iterable[str]) -> list[BreakerView]:
     """Read how breakers stand, one round trip for all. Raises `StoreUnavailable`."""
     names = list(limits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -110,6 +109,10 @@ class FakeBreakers:
     failures: list[tuple[str, str, float, bool]] = field(default_factory=list)
     well: list[tuple[str, bool]] = field(default_factory=list)
     spared: int = 0
+    answers: bool = False
+
+    def is_answering(self, limit: str, *, within_s: float) -> bool:
+        return self.answers
 
     def standing(self, limit: str) -> Wait | None:
         return self.stands
@@ -187,10 +190,9 @@ def a_gateway(
     route = Route(
         provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=timeout_s
     )
-    gateway = Gateway(limiter, {"research": route}, price, breakers=breakers or FakeBreakers())
-    if others_are_answered:  # else a call that hangs is ended by its timeout alone
-        gateway._roads.answered[LIMIT] = math.inf
-    return gateway
+    breakers = breakers or FakeBreakers()
+    breakers.answers = others_are_answered  # else a call that hangs is ended by its timeout alone
+    return Gateway(limiter, {"research": route}, price, breakers=breakers)
 
 
 def settings_of(**pool: object) -> Settings:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -150,8 +149,9 @@ def work(
         async with slow_server(*answers) as (url, requests), provider(url, kind) as adapter:
             route = Route(with_provider(adapter), "api", "model-1", LIMIT, "s3cret", 60.0)
             price: Any = lambda model, usage, tier: usage.total_tokens  # noqa: E731
-            gateway = Gateway(limiter or FakeLimiter(), {"research": route}, price, breakers=breakers or FakeBreakers())
-            gateway._roads.answered[LIMIT] = math.inf  # others are answered: a stream that stands is cut
+            gateway = Gateway(
+                limiter or FakeLimiter(), {"research": route}, price, breakers=breakers or FakeBreakers(answers=True)
+            )
             config = settings_of(function=f"{HERE}:{function}", **pool)
             agent = Agent(gateway, config, share=lambda: 0.0)
             try:
