@@ -99,6 +99,7 @@ class Agent:
         norms: Norms | None = None,
         stop: asyncio.Event | None = None,
         before: Before | None = None,
+        spent_picos: int = 0,
     ) -> Outcome:
         """Work on one task until it is done, has failed for a reason of its own, or must wait.
 
@@ -112,6 +113,7 @@ class Agent:
             stop: Set before a cancellation that ends this bot's work only: the outcome tells what it has used.
             before: What the task has had before it was parked (`NOTHING_BEFORE`: nothing): the outcome includes it.
                 None: it cannot be parked, and waits here, however long.
+            spent_picos: What other bots have spent on it beside that, in 10^-12 dollars: `max_cost_usd` is the task's.
 
         Returns:
             An Outcome, whatever happened; one with `parking` when the task must leave its slot to others and wait. Any
@@ -127,7 +129,7 @@ class Agent:
         deadline = Deadline(started + allowed_s)
         context = BotContext(
             bot, task, pool, gateway=self._gateway, deadline=deadline, share=self._share, task_id=task_id,
-            before=before, on_wait=self._on_wait,
+            before=before, spent_picos=spent_picos, on_wait=self._on_wait,
         )  # fmt: skip
         context.meter.failed_at = (before.since if before else 0.0) or self._gateway.now_s()
         answer: str | None = None

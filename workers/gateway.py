@@ -32,12 +32,12 @@ from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
 from fleet.waits import Wait
-from fleet.workers.costs import CostShares
+from fleet.workers.costs import afford
 from fleet.workers.deadline import Deadline
 from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import most_sent_tokens, sent_tokens
 from fleet.workers.meter import Meter
-from fleet.workers.ports import PLAIN, Breakers, Call, Completion, Knowledge, Limiter, Wishes
+from fleet.workers.ports import PLAIN, Breakers, Call, Completion, CostShares, Knowledge, Limiter, Wishes
 from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
@@ -74,6 +74,7 @@ class Gateway:
         clock: Unix time in seconds, as Redis has it.
         ladders: Of pools that have a fallback, the own route first.
         on_turn: Hears when a pool goes down its ladder, and when it is back.
+        costs: How much of the most that they may cost calls do; None: all of it.
 
     Attributes:
         ladders: Of every pool.
@@ -90,10 +91,11 @@ class Gateway:
         clock: Callable[[], float] = time.time,
         ladders: Mapping[str, tuple[Rung, ...]] | None = None,
         on_turn: Callable[[Turn], None] | None = None,
+        costs: CostShares | None = None,
     ) -> None:
         self.now_s = clock
         self._roads = Roads(limiter, breakers, clock)
-        self._costs = CostShares()
+        self._costs = costs
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._limiter = limiter
         self._routes = routes
@@ -177,35 +179,36 @@ class Gateway:
         # Nothing is read from a cache, and all is written to one where that costs more: the dearest that it can be.
         most = Usage(input_tokens=given, cache_write_tokens=given, output_tokens=made)
         picos, most_micros = self._priced(route, most, wishes.tier)
-        expected = 0 if meter.most_picos is None else self._costs.afford(route.priced_as, caller.kind, picos, meter)
-        with deadline.standing():
-            road = await self._roads.turn(
-                route.limit, most, cost_usd_micros=most_micros, meter=meter, caller=caller, patience_s=patience_s
-            )
+        expected = 0 if meter.most_picos is None else await self._afforded(route, caller.kind, picos, meter)
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
-        out, counts, spent = deadline.sends(road.is_answering), False, meter.cost_usd_picos or 0
-        meter.pending_picos += expected
-        try:
-            completion = await self._send(route, call, road.grant, meter, streaming)
-            counts = True
-        except BaseException as error:
-            counts = isinstance(error, GiveUp | asyncio.CancelledError)
-            if isinstance(error, ContextTooLong):
-                self._learn_from(error, route, most.input_tokens)
-            await road.failed(error, meter)
-            raise
-        finally:
-            meter.pending_picos -= expected
-            deadline.came(out, counts=counts)
+        with meter.pending(expected):  # from here on, so that another chat of the task does not spend the same money
+            with deadline.standing():
+                road = await self._roads.turn(
+                    route.limit, most, cost_usd_micros=most_micros, meter=meter, caller=caller, patience_s=patience_s
+                )
+            out, counts = deadline.sends(road.is_answering), False
+            try:
+                completion = await self._send(route, call, road.grant, meter, streaming)
+                counts = True
+            except BaseException as error:
+                counts = isinstance(error, GiveUp | asyncio.CancelledError)
+                if isinstance(error, ContextTooLong):
+                    self._learn_from(error, route, most.input_tokens)
+                await road.failed(error, meter)
+                raise
+            finally:
+                deadline.came(out, counts=counts)
         road.did_well(meter.who, completion.usage.output_tokens)
-        if expected and picos:
-            self._costs.learn(route.priced_as, caller.kind, ((meter.cost_usd_picos or 0) - spent) / picos)
         if most.input_tokens >= TEACHING_TOKENS and _is_plain(call):
             true = completion.usage.input_tokens
             self._lessons.counted(route.priced_as, estimated=most.input_tokens, true=true)
         if deadline.left_s <= 0:
             raise DeadlineExceeded("the answer came too late")
         return completion
+
+    async def _afforded(self, route: Route, kind: str, most_picos: int | None, meter: Meter) -> int:
+        share = 1.0 if self._costs is None or not most_picos else await self._costs.share(route.limit, kind)
+        return afford(route.priced_as, most_picos, share, meter)
 
     def _learn_from(self, error: ContextTooLong, route: Route, estimated: int) -> None:
         """Learn how a model counts from one that says that a prompt is too long."""

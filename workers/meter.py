@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from fleet.outcome import NOTHING_BEFORE, Before
@@ -29,7 +31,7 @@ class Meter:
         calling_s: Seconds spent in HTTP requests.
         failed_s: Those of them in requests that failed.
         failed_at: Unix time (s) of its last failure that its breaker heard of, or of its beginning.
-        pending_picos: What its calls that are under way are taken to cost.
+        pending_picos: What its calls that are under way, or wait for their turn, are taken to cost.
     """
 
     who: str = ""
@@ -61,6 +63,15 @@ class Meter:
             who, most_picos, before.attempts, Counter(before.failed), before.usage, before.cost_usd_picos,
             limited_s=before.limited_ms / 1000,
         )  # fmt: skip
+
+    @contextmanager
+    def pending(self, cost_usd_picos: int) -> Iterator[None]:
+        """A block in which a call is under way that is taken to cost so much."""
+        self.pending_picos += cost_usd_picos
+        try:
+            yield
+        finally:
+            self.pending_picos -= cost_usd_picos
 
     def charge(self, usage: Usage, cost_usd_picos: int | None) -> None:
         """Add one answered call."""

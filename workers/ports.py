@@ -272,6 +272,22 @@ class Breakers(Protocol):
         ...
 
 
+class CostShares(Protocol):
+    """How much of the most that they may cost calls really do, as the fleet has learnt."""
+
+    async def share(self, limit: str, kind: str) -> float:
+        """Return what a call is taken to cost, as a share of the most; 1 before anything is learnt.
+
+        Args:
+            limit: `provider/model/key`.
+            kind: Task class.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of an answer that comes as it is made.

@@ -6,6 +6,7 @@
 from fleet.grants import Caller, Grant
 from fleet.limiter.alone import LimitedCall, ThreadedLimiter, limited, open_limiter
 from fleet.limiter.call import FRESH_S
+from fleet.limiter.costs import LearntCosts
 from fleet.limiter.limiter import Limiter
 from fleet.limiter.limits import Terms
 from fleet.limiter.snapshot import Crowd, LimitSnapshot
@@ -15,6 +16,7 @@ __all__ = [
     "Caller",
     "Crowd",
     "Grant",
+    "LearntCosts",
     "LimitSnapshot",
     "LimitedCall",
     "Limiter",

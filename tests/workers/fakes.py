@@ -16,7 +16,7 @@ from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
 from fleet.workers.bot.persona import make_bot
 from fleet.workers.gateway import Gateway, Price, Route
-from fleet.workers.ports import Call, Completion
+from fleet.workers.ports import Call, Completion, CostShares
 
 LIMIT = "api/model-1/default"
 
@@ -186,13 +186,14 @@ def a_gateway(
     breakers: FakeBreakers | None = None,
     timeout_s: float = 60.0,
     others_are_answered: bool = True,
+    costs: CostShares | None = None,
 ) -> Gateway:
     route = Route(
         provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=timeout_s
     )
     breakers = breakers or FakeBreakers()
     breakers.answers = others_are_answered  # else a call that hangs is ended by its timeout alone
-    return Gateway(limiter, {"research": route}, price, breakers=breakers)
+    return Gateway(limiter, {"research": route}, price, breakers=breakers, costs=costs)
 
 
 def settings_of(**pool: object) -> Settings:

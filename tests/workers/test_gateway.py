@@ -355,14 +355,35 @@ def test_no_call_begins_that_what_is_left_of_the_tasks_money_does_not_pay_for():
     assert len(provider.calls) == 1 and meter.cost_usd_picos == 15 * 10**12 and meter.pending_picos == 0
 
 
-def test_what_calls_of_a_kind_really_cost_is_learnt_and_then_believed():
-    provider = FakeProvider([said("hi")])
-    gateway = a_gateway(FakeLimiter(), provider, price=a_dollar_a_token)
-    for _ in range(5):
-        asyncio.run(chat(gateway, Meter(most_picos=10**15)))
-    asyncio.run(chat(gateway, Meter(most_picos=20 * 10**12)))  # less than the worst case, more than the usual 15
+class Learnt:
+    """What the fleet has learnt of the costs of calls."""
+
+    def __init__(self, **shares: float) -> None:
+        self.shares = shares
+
+    async def share(self, limit: str, kind: str) -> float:
+        assert limit == LIMIT
+        return self.shares.get(kind, 1.0)
+
+
+def test_what_the_fleet_has_learnt_of_the_cost_of_a_kind_is_believed():
+    gateway = a_gateway(FakeLimiter(), FakeProvider([said("hi")]), price=a_dollar_a_token, costs=Learnt(default=0.1))
+    asyncio.run(chat(gateway, Meter(most_picos=RESERVED * 10**11 + 10**9)))  # far less than the worst case
     with pytest.raises(TooExpensive):
-        asyncio.run(chat(gateway, Meter(most_picos=14 * 10**12)))
+        asyncio.run(chat(gateway, Meter(most_picos=RESERVED * 10**11 - 10**9)))
+
+
+def test_chats_at_once_do_not_spend_the_same_money_twice_also_while_they_wait_for_their_turn():
+    limiter, provider = FakeLimiter(wait_s=0.02), FakeProvider([said("hi")])
+    gateway = a_gateway(limiter, provider, price=a_dollar_a_token)
+    meter = Meter(most_picos=round((RESERVED * 2 + 0.5) * 10**12))
+
+    async def at_once() -> list[Any]:
+        return await asyncio.gather(*(chat(gateway, meter) for _ in range(4)), return_exceptions=True)
+
+    found = asyncio.run(at_once())
+    assert [type(one) for one in found] == [Completion, Completion, TooExpensive, TooExpensive]
+    assert len(provider.calls) == 2 and meter.pending_picos == 0
 
 
 def test_a_task_with_a_most_cost_is_refused_where_nobody_knows_the_price():

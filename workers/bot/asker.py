@@ -91,6 +91,7 @@ class Asker:
         share: Fresh random numbers from 0 to 1, for jitter.
         task_id: The task.
         before: What the task has had; None: it cannot be parked, and always waits in its slot.
+        spent_picos: What other bots have spent on the task, in 10^-12 dollars.
         on_wait: Told of a pool and its wait, when a task of it waits in its slot for what holds for all of them.
     """
 
@@ -105,6 +106,7 @@ class Asker:
         share: Callable[[], float],
         task_id: str = "",
         before: Before | None = None,
+        spent_picos: int = 0,
         on_wait: Callable[[str, Wait], None] = lambda pool, wait: None,
     ) -> None:
         self._bot = bot
@@ -130,8 +132,8 @@ class Asker:
         self.tries = self._before.tries
         self._failures = sum(self._before.failed.values())
         self._empty = 0
-        most = task.max_cost_usd
-        self.meter = Meter.of(task_id, self._before, most_picos=None if most is None else round(most * PICOS))
+        most = None if task.max_cost_usd is None else max(0, round(task.max_cost_usd * PICOS) - spent_picos)
+        self.meter = Meter.of(task_id, self._before, most_picos=most)
         self.degraded = False
         self.bad_answers = 0
         self.reasoning = ""

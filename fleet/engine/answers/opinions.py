@@ -49,6 +49,7 @@ class Agent(Protocol):
         norms: Norms | None,
         stop: asyncio.Event | None = None,
         before: Before | None = None,
+        spent_picos: int = 0,
     ) -> Outcome:
         """Work on one task; always comes back with an outcome. Without `before` it is never one to be parked."""
         ...
@@ -162,6 +163,7 @@ class _Turn:
     checkout: Checkout
     task_id: str
     left_s: float | None
+    spent_picos: int
     stop: asyncio.Event
 
 
@@ -220,7 +222,8 @@ class Panel:
             had = before if len(asked) == 1 else NOTHING_BEFORE
             left_s = _left_s(allowed_s, had, given, stopped)
             self._stops[first.token] = stop = asyncio.Event()
-            turn = _Turn(task, self._bot_of(checkout.bot), checkout, task_id, left_s, stop)
+            spent = sum(one.outcome.cost_usd_picos or 0 for one in (*given, *stopped))
+            turn = _Turn(task, self._bot_of(checkout.bot), checkout, task_id, left_s, spent, stop)
             try:
                 found = await self._turn(turn, had, may_park=not given)
             finally:
@@ -298,6 +301,7 @@ class Panel:
         work = self._agent.run(
             turn.task, turn.bot,
             task_id=turn.task_id, deadline_s_left=turn.left_s, norms=norms, stop=turn.stop, before=before,
+            spent_picos=turn.spent_picos,
         )  # fmt: skip
         if self._settings.health.running == "finish":
             return await work

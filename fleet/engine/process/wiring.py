@@ -45,6 +45,7 @@ from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import FleetError
 from fleet.lessons import Notebook
+from fleet.limiter import LearntCosts
 from fleet.models import Bot, BotResult
 from fleet.resilience import Breakers
 from fleet.roster import Checkout, Roster
@@ -121,7 +122,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     )
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
-        on_turn=partial(tell_of_ladder, state),
+        on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state),
     )  # fmt: skip
     room = WaitingRoom(broker, state, roster, closed=gateway.closed)
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ class Scripted:
         self.bots: list[str] = []
         self.may_park: list[bool] = []
         self.left_s: list[float | None] = []
+        self.spent: list[int] = []
 
     async def run(
         self,
@@ -65,11 +67,13 @@ class Scripted:
         stop: asyncio.Event | None = None,
         before: Before | None = None,
         deadline_s_left: float | None = None,
+        spent_picos: int = 0,
         **_: Any,
     ) -> Outcome:
         self.bots.append(bot.name)
         self.may_park.append(before is not None)
         self.left_s.append(deadline_s_left)
+        self.spent.append(spent_picos)
         found = self._outcomes[len(self.bots) - 1]
         if isinstance(found, HeldUp):
             raise found
@@ -285,6 +289,12 @@ def test_when_there_is_no_other_bot_the_task_is_parked_with_what_it_has_used(red
 def test_a_task_whose_first_bot_must_wait_is_parked(redis_url: str) -> None:
     waits = Parking(Wait("outage", 5.0), Before(attempts=2, parked=1), sent=True)
     assert parked(redis_url, Scripted(waiting(waits))) == waits
+
+
+def test_a_second_bot_may_spend_only_what_the_first_has_left_of_the_tasks_money(redis_url: str) -> None:
+    agent = Scripted(replace(EMPTY, cost_usd_picos=7), replace(EMPTY, cost_usd_picos=5), GOOD)
+    ask(redis_url, agent, before=Before(cost_usd_picos=3))
+    assert agent.spent == [0, 7, 12]  # what was before is the first one's
 
 
 def test_a_task_that_has_an_answer_is_never_parked_but_waits_in_its_slot_for_the_others(redis_url: str) -> None:
