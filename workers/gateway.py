@@ -34,10 +34,11 @@ from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.costs import afford
 from fleet.workers.deadline import Deadline
+from fleet.workers.judge import is_known, told_reason
 from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import most_sent_tokens, sent_tokens
 from fleet.workers.meter import Meter
-from fleet.workers.ports import PLAIN, Breakers, Call, Completion, CostShares, Knowledge, Limiter, Wishes
+from fleet.workers.ports import CONTEXT_FULL, PLAIN, Breakers, Call, Completion, CostShares, Knowledge, Limiter, Wishes
 from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
@@ -238,6 +239,8 @@ class Gateway:
             else:
                 answered = await streaming.receive(route.provider, call, route.api_key)
             completion = apart(self._believed(route, call, answered), call.messages)
+            if not (is_known(completion.finish_reason) or completion.finish_reason == CONTEXT_FULL):
+                raise _broken_off(completion)
             tier = completion.tier or call.wishes.tier  # who says nothing has done what was asked
             price, budgeted = self._priced(route, completion.usage, tier)
             if completion.usage.total_tokens:
@@ -326,6 +329,14 @@ def most_usage(call: Call, answer: str) -> Usage:
     sent = most_sent_tokens(call.messages, call.wishes)
     came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace"))) * call.wishes.n
     return Usage(input_tokens=sent + UNSEEN_TOKENS, output_tokens=came + UNSEEN_TOKENS)
+
+
+def _broken_off(completion: Completion) -> ProviderUnavailable:
+    """Return what half an answer is: its provider's failure, which is paid."""
+    reason = told_reason(completion.finish_reason)
+    error = ProviderUnavailable(f"expected a whole answer, got one that broke off (finish reason {reason})")
+    error.usage = completion.usage if completion.usage.total_tokens else None
+    return error
 
 
 def _is_plain(call: Call) -> bool:

@@ -1,4 +1,4 @@
-"""Is this a usable answer? By rules that need no second model: broken off, empty, refused, in a loop, cut, too short.
+"""Is this a usable answer? By rules that need no second model: empty, refused, in a loop, cut, too short.
 
 Pure. Whether an answer is right is not judged here; nor is it charged to anybody here. Answers that must be JSON are
 in `json_answer.py`.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet.conversation import Message
-from fleet.errors import BadAnswer, ProviderUnavailable
+from fleet.errors import BadAnswer
 from fleet.faults import Fault
 from fleet.models import Norms
 from fleet.workers.ports import Completion
@@ -61,10 +61,10 @@ class Judgement:
     """What an answer is worth: `error` is None when it is usable; `degraded` when it is usable but cut off.
 
     `retry` is True when the same question may well get a usable answer the next time; `spent` when it may with more
-    room or less thinking only. An answer that broke off is the provider's failure, everything else a `BadAnswer`.
+    room or less thinking only. An answer that broke off never comes here: that is its provider's failure.
     """
 
-    error: BadAnswer | ProviderUnavailable | None = None
+    error: BadAnswer | None = None
     degraded: bool = False
     retry: bool = False
     spent: bool = False
@@ -99,9 +99,6 @@ def judge(
                 fault=Fault.REFUSED,
             )
         )
-    if not is_known(finish_reason):
-        told = f"expected a whole answer, got one that broke off (finish reason {_word(finish_reason)})"
-        return Judgement(ProviderUnavailable(told), retry=True)
     is_cut = finish_reason in CUT_REASONS
     if calls_tools:
         return Judgement(degraded=is_cut)
@@ -146,7 +143,7 @@ def is_known(finish_reason: str) -> bool:
     return finish_reason in DONE_REASONS or finish_reason in CUT_REASONS or finish_reason in REFUSAL_REASONS
 
 
-def _word(finish_reason: str) -> str:
+def told_reason(finish_reason: str) -> str:
     """Return a reason as it can be shown: whoever sends one that is no word may put a prompt into it."""
     return repr(finish_reason) if _WORD.fullmatch(finish_reason) else "that is no word"
 

@@ -141,8 +141,11 @@ def test_half_an_answer_is_paid_and_asked_for_again_and_no_fault_of_the_bots():
     assert (outcome.status, outcome.answer, outcome.attempts) == ("ok", "4", 2)
     assert (outcome.provider_errors, outcome.bad_answers) == ({"ProviderUnavailable": 1}, 0)
     assert outcome.usage.total_tokens == 30
-    outcome = work(FakeLimiter(), FakeProvider([said("Half an ans", finish_reason="error")]), max_attempts=2)
+    half, others = said("Half an ans", finish_reason="error"), FakeBreakers(rulings=[OTHERS_DID_WELL])
+    outcome = work(FakeLimiter(), FakeProvider([half]), max_attempts=2, breakers=others)
     assert isinstance(outcome.error, OutOfTries) and outcome.attempts == 2 and outcome.fault is None
+    outcome = work(FakeLimiter(), FakeProvider([*[half] * 6, "4"]), max_attempts=2)
+    assert outcome.status == "ok", "while nobody else is answered it is no try"
 
 
 def test_an_empty_answer_is_tried_again_within_max_attempts():

@@ -355,6 +355,19 @@ def test_no_call_begins_that_what_is_left_of_the_tasks_money_does_not_pay_for():
     assert len(provider.calls) == 1 and meter.cost_usd_picos == 15 * 10**12 and meter.pending_picos == 0
 
 
+@pytest.mark.parametrize("reason", ["error", "network_error", "OTHER", "what nobody knows", "sk-secret-0123456789"])
+@pytest.mark.parametrize("text", ["Half an ans", ""])
+def test_an_answer_that_broke_off_is_its_providers_failure_and_is_paid(reason: str, text: str):
+    limiter, breakers, meter = FakeLimiter(), FakeBreakers(), Meter("t1")
+    gateway = a_gateway(limiter, FakeProvider([said(text, finish_reason=reason)]), breakers=breakers)
+    with pytest.raises(ProviderUnavailable, match="broke off") as failed:
+        asyncio.run(chat(gateway, meter))
+    assert failed.value.ruling is not None and "secret" not in str(failed.value)
+    assert [name for name, *_ in breakers.failures] == ["ProviderUnavailable"] and breakers.well == []
+    assert meter.usage.total_tokens == 15 and meter.failed == {"ProviderUnavailable": 1}
+    assert [used for _, used in limiter.settled] == [15] and limiter.is_settled_once
+
+
 class Learnt:
     """What the fleet has learnt of the costs of calls."""
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.errors import ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Norms
 from fleet.workers.judge import judge, too_short
@@ -44,14 +43,6 @@ def test_the_wording_of_a_refusal_is_a_bad_answer_and_final(text: str):
 @pytest.mark.parametrize("reason", ["content_filter", "refusal"])
 def test_a_provider_that_says_it_refused_is_believed(reason: str):
     assert judge("Once upon a time", reason).error is not None
-
-
-@pytest.mark.parametrize("reason", ["error", "network_error", "OTHER", "what nobody knows", "sk-secret-0123456789"])
-@pytest.mark.parametrize("text", ["Half an ans", ""])
-def test_an_answer_that_broke_off_is_the_providers_failure_and_worth_another_try(reason: str, text: str):
-    judgement = judge(text, reason)
-    assert isinstance(judgement.error, ProviderUnavailable) and judgement.retry and not judgement.degraded
-    assert "broke off" in str(judgement.error) and "secret" not in str(judgement.error)
 
 
 def test_an_answer_that_wants_tools_called_is_whole():

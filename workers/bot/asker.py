@@ -20,7 +20,6 @@ from fleet.errors import (
     ContextTooLong,
     FleetError,
     NotSoon,
-    ProviderUnavailable,
     Relearnt,
     Waits,
 )
@@ -280,6 +279,7 @@ class Asker:
             OutOfTries: It has failed too often.
         """
         self.is_begun, self._anew = self._keeps_slot, self._anew + 1
+        self.broken.clear()
         self._failures = max(self._failures, self._anew - 1)
         is_answered, self._is_answered = self._is_answered, False
         await self._wait_out(error, counts=is_answered)
@@ -330,7 +330,7 @@ class Asker:
 
     async def _try(self, inquiry: Inquiry, messages: tuple[Message, ...]) -> ChatReply:
         """Make one call and judge it; an answer that may be asked for again comes as `FailedTry`."""
-        is_answered, before_s = False, self.meter.calling_s
+        before_s = self.meter.calling_s
         try:
             completion = await self._gateway.chat(
                 self.pool,
@@ -345,7 +345,7 @@ class Asker:
                 patience_s=BEGUN_PATIENCE_S if self.is_begun else PATIENCE_S,
                 route=self.route,
             )
-            is_answered = self._is_answered = self.is_begun = True
+            self._is_answered = self.is_begun = True
             self._failures = 0
             if completion.finish_reason == CONTEXT_FULL:
                 raise ContextTooLong("expected an answer, got none: the prompt has filled the model's context window")
@@ -358,8 +358,6 @@ class Asker:
         except FleetError as error:
             if inquiry.has_told:
                 raise Told(error) from error
-            if is_answered and isinstance(error, ProviderUnavailable):
-                raise FailedTry(error) from error
             raise
 
     def _take(self, completion: Completion, judgement: Judgement) -> ChatReply:
@@ -369,9 +367,7 @@ class Asker:
             self.degraded = self.degraded or judgement.degraded
             self.reasoning = completion.reasoning
             return ChatReply.of(completion)
-        if isinstance(error, ProviderUnavailable):  # it broke off: no fault of the bot's
-            self.meter.failed[ProviderUnavailable.__name__] += 1
-        elif judgement.spent:
+        if judgement.spent:
             error.blame = "prompt" if self._sets_its_length else error.blame
         else:
             self.bad_answers += 1
@@ -385,11 +381,11 @@ class Asker:
         if completion.left_out:
             self.sent |= dict.fromkeys(completion.left_out)
 
-    def _pause_after(self, error: FleetError) -> float:
+    def _pause_after(self, error: BadAnswer) -> float:
         """Count an answer that was paid and is of no use; return the pause before the next, or raise at the last."""
         self.tries += 1
         if self.tries >= self._max_attempts:
-            raise error if isinstance(error, BadAnswer) else out_of_tries(self.tries, error)
+            raise error
         return full_jitter(math.ceil(self.tries), share=self._share())
 
 

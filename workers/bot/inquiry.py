@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.conversation import Message
-from fleet.errors import FleetError
+from fleet.errors import BadAnswer, FleetError
 from fleet.waits import Wait
 from fleet.workers.judge import Judgement
 from fleet.workers.ports import PLAIN, Completion, Wishes
@@ -80,9 +80,9 @@ class Inquiry:
 
 
 class FailedTry(Exception):
-    """A try that failed in a way that counts as an attempt."""
+    """An answer that is of no use, and may be asked for again: it counts as an attempt."""
 
-    def __init__(self, error: FleetError) -> None:
+    def __init__(self, error: BadAnswer) -> None:
         super().__init__(type(error).__name__)
         self.error = error
 
