@@ -17,7 +17,7 @@ from fleet.errors import (
     StoreUnavailable,
     Waits,
 )
-from fleet.waits import Wait
+from fleet.waits import LASTING, Wait
 from fleet.workers.backoff import full_jitter, spread
 
 #: Seconds until the next look at what nobody knows the end of.
@@ -72,8 +72,9 @@ def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about:
         asked_s = max(getattr(error, "retry_after_s", None) or 0.0, (error.passes_at or 0.0) - now_s)
         promised_s = 0.0 if ruling is None else ruling.retry_at - now_s
         pause_s = spread(failures, share=share, floor_s=max(0.0, asked_s, promised_s))
-    told = error.wait().told
-    return Sequel(Wait("retry", now_s + pause_s, about, told, is_everyones=False), pause_s, counts=_counts(error))
+    cause = error.cause if error.cause in LASTING else "retry"
+    wait = Wait(cause, now_s + pause_s, about, error.wait().told, is_everyones=False)
+    return Sequel(wait, pause_s, counts=_counts(error))
 
 
 def _pause_of(wait: Wait, now_s: float) -> float:
