@@ -75,7 +75,8 @@ class Patience:
         except (StoreUnavailable, ConfigurationError):
             return False  # who fetches results says that Redis is away
         self._was_served = self._was_served or any(pool.workers for pool in seen.standings)
-        waits = [line for line in seen.lines if line.tasks and line.cause != "time"]
+        lines = (_with_those_in_slots(line, seen) for line in seen.lines)
+        waits = [line for line in lines if line.tasks and line.cause != "time"]
         self.reason = headline(waits, seen.now_s)
         is_stuck = self._is_stuck(seen, waits, in_flight)
         self._tell(waits if idle_s >= IDLE_S else [w for w in waits if w.cause not in ORDINARY], seen.now_s, is_stuck)
@@ -107,6 +108,19 @@ class Patience:
             self.say(headline(waits, seen_at_s), is_stuck)
         else:
             self._said = None
+
+
+def _with_those_in_slots(line: WaitLine, seen: Standings) -> WaitLine:
+    """Return a reason with the tasks that wait for it in their slots, told as parked ones.
+
+    Of a pool that is held for what somebody must change, those are the ones at work: what else still runs there ends
+    soon, and is waited for (`LONG_END_S`).
+    """
+    for pool in seen.standings if line.is_lasting else ():
+        if pool.pool == line.pool and pool.gate.hold is not None and pool.gate.hold.cause == line.cause:
+            more = {"tasks": line.tasks + pool.running, "parked": line.parked + pool.running}
+            return line.model_copy(update=more)
+    return line
 
 
 def ending_lines(lines: Iterable[WaitLine], now_s: float) -> list[str]:

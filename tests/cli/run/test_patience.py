@@ -105,6 +105,19 @@ def test_a_job_that_moves_is_not_given_up_and_says_nothing_of_ordinary_waits(mon
     assert len(job.said) == 1  # nothing comes any more
 
 
+@pytest.mark.parametrize("in_lists", [0, 4])
+def test_a_job_whose_tasks_wait_in_their_slots_behind_a_hold_is_told_of_it_and_ends_too(
+    in_lists: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Wait("configuration", time.time() + 60, "validator checks:good", "got KeyError raised at checks.py:5")
+    job = Job(monkeypatch, PoolStanding("a", gate=Gate(hold=broken), backlog=waiting(in_lists), running=10 - in_lists))
+    ended_s = job.ends_after(120)
+    assert ended_s is not None
+    assert 40 < ended_s < 50, "those at work may be about to end"
+    assert "10 tasks wait: validator checks:good" in job.said[0][0]
+    assert "restart the workers" in job.patience.lines[0].advice
+
+
 KEY = Wait("key", time.time() + 60, LIMIT)
 
 
