@@ -14,6 +14,7 @@ FleetError
 │   ├── KeyRejected            use another key: the provider does not take this one, or not for this
 │   │   └── KeySpent               its money, credit or quota is used up
 │   └── ConfigurationError     fix fleet.toml, a FLEET_* variable or the machine
+│       ├── KeyMissing             a provider's key is not set where this process runs, or cannot be read
 │       ├── NotServed              there is no such model, or no such API at this address
 │       └── StoreRefused           Redis does not let us in
 ├── GiveUp                     a reason of the task's own: it ends, and no retry will help
@@ -363,6 +364,13 @@ class ConfigurationError(Waits):
 
     cause: Cause = "configuration"
     blame = "configuration"
+
+
+class KeyMissing(ConfigurationError):
+    """A provider's key is not set where this process runs, or cannot be read: nobody was asked."""
+
+    cause: Cause = "key"
+    parks = "at once"
 
 
 class NotServed(ConfigurationError):

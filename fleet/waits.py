@@ -27,7 +27,7 @@ SENTENCES: dict[Cause, str] = {
     "requests": "the day's requests are used up",
     "money": "the day's money is used up",
     "outage": "the provider fails, so its breaker is open",
-    "key": "the provider does not take the key",
+    "key": "there is no key that the provider takes",
     "credit": "the account's money, credit or quota is used up",
     "configuration": "something is configured wrongly",
     "bots": "all bots of the pool are quarantined",

@@ -11,12 +11,21 @@ import logging
 import random
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from fleet.config import Settings
-from fleet.errors import BadAnswer, BotFunctionFailed, DeadlineExceeded, FleetError, HeldUp, Waits
+from fleet.errors import (
+    BadAnswer,
+    BotFunctionFailed,
+    ConfigurationError,
+    DeadlineExceeded,
+    FleetError,
+    HeldUp,
+    NotSoon,
+    Waits,
+)
 from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Norms
 from fleet.outcome import Before, Outcome, Parking, Status
@@ -55,9 +64,7 @@ class Agent:
 
     Attributes:
         loops: Where users' `async def` functions run.
-
-    Raises:
-        ConfigurationError: When a pool's `function` or `validator` cannot be used.
+        shut: Why no task of a pool can be worked on here, by its name: its `function` or `validator` cannot be used.
     """
 
     def __init__(
@@ -75,19 +82,18 @@ class Agent:
         self._share = share
         self._at_work: set[BotContext] = set()
         pools = self._pools.items()
-        self._functions = {name: load_bot(pool.function) for name, pool in pools if pool.function}
+        self.shut: dict[str, Wait] = {}
+        self._functions = self._loaded(load_bot, {name: pool.function for name, pool in pools})
         max_threads = settings.slots_per_process * THREADS_PER_SLOT
         self.loops = UserLoops(settings.worker.hang_s, on_block)
         self._runner = FunctionRunner(max_threads, self.loops)
         threads = FunctionThreads(max_threads)
         self._validators = {
             name: Validator(
-                load_validator(pool.validator), threads=threads, loops=self.loops,
-                on_broken=partial(on_wait, name), now_s=gateway.now_s,
+                loaded, threads=threads, loops=self.loops, on_broken=partial(on_wait, name), now_s=gateway.now_s
             )
-            for name, pool in pools
-            if pool.validator
-        }  # fmt: skip
+            for name, loaded in self._loaded(load_validator, {name: pool.validator for name, pool in pools}).items()
+        }
 
     async def run(
         self,
@@ -151,6 +157,7 @@ class Agent:
             wait = held_up.wait(opens_at=self._gateway.now_s())
         except MustWait as must:
             wait = must.wait
+            error = NotSoon(wait) if before is None else None
         except DeadlineExceeded as late:
             worked_s = clock() - started - deadline.stood_s
             error = _explain_deadline(late, allowed_s, worked_s, context.meter)
@@ -176,6 +183,16 @@ class Agent:
             for context in self._at_work
             if context.is_begun and context.deadline.standing_s >= WAITS_AFTER_S
         )
+    def _loaded(self, load: Callable[[str], UserFunction], paths: Mapping[str, str | None]) -> dict[str, UserFunction]:
+        """Return what pools name, by their names; one that cannot be loaded shuts its own pool only."""
+        found: dict[str, UserFunction] = {}
+        for pool, path in paths.items():
+            try:
+                if path:
+                    found[pool] = load(path)
+            except ConfigurationError as error:
+                self.shut[pool] = replace(error.wait(about=f"[pools.{pool}]"), is_everyones=True)
+        return found
 
     async def close(self) -> None:
         """End what users' functions left running."""
@@ -200,6 +217,8 @@ class Agent:
         return answer
 
     async def _answer(self, task: BotTask, context: BotContext) -> str:
+        if (shut := self.shut.get(context.pool)) is not None:
+            raise MustWait(shut)
         function, validator = self._functions.get(context.pool), self._validators.get(context.pool)
         if validator is not None and not context.is_begun and (wait := validator.standing) is not None:
             raise MustWait(wait)

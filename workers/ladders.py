@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fleet.waits import Cause, Wait
@@ -84,9 +84,9 @@ class Ladders:
             priority: Its own: some waits are those of less urgent tasks.
             may_tell: False: a rung that is a text is none.
         """
-        ladder = self._ladders[pool]
+        whole = ladder = self._ladders[pool]
         if not may_tell and ladder[-1].route is None:
-            ladder = ladder[:-1]
+            ladder = whole[:-1]
         waits = dict(missed or {})
         late = set()
         for rung in ladder:
@@ -97,11 +97,16 @@ class Ladders:
                 waits[rung.number] = wait
             elif self._seconds.get(rung.route.limit, 0.0) > left_s:
                 late.add(rung.number)
-        return choose(ladder, waits, frozenset(late))
+        found = choose(ladder, waits, frozenset(late))
+        if isinstance(found, Wait) and ladder is not whole and isinstance(choose(whole, waits, frozenset(late)), Rung):
+            return replace(found, is_everyones=False)  # the text is good for others
+        return found
 
     def standing(self, rung: Rung) -> Wait | None:
         """Return why calls to a rung would wait, as far as is known here; None: they would not."""
-        return None if rung.route is None else self._standing(rung.route.limit)
+        if rung.route is None or rung.shut is not None:
+            return rung.shut
+        return self._standing(rung.route.limit)
 
     def closed(self, pool: str) -> Wait | None:
         """Return why a task of the pool that is taken now would wait, as far as is known here; None: it would not."""

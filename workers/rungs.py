@@ -20,6 +20,8 @@ CAUSES_OF: Mapping[When, frozenset[Cause]] = {
     "limit": frozenset({"hold", "limit"}),
     "deadline": frozenset(),
 }
+#: Of a process that can make all of its calls.
+NONE_SHUT: Mapping[str, Wait] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Rung:
         answer: A text instead of an answer.
         when: The conditions that it names.
         degrades: True when a used-up day of its own limit sends tasks on, whatever the rungs below name.
+        shut: Why this process can make no call to it, as long as it lives; None: it can.
     """
 
     number: int
@@ -66,6 +69,7 @@ class Rung:
     answer: str = field(default="", repr=False)
     when: frozenset[When] = frozenset()
     degrades: bool = False
+    shut: Wait | None = None
 
     @property
     def api(self) -> str:
@@ -87,7 +91,10 @@ class Rung:
 
 
 def ladder_of(
-    own: Route, below: Sequence[tuple[RungSettings, Route | None]], limits: Mapping[str, LimitSettings]
+    own: Route,
+    below: Sequence[tuple[RungSettings, Route | None]],
+    limits: Mapping[str, LimitSettings],
+    shut: Mapping[str, Wait] = NONE_SHUT,
 ) -> tuple[Rung, ...]:
     """Return a pool's ladder as it is configured.
 
@@ -95,16 +102,26 @@ def ladder_of(
         own: The pool's own route.
         below: The rungs below it, each with its route; None for one that is a text.
         limits: Rates by `provider/model/key`.
+        shut: Why this process can make no calls under a limit, by the same names.
     """
 
     def degrades(route: Route | None) -> bool:
         return route is not None and limits[route.limit].when_full == "degrade"
 
+    def why_shut(route: Route | None) -> Wait | None:
+        return None if route is None else shut.get(route.limit)
+
     rungs = (
-        Rung(number, route, settings.answer or "", frozenset(settings.when), degrades(route))
+        Rung(number, route, settings.answer or "", frozenset(settings.when), degrades(route), why_shut(route))
         for number, (settings, route) in enumerate(below, start=1)
     )
-    return (Rung(0, own, degrades=degrades(own)), *rungs)
+    return (Rung(0, own, degrades=degrades(own), shut=why_shut(own)), *rungs)
+
+
+def served_by_none(ladder: Sequence[Rung]) -> Wait | None:
+    """Return why this process can serve no task of a pool, as long as it lives; None: one rung or another can."""
+    found = choose(ladder, {rung.number: rung.shut for rung in ladder if rung.shut is not None})
+    return found if isinstance(found, Wait) else None
 
 
 def choose(ladder: Sequence[Rung], waits: Mapping[int, Wait], late: frozenset[int] = frozenset()) -> Rung | Wait:

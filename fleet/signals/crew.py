@@ -17,6 +17,7 @@ from fleet.frozen import Frozen
 from fleet.quoting import noun_for
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
+from fleet.waits import Wait
 
 #: Seconds after its last report within which a worker counts as one of two of a name: reports come every 2 s, and one
 #: that was killed has a successor of its name soon.
@@ -29,13 +30,16 @@ class Trouble(Frozen):
     """One thing that is wrong with the crew."""
 
     about: Literal["pools", "inbox", "names", "settings"]
-    pools: tuple[str, ...] = Field((), description="Pools that no worker serves.")
+    pools: tuple[str, ...] = Field((), description="Pools that no worker serves, or that some cannot.")
     line: str
+    is_shut: bool = Field(False, description="A worker that ought to serve them cannot.")
 
     def told_of(self, pool: str | None) -> str | None:
         """Return what it means for a task of this pool (None: of the inbox); None: nothing."""
         if self.about == "pools":
-            return unserved_line([pool]) if pool in self.pools else None
+            if pool is None or pool not in self.pools:
+                return None
+            return self.line if self.is_shut else unserved_line([pool])
         return self.line if self.about != "inbox" or pool is None else None
 
 
@@ -49,7 +53,9 @@ def troubles_of(workers: Sequence[WorkerReport], settings: Settings, *, now_s: f
     """
     if not workers:
         return ()
-    return (*_unserved(workers, settings), *_twins(workers, now_s), *_unlike(workers, settings))
+    return (
+        *_shut(workers, settings), *_unserved(workers, settings), *_twins(workers, now_s), *_unlike(workers, settings)
+    )  # fmt: skip
 
 
 def stray(queue: str, workers: Iterable[WorkerReport], settings: Settings) -> Trouble | None:
@@ -70,12 +76,36 @@ def serving(workers: Iterable[WorkerReport], queue: str) -> int:
     return sum(worker.queues is None or queue in worker.queues for worker in workers)
 
 
+def why_shut(workers: Iterable[WorkerReport], pool: str) -> Wait | None:
+    """Return why no worker serves a pool although there is one that ought to; None: nobody knows a reason."""
+    return next((wait for worker in workers if (wait := worker.why_shut(pool)) is not None), None)
+
+
+def _shut(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Trouble]:
+    """Yield what keeps workers from serving pools, each reason once, with the first worker that has it."""
+    found: dict[str, tuple[WorkerReport, Wait, list[str]]] = {}
+    for worker in workers:
+        for pool in settings.pools if worker.shut else ():
+            wait = worker.why_shut(pool)
+            if wait is not None:
+                _, _, pools = found.setdefault(str(wait), (worker, wait, []))
+                pools.extend(() if pool in pools else (pool,))
+    for worker, wait, pools in found.values():
+        why = str(wait).replace("; ", ", ")
+        line = f"{worker.name} cannot serve {named(pools)}: {why}; mend that where it runs, and start it again"
+        yield Trouble(about="pools", pools=tuple(pools), line=line, is_shut=True)
+
+
+def named(pools: Sequence[str]) -> str:
+    """Return pools by their names, the first few of many: `pool a`, `pools a, b and 7 more`."""
+    more = len(pools) - NAMED
+    return f"{noun_for(len(pools), 'pool')} {', '.join(pools[:NAMED])}{f' and {more:,} more' if more > 0 else ''}"
+
+
 def unserved_line(pools: Sequence[str]) -> str:
     """Return what to say of pools that no worker serves."""
-    more = len(pools) - NAMED
-    named = ", ".join(pools[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
     one = len(pools) == 1
-    who, whose, it = (f"pool {named}", "its", "that pool") if one else (f"pools {named}", "their", "them")
+    who, whose, it = (named(pools), "its", "that pool") if one else (named(pools), "their", "them")
     wanted = keys.queue(pools[0]) if one else "their queues"
     return (
         f"no live worker serves {who}: {whose} tasks wait; start one without -Q, or with -Q and {wanted}, whose "
@@ -89,7 +119,8 @@ def unserved_queue_line(queue: str) -> str:
 
 
 def _unserved(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Trouble]:
-    pools = tuple(pool for pool in settings.pools if not serving(workers, keys.queue(pool)))
+    idle = (pool for pool in settings.pools if not serving(workers, keys.queue(pool)))
+    pools = tuple(pool for pool in idle if why_shut(workers, pool) is None)
     if pools:
         yield Trouble(about="pools", pools=pools, line=unserved_line(pools))
     if not serving(workers, settings.worker.inbox):

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 import psutil
@@ -22,6 +23,7 @@ from fleet.signals.windows import MINUTES, RESOURCE, ResourcePeriod
 from fleet.store import keys
 from fleet.store.client import Script, Store
 from fleet.store.clock import CLOCK, HostClock
+from fleet.waits import Wait
 
 #: Seconds after which a worker that reported nothing counts as gone; several times the usual 5 s between reports.
 STALE_S = 30.0
@@ -32,6 +34,8 @@ LONGEST_STEP_S = 30.0
 
 #: No fingerprint.
 NOTHING: Mapping[str, str] = MappingProxyType({})
+#: Of a process that serves all of its pools.
+NONE_SHUT: Mapping[str, Wait] = MappingProxyType({})
 
 _REPORT = Script.beside(
     __file__,
@@ -59,6 +63,17 @@ class WorkerReport(Frozen):
     beat_at: float | None = Field(None, description="Last turn of Celery's main thread, Unix time; None: not turning.")
     queues: tuple[str, ...] | None = Field(None, description="Queues it takes from; None: it does not say.")
     settings: dict[str, str] = Field(default_factory=dict, description="Fingerprint of its settings, table by table.")
+    shut: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Pools that it ought to serve and cannot, by why: JSON of a `Wait`."
+    )
+
+    def why_shut(self, pool: str) -> Wait | None:
+        """Return why it does not serve a pool that it ought to; None: it does, or need not."""
+        for why, pools in self.shut.items():
+            if pool in pools:
+                with suppress(ValueError, TypeError):  # of a release that knows other causes
+                    return Wait.from_json(why)
+        return None
 
     @property
     def row(self) -> str:
@@ -79,6 +94,7 @@ class Recorder:
         name: Name of the worker, unique in the fleet.
         process: Random id of its process.
         settings: Fingerprint of its settings.
+        shut: Pools that it ought to serve and cannot, with why.
         clock: That of Redis, which the reports go by; each report hears it.
 
     Attributes:
@@ -88,13 +104,16 @@ class Recorder:
 
     def __init__(
         self, store: Store, *, name: str, process: str = "", settings: Mapping[str, str] = NOTHING,
-        clock: HostClock = CLOCK,
+        shut: Mapping[str, Wait] = NONE_SHUT, clock: HostClock = CLOCK,
     ) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
         self._name = name
         self._process_id = process
         self._settings = dict(settings)
+        self._shut: dict[str, tuple[str, ...]] = {}
+        for pool, wait in shut.items():
+            self._shut[wait.to_json()] = (*self._shut.get(wait.to_json(), ()), pool)
         self.living: tuple[WorkerReport, ...] = ()
         self.looked_at = 0.0
         self._process = psutil.Process()
@@ -173,6 +192,7 @@ class Recorder:
             clock_ahead_s=round(self._clock.ahead_s, 3),
             queues=queues,
             settings=self._settings,
+            shut=self._shut,
         )
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from fleet import config
 from fleet.config.fingerprint import fingerprint
-from fleet.signals.crew import stray, troubles_of
+from fleet.signals.crew import stray, troubles_of, why_shut
 from fleet.signals.recorder import Recorder, WorkerReport, report_worker, split_reports
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from fleet.waits import Wait
 from tests.every import every
 
 SETTINGS = config.load()
@@ -52,6 +53,18 @@ def test_pools_that_no_worker_serves_are_named_and_many_are_counted() -> None:
     assert inbox.line.startswith("no live worker serves the inbox celery")
     assert inbox.told_of(None)
     assert inbox.told_of("review") is None
+
+
+def test_pools_that_a_worker_cannot_serve_are_told_with_why_also_while_another_one_serves_them() -> None:
+    why = Wait("key", None, "a/m/default", "variable X is not set; set it")
+    shut = {why.to_json(): ("writing", "review"), '{"cause": "of a later release"}': ("research",)}
+    lame = worker("lame@h", queues=ALL[:2], shut=shut)
+    for workers in ([lame], [lame, worker("fine@h")]):
+        (found,) = troubles_of(workers, SETTINGS, now_s=NOW_S)
+        assert found.line.startswith("lame@h cannot serve pools writing, review: a/m/default: there is no key that ")
+        assert found.line.endswith("(variable X is not set, set it); mend that where it runs, and start it again")
+        assert (found.told_of("review"), found.told_of("research"), found.told_of(None)) == (found.line, None, None)
+    assert (why_shut([lame], "review"), why_shut([lame], "research")) == (why, None)
 
 
 def test_two_workers_of_one_name_are_told_apart_by_their_processes_unless_one_is_silent() -> None:

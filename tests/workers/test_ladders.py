@@ -21,7 +21,7 @@ from fleet.workers.agent import Agent
 from fleet.workers.bot.context import BotContext
 from fleet.workers.gateway import Gateway
 from fleet.workers.ladders import BACK_AFTER_S, Ladders, Turn
-from fleet.workers.rungs import Route, Rung, ladder_of
+from fleet.workers.rungs import Route, Rung, ladder_of, served_by_none
 from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_bot, settings_of
 
 HERE = "tests.workers.test_ladders"
@@ -190,6 +190,24 @@ def test_a_task_waits_only_when_every_rung_does_and_tells_the_first_reason_and_t
     assert house.calls == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("below", "served"),
+    [({}, 1), ({"when": ["outage"]}, None), ({"answer": "later"}, 1), ({"answer": "later", "when": ["limit"]}, None)],
+)
+def test_a_rung_that_this_process_cannot_call_leads_down_like_a_key_that_is_not_taken(
+    below: dict[str, Any], served: int | None
+):
+    why = Wait("key", None, "api-0", "expected a key in the variable X, got nothing: set it")
+    routes = [Route(FakeProvider(["x"]), "api", f"m{n}", f"api-{n}", "", 1.0) for n in (0, 1)]
+    rung = RungSettings.model_validate(below if "answer" in below else {"model": "m", **below})
+    limits = {route.limit: LimitSettings() for route in routes}
+    ladder = ladder_of(routes[0], [(rung, None if rung.answer else routes[1])], limits, {"api-0": why})
+    ladders = Ladders({"p": ladder}, standing=lambda limit: None)
+    found = ladders.choose("p")
+    assert (found.number if isinstance(found, Rung) else None) == served
+    assert served_by_none(ladder) == (why if served is None else None) == ladders.closed("p")
+
+
 def test_a_text_stands_in_for_an_answer_without_a_call_and_says_so():
     house = House(FakeProvider(["own"]), below=[{"answer": "Please ask again later."}])
     house.close(0, "outage")
@@ -206,6 +224,7 @@ def test_a_text_that_does_not_fit_the_task_s_schema_is_no_answer_to_it(text: str
     outcome = house.work(BotTask(prompt="?", answer_schema=schema))
     assert (outcome.answer == text) is is_told
     assert (outcome.parking is None) is is_told
+    assert outcome.parking is None or not outcome.parking.wait.is_everyones  # others take the text
 
 
 def test_a_rung_that_is_too_slow_for_what_is_left_is_passed_over_by_one_that_is_meant_for_that():

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from fleet.config import ProviderSettings
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, FleetError
+from fleet.quoting import brief, quote
 from fleet.workers.ports import Lessons, Provider
 from fleet.workers.providers.anthropic import Anthropic
 from fleet.workers.providers.base import parse_base_url
@@ -49,12 +50,20 @@ async def check_model(settings: ProviderSettings, model: str) -> None:
     """Look whether calls to a model can be made at all, and load what they take; opens no connection.
 
     Raises:
-        ConfigurationError: When there is no such vendor, no SDK for it, no address or no key.
+        KeyMissing: When there is no key.
+        ConfigurationError: When there is no such vendor, no SDK for it, or no address; also for whatever an SDK raises
+            as it is loaded, such as for a file of certificates that is missing.
     """
     key = read_key(settings, model)
     if settings.kind == "pydantic-ai":
         models = make_models(settings.base_url, timeout_s=settings.timeout_s)
         try:
             models.check(model, api_key=key)
+        except FleetError:
+            raise
+        except Exception as error:  # SDKs raise anything at all
+            raise ConfigurationError(
+                f"model {quote(model)}: expected an SDK that loads, got {type(error).__name__}: {brief(str(error))}"
+            ) from error
         finally:
             await models.close()

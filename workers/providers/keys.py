@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from fleet.config import SIMULATOR, ProviderSettings, vendor_of
-from fleet.errors import ConfigurationError
+from fleet.errors import KeyMissing
 
 #: Variable that each vendor's own tools read: what the error message proposes.
 _USUAL_VARIABLE = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -26,7 +26,7 @@ def read_key(settings: ProviderSettings, model: str = "") -> str:
         model: What it is asked for.
 
     Raises:
-        ConfigurationError: When no source is configured, or it gives no usable key. Never quotes the key.
+        KeyMissing: When no source is configured, or it gives no usable key. Never quotes the key.
     """
     if settings.api_key_env:
         return _checked(os.environ.get(settings.api_key_env, ""), f"variable {settings.api_key_env}")
@@ -37,7 +37,7 @@ def read_key(settings: ProviderSettings, model: str = "") -> str:
     if not settings.needs_key_for(model):
         return ""
     usual = _USUAL_VARIABLE.get(settings.kind) or f"{vendor_of(model) or 'vendor'}_API_KEY".upper().replace("-", "_")
-    raise ConfigurationError(
+    raise KeyMissing(
         f"expected a key for a provider of kind {settings.kind!r}, got none: in fleet.toml set "
         f'api_key_env = "{usual}" (and that variable), or api_key_file = "PATH"'
     )
@@ -51,7 +51,7 @@ def read_secret(path: Path, *, setting: str) -> str:
         setting: What names it, for errors.
 
     Raises:
-        ConfigurationError: When it cannot be read, others can read it too, or it holds no single word.
+        KeyMissing: When it cannot be read, others can read it too, or it holds no single word.
     """
     return _checked(_read_file(path.expanduser(), setting), f"file {path}")
 
@@ -61,15 +61,15 @@ def _read_file(path: Path, setting: str) -> str:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise ConfigurationError(f"{setting}: expected a file, got something else at {path}")
+                raise KeyMissing(f"{setting}: expected a file, got something else at {path}")
             if found.st_mode & 0o077:
-                raise ConfigurationError(
+                raise KeyMissing(
                     f"{setting}: expected {path} to be readable by its owner only, got mode "
                     f"{stat.S_IMODE(found.st_mode):04o}: run `chmod 600 {path}`"
                 )
             return file.read(_MAX_KEY_BYTES).decode("utf-8", "replace")
     except OSError as error:
-        raise ConfigurationError(
+        raise KeyMissing(
             f"{setting}: expected a readable file, got {error.strerror or type(error).__name__} for {path}"
         ) from error
 
@@ -77,9 +77,9 @@ def _read_file(path: Path, setting: str) -> str:
 def _checked(text: str, source: str) -> str:
     key = text.strip()
     if not key:
-        raise ConfigurationError(f"expected a key in the {source}, got nothing: set it")
+        raise KeyMissing(f"expected a key in the {source}, got nothing: set it")
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigurationError(
+        raise KeyMissing(
             f"expected one key without spaces, line breaks or special characters in the {source}, got something else"
         )
     return key

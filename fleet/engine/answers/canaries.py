@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,15 @@ def _parse(line: str, where: str) -> Canary:
         raise ConfigurationError(f"{where}: {expected}, got {type(error).__name__}") from error
 
 
+def _readable(settings: Settings) -> Iterator[tuple[str, tuple[Canary, ...]]]:
+    for name, pool in settings.pools.items():
+        try:
+            if pool.canaries:
+                yield name, load_canaries(pool.canaries)
+        except ConfigurationError as error:
+            logger.warning("canaries_unusable pool=%s: %s", name, error)
+
+
 class Canaries:
     """Tries suspected bots. One per process, on its loop.
 
@@ -86,8 +95,7 @@ class Canaries:
         health: Packs what came of it.
         bot_of: Makes a bot by its name.
 
-    Raises:
-        ConfigurationError: When a pool's file is not as it should be.
+    A pool whose file is not as it should be goes without, and the log says so: its tasks need none.
     """
 
     def __init__(
@@ -98,7 +106,7 @@ class Canaries:
         self._health = health
         self._bot_of = bot_of
         self._every_ms = round(settings.health.canary_every_s * 1000)
-        self._canaries = {name: load_canaries(pool.canaries) for name, pool in settings.pools.items() if pool.canaries}
+        self._canaries = dict(_readable(settings))
         self._running: dict[str, asyncio.Task[None]] = {}
 
     def suspect(self, pool: str, bot: str) -> None:

@@ -27,9 +27,10 @@ ADVICE: dict[Cause, str] = {
     "requests": 'it opens with the new day (UTC); or raise requests_per_day of [limits."{limit}"]',
     "money": 'it opens with the new day (UTC); or raise usd_per_day of [limits."{limit}"]',
     "outage": "see the provider's status page; [[pools.{pool}.fallback]] gives the pool another way",
-    "key": "give the provider a key that works (api_key_env, api_key_file), where the workers run",
+    "key": "give the provider a key that works (api_key_env, api_key_file) where the workers run, and start them again",
     "credit": "fill the account up, or raise its spending limit at the provider",
-    "configuration": "correct provider, model or base_url of [pools.{pool}]: `fleet doctor` says which",
+    "configuration": "correct what it names in fleet.toml or where the workers run, and start them again: "
+    "`fleet doctor` says more",
     "bots": "`fleet bots --state quarantined` says why; `fleet bots release BOT` lets one back",
     "worker": "start one: `fleet up`, or `celery -A fleet worker`",
     "machine": "raise `ulimit -n` where the workers start, or lower worker.slots",
@@ -73,6 +74,7 @@ class PoolStanding:
         backlog: What waits in its lists.
         parked: What is parked beside them.
         workers: Living workers that take from its queue.
+        shut: Why one that ought to does not, when there are none.
         unserved: What to say when there are none; else what the crew says of such a pool.
         running: Bots at work.
         bots_out: True when all of its bots are quarantined.
@@ -86,6 +88,7 @@ class PoolStanding:
     backlog: Waiting = field(default_factory=lambda: Waiting((0,) * len(Priority), None))
     parked: ParkedSample = ParkedSample()
     workers: int = 1
+    shut: Wait | None = None
     unserved: str = ""
     running: int = 0
     bots_out: bool = False
@@ -97,7 +100,7 @@ class PoolStanding:
 def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
     """Yield what tasks in the pool's lists wait for, what must go first before the others; `lowest` says who passes."""
     if not pool.workers:
-        yield Wait("worker", about=pool.pool, told=pool.unserved or unserved_line([pool.pool]))
+        yield pool.shut or Wait("worker", about=pool.pool, told=pool.unserved or unserved_line([pool.pool]))
     if not pool.gate.is_open:
         left_s = pool.gate.left_s
         opens_at = None if left_s is None else now_s + left_s
@@ -163,7 +166,7 @@ def lines_of(pool: PoolStanding, now_s: float) -> Iterator[WaitLine]:
         key = (wait.cause, wait.about)
         waits.setdefault(key, wait)
         parked[key] += count
-    closed = {"operator"} | ({pool.gate.hold.cause} if pool.gate.hold else set())
+    closed = {"operator"} | {wait.cause for wait in (pool.gate.hold, pool.shut) if wait is not None}
     for key, wait in waits.items():
         count = tasks.get(key, 0) + parked[key]
         if count or wait.cause in closed:

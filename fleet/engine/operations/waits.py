@@ -21,7 +21,7 @@ from fleet.limiter.snapshot import show_call, snapshot_of, standing_of
 from fleet.resilience import BreakerView
 from fleet.resilience.scripts import SHOW as SHOW_BREAKER
 from fleet.resilience.view import view_of
-from fleet.signals.crew import serving, unserved_queue_line
+from fleet.signals.crew import serving, unserved_queue_line, why_shut
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.view import WaitLine
 from fleet.store import keys
@@ -104,8 +104,9 @@ def read_standings(
     bots = _read_bots(state, settings, pools, crew.now_s)
     return [
         PoolStanding(
-            pool=pool, gate=gate, backlog=backlog, parked=sample, workers=serving(crew.living, queue),
-            running=running, bots_out=is_out, bots_back_at=back_at, limit=limits.get(pool),
+            pool=pool, gate=gate, backlog=backlog, parked=sample, workers=(workers := serving(crew.living, queue)),
+            shut=None if workers else why_shut(crew.living, pool), running=running, bots_out=is_out,
+            bots_back_at=back_at, limit=limits.get(pool),
             breaker=breakers[limits[pool].limit].wait if pool in limits and limits[pool].limit in breakers else None,
         )
         for pool, queue, gate, backlog, sample, (running, is_out, back_at) in zip(

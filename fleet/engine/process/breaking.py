@@ -85,6 +85,21 @@ async def lift(broker: Store, queues: Iterable[str], *, about: str, causes: Coll
         await open_early(broker, name, about=about, causes=causes)
 
 
+async def open_mended(broker: Store, settings: Settings, pools: Iterable[str], limits: Collection[str]) -> None:
+    """Open pools that a process was the one to hold that lacks a key, or their code: this one has it.
+
+    Args:
+        broker: Where the pools' gates are.
+        settings: Providers and pools.
+        pools: Those that this process can serve.
+        limits: Those that it can call under, and whose breakers are closed.
+    """
+    for pool in pools:
+        own = "/".join((*settings.calls_of(pool)[0], config.KEY_LABEL))
+        for about in (f"[pools.{pool}]", *((own,) if own in limits else ())):
+            await lift(broker, [keys.queue(pool)], about=about, causes=("key", "configuration"), parked_too=False)
+
+
 def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: Collection[str] = BREAKING) -> None:
     """`lift` through a plain client, for commands; also what waits for other causes than a breaker's."""
     names = list(queues)

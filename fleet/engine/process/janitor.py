@@ -30,6 +30,7 @@ from fleet.signals.recorder import Recorder
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK, told
+from fleet.waits import Wait
 
 logger = logging.getLogger("fleet.worker")
 
@@ -144,14 +145,21 @@ class Janitor:
         await self._broker.command("LTRIM", keys.unreadable(), 0, leases.UNREADABLE_KEPT - 1)
         await self._broker.command("EXPIRE", keys.unreadable(), keys.STATE_TTL_S)
 
-    async def report(self, occupancy: Occupancy, apart: Callable[[], int], settings: Settings) -> None:
+    async def report(
+        self, occupancy: Occupancy, apart: Callable[[], int], settings: Settings, shut: Mapping[str, Wait]
+    ) -> None:
         """Write this process's resources where the signals are read, and log what is wrong with the crew, for ever.
 
-        `apart()` counts its suspects.
+        Args:
+            occupancy: Its slots and queues.
+            apart: Counts its suspects.
+            settings: Its own.
+            shut: Pools that it ought to serve and cannot, with why.
         """
         recorder = self._recorder = Recorder(
-            self._state, name=occupancy.name, process=leases.process_id(), settings=fingerprint(settings)
-        )
+            self._state, name=occupancy.name, process=leases.process_id(), settings=fingerprint(settings),
+            shut=shut,
+        )  # fmt: skip
         said: set[str] = set()
         record_event(self._state, catalogue.WORKER_STARTED, worker=occupancy.name, pid=os.getpid())
         was_off = False

@@ -2,54 +2,77 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from fleet import config
 from fleet.config import ProviderSettings, Settings
 from fleet.engine.local_simulator import ensure_simulator
 from fleet.engine.process.revival import LocalSimulator
 from fleet.engine.telemetry.taps import Telemetry
+from fleet.errors import ConfigurationError
 from fleet.lessons import Notebook
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store.client import Store
 from fleet.store.embedded import redis_lives
+from fleet.waits import Wait
 from fleet.workers.ladders import Turn
 from fleet.workers.ports import Provider
-from fleet.workers.providers import make_provider, read_key
+from fleet.workers.providers import check_model, make_provider, read_key
+from fleet.workers.providers.unusable import Unusable
 from fleet.workers.rungs import Route, Rung, ladder_of
 
 #: A pool's step down its ladder is told at most once in so many seconds, over all workers.
 QUIET_S = 60.0
 
 
-def make_ladders(settings: Settings, telemetry: Telemetry, notebook: Notebook) -> dict[str, tuple[Rung, ...]]:
+async def make_ladders(settings: Settings, telemetry: Telemetry, notebook: Notebook) -> dict[str, tuple[Rung, ...]]:
     """Return each pool's ladder, its own rung first; all rungs of one provider share its connections.
 
-    Raises:
-        ConfigurationError: When the key of a provider cannot be read.
+    A rung that this process cannot call (no key, no address, no SDK) is shut, and harms no other.
     """
-    providers: dict[str, Provider] = {}
-
-    def route(name: str, model: str) -> Route:
-        provider = settings.provider_named(name)
-        if name not in providers:
-            providers[name] = _adapter(name, settings, telemetry, notebook)
-        return Route(
-            provider=providers[name],
-            provider_name=name,
-            model=model,
-            limit=f"{name}/{model}/{config.KEY_LABEL}",
-            api_key=read_key(provider, model),
-            timeout_s=provider.timeout_s,
-            simulated=provider.kind == "simulator",
-        )
-
+    calls = dict.fromkeys(call for pool in settings.pools for call in settings.calls_of(pool))
+    maker = _Routes(settings, telemetry, notebook)
+    routes = {call: await maker.make(*call) for call in calls}
     limits = {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
     ladders = {}
     for pool in settings.pools:
-        own, *others = [route(*call) for call in settings.calls_of(pool)]
+        own, *others = [routes[call] for call in settings.calls_of(pool)]
         below = [(rung, None if rung.answer is not None else others.pop(0)) for rung in settings.pools[pool].fallback]
-        ladders[pool] = ladder_of(own, below, limits)
+        ladders[pool] = ladder_of(own, below, limits, maker.shut)
     return ladders
+
+
+class _Routes:
+    """Makes the routes of a process; knows why it can make no call under some limits."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry, notebook: Notebook) -> None:
+        self._settings = settings
+        self._adapt = partial(_adapter, settings=settings, telemetry=telemetry, notebook=notebook)
+        self._adapters: dict[str, Provider] = {}
+        self.shut: dict[str, Wait] = {}
+
+    async def make(self, name: str, model: str) -> Route:
+        """Return the route to one model. An SDK takes seconds to load: that is done here, while nobody waits."""
+        provider, limit, key = self._settings.provider_named(name), f"{name}/{model}/{config.KEY_LABEL}", ""
+        try:
+            key = read_key(provider, model)
+            await check_model(provider, model)
+            if name not in self._adapters:
+                self._adapters[name] = self._adapt(name)
+            api = self._adapters[name]
+        except ConfigurationError as error:
+            api, self.shut[limit] = Unusable(error), replace(error.wait(about=limit), is_everyones=True)
+        return Route(
+            provider=api,
+            provider_name=name,
+            model=model,
+            limit=limit,
+            api_key=key,
+            timeout_s=provider.timeout_s,
+            simulated=provider.kind == "simulator",
+        )
 
 
 def tell_of_ladder(state: Store, turn: Turn) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -196,6 +196,11 @@ class SlotPool(BasePool):
 
     def _get_info(self) -> dict[str, Any]:
         return {**super()._get_info(), "max-concurrency": self.limit, "busy": self.busy}
+
+    def forgo(self, queues: Collection[str]) -> None:
+        """Take from these queues no more. Before the consumer starts."""
+        self.app.amqp.queues.deselect(queues)
+        self.queues = self.app.amqp.queues.consume_from
 
     # -- work
 

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
 from fleet.engine.process.bots import Bots
-from fleet.engine.process.breaking import StaleHolds, make_breakers
+from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
@@ -51,16 +51,17 @@ from fleet.resilience import Breakers
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
+from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.embedded import broker_url, state_url
 from fleet.store.patience import patiently
+from fleet.waits import Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of, worker_bot_of
 from fleet.workers.bot.user_loops import Block
 from fleet.workers.gateway import Gateway
-from fleet.workers.providers import check_model
-from fleet.workers.rungs import Route
+from fleet.workers.rungs import Route, Rung, served_by_none
 from fleet.workers.runtime import Runtime
 
 logger = logging.getLogger("fleet.worker")
@@ -68,13 +69,14 @@ logger = logging.getLogger("fleet.worker")
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """What a worker process is put together from. Lives on its loop."""
+    """What a worker process is put together from; why it can serve some pools not at all. Lives on its loop."""
 
     plane: DataPlane
     state: Store
     broker: Store
     roster: Roster
     routes: Sequence[Route]
+    shut: Mapping[str, Wait]
     agent: Agent
     held: Mapping[str, Checkout]
     late_binding: LateBinding
@@ -101,8 +103,10 @@ class Assembly:
 async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     """Put a worker process together, on the running loop; nothing runs yet.
 
+    A provider without a key, a function that cannot be imported and their like shut their own pools only.
+
     Raises:
-        ConfigurationError: When a provider, a bot function, a validator or a canary file cannot be used.
+        ConfigurationError: When no pool could work: Redis, the folder of the state.
     """
     state = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
     same = broker_url(settings) == state_url(settings)
@@ -110,11 +114,9 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
     roster = Roster(state, settings)
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
-    for name in settings.pools:  # an SDK takes seconds to load: now, while nobody waits for an answer
-        for provider, model in settings.calls_of(name):
-            await check_model(settings.provider_named(provider), model)
-    ladders = make_ladders(settings, telemetry, notebook)
-    routes = [rung.route for ladder in ladders.values() for rung in ladder if rung.route is not None]
+    ladders = await make_ladders(settings, telemetry, notebook)
+    rungs = [rung for ladder in ladders.values() for rung in ladder if rung.shut is None]
+    routes = [rung.route for rung in rungs if rung.route is not None]
     own = {name: route for name, (rung, *_) in ladders.items() if (route := rung.route) is not None}
     limiter = telemetry.make_limiter(state, _limits(settings))
     breakers = make_breakers(
@@ -124,7 +126,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state),
     )  # fmt: skip
-    room = WaitingRoom(broker, state, roster, closed=gateway.closed)
+    room = WaitingRoom(broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool))
     agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon)
     bots = Bots(lambda name: worker_bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
@@ -144,6 +146,7 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         broker=broker,
         roster=roster,
         routes=routes,
+        shut=_shut(ladders, agent),
         agent=agent,
         held=held,
         late_binding=LateBinding(limiter, broker, list(own), gateway.ladders.limit_of),
@@ -154,6 +157,12 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         janitor=Janitor(broker, state, plane.refuse),
         telemetry=telemetry,
     )
+
+
+def _shut(ladders: Mapping[str, Sequence[Rung]], agent: Agent) -> dict[str, Wait]:
+    """Return why this process can serve no task of some pools, by their names."""
+    found = {pool: agent.shut.get(pool) or served_by_none(ladder) for pool, ladder in ladders.items()}
+    return {pool: wait for pool, wait in found.items() if wait is not None}
 
 
 def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Assembly]:
@@ -271,6 +280,13 @@ class Process:
         runtime, assembly = put_together(settings, occupancy)
         self._runtime = runtime
         apart = self._apart = Apart(assembly.janitor.bury)
+        shut = {pool: wait for pool, wait in assembly.shut.items() if keys.queue(pool) in occupancy.queues}
+        for pool, wait in shut.items():
+            logger.error("pool_shut pool=%s cause=%s: %s; its tasks are left to other workers", pool, wait.cause, wait)
+        occupancy.forgo([keys.queue(pool) for pool in shut])
+        limits = [route.limit for route in assembly.routes if assembly.breakers.standing(route.limit) is None]
+        served = [pool for pool in settings.pools if pool not in assembly.shut]
+        runtime.run(patiently(partial(open_mended, assembly.broker, settings, served, limits)))
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
@@ -287,7 +303,7 @@ class Process:
             assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
             StaleHolds(settings, assembly.state, assembly.broker).attend, partial(lend, assembly.agent.waiting),
-            partial(assembly.janitor.report, occupancy, lambda: apart.count, settings),
+            partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip
         if settings.redis.url is None:
@@ -343,6 +359,9 @@ class DirectCall:
     busy: int = 1
     beat_at: float | None = None
     queues: tuple[str, ...] = ()
+
+    def forgo(self, queues: Collection[str]) -> None:
+        """Do nothing: it takes from none."""
 
 
 PROCESS = Process()

@@ -33,3 +33,7 @@ class Occupancy(Protocol):
     def queues(self) -> Collection[str]:
         """Names of the queues that it takes from, now."""
         ...
+
+    def forgo(self, queues: Collection[str]) -> None:
+        """Take from these queues no more. Before it takes anything."""
+        ...

@@ -172,7 +172,10 @@ def test_pools_tells_what_each_pools_tasks_wait_for_and_what_to_do(client: redis
     assert (found["cause"], found["tasks"], found["is_lasting"]) == ("key", 2, True)
     assert [row["waits"][0]["cause"] for row in rows.values() if row["waits"]] == ["key", "worker"]
     text = " ".join(fleet("pools").stdout.split())
-    assert "research: 2 tasks wait: simulator/simulated-1/default: the provider does not take the key (401: inv" in text
+    assert (
+        "research: 2 tasks wait: simulator/simulated-1/default: there is no key that the provider takes (401: inv"
+        in text
+    )
     assert "give the provider a key that works" in text
     assert "writing: 1 task waits: no live worker serves pool writing" in text
 

@@ -32,7 +32,7 @@ def test_a_reason_that_does_not_pass_by_itself_is_one_finding_for_all_of_its_poo
             client.set(keys.hold(keys.queue(pool)), wait.to_json(), px=60_000)
         (found,) = wait_checks(read_waits(load()))
     assert (found.level, found.name) == ("warn", "tasks: waiting for key")
-    assert found.found.startswith("4 tasks of research, writing: openai/gpt-5/default: the provider does not take")
+    assert found.found.startswith("4 tasks of research, writing: openai/gpt-5/default: there is no key that")
     assert "Give the provider a key that works" in found.advice
 
 

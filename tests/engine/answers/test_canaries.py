@@ -100,3 +100,11 @@ def test_a_file_that_holds_no_canaries_is_refused_without_quoting_it(tmp_path: P
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"canaries: expected a readable file, got .*nowhere"):
         load_canaries(tmp_path / "nowhere.jsonl")
+
+
+def test_a_pool_whose_file_is_missing_goes_without_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = Scripted()
+    suspect("redis://127.0.0.1:9/0", tmp_path / "nowhere.jsonl", agent)
+    assert agent.bots == [] and "canaries_unusable pool=p: canaries: expected a readable file" in caplog.text

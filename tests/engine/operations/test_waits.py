@@ -49,12 +49,15 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield opened
 
 
-def serve(client: redis.Redis, *queues_of: str) -> None:
+def serve(
+    client: redis.Redis, *queues_of: str, name: str = "w1", shut: dict[Wait, tuple[str, ...]] | None = None
+) -> None:
     """Let one worker report that takes from these queues."""
-    name = f"w1@{socket.gethostname()}"
+    name = f"{name}@{socket.gethostname()}"
     report = WorkerReport(
-        name=name, pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time(), queues=queues_of
-    )
+        name=name, pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time(), queues=queues_of,
+        shut={wait.to_json(): pools for wait, pools in (shut or {}).items()},
+    )  # fmt: skip
     client.hset(keys.workers(), name, report.model_dump_json())
 
 
@@ -120,6 +123,21 @@ def test_a_hold_is_told_with_its_tasks_its_time_and_what_to_do(client: redis.Red
     )
     assert "it waits with 3 others because" in story.lines[-1]
     assert ADVICE[cause].partition("{")[0] in story.lines[-2]
+
+
+def test_a_pool_that_its_workers_cannot_serve_tells_why_until_one_comes_that_can(client: redis.Redis) -> None:
+    why = Wait("key", None, "one/m1/default", "expected a key in the variable X, got nothing: set it")
+    serve(client, "fleet.b", "celery", shut={why: ("a",)})
+    (line,) = waits_of(client)  # before anything waits
+    assert (line.pool, line.cause, line.about, line.tasks, line.is_lasting) == ("a", "key", "one/m1/default", 0, True)
+    queue(client, 3)
+    (line,) = waits_of(client)
+    assert (line.tasks, line.opens_at, line.told) == (3, None, why.told)
+    story = story_of(client, "a2-0")
+    assert (story.cause, story.told, story.is_lasting) == ("key", why.told, True)
+    assert "start them again" in story.lines[-2] and "variable X" in story.lines[-1]
+    serve(client, "fleet.a", "celery", name="w2")
+    assert waits_of(client) == ()
 
 
 def test_a_hold_that_lets_urgent_tasks_pass_counts_the_others_only(client: redis.Redis) -> None:

@@ -58,7 +58,7 @@ async def worker(url: str, settings: config.Settings) -> AsyncIterator[tuple[Age
     """What a worker process has for its calls, put together as the wiring does it."""
     store = Store(url)
     told = cast(Any, SimpleNamespace(provider=lambda made: made))
-    ladders = make_ladders(settings, told, Notebook())
+    ladders = await make_ladders(settings, told, Notebook())
     routes = [rung.route for rung in ladders["p"] if rung.route is not None]
     breakers = make_breakers(
         settings, store, store, {route.limit: route.api_key for route in routes}, calm=lambda limit: None

@@ -365,6 +365,15 @@ def test_a_module_that_breaks_while_it_is_imported_is_a_configuration_error(
         load_bot(f"{name}:solve")
 
 
-def test_the_agent_does_not_start_with_a_wrong_function():
-    with pytest.raises(ConfigurationError):
-        Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), settings_of(function="no_such_module_here:solve"))
+def test_a_task_of_a_pool_whose_function_is_wrong_waits_and_calls_nobody():
+    async def run() -> Outcome:
+        agent = Agent(a_gateway(FakeLimiter(), provider), settings_of(function="no_such_module_here:solve"))
+        assert agent.shut.keys() == {"research"}
+        return await agent.run(TASK, a_bot(), task_id="t1", before=NOTHING_BEFORE)
+
+    provider = FakeProvider(["x"])
+    outcome = asyncio.run(run())
+    assert outcome.parking is not None and outcome.error is None and provider.calls == []
+    wait = outcome.parking.wait
+    assert (wait.cause, wait.about, wait.is_everyones) == ("configuration", "[pools.research]", True)
+    assert "function no_such_module_here:solve: expected a module" in wait.told

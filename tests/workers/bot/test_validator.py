@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -279,6 +280,7 @@ def test_a_validator_that_hangs_ends_at_the_deadline_and_a_later_answer_waits_fo
         ("no_such_module_here:check", "expected a module that can be imported"),
     ],
 )
-def test_the_agent_does_not_start_with_a_wrong_validator(path: str, expected: str):
-    with pytest.raises(ConfigurationError, match=expected):
-        Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), settings_of(validator=path))
+def test_a_wrong_validator_shuts_its_own_pool(path: str, expected: str):
+    agent = Agent(a_gateway(FakeLimiter(), FakeProvider(["x"])), settings_of(validator=path))
+    (wait,) = agent.shut.values()
+    assert wait.cause == "configuration" and re.search(expected, wait.told)
