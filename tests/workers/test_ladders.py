@@ -15,7 +15,7 @@ from fleet.config import LimitSettings, RungSettings, Settings
 from fleet.errors import BadRequest, NotServed, NotSoon, ProviderUnavailable, RateLimited
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.models import BotTask
-from fleet.outcome import NOTHING_BEFORE, Outcome
+from fleet.outcome import NOTHING_BEFORE, Before, Outcome
 from fleet.waits import Cause, Ruling, Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.context import BotContext
@@ -81,13 +81,13 @@ class House:
             breakers=self.breakers, ladders={"research": ladder}, on_turn=self.turns.append,
         )  # fmt: skip
 
-    def work(self, task: BotTask = TASK, *, deadline_s: float = 30.0, **more: Any) -> Outcome:
+    def work(
+        self, task: BotTask = TASK, *, deadline_s: float = 30.0, before: Before = NOTHING_BEFORE, **more: Any
+    ) -> Outcome:
         async def run() -> Outcome:
             agent = Agent(self.gateway, self.settings, share=lambda: 0.0)
             try:
-                return await agent.run(
-                    task, a_bot(), task_id="t1", deadline_s_left=deadline_s, before=NOTHING_BEFORE, **more
-                )
+                return await agent.run(task, a_bot(), task_id="t1", deadline_s_left=deadline_s, before=before, **more)
             finally:
                 await agent.close()
 
@@ -154,6 +154,14 @@ def test_a_call_that_opens_the_breaker_goes_on_with_the_fallback_at_once():
     outcome = house.work()
     assert (outcome.answer, outcome.rung, outcome.attempts, house.calls) == ("other", 1, 2, [1, 1])
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("when", "served"), [("outage", ("b", 1, [2, 1])), ("key", ("own", 0, [3, 0]))])
+def test_a_lone_task_goes_down_when_its_provider_fails_again_though_no_breaker_opens(when: str, served: Any):
+    refused = ProviderUnavailable("refused", sent=False)
+    house = House(FakeProvider([refused, refused, "own"]), FakeProvider(["b"]), below=[{"when": [when]}])
+    outcome = house.work()
+    assert (outcome.answer, outcome.rung, house.calls) == served
 
 
 def test_a_429_that_holds_the_own_limit_goes_on_with_the_fallback_that_is_meant_for_it():

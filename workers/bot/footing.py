@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from fleet.errors import NotSoon
 from fleet.waits import Wait
@@ -111,6 +112,20 @@ class Footing:
         self._until[self.rung.number] = latest if wait.opens_at is None else min(wait.opens_at, latest)
         found = self._choose(left_s)
         return found if isinstance(found, Wait) else None
+
+    def leaves(self, wait: Wait, left_s: float) -> bool:
+        """True when another rung takes the next call: those to this one keep failing, if only for this task.
+
+        Args:
+            wait: Why it would pause.
+            left_s: Seconds until the task's deadline.
+        """
+        if not self.has_others:
+            return False
+        if self.missed(replace(wait, opens_at=None), left_s) is None:  # it goes on there, however short the pause
+            return True
+        del self._missed[self.rung.number], self._until[self.rung.number]
+        return False
 
     def _choose(self, left_s: float) -> Rung | Wait:
         return self._ladders.choose(

@@ -22,7 +22,7 @@ IDLE_S = 1.5
 #: Seconds between two lines about what a job waits for.
 SAY_EVERY_S = 5.0
 #: Seconds without a result after which a job ends that only somebody's deed can help.
-END_S = 4.0
+END_S = 3.0
 #: The same while bots of its pools are at work, or when workers were there and are gone: they may be started anew.
 LONG_END_S = 45.0
 #: What a job waits for in the ordinary course of things: said only when nothing comes at all.
