@@ -1,4 +1,4 @@
-"""What users do about a dead key, an outage and a used-up day, with real workers, the real command and HTTP servers."""
+"""Real workers, the real command, HTTP servers: a dead key, a missing one, an outage, a used-up day, lost code."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from click.testing import CliRunner, Result
 
 from fleet import config
 from fleet.cli.main import main
+from fleet.engine.messages.producer import submit_many
+from fleet.store import keys
+from fleet.store.client import connect
+from fleet.waits import Wait
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
@@ -76,7 +80,11 @@ def free_port() -> int:
 
 
 def write(tmp_path: Path, open_port: int, closed_port: int) -> None:
-    """Write a fleet.toml: a key in a file, a ladder over an API that refuses connections, one under a short day."""
+    """Write a fleet.toml.
+
+    A key in a file; a ladder over an API that refuses connections; one under a short day; two pools that the first
+    worker cannot serve; a ladder whose first key is missing.
+    """
     (tmp_path / "fleet.toml").write_text(f"""
 [worker]
 slots = 20
@@ -113,6 +121,27 @@ model = "daily-1"
 [[pools.daily.fallback]]
 model = "small-1"
 when = ["outage"]
+[providers.missing]
+kind = "openai"
+base_url = "http://127.0.0.1:{open_port}/v1"
+api_key_env = "LATE_KEY"
+[pools.missing]
+bots = 4
+provider = "missing"
+model = "missing-1"
+[pools.codeless]
+bots = 4
+provider = "other"
+model = "small-1"
+function = "late_module:work"
+[pools.half]
+bots = 4
+provider = "missing"
+model = "missing-1"
+canaries = "no/such/canaries.jsonl"
+[[pools.half.fallback]]
+provider = "other"
+model = "small-1"
 """)
     config.current.cache_clear()
 
@@ -133,13 +162,20 @@ def lines_of(path: Path) -> list[str]:
     return [json.loads(line)["status"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def told(pool: str) -> tuple[str, str]:
+    """Return the cause that `fleet pools` names in a pool's gate, and what it says of it."""
+    rows = {row["pool"]: row for row in json.loads(fleet("pools", "--json").stdout)["pools"]}
+    (wait,) = rows[pool]["waits"]
+    return wait["cause"], wait["line"]
+
+
 def key_file(tmp_path: Path, key: str) -> None:
     path = tmp_path / "key.txt"
     path.write_text(key)
     path.chmod(0o600)
 
 
-def test_a_dead_key_ends_a_run_with_its_tasks_kept_while_ladders_serve_in_an_outage_and_on_a_used_up_day(
+def test_what_is_missing_or_dead_makes_its_own_pool_wait_until_it_is_mended_and_ladders_serve_meanwhile(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
@@ -152,6 +188,13 @@ def test_a_dead_key_ends_a_run_with_its_tasks_kept_while_ladders_serve_in_an_out
         write(tmp_path, port, closed)
         try:
             workers.append(WorkerProcess(tmp_path).wait_ready())
+
+            ids = submit_many([{"prompt": "hi", "pool": pool} for pool in ("missing", "codeless")])
+            assert told("missing")[0] == "key" and "variable LATE_KEY, got nothing" in told("missing")[1]
+            assert told("codeless")[0] == "configuration" and "No module named 'late_module'" in told("codeless")[1]
+            assert "pool_shut pool=missing cause=key" in workers[0].log
+            assert "canaries_unusable pool=half" in workers[0].log
+            assert ask("half") == ("ok", "fallback 1", "small-1")
 
             ended = fleet(*run)
             assert (ended.exit_code, lines_of(out)) == (3, []), ended.stderr
@@ -170,10 +213,18 @@ def test_a_dead_key_ends_a_run_with_its_tasks_kept_while_ladders_serve_in_an_out
             assert seen["daily-1", 200] == 3
 
             key_file(tmp_path, Api.good_key)
-            workers[0].send(signal.SIGTERM)
-            assert workers[0].wait() == 0
+            (tmp_path / "late_module.py").write_text("def work(task, bot):\n    return bot.chat(task.prompt)\n")
+            with connect(redis_url) as redis:  # as a process of Celery's own pools holds it, that has taken one
+                wait = Wait("key", time.time() + 3600, "missing/missing-1/default")
+                redis.set(keys.hold(keys.queue("missing")), wait.to_json(), px=3_600_000)
             began = time.monotonic()
-            workers.append(WorkerProcess(tmp_path).wait_ready())
+            workers.append(WorkerProcess(tmp_path, env={"LATE_KEY": Api.good_key}))
+            workers[0].send(signal.SIGTERM)
+            workers[1].wait_ready()
+            assert workers[0].wait() == 0
+            wait_until(
+                lambda: {json.loads(fleet("why", one, "--json").stdout)["state"] for one in ids} == {"finished"}, WAIT_S
+            )
             ended = fleet(*run)
             assert (ended.exit_code, lines_of(out)) == (0, ["ok"] * 30), ended.stderr
             assert (seen["keyed-1", 200], seen["keyed-1", 401]) == (30, refused)

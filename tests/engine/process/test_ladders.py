@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,6 +18,7 @@ from fleet import config
 from fleet.economy.prices import PriceList
 from fleet.engine.process.breaking import make_breakers
 from fleet.engine.process.ladders import make_ladders
+from fleet.errors import ConfigurationError, KeyMissing
 from fleet.lessons import Notebook
 from fleet.limiter import Limiter
 from fleet.models import BotTask
@@ -22,10 +26,11 @@ from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.waits import CAUSES, Wait
+from fleet.waits import CAUSES, Cause, Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
 from fleet.workers.gateway import Gateway
+from fleet.workers.rungs import choose
 from fleet.workers.simulator import SimulatorOptions
 from fleet.workers.simulator.server import Simulator
 from tests.workers.simulator.running import send
@@ -142,3 +147,43 @@ def test_any_rung_that_opens_opens_the_gate_of_a_pool_that_waits_for_its_whole_l
             await store.close()
 
     assert asyncio.run(work()) is None
+
+
+def test_what_one_provider_lacks_shuts_its_own_rungs_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("A_KEY", "test-key")
+    monkeypatch.setitem(sys.modules, "pydantic_ai", None)  # the extra is not installed
+    for name in [name for name in sys.modules if name.startswith(("pydantic_ai.", "fleet.workers.providers.models."))]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "open.txt").write_text("test-key")
+    (tmp_path / "open.txt").chmod(0o644)
+    lacks: dict[str, tuple[dict[str, Any], Cause, str]] = {
+        "unset": ({"kind": "openai", "api_key_env": "NOBODY_SET_IT"}, "key", "variable NOBODY_SET_IT, got nothing"),
+        "none": ({"kind": "anthropic"}, "key", 'api_key_env = "ANTHROPIC_API_KEY"'),
+        "file": ({"kind": "openai", "api_key_file": "no/such"}, "key", "api_key_file: expected a readable file"),
+        "mode": ({"kind": "openai", "api_key_file": str(tmp_path / "open.txt")}, "key", "chmod 600"),
+        "url": ({"kind": "openai", "api_key_env": "A_KEY", "base_url": "http//[x"}, "configuration", "base_url: exp"),
+        "sdk": ({"kind": "pydantic-ai", "api_key_env": "A_KEY"}, "configuration", "pip install"),
+    }
+    pool = {"model": "vendor:m", "fallback": [{"provider": "simulator", "model": "m"}]}
+    settings = config.Settings.model_validate(
+        {
+            "providers": {
+                "simulator": {"kind": "simulator", "base_url": "http://127.0.0.1:9"},
+                **{name: table for name, (table, _, _) in lacks.items()},
+            },
+            "pools": {"fine": {}, **{name: {"provider": name, **pool} for name in lacks}},
+        }
+    )
+    ladders = asyncio.run(make_ladders(settings, cast(Any, SimpleNamespace(provider=lambda made: made)), Notebook()))
+    assert [rung.shut for rung in ladders.pop("fine")] == [None]
+    for name, (own, below) in ladders.items():
+        _, cause, words = lacks[name]
+        assert own.shut is not None and below.shut is None
+        assert (own.shut.cause, own.shut.about, own.shut.is_everyones) == (cause, f"{name}/vendor:m/default", True)
+        assert words in own.shut.told, name
+        assert choose((own, below), {0: own.shut}) is below
+        assert own.route is not None
+        with pytest.raises(KeyMissing if cause == "key" else ConfigurationError, match=re.escape(words)):
+            asyncio.run(own.route.provider.complete(cast(Any, None), api_key=""))
