@@ -51,6 +51,9 @@ COST = Metric("fleet_cost_usd", "counter", "US dollars spent on models that have
 FALLBACKS = Metric(
     "fleet_fallbacks", "counter", "Tasks that a rung of their pool's fallback ladder served.", ("pool", "rung")
 )
+RUNG = Metric(
+    "fleet_pool_rung", "gauge", "Rung of a pool's fallback ladder that serves it, or did last; 0: its own.", ("pool",)
+)
 DEAD_LETTERS = Metric("fleet_dead_letters", "counter", "Tasks that failed for good and were kept.")
 
 BOTS = Metric("fleet_bots", "gauge", "Bots by state.", ("pool", "state"))
@@ -126,7 +129,7 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
-    COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, FALLBACKS, DEAD_LETTERS, BOTS, BOT_RATE,
+    COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, FALLBACKS, RUNG, DEAD_LETTERS, BOTS, BOT_RATE,
     BOTS_SILENT, BOT_GINI,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
@@ -222,6 +225,7 @@ def _pools(pools: Iterable[PoolView]) -> Iterator[tuple[Metric, Iterable[Sample]
     yield HOUR_COMPLETIONS, [((row.pool,), row.completions) for row in rows]
     yield DURATION, [sample for row in rows for sample in _durations(row.pool, row.durations)]
     yield FALLBACKS, [((row.pool, str(rung)), count) for row in rows for rung, count in row.by_rung.items()]
+    yield RUNG, [((row.pool,), row.ladder.rung) for row in rows if row.ladder and row.ladder.rung is not None]
     yield WAITING, [((row.pool, priority), count) for row in rows for priority, count in row.backlog.items()]
     yield PARKED, [((row.pool,), row.parked) for row in rows]
     yield OLDEST, [((row.pool,), row.oldest_s or 0.0) for row in rows]

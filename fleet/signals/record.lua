@@ -1,4 +1,5 @@
--- Adds one finished task to the moving windows: eight commands in most calls, whatever their size. O(1).
+-- Adds one finished task to the moving windows: eight commands in most calls, whatever their size, and two more for a
+-- pool with a fallback ladder. O(1).
 -- A function inside the finishing script, so windows never disagree with results. Places and rings: `windows.py`.
 --
 -- A period whose minute is over is added to its hour when it is written anew: so hours cost nothing per task.
@@ -6,7 +7,8 @@
 -- KEYS  series       string: a ring of minutes, then a ring of hours, packed               TTL of all: life_s
 --       rows         string: a packed row per bot of the pool
 --       tasks        string: the last tasks of each bot, packed
---       sketch       string: a ring of sketches: number, then three times BUCKETS counters, u32
+--       sketch       string: a ring of sketches: number, then three times BUCKETS counters, u32; behind it who of the
+--                    pool's fallback ladder serves, packed
 --       recent       string: a ring of the fleet's last completions, packed
 --       failures     list: the fleet's last failures, "time|JSON", the newest first
 --       events       stream: what happened to the fleet, about 1,000 entries
@@ -120,6 +122,29 @@ local function remember(row)
   end
 end
 
+-- Count the rung of its pool's ladder that answered the task, and note since when that one serves. A rung above it has to
+-- be alone for a while: calls that began before a fall, and probes, end in between.
+local function count_rung(rung)
+  local at = SKETCHES * SKETCH_BYTES
+  local raw = read(sketch, at, RUNGS_BYTES)
+  local rungs = raw and { struct.unpack(RUNGS_FORMAT, raw) } or { RUNGS_ZEROS }
+  local serving = rungs[LAST_AT] > 0 and rungs[SERVING] or -1
+  if rung > serving or rung < serving and now - rungs[LAST_AT] >= BACK_AFTER_S then
+    rungs[SERVING], rungs[SINCE], serving = rung, now, rung
+  end
+  if rung == serving then rungs[LAST_AT] = now end
+  local number = math.floor(now_s / SKETCH_S)
+  local slot = number % SKETCHES
+  local first = slot * RUNGS_COUNTED
+  if rungs[SLOT + slot] ~= number then
+    rungs[SLOT + slot] = number
+    for other = first, first + RUNGS_COUNTED - 1 do rungs[SERVED + other] = 0 end
+  end
+  local place = first + math.min(rung, RUNGS_COUNTED - 1)
+  rungs[SERVED + place] = rungs[SERVED + place] + 1
+  redis.call('SETRANGE', sketch, at, struct.pack(RUNGS_FORMAT, unpack(rungs, 1, RUNGS_PLACES)))
+end
+
 local minute = math.floor(now_s / 60)
 local place = minute % MINUTES * PERIOD_BYTES
 local raw = read(series, place, PERIOD_BYTES)
@@ -158,6 +183,7 @@ if stands then
     end
   end
   redis.call('BITFIELD', sketch, unpack(counters))
+  if task[RUNG] >= 0 then count_rung(task[RUNG]) end
 end
 if is_new_minute or period[COMPLETIONS] == 1 then
   for _, key in ipairs({ series, rows, tasks, sketch, recent }) do redis.call('EXPIRE', key, life_s) end

@@ -15,6 +15,7 @@ from fleet.models import Persona
 from fleet.signals.crew import Trouble
 from fleet.signals.limit_view import LimitView
 from fleet.signals.recorder import WorkerReport
+from fleet.signals.rungs import LadderView
 from fleet.signals.spread import Verdict
 from fleet.waits import Cause
 
@@ -259,8 +260,10 @@ class PoolView(Frozen):
     is_held: bool = Field(False, description="Fleet itself holds its tasks back: see the view's `waits`.")
     gate_left_s: float | None = Field(description="Seconds until the gate opens by itself; None: it stays.")
     simulated: bool
+    ladder: LadderView | None = Field(None, description="Who serves it; None: it has no fallback ladder.")
     by_rung: dict[int, int] = Field(
-        default_factory=dict, description="Tasks that rungs of its fallback ladder have served, by number."
+        default_factory=dict,
+        description="Tasks that rungs of its ladder below its own have served since counting began.",
     )
     completions: int = Field(description="Of the last hour, as failed, calls, ... below.")
     failed: int

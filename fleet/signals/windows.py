@@ -22,6 +22,7 @@ from fleet.errors import RateLimited
 from fleet.models import BotResult
 from fleet.money import PICOS_PER_MICRO
 from fleet.signals.catalogue import DEAD_LETTER, error_name
+from fleet.signals.rungs import BACK_AFTER_S, RUNGS, RUNGS_COUNTED, SLOT_S, SLOTS
 from fleet.signals.sketch import BUCKETS, bucket_of
 from fleet.store import keys
 from fleet.store.client import Script
@@ -34,9 +35,9 @@ HOURS = 48
 #: Completions in the ring of recent ones, failures in their list.
 RECENT = 1000
 #: Ten-minute sketches kept: the last 60 to 70 minutes.
-SKETCH_SLOTS = 7
+SKETCH_SLOTS = SLOTS
 #: Seconds of one sketch.
-SKETCH_S = 600
+SKETCH_S = SLOT_S
 #: Tasks that are remembered per bot.
 BOT_TASKS = 4
 #: Bytes of a task id that windows keep: a UUID has 36.
@@ -136,7 +137,10 @@ class ResourcePeriod(NamedTuple):
 
 
 class TaskSample(NamedTuple):
-    """What `record.lua` is told of a finished task; pool, API and error as checksums of their names."""
+    """What `record.lua` is told of a finished task; pool, API and error as checksums of their names.
+
+    `rung` is that of its pool's fallback ladder which answered it; -1: the pool has none, or nobody answered.
+    """
 
     input_tokens: int
     output_tokens: int
@@ -155,6 +159,7 @@ class TaskSample(NamedTuple):
     pool: int
     api: int
     error: int
+    rung: int
 
 
 class Share(NamedTuple):
@@ -179,6 +184,8 @@ RESOURCE = Layout.of(ResourcePeriod)
 PERIOD, BOT_ROW, BOT_TASK, RECENT_ENTRY = (one.struct for one in (_PERIOD, _BOT_ROW, _BOT_TASK, _RECENT_ENTRY))
 #: Bytes of one sketch: its number, then queued, limited and ran; big-endian, as BITFIELD counts.
 SKETCH_BYTES = 4 * (1 + 3 * BUCKETS)
+#: Where in the same string it says who of the pool's fallback ladder serves (`rungs.py`).
+RUNGS_START = SKETCH_SLOTS * SKETCH_BYTES
 #: Adds a finished task to the windows, as a function of the finishing script.
 RECORD = Script.beside(
     __file__,
@@ -187,10 +194,11 @@ RECORD = Script.beside(
     argv="nth sample shown_id line dead_reason life_s pool dead_letter others",
     tables={
         "period sums": _PERIOD, "row": _BOT_ROW, "task": _SAMPLE, "sample": _SAMPLE, "share": _SHARE, "last": _BOT_TASK,
-        "entry": _RECENT_ENTRY,
+        "entry": _RECENT_ENTRY, "rungs": RUNGS,
     },
     constants={
         "MINUTES": MINUTES, "HOURS": HOURS, "KEPT": RECENT, "SKETCHES": SKETCH_SLOTS, "SKETCH_S": SKETCH_S,
+        "RUNGS_COUNTED": RUNGS_COUNTED, "BACK_AFTER_S": BACK_AFTER_S,
         "SKETCH_BYTES": SKETCH_BYTES, "BUCKETS": BUCKETS, "TASKS_EACH": BOT_TASKS, "ID_BYTES": ID_BYTES,
         "FAILED_STATUS": STATUSES.index("failed"),
     },
@@ -236,11 +244,13 @@ def record_arguments(
     api: str,
     calls_failed: Mapping[str, int],
     is_buried: bool,
+    has_ladder: bool = False,
     others: Iterable[Share] = (),
 ) -> dict[str, bytes | str]:
     """Return the other ARGV of `record.lua` by name, but for `nth`: what one finished task adds to the windows.
 
-    `is_buried` says that the result makes a dead letter; `others` are bots that have worked on the task as well.
+    `is_buried` says that the result makes a dead letter, `has_ladder` that its pool has a fallback ladder; `others` are
+    bots that have worked on the task as well.
     """
     error = error_name(result.error.type) if result.error else ""
     queued, limited, ran = result.queued_ms, result.limited_ms, result.ran_ms
@@ -262,6 +272,7 @@ def record_arguments(
         pool=checksum(pool),
         api=checksum(api),
         error=checksum(error) if error else 0,
+        rung=result.rung if has_ladder and result.status != "failed" else -1,
     )
     task_id = result.task_id.encode(errors="replace")[:ID_BYTES]
     line = json.dumps([result.task_id[:ID_BYTES], pool, bot, api, error]) if error else ""
@@ -327,7 +338,7 @@ def sketches_of(raw: bytes, *, now_s: float) -> tuple[list[int], list[int], list
     """Return counts per bucket of the last hour's durations: queued, limited, ran."""
     current = int(now_s // SKETCH_S)
     sums = [0] * (3 * BUCKETS)
-    for start in range(0, len(raw) - SKETCH_BYTES + 1, SKETCH_BYTES):
+    for start in range(0, min(len(raw), RUNGS_START) - SKETCH_BYTES + 1, SKETCH_BYTES):
         number, *counts = _SKETCH.unpack_from(raw, start)
         if current - SKETCH_SLOTS < number <= current + 1:
             sums = list(map(int.__add__, sums, counts))

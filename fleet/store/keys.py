@@ -110,7 +110,7 @@ def series(pool: str) -> str:
 
 
 def sketch(pool: str) -> str:
-    """String (packed counters): durations of a pool's tasks of the last hour."""
+    """String (packed counters): durations of a pool's tasks of the last hour; then who of its ladder serves."""
     return f"{TAG}:signals:sketch:{pool}"
 
 

@@ -28,17 +28,19 @@ class WorkingFleet:
     Args:
         url: State Redis and broker.
         client: A client of it.
+        settings: Pools and their APIs.
     """
 
-    def __init__(self, url: str, client: redis.Redis) -> None:
+    def __init__(self, url: str, client: redis.Redis, settings: Settings = SETTINGS) -> None:
         self._url = url
+        self._settings = settings
         self._numbers = itertools.count(1)
-        self.overview = Overview(SETTINGS, state=client, broker=client)
+        self.overview = Overview(settings, state=client, broker=client)
         self.results: list[BotResult] = []
 
     def seed(self) -> None:
         """Make the bots."""
-        asyncio.run(self._with_store(lambda store: Roster(store, SETTINGS).seed()))
+        asyncio.run(self._with_store(lambda store: Roster(store, self._settings).seed()))
 
     def finish(
         self, tasks: int, *, pool: str, bot: int, error: str = "", calls: dict[str, int] | None = None, **fields: Any
@@ -47,7 +49,7 @@ class WorkingFleet:
         name = bot_name(pool, bot)
         data = {
             "status": "failed" if error else "ok", "bot": name, "pool": pool, "provider": "simulator",
-            "model": SETTINGS.pools[pool].model, "attempts": 1, "finished_at": 1.0,
+            "model": self._settings.pools[pool].model, "attempts": 1, "finished_at": 1.0,
             "error": {"type": error, "message": "m"} if error else None, **fields,
         }  # fmt: skip
         made = [
@@ -62,7 +64,7 @@ class WorkingFleet:
         """Finish tasks with these results, whether they have one or not."""
 
         async def work(store: Store) -> None:
-            completion = Finisher(store, SETTINGS)
+            completion = Finisher(store, self._settings)
             for result in results:
                 checkout = Checkout(result.task_id, str(result.pool), str(result.bot), token=result.task_id)
                 await completion.finish(Finish(result, checkout=checkout, provider_errors=calls or {}))

@@ -21,6 +21,7 @@ from fleet.quoting import counted, noun_for, quote
 if TYPE_CHECKING:
     from fleet.cli.operate.two_redis import TwoRedis
     from fleet.engine.admission.gates import Gate
+    from fleet.signals.rungs import LadderView
     from fleet.signals.view import WaitLine
 
 #: Priorities from the most urgent one; their place is their number.
@@ -45,6 +46,7 @@ class PoolRow:
     gate: str
     lowest_taken: str | None
     gate_left_s: float | None
+    ladder: LadderView | None = None
     waits: tuple[WaitLine, ...] = ()
 
 
@@ -65,7 +67,7 @@ def seconds_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def pools(ctx: click.Context, as_json: bool) -> None:
     """Show the pools' backlogs and gates; pause and resume them.
 
-    Below the table: what tasks wait for, until when, and what to do about it.
+    Below the table: what tasks wait for, until when, and what to do about it; and which fallback serves a pool.
 
     \b
     Examples:
@@ -82,10 +84,9 @@ def pools(ctx: click.Context, as_json: bool) -> None:
     with two_redis(settings) as clients:
         rows = read_pools(clients, settings)
     if as_json:
-        shown = [asdict(row) | {"waits": [line.model_dump() for line in row.waits]} for row in rows]
-        click.echo(json.dumps({"pools": shown}, indent=2))
+        click.echo(json.dumps({"pools": [_as_json(row) for row in rows]}, indent=2))
         return
-    for line in _table(rows):
+    for line in _table(rows, time.time()):
         click.echo(line)
 
 
@@ -136,9 +137,11 @@ def resume(names: tuple[str, ...]) -> None:
 
 def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
     """Return one row per pool, the inbox last. Some round trips, whatever the number of pools."""
+    from fleet.engine.operations.ladders import read_ladders
     from fleet.engine.operations.waits import lines_in_order, look, look_at_inbox
 
     seen = look(clients.state, clients.broker, settings)
+    ladders = read_ladders(clients.state, settings, settings.pools, seen.now_s)
     inbox = look_at_inbox(clients.broker, settings, seen)
     bots = [*(pool.bots for pool in settings.pools.values()), 0]
     labels = [*settings.pools, f"({settings.worker.inbox})"]
@@ -154,6 +157,7 @@ def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
             gate=str(pool.gate),
             lowest_taken=_lowest(pool.gate),
             gate_left_s=pool.gate.left_s,
+            ladder=ladders.get(label),
             waits=tuple(lines_in_order([pool], seen.now_s)),
         )
         for label, bots_of, pool in zip(labels, bots, (*seen.standings, inbox), strict=True)
@@ -168,6 +172,11 @@ def operator_name() -> str:
         return f"uid {os.getuid()}"
 
 
+def _as_json(row: PoolRow) -> dict[str, object]:
+    ladder = None if row.ladder is None else row.ladder.model_dump()
+    return asdict(row) | {"ladder": ladder, "waits": [line.model_dump() for line in row.waits]}
+
+
 def _lowest(gate: Gate) -> str | None:
     if gate.is_open:
         return PRIORITIES[-1]
@@ -180,27 +189,27 @@ def _check(names: Sequence[str], settings: config.Settings) -> None:
             raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(name)}")
 
 
-def _table(rows: Sequence[PoolRow]) -> Iterator[str]:
-    cells = [("POOL", "BOTS", "RUNNING", "WAITING", *(name.upper() for name in PRIORITIES), "PARKED", "OLDEST", "GATE")]
-    for row in rows:
-        counts = [f"{count:,}" if count else "." for count in row.backlog.values()]
-        oldest = "" if row.oldest_s is None else _age(row.oldest_s)
-        bots = f"{row.bots:,}" if row.bots else ""
-        cells.append(
-            (
-                row.pool,
-                bots,
-                f"{row.in_flight:,}",
-                f"{sum(row.backlog.values()):,}",
-                *counts,
-                f"{row.parked:,}" if row.parked else ".",
-                oldest,
-                _gate_of(row),
-            )
-        )
-    yield from table(cells, left=(0, len(cells[0]) - 1))
-    told = [f"{row.pool}: {line}" for row in rows for line in _told_waits(row)]
+def _table(rows: Sequence[PoolRow], now_s: float) -> Iterator[str]:
+    from fleet.engine.operations.ladders import told_ladder
+
+    has_ladders = any(row.ladder for row in rows)
+    heads = ("POOL", "BOTS", "RUNNING", "WAITING", *(name.upper() for name in PRIORITIES), "PARKED", "OLDEST")
+    last = ("SERVED BY", "GATE") if has_ladders else ("GATE",)
+    cells = [(*heads, *last), *(_cells(row, now_s, has_ladders=has_ladders) for row in rows)]
+    yield from table(cells, left=(0, *range(len(heads), len(cells[0]))))
+    told = [f"{row.pool}: {line}" for row in rows for line in _told_waits(row, now_s)]
+    told += [f"{row.pool}: {line}" for row in rows if row.ladder and (line := told_ladder(row.ladder, now_s))]
     yield from ("", *told) if told else ()
+
+
+def _cells(row: PoolRow, now_s: float, *, has_ladders: bool) -> tuple[str, ...]:
+    from fleet.engine.operations.ladders import told_rung
+
+    counts = [f"{count:,}" if count else "." for count in (*row.backlog.values(), row.parked)]
+    oldest = "" if row.oldest_s is None else _age(row.oldest_s)
+    served_by = [told_rung(row.ladder, now_s) if row.ladder else ""] if has_ladders else []
+    bots, waiting = f"{row.bots:,}" if row.bots else "", f"{sum(row.backlog.values()):,}"
+    return (row.pool, bots, f"{row.in_flight:,}", waiting, *counts, oldest, *served_by, _gate_of(row))
 
 
 def _gate_of(row: PoolRow) -> str:
@@ -208,10 +217,9 @@ def _gate_of(row: PoolRow) -> str:
     return row.waits[0].cause if row.lowest_taken == PRIORITIES[-1] and row.waits else row.gate
 
 
-def _told_waits(row: PoolRow) -> Iterator[str]:
+def _told_waits(row: PoolRow, now_s: float) -> Iterator[str]:
     from fleet.engine.operations.obstacles import told_line
 
-    now_s = time.time()
     for line in row.waits:
         behind = f"{counted(line.tasks, 'task')} {noun_for(line.tasks, 'waits', 'wait')}: " if line.tasks else ""
         yield f"{behind}{told_line(line, now_s, with_advice=True)}"

@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.cli.terminal import NARROW
+from fleet.engine.operations.ladders import told_rung
 from fleet.quoting import counted
+from fleet.signals.rungs import name_of
 
 if TYPE_CHECKING:
     from fleet.signals.limit_view import LimitView
@@ -142,6 +144,8 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
         failed = f"{pool.failed / pool.completions:.1%}" if pool.completions else ""
         style = "reverse" if index == chosen else ""
         reason = causes.get(pool.pool, "open") if pool.is_open else pool.gate
+        if reason == "open" and pool.ladder is not None and pool.ladder.is_down:
+            reason = name_of(pool.ladder.rung or 0) if narrow else told_rung(pool.ladder, view.at)
         gate = Text(reason, "green" if reason == "open" else "yellow")
         cells = [f"{pool.in_flight:,}/{pool.bots:,}", *counts, oldest, f"{pool.completions:,}", failed]
         table.add_row(Text(pool.pool, style), *cells, gate)

@@ -196,6 +196,7 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
       ["failed", pool.completions ? percent(pool.failed / pool.completions) : "–"],
       ["p50 / p99", pool.durations.ran.p50 === null ? "–" : `${duration(pool.durations.ran.p50 / 1000)} / ${duration(pool.durations.ran.p99 / 1000)}`],
     ];
+    if (pool.ladder?.rung != null) facts.push(["served by", servedBy(pool.ladder, at), shares(pool.ladder)]);
     if (pool.parked) facts.push(["parked", short(pool.parked), pool.next_opens_s === null ? null : `the first opens in ${duration(pool.next_opens_s)}`]);
     const missing = out.get(pool.pool);
     if (missing) facts.push(["quarantined", missing < pool.bots ? count(missing) : "all bots: tasks wait"]);
@@ -205,6 +206,21 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
     });
   });
   if (!by("priorities").firstChild) by("priorities").append(...PRIORITIES.map((name) => h("span", { class: "swatch" }, h("i", { class: `dot p-${name}` }), name)));
+}
+
+const nameOf = (rung) => (rung ? `fallback ${rung}` : "own");
+
+/** Which rung of its ladder serves a pool, and for how long; a pool that has rested for a minute: who served it last. */
+function servedBy({ rung, since, last_at, apis }, at) {
+  const who = rung ? `${nameOf(rung)} (${apis[rung]})` : nameOf(rung);
+  if (at - last_at > 60) return `${who}, ${ago(last_at, at)}`;
+  return rung ? `${who}, ${duration(at - since)}` : who;
+}
+
+/** Which share each rung had of the last hour's answers. */
+function shares({ served }) {
+  const total = sum(served);
+  return served.map((n, rung) => [n, rung]).filter(([n]) => n).map(([n, rung]) => `${nameOf(rung)} ${percent(n / total)}`).join(", ");
 }
 
 /** Until when a pool's tasks wait, in words; empty: nobody knows. */

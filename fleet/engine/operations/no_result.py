@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from fleet.config import Settings
 from fleet.engine.operations.story import tell
 from fleet.engine.operations.task_facts import gather
-from fleet.engine.operations.waits import read_limits
+from fleet.engine.operations.waits import read_limit
 from fleet.errors import FleetError
 from fleet.quoting import brief
 from fleet.store.client import connect, store_errors
@@ -35,7 +35,7 @@ def why_no_result(task_id: str, settings: Settings) -> str:
                     state=state,
                     broker=clients[urls[1]],
                     settings=settings,
-                    limit_of=lambda pool: read_limits(state, settings, [pool])[pool],
+                    limit_of=lambda pool: read_limit(state, settings, pool),
                     search_most=SEARCH_MOST,
                 )
             )

@@ -79,8 +79,8 @@ class PoolStanding:
         running: Bots at work.
         bots_out: True when all of its bots are quarantined.
         bots_back_at: When the first of them comes back by itself.
-        limit: How its limit stands.
-        breaker: Why calls under that limit wait, if its breaker is open.
+        limit: How the limit stands under which its next call goes; None: nobody has looked, or a text is its answer.
+        breaker: Why no call goes, if the breaker of all that it may call is open.
     """
 
     pool: str
@@ -115,10 +115,15 @@ def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
         yield from _of_limit(pool.limit, pool.gate.room, now_s)
 
 
-def _of_limit(limit: LimitSnapshot, room: tuple[int, ...] | None, now_s: float) -> Iterator[Wait]:
+def waits_of_limit(limit: LimitSnapshot, now_s: float) -> Iterator[Wait]:
+    """Yield why calls under a limit go nowhere, but for its rates: a 429, the day."""
     if limit.held_until is not None:
         yield Wait("hold", limit.held_until, limit.limit, limit.held_by)
     yield from _of_day(limit, now_s)
+
+
+def _of_limit(limit: LimitSnapshot, room: tuple[int, ...] | None, now_s: float) -> Iterator[Wait]:
+    yield from waits_of_limit(limit, now_s)
     lowest = max((priority for priority, left in enumerate(room or ()) if left > 0), default=-1)
     is_far = limit.queue_s > SOON_S and limit.waiting > 0
     if (room is not None and lowest < Priority.BULK.value) or (room is None and is_far):

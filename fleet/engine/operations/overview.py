@@ -16,34 +16,31 @@ from typing import Any
 import redis
 
 from fleet.config import Settings
+from fleet.engine.operations.bot_detail import load_of, read_bot
+from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.obstacles import PoolStanding, headline
-from fleet.engine.operations.waits import Crew, lines_in_order, read_breakers_of, read_limits, read_standings
+from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.limiter.snapshot import LimitSnapshot
-from fleet.models import Bot, Priority, bot_name
+from fleet.models import Priority, bot_name
 from fleet.money import micros_of
-from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_probation, read_skills, row_of
-from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
+from fleet.roster import LOAD_UNIT, read_probation
+from fleet.roster.quarantine import read_quarantined
 from fleet.signals import catalogue, picture, windows
-from fleet.signals.catalogue import NOBODY, ErrorField
+from fleet.signals.catalogue import NOBODY
 from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.signals.rungs import LadderView, ladder_view
 from fleet.signals.view import (
     BotDetail,
-    BotErrors,
     BotState,
     Costs,
     FleetView,
-    HealthTest,
-    HealthView,
     PoolCost,
     PoolView,
-    QuarantineLine,
     ResourcesView,
-    SkillLine,
-    TaskLine,
 )
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
@@ -51,8 +48,6 @@ from fleet.store.embedded import broker_url, state_url
 
 #: Events in one view, newest first.
 EVENTS_SHOWN = 50
-#: Failures of one bot, when it is opened.
-FAILURES_SHOWN = 20
 #: Redis commands per pool in one reading of the state.
 _PER_POOL = 5
 
@@ -70,6 +65,7 @@ class _Reading:
     events: Sequence[tuple[bytes, dict[bytes, bytes]]]
     redis_bytes: int
     pools: Mapping[str, PoolWindows]
+    ladders: Mapping[str, LadderView]
     loads: Mapping[str, int]
     in_flight: Mapping[str, int]
 
@@ -109,13 +105,11 @@ class Overview:
             now_s=now_s,
         )
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
-        of_pools = read_limits(self._state, settings, settings.pools)
-        limits = list({limit.limit: limit for limit in of_pools.values()}.values())
-        breakers = read_breakers_of(self._state, (limit.limit for limit in limits))
+        seen = read_apis(self._state, settings, settings.pools)
+        limits = list(seen.limits.values())
         standings = read_standings(
-            self._state, self._broker, settings, list(settings.pools),
-            crew=Crew(now_s, living), limits=of_pools, breakers=breakers,
-        )  # fmt: skip
+            self._state, self._broker, settings, list(settings.pools), crew=Crew(now_s, living), apis=seen
+        )
         waits = lines_in_order(standings, now_s)
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
         totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
@@ -141,7 +135,7 @@ class Overview:
                 apis=len(apis),
             ),
             pools=tuple(self._pools(reading, standings, bots.per_hour)),
-            limits=tuple(_limit_view(limit, breakers[limit.limit].state, now_s) for limit in limits),
+            limits=tuple(_limit_view(limit, seen.breakers[limit.limit].state, now_s) for limit in limits),
             waits=waits,
             headline=headline(waits, now_s),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
@@ -152,43 +146,8 @@ class Overview:
         )
 
     def bot(self, name: str) -> BotDetail:
-        """Return one bot. A few round trips.
-
-        Raises:
-            ConfigurationError: When no pool has a bot of this name.
-        """
-        bot = _bot(name, self._settings)
-        pool, index = bot.pool, windows.bot_index(name)
-        row_at, tasks_at = index * windows.BOT_ROW.size, index * windows.BOT_TASKS * windows.BOT_TASK.size
-        with self._state.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.getrange(keys.bot_rows(pool), row_at, row_at + windows.BOT_ROW.size - 1)
-            pipe.getrange(keys.bot_tasks(pool), tasks_at, tasks_at + windows.BOT_TASKS * windows.BOT_TASK.size - 1)
-            pipe.zscore(keys.bots(pool), name)
-            pipe.lrange(keys.failures(), 0, -1)
-            pipe.hgetall(keys.errors(pool))
-            pipe.getrange(keys.health(pool), *row_of(index))
-            pipe.zscore(keys.probation(pool), name)
-            pipe.hget(keys.remedies(), name)
-            pipe.hkeys(keys.norms(pool))
-            (seconds, _), raw_row, raw_tasks, score, raw_failures, errors, raw_health, trial, remedy, kinds = (
-                pipe.execute()
-            )
-        row = windows.bot_rows_of(raw_row, 0)
-        skills = read_skills(self._state, pool, index, [kind.decode() for kind in kinds])
-        failures = [one for one in windows.failures_of(raw_failures, since=0.0) if one.bot == name]
-        load, quarantined = _load(score or 0), read_quarantined(self._state, [pool]).get(name)
-        state: BotState = "quarantined" if quarantined else "probation" if trial else "busy" if load else "idle"
-        return BotDetail(
-            name=name, pool=pool, api=self._settings.limit_of(pool)[0], state=state, persona=bot.persona, load=load,
-            completions=row.completions[0], failed=row.failed[0], calls_failed=row.calls_failed[0],
-            per_hour=row.per_hour(seconds)[0], last_at=row.last_at[0], cost_usd_micros=round(row.cost_usd_micros[0]),
-            tokens=int(row.tokens[0]), mean_ms=row.mean_ms()[0],
-            tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
-            failures=tuple(map(picture.failure_shown, failures[:FAILURES_SHOWN])),
-            errors=tuple(_bot_errors(name, errors)),
-            health=_health(quarantined, raw_health, trial, remedy, skills),
-        )  # fmt: skip
+        """Return one bot; raises as `read_bot`."""
+        return read_bot(self._state, self._settings, name)
 
     def _read_state(self) -> _Reading:
         """Read everything that is in the state Redis and grows with pools or bots."""
@@ -214,7 +173,11 @@ class Overview:
         return _Reading(
             now_s, totals, workers, recent or b"", failures, resources or b"", events, int(info["used_memory"]),
             pools={pool: self._windows(pool, part, now_s) for pool, part in zip(pools, parts, strict=True)},
-            loads={name.decode(): _load(score) for part in parts for name, score in part[3]},
+            ladders={
+                pool: ladder_view(apis_of(pool, self._settings), (part[2] or b"")[windows.RUNGS_START :], now_s=now_s)
+                for pool, part in zip(self._settings.pools, parts, strict=False) if self._settings.pools[pool].fallback
+            },
+            loads={name.decode(): load_of(score) for part in parts for name, score in part[3]},
             in_flight={pool: part[4] for pool, part in zip(pools, parts, strict=True)},
         )  # fmt: skip
 
@@ -252,6 +215,7 @@ class Overview:
             is_held=gate.hold is not None,
             gate_left_s=gate.left_s,
             simulated=settings.is_simulated(pool),
+            ladder=reading.ladders.get(pool),
             by_rung=picture.by_rung(reading.totals, pool, rungs=len(settings.pools[pool].fallback)),
             completions=int(hour.completions),
             failed=int(hour.failed),
@@ -311,17 +275,6 @@ def _names(pool: str, bots: int) -> tuple[str, ...]:
     return tuple(bot_name(pool, index) for index in range(1, bots + 1))
 
 
-def _bot(name: str, settings: Settings) -> Bot:
-    from fleet.engine.process.wiring import make_bot  # the data plane makes personas; only who opens a bot needs it
-
-    return make_bot(name, settings)
-
-
-def _load(score: float) -> int:
-    """Return the tasks that a place in the order of checkouts says."""
-    return int((score - OUT if score >= OUT / 2 else score) // LOAD_UNIT)
-
-
 def _now_us(client: redis.Redis) -> int:
     seconds, micros = client.time()
     return seconds * 1_000_000 + micros
@@ -364,36 +317,4 @@ def _resources(workers: Sequence[WorkerReport], troubles: tuple[Trouble, ...], r
         cpu_percent=round(sum(worker.cpu_percent for worker in workers), 1),
         rss_mb=round(sum(worker.rss_mb for worker in workers), 1),
         redis_mb=round(redis_bytes / 2**20, 1),
-    )
-
-
-def _task_line(entry: windows.BotTaskEntry) -> TaskLine:
-    task_id = entry.task_id.rstrip(b"\0").decode(errors="replace")
-    return TaskLine(task_id=task_id, at=entry.at, status=windows.STATUSES[entry.status], ran_ms=entry.ran_ms)
-
-
-def _bot_errors(name: str, counts: Mapping[bytes, bytes]) -> Iterator[BotErrors]:
-    sums: dict[tuple[str, str], dict[str, int]] = {}
-    for raw, number in counts.items():
-        field = ErrorField.parse(raw.decode())
-        if field.bot == name:
-            row = sums.setdefault((field.api, field.type), {"task": 0, "call": 0})
-            row[field.of] += int(number)
-    for (api, kind), row in sums.items():
-        yield BotErrors(api=api, type=kind, failures=row["task"], calls=row["call"])
-
-
-def _health(
-    out: Quarantine | None, raw: bytes, trial: float | None, remedy: bytes | None, skills: Iterable[Skill]
-) -> HealthView:
-    health, enough = bot_health_of(raw), ENOUGH if trial is None else ENOUGH / 2
-    tests = zip(TESTS, health.rates, health.evidence, strict=True) if health.tasks else ()
-    return HealthView(
-        quarantine=out and QuarantineLine(since=out.since, until=out.until, by=out.by, reason=out.reason),
-        probation_tasks_left=None if trial is None else round(trial),
-        remedy_rung=None if remedy is None else int(remedy.decode().partition("|")[0]),
-        judged_tasks=health.tasks,
-        quarantines=health.quarantines,
-        tests=tuple(HealthTest(name=what, share=rate, evidence=weight, enough=enough) for what, rate, weight in tests),
-        skills=tuple(SkillLine(kind=it.kind, good=it.good, tasks=round(it.tasks), better=it.better) for it in skills),
     )

@@ -25,7 +25,15 @@ from fleet.engine.operations.message_search import (
     find_queued,
 )
 from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, wait_of
-from fleet.engine.operations.waits import Crew, read_breakers_of, read_crew, read_standings, standing_of_queue, wait_in
+from fleet.engine.operations.waits import (
+    NO_APIS,
+    Crew,
+    read_apis,
+    read_crew,
+    read_standings,
+    standing_of_queue,
+    wait_in,
+)
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.engine.transport.held import Held, find_held
@@ -158,9 +166,8 @@ def _standing(
     """Return how a queue stands: a pool's, the inbox, or one that is nobody's."""
     pool = queues.pool_of(queue)
     if pool is not None and pool in settings.pools:
-        limits = {} if limit is None else {pool: limit}
-        breakers = read_breakers_of(state, (known.limit for known in limits.values()))
-        return read_standings(state, broker, settings, [pool], crew=crew, limits=limits, breakers=breakers)[0]
+        apis = NO_APIS if limit is None else read_apis(state, settings, [pool])
+        return read_standings(state, broker, settings, [pool], crew=crew, apis=apis)[0]
     astray = stray(queue, crew.living, settings)
     return standing_of_queue(broker, queue, crew, unserved=astray.line if astray else "")
 

@@ -5,16 +5,18 @@ Reads only. O(pools), whatever the number of tasks: of those that are parked a s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from itertools import starmap
+from typing import TypedDict, cast
 
 import redis
 
 from fleet import config
-from fleet.config import Settings
+from fleet.config import LimitSettings, Settings
 from fleet.engine.admission.gates import read_gates, read_waiting
-from fleet.engine.operations.obstacles import ParkedSample, PoolStanding, lines_of
+from fleet.engine.operations.ladders import next_limit
+from fleet.engine.operations.obstacles import ParkedSample, PoolStanding, lines_of, waits_of_limit
 from fleet.limiter import LimitSnapshot
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import show_call, snapshot_of, standing_of
@@ -34,8 +36,11 @@ SAMPLE = Script.beside(__file__, "sample_parked.lua", keys="parked orders*", arg
 SAMPLES, FEWEST_SAMPLES, MOST_SAMPLES = 1000, 1, 50
 #: Queues whose parked tasks are looked at in one step (count): about a millisecond of Redis.
 QUEUES_A_STEP = 50
-_NO_LIMITS: Mapping[str, LimitSnapshot] = {}
-_NO_BREAKERS: Mapping[str, BreakerView] = {}
+
+
+class _Way(TypedDict):
+    limit: LimitSnapshot | None
+    breaker: Wait | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +61,48 @@ def read_crew(state: redis.Redis) -> Crew:
     return Crew(seconds + micros / 1e6, living)
 
 
-def read_limits(state: redis.Redis, settings: Settings, pools: Iterable[str]) -> dict[str, LimitSnapshot]:
-    """Return how the limit of each pool stands. One round trip."""
-    rates, names = {}, {}
-    for pool in pools:
-        api, rates_of = settings.limit_of(pool)
-        names[pool] = f"{api}/{config.KEY_LABEL}"
-        rates[names[pool]] = rates_of
+@dataclass(frozen=True, slots=True)
+class Apis:
+    """How limits stand, and their breakers, both by `provider/model/key`."""
+
+    limits: Mapping[str, LimitSnapshot]
+    breakers: Mapping[str, BreakerView]
+
+    def wait_of(self, limit: str, now_s: float) -> Wait | None:
+        """Return why all calls under a limit wait; None: they go, or nobody has looked."""
+        breaker, snapshot = self.breakers.get(limit), self.limits.get(limit)
+        if breaker is not None and breaker.wait is not None:
+            return breaker.wait
+        waits = waits_of_limit(snapshot, now_s) if snapshot is not None else ()
+        return next((wait for wait in waits if wait.lowest < 0), None)
+
+
+#: Nobody has looked.
+NO_APIS = Apis({}, {})
+
+
+def read_limit(state: redis.Redis, settings: Settings, pool: str) -> LimitSnapshot:
+    """Return how the limit of a pool's own calls stands. One round trip."""
+    api, rates = settings.limit_of(pool)
+    name = f"{api}/{config.KEY_LABEL}"
+    return _read_limits(state, {name: rates})[name]
+
+
+def read_apis(state: redis.Redis, settings: Settings, pools: Iterable[str]) -> Apis:
+    """Return how all stands that pools may call, their ladders included. Two round trips, O(limits)."""
+    calls = dict.fromkeys(call for pool in pools for call in settings.calls_of(pool))
+    rates = {f"{api}/{config.KEY_LABEL}": of_api for api, of_api in starmap(settings.limit_at, calls)}
+    return Apis(_read_limits(state, rates), _read_breakers(state, rates))
+
+
+def _read_limits(state: redis.Redis, rates: Mapping[str, LimitSettings]) -> dict[str, LimitSnapshot]:
     replies = run_script_each(state, SHOW, [show_call(name) for name in rates])
-    found = {
+    return {
         name: snapshot_of(name, standing_of(reply), rates[name]) for name, reply in zip(rates, replies, strict=True)
     }
-    return {pool: found[name] for pool, name in names.items()}
 
 
-def read_breakers_of(state: redis.Redis, limits: Iterable[str]) -> dict[str, BreakerView]:
-    """Return how the breakers of limits stand, by their names. One round trip."""
-    names = list(dict.fromkeys(limits))
+def _read_breakers(state: redis.Redis, names: Collection[str]) -> dict[str, BreakerView]:
     replies = run_script_each(state, SHOW_BREAKER, [SHOW_BREAKER.call(breaker=keys.breaker(name)) for name in names])
     return {name: view_of(name, reply) for name, reply in zip(names, replies, strict=True)}
 
@@ -84,8 +114,7 @@ def read_standings(
     pools: Sequence[str],
     *,
     crew: Crew,
-    limits: Mapping[str, LimitSnapshot] = _NO_LIMITS,
-    breakers: Mapping[str, BreakerView] = _NO_BREAKERS,
+    apis: Apis = NO_APIS,
 ) -> list[PoolStanding]:
     """Return how pools stand. Four round trips, O(pools).
 
@@ -95,8 +124,7 @@ def read_standings(
         settings: Pools and their bots.
         pools: Their names.
         crew: Who lives.
-        limits: How the limits of pools stand, as far as that is to be told.
-        breakers: How the breakers of those limits stand, by their names.
+        apis: How all stands that they may call, as far as that is to be told.
     """
     queues = [keys.queue(pool) for pool in pools]
     gates, backlogs = read_gates(broker, queues), read_waiting(broker, queues)
@@ -106,13 +134,24 @@ def read_standings(
         PoolStanding(
             pool=pool, gate=gate, backlog=backlog, parked=sample, workers=(workers := serving(crew.living, queue)),
             shut=None if workers else why_shut(crew.living, pool), running=running, bots_out=is_out,
-            bots_back_at=back_at, limit=limits.get(pool),
-            breaker=breakers[limits[pool].limit].wait if pool in limits and limits[pool].limit in breakers else None,
+            bots_back_at=back_at, **_way_of(pool, settings, apis, crew.now_s),
         )
         for pool, queue, gate, backlog, sample, (running, is_out, back_at) in zip(
             pools, queues, gates, backlogs, parked, bots, strict=True
         )
     ]  # fmt: skip
+
+
+def _way_of(pool: str, settings: Settings, apis: Apis, now_s: float) -> _Way:
+    """Return the limit under which the next call of a pool goes, and why none goes, if all that it may call waits."""
+    name = f"{settings.pools[pool].provider}/{settings.pools[pool].model}/{config.KEY_LABEL}"
+    own = apis.limits.get(name)
+    if own is None or not settings.pools[pool].fallback:
+        return {"limit": own, "breaker": apis.breakers[name].wait if name in apis.breakers else None}
+    found = next_limit(pool, settings, lambda limit: apis.wait_of(limit, now_s))
+    if isinstance(found, Wait):
+        return {"limit": own, "breaker": found}
+    return {"limit": None if found is None else apis.limits[found], "breaker": None}
 
 
 def lines_in_order(standings: Iterable[PoolStanding], now_s: float) -> tuple[WaitLine, ...]:
@@ -138,9 +177,8 @@ class Standings:
 def look(state: redis.Redis, broker: redis.Redis, settings: Settings, pools: Iterable[str] | None = None) -> Standings:
     """Return how pools (None: all) stand, and why their tasks wait. Some round trips, O(pools)."""
     names = list(settings.pools) if pools is None else [pool for pool in pools if pool in settings.pools]
-    crew, limits = read_crew(state), read_limits(state, settings, names)
-    breakers = read_breakers_of(state, (limit.limit for limit in limits.values()))
-    standings = read_standings(state, broker, settings, names, crew=crew, limits=limits, breakers=breakers)
+    crew, apis = read_crew(state), read_apis(state, settings, names)
+    standings = read_standings(state, broker, settings, names, crew=crew, apis=apis)
     return Standings(crew, tuple(standings), lines_in_order(standings, crew.now_s))
 
 

@@ -130,6 +130,7 @@ class Finisher:
         self._broker = broker
         self._settings = settings
         self._apis = settings.limits_in_use.keys()
+        self._ladders = {name for name, pool in settings.pools.items() if pool.fallback}
         self._class_finish = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
 
     async def finish(self, end: Finish) -> bool:
@@ -224,7 +225,8 @@ class Finisher:
             "mark": "" if self._broker else mark_of(end.result.task_id),
             **windows.record_arguments(
                 end.result, bot=bot, pool=pool, api=api, calls_failed=end.provider_errors,
-                is_buried=end.burial is not None, others=[part.share for part in end.shares],
+                is_buried=end.burial is not None, has_ladder=pool in self._ladders,
+                others=[part.share for part in end.shares],
             ),
             "samples": self.health.samples(end.deeds),
             **record_arguments(end.burial, self._settings.pools),

@@ -236,18 +236,18 @@ def test_an_open_breaker_is_a_reason_before_the_first_task_has_met_it(client: re
     assert f'fleet_breaker_state{{limit="{LIMIT}"}} 3.0' in exposition(view).decode()
 
 
-async def open_breaker(url: str) -> None:
+async def open_breaker(url: str, limit: str = LIMIT) -> None:
     """Let calls of several tasks fail for what is everybody's."""
 
-    async def closed(limit: str) -> None:
+    async def closed(_: str) -> None:
         raise AssertionError("nothing did well")
 
     store = Store(url)
-    breakers = Breakers(store, {LIMIT: "fingerprint"}, on_closed=closed)
+    breakers = Breakers(store, {limit: "fingerprint"}, on_closed=closed)
     try:
         for task in range(20):
             error = KeyRejected("invalid api key")
-            if (await breakers.failed(LIMIT, error, who=f"t{task}", since_s=1.0, place=task)).wait:
+            if (await breakers.failed(limit, error, who=f"t{task}", since_s=1.0, place=task)).wait:
                 return
         raise AssertionError("it has not opened")
     finally:

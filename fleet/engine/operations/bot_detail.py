@@ -1,0 +1,114 @@
+"""One bot as the page and `fleet bots show` open it: what it did last, what failed, how healthy it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import redis
+
+from fleet.config import Settings
+from fleet.models import Bot
+from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_skills, row_of
+from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
+from fleet.signals import picture, windows
+from fleet.signals.catalogue import ErrorField
+from fleet.signals.view import (
+    BotDetail,
+    BotErrors,
+    BotState,
+    HealthTest,
+    HealthView,
+    QuarantineLine,
+    SkillLine,
+    TaskLine,
+)
+from fleet.store import keys
+
+#: Failures of one bot, when it is opened.
+FAILURES_SHOWN = 20
+
+
+def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
+    """Return one bot. A few round trips.
+
+    Args:
+        client: Plain client of the state Redis.
+        settings: Pools, their bots and APIs.
+        name: Of the bot.
+
+    Raises:
+        ConfigurationError: When no pool has a bot of this name.
+    """
+    bot = _bot(name, settings)
+    pool, index = bot.pool, windows.bot_index(name)
+    row_at, tasks_at = index * windows.BOT_ROW.size, index * windows.BOT_TASKS * windows.BOT_TASK.size
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.getrange(keys.bot_rows(pool), row_at, row_at + windows.BOT_ROW.size - 1)
+        pipe.getrange(keys.bot_tasks(pool), tasks_at, tasks_at + windows.BOT_TASKS * windows.BOT_TASK.size - 1)
+        pipe.zscore(keys.bots(pool), name)
+        pipe.lrange(keys.failures(), 0, -1)
+        pipe.hgetall(keys.errors(pool))
+        pipe.getrange(keys.health(pool), *row_of(index))
+        pipe.zscore(keys.probation(pool), name)
+        pipe.hget(keys.remedies(), name)
+        pipe.hkeys(keys.norms(pool))
+        (seconds, _), raw_row, raw_tasks, score, raw_failures, errors, raw_health, trial, remedy, kinds = pipe.execute()
+    row = windows.bot_rows_of(raw_row, 0)
+    skills = read_skills(client, pool, index, [kind.decode() for kind in kinds])
+    failures = [one for one in windows.failures_of(raw_failures, since=0.0) if one.bot == name]
+    load, quarantined = load_of(score or 0), read_quarantined(client, [pool]).get(name)
+    state: BotState = "quarantined" if quarantined else "probation" if trial else "busy" if load else "idle"
+    return BotDetail(
+        name=name, pool=pool, api=settings.limit_of(pool)[0], state=state, persona=bot.persona, load=load,
+        completions=row.completions[0], failed=row.failed[0], calls_failed=row.calls_failed[0],
+        per_hour=row.per_hour(seconds)[0], last_at=row.last_at[0], cost_usd_micros=round(row.cost_usd_micros[0]),
+        tokens=int(row.tokens[0]), mean_ms=row.mean_ms()[0],
+        tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
+        failures=tuple(map(picture.failure_shown, failures[:FAILURES_SHOWN])),
+        errors=tuple(_bot_errors(name, errors)),
+        health=_health(quarantined, raw_health, trial, remedy, skills),
+    )  # fmt: skip
+
+
+def load_of(score: float) -> int:
+    """Return the tasks that a place in the order of checkouts says."""
+    return int((score - OUT if score >= OUT / 2 else score) // LOAD_UNIT)
+
+
+def _bot(name: str, settings: Settings) -> Bot:
+    from fleet.engine.process.wiring import make_bot  # the data plane makes personas; only who opens a bot needs it
+
+    return make_bot(name, settings)
+
+
+def _task_line(entry: windows.BotTaskEntry) -> TaskLine:
+    task_id = entry.task_id.rstrip(b"\0").decode(errors="replace")
+    return TaskLine(task_id=task_id, at=entry.at, status=windows.STATUSES[entry.status], ran_ms=entry.ran_ms)
+
+
+def _bot_errors(name: str, counts: Mapping[bytes, bytes]) -> Iterator[BotErrors]:
+    sums: dict[tuple[str, str], dict[str, int]] = {}
+    for raw, number in counts.items():
+        field = ErrorField.parse(raw.decode())
+        if field.bot == name:
+            row = sums.setdefault((field.api, field.type), {"task": 0, "call": 0})
+            row[field.of] += int(number)
+    for (api, kind), row in sums.items():
+        yield BotErrors(api=api, type=kind, failures=row["task"], calls=row["call"])
+
+
+def _health(
+    out: Quarantine | None, raw: bytes, trial: float | None, remedy: bytes | None, skills: Iterable[Skill]
+) -> HealthView:
+    health, enough = bot_health_of(raw), ENOUGH if trial is None else ENOUGH / 2
+    tests = zip(TESTS, health.rates, health.evidence, strict=True) if health.tasks else ()
+    return HealthView(
+        quarantine=out and QuarantineLine(since=out.since, until=out.until, by=out.by, reason=out.reason),
+        probation_tasks_left=None if trial is None else round(trial),
+        remedy_rung=None if remedy is None else int(remedy.decode().partition("|")[0]),
+        judged_tasks=health.tasks,
+        quarantines=health.quarantines,
+        tests=tuple(HealthTest(name=what, share=rate, evidence=weight, enough=enough) for what, rate, weight in tests),
+        skills=tuple(SkillLine(kind=it.kind, good=it.good, tasks=round(it.tasks), better=it.better) for it in skills),
+    )
