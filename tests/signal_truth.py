@@ -32,8 +32,8 @@ def untruths(client: redis.Redis, settings: Settings, results: Iterable[BotResul
     yield from _totals(totals, stored)
     slots, rows = {}, {}
     for pool in pools:
-        minutes, hours = windows.periods_of(client.get(keys.series(pool)) or b"")  # type: ignore[arg-type]
-        slots[pool] = [*minutes, *hours]
+        raw: bytes = client.get(keys.series(pool)) or b""  # type: ignore[assignment]
+        slots[pool] = [windows.Period(*numbers) for numbers in windows.PERIOD.iter_unpack(raw)]
         rows[pool] = windows.bot_rows_of(client.get(keys.bot_rows(pool)) or b"", 0)  # type: ignore[arg-type]
     yield from _windows(totals, slots, stored, set(settings.pools))
     yield from _bots(totals, rows, stored)

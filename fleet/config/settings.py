@@ -228,10 +228,10 @@ class Settings(BaseSettings):
         is not set whether cached input counts, it is as the vendor does.
         """
         name = f"{provider}/{model}"
-        unset = LimitSettings()
-        if provider == SIMULATOR:
-            unset = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm, counting="bucket")
-        limit = self.limits.get(name, unset)
+        limit = self.limits.get(name)
+        if limit is None and provider == SIMULATOR:
+            limit = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm, counting="bucket")
+        limit = limit or LimitSettings()
         if limit.count_cached is None and not counts_cached(self.providers.get(provider), model):
             limit = limit.model_copy(update={"count_cached": False})
         return name, limit

@@ -8,7 +8,9 @@ What is declared here is what the scripts and their model go by; Lua gets it by 
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from fleet.config import LimitSettings
 from fleet.store.layouts import Layout
@@ -139,7 +141,13 @@ class Terms:
 
     def pack(self) -> bytes:
         """Return the terms as the scripts read them."""
-        return _PACKED.pack(*astuple(self))
+        return _PACKED.pack(*self.numbers)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """All of them in order, faster than `dataclasses.astuple`."""
+        return _numbers_of(self)
 
 
 _PACKED = Layout.of(Terms).struct
+_numbers_of: Callable[[Terms], tuple[float, ...]] = attrgetter(*(each.name for each in fields(Terms)))

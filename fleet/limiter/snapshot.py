@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.config import LimitSettings
@@ -187,7 +187,7 @@ def standing_of(reply: Sequence[Any]) -> Standing:
 
 def terms_in_force(terms: Terms, standing: Standing) -> Terms:
     """Return the terms in force, as `limit.lua` reads them, but for the pace while little is left of a day."""
-    numbers: list[float] = list(astuple(_as_set(terms, standing)))
+    numbers: list[float] = list(_as_set(terms, standing).numbers)
     for k in range(4):
         allowed = standing.learnt[Learnt.ALLOWED + 1 + k]
         is_believed = standing.learnt[Learnt.ALLOWED_UNTIL + 1 + k] > standing.now_us
@@ -234,7 +234,7 @@ def _long_limits(standing: Standing) -> Iterator[LongLimit]:
 
 def _as_set(terms: Terms, standing: Standing) -> Terms:
     """Return the terms as configured, or as an operator has set them."""
-    numbers: list[float] = list(astuple(terms))
+    numbers: list[float] = list(terms.numbers)
     for k, number in enumerate(standing.operator.split()):
         if float(number) >= 0:
             numbers[k] = float(number)
@@ -266,9 +266,9 @@ async def read_crowd(store: Store, limit: str, settings: LimitSettings) -> Crowd
 def snapshot_of(limit: str, standing: Standing, settings: LimitSettings) -> LimitSnapshot:
     """Return how a limit stands, from what `show.lua` replied."""
     now_us, state = standing.now_us, standing.state
-    terms = terms_in_force(Terms.of(settings), standing)
+    configured = Terms.of(settings)
+    terms, set_terms, learnt = terms_in_force(configured, standing), _as_set(configured, standing), standing.learnt
     used_rpm, used_tpm = last_minute(state, now_us)
-    set_terms, learnt = _as_set(Terms.of(settings), standing), standing.learnt
     are_others = learnt[Learnt.OTHERS_UNTIL] > now_us
     held_until, is_today = state[At.HELD_UNTIL], state[At.DAY] == now_us // DAY_US
     paced_rpm = _paced_rpm(terms, standing)

@@ -15,6 +15,7 @@ from fleet.roster.health import (
     read_skills,
     row_of,
 )
+from fleet.roster.pool_bots import PoolBots, load_of, read_bots
 from fleet.roster.quarantine import LOAD_UNIT, Quarantine, quarantine, read_quarantined, release
 from fleet.roster.roster import LEASE_S, Checkout, Roster
 
@@ -27,11 +28,14 @@ __all__ = [
     "Checkout",
     "Deed",
     "Health",
+    "PoolBots",
     "Quarantine",
     "Roster",
     "Skill",
     "bot_health_of",
+    "load_of",
     "quarantine",
+    "read_bots",
     "read_probation",
     "read_quarantined",
     "read_skills",

@@ -5,7 +5,8 @@ Pure, over the workers' own reports. One voice for the worker's log, `fleet doct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Literal
 
@@ -71,9 +72,12 @@ def stray(queue: str, workers: Iterable[WorkerReport], settings: Settings) -> Tr
     return Trouble(about="inbox", line=line)
 
 
-def serving(workers: Iterable[WorkerReport], queue: str) -> int:
-    """Return how many workers take from a queue; one of an earlier release, which does not say, takes from all."""
-    return sum(worker.queues is None or queue in worker.queues for worker in workers)
+def takers(workers: Iterable[WorkerReport]) -> Callable[[str], int]:
+    """Return what tells how many workers take from a queue; one of an earlier release does not say, and takes all."""
+    living = list(workers)
+    named = Counter(queue for worker in living for queue in set(worker.queues or ()))
+    of_all = sum(worker.queues is None for worker in living)
+    return lambda queue: named[queue] + of_all
 
 
 def why_shut(workers: Iterable[WorkerReport], pool: str) -> Wait | None:
@@ -119,11 +123,12 @@ def unserved_queue_line(queue: str) -> str:
 
 
 def _unserved(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Trouble]:
-    idle = (pool for pool in settings.pools if not serving(workers, keys.queue(pool)))
+    taking = takers(workers)
+    idle = (pool for pool in settings.pools if not taking(keys.queue(pool)))
     pools = tuple(pool for pool in idle if why_shut(workers, pool) is None)
     if pools:
         yield Trouble(about="pools", pools=pools, line=unserved_line(pools))
-    if not serving(workers, settings.worker.inbox):
+    if not taking(settings.worker.inbox):
         yield Trouble(about="inbox", line=unserved_queue_line(settings.worker.inbox))
 
 

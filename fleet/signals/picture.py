@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from itertools import chain, repeat
 
 from fleet.signals import catalogue
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
-from fleet.signals.sketch import quantile
+from fleet.signals.series import hours_in, spent_in
+from fleet.signals.sketch import quantiles
 from fleet.signals.spread import gini_index, jain_index, share_of, verdict_of
 from fleet.signals.view import (
     BotSpread,
@@ -32,8 +34,6 @@ from fleet.signals.windows import (
     Period,
     RecentEntry,
     ResourcePeriod,
-    by_number,
-    hours_of,
     names_by_checksum,
 )
 
@@ -47,19 +47,18 @@ MATRIX_ROWS, LAST_FAILURES = 50, 20
 
 @dataclass(frozen=True, slots=True)
 class PoolWindows:
-    """What was read of one pool: minutes and hours in no order, bots from number 0 (nobody), durations as counts."""
+    """What was read of one pool: its minutes and hours, bots from number 0 (nobody), durations as counts."""
 
-    minutes: Sequence[Period]
-    hours: Sequence[Period]
+    series: array[float]
     rows: BotRows
-    sketches: tuple[Sequence[int], Sequence[int], Sequence[int]]
+    sketches: tuple[array[int], array[int], array[int]]
 
 
-def minutes_of(pools: Iterable[PoolWindows], resources: Mapping[int, ResourcePeriod], *, now_s: float) -> Minutes:
-    """Return the last hour by minutes."""
+def minutes_of(sums: Mapping[int, Period], resources: Mapping[int, ResourcePeriod], *, now_s: float) -> Minutes:
+    """Return the last hour by minutes; `sums` are those of all pools by their number."""
     current = int(now_s // 60)
     numbers = range(current - MINUTES_SHOWN + 1, current + 1)
-    periods = by_number((period for pool in pools for period in pool.minutes), numbers)
+    periods = [sums[number] for number in numbers]
     nothing = ResourcePeriod(0, 0, 0, 0, 0)
     used = [resources.get(number, nothing) for number in numbers]
     lengths_s = [60.0] * (MINUTES_SHOWN - 1) + [max(1.0, now_s - current * 60)]
@@ -81,15 +80,11 @@ def minutes_of(pools: Iterable[PoolWindows], resources: Mapping[int, ResourcePer
     )
 
 
-def hours_shown(pools: Sequence[PoolWindows], *, now_s: float) -> Hours:
-    """Return the last day by hours."""
+def hours_shown(pools: Sequence[PoolWindows], minutes: Mapping[int, Period], *, now_s: float) -> Hours:
+    """Return the last day by hours; `minutes` are the sums of all pools by their number."""
     current = int(now_s // 3600)
     numbers = range(current - HOURS_SHOWN + 1, current + 1)
-    periods = hours_of(
-        (period for pool in pools for period in pool.minutes),
-        (period for pool in pools for period in pool.hours),
-        numbers,
-    )
+    periods = hours_in([pool.series for pool in pools], minutes, numbers)
     return Hours(
         at=tuple(number * 3600 for number in numbers),
         completions=tuple(int(period.completions) for period in periods),
@@ -99,17 +94,9 @@ def hours_shown(pools: Sequence[PoolWindows], *, now_s: float) -> Hours:
     )
 
 
-def last_hour(pool: PoolWindows, *, now_s: float) -> Period:
-    """Return the sums of a pool's last 60 minutes."""
-    current = int(now_s // 60)
-    periods = by_number(pool.minutes, range(current - MINUTES_SHOWN + 1, current + 1))
-    return Period(0, *(sum(column) for column in list(zip(*periods, strict=True))[1:]))
-
-
 def spent_today(pool: PoolWindows, *, now_s: float) -> int:
     """Return micro-dollars since midnight UTC."""
-    numbers = range(int(now_s // 86_400) * 24, int(now_s // 3600) + 1)
-    return round(sum(period.cost_usd_micros for period in hours_of(pool.minutes, pool.hours, numbers)))
+    return round(spent_in(pool.series, range(int(now_s // 86_400) * 24, int(now_s // 3600) + 1)))
 
 
 def recent_shown(entries: Sequence[RecentEntry], *, apis: Iterable[str], now_s: float) -> Recent:
@@ -139,12 +126,12 @@ def durations_of(pools: Iterable[PoolWindows]) -> Durations:
     return Durations(queued=queued, limited=limited, ran=ran)
 
 
-def _merged(sketches: Sequence[Sequence[int]]) -> list[int]:
-    return list(sketches[0]) if len(sketches) == 1 else [sum(counts) for counts in zip(*sketches, strict=True)]
+def _merged(sketches: Sequence[array[int]]) -> array[int]:
+    return sketches[0] if len(sketches) == 1 else array("Q", map(sum, zip(*sketches, strict=True)))
 
 
-def _quantiles(counts: Sequence[int]) -> Quantiles:
-    p50, p90, p99 = (quantile(counts, share) for share in (0.5, 0.9, 0.99))
+def _quantiles(counts: array[int]) -> Quantiles:
+    p50, p90, p99 = quantiles(counts, (0.5, 0.9, 0.99))
     return Quantiles(count=sum(counts), p50=p50, p90=p90, p99=p99)
 
 

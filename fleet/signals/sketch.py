@@ -8,7 +8,10 @@ shortest: beyond 8.7 days a duration counts as 8.7 days. Sketches merge by addin
 from __future__ import annotations
 
 import math
+from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 #: Relative error of a quantile: the value told is at most this share off the true one.
 RELATIVE_ERROR = 0.02
@@ -31,12 +34,11 @@ def middle_of(bucket: int) -> float:
     return 0.0 if bucket == 0 else 2 * _GAMMA ** (bucket - 1) / (_GAMMA + 1)
 
 
-def quantile(counts: Sequence[int], share: float) -> float | None:
-    """Return the duration in milliseconds below which `share` (0 to 1) of the counted ones lie; None without any."""
-    rank = share * (sum(counts) - 1)
-    below = 0
-    for bucket, count in enumerate(counts):
-        below += count
-        if count and below > rank:
-            return middle_of(bucket)
-    return None
+def quantiles(counts: array[int], shares: Sequence[float]) -> tuple[float | None, ...]:
+    """Return the durations (ms) below which each share (0 to 1) of the counted ones lies; None without any."""
+    raw = counts.tobytes().rstrip(b"\0")  # most buckets are empty, and most of those lie at the ends
+    if not raw:
+        return (None,) * len(shares)
+    first = (len(raw) - len(raw.lstrip(b"\0"))) // counts.itemsize
+    below = list(accumulate(counts[first : len(raw) // counts.itemsize + 1]))
+    return tuple(middle_of(first + bisect_right(below, share * (below[-1] - 1))) for share in shares)

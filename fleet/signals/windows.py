@@ -12,10 +12,10 @@ is $0.0001 in a million tasks that cost a million dollars. The exact sum of all 
 from __future__ import annotations
 
 import json
-import struct
 import zlib
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from fleet.errors import RateLimited
@@ -183,7 +183,8 @@ _pack_sample = _SAMPLE.packer(TaskSample)
 RESOURCE = Layout.of(ResourcePeriod)
 PERIOD, BOT_ROW, BOT_TASK, RECENT_ENTRY = (one.struct for one in (_PERIOD, _BOT_ROW, _BOT_TASK, _RECENT_ENTRY))
 #: Bytes of one sketch: its number, then queued, limited and ran; big-endian, as BITFIELD counts.
-SKETCH_BYTES = 4 * (1 + 3 * BUCKETS)
+SKETCH_NUMBER_BYTES = 4
+SKETCH_BYTES = SKETCH_NUMBER_BYTES + 4 * 3 * BUCKETS
 #: Where in the same string it says who of the pool's fallback ladder serves (`rungs.py`).
 RUNGS_START = SKETCH_SLOTS * SKETCH_BYTES
 #: Adds a finished task to the windows, as a function of the finishing script.
@@ -203,7 +204,6 @@ RECORD = Script.beside(
         "FAILED_STATUS": STATUSES.index("failed"),
     },
 )  # fmt: skip
-_SKETCH = struct.Struct(f">{1 + 3 * BUCKETS}I")
 _MOST_U32 = 2**32 - 1
 
 
@@ -285,28 +285,6 @@ def record_arguments(
     }
 
 
-def periods_of(raw: bytes) -> tuple[list[Period], list[Period]]:
-    """Return the minutes and the hours of a series, in no order; empty ones have number 0."""
-    whole = raw[: len(raw) - len(raw) % PERIOD.size]
-    periods = [Period(*numbers) for numbers in PERIOD.iter_unpack(whole)]
-    return periods[:MINUTES], periods[MINUTES:]
-
-
-def by_number(periods: Iterable[Period], numbers: Sequence[int]) -> list[Period]:
-    """Return the sum of the periods for each of `numbers`, zeros where there is none."""
-    wanted = dict.fromkeys(numbers, (0.0,) * (len(Period._fields) - 1))
-    for period in periods:
-        number = int(period.number)
-        if number in wanted:
-            wanted[number] = tuple(map(float.__add__, wanted[number], period[1:]))
-    return [Period(number, *sums) for number, sums in wanted.items()]
-
-
-def hours_of(minutes: Iterable[Period], hours: Iterable[Period], numbers: Sequence[int]) -> list[Period]:
-    """Return hours: those that were folded, and the minutes that still wait to be."""
-    return by_number([*hours, *(period._replace(number=period.number // 60) for period in minutes)], numbers)
-
-
 def bot_rows_of(raw: bytes, bots: int) -> BotRows:
     """Return the rows of a pool's bots 0 (nobody) to `bots`, and of later ones that have left the pool.
 
@@ -334,14 +312,17 @@ def recent_of(raw: bytes) -> list[RecentEntry]:
     return [RecentEntry(*fields) for fields in RECENT_ENTRY.iter_unpack(whole) if fields[0]]
 
 
-def sketches_of(raw: bytes, *, now_s: float) -> tuple[list[int], list[int], list[int]]:
+def sketches_of(raw: bytes, *, now_s: float) -> tuple[array[int], array[int], array[int]]:
     """Return counts per bucket of the last hour's durations: queued, limited, ran."""
-    current = int(now_s // SKETCH_S)
-    sums = [0] * (3 * BUCKETS)
+    current, total = int(now_s // SKETCH_S), 0
     for start in range(0, min(len(raw), RUNGS_START) - SKETCH_BYTES + 1, SKETCH_BYTES):
-        number, *counts = _SKETCH.unpack_from(raw, start)
-        if current - SKETCH_SLOTS < number <= current + 1:
-            sums = list(map(int.__add__, sums, counts))
+        counts = start + SKETCH_NUMBER_BYTES
+        if current - SKETCH_SLOTS < int.from_bytes(raw[start:counts]) <= current + 1:
+            total += int.from_bytes(
+                raw[counts : start + SKETCH_BYTES]
+            )  # all counters at once: none overflows into another
+    sums = array("I", total.to_bytes(4 * 3 * BUCKETS))
+    sums.byteswap()  # on the little-endian machines that Fleet runs on
     return sums[:BUCKETS], sums[BUCKETS : 2 * BUCKETS], sums[2 * BUCKETS :]
 
 

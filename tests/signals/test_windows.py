@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.models import BotResult, TaskError
 from fleet.signals import windows
+from fleet.signals.series import hours_in, last_hour, minutes_in, series_of, spent_in
 from fleet.signals.windows import BOT_ROW, MINUTES, PERIOD, Period
 from fleet.store import keys
 from tests.signal_truth import untruths
@@ -72,12 +73,37 @@ def test_a_minute_that_is_over_goes_to_its_hour_when_its_place_is_needed(
     old = Period(minute - MINUTES, *[7.0] * 15)
     client.setrange(keys.series("a"), minute % MINUTES * PERIOD.size, PERIOD.pack(*old))
     working_fleet.finish(2, pool="a", bot=1)
-    minutes, hours = windows.periods_of(client.get(keys.series("a")))
+    minutes, hours = periods_in(client)
     assert {slot.number: slot.completions for slot in minutes if slot.number} == {minute: 2}
     assert {slot.number: slot.completions for slot in hours if slot.number} == {(minute - MINUTES) // 60: 7}
     this_hour, that_hour = minute // 60, (minute - MINUTES) // 60
-    sums = windows.hours_of(minutes, hours, [that_hour, this_hour])
-    assert [slot.completions for slot in sums] == [7, 2]
+    assert hours_told(client, range(that_hour, this_hour + 1))[:: this_hour - that_hour] == [7, 2]
+
+
+def test_minutes_of_hours_ago_that_wait_to_be_folded_count_in_their_hour(
+    working_fleet: WorkingFleet, client: redis.Redis
+) -> None:
+    minute = int(now_s(client) // 60)
+    for ago, done in ((0, 1.0), (130, 2.0), (131, 4.0), (60 * 30, 8.0)):
+        old = Period(minute - ago, *[done] * 15)
+        client.setrange(keys.series("a"), (minute - ago) % MINUTES * PERIOD.size, PERIOD.pack(*old))
+    last, first = minute // 60, (minute - 131) // 60
+    assert sum(hours_told(client, range(first, last + 1))) == 7
+    one = series_of(client.get(keys.series("a")) or b"")  # type: ignore[arg-type]
+    assert last_hour(one, now_s=minute * 60).completions == 1
+    assert spent_in(one, range(first, last + 1)) == 7
+
+
+def periods_in(client: redis.Redis) -> tuple[list[Period], list[Period]]:
+    """Return the minutes and the hours of pool `a` as they lie in Redis."""
+    periods = [Period(*numbers) for numbers in PERIOD.iter_unpack(client.get(keys.series("a")))]  # type: ignore[arg-type]
+    return periods[:MINUTES], periods[MINUTES:]
+
+
+def hours_told(client: redis.Redis, numbers: range) -> list[float]:
+    """Return the completions of hours as people are told them."""
+    series = [series_of(client.get(keys.series(pool)) or b"") for pool in "ab"]  # type: ignore[arg-type]
+    return [hour.completions for hour in hours_in(series, minutes_in(series, now_s(client)), numbers)]
 
 
 def test_minutes_of_one_hour_add_up_in_it(working_fleet: WorkingFleet, client: redis.Redis) -> None:
@@ -87,7 +113,7 @@ def test_minutes_of_one_hour_add_up_in_it(working_fleet: WorkingFleet, client: r
     client.setrange(keys.series("a"), place, PERIOD.pack(hour, *[5.0] * 15))
     client.setrange(keys.series("a"), minute % MINUTES * PERIOD.size, PERIOD.pack(minute - MINUTES, *[7.0] * 15))
     working_fleet.finish(1, pool="a", bot=1)
-    _, hours = windows.periods_of(client.get(keys.series("a")))
+    _, hours = periods_in(client)
     assert [slot.completions for slot in hours if slot.number] == [12]
 
 

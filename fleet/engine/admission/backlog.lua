@@ -1,16 +1,23 @@
--- Tells of each list how many messages wait in it, and when the one that is next was queued. O(lists).
+-- Tells of queues how many messages wait in each of their lists, and when the one that is next was queued. O(lists).
 --
--- KEYS  lists  queues, one list per priority, with the lists of plain clients' own steps; the next message is the last
---              element; only read. Something else of such a name is nobody's message.
--- ARGV  none
--- Reply flat list, for each key: length, Unix time in seconds as text ('': its producer did not say)
+-- KEYS  lists    of queues, the most urgent one of each: its name, to which the endings of the others are added; only read.
+--                Something else of such a name is nobody's message
+-- ARGV  endings  of the lists of a queue: one per priority, with the lists of plain clients' own steps
+-- Reply for each queue a flat list of what isn't empty: number of the ending, length, Unix time in seconds as text ('': its
+--       producer did not say)
+--
+-- Lists are named by queue, not declared: the broker is one Redis, never a cluster.
 local reply = {}
-for _, list in ipairs(KEYS) do
-  local length, queued_at = 0, ''
-  if redis.call('TYPE', list).ok == 'list' then
-    length = redis.call('LLEN', list)
-    queued_at = string.match(redis.call('LINDEX', list, -1), '"queued_at": ?(%d+%.?%d*)') or ''
+for i, list in ipairs(KEYS) do
+  local row = {}
+  for k = ENDINGS + 1, #ARGV do
+    local key = list .. ARGV[k]
+    local length = redis.pcall('LLEN', key)
+    if type(length) == 'number' and length > 0 then
+      local queued_at = string.match(redis.call('LINDEX', key, -1), '"queued_at": ?(%d+%.?%d*)')
+      row[#row + 1], row[#row + 2], row[#row + 3] = k, length, queued_at or ''
+    end
   end
-  reply[#reply + 1], reply[#reply + 2] = length, queued_at
+  reply[i] = row
 end
 return reply

@@ -5,9 +5,9 @@ A gate is one key of the broker that `take.lua` reads with every take; tasks beh
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import redis
@@ -17,11 +17,15 @@ from fleet.errors import StoreError
 from fleet.models import Priority
 from fleet.quoting import quote
 from fleet.store import keys
-from fleet.store.client import Script, run_script
+from fleet.store.client import Script, run_script_each
 from fleet.waits import Wait
 
-BACKLOG = Script.beside(__file__, "backlog.lua", keys="lists*")
+BACKLOG = Script.beside(__file__, "backlog.lua", keys="lists*", argv="endings*")
 
+#: Queues that are read in one step (count): half a millisecond of Redis.
+QUEUES_A_STEP = 50
+#: Lists of the queue without a name, and the priorities of what waits in them.
+_LISTS = queues.lists_of("")
 #: Value of a gate that lets nothing through.
 CLOSED = -1
 
@@ -87,6 +91,10 @@ class Waiting:
         return sum(self.counts)
 
 
+#: Of a queue in which nothing waits.
+NOTHING_WAITS = Waiting((0,) * len(Priority), None)
+
+
 def set_gate(broker: redis.Redis, queue: str, *, lowest: int, for_s: float | None = None) -> None:
     """Let only tasks of priority `lowest` and above be taken from a queue; at most for `for_s` seconds."""
     with broker.pipeline(transaction=True) as pipe:
@@ -111,35 +119,36 @@ def _announce(pipe: redis.client.Pipeline, queue: str) -> None:
 
 
 def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
-    """Return the gates of queues. One round trip.
+    """Return the gates of queues. One round trip, and another one for those that an operator has set.
 
     Raises:
         StoreError: When a gate holds something that isn't a number.
     """
+    queues_of = list(names)
     with broker.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.get(keys.gate(name))
-            pipe.pttl(keys.gate(name))
-            pipe.mget(keys.room(name), keys.hold(name))
-        replies = pipe.execute()
-    return [_gate(*of_one) for of_one in zip(replies[::3], replies[1::3], replies[2::3], strict=True)]
+        for some in batched(queues_of, QUEUES_A_STEP):
+            pipe.mget([key for name in some for key in (keys.gate(name), keys.room(name), keys.hold(name))])
+        values = [value for of_some in pipe.execute() for value in of_some]
+        gates = values[::3]
+        for name, gate in zip(queues_of, gates, strict=True):
+            if gate is not None:
+                pipe.pttl(keys.gate(name))
+        left_ms = iter(pipe.execute())
+    return [
+        _gate(gate, next(left_ms) if gate is not None else -1, room, hold)
+        for gate, room, hold in zip(gates, values[1::3], values[2::3], strict=True)
+    ]
 
 
 def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
-    """Return what waits in queues. One round trip, O(queues)."""
-    places = [place for name in names for place in queues.lists_of(name)]
-    call = BACKLOG.call(lists=(key for key, _ in places))
-    flat = cast(list[int | bytes], run_script(broker, BACKLOG, *call))
-    rows = [
-        (priority, int(length), float(at) if at else None)
-        for (_, priority), length, at in zip(places, flat[::2], flat[1::2], strict=True)
-    ]
-    size = len(queues.lists_of(""))
-    return [_waiting(rows[start : start + size]) for start in range(0, len(rows), size)]
+    """Return what waits in queues. One round trip, O(queues), in steps that hold Redis up for a moment only."""
+    endings = [key.removeprefix(keys.lists("")) for key, _ in _LISTS]
+    calls = [BACKLOG.call(lists=map(keys.lists, some), endings=endings) for some in batched(names, QUEUES_A_STEP)]
+    replies = cast("list[list[list[int | bytes]]]", run_script_each(broker, BACKLOG, calls))
+    return [_waiting(row) if row else NOTHING_WAITS for rows in replies for row in rows]
 
 
-def _gate(value: bytes | None, left_ms: int, beside: tuple[bytes | None, bytes | None]) -> Gate:
-    room, held = beside
+def _gate(value: bytes | None, left_ms: int, room: bytes | None, held: bytes | None) -> Gate:
     rooms = tuple(max(0, int(number)) for number in room.split()[:-1]) if room else None
     hold = _hold(held) if held else None
     if value is None:
@@ -158,9 +167,15 @@ def _hold(text: bytes) -> Wait:
         return Wait("configuration", told=f"a hold that this release cannot read: {quote(text)}")
 
 
-def _waiting(rows: list[tuple[int, int, float | None]]) -> Waiting:
-    counts = Counter[int]()
-    for priority, length, _ in rows:
-        counts[priority] += length
-    oldest_at = min((at for *_, at in rows if at is not None), default=None)
-    return Waiting(tuple(counts[step] for step in queues.PRIORITY_STEPS), oldest_at)
+def _waiting(row: Sequence[int | bytes]) -> Waiting:
+    counts = dict.fromkeys(queues.PRIORITY_STEPS, 0)
+    for place, length in zip(row[::3], row[1::3], strict=True):
+        counts[_LISTS[int(place) - 1][1]] += int(length)
+    return Waiting(tuple(counts.values()), min((float(at) for at in row[2::3] if at), default=None))
+
+
+def batched(names: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
+    """Yield the names in parts of `size`, as itertools does from Python 3.12 on."""
+    left = iter(names)
+    while some := tuple(islice(left, size)):
+        yield some

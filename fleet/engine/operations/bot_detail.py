@@ -8,8 +8,7 @@ import redis
 
 from fleet.config import Settings
 from fleet.models import Bot
-from fleet.roster import ENOUGH, LOAD_UNIT, TESTS, Skill, bot_health_of, read_skills, row_of
-from fleet.roster.quarantine import OUT, Quarantine, read_quarantined
+from fleet.roster import ENOUGH, TESTS, Quarantine, Skill, bot_health_of, load_of, read_quarantined, read_skills, row_of
 from fleet.signals import picture, windows
 from fleet.signals.catalogue import ErrorField
 from fleet.signals.view import (
@@ -69,11 +68,6 @@ def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
         errors=tuple(_bot_errors(name, errors)),
         health=_health(quarantined, raw_health, trial, remedy, skills),
     )  # fmt: skip
-
-
-def load_of(score: float) -> int:
-    """Return the tasks that a place in the order of checkouts says."""
-    return int((score - OUT if score >= OUT / 2 else score) // LOAD_UNIT)
 
 
 def _bot(name: str, settings: Settings) -> Bot:

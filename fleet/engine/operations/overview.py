@@ -11,20 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any
 
 import redis
 
 from fleet.config import Settings
-from fleet.engine.operations.bot_detail import load_of, read_bot
+from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.obstacles import PoolStanding, headline
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.limiter.snapshot import LimitSnapshot
 from fleet.models import Priority, bot_name
 from fleet.money import micros_of
-from fleet.roster import LOAD_UNIT, read_probation
-from fleet.roster.quarantine import read_quarantined
+from fleet.roster import read_bots
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.crew import Trouble, troubles_of
@@ -33,6 +31,7 @@ from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.rungs import LadderView, ladder_view
+from fleet.signals.series import last_hour, minutes_in, series_of
 from fleet.signals.view import (
     BotDetail,
     BotState,
@@ -48,8 +47,8 @@ from fleet.store.embedded import broker_url, state_url
 
 #: Events in one view, newest first.
 EVENTS_SHOWN = 50
-#: Redis commands per pool in one reading of the state.
-_PER_POOL = 5
+#: Pools whose windows are read in one step (count): three strings each, 58 kB when all of an hour is in them.
+POOLS_A_STEP = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,8 @@ class _Reading:
     events: Sequence[tuple[bytes, dict[bytes, bytes]]]
     redis_bytes: int
     pools: Mapping[str, PoolWindows]
+    last_hours: Mapping[str, windows.Period]
     ladders: Mapping[str, LadderView]
-    loads: Mapping[str, int]
-    in_flight: Mapping[str, int]
 
 
 class Overview:
@@ -94,13 +92,13 @@ class Overview:
         settings = self._settings
         reading = self._read_state()
         now_s, pools = reading.now_s, reading.pools
-        quarantined = read_quarantined(self._state, settings.pools)
-        states: dict[str, BotState] = dict.fromkeys(read_probation(self._state, settings.pools), "probation")
-        states |= dict.fromkeys(quarantined, "quarantined")
+        of_bots = read_bots(self._state, list(settings.pools))
+        states: dict[str, BotState] = {bot: "probation" for one in of_bots.values() for bot in one.probation}
+        states |= {bot: "quarantined" for one in of_bots.values() for bot in one.out}
         bots = picture.bot_table(
             self._names,
             {name: pools[name].rows.of_bots(pool.bots) for name, pool in settings.pools.items()},
-            reading.loads,
+            {bot: load for one in of_bots.values() for bot, load in one.loads.items()},
             states,
             now_s=now_s,
         )
@@ -108,13 +106,15 @@ class Overview:
         seen = read_apis(self._state, settings, settings.pools)
         limits = list(seen.limits.values())
         standings = read_standings(
-            self._state, self._broker, settings, list(settings.pools), crew=Crew(now_s, living), apis=seen
-        )
+            self._state, self._broker, settings, list(settings.pools),
+            crew=Crew(now_s, living), apis=seen, bots=of_bots,
+        )  # fmt: skip
         waits = lines_in_order(standings, now_s)
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
         totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
         del totals[catalogue.COST_USD_REST.name]  # in the line above
         everything = list(pools.values())
+        minutes = minutes_in([one.series for one in everything], now_s)
         failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
         apis = settings.limits_in_use.keys()
         full = len(reading.failures) >= windows.RECENT and len(failures) == len(reading.failures)
@@ -122,8 +122,8 @@ class Overview:
             at=now_s,
             simulated=settings.simulated,
             totals=totals,
-            minutes=picture.minutes_of(everything, windows.resources_of(reading.resources), now_s=now_s),
-            hours=picture.hours_shown(everything, now_s=now_s),
+            minutes=picture.minutes_of(minutes, windows.resources_of(reading.resources), now_s=now_s),
+            hours=picture.hours_shown(everything, minutes, now_s=now_s),
             recent=picture.recent_shown(windows.recent_of(reading.recent), apis=apis, now_s=now_s),
             durations=picture.durations_of(everything),
             spread=picture.spread_shown(bots.per_hour),
@@ -161,31 +161,27 @@ class Overview:
             pipe.get(keys.resources())
             pipe.xrevrange(keys.events(), count=EVENTS_SHOWN)
             pipe.info("memory")
-            for pool in pools:
-                pipe.get(keys.series(pool))
-                pipe.get(keys.bot_rows(pool))
-                pipe.get(keys.sketch(pool))
-                pipe.zrangebyscore(keys.bots(pool), LOAD_UNIT, "+inf", withscores=True)  # only who works, or is out
-                pipe.zcount(keys.bot_leases(pool), now_us, "+inf")
+            for start in range(0, len(pools), POOLS_A_STEP):
+                pipe.mget([key for pool in pools[start : start + POOLS_A_STEP] for key in _windows_of(pool)])
             totals, workers, recent, failures, resources, events, info, *rest = pipe.execute()
-        parts = [rest[start : start + _PER_POOL] for start in range(0, len(rest), _PER_POOL)]
+        strings = [string or b"" for step in rest for string in step]
+        parts = dict(zip(pools, zip(strings[::3], strings[1::3], strings[2::3], strict=True), strict=True))
         now_s = now_us / 1e6
+        found = {pool: self._windows(pool, part, now_s) for pool, part in parts.items()}
         return _Reading(
             now_s, totals, workers, recent or b"", failures, resources or b"", events, int(info["used_memory"]),
-            pools={pool: self._windows(pool, part, now_s) for pool, part in zip(pools, parts, strict=True)},
+            pools=found,
+            last_hours={pool: last_hour(one.series, now_s=now_s) for pool, one in found.items()},
             ladders={
-                pool: ladder_view(apis_of(pool, self._settings), (part[2] or b"")[windows.RUNGS_START :], now_s=now_s)
-                for pool, part in zip(self._settings.pools, parts, strict=False) if self._settings.pools[pool].fallback
+                pool: ladder_view(apis_of(pool, self._settings), parts[pool][2][windows.RUNGS_START :], now_s=now_s)
+                for pool, settings in self._settings.pools.items() if settings.fallback
             },
-            loads={name.decode(): load_of(score) for part in parts for name, score in part[3]},
-            in_flight={pool: part[4] for pool, part in zip(pools, parts, strict=True)},
         )  # fmt: skip
 
-    def _windows(self, pool: str, part: Sequence[Any], now_s: float) -> PoolWindows:
-        minutes, hours = windows.periods_of(part[0] or b"")
+    def _windows(self, pool: str, strings: tuple[bytes, bytes, bytes], now_s: float) -> PoolWindows:
+        series, rows, sketch = strings
         bots = self._settings.pools[pool].bots if pool != NOBODY else 0
-        rows = windows.bot_rows_of(part[1] or b"", bots)
-        return PoolWindows(minutes, hours, rows, windows.sketches_of(part[2] or b"", now_s=now_s))
+        return PoolWindows(series_of(series), windows.bot_rows_of(rows, bots), windows.sketches_of(sketch, now_s=now_s))
 
     def _pools(
         self, reading: _Reading, standings: Iterable[PoolStanding], per_hour: Sequence[int]
@@ -198,13 +194,13 @@ class Overview:
     def _pool(self, standing: PoolStanding, reading: _Reading, per_hour: Sequence[int]) -> PoolView:
         pool, gate, waiting, parked = standing.pool, standing.gate, standing.backlog, standing.parked
         settings, found, now_s = self._settings, reading.pools[pool], reading.now_s
-        hour = picture.last_hour(found, now_s=now_s)
+        hour = reading.last_hours[pool]
         return PoolView(
             pool=pool,
             api=settings.limit_of(pool)[0],
             bots=len(per_hour),
             workers=standing.workers,
-            in_flight=reading.in_flight[pool],
+            in_flight=standing.running,
             backlog={priority.name.lower(): count for priority, count in zip(Priority, waiting.counts, strict=True)},
             waiting=waiting.total,
             parked=parked.count,
@@ -232,7 +228,7 @@ class Overview:
         rows = [
             PoolCost(
                 pool=pool,
-                hour_usd_micros=round(picture.last_hour(found, now_s=reading.now_s).cost_usd_micros),
+                hour_usd_micros=round(reading.last_hours[pool].cost_usd_micros),
                 day_usd_micros=picture.spent_today(found, now_s=reading.now_s),
                 budget_usd_micros_per_day=budgets[self._settings.limit_of(pool)[0]],
             )
@@ -273,6 +269,10 @@ def open_overview(settings: Settings) -> Iterator[Overview]:
 @lru_cache(maxsize=256)
 def _names(pool: str, bots: int) -> tuple[str, ...]:
     return tuple(bot_name(pool, index) for index in range(1, bots + 1))
+
+
+def _windows_of(pool: str) -> tuple[str, str, str]:
+    return keys.series(pool), keys.bot_rows(pool), keys.sketch(pool)
 
 
 def _now_us(client: redis.Redis) -> int:

@@ -23,7 +23,8 @@ from fleet.limiter.snapshot import show_call, snapshot_of, standing_of
 from fleet.resilience import BreakerView
 from fleet.resilience.scripts import SHOW as SHOW_BREAKER
 from fleet.resilience.view import view_of
-from fleet.signals.crew import serving, unserved_queue_line, why_shut
+from fleet.roster import PoolBots, read_bots
+from fleet.signals.crew import takers, unserved_queue_line, why_shut
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.view import WaitLine
 from fleet.store import keys
@@ -115,6 +116,7 @@ def read_standings(
     *,
     crew: Crew,
     apis: Apis = NO_APIS,
+    bots: Mapping[str, PoolBots] | None = None,
 ) -> list[PoolStanding]:
     """Return how pools stand. Four round trips, O(pools).
 
@@ -125,19 +127,22 @@ def read_standings(
         pools: Their names.
         crew: Who lives.
         apis: How all stands that they may call, as far as that is to be told.
+        bots: How their bots stand, if that has been read.
     """
     queues = [keys.queue(pool) for pool in pools]
     gates, backlogs = read_gates(broker, queues), read_waiting(broker, queues)
     parked = read_parked_sample(broker, queues)
-    bots = _read_bots(state, settings, pools, crew.now_s)
+    of_bots = read_bots(state, pools) if bots is None else bots
+    out = [of_bots[pool].back_at(settings.pools[pool].bots, crew.now_s) for pool in pools]
+    taking = takers(crew.living)
     return [
         PoolStanding(
-            pool=pool, gate=gate, backlog=backlog, parked=sample, workers=(workers := serving(crew.living, queue)),
-            shut=None if workers else why_shut(crew.living, pool), running=running, bots_out=is_out,
+            pool=pool, gate=gate, backlog=backlog, parked=sample, workers=(workers := taking(queue)),
+            shut=None if workers else why_shut(crew.living, pool), running=of_bots[pool].running, bots_out=is_out,
             bots_back_at=back_at, **_way_of(pool, settings, apis, crew.now_s),
         )
-        for pool, queue, gate, backlog, sample, (running, is_out, back_at) in zip(
-            pools, queues, gates, backlogs, parked, bots, strict=True
+        for pool, queue, gate, backlog, sample, (is_out, back_at) in zip(
+            pools, queues, gates, backlogs, parked, out, strict=True
         )
     ]  # fmt: skip
 
@@ -201,7 +206,7 @@ def standing_of_queue(broker: redis.Redis, queue: str, crew: Crew, *, unserved: 
         gate=read_gates(broker, [queue])[0],
         backlog=read_waiting(broker, [queue])[0],
         parked=read_parked_sample(broker, [queue])[0],
-        workers=serving(crew.living, queue),
+        workers=takers(crew.living)(queue),
         unserved=unserved or unserved_queue_line(queue),
     )
 
@@ -233,22 +238,3 @@ def wait_in(text: bytes | str) -> Wait | None:
         return Wait.from_json(text)
     except (ValueError, TypeError):
         return None
-
-
-def _read_bots(
-    state: redis.Redis, settings: Settings, pools: Sequence[str], now_s: float
-) -> list[tuple[int, bool, float | None]]:
-    """Return for each pool the bots at work, whether all are quarantined, and when the first of those comes back."""
-    now_us = round(now_s * 1e6)
-    with state.pipeline(transaction=False) as pipe:
-        for pool in pools:
-            pipe.zcount(keys.bot_leases(pool), now_us, "+inf")
-            pipe.zcount(keys.quarantined(pool), now_us, "+inf")
-            pipe.zrangebyscore(keys.quarantined(pool), now_us, "+inf", start=0, num=1, withscores=True)
-        replies = pipe.execute()
-    found = []
-    for pool, running, out, first in zip(pools, replies[::3], replies[1::3], replies[2::3], strict=True):
-        is_out = pool in settings.pools and out >= settings.pools[pool].bots
-        end_us = first[0][1] if first else float("inf")
-        found.append((int(running), is_out, None if not is_out or end_us == float("inf") else end_us / 1e6))
-    return found

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import redis
 
+from fleet.config import PoolSettings, Settings
 from fleet.engine.admission.gates import CLOSED
 from fleet.engine.messages import queues
 from fleet.engine.operations.levers import pause_pool, quarantine_bot
+from fleet.engine.operations.overview import Overview
 from fleet.errors import ConfigurationError
 from fleet.limiter import Limiter
 from fleet.rates import RateReading
 from fleet.roster import Roster
 from fleet.signals import catalogue
+from fleet.signals.crew import takers
 from fleet.signals.events import record_event, record_event_now
 from fleet.signals.metrics import exposition
 from fleet.signals.recorder import STALE_S, Recorder, WorkerReport, forget_gone_workers, report_worker
@@ -245,3 +248,35 @@ def test_suspects_are_counted_where_they_wait_and_where_they_run(
     view = working_fleet.overview.read()
     assert view.suspects == 3 and [worker.process for worker in view.resources.workers] == ["its id"]
     assert b"fleet_suspects 3.0" in exposition(view)
+
+
+def test_a_pool_more_costs_a_reading_two_commands_however_many_workers_there_are(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    execute = redis.client.Pipeline.execute
+
+    def counted(pipe: Any) -> Any:
+        sent.append(len(pipe.command_stack))
+        return execute(pipe)
+
+    def asked(pools: int) -> int:
+        named = {f"p{number}": PoolSettings(bots=1, model=f"m{number}") for number in range(pools)}
+        overview = Overview(Settings(pools=named), state=client, broker=client)
+        sent.clear()
+        overview.read()
+        return sum(sent)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", counted)
+    asked(1)  # loads the scripts
+    assert asked(210) - asked(10) <= 2.2 * 200, "its limit and its breaker, which a cluster keeps apart"
+    workers = [_taking(f"w{number}", [f"q{queue}" for queue in range(500)]) for number in range(200)]
+    started, taking = time.process_time(), takers(workers)
+    assert {taking(f"q{queue}") for queue in range(500)} == {200}
+    assert time.process_time() - started < 0.5, "each worker's queues are looked at once, not once a pool"
+
+
+def _taking(name: str, queues_of: list[str]) -> WorkerReport:
+    return WorkerReport(
+        name=name, pid=1, cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time(), queues=tuple(queues_of)
+    )

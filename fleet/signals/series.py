@@ -1,0 +1,76 @@
+"""The minutes and hours of pools as they are read: one array of numbers for each pool, summed over pools by number.
+
+A ring of minutes, then a ring of hours (`windows.py`). In arrays, because with 1,000 pools 112,000 periods would keep
+Python's garbage collector busy for longer than all sums take. Right on the little-endian machines that Fleet runs on.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from fleet.signals.windows import HOURS, MINUTES, PERIOD, Period
+
+_WIDTH = len(Period._fields)
+_BYTES = (MINUTES + HOURS) * PERIOD.size
+_COST = Period._fields.index("cost_usd_micros")
+_MINUTE_PLACES = range(0, MINUTES * _WIDTH, _WIDTH)
+_HOUR_PLACES = range(MINUTES * _WIDTH, (MINUTES + HOURS) * _WIDTH, _WIDTH)
+#: Minutes of an hour.
+_MINUTES_EACH = 60
+
+
+def series_of(raw: bytes) -> array[float]:
+    """Return what Redis has of a pool; what was never written is 0."""
+    whole = raw[: len(raw) - len(raw) % PERIOD.size]
+    return array("d", whole[:_BYTES].ljust(_BYTES, b"\0"))
+
+
+def minutes_in(series: Sequence[array[float]], now_s: float) -> dict[int, Period]:
+    """Return the sum over pools of each of the minutes (since 1970) that the rings have place for, the oldest first."""
+    last = int(now_s // 60)
+    numbers = range(last - MINUTES + 1, last + 1)
+    return {number: _summed(number, _rows(series, _MINUTE_PLACES[number % MINUTES], number)) for number in numbers}
+
+
+def hours_in(series: Sequence[array[float]], minutes: Mapping[int, Period], numbers: range) -> list[Period]:
+    """Return the sum over pools of each hour: those that were folded, and the minutes that wait to be.
+
+    Args:
+        series: Of the pools.
+        minutes: Their sums, as `minutes_in` told them.
+        numbers: Of the hours, since 1970.
+    """
+    found: dict[int, list[Iterable[float]]] = {
+        number: list(_rows(series, _HOUR_PLACES[number % HOURS], number)) for number in numbers
+    }
+    for number, of_all in minutes.items():
+        if number // _MINUTES_EACH in found:
+            found[number // _MINUTES_EACH].append(of_all)
+        at = _MINUTE_PLACES[number % MINUTES]
+        for one in series:  # a minute of hours ago is folded when its place is needed
+            if one[at] != number and (same := found.get(int(one[at]) // _MINUTES_EACH)) is not None:
+                same.append(one[at : at + _WIDTH])
+    return [_summed(number, parts) for number, parts in found.items()]
+
+
+def last_hour(one: array[float], *, now_s: float) -> Period:
+    """Return the sums of a pool's last 60 minutes, the one that runs among them."""
+    last = int(now_s // 60)
+    return _summed(0, [one[at : at + _WIDTH] for at in _MINUTE_PLACES if last - _MINUTES_EACH < one[at] <= last])
+
+
+def spent_in(one: array[float], hours: range) -> float:
+    """Return the micro-dollars that a pool has spent in these hours (since 1970)."""
+    first, last = hours[0], hours[-1]
+    folded = sum(one[at + _COST] for at in _HOUR_PLACES if first <= one[at] <= last)
+    return folded + sum(one[at + _COST] for at in _MINUTE_PLACES if first <= one[at] // _MINUTES_EACH <= last)
+
+
+def _rows(series: Iterable[array[float]], at: int, number: int) -> Iterator[array[float]]:
+    return (one[at : at + _WIDTH] for one in series if one[at] == number)
+
+
+def _summed(number: int, rows: Iterable[Iterable[float]]) -> Period:
+    sums: list[float] = list(map(sum, zip(*rows, strict=True)))
+    return Period(number, *(sums or [0.0] * _WIDTH)[1:])
