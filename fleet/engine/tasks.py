@@ -23,7 +23,7 @@ from fleet.engine.messages import routing
 from fleet.engine.messages.broker import free_key
 from fleet.engine.messages.desk import desk_here
 from fleet.engine.messages.draft import Draft
-from fleet.engine.messages.envelope import EXPIRES, HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
+from fleet.engine.messages.envelope import BEFORE, EXPIRES, HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
 from fleet.engine.messages.expiry import end_of
 from fleet.engine.messages.pool_choice import choose_pool
 from fleet.engine.messages.producer import submit_once
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Seconds from which on a wait in vain is worth a look at what the task waits for: shorter ones are polls.
 LOOK_FROM_S = 0.2
+#: Seconds that Celery's thread waits until what a revoked task has cost is counted.
+COUNT_S = 5.0
 
 
 class BotAsyncResult(AsyncResult):
@@ -208,10 +210,14 @@ class SubmitTask(Task):
         return await PROCESS.plane.work(task_id, request)
 
     def count_before(self, task_id: str, headers: dict[str, Any]) -> None:
-        """Count what a revoked task has cost before it was parked; nobody waits for that. Only in a worker."""
-        from fleet.engine.process.wiring import PROCESS
+        """Count what a revoked task has cost before it was parked, and wait for that a while. Only in a worker."""
+        if headers.get(BEFORE):
+            from fleet.engine.process.wiring import PROCESS
 
-        PROCESS.runtime.spawn(PROCESS.plane.count_before(task_id, headers))
+            try:
+                PROCESS.runtime.run(asyncio.wait_for(PROCESS.plane.count_before(task_id, headers), COUNT_S))
+            except TimeoutError:  # Redis is away, and Celery's thread must not stand
+                PROCESS.runtime.spawn(PROCESS.plane.count_before(task_id, headers))
 
     def apply(self, *args: Any, **options: Any) -> EagerResult:
         """Work for a task here and now, as a worker would. `get()` returns a `BotResult`, also when it failed."""

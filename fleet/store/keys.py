@@ -34,6 +34,11 @@ def result(task_id: str) -> str:
     return f"celery-task-meta-{task_id}"
 
 
+def paid(task_id: str) -> str:
+    """String, expires with the results: what a revoked task has cost is counted; its value tells which submission."""
+    return f"fleet:paid:{task_id}"
+
+
 def bots(pool: str) -> str:
     """Sorted set, bot name -> load and time of the last checkout: the order in which bots are checked out."""
     return f"{TAG}:bots:{pool}"

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pydantic_core
 import redis
@@ -25,9 +25,9 @@ from fleet.engine.outcomes.backend import CLAIM_LOOK_S, ChordClaimed, never_wait
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.follow_ups import FollowUps, has_canvas, request_of
-from fleet.engine.outcomes.results import before_of, spent_before
+from fleet.engine.outcomes.results import before_of, life_of, spent_before
 from fleet.engine.outcomes.revocation import store_revoked
-from fleet.engine.outcomes.stored import Cancelled
+from fleet.engine.outcomes.stored import Cancelled, read_result
 from fleet.engine.transport.held import STRETCH
 from fleet.engine.transport.leases import LEASE_S
 from fleet.engine.transport.revoked import mark_revoked
@@ -152,8 +152,8 @@ class Canceller:
         # With its key a task may be submitted again, and its result then goes: that is known by its mark.
         mark_revoked(self._broker, [headers["id"] for one, headers, _ in named if one.message.startswith(b'{"mark":"')])
         ids = list(dict.fromkeys(headers["id"] for _, headers, _ in named))
-        ended = set(store_revoked(self._state, ids, self._settings))
-        self._count({headers["id"]: headers for _, headers, _ in named if headers["id"] in ended})
+        ended = store_revoked(self._state, ids, self._settings)
+        self._count({headers["id"]: headers for _, headers, _ in named})
         untold = {one.tag for one, headers, body in named if not self._is_told(headers, body)}
         acknowledge(self._broker, [one for one in found if one.tag not in untold])
         return len(ended)
@@ -178,14 +178,24 @@ class Canceller:
             if selection.matches(message, queue):
                 yield str(parts_of(message)[0]["id"])
 
-    def _count(self, ended: Mapping[str, Mapping[str, Any]]) -> None:
-        """Count what tasks, by their headers, have cost before they were parked."""
-        spent = []
-        for task_id, headers in ended.items():
-            if (before := before_of(headers)) != NOTHING_BEFORE:
-                spent.append(Finish(spent_before(task_id, before), provider_errors=before.failed, is_revoked=True))
-        if spent:
-            asyncio.run(self._finish(spent))
+    def _count(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Count what revoked tasks, by their headers, have cost before they were parked; once, whoever else does.
+
+        So whoever dies right here is made up for by who ends them next: their messages come back. One that has a typed
+        result was counted with that.
+        """
+        spent = {
+            task_id: before for task_id, headers in found.items() if (before := before_of(headers)) != NOTHING_BEFORE
+        }
+        if not spent:
+            return
+        stored = cast("list[bytes | None]", self._state.mget([keys.result(task_id) for task_id in spent]))
+        ends = [
+            Finish(spent_before(task_id, before), provider_errors=before.failed, revoked=life_of(found[task_id]))
+            for (task_id, before), raw in zip(spent.items(), stored, strict=True)
+            if read_result(raw) is None
+        ]
+        asyncio.run(self._finish(ends))
 
     async def _finish(self, spent: Sequence[Finish]) -> None:
         store = Store(state_url(self._settings), timeout_s=self._settings.redis.socket_timeout_s)

@@ -87,7 +87,8 @@ class Finish:
         provider_errors: Those of the `result.attempts` provider calls that failed, retried or not: error type -> count.
         fence: Delivery tag of the task's message: without its lease, nothing is stored. None: no such check.
         burial: The dead letter that this result makes, kept in the same step.
-        is_revoked: The task was revoked while it ran, and has that result: what it used is counted.
+        revoked: The task was revoked, and has that result: what it used is counted, once. Tells this submission of it
+            from others (`life_of`); None: it was not revoked.
     """
 
     result: BotResult
@@ -99,7 +100,7 @@ class Finish:
     provider_errors: Mapping[str, int] = field(default_factory=dict)
     fence: str | None = None
     burial: Burial | None = None
-    is_revoked: bool = False
+    revoked: str | None = None
 
 
 class Finisher:
@@ -155,7 +156,7 @@ class Finisher:
         except StoreError as error:
             logger.error("not counted task=%s: Redis refused to finish it, its result alone is stored: %s",
                          quote(end.result.task_id), error)  # fmt: skip
-            stands = await self._store_alone(end.result, error)
+            stands = end.revoked is None and await self._store_alone(end.result, error)
             self.close_mark(end.result.task_id)
             return stands
         if len(reply) > 1:
@@ -213,14 +214,15 @@ class Finisher:
         """Return the KEYS and ARGV that are a task's own, by name."""
         bot, api = end.checkout.bot if end.checkout else NOBODY, self._api_of(end.result)
         spent = _pairs(_spent(end.result, end.provider_errors))
-        earned = _pairs(_earned(end.result))
+        earned = _pairs(_earned(end.result)) if end.revoked is None else []
         errors = [part for field, n in _errors(end, bot, api) for part in (field.spell(), n)]
         return {
-            "result": keys.result(end.result.task_id),
+            "result": keys.result(end.result.task_id) if end.revoked is None else keys.paid(end.result.task_id),
             "index": keys.unacked_index() if end.fence else None,
-            "payload": result_meta(end.result, strict=self._settings.results.strict),
+            "payload": result_meta(end.result, strict=self._settings.results.strict)
+            if end.revoked is None else end.revoked,
             "checkouts": "\n".join(one.member for one in (end.checkout, *end.others) if one),
-            "later_counter": (catalogue.REVOKED if end.is_revoked else catalogue.DUPLICATES).name,
+            "later_counter": (catalogue.DUPLICATES if end.revoked is None else catalogue.REVOKED).name,
             "fence": end.fence or "",
             "mark": "" if self._broker else mark_of(end.result.task_id),
             **windows.record_arguments(

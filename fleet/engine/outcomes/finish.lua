@@ -4,6 +4,9 @@
 -- The first result of a task stands. A later one is only counted as such, and its bots checked in; the very same
 -- result again (its first reply was lost) counts nothing.
 --
+-- A revoked task has a result that others store. With nothing earned (`earned_pairs` 0) what it cost is counted, once:
+-- `result` is then the mark that says so, and `payload` what tells this submission of the task from others.
+--
 -- KEYS  result         string: JSON as Celery's Redis backend stores it; also the channel   TTL: result_life_s
 --       totals         hash: counter -> integer                                  TTL of this and of errors: life_s
 --       errors         hash: bot|provider/model|type -> count
@@ -85,11 +88,13 @@ local function bury()
     })
 end
 
+local is_revoked = earned_end == spent_end
 local fenced = not stored and fence ~= '' and not redis.call('ZSCORE', KEYS[INDEX], fence)
 if mark ~= '' and not fenced then redis.call('SET', mark, 'done', 'XX', 'EX', result_life_s) end
 local is_new = count(COUNTED + 1, spent_end, totals)
 local nth, judged = 0, ''
-if stored or fenced then
+if is_revoked then redis.call('SET', result, payload, 'EX', result_life_s) end
+if stored or fenced or is_revoked then
   is_new = redis.call('HINCRBY', totals, fenced and fenced_counter or later_counter, 1) == 1 or is_new
 else
   redis.call('SET', result, payload, 'EX', result_life_s)
@@ -107,4 +112,4 @@ local is_new_minute = record(
   }) == 1
 keep(totals, is_new or is_new_minute)
 keep(errors, is_new_minute)
-return (fenced and '2' or (stored and '0' or '1')) .. judged
+return (fenced and '2' or ((stored or is_revoked) and '0' or '1')) .. judged

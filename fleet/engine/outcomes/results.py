@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fleet.engine.messages.envelope import BEFORE
+from fleet.engine.messages.envelope import BEFORE, QUEUED_AT
 from fleet.errors import FleetError
 from fleet.models import Bot, BotResult, BotTask, TaskError
 from fleet.money import micros_of
@@ -131,6 +131,11 @@ def spent_before(task_id: str, before: Before) -> BotResult:
         ran_ms=before.ran_ms,
         finished_at=time.time(),
     )
+
+
+def life_of(headers: Mapping[str, Any]) -> str:
+    """Return what tells one submission of a task from another one under the same id: when it was queued."""
+    return str(headers.get(QUEUED_AT) or "-")
 
 
 def before_of(headers: Mapping[str, Any]) -> Before:

@@ -26,7 +26,16 @@ from fleet.engine.messages.inbox import Inbox
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import body_of, bury
 from fleet.engine.outcomes.follow_ups import request_of
-from fleet.engine.outcomes.results import Done, before_of, log_result, refusal, result_of, spent_before, summary_of
+from fleet.engine.outcomes.results import (
+    Done,
+    before_of,
+    life_of,
+    log_result,
+    refusal,
+    result_of,
+    spent_before,
+    summary_of,
+)
 from fleet.engine.outcomes.stored import read_result
 from fleet.engine.process.canvas import Canvas, without_canvas
 from fleet.engine.process.request import tag_of
@@ -301,9 +310,9 @@ class DataPlane:
                 deeds=opinions.deeds(),
                 kind=kind,
                 provider_errors=errors,
-                fence=await self._fence(delivery),
+                fence=None if opinions.is_revoked else await self._fence(delivery),
                 burial=burial,
-                is_revoked=opinions.is_revoked,
+                revoked=life_of(request) if opinions.is_revoked else None,
             )
         )
 
@@ -354,10 +363,13 @@ class DataPlane:
         return await self._followed(done, task_id, request_of(headers, body))
 
     async def count_before(self, task_id: str, headers: Mapping[str, Any]) -> None:
-        """Count what a task that was revoked has cost before it was parked."""
+        """Count what a task that was revoked has cost before it was parked; once, however often it is asked for.
+
+        One that has a typed result was counted with that: its message has come back after the death of a worker.
+        """
         before = before_of(headers)
-        if before != NOTHING_BEFORE:
-            end = Finish(spent_before(task_id, before), provider_errors=before.failed, is_revoked=True)
+        if before != NOTHING_BEFORE and await self.result_of(task_id) is None:
+            end = Finish(spent_before(task_id, before), provider_errors=before.failed, revoked=life_of(headers))
             await patiently(lambda: self._completion.finish(end))
 
     async def _end(

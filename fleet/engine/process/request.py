@@ -46,11 +46,14 @@ class Request(CeleryRequest):
         return {**super().info(safe=True), "args": "()", "kwargs": HIDDEN}
 
     def _announce_revoked(self, reason: str, terminated: bool, *how: Any) -> None:
-        """Tell that the task was revoked, free its idempotency key, and count what it has cost before it was parked."""
-        super()._announce_revoked(reason, terminated, *how)
-        free_key(self.id)
+        """Count what the task had cost before it was parked, tell that it was revoked, and free its idempotency key.
+
+        Counted first: its message is acknowledged in between, and who dies after that would lose the count.
+        """
         if not terminated:  # else its outcome says all that it has cost
             self.task.count_before(self.id, self._request_dict)
+        super()._announce_revoked(reason, terminated, *how)
+        free_key(self.id)
 
 
 class OwnRequest(CeleryRequest):

@@ -40,7 +40,8 @@ class Slot:
         PROCESS.runtime.call_soon(self._stop_job)
 
     def _stop_job(self) -> None:
-        if not PROCESS.plane.stop(self.tag, self.job):
+        if not PROCESS.plane.stop(self.tag, self.job):  # no bot works on it: it has cost what it had before
+            PROCESS.runtime.spawn(PROCESS.plane.count_before(self.task_id, self.request))
             self.is_cancelled = True
             self._cancel_job()
 

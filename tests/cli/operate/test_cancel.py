@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,12 @@ from fleet.cli.run.collector import open_collector
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import BEFORE
 from fleet.engine.messages.producer import submit_many
+from fleet.engine.outcomes import cancelling
+from fleet.engine.outcomes.cancelling import Canceller
+from fleet.engine.outcomes.stored import result_meta
 from fleet.engine.transport.parking import parked
 from fleet.engine.transport.revoked import is_revoked
+from fleet.models import BotResult
 from fleet.outcome import Before
 from fleet.signals import catalogue
 from fleet.store import keys
@@ -127,7 +132,8 @@ def test_a_pool_is_cancelled_in_bulk_and_its_keys_may_be_submitted_again(client:
     assert client.zcard(keys.revoked()) == 0
 
 
-def test_what_a_parked_task_has_cost_is_counted_when_it_is_cancelled(client: redis.Redis) -> None:
+def park_paid(client: redis.Redis) -> str:
+    """Park a task that three calls have cost something, and return its id."""
     (task_id,) = submit(1)
     place = queues.list_key(RESEARCH, 2)
     message = json.loads(client.rpop(place))  # type: ignore[arg-type]
@@ -136,8 +142,71 @@ def test_what_a_parked_task_has_cost_is_counted_when_it_is_cancelled(client: red
     text = json.dumps(message)
     call = parked.publish_later_call(RESEARCH, place, 2, text, task_id=task_id, at=time.time() + 600)
     run_script(client, parked.PUBLISH_LATER, *call)
+    return task_id
+
+
+def counted(client: redis.Redis) -> tuple[int, int, int, int]:
+    """Return attempts, tokens, revoked tasks and results."""
+    totals = {name.decode(): int(value) for name, value in client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
+    counters = (catalogue.ATTEMPTS, catalogue.INPUT_TOKENS, catalogue.REVOKED, catalogue.COMPLETIONS)
+    return tuple(totals.get(counter.name, 0) for counter in counters)  # type: ignore[return-value]
+
+
+def bring_back(client: redis.Redis) -> None:
+    """Put back what a process that has died held, as a sweep does."""
+    for tag, entry in client.hgetall(keys.unacked()).items():  # type: ignore[union-attr]
+        place, _, message = entry.partition(b"\n")
+        client.rpush(place, message)
+        client.hdel(keys.unacked(), tag)
+
+
+@pytest.mark.parametrize("dies_at", ["", "_count", "_is_told", "acknowledge"])
+def test_what_a_parked_task_has_cost_is_counted_once_wherever_the_cancel_dies(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, dies_at: str
+) -> None:
+    park_paid(client)
+
+    def die(*_: object) -> None:
+        raise SystemExit(137)
+
+    if dies_at:
+        with monkeypatch.context() as patch:
+            patch.setattr(cancelling if dies_at == "acknowledge" else Canceller, dies_at, die)
+            fleet("cancel", "--pool", "research", "--yes", code=137)
+        assert client.hlen(keys.unacked()) == 1
+        bring_back(client)
     fleet("cancel", "--pool", "research", "--yes")
-    counted = {name.decode(): int(value) for name, value in client.hgetall(keys.totals()).items()}  # type: ignore[union-attr]
-    assert (counted[catalogue.ATTEMPTS.name], counted[catalogue.REVOKED.name]) == (3, 1)
-    assert counted[catalogue.INPUT_TOKENS.name] == 70
-    assert catalogue.COMPLETIONS.name not in counted
+    assert counted(client) == (3, 70, 1, 0)
+    assert client.hlen(keys.unacked()) == 0
+
+
+def test_what_a_task_has_cost_is_counted_when_its_id_was_revoked_before_it_is_met(client: redis.Redis) -> None:
+    task_id = park_paid(client)
+    assert json.loads(fleet("cancel", task_id, "--json").stdout)["ended"] == [task_id]
+    assert counted(client) == (0, 0, 0, 0)
+    fleet("cancel", "--pool", "research", "--yes")  # as a worker does with what is over
+    assert counted(client) == (3, 70, 1, 0)
+
+
+def test_what_a_task_has_cost_is_in_its_result_and_not_counted_beside_it(client: redis.Redis) -> None:
+    task_id = park_paid(client)
+    client.set(keys.result(task_id), result_meta(BotResult(task_id=task_id, status="ok", finished_at=1.0)))
+    fleet("cancel", "--pool", "research", "--yes")  # its message came back after its worker died
+    assert counted(client) == (0, 0, 0, 0)
+
+
+def test_a_worker_counts_what_a_revoked_task_has_cost_before_its_message_is_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fleet.engine.process.request import CeleryRequest, Request
+
+    done: list[str] = []
+    request = Request.__new__(Request)
+    request._request_dict = {"id": "t", BEFORE: {"attempts": 1}}
+    task = SimpleNamespace(count_before=lambda task_id, headers: done.append(f"counted {task_id}"))
+    monkeypatch.setattr(Request, "task", task, raising=False)
+    monkeypatch.setattr(Request, "id", "t", raising=False)
+    monkeypatch.setattr(CeleryRequest, "_announce_revoked", lambda *_: done.append("acknowledged"))
+    monkeypatch.setattr("fleet.engine.process.request.free_key", lambda _: None)
+    request._announce_revoked("revoked", False, None, False)
+    assert done == ["counted t", "acknowledged"]
