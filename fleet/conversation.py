@@ -5,7 +5,7 @@ No I/O. How each wire spells it: `workers/providers/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
@@ -13,6 +13,10 @@ from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_seri
 from fleet.frozen import Frozen
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
+#: How long a provider's cache is asked to keep a prompt up to a marked place.
+Kept = Literal["5m", "1h"]
+#: Marked places that a provider takes in one request (count).
+MOST_MARKS = 4
 
 
 class Tagged(Frozen):
@@ -28,6 +32,7 @@ class TextPart(Tagged):
 
     type: Literal["text"] = "text"
     text: str
+    cache: Kept | None = None
 
 
 class ImagePart(Tagged):
@@ -38,6 +43,7 @@ class ImagePart(Tagged):
     data: str | None = None
     media_type: str | None = None
     detail: str | None = Field(None, pattern=r"^[a-z]{1,16}$")
+    cache: Kept | None = None
 
 
 class FilePart(Tagged):
@@ -48,6 +54,7 @@ class FilePart(Tagged):
     data: str | None = None
     media_type: str | None = None
     name: str | None = None
+    cache: Kept | None = None
 
 
 class ThinkingPart(Tagged):
@@ -85,6 +92,7 @@ class Tool(Frozen):
     description: str = ""
     parameters: dict[str, JsonValue] = Field(default_factory=dict, description="JSON schema of its arguments.")
     strict: bool | None = None
+    cache: Kept | None = Field(None, description="The provider's cache keeps all tools up to this one.")
 
 
 class Message(Frozen):
@@ -95,6 +103,7 @@ class Message(Frozen):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = Field(None, description="With role `tool`: which call this is the result of.")
     is_error: bool = Field(False, description="With role `tool`: the call has failed.")
+    cache: Kept | None = Field(None, description="The provider's cache keeps the prompt up to the end of this turn.")
 
     @property
     def text(self) -> str:
@@ -107,6 +116,14 @@ class Message(Frozen):
     def calls_tools(self) -> bool:
         """True for a turn about tools: one that calls some, or the result of a call."""
         return bool(self.tool_calls) or self.role == "tool"
+
+    @property
+    def marks(self) -> Iterator[Kept]:
+        """How long a provider's cache is to keep the prompt up to each marked place of this turn, in order."""
+        if type(self.content) is not str:
+            yield from (mark for part in self.content if (mark := getattr(part, "cache", None)) is not None)
+        if self.cache is not None:
+            yield self.cache
 
 
 def texts_in_order(messages: Iterable[Message]) -> list[str]:
@@ -160,3 +177,27 @@ def check_order(messages: Iterable[Message]) -> None:
                 )
         elif message.tool_call_id is not None:
             raise ValueError(f"messages: {number}.tool_call_id: expected role `tool`, got `{message.role}`")
+
+
+def marks_of(messages: Iterable[Message], tools: Iterable[Tool] = ()) -> Iterator[Kept]:
+    """Yield how long a provider's cache is to keep the prompt up to each marked place: of tools, then of messages."""
+    yield from (tool.cache for tool in tools if tool.cache is not None)
+    for message in messages:
+        if message.cache is not None or type(message.content) is not str:
+            yield from message.marks
+
+
+def check_marks(messages: Sequence[Message], tools: Iterable[Tool] = ()) -> None:
+    """Check that no more places are marked for the cache than a provider takes, and those for long first.
+
+    Raises:
+        ValueError: Otherwise. A prompt holds the tools first, then what its system says, then the other turns.
+    """
+    if not any(True for _ in marks_of(messages, tools)):
+        return
+    ordered = sorted(messages, key=lambda message: message.role not in ("system", "developer"))
+    marks = list(marks_of(ordered, tools))
+    if len(marks) > MOST_MARKS:
+        raise ValueError(f"cache_control: expected at most {MOST_MARKS} marked places, got {len(marks)}")
+    if marks != sorted(marks, key=lambda mark: mark != "1h"):
+        raise ValueError("cache_control: expected places that are kept for 1h before those for 5m, got one behind them")

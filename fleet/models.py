@@ -21,7 +21,7 @@ from pydantic import (
 
 from fleet import bounds
 from fleet.asking import Asks, asks, check_tool_choice
-from fleet.conversation import Message, ToolCall, texts_in_order
+from fleet.conversation import Message, ToolCall, check_marks, texts_in_order
 from fleet.errors import Blame, FleetError, InvalidTask
 from fleet.frozen import Frozen
 from fleet.handover import take_handed, with_handed
@@ -128,6 +128,8 @@ class BotTask(Asks):
             bounds.check_prompt([self.prompt or "", *texts_in_order(self.messages or ())])
         if asks(self):
             check_tool_choice(self)
+        if self.messages is not None or self.tools:
+            check_marks(self.messages or (), self.tools)
         return self
 
     def conversation(self) -> tuple[Message, ...]:

@@ -16,9 +16,19 @@ from fleet.quoting import brief, quote
 #: Types of parts that are text.
 _TEXTS = frozenset({"text", "input_text", "output_text"})
 #: Fields of a message that are ours; others must be empty, or be known to say nothing.
-_OURS = frozenset({"role", "content", "tool_calls", "tool_call_id", "is_error"})
+_OURS = frozenset({"role", "content", "tool_calls", "tool_call_id", "is_error", "cache"})
+#: Where vendors mark a place up to which their caches keep a prompt.
+_MARKS = ("cache_control", "prompt_cache_breakpoint")
+#: Their words for how long -> ours.
+_KEPT = {None: "5m", "5m": "5m", "30m": "5m", "1h": "1h", "12h": "1h"}
 #: Fields of an answer that its SDK writes out, and that say nothing to a model.
 _IDLE = frozenset({"id", "type", "status", "annotations", "audio", "refusal", "function_call", "name", "phase"})
+#: Types of parts that are images or files, and their fields that are read.
+_MEDIA = frozenset({"image_url", "input_image", "image", "file", "input_file", "document"})
+_CARRIED = frozenset({
+    "type", "image_url", "detail", "source", "url", "data", "media_type", "file", "filename", "file_data", "file_url",
+    "file_id", "title", "name", "cache", *_MARKS,
+})  # fmt: skip
 #: Types of a conversation's items that are messages.
 _MESSAGES = (None, "message")
 #: What an assistant's list of parts may end with, and a user's.
@@ -70,6 +80,7 @@ def _read_message(message: Mapping[str, Any], where: str) -> Iterator[Fields]:
     """Yield one message, after those that its parts are."""
     role, content = message.get("role"), message.get("content")
     kept = {name: value for name, value in message.items() if _says_something(name, value, role)}
+    kept |= _some(cache=read_mark(message, where))
     if content is None and (message.get("refusal") or message.get("tool_calls")):
         content = message.get("refusal") or ""
     kept.pop("refusal", None)
@@ -81,8 +92,10 @@ def _read_message(message: Mapping[str, Any], where: str) -> Iterator[Fields]:
         yield {**kept, "content": content}
         return
     parts: list[Fields] = []
+    last: object = None  # mark of the last part, which is the whole turn's
     for number, part in enumerate(content):
         place = f"{where}.content.{number}"
+        last = read_mark(part, place) if isinstance(part, Mapping) else None
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind in _RESULTS:
             yield _result(part, place)
@@ -91,21 +104,26 @@ def _read_message(message: Mapping[str, Any], where: str) -> Iterator[Fields]:
         else:
             parts.append(read_part(part, place))
     if parts or kept.get("tool_calls") or not content:
-        yield {**kept, "content": _content(parts)}
+        yield {**_some(cache=last), **kept, "content": _content(parts)}
 
 
 def _says_something(name: str, value: object, role: object) -> bool:
     """True for a field that is ours or must be refused; False for one that is empty, or says nothing to a model."""
     if name in _OURS:
         return bool(value) or name in ("role", "content")
-    if value is None or value in ([], ()):
+    if value is None or value in ([], ()) or name in _MARKS:
         return False
     return name not in _IDLE or (name == "refusal") or (name == "name" and role != "tool") or name == "function_call"
 
 
 def _content(parts: list[Fields]) -> str | list[Fields]:
-    """Return parts as a message's content; as one text when they are texts only: not every server takes parts."""
-    if all(part["type"] == "text" for part in parts):
+    """Return parts as a message's content, the mark of the last taken off, which is the message's own.
+
+    They become one text when they are texts only, and no place within is marked: not every server takes parts.
+    """
+    if parts:
+        parts[-1].pop("cache", None)
+    if all(part["type"] == "text" and "cache" not in part for part in parts):
         return "\n".join(part["text"] for part in parts)
     return parts
 
@@ -113,10 +131,34 @@ def _content(parts: list[Fields]) -> str | list[Fields]:
 def _result(block: Mapping[str, Any], where: str) -> Fields:
     """Return the message of a tool's result."""
     content = block.get("content", block.get("output", ""))
+    mark = read_mark(block, where)
     if isinstance(content, list | tuple):
+        if mark is None and content and isinstance(content[-1], Mapping):
+            mark = read_mark(content[-1], where)
         content = _content([read_part(part, f"{where}.content.{n}") for n, part in enumerate(content)])
     found = {"role": "tool", "content": content or "", "tool_call_id": block.get("tool_use_id", block.get("call_id"))}
-    return {**found, "is_error": True} if block.get("is_error") else found
+    return {**found, **_some(cache=mark, is_error=bool(block.get("is_error")))}
+
+
+def read_mark(block: Mapping[str, Any], where: str) -> object:
+    """Return how long a provider's cache is to keep the prompt up to the end of a block; None: it is not marked.
+
+    Raises:
+        ValueError: When it is marked in words that nobody knows.
+    """
+    if "cache" in block:
+        return block["cache"]
+    name = next((name for name in _MARKS if block.get(name) is not None), None)
+    if name is None:
+        return None
+    told = block[name]
+    kind = told.get("type", told.get("mode")) if isinstance(told, Mapping) else None
+    if not isinstance(told, Mapping) or kind not in (None, "ephemeral", "explicit"):
+        raise ValueError(f'{where}.{name}: expected {{"type": "ephemeral"}}, got {type(told).__name__} of another kind')
+    ttl = told.get("ttl")
+    if not isinstance(ttl, str | None) or ttl not in _KEPT:
+        raise ValueError(f"{where}.{name}.ttl: expected 5m or 1h, got {quote(ttl)}")
+    return _KEPT[ttl]
 
 
 def _with_calls_joined(messages: list[object]) -> list[object]:
@@ -171,20 +213,32 @@ def read_part(part: object, where: str) -> Fields:
     if not isinstance(part, Mapping):
         raise ValueError(f"{where}: expected a part (an object with `type`), got {type(part).__name__}")
     kind = part.get("type") or ("text" if "text" in part else None)
+    mark = _some(cache=read_mark(part, where))
     if kind in _TEXTS or kind == "refusal":
         text = part.get("text", part.get("refusal"))
         if not isinstance(text, str):
             raise ValueError(f"{where}.text: expected text, got {type(text).__name__}")
-        return {"type": "text", "text": text}
+        return {"type": "text", "text": text, **mark}
+    if kind in _MEDIA:
+        _check_all_carried(part, where)
     if kind in ("image_url", "input_image", "image"):
-        return {"type": "image", **_read_image(part, where)}
+        return {"type": "image", **_read_image(part, where), **mark}
     if kind in ("file", "input_file", "document"):
-        return _read_file(part, where)
+        return {**_read_file(part, where), **mark}
     if kind in ("thinking", "redacted_thinking"):
         text = part.get("thinking", part.get("text", ""))
         found = {"text": text, "signature": part.get("signature"), "data": part.get("data")}
         return {"type": "thinking", **{name: value for name, value in found.items() if value}}
     raise ValueError(f"{where}: expected a part of type text, image or file, got {quote(kind)}")
+
+
+def _check_all_carried(part: Mapping[str, Any], where: str) -> None:
+    """Check that an image or a file says nothing that would be lost."""
+    for name, value in part.items():
+        if name not in _CARRIED and value and value != {"enabled": False}:
+            raise ValueError(
+                f"{where}.{brief(str(name), 32)}: expected an image or a file without it: it is not carried"
+            )
 
 
 def _read_image(part: Mapping[str, Any], where: str) -> Fields:
@@ -263,7 +317,9 @@ def read_tool(tool: object, where: str) -> object:
         raise ValueError(f"{where}.type: expected a function, got {quote(kind)}")
     told = tool["function"] if isinstance(tool.get("function"), Mapping) else tool
     schema = told.get("parameters", told.get("input_schema"))
-    rest = {name: value for name, value in told.items() if name not in ("type", "input_schema", "parameters")}
+    mark = _some(cache=read_mark(told, where) or read_mark(tool, where))
+    apart = ("type", "input_schema", "parameters", *_MARKS)
+    rest = {**{name: value for name, value in told.items() if name not in apart}, **mark}
     given = {name: value for name, value in rest.items() if value is not None}
     return given if schema is None else {**given, "parameters": schema}
 

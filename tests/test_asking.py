@@ -32,7 +32,7 @@ ANTHROPIC = [
     {"role": "developer", "content": "Be brief."},
     {
         "role": "user",
-        "content": [{"type": "text", "text": "How warm is Rome?", "cache_control": {"type": "ephemeral"}}],
+        "content": [{"type": "text", "text": "How warm is Rome?", "cache_control": None}],
     },
     {
         "role": "assistant",
@@ -110,7 +110,8 @@ def test_a_choice_of_tools_means_the_same_in_every_vendors_spelling(choice: Any,
          FilePart(type="file", data="JVBERi", media_type="application/pdf", name="a.pdf")),
         ({"type": "input_file", "filename": "a.pdf", "file_url": "https://x.y/a.pdf"},
          FilePart(type="file", url="https://x.y/a.pdf", name="a.pdf")),
-        ({"type": "document", "title": "a", "source": {"type": "base64", "media_type": "text/html", "data": "J"}},
+        ({"type": "document", "title": "a", "citations": {"enabled": False}, "context": None,
+          "source": {"type": "base64", "media_type": "text/html", "data": "J"}},
          FilePart(type="file", data="J", media_type="text/html", name="a")),
         ({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}},
          TextPart(type="text", text="words")),
@@ -157,6 +158,17 @@ def test_several_results_in_one_turn_of_the_user_become_as_many_messages_before_
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "0.content.0.image_url.url"),
         ([{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}], "id of an uploaded file"),
         ([{"role": "user", "content": [{"type": "text", "text": "x"}] * 1001}], "at most 1,000 parts"),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "document", "citations": {"enabled": True}, "source": {"type": "base64", "data": "J"}}
+                    ],
+                }
+            ],
+            "0.content.0.citations: expected an image or a file without it",
+        ),
         ([{"type": "reasoning", "summary": []}], "0.type: expected a message or a call of a tool"),
         ([{"role": "boss", "content": "x"}], "messages.0.role"),
     ],

@@ -14,7 +14,7 @@ import random
 from collections.abc import Sequence
 from itertools import groupby
 
-from fleet.conversation import FilePart, ImagePart, Message, TextPart, ThinkingPart
+from fleet.conversation import FilePart, ImagePart, Kept, Message, TextPart, ThinkingPart, marks_of
 
 #: Tokens that a chat format adds around each message (role and separators).
 MESSAGE_OVERHEAD_TOKENS = 4
@@ -220,10 +220,29 @@ def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Mess
     system = tuple(message for message in messages if message.role == "system")
     turns = tuple(message for message in messages if message.role not in INSTRUCTING)
     if len(system) > 1:
-        system = (Message(role="system", content="\n\n".join(message.text for message in system)),)
+        system = (_as_one(system),)
     if len(system) + len(turns) < len(messages):
         system += tuple(message for message in messages if message.role == "developer")
     return system, turns
+
+
+def _as_one(system: Sequence[Message]) -> Message:
+    """Return messages of the system as one; in as many parts where places of them are marked for a cache."""
+    if not any(True for _ in marks_of(system)):
+        return Message(role="system", content="\n\n".join(message.text for message in system))
+    *first, last = system
+    texts = (part for message in first for part in _texts(message, message.cache))
+    return Message(role="system", content=(*texts, *_texts(last, None)), cache=last.cache)
+
+
+def _texts(message: Message, cache: Kept | None) -> tuple[TextPart, ...]:
+    """Return the texts of a message as parts, the last of them with its mark."""
+    if isinstance(message.content, str):
+        return (TextPart(text=message.content, cache=cache),)
+    texts = [part for part in message.content if isinstance(part, TextPart)]
+    if texts and cache is not None:
+        texts[-1] = texts[-1].model_copy(update={"cache": cache})
+    return tuple(texts)
 
 
 def _newest(turns: Sequence[Message], room: int) -> tuple[Message, ...]:

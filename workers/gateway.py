@@ -36,7 +36,7 @@ from fleet.workers.costs import afford
 from fleet.workers.deadline import Deadline
 from fleet.workers.judge import is_known, told_reason
 from fleet.workers.ladders import Ladders, Turn, plain
-from fleet.workers.load import most_sent_tokens, sent_tokens
+from fleet.workers.load import may_write_for_an_hour, most_sent_tokens, sent_tokens
 from fleet.workers.meter import Meter
 from fleet.workers.ports import CONTEXT_FULL, PLAIN, Breakers, Call, Completion, CostShares, Knowledge, Limiter, Wishes
 from fleet.workers.providers.rates.headers import read_rates
@@ -178,7 +178,8 @@ class Gateway:
         route = route or self._routes[pool]
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
         # Nothing is read from a cache, and all is written to one where that costs more: the dearest that it can be.
-        most = Usage(input_tokens=given, cache_write_tokens=given, output_tokens=made)
+        for_1h = given if may_write_for_an_hour(messages, wishes) else 0
+        most = Usage(input_tokens=given, cache_write_tokens=given, cache_write_1h_tokens=for_1h, output_tokens=made)
         picos, most_micros = self._priced(route, most, wishes.tier)
         expected = 0 if meter.most_picos is None else await self._afforded(route, caller.kind, picos, meter)
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 
-from fleet.conversation import Message, Tool, sizes_of
+from fleet.conversation import Message, Tool, marks_of, sizes_of
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.ports import PLAIN, Wishes
 
@@ -37,6 +37,12 @@ def most_sent_tokens(messages: Sequence[Message], wishes: Wishes) -> int:
         most += len(wishes.schema.text) * 4 if wishes.schema is not None else 0
         most += len(_tools_text(wishes.tools)) * 4
     return most
+
+
+def may_write_for_an_hour(messages: Sequence[Message], wishes: Wishes) -> bool:
+    """True when a part of the prompt may be written to the provider's cache for an hour, which costs more."""
+    own = wishes.extra_body.get("cache_control")
+    return (isinstance(own, dict) and own.get("ttl") == "1h") or "1h" in marks_of(messages, wishes.tools)
 
 
 @lru_cache(maxsize=_MOST)

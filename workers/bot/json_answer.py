@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fleet.conversation import Message
+from fleet.conversation import Message, TextPart
 from fleet.errors import BadAnswer, InvalidTask
 from fleet.faults import Fault
 from fleet.quoting import quote
@@ -93,8 +93,18 @@ def beside_tokens(told: str, turns: Sequence[Message]) -> int:
 def with_rules(messages: Sequence[Message], told: str, turns: Sequence[Message]) -> tuple[Message, ...]:
     """Return a conversation whose system prompt ends with the rules, and which ends with the turns of a repair."""
     system, *others = messages
-    ruled = Message(role="system", content=f"{system.content}\n\n{told}") if told else system
-    return ruled, *others, *turns
+    return _ruled(system, told) if told else system, *others, *turns
+
+
+def _ruled(system: Message, told: str) -> Message:
+    """Return a system prompt with the rules behind it; a place that is marked for a cache stays where it is."""
+    if isinstance(system.content, str) and system.cache is None:
+        return Message(role="system", content=f"{system.content}\n\n{told}")
+    parts = (TextPart(text=system.content),) if isinstance(system.content, str) else system.content
+    *first, last = parts
+    if system.cache is not None:
+        last = last.model_copy(update={"cache": system.cache})
+    return Message(role="system", content=(*first, last, TextPart(text=told)))
 
 
 def is_json(text: str) -> bool:

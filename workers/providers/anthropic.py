@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from yarl import URL
 
+from fleet.conversation import MOST_MARKS
 from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.answers.parts import read_content
 from fleet.workers.providers.answers.streams import AnswerStream, AnthropicStream
@@ -16,12 +17,13 @@ from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.written.anthropic_body import (
     ABSENT,
     add_wishes,
+    bound_marks,
     read_thoughts,
     read_tool_calls,
     split_messages,
     thinks,
 )
-from fleet.workers.providers.written.wishes import lacking
+from fleet.workers.providers.written.wishes import MARK, has_marks, lacking, marks_in
 
 #: Version of the wire, as the vendor dates it.
 API_VERSION = "2023-06-01"
@@ -52,11 +54,15 @@ class Anthropic(HttpProvider):
         if call.temperature is not None and not thinks(call.wishes):
             body["temperature"] = min(call.temperature, MAX_TEMPERATURE)
         add_wishes(body, call.wishes)
+        if has_marks(call):
+            bound_marks(body)
         return body
 
     def _left_out(self, call: Call) -> tuple[str, ...]:
         heat = ("temperature",) if thinks(call.wishes) and call.temperature is not None else ()
-        return (*lacking(call.wishes, ABSENT), *heat)
+        most = MOST_MARKS - (MARK in call.wishes.extra_body)
+        marks = (MARK,) if has_marks(call) and len(marks_in(call)) > most else ()
+        return (*lacking(call.wishes, ABSENT), *heat, *marks)
 
     def _completion(self, call: Call, answer: dict[str, Any], headers: Mapping[str, str]) -> Completion:
         blocks = answer.get("content")

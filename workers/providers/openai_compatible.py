@@ -15,7 +15,7 @@ from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.wire_schema import unwrapped
 from fleet.workers.providers.written.openai_body import ABSENT, add_wishes, read_tool_calls, write_message
-from fleet.workers.providers.written.wishes import lacking
+from fleet.workers.providers.written.wishes import MARK, has_marks, lacking
 
 #: Hosts that know `max_completion_tokens` and whose newer models refuse `max_tokens`; elsewhere it is the reverse.
 _OFFICIAL = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
@@ -69,7 +69,7 @@ class OpenAICompatible(HttpProvider):
             headers=headers,
             tool_calls=read_tool_calls(message),
             tier=tier if isinstance(tier, str) else None,
-            left_out=lacking(call.wishes, ABSENT),
+            left_out=(*lacking(call.wishes, ABSENT), *((MARK,) if has_marks(call) else ())),
             others=_others(choices) if call.wishes.n > 1 else (),
             reasoning=reasoning,
         )

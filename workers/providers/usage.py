@@ -14,6 +14,7 @@ from fleet.money import PICOS
 from fleet.usage import Usage, clamped
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.ports import Call
+from fleet.workers.providers.written.wishes import MARK, marks_in
 
 #: Counts above this are no counts: no model takes or makes so many tokens in one call.
 ABSURD = 10**12
@@ -67,7 +68,25 @@ def read_usage(told: object, call: Call, text: str) -> Usage:
         given = count_message_tokens(call.messages)
     if made is None:
         made = count_tokens(text)
-    return _classes(usage, given, made)
+    found = _classes(usage, given, made)
+    if found.cache_write_tokens and not _tells_lives(usage) and keeps_an_hour(call):
+        return found.model_copy(update={"cache_write_1h_tokens": found.cache_write_tokens})
+    return found
+
+
+def keeps_an_hour(call: Call) -> bool:
+    """True when all that a call may write to the provider's cache is to be kept for an hour."""
+    own = call.wishes.extra_body.get(MARK)
+    marks = {*marks_in(call), *((str(own.get("ttl")),) if isinstance(own, dict) else ())}
+    return marks == {"1h"}
+
+
+def _tells_lives(usage: Mapping[str, Any]) -> bool:
+    """True when it is told how long what was written is kept."""
+    details = _object(usage, _INPUT_DETAILS)
+    return "cacheDetails" in usage or bool(
+        _object(usage, ("cache_creation",)) or _object(details, ("cache_creation_token_details",))
+    )
 
 
 def read_told_usage(told: object) -> Usage | None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
+from fleet.conversation import MOST_MARKS
 from fleet.quoting import quote
 from fleet.schema import compiled
 from fleet.workers.context import MESSAGE_OVERHEAD_TOKENS, count_tokens
@@ -364,6 +365,8 @@ def _places(body: dict[str, Any], tokens: int) -> list[CachePlace]:
         if control is None and body.get("cache_control") and i == len(blocks) - 1:
             control = body["cache_control"]
         places.append(CachePlace(running.digest(), tokens * chars // whole, _kept_s(control)))
+    if (marked := sum(place.ttl_s is not None for place in places)) > MOST_MARKS:
+        raise WireError(f"A maximum of {MOST_MARKS} blocks with cache_control may be provided. Found {marked}.")
     return places
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from pydantic_ai.messages import (
     BinaryContent,
+    CachePoint,
     DocumentUrl,
     ImageUrl,
     ModelMessage,
@@ -30,17 +31,18 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from fleet.config import vendor_of
-from fleet.conversation import FilePart, ImagePart, Message, ToolCall
+from fleet.conversation import FilePart, ImagePart, Message, ToolCall, marks_of
 from fleet.conversation import TextPart as OurText
 from fleet.conversation import ThinkingPart as OurThought
 from fleet.errors import BadRequest
 from fleet.quoting import quote
 from fleet.schema import Schema
 from fleet.workers.ports import Call, Wishes
-from fleet.workers.providers.models.exchange import Forbidden
+from fleet.workers.providers.models.exchange import MARKS, Forbidden
 from fleet.workers.providers.taught.student import is_asked
 from fleet.workers.providers.wire_schema import SchemaRefused, loose_schema, strict_schema
 from fleet.workers.providers.written.attachments import media_type_of
+from fleet.workers.providers.written.wishes import MARK, has_marks
 
 #: Ways in which a setting is spelled in a request's body; one of them must be there, or it was left out.
 SPELLINGS: Mapping[str, frozenset[str]] = {
@@ -54,7 +56,10 @@ SPELLINGS: Mapping[str, frozenset[str]] = {
     "tier": frozenset({"service_tier", "serviceTier"}),
     "parallel_tool_calls": frozenset({"parallel_tool_calls", "disable_parallel_tool_use"}),
     "n": frozenset({"n", "candidateCount", "num_generations"}),
+    MARK: frozenset(MARKS),
 }
+#: Roles whose marks stand for all that the system says: pydantic-ai marks its end.
+_SYSTEM = ("system", "developer")
 #: Highest temperature of vendors that take less than 2; a hotter persona gets this one.
 _MOST_TEMPERATURE: Mapping[str, float] = {"anthropic": 1.0, "bedrock": 1.0, "cohere": 1.0, "mistral": 1.5}
 #: Efforts that pydantic-ai translates for each vendor; other words are passed on to those who take words.
@@ -117,9 +122,22 @@ def _request_part(message: Message, names: Mapping[str, str]) -> ModelRequestPar
     if message.role == "tool":
         called = message.tool_call_id or ""
         return ToolReturnPart(names.get(called, called), message.text, tool_call_id=called)
-    if isinstance(message.content, str):
+    if isinstance(message.content, str) and message.cache is None:
         return UserPromptPart(message.content)
-    return UserPromptPart([_content(part) for part in message.content if not isinstance(part, OurThought)])
+    return UserPromptPart([*_marked(message)])
+
+
+def _marked(message: Message) -> Iterator[UserContent]:
+    """Yield what a turn says, with a mark behind each place up to which the vendor's cache is to keep the prompt."""
+    if isinstance(message.content, str):
+        yield message.content
+    for part in message.content if not isinstance(message.content, str) else ():
+        if not isinstance(part, OurThought):
+            yield _content(part)
+            if part.cache is not None:
+                yield CachePoint(ttl=part.cache)
+    if message.cache is not None:
+        yield CachePoint(ttl=message.cache)
 
 
 def _content(part: OurText | ImagePart | FilePart) -> UserContent:
@@ -182,6 +200,8 @@ def settings_of(call: Call, *, without: frozenset[str]) -> ModelSettings:
         "openai_text_verbosity": wishes.verbosity,
         "extra_body": {**({"n": wishes.n} if wishes.n > 1 else {}), **wishes.extra_body} or None,
         "extra_headers": dict(wishes.extra_headers) or None,
+        "anthropic_cache_instructions": next(marks_of(m for m in call.messages if m.role in _SYSTEM), None),
+        "anthropic_cache_tool_definitions": next(marks_of((), wishes.tools), None),
         **_thinking(call),
     }
     return cast(ModelSettings, {k: v for k, v in found.items() if v is not None and k not in without})
@@ -310,5 +330,6 @@ def asked_for(call: Call) -> Sequence[str]:
         "tier": wishes.tier is not None,
         "parallel_tool_calls": wishes.parallel_tool_calls is not None,
         "n": wishes.n > 1,
+        MARK: has_marks(call),
     }
     return [name for name, is_carried in carried.items() if is_carried]

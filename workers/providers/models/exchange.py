@@ -63,11 +63,15 @@ class Exchange:
         self.requests = 1
 
     def asked_fields(self) -> dict[str, Any]:
-        """Return the fields that were sent, at any depth, by name; none when the body is not JSON."""
+        """Return the fields that were sent, at any depth, by name; none when the body is not JSON.
+
+        Of what stands in the conversation only the marks for a cache.
+        """
         try:
-            return dict(_fields(json.loads(self.asked)))
+            found = dict(_fields(json.loads(self.asked)))
         except (ValueError, RecursionError):
             return {}
+        return found | {name: True for name in MARKS if f'"{name}"'.encode() in self.asked}
 
 
 def _fields(value: object) -> Iterator[tuple[str, Any]]:
@@ -78,6 +82,8 @@ def _fields(value: object) -> Iterator[tuple[str, Any]]:
                 yield from _fields(inner)
 
 
+#: What marks places of a conversation for a cache on the wires of vendors.
+MARKS = ("cache_control", "cachePoint", "prompt_cache_breakpoint")
 _CURRENT: ContextVar[Exchange | None] = ContextVar("fleet_models_exchange", default=None)
 
 

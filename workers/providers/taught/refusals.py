@@ -19,6 +19,10 @@ OPAQUE = frozenset({"messages", "input", "system", "schema", "parameters", "inpu
 SAMPLING = frozenset({"temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"})
 #: Fields whose names are no everyday words.
 DISTINCT = frozenset({"temperature", "logprobs", "verbosity"})
+#: Those of them that have none inside at any depth.
+USERS = OPAQUE - {"messages", "system"}
+#: A mark that stands in blocks of a prompt, also in those that are the user's own.
+MARK = "cache_control"
 #: Levels of a body that are looked into, its strings that are read (count), and characters of each.
 MOST_DEPTH, MOST_STRINGS, MOST_CHARS = 8, 64, 2000
 #: Keys of error bodies under which servers quote the request.
@@ -66,7 +70,8 @@ def refused_in(words: Words, body: Mapping[str, Any]) -> tuple[str, ...]:
     sentences = [_without_condition(sentence) for sentence in _SENTENCES.split(words.text)]
     if role := _refused_role(sentences, words, _roles(body)):
         return (role,)
-    paths = tuple(sorted(_paths(body), key=lambda path: (-len(path), path)))
+    found = {*_paths(body), *((MARK,) if has_field(body, MARK) else ())}
+    paths = tuple(sorted(found, key=lambda path: (-len(path), path)))
     if pair := next(filter(None, (_excluding(sentence, paths) for sentence in sentences)), ""):
         return (pair,)
     named = [name for sentence in sentences for name in _refused_fields(sentence, words.text, paths)]
@@ -93,6 +98,15 @@ def _walk(value: object, key: str = "", depth: int = 0) -> Iterator[tuple[str, o
         yield key, value
 
 
+def has_field(value: object, name: str) -> bool:
+    """True when a field of the wire has this name, at any depth."""
+    if isinstance(value, list):
+        return any(has_field(item, name) for item in value)
+    return isinstance(value, Mapping) and (
+        name in value or any(key not in USERS and has_field(item, name) for key, item in value.items())
+    )
+
+
 def _paths(value: object, head: str = "") -> Iterator[str]:
     """Yield the fields of a request that it could go without, with dots into objects and none for places in lists."""
     if isinstance(value, list):
@@ -100,6 +114,8 @@ def _paths(value: object, head: str = "") -> Iterator[str]:
             yield from _paths(inside, head)
     elif isinstance(value, Mapping) and head.count(".") < 3:
         for name, inside in value.items():
+            if name == MARK:
+                continue
             path = f"{head}.{name}" if head else str(name)
             if path not in FIXED:
                 yield path

@@ -15,7 +15,7 @@ from fleet.quoting import quote
 from fleet.workers.load import sent_tokens
 from fleet.workers.ports import CONTEXT_FULL, PLAIN, Call, Completion, Lessons, Wishes
 from fleet.workers.providers.taught.overflow import FULL_REASONS, overflow_in
-from fleet.workers.providers.taught.refusals import Words, read_words, refused_in
+from fleet.workers.providers.taught.refusals import MARK, USERS, Words, has_field, read_words, refused_in
 
 #: Two names of one field, each standing in for the other: it is renamed, never dropped.
 RENAMED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -84,7 +84,7 @@ class Student:
         if not completion.text and not completion.tool_calls and any(reason in raw for reason in FULL_REASONS):
             completion = replace(completion, finish_reason=CONTEXT_FULL)
         if self._left_out:
-            completion = replace(completion, left_out=(*completion.left_out, *self._left_out))
+            completion = replace(completion, left_out=(*dict.fromkeys((*completion.left_out, *self._left_out)),))
         return completion
 
     def taught(self, error: FleetError, status: int, raw: bytes) -> FleetError:
@@ -163,6 +163,10 @@ def shaped(body: dict[str, Any], refused: Collection[str], wishes: Wishes = PLAI
             body = _renamed(body, what)
         elif what in ROLES:
             body = _without_role(body, what.removeprefix("role:"), ROLES[what])
+        elif what == MARK and (wishes.drop_params or not is_asked(what, wishes)):
+            if has_field(body, MARK):
+                body = _unmarked(body)
+                left_out.append(MARK)
         elif (field := _to_go(body, what, wishes)) and (wishes.drop_params or not is_asked(field, wishes)):
             body = without(body, field.split("."))
             left_out.append(name_of(field, wishes))
@@ -176,8 +180,8 @@ def asked_for(refused: Iterable[str], wishes: Wishes) -> tuple[str, ...]:
 
 
 def asked_of(left_out: Iterable[str], wishes: Wishes) -> list[str]:
-    """Return those of the names in `Completion.left_out` that a task asked for."""
-    return [name for name in left_out if is_asked(name, wishes)]
+    """Return those of the names in `Completion.left_out` that a task asked for; marks of its prompt are its own."""
+    return [name for name in left_out if name == MARK or is_asked(name, wishes)]
 
 
 def is_asked(field: str, wishes: Wishes) -> bool:
@@ -204,6 +208,8 @@ def carries(body: Mapping[str, Any], what: str) -> bool:
     if what in ROLES:
         role = what.removeprefix("role:")
         return bool(role == "system" and body.get("system")) or any(turn.get("role") == role for turn in _turns(body))
+    if what == MARK:
+        return has_field(body, MARK)
     return all(_has(body, field.split(".")) for field in what.split(TOGETHER))
 
 
@@ -225,6 +231,15 @@ def without(value: Any, path: list[str]) -> Any:
     if len(path) > 1 and (inside := without(value[path[0]], path[1:])) not in ({}, []):
         return {name: inside if name == path[0] else item for name, item in value.items()}
     return rest
+
+
+def _unmarked(value: Any) -> Any:
+    """Return a value without the marks in it."""
+    if isinstance(value, list):
+        return [_unmarked(item) for item in value]
+    if isinstance(value, dict):
+        return {k: item if k in USERS else _unmarked(item) for k, item in value.items() if k != MARK}
+    return value
 
 
 def _has(value: Any, path: list[str]) -> bool:

@@ -6,7 +6,18 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from fleet.conversation import FilePart, ImagePart, Message, Part, TextPart, ThinkingPart, Tool, ToolCall
+from fleet.conversation import (
+    MOST_MARKS,
+    FilePart,
+    ImagePart,
+    Kept,
+    Message,
+    Part,
+    TextPart,
+    ThinkingPart,
+    Tool,
+    ToolCall,
+)
 from fleet.errors import BadRequest
 from fleet.workers.ports import PLAIN, Wishes
 from fleet.workers.providers.wire_schema import anthropic_schema, loose_schema
@@ -27,8 +38,8 @@ _TIERS = {"standard": "standard_only", "default": "standard_only", "priority": "
 Content = str | list[dict[str, Any]]
 
 
-def split_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the system text and the turns as this wire wants them.
+def split_messages(messages: Sequence[Message]) -> tuple[Content, list[dict[str, Any]]]:
+    """Return what the system says and the turns as this wire wants them.
 
     System messages are lifted out wherever they stand, empty messages dropped, neighbours of one role joined (texts by
     a blank line), and spaces at the end of a closing assistant turn cut off, all because the API refuses them
@@ -37,7 +48,10 @@ def split_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any
     Raises:
         BadRequest: When there is no user's turn at all.
     """
-    system = "\n\n".join(message.text for message in messages if message.role in SYSTEM and message.text.strip())
+    told = [message for message in messages if message.role in SYSTEM and message.text.strip()]
+    system: Content = "\n\n".join(message.text for message in told)
+    if any(True for message in told for _ in message.marks):
+        system = [block for message in told for block in _marked(_blocks(message.content), message.cache)]
     turns: list[dict[str, Any]] = []
     for message in messages:
         content = "" if message.role in SYSTEM else _content(message)
@@ -60,13 +74,47 @@ def split_messages(messages: Sequence[Message]) -> tuple[str, list[dict[str, Any
 def _content(message: Message) -> Content:
     """Return what a message says: a text, or blocks; empty when it says nothing."""
     said = message.content
-    if isinstance(said, str) and not message.calls_tools:
+    if isinstance(said, str) and not message.calls_tools and message.cache is None:
         return said if said.strip() else ""
     blocks = _blocks(said)
     if message.role == "tool":
         result = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _lone(blocks)}
-        return [{**result, "is_error": True} if message.is_error else result]
-    return blocks + [_call(call) for call in message.tool_calls]
+        failed = {"is_error": True} if message.is_error else {}
+        return [{**result, **failed, **_control(message.cache)}]
+    return _marked(blocks + [_call(call) for call in message.tool_calls], message.cache)
+
+
+def _control(mark: Kept | None) -> dict[str, Any]:
+    """Return what marks a place for the cache, which keeps it for 5 minutes unless it is told."""
+    if mark is None:
+        return {}
+    return {"cache_control": {"type": "ephemeral"} if mark == "5m" else {"type": "ephemeral", "ttl": mark}}
+
+
+def _marked(blocks: list[dict[str, Any]], mark: Kept | None) -> list[dict[str, Any]]:
+    """Return blocks whose last is marked, as far as there is one that may be: thoughts may not."""
+    if mark is None or not blocks or blocks[-1]["type"] in ("thinking", "redacted_thinking"):
+        return blocks
+    return [*blocks[:-1], {**blocks[-1], **_control(mark)}]
+
+
+def bound_marks(body: dict[str, Any]) -> None:
+    """Take the first marks off that are more than this wire takes: the last ones keep most.
+
+    Args:
+        body: A request of whose parts some are marked; its blocks are changed.
+    """
+    system = body.get("system")
+    turns = [block for turn in body["messages"] if isinstance(turn["content"], list) for block in turn["content"]]
+    inner = [part for block in turns if isinstance(block.get("content"), list) for part in block["content"]]
+    marked = [
+        block
+        for block in (*body.get("tools", ()), *(system if isinstance(system, list) else ()), *inner, *turns)
+        if "cache_control" in block
+    ]
+    beyond = len(marked) - MOST_MARKS + ("cache_control" in body)
+    for block in marked[: max(0, beyond)]:
+        del block["cache_control"]
 
 
 def _blocks(said: str | tuple[Part, ...]) -> list[dict[str, Any]]:
@@ -77,7 +125,7 @@ def _blocks(said: str | tuple[Part, ...]) -> list[dict[str, Any]]:
 
 def _block(part: Part) -> dict[str, Any] | None:
     if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text} if part.text.strip() else None
+        return {"type": "text", "text": part.text, **_control(part.cache)} if part.text.strip() else None
     if isinstance(part, ThinkingPart):
         if part.data is not None:
             return {"type": "redacted_thinking", "data": part.data}
@@ -88,14 +136,15 @@ def _block(part: Part) -> dict[str, Any] | None:
         else {"type": "base64", "media_type": media_type_of(part), "data": part.data or ""}
     )
     if isinstance(part, ImagePart):
-        return {"type": "image", "source": source}
+        return {"type": "image", "source": source, **_control(part.cache)}
     assert isinstance(part, FilePart)
-    return {"type": "document", "source": source, **({"title": part.name} if part.name else {})}
+    title = {"title": part.name} if part.name else {}
+    return {"type": "document", "source": source, **title, **_control(part.cache)}
 
 
 def _lone(blocks: list[dict[str, Any]]) -> Content:
-    """Return blocks as a text when they are one."""
-    return blocks[0]["text"] if len(blocks) == 1 and blocks[0]["type"] == "text" else blocks or ""
+    """Return blocks as a text when they are one, and nothing more."""
+    return blocks[0]["text"] if len(blocks) == 1 and blocks[0].keys() == {"type", "text"} else blocks or ""
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -132,7 +181,8 @@ def _without_last_spaces(content: Content) -> Content:
 def _tool(tool: Tool) -> dict[str, Any]:
     described = {"description": tool.description} if tool.description else {}
     strict = {"strict": tool.strict} if tool.strict is not None else {}
-    return {"name": tool.name, **described, "input_schema": tool.parameters or _NOTHING, **strict}
+    schema = {"input_schema": tool.parameters or _NOTHING}
+    return {"name": tool.name, **described, **schema, **strict, **_control(tool.cache)}
 
 
 def _choice(wishes: Wishes) -> dict[str, Any] | None:
@@ -192,7 +242,7 @@ def read_tool_calls(blocks: Sequence[Any]) -> tuple[ToolCall, ...]:
         ToolCall.model_construct(
             id=str(block.get("id") or f"call_{number}"),
             name=block["name"],
-            arguments=json.dumps(block.get("input") or {}),
+            arguments=told if isinstance(told := block.get("input"), str) and told else json.dumps(told or {}),
         )
         for number, block in enumerate(found)
     )

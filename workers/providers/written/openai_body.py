@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fleet.conversation import FilePart, ImagePart, Message, TextPart, Tool, ToolCall
+from fleet.conversation import FilePart, ImagePart, Message, TextPart, ThinkingPart, Tool, ToolCall
 from fleet.workers.ports import PLAIN, Wishes
 from fleet.workers.providers.wire_schema import openai_schema
 from fleet.workers.providers.written.attachments import address_of
@@ -22,11 +22,12 @@ _SAME = {
 
 
 def write_message(message: Message) -> dict[str, Any]:
-    """Return a message as this wire wants it."""
+    """Return a message as this wire wants it; texts alone as one, for not every server takes parts."""
     content = message.content
     if type(content) is str and not message.tool_calls and message.role != "tool":
         return {"role": message.role, "content": content}
-    said = content if isinstance(content, str) else [part for part in map(_part, content) if part is not None]
+    is_text = isinstance(content, str) or all(isinstance(part, TextPart | ThinkingPart) for part in content)
+    said = message.text if is_text else [part for part in map(_part, content) if part is not None]
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": message.tool_call_id, "content": said}
     written: dict[str, Any] = {"role": message.role, "content": said}

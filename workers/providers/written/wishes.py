@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fleet.conversation import Kept, marks_of
 from fleet.errors import BadRequest
-from fleet.workers.ports import PLAIN, Wishes
+from fleet.workers.ports import PLAIN, Call, Wishes
+
+#: Name of a mark up to which a provider's cache is to keep a prompt; it changes no answer, so nothing fails for it.
+MARK = "cache_control"
 
 
 def lacking(wishes: Wishes, absent: Sequence[str]) -> tuple[str, ...]:
@@ -34,6 +38,16 @@ def refuse_lacking(wishes: Wishes, absent: Sequence[str], vendor: str) -> None:
                 "nothing was sent",
                 blame="prompt",
             )
+
+
+def marks_in(call: Call) -> list[Kept]:
+    """Return how long each place of a call that is marked for the provider's cache is to be kept."""
+    return list(marks_of(call.messages, call.wishes.tools))
+
+
+def has_marks(call: Call) -> bool:
+    """True when a place of a call is marked."""
+    return any(True for _ in marks_of(call.messages, call.wishes.tools))
 
 
 def add_extra(body: dict[str, Any], wishes: Wishes) -> None:
