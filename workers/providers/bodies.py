@@ -32,8 +32,8 @@ _INNER = (
     "content_filter_result", "headers",
 )  # fmt: skip
 _MESSAGES = (
-    "message", "Message", "detail", "msg", "error", "error_message", "errorMessage", "error_description", "status_msg",
-    "description", "faultstring", "title", "reason", "raw", "blockReasonMessage",
+    "message", "Message", "detail", "msg", "error", "error_message", "errorMessage", "error_msg", "error_description",
+    "status_msg", "description", "faultstring", "title", "reason", "raw", "blockReasonMessage",
 )  # fmt: skip
 _TYPES = ("type", "error_type", "errorType", "__type", "status", "blockReason")
 _CODES = ("code", "error_code", "errorCode", "errorcode", "reason", "status_code", "statusCode")

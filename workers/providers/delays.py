@@ -21,26 +21,49 @@ MAX_DELAY_S = 400 * 86_400.0
 _IN_SECONDS = frozenset((
     "retry_delay", "retry_after", "retry_after_s", "retry_after_seconds", "retry_in", "retry_in_seconds", "resets_in",
     "reset_in", "resets_in_seconds", "reset_in_seconds", "reset_after", "wait_seconds", "wait_time", "estimated_time",
-    "cooldown",
+    "cooldown", "cooldown_seconds", "cooldown_time", "time_until_reset", "seconds_until_reset", "reset_seconds",
 ))  # fmt: skip
 _IN_MS = frozenset(("retry_after_ms", "retry_in_ms", "reset_in_ms"))
 _AS_TIME = frozenset((
     "resets_at", "reset_at", "reset_time", "retry_at", "available_at", "regain_at", "until", "x_ratelimit_reset",
-    "x_rate_limit_reset",
+    "x_rate_limit_reset", "next_reset_time", "next_reset_at", "next_retry_at", "reset_timestamp",
 ))  # fmt: skip
 _UNITS_S = {"ms": 1e-3, "mi": 60.0, "m": 60.0, "s": 1.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _ANCHOR = (
     r"(?:\bretry|\btry(?:ing)?\s+again|\bwait|\breset|\bavailable|\bcome back|\bresum|\brenew|\brefresh|\bregain|"
-    r"\baccess|\buntil|\blifted|\bback\b)"
+    r"\baccess|\buntil|\blifted|\bback\b|\bcool(?:ing)?[- ]?down|\breplenish|\brefill|\brestor|\bunlock|\bunblock|"
+    r"将[在于]|重置|恢复|重试|等待)"
 )
 _PIECE = (
     r"(\d+(?:\.\d+)?|\ban?(?=\s)|\bone(?=\s))\s*"
     r"(milliseconds?|millis|msecs?|ms|minutes?|mins?|seconds?|secs?|hours?|hrs?|days?|weeks?|[smhdw])(?![a-z])"
 )
 _IN = re.compile(rf"{_ANCHOR}[^\d\n]{{0,40}}?((?:{_PIECE}[\s,]*(?:and\s+)?)+)", re.IGNORECASE)
+#: The same with the time before the words.
+_AHEAD = re.compile(rf"\b(?:in|after|within)\s+((?:{_PIECE}[\s,]*(?:and\s+)?)+)[^.\n]{{0,40}}?{_ANCHOR}", re.IGNORECASE)
+#: In Chinese, Japanese and Korean the time stands before "after".
+_ASIAN = re.compile(
+    r"((?:\d+(?:\.\d+)?\s*(?:毫秒|秒|分钟|分鐘|分|小时|小時|時間|天|日|초|분|시간|일)\s*)+)(?:钟)?(?:之后|以后|后|後|후)"
+)
+_ASIAN_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*(毫秒|秒|分|小|時|天|日|초|분|시|일)")
+_ASIAN_S = {
+    "毫秒": 1e-3, "秒": 1.0, "초": 1.0, "分": 60.0, "분": 60.0, "小": 3600.0, "時": 3600.0, "시": 3600.0,
+    "天": 86_400.0, "日": 86_400.0, "일": 86_400.0,
+}  # fmt: skip
 _BARE = re.compile(r"retry[- _]?after\W{0,4}(\d+(?:\.\d+)?)(?=\s*(?:$|[.,;)\"'}]))", re.IGNORECASE)
-_ZONE = r"(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})"
-_CLOCK = rf"(?P<clock>\d{{1,2}}:\d{{2}}(?::\d{{2}})?)(?:\.\d+)?\s*(?P<half>[ap]\.?m)?\s*\(?{_ZONE}?"
+#: Names of zones that mean one place only, and hours ahead of UTC there; with summer time where the name says it.
+_ZONES_H = {
+    "PST": -8, "PDT": -7, "MST": -7, "MDT": -6, "EST": -5, "EDT": -4, "CET": 1, "CEST": 2, "JST": 9, "KST": 9, "HKT": 8,
+    "SGT": 8, "BEIJING TIME": 8,
+}  # fmt: skip
+_ZONE = (
+    r"(?P<zone>(?:UTC|GMT)\s?[+-]\d{1,2}(?::?\d{2})?(?!\d)|UTC|GMT|Z\b|[+-]\d{2}:?\d{2}|"
+    rf"(?:{'|'.join(_ZONES_H)})\b)"
+)
+_CLOCK = (
+    r"(?P<clock>\d{1,2}:\d{2}(?::\d{2})?|\d{1,2}(?=\s*[ap]\.?m\b))(?:\.\d+)?"
+    rf"\s*(?P<half>[ap]\.?m)?\.?\s*\(?{_ZONE}?"
+)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
 _DATES = tuple(
@@ -51,7 +74,9 @@ _DATES = tuple(
         rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+{_MONTH},?\s+(?P<year>\d{{4}})(?:,?\s+(?:at\s+)?{_CLOCK})?",
     )
 )
-_TODAY = re.compile(rf"{_ANCHOR}[^\n\d]{{0,30}}?\b(?:at\s+{_CLOCK}|midnight\s+\(?(?P<night>UTC|GMT))", re.IGNORECASE)
+_TODAY = re.compile(
+    rf"{_ANCHOR}[^\n\d]{{0,30}}?\b(?:(?:at\s+)?{_CLOCK}|midnight\s+\(?{_ZONE.replace('zone', 'night')})", re.IGNORECASE
+)
 _EPOCH = re.compile(rf"(?:{_ANCHOR}[^\n\d]{{0,40}}?|\|)(?<!\d)(\d{{10}}(?:\d{{3}})?)(?!\d)", re.IGNORECASE)
 
 
@@ -105,8 +130,11 @@ def _until(value: object, now_s: float) -> float | None:
 
 
 def _of_text(text: str, now_s: float) -> float | None:
-    if (found := _IN.search(text)) is not None:
+    if (found := _IN.search(text) or _AHEAD.search(text)) is not None:
         seconds = sum(_amount(number) * _unit_s(unit) for number, unit in re.findall(_PIECE, found.group(1), re.I))
+        return seconds if seconds <= MAX_DELAY_S else None
+    if (found := _ASIAN.search(text)) is not None:
+        seconds = sum(float(number) * _ASIAN_S[unit] for number, unit in _ASIAN_PIECE.findall(found.group(1)))
         return seconds if seconds <= MAX_DELAY_S else None
     if (found := _BARE.search(text)) is not None:
         return min(float(found.group(1)), MAX_DELAY_S)
@@ -143,14 +171,15 @@ def _time(parts: Mapping[str, str | None]) -> float | None:
 
 def _next(parts: Mapping[str, str | None], now_s: float) -> float | None:
     """Return the seconds until a clock shows a time next; only where its zone is said."""
-    if not (parts["zone"] or parts["night"]):
+    zone = parts["zone"] or parts["night"]
+    if not zone:
         return None
     hour, minute, second = _clock(parts)
-    return (hour * 3600 + minute * 60 + second - _offset_s(parts) - now_s) % 86_400
+    return (hour * 3600 + minute * 60 + second - _offset_s({"zone": zone}) - now_s) % 86_400
 
 
 def _clock(parts: Mapping[str, str | None]) -> tuple[int, int, int]:
-    hour, minute, *rest = (int(part) for part in (parts.get("clock") or "0:0").split(":"))
+    hour, minute, *rest = (*(int(part) for part in (parts.get("clock") or "0").split(":")), 0, 0)
     half = (parts.get("half") or "").lower()[:1]
     if half:
         hour = hour % 12 + (12 if half == "p" else 0)
@@ -158,10 +187,13 @@ def _clock(parts: Mapping[str, str | None]) -> tuple[int, int, int]:
 
 
 def _offset_s(parts: Mapping[str, str | None]) -> int:
-    zone = (parts.get("zone") or "").replace(":", "")
+    zone = re.sub(r"[:\s]|(?:UTC|GMT)(?=[\s+-])", "", parts.get("zone") or "", flags=re.IGNORECASE)
     if zone[:1] not in ("+", "-"):
-        return 0
-    return (1 if zone[0] == "+" else -1) * (int(zone[1:3]) * 3600 + int(zone[3:5]) * 60)
+        named = (parts.get("zone") or "").upper()
+        return _ZONES_H.get(named, 0) * 3600
+    digits = zone[1:]
+    hours, minutes = (digits, "0") if len(digits) < 3 else (digits[:-2], digits[-2:])
+    return (1 if zone[0] == "+" else -1) * (int(hours) * 3600 + int(minutes) * 60)
 
 
 def _ahead(at: float | None, now_s: float) -> float | None:

@@ -27,6 +27,8 @@ PASSING_4XX = frozenset({408, 409, 423, 424, 425, 444, 449, 460, 498, 499})
 TIMED_OUT = frozenset({408, 504, 524})
 #: 5xx statuses that no repeat will change.
 LASTING_5XX = frozenset({501, 505, 510})
+#: 5xx statuses under which proxies hand on every error of those behind them, also a refused key or model.
+UPSTREAM_5XX = frozenset({500, 502})
 #: 4xx statuses of a web server that has no such API at this address.
 WRONG_ADDRESS = frozenset({404, 405, 410, 421, 426})
 #: Statuses that providers and proxies give to errors of every kind: there the body decides.
@@ -131,8 +133,11 @@ class _Case:
         return None
 
     def of_key(self) -> FleetError | None:
-        """The provider does not take the key."""
-        if self.status == 401 or (self._is_open and (self._names(wordings.KEY_CODES) or self._says(wordings.KEY))):
+        """The provider does not take the key; or a server says with a status of its own that the next one does not."""
+        is_code = 400 <= self.status < 500 and self.status not in (404, 429) and self._names(wordings.KEY_CODES)
+        is_said = self._is_open and self._says(wordings.KEY)
+        is_behind = self.status in UPSTREAM_5XX and (self._names(wordings.KEY_CODES) or self._says(wordings.SURELY_KEY))
+        if self.status == 401 or is_code or is_said or is_behind:
             return KeyRejected(f"{self.told}: check this key and its rights")
         return None
 
@@ -140,6 +145,8 @@ class _Case:
         """A rate, or a provider that cannot now."""
         if self.status == 429:
             return self._limited()
+        if self.status in UPSTREAM_5XX and (self._names(wordings.MODEL_CODES) or self._says(wordings.SURELY_NO_MODEL)):
+            return self._without_model()
         retries = self._retries
         is_busy = self.status in VAGUE and not self.problem.refusal and self._says(wordings.BUSY)
         if not (retries or is_busy or self.status in PASSING_4XX or self.status >= 500) or (
@@ -156,8 +163,8 @@ class _Case:
     def that_lasts(self) -> FleetError:
         """What no repeat will change: the configuration's where the model or the address is wrong, else unknown."""
         told = self.told
-        if self.status in (400, 403, 404, 410, 422) and self._has_no_model():
-            return NotServed(f"{told}: expected a model that this API has for this key; correct the pool's `model`")
+        if self.status in (400, 403, 404, 410, 422, 501) and self._has_no_model():
+            return self._without_model()
         if self.status == 403:
             return KeyRejected(f"{told}: check this key, its rights and its money")
         if self.status == 407:
@@ -168,6 +175,10 @@ class _Case:
         if self.status == 413 or (self.status in VAGUE and self._says(wordings.TOO_LONG)):
             return BadRequest(told, blame="prompt")
         return BadRequest(told)
+
+    def _without_model(self) -> NotServed:
+        told = f"{self.told}: expected a model that this API has for this key; correct the pool's `model`"
+        return NotServed(told)
 
     def _is_spent(self) -> bool:
         if self.status == 402 or self._names(wordings.SPENT_CODES):

@@ -36,6 +36,11 @@ def _any(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
+def _alone(pattern: str) -> str:
+    """Return the pattern of a line that says nothing else."""
+    return rf"(?m:^\W*(?:{pattern})\W*$)"
+
+
 #: A budget of tokens or of memory is none of money.
 _BUDGET = r"(?<!token )(?<!tokens )(?<!thinking )(?<!reasoning )(?<!memory )budget"
 _MONEY = rf"(?:credits?|balance|funds?|money|{_BUDGET}|prepaid|wallet|free[- ]tier|free (?:quota|allocation|trial))"
@@ -63,7 +68,8 @@ SPENT = _any(
     rf"\b(?:reached|hit)\b[^.\n]{{0,40}}\b(?:spend(?:ing)?|credits?|{_BUDGET})\b",
     r"\bno (?:remaining |available |more )?credits?\b", "can only afford", r"\bover budget\b", r"\bpayment required",
     r"\b(?:arrears|overdue|past due|unpaid)\b", r"\b(?:recharge|top[- ]?up)\b", r"\bkey limit exceeded",
-    r"account\b[^.\n]{0,40}(?:not active|in good standing)", "余额不足|欠费|充值",
+    r"account\b[^.\n]{0,40}(?:not active|in good standing)", "余额不足|欠费|充值|额度(?:已用尽|已用完|不足)",
+    r"\b(?:valid|requires? a|add a) (?:credit card|payment method)",
 )  # fmt: skip
 #: A limit of money or of a month: beside a short delay it is a rate, and passes.
 PURSE_LIMIT = _any(
@@ -78,10 +84,15 @@ QUOTA = _any(
 )
 #: A quota of nothing: no pause helps.
 NOTHING_ALLOWED = _any(r"\blimit: 0\b")
-RATE = _any(r"rate[- _]?limit", "too many (?:concurrent |parallel )?requests", "throttl", r"per[- _]?(?:min|sec)")
+RATE = _any(
+    r"rate[- _]?limit", "too many (?:concurrent |parallel )?requests", "throttl", r"per[- _]?(?:min|sec)",
+    r"\b(?:qps|rpm|tpm|rps)\b[^.\n]{0,20}\blimit",
+)  # fmt: skip
 BUSY = _any(
     "overload", "at capacity", "no [a-z ]{0,20}capacity", "capacity exceeded", "temporar",
     "try again (?:later|in|soon)", r"\bbusy\b", "time[d]?[- ]?out", "currently loading",
+    "no healthy (?:deployment|upstream)",
+    r"failed to load\b[^.\n]{0,20}\bmodel", "insufficient (?:system )?(?:resources|memory)",
 )  # fmt: skip
 TROUBLE = _any("error", "bad gateway", "unavailable", "time[d]?[- ]?out", "maintenance", "moment", r"\b5\d\d\b")
 
@@ -97,6 +108,7 @@ FILTERED = _any(
     r"(?:input|prompt|request|content|message|text|output|response)s?\b[^.\n]{0,60}\b"
     "(?:flagged|moderat|inappropriate|unsafe|prohibited|harmful|high risk)",
     r"(?:flagged|rejected|blocked|refused)\b[^.\n]{0,40}\b(?:moderation|safety|guardrail)",
+    r"guardrails?\b[^.\n]{0,60}\bfailed",
     "requires moderation", r"safety (?:system|settings|filter|reasons)",
     r"violat\w*[^.\n]{0,60}\b(?:polic|guideline|terms|responsible ai)", "inappropriate content", "new_sensitive",
     r"sensitive (?:content|information|words?)", "content exists risk",
@@ -107,42 +119,84 @@ BARRED = _any(
     r"\b(?:account|organi[sz]ation|team|project|workspace|api[- _]?key)\b[^.\n]{0,60}\b"
     "(?:suspended|disabled|banned|terminated|deactivated|restricted|blocked|revoked|expired|closed)",
     r"\b(?:location|country|region|territory)\b[^.\n]{0,40}not (?:supported|available|allowed)",
+    r"\borgani[sz]ation must be verified to (?!stream)",
+    _alone("operation not allowed"),
 )
 
+#: A proxy without a database knows none but its own key (`no_db_connection`).
 KEY_CODES = _any(
-    "(?:invalid|incorrect|expired|missing|revoked|wrong)_?(?:api_?key|auth|token|credential)",
-    "api_?key_?(?:invalid|expired|missing|not_found)",
+    "(?:invalid|incorrect|expired|missing|revoked|wrong)_?(?:(?:iam|access|auth|bearer|api|security|session|proxy)_?)?"
+    "(?:api_?key|key$|auth|token|credential|signature)",
+    "api_?key_?(?:invalid|expired|missing|not_found)", "^no_db_connection$", "^token_not_found", "^auth_error$",
+    "^failed_to_auth", "unrecognized_client|incomplete_signature",
+)  # fmt: skip
+_TOKEN = r"(?:access|bearer|security|auth|authentication|authorization|iam)[- _]?token"
+_KEY = (
+    r"(?:(?:x-)?(?:api|virtual|subscription|secret|access)[- _]?key|credentials?|"
+    rf"{_TOKEN}|auth(?:entication|orization)?(?: header| credentials)?)"
 )
-_KEY = r"(?:api[- _]?key|credentials?|access[- _]?token|auth(?:entication|orization)?(?: token| header| credentials)?)"
 _BAD = "invalid|incorrect|expired|not valid|missing|revoked"
+#: What nobody says of anything else, so that it counts in an error of a server, too.
+SURELY_KEY = _any(
+    r"\b(?:invalid|incorrect|wrong|expired|revoked|missing|no) (?:[\w-]+ ){0,2}?(?:x-)?api[- _]?key\b",
+    r"\b(?:x-)?api[- _]?key\b[^.\n]{0,20}\b(?:invalid|incorrect|expired|revoked|not valid)\b",
+    "authenticationerror",
+    "default credentials were not found",
+    r"^\W*authentication error, invalid",
+)
 KEY = _any(
-    rf"\b(?:{_BAD}|wrong|unknown|malformed|no|provide)\b[^.\n]{{0,30}}\b{_KEY}\b",
-    rf"\b{_KEY}\b[^.\n]{{0,40}}\b(?:{_BAD}|not found|failed|error|not provided|required)\b",
-    r"\bunauthori[sz]ed\b|\bunauthenticated\b|\bnot authori[sz]ed\b",
+    rf"\b(?:{_BAD}|wrong|unknown|malformed|no|provide|multiple)\b[^.\n]{{0,30}}\b{_KEY}\b",
+    rf"\b{_KEY}\b[^.\n]{{0,40}}\b(?:{_BAD}|malformed|not found|failed|error|not provided|required|must be set)\b",
+    r"\bunauthori[sz]ed\b|\bunauthenticated\b|\bnot authori[sz]ed\b|\blogin fail",
+    r"\b(?:failed|unable|could not) to authenticate\b",
+    r"\btoken (?:is |has )?(?:expired|incorrect|revoked)\b",
+    _alone("(?:invalid|expired|wrong) token"),
+    SURELY_KEY.pattern,
+    "无效的令牌|未提供令牌|令牌(?:已过期|状态不可用|无效)|(?:验证|认证|鉴权)失败|token ?非法|"
+    "密钥(?:无效|错误)|无权访问(?!模型)",
 )
 
 MODEL_CODES = _any(
     "model_(?:not_(?:found|available|exist|supported|accessible|allowed)|decommissioned|deprecated|retired)",
-    "(?:invalid|unknown|unsupported|no_such)_model", "deployment_not_found",
+    "(?:invalid|unknown|unsupported|unavailable|no_such)_model", "deployment_not_found", "^model_not_open$",
+    "model_access_denied", "^endpoint_not_found$", "^operation_not_supported$",
 )  # fmt: skip
+#: A model by its name, which an error of a server says is not there.
+SURELY_NO_MODEL = _any(r"\bmodel ['\"`][^'\"`\n]{1,100}['\"`] (?:not found|does not exist)\b")
 NO_MODEL = _any(
-    r"\b(?:models?|deployment|engine)\b[^.\n]{0,100}(?:not found|does ?n[o']?t exist|does not exist|do not exist|"
-    "not exist|no access|not have access|not accessible|inaccessible|decommissioned|retired|shut ?down|"
+    r"\b(?:models?|deployment|engine|given endpoint)\b[^.\n]{0,100}(?:not found|does ?n[o']?t exist|does not exist|"
+    "do not exist|not exist|no access|not have access|not accessible|inaccessible|decommissioned|retired|shut ?down|"
     "no longer (?:available|supported|served|exists?)|(?:is|was|been|are) deprecated|"
     "(?:is|are) not (?:a valid|available|deployed|allowed|supported|recogni[sz]ed|known)|"
     "(?:is|are) (?:invalid|unknown|unavailable))",
-    r"\b(?:invalid|unknown|unsupported|unrecogni[sz]ed|no such|non-?existent|not found the)\b[^.\n]{0,20}\bmodel\b"
-    "(?! output| response)",
+    r"\b(?:invalid|unknown|unsupported|unavailable|unrecogni[sz]ed|no such|non-?existent|not found the)\b[^.\n]{0,20}"
+    r"\bmodel\b(?! output| response)",
+    r"\b(?:not allowed|no permission|denied) to (?:access|call|use) (?:this |the )?model",
+    r"\bmodel access denied|\baccess to (?:the |this )?model denied|\bnot activated the model",
+    r"\bmodel(?: name)? is (?:required|missing)|\bno models? (?:\w+ )?(?:provided|specified|given|loaded)",
+    r"\bmultiple models are",
+    r"\bnot a chat model|\bdoes not support (?:chat|completions?|generate)\b(?![_-])|\bonly supported in (?:the )?v1/",
+    r"\bprovider not provided|\binvalid provider\b|\bcannot use own model|\bunexpected model name",
+    r"\b(?:provide|have|has|no) (?:a )?chat template\b", r"\bmarked\b[^.\n]{0,30}\blegacy\b",
+    r"\bmodel requires a\b[^.\n]{0,20}\b(?:subscription|plan|licen[sc]e)\b",
+    r"\bon-demand throughput\b|\boperation does not work with\b",
     r"\bnot a valid model", r"\bno (?:available |allowed )?(?:channel|deployment|endpoint|provider|instance)s?\b",
-    "模型不存在",
+    "模型不存在|无可用渠道|不支持的模型|无权访问模型|未开通模型",
 )  # fmt: skip
 #: The scheme or the path of the address is wrong.
-NO_ADDRESS = _any(r"\bplain http request|\bhttps port", "(?:invalid|unknown) (?:request )?url|unknown route")
+NO_ADDRESS = _any(
+    r"\bplain http request|\bhttps port",
+    "(?:invalid|unknown) (?:request )?url|unknown route|could not route to",
+    r"api[- _]version\b[^.\n]{0,20}\b(?:not supported|unsupported|required|missing)|\bunsupported api[- _]version",
+    r"\bx-[a-z-]+ header is required|\bplease configure (?:ai |the |your )?gateway\b",
+)
 #: What else may not be found; then it is neither the model nor the address.
-OTHER_THING = _any(r"\b(?:file|image|response|conversation|container|batch|assistant|thread|tool|document|cache)\b")
+OTHER_THING = _any(
+    r"\b(?:file(?! not found\W*$)|image|response|conversation|container|batch|assistant|thread|tool|document|cache)\b"
+)
 TOO_LONG = _any(  # of the prompt, not of the answer that is asked for
     r"context[- _]?(?:length|window|size|limit)", "maximum (?:prompt|input|context)", "(?:prompt|input) is too long",
     r"too many (?:input|prompt) tokens", "too long for", "request too large",
     "reduce (?:the|your) (?:length|message|prompt|input)", "range of input length",
-    r"inputs?`? tokens? ?\+ ?`?max_new_tokens",
+    r"inputs?`? tokens? ?\+ ?`?max_new_tokens", r"must have less than \d+ tokens",
 )  # fmt: skip
