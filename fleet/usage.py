@@ -26,8 +26,14 @@ class Usage(Frozen):
     audio_input_tokens: int = Field(0, ge=0, description="Of the input: sound.")
     audio_output_tokens: int = Field(0, ge=0, description="Of the output: sound.")
     image_input_tokens: int = Field(0, ge=0, description="Of the input: images, where the provider counts them apart.")
+    image_output_tokens: int = Field(0, ge=0, description="Of the output: images.")
+    cached_audio_tokens: int = Field(0, ge=0, description="Of what was read from the cache: sound.")
+    cached_image_tokens: int = Field(0, ge=0, description="Of what was read from the cache: images.")
     web_searches: int = Field(0, ge=0, description="Searches of the web by the provider's own tool, billed each.")
     told_usd_picos: int = Field(0, ge=0, description="What the provider itself says it charged, in 10^-12 US dollars.")
+    estimated_calls: int = Field(
+        0, ge=0, description="Calls of which the provider did not tell the usage: an estimate."
+    )
 
     @property
     def total_tokens(self) -> int:
@@ -55,6 +61,7 @@ class Usage(Frozen):
 def told(usage: Mapping[str, int]) -> str:
     """Return what was used for people: `2,006 + 300 tokens (1,920 cached)`."""
     parts = [f"{usage[name]:,} {what}" for name, what in _SHOWN.items() if usage.get(name)]
+    parts += ["estimated"] if usage.get("estimated_calls") else []
     whole = f"{usage.get('input_tokens', 0):,} + {usage.get('output_tokens', 0):,} tokens"
     return f"{whole} ({', '.join(parts)})" if parts else whole
 
@@ -74,7 +81,9 @@ def clamped(counts: Mapping[str, int]) -> dict[str, int]:
     if beyond > 0:
         room["cache_write_tokens"] -= beyond
         room["cache_write_1h_tokens"] = min(room.get("cache_write_1h_tokens", 0), room["cache_write_tokens"])
-    for name in ("web_searches", "told_usd_picos"):
+    for name in ("cached_audio_tokens", "cached_image_tokens"):
+        room[name] = min(room.get(name, 0), room.get("cached_tokens", 0))
+    for name in _COUNTS:
         room[name] = counts.get(name, 0)
     return {name: count for name, count in room.items() if count}
 
@@ -88,7 +97,12 @@ _WHOLE = {
     "audio_input_tokens": "input_tokens",
     "audio_output_tokens": "output_tokens",
     "image_input_tokens": "input_tokens",
+    "image_output_tokens": "output_tokens",
+    "cached_audio_tokens": "audio_input_tokens",
+    "cached_image_tokens": "image_input_tokens",
 }
+#: What is no part of anything.
+_COUNTS = ("web_searches", "told_usd_picos", "estimated_calls")
 #: Classes that people are shown beside the wholes.
 _SHOWN = {"cached_tokens": "cached", "cache_write_tokens": "written to the cache", "reasoning_tokens": "thinking"}
 #: Classes that are written out also when they are zero.

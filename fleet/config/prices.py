@@ -21,6 +21,9 @@ class RateSettings(Section):
     audio_input_usd_per_mtok: float | None = Field(None, ge=0, description="Input that was sound.")
     audio_output_usd_per_mtok: float | None = Field(None, ge=0, description="Output that was sound.")
     image_input_usd_per_mtok: float | None = Field(None, ge=0, description="Input that was images.")
+    image_output_usd_per_mtok: float | None = Field(None, ge=0, description="Output that was images.")
+    cached_audio_usd_per_mtok: float | None = Field(None, ge=0, description="Sound that was read from its cache.")
+    cached_image_usd_per_mtok: float | None = Field(None, ge=0, description="Images that were read from its cache.")
     usd_per_search: float | None = Field(None, ge=0, description="One search of the web by the provider's own tool.")
     usd_per_call: float | None = Field(None, ge=0, description="One call, whatever it uses.")
 

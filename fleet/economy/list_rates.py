@@ -29,6 +29,9 @@ PRICES = {
     "input_audio_mtok": ("audio_input_tokens", 10**6),
     "output_audio_mtok": ("audio_output_tokens", 10**6),
     "input_image_mtok": ("image_input_tokens", 10**6),
+    "output_image_mtok": ("image_output_tokens", 10**6),
+    "cache_audio_read_mtok": ("cached_audio_tokens", 10**6),
+    "cache_image_read_mtok": ("cached_image_tokens", 10**6),
     "web_searches_kcount": ("web_searches", 10**3),
     "requests_kcount": ("calls", 10**3),
 }

@@ -25,7 +25,12 @@ WHOLE = {
     "image_input_tokens": "input_tokens",
     "reasoning_tokens": "output_tokens",
     "audio_output_tokens": "output_tokens",
+    "image_output_tokens": "output_tokens",
+    "cached_audio_tokens": "cached_tokens",
+    "cached_image_tokens": "cached_tokens",
 }
+#: Class of what was read from the cache -> the other class that it is part of as well.
+OF_BOTH = {"cached_audio_tokens": "audio_input_tokens", "cached_image_tokens": "image_input_tokens"}
 #: Every class that can have a rate; `calls` counts 1 each call.
 CLASSES = ("input_tokens", "output_tokens", *WHOLE, "web_searches", "calls")
 #: Rate in fleet.toml -> its class, and for how many it is.
@@ -39,6 +44,9 @@ SETTINGS = {
     "audio_input_usd_per_mtok": ("audio_input_tokens", 10**6),
     "audio_output_usd_per_mtok": ("audio_output_tokens", 10**6),
     "image_input_usd_per_mtok": ("image_input_tokens", 10**6),
+    "image_output_usd_per_mtok": ("image_output_tokens", 10**6),
+    "cached_audio_usd_per_mtok": ("cached_audio_tokens", 10**6),
+    "cached_image_usd_per_mtok": ("cached_image_tokens", 10**6),
     "usd_per_search": ("web_searches", 1),
     "usd_per_call": ("calls", 1),
 }
@@ -104,9 +112,18 @@ def rates_of(steps: Iterable[tuple[int, Mapping[str, Fraction]]], until_s: float
 
 
 def _step(above: int, rates: Mapping[str, Fraction], scale: int) -> Step:
-    more = {name: int((rates[name] - _rate_of(WHOLE.get(name), rates)) * PICOS * scale) for name in rates}
+    names = [*rates, *(name for name in OF_BOTH if name not in rates)]
+    more = {name: int(_more(name, rates) * PICOS * scale) for name in names}
     call, given, made = (more.pop(name, 0) for name in ("calls", "input_tokens", "output_tokens"))
     return Step(above, call, given, made, tuple((name, rate) for name, rate in more.items() if rate))
+
+
+def _more(name: str, rates: Mapping[str, Fraction]) -> Fraction:
+    """Return what one of a class costs beyond what it has been charged as a part of other classes."""
+    more = _rate_of(name, rates) - _rate_of(WHOLE.get(name), rates)
+    if name in OF_BOTH:  # counted twice: as cached, and as sound or images
+        more -= _rate_of(OF_BOTH[name], rates) - _rate_of("input_tokens", rates)
+    return more
 
 
 def _rate_of(name: str | None, rates: Mapping[str, Fraction]) -> Fraction:

@@ -12,7 +12,8 @@ from typing import Any
 
 from fleet.money import PICOS
 from fleet.usage import Usage, clamped
-from fleet.workers.context import count_message_tokens, count_tokens
+from fleet.workers.context import count_tokens
+from fleet.workers.load import sent_tokens
 from fleet.workers.ports import Call
 from fleet.workers.providers.written.wishes import MARK, marks_in
 
@@ -33,6 +34,7 @@ _TOOL_PROMPT = ("toolUsePromptTokenCount", "tool_use_prompt_token_count")
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
 _OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 _INPUT_BY_KIND = ("promptTokensDetails", "prompt_tokens_details")
+_CACHED_BY_KIND = ("cacheTokensDetails", "cache_tokens_details")
 _OUTPUT_BY_KIND = ("candidatesTokensDetails", "candidates_tokens_details")
 #: Names of a plain answer: nothing else is looked for.
 _PLAIN = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
@@ -41,12 +43,15 @@ _LISTED = {
     "audio_input_tokens": (_INPUT_BY_KIND, "audio"),
     "audio_output_tokens": (_OUTPUT_BY_KIND, "audio"),
     "image_input_tokens": (_INPUT_BY_KIND, "image"),
+    "image_output_tokens": (_OUTPUT_BY_KIND, "image"),
+    "cached_audio_tokens": (_CACHED_BY_KIND, "audio"),
+    "cached_image_tokens": (_CACHED_BY_KIND, "image"),
 }
 #: Names beside those of most vendors.
 _OTHERS = frozenset({
-    *_CACHED, *_READ, *_WRITTEN, *_THOUGHTS, *_TOOL_PROMPT, "promptTokensDetails", *_OUTPUT_BY_KIND, "reasoning_tokens",
-    "cache_creation", "cacheDetails", "server_tool_use", "server_tool_use_details", "num_search_queries", "cost",
-    "cost_in_usd_ticks",
+    *_CACHED, *_READ, *_WRITTEN, *_THOUGHTS, *_TOOL_PROMPT, "promptTokensDetails", *_OUTPUT_BY_KIND, *_CACHED_BY_KIND,
+    "reasoning_tokens", "cache_creation", "cacheDetails", "server_tool_use", "server_tool_use_details",
+    "num_search_queries", "cost", "cost_in_usd_ticks",
 })  # fmt: skip
 #: Spellings of the input that stands beside what was read from the cache or written to it.
 _BESIDE = frozenset({"input_tokens", "inputTokens"})
@@ -64,11 +69,14 @@ def read_usage(told: object, call: Call, text: str) -> Usage:
     """
     usage: Mapping[str, Any] = told if isinstance(told, dict) else _NOTHING
     given, made = told_counts(usage)
+    is_told = given is not None and made is not None
     if given is None:
-        given = count_message_tokens(call.messages)
+        given = sent_tokens(call.messages, call.wishes)
     if made is None:
         made = count_tokens(text)
     found = _classes(usage, given, made)
+    if not is_told:
+        found = found.model_copy(update={"estimated_calls": 1})
     if found.cache_write_tokens and not _tells_lives(usage) and keeps_an_hour(call):
         return found.model_copy(update={"cache_write_1h_tokens": found.cache_write_tokens})
     return found
@@ -147,9 +155,13 @@ def _told_apart(into: Mapping[str, Any], out: Mapping[str, Any]) -> Iterator[tup
         yield "cache_write_tokens", _first(into, ("cache_write_tokens", "cache_creation_tokens")) or 0
         yield "audio_input_tokens", _count(into.get("audio_tokens")) or 0
         yield "image_input_tokens", _count(into.get("image_tokens")) or 0
+        cached = _object(into, ("cached_tokens_details",))
+        yield "cached_audio_tokens", _count(cached.get("audio_tokens")) or 0
+        yield "cached_image_tokens", _count(cached.get("image_tokens")) or 0
     if out:
         yield "reasoning_tokens", _first(out, ("reasoning_tokens", "thinking_tokens")) or 0
         yield "audio_output_tokens", _count(out.get("audio_tokens")) or 0
+        yield "image_output_tokens", _count(out.get("image_tokens")) or 0
 
 
 def _caches(usage: Mapping[str, Any], details: Mapping[str, Any], parts: Mapping[str, int]) -> dict[str, int]:

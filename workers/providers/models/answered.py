@@ -105,4 +105,5 @@ def usage_of(told: RequestUsage, call: Call, text: str) -> Usage:
         audio_input_tokens=told.input_audio_tokens,
         audio_output_tokens=told.output_audio_tokens,
         image_input_tokens=details.get("image_prompt_tokens", 0),
+        cached_audio_tokens=min(told.cache_audio_read_tokens, told.cache_read_tokens, told.input_audio_tokens),
     )
