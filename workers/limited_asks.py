@@ -12,7 +12,9 @@ from fleet.workers.context import count_tokens
 #: Output tokens that a request is taken to ask for when it does not say, which real use corrects soon.
 OUTPUT_TOKENS = 1024
 #: Where requests of the vendors say how long the answer may be.
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "maxOutputTokens")
+#: Tables of a request in which that may stand.
+_CONFIGS = ("generationConfig", "generation_config")
 #: Parts of a request that have its text, in all vendors' words.
 _TEXTS = (
     "messages", "input", "system", "instructions", "prompt", "tools", "contents", "systemInstruction",
@@ -25,12 +27,21 @@ _NO_TEXT = frozenset({"data", "url", "image_url", "file_data"})
 
 @dataclass(frozen=True, slots=True)
 class ClientAsk:
-    """What a request asks for."""
+    """What a request asks for.
+
+    Args:
+        model: Its name.
+        input_tokens: By estimate.
+        output_tokens: The most that are asked for.
+        is_streamed: The answer is wanted in pieces.
+        is_array: These may be the parts of one JSON array.
+    """
 
     model: str
     input_tokens: int
     output_tokens: int
     is_streamed: bool
+    is_array: bool = False
 
     @property
     def tokens(self) -> int:
@@ -51,7 +62,8 @@ def read_ask(body: bytes, model: str | None, guess: int) -> ClientAsk | None:
         return None
     if asked is None:
         return ClientAsk(named, guess, OUTPUT_TOKENS, is_streamed=False)
-    limits = [asked[name] for name in _OUTPUT_LIMITS if type(asked.get(name)) is int]
+    places = (asked, *(inner for name in _CONFIGS if isinstance(inner := asked.get(name), dict)))
+    limits = [place[name] for place in places for name in _OUTPUT_LIMITS if type(place.get(name)) is int]
     return ClientAsk(
         model=named,
         input_tokens=sum(count_tokens(text) for name in _TEXTS for text in _texts(asked.get(name))),

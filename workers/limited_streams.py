@@ -1,7 +1,7 @@
 """Streamed answers under an SDK: what they say of their own usage, read as they pass by. No limiter here.
 
-Weakness: a compressed stream cannot be read, nor one in other events than the vendors' own. What was reserved then
-counts as used.
+Weakness: a stream in other events than the vendors' own cannot be read, nor one that no library here unpacks
+(`limited_unpacking.py`). What was reserved then counts as used.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any, cast
 
 from fleet.usage import Usage
 from fleet.workers.context import count_tokens
+from fleet.workers.limited_unpacking import Events, events_of, unpacking
 from fleet.workers.providers.answers.parts import read_message
-from fleet.workers.providers.answers.sse import ServerEvent, SseParser, TooLong
+from fleet.workers.providers.answers.sse import ServerEvent
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.usage import read_told_usage
 
@@ -25,28 +26,39 @@ _TEXTS = ("text", "thinking", "partial_json")
 class StreamWatch:
     """Reads one stream.
 
+    Args:
+        content_type: Of the answer: decides how it is cut into events.
+        content_encoding: How it is packed; empty: it is not.
+
     Attributes:
         error: The event that is an error, as it came; None: there was none.
         usage: What was told of the usage, in the words of the vendor.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, content_type: str = "", content_encoding: str = "") -> None:
         self.error: bytes | None = None
         self.usage: dict[str, Any] = {}
         self._pieces: list[str] = []
         self._events = 0
         self._is_first_usage = False  # Anthropic's first event tells the input, and an output of one token
-        self._parser: SseParser | None = SseParser()
+        self._unpack = unpacking(content_encoding)
+        self._parser: Events | None = events_of(content_type) if self._unpack is not None else None
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        if self._parser is None:
+        if self._parser is None or self._unpack is None:
             return
         try:
-            for event in self._parser.feed(chunk):
+            for event in self._parser.feed(self._unpack(chunk)):
                 self._take(event)
-        except TooLong:
+        except Exception:  # noqa: BLE001 too long, or not packed as was said: each library has errors of its own
             self._parser = None
+
+    def close(self) -> None:
+        """Take what is left at the end."""
+        if self._parser is not None:
+            for event in self._parser.close():
+                self._take(event)
 
     @property
     def has_said(self) -> bool:
@@ -54,12 +66,12 @@ class StreamWatch:
         return bool(self._pieces)
 
     def used(self, input_tokens: int) -> Usage | None:
-        """Return what the answer has used so far; None: nothing is known of it.
+        """Return what the answer has used so far; None: nothing is known of it, or not of all of it.
 
         Args:
             input_tokens: Of the request by estimate, until the answer tells them.
         """
-        if not self._events:
+        if not self._events or self._parser is None:
             return None
         told = read_told_usage(self.usage)
         came = count_tokens("".join(self._pieces))
@@ -144,8 +156,10 @@ class _Blocking:
 
 def _usages(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield where an event tells the usage: at its top, in the message that begins, in the response that is whole."""
-    for holder in _dicts([event.get("message"), event.get("response"), dict(event)]):
+    for holder in _dicts([event.get("message"), event.get("response"), event.get("delta"), dict(event)]):
         yield from _dicts([holder.get("usage"), holder.get("usageMetadata")])
+    if "prompt_eval_count" in event:  # Ollama's own
+        yield {"input_tokens": event["prompt_eval_count"], "output_tokens": event.get("eval_count")}
 
 
 def _said(event: Mapping[str, Any]) -> Iterator[str]:
@@ -158,6 +172,8 @@ def _said(event: Mapping[str, Any]) -> Iterator[str]:
         yield delta
     for piece in _dicts([delta]):
         yield from (text for name in _TEXTS if isinstance(text := piece.get(name), str))
+    for message in _dicts([event.get("message")]):
+        yield from read_message(message)
     for candidate in _dicts(event.get("candidates")):
         for content in _dicts([candidate.get("content")]):
             yield from (text for part in _dicts(content.get("parts")) if isinstance(text := part.get("text"), str))

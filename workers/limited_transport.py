@@ -38,6 +38,7 @@ Price = Callable[[str, Usage], float | None]
 PATIENCE_S = 60.0
 #: Methods that ask no model, and parts of the paths of requests that do neither.
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+_STREAMS_BY_PATH = ":streamGenerateContent"  # Gemini's: an array of JSON, or events with `alt=sse`
 _NO_MODEL = frozenset({"files", "uploads", "batches", "vector_stores"})
 
 
@@ -250,6 +251,8 @@ class _Plan:
             return None
         try:
             ask = read_ask(body, self.model, guess(request, body))
+            if ask is not None and _STREAMS_BY_PATH in request.url.path:
+                ask = replace(ask, is_streamed=True, is_array=True)
         except RecursionError as error:
             raise self._unreadable(request) from error
         if ask is None and _NO_MODEL.isdisjoint(request.url.path.split("/")):
@@ -285,20 +288,22 @@ class _Plan:
         raw = response.content
         error = self._error(response.status_code, raw, headers, now_s)
         if error is not None and (response.status_code < 500 or error.holds):
-            told = _usage(raw) or Usage()
+            told = _usage(ask, response) or Usage()
             cost = self.cost(ask.model, told) if told.total_tokens else None
             return _Outcome(grant, told, cost or 0, rates, _hold_s(error), _parallel(error))
-        return self._settled(grant, ask, _usage(raw), rates)
+        return self._settled(grant, ask, _usage(ask, response), rates)
 
     def watch(self, limiter: Limiter | BlockingLimiter, grant: Grant, ask: ClientAsk, response: Any) -> _Outcome:
         """Have a streamed answer settled at its end, once; what its headers say is told then, too."""
-        watch, headers = StreamWatch(), response.headers
+        headers = response.headers
+        watch = StreamWatch(headers.get("content-type", ""), headers.get("content-encoding", ""))
         rates, is_told = read_rates(headers, now_s=time.time()), False
 
         def end() -> None:
             nonlocal is_told
             if not is_told:
                 is_told = True
+                watch.close()
                 self._streamed(grant, ask, watch, headers, rates).tell(limiter)
 
         response.stream = watched(response.stream, watch.feed, end)
@@ -343,11 +348,17 @@ def _parallel(error: FleetError) -> int | None:
 
 def _comes_in_pieces(ask: ClientAsk, response: Any) -> bool:
     """True for an answer that comes as a stream; a refusal comes in one piece."""
-    kind = response.headers.get("content-type", "")
-    return ask.is_streamed and response.status_code < 300 and not kind.startswith("application/json")
+    is_json = response.headers.get("content-type", "").startswith("application/json")
+    return ask.is_streamed and response.status_code < 300 and (ask.is_array or not is_json)
 
 
-def _usage(body: bytes) -> Usage | None:
-    """Return what an answer says was used, in any vendor's words; None: not said."""
-    answer = read_object(body) or {}
-    return read_told_usage(answer.get("usage") or answer.get("usageMetadata"))
+def _usage(ask: ClientAsk, response: Any) -> Usage | None:
+    """Return what an answer says was used, in any vendor's words, also in a stream that nobody asked for; None: not
+    said."""
+    answer = read_object(response.content)
+    if answer is not None:
+        return read_told_usage(answer.get("usage") or answer.get("usageMetadata"))
+    watch = StreamWatch(response.headers.get("content-type", ""))
+    watch.feed(response.content)
+    watch.close()
+    return watch.used(ask.input_tokens)
