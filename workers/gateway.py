@@ -46,7 +46,7 @@ from fleet.workers.roads import PATIENCE_S, Roads
 from fleet.workers.rungs import Route as Route
 from fleet.workers.rungs import Rung
 from fleet.workers.streaming import Streaming, asked_usage
-from fleet.workers.thinking import apart
+from fleet.workers.thinking import CLOSING, apart, is_unopened
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.
 DEFAULT_HOLD_S = 1.0
@@ -104,6 +104,7 @@ class Gateway:
         self._disbelieved: set[str] = set()
         self._forms = Forms(self._lessons)
         self._left_out: dict[str, set[str]] = {}
+        self._unopened: set[str] = set()
         self.ladders = Ladders({**plain(routes), **(ladders or {})}, standing=self._roads.closed, on_turn=on_turn)
 
     def closed(self, pool: str) -> Wait | None:
@@ -238,10 +239,12 @@ class Gateway:
             if streaming is None:
                 answered = await route.provider.complete(call, api_key=route.api_key)
             else:
-                answered = await streaming.receive(route.provider, call, route.api_key)
+                unopened = route.priced_as in self._unopened
+                answered = await streaming.receive(route.provider, call, route.api_key, is_unopened=unopened)
             completion = apart(self._believed(route, call, answered), call.messages)
             if not (is_known(completion.finish_reason) or completion.finish_reason == CONTEXT_FULL):
                 raise _broken_off(completion)
+            self._note_thinking(route, call, answered.text)
             tier = completion.tier or call.wishes.tier  # who says nothing has done what was asked
             price, budgeted = self._priced(route, completion.usage, tier)
             if completion.usage.total_tokens:
@@ -295,6 +298,13 @@ class Gateway:
             )  # fmt: skip
             self._limiter.observe(grant, rates)
         return completion
+
+    def _note_thinking(self, route: Route, call: Call, text: str) -> None:
+        """Note whether a model's answers begin with thinking that is only closed: for those that come in pieces."""
+        if any(sign in text for sign in CLOSING) and is_unopened(text, call.messages):
+            self._unopened.add(route.priced_as)
+        elif self._unopened:
+            self._unopened.discard(route.priced_as)
 
     def _priced(self, route: Route, usage: Usage, tier: str | None) -> tuple[int | None, float]:
         """Return what a call costs in 10^-12 dollars, and what a day's budget counts for it, in micro-dollars.

@@ -43,10 +43,11 @@ class Streaming:
         """True when something of the answer came, or of its usage."""
         return bool(self._pieces) or self._told is not None
 
-    async def receive(self, provider: Provider, call: Call, api_key: str) -> Completion:
+    async def receive(self, provider: Provider, call: Call, api_key: str, *, is_unopened: bool = False) -> Completion:
         """Send one call and hand on its answer; return the whole.
 
-        A provider that cannot stream answers in one piece.
+        A provider that cannot stream answers in one piece. With `is_unopened` the answer is expected to begin with
+        thinking that has a closing tag alone.
 
         Raises:
             FleetError: As `Provider.complete`. When a part of the answer had come, with what that has used.
@@ -57,14 +58,14 @@ class Streaming:
             self._tell(apart(whole, call.messages).text)
             return whole
         try:
-            return await self._receive(provider, call, api_key)
+            return await self._receive(provider, call, api_key, is_unopened)
         except FleetError as error:
             if self.has_begun and (error.usage is None or not error.usage.total_tokens):
                 error.usage = self.used(call)
             raise
 
-    async def _receive(self, provider: StreamingProvider, call: Call, api_key: str) -> Completion:
-        splitter, whole = StreamSplitter(call.messages), None
+    async def _receive(self, provider: StreamingProvider, call: Call, api_key: str, is_unopened: bool) -> Completion:
+        splitter, whole = StreamSplitter(call.messages, is_unopened=is_unopened), None
         async with aclosing(provider.stream(call, api_key=api_key)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Completion):
@@ -101,4 +102,4 @@ class Streaming:
 
 def asked_usage(call: Call, *, output_tokens: int = 0) -> Usage:
     """Return what a call has used of which only the question is known, by estimate."""
-    return Usage(input_tokens=sent_tokens(call.messages, call.wishes), output_tokens=output_tokens)
+    return Usage(input_tokens=sent_tokens(call.messages, call.wishes), output_tokens=output_tokens, estimated_calls=1)

@@ -23,6 +23,8 @@ _MARK = re.compile(
     r"|(?P<end5><\|end\|><\|start\|>assistant<\|channel\|>(?P<tag5>final)<\|message\|>|<\|channel\|>final<\|message\|>)",
     re.IGNORECASE,
 )
+#: With what closing tags begin.
+CLOSING = ("</", "[/", "◁/")
 #: Characters of the longest mark: so much of a stream may be the beginning of one.
 MARK_CHARS = 56
 #: Tags of one text that are looked at: with all of them a text of nothing else would take long.
@@ -107,21 +109,38 @@ def split(text: str, asked: Sequence[Message] = ()) -> Split:
     return Split("".join(kept).strip(), "\n\n".join(part for part in map(str.strip, thought) if part))
 
 
+def is_unopened(text: str, asked: Sequence[Message] = ()) -> bool:
+    """True for an answer that begins with thinking whose opening tag stood in the prompt: only the closing one is here.
+
+    A chat template puts it there, so the model's next answer begins so, too.
+    """
+    first = None if _is_data(text) else next(_marks(text, asked), None)
+    return first is not None and first.is_end and not _is_in_code(text, 0, first) and bool(text[first.end :].strip())
+
+
 class StreamSplitter:
     """Does the same while an answer comes in pieces.
 
-    Weakness: it sees the block with which an answer begins. A later one, or one without an opening tag, is told as
-    text; the whole answer at the end has it apart all the same.
+    Weakness: it sees the block with which an answer begins. A later one is told as text, and so is one without an
+    opening tag unless that is expected; the whole answer at the end has it apart all the same.
+
+    Args:
+        asked: The conversation that is answered.
+        is_unopened: The answer is expected to begin with thinking that has no opening tag: it is held back until the
+            closing one comes, or the end.
     """
 
-    def __init__(self, asked: Sequence[Message] = ()) -> None:
+    def __init__(self, asked: Sequence[Message] = (), *, is_unopened: bool = False) -> None:
         self._asked = asked
+        self._expected = [""] if is_unopened else None
         self._held = ""
         self._inside: bool | None = None  # None: not known yet
         self._is_first = False
 
     def feed(self, piece: str) -> Split:
         """Take the next piece; return what is known to be text and what is thinking."""
+        if self._expected is not None:
+            return self._unopened(self._expected, piece)
         if self._inside is False:
             return Split(self._behind(piece), "")
         held = self._held + piece
@@ -137,6 +156,23 @@ class StreamSplitter:
                 return Split(held, "")
             self._inside, held = True, held[first.end :].lstrip()
         return self._thinking(held)
+
+    def _unopened(self, held: list[str], piece: str) -> Split:
+        """Hold back what came until a tag says what it was. Only the end of it is searched again: linear."""
+        tail = "".join(held[-1:])[-MARK_CHARS:]
+        held.append(piece)
+        if not any(sign in tail or sign in piece for sign in "<[◁"):
+            return Split("", "")
+        whole = "".join(held)
+        first = next(_marks(whole, self._asked), None)
+        if first is None or (first.is_end and not whole[first.end :].strip()):
+            held[:] = [whole]
+            return Split("", "")
+        self._expected = None
+        if not first.is_end:
+            return self.feed(whole)
+        self._inside, self._is_first = False, True
+        return Split(self._behind(whole[first.end :]), whole[: first.start])
 
     def _thinking(self, held: str) -> Split:
         end = next((mark for mark in _marks(held, ()) if mark.is_end), None)
@@ -157,6 +193,8 @@ class StreamSplitter:
 
     def close(self) -> Split:
         """Return what was held back."""
+        if self._expected is not None:
+            return split("".join(self._expected), self._asked)
         held, self._held = self._held, ""
         return Split("", held) if self._inside else Split(held, "")
 

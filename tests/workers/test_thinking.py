@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fleet.conversation import Message
 from fleet.usage import Usage
 from fleet.workers.ports import Completion
-from fleet.workers.thinking import StreamSplitter, apart, split
+from fleet.workers.thinking import StreamSplitter, apart, is_unopened, split
 
 APART = {
     "a block": ("<think>\nI weigh {this}.\n</think>\n\n4", "4", "I weigh {this}."),
@@ -127,3 +127,41 @@ def test_the_time_is_linear():
     for text in ("<think>" * 100_000, "</think>a" * 100_000, "<" * 1_000_000, "```<think>\n" * 50_000):
         split(text)
     assert time.process_time() - started < 2
+
+
+UNOPENED = "The user wants a sum.\n</think>\n\nfour"
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+@pytest.mark.parametrize(
+    ("text", "told", "thought"),
+    [
+        (UNOPENED, "four", "The user wants a sum.\n"),
+        ("<think>hm</think>four", "four", "hm"),
+        ("just four, 3 < 5", "just four, 3 < 5", ""),
+        ("about `</think>` tags", "about `</think>` tags", ""),
+        ("thinking, and cut</think>", "thinking, and cut", ""),
+    ],
+)
+def test_a_stream_that_is_expected_to_close_thinking_it_never_opened_tells_what_comes_behind_it(
+    text: str, told: str, thought: str, size: int
+) -> None:
+    splitter = StreamSplitter(is_unopened=True)
+    found = [*(splitter.feed(text[at : at + size]) for at in range(0, len(text), size)), splitter.close()]
+    assert "".join(one.text for one in found) == told
+    assert "".join(one.reasoning for one in found) == thought
+
+
+@pytest.mark.parametrize(
+    ("text", "is_so"),
+    [
+        (UNOPENED, True),
+        ("<think>hm</think>four", False),
+        ("four", False),
+        ("say `</think>` and go on", False),
+        ('{"a": "x </think> y"}', False),
+        ("all was thinking</think>", False),
+    ],
+)
+def test_an_answer_that_only_closes_its_thinking_is_known(text: str, is_so: bool) -> None:
+    assert is_unopened(text) is is_so

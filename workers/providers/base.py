@@ -231,7 +231,8 @@ class HttpProvider(ABC):
         """Read a 2xx: the answer, or the error that it carries in its place."""
         answer = _object(raw)
         if answer is None:
-            answer = read_events(raw)
+            event = read_events(raw)
+            answer = event if event is not None and carries_error(event) else self._put_together(raw) or event
         wrong: ProviderUnavailable | None = None
         if answer is not None and not carries_error(answer):
             try:
@@ -245,6 +246,22 @@ class HttpProvider(ABC):
         told = None if answer is None else answer.get("usage")
         error.usage = read_usage(told, call, "") if isinstance(told, dict) and told else Usage()
         raise error
+
+    def _put_together(self, raw: bytes) -> dict[str, Any] | None:
+        """Return the answer that events make up which nobody asked for, as of servers that always stream; else None.
+
+        One that ends before the provider has said why the model stopped is none.
+        """
+        parser, answer = SseParser(), self._stream()
+        try:
+            events = [*parser.feed(raw), *parser.close()] if b"data:" in raw else []
+        except TooLong:
+            return None
+        for event in events:
+            told = None if event.data == LAST_EVENT else _object(event.data.encode("utf-8", "replace"))
+            if told is not None and answer.knows(told):
+                answer.take(told)
+        return answer.answer() if answer.is_whole else None
 
     def _problem(self, call: Call, api_key: str, raw: bytes) -> Problem:
         return read_problem(raw, secrets=(api_key,), texts=texts_of(call.messages))
@@ -298,14 +315,19 @@ def lack_of(error: BaseException) -> str | None:
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[ServerEvent]:
-    """Yield the events of an answer, at most `MAX_ANSWER_BYTES` of them."""
-    parser, size = SseParser(), 0
+    """Yield the events of an answer, at most `MAX_ANSWER_BYTES` of them; JSON that is no stream as one."""
+    parser, size, pieces = SseParser(), 0, list[bytes]()
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
             raise aiohttp.ClientPayloadError(f"expected at most {MAX_ANSWER_BYTES} bytes")
+        if pieces or (size == len(chunk) and chunk.lstrip().startswith(b"{")):
+            pieces.append(chunk)
+            continue
         for event in parser.feed(chunk):
             yield event
+    if pieces:
+        yield ServerEvent("", b"".join(pieces).decode("utf-8", "replace"))
     for event in parser.close():
         yield event
 

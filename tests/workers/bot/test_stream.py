@@ -85,6 +85,11 @@ async def asks_twice(task: BotTask, bot: LoopBotContext) -> str:
     return await collects(task, bot) + await collects(task, bot)
 
 
+async def streams_twice(task: BotTask, bot: LoopBotContext) -> str:
+    told = [[piece async for piece in bot.stream(task.prompt or "")] for _ in range(2)]
+    return "|".join(map("".join, told))
+
+
 async def copes(task: BotTask, bot: LoopBotContext) -> str:
     said = ""
     try:
@@ -181,6 +186,12 @@ def test_thinking_in_the_text_is_no_piece():
     said = ["<thi", "nk>\nhm", "\n</thi", "nk>\n\n", "fo", "ur"]
     outcome, _ = work("collects", [streamed([*map(chunk, said), chunk(finish="stop"), "[DONE]"])])
     assert (outcome.answer, seen["pieces"], outcome.reasoning) == ("four", ["fo", "ur"], "hm")
+
+
+def test_thinking_that_a_model_only_closes_is_no_piece_once_its_model_is_known_for_it():
+    said = [chunk("hm, so"), chunk("me</thi"), chunk("nk>\n\nfo"), chunk("ur"), chunk(finish="stop"), "[DONE]"]
+    outcome, _ = work("streams_twice", [streamed(said)])
+    assert outcome.answer == "hm, some</think>\n\nfour|four"  # nobody could know it of the first
 
 
 @pytest.mark.parametrize("function", [*FUNCTIONS, "lets_it_through_as_a_cause", "lets_it_through_in_a_group"])

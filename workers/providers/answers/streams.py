@@ -16,8 +16,12 @@ from fleet.workers.providers.answers.parts import read_content, read_message
 _NOTHING = Delta()
 #: Where each kind of delta of a block has its piece.
 _PIECES = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
-#: Tools that one answer may want called; an index beyond it is no wire (count).
-MOST_TOOL_CALLS = 1024
+#: The block that each of them belongs to.
+_KINDS = {"thinking_delta": "thinking", "signature_delta": "thinking", "input_json_delta": "tool_use"}
+#: Tools that one answer may want called, answers of one call, and blocks of one; an index beyond is no wire (count).
+MOST_TOOL_CALLS, MOST_CHOICES, MOST_BLOCKS = 1024, 128, 4096
+#: Fields of a piece of a tool's call that are put together; others, such as a signature, are kept as they come.
+_OWN = frozenset({"index", "id", "function", "type"})
 
 
 class AnswerStream(Protocol):
@@ -47,17 +51,13 @@ class AnswerStream(Protocol):
 
 
 class OpenAIStream:
-    """Chunks of a chat completion."""
+    """Chunks of a chat completion. With several answers (`n`) the pieces are the first one's."""
 
     def __init__(self) -> None:
         self.is_over = self.is_whole = False
         self.usage: dict[str, Any] = {}
         self._whole: dict[str, Any] = {}
-        self._choice: dict[str, Any] = {}
-        self._texts: list[str] = []
-        self._thoughts: list[str] = []
-        self._refusals: list[str] = []
-        self._tools: dict[int, dict[str, Any]] = {}
+        self._choices: dict[int, _Choice] = {0: _Choice()}
 
     def knows(self, event: Mapping[str, Any]) -> bool:
         return "choices" in event or "usage" in event or str(event.get("object")).startswith("chat.completion")
@@ -67,37 +67,88 @@ class OpenAIStream:
         told = event.get("usage") or _inner(event, "x_groq", "usage")
         if isinstance(told, dict):
             self.usage = told
-        choices = event.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(choice, dict) or choice.get("index") not in (0, None):
-            return _NOTHING
-        self._choice.update({name: value for name, value in choice.items() if name not in ("delta", "message")})
+        choices, said = event.get("choices"), _NOTHING
+        for choice in choices if isinstance(choices, list) else ():
+            index = choice.get("index") if isinstance(choice, dict) else None
+            if isinstance(choice, dict) and (index is None or (type(index) is int and 0 <= index < MOST_CHOICES)):
+                piece = self._choices.setdefault(index or 0, _Choice()).take(choice)
+                said = said if index else piece
+        self.is_whole = all(choice.is_whole for choice in self._choices.values())
+        return said
+
+    def answer(self) -> dict[str, Any]:
+        choices = [self._choices[index].answer() for index in sorted(self._choices)]
+        return {**self._whole, "choices": choices, "usage": self.usage or None}
+
+
+class _Choice:
+    """One answer of a completion: what was told of it, and its pieces."""
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        self._told: dict[str, Any] = {}
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._refusals: list[str] = []
+        self._tools: dict[int, dict[str, Any]] = {}
+        self._places: dict[int, int] = {}  # where calls stand whose number was another's already
+        self._legacy: dict[str, Any] = {}
+
+    def take(self, choice: Mapping[str, Any]) -> Delta:
+        self._told.update({name: value for name, value in choice.items() if name not in ("delta", "message")})
         self.is_whole = self.is_whole or bool(choice.get("finish_reason"))
-        delta = choice.get("delta")
-        return self._piece(delta) if isinstance(delta, dict) else _NOTHING
+        delta, message = choice.get("delta"), choice.get("message")
+        if isinstance(delta, dict) or not isinstance(message, dict):
+            return self._piece(delta) if isinstance(delta, dict) else _NOTHING
+        is_told = bool(self._texts or self._tools)  # of servers that say all of it in one event, maybe once more
+        for pieces in (self._texts, self._thoughts, self._refusals, self._tools, self._places, self._legacy):
+            pieces.clear()
+        whole = self._piece(message)
+        return _NOTHING if is_told else whole
 
     def _piece(self, delta: Mapping[str, Any]) -> Delta:
         said = read_message(delta)
-        self._texts.append(said.text)
-        self._thoughts.append(said.reasoning)
+        self._texts += [said.text] if said.text else []
+        self._thoughts += [said.reasoning] if said.reasoning else []
         if isinstance(refusal := delta.get("refusal"), str):
             self._refusals.append(refusal)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
                 self._take_call(call)
+        if isinstance(legacy := delta.get("function_call"), dict):
+            _add_function(self._legacy, legacy)
         return Delta(said.text, said.reasoning)
 
     def _take_call(self, call: Mapping[str, Any]) -> None:
-        index = call.get("index")
-        at = index if isinstance(index, int) and 0 <= index < MOST_TOOL_CALLS else max(self._tools, default=0)
-        whole = self._tools.setdefault(at, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        whole["id"] = call.get("id") or whole["id"]
-        for name in ("name", "arguments"):
-            if isinstance(part := _inner(call, "function", name), str):
-                whole["function"][name] += part
+        whole = self._tools.setdefault(self._place_of(call), {"id": "", "type": "function", "function": {}})
+        whole.update({name: value for name, value in call.items() if name not in _OWN and value is not None})
+        whole["id"] = whole["id"] or call.get("id") or ""
+        if isinstance(function := call.get("function"), dict):
+            _add_function(whole["function"], function)
+
+    def _place_of(self, call: Mapping[str, Any]) -> int:
+        """Return where a piece of a call belongs.
+
+        Some servers number no calls, or all of them 0: there a new id beside a name begins the next call, or a name
+        behind arguments where there are neither numbers nor ids. An id alone does not: others make a new one for each
+        piece.
+        """
+        told, last = call.get("index"), max(self._tools, default=0)
+        index = told if type(told) is int and 0 <= told < MOST_TOOL_CALLS else None
+        at = last if index is None else self._places.get(index, index)
+        known = self._tools.get(at)
+        if known is None or not (_inner(call, "function", "name") and known["function"].get("name")):
+            return at
+        another = call["id"] != known["id"] if call.get("id") else index is None and known["function"].get("arguments")
+        if not another:
+            return at
+        if index is not None:
+            self._places[index] = last + 1
+        return last + 1
 
     def answer(self) -> dict[str, Any]:
+        """Return the choice of an answer that came in one piece."""
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self._texts)}
         if thought := "".join(self._thoughts):
             message["reasoning_content"] = thought
@@ -105,18 +156,31 @@ class OpenAIStream:
             message["refusal"] = refusal
         if self._tools:
             message["tool_calls"] = [self._tools[index] for index in sorted(self._tools)]
-        choices = [{**self._choice, "message": message}]
-        return {**self._whole, "choices": choices, "usage": self.usage or None}
+        elif self._legacy:
+            message["function_call"] = self._legacy
+        return {**self._told, "message": message}
+
+
+def _add_function(whole: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    """Add a piece of a function's name and arguments; a name that is said again is no more of it."""
+    name, arguments = piece.get("name"), piece.get("arguments")
+    if isinstance(name, str) and name != whole.get("name"):
+        whole["name"] = f"{whole.get('name', '')}{name}"
+    if isinstance(arguments, dict):  # some servers send the object itself
+        arguments = json.dumps(arguments)
+    if isinstance(arguments, str):
+        whole["arguments"] = f"{whole.get('arguments', '')}{arguments}"
 
 
 class AnthropicStream:
-    """Events of a message."""
+    """Events of a message; its blocks may come side by side."""
 
     def __init__(self) -> None:
         self.is_over = self.is_whole = False
         self.usage: dict[str, Any] = {}
         self._message: dict[str, Any] = {"type": "message", "role": "assistant"}
-        self._blocks: list[_Block] = []
+        self._blocks: dict[int, _Block] = {}
+        self._places: dict[int, int] = {}  # where blocks stand whose number was another's already
 
     def knows(self, event: Mapping[str, Any]) -> bool:
         return isinstance(event.get("type"), str)
@@ -129,11 +193,11 @@ class AnthropicStream:
             self._take_usage(self._message.get("usage"))
         elif kind == "content_block_start":
             block = event.get("content_block")
-            self._blocks.append(_Block(block if isinstance(block, dict) else {}))
-            return self._blocks[-1].begin()
-        elif kind == "content_block_delta" and self._blocks:
+            made = self._blocks[self._begin(event)] = _Block(block if isinstance(block, dict) else {})
+            return made.begin()
+        elif kind == "content_block_delta":
             delta = event.get("delta")
-            return self._blocks[-1].take(delta) if isinstance(delta, dict) else _NOTHING
+            return self._block_of(event, delta).take(delta) if isinstance(delta, dict) else _NOTHING
         elif kind == "message_delta":
             delta = event.get("delta")
             self._message.update(delta if isinstance(delta, dict) else {})
@@ -141,7 +205,34 @@ class AnthropicStream:
             self.is_whole = bool(self._message.get("stop_reason"))
         elif kind == "message_stop":
             self.is_over = True
+        elif kind == "message":  # of servers that say all of it in one event
+            return self._take_all(event)
         return _NOTHING
+
+    def _take_all(self, message: Mapping[str, Any]) -> Delta:
+        content = message.get("content")
+        blocks = [_Block(block) for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+        self._blocks = dict(enumerate(blocks))
+        self._message.update({name: value for name, value in message.items() if name not in ("content", "usage")})
+        self._take_usage(message.get("usage"))
+        self.is_whole = bool(self._message.get("stop_reason"))
+        said = read_content(content)
+        return Delta(said.text, said.reasoning)
+
+    def _begin(self, event: Mapping[str, Any]) -> int:
+        """Return the place of the block that begins: the one that the event names, unless it is taken."""
+        index, after = event.get("index"), max(self._blocks, default=-1) + 1
+        if type(index) is not int or not 0 <= index < MOST_BLOCKS:
+            return after
+        self._places[index] = after if index in self._blocks else index
+        return self._places[index]
+
+    def _block_of(self, event: Mapping[str, Any], delta: Mapping[str, Any]) -> _Block:
+        """Return the block that a piece belongs to: the named one, else the last; it begins where it never did."""
+        index, last = event.get("index"), max(self._blocks, default=0)
+        at = self._places.get(index, index) if type(index) is int and 0 <= index < MOST_BLOCKS else last
+        kind = _KINDS.get(str(delta.get("type")), "text")
+        return self._blocks.setdefault(at, _Block({"type": kind}))
 
     def _take_usage(self, told: object) -> None:
         """Add what is told last: it counts from the beginning, and leaves out what has not changed."""
@@ -149,7 +240,7 @@ class AnthropicStream:
             self.usage.update({name: value for name, value in told.items() if value is not None})
 
     def answer(self) -> dict[str, Any]:
-        content = [block.whole() for block in self._blocks]
+        content = [self._blocks[index].whole() for index in sorted(self._blocks)]
         return {**self._message, "content": content, "usage": self.usage or None}
 
 
