@@ -6,7 +6,6 @@ README's commands are carried out by `test_readme.py`, the programs of single pa
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import shlex
 import tomllib
@@ -20,8 +19,6 @@ import pytest
 from fleet.cli.main import main
 from fleet.cli.setup.reference import PLACES, tables
 from fleet.signals.metrics import FLEET_METRICS, WORKER_METRICS
-from fleet.workers.bot.context import BotContext
-from fleet.workers.bot.wishes import ChatOptions
 from tests.house import ROOT, modules_of, sources
 
 #: Every page of the repository that people read.
@@ -304,9 +301,3 @@ def test_what_is_said_to_be_missing_is_missing(page: str, heading: str) -> None:
     text = " ".join(section.split())
     listed = {thing for thing in NOT_THERE if thing in text}
     assert listed == {thing for thing, place in NOT_THERE.items() if not any(ROOT.glob(place))}
-
-
-def test_chat_has_no_schemas_as_readme_says() -> None:
-    assert "**No schema of its own for a `chat()` call.**" in (ROOT / "README.md").read_text(encoding="utf-8")
-    named = {*inspect.signature(BotContext.chat).parameters, *ChatOptions.__annotations__}
-    assert "tools" in named and "answer_schema" not in named

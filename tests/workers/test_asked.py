@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from fleet.config import PoolSettings, ProviderSettings
 from fleet.conversation import Message, ThinkingPart, ToolCall
 from fleet.engine.outcomes.results import result_of
-from fleet.errors import BotFunctionFailed, InvalidTask
+from fleet.errors import BadAnswer, BotFunctionFailed, InvalidTask
+from fleet.faults import Fault
 from fleet.models import Bot, BotTask, Remedy
 from fleet.outcome import Outcome
 from fleet.schema import compiled
@@ -77,8 +79,59 @@ async def hands_the_call_on(task: BotTask, bot: BotContext) -> str:
     return await bot.chat(task.prompt or "", tools=[TOOL])
 
 
+class Verdict(BaseModel):
+    a: int
+
+
+async def asks_for_a_form(task: BotTask, bot: Any) -> str:
+    first = await bot.chat("Think about it.")
+    reply = await bot.chat(
+        [*task.conversation(), {"role": "user", "content": first}], answer_schema=Verdict, effort="low"
+    )
+    return json.dumps({"a": Verdict.model_validate_json(reply).a + 1, "tokens": reply.usage.total_tokens})
+
+
+def asks_for_a_form_in_a_thread(task: BotTask, bot: Any) -> str:
+    return str(bot.chat("x", answer_schema=task.answer_schema, max_output_tokens=77))
+
+
+async def asks_for_no_form(task: BotTask, bot: Any) -> str:
+    return str(await bot.chat("x", answer_schema=task.metadata["schema"]))
+
+
 async def asks_nonsense(task: BotTask, bot: BotContext) -> str:
     return await bot.chat("x", **task.metadata)  # type: ignore[arg-type]
+
+
+# -- answers in a form, in bot functions
+
+
+@pytest.mark.parametrize("good", ['{"a": 4}', '```json\n{"a": 4}\n```', '<think>{}</think>{"a": 4}'])
+def test_a_chat_of_a_bot_function_may_ask_for_json_and_gets_it_bare(good: str):
+    provider = FakeProvider(["Some thoughts", good])
+    outcome = work(BotTask(prompt="2+2?"), provider=provider, function=f"{HERE}:asks_for_a_form")
+    assert (outcome.status, json.loads(outcome.answer or "")) == ("ok", {"a": 5, "tokens": 15})
+    plain, formed = (call.wishes for call in provider.calls)
+    assert plain.schema is None and formed.schema is not None and (formed.form, formed.effort) == ("strict", "low")
+    assert [message.text for message in provider.calls[1].messages[1:]] == ["2+2?", "Some thoughts"]
+
+
+def test_such_an_answer_that_does_not_fit_is_repaired_once_and_is_then_a_bad_answer():
+    task, function = BotTask(prompt="x", answer_schema=ANSWER), f"{HERE}:asks_for_a_form_in_a_thread"
+    provider = FakeProvider(['{"a": "four"}', '{"a": 4}'])
+    outcome = work(task, provider=provider, function=function)
+    assert (outcome.status, outcome.answer) == ("ok", '{"a": 4}')
+    assert [call.max_output_tokens for call in provider.calls] == [77, 77]
+    assert "wrong" in provider.calls[1].messages[-1].text  # the conversation of the chat, and what is to be mended
+    outcome = work(task, provider=FakeProvider(['{"a": "four"}']), function=function)
+    assert isinstance(outcome.error, BadAnswer) and outcome.error.fault == Fault.SCHEMA
+
+
+@pytest.mark.parametrize("schema", [{"type": "objekt"}, {"$ref": "https://x.y/z"}, "text", 5])
+def test_a_form_that_is_no_schema_is_the_functions_fault(schema: Any):
+    task = BotTask(prompt="x", metadata={"schema": schema})
+    outcome = work(task, "4", function=f"{HERE}:asks_for_no_form")
+    assert isinstance(outcome.error, BotFunctionFailed) and "chat(): answer_schema: " in str(outcome.error)
 
 
 # -- tools

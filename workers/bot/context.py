@@ -28,7 +28,7 @@ from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.turns import Prompt, turns_of
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.bot.window import cut
-from fleet.workers.bot.wishes import ChatOptions, asked_in_chat, wishes_of
+from fleet.workers.bot.wishes import AnswerForm, ChatOptions, asked_in_chat, schema_in_chat, wishes_of
 from fleet.workers.context import reshuffle
 from fleet.workers.load import beside_tokens
 from fleet.workers.ports import PLAIN, Wishes
@@ -56,6 +56,7 @@ class BotContext(Asker):
         *,
         temperature: float | None = None,
         max_output_tokens: int | None = None,
+        answer_schema: AnswerForm | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatReply:
         """Send the persona's system prompt and `prompt`, cut to the bot's window; return the model's text.
@@ -66,20 +67,23 @@ class BotContext(Asker):
         the task, over all its chats, has had `max_attempts` failures while others did well, or two empty answers. A
         model that has spent its whole allowance on thinking is asked once more: with more room if the task, the pool
         and the window leave it some, else with less effort. A task's `answer_schema` is not told here: only the author
-        of a bot function knows which of its chats gives the final answer.
+        of a bot function knows which of its chats gives the final answer, and passes `task.answer_schema` to that one.
 
         Args:
             prompt: A prompt or a conversation.
             temperature: Instead of the persona's.
             max_output_tokens: Instead of the task's or the pool's.
+            answer_schema: A JSON schema, or a pydantic model class, that the answer must fit. It is asked for, checked
+                and repaired once as that of a task is; the text is then bare JSON, unless the reply calls tools.
             options: Tools, effort and so on, by the names of `fleet.asking.Asks`, instead of the task's or the
                 pool's. The task's own tools are the function's to offer.
 
         Raises:
-            BadAnswer: Refused, in a loop, or empty once too often.
+            BadAnswer: Refused, in a loop, or empty once too often; or it does not fit, nor does the repaired one.
             FleetError: Whatever else ended the call for good.
         """
-        return await self._chat(prompt, temperature, max_output_tokens, options, None)
+        asked = partial(self._chat, prompt, temperature, max_output_tokens, options)
+        return await asked(None if answer_schema is None else schema_in_chat(answer_schema))
 
     async def stream(
         self,
@@ -108,7 +112,7 @@ class BotContext(Asker):
             FleetError: As `chat()`.
         """
         try:
-            return await self._chat(prompt, temperature, max_output_tokens, options, Streaming(emit))
+            return await self._chat(prompt, temperature, max_output_tokens, options, None, Streaming(emit))
         except Told as told:
             if isinstance(told.error, Waits):
                 self.broken.append(told.error)
@@ -120,17 +124,22 @@ class BotContext(Asker):
         temperature: float | None,
         max_output_tokens: int | None,
         options: ChatOptions,
-        streaming: Streaming | None,
+        schema: Schema | None,
+        streaming: Streaming | None = None,
     ) -> ChatReply:
         wishes = wishes_of(asked_in_chat(self._task, options, self._pool), self._pool, self.persona)
-        inquiry = self._inquiry(self._fitted(turns_of(prompt), wishes), wishes)
+        turns = turns_of(prompt)
+        inquiry = self._inquiry(self._fitted(turns, wishes), wishes)
         if temperature is not None:
             wishes = replace(wishes, asked=wishes.asked | {"temperature"})
             inquiry = replace(inquiry, wishes=wishes, temperature=temperature)
         if streaming is not None or max_output_tokens:
             wanted = max_output_tokens or self._max_output_tokens
             inquiry = replace(inquiry, max_output_tokens=wanted, streaming=streaming)
-        return await self._ask(inquiry, 0 if max_output_tokens else self._thinking_room_tokens)
+        more_tokens = 0 if max_output_tokens else self._thinking_room_tokens
+        if schema is not None:
+            return await self._in_json(schema, turns, inquiry, more_tokens)
+        return await self._ask(inquiry, more_tokens)
 
     @property
     def _thinking_room_tokens(self) -> int:
@@ -152,21 +161,33 @@ class BotContext(Asker):
             FleetError: Whatever else ended the call for good.
         """
         wishes = wishes_of(self._task, self._pool, self.persona)
+        turns = self._task.conversation()
+        inquiry = self._inquiry(self._fitted(turns, wishes), wishes)
         if self.schema is None:
-            inquiry = self._inquiry(self._fitted(self._task.conversation(), wishes), wishes)
             return await self._ask(inquiry, self._thinking_room_tokens)
-        room = self._room(self._max_output_tokens)
-        told = json_answer.rules(self.schema, room)
-        reply = await self._ask_for_json(self.schema, told, wishes)
+        return await self._in_json(self.schema, turns, inquiry, self._thinking_room_tokens)
+
+    async def _in_json(self, schema: Schema, turns: tuple[Message, ...], plain: Inquiry, more_tokens: int) -> ChatReply:
+        """Ask for an answer that fits a schema; return it as bare JSON, repaired once if need be.
+
+        Args:
+            schema: What it must fit.
+            turns: The conversation.
+            plain: What is asked, but for the schema.
+            more_tokens: As `_ask`.
+        """
+        room = self._room(plain.max_output_tokens)
+        told = json_answer.rules(schema, room)
+        asked = partial(self._ask_for_json, schema, told, turns, plain, more_tokens)
+        reply = await asked()
         if reply.tool_calls:
             return reply
-        bare, misfits = await self._read(reply, self.schema)
+        bare, misfits = await self._read(reply, schema)
         if misfits:
             self.bad_answers += 1
             self.degraded = False  # by the answer that is thrown away
-            again = json_answer.repair(bare, misfits, room)
-            reply = await self._ask_for_json(self.schema, told, wishes, again)
-            bare = await self.fitting(reply)
+            reply = await asked(json_answer.repair(bare, misfits, room))
+            bare = await self._as_json(reply, schema)
         return reply.but(bare)
 
     def _inquiry(self, fitted: Fitted, wishes: Wishes) -> Inquiry:
@@ -178,9 +199,10 @@ class BotContext(Asker):
         Raises:
             BadAnswer: When it does not fit.
         """
-        if self.schema is None:
-            return text
-        bare, misfits = await self._read(text, self.schema)
+        return text if self.schema is None else await self._as_json(text, self.schema)
+
+    async def _as_json(self, text: str, schema: Schema) -> str:
+        bare, misfits = await self._read(text, schema)
         if misfits:
             self.bad_answers += 1
             hint = "; it was cut off: raise max_output_tokens" if self.degraded else ""
@@ -197,13 +219,19 @@ class BotContext(Asker):
         return cast(tuple[str, list[Misfit]], found)
 
     async def _ask_for_json(
-        self, schema: Schema, told: str, wishes: Wishes, again: tuple[Message, ...] = ()
+        self,
+        schema: Schema,
+        told: str,
+        turns: tuple[Message, ...],
+        plain: Inquiry,
+        more_tokens: int,
+        again: tuple[Message, ...] = (),
     ) -> ChatReply:
         """Ask in the form that the model takes; each form that it refuses is learnt, and the next one asked at once.
 
         A repair is told the schema by the prompt as well: what the wire does not enforce has gone wrong.
         """
-        forms = 0
+        forms, wishes = 0, plain.wishes
         while forms < MOST_FORMS:
             await self._find_rung()
             form = self._gateway.form(self.route, schema)
@@ -212,14 +240,14 @@ class BotContext(Asker):
             beside = json_answer.beside_tokens(in_prompt, again) + beside_tokens(by_wire)
 
             async def fitted(room: int, beside: int = beside, in_prompt: str = in_prompt) -> tuple[Message, ...]:
-                kept = await self._conversation(self._task.conversation(), room, beside)
+                kept = await self._conversation(turns, room, beside)
                 return json_answer.with_rules(kept, in_prompt, again)
 
             if form != "strict":
                 self.sent["answer_schema"] = form
-            inquiry = replace(self._inquiry(fitted, by_wire), is_formed=True)
+            inquiry = replace(plain, fitted=fitted, wishes=by_wire, is_formed=True, in_json=True)
             try:
-                reply = await self._ask(inquiry, self._thinking_room_tokens)
+                reply = await self._ask(inquiry, more_tokens)
             except SchemaRefused:
                 forms += 1
                 continue

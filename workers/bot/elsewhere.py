@@ -18,7 +18,7 @@ from fleet.models import Persona
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.turns import Prompt
-from fleet.workers.bot.wishes import ChatOptions
+from fleet.workers.bot.wishes import AnswerForm, ChatOptions
 from fleet.workers.crossing import Crossing
 
 _STOPPED = "expected a running worker, got a stopped one: return from your function"
@@ -78,6 +78,7 @@ class LoopBotContext(_Elsewhere):
         *,
         temperature: float | None = None,
         max_output_tokens: int | None = None,
+        answer_schema: AnswerForm | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatReply:
         """Do what `BotContext.chat` does, on the data plane's loop; a cancellation here cancels it there.
@@ -86,7 +87,12 @@ class LoopBotContext(_Elsewhere):
             DeadlineExceeded: Also when the task ended while its function went on.
         """
         chat = partial(
-            self._context.chat, prompt, temperature=temperature, max_output_tokens=max_output_tokens, **options
+            self._context.chat,
+            prompt,
+            temperature=temperature,
+            max_output_tokens=max_output_tokens,
+            answer_schema=answer_schema,
+            **options,
         )
         return await self._over(chat)
 
@@ -145,6 +151,7 @@ class BlockingBotContext(_Elsewhere):
         *,
         temperature: float | None = None,
         max_output_tokens: int | None = None,
+        answer_schema: AnswerForm | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatReply:
         """Do what `BotContext.chat` does, and wait for it.
@@ -153,7 +160,12 @@ class BlockingBotContext(_Elsewhere):
             DeadlineExceeded: Also when the task ended while its function went on.
         """
         chat = partial(
-            self._context.chat, prompt, temperature=temperature, max_output_tokens=max_output_tokens, **options
+            self._context.chat,
+            prompt,
+            temperature=temperature,
+            max_output_tokens=max_output_tokens,
+            answer_schema=answer_schema,
+            **options,
         )
         return self._result(self._begin(chat))
 

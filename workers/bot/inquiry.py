@@ -34,6 +34,7 @@ class Inquiry:
         wishes: What is asked beyond that.
         streaming: Hands on the answer while it is made; None: it is wanted whole.
         is_formed: True when it is made for one model: in the form in which that takes a schema.
+        in_json: The answer is to be JSON.
     """
 
     fitted: Fitted
@@ -42,6 +43,7 @@ class Inquiry:
     wishes: Wishes = PLAIN
     streaming: Streaming | None = None
     is_formed: bool = False
+    in_json: bool = False
 
     def with_less_thinking(self, more_tokens: int, *, may_ease: bool) -> Inquiry | None:
         """Return what leaves more to an answer: more room, else less effort; None: neither is to be had.

@@ -13,6 +13,7 @@ from fleet.conversation import Tool
 from fleet.errors import BotFunctionFailed, InvalidTask
 from fleet.models import Persona, explain_validation
 from fleet.quoting import listed
+from fleet.schema import Schema, as_schema, compiled
 from fleet.workers.ports import PLAIN, Wishes
 
 #: What a pool says for all of its tasks, by the same names.
@@ -20,6 +21,10 @@ _POOL = ("effort", "thinking_tokens", "verbosity", "seed", "top_p", "stop", "tie
 #: What a task says for itself alone.
 _TASK = ("tools", "tool_choice", "parallel_tool_calls", "n")
 _POOL_ASKS = frozenset({*_POOL, "drop_params", "extra_body", "extra_headers"})
+
+
+#: What `chat()` takes for the form of its answer: a JSON schema, or a pydantic model class that has one.
+AnswerForm = Mapping[str, Any] | type
 
 
 class ChatOptions(TypedDict, total=False):
@@ -91,6 +96,21 @@ def asked_in_chat(task: Asks, options: Mapping[str, Any], pool: PoolSettings) ->
             "add them to `allow`"
         )
     return asked
+
+
+def schema_in_chat(told: AnswerForm) -> Schema:
+    """Return the schema that one `chat()` of a bot function asks for.
+
+    Raises:
+        BotFunctionFailed: When it is none.
+    """
+    try:
+        made = as_schema(told)
+        if not isinstance(made, Mapping):
+            raise ValueError(f"expected a JSON schema (dict) or a pydantic model class, got {type(made).__name__}")
+        return compiled(dict(made))
+    except ValueError as error:
+        raise BotFunctionFailed(f"chat(): answer_schema: {error}") from None
 
 
 def check_room(wishes: Wishes, max_output_tokens: int) -> None:
