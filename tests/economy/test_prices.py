@@ -156,6 +156,44 @@ def test_every_list_price_of_mixed_usage_is_that_of_genai_prices_before_rounding
     assert compared > (1000 if tier is None else 10)
 
 
+def test_sound_and_images_fresh_and_cached_cost_what_genai_prices_says_of_each_model_that_prices_them():
+    now, compared = datetime.fromtimestamp(NOW_S, UTC), 0
+    for provider, model in models():
+        rates, price = list_rates(Listed(provider, model), None, standard=True, now_s=NOW_S), model.get_prices(now)
+        media = {
+            name for name, rate in price.__dict__.items() if rate is not None and ("audio" in name or "image" in name)
+        }
+        if rates is None or not media:
+            continue
+        usage = Usage(
+            input_tokens=100_000, audio_input_tokens=10_000, image_input_tokens=5000, cached_tokens=20_000,
+            cached_audio_tokens=3000 if "cache_audio_read_mtok" in media else 0,
+            cached_image_tokens=2000 if "cache_image_read_mtok" in media else 0,
+            output_tokens=10_000, audio_output_tokens=1000, image_output_tokens=2000,
+        )  # fmt: skip
+        told = TheirUsage(
+            input_tokens=100_000, input_audio_tokens=10_000, input_image_tokens=5000, cache_read_tokens=20_000,
+            cache_audio_read_tokens=usage.cached_audio_tokens, cache_image_read_tokens=usage.cached_image_tokens,
+            output_tokens=10_000, output_audio_tokens=1000, output_image_tokens=2000,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = Fraction(price.calc_price(told)["total_price"]) * 10**12
+        assert abs(rates.cost_usd_picos(usage) - expected) <= Fraction(1, 2), (provider.id, model.id)
+        compared += 1
+    assert compared > 20
+
+
+def test_cached_sound_without_a_rate_of_its_own_costs_what_is_cached_does():
+    price = PriceSettings(
+        input_usd_per_mtok=10, output_usd_per_mtok=0, cached_usd_per_mtok=1, audio_input_usd_per_mtok=40
+    )
+    used = {"input_tokens": 100, "audio_input_tokens": 30, "cached_tokens": 50, "cached_audio_tokens": 20}
+    assert cost(price, **used) == (40 * 10 + 10 * 40 + 50 * 1) * 10**6
+    own = price.model_copy(update={"cached_audio_usd_per_mtok": 2.5, "image_output_usd_per_mtok": 30})
+    assert cost(own, **used, output_tokens=7, image_output_tokens=7) == (40 * 10 + 10 * 40 + 30 + 50 + 7 * 30) * 10**6
+
+
 @given(given=tokens, made=tokens, share=st.floats(0, 1), kind=st.sampled_from(["gpt-5-mini", "gpt-4.1", "gpt-5.4"]))
 def test_any_usage_costs_what_genai_prices_says(given: int, made: int, share: float, kind: str):
     entry = listed_of(Seller("p", "openai"), kind)

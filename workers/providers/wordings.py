@@ -69,7 +69,7 @@ SPENT = _any(
     r"\bno (?:remaining |available |more )?credits?\b", "can only afford", r"\bover budget\b", r"\bpayment required",
     r"\b(?:arrears|overdue|past due|unpaid)\b", r"\b(?:recharge|top[- ]?up)\b", r"\bkey limit exceeded",
     r"account\b[^.\n]{0,40}(?:not active|in good standing)", "余额不足|欠费|充值|额度(?:已用尽|已用完|不足)",
-    r"\b(?:valid|requires? a|add a) (?:credit card|payment method)",
+    r"\bvalid (?:credit card|payment method)\b|\b(?:credit card|payment method) (?:is )?required",
 )  # fmt: skip
 #: A limit of money or of a month: beside a short delay it is a rate, and passes.
 PURSE_LIMIT = _any(

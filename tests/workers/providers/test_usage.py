@@ -96,6 +96,22 @@ SPELLINGS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {"input_tokens": 105, "cached_tokens": 40, "image_input_tokens": 40, "output_tokens": 50,
          "reasoning_tokens": 30},
     ),
+    "OpenAI, sound and images that were cached": (
+        {"input_tokens": 200, "output_tokens": 50, "total_tokens": 250,
+         "input_token_details": {"text_tokens": 60, "audio_tokens": 100, "image_tokens": 40, "cached_tokens": 90,
+                                 "cached_tokens_details": {"text_tokens": 10, "audio_tokens": 60, "image_tokens": 20}},
+         "output_token_details": {"text_tokens": 10, "image_tokens": 40}},
+        {"input_tokens": 200, "audio_input_tokens": 100, "image_input_tokens": 40, "cached_tokens": 90,
+         "cached_audio_tokens": 60, "cached_image_tokens": 20, "output_tokens": 50, "image_output_tokens": 40},
+    ),
+    "Gemini, sound that was cached, and an image": (
+        {"promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 20, "totalTokenCount": 120,
+         "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 60}, {"modality": "TEXT", "tokenCount": 40}],
+         "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 40}],
+         "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 20}]},
+        {"input_tokens": 100, "audio_input_tokens": 60, "cached_tokens": 40, "cached_audio_tokens": 40,
+         "output_tokens": 20, "image_output_tokens": 20},
+    ),
     "Gemini, all of it thinking": (
         {"promptTokenCount": 100, "thoughtsTokenCount": 30, "totalTokenCount": 130},
         {"input_tokens": 100, "output_tokens": 30, "reasoning_tokens": 30},
