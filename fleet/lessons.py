@@ -16,6 +16,8 @@ PROBE_AFTER_S = 24 * 3600.0
 MOST_LESSONS = 200
 #: What the names of refused schemas begin with, each followed by the form in which it is refused.
 SCHEMAS = "schema:"
+#: What the names begin with of what a model was not sent, because its wire or its SDK has no such field.
+UNSENT = "unsent:"
 #: Names of what is learnt of a model's sizes, beside what it refuses; `=` stands in no name of a field.
 RATIO, WINDOW = "=ratio", "=window"
 #: True tokens per estimated one that are believed at most and at least.
@@ -34,7 +36,7 @@ class Lesson(NamedTuple):
     Args:
         api: `provider/model`.
         what: What it refuses: a field of the request's body (dots lead inside), `role:NAME`, `schema` (any) or
-            `schema:NAME:FORM`; or `RATIO`, `WINDOW`.
+            `schema:NAME:FORM`; `UNSENT` and the name of a wish; or `RATIO`, `WINDOW`.
         learnt_at: Unix time (s).
         value: The ratio, or the window in tokens; 0 for what is refused.
     """

@@ -26,7 +26,7 @@ from fleet.errors import (
     Relearnt,
 )
 from fleet.grants import ANYBODY, Caller, Grant
-from fleet.lessons import FAST, TEACHING_TOKENS, Measure, Notebook
+from fleet.lessons import FAST, TEACHING_TOKENS, UNSENT, Measure, Notebook
 from fleet.money import PICOS_PER_MICRO
 from fleet.rates import RateReadings
 from fleet.schema import Schema
@@ -55,6 +55,9 @@ UNSEEN_TOKENS = 4096
 
 #: Smallest context window that a model is believed to have, in tokens: less is a number that was misread.
 LEAST_WINDOW_TOKENS = 256
+
+#: What something else stands for where a model is not sent it: a facet, more effort, more words (`bot/persona.py`).
+STOOD_FOR = ("temperature", "effort", "verbosity")
 
 #: Gives the cost of one call in 10^-12 dollars by `provider/model`, usage and tier (None: the usual one); None when the
 #: model has no price in that tier.
@@ -103,7 +106,6 @@ class Gateway:
         self._price = price
         self._disbelieved: set[str] = set()
         self._forms = Forms(self._lessons)
-        self._left_out: dict[str, set[str]] = {}
         self._unopened: set[str] = set()
         self.ladders = Ladders({**plain(routes), **(ladders or {})}, standing=self._roads.closed, on_turn=on_turn)
 
@@ -116,10 +118,8 @@ class Gateway:
         return self._forms.form(route.priced_as, schema.name)
 
     def refuses(self, route: Route, name: str) -> bool:
-        """True when a model is known to refuse this, or its last answers say that it was not sent it."""
-        api = route.priced_as
-        is_refused = any(name in names_of(field) for field in self._lessons.refused(api))
-        return is_refused or (bool(self._left_out) and name in self._left_out.get(api, ()))
+        """True when a model is known to refuse this, or not to be sent it."""
+        return any(name in names_of(field) for field in self._lessons.refused(route.priced_as))
 
     def came(self, route: Route, schema: Schema, *, is_json: bool) -> None:
         """Learn whether a model has read a schema that it was told by the wire."""
@@ -233,6 +233,7 @@ class Gateway:
         started = clock()
         used_tokens, output_tokens, cost = grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros
         meter.calls += 1
+        refused = self._lessons.refused(route.priced_as)
         rates: RateReadings | None = None
         cached_tokens: int | None = None
         try:
@@ -251,8 +252,8 @@ class Gateway:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
                 cached_tokens, cost = completion.usage.cached_tokens, budgeted
             meter.charge(completion.usage, price)
-            if completion.left_out:
-                self._left_out.setdefault(route.priced_as, set()).update(completion.left_out)
+            if completion.left_out or refused:
+                self._learn_unsent(route.priced_as, call, completion.left_out, refused)
                 meter.left_out = meter.left_out.union(asked_of(completion.left_out, call.wishes))
             if self._limiter.listens(grant):
                 rates = read_rates(completion.headers, now_s=time.time())
@@ -306,6 +307,23 @@ class Gateway:
         elif self._unopened:
             self._unopened.discard(route.priced_as)
 
+    def _learn_unsent(self, api: str, call: Call, left_out: tuple[str, ...], refused: frozenset[str]) -> None:
+        """Learn what a model is not sent although it does not refuse it; a day later, learn it anew or forget it.
+
+        Args:
+            api: `provider/model`.
+            call: What was asked.
+            left_out: What of it was not sent.
+            refused: What was known when it was sent: answers on their way when a lesson is forgotten teach nothing.
+        """
+        for name in STOOD_FOR:
+            what = f"{UNSENT}{name}"
+            if what in refused:
+                if _asks(call, name) and self._lessons.may_probe(api, what):
+                    (self._lessons.learn if name in left_out else self._lessons.forget)(api, what)
+            elif name in left_out and not any(name in names_of(field) for field in refused):
+                self._lessons.learn(api, what)
+
     def _priced(self, route: Route, usage: Usage, tier: str | None) -> tuple[int | None, float]:
         """Return what a call costs in 10^-12 dollars, and what a day's budget counts for it, in micro-dollars.
 
@@ -348,6 +366,11 @@ def _broken_off(completion: Completion) -> ProviderUnavailable:
     error = ProviderUnavailable(f"expected a whole answer, got one that broke off (finish reason {reason})")
     error.usage = completion.usage if completion.usage.total_tokens else None
     return error
+
+
+def _asks(call: Call, name: str) -> bool:
+    """True when a call has what one of `STOOD_FOR` names."""
+    return (call.temperature if name == "temperature" else getattr(call.wishes, name)) is not None
 
 
 def _is_plain(call: Call) -> bool:

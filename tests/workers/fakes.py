@@ -10,6 +10,7 @@ from itertools import repeat
 from fleet.config import PoolSettings, Settings
 from fleet.errors import DeadlineExceeded, FleetError, NotSoon, Waits
 from fleet.grants import ANYBODY, Caller, Grant
+from fleet.lessons import Notebook
 from fleet.models import Bot
 from fleet.rates import RateReadings
 from fleet.usage import Usage
@@ -187,13 +188,14 @@ def a_gateway(
     timeout_s: float = 60.0,
     others_are_answered: bool = True,
     costs: CostShares | None = None,
+    lessons: Notebook | None = None,
 ) -> Gateway:
     route = Route(
         provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=timeout_s
     )
     breakers = breakers or FakeBreakers()
     breakers.answers = others_are_answered  # else a call that hangs is ended by its timeout alone
-    return Gateway(limiter, {"research": route}, price, breakers=breakers, costs=costs)
+    return Gateway(limiter, {"research": route}, price, breakers=breakers, costs=costs, lessons=lessons)
 
 
 def settings_of(**pool: object) -> Settings:

@@ -15,6 +15,7 @@ from fleet.conversation import Message, ThinkingPart, ToolCall
 from fleet.engine.outcomes.results import result_of
 from fleet.errors import BadAnswer, BotFunctionFailed, InvalidTask
 from fleet.faults import Fault
+from fleet.lessons import PROBE_AFTER_S, Notebook
 from fleet.models import Bot, BotTask, Remedy
 from fleet.outcome import Outcome
 from fleet.schema import compiled
@@ -45,12 +46,13 @@ def work(
     limiter: FakeLimiter | None = None,
     bot: Bot | None = None,
     times: int = 1,
+    lessons: Notebook | None = None,
     **pool: Any,
 ) -> Outcome:
     """Return what comes of a task; of the last one of several, one after the other."""
 
     async def run() -> Outcome:
-        gateway = a_gateway(limiter or FakeLimiter(), provider or FakeProvider(list(replies)))
+        gateway = a_gateway(limiter or FakeLimiter(), provider or FakeProvider(list(replies)), lessons=lessons)
         agent = Agent(gateway, settings_of(**pool), share=lambda: 0.0)
         outcomes = [await agent.run(task, bot or a_bot(), task_id="t1", deadline_s_left=5.0) for _ in range(times)]
         await agent.close()
@@ -286,6 +288,48 @@ def test_bots_of_a_model_that_refuses_temperature_differ_by_a_facet():
     assert [call.messages[0].text.endswith(facet) for call in provider.calls] == [False, True]
     facets = {facet_of(make_bot("research", i, PoolSettings().persona)) for i in range(1, 101)}
     assert len(facets) == len(FACETS)
+
+
+def test_a_facet_is_known_to_all_workers_and_goes_a_day_later_when_the_temperature_is_sent_again():
+    now_s = [1e9]
+    book = Notebook(lambda: now_s[0])
+    provider = FakeProvider([COLD, COLD, COLD, "it is sent again"])
+
+    def told() -> bool:
+        """Run a task by a worker that has just started; True when its bot was told a facet."""
+        work(BotTask(prompt="x"), provider=provider, lessons=book)
+        return provider.calls[-1].messages[0].text.endswith(FACETS)
+
+    def a_day_passes() -> None:
+        now_s[0] += PROBE_AFTER_S
+        book.let_probe({(lesson.api, lesson.what) for lesson in book.due()})
+
+    assert [told(), told()] == [False, True]
+    (lesson,) = book.untold().values()
+    assert lesson is not None and (lesson.api, lesson.what) == ("api/model-1", "unsent:temperature")
+    a_day_passes()
+    assert told() and book.age_s(lesson.api, lesson.what) == 0  # it was left out again: for another day
+    a_day_passes()
+    assert [told(), book.refused(lesson.api), told()] == [True, frozenset(), False]
+
+
+def test_what_is_left_out_because_it_is_refused_is_no_second_lesson():
+    book = Notebook()
+    book.learn("api/model-1", "temperature")
+    provider = FakeProvider([COLD])
+    work(BotTask(prompt="x"), provider=provider, lessons=book)
+    assert book.refused("api/model-1") == {"temperature"}
+    assert provider.calls[0].messages[0].text.endswith(FACETS)
+
+    class Forgets(FakeProvider):
+        """Another worker's probe is taken while this call is on its way."""
+
+        async def complete(self, call: Call, *, api_key: str) -> Completion:
+            book.forget("api/model-1", "temperature")
+            return await super().complete(call, api_key=api_key)
+
+    work(BotTask(prompt="x"), provider=Forgets([COLD]), lessons=book)
+    assert book.refused("api/model-1") == set()
 
 
 def test_a_pool_may_say_that_its_model_has_no_temperature():

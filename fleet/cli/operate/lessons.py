@@ -11,7 +11,7 @@ import click
 
 from fleet import config
 from fleet.errors import ConfigurationError
-from fleet.lessons import RATIO, SCHEMAS, WINDOW, Lesson
+from fleet.lessons import RATIO, SCHEMAS, UNSENT, WINDOW, Lesson
 from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def read_by_api(settings: config.Settings) -> Mapping[str, list[Lesson]]:
 
 
 def told(lessons: Sequence[Lesson]) -> list[dict[str, Any]]:
-    """Return lessons for `--json`: `refuses` names a field or a role, `ratio` and `window_tokens` are sizes."""
+    """Return lessons for `--json`: `refuses` names a field or a role, `unsent` a wish, the others are sizes."""
     return [_as_dict(lesson) for lesson in lessons]
 
 
@@ -44,6 +44,8 @@ def _as_dict(lesson: Lesson) -> dict[str, Any]:
         return {"ratio": lesson.value, **told}
     if lesson.what == WINDOW:
         return {"window_tokens": int(lesson.value), **told, "until": lesson.probe_at}
+    if lesson.what.startswith(UNSENT):
+        return {"unsent": lesson.what.removeprefix(UNSENT), **told, "tried_again_at": lesson.probe_at}
     return {"refuses": lesson.what, **told, "tried_again_at": lesson.probe_at}
 
 
@@ -58,7 +60,8 @@ def lines(lessons: Sequence[Lesson]) -> Iterator[str]:
         else:
             left_s = lesson.probe_at - time.time()
             when = f"in {left_s / 3600:.0f} h" if left_s > 0 else "with the next call"
-            yield f"  refuses   {_named(lesson.what)} (learnt {at}; tried again {when})"
+            verb = "unsent   " if lesson.what.startswith(UNSENT) else "refuses  "
+            yield f"  {verb} {_named(lesson.what)} (learnt {at}; tried again {when})"
 
 
 def _named(what: str) -> str:
@@ -66,7 +69,7 @@ def _named(what: str) -> str:
     if what.startswith(SCHEMAS):
         _, name, form = what.split(":")
         return f"the schema {name}, {form}"
-    return "JSON schemas by the wire" if what == "schema" else what.replace("role:", "the role ")
+    return "JSON schemas by the wire" if what == "schema" else what.replace("role:", "the role ").removeprefix(UNSENT)
 
 
 @click.command()
@@ -99,5 +102,7 @@ def forget(api: str, what: str | None) -> None:
                 client, catalogue.LESSON_FORGOTTEN, api=api, what=_SIZES.get(lesson.what, lesson.what),
                 by=operator_name(),
             )  # fmt: skip
-    names = ", ".join(_SIZES.get(lesson.what, lesson.what) for lesson in gone) or "nothing was known"
+    names = (
+        ", ".join(_SIZES.get(lesson.what, lesson.what.removeprefix(UNSENT)) for lesson in gone) or "nothing was known"
+    )
     click.echo(f"{api}: forgot {counted(len(gone), 'lesson')}: {names}" if gone else f"{api}: {names}")

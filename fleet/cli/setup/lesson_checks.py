@@ -10,7 +10,7 @@ from fleet.cli.setup.check import Check, warn
 from fleet.config import Settings
 from fleet.engine.answers.lessons import read_lessons
 from fleet.errors import FleetError
-from fleet.lessons import WINDOW, Lesson
+from fleet.lessons import UNSENT, WINDOW, Lesson
 from fleet.store.client import connect
 from fleet.store.embedded import state_url
 
@@ -29,10 +29,11 @@ def lesson_checks(settings: Settings, lessons: Iterable[Lesson]) -> Iterator[Che
     known = {(lesson.api, lesson.what): lesson for lesson in lessons}
     for name, pool in settings.pools.items():
         api, persona = settings.limit_of(name)[0], pool.persona
-        if (api, "temperature") in known and len(set(persona.temperatures)) > 1:
+        is_refused, is_unsent = (api, "temperature") in known, (api, f"{UNSENT}temperature") in known
+        if (is_refused or is_unsent) and len(set(persona.temperatures)) > 1:
             yield warn(
                 f"pools.{name}: temperatures",
-                f"{api} refuses `temperature`: its bots differ by archetype alone",
+                f"{api} {'refuses' if is_refused else 'is not sent'} `temperature`: its bots differ by archetype alone",
                 f"Set persona.temperatures to one value; `fleet limits forget {api} temperature` if it takes it again.",
             )
         window, widest = known.get((api, WINDOW)), max(persona.context_windows_tokens)

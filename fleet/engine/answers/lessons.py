@@ -16,7 +16,7 @@ from typing import cast
 import redis
 
 from fleet.errors import FleetError
-from fleet.lessons import Lesson, Notebook
+from fleet.lessons import UNSENT, Lesson, Notebook
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store import keys
@@ -135,12 +135,16 @@ def forget_lessons(client: redis.Redis, api: str, what: str | None = None) -> li
     Args:
         client: Plain client of the state Redis.
         api: `provider/model`.
-        what: As `read_lessons` names it; None: everything.
+        what: As `read_lessons` names it, or the wish that is not sent; None: everything.
 
     Returns:
         What was known until now.
     """
-    known = [lesson for lesson in read_lessons(client) if lesson.api == api and what in (None, lesson.what)]
+    known = [
+        lesson
+        for lesson in read_lessons(client)
+        if lesson.api == api and what in (None, lesson.what, lesson.what.removeprefix(UNSENT))
+    ]
     if known:
         client.hdel(keys.lessons(), *(_field(lesson.api, lesson.what) for lesson in known))
     return known

@@ -12,7 +12,7 @@ from fleet import config
 from fleet.cli.main import main
 from fleet.cli.setup.lesson_checks import known_lessons, lesson_checks
 from fleet.engine.answers.lessons import SharedLessons, read_lessons
-from fleet.lessons import Notebook
+from fleet.lessons import UNSENT, Notebook
 from fleet.store.client import Store, connect
 from tests.every import every
 
@@ -37,6 +37,7 @@ def taught(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         shared = SharedLessons(store, notebook)
         notebook.learn(API, "temperature")
         notebook.learn(API, "role:system")
+        notebook.learn(API, f"{UNSENT}verbosity")
         notebook.counted(API, estimated=1000, true=1620, weight=0.5)
         notebook.overflowed(API, window_tokens=2048)
         await shared.close()
@@ -48,6 +49,7 @@ def taught(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_limits_lists_what_a_model_refuses_and_how_it_counts() -> None:
     shown = fleet("limits").output
     assert "  refuses   temperature (learnt 20" in shown
+    assert "  unsent    verbosity (learnt 20" in shown
     assert "tried again in 24 h)" in shown
     assert "  refuses   the role system" in shown
     assert "  counts    1.31 tokens where Fleet estimates one" in shown
@@ -57,6 +59,7 @@ def test_limits_lists_what_a_model_refuses_and_how_it_counts() -> None:
 def test_limits_lists_it_for_programs() -> None:
     lessons = json.loads(fleet("limits", "--json").output)[0]["lessons"]
     assert {lesson.get("refuses") for lesson in lessons} == {None, "temperature", "role:system"}
+    assert [lesson["unsent"] for lesson in lessons if "unsent" in lesson] == ["verbosity"]
     assert [lesson["ratio"] for lesson in lessons if "ratio" in lesson] == [1.31]
     assert [lesson["window_tokens"] for lesson in lessons if "window_tokens" in lesson] == [2048]
     assert every(lesson["tried_again_at"] > lesson["learnt_at"] for lesson in lessons if "refuses" in lesson)
@@ -72,6 +75,7 @@ def test_doctor_says_which_pools_rest_on_what_their_model_refuses() -> None:
 
 def test_forget_forgets_one_thing_or_all_of_them(redis_url: str) -> None:
     assert fleet("limits", "forget", API, "temperature").output == f"{API}: forgot 1 lesson: temperature\n"
+    assert fleet("limits", "forget", API, "verbosity").output == f"{API}: forgot 1 lesson: verbosity\n"
     assert fleet("limits", "forget", API, "window").output == f"{API}: forgot 1 lesson: window\n"
     assert fleet("limits", "forget", API).output == f"{API}: forgot 2 lessons: ratio, role:system\n"
     assert fleet("limits", "forget", API).output == f"{API}: nothing was known\n"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fleet.errors import BadRequest, ContextTooLong, FleetError, KeyRejected, RateLimited, Relearnt
+from fleet.lessons import UNSENT
 from fleet.quoting import quote
 from fleet.workers.load import sent_tokens
 from fleet.workers.ports import CONTEXT_FULL, PLAIN, Call, Completion, Lessons, Wishes
@@ -28,6 +29,9 @@ SPELT: dict[str, tuple[str, ...]] = {
     "reasoning_effort": ("effort",), "reasoning": ("effort",), "output_config.effort": ("effort",),
     "output_config": ("effort", "verbosity"), "thinking": ("thinking_tokens", "effort"), "service_tier": ("tier",),
     "stop_sequences": ("stop",), "functions": ("tools",), "function_call": ("tool_choice",),
+    "topP": ("top_p",), "p": ("top_p",), "random_seed": ("seed",), "stopSequences": ("stop",), "serviceTier": ("tier",),
+    "thinkingConfig": ("thinking_tokens", "effort"), "thinkingBudget": ("thinking_tokens",),
+    "thinking_budget": ("thinking_tokens",), "budget_tokens": ("thinking_tokens",), "thinkingLevel": ("effort",),
 }  # fmt: skip
 #: Fields that are never left out: the limit of an answer, by whatever name, and its form, which has a way of its own
 #: (`wire_schema.Forms`).
@@ -199,7 +203,7 @@ def name_of(field: str, wishes: Wishes) -> str:
 
 def names_of(field: str) -> tuple[str, ...]:
     """Return what a field of either wire, or the object it stands in, goes by in tasks and pools."""
-    head = field.split(".")[0]
+    head = field.removeprefix(UNSENT).split(".")[0]
     return SPELT.get(field) or SPELT.get(head) or (head,)
 
 
