@@ -130,7 +130,7 @@ def read_events(raw: bytes) -> dict[str, Any] | None:
 
 def carries_error(answer: Mapping[str, Any]) -> bool:
     """True when a 2xx answer holds an error beside, in, or instead of what the wire says."""
-    if _is_error(answer.get("error")) or answer.get("type") == "error":
+    if _is_error(answer.get("error")) or answer.get("type") in ("error", "response.failed"):
         return True
     choices = answer.get("choices")
     if isinstance(choices, list) and choices:

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -31,6 +31,7 @@ from tests.workers.fakes import (
     said,
     settings_of,
 )
+from tests.workers.providers.models.vendors import models
 from tests.workers.providers.raw_server import provider, response
 from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, STREAMS, chunk, events, streamed
 
@@ -100,6 +101,11 @@ async def copes(task: BotTask, bot: LoopBotContext) -> str:
     return said
 
 
+def road(url: str, kind: str) -> AbstractAsyncContextManager[Provider]:
+    """Give an adapter: our own, or pydantic-ai's for OpenAI's wire."""
+    return models(url) if kind == "openai-chat" else provider(url, kind)
+
+
 FUNCTIONS = ["collects", "collects_in_a_thread"]
 
 
@@ -151,8 +157,9 @@ def work(
     seen["first"] = threading.Event()
 
     async def run() -> tuple[Outcome, list[dict[str, Any]]]:
-        async with slow_server(*answers) as (url, requests), provider(url, kind) as adapter:
-            route = Route(with_provider(adapter), "api", "model-1", LIMIT, "s3cret", 60.0)
+        async with slow_server(*answers) as (url, requests), road(url, kind) as adapter:
+            model = "openai-chat:model-1" if kind == "openai-chat" else "model-1"
+            route = Route(with_provider(adapter), "api", model, LIMIT, "s3cret", 60.0)
             price: Any = lambda model, usage, tier: usage.total_tokens  # noqa: E731
             gateway = Gateway(
                 limiter or FakeLimiter(), {"research": route}, price, breakers=breakers or FakeBreakers(answers=True)
@@ -170,11 +177,12 @@ def work(
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("kind", [*STREAMS, "openai-chat"])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_pieces_come_while_the_answer_is_made_and_its_own_usage_is_charged(function: str, kind: str):
-    limiter, cut = FakeLimiter(), 3 if kind == "openai" else 8
-    parts = [HEAD + events(STREAMS[kind][:cut]), events(STREAMS[kind][cut:])]  # the second: once a piece was seen
+    limiter, cut = FakeLimiter(), 8 if kind == "anthropic" else 3
+    stream = STREAMS.get(kind, OPENAI)
+    parts = [HEAD + events(stream[:cut]), events(stream[cut:])]  # the second: once a piece was seen
     outcome, requests = work(function, parts, limiter=limiter, kind=kind)
     assert (outcome.status, outcome.answer, seen["pieces"]) == ("ok", "four", ["fo", "ur"])
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens, outcome.cost_usd_picos) == (12, 3, 15)
@@ -204,10 +212,14 @@ def test_a_function_that_lets_a_cut_stream_through_begins_anew_and_pays_for_both
     assert (whole, outcome.usage.total_tokens, outcome.cost_usd_picos) == (15, cut + 15, cut + 15) and cut > 10
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_stream_that_breaks_while_others_do_well_counts_as_a_try_and_is_charged_with_what_came(function: str):
+@pytest.mark.parametrize(("function", "kind"), [*((one, "openai") for one in FUNCTIONS), ("collects", "openai-chat")])
+def test_a_stream_that_breaks_while_others_do_well_counts_as_a_try_and_is_charged_with_what_came(
+    function: str, kind: str
+):
     limiter, breakers = FakeLimiter(), FakeBreakers(rulings=[OTHERS_DID_WELL])
-    outcome, requests = work(function, [streamed(OPENAI[:4])], limiter=limiter, breakers=breakers, max_attempts=2)
+    outcome, requests = work(
+        function, [streamed(OPENAI[:4])], limiter=limiter, breakers=breakers, max_attempts=2, kind=kind
+    )
     assert isinstance(outcome.error, OutOfTries) and "broke off" in str(outcome.error)
     assert len(requests) == 2 and outcome.provider_errors == {"ProviderUnavailable": 2}
     usage = outcome.usage
@@ -265,11 +277,14 @@ def test_a_stream_that_spends_all_on_thinking_gets_more_room_once():
     assert len(requests) == 2 and str(outcome.error).startswith("spent: ")
 
 
-@pytest.mark.parametrize("function", ["leaves_early", "leaves_its_thread_early"])
-def test_whoever_leaves_early_ends_the_call_and_pays_for_what_came(function: str):
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [("leaves_early", "openai"), ("leaves_its_thread_early", "openai"), ("leaves_early", "openai-chat")],
+)
+def test_whoever_leaves_early_ends_the_call_and_pays_for_what_came(function: str, kind: str):
     limiter = FakeLimiter()
     seen["first"] = threading.Event()
-    outcome, requests = work(function, [HEAD + events(OPENAI[:3]), b""], limiter=limiter)
+    outcome, requests = work(function, [HEAD + events(OPENAI[:3]), b""], limiter=limiter, kind=kind)
     assert (outcome.status, outcome.answer, len(requests)) == ("ok", "fo", 1)
     assert limiter.is_settled_once
     assert 0 < limiter.settled[0][1] < 100

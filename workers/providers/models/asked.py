@@ -181,9 +181,11 @@ def settings_of(call: Call, *, without: frozenset[str]) -> ModelSettings:
 
     Args:
         call: What is asked.
-        without: Settings, in pydantic-ai's words, that this model has not, or is known to refuse.
+        without: Settings, in pydantic-ai's words, and names in `extra_body`, that this model has not, or is known to
+            refuse.
     """
     wishes = call.wishes
+    extra = {name: value for name, value in wishes.extra_body.items() if name not in without}
     found: dict[str, Any] = {
         "max_tokens": call.max_output_tokens,
         "timeout": call.timeout_s,
@@ -198,7 +200,7 @@ def settings_of(call: Call, *, without: frozenset[str]) -> ModelSettings:
         "service_tier": wishes.tier,
         "openai_service_tier": wishes.tier,
         "openai_text_verbosity": wishes.verbosity,
-        "extra_body": {**({"n": wishes.n} if wishes.n > 1 else {}), **wishes.extra_body} or None,
+        "extra_body": {**({"n": wishes.n} if wishes.n > 1 else {}), **extra} or None,
         "extra_headers": dict(wishes.extra_headers) or None,
         "anthropic_cache_instructions": next(marks_of(m for m in call.messages if m.role in _SYSTEM), None),
         "anthropic_cache_tool_definitions": next(marks_of((), wishes.tools), None),
@@ -301,19 +303,36 @@ def refuse_left_out(call: Call, sent: Mapping[str, Any]) -> None:
             )
 
 
+_THINKING = ("thinking", "openai_reasoning_effort", "anthropic_effort", "anthropic_thinking", "google_thinking_config",
+             "bedrock_additional_model_requests_fields")  # fmt: skip
 #: Fields of the wires that a model may refuse, and the settings of pydantic-ai without which they are not sent.
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "temperature": ("temperature",), "top_p": ("top_p",), "topP": ("top_p",), "seed": ("seed",),
     "stop": ("stop_sequences",), "stop_sequences": ("stop_sequences",), "stopSequences": ("stop_sequences",),
     "parallel_tool_calls": ("parallel_tool_calls",), "service_tier": ("service_tier", "openai_service_tier"),
-    "verbosity": ("openai_text_verbosity",), "reasoning_effort": ("thinking", "openai_reasoning_effort"),
+    "serviceTier": ("service_tier",), "random_seed": ("seed",), "verbosity": ("openai_text_verbosity",),
+    **dict.fromkeys(("reasoning_effort", "reasoning", "effort", "thinking", "budget_tokens"), _THINKING),
+    **dict.fromkeys(("thinkingConfig", "thinkingBudget", "thinkingLevel"), _THINKING),
 }  # fmt: skip
 
 
 def refusable(refused: Iterable[str], wishes: Wishes) -> frozenset[str]:
-    """Return the settings to leave out for what a model refuses; what a task asked for stays, unless `drop_params`."""
+    """Return what to leave out for what a model refuses; what a task asked for stays, unless `drop_params`.
+
+    Args:
+        refused: Fields of its wire.
+        wishes: What is asked.
+
+    Returns:
+        Settings in pydantic-ai's words, and names in `extra_body`.
+    """
     gone = (what for what in refused if wishes.drop_params or not is_asked(what, wishes))
-    return frozenset(setting for what in gone for setting in SETTINGS.get(what, ()))
+    return frozenset(name for what in gone for name in names_without(what, wishes))
+
+
+def names_without(field: str, wishes: Wishes) -> tuple[str, ...]:
+    """Return the settings, or the name in `extra_body`, without which a field is not sent; nothing: it always is."""
+    return SETTINGS.get(field) or ((field,) if field in wishes.extra_body else ())
 
 
 def asked_for(call: Call) -> Sequence[str]:

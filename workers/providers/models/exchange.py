@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,9 @@ import httpx
 import httpx2
 
 from fleet.workers.providers.base import CONNECT_TIMEOUT_S, KEEPALIVE_S, MAX_ANSWER_BYTES
+
+#: Bytes of a streamed answer that are kept: an error is its last event.
+MOST_TAIL_BYTES = 64 * 1024
 
 
 class Forbidden(Exception):
@@ -36,7 +39,8 @@ class Exchange:
         asked: The body that was sent.
         status: Of the answer; None until there is one.
         headers: Of the answer.
-        raw: The answer's body.
+        raw: The answer's body; of one that comes in pieces, the end so far.
+        is_streamed: True when the answer is asked for in pieces.
         extra: Headers to send beside the SDK's own.
         check: Looks at what is about to be sent, and may raise instead.
     """
@@ -46,8 +50,14 @@ class Exchange:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bytes = b""
+    is_streamed: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
     check: Callable[[Mapping[str, Any]], None] = _anything
+
+    @property
+    def is_json(self) -> bool:
+        """True when the answer says that it is one piece of JSON."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
     def send(self, body: bytes) -> None:
         """Note a request that is about to be sent.
@@ -61,6 +71,17 @@ class Exchange:
         self.asked = body
         self.check(self.asked_fields())
         self.requests = 1
+
+    def take(self, piece: bytes, before: int) -> int:
+        """Note a piece of a streamed answer, of which so many bytes had come; return how many have now.
+
+        Raises:
+            Forbidden: When it is endless.
+        """
+        if before + len(piece) > MAX_ANSWER_BYTES:
+            raise Forbidden(f"expected at most {MAX_ANSWER_BYTES} bytes")
+        self.raw = (self.raw + piece)[-MOST_TAIL_BYTES:]
+        return before + len(piece)
 
     def asked_fields(self) -> dict[str, Any]:
         """Return the fields that were sent, at any depth, by name; none when the body is not JSON.
@@ -88,14 +109,17 @@ _CURRENT: ContextVar[Exchange | None] = ContextVar("fleet_models_exchange", defa
 
 
 @contextlib.contextmanager
-def exchanging(extra: Mapping[str, str], check: Callable[[Mapping[str, Any]], None]) -> Iterator[Exchange]:
+def exchanging(
+    extra: Mapping[str, str], check: Callable[[Mapping[str, Any]], None], *, is_streamed: bool = False
+) -> Iterator[Exchange]:
     """Write down what is sent and got inside, also in threads that inherit this context.
 
     Args:
         extra: Headers to send beside the SDK's own.
         check: Looks at the fields that are about to be sent, and may raise instead.
+        is_streamed: True when the answer is asked for in pieces.
     """
-    exchange = Exchange(extra=extra, check=check)
+    exchange = Exchange(extra=extra, check=check, is_streamed=is_streamed)
     token = _CURRENT.set(exchange)
     try:
         yield exchange
@@ -154,18 +178,40 @@ async def _sending(request: Any) -> None:
     if isinstance(timeouts, dict):
         request.extensions["timeout"] = {**timeouts, "connect": CONNECT_TIMEOUT_S, "pool": None}
     request.headers.update(exchange.extra)
+    if exchange.is_streamed:
+        request.headers["Accept-Encoding"] = "identity"  # what comes is read on its way
     exchange.send(await request.aread())
 
 
 async def _answered(response: Any) -> None:
-    """Note the answer, whole."""
+    """Note the answer: whole, or each piece of it as it comes."""
     exchange = _CURRENT.get()
     if exchange is None:
         return
     exchange.status, exchange.headers = response.status_code, response.headers
     if _is_too_long(response.headers.get("content-length")):
         raise Forbidden(f"expected at most {MAX_ANSWER_BYTES} bytes")
-    exchange.raw = await response.aread()
+    if exchange.is_streamed and response.is_success and not exchange.is_json:
+        response.stream = _Overheard(response.stream, exchange)
+    else:
+        exchange.raw = await response.aread()
+
+
+class _Overheard(httpx.AsyncByteStream, httpx2.AsyncByteStream):
+    """An answer's body in which each piece is noted as it comes."""
+
+    def __init__(self, stream: Any, exchange: Exchange) -> None:
+        self._stream = stream
+        self._exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._stream:
+            size = self._exchange.take(piece, size)
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _is_too_long(length: str | None) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 from pydantic_ai.exceptions import UserError
 
@@ -16,7 +17,7 @@ from fleet.errors import BadRequest, FleetError, KeyRejected, MachineExhausted, 
 from fleet.usage import Usage
 from fleet.workers.ports import Call
 from fleet.workers.providers.base import lack_of
-from fleet.workers.providers.bodies import carries_error
+from fleet.workers.providers.bodies import carries_error, read_events
 from fleet.workers.providers.models.exchange import Exchange, Forbidden
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
 from fleet.workers.providers.usage import read_usage
@@ -85,16 +86,41 @@ def hidden(host: str, call: Call, api_key: str, exchange: Exchange) -> FleetErro
         api_key: What must not be shown.
         exchange: What went over the wire.
     """
-    try:
-        answer = json.loads(exchange.raw)
-    except (ValueError, RecursionError):
+    answer = error_in(exchange)
+    if answer is None:
         return None
-    if not isinstance(answer, dict) or not carries_error(answer):
-        return None
-    error = by_status(host, problem_of(call, api_key, exchange), exchange)
+    problem = read_problem(json.dumps(answer).encode(), secrets=(api_key,), texts=texts_of(call.messages))
+    error = by_status(host, problem, exchange)
     told = answer.get("usage")
     error.usage = read_usage(told, call, "") if isinstance(told, dict) and told else Usage()
     return error
+
+
+def error_in(exchange: Exchange) -> dict[str, Any] | None:
+    """Return the object of a 2xx answer, or of an event of a streamed one, that carries an error; None for most."""
+    try:
+        answer = json.loads(exchange.raw)
+    except (ValueError, RecursionError):
+        # What the model says may well be of an error; the events of a good answer carry none.
+        answer = read_events(exchange.raw) if exchange.is_streamed and b"error" in exchange.raw else None
+    if not isinstance(answer, dict):
+        return None
+    if answer.get("type") == "response.failed" and isinstance(answer.get("response"), dict):
+        return cast(dict[str, Any], answer["response"])
+    return answer if carries_error(answer) else None
+
+
+def broken_off(host: str, call: Call, api_key: str, error: BaseException, exchange: Exchange) -> FleetError:
+    """Return the error for a stream that ended before its answer was whole, without an error that it carried itself.
+
+    Bedrock's events are not text, and its SDK raises what one of them says.
+    """
+    found = (getattr(cause, "response", None) for cause in _causes(error))
+    told = next((response for response in found if isinstance(response, dict)), None)
+    if told is not None and isinstance(said := told.get("Error"), dict):
+        raw = json.dumps({"error": {"message": said.get("Message"), "type": said.get("Code")}}).encode()
+        return by_status(host, problem_of(call, api_key, Exchange(raw=raw)), exchange)
+    return ProviderUnavailable(f"{host}: expected a whole answer, got a stream that broke off ({type(error).__name__})")
 
 
 def unreadable(host: str, call: Call, api_key: str, exchange: Exchange) -> FleetError:

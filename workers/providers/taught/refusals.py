@@ -184,6 +184,7 @@ _MARKED_BEFORE = re.compile(
     r"|allow\w*|accept\w*|use|using)\W{0,3}$", re.IGNORECASE,
 )  # fmt: skip
 _MARKED_AFTER = re.compile(r"^(?:['\"`\])}”’:=]|\s+(?:param|argument|field|propert|option)|\s*$)", re.IGNORECASE)
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ALL_SAMPLING = re.compile(r"\bsampling (?:param|setting|option)", re.IGNORECASE)
 
 
@@ -236,7 +237,8 @@ def _named(text: str, paths: tuple[str, ...], *, is_marked: bool = False) -> lis
     named, plain = [], _plain(text)
     for found in _pattern(paths).finditer(plain):
         path = paths[int(found.lastgroup[1:])] if found.lastgroup else ""
-        if is_marked or "_" in path or "." in path or path in DISTINCT or _is_marked(plain, found):
+        is_name = "_" in path or "." in path or path in DISTINCT or _HUMP.search(found.group())
+        if is_marked or is_name or _is_marked(plain, found):
             named.append(path)
     return named
 
@@ -257,7 +259,7 @@ def _plain(text: str) -> str:
 @lru_cache(maxsize=64)
 def _pattern(paths: tuple[str, ...]) -> re.Pattern[str]:
     """Return what finds these names, longest first, spelt with underscores, spaces, hyphens or humps."""
-    spelt = (r"[_\s-]?".join(map(re.escape, path.split("_"))) for path in paths)
+    spelt = (r"[_\s-]?".join(map(re.escape, _HUMP.sub("_", path).split("_"))) for path in paths)
     parts = (f"(?P<p{i}>{name})" for i, name in enumerate(spelt))
     return re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(parts)})(?![A-Za-z0-9_])", re.IGNORECASE)
 
