@@ -23,6 +23,8 @@
 --       others       packed shares of other bots that have worked on it, one after the other
 -- Reply 1 when this is the pool's first in this minute, else 0
 local MOST_EVENTS = 1000
+-- Parts of a micro-dollar that are counted, and sums of micro-dollars below which each of them is a double's own.
+local PICOS, EXACT_MICROS = 1000000, 1000000000
 local series, rows, tasks, sketch, recent, failures, events = unpack(KEYS)
 local nth, sample, shown_id, line, dead_reason, life_s, pool, dead_letter, others = unpack(ARGV)
 local task = { struct.unpack(SAMPLE_FORMAT, sample) }
@@ -38,11 +40,17 @@ local function read(key, at, bytes)
   return #raw == bytes and raw or nil
 end
 
+-- A sum of micro-dollars and one more, on the nearest pico: exact below EXACT_MICROS, as any other double above.
+local function paid_in_all(sum, more)
+  sum = sum + more
+  return sum < EXACT_MICROS and math.floor(sum * PICOS + 0.5) / PICOS or sum
+end
+
 -- Add the task to its minute; a result that was discarded cost something all the same.
 local function count(period)
   period[INPUT_TOKENS] = period[INPUT_TOKENS] + task[INPUT_TOKENS]
   period[OUTPUT_TOKENS] = period[OUTPUT_TOKENS] + task[OUTPUT_TOKENS]
-  period[COST_USD_MICROS] = period[COST_USD_MICROS] + task[COST_USD_MICROS]
+  period[COST_USD_MICROS] = paid_in_all(period[COST_USD_MICROS], task[COST_USD_MICROS])
   period[CALLS] = period[CALLS] + task[CALLS]
   period[CALLS_FAILED] = period[CALLS_FAILED] + task[CALLS_FAILED]
   period[RATE_LIMITED] = period[RATE_LIMITED] + task[RATE_LIMITED]
@@ -82,13 +90,14 @@ local function count_bots()
     local bot, calls_failed, cost_usd_micros, tokens, ran_ms = struct.unpack(SHARE_FORMAT, others, at)
     local row = read_row(bot)
     row[CALLS_FAILED], row[TOKENS] = row[CALLS_FAILED] + calls_failed, row[TOKENS] + tokens
-    row[COST_USD_MICROS], row[RAN_MS] = row[COST_USD_MICROS] + cost_usd_micros, row[RAN_MS] + (stands and ran_ms or 0)
+    row[COST_USD_MICROS] = paid_in_all(row[COST_USD_MICROS], cost_usd_micros)
+    row[RAN_MS] = row[RAN_MS] + (stands and ran_ms or 0)
     write_row(bot, row)
-    failed, paid, used, ms = failed - calls_failed, paid - cost_usd_micros, used - tokens, ms - ran_ms
+    failed, paid, used, ms = failed - calls_failed, paid_in_all(paid, -cost_usd_micros), used - tokens, ms - ran_ms
   end
   local row = read_row(task[BOT])
   row[CALLS_FAILED], row[TOKENS] = row[CALLS_FAILED] + failed, row[TOKENS] + used
-  row[COST_USD_MICROS] = row[COST_USD_MICROS] + paid
+  row[COST_USD_MICROS] = paid_in_all(row[COST_USD_MICROS], paid)
   if stands then
     local hour = math.floor(now_s / 3600)
     if row[HOUR] ~= hour then
@@ -158,7 +167,7 @@ if is_new_minute then
   if over > 0 and sums[NUMBER] <= over then  -- add the minute that is over to its hour
     local is_same = sums[NUMBER] == over
     for i = 1, PERIOD_PLACES do sums[i] = period[i] + (is_same and sums[i] or 0) end
-    sums[NUMBER] = over
+    sums[NUMBER], sums[COST_USD_MICROS] = over, paid_in_all(sums[COST_USD_MICROS], 0)
     redis.call('SETRANGE', series, hour_place, struct.pack(PERIOD_FORMAT, unpack(sums, 1, PERIOD_PLACES)))
   end
   period = { PERIOD_ZEROS }

@@ -5,8 +5,9 @@ Per pool: 64 minutes and 48 hours (`keys.series`), a row per bot (`keys.bot_rows
 (`keys.recent`) and failures (`keys.failures`), 64 minutes of resources (`keys.resources`). All sizes are fixed by the
 number of pools and bots, none grows with tasks.
 
-Money is counted in micro-dollars with their parts, as doubles: a sum S of n tasks is off by n * S / 2^53 at most, which
-is $0.0001 in a million tasks that cost a million dollars. The exact sum of all time is in `keys.totals`.
+Money is counted in micro-dollars with their parts, as doubles on the nearest pico: a sum below $1,000 is exact. Above,
+one of S after n tasks is off by n * S / 2^53 at most, which is $0.0001 in a million tasks that cost a million dollars.
+The exact sum of all time is in `keys.totals`.
 """
 
 from __future__ import annotations

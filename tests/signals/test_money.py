@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import redis
 
 from fleet.config import PriceSettings
@@ -10,6 +12,7 @@ from fleet.money import micros_of
 from fleet.signals import catalogue
 from fleet.signals.metrics import exposition
 from fleet.signals.reader import Signals
+from fleet.signals.windows import bot_rows_of, periods_of
 from fleet.store import keys
 from fleet.usage import Usage
 from fleet.workers.meter import Meter
@@ -47,6 +50,17 @@ def test_tasks_that_cost_less_than_half_a_micro_dollar_add_up(working_fleet: Wor
     view, snapshot = working_fleet.overview.read(), Signals(client, SETTINGS).read()
     assert (spent(client), snapshot.resources.cost_usd_micros) == (420 * 10**6, 420)
     assert (view.cost.total_usd_micros, view.cost.day_usd_micros, view.bots.cost_usd_micros[0]) == (420, 420, 420)
+
+
+def test_windows_are_exact_to_the_pico_below_a_thousand_dollars(
+    working_fleet: WorkingFleet, client: redis.Redis
+) -> None:
+    working_fleet.finish(1000, pool="a", bot=1, cost_usd_picos=123_456_789, cost_usd_micros=123)
+    minutes, hours = periods_of(cast(bytes, client.get(keys.series("a"))))
+    sums = [period.cost_usd_micros for period in (*minutes, *hours)]
+    assert sum(round(micros * 10**6) for micros in sums) == 123_456_789_000
+    assert sums == [round(micros * 10**6) / 10**6 for micros in sums]  # nothing between two picos, which would add up
+    assert bot_rows_of(cast(bytes, client.get(keys.bot_rows("a"))), 2).cost_usd_micros[1] == 123_456.789
 
 
 def test_a_sum_beyond_64_bits_stays_exact(working_fleet: WorkingFleet, client: redis.Redis) -> None:
