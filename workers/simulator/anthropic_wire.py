@@ -34,6 +34,7 @@ from fleet.workers.simulator.rich.wanted import (
 )
 from fleet.workers.simulator.wire import (
     CompletionRequest,
+    Untranslated,
     check_temperature,
     encode_json,
     last_question,
@@ -68,7 +69,7 @@ IMAGE_TOKENS, ADDRESS_TOKENS = 1600, 1000
 DATA_CHARS_PER_TOKEN = 16
 
 
-class AnthropicWire:
+class AnthropicWire(Untranslated):
     """`POST /v1/messages`."""
 
     limits_count_cached = False
@@ -141,7 +142,15 @@ class AnthropicWire:
         """Return a body of a 200 as server-sent events; the usage is always told."""
         return anthropic_events(answer)
 
-    def error(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> bytes:
+    def error(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> bytes:
         """Return the body of an error."""
         kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
         return encode_json({"type": "error", "error": {"type": kind, "message": message}}).encode("ascii")

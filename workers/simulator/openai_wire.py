@@ -33,6 +33,7 @@ from fleet.workers.simulator.rich.wanted import (
 from fleet.workers.simulator.wire import (
     CompletionRequest,
     Turns,
+    Untranslated,
     check_temperature,
     encode_json,
     last_question,
@@ -61,7 +62,7 @@ DATA_CHARS_PER_TOKEN = 16
 _REASONS = {"stop_sequence": "stop"}
 
 
-class OpenAIWire:
+class OpenAIWire(Untranslated):
     """`POST /v1/chat/completions`."""
 
     limits_count_cached = True
@@ -126,7 +127,15 @@ class OpenAIWire:
         """Return a body of a 200 as server-sent events."""
         return openai_events(answer, wanted)
 
-    def error(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> bytes:
+    def error(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> bytes:
         """Return the body of an error."""
         kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
         error = {"message": message, "type": kind, "param": param, "code": code}

@@ -48,6 +48,7 @@ class Pages:
         self._open: Mapping[tuple[str, str], Page] = {
             ("GET", "/healthz"): lambda request: _json({"status": "ok", "simulator": True}),
             ("GET", "/v1/models"): _models,
+            ("GET", "/v1beta/models"): _gemini_models,
         }
         self._admin: Mapping[tuple[str, str], Page] = {
             ("GET", "/ledger"): self._ledger,
@@ -136,6 +137,20 @@ def _models(request: web.BaseRequest) -> web.Response:
     return _json({"object": "list", "data": told, "has_more": False, "first_id": names[0], "last_id": names[-1]})
 
 
+def _gemini_models(request: web.BaseRequest) -> web.Response:
+    """Return the list of models in Gemini's shape."""
+    if not _has_key(request.headers):
+        return _unauthorized()
+    names = [MODEL, *(f"{PREFIX}{name}" for name in ODD)]
+    ways = ["generateContent", "streamGenerateContent"]
+    told = [
+        {"name": f"models/{name}", "displayName": "Fleet simulator", "supportedGenerationMethods": ways,
+         "inputTokenLimit": 1_000_000, "outputTokenLimit": 100_000}
+        for name in names
+    ]  # fmt: skip
+    return _json({"models": told})
+
+
 def _model(request: web.BaseRequest) -> web.Response:
     """Return one model: any name is one."""
     return _json(_told(request.path.removeprefix(_MODELS_PATH))) if _has_key(request.headers) else _unauthorized()
@@ -160,9 +175,8 @@ def _told(name: str) -> dict[str, Any]:
 
 
 def _has_key(headers: Mapping[str, str]) -> bool:
-    return bool(
-        headers.get("Authorization", "").removeprefix("Bearer ").strip() or headers.get("x-api-key", "").strip()
-    )
+    own = headers.get("x-api-key") or headers.get("x-goog-api-key", "")
+    return bool(headers.get("Authorization", "").removeprefix("Bearer ").strip() or own.strip())
 
 
 def _unauthorized() -> web.Response:

@@ -21,6 +21,8 @@ from fleet.workers.simulator.anthropic_wire import AnthropicWire
 from fleet.workers.simulator.bad_bots import BadBots
 from fleet.workers.simulator.chance import Chance, Draw, fate_of, happens, latency_s
 from fleet.workers.simulator.collapse import Collapse
+from fleet.workers.simulator.gemini_wire import GeminiWire
+from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
 from fleet.workers.simulator.ledger import Account, Classes, Ledger
 from fleet.workers.simulator.limits import Limits
 from fleet.workers.simulator.odd.answers import readable
@@ -31,6 +33,7 @@ from fleet.workers.simulator.options import SimulatorOptions
 from fleet.workers.simulator.pages import Pages
 from fleet.workers.simulator.prefix_cache import NOTHING, PrefixCache
 from fleet.workers.simulator.recordings import read_recordings
+from fleet.workers.simulator.responses_wire import ResponsesWire
 from fleet.workers.simulator.rich.spoken import Choice, Spoken, speak_richly
 from fleet.workers.simulator.rich.wanted import Wanted, WireError
 from fleet.workers.simulator.sending import MARK, Sending, respond
@@ -44,8 +47,10 @@ BACKLOG = 2048
 #: Seconds that calls in flight get when the simulator stops; hung ones never end by themselves.
 SHUTDOWN_S = 0.5
 
-_OPENAI, _ANTHROPIC = OpenAIWire(), AnthropicWire()
-_WIRES: Mapping[str, Wire] = {"/v1/chat/completions": _OPENAI, "/v1/messages": _ANTHROPIC}
+_OPENAI, _GEMINI = OpenAIWire(), GeminiWire()
+_WIRES: Mapping[str, Wire] = {
+    "/v1/chat/completions": _OPENAI, "/v1/messages": AnthropicWire(), "/v1/responses": ResponsesWire(),
+}  # fmt: skip
 
 
 class Simulator:
@@ -111,7 +116,7 @@ class Simulator:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
-        wire = _WIRES.get(path)
+        wire = _WIRES.get(path) or (_GEMINI if is_gemini(path) else None)
         if wire is not None and request.method == "POST":
             return await self._complete(request, wire)
         page, is_admin = self._pages.find(request.method, path)
@@ -120,7 +125,7 @@ class Simulator:
             return page(request) if refusal is None else _error(_OPENAI, 403, refusal, code="not_allowed")
         if wire is not None or self._pages.knows(path):
             return _error(wire or _OPENAI, 405, f"{request.method} is not allowed here", code="method_not_allowed")
-        return _error(_OPENAI, 404, "unknown path: expected /v1/chat/completions or /v1/messages", code="unknown_url")
+        return _error(_OPENAI, 404, f"unknown path: expected one of {', '.join(_WIRES)}", code="unknown_url")
 
     async def _complete(self, request: web.BaseRequest, wire: Wire) -> web.StreamResponse:
         headers = request.headers
@@ -140,6 +145,8 @@ class Simulator:
         account.calls += 1
         try:
             body = read_object(raw)
+            if wire.is_translated:
+                body = wire.understood(body, request.path, request.query)
             asked = wire.read(body, headers)
             draw = self._chance.draw(key, raw)
             odd = None
@@ -209,12 +216,14 @@ class Simulator:
         allowance = self._limits.allowance(key, asked.model, now_s)
         refusal = allowance.admit(0 if fate == "error" else tokens, now_s)
         unix_s = time.time()
-        headers = {**MARK, **allowance.headers(unix_s, odd.family if odd is not None else None)}
+        family = odd.family if odd is not None else None
+        headers = {**MARK, **allowance.headers(unix_s, family)} if wire.tells_limits or family else MARK
         if refusal is not None:
             account.refused_429 += 1
             message = f"rate limit of {refusal.what} reached for this key and model"
-            body = wire.error(429, message, code="rate_limit_exceeded")
-            return web.Response(status=429, body=body, headers={**headers, **refusal.headers()})
+            after_s = refusal.retry_after_s
+            body = wire.error(429, message, code="rate_limit_exceeded", retry_after_s=after_s)
+            return respond(429, body, {**headers, **refusal.headers()} if wire.tells_limits else headers)
         self._chance.use(draw)
         pace = 1.0
         if conduct is not None:
@@ -245,6 +254,7 @@ class Simulator:
         )
         if odd is not None and odd.spoil is not None:
             odd.spoil(values)
+        values = wire.told(values)
         used = Classes() if spoken is None else self._used(asked, spoken, key, now_s)
         surcharge_usd_picos = self.ledger.surcharge_usd_picos(asked.input_tokens, answer.tokens, used)
         sending = Sending(request, headers)
@@ -322,11 +332,11 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
 
 
 def key_of(headers: Mapping[str, str]) -> str:
-    """Return the key of either vendor's header, or nothing."""
+    """Return the key of any vendor's header, or nothing."""
     bearer = headers.get("Authorization", "")
     if bearer[:7].lower() == "bearer ":
         return bearer[7:].strip()
-    return headers.get("x-api-key", "").strip()
+    return (headers.get("x-api-key") or headers.get("x-goog-api-key", "")).strip()
 
 
 def _error(wire: Wire, status: int, message: str, *, param: str | None = None, code: str | None = None) -> web.Response:

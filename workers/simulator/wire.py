@@ -1,4 +1,4 @@
-"""What both wires of the simulator share: a request as read, what is wrong with one, and JSON checks."""
+"""What the wires of the simulator share: a request as read, what is wrong with one, and JSON checks."""
 
 from __future__ import annotations
 
@@ -70,9 +70,17 @@ class Wire(Protocol):
 
     Attributes:
         limits_count_cached: What is read from the prefix cache counts against the limit of tokens.
+        is_translated: Bodies are read by `understood` first.
+        tells_limits: Headers tell of the limits, and when to come again.
     """
 
     limits_count_cached: bool
+    is_translated: bool
+    tells_limits: bool
+
+    def understood(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """Return a body in the words that `read` takes, as a chat completion. Raises `WireError`."""
+        ...
 
     def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> CompletionRequest:
         """Read a request. Raises `WireError`."""
@@ -86,17 +94,43 @@ class Wire(Protocol):
         """Return the body of a 200 to any request, as JSON values."""
         ...
 
-    def events(self, answer: Mapping[str, Any], wanted: Wanted) -> list[bytes]:
-        """Return a body of a 200 as server-sent events."""
+    def told(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return what `rich_answer` has given in the words of the wire."""
         ...
 
-    def error(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> bytes:
-        """Return the body of an error."""
+    def events(self, answer: Mapping[str, Any], wanted: Wanted) -> list[bytes]:
+        """Return a body of a 200, in the words of the wire, as server-sent events."""
+        ...
+
+    def error(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> bytes:
+        """Return the body of an error; `retry_after_s` is for wires whose headers do not tell it."""
         ...
 
     def failure_status(self, chance: int) -> int:
         """Return one of the 5xx that this vendor sends, picked by a number."""
         ...
+
+
+class Untranslated:
+    """What the wires have in common that read and tell everything in their own words."""
+
+    is_translated, tells_limits = False, True
+
+    def understood(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """Return the body as it is."""
+        return body
+
+    def told(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer as it is."""
+        return answer
 
 
 def read_object(raw: bytes) -> dict[str, Any]:

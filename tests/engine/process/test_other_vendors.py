@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,58 +19,64 @@ from tests.engine.conftest import StartWorker
 from tests.workers.simulator.running import running, total
 
 WAIT_S = 120
+#: Pools, each with the wire of its model.
+MODELS = {
+    "research": "openai-chat:simulated-1", "responses": "openai-responses:simulated-1", "gemini": "google:simulated-1",
+}  # fmt: skip
 SUBMIT = f"""
 from fleet import submit_task
-print(submit_task.delay("What is 2+2?", pool="research").get(timeout={WAIT_S}).model_dump_json())
+for handle in [submit_task.delay("What is 2+2?", pool=pool) for pool in {list(MODELS)}]:
+    print(handle.get(timeout={WAIT_S}).model_dump_json())
 """
 
 
-def write(tmp_path: Path, url: str, model: str = "openai-chat:simulated-1") -> None:
-    (tmp_path / "fleet.toml").write_text(f"""
+def write(tmp_path: Path, url: str, models: Mapping[str, str]) -> None:
+    told = [f"""
 [providers.other]
 kind = "pydantic-ai"
 base_url = "{url}"
 api_key_env = "OTHER_KEY"
-
-[pools.research]
+"""]  # fmt: skip
+    for pool, model in models.items():
+        told.append(f"""
+[pools.{pool}]
 bots = 2
 provider = "other"
 model = "{model}"
 
-[prices."other/openai-chat:simulated-1"]
+[prices."other/{model}"]
 input_usd_per_mtok = 1.0
 output_usd_per_mtok = 1.0
 
-[limits."other/openai-chat:simulated-1"]
+[limits."other/{model}"]
 rpm = 6000
 """)
+    (tmp_path / "fleet.toml").write_text("".join(told))
     config.current.cache_clear()
 
 
-def test_a_task_is_answered_counted_limited_and_priced(
+def test_tasks_on_three_wires_are_answered_counted_limited_and_priced(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTHER_KEY", "test-key")
-    monkeypatch.setattr(worker_process, "READY_S", 300)  # it loads an SDK before it is ready
+    monkeypatch.setattr(worker_process, "READY_S", 300)  # it loads two SDKs before it is ready
     with running() as url:
-        write(tmp_path, url)
+        write(tmp_path, url, MODELS)
         worker = start_worker()
         told = subprocess.run([sys.executable, "-c", SUBMIT], capture_output=True, text=True, timeout=2 * WAIT_S)
-        result = BotResult.model_validate_json(told.stdout)
-        assert (result.status, result.answer, result.error) == ("ok", "4", None)
-        assert (result.provider, result.model) == ("other", "openai-chat:simulated-1")
+        results = [BotResult.model_validate_json(line) for line in told.stdout.splitlines()]
+        assert [(one.status, one.answer, one.error) for one in results] == [("ok", "4", None)] * 3
+        assert [(one.provider, one.model) for one in results] == [("other", model) for model in MODELS.values()]
         billed = total(url)
-        assert billed["calls"] == 1
-        assert (result.usage.input_tokens, result.usage.output_tokens) == (
-            billed["input_tokens"],
-            billed["output_tokens"],
-        )
-        assert result.cost_usd_micros == result.usage.total_tokens
+        assert billed["calls"] == 3
+        assert sum(one.usage.input_tokens for one in results) == billed["input_tokens"]
+        assert sum(one.usage.output_tokens for one in results) == billed["output_tokens"]
+        assert [one.cost_usd_micros for one in results] == [one.usage.total_tokens for one in results]
         assert "simulated pools" not in worker.log
 
 
 def test_a_model_without_a_vendor_is_refused_with_an_example(tmp_path: Path) -> None:
-    write(tmp_path, "http://127.0.0.1:9", model="simulated-1")
+    write(tmp_path, "http://127.0.0.1:9", {"research": "simulated-1"})
     with pytest.raises(ConfigurationError, match=r'pools.research.model: expected "vendor:model".*simulated-1'):
         load()
 

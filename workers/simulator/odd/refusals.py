@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ class OddCall(NamedTuple):
 
     Args:
         wire: Whose format it has.
-        body: As it came.
+        body: As it came, or the chat completion that says the same.
         asked: As it was read.
     """
 
@@ -74,6 +75,8 @@ def refusal(
 ) -> Refused:
     """Return an error in the vendor's own shape."""
     headers = more.pop("headers", {})
+    if not seen.wire.tells_limits:  # Gemini's own shape
+        return Refused(status, json.loads(seen.wire.error(status, message, param=param, code=code)), headers)
     if seen.is_anthropic:
         return Refused(status, {"type": "error", "error": {"type": kind, "message": message, **more}}, headers)
     return Refused(status, {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}, headers)
