@@ -15,8 +15,8 @@ from fleet.workers.simulator.rich.streaming import data_event, pieces
 from fleet.workers.simulator.rich.wanted import MAX_TOOLS, Wanted, WireError, read_list_at, read_object_at, read_whole
 from fleet.workers.simulator.wire import CompletionRequest, encode_json
 
-#: What its addresses begin with, and the two ways to ask a model: whole, and in pieces.
-PATH, WHOLE, IN_PIECES = "/v1beta/models/", ":generateContent", ":streamGenerateContent"
+#: What its addresses begin with, in both versions, and the two ways to ask a model: whole, and in pieces.
+PATHS, WHOLE, IN_PIECES = ("/v1/models/", "/v1beta/models/"), ":generateContent", ":streamGenerateContent"
 #: Turns of a conversation, and parts of one, at most.
 MAX_TURNS = 10_000
 #: Fields of `generationConfig` and what a chat completion calls them.
@@ -38,11 +38,11 @@ _RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 
 def is_asked(path: str) -> bool:
     """True for the address of a model that is asked for an answer."""
-    return path.startswith(PATH) and path.endswith((WHOLE, IN_PIECES))
+    return path.endswith((WHOLE, IN_PIECES)) and path.startswith(PATHS)
 
 
 class GeminiWire(OpenAIWire):
-    """`POST /v1beta/models/MODEL:generateContent` and `:streamGenerateContent?alt=sse`.
+    """`POST /v1/models/MODEL:generateContent` and `:streamGenerateContent?alt=sse`.
 
     Limits are told by no header. A 429 says in its body when to come again.
     """
@@ -52,7 +52,7 @@ class GeminiWire(OpenAIWire):
     def understood(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Return the chat completion that says the same. Raises `WireError`. Unknown fields are let pass."""
         body = _humped(body)
-        model, _, way = path.removeprefix(PATH).rpartition(":")
+        model, _, way = path.partition("/models/")[2].rpartition(":")
         if f":{way}" == IN_PIECES and query.get("alt") != "sse":
             raise WireError("alt: expected `sse`, nothing else is simulated", param="alt")
         config = read_object_at(body.get("generationConfig") or {}, "generationConfig")

@@ -129,9 +129,11 @@ _MODELS_PATH = "/v1/models/"
 
 
 def _models(request: web.BaseRequest) -> web.Response:
-    """Return the one list of models in both vendors' shape: each SDK reads its own fields."""
+    """Return the one list of models in two vendors' shape, each SDK reads its own fields; to Gemini's in its own."""
     if not _has_key(request.headers):
         return _unauthorized()
+    if "x-goog-api-key" in request.headers:
+        return _gemini_models(request)
     names = [MODEL, *(f"{PREFIX}{name}" for name in ODD)]
     told = [_told(name) for name in names]
     return _json({"object": "list", "data": told, "has_more": False, "first_id": names[0], "last_id": names[-1]})
