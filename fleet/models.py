@@ -185,6 +185,7 @@ class Persona(Frozen):
     temperature: float | None = Field(None, ge=0, le=2, description="None: its model has none.")
     effort: str | None = None
     verbosity: str | None = None
+    model: str | None = Field(None, description="None: its pool's.")
     context_window_tokens: int = Field(ge=64)
 
 

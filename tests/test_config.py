@@ -172,3 +172,16 @@ def test_a_ladder_s_rungs_have_limits_and_prices_of_their_own_and_what_is_not_sa
     }  # fmt: skip
     assert list(settings.price_table) == ["simulator/s"]
     assert settings.simulated and not settings.is_simulated("a")
+
+
+def test_the_models_of_a_pools_personas_have_limits_of_their_own_and_hold_the_pools_model(file: Path) -> None:
+    pool = '[providers.one]\nkind = "openai"\n[limits."one/b"]\nrpm = 7\n[pools.a]\nprovider = "one"\nmodel = "a"\n'
+    file.write_text(f'{pool}persona.models = ["b", "a", "c"]\n[[pools.a.fallback]]\nmodel = "d"\n')
+    settings = load()
+    assert settings.calls_of("a") == (("one", "a"), ("one", "d"), ("one", "b"), ("one", "c"))
+    assert [settings.place_of("a", number) for number in range(4)] == ["", "fallback 1", *["persona.models"] * 2]
+    assert settings.limit_of("a", "b")[1].rpm == 7 and len(settings.limits_in_use) == 4
+    for models in ('["b"]', '["a", "b", "b"]'):
+        file.write_text(f"{pool}persona.models = {models}\n")
+        with pytest.raises(ConfigurationError, match=r"persona\.models: expected different ones"):
+            load()

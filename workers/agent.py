@@ -287,7 +287,7 @@ class Agent:
             answer is not None
             and not is_call
             and norms is not None
-            and not context.rung.number
+            and context.rung.is_own
             and context.schema is None
             and too_short(answer, ran_ms, norms)
         ):
@@ -315,7 +315,7 @@ class Agent:
             cut_tokens=meter.cut_tokens,
             left_out=tuple(sorted(meter.left_out)),
             reasoning=context.reasoning[: self._pools[context.pool].reasoning_chars],
-            rung=context.rung.number,
+            rung=max(context.rung.number, 0),
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fleet.waits import Cause, Wait
-from fleet.workers.rungs import Route, Rung, choose
+from fleet.workers.rungs import Route, Rung, beginning_with, choose
 
 #: Seconds without a fallback after which an answer of the pool's own API says that all is well again.
 BACK_AFTER_S = 5.0
@@ -54,6 +54,7 @@ class Ladders:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ladders = ladders
+        self._of_models: dict[tuple[str, str], tuple[Rung, ...]] = {}
         self._standing = standing
         self._on_turn = on_turn
         self._clock = clock
@@ -62,9 +63,13 @@ class Ladders:
         self._seconds: dict[str, float] = {rung.route.limit: 0.0 for ladder in timed for rung in ladder if rung.route}
         self._fell_at: dict[str, float] = {}
 
-    def of(self, pool: str) -> tuple[Rung, ...]:
-        """Return the ladder of a pool, its own rung first."""
-        return self._ladders[pool]
+    def of(self, pool: str, model: str | None = None) -> tuple[Rung, ...]:
+        """Return the ladder of a pool, its own rung first, or that of a persona's model."""
+        if model is None:
+            return self._ladders[pool]
+        if (pool, model) not in self._of_models:
+            self._of_models[pool, model] = beginning_with(self._ladders[pool], model)
+        return self._of_models[pool, model]
 
     def choose(
         self,
@@ -74,6 +79,7 @@ class Ladders:
         left_s: float = math.inf,
         priority: int = 0,
         may_tell: bool = True,
+        model: str | None = None,
     ) -> Rung | Wait:
         """Return the rung that takes the next call of a task, as far as is known here; or why it waits.
 
@@ -83,8 +89,9 @@ class Ladders:
             left_s: Seconds until its deadline.
             priority: Its own: some waits are those of less urgent tasks.
             may_tell: False: a rung that is a text is none.
+            model: Of the persona that works on it.
         """
-        whole = ladder = self._ladders[pool]
+        whole = ladder = self.of(pool, model)
         if not may_tell and ladder[-1].route is None:
             ladder = whole[:-1]
         waits = dict(missed or {})
@@ -121,6 +128,12 @@ class Ladders:
         assert route is not None
         return route.limit
 
+    def limits_of(self, pool: str) -> tuple[str, ...]:
+        """Return the limits under which the next calls of a pool go: several where its personas have several models."""
+        own = [rung for rung in self._ladders[pool] if rung.is_own]
+        open_ones = [rung.route.limit for rung in own if rung.route and self.standing(rung) is None]
+        return tuple(open_ones) if len(own) > 1 and open_ones else (self.limit_of(pool),)
+
     def took(self, limit: str, seconds: float) -> None:
         """Learn how long an answered call took."""
         if (known := self._seconds.get(limit)) is not None:
@@ -136,7 +149,7 @@ class Ladders:
         """
         now, fell_at = self._clock(), self._fell_at.get(pool)
         cause: Cause | Literal["deadline", ""] = ""
-        if rung.number:
+        if not rung.is_own:
             self._fell_at[pool] = now
             if fell_at is None:
                 cause = "deadline" if wait is None else wait.cause
@@ -146,7 +159,7 @@ class Ladders:
         else:
             del self._fell_at[pool]
             logger.warning("fallback_over pool=%s api=%s", pool, rung.api)
-        if self._on_turn is not None and (fell_at is None or not rung.number):
+        if self._on_turn is not None and (fell_at is None or rung.is_own):
             self._on_turn(Turn(pool, rung, cause))
 
 

@@ -56,7 +56,7 @@ class Rung:
     """One rung of a pool's ladder.
 
     Args:
-        number: Its place; 0 is the pool's own.
+        number: Its place; 0 is the pool's own, below that are the other models of its personas.
         route: Where its calls go; None: nowhere, `answer` is the answer.
         answer: A text instead of an answer.
         when: The conditions that it names.
@@ -70,6 +70,11 @@ class Rung:
     when: frozenset[When] = frozenset()
     degrades: bool = False
     shut: Wait | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """True unless it is a fallback."""
+        return self.number <= 0
 
     @property
     def api(self) -> str:
@@ -95,6 +100,7 @@ def ladder_of(
     below: Sequence[tuple[RungSettings, Route | None]],
     limits: Mapping[str, LimitSettings],
     shut: Mapping[str, Wait] = NONE_SHUT,
+    others: Sequence[Route] = (),
 ) -> tuple[Rung, ...]:
     """Return a pool's ladder as it is configured.
 
@@ -103,6 +109,7 @@ def ladder_of(
         below: The rungs below it, each with its route; None for one that is a text.
         limits: Rates by `provider/model/key`.
         shut: Why this process can make no calls under a limit, by the same names.
+        others: Routes to the other models of its personas: each stands in for the others, whatever they wait for.
     """
 
     def degrades(route: Route | None) -> bool:
@@ -115,7 +122,19 @@ def ladder_of(
         Rung(number, route, settings.answer or "", frozenset(settings.when), degrades(route), why_shut(route))
         for number, (settings, route) in enumerate(below, start=1)
     )
-    return (Rung(0, own, degrades=degrades(own), shut=why_shut(own)), *rungs)
+    every = frozenset(CAUSES_OF) - {"deadline"}
+    models = (
+        Rung(-n, route, when=every, degrades=degrades(route), shut=why_shut(route))
+        for n, route in enumerate(others, start=1)
+    )
+    first = Rung(0, own, when=every if others else frozenset(), degrades=degrades(own), shut=why_shut(own))
+    return (first, *models, *rungs)
+
+
+def beginning_with(ladder: tuple[Rung, ...], model: str | None) -> tuple[Rung, ...]:
+    """Return a ladder whose first rung is that of a persona's model; as it is when the pool has no such model."""
+    mine = [rung for rung in ladder if rung.is_own and rung.route is not None and rung.route.model == model]
+    return (*mine, *(rung for rung in ladder if rung not in mine))
 
 
 def served_by_none(ladder: Sequence[Rung]) -> Wait | None:

@@ -194,6 +194,9 @@ class PersonaSettings(Section):
     verbosities: tuple[Verbosity, ...] = Field(
         (), description="Verbosities, in turn; they go before the pool's. Empty: the pool's."
     )
+    models: tuple[str, ...] = Field(
+        (), description="Models of the pool's provider, in turn; its `model` is one of them. Empty: that one alone."
+    )
     context_windows_tokens: tuple[Annotated[int, Field(ge=64)], ...] = Field(
         (2048, 4096, 8192), min_length=1, description="Context windows in tokens, in turn."
     )
@@ -277,6 +280,13 @@ class PoolSettings(Section):
     persona: PersonaSettings = Field(PersonaSettings(), description="Personas of this pool's bots.")
 
     @model_validator(mode="after")
+    def _models_hold_the_pools_own(self) -> Self:
+        models, wanted = self.persona.models, "expected different ones, and the pool's `model` among them"
+        if models and (self.model not in models or len(set(models)) < len(models)):
+            raise ValueError(f"persona.models: {wanted} ({self.model}), got {', '.join(models)}")
+        return self
+
+    @model_validator(mode="after")
     def _allowed_can_be_set(self) -> Self:
         own = sorted(name for name in self.allow if name in OWN_FIELDS or name.lower() in OWN_HEADERS)
         if own:
@@ -338,10 +348,7 @@ class HealthSettings(Section):
         0.5, ge=0, le=0.9, description="Share of a kind's tasks for bots that are significantly better at it. 0: none."
     )
     canary_every_s: float = Field(
-        10.0,
-        ge=0.1,
-        le=86_400,
-        description="Least seconds between two canaries of a pool (`canaries` of the pool).",
+        10.0, ge=0.1, le=86_400, description="Least seconds between two canaries of a pool (`canaries` of the pool)."
     )
     running: Literal["finish", "retry"] = Field(
         "finish", description="Task of a bot that is quarantined: the bot finishes it, or another bot starts it anew."

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         for name in self.pools:
             for number, (provider, model) in enumerate(self.calls_of(name)):
                 if self.provider_named(provider).kind == "pydantic-ai" and not vendor_of(model):
-                    where = f"pools.{name}.fallback {number}" if number else f"pools.{name}.model"
+                    where = f"pools.{name}.{self.place_of(name, number) or 'model'}"
                     raise ValueError(
                         f'{where}: expected "vendor:model" for a provider of kind "pydantic-ai", such as '
                         f'"google:gemini-3-flash-preview" or "openai-chat:MODEL", got {quote(model)}'
@@ -134,8 +134,8 @@ class Settings(BaseSettings):
             calls = self.calls_of(name)
             if len(set(calls)) < len(calls):
                 raise ValueError(
-                    f"pools.{name}.fallback: expected rungs of different providers or models, got one twice; for "
-                    "another key of the same API give it a [providers] table of its own"
+                    f"pools.{name}.fallback: expected rungs of different providers or models, none of persona.models, "
+                    "got one twice; for another key of the same API give it a [providers] table of its own"
                 )
         return self
 
@@ -192,11 +192,20 @@ class Settings(BaseSettings):
         return self.providers.get(name, ProviderSettings(kind="simulator"))
 
     def calls_of(self, pool: str) -> tuple[tuple[str, str], ...]:
-        """Return provider and model of each rung of a pool's ladder that makes calls; the pool's own come first."""
+        """Return provider and model of each rung of a pool's ladder that makes calls.
+
+        The pool's own come first, the other models of its personas last.
+        """
         settings = self.pools[pool]
         own = settings.provider, settings.model
         below = ((rung.provider or own[0], rung.model or own[1]) for rung in settings.fallback if rung.answer is None)
-        return (own, *below)
+        others = ((own[0], model) for model in settings.persona.models if model != own[1])
+        return (own, *below, *others)
+
+    def place_of(self, pool: str, number: int) -> str:
+        """Return what one of `calls_of` is called in its pool: empty for the pool's own."""
+        rungs = sum(rung.answer is None for rung in self.pools[pool].fallback)
+        return "" if not number else f"fallback {number}" if number <= rungs else "persona.models"
 
     @property
     def limits_in_use(self) -> dict[str, LimitSettings]:
@@ -217,9 +226,9 @@ class Settings(BaseSettings):
         simulated = [f"{name}/{model}" for name, model in calls if self.provider_named(name).kind == "simulator"]
         return dict.fromkeys(simulated, SIMULATED_PRICE) | self.prices
 
-    def limit_of(self, pool: str) -> tuple[str, LimitSettings]:
-        """Return the limit of a pool's own calls, as `limit_at`; those of its ladder have limits of their own."""
-        return self.limit_at(self.pools[pool].provider, self.pools[pool].model)
+    def limit_of(self, pool: str, model: str | None = None) -> tuple[str, LimitSettings]:
+        """Return the limit of a pool's own calls, or of a persona's model, as `limit_at`; its ladder has others."""
+        return self.limit_at(self.pools[pool].provider, model or self.pools[pool].model)
 
     def limit_at(self, provider: str, model: str) -> tuple[str, LimitSettings]:
         """Return the limit of a model: its `provider/model` name and its rates (none when not configured).

@@ -82,16 +82,34 @@ class House:
         )  # fmt: skip
 
     def work(
-        self, task: BotTask = TASK, *, deadline_s: float = 30.0, before: Before = NOTHING_BEFORE, **more: Any
-    ) -> Outcome:
+        self, task: BotTask = TASK, *, deadline_s: float = 30.0, before: Before = NOTHING_BEFORE,
+        model: str | None = None, **more: Any,
+    ) -> Outcome:  # fmt: skip
+        bot = a_bot().model_copy(update={"persona": a_bot().persona.model_copy(update={"model": model})})
+
         async def run() -> Outcome:
             agent = Agent(self.gateway, self.settings, share=lambda: 0.0)
             try:
-                return await agent.run(task, a_bot(), task_id="t1", deadline_s_left=deadline_s, before=before, **more)
+                return await agent.run(task, bot, task_id="t1", deadline_s_left=deadline_s, before=before, **more)
             finally:
                 await agent.close()
 
         return asyncio.run(run())
+
+    @classmethod
+    def of_models(cls, *providers: FakeProvider, below: list[dict[str, Any]] | None = None) -> House:
+        """A pool whose personas have a model each; the fallbacks come last."""
+        house, below = cls(*providers, below=[{}] * (len(providers) - 1)), below or []
+        routes = [rung.route for rung in house.gateway.ladders.of("research") if rung.route is not None]
+        own = routes[: len(routes) - len(below)]
+        rest = zip(below, routes[len(own) :], strict=True)
+        rungs = [(RungSettings.model_validate({"model": "m"} | one), route) for one, route in rest]
+        limits = dict.fromkeys((route.limit for route in routes), LimitSettings())
+        house.gateway.ladders = Ladders(
+            {"research": ladder_of(own[0], rungs, limits, others=own[1:])}, standing=house.breakers.standing,
+            on_turn=house.turns.append,
+        )  # fmt: skip
+        return house
 
     def close(self, rung: int, cause: Cause, **wait: Any) -> None:
         self.breakers.shut[f"api-{rung}"] = Wait(cause, time.time() + 3600, f"api-{rung}", **wait)
@@ -345,3 +363,50 @@ def test_an_answer_is_told_by_the_name_of_its_rung():
     text.close(0, "outage")
     told = result_of("t1", TASK, a_bot(), text.work(), queued_ms=0, ran_ms=1)
     assert (told.status, told.served_by, told.model, told.attempts) == ("degraded", "fallback 1", None, 0)
+
+
+# -- personas with models of their own
+
+
+def three(**more: Any) -> House:
+    return House.of_models(FakeProvider(["a"]), FakeProvider(["b"]), FakeProvider(["c"]), **more)
+
+
+def test_each_bot_asks_its_personas_model_and_the_result_names_it():
+    house = three()
+    for number, model in enumerate(["model-0", "model-1", "model-2"]):
+        outcome = house.work(model=model)
+        assert (outcome.answer, outcome.rung, outcome.model) == ("abc"[number], 0, model)
+    assert house.calls == [1, 1, 1] and house.turns == []
+    assert house.work(model="model-of-yesterday").model == "model-0"
+    assert house.gateway.ladders.limits_of("research") == ("api-0", "api-1", "api-2")
+
+
+@pytest.mark.parametrize("cause", ["outage", "key", "requests", "hold", "limit"])
+def test_a_model_that_waits_holds_nobody_while_another_of_the_pools_models_answers(cause: Cause):
+    house = three()
+    house.close(1, cause)
+    outcome = house.work(model="model-1")
+    assert (outcome.status, outcome.answer, outcome.rung, outcome.model) == ("ok", "a", 0, "model-0")
+    assert house.gateway.closed("research") is None and house.turns == []  # no fallback is told
+    assert house.gateway.ladders.limits_of("research") == ("api-0", "api-2")
+
+
+def test_a_limit_that_is_far_away_sends_a_task_to_the_next_model_and_all_together_make_it_wait():
+    house = three()
+    far = {f"api-{n}": Wait("limit", time.time() + 100 - n, f"api-{n}") for n in range(3)}
+    house.limiter.far = {"api-1": far["api-1"]}
+    assert house.work(model="model-1").model == "model-0"
+    house.limiter.far = far
+    parked = house.work(model="model-1").parking
+    assert parked is not None and parked.wait.cause == "limit" and house.calls == [1, 0, 0]
+
+
+def test_the_fallback_comes_after_all_models():
+    house = three(below=[{}])
+    house.close(0, "outage")
+    assert house.work(model="model-0").model == "model-1"
+    house.close(1, "outage")
+    outcome = house.work(model="model-1")
+    assert (outcome.answer, outcome.rung, outcome.model) == ("c", 1, "model-2")
+    assert [(turn.rung.number, turn.cause) for turn in house.turns] == [(1, "outage")]

@@ -123,8 +123,9 @@ class Asker:
         self.schema = None if task.answer_schema is None else compiled(task.answer_schema)
         may_tell = self.may_be_told if pool.function is None else _never  # what a call means, its author knows
         self._footing = Footing(
-            gateway.ladders, bot.pool, priority=task.priority, may_be_told=may_tell, now_s=gateway.now_s
-        )
+            gateway.ladders, bot.pool, model=bot.persona.model, priority=task.priority, may_be_told=may_tell,
+            now_s=gateway.now_s,
+        )  # fmt: skip
         self._on_wait = on_wait
         self._before = before or NOTHING_BEFORE
         self._keeps_slot = self.is_begun = before is None

@@ -40,6 +40,7 @@ class Footing:
     Args:
         ladders: All pools'.
         pool: Of the task.
+        model: Of the persona that works on it; None: the pool's.
         priority: Its own: some waits are those of less urgent tasks.
         may_be_told: True of a text that may stand for the task's answer.
         now_s: The clock, Unix time in seconds.
@@ -50,6 +51,7 @@ class Footing:
         ladders: Ladders,
         pool: str,
         *,
+        model: str | None = None,
         priority: int,
         may_be_told: Callable[[str], bool],
         now_s: Callable[[], float] = time.time,
@@ -58,7 +60,8 @@ class Footing:
         self._pool = pool
         self._priority = priority
         self._now_s = now_s
-        self._ladder = ladders.of(pool)
+        self._model = model
+        self._ladder = ladders.of(pool, model)
         last = self._ladder[-1]
         self._may_tell = last.route is None and may_be_told(last.answer)
         self._missed: dict[int, Wait] = {}
@@ -95,7 +98,7 @@ class Footing:
 
     @property
     def has_others(self) -> bool:
-        """True when the pool has a fallback."""
+        """True when the pool has a fallback, or its personas have several models."""
         return len(self._ladder) > 1
 
     def missed(self, wait: Wait, left_s: float) -> Wait | None:
@@ -129,8 +132,9 @@ class Footing:
 
     def _choose(self, left_s: float) -> Rung | Wait:
         return self._ladders.choose(
-            self._pool, self._missed, left_s=left_s, priority=self._priority, may_tell=self._may_tell
-        )
+            self._pool, self._missed, left_s=left_s, priority=self._priority, may_tell=self._may_tell,
+            model=self._model,
+        )  # fmt: skip
 
     def served(self, seconds: float) -> None:
         """Note that the rung has answered."""
@@ -139,8 +143,8 @@ class Footing:
             self._ladders.served(self._pool, self.rung, self._why())
 
     def _why(self) -> Wait | None:
-        """Return why the pool's own rung waits."""
-        return self._missed.get(0) or self._ladders.standing(self._ladder[0])
+        """Return why the first rung waits."""
+        return self._missed.get(self._ladder[0].number) or self._ladders.standing(self._ladder[0])
 
     def _forget(self) -> None:
         """Try again what should be open by now, or may be."""

@@ -78,6 +78,8 @@ def make_bot(pool: str, index: int, settings: PersonaSettings) -> Bot:
         temperature=_in_turn(settings.temperatures, turn),
         effort=_in_turn(settings.efforts, turn),
         verbosity=_in_turn(settings.verbosities, turn),
+        # Shifted after each round of the archetypes, so that no archetype belongs to one model.
+        model=_in_turn(settings.models, turn + turn // len(settings.archetypes)),
         context_window_tokens=settings.context_windows_tokens[turn % len(settings.context_windows_tokens)],
     )
     return Bot(name=bot_name(pool, index), pool=pool, persona=persona)

@@ -184,7 +184,7 @@ def _story(bot: BotDetail) -> Iterator[str]:
 
 
 def _sampling(persona: Persona) -> str:
-    told = {"effort": persona.effort, "verbosity": persona.verbosity}
+    told = {"model": persona.model, "effort": persona.effort, "verbosity": persona.verbosity}
     heat = "no temperature" if persona.temperature is None else f"temperature {persona.temperature}"
     return ", ".join([heat, *(f"{name} {value}" for name, value in told.items() if value)])
 

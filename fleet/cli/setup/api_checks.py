@@ -30,7 +30,7 @@ def api_checks(settings: Settings, facts: Mapping[tuple[str, str], ApiFacts], *,
     for pool in settings.pools:
         for number, (name, model) in enumerate(settings.calls_of(pool)):
             if (found := facts.get((name, model))) is not None:
-                yield from _call_checks(place_of(pool, number), name, model, found, settings, today)
+                yield from _call_checks(place_of(pool, number, settings), name, model, found, settings, today)
 
 
 def _call_checks(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fleet.config import Settings
+
 Level = Literal["ok", "warn", "fail"]
 
 
@@ -33,6 +35,7 @@ def fail(name: str, found: str, advice: str) -> Check:
     return Check(name, "fail", found, advice)
 
 
-def place_of(pool: str, number: int) -> str:
-    """Return what the checks call a rung of a pool's ladder; the first is the pool itself."""
-    return f"{pool}.fallback {number}" if number else pool
+def place_of(pool: str, number: int, settings: Settings) -> str:
+    """Return what the checks call one of a pool's models; the first is the pool itself."""
+    place = settings.place_of(pool, number)
+    return f"{pool}.{place}" if place else pool

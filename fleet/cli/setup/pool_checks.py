@@ -68,7 +68,7 @@ def pool_checks(name: str, settings: Settings, loaded: Mapping[UserCode, str | N
     """Yield the checks of one pool."""
     yield pool_provider(name, settings)
     for number, (provider, model) in enumerate(settings.calls_of(name)):
-        place, (api, limit) = place_of(name, number), settings.limit_at(provider, model)
+        place, (api, limit) = place_of(name, number, settings), settings.limit_at(provider, model)
         yield pool_limit(place, api, limit)
         yield pool_call_fits(place, settings.pools[name], api, limit)
         if settings.provider_named(provider).kind != "simulator":
@@ -99,7 +99,7 @@ def pool_ladder(name: str, settings: Settings) -> Iterator[Check]:
         api = "a text instead of an answer"
         if rung.answer is None:
             api = f"{rung.provider or pool.provider}/{rung.model or pool.model}"
-        label = f"pool {place_of(name, number)}: taken when"
+        label = f"pool {place_of(name, number, settings)}: taken when"
         yield ok(label, f"{', '.join(rung.when)}: {api}")
 
 

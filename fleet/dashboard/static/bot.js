@@ -6,9 +6,9 @@ const REFRESH_MS = 3000;
 const LENGTHS = [["until released", ""], ["10 minutes", 600], ["1 hour", 3600], ["1 day", 86400]];
 
 // By what a bot's answers differ from its neighbours'.
-function sampling({ temperature, effort, verbosity }) {
+function sampling({ temperature, effort, verbosity, model }) {
   const heat = temperature === null ? "no temperature" : `temperature ${temperature}`;
-  return [heat, effort && `effort ${effort}`, verbosity && `verbosity ${verbosity}`].filter(Boolean).join(" · ");
+  return [model, heat, effort && `effort ${effort}`, verbosity && `verbosity ${verbosity}`].filter(Boolean).join(" · ");
 }
 
 // What is known of a bot's health, as pairs of name and text.

@@ -40,7 +40,7 @@ async def make_ladders(settings: Settings, telemetry: Telemetry, notebook: Noteb
     for pool in settings.pools:
         own, *others = [routes[call] for call in settings.calls_of(pool)]
         below = [(rung, None if rung.answer is not None else others.pop(0)) for rung in settings.pools[pool].fallback]
-        ladders[pool] = ladder_of(own, below, limits, maker.shut)
+        ladders[pool] = ladder_of(own, below, limits, maker.shut, others)
     return ladders
 
 
@@ -77,7 +77,7 @@ class _Routes:
 
 def tell_of_ladder(state: Store, turn: Turn) -> None:
     """Let the fleet know that a pool goes down its ladder, or is back."""
-    if turn.rung.number:
+    if not turn.rung.is_own:
         record_event(
             state, catalogue.FALLBACK_TAKEN, quiet_s=QUIET_S, about=f"{turn.pool}/{turn.rung.number}",
             pool=turn.pool, rung=turn.rung.number, api=turn.rung.api, cause=turn.cause,

@@ -149,7 +149,9 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         shut=_shut(ladders, agent),
         agent=agent,
         held=held,
-        late_binding=LateBinding(limiter, broker, list(own), gateway.ladders.limit_of),
+        late_binding=LateBinding(
+            limiter, broker, list(own), lambda pool: min(gateway.ladders.limits_of(pool), key=limiter.backlog_s)
+        ),
         likeness=likeness,
         lessons=lessons,
         breakers=breakers,

@@ -25,7 +25,7 @@ MODELS = {
 }  # fmt: skip
 SUBMIT = f"""
 from fleet import submit_task
-for handle in [submit_task.delay("What is 2+2?", pool=pool) for pool in {list(MODELS)}]:
+for handle in [submit_task.delay("What is 2+2?", pool=pool) for pool in {list(MODELS)} for _ in range(4)]:
     print(handle.get(timeout={WAIT_S}).model_dump_json())
 """
 
@@ -43,19 +43,22 @@ api_key_env = "OTHER_KEY"
 bots = 2
 provider = "other"
 model = "{model}"
-
-[prices."other/{model}"]
+persona.models = ["{model}", "{model}-b"]
+""")
+        for name in (model, f"{model}-b"):
+            told.append(f"""
+[prices."other/{name}"]
 input_usd_per_mtok = 1.0
 output_usd_per_mtok = 1.0
 
-[limits."other/{model}"]
+[limits."other/{name}"]
 rpm = 6000
 """)
     (tmp_path / "fleet.toml").write_text("".join(told))
     config.current.cache_clear()
 
 
-def test_tasks_on_three_wires_are_answered_counted_limited_and_priced(
+def test_tasks_on_three_wires_and_two_models_each_are_answered_counted_limited_and_priced(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTHER_KEY", "test-key")
@@ -65,10 +68,12 @@ def test_tasks_on_three_wires_are_answered_counted_limited_and_priced(
         worker = start_worker()
         told = subprocess.run([sys.executable, "-c", SUBMIT], capture_output=True, text=True, timeout=2 * WAIT_S)
         results = [BotResult.model_validate_json(line) for line in told.stdout.splitlines()]
-        assert [(one.status, one.answer, one.error) for one in results] == [("ok", "4", None)] * 3
-        assert [(one.provider, one.model) for one in results] == [("other", model) for model in MODELS.values()]
+        assert [(one.status, one.answer, one.error) for one in results] == [("ok", "4", None)] * 12
+        for number, (pool, model) in enumerate(MODELS.items()):
+            own = {(one.bot, one.model) for one in results[4 * number : 4 * number + 4]}
+            assert own == {(f"{pool}-001", model), (f"{pool}-002", f"{model}-b")}  # each bot has its persona's
         billed = total(url)
-        assert billed["calls"] == 3
+        assert billed["calls"] == 12
         assert sum(one.usage.input_tokens for one in results) == billed["input_tokens"]
         assert sum(one.usage.output_tokens for one in results) == billed["output_tokens"]
         assert [one.cost_usd_micros for one in results] == [one.usage.total_tokens for one in results]

@@ -86,6 +86,14 @@ def test_a_raised_temperature_has_an_end_and_a_hotter_persona_keeps_its_own():
     assert under(3, temperatures=(1.6,)).persona.temperature == 1.6
 
 
+def test_models_go_round_so_that_no_archetype_and_no_facet_belongs_to_one():
+    settings = PersonaSettings(models=("a", "b"))
+    bots = [make_bot("research", index, settings) for index in range(1, 101)]
+    assert [bot.persona.model for bot in bots].count("a") == 50
+    assert len({(bot.persona.archetype, bot.persona.model) for bot in bots}) == 8
+    assert make_bot("research", 1, PersonaSettings()).persona.model is None
+
+
 def test_an_own_system_prompt_is_never_reordered_and_with_one_archetype_only_a_facet_is_added():
     own = {"archetypes": ("creative",), "system_prompts": {"creative": "First read. Then write."}}
     assert under(1, **own).persona.system_prompt == "First read. Then write."
