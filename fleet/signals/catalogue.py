@@ -139,8 +139,10 @@ FALLBACK_TAKEN = Event(
     "fallback_taken", "warning", "A pool goes down its ladder: pool, rung, api, cause. Once a minute a rung."
 )
 FALLBACK_OVER = Event("fallback_over", "info", "A pool's own API serves again: pool, api. Once a minute a pool.")
-LESSON_LEARNT = Event("lesson_learnt", "info", "A model refuses what was sent, and gets it no more: api, what.")
-LESSON_FORGOTTEN = Event("lesson_forgotten", "info", "A model takes again what it refused: api, what.")
+LESSON_LEARNT = Event(
+    "lesson_learnt", "info", "A model gets no more what it refuses, or (`unsent:`) its wire lacks: api, what."
+)
+LESSON_FORGOTTEN = Event("lesson_forgotten", "info", "A model takes, or is sent, again what it was not: api, what.")
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
 DEAD_LETTER = Event("dead_letter", "error", "Tasks fail for good: pool, reason, task. Once a minute and pool.")
 DIVERSITY_ALARM = Event("diversity_alarm", "error", "Bots answer alike: pool, kind, score, near_share, flagged.")
