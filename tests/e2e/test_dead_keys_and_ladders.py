@@ -189,7 +189,7 @@ def test_what_is_missing_or_dead_makes_its_own_pool_wait_until_it_is_mended_and_
         try:
             workers.append(WorkerProcess(tmp_path).wait_ready())
 
-            ids = submit_many([{"prompt": "hi", "pool": pool} for pool in ("missing", "codeless")])
+            ids = list(submit_many([{"prompt": "hi", "pool": pool} for pool in ("missing", "codeless")]))
             assert told("missing")[0] == "key" and "variable LATE_KEY, got nothing" in told("missing")[1]
             assert told("codeless")[0] == "configuration" and "No module named 'late_module'" in told("codeless")[1]
             assert "pool_shut pool=missing cause=key" in workers[0].log
