@@ -183,6 +183,7 @@ class Agent:
             for context in self._at_work
             if context.is_begun and context.deadline.standing_s >= WAITS_AFTER_S
         )
+
     def _loaded(self, load: Callable[[str], UserFunction], paths: Mapping[str, str | None]) -> dict[str, UserFunction]:
         """Return what pools name, by their names; one that cannot be loaded shuts its own pool only."""
         found: dict[str, UserFunction] = {}

@@ -52,8 +52,6 @@ from fleet.workers.rungs import Route, Rung
 MOST_EMPTY = 2
 #: Calls in a row that may be repeated because a model refuses what they carried: each is to teach something new.
 MOST_RELEARNT = 12
-#: Failed calls of a task in a row (count) after which another rung takes it: a lone task opens no breaker.
-FAILURES_A_RUNG = 2
 #: Longest pause (s) for which a task that has begun nothing keeps its slot.
 PAUSE_IN_SLOT_S = 1.0
 #: Longest sleep (s) of a task that keeps its slot before a road that is shut, until it looks again.
@@ -310,17 +308,11 @@ class Asker:
             if shut is None:  # another rung takes it
                 return
             sequel = sequel.until(shut, now_s)
-        elif self._gives_up_here(error, sequel):
+        elif self._footing.leaves(error, sequel.wait, failures=self._failures, left_s=self.deadline.left_s):
             return
         if not (self.is_begun or sequel.in_slot) and (sequel.is_shut or sequel.pause_s > PAUSE_IN_SLOT_S):
             raise MustWait(sequel.wait)
         await self._wait_here(sequel)
-
-    def _gives_up_here(self, error: Waits, sequel: Sequel) -> bool:
-        """True when its calls to this rung keep failing, if only its own, and another one takes the next."""
-        if self._failures < FAILURES_A_RUNG or not isinstance(error, ProviderUnavailable):
-            return False
-        return self._footing.leaves(replace(sequel.wait, cause=error.cause), self.deadline.left_s)
 
     async def _wait_here(self, sequel: Sequel) -> None:
         """Wait in the slot, with the clock standing still; no longer than to the next look where the road is shut."""

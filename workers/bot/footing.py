@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from fleet.errors import NotSoon
+from fleet.errors import NotSoon, ProviderUnavailable, Waits
 from fleet.waits import Wait
 from fleet.workers.ladders import Ladders
 from fleet.workers.rungs import Route, Rung
 
 #: Longest time for which a task does not try again a rung under whose limit it had no turn, in seconds.
 MISSED_S = 10.0
+#: Failed calls of a task in a row (count) after which another rung takes it: a lone task opens no breaker.
+FAILURES_A_RUNG = 2
 
 
 class Moved(Exception):
@@ -116,16 +118,19 @@ class Footing:
         found = self._choose(left_s)
         return found if isinstance(found, Wait) else None
 
-    def leaves(self, wait: Wait, left_s: float) -> bool:
+    def leaves(self, error: Waits, pause: Wait, *, failures: int, left_s: float) -> bool:
         """True when another rung takes the next call: those to this one keep failing, if only for this task.
 
         Args:
-            wait: Why it would pause.
+            error: How the last call ended.
+            pause: What it would wait for.
+            failures: Its failed calls in a row (count).
             left_s: Seconds until the task's deadline.
         """
-        if not self.has_others:
+        if not self.has_others or failures < FAILURES_A_RUNG or not isinstance(error, ProviderUnavailable):
             return False
-        if self.missed(replace(wait, opens_at=None), left_s) is None:  # it goes on there, however short the pause
+        wait = replace(pause, cause=error.cause, opens_at=None)  # it goes on there, however short the pause
+        if self.missed(wait, left_s) is None:
             return True
         del self._missed[self.rung.number], self._until[self.rung.number]
         return False

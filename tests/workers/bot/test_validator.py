@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import BadAnswer, ConfigurationError, DeadlineExceeded, KeyRejected, ValidatorFailed
+from fleet.errors import BadAnswer, DeadlineExceeded, KeyRejected, ValidatorFailed
 from fleet.faults import Fault
 from fleet.models import BotTask, Norms
 from fleet.outcome import NOTHING_BEFORE, Before, Outcome
