@@ -42,8 +42,9 @@ logger = logging.getLogger("fleet.worker")
 
 #: Seconds between two looks whether something is over: one command each.
 LOOK_EVERY_S = 2.0
-#: A queue is not walked through again for so many times as long as the last walk took: at most 1% of Redis goes on it.
-PAUSE_PER_WALK = 100
+#: A queue is not walked through again for so many times as long as the last walk took: at most 0.5% of Redis goes on
+#: it, unless that were longer than the longest pause.
+PAUSE_PER_WALK = 200
 #: Fewest and most seconds between two walks through one queue.
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 #: What Redis found to be over is over, if its clock is known here only to so many seconds.

@@ -64,9 +64,9 @@ local function is_over(message)
 end
 
 local function is_wanted(message)
-  if #message > most_bytes + 0 or not string.find(message, bot_task, 1, true) then return false end
-  if wanted == 'over' then return is_over(message) end
-  return wanted == 'all' or names[string.match(message, '"id": ?"([^"]*)"') or ''] == true
+  if #message > most_bytes + 0 or wanted == 'over' and not is_over(message) then return false end
+  if not string.find(message, bot_task, 1, true) then return false end
+  return wanted == 'over' or wanted == 'all' or names[string.match(message, '"id": ?"([^"]*)"') or ''] == true
 end
 
 local function file(at, message)
