@@ -182,7 +182,10 @@ class Gateway:
         for_1h = given if may_write_for_an_hour(messages, wishes) else 0
         most = Usage(input_tokens=given, cache_write_tokens=given, cache_write_1h_tokens=for_1h, output_tokens=made)
         picos, most_micros = self._priced(route, most, wishes.tier)
-        expected = 0 if meter.most_picos is None else await self._afforded(route, caller.kind, picos, meter)
+        expected = 0
+        if meter.most_picos is not None:
+            with deadline.standing():
+                expected = await self._afforded(route, caller.kind, picos, meter)
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
         with meter.pending(expected):  # from here on, so that another chat of the task does not spend the same money
             with deadline.standing():
