@@ -51,8 +51,8 @@ class Validator:
 
     An `async def` one runs on the users' loop; a plain one in a thread of its own.
 
-    Weakness: a process knows of its own answers only. One that works on one task at a time lets two tasks fail before
-    it knows that the validator is broken.
+    Weakness: a process knows of its own answers only. Where they come one by one, seconds apart, two tasks fail before
+    it is known that the validator is broken.
 
     Args:
         function: What is asked.

@@ -195,16 +195,23 @@ def start(
     return asyncio.ensure_future(job)
 
 
-def test_a_validator_that_raises_on_every_answer_holds_the_pool_and_loses_no_answer():
+def all_come_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first pause be so long that the validator has been asked about all answers."""
+    monkeypatch.setattr("fleet.workers.bot.validator.FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr("fleet.workers.bot.validator.LONGEST_PAUSE_S", 0.5)
+
+
+def test_a_validator_that_raises_on_every_answer_holds_the_pool_and_loses_no_answer(monkeypatch: pytest.MonkeyPatch):
+    all_come_meanwhile(monkeypatch)
     told: list[Wait] = []
 
     async def run(agent: Agent, provider: FakeProvider) -> tuple[list[Outcome], Outcome, bool]:
-        jobs = [start(agent, f"task {number}", deadline_s_left=0.5) for number in range(4)]
-        while len(told) < 4:
+        jobs = [start(agent, f"task {number}", deadline_s_left=1.0) for number in range(4)]
+        while not told:
             await asyncio.sleep(0.01)
         was_open = any(job.done() for job in jobs)
         parked = await start(agent, "later", before=NOTHING_BEFORE)  # taken right before the hold
-        await asyncio.sleep(0.5)  # their clocks stand
+        await asyncio.sleep(1.1)  # their clocks stand
         seen["broken"] = False
         return await asyncio.gather(*jobs), parked, was_open
 
@@ -229,15 +236,19 @@ def test_a_validator_that_raises_on_one_answer_fails_that_task_alone():
     assert seen["asked"].count("odd") == 3, "what it needs may be away for a moment"
 
 
-def test_an_answer_on_which_a_validator_raises_still_when_it_works_again_fails_alone():
+def test_an_answer_on_which_a_validator_raises_still_when_it_works_again_fails_alone(monkeypatch: pytest.MonkeyPatch):
+    all_come_meanwhile(monkeypatch)
+    told: list[Wait] = []
+
     async def run(agent: Agent, provider: FakeProvider) -> list[Outcome]:
         jobs = [start(agent, prompt) for prompt in ["good", "odd", "fine"]]
-        while len(seen["asked"]) < 12:
+        while not told:
             await asyncio.sleep(0.01)
+        monkeypatch.setattr("fleet.workers.bot.validator.FIRST_PAUSE_S", 0.005)
         seen["broken"] = False
         return await asyncio.gather(*jobs)
 
-    assert [outcome.status for outcome in at_work(run)] == ["ok", "failed", "ok"]
+    assert [outcome.status for outcome in at_work(run, told=told)] == ["ok", "failed", "ok"]
 
 
 def test_where_one_task_works_at_a_time_a_broken_validator_costs_two_of_them():
