@@ -164,8 +164,8 @@ def _walk(
 
 def _remove_gone(client: redis.Redis, place: str, count: int, skip: int) -> int:
     """Remove empty places among the first `skip` of a list, from its nearer end, and return how many."""
-    is_near_head = skip < cast("int", client.llen(place)) / 2
-    return cast("int", client.lrem(place, -count if is_near_head else count, cast("Any", GONE)))
+    is_near_head = skip < client.llen(place) / 2
+    return client.lrem(place, -count if is_near_head else count, cast("Any", GONE))
 
 
 def _step(
