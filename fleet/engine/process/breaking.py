@@ -123,11 +123,13 @@ class StaleHolds:
         settings: Pools.
         state: State Redis, where the breakers are.
         broker: Where the pools' gates are.
+        limits: Those under which this process can call: a key that it lacks is none of a breaker's reasons.
     """
 
-    def __init__(self, settings: Settings, state: Store, broker: Store) -> None:
+    def __init__(self, settings: Settings, state: Store, broker: Store, limits: Iterable[str]) -> None:
         self._state = state
         self._broker = broker
+        self._callable = frozenset(limits)
         self._limits = {
             pool: [f"{name}/{model}/{config.KEY_LABEL}" for name, model in settings.calls_of(pool)]
             for pool in settings.pools
@@ -175,26 +177,27 @@ class StaleHolds:
         return await self._broker.command("SET", keys.room_turn(""), "1", "NX", "PX", life_ms) is not None
 
     async def _held(self) -> dict[str, Wait]:
-        """Return the pools that are held for a breaker, and why."""
+        """Return the pools that are held for a breaker, and why: each of them lets probes through."""
         texts = await self._broker.command("MGET", *(keys.hold(keys.queue(pool)) for pool in self._limits))
         found = {}
         for pool, text in zip(self._limits, texts, strict=True):
             with suppress(ValueError):  # an operator sees to what cannot be read
-                if text and (wait := Wait.from_json(text)).cause in BREAKING and _is_limit(wait.about):
+                if text and _is_of_breaker(wait := Wait.from_json(text)):
                     found[pool] = wait
         return found
 
     def _is_stale(self, pool: str, wait: Wait, views: Mapping[str, BreakerView], is_first: bool) -> bool:
         """Return whether a pool's hold has outlived its reason: any rung of a fallback ladder that opens is enough."""
-        if views[wait.about].is_closed:
+        is_of_others = wait.about not in self._limits[pool]
+        if views[wait.about].is_closed and (is_of_others or wait.about in self._callable):
             return True
-        if wait.about not in self._limits[pool]:
+        if is_of_others:
             return is_first
-        return any(_closed_lately(views[limit]) for limit in self._limits[pool])
+        return any(_closed_lately(views[limit]) for limit in self._limits[pool] if limit in self._callable)
 
 
-def _is_limit(about: str) -> bool:
-    return about.endswith(f"/{config.KEY_LABEL}")
+def _is_of_breaker(wait: Wait) -> bool:
+    return wait.cause in BREAKING and wait.probe_every_s > 0 and wait.about.endswith(f"/{config.KEY_LABEL}")
 
 
 def _closed_lately(view: BreakerView) -> bool:

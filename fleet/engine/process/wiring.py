@@ -304,7 +304,8 @@ class Process:
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
-            StaleHolds(settings, assembly.state, assembly.broker).attend, partial(lend, assembly.agent.waiting),
+            StaleHolds(settings, assembly.state, assembly.broker, (route.limit for route in assembly.routes)).attend,
+            partial(lend, assembly.agent.waiting),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip

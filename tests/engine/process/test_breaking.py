@@ -19,6 +19,7 @@ from fleet.store.client import Store
 from fleet.waits import Wait
 
 LIMIT = "api/model/default"
+LIMITS = (LIMIT, "api/another/default")
 SETTINGS = config.Settings.model_validate(
     {
         "providers": {"api": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}},
@@ -141,7 +142,7 @@ def test_a_hold_that_somebody_else_wrote_stops_nobody(redis_url: str) -> None:
 def test_a_hold_of_old_knowledge_is_lifted_within_seconds_by_whoever_lives(redis_url: str) -> None:
     async def work() -> None:
         async with worker(redis_url, "sk") as (breakers, store):
-            duty = asyncio.ensure_future(StaleHolds(SETTINGS, store, store).attend())
+            duty = asyncio.ensure_future(StaleHolds(SETTINGS, store, store, LIMITS).attend())
             ruling = await breakers.failed(LIMIT, KeyRejected("401"), who="a", since_s=1)
             assert ruling.wait is not None
             await hold(store, "one", ruling.wait)
@@ -174,8 +175,8 @@ def test_a_hold_stays_while_its_breaker_is_open_unless_its_pool_calls_another_mo
                 ruling = await breaker.failed(limit, NotServed("404"), who="a", since_s=1)
                 assert ruling.wait is not None
                 await hold(store, pool, ruling.wait)
-            await hold(store, "other", Wait("configuration", None, "Redis, bots of pool other"))
-            looks = StaleHolds(SETTINGS, store, store)
+            await hold(store, "other", Wait("key", time.time() + 60, "api/another/default"))  # put where there is none
+            looks = StaleHolds(SETTINGS, store, store, LIMITS)
             await looks.look()
             assert await held(store) == {"one": True, "two": True, "other": True}
             await looks.look(is_first=True)
@@ -196,12 +197,21 @@ def test_a_rung_that_closed_a_moment_ago_opens_its_ladder_once_more(redis_url: s
             ruling = await breakers.failed(LIMIT, KeyRejected("401"), who="a", since_s=1)
             assert ruling.wait is not None
             await others.failed(below, KeyRejected("401"), who="a", since_s=1)
-            looks = StaleHolds(settings, store, store)
+            looks = StaleHolds(settings, store, store, LIMITS)
             await hold(store, "one", ruling.wait)
             await looks.look()
             assert (await held(store))["one"]
             others.did_well(below, who="b", seconds=0.0, output_tokens=0, is_probe=True)
             await store.command("PING")
+            await looks.look()
+            assert not (await held(store))["one"]
+            breakers.did_well(LIMIT, who="b", seconds=0.0, output_tokens=0, is_probe=True)
+            await store.command("PING")
+            await asyncio.sleep(0.1)  # what the closing itself lifts
+            await hold(store, "one", ruling.wait)
+            lacks_it = StaleHolds(settings, store, store, [])  # a worker without the key: it is none of a breaker's
+            await lacks_it.look()
+            assert (await held(store))["one"]
             await looks.look()
             assert not (await held(store))["one"]
 
