@@ -20,6 +20,7 @@ from fleet.errors import (
     ContextTooLong,
     FleetError,
     NotSoon,
+    ProviderUnavailable,
     Relearnt,
     Waits,
 )
