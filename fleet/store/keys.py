@@ -1,10 +1,8 @@
 """Every Redis key that Fleet names, one function each, with its type and life.
 
 All state keys share the hash tag `{fleet}`, so that one script may touch them together on a cluster; each limit has one
-of its own, the broker needs none. Queues are named here too; kombu names the lists of their priorities, and its own.
-
-With `redis.prefix` every key begins with it: the functions below don't know, `use_prefix` sees to all of them.
-So they are called as `keys.NAME(...)`, never imported by name, and what they return is not kept beyond a process.
+of its own, the broker needs none. kombu names the lists of a queue's priorities, and its own. With `redis.prefix` every
+key begins with it: `use_prefix` sees to that. So they are called as `keys.NAME(...)`, never imported by name nor kept.
 """
 
 from __future__ import annotations
