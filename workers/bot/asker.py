@@ -20,7 +20,6 @@ from fleet.errors import (
     ContextTooLong,
     FleetError,
     NotSoon,
-    ProviderUnavailable,
     Relearnt,
     Waits,
 )

@@ -59,8 +59,8 @@ def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
     load, quarantined = load_of(score or 0), read_quarantined(client, [pool]).get(name)
     state: BotState = "quarantined" if quarantined else "probation" if trial else "busy" if load else "idle"
     return BotDetail(
-        name=name, pool=pool, api=settings.limit_of(pool, bot.persona.model)[0], state=state, persona=bot.persona, load=load,
-        completions=row.completions[0], failed=row.failed[0], calls_failed=row.calls_failed[0],
+        name=name, pool=pool, api=settings.limit_of(pool, bot.persona.model)[0], state=state, persona=bot.persona,
+        load=load, completions=row.completions[0], failed=row.failed[0], calls_failed=row.calls_failed[0],
         per_hour=row.per_hour(seconds)[0], last_at=row.last_at[0], cost_usd_micros=round(row.cost_usd_micros[0]),
         tokens=int(row.tokens[0]), mean_ms=row.mean_ms()[0],
         tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
