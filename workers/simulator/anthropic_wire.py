@@ -370,9 +370,7 @@ def _places(body: dict[str, Any], tokens: int) -> list[CachePlace]:
     for i, (block, text) in enumerate(zip(blocks, texts, strict=True)):
         running.update(text.encode("ascii"))
         chars += len(text)
-        control = block.get("cache_control")
-        if control is None and body.get("cache_control") and i == len(blocks) - 1:
-            control = body["cache_control"]
+        control = block.get("cache_control") or (body.get("cache_control") if i == len(blocks) - 1 else None)
         places.append(CachePlace(running.digest(), tokens * chars // whole, _kept_s(control)))
     if (marked := sum(place.ttl_s is not None for place in places)) > MOST_MARKS:
         raise WireError(f"A maximum of {MOST_MARKS} blocks with cache_control may be provided. Found {marked}.")
