@@ -12,7 +12,7 @@ from fleet.money import micros_of
 from fleet.signals import catalogue
 from fleet.signals.metrics import exposition
 from fleet.signals.reader import Signals
-from fleet.signals.windows import bot_rows_of, periods_of
+from fleet.signals.windows import PERIOD, Period, bot_rows_of
 from fleet.store import keys
 from fleet.usage import Usage
 from fleet.workers.meter import Meter
@@ -56,8 +56,8 @@ def test_windows_are_exact_to_the_pico_below_a_thousand_dollars(
     working_fleet: WorkingFleet, client: redis.Redis
 ) -> None:
     working_fleet.finish(1000, pool="a", bot=1, cost_usd_picos=123_456_789, cost_usd_micros=123)
-    minutes, hours = periods_of(cast(bytes, client.get(keys.series("a"))))
-    sums = [period.cost_usd_micros for period in (*minutes, *hours)]
+    periods = PERIOD.iter_unpack(cast(bytes, client.get(keys.series("a"))))
+    sums = [Period(*numbers).cost_usd_micros for numbers in periods]
     assert sum(round(micros * 10**6) for micros in sums) == 123_456_789_000
     assert sums == [round(micros * 10**6) / 10**6 for micros in sums]  # nothing between two picos, which would add up
     assert bot_rows_of(cast(bytes, client.get(keys.bot_rows("a"))), 2).cost_usd_micros[1] == 123_456.789
