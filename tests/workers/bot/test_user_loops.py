@@ -209,7 +209,8 @@ def test_those_that_a_blocked_loop_holds_up_for_too_long_go_back_to_their_queues
     assert isinstance(error, HeldUp) and f"{HERE}:blocks_until_told has blocked the loop" in str(error)
     assert outcome.error is None and outcome.parking is not None and outcome.parking.wait.cause == "function"
     before = outcome.parking.before
-    assert (before.attempts, before.parked, before.ran_ms) == (4, 2, 100), "its time begins anew with it"
+    assert (before.attempts, before.parked) == (4, 2)
+    assert 100 <= before.ran_ms < 500, "its time begins anew with it: it was held up for more than 800 ms"
     assert before.usage.input_tokens > 7, "the call that was cut is counted"
 
 
