@@ -23,8 +23,8 @@
 --       the list, tag, message, tag, ...}
 --
 -- Lists and sets are named by queue, not declared: the broker is one Redis, never a cluster. What is withdrawn from a list
--- is first overwritten, then removed in one go. That looks at all messages before it, so of a long walk (those that are
--- over) it is left to the caller, once in many steps; takes skip such places.
+-- is first overwritten, then removed in one go. That looks at all messages before it, so where others stay between them
+-- it is left to the caller, once in many steps; takes skip such places.
 local GONE = 'withdrawn'
 local list, unacked, index, suspects, revoked, parked, order = unpack(KEYS)
 local is_parked, skip, count, most, most_bytes, reply_bytes, prefix, mark, mark_prefix, bot_task, wanted = unpack(ARGV)
@@ -89,7 +89,7 @@ local function remove()
     redis.call('LTRIM', list, 0, -looked_at - 1)
   else
     for _, place in ipairs(places) do redis.call('LSET', list, place, GONE) end
-    if wanted == 'over' then return #places end
+    if wanted ~= 'all' then return #places end
     local is_near_head = skip < redis.call('LLEN', list) / 2
     redis.call('LREM', list, is_near_head and -#places or #places, GONE)
   end
