@@ -142,6 +142,7 @@ class Agent:
         error: FleetError | None = None
         wait: Wait | None = None
         told: Rung | None = None
+        begins_anew = False
         self._at_work.add(context)
         try:
             answer = await self._answer_in_time(task, context, deadline)
@@ -153,7 +154,7 @@ class Agent:
             if before is None:
                 raise
             logger.warning("held_up task=%s: %s; it goes back to its queue", task_id, held_up)
-            deadline.stand(clock() - started - deadline.stood_s)  # it begins anew, and had no part in this
+            begins_anew = True  # and had no part in this: none of its time is used
             wait = held_up.wait(opens_at=self._gateway.now_s())
         except MustWait as must:
             wait = must.wait
@@ -169,7 +170,7 @@ class Agent:
             error = _record_bug(bug, task_id, bot)
         finally:
             self._at_work.discard(context)
-        ran_ms = round(max(0.0, clock() - started - deadline.stood_s) * 1000)
+        ran_ms = 0 if begins_anew else round(max(0.0, clock() - started - deadline.stood_s) * 1000)
         if before is not None:
             ran_ms += before.ran_ms
         parking = None if wait is None or before is None else _parking(wait, before, context, ran_ms)
