@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import signals
@@ -38,7 +38,7 @@ class Request(CeleryRequest):
         """
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(error, GoneBack):
-            self.send_event("task-retried", exception=str(error), traceback="")
+            self.send_event("task-retried", exception=_told(error), traceback="")
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
@@ -54,6 +54,13 @@ class Request(CeleryRequest):
             self.task.count_before(self.id, self._request_dict)
         super()._announce_revoked(reason, terminated, *how)
         free_key(self.id)
+
+
+def _told(error: GoneBack) -> str:
+    """Return why a task waits and until when, as Flower shows it."""
+    opens_at = error.wait.opens_at
+    until = "" if opens_at is None else f", until {datetime.fromtimestamp(opens_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"waits: {error}{until}"
 
 
 class OwnRequest(CeleryRequest):
