@@ -75,12 +75,12 @@ def test_no_connection_is_taken_until_the_provider_is_back(provider: Provider) -
 
 
 def test_a_log_gives_sends_for_each_success_the_first_after_and_the_peak() -> None:
-    storm = Storm(Cell("5xx", 10.0), began_at=100.0, submitted=7, good=5, failed=1, expired=1)
+    storm = Storm(Cell("5xx", 10.0), began_at=100.0, submitted=7, good=4, failed=1, own=1, expired=1)
     storm.calls = [
         (99.0, 200, False), (99.5, 200, True), (105.0, 503, False), (111.5, 200, True), (112.0, 200, False),
         (112.4, 200, False),
     ]  # fmt: skip
-    failed, delivered, sends, during, first, peak, critical = storm.row()
-    assert (failed, delivered) == ("1", "5 of 6")
-    assert (sends, during, first) == ("1.200", "0.11", "1.5 s")
+    failed, own, delivered, sends, during, first, peak, critical = storm.row()
+    assert (failed, own, delivered) == ("1", "1", "4 of 6")
+    assert (sends, during, first) == ("1.500 (1.250)", "0.11", "1.5 s")  # one of four was answered twice
     assert (peak, critical) == ("0.06", "2 / 2 s")
