@@ -117,8 +117,12 @@ class Ladders:
 
     def closed(self, pool: str) -> Wait | None:
         """Return why a task of the pool that is taken now would wait, as far as is known here; None: it would not."""
-        found = self.choose(pool)
-        return found if isinstance(found, Wait) else None
+        ladder = self._ladders[pool]
+        if len(ladder) > 1:
+            found = self.choose(pool)
+            return found if isinstance(found, Wait) else None
+        wait = self.standing(ladder[0])  # each task asks, and most pools have no other
+        return None if wait is None or wait.lowest >= 0 else wait
 
     def limit_of(self, pool: str) -> str:
         """Return the limit under which the next call of a pool goes; the own one's while all wait."""
