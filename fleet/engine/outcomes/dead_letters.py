@@ -65,6 +65,7 @@ CAUSES: Mapping[str, Cause] = {
     "StoreRefused": "configuration",
     "ConfigurationError": "configuration",
     "NotServed": "configuration",
+    "KeyMissing": "configuration",
     "DeadlineExceeded": "deadline",
     "Expired": "expired",
     "NotSoon": "attempts",
