@@ -25,7 +25,7 @@ OPTIONAL = {
     "fleet.engine.telemetry.tracing": ("otel", "opentelemetry-sdk"),
     **{
         f"fleet.workers.providers.models.{name}": ("models", "pydantic-ai-slim")
-        for name in ("adapter", "answered", "asked", "exchange", "failed", "vendors")
+        for name in ("adapter", "answered", "asked", "exchange", "failed", "streamed", "vendors")
     },
 }
 
