@@ -61,7 +61,7 @@ def with_day(url: str, body: Any, **limit: Any) -> Any:
 
     async def main() -> Any:
         store = Store(url)
-        limiter = Warned(store, {LIMIT: LimitSettings(**limit)}, draw=lambda: 0.0)
+        limiter = Warned(store, {LIMIT: LimitSettings(rpm=60_000, **limit)}, draw=lambda: 0.0)
         try:
             return await body(limiter, store)
         finally:
