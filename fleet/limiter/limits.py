@@ -71,7 +71,7 @@ RETURNS_US = 2_000_000
 #: Who waits for its turn elsewhere comes back before it by this share of its patience.
 EARLY_PATIENCE = 0.5
 #: The burst right after an outage (us), and by what share of the time since then it grows again.
-CALM_BURST_US, CALM_GROWTH = 40_000, 0.001
+CALM_BURST_US, CALM_GROWTH = 40_000, 0.0003
 #: Share of the window by which a call stays counted longer than the provider does: what leaves in one order arrives in
 #: another, and two calls at the edges of a window must not meet inside it (0.3% of a minute = 180 ms).
 WINDOW_MARGIN = 0.003
