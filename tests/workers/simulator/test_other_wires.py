@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,12 @@ import pytest
 from google.genai.types import GenerateContentResponse
 from openai.types.responses import Response, ResponseStreamEvent
 
-from fleet.config import ProviderSettings
 from fleet.conversation import ImagePart, Message, Tool
 from fleet.errors import BadRequest, NotServed, ProviderUnavailable, RateLimited, Relearnt
 from fleet.schema import compiled
 from fleet.workers.ports import Call, Completion, Delta, Wishes
-from fleet.workers.providers import make_provider
-from fleet.workers.providers.models.adapter import Models
 from tests.every import every
+from tests.workers.providers.models.vendors import models
 from tests.workers.providers.raw_server import call as a_call
 from tests.workers.simulator.running import running, send, total
 
@@ -44,16 +42,6 @@ def url() -> Iterator[str]:
         yield address
 
 
-@asynccontextmanager
-async def road(url: str) -> AsyncIterator[Models]:
-    made = make_provider(ProviderSettings(kind="pydantic-ai", base_url=url))
-    assert isinstance(made, Models)
-    try:
-        yield made
-    finally:
-        await made.close()
-
-
 def asking(model: str, prompt: str = "What is 2+2?", **wishes: Any) -> Call:
     return replace(
         a_call(prompt, model=model, timeout_s=120.0, max_output_tokens=6000), temperature=None, wishes=Wishes(**wishes)
@@ -62,7 +50,7 @@ def asking(model: str, prompt: str = "What is 2+2?", **wishes: Any) -> Call:
 
 def answers(url: str, *calls: Call) -> list[Completion]:
     async def main() -> list[Completion]:
-        async with road(url) as adapter:
+        async with models(url) as adapter:
             return [await adapter.complete(one, api_key="test-key") for one in calls]
 
     return asyncio.run(main())
@@ -71,7 +59,7 @@ def answers(url: str, *calls: Call) -> list[Completion]:
 @BOTH
 def test_an_answer_and_its_usage_are_those_of_the_ledger_whole_or_in_pieces(url: str, model: str) -> None:
     async def main() -> tuple[Completion, list[Delta | Completion]]:
-        async with road(url) as adapter:
+        async with models(url) as adapter:
             whole = await adapter.complete(asking(model), api_key="test-key")
             async with aclosing(adapter.stream(asking(model, "Tell me of bridges"), api_key="test-key")) as pieces:
                 return whole, [piece async for piece in pieces]
@@ -149,7 +137,7 @@ def test_failures_have_the_vendors_own_shape() -> None:
 def test_odd_behaviour_meets_the_other_wires_too(url: str, vendor: str, odd: str, expected: type[Exception]) -> None:
     async def main() -> None:
         one = replace(asking(f"{vendor}:odd-{odd}", "Tell me of bridges"), temperature=0.5)
-        async with road(url) as adapter, aclosing(adapter.stream(one, api_key="test-key")) as pieces:
+        async with models(url) as adapter, aclosing(adapter.stream(one, api_key="test-key")) as pieces:
             async for _ in pieces:
                 pass
 
