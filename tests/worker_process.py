@@ -66,12 +66,13 @@ class WorkerProcess:
         self._process.send_signal(number)
 
     def wait(self, timeout_s: float = 30) -> int:
-        """Wait for its end and return its exit code; one that hangs tells first where its threads stand."""
+        """Wait for its end and return its exit code; one that hangs tells where its threads stand, and is killed."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.send(signal.SIGUSR1)  # Celery logs all stacks
             time.sleep(1)
+            self.kill()
             raise AssertionError(f"expected its end within {timeout_s} s, got none; log:\n{self.log}") from None
 
     def kill(self) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import redis
 from celery.concurrency.base import BasePool
 from celery.exceptions import CPendingDeprecationWarning, Ignore, Reject
+from celery.utils import log
 from celery.utils.log import get_logger
 
 from fleet import config
@@ -94,11 +95,18 @@ class SlotPool(BasePool):
         loop.add_reader(self._waker.fileno(), self._on_wake)
         loop.call_repeatedly(BEAT_EVERY_S, self.beat)
 
+    def stop(self) -> None:
+        """Stop, unless a signal's handler asks: Celery's for a second Ctrl-C does, and stops the pool later as well.
+
+        The code that a handler has interrupted may hold a lock, such as the log's, that what is waited for needs.
+        """
+        if not log._in_sighandler:
+            super().stop()
+
     def on_stop(self) -> None:
         """Warm shutdown: let what runs end within the grace time, hand back the rest, tell the broker what is done.
 
-        After `cancel_all` nothing is worth that time: what does not end then waits for the code that the signal of a
-        second Ctrl-C has interrupted, and this may be its handler.
+        After `cancel_all` nothing is worth that time.
         """
         self.beat_at = None  # the main thread waits here on purpose
         self._stall_watch.stop()
@@ -231,15 +239,13 @@ class SlotPool(BasePool):
             return slot
         if accept_callback:
             accept_callback(os.getpid(), slot.started)
-        if self._closed:
+        if self._is_cancelling:  # a second Ctrl-C came while messages were handed out
             self._fail(slot, Reject("worker stopped", requeue=True))
             return slot
         self._in_slots[slot.tag] = slot
-        try:
-            PROCESS.runtime.call_soon(self._begin, slot)
-        except RuntimeError:  # a second Ctrl-C came right before this line, and its handler has closed the pool
-            self._in_slots.pop(slot.tag, None)
-            self._fail(slot, Reject("worker stopped", requeue=True))
+        if self._is_cancelling:  # it came right before this line, and has not seen the slot
+            slot.cancel(Reject("worker stopped", requeue=True))
+        PROCESS.runtime.call_soon(self._begin, slot)
         return slot
 
     def run_soon(self, work: Any, then: Callable[[], None], otherwise: Callable[[BaseException], None]) -> None:

@@ -97,6 +97,50 @@ def test_a_second_ctrl_c_hands_everything_back_at_once_says_so_and_ends_with_1(
     assert waiting(fleet_home) == 15
 
 
+HOLDS_THE_LOG = """
+import asyncio, logging, time
+from celery import signals
+from fleet import app
+from fleet.engine.process.wiring import PROCESS
+
+class Holds(logging.Handler):
+    "Holds its lock for long in the main thread, at the first message, as a slow terminal would."
+    def emit(self, record):
+        if " received" in record.getMessage() and not held:
+            held.append(record)
+            print("the log is held", flush=True)
+            time.sleep(4)
+
+held = []
+
+async def tells():
+    while True:
+        logging.getLogger("fleet.test").warning("the loop lives")
+        await asyncio.sleep(0.05)
+
+@signals.worker_ready.connect(weak=False)
+def begin(**_):
+    logging.getLogger().addHandler(Holds())
+    PROCESS.runtime.spawn(tells())
+"""
+
+
+def test_a_second_ctrl_c_while_the_log_is_being_written_does_not_wait_for_who_writes_it(
+    worker: WorkerProcess, fleet_home: Path, tmp_path: Path
+) -> None:
+    worker.kill()
+    (tmp_path / "holds_the_log.py").write_text(HOLDS_THE_LOG)
+    slow = WorkerProcess(tmp_path, "-c", "10", app="holds_the_log").wait_ready()
+    ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(15)))
+    wait_until(lambda: "the log is held" in slow.log, WAIT_S, "the main thread writes its log")
+    slow.send(signal.SIGINT)
+    wait_until(lambda: "Warm shutdown" in slow.log, WAIT_S, "it has heard")
+    slow.send(signal.SIGINT)
+    assert slow.wait(20) == 1, slow.log
+    assert "fleet: stopped; 0 tasks finished" in slow.log
+    assert waiting(fleet_home) == 15 and finished(fleet_home, ids) == 0
+
+
 def test_one_task_is_told_in_the_singular() -> None:
     assert told(1, 1, 0) == "stopped; 1 task finished, 1 went back to its queue"
     assert told(0, 0, 0) == "stopped; no task was under way"
