@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from celery.exceptions import Ignore
 
 from fleet.engine.app import app
-from fleet.engine.process.pool import Slot, SlotPool
+from fleet.engine.process.pool import GARBAGE_EVERY, Slot, SlotPool, settle_down
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport import leases
 from fleet.store import keys
@@ -128,3 +129,14 @@ def test_what_is_acknowledged_last_is_told_to_the_broker_as_the_pool_closes(
     pool._close()
 
     assert client.hlen(keys.unacked()) == 0
+
+
+def test_a_worker_has_python_look_for_garbage_among_new_objects_only() -> None:
+    before = gc.get_threshold()
+    try:
+        settle_down()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold()[0] == GARBAGE_EVERY
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
