@@ -297,6 +297,10 @@ local function not_soon(turn)
   end
   if at.used_up > 0 then
     local opens, why = day_is_full()
+    if not why.is_own then  -- all that waits would find the burst of an idle limit as the day gets room
+      state[CALM_AT] = now
+      write_state(KEYS[base + STATE], state)
+    end
     return answer(0, opens - now, at.est - now, why)
   end
   local is_next, wait = slot - now > patience_us, max(MIN_SLEEP_US, turn - now - patience_us * EARLY_PATIENCE)

@@ -93,7 +93,7 @@ local function read_terms(packed, set, learnt)
   return terms
 end
 
--- After an outage the burst is what makes up for late questions, and grows again so slowly that the pace stays the limit's.
+-- After an outage or a used-up day the burst is what makes up for late questions, and grows again so slowly that the pace stays the limit's.
 local function keep_calm(state, terms)
   if state[CALM_AT] <= 0 then return end
   local burst_us = CALM_BURST_US + max(0, now - state[CALM_AT]) * CALM_GROWTH

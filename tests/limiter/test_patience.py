@@ -14,9 +14,10 @@ from fleet.errors import NotSoon
 from fleet.grants import Caller, Grant
 from fleet.limiter import Limiter
 from fleet.limiter.limits import DAY_US
+from fleet.limiter.live import change
 from fleet.models import Priority
 from fleet.store import keys
-from fleet.store.client import Store
+from fleet.store.client import Store, connect
 from fleet.waits import Wait
 
 LIMIT = "provider/model/key"
@@ -127,6 +128,25 @@ def test_of_a_tenant_that_has_had_more_than_others_only_its_own_calls_wait(redis
     wait, other = run(redis_url, body, rpm=120)
     assert (wait.cause, wait.is_everyones) == ("limit", False)
     assert other.waited_ms < 3000
+
+
+def test_what_a_used_up_day_has_kept_waiting_goes_at_the_pace_of_the_limit_once_there_is_room(redis_url: str) -> None:
+    async def body(mine: Limiter, other: Limiter, _: Store) -> list[float]:
+        for _n in range(2):
+            await mine.acquire(LIMIT, tokens=10, timeout_s=0)
+        assert (await refused(mine)).cause == "requests"
+        with connect(redis_url) as client:
+            change(client, LIMIT, {"requests_per_day": 100}, configured=LimitSettings(rpm=600, requests_per_day=2))
+        begin = time.monotonic()
+
+        async def call(one: Limiter, number: int) -> float:
+            await one.acquire(LIMIT, tokens=10, timeout_s=5, patience_s=5, caller=Caller(f"bot-{number}"))
+            return time.monotonic() - begin
+
+        return sorted(await asyncio.gather(*[call((mine, other)[n % 2], n) for n in range(10)]))
+
+    gone_at_s = run(redis_url, body, rpm=600, requests_per_day=2)
+    assert gone_at_s[-1] >= gone_at_s[0] + 0.7  # 100 ms apart; an idle limit has a burst of a second
 
 
 @pytest.mark.parametrize("calmed", ["never", "before", "after"])

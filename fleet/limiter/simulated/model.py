@@ -55,13 +55,15 @@ class LimitModel:
     leases: dict[str, float] = field(default_factory=dict)
     bots: dict[str, float] = field(default_factory=dict)
     _dirty: bool = False
+    _burst_us: float = 0.0  # the terms', or less of it after a used-up day
 
     def ask(self, question: Question, now: int) -> Answer:
         """Answer one question, as `acquire.lua`."""
         q, state = question, self.state
         day, self._dirty = state[DAY], False
+        self._keep_calm(now)
         at = self._survey(q, now)
-        unused = now - at.slot - self.terms.burst_us / 4
+        unused = now - at.slot - self._burst_us / 4
         idle = math.floor(unused / at.interval) + 1 if unused >= 0 and at.interval > 0 else 0
 
         def answer(code: int, wait: float, backlog: float, *why: Any) -> Answer:
@@ -110,8 +112,9 @@ class LimitModel:
         Without a `reserved_day` it was granted today.
         """
         state, rates = self.state, astuple(self.terms)
+        self._keep_calm(now)
         before, after = (1, *charged), (int(sent), *used)
-        lost = not sent and not self.terms.window_us and since_slot_us > self.terms.burst_us
+        lost = not sent and not self.terms.window_us and since_slot_us > self._burst_us
         for k in range(1, 5):
             if rates[k - 1] > 0 and before[k - 1] != after[k - 1] and not lost:
                 us, clock, held_until = limits.MINUTE_US / rates[k - 1], state[At.CLOCK + k], state[At.HELD_UNTIL]
@@ -163,6 +166,7 @@ class LimitModel:
     def penalise(self, retry_after_us: int, now: int) -> int:
         """Hold everybody, as `penalise.lua`; return for how long."""
         state, rates = self.state, astuple(self.terms)
+        self._keep_calm(now)
         opens = max(state[At.HELD_UNTIL], now + retry_after_us)
         state[At.HELD_UNTIL], state[At.REFUSED], state[At.REFUSED_AT] = opens, state[At.REFUSED] + 1, now
         for k in range(1, 5):
@@ -214,7 +218,7 @@ class LimitModel:
             ahead_us = min(by_order, max(0, own + 1 - credit) * (1 + limits.LEAVE)) * interval
         in_turn = slot + rank * interval - now <= horizon
         by_credit = not in_turn and credit >= own + 1 and slot - now <= max(limits.LONG_US, interval)
-        may_go = not blocked and (in_turn or by_credit or now - slot >= terms.burst_us)
+        may_go = not blocked and (in_turn or by_credit or now - slot >= self._burst_us)
         est = slot + ahead_us
         return _Standing(need, slot, interval, order, waits, fresh, horizon, est, by_credit, may_go, cost, used_up)
 
@@ -229,12 +233,19 @@ class LimitModel:
 
     def _burst(self, k: int) -> float:
         if k == 1 and self.terms.rpm > 0:
-            return max(self.terms.burst_us, limits.MINUTE_US / self.terms.rpm)
-        return self.terms.burst_us
+            return max(self._burst_us, limits.MINUTE_US / self.terms.rpm)
+        return self._burst_us
+
+    def _keep_calm(self, now: int) -> None:
+        self._burst_us, calm_at = self.terms.burst_us, self.state[At.CALM_AT]
+        if calm_at > 0:
+            burst_us = limits.CALM_BURST_US + max(0, now - calm_at) * limits.CALM_GROWTH
+            self._burst_us = min(self._burst_us, burst_us)
+            self.state[At.CALM_AT] = calm_at if burst_us < self.terms.burst_us else 0
 
     def _slot(self, need: list[float], now: int) -> tuple[float, float]:
         state, rates = self.state, astuple(self.terms)
-        slot: float = now - self.terms.burst_us
+        slot: float = now - self._burst_us
         interval = 0.0
         for k in range(1, 5):
             if rates[k - 1] > 0:
@@ -275,7 +286,10 @@ class LimitModel:
         if held_until > now and (held_until >= at.slot or is_long):
             return state[At.HELD_UNTIL], limits.BY_HOLD, False, -1
         if at.used_up:
-            return day_is_full(q, state, self.terms, at.cost, at.used_up, now)
+            told = day_is_full(q, state, self.terms, at.cost, at.used_up, now)
+            if not told[2] and q.patience_us >= 0:
+                state[At.CALM_AT], self._dirty = now, True
+            return told
         is_next = at.slot - now > q.patience_us
         wait = max(limits.MIN_SLEEP_US, turn - now - q.patience_us * limits.EARLY_PATIENCE)
         is_own = not is_next and q.by_tenant and at.order % limits.CLASS > state[At.VIRTUAL_TIME]
