@@ -80,6 +80,12 @@ def takers(workers: Iterable[WorkerReport]) -> Callable[[str], int]:
     return lambda queue: named[queue] + of_all
 
 
+def unserved(workers: Iterable[WorkerReport], settings: Settings) -> list[str]:
+    """Return the pools that no worker takes tasks of, those among them that one ought to and cannot."""
+    taking = takers(workers)
+    return [pool for pool in settings.pools if not taking(keys.queue(pool))]
+
+
 def why_shut(workers: Iterable[WorkerReport], pool: str) -> Wait | None:
     """Return why no worker serves a pool although there is one that ought to; None: nobody knows a reason."""
     return next((wait for worker in workers if (wait := worker.why_shut(pool)) is not None), None)
@@ -123,12 +129,10 @@ def unserved_queue_line(queue: str) -> str:
 
 
 def _unserved(workers: Sequence[WorkerReport], settings: Settings) -> Iterator[Trouble]:
-    taking = takers(workers)
-    idle = (pool for pool in settings.pools if not taking(keys.queue(pool)))
-    pools = tuple(pool for pool in idle if why_shut(workers, pool) is None)
+    pools = tuple(pool for pool in unserved(workers, settings) if why_shut(workers, pool) is None)
     if pools:
         yield Trouble(about="pools", pools=pools, line=unserved_line(pools))
-    if not taking(settings.worker.inbox):
+    if not takers(workers)(settings.worker.inbox):
         yield Trouble(about="inbox", line=unserved_queue_line(settings.worker.inbox))
 
 

@@ -274,9 +274,9 @@ def marks_walk() -> str:
     return "fleet:marks:walk"
 
 
-def marks_turn() -> str:
-    """String, expires within seconds: one worker makes the walk's next step."""
-    return "fleet:marks:turn"
+def turn(duty: str) -> str:
+    """String, expires within seconds: one worker has the next turn at a duty ("marks", "holds", rooms of a queue)."""
+    return f"fleet:turn:{duty}"
 
 
 def passed_on(task_id: str) -> str:
@@ -304,9 +304,9 @@ def room(queue: str) -> str:
     return f"{gate(queue)}:room"
 
 
-def room_turn(queue: str) -> str:
-    """String, expires within a second: one worker sees to a limit's rooms, or (queue "") to holds. On the broker."""
-    return f"{room(queue)}:turn"
+def unserved() -> str:
+    """String (JSON list), expires within a minute: pools that no worker can serve, as workers see it. On the broker."""
+    return "fleet:unserved"
 
 
 def hold(queue: str) -> str:

@@ -69,7 +69,7 @@ def test_every_function_of_the_module_is_a_builder_and_gets_the_prefix() -> None
 
 def test_keys_without_a_prefix_are_those_of_the_last_release() -> None:
     assert keys.result("t") == "celery-task-meta-t"
-    assert keys.room_turn("fleet.research") == "fleet:gate:fleet.research:room:turn"
+    assert keys.room("fleet.research") == "fleet:gate:fleet.research:room"
     assert keys.limit_keys("openai/gpt-5/default").bots == "fleet:limit:{openai/gpt-5}:default:bots:"
     assert keys.bots("research") == "{fleet}:bots:research"
     assert queues.list_key("fleet.research", 3) == "fleet.research\x06\x163"

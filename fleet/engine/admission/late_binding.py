@@ -80,7 +80,7 @@ class LateBinding:
         return limit in self._narrow or (backlog_s > HORIZON_S / 2 and backlog_s != self._stale.get(limit))
 
     async def _look(self, limit: str, names: Sequence[str]) -> None:
-        mine = await self._broker.command("SET", keys.room_turn(names[0]), "1", "NX", "PX", round(EVERY_S * 900))
+        mine = await self._broker.command("SET", keys.turn(names[0]), "1", "NX", "PX", round(EVERY_S * 900))
         if mine is None:
             return
         crowd = await self._limiter.crowd(limit)

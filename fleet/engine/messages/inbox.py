@@ -53,7 +53,7 @@ class Inbox:
             pools: Those that take it.
             request: Celery's request dict: headers, and what follows the task.
         """
-        pool = await self._choose(pools)
+        pool = await self._choose(task, pools)
         queue = keys.queue(pool)
         headers = task_headers(task_id) | {name: request[name] for name in KEPT_HEADERS if request.get(name)}
         end = end_of(end_in(request, task.expires_at), None, self._settings.pools[pool].expires_s, CLOCK.now_s())
@@ -68,13 +68,16 @@ class Inbox:
         await patiently(lambda: self._store.run(broker.ENQUEUE, *call))
         return f"passed on to {queue}"
 
-    async def _choose(self, pools: list[str]) -> str:
-        """Return the pool with the fewest waiting tasks per bot."""
+    async def _choose(self, task: BotTask, pools: list[str]) -> str:
+        """Return the pool with the fewest waiting tasks per bot, of those that can begin with the task soonest."""
         if len(pools) == 1:
             return pools[0]
         places = pool_choice.backlog_keys(pools)
-        lengths = await asyncio.gather(*(patiently(partial(self._store.command, "LLEN", key)) for _, key in places))
+        gates = patiently(partial(self._store.command, "MGET", *pool_choice.gate_keys(pools)))
+        reads = (patiently(partial(self._store.command, "LLEN", key)) for _, key in places)
+        closing, *lengths = await asyncio.gather(gates, *reads)
         backlog = dict.fromkeys(pools, 0)
         for (pool, _), length in zip(places, lengths, strict=True):
             backlog[pool] += length
-        return pool_choice.least_loaded(pools, backlog, self._settings)
+        soonest = pool_choice.soonest(task, pools, pool_choice.lowest_of(pools, closing))
+        return pool_choice.least_loaded(soonest, backlog, self._settings)

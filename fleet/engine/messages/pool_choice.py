@@ -1,9 +1,12 @@
-"""Which pool a task goes to: the one it names, else the one with the fewest waiting tasks per bot."""
+"""Which pool a task goes to: the one it names, else of those that can begin with it the one with the fewest waiting
+tasks per bot: not one that is held, paused, or served by no worker while another one is open."""
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import redis
 
@@ -13,14 +16,17 @@ from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.broker import broker
 from fleet.errors import InvalidTask
-from fleet.models import BotTask
+from fleet.models import BotTask, Priority
 from fleet.quoting import listed, quote
 from fleet.store import keys
+from fleet.waits import Wait
 
 #: Less than one task per bot: puts pools with equal backlogs into an order.
 TIE = 1e-6
 #: Pools that an error names one by one (count).
 MOST_NAMED = 12
+#: Stands for the least urgent priority that may be taken of a pool that no worker serves.
+UNSERVED = -2
 
 
 def candidates(task: BotTask, settings: Settings) -> list[str]:
@@ -66,6 +72,36 @@ def backlog_keys(pools: Iterable[str]) -> list[tuple[str, str]]:
     return [(p, queues.list_key(keys.queue(p), step)) for p in pools for step in queues.PRIORITY_STEPS]
 
 
+def gate_keys(pools: Iterable[str]) -> list[str]:
+    """Return the keys, for one `MGET`, of all that closes pools; `lowest_of` reads their values."""
+    names = [keys.queue(pool) for pool in pools]
+    return [keys.unserved(), *map(keys.gate, names), *map(keys.hold, names)]
+
+
+def lowest_of(pools: Collection[str], values: Sequence[bytes | None]) -> dict[str, int]:
+    """Return the least urgent priority that may be taken now (-1: none) of each pool that isn't open to all."""
+    unserved, *closing = values
+    found: dict[str, int] = {}
+    for place, (pool, value) in enumerate(zip([*pools, *pools], closing, strict=True)):
+        with suppress(ValueError):  # an operator sees to what cannot be read
+            if value:
+                lowest = int(value) if place < len(pools) else Wait.from_json(value).lowest
+                found[pool] = min(lowest, found.get(pool, lowest))
+    shut = json.loads(unserved) if unserved else ()
+    return found | {pool: UNSERVED for pool in pools if pool in shut}
+
+
+def soonest(task: BotTask, taking: list[str], lowest: Mapping[str, int]) -> list[str]:
+    """Return those pools that let the task through; if none does, those that a worker serves; else all of them."""
+
+    def distance(pool: str) -> int:
+        open_to = lowest.get(pool, Priority.BULK)
+        return (task.priority > open_to) + (open_to == UNSERVED)
+
+    least = min(map(distance, taking))
+    return [pool for pool in taking if distance(pool) == least]
+
+
 def least_loaded(taking: list[str], backlog: Mapping[str, int], settings: Settings) -> str:
     """Return the pool with the fewest waiting tasks per bot; equals are drawn by lot."""
     return min(taking, key=lambda name: (backlog.get(name, 0) / settings.pools[name].bots, random.random()))
@@ -85,6 +121,7 @@ class Dispatcher:
         self._taking: dict[tuple[str | None, str], list[str]] = {}
         self._share = {name: 1 / pool.bots for name, pool in settings.pools.items()}
         self._load: dict[str, float] = {}
+        self._lowest: dict[str, int] = {}
 
     def refresh(self) -> None:
         """Read the backlogs again, if any were needed so far."""
@@ -102,6 +139,8 @@ class Dispatcher:
             return taking[0]
         if not self._load:
             self._read()
+        if self._lowest:
+            taking = soonest(task, taking, self._lowest)
         pool = min(taking, key=self._load.__getitem__)
         self._load[pool] += self._share[pool]
         return pool
@@ -114,11 +153,15 @@ class Dispatcher:
         with self._client.pipeline(transaction=False) as pipe:
             for _, key in places:
                 pipe.llen(key)
-            lengths = pipe.execute()
-        self.learn(places, lengths)
+            pipe.mget(gate_keys(self._settings.pools))
+            *lengths, closing = pipe.execute()
+        self.learn(places, lengths, closing)
 
-    def learn(self, places: Iterable[tuple[str, str]], lengths: Iterable[int]) -> None:
-        """Take the lengths of `backlog_keys` for the backlogs."""
+    def learn(
+        self, places: Iterable[tuple[str, str]], lengths: Iterable[int], closing: Sequence[bytes | None]
+    ) -> None:
+        """Take the lengths of `backlog_keys` for the backlogs, and the values of `gate_keys` for what closes pools."""
+        self._lowest = lowest_of(self._settings.pools, closing)
         self._load = {name: random.random() * TIE for name in self._settings.pools}
         for (pool, _), length in zip(places, lengths, strict=True):
             self._load[pool] += length * self._share[pool]

@@ -174,7 +174,7 @@ class StaleHolds:
 
     async def _is_our_turn(self) -> bool:
         life_ms = round(LOOK_EVERY_S * 900)
-        return await self._broker.command("SET", keys.room_turn(""), "1", "NX", "PX", life_ms) is not None
+        return await self._broker.command("SET", keys.turn("holds"), "1", "NX", "PX", life_ms) is not None
 
     async def _held(self) -> dict[str, Wait]:
         """Return the pools that are held for a breaker, and why: each of them lets probes through."""

@@ -6,6 +6,7 @@ Each duty is a coroutine without an end, on the process's one loop.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
@@ -23,10 +24,10 @@ from fleet.engine.transport import leases
 from fleet.errors import FleetError, Poison, StoreUnavailable
 from fleet.quoting import quote
 from fleet.signals import catalogue
-from fleet.signals.crew import Trouble, troubles_of
+from fleet.signals.crew import Trouble, troubles_of, unserved
 from fleet.signals.events import record_event
 from fleet.signals.neighbours import MARK_EVERY_S, leave_mark, lift_mark
-from fleet.signals.recorder import Recorder
+from fleet.signals.recorder import CLEAN_EVERY_S, Recorder
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK, told
@@ -36,6 +37,8 @@ logger = logging.getLogger("fleet.worker")
 
 #: Seconds between two resource reports of a worker.
 REPORT_EVERY_S = 2.0
+#: Seconds that a list of pools that nobody serves is believed: it is written anew after each look at the crew.
+UNSERVED_LIFE_S = round(2.5 * CLEAN_EVERY_S)
 #: Seconds until a duty that failed begins again.
 RESTART_S = 1.0
 #: Poison messages buried in one go (count).
@@ -85,6 +88,8 @@ class Janitor:
         self._refuse = refuse
         self._recorder: Recorder | None = None
         self._settings: Settings | None = None
+        #: When the crew was looked at last, and whether producers have been told of pools that nobody serves.
+        self._looked_at, self._tells_unserved = 0.0, True
 
     async def bury_poison(self) -> None:
         """Give messages that an earlier release has found to be poison a failed result, for ever.
@@ -170,6 +175,7 @@ class Janitor:
                     queues=tuple(occupancy.queues),
                 )  # fmt: skip
                 said = _say(troubles_of(recorder.living, settings, now_s=recorder.looked_at), said)
+                await self._tell_unserved(recorder, settings)
                 if CLOCK.is_off and not was_off:
                     logger.warning("clock off: this host's is %s; tasks go by that of Redis", told(CLOCK.ahead_s))
                     ahead_s = round(CLOCK.ahead_s)
@@ -178,6 +184,17 @@ class Janitor:
             except FleetError as error:
                 logger.warning("report failed error=%s", error)
             await asyncio.sleep(REPORT_EVERY_S)
+
+    async def _tell_unserved(self, recorder: Recorder, settings: Settings) -> None:
+        """Tell producers, after each look at the crew, which pools nobody serves: they choose others if they may."""
+        if recorder.looked_at == self._looked_at:
+            return
+        pools = unserved(recorder.living, settings)
+        if pools:
+            await self._broker.command("SET", keys.unserved(), json.dumps(pools), "EX", UNSERVED_LIFE_S)
+        elif self._tells_unserved:
+            await self._broker.command("DEL", keys.unserved())
+        self._looked_at, self._tells_unserved = recorder.looked_at, bool(pools)
 
     async def watch_neighbours(self, settings: Settings) -> None:
         """Leave this fleet's mark in Redis, and log if there is another one's, for ever."""

@@ -76,7 +76,7 @@ def sweep(client: redis.Redis) -> int:
     """Walk once over all keys."""
     removed = 0
     for _ in range(10):
-        client.delete(keys.marks_turn())
+        client.delete(keys.turn("marks"))
         removed += run_script(client, marks.SWEEP, *marks.sweep_call(config.current()))
         if client.get(keys.marks_walk()) == b"0":
             return removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 
@@ -19,12 +20,14 @@ from fleet.engine.messages.envelope import (
     task_headers,
     task_id_in,
 )
+from fleet.engine.messages.inbox import Inbox
 from fleet.engine.messages.producer import _KEY_NAMESPACE, fresh_id, submit_many, task_id_of
 from fleet.engine.messages.queues import list_key
 from fleet.errors import InvalidTask
 from fleet.models import BotTask, Priority
 from fleet.store import keys
-from fleet.store.client import connect
+from fleet.store.client import Store, connect
+from fleet.waits import Wait
 
 pytestmark = pytest.mark.usefixtures("fleet_env")
 
@@ -42,6 +45,50 @@ def test_tasks_without_a_pool_are_spread_by_waiting_tasks_per_bot(redis_url: str
     list(submit_many([{"prompt": "x", "pool": "writing"}] * 40))  # 40 bots: one task each
     list(submit_many(["y"] * 60))
     assert [len(waiting(redis_url, pool)) for pool in ("research", "writing", "review")] == [30, 40, 30]
+
+
+@pytest.mark.parametrize("road", ["many", "one", "asyncio", "inbox"])
+def test_tasks_without_a_pool_avoid_those_that_cannot_begin_with_them_while_another_can(
+    redis_url: str, road: str
+) -> None:
+    from fleet.engine.tasks import submit_task
+
+    async def asynchronously() -> None:
+        await submit_task.adelay("x")
+
+    async def pass_on() -> None:
+        store = Store(redis_url)
+        await Inbox(store, config.current()).pass_on(fresh_id(), BotTask(prompt="x"), list(config.current().pools), {})
+        await store.close()
+
+    def submit() -> None:
+        if road == "many":
+            list(submit_many(["x", "x"]))
+        elif road == "one":
+            submit_task.delay("x")
+        else:
+            asyncio.run(asynchronously() if road == "asyncio" else pass_on())
+
+    def taken() -> set[str]:
+        """Submit a few, and return the pools that they went to."""
+        before = {pool: len(waiting(redis_url, pool)) for pool in config.current().pools}
+        for _ in range(4):
+            submit()
+        return {pool for pool, count in before.items() if len(waiting(redis_url, pool)) > count}
+
+    client = connect(redis_url)
+    list(submit_many([{"prompt": "x", "pool": "research"}] * 100))
+    client.set(keys.unserved(), '["review"]')
+    client.set(keys.hold("fleet.writing"), Wait("outage", probe_every_s=1.0).to_json())
+    assert taken() == {"research"}
+    client.set(keys.gate("fleet.research"), Priority.CRITICAL.value)
+    list(submit_many([{"prompt": "x", "pool": "writing"}] * 200))
+    assert taken() == {"research"}  # both will open by themselves; the third has nobody
+    client.delete(keys.hold("fleet.writing"))
+    assert taken() == {"writing"}
+    client.set(keys.unserved(), '["research", "writing", "review"]')
+    assert taken() == {"review"}  # all alike again: the emptiest
+    client.close()
 
 
 def test_a_key_is_queued_once_over_batches_and_calls(redis_url: str) -> None:

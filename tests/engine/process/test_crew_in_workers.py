@@ -60,6 +60,8 @@ def test_plain_clients_priorities_and_queues_are_seen_while_they_wait_and_served
 def test_what_is_wrong_with_a_crew_is_said_by_its_log_and_by_everything_that_people_ask(
     start_worker: StartWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from fleet.engine.tasks import submit_task
+
     first = start_worker("-Q", "research,reviw")
     assert "fleet.research   exchange=" in first.log
     assert "queue 'reviw': no pool has it" in first.log
@@ -69,6 +71,8 @@ def test_what_is_wrong_with_a_crew_is_said_by_its_log_and_by_everything_that_peo
         (task_id,) = submit_many([{"prompt": "hi", "pool": "writing"}])
         unserved = "no live worker serves pool writing"
         wait_until(lambda: f"2 workers have the same name, {first.name}" in first.log, 30, "the first sees the other")
+        chosen = [result.get(timeout=WAIT_S).pool for result in [submit_task.delay("hi") for _ in range(12)]]
+        assert set(chosen) == {"research", "review"}  # nobody serves the third
         said = {words: invoke(*words.split()) for words in ("stats", "doctor", f"why {task_id}")}
         (tmp_path / "in.jsonl").write_text('{"prompt": "hi"}\n')
         said["run"] = invoke("submit", "hi", "--pool", "writing", "--no-wait")
