@@ -27,6 +27,9 @@ from fleet.waits import Wait
 
 #: Seconds after which a worker that reported nothing counts as gone; several times the usual 5 s between reports.
 STALE_S = 30.0
+#: Seconds after which operators are told that a worker says nothing: several times the 2 s between reports. It is not
+#: given up before `STALE_S`.
+SILENT_S = 10.0
 #: Seconds between two clean-ups of gone workers by one process. Each reads all rows, so not with every report.
 CLEAN_EVERY_S = 10.0
 #: Longest time that one report speaks for, in seconds: a process that was stopped for a while has used nothing.

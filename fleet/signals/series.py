@@ -56,8 +56,14 @@ def hours_in(series: Sequence[array[float]], minutes: Mapping[int, Period], numb
 
 def last_hour(one: array[float], *, now_s: float) -> Period:
     """Return the sums of a pool's last 60 minutes, the one that runs among them."""
+    return last_minutes(one, now_s=now_s, count=_MINUTES_EACH)
+
+
+def last_minutes(one: array[float], *, now_s: float, count: int) -> Period:
+    """Return the sums of a pool's last minutes (at most 60), the one that runs among them; zeros of an empty array."""
     last = int(now_s // 60)
-    return _summed(0, [one[at : at + _WIDTH] for at in _MINUTE_PLACES if last - _MINUTES_EACH < one[at] <= last])
+    places = _MINUTE_PLACES if one else ()
+    return _summed(0, [one[at : at + _WIDTH] for at in places if last - count < one[at] <= last])
 
 
 def spent_in(one: array[float], hours: range) -> float:

@@ -13,6 +13,7 @@ from pydantic import Field
 from fleet.frozen import Frozen
 from fleet.models import Persona
 from fleet.signals.crew import Trouble
+from fleet.signals.diagnosis.finding import Diagnosis
 from fleet.signals.limit_view import LimitView
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.rungs import LadderView
@@ -356,6 +357,7 @@ class FleetView(Frozen):
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
     neighbour: str = Field("", description="What to say if another fleet uses this Redis.")
+    diagnoses: tuple[Diagnosis, ...] = Field((), description="What is wrong, worst first; empty: all is well.")
     suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")
 
 

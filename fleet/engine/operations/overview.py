@@ -18,6 +18,7 @@ from fleet.config import Settings
 from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.obstacles import PoolStanding, headline
+from fleet.engine.operations.symptoms import read_symptoms
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.limiter.snapshot import LimitSnapshot
 from fleet.models import Priority, bot_name
@@ -26,6 +27,7 @@ from fleet.roster import read_bots
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.crew import Trouble, troubles_of
+from fleet.signals.diagnosis.engine import diagnose
 from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
@@ -63,6 +65,7 @@ class _Reading:
     resources: bytes
     events: Sequence[tuple[bytes, dict[bytes, bytes]]]
     redis_bytes: int
+    redis_most_bytes: int
     pools: Mapping[str, PoolWindows]
     last_hours: Mapping[str, windows.Period]
     ladders: Mapping[str, LadderView]
@@ -118,7 +121,7 @@ class Overview:
         failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
         apis = settings.limits_in_use.keys()
         full = len(reading.failures) >= windows.RECENT and len(failures) == len(reading.failures)
-        return FleetView(
+        view = FleetView(
             at=now_s,
             simulated=settings.simulated,
             totals=totals,
@@ -144,6 +147,13 @@ class Overview:
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
             suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
+        symptoms = read_symptoms(
+            self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
+            series={pool: one.series for pool, one in pools.items()},
+            pools_with_bots_out=[pool for pool, one in of_bots.items() if one.out],
+            redis_most_bytes=reading.redis_most_bytes,
+        )  # fmt: skip
+        return view.model_copy(update={"diagnoses": diagnose(view, symptoms)})
 
     def bot(self, name: str) -> BotDetail:
         """Return one bot; raises as `read_bot`."""
@@ -170,6 +180,7 @@ class Overview:
         found = {pool: self._windows(pool, part, now_s) for pool, part in parts.items()}
         return _Reading(
             now_s, totals, workers, recent or b"", failures, resources or b"", events, int(info["used_memory"]),
+            int(info.get("maxmemory", 0)),
             pools=found,
             last_hours={pool: last_hour(one.series, now_s=now_s) for pool, one in found.items()},
             ladders={

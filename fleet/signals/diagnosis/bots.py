@@ -1,0 +1,123 @@
+"""Findings about bots and prompts: who is out, who answers alike, what fails whoever answers. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from fleet import errors
+from fleet.quoting import counted, listed
+from fleet.signals.diagnosis.finding import Diagnosis, Help, clock, diagnosis
+from fleet.signals.diagnosis.symptoms import RECENT_MIN, Case, OutBot
+from fleet.signals.spread import is_providers_fault
+from fleet.signals.view import PoolView
+from fleet.signals.windows import Failure
+
+#: Share of a pool's bots from which it is bad that they are out: Fleet takes out 35% at most.
+MANY_OUT = 0.25
+#: Failed tasks of a pool within five minutes, their share of its tasks, and bots that they must lie on (count).
+PROMPT_FAILURES, PROMPT_SHARE, PROMPT_BOTS = 10, 0.2, 3
+#: Share of those failures that one bot may have at most.
+MOST_ON_ONE = 0.5
+#: Error types that say nothing of a prompt: time, place, or a bot function.
+_NOT_OF_PROMPTS = ("Expired", "DeadlineExceeded", "OutOfTries", "BotFunctionFailed", "Revoked", "Other")
+
+
+def bots_out(case: Case) -> Iterator[Diagnosis]:
+    """Yield pools whose bots are all in quarantine, and those in which some are."""
+    for pool in case.view.pools:
+        out = [bot for bot in case.symptoms.out.get(pool.pool, ()) if bot.until is None or bot.until > case.now_s]
+        if out:
+            yield _all_out(case, pool, out) if len(out) >= pool.bots else _some_out(case, pool, out)
+
+
+def _all_out(case: Case, pool: PoolView, out: list[OutBot]) -> Diagnosis:
+    ends = [bot.until for bot in out if bot.until is not None]
+    back = f"the first is back at {clock(min(ends), case.now_s)}" if ends else "none comes back by itself"
+    first = min(out, key=lambda bot: bot.until if bot.until is not None else float("inf"))
+    since = max((bot.since for bot in out if bot.since), default=None)
+    return diagnosis(
+        "bots_out", "critical", f"All {counted(pool.bots, 'bot')} of {pool.pool} are quarantined", now_s=case.now_s,
+        about=pool.pool, since=since, tasks=case.waiting("bots", pool=pool.pool),
+        cause=f"{_reason(out)}; {back}",
+        help=Help(advice="find out what made them all bad, then release one",
+                  command=f"fleet bots release {first.name}", action={"do": "release", "bot": first.name}),
+    )  # fmt: skip
+
+
+def _some_out(case: Case, pool: PoolView, out: list[OutBot]) -> Diagnosis:
+    names = listed((bot.name for bot in sorted(out, key=lambda bot: bot.name)), len(out))
+    is_many = len(out) >= MANY_OUT * pool.bots and len(out) > 1
+    ends = [bot.until for bot in out if bot.until is not None]
+    back = f"; the first is back at {clock(min(ends), case.now_s)}" if ends else ""
+    since = min((bot.since for bot in out if bot.since), default=None)
+    return diagnosis(
+        "bots_bad", "warning" if is_many else "info",
+        f"{len(out):,} of {counted(pool.bots, 'bot')} of {pool.pool} {'is' if len(out) == 1 else 'are'} quarantined",
+        now_s=case.now_s, about=out[0].name if len(out) == 1 else pool.pool, since=since,
+        cause=f"{names} ({_reason(out)}){back}",
+        help=Help(advice="many at once: a prompt or a model has changed, more than bots" if is_many
+                  else "the others do their work; it is tried again by itself",
+                  command=f"fleet bots show {out[0].name}" if len(out) == 1 else "fleet bots list --state quarantined"),
+    )  # fmt: skip
+
+
+def _reason(out: list[OutBot]) -> str:
+    """Return the reason that most of them have, and by whom when that is a person."""
+    (reason, by), _ = Counter((bot.reason, bot.by) for bot in out).most_common(1)[0]
+    return f"{reason or 'no reason given'}{f', by {by}' if by and by != 'health' else ''}"
+
+
+def alike(case: Case) -> Iterator[Diagnosis]:
+    """Yield task classes whose bots answer alike."""
+    for alarm in case.symptoms.alarms:
+        score = (
+            ""
+            if alarm.score is None or alarm.usual is None
+            else f"{alarm.score:.1f} different answers, usually {alarm.usual:.1f}"
+        )
+        names = f"{counted(len(alarm.bots), 'bot')}: {listed(alarm.bots, len(alarm.bots))}" if alarm.bots else ""
+        yield diagnosis(
+            "bots_alike", "warning", f"Bots of {alarm.pool} answer alike ({alarm.kind})", now_s=case.now_s,
+            about=alarm.pool, since=alarm.since, cause="; ".join(filter(None, (score, names))),
+            help=Help(advice="remedies are under way; if the answers ought to be alike, take them as normal",
+                      command=f"fleet diversity relearn {alarm.pool} {alarm.kind}"),
+        )  # fmt: skip
+
+
+def prompts(case: Case) -> Iterator[Diagnosis]:
+    """Yield pools in which many tasks of the last minutes failed alike, whichever bot took them."""
+    by_pool: dict[str, list[Failure]] = {}
+    for failure in case.symptoms.failures:
+        if failure.at > case.now_s - 60 * RECENT_MIN and _is_of_prompts(failure.type):
+            by_pool.setdefault(failure.pool, []).append(failure)
+    bots = {pool.pool: pool.bots for pool in case.view.pools}
+    for pool, failures in by_pool.items():
+        done = max(len(failures), case.recent(pool, RECENT_MIN + 1).completions)
+        if len(failures) < PROMPT_FAILURES or len(failures) < PROMPT_SHARE * done:
+            continue
+        on = Counter(failure.bot for failure in failures)
+        if len(on) < min(PROMPT_BOTS, bots.get(pool, PROMPT_BOTS)) or max(on.values()) > max(
+            1, MOST_ON_ONE * len(failures)
+        ):
+            continue
+        yield _failing(case, pool, failures, len(on), done)
+
+
+def _failing(case: Case, pool: str, failures: list[Failure], bots: int, done: float) -> Diagnosis:
+    (kind, of_kind), *_ = Counter(failure.type for failure in failures).most_common(1)
+    return diagnosis(
+        "prompts_fail", "warning", f"Prompts of {pool} fail on every bot that takes them", now_s=case.now_s, about=pool,
+        since=min(failure.at for failure in failures), tasks=len(failures), has_failed=True,
+        cause=f"{of_kind:,} of {done:,.0f} tasks of the last {RECENT_MIN} minutes ended with {kind}, on "
+        f"{counted(bots, 'bot')}: no bot and no provider is to blame",
+        help=Help(advice="look at one of them, correct the prompt, then replay them",
+                  command=f"fleet dead list --pool {pool}"),
+    )  # fmt: skip
+
+
+def _is_of_prompts(type_name: str) -> bool:
+    """True when an error of this type is no provider's, key's or clock's fault: a prompt's, or its answer's."""
+    kind = getattr(errors, type_name, None)
+    is_own = isinstance(kind, type) and issubclass(kind, errors.GiveUp)
+    return is_own and not is_providers_fault(type_name) and type_name not in _NOT_OF_PROMPTS

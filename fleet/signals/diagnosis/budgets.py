@@ -1,0 +1,125 @@
+"""Findings about what the fleet may use: money and requests of the day, and limits without room. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fleet.signals.diagnosis.finding import Diagnosis, Help, clock, diagnosis
+from fleet.signals.diagnosis.symptoms import Case, api_of
+from fleet.signals.limit_view import LimitView
+from fleet.signals.series import last_minutes
+from fleet.waits import Cause
+
+#: Share of a day's budget from which it is told.
+NEAR = 0.8
+#: Share of a minute's allowance from which a minute counts as full, and full minutes that are told (count).
+FULL, FULL_MINUTES = 0.9, 5
+#: Minutes that are looked at for the first full one (count).
+LOOKED_BACK = 60
+_DAY_S = 86_400.0
+
+
+class _Budget(NamedTuple):
+    """A day's budget: in dollars, or in requests."""
+
+    cause: Cause
+    used: float
+    allowed: float
+    shown: str
+    an_hour: float
+    option: str
+
+
+def budgets(case: Case) -> Iterator[Diagnosis]:
+    """Yield budgets of the day that are used up, or will be."""
+    for limit in case.view.limits:
+        for budget in _of_day(case, limit):
+            if budget.used >= budget.allowed:
+                yield _used_up(case, limit, budget)
+            elif budget.used >= NEAR * budget.allowed:
+                yield _near(case, limit, budget)
+
+
+def _of_day(case: Case, limit: LimitView) -> Iterator[_Budget]:
+    api = api_of(limit.limit)
+    hours = [last_minutes(one, now_s=case.now_s, count=60) for pool in case.pools_on(api)
+             if (one := case.symptoms.series.get(pool))]  # fmt: skip
+    if limit.usd_per_day:
+        shown = f"${limit.used_usd:,.2f} of ${limit.usd_per_day:,.2f}"
+        spent = sum(one.cost_usd_micros for one in hours) / 1e6
+        yield _Budget("money", limit.used_usd, limit.usd_per_day, shown, spent, "--usd-per-day")
+    if limit.requests_per_day:
+        shown = f"{limit.used_requests:,} of {limit.requests_per_day:,} requests"
+        calls = sum(one.calls for one in hours)
+        yield _Budget("requests", limit.used_requests, limit.requests_per_day, shown, calls, "--requests-per-day")
+
+
+def _midnight(now_s: float) -> float:
+    return (now_s // _DAY_S + 1) * _DAY_S
+
+
+def _raise(api: str, budget: _Budget) -> str:
+    more = f"{2 * budget.allowed:g}" if budget.cause == "money" else f"{2 * budget.allowed:.0f}"
+    return f"fleet limits set {api} {budget.option} {more}"
+
+
+def _used_up(case: Case, limit: LimitView, budget: _Budget) -> Diagnosis:
+    api, opens = api_of(limit.limit), clock(_midnight(case.now_s), case.now_s)
+    since = next(
+        (event.at for event in reversed(case.view.events) if event.name == "budget_warning"
+         and event.fields.get("limit") == limit.limit and event.fields.get("percent") == "100"
+         and event.at >= _midnight(case.now_s) - _DAY_S),
+        None,
+    )  # fmt: skip
+    tasks = case.waiting(budget.cause, about=limit.limit)
+    return diagnosis(
+        "budget_used", "critical" if tasks else "warning", f"Our budget of {api} is used up", now_s=case.now_s,
+        about=api, since=since, tasks=tasks, cause=f"{budget.shown} of the day; it opens at {opens}",
+        help=Help(advice="raise it, or let the tasks wait for the new day (UTC)", command=_raise(api, budget)),
+    )  # fmt: skip
+
+
+def _near(case: Case, limit: LimitView, budget: _Budget) -> Diagnosis:
+    api, midnight = api_of(limit.limit), _midnight(case.now_s)
+    ends_at = case.now_s + 3600 * (budget.allowed - budget.used) / budget.an_hour if budget.an_hour else midnight
+    lasts = ends_at >= midnight
+    pace = "at this pace it lasts the day" if lasts else f"at this pace it ends at {clock(ends_at, case.now_s)}"
+    head = f"Our budget of {api} is used to {budget.used / budget.allowed:.0%}"
+    return diagnosis(
+        "budget_near", "info" if lasts else "warning", head, now_s=case.now_s, about=api,
+        cause=f"{budget.shown} of the day, {pace}",
+        help=Help(advice="raise it, or let bulk wait", command=_raise(api, budget)),
+    )  # fmt: skip
+
+
+def saturated(case: Case) -> Iterator[Diagnosis]:
+    """Yield limits that have been full for minutes while tasks wait for them, and since when."""
+    for limit in case.view.limits:
+        tasks = case.waiting("limit", about=limit.limit)
+        full = _full_minutes(case, limit) if tasks else 0
+        if full < FULL_MINUTES:
+            continue
+        api, since = api_of(limit.limit), (case.now_s // 60 - full) * 60
+        numbers = (("rpm", limit.rpm), ("tpm", limit.tpm), ("in_flight", limit.most_in_flight))
+        allowed = ", ".join(f"{name} = {number:,}" for name, number in numbers if number is not None)
+        option = f"--rpm {2 * limit.rpm}" if limit.rpm else f"--tpm {2 * limit.tpm}" if limit.tpm else ""
+        yield diagnosis(
+            "limit_saturated", "info", f"{api} runs at our limit", now_s=case.now_s, about=api, since=since,
+            tasks=tasks, cause=allowed,
+            help=Help(advice="raise it, if the account allows more; else it only takes time",
+                      command=f"fleet limits set {api} {option}".strip()),
+        )  # fmt: skip
+
+
+def _full_minutes(case: Case, limit: LimitView) -> int:
+    """Return how many whole minutes in a row, up to the last one, have used nearly all that is allowed."""
+    series = [one for pool in case.pools_on(api_of(limit.limit)) if (one := case.symptoms.series.get(pool))]
+    for ago in range(1, LOOKED_BACK):
+        at = case.now_s - 60 * ago
+        sums = [last_minutes(one, now_s=at, count=1) for one in series]
+        calls = sum(one.calls for one in sums)
+        tokens = sum(one.input_tokens + one.output_tokens for one in sums)
+        if not ((limit.rpm and calls >= FULL * limit.rpm) or (limit.tpm and tokens >= FULL * limit.tpm)):
+            return ago - 1
+    return LOOKED_BACK - 1

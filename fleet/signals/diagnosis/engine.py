@@ -1,0 +1,30 @@
+"""The diagnosis: every rule is asked once, and the findings are told worst first. Pure: no Redis, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from fleet.signals.diagnosis import bots, budgets, crew, providers, queues
+from fleet.signals.diagnosis.finding import Diagnosis, worst_first
+from fleet.signals.diagnosis.symptoms import Case, Symptoms
+from fleet.signals.view import FleetView
+
+#: All rules.
+RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
+    providers.broken, providers.failing, providers.refusing, providers.slow,
+    budgets.budgets, budgets.saturated,
+    bots.bots_out, bots.alike, bots.prompts,
+    crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,
+    queues.backlogs, queues.dead_letters,
+)  # fmt: skip
+
+
+def diagnose(view: FleetView, symptoms: Symptoms) -> tuple[Diagnosis, ...]:
+    """Return what is wrong with the fleet, worst first; nothing when all is well.
+
+    Args:
+        view: The fleet at one time; its own `diagnoses` are not looked at.
+        symptoms: What the view does not show, of the same time.
+    """
+    case = Case(view, symptoms)
+    return worst_first(found for rule in RULES for found in rule(case))

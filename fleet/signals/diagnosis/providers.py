@@ -1,0 +1,166 @@
+"""Findings about providers, keys and accounts: what their breakers, holds and last calls say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fleet.quoting import counted
+from fleet.signals.diagnosis.finding import Diagnosis, Help, Kind, clock, diagnosis
+from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of
+from fleet.waits import SENTENCES, Cause
+
+#: What all APIs together are called.
+ALL_APIS = "all APIs"
+#: Failed calls within 30 s, and their share, from which an API is told although its breaker is closed.
+FAILING_CALLS, FAILING_SHARE = 8, 0.2
+#: 429s within five minutes, and their share of the calls, from which an API is told.
+REFUSED_CALLS, REFUSED_SHARE = 10, 0.1
+#: Seconds for which a 429 must hold the fleet to be told on its own.
+LONG_HOLD_S = 10.0
+#: How much longer than usual tasks of an API must take, in all and for each token, and in how many tasks (count).
+SLOW_TIMES, SLOW_TASKS = 3.0, 20
+
+
+class _Broken(NamedTuple):
+    kind: Kind
+    head: str
+    advice: str
+    command: str
+
+
+#: By the cause for which calls wait; `{api}` is filled in.
+_BROKEN: dict[Cause, _Broken] = {
+    "outage": _Broken(
+        "provider_down", "{api} is down", "see the provider's status page; a fallback gives its pools another way",
+        "fleet limits reset-breaker {api}",
+    ),
+    "key": _Broken(
+        "key_refused", "The key of {api} is not taken",
+        "give it a key that works where the workers run, and start them again", "fleet doctor",
+    ),
+    "credit": _Broken(
+        "out_of_money", "The account of {api} is out of money or quota",
+        "fill the account up at the provider, then try at once", "fleet limits reset-breaker {api}",
+    ),
+    "configuration": _Broken(
+        "misconfigured", "{api} is configured wrongly", "correct what it names, and start the workers again",
+        "fleet doctor",
+    ),
+}  # fmt: skip
+
+
+def broken(case: Case) -> Iterator[Diagnosis]:
+    """Yield APIs whose calls wait because their breaker is open, or their pools cannot be served; all as one."""
+    opened = {
+        limit: facts for limit, facts in case.symptoms.breakers.items() if facts.is_open and facts.cause in _BROKEN
+    }
+    limits = {limit.limit for limit in case.view.limits}
+    downs = {limit: facts for limit, facts in opened.items() if facts.cause == "outage"}
+    if len(downs) > 1 and downs.keys() == limits:
+        yield _all_down(case, downs)
+        opened = {}
+    for limit, facts in opened.items():
+        cause = facts.cause or "outage"
+        yield _one_broken(case, cause, limit, since=facts.since, told=_why(facts), about=limit)
+    for cause in _BROKEN:
+        known = {*opened, *downs} if cause == "outage" else {*opened}
+        abouts = dict.fromkeys(line.about for line in case.view.waits if line.cause == cause and line.tasks)
+        for about in abouts:
+            if about not in known:
+                told = next(line.told for line in case.view.waits if (line.cause, line.about) == (cause, about))
+                yield _one_broken(case, cause, about, since=None, told=told or SENTENCES[cause], about=about)
+
+
+def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, told: str, about: str) -> Diagnosis:
+    words, name = _BROKEN[cause], api_of(limit) or limit
+    has_way = bool(pools := case.pools_on(name)) and all(
+        (pool.ladder is not None and pool.ladder.is_down) for pool in case.view.pools if pool.pool in pools
+    )
+    tasks = case.waiting(cause, about=about)
+    rest = ", its pools are served by their fallbacks" if has_way and not tasks else ""
+    return diagnosis(
+        words.kind, "warning" if rest else "critical", words.head.format(api=name), cause=f"{told}{rest}",
+        now_s=case.now_s, about=name, since=since, tasks=tasks,
+        help=Help(advice=words.advice, command=words.command.format(api=name)),
+    )  # fmt: skip
+
+
+def _all_down(case: Case, downs: dict[str, BreakerFacts]) -> Diagnosis:
+    since = max((facts.since for facts in downs.values() if facts.since is not None), default=None)
+    told = next((facts.told for facts in downs.values() if facts.told), "no call is answered")
+    return diagnosis(
+        "provider_down", "critical", f"All {len(downs)} APIs are down", cause=told, now_s=case.now_s, about=ALL_APIS,
+        since=since, tasks=case.waiting("outage"),
+        help=Help(
+            advice="see whether this network reaches them (proxy, DNS, firewall), then the providers' status pages",
+            command="fleet doctor",
+        ),
+    )  # fmt: skip
+
+
+def _why(facts: BreakerFacts) -> str:
+    told = facts.told or "its calls fail"
+    return f"{told} ({counted(facts.timed_out, 'call')} had no answer in time)" if facts.timed_out > 1 else told
+
+
+def failing(case: Case) -> Iterator[Diagnosis]:
+    """Yield APIs on which many calls fail, but not so many that the breaker opens."""
+    for limit, facts in case.symptoms.breakers.items():
+        calls = facts.failed + facts.well
+        if facts.is_open or facts.failed < FAILING_CALLS or facts.failed < FAILING_SHARE * calls:
+            continue
+        late = f", {facts.timed_out:,} of them had no answer in time" if facts.timed_out else ""
+        yield diagnosis(
+            "provider_failing", "warning", f"{api_of(limit)} fails on many calls", now_s=case.now_s,
+            cause=f"{facts.failed:,} of the last {calls:,} (30 s){late}; they are tried again", about=api_of(limit),
+            tasks=case.waiting("retry", about=limit),
+            help=Help(advice="see the provider's status page; calls are tried again, tasks only take longer",
+                      command="fleet stats"),
+        )  # fmt: skip
+
+
+def refusing(case: Case) -> Iterator[Diagnosis]:
+    """Yield APIs that answer 429 although the fleet keeps to the limits it knows."""
+    for limit in case.view.limits:
+        api = api_of(limit.limit)
+        sums = [case.recent(pool) for pool in case.pools_on(api)]
+        calls, refused = sum(one.calls for one in sums), sum(one.rate_limited for one in sums)
+        is_many = refused >= REFUSED_CALLS and refused >= REFUSED_SHARE * calls
+        if not is_many and limit.held_s < LONG_HOLD_S:
+            continue
+        held = f"it asked to wait until {clock(case.now_s + limit.held_s, case.now_s)}" if limit.held_s > 0 else ""
+        counts = f"{refused:,.0f} of {calls:,.0f} calls of the last {RECENT_MIN} minutes" if is_many else ""
+        yield diagnosis(
+            "provider_refusing", "warning", f"{api} refuses calls (429)", now_s=case.now_s, about=api,
+            cause=", ".join(filter(None, (counts, held))), tasks=case.waiting("hold", about=limit.limit),
+            help=Help(
+                advice="somebody else uses the key, or its limit here is above what the account allows: lower it",
+                command=f"fleet limits set {api} --rpm {max(1, round(0.8 * limit.rpm))}" if limit.rpm
+                else "fleet limits list",
+            ),
+        )  # fmt: skip
+
+
+def slow(case: Case) -> Iterator[Diagnosis]:
+    """Yield APIs whose tasks take several times as long as in the hour before, and as much longer for each token."""
+    for limit in case.view.limits:
+        api = api_of(limit.limit)
+        pools = case.pools_on(api)
+        now, before = [case.recent(pool) for pool in pools], [case.usual(pool) for pool in pools]
+        done, usual = (sum(one.completions for one in sums) for sums in (now, before))
+        if done < SLOW_TASKS or usual < SLOW_TASKS:
+            continue
+        took = sum(one.ran_ms for one in now) / done
+        took_before = sum(one.ran_ms for one in before) / usual
+        tokens = max(1.0, sum(one.output_tokens for one in now) / done)
+        tokens_before = max(1.0, sum(one.output_tokens for one in before) / usual)
+        if took < SLOW_TIMES * took_before or took / tokens < SLOW_TIMES * took_before / tokens_before:
+            continue
+        yield diagnosis(
+            "provider_slow", "warning", f"{api} is slow", now_s=case.now_s, about=api,
+            cause=f"a task takes {took / 1000:.1f} s in the last {RECENT_MIN} minutes, {took_before / 1000:.1f} s in "
+            "the hour before, for each token as much longer",
+            help=Help(advice="see the provider's status page; a fallback gives its pools another way",
+                      command="fleet top"),
+        )  # fmt: skip
