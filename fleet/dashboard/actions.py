@@ -56,7 +56,15 @@ class ReleaseBot(Frozen):
     bot: str
 
 
-Action = PausePool | ResumePool | QuarantineBot | ReleaseBot
+class RelearnClass(Frozen):
+    """Take a class's answers of now as normal: forget earlier ones, end its alarm and remedies."""
+
+    do: Literal["relearn"]
+    pool: str
+    kind: str = Field(max_length=200)
+
+
+Action = PausePool | ResumePool | QuarantineBot | ReleaseBot | RelearnClass
 _ACTION: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="do")])
 
 
@@ -109,3 +117,6 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> str:
             case ReleaseBot():
                 was_out = levers.release_bot(state, settings, action.bot, by=by)
                 return f"{action.bot} {'takes tasks again' if was_out else 'was not quarantined'}"
+            case RelearnClass():
+                levers.relearn_class(state, settings, action.pool, action.kind, by=by)
+                return f"{action.pool} {action.kind}: learning anew, its remedies end"

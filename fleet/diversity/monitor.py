@@ -110,8 +110,10 @@ class Monitor:
             current = [(number, one) for number, one in window if one.mark == marks.get(one.bot, 0)]
             if len(window) < size or len(current) < LEAST_SHARE * size:
                 continue
+            had_alarm = state.alarm
             state, new = advance(state, Look(current, size=size, seen=last, may_treat=may_treat))
-            state = state.but(looked_at=self._now_s())
+            alarm_at = state.alarm_at if had_alarm else self._now_s()
+            state = state.but(looked_at=self._now_s(), alarm_at=alarm_at if state.alarm else 0.0)
             happened += new
         return state, happened
 

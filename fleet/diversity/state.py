@@ -114,6 +114,7 @@ class ClassState(Frozen):
         fallen: Windows in a row, each a quarter further on, that were fallen.
         calm: The same of windows that were not.
         alarm: True from an alarm until the class is back to normal.
+        alarm_at: Unix time of that alarm, in seconds.
         flagged: Bots named by the last alarm.
         remedies: What each bot is under now.
         hold: Windows to hold a rung that works before stepping down.
@@ -132,6 +133,7 @@ class ClassState(Frozen):
     fallen: int = 0
     calm: int = 0
     alarm: bool = False
+    alarm_at: float = 0.0
     flagged: tuple[int, ...] = ()
     remedies: dict[int, Remedy] = Field(default_factory=dict)
     trial: Trial | None = None

@@ -6,6 +6,7 @@ Bots are data in Redis. A quarantined bot takes no new task. Personas are in `wo
 from fleet.roster.health import (
     ENOUGH,
     HEALTH,
+    SUSPECTED,
     TESTS,
     Deed,
     Health,
@@ -15,6 +16,7 @@ from fleet.roster.health import (
     read_skills,
     row_of,
 )
+from fleet.roster.health_rows import HealthRows, health_rows_of, read_reasons
 from fleet.roster.pool_bots import PoolBots, load_of, read_bots
 from fleet.roster.quarantine import LOAD_UNIT, Quarantine, quarantine, read_quarantined, release
 from fleet.roster.roster import LEASE_S, Checkout, Roster
@@ -24,20 +26,24 @@ __all__ = [
     "HEALTH",
     "LEASE_S",
     "LOAD_UNIT",
+    "SUSPECTED",
     "TESTS",
     "Checkout",
     "Deed",
     "Health",
+    "HealthRows",
     "PoolBots",
     "Quarantine",
     "Roster",
     "Skill",
     "bot_health_of",
+    "health_rows_of",
     "load_of",
     "quarantine",
     "read_bots",
     "read_probation",
     "read_quarantined",
+    "read_reasons",
     "read_skills",
     "release",
     "row_of",

@@ -26,8 +26,6 @@
 local health, norms, bots, quarantined, reasons, probation, events, quiet, skills, specialists = unpack(KEYS)
 local samples, kind, pool, rules, life_s = unpack(ARGV)
 local quarantine_us, most_out, trial_tasks = struct.unpack(RULES_FORMAT, rules)
--- From here on (natural logarithm of the likelihood ratio) a bot may be given canaries.
-local SUSPECTED = 1.5
 -- Rates of events: good bots have up to the first of these or 1.5 times what is usual, bad ones from the second or 3
 -- times that of good ones, at most MOST_BAD. Where good ones may have more than the third, the test has nothing to say.
 -- In a hard class of tasks good ones may have 1.5 times its share of bad answers.

@@ -27,6 +27,8 @@ EVENTS = ("bot_quarantined", "bot_released", "quarantine_cap")
 #: ln(0.99 / 0.0001). On probation half of that is enough.
 TESTS = ("bad answers", "avoids work", "slow")
 ENOUGH = 9.2
+#: Evidence from which on a bot may be given canaries, and is shown as suspected: one event of a good bot.
+SUSPECTED = 1.5
 #: The tests' numbers in Lua.
 TEST_NUMBERS = {"ERRORS": 1, "AVOIDS": 2, "SLOWNESS": 3}
 #: Bytes before the first row of `keys.health`.
@@ -104,7 +106,8 @@ HEALTH = Script.beside(
     argv="samples kind pool rules life_s quarantined_event released_event cap_event",
     tables={"row": ROW, "norm": _NORM, "rules": _RULES, "deed": _DEED},
     constants={
-        "OUT": OUT, "HEAD_BYTES": HEAD_BYTES, "ENOUGH": ENOUGH, "TESTS": len(TESTS), **TEST_NUMBERS,
+        "OUT": OUT, "HEAD_BYTES": HEAD_BYTES, "ENOUGH": ENOUGH, "SUSPECTED": SUSPECTED, "TESTS": len(TESTS),
+        **TEST_NUMBERS,
         "WELL": _WELL, "BAD_ANSWER": _BAD_ANSWER, "TOO_SHORT": _TOO_SHORT, "TEACHES": _TEACHES,
     },
     using=[QUARANTINE, _LEARN],

@@ -104,13 +104,14 @@ def read_quarantined(client: redis.Redis, pools: Iterable[str]) -> dict[str, Qua
     found = {}
     for ends, reasons in zip(replies[::2], replies[1::2], strict=True):
         for name, end_us in ends:
-            found[name.decode()] = _parse(name.decode(), end_us, reasons.get(name, b"0||"))
+            until = None if end_us == float("inf") else end_us / 1e6
+            found[name.decode()] = quarantine_of(name.decode(), until, reasons.get(name, b"0||"))
     return found
 
 
-def _parse(bot: str, end_us: float, why: bytes) -> Quarantine:
+def quarantine_of(bot: str, until: float | None, why: bytes) -> Quarantine:
+    """Read what `quarantine.lua` wrote about a bot: `microseconds|who|why`."""
     since_us, by, reason = why.decode(errors="replace").split("|", 2)
-    until = None if end_us == float("inf") else end_us / 1e6
     return Quarantine(bot, int(since_us) / 1e6, until, by, reason)
 
 

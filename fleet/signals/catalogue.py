@@ -153,6 +153,7 @@ DIVERSITY_RELAPSE = Event("diversity_relapse", "warning", "Bots were alike again
 DIVERSITY_EXHAUSTED = Event("diversity_exhausted", "error", "No remedy helped, all were taken back: pool, kind.")
 DIVERSITY_ENDED = Event("diversity_ended", "info", "All remedies of a class were taken back: pool, kind.")
 DIVERSITY_RECOVERED = Event("diversity_recovered", "info", "A class in alarm is diverse again: pool, kind.")
+DIVERSITY_RELEARNT = Event("diversity_relearnt", "info", "What is usual for a class is learnt anew: pool, kind, by.")
 
 EVENTS: dict[str, Event] = {
     event.name: event
@@ -164,7 +165,7 @@ EVENTS: dict[str, Event] = {
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING,
         KEY_REJECTED, DEAD_LETTER,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
-        DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED,
+        DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED, DIVERSITY_RELEARNT,
     )
 }  # fmt: skip
 

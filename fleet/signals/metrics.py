@@ -68,6 +68,21 @@ BOT_GINI = Metric("fleet_bot_gini", "gauge", "How unevenly bots work: 0 equal, n
 TOP_FAILURES = Metric("fleet_bot_failures_top", "gauge", "Failures of the worst bots, last hour, by rank.", ("rank",))
 TOP_SHARE = Metric("fleet_bot_failures_top_share", "gauge", "Share of the last hour's failures on the worst bot.")
 
+BOTS_SUSPECTED = Metric("fleet_bots_suspected", "gauge", "Bots at work with evidence worth a look.", ("pool",))
+BOTS_KEPT_IN = Metric(
+    "fleet_bots_kept_in", "gauge", "Bots at work with evidence enough for a quarantine: too many are out.", ("pool",)
+)
+BOTS_ALIKE = Metric("fleet_bots_alike", "gauge", "Bots that an alarm names, for they answer like others.", ("pool",))
+DIVERSITY_ALARMS = Metric(
+    "fleet_diversity_alarms", "gauge", "Classes of tasks whose bots have become alike.", ("pool",)
+)
+DIVERSITY_SCORE = Metric(
+    "fleet_diversity_score_ratio",
+    "gauge",
+    "Score of a pool's most alike class by what is usual for it; 1: as usual.",
+    ("pool",),
+)
+
 RECENT_ERRORS = Metric("fleet_recent_error_ratio", "gauge", "Failed share of the last 1,000 completions.")
 HOUR_ERRORS = Metric("fleet_hour_error_ratio", "gauge", "Failed share of the last hour's completions.", ("pool",))
 HOUR_FAILURES = Metric("fleet_hour_failures", "gauge", "Failures of the last hour, at most 1,000.", ("type",))
@@ -130,7 +145,7 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
     COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, FALLBACKS, RUNG, DEAD_LETTERS, BOTS, BOT_RATE,
-    BOTS_SILENT, BOT_GINI,
+    BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
     LIMIT_REFUSED, BREAKER, DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
@@ -165,6 +180,7 @@ class _ViewCollector:
 def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _totals(view.totals)
     yield from _bots(view)
+    yield from _health(view)
     yield from _errors(view)
     yield from _pools(view.pools)
     yield from _waits(view)
@@ -208,6 +224,20 @@ def _bots(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield BOT_RATE, spreads
     yield BOTS_SILENT, [((row.pool,), row.spread.silent) for row in view.pools]
     yield BOT_GINI, [((row.pool,), row.spread.gini) for row in view.pools if row.spread.gini is not None]
+
+
+def _health(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    rows = view.health.pools
+    yield BOTS_SUSPECTED, [((row.pool,), row.suspected) for row in rows]
+    yield BOTS_KEPT_IN, [((row.pool,), row.kept_in) for row in rows]
+    yield BOTS_ALIKE, [((row.pool,), row.alike) for row in rows]
+    alarms, lowest = {row.pool: 0 for row in rows}, dict[str, float]()
+    for one in view.diversity:
+        alarms[one.pool] = alarms.get(one.pool, 0) + one.alarm
+        if one.share_of_usual is not None:
+            lowest[one.pool] = min(lowest.get(one.pool, one.share_of_usual), one.share_of_usual)
+    yield DIVERSITY_ALARMS, [((pool,), count) for pool, count in alarms.items()]
+    yield DIVERSITY_SCORE, [((pool,), share) for pool, share in lowest.items()]
 
 
 def _errors(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:

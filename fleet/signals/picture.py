@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 
 from fleet.signals import catalogue
+from fleet.signals.bot_table import BotState, BotTable, HealthColumns
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
 from fleet.signals.series import hours_in, spent_in
 from fleet.signals.sketch import quantiles
 from fleet.signals.spread import gini_index, jain_index, share_of, verdict_of
 from fleet.signals.view import (
     BotSpread,
-    BotState,
-    BotTable,
     Durations,
     ErrorMatrix,
     EventView,
@@ -157,6 +156,7 @@ def bot_table(
     loads: Mapping[str, int],
     out: Mapping[str, BotState],
     *,
+    health: HealthColumns,
     now_s: float,
 ) -> BotTable:
     """Return every bot.
@@ -166,6 +166,7 @@ def bot_table(
         pools: Their rows, the first bot first.
         loads: Tasks in hand, of bots that have any.
         out: State of the bots that are not simply idle or busy.
+        health: How healthy they are, in the order of `names`.
         now_s: Unix time.
     """
     everyone = tuple(chain.from_iterable(names.values()))
@@ -184,6 +185,7 @@ def bot_table(
         cost_usd_micros=tuple(map(round, rows.cost_usd_micros)),
         tokens=tuple(map(int, rows.tokens)),
         mean_ms=tuple(rows.mean_ms()),
+        **health._asdict(),
     )
 
 

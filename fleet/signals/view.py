@@ -12,15 +12,16 @@ from pydantic import Field
 
 from fleet.frozen import Frozen
 from fleet.models import Persona
+from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.crew import Trouble
 from fleet.signals.diagnosis.finding import Diagnosis
+from fleet.signals.health_view import ClassDiversity, FleetHealth
 from fleet.signals.limit_view import LimitView
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.rungs import LadderView
 from fleet.signals.spread import Verdict
 from fleet.waits import Cause
 
-BotState = Literal["idle", "busy", "probation", "quarantined", "leaving"]
 EventLevel = Literal["info", "warning", "error"]
 
 
@@ -96,38 +97,6 @@ class BotSpread(Frozen):
     max: float
     gini: float | None = Field(description="0: all equal, near 1: one does everything; None without completions.")
     jain: float | None = Field(description="1: all equal, 1/bots: one does everything; None without completions.")
-
-
-class BotTable(Frozen):
-    """Every bot, in columns, in the order of the pools and of the bots' numbers."""
-
-    name: tuple[str, ...]
-    pool: tuple[str, ...]
-    state: tuple[BotState, ...]
-    load: tuple[int, ...] = Field(description="Tasks in hand now.")
-    completions: tuple[int, ...] = Field(description="Since counting began.")
-    failed: tuple[int, ...] = Field(description="Those of the completions that failed.")
-    calls_failed: tuple[int, ...] = Field(description="Provider calls that failed, retried or not.")
-    per_hour: tuple[int, ...] = Field(description="Completions of the last hour; its older part is interpolated.")
-    last_at: tuple[float, ...] = Field(description="Time of the last completion; 0: none.")
-    cost_usd_micros: tuple[int, ...]
-    tokens: tuple[int, ...]
-    mean_ms: tuple[int, ...] = Field(description="Mean time that its tasks ran; 0 without tasks.")
-
-
-#: Columns that a page of bots can be sorted by.
-BotColumn = Literal[
-    "name", "pool", "state", "load", "completions", "failed", "calls_failed", "per_hour", "last_at",
-    "cost_usd_micros", "tokens", "mean_ms",
-]  # fmt: skip
-
-
-class BotPage(Frozen):
-    """A part of the bots, sorted and filtered: see `bot_page`."""
-
-    total: int = Field(description="Bots that the filter lets through.")
-    offset: int
-    bots: BotTable
 
 
 class TaskLine(Frozen):
@@ -358,43 +327,6 @@ class FleetView(Frozen):
     resources: ResourcesView
     neighbour: str = Field("", description="What to say if another fleet uses this Redis.")
     diagnoses: tuple[Diagnosis, ...] = Field((), description="What is wrong, worst first; empty: all is well.")
+    health: FleetHealth = Field(FleetHealth(), description="Bad bots: pool by pool, and the worst five.")
+    diversity: tuple[ClassDiversity, ...] = Field((), description="Sameness of answers by class, alarms first.")
     suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")
-
-
-def bot_page(
-    table: BotTable,
-    *,
-    sort: BotColumn = "name",
-    descending: bool = False,
-    pool: str | None = None,
-    state: BotState | None = None,
-    search: str = "",
-    offset: int = 0,
-    limit: int = 100,
-) -> BotPage:
-    """Return bots `offset` to `offset + limit` of those that the filter lets through, in the order asked for. Pure.
-
-    Args:
-        table: Every bot.
-        sort: Column to sort by; equals stay in the order of their names.
-        descending: The largest first.
-        pool: Only bots of this pool.
-        state: Only bots in this state.
-        search: Only bots with this text in their name.
-        offset: First bot of the page, from 0.
-        limit: Bots on a page, at most 10,000.
-    """
-    names, pools, states = table.name, table.pool, table.state
-    rows = [
-        row
-        for row in range(len(names))
-        if (pool is None or pools[row] == pool)
-        and (state is None or states[row] == state)
-        and (not search or search in names[row])
-    ]
-    if sort != "name" or descending:
-        column = getattr(table, sort)
-        rows.sort(key=lambda row: column[row], reverse=descending)
-    shown = rows[max(0, offset) : max(0, offset) + min(max(0, limit), 10_000)]
-    columns = {name: tuple(getattr(table, name)[row] for row in shown) for name in BotTable.model_fields}
-    return BotPage(total=len(rows), offset=max(0, offset), bots=BotTable.model_validate(columns))

@@ -7,15 +7,17 @@ from array import array
 from collections.abc import Awaitable, Callable
 
 from fleet.config import DiversitySettings, PoolSettings, Settings
+from fleet.diversity import read_classes, relearn
 from fleet.diversity import window as window_module
 from fleet.diversity.fingerprint import Fingerprint
 from fleet.diversity.ladder import end
+from fleet.diversity.likeness import Aspect, Scale
 from fleet.diversity.monitor import DROP_EVERY_S, IDLE_END_S, Monitor
-from fleet.diversity.state import ClassState
+from fleet.diversity.state import ClassState, Norm, Sample
 from fleet.diversity.window import Stored, Windows
 from fleet.models import Remedy
 from fleet.store import keys
-from fleet.store.client import Store
+from fleet.store.client import Store, connect
 from tests.diversity.played import bins, pool_of_prose
 
 SETTINGS = Settings(
@@ -102,6 +104,31 @@ def test_a_state_that_was_forgotten_meanwhile_is_not_written_back(redis_url: str
         assert await windows.states() == {}
 
     with_windows(redis_url, work)
+
+
+def test_an_alarm_says_since_when_until_it_is_over_and_can_be_relearnt_by_a_plain_client(redis_url: str) -> None:
+    sample = Sample(score=180, mean=0.001, spread=0.0001, near_share=0.01, crowd=0.01)
+    norms: dict[Aspect, Norm] = {"across": Norm(scale=Scale(floor=0.3, near=0.6), samples=(sample,) * 3)}
+
+    untreated = SETTINGS.model_copy(update={"diversity": DiversitySettings(window=200, every_s=0.1, treat=False)})
+
+    async def work(windows: Windows, store: Store) -> None:
+        state = ClassState(pool="talk", kind="chat", seen=150, learnt=150, fallen=2, norms=norms)
+        assert await windows.save(Stored(state), state)
+        for number in range(250):
+            same = array("H", [1, 2, 3, 4, 5, 6, 7, 8])
+            windows.record("talk", "chat", Fingerprint(number % 20 + 1, number, 0, same))
+            if number == 199:
+                await Monitor(windows, untreated, now_s=lambda: 1000.0).turn(0)
+        await Monitor(windows, untreated, now_s=lambda: 2000.0).turn(0)
+
+    with_windows(redis_url, work)
+    with connect(redis_url) as client:
+        ((state, answers),) = read_classes(client, SETTINGS.pools)
+        assert (state.alarm, state.alarm_at, state.looked_at, answers) == (True, 1000.0, 2000.0, 250)
+        assert read_classes(client, {}) == []
+        relearn(client, "talk", "chat")
+        assert read_classes(client, SETTINGS.pools) == [(ClassState(pool="talk", kind="chat"), 250)]
 
 
 def test_a_state_of_another_version_begins_anew(redis_url: str) -> None:

@@ -16,12 +16,14 @@ from fleet.models import Persona
 from fleet.quoting import counted
 
 if TYPE_CHECKING:
-    from fleet.signals.view import BotColumn, BotDetail, BotPage, BotState, HealthView
+    from fleet.signals.bot_table import BotColumn, BotPage, BotState, BotTable
+    from fleet.signals.view import BotDetail, HealthView
 
 #: Columns by which the list can be sorted, and what they are in the table of bots.
 SORTS: dict[str, BotColumn] = {
     "name": "name", "state": "state", "load": "load", "done": "completions", "failed": "failed", "hour": "per_hour",
-    "last": "last_at", "cost": "cost_usd_micros", "slow": "mean_ms",
+    "last": "last_at", "cost": "cost_usd_micros", "slow": "mean_ms", "evidence": "evidence", "bad": "bad_percent",
+    "avoids": "avoids_percent", "until": "until", "reason": "reason",
 }  # fmt: skip
 STATES = ("idle", "busy", "probation", "quarantined", "leaving")
 
@@ -55,7 +57,7 @@ def bots(ctx: click.Context, /, **options: Any) -> None:
 
     \b
     Examples:
-      fleet bots --sort failed --limit 10
+      fleet bots --sort evidence --limit 10
       fleet bots list --state quarantined
       fleet bots show research-007
       fleet bots quarantine research-007 --reason "repeats itself" --for 1h
@@ -79,7 +81,7 @@ def list_bots(**options: Any) -> None:
 
 def _list(*, pool: str | None, state: BotState | None, search: str, sort: str, limit: int, as_json: bool) -> None:
     from fleet.engine.operations.overview import open_overview
-    from fleet.signals.view import bot_page
+    from fleet.signals.bot_table import bot_page
 
     with open_overview(config.current()) as overview:
         table = overview.read().bots
@@ -158,15 +160,32 @@ def _rows(page: BotPage) -> Iterator[dict[str, Any]]:
 
 
 def _table(page: BotPage) -> Iterator[str]:
-    cells = [("BOT", "STATE", "IN HAND", "LAST HOUR", "DONE", "FAILED", "FAILED CALLS", "MEAN", "COST")]
-    for row in _rows(page):
+    bots = page.bots
+    odd = [
+        (f"{bots.evidence[row]:.1f}" if bots.evidence[row] else ".", against_it(bots, row))
+        for row in range(len(bots.name))
+    ]
+    has_odd = odd.count((".", "")) < len(odd)
+    heads = ("BOT", "STATE", "IN HAND", "LAST HOUR", "DONE", "FAILED", "FAILED CALLS", "MEAN", "COST")
+    cells = [(*heads, *(("EVIDENCE", "AGAINST IT") if has_odd else ()))]
+    for row, facts in zip(_rows(page), odd, strict=True):
         numbers = (row["load"], row["per_hour"], row["completions"], row["failed"], row["calls_failed"])
         mean = f"{row['mean_ms'] / 1000:.1f} s" if row["mean_ms"] else "."
         texts = [f"{number:,}" if number else "." for number in numbers]
-        cells.append((row["name"], row["state"], *texts, mean, f"${row['cost_usd_micros'] / 1e6:,.4f}"))
-    yield from table(cells, left=(0, 1))
+        cost = f"${row['cost_usd_micros'] / 1e6:,.4f}"
+        cells.append((row["name"], row["state"], *texts, mean, cost, *(facts if has_odd else ())))
+    yield from table(cells, left=(0, 1, 10))
     if page.total > len(page.bots.name):
         yield f"and {page.total - len(page.bots.name):,} more: --limit"
+
+
+def against_it(bots: BotTable, row: int) -> str:
+    """Return what speaks against a bot in words: its reason, until when it is out; empty: nothing does."""
+    parts = [bots.reason[row], "answers like others" if bots.alike[row] else ""]
+    if bots.state[row] == "quarantined":
+        end = bots.until[row]
+        parts.append(f"until {'it is released' if end is None else _at(end)}")
+    return ", ".join(filter(None, parts))
 
 
 def _story(bot: BotDetail) -> Iterator[str]:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fleet import config
+from fleet.cli.operate.pools import operator_name
 from fleet.cli.terminal import fitted
-from fleet.errors import ConfigurationError
 from fleet.models import bot_name
-from fleet.quoting import counted, quote
+from fleet.quoting import counted
 
 if TYPE_CHECKING:
-    from fleet.diversity import ClassState, Windows
+    from fleet.diversity import ClassState
 
 #: Flagged bots that are named on a terminal; `--json` has all.
 NAMED_BOTS = 8
-#: What the rungs do, in few words.
-RUNGS = {1: "context reshuffled", 2: "persona drawn anew", 3: "temperature raised"}
 #: Which answers an aspect compares, in few words.
 ASPECTS = {"across": "answers to different prompts", "within": "answers to one prompt"}
 
@@ -41,7 +37,12 @@ def diversity(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    classes = asyncio.run(_read(config.current()))
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.diversity import read_classes
+
+    settings = config.current()
+    with state_client(settings) as client:
+        classes = read_classes(client, settings.pools)
     if as_json:
         click.echo(json.dumps([_row(state, answers) for state, answers in classes], indent=2))
         return
@@ -61,54 +62,25 @@ def relearn(pool: str, kind: str) -> None:
     Example:
       fleet diversity relearn research summary
     """
-    asyncio.run(_forget(config.current(), pool, kind))
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.engine.operations.levers import relearn_class
+
+    settings = config.current()
+    with state_client(settings) as client:
+        relearn_class(client, settings, pool, kind, by=operator_name())
     click.echo(f"{pool} {kind}: learning anew, its remedies end")
-
-
-async def _read(settings: config.Settings) -> list[tuple[ClassState, int]]:
-    """Return each class with its number of answers; one that nobody has looked at yet has an empty state."""
-    from fleet.diversity import ClassState
-
-    async with _windows(settings) as windows:
-        counts, stored = await windows.classes(), await windows.states()
-    return [
-        (stored[pool, kind].state if (pool, kind) in stored else ClassState(pool=pool, kind=kind), count)
-        for (pool, kind), count in sorted(counts.items())
-    ]
-
-
-async def _forget(settings: config.Settings, pool: str, kind: str) -> None:
-    async with _windows(settings) as windows:
-        known = await windows.classes()
-        if (pool, kind) not in known:
-            names = ", ".join(" ".join(one) for one in sorted(known)) or "none yet"
-            raise ConfigurationError(
-                f"expected a pool and a kind with answers ({names}), got {quote(f'{pool} {kind}')}"
-            )
-        await windows.forget(pool, kind)
-
-
-@asynccontextmanager
-async def _windows(settings: config.Settings) -> AsyncIterator[Windows]:
-    from fleet.diversity import Windows
-    from fleet.store.client import Store
-    from fleet.store.embedded import state_url
-
-    store = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
-    try:
-        yield Windows(store, settings)
-    finally:
-        await store.close()
 
 
 def _row(state: ClassState, answers: int) -> dict[str, Any]:
     """Return one class for machines: bots by name, without what only the next look needs."""
+    from fleet.engine.operations.sameness import phase_of
+
     names = {bot: bot_name(state.pool, bot) for bot in {*state.flagged, *state.remedies}}
     return {
         "pool": state.pool,
         "kind": state.kind,
         "answers": answers,
-        "phase": _phase(state),
+        "phase": phase_of(state),
         "alarm": state.alarm,
         "readings": {aspect: reading.model_dump() for aspect, reading in state.readings.items()},
         "flagged": [names[bot] for bot in state.flagged],
@@ -118,15 +90,11 @@ def _row(state: ClassState, answers: int) -> dict[str, Any]:
     }
 
 
-def _phase(state: ClassState) -> str:
-    if state.phase == "watching" and not any(reading.usual_score for reading in state.readings.values()):
-        return "learning"
-    return state.phase
-
-
 def _lines(state: ClassState, answers: int) -> Iterator[str]:
+    from fleet.engine.operations.sameness import RUNGS, phase_of
+
     yield f"{state.pool} {state.kind}{'  ALARM' if state.alarm else ''}"
-    yield f"  {_phase(state):<9} {counted(answers, 'answer')} so far"
+    yield f"  {phase_of(state):<9} {counted(answers, 'answer')} so far"
     for aspect, reading in state.readings.items():
         usual = "not known yet" if reading.usual_score is None else f"usually {reading.usual_score:,.1f}"
         near = f"{reading.near_share:.1%} have a near neighbour"

@@ -24,6 +24,7 @@ from fleet.errors import FleetError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fleet.signals.bot_table import BotColumn
     from fleet.signals.view import FleetView
 
 #: Seconds between two readings.
@@ -31,7 +32,7 @@ EVERY_S = 1.0
 #: Seconds between two looks at the keyboard: the longest time a key waits.
 KEYS_S = 0.2
 #: Orders of the bots, in the turn of the key `s`.
-SORTS = ("per_hour", "failed", "load", "mean_ms", "cost_usd_micros")
+SORTS: tuple[BotColumn, ...] = ("evidence", "per_hour", "failed", "load", "mean_ms", "cost_usd_micros")
 
 
 @dataclass

@@ -9,12 +9,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fleet.cli.operate.bots import against_it
 from fleet.cli.terminal import NARROW
 from fleet.engine.operations.ladders import told_rung
 from fleet.quoting import counted
+from fleet.signals.bot_table import ranks_of
 from fleet.signals.rungs import name_of
 
 if TYPE_CHECKING:
+    from fleet.signals.bot_table import BotColumn, BotTable
     from fleet.signals.limit_view import LimitView
     from fleet.signals.view import EventView, FleetView, PoolView
 
@@ -24,8 +27,11 @@ _BARS = " ▁▂▃▄▅▆▇█"
 STALE_S = 5.0
 #: What each order of the bots is called.
 SORT_NAMES = {
+    "evidence": "evidence",
     "per_hour": "last hour", "failed": "failed", "load": "in hand", "mean_ms": "slowest", "cost_usd_micros": "cost",
 }  # fmt: skip
+#: Columns of a terminal from which on the bots' table has all figures beside what speaks against them.
+_WIDE = 130
 #: Heads of the columns that are not called as their order.
 _HEADS = {"per_hour": "last hour", "load": "in hand", "mean_ms": "mean", "cost_usd_micros": "cost"}
 _VERDICT_STYLES = {"none": "green", "spread": "yellow", "one bot": "bold red", "one API": "bold red"}
@@ -34,7 +40,7 @@ _FIXED_LINES = 8
 
 
 def frame(
-    view: FleetView | None, *, width: int, height: int, sort: str, pool: int | None, said: str = "",
+    view: FleetView | None, *, width: int, height: int, sort: BotColumn, pool: int | None, said: str = "",
     trouble: str | None = None, age_s: float | None = None,
 ) -> RenderableType:  # fmt: skip
     """Return a frame for a terminal of this size.
@@ -62,7 +68,7 @@ def frame(
         *_signals(view, width),
         _pools(pools, view, pool, narrow=width < NARROW),
         *(_limit(limit, narrow=width < NARROW) for limit in view.limits[:3]),
-        _bots(view, sort, bots, narrow=width < NARROW),
+        _bots(view, sort, bots, width=width),
         *_events(events, view.at),
         Text(said or "q quit   s sort   up/down pool   p pause or resume", "dim", no_wrap=True, overflow="ellipsis"),
     )
@@ -170,22 +176,40 @@ def _limit(limit: LimitView, *, narrow: bool) -> Text:
     return line.append(f"  {limit.limit}" if narrow else "")  # what is cut off then is the name
 
 
-def _bots(view: FleetView, sort: str, rows: int, *, narrow: bool) -> Table:
+def _bots(view: FleetView, sort: BotColumn, rows: int, *, width: int) -> Table:
     bots = view.bots
-    column = getattr(bots, sort)
-    order = sorted(range(len(bots.name)), key=lambda row: (-column[row], row))[:rows]
-    heads = ("in hand", "last hour", "done", "failed", "mean", "cost")
-    shown = ("done", "failed", "mean", _HEADS.get(sort, sort)) if narrow else heads
-    kept = [place for place, head in enumerate(heads) if head in shown]
-    title = f"by {SORT_NAMES[sort]}" if narrow else f"bot (by {SORT_NAMES[sort]})"
-    table = _table(title, "state", *(heads[place] for place in kept), left=(0, 1))
-    for row in order:
-        style = "red" if bots.state[row] == "quarantined" else ""
-        numbers = [bots.load[row], bots.per_hour[row], bots.completions[row], bots.failed[row]]
-        mean = f"{bots.mean_ms[row] / 1000:.1f} s" if bots.mean_ms[row] else "."
-        cells = [*(f"{number:,}" if number else "." for number in numbers), mean, _dollars(bots.cost_usd_micros[row])]
-        table.add_row(Text(bots.name[row]), Text(bots.state[row], style), *(cells[place] for place in kept))
+    ranks = ranks_of(bots, sort)
+    order = sorted(range(len(bots.name)), key=lambda row: (ranks[row], bots.per_hour[row], -row), reverse=True)[:rows]
+    said = [against_it(bots, row) for row in order]
+    heads = ("in hand", "last hour", "done", "failed", "mean", "cost", "evidence")
+    kept = [place for place, head in enumerate(heads) if head in _shown(heads, sort, width, has_said=any(said))]
+    title = f"by {SORT_NAMES[sort]}" if width < NARROW else f"bot (by {SORT_NAMES[sort]})"
+    names = [title, "state", *(heads[place] for place in kept), *(["against it"] if any(said) else [])]
+    table = _table(*names, left=(0, 1, len(kept) + 2))
+    lines = [(bots.name[row], bots.state[row], *(_figures_of(bots, row)[place] for place in kept)) for row in order]
+    if any(said):  # what is cut off, where there is no room, is the end of the reason
+        taken = sum(max(map(len, column)) + 2 for column in zip(names[:-1], *lines, strict=True))
+        table.columns[-1].max_width = max(8, width - taken)
+    for line, why in zip(lines, said, strict=True):
+        state = Text(line[1], "red" if line[1] == "quarantined" else "")
+        table.add_row(Text(line[0]), state, *line[2:], *([Text(why, "yellow")] if any(said) else []))
     return table
+
+
+def _figures_of(bots: BotTable, row: int) -> list[str]:
+    numbers = [bots.load[row], bots.per_hour[row], bots.completions[row], bots.failed[row]]
+    mean = f"{bots.mean_ms[row] / 1000:.1f} s" if bots.mean_ms[row] else "."
+    evidence = f"{bots.evidence[row]:.1f}" if bots.evidence[row] else "."
+    counts = [f"{number:,}" if number else "." for number in numbers]
+    return [*counts, mean, _dollars(bots.cost_usd_micros[row]), evidence]
+
+
+def _shown(heads: tuple[str, ...], sort: str, width: int, *, has_said: bool) -> tuple[str, ...]:
+    """Return the figures of bots for which there is room beside what speaks against them."""
+    by = _HEADS.get(sort, sort)
+    if width < NARROW:
+        return (by,) if has_said else ("done", "failed", "mean", by)
+    return heads if width >= _WIDE or not has_said else ("done", "failed", "evidence", by)
 
 
 def _events(events: Sequence[EventView], now_s: float) -> list[Text]:

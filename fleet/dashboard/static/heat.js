@@ -1,6 +1,7 @@
 // All bots as small cells on a canvas: 100 get large ones with their numbers, 10,000 still fit on one screen.
 
-import { attribute, by, counted, decimal, dollars, duration, h, percent, short, text } from "./draw.js";
+import { COLOURS, SORTS, against, isOut, sorted } from "./colours.js";
+import { attribute, by, counted, decimal, duration, h, short, text } from "./draw.js";
 import { STATES } from "./store.js";
 
 const STEPS = 6;
@@ -9,35 +10,8 @@ const LARGEST = 40;
 const COMFORTABLE = 34;
 const READABLE = 26; // from here on a cell shows its bot's number
 const SMALLEST = 5;
+const CROSSED = 8; // a cross would hide a smaller cell whose colour says that it is out
 const GLYPHS = { quarantined: "×", probation: "?", leaving: "–" };
-
-const share = (bots, i) => (bots.columns.completions[i] ? bots.columns.failed[i] / bots.columns.completions[i] : 0);
-
-/** What cells can show: a value per bot, the hue of its scale, and how a value is spelled. */
-export const COLOURS = {
-  per_hour: { label: "completions, last hour", hue: "good", of: (b, i) => b.columns.per_hour[i], show: short },
-  state: { label: "state", hue: "state", of: (b, i) => b.columns.state[i], show: (v) => STATES[v] },
-  failed: { label: "failed tasks, share", hue: "bad", of: share, show: percent, top: 0.05 },
-  calls_failed: { label: "failed calls", hue: "bad", of: (b, i) => b.columns.calls_failed[i], show: short },
-  load: { label: "tasks in hand", hue: "good", of: (b, i) => b.columns.load[i], show: short, top: 1 },
-  mean_ms: { label: "mean time of a task", hue: "slow", of: (b, i) => b.columns.mean_ms[i], show: (v) => duration(v / 1000) },
-  cost_usd_micros: { label: "cost", hue: "slow", of: (b, i) => b.columns.cost_usd_micros[i], show: dollars },
-  silent: { label: "time since its last task", hue: "slow", of: (b, i, now) => (b.columns.last_at[i] ? Math.max(0, now - b.columns.last_at[i]) : 3600), show: duration, top: 60 },
-};
-
-/** Orders: [label, compares two bots]. */
-const down = (name) => (b) => (i, j) => b.columns[name][j] - b.columns[name][i] || i - j;
-export const SORTS = {
-  pool: { label: "pool, number", by: () => (i, j) => i - j },
-  per_hour: { label: "most completions", by: down("per_hour") },
-  least: { label: "fewest completions", by: (b) => (i, j) => b.columns.per_hour[i] - b.columns.per_hour[j] || i - j },
-  failed: { label: "worst share of failures", by: (b) => (i, j) => share(b, j) - share(b, i) || b.columns.calls_failed[j] - b.columns.calls_failed[i] || i - j },
-  load: { label: "most in hand", by: down("load") },
-  mean_ms: { label: "slowest", by: down("mean_ms") },
-  cost_usd_micros: { label: "dearest", by: down("cost_usd_micros") },
-  state: { label: "state", by: (b) => (i, j) => b.columns.state[j] - b.columns.state[i] || i - j },
-  silent: { label: "longest silent", by: (b) => (i, j) => b.columns.last_at[i] - b.columns.last_at[j] || i - j },
-};
 
 export class HeatMap {
   constructor(open) {
@@ -45,8 +19,9 @@ export class HeatMap {
     this.canvas = by("cells");
     this.pen = this.canvas.getContext("2d");
     this.open = open;
-    this.colour = "per_hour";
+    this.colour = "health";
     this.sort = "pool";
+    this.isUp = true;
     this.filter = { pool: "", state: "", find: "" };
     this.order = [];
     this.at = -1; // place of the focused cell in the order
@@ -59,8 +34,19 @@ export class HeatMap {
   show(bots, now) {
     this.bots = bots;
     this.now = now;
-    if (!this.hovered || this.sort === "pool" || this.order.length === 0) this.arrange();
+    if (!this.hovered || this.isPlain || this.order.length === 0) this.arrange();
     else this.paint();
+  }
+
+  /** True while bots are in the order of their pools and numbers. */
+  get isPlain() {
+    return this.sort === "pool" && this.isUp;
+  }
+
+  /** Sort by a column; the one it is sorted by already is turned round. */
+  sortBy(key) {
+    this.isUp = key === this.sort ? !this.isUp : Boolean(SORTS[key].up);
+    this.sort = key;
   }
 
   /** Filter, sort and draw. The focused bot keeps the focus wherever it goes. */
@@ -78,8 +64,7 @@ export class HeatMap {
       if (wanted && !bots.names[i].toLowerCase().includes(wanted)) continue;
       order.push(i);
     }
-    if (this.sort !== "pool") order.sort(SORTS[this.sort].by(bots));
-    this.order = order;
+    this.order = this.isPlain ? order : sorted(order, this.sort, this.isUp, bots, this.now);
     this.at = focused === undefined ? -1 : order.indexOf(focused);
     this.paint();
   }
@@ -98,7 +83,7 @@ export class HeatMap {
 
   /** Cells of one pool lie together, under its name, as long as the order is that of the pools. */
   #groups() {
-    if (this.sort !== "pool") return [this.order];
+    if (!this.isPlain) return [this.order];
     const groups = [];
     let last = null;
     for (const i of this.order) {
@@ -112,7 +97,8 @@ export class HeatMap {
   paint() {
     const began = performance.now();
     const style = getComputedStyle(this.box);
-    const ink = (name) => style.getPropertyValue(name).trim();
+    const inked = new Map(); // a third of 10,000 bots may be marked: each colour is looked up once
+    const ink = (name) => inked.get(name) ?? inked.set(name, style.getPropertyValue(name).trim()).get(name);
     const how = COLOURS[this.colour];
     const { width, cell, head, across, groups, height } = (this.layout = this.#measure());
     const ratio = window.devicePixelRatio || 1;
@@ -122,9 +108,10 @@ export class HeatMap {
     this.canvas.style.height = `${Math.max(height, 24)}px`;
     const { pen, bots, now } = this;
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    const palette = how.hue === "state" ? STATES.map((name) => ink(`--state-${name}`)) : Array.from({ length: STEPS + 1 }, (_, k) => ink(`--${how.hue}-${k}`));
-    const top = this.#top(how);
-    const stepOf = (value) => (how.hue === "state" ? value : value <= 0 ? 0 : Math.min(STEPS, 1 + Math.floor((value / top) * (STEPS - 0.001))));
+    const palette = how.hue === "state" ? STATES.map((name) => ink(`--state-${name}`)) : Array.from({ length: how.names?.length ?? STEPS + 1 }, (_, k) => ink(`--${how.hue}-${k}`));
+    const tops = this.#tops(how);
+    const stepOf = (value, top) => (how.names ? value : value <= 0 ? 0 : Math.min(STEPS, 1 + Math.floor((value / top) * (STEPS - 0.001))));
+    const gone = palette.push(ink("--out")) - 1;
     const inks = palette.map(contrasting);
     const gap = cell >= 12 ? 2 : 1;
     const size = cell - gap;
@@ -153,7 +140,7 @@ export class HeatMap {
         const i = group[k];
         const x = (k % across) * cell;
         const row = y + Math.floor(k / across) * cell;
-        const step = stepOf(how.of(bots, i, now));
+        const step = how.out && isOut(bots, i) ? gone : stepOf(how.of(bots, i, now), tops[bots.poolAt[i]]);
         pen.fillStyle = palette[step];
         if (isLarge) {
           pen.beginPath();
@@ -166,12 +153,13 @@ export class HeatMap {
         } else {
           pen.fillRect(x, row, size, size);
         }
+        if (bots.columns.alike[i]) marks.push([x, row, "alike"]);
         if (bots.columns.state[i] > 1) marks.push([x, row, STATES[bots.columns.state[i]]]);
       }
       place += group.length;
       y += Math.ceil(group.length / across) * cell;
     }
-    for (const [x, row, name] of marks) this.#mark(x, row, size, name, ink);
+    for (const [x, row, name] of marks) this.#mark(x, row, size, name, ink, how.out);
     if (this.order.length === 0) {
       pen.fillStyle = ink("--soft");
       pen.textAlign = "left";
@@ -179,33 +167,38 @@ export class HeatMap {
       pen.fillText(bots.size ? "No bot fits the filter." : "No bots yet: start a worker, `celery -A fleet worker`.", 0, 12);
     }
     this.#ring(ink);
-    this.#legend(how, palette, top);
+    this.#legend(how, palette, tops);
     const narrowed = this.order.length === bots.size ? "" : ` of ${bots.size.toLocaleString("en-US")}`;
     text(by("bots-shown"), `${this.order.length.toLocaleString("en-US")}${narrowed}`);
     this.painted_ms = performance.now() - began;
   }
 
-  /** A value that colours the darkest cells: the 95th percentile, so that one bot does not make all others pale. */
-  #top(how) {
-    if (how.hue === "state") return 1;
+  /** By pool, the value that colours its darkest cells: a pool of slow bots does not make those of all others pale. */
+  #tops(how) {
     const { bots, now } = this;
-    const some = [];
+    const of = Array.from({ length: Math.max(1, bots.pooled.length) }, () => []);
+    if (how.names || how.most) return of.map(() => how.most ?? 1);
     const stride = Math.max(1, Math.floor(bots.size / 2000));
-    for (let i = 0; i < bots.size; i += stride) some.push(how.of(bots, i, now));
-    some.sort((a, b) => a - b);
-    return Math.max(how.top ?? 1, some[Math.floor(some.length * 0.95)] ?? 0, (some[some.length - 1] ?? 0) / 4);
+    for (let i = 0; i < bots.size; i += stride) of[bots.poolAt[i]].push(how.of(bots, i, now));
+    return of.map((some) => {
+      some.sort((a, b) => a - b);
+      return Math.max(how.top ?? 1, some[Math.floor(some.length * 0.95)] ?? 0, (some[some.length - 1] ?? 0) / 4);
+    });
   }
 
-  /** Bots out of the order are crossed in every colouring: the state must not depend on seeing colours. */
-  #mark(x, y, size, name, ink) {
+  /** Alike bots and those out of the order are marked in every colouring: it must not depend on seeing colours. */
+  #mark(x, y, size, name, ink, isDark) {
     const { pen } = this;
-    pen.strokeStyle = ink(`--state-${name}`);
+    const isCross = name === "quarantined";
+    pen.strokeStyle = ink(isCross && isDark ? "--card" : `--state-${name}`);
     pen.lineWidth = size > 16 ? 2.5 : 1.5;
-    pen.strokeRect(x + pen.lineWidth / 2, y + pen.lineWidth / 2, size - pen.lineWidth, size - pen.lineWidth);
-    if (name !== "quarantined") return;
+    if (!(isCross && isDark)) pen.strokeRect(x + pen.lineWidth / 2, y + pen.lineWidth / 2, size - pen.lineWidth, size - pen.lineWidth);
+    if (!isCross || (isDark && size < CROSSED)) return;
     pen.beginPath();
     pen.moveTo(x, y + size);
     pen.lineTo(x + size, y);
+    pen.moveTo(x, y);
+    pen.lineTo(x + size, y + size);
     pen.stroke();
   }
 
@@ -236,22 +229,29 @@ export class HeatMap {
     return -1;
   }
 
-  #legend(how, palette, top) {
-    const key = [this.colour, palette.join(), how.show(top), this.states().join()].join();
+  #legend(how, palette, tops) {
+    const states = this.states();
+    const alike = this.bots.columns.alike.reduce((sum, one) => sum + one, 0);
+    const [least, most] = [Math.min(...tops), Math.max(...tops)];
+    const key = [this.colour, palette.join(), least, most, states.join(), alike].join();
     const place = by("heat-legend");
     if (place.dataset.drawn === key) return;
     place.dataset.drawn = key;
     const swatch = (colour, ...words) => h("span", { class: "swatch" }, dot(colour), ...words);
     const parts = [];
-    if (how.hue === "state") STATES.forEach((name, k) => parts.push(swatch(palette[k], `${name} ${this.states()[k]}`)));
+    if (how.hue === "state") STATES.forEach((name, k) => parts.push(swatch(palette[k], `${name} ${states[k]}`)));
     else {
-      parts.push(h("span", {}, how.label), swatch(palette[0], how.show(0)));
-      const ramp = h("span", { class: "swatch" });
-      palette.slice(1).forEach((colour) => ramp.append(dot(colour)));
-      ramp.append(`to ${how.show(top)} and more`);
-      parts.push(ramp);
-      STATES.forEach((name, k) => k > 1 && this.states()[k] && parts.push(h("span", { class: `pill state-${name}` }, `${GLYPHS[name]} ${name} ${this.states()[k]}`)));
+      parts.push(h("span", {}, how.label));
+      if (how.names) how.names.forEach((name, k) => parts.push(swatch(palette[k], name)));
+      else {
+        const ramp = h("span", { class: "swatch" });
+        palette.slice(1, STEPS + 1).forEach((colour) => ramp.append(dot(colour)));
+        ramp.append(how.most ? `to ${how.show(most)}` : least === most ? `to ${how.show(most)} and more` : `to ${how.show(least)}–${how.show(most)} and more, by pool`);
+        parts.push(swatch(palette[0], how.show(0)), ramp);
+      }
+      STATES.forEach((name, k) => k > 1 && states[k] && parts.push(h("span", { class: `pill state-${name}` }, `${GLYPHS[name]} ${name} ${states[k]}`)));
     }
+    if (alike) parts.push(h("span", { class: "pill alike" }, `▢ alike ${alike.toLocaleString("en-US")}`));
     place.replaceChildren(...parts);
   }
 
@@ -267,7 +267,8 @@ export class HeatMap {
     const failed = columns.failed[i] ? `, ${short(columns.failed[i])} failed` : "";
     const calls = columns.calls_failed[i] ? `, ${counted(columns.calls_failed[i], "failed call", short)}` : "";
     const mean = columns.mean_ms[i] ? `, ${duration(columns.mean_ms[i] / 1000)} a task` : "";
-    return `${names[i]}: ${STATES[columns.state[i]]}, ${decimal(columns.per_hour[i])} in the last hour, ${short(columns.completions[i])} in all${failed}${calls}${mean}, ${short(columns.load[i])} in hand`;
+    const odd = against(this.bots, i, this.now);
+    return `${names[i]}: ${STATES[columns.state[i]]}${odd ? ` (${odd})` : ""}, ${decimal(columns.per_hour[i])} in the last hour, ${short(columns.completions[i])} in all${failed}${calls}${mean}, ${short(columns.load[i])} in hand`;
   }
 
   #focus(place) {

@@ -2,7 +2,9 @@
 
 import { BotDialog } from "./bot.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
-import { COLOURS, HeatMap, SORTS, put } from "./heat.js";
+import { COLOURS, SORTS } from "./colours.js";
+import { diversity, worst } from "./health.js";
+import { HeatMap, put } from "./heat.js";
 import { panels } from "./panels.js";
 import { STATES, Store, Unreachable } from "./store.js";
 import { BotTable } from "./table.js";
@@ -15,7 +17,7 @@ const store = new Store(document.body.dataset.base);
 const dialog = new BotDialog(store, act);
 const open = (name) => dialog.open(name);
 const heat = new HeatMap(open);
-const table = new BotTable(heat, open, (key) => choose("sort", key));
+const table = new BotTable(heat, open, sortBy);
 
 let held = false;
 let failures = 0;
@@ -55,6 +57,8 @@ function draw() {
   const { view, bots } = store;
   heat.show(bots, view.at);
   table.draw();
+  worst(view, open);
+  diversity(view, { act, open, mayAct: document.body.dataset.mayAct === "yes" });
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
   text(by("summary"), `${counted(bots.size, "bot")} in ${counted(view.pools.length, "pool")}`);
@@ -113,9 +117,22 @@ function options(view) {
   keyed(by("state"), ["", ...STATES], (name) => name, (name) => h("option", { value: name }, name || "all"), () => {});
 }
 
-function choose(name, value) {
-  by(name).value = value;
-  by(name).dispatchEvent(new Event("change"));
+/** Sort the bots by a column; asked for the same one again: the other way round. */
+function sortBy(key) {
+  heat.sortBy(key);
+  redraw();
+}
+
+function redraw() {
+  heat.colour = by("colour").value;
+  by("sort").value = heat.sort;
+  text(by("direction"), heat.isUp ? "↑" : "↓");
+  attribute(by("direction"), "aria-label", `Turn round: now the ${heat.isUp ? "least" : "most"} first`);
+  heat.filter = { pool: by("pool").value, state: by("state").value, find: by("find").value };
+  table.page = 0;
+  heat.arrange();
+  table.draw();
+  remember({ colour: heat.colour, sort: heat.sort, isUp: heat.isUp });
 }
 
 function controls() {
@@ -124,17 +141,11 @@ function controls() {
   }
   const remembered = recall();
   if (remembered.colour in COLOURS) by("colour").value = heat.colour = remembered.colour;
-  if (remembered.sort in SORTS) by("sort").value = heat.sort = remembered.sort;
-  const redraw = () => {
-    heat.colour = by("colour").value;
-    heat.sort = by("sort").value;
-    heat.filter = { pool: by("pool").value, state: by("state").value, find: by("find").value };
-    table.page = 0;
-    heat.arrange();
-    table.draw();
-    remember({ colour: heat.colour, sort: heat.sort });
-  };
-  for (const name of ["colour", "sort", "pool", "state"]) by(name).addEventListener("change", redraw);
+  if (remembered.sort in SORTS) heat.sort = remembered.sort;
+  heat.isUp = remembered.isUp ?? Boolean(SORTS[heat.sort].up);
+  for (const name of ["colour", "pool", "state"]) by(name).addEventListener("change", redraw);
+  by("sort").addEventListener("change", () => sortBy(by("sort").value));
+  by("direction").addEventListener("click", () => sortBy(heat.sort));
   by("find").addEventListener("input", redraw);
   by("as-table").addEventListener("click", () => {
     const isTable = by("bot-table").hidden;
@@ -145,6 +156,7 @@ function controls() {
     table.draw();
   });
   by("hold").addEventListener("click", hold);
+  redraw();
   document.addEventListener("keydown", (event) => {
     if (event.target.closest("input, select, textarea, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "/") {

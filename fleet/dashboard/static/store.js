@@ -1,22 +1,28 @@
 // The fleet as the page knows it: asks for it, and puts what changed into what it had.
 
-export const COLUMNS = ["state", "load", "completions", "failed", "calls_failed", "per_hour", "last_at", "cost_usd_micros", "tokens", "mean_ms"];
+export const COLUMNS = ["state", "load", "completions", "failed", "calls_failed", "per_hour", "last_at", "cost_usd_micros", "tokens", "mean_ms", "evidence", "test", "bad_percent", "avoids_percent", "slow_percent", "until", "alike"];
 export const STATES = ["idle", "busy", "probation", "quarantined", "leaving"];
+export const TESTS = ["", "bad answers", "avoids work", "slow"];
 
 /** Bots in columns: `names[i]`, `pools[i]` and `columns.load[i]` are of one bot. */
 export class Bots {
-  constructor({ names, columns }) {
+  constructor({ names, columns, reasons }) {
     this.names = [];
     this.pools = [];
+    this.pooled = [...new Set(names.map(([pool]) => pool))];
+    this.poolAt = []; // place of a bot's pool among these
     for (const [pool, first, number] of names) {
       if (number === undefined) this.#add(pool, first);
       else for (let i = first; i < first + number; i++) this.#add(pool, `${pool}-${String(i).padStart(3, "0")}`);
     }
     this.columns = Object.fromEntries(COLUMNS.map((name, c) => [name, columns[c]]));
+    this.reasons = new Map(reasons); // row -> why that bot is out
+    this.enough = 0; // evidence that takes a bot out
   }
 
   #add(pool, name) {
     this.pools.push(pool);
+    this.poolAt.push(this.pooled.indexOf(pool));
     this.names.push(name);
   }
 
@@ -32,11 +38,12 @@ export class Bots {
     return counts;
   }
 
-  apply({ rows, columns }) {
+  apply({ rows, columns, reasons }) {
     COLUMNS.forEach((name, c) => {
       const column = this.columns[name];
       rows.forEach((row, i) => (column[row] = columns[c][i]));
     });
+    for (const [row, why] of reasons) why ? this.reasons.set(row, why) : this.reasons.delete(row);
   }
 }
 
@@ -59,6 +66,7 @@ export class Store {
       const { bots, changed, ...rest } = view;
       if (bots) this.bots = new Bots(bots);
       else this.bots.apply(changed);
+      this.bots.enough = rest.health.enough;
       this.view = rest;
       this.version = rest.version;
     }

@@ -10,11 +10,11 @@ from fleet.config import Settings
 from fleet.models import Bot
 from fleet.roster import ENOUGH, TESTS, Quarantine, Skill, bot_health_of, load_of, read_quarantined, read_skills, row_of
 from fleet.signals import picture, windows
+from fleet.signals.bot_table import BotState
 from fleet.signals.catalogue import ErrorField
 from fleet.signals.view import (
     BotDetail,
     BotErrors,
-    BotState,
     HealthTest,
     HealthView,
     QuarantineLine,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import redis
 
-from fleet import roster
+from fleet import diversity, roster
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, open_gate, set_gate
 from fleet.errors import ConfigurationError
-from fleet.quoting import quote
+from fleet.quoting import MOST_NAMES, quote
 from fleet.signals import catalogue
 from fleet.signals.events import record_event_now
 from fleet.store import keys
@@ -61,6 +61,20 @@ def release_bot(state: redis.Redis, settings: Settings, bot: str, *, by: str) ->
     if was_out:
         record_event_now(state, catalogue.BOT_RELEASED, bot=bot, pool=pool, by=by)
     return was_out
+
+
+def relearn_class(state: redis.Redis, settings: Settings, pool: str, kind: str, *, by: str) -> None:
+    """Take a class's answers of now as normal: forget earlier ones, end its alarm and remedies.
+
+    Raises:
+        ConfigurationError: When no answers of such a class are known.
+    """
+    known = [(one.pool, one.kind) for one, _ in diversity.read_classes(state, settings.pools)]
+    if (pool, kind) not in known:
+        names = ", ".join(" ".join(one) for one in known[:MOST_NAMES]) or "none yet"
+        raise ConfigurationError(f"expected a pool and a kind with answers ({names}), got {quote(f'{pool} {kind}')}")
+    diversity.relearn(state, pool, kind)
+    record_event_now(state, catalogue.DIVERSITY_RELEARNT, pool=pool, kind=kind, by=by)
 
 
 def pool_of(bot: str, settings: Settings) -> str:

@@ -15,16 +15,20 @@ from itertools import islice
 import redis
 
 from fleet.config import Settings
+from fleet.diversity import ClassState, classes_of
+from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.obstacles import PoolStanding, headline
+from fleet.engine.operations.sameness import diversity_views
 from fleet.engine.operations.symptoms import read_symptoms
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.limiter.snapshot import LimitSnapshot
 from fleet.models import Priority, bot_name
 from fleet.money import micros_of
-from fleet.roster import read_bots
+from fleet.roster import HealthRows, health_rows_of, read_bots, read_reasons
 from fleet.signals import catalogue, picture, windows
+from fleet.signals.bot_table import BotState
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.diagnosis.engine import diagnose
@@ -36,7 +40,6 @@ from fleet.signals.rungs import LadderView, ladder_view
 from fleet.signals.series import last_hour, minutes_in, series_of
 from fleet.signals.view import (
     BotDetail,
-    BotState,
     Costs,
     FleetView,
     PoolCost,
@@ -49,7 +52,7 @@ from fleet.store.embedded import broker_url, state_url
 
 #: Events in one view, newest first.
 EVENTS_SHOWN = 50
-#: Pools whose windows are read in one step (count): three strings each, 58 kB when all of an hour is in them.
+#: Pools whose windows are read in one step (count): four strings each, 58 kB and 24 bytes a bot.
 POOLS_A_STEP = 50
 
 
@@ -69,6 +72,8 @@ class _Reading:
     pools: Mapping[str, PoolWindows]
     last_hours: Mapping[str, windows.Period]
     ladders: Mapping[str, LadderView]
+    health: Mapping[str, HealthRows]
+    classes: Sequence[tuple[ClassState, int]]
 
 
 class Overview:
@@ -98,11 +103,16 @@ class Overview:
         of_bots = read_bots(self._state, list(settings.pools))
         states: dict[str, BotState] = {bot: "probation" for one in of_bots.values() for bot in one.probation}
         states |= {bot: "quarantined" for one in of_bots.values() for bot in one.out}
+        readings = BotReadings(
+            self._names, reading.health, of_bots, read_reasons(self._state, of_bots),
+            alike_of([state for state, _ in reading.classes]),
+        )  # fmt: skip
         bots = picture.bot_table(
             self._names,
             {name: pools[name].rows.of_bots(pool.bots) for name, pool in settings.pools.items()},
             {bot: load for one in of_bots.values() for bot, load in one.loads.items()},
             states,
+            health=health_columns(readings),
             now_s=now_s,
         )
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
@@ -145,6 +155,8 @@ class Overview:
             events=picture.events_of(reading.events),
             resources=_resources(living, troubles_of(living, settings, now_s=now_s), reading.redis_bytes),
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
+            health=fleet_health(bots, readings, settings, now_s=now_s),
+            diversity=diversity_views(reading.classes),
             suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
         symptoms = read_symptoms(
@@ -171,13 +183,16 @@ class Overview:
             pipe.get(keys.resources())
             pipe.xrevrange(keys.events(), count=EVENTS_SHOWN)
             pipe.info("memory")
+            pipe.hgetall(keys.answer_counts())
+            pipe.hgetall(keys.diversity_states())
             for start in range(0, len(pools), POOLS_A_STEP):
                 pipe.mget([key for pool in pools[start : start + POOLS_A_STEP] for key in _windows_of(pool)])
-            totals, workers, recent, failures, resources, events, info, *rest = pipe.execute()
+            totals, workers, recent, failures, resources, events, info, counts, classes, *rest = pipe.execute()
         strings = [string or b"" for step in rest for string in step]
-        parts = dict(zip(pools, zip(strings[::3], strings[1::3], strings[2::3], strict=True), strict=True))
+        parts = dict(zip(pools, zip(*(strings[place::4] for place in range(4)), strict=True), strict=True))
         now_s = now_us / 1e6
         found = {pool: self._windows(pool, part, now_s) for pool, part in parts.items()}
+        configured = self._settings.pools
         return _Reading(
             now_s, totals, workers, recent or b"", failures, resources or b"", events, int(info["used_memory"]),
             int(info.get("maxmemory", 0)),
@@ -185,12 +200,14 @@ class Overview:
             last_hours={pool: last_hour(one.series, now_s=now_s) for pool, one in found.items()},
             ladders={
                 pool: ladder_view(apis_of(pool, self._settings), parts[pool][2][windows.RUNGS_START :], now_s=now_s)
-                for pool, settings in self._settings.pools.items() if settings.fallback
+                for pool, settings in configured.items() if settings.fallback
             },
+            health={pool: health_rows_of(parts[pool][3], settings.bots) for pool, settings in configured.items()},
+            classes=classes_of(counts, classes, configured),
         )  # fmt: skip
 
-    def _windows(self, pool: str, strings: tuple[bytes, bytes, bytes], now_s: float) -> PoolWindows:
-        series, rows, sketch = strings
+    def _windows(self, pool: str, strings: tuple[bytes, ...], now_s: float) -> PoolWindows:
+        series, rows, sketch, _ = strings
         bots = self._settings.pools[pool].bots if pool != NOBODY else 0
         return PoolWindows(series_of(series), windows.bot_rows_of(rows, bots), windows.sketches_of(sketch, now_s=now_s))
 
@@ -282,8 +299,8 @@ def _names(pool: str, bots: int) -> tuple[str, ...]:
     return tuple(bot_name(pool, index) for index in range(1, bots + 1))
 
 
-def _windows_of(pool: str) -> tuple[str, str, str]:
-    return keys.series(pool), keys.bot_rows(pool), keys.sketch(pool)
+def _windows_of(pool: str) -> tuple[str, str, str, str]:
+    return keys.series(pool), keys.bot_rows(pool), keys.sketch(pool), keys.health(pool)
 
 
 def _now_us(client: redis.Redis) -> int:

@@ -93,13 +93,24 @@ def test_what_the_health_tests_say_of_a_bot_is_told_in_lines(redis_url: str) -> 
     assert "probation: 12 tasks to do well until it is fully back\n" in text
     assert "bad answers: 20% of its last tasks, evidence 4.5 of 4.6\n" in text
     assert "judged: 30 tasks; quarantined 2 times lately\n" in text
+    (bot,) = json.loads(fleet("bots", "list", "--sort", "bad", "--limit", "1", "--json").stdout)["bots"]
+    told = {
+        name: bot[name] for name in ("name", "state", "evidence", "test", "bad_percent", "reason", "until", "alike")
+    }
+    assert told == {
+        "name": "research-004", "state": "probation", "evidence": 4.5, "test": "bad answers", "bad_percent": 20,
+        "reason": "bad answers: 20% of its last tasks", "until": None, "alike": False,
+    }  # fmt: skip
 
 
 def test_bots_are_quarantined_and_released() -> None:
     done = fleet("bots", "quarantine", "research-001", "research-002", "--reason", "odd", "--for", "10m")
     assert done.stderr == "fleet: research-001: quarantined\nfleet: research-002: quarantined\n"
     out = json.loads(fleet("bots", "--state", "quarantined", "--json").stdout)
-    assert [bot["name"] for bot in out["bots"]] == ["research-001", "research-002"]
+    assert [(bot["name"], bot["reason"]) for bot in out["bots"]] == [("research-001", "odd"), ("research-002", "odd")]
+    assert out["bots"][0]["until"] == pytest.approx(time.time() + 600, abs=60)
+    listed = fleet("bots", "--sort", "evidence", "--limit", "2").stdout
+    assert "AGAINST IT" in listed and re.search(r"research-001 +quarantined .* odd, until [-\d]+ [:\d]+\n", listed)
     assert re.search(
         r"quarantined: since [-\d: ]+ until [-\d: ]+, by \S+: odd\n", fleet("bots", "show", "research-001").stdout
     )

@@ -106,7 +106,7 @@ def test_what_tasks_wait_for_stands_on_top_and_beside_its_pool(view: FleetView) 
         assert [line.split()[-1] for line in lines if line.startswith("research ")] == ["outage"]
 
 
-@pytest.mark.parametrize("sort", ["per_hour", "failed", "load", "mean_ms", "cost_usd_micros"])
+@pytest.mark.parametrize("sort", ["evidence", "per_hour", "failed", "load", "mean_ms", "cost_usd_micros"])
 def test_a_frame_of_sixty_columns_cuts_no_figure(view: FleetView, sort: str) -> None:
     console = Console(width=60, height=24, file=io.StringIO())
     console.print(frame(view, width=60, height=24, sort=sort, pool=0))
@@ -115,6 +115,30 @@ def test_a_frame_of_sixty_columns_cuts_no_figure(view: FleetView, sort: str) -> 
     tables = text[text.index("pool ") : text.rindex("q quit")]
     assert "waits" in tables and "mean" in tables and "tpm" in tables
     assert not [line for line in tables.splitlines() if "…" in line and "limit" not in line and "ago" not in line]
+
+
+def test_the_worst_bots_come_first_with_what_speaks_against_them_and_until_when(view: FleetView) -> None:
+    bots = view.bots
+    changed: dict[str, object] = {}
+    for column, at, value in (
+        ("evidence", 6, 9.2), ("state", 6, "quarantined"), ("until", 6, 1_800_000_000.0),
+        ("reason", 6, "bad answers: 45% of its last tasks, 5% is usual"),
+        ("evidence", 3, 4.4), ("reason", 3, "slow: 30% of its last tasks"), ("alike", 3, True),
+    ):  # fmt: skip
+        row = list(changed.get(column, getattr(bots, column)))  # type: ignore[call-overload]
+        row[at] = value
+        changed[column] = tuple(row)
+    bad = view.model_copy(update={"bots": bots.model_copy(update=changed)})
+    for width in (60, 80, 200):
+        console = Console(width=width, height=24, record=True, file=io.StringIO())
+        console.print(frame(bad, width=width, height=24, sort="evidence", pool=0))
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+        (at,) = (number for number, line in enumerate(lines) if "against it" in line)
+        assert lines[at + 1].split()[:2] == ["research-007", "quarantined"] and "9.2" in lines[at + 1]
+        assert lines[at + 2].split()[0] == "research-004" and "slow: 30%" in lines[at + 2]
+    assert "bad answers: 45% of its last tasks, 5% is usual, until 2027-01-15" in lines[at + 1]
+    assert lines[at + 2].rstrip().endswith("slow: 30% of its last tasks, answers like others")
 
 
 def test_figures_that_are_old_say_so(view: FleetView) -> None:
@@ -130,9 +154,9 @@ def test_a_sparkline_shows_every_minute_that_was_not_empty() -> None:
 
 
 def test_keys_pause_resume_sort_and_end(own_redis: RedisServer, terminal: Terminal) -> None:
-    wait_until(lambda: terminal.shows(r"bot \(by last hour\)"), WAIT_S, "the screen is drawn")
+    wait_until(lambda: terminal.shows(r"bot \(by evidence\)"), WAIT_S, "the screen is drawn")
     terminal.press("s")
-    wait_until(lambda: terminal.shows(r"bot \(by failed\)"), WAIT_S, "it is sorted")
+    wait_until(lambda: terminal.shows(r"bot \(by last hour\)"), WAIT_S, "it is sorted")
     with connect(own_redis.url) as client:
         writing = [keys.queue("writing")]
         terminal.press("\x1b[B")

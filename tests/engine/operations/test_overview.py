@@ -20,11 +20,11 @@ from fleet.limiter import Limiter
 from fleet.rates import RateReading
 from fleet.roster import Roster
 from fleet.signals import catalogue
+from fleet.signals.bot_table import bot_page
 from fleet.signals.crew import takers
 from fleet.signals.events import record_event, record_event_now
 from fleet.signals.metrics import exposition
 from fleet.signals.recorder import STALE_S, Recorder, WorkerReport, forget_gone_workers, report_worker
-from fleet.signals.view import bot_page
 from fleet.store import keys
 from fleet.store.client import Store
 from tests.signals.working_fleet import SETTINGS, WorkingFleet

@@ -1,0 +1,142 @@
+"""Bad bots: what roster and diversity know of them, as columns of the table of bots, by pool, and the worst five. Pure.
+
+The departments do not import each other; here their readings meet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from math import floor
+from typing import get_args
+
+from fleet.config import Settings
+from fleet.diversity import ClassState
+from fleet.models import bot_name
+from fleet.roster import ENOUGH, SUSPECTED, HealthRows, PoolBots, Quarantine
+from fleet.signals.bot_table import BotTable, HealthColumns, TestName
+from fleet.signals.health_view import BotStanding, FleetHealth, PoolHealth
+
+#: Bots in the list of the worst.
+WORST = 5
+#: Who takes bots out when nobody else does; so it is where nobody has asked who it was.
+HEALTH = "health"
+
+_TESTS: tuple[TestName, ...] = get_args(TestName)
+
+
+@dataclass(frozen=True, slots=True)
+class BotReadings:
+    """What was read of all bots, by pool.
+
+    Args:
+        names: The bots of each pool.
+        rows: Evidence against them.
+        stand: Who is out or on probation.
+        reasons: Why bots are out, of those that were asked for.
+        alike: Bots that an alarm names.
+    """
+
+    names: Mapping[str, Sequence[str]]
+    rows: Mapping[str, HealthRows]
+    stand: Mapping[str, PoolBots]
+    reasons: Mapping[str, Quarantine]
+    alike: frozenset[str]
+
+
+def alike_of(classes: Sequence[ClassState]) -> frozenset[str]:
+    """Return the bots that are named by an alarm that lasts."""
+    return frozenset(bot_name(state.pool, bot) for state in classes if state.alarm for bot in state.flagged)
+
+
+def health_columns(readings: BotReadings) -> HealthColumns:
+    """Return the columns of the table of bots that say how healthy each is. O(bots).
+
+    A bot that its health has taken out has the evidence that was enough: the tests begin anew then.
+    """
+    everyone = tuple(chain.from_iterable(readings.names.values()))
+    rows = [readings.rows[pool] for pool in readings.names]
+    evidence = list(chain.from_iterable(one.evidence for one in rows))
+    test = [_TESTS[number] for one in rows for number in one.test]
+    bad, avoids, slow = (tuple(chain.from_iterable(one.percents[place] for one in rows)) for place in range(3))
+    reason, until = [""] * len(everyone), list[float | None](repeat(None, len(everyone)))
+    share = dict(zip(_TESTS, (bad, bad, avoids, slow), strict=True))
+    out = {bot: end for one in readings.stand.values() for bot, end in one.out.items()}
+    for at, bot in enumerate(everyone):
+        if bot in out:
+            why = readings.reasons.get(bot)
+            until[at], reason[at] = out[bot], why.reason if why else ""
+            if why is None or why.by == HEALTH:
+                evidence[at], test[at] = max(ENOUGH, evidence[at]), _test_of(reason[at]) or test[at]
+        elif evidence[at] >= SUSPECTED:
+            reason[at] = f"{test[at]}: {share[test[at]][at]}% of its last tasks"
+    return HealthColumns(
+        evidence=tuple(evidence), test=tuple(test), bad_percent=bad, avoids_percent=avoids, slow_percent=slow,
+        reason=tuple(reason), until=tuple(until), alike=tuple(map(readings.alike.__contains__, everyone)),
+    )  # fmt: skip
+
+
+def _test_of(reason: str) -> TestName:
+    """Return the test that `health.lua` names first in a reason."""
+    return next((test for test in _TESTS[1:] if reason.startswith(f"{test}:")), "")
+
+
+def fleet_health(bots: BotTable, readings: BotReadings, settings: Settings, *, now_s: float) -> FleetHealth:
+    """Return what is wrong with the bots of each pool, and the worst five of all."""
+    return FleetHealth(
+        enough=ENOUGH,
+        pools=tuple(_pools(bots, readings, settings, now_s)),
+        worst=tuple(_standing(bots, at, readings.reasons) for at in _worst(bots, readings.reasons)),
+    )
+
+
+def _pools(bots: BotTable, readings: BotReadings, settings: Settings, now_s: float) -> Iterator[PoolHealth]:
+    at_work = [
+        (pool, evidence >= enough_of(state))
+        for pool, state, evidence in zip(bots.pool, bots.state, bots.evidence, strict=True)
+        if evidence >= SUSPECTED and state != "quarantined"
+    ]
+    suspected, kept_in = Counter(pool for pool, _ in at_work), Counter(pool for pool, is_bad in at_work if is_bad)
+    alike = Counter(pool for pool, is_alike in zip(bots.pool, bots.alike, strict=True) if is_alike)
+    for pool, stand in readings.stand.items():
+        size = len(readings.names[pool])
+        all_out, back_at = stand.back_at(size, now_s)
+        yield PoolHealth(
+            pool=pool, bots=size, out=len(stand.out), most_out=floor(settings.health.most_out * size),
+            probation=len(stand.probation), suspected=suspected[pool], kept_in=kept_in[pool], alike=alike[pool],
+            all_out=all_out, back_at=back_at,
+        )  # fmt: skip
+
+
+def enough_of(state: str) -> float:
+    """Return the evidence that sends a bot in this state out."""
+    return ENOUGH / 2 if state == "probation" else ENOUGH
+
+
+def _worst(bots: BotTable, reasons: Mapping[str, Quarantine]) -> list[int]:
+    """Return the places of the worst bots: those out, the newest first; then by their evidence."""
+    bad = [
+        at for at, (state, evidence) in enumerate(zip(bots.state, bots.evidence, strict=True))
+        if state == "quarantined" or evidence >= SUSPECTED
+    ]  # fmt: skip
+
+    def rank(at: int) -> tuple[bool, float, float]:
+        why = reasons.get(bots.name[at])
+        return bots.state[at] != "quarantined", -(why.since if why else 0.0), -_weight(bots, at)
+
+    return sorted(bad, key=rank)[:WORST]
+
+
+def _weight(bots: BotTable, at: int) -> float:
+    return bots.evidence[at] / enough_of(bots.state[at])
+
+
+def _standing(bots: BotTable, at: int, reasons: Mapping[str, Quarantine]) -> BotStanding:
+    why = reasons.get(bots.name[at])
+    return BotStanding(
+        bot=bots.name[at], pool=bots.pool[at], state=bots.state[at], evidence=bots.evidence[at],
+        enough=enough_of(bots.state[at]), test=bots.test[at], reason=bots.reason[at],
+        since=why.since if why else None, until=bots.until[at], by=why.by if why else "", alike=bots.alike[at],
+    )  # fmt: skip
