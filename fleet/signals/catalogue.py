@@ -92,6 +92,15 @@ def spent_picos(totals: Mapping[str, int]) -> int:
     return totals.get(COST_USD_MICROS.name, 0) * PICOS_PER_MICRO + totals.get(COST_USD_REST.name, 0)
 
 
+def calls_failed(totals: Mapping[str, int]) -> int:
+    """Return how many calls a provider did not answer, 429s among them, from the counters by name.
+
+    The one source of that figure: the page, `fleet stats` and the metrics. What the errors by bot say is less where a
+    result was discarded, and more where an answer came and was bad.
+    """
+    return max(0, totals.get(ATTEMPTS.name, 0) - totals.get(CALLS.name, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happens to the fleet, not to one task: its name and what its fields say."""

@@ -126,7 +126,6 @@ LIMIT_DAY_USD = Metric(
     ("limit", "which"),
 )
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
-BUDGET = Metric("fleet_day_budget_usd", "gauge", "US dollars that a day may cost, over the limits that say so.")
 
 SUSPECTS = Metric("fleet_suspects", "gauge", "Tasks whose worker died while they ran: they run apart.")
 WORKERS = Metric("fleet_workers", "gauge", "Worker processes that report.")
@@ -148,7 +147,7 @@ FLEET_METRICS = (
     BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
-    LIMIT_REFUSED, BREAKER, DAY_COST, BUDGET, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    LIMIT_REFUSED, BREAKER, DAY_COST, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
@@ -186,7 +185,6 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _waits(view)
     yield from _limits(view.limits)
     yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
-    yield BUDGET, [((), (view.cost.budget_usd_micros_per_day or 0) / 1e6)]
     yield SUSPECTS, [((), view.suspects)]
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
@@ -201,7 +199,7 @@ def _totals(totals: dict[str, int]) -> Iterator[tuple[Metric, Iterable[Sample]]]
     discarded = {"duplicate": catalogue.DUPLICATES, "fenced": catalogue.FENCED}
     yield DISCARDED, [((reason,), totals[counter.name]) for reason, counter in discarded.items()]
     answered, limited = totals[catalogue.CALLS.name], totals[catalogue.RATE_LIMITED.name]
-    other = max(0, totals[catalogue.ATTEMPTS.name] - answered - limited)
+    other = max(0, catalogue.calls_failed(totals) - limited)
     yield CALLS, [(("answered",), answered), (("rate_limited",), limited), (("failed",), other)]
     directions = {"input": catalogue.INPUT_TOKENS, "output": catalogue.OUTPUT_TOKENS}
     yield TOKENS, [((direction,), totals[counter.name]) for direction, counter in directions.items()]

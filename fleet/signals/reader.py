@@ -88,7 +88,7 @@ class Errors(Frozen):
     """Signal 2: what went wrong, by bot and by API."""
 
     failures: int
-    calls: int
+    calls: int = Field(description="Calls that a provider did not answer, 429s among them: `catalogue.calls_failed`.")
     types: tuple[TypeCount, ...]
     rows: tuple[ErrorRow, ...] = Field(description=f"The {ERROR_ROWS} worst.")
     rows_left_out: int
@@ -159,7 +159,7 @@ class Signals:
             at=now_s,
             simulated=self._settings.simulated,
             completions=self._completions(counts, dict(zip(pools, rest[len(pools) :], strict=True))),
-            errors=self._errors(dict(zip(pools, map(_numbers, rest), strict=False))),
+            errors=self._errors(dict(zip(pools, map(_numbers, rest), strict=False)), catalogue.calls_failed(counts)),
             resources=_resources(counts, living, troubles_of(living, self._settings, now_s=now_s), budgets),
         )
 
@@ -187,7 +187,7 @@ class Signals:
             spread=spread_of(everyone),
         )
 
-    def _errors(self, by_pool: dict[str, dict[str, int]]) -> Errors:
+    def _errors(self, by_pool: dict[str, dict[str, int]], calls_failed: int) -> Errors:
         cells = [
             (pool, ErrorField.parse(name), number) for pool, names in by_pool.items() for name, number in names.items()
         ]
@@ -196,7 +196,7 @@ class Signals:
         apis = self._settings.limits_in_use
         return Errors(
             failures=sum(row.failures for row in rows),
-            calls=sum(row.calls for row in rows),
+            calls=calls_failed,
             types=_types(rows),
             rows=tuple(rows[:ERROR_ROWS]),
             rows_left_out=max(0, len(rows) - ERROR_ROWS),

@@ -13,6 +13,7 @@ from pydantic import Field
 from fleet.frozen import Frozen
 from fleet.models import Persona
 from fleet.signals.bot_table import BotState, BotTable
+from fleet.signals.cost_view import Costs
 from fleet.signals.crew import Trouble
 from fleet.signals.diagnosis.finding import Diagnosis
 from fleet.signals.health_view import ClassDiversity, FleetHealth
@@ -219,7 +220,8 @@ class PoolView(Frozen):
     api: str = Field(description="provider/model")
     bots: int
     workers: int = Field(0, description="Live workers that serve it.")
-    in_flight: int
+    in_flight: int = Field(description="Tasks in hand of its bots: a bot may have several.")
+    busy_bots: int = Field(0, description="Bots that have any.")
     backlog: dict[str, int] = Field(description="Waiting tasks by priority, the most urgent first.")
     waiting: int
     parked: int = Field(0, description="Tasks that wait for their time (ETA, countdown), in no list and no worker.")
@@ -261,28 +263,6 @@ class WaitLine(Frozen):
     advice: str = Field("", description="What to do.")
 
 
-class PoolCost(Frozen):
-    """What a pool spends."""
-
-    pool: str
-    hour_usd_micros: int = Field(description="Last 60 minutes.")
-    day_usd_micros: int = Field(description="Since midnight UTC.")
-    budget_usd_micros_per_day: int | None = Field(description="Of its provider/model; None: no budget.")
-
-
-class Costs(Frozen):
-    """Money: spent, and allowed."""
-
-    hour_usd_micros: int
-    day_usd_micros: int
-    total_usd_micros: int
-    budget_usd_micros_per_day: int | None = Field(description="Sum of the budgets that are set.")
-    budget_usd_micros_per_hour: int | None = Field(
-        description="What an hour may cost if the day is to keep its budget."
-    )
-    pools: tuple[PoolCost, ...]
-
-
 class EventView(Frozen):
     """Something that happened to the fleet."""
 
@@ -310,7 +290,7 @@ class FleetView(Frozen):
 
     at: float
     simulated: bool
-    totals: dict[str, int] = Field(description="Every counter of the catalogue, by its name.")
+    totals: dict[str, int] = Field(description="Every counter of the catalogue, by its name; and `calls_failed`.")
     minutes: Minutes
     hours: Hours
     recent: Recent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -96,3 +97,52 @@ def test_promtool_accepts_what_the_dashboard_serves(working_fleet: WorkingFleet)
 def test_redis_that_holds_nothing_is_told_as_zeros(client: redis.Redis, working_fleet: WorkingFleet) -> None:
     client.flushall()
     assert b"fleet_workers 0.0" in exposition(working_fleet.overview.read())
+
+
+@promtool
+def test_no_alert_is_even_pending_on_the_first_day_of_a_fleet_that_is_well(
+    working_fleet: WorkingFleet, tmp_path: Path
+) -> None:
+    def told() -> dict[str, float]:
+        families = text_string_to_metric_families(exposition(working_fleet.overview.read()).decode())
+        samples = [sample for family in families for sample in family.samples]
+        return {f"{one.name}{json.dumps(one.labels)}": one.value for one in samples}
+
+    fresh = told()
+    for pool, bot in itertools.product("ab", (1, 2, 3)):
+        working_fleet.finish(12, pool=pool, bot=bot, queued_ms=10, ran_ms=200, cost_usd_micros=10)
+    working_fleet.finish(3, pool="b", bot=1, error="BadAnswer", ran_ms=9000)
+    working_fleet.finish(1, pool="b", bot=3, attempts=2, calls={"ProviderUnavailable": 1}, ran_ms=9000)
+    worked = told()
+    memory = "fleet_redis_memory_bytes{}"
+    series = [
+        # ten minutes without a task, then the first ones
+        {"series": _selector(name), "values": _run(fresh.get(name, 0.0), 0.0, 9) + _run(now, 0.0, 1440)}
+        for name, now in worked.items()
+        if name != memory
+    ]
+    series.append({"series": "fleet_redis_memory_bytes", "values": _run(2e6, 4e4, 600) + _run(26e6, 0.0, 900)})
+    minutes = [5, 12, 20, 40, 69, 75, 90, 130, 200, 400, 500, 800, 1400]
+    tests = [{"expr": "ALERTS", "eval_time": f"{minute}m", "exp_samples": []} for minute in minutes]
+    file = tmp_path / "first_day.test.yml"
+    file.write_text(
+        json.dumps(
+            {
+                "rule_files": [str(ALERTS)],
+                "evaluation_interval": "1m",
+                "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}],
+            }
+        )
+    )
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _run(start: float, step: float, minutes: int) -> str:
+    """Return values of so many minutes as promtool reads them."""
+    return f"{start:.6f}{step:+.6f}x{minutes} "
+
+
+def _selector(told: str) -> str:
+    name, _, labels = told.partition("{")
+    return name + "{" + ",".join(f'{key}="{value}"' for key, value in json.loads("{" + labels).items()) + "}"

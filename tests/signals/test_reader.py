@@ -113,8 +113,10 @@ def test_errors_are_a_matrix_of_bot_and_api_with_the_worst_first(redis_url: str,
     async def work(completion: Finisher) -> None:
         for index in range(3):
             await finish(completion, f"a{index}", "research-001", **failed("BadAnswer"))
-        await finish(completion, "b", "research-002", {"ProviderUnavailable": 4}, **failed("ProviderUnavailable"))
-        await finish(completion, "c", "review-001", {"RateLimited": 2}, provider="simulator", model="simulated-1")
+        unanswered = failed("ProviderUnavailable") | {"attempts": 4}
+        await finish(completion, "b", "research-002", {"ProviderUnavailable": 4}, **unanswered)
+        late = {"provider": "simulator", "model": "simulated-1", "attempts": 3}
+        await finish(completion, "c", "review-001", {"RateLimited": 2}, **late)
 
     with_completion(redis_url, work)
     errors = Signals(client, SETTINGS).read().errors

@@ -257,7 +257,9 @@ def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
     yield from _day_lines(snapshot)
     yield from _long_lines(snapshot)
     waiting = counted(snapshot.waiting, "call")
-    most = "" if snapshot.most_in_flight is None else f" of {snapshot.most_in_flight:,}"
+    allowed_now = snapshot.most_in_flight
+    word = "of" if allowed_now is None or snapshot.in_flight <= allowed_now else "(begun before), from now on at most"
+    most = "" if allowed_now is None else f" {word} {allowed_now:,}"
     learnt = " (learnt: the provider refused more at once)" if snapshot.in_flight_is_learnt else ""
     yield f"  waiting   {waiting}, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}{most}{learnt}"
     last = _time(snapshot.refused_at) if snapshot.refused_at else "never"

@@ -153,7 +153,7 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
         if reason == "open" and pool.ladder is not None and pool.ladder.is_down:
             reason = name_of(pool.ladder.rung or 0) if narrow else told_rung(pool.ladder, view.at)
         gate = Text(reason, "green" if reason == "open" else "yellow")
-        cells = [f"{pool.in_flight:,}/{pool.bots:,}", *counts, oldest, f"{pool.completions:,}", failed]
+        cells = [f"{pool.busy_bots:,}/{pool.bots:,}", *counts, oldest, f"{pool.completions:,}", failed]
         table.add_row(Text(pool.pool, style), *cells, gate)
     return table
 

@@ -73,13 +73,13 @@ function errors({ minutes, recent, errors: found }) {
   const rest = minutes.calls_failed.map((n, i) => Math.max(0, n - minutes.rate_limited[i]));
   bars(by("spark-errors"), minutes.at, [
     { name: "failed tasks", class: "bad", values: minutes.failed },
-    { name: "failed calls", class: "call", values: rest },
+    { name: "other failed calls", class: "call", values: rest },
     { name: "429s", class: "limited", values: minutes.rate_limited },
   ]);
   swatches(by("failed"), [
     ["tasks", "bad", short(sum(minutes.failed))],
-    ["calls", "call", short(sum(rest))],
-    ["429s", "limited", short(sum(minutes.rate_limited))],
+    ["failed calls", "call", short(sum(minutes.calls_failed))],
+    ["429s among them", "limited", short(sum(minutes.rate_limited))],
   ]);
   const { verdict, culprit, reason } = found.verdict;
   const mark = { none: "✓", spread: "≈", "one bot": "!", "one API": "!" }[verdict];
@@ -191,7 +191,7 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
     const facts = [
       ["waiting", short(pool.waiting), waiting],
       ["oldest", pool.oldest_s === null ? "–" : duration(pool.oldest_s)],
-      ["in flight", `${count(pool.in_flight)} of ${counted(pool.bots, "bot")}`],
+      ["in flight", `${count(pool.in_flight)} on ${count(pool.busy_bots)} of ${counted(pool.bots, "bot")}`, "tasks in hand; a bot may have several"],
       ["done/h", short(pool.completions)],
       ["failed", pool.completions ? percent(pool.failed / pool.completions) : "–"],
       ["p50 / p99", pool.durations.ran.p50 === null ? "–" : `${duration(pool.durations.ran.p50 / 1000)} / ${duration(pool.durations.ran.p99 / 1000)}`],
@@ -250,11 +250,17 @@ function limits({ limits: all, at }) {
     use(tokens, limit.used_tpm, limit.tpm);
     const facts = [["waiting", count(limit.waiting)], ["next grant", limit.next_grant_s > 0 ? duration(limit.next_grant_s) : "now"],
       ["429s", limit.refused ? `${short(limit.refused)}, last ${ago(limit.refused_at, at)}` : "none"]];
-    if (limit.in_flight || limit.most_in_flight) facts.splice(1, 0, ["in flight", limit.most_in_flight ? `${count(limit.in_flight)} of ${count(limit.most_in_flight)}${limit.in_flight_is_learnt ? " (learnt)" : ""}` : count(limit.in_flight)]);
+    if (limit.in_flight || limit.most_in_flight) facts.splice(1, 0, ["in flight", inFlight(limit)]);
     for (const long of limit.long) facts.push([long.label, long.used === null ? `of ${short(long.limit)}` : `${count(long.used)} of ${short(long.limit)}`]);
     if (limit.paced_rpm !== null) facts.push(["pace", `${limit.paced_rpm.toFixed(1)} calls a minute`]);
     keyed(figures, facts, ([name]) => name, ([name]) => h("span", {}, `${name} `, h("b")), (span, [, value]) => text(span.lastElementChild, value));
   });
+}
+
+/** Calls under way of those allowed; more than that: the limit was lowered while they ran. */
+function inFlight({ in_flight: now, most_in_flight: most, in_flight_is_learnt: isLearnt }) {
+  if (!most) return count(now);
+  return `${count(now)}${now > most ? ", from now on at most" : " of"} ${count(most)}${isLearnt ? " (learnt)" : ""}`;
 }
 
 function use(node, used, allowed) {
@@ -268,13 +274,14 @@ function cost({ cost: money, hours, totals }) {
   const level = money.budget_usd_micros_per_hour ? { value: money.budget_usd_micros_per_hour } : null;
   bars(by("cost-hours"), hours.at, [{ name: "spent", class: "money", values: hours.cost_usd_micros }], { height: 60, line: level, show: dollars });
   const each = totals.completions ? dollars((totals.cost_usd_micros / totals.completions) * 1000) : "–";
-  const budget = money.budget_usd_micros_per_day ? `${percent(money.day_usd_micros / money.budget_usd_micros_per_day)} of today's ${dollars(money.budget_usd_micros_per_day)}; dashed: an even hour` : "no budget set (limits.*.usd_per_day)";
+  const [tight, ...others] = money.budgets;
+  const budget = tight ? `${percent(tight.share)} of today's ${dollars(tight.usd_micros_per_day)} of ${tight.limit}${others.length ? `, the most used of ${count(money.budgets.length)} budgets` : ""}${level ? "; dashed: an even hour" : ""}` : "no budget set (limits.*.usd_per_day)";
   const cached = totals.cached_tokens ? ` · ${percent(totals.cached_tokens / totals.input_tokens)} of the input cached` : "";
   text(by("cost-note"), `${budget} · ${each} per 1,000 tasks${cached} · ${dollars(money.total_usd_micros)} in all`);
-  const most = Math.max(1, ...money.pools.map((pool) => pool.budget_usd_micros_per_day ?? pool.day_usd_micros));
+  const most = Math.max(1, ...money.pools.map((pool) => pool.day_usd_micros));
   keyed(by("cost-pools"), money.pools, (pool) => pool.pool, (pool) => h("li", { class: "use" }, h("span", { class: "cut" }, pool.pool), h("div", { class: "meter" }), h("b")), (node, pool) => {
-    meter(node.children[1], pool.day_usd_micros, pool.budget_usd_micros_per_day ?? most);
-    if (!pool.budget_usd_micros_per_day) attribute(node.children[1].firstChild.firstChild, "class", "fine");
+    meter(node.children[1], pool.day_usd_micros, most);
+    attribute(node.children[1].firstChild.firstChild, "class", "fine");
     text(node.children[2], `${dollars(pool.hour_usd_micros)}/h, ${dollars(pool.day_usd_micros)} today`);
   });
 }

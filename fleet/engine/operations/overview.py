@@ -30,6 +30,7 @@ from fleet.roster import HealthRows, health_rows_of, read_bots, read_reasons
 from fleet.signals import catalogue, picture, windows
 from fleet.signals.bot_table import BotState
 from fleet.signals.catalogue import NOBODY
+from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.diagnosis.engine import diagnose
 from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
@@ -40,9 +41,7 @@ from fleet.signals.rungs import LadderView, ladder_view
 from fleet.signals.series import last_hour, minutes_in, series_of
 from fleet.signals.view import (
     BotDetail,
-    Costs,
     FleetView,
-    PoolCost,
     PoolView,
     ResourcesView,
 )
@@ -117,7 +116,7 @@ class Overview:
         )
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
         seen = read_apis(self._state, settings, settings.pools)
-        limits = list(seen.limits.values())
+        limits = tuple(_limit_view(one, seen.breakers[name].state, now_s) for name, one in seen.limits.items())
         standings = read_standings(
             self._state, self._broker, settings, list(settings.pools),
             crew=Crew(now_s, living), apis=seen, bots=of_bots,
@@ -126,6 +125,7 @@ class Overview:
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
         totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
         del totals[catalogue.COST_USD_REST.name]  # in the line above
+        totals["calls_failed"] = catalogue.calls_failed(totals)
         everything = list(pools.values())
         minutes = minutes_in([one.series for one in everything], now_s)
         failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
@@ -147,8 +147,8 @@ class Overview:
                 bots=settings.bots,
                 apis=len(apis),
             ),
-            pools=tuple(self._pools(reading, standings, bots.per_hour)),
-            limits=tuple(_limit_view(limit, seen.breakers[limit.limit].state, now_s) for limit in limits),
+            pools=tuple(self._pools(reading, standings, bots)),
+            limits=limits,
             waits=waits,
             headline=headline(waits, now_s),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
@@ -211,15 +211,14 @@ class Overview:
         bots = self._settings.pools[pool].bots if pool != NOBODY else 0
         return PoolWindows(series_of(series), windows.bot_rows_of(rows, bots), windows.sketches_of(sketch, now_s=now_s))
 
-    def _pools(
-        self, reading: _Reading, standings: Iterable[PoolStanding], per_hour: Sequence[int]
-    ) -> Iterator[PoolView]:
-        of_bots = iter(per_hour)
+    def _pools(self, reading: _Reading, standings: Iterable[PoolStanding], bots: BotTable) -> Iterator[PoolView]:
+        of_bots, loads = iter(bots.per_hour), iter(bots.load)
         for standing in standings:
-            mine = list(islice(of_bots, self._settings.pools[standing.pool].bots))
-            yield self._pool(standing, reading, mine)
+            count = self._settings.pools[standing.pool].bots
+            busy = sum(1 for load in islice(loads, count) if load)
+            yield self._pool(standing, reading, list(islice(of_bots, count)), busy)
 
-    def _pool(self, standing: PoolStanding, reading: _Reading, per_hour: Sequence[int]) -> PoolView:
+    def _pool(self, standing: PoolStanding, reading: _Reading, per_hour: Sequence[int], busy: int) -> PoolView:
         pool, gate, waiting, parked = standing.pool, standing.gate, standing.backlog, standing.parked
         settings, found, now_s = self._settings, reading.pools[pool], reading.now_s
         hour = reading.last_hours[pool]
@@ -229,6 +228,7 @@ class Overview:
             bots=len(per_hour),
             workers=standing.workers,
             in_flight=standing.running,
+            busy_bots=busy,
             backlog={priority.name.lower(): count for priority, count in zip(Priority, waiting.counts, strict=True)},
             waiting=waiting.total,
             parked=parked.count,
@@ -251,29 +251,17 @@ class Overview:
             durations=picture.durations_of([found]),
         )
 
-    def _costs(self, reading: _Reading, total: int, limits: Sequence[LimitSnapshot]) -> Costs:
-        budgets = {limit.limit.rpartition("/")[0]: limit.usd_micros_per_day for limit in limits}
+    def _costs(self, reading: _Reading, total: int, limits: Sequence[LimitView]) -> Costs:
         rows = [
             PoolCost(
                 pool=pool,
                 hour_usd_micros=round(reading.last_hours[pool].cost_usd_micros),
                 day_usd_micros=picture.spent_today(found, now_s=reading.now_s),
-                budget_usd_micros_per_day=budgets[self._settings.limit_of(pool)[0]],
             )
             for pool, found in reading.pools.items()
             if pool != NOBODY
         ]
-        spent = sum(row.day_usd_micros for row in rows)
-        allowed = sum(filter(None, budgets.values())) or None
-        hours_left = 24 - reading.now_s % 86_400 / 3600
-        return Costs(
-            hour_usd_micros=sum(row.hour_usd_micros for row in rows),
-            day_usd_micros=spent,
-            total_usd_micros=total,
-            budget_usd_micros_per_day=allowed,
-            budget_usd_micros_per_hour=None if allowed is None else round(max(0, allowed - spent) / hours_left),
-            pools=tuple(rows),
-        )
+        return costs_of(rows, limits, total_usd_micros=total, now_s=reading.now_s)
 
 
 @contextmanager
