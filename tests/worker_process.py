@@ -15,8 +15,8 @@ from tests.waiting import wait_until
 REPO = Path(__file__).parents[1]
 #: Seconds until a worker must be ready on a busy machine.
 READY_S = 60
-#: Celery waits a second for the answers of other workers before it starts, and nothing of Fleet's is in them. The stack's
-#: workers are started without this.
+#: Celery waits a second for the answers of other workers before it starts, and nothing of Fleet's is in them. What
+#: `fleet up`, the demo and README start waits for them, as with users.
 _AT_ONCE = "--without-mingle"
 _numbers = itertools.count(1)
 
@@ -56,13 +56,17 @@ class WorkerProcess:
         return self._process.poll() is None
 
     def wait_ready(self) -> WorkerProcess:
-        """Wait until the worker consumes; fails at once, with its log, when it has died."""
+        """Wait until the worker consumes; fails at once, with its log, when it has died. One that fails is killed."""
 
         def ready() -> bool:
             assert self.alive, self.log
             return " ready." in self.log
 
-        wait_until(ready, READY_S, "the worker is ready")
+        try:
+            wait_until(ready, READY_S, lambda: f"the worker is ready; log:\n{self.log}")
+        except BaseException:
+            self.kill()  # no fixture knows it yet, and a later test would fail for it
+            raise
         return self
 
     def send(self, number: signal.Signals) -> None:
