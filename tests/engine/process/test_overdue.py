@@ -104,6 +104,6 @@ def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on
     for task_id in (late[0], late[-1]):
         assert submit_task.AsyncResult(task_id).get(timeout=5).error.type == "Expired"
     assert total(client, catalogue.ATTEMPTS) == attempts + 1  # nothing was sent for them
-    assert "ended expired tasks=" in worker.log
+    wait_until(lambda: "ended expired tasks=" in worker.log, WAIT_S, "the log tells, after the last of them")
     wait_until(lambda: client.hlen(keys.unacked()) == client.llen(keys.over()) == 0, WAIT_S, "all is acknowledged")
     assert worker.alive
