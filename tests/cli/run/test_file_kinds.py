@@ -36,7 +36,7 @@ def refusal(content: bytes) -> str:
 @pytest.mark.parametrize(
     ("content", "name"),
     [
-        (gzip.compress(b'"a"\n'), "a gzip file"),
+        (gzip.compress(b'"a"\n', mtime=0), "a gzip file"),
         (b"PK\x03\x04rest", "a zip file"),
         (b"BZh91AY", "a bzip2 file"),
         (b"PAR1rest", "a Parquet file"),
