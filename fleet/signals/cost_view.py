@@ -1,4 +1,4 @@
-"""Money as the Fleet tab, `fleet top` and `fleet stats` show it: spent by pools, and left of each limit's own budget."""
+"""Money as the Fleet tab, `fleet top` and `fleet stats` show it: spent by pools, and left of each limit's budget."""
 
 from __future__ import annotations
 

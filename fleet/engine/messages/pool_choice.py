@@ -157,9 +157,7 @@ class Dispatcher:
             *lengths, closing = pipe.execute()
         self.learn(places, lengths, closing)
 
-    def learn(
-        self, places: Iterable[tuple[str, str]], lengths: Iterable[int], closing: Sequence[bytes | None]
-    ) -> None:
+    def learn(self, places: Iterable[tuple[str, str]], lengths: Iterable[int], closing: Sequence[bytes | None]) -> None:
         """Take the lengths of `backlog_keys` for the backlogs, and the values of `gate_keys` for what closes pools."""
         self._lowest = lowest_of(self._settings.pools, closing)
         self._load = {name: random.random() * TIE for name in self._settings.pools}

@@ -28,7 +28,7 @@ from fleet.models import Priority, bot_name
 from fleet.money import micros_of
 from fleet.roster import HealthRows, health_rows_of, read_bots, read_reasons
 from fleet.signals import catalogue, picture, windows
-from fleet.signals.bot_table import BotState
+from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.crew import Trouble, troubles_of
