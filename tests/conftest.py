@@ -28,10 +28,12 @@ __all__ = ["wait_until"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: its children would ignore Ctrl-C too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Hundreds of processes start here. Where the environment forbids bytecode, each compiles Celery and pydantic anew: 2.0 s
-# of work, not 0.8 s, before a worker does anything.
+# Hundreds of processes start here. Where the environment forbids bytecode, each compiles Celery and pydantic anew: two
+# seconds of work, not 0.8, before a worker does anything.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+for _name in ("COLUMNS", "LINES"):  # of readline, in the process that pytest-xdist was started in: nobody's screen
+    os.environ.pop(_name, None)
 
 # A busy machine is no reason to fail, and a fixture of one test may serve all its examples.
 hypothesis.settings.register_profile(
