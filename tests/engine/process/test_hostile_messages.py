@@ -188,7 +188,7 @@ def test_no_prompt_is_seen_in_debug_logs_events_and_inspect(
     for number in range(4):
         plain.send_task("fleet.submit_task", args=[f"{secret} {number}"], kwargs={"pool": "research"})
     later = plain.send_task("fleet.submit_task", args=[secret], kwargs={secret: secret}, countdown=600)
-    inspect = plain.control.inspect(timeout=2.0)
+    inspect = plain.control.inspect(timeout=2.0, limit=1)
     shown: list[Any] = []
     until = time.monotonic() + WAIT_S
     while "fleet.submit_task" not in json.dumps(shown[:1]):

@@ -105,7 +105,7 @@ def test_own_tasks_return_fail_retry_reject_and_are_seen_by_inspect_and_events(
     sleeping = send("own.sleeps", str(release))
 
     def active() -> list[str]:
-        replies = plain.control.inspect(timeout=2).active() or {}
+        replies = plain.control.inspect(timeout=2, limit=1).active() or {}
         return [task["id"] for tasks in replies.values() for task in tasks]
 
     wait_until(lambda: active() == [sleeping.id], WAIT_S, "the sleeping task is active")

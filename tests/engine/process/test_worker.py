@@ -267,9 +267,9 @@ def test_the_pool_grows_shrinks_and_autoscales_by_celerys_own_controls(
     worker = start_worker("-c", "2")
     list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(30)))
     wait_until(lambda: busy() == 2, WAIT_S, "both slots are busy")
-    app.control.pool_grow(3, reply=True, timeout=5)
+    app.control.pool_grow(3, reply=True, timeout=5, limit=1)
     wait_until(lambda: busy() == 5, WAIT_S, f"five slots are busy; log:\n{worker.log}")
-    app.control.pool_shrink(4, reply=True, timeout=5)
+    app.control.pool_shrink(4, reply=True, timeout=5, limit=1)
     wait_until(lambda: busy() == 1, WAIT_S, "one slot is left")
     worker.kill()
 
