@@ -49,7 +49,11 @@ class Frame:
 
     def whole(self) -> str:
         """Return the JSON for a page that knows nothing yet."""
-        bots = {"names": self.names, "columns": self.columns, "reasons": list(self.reasons.items())}
+        bots: dict[str, Sequence[Any]] = {
+            "names": self.names,
+            "columns": self.columns,
+            "reasons": list(self.reasons.items()),
+        }
         return f'{self.head},"bots":{_json(bots)}}}'
 
     def since(self, old: Frame) -> str:

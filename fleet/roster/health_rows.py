@@ -48,10 +48,12 @@ def health_rows_of(raw: bytes, bots: int) -> HealthRows:
     most = tuple(map(max, *by_test))
     first = 4 * len(TESTS)
     bad, avoids, slow = (tuple(map(_PERCENT.__getitem__, rows[first + place :: size])) for place in range(len(TESTS)))
-    accused = zip(most, *by_test, strict=True)
     return HealthRows(
         evidence=tuple(round(evidence, 1) if evidence else 0.0 for evidence in most),
-        test=tuple(tests.index(evidence) + 1 if evidence else 0 for evidence, *tests in accused),
+        test=tuple(
+            0 if not top else 1 if top == a else 2 if top == b else 3
+            for top, a, b in zip(most, *by_test[:2], strict=True)
+        ),
         percents=(bad, avoids, slow),
     )
 

@@ -27,11 +27,11 @@ SETTINGS = Settings(pools={"good": PoolSettings(bots=40), "slow": PoolSettings(b
 #: Returns the colour in the corner of the cell of a bot, beside its cross, and that of a name of the style sheet.
 PAINTED = """const [place, ink] = arguments, heat = document.getElementById("heat"), cell = Number(heat.dataset.cell);
   const [x, y] = [(place + 0.5) * cell - 1, Number(heat.dataset.head) + 4];
-  const pen = document.getElementById("cells").getContext("2d");
-  const probe = document.createElement("canvas").getContext("2d");
+  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  probe.drawImage(document.getElementById("cells"), x, y, 1, 1, 0, 0, 1, 1);
   probe.fillStyle = getComputedStyle(heat).getPropertyValue(ink).trim();
-  probe.fillRect(0, 0, 1, 1);
-  return [[...pen.getImageData(x, y, 1, 1).data].join(), [...probe.getImageData(0, 0, 1, 1).data].join()]"""
+  probe.fillRect(1, 0, 1, 1);
+  return [0, 1].map((k) => [...probe.getImageData(k, 0, 1, 1).data].join())"""
 ROWS = """return [...document.querySelectorAll("#bot-table tbody tr")].map((row) => row.cells[0].textContent)"""
 COLLAPSED = ClassState(
     pool="good", kind="chat", phase="treating", alarm=True, alarm_at=1.0, flagged=(5, 6, 7, 8),
@@ -141,7 +141,8 @@ def _the_table_sorts_on_every_column_both_ways(page: Browser) -> None:
         click = f"{heads}:nth-child({column + 1}) button"
         firsts = []
         for _ in range(2):
-            page.find(click).send_keys(Keys.ENTER)
+            page.script("document.querySelector(arguments[0]).focus()", click)
+            page.press(Keys.ENTER)
             sorts: list[Any] = page.script(f"return [...document.querySelectorAll('{heads}')].map((it) => it.ariaSort)")
             assert sorts[column] in ("ascending", "descending") and sorts.count("none") == len(sorts) - 1
             firsts.append((sorts[column], page.script(ROWS)))

@@ -186,8 +186,9 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
     assert any("worker started" in event for event in page.texts("#events li"))
 
     page.click("#as-table")
-    rows = page.script("""return [...document.querySelectorAll("#bot-table tbody tr")].map(
-        (row) => [row.cells[0].textContent, Number(row.cells[3].textContent)])""")
+    in_all = page.texts("#bot-table thead th").index("in all")
+    rows = page.script(f"""return [...document.querySelectorAll("#bot-table tbody tr")].map(
+        (row) => [row.cells[0].textContent, Number(row.cells[{in_all}].textContent)])""")
     assert {bot: n for bot, n in rows if n} == Counter(one.bot for one in results)
     page.click("#as-table")
     page.picture("light")

@@ -82,6 +82,7 @@ def _row(state: ClassState, answers: int) -> dict[str, Any]:
         "answers": answers,
         "phase": phase_of(state),
         "alarm": state.alarm,
+        "alarm_at": state.alarm_at or None,
         "readings": {aspect: reading.model_dump() for aspect, reading in state.readings.items()},
         "flagged": [names[bot] for bot in state.flagged],
         "remedies": {names[bot]: remedy.rung for bot, remedy in sorted(state.remedies.items())},

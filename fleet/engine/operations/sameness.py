@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fleet.diversity import ClassState
-from fleet.diversity.state import Reading
 from fleet.models import bot_name
 from fleet.quoting import counted
 from fleet.signals.health_view import ClassDiversity, DiversityPhase, ScoreView
@@ -34,7 +33,8 @@ def _share(one: ClassDiversity) -> float:
 
 
 def _view(state: ClassState, answers: int) -> ClassDiversity:
-    trial, shares = state.trial, [reading.score / reading.usual_score for reading in _known(state)]
+    trial = state.trial
+    shares = [one.score / one.usual_score for one in state.readings.values() if one.usual_score]
     left = [pairs.mean / trial.alike if pairs.count and trial.alike else None
             for pairs in (trial.treated_pairs, trial.control_pairs)] if trial else [None, None]  # fmt: skip
     return ClassDiversity(
@@ -47,10 +47,6 @@ def _view(state: ClassState, answers: int) -> ClassDiversity:
         treated_left=left[0], control_left=left[1], verdict=state.verdict,
         line=_line(state, answers), advice=_advice(state),
     )  # fmt: skip
-
-
-def _known(state: ClassState) -> list[Reading]:
-    return [reading for reading in state.readings.values() if reading.usual_score]
 
 
 def _rung(state: ClassState) -> int:
