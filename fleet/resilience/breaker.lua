@@ -7,6 +7,7 @@
 --            fingerprint   of the settings and the key that it was opened with
 --            failer        who failed last
 --            well_by       who did well last
+--            tally         packed: calls of the last minutes by what became of them, for people
 -- ARGV     of its own
 -- Reply    of all: {code, turned, opens_at, every_us, go_at, retry_at, others_did_well, lift_at, failed_at, late, now,
 --          cause, told}, see `layouts.py: BreakerReply`
@@ -63,10 +64,25 @@ local function refill(state)
   state[TOKENS_AT] = now
 end
 
+-- Count calls of this minute by what became of them.
+local function tally_up(texts, sort, calls)
+  local tally = { TALLY_ZEROS }
+  if #texts.tally == TALLY_BYTES then tally = { struct.unpack(TALLY_FORMAT, texts.tally) } end
+  local minute = floor(now / 60000000)
+  local slot = minute % CALL_MINUTES
+  local first = slot * SORTS
+  if tally[MINUTE + slot] ~= minute then
+    tally[MINUTE + slot] = minute
+    for other = first, first + SORTS - 1 do tally[COUNTED + other] = 0 end
+  end
+  tally[COUNTED + first + sort] = tally[COUNTED + first + sort] + calls
+  texts.tally = struct.pack(TALLY_FORMAT, unpack(tally, 1, TALLY_PLACES))
+end
+
 -- The state and the texts of a breaker. Of a new one nobody knows whether gates are left of an older one: they are opened.
 local function read(key)
-  local packed, cause, told, fingerprint, failer, well_by =
-    unpack(call('HMGET', key, 'state', 'cause', 'told', 'fingerprint', 'failer', 'well_by'))
+  local packed, cause, told, fingerprint, failer, well_by, tally =
+    unpack(call('HMGET', key, 'state', 'cause', 'told', 'fingerprint', 'failer', 'well_by', 'tally'))
   local state = { STATE_ZEROS }
   if packed and #packed == STATE_BYTES then
     state = { struct.unpack(STATE_FORMAT, packed) }
@@ -79,6 +95,7 @@ local function read(key)
   refill(state)
   return state, {
     cause = cause or '', told = told or '', fingerprint = fingerprint or '', failer = failer or '', well_by = well_by or '',
+    tally = tally or '',
   }
 end
 
@@ -86,7 +103,7 @@ local function write(key, state, texts)
   state[WRITTEN_AT] = now
   local packed = struct.pack(STATE_FORMAT, unpack(state, 1, STATE_PLACES))
   call('HSET', key, 'state', packed, 'cause', texts.cause, 'told', texts.told, 'fingerprint', texts.fingerprint,
-    'failer', texts.failer, 'well_by', texts.well_by)
+    'failer', texts.failer, 'well_by', texts.well_by, 'tally', texts.tally)
   call('PEXPIRE', key, whole(max(0, state[OPENS_AT] - now) / 1000 + KEPT_MS))
 end
 
@@ -110,6 +127,7 @@ local function hear(state, texts, successes, by)
   local place, at = bucket_of(state), now - successes[AGE_US]
   local other_at = successes[OTHER_AGE_US] >= 0 and now - successes[OTHER_AGE_US] or 0
   state[WELL + place] = state[WELL + place] + successes[CALLS]
+  tally_up(texts, WELL_SORT, successes[CALLS])
   state[TOKENS] = state[TOKENS] + successes[CALLS] * RETRY_SHARE
   if by == texts.well_by then
     state[WELL_AT], state[OTHER_WELL_AT] = max(state[WELL_AT], at), max(state[OTHER_WELL_AT], other_at)

@@ -31,7 +31,7 @@ from fleet.resilience.layouts import (
     BreakerReply,
     FailedCall,
 )
-from fleet.resilience.rules import Weight, weight_of
+from fleet.resilience.rules import CALL_SORTS, LATE_SORT, OTHER_SORT, Weight, weight_of
 from fleet.resilience.scripts import DID_WELL, FAILED, LIFTED, PROBED, SHOW
 from fleet.resilience.view import answered_s
 from fleet.store import keys
@@ -148,7 +148,7 @@ class Breakers:
         known.answered_at = now
         is_slow = output_tokens > 0 and known.pace.is_slow(seconds, output_tokens)
         if is_slow and now < known.late_until:
-            failure = FailedCall(weight=WITH_OTHERS, is_probe=is_probe, place=place)
+            failure = FailedCall(weight=WITH_OTHERS, is_probe=is_probe, place=place, sort=LATE_SORT)
             self._send(known, FAILED, **self._failure(known, _TOO_SLOW, failure, who))
             return
         known.unsaid.add(who, now=now, seconds=seconds, place=place)
@@ -172,6 +172,7 @@ class Breakers:
             place=place,
             since_us=since_s * 1e6,
             passes_at=_passes_at(error) * 1e6,
+            sort=_sort_of(error),
         )
         call = FAILED.call(breaker=keys.breaker(limit), **self._failure(known, error, failure, who))
         try:
@@ -262,6 +263,13 @@ class _Answer:
     def set_exception(self, error: BaseException) -> None:
         if not isinstance(error, StoreUnavailable):
             logger.warning("breaker_not_told error=%s", error)
+
+
+def _sort_of(error: Waits) -> int:
+    """Return what became of a call, as a place in `CALL_SORTS`."""
+    if getattr(error, "timed_out", False):
+        return LATE_SORT
+    return CALL_SORTS.index(error.cause) if error.cause in CALL_SORTS else OTHER_SORT
 
 
 def _passes_at(error: Waits) -> float:

@@ -94,6 +94,7 @@ end
 local said = { turned = is_of_others(state, texts, ARGV[FINGERPRINT]) and WAS_CLOSED or nil }
 hear(state, texts, successes, ARGV[BY])
 count()
+tally_up(texts, failure[SORT], 1)
 said.others_did_well = did_others_well(now - failure[SINCE_US]) and counts() or 0
 if state[OPENED_AT] > 0 then
   if failure[IS_PROBE] == 1 and failure[WEIGHT] ~= NOTHING then open() end

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fleet.resilience.rules import BUCKETS
+from fleet.resilience.rules import BUCKETS, CALL_MINUTES, OTHER_SORT, SORTS
 from fleet.store.layouts import Layout, Place, Places
 
 
@@ -48,6 +48,14 @@ class BreakerAt(Places):
     LATE = Place(BUCKETS)
 
 
+class TallyAt(Places):
+    """Places of the calls of the last minutes, a ring. They stand beside the state, which older workers read too."""
+
+    #: By slot: its minute (since 1970); by slot and sort of `CALL_SORTS`: calls.
+    MINUTE = Place(CALL_MINUTES, first=0)
+    COUNTED = Place(CALL_MINUTES * SORTS, first=0)
+
+
 class Successes(NamedTuple):
     """What a process says of its calls that were answered since it said so last.
 
@@ -78,6 +86,7 @@ class FailedCall(NamedTuple):
         place: Of its grant; 0: not known.
         since_us: So long ago its task began, or failed last.
         passes_at: Not before this time; 0: nobody said.
+        sort: Place in `CALL_SORTS` of what became of it.
     """
 
     weight: float = 2
@@ -86,6 +95,7 @@ class FailedCall(NamedTuple):
     place: float = 0
     since_us: float = 0
     passes_at: float = 0
+    sort: float = OTHER_SORT
 
 
 class BreakerReply(NamedTuple):
@@ -125,6 +135,7 @@ class BreakerReply(NamedTuple):
 
 
 STATE, SUCCESSES, FAILURE = Layout.of(BreakerAt), Layout.of(Successes), Layout.of(FailedCall)
+TALLY = Layout.of(TallyAt)
 #: Codes of `BreakerReply`.
 CLOSED, OPEN, PROBE, RAMPING = 0, 1, 2, 3
 #: What `BreakerReply.turned` says.

@@ -47,6 +47,13 @@ RETRY_SHARE, RETRY_FLOOR, BUDGET_S = 0.5, 1.0, 10.0
 #: Nobody is sent away for longer by the budget (s).
 LONGEST_DEBT_S = 60.0
 
+#: What becomes of calls, as they are counted minute by minute for people; `late`: no answer in time. 429s are not among
+#: them, the limiter has those.
+CALL_SORTS: tuple[str, ...] = ("well", "outage", "late", "key", "credit", "configuration", "other")
+WELL_SORT, LATE_SORT, OTHER_SORT = 0, 2, 6
+#: How many minutes of them are kept, and how many sorts there are.
+CALL_MINUTES, SORTS = 6, len(CALL_SORTS)
+
 #: Life of a breaker that nobody touches (ms): a day.
 KEPT_MS = 86_400_000
 

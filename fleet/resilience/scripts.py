@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleet.resilience import layouts, rules
-from fleet.resilience.layouts import FAILURE, STATE, SUCCESSES
+from fleet.resilience.layouts import FAILURE, STATE, SUCCESSES, TALLY
 from fleet.store.client import Script
 
 
@@ -17,9 +17,9 @@ def _numbers(module: Any, names: str) -> dict[str, float]:
 _BREAKER = Script.library(
     __file__,
     "breaker.lua",
-    tables={"state": STATE, "successes": SUCCESSES},
+    tables={"state": STATE, "successes": SUCCESSES, "tally": TALLY},
     constants=_numbers(
-        rules, "BUCKETS BUCKET_US RETRY_FLOOR RETRY_SHARE BUDGET_S KEPT_MS LIFT_AGAIN_US"
+        rules, "BUCKETS BUCKET_US RETRY_FLOOR RETRY_SHARE BUDGET_S KEPT_MS LIFT_AGAIN_US CALL_MINUTES SORTS WELL_SORT"
     ),
 )  # fmt: skip
 _TURNED = _numbers(layouts, "WAS_CLOSED")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import redis
 
 from fleet.resilience.knowledge import cause_of
-from fleet.resilience.rules import RAMP_US
+from fleet.resilience.layouts import TALLY, TallyAt
+from fleet.resilience.rules import CALL_MINUTES, CALL_SORTS, RAMP_US, SORTS
 from fleet.resilience.scripts import SHOW
 from fleet.store import keys
 from fleet.store.client import Store, run_script
@@ -35,6 +36,8 @@ class BreakerView:
         tries: Probes that failed in a row, and the opening.
         well_at: The last success that was reported; None: none yet.
         retries_left: What the retry budget has left; below 0: promised already.
+        calls: Calls of the last minutes, the one that runs among them, by what became of them (`CALL_SORTS`); of a calm
+            API fewer are told than were answered, for nobody needs to know.
     """
 
     limit: str
@@ -47,6 +50,7 @@ class BreakerView:
     tries: int
     well_at: float | None
     retries_left: float
+    calls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_closed(self) -> bool:
@@ -56,7 +60,7 @@ class BreakerView:
 
 def view_of(limit: str, reply: list[Any]) -> BreakerView:
     """Return how a breaker stands, from what `show.lua` replied."""
-    now, opened_at, opens_at, every_us, closed_at, well_at, failed, well, late, tries, left, cause, told = reply
+    now, opened_at, opens_at, every_us, closed_at, well_at, failed, well, late, tries, left, cause, told, tally = reply
     state: BreakerState = "closed"
     wait = None
     if opened_at:
@@ -76,7 +80,21 @@ def view_of(limit: str, reply: list[Any]) -> BreakerView:
         tries=tries,
         well_at=well_at / 1e6 or None,
         retries_left=left / 1000,
+        calls=_calls(tally, now),
     )
+
+
+def _calls(packed: bytes, now_us: int) -> dict[str, int]:
+    """Return the calls of the last minutes by what became of them, those with any."""
+    if len(packed) != TALLY.struct.size:
+        return {}
+    tally, last = TALLY.unpack(packed), now_us // 60_000_000
+    slots = [slot for slot in range(CALL_MINUTES) if last - CALL_MINUTES < tally[TallyAt.MINUTE + slot] <= last]
+    sums = {
+        name: sum(tally[TallyAt.COUNTED + slot * SORTS + sort] for slot in slots)
+        for sort, name in enumerate(CALL_SORTS)
+    }
+    return {name: round(count) for name, count in sums.items() if count}
 
 
 def answered_s(reply: list[Any]) -> float | None:

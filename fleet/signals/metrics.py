@@ -14,11 +14,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fleet.signals import catalogue
+from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
 from fleet.signals.limit_view import BreakerState, LimitView
 from fleet.signals.view import Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
 TOP_BOTS = 5
+
+_LEVELS: dict[Severity, int] = {"info": 1, "warning": 2, "critical": 3}
 
 Family = CounterMetricFamily | GaugeMetricFamily
 Sample = tuple[tuple[str, ...], float]
@@ -127,6 +130,10 @@ LIMIT_DAY_USD = Metric(
 )
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 
+DIAGNOSIS = Metric(
+    "fleet_diagnosis", "gauge", "The worst finding of a kind: 0 none, 1 info, 2 warning, 3 critical.", ("kind",)
+)
+DIAGNOSIS_TASKS = Metric("fleet_diagnosis_tasks", "gauge", "Tasks behind the findings of a kind.", ("kind",))
 SUSPECTS = Metric("fleet_suspects", "gauge", "Tasks whose worker died while they ran: they run apart.")
 WORKERS = Metric("fleet_workers", "gauge", "Worker processes that report.")
 SLOTS = Metric("fleet_slots", "gauge", "Execution places of all workers.", ("state",))
@@ -148,7 +155,7 @@ FLEET_METRICS = (
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
     LIMIT_REFUSED, BREAKER, DAY_COST, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
-    LIMIT_DAY_REQUESTS, LIMIT_DAY_USD,
+    LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -185,6 +192,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _waits(view)
     yield from _limits(view.limits)
     yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
+    yield from _diagnoses(view.diagnoses)
     yield SUSPECTS, [((), view.suspects)]
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
@@ -192,6 +200,16 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield CPU, [((), used.cpu_percent / 100)]
     yield MEMORY, [((), used.rss_mb * 2**20)]
     yield REDIS_MEMORY, [((), used.redis_mb * 2**20)]
+
+
+def _diagnoses(found: Iterable[Diagnosis]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    """Yield every kind, so that an alert sees it end."""
+    levels, tasks = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    for one in found:
+        levels[one.kind] = max(levels[one.kind], _LEVELS[one.severity])
+        tasks[one.kind] += one.tasks
+    yield DIAGNOSIS, [((kind,), level) for kind, level in levels.items()]
+    yield DIAGNOSIS_TASKS, [((kind,), count) for kind, count in tasks.items()]
 
 
 def _totals(totals: dict[str, int]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

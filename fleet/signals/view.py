@@ -15,7 +15,7 @@ from fleet.models import Persona
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.cost_view import Costs
 from fleet.signals.crew import Trouble
-from fleet.signals.diagnosis.finding import Diagnosis
+from fleet.signals.diagnosis.finding import CallVerdict, Diagnosis
 from fleet.signals.health_view import ClassDiversity, FleetHealth
 from fleet.signals.limit_view import LimitView
 from fleet.signals.recorder import WorkerReport
@@ -233,10 +233,7 @@ class PoolView(Frozen):
     gate_left_s: float | None = Field(description="Seconds until the gate opens by itself; None: it stays.")
     simulated: bool
     ladder: LadderView | None = Field(None, description="Who serves it; None: it has no fallback ladder.")
-    by_rung: dict[int, int] = Field(
-        default_factory=dict,
-        description="Tasks that rungs of its ladder below its own have served since counting began.",
-    )
+    by_rung: dict[int, int] = Field(default_factory=dict, description="Tasks that each fallback has served so far.")
     completions: int = Field(description="Of the last hour, as failed, calls, ... below.")
     failed: int
     calls: int
@@ -309,4 +306,5 @@ class FleetView(Frozen):
     diagnoses: tuple[Diagnosis, ...] = Field((), description="What is wrong, worst first; empty: all is well.")
     health: FleetHealth = Field(FleetHealth(), description="Bad bots: pool by pool, and the worst five.")
     diversity: tuple[ClassDiversity, ...] = Field((), description="Sameness of answers by class, alarms first.")
+    verdict: CallVerdict = Field(CallVerdict(), description="Who is behind what fails now, by calls.")
     suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")

@@ -132,6 +132,11 @@ def resources() -> str:
     return f"{TAG}:signals:resources"
 
 
+def backlogs() -> str:
+    """Hash, minute since 1970 -> JSON of each pool's waiting tasks; empty while, or if, its writer is not done."""
+    return f"{TAG}:signals:backlogs"
+
+
 def events() -> str:
     """Stream, about 1,000 entries: what happened to the fleet, fields `event` and what the event says."""
     return f"{TAG}:signals:events"
@@ -165,9 +170,8 @@ def limit(name: str) -> str:
 
 def limit_keys(name: str, tenant: str = "") -> LimitKeys:
     """Return all keys of one limit; only the last one is the tenant's own."""
-    state = limit(name)
     parts = ("facts", "queue", "due", "log", "leases", f"bots:{tenant}")
-    return LimitKeys(state, *(f"{state}:{part}" for part in parts))
+    return LimitKeys(limit(name), *(f"{limit(name)}:{part}" for part in parts))
 
 
 def bell() -> str:
@@ -176,10 +180,7 @@ def bell() -> str:
 
 
 def waiting(step: int | str) -> str:
-    """Sorted set, expires: names of queues that may have messages of a priority. Step "": how all these names begin.
-
-    Who publishes adds the queue, `take.lua` strikes it off when its list is empty, `look.lua` finds what is missing.
-    """
+    """Sorted set, expires: queues that may have messages of a priority (`take.lua`, `look.lua`). "": how all begin."""
     return f"fleet:waiting:{step}"
 
 
@@ -259,8 +260,7 @@ def poison() -> str:
 
 
 def submitted(task_id: str) -> str:
-    """String, expires with the result: the mark of a task with an idempotency key; it says where the message is
-    (`orphan_mark.lua`). On the broker, like the next three. Id "": how all these begin."""
+    """String, expires with the result: the mark of an idempotency key (`orphan_mark.lua`). On the broker."""
     return f"fleet:submitted:{task_id}"
 
 

@@ -47,7 +47,31 @@ def stats(as_json: bool, with_bots: bool) -> None:
         return
     from rich.console import Console
 
-    Console().print(render_signals(snapshot))
+    console = Console()
+    for line in _findings(settings):
+        console.print(line)
+    console.print(render_signals(snapshot))
+
+
+def _findings(settings: config.Settings) -> list[Text]:
+    """Return what is wrong, worst first, each with what helps; or that all is well."""
+    from fleet.engine.operations.overview import open_overview
+    from fleet.signals.diagnosis.finding import ALL_WELL
+
+    with open_overview(settings) as overview:
+        view = overview.read()
+    found, verdict = view.diagnoses, view.verdict
+    if not found:
+        return [_plain(f"✓ {ALL_WELL}", "green")]
+    styles = {"critical": "bold red", "warning": "yellow", "info": ""}
+    lines = []
+    for one in found:
+        helps = "; ".join(filter(None, (one.help.advice, one.help.command)))
+        lines.append(_plain(f"{one.severity}: {one.sentence}", styles[one.severity]).append(f"  ({helps})", "dim"))
+    if verdict.verdict != "none":
+        whose = f" {verdict.culprit}" if verdict.culprit else ""
+        lines.append(_plain(f"what fails now: {verdict.verdict}{whose}").append(f"  {verdict.reason}", "dim"))
+    return lines
 
 
 def _view(settings: config.Settings, with_bots: bool) -> dict[str, Any]:

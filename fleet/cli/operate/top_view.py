@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from fleet.cli.terminal import NARROW
 from fleet.engine.operations.ladders import told_rung
 from fleet.quoting import counted
 from fleet.signals.bot_table import ranks_of
+from fleet.signals.diagnosis.finding import ALL_WELL
 from fleet.signals.rungs import name_of
 
 if TYPE_CHECKING:
@@ -34,7 +36,11 @@ SORT_NAMES = {
 _WIDE = 130
 #: Heads of the columns that are not called as their order.
 _HEADS = {"per_hour": "last hour", "load": "in hand", "mean_ms": "mean", "cost_usd_micros": "cost"}
-_VERDICT_STYLES = {"none": "green", "spread": "yellow", "one bot": "bold red", "one API": "bold red"}
+_VERDICT_STYLES = {"none": "green", "unclear": "yellow"}
+_SEVERITY_STYLES = {"critical": "bold red", "warning": "yellow", "info": "dim"}
+_MARKS = {"critical": "×", "warning": "!", "info": "i"}
+#: Lines of findings at most (the page and `fleet stats` have all); a terminal with fewer lines than this has one.
+MOST_FINDINGS, _TALL = 4, 24
 #: Lines that everything but pools, limits, bots and events takes, one of them the terminal's last, left free.
 _FIXED_LINES = 8
 
@@ -57,13 +63,15 @@ def frame(
     """
     if view is None:
         return Text(trouble or "asking Redis ...", "bold red" if trouble else "dim")
-    left = max(4, height - _FIXED_LINES - len(view.limits[:3]) - bool(view.headline))
+    findings = _findings(view, width, MOST_FINDINGS if height >= _TALL else 1)
+    left = max(4, height - _FIXED_LINES - len(view.limits[:3]) - len(findings) - bool(view.headline))
     pools = view.pools[: max(1, left // 3)]
     events = view.events[: max(0, (left - len(pools)) // 3)]
     bots = max(1, left - len(pools) - len(events))
     return Group(
         _head(view, trouble, age_s),
         *([Text(view.neighbour, "bold red")] if view.neighbour else []),
+        *findings,
         *([Text(view.headline, "bold yellow", no_wrap=True, overflow="ellipsis")] if view.headline else []),
         *_signals(view, width),
         _pools(pools, view, pool, narrow=width < NARROW),
@@ -72,6 +80,28 @@ def frame(
         *_events(events, view.at),
         Text(said or "q quit   s sort   up/down pool   p pause or resume", "dim", no_wrap=True, overflow="ellipsis"),
     )
+
+
+def _findings(view: FleetView, width: int, most: int) -> list[Text]:
+    """Return the worst findings and what helps, in so many lines at most; without any that all is well."""
+    if not view.diagnoses:
+        return [Text(f"✓ {ALL_WELL}", "green")]
+    lines: list[Text] = []
+    for number, one in enumerate(view.diagnoses):
+        more = len(view.diagnoses) - number
+        if len(lines) + 1 >= most and lines:
+            lines.append(Text(f"  and {counted(more, 'more finding')}: fleet stats", "dim", no_wrap=True))
+            break
+        whole = f"{_MARKS[one.severity]} {one.sentence}{f'  ▸ {one.help.command}' if one.help.command else ''}"
+        wrapped = textwrap.wrap(
+            whole,
+            max(20, width),
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+            max_lines=max(1, most - len(lines) - 1),
+        )
+        lines += [Text(line, _SEVERITY_STYLES[one.severity], no_wrap=True, overflow="ellipsis") for line in wrapped]
+    return lines
 
 
 def spark(values: Sequence[float], width: int) -> str:
@@ -109,14 +139,14 @@ def _signals(view: FleetView, width: int) -> list[RenderableType]:
     spread = (
         f"per bot {view.spread.p10:,.0f}-{view.spread.p50:,.0f}-{view.spread.p90:,.0f}, {view.spread.silent:,} silent"
     )
-    verdict = view.errors.verdict
+    verdict = view.verdict
     accused = f"{verdict.verdict}{f': {verdict.culprit}' if verdict.culprit else ''}"
     failed = f"{recent.failed_share:.1%} of {recent.completions:,}"
     tightest = max((_used(limit) for limit in view.limits), default=0.0)
     load = f"{used.busy:,}/{used.slots:,} slots, {used.rss_mb:,.0f} MB, budget {tightest:.0%}"
     rows = [
         ("completions", f"{rate:,.0f}/min", spread, "", spark(minutes.completions, wide)),
-        ("errors", failed, accused, _VERDICT_STYLES[verdict.verdict], spark(minutes.failed, wide)),
+        ("errors", failed, accused, _VERDICT_STYLES.get(verdict.verdict, "bold red"), spark(minutes.failed, wide)),
         ("resources", f"{used.cpu_percent / 100:.1f} cores", load, "", spark(minutes.cpu_percent, wide)),
     ]
     return [_signal(*row) for row in rows]

@@ -12,6 +12,7 @@ from typing import Any
 
 from fleet.cli.setup.api_checks import api_checks
 from fleet.cli.setup.check import Check, fail, ok, warn
+from fleet.cli.setup.diagnosis_checks import diagnosis_checks
 from fleet.cli.setup.findings import Findings, HostFacts
 from fleet.cli.setup.lesson_checks import lesson_checks
 from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tables
@@ -66,6 +67,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *stall_checks(facts.stalls),
         *crew_checks(facts.crew),
         *wait_checks(facts.waits),
+        *diagnosis_checks(facts.diagnoses),
         *lesson_checks(settings, facts.lessons),
     ]
     return found

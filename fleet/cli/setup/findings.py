@@ -19,6 +19,7 @@ import psutil
 import redis
 
 from fleet.cli.setup.apis import ApiFacts, ask_apis
+from fleet.cli.setup.diagnosis_checks import read_diagnoses
 from fleet.cli.setup.lesson_checks import known_lessons
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
@@ -30,6 +31,7 @@ from fleet.engine.operations.waits import Standings
 from fleet.errors import FleetError
 from fleet.lessons import Lesson
 from fleet.signals.crew import Trouble, stray, troubles_of
+from fleet.signals.diagnosis.finding import Diagnosis
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import split_reports
 from fleet.signals.view import EventView
@@ -120,6 +122,8 @@ class Findings:
     lessons: tuple[Lesson, ...] = ()
     #: Why tasks wait; None: nobody knows.
     waits: Standings | None = None
+    #: What is wrong with the fleet at work, worst first; None: nobody knows.
+    diagnoses: tuple[Diagnosis, ...] | None = None
 
 
 def gather(settings: Settings, *, call: bool = False) -> Findings:
@@ -150,6 +154,7 @@ def _local(settings: Settings) -> Findings:
         crew(settings),
         lessons=lessons,
         waits=read_waits(settings),
+        diagnoses=read_diagnoses(settings),
     )
 
 

@@ -1,6 +1,7 @@
 // The page's heart: asks for the fleet about once a second, hands it to the panels, and says when figures are old.
 
 import { BotDialog } from "./bot.js";
+import { diagnoses } from "./diagnosis.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
 import { COLOURS, SORTS } from "./colours.js";
 import { diversity, worst } from "./health.js";
@@ -60,6 +61,7 @@ function draw() {
   worst(view, open);
   diversity(view, { act, open, mayAct: document.body.dataset.mayAct === "yes" });
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
+  diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
   text(by("summary"), `${counted(bots.size, "bot")} in ${counted(view.pools.length, "pool")}`);
   by("neighbour").hidden = !view.neighbour;

@@ -67,9 +67,10 @@ function strip(place, spread) {
   place.tipAt = () => `completions per bot, last hour: least ${decimal(spread.min)}, median ${decimal(spread.p50)}, most ${decimal(spread.max)}`;
 }
 
-function errors({ minutes, recent, errors: found }) {
-  text(by("failed-share"), recent.completions ? percent(recent.failed_share) : "–");
-  text(by("failed-of"), recent.completions ? `of the last ${counted(recent.completions, "task")} failed` : "no tasks yet");
+function errors({ minutes, verdict: who }) {
+  const done = sum(minutes.completions);
+  text(by("failed-share"), done ? percent(sum(minutes.failed) / done) : "–");
+  text(by("failed-of"), done ? `of ${counted(done, "task")} failed` : "no tasks in the last hour");
   const rest = minutes.calls_failed.map((n, i) => Math.max(0, n - minutes.rate_limited[i]));
   bars(by("spark-errors"), minutes.at, [
     { name: "failed tasks", class: "bad", values: minutes.failed },
@@ -81,10 +82,10 @@ function errors({ minutes, recent, errors: found }) {
     ["failed calls", "call", short(sum(minutes.calls_failed))],
     ["429s among them", "limited", short(sum(minutes.rate_limited))],
   ]);
-  const { verdict, culprit, reason } = found.verdict;
-  const mark = { none: "✓", spread: "≈", "one bot": "!", "one API": "!" }[verdict];
-  text(by("verdict"), `${mark} ${verdict === "none" ? "no failures" : verdict}${culprit ? `: ${culprit}` : ""}`);
-  attribute(by("verdict"), "class", `pill ${{ none: "good", spread: "warn" }[verdict] ?? "bad"}`);
+  const { verdict, culprit, reason } = who;
+  const mark = { none: "✓", unclear: "≈" }[verdict] ?? "!";
+  text(by("verdict"), `${mark} ${verdict === "none" ? "nothing fails now" : verdict}${culprit ? `: ${culprit}` : ""}`);
+  attribute(by("verdict"), "class", `pill ${{ none: "good", unclear: "warn" }[verdict] ?? "bad"}`);
   text(by("verdict-why"), verdict === "none" ? "" : reason);
 }
 

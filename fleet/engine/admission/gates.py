@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import cast
+from typing import Any
 
 import redis
 
@@ -142,9 +142,17 @@ def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
 
 def read_waiting(broker: redis.Redis, names: Iterable[str]) -> list[Waiting]:
     """Return what waits in queues. One round trip, O(queues), in steps that hold Redis up for a moment only."""
+    return waiting_in(run_script_each(broker, BACKLOG, waiting_calls(names)))
+
+
+def waiting_calls(names: Iterable[str]) -> list[tuple[list[str], list[str]]]:
+    """Return KEYS and ARGV of `BACKLOG` for these queues, step by step."""
     endings = [key.removeprefix(keys.lists("")) for key, _ in _LISTS]
-    calls = [BACKLOG.call(lists=map(keys.lists, some), endings=endings) for some in batched(names, QUEUES_A_STEP)]
-    replies = cast("list[list[list[int | bytes]]]", run_script_each(broker, BACKLOG, calls))
+    return [BACKLOG.call(lists=map(keys.lists, some), endings=endings) for some in batched(names, QUEUES_A_STEP)]
+
+
+def waiting_in(replies: Iterable[Any]) -> list[Waiting]:
+    """Return what waits in each queue, from what `BACKLOG` replied step by step."""
     return [_waiting(row) if row else NOTHING_WAITS for rows in replies for row in rows]
 
 

@@ -33,6 +33,7 @@ from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.diagnosis.engine import diagnose
+from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
@@ -162,10 +163,10 @@ class Overview:
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
             series={pool: one.series for pool, one in pools.items()},
-            pools_with_bots_out=[pool for pool, one in of_bots.items() if one.out],
+            bots=of_bots, reasons=readings.reasons,
             redis_most_bytes=reading.redis_most_bytes,
         )  # fmt: skip
-        return view.model_copy(update={"diagnoses": diagnose(view, symptoms)})
+        return view.model_copy(update={"diagnoses": diagnose(view, symptoms), "verdict": judge(view, symptoms)})
 
     def bot(self, name: str) -> BotDetail:
         """Return one bot; raises as `read_bot`."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import redis
 
-from fleet.diversity.window import read_state
-from fleet.models import bot_name
 from fleet.resilience import BreakerView
-from fleet.roster.quarantine import read_quarantined
-from fleet.signals.diagnosis.symptoms import Alarm, BreakerFacts, OutBot, Symptoms
+from fleet.roster import PoolBots, Quarantine
+from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
 from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
 from fleet.signals.windows import Failure
 from fleet.store import keys
@@ -26,10 +25,11 @@ def read_symptoms(
     series: Mapping[str, array[float]],
     failures: Sequence[Failure],
     workers: Mapping[bytes, bytes],
-    pools_with_bots_out: Iterable[str],
+    bots: Mapping[str, PoolBots],
+    reasons: Mapping[str, Quarantine],
     redis_most_bytes: int,
 ) -> Symptoms:
-    """Return what a view does not show. Two round trips, one while no bot is out.
+    """Return what a view does not show. One round trip.
 
     Args:
         state: Plain client of the state Redis.
@@ -38,7 +38,8 @@ def read_symptoms(
         series: Minutes and hours of each pool.
         failures: The last failed tasks.
         workers: Rows of the workers' reports.
-        pools_with_bots_out: Whose quarantined bots are to be named.
+        bots: Who is out, by pool.
+        reasons: Why, by bot.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
     """
     return Symptoms(
@@ -46,8 +47,8 @@ def read_symptoms(
         series=series,
         failures=failures,
         silent=_silent(workers, now_s),
-        out=_out(state, pools_with_bots_out),
-        alarms=_alarms(state),
+        out=_out(bots, reasons),
+        backlogs=_backlogs(state),
         redis_most_bytes=redis_most_bytes,
     )
 
@@ -55,8 +56,8 @@ def read_symptoms(
 def _breaker(view: BreakerView) -> BreakerFacts:
     wait = view.wait
     if wait is None:
-        return BreakerFacts(is_open=False, failed=view.failed, well=view.well, timed_out=view.timed_out)
-    return BreakerFacts(True, view.since, wait.cause, wait.told, view.failed, view.well, view.timed_out)
+        return BreakerFacts(False, None, None, "", view.failed, view.well, view.timed_out, view.calls)
+    return BreakerFacts(True, view.since, wait.cause, wait.told, view.failed, view.well, view.timed_out, view.calls)
 
 
 def _silent(rows: Mapping[bytes, bytes], now_s: float) -> tuple[WorkerReport, ...]:
@@ -64,26 +65,23 @@ def _silent(rows: Mapping[bytes, bytes], now_s: float) -> tuple[WorkerReport, ..
     return tuple(report for report in everyone if report.at < now_s - SILENT_S)
 
 
-def _out(state: redis.Redis, pools: Iterable[str]) -> dict[str, tuple[OutBot, ...]]:
-    found: dict[str, tuple[OutBot, ...]] = {}
-    for pool in pools:
-        quarantined = read_quarantined(state, [pool])
-        found[pool] = tuple(
-            OutBot(bot.bot, bot.since or None, bot.until, bot.reason, bot.by) for bot in quarantined.values()
-        )
-    return found
+def _out(bots: Mapping[str, PoolBots], reasons: Mapping[str, Quarantine]) -> dict[str, tuple[OutBot, ...]]:
+    """Return the bots that are out, by pool; why is known of those that were asked for."""
+    return {
+        pool: tuple(_out_bot(bot, until, reasons.get(bot)) for bot, until in one.out.items())
+        for pool, one in bots.items() if one.out
+    }  # fmt: skip
 
 
-def _alarms(state: redis.Redis) -> tuple[Alarm, ...]:
-    """Return the classes in alarm, as the watch over likeness has found them."""
-    found = []
-    for field, raw in cast("dict[bytes, bytes]", state.hgetall(keys.diversity_states())).items():
-        pool, _, kind = field.decode().partition("|")
-        known = read_state(pool, kind, raw)
-        if known.alarm:
-            reading = next((one for one in known.readings.values() if one.fallen), None)
-            found.append(Alarm(
-                pool, kind, tuple(bot_name(pool, bot) for bot in known.flagged), None,
-                None if reading is None else reading.score, None if reading is None else reading.usual_score,
-            ))  # fmt: skip
-    return tuple(found)
+def _out_bot(bot: str, until: float | None, why: Quarantine | None) -> OutBot:
+    if why is None:
+        return OutBot(bot, None, until, "", "")
+    return OutBot(bot, why.since or None, until, why.reason, why.by)
+
+
+def _backlogs(state: redis.Redis) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return how many tasks waited minute by minute, the oldest first; a pool that a minute does not name had none."""
+    rows = cast("dict[bytes, bytes]", state.hgetall(keys.backlogs()))
+    minutes = {int(minute): json.loads(row) for minute, row in sorted(rows.items()) if row}
+    pools = {pool for waiting in minutes.values() for pool in waiting}
+    return {pool: tuple((at, waiting.get(pool, 0)) for at, waiting in minutes.items()) for pool in pools}

@@ -30,6 +30,7 @@ from fleet.engine.messages.queues import bind_pools, odd_queues
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
+from fleet.engine.process.backlog_history import BacklogHistory
 from fleet.engine.process.bots import Bots
 from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended
 from fleet.engine.process.canvas import Canvas
@@ -305,7 +306,7 @@ class Process:
             assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
             StaleHolds(settings, assembly.state, assembly.broker, (route.limit for route in assembly.routes)).attend,
-            partial(lend, assembly.agent.waiting),
+            BacklogHistory(settings, assembly.state, assembly.broker).attend, partial(lend, assembly.agent.waiting),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip

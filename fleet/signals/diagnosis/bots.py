@@ -70,18 +70,17 @@ def _reason(out: list[OutBot]) -> str:
 
 def alike(case: Case) -> Iterator[Diagnosis]:
     """Yield task classes whose bots answer alike."""
-    for alarm in case.symptoms.alarms:
-        score = (
-            ""
-            if alarm.score is None or alarm.usual is None
-            else f"{alarm.score:.1f} different answers, usually {alarm.usual:.1f}"
-        )
-        names = f"{counted(len(alarm.bots), 'bot')}: {listed(alarm.bots, len(alarm.bots))}" if alarm.bots else ""
+    for one in case.view.diversity:
+        if not one.alarm:
+            continue
+        scores = [score for score in one.scores if score.fallen and score.usual_score is not None]
+        fallen = f"{scores[0].score:.1f} different answers, usually {scores[0].usual_score:.1f}" if scores else ""
+        names = f"{counted(one.flagged, 'bot')}: {listed(one.culprits, one.flagged)}" if one.culprits else ""
         yield diagnosis(
-            "bots_alike", "warning", f"Bots of {alarm.pool} answer alike ({alarm.kind})", now_s=case.now_s,
-            about=alarm.pool, since=alarm.since, cause="; ".join(filter(None, (score, names))),
+            "bots_alike", "warning", f"Bots of {one.pool} answer alike ({one.kind})", now_s=case.now_s, about=one.pool,
+            since=one.alarm_at, cause="; ".join(filter(None, (fallen, names))),
             help=Help(advice="remedies are under way; if the answers ought to be alike, take them as normal",
-                      command=f"fleet diversity relearn {alarm.pool} {alarm.kind}"),
+                      command=f"fleet diversity relearn {one.pool} {one.kind}"),
         )  # fmt: skip
 
 
@@ -89,7 +88,7 @@ def prompts(case: Case) -> Iterator[Diagnosis]:
     """Yield pools in which many tasks of the last minutes failed alike, whichever bot took them."""
     by_pool: dict[str, list[Failure]] = {}
     for failure in case.symptoms.failures:
-        if failure.at > case.now_s - 60 * RECENT_MIN and _is_of_prompts(failure.type):
+        if failure.at > case.now_s - 60 * RECENT_MIN and is_of_prompts(failure.type):
             by_pool.setdefault(failure.pool, []).append(failure)
     bots = {pool.pool: pool.bots for pool in case.view.pools}
     for pool, failures in by_pool.items():
@@ -116,7 +115,7 @@ def _failing(case: Case, pool: str, failures: list[Failure], bots: int, done: fl
     )  # fmt: skip
 
 
-def _is_of_prompts(type_name: str) -> bool:
+def is_of_prompts(type_name: str) -> bool:
     """True when an error of this type is no provider's, key's or clock's fault: a prompt's, or its answer's."""
     kind = getattr(errors, type_name, None)
     is_own = isinstance(kind, type) and issubclass(kind, errors.GiveUp)

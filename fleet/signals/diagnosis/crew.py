@@ -131,7 +131,7 @@ def machines(case: Case) -> Iterator[Diagnosis]:
             yield diagnosis(
                 kind, "warning", head, now_s=case.now_s, about=", ".join(line.pool for line in lines),
                 tasks=sum(line.tasks for line in lines), cause=lines[0].told or SENTENCES[cause],
-                help=Help(advice=lines[0].advice, command="fleet doctor"),
+                help=Help(advice=lines[0].advice or "see what it names", command="fleet doctor"),
             )  # fmt: skip
 
 

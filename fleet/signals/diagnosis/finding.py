@@ -52,6 +52,24 @@ class Diagnosis(Frozen):
     help: Help = NO_HELP
 
 
+#: Who is behind what fails; `none`: nothing does, `unclear`: too little does to tell.
+Culprit = Literal[
+    "none", "provider", "key", "configuration", "our limit", "our budget", "our bots", "prompts", "unclear"
+]  # fmt: skip
+
+
+class CallVerdict(Frozen):
+    """Who is behind what fails just now: by calls, API by API and class of error, and only then by tasks."""
+
+    verdict: Culprit = "none"
+    culprit: str = Field("", description="The API, `all APIs`, the bot or the pool.")
+    error: str = Field("", description="What most of them failed with; 429: the provider refused them.")
+    failed: int = Field(0, description="Calls or tasks that failed of it.")
+    of: int = Field(0, description="Of how many.")
+    window_s: float = Field(300.0, description="Seconds that it looks back.")
+    reason: str = Field("nothing failed", description="What it goes by.")
+
+
 def diagnosis(
     kind: Kind, severity: Severity, head: str, *, cause: str, now_s: float, about: str = "", since: float | None = None,
     tasks: int = 0, has_failed: bool = False, help: Help = NO_HELP,

@@ -12,8 +12,9 @@ from fleet.waits import SENTENCES, Cause
 
 #: What all APIs together are called.
 ALL_APIS = "all APIs"
-#: Failed calls within 30 s, and their share, from which an API is told although its breaker is closed.
-FAILING_CALLS, FAILING_SHARE = 8, 0.2
+#: Failed calls of the last minutes, and their share, from which an API is told although its breaker is closed; and the
+#: share of the last 30 s that must fail still: what is over is no finding.
+FAILING_CALLS, FAILING_SHARE, STILL_SHARE = 8, 0.2, 0.1
 #: 429s within five minutes, and their share of the calls, from which an API is told.
 REFUSED_CALLS, REFUSED_SHARE = 10, 0.1
 #: Seconds for which a 429 must hold the fleet to be told on its own.
@@ -107,13 +108,15 @@ def _why(facts: BreakerFacts) -> str:
 def failing(case: Case) -> Iterator[Diagnosis]:
     """Yield APIs on which many calls fail, but not so many that the breaker opens."""
     for limit, facts in case.symptoms.breakers.items():
-        calls = facts.failed + facts.well
-        if facts.is_open or facts.failed < FAILING_CALLS or facts.failed < FAILING_SHARE * calls:
+        late_calls, calls = facts.calls.get("late", 0), sum(facts.calls.values())
+        failed, now = late_calls + facts.calls.get("outage", 0), facts.failed + facts.well
+        is_many = failed >= FAILING_CALLS and failed >= FAILING_SHARE * calls
+        if facts.is_open or not is_many or not facts.failed or facts.failed < STILL_SHARE * now:
             continue
-        late = f", {facts.timed_out:,} of them had no answer in time" if facts.timed_out else ""
+        late = f", {late_calls:,} of them had no answer in time" if late_calls else ""
         yield diagnosis(
             "provider_failing", "warning", f"{api_of(limit)} fails on many calls", now_s=case.now_s,
-            cause=f"{facts.failed:,} of the last {calls:,} (30 s){late}; they are tried again", about=api_of(limit),
+            cause=f"{failed:,} of {calls:,} calls of the last {RECENT_MIN} minutes{late}", about=api_of(limit),
             tasks=case.waiting("retry", about=limit),
             help=Help(advice="see the provider's status page; calls are tried again, tasks only take longer",
                       command="fleet stats"),

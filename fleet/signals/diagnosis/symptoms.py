@@ -14,6 +14,8 @@ from fleet.waits import Cause
 
 #: Minutes that a finding is about, unless it is about an outage (count); and those before, which say what is usual.
 RECENT_MIN, USUAL_MIN = 5, 60
+#: Minutes of which it is kept how many tasks waited (count).
+BACKLOG_MINUTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class BreakerFacts:
         failed: Calls that failed for a reason that others would meet as well.
         well: Calls that were answered.
         timed_out: Those of the failed that got no answer in time.
+        calls: Calls of the last minutes by what became of them: `well`, `outage`, `late`, `key`, `credit`,
+            `configuration`, `other`; 429s are not among them.
     """
 
     is_open: bool
@@ -37,6 +41,7 @@ class BreakerFacts:
     failed: int = 0
     well: int = 0
     timed_out: int = 0
+    calls: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +55,6 @@ class OutBot:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """A task class whose bots answer alike; `since` (Unix time) None: nobody knows."""
-
-    pool: str
-    kind: str
-    bots: tuple[str, ...]
-    since: float | None
-    score: float | None
-    usual: float | None
-
-
 @dataclass(frozen=True)
 class Symptoms:
     """Beside the view, at the same time.
@@ -72,7 +65,6 @@ class Symptoms:
         silent: The last reports of workers that have said nothing for a while, and did not take leave.
         failures: The last failed tasks.
         out: Bots in quarantine, by pool.
-        alarms: Task classes whose bots answer alike.
         backlogs: Of each pool, (minute since 1970, waiting tasks), the oldest first.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
     """
@@ -82,7 +74,6 @@ class Symptoms:
     silent: tuple[WorkerReport, ...] = ()
     failures: Sequence[Failure] = ()
     out: Mapping[str, tuple[OutBot, ...]] = field(default_factory=dict)
-    alarms: tuple[Alarm, ...] = ()
     backlogs: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     redis_most_bytes: int = 0
 

@@ -22,6 +22,7 @@ from fleet import config
 from fleet.cli.operate.top_view import frame, spark
 from fleet.engine.admission.gates import read_gates
 from fleet.engine.operations.overview import open_overview
+from fleet.signals.diagnosis.finding import Diagnosis, Help
 from fleet.signals.view import FleetView, WaitLine
 from fleet.store import keys
 from fleet.store.client import connect
@@ -102,8 +103,29 @@ def test_what_tasks_wait_for_stands_on_top_and_beside_its_pool(view: FleetView) 
         console.print(frame(held, width=width, height=height, sort="per_hour", pool=0))
         lines = console.export_text().splitlines()
         assert len(lines) < height and max(map(len, lines)) <= width
-        assert lines[1].startswith("40 tasks wait: openai/gpt-5/default")
+        assert lines[1].startswith("! No worker runs: the next tasks will wait")
+        assert lines[2].startswith("40 tasks wait: openai/gpt-5/default")
         assert [line.split()[-1] for line in lines if line.startswith("research ")] == ["outage"]
+
+
+def test_the_worst_findings_stand_on_top_with_what_helps(view: FleetView) -> None:
+    found = [
+        Diagnosis(kind="provider_down", severity="critical", sentence=f"alpha/m-{n} is down{' and says why' * 9}",
+                  help=Help(command="fleet limits reset-breaker alpha/m-1"))
+        for n in range(9)
+    ]  # fmt: skip
+    for width, height, most in ((60, 16, 1), (80, 24, 4), (200, 50, 4)):
+        for shown in (found, []):
+            console = Console(width=width, height=height, record=True, file=io.StringIO())
+            ill = view.model_copy(update={"diagnoses": tuple(shown)})
+            console.print(frame(ill, width=width, height=height, sort="per_hour", pool=0))
+            lines = console.export_text().splitlines()
+            assert len(lines) < height and max(map(len, lines)) <= width
+            assert lines[1].startswith("× alpha/m-0 is down and says why" if shown else "✓ all well")
+            if shown and height > 16:
+                top = " ".join(" ".join(lines[1 : 1 + most]).split())
+                assert "▸ fleet limits reset-breaker alpha/m-1" in top
+                assert "more findings: fleet stats" in top
 
 
 @pytest.mark.parametrize("sort", ["evidence", "per_hour", "failed", "load", "mean_ms", "cost_usd_micros"])

@@ -1,0 +1,160 @@
+"""Who is behind what fails just now: provider, key, our limit, our budget, our bots, or prompts. Pure.
+
+Calls are asked first, API by API and class of error: a total outage ends no task at all. Tasks come second.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fleet.quoting import counted
+from fleet.signals.diagnosis.bots import is_of_prompts
+from fleet.signals.diagnosis.finding import CallVerdict, Culprit
+from fleet.signals.diagnosis.providers import ALL_APIS
+from fleet.signals.diagnosis.symptoms import RECENT_MIN, Case, Symptoms, api_of
+from fleet.signals.view import FleetView
+from fleet.waits import Cause
+
+#: Failures below which nobody is accused: one or two tell nothing.
+FEWEST = 3
+#: Share of the failed tasks from which one bot is behind them.
+ON_ONE_BOT = 0.5
+#: Share of an API's failures from which all APIs that fail are accused together.
+ON_ALL = 0.5
+#: Seconds that an open breaker's calls are counted over, and others.
+OUTAGE_WINDOW_S, WINDOW_S = 30.0, 60.0 * RECENT_MIN
+#: Who answers for what became of a call.
+_OF_SORT: dict[str, Culprit] = {
+    "outage": "provider", "late": "provider", "key": "key", "credit": "key", "configuration": "configuration",
+    "429": "our limit",
+}  # fmt: skip
+#: Who answers for what all calls of an API wait for.
+_OF_CAUSE: dict[Cause, Culprit] = {
+    "outage": "provider", "key": "key", "credit": "key", "configuration": "configuration",
+}  # fmt: skip
+
+
+class _Cell(NamedTuple):
+    """Failures of one API in one class of error."""
+
+    api: str
+    sort: str
+    failed: int
+    of: int
+
+
+def judge(view: FleetView, symptoms: Symptoms) -> CallVerdict:
+    """Return who is behind what fails now.
+
+    Args:
+        view: The fleet at one time.
+        symptoms: What the view does not show, of the same time.
+    """
+    case = Case(view, symptoms)
+    if (standing := _of_breakers(case)) is not None:
+        return standing
+    cells = list(_cells(case))
+    by_calls, by_tasks = _of_cells(case, cells), _of_tasks(case)
+    if by_calls is not None and by_calls.failed >= max(FEWEST, by_tasks.failed if by_tasks is not None else 0):
+        return by_calls
+    if by_tasks is not None and by_tasks.failed >= FEWEST:
+        return by_tasks
+    if (budget := _of_budget(case)) is not None:
+        return budget
+    failed = sum(cell.failed for cell in cells) + (by_tasks.failed if by_tasks is not None else 0)
+    if not failed:
+        return CallVerdict()
+    few = f"{counted(failed, 'failure')} in {RECENT_MIN} minutes, fewer than {FEWEST} of a kind: too few to tell"
+    return CallVerdict(verdict="unclear", failed=failed, reason=few)
+
+
+def _of_breakers(case: Case) -> CallVerdict | None:
+    """Judge by what all calls wait for: the provider, its key, its address."""
+    opened = {
+        limit: facts for limit, facts in case.symptoms.breakers.items() if facts.is_open and facts.cause in _OF_CAUSE
+    }
+    if not opened:
+        return None
+    by_cause = Counter(facts.cause for facts in opened.values())
+    cause = by_cause.most_common(1)[0][0] or "outage"
+    limits = [limit for limit, facts in opened.items() if facts.cause == cause]
+    failed = sum(opened[limit].failed for limit in limits)
+    calls = failed + sum(opened[limit].well for limit in limits)
+    is_all = len(limits) > 1 and len(limits) == len(case.view.limits)
+    told = next((facts.told for facts in opened.values() if facts.told and facts.cause == cause), "")
+    return CallVerdict(
+        verdict=_OF_CAUSE[cause], culprit=ALL_APIS if is_all else ", ".join(map(api_of, limits)), error=cause,
+        failed=failed, of=calls, window_s=OUTAGE_WINDOW_S,
+        reason=f"calls wait until one does well{f': {told}' if told else ''}",
+    )  # fmt: skip
+
+
+def _cells(case: Case) -> Iterator[_Cell]:
+    for limit in case.view.limits:
+        api, facts = api_of(limit.limit), case.symptoms.breakers.get(limit.limit)
+        sums = [case.recent(pool) for pool in case.pools_on(api)]
+        refused = round(sum(one.rate_limited for one in sums))
+        calls = facts.calls if facts is not None else {}
+        of = max(sum(calls.values()) + refused, round(sum(one.calls for one in sums)))
+        for sort, failed in {**calls, "429": refused}.items():
+            if failed and sort in _OF_SORT:
+                yield _Cell(api, sort, failed, of)
+
+
+def _of_cells(case: Case, cells: list[_Cell]) -> CallVerdict | None:
+    """Judge by the failed calls of the last minutes."""
+    sums: Counter[Culprit] = Counter()
+    for cell in cells:
+        sums[_OF_SORT[cell.sort]] += cell.failed
+    if not sums:
+        return None
+    (who, failed), *_ = sums.most_common(1)
+    mine = [cell for cell in cells if _OF_SORT[cell.sort] == who]
+    worst = max(mine, key=lambda cell: cell.failed)
+    apis: Counter[str] = Counter()
+    for cell in mine:
+        apis[cell.api] += cell.failed
+    is_all = len(apis) > 1 and len(apis) == len(case.view.limits) and min(apis.values()) >= ON_ALL * max(apis.values())
+    culprit = ALL_APIS if is_all else max(apis, key=lambda api: apis[api])
+    told = failed if is_all else apis[culprit]
+    of = sum({cell.api: cell.of for cell in mine if is_all or cell.api == culprit}.values())
+    return CallVerdict(
+        verdict=who, culprit=culprit, error=worst.sort, failed=told, of=max(of, told), window_s=WINDOW_S,
+        reason=f"{told:,} of {max(of, told):,} calls of the last {RECENT_MIN} minutes, most with {worst.sort}",
+    )  # fmt: skip
+
+
+def _of_tasks(case: Case) -> CallVerdict | None:
+    """Judge by the tasks of the last minutes that failed for a reason of their own: one bot's, or the prompts'."""
+    failures = [
+        one for one in case.symptoms.failures if one.at > case.now_s - WINDOW_S and is_of_prompts(one.type)
+    ]  # fmt: skip
+    if not failures:
+        return None
+    done = max(len(failures), round(sum(case.recent(pool.pool).completions for pool in case.view.pools)))
+    (bot, on_bot), *_ = Counter(one.bot for one in failures).most_common(1)
+    error = Counter(one.type for one in failures).most_common(1)[0][0]
+    if len(case.view.bots.name) > 1 and on_bot > ON_ONE_BOT * len(failures) and on_bot >= FEWEST and bot != "-":
+        reason = f"{on_bot:,} of {len(failures):,} failed tasks of the last {RECENT_MIN} minutes are {bot}'s"
+        return CallVerdict(verdict="our bots", culprit=bot, error=error, failed=on_bot, of=done, reason=reason)
+    pool = Counter(one.pool for one in failures).most_common(1)[0][0]
+    bots = len({one.bot for one in failures})
+    reason = (
+        f"{len(failures):,} of {done:,} tasks of the last {RECENT_MIN} minutes failed on {counted(bots, 'bot')}, most "
+        f"with {error}"
+    )
+    return CallVerdict(verdict="prompts", culprit=pool, error=error, failed=len(failures), of=done, reason=reason)
+
+
+def _of_budget(case: Case) -> CallVerdict | None:
+    """Judge by what tasks wait for: a day that is used up lets no call fail."""
+    lines = [line for line in case.view.waits if line.cause in ("money", "requests") and line.tasks]
+    if not lines:
+        return None
+    tasks, line = sum(line.tasks for line in lines), lines[0]
+    return CallVerdict(
+        verdict="our budget", culprit=api_of(line.about) or line.pool, error=line.cause, of=tasks,
+        reason=f"no call fails, but {counted(tasks, 'task')} wait: {line.told or line.line}",
+    )  # fmt: skip

@@ -1,0 +1,367 @@
+"""Each kind of finding is played, and says its sentence; a healthy fleet says nothing. Pure: no Redis, no clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleet.signals.crew import Trouble
+from fleet.signals.diagnosis.engine import diagnose
+from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Help, worst_first
+from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
+from fleet.signals.diagnosis.verdict import judge
+from fleet.signals.health_view import ClassDiversity, ScoreView
+from fleet.signals.rungs import LadderView
+from fleet.signals.view import EventView, FleetView
+from tests.signals.played_fleet import (
+    NOW_S,
+    failures,
+    limit_view,
+    minutes_of_pool,
+    pool_view,
+    report,
+    steady,
+    symptoms_of,
+    view_of,
+    wait_line,
+)
+
+ALPHA, BETA = "alpha/m-1/default", "beta/m-2/default"
+SINCE = NOW_S - 8
+DOWN = BreakerFacts(True, SINCE, "outage", "connection refused", failed=12)
+MIDNIGHT = "2026-11-30 00:00 UTC"
+
+
+def event(name: str, ago_s: float, **fields: str) -> EventView:
+    return EventView(id=f"{ago_s}", at=NOW_S - ago_s, name=name, level="error", fields=fields)
+
+
+def breakers(**of_limits: BreakerFacts) -> Symptoms:
+    return symptoms_of(breakers={{"alpha": ALPHA, "beta": BETA}[name]: facts for name, facts in of_limits.items()})
+
+
+def series(**sums: float) -> Symptoms:
+    """Return an hour of steady work and then five minutes of the pool research in which these differ."""
+    rows = steady() | {ago: {**steady()[0], **sums} for ago in range(5)}
+    return symptoms_of(series={"research": minutes_of_pool(rows)})
+
+
+def growing(*tasks: int) -> Symptoms:
+    last = int(NOW_S // 60)
+    return symptoms_of(backlogs={"research": tuple((last - len(tasks) + n, count) for n, count in enumerate(tasks, 1))})
+
+
+def spent(**limit: Any) -> FleetView:
+    return view_of(limits=[limit_view("alpha/m-1", **limit)])
+
+
+def some(sort: str) -> BreakerFacts:
+    """Return a closed breaker with some failed calls among many."""
+    return BreakerFacts(False, calls={"well": 92, sort: 8})
+
+
+def out(count: int, *, reason: str = "bad answers: 8 of its last 10 tasks") -> Symptoms:
+    bots = [OutBot(f"research-{n:03d}", SINCE, NOW_S + 60 * n, reason, "health") for n in range(1, count + 1)]
+    return symptoms_of(out={"research": tuple(bots)})
+
+
+SAME = ClassDiversity(
+    pool="research", kind="summary", answers=900, phase="treating", alarm=True, alarm_at=SINCE, line="alike",
+    scores=(ScoreView(aspect="across", score=12.0, usual_score=41.0, near_share=0.5, fallen=True),), flagged=2,
+    culprits=("research-004", "research-007"),
+)  # fmt: skip
+FULL = {ago: {**steady()[0], "calls": 100.0} for ago in range(12)}
+PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
+    (
+        "provider_down", "critical", "alpha/m-1 is down since 14:01:52 UTC, 40 tasks wait: connection refused",
+        view_of(waits=[wait_line("research", "outage", 40, about=ALPHA)]), breakers(alpha=DOWN),
+    ),
+    (
+        "provider_down", "critical", "All 2 APIs are down since 14:01:52 UTC, 45 tasks wait: connection refused",
+        view_of(
+            waits=[wait_line("research", "outage", 40, about=ALPHA), wait_line("writing", "outage", 5, about=BETA)]
+        ),
+        breakers(alpha=DOWN, beta=DOWN),
+    ),
+    (
+        "provider_down", "warning",
+        "alpha/m-1 is down since 14:01:52 UTC: connection refused, its pools are served by their fallbacks",
+        view_of(pools=[
+            pool_view("research", ladder=LadderView(apis=("alpha/m-1", "beta/m-2"), rung=1, served=(0, 9)))
+        ]),
+        breakers(alpha=DOWN),
+    ),
+    (
+        "provider_failing", "warning",
+        "alpha/m-1 fails on many calls: 30 of 100 calls of the last 5 minutes, 10 of them had no answer in time",
+        view_of(),
+        breakers(alpha=BreakerFacts(False, failed=9, well=21, calls={"well": 70, "outage": 20, "late": 10})),
+    ),
+    (
+        "provider_slow", "warning",
+        "alpha/m-1 is slow: a task takes 8.0 s in the last 5 minutes, 2.0 s in the hour before, for each token as much "
+        "longer",
+        view_of(), series(ran_ms=160_000.0),
+    ),
+    (
+        "provider_refusing", "warning",
+        "alpha/m-1 refuses calls (429), 7 tasks wait: 50 of 100 calls of the last 5 minutes, it asked to wait until "
+        "14:02:12 UTC",
+        view_of(limits=[limit_view("alpha/m-1", held_s=12)], waits=[wait_line("research", "hold", 7, about=ALPHA)]),
+        series(rate_limited=10.0),
+    ),
+    (
+        "key_refused", "critical", "The key of alpha/m-1 is not taken since 14:01:52 UTC, 3 tasks wait: 401: bad key",
+        view_of(waits=[wait_line("research", "key", 3, about=ALPHA)]),
+        breakers(alpha=BreakerFacts(True, SINCE, "key", "401: bad key", failed=1)),
+    ),
+    (
+        "key_refused", "critical", "The key of provider alpha is not taken, 3 tasks wait: KEY is not set",
+        view_of(waits=[wait_line("research", "key", 3, about="provider alpha", told="KEY is not set")]), symptoms_of(),
+    ),
+    (
+        "out_of_money", "critical", "The account of alpha/m-1 is out of money or quota since 14:01:52 UTC: 402: pay",
+        view_of(), breakers(alpha=BreakerFacts(True, SINCE, "credit", "402: pay", failed=1)),
+    ),
+    (
+        "misconfigured", "critical", "alpha/m-1 is configured wrongly since 14:01:52 UTC: 404: no such model",
+        view_of(), breakers(alpha=BreakerFacts(True, SINCE, "configuration", "404: no such model", failed=1)),
+    ),
+    (
+        "budget_near", "info",
+        "Our budget of alpha/m-1 is used to 85%: $1.70 of $2.00 of the day, at this pace it lasts the day",
+        spent(usd_per_day=2.0, used_usd=1.7), symptoms_of(),
+    ),
+    (
+        "budget_near", "warning",
+        "Our budget of alpha/m-1 is used to 85%: $1.70 of $2.00 of the day, at this pace it ends at 14:17:00 UTC",
+        spent(usd_per_day=2.0, used_usd=1.7),
+        symptoms_of(series={"research": minutes_of_pool(steady(cost_usd_micros=20_000.0))}),
+    ),
+    (
+        "budget_used", "critical",
+        "Our budget of alpha/m-1 is used up since 13:02:00 UTC, 9 tasks wait: $2.00 of $2.00 of the day; it opens at "
+        + MIDNIGHT,
+        view_of(
+            limits=[limit_view("alpha/m-1", usd_per_day=2.0, used_usd=2.0)],
+            waits=[wait_line("research", "money", 9, about=ALPHA)],
+            events=(event("budget_warning", 3600, limit=ALPHA, percent="100"),),
+        ),
+        symptoms_of(),
+    ),
+    (
+        "budget_used", "warning",
+        "Our budget of alpha/m-1 is used up: 1,000 of 1,000 requests of the day; it opens at " + MIDNIGHT,
+        spent(requests_per_day=1000, used_requests=1000), symptoms_of(),
+    ),
+    (
+        "limit_saturated", "info", "alpha/m-1 runs at our limit since 13:51:00 UTC, 500 tasks wait: rpm = 100",
+        view_of(waits=[wait_line("research", "limit", 500, about=ALPHA)]),
+        symptoms_of(series={"research": minutes_of_pool(steady() | FULL)}),
+    ),
+    (
+        "bots_bad", "info",
+        "1 of 10 bots of research is quarantined since 14:01:52 UTC: research-001 (bad answers: 8 of its last 10 "
+        "tasks); the first is back at 14:03:00 UTC",
+        view_of(), out(1),
+    ),
+    (
+        "bots_bad", "warning",
+        "3 of 10 bots of research are quarantined since 14:01:52 UTC: research-001, research-002, research-003 (slow); "
+        "the first is back at 14:03:00 UTC",
+        view_of(), out(3, reason="slow"),
+    ),
+    (
+        "bots_out", "critical",
+        "All 10 bots of research are quarantined since 14:01:52 UTC, 63 tasks wait: bad answers: 8 of its last 10 "
+        "tasks; the first is back at 14:03:00 UTC",
+        view_of(waits=[wait_line("research", "bots", 63, about="research")]), out(10),
+    ),
+    (
+        "bots_alike", "warning",
+        "Bots of research answer alike (summary) since 14:01:52 UTC: 12.0 different answers, usually 41.0; 2 bots: "
+        "research-004, research-007",
+        view_of(diversity=(SAME,)), symptoms_of(),
+    ),
+    (
+        "prompts_fail", "warning",
+        "Prompts of research fail on every bot that takes them since 14:01:30 UTC, 40 tasks failed: 40 of 120 tasks of "
+        "the last 5 minutes ended with BadRequest, on 10 bots: no bot and no provider is to blame",
+        view_of(), symptoms_of(failures=failures("research", "BadRequest", 40, bots=10)),
+    ),
+    (
+        "no_worker", "critical",
+        "No worker lives since 14:01:48 UTC, 10 tasks wait: 2 workers fell silent: w1@h, w2@h",
+        view_of(workers=[report("w1@h", ago_s=12), report("w2@h", ago_s=13)]),
+        symptoms_of(silent=(report("w1@h", ago_s=12), report("w2@h", ago_s=13))),
+    ),
+    (
+        "no_worker", "warning", "No worker runs: the next tasks will wait",
+        view_of(workers=[], pools=[pool_view("research", in_flight=0), pool_view("writing", in_flight=0)]),
+        symptoms_of(),
+    ),
+    (
+        "worker_lost", "warning",
+        "Worker w2@h is lost since 14:01:49 UTC: it has reported nothing since; what it held goes back to its queues "
+        "by itself",
+        view_of(workers=[report("w1@h"), report("w2@h", ago_s=11)]), symptoms_of(silent=(report("w2@h", ago_s=11),)),
+    ),
+    (
+        "worker_lost", "warning",
+        "Worker w3@h is lost since 13:59:00 UTC: it has reported nothing since; what it held goes back to its queues "
+        "by itself",
+        view_of(events=(event("worker_lost", 180, worker="w3@h"),)), symptoms_of(),
+    ),
+    (
+        "worker_hung", "warning",
+        "Worker w1@h stands still since 14:01:39 UTC: its main thread has not turned for 20 s; it holds 5 tasks",
+        view_of(workers=[report("w1@h", beat_at=NOW_S - 21)]), symptoms_of(),
+    ),
+    (
+        "pool_unserved", "critical", "No live worker serves pool research, 8 tasks wait",
+        view_of(
+            troubles=(
+                Trouble(about="pools", pools=("research",), line="no live worker serves pool research; start one"),
+            ),
+            waits=[wait_line("research", "worker", 8)],
+        ),
+        symptoms_of(),
+    ),
+    (
+        "settings_differ", "warning", "Workers w1 and w2 run with different settings in [limits]: who knows",
+        view_of(troubles=(Trouble(
+            about="settings", line="workers w1 and w2 run with different settings in [limits]: who knows; give all one",
+        ),)),
+        symptoms_of(),
+    ),
+    (
+        "backlog_grows", "warning",
+        "The backlog of research grows since 13:53:00 UTC, 4,000 tasks wait: 1,000 tasks then; at the pace of the last "
+        "10 minutes it takes 3.3 h to drain, and all slots are busy",
+        view_of(pools=[pool_view("research", waiting=4000)], busy=40),
+        growing(1000, 1300, 1600, 1900, 2200, 2500, 2800, 3100, 3400, 3900),
+    ),
+    (
+        "dead_letters", "warning",
+        "50 tasks failed for good: in the last 10 minutes, of 400; 0 in the 50 minutes before; most of them in "
+        "research, mostly DeadlineExceeded",
+        view_of(),
+        symptoms_of(
+            series={"research": minutes_of_pool(
+                steady() | {ago: {**steady()[0], "dead_letters": 10.0} for ago in range(5)}
+            )},
+            failures=failures("research", "DeadlineExceeded", 5, bots=5),
+        ),
+    ),
+    (
+        "redis_memory", "critical",
+        "Redis uses 96% of its memory: 96 of 100 MB; when it is full, no task is accepted and none finishes",
+        view_of(redis_mb=96), symptoms_of(redis_most_bytes=100 * 2**20),
+    ),
+    (
+        "clock_off", "warning", "The clock of worker w1@h is off: it is 90 s ahead of the clock of Redis",
+        view_of(workers=[report("w1@h", clock_ahead_s=90)]), symptoms_of(),
+    ),
+    (
+        "machine_full", "warning", "A worker's machine is full, 2 tasks wait: no more open files",
+        view_of(waits=[wait_line("research", "machine", 2, told="no more open files")]), symptoms_of(),
+    ),
+    (
+        "function_blocks", "warning", "A function blocks its worker, 2 tasks wait: bots.py:7 stands",
+        view_of(waits=[wait_line("research", "function", 2, told="bots.py:7 stands")]), symptoms_of(),
+    ),
+    (
+        "pool_paused", "info",
+        "Pool research is paused by ann since 14:01:00 UTC, 5 tasks wait: closed, until it is resumed",
+        view_of(
+            waits=[wait_line("research", "operator", 5, about="research", told="closed")],
+            events=(event("pool_paused", 60, pool="research", by="ann"),),
+        ),
+        symptoms_of(),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity", "sentence", "view", "symptoms"), PLAYED, ids=[one[2][:40] for one in PLAYED]
+)
+def test_what_is_played_is_said_in_one_sentence_with_what_helps(
+    kind: str, severity: str, sentence: str, view: FleetView, symptoms: Symptoms
+) -> None:
+    (found,) = diagnose(view, symptoms)
+    assert (found.kind, found.severity, found.sentence) == (kind, severity, sentence)
+    assert found.help.advice
+    assert found.help.command
+    assert diagnose(view, symptoms) == (found,)
+
+
+def test_every_kind_is_played() -> None:
+    assert {kind for kind, *_ in PLAYED} == set(KINDS)
+
+
+def test_a_healthy_fleet_is_all_well() -> None:
+    assert diagnose(view_of(), symptoms_of()) == ()
+    assert judge(view_of(), symptoms_of()).verdict == "none"
+
+
+def test_what_is_over_or_has_a_cause_of_its_own_is_not_told() -> None:
+    recovered = BreakerFacts(False, failed=0, well=50, calls={"well": 50, "outage": 20})
+    assert diagnose(view_of(), breakers(alpha=recovered)) == ()
+    successor = view_of(events=(event("worker_started", 100, worker="w3@h"), event("worker_lost", 180, worker="w3@h")))
+    assert diagnose(successor, symptoms_of()) == ()
+    batch = view_of(pools=[pool_view("research", waiting=90_000)])  # of a job that drains for hours: it shrinks
+    assert diagnose(batch, growing(*range(100_000, 90_000, -1000))) == ()
+    long_answers = series(ran_ms=160_000.0, output_tokens=16_000.0)
+    assert diagnose(view_of(), long_answers) == ()
+    one_bad_bot = symptoms_of(failures=failures("research", "BadAnswer", 40, bots=1))
+    assert diagnose(view_of(), one_bad_bot) == ()
+
+
+def test_the_worst_comes_first_by_severity_then_tasks_then_kind() -> None:
+    def one(kind: str, severity: str, tasks: int = 0) -> Diagnosis:
+        return Diagnosis.model_validate({"kind": kind, "severity": severity, "sentence": "s", "tasks": tasks})
+
+    found = [
+        one("clock_off", "warning"), one("pool_paused", "info", 900), one("bots_out", "critical", 5),
+        one("provider_down", "critical", 5), one("budget_used", "critical", 80), one("provider_slow", "warning"),
+    ]  # fmt: skip
+    kinds = [each.kind for each in worst_first(found)]
+    assert kinds == ["budget_used", "provider_down", "bots_out", "provider_slow", "clock_off", "pool_paused"]
+
+
+def test_a_button_is_there_where_a_button_helps() -> None:
+    view = view_of(waits=[wait_line("research", "operator", 5, about="research", told="closed")])
+    assert diagnose(view, symptoms_of())[0].help == Help(
+        advice="resume it", command="fleet pools resume research", action={"do": "resume", "pool": "research"}
+    )
+    assert diagnose(view_of(), out(10))[0].help.action == {"do": "release", "bot": "research-001"}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "culprit", "failed", "of", "view", "symptoms"),
+    [
+        ("provider", "all APIs", 24, 24, view_of(), breakers(alpha=DOWN, beta=DOWN)),
+        ("provider", "alpha/m-1", 12, 12, view_of(), breakers(alpha=DOWN)),
+        ("provider", "alpha/m-1", 8, 100, view_of(), breakers(alpha=some("late"))),
+        (
+            "provider", "all APIs", 16, 200, view_of(),
+            breakers(alpha=some("late"), beta=some("outage")),
+        ),
+        ("key", "alpha/m-1", 1, 1, view_of(), breakers(alpha=BreakerFacts(True, SINCE, "key", "401", failed=1))),
+        ("our limit", "alpha/m-1", 50, 100, view_of(), series(rate_limited=10.0)),
+        (
+            "our budget", "alpha/m-1", 0, 9, view_of(waits=[wait_line("research", "money", 9, about=ALPHA)]),
+            symptoms_of(),
+        ),
+        ("our bots", "research-001", 9, 200, view_of(), symptoms_of(failures=failures("research", "BadAnswer", 9))),
+        ("prompts", "research", 9, 200, view_of(), symptoms_of(failures=failures("research", "BadRequest", 9, bots=9))),
+        ("unclear", "", 2, 0, view_of(), symptoms_of(failures=failures("research", "BadRequest", 2, bots=2))),
+    ],
+)  # fmt: skip
+def test_the_verdict_goes_by_calls_first_and_by_tasks_second(
+    verdict: str, culprit: str, failed: int, of: int, view: FleetView, symptoms: Symptoms
+) -> None:
+    found = judge(view, symptoms)
+    assert (found.verdict, found.culprit, found.failed, found.of) == (verdict, culprit, failed, of)
+    assert found.reason
