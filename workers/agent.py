@@ -10,7 +10,6 @@ import asyncio
 import logging
 import random
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -42,12 +41,11 @@ from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway
 from fleet.workers.judge import too_short
 from fleet.workers.meter import Meter
+from fleet.workers.occupants import Occupants
 from fleet.workers.rungs import Rung
 
 #: Threads that plain bot functions may have per slot: one at work, one left over from a task past its deadline.
 THREADS_PER_SLOT = 2
-#: Seconds after which a task that has begun and stands still counts as waiting in its slot.
-WAITS_AFTER_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +63,7 @@ class Agent:
     Attributes:
         loops: Where users' `async def` functions run.
         shut: Why no task of a pool can be worked on here, by its name: its `function` or `validator` cannot be used.
+        occupants: The tasks at work here.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Agent:
         self._on_wait = on_wait
         self._pools = settings.pools
         self._share = share
-        self._at_work: set[BotContext] = set()
+        self.occupants = Occupants(settings.slots_per_process)
         pools = self._pools.items()
         self.shut: dict[str, Wait] = {}
         self._functions = self._loaded(load_bot, {name: pool.function for name, pool in pools})
@@ -135,7 +134,7 @@ class Agent:
         deadline = Deadline(started + allowed_s)
         context = BotContext(
             bot, task, pool, gateway=self._gateway, deadline=deadline, share=self._share, task_id=task_id,
-            before=before, spent_picos=spent_picos, on_wait=self._on_wait,
+            before=before, spent_picos=spent_picos, on_wait=self._on_wait, rest=self.occupants.rest,
         )  # fmt: skip
         context.meter.failed_at = (before.since if before else 0.0) or self._gateway.now_s()
         answer: str | None = None
@@ -143,7 +142,7 @@ class Agent:
         wait: Wait | None = None
         told: Rung | None = None
         begins_anew = False
-        self._at_work.add(context)
+        self.occupants.enter(context)
         try:
             answer = await self._answer_in_time(task, context, deadline)
         except asyncio.CancelledError:
@@ -169,21 +168,13 @@ class Agent:
         except Exception as bug:  # noqa: BLE001 - the task boundary: recorded, and every task has an Outcome
             error = _record_bug(bug, task_id, bot)
         finally:
-            self._at_work.discard(context)
+            self.occupants.leave(context)
         ran_ms = 0 if begins_anew else round(max(0.0, clock() - started - deadline.stood_s) * 1000)
         if before is not None:
             ran_ms += before.ran_ms
         parking = None if wait is None or before is None else _parking(wait, before, context, ran_ms)
         outcome = self._outcome(context, answer, error, ran_ms, norms, parking)
         return outcome if told is None else _told(outcome, told)
-
-    def waiting(self) -> Counter[str]:
-        """Return how many tasks of each pool have begun, and wait in their slots for what is not their own."""
-        return Counter(
-            context.pool
-            for context in self._at_work
-            if context.is_begun and context.deadline.standing_s >= WAITS_AFTER_S
-        )
 
     def _loaded(self, load: Callable[[str], UserFunction], paths: Mapping[str, str | None]) -> dict[str, UserFunction]:
         """Return what pools name, by their names; one that cannot be loaded shuts its own pool only."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -92,6 +92,7 @@ class Asker:
         before: What the task has had; None: it cannot be parked, and always waits in its slot.
         spent_picos: What other bots have spent on the task, in 10^-12 dollars.
         on_wait: Told of a pool and its wait, when a task of it waits in its slot for what holds for all of them.
+        rest: Waits so many seconds in the slot, and then until the task may go on: its slot may have been lent.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Asker:
         before: Before | None = None,
         spent_picos: int = 0,
         on_wait: Callable[[str, Wait], None] = lambda pool, wait: None,
+        rest: Callable[[Asker, float], Awaitable[None]] | None = None,
     ) -> None:
         self._bot = bot
         self._task = task
@@ -124,14 +126,13 @@ class Asker:
             gateway.ladders, bot.pool, model=bot.persona.model, priority=task.priority, may_be_told=may_tell,
             now_s=gateway.now_s,
         )  # fmt: skip
-        self._on_wait = on_wait
+        self._on_wait, self._rest = on_wait, rest or (lambda _, seconds: asyncio.sleep(seconds))
         self._before = before or NOTHING_BEFORE
         self._keeps_slot = self.is_begun = before is None
         self.broken: list[Waits] = []
-        self._anew, self._is_answered = 0, False
+        self._anew, self._empty, self._is_answered = 0, 0, False
         self.tries = self._before.tries
         self._failures = sum(self._before.failed.values())
-        self._empty = 0
         most = None if task.max_cost_usd is None else max(0, round(task.max_cost_usd * PICOS) - spent_picos)
         self.meter = Meter.of(task_id, self._before, most_picos=most)
         self.degraded = False
@@ -316,12 +317,13 @@ class Asker:
 
     async def _wait_here(self, sequel: Sequel) -> None:
         """Wait in the slot, with the clock standing still; no longer than to the next look where the road is shut."""
-        if not sequel.is_shut:
-            await self._stand(sequel.pause_s)
-            return
-        if sequel.wait.is_everyones:
-            self._on_wait(self.pool, sequel.wait)
-        await self._stand(min(sequel.pause_s, LOOK_EVERY_S) + self._share() * SCATTER_S)
+        seconds = sequel.pause_s
+        if sequel.is_shut:
+            seconds = min(seconds, LOOK_EVERY_S) + self._share() * SCATTER_S
+            if sequel.wait.is_everyones:
+                self._on_wait(self.pool, sequel.wait)
+        with self.deadline.standing():
+            await self._rest(self, seconds)
 
     async def _stand(self, seconds: float) -> None:
         with self.deadline.standing():

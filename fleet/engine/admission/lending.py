@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from fleet.engine.transport import leases
 from fleet.engine.transport.channel import wake_loop
 from fleet.store import keys
 
-#: Seconds between two looks.
+#: Seconds between two looks at most.
 EVERY_S = 1.0
 
 
-async def lend(waiting: Callable[[], Mapping[str, int]]) -> None:
+async def lend(waiting: Callable[[], Mapping[str, int]], moved: asyncio.Event) -> None:
     """Let other pools use the slots of tasks that wait in them, for ever.
 
     Args:
         waiting: Counts such tasks by pool. Never waits.
+        moved: Set when that has changed, and no slot may be lent for one that goes on.
     """
     while True:
+        moved.clear()
         if leases.lend({keys.queue(pool): count for pool, count in waiting().items()}):
             wake_loop()  # it sleeps without a look while no slot is free
-        await asyncio.sleep(EVERY_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EVERY_S):
+                await moved.wait()

@@ -306,7 +306,8 @@ class Process:
             assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
             StaleHolds(settings, assembly.state, assembly.broker, (route.limit for route in assembly.routes)).attend,
-            BacklogHistory(settings, assembly.state, assembly.broker).attend, partial(lend, assembly.agent.waiting),
+            BacklogHistory(settings, assembly.state, assembly.broker).attend,
+            partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
         ]  # fmt: skip

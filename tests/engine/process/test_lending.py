@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,13 +29,30 @@ MODELS = {"two": "failing-1", "other": "well-1"}
 
 
 class Api(BaseHTTPRequestHandler):
-    """Answers all calls, but not the second ones while it is down."""
+    """Answers all calls, but not the second ones while it is down, and none of the other pool while it holds those."""
 
-    is_down = threading.Event()
+    is_down, holds_none = threading.Event(), threading.Event()
+    counting = threading.Lock()
+    now = peak = 0
+
+    @classmethod
+    def count(cls, step: int) -> None:
+        with cls.counting:
+            cls.now += step
+            cls.peak = max(cls.peak, cls.now)
 
     def do_POST(self) -> None:
+        self.count(1)
+        self.answer()
+
+    def answer(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         is_second = asked["messages"][-1]["content"].startswith("second")
+        if asked["model"] == MODELS["other"]:
+            self.holds_none.wait(WAIT_S)
+        elif is_second and not self.is_down.is_set():
+            time.sleep(0.2)  # so that those that go on together are seen together
+        self.count(-1)
         choice = {"message": {"role": "assistant", "content": "It is forty-two."}, "finish_reason": "stop"}
         raw = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 5, "completion_tokens": 5}}).encode()
         self.send_response(503 if is_second and self.is_down.is_set() else 200)
@@ -49,16 +67,19 @@ class Api(BaseHTTPRequestHandler):
 @pytest.fixture
 def api_url() -> Iterator[str]:
     Api.is_down.set()
+    Api.holds_none.set()
+    Api.now = Api.peak = 0
     with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
         Api.is_down.clear()
+        Api.holds_none.set()
         server.shutdown()
         thread.join()
 
 
-def test_a_pool_whose_tasks_all_wait_in_their_slots_keeps_no_other_pool_from_working(
+def test_a_pool_whose_tasks_all_wait_in_their_slots_keeps_no_other_pool_from_working_and_goes_on_within_its_slots(
     start_worker: StartWorker, api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fleet.engine.tasks import submit_task
@@ -89,7 +110,14 @@ def test_a_pool_whose_tasks_all_wait_in_their_slots_keeps_no_other_pool_from_wor
     assert every(result.status == "ok" for result in results), worker.log
     assert not [task.id for task in tasks if task.ready()]
     assert len(begun()) == SLOTS  # no more of those have begun
+    Api.holds_none.clear()
+    others = [submit_task.delay("x", pool="other") for _ in range(SLOTS)]
+    wait_until(lambda: Api.now == SLOTS - SLOTS // 4, WAIT_S, "all slots that are lent are in use")
+    Api.peak = 0
     Api.is_down.clear()
     results = [task.get(timeout=WAIT_S) for task in tasks]
+    assert Api.peak == SLOTS  # those that waited went on in the slots that were free, and were given no others
+    Api.holds_none.set()
+    results += [other.get(timeout=WAIT_S) for other in others]
     assert every(result.status == "ok" for result in results), worker.log
     assert sorted(begun(), key=int) == [str(n) for n in range(SLOTS + 4)]  # and none of them twice
