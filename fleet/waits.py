@@ -111,12 +111,10 @@ class Ruling:
         wait: Set when the breaker is open now: everybody waits, and until when.
         retry_at: Unix time in seconds before which this task had better not call again: retries of the whole fleet
             share a budget.
-        others_did_well: True when other calls under the same limit were answered since `since_s`: only then the
-            failure counts against its task.
-        counts: How much it counts then: 1 where failures are rare, less where they are usual.
+        counts: How much the failure counts against its task: 0 unless other calls under the same limit were answered
+            since it failed or began; then 1 where failures are rare, less where they are usual.
     """
 
     wait: Wait | None
     retry_at: float
-    others_did_well: bool
-    counts: float = 1.0
+    counts: float

@@ -9,7 +9,7 @@
 --            well_by       who did well last
 --            tally         packed: calls of the last minutes by what became of them, for people
 -- ARGV     of its own
--- Reply    of all: {code, turned, opens_at, every_us, go_at, retry_at, others_did_well, lift_at, failed_at, late, now,
+-- Reply    of all: {code, turned, opens_at, every_us, go_at, retry_at, counts, lift_at, failed_at, late, now,
 --          cause, told}, see `layouts.py: BreakerReply`
 -- A clock that is set back by less than this is waited for.
 local STEP_US = 1000000
@@ -153,6 +153,6 @@ local function reply(state, texts, said)
   local _, _, late = sums(state)
   return {
     said.code or (state[OPENED_AT] > 0 and 1 or 0), said.turned or 0, state[OPENS_AT], state[EVERY_US], said.go_at or 0,
-    said.retry_at or 0, said.others_did_well or 0, lift_at(state), state[FAILED_AT], late, now, texts.cause, texts.told,
+    said.retry_at or 0, said.counts or 0, lift_at(state), state[FAILED_AT], late, now, texts.cause, texts.told,
   }
 end

@@ -178,10 +178,10 @@ class Breakers:
         try:
             heard = BreakerReply._make(await self._store.run(FAILED, *call))
         except StoreUnavailable:
-            return Ruling(None, 0.0, others_did_well=False)
+            return Ruling(None, 0.0, counts=0.0)
         self._hear(known, heard)
         wait = wait_of(limit, heard) if heard.code == OPEN else None
-        return Ruling(wait, heard.retry_at / 1e6, bool(heard.others_did_well), heard.others_did_well / 1000)
+        return Ruling(wait, heard.retry_at / 1e6, heard.counts / 1000)
 
     def _failure(self, known: Known, error: Waits, failure: FailedCall, who: str) -> dict[str, Any]:
         """Return the arguments of `failed.lua`."""

@@ -7,7 +7,7 @@
 --          failure       packed
 --          who           whose call failed
 --          cause, told   why
--- Reply    see breaker.lua; `retry_at` and `others_did_well` are said here only
+-- Reply    see breaker.lua; `retry_at` and `counts` are said here only
 -- Codes    0 closed;  1 open
 local successes = { struct.unpack(SUCCESSES_FORMAT, ARGV[SUCCESSES]) }
 local failure = { struct.unpack(FAILURE_FORMAT, ARGV[FAILURE]) }
@@ -95,7 +95,7 @@ local said = { turned = is_of_others(state, texts, ARGV[FINGERPRINT]) and WAS_CL
 hear(state, texts, successes, ARGV[BY])
 count()
 tally_up(texts, failure[SORT], 1)
-said.others_did_well = did_others_well(now - failure[SINCE_US]) and counts() or 0
+said.counts = did_others_well(now - failure[SINCE_US]) and counts() or 0
 if state[OPENED_AT] > 0 then
   if failure[IS_PROBE] == 1 and failure[WEIGHT] ~= NOTHING then open() end
 elseif is_due() then

@@ -109,8 +109,8 @@ class BreakerReply(NamedTuple):
         every_us: From one probe to the next.
         go_at: When this call may go, while the road fills again.
         retry_at: When the retry budget has room for this task; 0: it has.
-        others_did_well: How much the failure counts against its task (thousandths): 0 unless others did well since
-            it failed or began.
+        counts: How much the failure counts against its task (thousandths): 0 unless others did well since it failed
+            or began.
         lift_at: Not 0: open the pools' gates and say so with this number.
         failed_at: The last failure; 0: none.
         late: Time-outs in the window.
@@ -125,7 +125,7 @@ class BreakerReply(NamedTuple):
     every_us: int
     go_at: int
     retry_at: int
-    others_did_well: int
+    counts: int
     lift_at: int
     failed_at: int
     late: int

@@ -472,16 +472,16 @@ def test_successes_that_nobody_reported_pay_with_the_next_failure(redis_url: str
 def test_others_did_well_only_if_other_tasks_did_since_then(redis_url: str) -> None:
     async def work() -> None:
         async with member(redis_url) as one, member(redis_url) as other:
-            assert not (await one.fail("a", since_s=60)).others_did_well
+            assert not (await one.fail("a", since_s=60)).counts
             await one.tell("a")
-            assert not (await one.fail("a", since_s=60)).others_did_well  # its own success proves nothing
+            assert not (await one.fail("a", since_s=60)).counts  # its own success proves nothing
             await other.tell("b")
-            assert (await one.fail("a", since_s=60)).others_did_well
-            assert not (await one.fail("b", since_s=0.0)).others_did_well
+            assert (await one.fail("a", since_s=60)).counts
+            assert not (await one.fail("b", since_s=0.0)).counts
             await one.tell("b")
-            assert (await one.fail("b", since_s=60)).others_did_well  # a's
+            assert (await one.fail("b", since_s=60)).counts  # a's
             shift(redis_url, back_s=100)
-            assert not (await one.fail("a", since_s=60)).others_did_well
+            assert not (await one.fail("a", since_s=60)).counts
 
     run(work)
 
@@ -562,7 +562,7 @@ def test_a_failure_while_redis_is_away_counts_against_nobody(own_redis: Any) -> 
             own_redis.kill()
             one.store._timeout_s = 0.2
             ruling = await one.fail("a")
-            assert (ruling.wait, ruling.retry_at, ruling.others_did_well) == (None, 0.0, False)
+            assert (ruling.wait, ruling.retry_at, ruling.counts) == (None, 0.0, 0.0)
             one.breakers.did_well(LIMIT, who="b", seconds=1, output_tokens=1)
 
     run(work)

@@ -137,12 +137,12 @@ class FakeBreakers:
     ) -> Ruling:
         self.failures.append((type(error).__name__, who, since_s, is_probe))
         if not self.rulings:
-            return Ruling(None, 0.0, others_did_well=False)
+            return Ruling(None, 0.0, counts=0.0)
         return self.rulings.pop(0) if len(self.rulings) > 1 else self.rulings[0]
 
 
 #: What a breaker says of a failure while calls of others were answered.
-OTHERS_DID_WELL = Ruling(None, 0.0, others_did_well=True)
+OTHERS_DID_WELL = Ruling(None, 0.0, counts=1.0)
 
 
 class FakeProvider:

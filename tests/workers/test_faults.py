@@ -56,7 +56,7 @@ def work(
     **pool: Any,
 ) -> Outcome:
     async def run() -> Outcome:
-        breakers = FakeBreakers(rulings=[Ruling(wait, 0.0, others_did_well=True)])
+        breakers = FakeBreakers(rulings=[Ruling(wait, 0.0, counts=1.0)])
         gateway = a_gateway(limiter or FakeLimiter(), provider or FakeProvider(list(replies)), breakers=breakers)
         agent = Agent(gateway, settings_of(**pool), share=lambda: 0.0)
         return await agent.run(

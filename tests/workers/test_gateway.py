@@ -301,7 +301,7 @@ OUTAGE = Wait("outage", 1e10, about=LIMIT, told="503", probe_every_s=1.0)
 def test_the_breaker_hears_of_failures_and_of_refusals_as_of_answers(
     error: Exception, is_told: bool, is_spared: bool, did_well: bool
 ) -> None:
-    ruling = Ruling(OUTAGE, 0.0, others_did_well=True)
+    ruling = Ruling(OUTAGE, 0.0, counts=1.0)
     breakers = FakeBreakers(probes=True, rulings=[ruling])
     with pytest.raises(type(error)):
         asyncio.run(chat(a_gateway(FakeLimiter(), FakeProvider([error]), breakers=breakers), Meter("t1")))

@@ -26,7 +26,7 @@ from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_bot, 
 
 HERE = "tests.workers.test_ladders"
 TASK = BotTask(prompt="Why is the sky blue?")
-OUTAGE = Ruling(Wait("outage", time.time() + 3600, "api-0"), 0.0, others_did_well=False)
+OUTAGE = Ruling(Wait("outage", time.time() + 3600, "api-0"), 0.0, counts=0.0)
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Shut(FakeBreakers):
         self.failures.append((type(error).__name__, limit, 0.0, False))
         if self.opens is not None:
             self.shut[limit] = Wait(self.opens, time.time() + 3600, limit)
-        return Ruling(self.shut.get(limit), 0.0, others_did_well=False)
+        return Ruling(self.shut.get(limit), 0.0, counts=0.0)
 
 
 @dataclass

@@ -18,12 +18,14 @@ from fleet.errors import (
     Waits,
 )
 from fleet.waits import LASTING, Wait
-from fleet.workers.backoff import full_jitter, spread
+from fleet.workers.backoff import SPREAD_S, full_jitter, spread
 
 #: Seconds until the next look at what nobody knows the end of.
 UNKNOWN_S = 15.0
 #: Shortest wait for what ought to be over by now, in seconds: clocks differ, and nothing may spin.
 LEAST_S = 0.05
+#: Failures (count) after which pauses grow no more: where the provider said not to try again, the first is as long.
+LAST_PAUSE = len(SPREAD_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about:
     else:
         asked_s = max(getattr(error, "retry_after_s", None) or 0.0, (error.passes_at or 0.0) - now_s)
         promised_s = 0.0 if ruling is None else ruling.retry_at - now_s
-        pause_s = spread(failures, share=share, floor_s=max(0.0, asked_s, promised_s))
+        is_told_not_to = isinstance(error, ProviderUnavailable) and not error.passes
+        pause_s = spread(LAST_PAUSE if is_told_not_to else failures, share=share, floor_s=max(0.0, asked_s, promised_s))
     cause = error.cause if error.cause in LASTING else "retry"
     wait = Wait(cause, now_s + pause_s, about, error.wait().told, is_everyones=False)
     return Sequel(wait, pause_s, counts=_counts(error))
@@ -84,7 +87,7 @@ def _pause_of(wait: Wait, now_s: float) -> float:
 def _counts(error: Waits) -> float:
     """Return how much a failed call is the task's own: nothing unless it was sent, and others did well meanwhile."""
     is_sent, ruling = isinstance(error, ProviderUnavailable) and error.sent, error.ruling
-    return ruling.counts if is_sent and ruling is not None and ruling.others_did_well else 0.0
+    return ruling.counts if is_sent and ruling is not None else 0.0
 
 
 def out_of_tries(tries: float, error: BaseException) -> OutOfTries:

@@ -71,7 +71,7 @@ def behind(limit: str, settings: Settings) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {limit: []}
     for pool in settings.pools:
-        limits = [f"{name}/{model}/{config.KEY_LABEL}" for name, model in settings.calls_of(pool)]
+        limits = _limits_of(pool, settings)
         for about in limits if limit in limits else ():
             found.setdefault(about, []).append(keys.queue(pool))
     return found
@@ -95,8 +95,8 @@ async def open_mended(broker: Store, settings: Settings, pools: Iterable[str], l
         limits: Those that it can call under, and whose breakers are closed.
     """
     for pool in pools:
-        own = "/".join((*settings.calls_of(pool)[0], config.KEY_LABEL))
-        for about in (f"[pools.{pool}]", *((own,) if own in limits else ())):
+        own = [limit for limit in _limits_of(pool, settings) if limit in limits]
+        for about in (f"[pools.{pool}]", *own):
             await lift(broker, [keys.queue(pool)], about=about, causes=("key", "configuration"), parked_too=False)
 
 
@@ -106,6 +106,11 @@ def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: 
     holds.lift(client, names, about=about, cause=" ".join(causes))
     for name in names:
         open_early_now(client, name, about=about, causes=causes)
+
+
+def _limits_of(pool: str, settings: Settings) -> list[str]:
+    """Return all limits that a pool calls under: of its models, and of its ladder's rungs."""
+    return [f"{name}/{model}/{config.KEY_LABEL}" for name, model in settings.calls_of(pool)]
 
 
 def _fingerprint(limit: str, settings: Settings, secret: str) -> str:
@@ -130,10 +135,7 @@ class StaleHolds:
         self._state = state
         self._broker = broker
         self._callable = frozenset(limits)
-        self._limits = {
-            pool: [f"{name}/{model}/{config.KEY_LABEL}" for name, model in settings.calls_of(pool)]
-            for pool in settings.pools
-        }
+        self._limits = {pool: _limits_of(pool, settings) for pool in settings.pools}
         #: What was lifted at the last look: a task that put such a hold is parked only behind it.
         self._lifted: dict[str, Wait] = {}
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from fleet import config
 from fleet.engine.admission.holds import PUT_HOLD, hold_call
-from fleet.engine.process.breaking import StaleHolds, make_breakers
+from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended
 from fleet.errors import KeyRejected, NotServed
 from fleet.resilience import Breakers
 from fleet.resilience.layouts import STATE, BreakerAt
@@ -214,5 +214,31 @@ def test_a_rung_that_closed_a_moment_ago_opens_its_ladder_once_more(redis_url: s
             assert (await held(store))["one"]
             await looks.look()
             assert not (await held(store))["one"]
+
+    asyncio.run(work())
+
+
+def test_a_worker_that_lacks_nothing_opens_pools_that_were_held_for_any_of_their_models(redis_url: str) -> None:
+    """That of a persona, a rung of its ladder, its own: another worker lacked the key or the code."""
+    rungs = {"fallback": [{"model": "small"}], "persona": {"models": ["model", "second"]}}
+    settings = SETTINGS.model_copy(
+        update={"pools": {"one": config.PoolSettings(provider="api", model="model", **rungs)}}  # type: ignore[arg-type]
+    )
+    abouts = ["api/second/default", "api/small/default", LIMIT, "[pools.one]"]
+
+    async def work() -> None:
+        store = Store(redis_url)
+        try:
+            for limits in (abouts[:3], []):
+                left = []
+                for about in abouts:
+                    wait = Wait("key", time.time() + 900, about, probe_every_s=60)
+                    await store.run(PUT_HOLD, *hold_call(keys.queue("one"), wait))
+                    await open_mended(store, settings, ["one"], limits)
+                    left += [about] if await store.command("GET", keys.hold(keys.queue("one"))) else []
+                    await store.command("DEL", keys.hold(keys.queue("one")))
+                assert left == [about for about in abouts[:3] if about not in limits]
+        finally:
+            await store.close()
 
     asyncio.run(work())

@@ -41,11 +41,9 @@ OPEN = Wait("outage", NOW_S + 1.4, ABOUT, probe_every_s=1.4)
 DEAD_KEY = Wait("key", NOW_S + 60, ABOUT, "401", probe_every_s=60)
 
 
-def ruled(
-    error: Waits, *, wait: Wait | None = None, retry_in_s: float | None = None, others_did_well: bool = False
-) -> Waits:
+def ruled(error: Waits, *, wait: Wait | None = None, retry_in_s: float | None = None, counts: float = 0.0) -> Waits:
     retry_at = 0.0 if retry_in_s is None else NOW_S + retry_in_s
-    error.ruling = Ruling(wait, retry_at, others_did_well=others_did_well)
+    error.ruling = Ruling(wait, retry_at, counts=counts)
     return error
 
 
@@ -64,10 +62,12 @@ TABLE: list[tuple[str, Callable[[], Waits], int, tuple[Cause, float, bool, bool,
     ("the second", lambda: ruled(ProviderUnavailable("503")), 2, ("retry", 4, False, False, False)),
     ("the third", lambda: ruled(ProviderUnavailable("503")), 3, ("retry", 16, False, False, False)),
     ("the fourth", lambda: ruled(ProviderUnavailable("503")), 4, ("retry", 60, False, False, False)),
+    ("the first that says not to try again", lambda: ruled(ProviderUnavailable("500", passes=False)), 1,
+     ("retry", 60, False, False, False)),
     ("the fortieth", lambda: ruled(ProviderUnavailable("503")), 40, ("retry", 60, False, False, False)),
-    ("a 503 while others do well", lambda: ruled(ProviderUnavailable("503"), others_did_well=True), 1,
+    ("a 503 while others do well", lambda: ruled(ProviderUnavailable("503"), counts=1.0), 1,
      ("retry", 1, True, False, False)),
-    ("one that was never sent", lambda: ruled(ProviderUnavailable("no road", sent=False), others_did_well=True), 1,
+    ("one that was never sent", lambda: ruled(ProviderUnavailable("no road", sent=False), counts=1.0), 1,
      ("retry", 1, False, False, False)),
     ("one that Redis could not rule on", lambda: ProviderUnavailable("503"), 1, ("retry", 1, False, False, False)),
     ("Retry-After is a floor", lambda: ruled(ProviderUnavailable("503", retry_after_s=30)), 1,
@@ -80,10 +80,10 @@ TABLE: list[tuple[str, Callable[[], Waits], int, tuple[Cause, float, bool, bool,
      ("retry", 1, False, False, False)),
     ("the one that opens the breaker", lambda: ruled(ProviderUnavailable("503"), wait=OPEN), 3,
      ("outage", 1.4, False, True, False)),
-    ("the same while others did well", lambda: ruled(ProviderUnavailable("503"), wait=OPEN, others_did_well=True), 3,
+    ("the same while others did well", lambda: ruled(ProviderUnavailable("503"), wait=OPEN, counts=1.0), 3,
      ("outage", 1.4, True, True, False)),
     ("a dead key that opens it", lambda: ruled(KeyRejected("401"), wait=DEAD_KEY), 1, ("key", 60, False, True, False)),
-    ("a key refused once, while others do well", lambda: ruled(KeyRejected("403"), others_did_well=True), 1,
+    ("a key refused once, while others do well", lambda: ruled(KeyRejected("403"), counts=1.0), 1,
      ("key", 1, False, False, False)),
     ("an empty account that says until when", lambda: ruled(KeySpent("402", passes_at=NOW_S + 500)), 1,
      ("credit", 501, False, False, False)),
@@ -116,7 +116,7 @@ def test_what_follows_a_call_without_an_answer(
 
 
 def test_what_the_whole_ladder_waits_for_replaces_the_wait_of_one_rung_and_nothing_else():
-    sequel = sequel_of(ruled(ProviderUnavailable("503"), wait=OPEN, others_did_well=True), failures=1, share=1.0,
+    sequel = sequel_of(ruled(ProviderUnavailable("503"), wait=OPEN, counts=1.0), failures=1, share=1.0,
                        now_s=NOW_S, about=ABOUT)  # fmt: skip
     assert sequel.until(OPEN, NOW_S) is sequel
     ladder = sequel.until(Wait("key", NOW_S + 30, "other/model/default"), NOW_S)

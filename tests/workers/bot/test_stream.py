@@ -229,7 +229,7 @@ def test_a_stream_that_breaks_while_others_do_well_counts_as_a_try_and_is_charge
 
 def test_a_stream_that_an_outage_breaks_lets_its_task_wait_with_what_it_has_cost():
     wait = Wait("outage", time.time() + 60, LIMIT)
-    breakers = FakeBreakers(rulings=[Ruling(wait, 0.0, others_did_well=False)])
+    breakers = FakeBreakers(rulings=[Ruling(wait, 0.0, counts=0.0)])
     outcome, requests = work("collects", [streamed(OPENAI[:4])], breakers=breakers, before=NOTHING_BEFORE)
     parking = outcome.parking
     assert parking is not None and outcome.error is None and len(requests) == 1
