@@ -29,6 +29,7 @@ from fleet import config
 from fleet.config import Settings
 from fleet.dashboard import handlers
 from fleet.dashboard.healthcheck import RedisHealthcheck
+from fleet.dashboard.late_ends import LateEnds
 from fleet.dashboard.password import PASSWORD_FILE, password
 from fleet.engine.celery_options import give_up
 from fleet.errors import ConfigurationError, InvalidTask
@@ -80,6 +81,7 @@ class Dashboard(Flower):
         Flower's own handler raises SystemExit wherever the main thread is: seen with the lock of `logging` in hand,
         which was then never released, so that the threads at work waited for it for ever.
         """
+        LateEnds(self.events, config.current()).start()
         super().start()
         if self._by_hand and (left := still_running()):
             print(f"fleet: {left}", file=sys.stderr, flush=True)

@@ -15,13 +15,16 @@ from celery import signals
 from celery.worker.request import Request as CeleryRequest
 
 from fleet.engine.messages.broker import free_key
-from fleet.engine.messages.envelope import HIDDEN, NO_CANVAS, from_plain_json
+from fleet.engine.messages.envelope import BEFORE, HIDDEN, NO_CANVAS, from_plain_json
 from fleet.engine.outcomes.follow_ups import has_canvas
 from fleet.engine.process.waiting_room import GoneBack
 from fleet.models import BotResult
 from fleet.store.clock import CLOCK
 
 logger = logging.getLogger("fleet.pool")
+
+#: Events after which a task that had to wait does so no longer.
+ENDS_WAIT = ("task-started", "task-revoked")
 
 
 class Request(CeleryRequest):
@@ -40,6 +43,12 @@ class Request(CeleryRequest):
         if isinstance(error, GoneBack):
             self.send_event("task-retried", exception=_told(error), traceback="")
         return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Tell of a task that no longer waits without what it last waited for, which listeners would keep."""
+        if type in ENDS_WAIT and self._request_dict.get(BEFORE):
+            fields.setdefault("exception", None)
+        super().send_event(type, **fields)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return what `celery inspect` and Flower show of a task: all but its arguments, which hold the prompt."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +17,7 @@ from fleet.cli.main import main
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
-from tests.dashboard.flower_process import Flower, running
+from tests.dashboard.flower_process import running
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
 
@@ -33,6 +34,9 @@ async def long(task, bot):
     return "done"
 """
 
+#: A provider that nobody is, on a port where nothing listens.
+DOWN = '[providers.down]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n'
+
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
@@ -47,9 +51,18 @@ def press(redis_url: str, tmp_path: Path, fleet_env: None) -> Iterator[Callable[
         status, _, body = flower.ask("POST", path, "fleet:secret", body="")
         assert status == 200, body
 
-    flower: Flower
     with running(tmp_path, redis_url, "--basic-auth=fleet:secret") as flower:
+        press.flower = flower  # type: ignore[attr-defined]
         yield press
+
+
+def shown(press: Any, task_id: str) -> tuple[str, str]:
+    """Return state and reason of a task as Flower has them; none: it does not know it."""
+    status, body = press.flower.get(f"/api/task/info/{task_id}", "fleet:secret")
+    task = json.loads(body) if status == 200 else {"state": None}
+    listed = json.loads(press.flower.get(f"/api/tasks?state={task['state']}", "fleet:secret")[1])
+    assert status != 200 or task_id in listed
+    return str(task["state"]), task.get("exception") or ""
 
 
 def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_ends_at_once(
@@ -60,12 +73,14 @@ def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_
     (tmp_path / "long.py").write_text(LONG)
     pools = "".join(f'[pools.{name}]\nbots = 3\nprovider = "simulator"\nmodel = "sim-small"\n{more}'
                     for name, more in (("slow", 'function = "long:long"\n'), ("shut", "")))  # fmt: skip
+    pools += f'[pools.down]\nbots = 3\nprovider = "down"\nmodel = "m"\n{DOWN}'
     (tmp_path / "fleet.toml").write_text(pools)
     config.current.cache_clear()
     client.set(keys.gate(keys.queue("shut")), -1)
     worker = start_worker()
+    submit_task.app.control.enable_events(reply=True, timeout=WAIT_S, limit=1)  # as Flower does, every five seconds
     spared, stopped = (submit_task.delay(f"What is 1+{n}?"[:-1], pool="slow") for n in (1, 2))
-    queued = submit_task.delay("x", pool="shut")
+    queued, waits = submit_task.delay("x", pool="shut"), submit_task.delay("x", pool="down")
     parked = submit_task.apply_async(("x",), {"pool": "shut"}, countdown=3600)
     of_a_job = submit_task.delay("What is 1+", pool="slow", metadata={"job": "nightly"})
     for n in (1, 2, "+"):
@@ -75,6 +90,12 @@ def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_
         press(task.id, terminate)
         with pytest.raises(TaskRevokedError):
             task.get(timeout=WAIT_S)
+    wait_until(lambda: shown(press, stopped.id) == ("REVOKED", ""), WAIT_S, "Flower has heard of it")
+    wait_until(lambda: shown(press, waits.id)[0] == "RETRY", WAIT_S, "Flower knows that it waits")
+    assert shown(press, waits.id)[1].startswith("waits: ")
+    client.set(keys.gate(keys.queue("down")), -1)
+    CliRunner().invoke(main, ["cancel", "--pool", "down", "--yes"])
+    wait_until(lambda: shown(press, waits.id) == ("REVOKED", ""), WAIT_S, lambda: f"got {shown(press, waits.id)}")
     told = CliRunner().invoke(main, ["cancel", "--metadata", "job=nightly", "--running", "--yes", "--json"])
     assert json.loads(told.stdout) == {"waiting": 0, "held": [of_a_job.id], "stopped": True}
     with pytest.raises(TaskRevokedError):
@@ -82,8 +103,8 @@ def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_
     wait_until(lambda: client.llen(keys.queue("shut") + "\x06\x162") == 0, WAIT_S, "nothing is left behind the gate")
     assert client.hlen(keys.parked()) == 0
     counted = lambda: int(client.hget(keys.totals(), catalogue.REVOKED.name) or 0)  # type: ignore[arg-type]  # noqa: E731
-    wait_until(lambda: counted() == 2, WAIT_S, "what the stopped ones have cost is counted")
-    assert int(client.hget(keys.totals(), catalogue.ATTEMPTS.name) or 0) == 2  # type: ignore[arg-type]
+    wait_until(lambda: counted() == 3, WAIT_S, "what the stopped ones have cost is counted")
+    assert int(client.hget(keys.totals(), catalogue.CALLS.name) or 0) == 2  # type: ignore[arg-type]
     (tmp_path / "go").touch()
     assert spared.get(timeout=WAIT_S).answer == "done"
     wait_until(lambda: client.zcard(keys.bot_leases("slow")) == 0, WAIT_S, "all bots are free")
