@@ -14,6 +14,10 @@ from typing import Any
 from fleet.engine.messages.envelope import EXPIRES
 from fleet.engine.messages.eta import LATEST_ETA_S, SHORT_CHARS
 from fleet.errors import Expired
+from fleet.store.client import Script
+
+#: Reads `expires` of plain clients' messages inside other scripts.
+ISO_TIME = Script.beside(__file__, "iso_time.lua", argv="text")
 
 #: The task's own field.
 _FIELD = "expires_at"

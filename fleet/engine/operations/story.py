@@ -12,6 +12,7 @@ from typing import Any, Literal
 from celery import states
 
 from fleet.engine.messages.envelope import QUEUED_AT
+from fleet.engine.messages.expiry import end_in
 from fleet.engine.operations.obstacles import duration, told_line
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.outcomes.dead_letter_office import Filed
@@ -229,6 +230,9 @@ def _told_queued(facts: Facts) -> Iterator[str]:
     queued_at = _headers(facts).get(QUEUED_AT)
     since = f" for {duration(facts.now_s - queued_at)}" if isinstance(queued_at, int | float) else ""
     more = f", and {facts.more_urgent:,} more urgent {noun_for(facts.more_urgent, 'one')}" if facts.more_urgent else ""
+    end = end_in(_headers(facts))
+    if end is not None and end < facts.now_s:
+        yield f"it has expired {duration(facts.now_s - end)} ago, and costs nothing: a worker ends it within a minute or two"
     yield f"it waits in {place.queue}, priority {urgency}{since}: {place.place:,} ahead of it{more}"
 
 

@@ -7,6 +7,7 @@ queue, and only when something in it is known to be over (`keys.ends`).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from fleet.engine.transport.withdrawal.withdrawn import (
     acknowledge,
     claim,
     finish,
+    seek_end,
     withdraw,
     withdraw_over,
 )
@@ -42,6 +44,8 @@ logger = logging.getLogger("fleet.worker")
 
 #: Seconds between two looks whether something is over: one command each.
 LOOK_EVERY_S = 2.0
+#: Seconds between two looks for ends that only plain clients' messages tell, behind closed gates, over all workers.
+SEEK_EVERY_S = 15.0
 #: A queue is not walked through again for so many times as long as the last walk took: at most 0.5% of Redis goes on
 #: it, unless that were longer than the longest pause.
 PAUSE_PER_WALK = 200
@@ -72,9 +76,13 @@ class Overdue:
 
     async def attend(self) -> None:
         """Look for what is over, and end it, for ever."""
+        seek_at_s = 0.0
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
+                if time.monotonic() >= seek_at_s:
+                    seek_at_s = time.monotonic() + SEEK_EVERY_S
+                    await asyncio.to_thread(self._seek)
                 await self._end_put_aside()
                 while (claimed := await asyncio.to_thread(claim, broker().client)) is not None:
                     await self._walk(claimed)
@@ -113,13 +121,23 @@ class Overdue:
                 "ended overdue queue=%s tasks=%d: their end had passed, or they were revoked", claimed[0], ended
             )
 
+    def _seek(self) -> None:
+        """Have those closed queues walked through where plain clients' tasks with an end are seen. One worker of all."""
+        client = broker().client
+        if client.set(keys.turn("ends"), "1", nx=True, px=round(SEEK_EVERY_S * 900)):
+            for queue in self._closed():
+                seek_end(client, queue)
+
     def _closed(self) -> list[str]:
-        """Return the queues that nothing, or not everything, is taken from now."""
+        """Return the queues that nothing, or not everything, is taken from now, or that no worker serves."""
         names = [*map(keys.queue, self._settings.pools), self._settings.worker.inbox]
         with broker().client.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.exists(keys.gate(name), keys.hold(name), keys.room(name), keys.parked_order(name))
-            return [name for name, is_closed in zip(names, pipe.execute(), strict=True) if is_closed]
+            pipe.get(keys.unserved())
+            *closed, text = pipe.execute()
+        unserved = {keys.queue(pool) for pool in (json.loads(text) if text else ())}
+        return [name for name, is_closed in zip(names, closed, strict=True) if is_closed or name in unserved]
 
     async def _end(self, client: redis.Redis, found: Sequence[Withdrawn]) -> int:
         """End what was withdrawn; what cannot be ended now comes back with its lease."""

@@ -22,6 +22,7 @@ import redis
 
 from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import TASK_NAME
+from fleet.engine.messages.expiry import ISO_TIME
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR
 from fleet.engine.transport.parking.parked import OPEN
 from fleet.store import keys
@@ -33,7 +34,7 @@ TAKE = Script.beside(
     keys="unacked index bell suspects ours parked openings epochs revoked over waiting*",
     argv="wanted guarded prefix gate_prefix separator list_prefix mark mark_prefix order_prefix waiting_prefix "
     "most_bytes kept_bytes cut_mark bot_task acks shut rest*",
-    using=[OPEN],
+    using=[OPEN, ISO_TIME],
 )
 RENEW = Script.beside(__file__, "renew_messages.lua", keys="index", argv="tags*")
 LAPSED = Script.beside(__file__, "lapsed.lua", keys="index swept", argv="lease_s most quiet_s")

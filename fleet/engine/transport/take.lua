@@ -158,22 +158,6 @@ local function tag_of(message)
   return prefix .. taken
 end
 
--- Unix time (s) of an ISO time, as Celery writes it; without a zone it is UTC. nil: it is none. The days by Howard Hinnant's
--- `days_from_civil`.
-local function time_of(text)
-  local year, month, day, hour, minute, second, zone =
-    string.match(text, '^(%d%d%d%d)-(%d%d)-(%d%d)[T ](%d%d):(%d%d):(%d%d%.?%d*)([^"]*)$')
-  if not year then return end
-  local sign, hours, minutes = string.match(zone, '^([+-])(%d%d):(%d%d)$')
-  if not sign and zone ~= '' and zone ~= 'Z' then return end
-  local shifted = (month + 9) % 12
-  local y = year - math.floor(shifted / 10)
-  local days = 365 * y + math.floor(y / 4) - math.floor(y / 100) + math.floor(y / 400)
-    + math.floor((153 * shifted + 2) / 5) + day - 719469
-  local ahead_s = sign and (hours * 60 + minutes) * (sign == '+' and 60 or -60) or 0
-  return days * 86400 + hour * 3600 + minute * 60 + second - ahead_s
-end
-
 -- True when a message's task has an end, said by Fleet or by a plain client of Celery, and it has passed. A task's own field
 -- is looked at by who takes it (expiry.py). What is searched for begins with a rare letter: that is quicker.
 local function is_over(message)
@@ -182,7 +166,8 @@ local function is_over(message)
   local ends = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at - 6))
   if not at then
     at = string.find(message, 'xpires": "', from, true)
-    ends = at and time_of(string.match(message, '^"expires": "([^"]*)"', at - 2) or '')
+    local text = at and string.match(message, '^"expires": "([^"]*)"', at - 2)
+    ends = text and iso_time({}, { text })
   end
   return ends and ends < tonumber(now) and #message <= most_bytes and string.find(message, bot_task, from, true)
 end

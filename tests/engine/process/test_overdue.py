@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 
 import pytest
 import redis
-from celery import chord
+from celery import Celery, chord
 from celery.exceptions import TaskRevokedError
+from click.testing import CliRunner
 
+from fleet.cli.main import main
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import BEFORE, fresh_envelope, task_body
 from fleet.engine.messages.producer import submit_many
@@ -46,11 +48,15 @@ def total(client: redis.Redis, counter: catalogue.Counter) -> int:
 
 
 def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on(
-    own: None, start_worker: StartWorker, app: object, client: redis.Redis
+    own: None, start_worker: StartWorker, app: object, client: redis.Redis, redis_url: str
 ) -> None:
     from fleet.engine.tasks import submit_task
 
     client.set(keys.gate(QUEUE), -1)
+    plain = Celery(broker=redis_url, backend=redis_url)
+    foreign = [plain.send_task("fleet.submit_task", ["x"], queue=QUEUE, expires=seconds) for seconds in (1, 3, 600)]
+    why = lambda: CliRunner().invoke(main, ["why", foreign[0].id]).output  # noqa: E731
+    wait_until(lambda: "it has expired" in why(), WAIT_S, why)
     worker = start_worker("-I", "own")
     soon = time.time() + 2
     many = list(submit_many({"prompt": "x", "pool": "research", "expires_at": soon} for _ in range(1000)))
@@ -77,9 +83,15 @@ def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on
         result = task.get(timeout=WAIT_S)
         assert (result.status, result.error.type) == ("failed", "Expired"), worker.log
         assert "expected a worker before" in result.error.message
+    for result in (one.get(timeout=WAIT_S) for one in foreign[:2]):
+        assert (result["status"], result["error"]["type"]) == ("failed", "Expired"), worker.log
     ended = began_before.get(timeout=5)
     assert (ended.attempts, ended.usage.input_tokens, ended.parked) == (2, 50, 1)
-    wait_until(lambda: client.llen(LIST) == 1, WAIT_S, lambda: f"only one waits on; log:\n{worker.log[-3000:]}")
+    wait_until(
+        lambda: client.llen(LIST) == 1 and client.llen(QUEUE) == 1,
+        WAIT_S,
+        lambda: f"only one waits on; log:\n{worker.log[-3000:]}",
+    )
     with pytest.raises(TaskRevokedError):
         revoked.get(timeout=WAIT_S)
     wait_until(whole.ready, WAIT_S, lambda: f"its chord hears of it; log:\n{worker.log[-3000:]}")

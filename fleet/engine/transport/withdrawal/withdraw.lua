@@ -57,6 +57,9 @@ end
 local function is_over(message)
   local at = string.find(message, '"fleet_expires"', 1, true)
   local ends = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at))
+  local said = not at and string.find(message, '"expires": "', 1, true)  -- by a plain client of Celery
+  local text = said and string.match(message, '^"expires": "([^"]*)"', said)
+  if text then ends = iso_time({}, { text }) end
   if ends and ends < now then return true end
   if ends and (not soonest or ends < soonest) then soonest = ends end
   local id = has_revoked and string.match(message, '"id": ?"([^"]*)"')

@@ -7,6 +7,7 @@ results, is not here: `outcomes/`.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -15,6 +16,7 @@ import redis
 
 from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import TASK_NAME, task_id_in
+from fleet.engine.messages.expiry import ISO_TIME
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.transport import leases
 from fleet.store import keys
@@ -25,8 +27,10 @@ WITHDRAW = Script.beside(
     "withdraw.lua",
     keys="list unacked index suspects revoked parked order",
     argv="is_parked skip count most most_bytes reply_bytes prefix mark mark_prefix bot_task wanted ids*",
+    using=[ISO_TIME],
 )
 CLAIM = Script.beside(__file__, "claim_over.lua", keys="ends", argv="claim_s")
+SEEK = Script.beside(__file__, "seek_end.lua", keys="ends lists*", argv="queue count middle most_bytes bot_task")
 FINISH = Script.beside(__file__, "finish_walk.lua", keys="ends", argv="queue claimed next_at pause_s")
 
 #: Which tasks: all, those with the given ids, or those whose end has passed and those that were revoked.
@@ -43,6 +47,8 @@ FIRST_STRETCH, LONGEST_STRETCH, STRETCH_BYTES = 64, 500, 2_000_000
 GONE, GONE_MOST = b"withdrawn", 1000
 #: Messages read in one round trip where Python must look at them (count).
 READ_AT_ONCE = 256
+#: Messages looked at for an end at three places of each list (count), and the bytes of all that are looked at.
+SOUGHT, SOUGHT_BYTES = 20, 2_000_000
 #: Seconds until a walk whose process died is begun anew.
 CLAIM_S = 60.0
 
@@ -200,6 +206,18 @@ def acknowledge(client: redis.Redis, withdrawn: Sequence[Withdrawn]) -> None:
     if withdrawn:
         call = leases.take_call("", (), wanted=0, acks=[one.tag for one in withdrawn])
         run_script(client, leases.TAKE, *call)
+
+
+def seek_end(client: redis.Redis, queue: str) -> bool:
+    """Look whether plain clients have queued tasks with an end there; if so, have the queue walked through now.
+
+    Weakness: it looks at the newest ones, the next ones, and some in the middle. A few among many others are found late.
+    """
+    call = SEEK.call(
+        ends=keys.ends(), lists=[list_key(queue, step) for step in PRIORITY_STEPS], queue=queue, count=SOUGHT,
+        middle=random.random(), most_bytes=SOUGHT_BYTES, bot_task=f'"{TASK_NAME}"',
+    )  # fmt: skip
+    return bool(run_script(client, SEEK, *call))
 
 
 def claim(client: redis.Redis) -> tuple[str, str] | None:
