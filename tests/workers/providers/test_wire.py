@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +24,7 @@ from fleet.errors import (
 )
 from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens, count_tokens
+from fleet.workers.limited_unpacking import unpacking
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.written.anthropic_body import OPENING, split_messages
 from tests.workers.providers.raw_server import KEY, RawServer, call, provider, raw_server, response
@@ -225,6 +228,27 @@ def test_a_harmless_message_is_shown_shortened() -> None:
     text = str(failure("openai", response(body, status=400)))
     assert "(invalid_request_error): context window exceeded" in text
     assert len(text) < 400
+
+
+@KINDS
+def test_no_encoding_is_offered_that_cannot_be_read_and_one_that_comes_all_the_same_is_no_tasks_fault(
+    kind: str,
+) -> None:
+    raw = json.dumps(ANSWERS[kind]).encode()
+    packed = {"gzip": gzip.compress(raw), "deflate": zlib.compress(raw)}
+    for encoding, body in packed.items():
+        answered, server = ask(kind, response(body, headers={"Content-Encoding": encoding}))
+        assert answered.text == "four"
+    (offered,) = (line[16:] for line in server.heads[0].splitlines() if line.lower().startswith("accept-encoding:"))
+    assert all_readable(offered), offered
+    unreadable = [name for name in ("br", "zstd", "dcb") if unpacking(name) is None]
+    for encoding in unreadable:
+        error = failure(kind, response(b"\x0b\x02\x80four\x03", headers={"Content-Encoding": encoding}))
+        assert type(error) is ProviderUnavailable, encoding  # not a 400, which would be the prompt's
+
+
+def all_readable(offered: str) -> bool:
+    return all(unpacking(name.partition(";")[0].strip()) is not None for name in offered.split(","))
 
 
 @KINDS

@@ -104,10 +104,12 @@ class Models:
     async def stream(self, call: Call, *, api_key: str) -> AsyncGenerator[Delta | Completion]:
         """Send one call and tell its answer as it comes, see `fleet.workers.ports.StreamingProvider`.
 
-        A model whose SDK does not stream, or whose server was found not to, answers in one piece.
+        A model whose SDK does not stream, or whose server was found not to, answers in one piece. So do several answers
+        to one call (`n`): in a stream their pieces come mixed, and pydantic-ai takes them all for one.
         """
         asked = self._asked(call, api_key)
-        if STREAM in asked.refused or type(asked.model).request_stream is Model.request_stream:
+        is_whole = STREAM in asked.refused or call.wishes.n > 1
+        if is_whole or type(asked.model).request_stream is Model.request_stream:
             yield await self.complete(call, api_key=api_key)
             return
         async with aclosing(in_a_task(self._streamed(asked, call, api_key))) as pieces:

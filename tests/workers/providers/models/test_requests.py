@@ -24,7 +24,7 @@ from fleet.errors import (
     Relearnt,
 )
 from fleet.schema import compiled
-from fleet.workers.ports import Call, Completion, Wishes
+from fleet.workers.ports import Call, Completion, StreamingProvider, Wishes
 from fleet.workers.providers.models.adapter import Models
 from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.every import every
@@ -364,6 +364,22 @@ def test_several_answers_come_back_where_a_wire_gives_them() -> None:
     other = {"index": 1, "message": {"role": "assistant", "content": "four"}, "finish_reason": "stop"}
     completion, _ = ask(asking(CHAT, n=2), json_of({**GOOD[CHAT], "choices": [*GOOD[CHAT]["choices"], other]}))
     assert (completion.text, completion.others) == ("4", ("four",))
+
+
+def test_several_answers_are_asked_for_whole_where_pieces_of_them_would_come_mixed() -> None:
+    other = {"index": 1, "message": {"role": "assistant", "content": "four"}, "finish_reason": "stop"}
+    answer = json_of({**GOOD[CHAT], "choices": [*GOOD[CHAT]["choices"], other]})
+
+    async def main() -> None:
+        async with raw_server(answer) as server, models(server.url) as adapter:
+            assert isinstance(adapter, StreamingProvider)
+            pieces = [piece async for piece in adapter.stream(asking(CHAT, n=2), api_key=KEY)]
+            (whole,) = pieces
+            assert isinstance(whole, Completion)
+            assert (whole.text, whole.others) == ("4", ("four",))
+            assert [(body["n"], body.get("stream", False)) for body in server.bodies] == [(2, False)]
+
+    asyncio.run(main())
 
 
 def test_a_thinking_budget_goes_to_who_takes_one_and_is_named_elsewhere() -> None:
