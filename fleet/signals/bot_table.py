@@ -116,8 +116,8 @@ def bot_page(
 def ranks_of(table: BotTable, sort: BotColumn) -> Sequence[Any]:
     """Return what bots are sorted by: mostly the column itself.
 
-    States go by their severity, and no end of a quarantine comes before any. By evidence those that are out come last:
-    an operator may take out a bot that has none.
+    States go by their severity, and no end of a quarantine comes before any. By evidence those that are out come last,
+    for an operator may take out a bot that has none, and of equals those that are alike.
     """
     match sort:
         case "state":
@@ -125,6 +125,7 @@ def ranks_of(table: BotTable, sort: BotColumn) -> Sequence[Any]:
         case "until":
             return [end or 0.0 for end in table.until]
         case "evidence":
-            return [(s == "quarantined", found) for s, found in zip(table.state, table.evidence, strict=True)]
+            rows = zip(table.state, table.evidence, table.alike, strict=True)
+            return [(state == "quarantined", found, is_alike) for state, found, is_alike in rows]
     column: Sequence[Any] = getattr(table, sort)
     return column

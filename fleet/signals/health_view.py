@@ -50,7 +50,7 @@ class FleetHealth(Frozen):
     enough: float = Field(0.0, description="Evidence that ends in a quarantine; on probation half of it does.")
     pools: tuple[PoolHealth, ...] = ()
     worst: tuple[BotStanding, ...] = Field(
-        (), description="Five bots at most: those that are out, the newest first, then those with the most evidence."
+        (), description="Five at most: bad ones at work, those that are out (the newest first), suspected ones."
     )
 
 

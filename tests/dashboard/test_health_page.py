@@ -124,11 +124,11 @@ def _the_map_accuses_the_bad_ones_only(page: Browser) -> None:
 def _the_worst_are_listed_with_reason_and_until(page: Browser) -> None:
     lines = page.texts("#worst li")
     assert [line.split("-")[0] + line.split("-")[1][:3] for line in lines] == [
-        "slow001", "good004", "slow002", "good002", "good003",
+        "slow002", "slow001", "good004", "good002", "good003",
     ]  # fmt: skip
-    assert "<i>odd</i>, by ann" in lines[0] and lines[0].endswith("until it is released")
-    assert "bad answers: 45% of its last tasks, 5% is usual" in lines[1] and "in 15 min" in lines[1]
-    assert lines[2].endswith("evidence 4.7 of 4.6") and lines[3].endswith("evidence 5.5 of 9.2")
+    assert "<i>odd</i>, by ann" in lines[1] and lines[1].endswith("until it is released")
+    assert "bad answers: 45% of its last tasks, 5% is usual" in lines[2] and "in 15 min" in lines[2]
+    assert lines[0].endswith("evidence 4.7 of 4.6") and lines[3].endswith("evidence 5.5 of 9.2")
     assert page.text("#worst-note") == (
         "2 bots out, 3 bots suspected, slow: 1 bad bot at work, since at most 3 of 10 may be out"
     )

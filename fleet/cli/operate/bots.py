@@ -180,12 +180,10 @@ def _table(page: BotPage) -> Iterator[str]:
 
 
 def against_it(bots: BotTable, row: int) -> str:
-    """Return what speaks against a bot in words: its reason, until when it is out; empty: nothing does."""
-    parts = [bots.reason[row], "answers like others" if bots.alike[row] else ""]
-    if bots.state[row] == "quarantined":
-        end = bots.until[row]
-        parts.append(f"until {'it is released' if end is None else _at(end)}")
-    return ", ".join(filter(None, parts))
+    """Return what speaks against a bot in words: until when it is out, its reason; empty: nothing does."""
+    is_out, end = bots.state[row] == "quarantined", bots.until[row]
+    until = f"until {'it is released' if end is None else _soon(end)}" if is_out else ""
+    return ", ".join(filter(None, (until, bots.reason[row], "answers like others" if bots.alike[row] else "")))
 
 
 def _story(bot: BotDetail) -> Iterator[str]:
@@ -224,6 +222,12 @@ def _health(health: HealthView) -> Iterator[str]:
     for skill in health.skills:
         better = f", specialist: at least {skill.better:.0%} better than its pool" if skill.better is not None else ""
         yield f"skill: {skill.kind}: {skill.good:.0%} good of its last {skill.tasks:,}{better}"
+
+
+def _soon(unix_s: float) -> str:
+    """Return the time, and the day only when it is not today."""
+    at = datetime.fromtimestamp(unix_s)
+    return at.strftime("%H:%M" if at.date() == datetime.now().date() else "%Y-%m-%d %H:%M")
 
 
 def _at(unix_s: float) -> str:

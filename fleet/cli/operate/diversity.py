@@ -92,10 +92,11 @@ def _row(state: ClassState, answers: int) -> dict[str, Any]:
 
 
 def _lines(state: ClassState, answers: int) -> Iterator[str]:
-    from fleet.engine.operations.sameness import RUNGS, phase_of
+    from fleet.engine.operations.sameness import RUNGS, phase_of, sentence_of
 
     yield f"{state.pool} {state.kind}{'  ALARM' if state.alarm else ''}"
     yield f"  {phase_of(state):<9} {counted(answers, 'answer')} so far"
+    yield f"  now       {sentence_of(state, answers)}"
     for aspect, reading in state.readings.items():
         usual = "not known yet" if reading.usual_score is None else f"usually {reading.usual_score:,.1f}"
         near = f"{reading.near_share:.1%} have a near neighbour"

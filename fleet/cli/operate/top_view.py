@@ -128,6 +128,7 @@ def _head(view: FleetView, trouble: str | None, age_s: float | None) -> Text:
 def _states(view: FleetView) -> str:
     states = view.bots.state
     found = {name: states.count(name) for name in ("busy", "quarantined", "probation")}
+    found["alike"] = sum(view.bots.alike)
     return ", ".join(f"{count:,} {name}" for name, count in found.items() if count)
 
 

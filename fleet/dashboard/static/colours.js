@@ -58,7 +58,7 @@ export const COLOURS = {
 export const SORTS = {
   pool: { label: "pool, number", of: (b, i) => i, up: true },
   state: { label: "state", of: column("state") },
-  health: { label: "evidence", of: (b, i) => evidence(b, i) + (isOut(b, i) ? 10 : 0) },
+  health: { label: "evidence", of: (b, i) => (isOut(b, i) ? 10 : 0) + evidence(b, i) + b.columns.alike[i] / 1000 },
   reason: { label: "reason", of: (b, i) => (isOut(b, i) ? 10 : 0) + (b.columns.test[i] ? 4 - b.columns.test[i] : 0) },
   until: { label: "time until it is back", of: left },
   bad_percent: { label: "bad answers", of: column("bad_percent") },

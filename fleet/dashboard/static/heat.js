@@ -1,7 +1,7 @@
 // All bots as small cells on a canvas: 100 get large ones with their numbers, 10,000 still fit on one screen.
 
 import { COLOURS, SORTS, against, isOut, sorted } from "./colours.js";
-import { attribute, by, counted, decimal, duration, h, short, text } from "./draw.js";
+import { attribute, by, count, counted, decimal, duration, h, short, text } from "./draw.js";
 import { STATES } from "./store.js";
 
 const STEPS = 6;
@@ -239,7 +239,7 @@ export class HeatMap {
     place.dataset.drawn = key;
     const swatch = (colour, ...words) => h("span", { class: "swatch" }, dot(colour), ...words);
     const parts = [];
-    if (how.hue === "state") STATES.forEach((name, k) => parts.push(swatch(palette[k], `${name} ${states[k]}`)));
+    if (how.hue === "state") STATES.forEach((name, k) => parts.push(swatch(palette[k], `${name} ${count(states[k])}`)));
     else {
       parts.push(h("span", {}, how.label));
       if (how.names) how.names.forEach((name, k) => parts.push(swatch(palette[k], name)));
@@ -249,9 +249,9 @@ export class HeatMap {
         ramp.append(how.most ? `to ${how.show(most)}` : least === most ? `to ${how.show(most)} and more` : `to ${how.show(least)}–${how.show(most)} and more, by pool`);
         parts.push(swatch(palette[0], how.show(0)), ramp);
       }
-      STATES.forEach((name, k) => k > 1 && states[k] && parts.push(h("span", { class: `pill state-${name}` }, `${GLYPHS[name]} ${name} ${states[k]}`)));
+      STATES.forEach((name, k) => k > 1 && states[k] && parts.push(h("span", { class: `pill state-${name}` }, `${GLYPHS[name]} ${name} ${count(states[k])}`)));
     }
-    if (alike) parts.push(h("span", { class: "pill alike" }, `▢ alike ${alike.toLocaleString("en-US")}`));
+    if (alike) parts.push(h("span", { class: "pill alike" }, `▢ alike ${count(alike)}`));
     place.replaceChildren(...parts);
   }
 

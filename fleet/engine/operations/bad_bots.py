@@ -116,21 +116,18 @@ def enough_of(state: str) -> float:
 
 
 def _worst(bots: BotTable, reasons: Mapping[str, Quarantine]) -> list[int]:
-    """Return the places of the worst bots: those out, the newest first; then by their evidence."""
+    """Return the places of the worst bots: bad ones at work, those that are out (the newest first), suspected ones."""
     bad = [
         at for at, (state, evidence) in enumerate(zip(bots.state, bots.evidence, strict=True))
         if state == "quarantined" or evidence >= SUSPECTED
     ]  # fmt: skip
 
-    def rank(at: int) -> tuple[bool, float, float]:
-        why = reasons.get(bots.name[at])
-        return bots.state[at] != "quarantined", -(why.since if why else 0.0), -_weight(bots, at)
+    def rank(at: int) -> tuple[int, float, float]:
+        why, weight = reasons.get(bots.name[at]), bots.evidence[at] / enough_of(bots.state[at])
+        group = 1 if bots.state[at] == "quarantined" else 0 if weight >= 1 else 2
+        return group, -(why.since if why else 0.0), -weight
 
     return sorted(bad, key=rank)[:WORST]
-
-
-def _weight(bots: BotTable, at: int) -> float:
-    return bots.evidence[at] / enough_of(bots.state[at])
 
 
 def _standing(bots: BotTable, at: int, reasons: Mapping[str, Quarantine]) -> BotStanding:

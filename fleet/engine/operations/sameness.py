@@ -45,7 +45,7 @@ def _view(state: ClassState, answers: int) -> ClassDiversity:
         culprits=tuple(bot_name(state.pool, bot) for bot in state.flagged[:CULPRITS]), flagged=len(state.flagged),
         rung=_rung(state), treated=len(state.remedies), control=len(trial.control) if trial else 0,
         treated_left=left[0], control_left=left[1], verdict=state.verdict,
-        line=_line(state, answers), advice=_advice(state),
+        line=sentence_of(state, answers), advice=_advice(state),
     )  # fmt: skip
 
 
@@ -53,7 +53,8 @@ def _rung(state: ClassState) -> int:
     return max((remedy.rung for remedy in state.remedies.values()), default=0)
 
 
-def _line(state: ClassState, answers: int) -> str:
+def sentence_of(state: ClassState, answers: int) -> str:
+    """Return in one sentence how a class stands."""
     bots, rung = counted(len(state.flagged), "bot"), _rung(state)
     done = f"rung {rung}, {RUNGS.get(rung, 'a remedy')}"
     match phase_of(state):

@@ -110,7 +110,7 @@ def test_bots_are_quarantined_and_released() -> None:
     assert [(bot["name"], bot["reason"]) for bot in out["bots"]] == [("research-001", "odd"), ("research-002", "odd")]
     assert out["bots"][0]["until"] == pytest.approx(time.time() + 600, abs=60)
     listed = fleet("bots", "--sort", "evidence", "--limit", "2").stdout
-    assert "AGAINST IT" in listed and re.search(r"research-001 +quarantined .* odd, until [-\d]+ [:\d]+\n", listed)
+    assert "AGAINST IT" in listed and re.search(r"research-001 +quarantined .* until [-\d: ]+, odd\n", listed)
     assert re.search(
         r"quarantined: since [-\d: ]+ until [-\d: ]+, by \S+: odd\n", fleet("bots", "show", "research-001").stdout
     )

@@ -64,11 +64,11 @@ def test_what_speaks_against_bots_stands_in_columns_by_pool_and_in_the_list_of_t
     assert (a.out, a.suspected, a.kept_in, a.probation, a.all_out, a.most_out) == (2, 1, 0, 0, False, 1)
     assert (b.out, b.suspected, b.kept_in, b.probation, b.back_at) == (0, 1, 1, 1, None)
     worst = view.health.worst
-    assert [one.bot for one in worst] == ["a-003", "a-002", "b-003", "a-001"]
-    assert [(one.by, one.reason, one.until is None) for one in worst[:2]] == [
+    assert [one.bot for one in worst] == ["b-003", "a-003", "a-002", "a-001"]
+    assert [(one.by, one.reason, one.until is None) for one in worst[1:3]] == [
         ("health", BY_HEALTH, False), ("ann", "odd", True),
     ]  # fmt: skip
-    assert [(one.evidence, one.enough) for one in worst[2:]] == [(4.7, 4.6), (1.8, 9.2)]
+    assert [(one.evidence, one.enough) for one in (worst[0], worst[3])] == [(4.7, 4.6), (1.8, 9.2)]
     shown = exposition(view).decode()
     assert 'fleet_bots_kept_in{pool="b"} 1.0' in shown and 'fleet_bots_suspected{pool="a"} 1.0' in shown
     quarantine_bot(client, SETTINGS, "a-001", by="ann", for_s=30)
