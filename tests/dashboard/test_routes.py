@@ -10,6 +10,7 @@ from http.cookies import SimpleCookie
 
 import pytest
 
+from fleet.dashboard.frames import COLUMNS
 from fleet.engine.messages.queues import list_key
 from fleet.store import keys
 from fleet.store.client import connect
@@ -158,7 +159,7 @@ def test_a_page_that_knows_the_last_state_gets_only_what_changed(served: Served)
     wait_until(lambda: newer() is not None, what="the next reading")
     view = newer()
     assert view and "bots" not in view
-    assert view["changed"] == {"rows": [], "columns": [[]] * 10}
+    assert view["changed"] == {"rows": [], "columns": [[]] * len(COLUMNS), "reasons": []}
 
 
 @pytest.mark.parametrize("form", ["apply", "async-apply", "send-task"])
