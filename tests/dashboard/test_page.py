@@ -73,9 +73,15 @@ class Stack:
     redis: RedisServer
     flower: Flower
     login: str
+    worker: WorkerProcess
     ledgers: dict[str, str]
     config: Path
     results: list[BotResult] = field(default_factory=list)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What its processes are told."""
+        return {"FLEET_CONFIG": str(self.config), "FLEET_HOME": str(self.config.parent / ".fleet")}
 
     def queue(self, tasks: Sequence[dict[str, Any]]) -> list[str]:
         return list(submit_many([{"prompt": "What is 2+2?", **task} for task in tasks]))
@@ -121,7 +127,9 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, chrome: Browser) -> 
         flower = stack.enter_context(running(folder, redis.url, env=env))
         worker.wait_ready()
         login = f"fleet:{(folder / '.fleet' / 'flower.password').read_text().strip()}"
-        yield Stack(redis, flower, login, {"alpha": alpha, "beta": beta}, file)
+        whole = Stack(redis, flower, login, worker, {"alpha": alpha, "beta": beta}, file)
+        yield whole
+        whole.worker.kill()
 
 
 @pytest.fixture
@@ -156,9 +164,12 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
     assert (alpha["served"], beta["bad_requests"]) == (40, 6)
     page.wait(lambda: page.text("#completed") == "40 ok0 degraded6 failed46 in all", "it counts all results")
 
-    assert (page.text("#failed-share"), page.text("#failed-of")) == ("13%", "of the last 46 tasks failed")
-    assert page.text("#failed") == f"6 tasks{beta['bad_requests']} calls0 429s"
-    assert page.text("#verdict") == f"! one API: beta/{HOSTILE}"
+    assert (page.text("#failed-share"), page.text("#failed-of")) == ("13%", "of 46 tasks failed")
+    assert page.text("#failed") == f"6 tasks{beta['bad_requests']} failed calls0 429s among them"
+    assert page.text("#verdict") == "! prompts: bad"
+    assert page.text("#verdict-why").startswith("6 of 46 tasks of the last 5 minutes failed on ")
+    assert page.texts("#findings li") == []
+    assert page.find("#all-well").is_displayed()
     assert page.texts("#matrix thead th") == ["bot", f"beta/{HOSTILE}", "all"]
     assert page.script("return document.querySelectorAll('#matrix thead b').length") == 0
     failures = Counter(one.bot for one in results if one.status == "failed")
@@ -202,7 +213,7 @@ def test_pausing_and_resuming_a_pool_by_clicks(fleet: Stack, page: Browser) -> N
     said = "4 waiting: 2 critical, 1 high, 0 normal, 0 low, 1 bulk"
     page.wait(lambda: page.find(backlog).get_attribute("aria-label") == said, "it counts what waits")
     assert "oldest –" not in pool_text(page, "good", ".figures")
-    assert "in flight 0 of 6 bots" in pool_text(page, "good", ".figures")
+    assert "in flight 0 on 0 of 6 bots" in pool_text(page, "good", ".figures")
     page.click('#pools li[data-key="good"] button')
     page.wait(lambda: pool_text(page, "good", ".gate") == "open", "the gate is open")
     fleet.collect(ids)
@@ -304,6 +315,50 @@ def test_old_figures_never_look_new_when_redis_hangs(fleet: Stack, page: Browser
         fleet.redis.thaw()
     page.wait(lambda: page.text("#status") == "live", "it is live again")
     assert page.script("return document.getElementById('trouble').hidden")
+
+
+def shows(page: Browser, name: str, *, said: str) -> None:
+    """Wait until a finding is told, and take its pictures: light, dark, and on a phone."""
+    page.wait(lambda: any(text.startswith(said) for text in page.texts("#findings .said")), said)
+    for width, theme in ((1440, "light"), (1440, "dark"), (360, "light")):
+        page.look(width=width, height=900, theme=theme)
+        assert page.script("return document.documentElement.scrollWidth") <= width
+        assert page.script(CONTRAST.read_text()) == []
+        page.picture(f"diagnosis-{name}-{theme if width > 360 else 'phone'}")
+    page.look()
+
+
+def test_an_outage_prompts_that_fail_and_a_dead_worker_are_each_said_in_one_sentence(
+    fleet: Stack, page: Browser
+) -> None:
+    beta = fleet.ledgers["beta"]
+    send(beta, "/odd?name=moderated&share=0", {})
+    for url in fleet.ledgers.values():
+        send(url, "/failures?error_rate=1", {})
+    ids = fleet.queue([{"pool": "good"}] * 30 + [{"pool": "bad"}] * 30)
+    shows(page, "outage", said="All 2 APIs are down since ")
+    assert fleet.ledger("alpha")["errors_5xx"] + fleet.ledger("beta")["errors_5xx"] <= 60
+    assert page.text("#verdict") == "! provider: all APIs"
+    assert "diagnosis critical" in (page.find("#diagnosis").get_attribute("class") or "")
+    page.click("#findings li .copy")
+    send(beta, "/odd?name=moderated&share=1", {})
+    for url in fleet.ledgers.values():
+        send(url, "/failures?error_rate=0", {})
+    fleet.collect(ids)
+    shows(page, "prompts", said="Prompts of bad fail on every bot that takes them since ")
+    fleet.worker.kill()
+    killed_s = time.monotonic()
+    more = fleet.queue([{"pool": "good"}] * 3)
+    shows(page, "no-worker", said="No worker lives since ")
+    print(f"dead worker told after {time.monotonic() - killed_s:.1f} s")
+    page.click('#pools li[data-key="good"] button')
+    page.wait(lambda: pool_text(page, "good", ".gate") == "closed", "the pool is paused")
+    page.wait(lambda: any("Pool good is paused" in text for text in page.texts("#diagnosis .said")), "it says so")
+    page.script("document.getElementById('more-findings').open = true")
+    page.click('#diagnosis .does[aria-label="Resume good"]')
+    page.wait(lambda: pool_text(page, "good", ".gate") != "closed", "its button opens it")
+    fleet.worker = WorkerProcess(fleet.config.parent, env=fleet.env).wait_ready()
+    fleet.collect(more)
 
 
 def finish(url: str, settings: Settings, numbers: range) -> None:

@@ -27,4 +27,6 @@ def diagnose(view: FleetView, symptoms: Symptoms) -> tuple[Diagnosis, ...]:
         symptoms: What the view does not show, of the same time.
     """
     case = Case(view, symptoms)
-    return worst_first(found for rule in RULES for found in rule(case))
+    found = [one for rule in RULES for one in rule(case)]
+    told = {one.about for one in found if one.kind == "prompts_fail"}
+    return worst_first(one for one in found if one.kind != "dead_letters" or one.about not in told)
