@@ -1,6 +1,6 @@
-"""Who is at work in a process's slots, who of them waits there, and when those may go on: their slots may have been lent.
+"""Who is at work in a process's slots, who waits there, and when they may go on: their slots may have been lent.
 
-Lending itself is the engine's. Here is kept that no more tasks run at once than there are slots, however many are held.
+Lending itself is the engine's. Here is seen to it that no more tasks run at once than there are slots.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ def _told_queued(facts: Facts) -> Iterator[str]:
     more = f", and {facts.more_urgent:,} more urgent {noun_for(facts.more_urgent, 'one')}" if facts.more_urgent else ""
     end = end_in(_headers(facts))
     if end is not None and end < facts.now_s:
-        yield f"it has expired {duration(facts.now_s - end)} ago, and costs nothing: a worker ends it within a minute or two"
+        yield f"it has expired {duration(facts.now_s - end)} ago: it costs nothing, a worker ends it within a minute"
     yield f"it waits in {place.queue}, priority {urgency}{since}: {place.place:,} ahead of it{more}"
 
 

@@ -122,7 +122,7 @@ class Overdue:
             )
 
     def _seek(self) -> None:
-        """Have those closed queues walked through where plain clients' tasks with an end are seen. One worker of all."""
+        """Have closed queues walked through in which tasks of plain clients with an end are seen. One worker of all."""
         client = broker().client
         if client.set(keys.turn("ends"), "1", nx=True, px=round(SEEK_EVERY_S * 900)):
             for queue in self._closed():

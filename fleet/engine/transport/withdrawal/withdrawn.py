@@ -211,7 +211,7 @@ def acknowledge(client: redis.Redis, withdrawn: Sequence[Withdrawn]) -> None:
 def seek_end(client: redis.Redis, queue: str) -> bool:
     """Look whether plain clients have queued tasks with an end there; if so, have the queue walked through now.
 
-    Weakness: it looks at the newest ones, the next ones, and some in the middle. A few among many others are found late.
+    Weakness: it looks at the newest, the next, and some in the middle. A few among many others are found late.
     """
     call = SEEK.call(
         ends=keys.ends(), lists=[list_key(queue, step) for step in PRIORITY_STEPS], queue=queue, count=SOUGHT,
