@@ -90,8 +90,8 @@ def test_a_worker_that_is_killed_while_it_stops_a_cancelled_task_leaves_it_cance
         assert sorted(told["held"]) == sorted(task.id for task in tasks.values())
         wait_until(lambda: not any(worker.alive for worker in workers.values()), WAIT_S, "all are killed")
         bring_back(client)  # unless a sweep of the other worker has done so
-        again = json.loads(CliRunner().invoke(main, command).stdout)  # the same command finishes it
-        assert (again["waiting"], again["held"]) == (len(STEPS), [])
+        again = json.loads(CliRunner().invoke(main, command).stdout)  # the same command finishes what nobody has yet
+        assert again["held"] == []
         for task in tasks.values():
             with pytest.raises(TaskRevokedError):
                 task.get(timeout=WAIT_S)
