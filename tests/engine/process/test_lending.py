@@ -111,8 +111,9 @@ def test_a_pool_whose_tasks_all_wait_in_their_slots_keeps_no_other_pool_from_wor
     assert not [task.id for task in tasks if task.ready()]
     assert len(begun()) == SLOTS  # no more of those have begun
     Api.holds_none.clear()
-    others = [submit_task.delay("x", pool="other") for _ in range(SLOTS)]
-    wait_until(lambda: Api.now == SLOTS - SLOTS // 4, WAIT_S, "all slots that are lent are in use")
+    lent = SLOTS - SLOTS // 4
+    others = [submit_task.delay("x", pool="other") for _ in range(lent)]
+    wait_until(lambda: Api.now == lent, WAIT_S, "all slots that are lent are in use")
     Api.peak = 0
     Api.is_down.clear()
     results = [task.get(timeout=WAIT_S) for task in tasks]
