@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 REPO = Path(__file__).parents[1]
 #: Seconds until a worker must be ready on a busy machine.
-READY_S = 60
+READY_S = 120
 #: Celery waits a second for the answers of other workers before it starts, and nothing of Fleet's is in them. What
 #: `fleet up`, the demo and README start waits for them, as with users.
 _AT_ONCE = "--without-mingle"
