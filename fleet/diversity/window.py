@@ -121,8 +121,11 @@ class Windows:
         return [Fingerprint.unpack(one) for one in reversed(packed)]
 
     async def save(self, stored: Stored, state: ClassState) -> bool:
-        """Replace a class's state; False when somebody else did so first."""
-        field, after = f"{state.pool}|{state.kind}", state.model_dump_json()
+        """Replace a class's state; False when somebody else did so first.
+
+        A class without an alarm has no time of one, so that a worker of an earlier version can read it.
+        """
+        field, after = f"{state.pool}|{state.kind}", state.model_dump_json(exclude=None if state.alarm_at else {"alarm_at"})
         change = _SAVE.call(
             states=keys.diversity_states(), field=field, before=stored.raw, after=after, life_s=keys.STATE_TTL_S
         )
