@@ -126,7 +126,9 @@ QUARANTINE_CAP = Event(
 )
 WORKER_STARTED = Event("worker_started", "info", "A worker process is ready: worker, pid.")
 WORKER_STOPPED = Event("worker_stopped", "info", "A worker process ended as it should: worker.")
-WORKER_LOST = Event("worker_lost", "error", "A worker process has reported nothing for 30 s: worker, pid.")
+WORKER_LOST = Event(
+    "worker_lost", "error", "A worker process has said nothing for 10 s, or was replaced: worker. Once a process."
+)
 CLOCK_OFF = Event("clock_off", "warning", "A worker's clock is not that of Redis: worker, ahead_s.")
 WORKER_STALLED = Event("worker_stalled", "error", "A worker stood still and ended itself: worker, why.")
 FUNCTION_BLOCKED = Event(

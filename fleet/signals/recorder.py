@@ -31,7 +31,9 @@ STALE_S = 30.0
 #: given up before `STALE_S`.
 SILENT_S = 10.0
 #: Seconds between two clean-ups of gone workers by one process. Each reads all rows, so not with every report.
-CLEAN_EVERY_S = 10.0
+CLEAN_EVERY_S = 5.0
+#: Seconds for which the loss of one process is told once.
+LOST_ONCE_S = 600.0
 #: Longest time that one report speaks for, in seconds: a process that was stopped for a while has used nothing.
 LONGEST_STEP_S = 30.0
 
@@ -123,6 +125,7 @@ class Recorder:
         self._process.cpu_percent()  # the first reading has nothing to compare with and is always 0
         self._clean_at_s = 0.0  # of the monotonic clock
         self._reported_at_s: float | None = None
+        self._written_at_s = 0.0
         self._left = False
 
     async def report(
@@ -154,10 +157,14 @@ class Recorder:
         self._reported_at_s = now_s
         asked_s = time.monotonic()
         self._clock.hear(await report_worker(self._store, report, step_s=step_s), asked_s=asked_s)
+        was_heard = time.monotonic() - self._written_at_s < SILENT_S / 2
+        self._written_at_s = time.monotonic()
         if time.monotonic() >= self._clean_at_s:
             self._clean_at_s = time.monotonic() + CLEAN_EVERY_S
             self.looked_at = report.at
-            self.living = await forget_gone_workers(self._store, now_s=report.at, successor=report)
+            self.living = await forget_gone_workers(
+                self._store, now_s=report.at, successor=report, tells_silent=was_heard
+            )
         return report
 
     async def leave(self) -> None:
@@ -226,21 +233,35 @@ async def report_worker(store: Store, report: WorkerReport, *, step_s: float = 0
 
 
 async def forget_gone_workers(
-    store: Store, *, now_s: float, successor: WorkerReport | None = None
+    store: Store, *, now_s: float, successor: WorkerReport | None = None, tells_silent: bool = False
 ) -> tuple[WorkerReport, ...]:
     """Remove the rows of workers that are gone, and say so; return the living. O(workers).
 
     Gone is who has reported nothing for `STALE_S`, and, sooner, who had the name of `successor` in a process of the
     same host that does not exist any more.
+
+    Args:
+        store: State Redis.
+        now_s: Unix time of Redis.
+        successor: The worker that looks.
+        tells_silent: Say of those who have said nothing for `SILENT_S` that they are lost, before they are given up.
+            Who could not write itself a moment ago knows nothing of others: Redis may have been away.
     """
     flat = await store.command("HGETALL", keys.workers())
     rows = dict(zip(flat[::2], flat[1::2], strict=True))
     living, gone = split_reports(rows, now_s=now_s)
     left = [report.row.encode() for report in living if successor is not None and _was_before(successor, report)]
+    for report in living if tells_silent else ():
+        if report.at < now_s - SILENT_S:
+            _tell_lost(store, report.row)
     for row in (*gone, *left):
         if await store.command("HDEL", keys.workers(), row):  # one worker is enough to say it
-            record_event(store, catalogue.WORKER_LOST, worker=row.decode(errors="replace").partition("|")[0])
+            _tell_lost(store, row.decode(errors="replace"))
     return tuple(report for report in living if report.row.encode() not in left)
+
+
+def _tell_lost(store: Store, row: str) -> None:
+    record_event(store, catalogue.WORKER_LOST, quiet_s=LOST_ONCE_S, about=row, worker=row.partition("|")[0])
 
 
 def _was_before(successor: WorkerReport, report: WorkerReport) -> bool:

@@ -36,6 +36,7 @@ def test_a_view_tells_state_reason_time_and_counts(redis_url: str) -> None:
             (view,) = await read_breakers(one.store, [LIMIT])
             assert (view.state, view.tries, view.well, view.timed_out) == ("open", 1, 3, 1)
             assert view.failed >= 2
+            assert view.calls == {"well": 3, "late": 1, "key": view.failed - 1}
             assert view.wait is not None
             assert (view.wait.cause, view.wait.told) == ("key", "401: not this key")
             assert view.since is not None

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from fleet.signals.recorder import (
+    SILENT_S,
     STALE_S,
     Recorder,
     WorkerReport,
@@ -83,6 +84,24 @@ def test_workers_that_went_silent_are_removed_and_the_others_stay(redis_url: str
         await forget_gone_workers(store, now_s=1000)
 
     with_store(redis_url, work)
+    assert client.hkeys(keys.workers()) == [b"alive"]
+
+
+def test_a_silent_worker_is_told_as_lost_once_and_before_it_is_given_up(redis_url: str, client: redis.Redis) -> None:
+    def lost() -> list[bytes]:
+        return [fields[b"worker"] for _, fields in client.xrange(keys.events()) if fields[b"event"] == b"worker_lost"]  # type: ignore[union-attr]
+
+    async def work(store: Store) -> None:
+        await report_worker(store, report_of("silent", at=1000 - SILENT_S - 1))
+        await report_worker(store, report_of("alive", at=1000 - SILENT_S + 1))
+        await forget_gone_workers(store, now_s=1000)  # of who could not write itself until now
+        assert lost() == []
+        await forget_gone_workers(store, now_s=1000, tells_silent=True)
+        await forget_gone_workers(store, now_s=1001.5, tells_silent=True)
+        await forget_gone_workers(store, now_s=1000 + STALE_S - SILENT_S, tells_silent=True)
+
+    with_store(redis_url, work)
+    assert lost() == [b"silent", b"alive"]
     assert client.hkeys(keys.workers()) == [b"alive"]
 
 
