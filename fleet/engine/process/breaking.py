@@ -119,7 +119,8 @@ def _fingerprint(limit: str, settings: Settings, secret: str) -> str:
 
 
 class StaleHolds:
-    """A worker's duty for holds that have outlived their breakers: a closed breaker leaves no queue held for long.
+    """A worker's duty for holds that have outlived their reason: no queue stays held behind a breaker that has closed,
+    or for want of a bot that is back.
 
     Such a hold is put by a task that had heard "open" a moment before the closing, and it lets one task through per
     interval: of a key every 15 minutes. Whoever has put it may have died, and Redis may have lost the breakers.
@@ -136,6 +137,7 @@ class StaleHolds:
         self._broker = broker
         self._callable = frozenset(limits)
         self._limits = {pool: _limits_of(pool, settings) for pool in settings.pools}
+        self._bots = {name: pool.bots for name, pool in settings.pools.items()}
         #: What was lifted at the last look: a task that put such a hold is parked only behind it.
         self._lifted: dict[str, Wait] = {}
 
@@ -162,7 +164,13 @@ class StaleHolds:
             StoreUnavailable: When Redis does not answer.
         """
         again, self._lifted = self._lifted, {}
-        held = await self._held()
+        holds_now = await self._holds()
+        held = {pool: wait for pool, wait in holds_now.items() if _is_of_breaker(wait)}
+        for pool, wait in holds_now.items():
+            if wait.cause == "bots" and await self._has_bots(pool):
+                self._lifted[pool] = wait
+                logger.info("hold_lifted pool=%s cause=bots: a bot of it is back", pool)
+                record_event(self._state, catalogue.HOLD_LIFTED, pool=pool, cause=wait.cause)
         if held:
             limits = {wait.about for wait in held.values()}.union(*(self._limits[pool] for pool in held))
             views = {view.limit: view for view in await read_breakers(self._state, limits)}
@@ -178,15 +186,20 @@ class StaleHolds:
         life_ms = round(LOOK_EVERY_S * 900)
         return await self._broker.command("SET", keys.turn("holds"), "1", "NX", "PX", life_ms) is not None
 
-    async def _held(self) -> dict[str, Wait]:
-        """Return the pools that are held for a breaker, and why: each of them lets probes through."""
+    async def _holds(self) -> dict[str, Wait]:
+        """Return the pools that are held, and why."""
         texts = await self._broker.command("MGET", *(keys.hold(keys.queue(pool)) for pool in self._limits))
         found = {}
         for pool, text in zip(self._limits, texts, strict=True):
             with suppress(ValueError):  # an operator sees to what cannot be read
-                if text and _is_of_breaker(wait := Wait.from_json(text)):
-                    found[pool] = wait
+                if text:
+                    found[pool] = Wait.from_json(text)
         return found
+
+    async def _has_bots(self, pool: str) -> bool:
+        """True when a bot of a pool is not, or no longer, quarantined."""
+        now_us = round(CLOCK.now_s() * 1e6)
+        return int(await self._state.command("ZCOUNT", keys.quarantined(pool), now_us, "+inf")) < self._bots[pool]
 
     def _is_stale(self, pool: str, wait: Wait, views: Mapping[str, BreakerView], is_first: bool) -> bool:
         """Return whether a pool's hold has outlived its reason: any rung of a fallback ladder that opens is enough."""

@@ -67,8 +67,8 @@ logger = logging.getLogger("fleet.worker")
 
 #: Messages of a conversation that is checked on the loop: 1 ms.
 QUICK_MESSAGES = 500
-#: Seconds between two looks of a pool whose bots are all quarantined.
-LOOK_FOR_BOTS_S = 10.0
+#: Seconds between two tasks that look whether a bot is back, once the first one of a pool ought to be.
+PROBE_BOTS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +233,14 @@ class DataPlane:
     async def _wait_of(self, error: Waits, pool: str) -> Wait:
         """Return why a task waits that got no bot.
 
-        Where all are out it looks again with the first release, and soon in any case: somebody may let one go earlier.
+        Where all are out it looks again with the first release; who lets one go earlier is noticed too (`StaleHolds`).
+        Then one task goes ahead: a crowd that finds no bot would only leave its queue and come back.
         """
-        opens_at = None
-        if isinstance(error, BotsQuarantined):
-            released_at = await patiently(lambda: self._roster.next_release(pool))
-            looks_at = CLOCK.now_s() + LOOK_FOR_BOTS_S
-            opens_at = looks_at if released_at is None else min(looks_at, released_at)
-        return replace(error.wait(about=pool, opens_at=opens_at), is_everyones=True)
+        if not isinstance(error, BotsQuarantined):
+            return replace(error.wait(about=pool, opens_at=None), is_everyones=True)
+        released_at = await patiently(lambda: self._roster.next_release(pool))
+        wait = error.wait(about=pool, opens_at=released_at)
+        return replace(wait, is_everyones=True, probe_every_s=PROBE_BOTS_S)
 
     def stop(self, tag: str, job: asyncio.Future[Any] | None) -> bool:
         """End the work on a revoked task, whose cost is counted. False when no bot works on it: it has cost nothing.

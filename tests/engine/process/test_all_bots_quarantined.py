@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
+import redis
+
 from fleet import config
 from fleet.engine.admission.gates import read_gates, read_waiting
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.operations.levers import quarantine_bot, release_bot
-from fleet.engine.process.data_plane import LOOK_FOR_BOTS_S
 from fleet.models import bot_name
 from fleet.store import keys
 from fleet.store.client import connect
+from fleet.waits import Wait
 from tests.engine.conftest import StartWorker
 from tests.engine.process.test_worker import results
 from tests.waiting import wait_until
@@ -33,11 +38,29 @@ def test_tasks_wait_while_all_bots_of_their_pool_are_quarantined(redis_url: str,
         wait_until(lambda: read_waiting(client, [queue])[0].total == 31, 20, "all wait in their queue, none in a slot")
         assert results(redis_url, [first, *waiting]) == []
         assert not client.exists(keys.suspects())
+        assert fewest_waiting_while_they_look(client, queue) >= 30, "one goes ahead and looks, not all that have room"
 
         release_bot(client, settings, "research-007", by="test")
-        wait_until(lambda: len(results(redis_url, [first, *waiting])) == 31, 20 + LOOK_FOR_BOTS_S, "they are done")
+        wait_until(lambda: len(results(redis_url, [first, *waiting])) == 31, 30, "they are done")
+        wait_until(lambda: read_gates(client, [queue])[0].hold is None, 20, "nothing holds the pool any more")
     done = results(redis_url, [first, *waiting])
     assert {(one.status, one.bot) for one in done} == {("ok", "research-007")}
     (found,) = results(redis_url, [first])
     assert found.parked >= 1
     assert found.attempts == 1
+
+
+def fewest_waiting_while_they_look(client: redis.Redis, queue: str) -> int:
+    """Let the pool's hold come to its time, and return the fewest tasks in its lists until it is put anew."""
+    hold = Wait.from_json(client.get(keys.hold(queue)) or b"")
+    client.set(keys.hold(queue), replace(hold, opens_at=time.time()).to_json(), keepttl=True)
+    client.xadd(keys.bell(), {"x": 1}, maxlen=1)
+    seen: list[int] = []
+
+    def is_put_anew() -> bool:
+        seen.append(read_waiting(client, [queue])[0].total)
+        found = read_gates(client, [queue])[0].hold
+        return found is not None and (found.opens_at or 0) > time.time() + 10
+
+    wait_until(is_put_anew, 20, "one task has looked, and the hold is put anew")
+    return min(seen)
