@@ -366,14 +366,6 @@ class DiversitySettings(Section):
     )
 
 
-class FlowerSettings(Section):
-    """The dashboard. Its password is generated into `.fleet/flower.password`."""
-
-    address: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(5555, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    user: str = Field("fleet", description="User name of the basic authentication.")
-
-
 class SignalsSettings(Section):
     """Output for monitoring systems. The Fleet tab, `fleet top` and `fleet stats` need none of it."""
 

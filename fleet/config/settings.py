@@ -18,12 +18,12 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
+from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.prices import PriceSettings, TierPriceSettings
 from fleet.config.sections import (
     SIMULATOR,
     DeadLetterSettings,
     DiversitySettings,
-    FlowerSettings,
     HealthSettings,
     LimitSettings,
     PersonaSettings,
@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     health: HealthSettings = HealthSettings()
     diversity: DiversitySettings = DiversitySettings()
     flower: FlowerSettings = FlowerSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     signals: SignalsSettings = SignalsSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
@@ -260,9 +261,8 @@ class Settings(BaseSettings):
 
 def home_path() -> Path:
     """Return the state folder: FLEET_HOME, else `.fleet` beside fleet.toml or beside an existing `.fleet`."""
-    if os.environ.get("FLEET_HOME"):
-        return Path(os.environ["FLEET_HOME"]).absolute()
-    return nearest_home()
+    home = os.environ.get("FLEET_HOME")
+    return Path(home).absolute() if home else nearest_home()
 
 
 def nearest_home() -> Path:
@@ -348,7 +348,7 @@ def _with_celery_addresses(settings: Settings) -> Settings:
 SECTIONS: dict[str, type[BaseModel]] = {
     "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings, "dead_letters": DeadLetterSettings,
     "health": HealthSettings, "diversity": DiversitySettings, "flower": FlowerSettings, "signals": SignalsSettings,
-    "simulator": SimulatorSettings,
+    "simulator": SimulatorSettings, "dashboard": DashboardSettings,
 }  # fmt: skip
 
 

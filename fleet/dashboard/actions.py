@@ -1,6 +1,7 @@
 """What an operator does from the page: pause and resume pools, quarantine and release bots. Checked here once more.
 
-Each action connects anew: they are rare, and a connection that has waited for days may be dead.
+What is done about tasks: `task_actions.py`. Each action connects anew: they are rare, and a connection that has waited
+for days may be dead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fleet.config import Settings
+from fleet.dashboard.task_actions import CancelTask, PurgeDead, ReplayDead, carry_out_on_tasks
 from fleet.engine.admission.gates import CLOSED
 from fleet.engine.operations import levers
 from fleet.errors import ConfigurationError
@@ -64,7 +66,7 @@ class RelearnClass(Frozen):
     kind: str = Field(max_length=200)
 
 
-Action = PausePool | ResumePool | QuarantineBot | ReleaseBot | RelearnClass
+Action = PausePool | ResumePool | QuarantineBot | ReleaseBot | RelearnClass | CancelTask | ReplayDead | PurgeDead
 _ACTION: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="do")])
 
 
@@ -114,6 +116,8 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> str:
             case QuarantineBot():
                 levers.quarantine_bot(state, settings, action.bot, by=by, reason=action.reason, for_s=action.for_s)
                 return f"{action.bot} is quarantined: it takes no new task"
+            case CancelTask() | ReplayDead() | PurgeDead():
+                return carry_out_on_tasks(action, state, broker, settings, by=by)
             case ReleaseBot():
                 was_out = levers.release_bot(state, settings, action.bot, by=by)
                 return f"{action.bot} {'takes tasks again' if was_out else 'was not quarantined'}"

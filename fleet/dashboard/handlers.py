@@ -121,6 +121,39 @@ class OneBot(FleetHandler):
             self.answer(detail.model_dump_json())
 
 
+class OneTask(FleetHandler):
+    """One task, opened; its texts only if the settings allow it, and to nobody who has not logged in."""
+
+    @authenticated
+    async def get(self, task_id: str) -> None:
+        is_thorough = self.get_argument("thorough", "") == "1"
+        asked = self.application.options
+        with_texts = self.source.settings.dashboard.show_texts and bool(asked.basic_auth or asked.auth)
+        try:
+            page = await self.in_thread(
+                lambda: self.source.task(task_id, is_thorough=is_thorough, with_texts=with_texts)
+            )
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.answer(page.model_dump_json())
+
+
+class DeadLetters(FleetHandler):
+    """The newest dead letters of a pool and reason; never their messages."""
+
+    @authenticated
+    async def get(self) -> None:
+        pool, reason = self.get_argument("pool", None), self.get_argument("reason", None)
+        try:
+            letters = await self.in_thread(self.source.dead, pool, reason)
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            rows = [{**filed.letter.model_dump(mode="json"), "died_at": filed.died_at} for filed in letters]
+            self.answer(json.dumps({"letters": rows}))
+
+
 class Act(FleetHandler):
     """Pause, resume, quarantine, release: only for who has logged in, only from our own page."""
 
@@ -189,6 +222,8 @@ def routes(settings: Settings) -> list[url]:
         url(r"/fleet", FleetPage, parts, name="fleet"),
         url(r"/fleet/state", State, parts, name="fleet-state"),
         url(r"/fleet/bot/([A-Za-z0-9_-]{1,80})", OneBot, parts, name="fleet-bot"),
+        url(r"/fleet/task/(.{1,1536})", OneTask, parts, name="fleet-task"),
+        url(r"/fleet/dead", DeadLetters, parts, name="fleet-dead"),
         url(r"/fleet/act", Act, parts, name="fleet-act"),
         url(r"/fleet/metrics", Metrics, parts, name="fleet-metrics"),
         url(r"/fleet/static/(.*)", Static, {"path": str(HERE / "static")}, name="fleet-static"),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from fleet.config import Settings
 from fleet.engine.operations.overview import open_overview
+from fleet.engine.operations.task_page import TaskPage
+from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.signals.metrics import exposition
 from fleet.signals.view import BotDetail, FleetView
 
@@ -24,6 +26,16 @@ class Source:
     def bot(self, name: str) -> BotDetail:
         with open_overview(self.settings) as overview:
             return overview.bot(name)
+
+    def task(self, task_id: str, *, is_thorough: bool = False, with_texts: bool = False) -> TaskPage:
+        """Return one task, as `read_task` does."""
+        with open_overview(self.settings) as overview:
+            return overview.task(task_id, is_thorough=is_thorough, with_texts=with_texts)
+
+    def dead(self, pool: str | None, reason: str | None) -> tuple[Filed, ...]:
+        """Return the newest dead letters of a pool and reason, as many as a page shows."""
+        with open_overview(self.settings) as overview:
+            return overview.dead(pool, reason)
 
     def metrics(self) -> bytes:
         """Return the fleet in Prometheus' text format."""

@@ -136,6 +136,11 @@ FUNCTION_BLOCKED = Event(
 )
 POISON_BURIED = Event("poison_buried", "error", "A task that kills its process was given a failed result: task, proof.")
 PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: limit, hold_s. Once a minute a limit.")
+TASK_CANCELLED = Event("task_cancelled", "info", "An operator cancelled a task on the page: task, by.")
+DEAD_REPLAYED = Event(
+    "dead_replayed", "info", "An operator queued dead letters again on the page: task, or pool and reason; counts, by."
+)
+DEAD_PURGED = Event("dead_purged", "warning", "An operator threw dead letters away there: the same fields.")
 BUDGET_WARNING = Event(
     "budget_warning", "warning", "The day of a limit is used to 80% or 100%: limit, percent. Once a day, each."
 )
@@ -174,7 +179,7 @@ EVENTS: dict[str, Event] = {
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING,
-        KEY_REJECTED, DEAD_LETTER,
+        KEY_REJECTED, DEAD_LETTER, TASK_CANCELLED, DEAD_REPLAYED, DEAD_PURGED,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED, DIVERSITY_RELEARNT,
     )

@@ -45,3 +45,7 @@ class LimitView(Frozen):
     long: tuple[LongLimitView, ...] = Field((), description="Limits of an hour, a day or more, as the provider tells.")
     breaker: BreakerState = Field("closed", description="Whether calls go, or wait until a probe does well.")
     paced_rpm: float | None = Field(None, description="Calls a minute while little of those is left.")
+    budgets: tuple[str, ...] = Field((), description="Each budget of the day in words, and when it ends at this pace.")
+    budget_ends_at: float | None = Field(
+        None, description="Unix time at which the first of them ends at this pace; None: all last the day."
+    )

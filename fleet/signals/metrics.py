@@ -58,6 +58,7 @@ RUNG = Metric(
     "fleet_pool_rung", "gauge", "Rung of a pool's fallback ladder that serves it, or did last; 0: its own.", ("pool",)
 )
 DEAD_LETTERS = Metric("fleet_dead_letters", "counter", "Tasks that failed for good and were kept.")
+DEAD_KEPT = Metric("fleet_dead_letters_kept", "gauge", "Dead letters that wait to be looked at.", ("pool", "reason"))
 
 BOTS = Metric("fleet_bots", "gauge", "Bots by state.", ("pool", "state"))
 BOT_RATE = Metric(
@@ -106,6 +107,12 @@ OPENS = Metric(
 )
 PARKED = Metric("fleet_parked_tasks", "gauge", "Tasks that wait for a time of their own.", ("pool",))
 OLDEST = Metric("fleet_oldest_waiting_seconds", "gauge", "Age of the oldest of the next tasks; 0: none.", ("pool",))
+DRAIN = Metric(
+    "fleet_pool_drain_seconds",
+    "gauge",
+    "Seconds until what waits is gone at this rate, where that is known.",
+    ("pool",),
+)
 IN_FLIGHT = Metric("fleet_running_tasks", "gauge", "Tasks that bots work on.", ("pool",))
 POOL_WORKERS = Metric("fleet_pool_workers", "gauge", "Live workers that serve a pool; 0: its tasks wait.", ("pool",))
 OPEN = Metric("fleet_pool_open", "gauge", "1: everything may be taken; 0: the gate holds something back.", ("pool",))
@@ -127,6 +134,12 @@ LIMIT_DAY_USD = Metric(
     "gauge",
     "US dollars of a limit's UTC day, used or reserved, and allowed.",
     ("limit", "which"),
+)
+BUDGET_ENDS = Metric(
+    "fleet_limit_budget_ends_seconds",
+    "gauge",
+    "Seconds until the first budget of a limit's UTC day is used up at this pace; none if they last.",
+    ("limit",),
 )
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 
@@ -155,7 +168,7 @@ FLEET_METRICS = (
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
     LIMIT_REFUSED, BREAKER, DAY_COST, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
-    LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS,
+    LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -191,8 +204,11 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _pools(view.pools)
     yield from _waits(view)
     yield from _limits(view.limits)
+    ends = ((row.limit, row.budget_ends_at) for row in view.limits)
+    yield BUDGET_ENDS, [((limit,), max(0.0, at - view.at)) for limit, at in ends if at is not None]
     yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
     yield from _diagnoses(view.diagnoses)
+    yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]
     yield SUSPECTS, [((), view.suspects)]
     used = view.resources
     yield WORKERS, [((), len(used.workers))]
@@ -275,6 +291,8 @@ def _pools(pools: Iterable[PoolView]) -> Iterator[tuple[Metric, Iterable[Sample]
     yield WAITING, [((row.pool, priority), count) for row in rows for priority, count in row.backlog.items()]
     yield PARKED, [((row.pool,), row.parked) for row in rows]
     yield OLDEST, [((row.pool,), row.oldest_s or 0.0) for row in rows]
+    drains = ((row.pool, 0.0 if not row.drain.tasks else row.drain.left_s) for row in rows if row.drain is not None)
+    yield DRAIN, [((pool,), left_s) for pool, left_s in drains if left_s is not None]
     yield IN_FLIGHT, [((row.pool,), row.in_flight) for row in rows]
     yield POOL_WORKERS, [((row.pool,), row.workers) for row in rows]
     yield OPEN, [((row.pool,), int(row.is_open and not row.is_held)) for row in rows]

@@ -13,9 +13,11 @@ from fleet.signals.windows import HOURS, MINUTES, PERIOD, Period
 
 _WIDTH = len(Period._fields)
 _BYTES = (MINUTES + HOURS) * PERIOD.size
-_COST = Period._fields.index("cost_usd_micros")
+_OK, _DEGRADED, _COST = map(Period._fields.index, ("ok", "degraded", "cost_usd_micros"))
 _MINUTE_PLACES = range(0, MINUTES * _WIDTH, _WIDTH)
 _HOUR_PLACES = range(MINUTES * _WIDTH, (MINUTES + HOURS) * _WIDTH, _WIDTH)
+#: Seconds that a rate is taken over at least: one task a moment ago is no rate.
+LEAST_SPAN_S = 10.0
 #: Minutes of an hour.
 _MINUTES_EACH = 60
 
@@ -64,6 +66,32 @@ def last_minutes(one: array[float], *, now_s: float, count: int) -> Period:
     last = int(now_s // 60)
     places = _MINUTE_PLACES if one else ()
     return _summed(0, [one[at : at + _WIDTH] for at in places if last - count < one[at] <= last])
+
+
+def rate_now(one: array[float], field: str, *, minutes: int, now_s: float) -> float:
+    """Return what a pool counts a second, over its last minutes, from the first of them in which it counted anything.
+
+    Args:
+        one: Of the pool.
+        field: What is counted, as `Period` calls it.
+        minutes: How many are looked at, the one that runs among them.
+        now_s: Unix time.
+    """
+    last, place = int(now_s // 60), Period._fields.index(field)
+    counted = {
+        one[at]: one[at + place] for at in _MINUTE_PLACES if last - minutes < one[at] <= last and one[at + place]
+    }
+    return sum(counted.values()) / max(LEAST_SPAN_S, now_s - min(counted) * 60) if counted else 0.0
+
+
+def cost_of_answer(one: array[float]) -> float | None:
+    """Return the micro-dollars that an answered task of a pool has cost on average, what failed beside it included.
+
+    Over all that the rings still hold: about two days. None: nothing was answered.
+    """
+    places = [*_MINUTE_PLACES, *_HOUR_PLACES]
+    answered = sum(one[at + _OK] + one[at + _DEGRADED] for at in places)
+    return sum(one[at + _COST] for at in places) / answered if answered else None
 
 
 def spent_in(one: array[float], hours: range) -> float:

@@ -15,9 +15,11 @@ from fleet.models import Persona
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.cost_view import Costs
 from fleet.signals.crew import Trouble
+from fleet.signals.dead_view import DeadGroup
 from fleet.signals.diagnosis.finding import CallVerdict, Diagnosis
 from fleet.signals.health_view import ClassDiversity, FleetHealth
 from fleet.signals.limit_view import LimitView
+from fleet.signals.outlook import Drain
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.rungs import LadderView
 from fleet.signals.spread import Verdict
@@ -234,6 +236,7 @@ class PoolView(Frozen):
     simulated: bool
     ladder: LadderView | None = Field(None, description="Who serves it; None: it has no fallback ladder.")
     by_rung: dict[int, int] = Field(default_factory=dict, description="Tasks that each fallback has served so far.")
+    drain: Drain | None = Field(None, description="When what waits will be gone.")
     completions: int = Field(description="Of the last hour, as failed, calls, ... below.")
     failed: int
     calls: int
@@ -307,4 +310,5 @@ class FleetView(Frozen):
     health: FleetHealth = Field(FleetHealth(), description="Bad bots: pool by pool, and the worst five.")
     diversity: tuple[ClassDiversity, ...] = Field((), description="Sameness of answers by class, alarms first.")
     verdict: CallVerdict = Field(CallVerdict(), description="Who is behind what fails now, by calls.")
+    dead: tuple[DeadGroup, ...] = Field((), description="Dead letters by pool and reason, the most first.")
     suspects: int = Field(0, description="Tasks whose worker died while they ran: they wait to run apart, or do so.")

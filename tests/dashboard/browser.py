@@ -82,7 +82,9 @@ class Browser:
 
         def clicked() -> bool:
             try:
-                self.find(selector).click()
+                node = self.find(selector)
+                self.script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", node)
+                node.click()
             except StaleElementReferenceException:
                 return False
             return True

@@ -20,6 +20,7 @@ from fleet.config import PoolSettings, Settings
 from fleet.engine.admission.gates import CLOSED, open_gate, set_gate
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.outcomes.completion import Finish, Finisher
+from fleet.engine.outcomes.dead_letters import letter_keys
 from fleet.models import BotResult, bot_name
 from fleet.money import micros_of
 from fleet.roster import Checkout
@@ -275,6 +276,73 @@ def test_a_click_quarantines_a_bot_which_gets_no_task_until_it_is_released(fleet
     page.wait(lambda: page.text("#bot .pill") == "idle", "the bot is released")
     back = fleet.collect(fleet.queue([{"pool": "good"}] * 12))
     assert "good-001" in {one.bot for one in back}
+
+
+def in_every_look(page: Browser, name: str) -> None:
+    """Look at the page in light, in dark and on a phone: it fits, and every text is readable."""
+    for look, width, theme in (("light", 1440, "light"), ("dark", 1440, "dark"), ("phone", 360, "light")):
+        page.look(width=width, height=900, theme=theme)
+        assert page.script("return document.documentElement.scrollWidth") <= width
+        assert page.script(CONTRAST.read_text()) == []
+        page.picture(f"{name}-{look}")
+    page.look()
+
+
+def test_a_task_is_opened_by_its_link_its_address_and_its_id_and_cancelled(fleet: Stack, page: Browser) -> None:
+    (dead,) = fleet.collect(fleet.queue([{"pool": "bad"}]))
+    page.wait(lambda: page.texts("#events [data-task]"), "an event names a task")
+    page.click("#events [data-task]")
+    page.wait(lambda: page.text("#task .pill") == "failed", "the link opens it")
+    assert "BadRequest" in page.text("#task .said")
+    assert page.texts("#task .steps b")[-2:] == ["judge", "finish"]
+    assert page.texts("#task .act button") == ["Replay", "Throw away"]
+    assert "dashboard.show_texts" in page.text("#task")
+    page.press(Keys.ESCAPE)
+
+    page.find("#task-id").send_keys(dead.task_id, Keys.ENTER)
+    page.wait(lambda: page.text("#task code") == dead.task_id, "the search field opens it")
+    assert page.script("return location.hash") == f"#task={dead.task_id}"
+    page.wait(lambda: page.text("#task .pill") == "failed", "it is drawn")
+    in_every_look(page, "task")
+    page.press(Keys.ESCAPE)
+
+    with connect(fleet.redis.url) as client:
+        set_gate(client, keys.queue("good"), lowest=CLOSED)
+        try:
+            (waits,) = fleet.queue([{"pool": "good"}])
+            page.script("location.hash = arguments[0]", f"task={waits}")
+            page.wait(lambda: page.text("#task .pill") == "queued", "the address opens it")
+            assert page.text("#task .said li").startswith("it waits because an operator has paused the pool")
+            assert page.texts("#task .steps b") == ["queued"]
+            page.click("#task .act button")
+            page.wait(lambda: page.text("#task .pill") == "revoked", "it is cancelled")
+            page.press(Keys.ESCAPE)
+            drains = '#pools li[data-key="good"] [data-key="drains"] b'
+            page.wait(lambda: page.text(drains) == "stands still", "the pool says when its backlog is gone")
+        finally:
+            open_gate(client, keys.queue("good"))
+
+
+def test_dead_letters_are_replayed_and_thrown_away_after_a_look_at_the_cost(fleet: Stack, page: Browser) -> None:
+    with connect(fleet.redis.url) as client:
+        client.delete(*letter_keys().values())
+        ids = [one.task_id for one in fleet.collect(fleet.queue([{"pool": "bad"}] * 3))]
+        line = '#dead li[data-key="BadRequest"]'
+        page.wait(lambda: page.text(f"{line} .figures b") == "3", "they are counted by reason")
+        page.click(f"{line} .link")
+        page.wait(lambda: len(page.texts(f"{line} .letters [data-task]")) == 3, "the newest are listed")
+        page.click(f"{line} .quiet")
+        page.wait(lambda: "Queue 3 tasks again? Nobody knows what that costs" in page.text(f"{line} .asked"), "it asks")
+        in_every_look(page, "dead")
+        client.delete(*map(keys.result, ids))
+        page.click(f"{line} .asked .action")
+        fleet.collect(ids)
+        page.wait(lambda: any("dead replayed" in event for event in page.texts("#events li")), "the event tells it")
+        page.wait(lambda: page.text(f"{line} .figures b") == "3", "they have died again")
+        page.click(f"{line} .line .quiet:last-child")
+        assert "Their messages go for good" in page.text(f"{line} .asked")
+        page.click(f"{line} .asked .danger")
+        page.wait(lambda: page.script("return document.getElementById('dead-panel').hidden"), "no letter is left")
 
 
 def test_what_is_filtered_and_sorted_is_what_is_shown(page: Browser) -> None:

@@ -15,6 +15,7 @@ from fleet.engine.messages.queues import list_key
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.dashboard.flower_process import Flower, running
+from tests.engine.operations.test_story import message_of
 from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
@@ -65,7 +66,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         redis.stop()
 
 
-ROUTES = ["/fleet", "/fleet/state", "/fleet/bot/research-001", "/fleet/metrics"]
+ROUTES = ["/fleet", "/fleet/state", "/fleet/bot/research-001", "/fleet/metrics", "/fleet/task/t1", "/fleet/dead"]
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -99,6 +100,20 @@ def test_an_action_of_the_page_is_carried_out_and_recorded(served: Served) -> No
     events = json.loads(served.flower.get("/fleet/state", served.login)[1])["view"]["events"]
     assert [event["name"] for event in events[:2]] == ["pool_resumed", "pool_paused"]
     assert events[0]["fields"] == {"pool": "research", "by": "fleet"}
+
+
+def test_a_task_is_opened_by_its_id_whatever_that_is_and_cancelled_from_the_page(served: Served) -> None:
+    with connect(served.redis.url) as client:
+        client.lpush(list_key(keys.queue("research"), 2), message_of("an id / of mine"))
+        path = "/fleet/task/an%20id%20%2F%20of%20mine"
+        page = json.loads(served.flower.get(path, served.login)[1])
+        assert (page["story"]["state"], page["story"]["ahead"], page["deeds"]) == ("queued", 0, ["cancel"])
+        assert page["texts"] is None  # dashboard.show_texts is off
+        status, said = served.act(json.dumps({"do": "cancel", "task": "an id / of mine"}), login=served.login)
+        assert (status, json.loads(said)["done"]) == (200, "cancelled: it waited, and does not start")
+        assert json.loads(served.flower.get(path, served.login)[1])["story"]["state"] == "revoked"
+        client.delete(list_key(keys.queue("research"), 2))
+    assert json.loads(served.flower.get("/fleet/dead?reason=Poison", served.login)[1]) == {"letters": []}
 
 
 @pytest.mark.parametrize(

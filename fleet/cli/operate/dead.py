@@ -17,7 +17,10 @@ from fleet.cli.terminal import fitted, say, table
 from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
+    import redis
+
     from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+    from fleet.signals.dead_view import DeadGroup
 
 #: Error types that a dead letter may have as its reason.
 REASONS = sorted(
@@ -48,6 +51,7 @@ def dead() -> None:
     \b
     Examples:
       fleet dead list --pool research
+      fleet dead reasons
       fleet dead show 7c9e6679-7425-40de-944b-e07fc1f90ae7
       fleet dead replay --reason ProviderUnavailable --yes
       fleet dead purge --all
@@ -78,7 +82,7 @@ def list_letters(pool: str | None, reason: str | None, limit: int, before: str |
       fleet dead list --pool research --reason DeadlineExceeded --limit 100
       fleet dead list --json | jq '.letters[].task_id'
     """
-    with _office() as office:
+    with _office() as (office, _):
         page = office.page(pool=pool, reason=reason, limit=limit, before=before)
         total = office.count(pool=pool, reason=reason)
     if as_json:
@@ -89,6 +93,35 @@ def list_letters(pool: str | None, reason: str | None, limit: int, before: str |
         click.echo(line)
     more = f"; more with --before {page.next}" if page.next else ""
     say(f"{len(page.letters):,} of {counted(total, 'dead letter')}{more}")
+
+
+@dead.command()
+@_scope
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def reasons(pool: str | None, reason: str | None, as_json: bool) -> None:
+    """Count dead letters by pool and reason, and tell what replaying them may cost.
+
+    The cost is what an answer of the same pool has cost on average in the last two days, times their number.
+
+    \b
+    Examples:
+      fleet dead reasons
+      fleet dead reasons --pool research --json | jq '.groups[] | {reason, count, replay_usd_micros}'
+    """
+    from fleet.signals.dead_view import told_cost
+
+    with _office() as (office, state):
+        groups = _groups(office, state, pool, reason)
+    total = sum(group.count for group in groups)
+    if as_json:
+        click.echo(json.dumps({"total": total, "groups": [group.model_dump() for group in groups]}, indent=2))
+        return
+    rows = [("POOL", "REASON", "LETTERS", "NEWEST", "REPLAY")]
+    for group in groups:
+        rows.append((group.pool, group.reason, f"{group.count:,}", _clock(group.newest_at), _usd(group)))
+    for line in table(rows, left=(0, 1, 3)) if groups else ():
+        click.echo(line)
+    say(f"{counted(total, 'dead letter')}{f'; to replay them: {told_cost(groups)}' if total else ''}")
 
 
 @dead.command()
@@ -103,7 +136,7 @@ def show(task_id: str, body: bool, as_json: bool) -> None:
       fleet dead show 7c9e6679-7425-40de-944b-e07fc1f90ae7
       fleet dead show 7c9e6679-7425-40de-944b-e07fc1f90ae7 --body --json
     """
-    with _office() as office:
+    with _office() as (office, _):
         filed = office.find(task_id)
         if filed is None:
             raise errors.FleetError(_not_there(task_id))
@@ -128,27 +161,35 @@ def show(task_id: str, body: bool, as_json: bool) -> None:
     metavar="SECONDS",
     help="Give each a new end, so many seconds from now; those whose end has passed need one.",
 )
+@click.option("--dry-run", is_flag=True, help="Only say how many that would be, and what they may cost.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def replay(
-    task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool, life_s: float | None, yes: bool,
-    as_json: bool,
+    task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool, life_s: float | None,
+    dry_run: bool, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Queue dead tasks again, with a fresh life.
 
     A replayed task keeps its id and joins the end of its queue. Its failed result is removed, and whoever asks for it
     gets the new one. Callbacks, chains and chords have seen the failure and are not called again. A task whose end
-    (expires_at) has passed stays a letter unless --expires-in gives it a new one.
+    (expires_at) has passed stays a letter unless --expires-in gives it a new one. Before a set is queued, you are told
+    what it may cost: their number times what an answer of the same pool has cost on average.
 
     \b
     Examples:
       fleet dead replay 7c9e6679-7425-40de-944b-e07fc1f90ae7
-      fleet dead replay --pool research --reason ProviderUnavailable
+      fleet dead replay --pool research --reason ProviderUnavailable --dry-run
       fleet dead replay --all --yes --json
     """
-    with _office() as office:
+    from fleet.signals.dead_view import told_cost
+
+    with _office() as (office, state):
         chosen = _chosen(office, task_ids, pool, reason, everything)
-        _confirm("replay", office, task_ids, pool, reason, yes)
+        if dry_run:
+            _tell_price(_groups(office, state, pool, reason), task_ids, as_json)
+            return
+        if not (yes or task_ids):
+            _confirm("replay", office, pool, reason, told_cost(_groups(office, state, pool, reason)))
         outcomes = {task_id: office.replay(task_id, life_s=life_s) for task_id, _ in chosen}
     counts: Counter[str] = Counter(outcomes.values())
     _report(counts, as_json)
@@ -173,22 +214,23 @@ def purge(
       fleet dead purge 7c9e6679-7425-40de-944b-e07fc1f90ae7
       fleet dead purge --reason InvalidTask --yes
     """
-    with _office() as office:
+    with _office() as (office, _):
         chosen = _chosen(office, task_ids, pool, reason, everything)
-        _confirm("purge", office, task_ids, pool, reason, yes)
+        if not (yes or task_ids):
+            _confirm("purge", office, pool, reason, "their messages go for good")
         outcomes = {task_id: office.purge(task_id, died_us=died_us) for task_id, died_us in chosen}
     _report(Counter("purged" if done else "unknown" for done in outcomes.values()), as_json)
     _refuse_unknown([task_id for task_id, done in outcomes.items() if not done], task_ids)
 
 
 @contextmanager
-def _office() -> Iterator[DeadLetterOffice]:
+def _office() -> Iterator[tuple[DeadLetterOffice, redis.Redis]]:
     from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 
     settings = config.current()
     with two_redis(settings) as clients:
-        yield DeadLetterOffice(clients.state, clients.broker, settings)
+        yield DeadLetterOffice(clients.state, clients.broker, settings), clients.state
 
 
 def _chosen(
@@ -203,16 +245,40 @@ def _chosen(
     return ((filed.letter.task_id, filed.died_us) for filed in office.walk(pool=pool, reason=reason))
 
 
-def _confirm(
-    verb: str, office: DeadLetterOffice, task_ids: tuple[str, ...], pool: str | None, reason: str | None, yes: bool
-) -> None:
-    """Ask before a whole set is changed; a script must say --yes."""
-    if yes or task_ids:
+def _groups(
+    office: DeadLetterOffice, state: redis.Redis, pool: str | None, reason: str | None
+) -> tuple[DeadGroup, ...]:
+    from fleet.engine.operations.dead import read_dead
+
+    return read_dead(office, state, config.current(), pool=pool, reason=reason)
+
+
+def _usd(group: DeadGroup) -> str:
+    return "unknown" if group.replay_usd_micros is None else f"${group.replay_usd_micros / 1e6:,.4f}"
+
+
+def _tell_price(groups: tuple[DeadGroup, ...], task_ids: tuple[str, ...], as_json: bool) -> None:
+    """Say what a replay would queue, and what that may cost."""
+    from fleet.signals.dead_view import told_cost
+
+    if task_ids:
+        raise click.UsageError("--dry-run: expected --pool, --reason or --all beside it, got task ids")
+    count = sum(group.count for group in groups)
+    known = [group.replay_usd_micros for group in groups if group.replay_usd_micros is not None]
+    if as_json:
+        unpriced = sum(group.count for group in groups if group.replay_usd_micros is None)
+        click.echo(json.dumps({"letters": count, "replay_usd_micros": sum(known), "letters_without_price": unpriced}))
         return
+    say(f"would queue {counted(count, 'dead letter')}{f': {told_cost(groups)}' if count else ''}")
+
+
+def _confirm(verb: str, office: DeadLetterOffice, pool: str | None, reason: str | None, costs: str) -> None:
+    """Ask before a whole set is changed; a script must say --yes."""
     count = office.count(pool=pool, reason=reason)
+    what = f"{verb} {counted(count, 'dead letter')}"
     if not sys.stdin.isatty():
-        raise click.UsageError(f"expected --yes to {verb} {counted(count, 'dead letter')} without being asked")
-    click.confirm(f"{verb} {counted(count, 'dead letter')}?", abort=True, err=True)
+        raise click.UsageError(f"expected --yes to {what} without being asked")
+    click.confirm(f"{what}? {costs[0].upper()}{costs[1:]}.", abort=True, err=True)
 
 
 def _report(counts: Counter[str], as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -49,13 +49,19 @@ def limits(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     snapshots = asyncio.run(_read(config.current()))
+    budgets = _read_budgets(snapshots, config.current())
     taught = lessons.read_by_api(config.current())
     if as_json:
-        told = [asdict(snapshot) | {"lessons": lessons.told(_taught(snapshot, taught))} for snapshot in snapshots]
+        told = [
+            asdict(snapshot) | {"budgets": budgets[snapshot.limit], "lessons": lessons.told(_taught(snapshot, taught))}
+            for snapshot in snapshots
+        ]
         click.echo(json.dumps(told, indent=2))
         return
     for snapshot in snapshots:
-        click.echo("\n".join(fitted([*_lines(snapshot), *lessons.lines(_taught(snapshot, taught))])))
+        click.echo(
+            "\n".join(fitted([*_lines(snapshot, budgets[snapshot.limit]), *lessons.lines(_taught(snapshot, taught))]))
+        )
 
 
 limits.add_command(lessons.forget)
@@ -241,7 +247,7 @@ def _draw(counts: tuple[int, ...]) -> str:
     return f"{bars}  (highest {most:,.1f})"
 
 
-def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
+def _lines(snapshot: LimitSnapshot, budgets: Sequence[str]) -> Iterator[str]:
     mark = " (set live)" if snapshot.is_changed else " (learnt)" if snapshot.is_learnt else ""
     yield f"{snapshot.limit}{mark}"
     for name, was in snapshot.lowered.items():
@@ -254,7 +260,7 @@ def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
         yield f"  {label:<8}  {used:,.0f} of {_amount(rate)} in the last minute{foreign}"
     allowed = "not limited" if snapshot.rate is None else f"{snapshot.rate:,.1f} allowed at their mean size"
     yield f"  rate      {snapshot.used_rpm / 60:,.1f} calls a second in the last minute, {allowed}"
-    yield from _day_lines(snapshot)
+    yield from _day_lines(snapshot, budgets)
     yield from _long_lines(snapshot)
     waiting = counted(snapshot.waiting, "call")
     allowed_now = snapshot.most_in_flight
@@ -268,15 +274,20 @@ def _lines(snapshot: LimitSnapshot) -> Iterator[str]:
     yield f"  429s      {snapshot.refused}, last {last}{held}"
 
 
-def _day_lines(snapshot: LimitSnapshot) -> Iterator[str]:
-    """Yield what of the day is used and allowed."""
-    if snapshot.requests_per_day is not None:
-        yield f"  day       {snapshot.used_requests:,} of {snapshot.requests_per_day:,} requests used"
-    if snapshot.usd_micros_per_day is not None:
-        reserved = snapshot.reserved_usd_micros / 1e6
-        flying = f", of that {_usd(reserved)} reserved for calls in flight" if reserved else ""
-        used, allowed = snapshot.used_usd_micros / 1e6, snapshot.usd_micros_per_day / 1e6
-        yield f"  day       {_usd(used)} of {_usd(allowed)} used{flying}"
+def _day_lines(snapshot: LimitSnapshot, budgets: Sequence[str]) -> Iterator[str]:
+    """Yield what of the day is used and allowed, and when that ends."""
+    yield from (f"  day       {budget}" for budget in budgets)
+    if snapshot.usd_micros_per_day is not None and snapshot.reserved_usd_micros:
+        yield f"  reserved  {_usd(snapshot.reserved_usd_micros / 1e6)} of that for calls in flight"
+
+
+def _read_budgets(snapshots: Sequence[LimitSnapshot], settings: config.Settings) -> dict[str, tuple[str, ...]]:
+    """Return each limit's budgets of the day in words."""
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.engine.operations.paces import read_limit_budgets
+
+    with state_client(settings) as state:
+        return {one.limit: one.lines for one in read_limit_budgets(state, settings, snapshots, time.time())}
 
 
 def _usd(dollars: float) -> str:

@@ -21,6 +21,7 @@ from fleet.quoting import counted, noun_for, quote
 if TYPE_CHECKING:
     from fleet.cli.operate.two_redis import TwoRedis
     from fleet.engine.admission.gates import Gate
+    from fleet.signals.outlook import Drain
     from fleet.signals.rungs import LadderView
     from fleet.signals.view import WaitLine
 
@@ -47,6 +48,7 @@ class PoolRow:
     lowest_taken: str | None
     gate_left_s: float | None
     ladder: LadderView | None = None
+    drain: Drain | None = None
     waits: tuple[WaitLine, ...] = ()
 
 
@@ -138,6 +140,8 @@ def resume(names: tuple[str, ...]) -> None:
 def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
     """Return one row per pool, the inbox last. Some round trips, whatever the number of pools."""
     from fleet.engine.operations.ladders import read_ladders
+    from fleet.engine.operations.obstacles import drain_of_pool
+    from fleet.engine.operations.paces import finished_a_second, read_series
     from fleet.engine.operations.waits import lines_in_order, look, look_at_inbox
 
     seen = look(clients.state, clients.broker, settings)
@@ -145,6 +149,9 @@ def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
     inbox = look_at_inbox(clients.broker, settings, seen)
     bots = [*(pool.bots for pool in settings.pools.values()), 0]
     labels = [*settings.pools, f"({settings.worker.inbox})"]
+    series = read_series(clients.state, settings.pools)
+    rates = [*(finished_a_second(one, seen.now_s) for one in series.values()), 0.0]
+    waits = [lines_in_order([pool], seen.now_s) for pool in (*seen.standings, inbox)]
     return [
         PoolRow(
             pool=label,
@@ -158,9 +165,10 @@ def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:
             lowest_taken=_lowest(pool.gate),
             gate_left_s=pool.gate.left_s,
             ladder=ladders.get(label),
-            waits=tuple(lines_in_order([pool], seen.now_s)),
+            drain=drain_of_pool(pool, lines, rate, seen.now_s),
+            waits=lines,
         )
-        for label, bots_of, pool in zip(labels, bots, (*seen.standings, inbox), strict=True)
+        for label, bots_of, pool, rate, lines in zip(labels, bots, (*seen.standings, inbox), rates, waits, strict=True)
     ]
 
 
@@ -174,7 +182,8 @@ def operator_name() -> str:
 
 def _as_json(row: PoolRow) -> dict[str, object]:
     ladder = None if row.ladder is None else row.ladder.model_dump()
-    return asdict(row) | {"ladder": ladder, "waits": [line.model_dump() for line in row.waits]}
+    drain = None if row.drain is None else row.drain.model_dump()
+    return asdict(row) | {"ladder": ladder, "drain": drain, "waits": [line.model_dump() for line in row.waits]}
 
 
 def _lowest(gate: Gate) -> str | None:
@@ -193,7 +202,7 @@ def _table(rows: Sequence[PoolRow], now_s: float) -> Iterator[str]:
     from fleet.engine.operations.ladders import told_ladder
 
     has_ladders = any(row.ladder for row in rows)
-    heads = ("POOL", "BOTS", "RUNNING", "WAITING", *(name.upper() for name in PRIORITIES), "PARKED", "OLDEST")
+    heads = ("POOL", "BOTS", "RUNNING", "WAITING", *(name.upper() for name in PRIORITIES), "PARKED", "OLDEST", "DRAINS")
     last = ("SERVED BY", "GATE") if has_ladders else ("GATE",)
     cells = [(*heads, *last), *(_cells(row, now_s, has_ladders=has_ladders) for row in rows)]
     yield from table(cells, left=(0, *range(len(heads), len(cells[0]))))
@@ -209,7 +218,8 @@ def _cells(row: PoolRow, now_s: float, *, has_ladders: bool) -> tuple[str, ...]:
     oldest = "" if row.oldest_s is None else _age(row.oldest_s)
     served_by = [told_rung(row.ladder, now_s) if row.ladder else ""] if has_ladders else []
     bots, waiting = f"{row.bots:,}" if row.bots else "", f"{sum(row.backlog.values()):,}"
-    return (row.pool, bots, f"{row.in_flight:,}", waiting, *counts, oldest, *served_by, _gate_of(row))
+    drains = row.drain.short if row.drain else ""
+    return (row.pool, bots, f"{row.in_flight:,}", waiting, *counts, oldest, drains, *served_by, _gate_of(row))
 
 
 def _gate_of(row: PoolRow) -> str:

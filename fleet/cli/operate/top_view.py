@@ -172,7 +172,8 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
             causes.setdefault(line.pool, line.cause)
     more = f" ({total} in all)" if total > len(pools) else ""
     classes = ("waits",) if narrow else ("crit", "high", "norm", "low", "bulk")
-    heads = (f"pool{more}", "busy", *classes, "oldest", "done/h", "failed", "gate")
+    drains = () if narrow else ("drains",)
+    heads = (f"pool{more}", "busy", *classes, "oldest", *drains, "done/h", "failed", "gate")
     table = _table(*heads, left=(0, len(heads) - 1))
     for index, pool in enumerate(pools):
         waiting = [sum(pool.backlog.values())] if narrow else pool.backlog.values()
@@ -184,7 +185,8 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
         if reason == "open" and pool.ladder is not None and pool.ladder.is_down:
             reason = name_of(pool.ladder.rung or 0) if narrow else told_rung(pool.ladder, view.at)
         gate = Text(reason, "green" if reason == "open" else "yellow")
-        cells = [f"{pool.busy_bots:,}/{pool.bots:,}", *counts, oldest, f"{pool.completions:,}", failed]
+        drain = [] if narrow else [pool.drain.short.removesuffix(" UTC") if pool.drain else ""]
+        cells = [f"{pool.busy_bots:,}/{pool.bots:,}", *counts, oldest, *drain, f"{pool.completions:,}", failed]
         table.add_row(Text(pool.pool, style), *cells, gate)
     return table
 
@@ -199,6 +201,8 @@ def _limit(limit: LimitView, *, narrow: bool) -> Text:
     for long in () if narrow else limit.long:
         if long.used is not None and (limit.paced_rpm is not None or long.used >= 0.9 * long.limit):
             line.append(f"{long.used:,}/{long.limit:,} {long.label}  ", "yellow" if limit.paced_rpm is None else "red")
+    for budget in () if narrow else limit.budgets:
+        line.append(f"{budget}  ", "yellow" if limit.budget_ends_at is not None else "")
     if limit.in_flight_is_learnt:
         line.append(f"{limit.in_flight:,}/{limit.most_in_flight:,} in flight  ", "yellow")
     line.append(f"{limit.waiting:,} waiting", "yellow" if limit.waiting else "dim")

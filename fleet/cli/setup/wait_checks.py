@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from fleet.cli.setup.check import Check, ok, warn
 from fleet.config import Settings
 from fleet.engine.operations.obstacles import told_line
+from fleet.engine.operations.paces import LimitBudgets, read_limit_budgets
 from fleet.engine.operations.waits import Standings, look
 from fleet.errors import FleetError
 from fleet.quoting import counted
@@ -25,7 +27,10 @@ def read_waits(settings: Settings) -> Standings | None:
             for url in dict.fromkeys(urls):
                 stack.enter_context(store_errors(url))
                 clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
-            return look(clients[urls[0]], clients[urls[1]], settings)
+            seen = look(clients[urls[0]], clients[urls[1]], settings)
+            limits = {one.limit.limit: one.limit for one in seen.standings if one.limit is not None}
+            budgets = read_limit_budgets(clients[urls[0]], settings, limits.values(), seen.now_s)
+            return replace(seen, budgets=tuple(budgets))
     except FleetError:
         return None
 
@@ -42,6 +47,14 @@ def wait_checks(seen: Standings | None) -> Iterator[Check]:
         yield ok("tasks: waiting", "none for what does not pass by itself")
     for lines in found.values():
         yield _check(lines, seen.now_s)
+    yield from (_budget_check(one) for one in seen.budgets if one.lines)
+
+
+def _budget_check(budgets: LimitBudgets) -> Check:
+    name, told = f"limit {budgets.limit}: the day", "; ".join(budgets.lines)
+    if budgets.ends_at is None:
+        return ok(name, told)
+    return warn(name, told, f"Raise it with `fleet limits set {budgets.limit}`, or let its tasks wait for the new day.")
 
 
 def _check(lines: Sequence[WaitLine], now_s: float) -> Check:

@@ -1,6 +1,7 @@
 // One bot, opened: who it is, how it fares, what it did last, and the two things an operator can do with it.
 
 import { ago, by, clock, count, dollars, duration, h, percent, short } from "./draw.js";
+import { taskLink } from "./story.js";
 
 const REFRESH_MS = 3000;
 const LENGTHS = [["until released", ""], ["10 minutes", 600], ["1 hour", 3600], ["1 day", 86400]];
@@ -92,10 +93,10 @@ export class BotDialog {
       h("h3", {}, "Health"),
       facts.length ? h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))) : h("p", { class: "note" }, "nothing against it"),
       h("h3", {}, "Last tasks"),
-      list(bot.tasks, "No task yet.", ["task", "when", "status", "ran"], (task) => [short_id(task.task_id), ago(task.at, now), h("span", { class: `pill ${{ ok: "good", degraded: "warn", failed: "bad" }[task.status]}` }, task.status), duration(task.ran_ms / 1000)]),
+      list(bot.tasks, "No task yet.", ["task", "when", "status", "ran"], (task) => [taskLink(task.task_id), ago(task.at, now), h("span", { class: `pill ${{ ok: "good", degraded: "warn", failed: "bad" }[task.status]}` }, task.status), duration(task.ran_ms / 1000)]),
       h("h3", {}, "Errors"),
       list(bot.errors, "None.", ["API", "error", "tasks", "calls"], (row) => [row.api, row.type, count(row.failures), count(row.calls)]),
-      ...(bot.failures.length ? [h("h3", {}, "Last failures"), list(bot.failures, "", ["task", "at", "API", "error"], (row) => [short_id(row.task_id), clock(row.at), row.api, row.type])] : []),
+      ...(bot.failures.length ? [h("h3", {}, "Last failures"), list(bot.failures, "", ["task", "at", "API", "error"], (row) => [taskLink(row.task_id), clock(row.at), row.api, row.type])] : []),
     );
     this.box.scrollTop = keep.top;
     if (keep.closing) this.box.querySelector("[aria-label=Close]").focus();
@@ -124,8 +125,6 @@ export class BotDialog {
     return form;
   }
 }
-
-const short_id = (id) => h("code", { title: id }, id.length > 13 ? `${id.slice(0, 8)}…${id.slice(-4)}` : id);
 
 function list(rows, empty, heads, cells) {
   if (!rows.length) return h("p", { class: "note" }, empty);

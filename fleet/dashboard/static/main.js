@@ -2,11 +2,13 @@
 
 import { BotDialog } from "./bot.js";
 import { diagnoses } from "./diagnosis.js";
+import { deadLetters } from "./dead.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
 import { COLOURS, SORTS } from "./colours.js";
 import { diversity, worst } from "./health.js";
 import { HeatMap, put } from "./heat.js";
 import { panels } from "./panels.js";
+import { TaskDialog } from "./story.js";
 import { STATES, Store, Unreachable } from "./store.js";
 import { BotTable } from "./table.js";
 
@@ -16,6 +18,7 @@ const REMEMBERED = "fleet-page";
 
 const store = new Store(document.body.dataset.base);
 const dialog = new BotDialog(store, act);
+const tasks = new TaskDialog(store, act);
 const open = (name) => dialog.open(name);
 const heat = new HeatMap(open);
 const table = new BotTable(heat, open, sortBy);
@@ -62,6 +65,7 @@ function draw() {
   diversity(view, { act, open, mayAct: document.body.dataset.mayAct === "yes" });
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
+  deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
   text(by("summary"), `${counted(bots.size, "bot")} in ${counted(view.pools.length, "pool")}`);
   by("neighbour").hidden = !view.neighbour;
@@ -72,7 +76,7 @@ function draw() {
   const took = performance.now() - began;
   document.body.dataset.drawnMs = took.toFixed(1);
   document.body.dataset.version = view.version;
-  text(by("foot"), `Read from Redis at ${clock(view.at)}; drawn in ${Math.round(took)} ms. Keys: / find, arrows and Enter on the map, p hold.`);
+  text(by("foot"), `Read from Redis at ${clock(view.at)}; drawn in ${Math.round(took)} ms. Keys: / find, t open a task, arrows and Enter on the map, p hold.`);
 }
 
 /** Say how old the figures are; never let old ones look like new ones. */
@@ -164,6 +168,9 @@ function controls() {
     if (event.key === "/") {
       by("find").focus();
       event.preventDefault();
+    } else if (event.key === "t") {
+      by("task-id").focus();
+      event.preventDefault();
     } else if (event.key === "p") hold();
   });
   document.addEventListener("visibilitychange", () => !document.hidden && !held && tick());
@@ -213,4 +220,5 @@ setInterval(() => trouble(lastReason), 1000);
 tick().then(() => {
   const asked = new URLSearchParams(location.hash.slice(1)).get("bot");
   if (asked) open(asked);
+  tasks.follow();
 });

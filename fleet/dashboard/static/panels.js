@@ -1,6 +1,7 @@
 // The panels beside the heat map: three signals, error matrix, pools, limits, cost, events. Drawn anew from each view.
 
 import { ago, attribute, bars, by, clock, count, counted, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text } from "./draw.js";
+import { taskLink } from "./story.js";
 
 const PRIORITIES = ["critical", "high", "normal", "low", "bulk"];
 const MATRIX_ROWS = 12;
@@ -198,6 +199,7 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
       ["p50 / p99", pool.durations.ran.p50 === null ? "–" : `${duration(pool.durations.ran.p50 / 1000)} / ${duration(pool.durations.ran.p99 / 1000)}`],
     ];
     if (pool.ladder?.rung != null) facts.push(["served by", servedBy(pool.ladder, at), shares(pool.ladder)]);
+    if (pool.drain?.tasks) facts.splice(2, 0, ["drains", pool.drain.short, pool.drain.line]);
     if (pool.parked) facts.push(["parked", short(pool.parked), pool.next_opens_s === null ? null : `the first opens in ${duration(pool.next_opens_s)}`]);
     const missing = out.get(pool.pool);
     if (missing) facts.push(["quarantined", missing < pool.bots ? count(missing) : "all bots: tasks wait"]);
@@ -253,6 +255,7 @@ function limits({ limits: all, at }) {
       ["429s", limit.refused ? `${short(limit.refused)}, last ${ago(limit.refused_at, at)}` : "none"]];
     if (limit.in_flight || limit.most_in_flight) facts.splice(1, 0, ["in flight", inFlight(limit)]);
     for (const long of limit.long) facts.push([long.label, long.used === null ? `of ${short(long.limit)}` : `${count(long.used)} of ${short(long.limit)}`]);
+    if (limit.budgets.length) facts.push(["day", limit.budgets.join("; ")]);
     if (limit.paced_rpm !== null) facts.push(["pace", `${limit.paced_rpm.toFixed(1)} calls a minute`]);
     keyed(figures, facts, ([name]) => name, ([name]) => h("span", {}, `${name} `, h("b")), (span, [, value]) => text(span.lastElementChild, value));
   });
@@ -292,10 +295,10 @@ function events({ events: all, at }, open) {
   if (!all.length && !place.firstChild) place.append(h("li", { class: "empty", "data-key": "none" }, "Nothing has happened yet."));
   if (!all.length) return;
   keyed(place, all.slice(0, EVENT_ROWS), (event) => event.id, (event) => {
-    const { bot, ...rest } = event.fields;
+    const { bot, task, ...rest } = event.fields;
     const words = Object.entries(rest).map(([name, value]) => `${name} ${value}`).join(", ");
     const mark = { info: "i", warning: "!", error: "×" }[event.level] ?? "i";
     return h("li", { class: event.level }, h("i", { class: "mark", title: event.level }, mark), h("span", {}, h("b", {}, event.name.replaceAll("_", " ")), " ",
-      bot ? h("button", { class: "link", type: "button", onclick: () => open(bot) }, bot) : null, bot ? " " : null, words), h("time", { title: new Date(event.at * 1000).toLocaleString() }));
+      bot ? h("button", { class: "link", type: "button", onclick: () => open(bot) }, bot) : null, bot ? " " : null, task ? taskLink(task) : null, task ? " " : null, words), h("time", { title: new Date(event.at * 1000).toLocaleString() }));
   }, (node, event) => text(node.lastElementChild, ago(event.at, at)));
 }

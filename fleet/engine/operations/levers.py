@@ -5,11 +5,15 @@ The event is written after the deed and may be lost with the connection; the dee
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 import redis
 
 from fleet import diversity, roster
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, open_gate, set_gate
+from fleet.engine.outcomes.revocation import revoke
 from fleet.errors import ConfigurationError
 from fleet.quoting import MOST_NAMES, quote
 from fleet.signals import catalogue
@@ -75,6 +79,31 @@ def relearn_class(state: redis.Redis, settings: Settings, pool: str, kind: str, 
         raise ConfigurationError(f"expected a pool and a kind with answers ({names}), got {quote(f'{pool} {kind}')}")
     diversity.relearn(state, pool, kind)
     record_event_now(state, catalogue.DIVERSITY_RELEARNT, pool=pool, kind=kind, by=by)
+
+
+def cancel_task(
+    state: redis.Redis, broker: redis.Redis, settings: Settings, task_id: str, *, is_running: bool, by: str
+) -> str:
+    """Keep a task from starting, and return one line about it; `is_running`: stop it while it runs, too.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    from fleet.engine.app import app  # Celery's own message stops what runs; only who cancels needs the app
+
+    ended = revoke([task_id], broker=broker, state=state, settings=settings)
+    if is_running and not ended:
+        app.control.revoke([task_id], terminate=True)
+    record_event_now(state, catalogue.TASK_CANCELLED, task=task_id, by=by)
+    if ended:
+        return "cancelled: it waited, and does not start"
+    return "it is stopped by its worker, if it runs" if is_running else "it has ended, or runs: what runs goes on"
+
+
+def note_dead(state: redis.Redis, verb: Literal["replay", "purge"], what: Mapping[str, object], *, by: str) -> None:
+    """Record that somebody has queued dead letters again, or has thrown them away."""
+    event = catalogue.DEAD_REPLAYED if verb == "replay" else catalogue.DEAD_PURGED
+    record_event_now(state, event, **what, by=by)
 
 
 def pool_of(bot: str, settings: Settings) -> str:

@@ -16,12 +16,14 @@ from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import task_id_in
 from fleet.engine.transport.held import id_texts
 from fleet.store import keys
-from fleet.store.client import Script, run_script
+from fleet.store.client import Script, run_script, run_script_each
 
 FIND_QUEUED = Script.beside(__file__, "find_queued.lua", keys="list", argv="skip count texts*")
 
 #: Waiting messages looked at, over all queues (count): about 100 MB of text, less than a second of Redis in all.
 SEARCH_MOST = 100_000
+#: Messages looked at by who wants an answer at once, over all queues (count): about 1 ms of Redis in all.
+HEADS_MOST = 1000
 #: Messages looked at in one step (count), and the bytes a step aims at: 4 MB hold Redis up for about 2 ms.
 FIRST_STRETCH, LONGEST_STRETCH = 64, 1000
 STRETCH_BYTES = 4_000_000
@@ -64,15 +66,39 @@ def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: 
     return Search(looked_at=most - left)
 
 
+def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most: int = HEADS_MOST) -> Search:
+    """Return where a task waits, if it is among the next to go. Two round trips, however much waits behind them.
+
+    Args:
+        broker: Plain client of the broker.
+        task_id: The task.
+        settings: Pools and the inbox.
+        most: Messages looked at, over all lists (count).
+    """
+    lists = _lists(broker, settings)
+    each = max(1, most // max(1, len(lists)))
+    texts = id_texts(task_id)
+    calls = [FIND_QUEUED.call(list=key, skip=0, count=each, texts=texts) for _, (key, _) in lists]
+    looked, is_complete = 0, True
+    for (queue, (_, priority)), (place, message, looked_at, _) in zip(
+        lists, run_script_each(broker, FIND_QUEUED, calls), strict=True
+    ):
+        looked += looked_at
+        if place >= 0 and task_id_in(message) == task_id:
+            return Search(Queued(queue, priority, place, message), looked)
+        is_complete = is_complete and place < 0 and looked_at < each
+    return Search(None, looked, is_complete)
+
+
 def find_poison(broker: redis.Redis, task_id: str) -> bool:
     """True when the task's message waits to be buried because its workers died."""
     messages = cast(list[bytes], broker.lrange(keys.poison(), 0, LONGEST_STRETCH))
     return any(task_id_in(message) == task_id for message in messages)
 
 
-def find_over(broker: redis.Redis, task_id: str) -> bool:
+def find_over(broker: redis.Redis, task_id: str, *, most: int = SEARCH_MOST) -> bool:
     """True when the task's message was put aside because its end had passed. O(what was put aside)."""
-    return _search_list(broker, keys.over(), Queued("", 0, 0, b""), task_id, SEARCH_MOST).found is not None
+    return _search_list(broker, keys.over(), Queued("", 0, 0, b""), task_id, most).found is not None
 
 
 def _lists(broker: redis.Redis, settings: Settings) -> list[tuple[str, tuple[str, int]]]:

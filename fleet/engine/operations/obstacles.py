@@ -6,7 +6,7 @@ Pure: no Redis, no clock. What each cause means is said in `fleet/waits.py`; wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -15,6 +15,7 @@ from fleet.limiter import LimitSnapshot
 from fleet.models import Priority
 from fleet.quoting import counted
 from fleet.signals.crew import unserved_line
+from fleet.signals.outlook import FLOWING, Drain, drain_of
 from fleet.signals.view import WaitLine
 from fleet.waits import LASTING, Cause, Wait
 
@@ -31,7 +32,8 @@ ADVICE: dict[Cause, str] = {
     "credit": "fill the account up, or raise its spending limit at the provider",
     "configuration": "correct what it names in fleet.toml or where the workers run, and start them again: "
     "`fleet doctor` says more",
-    "bots": "`fleet bots --state quarantined` says why; `fleet bots release BOT` lets one back",
+    "bots": "`fleet bots --pool {pool} --state quarantined` says which, `fleet bots show BOT` why; "
+    "`fleet bots release BOT` lets one back",
     "worker": "start one: `fleet up`, or `celery -A fleet worker`",
     "machine": "raise `ulimit -n` where the workers start, or lower worker.slots",
     "redis": "see that Redis answers the workers",
@@ -105,9 +107,10 @@ def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
         left_s = pool.gate.left_s
         opens_at = None if left_s is None else now_s + left_s
         yield Wait("operator", opens_at, pool.pool, str(Gate(pool.gate.lowest)), lowest=pool.gate.lowest)
-    if pool.gate.hold is not None:
-        yield pool.gate.hold
-    elif pool.breaker is not None:  # the first task that meets it will put the hold
+    hold = pool.gate.hold
+    if hold is not None and not (hold.cause == "bots" and pool.bots_out):  # whose time is that of its next look
+        yield hold
+    elif hold is None and pool.breaker is not None:  # the first task that meets it will put the hold
         yield pool.breaker
     if pool.bots_out:
         yield Wait("bots", pool.bots_back_at, pool.pool)
@@ -201,6 +204,24 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
         line=line,
         advice=advice,
     )
+
+
+def drain_of_pool(pool: PoolStanding, lines: Iterable[WaitLine], per_s: float, now_s: float) -> Drain:
+    """Return when what waits in a pool will be gone.
+
+    Args:
+        pool: How it stands.
+        lines: Why its tasks wait.
+        per_s: Tasks that it finishes a second.
+        now_s: Unix time.
+    """
+    mine = list(lines)
+    tasks = pool.backlog.total + sum(line.parked for line in mine if line.cause != "time")
+    stops = (line for line in mine if line.cause not in FLOWING and line.tasks)
+    worst = max(stops, key=lambda line: line.tasks, default=None)
+    if worst is None:
+        return drain_of(tasks, per_s, now_s=now_s)
+    return drain_of(tasks, per_s, now_s=now_s, stopped=worst.tasks, cause=worst.cause, opens_at=worst.opens_at)
 
 
 def is_lasting(wait: Wait) -> bool:

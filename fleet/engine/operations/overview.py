@@ -6,6 +6,7 @@ Departments do not import each other; here their readings meet. For people: O(bo
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from fleet.config import Settings
 from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
+from fleet.engine.operations.dead import priced
 from fleet.engine.operations.ladders import apis_of
-from fleet.engine.operations.obstacles import PoolStanding, headline
+from fleet.engine.operations.obstacles import PoolStanding, drain_of_pool, headline
+from fleet.engine.operations.paces import LimitPace, finished_a_second, first_end, paces_of, told_budgets
 from fleet.engine.operations.sameness import diversity_views
 from fleet.engine.operations.symptoms import read_symptoms
+from fleet.engine.operations.task_page import TaskPage, read_task
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
+from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.limiter.snapshot import LimitSnapshot
 from fleet.models import Priority, bot_name
 from fleet.money import micros_of
@@ -32,6 +37,7 @@ from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.crew import Trouble, troubles_of
+from fleet.signals.dead_view import DeadGroup
 from fleet.signals.diagnosis.engine import diagnose
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
@@ -39,12 +45,13 @@ from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.rungs import LadderView, ladder_view
-from fleet.signals.series import last_hour, minutes_in, series_of
+from fleet.signals.series import cost_of_answer, last_hour, minutes_in, series_of
 from fleet.signals.view import (
     BotDetail,
     FleetView,
     PoolView,
     ResourcesView,
+    WaitLine,
 )
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
@@ -52,6 +59,8 @@ from fleet.store.embedded import broker_url, state_url
 
 #: Events in one view, newest first.
 EVENTS_SHOWN = 50
+#: Dead letters of a reason that a page lists, newest first (count).
+LETTERS_SHOWN = 20
 #: Pools whose windows are read in one step (count): four strings each, 58 kB and 24 bytes a bot.
 POOLS_A_STEP = 50
 
@@ -117,7 +126,12 @@ class Overview:
         )
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
         seen = read_apis(self._state, settings, settings.pools)
-        limits = tuple(_limit_view(one, seen.breakers[name].state, now_s) for name, one in seen.limits.items())
+        series = {name: one.series for name, one in pools.items()}
+        paces = paces_of(seen.limits.values(), series, settings, now_s)
+        limits = tuple(
+            _limit_view(one, seen.breakers[name].state, paces.get(name, LimitPace()), now_s)
+            for name, one in seen.limits.items()
+        )
         standings = read_standings(
             self._state, self._broker, settings, list(settings.pools),
             crew=Crew(now_s, living), apis=seen, bots=of_bots,
@@ -148,7 +162,7 @@ class Overview:
                 bots=settings.bots,
                 apis=len(apis),
             ),
-            pools=tuple(self._pools(reading, standings, bots)),
+            pools=tuple(self._pools(reading, standings, bots, waits)),
             limits=limits,
             waits=waits,
             headline=headline(waits, now_s),
@@ -158,11 +172,12 @@ class Overview:
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
             health=fleet_health(bots, readings, settings, now_s=now_s),
             diversity=diversity_views(reading.classes),
+            dead=self._dead(pools),
             suspects=int(self._broker.hlen(keys.suspects())) + sum(worker.apart for worker in living),
         )
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
-            series={pool: one.series for pool, one in pools.items()},
+            series=series,
             bots=of_bots, reasons=readings.reasons,
             redis_most_bytes=reading.redis_most_bytes,
         )  # fmt: skip
@@ -171,6 +186,22 @@ class Overview:
     def bot(self, name: str) -> BotDetail:
         """Return one bot; raises as `read_bot`."""
         return read_bot(self._state, self._settings, name)
+
+    def _dead(self, pools: Mapping[str, PoolWindows]) -> tuple[DeadGroup, ...]:
+        """Return the dead letters by pool and reason. One round trip."""
+        groups = DeadLetterOffice(self._state, self._broker, self._settings).groups()
+        return priced(groups, lambda pool: cost_of_answer(pools[pool].series) if pool in pools else None)
+
+    def task(self, task_id: str, *, is_thorough: bool, with_texts: bool) -> TaskPage:
+        """Return one task, as `read_task` does."""
+        return read_task(
+            task_id, self._state, self._broker, self._settings, is_thorough=is_thorough, with_texts=with_texts
+        )
+
+    def dead(self, pool: str | None, reason: str | None) -> tuple[Filed, ...]:
+        """Return the newest dead letters of a pool and reason, at most `LETTERS_SHOWN`."""
+        office = DeadLetterOffice(self._state, self._broker, self._settings)
+        return office.page(pool=pool, reason=reason, limit=LETTERS_SHOWN).letters
 
     def _read_state(self) -> _Reading:
         """Read everything that is in the state Redis and grows with pools or bots."""
@@ -212,14 +243,25 @@ class Overview:
         bots = self._settings.pools[pool].bots if pool != NOBODY else 0
         return PoolWindows(series_of(series), windows.bot_rows_of(rows, bots), windows.sketches_of(sketch, now_s=now_s))
 
-    def _pools(self, reading: _Reading, standings: Iterable[PoolStanding], bots: BotTable) -> Iterator[PoolView]:
-        of_bots, loads = iter(bots.per_hour), iter(bots.load)
+    def _pools(
+        self, reading: _Reading, standings: Iterable[PoolStanding], bots: BotTable, waits: Iterable[WaitLine]
+    ) -> Iterator[PoolView]:
+        of_bots, loads, of_pool = iter(bots.per_hour), iter(bots.load), defaultdict[str, list[WaitLine]](list)
+        for line in waits:
+            of_pool[line.pool].append(line)
         for standing in standings:
             count = self._settings.pools[standing.pool].bots
             busy = sum(1 for load in islice(loads, count) if load)
-            yield self._pool(standing, reading, list(islice(of_bots, count)), busy)
+            yield self._pool(standing, reading, list(islice(of_bots, count)), busy, of_pool[standing.pool])
 
-    def _pool(self, standing: PoolStanding, reading: _Reading, per_hour: Sequence[int], busy: int) -> PoolView:
+    def _pool(
+        self,
+        standing: PoolStanding,
+        reading: _Reading,
+        per_hour: Sequence[int],
+        busy: int,
+        waits: Sequence[WaitLine],
+    ) -> PoolView:
         pool, gate, waiting, parked = standing.pool, standing.gate, standing.backlog, standing.parked
         settings, found, now_s = self._settings, reading.pools[pool], reading.now_s
         hour = reading.last_hours[pool]
@@ -242,6 +284,9 @@ class Overview:
             simulated=settings.is_simulated(pool),
             ladder=reading.ladders.get(pool),
             by_rung=picture.by_rung(reading.totals, pool, rungs=len(settings.pools[pool].fallback)),
+            drain=drain_of_pool(
+                standing, waits, finished_a_second(found.series, now_s) if waiting.total or parked.count else 0.0, now_s
+            ),
             completions=int(hour.completions),
             failed=int(hour.failed),
             calls=int(hour.calls),
@@ -297,7 +342,7 @@ def _now_us(client: redis.Redis) -> int:
     return seconds * 1_000_000 + micros
 
 
-def _limit_view(limit: LimitSnapshot, breaker: BreakerState, now_s: float) -> LimitView:
+def _limit_view(limit: LimitSnapshot, breaker: BreakerState, pace: LimitPace, now_s: float) -> LimitView:
     return LimitView(
         limit=limit.limit,
         rpm=limit.rpm,
@@ -321,6 +366,8 @@ def _limit_view(limit: LimitSnapshot, breaker: BreakerState, now_s: float) -> Li
         long=tuple(LongLimitView(label=long.label, used=long.used, limit=long.limit) for long in limit.long),
         paced_rpm=limit.paced_rpm,
         breaker=breaker,
+        budgets=tuple(told_budgets(limit, pace, now_s)),
+        budget_ends_at=first_end(limit, pace, now_s),
     )
 
 

@@ -15,15 +15,18 @@ from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.messages.expiry import end_in
 from fleet.engine.operations.obstacles import duration, told_line
 from fleet.engine.operations.task_facts import Facts
+from fleet.engine.operations.timeline import StoryStep, timeline
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
+from fleet.engine.outcomes.results import before_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.parking.parked import Parked
 from fleet.errors import Blame
 from fleet.frozen import Frozen
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult, Priority, TaskError
-from fleet.money import dollars_of
+from fleet.money import dollars_of, micros_of
+from fleet.outcome import Before
 from fleet.quoting import counted, noun_for
 from fleet.signals.view import WaitLine
 from fleet.usage import told
@@ -58,6 +61,12 @@ class Story(Frozen):
     blame: Blame | None = None
     passes_at: float | None = None
     is_dead_letter: bool = False
+    parked: int = 0
+    tokens: int = 0
+    cost_usd_micros: int | None = None
+    looked_at: int = 0
+    is_search_complete: bool = True
+    steps: tuple[StoryStep, ...] = ()
     lines: tuple[str, ...] = ()
 
 
@@ -65,7 +74,7 @@ def tell(facts: Facts) -> Story:
     """Turn facts into a story."""
     where = facts.held or facts.parked or facts.search.found
     error = facts.result.error if facts.result else None
-    place, wait = facts.search.found, facts.wait
+    place, wait, spent = facts.search.found, facts.wait, _spent(facts)
     return Story(
         task_id=facts.task_id,
         state=state_of(facts),
@@ -90,8 +99,26 @@ def tell(facts: Facts) -> Story:
         blame=error.blame if error else None,
         passes_at=error.passes_at if error else None,
         is_dead_letter=facts.filed is not None,
+        parked=spent.parked,
+        tokens=spent.usage.total_tokens,
+        cost_usd_micros=None if spent.cost_usd_picos is None else micros_of(spent.cost_usd_picos),
+        looked_at=facts.search.looked_at,
+        is_search_complete=facts.search.complete,
+        steps=tuple(timeline(facts)),
         lines=tuple(_lines(facts)),
     )
+
+
+def _spent(facts: Facts) -> Before:
+    """Return what the task has had: of its result, else what its message says of the lives before this one."""
+    result = facts.result
+    if result is None:
+        return before_of(_headers(facts))
+    return Before(parked=result.parked, usage=result.usage, cost_usd_picos=_picos(result))
+
+
+def _picos(result: BotResult) -> int | None:
+    return None if result.cost_usd_micros is None else result.spent_usd_picos
 
 
 def state_of(facts: Facts) -> State:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import redis
 from celery import states
@@ -20,6 +20,7 @@ from fleet.engine.operations.message_search import (
     NOT_SEARCHED,
     SEARCH_MOST,
     Search,
+    find_at_heads,
     find_over,
     find_poison,
     find_queued,
@@ -28,18 +29,17 @@ from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, w
 from fleet.engine.operations.waits import (
     NO_APIS,
     Crew,
+    crew_of,
     read_apis,
-    read_crew,
     read_standings,
     standing_of_queue,
     wait_in,
 )
-from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
+from fleet.engine.outcomes.dead_letter_office import Filed, filed_in
 from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.engine.transport.held import Held, find_held
 from fleet.engine.transport.leases import is_suspect
 from fleet.engine.transport.parking.parked import Parked, find_parked
-from fleet.engine.transport.revoked import is_revoked
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.signals.crew import Trouble, stray, troubles_of
@@ -104,6 +104,17 @@ class Facts:
         return self.filed.letter.pool if self.filed else None
 
 
+class _Marks(NamedTuple):
+    """What the broker says of a task at once, wherever its message lies."""
+
+    now_s: float
+    is_revoked: bool
+    passed_on: bool
+    has_key: bool
+    poison: int
+    over: int
+
+
 def gather(
     task_id: str,
     *,
@@ -112,6 +123,7 @@ def gather(
     settings: Settings,
     limit_of: Callable[[str], LimitSnapshot | None] = lambda pool: None,
     search_most: int = SEARCH_MOST,
+    is_quick: bool = False,
 ) -> Facts:
     """Look a task up, cheap places first; its queue is searched only when it is nowhere else.
 
@@ -122,42 +134,71 @@ def gather(
         settings: Pools and the inbox.
         limit_of: Reads how the limit of a pool stands.
         search_most: Waiting messages looked at in the queues (count).
+        is_quick: Look at the heads of the queues only, in one round trip however much waits.
     """
-    seconds, micros = broker.time()
-    raw = cast("bytes | None", state.get(keys.result(task_id)))
+    marks = _read_marks(broker, task_id)
+    raw, filed, crew = _read_state(state, task_id)
     result, ended_as = read_result(raw), celery_state(raw)
     is_withdrawn = ended_as is not None and ended_as.startswith(states.REVOKED)
     held = find_held(broker, task_id)
     parked = find_parked(broker, task_id)
-    search = NOT_SEARCHED if held or parked or raw else find_queued(broker, task_id, settings, most=search_most)
+    if held or parked or raw:
+        search = NOT_SEARCHED
+    elif is_quick:
+        search = find_at_heads(broker, task_id, settings)
+    else:
+        search = find_queued(broker, task_id, settings, most=search_most)
     where = held or parked or search.found
     pool = queues.pool_of(where.queue) if where else None
-    crew, limit = read_crew(state), limit_of(pool) if pool in settings.pools and pool else None
+    limit = limit_of(pool) if pool in settings.pools and pool else None
     living = crew.living
     standing = _standing(where.queue, state, broker, settings, crew, limit) if where else None
     return Facts(
         task_id=task_id,
-        now_s=seconds + micros / 1e6,
+        now_s=marks.now_s,
         result=result,
         foreign_result=None if result or is_withdrawn else ended_as,
-        filed=DeadLetterOffice(state, broker, settings).find(task_id),
+        filed=filed,
         held=held,
-        bot=_bot_lease(state, pool, held.tag) if held and pool else None,
+        bot=_bot_lease(state, pool, held.tag, crew.now_s) if held and pool else None,
         parked=parked,
-        is_revoked=is_revoked(broker, task_id) or is_withdrawn,
+        is_revoked=marks.is_revoked or is_withdrawn,
         search=search,
         more_urgent=_more_urgent(broker, search),
-        is_poison=not where and find_poison(broker, task_id),
-        is_over=not (where or raw) and find_over(broker, task_id),
-        passed_on=bool(broker.exists(keys.passed_on(task_id))),
-        has_key=bool(broker.exists(keys.submitted(task_id))),
+        is_poison=bool(not where and marks.poison) and find_poison(broker, task_id),
+        is_over=bool(not (where or raw) and marks.over) and find_over(broker, task_id, most=search_most),
+        passed_on=marks.passed_on,
+        has_key=marks.has_key,
         is_suspect=_is_suspect(broker, held, where.message) if where else False,
         gate=standing.gate if standing else OPEN_GATE,
         limit=limit,
         workers=tuple(living),
-        troubles=_troubles(where.queue if where else "", living, settings, seconds),
+        troubles=_troubles(where.queue if where else "", living, settings, marks.now_s),
         wait=_wait(standing, held, parked, search, crew.now_s) if standing else None,
     )
+
+
+def _read_marks(broker: redis.Redis, task_id: str) -> _Marks:
+    with broker.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.zscore(keys.revoked(), task_id)
+        pipe.exists(keys.passed_on(task_id), keys.submitted(task_id))
+        pipe.exists(keys.submitted(task_id))
+        pipe.llen(keys.poison())
+        pipe.llen(keys.over())
+        (seconds, micros), revoked, either, has_key, poison, over = pipe.execute()
+    return _Marks(seconds + micros / 1e6, revoked is not None, either > has_key, bool(has_key), poison, over)
+
+
+def _read_state(state: redis.Redis, task_id: str) -> tuple[bytes | None, Filed | None, Crew]:
+    """Return the stored result, the dead letter and the living workers. One round trip."""
+    with state.pipeline(transaction=False) as pipe:
+        pipe.get(keys.result(task_id))
+        pipe.hget(keys.dead_letters(), task_id)
+        pipe.time()
+        pipe.hgetall(keys.workers())
+        raw, letter, now, rows = pipe.execute()
+    return raw, None if letter is None else filed_in(letter), crew_of(now, rows)
 
 
 def _standing(
@@ -196,25 +237,23 @@ def _troubles(queue: str, living: Sequence[WorkerReport], settings: Settings, no
     return (*([astray] if astray else ()), *troubles_of(living, settings, now_s=now_s))
 
 
-def _bot_lease(state: redis.Redis, pool: str, tag: str) -> BotLease | None:
+def _bot_lease(state: redis.Redis, pool: str, tag: str, now_s: float) -> BotLease | None:
     """A worker checks a bot out under the tag of the task's message."""
     bot = cast("bytes | None", state.hget(keys.bot_claims(pool), tag))
     if bot is None:
         return None
     until_us = state.zscore(keys.bot_leases(pool), f"{bot.decode()}|{tag}")
-    return None if until_us is None else BotLease(bot.decode(), until_us / 1e6 - _now_s(state))
-
-
-def _now_s(client: redis.Redis) -> float:
-    seconds, micros = client.time()
-    return seconds + micros / 1e6
+    return None if until_us is None else BotLease(bot.decode(), until_us / 1e6 - now_s)
 
 
 def _more_urgent(broker: redis.Redis, search: Search) -> int:
     if search.found is None:
         return 0
-    steps = (step for step in queues.PRIORITY_STEPS if step < search.found.priority)
-    return sum(int(broker.llen(queues.list_key(search.found.queue, step))) for step in steps)
+    with broker.pipeline(transaction=False) as pipe:
+        for step in queues.PRIORITY_STEPS:
+            if step < search.found.priority:
+                pipe.llen(queues.list_key(search.found.queue, step))
+        return sum(map(int, pipe.execute()))
 
 
 def _is_suspect(broker: redis.Redis, held: Held | None, message: bytes) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
-from typing import TypedDict, cast
+from typing import TypedDict
 
 import redis
 
@@ -17,6 +17,7 @@ from fleet.config import LimitSettings, Settings
 from fleet.engine.admission.gates import read_gates, read_waiting
 from fleet.engine.operations.ladders import next_limit
 from fleet.engine.operations.obstacles import ParkedSample, PoolStanding, lines_of, waits_of_limit
+from fleet.engine.operations.paces import LimitBudgets
 from fleet.limiter import LimitSnapshot
 from fleet.limiter.scripts import SHOW
 from fleet.limiter.snapshot import show_call, snapshot_of, standing_of
@@ -57,8 +58,14 @@ def read_crew(state: redis.Redis) -> Crew:
     with state.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hgetall(keys.workers())
-        (seconds, micros), rows = pipe.execute()
-    living, _ = split_reports(cast("dict[bytes, bytes]", rows), now_s=seconds)
+        now, rows = pipe.execute()
+    return crew_of(now, rows)
+
+
+def crew_of(now: tuple[int, int], rows: dict[bytes, bytes]) -> Crew:
+    """Return the workers that have reported lately, by what TIME and the hash of their reports say."""
+    seconds, micros = now
+    living, _ = split_reports(rows, now_s=seconds)
     return Crew(seconds + micros / 1e6, living)
 
 
@@ -167,11 +174,12 @@ def lines_in_order(standings: Iterable[PoolStanding], now_s: float) -> tuple[Wai
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """Pools at one time, by the clock of Redis, and why their tasks wait, the most tasks first."""
+    """Pools at one time, by the clock of Redis, and why their tasks wait, the most tasks first; budgets on demand."""
 
     crew: Crew
     standings: tuple[PoolStanding, ...]
     lines: tuple[WaitLine, ...]
+    budgets: tuple[LimitBudgets, ...] = ()
 
     @property
     def now_s(self) -> float:

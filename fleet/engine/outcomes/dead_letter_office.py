@@ -26,6 +26,7 @@ from fleet.store import keys
 from fleet.store.client import Script, run_script
 
 OPEN = Script.beside(__file__, "open_dead_letter.lua", keys="result letters bodies", argv="task_id")
+GROUP = Script.beside(__file__, "group_dead_letters.lua", keys="order", argv="oldest most")
 REQUEUE = Script.beside(
     __file__,
     "requeue.lua",
@@ -36,6 +37,8 @@ REQUEUE = Script.beside(
 
 #: Letters read in one round trip when all are walked through (count).
 PAGE = 200
+#: Pools times reasons that are counted apart at most (count).
+MOST_GROUPS = 500
 #: Digits of the microseconds in the order of letters.
 _DIGITS = 16
 
@@ -56,6 +59,15 @@ class Filed(NamedTuple):
     def died_at(self) -> float:
         """Unix time in seconds."""
         return int(self.died_us) / 1e6
+
+
+class Group(NamedTuple):
+    """Letters of one pool (`-`: of no configured one) and reason."""
+
+    pool: str
+    reason: str
+    letters: int
+    newest_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,16 @@ class DeadLetterOffice:
         oldest = f"[{scope}|{self._oldest_us():0{_DIGITS}d}"
         return self._state.zlexcount(keys.dead_letter_order(), oldest, f"({scope}}}")
 
+    def groups(self) -> tuple[Group, ...]:
+        """Return the letters counted by pool and reason, the most letters first. O(groups x log letters)."""
+        call = GROUP.call(order=keys.dead_letter_order(), oldest=f"{self._oldest_us():0{_DIGITS}d}", most=MOST_GROUPS)
+        flat = run_script(self._state, GROUP, *call)
+        found = []
+        for scope, letters, newest_us in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+            pool, _, reason = scope.decode().removeprefix("b:").rpartition(":")
+            found.append(Group(pool, reason, letters, int(newest_us) / 1e6))
+        return tuple(sorted(found, key=lambda group: (-group.letters, group.pool, group.reason)))
+
     def walk(self, *, pool: str | None = None, reason: str | None = None) -> Iterator[Filed]:
         """Yield all letters of a pool or reason, the newest first. One that comes meanwhile is not among them."""
         before = None
@@ -145,7 +167,7 @@ class DeadLetterOffice:
             return "not kept"
         if code not in (_READY, _FINISHED):
             return "unknown"
-        filed = _filed(raw)
+        filed = filed_in(raw)
         end = said_end(body) if life_s is None else end_of(None, None, life_s, now_s)
         queued = code == _READY and self._queue(filed, body if life_s is None else with_end(body, end), end)
         self.purge(task_id, died_us=filed.died_us)
@@ -162,7 +184,7 @@ class DeadLetterOffice:
         if not task_ids:
             return ()
         rows = cast("list[bytes | None]", self._state.hmget(keys.dead_letters(), task_ids))
-        return tuple(_filed(row) for row in rows if row is not None)
+        return tuple(filed_in(row) for row in rows if row is not None)
 
     def _has_ended(self, task_id: str, now_s: float) -> bool:
         filed = self.find(task_id)
@@ -218,6 +240,7 @@ def _task_id(place: str) -> str:
     return place.split("|", 1)[1]
 
 
-def _filed(raw: Any) -> Filed:
+def filed_in(raw: Any) -> Filed:
+    """Return the letter in an entry of the hash of letters."""
     head, _, data = bytes(raw).partition(b"\n")
     return Filed(DeadLetter.model_validate_json(data), head.partition(b"|")[0].decode())

@@ -20,6 +20,7 @@ from fleet.engine.outcomes.dead_letters import CAUSES, bury
 from fleet.limiter import Terms
 from fleet.limiter.scripts import PENALISE
 from fleet.models import BotResult, TaskError
+from fleet.signals.windows import MINUTES, PERIOD, Period
 from fleet.store import keys
 from fleet.store.client import connect, run_script
 from fleet.waits import Wait
@@ -123,6 +124,29 @@ def test_a_whole_set_is_never_changed_unasked(client: redis.Redis) -> None:
         assert f"expected --yes to {command} 1 dead letter" in fleet("dead", command, "--all", code=2).stderr
         assert "expected one of: task ids" in fleet("dead", command, "--yes", code=2).stderr
         assert "expected one of: task ids" in fleet("dead", command, "t1", "--all", code=2).stderr
+    assert client.llen(RESEARCH) == 0
+
+
+def test_dead_letters_are_counted_by_reason_and_a_replay_says_first_what_it_may_cost(client: redis.Redis) -> None:
+    die(client, "t1", "t2")
+    die(client, "t3", reason="Poison", pool="review")
+    minute = Period(*[0.0] * len(Period._fields))._replace(
+        number=time.time() // 60, completions=4, ok=4, cost_usd_micros=2_000_000
+    )
+    client.setrange(keys.series("research"), int(minute.number % MINUTES) * PERIOD.size, PERIOD.pack(*minute))
+    done = fleet("dead", "reasons")
+    assert [line.split()[:3] for line in done.stdout.splitlines()[1:]] == [
+        ["research", "ProviderUnavailable", "2"], ["review", "Poison", "1"],
+    ]  # fmt: skip
+    assert "3 dead letters; to replay them: about $1.00, and what 1 of pools without" in done.stderr
+    data = json.loads(fleet("dead", "reasons", "--pool", "research", "--json").stdout)
+    assert (data["total"], data["groups"][0]["cause"], data["groups"][0]["replay_usd_micros"]) == (2, "attempts", 10**6)
+    told = fleet("dead", "replay", "--reason", "ProviderUnavailable", "--dry-run").stderr
+    assert told == "fleet: would queue 2 dead letters: about $1.00\n"
+    assert json.loads(fleet("dead", "replay", "--all", "--dry-run", "--json").stdout) == {
+        "letters": 3, "replay_usd_micros": 10**6, "letters_without_price": 1,
+    }  # fmt: skip
+    assert "expected --pool, --reason or --all" in fleet("dead", "replay", "t1", "--dry-run", code=2).stderr
     assert client.llen(RESEARCH) == 0
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from fleet import config
 from fleet.cli.main import main
+from fleet.cli.setup.wait_checks import read_waits, wait_checks
 from fleet.config import LimitSettings
 from fleet.engine.admission.holds import PUT_HOLD, hold_call
 from fleet.errors import DeadlineExceeded
@@ -135,10 +136,14 @@ def test_a_day_is_shown_used_and_allowed_in_its_own_unit_and_so_is_what_was_set(
     assert told == f"{LIMIT}: requests_per_day 1,000, usd_per_day $0.2000\n"
     asyncio.run(call())
     text = fleet("limits").stdout
-    assert "  day       2 of 1,000 requests used\n" in text
-    assert "  day       $0.0221 of $0.2000 used, of that $0.0120 reserved for calls in flight\n" in text
+    assert "  day       2 of 1,000 requests, " in text
+    assert "  day       $0.0221 of $0.20, " in text and "at this pace" in text
+    assert "  reserved  $0.0120 of that for calls in flight\n" in text
     shown = json.loads(fleet("limits", "--json").stdout)[0]
     assert (shown["used_requests"], shown["requests_per_day"]) == (2, 1000)
+    assert shown["budgets"][0].startswith("$0.0221 of $0.20, ")
+    (check,) = (one for one in wait_checks(read_waits(config.current())) if one.name == f"limit {LIMIT}: the day")
+    assert check.found.startswith("$0.0221 of $0.20, ") and "2 of 1,000 requests, " in check.found
     assert (shown["used_usd_micros"], shown["usd_micros_per_day"]) == (pytest.approx(22_100), 200_000)
 
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -198,8 +199,17 @@ def test_a_pool_whose_bots_are_all_out_says_so_and_when_the_first_comes_back(cli
     client.zadd(keys.quarantined("a"), {"a-001": back_at * 1e6, "a-002": float("inf")})
     assert waits_of(client) == ()
     client.zadd(keys.quarantined("a"), {"a-003": (back_at + 9) * 1e6})
-    (line,) = waits_of(client)
-    assert (line.cause, line.tasks, line.opens_at) == ("bots", 2, pytest.approx(back_at, abs=0.01))
+    next_look = Wait("bots", time.time() + 60, "a", probe_every_s=1.0)
+    for hold in (None, next_look):
+        if hold is not None:
+            client.set(keys.hold("fleet.a"), hold.to_json())
+        (line,) = waits_of(client)
+        assert (line.cause, line.tasks, line.opens_at) == ("bots", 2, pytest.approx(back_at, abs=0.01))
+        assert "`fleet bots release BOT`" in line.advice and "resume" not in line.advice
+        view = Overview(SETTINGS, state=client, broker=client).read()
+        (pool,) = (one for one in view.pools if one.pool == "a")
+        assert pool.waiting == 2 and pool.drain is not None
+        assert pool.drain.short == f"opens {datetime.fromtimestamp(back_at, UTC):%H:%M} UTC" or "-" in pool.drain.short
 
 
 def test_a_used_up_day_is_told_in_its_own_unit_until_midnight() -> None:

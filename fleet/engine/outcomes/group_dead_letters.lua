@@ -1,0 +1,22 @@
+-- Counts dead letters by pool and reason, jumping from one group to the next. O(groups x log letters), reads only.
+--
+-- KEYS  order   sorted set, scores 0: scope|microseconds|task id, in four scopes per letter
+-- ARGV  oldest  microseconds of the oldest death that counts
+--       most    groups at most (count)
+-- Reply for each group: its scope (`b:POOL:REASON`), letters, microseconds of the newest one
+local order = KEYS[ORDER]
+local oldest, most = unpack(ARGV)
+local reply, from = {}, '[b:'
+for _ = 1, tonumber(most) do
+  local first = redis.call('ZRANGEBYLEX', order, from, '(b;', 'LIMIT', 0, 1)[1]
+  local scope = first and string.match(first, '^([^|]*)|')
+  if not scope then break end
+  local past = '(' .. scope .. '}'
+  local count = redis.call('ZLEXCOUNT', order, '[' .. scope .. '|' .. oldest, past)
+  if count > 0 then
+    local last = redis.call('ZREVRANGEBYLEX', order, past, '[' .. scope .. '|', 'LIMIT', 0, 1)[1]
+    for _, value in ipairs({ scope, count, string.match(last, '^[^|]*|(%d+)|') }) do reply[#reply + 1] = value end
+  end
+  from = past
+end
+return reply
