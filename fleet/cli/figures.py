@@ -53,6 +53,16 @@ class Figures:
         return table
 
 
+def figures(*named: tuple[str, int | str, str]) -> Text:
+    """Return figures with their names in one line; each is label, value and style."""
+    line = Text()
+    for label, value, style in named:
+        line.append("   " if line else "")
+        line.append(f"{value:,}" if isinstance(value, int) else value, f"bold {style}".strip())
+        line.append(f" {label}", "dim")
+    return line
+
+
 def _plain(cell: str | Text) -> Text:
     """Names come from outside: as `Text` their brackets are not read as markup."""
     return cell if isinstance(cell, Text) else Text(cell)

@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from fleet.signals import catalogue
 from fleet.signals.bot_table import BotState, BotTable, HealthColumns
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
-from fleet.signals.series import hours_in, spent_in
+from fleet.signals.series import spent_in
 from fleet.signals.sketch import quantiles
 from fleet.signals.spread import gini_index, jain_index, share_of, verdict_of
 from fleet.signals.view import (
@@ -20,11 +20,10 @@ from fleet.signals.view import (
     ErrorMatrix,
     EventView,
     FailureLine,
-    Hours,
     MatrixRow,
-    Minutes,
     Quantiles,
     Recent,
+    Series,
 )
 from fleet.signals.windows import (
     STATUSES,
@@ -34,10 +33,12 @@ from fleet.signals.windows import (
     RecentEntry,
     ResourcePeriod,
     names_by_checksum,
+    resource_hours,
+    resources_of,
 )
 
-#: Minutes and hours that are shown.
-MINUTES_SHOWN, HOURS_SHOWN = 60, 24
+#: Minutes that are shown.
+MINUTES_SHOWN = 60
 #: Status of a failed task in the windows.
 FAILED = STATUSES.index("failed")
 #: Bots in the error matrix, newest failures beside it.
@@ -53,17 +54,31 @@ class PoolWindows:
     sketches: tuple[array[int], array[int], array[int]]
 
 
-def minutes_of(sums: Mapping[int, Period], resources: Mapping[int, ResourcePeriod], *, now_s: float) -> Minutes:
+def minutes_shown(sums: Mapping[int, Period], resources: bytes, *, now_s: float) -> Series:
     """Return the last hour by minutes; `sums` are those of all pools by their number."""
     current = int(now_s // 60)
-    numbers = range(current - MINUTES_SHOWN + 1, current + 1)
-    periods = [sums[number] for number in numbers]
+    numbers = list(range(current - MINUTES_SHOWN + 1, current + 1))
+    return _series(60, numbers, [sums[number] for number in numbers], resources_of(resources), now_s)
+
+
+def hours_shown(sums: Mapping[int, Period], resources: bytes, *, now_s: float) -> Series:
+    """Return the last day by hours; `sums` are those of all pools by their number."""
+    return _series(3600, list(sums), list(sums.values()), resource_hours(resources), now_s)
+
+
+def _series(
+    unit_s: int,
+    numbers: Sequence[int],
+    periods: Sequence[Period],
+    resources: Mapping[int, ResourcePeriod],
+    now_s: float,
+) -> Series:
     nothing = ResourcePeriod(0, 0, 0, 0, 0)
     used = [resources.get(number, nothing) for number in numbers]
-    lengths_s = [60.0] * (MINUTES_SHOWN - 1) + [max(1.0, now_s - current * 60)]
+    lengths_s = [float(unit_s)] * (len(numbers) - 1) + [max(1.0, now_s - numbers[-1] * unit_s)]
     rows = list(zip(used, lengths_s, strict=True))
-    return Minutes(
-        at=tuple(number * 60 for number in numbers),
+    return Series(
+        at=tuple(number * unit_s for number in numbers),
         completions=tuple(int(period.completions) for period in periods),
         ok=tuple(int(period.ok) for period in periods),
         degraded=tuple(int(period.degraded) for period in periods),
@@ -76,20 +91,6 @@ def minutes_of(sums: Mapping[int, Period], resources: Mapping[int, ResourcePerio
         cpu_percent=tuple(round(100 * period.cpu_s / length_s, 1) for period, length_s in rows),
         rss_mb=tuple(round(period.rss_mb_s / length_s, 1) for period, length_s in rows),
         busy=tuple(round(period.busy_s / length_s, 1) for period, length_s in rows),
-    )
-
-
-def hours_shown(pools: Sequence[PoolWindows], minutes: Mapping[int, Period], *, now_s: float) -> Hours:
-    """Return the last day by hours; `minutes` are the sums of all pools by their number."""
-    current = int(now_s // 3600)
-    numbers = range(current - HOURS_SHOWN + 1, current + 1)
-    periods = hours_in([pool.series for pool in pools], minutes, numbers)
-    return Hours(
-        at=tuple(number * 3600 for number in numbers),
-        completions=tuple(int(period.completions) for period in periods),
-        failed=tuple(int(period.failed) for period in periods),
-        tokens=tuple(int(period.input_tokens + period.output_tokens) for period in periods),
-        cost_usd_micros=tuple(round(period.cost_usd_micros) for period in periods),
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from fleet.frozen import Frozen
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
-from fleet.signals.windows import MINUTES, RESOURCE, ResourcePeriod
+from fleet.signals.windows import HOURS, MINUTES, RESOURCE, ResourcePeriod
 from fleet.store import keys
 from fleet.store.client import Script, Store
 from fleet.store.clock import CLOCK, HostClock
@@ -47,8 +47,8 @@ _REPORT = Script.beside(
     "report.lua",
     keys="workers resources",
     argv="worker report life_s used",
-    tables={"slot": RESOURCE},
-    constants={"MINUTES": MINUTES},
+    tables={"slot old": RESOURCE},
+    constants={"MINUTES": MINUTES, "HOURS": HOURS},
 )
 
 

@@ -18,8 +18,8 @@ _MINUTE_PLACES = range(0, MINUTES * _WIDTH, _WIDTH)
 _HOUR_PLACES = range(MINUTES * _WIDTH, (MINUTES + HOURS) * _WIDTH, _WIDTH)
 #: Seconds that a rate is taken over at least: one task a moment ago is no rate.
 LEAST_SPAN_S = 10.0
-#: Minutes of an hour.
-_MINUTES_EACH = 60
+#: Minutes of an hour, hours of a day.
+_MINUTES_EACH, _HOURS_EACH = 60, 24
 
 
 def series_of(raw: bytes) -> array[float]:
@@ -54,6 +54,13 @@ def hours_in(series: Sequence[array[float]], minutes: Mapping[int, Period], numb
             if one[at] != number and (same := found.get(int(one[at]) // _MINUTES_EACH)) is not None:
                 same.append(one[at : at + _WIDTH])
     return [_summed(number, parts) for number, parts in found.items()]
+
+
+def day_in(series: Sequence[array[float]], minutes: Mapping[int, Period], *, now_s: float) -> dict[int, Period]:
+    """Return the last 24 hours by their number, the oldest first, the one that runs last; else as `hours_in`."""
+    last = int(now_s // 3600)
+    numbers = range(last - _HOURS_EACH + 1, last + 1)
+    return dict(zip(numbers, hours_in(series, minutes, numbers), strict=True))
 
 
 def last_hour(one: array[float], *, now_s: float) -> Period:

@@ -20,18 +20,20 @@ from fleet.signals.diagnosis.finding import CallVerdict, Diagnosis
 from fleet.signals.health_view import ClassDiversity, FleetHealth
 from fleet.signals.limit_view import LimitView
 from fleet.signals.outlook import Drain
+from fleet.signals.marks import ChartMark
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.rungs import LadderView
+from fleet.signals.spans import Span, Trends
 from fleet.signals.spread import Verdict
 from fleet.waits import Cause
 
 EventLevel = Literal["info", "warning", "error"]
 
 
-class Minutes(Frozen):
-    """The last 60 minutes, the oldest first; the last entry is the minute that still runs."""
+class Series(Frozen):
+    """Figures over time in columns, one entry a minute or an hour, the oldest first; the last one still runs."""
 
-    at: tuple[int, ...] = Field(description="Start of each minute.")
+    at: tuple[int, ...] = Field(description="Start of each.")
     completions: tuple[int, ...]
     ok: tuple[int, ...]
     degraded: tuple[int, ...]
@@ -41,19 +43,9 @@ class Minutes(Frozen):
     rate_limited: tuple[int, ...]
     tokens: tuple[int, ...]
     cost_usd_micros: tuple[int, ...]
-    cpu_percent: tuple[float, ...] = Field(description="Of all workers, average of the minute; 100 is one core.")
+    cpu_percent: tuple[float, ...] = Field(description="Of all workers, on average; 100 is one core.")
     rss_mb: tuple[float, ...]
-    busy: tuple[float, ...] = Field(description="Slots at work, average of the minute.")
-
-
-class Hours(Frozen):
-    """The last 24 hours, the oldest first; the last entry is the hour that still runs."""
-
-    at: tuple[int, ...]
-    completions: tuple[int, ...]
-    failed: tuple[int, ...]
-    tokens: tuple[int, ...]
-    cost_usd_micros: tuple[int, ...]
+    busy: tuple[float, ...] = Field(description="Slots at work, on average.")
 
 
 class Recent(Frozen):
@@ -291,8 +283,11 @@ class FleetView(Frozen):
     at: float
     simulated: bool
     totals: dict[str, int] = Field(description="Every counter of the catalogue, by its name; and `calls_failed`.")
-    minutes: Minutes
-    hours: Hours
+    minutes: Series = Field(description="The last 60 minutes.")
+    hours: Series = Field(description="The last 24 hours.")
+    spans: tuple[Span, ...] = Field((), description="Sums of the last 15 minutes, hour and day.")
+    trends: Trends | None = Field(None, description="The last minute beside its hour.")
+    marks: tuple[ChartMark, ...] = Field((), description="What happened, for the charts; the oldest first.")
     recent: Recent
     durations: Durations
     spread: BotSpread

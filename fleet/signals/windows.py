@@ -2,8 +2,8 @@
 
 Per pool: 64 minutes and 48 hours (`keys.series`), a row per bot (`keys.bot_rows`) and its last four tasks
 (`keys.bot_tasks`), durations of seven times ten minutes (`keys.sketch`). Per fleet: the last 1,000 completions
-(`keys.recent`) and failures (`keys.failures`), 64 minutes of resources (`keys.resources`). All sizes are fixed by the
-number of pools and bots, none grows with tasks.
+(`keys.recent`) and failures (`keys.failures`), 64 minutes and 48 hours of resources (`keys.resources`). All sizes are
+fixed by the number of pools and bots, none grows with tasks.
 
 Money is counted in micro-dollars with their parts, as doubles on the nearest pico: a sum below $1,000 is exact. Above,
 one of S after n tasks is off by n * S / 2^53 at most, which is $0.0001 in a million tasks that cost a million dollars.
@@ -128,7 +128,7 @@ class RecentEntry(NamedTuple):
 
 
 class ResourcePeriod(NamedTuple):
-    """Resources of all workers, integrated over one minute: divided by 60 they are averages."""
+    """Resources of all workers, integrated over one minute or hour: divided by its seconds they are averages."""
 
     number: float
     cpu_s: float
@@ -329,9 +329,22 @@ def sketches_of(raw: bytes, *, now_s: float) -> tuple[array[int], array[int], ar
 
 def resources_of(raw: bytes) -> dict[int, ResourcePeriod]:
     """Return the minutes of resources by their number."""
+    return _resources_in(raw[: MINUTES * RESOURCE.struct.size])
+
+
+def resource_hours(raw: bytes) -> dict[int, ResourcePeriod]:
+    """Return the hours of resources by their number: those that were folded, and the minutes that wait to be."""
+    hours = _resources_in(raw[MINUTES * RESOURCE.struct.size :])
+    for minute, used in resources_of(raw).items():
+        before = hours.get(minute // 60, ResourcePeriod(0, 0, 0, 0, 0))
+        hours[minute // 60] = ResourcePeriod(minute // 60, *map(sum, zip(before[1:], used[1:], strict=True)))
+    return hours
+
+
+def _resources_in(raw: bytes) -> dict[int, ResourcePeriod]:
     whole = raw[: len(raw) - len(raw) % RESOURCE.struct.size]
     periods = (ResourcePeriod(*numbers) for numbers in RESOURCE.struct.iter_unpack(whole))
-    return {int(period.number): period for period in periods}
+    return {int(period.number): period for period in periods if period.number}
 
 
 class Failure(NamedTuple):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.operate import spans
 from fleet.quoting import noun_for
 
 if TYPE_CHECKING:
@@ -28,12 +29,16 @@ WORKER_ROWS = 16
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--bots", "with_bots", is_flag=True, help="With --json: every bot too, in columns.")
-def stats(as_json: bool, with_bots: bool) -> None:
+@spans.option
+def stats(as_json: bool, with_bots: bool, window: str | None) -> None:
     """Show the three signals: completions, errors, resources.
+
+    Without --window: since counting began.
 
     \b
     Examples:
       fleet stats
+      fleet stats --window 15m
       fleet stats --json | jq .completions.total
       fleet stats --json | jq '.recent.failed_share, .error_matrix.verdict.verdict'
       fleet stats --json --bots | jq '[.bots.name, .bots.per_hour] | transpose'
@@ -41,9 +46,12 @@ def stats(as_json: bool, with_bots: bool) -> None:
     if with_bots and not as_json:
         raise click.UsageError("expected --json together with --bots")
     settings = config.current()
+    if window is not None and not as_json:
+        _show_window(settings, window)
+        return
     snapshot = take_snapshot(settings)
     if as_json:
-        click.echo(json.dumps({**snapshot.model_dump(mode="json"), **_view(settings, with_bots)}, indent=2))
+        click.echo(json.dumps({**snapshot.model_dump(mode="json"), **_view(settings, with_bots, window)}, indent=2))
         return
     from rich.console import Console
 
@@ -74,13 +82,27 @@ def _findings(settings: config.Settings) -> list[Text]:
     return lines
 
 
-def _view(settings: config.Settings, with_bots: bool) -> dict[str, Any]:
+def _show_window(settings: config.Settings, window: str) -> None:
+    from rich.console import Console
+
+    from fleet.engine.operations.overview import open_overview
+
+    with open_overview(settings) as overview:
+        view, pools = overview.read(), overview.spans(window)
+    Console().print(spans.render_span(view, window, pools))
+
+
+def _view(settings: config.Settings, with_bots: bool, window: str | None) -> dict[str, Any]:
     """Return what the Fleet tab shows, beside the snapshot: what both have is the snapshot's."""
     from fleet.engine.operations.overview import open_overview
 
     with open_overview(settings) as overview:
         view = overview.read().model_dump(mode="json", exclude=None if with_bots else {"bots"})
+        pools = {} if window is None else overview.spans(window)
     view["error_matrix"] = view.pop("errors")
+    if window is not None:
+        whole = next(span for span in view["spans"] if span["name"] == window)
+        view["window"] = {**whole, "pools": {pool: span.model_dump(mode="json") for pool, span in pools.items()}}
     return {name: part for name, part in view.items() if name not in ("at", "simulated", "resources")}
 
 
@@ -118,9 +140,9 @@ def render_signals(snapshot: Snapshot) -> RenderableType:
         )
         panels.append(Text(text, style="bold yellow"))
     bodies = {
-        "Completions": _completions(snapshot.completions),
-        "Errors": _errors(snapshot.errors),
-        "Resources": _resources(snapshot.resources, snapshot.at),
+        "Completions, since counting began": _completions(snapshot.completions),
+        "Errors, since counting began": _errors(snapshot.errors),
+        "Resources, now and since counting began": _resources(snapshot.resources, snapshot.at),
     }
     panels += [Panel(body, title=title, title_align="left", border_style="cyan") for title, body in bodies.items()]
     return Group(*panels)
@@ -129,10 +151,10 @@ def render_signals(snapshot: Snapshot) -> RenderableType:
 def _completions(done: Completions) -> RenderableType:
     from rich.console import Group
 
-    from fleet.cli.figures import Figures
+    from fleet.cli.figures import Figures, figures
 
     of_fallbacks = [("of a fallback", done.fallbacks, "yellow")] if done.fallbacks else []
-    head = _figures(
+    head = figures(
         ("done", done.total, ""),
         ("ok", done.ok, "green"),
         ("degraded", done.degraded, "yellow" if done.degraded else ""),
@@ -160,7 +182,7 @@ def _pool_row(pool: PoolCompletions) -> list[str | Text]:
 def _errors(errors: Errors) -> RenderableType:
     from rich.console import Group
 
-    from fleet.cli.figures import Figures
+    from fleet.cli.figures import Figures, figures
 
     verdict = errors.verdict
     culprit = f" {verdict.culprit}" if verdict.culprit else ""
@@ -168,7 +190,7 @@ def _errors(errors: Errors) -> RenderableType:
     head = _plain(f"{verdict.verdict}{culprit}", style).append(f"  {verdict.reason}", "dim")
     if not errors.rows:
         return head
-    counts = _figures(
+    counts = figures(
         (noun_for(errors.failures, "failed task"), errors.failures, ""),
         (noun_for(errors.calls, "failed provider call"), errors.calls, ""),
     )
@@ -184,20 +206,20 @@ def _errors(errors: Errors) -> RenderableType:
 def _resources(used: Resources, now_s: float) -> RenderableType:
     from rich.console import Group
 
-    from fleet.cli.figures import Figures
+    from fleet.cli.figures import Figures, figures
     from fleet.store.clock import NAMED_FROM_S, told
 
     apart = sum(worker.apart for worker in used.workers)
     cost = "-" if not used.cost_usd_micros else f"${used.cost_usd_micros / 1e6:,.4f}"
     parts: list[RenderableType] = [
-        _figures(
+        figures(
             (noun_for(len(used.workers), "worker"), len(used.workers), "" if used.workers else "yellow"),
             ("busy slots", f"{used.busy:,} of {used.slots:,}", ""),
             *([(noun_for(apart, "suspect") + " apart", apart, "yellow")] if apart else []),
             ("CPU", f"{used.cpu_percent:.0f}%", ""),
             ("memory", f"{used.rss_mb:,.0f} MB", ""),
         ),
-        _figures(
+        figures(
             (noun_for(used.calls, "call"), used.calls, ""),
             (noun_for(used.rate_limited, "429"), used.rate_limited, "yellow" if used.rate_limited else ""),
             (f"{noun_for(used.input_tokens, 'token')} in", used.input_tokens, ""),
@@ -237,17 +259,6 @@ def _share(used: float | None, limit: int | None) -> str:
     if limit is None:
         return "no limit"
     return f"{limit:,}" if used is None else f"{used:,.0f} of {limit:,} ({used / limit:.0%})"
-
-
-def _figures(*figures: tuple[str, int | str, str]) -> Text:
-    from rich.text import Text
-
-    line = Text()
-    for label, value, style in figures:
-        line.append("   " if line else "")
-        line.append(f"{value:,}" if isinstance(value, int) else value, f"bold {style}".strip())
-        line.append(f" {label}", "dim")
-    return line
 
 
 def _plain(text: str, style: str = "") -> Text:

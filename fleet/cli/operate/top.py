@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleet import config
+from fleet.cli.operate import spans
 from fleet.cli.operate.pools import operator_name
 from fleet.errors import FleetError
 
@@ -43,6 +44,7 @@ class Screen:
     trouble: str | None = None
     read_at_s: float = 0.0
     said: str = ""
+    window: str = "1h"
     sort: int = 0
     pool: int = 0
     is_over: bool = False
@@ -59,27 +61,33 @@ class Screen:
     show_default=True,
     help="Seconds between frames.",
 )
-def top(once: bool, every_s: float) -> None:
+@spans.option
+def top(once: bool, every_s: float, window: str | None) -> None:
     """Watch the fleet live in the terminal: signals, pools, bots, limits, events.
 
     \b
-    Keys: q quits, s sorts the bots by the next column, up and down choose a pool, p pauses or resumes it.
+    Keys: q quits, s sorts the bots by the next column, w takes the next window (15 minutes, an hour, a day), up and
+    down choose a pool, p pauses or resumes it.
     \b
     Examples:
       fleet top
+      fleet top --window 24h
       fleet top --once | cat
     """
     from rich.console import Console
 
     from fleet.cli.operate.top_view import frame
 
-    settings, console, screen = config.current(), Console(), Screen()
+    settings, console, screen = config.current(), Console(), Screen(window=window or "1h")
     if once or not (sys.stdin.isatty() and console.is_terminal):
         from fleet.engine.operations.overview import open_overview
 
         with open_overview(settings) as overview:
             screen.view = overview.read()
-        console.print(frame(screen.view, width=console.width, height=console.height, sort=SORTS[0], pool=None))
+        drawn = frame(
+            screen.view, width=console.width, height=console.height, sort=SORTS[0], pool=None, window=screen.window
+        )
+        console.print(drawn)
         return
     _live(settings, screen, every_s)
 
@@ -104,7 +112,7 @@ def _drawn(screen: Screen, width: int, height: int) -> RenderableType:
     age_s = time.monotonic() - screen.read_at_s
     return frame(
         screen.view, width=width, height=height, sort=SORTS[screen.sort], pool=screen.pool, said=screen.said,
-        trouble=screen.trouble, age_s=age_s if screen.view else None,
+        trouble=screen.trouble, age_s=age_s if screen.view else None, window=screen.window,
     )  # fmt: skip
 
 
@@ -128,6 +136,9 @@ def _obey(key: str, screen: Screen, settings: config.Settings) -> None:
         screen.is_over = True
     elif key == "s":
         screen.sort = (screen.sort + 1) % len(SORTS)
+    elif key == "w":
+        names = list(spans.WINDOWS)
+        screen.window = names[(names.index(screen.window) + 1) % len(names)]
     elif key in ("\x1b[B", "j"):
         screen.pool = min(len(pools) - 1, screen.pool + 1)
     elif key in ("\x1b[A", "k"):

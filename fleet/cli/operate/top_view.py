@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fleet.cli.operate import spans
 from fleet.cli.operate.bots import against_it
 from fleet.cli.terminal import NARROW
 from fleet.engine.operations.ladders import told_rung
@@ -21,6 +22,7 @@ from fleet.signals.rungs import name_of
 if TYPE_CHECKING:
     from fleet.signals.bot_table import BotColumn, BotTable
     from fleet.signals.limit_view import LimitView
+    from fleet.signals.spans import Trends
     from fleet.signals.view import EventView, FleetView, PoolView
 
 #: Heights of a sparkline, an eighth of a line each.
@@ -42,12 +44,12 @@ _MARKS = {"critical": "×", "warning": "!", "info": "i"}
 #: Lines of findings at most (the page and `fleet stats` have all); a terminal with fewer lines than this has one.
 MOST_FINDINGS, _TALL = 4, 24
 #: Lines that everything but pools, limits, bots and events takes, one of them the terminal's last, left free.
-_FIXED_LINES = 8
+_FIXED_LINES = 9
 
 
 def frame(
     view: FleetView | None, *, width: int, height: int, sort: BotColumn, pool: int | None, said: str = "",
-    trouble: str | None = None, age_s: float | None = None,
+    trouble: str | None = None, age_s: float | None = None, window: str = "1h",
 ) -> RenderableType:  # fmt: skip
     """Return a frame for a terminal of this size.
 
@@ -60,6 +62,7 @@ def frame(
         said: What the last key did.
         trouble: Why the last reading failed.
         age_s: Age of the figures; None: as old as the view.
+        window: What errors, cost and the lines of blocks are of: 15m, 1h or 24h.
     """
     if view is None:
         return Text(trouble or "asking Redis ...", "bold red" if trouble else "dim")
@@ -73,12 +76,17 @@ def frame(
         *([Text(view.neighbour, "bold red")] if view.neighbour else []),
         *findings,
         *([Text(view.headline, "bold yellow", no_wrap=True, overflow="ellipsis")] if view.headline else []),
-        *_signals(view, width),
+        *_signals(view, width, window),
         _pools(pools, view, pool, narrow=width < NARROW),
         *(_limit(limit, narrow=width < NARROW) for limit in view.limits[:3]),
         _bots(view, sort, bots, width=width),
         *_events(events, view.at),
-        Text(said or "q quit   s sort   up/down pool   p pause or resume", "dim", no_wrap=True, overflow="ellipsis"),
+        Text(
+            said or "q quit   s sort   w window   up/down pool   p pause or resume",
+            "dim",
+            no_wrap=True,
+            overflow="ellipsis",
+        ),
     )
 
 
@@ -132,25 +140,39 @@ def _states(view: FleetView) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in found.items() if count)
 
 
-def _signals(view: FleetView, width: int) -> list[RenderableType]:
-    minutes, used, recent = view.minutes, view.resources, view.recent
-    wide = max(0, min(60, width - 66))
-    span_s = max(1.0, view.at - minutes.at[-2])
-    rate = sum(minutes.completions[-2:]) / span_s * 60
+def _signals(view: FleetView, width: int, window: str) -> list[RenderableType]:
+    (series, part), used, trends = spans.series_of(view, window), view.resources, view.trends
+    span, wide = spans.span_of(view, window), max(0, min(60, width - 66))
     spread = (
         f"per bot {view.spread.p10:,.0f}-{view.spread.p50:,.0f}-{view.spread.p90:,.0f}, {view.spread.silent:,} silent"
     )
     verdict = view.verdict
     accused = f"{verdict.verdict}{f': {verdict.culprit}' if verdict.culprit else ''}"
-    failed = f"{recent.failed_share:.1%} of {recent.completions:,}"
     tightest = max((_used(limit) for limit in view.limits), default=0.0)
     load = f"{used.busy:,}/{used.slots:,} slots, {used.rss_mb:,.0f} MB, budget {tightest:.0%}"
+    failing = "" if trends is None or trends.failed_share.minute is None else f"{trends.failed_share.minute:.1%} now, "
+    money = f"{_dollars(view.cost.hour_usd_micros)} last hour, {_dollars(view.cost.day_usd_micros)} today"
     rows = [
-        ("completions", f"{rate:,.0f}/min", spread, "", spark(minutes.completions, wide)),
-        ("errors", failed, accused, _VERDICT_STYLES.get(verdict.verdict, "bold red"), spark(minutes.failed, wide)),
-        ("resources", f"{used.cpu_percent / 100:.1f} cores", load, "", spark(minutes.cpu_percent, wide)),
+        ("completions", _rate(trends), spread, "", series.completions),
+        (
+            "errors",
+            f"{span.failed:,} in {window}",
+            f"{failing}{accused}",
+            _VERDICT_STYLES.get(verdict.verdict, "bold red"),
+            series.failed,
+        ),
+        ("resources", f"{used.cpu_percent / 100:.1f} cores", load, "", series.cpu_percent),
+        ("cost", f"{_dollars(span.cost_usd_micros)} in {window}", money, "", series.cost_usd_micros),
     ]
-    return [_signal(*row) for row in rows]
+    return [_signal(name, figure, text, style, spark(values[part], wide)) for name, figure, text, style, values in rows]
+
+
+def _rate(trends: Trends | None) -> str:
+    """Return completions of the last minute, and how that compares with the hour before."""
+    if trends is None or trends.completions.minute is None:
+        return ""
+    change = trends.completions.change
+    return f"{trends.completions.minute:,.0f}/min{'' if change is None else f' {change:+.0%}'}"
 
 
 def _signal(name: str, figure: str, text: str, style: str, line: str) -> Text:

@@ -40,12 +40,15 @@ from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.dead_view import DeadGroup
 from fleet.signals.diagnosis.engine import diagnose
 from fleet.signals.diagnosis.verdict import judge
+from fleet.signals.events import MOST_EVENTS
 from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
+from fleet.signals.marks import marks_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.signals.rungs import LadderView, ladder_view
-from fleet.signals.series import cost_of_answer, last_hour, minutes_in, series_of
+from fleet.signals.series import cost_of_answer, day_in, last_hour, minutes_in, series_of
+from fleet.signals.spans import Span, spans_in, spans_of, trends_of
 from fleet.signals.view import (
     BotDetail,
     FleetView,
@@ -57,7 +60,7 @@ from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
 
-#: Events in one view, newest first.
+#: Events in one view, newest first; the charts' marks are made of all that are kept.
 EVENTS_SHOWN = 50
 #: Dead letters of a reason that a page lists, newest first (count).
 LETTERS_SHOWN = 20
@@ -142,7 +145,10 @@ class Overview:
         del totals[catalogue.COST_USD_REST.name]  # in the line above
         totals["calls_failed"] = catalogue.calls_failed(totals)
         everything = list(pools.values())
-        minutes = minutes_in([one.series for one in everything], now_s)
+        events = picture.events_of(reading.events)
+        series = [one.series for one in everything]
+        minutes = minutes_in(series, now_s)
+        hours = day_in(series, minutes, now_s=now_s)
         failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
         apis = settings.limits_in_use.keys()
         full = len(reading.failures) >= windows.RECENT and len(failures) == len(reading.failures)
@@ -150,8 +156,11 @@ class Overview:
             at=now_s,
             simulated=settings.simulated,
             totals=totals,
-            minutes=picture.minutes_of(minutes, windows.resources_of(reading.resources), now_s=now_s),
-            hours=picture.hours_shown(everything, minutes, now_s=now_s),
+            minutes=picture.minutes_shown(minutes, reading.resources, now_s=now_s),
+            spans=spans_of(minutes, hours.values()),
+            trends=trends_of(minutes, now_s=now_s),
+            marks=marks_of(events, now_s=now_s),
+            hours=picture.hours_shown(hours, reading.resources, now_s=now_s),
             recent=picture.recent_shown(windows.recent_of(reading.recent), apis=apis, now_s=now_s),
             durations=picture.durations_of(everything),
             spread=picture.spread_shown(bots.per_hour),
@@ -167,7 +176,7 @@ class Overview:
             waits=waits,
             headline=headline(waits, now_s),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
-            events=picture.events_of(reading.events),
+            events=events[:EVENTS_SHOWN],
             resources=_resources(living, troubles_of(living, settings, now_s=now_s), reading.redis_bytes),
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
             health=fleet_health(bots, readings, settings, now_s=now_s),
@@ -202,6 +211,16 @@ class Overview:
         """Return the newest dead letters of a pool and reason, at most `LETTERS_SHOWN`."""
         office = DeadLetterOffice(self._state, self._broker, self._settings)
         return office.page(pool=pool, reason=reason, limit=LETTERS_SHOWN).letters
+    def spans(self, window: str) -> dict[str, Span]:
+        """Return the sums of each pool over a window: `15m`, `1h` or `24h`. One round trip."""
+        with self._state.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.mget([keys.series(pool) for pool in self._settings.pools])
+            (seconds, micros), series = pipe.execute()
+        now_s = seconds + micros / 1e6
+        found = [spans_in([series_of(one or b"")], now_s=now_s) for one in series]
+        chosen = (next(span for span in spans if span.name == window) for spans in found)
+        return dict(zip(self._settings.pools, chosen, strict=True))
 
     def _read_state(self) -> _Reading:
         """Read everything that is in the state Redis and grows with pools or bots."""
@@ -213,7 +232,7 @@ class Overview:
             pipe.get(keys.recent())
             pipe.lrange(keys.failures(), 0, -1)
             pipe.get(keys.resources())
-            pipe.xrevrange(keys.events(), count=EVENTS_SHOWN)
+            pipe.xrevrange(keys.events(), count=MOST_EVENTS)
             pipe.info("memory")
             pipe.hgetall(keys.answer_counts())
             pipe.hgetall(keys.diversity_states())

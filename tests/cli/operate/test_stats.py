@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from fleet.cli.operate.stats import render_signals
 from fleet.config import PoolSettings, ProviderSettings, Settings
 from fleet.signals import BudgetRow, Signals, Snapshot, WorkerReport
 from fleet.signals.catalogue import ErrorField
-from fleet.signals.windows import BOT_ROW
+from fleet.signals.windows import BOT_ROW, MINUTES, PERIOD, Period
 from fleet.store import keys
 from fleet.store.client import connect
 
@@ -143,6 +144,24 @@ def test_stats_prints_the_panels(redis_url: str, monkeypatch: pytest.MonkeyPatch
     done = CliRunner().invoke(main, ["stats"], catch_exceptions=False)
     assert done.exit_code == 0
     assert "1,234 done" in done.stdout
+
+
+def test_stats_of_a_window_say_which_and_count_nothing_else(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot_of(redis_url)
+    minute = int(time.time() // 60)
+    with connect(redis_url) as client:
+        for ago, done in ((2, 7.0), (40, 30.0)):
+            period = Period(minute - ago, *[done] * 15)
+            client.setrange(keys.series("research"), (minute - ago) % MINUTES * PERIOD.size, PERIOD.pack(*period))
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+    done = CliRunner().invoke(main, ["stats", "--window", "15m"], catch_exceptions=False)
+    assert done.stdout.count("last 15 minutes") == 3
+    assert "7 done" in done.stdout and "7 failed tasks (100.0% of the tasks)" in done.stdout
+    data = json.loads(CliRunner().invoke(main, ["stats", "--window", "1h", "--json"]).stdout)
+    assert (data["window"]["name"], data["window"]["completions"]) == ("1h", 37)
+    assert data["window"]["pools"]["research"]["calls"] == 37
+    assert data["window"]["pools"]["review"]["calls"] == 0
+    assert data["totals"]["completions"] == 1234  # what is not of the window stays as it was
 
 
 def test_stats_without_a_redis_is_a_short_error(monkeypatch: pytest.MonkeyPatch) -> None:

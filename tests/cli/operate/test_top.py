@@ -164,6 +164,24 @@ def test_the_worst_bots_come_first_with_what_speaks_against_them_and_until_when(
     assert lines[at + 2].rstrip().endswith("slow: 30% of its last tasks, answers like others")
 
 
+@pytest.mark.parametrize("width", [60, 120])
+def test_a_frame_is_of_the_window_asked_for_with_cost_and_what_is_wrong(view: FleetView, width: int) -> None:
+    finding = Diagnosis(
+        kind="provider_down", severity="critical", sentence="openai is down", help=Help(command="fleet limits")
+    )
+    spans = tuple(span.model_copy(update={"failed": place, "cost_usd_micros": 10**place})
+                  for place, span in enumerate(view.spans, start=1))  # fmt: skip
+    played = view.model_copy(update={"spans": spans, "diagnoses": (finding,)})
+    for window, failed, cost in (("15m", 1, "$0.0000"), ("24h", 3, "$0.0010")):
+        console = Console(width=width, height=24, file=io.StringIO())
+        console.print(frame(played, width=width, height=24, sort="load", pool=0, window=window))
+        assert isinstance(console.file, io.StringIO)
+        text = console.file.getvalue()
+        assert len(text.splitlines()) < 24 and max(map(len, text.splitlines())) <= width
+        assert f"{failed} in {window}" in text and f"{cost} in {window}" in text
+        assert "openai is down" in text
+
+
 def test_figures_that_are_old_say_so(view: FleetView) -> None:
     console = Console(width=200, height=24, record=True, file=io.StringIO())
     console.print(frame(view, width=200, height=24, sort="load", pool=0, trouble="Redis is away", age_s=7.0))

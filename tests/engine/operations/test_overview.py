@@ -19,12 +19,13 @@ from fleet.errors import ConfigurationError
 from fleet.limiter import Limiter
 from fleet.rates import RateReading
 from fleet.roster import Roster
-from fleet.signals import catalogue
+from fleet.signals import catalogue, windows
 from fleet.signals.bot_table import bot_page
 from fleet.signals.crew import takers
 from fleet.signals.events import record_event, record_event_now
 from fleet.signals.metrics import exposition
 from fleet.signals.recorder import STALE_S, Recorder, WorkerReport, forget_gone_workers, report_worker
+from fleet.signals.windows import HOURS, MINUTES, RESOURCE, ResourcePeriod
 from fleet.store import keys
 from fleet.store.client import Store
 from tests.signals.working_fleet import SETTINGS, WorkingFleet
@@ -59,6 +60,11 @@ def test_what_was_finished_shows_in_totals_minutes_hours_bots_and_pools(working_
     working_fleet.finish(1, pool="b", bot=3, error="BadAnswer", calls={"RateLimited": 2}, attempts=3)
     view = working_fleet.overview.read()
     assert (view.totals["completions"], view.totals["failed"], view.totals["cost_usd_micros"]) == (5, 1, 200)
+    sums = [(span.completions, span.failed, span.calls_failed, span.cost_usd_micros) for span in view.spans]
+    assert sums == [(5, 1, 2, 200)] * 3
+    assert sum(view.hours.ok) == sum(view.minutes.ok) == 4
+    pools = working_fleet.overview.spans("15m")
+    assert {pool: (span.ok, span.rate_limited) for pool, span in pools.items()} == {"a": (4, 0), "b": (0, 2)}
     assert (sum(view.minutes.completions), sum(view.minutes.failed), sum(view.minutes.calls)) == (5, 1, 7)
     assert (sum(view.minutes.calls_failed), sum(view.minutes.rate_limited)) == (2, 2)
     assert (view.hours.completions[-1] + view.hours.completions[-2], sum(view.hours.tokens)) == (5, 480)
@@ -183,7 +189,15 @@ def test_an_opened_bot_shows_its_persona_and_its_own_errors(working_fleet: Worki
     assert {failure.bot for failure in bot.failures} == {"a-001"}
 
 
-def test_resources_of_workers_are_averaged_over_minutes(working_fleet: WorkingFleet, redis_url: str) -> None:
+def test_resources_of_workers_are_averaged_over_minutes_and_a_minute_goes_to_its_hour_when_its_place_is_needed(
+    working_fleet: WorkingFleet, redis_url: str, client: redis.Redis
+) -> None:
+    minute = int(client.time()[0]) // 60
+    old = ResourcePeriod(minute - 2 * MINUTES, *[36.0] * 4)  # a minute of two hours ago, in the place of this one
+    client.setrange(keys.resources(), minute % MINUTES * RESOURCE.struct.size, RESOURCE.pack(old))
+    waiting = ResourcePeriod(minute - 2 * MINUTES + 5, *[3.6] * 4)  # another, whose place nobody needs yet
+    client.setrange(keys.resources(), (minute + 5) % MINUTES * RESOURCE.struct.size, RESOURCE.pack(waiting))
+
     async def report(store: Store) -> None:
         for name in ("w1", "w2"):
             one = WorkerReport(name=name, pid=1, cpu_percent=50, rss_mb=100, slots=60, busy=30, at=time.time())
@@ -195,6 +209,11 @@ def test_resources_of_workers_are_averaged_over_minutes(working_fleet: WorkingFl
     lengths_s = [60.0] * 59 + [max(1.0, view.at % 60)]
     cpu_s = sum(cpu / 100 * length_s for cpu, length_s in zip(view.minutes.cpu_percent, lengths_s, strict=True))
     assert cpu_s == pytest.approx(2 * 0.5 * 6.0, rel=0.05)
+    by_hour = dict(zip(view.hours.at, view.hours.cpu_percent, strict=True))
+    assert sum(by_hour.get((minute - 2 * MINUTES + late) // 60 * 3600, 0.0) for late in (0, 60)) >= 1.0
+    told = windows.resource_hours(client.get(keys.resources()) or b"")  # type: ignore[arg-type]
+    assert sum(hour.cpu_s for hour in told.values()) == pytest.approx(36.0 + 3.6 + 6.0)
+    assert len(client.get(keys.resources()) or b"") <= (MINUTES + HOURS) * RESOURCE.struct.size  # type: ignore[arg-type]
 
 
 def test_events_are_newest_first_and_a_lost_worker_is_one_of_them(
