@@ -96,16 +96,44 @@ export const clock = (at) => new Date(at * 1000).toLocaleTimeString("en-GB");
 
 const minute = (at) => clock(at).slice(0, 5);
 
+/** Kinds of marks, the one that is drawn when several are at one place first. */
+const MARKS = ["outage", "worker", "quarantine", "action", "recovery"];
+
+/** A time on a chart: an hour and minute, of a day's chart the hour alone. */
+const timeOf = (at) => (at.length > 1 && at[1] - at[0] > 60 ? (when) => `${minute(when)}, an hour` : minute);
+
+/** The marks of each place of a chart: what happened in its minute or hour. */
+function marked(at, marks) {
+  const step = at.length > 1 ? at[1] - at[0] : 60;
+  const found = new Map();
+  for (const mark of marks) {
+    const i = Math.floor((mark.at - at[0]) / step);
+    if (i >= 0 && i < at.length) found.set(i, [...(found.get(i) ?? []), mark]);
+  }
+  return found;
+}
+
+/** Lines through a chart where something happened, one a place: dashed, in the colour of the worst. */
+function drawMarks(picture, found, height, xAt) {
+  for (const [i, here] of found) {
+    const kind = MARKS.find((one) => here.some((mark) => mark.kind === one)) ?? here[0].kind;
+    picture.append(svg("path", { class: `mark-line ${kind}`, d: `M${xAt(i)} 0V${height}` }));
+  }
+}
+
+const told = (here = []) => here.map((mark) => `${mark.words}${mark.count > 1 ? ` and ${count(mark.count - 1)} more` : ""}`);
+
 /**
  * Draw bars, stacked, one per minute or hour; the last one is still growing and drawn paler.
  * `series` is [{name, class, values}], from the bottom up; `line` is a level, e.g. a budget; `show` spells a value.
  */
-export function bars(place, at, series, { height = 44, line = null, show = count } = {}) {
+export function bars(place, at, series, { height = 44, line = null, show = count, marks = [] } = {}) {
   const n = at.length;
   let most = line ? line.value : 0;
   for (let i = 0; i < n; i++) most = Math.max(most, series.reduce((sum, one) => sum + one.values[i], 0));
   const scale = most ? (height - 2) / most : 0;
-  const key = JSON.stringify([series.map((one) => one.values), line]);
+  const found = marked(at, marks);
+  const key = JSON.stringify([at[0], series.map((one) => one.values), line, [...found]]);
   if (place.dataset.drawn === key) return;
   place.dataset.drawn = key;
   const width = n * 5;
@@ -122,22 +150,25 @@ export function bars(place, at, series, { height = 44, line = null, show = count
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   picture.append(svg("path", { class: "base", d: `M0 ${height - 0.5}H${width}` }));
   series.forEach((one, s) => picture.append(svg("path", { class: one.class, d: paths[s] })));
+  drawMarks(picture, found, height, (i) => i * 5 + 2);
   if (line) picture.append(svg("path", { class: "level", d: `M0 ${height - line.value * scale}H${width}` }));
   place.replaceChildren(picture, h("span", { class: "peak" }, most ? `${show(most)} max` : ""));
   attribute(place, "role", "img");
   const last = series.map((one) => `${one.name} ${show(one.values[n - 1] ?? 0)}`).join(", ");
-  attribute(place, "aria-label", `${n} bars up to now; most ${show(most)}; now ${last}`);
+  const happened = [...found.values()].flatMap(told);
+  attribute(place, "aria-label", `${n} bars up to now; most ${show(most)}; now ${last}${happened.length ? `; ${happened.slice(-5).join(", ")}` : ""}`);
   place.tipAt = (share) => {
     const i = Math.min(n - 1, Math.max(0, Math.floor(share * n)));
-    return [minute(at[i]), ...series.map((one) => `${one.name} ${show(one.values[i])}`)].join(" · ");
+    return [timeOf(at)(at[i]), ...series.map((one) => `${one.name} ${show(one.values[i])}`), ...told(found.get(i))].join(" · ");
   };
 }
 
-/** Draw a line over an hour. `most` fixes the top, e.g. a limit. */
-export function line(place, at, values, { most = 0, show = decimal, name = "" } = {}) {
+/** Draw a line over a window. `most` fixes the top, e.g. a limit. */
+export function line(place, at, values, { most = 0, show = decimal, name = "", marks = [] } = {}) {
   const height = 26;
   const top = Math.max(most, ...values, 1e-9);
-  const key = JSON.stringify([values, most]);
+  const found = marked(at, marks);
+  const key = JSON.stringify([at[0], values, most, [...found]]);
   if (place.dataset.drawn === key) return;
   place.dataset.drawn = key;
   const points = values.map((value, i) => `${i * 5} ${(height - 1 - (value / top) * (height - 3)).toFixed(1)}`);
@@ -147,12 +178,13 @@ export function line(place, at, values, { most = 0, show = decimal, name = "" } 
     svg("path", { class: "area", d: `M0 ${height}L${points.join("L")}L${width} ${height}z` }),
     svg("path", { class: "stroke", d: `M${points.join("L")}` }),
   );
+  drawMarks(picture, found, height, (i) => i * 5);
   place.replaceChildren(picture);
   attribute(place, "role", "img");
-  attribute(place, "aria-label", `${name} over the last hour: now ${show(values[values.length - 1] ?? 0)}, most ${show(Math.max(...values, 0))}`);
+  attribute(place, "aria-label", `${name} over time: now ${show(values[values.length - 1] ?? 0)}, most ${show(Math.max(...values, 0))}`);
   place.tipAt = (share) => {
     const i = Math.min(values.length - 1, Math.max(0, Math.round(share * (values.length - 1))));
-    return `${minute(at[i])} · ${name} ${show(values[i])}`;
+    return [timeOf(at)(at[i]), `${name} ${show(values[i])}`, ...told(found.get(i))].join(" · ");
   };
 }
 

@@ -7,10 +7,12 @@ import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.
 import { COLOURS, SORTS } from "./colours.js";
 import { diversity, worst } from "./health.js";
 import { HeatMap, put } from "./heat.js";
+import { arrange, firstRun, poolSummary } from "./layout.js";
 import { panels } from "./panels.js";
 import { TaskDialog } from "./story.js";
 import { STATES, Store, Unreachable } from "./store.js";
 import { BotTable } from "./table.js";
+import { windowButtons } from "./window.js";
 
 const STALE_S = 5;
 const SLOWEST_MS = 10000;
@@ -23,7 +25,7 @@ const open = (name) => dialog.open(name);
 const heat = new HeatMap(open);
 const table = new BotTable(heat, open, sortBy);
 
-let held = false;
+let frozen = false;
 let failures = 0;
 let timer = 0;
 let asking = Promise.resolve();
@@ -53,7 +55,7 @@ async function ask() {
     if (!(error instanceof Unreachable)) console.error(error);
     trouble(error.message);
   }
-  if (!held && !document.hidden) timer = setTimeout(tick, every);
+  if (!frozen && !document.hidden) timer = setTimeout(tick, every);
 }
 
 function draw() {
@@ -67,6 +69,9 @@ function draw() {
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
+  firstRun(view);
+  poolSummary(view);
+  arrange();
   text(by("summary"), `${counted(bots.size, "bot")} in ${counted(view.pools.length, "pool")}`);
   by("neighbour").hidden = !view.neighbour;
   text(by("neighbour"), view.neighbour);
@@ -76,7 +81,7 @@ function draw() {
   const took = performance.now() - began;
   document.body.dataset.drawnMs = took.toFixed(1);
   document.body.dataset.version = view.version;
-  text(by("foot"), `Read from Redis at ${clock(view.at)}; drawn in ${Math.round(took)} ms. Keys: / find, t open a task, arrows and Enter on the map, p hold.`);
+  text(by("foot"), `Read from Redis at ${clock(view.at)}; drawn in ${Math.round(took)} ms. Keys: / find, t open a task, arrows and Enter on the map, p freezes the page.`);
 }
 
 /** Say how old the figures are; never let old ones look like new ones. */
@@ -85,8 +90,8 @@ function trouble(reason) {
   const age = readAt ? (performance.now() - readAt) / 1000 : null;
   const isStale = age === null ? Boolean(reason) : age > STALE_S;
   const status = by("status");
-  text(status, age === null ? (reason ? "no figures" : "connecting") : isStale ? `stale, ${duration(age)} old` : held ? "held" : "live");
-  status.className = `pill ${isStale ? "bad" : held ? "warn" : age === null ? "" : "good live"}`;
+  text(status, age === null ? (reason ? "no figures" : "connecting") : isStale ? `stale, ${duration(age)} old` : frozen ? "frozen" : "live");
+  status.className = `pill ${isStale ? "bad" : frozen ? "warn" : age === null ? "" : "good live"}`;
   document.body.classList.toggle("stale", isStale);
   by("trouble").hidden = !(isStale && reason);
   if (isStale && reason) text(by("trouble"), age === null ? `${reason}. There are no figures yet.` : `${reason}. These are the figures of ${clock(Date.now() / 1000 - age)}.`);
@@ -97,7 +102,7 @@ async function act(action, button) {
   try {
     const { done } = await store.act(action);
     toast(done);
-    if (!held) await tick();
+    if (!frozen) await tick();
     return true;
   } catch (error) {
     toast(error.message, true);
@@ -138,7 +143,7 @@ function redraw() {
   table.page = 0;
   heat.arrange();
   table.draw();
-  remember({ colour: heat.colour, sort: heat.sort, isUp: heat.isUp });
+  remember({ ...recall(), colour: heat.colour, sort: heat.sort, isUp: heat.isUp });
 }
 
 function controls() {
@@ -161,7 +166,7 @@ function controls() {
     heat.arrange();
     table.draw();
   });
-  by("hold").addEventListener("click", hold);
+  by("freeze").addEventListener("click", freeze);
   redraw();
   document.addEventListener("keydown", (event) => {
     if (event.target.closest("input, select, textarea, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -171,17 +176,18 @@ function controls() {
     } else if (event.key === "t") {
       by("task-id").focus();
       event.preventDefault();
-    } else if (event.key === "p") hold();
+    } else if (event.key === "p") freeze();
   });
-  document.addEventListener("visibilitychange", () => !document.hidden && !held && tick());
+  document.addEventListener("visibilitychange", () => !document.hidden && !frozen && tick());
+  windowButtons(remembered.window, (window) => (remember({ ...recall(), window }), store.view && draw()));
   tips();
 }
 
-function hold() {
-  held = !held;
-  by("hold").setAttribute("aria-pressed", String(held));
-  text(by("hold"), held ? "Go on" : "Hold");
-  if (held) clearTimeout(timer), trouble(null);
+function freeze() {
+  frozen = !frozen;
+  by("freeze").setAttribute("aria-pressed", String(frozen));
+  text(by("freeze"), frozen ? "Update again" : "Freeze page");
+  if (frozen) clearTimeout(timer), trouble(null);
   else tick();
 }
 

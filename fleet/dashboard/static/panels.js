@@ -1,5 +1,6 @@
 // The panels beside the heat map: three signals, error matrix, pools, limits, cost, events. Drawn anew from each view.
 
+import { headlines, inWindow } from "./window.js";
 import { ago, attribute, bars, by, clock, count, counted, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text } from "./draw.js";
 import { taskLink } from "./story.js";
 
@@ -11,9 +12,11 @@ const sum = (values) => values.reduce((a, b) => a + b, 0);
 
 /** Draw every panel. `out` counts quarantined bots by pool, `act` carries out an operator's action, `open` opens a bot. */
 export function panels(view, { out, act, open, mayAct }) {
-  completions(view);
-  errors(view);
-  resources(view);
+  const shown = inWindow(view);
+  headlines(view);
+  completions(view, shown);
+  errors(view, shown);
+  resources(view, shown);
   matrix(view.errors, open);
   pools(view, out, act, mayAct);
   limits(view);
@@ -26,31 +29,26 @@ function swatches(place, pairs) {
     (node, [, , value]) => text(node.querySelector("b"), value));
 }
 
-function completions({ at, minutes, totals, spread, recent, durations }) {
-  const last = minutes.at.length - 1;
-  // The minute that still runs is short: the one before it makes the rate steady.
-  const seconds = Math.max(1, at - (minutes.at[last - 1] ?? minutes.at[last]));
-  const done = minutes.completions[last] + (minutes.completions[last - 1] ?? 0);
-  text(by("rate"), decimal((done / seconds) * 60));
-  bars(by("spark-completions"), minutes.at, [
-    { name: "ok", class: "ok", values: minutes.ok },
-    { name: "degraded", class: "degraded", values: minutes.degraded },
-    { name: "failed", class: "bad", values: minutes.failed },
-  ]);
+function completions({ totals, spread, recent, durations }, { series, sums, marks }) {
+  bars(by("spark-completions"), series.at, [
+    { name: "ok", class: "ok", values: series.ok },
+    { name: "degraded", class: "degraded", values: series.degraded },
+    { name: "failed", class: "bad", values: series.failed },
+  ], { marks });
   swatches(by("completed"), [
-    ["ok", "ok", short(sum(minutes.ok))],
-    ["degraded", "degraded", short(sum(minutes.degraded))],
-    ["failed", "bad", short(sum(minutes.failed))],
+    ["ok", "ok", short(sums.ok)],
+    ["degraded", "degraded", short(sums.degraded)],
+    ["failed", "bad", short(sums.failed)],
     ["in all", "none", short(totals.completions ?? 0)],
   ]);
   strip(by("spread-strip"), spread);
   const silent = spread.silent ? `${count(spread.silent)} of ${count(spread.bots)} silent` : "none silent";
   const even = spread.jain === null ? "" : `, evenness ${decimal(spread.jain)}`;
   text(by("spread"), recent.completions || spread.max
-    ? `Per bot: median ${decimal(spread.p50)}, 10–90% ${decimal(spread.p10)}–${decimal(spread.p90)}; ${silent}${even}`
+    ? `Per bot, last hour: median ${decimal(spread.p50)}, 10–90% ${decimal(spread.p10)}–${decimal(spread.p90)}; ${silent}${even}`
     : "No completions yet.");
-  const parts = [["queued", durations.queued], ["limited", durations.limited], ["working", durations.ran]];
-  text(by("durations"), durations.ran.p50 === null ? "" : `A task is ${parts.map(([name, q]) => `${name} ${duration(q.p50 / 1000)} (99%: ${duration(q.p99 / 1000)})`).join(", ")}.`);
+  const parts = [["queued", durations.queued], ["limited", durations.limited], ["at work", durations.ran]];
+  text(by("durations"), durations.ran.p50 === null ? "" : `In the last hour a task was ${parts.map(([name, q]) => `${name} ${duration(q.p50 / 1000)} (99%: ${duration(q.p99 / 1000)})`).join(", ")}.`);
 }
 
 /** Min to max as a thin line, the middle 80% as a bar, the median as a tick. */
@@ -68,20 +66,17 @@ function strip(place, spread) {
   place.tipAt = () => `completions per bot, last hour: least ${decimal(spread.min)}, median ${decimal(spread.p50)}, most ${decimal(spread.max)}`;
 }
 
-function errors({ minutes, verdict: who }) {
-  const done = sum(minutes.completions);
-  text(by("failed-share"), done ? percent(sum(minutes.failed) / done) : "–");
-  text(by("failed-of"), done ? `of ${counted(done, "task")} failed` : "no tasks in the last hour");
-  const rest = minutes.calls_failed.map((n, i) => Math.max(0, n - minutes.rate_limited[i]));
-  bars(by("spark-errors"), minutes.at, [
-    { name: "failed tasks", class: "bad", values: minutes.failed },
+function errors({ verdict: who }, { series, sums, marks }) {
+  const rest = series.calls_failed.map((n, i) => Math.max(0, n - series.rate_limited[i]));
+  bars(by("spark-errors"), series.at, [
+    { name: "failed tasks", class: "bad", values: series.failed },
     { name: "other failed calls", class: "call", values: rest },
-    { name: "429s", class: "limited", values: minutes.rate_limited },
-  ]);
+    { name: "429s", class: "limited", values: series.rate_limited },
+  ], { marks });
   swatches(by("failed"), [
-    ["tasks", "bad", short(sum(minutes.failed))],
-    ["failed calls", "call", short(sum(minutes.calls_failed))],
-    ["429s among them", "limited", short(sum(minutes.rate_limited))],
+    ["tasks", "bad", short(sums.failed)],
+    ["failed calls", "call", short(sums.calls_failed)],
+    ["429s among them", "limited", short(sums.rate_limited)],
   ]);
   const { verdict, culprit, reason } = who;
   const mark = { none: "✓", unclear: "≈" }[verdict] ?? "!";
@@ -90,22 +85,22 @@ function errors({ minutes, verdict: who }) {
   text(by("verdict-why"), verdict === "none" ? "" : reason);
 }
 
-function resources({ resources: used, minutes, limits: all, at, suspects }) {
+function resources({ resources: used, limits: all, at, suspects }, { series: shown, marks }) {
   text(by("busy"), `${count(used.busy)} / ${count(used.slots)}`);
   text(by("slots"), suspects ? `slots busy, ${count(suspects)} suspects apart` : "slots busy");
   const tightest = [...all].map(tightness).sort((a, b) => b.share - a.share)[0];
   const isTokens = tightest?.what !== "requests";
   const allowed = sum(all.map((limit) => (isTokens ? limit.tpm : limit.rpm) ?? 0));
   const gauges = [
-    { name: "CPU", value: `${decimal(used.cpu_percent / 100)} cores`, values: minutes.cpu_percent, show: (v) => `${Math.round(v)}%` },
-    { name: "Memory", value: `${short(used.rss_mb)} MB`, values: minutes.rss_mb, show: (v) => `${short(v)} MB` },
-    { name: "API budget", value: tightest ? percent(tightest.share) : "no limit", values: isTokens ? minutes.tokens : minutes.calls, show: (v) => `${short(v)} ${isTokens ? "tokens" : "calls"}`, most: allowed, hint: tightest ? `${tightest.what} of ${tightest.limit}` : "" },
+    { name: "CPU", value: `${decimal(used.cpu_percent / 100)} cores`, values: shown.cpu_percent, show: (v) => `${Math.round(v)}%` },
+    { name: "Memory", value: `${short(used.rss_mb)} MB`, values: shown.rss_mb, show: (v) => `${short(v)} MB` },
+    { name: "API budget", value: tightest ? percent(tightest.share) : "no limit", values: isTokens ? shown.tokens : shown.calls, show: (v) => `${short(v)} ${isTokens ? "tokens" : "calls"}`, most: (allowed * (shown.at[1] - shown.at[0])) / 60, hint: tightest ? `${tightest.what} of ${tightest.limit}` : "" },
   ];
   keyed(by("gauges"), gauges, (g) => g.name, (g) => h("div", { class: "gauge" }, h("span", {}, g.name), h("b"), h("div", { class: "chart" })), (node, g) => {
     const [label, value, chart] = node.children;
     text(value, g.value);
     attribute(label, "title", g.hint || null);
-    line(chart, minutes.at, g.values, { most: g.most ?? 0, show: g.show, name: g.name });
+    line(chart, shown.at, g.values, { most: g.most ?? 0, show: g.show, name: g.name, marks });
   });
   const silent = used.workers.filter((worker) => at - worker.at > 15).length;
   text(by("workers"), used.workers.length
@@ -124,7 +119,11 @@ function tightness(limit) {
 function matrix(errors, open) {
   const place = by("matrix");
   const all = place.dataset.all === "yes";
-  const key = JSON.stringify([errors.apis, errors.rows, errors.api_totals, errors.types, all]);
+  const room = Math.max(1, Math.floor((place.clientWidth - 190) / 96)); // columns that fit: what is too much becomes one of "others"
+  const many = errors.apis.length > room;
+  const fit = (numbers) => (many ? [...numbers.slice(0, room - 1), sum(numbers.slice(room - 1))] : numbers);
+  const apis = many ? [...errors.apis.slice(0, room - 1), `${errors.apis.length - room + 1} others`] : errors.apis;
+  const key = JSON.stringify([apis, errors.rows, errors.api_totals, errors.types, all]);
   text(by("matrix-note"), errors.failures ? `${counted(errors.failures, "failed task")} since ${clock(errors.since)}` : "last hour");
   if (place.dataset.drawn === key) return;
   place.dataset.drawn = key;
@@ -134,17 +133,17 @@ function matrix(errors, open) {
     place.replaceChildren(h("p", { class: "empty" }, "No task has failed in this hour."));
     return;
   }
-  const most = Math.max(6, ...errors.rows.flatMap((row) => row.counts)); // one failure is not yet the darkest colour
+  const most = Math.max(6, ...errors.rows.flatMap((row) => fit(row.counts))); // one failure is not yet the darkest colour
   const cell = (n) => h("td", { class: `hot-${n ? Math.max(1, Math.ceil((n / most) * 6)) : 0}` }, n ? count(n) : "·");
   const rows = errors.rows.slice(0, all ? errors.rows.length : MATRIX_ROWS);
   const more = errors.rows.length - rows.length;
   place.replaceChildren(
     h("table", { class: "matrix" },
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "bot"), ...errors.apis.map((api) => h("th", { scope: "col", title: api }, api)), h("th", { scope: "col" }, "all"))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "bot"), ...apis.map((api) => h("th", { scope: "col", title: api }, api)), h("th", { scope: "col" }, "all"))),
       h("tbody", {}, ...rows.map((row) => h("tr", {},
         h("th", { scope: "row" }, row.bot === "-" ? "no bot" : h("button", { class: "link", type: "button", onclick: () => open(row.bot) }, row.bot)),
-        ...row.counts.map(cell), h("td", { class: "sum" }, count(row.total))))),
-      h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "all bots"), ...errors.api_totals.map((n) => h("td", { class: "sum" }, count(n))), h("td", { class: "sum" }, count(errors.failures))))),
+        ...fit(row.counts).map(cell), h("td", { class: "sum" }, count(row.total))))),
+      h("tfoot", {}, h("tr", {}, h("th", { scope: "row" }, "all bots"), ...fit(errors.api_totals).map((n) => h("td", { class: "sum" }, count(n))), h("td", { class: "sum" }, count(errors.failures))))),
     ...(more > 0 ? [h("button", { class: "link", type: "button", onclick: () => ((place.dataset.all = "yes"), matrix(errors, open)) }, `${counted(more + errors.rows_left_out, "more bot")}`)] : []),
   );
   if (focused) [...place.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
@@ -272,11 +271,11 @@ function use(node, used, allowed) {
   text(node.children[2], allowed ? `${short(Math.round(used))} of ${short(allowed)}` : `${short(Math.round(used))}, no limit`);
 }
 
-function cost({ cost: money, hours, totals }) {
+function cost({ cost: money, hours, totals, marks }) {
   text(by("cost-hour"), dollars(money.hour_usd_micros));
   text(by("cost-day"), dollars(money.day_usd_micros));
   const level = money.budget_usd_micros_per_hour ? { value: money.budget_usd_micros_per_hour } : null;
-  bars(by("cost-hours"), hours.at, [{ name: "spent", class: "money", values: hours.cost_usd_micros }], { height: 60, line: level, show: dollars });
+  bars(by("cost-hours"), hours.at, [{ name: "spent", class: "money", values: hours.cost_usd_micros }], { height: 60, line: level, show: dollars, marks });
   const each = totals.completions ? dollars((totals.cost_usd_micros / totals.completions) * 1000) : "–";
   const [tight, ...others] = money.budgets;
   const budget = tight ? `${percent(tight.share)} of today's ${dollars(tight.usd_micros_per_day)} of ${tight.limit}${others.length ? `, the most used of ${count(money.budgets.length)} budgets` : ""}${level ? "; dashed: an even hour" : ""}` : "no budget set (limits.*.usd_per_day)";
