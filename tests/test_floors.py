@@ -46,6 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.dashboard",),
     ("fleet.cli.terminal",),
     ("fleet.cli.figures", "fleet.cli.exit_codes", "fleet.cli.stop_signals", "fleet.cli.shadow"),
+    ("fleet.cli.wrong_use",),
     ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
     ("fleet.cli.demo",),
     # The door of `celery -A fleet`, and the lazy one of `import fleet`: nothing below may enter by them.

@@ -32,7 +32,7 @@ def test_a_word_that_is_like_no_other_is_answered_with_the_list(
         main(["xyzzy"], prog_name="fleet")
     assert ended.value.code == 2
     assert (
-        "no command 'xyzzy', expected one of bots, cancel, dead, demo, diversity, doctor, down"
+        "no command 'xyzzy', expected one of bots, breakers, budgets, cancel, dead, demo, diversity"
         in capsys.readouterr().err
     )
     with pytest.raises(InvalidTask, match="xyzzy: unknown field, expected one of answer_schema, "):

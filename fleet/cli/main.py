@@ -17,6 +17,7 @@ import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
 from fleet.cli.terminal import adapt, say
+from fleet.cli.wrong_use import told
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import nearest, quote
 
@@ -34,6 +35,13 @@ COMMANDS = {
         "Watch the fleet live in the terminal: signals, pools, bots, limits, events.",
     ),
     "bots": ("fleet.cli.operate.bots", "bots", "List bots and how they fare; open, quarantine and release them."),
+    "breakers": (
+        "fleet.cli.operate.breakers",
+        "breakers",
+        "Show the breaker of each provider, model and key; close one by hand.",
+    ),
+    "budgets": ("fleet.cli.operate.budgets", "budgets", "Show what each limit allows a day, and what is used of it."),
+    "lessons": ("fleet.cli.operate.lessons", "lessons", "Show what models have taught the fleet; forget it."),
     "pools": ("fleet.cli.operate.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
     "why": (
         "fleet.cli.operate.why",
@@ -103,9 +111,19 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            raise told(error) from None
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise told(error) from None
         except ConfigurationError as error:
             _leave(ctx, EXIT_USAGE, str(error))
         except FleetError as error:

@@ -1,14 +1,104 @@
-"""`fleet limits reset-breaker`: close a breaker by hand."""
+"""`fleet breakers`: whether calls to a provider wait, and why; close a breaker by hand.
+
+Also `fleet limits reset-breaker`, as it was called before.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from fleet import config
+from fleet.cli.terminal import fitted, table
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
+
+if TYPE_CHECKING:
+    from fleet.resilience import BreakerView
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.pass_context
+def breakers(ctx: click.Context, as_json: bool) -> None:
+    """Show the breaker of each provider, model and key; close one by hand.
+
+    \b
+    Examples:
+      fleet breakers
+      fleet breakers show openai/gpt-5
+      fleet breakers reset openai/gpt-5
+    """
+    if ctx.invoked_subcommand is None:
+        _list(None, as_json=as_json)
+
+
+@breakers.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+def list_breakers(as_json: bool) -> None:
+    """List the breakers: the same as `fleet breakers` alone.
+
+    \b
+    Examples:
+      fleet breakers list --json | jq '.[] | select(.state != "closed")'
+    """
+    _list(None, as_json=as_json)
+
+
+@breakers.command()
+@click.argument("limit", metavar="PROVIDER/MODEL[/KEY]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+def show(limit: str, as_json: bool) -> None:
+    """Show one breaker: its state, why calls wait and until when, failures of the last 30 seconds.
+
+    \b
+    Examples:
+      fleet breakers show openai/gpt-5
+    """
+    _list(_full_name(limit, config.current()), as_json=as_json)
+
+
+def _list(limit: str | None, *, as_json: bool) -> None:
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.resilience import read_breakers_now
+
+    settings = config.current()
+    names = [limit] if limit else [f"{name}/{config.KEY_LABEL}" for name in settings.limits_in_use]
+    with state_client(settings) as client:
+        found = read_breakers_now(client, names)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    if limit:
+        click.echo("\n".join(fitted(_story(found[0]))))
+        return
+    cells = [(one.limit, one.state, f"{one.failed:,}", f"{one.well:,}", _why(one)) for one in found]
+    for line in table([("LIMIT", "STATE", "FAILED", "WELL", "WHY"), *cells], left=(0, 1, 4)):
+        click.echo(line)
+
+
+def _story(one: BreakerView) -> Iterator[str]:
+    yield f"{one.limit}: {one.state}"
+    if one.since is not None:
+        yield f"  since     {_at(one.since)}"
+    if one.wait is not None:
+        until = f", next try at {_at(one.wait.opens_at)}" if one.wait.opens_at else ""
+        yield f"  calls     wait: {_why(one)}{until}"
+        yield f"  probes    {one.tries:,} have failed in a row"
+    yield f"  last 30 s {one.failed:,} failed ({one.timed_out:,} got no answer in time), {one.well:,} did well"
+
+
+def _why(one: BreakerView) -> str:
+    return "" if one.wait is None else f"{one.wait.cause}{f': {one.wait.told}' if one.wait.told else ''}"
+
+
+def _at(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s).isoformat(" ", "seconds")
 
 
 @click.command(name="reset-breaker")
@@ -55,3 +145,6 @@ def _full_name(limit: str, settings: config.Settings) -> str:
     if found is None:
         raise ConfigurationError(f"expected one of {', '.join(sorted(names))}, got {quote(limit)}")
     return found
+
+
+breakers.add_command(reset_breaker, "reset")

@@ -11,8 +11,9 @@ import click
 from fleet import config
 from fleet.cli.operate.pools import operator_name
 from fleet.cli.terminal import fitted
+from fleet.errors import ConfigurationError
 from fleet.models import bot_name
-from fleet.quoting import counted
+from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
     from fleet.diversity import ClassState
@@ -35,14 +36,47 @@ def diversity(ctx: click.Context, as_json: bool) -> None:
       fleet diversity --json | jq '.[] | select(.alarm) | .flagged'
       fleet diversity relearn research summary
     """
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        _list(None, as_json=as_json)
+
+
+@diversity.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+def list_classes(as_json: bool) -> None:
+    """List the task classes: the same as `fleet diversity` alone.
+
+    \b
+    Example:
+      fleet diversity list --json
+    """
+    _list(None, as_json=as_json)
+
+
+@diversity.command()
+@click.argument("pool")
+@click.argument("kind")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+def show(pool: str, kind: str, as_json: bool) -> None:
+    """Show one task class of a pool.
+
+    \b
+    Example:
+      fleet diversity show research summary
+    """
+    _list((pool, kind), as_json=as_json)
+
+
+def _list(wanted: tuple[str, str] | None, *, as_json: bool) -> None:
     from fleet.cli.operate.two_redis import state_client
     from fleet.diversity import read_classes
 
     settings = config.current()
     with state_client(settings) as client:
-        classes = read_classes(client, settings.pools)
+        found = read_classes(client, settings.pools)
+    classes = [(state, answers) for state, answers in found if wanted in (None, (state.pool, state.kind))]
+    if wanted is not None and not classes:
+        names = ", ".join(f"{state.pool} {state.kind}" for state, _ in found) or "none yet"
+        raise ConfigurationError(f"expected a pool and a kind with answers ({names}), got {quote(' '.join(wanted))}")
     if as_json:
         click.echo(json.dumps([_row(state, answers) for state, answers in classes], indent=2))
         return

@@ -1,7 +1,8 @@
-"""What models have taught the fleet, as `fleet limits` shows it; `fleet limits forget` makes it forget."""
+"""`fleet lessons`: what models have taught the fleet, which `fleet limits` shows, too; forget it."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.lessons import RATIO, SCHEMAS, UNSENT, WINDOW, Lesson
 from fleet.quoting import counted, quote
@@ -72,6 +74,62 @@ def _named(what: str) -> str:
     return "JSON schemas by the wire" if what == "schema" else what.replace("role:", "the role ").removeprefix(UNSENT)
 
 
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.pass_context
+def lessons(ctx: click.Context, as_json: bool) -> None:
+    """Show what models have taught the fleet; forget it.
+
+    \b
+    Examples:
+      fleet lessons
+      fleet lessons show openai/gpt-5
+      fleet lessons forget openai/gpt-5 temperature
+    """
+    if ctx.invoked_subcommand is None:
+        _list(None, as_json=as_json)
+
+
+@lessons.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def list_lessons(as_json: bool) -> None:
+    """List the lessons by model: the same as `fleet lessons` alone.
+
+    \b
+    Examples:
+      fleet lessons list --json
+    """
+    _list(None, as_json=as_json)
+
+
+@lessons.command()
+@click.argument("api", metavar="PROVIDER/MODEL")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def show(api: str, as_json: bool) -> None:
+    """Show what one model has taught.
+
+    \b
+    Examples:
+      fleet lessons show openai/gpt-5
+    """
+    _list(api, as_json=as_json)
+
+
+def _list(api: str | None, *, as_json: bool) -> None:
+    settings = config.current()
+    taught = read_by_api(settings)
+    if api is not None and api not in taught and api not in settings.limits_in_use:
+        raise ConfigurationError(f"expected one of {', '.join(sorted(settings.limits_in_use))}, got {quote(api)}")
+    chosen = {name: found for name, found in sorted(taught.items()) if api in (None, name)}
+    if as_json:
+        click.echo(json.dumps({name: told(found) for name, found in chosen.items()}, indent=2))
+        return
+    for name, found in chosen.items():
+        click.echo("\n".join(fitted([name, *lines(found)])))
+    if not chosen:
+        click.echo(f"{api} has taught nothing yet" if api else "no model has taught anything yet")
+
+
 @click.command()
 @click.argument("api", metavar="PROVIDER/MODEL")
 @click.argument("what", metavar="[FIELD]", required=False)
@@ -106,3 +164,6 @@ def forget(api: str, what: str | None) -> None:
         ", ".join(_SIZES.get(lesson.what, lesson.what.removeprefix(UNSENT)) for lesson in gone) or "nothing was known"
     )
     click.echo(f"{api}: forgot {counted(len(gone), 'lesson')}: {names}" if gone else f"{api}: {names}")
+
+
+lessons.add_command(forget)

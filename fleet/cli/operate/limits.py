@@ -41,14 +41,44 @@ def limits(ctx: click.Context, as_json: bool) -> None:
     \b
     Examples:
       fleet limits
+      fleet limits show openai/gpt-5
       fleet limits --json | jq '.[].waiting'
       fleet limits set openai/gpt-5 --rpm 800
       fleet limits forget openai/gpt-5 temperature
       fleet limits reset-breaker openai/gpt-5
     """
-    if ctx.invoked_subcommand is not None:
-        return
-    snapshots = asyncio.run(_read(config.current()))
+    if ctx.invoked_subcommand is None:
+        _list(None, as_json=as_json)
+
+
+@limits.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+def list_limits(as_json: bool) -> None:
+    """List the limits: the same as `fleet limits` alone.
+
+    \b
+    Examples:
+      fleet limits list --json | jq '.[].used_rpm'
+    """
+    _list(None, as_json=as_json)
+
+
+@limits.command(name="show")
+@click.argument("limit", metavar="PROVIDER/MODEL[/KEY]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+def show_limit(limit: str, as_json: bool) -> None:
+    """Show one limit only.
+
+    \b
+    Examples:
+      fleet limits show openai/gpt-5
+    """
+    _list(full_name(limit, config.current()), as_json=as_json)
+
+
+def _list(name: str | None, *, as_json: bool) -> None:
+    read = asyncio.run(read_limits(config.current()))
+    snapshots = [snapshot for snapshot in read if name in (None, snapshot.limit)]
     budgets = _read_budgets(snapshots, config.current())
     taught = lessons.read_by_api(config.current())
     if as_json:
@@ -98,7 +128,7 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     if bool(changes) == is_reset:
         raise click.UsageError("expected at least one number to set, or --reset alone")
     settings = config.current()
-    name = _full_name(limit, settings)
+    name = full_name(limit, settings)
     configured = _names(settings)[name]
     if changes.get("usd_per_day"):
         _check_price(name, settings)
@@ -131,7 +161,7 @@ def release_limit(limit: str) -> None:
     from fleet.signals.events import record_event_now
 
     settings = config.current()
-    name = _full_name(limit, settings)
+    name = full_name(limit, settings)
     with two_redis(settings) as both:
         live.release(both.state, name, configured=_names(settings)[name])
         record_event_now(both.state, catalogue.LIMIT_RELEASED, limit=name, by=operator_name())
@@ -316,7 +346,8 @@ def _amount(number: int | None) -> str:
     return "unlimited" if number is None else f"{number:,}"
 
 
-async def _read(settings: config.Settings) -> list[LimitSnapshot]:
+async def read_limits(settings: config.Settings) -> list[LimitSnapshot]:
+    """Return every limit that a pool uses, as it stands now."""
     from fleet.limiter import Limiter
     from fleet.store.client import Store
     from fleet.store.embedded import state_url
@@ -334,7 +365,7 @@ def _names(settings: config.Settings) -> dict[str, config.LimitSettings]:
     return {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
 
 
-def _full_name(limit: str, settings: config.Settings) -> str:
+def full_name(limit: str, settings: config.Settings) -> str:
     """Return the limit's name with its key; one that no pool uses is a mistake."""
     known = _names(settings)
     for name in (limit, f"{limit}/{config.KEY_LABEL}"):

@@ -74,17 +74,47 @@ def pools(ctx: click.Context, as_json: bool) -> None:
     \b
     Examples:
       fleet pools
+      fleet pools show research
       fleet pools pause research --for 10m
       fleet pools pause research writing --below high
       fleet pools resume research writing
     """
-    if ctx.invoked_subcommand is not None:
-        return
+    if ctx.invoked_subcommand is None:
+        _list((), as_json=as_json)
+
+
+@pools.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def list_pools(as_json: bool) -> None:
+    """List the pools: the same as `fleet pools` alone.
+
+    \b
+    Examples:
+      fleet pools list --json | jq '.pools[].waits'
+    """
+    _list((), as_json=as_json)
+
+
+@pools.command()
+@click.argument("names", metavar="POOL...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def show(names: tuple[str, ...], as_json: bool) -> None:
+    """Show these pools only.
+
+    \b
+    Examples:
+      fleet pools show research
+    """
+    _check(names, config.current())
+    _list(names, as_json=as_json)
+
+
+def _list(names: Sequence[str], *, as_json: bool) -> None:
     from fleet.cli.operate.two_redis import two_redis
 
     settings = config.current()
     with two_redis(settings) as clients:
-        rows = read_pools(clients, settings)
+        rows = [row for row in read_pools(clients, settings) if not names or row.pool in names]
     if as_json:
         click.echo(json.dumps({"pools": [_as_json(row) for row in rows]}, indent=2))
         return
