@@ -54,6 +54,26 @@ def worker(app: str, *options: str, env: dict[str, str] | None = None, log: Path
             process.wait()
 
 
+@contextmanager
+def flower(home: Path) -> Iterator[tuple[str, str]]:
+    """Run Flower with the Fleet tab until the block ends; gives its address and `user:password`."""
+    from fleet import config
+    from fleet.dashboard.password import password
+
+    log = home / "flower.log"
+    environment = {**os.environ, "FLEET_FLOWER__PORT": "0", "PYTHONPATH": str(Path(__file__).parents[1])}
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "celery", "-A", "fleet", "flower"]
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    try:
+        until(lambda: b"Flower: http" in log.read_bytes(), "Flower")
+        address = log.read_text().partition("Flower: ")[2].partition(",")[0].rstrip("/")
+        yield address, f"{config.current().flower.user}:{password(home)}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def until(condition: Callable[[], bool], what: str, *, every_s: float = 0.01) -> None:
     """Poll until `condition()`; a benchmark that gets stuck fails with what it waited for."""
     end = time.monotonic() + PATIENCE_S

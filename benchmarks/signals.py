@@ -10,8 +10,6 @@ import asyncio
 import base64
 import os
 import random
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -23,10 +21,9 @@ from typing import Any
 
 import click
 import hiredis
-import psutil
 import redis
 
-from benchmarks.bench import print_table, private_home, until
+from benchmarks.bench import flower, print_table, private_home
 from benchmarks.overhead import FREE_PROVIDER, Bench
 
 #: Pools of the fleet that is measured, each with the same number of bots.
@@ -273,29 +270,15 @@ def _timed(what: str, work: Callable[[], bytes], reads: int) -> list[str]:
 @contextmanager
 def _flower(home: Path) -> Iterator[Callable[[str], bytes]]:
     """Run Flower with the Fleet tab; gives a function that asks it for a path."""
-    from fleet import config
-    from fleet.dashboard.password import password
-
-    log = home / "flower.log"
-    environment = {**os.environ, "FLEET_FLOWER__PORT": "0", "PYTHONPATH": str(Path(__file__).parents[1])}
-    with log.open("wb") as out:
-        command = [sys.executable, "-m", "celery", "-A", "fleet", "flower"]
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-    try:
-        until(lambda: b"Flower: http" in log.read_bytes(), "Flower")
-        address = log.read_text().partition("Flower: ")[2].partition(",")[0].rstrip("/")
-        login = base64.b64encode(f"{config.current().flower.user}:{password(home)}".encode()).decode()
+    with flower(home) as (address, login):
+        header = f"Basic {base64.b64encode(login.encode()).decode()}"
 
         def get(path: str) -> bytes:
-            request = urllib.request.Request(address + path, headers={"Authorization": f"Basic {login}"})
+            request = urllib.request.Request(address + path, headers={"Authorization": header})
             with urllib.request.urlopen(request) as reply:
                 return bytes(reply.read())
 
         yield get
-    finally:
-        process.terminate()
-        psutil.wait_procs([psutil.Process(process.pid)], timeout=20)
-        process.wait()
 
 
 if __name__ == "__main__":
