@@ -125,7 +125,10 @@ class Windows:
 
         A class without an alarm has no time of one, so that a worker of an earlier version can read it.
         """
-        field, after = f"{state.pool}|{state.kind}", state.model_dump_json(exclude=None if state.alarm_at else {"alarm_at"})
+        field, after = (
+            f"{state.pool}|{state.kind}",
+            state.model_dump_json(exclude=None if state.alarm_at else {"alarm_at"}),
+        )
         change = _SAVE.call(
             states=keys.diversity_states(), field=field, before=stored.raw, after=after, life_s=keys.STATE_TTL_S
         )

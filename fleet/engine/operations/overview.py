@@ -22,13 +22,12 @@ from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.dead import priced
 from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.obstacles import PoolStanding, drain_of_pool, headline
-from fleet.engine.operations.paces import LimitPace, finished_a_second, first_end, paces_of, told_budgets
+from fleet.engine.operations.paces import LimitPace, finished_a_second, limit_view, paces_of
 from fleet.engine.operations.sameness import diversity_views
 from fleet.engine.operations.symptoms import read_symptoms
 from fleet.engine.operations.task_page import TaskPage, read_task
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
-from fleet.limiter.snapshot import LimitSnapshot
 from fleet.models import Priority, bot_name
 from fleet.money import micros_of
 from fleet.roster import HealthRows, health_rows_of, read_bots, read_reasons
@@ -41,7 +40,7 @@ from fleet.signals.dead_view import DeadGroup
 from fleet.signals.diagnosis.engine import diagnose
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.events import MOST_EVENTS
-from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
+from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import marks_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
@@ -132,7 +131,7 @@ class Overview:
         series = {name: one.series for name, one in pools.items()}
         paces = paces_of(seen.limits.values(), series, settings, now_s)
         limits = tuple(
-            _limit_view(one, seen.breakers[name].state, paces.get(name, LimitPace()), now_s)
+            limit_view(one, seen.breakers[name].state, paces.get(name, LimitPace()), now_s)
             for name, one in seen.limits.items()
         )
         standings = read_standings(
@@ -146,9 +145,8 @@ class Overview:
         totals["calls_failed"] = catalogue.calls_failed(totals)
         everything = list(pools.values())
         events = picture.events_of(reading.events)
-        series = [one.series for one in everything]
-        minutes = minutes_in(series, now_s)
-        hours = day_in(series, minutes, now_s=now_s)
+        minutes = minutes_in(list(series.values()), now_s)
+        hours = day_in(list(series.values()), minutes, now_s=now_s)
         failures = list(windows.failures_of(reading.failures, since=now_s - 3600))
         apis = settings.limits_in_use.keys()
         full = len(reading.failures) >= windows.RECENT and len(failures) == len(reading.failures)
@@ -186,9 +184,7 @@ class Overview:
         )
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
-            series=series,
-            bots=of_bots, reasons=readings.reasons,
-            redis_most_bytes=reading.redis_most_bytes,
+            series=series, bots=of_bots, reasons=readings.reasons, redis_most_bytes=reading.redis_most_bytes,
         )  # fmt: skip
         return view.model_copy(update={"diagnoses": diagnose(view, symptoms), "verdict": judge(view, symptoms)})
 
@@ -211,6 +207,7 @@ class Overview:
         """Return the newest dead letters of a pool and reason, at most `LETTERS_SHOWN`."""
         office = DeadLetterOffice(self._state, self._broker, self._settings)
         return office.page(pool=pool, reason=reason, limit=LETTERS_SHOWN).letters
+
     def spans(self, window: str) -> dict[str, Span]:
         """Return the sums of each pool over a window: `15m`, `1h` or `24h`. One round trip."""
         with self._state.pipeline(transaction=False) as pipe:
@@ -359,35 +356,6 @@ def _windows_of(pool: str) -> tuple[str, str, str, str]:
 def _now_us(client: redis.Redis) -> int:
     seconds, micros = client.time()
     return seconds * 1_000_000 + micros
-
-
-def _limit_view(limit: LimitSnapshot, breaker: BreakerState, pace: LimitPace, now_s: float) -> LimitView:
-    return LimitView(
-        limit=limit.limit,
-        rpm=limit.rpm,
-        used_rpm=round(limit.used_rpm, 1),
-        tpm=limit.tpm,
-        used_tpm=round(limit.used_tpm, 1),
-        in_flight=limit.in_flight,
-        waiting=limit.waiting,
-        next_grant_s=round(limit.queue_s, 3),
-        held_s=0.0 if limit.held_until is None else round(max(0.0, limit.held_until - now_s), 3),
-        refused=limit.refused,
-        refused_at=limit.refused_at,
-        is_changed=limit.is_changed,
-        held_by=limit.held_by,
-        usd_per_day=None if limit.usd_micros_per_day is None else limit.usd_micros_per_day / 1e6,
-        used_usd=limit.used_usd_micros / 1e6,
-        requests_per_day=limit.requests_per_day,
-        used_requests=limit.used_requests,
-        most_in_flight=limit.most_in_flight,
-        in_flight_is_learnt=limit.in_flight_is_learnt,
-        long=tuple(LongLimitView(label=long.label, used=long.used, limit=long.limit) for long in limit.long),
-        paced_rpm=limit.paced_rpm,
-        breaker=breaker,
-        budgets=tuple(told_budgets(limit, pace, now_s)),
-        budget_ends_at=first_end(limit, pace, now_s),
-    )
 
 
 def _resources(workers: Sequence[WorkerReport], troubles: tuple[Trouble, ...], redis_bytes: int) -> ResourcesView:

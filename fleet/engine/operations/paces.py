@@ -11,6 +11,7 @@ import redis
 from fleet import config
 from fleet.config import Settings
 from fleet.limiter import LimitSnapshot
+from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
 from fleet.signals.outlook import budget_ends_at, told_budget
 from fleet.signals.series import rate_now, series_of
 from fleet.store import keys
@@ -110,3 +111,33 @@ def _budgets(limit: LimitSnapshot, pace: LimitPace) -> Iterator[tuple[float, flo
         yield limit.used_usd_micros / 1e6, limit.usd_micros_per_day / 1e6, pace.usd, "$"
     if limit.requests_per_day:
         yield limit.used_requests, limit.requests_per_day, pace.requests, "requests"
+
+
+def limit_view(limit: LimitSnapshot, breaker: BreakerState, pace: LimitPace, now_s: float) -> LimitView:
+    """Return a limit as all who watch the fleet see it."""
+    return LimitView(
+        limit=limit.limit,
+        rpm=limit.rpm,
+        used_rpm=round(limit.used_rpm, 1),
+        tpm=limit.tpm,
+        used_tpm=round(limit.used_tpm, 1),
+        in_flight=limit.in_flight,
+        waiting=limit.waiting,
+        next_grant_s=round(limit.queue_s, 3),
+        held_s=0.0 if limit.held_until is None else round(max(0.0, limit.held_until - now_s), 3),
+        refused=limit.refused,
+        refused_at=limit.refused_at,
+        is_changed=limit.is_changed,
+        held_by=limit.held_by,
+        usd_per_day=None if limit.usd_micros_per_day is None else limit.usd_micros_per_day / 1e6,
+        used_usd=limit.used_usd_micros / 1e6,
+        requests_per_day=limit.requests_per_day,
+        used_requests=limit.used_requests,
+        most_in_flight=limit.most_in_flight,
+        in_flight_is_learnt=limit.in_flight_is_learnt,
+        long=tuple(LongLimitView(label=long.label, used=long.used, limit=long.limit) for long in limit.long),
+        paced_rpm=limit.paced_rpm,
+        breaker=breaker,
+        budgets=tuple(told_budgets(limit, pace, now_s)),
+        budget_ends_at=first_end(limit, pace, now_s),
+    )
