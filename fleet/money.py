@@ -5,6 +5,8 @@ People and JSON get micro-dollars, rounded from the exact figure only where it i
 
 from __future__ import annotations
 
+from math import floor
+
 #: Picos in a dollar, and in a micro-dollar.
 PICOS, PICOS_PER_MICRO = 10**12, 10**6
 
@@ -12,6 +14,11 @@ PICOS, PICOS_PER_MICRO = 10**12, 10**6
 def micros_of(picos: int) -> int:
     """Return picos as micro-dollars, rounded to the nearest one (half up)."""
     return (picos + PICOS_PER_MICRO // 2) // PICOS_PER_MICRO
+
+
+def whole_micros(micros: float) -> int:
+    """Return micro-dollars with parts as a whole number, rounded as `micros_of` does: 436.5 is the same everywhere."""
+    return floor(micros + 0.5)
 
 
 def dollars_of(picos: int) -> float:

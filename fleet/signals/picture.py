@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 
+from fleet.money import whole_micros
 from fleet.signals import catalogue
 from fleet.signals.bot_table import BotState, BotTable, HealthColumns
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
@@ -87,7 +88,7 @@ def _series(
         calls_failed=tuple(int(period.calls_failed) for period in periods),
         rate_limited=tuple(int(period.rate_limited) for period in periods),
         tokens=tuple(int(period.input_tokens + period.output_tokens) for period in periods),
-        cost_usd_micros=tuple(round(period.cost_usd_micros) for period in periods),
+        cost_usd_micros=tuple(whole_micros(period.cost_usd_micros) for period in periods),
         cpu_percent=tuple(round(100 * period.cpu_s / length_s, 1) for period, length_s in rows),
         rss_mb=tuple(round(period.rss_mb_s / length_s, 1) for period, length_s in rows),
         busy=tuple(round(period.busy_s / length_s, 1) for period, length_s in rows),
@@ -96,7 +97,7 @@ def _series(
 
 def spent_today(pool: PoolWindows, *, now_s: float) -> int:
     """Return micro-dollars since midnight UTC."""
-    return round(spent_in(pool.series, range(int(now_s // 86_400) * 24, int(now_s // 3600) + 1)))
+    return whole_micros(spent_in(pool.series, range(int(now_s // 86_400) * 24, int(now_s // 3600) + 1)))
 
 
 def recent_shown(entries: Sequence[RecentEntry], *, apis: Iterable[str], now_s: float) -> Recent:
@@ -183,7 +184,7 @@ def bot_table(
         calls_failed=rows.calls_failed,
         per_hour=tuple(rows.per_hour(now_s)),
         last_at=rows.last_at,
-        cost_usd_micros=tuple(map(round, rows.cost_usd_micros)),
+        cost_usd_micros=tuple(map(whole_micros, rows.cost_usd_micros)),
         tokens=tuple(map(int, rows.tokens)),
         mean_ms=tuple(rows.mean_ms()),
         **health._asdict(),

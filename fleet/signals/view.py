@@ -12,15 +12,15 @@ from pydantic import Field
 
 from fleet.frozen import Frozen
 from fleet.models import Persona
+from fleet.signals.ahead.dead_view import DeadGroup
+from fleet.signals.ahead.outlook import Drain
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.cost_view import Costs
 from fleet.signals.crew import Trouble
-from fleet.signals.dead_view import DeadGroup
 from fleet.signals.diagnosis.finding import CallVerdict, Diagnosis
 from fleet.signals.health_view import ClassDiversity, FleetHealth
 from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import ChartMark
-from fleet.signals.outlook import Drain
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.rungs import LadderView
 from fleet.signals.spans import Span, Trends

@@ -78,6 +78,14 @@ def test_the_sum_of_an_earlier_release_goes_on(working_fleet: WorkingFleet, clie
     assert working_fleet.overview.read().cost.total_usd_micros == 2_500_008
 
 
+def test_half_a_micro_dollar_is_rounded_alike_in_each_figure(working_fleet: WorkingFleet) -> None:
+    working_fleet.finish(1, pool="a", bot=1, cost_usd_picos=436_500_000, cost_usd_micros=437)
+    cost = working_fleet.overview.read().cost
+    (pool,) = (one for one in cost.pools if one.pool == "a")
+    assert (cost.total_usd_micros, pool.hour_usd_micros, pool.day_usd_micros) == (437, 437, 437)
+    assert working_fleet.overview.read().bots.cost_usd_micros[0] == 437
+
+
 def test_cached_and_thinking_tokens_are_counted_and_shown(working_fleet: WorkingFleet, client: redis.Redis) -> None:
     usage = Usage(input_tokens=2006, cached_tokens=1920, output_tokens=300, reasoning_tokens=100)
     working_fleet.finish(2, pool="a", bot=1, usage=usage)

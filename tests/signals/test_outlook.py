@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet.signals.outlook import budget_ends_at, drain_of, told_budget
+from fleet.signals.ahead.outlook import budget_ends_at, drain_of, told_budget
 from fleet.signals.series import cost_of_answer, rate_now, series_of
 from fleet.signals.windows import MINUTES, PERIOD, Period
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import redis
 
     from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
-    from fleet.signals.dead_view import DeadGroup
+    from fleet.signals.ahead.dead_view import DeadGroup
 
 #: Error types that a dead letter may have as its reason.
 REASONS = sorted(
@@ -108,7 +108,7 @@ def reasons(pool: str | None, reason: str | None, as_json: bool) -> None:
       fleet dead reasons
       fleet dead reasons --pool research --json | jq '.groups[] | {reason, count, replay_usd_micros}'
     """
-    from fleet.signals.dead_view import told_cost
+    from fleet.signals.ahead.dead_view import told_cost
 
     with _office() as (office, state):
         groups = _groups(office, state, pool, reason)
@@ -181,7 +181,7 @@ def replay(
       fleet dead replay --pool research --reason ProviderUnavailable --dry-run
       fleet dead replay --all --yes --json
     """
-    from fleet.signals.dead_view import told_cost
+    from fleet.signals.ahead.dead_view import told_cost
 
     with _office() as (office, state):
         chosen = _chosen(office, task_ids, pool, reason, everything)
@@ -259,7 +259,7 @@ def _usd(group: DeadGroup) -> str:
 
 def _tell_price(groups: tuple[DeadGroup, ...], task_ids: tuple[str, ...], as_json: bool) -> None:
     """Say what a replay would queue, and what that may cost."""
-    from fleet.signals.dead_view import told_cost
+    from fleet.signals.ahead.dead_view import told_cost
 
     if task_ids:
         raise click.UsageError("--dry-run: expected --pool, --reason or --all beside it, got task ids")

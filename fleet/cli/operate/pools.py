@@ -21,7 +21,7 @@ from fleet.quoting import counted, noun_for, quote
 if TYPE_CHECKING:
     from fleet.cli.operate.two_redis import TwoRedis
     from fleet.engine.admission.gates import Gate
-    from fleet.signals.outlook import Drain
+    from fleet.signals.ahead.outlook import Drain
     from fleet.signals.rungs import LadderView
     from fleet.signals.view import WaitLine
 

@@ -8,6 +8,7 @@ import redis
 
 from fleet.config import Settings
 from fleet.models import Bot
+from fleet.money import whole_micros
 from fleet.roster import ENOUGH, TESTS, Quarantine, Skill, bot_health_of, load_of, read_quarantined, read_skills, row_of
 from fleet.signals import picture, windows
 from fleet.signals.bot_table import BotState
@@ -61,7 +62,7 @@ def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
     return BotDetail(
         name=name, pool=pool, api=settings.limit_of(pool, bot.persona.model)[0], state=state, persona=bot.persona,
         load=load, completions=row.completions[0], failed=row.failed[0], calls_failed=row.calls_failed[0],
-        per_hour=row.per_hour(seconds)[0], last_at=row.last_at[0], cost_usd_micros=round(row.cost_usd_micros[0]),
+        per_hour=row.per_hour(seconds)[0], last_at=row.last_at[0], cost_usd_micros=whole_micros(row.cost_usd_micros[0]),
         tokens=int(row.tokens[0]), mean_ms=row.mean_ms()[0],
         tasks=tuple(map(_task_line, windows.bot_tasks_of(raw_tasks, row.completions[0]))),
         failures=tuple(map(picture.failure_shown, failures[:FAILURES_SHOWN])),

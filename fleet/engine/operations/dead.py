@@ -9,7 +9,7 @@ import redis
 from fleet.config import Settings
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Group
 from fleet.engine.outcomes.dead_letters import CAUSES
-from fleet.signals.dead_view import DeadGroup
+from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.series import cost_of_answer, series_of
 from fleet.store import keys
 

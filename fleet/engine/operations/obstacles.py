@@ -14,8 +14,8 @@ from fleet.engine.admission.gates import OPEN_GATE, Gate, Waiting
 from fleet.limiter import LimitSnapshot
 from fleet.models import Priority
 from fleet.quoting import counted
+from fleet.signals.ahead.outlook import FLOWING, Drain, drain_of
 from fleet.signals.crew import unserved_line
-from fleet.signals.outlook import FLOWING, Drain, drain_of
 from fleet.signals.view import WaitLine
 from fleet.waits import LASTING, Cause, Wait
 

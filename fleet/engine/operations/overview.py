@@ -29,14 +29,14 @@ from fleet.engine.operations.task_page import TaskPage, read_task
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.models import Priority, bot_name
-from fleet.money import micros_of
+from fleet.money import micros_of, whole_micros
 from fleet.roster import HealthRows, health_rows_of, read_bots, read_reasons
 from fleet.signals import catalogue, picture, windows
+from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.crew import Trouble, troubles_of
-from fleet.signals.dead_view import DeadGroup
 from fleet.signals.diagnosis.engine import diagnose
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.events import MOST_EVENTS
@@ -308,7 +308,7 @@ class Overview:
             calls=int(hour.calls),
             rate_limited=int(hour.rate_limited),
             tokens=int(hour.input_tokens + hour.output_tokens),
-            cost_usd_micros=round(hour.cost_usd_micros),
+            cost_usd_micros=whole_micros(hour.cost_usd_micros),
             spread=picture.spread_shown(per_hour),
             durations=picture.durations_of([found]),
         )
@@ -317,7 +317,7 @@ class Overview:
         rows = [
             PoolCost(
                 pool=pool,
-                hour_usd_micros=round(reading.last_hours[pool].cost_usd_micros),
+                hour_usd_micros=whole_micros(reading.last_hours[pool].cost_usd_micros),
                 day_usd_micros=picture.spent_today(found, now_s=reading.now_s),
             )
             for pool, found in reading.pools.items()

@@ -11,8 +11,8 @@ import redis
 from fleet import config
 from fleet.config import Settings
 from fleet.limiter import LimitSnapshot
+from fleet.signals.ahead.outlook import budget_ends_at, told_budget
 from fleet.signals.limit_view import BreakerState, LimitView, LongLimitView
-from fleet.signals.outlook import budget_ends_at, told_budget
 from fleet.signals.series import rate_now, series_of
 from fleet.store import keys
 

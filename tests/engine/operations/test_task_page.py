@@ -20,7 +20,7 @@ from fleet.engine.outcomes.dead_letters import Burial, Death, bury
 from fleet.engine.transport.parking.parked import PUBLISH_LATER, publish_later_call
 from fleet.models import BotResult, TaskError
 from fleet.outcome import Before
-from fleet.signals.dead_view import told_cost
+from fleet.signals.ahead.dead_view import told_cost
 from fleet.signals.windows import MINUTES, PERIOD, Period
 from fleet.store import keys
 from fleet.store.client import connect, run_script
