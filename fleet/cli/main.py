@@ -43,6 +43,11 @@ COMMANDS = {
     "budgets": ("fleet.cli.operate.budgets", "budgets", "Show what each limit allows a day, and what is used of it."),
     "lessons": ("fleet.cli.operate.lessons", "lessons", "Show what models have taught the fleet; forget it."),
     "pools": ("fleet.cli.operate.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
+    "events": (
+        "fleet.cli.operate.events",
+        "events",
+        "Show what happened to the fleet, and who did what; the newest last.",
+    ),
     "why": (
         "fleet.cli.operate.why",
         "why",

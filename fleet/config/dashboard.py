@@ -1,10 +1,20 @@
-"""What Flower is told in fleet.toml: where it listens, and what its Fleet tab shows."""
+"""What Flower is told in fleet.toml: where it listens, who may act from it, and what its Fleet tab shows."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from fleet.config.sections import Section
+
+#: A user's name, or a pattern of names with * and ?.
+Operator = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
+def _one(value: object) -> object:
+    """Take a single name for a list of one."""
+    return [value] if isinstance(value, str) else value
 
 
 class FlowerSettings(Section):
@@ -16,8 +26,12 @@ class FlowerSettings(Section):
 
 
 class DashboardSettings(Section):
-    """The Fleet tab inside Flower."""
+    """Who may act from the Fleet tab and from Flower's own pages and API, and what who logs in sees there."""
 
+    operators: Annotated[tuple[Operator, ...] | None, BeforeValidator(_one)] = Field(
+        None,
+        description="Users who may act, by name or pattern (`*@ops.example.com`). Not set: all that log in. []: none.",
+    )
     show_texts: bool = Field(
         False, description="Show a task's prompt and answer to who has logged in, as far as Redis still has them."
     )

@@ -6,56 +6,91 @@ for days may be dead.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import redis
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fleet.config import Settings
 from fleet.dashboard.task_actions import CancelTask, PurgeDead, ReplayDead, carry_out_on_tasks
-from fleet.engine.admission.gates import CLOSED
+from fleet.engine.admission.gates import CLOSED, Gate, read_gates
 from fleet.engine.operations import levers
 from fleet.errors import ConfigurationError
 from fleet.frozen import Frozen
-from fleet.models import PriorityName
+from fleet.models import Priority, PriorityName
 from fleet.quoting import quote
+from fleet.roster import Quarantine, read_quarantined
+from fleet.signals import catalogue
+from fleet.signals.events import record_event_now
+from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
 
 #: Longest pause or quarantine with an end, in seconds (30 days).
 LONGEST_S = 30 * 86_400
+#: Bots and pools of one action at most (count).
+MOST_BOTS, MOST_POOLS = 10_000, 1_000
+#: Names that an answer lists (count).
+NAMED = 4
+#: Characters of a reason (count), as many as are kept.
+REASON_CHARS = 200
 
 
-class PausePool(Frozen):
+class _OfPools(Frozen):
+    """One pool, or several."""
+
+    pool: str = ""
+    pools: tuple[str, ...] = Field((), max_length=MOST_POOLS)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those meant, each once."""
+        return tuple(dict.fromkeys((self.pool, *self.pools) if self.pool else self.pools))
+
+
+class _OfBots(Frozen):
+    """One bot, or a selection of them."""
+
+    bot: str = ""
+    bots: tuple[str, ...] = Field((), max_length=MOST_BOTS)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those meant, each once."""
+        return tuple(dict.fromkeys((self.bot, *self.bots) if self.bot else self.bots))
+
+
+class PausePool(_OfPools):
     """Let workers take no task of a pool, or only those at least as urgent as `lowest`."""
 
     do: Literal["pause"]
-    pool: str
     lowest: PriorityName | None = None
     for_s: float | None = Field(None, gt=0, le=LONGEST_S)
 
 
-class ResumePool(Frozen):
+class ResumePool(_OfPools):
     """Let workers take all tasks of a pool."""
 
     do: Literal["resume"]
-    pool: str
 
 
-class QuarantineBot(Frozen):
+class QuarantineBot(_OfBots):
     """Let a bot take no new task."""
 
     do: Literal["quarantine"]
-    bot: str
-    reason: str = Field("", max_length=200)
+    reason: str = Field("", max_length=REASON_CHARS)
     for_s: float | None = Field(None, gt=0, le=LONGEST_S)
 
 
-class ReleaseBot(Frozen):
+class ReleaseBot(_OfBots):
     """Let a quarantined bot take tasks again."""
 
     do: Literal["release"]
-    bot: str
 
 
 class RelearnClass(Frozen):
@@ -68,6 +103,25 @@ class RelearnClass(Frozen):
 
 Action = PausePool | ResumePool | QuarantineBot | ReleaseBot | RelearnClass | CancelTask | ReplayDead | PurgeDead
 _ACTION: TypeAdapter[Action] = TypeAdapter(Annotated[Action, Field(discriminator="do")])
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedOut:
+    """What was done.
+
+    Args:
+        said: In one line.
+        undo: Actions that bring back what was before.
+    """
+
+    said: str
+    undo: tuple[Action, ...] = ()
+
+    def json(self) -> str:
+        """Return it as the page gets it."""
+        return json.dumps(
+            {"done": self.said, "undo": [one.model_dump(mode="json", exclude_defaults=True) for one in self.undo]}
+        )
 
 
 def parse(body: bytes) -> Action:
@@ -84,8 +138,10 @@ def parse(body: bytes) -> Action:
         raise ConfigurationError(f"{where}: {first['msg']}") from error
 
 
-def carry_out(action: Action, settings: Settings, *, by: str) -> str:
-    """Do it, and return one line about what was done. Blocks: call it on a thread.
+def carry_out(action: Action, settings: Settings, *, by: str) -> CarriedOut:
+    """Do it, and return what was done and what undoes it. Blocks: call it on a thread.
+
+    What was before is read first, in a step of its own: what somebody else does in between is not brought back.
 
     Args:
         action: What to do.
@@ -93,34 +149,123 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> str:
         by: Who wants it.
 
     Raises:
-        ConfigurationError: When there is no such pool or bot.
+        ConfigurationError: When there is no such pool or bot; then nothing is done.
         StoreUnavailable: When Redis does not answer.
     """
-    if isinstance(action, PausePool | ResumePool) and action.pool not in settings.pools:
-        raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(action.pool)}")
+    if isinstance(action, _OfPools | _OfBots) and not action.names:
+        raise ConfigurationError(f"{action.do}: expected at least one name, got none")
+    if isinstance(action, PausePool | ResumePool):
+        for pool in action.names:
+            if pool not in settings.pools:
+                raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(pool)}")
+    with _clients(settings) as (state, broker):
+        match action:
+            case PausePool():
+                return _pause(action, state, broker, by)
+            case ResumePool():
+                return _resume(action, state, broker, by)
+            case QuarantineBot():
+                return _quarantine(action, settings, state, by)
+            case ReleaseBot():
+                return _release(action, settings, state, by)
+            case CancelTask() | ReplayDead() | PurgeDead():
+                return CarriedOut(carry_out_on_tasks(action, state, broker, settings, by=by))
+            case RelearnClass():
+                levers.relearn_class(state, settings, action.pool, action.kind, by=by)
+                return CarriedOut(f"{action.pool} {action.kind}: learning anew, its remedies end")
+
+
+def tell(settings: Settings, event: catalogue.Event, **fields: object) -> None:
+    """Record an event over a connection of its own. Raises `StoreUnavailable`."""
+    with _clients(settings) as (state, _):
+        record_event_now(state, event, **fields)
+
+
+@contextmanager
+def _clients(settings: Settings) -> Iterator[tuple[redis.Redis, redis.Redis]]:
     urls = state_url(settings), broker_url(settings)
     with ExitStack() as stack:
         clients = {}
         for url in dict.fromkeys(urls):
             stack.enter_context(store_errors(url))
             clients[url] = stack.enter_context(connect(url, timeout_s=settings.redis.socket_timeout_s))
-        state, broker = clients[urls[0]], clients[urls[1]]
-        match action:
-            case PausePool():
-                lowest = CLOSED if action.lowest is None else action.lowest.value
-                gate = levers.pause_pool(state, broker, action.pool, lowest=lowest, for_s=action.for_s, by=by)
-                return f"{action.pool}: {gate}"
-            case ResumePool():
-                was_closed = levers.resume_pool(state, broker, action.pool, by=by)
-                return f"{action.pool} {'is open again' if was_closed else 'was open'}"
-            case QuarantineBot():
-                levers.quarantine_bot(state, settings, action.bot, by=by, reason=action.reason, for_s=action.for_s)
-                return f"{action.bot} is quarantined: it takes no new task"
-            case CancelTask() | ReplayDead() | PurgeDead():
-                return carry_out_on_tasks(action, state, broker, settings, by=by)
-            case ReleaseBot():
-                was_out = levers.release_bot(state, settings, action.bot, by=by)
-                return f"{action.bot} {'takes tasks again' if was_out else 'was not quarantined'}"
-            case RelearnClass():
-                levers.relearn_class(state, settings, action.pool, action.kind, by=by)
-                return f"{action.pool} {action.kind}: learning anew, its remedies end"
+        yield clients[urls[0]], clients[urls[1]]
+
+
+def _pause(action: PausePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:
+    lowest = CLOSED if action.lowest is None else action.lowest.value
+    before = _gates(broker, action.names)
+    gates = [levers.pause_pool(state, broker, pool, lowest=lowest, for_s=action.for_s, by=by) for pool in action.names]
+    return CarriedOut(f"{_listed(action.names)}: {gates[0]}", _as_before(before))
+
+
+def _resume(action: ResumePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:
+    before = _gates(broker, action.names)
+    opened = [pool for pool in action.names if levers.resume_pool(state, broker, pool, by=by)]
+    if not opened:
+        return CarriedOut(f"{_listed(action.names)} {'was' if len(action.names) == 1 else 'were'} open")
+    closed = {pool: gate for pool, gate in before.items() if not gate.is_open}
+    return CarriedOut(f"{_listed(opened)} {'is' if len(opened) == 1 else 'are'} open again", _as_before(closed))
+
+
+def _gates(broker: redis.Redis, pools: Sequence[str]) -> dict[str, Gate]:
+    return dict(zip(pools, read_gates(broker, map(keys.queue, pools)), strict=True))
+
+
+def _as_before(gates: Mapping[str, Gate]) -> tuple[Action, ...]:
+    """Return what gives pools the operator's gates that they had."""
+    were_open = tuple(pool for pool, gate in gates.items() if gate.is_open)
+    resume: list[Action] = [ResumePool(do="resume", pools=were_open)] if were_open else []
+    return (
+        *resume,
+        *(
+            PausePool(
+                do="pause", pool=pool, for_s=gate.left_s, lowest=None if gate.lowest < 0 else Priority(gate.lowest)
+            )
+            for pool, gate in gates.items()
+            if not gate.is_open
+        ),
+    )
+
+
+def _quarantine(action: QuarantineBot, settings: Settings, state: redis.Redis, by: str) -> CarriedOut:
+    before = _out(state, settings, action.names)
+    are_new = levers.quarantine_bots(state, settings, action.names, by=by, reason=action.reason, for_s=action.for_s)
+    new = tuple(bot for bot, is_new in are_new.items() if is_new)
+    undo: tuple[Action, ...] = (ReleaseBot(do="release", bots=new),) if new else ()
+    now = "is quarantined: it takes" if len(are_new) == 1 else "are quarantined: they take"
+    return CarriedOut(f"{_listed(action.names)} {now} no new task", (*undo, *_out_as_before(before)))
+
+
+def _release(action: ReleaseBot, settings: Settings, state: redis.Redis, by: str) -> CarriedOut:
+    before = _out(state, settings, action.names)
+    were_out = [bot for bot, was_out in levers.release_bots(state, settings, action.names, by=by).items() if was_out]
+    if not were_out:
+        return CarriedOut(f"{_listed(action.names)} {'was' if len(action.names) == 1 else 'were'} not quarantined")
+    said = f"{_listed(were_out)} {'takes' if len(were_out) == 1 else 'take'} tasks again"
+    return CarriedOut(said, _out_as_before(before))
+
+
+def _out(state: redis.Redis, settings: Settings, bots: Sequence[str]) -> list[Quarantine]:
+    pools = dict.fromkeys(levers.pool_of(bot, settings) for bot in bots)
+    wanted = set(bots)
+    return [one for name, one in read_quarantined(state, pools).items() if name in wanted]
+
+
+def _out_as_before(before: Sequence[Quarantine]) -> tuple[Action, ...]:
+    """Return what gives bots the quarantines that they had: one action for those that share reason and end."""
+    alike: dict[tuple[str, float | None], list[str]] = {}
+    for one in before:
+        left_s = None if one.until is None else round(one.until - time.time(), 1)
+        if left_s is None or left_s > 0:
+            alike.setdefault((one.reason, left_s), []).append(one.bot)
+    return tuple(
+        QuarantineBot(do="quarantine", bots=tuple(bots), reason=reason[:REASON_CHARS], for_s=left_s)
+        for (reason, left_s), bots in alike.items()
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED:,} more"

@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import flower.command
+from celery.contrib.abortable import AbortableTask
 from flower import urls
-from flower.api.tasks import TaskApply, TaskAsyncApply, TaskSend
+from flower.api.tasks import TaskAbort, TaskApply, TaskAsyncApply, TaskSend
 from flower.app import Flower
 from flower.utils import broker
 from flower.views.monitor import Healthcheck, Metrics
 from tornado.options import options
 from tornado.template import DictLoader
-from tornado.web import HTTPError
+from tornado.web import HTTPError, RequestHandler, authenticated, url
 
 from fleet import config
 from fleet.config import Settings
-from fleet.dashboard import handlers
+from fleet.dashboard import handlers, operators
 from fleet.dashboard.healthcheck import RedisHealthcheck
 from fleet.dashboard.late_ends import LateEnds
 from fleet.dashboard.password import PASSWORD_FILE, password
@@ -137,6 +138,21 @@ class WordedSend(_Worded, TaskSend):
     """Send a task by its name."""
 
 
+class WordedAbort(TaskAbort):
+    """Abort a task that can be: of any other, Flower would store ABORTED in the place of its result."""
+
+    @authenticated
+    async def post(self, taskid: str) -> None:
+        seen = self.application.events.state.tasks.get(taskid)
+        if not isinstance(self.capp.tasks.get(seen.name) if seen else None, AbortableTask):
+            raise HTTPError(
+                400,
+                "expected a task of Celery's AbortableTask, got one that would not hear of it: Terminate stops one "
+                "that runs, and so does `fleet cancel TASK --running`",
+            )
+        await super().post(taskid)
+
+
 class GuardedMetrics(Metrics):
     """Flower's /metrics behind the login: Flower itself serves worker and task names to anyone."""
 
@@ -164,6 +180,7 @@ def install(settings: Settings, home: Path) -> None:
     broker.RedisSocket = SocketPage
     urls.handlers[:] = [_guarded(handler) for handler in urls.handlers]
     urls.handlers[-1:-1] = handlers.routes(settings)  # before Flower's catch-all
+    urls.settings[operators.SETTING] = settings
     urls.settings["template_loader"] = templates(badge(settings) if settings.simulated else None)
 
 
@@ -202,12 +219,17 @@ def _address(port: int | None) -> str:
 
 
 def _guarded(handler: Any) -> Any:
-    """Return the same route, but with our handlers in the place of some of Flower's."""
-    ours = {
+    """Return the same route, but with our handlers in the place of some of Flower's, and for operators only."""
+    ours: dict[Any, Any] = {
         Metrics: GuardedMetrics, Healthcheck: RedisHealthcheck,
         TaskApply: WordedApply, TaskAsyncApply: WordedAsyncApply, TaskSend: WordedSend,
+        TaskAbort: WordedAbort,
     }  # fmt: skip
-    return (handler[0], ours.get(handler[1], handler[1]), *handler[2:]) if isinstance(handler, tuple) else handler
+    if isinstance(handler, tuple):
+        mine = ours[handler[1]] if handler[1] in ours else handler[1]
+        return (handler[0], operators.guarded(mine), *handler[2:])
+    kind: type[RequestHandler] = handler.handler_class
+    return url(handler.regex.pattern, operators.guarded(kind), handler.kwargs, handler.name)
 
 
 def templates(mark: str | None) -> DictLoader:

@@ -1,14 +1,12 @@
 """The Fleet tab's routes inside Flower: the page, its figures, a bot, actions, metrics and the static files.
 
-Who may look is Flower's own question (basic authentication, OAuth). Who may act must have logged in: a Flower that was
+Who may look is Flower's own question (basic authentication, OAuth), who may act is `operators.py`'s: a Flower that was
 opened on purpose, or made read-only, shows the page and refuses every action.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import gzip
 import json
 from collections.abc import Callable
@@ -21,7 +19,7 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated, url
 
 from fleet.config import Settings
-from fleet.dashboard import actions
+from fleet.dashboard import actions, operators
 from fleet.dashboard.feed import Feed
 from fleet.dashboard.source import Source
 from fleet.errors import ConfigurationError, FleetError
@@ -51,19 +49,9 @@ class FleetHandler(BaseHandler):
         self.set_header("Cache-Control", "no-store")
 
     @property
-    def may_act(self) -> bool:
-        """True when who asks has logged in, to a Flower that is not there to be read only."""
-        return self.why_not is None
-
-    @property
     def why_not(self) -> str | None:
-        """Why nobody may act here; None where who has logged in may."""
-        asked = self.application.options
-        if asked.read_only:
-            return "expected a Flower for operators, got a read-only one: start it without --read-only to act here"
-        if not (asked.basic_auth or asked.auth):
-            return "expected a login, got none: this Flower lets anybody look, so nobody may act"
-        return None
+        """Why who asks may not act; None: they may."""
+        return operators.why_not(self, is_ours=True)
 
     async def in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.threads, lambda: work(*args))
@@ -88,7 +76,7 @@ class FleetPage(FleetHandler):
 
     @authenticated
     def get(self) -> None:
-        self.render("fleet.html", may_act=self.may_act, token=self.xsrf_token.decode())
+        self.render("fleet.html", may_act=self.why_not is None, token=self.xsrf_token.decode())
 
 
 class State(FleetHandler):
@@ -97,7 +85,12 @@ class State(FleetHandler):
     @authenticated
     async def get(self) -> None:
         frame = await self.feed.latest()
-        about = {"every_ms": EVERY_MS, "trouble": self.feed.trouble, "may_act": self.may_act}
+        about = {
+            "every_ms": EVERY_MS,
+            "trouble": self.feed.trouble,
+            "may_act": self.why_not is None,
+            "why_not": self.why_not,
+        }
         if frame is None:
             self.answer(json.dumps({**about, "age_s": None}))
             return
@@ -171,24 +164,16 @@ class Act(FleetHandler):
             return
         try:
             action = actions.parse(self.request.body)
-            done = await self.in_thread(lambda: actions.carry_out(action, self.source.settings, by=self._who()))
+            done = await self.in_thread(
+                lambda: actions.carry_out(action, self.source.settings, by=operators.user_of(self) or "operator")
+            )
         except ConfigurationError as error:
             self.refuse(400, str(error))
         except FleetError as error:
             self.refuse(503, str(error))
         else:
             self.feed.expire()
-            self.answer(json.dumps({"done": done}))
-
-    def _who(self) -> str:
-        """Return the user's name: of the OAuth login, else of the basic authentication."""
-        if isinstance(self.current_user, str):
-            return self.current_user
-        _, _, credentials = self.request.headers.get("Authorization", "").partition(" ")
-        try:
-            return base64.b64decode(credentials).decode().partition(":")[0] or "operator"
-        except (binascii.Error, UnicodeDecodeError):
-            return "operator"
+            self.answer(done.json())
 
 
 class Metrics(FleetHandler):

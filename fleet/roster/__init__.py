@@ -18,7 +18,15 @@ from fleet.roster.health import (
 )
 from fleet.roster.health_rows import HealthRows, health_rows_of, read_reasons
 from fleet.roster.pool_bots import PoolBots, load_of, read_bots
-from fleet.roster.quarantine import LOAD_UNIT, Quarantine, quarantine, read_quarantined, release
+from fleet.roster.quarantine import (
+    LOAD_UNIT,
+    Quarantine,
+    quarantine,
+    quarantine_all,
+    read_quarantined,
+    release,
+    release_all,
+)
 from fleet.roster.roster import LEASE_S, Checkout, Roster
 
 __all__ = [
@@ -40,11 +48,13 @@ __all__ = [
     "health_rows_of",
     "load_of",
     "quarantine",
+    "quarantine_all",
     "read_bots",
     "read_probation",
     "read_quarantined",
     "read_reasons",
     "read_skills",
     "release",
+    "release_all",
     "row_of",
 ]  # fmt: skip

@@ -6,15 +6,16 @@ far. Its running tasks finish. A quarantine with an end is ended by the first ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 from fleet.store import keys
-from fleet.store.client import Script, run_script
+from fleet.store.client import Script, run_script_each
 
 #: Added to the score of a quarantined bot, 2^60: beyond any load. Its milliseconds become multiples of 256 there.
 OUT = 2**60
@@ -38,7 +39,6 @@ QUARANTINE = Script.beside(
     argv="bot length_us life_s why",
     constants={"OUT": OUT},
 )
-_NO_SUCH_BOT = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +79,46 @@ def quarantine(
     Raises:
         ConfigurationError: When the pool has no such bot.
     """
-    length_us = "" if for_s is None else str(round(for_s * 1_000_000))
-    why = f"{by.replace('|', '/')}|{' '.join(reason.split())[:REASON_CHARS]}"
-    call = QUARANTINE.call(**_keys(pool), bot=bot, length_us=length_us, life_s=keys.STATE_TTL_S, why=why)
-    reply = run_script(client, QUARANTINE, *call)
-    if reply == _NO_SUCH_BOT:
-        raise ConfigurationError(f"bot: expected one that the workers of pool {pool} know, got {quote(bot)}")
-    return bool(reply)
+    return quarantine_all(client, [(pool, bot)], by=by, reason=reason, for_s=for_s)[0]
+
+
+def quarantine_all(
+    client: redis.Redis, bots: Sequence[tuple[str, str]], *, by: str, reason: str = "", for_s: float | None = None
+) -> list[bool]:
+    """Let each of some bots, given as pool and name, take no new task. Two round trips, however many they are.
+
+    Who dies in between has taken out some of them, and why and by whom stands beside each.
+
+    Returns:
+        For each of them False when it was out already; the new end and reason hold.
+
+    Raises:
+        ConfigurationError: When a pool has no such bot; then none of them is taken out.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        for pool, bot in bots:
+            pipe.zscore(keys.bots(pool), bot)
+        known = pipe.execute()
+    for (pool, bot), place in zip(bots, known, strict=True):
+        if place is None:
+            raise ConfigurationError(f"bot: expected one that the workers of pool {pool} know, got {quote(bot)}")
+    calls = [_quarantine_call(pool, bot, by=by, reason=reason, for_s=for_s) for pool, bot in bots]
+    return [reply == 1 for reply in run_script_each(client, QUARANTINE, calls)]
+
+
+def release_all(client: redis.Redis, bots: Sequence[tuple[str, str]]) -> list[bool]:
+    """Let each of some bots, given as pool and name, take tasks again, as `release`. Two round trips."""
+    with client.pipeline(transaction=False) as pipe:
+        for pool, bot in bots:
+            pipe.zrem(keys.probation(pool), bot)
+        tried = pipe.execute()
+    replies = run_script_each(client, RELEASE, [RELEASE.call(**_keys(pool), bot=bot) for pool, bot in bots])
+    return [bool(reply) or bool(was_tried) for reply, was_tried in zip(replies, tried, strict=True)]
 
 
 def release(client: redis.Redis, pool: str, bot: str) -> bool:
     """Let a bot take tasks again, with all of its turns; False when it was not quarantined, nor on probation."""
-    was_tried = client.zrem(keys.probation(pool), bot)
-    return bool(run_script(client, RELEASE, *RELEASE.call(**_keys(pool), bot=bot))) or bool(was_tried)
+    return release_all(client, [(pool, bot)])[0]
 
 
 def read_quarantined(client: redis.Redis, pools: Iterable[str]) -> dict[str, Quarantine]:
@@ -113,6 +140,12 @@ def quarantine_of(bot: str, until: float | None, why: bytes) -> Quarantine:
     """Read what `quarantine.lua` wrote about a bot: `microseconds|who|why`."""
     since_us, by, reason = why.decode(errors="replace").split("|", 2)
     return Quarantine(bot, int(since_us) / 1e6, until, by, reason)
+
+
+def _quarantine_call(pool: str, bot: str, *, by: str, reason: str, for_s: float | None) -> tuple[list[Any], list[Any]]:
+    length_us = "" if for_s is None else str(round(for_s * 1_000_000))
+    why = f"{by.replace('|', '/')}|{' '.join(reason.split())[:REASON_CHARS]}"
+    return QUARANTINE.call(**_keys(pool), bot=bot, length_us=length_us, life_s=keys.STATE_TTL_S, why=why)
 
 
 def _keys(pool: str) -> dict[str, str]:

@@ -124,6 +124,9 @@ BOT_RELEASED = Event("bot_released", "info", "A bot takes tasks again: bot, pool
 QUARANTINE_CAP = Event(
     "quarantine_cap", "error", "A bot should be out, but too many are: pool, bot, out, of. Once a minute and pool."
 )
+FLOWER_CONTROL = Event(
+    "flower_control", "info", "An operator pressed a button of Flower's, or called its API: what, by."
+)
 WORKER_STARTED = Event("worker_started", "info", "A worker process is ready: worker, pid.")
 WORKER_STOPPED = Event("worker_stopped", "info", "A worker process ended as it should: worker.")
 WORKER_LOST = Event(
@@ -175,7 +178,7 @@ EVENTS: dict[str, Event] = {
     event.name: event
     for event in (
         POOL_PAUSED, POOL_RESUMED, HOLD_PUT, HOLD_LIFTED, LIMIT_CHANGED, LIMIT_RESET,
-        BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP,
+        BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP, FLOWER_CONTROL,
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING,

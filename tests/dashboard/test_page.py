@@ -241,6 +241,48 @@ def test_pausing_and_resuming_a_pool_by_clicks(fleet: Stack, page: Browser) -> N
     assert page.script("return document.querySelectorAll('#spark-completions path.mark-line.action').length") >= 1
 
 
+def test_a_pause_in_part_is_undone_from_the_toast_and_a_selection_is_quarantined_with_a_reason_and_back(
+    fleet: Stack, page: Browser
+) -> None:
+    gate = lambda: pool_text(page, "good", ".gate")  # noqa: E731
+    page.click('#pools li[data-key="good"] button:last-of-type')
+    page.find('#sure select[aria-label="What waits"]').send_keys("what is less urgent than normal")
+    page.find('#sure select[aria-label="How long"]').send_keys("for 10 minutes")
+    assert page.script(CONTRAST.read_text()) == []
+    page.picture("pause")
+    page.click("#sure .action")
+    page.wait(lambda: gate().startswith("normal and above"), "it is paused in part")
+    assert "min left" in gate()
+    page.click("#toast button")
+    page.wait(lambda: gate() == "open", "undone")
+
+    page.click("#choose")
+    page.find("#find").send_keys("good-00")
+    page.click("#chosen button:nth-of-type(1)")  # all shown
+    assert page.text("#chosen b") == "6 bots chosen"
+    page.click_cell(5)
+    page.wait(lambda: page.text("#chosen b") == "5 bots chosen", "a click on a chosen bot lets it go")
+    for width, theme in ((1440, "light"), (360, "dark")):
+        page.look(width=width, height=900, theme=theme)
+        assert page.script("return document.documentElement.scrollWidth") <= width
+        assert page.script(CONTRAST.read_text()) == []
+        page.picture(f"chosen-{theme}")
+    page.look()
+    page.click("#chosen button:nth-of-type(3)")
+    page.click("#sure .action")
+    assert page.script("return document.getElementById('sure').open"), "a reason is asked for"
+    page.find("#sure input").send_keys("odd since noon")
+    page.click("#sure .action")
+    page.wait(lambda: "quarantined 5" in pool_text(page, "good", ".figures"), "all five are out")
+    told = "bots good-001, good-002, good-003, good-004, good-005, pool good, reason odd since noon, by fleet"
+    page.wait(lambda: any(told in event for event in page.texts("#events li")), "one event tells it")
+    page.click("#toast button")
+    page.wait(lambda: "quarantined" not in pool_text(page, "good", ".figures"), "all are back")
+    page.click("#choose")
+    assert page.script("return document.getElementById('chosen').hidden")
+    page.find("#find").send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
+
+
 def test_what_tasks_wait_for_stands_on_top_and_beside_their_pool(fleet: Stack, page: Browser) -> None:
     queue = keys.queue("good")
     with connect(fleet.redis.url) as client:

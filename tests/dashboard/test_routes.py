@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from http.cookies import SimpleCookie
 
 import pytest
 
+from fleet import config
 from fleet.dashboard.frames import COLUMNS
 from fleet.engine.messages.queues import list_key
+from fleet.roster import Roster, read_quarantined
 from fleet.store import keys
-from fleet.store.client import connect
+from fleet.store.client import Store, connect
 from tests.dashboard.flower_process import Flower, running
 from tests.engine.operations.test_story import message_of
 from tests.every import every
@@ -93,7 +96,8 @@ def test_the_page_allows_no_foreign_and_no_inline_script(served: Served) -> None
 
 def test_an_action_of_the_page_is_carried_out_and_recorded(served: Served) -> None:
     status, said = served.act(PAUSE, login=served.login)
-    assert (status, json.loads(said)) == (200, {"done": "research: closed"})
+    undo = [{"do": "resume", "pools": ["research"]}]
+    assert (status, json.loads(said)) == (200, {"done": "research: closed", "undo": undo})
     assert served.gate == b"-1"
     status, said = served.act(json.dumps({"do": "resume", "pool": "research"}), login=served.login)
     assert (status, served.gate) == (200, None)
@@ -114,6 +118,71 @@ def test_a_task_is_opened_by_its_id_whatever_that_is_and_cancelled_from_the_page
         assert json.loads(served.flower.get(path, served.login)[1])["story"]["state"] == "revoked"
         client.delete(list_key(keys.queue("research"), 2))
     assert json.loads(served.flower.get("/fleet/dead?reason=Poison", served.login)[1]) == {"letters": []}
+
+
+def test_what_undoes_a_pause_brings_the_gate_back_that_was_there(served: Served) -> None:
+    def do(**action: object) -> list[dict[str, object]]:
+        status, said = served.act(json.dumps(action), login=served.login)
+        assert status == 200, said
+        return list(json.loads(said)["undo"])
+
+    def gate() -> tuple[bytes | None, bool]:
+        with connect(served.redis.url) as client:
+            return served.gate, client.pttl(keys.gate(keys.queue("research"))) > 500_000  # type: ignore[operator]
+
+    do(do="pause", pool="research", lowest="normal", for_s=600)
+    assert gate() == (b"2", True)
+    (closed,) = do(do="pause", pools=["research"])
+    assert gate() == (b"-1", False)
+    assert do(**closed) == [{"do": "pause", "pool": "research"}]
+    assert gate() == (b"2", True)
+    (resumed,) = do(do="resume", pools=["research", "writing"])
+    assert gate() == (None, False)
+    assert do(**resumed) == [{"do": "resume", "pools": ["research"]}]
+    assert gate() == (b"2", True)
+    do(do="resume", pool="research")
+    assert do(do="resume", pool="research") == []
+
+
+def test_a_selection_of_bots_is_one_action_one_event_and_one_way_back(served: Served) -> None:
+    def do(**action: object) -> tuple[int, dict[str, object]]:
+        status, said = served.act(json.dumps(action), login=served.login)
+        return status, json.loads(said)
+
+    def out() -> dict[str, tuple[str, str]]:
+        with connect(served.redis.url) as client:
+            found = read_quarantined(client, ["research", "writing", "review"])
+        return {name: (one.by, one.reason) for name, one in found.items()}
+
+    async def seed() -> None:
+        store = Store(served.redis.url)
+        await Roster(store, config.load()).seed()
+        await store.close()
+
+    asyncio.run(seed())
+    assert do(do="quarantine", bots=["review-001", "review-999"], reason="x")[0] == 400
+    assert out() == {}, "all or none"
+    assert do(do="quarantine", bots=[], reason="x")[0] == 400
+    do(do="quarantine", bot="review-001")
+    bots = [f"research-{number:03d}" for number in range(1, 12)] + ["review-001"]
+    status, said = do(do="quarantine", bots=bots, reason="all odd", for_s=600)
+    assert (status, str(said["done"]).split(" are ")[0]) == (
+        200,
+        "research-001, research-002, research-003, research-004 and 8 more",
+    )
+    assert out() == dict.fromkeys(bots, ("fleet", "all odd"))
+    event = json.loads(served.flower.get("/fleet/state", served.login)[1])["view"]["events"][0]
+    assert (event["name"], event["fields"]["by"], event["fields"]["reason"]) == ("bot_quarantined", "fleet", "all odd")
+    assert event["fields"]["bots"].endswith("research-008 and 4 more")
+    assert event["fields"]["pool"] == "research, review"
+    for undo in said["undo"]:  # type: ignore[attr-defined]
+        do(**undo)
+    assert out() == {"review-001": ("fleet", "no reason given")}
+    assert do(do="release", bots=bots)[1] == {
+        "done": "review-001 takes tasks again",
+        "undo": [{"do": "quarantine", "bots": ["review-001"], "reason": "no reason given"}],
+    }
+    assert out() == {}
 
 
 @pytest.mark.parametrize(
@@ -227,7 +296,8 @@ def test_a_flower_that_is_open_on_purpose_shows_the_fleet_and_lets_nobody_act(
     tmp_path_factory: pytest.TempPathFactory, redis_url: str, redis_process: RedisServer
 ) -> None:
     folder = tmp_path_factory.mktemp("open")
-    env = {"FLEET_HOME": str(folder), "FLOWER_UNAUTHENTICATED_API": "true", "FLOWER_URL_PREFIX": "flower"}
+    env = {"FLEET_HOME": str(folder), "FLOWER_UNAUTHENTICATED_API": "true", "FLOWER_URL_PREFIX": "flower",
+           "FLEET_DASHBOARD__OPERATORS": '["anna"]'}  # fmt: skip
     with running(folder, redis_url, env=env, prefix="/flower") as flower:
         assert json.loads(flower.get("/flower/fleet/state")[1])["may_act"] is False
         page = flower.get("/flower/fleet")[1]
@@ -243,6 +313,10 @@ def test_a_flower_that_is_open_on_purpose_shows_the_fleet_and_lets_nobody_act(
         assert status == 403
         assert "nobody may act" in answer
         assert open_one.gate is None
+        # nobody checks the name that somebody gives here: it is none
+        status, _, answer = flower.ask("POST", "/flower/api/task/revoke/some-task", "anna:guessed")
+        assert (status, "nobody may act" in answer) == (403, True)
+        assert flower.get("/flower/api/workers")[0] == 200
 
 
 def test_a_read_only_flower_shows_the_fleet_and_lets_nobody_act(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -114,7 +115,7 @@ def show(name: str, as_json: bool) -> None:
 
 @bots.command()
 @click.argument("names", metavar="BOT...", nargs=-1, required=True)
-@click.option("--reason", default="", help="Why; shown on the dashboard.")
+@click.option("--reason", default="", help="Why; shown to all. Asked for at a terminal.")
 @click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Release them after, e.g., 10m, 2h.")
 def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None:
     """Give bots no new tasks; what they run goes on. When all bots of a pool are out, its tasks wait.
@@ -125,13 +126,15 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None
       fleet bots quarantine research-007 research-008 --for 30m
     """
     from fleet.cli.operate.two_redis import two_redis
-    from fleet.engine.operations.levers import quarantine_bot
+    from fleet.engine.operations.levers import quarantine_bots
 
+    if not reason and sys.stdin.isatty() and sys.stderr.isatty():
+        reason = click.prompt("Why", default="", show_default=False, err=True)
     settings = config.current()
     with two_redis(settings) as clients:
-        for name in names:
-            is_new = quarantine_bot(clients.state, settings, name, by=operator_name(), reason=reason, for_s=for_s)
-            say(f"{name}: {'quarantined' if is_new else 'was quarantined already; its end and reason are renewed'}")
+        are_new = quarantine_bots(clients.state, settings, names, by=operator_name(), reason=reason, for_s=for_s)
+    for name, is_new in are_new.items():
+        say(f"{name}: {'quarantined' if is_new else 'was quarantined already; its end and reason are renewed'}")
 
 
 @bots.command()
@@ -144,13 +147,13 @@ def release(names: tuple[str, ...]) -> None:
       fleet bots release research-007
     """
     from fleet.cli.operate.two_redis import two_redis
-    from fleet.engine.operations.levers import release_bot
+    from fleet.engine.operations.levers import release_bots
 
     settings = config.current()
     with two_redis(settings) as clients:
-        for name in names:
-            was_out = release_bot(clients.state, settings, name, by=operator_name())
-            say(f"{name}: {'takes tasks again' if was_out else 'was not quarantined'}")
+        were_out = release_bots(clients.state, settings, names, by=operator_name())
+    for name, was_out in were_out.items():
+        say(f"{name}: {'takes tasks again' if was_out else 'was not quarantined'}")
 
 
 def _rows(page: BotPage) -> Iterator[dict[str, Any]]:

@@ -103,13 +103,13 @@ export class BotDialog {
   }
 
   #actions(bot) {
-    if (document.body.dataset.mayAct !== "yes") return h("p", { class: "note" }, "Log in to quarantine or release bots.");
+    if (document.body.dataset.mayAct !== "yes") return h("p", { class: "note" }, `No quarantine or release from here: ${document.body.dataset.whyNot}`);
     if (bot.state === "quarantined") {
       const button = h("button", { type: "button", class: "action" }, "Release");
       button.onclick = async () => (await this.act({ do: "release", bot: bot.name }, button)) && this.refresh();
       return h("div", { class: "act" }, button, h("span", { class: "note" }, "takes tasks again, at once"));
     }
-    const reason = h("input", { type: "text", maxlength: 200, placeholder: "why (optional)", "aria-label": "Reason" });
+    const reason = h("input", { type: "text", maxlength: 200, required: true, placeholder: "why (shown to all)", "aria-label": "Reason" });
     const length = h("select", { "aria-label": "For how long" }, ...LENGTHS.map(([label, value]) => h("option", { value }, label)));
     const button = h("button", { type: "submit", class: "action danger" }, "Quarantine");
     const form = h("form", { class: "act" }, reason, length, button);

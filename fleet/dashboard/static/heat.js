@@ -27,6 +27,8 @@ export class HeatMap {
     this.at = -1; // place of the focused cell in the order
     this.hovered = false;
     this.bots = null;
+    this.selected = new Set();
+    this.isChoosing = false;
     this.#listen();
   }
 
@@ -118,6 +120,7 @@ export class HeatMap {
     const isLarge = cell >= READABLE;
     const isMixed = isLarge && !head && new Set(bots.pools).size > 1; // pools side by side: numbers alone say too little
     const marks = [];
+    const chosen = [];
     Object.assign(this.box.dataset, { cell, head });
     this.origins = [];
     pen.textAlign = "center";
@@ -154,12 +157,14 @@ export class HeatMap {
           pen.fillRect(x, row, size, size);
         }
         if (bots.columns.alike[i]) marks.push([x, row, "alike"]);
+        if (this.selected.size && this.selected.has(bots.names[i])) chosen.push([x, row]);
         if (bots.columns.state[i] > 1) marks.push([x, row, STATES[bots.columns.state[i]]]);
       }
       place += group.length;
       y += Math.ceil(group.length / across) * cell;
     }
     for (const [x, row, name] of marks) this.#mark(x, row, size, name, ink, how.out);
+    this.#choose(chosen, size, ink);
     if (this.order.length === 0) {
       pen.fillStyle = ink("--soft");
       pen.textAlign = "left";
@@ -200,6 +205,17 @@ export class HeatMap {
     pen.moveTo(x, y);
     pen.lineTo(x + size, y + size);
     pen.stroke();
+  }
+
+  /** Chosen bots have a frame and a dot in the corner. */
+  #choose(places, size, ink) {
+    const { pen } = this;
+    pen.strokeStyle = pen.fillStyle = ink("--ink");
+    pen.lineWidth = size > 16 ? 3 : 2;
+    for (const [x, y] of places) {
+      pen.strokeRect(x + pen.lineWidth / 2, y + pen.lineWidth / 2, size - pen.lineWidth, size - pen.lineWidth);
+      pen.fillRect(x, y, size / 4, size / 4);
+    }
   }
 
   #ring(ink) {
@@ -268,7 +284,7 @@ export class HeatMap {
     const calls = columns.calls_failed[i] ? `, ${counted(columns.calls_failed[i], "failed call", short)}` : "";
     const mean = columns.mean_ms[i] ? `, ${duration(columns.mean_ms[i] / 1000)} a task` : "";
     const odd = against(this.bots, i, this.now);
-    return `${names[i]}: ${STATES[columns.state[i]]}${odd ? ` (${odd})` : ""}, ${decimal(columns.per_hour[i])} in the last hour, ${short(columns.completions[i])} in all${failed}${calls}${mean}, ${short(columns.load[i])} in hand`;
+    return `${names[i]}: ${STATES[columns.state[i]]}${odd ? ` (${odd})` : ""}, ${decimal(columns.per_hour[i])} in the last hour, ${short(columns.completions[i])} in all${failed}${calls}${mean}, ${short(columns.load[i])} in hand${this.selected.has(names[i]) ? ", chosen" : ""}`;
   }
 
   #focus(place) {

@@ -10,6 +10,7 @@ import { HeatMap, put } from "./heat.js";
 import { arrange, firstRun, poolSummary } from "./layout.js";
 import { panels } from "./panels.js";
 import { TaskDialog } from "./story.js";
+import { Selection, undoButton } from "./safe.js";
 import { STATES, Store, Unreachable } from "./store.js";
 import { BotTable } from "./table.js";
 import { windowButtons } from "./window.js";
@@ -22,8 +23,10 @@ const store = new Store(document.body.dataset.base);
 const dialog = new BotDialog(store, act);
 const tasks = new TaskDialog(store, act);
 const open = (name) => dialog.open(name);
-const heat = new HeatMap(open);
-const table = new BotTable(heat, open, sortBy);
+const pick = (name) => selection.takes(name) || open(name);
+const heat = new HeatMap(pick);
+const table = new BotTable(heat, pick, sortBy);
+const selection = new Selection(heat, table, act);
 
 let frozen = false;
 let failures = 0;
@@ -47,6 +50,7 @@ async function ask() {
     failures = 0;
     if (about.age_s !== null) readAt = performance.now() - about.age_s * 1000;
     document.body.dataset.mayAct = about.may_act ? "yes" : "no";
+    document.body.dataset.whyNot = about.why_not ?? "";
     if (about.isNew) draw();
     trouble(about.trouble);
   } catch (error) {
@@ -65,6 +69,7 @@ function draw() {
   table.draw();
   worst(view, open);
   diversity(view, { act, open, mayAct: document.body.dataset.mayAct === "yes" });
+  selection.draw();
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
@@ -100,8 +105,8 @@ function trouble(reason) {
 async function act(action, button) {
   button.disabled = true;
   try {
-    const { done } = await store.act(action);
-    toast(done);
+    const { done, undo } = await store.act(action);
+    toast(done, false, undo);
     if (!frozen) await tick();
     return true;
   } catch (error) {
@@ -112,13 +117,13 @@ async function act(action, button) {
   }
 }
 
-function toast(message, isBad = false) {
+function toast(message, isBad = false, undo = []) {
   const line = by("toast");
-  text(line, message);
+  line.replaceChildren(message, ...undoButton(undo, act));
   line.className = `toast-line ${isBad ? "bad" : "good"}`;
   line.hidden = false;
   clearTimeout(toast.timer);
-  toast.timer = setTimeout(() => (line.hidden = true), isBad ? 8000 : 4000);
+  toast.timer = setTimeout(() => (line.hidden = true), undo?.length ? 12000 : isBad ? 8000 : 4000);
 }
 
 // -- controls

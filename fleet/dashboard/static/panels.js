@@ -3,6 +3,7 @@
 import { headlines, inWindow } from "./window.js";
 import { ago, attribute, bars, by, clock, count, counted, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text } from "./draw.js";
 import { taskLink } from "./story.js";
+import { askPause } from "./safe.js";
 
 const PRIORITIES = ["critical", "high", "normal", "low", "bulk"];
 const MATRIX_ROWS = 12;
@@ -154,8 +155,9 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
   for (const wait of waits) reasons.get(wait.pool)?.push(wait);
   const most = Math.max(1, ...all.map((pool) => pool.waiting));
   keyed(by("pools"), all, (pool) => pool.pool, (pool) => {
-    const button = h("button", { type: "button", class: "quiet" });
-    const name = h("div", { class: "line" }, h("b", {}, pool.pool), h("span", { class: "muted cut", title: pool.api }, pool.api), pool.simulated ? h("span", { class: "pill simulated" }, "simulated") : null, h("span", { class: "pill end gate" }), button);
+    const button = h("button", { type: "button", class: "quiet pause" });
+    const more = h("button", { type: "button", class: "quiet", "aria-label": `Pause ${pool.pool} in part or for a time`, title: "in part, or for a time" }, "…");
+    const name = h("div", { class: "line" }, h("b", {}, pool.pool), h("span", { class: "muted cut", title: pool.api }, pool.api), pool.simulated ? h("span", { class: "pill simulated" }, "simulated") : null, h("span", { class: "pill end gate" }), button, more);
     return h("li", {}, name, h("div", { class: "backlog" }), h("p", { class: "figures" }), h("ul", { class: "reasons" }));
   }, (node, pool) => {
     const [head, backlog, figures, why] = node.children;
@@ -171,11 +173,14 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
     const held = mine.find((wait) => wait.cause !== "time");
     text(gate, pool.is_open ? (held ? `waits: ${held.cause}` : "open") : `${pool.gate.replace(/, for .*/, "")}${left}`);
     attribute(gate, "class", `pill end gate ${!pool.is_open || held ? "warn" : "good"}`);
-    const button = head.lastElementChild;
+    const button = head.querySelector(".pause");
+    const more = head.lastElementChild;
+    more.onclick = () => askPause([pool.pool], act);
+    attribute(more, "disabled", mayAct ? null : "");
     text(button, pool.is_open ? "Pause" : "Resume");
     attribute(button, "aria-label", `${pool.is_open ? "Pause" : "Resume"} ${pool.pool}`);
     attribute(button, "disabled", mayAct ? null : "");
-    attribute(button, "title", mayAct ? null : "Only who has logged in may pause and resume");
+    attribute(button, "title", mayAct ? null : document.body.dataset.whyNot);
     button.onclick = () => act({ do: pool.is_open ? "pause" : "resume", pool: pool.pool }, button);
     attribute(backlog, "aria-label", `${count(pool.waiting)} waiting: ${PRIORITIES.map((name) => `${pool.backlog[name] ?? 0} ${name}`).join(", ")}`);
     attribute(backlog, "role", "img");

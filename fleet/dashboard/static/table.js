@@ -32,6 +32,7 @@ export class BotTable {
     keyed(this.rows, shown, (i) => bots.names[i], (i) => this.#row(bots.names[i]), (row, i) => {
       const state = STATES[bots.columns.state[i]];
       const pill = row.children[1].firstChild;
+      attribute(row.children[0].firstChild, "aria-pressed", this.heat.isChoosing ? String(this.heat.selected.has(bots.names[i])) : null);
       text(pill, state);
       attribute(pill, "class", `pill state-${state}`);
       cells(bots, i, now).forEach((value, k) => text(row.children[k + 2], value));

@@ -5,7 +5,7 @@ The event is written after the deed and may be lost with the connection; the dee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import redis
@@ -19,6 +19,11 @@ from fleet.quoting import MOST_NAMES, quote
 from fleet.signals import catalogue
 from fleet.signals.events import record_event_now
 from fleet.store import keys
+
+#: What is shown where an operator gave no reason for a quarantine.
+NO_REASON = "no reason given"
+#: Bots that the event of a selection names (count).
+NAMED = 8
 
 
 def pause_pool(
@@ -42,29 +47,64 @@ def resume_pool(state: redis.Redis, broker: redis.Redis, pool: str, *, by: str) 
 def quarantine_bot(
     state: redis.Redis, settings: Settings, bot: str, *, by: str, reason: str = "", for_s: float | None = None
 ) -> bool:
-    """Let a bot take no new task; what it runs goes on. False when it was out already: the new end and reason hold.
+    """Let a bot take no new task, as `quarantine_bots`; False when it was out already: the new end and reason hold."""
+    return quarantine_bots(state, settings, [bot], by=by, reason=reason, for_s=for_s)[bot]
+
+
+def quarantine_bots(
+    state: redis.Redis,
+    settings: Settings,
+    bots: Sequence[str],
+    *,
+    by: str,
+    reason: str = "",
+    for_s: float | None = None,
+) -> dict[str, bool]:
+    """Let bots take no new task; what they run goes on. One event, however many they are.
+
+    Returns:
+        For each of them False when it was out already: the new end and reason hold.
 
     Raises:
-        ConfigurationError: When there is no such bot.
+        ConfigurationError: When there is no such bot; then none of them is taken out.
     """
-    pool = pool_of(bot, settings)
-    is_new = roster.quarantine(state, pool, bot, by=by, reason=reason, for_s=for_s)
-    said = {"reason": reason} if reason else {}
-    record_event_now(state, catalogue.BOT_QUARANTINED, bot=bot, pool=pool, **said, by=by)
-    return is_new
+    names, why = list(dict.fromkeys(bots)), " ".join(reason.split()) or NO_REASON
+    of_pools = [(pool_of(bot, settings), bot) for bot in names]
+    are_new = roster.quarantine_all(state, of_pools, by=by, reason=why, for_s=for_s)
+    record_event_now(state, catalogue.BOT_QUARANTINED, **_who(of_pools), reason=why, by=by)
+    return dict(zip(names, are_new, strict=True))
 
 
 def release_bot(state: redis.Redis, settings: Settings, bot: str, *, by: str) -> bool:
-    """Let a bot take tasks again; False when it was not quarantined.
+    """Let a bot take tasks again, as `release_bots`; False when it was not quarantined."""
+    return release_bots(state, settings, [bot], by=by)[bot]
+
+
+def release_bots(state: redis.Redis, settings: Settings, bots: Sequence[str], *, by: str) -> dict[str, bool]:
+    """Let bots take tasks again. One event, however many they are.
+
+    Returns:
+        For each of them False when it was not quarantined.
 
     Raises:
-        ConfigurationError: When no pool can have such a bot.
+        ConfigurationError: When no pool can have such a bot; then none of them is released.
     """
-    pool = pool_of(bot, settings)
-    was_out = roster.release(state, pool, bot)
-    if was_out:
-        record_event_now(state, catalogue.BOT_RELEASED, bot=bot, pool=pool, by=by)
-    return was_out
+    names = list(dict.fromkeys(bots))
+    of_pools = [(pool_of(bot, settings), bot) for bot in names]
+    were_out = dict(zip(names, roster.release_all(state, of_pools), strict=True))
+    released = [(pool, bot) for pool, bot in of_pools if were_out[bot]]
+    if released:
+        record_event_now(state, catalogue.BOT_RELEASED, **_who(released), by=by)
+    return were_out
+
+
+def _who(bots: Sequence[tuple[str, str]]) -> dict[str, object]:
+    """Return the fields of an event that name its bots: one by its name, many by those of the first."""
+    if len(bots) == 1:
+        return {"bot": bots[0][1], "pool": bots[0][0]}
+    names = ", ".join(bot for _, bot in bots[:NAMED])
+    more = f" and {len(bots) - NAMED:,} more" if len(bots) > NAMED else ""
+    return {"bots": f"{names}{more}", "pool": ", ".join(dict.fromkeys(pool for pool, _ in bots))}
 
 
 def relearn_class(state: redis.Redis, settings: Settings, pool: str, kind: str, *, by: str) -> None:

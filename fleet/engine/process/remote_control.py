@@ -1,6 +1,7 @@
 """Celery's remote control, where Fleet knows better: what is revoked lies in Redis, and so does what is scheduled.
 
-Imported by the worker, which thereby replaces three commands of Celery's panel.
+A command that cannot do what it says here is refused, with the one that does. Imported by the worker, which thereby
+replaces these commands of Celery's panel; Flower's buttons and API send the same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import redis
 from celery.platforms import signals
 from celery.worker import state as worker_state
-from celery.worker.control import control_command, inspect_command, ok
+from celery.worker.control import control_command, inspect_command, nok, ok
 
 from fleet.engine.messages.broker import broker
 from fleet.engine.messages.envelope import HIDDEN, TASK_NAME
@@ -21,11 +22,14 @@ from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.revocation import ids_of, revoke_here
 from fleet.engine.transport.parking.parked import Parked, next_parked
 from fleet.errors import FleetError
+from fleet.quoting import quote
 
 logger = logging.getLogger("fleet.worker")
 
 #: Parked tasks that one `inspect scheduled` lists, those that open next (count): a reply is one message.
 LISTED = 1000
+#: Slots of one process at most (count), as `worker.slots` may have.
+MOST_SLOTS = 2000
 
 
 def revoke_command(state: Any, task_id: Any, terminate: bool = False, signal: str | None = None, **_: Any) -> Any:
@@ -84,8 +88,98 @@ def _request(headers: Mapping[str, Any], parked: Parked) -> Iterator[tuple[str, 
     yield "delivery_info", {"exchange": "", "routing_key": parked.queue, "priority": parked.priority}
 
 
+def rate_limit_command(_state: Any, task_name: str = "", rate_limit: Any = None, **_: Any) -> dict[str, str]:
+    """Refuse: Celery's rate limits hold for one process, and are off in a worker of Fleet."""
+    return nok(
+        f"rate limit of {quote(task_name)}: expected one that Fleet keeps, got {quote(rate_limit)} for Celery, whose "
+        "rate limits are off here; `fleet limits set PROVIDER/MODEL --rpm N` limits calls on all workers at once, "
+        "`fleet pools pause POOL` stops a pool"
+    )
+
+
+def time_limit_command(
+    _state: Any, task_name: str = "", hard: Any = None, soft: Any = None, **_: Any
+) -> dict[str, str]:
+    """Refuse: Celery's time limits kill processes, and a slot is none."""
+    return nok(
+        f"time limits of {quote(task_name)}: expected a deadline of Fleet's, got {soft} and {hard} s for Celery, whose "
+        "time limits do not reach a slot; set `deadline_s` of the task or of its pool in fleet.toml; "
+        "`fleet cancel TASK --running` stops one that runs"
+    )
+
+
+def pool_restart_command(_state: Any, **_: Any) -> dict[str, str]:
+    """Refuse: slots are no processes that could be restarted by themselves."""
+    return nok(
+        "pool restart: expected a pool of processes, got Fleet's slots; shut the worker down (Flower's Shutdown, or "
+        "SIGTERM), and `fleet up`, systemd or Kubernetes starts it again"
+    )
+
+
+def autoscale_command(state: Any, max: Any = None, min: Any = None, **_: Any) -> dict[str, str]:
+    """Change the bounds of a worker that scales its slots."""
+    scaler = state.consumer.controller.autoscaler
+    if scaler is None:
+        return nok(
+            "autoscale: expected a worker started with --autoscale=MAX,MIN, got one without; start it so, or change "
+            "its slots with Pool grow and shrink"
+        )
+    if not (isinstance(max, int) and isinstance(min, int) and 1 <= min <= max <= MOST_SLOTS):
+        return nok(f"autoscale: expected 1 <= min <= max <= {MOST_SLOTS}, got min={quote(min)}, max={quote(max)}")
+    most, least = scaler.update(max, min)
+    return ok(f"autoscale now max={most} min={least}")
+
+
+def pool_grow_command(state: Any, n: Any = 1, **_: Any) -> dict[str, str]:
+    """Add slots to the worker."""
+    return _resize(state, n, 1)
+
+
+def pool_shrink_command(state: Any, n: Any = 1, **_: Any) -> dict[str, str]:
+    """Take slots away from the worker; what runs in them ends first."""
+    return _resize(state, n, -1)
+
+
+def _resize(state: Any, n: Any, sign: int) -> dict[str, str]:
+    consumer, verb = state.consumer, "grow" if sign > 0 else "shrink"
+    if consumer.controller.autoscaler:
+        return nok(
+            f"pool {verb}: expected a worker of a fixed size, got one started with --autoscale: change its bounds"
+        )
+    slots = consumer.pool.slots
+    if not isinstance(n, int) or n < 1 or not 1 <= slots + sign * n <= MOST_SLOTS:
+        return nok(f"pool {verb}: expected to end with 1 to {MOST_SLOTS} slots, got {quote(n)} with {slots} slots")
+    (consumer.pool.grow if sign > 0 else consumer.pool.shrink)(n)
+    consumer._update_prefetch_count(sign * n)
+    return ok(f"pool will {verb}: {consumer.pool.slots} slots")
+
+
+def cancel_consumer_command(state: Any, queue: str, **_: Any) -> dict[str, str]:
+    """Take from a queue no longer."""
+    taken = state.app.amqp.queues.consume_from
+    name = getattr(state.app.amqp.queues.aliases.get(queue), "name", queue)
+    if name not in taken:
+        return nok(
+            f"cancel consumer: expected a queue that this worker takes from ({', '.join(taken)}), got {quote(queue)}"
+        )
+    state.consumer.call_soon(state.consumer.cancel_task_queue, queue)
+    return ok(f"no longer consuming from {name}")
+
+
 def replace_commands() -> None:
     """Put these commands into Celery's panel. Once per worker."""
+    limit = [("task_name", str)]
+    control_command(name="rate_limit", args=[*limit, ("rate_limit", str)], signature="<task_name> <rate_limit>")(
+        rate_limit_command
+    )
+    control_command(
+        name="time_limit", args=[*limit, ("soft", float), ("hard", float)], signature="<task_name> <soft> [hard]"
+    )(time_limit_command)
+    control_command(name="pool_restart")(pool_restart_command)
+    control_command(name="autoscale", args=[("max", int), ("min", int)], signature="[max [min]]")(autoscale_command)
+    control_command(name="pool_grow", args=[("n", int)], signature="[N=1]")(pool_grow_command)
+    control_command(name="pool_shrink", args=[("n", int)], signature="[N=1]")(pool_shrink_command)
+    control_command(name="cancel_consumer", args=[("queue", str)], signature="<queue>")(cancel_consumer_command)
     ids = {"variadic": "task_id", "signature": "[id1 [id2 [... [idN]]]]"}
     control_command(name="revoke", **ids)(revoke_command)
     control_command(name="terminate", args=[("signal", str)], **{**ids, "signature": "<signal> [id1 [id2]]"})(

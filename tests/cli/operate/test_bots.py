@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from fleet import config
 from fleet.cli.main import main
+from fleet.cli.operate.pools import operator_name
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.models import BotResult, TaskError
 from fleet.roster import Roster, row_of
@@ -120,6 +121,23 @@ def test_bots_are_quarantined_and_released() -> None:
     assert fleet("bots", "release", "research-001").stderr == "fleet: research-001: takes tasks again\n"
     assert fleet("bots", "release", "research-001").stderr == "fleet: research-001: was not quarantined\n"
     assert json.loads(fleet("bots", "--state", "quarantined", "--json").stdout)["total"] == 1
+    lines = fleet("events").stdout.splitlines()
+    me = operator_name()
+    assert [line.partition("  ")[2] for line in lines] == [
+        f"warning  bot_quarantined  bots research-001, research-002, pool research, reason odd, by {me}",
+        f"warning  bot_quarantined  bot research-001, pool research, reason no reason given, by {me}",
+        f"info     bot_released  bot research-001, pool research, by {me}",
+    ]
+    (released,) = json.loads(fleet("events", "--by", me, "--name", "bot_released", "--json").stdout)
+    assert (released["level"], released["fields"]["bot"]) == ("info", "research-001")
+    assert fleet("events", "--by", "nobody").stdout == "no such event\n"
+    assert "expected one of " in fleet("events", "--name", "bot_released!").stderr.replace("\n", " ")
+
+
+def test_a_selection_with_one_wrong_name_takes_none_out() -> None:
+    done = fleet("bots", "quarantine", "research-001", "research-999", "--reason", "odd")
+    assert (done.exit_code, "'research-999'" in done.stderr) == (2, True)
+    assert json.loads(fleet("bots", "--state", "quarantined", "--json").stdout)["total"] == 0
 
 
 @pytest.mark.parametrize(

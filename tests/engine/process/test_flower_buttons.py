@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import redis
@@ -108,3 +109,65 @@ def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_
     (tmp_path / "go").touch()
     assert spared.get(timeout=WAIT_S).answer == "done"
     wait_until(lambda: client.zcard(keys.bot_leases("slow")) == 0, WAIT_S, "all bots are free")
+
+
+def test_each_of_flowers_controls_works_or_names_the_command_that_does_it_and_only_operators_use_them(
+    start_worker: StartWorker, client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    from fleet.engine.app import app
+
+    name = (worker := start_worker("-Q", "research,review", "-c", "4")).name
+    env = {"FLEET_DASHBOARD__OPERATORS": '["fl*t", "nobody"]'}
+    with running(tmp_path, redis_url, "--basic-auth=fleet:secret,anna:hers", env=env) as flower:
+
+        def post(path: str, login: str = "fleet:secret", **form: object) -> tuple[int, str]:
+            status, _, said = flower.ask("POST", f"/api/{path}?{urlencode(form)}", login, body="")
+            return status, said
+
+        def ask() -> Any:
+            return app.control.inspect(destination=[name], timeout=WAIT_S, limit=1)
+
+        known = lambda: json.loads(flower.get("/api/workers?refresh=1", "anna:hers")[1])  # noqa: E731
+        wait_until(lambda: "stats" in known().get(name, ()), WAIT_S, "Flower knows the worker, and anna may look")
+        queues = lambda: {queue["name"] for queue in ask().active_queues()[name]}  # noqa: E731
+        slots = lambda: ask().stats()[name]["pool"]["max-concurrency"]  # noqa: E731
+        refused = [
+            ("task/rate-limit/fleet.submit_task", {"workername": name, "ratelimit": "5/m"}, "fleet limits set"),
+            ("task/timeout/fleet.submit_task", {"workername": name, "soft": 3, "hard": 9}, "deadline_s"),
+            (f"worker/pool/restart/{name}", {}, "fleet up"),
+            (f"worker/pool/autoscale/{name}", {"min": 1, "max": 3}, "--autoscale=MAX,MIN"),
+            (f"worker/pool/grow/{name}", {"n": -9}, "1 to 2000 slots"),
+            (f"worker/pool/grow/{name}", {"n": 5000}, "1 to 2000 slots"),
+            (f"worker/pool/shrink/{name}", {"n": 4}, "1 to 2000 slots"),
+            (f"worker/queue/cancel-consumer/{name}", {"queue": "nowhere"}, "fleet.research"),
+            ("task/abort/0c0c0c0c-0000-4000-8000-000000000000", {}, "fleet cancel"),
+        ]
+        done: list[tuple[str, dict[str, object], Callable[[], bool]]] = [
+            (f"worker/pool/grow/{name}", {"n": 3}, lambda: slots() == 7),
+            (f"worker/pool/shrink/{name}", {"n": 2}, lambda: slots() == 5),
+            (f"worker/queue/add-consumer/{name}", {"queue": "writing"}, lambda: "fleet.writing" in queues()),
+            (f"worker/queue/cancel-consumer/{name}", {"queue": "review"}, lambda: "fleet.review" not in queues()),
+            (f"worker/shutdown/{name}", {}, lambda: not worker.alive),
+        ]
+        for path, form, *_ in [*refused, *done, ("task/async-apply/fleet.submit_task", {}, "")]:
+            status, said = post(path, "anna:hers", **form)
+            assert (status, "expected an operator" in said and "'anna'" in said) == (403, True), (path, said)
+        assert (slots(), "fleet.writing" in queues(), client.xlen(keys.events())) == (4, False, 1)  # it has started
+        assert "worker-shutdown" not in flower.get(f"/worker/{name}", "anna:hers")[1]
+        assert "worker-shutdown" in flower.get(f"/worker/{name}", "fleet:secret")[1]
+        for path, form, says in refused:
+            status, said = post(path, **form)
+            assert (400 <= status < 500, says in said) == (True, True), (path, said)
+        task = json.dumps({"args": ["What is 6 * 7?"], "timeout": WAIT_S})
+        status, _, said = flower.ask("POST", "/api/task/apply/fleet.submit_task", "fleet:secret", task)
+        assert (status, "42" in said) == (200, True), said
+        for path, form, holds in done:
+            status, said = post(path, **form)
+            assert status == 200, (path, said)
+            wait_until(holds, WAIT_S, lambda path=path: f"{path} has worked; log:\n{worker.log}")  # type: ignore[misc]
+        told = lambda: [  # noqa: E731
+            (fields[b"what"].decode(), fields[b"by"])
+            for _, fields in client.xrange(keys.events())  # type: ignore[union-attr]
+            if fields[b"event"] == b"flower_control"
+        ]
+        wait_until(lambda: told() == [(path, b"fleet") for path, *_ in done], WAIT_S, lambda: f"told: {told()}")

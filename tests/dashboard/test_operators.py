@@ -1,0 +1,37 @@
+"""Who may act: names and patterns."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.config import load
+from fleet.dashboard.operators import is_operator
+from fleet.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("user", "operators", "may"),
+    [
+        ("anna", None, True),
+        (None, None, False),
+        ("anna", ("anna",), True),
+        ("annabel", ("anna",), False),
+        ("Anna", ("anna",), False),
+        ("ben@ops.example.com", ("anna", "*@ops.example.com"), True),
+        ("ben@ops.example.com.evil.org", ("*@ops.example.com",), False),
+        ("anna", (), False),
+        (None, ("*",), False),
+        ("", ("anna",), False),
+    ],
+)
+def test_who_may_act_is_named_by_name_or_pattern(
+    user: str | None, operators: tuple[str, ...] | None, may: bool
+) -> None:
+    assert is_operator(user, operators) is may
+
+
+def test_an_operator_without_a_name_is_refused_at_the_start() -> None:
+    assert load(dashboard={"operators": [" anna "]}).dashboard.operators == ("anna",)
+    assert load(dashboard={"operators": "*@ops.example.com"}).dashboard.operators == ("*@ops.example.com",)
+    with pytest.raises(ConfigurationError, match=r"dashboard\.operators\.1: string should have at least 1 character"):
+        load(dashboard={"operators": ["anna", " "]})
