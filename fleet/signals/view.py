@@ -21,7 +21,6 @@ from fleet.signals.diagnosis.finding import CallVerdict, Diagnosis
 from fleet.signals.health_view import ClassDiversity, FleetHealth
 from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import ChartMark
-from fleet.signals.outlook import Drain
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.rungs import LadderView
 from fleet.signals.spans import Span, Trends
