@@ -78,7 +78,8 @@ def pool_view(pool: str, **fields: Any) -> PoolView:
     nothing = Quantiles(count=0, p50=None, p90=None, p99=None)
     spread = BotSpread(bots=BOTS, silent=0, min=1, p10=1, p50=1, p90=1, max=1, gini=0, jain=1)
     return PoolView.model_validate({
-        "pool": pool, "api": POOLS[pool], "bots": BOTS, "workers": 2, "in_flight": 5, "backlog": {}, "waiting": 0,
+        "pool": pool, "api": POOLS.get(pool, ""),
+        "bots": BOTS, "workers": 2, "in_flight": 5, "backlog": {}, "waiting": 0,
         "oldest_s": None, "gate": "open", "is_open": True, "gate_left_s": None, "simulated": False,
         "completions": 1200, "failed": 0, "calls": 1200, "rate_limited": 0, "tokens": 1, "cost_usd_micros": 1,
         "spread": spread, "durations": Durations(queued=nothing, limited=nothing, ran=nothing), **fields,

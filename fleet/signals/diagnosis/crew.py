@@ -47,7 +47,7 @@ def _none(case: Case) -> Diagnosis:
     since = max((worker.at for worker in silent), default=None)
     lost = f"{counted(len(silent), 'worker')} fell silent: {listed((one.name for one in silent), len(silent))}"
     head = "No worker lives" if silent else "No worker runs"
-    cause = lost if silent else "tasks wait in Redis until one starts" if tasks else "the next tasks will wait"
+    cause = lost if silent else "they stay in Redis until one starts" if tasks else "the next tasks will wait"
     return diagnosis(
         "no_worker", "critical" if tasks or silent else "warning", head, now_s=case.now_s, since=since, tasks=tasks,
         cause=cause, help=Help(advice="start one; no task is lost meanwhile", command=START),

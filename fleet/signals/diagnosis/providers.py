@@ -66,10 +66,9 @@ def broken(case: Case) -> Iterator[Diagnosis]:
         yield _one_broken(case, cause, limit, since=facts.since, told=_why(facts), about=limit)
     for cause in _BROKEN:
         known = {*opened, *downs} if cause == "outage" else {*opened}
-        abouts = dict.fromkeys(line.about for line in case.view.waits if line.cause == cause and line.tasks)
-        for about in abouts:
+        waiting = [line for line in case.view.waits if line.cause == cause and line.tasks]
+        for about, told in {line.about: line.told for line in reversed(waiting)}.items():
             if about not in known:
-                told = next(line.told for line in case.view.waits if (line.cause, line.about) == (cause, about))
                 yield _one_broken(case, cause, about, since=None, told=told or SENTENCES[cause], about=about)
 
 

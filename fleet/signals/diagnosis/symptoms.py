@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.series import last_minutes
@@ -80,10 +82,11 @@ class Symptoms:
 
 @dataclass(frozen=True)
 class Case:
-    """A view and its symptoms, and what rules ask of both."""
+    """A view and its symptoms, and what rules ask of both. Each answer is worked out once: there may be 1,000 pools."""
 
     view: FleetView
     symptoms: Symptoms
+    _sums: dict[tuple[str, float, int], Period] = field(default_factory=dict, repr=False)
 
     @property
     def now_s(self) -> float:
@@ -92,24 +95,41 @@ class Case:
 
     def recent(self, pool: str, minutes: int = RECENT_MIN) -> Period:
         """Return the sums of a pool's last minutes, the one that runs among them."""
-        return last_minutes(self.symptoms.series.get(pool, array("d")), now_s=self.now_s, count=minutes)
+        return self._sum(pool, self.now_s, minutes)
 
     def usual(self, pool: str, minutes: int = RECENT_MIN) -> Period:
         """Return the sums of the hour before those."""
-        series = self.symptoms.series.get(pool, array("d"))
-        return last_minutes(series, now_s=self.now_s - 60 * minutes, count=USUAL_MIN - minutes)
+        return self._sum(pool, self.now_s - 60 * minutes, USUAL_MIN - minutes)
+
+    def _sum(self, pool: str, now_s: float, minutes: int) -> Period:
+        key = pool, now_s, minutes
+        if key not in self._sums:
+            series = self.symptoms.series.get(pool, array("d"))
+            self._sums[key] = last_minutes(series, now_s=now_s, count=minutes)
+        return self._sums[key]
 
     def waiting(self, *causes: Cause, about: str | None = None, pool: str | None = None) -> int:
-        """Return how many tasks wait for one of these causes; None: whatever it is about."""
-        return sum(
-            line.tasks
-            for line in self.view.waits
-            if line.cause in causes and about in (None, line.about) and pool in (None, line.pool)
-        )
+        """Return how many tasks wait for one of these causes: of one thing, or of one pool."""
+        return sum(self._waiting[cause, about, pool] for cause in causes)
 
     def pools_on(self, api: str) -> tuple[str, ...]:
         """Return the pools whose own API this is."""
-        return tuple(pool.pool for pool in self.view.pools if pool.api == api)
+        return tuple(self._pools_by_api.get(api, ()))
+
+    @cached_property
+    def _waiting(self) -> Counter[tuple[Cause, str | None, str | None]]:
+        counts: Counter[tuple[Cause, str | None, str | None]] = Counter()
+        for line in self.view.waits:
+            for key in ((None, None), (line.about, None), (None, line.pool)):
+                counts[line.cause, *key] += line.tasks
+        return counts
+
+    @cached_property
+    def _pools_by_api(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for pool in self.view.pools:
+            found.setdefault(pool.api, []).append(pool.pool)
+        return found
 
 
 def api_of(limit: str) -> str:
