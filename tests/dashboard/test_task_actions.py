@@ -32,7 +32,7 @@ def client(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Re
 
 
 def do(**action: object) -> str:
-    return carry_out(parse(json.dumps(action).encode()), config.current(), by="ann")
+    return carry_out(parse(json.dumps(action).encode()), config.current(), by="ann").said
 
 
 def events() -> list[tuple[str, dict[str, str]]]:
