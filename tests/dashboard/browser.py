@@ -94,7 +94,7 @@ class Browser:
     def click_cell(self, place: int) -> None:
         """Click the cell of the heat map at a place of its first row."""
         heat = self.find("#heat")
-        self.script("arguments[0].scrollIntoView({block: 'center'})", heat)
+        self.script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", heat)
         cell, head = (int(heat.get_attribute(f"data-{name}") or 0) for name in ("cell", "head"))
         left, top = (place + 0.5) * cell - heat.size["width"] / 2, 2 + head + cell / 2 - heat.size["height"] / 2
         ActionChains(self.chrome).move_to_element_with_offset(heat, round(left), round(top)).click().perform()

@@ -463,7 +463,8 @@ def test_it_fits_every_control_has_a_name_and_every_text_is_readable(
     assert page.script("return document.documentElement.dataset.bsTheme") == theme
     assert page.script("return document.documentElement.scrollWidth") <= width
     nameless = page.script("""return [...document.querySelectorAll(".fleet :is(button, select, input)")].filter(
-        (node) => !node.hidden && !(node.textContent.trim() || node.getAttribute("aria-label") || node.closest("label"))
+        (node) => node.offsetParent
+          && !(node.textContent.trim() || node.getAttribute("aria-label") || node.closest("label"))
       ).map((node) => node.outerHTML)""")
     assert nameless == []
     assert page.script(CONTRAST.read_text()) == []
