@@ -20,12 +20,11 @@ from fleet.signals.view import (
     Durations,
     ErrorMatrix,
     FleetView,
-    Hours,
-    Minutes,
     PoolView,
     Quantiles,
     Recent,
     ResourcesView,
+    Series,
     WaitLine,
 )
 from fleet.signals.windows import HOURS, MINUTES, PERIOD, Failure, Period, bot_rows_of
@@ -115,8 +114,8 @@ def view_of(
     nothing = Quantiles(count=0, p50=None, p90=None, p99=None)
     return FleetView(
         at=now_s, simulated=False, totals={},
-        minutes=Minutes(**dict.fromkeys(Minutes.model_fields, ())),
-        hours=Hours(**dict.fromkeys(Hours.model_fields, ())),
+        minutes=Series(**dict.fromkeys(Series.model_fields, ())),
+        hours=Series(**dict.fromkeys(Series.model_fields, ())),
         recent=Recent(completions=0, failed=0, span_s=1, per_s=0, failed_share=0, bots=0),
         durations=Durations(queued=nothing, limited=nothing, ran=nothing),
         spread=BotSpread(bots=2 * BOTS, silent=0, min=1, p10=1, p50=1, p90=1, max=1, gini=0, jain=1),
