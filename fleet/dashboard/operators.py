@@ -106,7 +106,7 @@ class Guarded(BaseHandler):
         """Tell of a control that was carried out."""
         super().on_finish()
         if self._acts and isinstance(self, ControlHandler | TaskAbort) and self.get_status() < 400:
-            said = {name: text for name in _TOLD if (text := super().get_argument(name, None))}
+            said = {name: text for name in _TOLD if (text := self.get_argument(name, None))}
             what = self.request.path.partition("/api/")[2]
             _threads.submit(_note, self.settings[SETTING], what, said, user_of(self) or "nobody who logged in")
 
