@@ -11,7 +11,7 @@ from fleet.config import RedisSettings
 from fleet.errors import FleetError
 from fleet.store.client import connect
 from fleet.store.server import choose_server
-from fleet.store.service import free_port
+from tests.ports import lasting_port
 from tests.waiting import wait_until
 
 #: Which server the tests run on: `bundled`, the path of a program, or what `redis.server` takes by default. conftest
@@ -37,7 +37,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: str, port: int | None = None, program: Path | None = None) -> None:
         self.program = program or server_program()
-        self.port = port or free_port()
+        self.port = port or lasting_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self._options = options

@@ -8,7 +8,7 @@ from typing import Any
 
 from fleet.errors import FleetError
 from fleet.store.client import connect, store_errors
-from fleet.store.service import free_port
+from tests.ports import lasting_port
 from tests.redis_server import RedisServer, server_program
 from tests.waiting import wait_until
 
@@ -41,7 +41,7 @@ class SentinelStack:
         first = self._server("one", *options)
         second = self._server("two", *options, "--replicaof", "127.0.0.1", str(first.port))
         self.servers = [first, second]
-        self._ports = [free_port() for _ in range(SENTINELS)]
+        self._ports = [lasting_port() for _ in range(SENTINELS)]
         self._sentinels = [self._sentinel(port, first.port) for port in self._ports]
         places = ";".join(f"sentinel://127.0.0.1:{port}/0" for port in self._ports)
         self.url = f"{places}?master_name={MASTER_NAME}"

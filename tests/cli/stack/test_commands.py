@@ -23,7 +23,7 @@ from fleet.cli.stack.stack_file import AlreadyUp, Stack, StackPart, hold_lock, i
 from fleet.config import load
 from fleet.errors import ConfigurationError
 from fleet.store.embedded import ensure_redis
-from fleet.store.service import free_port
+from tests.ports import lasting_port
 from tests.stack_processes import end_all_of, processes_of
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
@@ -133,7 +133,7 @@ def test_a_killed_supervisors_flower_does_not_hold_its_port_against_the_next_one
     A second `up` beside the running stack says that it is up, and blames no port.
     """
     config = home.parent / "fleet.toml"
-    config.write_text(f"[flower]\nport = {free_port()}\n")
+    config.write_text(f"[flower]\nport = {lasting_port()}\n")
     begin = ("--config", str(config), "up", "--workers", "1")
     assert (first := fleet(home, *begin, "-d")).returncode == 0, first.stderr
     before, stack = pids(home), read_stack(home)
