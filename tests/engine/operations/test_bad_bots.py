@@ -18,6 +18,7 @@ from fleet.roster.health import ROW
 from fleet.signals.health_view import ClassDiversity
 from fleet.signals.metrics import exposition
 from fleet.store import keys
+from tests.every import every
 from tests.signals.working_fleet import SETTINGS, WorkingFleet
 
 BY_HEALTH = "slow: 40% of its last tasks, 5% is usual"
@@ -114,7 +115,7 @@ def test_alike_bots_are_named_by_class_by_pool_and_in_the_metrics_until_the_clas
     assert (again.alarm, again.phase, again.answers, again.line) == (
         False, "learning", 1000, "learning what is usual: 1,000 answers so far",
     )  # fmt: skip
-    assert not any(view.bots.alike)
+    assert every(not alike for alike in view.bots.alike)
     assert (view.events[0].name, view.events[0].fields) == (
         "diversity_relearnt", {"pool": "a", "kind": "chat", "by": "ann"},
     )  # fmt: skip

@@ -86,7 +86,7 @@ def test_a_worker_that_is_killed_while_it_stops_a_cancelled_task_leaves_it_cance
         command = ["cancel", "--metadata", "job=night", "--running", "--yes", "--json"]
         told = json.loads(CliRunner().invoke(main, command).stdout)
         assert sorted(told["held"]) == sorted(task.id for task in tasks.values())
-        wait_until(lambda: not any(worker.alive for worker in workers.values()), WAIT_S, "all are killed")
+        wait_until(lambda: every(not worker.alive for worker in workers.values()), WAIT_S, "all are killed")
         bring_back(client)  # unless a sweep of the other worker has done so
         again = json.loads(CliRunner().invoke(main, command).stdout)  # the same command finishes what nobody has yet
         assert again["held"] == []
