@@ -459,6 +459,10 @@ def test_it_fits_every_control_has_a_name_and_every_text_is_readable(
     page.look(width=width, height=844, theme=theme)
     page.wait(lambda: len(page.script(HOLES)) == columns, "the cards stand in their columns")
     assert max(page.script(HOLES)) < 20
+    ends = page.script("""return [...document.querySelectorAll(".column")].map(
+        (one) => [...one.children].filter((card) => card.offsetParent).at(-1)?.getBoundingClientRect().bottom)""")
+    ends = [end for end in ends if end is not None]
+    assert max(ends) - min(ends) < 420, "no column is much longer than another"
     assert page.script(SCROLLERS) == []
     assert page.script("return document.documentElement.dataset.bsTheme") == theme
     assert page.script("return document.documentElement.scrollWidth") <= width

@@ -45,16 +45,16 @@ function build() {
   for (const query of [TWO, THREE]) query.addEventListener("change", arrange);
 }
 
-/** Each card goes to the column that is shortest so far; with three, the first two begin below the map. */
+/** The tallest card goes first, each to the column that is shortest so far; with three, the first two begin below the map. */
 function placed(present, heights, count) {
   const tall = [0, 0, 0].map((_, i) => (count === 3 && i < 2 ? board.map.offsetHeight : 0));
-  const wanted = [[], [], []];
-  for (const card of present) {
+  const column = new Map();
+  for (const card of [...present].sort((a, b) => heights.get(b) - heights.get(a))) {
     const i = tall.indexOf(Math.min(...tall.slice(0, count)));
-    wanted[i].push(card);
+    column.set(card, i);
     tall[i] += heights.get(card);
   }
-  return wanted;
+  return [0, 1, 2].map((i) => present.filter((card) => column.get(card) === i)); // in a column they keep their order
 }
 
 const current = (present) => board.columns.map((column) => present.filter((card) => card.parentElement === column));
