@@ -97,6 +97,7 @@ export class HeatMap {
   }
 
   paint() {
+    if (this.box.hidden) return; // the table is shown
     const began = performance.now();
     const style = getComputedStyle(this.box);
     const inked = new Map(); // a third of 10,000 bots may be marked: each colour is looked up once

@@ -197,7 +197,7 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
     const facts = [
       ["waiting", short(pool.waiting), waiting],
       ["oldest", pool.oldest_s === null ? "–" : duration(pool.oldest_s)],
-      ["in flight", `${count(pool.in_flight)} on ${count(pool.busy_bots)} of ${counted(pool.bots, "bot")}`, "tasks in hand; a bot may have several"],
+      ["in flight", pool.in_flight ? `${count(pool.in_flight)} on ${count(pool.busy_bots)} of ${counted(pool.bots, "bot")}` : `none, ${counted(pool.bots, "bot")}`, "tasks in hand; a bot may have several"],
       ["done/h", short(pool.completions)],
       ["failed", pool.completions ? percent(pool.failed / pool.completions) : "–"],
       ["p50 / p99", pool.durations.ran.p50 === null ? "–" : `${duration(pool.durations.ran.p50 / 1000)} / ${duration(pool.durations.ran.p99 / 1000)}`],
