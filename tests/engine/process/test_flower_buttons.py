@@ -59,11 +59,19 @@ def press(redis_url: str, tmp_path: Path, fleet_env: None) -> Iterator[Callable[
 
 def shown(press: Any, task_id: str) -> tuple[str, str]:
     """Return state and reason of a task as Flower has them; none: it does not know it."""
-    status, body = press.flower.get(f"/api/task/info/{task_id}", "fleet:secret")
-    task = json.loads(body) if status == 200 else {"state": None}
-    listed = json.loads(press.flower.get(f"/api/tasks?state={task['state']}", "fleet:secret")[1])
-    assert status != 200 or task_id in listed
-    return str(task["state"]), task.get("exception") or ""
+
+    def info() -> dict[str, Any]:
+        status, body = press.flower.get(f"/api/task/info/{task_id}", "fleet:secret")
+        told: dict[str, Any] = json.loads(body) if status == 200 else {"state": None}
+        return told
+
+    task = info()
+    while True:
+        listed = json.loads(press.flower.get(f"/api/tasks?state={task['state']}", "fleet:secret")[1])
+        before, task = task, info()
+        if task["state"] == before["state"]:  # else it has changed between the two questions
+            assert task["state"] is None or task_id in listed
+            return str(task["state"]), task.get("exception") or ""
 
 
 def test_revoke_spares_what_runs_terminate_stops_it_and_what_waits_or_is_parked_ends_at_once(

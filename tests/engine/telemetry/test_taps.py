@@ -15,13 +15,15 @@ from fleet.signals import metrics
 from tests.engine.conftest import StartWorker
 from tests.engine.process.test_worker import python
 from tests.every import every
+from tests.ports import lasting_port
 from tests.waiting import wait_until
 
 STEPS = {"submit", "task", "queue_wait", "checkout", "limiter_wait", "provider_call", "finish"}
 
 
 def spans(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be being written
 
 
 def scrape(port: int) -> dict[str, float]:
@@ -35,20 +37,12 @@ def scrape(port: int) -> dict[str, float]:
     return sums
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_task_is_one_trace_two_workers_have_two_endpoints_and_logs_are_json_without_the_prompt(
     start_worker: StartWorker, fleet_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("opentelemetry.sdk", reason='pip install "celery-fleet[otel]"')
     monkeypatch.setenv("FLEET_SIGNALS__TRACES", "file")
-    monkeypatch.setenv("FLEET_SIGNALS__METRICS_PORT", str(free_port()))
+    monkeypatch.setenv("FLEET_SIGNALS__METRICS_PORT", str(lasting_port()))
     monkeypatch.setenv("FLEET_WORKER__LOG_FORMAT", "json")
     workers = [start_worker(), start_worker()]
     told = python(
