@@ -59,6 +59,7 @@ class Agent:
         share: Fresh random numbers from 0 to 1, for jitter.
         on_block: Told when a user's `async def` function blocks its loop.
         on_wait: Told of a pool and its wait, when a task keeps its slot and waits for what holds for all of the pool.
+        slots: How many tasks may run at once; by default as the settings say.
 
     Attributes:
         loops: Where users' `async def` functions run.
@@ -74,12 +75,13 @@ class Agent:
         share: Callable[[], float] = random.random,
         on_block: Callable[[Block], None] | None = None,
         on_wait: Callable[[str, Wait], None] = lambda pool, wait: None,
+        slots: Callable[[], int] | None = None,
     ) -> None:
         self._gateway = gateway
         self._on_wait = on_wait
         self._pools = settings.pools
         self._share = share
-        self.occupants = Occupants(settings.slots_per_process)
+        self.occupants = Occupants(slots or (lambda: settings.slots_per_process))
         pools = self._pools.items()
         self.shut: dict[str, Wait] = {}
         self._functions = self._loaded(load_bot, {name: pool.function for name, pool in pools})

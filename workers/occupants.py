@@ -23,13 +23,13 @@ class Occupants:
     Weakness: a task that waits for a grant goes on with it, room or not; the limiter paces those.
 
     Args:
-        slots: How many may run at once.
+        slots: Tells how many may run at once: an operator grows and shrinks a worker while it works.
 
     Attributes:
         moved: Set when `waiting` may have changed while more tasks are held than there are slots.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: Callable[[], int]) -> None:
         self._slots = slots
         self._all = set[Asker]()
         #: Those that have waited: who stands in line to go on, and who has gone on and not waited since.
@@ -70,7 +70,7 @@ class Occupants:
 
     @property
     def _are_lent(self) -> bool:
-        return len(self._all) > self._slots
+        return len(self._all) > self._slots()
 
     def _moves(self, note: Callable[[Asker], None], asker: Asker) -> None:
         note(asker)
@@ -78,7 +78,7 @@ class Occupants:
             self.moved.set()
 
     def _has_room(self, asker: Asker) -> bool:
-        return sum(not self._waits(other) for other in self._all if other is not asker) < self._slots
+        return sum(not self._waits(other) for other in self._all if other is not asker) < self._slots()
 
     def _waits(self, asker: Asker) -> bool:
         return asker.deadline.standing_s >= WAITS_AFTER_S and asker not in self._gone_on

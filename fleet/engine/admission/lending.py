@@ -13,8 +13,8 @@ from fleet.engine.transport import leases
 from fleet.engine.transport.channel import wake_loop
 from fleet.store import keys
 
-#: Seconds between two looks at most.
-EVERY_S = 1.0
+#: Seconds between two looks at most, and at least: each counts all that is held.
+EVERY_S, PAUSE_S = 1.0, 0.05
 
 
 async def lend(waiting: Callable[[], Mapping[str, int]], moved: asyncio.Event) -> None:
@@ -31,3 +31,4 @@ async def lend(waiting: Callable[[], Mapping[str, int]], moved: asyncio.Event) -
         with suppress(TimeoutError):
             async with asyncio.timeout(EVERY_S):
                 await moved.wait()
+        await asyncio.sleep(PAUSE_S)

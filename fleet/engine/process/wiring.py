@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 import uuid
@@ -101,10 +102,15 @@ class Assembly:
         await asyncio.to_thread(self.telemetry.close)
 
 
-async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
+async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[], int] | None = None) -> Assembly:
     """Put a worker process together, on the running loop; nothing runs yet.
 
     A provider without a key, a function that cannot be imported and their like shut their own pools only.
+
+    Args:
+        settings: Everything.
+        telemetry: Its logs, metrics and traces.
+        slots: How many tasks may run at once here; by default as the settings say.
 
     Raises:
         ConfigurationError: When no pool could work: Redis, the folder of the state.
@@ -128,7 +134,10 @@ async def assemble(settings: Settings, telemetry: Telemetry) -> Assembly:
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state),
     )  # fmt: skip
     room = WaitingRoom(broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool))
-    agent = Agent(gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon)
+    agent = Agent(
+        gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon,
+        slots=slots,
+    )  # fmt: skip
     bots = Bots(lambda name: worker_bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
     completion = Finisher(
@@ -177,7 +186,9 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
     runtime = Runtime()
     runtime.start()
     try:
-        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy)))
+        # Who calls directly has no slots: nobody lends them.
+        slots = (lambda: sys.maxsize) if isinstance(occupancy, DirectCall) else (lambda: occupancy.slots)
+        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy), slots))
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.breakers.load))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fleet.signals.diagnosis.finding import Diagnosis, Help, clock, diagnosis
 from fleet.signals.diagnosis.symptoms import Case, api_of
 from fleet.signals.limit_view import LimitView
-from fleet.signals.series import last_minutes
+from fleet.signals.series import last_minutes, minutes_in
 from fleet.waits import Cause
 
 #: Share of a day's budget from which it is told.
@@ -115,11 +115,10 @@ def saturated(case: Case) -> Iterator[Diagnosis]:
 def _full_minutes(case: Case, limit: LimitView) -> int:
     """Return how many whole minutes in a row, up to the last one, have used nearly all that is allowed."""
     series = [one for pool in case.pools_on(api_of(limit.limit)) if (one := case.symptoms.series.get(pool))]
+    minutes, last = minutes_in(series, case.now_s), int(case.now_s // 60)
     for ago in range(1, LOOKED_BACK):
-        at = case.now_s - 60 * ago
-        sums = [last_minutes(one, now_s=at, count=1) for one in series]
-        calls = sum(one.calls for one in sums)
-        tokens = sum(one.input_tokens + one.output_tokens for one in sums)
+        sums = minutes[last - ago]
+        calls, tokens = sums.calls, sums.input_tokens + sums.output_tokens
         if not ((limit.rpm and calls >= FULL * limit.rpm) or (limit.tpm and tokens >= FULL * limit.tpm)):
             return ago - 1
     return LOOKED_BACK - 1
