@@ -26,6 +26,7 @@ from fleet.engine.outcomes.follow_ups import FollowUps
 from fleet.engine.outcomes.results import Done
 from fleet.engine.outcomes.revocation import state_here
 from fleet.engine.transport.withdrawal.withdrawn import (
+    LONGEST_PAUSE_S,
     Stretch,
     Withdrawn,
     acknowledge,
@@ -49,8 +50,8 @@ SEEK_EVERY_S = 15.0
 #: A queue is not walked through again for so many times as long as the last walk took: at most 0.5% of Redis goes on
 #: it, unless that were longer than the longest pause.
 PAUSE_PER_WALK = 200
-#: Fewest and most seconds between two walks through one queue.
-PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+#: Fewest seconds between two walks through one queue.
+PAUSE_S = 1.0
 #: What Redis found to be over is over, if its clock is known here only to so many seconds.
 SLACK_S = 1.0
 #: Stands for all queues whose gate is closed: a revoked task may wait in any of them.

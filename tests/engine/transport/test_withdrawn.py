@@ -6,10 +6,12 @@ import hashlib
 import random
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 import redis
 
+from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers, task_id_in
 from fleet.engine.messages.queues import list_key
 from fleet.engine.transport import leases
@@ -34,6 +36,12 @@ def message(task_id: str, ends_in_s: float | None = None) -> bytes:
         task_id=task_id, queue="q", priority=2, body=b'[[],{"prompt":"x"},{}]', queued_at=now,
         expires_at=None if ends_in_s is None else now + ends_in_s,
     )  # fmt: skip
+
+
+def plain(ends_in_s: float, padding: str = "") -> str:
+    """Return a message as a plain Celery client writes it."""
+    expires = datetime.fromtimestamp(time.time() + ends_in_s, UTC).isoformat()
+    return f'{{"body": "{padding}", "headers": {{"task": "fleet.submit_task", "id": "p", "expires": "{expires}"}}}}'
 
 
 def queue(client: redis.Redis, *messages: bytes, place: str = LIST) -> None:
@@ -147,4 +155,33 @@ def test_one_process_walks_through_a_queue_and_again_only_when_the_next_end_has_
     claimed = withdrawn.claim(client)
     assert claimed is not None
     withdrawn.finish(client, claimed, None, 1)
+    assert client.zscore(keys.ends(), "q") is None
+
+
+def test_the_end_that_a_plain_clients_message_tells_is_when_its_queue_is_walked_through(client: redis.Redis) -> None:
+    client.lpush(LIST, plain(18_000))
+    assert withdrawn.seek_end(client, "q")
+    assert client.zscore(keys.ends(), "q") == pytest.approx(time.time() + 18_000, abs=60)
+    assert not withdrawn.seek_end(client, "q")  # known
+    client.lpush(list_key("q", 4), plain(-5), plain(9_000))
+    assert withdrawn.seek_end(client, "q")
+    assert withdrawn.claim(client) is not None
+
+
+def test_a_seek_lets_a_running_walk_and_the_pause_behind_it_be(client: redis.Redis) -> None:
+    client.lpush(LIST, plain(-5))
+    assert withdrawn.seek_end(client, "q")
+    claimed = withdrawn.claim(client)
+    assert claimed is not None
+    assert not withdrawn.seek_end(client, "q")
+    assert withdrawn.claim(client) is None
+    withdrawn.finish(client, claimed, time.time(), withdrawn.LONGEST_PAUSE_S)
+    assert not withdrawn.seek_end(client, "q")
+    assert withdrawn.claim(client) is None
+
+
+def test_an_end_that_no_walk_would_act_on_makes_none(client: redis.Redis) -> None:
+    client.lpush(LIST, plain(-5, padding="x" * weight.MAX_MESSAGE_BYTES))
+    client.lpush(LIST, plain(-5).replace("fleet.submit_task", "own.task"), plain(-5).replace("T", " at "))
+    assert not withdrawn.seek_end(client, "q")
     assert client.zscore(keys.ends(), "q") is None

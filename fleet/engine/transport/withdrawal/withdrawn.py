@@ -7,7 +7,6 @@ results, is not here: `outcomes/`.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -30,7 +29,13 @@ WITHDRAW = Script.beside(
     using=[ISO_TIME],
 )
 CLAIM = Script.beside(__file__, "claim_over.lua", keys="ends", argv="claim_s")
-SEEK = Script.beside(__file__, "seek_end.lua", keys="ends lists*", argv="queue count middle most_bytes bot_task")
+SEEK = Script.beside(
+    __file__,
+    "seek_end.lua",
+    keys="ends lists*",
+    argv="queue count most_bytes sought_bytes settled_s bot_task",
+    using=[ISO_TIME],
+)
 FINISH = Script.beside(__file__, "finish_walk.lua", keys="ends", argv="queue claimed next_at pause_s")
 
 #: Which tasks: all, those with the given ids, or those whose end has passed and those that were revoked.
@@ -47,10 +52,12 @@ FIRST_STRETCH, LONGEST_STRETCH, STRETCH_BYTES = 64, 500, 2_000_000
 GONE, GONE_MOST = b"withdrawn", 1000
 #: Messages read in one round trip where Python must look at them (count).
 READ_AT_ONCE = 256
-#: Messages looked at for an end at three places of each list (count), and the bytes of all that are looked at.
+#: Messages looked at for an end at either end of each list (count), and the bytes of all that are looked at.
 SOUGHT, SOUGHT_BYTES = 20, 2_000_000
 #: Seconds until a walk whose process died is begun anew.
 CLAIM_S = 60.0
+#: Longest pause between two walks through one queue, in seconds.
+LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +216,16 @@ def acknowledge(client: redis.Redis, withdrawn: Sequence[Withdrawn]) -> None:
 
 
 def seek_end(client: redis.Redis, queue: str) -> bool:
-    """Look whether plain clients have queued tasks with an end there; if so, have the queue walked through now.
+    """Look whether plain clients have queued tasks with an end there; if so, have the queue walked through then.
 
-    Weakness: it looks at the newest, the next, and some in the middle. A few among many others are found late.
+    A walk that runs, or is due within a minute, stays as it is: what is found is found again after it.
+
+    Weakness: it looks at the newest and the next ones. What lies between them is found when it is the next.
     """
     call = SEEK.call(
         ends=keys.ends(), lists=[list_key(queue, step) for step in PRIORITY_STEPS], queue=queue, count=SOUGHT,
-        middle=random.random(), most_bytes=SOUGHT_BYTES, bot_task=f'"{TASK_NAME}"',
+        most_bytes=weight.MAX_MESSAGE_BYTES, sought_bytes=SOUGHT_BYTES, settled_s=max(CLAIM_S, LONGEST_PAUSE_S),
+        bot_task=f'"{TASK_NAME}"',
     )  # fmt: skip
     return bool(run_script(client, SEEK, *call))
 
