@@ -275,7 +275,7 @@ def marks_walk() -> str:
 
 
 def turn(duty: str) -> str:
-    """String, expires within seconds: one worker has the next turn at a duty ("marks", "holds", rooms of a queue)."""
+    """String, expires: a worker has the next turn at a duty ("marks", rooms of a queue); or where its last stopped."""
     return f"fleet:turn:{duty}"
 
 

@@ -10,8 +10,9 @@ import asyncio
 import json
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis
 
@@ -47,6 +48,10 @@ logger = logging.getLogger("fleet.worker")
 LOOK_EVERY_S = 2.0
 #: Seconds between two looks for ends that only plain clients' messages tell, behind closed gates, over all workers.
 SEEK_EVERY_S = 15.0
+#: Queues that are looked into then (count), each in a step of its own; the next ones follow at the next look.
+SOUGHT_QUEUES = 20
+#: Seconds for which it is known where that stopped.
+PLACE_LIFE_S = 600.0
 #: A queue is not walked through again for so many times as long as the last walk took: at most 0.5% of Redis goes on
 #: it, unless that were longer than the longest pause.
 PAUSE_PER_WALK = 200
@@ -125,16 +130,28 @@ class Overdue:
     def _seek(self) -> None:
         """Have closed queues walked through in which tasks of plain clients with an end are seen. One worker of all."""
         client = broker().client
-        if client.set(keys.turn("ends"), "1", nx=True, px=round(SEEK_EVERY_S * 900)):
-            for queue in self._closed():
-                seek_end(client, queue)
+        if not client.set(keys.turn("ends"), "1", nx=True, px=round(SEEK_EVERY_S * 900)):
+            return
+        place = keys.turn("ends:place")
+        shut, last = sorted(self._closed(wholly=True)), cast("bytes | None", client.get(place))
+        behind = bisect_right(shut, last.decode()) if last else 0
+        sought = [*shut[behind:], *shut[:behind]][:SOUGHT_QUEUES]
+        for queue in sought:
+            seek_end(client, queue)
+        if sought:
+            client.set(place, sought[-1], ex=round(PLACE_LIFE_S))
 
-    def _closed(self) -> list[str]:
-        """Return the queues that nothing, or not everything, is taken from now, or that no worker serves."""
+    def _closed(self, *, wholly: bool = False) -> list[str]:
+        """Return the queues that nothing, or not everything, is taken from now, or that no worker serves.
+
+        Those that only wait for room in a limit, or have parked tasks, are left out if `wholly`: what lies in their
+        lists is met by takes.
+        """
         names = [*map(keys.queue, self._settings.pools), self._settings.worker.inbox]
         with broker().client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.exists(keys.gate(name), keys.hold(name), keys.room(name), keys.parked_order(name))
+                beside = () if wholly else (keys.room(name), keys.parked_order(name))
+                pipe.exists(keys.gate(name), keys.hold(name), *beside)
             pipe.get(keys.unserved())
             *closed, text = pipe.execute()
         unserved = {keys.queue(pool) for pool in (json.loads(text) if text else ())}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
@@ -14,11 +15,17 @@ from celery import Celery, chord
 from celery.exceptions import TaskRevokedError
 from click.testing import CliRunner
 
+from fleet import config
 from fleet.cli.main import main
+from fleet.config import PoolSettings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import BEFORE, fresh_envelope, task_body
 from fleet.engine.messages.producer import submit_many
+from fleet.engine.outcomes.results import Done
+from fleet.engine.process import overdue
+from fleet.engine.process.overdue import Overdue
 from fleet.engine.transport.parking import parked
+from fleet.errors import FleetError
 from fleet.models import BotTask
 from fleet.outcome import Before
 from fleet.signals import catalogue
@@ -41,6 +48,10 @@ LIST = queues.list_key(QUEUE, 2)
 def client(redis_url: str) -> Iterator[redis.Redis]:
     with connect(redis_url) as client:
         yield client
+
+
+async def refuse(task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> Done:
+    raise NotImplementedError
 
 
 def total(client: redis.Redis, counter: catalogue.Counter) -> int:
@@ -119,3 +130,24 @@ def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on
     wait_until(lambda: "ended expired tasks=" in worker.log, WAIT_S, "the log tells, after the last of them")
     wait_until(lambda: client.hlen(keys.unacked()) == client.llen(keys.over()) == 0, WAIT_S, "all is acknowledged")
     assert worker.alive
+
+
+def test_ends_are_sought_in_a_few_shut_queues_at_a_turn_and_the_next_worker_goes_on_with_the_others(
+    fleet_env: None, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overdue, "SOUGHT_QUEUES", 2)
+    pools = {name: PoolSettings(bots=1) for name in ("full", "gated", "held", "open", "unserved")}
+    settings = config.current().model_copy(update={"pools": pools})
+    client.set(keys.gate(keys.queue("gated")), 1)
+    client.set(keys.hold(keys.queue("held")), "{}")
+    client.set(keys.unserved(), json.dumps(["unserved"]))
+    client.set(keys.room(keys.queue("full")), "x")
+    client.zadd(keys.parked_order(keys.queue("full")), {"later": time.time() + 600})
+    sought: list[str] = []
+    monkeypatch.setattr(overdue, "seek_end", lambda _, queue: sought.append(queue))
+    for _ in range(3):
+        Overdue(settings, refuse)._seek()
+        Overdue(settings, refuse)._seek()  # not its turn
+        client.delete(keys.turn("ends"))
+    assert sought == [keys.queue(pool) for pool in ("gated", "held", "unserved", "gated", "held", "unserved")]
+    assert client.ttl(keys.turn("ends:place")) > 0
