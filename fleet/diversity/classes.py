@@ -8,7 +8,7 @@ from functools import lru_cache
 import redis
 
 from fleet.diversity.state import ClassState
-from fleet.diversity.window import MAX_CLASSES, read_state
+from fleet.diversity.window import MAX_CLASSES, alarm_field, fields_of, read_state
 from fleet.store import keys
 
 #: A state of 3 to 10 kB takes 0.1 ms to parse, and most are the same at the next look a second later.
@@ -38,7 +38,8 @@ def classes_of(
     for field, count in sorted(counts.items()):
         pool, _, kind = field.decode().partition("|")
         if pool in pools:
-            classes.append((_state_of(pool, kind, states.get(field, b"")), int(count)))
+            alarm_at = states.get(alarm_field(field), b"")
+            classes.append((_state_of(pool, kind, states.get(field, b""), alarm_at), int(count)))
     return classes
 
 
@@ -48,4 +49,4 @@ def relearn(client: redis.Redis, pool: str, kind: str) -> None:
     Safe to repeat. A leader that looks at the class meanwhile does not bring its state back: it only replaces the one
     that it has read.
     """
-    client.hdel(keys.diversity_states(), f"{pool}|{kind}")
+    client.hdel(keys.diversity_states(), *fields_of(pool, kind))

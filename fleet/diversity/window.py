@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from fleet.config import Settings
 from fleet.diversity.fingerprint import Fingerprint
 from fleet.diversity.state import ClassState
@@ -29,7 +27,7 @@ LEASE_TURNS = 4
 _RECORD = Script.beside(__file__, "record.lua", keys="answers counts", argv="packed field kept life_s most")
 _ATTEND = Script.beside(__file__, "attend.lua", keys="leader version remedies", argv="me lease_ms known")
 _RESIGN = Script.beside(__file__, "resign.lua", keys="leader", argv="me")
-_SAVE = Script.beside(__file__, "save.lua", keys="states", argv="field before after life_s")
+_SAVE = Script.beside(__file__, "save.lua", keys="states", argv="field before after alarm_field alarm_at life_s")
 _PRESCRIBE = Script.beside(__file__, "prescribe.lua", keys="remedies version", argv="life_s pairs*")
 
 
@@ -109,10 +107,12 @@ class Windows:
     async def states(self) -> dict[tuple[str, str], Stored]:
         """Return the states of all classes; one that another version wrote begins anew."""
         flat = await self._store.command("HGETALL", keys.diversity_states())
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
         found = {}
-        for field, raw in zip(flat[::2], flat[1::2], strict=True):
+        for field, raw in fields.items():
             pool, _, kind = field.decode().partition("|")
-            found[pool, kind] = Stored(read_state(pool, kind, raw), raw)
+            if pool:
+                found[pool, kind] = Stored(read_state(pool, kind, raw, fields.get(alarm_field(field), b"")), raw)
         return found
 
     async def answers(self, pool: str, kind: str) -> list[Fingerprint]:
@@ -123,15 +123,14 @@ class Windows:
     async def save(self, stored: Stored, state: ClassState) -> bool:
         """Replace a class's state; False when somebody else did so first.
 
-        A class without an alarm has no time of one, so that a worker of an earlier version can read it.
+        The time of its alarm stands beside it, so that a worker of an earlier release can read the state.
         """
-        field, after = (
-            f"{state.pool}|{state.kind}",
-            state.model_dump_json(exclude=None if state.alarm_at else {"alarm_at"}),
-        )
+        field = f"{state.pool}|{state.kind}"
         change = _SAVE.call(
-            states=keys.diversity_states(), field=field, before=stored.raw, after=after, life_s=keys.STATE_TTL_S
-        )
+            states=keys.diversity_states(), field=field, before=stored.raw,
+            after=state.model_dump_json(exclude={"alarm_at"}), alarm_field=alarm_field(field.encode()),
+            alarm_at=repr(state.alarm_at) if state.alarm_at else "", life_s=keys.STATE_TTL_S,
+        )  # fmt: skip
         return bool(await self._store.run(_SAVE, *change))
 
     async def prescribe(self, remedies: Mapping[str, Remedy]) -> int:
@@ -145,7 +144,7 @@ class Windows:
 
     async def forget(self, pool: str, kind: str) -> None:
         """Forget what is normal for a class, and its remedies: it is learnt anew."""
-        await self._store.command("HDEL", keys.diversity_states(), f"{pool}|{kind}")
+        await self._store.command("HDEL", keys.diversity_states(), *fields_of(pool, kind))
 
     async def drop_silent(self) -> None:
         """Drop the classes whose answers have expired, so that new ones find room."""
@@ -155,9 +154,21 @@ class Windows:
                 await self.forget(pool, kind)
 
 
-def read_state(pool: str, kind: str, raw: bytes) -> ClassState:
-    """Return a state as Redis has it, or a fresh one when it cannot be read."""
+def alarm_field(field: bytes) -> bytes:
+    """Return where the time of a class's alarm stands, beside its state in `field`; no pool has this name."""
+    return b"|" + field
+
+
+def fields_of(pool: str, kind: str) -> tuple[bytes, bytes]:
+    """Return the fields of a class in `keys.diversity_states()`."""
+    field = f"{pool}|{kind}".encode()
+    return field, alarm_field(field)
+
+
+def read_state(pool: str, kind: str, raw: bytes, alarm_at: bytes = b"") -> ClassState:
+    """Return a state as Redis has it, with the time of its alarm, or a fresh one when it cannot be read."""
     try:
-        return ClassState.model_validate_json(raw)
-    except ValidationError:
+        state = ClassState.model_validate_json(raw)
+        return state.but(alarm_at=float(alarm_at)) if state.alarm and alarm_at else state
+    except ValueError:
         return ClassState(pool=pool, kind=kind)

@@ -355,7 +355,7 @@ def answer_counts() -> str:
 
 
 def diversity_states() -> str:
-    """Hash, `pool|kind` -> JSON of what is normal for the class, how it stands, what is done about it."""
+    """Hash, `pool|kind` -> JSON: what is normal for a class, how it stands; `|pool|kind` -> its alarm's time."""
     return f"{TAG}:diversity:states"
 
 

@@ -126,9 +126,27 @@ def test_an_alarm_says_since_when_until_it_is_over_and_can_be_relearnt_by_a_plai
     with connect(redis_url) as client:
         ((state, answers),) = read_classes(client, SETTINGS.pools)
         assert (state.alarm, state.alarm_at, state.looked_at, answers) == (True, 1000.0, 2000.0, 250)
+        raw = client.hget(keys.diversity_states(), "talk|chat")
+        assert isinstance(raw, bytes)
+        assert b"alarm_at" not in raw  # earlier releases would refuse it, and learn the class anew
         assert read_classes(client, {}) == []
         relearn(client, "talk", "chat")
         assert read_classes(client, SETTINGS.pools) == [(ClassState(pool="talk", kind="chat"), 250)]
+        assert client.hgetall(keys.diversity_states()) == {}
+
+
+def test_the_time_of_an_alarm_stands_beside_the_state_and_goes_with_the_alarm(redis_url: str) -> None:
+    async def work(windows: Windows, store: Store) -> None:
+        state = ClassState(pool="talk", kind="chat", seen=200, alarm=True, alarm_at=1000.25)
+        assert await windows.save(Stored(state), state)
+        stored = await windows.states()
+        assert {at: one.state for at, one in stored.items()} == {("talk", "chat"): state}
+        calm = state.but(alarm=False, alarm_at=0.0)
+        assert await windows.save(stored["talk", "chat"], calm)
+        assert await store.command("HLEN", keys.diversity_states()) == 1
+        assert (await windows.states())["talk", "chat"].state == calm
+
+    with_windows(redis_url, work)
 
 
 def test_a_state_of_another_version_begins_anew(redis_url: str) -> None:
