@@ -79,5 +79,7 @@ class Inbox:
         backlog = dict.fromkeys(pools, 0)
         for (pool, _), length in zip(places, lengths, strict=True):
             backlog[pool] += length
-        soonest = pool_choice.soonest(task, pools, pool_choice.lowest_of(pools, closing))
+        idle = [pool for pool, waiting in backlog.items() if waiting == 0]
+        lowest = pool_choice.lowest_of(pools, closing, idle=idle, now_s=CLOCK.now_s())
+        soonest = pool_choice.soonest(task, pools, lowest)
         return pool_choice.least_loaded(soonest, backlog, self._settings)

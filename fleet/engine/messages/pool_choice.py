@@ -19,6 +19,7 @@ from fleet.errors import InvalidTask
 from fleet.models import BotTask, Priority
 from fleet.quoting import listed, quote
 from fleet.store import keys
+from fleet.store.clock import CLOCK
 from fleet.waits import Wait
 
 #: Less than one task per bot: puts pools with equal backlogs into an order.
@@ -78,17 +79,36 @@ def gate_keys(pools: Iterable[str]) -> list[str]:
     return [keys.unserved(), *map(keys.gate, names), *map(keys.hold, names)]
 
 
-def lowest_of(pools: Collection[str], values: Sequence[bytes | None]) -> dict[str, int]:
-    """Return the least urgent priority that may be taken now (-1: none) of each pool that isn't open to all."""
+def lowest_of(
+    pools: Collection[str], values: Sequence[bytes | None], *, idle: Collection[str] = (), now_s: float = 0.0
+) -> dict[str, int]:
+    """Return the least urgent priority that may be taken now (-1: none) of each pool that isn't open to all.
+
+    Args:
+        pools: Their names.
+        values: Of `gate_keys`.
+        idle: Those in which no task waits: one that is held, and whose next probe is due, is open to it.
+        now_s: Unix time of Redis in seconds.
+    """
     unserved, *closing = values
     found: dict[str, int] = {}
     for place, (pool, value) in enumerate(zip([*pools, *pools], closing, strict=True)):
         with suppress(ValueError):  # an operator sees to what cannot be read
             if value:
-                lowest = int(value) if place < len(pools) else Wait.from_json(value).lowest
+                if place < len(pools):
+                    lowest = int(value)
+                else:
+                    hold = Wait.from_json(value)
+                    if pool in idle and _is_probe_due(hold, now_s):
+                        continue
+                    lowest = hold.lowest
                 found[pool] = min(lowest, found.get(pool, lowest))
-    shut = json.loads(unserved) if unserved else ()
+    shut = frozenset(json.loads(unserved)) if unserved else frozenset()
     return found | {pool: UNSERVED for pool in pools if pool in shut}
+
+
+def _is_probe_due(hold: Wait, now_s: float) -> bool:
+    return hold.probe_every_s > 0 and hold.opens_at is not None and hold.opens_at <= now_s
 
 
 def soonest(task: BotTask, taking: list[str], lowest: Mapping[str, int]) -> list[str]:
@@ -122,6 +142,8 @@ class Dispatcher:
         self._share = {name: 1 / pool.bots for name, pool in settings.pools.items()}
         self._load: dict[str, float] = {}
         self._lowest: dict[str, int] = {}
+        #: What holds for a pool once a task waits there: its probe.
+        self._lowest_behind: dict[str, int] = {}
 
     def refresh(self) -> None:
         """Read the backlogs again, if any were needed so far."""
@@ -143,6 +165,8 @@ class Dispatcher:
             taking = soonest(task, taking, self._lowest)
         pool = min(taking, key=self._load.__getitem__)
         self._load[pool] += self._share[pool]
+        if pool in self._lowest_behind:
+            self._lowest[pool] = self._lowest_behind.pop(pool)
         return pool
 
     def _read(self) -> None:
@@ -159,10 +183,15 @@ class Dispatcher:
 
     def learn(self, places: Iterable[tuple[str, str]], lengths: Iterable[int], closing: Sequence[bytes | None]) -> None:
         """Take the lengths of `backlog_keys` for the backlogs, and the values of `gate_keys` for what closes pools."""
-        self._lowest = lowest_of(self._settings.pools, closing)
         self._load = {name: random.random() * TIE for name in self._settings.pools}
         for (pool, _), length in zip(places, lengths, strict=True):
             self._load[pool] += length * self._share[pool]
+        self._lowest = self._lowest_behind = lowest_of(self._settings.pools, closing)
+        if self._lowest:
+            idle = {pool for pool in self._lowest if self._load[pool] < TIE}
+            self._lowest = lowest_of(self._settings.pools, closing, idle=idle, now_s=CLOCK.now_s())
+            behind = self._lowest_behind.items()
+            self._lowest_behind = {pool: lowest for pool, lowest in behind if self._lowest.get(pool) != lowest}
 
 
 def choose_pool(task: BotTask) -> str:
