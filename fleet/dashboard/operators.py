@@ -6,7 +6,6 @@ Who may look is Flower's own question (basic authentication, OAuth).
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -40,13 +39,13 @@ def user_of(handler: BaseHandler) -> str | None:
     """Return who has logged in: by OAuth, else by basic authentication; None: nobody had to."""
     user = handler.current_user
     if isinstance(user, str):
-        return user
+        return user or None
     if not user or not handler.application.options.basic_auth:
         return None
-    _, _, credentials = handler.request.headers.get("Authorization", "").partition(" ")
     try:
-        return base64.b64decode(credentials).decode().partition(":")[0]
-    except (binascii.Error, UnicodeDecodeError):
+        _, credentials = handler.request.headers.get("Authorization", "").split()  # as Flower's own login reads it
+        return base64.b64decode(credentials).decode().partition(":")[0] or None
+    except ValueError:  # no such header, or no base64 of UTF-8
         return None
 
 

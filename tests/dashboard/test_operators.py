@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from fleet.config import load
-from fleet.dashboard.operators import is_operator
+from fleet.dashboard.operators import is_operator, user_of
 from fleet.errors import ConfigurationError
 
 
@@ -28,6 +32,25 @@ def test_who_may_act_is_named_by_name_or_pattern(
     user: str | None, operators: tuple[str, ...] | None, may: bool
 ) -> None:
     assert is_operator(user, operators) is may
+
+
+@pytest.mark.parametrize(
+    ("space", "login", "user"),
+    [
+        (" ", "anna:secret", "anna"),
+        ("\t", "anna:secret", "anna"),
+        (" \t ", "anna:se:cret", "anna"),
+        (" ", ":secret", None),
+    ],
+)
+def test_who_has_logged_in_is_read_as_flower_reads_it(space: str, login: str, user: str | None) -> None:
+    header = f"Basic{space}{base64.b64encode(login.encode()).decode()}"
+    handler: Any = SimpleNamespace(
+        current_user=True,
+        application=SimpleNamespace(options=SimpleNamespace(basic_auth=[login])),
+        request=SimpleNamespace(headers={"Authorization": header}),
+    )
+    assert user_of(handler) == user
 
 
 def test_an_operator_without_a_name_is_refused_at_the_start() -> None:
