@@ -48,8 +48,14 @@ class WrongUse(click.ClickException):
         say(self.message)
 
 
-def told(error: click.UsageError) -> WrongUse:
-    """Return the error that says the same in our words."""
+#: What click 8.2 and later raise for a command without arguments: its message is the help, for people to read.
+_HELP: type[click.ClickException] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+def told(error: click.UsageError) -> click.ClickException:
+    """Return the error that says the same in our words; the help as click shows it."""
+    if isinstance(error, _HELP):
+        return error
     asked = error.ctx.command_path if error.ctx else "fleet"
     return WrongUse(f"{brief(_reason(error), _MOST)}; `{asked} --help` tells more")
 

@@ -51,6 +51,13 @@ def test_help_lists_every_command_with_one_line() -> None:
         assert f"{name} {line}" in text
 
 
+@pytest.mark.parametrize("args", [(), ("dead",)])
+def test_a_group_without_arguments_shows_its_whole_help(args: tuple[str, ...]) -> None:
+    done = fleet(*args)
+    assert done.exit_code in (0, 2)  # click before 8.2: 0
+    assert done.output.strip() == fleet(*args, "--help").stdout.strip()
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_exists_and_says_of_itself_what_the_table_says(name: str) -> None:
     module, attribute, line = cli.COMMANDS[name]
