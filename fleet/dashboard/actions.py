@@ -7,6 +7,7 @@ for days may be dead.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -37,6 +38,10 @@ LONGEST_S = 30 * 86_400
 MOST_BOTS, MOST_POOLS = 10_000, 1_000
 #: Names that an answer lists (count).
 NAMED = 4
+#: Actions that bring back what was before at most (count): the page posts them one by one.
+MOST_UNDO = 20
+#: Seconds to which ends are rounded up where several are brought back, so that one action brings many.
+UNDO_STEP_S = 60
 #: Characters of a reason (count), as many as are kept.
 REASON_CHARS = 200
 
@@ -196,7 +201,7 @@ def _pause(action: PausePool, state: redis.Redis, broker: redis.Redis, by: str) 
     lowest = CLOSED if action.lowest is None else action.lowest.value
     before = _gates(broker, action.names)
     gates = [levers.pause_pool(state, broker, pool, lowest=lowest, for_s=action.for_s, by=by) for pool in action.names]
-    return CarriedOut(f"{_listed(action.names)}: {gates[0]}", _as_before(before))
+    return _done(f"{_listed(action.names)}: {gates[0]}", _as_before(before))
 
 
 def _resume(action: ResumePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:
@@ -204,28 +209,46 @@ def _resume(action: ResumePool, state: redis.Redis, broker: redis.Redis, by: str
     opened = [pool for pool in action.names if levers.resume_pool(state, broker, pool, by=by)]
     if not opened:
         return CarriedOut(f"{_listed(action.names)} {'was' if len(action.names) == 1 else 'were'} open")
-    closed = {pool: gate for pool, gate in before.items() if not gate.is_open}
-    return CarriedOut(f"{_listed(opened)} {'is' if len(opened) == 1 else 'are'} open again", _as_before(closed))
+    closed = {pool: gate for pool, gate in before.items() if _still_stops(gate)}
+    return _done(f"{_listed(opened)} {'is' if len(opened) == 1 else 'are'} open again", _as_before(closed))
 
 
 def _gates(broker: redis.Redis, pools: Sequence[str]) -> dict[str, Gate]:
     return dict(zip(pools, read_gates(broker, map(keys.queue, pools)), strict=True))
 
 
+def _still_stops(gate: Gate) -> bool:
+    return not gate.is_open and (gate.left_s is None or gate.left_s > 0)
+
+
 def _as_before(gates: Mapping[str, Gate]) -> tuple[Action, ...]:
-    """Return what gives pools the operator's gates that they had."""
-    were_open = tuple(pool for pool, gate in gates.items() if gate.is_open)
+    """Return what gives pools the operator's gates that they had: one action for those with the same gate."""
+    were_open = tuple(pool for pool, gate in gates.items() if not _still_stops(gate))
+    alike: dict[tuple[int, float | None], list[str]] = {}
+    for pool, gate in gates.items():
+        if _still_stops(gate):
+            alike.setdefault((gate.lowest, _left_s(gate.left_s, len(gates))), []).append(pool)
     resume: list[Action] = [ResumePool(do="resume", pools=were_open)] if were_open else []
     return (
         *resume,
         *(
-            PausePool(
-                do="pause", pool=pool, for_s=gate.left_s, lowest=None if gate.lowest < 0 else Priority(gate.lowest)
-            )
-            for pool, gate in gates.items()
-            if not gate.is_open
+            PausePool(do="pause", pools=tuple(pools), for_s=left_s, lowest=None if lowest < 0 else Priority(lowest))
+            for (lowest, left_s), pools in alike.items()
         ),
     )
+
+
+def _left_s(left_s: float | None, among: int) -> float | None:
+    """Return an end as an action takes it: a command line may have set a later one; to the minute among several."""
+    if left_s is None:
+        return None
+    return min(left_s if among == 1 else math.ceil(left_s / UNDO_STEP_S) * UNDO_STEP_S, LONGEST_S)
+
+
+def _done(said: str, undo: tuple[Action, ...]) -> CarriedOut:
+    if len(undo) <= MOST_UNDO:
+        return CarriedOut(said, undo)
+    return CarriedOut(f"{said}; no undo: what was before has {len(undo):,} different ends and reasons")
 
 
 def _quarantine(action: QuarantineBot, settings: Settings, state: redis.Redis, by: str) -> CarriedOut:
@@ -234,7 +257,7 @@ def _quarantine(action: QuarantineBot, settings: Settings, state: redis.Redis, b
     new = tuple(bot for bot, is_new in are_new.items() if is_new)
     undo: tuple[Action, ...] = (ReleaseBot(do="release", bots=new),) if new else ()
     now = "is quarantined: it takes" if len(are_new) == 1 else "are quarantined: they take"
-    return CarriedOut(f"{_listed(action.names)} {now} no new task", (*undo, *_out_as_before(before)))
+    return _done(f"{_listed(action.names)} {now} no new task", (*undo, *_out_as_before(before)))
 
 
 def _release(action: ReleaseBot, settings: Settings, state: redis.Redis, by: str) -> CarriedOut:
@@ -243,7 +266,7 @@ def _release(action: ReleaseBot, settings: Settings, state: redis.Redis, by: str
     if not were_out:
         return CarriedOut(f"{_listed(action.names)} {'was' if len(action.names) == 1 else 'were'} not quarantined")
     said = f"{_listed(were_out)} {'takes' if len(were_out) == 1 else 'take'} tasks again"
-    return CarriedOut(said, _out_as_before(before))
+    return _done(said, _out_as_before(before))
 
 
 def _out(state: redis.Redis, settings: Settings, bots: Sequence[str]) -> list[Quarantine]:
@@ -255,12 +278,13 @@ def _out(state: redis.Redis, settings: Settings, bots: Sequence[str]) -> list[Qu
 def _out_as_before(before: Sequence[Quarantine]) -> tuple[Action, ...]:
     """Return what gives bots the quarantines that they had: one action for those that share reason and end."""
     alike: dict[tuple[str, float | None], list[str]] = {}
+    now_s = time.time()
     for one in before:
-        left_s = None if one.until is None else round(one.until - time.time(), 1)
+        left_s = None if one.until is None else round(one.until - now_s, 1)
         if left_s is None or left_s > 0:
-            alike.setdefault((one.reason, left_s), []).append(one.bot)
+            alike.setdefault((one.reason[:REASON_CHARS], _left_s(left_s, len(before))), []).append(one.bot)
     return tuple(
-        QuarantineBot(do="quarantine", bots=tuple(bots), reason=reason[:REASON_CHARS], for_s=left_s)
+        QuarantineBot(do="quarantine", bots=tuple(bots), reason=reason, for_s=left_s)
         for (reason, left_s), bots in alike.items()
     )
 

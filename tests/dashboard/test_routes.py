@@ -134,7 +134,7 @@ def test_what_undoes_a_pause_brings_the_gate_back_that_was_there(served: Served)
     assert gate() == (b"2", True)
     (closed,) = do(do="pause", pools=["research"])
     assert gate() == (b"-1", False)
-    assert do(**closed) == [{"do": "pause", "pool": "research"}]
+    assert do(**closed) == [{"do": "pause", "pools": ["research"]}]
     assert gate() == (b"2", True)
     (resumed,) = do(do="resume", pools=["research", "writing"])
     assert gate() == (None, False)

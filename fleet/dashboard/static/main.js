@@ -102,10 +102,12 @@ function trouble(reason) {
   if (isStale && reason) text(by("trouble"), age === null ? `${reason}. There are no figures yet.` : `${reason}. These are the figures of ${clock(Date.now() / 1000 - age)}.`);
 }
 
-async function act(action, button) {
+/** Do it; quietly where more follows, of which the last one says what was done. */
+async function act(action, button, isQuiet = false) {
   button.disabled = true;
   try {
     const { done, undo } = await store.act(action);
+    if (isQuiet) return true;
     toast(done, false, undo);
     if (!frozen) await tick();
     return true;

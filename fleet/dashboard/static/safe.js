@@ -10,7 +10,7 @@ export function undoButton(undo, act) {
   if (!undo?.length) return [];
   const button = h("button", { type: "button", class: "quiet" }, "Undo");
   button.onclick = async () => {
-    for (const action of undo) if (!(await act(action, button))) return;
+    for (const [k, action] of undo.entries()) if (!(await act(action, button, k < undo.length - 1))) return;
   };
   return [button];
 }
