@@ -14,6 +14,7 @@ from fleet import diversity, roster
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, open_gate, set_gate
 from fleet.engine.outcomes.revocation import revoke
+from fleet.engine.transport.held import find_held
 from fleet.errors import ConfigurationError
 from fleet.quoting import MOST_NAMES, quote
 from fleet.signals import catalogue
@@ -132,12 +133,16 @@ def cancel_task(
     from fleet.engine.app import app  # Celery's own message stops what runs; only who cancels needs the app
 
     ended = revoke([task_id], broker=broker, state=state, settings=settings)
+    is_stopped = is_running and not ended and find_held(broker, task_id) is not None
     if is_running and not ended:
         app.control.revoke([task_id], terminate=True)
-    record_event_now(state, catalogue.TASK_CANCELLED, task=task_id, by=by)
+    if ended or is_stopped:
+        record_event_now(state, catalogue.TASK_CANCELLED, task=task_id, by=by)
     if ended:
         return "cancelled: it waited, and does not start"
-    return "it is stopped by its worker, if it runs" if is_running else "it has ended, or runs: what runs goes on"
+    if is_stopped:
+        return "its worker stops it"
+    return "it has ended: no worker holds it" if is_running else "it has ended, or runs: what runs goes on"
 
 
 def note_dead(state: redis.Redis, verb: Literal["replay", "purge"], what: Mapping[str, object], *, by: str) -> None:
