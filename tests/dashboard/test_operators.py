@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.config import load
+from fleet.dashboard.handlers import HERE
 from fleet.dashboard.operators import is_operator, user_of
 from fleet.errors import ConfigurationError
 
@@ -58,3 +59,11 @@ def test_an_operator_without_a_name_is_refused_at_the_start() -> None:
     assert load(dashboard={"operators": "*@ops.example.com"}).dashboard.operators == ("*@ops.example.com",)
     with pytest.raises(ConfigurationError, match=r"dashboard\.operators\.1: string should have at least 1 character"):
         load(dashboard={"operators": ["anna", " "]})
+
+
+def test_the_page_says_of_every_button_that_it_locks_why_as_the_server_says_it() -> None:
+    scripts = {path.name: path.read_text() for path in (HERE / "static").glob("*.js")}
+    assert [name for name, text in scripts.items() if "has logged in may" in text or "Log in to" in text] == []
+    locking = [name for name, text in scripts.items() if "mayAct ?" in text or 'mayAct !== "yes"' in text]
+    assert len(locking) >= 5
+    assert [name for name in locking if "dataset.whyNot" not in scripts[name]] == []

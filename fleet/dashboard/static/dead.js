@@ -19,7 +19,7 @@ export function deadLetters(view, { store, act, mayAct }) {
     attribute(figures, "title", one.groups.map((group) => `${group.pool}: ${count(group.count)}`).join(", "));
     for (const [button, verb] of [[replay, "replay"], [purge, "purge"]]) {
       attribute(button, "disabled", mayAct ? null : "");
-      attribute(button, "title", mayAct ? null : "Only who has logged in may do that");
+      attribute(button, "title", mayAct ? null : document.body.dataset.whyNot);
       button.onclick = () => ask(asked, one, verb, act);
     }
   });

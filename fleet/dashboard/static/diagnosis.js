@@ -42,7 +42,7 @@ function findings(place, found, act, mayAct) {
     text(does, VERBS[action.do] ?? action.do);
     attribute(does, "aria-label", `${VERBS[action.do] ?? action.do} ${action.pool ?? action.bot ?? ""}`.trim());
     attribute(does, "disabled", mayAct ? null : "");
-    attribute(does, "title", mayAct ? null : "Only who has logged in may do this");
+    attribute(does, "title", mayAct ? null : document.body.dataset.whyNot);
     does.onclick = () => act(action, does);
   });
 }

@@ -74,7 +74,7 @@ function sure(button, one, act, mayAct) {
   const isAsked = Number(button.dataset.asked ?? 0) > performance.now();
   text(button, isAsked ? "Relearn: sure?" : "Relearn");
   attribute(button, "aria-label", `${isAsked ? "Really relearn" : "Relearn"} ${one.pool} ${one.kind}`);
-  attribute(button, "title", mayAct ? "Take the answers of now as normal: forget earlier ones, end alarm and remedies" : "Only who has logged in may relearn a class");
+  attribute(button, "title", mayAct ? "Take the answers of now as normal: forget earlier ones, end alarm and remedies" : document.body.dataset.whyNot);
   attribute(button, "disabled", mayAct ? null : "");
   button.onclick = () => {
     if (Number(button.dataset.asked ?? 0) > performance.now()) {
