@@ -200,13 +200,13 @@ def _clients(settings: Settings) -> Iterator[tuple[redis.Redis, redis.Redis]]:
 def _pause(action: PausePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:
     lowest = CLOSED if action.lowest is None else action.lowest.value
     before = _gates(broker, action.names)
-    gates = [levers.pause_pool(state, broker, pool, lowest=lowest, for_s=action.for_s, by=by) for pool in action.names]
-    return _done(f"{_listed(action.names)}: {gates[0]}", _as_before(before))
+    gate = levers.pause_pools(state, broker, action.names, lowest=lowest, for_s=action.for_s, by=by)
+    return _done(f"{_listed(action.names)}: {gate}", _as_before(before))
 
 
 def _resume(action: ResumePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:
     before = _gates(broker, action.names)
-    opened = [pool for pool in action.names if levers.resume_pool(state, broker, pool, by=by)]
+    opened = levers.resume_pools(state, broker, action.names, by=by)
     if not opened:
         return CarriedOut(f"{_listed(action.names)} {'was' if len(action.names) == 1 else 'were'} open")
     closed = {pool: gate for pool, gate in before.items() if _still_stops(gate)}

@@ -110,8 +110,8 @@ class Event:
     description: str
 
 
-POOL_PAUSED = Event("pool_paused", "warning", "A gate was closed: pool, gate, by.")
-POOL_RESUMED = Event("pool_resumed", "info", "A gate was opened: pool, by.")
+POOL_PAUSED = Event("pool_paused", "warning", "Gates were closed: pool (one, or several by name), gate, by.")
+POOL_RESUMED = Event("pool_resumed", "info", "Gates were opened: pool (one, or several by name), by.")
 HOLD_PUT = Event(
     "hold_put", "warning", "Tasks of a pool wait: pool, cause, opens_at, why. Once a minute a pool and cause."
 )

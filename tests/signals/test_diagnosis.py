@@ -277,7 +277,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         "Pool research is paused by ann since 14:01:00 UTC, 5 tasks wait: closed, until it is resumed",
         view_of(
             waits=[wait_line("research", "operator", 5, about="research", told="closed")],
-            events=(event("pool_paused", 60, pool="research", by="ann"),),
+            events=(event("pool_paused", 60, pool="review, research and 3 more", by="ann"),),
         ),
         symptoms_of(),
     ),

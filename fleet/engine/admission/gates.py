@@ -97,19 +97,36 @@ NOTHING_WAITS = Waiting((0,) * len(Priority), None)
 
 def set_gate(broker: redis.Redis, queue: str, *, lowest: int, for_s: float | None = None) -> None:
     """Let only tasks of priority `lowest` and above be taken from a queue; at most for `for_s` seconds."""
-    with broker.pipeline(transaction=True) as pipe:
-        pipe.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
-        _announce(pipe, queue)
-        pipe.execute()
+    set_gates(broker, [queue], lowest=lowest, for_s=for_s)
+
+
+def set_gates(broker: redis.Redis, names: Iterable[str], *, lowest: int, for_s: float | None = None) -> None:
+    """Do as `set_gate` to queues, some in a round trip."""
+    for some in batched(names, QUEUES_A_STEP):
+        with broker.pipeline(transaction=True) as pipe:
+            for queue in some:
+                pipe.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
+                _announce(pipe, queue)
+            pipe.execute()
 
 
 def open_gate(broker: redis.Redis, queue: str) -> bool:
     """Let everything be taken again, at once; False when the gate was open."""
-    with broker.pipeline(transaction=True) as pipe:
-        pipe.delete(keys.gate(queue))
-        _announce(pipe, queue)
-        pipe.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
-        return bool(pipe.execute()[0])
+    return open_gates(broker, [queue])[0]
+
+
+def open_gates(broker: redis.Redis, names: Iterable[str]) -> list[bool]:
+    """Do as `open_gate` to queues, some in a round trip; for each of them False when its gate was open."""
+    were_closed: list[bool] = []
+    for some in batched(names, QUEUES_A_STEP):
+        with broker.pipeline(transaction=True) as pipe:
+            for queue in some:
+                pipe.delete(keys.gate(queue))
+            for queue in some:
+                _announce(pipe, queue)
+            pipe.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
+            were_closed += map(bool, pipe.execute()[: len(some)])
+    return were_closed
 
 
 def _announce(pipe: redis.client.Pipeline, queue: str) -> None:

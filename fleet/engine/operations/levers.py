@@ -12,7 +12,7 @@ import redis
 
 from fleet import diversity, roster
 from fleet.config import Settings
-from fleet.engine.admission.gates import Gate, open_gate, set_gate
+from fleet.engine.admission.gates import Gate, open_gates, set_gates
 from fleet.engine.outcomes.revocation import revoke
 from fleet.engine.transport.held import find_held
 from fleet.errors import ConfigurationError
@@ -23,7 +23,7 @@ from fleet.store import keys
 
 #: What is shown where an operator gave no reason for a quarantine.
 NO_REASON = "no reason given"
-#: Bots that the event of a selection names (count).
+#: Bots or pools that the event of a selection names (count).
 NAMED = 8
 
 
@@ -31,18 +31,31 @@ def pause_pool(
     state: redis.Redis, broker: redis.Redis, pool: str, *, lowest: int, for_s: float | None, by: str
 ) -> Gate:
     """Let workers take only tasks of priority `lowest` and above (`CLOSED`: none) of a pool, and return its gate."""
-    set_gate(broker, keys.queue(pool), lowest=lowest, for_s=for_s)
+    return pause_pools(state, broker, [pool], lowest=lowest, for_s=for_s, by=by)
+
+
+def pause_pools(
+    state: redis.Redis, broker: redis.Redis, pools: Sequence[str], *, lowest: int, for_s: float | None, by: str
+) -> Gate:
+    """Do as `pause_pool` to pools. One event, however many they are."""
+    set_gates(broker, map(keys.queue, pools), lowest=lowest, for_s=for_s)
     gate = Gate(lowest, for_s)
-    record_event_now(state, catalogue.POOL_PAUSED, pool=pool, gate=gate, by=by)
+    record_event_now(state, catalogue.POOL_PAUSED, pool=_named(pools), gate=gate, by=by)
     return gate
 
 
 def resume_pool(state: redis.Redis, broker: redis.Redis, pool: str, *, by: str) -> bool:
     """Let workers take all tasks of a pool; False when its gate was open."""
-    was_closed = open_gate(broker, keys.queue(pool))
-    if was_closed:
-        record_event_now(state, catalogue.POOL_RESUMED, pool=pool, by=by)
-    return was_closed
+    return bool(resume_pools(state, broker, [pool], by=by))
+
+
+def resume_pools(state: redis.Redis, broker: redis.Redis, pools: Sequence[str], *, by: str) -> list[str]:
+    """Let workers take all tasks of pools, and return those whose gate was closed. One event, however many they are."""
+    were_closed = open_gates(broker, map(keys.queue, pools))
+    opened = [pool for pool, was_closed in zip(pools, were_closed, strict=True) if was_closed]
+    if opened:
+        record_event_now(state, catalogue.POOL_RESUMED, pool=_named(opened), by=by)
+    return opened
 
 
 def quarantine_bot(
@@ -103,9 +116,12 @@ def _who(bots: Sequence[tuple[str, str]]) -> dict[str, object]:
     """Return the fields of an event that name its bots: one by its name, many by those of the first."""
     if len(bots) == 1:
         return {"bot": bots[0][1], "pool": bots[0][0]}
-    names = ", ".join(bot for _, bot in bots[:NAMED])
-    more = f" and {len(bots) - NAMED:,} more" if len(bots) > NAMED else ""
-    return {"bots": f"{names}{more}", "pool": ", ".join(dict.fromkeys(pool for pool, _ in bots))}
+    return {"bots": _named([bot for _, bot in bots]), "pool": ", ".join(dict.fromkeys(pool for pool, _ in bots))}
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def relearn_class(state: redis.Redis, settings: Settings, pool: str, kind: str, *, by: str) -> None:

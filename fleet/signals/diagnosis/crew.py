@@ -140,8 +140,8 @@ def paused(case: Case) -> Iterator[Diagnosis]:
     for line in case.view.waits:
         if line.cause == "operator" and line.tasks:
             until = f"until {clock(line.opens_at, case.now_s)}" if line.opens_at is not None else "until it is resumed"
-            event = next((one for one in case.view.events if one.name == "pool_paused" and
-                          one.fields.get("pool") == line.pool), None)  # fmt: skip
+            event = next((one for one in case.view.events if one.name == "pool_paused" and line.pool in
+                          one.fields.get("pool", "").replace(" and ", ", ").split(", ")), None)  # fmt: skip
             by = f" by {event.fields['by']}" if event is not None and event.fields.get("by") else ""
             yield diagnosis(
                 "pool_paused", "info", f"Pool {line.pool} is paused{by}", now_s=case.now_s, about=line.pool,

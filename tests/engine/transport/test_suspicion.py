@@ -12,8 +12,8 @@ import redis
 from kombu import Connection, Queue
 
 from fleet import config
+from fleet.engine.admission.gates import set_gate
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
-from fleet.engine.operations.levers import set_gate
 from fleet.engine.process.renewer import Renewer
 from fleet.engine.transport import channel, leases, suspicion
 from fleet.roster import Roster
