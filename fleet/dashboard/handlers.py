@@ -34,6 +34,8 @@ CONTENT_POLICY = (
 COMPRESS_FROM = 1400
 #: Milliseconds between two questions of a page.
 EVERY_MS = 1000
+#: Searches of whole queues wait for each other, and nobody's action waits for them.
+_searches = ThreadPoolExecutor(1, thread_name_prefix="fleet-search")
 
 
 class FleetHandler(BaseHandler):
@@ -120,6 +122,8 @@ class OneTask(FleetHandler):
     @authenticated
     async def get(self, task_id: str) -> None:
         is_thorough = self.get_argument("thorough", "") == "1"
+        if is_thorough:
+            self.threads = _searches
         asked = self.application.options
         with_texts = self.source.settings.dashboard.show_texts and bool(asked.basic_auth or asked.auth)
         try:

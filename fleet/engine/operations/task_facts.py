@@ -17,6 +17,7 @@ from fleet.config import Settings
 from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
 from fleet.engine.operations.message_search import (
+    HEADS_MOST,
     NOT_SEARCHED,
     SEARCH_MOST,
     Search,
@@ -166,7 +167,8 @@ def gather(
         search=search,
         more_urgent=_more_urgent(broker, search),
         is_poison=bool(not where and marks.poison) and find_poison(broker, task_id),
-        is_over=bool(not (where or raw) and marks.over) and find_over(broker, task_id, most=search_most),
+        is_over=bool(not (where or raw) and marks.over)
+        and find_over(broker, task_id, most=HEADS_MOST if is_quick else search_most),
         passed_on=marks.passed_on,
         has_key=marks.has_key,
         is_suspect=_is_suspect(broker, held, where.message) if where else False,

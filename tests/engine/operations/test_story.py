@@ -18,7 +18,7 @@ from fleet.config import PoolSettings, Settings
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers
-from fleet.engine.operations.message_search import find_queued
+from fleet.engine.operations.message_search import HEADS_MOST, find_queued
 from fleet.engine.operations.obstacles import duration
 from fleet.engine.operations.story import Story, tell
 from fleet.engine.operations.task_facts import gather
@@ -247,6 +247,16 @@ def test_a_task_that_was_put_aside_because_its_end_has_passed_is_found_there(cli
     client.lpush(keys.over(), message_of("other"), message_of("mine"))
     story = story_of(client, "mine")
     assert story.state == "queued" and "its end had passed before its turn came" in text_of(story)
+
+
+def test_who_wants_an_answer_at_once_waits_for_no_search_of_all_that_was_put_aside(client: redis.Redis) -> None:
+    client.lpush(keys.over(), message_of("mine"), *[message_of("other")] * HEADS_MOST)
+    client.rpush(keys.over(), *[message_of("other")] * HEADS_MOST)
+    found = [
+        gather("mine", state=client, broker=client, settings=SETTINGS, is_quick=is_quick).is_over
+        for is_quick in (True, False)
+    ]
+    assert found == [False, True]
 
 
 def test_a_task_of_the_inbox_and_one_that_was_passed_on_say_so(client: redis.Redis) -> None:

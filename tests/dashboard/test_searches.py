@@ -1,0 +1,32 @@
+"""Searches of whole queues: not on the threads on which actions are carried out."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fleet.dashboard import handlers
+
+
+@pytest.mark.parametrize("is_thorough", [True, False])
+def test_a_search_of_whole_queues_keeps_no_action_waiting(is_thorough: bool) -> None:
+    asked: list[object] = []
+
+    async def in_thread(work: object) -> Any:
+        asked.append(handler.threads)
+        return SimpleNamespace(model_dump_json=lambda: "{}")
+
+    handler: Any = SimpleNamespace(
+        get_argument=lambda name, default: "1" if is_thorough else default,
+        threads="those of actions",
+        application=SimpleNamespace(options=SimpleNamespace(basic_auth=["a:b"], auth="")),
+        source=SimpleNamespace(settings=SimpleNamespace(dashboard=SimpleNamespace(show_texts=False))),
+        in_thread=in_thread,
+        answer=lambda text: None,
+    )
+    get: Any = handlers.OneTask.get
+    asyncio.run(get.__wrapped__(handler, "t1"))
+    assert asked == [handlers._searches if is_thorough else "those of actions"]
