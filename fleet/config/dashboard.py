@@ -33,5 +33,7 @@ class DashboardSettings(Section):
         description="Users who may act, by name or pattern (`*@ops.example.com`). Not set: all that log in. []: none.",
     )
     show_texts: bool = Field(
-        False, description="Show a task's prompt and answer to who has logged in, as far as Redis still has them."
+        False,
+        description="Show a task's prompt and answer in the Fleet tab to who has logged in, as far as Redis still has "
+        "them. Either way Flower's own `/api/task/result/ID` gives them the answer.",
     )
