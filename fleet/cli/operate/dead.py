@@ -112,7 +112,8 @@ def reasons(pool: str | None, reason: str | None, as_json: bool) -> None:
 
     with _office() as (office, state):
         groups = _groups(office, state, pool, reason)
-    total = sum(group.count for group in groups)
+        listed = sum(group.count for group in groups)
+        total = max(listed, office.count(pool=pool, reason=reason))
     if as_json:
         click.echo(json.dumps({"total": total, "groups": [group.model_dump() for group in groups]}, indent=2))
         return
@@ -121,7 +122,8 @@ def reasons(pool: str | None, reason: str | None, as_json: bool) -> None:
         rows.append((group.pool, group.reason, f"{group.count:,}", _clock(group.newest_at), _usd(group)))
     for line in table(rows, left=(0, 1, 3)) if groups else ():
         click.echo(line)
-    say(f"{counted(total, 'dead letter')}{f'; to replay them: {told_cost(groups)}' if total else ''}")
+    them = "them" if listed == total else f"{listed:,} of them"
+    say(f"{counted(total, 'dead letter')}{f'; to replay {them}: {told_cost(groups)}' if total else ''}")
 
 
 @dead.command()
@@ -186,7 +188,7 @@ def replay(
     with _office() as (office, state):
         chosen = _chosen(office, task_ids, pool, reason, everything)
         if dry_run:
-            _tell_price(_groups(office, state, pool, reason), task_ids, as_json)
+            _tell_price(_groups(office, state, pool, reason), office.count(pool=pool, reason=reason), task_ids, as_json)
             return
         if not (yes or task_ids):
             _confirm("replay", office, pool, reason, told_cost(_groups(office, state, pool, reason)))
@@ -257,19 +259,21 @@ def _usd(group: DeadGroup) -> str:
     return "unknown" if group.replay_usd_micros is None else f"${group.replay_usd_micros / 1e6:,.4f}"
 
 
-def _tell_price(groups: tuple[DeadGroup, ...], task_ids: tuple[str, ...], as_json: bool) -> None:
+def _tell_price(groups: tuple[DeadGroup, ...], total: int, task_ids: tuple[str, ...], as_json: bool) -> None:
     """Say what a replay would queue, and what that may cost."""
     from fleet.signals.ahead.dead_view import told_cost
 
     if task_ids:
         raise click.UsageError("--dry-run: expected --pool, --reason or --all beside it, got task ids")
-    count = sum(group.count for group in groups)
+    listed = sum(group.count for group in groups)
+    count = max(listed, total)
     known = [group.replay_usd_micros for group in groups if group.replay_usd_micros is not None]
     if as_json:
-        unpriced = sum(group.count for group in groups if group.replay_usd_micros is None)
+        unpriced = sum(group.count for group in groups if group.replay_usd_micros is None) + count - listed
         click.echo(json.dumps({"letters": count, "replay_usd_micros": sum(known), "letters_without_price": unpriced}))
         return
-    say(f"would queue {counted(count, 'dead letter')}{f': {told_cost(groups)}' if count else ''}")
+    of = "" if listed == count else f"; {listed:,} of them"
+    say(f"would queue {counted(count, 'dead letter')}{f'{of}: {told_cost(groups)}' if count else ''}")
 
 
 def _confirm(verb: str, office: DeadLetterOffice, pool: str | None, reason: str | None, costs: str) -> None:

@@ -4,23 +4,25 @@ import { ago, attribute, by, count, counted, dollars, h, keyed, short, text } fr
 import { taskLink } from "./story.js";
 
 const open = new Set(); // reasons whose letters are listed
+const MOST_GROUPS = 500; // as many pools times reasons are counted: beyond that each figure is a lower bound
 
 /** Draw the panel; hidden while there are no letters. */
 export function deadLetters(view, { store, act, mayAct }) {
   const reasons = byReason(view.dead);
+  const bound = view.dead.length >= MOST_GROUPS ? "at least " : "";
   by("dead-panel").hidden = !reasons.length;
-  text(by("dead-note"), reasons.length ? counted(reasons.reduce((sum, one) => sum + one.count, 0), "task") : "");
+  text(by("dead-note"), reasons.length ? bound + counted(reasons.reduce((sum, one) => sum + one.count, 0), "task") : "");
   keyed(by("dead"), reasons, (one) => one.reason, (one) => row(one, store), (node, one) => {
     const [head, asked] = node.children;
     const [name, figures, replay, purge] = head.children;
     text(name, one.reason);
-    text(figures.children[0], count(one.count));
+    text(figures.children[0], bound + count(one.count));
     text(figures.children[1], `last ${ago(one.newest_at, view.at)}`);
     attribute(figures, "title", one.groups.map((group) => `${group.pool}: ${count(group.count)}`).join(", "));
     for (const [button, verb] of [[replay, "replay"], [purge, "purge"]]) {
       attribute(button, "disabled", mayAct ? null : "");
       attribute(button, "title", mayAct ? null : document.body.dataset.whyNot);
-      button.onclick = () => ask(asked, one, verb, act);
+      button.onclick = () => ask(asked, one, verb, act, bound);
     }
   });
 }
@@ -65,14 +67,14 @@ async function letters(list, reason, store) {
 }
 
 /** Say what it will cost before it is done. */
-function ask(place, one, verb, act) {
+function ask(place, one, verb, act, bound) {
   const rest = one.unpriced ? `, and what ${short(one.unpriced)} of pools without an answer in the last two days cost` : "";
   const price = one.unpriced === one.count
     ? "Nobody knows what that costs: no task of their pools was answered in the last two days."
-    : `It may cost about ${dollars(one.cost)}${rest}: their number times what an answer of their pool has cost on average.`;
+    : `It may cost ${bound || "about "}${dollars(one.cost)}${rest}: their number times what an answer of their pool has cost on average.`;
   const question = verb === "replay"
-    ? `Queue ${counted(one.count, "task")} again? ${price}`
-    : `Throw ${counted(one.count, "dead letter")} away? Their messages go for good.`;
+    ? `Queue ${bound}${counted(one.count, "task")} again? ${price}`
+    : `Throw ${bound}${counted(one.count, "dead letter")} away? Their messages go for good.`;
   const yes = h("button", { type: "button", class: `action ${verb === "purge" ? "danger" : ""}` }, verb === "replay" ? "Replay them" : "Throw them away");
   const close = () => {
     place.hidden = true;

@@ -34,7 +34,7 @@ def read_dead(
         pool: Only of this one; `-`: of pools that are not configured.
         reason: Only with this error type.
     """
-    groups = [group for group in office.groups() if pool in (None, group.pool) and reason in (None, group.reason)]
+    groups = [group for group in office.groups(pool=pool) if reason in (None, group.reason)]
     costs = {
         name: cost_of_answer(series_of(state.get(keys.series(name)) or b""))  # type: ignore[arg-type]
         for name in {group.pool for group in groups} & settings.pools.keys()

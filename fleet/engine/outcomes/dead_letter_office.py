@@ -26,7 +26,7 @@ from fleet.store import keys
 from fleet.store.client import Script, run_script
 
 OPEN = Script.beside(__file__, "open_dead_letter.lua", keys="result letters bodies", argv="task_id")
-GROUP = Script.beside(__file__, "group_dead_letters.lua", keys="order", argv="oldest most")
+GROUP = Script.beside(__file__, "group_dead_letters.lua", keys="order", argv="oldest most under")
 REQUEUE = Script.beside(
     __file__,
     "requeue.lua",
@@ -118,9 +118,16 @@ class DeadLetterOffice:
         oldest = f"[{scope}|{self._oldest_us():0{_DIGITS}d}"
         return self._state.zlexcount(keys.dead_letter_order(), oldest, f"({scope}}}")
 
-    def groups(self) -> tuple[Group, ...]:
-        """Return the letters counted by pool and reason, the most letters first. O(groups x log letters)."""
-        call = GROUP.call(order=keys.dead_letter_order(), oldest=f"{self._oldest_us():0{_DIGITS}d}", most=MOST_GROUPS)
+    def groups(self, *, pool: str | None = None) -> tuple[Group, ...]:
+        """Return the letters counted by pool and reason, the most letters first. O(groups x log letters).
+
+        Beyond `MOST_GROUPS` the groups that come later by name are left out: `count` counts their letters, too.
+
+        Args:
+            pool: Only groups of this pool; `-` for those of no configured pool.
+        """
+        oldest, under = f"{self._oldest_us():0{_DIGITS}d}", "b" if pool is None else f"b:{pool}"
+        call = GROUP.call(order=keys.dead_letter_order(), oldest=oldest, most=MOST_GROUPS, under=under)
         flat = run_script(self._state, GROUP, *call)
         found = []
         for scope, letters, newest_us in zip(flat[::3], flat[1::3], flat[2::3], strict=True):

@@ -3,12 +3,13 @@
 -- KEYS  order   sorted set, scores 0: scope|microseconds|task id, in four scopes per letter
 -- ARGV  oldest  microseconds of the oldest death that counts
 --       most    groups at most (count)
+--       under   `b`: all groups; `b:POOL`: those of one pool
 -- Reply for each group: its scope (`b:POOL:REASON`), letters, microseconds of the newest one
 local order = KEYS[ORDER]
-local oldest, most = unpack(ARGV)
-local reply, from = {}, '[b:'
+local oldest, most, under = unpack(ARGV)
+local reply, from, till = {}, '[' .. under .. ':', '(' .. under .. ';'
 for _ = 1, tonumber(most) do
-  local first = redis.call('ZRANGEBYLEX', order, from, '(b;', 'LIMIT', 0, 1)[1]
+  local first = redis.call('ZRANGEBYLEX', order, from, till, 'LIMIT', 0, 1)[1]
   local scope = first and string.match(first, '^([^|]*)|')
   if not scope then break end
   local past = '(' .. scope .. '}'

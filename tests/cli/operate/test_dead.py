@@ -249,3 +249,14 @@ def test_importing_a_command_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, fleet.cli.operate.{module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not {"rich", "redis", "celery", "kombu"} & set(done.stdout.split())
+
+
+def test_more_groups_than_are_counted_apart_are_in_the_sum_all_the_same(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(client, "t1", pool="research")
+    die(client, "t2", "t3", pool="review")
+    monkeypatch.setattr("fleet.engine.outcomes.dead_letter_office.MOST_GROUPS", 1)
+    assert "3 dead letters; to replay 1 of them: " in fleet("dead", "reasons").stderr
+    assert json.loads(fleet("dead", "reasons", "--pool", "review", "--json").stdout)["total"] == 2
+    assert "would queue 3 dead letters; 1 of them: " in fleet("dead", "replay", "--all", "--dry-run").stderr

@@ -15,6 +15,7 @@ from fleet.engine.messages.envelope import BEFORE, QUEUED_AT
 from fleet.engine.operations.dead import read_dead
 from fleet.engine.operations.message_search import HEADS_MOST
 from fleet.engine.operations.task_page import TaskPage, read_task
+from fleet.engine.outcomes import dead_letter_office
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 from fleet.engine.outcomes.dead_letters import Burial, Death, bury
 from fleet.engine.transport.parking.parked import PUBLISH_LATER, publish_later_call
@@ -162,6 +163,18 @@ def test_dead_letters_are_counted_by_pool_and_reason_with_what_replaying_them_ma
     assert told_cost(groups) == f"about $0.0020, {rest}"
     assert [one.pool for one in read_dead(office, client, SETTINGS, pool="review", reason=None)] == ["review"]
     assert read_dead(office, client, SETTINGS, pool=None, reason="Expired") == ()
+
+
+def test_a_pools_letters_are_counted_however_many_groups_are_before_it(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task, pool in (("t1", "gone"), ("t2", "research"), ("t3", "review")):
+        die(client, task, pool=pool)
+    monkeypatch.setattr(dead_letter_office, "MOST_GROUPS", 2)
+    office = DeadLetterOffice(client, client, SETTINGS)
+    assert sorted(group.pool for group in office.groups()) == ["-", "research"]
+    assert [(group.pool, group.letters) for group in office.groups(pool="review")] == [("review", 1)]
+    assert office.groups(pool="rev") == ()
 
 
 def test_a_letter_whose_time_is_over_is_not_counted(client: redis.Redis) -> None:
