@@ -117,16 +117,18 @@ class CarriedOut:
     Args:
         said: In one line.
         undo: Actions that bring back what was before.
+        more: What goes on with what was left; None: nothing was.
     """
 
     said: str
     undo: tuple[Action, ...] = ()
+    more: Action | None = None
 
     def json(self) -> str:
         """Return it as the page gets it."""
-        return json.dumps(
-            {"done": self.said, "undo": [one.model_dump(mode="json", exclude_defaults=True) for one in self.undo]}
-        )
+        undo = [one.model_dump(mode="json", exclude_defaults=True) for one in self.undo]
+        more = {"more": self.more.model_dump(mode="json", exclude_defaults=True)} if self.more else {}
+        return json.dumps({"done": self.said, "undo": undo, **more})
 
 
 def parse(body: bytes) -> Action:
@@ -174,7 +176,8 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> CarriedOut:
             case ReleaseBot():
                 return _release(action, settings, state, by)
             case CancelTask() | ReplayDead() | PurgeDead():
-                return CarriedOut(carry_out_on_tasks(action, state, broker, settings, by=by))
+                said, more = carry_out_on_tasks(action, state, broker, settings, by=by)
+                return CarriedOut(said, more=more)
             case RelearnClass():
                 levers.relearn_class(state, settings, action.pool, action.kind, by=by)
                 return CarriedOut(f"{action.pool} {action.kind}: learning anew, its remedies end")

@@ -1,7 +1,7 @@
 """What an operator does about tasks from the page: cancel and stop them, queue dead ones again, throw them away.
 
-In bulk a request works for some seconds and says how many letters are left: repeating it goes on, and queues nothing
-twice.
+In bulk a request works for some seconds and says how many letters are left, and what goes on with those: letters that
+stay are not walked through again. Repeating it queues nothing twice.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class _Dead(Frozen):
     pool: str | None = Field(None, min_length=1, max_length=MOST_NAME)
     reason: str | None = Field(None, min_length=1, max_length=MOST_NAME)
     everything: bool = False
+    #: Of many: only those older than this place, as an earlier request has handed it out.
+    before: str | None = Field(None, min_length=1, max_length=MOST_ID + MOST_NAME)
 
 
 class ReplayDead(_Dead):
@@ -67,28 +69,30 @@ TaskAction = CancelTask | ReplayDead | PurgeDead
 
 def carry_out_on_tasks(
     action: TaskAction, state: redis.Redis, broker: redis.Redis, settings: Settings, *, by: str
-) -> str:
-    """Do it, and return one line about what was done. Blocks: call it on a thread.
+) -> tuple[str, TaskAction | None]:
+    """Do it, and return one line about what was done, and what goes on with the rest. Blocks: call it on a thread.
 
     Raises:
         ConfigurationError: When it does not say which letters are meant.
         StoreUnavailable: When Redis does not answer.
     """
     if isinstance(action, CancelTask):
-        return levers.cancel_task(state, broker, settings, action.task, is_running=action.running, by=by)
+        return levers.cancel_task(state, broker, settings, action.task, is_running=action.running, by=by), None
     if not (action.task or action.pool or action.reason or action.everything):
         raise ConfigurationError(f"{action.do}: expected a task, a pool, a reason or everything, got none of them")
     office = DeadLetterOffice(state, broker, settings)
-    counts = _one(office, action, action.task) if action.task else _in_bulk(office, action)
-    done = {name: number for name, number in counts.items() if name != "left"}
+    done, place = (_one(office, action, action.task), None) if action.task else _in_bulk(office, action)
     if done:
         about = (
             {"task": action.task} if action.task else {"pool": action.pool or "all", "reason": action.reason or "all"}
         )
         levers.note_dead(state, action.do, {**about, **done}, by=by)
     said = ", ".join(f"{number:,} {_SAID.get(name, name)}" for name, number in done.items()) or "no dead letters"
-    left = counts["left"]
-    return f"{said}; {counted(left, 'dead letter')} left: once more goes on with them" if left else said
+    if place is None:
+        return said, None
+    left = office.count(pool=action.pool, reason=action.reason, before=place or None)
+    more = action.model_copy(update={"before": place or None})
+    return f"{said}; {counted(left, 'dead letter')} left: once more goes on with them", more
 
 
 def _one(office: DeadLetterOffice, action: ReplayDead | PurgeDead, task_id: str) -> Counter[str]:
@@ -97,15 +101,16 @@ def _one(office: DeadLetterOffice, action: ReplayDead | PurgeDead, task_id: str)
     return Counter([office.replay(task_id)])
 
 
-def _in_bulk(office: DeadLetterOffice, action: ReplayDead | PurgeDead) -> Counter[str]:
-    counts, until_s = Counter[str](), time.monotonic() + BULK_S
-    for filed in office.walk(pool=action.pool, reason=action.reason):
+def _in_bulk(office: DeadLetterOffice, action: ReplayDead | PurgeDead) -> tuple[Counter[str], str | None]:
+    """Return what became of letters, and the place where time was up (empty: before the first); None: all are done."""
+    counts, until_s, place = Counter[str](), time.monotonic() + BULK_S, action.before or ""
+    for filed in office.walk(pool=action.pool, reason=action.reason, before=action.before):
         if time.monotonic() > until_s:
-            counts["left"] = office.count(pool=action.pool, reason=action.reason)
-            break
+            return counts, place
+        place = filed.place
         if isinstance(action, PurgeDead):
             done = office.purge(filed.letter.task_id, died_us=filed.died_us)
             counts["purged" if done else "unknown"] += 1
         else:
             counts[office.replay(filed.letter.task_id)] += 1
-    return counts
+    return counts, None

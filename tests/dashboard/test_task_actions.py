@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -82,6 +84,26 @@ def test_a_bulk_that_takes_long_says_how_much_is_left_and_repeating_it_goes_on(
         )
     assert do(do="replay", reason="BadAnswer") == "5 queued"
     assert client.llen(RESEARCH) == 5
+
+
+def test_going_on_reaches_what_is_older_than_letters_that_stay(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        die(client, f"old{number}")
+    for number in range(2):
+        die(client, f"stays{number}", reason="Expired")
+    seconds = count()
+    monkeypatch.setattr(task_actions, "BULK_S", 2.5)
+    monkeypatch.setattr(task_actions, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    first = carry_out(parse(b'{"do": "replay", "everything": true}'), config.current(), by="ann")
+    assert first.said.startswith("2 stay, ") and "; 3 dead letters left: once more" in first.said
+    more = json.loads(first.json())["more"]
+    assert (more["do"], more["everything"]) == ("replay", True)
+    second = carry_out(parse(json.dumps(more).encode()), config.current(), by="ann")
+    assert second.said == "2 queued; 1 dead letter left: once more goes on with them" and second.more is not None
+    third = carry_out(second.more, config.current(), by="ann")
+    assert (third.said, third.more) == ("1 queued", None)
 
 
 def test_a_replay_that_dies_after_any_of_its_steps_loses_nothing_and_doubles_nothing(client: redis.Redis) -> None:

@@ -80,7 +80,14 @@ function ask(place, one, verb, act, bound) {
     place.hidden = true;
     place.replaceChildren();
   };
-  yes.onclick = async () => (await act({ do: verb, reason: one.reason }, yes)) && close();
+  let action = { do: verb, reason: one.reason };
+  yes.onclick = async () => {
+    const answer = await act(action, yes);
+    if (!answer) return;
+    if (!answer.more) return close();
+    action = answer.more;
+    text(yes, "Go on with the rest");
+  };
   place.hidden = false;
   place.replaceChildren(h("p", {}, question), h("div", { class: "act" }, yes, h("button", { type: "button", class: "quiet", onclick: close }, "Leave them")));
   yes.focus();

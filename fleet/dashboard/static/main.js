@@ -102,18 +102,18 @@ function trouble(reason) {
   if (isStale && reason) text(by("trouble"), age === null ? `${reason}. There are no figures yet.` : `${reason}. These are the figures of ${clock(Date.now() / 1000 - age)}.`);
 }
 
-/** Do it; quietly where more follows, of which the last one says what was done. */
+/** Do it, and return the answer or null; quietly where more follows, of which the last one says what was done. */
 async function act(action, button, isQuiet = false) {
   button.disabled = true;
   try {
-    const { done, undo } = await store.act(action);
-    if (isQuiet) return true;
-    toast(done, false, undo);
+    const answer = await store.act(action);
+    if (isQuiet) return answer;
+    toast(answer.done, false, answer.undo);
     if (!frozen) await tick();
-    return true;
+    return answer;
   } catch (error) {
     toast(error.message, true);
-    return false;
+    return null;
   } finally {
     button.disabled = false;
   }

@@ -60,6 +60,11 @@ class Filed(NamedTuple):
         """Unix time in seconds."""
         return int(self.died_us) / 1e6
 
+    @property
+    def place(self) -> str:
+        """Its place among all: what is older comes `before` it."""
+        return f"{int(self.died_us):0{_DIGITS}d}|{self.letter.task_id}"
+
 
 class Group(NamedTuple):
     """Letters of one pool (`-`: of no configured one) and reason."""
@@ -112,11 +117,12 @@ class DeadLetterOffice:
         more = len(places) > limit
         return Page(self._read([_task_id(place) for place in places[:limit]]), places[limit - 1] if more else None)
 
-    def count(self, *, pool: str | None = None, reason: str | None = None) -> int:
-        """Return the number of letters of a pool or reason. O(log letters)."""
+    def count(self, *, pool: str | None = None, reason: str | None = None, before: str | None = None) -> int:
+        """Return the number of letters of a pool or reason, of those older than a place. O(log letters)."""
         scope = scope_of(pool, reason)
         oldest = f"[{scope}|{self._oldest_us():0{_DIGITS}d}"
-        return self._state.zlexcount(keys.dead_letter_order(), oldest, f"({scope}}}")
+        end = f"({scope}|{before}" if before else f"({scope}}}"
+        return self._state.zlexcount(keys.dead_letter_order(), oldest, end)
 
     def groups(self, *, pool: str | None = None) -> tuple[Group, ...]:
         """Return the letters counted by pool and reason, the most letters first. O(groups x log letters).
@@ -135,9 +141,11 @@ class DeadLetterOffice:
             found.append(Group(pool, reason, letters, int(newest_us) / 1e6))
         return tuple(sorted(found, key=lambda group: (-group.letters, group.pool, group.reason)))
 
-    def walk(self, *, pool: str | None = None, reason: str | None = None) -> Iterator[Filed]:
-        """Yield all letters of a pool or reason, the newest first. One that comes meanwhile is not among them."""
-        before = None
+    def walk(self, *, pool: str | None = None, reason: str | None = None, before: str | None = None) -> Iterator[Filed]:
+        """Yield all letters of a pool or reason, the newest first, `before` a place: only those older than that.
+
+        One that comes meanwhile is not among them.
+        """
         while True:
             page = self.page(pool=pool, reason=reason, limit=PAGE, before=before)
             yield from page.letters
