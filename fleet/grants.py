@@ -18,6 +18,7 @@ class Caller:
         kind: Task class; the limiter learns what its calls really use.
         tenant: Tenants get equal shares, each divided among its bots. Empty: bots get equal shares.
         weight: Share of the bot (of the tenant's bot) against the others', above 0.
+        run: Run of a file that has a budget; empty: none.
     """
 
     bot: str = ""
@@ -25,6 +26,7 @@ class Caller:
     kind: str = "default"
     tenant: str = ""
     weight: float = 1.0
+    run: str = ""
 
 
 #: A caller that says nothing about itself.
@@ -62,6 +64,8 @@ class Grant(NamedTuple):
         charged_usd_micros: What was reserved of the day's budget: what calls of this kind mostly cost.
         sent_at: Time of the event loop at which the call may leave.
         mark: Its place among all grants.
+        reservation: Under which budgets have reserved for it; empty: none counts it.
+        noted_usd_micros: What the bill enters if nobody learns its cost; 0 without a note.
     """
 
     limit: str
@@ -75,3 +79,5 @@ class Grant(NamedTuple):
     charged_usd_micros: float = 0
     sent_at: float = 0.0
     mark: Mark = Mark()
+    reservation: str = ""
+    noted_usd_micros: float = 0

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
     ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money"),
     ("fleet.usage", "fleet.conversation", "fleet.lessons", "fleet.waits"),
-    ("fleet.errors", "fleet.bounds", "fleet.patterns", "fleet.list_prices"),
+    ("fleet.errors", "fleet.bounds", "fleet.patterns", "fleet.list_prices", "fleet.entries"),
     ("fleet.spellings",),
     ("fleet.asking",),
     ("fleet.schema_rules", "fleet.config", "fleet.handover"),

@@ -1,13 +1,29 @@
-"""Whether a task can pay for its next call: what that is taken to cost, against its `max_cost_usd`. Pure.
+"""Whether a task can pay for its next call, and what a call that is over is entered at. Pure.
 
 The longest answer is seldom the usual one: how much of the most that they may cost calls really do, the fleet learns.
 """
 
 from __future__ import annotations
 
-from fleet.errors import InvalidTask, TooExpensive
-from fleet.money import dollars_of
-from fleet.workers.meter import Meter
+from dataclasses import replace
+
+from fleet.entries import Entry
+from fleet.errors import (
+    BadRequest,
+    ConfigurationError,
+    FleetError,
+    InvalidTask,
+    KeyRejected,
+    ProviderUnavailable,
+    RateLimited,
+    Relearnt,
+    TooExpensive,
+)
+from fleet.grants import Grant
+from fleet.money import PICOS_PER_MICRO, dollars_of
+from fleet.usage import Usage
+from fleet.workers.meter import NO_USAGE, Meter
+from fleet.workers.ports import Bill
 
 
 def afford(api: str, most_picos: int | None, share: float, meter: Meter) -> int:
@@ -39,3 +55,48 @@ def afford(api: str, most_picos: int | None, share: float, meter: Meter) -> int:
             "shorter answer (max_output_tokens)"
         )
     return expected
+
+
+class Line:
+    """What the bill is told of one call. Until more is known: that it was sent, and cost what was reserved for it.
+
+    Args:
+        asked: The call before it was sent.
+        grant: Under which it is sent.
+    """
+
+    __slots__ = ("_entry", "is_void")
+
+    def __init__(self, asked: Entry, grant: Grant) -> None:
+        reserved = round(grant.noted_usd_micros * PICOS_PER_MICRO) or asked.usd_picos
+        self._entry = replace(asked, id=grant.ticket, usd_picos=None if asked.usd_picos is None else reserved)
+        #: It was not sent after all.
+        self.is_void = False
+
+    def told(self, usage: Usage) -> None:
+        """Note what was used at least, of a call of which nobody knows what was counted."""
+        self._entry = replace(self._entry, usage=usage)
+
+    def settle(self, usage: Usage, usd_picos: int | None, tier: str | None) -> None:
+        """Note what the provider has counted, and by which tier it has answered."""
+        self._entry = replace(self._entry, usage=usage, usd_picos=usd_picos, tier=tier or "", state="settled")
+
+    def settle_free(self) -> None:
+        """Note that the provider has surely counted nothing."""
+        self.settle(NO_USAGE, 0, self._entry.tier)
+
+    def enter(self, bill: Bill | None, *, at_s: float) -> None:
+        """Write the call, which is over at that Unix time (s), into the bill."""
+        if bill is None:
+            return
+        if self.is_void:
+            bill.void(self._entry.limit, self._entry.id)
+        else:
+            bill.enter(replace(self._entry, at_s=at_s))
+
+
+def counted_nothing(error: FleetError) -> bool:
+    """True when the provider surely counted no tokens: it refused the call, or never got it."""
+    return isinstance(error, RateLimited | KeyRejected | BadRequest | ConfigurationError | Relearnt) or (
+        isinstance(error, ProviderUnavailable) and not error.sent
+    )

@@ -12,18 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fleet.conversation import Message
+from fleet.entries import Entry
 from fleet.errors import (
-    BadRequest,
-    ConfigurationError,
     ContextTooLong,
     DeadlineExceeded,
     FleetError,
     GiveUp,
-    KeyRejected,
     MachineExhausted,
-    ProviderUnavailable,
     RateLimited,
-    Relearnt,
 )
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.lessons import FAST, TEACHING_TOKENS, UNSENT, Measure, Notebook
@@ -32,13 +28,24 @@ from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
 from fleet.waits import Wait
-from fleet.workers.costs import afford
+from fleet.workers.costs import Line, afford, counted_nothing
 from fleet.workers.deadline import Deadline
-from fleet.workers.judge import is_known, told_reason
+from fleet.workers.judge import broken_off, is_known
 from fleet.workers.ladders import Ladders, Turn, plain
-from fleet.workers.load import may_write_for_an_hour, most_sent_tokens, sent_tokens
-from fleet.workers.meter import Meter
-from fleet.workers.ports import CONTEXT_FULL, PLAIN, Breakers, Call, Completion, CostShares, Knowledge, Limiter, Wishes
+from fleet.workers.load import is_plain, may_write_for_an_hour, most_usage, sent_tokens
+from fleet.workers.meter import NO_USAGE, Meter
+from fleet.workers.ports import (
+    CONTEXT_FULL,
+    PLAIN,
+    Bill,
+    Breakers,
+    Call,
+    Completion,
+    CostShares,
+    Knowledge,
+    Limiter,
+    Wishes,
+)
 from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
@@ -50,8 +57,6 @@ from fleet.workers.thinking import CLOSING, apart, is_unopened
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.
 DEFAULT_HOLD_S = 1.0
-#: Tokens that a provider may count beyond what it was sent and what came back: its own prompt, the chat's format.
-UNSEEN_TOKENS = 4096
 
 #: Smallest context window that a model is believed to have, in tokens: less is a number that was misread.
 LEAST_WINDOW_TOKENS = 256
@@ -79,6 +84,7 @@ class Gateway:
         ladders: Of pools that have a fallback, the own route first.
         on_turn: Hears when a pool goes down its ladder, and when it is back.
         costs: How much of the most that they may cost calls do; None: all of it.
+        bill: Where each call is written down; None: nowhere.
 
     Attributes:
         ladders: Of every pool.
@@ -96,9 +102,11 @@ class Gateway:
         ladders: Mapping[str, tuple[Rung, ...]] | None = None,
         on_turn: Callable[[Turn], None] | None = None,
         costs: CostShares | None = None,
+        bill: Bill | None = None,
     ) -> None:
         self.now_s = clock
-        self._roads = Roads(limiter, breakers, clock)
+        self._bill = bill
+        self._roads = Roads(limiter, breakers, clock, bill)
         self._costs = costs
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._limiter = limiter
@@ -187,14 +195,19 @@ class Gateway:
             with deadline.standing():
                 expected = await self._afforded(route, caller.kind, picos, meter)
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
+        asked = Entry(
+            "", meter.who, pool, caller.bot, caller.tenant, caller.kind, caller.run, route.limit, wishes.tier or "",
+            NO_USAGE, picos, "unknown", 0.0,
+        )  # fmt: skip
         with meter.pending(expected):  # from here on, so that another chat of the task does not spend the same money
             with deadline.standing():
                 road = await self._roads.turn(
-                    route.limit, most, cost_usd_micros=most_micros, meter=meter, caller=caller, patience_s=patience_s
-                )
+                    route.limit, most, cost_usd_micros=most_micros, meter=meter, caller=caller, patience_s=patience_s,
+                    note=self._bill.opened(asked) if self._bill is not None else "",
+                )  # fmt: skip
             out, counts = deadline.sends(road.is_answering), False
             try:
-                completion = await self._send(route, call, road.grant, meter, streaming)
+                completion = await self._send(route, call, road.grant, meter, streaming, Line(asked, road.grant))
                 counts = True
             except BaseException as error:
                 counts = isinstance(error, GiveUp | asyncio.CancelledError)
@@ -205,7 +218,7 @@ class Gateway:
             finally:
                 deadline.came(out, counts=counts)
         road.did_well(meter.who, completion.usage.output_tokens)
-        if most.input_tokens >= TEACHING_TOKENS and _is_plain(call):
+        if most.input_tokens >= TEACHING_TOKENS and is_plain(call):
             true = completion.usage.input_tokens
             self._lessons.counted(route.priced_as, estimated=most.input_tokens, true=true)
         if deadline.left_s <= 0:
@@ -224,7 +237,7 @@ class Gateway:
             self._lessons.overflowed(route.priced_as, window_tokens=error.window_tokens)
 
     async def _send(
-        self, route: Route, call: Call, grant: Grant, meter: Meter, streaming: Streaming | None
+        self, route: Route, call: Call, grant: Grant, meter: Meter, streaming: Streaming | None, line: Line
     ) -> Completion:
         """Send one call and settle its grant, also when the call is cancelled.
 
@@ -247,13 +260,14 @@ class Gateway:
                 answered = await streaming.receive(route.provider, call, route.api_key, is_unopened=unopened)
             completion = apart(self._believed(route, call, answered), call.messages)
             if not (is_known(completion.finish_reason) or completion.finish_reason == CONTEXT_FULL):
-                raise _broken_off(completion)
+                raise broken_off(completion)
             self._note_thinking(route, call, answered.text)
             tier = completion.tier or call.wishes.tier  # who says nothing has done what was asked
             price, budgeted = self._priced(route, completion.usage, tier)
             if completion.usage.total_tokens:
                 used_tokens, output_tokens = completion.usage.total_tokens, completion.usage.output_tokens
                 cached_tokens, cost = completion.usage.cached_tokens, budgeted
+                line.settle(completion.usage, price, tier)
             meter.charge(completion.usage, price)
             if completion.left_out or refused:
                 self._learn_unsent(route.priced_as, call, completion.left_out, refused)
@@ -265,11 +279,13 @@ class Gateway:
             usage = asked_usage(call) if streaming is None else streaming.used(call)
             price, budgeted = self._priced(route, usage, call.wishes.tier)
             meter.charge(usage, price)
+            line.told(usage)
             if streaming is not None and streaming.has_begun:
                 used_tokens, output_tokens, cost = usage.total_tokens, usage.output_tokens, budgeted
             raise
         except MachineExhausted as error:  # no call, and no failure of the provider's
             meter.calls -= 1
+            line.is_void = True
             used_tokens = output_tokens = cost = 0
             _log(route, error, clock() - started)
             raise
@@ -280,8 +296,15 @@ class Gateway:
                 if used_tokens:
                     price, cost = self._priced(route, usage, call.wishes.tier)
                     meter.charge(usage, price)
-            elif _cost_nothing(error):
+                    if streaming is not None and streaming.is_cut:
+                        line.told(usage)
+                    else:
+                        line.settle(usage, price, call.wishes.tier)
+                else:
+                    line.settle_free()
+            elif counted_nothing(error):
                 used_tokens = output_tokens = cost = 0
+                line.settle_free()
             if isinstance(error, SchemaRefused) and (schema := call.wishes.schema) is not None:
                 self._forms.refused(route.priced_as, schema.name, call.wishes.form, whole=error.whole)
             meter.failed[type(error).__name__] += 1
@@ -301,6 +324,7 @@ class Gateway:
                 cost_usd_micros=cost,
             )  # fmt: skip
             self._limiter.observe(grant, rates)
+            line.enter(self._bill, at_s=self.now_s())
         return completion
 
     def _note_thinking(self, route: Route, call: Call, text: str) -> None:
@@ -356,37 +380,9 @@ class Gateway:
         return replace(completion, usage=usage)
 
 
-def most_usage(call: Call, answer: str) -> Usage:
-    """Return the most tokens that a call can have used: no token of any vocabulary is shorter than a byte."""
-    sent = most_sent_tokens(call.messages, call.wishes)
-    came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace"))) * call.wishes.n
-    return Usage(input_tokens=sent + UNSEEN_TOKENS, output_tokens=came + UNSEEN_TOKENS)
-
-
-def _broken_off(completion: Completion) -> ProviderUnavailable:
-    """Return what half an answer is: its provider's failure, which is paid."""
-    reason = told_reason(completion.finish_reason)
-    error = ProviderUnavailable(f"expected a whole answer, got one that broke off (finish reason {reason})")
-    error.usage = completion.usage if completion.usage.total_tokens else None
-    return error
-
-
 def _asks(call: Call, name: str) -> bool:
     """True when a call has what one of `STOOD_FOR` names."""
     return (call.temperature if name == "temperature" else getattr(call.wishes, name)) is not None
-
-
-def _is_plain(call: Call) -> bool:
-    """True when nothing but text was sent, so that what was counted tells how texts are counted."""
-    plain = call.wishes is PLAIN or not (call.wishes.tools or call.wishes.schema)
-    return plain and all(isinstance(message.content, str) for message in call.messages)
-
-
-def _cost_nothing(error: FleetError) -> bool:
-    """True when the provider surely counted no tokens: it refused the call, or never got it."""
-    return isinstance(error, RateLimited | KeyRejected | BadRequest | ConfigurationError | Relearnt) or (
-        isinstance(error, ProviderUnavailable) and not error.sent
-    )
 
 
 def _log(route: Route, error: FleetError, seconds: float) -> None:

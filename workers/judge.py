@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet.conversation import Message
-from fleet.errors import BadAnswer
+from fleet.errors import BadAnswer, ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Norms
 from fleet.workers.ports import Completion
@@ -182,3 +182,11 @@ def _refuses(text: str) -> bool:
     for apology in APOLOGIES:
         opening = opening.removeprefix(apology)
     return opening.startswith(REFUSALS)
+
+
+def broken_off(completion: Completion) -> ProviderUnavailable:
+    """Return what half an answer is: its provider's failure, which is paid."""
+    reason = told_reason(completion.finish_reason)
+    error = ProviderUnavailable(f"expected a whole answer, got one that broke off (finish reason {reason})")
+    error.usage = completion.usage if completion.usage.total_tokens else None
+    return error

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from fleet.conversation import Message, Tool, marks_of, sizes_of
+from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens, count_tokens
-from fleet.workers.ports import PLAIN, Wishes
+from fleet.workers.ports import PLAIN, Call, Wishes
 
 #: Sets of tools and schemas whose tokens are kept; a kind of task has one.
 _MOST = 256
 #: Tokens that a model may count for one image or file, whatever it looks like from here: a window of a million.
 MOST_PART_TOKENS = 1_000_000
+#: Tokens that a provider may count beyond what it was sent and what came back: its own prompt, the chat's format.
+UNSEEN_TOKENS = 4096
 
 
 def sent_tokens(messages: Sequence[Message], wishes: Wishes) -> int:
@@ -39,10 +42,23 @@ def most_sent_tokens(messages: Sequence[Message], wishes: Wishes) -> int:
     return most
 
 
+def most_usage(call: Call, answer: str) -> Usage:
+    """Return the most tokens that a call can have used: no token of any vocabulary is shorter than a byte."""
+    sent = most_sent_tokens(call.messages, call.wishes)
+    came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace"))) * call.wishes.n
+    return Usage(input_tokens=sent + UNSEEN_TOKENS, output_tokens=came + UNSEEN_TOKENS)
+
+
 def may_write_for_an_hour(messages: Sequence[Message], wishes: Wishes) -> bool:
     """True when a part of the prompt may be written to the provider's cache for an hour, which costs more."""
     own = wishes.extra_body.get("cache_control")
     return (isinstance(own, dict) and own.get("ttl") == "1h") or "1h" in marks_of(messages, wishes.tools)
+
+
+def is_plain(call: Call) -> bool:
+    """True when nothing but text was sent, so that what was counted tells how texts are counted."""
+    plain = call.wishes is PLAIN or not (call.wishes.tools or call.wishes.schema)
+    return plain and all(isinstance(message.content, str) for message in call.messages)
 
 
 @lru_cache(maxsize=_MOST)

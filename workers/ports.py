@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from fleet.conversation import Message, ThinkingPart, Tool, ToolCall
+from fleet.entries import Entry
 from fleet.errors import Waits
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.lessons import SLOW, Measure
@@ -32,6 +33,7 @@ class Limiter(Protocol):
         input_tokens: int = 0,
         cost_usd_micros: float = 0,
         patience_s: float | None = None,
+        note: str = "",
     ) -> Grant:
         """Wait until one call may be sent under `limit`.
 
@@ -42,8 +44,8 @@ class Limiter(Protocol):
             caller: For whom: decides the order.
             input_tokens: Those of `tokens` that are input.
             cost_usd_micros: The most that the call may cost, with parts of a micro-dollar.
-            patience_s: A turn that is further away than this is refused, as soon as that is known; None: `timeout_s`
-                alone counts.
+            patience_s: A turn further away is refused, as soon as that is known; None: `timeout_s` alone counts.
+            note: What the bill enters if nobody settles the call.
 
         Raises:
             NotSoon: When the turn is further away than `patience_s`, with reason and time; nothing is reserved then.
@@ -67,7 +69,7 @@ class Limiter(Protocol):
             grant: Under which the call went.
             used_tokens: Input and output together.
             used_output_tokens: Those of them that are output.
-            cached_tokens: Of the input: read from the provider's cache, which not every limit counts; None: not known.
+            cached_tokens: Of the input: read from the provider's cache; None: not known.
             cost_usd_micros: What it cost.
         """
         ...
@@ -82,7 +84,7 @@ class Limiter(Protocol):
         Args:
             limit: `provider/model/key`.
             retry_after_s: For how long.
-            told: What the provider said; empty: a 429 and this time.
+            told: What the provider said; empty: a 429.
         """
         ...
 
@@ -272,6 +274,19 @@ class Breakers(Protocol):
         ...
 
 
+class Bill(Protocol):
+    """Where each call that was granted is written down once, with what it has cost. Nothing here waits or raises."""
+
+    def opened(self, asked: Entry) -> str:
+        """Return the note that the limiter keeps with the grant of a call until it is entered; `asked` has no id."""
+
+    def enter(self, entry: Entry) -> None:
+        """Enter a call that is over."""
+
+    def void(self, limit: str, ticket: str) -> None:
+        """Forget a call that had its grant and was not sent after all."""
+
+
 class CostShares(Protocol):
     """How much of the most that they may cost calls really do, as the fleet has learnt."""
 
@@ -383,4 +398,3 @@ class StreamingProvider(Protocol):
         Raises:
             FleetError: As `Provider.complete`, also in the middle; `ProviderUnavailable` when the answer broke off.
         """
-        ...

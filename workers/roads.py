@@ -13,7 +13,7 @@ from fleet.grants import Caller, Grant
 from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.meter import Meter
-from fleet.workers.ports import Breakers, Limiter
+from fleet.workers.ports import Bill, Breakers, Limiter
 
 #: How far away (s) the turn of a call may be: a task that waits longer leaves its slot to others.
 PATIENCE_S = 5.0
@@ -89,10 +89,14 @@ class Roads:
         limiter: The fleet-wide limiter.
         breakers: Whether calls are worth sending.
         clock: Unix time in seconds, as Redis has it.
+        bill: Where a grant that is not used is void; None: nowhere.
     """
 
-    def __init__(self, limiter: Limiter, breakers: Breakers, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limiter: Limiter, breakers: Breakers, clock: Callable[[], float], bill: Bill | None = None
+    ) -> None:
         self._limiter = limiter
+        self._bill = bill
         self.breakers = breakers
         self.clock = clock
 
@@ -101,8 +105,9 @@ class Roads:
         return self.breakers.standing(limit) or self._limiter.standing(limit)
 
     async def turn(
-        self, limit: str, most: Usage, *, cost_usd_micros: float, meter: Meter, caller: Caller, patience_s: float
-    ) -> Road:
+        self, limit: str, most: Usage, *, cost_usd_micros: float, meter: Meter, caller: Caller, patience_s: float,
+        note: str = "",
+    ) -> Road:  # fmt: skip
         """Wait until a call may leave.
 
         Args:
@@ -112,6 +117,7 @@ class Roads:
             meter: Where to write how long it took.
             caller: For whom it is.
             patience_s: How far away its turn may be.
+            note: What the bill enters if nobody settles it.
 
         Raises:
             NotSoon: It cannot leave soon; nothing is reserved.
@@ -129,6 +135,7 @@ class Roads:
                 input_tokens=most.input_tokens,
                 cost_usd_micros=cost_usd_micros,
                 patience_s=patience_s,
+                note=note,
             )
         except BaseException:
             if is_probe:
@@ -139,5 +146,7 @@ class Roads:
         wait = None if is_probe else self.breakers.standing(limit)
         if wait is not None:  # it has opened meanwhile
             self._limiter.settle(grant, used_tokens=0)
+            if self._bill is not None:
+                self._bill.void(limit, grant.ticket)
             raise NotSoon(wait)
         return Road(self, grant, is_probe=is_probe)

@@ -37,6 +37,8 @@ class Streaming:
     def _begin(self) -> None:
         self._told: Usage | None = None
         self._pieces: list[str] = []
+        #: True when an answer broke off in its middle: what it has used is not all told.
+        self.is_cut = False
 
     @property
     def has_begun(self) -> bool:
@@ -61,7 +63,7 @@ class Streaming:
             return await self._receive(provider, call, api_key, is_unopened)
         except FleetError as error:
             if self.has_begun and (error.usage is None or not error.usage.total_tokens):
-                error.usage = self.used(call)
+                error.usage, self.is_cut = self.used(call), True
             raise
 
     async def _receive(self, provider: StreamingProvider, call: Call, api_key: str, is_unopened: bool) -> Completion:

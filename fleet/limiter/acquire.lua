@@ -9,11 +9,13 @@
 --          due            zset: ticket -> time at which it asks again                   TTL 10 min
 --          log            zset: "ticket:tokens:input:output" -> send time               TTL 7 days
 --          leases         zset: ticket -> expiry                                        TTL 7 days
+--          open           hash: ticket -> send time (us), cost (micro-dollars), note    TTL 7 days
 --          bots           zset: bot -> finish tag                                       TTL 7 days
 -- ARGV     ticket
 --          bot            '': all callers without a name are one
 --          kind           field of the facts with what its kind of call uses
 --          asked          packed: the numbers of the question; places: `layouts.py`
+--          note           what the bill enters if nobody settles the call; '': nothing is noted
 --          terms          of each candidate, packed
 -- Reply    packed: places of REPLY in `layouts.py`;  then what an operator set and, after a line break, who has told of the
 --          hold. quiet_us: a process with many waiting calls that has not asked for so long had better ask
@@ -94,9 +96,9 @@ local function window_opens(state, terms, need, log)
 end
 
 -- What the call is charged of the day's money: what calls of its kind mostly cost of the most that they may.
-local function cost_of(use)
+local function cost_of(use, deviations)
   local mean, deviation = match(use or '', '%S+ %S+ %S+ %S+ (%S+) (%S+)')
-  return mean and usd_micros * min(1, mean + deviation) or usd_micros
+  return mean and usd_micros * min(1, mean + deviations * deviation) or usd_micros
 end
 
 -- Return the midnight that ends the day (0: no day is limited), what the call is charged of its money, and what of it is
@@ -104,7 +106,7 @@ end
 local function day_limits(state, terms, use)
   local requests, money = terms[REQUESTS_A_DAY], terms[USD_MICROS_A_DAY]
   if requests <= 0 and money <= 0 then return 0, usd_micros, 0 end
-  local today, cost, used_up = floor(now / DAY_US), money > 0 and cost_of(use) or usd_micros, 0
+  local today, cost, used_up = floor(now / DAY_US), money > 0 and cost_of(use, 1) or usd_micros, 0
   if state[DAY] ~= today then
     state[DAY], state[DAY_REQUESTS], state[DAY_USD_MICROS], state[DAY_RESERVED] = today, 0, 0, 0
   end
@@ -207,7 +209,7 @@ local function survey(c)
   return {
     c = c, base = base, set = set or '', state = state, terms = terms, need = need, slot = slot, interval = interval,
     order = order, rank = rank, waits = waits, fresh = fresh, horizon = horizon, est = slot + ahead_us,
-    cost = cost, used_up = used_up,
+    cost = cost, used_up = used_up, use = use,
     by_credit = has_credit and not in_turn,
     -- The burst is full and slots are being lost: whoever is ahead sleeps too long, so whoever asks may go.
     may_go = not blocked and not is_full and (in_turn or has_credit or now - slot >= terms[BURST_US]),
@@ -259,6 +261,7 @@ local function used_of_day()
   return floor(1000 * max(of_requests, money > 0 and (state[DAY_USD_MICROS] - state[DAY_RESERVED]) / money or 0))
 end
 
+local noted_usd_micros = 0
 local function answer(code, wait, backlog, why)
   -- Slots that would soon be lost, for whoever asks: told only when a quarter of the burst is unused, else all would poll.
   local unused = now - slot - terms[BURST_US] / 4
@@ -272,7 +275,7 @@ local function answer(code, wait, backlog, why)
   if why then cause, is_own, lowest = why.cause, why.is_own and 1 or 0, why.lowest or -1 end
   return struct.pack(REPLY_FORMAT, code, wait_us, order, now_us, held_us, idle, backlog_us, candidate, quiet_us, tokens,
     input_tokens, output_tokens, granted, granted_tokens, horizon_us, cause, is_own, lowest, day_used,
-    cost_usd_micros, day_usd_micros) .. at.set
+    cost_usd_micros, day_usd_micros, noted_usd_micros) .. at.set
 end
 
 -- When to try again where the day has no room, and why. What is reserved of its money comes back as
@@ -350,6 +353,11 @@ if not at.may_go then
 end
 
 local send = max(now, slot)
+if ARGV[NOTE] ~= '' then
+  noted_usd_micros = cost_of(at.use, NOTED_DEVIATIONS)
+  call('HSET', KEYS[base + OPEN], id, format('%d %.6f ', send, noted_usd_micros) .. ARGV[NOTE])
+  if now - state[RESERVED_AT] > NOTED_US then call('PEXPIRE', KEYS[base + OPEN], KEEP_MS) end
+end
 commit(at, send)
 leave_queue()
 if terms[WINDOW_US] > 0 then

@@ -68,6 +68,7 @@ class WaitingCall:
         started: Loop time of `acquire`.
         deadline: Loop time after which it does not want to go.
         patience_s: A turn that is further away is refused, with the reason; None: as far as the deadline.
+        note: What the bill enters if nobody settles it; empty: nothing is noted.
         outcome: Gets the grant, or why there is none.
         heard: Called with the call and each reply.
     """
@@ -84,6 +85,7 @@ class WaitingCall:
     started: float
     deadline: float
     patience_s: float | None
+    note: str
     outcome: asyncio.Future[Grant]
     heard: Callable[[WaitingCall, Reply], None]
     order: int = -1
@@ -132,7 +134,12 @@ class WaitingCall:
             patience_us=-1.0 if self.patience_s is None else self.patience_s * 1e6,
         )
         return ACQUIRE.arguments(
-            ticket=self.ticket, bot=caller.bot, kind=f"q:{caller.kind}", asked=asked, terms=self.terms
+            ticket=self.ticket,
+            bot=caller.bot,
+            kind=f"q:{caller.kind}",
+            asked=asked,
+            note=self.note,
+            terms=self.terms,
         )
 
     def taken(self, now: float) -> Grant:
@@ -149,6 +156,7 @@ class WaitingCall:
             charged=Tokens(reply.tokens, reply.input_tokens, reply.output_tokens),
             cost_usd_micros=self.cost_usd_micros,
             charged_usd_micros=reply.cost_usd_micros,
+            noted_usd_micros=reply.noted_usd_micros,
             sent_at=self.slot_at,
             waited_ms=round((now - self.started) * 1000),
             mark=Mark(reply.now_us + reply.wait_us, reply.granted, reply.granted_tokens),
@@ -371,7 +379,7 @@ class LocalLimit:
         is_excess = money > grant.charged_usd_micros or any(map(operator.gt, used, charged))
         names = self.keys_for()
         told = SETTLE.call(
-            state=names.state, facts=names.facts, log=names.log, leases=names.leases,
+            state=names.state, facts=names.facts, log=names.log, leases=names.leases, open=names.open,
             ticket=grant.ticket, kind=f"q:{grant.kind}", settled=settled, terms=self.packed,
         )  # fmt: skip
         return told, self.spare_s(now) if sent and not is_excess else 0.0

@@ -172,7 +172,7 @@ class Reply(NamedTuple):
 
     Why a call does not go soon: `cause` (`limits.BY_LIMIT` and so on), whether that `is_own`, holds for none but this
     call, and the `lowest` priority that it does not stop. Of the day, so many thousandths are used; of its money,
-    `day_usd_micros`, the call is charged `cost_usd_micros`.
+    `day_usd_micros`, the call is charged `cost_usd_micros`. The bill would enter it at `noted_usd_micros`.
     """
 
     code: int
@@ -196,6 +196,7 @@ class Reply(NamedTuple):
     day_used: int
     cost_usd_micros: float
     day_usd_micros: float
+    noted_usd_micros: float
     was_set: bytes
     held_by: bytes
 
@@ -247,6 +248,6 @@ class Settled(NamedTuple):
 STATE, LEARNT, SEEN, HEARD = Layout.of(At), Layout.of(Learnt), Layout.of(Seen), Layout.of(Heard)
 #: Terms as configured; behind them, for the scripts, what others use of the window by rate.
 TERMS = Layout.of(Terms).and_group("others")
-ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "19q2d")
+ASKED, SETTLED, REPLY = Layout.of(Asked), Layout.of(Settled), Layout.of(Reply, "19q3d")
 _REPLY = REPLY.struct
 pack_asked, pack_settled = ASKED.packer(Asked), SETTLED.packer(Settled)

@@ -85,6 +85,7 @@ class Limiter:
         input_tokens: int = 0,
         cost_usd_micros: float | None = None,
         patience_s: float | None = None,
+        note: str = "",
     ) -> Grant:
         """Wait until one call of `tokens` may be sent.
 
@@ -98,6 +99,7 @@ class Limiter:
                 a day is limited.
             patience_s: A turn that is further away than this is refused, as soon as that is known; None: `timeout_s`
                 alone counts.
+            note: What the bill enters if nobody settles the call; kept with the grant, until it is in the bill.
 
         Raises:
             NotSoon: When the turn is further away than `patience_s`, with reason and time; nothing is reserved then.
@@ -134,6 +136,7 @@ class Limiter:
             started=started,
             deadline=started + timeout_s,
             patience_s=patience_s,
+            note=note,
             outcome=loop.create_future(),
             heard=self._heard,
         )

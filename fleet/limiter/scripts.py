@@ -27,7 +27,7 @@ ACQUIRE = Script.beside(
     __file__,
     "acquire.lua",
     keys=" ".join(LimitKeys._fields),
-    argv="ticket bot kind asked terms*",
+    argv="ticket bot kind asked note terms*",
     tables={"asked": ASKED, "reply": REPLY},
     constants={
         "KEYS_OF_ONE": len(LimitKeys._fields),
@@ -35,7 +35,7 @@ ACQUIRE = Script.beside(
             "DAY_US LONG_US SHORT_US URGENT_MEMORY_MS NOTED_EVERY_MS GRACE_US FIRST DEAD_STEPS SWEEP_US LOG_STEPS "
             "FAR_SHARE EARLY_SHARE EARLY_SPREAD MIN_SLEEP_US MAX_SLEEP_US SLEEP_SPREAD HOPELESS LEAVE MOST_CREDIT "
             "NEWEST_GRANT MOST_SHARE FIRST_FLIGHT_US CLASS NOW_AND_THEN BY_LIMIT BY_HOLD BY_REQUESTS BY_MONEY "
-            "FULL_SHARE LOWEST_ON_RESERVE RETURNS_US EARLY_PATIENCE"
+            "FULL_SHARE LOWEST_ON_RESERVE RETURNS_US EARLY_PATIENCE NOTED_DEVIATIONS NOTED_US"
         ),
     },
     behind=_LIMIT,
@@ -43,7 +43,7 @@ ACQUIRE = Script.beside(
 SETTLE = Script.beside(
     __file__,
     "settle.lua",
-    keys="state facts log leases",
+    keys="state facts log leases open",
     argv="ticket kind settled terms",
     tables={"settled": SETTLED},
     constants=_numbers("QUICK NEWEST_FLIGHT NEWEST_USE FIRST_DEVIATION MOST_KINDS"),

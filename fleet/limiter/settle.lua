@@ -3,6 +3,7 @@
 -- KEYS     state, facts   see limit.lua
 --          log            zset: "ticket:tokens:input:output" -> send time
 --          leases         zset: ticket -> expiry
+--          open           hash: ticket -> what the bill enters if nobody settles the call
 -- ARGV     ticket
 --          kind           field of the facts with what its kind of call uses
 --          settled        packed: what was charged, used and paid; places: `layouts.py`
@@ -95,4 +96,5 @@ if minute ~= state[MINUTE] then
 end
 state[MINUTE_REQUESTS], state[MINUTE_TOKENS] = state[MINUTE_REQUESTS] + sent, state[MINUTE_TOKENS] + used_tokens
 write_state(KEYS[STATE], state)
+if sent == 0 then call('HDEL', KEYS[OPEN], ARGV[TICKET]) end
 return reply(1, 0, now)

@@ -170,7 +170,7 @@ def limit(name: str) -> str:
 
 def limit_keys(name: str, tenant: str = "") -> LimitKeys:
     """Return all keys of one limit; only the last one is the tenant's own."""
-    parts = ("facts", "queue", "due", "log", "leases", f"bots:{tenant}")
+    parts = ("facts", "queue", "due", "log", "leases", "open", f"bots:{tenant}")
     return LimitKeys(limit(name), *(f"{limit(name)}:{part}" for part in parts))
 
 

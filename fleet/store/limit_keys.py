@@ -15,6 +15,7 @@ class LimitKeys(NamedTuple):
         due: Sorted set, ticket -> time at which it asks again.
         log: Sorted set, sent call -> time.
         leases: Sorted set, call in flight -> expiry.
+        open: Hash, ticket of a call that is not in the bill yet -> what to enter if nobody settles it.
         bots: Sorted set, bot of one tenant -> finish tag.
     """
 
@@ -24,4 +25,5 @@ class LimitKeys(NamedTuple):
     due: str
     log: str
     leases: str
+    open: str
     bots: str

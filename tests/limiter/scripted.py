@@ -36,7 +36,7 @@ class ScriptedLimit:
         names = {name: getattr(self.keys, name) for name in script.names.keys.names}
         return run_script(self._client, script, *script.call(**names, **arguments))
 
-    def ask(self, q: Question) -> Answer:
+    def ask(self, q: Question, note: str = "") -> Answer:
         asked = Asked(
             priority=q.priority, asked_order=q.order, asked_candidate=1, charge=q.charge, weight=q.weight,
             by_tenant=q.by_tenant, tokens=q.tokens, input=q.input_tokens, output=q.output_tokens, usd_micros=q.money,
@@ -45,7 +45,7 @@ class ScriptedLimit:
         reply = Reply.unpack(
             self._run(
                 ACQUIRE, ticket=q.ticket, bot=q.bot, kind=f"q:{q.kind}", asked=ASKED.pack(asked),
-                terms=[self._terms.pack()],
+                note=note, terms=[self._terms.pack()],
             )
         )  # fmt: skip
         self.held_by = reply.held_by

@@ -403,7 +403,7 @@ def test_every_key_expires(client: Any) -> None:
     settings = LimitSettings(rpm=600, in_flight=20)
     limit = ScriptedLimit(client, next(_names), Terms.of(settings))
     for number in range(30):
-        limit.ask(Question(f"{number:03d}", f"bot-{number}"))
+        limit.ask(Question(f"{number:03d}", f"bot-{number}"), note="a note")
     limit.settle("000", sent=True, charged=(9, 4, 5), used=(5, 2, 3), asked=(9, 5), learns=True)
     found = [key.decode() for key in client.scan_iter() if key.decode().startswith(limit.keys.state)]
     assert set(found) == set(limit.keys)

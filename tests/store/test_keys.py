@@ -12,14 +12,14 @@ from celery import Celery
 from fleet import config
 from fleet.engine.messages import queues
 from fleet.errors import ConfigurationError
-from fleet.store import keys
+from fleet.store import bill_keys, keys
 from tests.house import ROOT, sources
 
 #: A value for each kind of argument that a key's name is made of.
 ARGUMENTS = {"step": 3, "name": "openai/gpt-5/default"}
 
 #: What the names of Fleet's keys begin with. Messages for people begin with "fleet: ".
-OURS = ("fleet:", f"{keys.TAG}:", "celery-task-meta", "_kombu.binding", "chord-unit")
+OURS = ("fleet:", f"{keys.TAG}:", f"{bill_keys.TAG}:", "celery-task-meta", "_kombu.binding", "chord-unit")
 
 
 def spelled() -> list[str]:
@@ -41,9 +41,10 @@ def test_the_name_of_every_key_is_spelled_in_one_module() -> None:
 def builders() -> dict[str, str | tuple[str, ...]]:
     """Return what every function of `keys` that names a key returns."""
     made = {}
-    for name, build in keys._BUILDERS.items():
-        arguments = [ARGUMENTS.get(wanted, "x") for wanted in inspect.signature(build).parameters]
-        made[name] = getattr(keys, name)(*arguments)
+    for module in (keys, bill_keys):
+        for name, build in module._BUILDERS.items():
+            arguments = [ARGUMENTS.get(wanted, "x") for wanted in inspect.signature(build).parameters]
+            made[f"{module.__name__}.{name}"] = getattr(module, name)(*arguments)
     return made
 
 
@@ -62,9 +63,10 @@ def test_every_key_begins_with_the_prefix_and_is_else_the_same() -> None:
 
 def test_every_function_of_the_module_is_a_builder_and_gets_the_prefix() -> None:
     """One that stands below `use_prefix` would get none."""
-    ours = {name: value for name, value in vars(keys).items() if inspect.isfunction(value)}
-    functions = {name for name, value in ours.items() if value.__module__ == keys.__name__ and not name.startswith("_")}
-    assert functions == {*keys._BUILDERS, "queue", "use_prefix"}
+    for module, besides in ((keys, {"queue", "use_prefix"}), (bill_keys, {"use_prefix"})):
+        ours = {name: value for name, value in vars(module).items() if inspect.isfunction(value)}
+        own = {name for name, value in ours.items() if value.__module__ == module.__name__ and not name.startswith("_")}
+        assert own == {*module._BUILDERS, *besides}
 
 
 def test_keys_without_a_prefix_are_those_of_the_last_release() -> None:
@@ -106,8 +108,9 @@ def test_keys_are_named_when_they_are_used_and_by_their_module() -> None:
     for path in sources(ROOT / "fleet", "*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module == "fleet.store.keys":
-                wrong += [f"{path}: {name.name}" for name in node.names if name.name in keys._BUILDERS]
+            if isinstance(node, ast.ImportFrom) and node.module in ("fleet.store.keys", "fleet.store.bill_keys"):
+                builders = keys._BUILDERS if node.module == "fleet.store.keys" else bill_keys._BUILDERS
+                wrong += [f"{path}: {name.name}" for name in node.names if name.name in builders]
         wrong += [f"{path}:{call.lineno}" for call in _called_at_import(tree) if _names_a_key(call)]
     assert not wrong
 
@@ -128,7 +131,11 @@ def _called_at_import(tree: ast.AST) -> list[ast.Call]:
 
 def _names_a_key(call: ast.Call) -> bool:
     called = call.func
-    return isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "keys"
+    return (
+        isinstance(called, ast.Attribute)
+        and isinstance(called.value, ast.Name)
+        and called.value.id in ("keys", "bill_keys")
+    )
 
 
 def test_no_script_spells_a_key() -> None:

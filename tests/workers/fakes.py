@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -17,7 +18,7 @@ from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
 from fleet.workers.bot.persona import make_bot
 from fleet.workers.gateway import Gateway, Price, Route
-from fleet.workers.ports import Call, Completion, CostShares
+from fleet.workers.ports import Bill, Call, Completion, CostShares
 
 LIMIT = "api/model-1/default"
 
@@ -48,6 +49,7 @@ class FakeLimiter:
         input_tokens: int = 0,
         cost_usd_micros: float = 0,
         patience_s: float | None = None,
+        note: str = "",
     ) -> Grant:
         self.callers.append(caller)
         await asyncio.sleep(0)
@@ -189,13 +191,17 @@ def a_gateway(
     others_are_answered: bool = True,
     costs: CostShares | None = None,
     lessons: Notebook | None = None,
+    bill: Bill | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Gateway:
     route = Route(
         provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=timeout_s
     )
     breakers = breakers or FakeBreakers()
     breakers.answers = others_are_answered  # else a call that hangs is ended by its timeout alone
-    return Gateway(limiter, {"research": route}, price, breakers=breakers, costs=costs, lessons=lessons)
+    return Gateway(
+        limiter, {"research": route}, price, breakers=breakers, costs=costs, lessons=lessons, bill=bill, clock=clock
+    )
 
 
 def settings_of(**pool: object) -> Settings:

@@ -93,7 +93,7 @@ class InputLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileTask:
     """One input line: its number (from 1), its id, what names it, and its task or why it is none."""
 
     line: int
@@ -128,7 +128,7 @@ def read_questions(lines: Iterable[bytes], line_format: LineFormat) -> Iterator[
 
 def read_entries(
     lines: Iterable[bytes], line_format: LineFormat, *, answered: Callable[[InputLine], bool] | None = None
-) -> Iterator[Entry]:
+) -> Iterator[FileTask]:
     """Yield an entry per line that is not blank and whose question is not answered; raises as `numbered`."""
     for question in read_questions(lines, line_format):
         if answered is None or not answered(question):
@@ -151,7 +151,7 @@ def read_question(number: int, text: bytes, line_format: LineFormat, occurrences
     return InputLine(number, number if name is None else name, asked, fields=fields)
 
 
-def entry_of(question: InputLine, line_format: LineFormat) -> Entry:
+def entry_of(question: InputLine, line_format: LineFormat) -> FileTask:
     """Return a question as a task; never raises for what it holds."""
     error = question.error
     if question.fields is not None:
@@ -159,12 +159,12 @@ def entry_of(question: InputLine, line_format: LineFormat) -> Entry:
             task = BotTask.parse(**{**line_format.options, **question.fields})
             line_format.check(task)
             task.__pydantic_serializer__.to_json(task)  # half a surrogate pair cannot be sent
-            return Entry(question.line, question.id, question.asked, task=task)
+            return FileTask(question.line, question.id, question.asked, task=task)
         except InvalidTask as invalid:
             error = invalid
         except PydanticSerializationError:
             error = InvalidTask("expected text that UTF-8 can hold, got half of a surrogate pair (\\ud800 to \\udfff)")
-    return Entry(question.line, question.id, question.asked, error=error)
+    return FileTask(question.line, question.id, question.asked, error=error)
 
 
 def _parse(text: bytes) -> Any:
@@ -235,11 +235,11 @@ def _content(value: Mapping[str, Any], line_format: LineFormat) -> tuple[dict[st
 class FileSource:
     """Entries of a file, as many as are asked for."""
 
-    def __init__(self, entries: Iterator[Entry]) -> None:
+    def __init__(self, entries: Iterator[FileTask]) -> None:
         self._entries = entries
         self.ended = False
 
-    def take(self, count: int) -> list[Entry]:
+    def take(self, count: int) -> list[FileTask]:
         """Return the next `count` entries; fewer at the end."""
         taken = list(islice(self._entries, count))
         self.ended = len(taken) < count
@@ -254,13 +254,13 @@ class PipeSource:
         ahead: Most entries read ahead.
     """
 
-    def __init__(self, entries: Iterator[Entry], *, ahead: int) -> None:
-        self._queue: queue.Queue[Entry | None] = queue.Queue(maxsize=ahead)
+    def __init__(self, entries: Iterator[FileTask], *, ahead: int) -> None:
+        self._queue: queue.Queue[FileTask | None] = queue.Queue(maxsize=ahead)
         self._error: OSError | ConfigurationError | None = None
         self.ended = False
         threading.Thread(target=self._read, args=(entries,), name="read-input", daemon=True).start()
 
-    def _read(self, entries: Iterator[Entry]) -> None:
+    def _read(self, entries: Iterator[FileTask]) -> None:
         try:
             for entry in entries:
                 self._queue.put(entry)
@@ -269,13 +269,13 @@ class PipeSource:
         finally:
             self._queue.put(None)
 
-    def take(self, count: int) -> list[Entry]:
+    def take(self, count: int) -> list[FileTask]:
         """Return up to `count` entries that have come; never waits.
 
         Raises:
             ConfigurationError: When the pipe cannot be read on.
         """
-        taken: list[Entry] = []
+        taken: list[FileTask] = []
         while len(taken) < count and not self.ended:
             try:
                 entry = self._queue.get_nowait()

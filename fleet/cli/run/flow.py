@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from fleet.cli.run.answers import AnswerFile
 from fleet.cli.run.collector import FIELDS, Collector
-from fleet.cli.run.entries import Entry
+from fleet.cli.run.entries import FileTask
 from fleet.cli.run.patience import Patience
 from fleet.cli.run.summary import Summary
 from fleet.errors import ConfigurationError, StoreUnavailable
@@ -47,7 +47,7 @@ class EntrySource(Protocol):
         """True when there is nothing more to take."""
         ...
 
-    def take(self, count: int) -> list[Entry]:
+    def take(self, count: int) -> list[FileTask]:
         """Return at most `count` entries that are there."""
         ...
 
@@ -89,8 +89,8 @@ class Flow:
         self._out, self._submit, self._collector = out, submit, collector
         self._summary, self._view, self._stopping = summary, view, stopping
         self._patience, self._diagnose = patience, diagnose
-        self._waiting: list[Entry] = []  # read, not yet submitted
-        self._flight: dict[str, Entry] = {}  # task id -> its line
+        self._waiting: list[FileTask] = []  # read, not yet submitted
+        self._flight: dict[str, FileTask] = {}  # task id -> its line
         self._written: list[str] = []  # answers written, not yet known to be on the disk
         self._moved_at_s = self._reached_at_s = time.monotonic()
         self._warned_at_s = 0.0
@@ -151,13 +151,13 @@ class Flow:
         self._waiting = []
         return self._collect()
 
-    def _send(self, entries: list[Entry]) -> None:
+    def _send(self, entries: list[FileTask]) -> None:
         if entries:
             tasks = [entry.task for entry in entries if entry.task is not None]
             ids = self._submit(tasks, [self._key(entry) for entry in entries])
             self._flight |= zip(ids, entries, strict=True)
 
-    def _key(self, entry: Entry) -> str:
+    def _key(self, entry: FileTask) -> str:
         if self._by_place:
             return f"{self._run_id}:{entry.line}:{entry.id!a}"  # an id from JSON may hold what UTF-8 cannot
         return f"{self._run_id}:{entry.asked}"
@@ -205,7 +205,7 @@ class Flow:
             self._view.warn(message)
 
 
-def answer_record(entry: Entry, result: dict[str, Any]) -> dict[str, Any]:
+def answer_record(entry: FileTask, result: dict[str, Any]) -> dict[str, Any]:
     """Return the line of OUT for a finished task."""
     record = {"id": entry.id, "line": entry.line, **{name: result.get(name) for name in FIELDS}}
     if entry.task is not None and entry.task.metadata:
@@ -213,7 +213,7 @@ def answer_record(entry: Entry, result: dict[str, Any]) -> dict[str, Any]:
     return {**record, "asked": entry.asked}
 
 
-def failed_record(entry: Entry) -> dict[str, Any]:
+def failed_record(entry: FileTask) -> dict[str, Any]:
     """Return the line of OUT for an input line that isn't a valid task."""
     assert entry.error is not None
     error = TaskError.of(entry.error).model_dump()

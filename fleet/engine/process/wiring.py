@@ -20,6 +20,7 @@ from typing import Any
 
 from fleet import config
 from fleet.config import Settings
+from fleet.economy.bill.writer import Writer as BillWriter
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.admission.lending import lend
@@ -45,6 +46,7 @@ from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
+from fleet.engine.transport import leases
 from fleet.errors import FleetError
 from fleet.lessons import Notebook
 from fleet.limiter import LearntCosts
@@ -88,6 +90,7 @@ class Assembly:
     panel: Panel
     janitor: Janitor
     telemetry: Telemetry
+    bill: BillWriter
 
     async def close(self) -> None:
         """Give up what others may take over, and close all connections."""
@@ -97,6 +100,7 @@ class Assembly:
         await self.agent.close()
         for provider in {route.provider_name: route.provider for route in self.routes}.values():
             await provider.close()
+        await self.bill.close()
         await self.state.close()
         await self.broker.close()
         await asyncio.to_thread(self.telemetry.close)
@@ -129,9 +133,10 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     breakers = make_breakers(
         settings, state, broker, {route.limit: route.api_key for route in routes}, calm=limiter.calm
     )
+    bill = BillWriter(state, process=leases.process_id())
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
-        on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state),
+        on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill,
     )  # fmt: skip
     room = WaitingRoom(broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool))
     agent = Agent(
@@ -168,6 +173,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         panel=panel,
         janitor=Janitor(broker, state, plane.refuse),
         telemetry=telemetry,
+        bill=bill,
     )
 
 

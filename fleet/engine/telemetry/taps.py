@@ -107,11 +107,12 @@ class _TracedLimiter(EventLimiter):
         input_tokens: int = 0,
         cost_usd_micros: float | None = None,
         patience_s: float | None = None,
+        note: str = "",
     ) -> Grant:
         with self._tracing.step("limiter_wait", limit=limit if isinstance(limit, str) else limit[0]):
             return await super().acquire(
                 limit, tokens=tokens, timeout_s=timeout_s, caller=caller, input_tokens=input_tokens,
-                cost_usd_micros=cost_usd_micros, patience_s=patience_s,
+                cost_usd_micros=cost_usd_micros, patience_s=patience_s, note=note,
             )  # fmt: skip
 
 

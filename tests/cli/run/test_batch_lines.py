@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from fleet.cli.run.entries import Entry, LineFormat, entry_of, read_question
+from fleet.cli.run.entries import FileTask, LineFormat, entry_of, read_question
 from fleet.cli.run.recognition import Occurrences
 
 HI = [{"role": "user", "content": "hi"}]
 
 
-def entry(value: Any, reading: LineFormat | None = None) -> Entry:
+def entry(value: Any, reading: LineFormat | None = None) -> FileTask:
     reading = reading or LineFormat()
     return entry_of(read_question(7, json.dumps(value).encode(), reading, Occurrences()), reading)
 
 
-def said(found: Entry) -> list[tuple[str, str]]:
+def said(found: FileTask) -> list[tuple[str, str]]:
     assert found.task is not None, found.error
     return [(message.role, message.content) for message in found.task.conversation()]
 
@@ -89,7 +89,7 @@ PLACE = {"type": "object", "properties": {"place": {"type": "string"}}}
 ANSWER = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
-def asked(found: Entry) -> dict[str, Any]:
+def asked(found: FileTask) -> dict[str, Any]:
     assert found.task is not None, found.error
     return found.task.model_dump(exclude_defaults=True, exclude={"messages", "prompt", "max_output_tokens"})
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fleet.cli.run.entries import (
-    Entry,
     FileSource,
+    FileTask,
     LineFormat,
     PipeSource,
     entry_of,
@@ -25,7 +25,7 @@ from fleet.models import Priority
 from tests.waiting import wait_until
 
 
-def read_entry(number: int, text: bytes, reading: LineFormat) -> Entry:
+def read_entry(number: int, text: bytes, reading: LineFormat) -> FileTask:
     return entry_of(read_question(number, text, reading, Occurrences()), reading)
 
 
@@ -35,11 +35,11 @@ def asked(*values: Any) -> list[str]:
     return [question.asked for question in read_questions(lines, LineFormat())]
 
 
-def entry(value: Any, reading: LineFormat | None = None) -> Entry:
+def entry(value: Any, reading: LineFormat | None = None) -> FileTask:
     return read_entry(7, json.dumps(value).encode(), reading or LineFormat())
 
 
-def prompt_of(found: Entry) -> str | None:
+def prompt_of(found: FileTask) -> str | None:
     assert found.task is not None, found.error
     return found.task.prompt
 
@@ -217,7 +217,7 @@ def test_a_slow_pipe_holds_nobody_up() -> None:
         yield b'"second"'
 
     source = PipeSource(read_entries(lines(), LineFormat()), ahead=10)
-    taken: list[Entry] = []
+    taken: list[FileTask] = []
     wait_until(lambda: taken.extend(source.take(10)) or taken)
     assert not source.ended
     more.set()

@@ -11,7 +11,7 @@ import pytest
 from fleet.cli.run import flow
 from fleet.cli.run.answers import AnswerFile
 from fleet.cli.run.collector import Collector
-from fleet.cli.run.entries import Entry, FileSource, LineFormat, read_entries
+from fleet.cli.run.entries import FileSource, FileTask, LineFormat, read_entries
 from fleet.cli.run.flow import Flow
 from fleet.cli.run.patience import Patience
 from fleet.cli.run.summary import Summary
@@ -56,7 +56,7 @@ class Watcher:
         self.warnings.append(message)
 
 
-def run_flow(url: str, out: Path, entries: Iterator[Entry], *, workers: Workers, view: Watcher, window: int) -> bool:
+def run_flow(url: str, out: Path, entries: Iterator[FileTask], *, workers: Workers, view: Watcher, window: int) -> bool:
     with AnswerFile(out) as answers, Collector(state_url=url, broker_url=url, timeout_s=5) as collector:
         return Flow(
             run_id="run",
@@ -73,7 +73,7 @@ def run_flow(url: str, out: Path, entries: Iterator[Entry], *, workers: Workers,
         ).run(FileSource(entries))
 
 
-def entries_of(count: int) -> Iterator[Entry]:
+def entries_of(count: int) -> Iterator[FileTask]:
     return read_entries((b'"prompt"' for _ in range(count)), LineFormat())
 
 
@@ -143,7 +143,7 @@ def test_an_input_is_read_no_faster_than_it_is_answered(redis_url: str, tmp_path
     read = [0]
     ahead: list[int] = []
 
-    def counted() -> Iterator[Entry]:
+    def counted() -> Iterator[FileTask]:
         for entry in entries_of(300):
             read[0] += 1
             yield entry

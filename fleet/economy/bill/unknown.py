@@ -1,0 +1,82 @@
+"""Calls of which nobody knows what was counted: how they are kept one by one, and what takes their place at last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import redis
+
+from fleet.economy.bill.rows import arguments_of, summed
+from fleet.economy.bill.scripts import RESOLVE
+from fleet.entries import Entry
+from fleet.store import bill_keys
+from fleet.store.client import run_script
+from fleet.usage import Usage
+
+#: What stands in the place of an entry that is resolved begins so; its Unix time follows.
+RESOLVED = "-"
+#: Entries that are read in one step (count).
+STEP = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An unknown entry, and how it is written in Redis."""
+
+    entry: Entry
+    written: bytes
+
+
+def written(entry: Entry) -> str:
+    """Return an entry as JSON, of one line."""
+    fields = asdict(entry) | {"usage": entry.usage.model_dump()}
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def read(text: bytes) -> Entry | None:
+    """Return the entry that was written so; None for one that is resolved, or of a release that knows other fields."""
+    if text.startswith(RESOLVED.encode()):
+        return None
+    try:
+        fields: dict[str, object] = json.loads(text)
+        return Entry(**{**fields, "usage": Usage.model_validate(fields["usage"])})  # type: ignore[arg-type]
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def resolve_call(before: Unknown, settled: Entry) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `resolve.lua`: the settled entry is counted in the hour of the unknown one."""
+    rows = summed([replace(settled, at_s=before.entry.at_s)], taken_back=[before.entry])
+    hashes, listed = arguments_of(rows)
+    return RESOLVE.call(
+        unknown=bill_keys.unknown(), id=before.entry.id, before=before.written,
+        mark=f"{RESOLVED}{settled.at_s:.0f}", rows=listed, **hashes,
+    )  # fmt: skip
+
+
+def read_unknown(client: redis.Redis) -> Iterator[Unknown]:
+    """Yield the unknown entries, in no order. Plain client of the state Redis."""
+    cursor = 0
+    while True:
+        reply: Any = client.hscan(bill_keys.unknown(), cursor, count=STEP)
+        cursor, rows = reply
+        for text in rows.values():
+            entry = read(text)
+            if entry is not None:
+                yield Unknown(entry, text)
+        if not cursor:
+            return
+
+
+def resolve(client: redis.Redis, before: Unknown, settled: Entry) -> bool:
+    """Put what a call has really cost in the place of its unknown entry; False when somebody else did.
+
+    Args:
+        client: Plain client of the state Redis.
+        before: As it was read.
+        settled: The same call with its true usage and amount, `settled`.
+    """
+    return bool(run_script(client, RESOLVE, *resolve_call(before, settled)))

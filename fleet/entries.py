@@ -1,0 +1,46 @@
+"""What one call to a provider has cost: an entry of the bill. How entries are summed: `fleet/economy/bill/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fleet.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One call to a provider, and what it has cost.
+
+    Args:
+        id: The call's: the ticket of its grant.
+        task: For which it was made.
+        pool: Of the bot.
+        bot: Who made it.
+        tenant: For whom the task is; empty: nobody in particular.
+        kind: Task class.
+        run: Run of a file that has a budget; empty: none.
+        limit: `provider/model/key`.
+        tier: Service tier that answered; empty: the usual one.
+        usage: Each class of token.
+        usd_picos: In 10^-12 US dollars; None: the model has no price in that tier.
+        state: `settled`: the provider told its usage, or surely counted nothing. `unknown`: it was sent, and nobody
+            knows what was counted; it is entered at what was reserved for it.
+        at_s: Unix time in seconds, by the clock of Redis.
+        reservation: Under which budgets reserved for it; empty: none did.
+    """
+
+    id: str
+    task: str
+    pool: str
+    bot: str
+    tenant: str
+    kind: str
+    run: str
+    limit: str
+    tier: str
+    usage: Usage
+    usd_picos: int | None
+    state: Literal["settled", "unknown"]
+    at_s: float
+    reservation: str = ""

@@ -1,0 +1,48 @@
+"""The keys of the bill and of budgets: all share one hash tag, so that one script may touch them together.
+
+Called as `bill_keys.NAME(...)`, for the reason that `keys.py` tells.
+"""
+
+from __future__ import annotations
+
+from fleet import config
+from fleet.store.prefix import plain_builders, prefixed
+
+#: Hash tag of everything about money.
+TAG = "{fleet:bill}"
+
+
+def writer(process: str) -> str:
+    """String, expires: number of the last batch of entries of a process, a line break, its ids between commas."""
+    return f"{TAG}:writer:{process}"
+
+
+def unknown() -> str:
+    """Hash, id of a call -> JSON of its entry of which nobody knows what was counted; `-` and a time: resolved then."""
+    return f"{TAG}:unknown"
+
+
+def hour(number: int) -> str:
+    """Hash, expires: sums of an hour (since 1970), JSON of [pool, tenant, kind, limit, tier] -> packed row."""
+    return f"{TAG}:hour:{number}"
+
+
+def day(number: int) -> str:
+    """Hash, expires: the same of a day (UTC, since 1970)."""
+    return f"{TAG}:day:{number}"
+
+
+def bots(number: int) -> str:
+    """Hash, expires: sums of a day by bot, JSON of [pool, bot, limit, tier] -> packed row."""
+    return f"{TAG}:bots:{number}"
+
+
+_BUILDERS = plain_builders(globals(), besides=())
+
+
+def use_prefix(prefix: str) -> None:
+    """Let every key begin with `prefix`, as `keys.use_prefix`."""
+    globals().update(prefixed(_BUILDERS, prefix, of_celery=()))
+
+
+config.on_load(lambda settings: use_prefix(settings.redis.prefix))
