@@ -35,7 +35,7 @@ SENTENCES: dict[Cause, str] = {
     "machine": "the worker's machine has no room for a connection",
     "redis": "Redis does not answer",
     "operator": "an operator has paused the pool",
-    "function": "another task's function has stopped it",
+    "function": "other code of yours in its worker has stopped it",
 }
 #: Causes that do not pass by themselves: somebody must change a key, a setting, or start a worker.
 LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator"})

@@ -33,6 +33,7 @@ from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.footing import Instead
 from fleet.workers.bot.function import FunctionRunner, load_bot
 from fleet.workers.bot.inquiry import MustWait
+from fleet.workers.bot.peers import Peers
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.bot.user_loops import Block, UserLoops
@@ -60,6 +61,7 @@ class Agent:
         on_block: Told when a user's `async def` function blocks its loop.
         on_wait: Told of a pool and its wait, when a task keeps its slot and waits for what holds for all of the pool.
         slots: How many tasks may run at once; by default as the settings say.
+        peers_of: Other processes that serve a pool, for its validator; None: there are none.
 
     Attributes:
         loops: Where users' `async def` functions run.
@@ -76,6 +78,7 @@ class Agent:
         on_block: Callable[[Block], None] | None = None,
         on_wait: Callable[[str, Wait], None] = lambda pool, wait: None,
         slots: Callable[[], int] | None = None,
+        peers_of: Callable[[str], Peers | None] = lambda pool: None,
     ) -> None:
         self._gateway = gateway
         self._on_wait = on_wait
@@ -91,7 +94,12 @@ class Agent:
         threads = FunctionThreads(max_threads)
         self._validators = {
             name: Validator(
-                loaded, threads=threads, loops=self.loops, on_broken=partial(on_wait, name), now_s=gateway.now_s
+                loaded,
+                threads=threads,
+                loops=self.loops,
+                on_broken=partial(on_wait, name),
+                peers=peers_of(name),
+                now_s=gateway.now_s,
             )
             for name, loaded in self._loaded(load_validator, {name: pool.validator for name, pool in pools}).items()
         }
@@ -189,6 +197,11 @@ class Agent:
                 self.shut[pool] = replace(error.wait(about=f"[pools.{pool}]"), is_everyones=True)
         return found
 
+    def verdicts_at(self) -> dict[str, float]:
+        """Return when validators that are in no doubt gave their last verdicts, Unix time (s), by their pools."""
+        found = {pool: validator.given_at for pool, validator in self._validators.items()}
+        return {pool: at for pool, at in found.items() if at is not None}
+
     async def close(self) -> None:
         """End what users' functions left running."""
         await self.loops.close()
@@ -223,7 +236,8 @@ class Agent:
             answer = await self._answer_of(function, task, context)
         if validator is not None:
             try:
-                await validator.check(context.meter.who, task, answer, context.deadline)
+                may_leave = context.may_leave
+                await validator.check(context.meter.who, task, answer, context.deadline, may_leave=may_leave)
             except BadAnswer:
                 context.bad_answers += 1
                 raise

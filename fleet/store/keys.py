@@ -269,11 +269,6 @@ def epochs() -> str:
     return "fleet:epochs"
 
 
-def marks_walk() -> str:
-    """String, expires within the hour: where the walk over all marks goes on."""
-    return "fleet:marks:walk"
-
-
 def turn(duty: str) -> str:
     """String, expires: a worker has the next turn at a duty ("marks", rooms of a queue); or where its last stopped."""
     return f"fleet:turn:{duty}"
@@ -382,6 +377,11 @@ def lessons() -> str:
 def probe(digest: str) -> str:
     """String, expires within a minute: one process tries once more what a model refuses."""
     return f"{lessons()}:{digest}"
+
+
+def verdicts() -> str:
+    """Hash, `pool|process id` -> Unix time, expires: when validators gave their last verdicts (`answers/peers.py`)."""
+    return f"{TAG}:verdicts"
 
 
 def write_probe() -> str:

@@ -79,6 +79,7 @@ class Asker:
         tries: Failed calls so far that count against `max_attempts`.
         is_begun: True once something was done that would be lost with the slot: an answer came, the user's function
             has begun. Such a task waits in its slot.
+        may_leave: The task may be parked; else it waits in its slot whatever it waits for.
         broken: Calls that failed after a part of their answer was handed on: the user's function heard of each.
 
     Args:
@@ -129,6 +130,7 @@ class Asker:
         self._on_wait, self._rest = on_wait, rest or (lambda _, seconds: asyncio.sleep(seconds))
         self._before = before or NOTHING_BEFORE
         self._keeps_slot = self.is_begun = before is None
+        self.may_leave = not self._keeps_slot
         self.broken: list[Waits] = []
         self._anew, self._empty, self._is_answered = 0, 0, False
         self.tries = self._before.tries

@@ -58,7 +58,7 @@ def result_prefix(settings: Settings) -> str:
 def sweep_call(settings: Settings) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `sweep_marks.lua`."""
     return SWEEP.call(
-        walk=keys.marks_walk(), turn=keys.turn("marks"), epochs=keys.epochs(), unacked=keys.unacked(),
+        walk=keys.turn("marks:walk"), turn=keys.turn("marks"), epochs=keys.epochs(), unacked=keys.unacked(),
         parked=keys.parked(), pause_ms=round(SWEEP_EVERY_S * 900), life_s=WALK_LIFE_S, count=SWEEP_COUNT,
         mark_prefix=keys.submitted(""), result_prefix=result_prefix(settings),
     )  # fmt: skip

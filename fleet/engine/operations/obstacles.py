@@ -187,7 +187,7 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
         str(replace(wait, about="") if wait.about == pool else wait),
         ADVICE[wait.cause].format(pool=pool, limit=wait.about.rpartition("/")[0] or wait.about),
     )
-    if wait.cause == "configuration" and wait.about.startswith("validator "):
+    if wait.cause in {"configuration", "function"} and wait.about.startswith("validator "):
         advice = "see that it has what it needs; or correct it, and restart the workers"
     if wait.cause == "worker" and "; " in wait.told:  # the crew's own words: what is wrong, and what to do
         line, _, advice = wait.told.partition("; ")

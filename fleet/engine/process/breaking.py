@@ -86,7 +86,7 @@ async def lift(broker: Store, queues: Iterable[str], *, about: str, causes: Coll
 
 
 async def open_mended(broker: Store, settings: Settings, pools: Iterable[str], limits: Collection[str]) -> None:
-    """Open pools that a process was the one to hold that lacks a key, or their code: this one has it.
+    """Open pools that a process was the one to hold that lacked a key, or their code, or had other code.
 
     Args:
         broker: Where the pools' gates are.
@@ -96,7 +96,7 @@ async def open_mended(broker: Store, settings: Settings, pools: Iterable[str], l
     """
     for pool in pools:
         own = [limit for limit in _limits_of(pool, settings) if limit in limits]
-        for about in (f"[pools.{pool}]", *own):
+        for about in (f"[pools.{pool}]", f"validator {settings.pools[pool].validator}", *own):
             await lift(broker, [keys.queue(pool)], about=about, causes=("key", "configuration"), parked_too=False)
 
 

@@ -28,6 +28,7 @@ from fleet.engine.answers.canaries import Canaries
 from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
+from fleet.engine.answers.peers import ValidatorPeers
 from fleet.engine.messages.queues import bind_pools, odd_queues
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
@@ -86,6 +87,7 @@ class Assembly:
     late_binding: LateBinding
     likeness: LikenessWatch
     lessons: SharedLessons
+    peers: ValidatorPeers
     breakers: Breakers
     panel: Panel
     janitor: Janitor
@@ -139,9 +141,10 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill,
     )  # fmt: skip
     room = WaitingRoom(broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool))
+    peers = ValidatorPeers(state, room.did_well)
     agent = Agent(
         gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon,
-        slots=slots,
+        slots=slots, peers_of=peers.of,
     )  # fmt: skip
     bots = Bots(lambda name: worker_bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
@@ -169,6 +172,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         ),
         likeness=likeness,
         lessons=lessons,
+        peers=peers,
         breakers=breakers,
         panel=panel,
         janitor=Janitor(broker, state, plane.refuse),
@@ -322,6 +326,7 @@ class Process:
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
+            partial(assembly.peers.keep, assembly.agent.verdicts_at),
             StaleHolds(settings, assembly.state, assembly.broker, (route.limit for route in assembly.routes)).attend,
             BacklogHistory(settings, assembly.state, assembly.broker).attend,
             partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),

@@ -86,11 +86,11 @@ class QoS(kombu_redis.QoS):
         if not self.prefetch_count:
             return TAKE_AT_MOST, frozenset()
         holdings, shut = self.channel.holdings, frozenset[str]()
-        own = self.prefetch_count - len(holdings.held)
+        own = self.prefetch_count + holdings.extra(self.prefetch_count) - len(holdings.held)
         if own <= 0:
             lent, shut = holdings.lent(self.prefetch_count)
             own += lent
-        return max(0, int(min(TAKE_AT_MOST, own, holdings.room()))), shut
+        return max(0, int(min(TAKE_AT_MOST, own, holdings.room()))), shut | holdings.shunned()
 
     def restore_unacked(self, client: Any = None) -> None:
         """Hand back what was taken and has not started; what runs stays leased and is acknowledged later."""

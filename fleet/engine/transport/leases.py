@@ -59,6 +59,8 @@ SWEEP_MOST = 5000
 WIDEN_EVERY_S = 2.0
 #: Slots that tasks of one pool may wait in after they have begun: one in so many. Those beyond are lent to others.
 WAITING_SHARE = 4
+#: Tasks that are held beyond few slots because others wait in them for company (count).
+MOST_EXTRA = 3
 #: Unreadable messages kept for a look, the newest ones (count).
 UNREADABLE_KEPT = 1000
 #: How the delivery tag of a message ends that is suspect: the process that had it before died while its task ran.
@@ -131,6 +133,9 @@ class Holdings:
         self._narrow: tuple[int, float] | None = None
         #: Queue -> tasks of it that have begun and wait in their slots, if there are any.
         self.waiting: Mapping[str, int] = {}
+        #: Queue -> tasks of it that wait in their slots for others to come, and until when none are wanted (monotonic).
+        self.lonely: dict[str, int] = {}
+        self.left: dict[str, float] = {}
         #: When this process's own thread last renewed (monotonic).
         self.renewed_at_s = -math.inf
 
@@ -164,6 +169,17 @@ class Holdings:
         most = slots // WAITING_SHARE
         beyond = {queue: count - most for queue, count in self.waiting.items() if count > most}
         return min(slots, sum(beyond.values())), frozenset(beyond)
+
+    def extra(self, slots: int) -> int:
+        """Return how many messages may be held beyond the slots, because tasks in them wait for others to come."""
+        return min(sum(self.lonely.values()), max(slots, MOST_EXTRA)) if self.lonely else 0
+
+    def shunned(self) -> frozenset[str]:
+        """Return the queues from which nothing is wanted now."""
+        if not self.left:
+            return frozenset()
+        now_s = time.monotonic()
+        return frozenset(queue for queue, until_s in tuple(self.left.items()) if until_s > now_s)
 
     def next_prefix(self) -> str:
         """Return a prefix for the tags of one take: unique over all processes and takes."""
@@ -276,6 +292,23 @@ def lend(waiting: Mapping[str, int]) -> bool:
     for holdings in changed:
         holdings.waiting = waiting
     return bool(changed)
+
+
+def make_room(queue: str, tasks: int) -> bool:
+    """Note how many tasks of a queue wait in their slots for others to come; True when that are more now."""
+    grown = False
+    for holdings in all_holdings():
+        before = holdings.lonely.get(queue, 0)
+        grown = grown or tasks > before
+        holdings.lonely = {name: count for name, count in {**holdings.lonely, queue: tasks}.items() if count}
+    return grown
+
+
+def leave(queue: str, seconds: float) -> None:
+    """Take nothing from a queue for so long; 0: take from it again."""
+    until_s = time.monotonic() + seconds
+    for holdings in all_holdings():
+        holdings.left = {name: at for name, at in {**holdings.left, queue: until_s}.items() if name != queue or seconds}
 
 
 def flush_all_acks() -> None:

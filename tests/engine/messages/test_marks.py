@@ -78,7 +78,7 @@ def sweep(client: redis.Redis) -> int:
     for _ in range(10):
         client.delete(keys.turn("marks"))
         removed += run_script(client, marks.SWEEP, *marks.sweep_call(config.current()))
-        if client.get(keys.marks_walk()) == b"0":
+        if client.get(keys.turn("marks:walk")) == b"0":
             return removed
     raise AssertionError("the walk has no end")
 

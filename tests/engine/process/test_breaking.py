@@ -219,12 +219,12 @@ def test_a_rung_that_closed_a_moment_ago_opens_its_ladder_once_more(redis_url: s
 
 
 def test_a_worker_that_lacks_nothing_opens_pools_that_were_held_for_any_of_their_models(redis_url: str) -> None:
-    """That of a persona, a rung of its ladder, its own: another worker lacked the key or the code."""
+    """That of a persona, a rung of its ladder, its own; its code: another worker lacked the key, or had other code."""
     rungs = {"fallback": [{"model": "small"}], "persona": {"models": ["model", "second"]}}
     settings = SETTINGS.model_copy(
-        update={"pools": {"one": config.PoolSettings(provider="api", model="model", **rungs)}}  # type: ignore[arg-type]
+        update={"pools": {"one": config.PoolSettings(provider="api", model="model", validator="my:check", **rungs)}}  # type: ignore[arg-type]
     )
-    abouts = ["api/second/default", "api/small/default", LIMIT, "[pools.one]"]
+    abouts = ["api/second/default", "api/small/default", LIMIT, "[pools.one]", "validator my:check"]
 
     async def work() -> None:
         store = Store(redis_url)

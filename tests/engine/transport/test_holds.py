@@ -121,6 +121,24 @@ def test_slots_of_tasks_that_wait_in_them_are_lent_beyond_each_pool_s_share() ->
     assert holdings.lent(1) == (1, {"a"})
 
 
+def test_a_worker_takes_more_than_it_has_slots_while_tasks_wait_in_them_for_company_and_leaves_queues_for_a_while() -> (
+    None
+):
+    holdings = leases.holdings_of("a test's broker")
+    try:
+        assert (holdings.extra(1), holdings.shunned()) == (0, frozenset())
+        assert leases.make_room("a", 2) and not leases.make_room("a", 1) and leases.make_room("b", 60)
+        assert (holdings.extra(1), holdings.extra(20)) == (3, 20)
+        assert not leases.make_room("a", 0) and not leases.make_room("b", 0) and holdings.extra(20) == 0
+        leases.leave("a", 60.0)
+        leases.leave("b", -1.0)
+        assert holdings.shunned() == {"a"}
+        leases.leave("a", 0)
+        assert holdings.shunned() == frozenset()
+    finally:
+        leases._HOLDINGS.pop("a test's broker")
+
+
 @both
 def test_a_hold_opens_by_itself_and_a_consumer_that_sleeps_knows_when(
     client: redis.Redis, queues: tuple[str, ...]

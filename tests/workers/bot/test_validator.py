@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 import threading
@@ -46,11 +47,13 @@ async def on_the_loop(task: BotTask, answer: str) -> Any:
 
 
 def raises(task: BotTask, answer: str) -> Any:
-    raise seen["error"](f"{task.prompt} {answer}")
+    if task.metadata["verdict"] is not True:
+        raise seen["error"](f"{task.prompt} {answer}")
 
 
 async def raises_on_the_loop(task: BotTask, answer: str) -> Any:
-    raise seen["error"](f"{task.prompt} {answer}")
+    if task.metadata["verdict"] is not True:
+        raise seen["error"](f"{task.prompt} {answer}")
 
 
 def breaks(task: BotTask, answer: str) -> bool:
@@ -82,11 +85,17 @@ def work(
     answer: Any = "a secret answer",
     norms: Norms | None = None,
     deadline_s_left: float = 5.0,
+    knows: bool = False,
     **task: Any,
 ) -> Outcome:
+    """Let one task work; with `knows` behind another one on whose answer the validator has given a verdict."""
+
     async def run() -> Outcome:
         config = settings_of(validator=f"{HERE}:{validator}")
-        agent = Agent(a_gateway(FakeLimiter(), FakeProvider([answer])), config, share=lambda: 0.0)
+        agent = Agent(a_gateway(FakeLimiter(), FakeProvider([answer, answer])), config, share=lambda: 0.0)
+        if knows:
+            good = BotTask.parse("another prompt", metadata={"verdict": True}, **task)
+            assert (await agent.run(good, a_bot(), task_id="t0")).status == "ok"
         asked = BotTask.parse("a private prompt", metadata={"verdict": verdict}, **task)
         return await agent.run(asked, a_bot(), task_id="t1", deadline_s_left=deadline_s_left, norms=norms)
 
@@ -126,7 +135,7 @@ def test_a_long_reason_is_shortened():
 @BOTH
 @pytest.mark.parametrize("verdict", [0, 1, 1.0, [], {"ok": True}])
 def test_any_other_verdict_is_the_validators_failure_and_not_the_bots(validator: str, verdict: Any):
-    outcome = work(validator, verdict)
+    outcome = work(validator, verdict, knows=True)
     assert type(outcome.error) is ValidatorFailed and outcome.error.blame == "configuration"
     assert "expected None, True, False or a str (the reason), got " in str(outcome.error)
     assert (outcome.status, outcome.fault, outcome.bad_answers) == ("failed", None, 0)
@@ -141,14 +150,10 @@ def test_a_validator_that_raises_accuses_nobody_and_quotes_nothing(
 ):
     seen["error"] = error
     with caplog.at_level(logging.DEBUG):
-        outcome = work(validator)
+        outcome = work(validator, knows=True)
     assert type(outcome.error) is ValidatorFailed and outcome.fault is None
     assert f"got {error.__name__} raised at test_validator.py:" in str(outcome.error)
     assert "private" not in str(outcome.error) + caplog.text and "secret" not in str(outcome.error) + caplog.text
-
-
-def test_a_validator_that_forgot_its_async_is_told_so():
-    assert "declare it `async def`" in str(work("forgets_async").error)
 
 
 def test_a_validator_sees_cut_answers_and_bare_json_and_no_failed_task():
@@ -166,8 +171,34 @@ def test_an_answer_that_a_validator_took_may_still_be_suspiciously_short():
     assert work("plain", False, answer="Done.", norms=norms).fault is Fault.REJECTED
 
 
+class FakePeers:
+    """Other processes, whose validators gave their last verdict when the test says so; what they are left."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+        self.left: list[float] = []
+        self.room = 0
+        self.lifted = 0
+
+    async def gave_verdict_at(self) -> float | None:
+        return self.at
+
+    def leave(self, seconds: float) -> None:
+        self.left.append(seconds)
+
+    def make_room(self, tasks: int) -> None:
+        self.room = tasks
+
+    def lift(self) -> None:
+        self.lifted += 1
+
+
 def at_work(
-    work: Callable[[Agent, FakeProvider], Any], *, validator: str = "breaks", told: list[Wait] | None = None
+    work: Callable[[Agent, FakeProvider], Any],
+    *,
+    validator: str = "breaks",
+    told: list[Wait] | None = None,
+    peers: FakePeers | None = None,
 ) -> Any:
     """Let several tasks of a pool work, whose validator has 2 threads."""
     seen.update({"asked": [], "broken": True})
@@ -177,7 +208,7 @@ def at_work(
         waits: list[Wait] = [] if told is None else told
         agent = Agent(
             a_gateway(FakeLimiter(), provider), settings_of(bots=1, validator=f"{HERE}:{validator}"),
-            share=lambda: 0.0, on_wait=lambda pool, wait: waits.append(wait),
+            share=lambda: 0.0, on_wait=lambda pool, wait: waits.append(wait), peers_of=lambda pool: peers,
         )  # fmt: skip
         try:
             async with asyncio.timeout(20):
@@ -189,10 +220,17 @@ def at_work(
 
 
 def start(
-    agent: Agent, prompt: str, *, deadline_s_left: float = 5.0, before: Before | None = None
+    agent: Agent, prompt: str, *, deadline_s_left: float = 5.0, before: Before | None = None, kind: str = "default"
 ) -> asyncio.Future[Outcome]:
-    job = agent.run(BotTask(prompt=prompt), a_bot(), task_id=prompt, deadline_s_left=deadline_s_left, before=before)
-    return asyncio.ensure_future(job)
+    task = BotTask(prompt=prompt, kind=kind)
+    return asyncio.ensure_future(
+        agent.run(task, a_bot(), task_id=prompt, deadline_s_left=deadline_s_left, before=before)
+    )
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    while not is_so():
+        await asyncio.sleep(0.005)
 
 
 def all_come_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,18 +289,129 @@ def test_an_answer_on_which_a_validator_raises_still_when_it_works_again_fails_a
     assert [outcome.status for outcome in at_work(run, told=told)] == ["ok", "failed", "ok"]
 
 
-def test_where_one_task_works_at_a_time_a_broken_validator_costs_two_of_them():
+def test_where_one_task_works_at_a_time_a_broken_validator_fails_none_and_others_may_come_meanwhile():
+    told: list[Wait] = []
+    peers = FakePeers()
+
+    async def run(agent: Agent, provider: FakeProvider) -> list[Outcome]:
+        jobs = [start(agent, "task 0", deadline_s_left=0.5)]
+        await until(lambda: told)  # of one that is alone, too: somebody may have to mend it
+        assert peers.room == 1 and agent.verdicts_at() == {}
+        jobs.append(start(agent, "task 1", deadline_s_left=0.5))
+        await until(lambda: peers.room == 2)
+        await asyncio.sleep(0.6)  # their clocks stand
+        seen["broken"] = False
+        return await asyncio.gather(*jobs)
+
+    assert [(one.status, one.attempts) for one in at_work(run, told=told, peers=peers)] == [("ok", 1)] * 2
+    assert peers.room == 0 and peers.lifted >= 1 and told[0].is_lasting
+
+
+def test_a_first_answer_on_which_it_raises_fails_once_another_one_has_a_verdict_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async def run(agent: Agent, provider: FakeProvider) -> list[Outcome]:
+        seen["broken"] = False
+        odd = start(agent, "odd")
+        await until(lambda: seen["asked"].count("odd") > 6)
+        assert not odd.done() and seen["asked"] == ["odd"] * len(seen["asked"])
+        other = start(agent, "of another class", kind="summary")
+        assert (await other).status == "ok"
+        before = len(seen["asked"])
+        await until(lambda: len(seen["asked"]) > before + 3)
+        assert not odd.done(), "what it makes of another class proves nothing"
+        return [await start(agent, "good"), await odd]
+
+    good, odd = at_work(run)
+    assert (good.status, type(odd.error)) == ("ok", ValidatorFailed)
+
+
+def test_one_answer_is_enough_to_hold_a_pool_whose_validator_raises_on_a_known_one_too():
     told: list[Wait] = []
 
-    async def run(agent: Agent, provider: FakeProvider) -> list[Any]:
-        first = [type((await start(agent, f"task {number}")).error) for number in range(2)]
-        third = start(agent, "task 3")
-        while not told:
-            await asyncio.sleep(0.01)
+    async def run(agent: Agent, provider: FakeProvider) -> list[Outcome]:
         seen["broken"] = False
-        return [*first, (await third).status]
+        known = await start(agent, "known")
+        seen["broken"] = True
+        job = start(agent, "task")
+        await until(lambda: told)
+        assert "known" in seen["asked"][1:] and agent.verdicts_at() == {}
+        seen["broken"] = False
+        return [known, await job]
 
-    assert at_work(run, told=told) == [ValidatorFailed, ValidatorFailed, "ok"]
+    assert [one.status for one in at_work(run, told=told)] == ["ok", "ok"]
+
+
+def test_a_pool_is_open_for_a_while_between_two_holds_until_it_is_proven_that_all_answers_meet_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("fleet.workers.bot.validator.BEYOND_S", 0.05)
+    monkeypatch.setattr("fleet.workers.bot.validator.WINDOW_S", 0.15)
+    told: list[Wait] = []
+
+    async def run(agent: Agent, provider: FakeProvider) -> None:
+        jobs = [start(agent, f"task {number}") for number in range(3)]
+        await until(lambda: len(told) > 2)
+        seen["broken"] = False
+        await asyncio.gather(*jobs)
+
+    at_work(run, told=told)
+    times = [wait.opens_at or 0.0 for wait in told]
+    assert every(later - sooner >= 0.15 for sooner, later in itertools.pairwise(times))
+
+
+def test_where_others_do_better_a_task_is_left_to_them_and_its_pool_is_not_held():
+    told: list[Wait] = []
+    peers = FakePeers()
+
+    async def run(agent: Agent, provider: FakeProvider) -> tuple[list[Outcome], Outcome]:
+        peers.at = time.time() - 5.0  # before it raised here: one goes first, as they may meet the same
+        jobs = [start(agent, f"task {number}", before=NOTHING_BEFORE) for number in range(3)]
+        await until(lambda: any(job.done() for job in jobs))
+        later = await start(agent, "later", before=NOTHING_BEFORE)
+        await asyncio.sleep(0.1)
+        assert sum(job.done() for job in jobs) == 1
+        peers.at = time.time()
+        return await asyncio.gather(*jobs), later
+
+    outcomes, later = at_work(run, told=told, peers=peers)
+    waits = [outcome.parking.wait for outcome in outcomes if outcome.parking is not None]
+    assert len(waits) == 3 and not told and peers.left[0] > 0
+    assert {(wait.cause, wait.about, wait.is_everyones) for wait in waits} == {
+        ("function", f"validator {HERE}:breaks", False)
+    }
+    assert later.attempts == 0 and later.parking is not None, "none is begun here meanwhile"
+
+
+def test_a_hold_ends_with_the_first_verdict_of_others_and_a_task_that_cannot_leave_waits_on():
+    told: list[Wait] = []
+    peers = FakePeers()
+
+    async def run(agent: Agent, provider: FakeProvider) -> tuple[list[Outcome], Outcome]:
+        stays = start(agent, "in a direct call")
+        jobs = [start(agent, f"task {number}", before=NOTHING_BEFORE) for number in range(2)]
+        await until(lambda: told)
+        peers.at = time.time() + 1
+        left = await asyncio.gather(*jobs)
+        assert not stays.done() and peers.lifted
+        seen["broken"] = False
+        return left, await stays
+
+    left, stays = at_work(run, told=told, peers=peers)
+    assert every(outcome.parking is not None for outcome in left) and stays.status == "ok"
+    assert peers.left[-1] == 0.0, "its tasks are wanted again"
+
+
+def test_a_validator_that_forgot_its_async_is_told_so():
+    told: list[Wait] = []
+
+    async def run(agent: Agent, provider: FakeProvider) -> None:
+        job = start(agent, "task")
+        await until(lambda: told)
+        job.cancel()
+
+    at_work(run, validator="forgets_async", told=told)
+    assert "declare it `async def`" in told[0].told
 
 
 def test_a_validator_that_hangs_ends_at_the_deadline_and_a_later_answer_waits_for_a_thread_of_its():
