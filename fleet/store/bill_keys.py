@@ -22,6 +22,16 @@ def unknown() -> str:
     return f"{TAG}:unknown"
 
 
+def limits() -> str:
+    """Set, expires: `provider/model/key` of the calls of all workers: where notes of calls may lie."""
+    return f"{TAG}:limits"
+
+
+def turn() -> str:
+    """String, expires within seconds: a process looks for calls that were left behind; its value: who lives."""
+    return f"{TAG}:turn"
+
+
 def hour(number: int) -> str:
     """Hash, expires: sums of an hour (since 1970), JSON of [pool, tenant, kind, limit, tier] -> packed row."""
     return f"{TAG}:hour:{number}"

@@ -91,6 +91,12 @@ class Janitor:
         #: When the crew was looked at last, and whether producers have been told of pools that nobody serves.
         self._looked_at, self._tells_unserved = 0.0, True
 
+    def living(self) -> frozenset[str] | None:
+        """Return the ids of the processes that report, as last looked at; None: nobody has looked yet."""
+        if self._recorder is None or not self._recorder.looked_at:
+            return None
+        return frozenset(report.process for report in self._recorder.living)
+
     async def bury_poison(self) -> None:
         """Give messages that an earlier release has found to be poison a failed result, for ever.
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from fleet import config
 from fleet.config import Settings
+from fleet.economy.bill.sweep import Sweeper
 from fleet.economy.bill.writer import Writer as BillWriter
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
@@ -332,6 +333,7 @@ class Process:
             partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
+            Sweeper(assembly.state, {route.limit for route in assembly.routes}, assembly.janitor.living).attend,
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))

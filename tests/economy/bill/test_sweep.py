@@ -1,0 +1,279 @@
+"""A call whose process dies is in the bill once: settled where it was told, else unknown. Killed at every step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from fleet.config import LimitSettings
+from fleet.economy.bill import unknown
+from fleet.economy.bill.reader import read_bill
+from fleet.economy.bill.rows import Sums
+from fleet.economy.bill.sweep import GRACE_S, LONGEST_CALL_S, Sweeper
+from fleet.economy.bill.unknown import read_unknown, resolve
+from fleet.economy.bill.writer import Batch, ScriptCall, Writer
+from fleet.entries import Entry
+from fleet.grants import Grant
+from fleet.limiter import Limiter
+from fleet.store import bill_keys, keys
+from fleet.store.client import Store, connect
+from tests.economy.bill.calls import LIMIT, entry
+
+#: What a call may cost at most, in micro-dollars, with parts.
+MOST_MICROS = 12.345678
+RESERVED = Sums(calls=1, unknown_calls=1, unknown_usd_picos=12_345_678)
+SETTLED = Sums(calls=1, usd_picos=420_000, usage=entry().usage)
+
+
+class Killed(BaseException):
+    """The process has died."""
+
+
+class Dying(Store):
+    """Dies before, or right after, the first command or script of that name."""
+
+    before = after = ""
+
+    async def command(self, *parts: Any) -> Any:
+        return await self._at(parts[0], super().command(*parts))
+
+    async def run(self, script: Any, *call: Any) -> Any:
+        return await self._at(script.name, super().run(script, *call))
+
+    async def _at(self, name: str, reply: Awaitable[Any]) -> Any:
+        if name == self.before:
+            reply.close()  # type: ignore[attr-defined]
+            raise Killed
+        came = await reply
+        if name == self.after:
+            raise Killed
+        return came
+
+
+class Fleet:
+    """Two processes: one that makes a call, and one that sweeps."""
+
+    def __init__(self, redis_url: str, process: str = "p1") -> None:
+        self.stores = [Dying(redis_url), Dying(redis_url)]
+        self.mine, self.other = self.stores
+        self.limiter = Limiter(self.mine, {LIMIT: LimitSettings(rpm=600_000)}, draw=lambda: 0.0)
+        self.writer = Writer(self.mine, process=process)
+        self.later_s = 0.0
+        self.heard: list[Batch] = []
+        self.sweeper = Sweeper(self.other, [LIMIT], frozenset, books=[self.hear], clock=self.now_s)
+
+    def hear(self, batch: Batch) -> ScriptCall | None:
+        self.heard.append(batch)
+        return None
+
+    def now_s(self) -> float:
+        with connect(self.other._url) as client:
+            seconds, micros = client.time()  # type: ignore[misc]
+        return float(seconds) + micros / 1e6 + self.later_s
+
+    async def granted(self) -> Grant:
+        """Return the grant of a call with its note."""
+        asked = entry(id="", state="unknown", usd_picos=12_345_678)
+        return await self.limiter.acquire(
+            LIMIT, tokens=21, timeout_s=5, cost_usd_micros=MOST_MICROS, note=self.writer.opened(asked)
+        )
+
+    def settled(self, grant: Grant) -> Entry:
+        return entry(id=grant.ticket, at_s=self.now_s())
+
+    async def die(self, *, before: str = "", after: str = "") -> None:
+        """Send what is entered, and die there."""
+        self.mine.before, self.mine.after = before, after
+        task = asyncio.ensure_future(self.writer._send())
+        with pytest.raises(Killed):
+            await task
+
+    async def sweep(self, *living: str, later_s: float = GRACE_S + 1) -> int:
+        self.later_s = later_s
+        try:
+            return await self.sweeper.sweep(living)
+        finally:
+            self.later_s = 0.0
+
+    async def notes(self) -> int:
+        return int(await self.other.command("HLEN", keys.limit_keys(LIMIT).open))
+
+    def total(self) -> Sums:
+        with connect(self.other._url) as client:
+            return read_bill(client, since_s=self.now_s() - 3600, until_s=self.now_s() + 1, by=["pool"]).total
+
+
+def run(redis_url: str, body: Callable[[Fleet], Awaitable[None]], **options: str) -> None:
+    async def whole() -> None:
+        fleet = Fleet(redis_url, **options)
+        try:
+            await body(fleet)
+        finally:
+            for store in fleet.stores:
+                store.before = store.after = ""
+                await store.close()
+
+    asyncio.run(whole())
+
+
+def test_a_call_of_a_process_that_dies_before_its_answer_is_unknown_at_what_was_reserved(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant = await fleet.granted()
+        assert await fleet.sweep("p1") == 0 and fleet.total() == Sums()  # it lives
+        assert await fleet.sweep(later_s=1) == 1 and fleet.total() == Sums()  # it may be too new to have reported
+        assert await fleet.sweep() == 0
+        assert fleet.total() == RESERVED and await fleet.notes() == 0
+        await fleet.sweep()
+        assert fleet.total() == RESERVED
+        assert [batch.entries[0].id for batch in fleet.heard] == [grant.ticket]
+
+    run(redis_url, body)
+
+
+@pytest.mark.parametrize(
+    ("point", "bill"),
+    [({"before": "bill.lua"}, RESERVED), ({"after": "bill.lua"}, SETTLED), ({"before": "HDEL"}, SETTLED),
+     ({"after": "HDEL"}, SETTLED)],
+)  # fmt: skip
+def test_a_writer_that_dies_at_a_step_neither_loses_nor_doubles(
+    redis_url: str, point: dict[str, str], bill: Sums
+) -> None:
+    async def body(fleet: Fleet) -> None:
+        fleet.writer.enter(fleet.settled(await fleet.granted()))
+        await fleet.die(**point)
+        await fleet.sweep()
+        assert fleet.total() == bill and await fleet.notes() == 0
+
+    run(redis_url, body)
+
+
+@pytest.mark.parametrize("point", [{"before": "enter_lost.lua"}, {"after": "enter_lost.lua"}, {"before": "HDEL"}])
+@pytest.mark.parametrize("is_resolved", [False, True])
+def test_a_sweep_that_dies_at_a_step_is_finished_by_the_next(
+    redis_url: str, point: dict[str, str], is_resolved: bool
+) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant = await fleet.granted()
+        fleet.other.before, fleet.other.after = point.get("before", ""), point.get("after", "")
+        with pytest.raises(Killed):
+            await fleet.sweep()
+        fleet.other.before = fleet.other.after = ""
+        bill = RESERVED
+        with connect(redis_url) as client:
+            if is_resolved and (listed := list(read_unknown(client))):
+                assert resolve(client, listed[0], fleet.settled(grant))
+                bill = SETTLED
+        await fleet.sweep()
+        assert fleet.total() == bill and await fleet.notes() == 0
+
+    run(redis_url, body)
+
+
+def test_what_a_process_settles_late_takes_the_place_of_its_unknown_entry(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant, other = await fleet.granted(), await fleet.granted()
+        await fleet.sweep()
+        assert fleet.total() == RESERVED + RESERVED
+        for one in (grant, other):
+            fleet.writer.enter(fleet.settled(one))
+        fleet.writer.enter(entry(7, at_s=fleet.now_s()))
+        await fleet.writer.close()
+        assert fleet.total() == SETTLED + SETTLED + SETTLED
+        await fleet.sweep()
+        assert fleet.total() == SETTLED + SETTLED + SETTLED
+
+    run(redis_url, body)
+
+
+def test_a_process_that_comes_back_during_a_sweep_is_not_doubled(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant = await fleet.granted()
+        read = fleet.sweeper._enter
+
+        async def back(call: Any, number: str) -> int:
+            for one in (fleet.settled(grant), entry(8, at_s=fleet.now_s())):  # two batches: the first is forgotten
+                fleet.writer.enter(one)
+                await fleet.writer._send()
+            return await read(call, number)
+
+        fleet.sweeper._enter = back  # type: ignore[method-assign]
+        await fleet.sweep()
+        assert fleet.total() == SETTLED + SETTLED
+
+    run(redis_url, body)
+
+
+def test_a_lost_reply_is_unknown_at_last_although_its_process_lives(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        await fleet.granted()
+        await fleet.sweep("p1", later_s=LONGEST_CALL_S - 5)
+        assert fleet.total() == Sums()
+        await fleet.sweep("p1", later_s=LONGEST_CALL_S + 5)
+        assert fleet.total() == RESERVED
+
+    run(redis_url, body)
+
+
+def test_who_does_not_report_is_not_taken_for_dead_soon(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        await fleet.granted()
+        await fleet.sweep("p2")
+        assert fleet.total() == Sums() and await fleet.notes() == 1
+
+    run(redis_url, body, process="")
+
+
+def test_a_grant_that_is_given_back_leaves_no_note(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        asked = asyncio.ensure_future(fleet.granted())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await fleet.mine.command("PING")
+        await asyncio.sleep(0)
+        await fleet.mine.command("PING")
+        fleet.writer.void(LIMIT, (await fleet.granted()).ticket)
+        await fleet.writer.close()
+        assert await fleet.notes() == 0
+
+    run(redis_url, body)
+
+
+def test_what_is_noted_is_learnt_not_the_worst_case(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        for _ in range(40):
+            grant = await fleet.granted()
+            fleet.limiter.settle(grant, used_tokens=9, used_output_tokens=1, cost_usd_micros=MOST_MICROS / 10)
+            fleet.writer.void(LIMIT, grant.ticket)
+        await fleet.writer.close()
+        grant = await fleet.granted()
+        assert MOST_MICROS / 10 <= grant.noted_usd_micros < MOST_MICROS / 5
+        await fleet.sweep()
+        assert fleet.total().unknown_usd_picos == round(grant.noted_usd_micros * 1e6)
+
+    run(redis_url, body)
+
+
+def test_resolved_entries_are_forgotten_after_two_weeks(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant = await fleet.granted()
+        await fleet.sweep()
+        with connect(redis_url) as client:
+            resolve(client, next(read_unknown(client)), fleet.settled(grant))
+        await fleet.sweeper.tidy()
+        assert await fleet.other.command("HLEN", bill_keys.unknown()) == 1
+        fleet.later_s = 15 * 86_400
+        await fleet.sweeper.tidy()
+        assert await fleet.other.command("HLEN", bill_keys.unknown()) == 0
+
+    run(redis_url, body)
+
+
+def test_an_entry_of_another_release_is_not_read() -> None:
+    assert unknown.read(json.dumps({"colour": "red"}).encode()) is None
