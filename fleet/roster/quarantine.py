@@ -6,22 +6,24 @@ far. Its running tasks finish. A quarantine with an end is ended by the first ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.quoting import quote
 from fleet.store import keys
-from fleet.store.client import Script, run_script_each
+from fleet.store.client import Script
 
 #: Added to the score of a quarantined bot, 2^60: beyond any load. Its milliseconds become multiples of 256 there.
 OUT = 2**60
 #: Score of one task in hand, 2^40. The 40 bits below it hold the time of the last checkout, the 13 above it the load:
 #: a double is exact to 53. Beyond 8,191 tasks on one bot only the time gets coarser (2 ms, 4 ms, ...), never the load.
 LOAD_UNIT = 2**40
+#: Bots that are taken out or released in one step, all or none (count): it holds Redis up for some milliseconds.
+AT_ONCE = 500
 #: Characters of a reason that are kept.
 REASON_CHARS = 200
 
@@ -85,15 +87,17 @@ def quarantine(
 def quarantine_all(
     client: redis.Redis, bots: Sequence[tuple[str, str]], *, by: str, reason: str = "", for_s: float | None = None
 ) -> list[bool]:
-    """Let each of some bots, given as pool and name, take no new task. Two round trips, however many they are.
+    """Let each of some bots, given as pool and name, take no new task: all of them or none, up to `AT_ONCE`.
 
-    Who dies in between has taken out some of them, and why and by whom stands beside each.
+    More are taken out in several steps, and an error says which have been; why and by whom stands beside each.
 
     Returns:
         For each of them False when it was out already; the new end and reason hold.
 
     Raises:
         ConfigurationError: When a pool has no such bot; then none of them is taken out.
+        redis.RedisError: When Redis does not answer: none was, or all were and the reply was lost.
+        StoreUnavailable: When it did not answer after some of the steps.
     """
     with client.pipeline(transaction=False) as pipe:
         for pool, bot in bots:
@@ -102,18 +106,58 @@ def quarantine_all(
     for (pool, bot), place in zip(bots, known, strict=True):
         if place is None:
             raise ConfigurationError(f"bot: expected one that the workers of pool {pool} know, got {quote(bot)}")
-    calls = [_quarantine_call(pool, bot, by=by, reason=reason, for_s=for_s) for pool, bot in bots]
-    return [reply == 1 for reply in run_script_each(client, QUARANTINE, calls)]
+
+    def step(some: Sequence[tuple[str, str]]) -> list[bool]:
+        calls = [_quarantine_call(pool, bot, by=by, reason=reason, for_s=for_s) for pool, bot in some]
+        with client.pipeline(transaction=True) as pipe:
+            for names, arguments in calls:
+                pipe.evalsha(QUARANTINE.sha, len(names), *names, *arguments)
+            return [reply == 1 for reply in pipe.execute()]
+
+    client.script_load(QUARANTINE.text)
+    return _in_steps(bots, step, "are quarantined")
 
 
 def release_all(client: redis.Redis, bots: Sequence[tuple[str, str]]) -> list[bool]:
-    """Let each of some bots, given as pool and name, take tasks again, as `release`. Two round trips."""
-    with client.pipeline(transaction=False) as pipe:
-        for pool, bot in bots:
-            pipe.zrem(keys.probation(pool), bot)
-        tried = pipe.execute()
-    replies = run_script_each(client, RELEASE, [RELEASE.call(**_keys(pool), bot=bot) for pool, bot in bots])
-    return [bool(reply) or bool(was_tried) for reply, was_tried in zip(replies, tried, strict=True)]
+    """Let each of some bots, given as pool and name, take tasks again, as `release`; in steps as `quarantine_all`."""
+
+    def step(some: Sequence[tuple[str, str]]) -> list[bool]:
+        with client.pipeline(transaction=True) as pipe:
+            for pool, bot in some:
+                pipe.zrem(keys.probation(pool), bot)
+            for pool, bot in some:
+                names, arguments = RELEASE.call(**_keys(pool), bot=bot)
+                pipe.evalsha(RELEASE.sha, len(names), *names, *arguments)
+            replies = pipe.execute()
+        return [bool(tried) or bool(out) for tried, out in zip(replies[: len(some)], replies[len(some) :], strict=True)]
+
+    client.script_load(RELEASE.text)
+    return _in_steps(bots, step, "are released")
+
+
+def _in_steps(
+    bots: Sequence[tuple[str, str]], step: Callable[[Sequence[tuple[str, str]]], list[bool]], done: str
+) -> list[bool]:
+    """Take all steps, each of them whole or not at all, and return what they returned."""
+    replies: list[bool] = []
+    for start in range(0, len(bots), AT_ONCE):
+        try:
+            replies += step(bots[start : start + AT_ONCE])
+        except redis.RedisError as error:
+            if len(bots) <= AT_ONCE:
+                raise
+            raise StoreUnavailable(_after_some(bots, start, done, error)) from error
+    return replies
+
+
+def _after_some(bots: Sequence[tuple[str, str]], start: int, done: str, error: redis.RedisError) -> str:
+    last = min(start + AT_ONCE, len(bots))
+    before = f"the first {start:,} {done} (up to {bots[start - 1][1]}), " if start else ""
+    after = f", and the {len(bots) - last:,} after them not" if last < len(bots) else ""
+    return (
+        f"expected an answer for {len(bots):,} bots, got {quote(str(error))}: {before}"
+        f"the next {last - start:,} may be, all or none{after}; to repeat it is safe"
+    )
 
 
 def release(client: redis.Redis, pool: str, bot: str) -> bool:

@@ -127,7 +127,7 @@ def _list(names: Sequence[str], *, as_json: bool) -> None:
 @click.option("--below", type=click.Choice(PRIORITIES[:-1]), help="Pause only what is less urgent than this.")
 @click.option("--for", "for_s", callback=seconds_of, metavar="TIME", help="Resume after, e.g., 90s, 10m, 2h.")
 def pause(names: tuple[str, ...], below: str | None, for_s: float | None) -> None:
-    """Stop workers from taking tasks of a pool. What runs goes on; what waits keeps its order.
+    """Stop workers from taking tasks of pools, all of them or none. What runs goes on; what waits keeps its order.
 
     \b
     Examples:
@@ -136,35 +136,35 @@ def pause(names: tuple[str, ...], below: str | None, for_s: float | None) -> Non
     """
     from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.admission.gates import CLOSED
-    from fleet.engine.operations.levers import pause_pool
+    from fleet.engine.operations.levers import pause_pools
 
-    settings = config.current()
-    _check(names, settings)
+    settings, chosen = config.current(), list(dict.fromkeys(names))
+    _check(chosen, settings)
     lowest = CLOSED if below is None else PRIORITIES.index(below)
     with two_redis(settings) as clients:
-        for name in names:
-            gate = pause_pool(clients.state, clients.broker, name, lowest=lowest, for_s=for_s, by=operator_name())
-            say(f"{name}: {gate}")
+        gate = pause_pools(clients.state, clients.broker, chosen, lowest=lowest, for_s=for_s, by=operator_name())
+    for name in chosen:
+        say(f"{name}: {gate}")
 
 
 @pools.command()
 @click.argument("names", metavar="POOL...", nargs=-1, required=True)
 def resume(names: tuple[str, ...]) -> None:
-    """Let workers take all tasks of a pool again, at once.
+    """Let workers take all tasks of pools again, at once: of all of them or none.
 
     \b
     Examples:
       fleet pools resume research
     """
     from fleet.cli.operate.two_redis import two_redis
-    from fleet.engine.operations.levers import resume_pool
+    from fleet.engine.operations.levers import resume_pools
 
-    settings = config.current()
-    _check(names, settings)
+    settings, chosen = config.current(), list(dict.fromkeys(names))
+    _check(chosen, settings)
     with two_redis(settings) as clients:
-        for name in names:
-            was_closed = resume_pool(clients.state, clients.broker, name, by=operator_name())
-            say(f"{name}: open" if was_closed else f"{name}: was open")
+        opened = resume_pools(clients.state, clients.broker, chosen, by=operator_name())
+    for name in chosen:
+        say(f"{name}: open" if name in opened else f"{name}: was open")
 
 
 def read_pools(clients: TwoRedis, settings: config.Settings) -> list[PoolRow]:

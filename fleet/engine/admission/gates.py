@@ -101,13 +101,13 @@ def set_gate(broker: redis.Redis, queue: str, *, lowest: int, for_s: float | Non
 
 
 def set_gates(broker: redis.Redis, names: Iterable[str], *, lowest: int, for_s: float | None = None) -> None:
-    """Do as `set_gate` to queues, some in a round trip."""
-    for some in batched(names, QUEUES_A_STEP):
-        with broker.pipeline(transaction=True) as pipe:
-            for queue in some:
-                pipe.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
-                _announce(pipe, queue)
-            pipe.execute()
+    """Do as `set_gate` to queues, in one step: all of them or none."""
+    shut = list(names)
+    with broker.pipeline(transaction=True) as pipe:
+        for queue in shut:
+            pipe.set(keys.gate(queue), str(lowest), px=None if for_s is None else max(1, round(for_s * 1000)))
+        _announce(pipe, shut)
+        pipe.execute()
 
 
 def open_gate(broker: redis.Redis, queue: str) -> bool:
@@ -116,23 +116,20 @@ def open_gate(broker: redis.Redis, queue: str) -> bool:
 
 
 def open_gates(broker: redis.Redis, names: Iterable[str]) -> list[bool]:
-    """Do as `open_gate` to queues, some in a round trip; for each of them False when its gate was open."""
-    were_closed: list[bool] = []
-    for some in batched(names, QUEUES_A_STEP):
-        with broker.pipeline(transaction=True) as pipe:
-            for queue in some:
-                pipe.delete(keys.gate(queue))
-            for queue in some:
-                _announce(pipe, queue)
-            pipe.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
-            were_closed += map(bool, pipe.execute()[: len(some)])
-    return were_closed
+    """Do as `open_gate` to queues, in one step: all or none; for each of them False when its gate was open."""
+    shut = list(names)
+    with broker.pipeline(transaction=True) as pipe:
+        for queue in shut:
+            pipe.delete(keys.gate(queue))
+        _announce(pipe, shut)
+        pipe.xadd(keys.bell(), {"x": 1}, maxlen=1, approximate=False)
+        return [bool(was_closed) for was_closed in pipe.execute()[: len(shut)]]
 
 
-def _announce(pipe: redis.client.Pipeline, queue: str) -> None:
-    """Have takes look at a queue's lists: they have struck it off while its gate was closed."""
-    for step in queues.PRIORITY_STEPS:
-        pipe.zadd(keys.waiting(step), {queue: 0})
+def _announce(pipe: redis.client.Pipeline, names: Sequence[str]) -> None:
+    """Have takes look at the queues' lists: they have struck them off while their gates were closed."""
+    for step in queues.PRIORITY_STEPS if names else ():
+        pipe.zadd(keys.waiting(step), dict.fromkeys(names, 0))
 
 
 def read_gates(broker: redis.Redis, names: Iterable[str]) -> list[Gate]:
