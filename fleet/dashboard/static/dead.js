@@ -4,7 +4,7 @@ import { ago, attribute, by, count, counted, dollars, h, keyed, short, text } fr
 import { taskLink } from "./story.js";
 
 const open = new Set(); // reasons whose letters are listed
-const MOST_GROUPS = 500; // as many pools times reasons are counted: beyond that each figure is a lower bound
+const MOST_GROUPS = 2000; // as many pools times reasons are counted: beyond that each figure is a lower bound
 
 /** Draw the panel; hidden while there are no letters. */
 export function deadLetters(view, { store, act, mayAct }) {

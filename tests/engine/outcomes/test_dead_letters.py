@@ -216,6 +216,40 @@ def test_letters_whose_time_is_over_are_not_listed_and_go_with_the_next_one(stat
     assert state.hget(keys.totals(), catalogue.DEAD_LETTERS_DROPPED.name) is None
 
 
+def test_a_thousand_groups_are_counted_each_whatever_is_over_before_them(
+    state: redis.Redis, office: DeadLetterOffice
+) -> None:
+    now_us = int(time.time() * 1e6)
+    over = [f"b:a{number:04d}:Poison|{1:016d}|over-{number}" for number in range(600)]
+    kept = [f"b:research:Reason{number:04d}|{now_us + copy:016d}|t{number}-{copy}"
+            for number in range(1001) for copy in range(1 + number % 2)]  # fmt: skip
+    state.zadd(keys.dead_letter_order(), dict.fromkeys([*over, *kept], 0))
+    groups = office.groups()
+    assert len(groups) == 1001 and sum(group.letters for group in groups) == len(kept) == 1501
+    assert {group.letters for group in groups if int(group.reason[-4:]) % 2} == {2}
+    assert office.groups(pool="research") == groups and office.groups(pool="a0001") == ()
+
+
+def test_all_are_replayed_or_purged_once_while_workers_add_to_them(
+    state: redis.Redis, office: DeadLetterOffice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.engine.outcomes.dead_letter_office.PAGE", 3)
+    for number in range(10):
+        die(state, f"t{number}")
+    replayed = []
+    for number, filed in enumerate(office.walk(pool="research")):
+        die(state, f"new{number}")  # a worker adds one
+        if number == 4:
+            die(state, "t0")  # and one that was still to come has died once more
+        assert office.replay(filed.letter.task_id) == "queued"
+        replayed.append(filed.letter.task_id)
+    assert replayed == [f"t{number}" for number in range(9, 0, -1)], "what died since is left for the next time"
+    for filed in office.walk():
+        die(state, filed.letter.task_id)  # it dies again before it is thrown away
+        assert not office.purge(filed.letter.task_id, died_us=filed.died_us)
+    assert office.count() == 10 == sum(group.letters for group in office.groups())
+
+
 def test_all_keys_of_the_store_expire_together(state: redis.Redis) -> None:
     die(state, "t", settings=SMALL)
     assert {state.ttl(key) for key in letter_keys().values()} == {60}
