@@ -27,7 +27,7 @@ from fleet.models import Priority, PriorityName
 from fleet.quoting import quote
 from fleet.roster import Quarantine, read_quarantined
 from fleet.signals import catalogue
-from fleet.signals.events import record_event_now
+from fleet.signals.events import record_deed
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
@@ -183,10 +183,10 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> CarriedOut:
                 return CarriedOut(f"{action.pool} {action.kind}: learning anew, its remedies end")
 
 
-def tell(settings: Settings, event: catalogue.Event, **fields: object) -> None:
-    """Record an event over a connection of its own. Raises `StoreUnavailable`."""
+def tell(settings: Settings, event: catalogue.Event, by: str, /, **fields: object) -> None:
+    """Record what somebody did over a connection of its own. Raises `StoreUnavailable`."""
     with _clients(settings) as (state, _):
-        record_event_now(state, event, **fields)
+        record_deed(state, event, by, **fields)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Who may act from Flower: asked by the Fleet tab and by all of Flower's own handlers, and told as an event.
+"""Who may act from Flower, and read what tasks ask and answer: asked by the Fleet tab and by all of Flower's handlers.
 
-Who may look is Flower's own question (basic authentication, OAuth).
+What was done is told as an event. Who may look is Flower's own question (basic authentication, OAuth).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from flower.api.control import ControlHandler
-from flower.api.tasks import TaskAbort
+from flower.api.tasks import TaskAbort, TaskResult
 from flower.views import BaseHandler, auth, error
 from flower.views.tasks import TasksDataTable
 from tornado.web import HTTPError, RequestHandler
@@ -80,19 +80,41 @@ def why_not(handler: BaseHandler, *, is_ours: bool) -> str | None:
     return None
 
 
+def why_no_texts(handler: BaseHandler) -> str | None:
+    """Return why who asks may read no task's prompt or answer; None: they may, as far as the settings show them.
+
+    They are for who may act. Where nobody is named as an operator, that is whoever has logged in.
+    """
+    settings: Settings = handler.settings[SETTING]
+    operators = settings.dashboard.operators
+    user = user_of(handler)
+    if user is None:
+        return "expected a login, got none: prompts and answers are shown to who has logged in"
+    if not is_operator(user, operators):
+        return (
+            f"expected an operator ([dashboard] operators in fleet.toml), got user {quote(user)}: prompts and answers "
+            "are shown to those only"
+        )
+    return None
+
+
 class Guarded(BaseHandler):
-    """Laid over each of Flower's handlers: what changes something is for operators, and told as an event."""
+    """Laid over each of Flower's handlers: what changes something, and answers, are for operators; deeds are told."""
 
     @property
     def _acts(self) -> bool:
         return self.request.method not in LOOKS and not isinstance(self, TasksDataTable)
 
     def prepare(self) -> None:
-        """Refuse an action of who is no operator."""
+        """Refuse an action, or a look at an answer, of who is no operator."""
         super().prepare()
         if self._acts and (self.current_user or not _asks_for_login(self)):
             refusal = why_not(self, is_ours=False)
             if refusal is not None:
+                raise HTTPError(403, refusal)
+        if isinstance(self, TaskResult) and self.settings[SETTING].dashboard.operators is not None:
+            refusal = why_no_texts(self)
+            if refusal is not None and (self.current_user or not _asks_for_login(self)):
                 raise HTTPError(403, refusal)
 
     def render(self, *args: Any, **kwargs: Any) -> None:
@@ -124,6 +146,6 @@ def _asks_for_login(handler: BaseHandler) -> bool:
 
 def _note(settings: Settings, what: str, said: dict[str, str], by: str) -> None:
     try:
-        tell(settings, catalogue.FLOWER_CONTROL, what=what, **said, by=by)
+        tell(settings, catalogue.FLOWER_CONTROL, by, what=what, **said)
     except FleetError as failure:
         logger.warning("not told as an event what=%s by=%s error=%s", what, quote(by), failure)

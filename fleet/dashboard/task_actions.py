@@ -82,11 +82,10 @@ def carry_out_on_tasks(
         raise ConfigurationError(f"{action.do}: expected a task, a pool, a reason or everything, got none of them")
     office = DeadLetterOffice(state, broker, settings)
     done, place = (_one(office, action, action.task), None) if action.task else _in_bulk(office, action)
-    if done:
-        about = (
-            {"task": action.task} if action.task else {"pool": action.pool or "all", "reason": action.reason or "all"}
-        )
-        levers.note_dead(state, action.do, {**about, **done}, by=by)
+    levers.note_dead(
+        state, action.do, done, by=by, tasks=[action.task] if action.task else (), pool=action.pool,
+        reason=action.reason,
+    )  # fmt: skip
     said = ", ".join(f"{number:,} {_SAID.get(name, name)}" for name, number in done.items()) or "no dead letters"
     if place is None:
         return said, None

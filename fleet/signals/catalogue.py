@@ -110,23 +110,26 @@ class Event:
     description: str
 
 
-POOL_PAUSED = Event("pool_paused", "warning", "Gates were closed: pool (one, or several by name), gate, by.")
-POOL_RESUMED = Event("pool_resumed", "info", "Gates were opened: pool (one, or several by name), by.")
+POOL_PAUSED = Event("pool_paused", "warning", "Gates were closed: pool (one, or several by name), gate, by, host.")
+POOL_RESUMED = Event("pool_resumed", "info", "Gates were opened: pool (one, or several by name), by, host.")
 HOLD_PUT = Event(
     "hold_put", "warning", "Tasks of a pool wait: pool, cause, opens_at, why. Once a minute a pool and cause."
 )
 HOLD_LIFTED = Event("hold_lifted", "info", "They go on, for the reason has gone: pool, cause.")
-LIMIT_CHANGED = Event("limit_changed", "info", "An operator set a limit live: limit, the numbers, by.")
-LIMIT_RESET = Event("limit_reset", "info", "The configured numbers of a limit hold again: limit, by.")
-LIMIT_RELEASED = Event("limit_released", "info", "An operator ended the hold of a limit after a 429: limit, by.")
-BOT_QUARANTINED = Event("bot_quarantined", "warning", "A bot takes no new tasks: bot, pool, reason, by.")
-BOT_RELEASED = Event("bot_released", "info", "A bot takes tasks again: bot, pool, by.")
+LIMIT_CHANGED = Event("limit_changed", "info", "An operator set a limit live: limit, the numbers, by, host.")
+LIMIT_RESET = Event("limit_reset", "info", "The configured numbers of a limit hold again: limit, by, host.")
+LIMIT_RELEASED = Event("limit_released", "info", "An operator ended the hold of a limit after a 429: limit, by, host.")
+BOT_QUARANTINED = Event(
+    "bot_quarantined", "warning", "A bot takes no new tasks: bot, pool, reason, by; host, when by hand."
+)
+BOT_RELEASED = Event("bot_released", "info", "A bot takes tasks again: bot, pool, by; host, when by hand.")
 QUARANTINE_CAP = Event(
     "quarantine_cap", "error", "A bot should be out, but too many are: pool, bot, out, of. Once a minute and pool."
 )
 FLOWER_CONTROL = Event(
-    "flower_control", "info", "An operator pressed a button of Flower's, or called its API: what, by."
+    "flower_control", "info", "An operator pressed a button of Flower's, or called its API: what, by, host."
 )
+ALERT_FAILED = Event("alert_failed", "warning", "The webhook took no message: why. Once in ten minutes.")
 WORKER_STARTED = Event("worker_started", "info", "A worker process is ready: worker, pid.")
 WORKER_STOPPED = Event("worker_stopped", "info", "A worker process ended as it should: worker.")
 WORKER_LOST = Event(
@@ -139,11 +142,13 @@ FUNCTION_BLOCKED = Event(
 )
 POISON_BURIED = Event("poison_buried", "error", "A task that kills its process was given a failed result: task, proof.")
 PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: limit, hold_s. Once a minute a limit.")
-TASK_CANCELLED = Event("task_cancelled", "info", "An operator cancelled a task on the page: task, by.")
-DEAD_REPLAYED = Event(
-    "dead_replayed", "info", "An operator queued dead letters again on the page: task, or pool and reason; counts, by."
+TASK_CANCELLED = Event(
+    "task_cancelled", "info", "An operator cancelled tasks: their ids or what they are; ended, stopped, by, host."
 )
-DEAD_PURGED = Event("dead_purged", "warning", "An operator threw dead letters away there: the same fields.")
+DEAD_REPLAYED = Event(
+    "dead_replayed", "info", "An operator queued dead letters again: their tasks, or pool and reason; counts, by, host."
+)
+DEAD_PURGED = Event("dead_purged", "warning", "An operator threw dead letters away: the same fields.")
 BUDGET_WARNING = Event(
     "budget_warning", "warning", "The day of a limit is used to 80% or 100%: limit, percent. Once a day, each."
 )
@@ -153,7 +158,7 @@ PROVIDER_NARROW = Event(
 BREAKER_OPENED = Event(
     "breaker_opened", "error", "Calls to a provider wait until a probe does well: limit, cause, told."
 )
-BREAKER_CLOSED = Event("breaker_closed", "info", "Calls to a provider go again: limit; by, when by hand.")
+BREAKER_CLOSED = Event("breaker_closed", "info", "Calls to a provider go again: limit; by and host, when by hand.")
 FALLBACK_TAKEN = Event(
     "fallback_taken", "warning", "A pool goes down its ladder: pool, rung, api, cause. Once a minute a rung."
 )
@@ -161,7 +166,11 @@ FALLBACK_OVER = Event("fallback_over", "info", "A pool's own API serves again: p
 LESSON_LEARNT = Event(
     "lesson_learnt", "info", "A model gets no more what it refuses, or (`unsent:`) its wire lacks: api, what."
 )
-LESSON_FORGOTTEN = Event("lesson_forgotten", "info", "A model takes, or is sent, again what it was not: api, what.")
+LESSON_FORGOTTEN = Event(
+    "lesson_forgotten",
+    "info",
+    "A model takes, or is sent, again what it was not: api, what; by and host, when by hand.",
+)
 KEY_REJECTED = Event("key_rejected", "error", "A provider refuses our key: limit. Once a minute a limit.")
 DEAD_LETTER = Event("dead_letter", "error", "Tasks fail for good: pool, reason, task. Once a minute and pool.")
 DIVERSITY_ALARM = Event("diversity_alarm", "error", "Bots answer alike: pool, kind, score, near_share, flagged.")
@@ -172,13 +181,15 @@ DIVERSITY_RELAPSE = Event("diversity_relapse", "warning", "Bots were alike again
 DIVERSITY_EXHAUSTED = Event("diversity_exhausted", "error", "No remedy helped, all were taken back: pool, kind.")
 DIVERSITY_ENDED = Event("diversity_ended", "info", "All remedies of a class were taken back: pool, kind.")
 DIVERSITY_RECOVERED = Event("diversity_recovered", "info", "A class in alarm is diverse again: pool, kind.")
-DIVERSITY_RELEARNT = Event("diversity_relearnt", "info", "What is usual for a class is learnt anew: pool, kind, by.")
+DIVERSITY_RELEARNT = Event(
+    "diversity_relearnt", "info", "What is usual for a class is learnt anew: pool, kind, by, host."
+)
 
 EVENTS: dict[str, Event] = {
     event.name: event
     for event in (
         POOL_PAUSED, POOL_RESUMED, HOLD_PUT, HOLD_LIFTED, LIMIT_CHANGED, LIMIT_RESET,
-        BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP, FLOWER_CONTROL,
+        BOT_QUARANTINED, BOT_RELEASED, QUARANTINE_CAP, FLOWER_CONTROL, ALERT_FAILED,
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING,

@@ -6,6 +6,7 @@ Written where they happen; a process that cannot reach Redis drops its event, fo
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import redis
@@ -44,6 +45,21 @@ def record_event_now(client: redis.Redis, event: Event, **fields: object) -> Non
         redis.RedisError: When Redis does not answer.
     """
     run_script(client, _RECORD_EVENT, *_arguments(event, 0.0, "", fields))
+
+
+def record_deed(client: redis.Redis, event: Event, by: str, /, **fields: object) -> None:
+    """Record what somebody did to the fleet, for commands and pages.
+
+    Args:
+        client: Plain client of the state Redis.
+        event: One of the catalogue.
+        by: Who did it.
+        fields: What the event says beside that and the host on which it was done; never a prompt or a key.
+
+    Raises:
+        redis.RedisError: When Redis does not answer.
+    """
+    record_event_now(client, event, **fields, by=by, host=socket.gethostname())
 
 
 def _arguments(event: Event, quiet_s: float, about: str, fields: dict[str, object]) -> tuple[list[str], list[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
@@ -103,7 +104,7 @@ def test_an_action_of_the_page_is_carried_out_and_recorded(served: Served) -> No
     assert (status, served.gate) == (200, None)
     events = json.loads(served.flower.get("/fleet/state", served.login)[1])["view"]["events"]
     assert [event["name"] for event in events[:2]] == ["pool_resumed", "pool_paused"]
-    assert events[0]["fields"] == {"pool": "research", "by": "fleet"}
+    assert events[0]["fields"] == {"pool": "research", "by": "fleet", "host": socket.gethostname()}
 
 
 def test_a_task_is_opened_by_its_id_whatever_that_is_and_cancelled_from_the_page(served: Served) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from itertools import count
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from fleet.store.client import connect
 from tests.engine.operations.test_story import hold, message_of, queue
 from tests.engine.operations.test_task_page import die
 
+HOST = socket.gethostname()
 RESEARCH = queues.list_key("fleet.research", 2)
 
 
@@ -52,7 +54,7 @@ def test_a_waiting_task_is_cancelled_and_a_held_one_is_only_kept_from_beginning_
     client.set(keys.result("done"), '{"status": "SUCCESS", "result": {"status": "ok"}}')
     assert do(do="cancel", task="done", running=True) == "it has ended: no worker holds it"
     cancelled = [fields for name, fields in events() if name == "task_cancelled"]
-    assert cancelled == [{"task": "waits", "by": "ann"}], "only what was ended is told"
+    assert cancelled == [{"task": "waits", "by": "ann", "host": HOST}], "only what was ended is told"
 
 
 def test_dead_tasks_are_queued_again_one_by_one_and_by_reason(client: redis.Redis) -> None:
@@ -68,8 +70,8 @@ def test_dead_tasks_are_queued_again_one_by_one_and_by_reason(client: redis.Redi
     with pytest.raises(ConfigurationError, match="purge: expected a task, a pool, a reason or everything"):
         do(do="purge")
     said = [fields for name, fields in events() if name in ("dead_replayed", "dead_purged")]
-    assert said[0] == {"pool": "research", "reason": "all", "purged": "1", "by": "ann"}
-    assert said[1] == {"pool": "all", "reason": "BadAnswer", "queued": "2", "by": "ann"}
+    assert said[0] == {"pool": "research", "reason": "all", "purged": "1", "by": "ann", "host": HOST}
+    assert said[1] == {"pool": "all", "reason": "BadAnswer", "queued": "2", "by": "ann", "host": HOST}
 
 
 def test_a_bulk_that_takes_long_says_how_much_is_left_and_repeating_it_goes_on(

@@ -120,7 +120,7 @@ def reset_breaker(limit: str, as_json: bool) -> None:
     from fleet.engine.process.breaking import behind, lift_now
     from fleet.resilience import BREAKING, close_breaker, gates_are_open
     from fleet.signals import catalogue
-    from fleet.signals.events import record_event_now
+    from fleet.signals.events import record_deed
     from fleet.waits import CAUSES
 
     settings = config.current()
@@ -131,7 +131,7 @@ def reset_breaker(limit: str, as_json: bool) -> None:
             lift_now(both.broker, queues, about=about, causes=BREAKING if about == name else CAUSES)
         gates_are_open(both.state, name, lift_at)
         if was_open:
-            record_event_now(both.state, catalogue.BREAKER_CLOSED, limit=name, by=operator_name())
+            record_deed(both.state, catalogue.BREAKER_CLOSED, operator_name(), limit=name)
     if as_json:
         click.echo(json.dumps({"limit": name, "was_open": was_open}))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,15 +62,25 @@ def _selection(pool: str | None, tenant: str | None, metadata: tuple[str, ...]) 
     """Return which tasks the options mean; None when they say nothing."""
     from fleet.engine.outcomes.cancelling import Selection
 
-    pairs = dict[str, str]()
-    for given in metadata:
-        name, is_pair, value = given.partition("=")
-        if not is_pair or not name:
-            raise click.UsageError(f"--metadata: expected NAME=VALUE, got {quote(given)}")
-        pairs[name] = value
+    pairs = metadata_of(metadata)
     if pool is not None and pool not in config.current().pools:
         raise ConfigurationError(f"--pool: expected one of {', '.join(config.current().pools)}, got {quote(pool)}")
     return Selection(pool, tenant, pairs) if pool is not None or tenant is not None or pairs else None
+
+
+def metadata_of(given: Sequence[str]) -> dict[str, str]:
+    """Read `--metadata NAME=VALUE`, given several times.
+
+    Raises:
+        click.UsageError: When one is no pair.
+    """
+    pairs = dict[str, str]()
+    for pair in given:
+        name, is_pair, value = pair.partition("=")
+        if not is_pair or not name:
+            raise click.UsageError(f"--metadata: expected NAME=VALUE, got {quote(pair)}")
+        pairs[name] = value
+    return pairs
 
 
 def _by_id(task_ids: tuple[str, ...], running: bool, as_json: bool) -> None:
@@ -78,6 +89,7 @@ def _by_id(task_ids: tuple[str, ...], running: bool, as_json: bool) -> None:
 
     ended = revoke_here(task_ids)
     app.control.revoke(list(task_ids), terminate=running)
+    _note(list(dict.fromkeys(task_ids)), {"ended": len(ended)}, running)
     if as_json:
         click.echo(json.dumps({"revoked": list(task_ids), "ended": ended}, indent=2))
         return
@@ -110,7 +122,19 @@ def _by_kind(chosen: Selection, running: bool, dry_run: bool, yes: bool, as_json
     if running:
         for start in range(0, len(tally.held), TOLD_AT_ONCE):
             app.control.revoke(list(tally.held[start : start + TOLD_AT_ONCE]), terminate=True)
+    meant = {"pool": chosen.pool, "tenant": chosen.tenant, "metadata": " ".join(map("=".join, chosen.metadata.items()))}
+    _note([], {**{name: text for name, text in meant.items() if text}, "ended": tally.waiting}, running)
     _tell(tally, "cancelled", running, as_json)
+
+
+def _note(tasks: Sequence[str], what: dict[str, object], running: bool) -> None:
+    """Record who did it; the deed holds also where that fails."""
+    from fleet.cli.operate.pools import operator_name
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.engine.operations.levers import note_cancelled
+
+    with state_client(config.current()) as state:
+        note_cancelled(state, tasks, what | ({"stopped": "those that run"} if running else {}), by=operator_name())
 
 
 def _confirm(tally: Tally) -> None:

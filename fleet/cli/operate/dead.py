@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -192,7 +192,9 @@ def replay(
             return
         if not (yes or task_ids):
             _confirm("replay", office, pool, reason, told_cost(_groups(office, state, pool, reason)))
-        outcomes = {task_id: office.replay(task_id, life_s=life_s) for task_id, _ in chosen}
+        with _noted(state, "replay", task_ids, pool, reason) as outcomes:
+            for task_id, _ in chosen:
+                outcomes[task_id] = office.replay(task_id, life_s=life_s)
     counts: Counter[str] = Counter(outcomes.values())
     _report(counts, as_json)
     if counts["expired"]:
@@ -216,13 +218,32 @@ def purge(
       fleet dead purge 7c9e6679-7425-40de-944b-e07fc1f90ae7
       fleet dead purge --reason InvalidTask --yes
     """
-    with _office() as (office, _):
+    with _office() as (office, state):
         chosen = _chosen(office, task_ids, pool, reason, everything)
         if not (yes or task_ids):
             _confirm("purge", office, pool, reason, "their messages go for good")
-        outcomes = {task_id: office.purge(task_id, died_us=died_us) for task_id, died_us in chosen}
-    _report(Counter("purged" if done else "unknown" for done in outcomes.values()), as_json)
-    _refuse_unknown([task_id for task_id, done in outcomes.items() if not done], task_ids)
+        with _noted(state, "purge", task_ids, pool, reason) as outcomes:
+            for task_id, died_us in chosen:
+                outcomes[task_id] = "purged" if office.purge(task_id, died_us=died_us) else "unknown"
+    _report(Counter(outcomes.values()), as_json)
+    _refuse_unknown([task_id for task_id, outcome in outcomes.items() if outcome == "unknown"], task_ids)
+
+
+@contextmanager
+def _noted(
+    state: redis.Redis, verb: Literal["replay", "purge"], tasks: tuple[str, ...], pool: str | None, reason: str | None
+) -> Iterator[dict[str, str]]:
+    """Collect what becomes of letters, and record it as an event, also when Ctrl-C ends it."""
+    from fleet.cli.operate.pools import operator_name
+    from fleet.engine.operations.levers import note_dead
+
+    outcomes = dict[str, str]()
+    try:
+        yield outcomes
+    finally:
+        note_dead(
+            state, verb, Counter(outcomes.values()), by=operator_name(), tasks=tasks, pool=pool, reason=reason
+        )  # fmt: skip
 
 
 @contextmanager

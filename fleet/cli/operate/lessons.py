@@ -147,7 +147,7 @@ def forget(api: str, what: str | None) -> None:
     from fleet.cli.operate.two_redis import state_client
     from fleet.engine.answers.lessons import forget_lessons
     from fleet.signals import catalogue
-    from fleet.signals.events import record_event_now
+    from fleet.signals.events import record_deed
 
     settings = config.current()
     wanted = next((name for name, told in _SIZES.items() if told == what), what)
@@ -156,10 +156,8 @@ def forget(api: str, what: str | None) -> None:
         if not gone and api not in (known := settings.limits_in_use):
             raise ConfigurationError(f"expected one of {', '.join(sorted(known))}, got {quote(api)}")
         for lesson in gone:
-            record_event_now(
-                client, catalogue.LESSON_FORGOTTEN, api=api, what=_SIZES.get(lesson.what, lesson.what),
-                by=operator_name(),
-            )  # fmt: skip
+            forgotten = _SIZES.get(lesson.what, lesson.what)
+            record_deed(client, catalogue.LESSON_FORGOTTEN, operator_name(), api=api, what=forgotten)
     names = (
         ", ".join(_SIZES.get(lesson.what, lesson.what.removeprefix(UNSENT)) for lesson in gone) or "nothing was known"
     )

@@ -122,7 +122,7 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     from fleet.cli.operate.two_redis import two_redis
     from fleet.limiter import live
     from fleet.signals import catalogue
-    from fleet.signals.events import record_event_now
+    from fleet.signals.events import record_deed
 
     changes = {name: value for name, value in numbers.items() if value is not None}
     if bool(changes) == is_reset:
@@ -135,12 +135,12 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     with two_redis(settings) as both:
         if is_reset:
             live.reset(both.state, name, configured=configured)
-            record_event_now(both.state, catalogue.LIMIT_RESET, limit=name, by=operator_name())
+            record_deed(both.state, catalogue.LIMIT_RESET, operator_name(), limit=name)
             _let_go(both.broker, settings, name, ("limit", "hold", "requests", "money"))
             click.echo(f"{name}: as configured; what was used today stays counted")
             return
         held = live.change(both.state, name, changes, configured=configured)
-        record_event_now(both.state, catalogue.LIMIT_CHANGED, limit=name, **changes, by=operator_name())
+        record_deed(both.state, catalogue.LIMIT_CHANGED, operator_name(), limit=name, **changes)
         _let_go(both.broker, settings, name, ("limit", "requests", "money"))
     click.echo(f"{name}: {', '.join(f'{key} {_number(key, value)}' for key, value in held.items())}")
 
@@ -158,13 +158,13 @@ def release_limit(limit: str) -> None:
     from fleet.cli.operate.two_redis import two_redis
     from fleet.limiter import live
     from fleet.signals import catalogue
-    from fleet.signals.events import record_event_now
+    from fleet.signals.events import record_deed
 
     settings = config.current()
     name = full_name(limit, settings)
     with two_redis(settings) as both:
         live.release(both.state, name, configured=_names(settings)[name])
-        record_event_now(both.state, catalogue.LIMIT_RELEASED, limit=name, by=operator_name())
+        record_deed(both.state, catalogue.LIMIT_RELEASED, operator_name(), limit=name)
         _let_go(both.broker, settings, name, ("hold",))
     click.echo(f"{name}: not held any more")
 

@@ -18,7 +18,7 @@ from fleet.engine.transport.held import find_held
 from fleet.errors import ConfigurationError
 from fleet.quoting import MOST_NAMES, quote
 from fleet.signals import catalogue
-from fleet.signals.events import record_event_now
+from fleet.signals.events import record_deed
 from fleet.store import keys
 
 #: What is shown where an operator gave no reason for a quarantine.
@@ -40,7 +40,7 @@ def pause_pools(
     """Do as `pause_pool` to pools. One event, however many they are."""
     set_gates(broker, map(keys.queue, pools), lowest=lowest, for_s=for_s)
     gate = Gate(lowest, for_s)
-    record_event_now(state, catalogue.POOL_PAUSED, pool=_named(pools), gate=gate, by=by)
+    record_deed(state, catalogue.POOL_PAUSED, by, pool=_named(pools), gate=gate)
     return gate
 
 
@@ -54,7 +54,7 @@ def resume_pools(state: redis.Redis, broker: redis.Redis, pools: Sequence[str], 
     were_closed = open_gates(broker, map(keys.queue, pools))
     opened = [pool for pool, was_closed in zip(pools, were_closed, strict=True) if was_closed]
     if opened:
-        record_event_now(state, catalogue.POOL_RESUMED, pool=_named(opened), by=by)
+        record_deed(state, catalogue.POOL_RESUMED, by, pool=_named(opened))
     return opened
 
 
@@ -85,7 +85,7 @@ def quarantine_bots(
     names, why = list(dict.fromkeys(bots)), " ".join(reason.split()) or NO_REASON
     of_pools = [(pool_of(bot, settings), bot) for bot in names]
     are_new = roster.quarantine_all(state, of_pools, by=by, reason=why, for_s=for_s)
-    record_event_now(state, catalogue.BOT_QUARANTINED, **_who(of_pools), reason=why, by=by)
+    record_deed(state, catalogue.BOT_QUARANTINED, by, **_who(of_pools), reason=why)
     return dict(zip(names, are_new, strict=True))
 
 
@@ -108,7 +108,7 @@ def release_bots(state: redis.Redis, settings: Settings, bots: Sequence[str], *,
     were_out = dict(zip(names, roster.release_all(state, of_pools), strict=True))
     released = [(pool, bot) for pool, bot in of_pools if were_out[bot]]
     if released:
-        record_event_now(state, catalogue.BOT_RELEASED, **_who(released), by=by)
+        record_deed(state, catalogue.BOT_RELEASED, by, **_who(released))
     return were_out
 
 
@@ -135,7 +135,7 @@ def relearn_class(state: redis.Redis, settings: Settings, pool: str, kind: str, 
         names = ", ".join(" ".join(one) for one in known[:MOST_NAMES]) or "none yet"
         raise ConfigurationError(f"expected a pool and a kind with answers ({names}), got {quote(f'{pool} {kind}')}")
     diversity.relearn(state, pool, kind)
-    record_event_now(state, catalogue.DIVERSITY_RELEARNT, pool=pool, kind=kind, by=by)
+    record_deed(state, catalogue.DIVERSITY_RELEARNT, by, pool=pool, kind=kind)
 
 
 def cancel_task(
@@ -153,7 +153,7 @@ def cancel_task(
     if is_running and not ended:
         app.control.revoke([task_id], terminate=True)
     if ended or is_stopped:
-        record_event_now(state, catalogue.TASK_CANCELLED, task=task_id, by=by)
+        record_deed(state, catalogue.TASK_CANCELLED, by, task=task_id)
     if ended:
         return "cancelled: it waited, and does not start"
     if is_stopped:
@@ -161,10 +161,40 @@ def cancel_task(
     return "it has ended: no worker holds it" if is_running else "it has ended, or runs: what runs goes on"
 
 
-def note_dead(state: redis.Redis, verb: Literal["replay", "purge"], what: Mapping[str, object], *, by: str) -> None:
-    """Record that somebody has queued dead letters again, or has thrown them away."""
+def note_cancelled(state: redis.Redis, tasks: Sequence[str], what: Mapping[str, object], *, by: str) -> None:
+    """Record that somebody has cancelled tasks, by their ids or (none) by what they are."""
+    names = {"task" if len(tasks) == 1 else "tasks": _named(tasks)} if tasks else {}
+    record_deed(state, catalogue.TASK_CANCELLED, by, **names, **what)
+
+
+def note_dead(
+    state: redis.Redis,
+    verb: Literal["replay", "purge"],
+    counts: Mapping[str, int],
+    *,
+    by: str,
+    tasks: Sequence[str] = (),
+    pool: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Record that somebody has queued dead letters again, or has thrown them away; nothing when there were none.
+
+    Args:
+        state: Plain client of the state Redis.
+        verb: Which of both.
+        counts: What became of how many letters.
+        by: Who did it.
+        tasks: The letters' ids, if they were named.
+        pool: Else the pool whose letters were meant; None: all.
+        reason: And their error type; None: any.
+    """
+    done = {name.replace(" ", "_"): number for name, number in counts.items() if name != "unknown"}
+    if not done:
+        return
+    about = {"pool": pool or "all", "reason": reason or "all"}
+    what = {"task" if len(tasks) == 1 else "tasks": _named(tasks)} if tasks else about
     event = catalogue.DEAD_REPLAYED if verb == "replay" else catalogue.DEAD_PURGED
-    record_event_now(state, event, **what, by=by)
+    record_deed(state, event, by, **what, **done)
 
 
 def pool_of(bot: str, settings: Settings) -> str:

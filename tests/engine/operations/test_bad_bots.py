@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -117,7 +118,7 @@ def test_alike_bots_are_named_by_class_by_pool_and_in_the_metrics_until_the_clas
     )  # fmt: skip
     assert every(not alike for alike in view.bots.alike)
     assert (view.events[0].name, view.events[0].fields) == (
-        "diversity_relearnt", {"pool": "a", "kind": "chat", "by": "ann"},
+        "diversity_relearnt", {"pool": "a", "kind": "chat", "by": "ann", "host": socket.gethostname()},
     )  # fmt: skip
 
 
