@@ -32,7 +32,7 @@ def test_a_word_that_is_like_no_other_is_answered_with_the_list(
         main(["xyzzy"], prog_name="fleet")
     assert ended.value.code == 2
     assert (
-        "no command 'xyzzy', expected one of bots, breakers, budgets, cancel, dead, demo, diversity"
+        "no command 'xyzzy', expected one of alerts, bots, breakers, budgets, cancel, dead, demo, diversity"
         in capsys.readouterr().err
     )
     with pytest.raises(InvalidTask, match="xyzzy: unknown field, expected one of answer_schema, "):
@@ -40,5 +40,5 @@ def test_a_word_that_is_like_no_other_is_answered_with_the_list(
     with pytest.raises(ConfigurationError, match=r"worker\.xyzzy: unknown key, expected one of "):
         config.load(worker={"xyzzy": 1})
     monkeypatch.setenv("FLEET_XYZZY", "1")
-    with pytest.raises(ConfigurationError, match="FLEET_XYZZY: unknown variable, expected one of FLEET_CONFIG, "):
+    with pytest.raises(ConfigurationError, match="FLEET_XYZZY: unknown variable, expected one of FLEET_ALERTS, "):
         config.load()

@@ -48,6 +48,16 @@ COMMANDS = {
         "events",
         "Show what happened to the fleet, and who did what; the newest last.",
     ),
+    "alerts": (
+        "fleet.cli.operate.alerts",
+        "alerts",
+        "Show what the webhook was told is wrong; test it, or tell it.",
+    ),
+    "tasks": (
+        "fleet.cli.operate.tasks",
+        "tasks",
+        "Find tasks by pool, tenant, kind, metadata, state or error; open one.",
+    ),
     "why": (
         "fleet.cli.operate.why",
         "why",

@@ -34,6 +34,6 @@ class DashboardSettings(Section):
     )
     show_texts: bool = Field(
         False,
-        description="Show a task's prompt and answer in the Fleet tab to who has logged in, as far as Redis still has "
-        "them. Either way Flower's own `/api/task/result/ID` gives them the answer.",
+        description="Show a task's prompt and answer in the Fleet tab to those who may act, as far as Redis still has "
+        "them. Either way Flower's own `/api/task/result/ID` gives those the answer.",
     )

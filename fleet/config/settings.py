@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings.exceptions import SettingsError
 
+from fleet.config.alerts import AlertSettings
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.prices import PriceSettings, TierPriceSettings
 from fleet.config.sections import (
@@ -65,11 +66,7 @@ SIMULATED_PRICE = PriceSettings(
     },
 )
 #: Pools that exist when fleet.toml names none: 100 bots.
-DEFAULT_POOLS = {
-    "research": PoolSettings(bots=30),
-    "writing": PoolSettings(bots=40),
-    "review": PoolSettings(bots=30),
-}
+DEFAULT_POOLS = {name: PoolSettings(bots=bots) for name, bots in (("research", 30), ("writing", 40), ("review", 30))}
 
 
 class Settings(BaseSettings):
@@ -87,6 +84,7 @@ class Settings(BaseSettings):
     diversity: DiversitySettings = DiversitySettings()
     flower: FlowerSettings = FlowerSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    alerts: AlertSettings = AlertSettings()
     signals: SignalsSettings = SignalsSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
@@ -348,7 +346,7 @@ def _with_celery_addresses(settings: Settings) -> Settings:
 SECTIONS: dict[str, type[BaseModel]] = {
     "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings, "dead_letters": DeadLetterSettings,
     "health": HealthSettings, "diversity": DiversitySettings, "flower": FlowerSettings, "signals": SignalsSettings,
-    "simulator": SimulatorSettings, "dashboard": DashboardSettings,
+    "simulator": SimulatorSettings, "dashboard": DashboardSettings, "alerts": AlertSettings,
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from fleet.dashboard.healthcheck import RedisHealthcheck
 from fleet.dashboard.late_ends import LateEnds
 from fleet.dashboard.password import PASSWORD_FILE, password
 from fleet.engine.celery_options import give_up
+from fleet.engine.operations.alerts import AlertWatch
 from fleet.errors import ConfigurationError, InvalidTask
 from fleet.store.address import Address
 from fleet.store.client import masked
@@ -83,6 +84,7 @@ class Dashboard(Flower):
         which was then never released, so that the threads at work waited for it for ever.
         """
         LateEnds(self.events, config.current()).start()
+        AlertWatch(config.current()).start()
         super().start()
         if self._by_hand and (left := still_running()):
             print(f"fleet: {left}", file=sys.stderr, flush=True)

@@ -117,23 +117,45 @@ class OneBot(FleetHandler):
 
 
 class OneTask(FleetHandler):
-    """One task, opened; its texts only if the settings allow it, and to nobody who has not logged in."""
+    """One task, opened; its texts only if the settings allow it, and only to operators who have logged in."""
+
+    @property
+    def why_hidden(self) -> str:
+        """Why its texts are not shown to who asks; empty: they are."""
+        if not self.source.settings.dashboard.show_texts:
+            return "Prompt and answer are not shown: dashboard.show_texts is off."
+        return operators.why_no_texts(self) or ""
 
     @authenticated
     async def get(self, task_id: str) -> None:
         is_thorough = self.get_argument("thorough", "") == "1"
         if is_thorough:
             self.threads = _searches
-        asked = self.application.options
-        with_texts = self.source.settings.dashboard.show_texts and bool(asked.basic_auth or asked.auth)
+        hidden = self.why_hidden
         try:
             page = await self.in_thread(
-                lambda: self.source.task(task_id, is_thorough=is_thorough, with_texts=with_texts)
+                lambda: self.source.task(task_id, is_thorough=is_thorough, with_texts=not hidden)
             )
         except FleetError as error:
             self.refuse(503, str(error))
         else:
-            self.answer(page.model_dump_json())
+            self.answer(page.model_copy(update={"hidden": hidden}).model_dump_json())
+
+
+class FoundTasks(FleetHandler):
+    """The tasks that a question means, such as `pool=research job=nightly`; never their texts."""
+
+    @authenticated
+    async def get(self) -> None:
+        self.threads = _searches
+        try:
+            found = await self.in_thread(self.source.tasks, self.get_argument("q", ""))
+        except ConfigurationError as error:
+            self.refuse(400, str(error))
+        except FleetError as error:
+            self.refuse(503, str(error))
+        else:
+            self.answer(found.model_dump_json())
 
 
 class DeadLetters(FleetHandler):
@@ -212,6 +234,7 @@ def routes(settings: Settings) -> list[url]:
         url(r"/fleet/state", State, parts, name="fleet-state"),
         url(r"/fleet/bot/([A-Za-z0-9_-]{1,80})", OneBot, parts, name="fleet-bot"),
         url(r"/fleet/task/(.{1,1536})", OneTask, parts, name="fleet-task"),
+        url(r"/fleet/tasks", FoundTasks, parts, name="fleet-tasks"),
         url(r"/fleet/dead", DeadLetters, parts, name="fleet-dead"),
         url(r"/fleet/act", Act, parts, name="fleet-act"),
         url(r"/fleet/metrics", Metrics, parts, name="fleet-metrics"),

@@ -6,8 +6,10 @@ Blocks: call it on a thread.
 from __future__ import annotations
 
 from fleet.config import Settings
+from fleet.dashboard.search import wish_of
 from fleet.engine.operations.overview import open_overview
 from fleet.engine.operations.task_page import TaskPage
+from fleet.engine.operations.task_search import TaskSearch
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.signals.metrics import exposition
 from fleet.signals.view import BotDetail, FleetView
@@ -36,6 +38,11 @@ class Source:
         """Return the newest dead letters of a pool and reason, as many as a page shows."""
         with open_overview(self.settings) as overview:
             return overview.dead(pool, reason)
+
+    def tasks(self, text: str) -> TaskSearch:
+        """Return the tasks that a question of the search field means; raises `ConfigurationError` where it is none."""
+        with open_overview(self.settings) as overview:
+            return overview.tasks(wish_of(text, self.settings))
 
     def metrics(self) -> bytes:
         """Return the fleet in Prometheus' text format."""

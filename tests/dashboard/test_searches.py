@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from fleet.dashboard import handlers
+from fleet.engine.operations.story import Story
+from fleet.engine.operations.task_page import TaskPage
 
 
 @pytest.mark.parametrize("is_thorough", [True, False])
@@ -17,13 +19,13 @@ def test_a_search_of_whole_queues_keeps_no_action_waiting(is_thorough: bool) -> 
 
     async def in_thread(work: object) -> Any:
         asked.append(handler.threads)
-        return SimpleNamespace(model_dump_json=lambda: "{}")
+        return TaskPage(story=Story(task_id="t1", state="unknown"))
 
     handler: Any = SimpleNamespace(
         get_argument=lambda name, default: "1" if is_thorough else default,
         threads="those of actions",
-        application=SimpleNamespace(options=SimpleNamespace(basic_auth=["a:b"], auth="")),
-        source=SimpleNamespace(settings=SimpleNamespace(dashboard=SimpleNamespace(show_texts=False))),
+        why_hidden="it is not shown",
+        source=SimpleNamespace(),
         in_thread=in_thread,
         answer=lambda text: None,
     )

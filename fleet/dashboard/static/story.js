@@ -82,7 +82,7 @@ export class TaskDialog {
       h("button", { type: "button", class: "quiet end", "aria-label": "Close", onclick: () => this.box.close() }, "×"));
   }
 
-  #draw({ story, deeds, texts }) {
+  #draw({ story, deeds, texts, hidden }) {
     const keep = { top: this.box.scrollTop, label: this.box.contains(document.activeElement) ? document.activeElement.textContent : null };
     const facts = [
       ["pool", story.pool ?? "–"], ["priority", story.priority ?? "–"], ["bot", story.bot ?? "–"],
@@ -98,7 +98,7 @@ export class TaskDialog {
       h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       h("h3", {}, "Steps"),
       story.steps.length ? h("ol", { class: "steps" }, ...story.steps.map(step)) : h("p", { class: "note" }, "Nothing is recorded of it."),
-      ...shown(texts),
+      ...shown(texts, hidden),
     );
     this.box.scrollTop = keep.top;
     if (keep.label) [...this.box.querySelectorAll("button")].find((button) => button.textContent === keep.label)?.focus();
@@ -130,8 +130,8 @@ function step({ name, at, took_s, told }) {
   return h("li", {}, h("time", {}, at === null ? "" : clock(at)), h("b", {}, name), h("span", {}, told), h("i", {}, took_s === null ? "" : duration(took_s)));
 }
 
-function shown(texts) {
-  if (texts === null) return [h("p", { class: "note" }, "Prompts and answers are not shown; the setting dashboard.show_texts would allow it.")];
+function shown(texts, hidden) {
+  if (texts === null) return [h("p", { class: "note" }, hidden)];
   return [["Prompt", texts.prompt, "Its message has gone."], ["Answer", texts.answer, "There is none."]].flatMap(([head, text, none]) =>
     [h("h3", {}, head), text === null ? h("p", { class: "note" }, none) : h("blockquote", {}, text)]);
 }

@@ -26,6 +26,7 @@ from fleet.engine.operations.paces import LimitPace, finished_a_second, limit_vi
 from fleet.engine.operations.sameness import diversity_views
 from fleet.engine.operations.symptoms import read_symptoms
 from fleet.engine.operations.task_page import TaskPage, read_task
+from fleet.engine.operations.task_search import Finder, TaskSearch, Wish
 from fleet.engine.operations.waits import Crew, lines_in_order, read_apis, read_standings
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice, Filed
 from fleet.models import Priority, bot_name
@@ -202,6 +203,10 @@ class Overview:
         return read_task(
             task_id, self._state, self._broker, self._settings, is_thorough=is_thorough, with_texts=with_texts
         )
+
+    def tasks(self, wish: Wish) -> TaskSearch:
+        """Return the tasks that are meant, as `Finder.find` does."""
+        return Finder(self._state, self._broker, self._settings).find(wish)
 
     def dead(self, pool: str | None, reason: str | None) -> tuple[Filed, ...]:
         """Return the newest dead letters of a pool and reason, at most `LETTERS_SHOWN`."""

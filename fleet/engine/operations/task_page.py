@@ -39,7 +39,8 @@ class TaskPage(Frozen):
 
     story: Story
     deeds: tuple[Deed, ...] = ()
-    texts: Texts | None = Field(None, description="None: the settings keep them hidden (dashboard.show_texts).")
+    texts: Texts | None = Field(None, description="None: they are not shown to who asks.")
+    hidden: str = Field("", description="Why they are not.")
 
 
 def read_task(

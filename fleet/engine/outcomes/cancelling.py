@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pydantic_core
 import redis
@@ -64,31 +64,67 @@ class Selection:
 
     def is_whole(self, queue: str) -> bool:
         """True when every bot task of a queue is meant."""
-        return self.pool is not None and queue == keys.queue(self.pool) and not self._looks_inside
+        return self.pool is not None and queue == keys.queue(self.pool) and not self.looks_inside
 
     @property
-    def _looks_inside(self) -> bool:
+    def looks_inside(self) -> bool:
+        """True when a message must be read to tell whether its task is meant."""
         return bool(self.tenant is not None or self.metadata or self.task_ids)
 
     def matches(self, message: bytes, queue: str) -> bool:
         """True for a message, as it lies in that queue, of a bot task that is meant."""
-        try:
-            envelope = pydantic_core.from_json(message)
-            headers = envelope["headers"]
-            if headers["task"] != TASK_NAME or (self.task_ids and headers["id"] not in self.task_ids):
-                return False
-            body = envelope["body"]
-            raw = base64.b64decode(body) if envelope["properties"].get("body_encoding") == "base64" else body
-            args, kwargs = json.loads(raw)[:2]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False  # nobody's task: whoever takes it says so
-        fields = {**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs}
-        if self.pool is not None and self.pool != (fields.get("pool") or queue.removeprefix(keys.queue(""))):
+        asked = asked_in(message)
+        return asked is not None and self.applies(asked, queue.removeprefix(keys.queue("")))
+
+    def applies(self, asked: AskedFor, pool: str) -> bool:
+        """True for a task that is meant; it is of `pool`, unless it names one itself."""
+        if self.task_ids and asked.task_id not in self.task_ids:
+            return False
+        fields = asked.fields
+        if self.pool is not None and self.pool != (fields.get("pool") or pool):
             return False
         if self.tenant is not None and fields.get("tenant", "") != self.tenant:
             return False
-        given = fields.get("metadata") or {}
+        return self.has_metadata(fields.get("metadata") or {})
+
+    def has_metadata(self, given: Mapping[str, Any]) -> bool:
+        """True for a task with this metadata."""
         return all(name in given and _is_value(given[name], value) for name, value in self.metadata.items())
+
+
+class AskedFor(NamedTuple):
+    """What a message of a bot task asks, as far as tasks are chosen by it: its headers and the task's own fields."""
+
+    headers: Mapping[str, Any]
+    fields: Mapping[str, Any]
+
+    @property
+    def task_id(self) -> object:
+        return self.headers.get("id")
+
+
+def asked_in(message: bytes) -> AskedFor | None:
+    """Return what a message asks, as it lies in a queue; None: it is no bot task's, whoever takes it says so."""
+    try:
+        envelope = pydantic_core.from_json(message)
+        headers = envelope["headers"]
+        if headers["task"] != TASK_NAME or "id" not in headers:
+            return None
+        body = envelope["body"]
+        raw = base64.b64decode(body) if envelope["properties"].get("body_encoding") == "base64" else body
+        return AskedFor(headers, fields_in(raw))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def fields_in(body: bytes | str) -> dict[str, Any]:
+    """Return a task's own fields, from the body of its message: [args, kwargs, canvas].
+
+    Raises:
+        ValueError, TypeError, KeyError: When it is none.
+    """
+    args, kwargs = json.loads(body)[:2]
+    return {**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs}
 
 
 def _is_value(given: object, wanted: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def test_each_of_flowers_controls_works_or_names_the_command_that_does_it_and_on
     from fleet.engine.app import app
 
     name = (worker := start_worker("-Q", "research,review", "-c", "4")).name
-    env = {"FLEET_DASHBOARD__OPERATORS": '["fl*t", "nobody"]'}
+    env = {"FLEET_DASHBOARD__OPERATORS": '["fl*t", "nobody"]', "FLEET_DASHBOARD__SHOW_TEXTS": "true"}
     with running(tmp_path, redis_url, "--basic-auth=fleet:secret,anna:hers", env=env) as flower:
 
         def post(path: str, login: str = "fleet:secret", **form: object) -> tuple[int, str]:
@@ -169,6 +170,13 @@ def test_each_of_flowers_controls_works_or_names_the_command_that_does_it_and_on
         task = json.dumps({"args": ["What is 6 * 7?"], "timeout": WAIT_S})
         status, _, said = flower.ask("POST", "/api/task/apply/fleet.submit_task", "fleet:secret", task)
         assert (status, "42" in said) == (200, True), said
+        of_task = json.loads(said)["task-id"]
+        for path in (f"/fleet/task/{of_task}", f"/api/task/result/{of_task}"):
+            for login, may_read in (("fleet:secret", True), ("anna:hers", False)):
+                status, said = flower.get(path, login)
+                reads = re.search(r"answer\W+42\b", said) is not None
+                assert (reads, "expected an operator" in said) == (may_read, not may_read), (path, login, said)
+        assert "6 * 7" not in flower.get(f"/task/{of_task}", "fleet:secret")[1]
         for path, form, holds in done:
             status, said = post(path, **form)
             assert status == 200, (path, said)

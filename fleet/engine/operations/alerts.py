@@ -1,0 +1,214 @@
+"""Tells a webhook what is wrong. Which findings are news: `fleet/signals/diagnosis/alerting.py`.
+
+Who looks takes the turn in Redis, so that several processes tell everything once. A message is sent first and noted
+then: who dies in between has it told once more, never not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from pydantic import ValidationError
+
+from fleet.config import Settings
+from fleet.engine.operations.overview import open_overview
+from fleet.errors import ConfigurationError, FleetError
+from fleet.quoting import quote
+from fleet.signals import catalogue
+from fleet.signals.diagnosis.alerting import AlertLog, Announcement, look_for_news, told_in_text
+from fleet.signals.events import record_event_now
+from fleet.store import keys
+from fleet.store.client import connect, store_errors
+from fleet.store.embedded import state_url
+
+logger = logging.getLogger("fleet.alerts")
+
+#: Seconds between two looks of the fleet, whoever takes them.
+LOOK_EVERY_S = 10.0
+#: Seconds that a look may take until another process takes the next one.
+TURN_S = 60.0
+#: Seconds that the webhook has for its answer.
+TIMEOUT_S = 10.0
+#: Seconds for which the same failure is not recorded again.
+QUIET_S = 600.0
+#: What has the turns, and what was told.
+_TURN, _TOLD = "alerts", "alerts told"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would turn the message into a question that anybody may answer with 200."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+class Alerter:
+    """Looks for news and tells them. Blocks.
+
+    Args:
+        settings: Where Redis is, and whom to tell.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opener = urllib.request.build_opener(_NoRedirect)
+
+    def look(self) -> Announcement | None:
+        """Take the turn, tell what is new, and return it; None: another process has the turn.
+
+        Raises:
+            FleetError: When Redis does not answer, or the webhook does not take the message: it stays news.
+        """
+        url = state_url(self._settings)
+        with store_errors(url), connect(url, timeout_s=self._settings.redis.socket_timeout_s) as state:
+            if not state.set(keys.turn(_TURN), os.getpid(), nx=True, px=round(TURN_S * 1000)):
+                return None
+            began = time.monotonic()
+            try:
+                return self._look(state)
+            finally:
+                left_s = max(0.1, LOOK_EVERY_S - (time.monotonic() - began))
+                state.pexpire(keys.turn(_TURN), round(left_s * 1000))
+
+    def _look(self, state: redis.Redis) -> Announcement:
+        with open_overview(self._settings) as overview:
+            view = overview.read()
+        rules = self._settings.alerts
+        news = look_for_news(
+            view.diagnoses, read_log(state), lowest=rules.lowest, repeat_s=rules.repeat_s,
+            most_per_hour=rules.most_per_hour, now_s=view.at,
+        )  # fmt: skip
+        try:
+            if news.news:
+                self.post(_body(news, self._settings, view.at))
+        except FleetError:
+            _note(state, news.if_not)
+            raise
+        _note(state, news.if_told if news.news else news.if_not)
+        return news
+
+    def post(self, body: dict[str, Any]) -> None:
+        """Send one message.
+
+        Raises:
+            ConfigurationError: When there is no address.
+            FleetError: When it is not taken.
+        """
+        request = urllib.request.Request(
+            webhook(self._settings), json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                answer.read(1)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise FleetError(f"alerts: expected the webhook to answer 2xx, got {error.code}") from None
+        except (OSError, ValueError) as error:  # its text may name the address, which is a secret
+            reason = getattr(error, "reason", error)
+            raise FleetError(f"alerts: expected the webhook to answer, got {type(reason).__name__}") from None
+
+
+class AlertWatch:
+    """A thread that looks for news, for ever, and keeps what goes wrong to itself but for a log line and an event.
+
+    Args:
+        settings: Where Redis is, and whom to tell.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._alerter = Alerter(settings)
+        self._failed = ""
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Announcement from now on, beside the caller; not at all when no webhook is set."""
+        if self._settings.alerts.webhook_env is not None:
+            threading.Thread(target=self._run, name="fleet-alerts", daemon=True).start()
+
+    def stop(self) -> None:
+        """End soon; a message that is under way is not waited for."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._alerter.look()
+                self._failed = ""
+            except FleetError as error:
+                self._tell(error)
+            except Exception as error:  # noqa: BLE001 - one look that fails must not end the others
+                self._tell(
+                    FleetError(f"alerts: expected to read the fleet, got {type(error).__name__}: {quote(error)}")
+                )
+            self._stopped.wait(LOOK_EVERY_S / 2)
+
+    def _tell(self, error: FleetError) -> None:
+        if str(error) != self._failed:
+            logger.warning("not told error=%s", error)
+        self._failed = str(error)
+        url = state_url(self._settings)
+        try:
+            with store_errors(url), connect(url, timeout_s=self._settings.redis.socket_timeout_s) as state:
+                if state.set(keys.turn("alerts failed"), "1", nx=True, ex=round(QUIET_S)):
+                    record_event_now(state, catalogue.ALERT_FAILED, why=str(error))
+        except FleetError as other:
+            logger.debug("not recorded error=%s", other)
+
+
+def webhook(settings: Settings) -> str:
+    """Return the address to which messages go.
+
+    Raises:
+        ConfigurationError: When there is none. It is a secret, and not in the message.
+    """
+    name = settings.alerts.webhook_env
+    if name is None:
+        raise ConfigurationError(
+            "alerts.webhook_env: expected the name of an environment variable that holds a webhook's address, got "
+            "none; set it under [alerts] in fleet.toml"
+        )
+    address = os.environ.get(name, "").strip()
+    if urlsplit(address).scheme not in ("https", "http") or not urlsplit(address).netloc:
+        what = "something else" if address else "nothing"
+        raise ConfigurationError(f"alerts: expected the variable {name} to hold an https:// address, got {what}")
+    return address
+
+
+def read_log(state: redis.Redis) -> AlertLog:
+    """Return what has been told; nothing when that is of a release that wrote it otherwise."""
+    raw = state.get(keys.turn(_TOLD))
+    try:
+        return AlertLog.model_validate_json(raw) if raw else AlertLog()
+    except ValidationError as error:
+        logger.warning("told anew error=%s", quote(error))
+        return AlertLog()
+
+
+def trial(settings: Settings) -> dict[str, Any]:
+    """Return a message that says that messages arrive."""
+    text = "A test: Fleet can reach this webhook. When something is wrong, it says so here."
+    link = settings.alerts.link
+    body: dict[str, Any] = {"text": f"{text}\n{link}" if link else text}
+    return body if settings.alerts.body == "text" else {**body, "findings": []}
+
+
+def _body(look: Announcement, settings: Settings, now_s: float) -> dict[str, Any]:
+    rules = settings.alerts
+    text = told_in_text(look, most_per_hour=rules.most_per_hour, link=rules.link, now_s=now_s)
+    if rules.body == "text":
+        return {"text": text}
+    return {"text": text, "findings": [one.model_dump() for one in look.news]}
+
+
+def _note(state: redis.Redis, log: AlertLog) -> None:
+    state.set(keys.turn(_TOLD), log.model_dump_json(), ex=keys.STATE_TTL_S)

@@ -1,0 +1,153 @@
+"""A webhook is told what is wrong: once, whoever looks and whoever dies. A real Redis and a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+import redis
+
+from fleet import config
+from fleet.config import Settings, load
+from fleet.engine.operations import alerts
+from fleet.engine.operations.alerts import Alerter, read_log, webhook
+from fleet.errors import ConfigurationError, FleetError
+from fleet.store import keys
+from tests.cli.operate.test_dead import client, fleet
+
+__all__ = ["client"]
+
+SECRET = "a-secret-path"
+
+
+class Webhook(HTTPServer):
+    """Takes messages and answers `status`."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Takes)
+        self.bodies: list[dict[str, Any]] = []
+        self.status = 200
+
+
+class _Takes(BaseHTTPRequestHandler):
+    server: Webhook
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.server.status)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.server.bodies.append({"text": "followed a redirect"})
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return None
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    with Webhook() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        monkeypatch.setenv("OUR_WEBHOOK", f"http://127.0.0.1:{server.server_port}/{SECRET}")
+        monkeypatch.setenv("FLEET_ALERTS__WEBHOOK_ENV", "OUR_WEBHOOK")
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def settings(client: redis.Redis, hook: Webhook) -> Settings:
+    return load(alerts={"webhook_env": "OUR_WEBHOOK", "link": "https://fleet.example/fleet"})
+
+
+def next_look(client: redis.Redis) -> None:
+    """Have the next look taken now, and not in ten seconds."""
+    client.delete(keys.turn("alerts"))
+
+
+def test_what_is_wrong_is_told_once_whoever_looks(client: redis.Redis, hook: Webhook, settings: Settings) -> None:
+    one, other = Alerter(settings), Alerter(settings)
+    assert one.look() is not None
+    (told,) = hook.bodies
+    assert set(told) == {"text"} and told["text"].startswith("WARNING No worker runs")
+    assert told["text"].endswith("https://fleet.example/fleet")
+    assert other.look() is None, "it has the turn"
+    assert 0 < client.pttl(keys.turn("alerts")) <= alerts.LOOK_EVERY_S * 1000
+    next_look(client)
+    look = other.look()
+    assert look is not None and look.news == () and len(hook.bodies) == 1
+    assert [one.kind for one in read_log(client).told] == ["no_worker"]
+    (shown,) = json.loads(fleet("alerts", "--json").stdout)
+    assert shown["kind"] == "no_worker" and shown["sentence"] in told["text"]
+    assert json.loads(fleet("alerts", "show", "provider_down", "--json").stdout) == []
+    assert "expected one of provider_down" in fleet("alerts", "show", "nothing", code=2).stderr
+
+
+def test_who_dies_between_message_and_note_has_it_told_again_and_not_lost(
+    client: redis.Redis, hook: Webhook, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(alerts, "_note", die)
+        Alerter(settings).look()
+    assert len(hook.bodies) == 1 and read_log(client).told == ()
+    next_look(client)
+    Alerter(settings).look()
+    assert len(hook.bodies) == 2 and hook.bodies[0] == hook.bodies[1]
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_webhook_that_does_not_take_a_message_is_told_without_its_address_and_asked_again(
+    client: redis.Redis, hook: Webhook, settings: Settings, status: int
+) -> None:
+    hook.status = status
+    with pytest.raises(FleetError, match=f"expected the webhook to answer 2xx, got {status}") as failed:
+        Alerter(settings).look()
+    assert SECRET not in str(failed.value) and len(hook.bodies) == 1, "a redirect is not followed"
+    hook.status = 204
+    next_look(client)
+    Alerter(settings).look()
+    assert len(hook.bodies) == 2
+
+
+def test_a_failure_is_an_event_once(client: redis.Redis, hook: Webhook, settings: Settings) -> None:
+    hook.status = 500
+    watch = alerts.AlertWatch(settings)
+    for _ in range(2):
+        watch._tell(FleetError("alerts: expected the webhook to answer 2xx, got 500"))
+    events = json.loads(fleet("events", "--name", "alert_failed", "--json").stdout)
+    assert [event["fields"]["why"] for event in events] == ["alerts: expected the webhook to answer 2xx, got 500"]
+
+
+def test_a_trial_says_that_messages_arrive_or_why_they_do_not(
+    client: redis.Redis, hook: Webhook, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "has taken a message" in fleet("alerts", "test").stderr
+    assert hook.bodies[0]["text"].startswith("A test")
+    hook.status = 403
+    assert fleet("alerts", "test", code=1).stderr == "fleet: alerts: expected the webhook to answer 2xx, got 403\n"
+    for wrong in ("", "file:///etc/passwd", "hooks.example.com/x"):
+        monkeypatch.setenv("OUR_WEBHOOK", wrong)
+        with pytest.raises(ConfigurationError, match="expected the variable OUR_WEBHOOK to hold an https:// address"):
+            webhook(settings)
+    monkeypatch.delenv("FLEET_ALERTS__WEBHOOK_ENV")
+    config.current.cache_clear()
+    told = fleet("alerts", "watch", code=2).stderr
+    assert told.startswith("fleet: alerts.webhook_env: expected the name of an environment variable"), told
+
+
+def test_with_json_each_finding_is_told_in_parts(client: redis.Redis, hook: Webhook) -> None:
+    Alerter(load(alerts={"webhook_env": "OUR_WEBHOOK", "body": "json"})).look()
+    (finding,) = hook.bodies[0]["findings"]
+    assert (finding["what"], finding["kind"], finding["severity"]) == ("began", "no_worker", "warning")
