@@ -57,15 +57,26 @@ class Feed:
         """Let the next page get a new reading: somebody has just changed something."""
         self._started_at_s = -math.inf
 
-    async def latest(self) -> Frame | None:
-        """Return the newest frame, after at most `PATIENCE_S`; None when there never was one."""
+    def begin(self) -> None:
+        """Begin a reading, unless one is under way or still serves everybody. Needs a running loop."""
         if self._reading is None and time.monotonic() - self._started_at_s >= FRESH_S:
             self._started_at_s = time.monotonic()
             self._reading = asyncio.create_task(self._refresh())
-        if self._reading is not None:
-            await asyncio.wait([self._reading], timeout=PATIENCE_S)
+
+    async def latest(self) -> Frame | None:
+        """Return the newest frame, after at most `PATIENCE_S`; None when there never was one.
+
+        A reading that had begun before somebody changed something is waited for, and then one more.
+        """
+        end_s = time.monotonic() + PATIENCE_S
+        self.begin()
+        while self._reading is not None:
+            await asyncio.wait([self._reading], timeout=max(0.0, end_s - time.monotonic()))
             if self._reading is not None:
                 self.trouble = self.trouble or "Redis is slow to answer"
+                break
+            if self._started_at_s == -math.inf:
+                self.begin()
         return self._frames[-1] if self._frames else None
 
     def body(self, shown: str) -> str | None:

@@ -45,6 +45,30 @@ def test_fifty_pages_cost_redis_no_more_than_one(view: FleetView) -> None:
     assert len(calls) == 1
 
 
+def test_a_reading_that_began_before_an_action_is_not_what_the_actor_sees(view: FleetView) -> None:
+    calls: list[int] = []
+    goes_on = threading.Event()
+
+    def read() -> FleetView:
+        calls.append(1)
+        assert goes_on.wait(10)
+        return view
+
+    async def watch() -> None:
+        feed = Feed(read)
+        feed.begin()
+        feed.begin()
+        asked = asyncio.create_task(feed.latest())
+        await asyncio.sleep(0)
+        feed.expire()
+        goes_on.set()
+        assert await asked is not None
+        assert await feed.latest() is await asked
+
+    asyncio.run(watch())
+    assert len(calls) == 2
+
+
 def test_after_an_action_the_next_page_gets_a_new_reading(view: FleetView) -> None:
     calls: list[int] = []
 
@@ -108,4 +132,4 @@ def test_a_reading_that_hangs_holds_nobody_up_and_is_not_started_twice(
         assert feed.age_s < 10
 
     asyncio.run(watch())
-    assert len(calls) == 1
+    assert len(calls) == 2, "one more, once: something had changed meanwhile"
