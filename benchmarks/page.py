@@ -32,43 +32,67 @@ WATCH = """
 window.drawn = []; window.asked = [];
 const real = window.fetch;
 window.fetch = (...args) => { window.asked.push(performance.now()); return real(...args); };
+const all = (body) => { // as if every bot had worked and some had erred since the last answer
+  const of = body.view?.changed, n = BOTS;
+  if (!of) return body;
+  const any = (most) => Array.from({ length: n }, () => Math.floor(Math.random() * most));
+  of.rows = any(1).map((_, row) => row);
+  of.columns = of.columns.map((_, k) => k === 0 ? any(2) : k === 11 || k === 15 || k === 16 ? any(1) : any(k === 10 ? 60 : 1000));
+  return body;
+};
+const json = Response.prototype.json;
+if (ALL) Response.prototype.json = function () { return json.call(this).then(all); };
 addEventListener("DOMContentLoaded", () => new MutationObserver(() =>
   window.drawn.push([performance.now(), Number(document.body.dataset.drawnMs)])
 ).observe(document.body, { attributeFilter: ["data-version"] }));
 """
 FIRST_PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 
+#: Shows the table, sorted by evidence.
+SHOW_TABLE = """document.getElementById("as-table").click();
+  const sort = document.getElementById("sort"); sort.value = "health"; sort.dispatchEvent(new Event("change"))"""
+
 
 @click.command()
 @click.option("--bots", default=10_000, show_default=True)
 @click.option("--seconds", default=300, show_default=True, help="How long the page is watched.")
 @click.option("--per-s", default=200, show_default=True, help="Tasks that are finished a second meanwhile.")
-def main(bots: int, seconds: int, per_s: int) -> None:
+@click.option("--table", is_flag=True, help="Show the bots as a table, sorted by evidence.")
+@click.option("--all-change", is_flag=True, help="Let every figure of every bot change with each update.")
+def main(bots: int, seconds: int, per_s: int, table: bool, all_change: bool) -> None:
     """Measure the page."""
+    watch = WATCH.replace("BOTS", str(bots)).replace("ALL", "true" if all_change else "false")
     os.environ |= {f"FLEET_POOLS__P{n}__BOTS": str(bots // POOLS) for n in range(1, POOLS + 1)}
     with private_home() as home, flower(home) as (address, login), _finishing(per_s), _chromium() as chrome:
-        rows = list(_measured(chrome, address, login, seconds))
+        rows = list(_measured(chrome, address, login, seconds, watch, is_table=table))
     columns = ["what", "measured", "wanted"]
     print_table(f"The Fleet tab with {bots:,} bots, {per_s:,} tasks/s, {seconds:,} s", columns, rows)
 
 
-def _measured(chrome: webdriver.Chrome, address: str, login: str, seconds: int) -> Iterator[list[str]]:
+def _measured(
+    chrome: webdriver.Chrome, address: str, login: str, seconds: int, watch: str, *, is_table: bool
+) -> Iterator[list[str]]:
     header = f"Basic {base64.b64encode(login.encode()).decode()}"
     chrome.execute_cdp_cmd("Network.enable", {})
+    chrome.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     chrome.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"Authorization": header}})
-    chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+    chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": watch})
     chrome.get(f"{address}/fleet")
     until(lambda: bool(chrome.execute_script("return window.drawn.length")), "the page has drawn", every_s=0.2)
     yield ["first paint, ms", f"{chrome.execute_script(FIRST_PAINT):.0f}", "< 1,000"]
     yield ["first figures drawn, ms", f"{chrome.execute_script('return window.drawn[0][0]'):.0f}", "< 1,000"]
+    if is_table:
+        chrome.execute_script(SHOW_TABLE)
     time.sleep(min(WARM_S, seconds / 2))
     began, asked, drawn = time.monotonic(), *_counts(chrome)
-    first_mb = _heap_mb(chrome)
+    first_mb, was = _heap_mb(chrome), _busy_s(chrome)
     time.sleep(max(1.0, seconds - WARM_S))
     took_s, (now_asked, now_drawn) = time.monotonic() - began, _counts(chrome)
     times = sorted(ms for _, ms in chrome.execute_script("return window.drawn.slice(arguments[0])", drawn))
     yield ["an update, p50 ms", f"{times[len(times) // 2]:.1f}", "< 20"]
     yield ["an update, p99 ms", f"{times[int(len(times) * 0.99)]:.1f}", ""]
+    busy = {name: value - was[name] for name, value in _busy_s(chrome).items()}
+    yield ["of a second, busy with", ", ".join(f"{name} {1000 * s / took_s:.0f} ms" for name, s in busy.items()), ""]
     yield ["requests a second", f"{(now_asked - asked) / took_s:.2f}", "<= 1"]
     yield ["updates a second", f"{(now_drawn - drawn) / took_s:.2f}", ""]
     last_mb = _heap_mb(chrome)
@@ -83,6 +107,18 @@ def _counts(chrome: webdriver.Chrome) -> tuple[int, int]:
 def _heap_mb(chrome: webdriver.Chrome) -> float:
     chrome.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     return float(chrome.execute_cdp_cmd("Runtime.getHeapUsage", {})["usedSize"]) / 1e6
+
+
+def _busy_s(chrome: webdriver.Chrome) -> dict[str, float]:
+    """Return the CPU seconds of the page's main thread so far: scripts, styles, layout, and everything."""
+    found = {one["name"]: one["value"] for one in chrome.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
+    names = {
+        "ScriptDuration": "scripts",
+        "RecalcStyleDuration": "styles",
+        "LayoutDuration": "layout",
+        "TaskDuration": "all",
+    }
+    return {told: float(found[name]) for name, told in names.items()}
 
 
 @contextmanager

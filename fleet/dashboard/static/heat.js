@@ -1,7 +1,7 @@
 // All bots as small cells on a canvas: 100 get large ones with their numbers, 10,000 still fit on one screen.
 
 import { COLOURS, SORTS, against, isOut, sorted } from "./colours.js";
-import { attribute, by, count, counted, decimal, duration, h, short, text } from "./draw.js";
+import { attribute, by, count, counted, decimal, duration, h, short, text, widthOf } from "./draw.js";
 import { STATES } from "./store.js";
 
 const STEPS = 6;
@@ -11,6 +11,7 @@ const COMFORTABLE = 34;
 const READABLE = 26; // from here on a cell shows its bot's number
 const SMALLEST = 5;
 const CROSSED = 8; // a cross would hide a smaller cell whose colour says that it is out
+const [ALIKE, CHOSEN] = [1 << 7, 1 << 8]; // in the number of how a cell looks
 const GLYPHS = { quarantined: "×", probation: "?", leaving: "–" };
 
 export class HeatMap {
@@ -27,6 +28,7 @@ export class HeatMap {
     this.at = -1; // place of the focused cell in the order
     this.hovered = false;
     this.bots = null;
+    this.drawn = null; // what the canvas shows
     this.selected = new Set();
     this.isChoosing = false;
     this.#listen();
@@ -66,13 +68,14 @@ export class HeatMap {
       if (wanted && !bots.names[i].toLowerCase().includes(wanted)) continue;
       order.push(i);
     }
-    this.order = this.isPlain ? order : sorted(order, this.sort, this.isUp, bots, this.now);
+    const wantedOrder = this.isPlain ? order : sorted(order, this.sort, this.isUp, bots, this.now);
+    if (!same(this.order, wantedOrder)) this.order = wantedOrder;
     this.at = focused === undefined ? -1 : order.indexOf(focused);
     this.paint();
   }
 
   #measure() {
-    const width = Math.max(120, this.box.clientWidth);
+    const width = Math.max(120, widthOf(this.box));
     const groups = this.#groups();
     const rowsAt = (cell) => groups.reduce((sum, group) => sum + Math.ceil(group.length / Math.floor(width / cell)), 0);
     const head = groups.length > 1 ? 18 : 0;
@@ -80,103 +83,123 @@ export class HeatMap {
     const whole = Math.floor(width / Math.max(1, ...groups.map((group) => group.length)));
     let cell = whole >= READABLE ? Math.min(LARGEST, whole) : COMFORTABLE;
     while (cell > SMALLEST && rowsAt(cell) * cell + groups.length * head > MAX_HEIGHT) cell -= cell > 14 ? 2 : 1;
-    return { width, cell, head, across: Math.floor(width / cell), groups, height: rowsAt(cell) * cell + groups.length * head };
-  }
-
-  /** Cells of one pool lie together, under its name, as long as the order is that of the pools. */
-  #groups() {
-    if (!this.isPlain) return [this.order];
-    const groups = [];
-    let last = null;
-    for (const i of this.order) {
-      if (this.bots.pools[i] !== last) groups.push([]);
-      last = this.bots.pools[i];
-      groups[groups.length - 1].push(i);
+    const across = Math.floor(width / cell);
+    let y = 0;
+    for (const group of groups) {
+      group.y = y + head;
+      y = group.y + Math.ceil(group.length / across) * cell;
     }
-    return groups.length > 12 ? [this.order] : groups;
+    this.origins = groups;
+    return { width, cell, head, across, height: Math.max(24, y) };
   }
 
+  /** Cells of one pool lie together, under its name, as long as the order is that of the pools: [{first, length}]. */
+  #groups() {
+    const { order, bots } = this;
+    const all = [{ first: 0, length: order.length }];
+    if (!this.isPlain) return all;
+    const groups = [];
+    for (let place = 0; place < order.length; place++) {
+      if (place && bots.poolAt[order[place]] === bots.poolAt[order[place - 1]]) groups[groups.length - 1].length++;
+      else groups.push({ first: place, length: 1 });
+    }
+    return groups.length > 12 || !groups.length ? all : groups;
+  }
+
+  /** Paint all cells when their places or colours have changed, else only those that look different. */
   paint() {
     if (this.box.hidden) return; // the table is shown
-    const began = performance.now();
     const style = getComputedStyle(this.box);
     const inked = new Map(); // a third of 10,000 bots may be marked: each colour is looked up once
     const ink = (name) => inked.get(name) ?? inked.set(name, style.getPropertyValue(name).trim()).get(name);
     const how = COLOURS[this.colour];
-    const { width, cell, head, across, groups, height } = (this.layout = this.#measure());
-    const ratio = window.devicePixelRatio || 1;
-    this.canvas.width = Math.round(width * ratio);
-    this.canvas.height = Math.round(Math.max(height, 24) * ratio);
-    this.canvas.style.width = `${width}px`;
-    this.canvas.style.height = `${Math.max(height, 24)}px`;
-    const { pen, bots, now } = this;
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const { bots, order } = this;
+    const layout = (this.layout = this.#measure());
     const palette = how.hue === "state" ? STATES.map((name) => ink(`--state-${name}`)) : Array.from({ length: how.names?.length ?? STEPS + 1 }, (_, k) => ink(`--${how.hue}-${k}`));
     const tops = this.#tops(how);
-    const stepOf = (value, top) => (how.names ? value : value <= 0 ? 0 : Math.min(STEPS, 1 + Math.floor((value / top) * (STEPS - 0.001))));
+    this.#legend(how, palette, tops);
     const gone = palette.push(ink("--out")) - 1;
-    const inks = palette.map(contrasting);
-    const gap = cell >= 12 ? 2 : 1;
-    const size = cell - gap;
-    const isLarge = cell >= READABLE;
-    const isMixed = isLarge && !head && new Set(bots.pools).size > 1; // pools side by side: numbers alone say too little
-    const marks = [];
-    const chosen = [];
-    Object.assign(this.box.dataset, { cell, head });
-    this.origins = [];
+    const looks = this.#looks(how, tops, gone);
+    const ratio = window.devicePixelRatio || 1;
+    const isRinged = this.at >= 0 && (document.activeElement === this.box || this.hovered);
+    const key = [layout.width, layout.cell, layout.head, layout.height, this.isPlain, ratio, this.colour, ink("--card"), ...palette].join();
+    const isWhole = isRinged || !Number.isInteger(ratio) || this.drawn?.key !== key || this.drawn.bots !== bots || this.drawn.order !== order;
+    const { pen } = this;
+    if (isWhole) {
+      this.canvas.width = Math.round(layout.width * ratio);
+      this.canvas.height = Math.round(layout.height * ratio);
+      this.canvas.style.width = `${layout.width}px`;
+      this.canvas.style.height = `${layout.height}px`;
+      pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+      Object.assign(this.box.dataset, { cell: layout.cell, head: layout.head });
+      this.#heads(ink);
+    }
+    const brush = { ink, palette, inks: palette.map(contrasting), isDark: how.out, isMixed: layout.cell >= READABLE && !layout.head && bots.pooled.length > 1 };
     pen.textAlign = "center";
     pen.textBaseline = "middle";
-    pen.font = `500 ${Math.min(11, cell / 2.6)}px system-ui, sans-serif`;
-    let y = 0;
-    let place = 0;
-    for (const group of groups) {
-      if (head) {
-        pen.fillStyle = ink("--soft");
-        pen.textAlign = "left";
-        pen.font = "600 11px system-ui, sans-serif";
-        pen.fillText(`${bots.pools[group[0]]}  ${group.length.toLocaleString("en-US")}`, 0, y + 8);
-        pen.textAlign = "center";
-        pen.font = `500 ${Math.min(11, cell / 2.6)}px system-ui, sans-serif`;
-        y += head;
+    pen.font = `500 ${Math.min(11, layout.cell / 2.6)}px system-ui, sans-serif`;
+    const was = isWhole ? null : this.drawn.looks;
+    for (const group of this.origins) {
+      for (let k = 0, place = group.first; k < group.length; k++, place++) {
+        if (was && was[place] === looks[place]) continue;
+        const x = (k % layout.across) * layout.cell;
+        const y = group.y + Math.floor(k / layout.across) * layout.cell;
+        if (was) pen.clearRect(x, y, layout.cell, layout.cell);
+        this.#cell(x, y, order[place], looks[place], brush);
       }
-      this.origins.push({ y, first: place, length: group.length });
-      for (let k = 0; k < group.length; k++) {
-        const i = group[k];
-        const x = (k % across) * cell;
-        const row = y + Math.floor(k / across) * cell;
-        const step = how.out && isOut(bots, i) ? gone : stepOf(how.of(bots, i, now), tops[bots.poolAt[i]]);
-        pen.fillStyle = palette[step];
-        if (isLarge) {
-          pen.beginPath();
-          pen.roundRect(x, row, size, size, 4);
-          pen.fill();
-          pen.fillStyle = inks[step];
-          const number = bots.names[i].slice(bots.pools[i].length + 1) || bots.names[i];
-          pen.fillText(number, x + size / 2, row + size / 2 + (isMixed ? 6 : 0.5));
-          if (isMixed) pen.fillText(bots.pools[i].slice(0, 5), x + size / 2, row + size / 2 - 6, size - 2);
-        } else {
-          pen.fillRect(x, row, size, size);
-        }
-        if (bots.columns.alike[i]) marks.push([x, row, "alike"]);
-        if (this.selected.size && this.selected.has(bots.names[i])) chosen.push([x, row]);
-        if (bots.columns.state[i] > 1) marks.push([x, row, STATES[bots.columns.state[i]]]);
-      }
-      place += group.length;
-      y += Math.ceil(group.length / across) * cell;
     }
-    for (const [x, row, name] of marks) this.#mark(x, row, size, name, ink, how.out);
-    this.#choose(chosen, size, ink);
-    if (this.order.length === 0) {
-      pen.fillStyle = ink("--soft");
-      pen.textAlign = "left";
-      pen.font = "13px system-ui, sans-serif";
-      pen.fillText(bots.size ? "No bot fits the filter." : "No bots yet: start a worker, `celery -A fleet worker`.", 0, 12);
+    if (isRinged) this.#ring(ink);
+    this.drawn = { key: isRinged ? null : key, bots, order, looks };
+    const narrowed = order.length === bots.size ? "" : ` of ${count(bots.size)}`;
+    text(by("bots-shown"), `${count(order.length)}${narrowed}`);
+  }
+
+  /** How each place looks, in one number: its colour, its bot's state, whether it is alike or chosen. */
+  #looks(how, tops, gone) {
+    const { bots, order, now, selected } = this;
+    const { state, alike } = bots.columns;
+    const looks = new Uint16Array(order.length);
+    for (let place = 0; place < order.length; place++) {
+      const i = order[place];
+      const value = how.of(bots, i, now);
+      const step = how.out && isOut(bots, i) ? gone : how.names ? value : value <= 0 ? 0 : Math.min(STEPS, 1 + Math.floor((value / tops[bots.poolAt[i]]) * (STEPS - 0.001)));
+      looks[place] = step | (state[i] << 4) | (alike[i] ? ALIKE : 0) | (selected.size && selected.has(bots.names[i]) ? CHOSEN : 0);
     }
-    this.#ring(ink);
-    this.#legend(how, palette, tops);
-    const narrowed = this.order.length === bots.size ? "" : ` of ${bots.size.toLocaleString("en-US")}`;
-    text(by("bots-shown"), `${this.order.length.toLocaleString("en-US")}${narrowed}`);
-    this.painted_ms = performance.now() - began;
+    return looks;
+  }
+
+  /** Names of the pools above their cells; a word where there are none. */
+  #heads(ink) {
+    const { pen, bots, order, layout } = this;
+    pen.fillStyle = ink("--soft");
+    pen.textAlign = "left";
+    pen.textBaseline = "middle";
+    pen.font = "600 11px system-ui, sans-serif";
+    if (layout.head) for (const { first, length, y } of this.origins) pen.fillText(`${bots.pools[order[first]]}  ${count(length)}`, 0, y - layout.head + 8);
+    pen.font = "13px system-ui, sans-serif";
+    if (!order.length) pen.fillText(bots.size ? "No bot fits the filter." : "No bots yet: start a worker, `celery -A fleet worker`.", 0, 12);
+  }
+
+  #cell(x, y, i, look, { ink, palette, inks, isDark, isMixed }) {
+    const { pen, bots } = this;
+    const { cell } = this.layout;
+    const size = cell - (cell >= 12 ? 2 : 1);
+    const step = look & 15;
+    pen.fillStyle = palette[step];
+    if (cell >= READABLE) {
+      pen.beginPath();
+      pen.roundRect(x, y, size, size, 4);
+      pen.fill();
+      pen.fillStyle = inks[step];
+      const number = bots.names[i].slice(bots.pools[i].length + 1) || bots.names[i];
+      pen.fillText(number, x + size / 2, y + size / 2 + (isMixed ? 6 : 0.5));
+      if (isMixed) pen.fillText(bots.pools[i].slice(0, 5), x + size / 2, y + size / 2 - 6, size - 2);
+    } else pen.fillRect(x, y, size, size);
+    if (look < 32) return; // idle or busy, and nothing else
+    const state = (look >> 4) & 7;
+    if (look & ALIKE) this.#mark(x, y, size, "alike", ink, isDark);
+    if (state > 1) this.#mark(x, y, size, STATES[state], ink, isDark);
+    if (look & CHOSEN) this.#choose(x, y, size, ink);
   }
 
   /** By pool, the value that colours its darkest cells: a pool of slow bots does not make those of all others pale. */
@@ -209,18 +232,15 @@ export class HeatMap {
   }
 
   /** Chosen bots have a frame and a dot in the corner. */
-  #choose(places, size, ink) {
+  #choose(x, y, size, ink) {
     const { pen } = this;
     pen.strokeStyle = pen.fillStyle = ink("--ink");
     pen.lineWidth = size > 16 ? 3 : 2;
-    for (const [x, y] of places) {
-      pen.strokeRect(x + pen.lineWidth / 2, y + pen.lineWidth / 2, size - pen.lineWidth, size - pen.lineWidth);
-      pen.fillRect(x, y, size / 4, size / 4);
-    }
+    pen.strokeRect(x + pen.lineWidth / 2, y + pen.lineWidth / 2, size - pen.lineWidth, size - pen.lineWidth);
+    pen.fillRect(x, y, size / 4, size / 4);
   }
 
   #ring(ink) {
-    if (this.at < 0 || (document.activeElement !== this.box && !this.hovered)) return;
     const { x, y } = this.#spot(this.at);
     const size = this.layout.cell;
     this.pen.strokeStyle = ink("--ink");
@@ -344,6 +364,8 @@ export class HeatMap {
     new MutationObserver(() => this.bots && this.paint()).observe(document.documentElement, { attributeFilter: ["data-bs-theme"] });
   }
 }
+
+const same = (a, b) => a.length === b.length && a.every((one, k) => one === b[k]);
 
 /** Put the tooltip beside the pointer, inside the window. */
 export function put(tip, event) {

@@ -1,6 +1,6 @@
 // Where cards stand: in one, two or three columns without holes, however many there are; long lists fold, none scrolls.
 
-import { attribute, by, counted, h, keyed, short, text } from "./draw.js";
+import { attribute, by, counted, h, heightOf, keyed, short, text } from "./draw.js";
 
 const THREE = matchMedia("(min-width: 1800px)");
 const TWO = matchMedia("(min-width: 900px)");
@@ -22,7 +22,7 @@ export function arrange() {
   const key = `${count} ${present.map((card) => card.getAttribute("aria-labelledby"))}`;
   const isNew = key !== shownAs;
   if (!isNew && (performance.now() - movedAt < CALM_MS || board.matches(":hover") || board.contains(document.activeElement))) return;
-  const heights = new Map(present.map((card) => [card, card.offsetHeight]));
+  const heights = new Map(present.map((card) => [card, heightOf(card)]));
   const wanted = placed(present, heights, count);
   if (!isNew && uneven(current(present), heights) - uneven(wanted, heights) < UNEVEN_PX) return;
   shownAs = key;
@@ -47,7 +47,7 @@ function build() {
 
 /** The tallest card goes first, each to the column that is shortest so far; with three, the first two begin below the map. */
 function placed(present, heights, count) {
-  const tall = [0, 0, 0].map((_, i) => (count === 3 && i < 2 ? board.map.offsetHeight : 0));
+  const tall = [0, 0, 0].map((_, i) => (count === 3 && i < 2 ? heightOf(board.map) : 0));
   const column = new Map();
   for (const card of [...present].sort((a, b) => heights.get(b) - heights.get(a))) {
     const i = tall.indexOf(Math.min(...tall.slice(0, count)));
@@ -61,7 +61,7 @@ const current = (present) => board.columns.map((column) => present.filter((card)
 
 function uneven(columns, heights) {
   const count = Number(board.dataset.columns);
-  const tall = columns.slice(0, count).map((own, i) => own.reduce((sum, card) => sum + heights.get(card), count === 3 && i < 2 ? board.map.offsetHeight : 0));
+  const tall = columns.slice(0, count).map((own, i) => own.reduce((sum, card) => sum + heights.get(card), count === 3 && i < 2 ? heightOf(board.map) : 0));
   return Math.max(...tall) - Math.min(...tall);
 }
 

@@ -1,7 +1,7 @@
 // The panels beside the heat map: three signals, error matrix, pools, limits, cost, events. Drawn anew from each view.
 
 import { headlines, inWindow } from "./window.js";
-import { ago, attribute, bars, by, clock, count, counted, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text } from "./draw.js";
+import { ago, attribute, bars, by, clock, count, counted, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text, widthOf } from "./draw.js";
 import { taskLink } from "./story.js";
 import { askPause } from "./safe.js";
 
@@ -120,7 +120,7 @@ function tightness(limit) {
 function matrix(errors, open) {
   const place = by("matrix");
   const all = place.dataset.all === "yes";
-  const room = Math.max(1, Math.floor((place.clientWidth - 190) / 96)); // columns that fit: what is too much becomes one of "others"
+  const room = Math.max(1, Math.floor((widthOf(place) - 190) / 96)); // columns that fit: what is too much becomes one of "others"
   const many = errors.apis.length > room;
   const fit = (numbers) => (many ? [...numbers.slice(0, room - 1), sum(numbers.slice(room - 1))] : numbers);
   const apis = many ? [...errors.apis.slice(0, room - 1), `${errors.apis.length - room + 1} others`] : errors.apis;

@@ -1,7 +1,7 @@
 // The bots as a table, for who would rather read than look: the heat map's order and filter, a hundred rows at a time.
 
 import { enoughFor, reasonOf, untilOf } from "./colours.js";
-import { ago, attribute, by, count, decimal, dollars, duration, h, keyed, percent, short, text } from "./draw.js";
+import { ago, attribute, by, count, decimal, dollars, duration, h, percent, short, text } from "./draw.js";
 import { STATES } from "./store.js";
 
 const PAGE_ROWS = 100;
@@ -22,31 +22,46 @@ export class BotTable {
   }
 
   draw() {
-    const { bots, order, now, sort, isUp } = this.heat;
+    const { bots, order, sort, isUp } = this.heat;
     if (!bots || this.box.hidden) return;
     const pages = Math.max(1, Math.ceil(order.length / PAGE_ROWS));
     this.page = Math.max(0, Math.min(this.page, pages - 1));
-    const focused = document.activeElement;
     this.heads.forEach((head, k) => attribute(head, "aria-sort", HEADS[k][1] !== sort ? "none" : isUp ? "ascending" : "descending"));
     const shown = order.slice(this.page * PAGE_ROWS, (this.page + 1) * PAGE_ROWS);
-    keyed(this.rows, shown, (i) => bots.names[i], (i) => this.#row(bots.names[i]), (row, i) => {
-      const state = STATES[bots.columns.state[i]];
-      const pill = row.children[1].firstChild;
-      attribute(row.children[0].firstChild, "aria-pressed", this.heat.isChoosing ? String(this.heat.selected.has(bots.names[i])) : null);
-      text(pill, state);
-      attribute(pill, "class", `pill state-${state}`);
-      cells(bots, i, now).forEach((value, k) => text(row.children[k + 2], value));
-    });
+    const focused = document.activeElement.closest?.("tbody tr")?.dataset.bot;
+    const { children } = this.rows;
+    while (children.length > shown.length) this.rows.lastChild.remove();
+    while (children.length < shown.length) this.rows.append(this.#row());
+    shown.forEach((i, k) => this.#show(children[k], i));
+    if (focused) [...children].find((row) => row.dataset.bot === focused)?.querySelector("button").focus(); // its row has moved
     const [previous, at, next] = this.pager;
     text(at, `page ${this.page + 1} of ${count(pages)}`);
     previous.disabled = this.page === 0;
     next.disabled = this.page + 1 >= pages;
-    if (focused !== document.activeElement && this.box.contains(focused)) focused.focus(); // its row has moved
   }
 
-  #row(name) {
-    return h("tr", {}, h("th", { scope: "row" }, h("button", { type: "button", class: "link", onclick: () => this.open(name) }, name)),
-      h("td", {}, h("span")), ...HEADS.slice(2).map(() => h("td")));
+  /** A row is of a place, not of a bot: when all bots change places, no row is made anew. */
+  #row() {
+    let pressed = null; // a click is meant for the bot that was there when the pointer went down
+    const texts = HEADS.map(() => document.createTextNode(""));
+    const name = h("button", { type: "button", class: "link", onpointerdown: () => (pressed = row.dataset.bot), onclick: () => {
+      this.open(pressed ?? row.dataset.bot);
+      pressed = null;
+    } }, texts[0]);
+    const pill = h("span", {}, texts[1]);
+    const row = h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, pill), ...texts.slice(2).map((said) => h("td", {}, said)));
+    return Object.assign(row, { name, pill, texts, said: texts.map(() => "") });
+  }
+
+  #show(row, i) {
+    const { bots, now } = this.heat;
+    const [bot, state] = [bots.names[i], STATES[bots.columns.state[i]]];
+    row.dataset.bot = bot;
+    attribute(row.name, "aria-pressed", this.heat.isChoosing ? String(this.heat.selected.has(bot)) : null);
+    if (row.said[1] !== state) row.pill.className = `pill state-${state}`;
+    const said = [bot, state, ...cells(bots, i, now)];
+    said.forEach((value, k) => value !== row.said[k] && (row.texts[k].data = value));
+    row.said = said;
   }
 }
 
