@@ -24,3 +24,10 @@ def whole_micros(micros: float) -> int:
 def dollars_of(picos: int) -> float:
     """Return picos as US dollars, for a face that shows a float."""
     return picos / PICOS
+
+
+def dollars_in_full(picos: int) -> str:
+    """Return picos as US dollars with every digit that is not zero, two at least: `0.42`, `0.00000042`."""
+    whole, rest = divmod(abs(picos), PICOS)
+    digits = f"{rest:012d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if picos < 0 else ''}{whole}.{digits}"

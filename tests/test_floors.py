@@ -48,7 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.cli.figures", "fleet.cli.exit_codes", "fleet.cli.stop_signals", "fleet.cli.shadow"),
     ("fleet.cli.wrong_use",),
     ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
-    ("fleet.cli.demo",),
+    ("fleet.cli.money", "fleet.cli.demo"),
     # The door of `celery -A fleet`, and the lazy one of `import fleet`: nothing below may enter by them.
     ("fleet.door",),
     ("fleet",),

@@ -10,8 +10,8 @@ import pytest
 
 from tests.house import ROOT, modules_of
 
-#: Classes that may share a name, for they are the same thing: a port and what fills it, kombu's names per transport.
-SAME_THING = {"Agent", "Breakers", "Channel", "Limiter", "Transport"}
+#: Classes that may share a name, for they are the same thing: a port and what is behind it, kombu's names.
+SAME_THING = {"Agent", "Bill", "Breakers", "Channel", "Limiter", "Transport"}
 
 #: What a reader stumbles over, and what to write instead.
 STUMBLES = {

@@ -40,6 +40,11 @@ COMMANDS = {
         "breakers",
         "Show the breaker of each provider, model and key; close one by hand.",
     ),
+    "bill": (
+        "fleet.cli.money.bill",
+        "bill",
+        "Show what every call has cost: by pool, bot, tenant, kind, provider, model, key, tier, day, hour.",
+    ),
     "budgets": ("fleet.cli.operate.budgets", "budgets", "Show what each limit allows a day, and what is used of it."),
     "lessons": ("fleet.cli.operate.lessons", "lessons", "Show what models have taught the fleet; forget it."),
     "pools": ("fleet.cli.operate.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),

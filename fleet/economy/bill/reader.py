@@ -24,7 +24,7 @@ _BY_KIND, _BY_BOT = ("pool", "tenant", "kind"), ("pool", "bot")
 
 
 @dataclass(frozen=True, slots=True)
-class StatementLine:
+class BillLine:
     """A line of the bill: the values of what it is split by, in that order, and its sums."""
 
     values: tuple[str, ...]
@@ -32,7 +32,7 @@ class StatementLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class Bill:
     """What calls have cost in a time.
 
     Args:
@@ -46,7 +46,7 @@ class Statement:
     since_s: int
     until_s: int
     by: tuple[str, ...]
-    lines: tuple[StatementLine, ...]
+    lines: tuple[BillLine, ...]
     total: Sums
 
 
@@ -67,7 +67,7 @@ def check_by(by: Sequence[str]) -> None:
         )
 
 
-def read_bill(client: redis.Redis, *, since_s: float, until_s: float, by: Sequence[str] = ()) -> Statement:
+def read_bill(client: redis.Redis, *, since_s: float, until_s: float, by: Sequence[str] = ()) -> Bill:
     """Return what calls have cost.
 
     Args:
@@ -99,7 +99,7 @@ def read_bill(client: redis.Redis, *, since_s: float, until_s: float, by: Sequen
                 lines[values] = lines.get(values, Sums()) + sums
                 total += sums
     since, until = (spans[0][0], spans[-1][1]) if spans else (int(since_s), int(until_s))
-    return Statement(since, until, tuple(by), tuple(_ordered(lines, by)), total)
+    return Bill(since, until, tuple(by), tuple(_ordered(lines, by)), total)
 
 
 def _spans(since_s: float, until_s: float, now_s: float, by: Sequence[str]) -> Iterator[tuple[int, int, str]]:
@@ -143,7 +143,7 @@ def _hour(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:00Z")
 
 
-def _ordered(lines: dict[tuple[str, ...], Sums], by: Sequence[str]) -> Iterator[StatementLine]:
+def _ordered(lines: dict[tuple[str, ...], Sums], by: Sequence[str]) -> Iterator[BillLine]:
     times = [place for place, name in enumerate(by) if name in ("day", "hour")]
 
     def order(item: tuple[tuple[str, ...], Sums]) -> tuple[object, ...]:
@@ -151,4 +151,4 @@ def _ordered(lines: dict[tuple[str, ...], Sums], by: Sequence[str]) -> Iterator[
         return (*(values[place] for place in times), -sums.all_usd_picos, -sums.calls, values)
 
     for values, sums in sorted(lines.items(), key=order):
-        yield StatementLine(values, sums)
+        yield BillLine(values, sums)
