@@ -176,6 +176,7 @@ class ProviderUnavailable(RetryLater):
         sent: False if the request was surely never sent (no connection), so it cost nothing.
         passes: False when the provider said that the same call will fail again.
         timed_out: True when no answer came in time.
+        refused: True when it answered with an error status: nobody is billed for that.
     """
 
     cause: Cause = "outage"
@@ -190,8 +191,10 @@ class ProviderUnavailable(RetryLater):
         sent: bool = True,
         passes: bool = True,
         timed_out: bool = False,
+        refused: bool = False,
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
+        self.refused = refused
         self.sent = sent
         self.passes = passes
         self.timed_out = timed_out

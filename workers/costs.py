@@ -95,6 +95,11 @@ class Line:
             bill.enter(replace(self._entry, at_s=at_s))
 
 
+def is_free(error: FleetError) -> bool:
+    """True for a call that its provider refused when it was down: it may count against a rate, and is on no bill."""
+    return isinstance(error, ProviderUnavailable) and error.refused
+
+
 def counted_nothing(error: FleetError) -> bool:
     """True when the provider surely counted no tokens: it refused the call, or never got it."""
     return isinstance(error, RateLimited | KeyRejected | BadRequest | ConfigurationError | Relearnt) or (

@@ -28,7 +28,7 @@ from fleet.rates import RateReadings
 from fleet.schema import Schema
 from fleet.usage import Usage
 from fleet.waits import Wait
-from fleet.workers.costs import Line, afford, counted_nothing
+from fleet.workers.costs import Line, afford, counted_nothing, is_free
 from fleet.workers.deadline import Deadline
 from fleet.workers.judge import broken_off, is_known
 from fleet.workers.ladders import Ladders, Turn, plain
@@ -304,6 +304,8 @@ class Gateway:
                     line.settle_free()
             elif counted_nothing(error):
                 used_tokens = output_tokens = cost = 0
+                line.settle_free()
+            elif is_free(error):
                 line.settle_free()
             if isinstance(error, SchemaRefused) and (schema := call.wishes.schema) is not None:
                 self._forms.refused(route.priced_as, schema.name, call.wishes.form, whole=error.whole)

@@ -111,8 +111,9 @@ def test_a_model_without_a_price_is_entered_without_an_amount() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RateLimited("429"), KeyRejected("401"), BadRequest("400"), ProviderUnavailable("no connection", sent=False)],
-)
+    [RateLimited("429"), KeyRejected("401"), BadRequest("400"), ProviderUnavailable("no connection", sent=False),
+     ProviderUnavailable("503", refused=True)],
+)  # fmt: skip
 def test_what_the_provider_surely_did_not_count_is_settled_at_nothing(error: FleetError) -> None:
     (entry,) = entered(error).entered
     assert (entry.state, entry.usd_picos, entry.usage) == ("settled", 0, Usage())

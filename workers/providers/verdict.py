@@ -154,9 +154,11 @@ class _Case:
         ):
             return None
         if retries is False:
-            return ProviderUnavailable(f"{self.told}: it says not to try again", passes=False)
+            return ProviderUnavailable(f"{self.told}: it says not to try again", passes=False, refused=True)
         is_late = self.status in TIMED_OUT
-        error = ProviderUnavailable(self.told, retry_after_s=_bounded(self._delay_s), timed_out=is_late)
+        error = ProviderUnavailable(
+            self.told, retry_after_s=_bounded(self._delay_s), timed_out=is_late, refused=not is_late
+        )
         error.passes_at = None if self._delay_s is None else self.now_s + self._delay_s
         return error
 
