@@ -1,7 +1,8 @@
-"""The tables of [prices] in fleet.toml: what a model costs by classes of tokens, sizes of prompts and tiers."""
+"""The tables of [prices] in fleet.toml, by classes of tokens, sizes of prompts and tiers; and [bill]."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -70,3 +71,14 @@ class PriceSettings(TierPriceSettings):
         if self.same_as and (self.rates() or self.above or self.tiers):
             raise ValueError("expected rates or `same_as`, got both")
         return self
+
+
+class BillSettings(Section):
+    """What every call has cost: `fleet bill`. Sums are always kept; each call can be written to a file as well."""
+
+    export: Path | None = Field(
+        None,
+        description="Folder or file (.jsonl) to which a host's calls are appended as JSON lines. Not set: none.",
+    )
+    export_max_mb: int = Field(100, ge=1, description="MB at which the file is turned over: to NAME.1, NAME.2, ...")
+    export_files: int = Field(10, ge=1, le=1000, description="Files kept, the newest among them.")

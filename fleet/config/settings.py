@@ -20,7 +20,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from fleet.config.alerts import AlertSettings
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
-from fleet.config.prices import PriceSettings, TierPriceSettings
+from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
 from fleet.config.sections import (
     SIMULATOR,
     DeadLetterSettings,
@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     flower: FlowerSettings = FlowerSettings()
     dashboard: DashboardSettings = DashboardSettings()
     alerts: AlertSettings = AlertSettings()
+    bill: BillSettings = BillSettings()
     signals: SignalsSettings = SignalsSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
@@ -346,7 +347,7 @@ def _with_celery_addresses(settings: Settings) -> Settings:
 SECTIONS: dict[str, type[BaseModel]] = {
     "redis": RedisSettings, "worker": WorkerSettings, "results": ResultSettings, "dead_letters": DeadLetterSettings,
     "health": HealthSettings, "diversity": DiversitySettings, "flower": FlowerSettings, "signals": SignalsSettings,
-    "simulator": SimulatorSettings, "dashboard": DashboardSettings, "alerts": AlertSettings,
+    "simulator": SimulatorSettings, "dashboard": DashboardSettings, "alerts": AlertSettings, "bill": BillSettings,
 }  # fmt: skip
 
 

@@ -62,6 +62,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         slots(settings),
         open_files(settings, facts.host),
         own_name(facts.host),
+        bill_export(settings, facts.host),
         flower_address(settings),
         *celery_checks(facts.celery),
         *stall_checks(facts.stalls),
@@ -126,6 +127,17 @@ def own_name(host: HostFacts) -> Check:
     if found is None:
         return ok(name, "ours")
     return fail(name, str(found), "Rename it: `celery -A fleet` would run it in place of Fleet.")
+
+
+def bill_export(settings: Settings, host: HostFacts) -> Check:
+    name, place = "bill: export", settings.bill.export
+    if place is None:
+        return ok(name, "off")
+    if host.export_trouble is None:
+        return ok(name, str(place))
+    return fail(
+        name, f"{place}: {host.export_trouble}", "Let workers write there, or name another folder: no call is exported."
+    )
 
 
 def flower_address(settings: Settings) -> Check:

@@ -26,6 +26,7 @@ from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.setup.wait_checks import read_waits
 from fleet.cli.shadow import shadow
 from fleet.config import Settings, config_path, home_path
+from fleet.economy.bill.export import trouble_of
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.operations.waits import Standings
 from fleet.errors import FleetError
@@ -102,6 +103,8 @@ class HostFacts:
     home_filesystem: str | None
     home_free_bytes: int
     shadow: Path | None = None
+    #: Why calls cannot be exported to where the settings say; None: they can.
+    export_trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ def host_facts(settings: Settings) -> HostFacts:
         home_filesystem=_filesystem(existing),
         home_free_bytes=shutil.disk_usage(existing).free,
         shadow=shadow(),
+        export_trouble=None if settings.bill.export is None else trouble_of(settings.bill.export),
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.economy.bill import unknown
+from fleet.economy.bill.export import Export
 from fleet.economy.bill.notes import Note, read_note
 from fleet.economy.bill.rows import DAY_S, DAYS_KEPT, HOURS_KEPT_DAYS, arguments_of, summed
 from fleet.economy.bill.scripts import ENTER_LOST
@@ -27,7 +28,7 @@ from fleet.store.clock import CLOCK
 #: Seconds between two looks at who lives, and between two sweeps without a death.
 LOOK_EVERY_S, SWEEP_EVERY_S = 2.0, 60.0
 #: Age of a note, in seconds, below which its process may only be too new to have reported.
-GRACE_S = 15.0
+GRACE_S = 10.0
 #: Age of a note, in seconds, from which its call is lost even though its process lives, or never reports: longer than
 #: any provider's answer. The reply to its question was lost, and it was never sent.
 LONGEST_CALL_S = 600.0
@@ -61,6 +62,7 @@ class Sweeper:
         living: Returns the ids of the processes that report; None: not known yet.
         books: Who else hears of each such call, as of a batch of its own.
         clock: Unix time in seconds, as Redis has it.
+        export: Where entries go one by one as well; None: nowhere.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Sweeper:
         *,
         books: Sequence[Book] = (),
         clock: Callable[[], float] = CLOCK.now_s,
+        export: Export | None = None,
     ) -> None:
         self._store = store
         self._limits = frozenset(limits)
         self._living = living
         self._books = tuple(books)
         self._now_s = clock
+        self._export = export
 
     async def attend(self) -> None:
         """Sweep after each death that is known, and now and then, for ever."""
@@ -131,6 +135,8 @@ class Sweeper:
                 entered += await self._enter_all(limit, left)
                 if cursor == b"0":
                     break
+        if entered and self._export is not None:
+            await asyncio.to_thread(self._export.write, entered)
         if entered:
             picos = sum(entry.usd_picos or 0 for entry in entered)
             logger.warning("calls_unknown count=%d usd=%.6f: their workers are gone", len(entered), dollars_of(picos))

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from fleet.economy.bill import unknown
+from fleet.economy.bill.export import Export
 from fleet.economy.bill.notes import Note
 from fleet.economy.bill.rows import arguments_of, hour_of, summed
 from fleet.economy.bill.scripts import BILL, RESOLVE
@@ -71,6 +72,7 @@ class Writer:
         process: Id by which workers report; empty: this one does not report, so nobody learns of its death.
         books: Who else hears of each batch.
         is_urgent: True while entries should leave at once.
+        export: Where entries go one by one as well, once they are in the bill; None: nowhere.
     """
 
     def __init__(
@@ -80,11 +82,13 @@ class Writer:
         process: str = "",
         books: Sequence[Book] = (),
         is_urgent: Callable[[], bool] = lambda: False,
+        export: Export | None = None,
     ) -> None:
         self._store = store
         self._process = process
         self._books = tuple(books)
         self._is_urgent = is_urgent
+        self._export = export
         #: Random id of this writer.
         self.id = secrets.token_hex(8)
         self._number = 0
@@ -165,6 +169,8 @@ class Writer:
             for entry in entries:
                 if entry.id:
                     void[entry.limit].append(entry.id)
+            if self._export is not None:
+                await asyncio.to_thread(self._export.write, entries)
         for limit, tickets in void.items():
             name = keys.limit_keys(limit).open
             await self._surely(partial(self._store.command, "HDEL", name, *tickets))

@@ -20,6 +20,7 @@ from typing import Any
 
 from fleet import config
 from fleet.config import Settings
+from fleet.economy.bill.export import export_of
 from fleet.economy.bill.sweep import Sweeper
 from fleet.economy.bill.writer import Writer as BillWriter
 from fleet.economy.prices import PriceList
@@ -136,7 +137,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     breakers = make_breakers(
         settings, state, broker, {route.limit: route.api_key for route in routes}, calm=limiter.calm
     )
-    bill = BillWriter(state, process=leases.process_id())
+    bill = BillWriter(state, process=leases.process_id(), export=export_of(settings.bill))
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill,
@@ -309,7 +310,8 @@ class Process:
         for pool, wait in shut.items():
             logger.error("pool_shut pool=%s cause=%s: %s; its tasks are left to other workers", pool, wait.cause, wait)
         occupancy.forgo([keys.queue(pool) for pool in shut])
-        limits = [route.limit for route in assembly.routes if assembly.breakers.standing(route.limit) is None]
+        calls = [route.limit for route in assembly.routes]
+        limits = [limit for limit in calls if assembly.breakers.standing(limit) is None]
         served = [pool for pool in settings.pools if pool not in assembly.shut]
         runtime.run(patiently(partial(open_mended, assembly.broker, settings, served, limits)))
         simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
@@ -328,12 +330,12 @@ class Process:
             assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
             partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
             partial(assembly.peers.keep, assembly.agent.verdicts_at),
-            StaleHolds(settings, assembly.state, assembly.broker, (route.limit for route in assembly.routes)).attend,
+            StaleHolds(settings, assembly.state, assembly.broker, calls).attend,
             BacklogHistory(settings, assembly.state, assembly.broker).attend,
             partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
-            Sweeper(assembly.state, {route.limit for route in assembly.routes}, assembly.janitor.living).attend,
+            Sweeper(assembly.state, calls, assembly.janitor.living, export=export_of(settings.bill)).attend,
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
