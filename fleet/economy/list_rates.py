@@ -1,7 +1,8 @@
 """Rates from an entry of the `genai-prices` snapshot, in the classes that Fleet counts. Pure.
 
 Its own arithmetic walks decimals for 0.1 ms a call; here the rates are taken out once, and what they come to is the
-same before it is rounded. A context that it does not know silently gets its standard price there; here, none.
+same before it is rounded. A context that it does not know silently gets its standard price there; here, none. Nor has
+a tier a price whose entry says no more than the usual one: most likely nobody has looked it up.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def list_rates(entry: Listed, tier: str | None, *, standard: bool, now_s: float)
     price = entry.model.get_prices(now, context)
     until_s = (now_s // _MINUTE_S + 1) * _MINUTE_S if _may_change(entry.model, now) else None
     rates = rates_of(_steps(price), until_s)
+    if not standard and rates.costs_as(rates_of(_steps(entry.model.get_prices(now)))):
+        return None
     return rates if any(step.input or step.output or step.call for step in rates.steps) or _is_free(price) else None
 
 

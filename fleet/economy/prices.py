@@ -7,7 +7,7 @@ model and tier; then a call costs a few multiplications.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fleet.config import Settings
 from fleet.economy.list_rates import list_rates
@@ -21,6 +21,14 @@ Price = Callable[[str, Usage, str | None], int | None]
 
 #: What providers call the usual tier.
 STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand", "standard_only"})
+
+
+def told_unpriced(model: str, tier: str | None) -> str:
+    """Return in one line that a model has no price (in a tier), and what to do."""
+    of_tier = f" in the tier {tier}" if tier else ""
+    place = f'[prices."{model}"{f".tiers.{tier}" if tier else ""}]'
+    return f"{model} has no price{of_tier}: what it costs is not counted; set {place} in fleet.toml"
+
 
 #: Not looked up yet.
 _UNKNOWN = Rates((), 1)
@@ -82,6 +90,11 @@ class PriceList:
         none = [(model, None) for model, _ in pools if self._look_up(model, None) is None]
         without = [(model, tier) for model, tier in pools if (model, None) not in none and not self._has(model, tier)]
         return list(dict.fromkeys([*none, *without]))
+
+    def unpriced_of(self, pools: Iterable[str]) -> list[tuple[str, str | None]]:
+        """Return those of `unpriced` that these pools, or their ladders, call."""
+        models = {f"{provider}/{model}" for pool in pools for provider, model in self._settings.calls_of(pool)}
+        return [one for one in self.unpriced() if one[0] in models]
 
     def _has(self, model: str, tier: str | None) -> bool:
         return self._look_up(model, tier) is not None

@@ -86,6 +86,10 @@ class Rates:
     def output_usd_per_mtok(self) -> float:
         return self.steps[0].output / self.scale / PICOS * 10**6
 
+    def costs_as(self, other: Rates) -> bool:
+        """True when every call costs the same by both."""
+        return (self.scale, self.steps) == (other.scale, other.steps)
+
     def cost_usd_picos(self, usage: Usage) -> int:
         """Return the cost of one call in pico-dollars."""
         given = usage.input_tokens

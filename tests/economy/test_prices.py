@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelInfo, ModelPrice, Provider
+from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider
 from genai_prices.types import Usage as TheirUsage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,22 +139,45 @@ def theirs(usage: Usage) -> TheirUsage:
     )  # fmt: skip
 
 
+def exact_cost(price: ModelPrice, usage: TheirUsage) -> Fraction:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Fraction(price.calc_price(usage)["total_price"]) * 10**12
+
+
 @pytest.mark.parametrize("tier", CONTEXTS)
-def test_every_list_price_of_mixed_usage_is_that_of_genai_prices_before_rounding(tier: str | None):
+def test_every_list_price_of_mixed_usage_is_that_of_genai_prices_and_a_lane_that_costs_as_the_usual_one_has_none(
+    tier: str | None,
+):
     chance, now, compared = random.Random(14), datetime.fromtimestamp(NOW_S, UTC), 0
     for provider, model in models():
         rates = list_rates(Listed(provider, model), tier, standard=tier is None, now_s=NOW_S)
-        if rates is None:
-            continue
+        usual = model.get_prices(now)
         prices = [model.get_prices(now, context) for context in CONTEXTS[tier]]
-        price = next((one for one in prices if one != model.get_prices(now)), prices[0])
+        price = usual if tier is None else next((one for one in prices if one != usual), None)
+        if price is None or rates is None:
+            assert tier is None or rates is None, (provider.id, model.id)  # else the lane would cost the usual price
+            usually = list_rates(Listed(provider, model), None, standard=True, now_s=NOW_S)
+            assert price is None or usually is None, (provider.id, model.id)  # billed by the hour: Fleet counts tokens
+            continue
         usage = drawn_usage(chance)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            expected = Fraction(price.calc_price(theirs(usage))["total_price"]) * 10**12
-        assert abs(rates.cost_usd_picos(usage) - expected) <= Fraction(1, 2), (provider.id, model.id, usage)
+        assert abs(rates.cost_usd_picos(usage) - exact_cost(price, theirs(usage))) <= Fraction(1, 2), (
+            provider.id, model.id, usage,
+        )  # fmt: skip
         compared += 1
     assert compared > (1000 if tier is None else 10)
+
+
+@pytest.mark.parametrize("when", [{"service_tier": "flex"}, {"processing": "flex", "region": "eu"}])
+@pytest.mark.parametrize("more", [{}, {"input_mtok": Decimal(2)}, {"cache_read_mtok": Decimal(2)}])
+def test_a_lane_whose_entry_says_nothing_of_its_own_has_no_price(when: dict[str, str], more: dict[str, Decimal]):
+    usual = ModelPrice(input_mtok=Decimal(2), output_mtok=Decimal(8))
+    provider, model = next((one, model) for one, model in models() if one.id == "openai")
+    odd = replace(model, prices=usual, price_variants=[PriceVariant(when=when, prices=ModelPrice(**more))])
+    entry = Listed(replace(provider, models=[odd]), odd)
+    assert entry.is_own
+    assert list_rates(entry, "flex", standard=False, now_s=NOW_S) is None
+    assert list_rates(entry, "flex", standard=True, now_s=NOW_S) is not None
 
 
 def test_sound_and_images_fresh_and_cached_cost_what_genai_prices_says_of_each_model_that_prices_them():
@@ -176,10 +200,7 @@ def test_sound_and_images_fresh_and_cached_cost_what_genai_prices_says_of_each_m
             cache_audio_read_tokens=usage.cached_audio_tokens, cache_image_read_tokens=usage.cached_image_tokens,
             output_tokens=10_000, output_audio_tokens=1000, output_image_tokens=2000,
         )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            expected = Fraction(price.calc_price(told)["total_price"]) * 10**12
-        assert abs(rates.cost_usd_picos(usage) - expected) <= Fraction(1, 2), (provider.id, model.id)
+        assert abs(rates.cost_usd_picos(usage) - exact_cost(price, told)) <= Fraction(1, 2), (provider.id, model.id)
         compared += 1
     assert compared > 20
 

@@ -30,6 +30,7 @@ from fleet.cli.run.recognition import AnswerIndex, Survey
 from fleet.cli.run.summary import Summary
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import Settings
+from fleet.economy.prices import PriceList, told_unpriced
 from fleet.errors import ConfigurationError
 from fleet.models import BotTask
 from fleet.quoting import counted, noun_for
@@ -238,6 +239,8 @@ class Job:
                 view.warn(warning)
             if warning := another_fleet(collector, self.settings):
                 view.warn(warning)
+            for unpriced in PriceList(self.settings).unpriced_of([pool] if pool else self.settings.pools):
+                view.warn(told_unpriced(*unpriced))
             patience = Patience(lambda pools: collector.look(self.settings, pools), view.say, endless=self.endless)
             flow = Flow(
                 run_id=note.run_id,

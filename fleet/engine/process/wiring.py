@@ -23,7 +23,7 @@ from fleet.config import Settings
 from fleet.economy.bill.export import export_of
 from fleet.economy.bill.sweep import Sweeper
 from fleet.economy.bill.writer import Writer as BillWriter
-from fleet.economy.prices import PriceList
+from fleet.economy.prices import PriceList, told_unpriced
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.admission.lending import lend
 from fleet.engine.answers.canaries import Canaries
@@ -318,10 +318,7 @@ class Process:
         if simulated:
             logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
         for model, tier in PriceList(settings).unpriced():
-            logger.warning(
-                'unpriced model=%s tier=%s: what it costs is not counted; set [prices."%s"%s] in fleet.toml',
-                model, tier, model, f".tiers.{tier}" if tier else "",
-            )  # fmt: skip
+            logger.warning("unpriced model=%s tier=%s: %s", model, tier, told_unpriced(model, tier))
         self._renewing = renewing(settings, assembly.held)
         for line in odd_queues(occupancy.queues, settings):
             logger.warning("%s", line)

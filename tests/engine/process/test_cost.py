@@ -76,8 +76,8 @@ def test_a_worker_prices_every_class_and_every_face_adds_it_up(
     worker = start_worker()
     assert worker.log.count("unpriced model=") == 1
     assert (
-        'unpriced model=proxy/house-1 tier=None: what it costs is not counted; set [prices."proxy/house-1"]'
-        in worker.log
+        "unpriced model=proxy/house-1 tier=None: proxy/house-1 has no price: what it costs is not counted; "
+        'set [prices."proxy/house-1"] in fleet.toml' in worker.log
     )
 
     lines = [{"prompt": f"How much is {n}?", "pool": "tiny-1"} for n in range(50)]
