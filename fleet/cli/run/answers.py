@@ -12,7 +12,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,21 +152,7 @@ class AnswerFile:
         Raises:
             ConfigurationError: When OUT holds lines that `fleet run` did not write.
         """
-        torn_at: int | None = None
-        offset = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                record = _record(line)
-                if record is None:
-                    torn_at = offset if torn_at is None else torn_at
-                if torn_at is not None and (record is not None or not repair):
-                    raise ConfigurationError(
-                        f"{self.path}: expected answers written by `fleet run`, got something else around line "
-                        f"{number}; give another -o, or --overwrite to replace it"
-                    )
-                if record is not None:
-                    yield record
-                offset += len(line)
+        torn_at = yield from records_in(self.path, may_be_torn=repair)
         if torn_at is not None:
             os.ftruncate(self._file, torn_at)
 
@@ -268,6 +254,34 @@ def _writing(path: Path) -> Iterator[None]:
             f"{path}: expected to write it, got: {error.strerror}; make that possible and run the same command again: "
             "nothing is paid twice"
         ) from error
+
+
+def records_in(path: Path, *, may_be_torn: bool) -> Generator[dict[str, Any], None, int | None]:
+    """Yield every record of OUT, and return where its torn end begins; None: it has none. Changes nothing.
+
+    Args:
+        path: OUT.
+        may_be_torn: Its end may be what a crash tore.
+
+    Raises:
+        ConfigurationError: When it holds lines that `fleet run` did not write.
+    """
+    torn_at: int | None = None
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            record = _record(line)
+            if record is None:
+                torn_at = offset if torn_at is None else torn_at
+            if torn_at is not None and (record is not None or not may_be_torn):
+                raise ConfigurationError(
+                    f"{path}: expected answers written by `fleet run`, got something else around line "
+                    f"{number}; give another -o, or --overwrite to replace it"
+                )
+            if record is not None:
+                yield record
+            offset += len(line)
+    return torn_at
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

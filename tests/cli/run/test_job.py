@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -553,3 +553,82 @@ def test_released_results_expire_soon_and_their_marks_sooner(redis_url: str, mon
         assert 3500 < client.ttl(keys.result(task_id)) <= 3600
         assert 0 < client.ttl(keys.submitted(task_id)) < client.ttl(keys.result(task_id))
         assert client.ttl(keys.result("brief")) <= 60
+
+
+# ---- what is expected, and what comes
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "points": {"type": "array", "items": {"type": "string"}, "minItems": 2},
+    },
+    "required": ["title", "points"],
+    "additionalProperties": False,
+}
+#: Lines of a file by its nature: number -> line.
+NATURES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "short": lambda n: {"prompt": f"What is {n} + {n}?", "kind": "dry-sum"},
+    "long": lambda n: {"prompt": f"Tell of {uuid.uuid4()}. " + "It was so. " * 40 * n, "kind": "dry-story"},
+    "beyond the window": lambda n: {"prompt": f"{uuid.uuid4()} " + "word " * 3000, "kind": "dry-book"},
+    "brief": lambda n: {"prompt": f"Tell of {uuid.uuid4()}.", "kind": "dry-brief", "max_output_tokens": 20},
+    "JSON": lambda n: {"prompt": f"Tell of {uuid.uuid4()}.", "kind": "dry-json", "answer_schema": SCHEMA},
+    "mixed": lambda n: NATURES[("short", "long", "JSON")[n % 3]](n),
+    "without a kind": lambda n: {"prompt": f"Tell of {uuid.uuid4()}." if n % 2 else f"What is {n} * {n}?"},
+}
+
+
+def write_tasks(files: Files, nature: str, count: int) -> None:
+    files.source.write_text("".join(json.dumps(NATURES[nature](n)) + "\n" for n in range(1, count + 1)))
+    files.target.unlink(missing_ok=True)
+
+
+def misses(told: dict[str, Any], come: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the figures of a run that lie outside of what its dry-run has told."""
+    names = ("input_tokens", "output_tokens", "cost_usd_picos")
+    true = {name: come[name] - (before[name] if before else 0) for name in names}
+    return {
+        name: (true[name], told[name]) for name in names if not told[name]["low"] <= true[name] <= told[name]["high"]
+    }
+
+
+@pytest.mark.parametrize("nature", NATURES)
+def test_real_runs_lie_in_the_ranges_that_their_dry_runs_tell_learnt_or_not(
+    use_stack: Stack, files: Files, nature: str
+) -> None:
+    def told() -> dict[str, Any]:
+        done = CliRunner().invoke(main, ["run", str(files.source), "-o", str(files.target), "--dry-run", "--json"])
+        assert done.exit_code == 0, done.output
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def come() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run(files, "--json").stdout)
+        return found
+
+    calls = use_stack.calls()
+    write_tasks(files, nature, 24)
+    first = told()
+    assert (first["tasks"], first["learnt"], use_stack.calls()) == (24, True, calls)
+    if nature != "mixed":
+        assert [one["tasks"] for one in first["guessed"]] == [24]
+    assert misses(first, come()) == {}
+
+    write_tasks(files, nature, 24)
+    second = told()
+    # Without a kind nothing is known to be alike; and a call that uses all that it has reserved teaches nothing.
+    assert bool(second["guessed"]) == (nature in ("without a kind", "brief"))
+    assert misses(second, come()) == {}
+
+    whole = files.source.read_text()
+    write_tasks(files, nature, 24)
+    files.source.write_text(files.source.read_text().splitlines(keepends=True)[0] + whole)
+    more = files.source.with_name("more.jsonl")
+    files.source.rename(more)
+    files.source.write_text("".join(more.read_text().splitlines(keepends=True)[:8]))
+    before = come()
+    more.rename(files.source)
+    rest = told()
+    assert (rest["answered"], rest["tasks"]) == (8, 17)
+    assert misses(rest, come(), before) == {}

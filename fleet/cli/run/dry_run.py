@@ -1,0 +1,203 @@
+"""`fleet run --dry-run`: what a run would take, from IN, OUT, settings and what the fleet has learnt. Sends nothing.
+
+Reads only: OUT stays as it is, nothing is queued, and no Redis is started for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fleet.cli.run.answers import records_in
+from fleet.cli.run.entries import InputLine, LineFormat, entry_of, read_questions
+from fleet.cli.run.recognition import AnswerIndex, key_of
+from fleet.cli.run.weighing import Scales
+from fleet.config import Settings, home_path
+from fleet.economy.estimate import Estimate, Weighed, estimate
+from fleet.economy.habits import LEAST_ANSWERS, Experience, Habit, habit_of
+from fleet.economy.prices import PriceList
+from fleet.engine.operations.experience import read_experience, unlearnt
+from fleet.errors import FleetError, InvalidTask
+from fleet.models import BotTask
+from fleet.store.client import connect, store_errors
+from fleet.store.embedded import broker_url, redis_lives, state_url
+from fleet.usage import Usage
+
+#: Answers in OUT whose usage is looked at (count): the first ones, more teach little.
+MOST_SAMPLES = 5000
+
+
+@dataclass
+class Inventory:
+    """What is in IN and OUT.
+
+    Attributes:
+        answered: Lines that OUT answers.
+        wrong: Lines that are no valid tasks, by the field that is wrong.
+        example: Why the first of them is none.
+        asked: What is left to ask.
+        samples: Lines that OUT answers, with their usage and cost (10^-12 dollars; None: unknown).
+    """
+
+    answered: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    example: str = ""
+    asked: list[Weighed] = field(default_factory=list)
+    samples: list[tuple[Weighed, Usage, int | None]] = field(default_factory=list)
+
+    @property
+    def lines(self) -> int:
+        """All lines that are not blank."""
+        return self.answered + self.wrong.total() + len(self.asked)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A run as it was asked for. `source` None is stdin.
+
+    Args:
+        settings: Pools, limits, prices.
+        source: IN.
+        target: OUT; None: every line is to be asked.
+        line_format: How lines are read.
+        retry_failed: What failed is asked again.
+        overwrite: OUT is thrown away.
+    """
+
+    settings: Settings
+    source: Path | None
+    target: Path | None
+    line_format: LineFormat
+    retry_failed: bool = False
+    overwrite: bool = False
+
+    def survey(self) -> Inventory:
+        """Read IN and OUT.
+
+        Raises:
+            ConfigurationError: When OUT isn't one of a run, or IN isn't made of JSON lines.
+        """
+        index, used = self._answers()
+        found, scales = Inventory(), Scales(self.settings)
+        with self._open() as lines:
+            for question in read_questions(lines, self.line_format):
+                if not index.has(question):
+                    self._take(question, found, scales)
+                    continue
+                found.answered += 1
+                usage = used.get(key_of(question.asked))
+                task = None if usage is None else entry_of(question, self.line_format).task
+                if usage is not None and task is not None and (weighed := _weighed(scales, task)) is not None:
+                    found.samples.append((weighed, *usage))
+        return found
+
+    def estimate(self, found: Inventory, known: Experience) -> Estimate:
+        """Return what the lines that are left will take."""
+        price = PriceList(self.settings)
+        own = own_habits(found, price)
+        return estimate(found.asked, price, _with(known, own))
+
+    def known(self, found: Inventory) -> Experience:
+        """Return what the fleet has learnt; what the settings tell when there is no Redis."""
+        asked = list(dict.fromkeys((one.pool, one.kind) for one in found.asked))
+        priority = int(BotTask.parse("-", **self.line_format.options).priority)
+        with _two_clients(self.settings) as clients:
+            if clients is not None:
+                return read_experience(*clients, self.settings, asked, priority=priority)
+        return unlearnt(self.settings, dict.fromkeys(pool for pool, _ in asked), priority=priority)
+
+    def _take(self, question: InputLine, found: Inventory, scales: Scales) -> None:
+        entry = entry_of(question, self.line_format)
+        error = entry.error
+        if entry.task is not None:
+            try:
+                found.asked.append(scales.weigh(entry.task))
+                return
+            except InvalidTask as invalid:
+                error = invalid
+        what = str(error)
+        found.wrong[what.partition(":")[0]] += 1
+        found.example = found.example or f"line {entry.line}: {what}"
+
+    def _answers(self) -> tuple[AnswerIndex, dict[int, tuple[Usage, int | None]]]:
+        """Return what OUT answers, and what its first answers have used, by their questions' keys."""
+        index, used = AnswerIndex(), dict[int, tuple[Usage, int | None]]()
+        if self.overwrite or self.target is None or not self.target.is_file():
+            return index, used
+        has_note = self.target.with_name(self.target.name + ".run").exists()
+        for record in records_in(self.target, may_be_torn=has_note):
+            if self.retry_failed and record["status"] == "failed":
+                continue
+            index.add(record)
+            usage = record.get("usage") or {}
+            if len(used) < MOST_SAMPLES and any(usage.values()) and isinstance(asked := record.get("asked"), str):
+                used[key_of(asked)] = Usage.model_validate(usage), record.get("cost_usd_picos")
+        return index, used
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        if self.source is None:
+            yield sys.stdin.buffer
+            return
+        with self.source.open("rb") as lines:
+            yield lines
+
+
+def _weighed(scales: Scales, task: BotTask) -> Weighed | None:
+    try:
+        return scales.weigh(task)
+    except InvalidTask:
+        return None
+
+
+def own_habits(found: Inventory, price: PriceList) -> dict[tuple[str, str], Habit]:
+    """Return what the answers in OUT tell of the lines that are left, by model and kind."""
+    groups = defaultdict[tuple[str, str], list[tuple[Weighed, Usage, int | None]]](list)
+    for sample in found.samples:
+        groups[sample[0].api, sample[0].kind].append(sample)
+    habits = {}
+    for key, samples in groups.items():
+        ratios = [usage.input_tokens / max(1.0, asked.input_tokens) for asked, usage, _ in samples]
+        shares = [usage.output_tokens / asked.most_tokens for asked, usage, _ in samples]
+        if len(samples) >= LEAST_ANSWERS:
+            habits[key] = habit_of(shares, ratios, _price_share(samples, price))
+    return habits
+
+
+def _price_share(samples: list[tuple[Weighed, Usage, int | None]], price: PriceList) -> float:
+    """Return what answers have cost as a share of the full price of their tokens."""
+    paid = full = 0
+    for asked, usage, picos in samples:
+        bare = Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+        cost = price(asked.api, bare, asked.tier)
+        if picos is not None and cost is not None:
+            paid, full = paid + picos, full + cost
+    return paid / full if full and paid else 1.0
+
+
+def _with(known: Experience, own: Mapping[tuple[str, str], Habit]) -> Experience:
+    return replace(known, habits={**known.habits, **own})
+
+
+@contextmanager
+def _two_clients(settings: Settings) -> Iterator[tuple[Any, Any] | None]:
+    """Connect to state and broker; None when there is no Redis that answers. Starts none."""
+    if settings.redis.url is None and not redis_lives(home_path()):
+        yield None
+        return
+    with ExitStack() as stack:
+        try:
+            urls = state_url(settings), broker_url(settings)
+            clients = {url: connect(url, timeout_s=settings.redis.socket_timeout_s) for url in dict.fromkeys(urls)}
+        except FleetError:
+            yield None
+            return
+        for url, client in clients.items():
+            stack.callback(client.close)
+            stack.enter_context(store_errors(url))
+        yield clients[urls[0]], clients[urls[1]]
