@@ -305,6 +305,9 @@ class WorkerSettings(Section):
     processes: int = Field(2, ge=1, le=256, description="Worker processes that `fleet up` starts.")
     head_room: float = Field(0.2, ge=0, le=10, description="Slots beyond the number of bots: 0.2 = 20%.")
     slots: int | None = Field(None, ge=1, le=2000, description="Slots per process. Not set: by bots and head-room.")
+    usd_per_hour: float | None = Field(
+        None, ge=0, description="US dollars that one worker process costs an hour, for the price of idle slots."
+    )
     grace_s: float = Field(30.0, ge=0, description="Seconds that running tasks get to end when a worker is stopped.")
     lowest_first_every: int = Field(
         32, ge=0, description="One task in this many is the least urgent one waiting, so none starves. 0: strict order."

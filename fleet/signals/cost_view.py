@@ -27,6 +27,17 @@ class BudgetView(Frozen):
     share: float = Field(description="Of the budget that is used; 1: no call is sent until midnight UTC.")
 
 
+class ComputeView(Frozen):
+    """What the slots of all workers did, and what that cost at `usd_per_hour` of [worker]."""
+
+    hours: int = Field(description="How long it is about, up to now.")
+    busy_slot_hours: float
+    idle_slot_hours: float
+    usd_micros: int | None = Field(None, description="None: an hour of a worker has no price.")
+    idle_usd_micros: int | None = Field(None, description="What of that idle slots cost.")
+    line: str = Field(description="All of it in words.")
+
+
 class Costs(Frozen):
     """Money: spent, and allowed."""
 
@@ -42,6 +53,7 @@ class Costs(Frozen):
         description="What an hour may cost if the day is to keep its budgets; None: a limit has none."
     )
     pools: tuple[PoolCost, ...]
+    compute: ComputeView | None = Field(None, description="Of the last 24 hours; None: no worker has reported.")
 
 
 def budgets_of(limits: Iterable[LimitView]) -> tuple[BudgetView, ...]:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fleet.signals import catalogue
+from fleet.signals.cost_view import ComputeView
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
 from fleet.signals.limit_view import BreakerState, LimitView
 from fleet.signals.view import Durations, FleetView, PoolView
@@ -142,6 +143,12 @@ BUDGET_ENDS = Metric(
     ("limit",),
 )
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
+SLOT_HOURS = Metric(
+    "fleet_day_slot_hours", "gauge", "Hours of slots with a task and without, last 24 hours.", ("state",)
+)
+COMPUTE_COST = Metric(
+    "fleet_day_compute_cost_usd", "gauge", "What they cost by usd_per_hour of [worker]; absent without it.", ("state",)
+)
 
 DIAGNOSIS = Metric(
     "fleet_diagnosis", "gauge", "The worst finding of a kind: 0 none, 1 info, 2 warning, 3 critical.", ("kind",)
@@ -167,7 +174,7 @@ FLEET_METRICS = (
     BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
-    LIMIT_REFUSED, BREAKER, DAY_COST, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    LIMIT_REFUSED, BREAKER, DAY_COST, SLOT_HOURS, COMPUTE_COST, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
@@ -207,6 +214,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     ends = ((row.limit, row.budget_ends_at) for row in view.limits)
     yield BUDGET_ENDS, [((limit,), max(0.0, at - view.at)) for limit, at in ends if at is not None]
     yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
+    yield from _compute(view.cost.compute)
     yield from _diagnoses(view.diagnoses)
     yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]
     yield SUSPECTS, [((), view.suspects)]
@@ -216,6 +224,17 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield CPU, [((), used.cpu_percent / 100)]
     yield MEMORY, [((), used.rss_mb * 2**20)]
     yield REDIS_MEMORY, [((), used.redis_mb * 2**20)]
+
+
+def _compute(found: ComputeView | None) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    hours, costs = list[Sample](), list[Sample]()
+    if found is not None:
+        hours = [(("busy",), found.busy_slot_hours), (("idle",), found.idle_slot_hours)]
+        if found.usd_micros is not None and found.idle_usd_micros is not None:
+            idle = found.idle_usd_micros
+            costs = [(("busy",), (found.usd_micros - idle) / 1e6), (("idle",), idle / 1e6)]
+    yield SLOT_HOURS, hours
+    yield COMPUTE_COST, costs
 
 
 def _diagnoses(found: Iterable[Diagnosis]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from fleet.signals.reader import BudgetRow, Completions, Errors, PoolCompletions, Resources, Snapshot
+    from fleet.signals.view import FleetView
 
 #: Error rows shown on a terminal; `--json` has more.
 ERROR_ROWS = 10
@@ -55,19 +56,22 @@ def stats(as_json: bool, with_bots: bool, window: str | None) -> None:
         return
     from rich.console import Console
 
-    console = Console()
-    for line in _findings(settings):
-        console.print(line)
-    console.print(render_signals(snapshot))
-
-
-def _findings(settings: config.Settings) -> list[Text]:
-    """Return what is wrong, worst first, each with what helps; or that all is well."""
     from fleet.engine.operations.overview import open_overview
-    from fleet.signals.diagnosis.finding import ALL_WELL
 
     with open_overview(settings) as overview:
         view = overview.read()
+    console = Console()
+    for line in _findings(view):
+        console.print(line)
+    console.print(render_signals(snapshot))
+    if (compute := view.cost.compute) is not None and compute.usd_micros is not None:
+        console.print(_plain(f"compute, last {compute.hours} hours: {compute.line}"))
+
+
+def _findings(view: FleetView) -> list[Text]:
+    """Return what is wrong, worst first, each with what helps; or that all is well."""
+    from fleet.signals.diagnosis.finding import ALL_WELL
+
     found, verdict = view.diagnoses, view.verdict
     if not found:
         return [_plain(f"✓ {ALL_WELL}", "green")]

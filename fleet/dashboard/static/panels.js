@@ -285,7 +285,8 @@ function cost({ cost: money, hours, totals, marks }) {
   const [tight, ...others] = money.budgets;
   const budget = tight ? `${percent(tight.share)} of today's ${dollars(tight.usd_micros_per_day)} of ${tight.limit}${others.length ? `, the most used of ${count(money.budgets.length)} budgets` : ""}${level ? "; dashed: an even hour" : ""}` : "no budget set (limits.*.usd_per_day)";
   const cached = totals.cached_tokens ? ` · ${percent(totals.cached_tokens / totals.input_tokens)} of the input cached` : "";
-  text(by("cost-note"), `${budget} · ${each} per 1,000 tasks${cached} · ${dollars(money.total_usd_micros)} in all`);
+  const idle = money.compute ? ` · last day ${money.compute.line}` : "";
+  text(by("cost-note"), `${budget} · ${each} per 1,000 tasks${cached} · ${dollars(money.total_usd_micros)} in all${idle}`);
   const most = Math.max(1, ...money.pools.map((pool) => pool.day_usd_micros));
   keyed(by("cost-pools"), money.pools, (pool) => pool.pool, (pool) => h("li", { class: "use" }, h("span", { class: "cut" }, pool.pool), h("div", { class: "meter" }), h("b")), (node, pool) => {
     meter(node.children[1], pool.day_usd_micros, most);

@@ -20,6 +20,7 @@ from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.dead import priced
+from fleet.engine.operations.idle import compute_view
 from fleet.engine.operations.ladders import apis_of
 from fleet.engine.operations.obstacles import PoolStanding, drain_of_pool, headline
 from fleet.engine.operations.paces import LimitPace, finished_a_second, limit_view, paces_of
@@ -328,7 +329,8 @@ class Overview:
             for pool, found in reading.pools.items()
             if pool != NOBODY
         ]
-        return costs_of(rows, limits, total_usd_micros=total, now_s=reading.now_s)
+        costs = costs_of(rows, limits, total_usd_micros=total, now_s=reading.now_s)
+        return costs.model_copy(update={"compute": compute_view(reading.resources, self._settings, reading.now_s)})
 
 
 @contextmanager
