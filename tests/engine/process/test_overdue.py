@@ -132,10 +132,9 @@ def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on
     assert worker.alive
 
 
-def test_ends_are_sought_in_a_few_shut_queues_at_a_turn_and_the_next_worker_goes_on_with_the_others(
+def test_ends_are_sought_in_shut_queues_for_a_moment_and_the_next_worker_goes_on_with_the_others(
     fleet_env: None, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overdue, "SOUGHT_QUEUES", 2)
     pools = {name: PoolSettings(bots=1) for name in ("full", "gated", "held", "open", "unserved")}
     settings = config.current().model_copy(update={"pools": pools})
     client.set(keys.gate(keys.queue("gated")), 1)
@@ -144,10 +143,17 @@ def test_ends_are_sought_in_a_few_shut_queues_at_a_turn_and_the_next_worker_goes
     client.set(keys.room(keys.queue("full")), "x")
     client.zadd(keys.parked_order(keys.queue("full")), {"later": time.time() + 600})
     sought: list[str] = []
-    monkeypatch.setattr(overdue, "seek_end", lambda _, queue: sought.append(queue))
-    for _ in range(3):
+
+    def look(_: redis.Redis, queue: str) -> Iterator[bool]:
+        for _ in range(3):
+            sought.append(queue)
+            yield False
+
+    monkeypatch.setattr(overdue, "seek_end", look)
+    monkeypatch.setattr(overdue, "SEEK_FOR_S", 0.0)
+    for _ in range(6):
         Overdue(settings, refuse)._seek()
         Overdue(settings, refuse)._seek()  # not its turn
         client.delete(keys.turn("ends"))
-    assert sought == [keys.queue(pool) for pool in ("gated", "held", "unserved", "gated", "held", "unserved")]
+    assert sought == [keys.queue(pool) for pool in ("gated", "held", "unserved")] * 2, "one step each, in turn"
     assert client.ttl(keys.turn("ends:place")) > 0

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
@@ -19,7 +20,7 @@ from fleet.engine.transport.parking import parked
 from fleet.engine.transport.revoked import mark_revoked
 from fleet.engine.transport.withdrawal import withdrawn
 from fleet.store import keys
-from fleet.store.client import connect, run_script
+from fleet.store.client import Script, connect, run_script
 
 LIST = list_key("q", 2)
 
@@ -160,28 +161,66 @@ def test_one_process_walks_through_a_queue_and_again_only_when_the_next_end_has_
 
 def test_the_end_that_a_plain_clients_message_tells_is_when_its_queue_is_walked_through(client: redis.Redis) -> None:
     client.lpush(LIST, plain(18_000))
-    assert withdrawn.seek_end(client, "q")
+    assert any(withdrawn.seek_end(client, "q"))
     assert client.zscore(keys.ends(), "q") == pytest.approx(time.time() + 18_000, abs=60)
-    assert not withdrawn.seek_end(client, "q")  # known
+    assert not any(withdrawn.seek_end(client, "q"))  # known
     client.lpush(list_key("q", 4), plain(-5), plain(9_000))
-    assert withdrawn.seek_end(client, "q")
+    assert any(withdrawn.seek_end(client, "q"))
     assert withdrawn.claim(client) is not None
+
+
+@pytest.mark.parametrize("place", [0, 700, 2999])
+def test_a_seek_looks_at_each_message_of_a_queue_that_stands_once_wherever_it_lies(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setattr(withdrawn, "SOUGHT_MOST", 500)
+    client.lpush(LIST, *(plain(9_000) if n == place else message(f"m{n}") for n in range(3000)))
+    counts: list[int] = []
+    call = withdrawn.run_script
+
+    def counting(client: redis.Redis, script: Script, *parts: Any) -> Any:
+        reply = call(client, script, *parts)
+        counts.append(reply[2])
+        return reply
+
+    monkeypatch.setattr(withdrawn, "run_script", counting)
+    steps = withdrawn.seek_end(client, "q")
+    found = [next(steps)]  # who looks next goes on where this one has stopped
+    client.lpush(LIST, plain(600), *(message(f"new{n}") for n in range(40)))
+    client.rpush(LIST, message("back"))
+    found += withdrawn.seek_end(client, "q")
+    assert found.count(True) == 1 and sum(counts) == 3000
+    assert client.zscore(keys.ends(), "q") == pytest.approx(time.time() + 9_000, abs=60)
+    counts.clear()
+    assert any(withdrawn.seek_end(client, "q")), "what has come meanwhile is looked at in the next pass, and no more"
+    assert client.zscore(keys.ends(), "q") == pytest.approx(time.time() + 600, abs=60)
+    assert sum(counts) == 42 and 0 < client.ttl(keys.turn("ends:seen:q")) <= withdrawn.SOUGHT_LIFE_S
+    client.ltrim(LIST, 41, -1)  # the newest are gone
+    counts.clear()
+    assert not any(withdrawn.seek_end(client, "q")) and sum(counts) == 3001
+    client.delete(LIST)
+    assert not any(withdrawn.seek_end(client, "q"))
+    client.lpush(LIST, plain(30))
+    assert any(withdrawn.seek_end(client, "q"))
 
 
 def test_a_seek_lets_a_running_walk_and_the_pause_behind_it_be(client: redis.Redis) -> None:
     client.lpush(LIST, plain(-5))
-    assert withdrawn.seek_end(client, "q")
+    assert any(withdrawn.seek_end(client, "q"))
     claimed = withdrawn.claim(client)
     assert claimed is not None
-    assert not withdrawn.seek_end(client, "q")
+    client.lpush(LIST, plain(-4))
+    assert not any(withdrawn.seek_end(client, "q"))
     assert withdrawn.claim(client) is None
     withdrawn.finish(client, claimed, time.time(), withdrawn.LONGEST_PAUSE_S)
-    assert not withdrawn.seek_end(client, "q")
+    assert not any(withdrawn.seek_end(client, "q"))
     assert withdrawn.claim(client) is None
+    client.zrem(keys.ends(), "q")  # the walk had passed the place before the message came there
+    assert any(withdrawn.seek_end(client, "q")), "what was seen during a walk is looked at again"
 
 
 def test_an_end_that_no_walk_would_act_on_makes_none(client: redis.Redis) -> None:
     client.lpush(LIST, plain(-5, padding="x" * weight.MAX_MESSAGE_BYTES))
     client.lpush(LIST, plain(-5).replace("fleet.submit_task", "own.task"), plain(-5).replace("T", " at "))
-    assert not withdrawn.seek_end(client, "q")
+    assert not any(withdrawn.seek_end(client, "q"))
     assert client.zscore(keys.ends(), "q") is None

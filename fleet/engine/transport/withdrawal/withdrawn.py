@@ -32,8 +32,8 @@ CLAIM = Script.beside(__file__, "claim_over.lua", keys="ends", argv="claim_s")
 SEEK = Script.beside(
     __file__,
     "seek_end.lua",
-    keys="ends lists*",
-    argv="queue count most_bytes sought_bytes settled_s bot_task",
+    keys="ends seen lists*",
+    argv="queue count most_bytes settled_s bot_task life_s",
     using=[ISO_TIME],
 )
 FINISH = Script.beside(__file__, "finish_walk.lua", keys="ends", argv="queue claimed next_at pause_s")
@@ -52,8 +52,10 @@ FIRST_STRETCH, LONGEST_STRETCH, STRETCH_BYTES = 64, 500, 2_000_000
 GONE, GONE_MOST = b"withdrawn", 1000
 #: Messages read in one round trip where Python must look at them (count).
 READ_AT_ONCE = 256
-#: Messages looked at for an end at either end of each list (count), and the bytes of all that are looked at.
-SOUGHT, SOUGHT_BYTES = 20, 2_000_000
+#: Messages that one step looks at for ends at most (count).
+SOUGHT_MOST = 1000
+#: Seconds for which it is known how far a queue was looked at for ends.
+SOUGHT_LIFE_S = 3600
 #: Seconds until a walk whose process died is begun anew.
 CLAIM_S = 60.0
 #: Longest pause between two walks through one queue, in seconds.
@@ -215,19 +217,28 @@ def acknowledge(client: redis.Redis, withdrawn: Sequence[Withdrawn]) -> None:
         run_script(client, leases.TAKE, *call)
 
 
-def seek_end(client: redis.Redis, queue: str) -> bool:
+def seek_end(client: redis.Redis, queue: str) -> Iterator[bool]:
     """Look whether plain clients have queued tasks with an end there; if so, have the queue walked through then.
 
-    A walk that runs, or is due within a minute, stays as it is: what is found is found again after it.
+    A walk that runs, or is due within a minute, stays as it is: it sees all ends. While a queue stands each of its
+    messages is looked at once, step by step; whoever looks next goes on where the last one stopped.
 
-    Weakness: it looks at the newest and the next ones. What lies between them is found when it is the next.
+    Returns:
+        After each step, whether it has found a sooner end than was known.
     """
-    call = SEEK.call(
-        ends=keys.ends(), lists=[list_key(queue, step) for step in PRIORITY_STEPS], queue=queue, count=SOUGHT,
-        most_bytes=weight.MAX_MESSAGE_BYTES, sought_bytes=SOUGHT_BYTES, settled_s=max(CLAIM_S, LONGEST_PAUSE_S),
-        bot_task=f'"{TASK_NAME}"',
-    )  # fmt: skip
-    return bool(run_script(client, SEEK, *call))
+    count = FIRST_STRETCH
+    while True:
+        call = SEEK.call(
+            ends=keys.ends(), seen=keys.turn(f"ends:seen:{queue}"),
+            lists=[list_key(queue, step) for step in PRIORITY_STEPS], queue=queue, count=count,
+            most_bytes=weight.MAX_MESSAGE_BYTES, settled_s=max(CLAIM_S, LONGEST_PAUSE_S), bot_task=f'"{TASK_NAME}"',
+            life_s=SOUGHT_LIFE_S,
+        )  # fmt: skip
+        found, is_more, looked_at, size = run_script(client, SEEK, *call)
+        yield bool(found)
+        if not is_more:
+            return
+        count = min(SOUGHT_MOST, max(FIRST_STRETCH // 4, STRETCH_BYTES * looked_at // max(1, size)))
 
 
 def claim(client: redis.Redis) -> tuple[str, str] | None:
