@@ -13,8 +13,9 @@ import click
 from fleet import config
 from fleet.cli.operate.pools import operator_name, seconds_of
 from fleet.cli.terminal import fitted, say, table
+from fleet.errors import ConfigurationError
 from fleet.models import Persona
-from fleet.quoting import counted
+from fleet.quoting import counted, quote
 
 if TYPE_CHECKING:
     from fleet.signals.bot_table import BotColumn, BotPage, BotState, BotTable
@@ -84,7 +85,10 @@ def _list(*, pool: str | None, state: BotState | None, search: str, sort: str, l
     from fleet.engine.operations.overview import open_overview
     from fleet.signals.bot_table import bot_page
 
-    with open_overview(config.current()) as overview:
+    settings = config.current()
+    if pool is not None and pool not in settings.pools:
+        raise ConfigurationError(f"--pool: expected one of {', '.join(settings.pools)}, got {quote(pool)}")
+    with open_overview(settings) as overview:
         table = overview.read().bots
     page = bot_page(
         table, sort=SORTS[sort], descending=sort != "name", pool=pool, state=state, search=search, limit=limit
@@ -92,8 +96,10 @@ def _list(*, pool: str | None, state: BotState | None, search: str, sort: str, l
     if as_json:
         click.echo(json.dumps({"total": page.total, "bots": list(_rows(page))}, indent=2))
         return
-    for line in _table(page):
+    for line in _table(page) if page.total else ():
         click.echo(line)
+    if not page.total:
+        say("no such bot: none has all that was asked for")
 
 
 @bots.command()

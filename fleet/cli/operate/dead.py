@@ -58,11 +58,22 @@ def dead() -> None:
     """
 
 
+def _known_pool(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse a pool that is not configured: its letters are kept as those of `-`."""
+    pools = config.current().pools if value not in (None, "-") else ()
+    if value not in (None, "-", *pools):
+        known = ", ".join(pools)
+        raise errors.ConfigurationError(f"--pool: expected one of {known}, or - for others, got {quote(value)}")
+    return value
+
+
 def _scope(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that narrow a set of letters down."""
     for option in (
         click.option("--reason", type=click.Choice(REASONS), metavar="ERROR", help="Only with this error type."),
-        click.option("--pool", help="Only of this pool; `-`: only of pools that are not configured."),
+        click.option(
+            "--pool", callback=_known_pool, help="Only of this pool; `-`: only of pools that are not configured."
+        ),
     ):
         command = option(command)
     return command

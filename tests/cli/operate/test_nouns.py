@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+from typing import Any
 
 import click
 import pytest
@@ -19,9 +21,31 @@ NOUNS: dict[str, list[str] | None] = {
     "breakers": ["simulator/simulated-1"],
     "budgets": ["simulator/simulated-1"],
     "lessons": ["simulator/simulated-1"],
+    "alerts": ["provider_down"],
+    "tasks": None,
     "dead": None,
     "diversity": None,
 }
+
+
+#: What is said of a task that nobody knows.
+UNKNOWN = "nobody: unknown\n"
+#: What says in a list that there is nothing, in the words of each noun; the others are never empty.
+EMPTY: dict[str, tuple[str, ...]] = {
+    "bots": ("bots", "--find", "zzz"), "lessons": ("lessons",), "alerts": ("alerts",), "tasks": ("tasks",),
+    "dead": ("dead", "list"), "diversity": ("diversity",), "events": ("events",),
+}  # fmt: skip
+
+
+def rows_of(noun: str, told: Any) -> list[Any]:
+    """Return the rows of a list as programs read it: an array, or an object that has them under the noun's name."""
+    if isinstance(told, list):
+        return told
+    if noun == "lessons":  # by model
+        return list(told.values())
+    rows = told["letters" if noun == "dead" else noun]
+    assert isinstance(rows, list)
+    return rows
 
 
 def fleet(*words: str) -> Result:
@@ -49,13 +73,49 @@ def test_every_noun_has_list_and_show(noun: str) -> None:
         assert json.loads(fleet(noun, "--json").stdout) == rows or noun in ("limits", "bots", "breakers")
     shown = fleet(noun, "show", *(asked or ["nobody", "nothing"][: 1 + (noun == "diversity")]))
     assert shown.exit_code == (0 if asked else shown.exit_code)
-    assert asked or shown.stderr.startswith("fleet: "), shown.stderr
+    assert asked or shown.stderr.startswith("fleet: ") or (noun, shown.stdout) == ("tasks", UNKNOWN), shown.stderr
     if asked:
         text = fleet(noun, "show", *asked, "--json").stdout
         assert "review" not in text and json.loads(text) is not None
 
 
-@pytest.mark.parametrize("noun", ["pools", "limits", "breakers", "budgets", "lessons", "bots"])
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_list_for_programs_has_its_rows_in_one_place_and_a_row_that_is_shown_is_one_of_them(noun: str) -> None:
+    rows, asked = rows_of(noun, json.loads(fleet(noun, "list", "--json").stdout)), NOUNS[noun]
+    if asked is None or noun in ("lessons", "alerts"):
+        assert rows == []
+        return
+    shown = json.loads(fleet(noun, "show", *asked, "--json").stdout)
+    one = shown if noun == "bots" else rows_of(noun, shown)[0]  # a bot is opened: there is more of it than in its row
+    assert len([row for row in rows if row.items() & one.items() and set(row) & set(one)]) >= 1
+    assert noun == "bots" or set(one) == set(rows[0])
+
+
+@pytest.mark.parametrize("noun", EMPTY)
+def test_an_empty_list_says_so_and_ends_well(noun: str) -> None:
+    result = fleet(*EMPTY[noun])
+    assert result.exit_code == 0
+    assert (result.stdout + result.stderr).strip(), "nothing is said"
+    assert (result.stdout + result.stderr).count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bots --pool resarch", "tasks --pool resarch", "dead list --pool resarch", "dead reasons --pool resarch",
+        "dead replay --pool resarch --yes", "dead purge --pool resarch --yes", "cancel --pool resarch --yes",
+        "pools pause resarch", "pools resume resarch", "submit hello --pool resarch",
+    ],
+)  # fmt: skip
+def test_a_pool_that_is_not_there_is_answered_with_those_that_are(line: str) -> None:
+    result = fleet(*line.split())
+    assert result.exit_code == 2 and result.stdout == ""
+    assert re.fullmatch(
+        r"fleet: (--)?pool: expected one of research, writing, review.*, got 'resarch'.*\n", result.stderr
+    )
+
+
+@pytest.mark.parametrize("noun", ["pools", "limits", "breakers", "budgets", "lessons", "bots", "alerts"])
 def test_what_is_not_there_is_answered_with_what_is(noun: str) -> None:
     result = fleet(noun, "show", "nobody")
     assert result.exit_code == 2
