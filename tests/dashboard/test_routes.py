@@ -230,6 +230,11 @@ def test_a_bot_that_does_not_exist_is_not_found(served: Served) -> None:
     status, body = served.flower.get("/fleet/bot/research-999", served.login)
     assert status == 404
     assert "expected a bot of the configured pools" in json.loads(body)["error"]
+    status, body = served.flower.get("/fleet/tasks?q=pool%3Dresarch", served.login)
+    assert (status, json.loads(body)["error"]) == (
+        400, "pool: expected one of research, writing, review, got 'resarch'",
+    )  # fmt: skip
+    assert served.flower.get("/fleet/tasks?q=pool%3Dresearch")[0] == 401
 
 
 def test_a_page_that_knows_the_last_state_gets_only_what_changed(served: Served) -> None:

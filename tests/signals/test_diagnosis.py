@@ -382,3 +382,18 @@ def test_the_verdict_goes_by_calls_first_and_by_tasks_second(
     found = judge(view, symptoms)
     assert (found.verdict, found.culprit, found.failed, found.of) == (verdict, culprit, failed, of)
     assert found.reason
+
+
+def test_bots_that_a_person_took_out_for_good_are_not_said_to_come_back_by_themselves() -> None:
+    def told(*untils: float | None) -> tuple[str, str]:
+        bots = tuple(OutBot(f"research-{n:03d}", SINCE, until, "odd", "ann") for n, until in enumerate(untils, 1))
+        (one,) = diagnose(view_of(), symptoms_of(out={"research": bots}))
+        return one.help.advice, one.help.command
+
+    do_work, listed = "the others do their work; ", "fleet bots list --state quarantined"
+    assert told(None) == (f"{do_work}it stays out until it is released", "fleet bots release research-001")
+    assert told(NOW_S + 60) == (f"{do_work}it is tried again by itself", "fleet bots show research-001")
+    assert told(None, NOW_S + 60) == (f"{do_work}1 of these stays out until released", listed)
+    assert told(NOW_S + 60, NOW_S + 90) == (f"{do_work}these are tried again by themselves", listed)
+    assert told(*[None] * 5)[0] == f"{do_work}these stay out until released"
+    assert told(None, *[NOW_S + 60] * 5)[0].startswith("many at once")

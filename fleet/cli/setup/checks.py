@@ -12,7 +12,7 @@ from typing import Any
 
 from fleet.cli.setup.api_checks import api_checks
 from fleet.cli.setup.check import Check, fail, ok, warn
-from fleet.cli.setup.diagnosis_checks import diagnosis_checks
+from fleet.cli.setup.diagnosis_checks import alert_checks, diagnosis_checks
 from fleet.cli.setup.findings import Findings, HostFacts
 from fleet.cli.setup.lesson_checks import lesson_checks
 from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tables
@@ -69,6 +69,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *crew_checks(facts.crew),
         *wait_checks(facts.waits),
         *diagnosis_checks(facts.diagnoses),
+        *alert_checks(settings, facts.host.variables),
         *lesson_checks(settings, facts.lessons),
     ]
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from fleet.cli.setup.check import Check, ok, warn
 from fleet.config import Settings
@@ -21,6 +21,16 @@ def read_diagnoses(settings: Settings) -> tuple[Diagnosis, ...] | None:
             return overview.read().diagnoses
     except FleetError:
         return None
+
+
+def alert_checks(settings: Settings, variables: Collection[str]) -> Iterator[Check]:
+    """Yield whether a webhook that is to be told can be told; `variables`: those of the environment that are set."""
+    name = settings.alerts.webhook_env
+    if name is not None and name in variables:
+        yield ok("alerts: webhook", f"variable {name}; `fleet alerts test` sends it a message")
+    elif name is not None:
+        advice = f"Set {name} where Flower, or `fleet alerts watch`, runs, or take webhook_env out of [alerts]."
+        yield warn("alerts: webhook", f"no variable {name} here", advice)
 
 
 def diagnosis_checks(found: tuple[Diagnosis, ...] | None) -> Iterator[Check]:

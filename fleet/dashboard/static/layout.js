@@ -33,7 +33,7 @@ export function arrange() {
 
 function build() {
   const map = by("heat").closest(".card");
-  cards = [...by("main-content").querySelectorAll("section.card")].filter((card) => card !== map && !card.closest(".signals, .first"));
+  cards = [...by("main-content").querySelectorAll("section.card")].filter((card) => card !== map && !card.closest(".signals, .first, .found"));
   const column = () => h("div", { class: "column" });
   const columns = [column(), column(), column()];
   board = h("div", { class: "board" });

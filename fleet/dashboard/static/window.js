@@ -12,7 +12,7 @@ export function windowButtons(remembered, changed) {
   if (remembered in WINDOWS) chosen = remembered;
   const place = by("windows");
   keyed(place, Object.keys(WINDOWS), (name) => name, (name) =>
-    h("button", { type: "button", class: "quiet", "aria-label": `charts of the ${WINDOWS[name].words}`, onclick: () => (choose(name), changed(name)) }, name), () => {});
+    h("button", { type: "button", class: "quiet", "aria-label": `${name}: charts of the ${WINDOWS[name].words}`, onclick: () => (choose(name), changed(name)) }, name), () => {});
   const choose = (name) => {
     chosen = name;
     for (const button of place.children) button.setAttribute("aria-pressed", String(button.dataset.key === chosen));

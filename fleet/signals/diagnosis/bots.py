@@ -56,10 +56,25 @@ def _some_out(case: Case, pool: PoolView, out: list[OutBot]) -> Diagnosis:
         f"{len(out):,} of {counted(pool.bots, 'bot')} of {pool.pool} {'is' if len(out) == 1 else 'are'} quarantined",
         now_s=case.now_s, about=out[0].name if len(out) == 1 else pool.pool, since=since,
         cause=f"{names} ({_reason(out)}){back}",
-        help=Help(advice="many at once: a prompt or a model has changed, more than bots" if is_many
-                  else "the others do their work; it is tried again by itself",
-                  command=f"fleet bots show {out[0].name}" if len(out) == 1 else "fleet bots list --state quarantined"),
+        help=_help_for_some(out, is_many=is_many),
     )  # fmt: skip
+
+
+def _help_for_some(out: list[OutBot], *, is_many: bool) -> Help:
+    """Return what to do about some bots that are out: those that a person took out for good come back by hand only."""
+    stay = [bot.name for bot in out if bot.until is None]
+    if is_many and len(stay) < len(out):
+        advice = "many at once: a prompt or a model has changed, more than bots"
+    else:
+        some = (
+            f"{len(stay):,} of these {'stays' if len(stay) == 1 else 'stay'}" if len(stay) < len(out) else "these stay"
+        )
+        back = f"{some} out until released" if stay else "these are tried again by themselves"
+        alone = "it stays out until it is released" if stay else "it is tried again by itself"
+        advice = f"the others do their work; {alone if len(out) == 1 else back}"
+    if len(out) == 1:
+        return Help(advice=advice, command=f"fleet bots {'release' if stay else 'show'} {out[0].name}")
+    return Help(advice=advice, command="fleet bots list --state quarantined")
 
 
 def _reason(out: list[OutBot]) -> str:

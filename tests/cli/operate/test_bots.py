@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import struct
 import time
 
@@ -123,10 +124,11 @@ def test_bots_are_quarantined_and_released() -> None:
     assert json.loads(fleet("bots", "--state", "quarantined", "--json").stdout)["total"] == 1
     lines = fleet("events").stdout.splitlines()
     me = operator_name()
+    by = f"by {me}, host {socket.gethostname()}"
     assert [line.partition("  ")[2] for line in lines] == [
-        f"warning  bot_quarantined  bots research-001, research-002, pool research, reason odd, by {me}",
-        f"warning  bot_quarantined  bot research-001, pool research, reason no reason given, by {me}",
-        f"info     bot_released  bot research-001, pool research, by {me}",
+        f"warning  bot_quarantined  bots research-001, research-002, pool research, reason odd, {by}",
+        f"warning  bot_quarantined  bot research-001, pool research, reason no reason given, {by}",
+        f"info     bot_released  bot research-001, pool research, {by}",
     ]
     (released,) = json.loads(fleet("events", "--by", me, "--name", "bot_released", "--json").stdout)
     assert (released["level"], released["fields"]["bot"]) == ("info", "research-001")

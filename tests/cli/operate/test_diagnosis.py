@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from fleet import config
 from fleet.cli.main import main
-from fleet.cli.setup.diagnosis_checks import diagnosis_checks, read_diagnoses
+from fleet.cli.setup.diagnosis_checks import alert_checks, diagnosis_checks, read_diagnoses
 from fleet.engine.operations.overview import open_overview
 from fleet.signals.metrics import exposition
 from fleet.signals.recorder import WorkerReport
@@ -78,3 +78,11 @@ def test_the_doctor_calls_no_worker_a_fault_only_when_something_waits(
     assert (waiting.level, waiting.found) == (
         "warn", "No worker runs, 1 task waits: they stay in Redis until one starts"
     )  # fmt: skip
+
+
+def test_doctor_says_whether_the_webhook_can_be_told() -> None:
+    named = config.load(alerts={"webhook_env": "OPS_WEBHOOK"})
+    assert [check.level for check in alert_checks(named, {"OPS_WEBHOOK"})] == ["ok"]
+    (missing,) = alert_checks(named, {"PATH"})
+    assert (missing.level, missing.found) == ("warn", "no variable OPS_WEBHOOK here")
+    assert list(alert_checks(config.load(), {"OPS_WEBHOOK"})) == [], "nobody is to be told"
