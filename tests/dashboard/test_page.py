@@ -506,6 +506,10 @@ def test_it_fits_every_control_has_a_name_and_every_text_is_readable(
     assert nameless == []
     assert page.script(CONTRAST.read_text()) == []
     assert complaints_of_axe(page) == []
+    above, below = page.script("""const style = getComputedStyle(document.documentElement);
+        return [style.scrollPaddingTop, style.scrollPaddingBottom].map(parseFloat)""")
+    bar = page.script("return document.querySelector('.navbar').getBoundingClientRect().height")
+    assert bar <= above and below >= 60, "what gets the focus is not below the bar, nor the toast (2.4.11)"
     assert page.script(TINY) == [], "targets of 24 px, as WCAG 2.2 has it (2.5.8)"
     if width < 560:
         page.chrome.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})

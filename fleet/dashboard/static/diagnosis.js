@@ -48,7 +48,7 @@ function findings(place, found, act, mayAct) {
 }
 
 /** Put a command on the clipboard; where a page may not, select it, so that the keys do. */
-async function copied(button) {
+export async function copied(button) {
   const code = button.firstElementChild;
   try {
     await navigator.clipboard.writeText(code.textContent);

@@ -1,6 +1,7 @@
 // One task, opened: where it is and why, its steps, its cost, and what can be done about it. Any element with `data-task`
 // opens the task that it names; so do the search field and the address #task=ID.
 
+import { copied } from "./diagnosis.js";
 import { by, clock, counted, dollars, duration, h, short } from "./draw.js";
 
 const REFRESH_MS = 3000;
@@ -91,7 +92,7 @@ export class TaskDialog {
     ];
     this.box.replaceChildren(
       this.#head(story.state),
-      h("p", { class: "muted whole" }, h("code", {}, story.task_id)),
+      h("p", { class: "whole" }, h("button", { class: "quiet copy", type: "button", title: "Copy this id", onclick: (event) => copied(event.currentTarget) }, h("code", {}, story.task_id))),
       ...this.#deeds(story, deeds),
       h("ul", { class: "said" }, ...[...story.lines].reverse().map((line) => h("li", {}, line))),
       ...(story.is_search_complete ? [] : [this.#further(story)]),
