@@ -116,6 +116,11 @@ class BotTask(Asks):
         pattern=r"^[A-Za-z0-9_.-]{0,64}$",
         description="Who the task is for; tenants share a limit evenly. Empty: bots do.",
     )
+    run: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_.-]{0,64}$",
+        description="Run of a file whose budget counts it: `fleet run --max-usd` sets it. Empty: none.",
+    )
     metadata: Annotated[dict[str, JsonValue], BeforeValidator(_bounded)] = Field(
         default_factory=dict, description="Handed back in the result, unread; 64 kB of JSON at most."
     )

@@ -13,7 +13,7 @@ from fleet.quoting import brief
 
 #: Why: a word for machines. `SENTENCES` has one for people.
 Cause = Literal[
-    "time", "retry", "limit", "hold", "requests", "money", "outage", "key", "credit", "configuration", "bots",
+    "time", "retry", "limit", "hold", "requests", "money", "budget", "outage", "key", "credit", "configuration", "bots",
     "worker", "machine", "redis", "operator", "function",
 ]  # fmt: skip
 CAUSES: tuple[Cause, ...] = get_args(Cause)
@@ -25,7 +25,8 @@ SENTENCES: dict[Cause, str] = {
     "limit": "the limit has no room sooner",
     "hold": "the provider has asked everybody to wait (429)",
     "requests": "the day's requests are used up",
-    "money": "the day's money is used up",
+    "money": "the money of its hour, day or month is used up",
+    "budget": "the money is used up that it may spend in all",
     "outage": "the provider fails, so its breaker is open",
     "key": "there is no key that the provider takes",
     "credit": "the account's money, credit or quota is used up",
@@ -37,8 +38,8 @@ SENTENCES: dict[Cause, str] = {
     "operator": "an operator has paused the pool",
     "function": "other code of yours in its worker has stopped it",
 }
-#: Causes that do not pass by themselves: somebody must change a key, a setting, or start a worker.
-LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator"})
+#: Causes that do not pass by themselves: somebody must change a key, a setting or a budget, or start a worker.
+LASTING: frozenset[Cause] = frozenset({"key", "credit", "configuration", "worker", "operator", "budget"})
 #: Longest explanation that is kept, in characters.
 MOST_TOLD = 300
 
@@ -56,6 +57,7 @@ class Wait:
         probe_every_s: When the time has come one task goes ahead, and the others that often one more, until one does
             well; 0: all go.
         lowest: The least urgent priority that need not wait; -1: all wait.
+        degrades: It sends tasks down their pool's ladder, whatever the rungs below name.
     """
 
     cause: Cause
@@ -65,6 +67,7 @@ class Wait:
     is_everyones: bool = True
     probe_every_s: float = 0.0
     lowest: int = -1
+    degrades: bool = False
 
     @property
     def is_lasting(self) -> bool:
@@ -88,6 +91,8 @@ class Wait:
             fields["probe_every_s"] = self.probe_every_s
         if self.lowest >= 0:
             fields["lowest"] = self.lowest
+        if self.degrades:
+            fields["degrades"] = True
         return json.dumps(fields)
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,4 +185,36 @@ def test_the_models_of_a_pools_personas_have_limits_of_their_own_and_hold_the_po
     for models in ('["b"]', '["a", "b", "b"]'):
         file.write_text(f"{pool}persona.models = {models}\n")
         with pytest.raises(ConfigurationError, match=r"persona\.models: expected different ones"):
+            load()
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('[budgets."pools:a"]\nusd_per_day = 1', "got 'pools:a'; the nearest known one is `pool`"),
+        ('[budgets."pool:b"]\nusd_per_day = 1', "expected a pool that there is, got 'b'"),
+        ('[budgets."bot:b-001"]\nusd_per_day = 1', "expected a bot of a pool that there is (such as a-001)"),
+        ('[budgets."run:x"]\nusd_per_day = 1', "expected a scope of fleet, pool:NAME, tenant:NAME, tenant:*, bot:NAME"),
+        ('[budgets."pool:*"]\nusd_per_day = 1', "expected a scope of fleet"),
+        ('[budgets."tenant:"]\nusd_per_day = 1', "expected a scope of fleet"),
+        ("[budgets.fleet]\nusd_a_day = 1", "budgets.fleet.usd_a_day: unknown key, the nearest known one is"),
+        ("[budgets.fleet]\nwhen_full = 'wait'", "expected at least one of usd_per_hour, usd_per_day, usd_per_month"),
+        ("[budgets.fleet]\nusd_per_day = -1", "budgets.fleet.usd_per_day"),
+        ("[budgets.fleet]\nusd_per_day = inf", "budgets.fleet.usd_per_day"),
+        ("[budgets.fleet]\nusd_per_day = 1\nwhen_full = 'stop'", "budgets.fleet.when_full"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused_with_the_right_spelling(file: Path, table: str, told: str) -> None:
+    file.write_text(f"[pools.a]\n{table}\n")
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        load()
+
+
+def test_a_budget_wants_a_price_of_every_model_that_it_counts(file: Path) -> None:
+    pools = '[providers.o]\nkind = "openai"\n[pools.a]\nprovider = "o"\nmodel = "m"\n[pools.b]\n'
+    file.write_text(f'{pools}[budgets."pool:b"]\nusd_per_day = 1\n')
+    assert load().budgets["pool:b"].allowed == (None, 1.0, None, None)
+    for scope in ("fleet", "pool:a", "tenant:*", "tenant:ann", "bot:*", "bot:a-001"):
+        file.write_text(f'{pools}[budgets."{scope}"]\nusd_in_all = 1\n')
+        with pytest.raises(ConfigurationError, match=re.escape(f'budgets."{scope}": expected a price of the model')):
             load()

@@ -69,9 +69,21 @@ class Line:
 
     def __init__(self, asked: Entry, grant: Grant) -> None:
         reserved = round(grant.noted_usd_micros * PICOS_PER_MICRO) or asked.usd_picos
-        self._entry = replace(asked, id=grant.ticket, usd_picos=None if asked.usd_picos is None else reserved)
+        self._entry = replace(
+            asked,
+            id=grant.ticket,
+            reservation=grant.reservation,
+            usd_picos=None if asked.usd_picos is None else reserved,
+        )
         #: It was not sent after all.
         self.is_void = False
+
+    @property
+    def counted_picos(self) -> int | None:
+        """What budgets count, in 10^-12 dollars; None: nobody knows, so what was reserved."""
+        if self.is_void:
+            return 0
+        return self._entry.usd_picos if self._entry.state == "settled" else None
 
     def told(self, usage: Usage) -> None:
         """Note what was used at least, of a call of which nobody knows what was counted."""

@@ -49,7 +49,7 @@ from fleet.workers.ports import (
 from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
-from fleet.workers.roads import PATIENCE_S, Roads
+from fleet.workers.roads import PATIENCE_S, Budgets, Roads
 from fleet.workers.rungs import Route as Route
 from fleet.workers.rungs import Rung
 from fleet.workers.streaming import Streaming, asked_usage
@@ -85,6 +85,7 @@ class Gateway:
         on_turn: Hears when a pool goes down its ladder, and when it is back.
         costs: How much of the most that they may cost calls do; None: all of it.
         bill: Where each call is written down; None: nowhere.
+        budgets: What may be spent; None: anything.
 
     Attributes:
         ladders: Of every pool.
@@ -103,10 +104,11 @@ class Gateway:
         on_turn: Callable[[Turn], None] | None = None,
         costs: CostShares | None = None,
         bill: Bill | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self.now_s = clock
         self._bill = bill
-        self._roads = Roads(limiter, breakers, clock, bill)
+        self._roads = Roads(limiter, breakers, clock, bill, budgets, costs)
         self._costs = costs
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._limiter = limiter
@@ -202,8 +204,8 @@ class Gateway:
         with meter.pending(expected):  # from here on, so that another chat of the task does not spend the same money
             with deadline.standing():
                 road = await self._roads.turn(
-                    route.limit, most, cost_usd_micros=most_micros, meter=meter, caller=caller, patience_s=patience_s,
-                    note=self._bill.opened(asked) if self._bill is not None else "",
+                    route.limit, most, asked=asked, cost_usd_micros=most_micros, meter=meter, caller=caller,
+                    patience_s=patience_s,
                 )  # fmt: skip
             out, counts = deadline.sends(road.is_answering), False
             try:
@@ -327,6 +329,7 @@ class Gateway:
             )  # fmt: skip
             self._limiter.observe(grant, rates)
             line.enter(self._bill, at_s=self.now_s())
+            self._roads.settle_budgets(grant, line.counted_picos)
         return completion
 
     def _note_thinking(self, route: Route, call: Call, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Whether a call may leave: its breaker and its limiter, asked in this order; and what they hear of how it ended.
+"""Whether a call may leave: its budgets, its breaker and its limiter, asked in this order; what they hear of its end.
 
 What is sent, and what it costs, is `gateway.py`'s.
 """
@@ -7,18 +7,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
 
+from fleet.entries import Entry
 from fleet.errors import GiveUp, MachineExhausted, NotSoon, RateLimited, Relearnt, Waits
 from fleet.grants import Caller, Grant
+from fleet.models import Priority
 from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.meter import Meter
-from fleet.workers.ports import Bill, Breakers, Limiter
+from fleet.workers.ports import Bill, Breakers, CostShares, Limiter
 
 #: How far away (s) the turn of a call may be: a task that waits longer leaves its slot to others.
 PATIENCE_S = 5.0
 #: Longest time (s) that a call keeps its place in the limiter's order, whatever its patience.
 LONGEST_TURN_S = 3600.0
+
+
+class Budgets(Protocol):
+    """What may be spent: by fleet, pool, tenant, bot, run. Where nothing is limited, nothing here is awaited."""
+
+    def counting(self, pool: str, caller: Caller) -> tuple[str, ...]:
+        """Return the scopes whose budgets may count a call; empty: none does. Never waits."""
+        ...
+
+    async def reserve(self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority) -> str:
+        """Reserve what a call is taken to cost in all of these scopes or none; return what to settle it by.
+
+        Raises:
+            NotSoon: One has no room.
+            StoreUnavailable: Redis does not answer: nothing may be sent.
+        """
+        ...
+
+    def settle(self, reservation: str, usd_picos: int | None) -> None:
+        """Count what a call came to; None: nobody knows, so what was reserved. Never waits, never raises."""
+        ...
 
 
 class Road:
@@ -90,39 +115,92 @@ class Roads:
         breakers: Whether calls are worth sending.
         clock: Unix time in seconds, as Redis has it.
         bill: Where a grant that is not used is void; None: nowhere.
+        budgets: What may be spent; None: anything.
+        costs: How much of the most that they may cost calls do; None: all of it.
     """
 
     def __init__(
-        self, limiter: Limiter, breakers: Breakers, clock: Callable[[], float], bill: Bill | None = None
+        self,
+        limiter: Limiter,
+        breakers: Breakers,
+        clock: Callable[[], float],
+        bill: Bill | None = None,
+        budgets: Budgets | None = None,
+        costs: CostShares | None = None,
     ) -> None:
         self._limiter = limiter
         self._bill = bill
         self.breakers = breakers
         self.clock = clock
+        self._budgets = budgets
+        self._costs = costs
 
     def closed(self, limit: str) -> Wait | None:
         """Return why calls under a limit do not go soon, as this process has heard; None: try. Never waits."""
         return self.breakers.standing(limit) or self._limiter.standing(limit)
 
     async def turn(
-        self, limit: str, most: Usage, *, cost_usd_micros: float, meter: Meter, caller: Caller, patience_s: float,
-        note: str = "",
-    ) -> Road:  # fmt: skip
-        """Wait until a call may leave.
+        self,
+        limit: str,
+        most: Usage,
+        *,
+        asked: Entry,
+        cost_usd_micros: float,
+        meter: Meter,
+        caller: Caller,
+        patience_s: float,
+    ) -> Road:
+        """Wait until a call may leave. What it is taken to cost is reserved first, where a budget counts it.
 
         Args:
             limit: `provider/model/key`.
             most: The most that it may use.
+            asked: The call as the bill enters it if nobody settles it.
             cost_usd_micros: The most that it may cost.
             meter: Where to write how long it took.
             caller: For whom it is.
             patience_s: How far away its turn may be.
-            note: What the bill enters if nobody settles it.
 
         Raises:
             NotSoon: It cannot leave soon; nothing is reserved.
             StoreUnavailable: Redis does not answer.
         """
+        budgets, reservation = self._budgets, ""
+        if budgets is not None and cost_usd_micros > 0 and (scopes := budgets.counting(asked.pool, caller)):
+            share = 1.0 if self._costs is None else await self._costs.share(limit, caller.kind)
+            reservation = await budgets.reserve(scopes, cost_usd_micros * share, priority=caller.priority)
+            asked = replace(asked, reservation=reservation)
+        note = "" if self._bill is None else self._bill.opened(asked)
+        try:
+            road = await self._granted(limit, most, cost_usd_micros, meter, caller, patience_s, note)
+        except BaseException:
+            if budgets is not None and reservation:
+                budgets.settle(reservation, 0)
+            raise
+        if reservation:
+            road.grant = road.grant._replace(reservation=reservation)
+        return road
+
+    def settle_budgets(self, grant: Grant, usd_picos: int | None) -> None:
+        """Count what a call came to in its budgets. Never waits, never raises.
+
+        Args:
+            grant: Under which it went.
+            usd_picos: What it cost, in 10^-12 dollars; None: nobody knows.
+        """
+        if self._budgets is not None and grant.reservation:
+            self._budgets.settle(grant.reservation, usd_picos)
+
+    async def _granted(
+        self,
+        limit: str,
+        most: Usage,
+        cost_usd_micros: float,
+        meter: Meter,
+        caller: Caller,
+        patience_s: float,
+        note: str,
+    ) -> Road:
         clock = asyncio.get_running_loop().time
         started = clock()
         is_probe = await self.breakers.admit(limit)

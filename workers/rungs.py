@@ -16,7 +16,7 @@ from fleet.workers.ports import Provider
 CAUSES_OF: Mapping[When, frozenset[Cause]] = {
     "outage": frozenset({"outage"}),
     "key": frozenset({"key", "credit", "configuration"}),
-    "budget": frozenset({"requests", "money"}),
+    "budget": frozenset({"requests", "money", "budget"}),
     "limit": frozenset({"hold", "limit"}),
     "deadline": frozenset(),
 }
@@ -90,7 +90,7 @@ class Rung:
         """
         if wait is None:
             return "deadline" in self.when
-        if above.degrades and wait.cause in CAUSES_OF["budget"]:
+        if (above.degrades or wait.degrades) and wait.cause in CAUSES_OF["budget"]:
             return True
         return any(wait.cause in CAUSES_OF[condition] for condition in self.when)
 

@@ -45,7 +45,11 @@ COMMANDS = {
         "bill",
         "Show what every call has cost: by pool, bot, tenant, kind, provider, model, key, tier, day, hour.",
     ),
-    "budgets": ("fleet.cli.operate.budgets", "budgets", "Show what each limit allows a day, and what is used of it."),
+    "budgets": (
+        "fleet.cli.money.budgets",
+        "budgets",
+        "Show and set budgets: of fleet, pools, tenants, bots, runs and limits.",
+    ),
     "lessons": ("fleet.cli.operate.lessons", "lessons", "Show what models have taught the fleet; forget it."),
     "pools": ("fleet.cli.operate.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
     "events": (

@@ -1,6 +1,7 @@
 """Settings from `fleet.toml` and FLEET_* variables. `load()` is the only entry; the tables are `sections.py`."""
 
 from fleet.config.alerts import AlertSettings
+from fleet.config.budgets import PERIODS, BudgetSettings, Period, WhenFull
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.prices import BillSettings, PriceSettings, RateSettings, TierPriceSettings
 from fleet.config.sections import (
@@ -44,46 +45,12 @@ from fleet.config.settings import (
 )  # fmt: skip
 
 __all__ = [
-    "BROKER_VARIABLE",
-    "CONFIG_NAME",
-    "DEFAULT_POOLS",
-    "HOME_NAME",
-    "KEY_LABEL",
-    "PLACE_VARIABLES",
-    "RESULT_VARIABLE",
-    "SIMULATED_PRICE",
-    "SIMULATOR",
-    "AlertSettings",
-    "Archetype",
-    "BillSettings",
-    "DashboardSettings",
-    "DeadLetterSettings",
-    "DiversitySettings",
-    "FlowerSettings",
-    "HealthSettings",
-    "LimitSettings",
-    "PersonaSettings",
-    "PoolSettings",
-    "PriceSettings",
-    "ProviderSettings",
-    "RateSettings",
-    "RedisSettings",
-    "ResultSettings",
-    "RungSettings",
-    "Section",
-    "Settings",
-    "SignalsSettings",
-    "SimulatorSettings",
-    "TierPriceSettings",
-    "When",
-    "WorkerSettings",
-    "config_path",
-    "current",
-    "home_path",
-    "is_local",
-    "is_loopback",
-    "load",
-    "nearest_home",
-    "on_load",
-    "vendor_of",
+    "BROKER_VARIABLE", "CONFIG_NAME", "DEFAULT_POOLS", "HOME_NAME", "KEY_LABEL", "PERIODS", "PLACE_VARIABLES",
+    "RESULT_VARIABLE", "SIMULATED_PRICE", "SIMULATOR", "AlertSettings", "Archetype", "BillSettings",
+    "BudgetSettings", "DashboardSettings", "DeadLetterSettings", "DiversitySettings", "FlowerSettings",
+    "HealthSettings", "LimitSettings", "Period", "PersonaSettings", "PoolSettings", "PriceSettings",
+    "ProviderSettings", "RateSettings", "RedisSettings", "ResultSettings", "RungSettings", "Section",
+    "Settings", "SignalsSettings", "SimulatorSettings", "TierPriceSettings", "When", "WhenFull",
+    "WorkerSettings", "config_path", "current", "home_path", "is_local", "is_loopback", "load", "nearest_home",
+    "on_load", "vendor_of",
 ]  # fmt: skip

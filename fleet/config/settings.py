@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings.exceptions import SettingsError
 
 from fleet.config.alerts import AlertSettings
+from fleet.config.budgets import BudgetSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
 from fleet.config.sections import (
@@ -41,6 +42,7 @@ from fleet.config.sections import (
     vendor_of,
 )
 from fleet.config.trust import check_found
+from fleet.config.variables import check_variables
 from fleet.errors import ConfigurationError
 from fleet.list_prices import Seller, listed_of
 from fleet.quoting import nearest, quote
@@ -91,6 +93,7 @@ class Settings(BaseSettings):
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
     limits: dict[str, LimitSettings] = Field(default_factory=dict, description='Limits by "provider/model".')
     prices: dict[str, PriceSettings] = Field(default_factory=dict, description='Prices by "provider/model".')
+    budgets: dict[str, BudgetSettings] = Field(default_factory=dict, description="What may be spent, by scope.")
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: dict(DEFAULT_POOLS), description="Pools by name.")
 
     @model_validator(mode="after")
@@ -141,16 +144,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _budgets_can_be_kept(self) -> Self:
-        for name, limit in self.limits_in_use.items():
-            if limit.usd_per_day is not None:
-                self.check_price(name)
+        for name, where in budgeted(self.limits_in_use, self.budgets, self.pools, self.calls_of):
+            self.check_price(name, where)
         return self
 
-    def check_price(self, name: str) -> None:
+    def check_price(self, name: str, where: str) -> None:
         """Refuse a budget for a model without a price: nothing that it spends would be counted.
 
         Args:
             name: `provider/model`.
+            where: What gives it a budget.
 
         Raises:
             ValueError: When it has none.
@@ -158,8 +161,8 @@ class Settings(BaseSettings):
         provider, _, model = name.partition("/")
         if name not in self.price_table and listed_of(self.seller_of(provider), model) is None:
             raise ValueError(
-                f'limits."{name}".usd_per_day: expected a price of the model, got none, so that nothing would be '
-                f'counted; set input_usd_per_mtok and output_usd_per_mtok in [prices."{name}"], or same_as'
+                f"{where}: expected a price of the model, got none for {name}, so that nothing would be counted; set "
+                f'input_usd_per_mtok and output_usd_per_mtok in [prices."{name}"], or same_as'
             )
 
     @property
@@ -306,7 +309,7 @@ def load(**overrides: Any) -> Settings:
     Raises:
         ConfigurationError: With one line per wrong key, naming the nearest known one.
     """
-    _check_variables()
+    check_variables(Settings.model_fields, SECTIONS, PLACE_VARIABLES)
     try:
         settings = _with_celery_addresses(Settings(**overrides))
     except ValidationError as error:
@@ -357,23 +360,6 @@ def current() -> Settings:
     return load()
 
 
-def _check_variables() -> None:
-    known = {f"FLEET_{name.upper()}" for name in Settings.model_fields} | set(PLACE_VARIABLES)
-    for name in os.environ:
-        if name.startswith("FLEET_") and name.split("__")[0] not in known:
-            raise ConfigurationError(f"{name}: unknown variable, {_nearest_variable(name, known)}")
-
-
-def _nearest_variable(name: str, known: set[str]) -> str:
-    """Return what to say after an unknown variable; `FLEET_REDIS_URL` lacks an underscore before its key."""
-    for section in SECTIONS:
-        head = f"FLEET_{section.upper()}"
-        if name.startswith(f"{head}_"):
-            keys = {f"{head}__{key.upper()}" for key in SECTIONS[section].model_fields}
-            return nearest(f"{head}__{name.removeprefix(head).lstrip('_')}", keys, prefix=f"{head}__")
-    return nearest(name, known, prefix="FLEET_")
-
-
 def _explain(item: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "settings"
     if item["type"] == "extra_forbidden":
@@ -389,6 +375,7 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     """Known keys of the table at `loc`: the first part is a field of Settings, dict tables have a name after it."""
     tables: dict[str, type[BaseModel]] = {
         "providers": ProviderSettings, "limits": LimitSettings, "prices": PriceSettings, "pools": PoolSettings,
+        "budgets": BudgetSettings,
     }  # fmt: skip
     if not loc:
         return list(Settings.model_fields)

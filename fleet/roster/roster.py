@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fleet.config import Settings
@@ -79,11 +79,20 @@ class Roster:
         store: State Redis.
         settings: Pools and their numbers of bots.
         lease_s: Seconds a checkout lives without being renewed.
+        avoid: Returns bots of a pool that had better not be checked out now: they have no money.
     """
 
-    def __init__(self, store: Store, settings: Settings, *, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        lease_s: float = LEASE_S,
+        avoid: Callable[[str], Sequence[str]] = lambda pool: (),
+    ) -> None:
         self._store = store
         self._settings = settings
+        self._avoid = avoid
         self._lease_us = round(lease_s * 1_000_000)
 
     async def seed(self) -> None:
@@ -119,6 +128,7 @@ class Roster:
                 f"pool: expected one of {', '.join(self._settings.pools)}, got {quote(pool)}; "
                 f"correct the task, or add [pools.NAME] to fleet.toml and restart the workers"
             )
+        besides = (*besides, *self._avoid(pool))
         code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
         if code not in (_HAS_RESULT, _CHECKED_OUT, _ALL_OUT):  # never seeded here, or Redis has lost its data
             await self._seed(pool)

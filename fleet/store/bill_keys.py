@@ -47,6 +47,31 @@ def bots(number: int) -> str:
     return f"{TAG}:bots:{number}"
 
 
+def spent(scope: str) -> str:
+    """String (packed numbers), lives 400 days beyond its last call: what one scope has spent and reserved."""
+    return f"{TAG}:budget:{scope}"
+
+
+def budgets_live() -> str:
+    """Hash, scope -> "hour day month all mode" (micro-dollars) that an operator or a run has set; "": its version."""
+    return f"{TAG}:budgets:live"
+
+
+def reservations() -> str:
+    """Hash, id -> JSON: whose process has reserved how much in which scopes, and when."""
+    return f"{TAG}:budgets:reserved"
+
+
+def lapsed() -> str:
+    """Hash, id -> JSON, lives a day: reservations that were charged because their process was gone."""
+    return f"{TAG}:budgets:lapsed"
+
+
+def budget_shares() -> str:
+    """Sorted set, scope -> used share of its fullest budget when a call asked last: those that are looked at first."""
+    return f"{TAG}:budgets:shares"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

@@ -114,7 +114,7 @@ class Asker:
         self._bot = bot
         self._task = task
         self._pool = pool
-        self._caller = Caller(bot=bot.name, priority=task.priority, kind=task.kind, tenant=task.tenant)
+        self._caller = Caller(bot=bot.name, priority=task.priority, kind=task.kind, tenant=task.tenant, run=task.run)
         self._max_output_tokens = task.max_output_tokens or pool.max_output_tokens
         self._sets_its_length = task.max_output_tokens is not None
         self._max_attempts = pool.max_attempts

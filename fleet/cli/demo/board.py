@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 
 from fleet.cli.demo import view
 from fleet.cli.demo.score import Score
-from fleet.cli.operate.budgets import read_budgets
+from fleet.cli.operate.budget_rows import read_budgets
 from fleet.cli.operate.stats import render_signals, take_snapshot
 from fleet.cli.run.collector import Collector
 from fleet.cli.stack.stack_file import Stack

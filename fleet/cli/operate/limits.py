@@ -376,6 +376,6 @@ def full_name(limit: str, settings: config.Settings) -> str:
 
 def _check_price(limit: str, settings: config.Settings) -> None:
     try:
-        settings.check_price(limit.rpartition("/")[0])
+        settings.check_price(api := limit.rpartition("/")[0], f'limits."{api}".usd_per_day')
     except ValueError as error:
         raise ConfigurationError(str(error)) from None

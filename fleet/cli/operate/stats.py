@@ -116,7 +116,7 @@ def take_snapshot(settings: config.Settings) -> Snapshot:
     Raises:
         StoreUnavailable: When Redis does not answer.
     """
-    from fleet.cli.operate.budgets import read_budgets
+    from fleet.cli.operate.budget_rows import read_budgets
     from fleet.signals import Signals
     from fleet.store.client import connect, store_errors
     from fleet.store.embedded import state_url

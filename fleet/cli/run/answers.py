@@ -45,6 +45,7 @@ class RunNote:
         knows_lines_by: What else makes its keys: what a line asks, or (the previous release) its number and id.
         size_bytes: Of IN, where lines are known by place.
         head_sha256: Of the first `HEAD_BYTES` of IN, likewise.
+        max_usd: What the run may spend in all, over its resumes; None: as much as it does.
     """
 
     run_id: str
@@ -55,6 +56,7 @@ class RunNote:
     knows_lines_by: Literal["asked", "place"] = "place"
     size_bytes: int = 0
     head_sha256: str = ""
+    max_usd: float | None = None
 
     @classmethod
     def of(cls, source: Path | None, *, prompt_field: str | None, id_field: str) -> RunNote:

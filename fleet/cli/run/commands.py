@@ -112,6 +112,10 @@ def _end_of(at: str | None, in_s: float | None) -> float | None:
     default=None,
     help="Wait also for what does not pass by itself (a key, a setting, a worker); or print the task's id and exit.",
 )
+@click.option(
+    "--max-usd", "max_cost_usd", type=click.FloatRange(0, min_open=True),
+    help="US dollars that the task may cost; dearer, it fails before it is sent.",
+)  # fmt: skip
 @click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds to wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
 @click.pass_context
@@ -246,6 +250,11 @@ def result_line(result: dict[str, Any]) -> str:
 @task_options(Priority.LOW)
 @click.option("--window", type=click.IntRange(1), help="Tasks in flight. Default: 4 per slot, at least 1000.")
 @click.option("--wait", is_flag=True, help="Wait also for what does not pass by itself: a key, a setting, a worker.")
+@click.option(
+    "--max-usd",
+    type=click.FloatRange(0.000001),
+    help="US dollars that the run may spend in all, over its resumes; then the rest waits.",
+)
 @click.option("--retry-failed", is_flag=True, help="Run the lines of OUT that failed once more.")
 @click.option("--resume", is_flag=True, hidden=True, expose_value=False, help="What every run does by now.")
 @click.option("--overwrite", is_flag=True, help="Throw OUT away and start anew.")
@@ -282,6 +291,9 @@ def run(
     not answer yet, each with a range that holds in 19 of 20 runs: from the file, the bots' own prompts and windows,
     limits, prices, budgets, what waits before, and how long answers of that kind have been so far.
 
+    With --max-usd the run has a budget of its own. What it does not pay for waits in Redis, and the run ends with
+    exit code 3; the same command with a higher --max-usd goes on.
+
     Exit codes: 0 every line has an answer, 1 some failed, 2 wrong usage, 3 the rest waits for somebody to mend what
     it names, 130 interrupted.
 
@@ -291,6 +303,7 @@ def run(
       fleet run prompts.jsonl --dry-run
       fleet run questions.jsonl -o answers.jsonl --field question --pool research
       fleet run questions.jsonl -o answers.jsonl --retry-failed
+      fleet run prompts.jsonl -o answers.jsonl --max-usd 5
     """
     from fleet.cli.run.dry_run import DryRun
     from fleet.cli.run.entries import LineFormat
@@ -306,7 +319,7 @@ def run(
             "-o: expected a file, got -, which is stdout: a stopped run goes on from the answers in its file; "
             "write one, and print it afterwards"
         )
-    settings = current()
+    settings, max_usd = current(), options.pop("max_usd")
     slots = settings.slots_per_process * settings.worker.processes
     checked = checked_options(settings, **options)
     place = None if source == "-" else Path(source).absolute()
@@ -326,6 +339,7 @@ def run(
         window=window or max(MIN_WINDOW, WINDOW_PER_SLOT * slots),
         quiet=quiet,
         endless=wait,
+        max_usd=max_usd,
     )
     outcome = job.run(retry_failed=retry_failed, overwrite=overwrite)
     outcome.tell(as_json=as_json)

@@ -11,9 +11,9 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,12 +26,13 @@ from fleet.cli.run.entries import FileSource, LineFormat, PipeSource, numbered, 
 from fleet.cli.run.flow import EntrySource, Flow
 from fleet.cli.run.patience import Patience, ending_lines
 from fleet.cli.run.progress import ProgressView
+from fleet.cli.run.purse import Purse
 from fleet.cli.run.recognition import AnswerIndex, Survey
 from fleet.cli.run.summary import Summary
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import Settings
 from fleet.economy.prices import PriceList, told_unpriced
-from fleet.errors import ConfigurationError
+from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.models import BotTask
 from fleet.quoting import counted, noun_for
 from fleet.signals.view import WaitLine
@@ -50,6 +51,7 @@ class RunEnd:
     target: Path
     survey: Survey
     waits: tuple[WaitLine, ...] = ()
+    purse: Purse | None = None
 
     @property
     def exit_code(self) -> int:
@@ -66,9 +68,13 @@ class RunEnd:
             sums = self.summary.as_dict(new=self.written, wall_s=self.wall_s)
             end = {**sums, "finished": self.finished, "in_flight": self.in_flight}
             end["waits"] = [line.model_dump() for line in self.waits]
+            if self.purse is not None:
+                end |= {"max_usd": self.purse.max_usd, "spent_usd": self.purse.spent_usd}
             click.echo(json.dumps({**end, "without_line": self.survey.gone}))
         else:
             self._tell_people()
+        if self.purse is not None and not as_json:
+            click.echo(f"budget    {self.purse.told()}", err=True)
         for line in ending_lines(self.waits, time.time()):
             click.echo(f"waits     {line}", err=True)
         if not self.finished:
@@ -84,6 +90,8 @@ class RunEnd:
             click.echo(f"{self.summary.failed:,} failed: `--retry-failed` runs {them} again", err=True)
 
     def _how_to_go_on(self) -> str:
+        if self.purse is not None and self.resumable and any(self.purse.is_about(line.about) for line in self.waits):
+            return f"{_going_on(self.in_flight)} with more money: run the same command again with a higher --max-usd."
         if self.waits and self.resumable:
             return f"{_going_on(self.in_flight)}. Run the same command again then (`--wait` would have waited)."
         if not self.resumable:
@@ -105,12 +113,14 @@ class Job:
     window: int
     quiet: bool = False
     endless: bool = False
+    max_usd: float | None = None
     _summary: Summary = field(default_factory=Summary, init=False)
     _answers: AnswerIndex = field(default_factory=AnswerIndex, init=False)
     _failed_before: int = field(default=0, init=False)
     _written: int = field(default=0, init=False)
     _in_flight: int = field(default=0, init=False)
     _waits: tuple[WaitLine, ...] = field(default=(), init=False)
+    _purse: Purse | None = field(default=None, init=False)
 
     @property
     def resumable(self) -> bool:
@@ -150,6 +160,7 @@ class Job:
             self.target,
             survey,
             self._waits,
+            self._purse,
         )
 
     def _run(self, out: AnswerFile, signals: StopSignals, *, retry_failed: bool, overwrite: bool) -> bool:
@@ -230,6 +241,7 @@ class Job:
     def _work(self, out: AnswerFile, note: RunNote, signals: StopSignals) -> bool:
         """Run the lines that OUT lacks; True at the end of IN, False when stopped."""
         pool = self.options.get("pool")
+        run = self._fill_purse(out, note)
         with (
             open_collector(self.settings) as collector,
             self._open() as lines,
@@ -247,7 +259,7 @@ class Job:
                 by_place=note.by_place,
                 window=self.window,
                 out=out,
-                submit=submit_batch,
+                submit=partial(submit_batch, run=run),
                 collector=collector,
                 summary=self._summary,
                 view=view,
@@ -255,12 +267,28 @@ class Job:
                 patience=patience,
                 diagnose=lambda: nobody_serves(collector, pool, self.settings),
             )
+            finished = False
             try:
-                return flow.run(self._read(lines))
+                finished = flow.run(self._read(lines))
+                return finished
             finally:
                 self._written += flow.written
                 self._in_flight = flow.in_flight
                 self._waits = patience.lines
+                if self._purse is not None:
+                    with suppress(StoreUnavailable):
+                        self._purse.close(is_done=finished)
+
+    def _fill_purse(self, out: AnswerFile, note: RunNote) -> str:
+        """Give the run its budget, that of this command or of the one before; return what its tasks are marked with."""
+        max_usd = note.max_usd if self.max_usd is None else self.max_usd
+        if max_usd is None:
+            return ""
+        self._purse = Purse(self.settings, note.run_id, max_usd)
+        self._purse.fill()
+        if max_usd != note.max_usd and self.resumable:
+            replace(note, max_usd=max_usd).write(out.note_path)
+        return note.run_id
 
     @cached_property
     def _format(self) -> LineFormat:
@@ -302,8 +330,16 @@ def _going_on(in_flight: int) -> str:
     return f"{in_flight:,} tasks in flight go on, and their answers wait in Redis"
 
 
-def submit_batch(tasks: list[BotTask], keys: list[str]) -> list[str]:
-    """Queue tasks under idempotency keys and return their ids."""
+def submit_batch(tasks: list[BotTask], keys: list[str], *, run: str = "") -> list[str]:
+    """Queue tasks under idempotency keys and return their ids.
+
+    Args:
+        tasks: To queue.
+        keys: One each.
+        run: Whose budget counts them; empty: none.
+    """
     from fleet.engine.messages.producer import submit_many
 
+    if run:
+        tasks = [task.model_copy(update={"run": run}) for task in tasks]
     return list(submit_many(tasks, idempotency_keys=keys))

@@ -24,6 +24,8 @@ from fleet.quoting import listed
 #: Bytes of a message as it lies in Redis, of whatever task. `take.lua` cuts what is longer: neither is it carried to a
 #: worker nor kept. For tasks of your own this is the only bound; for bot tasks there are tighter ones.
 MAX_MESSAGE_BYTES = 16_000_000
+#: Messages of a conversation that is checked on the loop: 1 ms.
+QUICK_MESSAGES = 500
 #: Bytes that `take.lua` leaves of a longer one, at its head and at its tail: there stand its headers.
 CUT_BYTES = 32_768
 #: What it puts before them, and before the message's size.
@@ -166,3 +168,18 @@ def decompressed(body: bytes, way: object, most_bytes: int) -> bytes:
     if len(text) > most_bytes:
         raise InvalidTask(f"expected a message of at most {most_bytes:,} bytes, got a compressed one that is longer")
     return text
+
+
+def is_quick(request: Mapping[str, Any]) -> bool:
+    """False for a task whose check may take more than a few ms: a schema, a conversation of many messages.
+
+    Args:
+        request: Celery's request dict.
+    """
+    args, kwargs = request["args"], request["kwargs"]
+    given = [part for part in (*args[:1], kwargs) if isinstance(part, dict)] if isinstance(args, list | tuple) else []
+    return not any("answer_schema" in part or _length(part.get("messages")) > QUICK_MESSAGES for part in given)
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list | tuple) else 0

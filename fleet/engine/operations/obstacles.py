@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from fleet.economy.budgets import raises, scope_in
 from fleet.engine.admission.gates import OPEN_GATE, Gate, Waiting
 from fleet.limiter import LimitSnapshot
 from fleet.models import Priority
@@ -27,6 +28,7 @@ ADVICE: dict[Cause, str] = {
     "hold": 'if it comes back often, set [limits."{limit}"] below what the account allows',
     "requests": 'it opens with the new day (UTC); or raise requests_per_day of [limits."{limit}"]',
     "money": 'it opens with the new day (UTC); or raise usd_per_day of [limits."{limit}"]',
+    "budget": "raise it, and what waits goes on: {raises}",
     "outage": "see the provider's status page; [[pools.{pool}.fallback]] gives the pool another way",
     "key": "give the provider a key that works (api_key_env, api_key_file) where the workers run, and start them again",
     "credit": "fill the account up, or raise its spending limit at the provider",
@@ -182,11 +184,17 @@ def lines_of(pool: PoolStanding, now_s: float) -> Iterator[WaitLine]:
 
 
 def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int = 0) -> WaitLine:
-    """Return one reason as it is shown everywhere."""
+    """Return one reason as it is shown everywhere. The time of what opens when it is raised is that of a look only."""
+    if wait.cause == "budget":
+        wait = replace(wait, opens_at=None)
     line, advice = (
         str(replace(wait, about="") if wait.about == pool else wait),
-        ADVICE[wait.cause].format(pool=pool, limit=wait.about.rpartition("/")[0] or wait.about),
+        ADVICE[wait.cause].format(
+            pool=pool, limit=wait.about.rpartition("/")[0] or wait.about, raises=raises(scope_in(wait.about))
+        ),
     )
+    if wait.cause == "money" and (scope := scope_in(wait.about)):
+        advice = f"it opens with its new hour, day or month (UTC); or raise it: `fleet budgets set {scope}`"
     if wait.cause in {"configuration", "function"} and wait.about.startswith("validator "):
         advice = "see that it has what it needs; or correct it, and restart the workers"
     if wait.cause == "worker" and "; " in wait.told:  # the crew's own words: what is wrong, and what to do

@@ -23,6 +23,7 @@ from fleet.engine.messages import pool_choice, routing
 from fleet.engine.messages.envelope import QUEUED_AT, STEP, queued_ms_of
 from fleet.engine.messages.expiry import check_expiry
 from fleet.engine.messages.inbox import Inbox
+from fleet.engine.messages.weight import is_quick
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import body_of, bury
 from fleet.engine.outcomes.follow_ups import request_of
@@ -65,8 +66,6 @@ from fleet.waits import MOST_TOLD, Wait
 
 logger = logging.getLogger("fleet.worker")
 
-#: Messages of a conversation that is checked on the loop: 1 ms.
-QUICK_MESSAGES = 500
 #: Seconds between two tasks that look whether a bot is back, once the first one of a pool ought to be.
 PROBE_BOTS_S = 1.0
 
@@ -169,7 +168,9 @@ class DataPlane:
 
     async def _work(self, delivery: Delivery) -> Done:
         try:
-            task, pools = self._read(delivery) if _is_quick(delivery) else await asyncio.to_thread(self._read, delivery)
+            task, pools = (
+                self._read(delivery) if is_quick(delivery.request) else await asyncio.to_thread(self._read, delivery)
+            )
         except (InvalidTask, Expired, TypeError) as error:
             return await self._refuse(delivery, error)
         if delivery.queue == self._settings.worker.inbox or delivery.overtakes(task):
@@ -184,7 +185,7 @@ class DataPlane:
     async def _try(self, delivery: Delivery, task: BotTask, pool: str, before: Before) -> Done | Stay:
         """Return how a task ended, or what it waits for."""
         started_s = time.monotonic()
-        wait = self._room.closed(pool)
+        wait = self._room.closed(pool) or self._room.spending.standing(pool, task)
         if wait is not None and task.priority.value > wait.lowest:
             return Stay(pool, Parking(wait, before.parked_again(), is_alone=not wait.is_everyones))
         try:
@@ -218,6 +219,9 @@ class DataPlane:
             Reject: Redis has refused to put it back.
         """
         parking = stay.parking
+        if self._room.spending.is_of_bot(stay.pool, parking.wait):  # another bot may have money left
+            await self._room.give_back(stay.checkouts)
+            return parking.before
         if parking.wait.is_everyones and not parking.is_alone and parking.wait.cause not in OF_PROCESS:
             await self._room.hold(stay.pool, parking.wait)
         if delivery.tag is not None:
@@ -238,6 +242,8 @@ class DataPlane:
         """
         if not isinstance(error, BotsQuarantined):
             return replace(error.wait(about=pool, opens_at=None), is_everyones=True)
+        if (wait := self._room.spending.wait_for_bots(pool)) is not None:
+            return wait
         released_at = await patiently(lambda: self._roster.next_release(pool))
         wait = error.wait(about=pool, opens_at=released_at)
         return replace(wait, is_everyones=True, probe_every_s=PROBE_BOTS_S)
@@ -386,14 +392,3 @@ class DataPlane:
         self._telemetry.finished(result)
         log_result(result)
         return Done(summary_of(result), result)
-
-
-def _is_quick(delivery: Delivery) -> bool:
-    """False for a task whose check may take more than a few ms: a schema, a conversation of many messages."""
-    args, kwargs = delivery.request["args"], delivery.request["kwargs"]
-    given = [part for part in (*args[:1], kwargs) if isinstance(part, dict)] if isinstance(args, list | tuple) else []
-    return not any("answer_schema" in part or _length(part.get("messages")) > QUICK_MESSAGES for part in given)
-
-
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, list | tuple) else 0

@@ -17,6 +17,7 @@ from celery.exceptions import Ignore
 
 from fleet.engine.admission.holds import LIFT, PUT_HOLD, hold_call, lift_call
 from fleet.engine.admission.standing import due_at
+from fleet.engine.process.spending import Spending
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.transport import leases
 from fleet.engine.transport.parking.waiting import PutBack, put_back
@@ -68,10 +69,20 @@ class WaitingRoom:
         state: Where events are.
         roster: Takes bots back.
         closed: Why calls of a pool would wait, as far as this process knows; None: they need not. Never waits.
+        spending: Knows who has no money left.
     """
 
-    def __init__(self, broker: Store, state: Store, roster: Roster, *, closed: Callable[[str], Wait | None]) -> None:
+    def __init__(
+        self,
+        broker: Store,
+        state: Store,
+        roster: Roster,
+        *,
+        closed: Callable[[str], Wait | None],
+        spending: Spending,
+    ) -> None:
         self.closed = closed
+        self.spending = spending
         self._broker = broker
         self._state = state
         self._roster = roster

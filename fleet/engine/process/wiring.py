@@ -23,7 +23,7 @@ from fleet.config import Settings
 from fleet.economy.bill.export import export_of
 from fleet.economy.bill.sweep import Sweeper
 from fleet.economy.bill.writer import Writer as BillWriter
-from fleet.economy.prices import PriceList, told_unpriced
+from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
 from fleet.engine.admission.lending import lend
 from fleet.engine.answers.canaries import Canaries
@@ -31,7 +31,7 @@ from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.answers.likeness import LikenessWatch
 from fleet.engine.answers.opinions import Panel
 from fleet.engine.answers.peers import ValidatorPeers
-from fleet.engine.messages.queues import bind_pools, odd_queues
+from fleet.engine.messages.queues import bind_pools
 from fleet.engine.outcomes.completion import Finisher
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
@@ -40,11 +40,13 @@ from fleet.engine.process.bots import Bots
 from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
+from fleet.engine.process.greeting import warn_of
 from fleet.engine.process.janitor import Janitor, for_ever
 from fleet.engine.process.ladders import make_ladders, tell_of_ladder
 from fleet.engine.process.overdue import Overdue
 from fleet.engine.process.renewer import renew
 from fleet.engine.process.revival import keep_redis
+from fleet.engine.process.spending import Spending
 from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import Occupancy
@@ -90,6 +92,7 @@ class Assembly:
     likeness: LikenessWatch
     lessons: SharedLessons
     peers: ValidatorPeers
+    spending: Spending
     breakers: Breakers
     panel: Panel
     janitor: Janitor
@@ -102,6 +105,7 @@ class Assembly:
         await self.lessons.close()
         await self.breakers.close()
         await self.agent.close()
+        await self.spending.keeper.close()
         for provider in {route.provider_name: route.provider for route in self.routes}.values():
             await provider.close()
         await self.bill.close()
@@ -126,7 +130,8 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     state = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
     same = broker_url(settings) == state_url(settings)
     broker = state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
-    roster = Roster(state, settings)
+    spending = Spending(state, settings, process=leases.process_id())
+    roster = Roster(state, settings, avoid=spending.bots_out)
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
     ladders = await make_ladders(settings, telemetry, notebook)
@@ -140,9 +145,11 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     bill = BillWriter(state, process=leases.process_id(), export=export_of(settings.bill))
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
-        on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill,
+        on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
-    room = WaitingRoom(broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool))
+    room = WaitingRoom(
+        broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool), spending=spending
+    )
     peers = ValidatorPeers(state, room.did_well)
     agent = Agent(
         gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon,
@@ -175,6 +182,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         likeness=likeness,
         lessons=lessons,
         peers=peers,
+        spending=spending,
         breakers=breakers,
         panel=panel,
         janitor=Janitor(broker, state, plane.refuse),
@@ -204,6 +212,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.breakers.load))
+        runtime.run(patiently(assembly.spending.keeper.load))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
     except BaseException:
@@ -314,18 +323,13 @@ class Process:
         limits = [limit for limit in calls if assembly.breakers.standing(limit) is None]
         served = [pool for pool in settings.pools if pool not in assembly.shut]
         runtime.run(patiently(partial(open_mended, assembly.broker, settings, served, limits)))
-        simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
-        if simulated:
-            logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
-        for model, tier in PriceList(settings).unpriced():
-            logger.warning("unpriced model=%s tier=%s: %s", model, tier, told_unpriced(model, tier))
+        warn_of(settings, occupancy.queues)
         self._renewing = renewing(settings, assembly.held)
-        for line in odd_queues(occupancy.queues, settings):
-            logger.warning("%s", line)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
-            assembly.lessons.keep, Overdue(settings, assembly.plane.refuse).attend,
-            partial(assembly.panel.watch, assembly.roster.read_out), assembly.late_binding.run,
+            assembly.lessons.keep, assembly.spending.keeper.keep, assembly.spending.sweep,
+            Overdue(settings, assembly.plane.refuse).attend, assembly.late_binding.run,
+            partial(assembly.panel.watch, assembly.roster.read_out),
             partial(assembly.peers.keep, assembly.agent.verdicts_at),
             StaleHolds(settings, assembly.state, assembly.broker, calls).attend,
             BacklogHistory(settings, assembly.state, assembly.broker).attend,

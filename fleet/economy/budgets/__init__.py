@@ -1,0 +1,15 @@
+"""Budgets of fleet, pools, tenants, bots and runs: reserved before a call, settled after it (docs/budgets.md).
+
+Which budgets count a call is `scopes.py`, the scripts' side `layouts.py`, a worker's side `keeper.py`, people's side
+`live.py` and `reader.py`.
+"""
+
+from fleet.economy.budgets.keeper import BudgetKeeper, Reached, Settlement, settle_call
+from fleet.economy.budgets.live import change_budget, drop_budget, reset_budget
+from fleet.economy.budgets.reader import BudgetReading, PeriodReading, read_budgets
+from fleet.economy.budgets.scopes import Payer, about, abouts, raises, scope_in, usd
+
+__all__ = [
+    "BudgetKeeper", "BudgetReading", "Payer", "PeriodReading", "Reached", "Settlement", "about", "abouts",
+    "change_budget", "drop_budget", "raises", "read_budgets", "reset_budget", "scope_in", "settle_call", "usd",
+]  # fmt: skip

@@ -1,0 +1,252 @@
+"""A worker's side of budgets: reserve before a call, settle after it, and know which are full without asking.
+
+Redis decides; what this process has heard only saves it questions. Implements `fleet.workers.ports.Budgets`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from fleet.config import PERIODS, BudgetSettings, Period
+from fleet.economy.budgets.layouts import FULL, NONE, BudgetReply, split_picos
+from fleet.economy.budgets.scopes import Payer, asked_of, counting, wait_of
+from fleet.economy.budgets.scripts import RESERVE, SETTLE
+from fleet.errors import FleetError, NotSoon, StoreUnavailable
+from fleet.grants import Caller
+from fleet.models import Priority
+from fleet.store import bill_keys
+from fleet.store.client import Store
+from fleet.store.clock import CLOCK
+from fleet.waits import Wait
+
+#: Seconds between two looks at what is set while the fleet runs.
+LOOK_EVERY_S = 1.0
+#: Seconds for which a full budget is believed to be full at most: then one call asks again.
+BELIEVED_S = 60.0
+#: Reservations that are settled in one step (count).
+AT_ONCE = 200
+#: Seconds until a step that Redis did not answer is tried again, and that an ending process waits for one.
+AGAIN_S, CLOSE_S = 1.0, 2.0
+#: Field of the hash of what is set live that counts its changes: no scope has such a name.
+VERSION = "version"
+
+logger = logging.getLogger("fleet.worker")
+
+
+class Reached(NamedTuple):
+    """A budget of which 80% or 100% were reached: once each in its period."""
+
+    scope: str
+    period: Period
+    percent: int
+
+
+class Settlement(NamedTuple):
+    """What one reservation came to.
+
+    Args:
+        reservation: Its id.
+        scopes: All that may have counted it.
+        usd_picos: What it cost; None: nobody knows, so what was reserved.
+        is_unknown: It may be told later.
+    """
+
+    reservation: str
+    scopes: tuple[str, ...]
+    usd_picos: int | None
+    is_unknown: bool = False
+
+
+def settle_call(ended: Sequence[Settlement]) -> tuple[list[Any], list[Any]]:
+    """Return KEYS and ARGV of `settle.lua`, which replies how many of them it has counted; safe to repeat."""
+    scopes = list(dict.fromkeys(scope for one in ended for scope in one.scopes))
+    told: list[Any] = []
+    for one in ended:
+        micros, picos = ("", 0) if one.usd_picos is None else split_picos(one.usd_picos)
+        told += (one.reservation, micros, picos, int(one.is_unknown))
+    return SETTLE.call(
+        reserved_by=bill_keys.reservations(), lapsed=bill_keys.lapsed(), spent=map(bill_keys.spent, scopes),
+        count=len(scopes), names=[*scopes, *told],
+    )  # fmt: skip
+
+
+class BudgetKeeper:
+    """Reserves and settles for the calls of one process. Belongs to its event loop.
+
+    Args:
+        store: State Redis.
+        configured: Budgets in fleet.toml, by scope.
+        process: Id of this process: by that its reservations are known when it dies.
+        on_reached: Told once when 80%, and when 100% of a budget are spent.
+        clock: Unix time in seconds, as Redis has it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        configured: Mapping[str, BudgetSettings],
+        *,
+        process: str,
+        on_reached: Callable[[Reached], None] = lambda reached: None,
+        clock: Callable[[], float] = CLOCK.now_s,
+    ) -> None:
+        self._store = store
+        self._configured = configured
+        self._process = process
+        self._on_reached = on_reached
+        self._clock = clock
+        self._numbers = itertools.count()
+        self._live: dict[str, str] = {}
+        self._known: frozenset[str] = frozenset(configured)
+        #: Scopes that had no room, with why, and until when that is believed.
+        self._full: dict[str, tuple[Wait, float]] = {}
+        self._open: dict[str, tuple[str, ...]] = {}
+        self._ended: list[Settlement] = []
+        self._settling: asyncio.Task[None] | None = None
+
+    # -- what calls ask
+
+    def counting(self, pool: str, caller: Caller) -> tuple[str, ...]:
+        """Return the scopes whose budgets may count a call; empty: none does, and there is nothing to ask."""
+        if not self._known and not caller.run:
+            return ()
+        return counting(Payer(pool, caller.bot, caller.tenant, caller.run), self._known)
+
+    async def reserve(self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority) -> str:
+        """Reserve what a call is taken to cost in all of these scopes, or in none.
+
+        Args:
+            scopes: As `counting` has named them.
+            usd_micros: What it is taken to cost, with parts of a micro-dollar.
+            priority: Of its task.
+
+        Returns:
+            The id to settle it by; empty: no budget counts it.
+
+        Raises:
+            NotSoon: One has no room.
+            StoreUnavailable: Redis does not answer: nothing may be sent.
+        """
+        reservation = f"{self._process}-{next(self._numbers):x}"
+        call = RESERVE.call(
+            live=bill_keys.budgets_live(), reserved_by=bill_keys.reservations(),
+            shares=bill_keys.budget_shares(), spent=map(bill_keys.spent, scopes), id=reservation,
+            process=self._process, micros_asked=math.ceil(usd_micros), priority=priority.value,
+            scopes=asked_of(scopes, self._configured),
+        )  # fmt: skip
+        self._open[reservation] = scopes
+        try:
+            reply = BudgetReply.unpack(await self._store.run(RESERVE, *call))
+        except BaseException:  # it may be reserved all the same
+            self.settle(reservation, 0)
+            raise
+        if reply.told_scope:
+            self._on_reached(Reached(scopes[reply.told_scope - 1], PERIODS[reply.told_period - 1], reply.told_percent))
+        if reply.code in (FULL, NONE):
+            del self._open[reservation]
+        if reply.code == FULL:
+            wait = wait_of(reply, scopes)
+            if not reply.is_own:
+                self._believe(scopes[reply.scope - 1], wait)
+            raise NotSoon(wait)
+        return "" if reply.code == NONE else reservation
+
+    def settle(self, reservation: str, usd_picos: int | None) -> None:
+        """Count what a call came to, and give back what it had reserved beyond that. Never waits, never raises.
+
+        Args:
+            reservation: As `reserve` named it; empty: there is none.
+            usd_picos: What it cost, in 10^-12 dollars; None: nobody knows, so what was reserved.
+        """
+        scopes = self._open.pop(reservation, None)
+        if scopes is None:
+            return
+        self._ended.append(Settlement(reservation, scopes, usd_picos, usd_picos is None))
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.get_running_loop().create_task(self._settle_all())
+
+    # -- what this process knows
+
+    def standing(self, payer: Payer, priority: int) -> Wait | None:
+        """Return why a call would not leave soon, as this process has heard; None: ask. Never waits."""
+        for scope in payer.scopes if self._full else ():
+            wait, until = self._full.get(scope, (None, 0.0))
+            if wait is not None and until <= self._clock():
+                del self._full[scope]
+            elif wait is not None and priority > wait.lowest:
+                return wait
+        return None
+
+    def bots_out(self, pool: str) -> list[str]:
+        """Return the bots of a pool whose own budgets are known to be full: others had better be checked out.
+
+        Those that keep what is left for urgent tasks are not among them.
+        """
+        if not self._full:
+            return []
+        now_s = self._clock()
+        full = [(scope.partition(":")[2], *known) for scope, known in self._full.items() if scope.startswith("bot:")]
+        return [
+            bot for bot, wait, until in full
+            if bot.rpartition("-")[0] == pool and until > now_s and wait.lowest < 0
+        ]  # fmt: skip
+
+    def opens_at(self, bots: Sequence[str]) -> float | None:
+        """Return when the first of these bots may call again; None: nobody knows."""
+        waits = [self._full[f"bot:{bot}"][0] for bot in bots if f"bot:{bot}" in self._full]
+        return min((wait.opens_at for wait in waits if wait.opens_at is not None), default=None)
+
+    def _believe(self, scope: str, wait: Wait) -> None:
+        latest = self._clock() + BELIEVED_S
+        self._full[scope] = wait, latest if wait.opens_at is None else min(wait.opens_at, latest)
+
+    # -- duties
+
+    async def load(self) -> None:
+        """Hear what is set while the fleet runs.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        flat = await self._store.command("HGETALL", bill_keys.budgets_live())
+        words = [part.decode("utf-8", "replace") for part in flat]
+        live = dict(zip(words[::2], words[1::2], strict=True))
+        if live != self._live:
+            self._full.clear()
+            self._live = live
+            self._known = frozenset(self._configured) | live.keys() - {VERSION}
+
+    async def keep(self) -> None:
+        """Hear what is set while the fleet runs, for ever: one command a second."""
+        while True:
+            with suppress(StoreUnavailable):  # whoever reserves says so
+                await self.load()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _settle_all(self) -> None:
+        """Settle what has ended, all that came meanwhile in one step; patient while Redis is away."""
+        while self._ended:
+            step = self._ended[:AT_ONCE]
+            try:
+                await self._store.run(SETTLE, *settle_call(step))
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN_S)
+                continue
+            except FleetError as error:
+                logger.error("budgets not settled count=%d error=%s: they stay reserved", len(step), error)
+            del self._ended[: len(step)]
+
+    async def close(self) -> None:
+        """Settle what has ended; what Redis does not hear of is charged as reserved once this process is missed."""
+        for reservation in tuple(self._open):
+            self.settle(reservation, None)
+        if self._settling is not None:
+            await asyncio.wait([self._settling], timeout=CLOSE_S)
+            self._settling.cancel()
+            await asyncio.wait([self._settling])

@@ -1,0 +1,154 @@
+"""How budgets stand, for commands, pages and metrics. Reads only: O(budgets), of many of a kind the fullest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import redis
+
+from fleet.config import PERIODS, BudgetSettings, Period
+from fleet.config.budgets import FLEET, RUN
+from fleet.economy.budgets.layouts import STATE, BudgetAt, micros_allowed
+from fleet.economy.budgets.live import live_of
+from fleet.economy.budgets.scopes import each_of
+from fleet.money import PICOS_PER_MICRO, dollars_of
+from fleet.store import bill_keys
+
+#: Scopes of `tenant:*`, `bot:*` and of runs that are read, those with the fullest budgets (count).
+MOST_OF_MANY = 20
+_ORDER = (FLEET, "pool", "tenant", "bot", RUN)
+
+
+class PeriodReading(NamedTuple):
+    """What is spent of one amount.
+
+    Args:
+        period: What it is for.
+        allowed_usd: What it allows.
+        spent_picos: What was spent of it, in 10^-12 dollars.
+        began_at: When the period began (Unix time); of the one without an end: when the first call asked; 0: none did.
+        ends_at: When it ends; None: it does not.
+    """
+
+    period: Period
+    allowed_usd: float
+    spent_picos: int
+    began_at: float
+    ends_at: float | None
+
+    @property
+    def spent_usd(self) -> float:
+        return dollars_of(self.spent_picos)
+
+
+class BudgetReading(NamedTuple):
+    """How the budgets of one scope stand.
+
+    Args:
+        scope: Whose.
+        settings: What holds for it.
+        is_live: It was set while the fleet runs, and is not what fleet.toml says.
+        amounts: Of each period that is limited.
+        reserved_usd: For calls that are under way.
+        first_at: When its first call asked (Unix time); 0: none did.
+    """
+
+    scope: str
+    settings: BudgetSettings
+    is_live: bool
+    amounts: tuple[PeriodReading, ...]
+    reserved_usd: float
+    first_at: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Used share of its fullest amount."""
+        return max((one.spent_usd / one.allowed_usd for one in self.amounts), default=0.0)
+
+
+def read_budgets(
+    client: redis.Redis, configured: Mapping[str, BudgetSettings], *, scopes: Iterable[str] | None = None
+) -> list[BudgetReading]:
+    """Return how budgets stand: fleet, pools, tenants, bots, runs. Two round trips.
+
+    Args:
+        client: State Redis.
+        configured: Budgets in fleet.toml.
+        scopes: Only these; None: all of fleet and pools, and the fullest of the others.
+
+    Raises:
+        redis.RedisError: When Redis does not answer.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hgetall(bill_keys.budgets_live())
+        pipe.zrevrange(bill_keys.budget_shares(), 0, MOST_OF_MANY - 1)
+        (seconds, micros), rows, fullest = pipe.execute()
+    live = live_of(rows)
+    names = _names(configured, live, [one.decode() for one in fullest]) if scopes is None else list(scopes)
+    packed: list[Any] = client.mget([bill_keys.spent(name) for name in names]) if names else []
+    now_s = seconds + micros / 1e6
+    found = [
+        _reading(name, *settings, STATE.unpack(state or b""), now_s)
+        for name, state in zip(names, packed, strict=True)
+        if (settings := in_force(name, configured, live)) is not None
+    ]
+    return sorted(found, key=lambda one: (_ORDER.index(one.scope.partition(":")[0]), -one.share, one.scope))
+
+
+def in_force(
+    scope: str, configured: Mapping[str, BudgetSettings], live: Mapping[str, BudgetSettings | None]
+) -> tuple[BudgetSettings, bool] | None:
+    """Return the budget of a scope, and whether it was set while the fleet runs; None: it has none."""
+    each = each_of(scope)
+    for name in dict.fromkeys((scope, each)):
+        if name in live:
+            settings = live[name]
+            return None if settings is None else (settings, True)
+        if name in configured:
+            return configured[name], False
+    return None
+
+
+def _names(
+    configured: Mapping[str, BudgetSettings], live: Mapping[str, BudgetSettings | None], fullest: Iterable[str]
+) -> list[str]:
+    """Return the scopes to read; one that stands for many counts itself only while none of them has called."""
+    named = list(dict.fromkeys((*configured, *live)))
+    runs = [scope for scope in named if scope.startswith(f"{RUN}:")]
+    many = [scope for scope in (*fullest, *runs[-MOST_OF_MANY:]) if in_force(scope, configured, live) is not None]
+    kinds = {each_of(scope) for scope in many}
+    return list(dict.fromkeys((*(s for s in named if s not in kinds and s not in runs), *many)))
+
+
+def _reading(
+    scope: str, settings: BudgetSettings, is_live: bool, state: tuple[float, ...], now_s: float
+) -> BudgetReading:
+    amounts = []
+    for number, (period, allowed) in enumerate(zip(PERIODS, settings.allowed, strict=True), start=1):
+        if allowed is None:
+            continue
+        began_at, ends_at = bounds(period, now_s)
+        is_now = period == "in all" or state[BudgetAt.START + number] >= began_at
+        micros, rest = state[BudgetAt.MICROS + number], state[BudgetAt.REST + number]
+        picos = int(micros) * PICOS_PER_MICRO + int(rest) if is_now else 0
+        since = state[BudgetAt.START + number] if period == "in all" else began_at
+        amounts.append(PeriodReading(period, micros_allowed(allowed) / 1e6, picos, since, ends_at))
+    first_at = state[BudgetAt.START + len(PERIODS)]
+    return BudgetReading(scope, settings, is_live, tuple(amounts), state[BudgetAt.RESERVED] / 1e6, first_at)
+
+
+def bounds(period: Period, at_s: float) -> tuple[float, float | None]:
+    """Return when the period of a time began and when it ends (Unix time, UTC); one that never ends: 0 and None."""
+    at = datetime.fromtimestamp(at_s, UTC).replace(minute=0, second=0, microsecond=0)
+    if period == "hour":
+        return at.timestamp(), (at + timedelta(hours=1)).timestamp()
+    day = at.replace(hour=0)
+    if period == "day":
+        return day.timestamp(), (day + timedelta(days=1)).timestamp()
+    if period == "month":
+        first = day.replace(day=1)
+        return first.timestamp(), (first + timedelta(days=31)).replace(day=1).timestamp()
+    return 0.0, None

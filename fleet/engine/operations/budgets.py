@@ -1,0 +1,167 @@
+"""Budgets as operators change them, what has waited for them, and when each of them ends at its pace."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import redis
+
+from fleet.config import BudgetSettings, Settings, WhenFull
+from fleet.config.budgets import AMOUNTS, EACH, FLEET, RUN, pools_of, wrong_scope
+from fleet.economy.budgets import (
+    BudgetReading,
+    PeriodReading,
+    abouts,
+    change_budget,
+    drop_budget,
+    read_budgets,
+    reset_budget,
+)
+from fleet.economy.budgets.keeper import LOOK_EVERY_S
+from fleet.engine.operations.paces import BUDGET_MINUTES
+from fleet.engine.process.breaking import lift_now
+from fleet.errors import ConfigurationError
+from fleet.signals.ahead.budget_view import AmountView, BudgetScopeView, amount_view
+from fleet.signals.series import rate_now
+from fleet.store import keys
+
+#: Seconds until every worker has heard that a budget was changed.
+HEARD_S = LOOK_EVERY_S + 0.2
+
+
+def run_scope(run_id: str) -> str:
+    """Return the scope of a run of a file."""
+    return f"{RUN}:{run_id}"
+
+
+def check_scope(scope: str, settings: Settings) -> None:
+    """Refuse a scope that is none, or one that counts a model without a price.
+
+    Raises:
+        ConfigurationError: Saying how it is written, or what is missing.
+    """
+    if wrong := wrong_scope(scope, settings.pools, live=True):
+        raise ConfigurationError(f"SCOPE: {wrong}")
+    for pool in pools_of(scope, settings.pools):
+        for provider, model in settings.calls_of(pool):
+            try:
+                settings.check_price(f"{provider}/{model}", f'budgets."{scope}"')
+            except ValueError as error:
+                raise ConfigurationError(str(error)) from None
+
+
+def set_budget(
+    state: redis.Redis,
+    scope: str,
+    amounts: Mapping[str, float],
+    *,
+    settings: Settings,
+    when_full: WhenFull | None = None,
+) -> BudgetSettings | None:
+    """Set amounts of a scope for the whole fleet, at once; return the budget that holds now, None: nothing is limited.
+
+    Args:
+        state: State Redis.
+        scope: Whose.
+        amounts: US dollars by name in `AMOUNTS`; 0: not limited.
+        settings: Pools, prices, and what fleet.toml allows.
+        when_full: What it does when it is used up; None: as before.
+
+    Raises:
+        ConfigurationError: As `check_scope`, and when an amount is none.
+    """
+    check_scope(scope, settings)
+    configured = settings.budgets.get(scope) or settings.budgets.get(_each(scope))
+    return change_budget(state, scope, amounts, configured=configured, when_full=when_full)
+
+
+def let_go(broker: redis.Redis, settings: Settings, scope: str) -> None:
+    """Open what waits because of a budget that was changed, as soon as no worker believes the old one any more.
+
+    What stands for many opens all that waits for money: what still has none goes back to where it was.
+    """
+    time.sleep(HEARD_S)
+    queues = [keys.queue(pool) for pool in pools_of(scope, settings.pools)]
+    for about in ("",) if scope.endswith(":*") else abouts(scope):
+        lift_now(broker, queues, about=about, causes=("money", "budget"))
+
+
+def forget_budget(state: redis.Redis, scope: str, *, spent_too: bool) -> tuple[bool, float]:
+    """Let fleet.toml hold again; return whether something else did, and the US dollars that are forgotten.
+
+    Args:
+        state: State Redis.
+        scope: Whose.
+        spent_too: Forget what it has spent, too.
+    """
+    had = reset_budget(state, scope) / 1e6 if spent_too else 0.0
+    return drop_budget(state, scope), had
+
+
+def _each(scope: str) -> str:
+    kind = scope.partition(":")[0]
+    return f"{kind}:*" if kind in EACH else ""
+
+
+def budget_views(
+    readings: Iterable[BudgetReading], series: Mapping[str, array[float]], now_s: float
+) -> tuple[BudgetScopeView, ...]:
+    """Return budgets as all who watch the fleet see them.
+
+    Args:
+        readings: How they stand.
+        series: Minutes of the pools: what fleet and pools spend is taken from these, of others it is their average.
+        now_s: Unix time.
+    """
+    return tuple(
+        BudgetScopeView(
+            scope=one.scope,
+            when_full=one.settings.when_full,
+            is_live=one.is_live,
+            reserved_usd=one.reserved_usd,
+            amounts=tuple(_amount(one, amount, series, now_s) for amount in one.amounts),
+        )
+        for one in readings
+    )
+
+
+def _amount(
+    reading: BudgetReading, amount: PeriodReading, series: Mapping[str, array[float]], now_s: float
+) -> AmountView:
+    kind, _, name = reading.scope.partition(":")
+    pools = list(series) if kind == FLEET else [name] if kind == "pool" and name in series else []
+    pace = None
+    if pools:
+        micros = (rate_now(series[pool], "cost_usd_micros", minutes=BUDGET_MINUTES, now_s=now_s) for pool in pools)
+        pace = sum(micros) / 1e6
+    return amount_view(
+        amount.period, amount.spent_usd, amount.allowed_usd, began_at=max(amount.began_at, reading.first_at),
+        closes_at=amount.ends_at, now_s=now_s, per_s=pace,
+    )  # fmt: skip
+
+
+def read_budget_views(
+    state: redis.Redis, settings: Settings, series: Mapping[str, array[float]], now_s: float
+) -> tuple[BudgetScopeView, ...]:
+    """Return how all budgets stand; of many of a kind the fullest. Two round trips."""
+    return budget_views(read_budgets(state, settings.budgets), series, now_s)
+
+
+def differing(readings: Iterable[BudgetReading], settings: Settings) -> list[tuple[str, str, str]]:
+    """Return the scopes for which something else holds than fleet.toml says: scope, what it says, what holds."""
+    return [
+        (one.scope, told_settings(settings.budgets.get(one.scope)), told_settings(one.settings))
+        for one in readings
+        if one.is_live and not one.scope.startswith(f"{RUN}:") and one.settings != settings.budgets.get(one.scope)
+    ]
+
+
+def told_settings(budget: BudgetSettings | None) -> str:
+    """Return what a budget allows, as fleet.toml says it."""
+    if budget is None:
+        return "nothing"
+    allowed: list[Any] = [f"{name} = {usd:g}" for name in AMOUNTS if (usd := getattr(budget, name)) is not None]
+    return ", ".join([*allowed, *([f'when_full = "{budget.when_full}"'] if budget.when_full != "wait" else [])])

@@ -1,0 +1,295 @@
+"""The scripts of budgets on a real Redis: exact, all or nothing, over the ends of periods, whoever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from fleet.config import PERIODS, BudgetSettings
+from fleet.economy.budgets import (
+    BudgetKeeper,
+    Payer,
+    Reached,
+    Settlement,
+    change_budget,
+    drop_budget,
+    read_budgets,
+    reset_budget,
+    settle_call,
+)
+from fleet.economy.budgets.layouts import STATE, BudgetAt
+from fleet.economy.budgets.reader import BudgetReading, bounds
+from fleet.economy.budgets.scripts import RESERVE, SETTLE
+from fleet.errors import ConfigurationError, NotSoon
+from fleet.grants import Caller
+from fleet.models import Priority
+from fleet.store import bill_keys
+from fleet.store.client import Store, connect
+from fleet.waits import Wait
+
+ANN = Caller(bot="a-001", tenant="ann")
+NORMAL = Priority.NORMAL
+
+
+def keeper(store: Store, budgets: dict[str, BudgetSettings], told: list[Reached] | None = None) -> BudgetKeeper:
+    """A process's side."""
+    heard = [] if told is None else told
+    return BudgetKeeper(store, budgets, process=f"p{time.time_ns():x}", on_reached=heard.append)
+
+
+def run(url: str, body: Callable[[Store], Awaitable[None]]) -> None:
+    async def within() -> None:
+        store = Store(url)
+        try:
+            await body(store)
+        finally:
+            await store.close()
+
+    asyncio.run(within())
+
+
+async def settled(one: BudgetKeeper) -> None:
+    """Wait until all that ended has been counted."""
+    if one._settling is not None:
+        await one._settling
+
+
+def readings(url: str, budgets: dict[str, BudgetSettings]) -> dict[str, BudgetReading]:
+    with connect(url) as client:
+        return {one.scope: one for one in read_budgets(client, budgets)}
+
+
+async def refused(one: BudgetKeeper, micros: float, *, pool: str = "a", caller: Caller = ANN) -> Wait:
+    with pytest.raises(NotSoon) as caught:
+        await one.reserve(one.counting(pool, caller), micros, priority=caller.priority)
+    return caught.value.wait()
+
+
+async def reserve(one: BudgetKeeper, micros: float, *, pool: str = "a", caller: Caller = ANN) -> str:
+    return await one.reserve(one.counting(pool, caller), micros, priority=caller.priority)
+
+
+def test_a_call_is_reserved_in_all_of_its_budgets_or_in_none(redis_url: str) -> None:
+    allowed = {"fleet": BudgetSettings(usd_per_day=1), "pool:a": BudgetSettings(usd_per_hour=0.5),
+               "tenant:*": BudgetSettings(usd_in_all=0.1)}  # fmt: skip
+
+    async def body(store: Store) -> None:
+        one = keeper(store, allowed)
+        assert one.counting("a", ANN) == ("fleet", "pool:a", "tenant:ann")
+        assert one.counting("b", Caller()) == ("fleet",)
+        held = await reserve(one, 60_000)
+        wait = await refused(one, 50_000)
+        assert (wait.cause, wait.about, wait.is_everyones) == ("money", "budget tenant:ann, in all", False)
+        assert wait.opens_at is not None and wait.opens_at - time.time() < 5  # only reserved: it comes back
+        await reserve(one, 50_000, caller=Caller(tenant="bob"))
+        one.settle(held, 95_000_000_001)
+        await settled(one)
+        wait = await refused(one, 50_000)
+        assert (wait.cause, wait.opens_at, wait.is_lasting) == ("budget", None, True)
+
+    run(redis_url, body)
+    found = readings(redis_url, allowed)
+    spent = {scope: [amount.spent_picos for amount in one.amounts] for scope, one in found.items()}
+    whole = 95_000_000_001
+    assert spent == {"fleet": [whole], "pool:a": [whole], "tenant:ann": [whole], "tenant:bob": [0]}
+    assert {scope: one.reserved_usd for scope, one in found.items()} == {
+        "fleet": 0.05, "pool:a": 0.05, "tenant:ann": 0.0, "tenant:bob": 0.05,
+    }  # fmt: skip
+
+
+def test_a_million_small_calls_are_counted_to_the_pico(redis_url: str) -> None:
+    chance, exact = random.Random(7), 0
+
+    async def body(store: Store) -> None:
+        nonlocal exact
+        one = keeper(store, {"fleet": BudgetSettings(usd_per_month=1e6)})
+        for _ in range(40):
+            held = [await reserve(one, 3.5) for _ in range(25)]
+            for reservation in held:
+                picos = chance.randrange(2 * 10**9)
+                exact += picos
+                one.settle(reservation, picos)
+        await settled(one)
+
+    run(redis_url, body)
+    fleet = readings(redis_url, {"fleet": BudgetSettings(usd_per_month=1e6)})["fleet"]
+    assert (fleet.amounts[0].spent_picos, fleet.reserved_usd) == (exact, 0.0)
+
+
+def test_the_same_settlement_again_counts_once_and_what_is_told_late_corrects_it(redis_url: str) -> None:
+    async def body(store: Store) -> None:
+        one = keeper(store, {"fleet": BudgetSettings(usd_in_all=1)})
+        held = await reserve(one, 1000)
+        unknown = Settlement(held, ("fleet",), None, is_unknown=True)
+        one.settle(held, None)  # nobody knows what it cost: what was reserved
+        await settled(one)
+        assert await store.run(SETTLE, *settle_call([unknown])) == 0
+        late = unknown._replace(usd_picos=400_000_007, is_unknown=False)
+        assert [await store.run(SETTLE, *settle_call([late])) for _ in range(2)] == [1, 0]
+
+    run(redis_url, body)
+    fleet = readings(redis_url, {"fleet": BudgetSettings(usd_in_all=1)})["fleet"]
+    assert (fleet.amounts[0].spent_picos, fleet.reserved_usd) == (400_000_007, 0.0)
+
+
+@pytest.mark.parametrize("period", ["hour", "day", "month"])
+def test_a_period_that_is_over_leaves_nothing_and_one_to_come_ends_nothing(redis_url: str, period: str) -> None:
+    number, budget = PERIODS.index(period) + 1, BudgetSettings.model_validate({f"usd_per_{period}": 0.001})  # type: ignore[arg-type]
+
+    async def body(store: Store) -> None:
+        one = keeper(store, {"fleet": budget})
+        one.settle(await reserve(one, 900), 900_000_000)
+        await settled(one)
+        wait = await refused(one, 900)
+        _, ends_at = bounds(PERIODS[number - 1], time.time())
+        assert (wait.cause, wait.opens_at, wait.is_everyones) == ("money", ends_at, True)
+        await shift(store, number, seconds=+40 * 86_400)  # a clock that is behind: it stays what it is
+        await refused(one, 900)
+        await shift(store, number, seconds=-80 * 86_400)  # of a period that is long over
+        await reserve(one, 900)
+
+    run(redis_url, body)
+    assert readings(redis_url, {"fleet": budget})["fleet"].amounts[0].spent_picos == 0
+
+
+async def shift(store: Store, number: int, *, seconds: float) -> None:
+    """Move the beginning of a period, as a clock that stands elsewhere would see it."""
+    state = list(STATE.unpack(await store.command("GET", bill_keys.spent("fleet"))))
+    state[BudgetAt.START + number] += seconds
+    await store.command("SET", bill_keys.spent("fleet"), STATE.pack(state[1:]), "EX", 1000)
+
+
+def test_months_begin_and_end_by_the_calendar(redis_url: str) -> None:
+    chance = random.Random(3)
+    times = [chance.randrange(1_700_000_000, 4_000_000_000) for _ in range(300)]
+    times += [round(datetime(year, month, day, 23, 59, 59, tzinfo=UTC).timestamp()) + after
+              for year, month, day in ((2027, 12, 31), (2028, 2, 28), (2028, 2, 29), (2100, 2, 28), (2026, 11, 30))
+              for after in (0, 1)]  # fmt: skip
+    head = RESERVE.text.partition("local now = ")[0]
+    asked = f"{head} local r = {{}} for i, at in ipairs(ARGV) do local s, e = periods_at(at + 0) "
+    text = asked + "r[i] = string.format('%d %d %d %d %d %d', s[1], s[2], s[3], e[1], e[2], e[3]) end return r"
+    with connect(redis_url) as client:
+        found = client.eval(text, 0, *times)
+    assert isinstance(found, list)
+    for at, row in zip(times, found, strict=True):
+        both = [bounds(period, at) for period in PERIODS[:3]]
+        assert [int(one) for one in row.split()] == [start for start, _ in both] + [end for _, end in both], at
+
+
+def test_a_call_that_is_dearer_than_what_is_left_waits_alone_while_others_fit(redis_url: str) -> None:
+    async def body(store: Store) -> None:
+        one = keeper(store, {"fleet": BudgetSettings(usd_per_day=0.001)})
+        for _ in range(5):
+            one.settle(await reserve(one, 100), 100_000_000)
+        await settled(one)
+        wait = await refused(one, 800)
+        assert (wait.is_everyones, "dearer than what is left" in wait.told) == (False, True)
+        assert one.standing(Payer("a"), 2) is None  # no reason for others not to ask
+        await reserve(one, 100)
+
+    run(redis_url, body)
+
+
+def test_bulk_stops_at_80_percent_where_that_is_wanted_and_both_marks_are_told_once(redis_url: str) -> None:
+    told: list[Reached] = []
+    low, high = Caller(priority=Priority.BULK), Caller(priority=Priority.HIGH)
+
+    async def body(store: Store) -> None:
+        one = keeper(store, {"fleet": BudgetSettings(usd_per_day=0.001, when_full="stop bulk")}, told)
+        one.settle(await reserve(one, 800), 800_000_000)
+        await settled(one)
+        for _ in range(2):
+            wait = await refused(one, 10, caller=low)
+            assert (wait.lowest, wait.is_everyones) == (Priority.NORMAL.value, True)
+        one.settle(await reserve(one, 200, caller=high), 200_000_000)
+        await settled(one)
+        for _ in range(2):
+            wait = await refused(one, 10, caller=high)
+        assert wait.lowest == -1
+
+    run(redis_url, body)
+    assert told == [Reached("fleet", "day", 80), Reached("fleet", "day", 100)]
+
+
+def test_what_is_set_live_holds_at_once_beats_the_file_and_lets_all_ask_again(redis_url: str) -> None:
+    configured = BudgetSettings(usd_per_day=0.001)
+
+    async def body(store: Store) -> None:
+        one = keeper(store, {"fleet": configured})
+        with connect(redis_url) as client:
+            await refused(one, 5000)
+            one.settle(await reserve(one, 1000), 1_000_000_000)
+            await settled(one)
+            await refused(one, 10)
+            assert one.standing(Payer("a"), 2) is not None
+            change_budget(client, "fleet", {"usd_per_day": 1.0}, configured=configured)
+            held = await reserve(one, 5000)  # at once
+            await one.load()
+            assert one.standing(Payer("a"), 2) is None
+            one.settle(held, 0)
+            change_budget(client, "tenant:*", {"usd_in_all": 0.5}, configured=None)
+            await one.load()
+            assert one.counting("a", ANN) == ("fleet", "tenant:ann")
+            change_budget(client, "fleet", {"usd_per_day": 0}, configured=configured)
+            change_budget(client, "tenant:*", {"usd_in_all": 0}, configured=None)
+            assert await reserve(one, 9e9) == ""  # nothing is limited
+            assert drop_budget(client, "fleet") and not drop_budget(client, "fleet")
+            await refused(one, 5000)
+            assert reset_budget(client, "fleet") == 1000
+            await reserve(one, 1000)
+            with pytest.raises(ConfigurationError, match="usd_per_day: expected 0, for not limited"):
+                change_budget(client, "fleet", {"usd_per_day": -1}, configured=None)
+
+    run(redis_url, body)
+
+
+def test_a_bot_without_money_is_named_until_it_opens_and_others_are_not(redis_url: str) -> None:
+    async def body(store: Store) -> None:
+        each = BudgetSettings(usd_per_hour=0.0001)
+        one = BudgetKeeper(store, {"bot:*": each}, process="bots")
+        one.settle(await reserve(one, 100), 100_000_000)
+        await settled(one)
+        assert one.bots_out("a") == []
+        wait = await refused(one, 100)
+        assert (wait.about, wait.is_everyones, one.bots_out("a"), one.bots_out("b")) == (
+            "budget bot:a-001, an hour", False, ["a-001"], [],
+        )  # fmt: skip
+        await reserve(one, 100, caller=Caller(bot="a-002"))
+
+    run(redis_url, body)
+
+
+def test_a_hundred_callers_at_once_spend_no_more_than_there_is_and_all_of_it(redis_url: str) -> None:
+    """Each call costs what it has reserved: 100 processes share $0.01, 100 calls fit."""
+    budget = BudgetSettings(usd_in_all=0.01)
+
+    async def body(store: Store) -> None:
+        keepers = [BudgetKeeper(store, {"fleet": budget}, process=f"many-{n}") for n in range(20)]
+
+        async def call(number: int) -> int:
+            one, made = keepers[number % 20], 0
+            while True:
+                try:
+                    held = await reserve(one, 100)
+                except NotSoon as full:
+                    if full.cause == "budget":
+                        return made
+                    await asyncio.sleep(0.02)
+                    continue
+                await asyncio.sleep(0.001)
+                one.settle(held, 100_000_000)
+                made += 1
+
+        made = await asyncio.gather(*(call(number) for number in range(100)))
+        for one in keepers:
+            await settled(one)
+        assert sum(made) == 100
+
+    run(redis_url, body)
+    fleet = readings(redis_url, {"fleet": budget})["fleet"]
+    assert (fleet.amounts[0].spent_usd, fleet.reserved_usd) == (0.01, 0.0)
