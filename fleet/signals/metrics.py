@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fleet.signals import catalogue
+from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.cost_view import ComputeView
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
 from fleet.signals.limit_view import BreakerState, LimitView
@@ -142,6 +143,15 @@ BUDGET_ENDS = Metric(
     "Seconds until the first budget of a limit's UTC day is used up at this pace; none if they last.",
     ("limit",),
 )
+BUDGET_USD = Metric(
+    "fleet_budget_usd",
+    "gauge",
+    "US dollars of a budget of the fleet or a pool: spent in its period, reserved for calls under way, allowed.",
+    ("scope", "period", "which"),
+)
+BUDGET_FULLEST = Metric(
+    "fleet_budget_fullest_ratio", "gauge", "Spent share of the fullest budget of each kind of scope.", ("scope",)
+)
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 SLOT_HOURS = Metric(
     "fleet_day_slot_hours", "gauge", "Hours of slots with a task and without, last 24 hours.", ("state",)
@@ -176,6 +186,7 @@ FLEET_METRICS = (
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
     LIMIT_REFUSED, BREAKER, DAY_COST, SLOT_HOURS, COMPUTE_COST, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
+    BUDGET_USD, BUDGET_FULLEST,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -213,6 +224,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _limits(view.limits)
     ends = ((row.limit, row.budget_ends_at) for row in view.limits)
     yield BUDGET_ENDS, [((limit,), max(0.0, at - view.at)) for limit, at in ends if at is not None]
+    yield from _budgets(view.budgets)
     yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
     yield from _compute(view.cost.compute)
     yield from _diagnoses(view.diagnoses)
@@ -335,6 +347,22 @@ def _durations(pool: str, durations: Durations) -> Iterator[Sample]:
         for name, ms in (("50", quantiles.p50), ("90", quantiles.p90), ("99", quantiles.p99)):
             if ms is not None:
                 yield (pool, phase, name), ms / 1000
+
+
+def _budgets(budgets: Iterable[BudgetScopeView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    """Yield the budgets of fleet and pools; of tenants, bots and runs, which are without number, the fullest alone."""
+    rows: list[Sample] = []
+    fullest: dict[str, float] = {}
+    for one in budgets:
+        kind = one.scope.partition(":")[0]
+        fullest[kind] = max(fullest.get(kind, 0.0), one.share)
+        for amount in one.amounts if kind in ("fleet", "pool") else ():
+            for which, usd in (
+                ("spent", amount.spent_usd), ("reserved", one.reserved_usd), ("allowed", amount.allowed_usd)
+            ):  # fmt: skip
+                rows.append(((one.scope, amount.period, which), usd))
+    yield BUDGET_USD, rows
+    yield BUDGET_FULLEST, [((kind,), share) for kind, share in fullest.items()]
 
 
 def _limits(limits: Iterable[LimitView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

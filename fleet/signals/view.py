@@ -12,6 +12,7 @@ from pydantic import Field
 
 from fleet.frozen import Frozen
 from fleet.models import Persona
+from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.ahead.dead_view import DeadGroup
 from fleet.signals.ahead.outlook import Drain
 from fleet.signals.bot_table import BotState, BotTable
@@ -298,6 +299,9 @@ class FleetView(Frozen):
     waits: tuple[WaitLine, ...] = Field((), description="Why tasks wait, the reasons with the most tasks first.")
     headline: str = Field("", description="How many wait, and what most of them wait for; empty: none does.")
     cost: Costs
+    budgets: tuple[BudgetScopeView, ...] = Field(
+        (), description="Of fleet, pools, tenants, bots and runs; of many of a kind the fullest."
+    )
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
     neighbour: str = Field("", description="What to say if another fleet uses this Redis.")

@@ -19,6 +19,7 @@ from fleet.waits import Ruling, Wait
 from fleet.workers.bot.persona import make_bot
 from fleet.workers.gateway import Gateway, Price, Route
 from fleet.workers.ports import Bill, Call, Completion, CostShares
+from fleet.workers.roads import Budgets
 
 LIMIT = "api/model-1/default"
 
@@ -193,6 +194,7 @@ def a_gateway(
     lessons: Notebook | None = None,
     bill: Bill | None = None,
     clock: Callable[[], float] = time.time,
+    budgets: Budgets | None = None,
 ) -> Gateway:
     route = Route(
         provider=provider, provider_name="api", model="model-1", limit=LIMIT, api_key="s3cret", timeout_s=timeout_s
@@ -200,8 +202,9 @@ def a_gateway(
     breakers = breakers or FakeBreakers()
     breakers.answers = others_are_answered  # else a call that hangs is ended by its timeout alone
     return Gateway(
-        limiter, {"research": route}, price, breakers=breakers, costs=costs, lessons=lessons, bill=bill, clock=clock
-    )
+        limiter, {"research": route}, price, breakers=breakers, costs=costs, lessons=lessons, bill=bill, clock=clock,
+        budgets=budgets,
+    )  # fmt: skip
 
 
 def settings_of(**pool: object) -> Settings:

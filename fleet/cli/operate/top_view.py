@@ -20,6 +20,7 @@ from fleet.signals.diagnosis.finding import ALL_WELL
 from fleet.signals.rungs import name_of
 
 if TYPE_CHECKING:
+    from fleet.signals.ahead.budget_view import BudgetScopeView
     from fleet.signals.bot_table import BotColumn, BotTable
     from fleet.signals.limit_view import LimitView
     from fleet.signals.spans import Trends
@@ -43,6 +44,8 @@ _SEVERITY_STYLES = {"critical": "bold red", "warning": "yellow", "info": "dim"}
 _MARKS = {"critical": "×", "warning": "!", "info": "i"}
 #: Lines of findings at most (the page and `fleet stats` have all); a terminal with fewer lines than this has one.
 MOST_FINDINGS, _TALL = 4, 24
+#: Budgets that are listed, the fullest first (count), and the used share from which one is yellow.
+MOST_BUDGETS, NEAR_SHARE = 3, 0.8
 #: Lines that everything but pools, limits, bots and events takes, one of them the terminal's last, left free.
 _FIXED_LINES = 9
 
@@ -67,7 +70,8 @@ def frame(
     if view is None:
         return Text(trouble or "asking Redis ...", "bold red" if trouble else "dim")
     findings = _findings(view, width, MOST_FINDINGS if height >= _TALL else 1)
-    left = max(4, height - _FIXED_LINES - len(view.limits[:3]) - len(findings) - bool(view.headline))
+    budgets = sorted(view.budgets, key=lambda one: -one.share)[:MOST_BUDGETS]
+    left = max(4, height - _FIXED_LINES - len(view.limits[:3]) - len(budgets) - len(findings) - bool(view.headline))
     pools = view.pools[: max(1, left // 3)]
     events = view.events[: max(0, (left - len(pools)) // 3)]
     bots = max(1, left - len(pools) - len(events))
@@ -79,6 +83,7 @@ def frame(
         *_signals(view, width, window),
         _pools(pools, view, pool, narrow=width < NARROW),
         *(_limit(limit, narrow=width < NARROW) for limit in view.limits[:3]),
+        *map(_budget, budgets),
         _bots(view, sort, bots, width=width),
         *_events(events, view.at),
         Text(
@@ -211,6 +216,16 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
         cells = [f"{pool.busy_bots:,}/{pool.bots:,}", *counts, oldest, *drain, f"{pool.completions:,}", failed]
         table.add_row(Text(pool.pool, style), *cells, gate)
     return table
+
+
+def _budget(budget: BudgetScopeView) -> Text:
+    """Return the fullest amount of a budget in one line."""
+    line, one = Text(no_wrap=True, overflow="ellipsis"), budget.fullest
+    line.append("budget ", "cyan").append(f"{budget.scope}  ")
+    if one is not None:
+        style = "red" if one.share >= 1 else "yellow" if one.share >= NEAR_SHARE else ""
+        line.append(f"{one.share:.0%}  ", style).append(one.line, style)
+    return line
 
 
 def _limit(limit: LimitView, *, narrow: bool) -> Text:

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from fleet.cli.setup.check import Check, ok, warn
 from fleet.config import Settings
+from fleet.economy.budgets import read_budgets
+from fleet.engine.operations.budgets import differing
 from fleet.engine.operations.obstacles import told_line
 from fleet.engine.operations.paces import LimitBudgets, read_limit_budgets
 from fleet.engine.operations.waits import Standings, look
@@ -30,7 +32,8 @@ def read_waits(settings: Settings) -> Standings | None:
             seen = look(clients[urls[0]], clients[urls[1]], settings)
             limits = {one.limit.limit: one.limit for one in seen.standings if one.limit is not None}
             budgets = read_limit_budgets(clients[urls[0]], settings, limits.values(), seen.now_s)
-            return replace(seen, budgets=tuple(budgets))
+            otherwise = differing(read_budgets(clients[urls[0]], settings.budgets), settings)
+            return replace(seen, budgets=tuple(budgets), otherwise=tuple(otherwise))
     except FleetError:
         return None
 
@@ -48,6 +51,12 @@ def wait_checks(seen: Standings | None) -> Iterator[Check]:
     for lines in found.values():
         yield _check(lines, seen.now_s)
     yield from (_budget_check(one) for one in seen.budgets if one.lines)
+    for scope, configured, now in seen.otherwise:
+        yield warn(
+            f"budget {scope}: other settings elsewhere",
+            f"fleet.toml says {configured}, but {now} holds: `fleet budgets set` was used",
+            f"Write it into fleet.toml, or go back with `fleet budgets reset {scope}`.",
+        )
 
 
 def _budget_check(budgets: LimitBudgets) -> Check:

@@ -1,6 +1,7 @@
 // The page's heart: asks for the fleet about once a second, hands it to the panels, and says when figures are old.
 
 import { BotDialog } from "./bot.js";
+import { budgets } from "./budgets.js";
 import { diagnoses } from "./diagnosis.js";
 import { deadLetters } from "./dead.js";
 import { attribute, by, clock, counted, duration, h, keyed, text } from "./draw.js";
@@ -73,6 +74,7 @@ function draw() {
   diversity(view, { act, open, mayAct: document.body.dataset.mayAct === "yes" });
   selection.draw();
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
+  budgets(view);
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);

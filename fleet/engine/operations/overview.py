@@ -19,6 +19,7 @@ from fleet.config import Settings
 from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
+from fleet.engine.operations.budgets import read_budget_views
 from fleet.engine.operations.dead import priced
 from fleet.engine.operations.idle import compute_view
 from fleet.engine.operations.ladders import apis_of
@@ -176,6 +177,7 @@ class Overview:
             waits=waits,
             headline=headline(waits, now_s),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
+            budgets=read_budget_views(self._state, settings, series, now_s),
             events=events[:EVENTS_SHOWN],
             resources=_resources(living, troubles_of(living, settings, now_s=now_s), reading.redis_bytes),
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",

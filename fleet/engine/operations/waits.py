@@ -174,12 +174,21 @@ def lines_in_order(standings: Iterable[PoolStanding], now_s: float) -> tuple[Wai
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """Pools at one time, by the clock of Redis, and why their tasks wait, the most tasks first; budgets on demand."""
+    """Pools at one time, by the clock of Redis, and why their tasks wait, the most tasks first.
+
+    Args:
+        crew: Who lives.
+        standings: Of each pool.
+        lines: Why their tasks wait.
+        budgets: Of the limits' days, on demand.
+        otherwise: Budgets that were set while the fleet runs, on demand: scope, what fleet.toml says, what holds.
+    """
 
     crew: Crew
     standings: tuple[PoolStanding, ...]
     lines: tuple[WaitLine, ...]
     budgets: tuple[LimitBudgets, ...] = ()
+    otherwise: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def now_s(self) -> float:

@@ -1,13 +1,20 @@
-"""The ladders of a worker process: the connected API of each rung, and what is told when a pool goes down one."""
+"""The ladders of a worker process: the connected API of each rung, and what is told when a pool goes down one.
+
+Also here: what a process says of its pools and their models as it starts, and what harms no task.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
 from fleet import config
 from fleet.config import ProviderSettings, Settings
+from fleet.economy.prices import PriceList, told_unpriced
 from fleet.engine.local_simulator import ensure_simulator
+from fleet.engine.messages.queues import odd_queues
 from fleet.engine.process.revival import LocalSimulator
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.errors import ConfigurationError
@@ -22,6 +29,8 @@ from fleet.workers.ports import Provider
 from fleet.workers.providers import check_model, make_provider, read_key
 from fleet.workers.providers.unusable import Unusable
 from fleet.workers.rungs import Route, Rung, ladder_of
+
+logger = logging.getLogger("fleet.worker")
 
 #: A pool's step down its ladder is told at most once in so many seconds, over all workers.
 QUIET_S = 60.0
@@ -106,3 +115,19 @@ def _adapter(name: str, settings: Settings, telemetry: Telemetry, notebook: Note
         make,
         is_wanted=lambda: settings.redis.url is not None or redis_lives(home),
     )
+
+
+def warn_of(settings: Settings, queues: Collection[str]) -> None:
+    """Log that the simulator answers, which models have no price, and which queues are none of ours.
+
+    Args:
+        settings: Of this process.
+        queues: From which it takes.
+    """
+    simulated = [pool for pool in settings.pools if settings.is_simulated(pool)]
+    if simulated:
+        logger.warning("simulated pools=%s: the simulator answers, not a real provider", ",".join(simulated))
+    for model, tier in PriceList(settings).unpriced():
+        logger.warning("unpriced model=%s tier=%s: %s", model, tier, told_unpriced(model, tier))
+    for line in odd_queues(queues, settings):
+        logger.warning("%s", line)

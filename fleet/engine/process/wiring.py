@@ -40,9 +40,8 @@ from fleet.engine.process.bots import Bots
 from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
-from fleet.engine.process.greeting import warn_of
 from fleet.engine.process.janitor import Janitor, for_ever
-from fleet.engine.process.ladders import make_ladders, tell_of_ladder
+from fleet.engine.process.ladders import make_ladders, tell_of_ladder, warn_of
 from fleet.engine.process.overdue import Overdue
 from fleet.engine.process.renewer import renew
 from fleet.engine.process.revival import keep_redis

@@ -29,6 +29,11 @@ class AmountView(Frozen):
     )
     line: str = Field("", description="All of it in words.")
 
+    @property
+    def word(self) -> str:
+        """What it is for, as a wait tells it: `a day`."""
+        return _WORDS[self.period]
+
 
 class BudgetScopeView(Frozen):
     """The budget of one scope, just now: fleet, pool, tenant, bot or run."""

@@ -1,11 +1,12 @@
-"""Findings about what the fleet may use: money and requests of the day, and limits without room. Pure."""
+"""Findings about what the fleet may use: its budgets, the day of each limit, and limits without room. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fleet.signals.diagnosis.finding import Diagnosis, Help, clock, diagnosis
+from fleet.signals.ahead.budget_view import AmountView, BudgetScopeView
+from fleet.signals.diagnosis.finding import Diagnosis, Help, Severity, clock, diagnosis
 from fleet.signals.diagnosis.symptoms import Case, api_of
 from fleet.signals.limit_view import LimitView
 from fleet.signals.series import last_minutes, minutes_in
@@ -39,6 +40,31 @@ def budgets(case: Case) -> Iterator[Diagnosis]:
                 yield _used_up(case, limit, budget)
             elif budget.used >= NEAR * budget.allowed:
                 yield _near(case, limit, budget)
+
+
+def scopes(case: Case) -> Iterator[Diagnosis]:
+    """Yield budgets of fleet, pools, tenants, bots and runs that are used up, or nearly: each by its fullest amount."""
+    for budget in case.view.budgets:
+        one = budget.fullest
+        if one is not None and one.share >= NEAR:
+            yield _of_scope(case, budget, one)
+
+
+def _of_scope(case: Case, budget: BudgetScopeView, one: AmountView) -> Diagnosis:
+    tasks = case.waiting("money", "budget", about=f"budget {budget.scope}, {one.word}")
+    is_full, is_run = one.share >= 1 or tasks > 0, budget.scope.startswith("run:")
+    option = "--usd-in-all" if one.period == "in all" else f"--usd-per-{one.period}"
+    wait = "" if one.closes_at is None else ", or let the tasks wait for the new one (UTC)"
+    severity: Severity = "critical" if tasks else "warning" if is_full or one.ends_at is not None else "info"
+    return diagnosis(
+        "budget_used" if is_full else "budget_near", severity,
+        f"The budget {budget.scope} is {'used up' if is_full else f'used to {one.share:.0%}'}",
+        now_s=case.now_s, about=budget.scope, tasks=tasks, cause=one.line,
+        help=Help(
+            advice="run it again with a higher --max-usd" if is_run else f"raise it{wait}",
+            command="" if is_run else f"fleet budgets set {budget.scope} {option} {2 * one.allowed_usd:g}",
+        ),
+    )  # fmt: skip
 
 
 def _of_day(case: Case, limit: LimitView) -> Iterator[_Budget]:

@@ -12,7 +12,7 @@ from fleet.signals.view import FleetView
 #: All rules.
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
     providers.broken, providers.failing, providers.refusing, providers.slow,
-    budgets.budgets, budgets.saturated,
+    budgets.budgets, budgets.scopes, budgets.saturated,
     bots.bots_out, bots.alike, bots.prompts,
     crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,
     queues.backlogs, queues.dead_letters,

@@ -1,0 +1,229 @@
+"""Budgets in real workers: who waits when one is used up, who goes on, what is lost when a worker dies. To the pico."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from click.testing import CliRunner
+
+from fleet import config, submit_many
+from fleet.cli.main import main
+from fleet.economy.budgets import BudgetReading, read_budgets
+from fleet.engine.process import spending
+from fleet.models import BotResult
+from fleet.store import bill_keys, keys
+from fleet.store.client import Store, connect
+from tests.engine.conftest import StartWorker
+from tests.waiting import wait_until
+
+#: What one call costs: 21 tokens at a dollar a million, in 10^-12 dollars.
+CALL = 21 * 10**6
+#: The most that a call of these tests may cost, as it is estimated before anything is learnt, in dollars.
+MOST_USD = 0.0002
+
+
+class Billing(BaseHTTPRequestHandler):
+    """Answers every call alike; while `held` is not set, none."""
+
+    held = threading.Event()
+    calls = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).calls += 1
+        self.held.wait(60)
+        choice = {"message": {"role": "assistant", "content": "It is forty-two."}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21}
+        raw = json.dumps({"choices": [choice], "usage": usage}).encode()
+        try:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+        except OSError:  # who asked is dead
+            return
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def fleet_of(fleet_env: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return what sets budgets for this process and its workers; the provider answers until it is held."""
+    Billing.held.set()
+    Billing.calls = 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), Billing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+
+        def configure(**budgets: Any) -> None:
+            pool = {"bots": 3, "provider": "proxy", "model": "m", "max_output_tokens": 4}
+            tables = {
+                "PROVIDERS": {"proxy": {"kind": "openai", "base_url": f"http://127.0.0.1:{server.server_port}/v1"}},
+                "POOLS": dict.fromkeys("abc", pool),
+                "PRICES": {"proxy/m": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 1}},
+                "BUDGETS": {scope.replace("_", ":"): amounts for scope, amounts in budgets.items()},
+                "HEALTH": {"watch": False},
+                "DIVERSITY": {"watch": False},
+            }
+            for name, table in tables.items():
+                monkeypatch.setenv(f"FLEET_{name}", json.dumps(table))
+            config.current.cache_clear()
+
+        yield configure
+        Billing.held.set()
+        server.shutdown()
+        thread.join()
+
+
+def fleet(*arguments: str, code: int = 0) -> str:
+    done = CliRunner().invoke(main, list(arguments))
+    assert done.exit_code == code, done.output
+    return done.output if code else done.stdout
+
+
+def readings(client: redis.Redis) -> dict[str, BudgetReading]:
+    return {one.scope: one for one in read_budgets(client, config.current().budgets)}
+
+
+def spent(client: redis.Redis, scope: str) -> int:
+    found = readings(client).get(scope)
+    return found.amounts[0].spent_picos if found is not None else 0
+
+
+def results(client: redis.Redis, ids: list[str]) -> list[BotResult]:
+    raw: Any = client.mget([keys.result(one) for one in ids])
+    return [BotResult.model_validate(json.loads(one)["result"]) for one in raw if one is not None]
+
+
+def reserved(client: redis.Redis) -> int:
+    count: Any = client.hlen(bill_keys.reservations())
+    return int(count)
+
+
+def test_whose_money_is_used_up_waits_and_all_others_go_on_until_it_is_raised(
+    start_worker: StartWorker, fleet_of: Any, redis_url: str
+) -> None:
+    fleet_of(
+        **{"tenant_ann": {"usd_in_all": 0.0006}, "bot_*": {"usd_per_day": 0.0006}, "pool_c": {"usd_per_month": 0.0006}}
+    )
+    start_worker()
+    with connect(redis_url) as client:
+        everyone = list(submit_many([{"prompt": f"Other {n}", "pool": "a"} for n in range(20)]))
+        anns = list(submit_many([{"prompt": f"Ann {n}", "pool": "a", "tenant": "ann"} for n in range(50)]))
+        of_pool = list(submit_many([{"prompt": f"Pool {n}", "pool": "c"} for n in range(50)]))
+
+        # The tenant's tasks are parked alone, those of the pool stay in its queue; nobody waits for them, none fails.
+        wait_until(lambda: len(results(client, everyone)) == 20, 30)
+        wait_until(lambda: waits("a") == {("budget", "budget tenant:ann, in all")}, 30)
+        wait_until(lambda: waits("c") == {("money", "budget pool:c, a month")}, 30)
+        wait_until(lambda: reserved(client) == 0, 10)
+        for scope, ids in (("tenant:ann", anns), ("pool:c", of_pool)):
+            done = results(client, ids)
+            assert {one.status for one in done} == {"ok"}
+            assert spent(client, scope) == len(done) * CALL <= 600_000_000
+            assert 600_000_000 - spent(client, scope) < MOST_USD * 10**12  # no false block: the next did not fit
+        left = next(one for one in anns if not results(client, [one]))
+        story = " ".join(fleet("why", left).split())
+        assert "budget tenant:ann, in all: the money is used up that it may spend in all" in story
+        assert "`fleet budgets set tenant:ann --usd-in-all USD`" in story
+        assert "fleet budgets set pool:c" in json.dumps(json.loads(fleet("pools", "--json")))
+
+        # What is raised goes on at once, and every task is answered once, and paid once.
+        shown = json.loads(fleet("budgets", "set", "tenant:ann", "--usd-in-all", "1", "--json"))
+        assert [(one["scope"], one["usd_in_all"], one["is_live"]) for one in shown] == [("tenant:ann", 1.0, True)]
+        fleet("budgets", "set", "pool:c", "--usd-per-month", "1")
+        fleet("budgets", "set", "bot:*", "--usd-per-day", "1")
+        wait_until(lambda: len(results(client, [*anns, *of_pool])) == 100, 30)
+        wait_until(lambda: reserved(client) == 0, 10)
+        assert (spent(client, "tenant:ann"), spent(client, "pool:c")) == (50 * CALL, 50 * CALL)
+        bots = {scope: spent(client, scope) for scope in readings(client) if scope.startswith("bot:")}
+        assert sum(bots.values()) == Billing.calls * CALL == 120 * CALL
+
+        # A bot without money is not chosen; the others have its tasks until all are out, and the pool waits.
+        fleet("budgets", "set", "bot:*", "--usd-per-day", "0.0006")
+        of_bots = list(submit_many([{"prompt": f"Bots {n}", "pool": "b"} for n in range(100)]))
+        wait_until(lambda: waits("b") and reserved(client) == 0 and len(results(client, of_bots)) > 60, 30)
+        done_by = Counter(one.bot for one in results(client, of_bots))
+        assert set(done_by) == {"b-001", "b-002", "b-003"}
+        for bot, done_tasks in done_by.items():
+            assert spent(client, f"bot:{bot}") == done_tasks * CALL <= 600_000_000
+            assert 600_000_000 - done_tasks * CALL < MOST_USD * 10**12
+        assert {cause for cause, _ in waits("b")} == {"money"}
+        fleet("budgets", "set", "bot:*", "--usd-per-day", "0")
+        wait_until(lambda: len(results(client, of_bots)) == 100, 30)
+        assert Billing.calls == 220
+
+
+def pools() -> dict[str, Any]:
+    return {pool["pool"]: pool for pool in json.loads(fleet("pools", "--json"))["pools"]}
+
+
+def waits(pool: str) -> set[tuple[str, str]]:
+    told = pools()[pool]["waits"]
+    return {(one["cause"], one["about"]) for one in told if one["tasks"]}
+
+
+def test_what_a_killed_worker_had_reserved_is_charged_once_and_its_tasks_go_on(
+    start_worker: StartWorker, fleet_of: Any, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet_of(fleet={"usd_in_all": 1.0})
+    worker = start_worker()
+    Billing.held.clear()
+
+    async def charge() -> int:
+        store = Store(redis_url)
+        try:
+            return await spending.charge_the_dead(store)
+        finally:
+            await store.close()
+
+    with connect(redis_url) as client:
+        ids = list(submit_many([{"prompt": f"Slow {n}", "pool": "a"} for n in range(3)]))
+        wait_until(lambda: Billing.calls == 3, 20)
+        assert asyncio.run(charge()) == 0  # its worker is alive
+        worker.kill()
+        assert asyncio.run(charge()) == 0  # and may be slow to say so
+        before = readings(client)["fleet"].reserved_usd
+        assert before > 0 and reserved(client) == 3
+        monkeypatch.setattr(spending, "DEAD_S", -1.0)
+        client.delete(keys.workers())
+        assert [asyncio.run(charge()) for _ in range(2)] == [3, 0]
+        after = readings(client)["fleet"]
+        assert (after.reserved_usd, after.amounts[0].spent_usd) == (0.0, pytest.approx(before))
+        assert reserved(client) == 0
+        assert not results(client, ids)
+
+
+def test_a_run_spends_no_more_than_it_may_says_so_and_goes_on_with_more(
+    start_worker: StartWorker, fleet_of: Any, redis_url: str, tmp_path: Path
+) -> None:
+    fleet_of()
+    start_worker()
+    asked, answers = tmp_path / "asked.jsonl", tmp_path / "answers.jsonl"
+    asked.write_text("".join(json.dumps({"prompt": f"How much is {n}?"}) + "\n" for n in range(60)))
+    command = ("run", str(asked), "-o", str(answers), "--quiet", "--max-usd")
+
+    began = time.monotonic()
+    told = " ".join(fleet(*command, "0.0006", code=3).split())
+    assert time.monotonic() - began < 30
+    answered = answers.read_text().count("\n")
+    assert f"budget ${answered * CALL / 10**12:,.6f} of $0.000600 spent by this run (--max-usd)" in told
+    assert "with more money: run the same command again with a higher --max-usd" in told
+    assert answered * CALL <= 600_000_000 and 600_000_000 - answered * CALL < MOST_USD * 10**12
+
+    sums = json.loads(fleet(*command, "1", "--json"))
+    assert (sums["ok"], sums["max_usd"], sums["spent_usd"]) == (60, 1.0, pytest.approx(60 * CALL / 10**12))
+    assert Billing.calls == 60
+    with connect(redis_url) as client:
+        assert [scope for scope in readings(client) if scope.startswith("run:")] == []  # it is done

@@ -1,0 +1,133 @@
+"""What a call does to the budgets that count it, however it ends: reserved once, settled once, never sent without."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fleet.errors import BadRequest, FleetError, MachineExhausted, NotSoon, ProviderUnavailable, RateLimited
+from fleet.grants import Caller
+from fleet.models import Priority
+from fleet.waits import Wait
+from fleet.workers.meter import Meter
+from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_gateway, said
+from tests.workers.test_gateway import RESERVED, Learnt, chat
+
+#: A micro-dollar a token, in 10^-12 dollars.
+MICRO = 10**6
+FULL = Wait("money", 2_000_000_000.0, "budget fleet, a day")
+
+
+class FakeBudgets:
+    """Budgets of one scope; remembers what was reserved and settled."""
+
+    def __init__(self, *, scopes: tuple[str, ...] = ("fleet",), full: Wait | None = None) -> None:
+        self.scopes, self.full = scopes, full
+        self.reserved: list[float] = []
+        self.settled: list[tuple[str, int | None]] = []
+
+    def counting(self, pool: str, caller: Caller) -> tuple[str, ...]:
+        return self.scopes
+
+    async def reserve(self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority) -> str:
+        await asyncio.sleep(0)
+        if self.full is not None:
+            raise NotSoon(self.full)
+        self.reserved.append(usd_micros)
+        return f"r{len(self.reserved)}"
+
+    def settle(self, reservation: str, usd_picos: int | None) -> None:
+        self.settled.append((reservation, usd_picos))
+
+
+def call(
+    budgets: FakeBudgets,
+    *replies: object,
+    limiter: FakeLimiter | None = None,
+    breakers: FakeBreakers | None = None,
+    usd_a_token: float = 1e-6,
+) -> tuple[FakeLimiter, FakeProvider]:
+    """Make one call at a micro-dollar a token, and return who was asked."""
+    limiter = limiter or FakeLimiter()
+    provider = FakeProvider(list(replies))  # type: ignore[arg-type]
+    gateway = a_gateway(
+        limiter, provider, price=lambda model, usage, tier: round(usage.total_tokens * usd_a_token * 10**12),
+        costs=Learnt(default=0.5), breakers=breakers, budgets=budgets,
+    )  # fmt: skip
+    asyncio.run(chat(gateway, Meter()))
+    return limiter, provider
+
+
+def test_what_calls_of_a_kind_mostly_cost_is_reserved_and_what_it_cost_is_settled() -> None:
+    budgets = FakeBudgets()
+    limiter, _ = call(budgets, said("hi", input_tokens=20, output_tokens=3))
+    assert budgets.reserved == [RESERVED * 0.5]
+    assert [grant.reserved_tokens for grant in limiter.granted] == [RESERVED]
+    assert budgets.settled == [("r1", 23 * MICRO)]
+
+
+@pytest.mark.parametrize(
+    ("error", "picos"),
+    [
+        (RateLimited("429"), 0),
+        (BadRequest("400"), 0),
+        (ProviderUnavailable("no connection", sent=False), 0),
+        (MachineExhausted("no more files"), 0),
+        (ProviderUnavailable("503"), None),  # it may have been served
+        (ZeroDivisionError("a bug in an adapter"), None),
+    ],
+)
+def test_what_surely_cost_nothing_gives_all_back_and_the_rest_is_charged_as_reserved(
+    error: Exception, picos: int | None
+) -> None:
+    budgets = FakeBudgets()
+    with pytest.raises(type(error)):
+        call(budgets, error)
+    assert budgets.settled == [("r1", picos)]
+
+
+def test_without_room_in_a_budget_neither_breaker_nor_limiter_nor_provider_is_asked() -> None:
+    limiter, breakers = FakeLimiter(), FakeBreakers(waits=[Wait("outage")])
+    with pytest.raises(NotSoon) as caught:
+        call(FakeBudgets(full=FULL), said("hi"), limiter=limiter, breakers=breakers)
+    assert caught.value.wait() == FULL
+    assert (limiter.callers, breakers.waits) == ([], [Wait("outage")])
+
+
+@pytest.mark.parametrize("refusal", [NotSoon(Wait("limit", 9.0)), FleetError("no Redis")])
+def test_a_refusal_of_the_limiter_gives_all_back(refusal: FleetError) -> None:
+    budgets = FakeBudgets()
+    with pytest.raises(type(refusal)):
+        call(budgets, said("hi"), limiter=FakeLimiter(errors=[refusal]))
+    assert budgets.settled == [("r1", 0)]
+
+
+@pytest.mark.parametrize(("scopes", "usd"), [((), 1e-6), (("fleet",), 0.0)])
+def test_a_call_that_no_budget_counts_or_that_costs_nothing_reserves_nothing(
+    scopes: tuple[str, ...], usd: float
+) -> None:
+    budgets = FakeBudgets(scopes=scopes, full=FULL)
+    call(budgets, said("hi"), usd_a_token=usd)
+    assert (budgets.reserved, budgets.settled) == ([], [])
+
+
+def test_a_call_cancelled_at_any_step_settles_its_reservation_once() -> None:
+    async def cancelled_after(steps: int) -> tuple[FakeBudgets, bool]:
+        budgets, provider = FakeBudgets(), FakeProvider([said("hi")], steps=4)
+        gateway = a_gateway(
+            FakeLimiter(), provider, price=lambda model, usage, tier: usage.total_tokens * MICRO, budgets=budgets
+        )
+        job = asyncio.ensure_future(chat(gateway, Meter()))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        job.cancel()
+        await asyncio.wait([job])
+        return budgets, bool(provider.calls)
+
+    seen = set()
+    for steps in range(14):
+        budgets, was_sent = asyncio.run(cancelled_after(steps))
+        assert [one for one, _ in budgets.settled] == [f"r{n + 1}" for n in range(len(budgets.reserved))]
+        seen.add((was_sent, *(picos for _, picos in budgets.settled)))
+    assert seen == {(False,), (False, 0), (True, None), (True, 15 * MICRO)}
