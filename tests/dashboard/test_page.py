@@ -57,6 +57,8 @@ kind = "simulator"
 base_url = "{beta}"
 [limits."alpha/m-1"]
 rpm = 6000
+[budgets."pool:good"]
+usd_per_day = 20
 [pools.good]
 bots = 6
 provider = "alpha"
@@ -202,6 +204,8 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
     assert abs(spent - alpha["billed_usd_micros"]) <= 1  # half a micro-dollar may be rounded either way
     assert page.text("#cost-note").endswith(f"{dollars(spent)} in all")
     assert page.text('#cost-pools li[data-key="good"] b').startswith(f"{dollars(spent)}/h")
+    assert page.texts("#budgets b.cut") == ["pool:good"]
+    assert page.text("#budgets .muted") == f"${spent / 1e6:,.4f} of $20.00 a day, lasts at this pace"
     assert page.text("#slots") == "slots busy"
     assert page.text("#busy").endswith("/ 20")
     assert page.text("#workers").startswith("1 worker;")

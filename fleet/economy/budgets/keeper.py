@@ -33,8 +33,8 @@ BELIEVED_S = 60.0
 AT_ONCE = 200
 #: Seconds until a step that Redis did not answer is tried again, and that an ending process waits for one.
 AGAIN_S, CLOSE_S = 1.0, 2.0
-#: Field of the hash of what is set live that counts its changes: no scope has such a name.
-VERSION = "version"
+#: Fields of the hash of what is set live that are no scopes: how often it was changed, and a digest of fleet.toml's.
+VERSION, FILE = "version", "file"
 
 logger = logging.getLogger("fleet.worker")
 
@@ -220,7 +220,7 @@ class BudgetKeeper:
         if live != self._live:
             self._full.clear()
             self._live = live
-            self._known = frozenset(self._configured) | live.keys() - {VERSION}
+            self._known = frozenset(self._configured) | live.keys() - {VERSION, FILE}
 
     async def keep(self) -> None:
         """Hear what is set while the fleet runs, for ever: one command a second."""

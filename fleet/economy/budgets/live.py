@@ -8,7 +8,7 @@ import redis
 
 from fleet.config import BudgetSettings, WhenFull
 from fleet.config.budgets import AMOUNTS
-from fleet.economy.budgets.keeper import VERSION
+from fleet.economy.budgets.keeper import FILE, VERSION
 from fleet.economy.budgets.layouts import LIFE_S, settings_in, terms_text
 from fleet.economy.budgets.scripts import FORGET
 from fleet.errors import ConfigurationError
@@ -86,7 +86,7 @@ def live_of(rows: Mapping[bytes, bytes]) -> dict[str, BudgetSettings | None]:
     for field, text in rows.items():
         scope = field.decode("utf-8", "replace")
         try:
-            if scope != VERSION:
+            if scope not in (VERSION, FILE):
                 found[scope] = None if text.decode() == _UNLIMITED else settings_in(text)
         except ValueError:  # of a release that writes it otherwise
             continue

@@ -6,6 +6,7 @@ The budgets themselves: `fleet/economy/budgets/`. That a call reserves before it
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ from typing import Any
 
 from fleet.config import Settings
 from fleet.economy.budgets import BudgetKeeper, Payer, Reached, Settlement, scope_in, settle_call
+from fleet.economy.budgets.keeper import FILE
+from fleet.economy.budgets.layouts import LIFE_S
 from fleet.economy.budgets.scripts import SETTLE
+from fleet.engine.process.breaking import lift
 from fleet.errors import FleetError
 from fleet.models import BotTask
 from fleet.signals import catalogue
@@ -51,6 +55,7 @@ class Spending:
         self.keeper = BudgetKeeper(store, settings.budgets, process=process, on_reached=partial(_tell_of, store))
         self._store = store
         self._pools = settings.pools
+        self._budgets = settings.budgets
 
     def standing(self, pool: str, task: BotTask) -> Wait | None:
         """Return why a task's call would not leave soon for want of money, as this process has heard. Never waits.
@@ -79,6 +84,28 @@ class Spending:
             "money", self.keeper.opens_at(out), f"budget bot:*, pool {pool}",
             "the bots that are not quarantined have spent their budgets", probe_every_s=1.0,
         )  # fmt: skip
+
+    async def load(self, broker: Store) -> None:
+        """Hear of the budgets; let what waits for money ask again, when fleet.toml says something else than before.
+
+        Args:
+            broker: Where tasks wait.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        await self.keeper.load()
+        told = json.dumps({scope: budget.model_dump() for scope, budget in self._budgets.items()}, sort_keys=True)
+        digest = hashlib.sha1(told.encode(), usedforsecurity=False).hexdigest()
+        live = bill_keys.budgets_live()
+        before = await self._store.command("HGET", live, FILE)
+        if before == digest.encode() or (before is None and not self._budgets):
+            return
+        queues = [keys.queue(pool) for pool in self._pools]
+        if before is not None:
+            await lift(broker, queues, about="", causes=("money", "budget"), parked_too=True)
+        await self._store.command("HSET", live, FILE, digest)
+        await self._store.command("EXPIRE", live, LIFE_S)
 
     async def sweep(self) -> None:
         """Charge what dead processes have reserved, for ever; one worker at a time looks."""

@@ -211,7 +211,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.breakers.load))
-        runtime.run(patiently(assembly.spending.keeper.load))
+        runtime.run(patiently(partial(assembly.spending.load, assembly.broker)))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
     except BaseException:

@@ -124,7 +124,7 @@ def test_limits_says_what_was_learnt_of_a_day_and_of_calls_at_once(redis_url: st
 def test_a_day_is_shown_used_and_allowed_in_its_own_unit_and_so_is_what_was_set(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config.Settings, "check_price", lambda self, name: None)
+    monkeypatch.setattr(config.Settings, "check_price", lambda self, name, where: None)
 
     async def call() -> None:
         async with open_limiter(redis_url, {LIMIT: LimitSettings(usd_per_day=0.2)}) as limiter:

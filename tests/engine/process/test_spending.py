@@ -19,10 +19,12 @@ from click.testing import CliRunner
 from fleet import config, submit_many
 from fleet.cli.main import main
 from fleet.economy.budgets import BudgetReading, read_budgets
+from fleet.engine.admission.holds import PUT_HOLD, hold_call
 from fleet.engine.process import spending
 from fleet.models import BotResult
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect
+from fleet.waits import Wait
 from tests.engine.conftest import StartWorker
 from tests.waiting import wait_until
 
@@ -203,6 +205,25 @@ def test_what_a_killed_worker_had_reserved_is_charged_once_and_its_tasks_go_on(
         assert (after.reserved_usd, after.amounts[0].spent_usd) == (0.0, pytest.approx(before))
         assert reserved(client) == 0
         assert not results(client, ids)
+
+
+def test_a_budget_that_fleet_toml_has_changed_lets_what_waits_for_money_ask_again_once(redis_url: str) -> None:
+    queue, wait = keys.queue("a"), Wait("budget", None, "budget fleet, in all")
+
+    def settings(usd: float) -> config.Settings:
+        return config.Settings.model_validate({"pools": {"a": {}}, "budgets": {"fleet": {"usd_in_all": usd}}})
+
+    async def is_held_after(*budgets: float) -> bool:
+        store = Store(redis_url)
+        try:
+            for usd in budgets:
+                await store.run(PUT_HOLD, *hold_call(queue, wait))
+                await spending.Spending(store, settings(usd), process="p").load(store)
+            return await store.command("EXISTS", keys.hold(queue)) == 1
+        finally:
+            await store.close()
+
+    assert [asyncio.run(is_held_after(*budgets)) for budgets in ((1.0, 1.0), (2.0,), (2.0,))] == [True, False, True]
 
 
 def test_a_run_spends_no_more_than_it_may_says_so_and_goes_on_with_more(
