@@ -26,7 +26,7 @@ from fleet.cli.run.entries import FileSource, LineFormat, PipeSource, numbered, 
 from fleet.cli.run.flow import EntrySource, Flow
 from fleet.cli.run.patience import Patience, ending_lines
 from fleet.cli.run.progress import ProgressView
-from fleet.cli.run.purse import Purse
+from fleet.cli.run.purse import RunBudget
 from fleet.cli.run.recognition import AnswerIndex, Survey
 from fleet.cli.run.summary import Summary
 from fleet.cli.stop_signals import StopSignals
@@ -51,7 +51,7 @@ class RunEnd:
     target: Path
     survey: Survey
     waits: tuple[WaitLine, ...] = ()
-    purse: Purse | None = None
+    purse: RunBudget | None = None
 
     @property
     def exit_code(self) -> int:
@@ -120,7 +120,7 @@ class Job:
     _written: int = field(default=0, init=False)
     _in_flight: int = field(default=0, init=False)
     _waits: tuple[WaitLine, ...] = field(default=(), init=False)
-    _purse: Purse | None = field(default=None, init=False)
+    _purse: RunBudget | None = field(default=None, init=False)
 
     @property
     def resumable(self) -> bool:
@@ -284,7 +284,7 @@ class Job:
         max_usd = note.max_usd if self.max_usd is None else self.max_usd
         if max_usd is None:
             return ""
-        self._purse = Purse(self.settings, note.run_id, max_usd)
+        self._purse = RunBudget(self.settings, note.run_id, max_usd)
         self._purse.fill()
         if max_usd != note.max_usd and self.resumable:
             replace(note, max_usd=max_usd).write(out.note_path)

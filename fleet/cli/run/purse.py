@@ -11,7 +11,7 @@ from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
 
 
-class Purse:
+class RunBudget:
     """The budget of one run.
 
     Args:

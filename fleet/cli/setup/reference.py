@@ -24,6 +24,7 @@ from fleet.config import CONFIG_NAME, DEFAULT_POOLS, PLACE_VARIABLES, Settings
 EXAMPLE_NAMES = {
     "providers": "openai",
     "limits": "openai/gpt-6-luna",
+    "budgets": "fleet",
     "prices": "openai/gpt-6-luna",
     "pools": "research",
 }
@@ -35,6 +36,7 @@ EXAMPLES: Mapping[tuple[str, str], Any] = {
     ("providers", "base_url"): "https://api.openai.com/v1",
     ("providers", "api_key_env"): "OPENAI_API_KEY",
     ("limits", "rpm"): 500,
+    ("budgets", "usd_per_day"): 20.0,
     ("limits", "tpm"): 200_000,
     ("prices", "input_usd_per_mtok"): 0.1,
     ("prices", "output_usd_per_mtok"): 0.5,

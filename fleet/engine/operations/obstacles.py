@@ -63,7 +63,7 @@ class ParkedSample:
             seen.setdefault((wait.cause, wait.about), []).append(wait)
         for waits in seen.values():
             first = min(waits, key=lambda wait: wait.opens_at or 0.0)
-            if first.opens_at is None and len(seen) == 1:
+            if first.opens_at is None and len(seen) == 1 and first.cause != "budget":
                 first = replace(first, opens_at=self.next_at)
             yield first, max(1, round(self.count * len(waits) / len(self.waits)))
 
@@ -184,9 +184,7 @@ def lines_of(pool: PoolStanding, now_s: float) -> Iterator[WaitLine]:
 
 
 def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int = 0) -> WaitLine:
-    """Return one reason as it is shown everywhere. The time of what opens when it is raised is that of a look only."""
-    if wait.cause == "budget":
-        wait = replace(wait, opens_at=None)
+    """Return one reason as it is shown everywhere."""
     line, advice = (
         str(replace(wait, about="") if wait.about == pool else wait),
         ADVICE[wait.cause].format(
