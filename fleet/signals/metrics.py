@@ -13,11 +13,13 @@ from typing import Literal, get_args
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from fleet.money import PICOS
 from fleet.signals import catalogue
 from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.cost_view import ComputeView
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
 from fleet.signals.limit_view import BreakerState, LimitView
+from fleet.signals.money.bill_view import BillRow
 from fleet.signals.view import Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
@@ -152,6 +154,13 @@ BUDGET_USD = Metric(
 BUDGET_FULLEST = Metric(
     "fleet_budget_fullest_ratio", "gauge", "Spent share of the fullest budget of each kind of scope.", ("scope",)
 )
+BILL = Metric("fleet_bill_usd", "counter", "US dollars of settled calls.", ("pool", "model"))
+BILL_CALLS = Metric("fleet_bill_calls", "counter", "Calls in the bill.", ("pool", "model"))
+BILL_UNPRICED = Metric("fleet_bill_unpriced_calls", "counter", "Calls without a price.", ("pool", "model"))
+BILL_UNKNOWN = Metric(
+    "fleet_bill_unknown_calls", "gauge", "Calls of which nobody knows what was counted.", ("pool", "model")
+)
+BILL_RESERVED = Metric("fleet_bill_unknown_usd", "gauge", "US dollars reserved for those.", ("pool", "model"))
 DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
 SLOT_HOURS = Metric(
     "fleet_day_slot_hours", "gauge", "Hours of slots with a task and without, last 24 hours.", ("state",)
@@ -187,6 +196,7 @@ FLEET_METRICS = (
     LIMIT_REFUSED, BREAKER, DAY_COST, SLOT_HOURS, COMPUTE_COST, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
     BUDGET_USD, BUDGET_FULLEST,
+    BILL, BILL_CALLS, BILL_UNPRICED, BILL_UNKNOWN, BILL_RESERVED,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -227,6 +237,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _budgets(view.budgets)
     yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
     yield from _compute(view.cost.compute)
+    yield from _bill(view.bill.rows)
     yield from _diagnoses(view.diagnoses)
     yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]
     yield SUSPECTS, [((), view.suspects)]
@@ -247,6 +258,15 @@ def _compute(found: ComputeView | None) -> Iterator[tuple[Metric, Iterable[Sampl
             costs = [(("busy",), (found.usd_micros - idle) / 1e6), (("idle",), idle / 1e6)]
     yield SLOT_HOURS, hours
     yield COMPUTE_COST, costs
+
+
+def _bill(rows: Iterable[BillRow]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    sums = [((row.pool, row.model), row.ever) for row in rows]
+    yield BILL, [(labels, one.usd_picos / PICOS) for labels, one in sums]
+    yield BILL_CALLS, [(labels, one.calls) for labels, one in sums]
+    yield BILL_UNPRICED, [(labels, one.unpriced_calls) for labels, one in sums]
+    yield BILL_UNKNOWN, [(labels, one.unknown_calls) for labels, one in sums]
+    yield BILL_RESERVED, [(labels, one.unknown_usd_picos / PICOS) for labels, one in sums]
 
 
 def _diagnoses(found: Iterable[Diagnosis]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

@@ -22,6 +22,7 @@ from fleet.signals.diagnosis.finding import CallVerdict, Diagnosis
 from fleet.signals.health_view import ClassDiversity, FleetHealth
 from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import ChartMark
+from fleet.signals.money.bill_view import BillView
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.rungs import LadderView
 from fleet.signals.spans import Span, Trends
@@ -302,6 +303,7 @@ class FleetView(Frozen):
     budgets: tuple[BudgetScopeView, ...] = Field(
         (), description="Of fleet, pools, tenants, bots and runs; of many of a kind the fullest."
     )
+    bill: BillView = Field(BillView(), description="What every call has cost.")
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
     neighbour: str = Field("", description="What to say if another fleet uses this Redis.")

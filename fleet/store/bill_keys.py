@@ -72,6 +72,11 @@ def budget_shares() -> str:
     return f"{TAG}:budgets:shares"
 
 
+def ever() -> str:
+    """Hash, expires 400 days after the last call: sums of all time, JSON of [pool, provider/model] -> packed row."""
+    return f"{TAG}:ever"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

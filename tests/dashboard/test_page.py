@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from selenium.webdriver.common.keys import Keys
 
 from fleet import config
+from fleet.cli.main import main
 from fleet.config import PoolSettings, Settings
 from fleet.engine.admission.gates import CLOSED, open_gate, set_gate
 from fleet.engine.messages.producer import submit_many
+from fleet.engine.operations.overview import open_overview
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import letter_keys
 from fleet.models import BotResult, bot_name
-from fleet.money import micros_of
+from fleet.money import PICOS, micros_of
 from fleet.roster import Checkout
+from fleet.signals.metrics import exposition
 from fleet.store import keys
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
@@ -163,6 +167,23 @@ def pool_text(page: Browser, pool: str, part: str) -> str:
     return page.text(f'#pools li[data-key="{pool}"] {part}')
 
 
+def agree(fleet: Stack, page: Browser, picos: int, *, calls: int) -> None:
+    """The page, the metrics, the totals, the shell and the bill say the same, to the last digit where they have all."""
+    with open_overview(config.current()) as overview:
+        wait_until(lambda: overview.read().bill.ever.calls == calls, 10, "every call is in the bill")
+        view = overview.read()
+    assert (view.bill.ever.usd_picos, view.bill.ever.unknown_calls, view.bill.ever.unpriced_calls) == (picos, 0, 0)
+    assert micros_of(picos) == view.totals["cost_usd_micros"] == view.cost.total_usd_micros
+    metrics = exposition(view).decode()
+    assert f'fleet_bill_usd_total{{model="alpha/m-1",pool="good"}} {picos / PICOS}' in metrics.splitlines()
+    told = CliRunner().invoke(main, ["bill", "--by", "bot", "--json"], prog_name="fleet")
+    assert json.loads(told.stdout)["total"]["usd_picos"] == picos
+    page.wait(lambda: page.text("#bill-note").startswith(f"{calls} calls today"), "the page has every call")
+    assert page.text("#bill-day") == dollars(micros_of(picos))
+    assert page.text('#bill-rows li[data-key="good|alpha/m-1"] b').startswith(f"{dollars(micros_of(picos))} this hour")
+    assert not page.find("#bill-unknown").is_displayed()
+
+
 def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, page: Browser) -> None:
     assert page.script("return document.getElementById('first-run').hidden") is False  # nothing was submitted yet
     assert page.text("#first-line") == 'fleet submit "What is 2+2?"'
@@ -206,6 +227,7 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
     assert page.text('#cost-pools li[data-key="good"] b').startswith(f"{dollars(spent)}/h")
     assert page.texts("#budgets b.cut") == ["pool:good"]
     assert page.text("#budgets .muted") == f"${spent / 1e6:,.4f} of $20.00 a day, lasts at this pace"
+    agree(fleet, page, sum(one.spent_usd_picos for one in results), calls=46)
     assert page.text("#slots") == "slots busy"
     assert page.text("#busy").endswith("/ 20")
     assert page.text("#workers").startswith("1 worker;")
@@ -570,9 +592,14 @@ def test_an_outage_prompts_that_fail_and_a_dead_worker_are_each_said_in_one_sent
         send(url, "/failures?error_rate=0", {})
     fleet.collect(ids)
     shows(page, "prompts", said="Prompts of bad fail on every bot that takes them since ")
+    send(fleet.ledgers["alpha"], "/failures?hang_rate=1", {})
+    before = fleet.ledger("alpha")["calls"]
+    more = fleet.queue([{"pool": "good"}] * 3)
+    wait_until(lambda: fleet.ledger("alpha")["calls"] == before + 3, 30, "three calls are in flight")
     fleet.worker.kill()
     killed_s = time.monotonic()
-    more = fleet.queue([{"pool": "good"}] * 3)
+    send(fleet.ledgers["alpha"], "/failures?hang_rate=0", {})
+    more += fleet.queue([{"pool": "good"}] * 3)
     shows(page, "no-worker", said="No worker lives since ")
     print(f"dead worker told after {time.monotonic() - killed_s:.1f} s")
     page.click('#pools li[data-key="good"] button')
@@ -583,6 +610,10 @@ def test_an_outage_prompts_that_fail_and_a_dead_worker_are_each_said_in_one_sent
     page.wait(lambda: pool_text(page, "good", ".gate") != "closed", "its button opens it")
     fleet.worker = WorkerProcess(fleet.config.parent, env=fleet.env).wait_ready()
     fleet.collect(more)
+    page.wait(
+        lambda: page.text("#bill-unknown").startswith("3 calls unknown"), "what was in flight is unknown", within_s=60
+    )
+    page.picture("bill-unknown")
 
 
 def finish(url: str, settings: Settings, numbers: range) -> None:

@@ -13,6 +13,7 @@ from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Help, worst_first
 from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.health_view import ClassDiversity, ScoreView
+from fleet.signals.money.bill_view import BillSums, BillView
 from fleet.signals.rungs import LadderView
 from fleet.signals.view import EventView, FleetView
 from tests.signals.played_fleet import (
@@ -271,6 +272,15 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
         "function_blocks", "warning", "A function blocks its worker, 2 tasks wait: bots.py:7 stands",
         view_of(waits=[wait_line("research", "function", 2, told="bots.py:7 stands")]), symptoms_of(),
+    ),
+    (
+        "calls_unknown", "warning",
+        "Nobody knows what 12 of today's 100 calls have cost: they were cut off, or their workers died; $0.5000 is "
+        "reserved for them",
+        view_of().model_copy(update={"bill": BillView(
+            day=BillSums(calls=100, unknown_calls=12, unknown_usd_picos=10**12 // 2)
+        )}),
+        symptoms_of(),
     ),
     (
         "pool_paused", "info",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from fleet.signals.money.bill_view import BillSums
     from fleet.signals.reader import BudgetRow, Completions, Errors, PoolCompletions, Resources, Snapshot
     from fleet.signals.view import FleetView
 
@@ -74,7 +76,7 @@ def _findings(view: FleetView) -> list[Text]:
 
     found, verdict = view.diagnoses, view.verdict
     if not found:
-        return [_plain(f"✓ {ALL_WELL}", "green")]
+        return [_plain(f"✓ {ALL_WELL}", "green"), *_of_bill(view.bill.day)]
     styles = {"critical": "bold red", "warning": "yellow", "info": ""}
     lines = []
     for one in found:
@@ -83,7 +85,21 @@ def _findings(view: FleetView) -> list[Text]:
     if verdict.verdict != "none":
         whose = f" {verdict.culprit}" if verdict.culprit else ""
         lines.append(_plain(f"what fails now: {verdict.verdict}{whose}").append(f"  {verdict.reason}", "dim"))
-    return lines
+    return [*lines, *_of_bill(view.bill.day)]
+
+
+def _of_bill(day: BillSums) -> Iterator[Text]:
+    """Yield what is not known of today's bill."""
+    from fleet.money import dollars_in_full
+
+    if day.unknown_calls:
+        line = f"bill of today: {day.unknown_calls:,} of {day.calls:,} calls are unknown"
+        yield _plain(line, "yellow").append(
+            f"  at ${dollars_in_full(day.unknown_usd_picos)} (fleet bill unknown)", "dim"
+        )
+    if day.unpriced_calls:
+        line = f"bill of today: {day.unpriced_calls:,} of {day.calls:,} calls have no price"
+        yield _plain(line, "yellow").append("  (set [prices] in fleet.toml)", "dim")
 
 
 def _show_window(settings: config.Settings, window: str) -> None:

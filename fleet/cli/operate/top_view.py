@@ -157,6 +157,8 @@ def _signals(view: FleetView, width: int, window: str) -> list[RenderableType]:
     load = f"{used.busy:,}/{used.slots:,} slots, {used.rss_mb:,.0f} MB, budget {tightest:.0%}"
     failing = "" if trends is None or trends.failed_share.minute is None else f"{trends.failed_share.minute:.1%} now, "
     money = f"{_dollars(view.cost.hour_usd_micros)} last hour, {_dollars(view.cost.day_usd_micros)} today"
+    lost = view.bill.day.unknown_calls
+    money += f", {counted(lost, 'call')} unknown" if lost else ""
     rows = [
         ("completions", _rate(trends), spread, "", series.completions),
         (

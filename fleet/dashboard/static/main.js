@@ -1,5 +1,6 @@
 // The page's heart: asks for the fleet about once a second, hands it to the panels, and says when figures are old.
 
+import { bill } from "./bill.js";
 import { BotDialog } from "./bot.js";
 import { budgets } from "./budgets.js";
 import { diagnoses } from "./diagnosis.js";
@@ -76,6 +77,7 @@ function draw() {
   panels(view, { out: bots.countByPool("quarantined"), act, open, mayAct: document.body.dataset.mayAct === "yes" });
   budgets(view);
   diagnoses(view, { act, mayAct: document.body.dataset.mayAct === "yes" });
+  bill(view);
   deadLetters(view, { store, act, mayAct: document.body.dataset.mayAct === "yes" });
   options(view);
   firstRun(view);

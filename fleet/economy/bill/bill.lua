@@ -5,10 +5,11 @@
 --          hour      hash: rows of the hour of all these calls, see rows.lua                            TTL 15 days
 --          day       hash: rows of its day                                                              TTL 401 days
 --          bots      hash: rows of its day by bot                                                       TTL 401 days
+--          ever      hash: rows of all time                                                             TTL 401 days
 -- ARGV     number    of the batch: each of a process has one more than the one before
 --          ids       of its calls: each between commas
 --          lost      those of which nobody knows the cost, to be kept one by one: lines of an id, a blank, JSON
---          rows      of the hash (1 hour, 2 day, 3 bots), name, packed; one row after the other
+--          rows      of the hash (1 hour, 2 day, 3 bots, 4 ever), name, packed; one row after the other
 -- Reply    empty: it is entered, now or before; else nothing was done, and these must be resolved first: id, what
 --          `unknown` has of it, one after the other
 if tonumber(match(call('GET', KEYS[WRITER]) or '0', '^%d+')) >= tonumber(ARGV[NUMBER]) then return {} end
@@ -21,7 +22,7 @@ for k, entry in ipairs(#ids > 0 and call('HMGET', KEYS[UNKNOWN], unpack(ids)) or
   end
 end
 if #taken_for_lost > 0 then return taken_for_lost end
-add_rows({ KEYS[HOUR], KEYS[DAY], KEYS[BOTS] }, ARGV, ROWS + 1)
+add_rows({ KEYS[HOUR], KEYS[DAY], KEYS[BOTS], KEYS[EVER] }, ARGV, ROWS + 1)
 if ARGV[LOST] ~= '' then
   local room = MOST_LISTED - call('HLEN', KEYS[UNKNOWN])
   for id, entry in string.gmatch(ARGV[LOST], '(%S+) ([^\n]+)') do
@@ -30,5 +31,6 @@ if ARGV[LOST] ~= '' then
   end
   call('EXPIRE', KEYS[UNKNOWN], UNKNOWN_LIFE_S)
 end
+call('EXPIRE', KEYS[EVER], DAY_LIFE_S)
 call('SET', KEYS[WRITER], ARGV[NUMBER] .. '\n' .. ARGV[IDS], 'EX', WRITER_LIFE_S)
 return {}

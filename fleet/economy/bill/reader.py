@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,7 +20,7 @@ NOT_BY_BOT = ("tenant", "kind", "hour")
 #: Hashes that are read in one step (count).
 STEP = 24
 
-_BY_KIND, _BY_BOT = ("pool", "tenant", "kind"), ("pool", "bot")
+_BY_KIND, _BY_BOT, _OF_ALL = ("pool", "tenant", "kind"), ("pool", "bot"), ("pool", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,35 @@ def read_bill(client: redis.Redis, *, since_s: float, until_s: float, by: Sequen
                 total += sums
     since, until = (spans[0][0], spans[-1][1]) if spans else (int(since_s), int(until_s))
     return Bill(since, until, tuple(by), tuple(_ordered(lines, by)), total)
+
+
+def read_now(
+    client: redis.Redis, now_s: float
+) -> tuple[tuple[dict[tuple[str, str], Sums], dict[tuple[str, str], Sums], dict[tuple[str, str], Sums]], int]:
+    """Return the sums of this hour, of today and of all time by pool and `provider/model`; and how many rows they had.
+
+    Args:
+        client: Plain client of the state Redis.
+        now_s: Unix time of Redis.
+    """
+    hour = int(now_s // HOUR_S)
+    with client.pipeline(transaction=False) as pipe:
+        for key in (bill_keys.hour(hour), bill_keys.day(hour // 24), bill_keys.ever()):
+            pipe.hgetall(key)
+        found = pipe.execute()
+    of_hour, of_day, of_all = (_by_pool_and_model(rows) for rows in found)
+    return (of_hour, of_day, of_all), sum(map(len, found))
+
+
+def _by_pool_and_model(rows: Mapping[bytes, bytes]) -> dict[tuple[str, str], Sums]:
+    sums: dict[tuple[str, str], Sums] = {}
+    for name, packed in rows.items():
+        pool, model = OTHER, OTHER
+        if name != OTHER.encode():
+            pool, *_, model = parts = json.loads(name)
+            model = model if len(parts) == len(_OF_ALL) else parts[-2].rpartition("/")[0]
+        sums[pool, model] = sums.get((pool, model), Sums()) + unpacked(packed)
+    return sums
 
 
 def _spans(since_s: float, until_s: float, now_s: float, by: Sequence[str]) -> Iterator[tuple[int, int, str]]:

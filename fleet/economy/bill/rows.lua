@@ -1,6 +1,6 @@
 -- What scripts of the bill begin with: how they add to rows. KEYS, ARGV and reply are each script's own.
 --
--- Rows of an hour, of a day and of a day by bot: hashes, name -> packed row; places: `rows.py`. All its numbers are whole
+-- Rows of an hour, of a day, of a day by bot and of all time: hashes, name -> packed row; places: `rows.py`. All its numbers are whole
 -- numbers below 2^53; money is whole micro-dollars and, apart, the rest in 10^-12 dollars. What is taken back is negative.
 -- A hash that is full gets no more rows: what is new is summed in its row `other`.
 local PICOS_PER_MICRO = 1000000
@@ -42,7 +42,7 @@ end
 
 -- Add all rows from place `first` on of a list: the number of the hash, the name of the row, the row packed.
 local function add_rows(hashes, list, first)
-  local names, more = { {}, {}, {} }, { {}, {}, {} }
+  local names, more = { {}, {}, {}, {} }, { {}, {}, {}, {} }
   for k = first, #list, 3 do
     local hash = tonumber(list[k])
     table.insert(names[hash], list[k + 1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from fleet.economy.prices import STANDARD_TIERS
@@ -73,27 +74,42 @@ def hour_of(at_s: float) -> int:
     return int(at_s // HOUR_S)
 
 
-def places_of(entry: Entry) -> tuple[Place, Place, Place]:
-    """Return where an entry is counted: in its hour, in its day, and in its day by bot."""
+def places_of(entry: Entry) -> tuple[Place, Place, Place, Place]:
+    """Return where an entry is counted: in its hour, in its day, in its day by bot, and in all."""
     hour = hour_of(entry.at_s)
     tier = "" if entry.tier in STANDARD_TIERS else entry.tier
     by_kind = spelt(entry.pool, entry.tenant, entry.kind, entry.limit, tier)
     by_bot = spelt(entry.pool, entry.bot, entry.limit, tier)
     day = hour // 24
-    return (bill_keys.hour(hour), by_kind), (bill_keys.day(day), by_kind), (bill_keys.bots(day), by_bot)
+    ever = bill_keys.ever(), spelt(entry.pool, entry.limit.rpartition("/")[0])
+    return (bill_keys.hour(hour), by_kind), (bill_keys.day(day), by_kind), (bill_keys.bots(day), by_bot), ever
 
 
+@lru_cache(maxsize=MOST_ROWS)
 def spelt(*parts: str) -> str:
     """Return the name of a row."""
     return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
-def numbers_of(entry: Entry) -> list[int]:
-    """Return what an entry adds to its rows, in the order of `Row`."""
-    usage, is_unknown = entry.usage.__dict__, entry.state == "unknown"
+def numbers_of(entry: Entry) -> list[tuple[int, int]]:
+    """Return what an entry adds to its rows: places in `Row`, from 0, and numbers; those that are zero are left out."""
     micros, rest = divmod(entry.usd_picos or 0, PICOS_PER_MICRO)
-    settled, unknown = ((0, 0), (micros, rest)) if is_unknown else ((micros, rest), (0, 0))
-    return [1, is_unknown, entry.usd_picos is None, *settled, *unknown, *(usage[name] for name in CLASSES)]
+    found = [(_CALLS, 1)]
+    if entry.usd_picos is None:
+        found.append((_UNPRICED, 1))
+    if entry.state == "unknown":
+        found += [(_UNKNOWN, 1), (_UNKNOWN_MICROS, micros), (_UNKNOWN_MICROS + 1, rest)]
+    else:
+        found += [(_MICROS, micros), (_MICROS + 1, rest)]
+    usage = entry.usage.__dict__
+    found += [(place, usage[name]) for name, place in _CLASSES if usage[name]]
+    return found
+
+
+#: Places in `Row`, from 0.
+_CALLS, _UNKNOWN, _UNPRICED = map(Row._fields.index, ("calls", "unknown_calls", "unpriced_calls"))
+_MICROS, _UNKNOWN_MICROS = map(Row._fields.index, ("usd_micros", "unknown_usd_micros"))
+_CLASSES = tuple((name, Row._fields.index(name)) for name in CLASSES)
 
 
 def summed(entries: Iterable[Entry], *, taken_back: Iterable[Entry] = ()) -> dict[Place, bytes]:
@@ -108,8 +124,11 @@ def summed(entries: Iterable[Entry], *, taken_back: Iterable[Entry] = ()) -> dic
         for entry in some:
             numbers = numbers_of(entry)
             for place in places_of(entry):
-                row = sums.setdefault(place, [0] * ROW.size)
-                row[:] = [number + sign * more for number, more in zip(row, numbers, strict=True)]
+                row = sums.get(place)
+                if row is None:
+                    row = sums[place] = [0] * ROW.size
+                for at, number in numbers:
+                    row[at] += sign * number
     return {place: ROW.pack(row) for place, row in sums.items()}
 
 
@@ -168,4 +187,4 @@ def arguments_of(rows: Mapping[Place, bytes]) -> tuple[dict[str, str], list[int 
     hashes = dict.fromkeys(key for key, _ in rows)
     numbers = {key: number for number, key in enumerate(hashes, start=1)}
     listed = [part for (key, name), packed in rows.items() for part in (numbers[key], name, packed)]
-    return dict(zip(("hour", "day", "bots"), hashes, strict=True)), listed
+    return dict(zip(("hour", "day", "bots", "ever"), hashes, strict=True)), listed

@@ -25,7 +25,7 @@ _ROWS = Script.library(
 BILL = Script.beside(
     __file__,
     "bill.lua",
-    keys="writer unknown hour day bots",
+    keys="writer unknown hour day bots ever",
     argv="number ids lost rows*",
     constants={"MOST_LISTED": MOST_LISTED, "WRITER_LIFE_S": WRITER_LIFE_S, **_UNKNOWN},
     behind=_ROWS,
@@ -33,11 +33,11 @@ BILL = Script.beside(
 ENTER_LOST = Script.beside(
     __file__,
     "enter_lost.lua",
-    keys="writer unknown hour day bots",
+    keys="writer unknown hour day bots ever",
     argv="number id entry rows*",
     constants=_UNKNOWN,
     behind=_ROWS,
 )
 RESOLVE = Script.beside(
-    __file__, "resolve.lua", keys="unknown hour day bots", argv="id before mark rows*", behind=_ROWS
+    __file__, "resolve.lua", keys="unknown hour day bots ever", argv="id before mark rows*", behind=_ROWS
 )

@@ -69,7 +69,7 @@ class Writer:
 
     Args:
         store: Redis of the fleet's state.
-        process: Id by which workers report; empty: this one does not report, so nobody learns of its death.
+        process: Returns the id by which workers report; empty: this one does not, so nobody learns of its death.
         books: Who else hears of each batch.
         is_urgent: True while entries should leave at once.
         export: Where entries go one by one as well, once they are in the bill; None: nowhere.
@@ -79,7 +79,7 @@ class Writer:
         self,
         store: Store,
         *,
-        process: str = "",
+        process: Callable[[], str] = str,
         books: Sequence[Book] = (),
         is_urgent: Callable[[], bool] = lambda: False,
         export: Export | None = None,
@@ -102,7 +102,7 @@ class Writer:
 
     def opened(self, asked: Entry) -> str:
         """Return the note that the limiter keeps with the grant of a call until it is entered."""
-        return Note.of(asked, writer=self.id, process=self._process).packed()
+        return Note.of(asked, writer=self.id, process=self._process()).packed()
 
     def enter(self, entry: Entry) -> None:
         """Enter a call. Never waits, never raises."""
@@ -196,7 +196,7 @@ class Writer:
             lost = {name.decode(): text for name, text in zip(found[::2], found[1::2], strict=True)}
             for entry in entries:
                 before = unknown.read(lost[entry.id]) if entry.id in lost else None
-                if before is not None:
+                if before is not None and entry.state == "settled":  # else neither knows more than the other
                     told = unknown.resolve_call(Unknown(before, lost[entry.id]), entry)
                     await self._store.run(RESOLVE, *told)
             entries = tuple(entry for entry in entries if entry.id not in lost)

@@ -18,6 +18,7 @@ import redis
 from fleet.config import Settings
 from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
+from fleet.engine.operations.billing import Billing
 from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.budgets import read_budget_views
 from fleet.engine.operations.dead import priced
@@ -103,6 +104,7 @@ class Overview:
         self._settings = settings
         self._state = state
         self._broker = broker
+        self._billing = Billing()
         self._names = {name: _names(name, pool.bots) for name, pool in settings.pools.items()}
 
     def read(self) -> FleetView:
@@ -178,6 +180,7 @@ class Overview:
             headline=headline(waits, now_s),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
             budgets=read_budget_views(self._state, settings, series, now_s),
+            bill=self._billing.read(self._state, now_s),
             events=events[:EVENTS_SHOWN],
             resources=_resources(living, troubles_of(living, settings, now_s=now_s), reading.redis_bytes),
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",

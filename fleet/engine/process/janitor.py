@@ -91,9 +91,13 @@ class Janitor:
         #: When the crew was looked at last, and whether producers have been told of pools that nobody serves.
         self._looked_at, self._tells_unserved = 0.0, True
 
+    def reports_as(self) -> str:
+        """Return the id by which this process reports; empty: it does not."""
+        return "" if self._recorder is None else leases.process_id()
+
     def living(self) -> frozenset[str] | None:
-        """Return the ids of the processes that report, as last looked at; None: nobody has looked yet."""
-        if self._recorder is None or not self._recorder.looked_at:
+        """Return the ids of the processes that report; None: nobody has looked lately, as while Redis was away."""
+        if self._recorder is None or self._recorder.looked_at < CLOCK.now_s() - 3 * CLEAN_EVERY_S:
             return None
         return frozenset(report.process for report in self._recorder.living)
 

@@ -50,7 +50,6 @@ from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
-from fleet.engine.transport import leases
 from fleet.errors import FleetError
 from fleet.lessons import Notebook
 from fleet.limiter import LearntCosts
@@ -141,7 +140,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     breakers = make_breakers(
         settings, state, broker, {route.limit: route.api_key for route in routes}, calm=limiter.calm
     )
-    bill = BillWriter(state, process=leases.process_id(), export=export_of(settings.bill))
+    bill = BillWriter(state, process=lambda: janitor.reports_as(), export=export_of(settings.bill))
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
@@ -166,6 +165,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         settings, telemetry, state=state, broker=broker, roster=roster, panel=panel, completion=completion, held=held,
         note=likeness.note, canvas=Canvas(state), room=room,
     )  # fmt: skip
+    janitor = Janitor(broker, state, plane.refuse)
     return Assembly(
         plane=plane,
         state=state,
@@ -184,7 +184,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         spending=spending,
         breakers=breakers,
         panel=panel,
-        janitor=Janitor(broker, state, plane.refuse),
+        janitor=janitor,
         telemetry=telemetry,
         bill=bill,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fleet.signals.diagnosis import bots, budgets, crew, providers, queues
+from fleet.signals.diagnosis import bills, bots, budgets, crew, providers, queues
 from fleet.signals.diagnosis.finding import Diagnosis, worst_first
 from fleet.signals.diagnosis.symptoms import Case, Symptoms
 from fleet.signals.view import FleetView
@@ -12,7 +12,7 @@ from fleet.signals.view import FleetView
 #: All rules.
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
     providers.broken, providers.failing, providers.refusing, providers.slow,
-    budgets.budgets, budgets.scopes, budgets.saturated,
+    budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown,
     bots.bots_out, bots.alike, bots.prompts,
     crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,
     queues.backlogs, queues.dead_letters,

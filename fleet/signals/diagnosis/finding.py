@@ -17,7 +17,8 @@ Kind = Literal[
     "provider_down", "key_refused", "out_of_money", "misconfigured", "no_worker", "budget_used", "bots_out",
     "pool_unserved", "redis_memory", "worker_hung", "worker_lost", "machine_full", "function_blocks",
     "provider_failing", "provider_refusing", "provider_slow", "prompts_fail", "dead_letters", "bots_bad", "bots_alike",
-    "backlog_grows", "settings_differ", "clock_off", "budget_near", "limit_saturated", "pool_paused",
+    "backlog_grows", "settings_differ", "clock_off", "budget_near", "calls_unknown", "limit_saturated",
+    "pool_paused",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)

@@ -61,7 +61,7 @@ class Fleet:
         self.stores = [Dying(redis_url), Dying(redis_url)]
         self.mine, self.other = self.stores
         self.limiter = Limiter(self.mine, {LIMIT: LimitSettings(rpm=600_000)}, draw=lambda: 0.0)
-        self.writer = Writer(self.mine, process=process)
+        self.writer = Writer(self.mine, process=lambda: process)
         self.later_s = 0.0
         self.heard: list[Batch] = []
         self.sweeper = Sweeper(self.other, [LIMIT], frozenset, books=[self.hear], clock=self.now_s)
@@ -185,6 +185,19 @@ def test_what_a_process_settles_late_takes_the_place_of_its_unknown_entry(redis_
         assert fleet.total() == SETTLED + SETTLED + SETTLED
         await fleet.sweep()
         assert fleet.total() == SETTLED + SETTLED + SETTLED
+
+    run(redis_url, body)
+
+
+def test_a_call_that_its_own_process_does_not_know_either_stays_listed(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant = await fleet.granted()
+        await fleet.sweep()
+        fleet.writer.enter(entry(id=grant.ticket, state="unknown", usd_picos=1, at_s=fleet.now_s()))
+        await fleet.writer.close()
+        assert fleet.total() == RESERVED
+        with connect(redis_url) as client:
+            assert [one.entry.id for one in read_unknown(client)] == [grant.ticket]
 
     run(redis_url, body)
 

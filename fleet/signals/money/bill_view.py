@@ -1,0 +1,36 @@
+"""The bill as the Fleet tab, `fleet top`, `fleet stats` and the metrics show it: the hour, today, and all."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fleet.frozen import Frozen
+
+
+class BillSums(Frozen):
+    """What calls have cost; amounts are whole numbers of 10^-12 US dollars."""
+
+    calls: int = 0
+    unknown_calls: int = Field(0, description="Those of them of which nobody knows what was counted.")
+    unpriced_calls: int = Field(0, description="Those of them without a price.")
+    usd_picos: int = Field(0, description="Of the settled ones.")
+    unknown_usd_picos: int = Field(0, description="What was reserved for the unknown ones.")
+
+
+class BillRow(Frozen):
+    """The bill of one pool's calls to one model."""
+
+    pool: str
+    model: str = Field(description="provider/model")
+    hour: BillSums = BillSums()
+    day: BillSums = BillSums()
+    ever: BillSums = BillSums()
+
+
+class BillView(Frozen):
+    """The bill just now. Hours and days are those of UTC."""
+
+    hour: BillSums = Field(BillSums(), description="Since the hour began.")
+    day: BillSums = Field(BillSums(), description="Since midnight UTC.")
+    ever: BillSums = Field(BillSums(), description="Since counting began.")
+    rows: tuple[BillRow, ...] = Field((), description="By pool and model, today's dearest first.")
