@@ -18,12 +18,12 @@ import redis
 from fleet.config import Settings
 from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
-from fleet.engine.operations.billing import Billing
 from fleet.engine.operations.bot_detail import read_bot
 from fleet.engine.operations.budgets import read_budget_views
 from fleet.engine.operations.dead import priced
 from fleet.engine.operations.idle import compute_view
 from fleet.engine.operations.ladders import apis_of
+from fleet.engine.operations.money.billing import Billing
 from fleet.engine.operations.obstacles import PoolStanding, drain_of_pool, headline
 from fleet.engine.operations.paces import LimitPace, finished_a_second, limit_view, paces_of
 from fleet.engine.operations.sameness import diversity_views

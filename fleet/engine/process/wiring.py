@@ -50,6 +50,7 @@ from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import Occupancy
 from fleet.engine.telemetry.taps import Telemetry
+from fleet.engine.transport import leases
 from fleet.errors import FleetError
 from fleet.lessons import Notebook
 from fleet.limiter import LearntCosts
@@ -165,7 +166,6 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         settings, telemetry, state=state, broker=broker, roster=roster, panel=panel, completion=completion, held=held,
         note=likeness.note, canvas=Canvas(state), room=room,
     )  # fmt: skip
-    janitor = Janitor(broker, state, plane.refuse)
     return Assembly(
         plane=plane,
         state=state,
@@ -184,7 +184,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         spending=spending,
         breakers=breakers,
         panel=panel,
-        janitor=janitor,
+        janitor=(janitor := Janitor(broker, state, plane.refuse)),
         telemetry=telemetry,
         bill=bill,
     )
