@@ -610,9 +610,7 @@ def test_an_outage_prompts_that_fail_and_a_dead_worker_are_each_said_in_one_sent
     page.wait(lambda: pool_text(page, "good", ".gate") != "closed", "its button opens it")
     fleet.worker = WorkerProcess(fleet.config.parent, env=fleet.env).wait_ready()
     fleet.collect(more)
-    page.wait(
-        lambda: page.text("#bill-unknown").startswith("3 calls unknown"), "what was in flight is unknown", within_s=60
-    )
+    page.wait(lambda: page.text("#bill-unknown").startswith("3 calls unknown"), "what was in flight is unknown", 60)
     page.picture("bill-unknown")
 
 
