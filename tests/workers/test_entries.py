@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -23,7 +24,8 @@ from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.deadline import Deadline
 from fleet.workers.meter import Meter
-from fleet.workers.ports import Completion, Wishes
+from fleet.workers.ports import Call, Completion, Delta, Wishes
+from fleet.workers.streaming import Streaming
 from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_gateway, said
 
 #: What a call is taken to cost of which nobody tells, in micro-dollars.
@@ -130,6 +132,31 @@ def test_a_failure_that_tells_its_usage_is_settled_at_that() -> None:
 def test_what_was_sent_and_is_not_told_is_unknown_at_what_was_reserved(reply: Exception | str) -> None:
     (entry,) = entered(reply, within_s=0.05 if reply == "hang" else 5).entered
     assert (entry.state, entry.usd_picos) == ("unknown", 7_500_000)
+
+
+class CutStream(FakeProvider):
+    """Tells a piece of its answer and what that has used, and breaks off."""
+
+    async def stream(self, call: Call, *, api_key: str) -> AsyncGenerator[Delta | Completion]:
+        yield Delta("a piece", usage=Usage(input_tokens=20, output_tokens=1))
+        raise ProviderUnavailable("the stream broke off")
+
+
+def test_a_stream_that_is_cut_is_unknown_with_what_is_known_of_it() -> None:
+    bill = FakeBill()
+    gateway = a_gateway(NotingLimiter(), CutStream(["unused"]), bill=bill, price=lambda model, usage, tier: 1)
+
+    async def chat() -> None:
+        deadline = Deadline(asyncio.get_running_loop().time() + 5)
+        await gateway.chat(
+            "research", (Message(role="user", content="a prompt"),), temperature=None, max_output_tokens=100,
+            deadline=deadline, meter=Meter("task-1"), caller=CALLER, streaming=Streaming(lambda text: None),
+        )  # fmt: skip
+
+    with pytest.raises(ProviderUnavailable):
+        asyncio.run(chat())
+    (entry,) = bill.entered
+    assert (entry.state, entry.usd_picos, entry.usage.input_tokens) == ("unknown", 7_500_000, 20)
 
 
 def test_a_call_that_was_granted_and_not_sent_is_void() -> None:

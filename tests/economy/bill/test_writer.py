@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect, run_script
 from fleet.usage import Usage
 from tests.economy.bill.calls import AT_S, LIMIT, entry, in_store, total
+from tests.redis_server import RedisServer
 
 
 def batch_call(number: int, calls: int, picos: int) -> ScriptCall:
@@ -104,6 +106,34 @@ def test_a_writer_sends_a_batch_again_until_redis_answers(redis_url: str) -> Non
 
     asyncio.run(body())
     assert total(redis_url).calls == 3
+
+
+def test_a_redis_that_stands_for_a_while_loses_and_doubles_nothing(own_redis: RedisServer) -> None:
+    async def body() -> None:
+        store = Store(own_redis.url, timeout_s=0.2)
+        writer = Writer(store)
+        try:
+            writer.enter(entry(0))
+            await wait_for(lambda: store.command("EXISTS", bill_keys.ever()))
+            own_redis.freeze()
+            for number in range(1, 250):
+                writer.enter(entry(number))
+                await asyncio.sleep(0.002)  # so that batches go while it stands
+            own_redis.thaw()
+            await writer.close()
+        finally:
+            own_redis.thaw()
+            await store.close()
+
+    asyncio.run(body())
+    assert total(own_redis.url).calls == 250
+
+
+async def wait_for(is_so: Callable[[], Awaitable[object]]) -> None:
+    """Wait until Redis says so."""
+    async with asyncio.timeout(20):
+        while not await is_so():
+            await asyncio.sleep(0.02)
 
 
 def test_an_unknown_call_is_listed_until_it_is_resolved_once(redis_url: str) -> None:
