@@ -89,7 +89,7 @@ COMMANDS = {
         "Show how alike bots answer, by task class, and what is done about it.",
     ),
     "simulate": (
-        "fleet.cli.operate.limits",
+        "fleet.cli.run.simulate",
         "simulate",
         "Tell what limits would give, by running the limiter in simulated time; nothing is sent.",
     ),

@@ -1,4 +1,4 @@
-"""`fleet limits`, `fleet limits set`, `fleet simulate`: how a limit stands, how it is changed, what it would give."""
+"""`fleet limits`, `fleet limits set`: how a limit stands, and how it is changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
     from fleet.lessons import Lesson
     from fleet.limiter import LimitSnapshot
-    from fleet.limiter.simulated.forecast import Forecast
     from fleet.waits import Cause
-
-#: Height of the drawing of `fleet simulate`: eighths of a line.
-_BARS = " ▁▂▃▄▅▆▇█"
-#: Columns of that drawing at most.
-_COLUMNS = 60
 
 
 @click.group(invoke_without_command=True)
@@ -184,97 +178,6 @@ def _number(name: str, value: float) -> str:
     if name == "usd_per_day":
         return _usd(value) if value else "0 (not limited)"
     return f"{value:,.0f}" if value else "0 (not limited)"
-
-
-@click.command()
-@click.option("--rpm", type=click.IntRange(1), help="Requests per minute.")
-@click.option("--tpm", type=click.IntRange(1), help="Tokens per minute.")
-@click.option("--bots", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Bots that call.")
-@click.option("--critical", type=click.IntRange(0), default=0, show_default=True, help="Bots whose calls are critical.")
-@click.option("--tokens", default="200-1200", show_default=True, help="Tokens of a call, smallest-largest.")
-@click.option("--used", type=click.FloatRange(0.01, 1), default=1.0, show_default=True, help="Share of them used.")
-@click.option("--latency-s", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds to an answer.")
-@click.option("--seconds", type=click.IntRange(10, 3600), default=120, show_default=True, help="Simulated time.")
-@click.option("--counting", type=click.Choice(["bucket", "window"]), default="window", show_default=True,
-              help="How the provider counts.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides sizes and jitter.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def simulate(
-    rpm: int | None, tpm: int | None, bots: int, critical: int, tokens: str, used: float, latency_s: float,
-    seconds: int, counting: str, seed: int, as_json: bool,
-) -> None:  # fmt: skip
-    """Tell what limits would give, by running the limiter in simulated time; nothing is sent.
-
-    \b
-    Examples:
-      fleet simulate --rpm 500 --tpm 200000 --bots 100
-      fleet simulate --rpm 3000 --bots 1000 --critical 10 --tokens 500-4000 --used 0.4
-    """
-    from fleet.limiter.simulated.forecast import Load, forecast
-
-    if rpm is None and tpm is None:
-        raise click.UsageError("expected --rpm, --tpm or both, got neither")
-    if critical > bots:
-        raise click.UsageError(f"expected at most {bots} critical bots, got {critical}")
-    limit = config.LimitSettings.model_validate({"rpm": rpm, "tpm": tpm, "counting": counting})
-    load = Load(bots, tokens=_sizes(tokens), used_share=used, latency_s=latency_s, critical=critical)
-    found = forecast(limit, load, seconds=seconds, seed=seed)
-    if as_json:
-        click.echo(json.dumps(_summary(found, rpm, tpm)))
-        return
-    click.echo("\n".join(fitted(_story(found, rpm, tpm))))
-
-
-def _sizes(text: str) -> tuple[int, int]:
-    smallest, _, largest = text.partition("-")
-    if not smallest.isdecimal() or not (largest or smallest).isdecimal():
-        raise click.UsageError(f"--tokens: expected two numbers like 200-1200, got {quote(text)}")
-    sizes = int(smallest), int(largest or smallest)
-    if not 1 <= sizes[0] <= sizes[1]:
-        raise click.UsageError(f"--tokens: expected the smaller number first and at least 1, got {quote(text)}")
-    return sizes
-
-
-def _summary(found: Forecast, rpm: int | None, tpm: int | None) -> dict[str, Any]:
-    minutes = found.seconds / 60
-    waits = {"wait_s": found.waits_s, "critical_wait_s": found.critical_waits_s}
-    return {
-        "calls_per_minute": round(found.calls / minutes, 1),
-        "tokens_per_minute": round(found.tokens / minutes),
-        "requests_used": round(found.calls / minutes / rpm, 4) if rpm else None,
-        "tokens_used": round(found.tokens / minutes / tpm, 4) if tpm else None,
-        **{name: {"p50": _at(times, 0.5), "p99": _at(times, 0.99)} for name, times in waits.items() if times},
-        "calls_of_a_bot": {"fewest": found.fewest, "most": found.most},
-        "questions_per_call": round(found.questions / max(1, found.calls), 2),
-        "calls_by_second": found.calls_by_second,
-    }
-
-
-def _at(times: tuple[float, ...], share: float) -> float:
-    return round(times[min(len(times) - 1, int(len(times) * share))], 3)
-
-
-def _story(found: Forecast, rpm: int | None, tpm: int | None) -> Iterator[str]:
-    sums = _summary(found, rpm, tpm)
-    of_requests = f" ({sums['requests_used']:.1%} of --rpm)" if rpm else ""
-    of_tokens = f" ({sums['tokens_used']:.1%} of --tpm)" if tpm else ""
-    yield f"calls a minute    {sums['calls_per_minute']:,.1f}{of_requests}"
-    yield f"tokens a minute   {sums['tokens_per_minute']:,}{of_tokens}"
-    for name, label in (("wait_s", "wait for a turn"), ("critical_wait_s", "  critical calls")):
-        if name in sums:
-            yield f"{label}   p50 {sums[name]['p50']:.2f} s, p99 {sums[name]['p99']:.2f} s"
-    yield f"calls of a bot    {found.fewest} to {found.most} in {found.seconds:.0f} s"
-    yield f"questions a call  {sums['questions_per_call']:.2f}"
-    yield f"calls a second    {_draw(found.calls_by_second)}"
-
-
-def _draw(counts: tuple[int, ...]) -> str:
-    """Draw counts as one line of bars, the highest of them full."""
-    step = -(-len(counts) // _COLUMNS)
-    means = [sum(part) / len(part) for part in (counts[i : i + step] for i in range(0, len(counts), step))]
-    most = max(means) or 1
-    bars = "".join(_BARS[round(mean / most * 8)] for mean in means)
-    return f"{bars}  (highest {most:,.1f})"
 
 
 def _lines(snapshot: LimitSnapshot, budgets: Sequence[str]) -> Iterator[str]:
