@@ -18,6 +18,8 @@ logger = logging.getLogger("fleet.worker")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
 #: Seconds between two log lines about the same outage.
 LOG_EVERY_S = 5.0
+#: Seconds for which `at_last` waits for an answer.
+LAST_WORD_S = 2.0
 
 T = TypeVar("T")
 
@@ -36,6 +38,19 @@ async def patiently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
             _log_outage(error)
             await asyncio.sleep(random.random() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries, 10)))
             tries += 1
+
+
+async def at_last(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Make the attempt once more that a cancellation has cut: what a task has earned is there, perhaps stored already.
+
+    Raises:
+        CancelledError: Redis does not answer soon.
+    """
+    try:
+        async with asyncio.timeout(LAST_WORD_S):
+            return await attempt()
+    except (FleetError, TimeoutError) as error:
+        raise asyncio.CancelledError from error
 
 
 _logged_s = -math.inf

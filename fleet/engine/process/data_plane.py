@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from celery.exceptions import Reject
@@ -43,15 +44,7 @@ from fleet.engine.process.request import tag_of
 from fleet.engine.process.waiting_room import OF_PROCESS, Stay, WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
-from fleet.errors import (
-    BotsQuarantined,
-    Expired,
-    FleetError,
-    InvalidTask,
-    KeyRejected,
-    StoreError,
-    Waits,
-)
+from fleet.errors import BotsQuarantined, Expired, FleetError, InvalidTask, KeyRejected, StoreError, Waits
 from fleet.models import Bot, BotResult, BotTask
 from fleet.outcome import NOTHING_BEFORE, Before, Parking
 from fleet.quoting import brief
@@ -61,7 +54,7 @@ from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.store.patience import patiently
+from fleet.store.patience import at_last, patiently
 from fleet.waits import MOST_TOLD, Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -294,10 +287,12 @@ class DataPlane:
         result = result_of(
             delivery.task_id, task, bot, outcome, queued_ms=delivery.queued_ms, ran_ms=ran_ms, before=before
         )
+        store = partial(self._store, result, task.kind, opinions, outcome.provider_errors, delivery)
         with self._telemetry.step("finish"):
-            stands = await patiently(
-                lambda: self._store(result, task.kind, opinions, outcome.provider_errors, delivery)
-            )
+            try:
+                stands = await patiently(store)
+            except asyncio.CancelledError:  # its worker stops
+                stands = await at_last(store)
         return result, stands
 
     async def _store(

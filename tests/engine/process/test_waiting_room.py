@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +15,14 @@ import redis
 
 from fleet import config
 from fleet.engine.admission.gates import read_gates
+from fleet.engine.outcomes.completion import Finish
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process import waiting_room
 from fleet.engine.process.waiting_room import GoneBack
 from fleet.engine.process.wiring import DirectCall, put_together
 from fleet.engine.transport import leases
 from fleet.engine.transport.parking.parked import find_parked
-from fleet.errors import StoreError
+from fleet.errors import StoreError, StoreUnavailable
 from fleet.outcome import Before, Parking
 from fleet.signals import catalogue
 from fleet.store import keys
@@ -234,3 +236,47 @@ def test_a_redis_that_refuses_to_take_it_back_leaves_it_to_the_slots_own_way(
             one.deliver()
     assert told.value.requeue
     assert client.hlen(keys.unacked()) == 1
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_task_that_has_its_answer_ends_with_it_though_its_worker_stops_right_there(
+    client: redis.Redis, is_stored: bool
+) -> None:
+    queue_up(client, message("a"))
+    with worker(client, GOOD) as one:
+        finish, begun = one.assembly.plane._completion.finish, []
+
+        async def stopped(done: Finish) -> bool:
+            stands = await finish(done) if is_stored or begun else False
+            if not begun:
+                begun.append(done)
+                current = asyncio.current_task()
+                assert current is not None
+                current.cancel()
+                await asyncio.sleep(10)
+            return stands
+
+        one.assembly.plane._completion.finish = stopped  # type: ignore[method-assign]
+        done = one.deliver()
+    assert done.result is not None and done.result.status == "ok" and not done.ended_before
+    assert client.exists(keys.result("a")) and not client.exists(keys.bot_leases("research"))
+    assert client.hget(keys.totals(), catalogue.ATTEMPTS.name) == str(done.result.attempts).encode()
+
+
+def test_a_task_whose_worker_stops_while_redis_is_away_goes_back_with_its_answer_unstored(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_up(client, message("a"))
+    with worker(client, GOOD) as one:
+
+        async def away(done: Finish) -> bool:
+            current = asyncio.current_task()
+            assert current is not None
+            current.cancel()
+            await asyncio.sleep(0)
+            raise StoreUnavailable("away")
+
+        one.assembly.plane._completion.finish = away  # type: ignore[method-assign]
+        with pytest.raises((asyncio.CancelledError, CancelledError)):
+            one.deliver()
+    assert not client.exists(keys.result("a")) and client.hlen(keys.unacked()) == 1
