@@ -53,6 +53,8 @@ def test_a_waiting_task_is_cancelled_and_a_held_one_is_only_kept_from_beginning_
     assert find_held(client, "held") is not None and client.get(keys.result("held")) is None
     client.set(keys.result("done"), '{"status": "SUCCESS", "result": {"status": "ok"}}')
     assert do(do="cancel", task="done", running=True) == "it has ended: no worker holds it"
+    assert do(do="cancel", task="typo", running=True).startswith("nobody knows 'typo': it has no message and no result")
+    assert client.get(keys.result("typo")) is None
     cancelled = [fields for name, fields in events() if name == "task_cancelled"]
     assert cancelled == [{"task": "waits", "by": "ann", "host": HOST}], "only what was ended is told"
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.exit_codes import EXIT_FAILURE
 from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError
-from fleet.quoting import counted, quote
+from fleet.quoting import MOST_NAMES, counted, quote
 
 if TYPE_CHECKING:
     from fleet.engine.outcomes.cancelling import Selection, Tally
+    from fleet.engine.outcomes.revocation import Revocation
 
 #: Tasks that one message to the workers names at most (count).
 TOLD_AT_ONCE = 1000
@@ -38,7 +40,9 @@ def cancel(
 
     Name tasks, or say what they are: of several options all must apply. Whoever waits for one of them gets Celery's
     TaskRevokedError, and so does what follows it in a canvas. A task that has a result keeps it, one that runs goes on
-    unless you say --running, and a cancelled task's idempotency key may be submitted again.
+    unless you say --running, and a cancelled task's idempotency key may be submitted again. An id with neither message
+    nor result is told as unknown, and does not count. If its message is on its way, it does not start when it comes.
+    When all are unknown, the exit code is 1.
 
     \b
     Examples:
@@ -85,19 +89,45 @@ def metadata_of(given: Sequence[str]) -> dict[str, str]:
 
 def _by_id(task_ids: tuple[str, ...], running: bool, as_json: bool) -> None:
     from fleet.engine.app import app
-    from fleet.engine.outcomes.revocation import revoke_here
+    from fleet.engine.messages.broker import broker
+    from fleet.engine.operations.message_search import may_wait
+    from fleet.engine.outcomes.revocation import revoke, state_here
+    from fleet.store.client import store_errors
+    from fleet.store.embedded import state_url
 
-    ended = revoke_here(task_ids)
-    app.control.revoke(list(task_ids), terminate=running)
-    _note(list(dict.fromkeys(task_ids)), {"ended": len(ended)}, running)
+    settings = config.current()
+    with store_errors(broker().url), store_errors(state_url(settings)):
+        where = broker().client
+        done = revoke(
+            task_ids, broker=where, state=state_here(), settings=settings,
+            find=lambda names: may_wait(where, names, settings),
+        )  # fmt: skip
+    known = [task_id for task_id in dict.fromkeys(task_ids) if task_id not in set(done.unknown)]
+    if known:
+        app.control.revoke(known, terminate=running)
+        _note(known, {"ended": len(done.ended)}, running)
     if as_json:
-        click.echo(json.dumps({"revoked": list(task_ids), "ended": ended}, indent=2))
-        return
-    others = len(set(task_ids)) - len(ended)
-    say(f"{counted(len(set(task_ids)), 'task')} revoked, {len(ended):,} of them waited and ended with it")
+        click.echo(json.dumps({"revoked": known, "ended": done.ended, "unknown": done.unknown}, indent=2))
+    else:
+        _tell_ids(known, done, running)
+    if not known:
+        click.get_current_context().exit(EXIT_FAILURE)
+
+
+def _tell_ids(known: list[str], done: Revocation, running: bool) -> None:
+    if known:
+        say(f"{counted(len(known), 'task')} revoked, {len(done.ended):,} of them waited and ended with it")
+    others = len(known) - len(done.ended)
     if others:
         what = "is stopped by its worker" if running else "goes on"
         say(f"{others:,} had a result, or were held by a worker: what runs {what}")
+    if done.unknown:
+        named = ", ".join(quote(task_id) for task_id in done.unknown[:MOST_NAMES])
+        more = f" and {len(done.unknown) - MOST_NAMES:,} more" if len(done.unknown) > MOST_NAMES else ""
+        say(
+            f"{counted(len(done.unknown), 'task')} unknown, with no message and no result: {named}{more}. What is "
+            "still on its way does not start when it comes"
+        )
 
 
 def _by_kind(chosen: Selection, running: bool, dry_run: bool, yes: bool, as_json: bool) -> None:

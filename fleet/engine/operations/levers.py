@@ -13,6 +13,7 @@ import redis
 from fleet import diversity, roster
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, open_gates, set_gates
+from fleet.engine.operations.message_search import find_at_heads
 from fleet.engine.outcomes.revocation import revoke
 from fleet.engine.transport.held import find_held
 from fleet.errors import ConfigurationError
@@ -148,7 +149,14 @@ def cancel_task(
     """
     from fleet.engine.app import app  # Celery's own message stops what runs; only who cancels needs the app
 
-    ended = revoke([task_id], broker=broker, state=state, settings=settings)
+    def find(names: Sequence[str]) -> list[str]:
+        searches = {name: find_at_heads(broker, name, settings) for name in names}
+        return [name for name, search in searches.items() if search.found is not None or not search.complete]
+
+    done = revoke([task_id], broker=broker, state=state, settings=settings, find=find)
+    if done.unknown:
+        return f"nobody knows {quote(task_id)}: it has no message and no result; if it still comes, it does not start"
+    ended = done.ended
     is_stopped = is_running and not ended and find_held(broker, task_id) is not None
     if is_running and not ended:
         app.control.revoke([task_id], terminate=True)

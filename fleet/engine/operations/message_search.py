@@ -6,6 +6,7 @@ prompts travel. The search is bounded: how much it looked at is part of its answ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -27,6 +28,8 @@ HEADS_MOST = 1000
 #: Messages looked at in one step (count), and the bytes a step aims at: 4 MB hold Redis up for about 2 ms.
 FIRST_STRETCH, LONGEST_STRETCH = 64, 1000
 STRETCH_BYTES = 4_000_000
+#: Tasks up to which each is searched for inside Redis (count); for more, messages are read here, so many in a step.
+ONE_BY_ONE, READ_AT_ONCE = 3, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,32 @@ def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most
             return Search(Queued(queue, priority, place, message), looked)
         is_complete = is_complete and place < 0 and looked_at < each
     return Search(None, looked, is_complete)
+
+
+def may_wait(broker: redis.Redis, task_ids: Sequence[str], settings: Settings, *, most: int = SEARCH_MOST) -> set[str]:
+    """Return those of some tasks that wait in a queue; all of them where more waits than is looked at. O(waiting).
+
+    Args:
+        broker: Plain client of the broker.
+        task_ids: The tasks.
+        settings: Pools and the inbox.
+        most: Messages looked at, over all lists (count).
+    """
+    wanted, found = set(task_ids), set[str]()
+    if len(wanted) <= ONE_BY_ONE:
+        for task_id in wanted:
+            search = find_queued(broker, task_id, settings, most=most)
+            if search.found is not None or not search.complete or find_over(broker, task_id, most=most):
+                found.add(task_id)
+        return found
+    for key in (*(key for _, (key, _) in _lists(broker, settings)), keys.over()):
+        skip = 0
+        while messages := cast("list[bytes]", broker.lrange(key, skip, skip + READ_AT_ONCE - 1)):
+            found |= wanted.intersection(filter(None, map(task_id_in, messages)))
+            skip, most = skip + len(messages), most - len(messages)
+            if found == wanted or most <= 0:
+                return wanted
+    return found
 
 
 def find_poison(broker: redis.Redis, task_id: str) -> bool:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -32,13 +33,35 @@ DONE = (b'{"status": "SUCCESS"', b'{"status": "FAILURE"')
 REVOKING = ("revoke", "terminate")
 
 
-def revoke(task_ids: Iterable[str], *, broker: redis.Redis, state: redis.Redis, settings: Settings) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What became of tasks that were revoked: those that `ended` with it, whose result is REVOKED now; the `unknown`.
+
+    An unknown one has no result and no message. If its message is on its way still, it ends when a worker meets it.
+    """
+
+    ended: list[str]
+    unknown: list[str]
+
+
+def revoke(
+    task_ids: Iterable[str],
+    *,
+    broker: redis.Redis,
+    state: redis.Redis,
+    settings: Settings,
+    find: Callable[[Sequence[str]], Collection[str]] | None = None,
+) -> Revocation:
     """Keep tasks from starting and free their idempotency keys; tell who waits for one that nobody works on.
 
     A task that runs goes on, and its result stands; one that is done stays as it is. Safe to repeat.
 
-    Returns:
-        The tasks that ended with it: their result is REVOKED now.
+    Args:
+        task_ids: Which.
+        broker: Client of the Redis with the messages.
+        state: Client of the Redis with the results.
+        settings: How long results live.
+        find: Returns those of some tasks that may wait in a queue; None: nobody looks, and all are taken to be known.
 
     Raises:
         redis.RedisError: When Redis does not answer (inside `store_errors`, Fleet's own).
@@ -46,11 +69,17 @@ def revoke(task_ids: Iterable[str], *, broker: redis.Redis, state: redis.Redis, 
     names = _not_done(state, list(dict.fromkeys(task_ids)))
     parked = set(mark_revoked(broker, names))
     held = held_of(broker, [task_id for task_id in names if task_id not in parked])
-    free = [task_id for task_id in names if task_id not in held]
+    free, unknown = [task_id for task_id in names if task_id not in held], list[str]()
+    if find is not None and free:
+        known = parked | set(find([task_id for task_id in free if task_id not in parked]))
+        unknown = [task_id for task_id in free if task_id not in known]
+        moved = held_of(broker, unknown) | set(unknown).difference(_not_done(state, unknown))
+        unknown = [task_id for task_id in unknown if task_id not in moved]
+        free = [task_id for task_id in free if task_id in known]
     ended: list[str] = []
     for start in range(0, len(free), AT_ONCE):
         ended += store_revoked(state, free[start : start + AT_ONCE], settings)
-    return ended
+    return Revocation(ended, unknown)
 
 
 def revoke_here(task_ids: Iterable[str]) -> list[str]:
@@ -61,7 +90,7 @@ def revoke_here(task_ids: Iterable[str]) -> list[str]:
     """
     settings = config.current()
     with store_errors(broker().url), store_errors(state_url(settings)):
-        return revoke(task_ids, broker=broker().client, state=state_here(), settings=settings)
+        return revoke(task_ids, broker=broker().client, state=state_here(), settings=settings).ended
 
 
 def state_here() -> redis.Redis:

@@ -59,8 +59,9 @@ def test_a_cancel_without_a_worker_ends_what_waits_and_leaves_a_result_alone(cli
     park(client, "later", in_s=600)
     client.set(keys.result("done"), '{"status": "SUCCESS", "result": {"status": "ok"}}')
     answer = json.loads(fleet("cancel", "later", "done", "--json").stdout)
-    assert answer == {"revoked": ["later", "done"], "ended": ["later"]}
-    assert "1 of them waited" in fleet("cancel", "other", "done").stderr
+    assert answer == {"revoked": ["later", "done"], "ended": ["later"], "unknown": []}
+    (other,) = submit(1)
+    assert "2 tasks revoked, 1 of them waited" in fleet("cancel", other, "done").stderr
     story = json.loads(fleet("why", "later", "--json").stdout)
     assert story["state"] == "revoked"
     assert client.get(keys.result("done")) == b'{"status": "SUCCESS", "result": {"status": "ok"}}'
@@ -68,7 +69,7 @@ def test_a_cancel_without_a_worker_ends_what_waits_and_leaves_a_result_alone(cli
 
 
 def test_many_are_cancelled_at_once_but_those_that_a_worker_holds(client: redis.Redis) -> None:
-    names = [f"t{number}" for number in range(50)]
+    names = ["t0", "t1", *submit(48)]
     for task_id in names[:2]:
         message = json.dumps({"headers": {"id": task_id}, "properties": {}, "body": ""})
         client.hset(keys.unacked(), f"tag-{task_id}", f"{RESEARCH}\n{message}")
@@ -79,10 +80,34 @@ def test_many_are_cancelled_at_once_but_those_that_a_worker_holds(client: redis.
 
 
 def test_the_line_of_a_revoked_task_is_a_failed_one_that_can_be_retried(client: redis.Redis) -> None:
-    fleet("cancel", "mine")
+    (mine,) = submit(1)
+    fleet("cancel", mine)
     with open_collector(config.current()) as collector:
-        found = collector.fetch(["mine"])
-    assert (found["mine"]["status"], found["mine"]["error"]["type"]) == ("failed", "TaskRevokedError")
+        found = collector.fetch([mine])
+    assert (found[mine]["status"], found[mine]["error"]["type"]) == ("failed", "TaskRevokedError")
+
+
+@pytest.mark.parametrize("others", [0, 9])
+def test_an_id_that_nobody_knows_is_told_and_does_not_count_but_what_is_on_its_way_under_it_does_not_start(
+    client: redis.Redis, others: int
+) -> None:
+    waiting = submit(others)
+    assert json.loads(fleet("cancel", "typo", "typo", *waiting, "--json", code=0 if others else 1).stdout) == {
+        "revoked": waiting,
+        "ended": waiting,
+        "unknown": ["typo"],
+    }
+    assert not client.exists(keys.result("typo")) and is_revoked(client, "typo")
+    said = fleet("cancel", *(f"typo-{n}" for n in range(8)), code=1).stderr
+    assert (
+        said.startswith("fleet: 8 tasks unknown, with no message and no result: 'typo-0', ") and "revoked" not in said
+    )
+    assert "on its way does not start" in said and "'typo-7'" not in said
+    queued = {"headers": {"id": "slow"}, "properties": {}, "body": ""}
+    client.lpush(keys.over(), json.dumps(queued))  # put aside: a worker has yet to end it
+    assert json.loads(fleet("cancel", "slow", "--json").stdout)["unknown"] == []
+    park(client, "parked", in_s=600)
+    assert json.loads(fleet("cancel", "parked", "--json").stdout)["ended"] == ["parked"]
 
 
 def submit(count: int, **fields: Any) -> list[str]:
