@@ -6,6 +6,7 @@ then: who dies in between has it told once more, never not at all.
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -21,10 +22,19 @@ from pydantic import ValidationError
 
 from fleet.config import Settings
 from fleet.engine.operations.overview import open_overview
-from fleet.errors import ConfigurationError, FleetError
+from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
 from fleet.quoting import quote
 from fleet.signals import catalogue
-from fleet.signals.diagnosis.alerting import AlertLog, Announcement, look_for_news, told_in_text
+from fleet.signals.diagnosis.alerting import (
+    AlertLog,
+    Announcement,
+    News,
+    What,
+    lines_of,
+    look_for_news,
+    told_in_text,
+)
+from fleet.signals.diagnosis.finding import clock
 from fleet.signals.events import record_event_now
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
@@ -40,6 +50,8 @@ TURN_S = 60.0
 TIMEOUT_S = 10.0
 #: Seconds for which the same failure is not recorded again.
 QUIET_S = 600.0
+#: Seconds for which Redis must be away until that is told: it may be starting anew.
+AWAY_S = 30.0
 #: What has the turns, and what was told.
 _TURN, _TOLD = "alerts", "alerts told"
 
@@ -112,8 +124,8 @@ class Alerter:
         except urllib.error.HTTPError as error:
             with error:
                 raise FleetError(f"alerts: expected the webhook to answer 2xx, got {error.code}") from None
-        except (OSError, ValueError) as error:  # its text may name the address, which is a secret
-            reason = getattr(error, "reason", error)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)  # only its type is told: its text may name the address, a secret
             raise FleetError(f"alerts: expected the webhook to answer, got {type(reason).__name__}") from None
 
 
@@ -128,6 +140,8 @@ class AlertWatch:
         self._settings = settings
         self._alerter = Alerter(settings)
         self._failed = ""
+        #: Unix times since which Redis is away, and when that was told last; 0: it is there, it was not.
+        self._away_since = self._away_told_at = 0.0
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -141,23 +155,58 @@ class AlertWatch:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            try:
-                self._alerter.look()
-                self._failed = ""
-            except FleetError as error:
-                self._tell(error)
-            except Exception as error:  # noqa: BLE001 - one look that fails must not end the others
-                self._tell(
-                    FleetError(f"alerts: expected to read the fleet, got {type(error).__name__}: {quote(error)}")
-                )
+            self.step()
             self._stopped.wait(LOOK_EVERY_S / 2)
+
+    def step(self) -> None:
+        """Look once; a Redis that has been away for `AWAY_S` is told by each process by itself: none can ask others."""
+        try:
+            self._alerter.look()
+            self._failed = ""
+        except FleetError as error:
+            self._tell(error)
+            if isinstance(error, StoreUnavailable) or isinstance(error.__cause__, StoreUnavailable):
+                self._away_since = self._away_since or time.time()
+                self._tell_away(time.time())
+        except Exception as error:  # noqa: BLE001 - one look that fails must not end the others
+            self._tell(FleetError(f"alerts: expected to read the fleet, got {type(error).__name__}: {quote(error)}"))
+        else:
+            self._tell_back(time.time())
+
+    def _tell_away(self, now_s: float) -> None:
+        is_due = now_s - self._away_told_at >= self._settings.alerts.repeat_s
+        is_long = now_s - self._away_since >= AWAY_S
+        if is_due and is_long and self._send("lasts" if self._away_told_at else "began", now_s):
+            self._away_told_at = now_s
+
+    def _tell_back(self, now_s: float) -> None:
+        if not self._away_told_at or self._send("over", now_s):
+            self._away_since = self._away_told_at = 0.0
+
+    def _send(self, what: What, now_s: float) -> bool:
+        """Tell of a Redis that is away; False: the webhook did not take it."""
+        news = News(
+            what=what, kind="redis_away", about="", severity="critical", began_at=self._away_since,
+            sentence=f"Redis does not answer since {clock(self._away_since, now_s)}: tasks wait, and nobody can look",
+            command="fleet doctor",
+        )  # fmt: skip
+        link = self._settings.alerts.link
+        body: dict[str, Any] = {"text": "\n".join([*lines_of(news, now_s), *([link] if link else [])])}
+        if self._settings.alerts.body == "json":
+            body["findings"] = [news.model_dump()]
+        try:
+            self._alerter.post(body)
+        except FleetError as error:
+            logger.warning("not told error=%s", error)
+            return False
+        return True
 
     def _tell(self, error: FleetError) -> None:
         if str(error) != self._failed:
             logger.warning("not told error=%s", error)
         self._failed = str(error)
-        url = state_url(self._settings)
         try:
+            url = state_url(self._settings)
             with store_errors(url), connect(url, timeout_s=self._settings.redis.socket_timeout_s) as state:
                 if state.set(keys.turn("alerts failed"), "1", nx=True, ex=round(QUIET_S)):
                     record_event_now(state, catalogue.ALERT_FAILED, why=str(error))

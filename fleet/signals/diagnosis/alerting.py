@@ -115,7 +115,7 @@ def look_for_news(
 
 def told_in_text(look: Announcement, *, most_per_hour: int, link: str | None, now_s: float) -> str:
     """Return news as people read them: one line each, with the command that helps."""
-    lines = [line for one in look.news[:MOST_LINES] for line in _lines(one, now_s)]
+    lines = [line for one in look.news[:MOST_LINES] for line in lines_of(one, now_s)]
     if len(look.news) > MOST_LINES:
         lines.append(f"and {counted(len(look.news) - MOST_LINES, 'more finding')}")
     if len(look.if_told.posts) >= most_per_hour:
@@ -157,7 +157,8 @@ def _told(one: Diagnosis, last: ToldAlert | None, now_s: float) -> ToldAlert:
     )  # fmt: skip
 
 
-def _lines(one: News, now_s: float) -> list[str]:
+def lines_of(one: News, now_s: float) -> list[str]:
+    """Return one piece of news as people read it."""
     if one.what == "over":
         return [f"OVER, told first at {clock(one.began_at, now_s)}: {one.sentence}"]
     helps = [f"    what helps: {one.command}"] if one.command else []

@@ -8,7 +8,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from getpass import getuser
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import pytest
@@ -21,6 +21,7 @@ from fleet.diversity import ClassState
 from fleet.engine.admission.gates import CLOSED, set_gate
 from fleet.engine.answers.lessons import SharedLessons
 from fleet.engine.operations import levers
+from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 from fleet.lessons import Notebook
 from fleet.roster import quarantine
 from fleet.store import keys
@@ -206,3 +207,20 @@ def test_who_acts_on_the_page_is_named_as_it_logged_in(client: redis.Redis, verb
 def test_the_events_of_many_name_some_of_them(client: redis.Redis) -> None:
     levers.note_cancelled(client, [f"t{number}" for number in range(1000)], {}, by="anna")
     assert deeds()[0][1]["tasks"] == "t0, t1, t2, t3, t4, t5, t6, t7 and 992 more"
+
+
+def test_a_replay_that_is_broken_off_is_told_as_far_as_it_went(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead(client)
+    replay = DeadLetterOffice.replay
+
+    def stop_at_the_second(office: DeadLetterOffice, task_id: str, **options: Any) -> str:
+        if task_id == "t1":  # the older one comes second
+            raise KeyboardInterrupt
+        return replay(office, task_id, **options)
+
+    monkeypatch.setattr(DeadLetterOffice, "replay", stop_at_the_second)
+    fleet("dead", "replay", "--all", "--yes", code=130)
+    ((event, said),) = deeds()
+    assert (event, said["queued"], said["by"]) == ("dead_replayed", "1", getuser())

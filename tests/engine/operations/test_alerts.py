@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -145,6 +146,53 @@ def test_a_trial_says_that_messages_arrive_or_why_they_do_not(
     config.current.cache_clear()
     told = fleet("alerts", "watch", code=2).stderr
     assert told.startswith("fleet: alerts.webhook_env: expected the name of an environment variable"), told
+
+
+def test_a_redis_that_is_away_is_told_and_that_it_is_back(
+    client: redis.Redis, hook: Webhook, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = load(
+        alerts={"webhook_env": "OUR_WEBHOOK", "body": "json"}, redis={"url": "redis://127.0.0.1:1/0"}
+    )  # nothing listens there
+    watch = alerts.AlertWatch(nobody)
+    watch.step()
+    assert hook.bodies == [], "it may be starting anew"
+    monkeypatch.setattr(alerts, "AWAY_S", 0.0)
+    watch.step()
+    watch.step()
+    (told,) = hook.bodies
+    assert told["text"].startswith("CRITICAL Redis does not answer since ") and "fleet doctor" in told["text"]
+    assert told["findings"][0]["kind"] == "redis_away"
+    watch._settings = settings  # it is there again
+    watch._alerter = Alerter(settings)
+    watch.step()
+    assert [body["text"].partition(" ")[0] for body in hook.bodies[1:]] == ["WARNING", "OVER,"]
+    next_look(client)
+    watch.step()
+    assert len(hook.bodies) == 3
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
+def test_a_webhook_that_speaks_no_http_is_told_in_one_line_without_its_address(
+    client: redis.Redis, hook: Webhook, settings: Settings, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        monkeypatch.setenv("OUR_WEBHOOK", f"http://127.0.0.1:{server.getsockname()[1]}/{SECRET}")
+        told = fleet("alerts", "test", code=1).stderr
+        thread.join()
+    assert told.startswith("fleet: alerts: expected the webhook to answer, got ") and SECRET not in told
+    monkeypatch.setenv("OUR_WEBHOOK", f"http://127.0.0.1:1/{SECRET} with a space")
+    told = fleet("alerts", "test", code=1).stderr
+    assert told.startswith("fleet: alerts: expected the webhook to answer, got ") and SECRET not in told
 
 
 def test_with_json_each_finding_is_told_in_parts(client: redis.Redis, hook: Webhook) -> None:
