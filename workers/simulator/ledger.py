@@ -1,16 +1,26 @@
-"""What the simulator would have billed: counters per key and in total. Keys are shown by label only."""
+"""What the simulator would have billed: counters per key and in total, and a line for each model, tier and day of a key.
+
+Keys are shown by label only. Each call is priced in whole pico-dollars when it ends, as Fleet prices its own: sums of
+them are exact.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from math import lcm
 from typing import Any, NamedTuple
 
+from fleet.money import PICOS_PER_MICRO, micros_of
 from fleet.workers.simulator.options import SimulatorOptions
 
-#: Pico-dollars (10^-12 $) of a micro-dollar.
-PICOS = 1_000_000
+#: Seconds of a day, the unit of a line.
+DAY_S = 86_400
 
 
 class Classes(NamedTuple):
@@ -31,6 +41,58 @@ class Classes(NamedTuple):
     tier: str | None = None
 
 
+class Spent(NamedTuple):
+    """What one answer took.
+
+    Args:
+        model: As the call spelled it.
+        input_tokens: All input.
+        output_tokens: All output; of a cut stream what was sent.
+        classes: Which of them are billed otherwise.
+        matched: False: its question has no recorded answer.
+    """
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    classes: Classes = Classes()
+    matched: bool = True
+
+
+@dataclass(slots=True)
+class Line:
+    """What was billed for one model, tier and day of a key.
+
+    Attributes:
+        served: Answers that were made whole; the tokens and `billed_usd_picos` are theirs.
+        surcharge_usd_picos: What their bill differs by from that of plain tokens, for what was cached, written to a
+            cache, or answered by another tier. A discount is negative.
+        cut: Answers that were cut. Their tokens and money stand apart.
+    """
+
+    served: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    thinking_tokens: int = 0
+    billed_usd_picos: int = 0
+    surcharge_usd_picos: int = 0
+    cut: int = 0
+    cut_input_tokens: int = 0
+    cut_output_tokens: int = 0
+    cut_billed_usd_picos: int = 0
+
+    def add(self, other: Line) -> None:
+        """Add another line."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_COUNTS = tuple(Line.__slots__)
+
+
 @dataclass(slots=True)
 class Account:
     """Counters of one key.
@@ -47,8 +109,7 @@ class Account:
         hung: Taken and never answered. Nothing was made, nothing is billed.
         abandoned: The client left before the answer was made. Nothing is billed here; a real provider may bill.
         unmatched: Served or cut calls whose question has no recorded answer, when answers are replayed.
-        surcharge_usd_picos: What the bill of served calls differs by from that of plain tokens, in pico-dollars, for
-            what was cached, written to a cache, or answered by another tier. A discount is negative.
+        lines: What was billed, by model, tier and day (days since 1970, UTC).
     """
 
     calls: int = 0
@@ -60,40 +121,13 @@ class Account:
     abandoned: int = 0
     bad_requests: int = 0
     unmatched: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cut_input_tokens: int = 0
-    cut_output_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    cache_write_1h_tokens: int = 0
-    thinking_tokens: int = 0
-    flex: int = 0
-    priority: int = 0
-    surcharge_usd_picos: int = 0
+    lines: dict[tuple[str, str, int], Line] = field(default_factory=dict)
 
     @property
     def in_flight(self) -> int:
         """Calls that have not ended."""
         ended = self.served + self.refused_429 + self.errors_5xx + self.cut + self.hung
         return self.calls - ended - self.abandoned - self.bad_requests
-
-    def serve(self, input_tokens: int, output_tokens: int, *, matched: bool) -> None:
-        """Count an answer that was made whole."""
-        self.served += 1
-        self.unmatched += not matched
-        self.input_tokens += input_tokens
-        self.output_tokens += output_tokens
-
-    def classify(self, used: Classes, surcharge_usd_picos: int) -> None:
-        """Count what a served call used beside plain tokens."""
-        self.cached_tokens += used.cached
-        self.cache_write_tokens += used.written + used.written_long
-        self.cache_write_1h_tokens += used.written_long
-        self.thinking_tokens += used.thinking
-        self.flex += used.tier == "flex"
-        self.priority += used.tier == "priority"
-        self.surcharge_usd_picos += surcharge_usd_picos
 
     def reject(self) -> None:
         """Count a call that the wire refuses."""
@@ -109,24 +143,31 @@ class Account:
         else:
             self.bad_requests += 1
 
-    def cut_off(self, input_tokens: int, output_tokens: int, *, matched: bool) -> None:
-        """Count an answer that was made, but cut on its way."""
-        self.cut += 1
-        self.unmatched += not matched
-        self.cut_input_tokens += input_tokens
-        self.cut_output_tokens += output_tokens
+    def line(self, spent: Spent, day: int) -> Line:
+        """Return the line of an answer, begun at its first one."""
+        place = (spent.model, spent.classes.tier or "", day)
+        found = self.lines.get(place)
+        if found is None:
+            found = self.lines[place] = Line()
+        return found
 
 
 class Ledger:
-    """All accounts, and the prices: a price of a million tokens is also micro-dollars per token."""
+    """All accounts, and the prices.
 
-    def __init__(self, options: SimulatorOptions) -> None:
-        self._prices = (options.input_usd_per_mtok, options.output_usd_per_mtok)
-        others = (options.cached_usd_per_mtok, options.cache_write_usd_per_mtok, options.cache_write_1h_usd_per_mtok)
-        self._extras = tuple(0 if price is None else round((price - self._prices[0]) * PICOS) for price in others)
-        self._factors: Mapping[str | None, float] = {"flex": options.flex_factor, "priority": options.priority_factor}
+    Args:
+        options: The prices.
+        now_s: The clock that dates a line, Unix time in seconds.
+    """
+
+    def __init__(self, options: SimulatorOptions, *, now_s: Callable[[], float] = time.time) -> None:
+        factors = {"flex": options.flex_factor, "priority": options.priority_factor}
+        self._plain = _Rates(options, 1.0)
+        self._tiers = {tier: _Rates(options, factor) for tier, factor in factors.items()}
         self._shown = {name: getattr(options, name) for name in _PRICES if getattr(options, name) is not None}
         self._accounts: dict[str, Account] = {}
+        self._now_s = now_s
+        self._since_s = now_s()
         self.unauthorized_401 = 0
 
     def account(self, key: str) -> Account:
@@ -136,40 +177,79 @@ class Ledger:
             found = self._accounts[key] = Account()
         return found
 
-    def surcharge_usd_picos(self, input_tokens: int, output_tokens: int, used: Classes) -> int:
-        """Return what a call costs more than its tokens as plain ones; less is negative."""
-        given, made = (round(price * PICOS) for price in self._prices)
-        plain = input_tokens * given + output_tokens * made
-        extras = sum(price * tokens for price, tokens in zip(self._extras, used[:3], strict=True))
-        return round((plain + extras) * self._factors.get(used.tier, 1)) - plain
+    def serve(self, account: Account, spent: Spent) -> None:
+        """Count an answer that was made whole."""
+        account.served += 1
+        account.unmatched += not spent.matched
+        line, used = account.line(spent, int(self._now_s() // DAY_S)), spent.classes
+        cost = self._tiers.get(used.tier or "", self._plain).cost_usd_picos(spent)
+        line.served += 1
+        line.input_tokens += spent.input_tokens
+        line.output_tokens += spent.output_tokens
+        line.cached_tokens += used.cached
+        line.cache_write_tokens += used.written + used.written_long
+        line.cache_write_1h_tokens += used.written_long
+        line.thinking_tokens += used.thinking
+        line.billed_usd_picos += cost
+        line.surcharge_usd_picos += cost - self._plain.cost_usd_picos(spent._replace(classes=Classes()))
+
+    def cut_off(self, account: Account, spent: Spent) -> None:
+        """Count an answer that was made, but cut on its way."""
+        account.cut += 1
+        account.unmatched += not spent.matched
+        line = account.line(spent, int(self._now_s() // DAY_S))
+        line.cut += 1
+        line.cut_input_tokens += spent.input_tokens
+        line.cut_output_tokens += spent.output_tokens
+        line.cut_billed_usd_picos += self._tiers.get(spent.classes.tier or "", self._plain).cost_usd_picos(spent)
 
     def reset(self) -> None:
         """Start anew. A call in flight counts to the old accounts."""
         self._accounts = {}
+        self._since_s = self._now_s()
         self.unauthorized_401 = 0
 
     def report(self) -> dict[str, Any]:
-        """Return all counters as JSON values: `total`, and `keys` by label."""
+        """Return all counters as JSON values: `total`, `keys` by label, and `usage` by day, key, model and tier."""
         return {
             "simulator": True,
+            "period": {"since_s": self._since_s, "until_s": self._now_s()},
             "unauthorized_401": self.unauthorized_401,
             "prices": self._shown,
-            "total": self._line(_total(self._accounts.values())),
-            "keys": {key_label(key): self._line(account) for key, account in self._accounts.items()},
+            "total": _shown(self._accounts.values()),
+            "keys": {key_label(key): _shown([account]) for key, account in self._accounts.items()},
+            "usage": [
+                {"day": _day(day), "key": key_label(key), "model": model, "tier": tier, **asdict(line)}
+                for key, account in self._accounts.items()
+                for (model, tier, day), line in sorted(account.lines.items(), key=lambda item: item[0][::-1])
+            ],
         }
 
-    def _line(self, account: Account) -> dict[str, int]:
-        return {
-            **asdict(account),
-            "in_flight": account.in_flight,
-            "billed_usd_micros": self._cost(account.input_tokens, account.output_tokens, account.surcharge_usd_picos),
-            "cut_billed_usd_micros": self._cost(account.cut_input_tokens, account.cut_output_tokens),
-        }
 
-    def _cost(self, input_tokens: int, output_tokens: int, surcharge_usd_picos: int = 0) -> int:
-        """Money of a sum of tokens, rounded once: the sum of rounded calls may differ by half a micro-dollar each."""
-        plain = input_tokens * self._prices[0] + output_tokens * self._prices[1]
-        return round(plain + surcharge_usd_picos / PICOS)
+class _Rates:
+    """What each class costs in one tier: whole numbers that are multiplied by tokens."""
+
+    def __init__(self, options: SimulatorOptions, factor: float) -> None:
+        given = options.input_usd_per_mtok
+        rest = (options.cached_usd_per_mtok, options.cache_write_usd_per_mtok, options.cache_write_1h_usd_per_mtok)
+        prices = (given, options.output_usd_per_mtok, *(given if price is None else price for price in rest))
+        picos = [_written(price) * PICOS_PER_MICRO * _written(factor) for price in prices]  # $1 per M is 1 micro each
+        self._scale = lcm(*(rate.denominator for rate in picos))
+        self._rates = tuple(int(rate * self._scale) for rate in picos)
+
+    def cost_usd_picos(self, spent: Spent) -> int:
+        """Return what one answer costs, rounded half up where a rate is no whole number of picos."""
+        given, made, cached, written, written_long = self._rates
+        used = spent.classes
+        plain = spent.input_tokens - used.cached - used.written - used.written_long
+        cost = plain * given + spent.output_tokens * made
+        cost += used.cached * cached + used.written * written + used.written_long * written_long
+        return (cost + self._scale // 2) // self._scale
+
+
+def _written(value: float) -> Fraction:
+    """Return a number as it is written, not the float nearest to it."""
+    return Fraction(Decimal(repr(value)))
 
 
 #: Prices that the ledger shows.
@@ -184,9 +264,30 @@ def key_label(key: str) -> str:
     return f"{key[:4]}..{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
-def _total(accounts: Iterable[Account]) -> Account:
-    total = Account()
+def _shown(accounts: Iterable[Account]) -> dict[str, int]:
+    """Return the counters of accounts together; what is billed also in micro-dollars, rounded once from the sum."""
+    together, counts = Line(), dict.fromkeys(_CALLS, 0)
+    tiers = {"flex": 0, "priority": 0}
     for account in accounts:
-        for name, value in asdict(account).items():
-            setattr(total, name, getattr(total, name) + value)
-    return total
+        counts = {name: count + getattr(account, name) for name, count in counts.items()}
+        for (_, tier, _), line in account.lines.items():
+            together.add(line)
+            if tier in tiers:
+                tiers[tier] += line.served
+    return {
+        **counts,
+        **asdict(together),
+        **tiers,
+        "billed_usd_micros": micros_of(together.billed_usd_picos),
+        "cut_billed_usd_micros": micros_of(together.cut_billed_usd_picos),
+    }
+
+
+#: Counters of calls that are in no line.
+_CALLS = (
+    "calls", "in_flight", "refused_429", "errors_5xx", "hung", "abandoned", "bad_requests", "unmatched",
+)  # fmt: skip
+
+
+def _day(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()

@@ -23,7 +23,7 @@ from fleet.workers.simulator.chance import Chance, Draw, fate_of, happens, laten
 from fleet.workers.simulator.collapse import Collapse
 from fleet.workers.simulator.gemini_wire import GeminiWire
 from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
-from fleet.workers.simulator.ledger import Account, Classes, Ledger
+from fleet.workers.simulator.ledger import Account, Classes, Ledger, Spent
 from fleet.workers.simulator.limits import Limits
 from fleet.workers.simulator.odd.answers import readable
 from fleet.workers.simulator.odd.catalogue import HEADER, ODD, PREFIX, Odd, OddMode, wished
@@ -240,12 +240,13 @@ class Simulator:
             account.errors_5xx += 1
             status = wire.failure_status(draw.words)
             return web.Response(status=status, body=wire.error(status, "simulated failure"), headers=headers)
+        spent = Spent(asked.model, asked.input_tokens, answer.tokens, matched=answer.matched)
         if spoken is None and odd is None:
             body = wire.answer(asked, answer, draw.id, int(unix_s))
             if fate == "served":
-                account.serve(asked.input_tokens, answer.tokens, matched=answer.matched)
+                self.ledger.serve(account, spent)
                 return web.Response(body=body, headers=headers)
-            account.cut_off(asked.input_tokens, answer.tokens, matched=answer.matched)
+            self.ledger.cut_off(account, spent)
             return await Sending(request, headers).cut(body)
         values = (
             readable(wire.answer(asked, answer, draw.id, int(unix_s)))
@@ -255,8 +256,8 @@ class Simulator:
         if odd is not None and odd.spoil is not None:
             odd.spoil(values)
         values = wire.told(values)
-        used = Classes() if spoken is None else self._used(asked, spoken, key, now_s)
-        surcharge_usd_picos = self.ledger.surcharge_usd_picos(asked.input_tokens, answer.tokens, used)
+        if spoken is not None:
+            spent = spent._replace(classes=self._used(asked, spoken, key, now_s))
         sending = Sending(request, headers)
         try:
             if is_streamed and asked.wanted is not None:
@@ -267,10 +268,9 @@ class Simulator:
                 await sending.whole(values, is_cut=fate == "cut")
         finally:  # also when the client leaves in the middle of a stream
             if sending.is_whole:
-                account.serve(asked.input_tokens, answer.tokens, matched=answer.matched)
-                account.classify(used, surcharge_usd_picos)
+                self.ledger.serve(account, spent)
             else:
-                account.cut_off(asked.input_tokens, round(answer.tokens * sending.share), matched=answer.matched)
+                self.ledger.cut_off(account, spent._replace(output_tokens=round(answer.tokens * sending.share)))
         return sending.response
 
     def _say(
