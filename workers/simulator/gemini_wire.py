@@ -47,7 +47,7 @@ class GeminiWire(OpenAIWire):
     Limits are told by no header. A 429 says in its body when to come again.
     """
 
-    is_translated, tells_limits = True, False
+    is_translated, tells_limits, tells_writes = True, False, False
 
     def understood(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Return the chat completion that says the same. Raises `WireError`. Unknown fields are let pass."""

@@ -1,4 +1,4 @@
-"""What the simulator would have billed: counters per key and in total, and a line for each model, tier and day of a key.
+"""What the simulator would have billed: counters per key and in total, and lines by day, model and tier of a key.
 
 Keys are shown by label only. Each call is priced in whole pico-dollars when it ends, as Fleet prices its own: sums of
 them are exact.
@@ -41,7 +41,7 @@ class Classes(NamedTuple):
     tier: str | None = None
 
 
-class Spent(NamedTuple):
+class Answered(NamedTuple):
     """What one answer took.
 
     Args:
@@ -60,7 +60,7 @@ class Spent(NamedTuple):
 
 
 @dataclass(slots=True)
-class Line:
+class LedgerLine:
     """What was billed for one model, tier and day of a key.
 
     Attributes:
@@ -84,13 +84,13 @@ class Line:
     cut_output_tokens: int = 0
     cut_billed_usd_picos: int = 0
 
-    def add(self, other: Line) -> None:
+    def add(self, other: LedgerLine) -> None:
         """Add another line."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-_COUNTS = tuple(Line.__slots__)
+_COUNTS = tuple(LedgerLine.__slots__)
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class Account:
     abandoned: int = 0
     bad_requests: int = 0
     unmatched: int = 0
-    lines: dict[tuple[str, str, int], Line] = field(default_factory=dict)
+    lines: dict[tuple[str, str, int], LedgerLine] = field(default_factory=dict)
 
     @property
     def in_flight(self) -> int:
@@ -143,12 +143,12 @@ class Account:
         else:
             self.bad_requests += 1
 
-    def line(self, spent: Spent, day: int) -> Line:
+    def line(self, spent: Answered, day: int) -> LedgerLine:
         """Return the line of an answer, begun at its first one."""
         place = (spent.model, spent.classes.tier or "", day)
         found = self.lines.get(place)
         if found is None:
-            found = self.lines[place] = Line()
+            found = self.lines[place] = LedgerLine()
         return found
 
 
@@ -177,7 +177,7 @@ class Ledger:
             found = self._accounts[key] = Account()
         return found
 
-    def serve(self, account: Account, spent: Spent) -> None:
+    def serve(self, account: Account, spent: Answered) -> None:
         """Count an answer that was made whole."""
         account.served += 1
         account.unmatched += not spent.matched
@@ -193,7 +193,7 @@ class Ledger:
         line.billed_usd_picos += cost
         line.surcharge_usd_picos += cost - self._plain.cost_usd_picos(spent._replace(classes=Classes()))
 
-    def cut_off(self, account: Account, spent: Spent) -> None:
+    def cut_off(self, account: Account, spent: Answered) -> None:
         """Count an answer that was made, but cut on its way."""
         account.cut += 1
         account.unmatched += not spent.matched
@@ -237,7 +237,7 @@ class _Rates:
         self._scale = lcm(*(rate.denominator for rate in picos))
         self._rates = tuple(int(rate * self._scale) for rate in picos)
 
-    def cost_usd_picos(self, spent: Spent) -> int:
+    def cost_usd_picos(self, spent: Answered) -> int:
         """Return what one answer costs, rounded half up where a rate is no whole number of picos."""
         given, made, cached, written, written_long = self._rates
         used = spent.classes
@@ -266,7 +266,7 @@ def key_label(key: str) -> str:
 
 def _shown(accounts: Iterable[Account]) -> dict[str, int]:
     """Return the counters of accounts together; what is billed also in micro-dollars, rounded once from the sum."""
-    together, counts = Line(), dict.fromkeys(_CALLS, 0)
+    together, counts = LedgerLine(), dict.fromkeys(_CALLS, 0)
     tiers = {"flex": 0, "priority": 0}
     for account in accounts:
         counts = {name: count + getattr(account, name) for name, count in counts.items()}

@@ -109,6 +109,7 @@ class OpenAIWire(Untranslated):
                 "total_tokens": request.input_tokens + spoken.tokens,
                 "prompt_tokens_details": {
                     "cached_tokens": spoken.cached.read,
+                    "cache_write_tokens": spoken.cached.written,
                     "audio_tokens": wanted.audio_tokens,
                     "image_tokens": wanted.image_tokens,
                 },

@@ -181,7 +181,7 @@ def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     given, made = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
     return {
         "input_tokens": usage["prompt_tokens"],
-        "input_tokens_details": {"cached_tokens": given.get("cached_tokens", 0), "cache_write_tokens": 0},
+        "input_tokens_details": {name: given.get(name, 0) for name in ("cached_tokens", "cache_write_tokens")},
         "output_tokens": usage["completion_tokens"],
         "output_tokens_details": {"reasoning_tokens": made.get("reasoning_tokens", 0)},
         "total_tokens": usage["total_tokens"],

@@ -23,7 +23,7 @@ from fleet.workers.simulator.chance import Chance, Draw, fate_of, happens, laten
 from fleet.workers.simulator.collapse import Collapse
 from fleet.workers.simulator.gemini_wire import GeminiWire
 from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
-from fleet.workers.simulator.ledger import Account, Classes, Ledger, Spent
+from fleet.workers.simulator.ledger import Account, Answered, Classes, Ledger
 from fleet.workers.simulator.limits import Limits
 from fleet.workers.simulator.odd.answers import readable
 from fleet.workers.simulator.odd.catalogue import HEADER, ODD, PREFIX, Odd, OddMode, wished
@@ -240,7 +240,7 @@ class Simulator:
             account.errors_5xx += 1
             status = wire.failure_status(draw.words)
             return web.Response(status=status, body=wire.error(status, "simulated failure"), headers=headers)
-        spent = Spent(asked.model, asked.input_tokens, answer.tokens, matched=answer.matched)
+        spent = Answered(asked.model, asked.input_tokens, answer.tokens, matched=answer.matched)
         if spoken is None and odd is None:
             body = wire.answer(asked, answer, draw.id, int(unix_s))
             if fate == "served":
@@ -257,7 +257,7 @@ class Simulator:
             odd.spoil(values)
         values = wire.told(values)
         if spoken is not None:
-            spent = spent._replace(classes=self._used(asked, spoken, key, now_s))
+            spent = spent._replace(classes=self._used(asked, spoken, wire, key, now_s))
         sending = Sending(request, headers)
         try:
             if is_streamed and asked.wanted is not None:
@@ -301,11 +301,12 @@ class Simulator:
         speak = partial(self._say, voice, cast, asked)
         return Spoken(speak_richly(wanted, asked.question, asked.max_tokens, speak, words), cached)
 
-    def _used(self, asked: CompletionRequest, spoken: Spoken, key: str, now_s: float) -> Classes:
+    def _used(self, asked: CompletionRequest, spoken: Spoken, wire: Wire, key: str, now_s: float) -> Classes:
         """Return the classes of a rich call; its prompt is in the cache from now on."""
         wanted, cached = asked.wanted or Wanted(), spoken.cached
         self._cache.keep(f"{key}/{asked.model}", wanted.places, now_s)
-        return Classes(cached.read, cached.written, cached.written_long, spoken.thinking_tokens, wanted.tier)
+        written = (cached.written, cached.written_long) if wire.tells_writes else (0, 0)
+        return Classes(cached.read, *written, spoken.thinking_tokens, wanted.tier)
 
     def _load_answers(self) -> tuple[Answers, ...]:
         options = self.options

@@ -72,11 +72,13 @@ class Wire(Protocol):
         limits_count_cached: What is read from the prefix cache counts against the limit of tokens.
         is_translated: Bodies are read by `understood` first.
         tells_limits: Headers tell of the limits, and when to come again.
+        tells_writes: The usage tells what was written to the prefix cache; elsewhere it costs as other input.
     """
 
     limits_count_cached: bool
     is_translated: bool
     tells_limits: bool
+    tells_writes: bool
 
     def understood(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Return a body in the words that `read` takes, as a chat completion. Raises `WireError`."""
@@ -122,7 +124,7 @@ class Wire(Protocol):
 class Untranslated:
     """What the wires have in common that read and tell everything in their own words."""
 
-    is_translated, tells_limits = False, True
+    is_translated, tells_limits, tells_writes = False, True, True
 
     def understood(self, body: dict[str, Any], path: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Return the body as it is."""
