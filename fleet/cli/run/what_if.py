@@ -131,9 +131,9 @@ def _changed(settings: Settings, apis: set[str], changes: WhatIf) -> Settings:
     for api in apis:
         if changes.usd_per_day is not None:
             try:
-                settings.check_price(api)
+                settings.check_price(api, "--usd-per-day")
             except ValueError as error:
-                raise ConfigurationError(f"--usd-per-day: {error}") from None
+                raise ConfigurationError(str(error)) from None
         limits[api] = settings.limit_at(*api.split("/", 1))[1].model_copy(update=changes.of_limits)
     return settings.model_copy(update={"limits": limits})
 
