@@ -66,6 +66,7 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     "fleet.engine.process.ladders": ("fleet.workers", "a part of the wiring: connects the APIs of the pools' ladders"),
     "fleet.engine.operations.ladders": ("fleet.workers.rungs", "tells where calls go by the rule that workers go by"),
     "fleet.cli.run.weighing": ("fleet.workers", "weighs a task as its bot will, with the same counts and cuts"),
+    "fleet.cli.money.whose": ("fleet.workers", "reads keys as a worker does: a ledger shows the label of each"),
     "fleet.cli.setup.user_code": ("fleet.workers.bot", "loads functions as a worker does, in a process of its own"),
     "fleet.cli.setup.apis": ("fleet.workers", "asks APIs as a worker does: nobody else knows their wires"),
     "fleet.cli.setup.api_checks": ("fleet.workers.providers.listing", "judges what came of that"),

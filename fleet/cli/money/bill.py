@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.money.check import check_bill
 from fleet.cli.money.times import iso, moment_of, told
 from fleet.cli.terminal import fitted, say, table
 from fleet.money import dollars_in_full
@@ -54,6 +55,7 @@ def bill(ctx: click.Context, by: str, since: float | None, until: float | None, 
       fleet bill --by tenant,day --since 7d
       fleet bill --by bot --since 2026-11-01 --until 2026-12-01 --csv
       fleet bill unknown
+      fleet bill check usage.json
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -184,6 +186,9 @@ def _total_line(found: Bill) -> BillLine:
     from fleet.economy.bill.reader import BillLine
 
     return BillLine((), found.total)
+
+
+bill.add_command(check_bill)
 
 
 @bill.command()

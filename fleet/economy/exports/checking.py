@@ -1,0 +1,170 @@
+"""The bill in Redis beside a provider's export: read, compared, and what it explains resolved.
+
+Each call is resolved by one script that takes only an entry which is still as it was read. So whoever repeats a check,
+at once or after it died between two calls, ends at the same sums.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import redis
+
+from fleet.economy.bill.reader import Bill, read_bill
+from fleet.economy.bill.rows import OTHER, Sums
+from fleet.economy.bill.unknown import Unknown, read_unknown, resolve
+from fleet.economy.exports.explaining import Price, explained
+from fleet.economy.exports.export import CLASSES, ProviderExport, UnreadableExport, day_of
+from fleet.economy.exports.matching import Finding, Ours, Scope, cells_of
+from fleet.entries import Entry
+
+#: Times that the bill is read until nothing has changed while it was read.
+READ_TIMES = 5
+
+#: Returns what of the fleet is meant, by the names of all providers that have entries in the bill.
+Scoping = Callable[[frozenset[str]], Scope]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What came of a check.
+
+    Args:
+        export: As it was compared: within the time that was asked for.
+        findings: One per cell.
+        notes: What is to be known beside them, a sentence each.
+    """
+
+    export: ProviderExport
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def resolutions(self) -> int:
+        """Unknown calls that it explains."""
+        return sum(len(finding.resolutions) for finding in self.findings)
+
+    @property
+    def agrees(self) -> bool:
+        """True when there is no difference that nothing explains."""
+        return {finding.verdict for finding in self.findings} <= {"agrees", "explained", "rounded"}
+
+
+def cut(export: ProviderExport, *, since_s: float | None, until_s: float | None) -> ProviderExport:
+    """Return the part of an export within a time of whole days.
+
+    Raises:
+        UnreadableExport: Its lines span more than a day: it cannot be cut.
+    """
+    if since_s is None and until_s is None:
+        return export
+    if not export.by_day:
+        raise UnreadableExport("expected lines of one day each to cut it by --since or --until, got longer ones")
+    first, end = since_s if since_s is not None else 0.0, until_s if until_s is not None else float("inf")
+    lines = [line for line in export.lines if day_of(first) <= line.day and line.day < _end_day(end)]
+    since, until = max(export.since_s, first), min(export.until_s, end)
+    return replace(export, lines=tuple(lines), since_s=since, until_s=until)
+
+
+def _end_day(until_s: float) -> str:
+    return "~" if until_s == float("inf") else day_of(until_s)
+
+
+def check(
+    client: redis.Redis, export: ProviderExport, scoping: Scoping, price: Price, *, exported_s: float
+) -> Reconciliation:
+    """Compare the bill with an export.
+
+    Args:
+        client: Plain client of the state Redis.
+        export: Theirs.
+        scoping: What of ours is meant.
+        price: Cost of a call, for an export without amounts.
+        exported_s: Unix time of the export: what is unknown since then is not in it.
+    """
+    bill, listed = _read(client, export)
+    ours = _ours(bill, listed)
+    unknown = [one.entry for one in listed if one.entry.at_s <= exported_s]
+    scope = scoping(frozenset(_provider(name) for name in [*(row.limit for row in ours), *(e.limit for e in unknown)]))
+    cells = cells_of(export, ours, sorted(unknown, key=lambda entry: (entry.at_s, entry.id)), scope)
+    findings = tuple(explained(cells, export.classes, price))
+    notes = [*export.notes, *_notes(bill, listed, scope), *_foreign(export, scope)]
+    if len(unknown) < len(listed):
+        notes.append(f"{len(listed) - len(unknown):,} unknown calls are newer than the file: left alone")
+    return Reconciliation(export, findings, tuple(notes))
+
+
+def apply(client: redis.Redis, done: Reconciliation, *, now_s: float) -> list[Entry]:
+    """Resolve all that a check explains; return the entries that took the places of unknown ones.
+
+    What somebody else has resolved or settled since is left as it is.
+    """
+    wanted = {one.before.id: one for finding in done.findings for one in finding.resolutions}
+    resolved = []
+    for before in list(read_unknown(client)) if wanted else []:
+        one = wanted.get(before.entry.id)
+        if one is not None and one.before == before.entry:
+            settled = replace(one.settled, at_s=now_s)
+            if resolve(client, before, settled):
+                resolved.append(settled)
+    return resolved
+
+
+def _read(client: redis.Redis, export: ProviderExport) -> tuple[Bill, list[Unknown]]:
+    """Read sums and unknown calls of one time, though entries come meanwhile."""
+    listed: list[Unknown] = []
+    for _ in range(READ_TIMES):
+        before = _ids(read_unknown(client))
+        bill = read_bill(client, since_s=export.since_s, until_s=export.until_s, by=("day", "model", "key"))
+        listed = list(read_unknown(client))
+        if _ids(listed) == before:
+            break
+    return bill, [one for one in listed if bill.since_s <= one.entry.at_s < bill.until_s]
+
+
+def _ids(some: Iterable[Unknown]) -> frozenset[str]:
+    return frozenset(one.entry.id for one in some)
+
+
+def _ours(bill: Bill, listed: Iterable[Unknown]) -> list[Ours]:
+    """Return the settled part of each line of the bill: a row's tokens are those of unknown calls, too."""
+    unknown: dict[tuple[str, str], Counter[str]] = {}
+    for one in listed:
+        counts = unknown.setdefault((day_of(one.entry.at_s), one.entry.limit), Counter())
+        counts.update({name: getattr(one.entry.usage, name) for name in CLASSES})
+    return [_settled(day, f"{model}/{key}", line.sums, unknown.get((day, f"{model}/{key}"), Counter()))
+            for line in bill.lines for day, model, key in [line.values]]  # fmt: skip
+
+
+def _settled(day: str, limit: str, sums: Sums, unknown: Mapping[str, int]) -> Ours:
+    usage = {name: getattr(sums.usage, name) - unknown.get(name, 0) for name in CLASSES}
+    return Ours(day, limit, sums.calls - sums.unknown_calls, usage, sums.usd_picos)
+
+
+def _provider(limit: str) -> str:
+    return limit.partition("/")[0]
+
+
+def _notes(bill: Bill, listed: list[Unknown], scope: Scope) -> list[str]:
+    notes = []
+    if any(OTHER in line.values for line in bill.lines):
+        notes.append("the bill had more rows than it keeps: those beyond are in one row `other`, which is not compared")
+    beyond = bill.total.unknown_calls - len(listed)
+    if beyond > 0:
+        notes.append(f"{beyond:,} unknown calls are not kept one by one: they cannot be resolved")
+    unpriced = sum(line.sums.unpriced_calls for line in bill.lines if _provider(line.values[1]) in scope.providers)
+    if unpriced:
+        notes.append(f"{unpriced:,} calls have no price: what they cost is not in ours (see [prices])")
+    return notes
+
+
+def _foreign(export: ProviderExport, scope: Scope) -> list[str]:
+    keys = {line.key for line in export.lines if line.key}
+    other = {line.key for line in export.lines if not scope.covers(line)}
+    if other:
+        return [f"{len(other):,} keys of the file are not among those of this fleet: left out"]
+    if len(keys) > 1 and not scope.accounts:
+        return [f"the file has {len(keys):,} keys: all are compared with all calls here; name yours by --key"]
+    return []
