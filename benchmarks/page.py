@@ -37,7 +37,8 @@ const all = (body) => { // as if every bot had worked and some had erred since t
   if (!of) return body;
   const any = (most) => Array.from({ length: n }, () => Math.floor(Math.random() * most));
   of.rows = any(1).map((_, row) => row);
-  of.columns = of.columns.map((_, k) => k === 0 ? any(2) : k === 11 || k === 15 || k === 16 ? any(1) : any(k === 10 ? 60 : 1000));
+  const most = (k) => k === 0 ? 2 : [11, 15, 16].includes(k) ? 1 : k === 10 ? 60 : 1000;
+  of.columns = of.columns.map((_, k) => any(most(k)));
   return body;
 };
 const json = Response.prototype.json;
