@@ -93,7 +93,7 @@ def set_budget(scope: str, when_full: WhenFull | None, as_json: bool, **amounts:
     from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations import budgets as office
     from fleet.signals import catalogue
-    from fleet.signals.events import record_event_now
+    from fleet.signals.events import record_deed
 
     changes = {name: usd for name, usd in amounts.items() if usd is not None}
     if not changes and when_full is None:
@@ -102,7 +102,7 @@ def set_budget(scope: str, when_full: WhenFull | None, as_json: bool, **amounts:
     with two_redis(settings) as both:
         held = office.set_budget(both.state, scope, changes, settings=settings, when_full=when_full)
         told = office.told_settings(held)
-        record_event_now(both.state, catalogue.BUDGET_CHANGED, scope=scope, now=told, by=operator_name())
+        record_deed(both.state, catalogue.BUDGET_CHANGED, operator_name(), scope=scope, now=told)
         office.let_go(both.broker, settings, scope)
     if as_json:
         _list(scope, as_json=True)
@@ -128,7 +128,7 @@ def reset(scope: str, spent_too: bool, as_json: bool) -> None:
     from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations import budgets as office
     from fleet.signals import catalogue
-    from fleet.signals.events import record_event_now
+    from fleet.signals.events import record_deed
 
     settings = config.current()
     office.check_scope(scope, settings)
@@ -136,7 +136,7 @@ def reset(scope: str, spent_too: bool, as_json: bool) -> None:
         was_set, had = office.forget_budget(both.state, scope, spent_too=spent_too)
         forgotten = f"${had:,.4f} spent are forgotten" if spent_too else "what it has spent stays counted"
         told = f"{'as configured' if was_set else 'as configured, as before'}; {forgotten}"
-        record_event_now(both.state, catalogue.BUDGET_CHANGED, scope=scope, now=told, by=operator_name())
+        record_deed(both.state, catalogue.BUDGET_CHANGED, operator_name(), scope=scope, now=told)
         office.let_go(both.broker, settings, scope)
     if as_json:
         _list(scope, as_json=True)

@@ -38,7 +38,7 @@ NOUNS = ("bots", "breakers", "budgets", "lessons", "pools", "limits", "diversity
 #: Commands that only look.
 LOOK = {
     "stats", "top", "why", "events", "doctor", "simulate", "tasks list", "tasks show", "dead list", "dead show",
-    "dead reasons", *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
+    "dead reasons", "bill unknown", *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
 }  # fmt: skip
 #: Commands that change no running fleet: they submit tasks, start and end processes, write a file, send messages.
 OTHER = {"demo", "up", "down", "submit", "run", "simulator", "init", "alerts test", "alerts watch"}
@@ -112,6 +112,8 @@ ACT: dict[str, tuple[Prepare, str, str]] = {
     "limits forget": (lesson, API, "lesson_forgotten"),
     "limits set": (nothing, f"{API} --rpm 100", "limit_changed"),
     "limits release": (nothing, API, "limit_released"),
+    "budgets set": (nothing, "pool:research --usd-per-day 5", "budget_changed"),
+    "budgets reset": (nothing, "pool:research", "budget_changed"),
     "diversity relearn": (learnt_class, "research chat", "diversity_relearnt"),
     "cancel": (waiting, "t1", "task_cancelled"),
     "dead replay": (dead, "--all --yes", "dead_replayed"),
