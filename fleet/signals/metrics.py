@@ -7,19 +7,16 @@ priorities, statuses and error types: all from the configuration or the catalogu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from fleet.money import PICOS
 from fleet.signals import catalogue
-from fleet.signals.ahead.budget_view import BudgetScopeView
-from fleet.signals.cost_view import ComputeView
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Severity
 from fleet.signals.limit_view import BreakerState, LimitView
-from fleet.signals.money.bill_view import BillRow
+from fleet.signals.money.metric import Metric, Sample
+from fleet.signals.money.metrics import MONEY_METRICS, money
 from fleet.signals.view import Durations, FleetView, PoolView
 
 #: Bots in the metrics by rank.
@@ -28,24 +25,6 @@ TOP_BOTS = 5
 _LEVELS: dict[Severity, int] = {"info": 1, "warning": 2, "critical": 3}
 
 Family = CounterMetricFamily | GaugeMetricFamily
-Sample = tuple[tuple[str, ...], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric as Prometheus sees it; counters get `_total` at their end, workers' durations are histograms."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    description: str
-    labels: tuple[str, ...] = ()
-
-    @property
-    def samples(self) -> tuple[str, ...]:
-        """Names under which its samples can be queried."""
-        if self.kind == "histogram":
-            return tuple(f"{self.name}{end}" for end in ("_bucket", "_sum", "_count"))
-        return (f"{self.name}_total",) if self.kind == "counter" else (self.name,)
 
 
 COMPLETIONS = Metric("fleet_completions", "counter", "Tasks with a result.", ("status",))
@@ -145,29 +124,6 @@ BUDGET_ENDS = Metric(
     "Seconds until the first budget of a limit's UTC day is used up at this pace; none if they last.",
     ("limit",),
 )
-BUDGET_USD = Metric(
-    "fleet_budget_usd",
-    "gauge",
-    "US dollars of a budget of the fleet or a pool: spent in its period, reserved for calls under way, allowed.",
-    ("scope", "period", "which"),
-)
-BUDGET_FULLEST = Metric(
-    "fleet_budget_fullest_ratio", "gauge", "Spent share of the fullest budget of each kind of scope.", ("scope",)
-)
-BILL = Metric("fleet_bill_usd", "counter", "US dollars of settled calls.", ("pool", "model"))
-BILL_CALLS = Metric("fleet_bill_calls", "counter", "Calls in the bill.", ("pool", "model"))
-BILL_UNPRICED = Metric("fleet_bill_unpriced_calls", "counter", "Calls without a price.", ("pool", "model"))
-BILL_UNKNOWN = Metric(
-    "fleet_bill_unknown_calls", "gauge", "Calls of which nobody knows what was counted.", ("pool", "model")
-)
-BILL_RESERVED = Metric("fleet_bill_unknown_usd", "gauge", "US dollars reserved for those.", ("pool", "model"))
-DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
-SLOT_HOURS = Metric(
-    "fleet_day_slot_hours", "gauge", "Hours of slots with a task and without, last 24 hours.", ("state",)
-)
-COMPUTE_COST = Metric(
-    "fleet_day_compute_cost_usd", "gauge", "What they cost by usd_per_hour of [worker]; absent without it.", ("state",)
-)
 
 DIAGNOSIS = Metric(
     "fleet_diagnosis", "gauge", "The worst finding of a kind: 0 none, 1 info, 2 warning, 3 critical.", ("kind",)
@@ -193,10 +149,9 @@ FLEET_METRICS = (
     BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
-    LIMIT_REFUSED, BREAKER, DAY_COST, SLOT_HOURS, COMPUTE_COST, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
+    LIMIT_REFUSED, BREAKER, SUSPECTS, WORKERS, SLOTS, CPU, MEMORY, REDIS_MEMORY,
     LIMIT_DAY_REQUESTS, LIMIT_DAY_USD, DIAGNOSIS, DIAGNOSIS_TASKS, DEAD_KEPT, DRAIN, BUDGET_ENDS,
-    BUDGET_USD, BUDGET_FULLEST,
-    BILL, BILL_CALLS, BILL_UNPRICED, BILL_UNKNOWN, BILL_RESERVED,
+    *MONEY_METRICS,
 )  # fmt: skip
 WORKER_METRICS = (WORKER_TASKS, WORKER_PHASE, WORKER_SLOTS, WORKER_BUSY)
 
@@ -234,10 +189,7 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield from _limits(view.limits)
     ends = ((row.limit, row.budget_ends_at) for row in view.limits)
     yield BUDGET_ENDS, [((limit,), max(0.0, at - view.at)) for limit, at in ends if at is not None]
-    yield from _budgets(view.budgets)
-    yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
-    yield from _compute(view.cost.compute)
-    yield from _bill(view.bill.rows)
+    yield from money(view)
     yield from _diagnoses(view.diagnoses)
     yield DEAD_KEPT, [((group.pool, group.reason), group.count) for group in view.dead]
     yield SUSPECTS, [((), view.suspects)]
@@ -247,26 +199,6 @@ def _all(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield CPU, [((), used.cpu_percent / 100)]
     yield MEMORY, [((), used.rss_mb * 2**20)]
     yield REDIS_MEMORY, [((), used.redis_mb * 2**20)]
-
-
-def _compute(found: ComputeView | None) -> Iterator[tuple[Metric, Iterable[Sample]]]:
-    hours, costs = list[Sample](), list[Sample]()
-    if found is not None:
-        hours = [(("busy",), found.busy_slot_hours), (("idle",), found.idle_slot_hours)]
-        if found.usd_micros is not None and found.idle_usd_micros is not None:
-            idle = found.idle_usd_micros
-            costs = [(("busy",), (found.usd_micros - idle) / 1e6), (("idle",), idle / 1e6)]
-    yield SLOT_HOURS, hours
-    yield COMPUTE_COST, costs
-
-
-def _bill(rows: Iterable[BillRow]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
-    sums = [((row.pool, row.model), row.ever) for row in rows]
-    yield BILL, [(labels, one.usd_picos / PICOS) for labels, one in sums]
-    yield BILL_CALLS, [(labels, one.calls) for labels, one in sums]
-    yield BILL_UNPRICED, [(labels, one.unpriced_calls) for labels, one in sums]
-    yield BILL_UNKNOWN, [(labels, one.unknown_calls) for labels, one in sums]
-    yield BILL_RESERVED, [(labels, one.unknown_usd_picos / PICOS) for labels, one in sums]
 
 
 def _diagnoses(found: Iterable[Diagnosis]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
@@ -367,22 +299,6 @@ def _durations(pool: str, durations: Durations) -> Iterator[Sample]:
         for name, ms in (("50", quantiles.p50), ("90", quantiles.p90), ("99", quantiles.p99)):
             if ms is not None:
                 yield (pool, phase, name), ms / 1000
-
-
-def _budgets(budgets: Iterable[BudgetScopeView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
-    """Yield the budgets of fleet and pools; of tenants, bots and runs, which are without number, the fullest alone."""
-    rows: list[Sample] = []
-    fullest: dict[str, float] = {}
-    for one in budgets:
-        kind = one.scope.partition(":")[0]
-        fullest[kind] = max(fullest.get(kind, 0.0), one.share)
-        for amount in one.amounts if kind in ("fleet", "pool") else ():
-            for which, usd in (
-                ("spent", amount.spent_usd), ("reserved", one.reserved_usd), ("allowed", amount.allowed_usd)
-            ):  # fmt: skip
-                rows.append(((one.scope, amount.period, which), usd))
-    yield BUDGET_USD, rows
-    yield BUDGET_FULLEST, [((kind,), share) for kind, share in fullest.items()]
 
 
 def _limits(limits: Iterable[LimitView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

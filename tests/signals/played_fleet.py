@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fleet.models import bot_name
+from fleet.signals import catalogue
 from fleet.signals.bot_table import HealthColumns
 from fleet.signals.cost_view import Costs
 from fleet.signals.diagnosis.symptoms import Symptoms
@@ -113,7 +114,7 @@ def view_of(
     rows = {pool: bot_rows_of(b"", BOTS).of_bots(BOTS) for pool in POOLS}
     nothing = Quantiles(count=0, p50=None, p90=None, p99=None)
     return FleetView(
-        at=now_s, simulated=False, totals={},
+        at=now_s, simulated=False, totals={counter.name: 0 for counter in catalogue.COUNTERS},
         minutes=Series(**dict.fromkeys(Series.model_fields, ())),
         hours=Series(**dict.fromkeys(Series.model_fields, ())),
         recent=Recent(completions=0, failed=0, span_s=1, per_s=0, failed_share=0, bots=0),

@@ -15,7 +15,7 @@ from fleet.errors import ConfigurationError
 from fleet.models import BotResult
 from fleet.signals import metrics
 from fleet.signals.catalogue import NOBODY
-from fleet.signals.metrics import Metric
+from fleet.signals.money.metric import Metric
 
 logger = logging.getLogger("fleet.worker")
 

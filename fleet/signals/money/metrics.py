@@ -1,0 +1,85 @@
+"""What Prometheus is told of money: budgets, the bill, the day's cost, and slots that are paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fleet.money import PICOS
+from fleet.signals.ahead.budget_view import BudgetScopeView
+from fleet.signals.cost_view import ComputeView
+from fleet.signals.money.bill_view import BillRow
+from fleet.signals.money.metric import Metric, Sample
+from fleet.signals.view import FleetView
+
+BUDGET_USD = Metric(
+    "fleet_budget_usd",
+    "gauge",
+    "US dollars of a budget of the fleet or a pool: spent in its period, reserved for calls under way, allowed.",
+    ("scope", "period", "which"),
+)
+BUDGET_FULLEST = Metric(
+    "fleet_budget_fullest_ratio", "gauge", "Spent share of the fullest budget of each kind of scope.", ("scope",)
+)
+BILL = Metric("fleet_bill_usd", "counter", "US dollars of settled calls.", ("pool", "model"))
+BILL_CALLS = Metric("fleet_bill_calls", "counter", "Calls in the bill.", ("pool", "model"))
+BILL_UNPRICED = Metric("fleet_bill_unpriced_calls", "counter", "Calls without a price.", ("pool", "model"))
+BILL_UNKNOWN = Metric(
+    "fleet_bill_unknown_calls", "gauge", "Calls of which nobody knows what was counted.", ("pool", "model")
+)
+BILL_RESERVED = Metric("fleet_bill_unknown_usd", "gauge", "US dollars reserved for those.", ("pool", "model"))
+DAY_COST = Metric("fleet_day_cost_usd", "gauge", "US dollars since midnight UTC.", ("pool",))
+SLOT_HOURS = Metric(
+    "fleet_day_slot_hours", "gauge", "Hours of slots with a task and without, last 24 hours.", ("state",)
+)
+COMPUTE_COST = Metric(
+    "fleet_day_compute_cost_usd", "gauge", "What they cost by usd_per_hour of [worker]; absent without it.", ("state",)
+)
+
+MONEY_METRICS = (
+    DAY_COST, SLOT_HOURS, COMPUTE_COST, BUDGET_USD, BUDGET_FULLEST, BILL, BILL_CALLS, BILL_UNPRICED, BILL_UNKNOWN,
+    BILL_RESERVED,
+)  # fmt: skip
+
+
+def money(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    """Yield each metric with its samples."""
+    yield DAY_COST, [((row.pool,), row.day_usd_micros / 1e6) for row in view.cost.pools]
+    yield from _budgets(view.budgets)
+    yield from _compute(view.cost.compute)
+    yield from _bill(view.bill.rows)
+
+
+def _budgets(budgets: Iterable[BudgetScopeView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    """Yield the budgets of fleet and pools; of tenants, bots and runs, which are without number, the fullest alone."""
+    rows: list[Sample] = []
+    fullest: dict[str, float] = {}
+    for one in budgets:
+        kind = one.scope.partition(":")[0]
+        fullest[kind] = max(fullest.get(kind, 0.0), one.share)
+        for amount in one.amounts if kind in ("fleet", "pool") else ():
+            for which, usd in (
+                ("spent", amount.spent_usd), ("reserved", one.reserved_usd), ("allowed", amount.allowed_usd)
+            ):  # fmt: skip
+                rows.append(((one.scope, amount.period, which), usd))
+    yield BUDGET_USD, rows
+    yield BUDGET_FULLEST, [((kind,), share) for kind, share in fullest.items()]
+
+
+def _compute(found: ComputeView | None) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    hours, costs = list[Sample](), list[Sample]()
+    if found is not None:
+        hours = [(("busy",), found.busy_slot_hours), (("idle",), found.idle_slot_hours)]
+        if found.usd_micros is not None and found.idle_usd_micros is not None:
+            idle = found.idle_usd_micros
+            costs = [(("busy",), (found.usd_micros - idle) / 1e6), (("idle",), idle / 1e6)]
+    yield SLOT_HOURS, hours
+    yield COMPUTE_COST, costs
+
+
+def _bill(rows: Iterable[BillRow]) -> Iterator[tuple[Metric, Iterable[Sample]]]:
+    sums = [((row.pool, row.model), row.ever) for row in rows]
+    yield BILL, [(labels, one.usd_picos / PICOS) for labels, one in sums]
+    yield BILL_CALLS, [(labels, one.calls) for labels, one in sums]
+    yield BILL_UNPRICED, [(labels, one.unpriced_calls) for labels, one in sums]
+    yield BILL_UNKNOWN, [(labels, one.unknown_calls) for labels, one in sums]
+    yield BILL_RESERVED, [(labels, one.unknown_usd_picos / PICOS) for labels, one in sums]
