@@ -109,6 +109,7 @@ class Gateway:
         self.now_s = clock
         self._bill = bill
         self._roads = Roads(limiter, breakers, clock, bill, budgets, costs)
+        self.unanswered = self._roads.unanswered
         self._costs = costs
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._limiter = limiter

@@ -39,6 +39,8 @@ LONGEST_STEP_S = 30.0
 
 #: No fingerprint.
 NOTHING: Mapping[str, str] = MappingProxyType({})
+#: Of a process whose calls are answered.
+NOBODY_SILENT: Mapping[str, tuple[int, float]] = MappingProxyType({})
 #: Of a process that serves all of its pools.
 NONE_SHUT: Mapping[str, Wait] = MappingProxyType({})
 
@@ -79,6 +81,11 @@ class WorkerReport(Frozen):
                 with suppress(ValueError, TypeError):  # of a release that knows other causes
                     return Wait.from_json(why)
         return None
+
+    unanswered: dict[str, tuple[int, float]] = Field(
+        default_factory=dict,
+        description="Limits whose calls have no answer for far longer than usual: calls, and seconds.",
+    )
 
     @property
     def row(self) -> str:
@@ -136,6 +143,7 @@ class Recorder:
         beat_at: float | None = None,
         apart: int = 0,
         queues: tuple[str, ...] | None = None,
+        unanswered: Mapping[str, tuple[int, float]] = NOBODY_SILENT,
     ) -> WorkerReport:
         """Measure this process and report it. Cheap enough for every few seconds, not for every task.
 
@@ -145,11 +153,14 @@ class Recorder:
             beat_at: Unix time of the main thread's last turn by this host's clock; None while it starts or stops.
             apart: How many of those tasks are suspects.
             queues: Those it takes from.
+            unanswered: Limits whose calls have no answer for far longer than usual.
 
         Raises:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
-        report = self.measure(slots=slots, busy=busy, beat_at=beat_at, apart=apart, queues=queues)
+        report = self.measure(
+            slots=slots, busy=busy, beat_at=beat_at, apart=apart, queues=queues, unanswered=unanswered
+        )
         if self._left:
             return report
         now_s = time.monotonic()
@@ -185,6 +196,7 @@ class Recorder:
         beat_at: float | None = None,
         apart: int = 0,
         queues: tuple[str, ...] | None = None,
+        unanswered: Mapping[str, tuple[int, float]] = NOBODY_SILENT,
     ) -> WorkerReport:
         """Return what this process uses now, CPU since the last measurement."""
         return WorkerReport(
@@ -203,6 +215,7 @@ class Recorder:
             queues=queues,
             settings=self._settings,
             shut=self._shut,
+            unanswered=dict(unanswered),
         )
 
 

@@ -298,7 +298,9 @@ class FleetView(Frozen):
     pools: tuple[PoolView, ...]
     limits: tuple[LimitView, ...]
     waits: tuple[WaitLine, ...] = Field((), description="Why tasks wait, the reasons with the most tasks first.")
-    headline: str = Field("", description="How many wait, and what most of them wait for; empty: none does.")
+    headline: str = Field(
+        "", description="How many wait, and what most of them wait for; empty: none does, or findings say it."
+    )
     cost: Costs
     budgets: tuple[BudgetScopeView, ...] = Field(
         (), description="Of fleet, pools, tenants, bots and runs; of many of a kind the fullest."

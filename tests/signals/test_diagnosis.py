@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.signals.crew import Trouble
-from fleet.signals.diagnosis.engine import diagnose
+from fleet.signals.diagnosis.engine import are_told, diagnose
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Help, worst_first
 from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
 from fleet.signals.diagnosis.verdict import judge
@@ -85,6 +85,26 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
             waits=[wait_line("research", "outage", 40, about=ALPHA), wait_line("writing", "outage", 5, about=BETA)]
         ),
         breakers(alpha=DOWN, beta=DOWN),
+    ),
+    (
+        "provider_down", "critical", "All 2 APIs in use are down since 14:01:52 UTC: connection refused",
+        view_of(limits=[limit_view("beta/never-asked")]), breakers(alpha=DOWN, beta=DOWN),
+    ),
+    (
+        "provider_failing", "critical",
+        "alpha/m-1 answers nothing since 14:01:47 UTC: 12 calls have been under way for up to 13 s, far longer than "
+        "usual",
+        view_of(workers=[report("w1@h", unanswered={ALPHA: (8, 12.0)}), report("w2@h", unanswered={ALPHA: (4, 9.0)})]),
+        symptoms_of(),
+    ),
+    (
+        "provider_refusing", "warning",
+        "alpha/m-1 refuses all calls (429) since 14:01:52 UTC, 9 tasks wait: none was answered for 8 s",
+        view_of(
+            limits=[limit_view("alpha/m-1", refused=40, refused_at=NOW_S - 1, waiting=2)],
+            waits=[wait_line("research", "hold", 7, about=ALPHA)],
+        ),
+        symptoms_of(answered_at={"alpha/m-1": NOW_S - 8}),
     ),
     (
         "provider_down", "warning",
@@ -325,6 +345,13 @@ def test_what_is_over_or_has_a_cause_of_its_own_is_not_told() -> None:
     assert diagnose(batch, growing(*range(100_000, 90_000, -1000))) == ()
     long_answers = series(ran_ms=160_000.0, output_tokens=16_000.0)
     assert diagnose(view_of(), long_answers) == ()
+    few = [report("w1@h", unanswered={ALPHA: (2, 20.0), BETA: (9, 20.0)})]
+    is_known = diagnose(view_of(workers=few), breakers(beta=DOWN))
+    assert [one.kind for one in is_known] == ["provider_down"], (
+        "two slow calls are none, an open breaker says it itself"
+    )
+    once = view_of(limits=[limit_view("alpha/m-1", refused=40, refused_at=NOW_S - 1, waiting=9)])
+    assert diagnose(once, symptoms_of(answered_at={"alpha/m-1": NOW_S - 2})) == ()
     one_bad_bot = symptoms_of(failures=failures("research", "BadAnswer", 40, bots=1))
     assert diagnose(view_of(), one_bad_bot) == ()
 
@@ -355,6 +382,18 @@ def test_a_thousand_pools_and_limits_are_judged_in_a_moment() -> None:
     assert diagnose(view, symptoms) == ()
     assert judge(view, symptoms).verdict == "none"
     assert time.process_time() - began_s < 2.0  # 0.2 s on a quiet machine; O(pools x limits) took minutes
+
+
+def test_the_line_of_waits_is_left_out_where_findings_say_it_of_nearly_all() -> None:
+    paused, limited = wait_line("research", "operator", 5, about="research", told="closed"), wait_line("b", "limit", 40)
+    late = wait_line("research", "time", 900)
+    found = diagnose(view_of(waits=[paused, late]), symptoms_of())
+    assert are_told([paused, late], found)
+    assert not are_told([paused, limited], found)
+    assert not are_told([paused], ())
+    assert not are_told(
+        [paused], diagnose(view_of(), symptoms_of(failures=failures("research", "BadRequest", 40, bots=9)))
+    )
 
 
 def test_a_button_is_there_where_a_button_helps() -> None:

@@ -241,7 +241,7 @@ def when(opens_at: float | None, now_s: float, *, probe_every_s: float = 0.0) ->
         return ""
     left_s = opens_at - now_s
     if left_s <= 0:
-        return f"one is tried every {duration(probe_every_s)}" if probe_every_s else "its time has come"
+        return f"one is tried every {duration(probe_every_s)}" if probe_every_s else "they go on now"
     at = datetime.fromtimestamp(opens_at, UTC)
     is_today = at.date() == datetime.fromtimestamp(now_s, UTC).date()
     clock = f"{at:%H:%M:%S}" if left_s < 120 else f"{at:%H:%M}"

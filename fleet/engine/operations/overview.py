@@ -41,14 +41,14 @@ from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.crew import Trouble, troubles_of
-from fleet.signals.diagnosis.engine import diagnose
+from fleet.signals.diagnosis.engine import are_told, diagnose
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.events import MOST_EVENTS
 from fleet.signals.limit_view import LimitView
 from fleet.signals.marks import marks_of
 from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.picture import PoolWindows
-from fleet.signals.recorder import WorkerReport, split_reports
+from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
 from fleet.signals.rungs import LadderView, ladder_view
 from fleet.signals.series import cost_of_answer, day_in, last_hour, minutes_in, series_of
 from fleet.signals.spans import Span, spans_in, spans_of, trends_of
@@ -132,6 +132,7 @@ class Overview:
             now_s=now_s,
         )
         living, _ = split_reports(dict(reading.workers), now_s=now_s)
+        speaking = [report for report in living if report.at >= now_s - SILENT_S]
         seen = read_apis(self._state, settings, settings.pools)
         series = {name: one.series for name, one in pools.items()}
         paces = paces_of(seen.limits.values(), series, settings, now_s)
@@ -141,14 +142,14 @@ class Overview:
         )
         standings = read_standings(
             self._state, self._broker, settings, list(settings.pools),
-            crew=Crew(now_s, living), apis=seen, bots=of_bots,
+            crew=Crew(now_s, speaking), apis=seen, bots=of_bots,
         )  # fmt: skip
         waits = lines_in_order(standings, now_s)
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
         totals[catalogue.COST_USD_MICROS.name] = micros_of(catalogue.spent_picos(totals))
         del totals[catalogue.COST_USD_REST.name]  # in the line above
         totals["calls_failed"] = catalogue.calls_failed(totals)
-        everything = list(pools.values())
+        everything, recent = list(pools.values()), windows.recent_of(reading.recent)
         events = picture.events_of(reading.events)
         minutes = minutes_in(list(series.values()), now_s)
         hours = day_in(list(series.values()), minutes, now_s=now_s)
@@ -164,7 +165,7 @@ class Overview:
             trends=trends_of(minutes, now_s=now_s),
             marks=marks_of(events, now_s=now_s),
             hours=picture.hours_shown(hours, reading.resources, now_s=now_s),
-            recent=picture.recent_shown(windows.recent_of(reading.recent), apis=apis, now_s=now_s),
+            recent=picture.recent_shown(recent, apis=apis, now_s=now_s),
             durations=picture.durations_of(everything),
             spread=picture.spread_shown(bots.per_hour),
             bots=bots,
@@ -182,7 +183,7 @@ class Overview:
             budgets=read_budget_views(self._state, settings, series, now_s),
             bill=self._billing.read(self._state, now_s),
             events=events[:EVENTS_SHOWN],
-            resources=_resources(living, troubles_of(living, settings, now_s=now_s), reading.redis_bytes),
+            resources=_resources(living, troubles_of(speaking, settings, now_s=now_s), reading.redis_bytes),
             neighbour=look_for_strangers({self._state, self._broker}, settings) or "",
             health=fleet_health(bots, readings, settings, now_s=now_s),
             diversity=diversity_views(reading.classes),
@@ -192,8 +193,11 @@ class Overview:
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
             series=series, bots=of_bots, reasons=readings.reasons, redis_most_bytes=reading.redis_most_bytes,
+            recent=recent,
         )  # fmt: skip
-        return view.model_copy(update={"diagnoses": diagnose(view, symptoms), "verdict": judge(view, symptoms)})
+        found = diagnose(view, symptoms)
+        said = {"headline": "" if are_told(waits, found) else view.headline}
+        return view.model_copy(update={"diagnoses": found, "verdict": judge(view, symptoms), **said})
 
     def bot(self, name: str) -> BotDetail:
         """Return one bot; raises as `read_bot`."""

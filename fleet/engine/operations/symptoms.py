@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import redis
@@ -13,8 +13,10 @@ from fleet.resilience import BreakerView
 from fleet.roster import PoolBots, Quarantine
 from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
 from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
-from fleet.signals.windows import Failure
+from fleet.signals.windows import STATUSES, Failure, RecentEntry, names_by_checksum
 from fleet.store import keys
+
+FAILED_STATUS = STATUSES.index("failed")
 
 
 def read_symptoms(
@@ -28,6 +30,7 @@ def read_symptoms(
     bots: Mapping[str, PoolBots],
     reasons: Mapping[str, Quarantine],
     redis_most_bytes: int,
+    recent: Sequence[RecentEntry],
 ) -> Symptoms:
     """Return what a view does not show. One round trip.
 
@@ -41,6 +44,7 @@ def read_symptoms(
         bots: Who is out, by pool.
         reasons: Why, by bot.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
+        recent: The last completions of the fleet.
     """
     return Symptoms(
         breakers={limit: _breaker(view) for limit, view in breakers.items()},
@@ -50,7 +54,16 @@ def read_symptoms(
         out=_out(bots, reasons),
         backlogs=_backlogs(state),
         redis_most_bytes=redis_most_bytes,
+        answered_at=_answered_at(recent, breakers),
     )
+
+
+def _answered_at(recent: Sequence[RecentEntry], limits: Iterable[str]) -> dict[str, float]:
+    """Return when a task of each API was answered last, by `provider/model`; a failed one was not."""
+    api_of = names_by_checksum(limit.rpartition("/")[0] for limit in limits)
+    return {
+        api_of[entry.api]: entry.at for entry in sorted(recent, key=lambda one: one.at) if entry.status != FAILED_STATUS
+    }
 
 
 def _breaker(view: BreakerView) -> BreakerFacts:

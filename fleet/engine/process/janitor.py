@@ -75,6 +75,7 @@ class Janitor:
         broker: Where messages and their leases are.
         state: Where bots and signals are.
         refuse: Gives a task a failed result: (task id, why, headers, body).
+        unanswered: Gives limits whose calls have had no answer for far longer than usual: calls, and seconds.
     """
 
     def __init__(
@@ -82,10 +83,12 @@ class Janitor:
         broker: Store,
         state: Store,
         refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[Done]],
+        unanswered: Callable[[], Mapping[str, tuple[int, float]]] = dict,
     ) -> None:
         self._broker = broker
         self._state = state
         self._refuse = refuse
+        self._unanswered = unanswered
         self._recorder: Recorder | None = None
         self._settings: Settings | None = None
         #: When the crew was looked at last, and whether producers have been told of pools that nobody serves.
@@ -182,7 +185,7 @@ class Janitor:
             try:
                 await recorder.report(
                     slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart(),
-                    queues=tuple(occupancy.queues),
+                    queues=tuple(occupancy.queues), unanswered=self._unanswered(),
                 )  # fmt: skip
                 said = _say(troubles_of(recorder.living, settings, now_s=recorder.looked_at), said)
                 await self._tell_unserved(recorder, settings)

@@ -184,7 +184,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         spending=spending,
         breakers=breakers,
         panel=panel,
-        janitor=(janitor := Janitor(broker, state, plane.refuse)),
+        janitor=(janitor := Janitor(broker, state, plane.refuse, gateway.unanswered)),
         telemetry=telemetry,
         bill=bill,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleet.quoting import counted
 from fleet.signals.diagnosis.finding import Diagnosis, Help, Kind, clock, diagnosis
 from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of
+from fleet.signals.limit_view import LimitView
 from fleet.waits import SENTENCES, Cause
 
 #: What all APIs together are called.
@@ -17,6 +19,10 @@ ALL_APIS = "all APIs"
 FAILING_CALLS, FAILING_SHARE, STILL_SHARE = 8, 0.2, 0.1
 #: 429s within five minutes, and their share of the calls, from which an API is told.
 REFUSED_CALLS, REFUSED_SHARE = 10, 0.1
+#: Seconds without any answer, the last 429 within them, and tasks that wait, from which "all calls" are refused.
+REFUSED_NOW_S, WAITING_TASKS = 6.0, 3
+#: Calls under way without an answer from which an API that answers nothing is told.
+SILENT_CALLS = 5
 #: Seconds for which a 429 must hold the fleet to be told on its own.
 LONG_HOLD_S = 10.0
 #: How much longer than usual tasks of an API must take, in all and for each token, and in how many tasks (count).
@@ -56,9 +62,8 @@ def broken(case: Case) -> Iterator[Diagnosis]:
     opened = {
         limit: facts for limit, facts in case.symptoms.breakers.items() if facts.is_open and facts.cause in _BROKEN
     }
-    limits = {limit.limit for limit in case.view.limits}
     downs = {limit: facts for limit, facts in opened.items() if facts.cause == "outage"}
-    if len(downs) > 1 and downs.keys() == limits:
+    if len(downs) > 1 and downs.keys() >= case.in_use:
         yield _all_down(case, downs)
         opened = {}
     for limit, facts in opened.items():
@@ -89,8 +94,9 @@ def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, to
 def _all_down(case: Case, downs: dict[str, BreakerFacts]) -> Diagnosis:
     since = max((facts.since for facts in downs.values() if facts.since is not None), default=None)
     told = next((facts.told for facts in downs.values() if facts.told), "no call is answered")
+    which = "APIs" if len(downs) == len(case.view.limits) else "APIs in use"
     return diagnosis(
-        "provider_down", "critical", f"All {len(downs)} APIs are down", cause=told, now_s=case.now_s, about=ALL_APIS,
+        "provider_down", "critical", f"All {len(downs)} {which} are down", cause=told, now_s=case.now_s, about=ALL_APIS,
         since=since, tasks=case.waiting("outage"),
         help=Help(
             advice="see whether this network reaches them (proxy, DNS, firewall), then the providers' status pages",
@@ -122,6 +128,28 @@ def failing(case: Case) -> Iterator[Diagnosis]:
         )  # fmt: skip
 
 
+def silent(case: Case) -> Iterator[Diagnosis]:
+    """Yield APIs that have answered nothing for far longer than usual, while calls are under way: they hang."""
+    calls: Counter[str] = Counter()
+    longest_s: dict[str, float] = {}
+    for worker in case.view.resources.workers:
+        for limit, (under_way, silent_s) in worker.unanswered.items():
+            calls[limit] += under_way
+            longest_s[limit] = max(longest_s.get(limit, 0.0), silent_s + case.now_s - worker.at)
+    for limit, under_way in calls.items():
+        facts = case.symptoms.breakers.get(limit)
+        if under_way < SILENT_CALLS or (facts is not None and facts.is_open):
+            continue
+        since = case.now_s - longest_s[limit]
+        yield diagnosis(
+            "provider_failing", "critical", f"{api_of(limit)} answers nothing", now_s=case.now_s, since=since,
+            cause=f"{counted(under_way, 'call')} have been under way for up to {longest_s[limit]:.0f} s, far longer "
+            "than usual", about=api_of(limit),
+            help=Help(advice="see the provider's status page; tasks whose calls time out are tried again",
+                      command="fleet breakers"),
+        )  # fmt: skip
+
+
 def refusing(case: Case) -> Iterator[Diagnosis]:
     """Yield APIs that answer 429 although the fleet keeps to the limits it knows."""
     for limit in case.view.limits:
@@ -129,19 +157,38 @@ def refusing(case: Case) -> Iterator[Diagnosis]:
         sums = [case.recent(pool) for pool in case.pools_on(api)]
         calls, refused = sum(one.calls for one in sums), sum(one.rate_limited for one in sums)
         is_many = refused >= REFUSED_CALLS and refused >= REFUSED_SHARE * calls
-        if not is_many and limit.held_s < LONG_HOLD_S:
+        none_since = _none_answered_since(case, limit)
+        if not is_many and limit.held_s < LONG_HOLD_S and none_since is None:
             continue
         held = f"it asked to wait until {clock(case.now_s + limit.held_s, case.now_s)}" if limit.held_s > 0 else ""
+        none = f"none was answered for {case.now_s - none_since:.0f} s" if none_since is not None else ""
         counts = f"{refused:,.0f} of {calls:,.0f} calls of the last {RECENT_MIN} minutes" if is_many else ""
         yield diagnosis(
-            "provider_refusing", "warning", f"{api} refuses calls (429)", now_s=case.now_s, about=api,
-            cause=", ".join(filter(None, (counts, held))), tasks=case.waiting("hold", about=limit.limit),
+            "provider_refusing", "warning", f"{api} refuses {'all ' if none else ''}calls (429)", now_s=case.now_s,
+            about=api, since=none_since, cause=", ".join(filter(None, (none, counts, held))),
+            tasks=_behind_a_hold(case, limit),
             help=Help(
                 advice="somebody else uses the key, or its limit here is above what the account allows: lower it",
                 command=f"fleet limits set {api} --rpm {max(1, round(0.8 * limit.rpm))}" if limit.rpm
                 else "fleet limits list",
             ),
         )  # fmt: skip
+
+
+def _behind_a_hold(case: Case, limit: LimitView) -> int:
+    """Return how many tasks wait behind a hold, in their queues or in the limiter."""
+    return case.waiting("hold", about=limit.limit) + (limit.waiting if limit.refused_at is not None else 0)
+
+
+def _none_answered_since(case: Case, limit: LimitView) -> float | None:
+    """Return since when an API has answered 429 and nothing else, while tasks wait for it; None: it does not."""
+    is_now = limit.refused >= REFUSED_CALLS and (limit.refused_at or 0.0) > case.now_s - REFUSED_NOW_S
+    answered_at = case.symptoms.answered_at.get(api_of(limit.limit), 0.0)
+    facts = case.symptoms.breakers.get(limit.limit)
+    is_silent = answered_at < case.now_s - REFUSED_NOW_S and (facts is None or not facts.is_open)
+    if not (is_now and is_silent and answered_at and _behind_a_hold(case, limit) >= WAITING_TASKS):
+        return None
+    return answered_at
 
 
 def slow(case: Case) -> Iterator[Diagnosis]:

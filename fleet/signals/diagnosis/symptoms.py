@@ -69,6 +69,7 @@ class Symptoms:
         out: Bots in quarantine, by pool.
         backlogs: Of each pool, (minute since 1970, waiting tasks), the oldest first.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
+        answered_at: By `provider/model`, when a task was answered last, among the last thousand of the fleet.
     """
 
     breakers: Mapping[str, BreakerFacts] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Symptoms:
     out: Mapping[str, tuple[OutBot, ...]] = field(default_factory=dict)
     backlogs: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     redis_most_bytes: int = 0
+    answered_at: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,17 @@ class Case:
     def pools_on(self, api: str) -> tuple[str, ...]:
         """Return the pools whose own API this is."""
         return tuple(self._pools_by_api.get(api, ()))
+
+    @cached_property
+    def in_use(self) -> frozenset[str]:
+        """The limits under which something was sent in the last minutes, as far as is known."""
+        return frozenset(limit.limit for limit in self.view.limits if self._is_used(limit.limit))
+
+    def _is_used(self, limit: str) -> bool:
+        facts = self.symptoms.breakers.get(limit)
+        if facts is not None and (facts.is_open or facts.calls):
+            return True
+        return any(self.recent(pool).calls for pool in self.pools_on(api_of(limit)))
 
     @cached_property
     def _waiting(self) -> Counter[tuple[Cause, str | None, str | None]]:

@@ -82,7 +82,7 @@ def _of_breakers(case: Case) -> CallVerdict | None:
     limits = [limit for limit, facts in opened.items() if facts.cause == cause]
     failed = sum(opened[limit].failed for limit in limits)
     calls = failed + sum(opened[limit].well for limit in limits)
-    is_all = len(limits) > 1 and len(limits) == len(case.view.limits)
+    is_all = len(limits) > 1 and case.in_use <= {*limits}
     told = next((facts.told for facts in opened.values() if facts.told and facts.cause == cause), "")
     return CallVerdict(
         verdict=_OF_CAUSE[cause], culprit=ALL_APIS if is_all else ", ".join(map(api_of, limits)), error=cause,
@@ -116,7 +116,11 @@ def _of_cells(case: Case, cells: list[_Cell]) -> CallVerdict | None:
     apis: Counter[str] = Counter()
     for cell in mine:
         apis[cell.api] += cell.failed
-    is_all = len(apis) > 1 and len(apis) == len(case.view.limits) and min(apis.values()) >= ON_ALL * max(apis.values())
+    is_all = (
+        len(apis) > 1
+        and {*map(api_of, case.in_use)} <= apis.keys()
+        and min(apis.values()) >= ON_ALL * max(apis.values())
+    )
     culprit = ALL_APIS if is_all else max(apis, key=lambda api: apis[api])
     told = failed if is_all else apis[culprit]
     of = sum({cell.api: cell.of for cell in mine if is_all or cell.api == culprit}.values())

@@ -304,7 +304,7 @@ def test_a_task_whose_time_has_come_waits_for_what_stops_its_pool(client: redis.
         (30, 0, "UTC, in 30.0 s"),
         (300, 0, "UTC, in 5 min"),
         (200_000, 0, "UTC, in 2 days"),
-        (-1, 0, "its time has come"),
+        (-1, 0, "they go on now"),
         (-1, 2, "one is tried every 2.0 s"),
     ],
 )
