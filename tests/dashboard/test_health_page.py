@@ -161,7 +161,7 @@ def _the_table_sorts_on_every_column_both_ways(page: Browser) -> None:
 
 def _the_panel_of_diversity_tells_and_relearns(page: Browser, client: redis.Redis) -> None:
     chat = '#diversity li[data-key="good chat"]'
-    assert page.text("#diversity-note") == "2 classes of tasks, 1 alarm"
+    assert page.text("#diversity-note") == "2 classes of tasks, 1 alarm, by their last answers"
     told = page.text(chat)
     assert "4 bots answer alike: 2 get rung 1, context reshuffled, 2 are left as they are, to compare" in told
     assert "9 of usually 180; near 60%, usually 1%" in told and "Alike: good-005, good-006, good-007, good-008" in told

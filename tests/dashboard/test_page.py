@@ -223,7 +223,7 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
 
     spent = micros_of(sum(one.spent_usd_picos for one in results))
     assert abs(spent - alpha["billed_usd_micros"]) <= 1  # half a micro-dollar may be rounded either way
-    assert page.text("#cost-note").endswith(f"{dollars(spent)} in all")
+    assert f"in all {dollars(spent)}, " in page.text("#cost-note")
     assert page.text('#cost-pools li[data-key="good"] b').startswith(f"{dollars(spent)}/h")
     assert page.texts("#budgets b.cut") == ["pool:good"]
     assert page.text("#budgets .muted") == f"${spent / 1e6:,.4f} of $20.00 a day, lasts at this pace"
@@ -318,8 +318,10 @@ def test_what_tasks_wait_for_stands_on_top_and_beside_their_pool(fleet: Stack, p
         client.set(keys.hold(queue), wait.to_json(), px=400_000)
         try:
             ids = fleet.queue([{"pool": "good"}] * 3)
-            page.wait(lambda: page.text("#waits").startswith("3 tasks wait: "), "the line on top")
-            assert "an operator has paused the pool" in page.text("#waits")
+            said = "Pool good is paused, 3 tasks wait: closed, until it is resumed"
+            page.wait(lambda: said in page.texts("#findings .said"), "the finding")
+            hidden = page.script("return document.getElementById('waits').hidden")
+            assert hidden, "what a finding says is not said again"
             mine = page.texts('#pools li[data-key="good"] .reasons li')
             assert "3 tasks wait: an operator has paused the pool (closed)" in mine
             (held,) = (line for line in mine if "429, Retry-After 400 s" in line)
@@ -333,7 +335,7 @@ def test_what_tasks_wait_for_stands_on_top_and_beside_their_pool(fleet: Stack, p
             client.delete(keys.hold(queue))
             open_gate(client, queue)
     fleet.collect(ids)
-    page.wait(lambda: page.script("return document.getElementById('waits').hidden"), "nothing waits any more")
+    page.wait(lambda: page.texts("#findings .said") == [], "nothing waits any more")
     assert page.texts('#pools li[data-key="good"] .reasons li') == []
     assert pool_text(page, "good", ".gate") == "open"
 

@@ -46,11 +46,11 @@ export const COLOURS = {
   slow_percent: { label: "slow, share of its last tasks", hue: "slow", of: share("slow_percent"), show: percent, top: 0.3 },
   until: { label: "out, time until it is back", hue: "slow", of: (b, i, now) => Math.min(left(b, i, now), 86400), show: duration, top: 60 },
   per_hour: { label: "completions, last hour", hue: "good", of: column("per_hour"), show: short },
-  failed: { label: "failed tasks, whoever's fault", hue: "bad", of: failed, show: percent, top: 0.05 },
-  calls_failed: { label: "failed calls, also the provider's fault", hue: "bad", of: column("calls_failed"), show: short },
+  failed: { label: "failed tasks in all, whoever's fault", hue: "bad", of: failed, show: percent, top: 0.05 },
+  calls_failed: { label: "failed calls in all, also the provider's fault", hue: "bad", of: column("calls_failed"), show: short },
   load: { label: "tasks in hand", hue: "good", of: column("load"), show: short, top: 1 },
-  mean_ms: { label: "mean time of a task", hue: "slow", of: column("mean_ms"), show: (v) => duration(v / 1000) },
-  cost_usd_micros: { label: "cost", hue: "slow", of: column("cost_usd_micros"), show: dollars },
+  mean_ms: { label: "mean time of all its tasks", hue: "slow", of: column("mean_ms"), show: (v) => duration(v / 1000) },
+  cost_usd_micros: { label: "cost, in all", hue: "slow", of: column("cost_usd_micros"), show: dollars },
   silent: { label: "time since its last task", hue: "slow", of: silent, show: duration, top: 60 },
 };
 
@@ -67,11 +67,11 @@ export const SORTS = {
   alike: { label: "alike", of: column("alike") },
   per_hour: { label: "completions, last hour", of: column("per_hour") },
   completions: { label: "completions, in all", of: column("completions") },
-  failed: { label: "share of failures", of: failed },
-  calls_failed: { label: "failed calls", of: column("calls_failed") },
+  failed: { label: "share of failures, in all", of: failed },
+  calls_failed: { label: "failed calls, in all", of: column("calls_failed") },
   load: { label: "tasks in hand", of: column("load") },
-  mean_ms: { label: "mean time of a task", of: column("mean_ms") },
-  cost_usd_micros: { label: "cost", of: column("cost_usd_micros") },
+  mean_ms: { label: "mean time of all its tasks", of: column("mean_ms") },
+  cost_usd_micros: { label: "cost, in all", of: column("cost_usd_micros") },
   silent: { label: "time since its last task", of: (b, i) => -b.columns.last_at[i] },
 };
 

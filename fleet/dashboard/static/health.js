@@ -29,7 +29,7 @@ export function diversity({ diversity: classes, at }, { act, open, mayAct }) {
   const alarms = classes.filter((one) => one.alarm).length;
   const more = classes.length - CLASSES_SHOWN;
   text(by("diversity-note"), !classes.length ? "no answers yet that are long enough to compare (8 words)"
-    : `${classes.length === 1 ? "1 class" : `${classes.length} classes`} of tasks, ${alarms ? `${counted(alarms, "alarm")}` : "no alarm"}${more > 0 ? `; ${more} more: fleet diversity` : ""}`);
+    : `${classes.length === 1 ? "1 class" : `${classes.length} classes`} of tasks, ${alarms ? `${counted(alarms, "alarm")}` : "no alarm"}, by their last answers${more > 0 ? `; ${more} more: fleet diversity` : ""}`);
   keyed(by("diversity"), classes.slice(0, CLASSES_SHOWN), (one) => `${one.pool} ${one.kind}`, () => h("li", {},
     h("div", { class: "line" }, h("b", { class: "cut" }), h("span", { class: "pill" }), h("button", { type: "button", class: "quiet end" }, "Relearn")),
     h("p", { class: "how" }), h("div", { class: "scores" }), h("p", { class: "note names" }), h("p", { class: "note" })), (node, one) => {

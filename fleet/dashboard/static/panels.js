@@ -8,6 +8,7 @@ import { askPause } from "./safe.js";
 const PRIORITIES = ["critical", "high", "normal", "low", "bulk"];
 const MATRIX_ROWS = 12;
 const EVENT_ROWS = 60;
+const SILENT_S = 10; // as the finding that a worker is lost has it
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 
@@ -103,7 +104,7 @@ function resources({ resources: used, limits: all, at, suspects }, { series: sho
     attribute(label, "title", g.hint || null);
     line(chart, shown.at, g.values, { most: g.most ?? 0, show: g.show, name: g.name, marks });
   });
-  const silent = used.workers.filter((worker) => at - worker.at > 15).length;
+  const silent = used.workers.filter((worker) => at - worker.at > SILENT_S).length;
   text(by("workers"), used.workers.length
     ? `${count(used.workers.length)} worker${used.workers.length > 1 ? "s" : ""}${silent ? `, ${silent} silent` : ""}; Redis ${short(used.redis_mb)} MB${tightest ? `; tightest limit: ${tightest.what} of ${tightest.limit}` : ""}`
     : "no worker runs: tasks wait in Redis until one starts");
@@ -237,7 +238,7 @@ function until(wait, at) {
   const [day, time] = new Date(wait.opens_at * 1000).toISOString().split("T");
   const isToday = day === new Date(at * 1000).toISOString().slice(0, 10);
   if (left > 0) return `, until ${isToday ? "" : `${day} `}${time.slice(0, left < 120 ? 8 : 5)} UTC, in ${duration(left)}`;
-  return wait.probe_every_s ? `, one is tried every ${duration(wait.probe_every_s)}` : ", its time has come";
+  return wait.probe_every_s ? `, one is tried every ${duration(wait.probe_every_s)}` : ", they go on now";
 }
 
 function limits({ limits: all, at }) {
@@ -256,7 +257,7 @@ function limits({ limits: all, at }) {
     use(requests, limit.used_rpm, limit.rpm);
     use(tokens, limit.used_tpm, limit.tpm);
     const facts = [["waiting", count(limit.waiting)], ["next grant", limit.next_grant_s > 0 ? duration(limit.next_grant_s) : "now"],
-      ["429s", limit.refused ? `${short(limit.refused)}, last ${ago(limit.refused_at, at)}` : "none"]];
+      ["429s in all", limit.refused ? `${short(limit.refused)}, last ${ago(limit.refused_at, at)}` : "none"]];
     if (limit.in_flight || limit.most_in_flight) facts.splice(1, 0, ["in flight", inFlight(limit)]);
     for (const long of limit.long) facts.push([long.label, long.used === null ? `of ${short(long.limit)}` : `${count(long.used)} of ${short(long.limit)}`]);
     if (limit.budgets.length) facts.push(["day", limit.budgets.join("; ")]);
@@ -284,9 +285,9 @@ function cost({ cost: money, hours, totals, marks }) {
   const each = totals.completions ? dollars((totals.cost_usd_micros / totals.completions) * 1000) : "–";
   const [tight, ...others] = money.budgets;
   const budget = tight ? `${percent(tight.share)} of today's ${dollars(tight.usd_micros_per_day)} of ${tight.limit}${others.length ? `, the most used of ${count(money.budgets.length)} budgets` : ""}${level ? "; dashed: an even hour" : ""}` : "no budget set (limits.*.usd_per_day)";
-  const cached = totals.cached_tokens ? ` · ${percent(totals.cached_tokens / totals.input_tokens)} of the input cached` : "";
+  const cached = totals.cached_tokens ? `, ${percent(totals.cached_tokens / totals.input_tokens)} of the input cached` : "";
   const idle = money.compute ? ` · last day ${money.compute.line}` : "";
-  text(by("cost-note"), `${budget} · ${each} per 1,000 tasks${cached} · ${dollars(money.total_usd_micros)} in all${idle}`);
+  text(by("cost-note"), `${budget} · in all ${dollars(money.total_usd_micros)}, ${each} per 1,000 tasks${cached}${idle}`);
   const most = Math.max(1, ...money.pools.map((pool) => pool.day_usd_micros));
   keyed(by("cost-pools"), money.pools, (pool) => pool.pool, (pool) => h("li", { class: "use" }, h("span", { class: "cut" }, pool.pool), h("div", { class: "meter" }), h("b")), (node, pool) => {
     meter(node.children[1], pool.day_usd_micros, most);

@@ -18,7 +18,7 @@ export class BotTable {
     this.rows = h("tbody");
     const step = (label, by_) => h("button", { type: "button", class: "quiet", onclick: () => ((this.page += by_), this.draw()) }, label);
     this.pager = [step("Previous", -1), h("span"), step("Next", 1)];
-    this.box.replaceChildren(h("table", { class: "bots" }, h("thead", {}, h("tr", {}, ...this.heads)), this.rows), h("p", { class: "line pages" }, ...this.pager));
+    this.box.replaceChildren(h("table", { class: "bots" }, h("thead", {}, h("tr", {}, ...this.heads)), this.rows), h("p", { class: "line pages" }, ...this.pager), h("p", { class: "note" }, "Bad answers, avoids and slow: shares of its last tasks. Failed, failed calls, a task and cost: in all."));
   }
 
   draw() {

@@ -48,6 +48,7 @@ const points = (c) => `${c < 0 ? "−" : "+"}${Number(Math.abs(c * 100).toFixed(
 
 function change(id, trend, spell, worse) {
   const isKnown = trend.change !== null;
-  text(by(id), isKnown ? spell(trend.change) : "");
+  const said = isKnown ? spell(trend.change) : "";
+  text(by(id), /^[+−]0(%| )/.test(said) ? "" : said); // no change is no news
   attribute(by(id), "class", worse && isKnown && trend.change > 0.01 ? "change worse" : "change");
 }
