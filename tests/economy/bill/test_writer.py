@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import pytest
 
@@ -22,9 +23,15 @@ from tests.economy.bill.calls import AT_S, LIMIT, entry, in_store, total
 from tests.redis_server import RedisServer
 
 
+@lru_cache
+def rows_of(calls: int, picos: int) -> tuple[dict[str, str], list[int | str | bytes]]:
+    """Return the rows of equal calls."""
+    return arguments_of(summed(entry(usd_picos=picos) for _ in range(calls)))
+
+
 def batch_call(number: int, calls: int, picos: int) -> ScriptCall:
     """Return a batch of equal calls, as a writer sends it."""
-    hashes, rows = arguments_of(summed(entry(usd_picos=picos) for _ in range(calls)))
+    hashes, rows = rows_of(calls, picos)
     call = BILL.call(
         writer=bill_keys.writer("w"), unknown=bill_keys.unknown(), number=number, ids=",,", lost="", rows=rows, **hashes
     )
