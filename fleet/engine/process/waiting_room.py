@@ -93,7 +93,7 @@ class WaitingRoom:
     async def hold(self, pool: str, wait: Wait) -> None:
         """Let all tasks of a pool wait; said once a while, however many meet the same. Patient while Redis is away."""
         at, known = due_at(wait), self._held.get(pool)
-        found = self._held[pool] = _until(wait, at)
+        found = self._held[pool] = replace(wait, opens_at=at)
         held = await patiently(lambda: self._broker.run(PUT_HOLD, *hold_call(keys.queue(pool), found)))
         if held and (known is None or known.cause != wait.cause or at - (known.opens_at or 0) > QUIET_S):
             until = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
@@ -138,7 +138,8 @@ class WaitingRoom:
         wait, at = parking.wait, None
         if wait.cause not in OF_PROCESS and (parking.sent or parking.is_alone):
             at = due_at(wait)
-            wait = _until(wait, at)
+            if wait.cause != "budget":  # which opens when it is raised, however often it is tried
+                wait = replace(wait, opens_at=at)
         await put_back(self._broker, PutBack(tag, task_id, wait, at, parking.sent, parking.before))
         if wait.cause == "machine":
             leases.narrow()
@@ -153,8 +154,3 @@ class WaitingRoom:
                 await self._roster.give_back(checkouts)
         except FleetError as error:
             logger.warning("bots not given back task=%s error=%s: their leases run out", checkouts[0].task_id, error)
-
-
-def _until(wait: Wait, at: float) -> Wait:
-    """Return a wait with the time of its next try; what opens when it is raised has none, however often it is tried."""
-    return wait if wait.cause == "budget" else replace(wait, opens_at=at)
