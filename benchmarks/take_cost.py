@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -22,19 +23,23 @@ FILL_BATCH = 20_000
 _FILL = "for _ = 1, tonumber(ARGV[1]) do redis.call('LPUSH', KEYS[1], ARGV[2]) end"
 
 
-def take_costs(client: redis.Redis) -> list[list[str]]:
-    """Return rows: (queues and tasks, messages per take, server us per take, client us per take)."""
-    rows = []
-    for queues, waiting in ((4, 10_000), (4, 1_000_000), (200, 10_000), (200, 1_000_000), (200, 0)):
-        names = [f"q{number:03d}" for number in range(queues)]
+def take_costs(client: redis.Redis, backlogs: Sequence[int] = (10_000, 1_000_000)) -> list[list[str]]:
+    """Return rows: (queues and tasks, messages per take, server us per take, client us per take).
+
+    The last list that a take looks at holds the backlog, of 4 queues as of 200: it is filled once for both.
+    """
+    rows: dict[int, list[list[str]]] = {4: [], 200: []}
+    names = [f"q{number:03d}" for number in range(max(rows))]
+    for waiting in (*backlogs, 0):
         client.flushall()
-        _fill(client, list_key(names[-1], PRIORITY_STEPS[-1]), waiting)  # the last list that a take looks at
-        for wanted in (1, 16) if waiting else (16,):
-            server_us, client_us = _cost(client, names, wanted)
-            label = f"{queues} queues x {len(PRIORITY_STEPS)} priorities, {waiting:,} tasks"
-            rows.append([label, str(wanted if waiting else 0), f"{server_us:,.0f}", f"{client_us:,.0f}"])
+        _fill(client, list_key(names[-1], PRIORITY_STEPS[-1]), waiting)
+        for queues in rows if waiting else (max(rows),):
+            for wanted in (1, 16) if waiting else (16,):
+                server_us, client_us = _cost(client, names[-queues:], wanted)
+                label = f"{queues} queues x {len(PRIORITY_STEPS)} priorities, {waiting:,} tasks"
+                rows[queues].append([label, str(wanted if waiting else 0), f"{server_us:,.0f}", f"{client_us:,.0f}"])
     client.flushall()
-    return rows
+    return [row for some in rows.values() for row in some]
 
 
 def _fill(client: redis.Redis, place: str, count: int) -> None:
@@ -54,7 +59,7 @@ def _cost(client: redis.Redis, names: list[str], wanted: int) -> tuple[float, fl
         reply: Any = client.evalsha(take, *arguments)
         held = reply[::3] if len(reply) > 2 else []
         if held:
-            place = rota.was_served(reply[1].decode())
+            place, _ = rota.was_served(reply[1].decode())
     client_us = (time.perf_counter() - started) / CALLS * 1e6
     assert place == names[-1]
     return float(client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]), client_us
