@@ -91,7 +91,8 @@ RATE = _any(
 BUSY = _any(
     "overload", "at capacity", "no [a-z ]{0,20}capacity", "capacity exceeded", "temporar",
     "try again (?:later|in|soon)", r"\bbusy\b", "time[d]?[- ]?out", "currently loading",
-    "no healthy (?:deployment|upstream)",
+    "no healthy (?:deployment|upstream)", r"upstream (?:connect\w*|request|read) (?:error|timeout|timed out|failed)",
+    "reset before headers", r"connection (?:was )?(?:reset|refused|aborted)",
     r"failed to load\b[^.\n]{0,20}\bmodel", "insufficient (?:system )?(?:resources|memory)",
 )  # fmt: skip
 TROUBLE = _any("error", "bad gateway", "unavailable", "time[d]?[- ]?out", "maintenance", "moment", r"\b5\d\d\b")
@@ -112,6 +113,8 @@ FILTERED = _any(
     "requires moderation", r"safety (?:system|settings|filter|reasons)",
     r"violat\w*[^.\n]{0,60}\b(?:polic|guideline|terms|responsible ai)", "inappropriate content", "new_sensitive",
     r"sensitive (?:content|information|words?)", "content exists risk",
+    r"\b(?:prompt|input|request)s?\b[^.\n]{0,40}\bcontains?\b[^.\n]{0,40}\b(?:pii|personal|malicious|jailbreak|injection)",
+    r"\b(?:pii|personal (?:data|information)|jailbreak\w*|prompt injection)\b[^.\n]{0,40}\b(?:detected|found|blocked)",
     r"(?:prompt|input|content)\b[^.\n]{0,30}\bblocked", "不安全|敏感|违规",
 )  # fmt: skip
 #: The account itself is shut out: also by its content, but not for this prompt.
