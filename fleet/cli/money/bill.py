@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fleet.economy.bill.reader import Bill, BillLine
     from fleet.economy.bill.rows import Sums
+    from fleet.economy.compute import Compute
     from fleet.entries import Entry
 
 #: Seconds of the bill when nobody says from when on (30 days).
@@ -62,13 +63,18 @@ def bill(ctx: click.Context, by: str, since: float | None, until: float | None, 
     if as_csv and as_json:
         raise click.UsageError("expected --csv or --json, got both")
     found = _read(by, since, until)
+    compute = None if as_csv else _compute(found)
     if as_json:
-        click.echo(json.dumps(_as_data(found), indent=2))
+        click.echo(json.dumps({**_as_data(found), "compute": compute and compute._asdict()}, indent=2))
     elif as_csv:
         _write_csv(found)
     else:
         for line in (*_shown(found), *_compute(found)):
             click.echo(line)
+        if compute is not None:
+            from fleet.engine.operations.idle import bill_line
+
+            click.echo(bill_line(compute, since_s=found.since_s, until_s=found.until_s))
     for line in _remarks(found):
         say(line)
 
@@ -88,6 +94,14 @@ def _read(by: str, since: float | None, until: float | None) -> Bill:
         raise click.UsageError(f"expected --since before --until, got {told(since_s)} and {told(until_s)}")
     with _state() as client:
         return read_bill(client, since_s=since_s, until_s=until_s, by=names)
+
+
+def _compute(found: Bill) -> Compute | None:
+    """Return what the slots of workers did in the time of the bill."""
+    from fleet.engine.operations.idle import read_compute
+
+    with _state() as client:
+        return read_compute(client, config.current(), since_s=found.since_s, until_s=found.until_s)
 
 
 @contextmanager

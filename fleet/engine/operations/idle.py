@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import cast
 
 import redis
@@ -51,20 +52,21 @@ def compute_view(resources: bytes, settings: Settings, now_s: float) -> ComputeV
     )
 
 
-def bill_lines(state: redis.Redis, settings: Settings, *, since_s: float, until_s: float) -> list[str]:
-    """Return what `fleet bill` says of compute in its time; nothing when no worker has reported in it.
+def read_compute(state: redis.Redis, settings: Settings, *, since_s: float, until_s: float) -> Compute | None:
+    """Return what slots did in the time of a bill; None: no worker has reported in it. Two days are kept.
 
     Args:
         state: Plain client of the state Redis.
         settings: Slots of a process, and its price.
-        since_s: Unix time at which the bill begins.
+        since_s: Unix time at which it begins.
         until_s: Unix time at which it ends.
     """
-    first, last = int(since_s // 3600), int(until_s // 3600)
     raw = cast("bytes | None", state.get(keys.resources()))
-    found = compute_in(raw or b"", settings, first_hour=first, last_hour=last)
-    if found is None:
-        return []
-    kept = "" if last - first < HOURS else f" (of the last {HOURS} hours, which is all that is kept)"
+    return compute_in(raw or b"", settings, first_hour=int(since_s // 3600), last_hour=ceil(until_s / 3600) - 1)
+
+
+def bill_line(found: Compute, *, since_s: float, until_s: float) -> str:
+    """Return what `fleet bill` says of compute."""
+    kept = "" if until_s - since_s < HOURS * 3600 else f" (of the last {HOURS} hours, which is all that is kept)"
     hint = "" if found.usd is not None else "; set usd_per_hour in [worker] for its price"
-    return [f"compute   {found.line()}{kept}{hint}"]
+    return f"compute: {found.line()}{kept}{hint}"

@@ -8,11 +8,14 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+import redis
 from click.testing import CliRunner, Result
 
 from fleet.cli.main import main
 from fleet.economy.bill.writer import Writer
 from fleet.money import dollars_in_full
+from fleet.signals.windows import MINUTES, RESOURCE
+from fleet.store import keys
 from fleet.store.client import Store
 from fleet.usage import Usage
 from tests.economy.bill.calls import AT_S, entry, in_store
@@ -98,6 +101,22 @@ def test_only_the_hours_that_are_asked_for_count() -> None:
     assert (hour["since"], hour["until"], hour["total"]["calls"]) == (f"{DAY}T13:00:00Z", f"{DAY}T14:00:00Z", 1)
     by_bot = json.loads(fleet("bill", "--by", "bot", "--since", f"{DAY}T13:30", "--json").stdout)
     assert (by_bot["since"], by_bot["total"]["calls"]) == (f"{DAY}T00:00:00Z", 5)
+
+
+@pytest.mark.usefixtures("some_calls")
+def test_what_slots_did_in_that_time_stands_below_the_bill(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_WORKER__SLOTS", "10")
+    monkeypatch.setenv("FLEET_WORKER__USD_PER_HOUR", "0.5")
+    hours = b"".join(RESOURCE.struct.pack(AT_S // 3600 + n, 0, 0, 9_000, 36_000) for n in (-1, 0, 1))
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(keys.resources(), bytes(MINUTES * RESOURCE.struct.size) + hours)
+        try:
+            times = ("--since", f"{DAY}T12:00", "--until", f"{DAY}T14:00")
+            assert "compute: 20.0 slot-hours, 75% idle: $1.00, of which $0.75 idle" in fleet("bill", *times).stdout
+            told = json.loads(fleet("bill", *times, "--json").stdout)["compute"]
+            assert told == {"busy_h": 5.0, "idle_h": 15.0, "usd": 1.0, "idle_usd": 0.75}
+        finally:
+            client.delete(keys.resources())
 
 
 def test_an_empty_bill_says_so() -> None:

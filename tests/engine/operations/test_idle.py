@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from fleet.config import Settings, WorkerSettings
-from fleet.engine.operations.idle import bill_lines, compute_view
+from fleet.engine.operations.idle import bill_line, compute_view, read_compute
 from fleet.signals.windows import MINUTES, RESOURCE, ResourcePeriod
 from fleet.store import keys
 
@@ -33,15 +33,22 @@ def test_the_last_day_is_shown_with_its_dollars() -> None:
     assert compute_view(b"", PRICED, HOUR * 3600.0) is None
 
 
+def told_of(client: redis.Redis, settings: Settings, since_s: float, until_s: float) -> str | None:
+    found = read_compute(client, settings, since_s=since_s, until_s=until_s)
+    return None if found is None else bill_line(found, since_s=since_s, until_s=until_s)
+
+
 def test_a_bill_has_the_hours_of_its_time(redis_url: str) -> None:
+    now_s = (HOUR + 1) * 3600.0
     with redis.Redis.from_url(redis_url) as client:
         client.set(keys.resources(), RAW)
         try:
-            (line,) = bill_lines(client, PRICED, since_s=(HOUR - 1) * 3600.0, until_s=HOUR * 3600.0)
-            assert line == "compute   20.0 slot-hours, 75% idle: $1.00, of which $0.75 idle"
-            (long,) = bill_lines(client, Settings(), since_s=0, until_s=HOUR * 3600.0)
+            line = told_of(client, PRICED, now_s - 7200, now_s)
+            assert line == "compute: 20.0 slot-hours, 75% idle: $1.00, of which $0.75 idle"
+            long = told_of(client, Settings(), 0, now_s)
+            assert long is not None
             assert "of the last 48 hours" in long and "set usd_per_hour in [worker]" in long
-            assert bill_lines(client, PRICED, since_s=0, until_s=3600) == []
+            assert told_of(client, PRICED, 0, 3600) is None
         finally:
             client.delete(keys.resources())
 
