@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fleet.economy.habits import Capacity, Experience, Purse, Range
+from fleet.economy.habits import Capacity, Experience, Funds, Range
 
 #: Seconds of one worker process that Fleet's own work on a task takes.
 OWN_S = Range(0.0005, 0.003, 0.012)
@@ -186,35 +186,35 @@ def _behind(parts: Sequence[Portion], known: Experience) -> Mapping[str, float]:
     return {pool: 1 + known.backlog.get(pool, 0) / count for pool, count in tasks.items()}
 
 
-def _needs(parts: Sequence[Portion], known: Experience, purse: Purse, at: int) -> tuple[float, float, int]:
-    """Return what a purse must pay in all, what of that goes to what waits before, and for how many tasks it pays."""
+def _needs(parts: Sequence[Portion], known: Experience, fund: Funds, at: int) -> tuple[float, float, int]:
+    """Return what a fund must pay in all, what of that goes to what waits before, and for how many tasks it pays."""
     behind, need, before, tasks = _behind(parts, known), 0.0, 0.0, 0
     for part in parts:
-        if purse.pays(part.pool, part.api):
-            amount = part.usd_picos[at] if purse.unit == "usd" else part.calls[at]
+        if fund.pays(part.pool, part.api):
+            amount = part.usd_picos[at] if fund.unit == "usd" else part.calls[at]
             need, tasks = need + amount * behind[part.pool], tasks + part.tasks
             before += amount * (behind[part.pool] - 1)
     return need, before, tasks
 
 
 def _stops(parts: Sequence[Portion], known: Experience) -> Iterator[EarlyEnd]:
-    for purse in known.purses:
-        need, before, tasks = _needs(parts, known, purse, 1)
-        if need > purse.left and tasks:
-            share = max(0.0, purse.left - before) / (need - before)
-            yield EarlyEnd(purse.about, min(tasks, math.floor(tasks * share)), tasks, purse.opens_in_s)
+    for fund in known.funds:
+        need, before, tasks = _needs(parts, known, fund, 1)
+        if need > fund.left and tasks:
+            share = max(0.0, fund.left - before) / (need - before)
+            yield EarlyEnd(fund.about, min(tasks, math.floor(tasks * share)), tasks, fund.opens_in_s)
 
 
 def _waited(parts: Sequence[Portion], known: Experience, at: int, work_s: float) -> float | None:
     """Return the seconds with the waits for money; None: it never comes."""
     longest = work_s
-    for purse in known.purses:
-        need, _, tasks = _needs(parts, known, purse, at)
-        if need <= purse.left or not tasks:
+    for fund in known.funds:
+        need, _, tasks = _needs(parts, known, fund, at)
+        if need <= fund.left or not tasks:
             continue
-        if purse.opens_in_s is None or purse.each <= 0:
+        if fund.opens_in_s is None or fund.each <= 0:
             return None
-        periods = math.ceil((need - purse.left) / purse.each)
-        last = need - purse.left - (periods - 1) * purse.each
-        longest = max(longest, purse.opens_in_s + (periods - 1) * purse.period_s + work_s * last / need)
+        periods = math.ceil((need - fund.left) / fund.each)
+        last = need - fund.left - (periods - 1) * fund.each
+        longest = max(longest, fund.opens_in_s + (periods - 1) * fund.period_s + work_s * last / need)
     return longest

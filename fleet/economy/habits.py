@@ -1,6 +1,6 @@
 """What is known of calls before they are made: how long answers of a kind are, how a model counts, what a limit gives.
 
-Plain values, and how a few answers become one. Who reads them from Redis: `engine/operations/experience.py`; what is
+Plain values, and how a few answers become one. Who reads them from Redis: `engine/operations/expecting/`; what is
 made of them: `estimate.py`.
 """
 
@@ -148,7 +148,7 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
-class Purse:
+class Funds:
     """What may be spent: of a limit's day, or of a budget.
 
     Args:
@@ -186,7 +186,7 @@ class Experience:
         calls: Paid calls a task, by pool.
         latencies_s: Seconds to an answer, by pool and kind; kind "" stands for all others.
         rooms: By `provider/model`.
-        purses: What may be spent.
+        funds: What may be spent.
         slots: Tasks at work at the same time.
         processes: Worker processes.
         backlog: Waiting tasks that go before, by pool.
@@ -199,7 +199,7 @@ class Experience:
     calls: Mapping[str, Range] = field(default_factory=dict)
     latencies_s: Mapping[tuple[str, str], Range] = field(default_factory=dict)
     rooms: Mapping[str, Capacity] = field(default_factory=dict)
-    purses: tuple[Purse, ...] = ()
+    funds: tuple[Funds, ...] = ()
     slots: int = 1
     processes: int = 1
     backlog: Mapping[str, int] = field(default_factory=dict)

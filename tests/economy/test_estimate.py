@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.economy.estimate import Estimate, Weighed, estimate
-from fleet.economy.habits import Capacity, Experience, Habit, Purse, Range, habit_of
+from fleet.economy.habits import Capacity, Experience, Funds, Habit, Range, habit_of
 from fleet.usage import Usage
 from tests.every import every
 
@@ -178,26 +178,26 @@ def test_a_few_tasks_take_as_long_as_an_answer():
 
 def test_a_days_budget_that_is_too_small_says_after_how_many_lines_and_when_it_goes_on():
     one = (100 + 4 * 100) * 10**6
-    purse = Purse("the day's budget", left=3400 * one, each=10_000 * one, opens_in_s=7200, period_s=86_400, api=API)
+    fund = Funds("the day's budget", left=3400 * one, each=10_000 * one, opens_in_s=7200, period_s=86_400, api=API)
     habits = {(API, "k"): Habit(0.2, 0.05, 30)}
-    found = expected(asked(5000), habits=habits, purses=(purse,), latencies_s=QUICK)
+    found = expected(asked(5000), habits=habits, funds=(fund,), latencies_s=QUICK)
     (stop,) = found.duration.stops
     assert (stop.after, stop.of, stop.opens_in_s) == (3400, 5000, 7200)
     assert found.duration.seconds is not None and found.duration.seconds.expected > 7200
-    behind = expected(asked(5000), habits=habits, purses=(purse,), latencies_s=QUICK, backlog={"a": 1000})
+    behind = expected(asked(5000), habits=habits, funds=(fund,), latencies_s=QUICK, backlog={"a": 1000})
     assert behind.duration.stops[0].after == 2400
-    many = expected(asked(25_000), habits=habits, purses=(purse,), latencies_s=QUICK)
+    many = expected(asked(25_000), habits=habits, funds=(fund,), latencies_s=QUICK)
     assert many.duration.seconds is not None and many.duration.seconds.expected > 7200 + 2 * 86_400
 
 
 def test_a_budget_that_never_opens_ends_it_and_one_of_other_pools_does_not():
-    empty = Purse("the run's budget", left=0, each=0, opens_in_s=None, period_s=0, pools=frozenset({"b"}))
-    assert expected(asked(5), purses=(empty,)).duration.stops == ()
-    mine = Purse("the run's budget", left=0, each=0, opens_in_s=None, period_s=0, pools=frozenset({"a"}))
-    found = expected(asked(5), purses=(mine,)).duration
+    empty = Funds("the run's budget", left=0, each=0, opens_in_s=None, period_s=0, pools=frozenset({"b"}))
+    assert expected(asked(5), funds=(empty,)).duration.stops == ()
+    mine = Funds("the run's budget", left=0, each=0, opens_in_s=None, period_s=0, pools=frozenset({"a"}))
+    found = expected(asked(5), funds=(mine,)).duration
     assert (found.seconds, found.stops[0].after) == (None, 0)
-    requests = Purse("the day's requests", left=2, each=100, opens_in_s=60, period_s=86_400, api=API, unit="requests")
-    assert expected(asked(5), purses=(requests,)).duration.stops[0].after == 2
+    requests = Funds("the day's requests", left=2, each=100, opens_in_s=60, period_s=86_400, api=API, unit="requests")
+    assert expected(asked(5), funds=(requests,)).duration.stops[0].after == 2
 
 
 def test_nothing_to_ask_takes_nothing():

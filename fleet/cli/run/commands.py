@@ -325,7 +325,7 @@ def run(
     place = None if source == "-" else Path(source).absolute()
     if target is None or dry_run:
         wanted = DryRun(
-            settings, place, target, LineFormat(prompt_field, id_field, checked), retry_failed, overwrite
+            settings, place, target, LineFormat(prompt_field, id_field, checked), retry_failed, overwrite, max_usd
         )  # fmt: skip
         tell(wanted, as_json=as_json)
         return

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fleet.cli.run.answers import records_in
+from fleet.cli.run.answers import RunNote, records_in
 from fleet.cli.run.entries import InputLine, LineFormat, entry_of, read_questions
 from fleet.cli.run.recognition import AnswerIndex, key_of
 from fleet.cli.run.weighing import Scales
 from fleet.config import Settings, home_path
 from fleet.economy.estimate import Estimate, Weighed, estimate
-from fleet.economy.habits import LEAST_ANSWERS, Experience, Habit, habit_of
+from fleet.economy.habits import LEAST_ANSWERS, Experience, Funds, Habit, habit_of
 from fleet.economy.prices import PriceList
-from fleet.engine.operations.experience import read_experience, unlearnt
+from fleet.engine.operations.expecting.experience import read_experience, unlearnt
 from fleet.errors import FleetError, InvalidTask
 from fleet.models import BotTask
+from fleet.money import PICOS
+from fleet.signals.ahead.outlook import usd
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, redis_lives, state_url
 from fleet.usage import Usage
@@ -42,6 +44,7 @@ class Inventory:
         example: Why the first of them is none.
         asked: What is left to ask.
         samples: Lines that OUT answers, with their usage and cost (10^-12 dollars; None: unknown).
+        paid_picos: What all answers in OUT have cost.
     """
 
     answered: int = 0
@@ -49,6 +52,7 @@ class Inventory:
     example: str = ""
     asked: list[Weighed] = field(default_factory=list)
     samples: list[tuple[Weighed, Usage, int | None]] = field(default_factory=list)
+    paid_picos: int = 0
 
     @property
     def lines(self) -> int:
@@ -67,6 +71,7 @@ class DryRun:
         line_format: How lines are read.
         retry_failed: What failed is asked again.
         overwrite: OUT is thrown away.
+        max_usd: What the run may spend in all, its answers in OUT with it; None: as the run in OUT was told.
     """
 
     settings: Settings
@@ -75,6 +80,7 @@ class DryRun:
     line_format: LineFormat
     retry_failed: bool = False
     overwrite: bool = False
+    max_usd: float | None = None
 
     def survey(self) -> Inventory:
         """Read IN and OUT.
@@ -82,8 +88,8 @@ class DryRun:
         Raises:
             ConfigurationError: When OUT isn't one of a run, or IN isn't made of JSON lines.
         """
-        index, used = self._answers()
         found, scales = Inventory(), Scales(self.settings)
+        index, used = self._answers(found)
         with self._open() as lines:
             for question in read_questions(lines, self.line_format):
                 if not index.has(question):
@@ -106,10 +112,21 @@ class DryRun:
         """Return what the fleet has learnt; what the settings tell when there is no Redis."""
         asked = list(dict.fromkeys((one.pool, one.kind) for one in found.asked))
         priority = int(BotTask.parse("-", **self.line_format.options).priority)
+        known = unlearnt(self.settings, dict.fromkeys(pool for pool, _ in asked), priority=priority)
         with _two_clients(self.settings) as clients:
             if clients is not None:
-                return read_experience(*clients, self.settings, asked, priority=priority)
-        return unlearnt(self.settings, dict.fromkeys(pool for pool, _ in asked), priority=priority)
+                known = read_experience(*clients, self.settings, asked, priority=priority)
+        return replace(known, funds=(*known.funds, *self._own_funds(found)))
+
+    def _own_funds(self, found: Inventory) -> Iterator[Funds]:
+        """Yield what `--max-usd` leaves."""
+        max_usd = self.max_usd
+        if max_usd is None and self.target is not None and not self.overwrite:
+            note = RunNote.read(self.target.with_name(self.target.name + ".run"))
+            max_usd = None if note is None else note.max_usd
+        if max_usd is not None:
+            left = max(0.0, max_usd * PICOS - found.paid_picos)
+            yield Funds(f"--max-usd ({usd(max_usd)})", left, each=0.0, opens_in_s=None, period_s=0.0)
 
     def _take(self, question: InputLine, found: Inventory, scales: Scales) -> None:
         entry = entry_of(question, self.line_format)
@@ -124,13 +141,14 @@ class DryRun:
         found.wrong[what.partition(":")[0]] += 1
         found.example = found.example or f"line {entry.line}: {what}"
 
-    def _answers(self) -> tuple[AnswerIndex, dict[int, tuple[Usage, int | None]]]:
+    def _answers(self, found: Inventory) -> tuple[AnswerIndex, dict[int, tuple[Usage, int | None]]]:
         """Return what OUT answers, and what its first answers have used, by their questions' keys."""
         index, used = AnswerIndex(), dict[int, tuple[Usage, int | None]]()
         if self.overwrite or self.target is None or not self.target.is_file():
             return index, used
         has_note = self.target.with_name(self.target.name + ".run").exists()
         for record in records_in(self.target, may_be_torn=has_note):
+            found.paid_picos += record.get("cost_usd_picos") or 0
             if self.retry_failed and record["status"] == "failed":
                 continue
             index.add(record)

@@ -141,7 +141,8 @@ def _time(expected: Estimate) -> Iterator[str]:
     work, ends = duration.work_s, duration.seconds
     figure = f"{length(work.expected)} ({length(work.low)} to {length(work.high)})"
     before = f", {counted(duration.backlog, 'task')} before it" if duration.backlog else ""
-    yield f"time      {figure}{before}; {duration.binds} decide" + ("s" if duration.binds.startswith("the ") else "")
+    decides = "decides" if duration.binds.startswith(("the ", "Fleet")) else "decide"
+    yield f"time      {figure}{before}; {duration.binds} {decides}"
     if ends is None:
         yield "          it does not end by itself: a budget that does not open again is used up before"
     elif ends.expected > work.expected * 1.5 + 1:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from fleet import config
 from fleet.cli.main import main
+from fleet.cli.run.answers import RunNote
 from fleet.cli.run.weighing import Scales
 from fleet.config import PersonaSettings, PoolSettings, Settings
 from fleet.conversation import Message
@@ -66,7 +67,7 @@ def test_lines_that_are_answered_are_left_out_and_tell_of_the_others(tmp_path: P
             for one, status in zip(read_questions(lines, LineFormat()), ["ok"] * 9 + ["failed"], strict=False)
         ]  # fmt: skip
     before = write(out, *answers, '{"torn')
-    Path(f"{out}.run").write_text("{}")
+    RunNote.of(Path(source), prompt_field=None, id_field="id").write(Path(f"{out}.run"))
     rest = told(source, "-o", before)
     assert (rest["lines"], rest["answered"], rest["tasks"], rest["guessed"]) == (100, 10, 90, [])
     assert rest["output_tokens"]["expected"] == pytest.approx(90 * 30, rel=0.02)
@@ -113,6 +114,26 @@ def test_models_without_a_price_and_days_that_are_too_small_are_named(tmp_path: 
     text = " ".join(dry_run(source).stdout.split())
     assert "house/small has no price: what it costs is not counted" in text
     assert "at the day's budget of house/big ($0.20) after about" in text
+
+
+def test_budgets_and_max_usd_end_it_after_so_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = [{"prompt": "word " * 900, "max_output_tokens": 1}] * 100  # about 1,000 tokens at $0.15 a million
+    source = write(tmp_path / "in.jsonl", *lines)
+    budgets = {
+        "fleet": {"usd_per_month": 0.012},
+        "pool:review": {"usd_per_hour": 0.001},
+        "tenant:*": {"usd_per_day": 1},
+    }
+    monkeypatch.setenv("FLEET_BUDGETS", json.dumps(budgets))
+    stops = {stop["about"]: stop for stop in told(source, "--max-usd", "0.006")["stops"]}
+    assert set(stops) == {"--max-usd ($0.0060)", "the budget of fleet ($0.0120 a month)",
+                          "the budget of pool:review ($0.0010 an hour)"}  # fmt: skip
+    assert 35 < stops["--max-usd ($0.0060)"]["after"] < 45
+    assert stops["--max-usd ($0.0060)"]["opens_in_s"] is None
+    assert 75 < stops["the budget of fleet ($0.0120 a month)"]["after"] < 85
+    assert stops["the budget of pool:review ($0.0010 an hour)"]["of"] in (29, 30, 31)
+    assert told(source, "--max-usd", "0.006")["seconds"] is None
+    assert told(source, "--max-usd", "5", "--pool", "writing")["seconds"] is not None
 
 
 @pytest.mark.parametrize("words", [5, 3000, 20_000])

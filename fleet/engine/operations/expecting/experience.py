@@ -13,6 +13,7 @@ import redis
 
 from fleet import config
 from fleet.config import Settings
+from fleet.economy.budgets.reader import read_budgets
 from fleet.economy.habits import (
     FUNCTION_CALLS,
     LEAST_ANSWERS,
@@ -20,18 +21,17 @@ from fleet.economy.habits import (
     Capacity,
     Experience,
     Habit,
-    Purse,
     Range,
 )
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.answers.lessons import read_lessons
+from fleet.engine.operations.expecting.funds import funds_of_budgets, funds_of_limit, unused
 from fleet.engine.operations.paces import read_series
 from fleet.engine.operations.waits import read_apis
 from fleet.lessons import RATIO
 from fleet.limiter import LimitSnapshot
-from fleet.limiter.limits import FIRST_DEVIATION, FULL_SHARE, LOWEST_ON_RESERVE, NEWEST_USE
+from fleet.limiter.limits import FIRST_DEVIATION, NEWEST_USE
 from fleet.models import Priority
-from fleet.money import PICOS, PICOS_PER_MICRO
 from fleet.roster.health import norm_of
 from fleet.signals.recorder import split_reports
 from fleet.signals.series import last_hour
@@ -51,7 +51,6 @@ AROUND_CALLS = Range(0.7, 1.0, 1.4)
 FEW_MORE = 0.02
 #: Tasks of the last hour below which they tell nothing of that.
 LEAST_TASKS = 10
-DAY_S = 86_400.0
 
 
 def unlearnt(settings: Settings, pools: Iterable[str], *, priority: int, now_s: float | None = None) -> Experience:
@@ -65,12 +64,13 @@ def unlearnt(settings: Settings, pools: Iterable[str], *, priority: int, now_s: 
         calls={pool: FUNCTION_CALLS for pool in asked if settings.pools[pool].function},
         latencies_s={(pool, ""): one for pool in asked if (one := _simulated_latency(pool, settings)) is not None},
         rooms={api: _configured_room(limit) for api, limit in limits.items()},
-        purses=tuple(
-            purse
-            for api, limit in limits.items()
-            for purse in _purses(
-                api, limit.usd_per_day, 0.0, limit.requests_per_day, 0, stops_bulk=_stops(limit, priority), now_s=now
-            )
+        funds=(
+            *(
+                fund
+                for api, limit in limits.items()
+                for fund in funds_of_limit(api, limit, priority=priority, now_s=now)
+            ),
+            *funds_of_budgets(unused(settings.budgets, now), pools=asked, priority=priority, now_s=now),
         ),
         slots=settings.slots_per_process * settings.worker.processes,
         processes=settings.worker.processes,
@@ -110,18 +110,15 @@ def read_experience(
         calls={**bare.calls, **dict(_read_calls(state, settings, pools, seconds))},
         latencies_s={**bare.latencies_s, **learnt},
         rooms={api: _room(limit, bare.rooms.get(api)) for api, limit in limits.items()},
-        purses=tuple(
-            purse
-            for api, limit in limits.items()
-            for purse in _purses(
-                api,
-                limit.usd_micros_per_day and limit.usd_micros_per_day / 1e6,
-                limit.used_usd_micros,
-                limit.requests_per_day,
-                limit.used_requests,
-                stops_bulk=_stops(settings.limit_at(*api.split("/", 1))[1], priority),
-                now_s=seconds,
-            )
+        funds=(
+            *(
+                fund
+                for api, limit in limits.items()
+                for fund in funds_of_limit(
+                    api, settings.limit_at(*api.split("/", 1))[1], limit, priority=priority, now_s=seconds
+                )
+            ),
+            *funds_of_budgets(read_budgets(state, settings.budgets), pools=pools, priority=priority, now_s=seconds),
         ),
         slots=sum(worker.slots for worker in living) or bare.slots,
         processes=len(living) or bare.processes,
@@ -161,32 +158,6 @@ def _room(limit: LimitSnapshot, bare: Capacity | None) -> Capacity:
     return Capacity(
         rpm, limit.tpm, bare.input_tpm, bare.output_tpm, limit.most_in_flight, bare.burst_s, max(0.0, limit.queue_s)
     )
-
-
-def _stops(limit: config.LimitSettings, priority: int) -> bool:
-    return limit.when_full == "stop bulk" and priority > LOWEST_ON_RESERVE
-
-
-def _purses(
-    api: str,
-    usd: float | None,
-    used_micros: float,
-    requests: int | None,
-    used_requests: float,
-    *,
-    stops_bulk: bool,
-    now_s: float,
-) -> Iterator[Purse]:
-    """Yield what a limit's day may still cost, in dollars and requests."""
-    share, opens_in_s = FULL_SHARE if stops_bulk else 1.0, DAY_S - now_s % DAY_S
-    if usd:
-        each = usd * share * PICOS
-        left = max(0.0, each - used_micros * PICOS_PER_MICRO)
-        yield Purse(f"the day's budget of {api} (${usd:,.2f})", left, each, opens_in_s, DAY_S, api)
-    if requests:
-        left = max(0.0, requests * share - used_requests)
-        about = f"the day's requests of {api} ({requests:,})"
-        yield Purse(about, left, requests * share, opens_in_s, DAY_S, api, unit="requests")
 
 
 def _read_norms(state: redis.Redis, asked: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[float, float]]:

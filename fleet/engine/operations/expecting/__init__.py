@@ -1,0 +1,1 @@
+"""What is known of tasks before they are sent: for `fleet run --dry-run` and `fleet simulate`."""
