@@ -41,7 +41,7 @@ class Classes(NamedTuple):
     tier: str | None = None
 
 
-class Answered(NamedTuple):
+class Served(NamedTuple):
     """What one answer took.
 
     Args:
@@ -143,7 +143,7 @@ class Account:
         else:
             self.bad_requests += 1
 
-    def line(self, spent: Answered, day: int) -> LedgerLine:
+    def line(self, spent: Served, day: int) -> LedgerLine:
         """Return the line of an answer, begun at its first one."""
         place = (spent.model, spent.classes.tier or "", day)
         found = self.lines.get(place)
@@ -177,7 +177,7 @@ class Ledger:
             found = self._accounts[key] = Account()
         return found
 
-    def serve(self, account: Account, spent: Answered) -> None:
+    def serve(self, account: Account, spent: Served) -> None:
         """Count an answer that was made whole."""
         account.served += 1
         account.unmatched += not spent.matched
@@ -193,7 +193,7 @@ class Ledger:
         line.billed_usd_picos += cost
         line.surcharge_usd_picos += cost - self._plain.cost_usd_picos(spent._replace(classes=Classes()))
 
-    def cut_off(self, account: Account, spent: Answered) -> None:
+    def cut_off(self, account: Account, spent: Served) -> None:
         """Count an answer that was made, but cut on its way."""
         account.cut += 1
         account.unmatched += not spent.matched
@@ -237,7 +237,7 @@ class _Rates:
         self._scale = lcm(*(rate.denominator for rate in picos))
         self._rates = tuple(int(rate * self._scale) for rate in picos)
 
-    def cost_usd_picos(self, spent: Answered) -> int:
+    def cost_usd_picos(self, spent: Served) -> int:
         """Return what one answer costs, rounded half up where a rate is no whole number of picos."""
         given, made, cached, written, written_long = self._rates
         used = spent.classes

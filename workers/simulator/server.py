@@ -23,7 +23,7 @@ from fleet.workers.simulator.chance import Chance, Draw, fate_of, happens, laten
 from fleet.workers.simulator.collapse import Collapse
 from fleet.workers.simulator.gemini_wire import GeminiWire
 from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
-from fleet.workers.simulator.ledger import Account, Answered, Classes, Ledger
+from fleet.workers.simulator.ledger import Account, Served, Classes, Ledger
 from fleet.workers.simulator.limits import Limits
 from fleet.workers.simulator.odd.answers import readable
 from fleet.workers.simulator.odd.catalogue import HEADER, ODD, PREFIX, Odd, OddMode, wished
@@ -240,7 +240,7 @@ class Simulator:
             account.errors_5xx += 1
             status = wire.failure_status(draw.words)
             return web.Response(status=status, body=wire.error(status, "simulated failure"), headers=headers)
-        spent = Answered(asked.model, asked.input_tokens, answer.tokens, matched=answer.matched)
+        spent = Served(asked.model, asked.input_tokens, answer.tokens, matched=answer.matched)
         if spoken is None and odd is None:
             body = wire.answer(asked, answer, draw.id, int(unix_s))
             if fate == "served":

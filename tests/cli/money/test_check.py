@@ -23,7 +23,7 @@ from fleet.entries import Entry
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
 from fleet.workers.simulator import SimulatorOptions
-from fleet.workers.simulator.ledger import Answered, Ledger
+from fleet.workers.simulator.ledger import Served, Ledger
 from tests.economy.bill.calls import AT_S, entry, in_store, total
 
 START = int(AT_S) // 86_400 * 86_400
@@ -145,7 +145,7 @@ def test_two_providers_at_one_simulator_are_told_apart_by_their_keys(
     book = Ledger(SimulatorOptions(), now_s=lambda: clock[0])
     for key in ("sk-a", "sk-b", "sk-of-another"):
         book.account(key).calls += 1
-        book.serve(book.account(key), Answered("m", 10, 0))
+        book.serve(book.account(key), Served("m", 10, 0))
     enter(redis_url, entry(1, limit="a/m/default", usd_picos=1_500_000, usage=Usage(input_tokens=10)))
     enter(redis_url, unknown(2, 2_000_000, limit="b/m/default"))
     path, clock[0] = tmp_path / "ledger.json", AT_S + 60

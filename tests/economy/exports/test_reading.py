@@ -11,7 +11,7 @@ import pytest
 from fleet.economy.exports.export import Billed, ProviderExport, UnreadableExport, model_name
 from fleet.economy.exports.reading import read_export
 from fleet.workers.simulator import SimulatorOptions
-from fleet.workers.simulator.ledger import Answered, Classes, Ledger, key_label
+from fleet.workers.simulator.ledger import Served, Classes, Ledger, key_label
 
 #: 2026-11-28 and the day after it, Unix time.
 DAY, NEXT = 1_795_824_000, 1_795_910_400
@@ -170,8 +170,8 @@ def test_the_simulators_ledger_is_read_with_what_was_cut(tmp_path: Path) -> None
     book = Ledger(SimulatorOptions(), now_s=lambda: float(DAY))
     account = book.account("sk-one")
     account.calls += 3
-    book.serve(account, Answered("m", 100, 10, Classes(tier="flex")))
-    book.cut_off(account, Answered("m", 50, 5))
+    book.serve(account, Served("m", 100, 10, Classes(tier="flex")))
+    book.cut_off(account, Served("m", 50, 5))
     told = read(tmp_path, book.report())
     assert told.vendor == "simulator" and told.is_partial  # a call is in flight
     total = book.report()["total"]

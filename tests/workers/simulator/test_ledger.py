@@ -10,7 +10,7 @@ from fleet.config import PriceSettings
 from fleet.economy.rates import configured_rates
 from fleet.usage import Usage
 from fleet.workers.simulator import SimulatorOptions
-from fleet.workers.simulator.ledger import Answered, Classes, Ledger, key_label
+from fleet.workers.simulator.ledger import Served, Classes, Ledger, key_label
 
 #: Prices that differ in each class, one of them no whole number of pico-dollars a token.
 PRICES = {
@@ -25,14 +25,14 @@ def ledger() -> Ledger:
 
 def serve(book: Ledger, key: str, *, given: int, made: int) -> None:
     book.account(key).calls += 1
-    book.serve(book.account(key), Answered("m", given, made))
+    book.serve(book.account(key), Served("m", given, made))
 
 
 def test_only_served_calls_are_billed_and_cut_ones_stand_apart() -> None:
     book = ledger()
     serve(book, "one", given=1000, made=100)
     book.account("one").calls += 1
-    book.cut_off(book.account("one"), Answered("m", 2000, 200, matched=False))
+    book.cut_off(book.account("one"), Served("m", 2000, 200, matched=False))
     total = book.report()["total"]
     assert (total["input_tokens"], total["output_tokens"], total["billed_usd_micros"]) == (1000, 100, 210)
     assert (total["cut_input_tokens"], total["cut_output_tokens"], total["cut_billed_usd_micros"]) == (2000, 200, 420)
@@ -54,7 +54,7 @@ def test_each_class_and_tier_is_billed_to_the_pico_dollar_as_fleet_prices_it(tie
     book = Ledger(SimulatorOptions(**PRICES))
     used = Classes(cached=1024, written=256, written_long=37, thinking=11, tier=tier)
     for number in range(7):
-        book.serve(book.account("one"), Answered("m", 2000 + number, 31, used))
+        book.serve(book.account("one"), Served("m", 2000 + number, 31, used))
     factor = {"flex": Fraction(1, 2), "priority": Fraction(2)}.get(tier or "", Fraction(1))
     priced = {name: float(Fraction(str(price)) * factor) for name, price in PRICES.items()}
     rates = configured_rates(PriceSettings(**priced), None)
@@ -74,8 +74,8 @@ def test_the_total_is_the_sum_of_the_keys_and_of_the_lines_by_day_model_and_tier
     for now_s[0] in (0.0, 86_400.0):
         for key in ("one", "two"):
             serve(book, key, given=10, made=5)
-            book.serve(book.account(key), Answered("other", 10, 5, Classes(tier="flex")))
-            book.cut_off(book.account(key), Answered("other", 10, 5, Classes(tier="flex")))
+            book.serve(book.account(key), Served("other", 10, 5, Classes(tier="flex")))
+            book.cut_off(book.account(key), Served("other", 10, 5, Classes(tier="flex")))
     report = book.report()
     assert set(report["keys"]) == {key_label("one"), key_label("two")}
     for name, value in report["total"].items():
@@ -102,5 +102,5 @@ def test_a_call_in_flight_at_a_reset_does_not_appear_afterwards() -> None:
     before = book.account("one")
     before.calls += 1
     book.reset()
-    book.serve(before, Answered("m", 10, 5))
+    book.serve(before, Served("m", 10, 5))
     assert book.report()["total"]["calls"] == book.report()["total"]["served"] == 0
