@@ -23,7 +23,7 @@ from fleet.workers.simulator.chance import Chance, Draw, fate_of, happens, laten
 from fleet.workers.simulator.collapse import Collapse
 from fleet.workers.simulator.gemini_wire import GeminiWire
 from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
-from fleet.workers.simulator.ledger import Account, Served, Classes, Ledger
+from fleet.workers.simulator.ledger import Account, Classes, Ledger, Served
 from fleet.workers.simulator.limits import Limits
 from fleet.workers.simulator.odd.answers import readable
 from fleet.workers.simulator.odd.catalogue import HEADER, ODD, PREFIX, Odd, OddMode, wished

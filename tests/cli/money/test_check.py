@@ -23,7 +23,7 @@ from fleet.entries import Entry
 from fleet.store.client import Store, connect
 from fleet.usage import Usage
 from fleet.workers.simulator import SimulatorOptions
-from fleet.workers.simulator.ledger import Served, Ledger
+from fleet.workers.simulator.ledger import Ledger, Served
 from tests.economy.bill.calls import AT_S, entry, in_store, total
 
 START = int(AT_S) // 86_400 * 86_400

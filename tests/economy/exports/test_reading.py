@@ -11,7 +11,7 @@ import pytest
 from fleet.economy.exports.export import Billed, ProviderExport, UnreadableExport, model_name
 from fleet.economy.exports.reading import read_export
 from fleet.workers.simulator import SimulatorOptions
-from fleet.workers.simulator.ledger import Served, Classes, Ledger, key_label
+from fleet.workers.simulator.ledger import Classes, Ledger, Served, key_label
 
 #: 2026-11-28 and the day after it, Unix time.
 DAY, NEXT = 1_795_824_000, 1_795_910_400

@@ -10,7 +10,7 @@ from fleet.config import PriceSettings
 from fleet.economy.rates import configured_rates
 from fleet.usage import Usage
 from fleet.workers.simulator import SimulatorOptions
-from fleet.workers.simulator.ledger import Served, Classes, Ledger, key_label
+from fleet.workers.simulator.ledger import Classes, Ledger, Served, key_label
 
 #: Prices that differ in each class, one of them no whole number of pico-dollars a token.
 PRICES = {
