@@ -69,7 +69,7 @@ def bill(ctx: click.Context, by: str, since: float | None, until: float | None, 
     elif as_csv:
         _write_csv(found)
     else:
-        for line in (*_shown(found), *_compute(found)):
+        for line in _shown(found):
             click.echo(line)
         if compute is not None:
             from fleet.engine.operations.idle import bill_line
@@ -127,13 +127,6 @@ def _shown(found: Bill) -> Iterator[str]:
         rows.append(("total", *[""] * (len(found.by) - 1), *_cells(found.total, more)))
     yield f"from {told(found.since_s)} to {told(found.until_s)}"
     yield from table([heads, *rows], left=range(len(found.by)), nothing=("", ".", "0"))
-
-
-def _compute(found: Bill) -> list[str]:
-    from fleet.engine.operations.idle import bill_lines
-
-    with _state() as client:
-        return bill_lines(client, config.current(), since_s=found.since_s, until_s=found.until_s)
 
 
 def _cells(sums: Sums, more: Sequence[str]) -> tuple[str, ...]:
