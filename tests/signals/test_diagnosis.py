@@ -244,7 +244,10 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         "pool_unserved", "critical", "No live worker serves pool research, 8 tasks wait",
         view_of(
             troubles=(
-                Trouble(about="pools", pools=("research",), line="no live worker serves pool research; start one"),
+                Trouble(
+                    about="pools", pools=("research",),
+                    line="no live worker serves pool research: its tasks wait; start one",
+                ),
             ),
             waits=[wait_line("research", "worker", 8)],
         ),
@@ -423,6 +426,7 @@ def test_a_button_is_there_where_a_button_helps() -> None:
         ("our bots", "research-001", 9, 200, view_of(), symptoms_of(failures=failures("research", "BadAnswer", 9))),
         ("prompts", "research", 9, 200, view_of(), symptoms_of(failures=failures("research", "BadRequest", 9, bots=9))),
         ("unclear", "", 2, 0, view_of(), symptoms_of(failures=failures("research", "BadRequest", 2, bots=2))),
+        ("unclear", "", 9, 200, view_of(), symptoms_of(failures=failures("research", "DeadlineExceeded", 9, bots=9))),
     ],
 )  # fmt: skip
 def test_the_verdict_goes_by_calls_first_and_by_tasks_second(

@@ -81,6 +81,8 @@ def unserved(case: Case) -> Iterator[Diagnosis]:
     for trouble in case.view.resources.troubles:
         line, _, advice = trouble.line.partition("; ")
         kind, severity, tasks = _of_trouble(case, trouble)
+        if tasks:  # the sentence tells how many
+            line = line.removesuffix(": its tasks wait").removesuffix(": their tasks wait")
         yield diagnosis(
             kind, severity, line[:1].upper() + line[1:], cause="", now_s=case.now_s, about=", ".join(trouble.pools),
             tasks=tasks, help=Help(advice=advice, command="fleet doctor"),

@@ -65,9 +65,22 @@ def judge(view: FleetView, symptoms: Symptoms) -> CallVerdict:
         return budget
     failed = sum(cell.failed for cell in cells) + (by_tasks.failed if by_tasks is not None else 0)
     if not failed:
-        return CallVerdict()
+        return _of_nobody(case) or CallVerdict()
     few = f"{counted(failed, 'failure')} in {RECENT_MIN} minutes, fewer than {FEWEST} of a kind: too few to tell"
     return CallVerdict(verdict="unclear", failed=failed, reason=few)
+
+
+def _of_nobody(case: Case) -> CallVerdict | None:
+    """Return what is said of tasks that failed by nobody's fault: at their deadline, in their function."""
+    types = [one.type for one in case.symptoms.failures if one.at > case.now_s - WINDOW_S and one.type != "Revoked"]
+    if len(types) < FEWEST:
+        return None
+    done = max(len(types), round(sum(case.recent(pool.pool).completions for pool in case.view.pools)))
+    reason = (
+        f"{len(types):,} of {done:,} tasks of the last {RECENT_MIN} minutes failed, most with "
+        f"{Counter(types).most_common(1)[0][0]}, which tells of no provider, bot or prompt"
+    )
+    return CallVerdict(verdict="unclear", failed=len(types), of=done, reason=reason)
 
 
 def _of_breakers(case: Case) -> CallVerdict | None:
