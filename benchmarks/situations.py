@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -56,8 +57,8 @@ class Situation:
 
     name: str
     says: str
-    play: Callable[[Stage], None]
-    undo: Callable[[Stage], None] = lambda stage: None
+    play: Callable[[Stage], object]
+    undo: Callable[[Stage], object] = lambda stage: None
     event: str = ""
 
 
@@ -73,14 +74,8 @@ class Played:
 
     @property
     def row(self) -> list[str]:
-        spell = lambda s: "never" if s is None else f"{s:.1f}"  # noqa: E731
-        return [
-            self.name,
-            self.sentence,
-            spell(self.after_finding_s),
-            spell(self.after_deed_s),
-            f"{self.failed_calls:,}",
-        ]
+        times = ["never" if s is None else f"{s:.1f}" for s in (self.after_finding_s, self.after_deed_s)]
+        return [self.name, self.sentence, *times, f"{self.failed_calls:,}"]
 
 
 def _change(*names: str, **options: float) -> Callable[[Stage], None]:
@@ -122,7 +117,7 @@ def _start(name: str, *options: str, **env: str) -> Callable[[Stage], None]:
 
 
 def _kill(*names: str) -> Callable[[Stage], None]:
-    return _both(*(lambda stage, name=name: stage.kill(name) for name in names))  # type: ignore[misc]
+    return _both(*(lambda stage, name=name: stage.kill(name) for name in names))
 
 
 def _budget(share: float) -> Callable[[Stage], None]:
@@ -149,7 +144,7 @@ def _out(pool: str, count: int) -> Callable[[Stage], None]:
 
 
 def _back(pool: str, count: int) -> Callable[[Stage], None]:
-    return _both(*(lambda stage, n=n: release(stage.client, pool, bot_name(pool, n)) for n in range(1, count + 1)))  # type: ignore[misc]
+    return _both(*(lambda stage, n=n: release(stage.client, pool, bot_name(pool, n)) for n in range(1, count + 1)))
 
 
 def _collapse(stage: Stage) -> None:
@@ -173,7 +168,7 @@ def _grow(stage: Stage) -> None:
     """Let 12,000 tasks wait, and ten minutes in which there were ever more."""
     minute, most = int(time.time() // 60), 12_000
     stage.queue("research", most, priority="low")
-    rows = {minute - ago: json.dumps({"research": most - 1000 * ago}) for ago in range(11, 0, -1)}
+    rows: Any = {minute - ago: json.dumps({"research": most - 1000 * ago}) for ago in range(11, 0, -1)}
     stage.client.hset(keys.backlogs(), mapping=rows)
 
 
@@ -276,7 +271,7 @@ def _sentence(stage: Stage, says: str) -> str:
 
 def _found_at(stage: Stage, event: str, since_s: float) -> float | None:
     """Return when the fleet found it, by its event: the last one, since of several APIs all must be found."""
-    entries = stage.client.xrevrange(keys.events(), count=100) if event else []
+    entries: Any = stage.client.xrevrange(keys.events(), count=100) if event else []
     times = [int(one.split(b"-")[0]) / 1000 for one, fields in entries if event.encode() in fields.values()]
     return next((at for at in times if at >= since_s), None)
 

@@ -50,7 +50,7 @@ if ahead: time.time = lambda: real() + ahead
 FORGOTTEN = (keys.failures(), keys.events(), keys.backlogs(), keys.dead_letters(), keys.recent())
 
 
-class Provider:
+class StagedProvider:
     """A simulated provider in a thread, whose options can be changed while it runs."""
 
     def __init__(self, **options: Any) -> None:
@@ -90,7 +90,7 @@ class Stage:
         (folder / "sitecustomize.py").write_text(PRANKS)
         self.redis = RedisServer(folder)
         stack.callback(self.redis.stop)
-        self.providers = {name: Provider() for name in PROVIDERS}
+        self.providers = {name: StagedProvider() for name in PROVIDERS}
         for provider in self.providers.values():
             stack.callback(provider.stop)
         (folder / "fleet.toml").write_text(self._toml())
@@ -114,7 +114,8 @@ class Stage:
         self._over = threading.Event()
         feeder = threading.Thread(target=self._feed, daemon=True)
         feeder.start()
-        stack.callback(lambda: (self._over.set(), feeder.join(10)))
+        stack.callback(feeder.join, 10)
+        stack.callback(self._over.set)
 
     def _toml(self) -> str:
         parts = [f'[redis]\nurl = "{self.redis.url}"', "[worker]\nslots = 20"]
