@@ -43,7 +43,7 @@ EXAMPLES: Mapping[tuple[str, str], Any] = {
     ("pools", "bots"): 30,
     ("pools", "provider"): "openai",
     ("pools", "model"): "gpt-6-luna",
-    ("fallback", "model"): "gpt-6-luna-mini",
+    ("fallback", "model"): "gpt-4.1-mini",
     ("worker", "slots"): 60,
 }
 PLACES = {

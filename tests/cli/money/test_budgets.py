@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,25 +12,35 @@ from click.testing import CliRunner
 from fleet import config
 from fleet.cli.main import main
 from fleet.cli.setup.wait_checks import read_waits, wait_checks
-from fleet.config import Settings
 from fleet.engine.operations import budgets as office
 from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
 
-SETTINGS: dict[str, Any] = {
-    "pools": {"a": {"bots": 2}},
-    "budgets": {"fleet": {"usd_per_day": 5, "usd_in_all": 50}, "tenant:*": {"usd_per_month": 3}},
-    "limits": {"simulator/simulated-1": {"usd_per_day": 7}},
-}
+FILE = """
+[pools.a]
+bots = 2
+[budgets.fleet]
+usd_per_day = 5
+usd_in_all = 50
+[budgets."tenant:*"]
+usd_per_month = 3
+[limits."simulator/simulated-1"]
+usd_per_day = 7
+"""
 
 
 @pytest.fixture(autouse=True)
-def quick(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    settings = Settings.model_validate({**SETTINGS, "redis": {"url": redis_url}})
-    monkeypatch.setattr(config, "current", lambda: settings)
+def quick(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet of one pool; commands do not wait until workers have heard of a change, for there is none."""
+    configure(tmp_path, FILE)
+    monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
     monkeypatch.setattr(office, "HEARD_S", 0.0)
-    yield
+
+
+def configure(folder: Path, text: str) -> None:
+    (folder / "fleet.toml").write_text(text)
+    config.current.cache_clear()
 
 
 def fleet(*arguments: str, code: int = 0) -> str:
@@ -104,16 +114,11 @@ def test_what_is_no_budget_is_refused_with_the_right_spelling(arguments: tuple[s
     assert told in fleet("budgets", *arguments, code=2)
 
 
-def test_a_budget_that_counts_a_model_without_a_price_is_not_set(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pools = {"a": {"bots": 2, "provider": "house", "model": "m"}}
-    providers = {"house": {"kind": "openai", "base_url": "http://127.0.0.1:9/v1"}}
-    settings = Settings.model_validate({"pools": pools, "providers": providers, "redis": {"url": redis_url}})
-    monkeypatch.setattr(config, "current", lambda: settings)
-    assert 'budgets."pool:a": expected a price of the model, got none for house/m' in fleet(
-        "budgets", "set", "pool:a", "--usd-per-day", "1", code=2
-    )
+def test_a_budget_that_counts_a_model_without_a_price_is_not_set(tmp_path: Path) -> None:
+    provider = '[providers.house]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n'
+    configure(tmp_path, f'{provider}[pools.a]\nprovider = "house"\nmodel = "m"\n')
+    told = fleet("budgets", "set", "pool:a", "--usd-per-day", "1", code=2)
+    assert 'budgets."pool:a": expected a price of the model, got none for house/m' in told
 
 
 def test_doctor_names_what_holds_and_is_not_what_the_file_says() -> None:
