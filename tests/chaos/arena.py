@@ -53,6 +53,8 @@ class Tally:
     failed: int
     #: Of these, those that failed because they kill the process they run in.
     buried: int = 0
+    #: Calls to providers of which nobody knew the cost, before `fleet bill check` settled them.
+    unknown: int = 0
     #: What else must hold and does not, a phrase each.
     problems: list[str] = field(default_factory=list)
 

@@ -31,6 +31,7 @@ from fleet.signals import catalogue
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.chaos.arena import Broker, Tally
+from tests.chaos.money import unpaid
 from tests.signal_truth import untruths
 from tests.worker_process import REPO, WorkerProcess
 
@@ -93,6 +94,7 @@ class FleetSide:
 
     def __init__(self, folder: Path, broker: Broker, simulators: list[str]) -> None:
         self._folder = folder
+        self._url = broker.url
         self._redis = connect(broker.url)
         self._simulators = simulators
         self._run = folder.name
@@ -145,15 +147,20 @@ class FleetSide:
         ledger = [self._ledger(url) for url in self._simulators]
         calls = sum(account["calls"] - account["refused_429"] for account in ledger)
         reruns = calls - sum(result.attempts for result in results)
+        unknown, wrong = unpaid(
+            self._redis, self._url, dict(zip(("quick", "slow"), self._simulators, strict=True)), self._folder
+        )
         return Tally(
             lost=len(set(ids) - set(metas)),
             doubled=self._doubled(len(results)),
             reruns=reruns,
             failed=sum(result.status == "failed" for result in results),
             buried=sum(result.error is not None and result.error.type == "Poison" for result in results),
+            unknown=unknown,
             problems=[
                 *(f"{n} results are an untyped {kind}" for kind, n in untyped.items()),
                 *self._problems(reruns),
+                *wrong,
                 *untruths(self._redis, config.current(), results),
             ],
         )

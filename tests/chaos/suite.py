@@ -21,7 +21,7 @@ from tests.redis_server import RedisServer
 from tests.sentinels import SentinelStack
 
 Budget = Literal["small", "large"]
-COLUMNS = ("attack", "tasks", "lost", "doubled", "re-runs", "failed typed", "seconds", "holds?")
+COLUMNS = ("attack", "tasks", "lost", "doubled", "re-runs", "failed typed", "calls unknown", "seconds", "holds?")
 #: What stands for durability in all figures: an append-only file, fsynced every second.
 _AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
 
@@ -39,7 +39,7 @@ class Verdict:
 
     def row(self) -> list[str]:
         tally = self.tally
-        counts = [tally.lost, tally.doubled, tally.reruns, tally.failed]
+        counts = [tally.lost, tally.doubled, tally.reruns, tally.failed, tally.unknown]
         holds = "yes" if not self.broken else "NO: " + "; ".join(self.broken)
         holds += f" ({self.note})" if self.note else ""
         return [self.attack, f"{self.tasks:,}", *(f"{count:,}" for count in counts), f"{self.seconds:.0f}", holds]
