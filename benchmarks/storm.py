@@ -306,9 +306,7 @@ def provider() -> Iterator[Provider]:
 @contextmanager
 def _litellm(program: str, url: str, home: Path) -> Iterator[str]:
     """Run LiteLLM's proxy before the provider, as its documents advise for production; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = open_port()
     model = {
         "model_name": MODEL,
         "litellm_params": {"model": f"openai/{MODEL}", "api_base": f"{url}/v1", "api_key": "x"},
@@ -323,7 +321,7 @@ def _litellm(program: str, url: str, home: Path) -> Iterator[str]:
         env = {**os.environ, "LITELLM_MASTER_KEY": KEY}
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home, env=env)
     try:
-        until(lambda: process.poll() is not None or _lives(port), "LiteLLM's proxy", every_s=0.5)
+        until(lambda: process.poll() is not None or lives(port), "LiteLLM's proxy", every_s=0.5)
         if process.poll() is not None:
             raise click.ClickException(f"LiteLLM's proxy ended:\n{(home / 'litellm.log').read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}"
@@ -332,7 +330,15 @@ def _litellm(program: str, url: str, home: Path) -> Iterator[str]:
         process.wait()
 
 
-def _lives(port: int) -> bool:
+def open_port() -> int:
+    """Return a port that is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def lives(port: int) -> bool:
+    """True when LiteLLM's proxy answers there."""
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health/liveliness", timeout=2).close()
     except OSError:

@@ -1,0 +1,236 @@
+"""100 callers at once under each budget: how much is overspent, and whether a task waits that could have been paid.
+
+Beside it LiteLLM's proxy, whose budget is that of its one deployment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import PATIENCE_S
+from benchmarks.bill_fleet import PRICES, Fleet, Provider, prices_of, running
+
+#: Callers at once, in each of two worker processes half of them; tasks of a cell, and US dollars that it may spend.
+CALLERS, TASKS, USD = 100, 300, 0.04
+#: Median time to an answer, in milliseconds.
+LATENCY_MS = 150
+#: Longest answer: the most that a call may cost is far from what it does.
+MOST_TOKENS = 400
+#: Seconds without an answer after which a cell is at rest: tasks that were refused for what is in flight ask again a
+#: second later.
+REST_S = 4.0
+PERIODS = {"hour": "usd_per_hour", "day": "usd_per_day", "month": "usd_per_month", "in all": "usd_in_all"}
+SCOPES = ("pool", "tenant", "bot")
+PICOS = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of one budget.
+
+    Args:
+        what: Whose, and for how long.
+        spent_picos: By the provider's ledger, in 10^-12 dollars.
+        dearest_picos: What the dearest call has cost.
+        expected_picos: What the fleet expects of a call at the end.
+        waiting: Tasks without an answer.
+    """
+
+    what: str
+    spent_picos: int
+    dearest_picos: int
+    expected_picos: int
+    waiting: int
+
+    @property
+    def over_picos(self) -> int:
+        """What was overspent."""
+        return max(0, self.spent_picos - round(USD * PICOS))
+
+    @property
+    def falsely_blocked(self) -> int:
+        """Tasks that wait though what is left pays for what a call is expected to cost."""
+        return self.waiting if round(USD * PICOS) - self.spent_picos >= self.expected_picos else 0
+
+    @property
+    def is_kept(self) -> bool:
+        """True when at most what was in flight was overspent, and nothing waits for no reason."""
+        return self.over_picos <= CALLERS * self.dearest_picos and not self.falsely_blocked and self.waiting > 0
+
+
+def try_all() -> Iterator[Kept]:
+    """Run every budget, and yield what became of it."""
+    provider = Provider("--latency-ms", str(LATENCY_MS), "--seed", "5")
+    try:
+        cells = [(scope, period) for scope in SCOPES for period in PERIODS]
+        with running(_settings(cells), provider) as fleet:
+            for scope, period in cells:
+                yield _cell(fleet, scope, period)
+            yield _run(fleet)
+        for period in PERIODS:
+            with running(_settings([("fleet", period)]), provider) as fleet:
+                yield _cell(fleet, "fleet", period)
+    finally:
+        provider.stop()
+
+
+def _name(scope: str, period: str) -> str:
+    return f"{scope}-{period.replace(' ', '-')}"
+
+
+def _settings(cells: list[tuple[str, str]]) -> str:
+    os.environ["BILL_KEY"] = "sk-budget"
+    tables = [
+        f"[worker]\nslots = {CALLERS // 2}\n[health]\nwatch = false\n"
+        '[providers.api]\nkind = "openai"\nbase_url = "{url}"\napi_key_env = "BILL_KEY"\n'
+    ]
+    for scope, period in [*cells, ("run", "in all")]:
+        name = _name(scope, period)
+        bots = 1 if scope == "bot" else CALLERS
+        tables.append(
+            f'[pools.{name}]\nbots = {bots}\nprovider = "api"\nmodel = "mini"\nmax_output_tokens = {MOST_TOKENS}\n'
+        )
+        about = {"pool": f"pool:{name}", "tenant": f"tenant:{name}", "bot": f"bot:{name}-001", "fleet": "fleet"}.get(
+            scope
+        )
+        if about:
+            tables.append(f'[budgets."{about}"]\n{PERIODS[period]} = {USD}\n')
+    return "".join(tables) + prices_of("api/mini")
+
+
+def _tasks(scope: str, period: str) -> list[dict[str, Any]]:
+    name = _name(scope, period)
+    tenant = {"tenant": name} if scope == "tenant" else {}
+    return [{"prompt": f"Write about subject {n}.", "pool": name, "kind": "prose", **tenant} for n in range(TASKS)]
+
+
+def _cell(fleet: Fleet, scope: str, period: str) -> Kept:
+    fleet.provider.wait_quiet()
+    fleet.provider.reset()
+    ids = fleet.submit(_tasks(scope, period))
+    _rest(lambda: len(fleet.results(ids)))
+    return _kept(fleet, f"{scope}, {period}", fleet.results(ids), TASKS)
+
+
+def _run(fleet: Fleet) -> Kept:
+    """The same through `fleet run --max-usd`, which ends when nothing goes on."""
+    fleet.provider.wait_quiet()
+    fleet.provider.reset()
+    source, target = fleet.home / "run.jsonl", fleet.home / "answers.jsonl"
+    source.write_text("\n".join(json.dumps(task) for task in _tasks("run", "in all")))
+    fleet.command("run", str(source), "-o", str(target), "--max-usd", str(USD))
+    results = [json.loads(line) for line in target.read_text().splitlines()]
+    return _kept(fleet, "run, --max-usd", [one for one in results if one.get("status") == "ok"], TASKS)
+
+
+def _kept(fleet: Fleet, what: str, results: list[dict[str, Any]], tasks: int) -> Kept:
+    fleet.provider.wait_quiet()
+    spent = int(fleet.provider.ledger()["total"]["billed_usd_picos"])
+    costs = [result["cost_usd_picos"] for result in results if result.get("cost_usd_picos")]
+    mean = statistics.fmean(costs) if costs else 0.0
+    # As the limiter learns: three mean deviations above the mean.
+    expected = mean + 3 * statistics.fmean(abs(cost - mean) for cost in costs) if costs else 0.0
+    return Kept(what, spent, max(costs, default=0), round(expected), tasks - len(results))
+
+
+def _rest(done: Any) -> None:
+    """Wait until no answer has come for a while."""
+    most, since, end = -1, time.monotonic(), time.monotonic() + PATIENCE_S
+    while time.monotonic() - since < REST_S or most == 0:
+        count = done()
+        if count > most:
+            most, since = count, time.monotonic()
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {PATIENCE_S:.0f} s for the first answers of a cell")
+        time.sleep(0.1)
+
+
+def try_litellm(program: str, home: Path) -> Kept:
+    """Let as many callers ask LiteLLM's proxy, whose deployment has the same budget, until it refuses all of them."""
+    provider = Provider("--latency-ms", str(LATENCY_MS), "--seed", "5")
+    try:
+        with _proxy(program, provider.url, home) as url:
+            return _asked(url, provider)
+    finally:
+        provider.stop()
+
+
+@contextmanager
+def _proxy(program: str, url: str, home: Path) -> Iterator[str]:
+    from benchmarks.storm import KEY, lives, open_port
+
+    port = open_port()
+    given, made = (PRICES[f"{name}_usd_per_mtok"] / 1e6 for name in ("input", "output"))
+    costs = {"input_cost_per_token": given, "output_cost_per_token": made}
+    told = {
+        "model": "openai/mini",
+        "api_base": f"{url}/v1",
+        "api_key": "x",
+        "max_budget": USD,
+        "budget_duration": "1d",
+        **costs,
+    }
+    settings = {"model_list": [{"model_name": "mini", "litellm_params": told}], "router_settings": {"num_retries": 0}}
+    (home / "litellm.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    command = [program, "--config", str(home / "litellm.yaml"), "--port", str(port), "--host", "127.0.0.1"]
+    with (home / "litellm.log").open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=home, env={**os.environ, "LITELLM_MASTER_KEY": KEY}
+        )
+    try:
+        end = time.monotonic() + 120
+        while not lives(port):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"LiteLLM's proxy did not start:\n{(home / 'litellm.log').read_text()[-2000:]}")
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _asked(url: str, provider: Provider) -> Kept:
+    left, lock, answered = list(range(TASKS)), threading.Lock(), []
+
+    def caller() -> None:
+        while True:
+            with lock:
+                if not left:
+                    return
+                number = left.pop()
+            if _ask(url, f"Write about subject {number}."):
+                answered.append(number)
+
+    threads = [threading.Thread(target=caller, daemon=True) for _ in range(CALLERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    total = provider.ledger()["total"]
+    dearest = round(max(1, total["billed_usd_picos"]) / max(1, total["served"]))
+    return Kept("LiteLLM's proxy, a day", int(total["billed_usd_picos"]), dearest, dearest, TASKS - len(answered))
+
+
+def _ask(url: str, prompt: str) -> bool:
+    from benchmarks.storm import KEY
+
+    body = {"model": "mini", "messages": [{"role": "user", "content": prompt}], "max_tokens": MOST_TOKENS}
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
+    try:
+        urllib.request.urlopen(request, timeout=60).close()
+    except OSError:
+        return False
+    return True
