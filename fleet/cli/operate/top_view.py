@@ -37,6 +37,8 @@ SORT_NAMES = {
 }  # fmt: skip
 #: Columns of a terminal from which on the bots' table has all figures beside what speaks against them.
 _WIDE = 130
+#: Columns from which on pools, limits and bots have all their figures, without one that is cut off.
+_ROOMY = 100
 #: Heads of the columns that are not called as their order.
 _HEADS = {"per_hour": "last hour", "load": "in hand", "mean_ms": "mean", "cost_usd_micros": "cost"}
 _VERDICT_STYLES = {"none": "green", "unclear": "yellow"}
@@ -81,8 +83,8 @@ def frame(
         *findings,
         *([Text(view.headline, "bold yellow", no_wrap=True, overflow="ellipsis")] if view.headline else []),
         *_signals(view, width, window),
-        _pools(pools, view, pool, narrow=width < NARROW),
-        *(_limit(limit, narrow=width < NARROW) for limit in view.limits[:3]),
+        _pools(pools, view, pool, narrow=width < _ROOMY),
+        *(_limit(limit, narrow=width < _ROOMY) for limit in view.limits[:3]),
         *map(_budget, budgets),
         _bots(view, sort, bots, width=width),
         *_events(events, view.at),
@@ -184,7 +186,7 @@ def _rate(trends: Trends | None) -> str:
 
 def _signal(name: str, figure: str, text: str, style: str, line: str) -> Text:
     row = Text(no_wrap=True, overflow="ellipsis")
-    row.append(f"{name:<12}", "cyan").append(f"{figure:<15}", "bold").append(f"{text:<37} ", style)
+    row.append(f"{name:<12}", "cyan").append(f"{figure:<15}", "bold").append(f"{text:<37} " if line else text, style)
     return row.append(line, "blue")
 
 
@@ -281,7 +283,7 @@ def _figures_of(bots: BotTable, row: int) -> list[str]:
 def _shown(heads: tuple[str, ...], sort: str, width: int, *, has_said: bool) -> tuple[str, ...]:
     """Return the figures of bots for which there is room beside what speaks against them."""
     by = _HEADS.get(sort, sort)
-    if width < NARROW:
+    if width < _ROOMY:
         return (by,) if has_said else ("done", "failed", "mean", by)
     return heads if width >= _WIDE or not has_said else ("done", "failed", "evidence", by)
 
