@@ -277,14 +277,14 @@ function use(node, used, allowed) {
   text(node.children[2], allowed ? `${short(Math.round(used))} of ${short(allowed)}` : `${short(Math.round(used))}, no limit`);
 }
 
-function cost({ cost: money, hours, totals, marks }) {
+function cost({ cost: money, budgets, hours, totals, marks }) {
   text(by("cost-hour"), dollars(money.hour_usd_micros));
   text(by("cost-day"), dollars(money.day_usd_micros));
   const level = money.budget_usd_micros_per_hour ? { value: money.budget_usd_micros_per_hour } : null;
   bars(by("cost-hours"), hours.at, [{ name: "spent", class: "money", values: hours.cost_usd_micros }], { height: 60, line: level, show: dollars, marks });
   const each = totals.completions ? dollars((totals.cost_usd_micros / totals.completions) * 1000) : "–";
   const [tight, ...others] = money.budgets;
-  const budget = tight ? `${percent(tight.share)} of today's ${dollars(tight.usd_micros_per_day)} of ${tight.limit}${others.length ? `, the most used of ${count(money.budgets.length)} budgets` : ""}${level ? "; dashed: an even hour" : ""}` : "no budget set (limits.*.usd_per_day)";
+  const budget = tight ? `${percent(tight.share)} of today's ${dollars(tight.usd_micros_per_day)} of ${tight.limit}${others.length ? `, the most used of ${count(money.budgets.length)} budgets` : ""}${level ? "; dashed: an even hour" : ""}` : budgets.length ? "budgets have a panel of their own" : "no budget set (budgets.fleet)";
   const cached = totals.cached_tokens ? `, ${percent(totals.cached_tokens / totals.input_tokens)} of the input cached` : "";
   const idle = money.compute ? ` · last day ${money.compute.line}` : "";
   text(by("cost-note"), `${budget} · in all ${dollars(money.total_usd_micros)}, ${each} per 1,000 tasks${cached}${idle}`);
