@@ -155,7 +155,10 @@ BUDGET_WARNING = Event(
     "The day of a limit is used to 80% or 100%: limit, percent. Or a budget is: scope, "
     "period, percent. Once a day, hour or month, each.",
 )
-BUDGET_CHANGED = Event("budget_changed", "info", "An operator set a budget, or reset it: scope, now, by.")
+BUDGET_CHANGED = Event("budget_changed", "info", "An operator set a budget, or reset it: scope, now, by, host.")
+BILL_RESOLVED = Event(
+    "bill_resolved", "info", "An operator gave unknown calls what a provider's export says: file, calls, usd, by, host."
+)
 PROVIDER_NARROW = Event(
     "provider_narrow", "warning", "A provider refuses calls at once: limit, most (0: not said). Once a minute a limit."
 )
@@ -197,6 +200,7 @@ EVENTS: dict[str, Event] = {
         WORKER_STARTED, WORKER_STOPPED, WORKER_LOST, WORKER_STALLED, FUNCTION_BLOCKED, CLOCK_OFF, POISON_BURIED,
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED,
+        BILL_RESOLVED,
         KEY_REJECTED, DEAD_LETTER, TASK_CANCELLED, DEAD_REPLAYED, DEAD_PURGED,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED, DIVERSITY_RELEARNT,

@@ -92,8 +92,12 @@ def check_bill(
     Exit codes: 0 no difference is left, or none that the unknown calls do not explain; 1 one is; 2 the file or the
     command cannot be understood.
     """
+    from fleet.cli.operate.pools import operator_name
     from fleet.economy.exports.checking import cut
     from fleet.economy.exports.reading import read_export
+    from fleet.money import dollars_in_full
+    from fleet.signals import catalogue
+    from fleet.signals.events import record_deed
     from fleet.store.client import connect, store_errors
     from fleet.store.embedded import state_url
 
@@ -105,6 +109,11 @@ def check_bill(
     url = state_url(settings)
     with store_errors(url), connect(url, timeout_s=settings.redis.socket_timeout_s) as client:
         outcome = _checked(client, export, named, keys, exported_s=file.stat().st_mtime, applies=applies)
+        if outcome.resolved:
+            usd = dollars_in_full(outcome.usd_picos)
+            record_deed(
+                client, catalogue.BILL_RESOLVED, operator_name(), file=file.name, calls=outcome.resolved, usd=usd
+            )
     _show(file, outcome, applies=applies, as_json=as_json, as_csv=as_csv)
     if export.is_partial or not outcome.left.agrees:
         sys.exit(EXIT_FAILURE)
