@@ -49,6 +49,8 @@ AROUND_MEDIAN, SIMULATED_LATENCY = Range(0.75, 1.15, 1.8), Range(0.9, 1.1, 1.5)
 AROUND_CALLS = Range(0.7, 1.0, 1.4)
 #: Calls a task beyond one below which a pool has shown nothing out of the way.
 FEW_MORE = 0.02
+#: Seconds within which what is parked opens to go before.
+SOON_S = 3600.0
 #: Tasks of the last hour below which they tell nothing of that.
 LEAST_TASKS = 10
 
@@ -123,8 +125,8 @@ def read_experience(
         slots=sum(worker.slots for worker in living) or bare.slots,
         processes=len(living) or bare.processes,
         backlog={
-            pool: sum(count for step, count in zip(Priority, one.counts, strict=True) if step <= priority)
-            for pool, one in zip(pools, waiting, strict=True)
+            pool: sum(count for step, count in zip(Priority, one.counts, strict=True) if step <= priority) + soon
+            for pool, one, soon in zip(pools, waiting, _read_parked(broker, queues, seconds), strict=True)
         },
         opinions=bare.opinions,
         is_learnt=True,
@@ -158,6 +160,14 @@ def _room(limit: LimitSnapshot, bare: Capacity | None) -> Capacity:
     return Capacity(
         rpm, limit.tpm, bare.input_tpm, bare.output_tpm, limit.most_in_flight, bare.burst_s, max(0.0, limit.queue_s)
     )
+
+
+def _read_parked(broker: redis.Redis, queues: list[str], now_s: float) -> list[int]:
+    """Return how many tasks that are parked beside each queue will open soon."""
+    with broker.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            pipe.zcount(keys.parked_order(queue), "-inf", now_s + SOON_S)
+        return [int(count) for count in pipe.execute()]
 
 
 def _read_norms(state: redis.Redis, asked: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[float, float]]:
