@@ -142,7 +142,7 @@ class Overview:
         )
         standings = read_standings(
             self._state, self._broker, settings, list(settings.pools),
-            crew=Crew(now_s, speaking), apis=seen, bots=of_bots,
+            crew=Crew(now_s, living), apis=seen, bots=of_bots,
         )  # fmt: skip
         waits = lines_in_order(standings, now_s)
         totals = {counter.name: int(reading.totals.get(counter.name.encode(), 0)) for counter in catalogue.COUNTERS}
