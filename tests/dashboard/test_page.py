@@ -409,6 +409,8 @@ def test_a_task_is_opened_by_its_link_its_address_and_its_id_and_cancelled(fleet
             page.wait(lambda: dead.task_id[:8] in page.text("#found-tasks"), "the search field finds what failed")
             page.click("#found-close")
             page.wait(lambda: not page.find("#found").is_displayed(), "it is closed")
+            drains = '#pools li[data-key="good"] [data-key="drains"] b'
+            page.wait(lambda: page.text(drains) == "stands still", "the pool says when its backlog is gone")
             page.script("location.hash = arguments[0]", f"task={waits}")
             page.wait(lambda: page.text("#task .pill") == "queued", "the address opens it")
             assert page.text("#task .said li").startswith("it waits because an operator has paused the pool")
@@ -416,8 +418,6 @@ def test_a_task_is_opened_by_its_link_its_address_and_its_id_and_cancelled(fleet
             page.click("#task .act button")
             page.wait(lambda: page.text("#task .pill") == "revoked", "it is cancelled")
             page.press(Keys.ESCAPE)
-            drains = '#pools li[data-key="good"] [data-key="drains"] b'
-            page.wait(lambda: page.text(drains) == "stands still", "the pool says when its backlog is gone")
         finally:
             open_gate(client, keys.queue("good"))
 
