@@ -46,12 +46,12 @@ def try_files() -> Iterator[Told]:
             before = [_line(draw, kind, long=False) for kind in KINDS for _ in range(BEFORE)]
             _run(fleet, "before", before)
             for number in range(FILES):
-                yield _try(fleet, f"file-{number}", _file(draw))
+                yield _try(fleet, f"file-{number}", draw_file(draw))
     finally:
         provider.stop()
 
 
-def _file(draw: random.Random) -> list[dict[str, Any]]:
+def draw_file(draw: random.Random) -> list[dict[str, Any]]:
     """Return the lines of one file: of one kind or of several, short or long, of different sizes."""
     kinds = draw.sample(KINDS, draw.randint(1, 3))
     share = draw.random() if draw.random() < 0.5 else 0.0

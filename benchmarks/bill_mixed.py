@@ -41,7 +41,7 @@ def compare() -> list[Compared]:
     provider = Provider("--latency-ms", str(LATENCY_MS), "--seed", "3", "--error-rate", "0.01")
     try:
         with running(_settings(), provider) as fleet:
-            ids = fleet.submit(_tasks())
+            ids = fleet.submit(mixed_tasks())
             until(lambda: fleet.done >= len(ids), f"{len(ids)} tasks", every_s=0.1)
             provider.wait_quiet()
             return list(_compared(fleet, provider.ledger()))
@@ -82,7 +82,7 @@ def _settings() -> str:
     return f"[worker]\nslots = {SLOTS}\n[health]\nwatch = false\n{providers}{pools}{prices_of(*models)}"
 
 
-def _tasks() -> Iterator[dict[str, Any]]:
+def mixed_tasks() -> Iterator[dict[str, Any]]:
     draw = random.Random(17)
     pools = [(name, model) for name, models in MODELS.items() for model in models]
     for number in range(TASKS):
