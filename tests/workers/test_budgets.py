@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from fleet.config import When
 from fleet.errors import BadRequest, FleetError, MachineExhausted, NotSoon, ProviderUnavailable, RateLimited
 from fleet.grants import Caller
 from fleet.models import Priority
 from fleet.waits import Wait
 from fleet.workers.meter import Meter
+from fleet.workers.rungs import Rung
 from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_gateway, said
 from tests.workers.test_gateway import RESERVED, Learnt, chat
 
@@ -131,3 +134,22 @@ def test_a_call_cancelled_at_any_step_settles_its_reservation_once() -> None:
         assert [one for one, _ in budgets.settled] == [f"r{n + 1}" for n in range(len(budgets.reserved))]
         seen.add((was_sent, *(picos for _, picos in budgets.settled)))
     assert seen == {(False,), (False, 0), (True, None), (True, 15 * MICRO)}
+
+
+@pytest.mark.parametrize(
+    ("wait", "when", "is_taken"),
+    [
+        (replace(FULL, degrades=True), ("outage",), True),
+        (FULL, ("outage",), False),
+        (FULL, ("budget",), True),
+        (Wait("budget", None, "budget fleet, in all"), ("budget",), True),
+        (Wait("budget", None, "budget fleet, in all", degrades=True), ("key",), True),
+        (Wait("outage", degrades=True), ("key",), False),
+    ],
+)
+def test_a_used_up_budget_goes_down_the_ladder_where_it_degrades_or_a_rung_names_it(
+    wait: Wait, when: tuple[When, ...], is_taken: bool
+) -> None:
+    rung = Rung(1, None, "a text", frozenset(when))
+    assert rung.takes(Rung(0, None), wait) is is_taken
+    assert Wait.from_json(wait.to_json()) == wait
