@@ -94,9 +94,8 @@ def _of_bill(day: BillSums) -> Iterator[Text]:
 
     if day.unknown_calls:
         line = f"bill of today: {day.unknown_calls:,} of {day.calls:,} calls are unknown"
-        yield _plain(line, "yellow").append(
-            f"  at ${dollars_in_full(day.unknown_usd_picos)} (fleet bill unknown)", "dim"
-        )
+        reserved = f"  ${dollars_in_full(day.unknown_usd_picos)} is reserved for them (fleet bill unknown)"
+        yield _plain(line, "yellow").append(reserved, "dim")
     if day.unpriced_calls:
         line = f"bill of today: {day.unpriced_calls:,} of {day.calls:,} calls have no price"
         yield _plain(line, "yellow").append("  (set [prices] in fleet.toml)", "dim")

@@ -5,13 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import redis
 from click.testing import CliRunner, Result
 
 from fleet.cli.main import main
+from fleet.cli.setup.checks import bill_export
+from fleet.cli.setup.findings import HostFacts
+from fleet.config import BillSettings, Settings
 from fleet.economy.bill.writer import Writer
 from fleet.money import dollars_in_full
 from fleet.signals.windows import MINUTES, RESOURCE
@@ -124,6 +130,29 @@ def test_an_empty_bill_says_so() -> None:
     assert json.loads(fleet("bill", "--json").stdout)["lines"] == []
     assert len(fleet("bill", "--csv").stdout.splitlines()) == 1
     assert fleet("bill", "unknown").stdout == "no call is unknown\n"
+
+
+def test_stats_tell_of_todays_unknown_calls_and_of_those_without_a_price(redis_url: str) -> None:
+    async def body(store: Store) -> None:
+        writer = Writer(store)
+        writer.enter(entry(1, state="unknown", usd_picos=5_000_000, at_s=time.time()))
+        writer.enter(entry(2, usd_picos=None, at_s=time.time()))
+        await writer.close()
+
+    in_store(redis_url, body)
+    shown = " ".join(fleet("stats").stdout.split())
+    assert "bill of today: 1 of 2 calls are unknown $0.000005 is reserved for them (fleet bill unknown)" in shown
+    assert "bill of today: 1 of 2 calls have no price (set [prices] in fleet.toml)" in shown
+    day = json.loads(fleet("stats", "--json").stdout)["bill"]["day"]
+    assert (day["calls"], day["unknown_calls"], day["unknown_usd_picos"], day["unpriced_calls"]) == (2, 1, 5_000_000, 1)
+
+
+def test_doctor_says_where_calls_cannot_be_exported_to(tmp_path: Path) -> None:
+    settings = Settings(bill=BillSettings(export=tmp_path / "out"))
+    host = HostFacts(9, frozenset(), {}, None, tmp_path, None, 9)
+    assert bill_export(Settings(), host).level == bill_export(settings, host).level == "ok"
+    found = bill_export(settings, replace(host, export_trouble="it cannot be written"))
+    assert found.level == "fail" and str(tmp_path) in found.found and found.advice
 
 
 @pytest.mark.parametrize(
