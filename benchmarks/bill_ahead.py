@@ -96,7 +96,7 @@ def _try(fleet: Fleet, name: str, lines: list[dict[str, Any]]) -> Told:
 def _run(fleet: Fleet, name: str, lines: list[dict[str, Any]]) -> dict[str, int]:
     source, target = fleet.home / f"{name}.jsonl", fleet.home / f"{name}.out.jsonl"
     source.write_text("\n".join(map(json.dumps, lines)))
-    done = fleet.command("run", str(source), "-o", str(target))
+    done = fleet.command("run", str(source), "-o", str(target), "--wait")  # workers may be slow to start
     if done.returncode:
         raise RuntimeError(f"run of {name}: exit code {done.returncode}: {done.stderr[-500:]}")
     fleet.provider.wait_quiet()
