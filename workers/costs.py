@@ -5,8 +5,6 @@ The longest answer is seldom the usual one: how much of the most that they may c
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fleet.entries import Entry
 from fleet.errors import (
     BadRequest,
@@ -69,8 +67,7 @@ class Line:
 
     def __init__(self, asked: Entry, grant: Grant) -> None:
         reserved = round(grant.noted_usd_micros * PICOS_PER_MICRO) or asked.usd_picos
-        self._entry = replace(
-            asked,
+        self._entry = asked._replace(
             id=grant.ticket,
             reservation=grant.reservation,
             usd_picos=None if asked.usd_picos is None else reserved,
@@ -87,11 +84,11 @@ class Line:
 
     def told(self, usage: Usage) -> None:
         """Note what was used at least, of a call of which nobody knows what was counted."""
-        self._entry = replace(self._entry, usage=usage)
+        self._entry = self._entry._replace(usage=usage)
 
     def settle(self, usage: Usage, usd_picos: int | None, tier: str | None) -> None:
         """Note what the provider has counted, and by which tier it has answered."""
-        self._entry = replace(self._entry, usage=usage, usd_picos=usd_picos, tier=tier or "", state="settled")
+        self._entry = self._entry._replace(usage=usage, usd_picos=usd_picos, tier=tier or "", state="settled")
 
     def settle_free(self) -> None:
         """Note that the provider has surely counted nothing."""
@@ -104,7 +101,7 @@ class Line:
         if self.is_void:
             bill.void(self._entry.limit, self._entry.id)
         else:
-            bill.enter(replace(self._entry, at_s=at_s))
+            bill.enter(self._entry._replace(at_s=at_s))
 
 
 def is_free(error: FleetError) -> bool:

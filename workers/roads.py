@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Protocol
 
 from fleet.entries import Entry
@@ -222,7 +221,7 @@ class Roads:
         if budgets is not None and cost_usd_micros > 0 and (scopes := budgets.counting(asked.pool, caller)):
             share = 1.0 if self._costs is None else await self._costs.share(limit, caller.kind)
             reservation = await budgets.reserve(scopes, cost_usd_micros * share, priority=caller.priority)
-            asked = replace(asked, reservation=reservation)
+            asked = asked._replace(reservation=reservation)
         note = "" if self._bill is None else self._bill.opened(asked)
         try:
             road = await self._granted(limit, most, cost_usd_micros, meter, caller, patience_s, note)

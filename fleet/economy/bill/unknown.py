@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -32,7 +32,7 @@ class Unknown:
 
 def written(entry: Entry) -> str:
     """Return an entry as JSON, of one line."""
-    fields = asdict(entry) | {"usage": entry.usage.model_dump()}
+    fields = entry._asdict() | {"usage": entry.usage.model_dump()}
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -49,7 +49,7 @@ def read(text: bytes) -> Entry | None:
 
 def resolve_call(before: Unknown, settled: Entry) -> tuple[list[Any], list[Any]]:
     """Return KEYS and ARGV of `resolve.lua`: the settled entry is counted in the hour of the unknown one."""
-    rows = summed([replace(settled, at_s=before.entry.at_s)], taken_back=[before.entry])
+    rows = summed([settled._replace(at_s=before.entry.at_s)], taken_back=[before.entry])
     hashes, listed = arguments_of(rows)
     return RESOLVE.call(
         unknown=bill_keys.unknown(), id=before.entry.id, before=before.written,

@@ -106,7 +106,7 @@ def apply(client: redis.Redis, done: Reconciliation, *, now_s: float) -> list[En
     for before in list(read_unknown(client)) if wanted else []:
         one = wanted.get(before.entry.id)
         if one is not None and one.before == before.entry:
-            settled = replace(one.settled, at_s=now_s)
+            settled = one.settled._replace(at_s=now_s)
             if resolve(client, before, settled):
                 resolved.append(settled)
     return resolved

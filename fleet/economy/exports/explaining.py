@@ -7,7 +7,6 @@ difference is spread over them by what was reserved for each, exactly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from fleet.economy.exports.export import CLASSES
@@ -137,7 +136,7 @@ def _too_much(cell: Cell, amount: int) -> str:
 
 
 def _settled(entry: Entry, usd_picos: int, usage: Usage) -> Resolution:
-    return Resolution(entry, replace(entry, state="settled", usd_picos=usd_picos, usage=usage))
+    return Resolution(entry, entry._replace(state="settled", usd_picos=usd_picos, usage=usage))
 
 
 def _impossible(more: Mapping[str, int]) -> list[str]:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getuser
 from pathlib import Path
@@ -216,7 +215,7 @@ def test_an_entry_that_settled_since_it_was_read_keeps_its_own_amount(redis_url:
             client, read_export(costs(tmp_path, 90)), lambda known: Scope(known), lambda *_: None, exported_s=AT_S + 1
         )
         (before,) = read_unknown(client)
-        checking.resolve(client, before, replace(before.entry, state="settled", usd_picos=77))
+        checking.resolve(client, before, before.entry._replace(state="settled", usd_picos=77))
         assert checking.apply(client, found, now_s=AT_S) == []
     assert total(redis_url).usd_picos == 77
 

@@ -156,7 +156,7 @@ def test_an_unknown_call_is_listed_until_it_is_resolved_once(redis_url: str) -> 
     assert (lost.usd_picos, lost.unknown_usd_picos) == (0, 5_000_000)
     with connect(redis_url) as client:
         first = next(one for one in read_unknown(client) if one.entry.id == "t-1")
-        true = replace(first.entry, state="settled", usd_picos=7_000_001, tier="flex", at_s=AT_S + 90_000)
+        true = first.entry._replace(state="settled", usd_picos=7_000_001, tier="flex", at_s=AT_S + 90_000)
         assert resolve(client, first, true) and not resolve(client, first, true)
         assert [one.entry.id for one in read_unknown(client)] == ["t-2"]
     assert total(redis_url) == replace(
