@@ -143,6 +143,6 @@ def test_no_script_spells_a_key() -> None:
     for path in sources(ROOT, "*.lua"):
         code = re.sub(r"--.*", "", path.read_text(encoding="utf-8"))
         for text in re.findall(r"'([^'\n]*)'", code):
-            if text.startswith((*OURS, "fleet", "{", "celery")):
+            if text != "{}" and text.startswith((*OURS, "fleet", "{", "celery")):  # "{}" is an empty JSON object
                 spelled_in_lua.append(f"{path.name}: {text}")
     assert not spelled_in_lua
