@@ -48,7 +48,7 @@ COMMANDS = {
     "budgets": (
         "fleet.cli.money.budgets",
         "budgets",
-        "Show and set budgets: of fleet, pools, tenants, bots, runs and limits.",
+        "Show budgets, what is spent of them and when they end; set them while the fleet runs.",
     ),
     "lessons": ("fleet.cli.operate.lessons", "lessons", "Show what models have taught the fleet; forget it."),
     "pools": ("fleet.cli.operate.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
