@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
+import pytest
+
+from fleet.economy.bill.reader import read_bill
+from fleet.store import bill_keys
+from fleet.store.client import connect
 from tests.engine.process.test_worker import python
 
 #: Prints, for each road, the type of what came back and its status; errbacks that were called; what a chain gave.
@@ -31,12 +37,22 @@ found |= {
 }
 for position, value in enumerate(group(submit_task.s(f"What is 2+{n}?") for n in range(2)).apply_async().get()):
     found[f"group {position}"] = value
+import os, sys
 print(json.dumps([{name: [type(value).__name__, value.status] for name, value in found.items()}, told]))
+sys.stdout.flush()
+os._exit(0)  # as a process of Celery's own pools ends: nothing is tidied up
 """
 
 
-def test_called_applied_and_eager_give_the_typed_result_too(fleet_env: None, tmp_path: Path) -> None:
+def test_called_applied_and_eager_give_the_typed_result_too_and_are_in_the_bill_when_they_return(
+    fleet_env: None, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_BUDGETS", json.dumps({"fleet": {"usd_per_month": 100}}))
     found, told = json.loads(python(ROADS, tmp_path).splitlines()[-1])
     failed = {"failed", "failed in a canvas"}
     assert found == {name: ["BotResult", "failed" if name in failed else "ok"] for name in found}
     assert len(found) == 10 and told == ["InvalidTask"]
+    with connect(redis_url) as client:
+        bill = read_bill(client, since_s=time.time() - 3600, until_s=time.time() + 60, by=["pool"]).total
+        assert (bill.calls, bill.unknown_calls) == (9, 0) and bill.usage.total_tokens > 0
+        assert client.keys("*:open") == [] and client.hlen(bill_keys.reservations()) == 0

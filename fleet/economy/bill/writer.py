@@ -118,14 +118,19 @@ class Writer:
             self._void[limit].append(ticket)
             self._plan()
 
+    async def flush(self, within_s: float) -> None:
+        """Send what has been entered by now, and wait until it is answered: so many seconds at most."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + within_s
+        for _ in range(3 + len(self._entries) // MOST_ENTRIES):  # one is under way; one ends with its hour
+            self._start()
+            if self._sending is None or loop.time() >= ends:
+                return
+            await asyncio.wait([self._sending], timeout=ends - loop.time())
+
     async def close(self) -> None:
         """Send what is left; a Redis that does not answer is not waited for: the notes tell of those calls."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + CLOSE_S
-        while (self._entries or self._void or self._sending) and loop.time() < ends:
-            self._start()
-            if self._sending is not None:
-                await asyncio.wait([self._sending], timeout=ends - loop.time())
+        await self.flush(CLOSE_S)
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait([self._sending])

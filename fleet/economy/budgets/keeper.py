@@ -242,11 +242,16 @@ class BudgetKeeper:
                 logger.error("budgets not settled count=%d error=%s: they stay reserved", len(step), error)
             del self._ended[: len(step)]
 
+    async def flush(self, within_s: float) -> None:
+        """Wait until what has ended is settled: so many seconds at most."""
+        if self._settling is not None:
+            await asyncio.wait([self._settling], timeout=within_s)
+
     async def close(self) -> None:
         """Settle what has ended; what Redis does not hear of is charged as reserved once this process is missed."""
         for reservation in tuple(self._open):
             self.settle(reservation, None)
+        await self.flush(CLOSE_S)
         if self._settling is not None:
-            await asyncio.wait([self._settling], timeout=CLOSE_S)
             self._settling.cancel()
             await asyncio.wait([self._settling])

@@ -27,7 +27,8 @@ from fleet.engine.app import app
 from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Run, Socket, Stop, Work
 from fleet.engine.process.request import decoded
 from fleet.engine.process.waiting_room import GoneBack
-from fleet.engine.process.wiring import Assembly, DirectCall, put_together, renewing
+from fleet.engine.process.wiring import Assembly, put_together, renewing
+from fleet.engine.telemetry.occupancy import DirectCall
 from fleet.quoting import quote
 
 #: Linux: the signal that a process gets when its parent ends (`prctl`).

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,7 +48,7 @@ from fleet.engine.process.revival import keep_redis
 from fleet.engine.process.spending import Spending
 from fleet.engine.process.waiting_room import WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
-from fleet.engine.telemetry.occupancy import Occupancy
+from fleet.engine.telemetry.occupancy import DirectCall, Occupancy
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.engine.transport import leases
 from fleet.errors import FleetError
@@ -74,6 +74,9 @@ from fleet.workers.runtime import Runtime
 
 logger = logging.getLogger("fleet.worker")
 
+#: Seconds that a caller that works for a task itself waits at most until what it cost is counted.
+SETTLE_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
@@ -97,6 +100,10 @@ class Assembly:
     janitor: Janitor
     telemetry: Telemetry
     bill: BillWriter
+
+    async def settle(self) -> None:
+        """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
+        await asyncio.gather(self.bill.flush(SETTLE_S), self.spending.keeper.flush(SETTLE_S))
 
     async def close(self) -> None:
         """Give up what others may take over, and close all connections."""
@@ -377,22 +384,12 @@ class Process:
         """
         self.start(DirectCall(f"direct-{uuid.uuid4().hex[:8]}"))
         task_id = task_id or str(uuid.uuid4())
-        done: Done = self.runtime.run(self.plane.work(task_id, request))
+        try:
+            done: Done = self.runtime.run(self.plane.work(task_id, request))
+        finally:
+            if self._assembly is not None:
+                self.runtime.run(self._assembly.settle())
         return self.runtime.run(self.plane.result_of(task_id)) if done.ended_before else done.result
-
-
-@dataclass(frozen=True, slots=True)
-class DirectCall:
-    """The occupancy of a process that works for a task on its caller's time."""
-
-    name: str
-    slots: int = 1
-    busy: int = 1
-    beat_at: float | None = None
-    queues: tuple[str, ...] = ()
-
-    def forgo(self, queues: Collection[str]) -> None:
-        """Do nothing: it takes from none."""
 
 
 PROCESS = Process()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -37,3 +38,17 @@ class Occupancy(Protocol):
     def forgo(self, queues: Collection[str]) -> None:
         """Take from these queues no more. Before it takes anything."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class DirectCall:
+    """The occupancy of a process that works for a task on its caller's time."""
+
+    name: str
+    slots: int = 1
+    busy: int = 1
+    beat_at: float | None = None
+    queues: tuple[str, ...] = ()
+
+    def forgo(self, queues: Collection[str]) -> None:
+        """Do nothing: it takes from none."""

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.config import SignalsSettings
-from fleet.engine.process.wiring import DirectCall
 from fleet.engine.telemetry.metrics_server import PORTS, MetricsServer
+from fleet.engine.telemetry.occupancy import DirectCall
 from fleet.errors import ConfigurationError
 from fleet.models import BotResult
 from fleet.signals.metrics import WORKER_METRICS

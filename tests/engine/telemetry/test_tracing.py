@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fleet.config import Settings, SignalsSettings
-from fleet.engine.process.wiring import DirectCall
 from fleet.engine.telemetry import taps
+from fleet.engine.telemetry.occupancy import DirectCall
 from fleet.errors import ConfigurationError
 
 pytest.importorskip("opentelemetry.sdk", reason='pip install "celery-fleet[otel]"')
