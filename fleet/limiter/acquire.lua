@@ -356,7 +356,9 @@ local send = max(now, slot)
 if ARGV[NOTE] ~= '' then
   noted_usd_micros = cost_of(at.use, NOTED_DEVIATIONS)
   call('HSET', KEYS[base + OPEN], id, format('%d %.6f ', send, noted_usd_micros) .. ARGV[NOTE])
-  if now - state[RESERVED_AT] > NOTED_US then call('PEXPIRE', KEYS[base + OPEN], KEEP_MS) end
+  if floor(now / NOTED_US) ~= floor(state[RESERVED_AT] / NOTED_US) or call('HLEN', KEYS[base + OPEN]) == 1 then
+    call('PEXPIRE', KEYS[base + OPEN], KEEP_MS)  -- the first one made the key
+  end
 end
 commit(at, send)
 leave_queue()

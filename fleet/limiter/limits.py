@@ -71,8 +71,8 @@ RETURNS_US = 2_000_000
 #: Who waits for its turn elsewhere comes back before it by this share of its patience.
 EARLY_PATIENCE = 0.5
 #: Deviations above the mean that a call is taken to have cost which nobody settles; the life of such notes is pushed
-#: when no call was granted for so long (us).
-NOTED_DEVIATIONS, NOTED_US = 3, 1_000_000
+#: so often (us), beside when the first of them is made.
+NOTED_DEVIATIONS, NOTED_US = 3, 3_600_000_000
 #: The burst right after an outage (us), and by what share of the time since then it grows again.
 CALM_BURST_US, CALM_GROWTH = 40_000, 0.0003
 #: Share of the window by which a call stays counted longer than the provider does: what leaves in one order arrives in

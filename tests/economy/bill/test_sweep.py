@@ -19,6 +19,7 @@ from fleet.economy.bill.writer import Batch, ScriptCall, Writer
 from fleet.entries import Entry
 from fleet.grants import Grant
 from fleet.limiter import Limiter
+from fleet.limiter.layouts import STATE, At
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect
 from tests.economy.bill.calls import LIMIT, entry
@@ -254,6 +255,30 @@ def test_a_grant_that_is_given_back_leaves_no_note(redis_url: str) -> None:
         fleet.writer.void(LIMIT, (await fleet.granted()).ticket)
         await fleet.writer.close()
         assert await fleet.notes() == 0
+
+    run(redis_url, body)
+
+
+def test_notes_expire_however_soon_one_grant_follows_another(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        names, week_ms = keys.limit_keys(LIMIT), 7 * 86_400_000
+
+        async def lives_ms() -> int:
+            return int(await fleet.other.command("PTTL", names.open))
+
+        for _ in range(3):  # each empties the hash, which deletes it
+            grant = await fleet.granted()
+            assert 0 < await lives_ms() <= week_ms
+            await fleet.other.command("HDEL", names.open, grant.ticket)
+        await fleet.granted()
+        await fleet.other.command("PEXPIRE", names.open, week_ms // 2)
+        await fleet.granted()
+        assert await lives_ms() <= week_ms // 2  # not at each grant
+        state = list(STATE.unpack(await fleet.other.command("GET", names.state)))
+        state[At.RESERVED_AT] -= 3600e6
+        await fleet.other.command("SET", names.state, STATE.pack(state[1:]), "KEEPTTL")
+        await fleet.granted()
+        assert await lives_ms() > week_ms // 2
 
     run(redis_url, body)
 
