@@ -10,6 +10,7 @@ from fleet.config import BudgetSettings, WhenFull
 from fleet.config.budgets import AMOUNTS
 from fleet.economy.budgets.keeper import FILE, VERSION
 from fleet.economy.budgets.layouts import LIFE_S, settings_in, terms_text
+from fleet.economy.budgets.scopes import each_of
 from fleet.economy.budgets.scripts import FORGET
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
@@ -27,35 +28,41 @@ def change_budget(
     scope: str,
     amounts: Mapping[str, float],
     *,
-    configured: BudgetSettings | None,
+    configured: Mapping[str, BudgetSettings],
     when_full: WhenFull | None = None,
 ) -> BudgetSettings | None:
-    """Set amounts of a scope for the whole fleet, at once; what is not named stays as it is.
+    """Set amounts of a scope for the whole fleet, at once; what is not named stays as it holds now, also what each has.
 
     Args:
         client: State Redis.
         scope: Whose.
         amounts: US dollars by name in `AMOUNTS`; 0: not limited.
-        configured: The scope's budget in fleet.toml.
+        configured: Budgets in fleet.toml, by scope.
         when_full: What it does when it is used up; None: as before.
 
     Returns:
         The budget that holds now; None: nothing is limited any more.
 
     Raises:
-        ConfigurationError: When an amount is not 0, and not between a micro-dollar and a billion.
+        ConfigurationError: When an amount is not 0, and not between a micro-dollar and a billion; when something is to
+            be done once it is used up, and nothing is limited.
     """
     for name, usd in amounts.items():
         if usd and not 0.000001 <= usd <= MOST_USD:
             raise ConfigurationError(
                 f"{name}: expected 0, for not limited, or $0.000001 to ${MOST_USD:,.0f}, got {quote(usd)}"
             )
-    before = read_live(client).get(scope, configured)
-    now: dict[str, object] = {} if before is None else before.model_dump()
+    before = in_force(scope, configured, read_live(client))
+    now: dict[str, object] = {} if before is None else before[0].model_dump()
     now |= {name: usd or None for name, usd in amounts.items()}
     if when_full is not None:
         now["when_full"] = when_full
     found = BudgetSettings.model_validate(now) if any(now.get(name) for name in AMOUNTS) else None
+    if found is None and when_full is not None:
+        raise ConfigurationError(
+            f"when_full: expected a budget that can be used up, got none for {quote(scope)}; name an amount, such as "
+            "--usd-per-day 5"
+        )
     _write(client, {scope: terms_text(found) or _UNLIMITED})
     return found
 
@@ -91,6 +98,20 @@ def live_of(rows: Mapping[bytes, bytes]) -> dict[str, BudgetSettings | None]:
         except ValueError:  # of a release that writes it otherwise
             continue
     return found
+
+
+def in_force(
+    scope: str, configured: Mapping[str, BudgetSettings], live: Mapping[str, BudgetSettings | None]
+) -> tuple[BudgetSettings, bool] | None:
+    """Return the budget of a scope, and whether it was set while the fleet runs; None: it has none."""
+    each = each_of(scope)
+    for name in dict.fromkeys((scope, each)):
+        if name in live:
+            settings = live[name]
+            return None if settings is None else (settings, True)
+        if name in configured:
+            return configured[name], False
+    return None
 
 
 def _write(client: redis.Redis, live: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ import redis
 from fleet.config import PERIODS, BudgetSettings, Period
 from fleet.config.budgets import FLEET, RUN
 from fleet.economy.budgets.layouts import STATE, BudgetAt, micros_allowed
-from fleet.economy.budgets.live import live_of
+from fleet.economy.budgets.live import in_force, live_of
 from fleet.economy.budgets.scopes import each_of
 from fleet.money import PICOS_PER_MICRO, dollars_of
 from fleet.store import bill_keys
@@ -96,20 +96,6 @@ def read_budgets(
         if (settings := in_force(name, configured, live)) is not None
     ]
     return sorted(found, key=lambda one: (_ORDER.index(one.scope.partition(":")[0]), -one.share, one.scope))
-
-
-def in_force(
-    scope: str, configured: Mapping[str, BudgetSettings], live: Mapping[str, BudgetSettings | None]
-) -> tuple[BudgetSettings, bool] | None:
-    """Return the budget of a scope, and whether it was set while the fleet runs; None: it has none."""
-    each = each_of(scope)
-    for name in dict.fromkeys((scope, each)):
-        if name in live:
-            settings = live[name]
-            return None if settings is None else (settings, True)
-        if name in configured:
-            return configured[name], False
-    return None
 
 
 def _names(

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from fleet.config import BudgetSettings, Settings, WhenFull
-from fleet.config.budgets import AMOUNTS, EACH, FLEET, RUN, pools_of, wrong_scope
+from fleet.config.budgets import AMOUNTS, FLEET, RUN, pools_of, wrong_scope
 from fleet.economy.budgets import (
     BudgetReading,
     PeriodReading,
@@ -71,11 +71,10 @@ def set_budget(
         when_full: What it does when it is used up; None: as before.
 
     Raises:
-        ConfigurationError: As `check_scope`, and when an amount is none.
+        ConfigurationError: As `check_scope` and `change_budget`.
     """
     check_scope(scope, settings)
-    configured = settings.budgets.get(scope) or settings.budgets.get(_each(scope))
-    return change_budget(state, scope, amounts, configured=configured, when_full=when_full)
+    return change_budget(state, scope, amounts, configured=settings.budgets, when_full=when_full)
 
 
 def let_go(broker: redis.Redis, settings: Settings, scope: str) -> None:
@@ -99,11 +98,6 @@ def forget_budget(state: redis.Redis, scope: str, *, spent_too: bool) -> tuple[b
     """
     had = reset_budget(state, scope) / 1e6 if spent_too else 0.0
     return drop_budget(state, scope), had
-
-
-def _each(scope: str) -> str:
-    kind = scope.partition(":")[0]
-    return f"{kind}:*" if kind in EACH else ""
 
 
 def budget_views(

@@ -105,6 +105,7 @@ def test_what_is_set_wins_over_the_file_until_it_is_reset_and_is_an_event(redis_
         (("set", "pools:a", "--usd-per-day", "1"), "the nearest known one is `pool`"),
         (("set", "pool:b", "--usd-per-day", "1"), "expected a pool that there is, got 'b'"),
         (("set", "fleet"), "expected at least one amount to set, or --when-full"),
+        (("set", "pool:a", "--when-full", "degrade"), "when_full: expected a budget that can be used up, got none for"),
         (("set", "fleet", "--usd-per-day", "2e9"), "expected 0, for not limited, or $0.000001 to $1,000,000,000"),
         (("show", "pool:a"), "expected one that has a budget (fleet, tenant:*), got 'pool:a'"),
         (("reset", "everyone"), "expected a scope of fleet, pool:NAME"),

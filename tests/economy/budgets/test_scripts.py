@@ -227,23 +227,48 @@ def test_what_is_set_live_holds_at_once_beats_the_file_and_lets_all_ask_again(re
             await settled(one)
             await refused(one, 10)
             assert one.standing(Payer("a"), 2) is not None
-            change_budget(client, "fleet", {"usd_per_day": 1.0}, configured=configured)
+            change_budget(client, "fleet", {"usd_per_day": 1.0}, configured={"fleet": configured})
             held = await reserve(one, 5000)  # at once
             await one.load()
             assert one.standing(Payer("a"), 2) is None
             one.settle(held, 0)
-            change_budget(client, "tenant:*", {"usd_in_all": 0.5}, configured=None)
+            change_budget(client, "tenant:*", {"usd_in_all": 0.5}, configured={})
             await one.load()
             assert one.counting("a", ANN) == ("fleet", "tenant:ann")
-            change_budget(client, "fleet", {"usd_per_day": 0}, configured=configured)
-            change_budget(client, "tenant:*", {"usd_in_all": 0}, configured=None)
+            change_budget(client, "fleet", {"usd_per_day": 0}, configured={"fleet": configured})
+            change_budget(client, "tenant:*", {"usd_in_all": 0}, configured={})
             assert await reserve(one, 9e9) == ""  # nothing is limited
             assert drop_budget(client, "fleet") and not drop_budget(client, "fleet")
             await refused(one, 5000)
             assert reset_budget(client, "fleet") == 1000
             await reserve(one, 1000)
             with pytest.raises(ConfigurationError, match="usd_per_day: expected 0, for not limited"):
-                change_budget(client, "fleet", {"usd_per_day": -1}, configured=None)
+                change_budget(client, "fleet", {"usd_per_day": -1}, configured={})
+
+    run(redis_url, body)
+
+
+def test_what_is_changed_for_one_begins_with_what_each_has(redis_url: str) -> None:
+    async def body(store: Store) -> None:
+        with connect(redis_url) as client:
+            change_budget(client, "tenant:*", {"usd_per_month": 50}, configured={"tenant:*": BudgetSettings(usd_in_all=1)})
+            both = {"usd_per_month": 50.0, "usd_in_all": 1.0}
+            acme = change_budget(client, "tenant:acme", {}, configured={}, when_full="degrade")
+            assert acme is not None and acme.model_dump(exclude_none=True) == {**both, "when_full": "degrade"}
+            zeta = change_budget(client, "tenant:zeta", {"usd_per_day": 5}, configured={})
+            assert zeta is not None and zeta.usd_per_month == 50 and zeta.usd_in_all == 1 and zeta.usd_per_day == 5
+            bot = change_budget(client, "bot:a-001", {"usd_per_day": 5}, configured={"bot:*": BudgetSettings(usd_in_all=3)})
+            assert bot is not None and (bot.usd_in_all, bot.usd_per_day) == (3, 5)
+            change_budget(client, "tenant:*", {"usd_in_all": 0}, configured={})
+            change_budget(client, "tenant:acme", {"usd_in_all": 0}, configured={})
+            one = keeper(store, {})
+            await one.load()
+            wait = await refused(one, 60_000_000, caller=Caller(tenant="acme"))
+            assert (wait.about, wait.degrades) == ("budget tenant:acme, a month", True)
+            change_budget(client, "tenant:beta", {"usd_per_month": 0}, configured={})
+            for scope in ("tenant:beta", "pool:a"):  # nothing is limited: there is nothing to degrade for
+                with pytest.raises(ConfigurationError, match="when_full: expected a budget that can be used up, got none"):
+                    change_budget(client, scope, {}, configured={}, when_full="degrade")
 
     run(redis_url, body)
 
