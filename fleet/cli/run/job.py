@@ -285,10 +285,16 @@ class Job:
         if max_usd is None:
             return ""
         self._purse = RunBudget(self.settings, note.run_id, max_usd)
-        self._purse.fill()
+        self._purse.fill(self._usual_pools())
         if max_usd != note.max_usd and self.resumable:
             replace(note, max_usd=max_usd).write(out.note_path)
         return note.run_id
+
+    def _usual_pools(self) -> list[str]:
+        """Return the pools to which a line goes that names neither pool nor kind."""
+        from fleet.engine.messages.pool_choice import candidates
+
+        return candidates(BotTask.parse("-", **self.options), self.settings)
 
     @cached_property
     def _format(self) -> LineFormat:
@@ -296,7 +302,9 @@ class Job:
         from fleet.engine.messages.pool_choice import candidates
 
         def check(task: BotTask) -> None:
-            candidates(task, self.settings)
+            pools = candidates(task, self.settings)
+            if self._purse is not None:
+                self._purse.check(pools)
 
         return LineFormat(
             prompt_field=self.prompt_field,

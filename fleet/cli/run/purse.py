@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fleet.config import Settings
 from fleet.economy.budgets import BudgetReading, abouts, drop_budget, read_budgets, usd
-from fleet.engine.operations.budgets import let_go, run_scope, set_budget
+from fleet.engine.operations.budgets import let_go, run_scope, set_budget, unpriced_in
+from fleet.errors import ConfigurationError, InvalidTask
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
 
@@ -26,14 +28,33 @@ class RunBudget:
         self.max_usd = max_usd
         self.spent_usd = 0.0
         self._scope = run_scope(run_id)
+        #: Pools whose spending nobody could tell, and what is to be done about it.
+        self._unpriced = unpriced_in(settings.pools, settings, "--max-usd")
 
-    def fill(self) -> None:
-        """Let the run spend so much; what has waited for more goes on.
+    def check(self, pools: Iterable[str]) -> None:
+        """Refuse a task whose pools may call a model without a price.
 
         Raises:
-            ConfigurationError: When a model has no price: nobody could tell what it spends.
+            InvalidTask: Naming the model.
+        """
+        for pool in pools if self._unpriced else ():
+            if pool in self._unpriced:
+                raise InvalidTask(self._unpriced[pool])
+
+    def fill(self, pools: Iterable[str]) -> None:
+        """Let the run spend so much; what has waited for more goes on.
+
+        Args:
+            pools: To which its tasks go whose lines do not say otherwise.
+
+        Raises:
+            ConfigurationError: When a model of these pools has no price: nobody could tell what it spends.
             StoreUnavailable: When Redis does not answer.
         """
+        try:
+            self.check(pools)
+        except InvalidTask as error:
+            raise ConfigurationError(f"{error}; or name a --pool whose models have prices") from None
         urls, timeout_s = (state_url(self._settings), broker_url(self._settings)), self._settings.redis.socket_timeout_s
         with store_errors(urls[0]), connect(urls[0], timeout_s=timeout_s) as state:
             before = self._read(state)

@@ -38,19 +38,34 @@ def run_scope(run_id: str) -> str:
 
 
 def check_scope(scope: str, settings: Settings) -> None:
-    """Refuse a scope that is none, or one that counts a model without a price.
+    """Refuse a scope that is none, or one that counts a model without a price; a run checks its own pools.
 
     Raises:
         ConfigurationError: Saying how it is written, or what is missing.
     """
     if wrong := wrong_scope(scope, settings.pools, live=True):
         raise ConfigurationError(f"SCOPE: {wrong}")
-    for pool in pools_of(scope, settings.pools):
+    pools = () if scope.startswith(f"{RUN}:") else pools_of(scope, settings.pools)
+    if missing := next(iter(unpriced_in(pools, settings, f'budgets."{scope}"').values()), None):
+        raise ConfigurationError(missing)
+
+
+def unpriced_in(pools: Iterable[str], settings: Settings, where: str) -> dict[str, str]:
+    """Return the pools that may call a model without a price, and what is to be done about each.
+
+    Args:
+        pools: To look at.
+        settings: Their models, and prices.
+        where: What gives them a budget.
+    """
+    found: dict[str, str] = {}
+    for pool in pools:
         for provider, model in settings.calls_of(pool):
             try:
-                settings.check_price(f"{provider}/{model}", f'budgets."{scope}"')
+                settings.check_price(f"{provider}/{model}", where)
             except ValueError as error:
-                raise ConfigurationError(str(error)) from None
+                found.setdefault(pool, str(error))
+    return found
 
 
 def set_budget(

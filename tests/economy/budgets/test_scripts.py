@@ -251,13 +251,17 @@ def test_what_is_set_live_holds_at_once_beats_the_file_and_lets_all_ask_again(re
 def test_what_is_changed_for_one_begins_with_what_each_has(redis_url: str) -> None:
     async def body(store: Store) -> None:
         with connect(redis_url) as client:
-            change_budget(client, "tenant:*", {"usd_per_month": 50}, configured={"tenant:*": BudgetSettings(usd_in_all=1)})
+            change_budget(
+                client, "tenant:*", {"usd_per_month": 50}, configured={"tenant:*": BudgetSettings(usd_in_all=1)}
+            )
             both = {"usd_per_month": 50.0, "usd_in_all": 1.0}
             acme = change_budget(client, "tenant:acme", {}, configured={}, when_full="degrade")
             assert acme is not None and acme.model_dump(exclude_none=True) == {**both, "when_full": "degrade"}
             zeta = change_budget(client, "tenant:zeta", {"usd_per_day": 5}, configured={})
             assert zeta is not None and zeta.usd_per_month == 50 and zeta.usd_in_all == 1 and zeta.usd_per_day == 5
-            bot = change_budget(client, "bot:a-001", {"usd_per_day": 5}, configured={"bot:*": BudgetSettings(usd_in_all=3)})
+            bot = change_budget(
+                client, "bot:a-001", {"usd_per_day": 5}, configured={"bot:*": BudgetSettings(usd_in_all=3)}
+            )
             assert bot is not None and (bot.usd_in_all, bot.usd_per_day) == (3, 5)
             change_budget(client, "tenant:*", {"usd_in_all": 0}, configured={})
             change_budget(client, "tenant:acme", {"usd_in_all": 0}, configured={})
@@ -267,7 +271,9 @@ def test_what_is_changed_for_one_begins_with_what_each_has(redis_url: str) -> No
             assert (wait.about, wait.degrades) == ("budget tenant:acme, a month", True)
             change_budget(client, "tenant:beta", {"usd_per_month": 0}, configured={})
             for scope in ("tenant:beta", "pool:a"):  # nothing is limited: there is nothing to degrade for
-                with pytest.raises(ConfigurationError, match="when_full: expected a budget that can be used up, got none"):
+                with pytest.raises(
+                    ConfigurationError, match="when_full: expected a budget that can be used up, got none"
+                ):
                     change_budget(client, scope, {}, configured={}, when_full="degrade")
 
     run(redis_url, body)
