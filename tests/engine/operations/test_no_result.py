@@ -37,9 +37,17 @@ print(json.dumps([told(wait) for wait in waits]))
 
 def test_who_waits_in_vain_is_told_the_reason_and_the_time(redis_url: str, tmp_path: Path) -> None:
     with connect(redis_url) as client:
-        wait = Wait("hold", time.time() + 400, "openai/gpt-5/default", "429, Retry-After 400 s")
-        client.set(keys.hold("fleet.review"), wait.to_json(), px=400_000)
-        report = {"name": "w@h", "pid": 1, "cpu_percent": 1, "rss_mb": 1, "slots": 1, "busy": 0, "at": time.time()}
+        wait = Wait("hold", time.time() + 445, "openai/gpt-5/default", "429, Retry-After 400 s")
+        client.set(keys.hold("fleet.review"), wait.to_json(), px=445_000)
+        report = {
+            "name": "w@h",
+            "pid": 1,
+            "cpu_percent": 1,
+            "rss_mb": 1,
+            "slots": 1,
+            "busy": 0,
+            "at": time.time() + 50,
+        }  # a slow start is no silence
         client.hset(keys.workers(), "w@h", json.dumps(report))
     done = subprocess.run(
         [sys.executable, "-c", PRODUCER], env=os.environ | {"FLEET_REDIS__URL": redis_url}, cwd=tmp_path,
