@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.economy.bill import unknown
@@ -124,17 +124,10 @@ class Sweeper:
             How many notes of processes that are not known are too young to be judged.
         """
         young, entered = 0, list[Entry]()
-        names = await self._store.command("SMEMBERS", bill_keys.limits())
-        for limit in sorted({name.decode() for name in names} | self._limits):
-            cursor = b"0"
-            while True:
-                cursor, flat = await self._store.command("HSCAN", keys.limit_keys(limit).open, cursor, "COUNT", STEP)
-                notes = dict(zip(flat[::2], flat[1::2], strict=True))
-                left, too_young = self._left(limit, notes, living)
-                young += too_young
-                entered += await self._enter_all(limit, left)
-                if cursor == b"0":
-                    break
+        async for limit, notes in _notes(self._store, self._limits):
+            left, too_young = self._left(limit, notes, living)
+            young += too_young
+            entered += await self._enter_all(limit, left)
         if entered and self._export is not None:
             await asyncio.to_thread(self._export.write, entered)
         if entered:
@@ -200,6 +193,26 @@ class Sweeper:
                 await self._store.command("HDEL", bill_keys.unknown(), *old)
             if cursor == b"0":
                 return
+
+
+async def noted_reservations(store: Store) -> set[str]:
+    """Return the ids of reservations whose calls had their grants and are not in the bill yet, as their notes tell."""
+    found: set[str] = set()
+    async for _, notes in _notes(store):
+        found.update(note[0].reservation for note in map(read_note, notes.values()) if note is not None)
+    return found
+
+
+async def _notes(store: Store, limits: Iterable[str] = ()) -> AsyncIterator[tuple[str, dict[bytes, bytes]]]:
+    """Yield some notes of a limit, by ticket, until all of these limits and of the fleet's were told."""
+    names = await store.command("SMEMBERS", bill_keys.limits())
+    for limit in sorted({name.decode() for name in names}.union(limits)):
+        cursor = b"0"
+        while True:
+            cursor, flat = await store.command("HSCAN", keys.limit_keys(limit).open, cursor, "COUNT", STEP)
+            yield limit, dict(zip(flat[::2], flat[1::2], strict=True))
+            if cursor == b"0":
+                break
 
 
 def _is_over(text: bytes, now_s: float) -> bool:

@@ -73,6 +73,8 @@ class Writer:
         books: Who else hears of each batch.
         is_urgent: True while entries should leave at once.
         export: Where entries go one by one as well, once they are in the bill; None: nowhere.
+        before: Awaited before each batch: budgets have counted its calls. Whoever dies after that leaves at most a note
+            of a call whose reservation is gone; to charge it again does nothing.
     """
 
     def __init__(
@@ -83,12 +85,14 @@ class Writer:
         books: Sequence[Book] = (),
         is_urgent: Callable[[], bool] = lambda: False,
         export: Export | None = None,
+        before: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._store = store
         self._process = process
         self._books = tuple(books)
         self._is_urgent = is_urgent
         self._export = export
+        self._before = before
         #: Random id of this writer.
         self.id = secrets.token_hex(8)
         self._number = 0
@@ -164,6 +168,8 @@ class Writer:
         """Send one batch, and take the notes of its calls away."""
         void, self._void = self._void, defaultdict(list)
         entries = self._next()
+        if self._before is not None:
+            await self._before()
         if entries:
             self._number += 1
             batch = Batch(self.id, self._number, entries)

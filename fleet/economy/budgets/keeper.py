@@ -109,6 +109,9 @@ class BudgetKeeper:
         self._open: dict[str, tuple[str, ...]] = {}
         self._ended: list[Settlement] = []
         self._settling: asyncio.Task[None] | None = None
+        #: How many have ended, how many of them Redis has counted, and who waits until it has counted so many.
+        self._told, self._counted = 0, 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
     # -- what calls ask
 
@@ -168,6 +171,7 @@ class BudgetKeeper:
         if scopes is None:
             return
         self._ended.append(Settlement(reservation, scopes, usd_picos, usd_picos is None))
+        self._told += 1
         if self._settling is None or self._settling.done():
             self._settling = asyncio.get_running_loop().create_task(self._settle_all())
 
@@ -241,6 +245,18 @@ class BudgetKeeper:
             except FleetError as error:
                 logger.error("budgets not settled count=%d error=%s: they stay reserved", len(step), error)
             del self._ended[: len(step)]
+            self._counted += len(step)
+            for number, heard in self._waiting:
+                if number <= self._counted and not heard.done():
+                    heard.set_result(None)
+            self._waiting = [one for one in self._waiting if not one[1].done()]
+
+    async def counted(self) -> None:
+        """Return once Redis has counted all that has ended until now, or nobody tells it. No command of its own."""
+        if self._told > self._counted and self._settling is not None:
+            heard = asyncio.get_running_loop().create_future()
+            self._waiting.append((self._told, heard))
+            await asyncio.wait([heard, self._settling], return_when=asyncio.FIRST_COMPLETED)
 
     async def flush(self, within_s: float) -> None:
         """Wait until what has ended is settled: so many seconds at most."""

@@ -1,7 +1,8 @@
 -- Ends reservations: what was reserved comes back, and what was spent is counted in the periods of now. Safe to repeat.
 --
 -- KEYS     reserved_by  hash: id -> JSON {process, seconds, micro-dollars, {scopes}}, see reserve.lua
---          lapsed       hash: id -> JSON likewise, of those that were charged for a dead process       TTL LAPSED_S
+--          lapsed       hash: id -> JSON {process, seconds, micro-dollars, {scopes}, picos beyond them}: what was
+--                       charged for calls of which nobody knows the cost                              TTL LAPSED_S
 --          spent        of each scope, see budget.lua
 -- ARGV     count        of scopes
 --          names        of the scopes, in the order of their keys; then of each reservation four: its id; what was spent
@@ -10,7 +11,7 @@
 -- Reply    the number of reservations that were ended or corrected
 local ID, SPENT_MICROS, SPENT_PICOS, IS_UNKNOWN, OF_ONE = 1, 2, 3, 4, 4
 local count = ARGV[COUNT] + 0
-local states, ended = {}, 0
+local states, changed, ended = {}, {}, 0
 
 local function state_of(name) return states[name] and states[name].state end
 
@@ -24,20 +25,23 @@ local function settle(id, micros, picos, is_unknown)
   local text = call('HGET', KEYS[RESERVED_BY], id)
   local lapsed = not text and call('HGET', KEYS[LAPSED], id)
   if not text and (not lapsed or is_unknown) then return end
-  local process, lapsed_at, asked, names = unpack(cjson.decode(text or lapsed))
+  local process, lapsed_at, asked, names, rest = unpack(cjson.decode(text or lapsed))
+  rest = rest or 0
   local spent = micros == '' and asked or micros + 0
+  if micros == '' then picos = rest end
   for _, name in ipairs(names) do
     local state = state_of(name)
+    if state then changed[name] = state end
     if state and text then
       state[RESERVED] = max(0, state[RESERVED] - asked)
       add_spent(state, spent, picos, now)
     elseif state then
-      add_spent(state, spent - asked, picos, lapsed_at)
+      add_spent(state, spent - asked, picos - rest, lapsed_at)
     end
   end
   call('HDEL', KEYS[RESERVED_BY], id)
   if text and is_unknown then
-    call('HSET', KEYS[LAPSED], id, cjson.encode({ process, now, spent, names }))
+    call('HSET', KEYS[LAPSED], id, cjson.encode({ process, now, spent, names, picos }))
     call('EXPIRE', KEYS[LAPSED], LAPSED_S)
   else
     call('HDEL', KEYS[LAPSED], id)
@@ -48,7 +52,5 @@ end
 for at = NAMES + count, #ARGV - OF_ONE, OF_ONE do
   settle(ARGV[at + ID], ARGV[at + SPENT_MICROS], ARGV[at + SPENT_PICOS] + 0, ARGV[at + IS_UNKNOWN] == '1')
 end
-for _, one in pairs(states) do
-  if ended > 0 then write_state(one.key, one.state) end
-end
+for name, state in pairs(changed) do write_state(states[name].key, state) end
 return ended

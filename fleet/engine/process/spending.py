@@ -1,4 +1,4 @@
-"""What budgets mean for a worker process: who need not be asked, whose reservations are charged, and what is told.
+"""What budgets mean for a worker process: who need not be asked, what dead ones had reserved, and what is told.
 
 The budgets themselves: `fleet/economy/budgets/`. That a call reserves before it is sent: `workers/roads.py`.
 """
@@ -9,14 +9,18 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from fleet.config import Settings
-from fleet.economy.budgets import BudgetKeeper, Payer, Reached, Settlement, scope_in, settle_call
+from fleet.economy.bill.export import Export
+from fleet.economy.bill.sweep import Sweeper, noted_reservations
+from fleet.economy.bill.writer import Writer
+from fleet.economy.budgets import BudgetKeeper, Payer, Reached, Settlement, charge_batch, scope_in, settle_call
 from fleet.economy.budgets.keeper import FILE
-from fleet.economy.budgets.layouts import LIFE_S
+from fleet.economy.budgets.layouts import LAPSED_S, LIFE_S
 from fleet.economy.budgets.scripts import SETTLE
 from fleet.engine.process.breaking import lift
 from fleet.errors import FleetError
@@ -31,8 +35,10 @@ from fleet.waits import Wait
 
 #: Seconds between two looks at reservations over all workers, and how old one of a dead process is at least.
 SWEEP_EVERY_S, DEAD_S = 15.0, 45.0
-#: Seconds after which a reservation is charged whoever has made it: longer than any wait for a turn and any answer.
+#: Seconds after which a reservation is ended whoever has made it: longer than most waits for a turn and any answer.
 LEASE_S = 900.0
+#: Seconds between two looks for charges that are too old to be corrected.
+TIDY_EVERY_S = 3600.0
 #: Reservations that are looked at in one step, and steps of one sweep (count).
 SOME, STEPS = 500, 40
 
@@ -107,23 +113,51 @@ class Spending:
         await self._store.command("HSET", live, FILE, digest)
         await self._store.command("EXPIRE", live, LIFE_S)
 
+    def writer(self, process: Callable[[], str], export: Export | None) -> Writer:
+        """Return this process's writer of the bill: what it enters, budgets have counted before.
+
+        Args:
+            process: Returns the id by which this process reports; empty: it does not.
+            export: Where entries go one by one as well; None: nowhere.
+        """
+        return Writer(self._store, process=process, export=export, before=self.keeper.counted)
+
+    def sweeper(
+        self, limits: Iterable[str], living: Callable[[], Collection[str] | None], export: Export | None
+    ) -> Sweeper:
+        """Return what enters the calls of dead processes into the bill, and charges their budgets the same.
+
+        Args:
+            limits: `provider/model/key` of the calls of this process.
+            living: Returns the ids of the processes that report; None: not known yet.
+            export: Where entries go one by one as well; None: nowhere.
+        """
+        return Sweeper(self._store, limits, living, books=[charge_batch], export=export)
+
     async def sweep(self) -> None:
-        """Charge what dead processes have reserved, for ever; one worker at a time looks."""
+        """End what dead processes have reserved, for ever; one worker at a time looks."""
+        loop = asyncio.get_running_loop()
+        tidied_s = loop.time() - TIDY_EVERY_S
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 life_ms = round(SWEEP_EVERY_S * 900)
                 if await self._store.command("SET", keys.turn("budgets"), "1", "NX", "PX", life_ms) is not None:
-                    await charge_the_dead(self._store)
+                    await end_the_dead(self._store)
+                    if loop.time() - tidied_s >= TIDY_EVERY_S:
+                        tidied_s = loop.time()
+                        await forget_lapsed(self._store)
             except FleetError as error:
                 logger.warning("reservations not looked at error=%s", error)
 
 
-async def charge_the_dead(store: Store) -> int:
-    """Charge the reservations of processes that are gone as they stand; return how many.
+async def end_the_dead(store: Store) -> int:
+    """Give back what processes that are gone have reserved for calls that never had their grant; return how many.
 
-    Whether their calls were sent nobody knows. What a call is found to have cost later corrects its charge, within a
-    day. Bounded: some thousands in one go.
+    A call that had it has a note, and is left to the bill's sweep, which charges what it enters (`charge_batch`): notes
+    are looked at after reservations, and a note goes only after its reservation. What lives and is older than any call
+    is charged as it stands. Either is corrected within a day by who settles it after all. Bounded: some thousands in
+    one go.
 
     Raises:
         StoreUnavailable: When Redis does not answer.
@@ -131,30 +165,57 @@ async def charge_the_dead(store: Store) -> int:
     rows: list[bytes] = await store.command("HGETALL", keys.workers())
     now_s = CLOCK.now_s()
     living, _ = split_reports(dict(zip(rows[::2], rows[1::2], strict=True)), now_s=now_s)
-    alive, cursor, ended = {report.process for report in living}, b"0", 0
+    alive, cursor, ended = {report.process for report in living}, b"0", Counter[str]()
     for _ in range(STEPS):
         cursor, flat = await store.command("HSCAN", bill_keys.reservations(), cursor, "COUNT", SOME)
-        dead = [one for one in map(_reservation, flat[::2], flat[1::2]) if one.is_dead(alive, now_s)]
-        if dead:
-            ended += int(await store.run(SETTLE, *settle_call([one.charged for one in dead])))
+        found = list(map(_reservation, flat[::2], flat[1::2]))
+        over = [one for one in found if one.is_over(alive, now_s)]
+        noted = await noted_reservations(store) if over else set()
+        for what, some in (
+            ("given_back", [one.given_back for one in over if one.process not in alive]),
+            ("charged", [one.charged for one in over if one.process in alive]),
+        ):
+            left = [one for one in some if one.reservation not in noted]
+            if left:
+                ended[what] += int(await store.run(SETTLE, *settle_call(left)))
         if cursor == b"0":
             break
-    if ended:
-        logger.warning("reservations_charged count=%d: their processes are gone", ended)
-    return ended
+    if ended["given_back"]:
+        logger.warning("reservations_given_back count=%d: their processes are gone, unsent", ended["given_back"])
+    if ended["charged"]:
+        logger.warning("reservations_charged count=%d: nobody has settled them", ended["charged"])
+    return ended.total()
+
+
+async def forget_lapsed(store: Store) -> int:
+    """Forget charges that nobody has corrected within a day; return how many.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    cursor, forgotten, oldest_s = b"0", 0, CLOCK.now_s() - LAPSED_S
+    for _ in range(STEPS):
+        cursor, flat = await store.command("HSCAN", bill_keys.lapsed(), cursor, "COUNT", SOME)
+        old = [name for name, text in zip(flat[::2], flat[1::2], strict=True) if json.loads(text)[1] < oldest_s]
+        if old:
+            forgotten += int(await store.command("HDEL", bill_keys.lapsed(), *old))
+        if cursor == b"0":
+            break
+    return forgotten
 
 
 class _Reservation:
     """One reservation as Redis has it."""
 
     def __init__(self, name: str, process: str, at_s: float, scopes: Sequence[str]) -> None:
-        self._process, self._at_s = process, at_s
+        self.process, self._at_s = process, at_s
         self.charged = Settlement(name, tuple(scopes), None, is_unknown=True)
+        self.given_back = self.charged._replace(usd_picos=0)
 
-    def is_dead(self, alive: set[str], now_s: float) -> bool:
-        """True when nobody will settle it any more."""
+    def is_over(self, alive: set[str], now_s: float) -> bool:
+        """True when nobody will settle it any more, as it seems."""
         age_s = now_s - self._at_s
-        return age_s > LEASE_S or (age_s > DEAD_S and self._process not in alive)
+        return age_s > LEASE_S or (age_s > DEAD_S and self.process not in alive)
 
 
 def _reservation(name: bytes, text: bytes) -> _Reservation:

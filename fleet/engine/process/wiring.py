@@ -21,7 +21,6 @@ from typing import Any
 from fleet import config
 from fleet.config import Settings
 from fleet.economy.bill.export import export_of
-from fleet.economy.bill.sweep import Sweeper
 from fleet.economy.bill.writer import Writer as BillWriter
 from fleet.economy.prices import PriceList
 from fleet.engine.admission.late_binding import LateBinding
@@ -148,7 +147,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     breakers = make_breakers(
         settings, state, broker, {route.limit: route.api_key for route in routes}, calm=limiter.calm
     )
-    bill = BillWriter(state, process=lambda: janitor.reports_as(), export=export_of(settings.bill))
+    bill = spending.writer(lambda: janitor.reports_as(), export_of(settings.bill))
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
@@ -342,7 +341,7 @@ class Process:
             partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
-            Sweeper(assembly.state, calls, assembly.janitor.living, export=export_of(settings.bill)).attend,
+            assembly.spending.sweeper(calls, assembly.janitor.living, export_of(settings.bill)).attend,
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))

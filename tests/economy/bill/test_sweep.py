@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -111,14 +111,22 @@ class Fleet:
 def run(redis_url: str, body: Callable[[Fleet], Awaitable[None]], **options: str) -> None:
     async def whole() -> None:
         fleet = Fleet(redis_url, **options)
-        try:
-            await body(fleet)
-        finally:
-            for store in fleet.stores:
-                store.before = store.after = ""
-                await store.close()
+        await until_closed(fleet, body)
 
     asyncio.run(whole())
+
+
+F = TypeVar("F", bound=Fleet)
+
+
+async def until_closed(fleet: F, body: Callable[[F], Awaitable[None]]) -> None:
+    """Run `body` with these processes, and close their connections."""
+    try:
+        await body(fleet)
+    finally:
+        for store in fleet.stores:
+            store.before = store.after = ""
+            await store.close()
 
 
 def test_a_call_of_a_process_that_dies_before_its_answer_is_unknown_at_what_was_reserved(redis_url: str) -> None:
