@@ -9,6 +9,7 @@
 -- whose turn it is (Thompson 1933; by reward over cost as in Xia et al., "Thompson Sampling for Budgeted Multi-armed
 -- Bandits", 2015; normal posteriors): who has turns, keeps learning, and nobody loses more than that share.
 -- For a second opinion other bots than those who had the task are looked for, and first of all unsuspected ones.
+-- Bots to be avoided have no money: their places are put into the future, so that nobody comes upon them until then.
 --
 -- KEYS  result       string: the task's result. REVOKED is none: who was told so and has its task here again, submitted it
 --                    anew, for a revoked message never comes this far
@@ -27,18 +28,23 @@
 --       trial_tasks       of a probation (0: none)
 --       besides           "|bot|bot|" that have worked on the task already ('': none)
 --       specialist_share  of tasks for specialists
+--       avoid             bots that are not to be taken; a claim of the token on one of them ends
 -- Reply "code|bot" (an array would be a send of its own from Redis 6, even in a pipeline)
 -- Codes 1 checked out;  without a bot: 0 the task has a result, -1 the pool has no bots, -2 all of its bots are
---       quarantined, or there is no other
--- Bots looked at, at most, for one that is not suspected.
-local LOOKED_AT = 8
+--       quarantined or to be avoided, or there is no other
+-- Bots looked at, at most, for one that is not suspected; and loads, for bots whose turn it is.
+local LOOKED_AT, LOADS = 8, 8
+-- How long a bot without money is passed over by all, unless nobody else is there.
+local ASIDE_MS = 5000
 -- A bot on probation waits for so many turns after each task, and no longer than this.
 local TURNS, MOST_LATER_MS = 4, 600000
 -- Specialists among which one is drawn.
 local DRAWN = 3
 local WITHDRAWN = '"status": "REVOKED"'
 local result, bots, leases, claims, quarantined, reasons, probation, health, reaped, skills, specialists = unpack(KEYS)
-local token, lease_us, life_s, trial_tasks, besides, specialist_share = unpack(ARGV)
+local token, lease_us, life_s = ARGV[TOKEN], ARGV[LEASE_US], ARGV[LIFE_S]
+local trial_tasks, besides, specialist_share = ARGV[TRIAL_TASKS], ARGV[BESIDES], ARGV[SPECIALIST_SHARE]
+local avoided = {}
 
 local stored = redis.call('GET', result)
 if stored then
@@ -77,6 +83,31 @@ for _, bot in ipairs(redis.call('ZRANGEBYSCORE', quarantined, '-inf', now_text, 
   release({ bots, quarantined, reasons }, { bot })
 end
 
+-- Put the bots that are to be avoided behind those of the same load, and end the token's claim on one of them.
+local function set_aside()
+  local claimed = redis.call('HGET', claims, token)
+  for i = AVOID + 1, #ARGV do
+    local bot = ARGV[i]
+    avoided[bot] = true
+    local score = tonumber(redis.call('ZSCORE', bots, bot) or OUT)
+    local is_claimed = claimed == bot and redis.call('ZREM', leases, bot .. '|' .. token) == 1
+    if is_claimed then redis.call('HDEL', claims, token) end
+    if score < OUT / 2 then
+      local load = math.floor(score / UNIT)
+      if is_claimed and load > 0 then load = load - 1 end
+      local place = math.max(score % UNIT, now_ms + ASIDE_MS)
+      redis.call('ZADD', bots, string.format('%.0f', load * UNIT + place), bot)
+    elseif is_claimed and score >= OUT + UNIT then
+      redis.call('ZINCRBY', bots, -UNIT, bot)
+    end
+  end
+end
+
+-- True for a bot that has not had the task, and is not to be avoided.
+local function is_wanted(bot)
+  return not avoided[bot] and not string.find(besides, '|' .. bot .. '|', 1, true)
+end
+
 -- The first bot from a score on whose place is not in the future, and its score. Where the first of a load has its place
 -- in the future, all of that load have.
 local function first_from(least)
@@ -90,13 +121,25 @@ local function first_from(least)
   end
 end
 
+-- The first bot that is wanted, and its score, whether its turn is in the future or not: for when nobody else is there.
+-- O(bots that are not wanted), of which there are many only where all others are out.
+local function anybody()
+  local first, score = 0, nil
+  while true do
+    local found = redis.call('ZRANGE', bots, first, first + LOOKED_AT - 1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      score = tonumber(found[i + 1])
+      if score >= OUT / 2 or is_wanted(found[i]) then return found[i], score end
+    end
+    if #found == 0 then return '', score and OUT end
+    first = first + LOOKED_AT
+  end
+end
+
 -- The bot whose turn it is, and its score; when nobody else is there, one whose turn is in the future.
 local function next_bot()
   local bot, score = first_from('-inf')
-  if not score or score >= OUT / 2 then
-    bot, score = unpack(redis.call('ZRANGE', bots, 0, 0, 'WITHSCORES'))
-    return bot, tonumber(score)
-  end
+  if not score or score >= OUT / 2 then return anybody() end
   return bot, score
 end
 
@@ -132,7 +175,8 @@ local function or_specialist(bot, score)
   for _, name in ipairs(redis.call('ZRANDMEMBER', specialists, DRAWN)) do
     local drawn, is_practised = draw_skill(name)
     local its_score = tonumber(redis.call('ZSCORE', bots, name) or OUT)
-    local is_free = its_score < OUT / 2 and math.floor(its_score / UNIT) <= math.floor(score / UNIT) + 1
+    local is_free = its_score < OUT / 2 and its_score % UNIT <= now_ms
+      and math.floor(its_score / UNIT) <= math.floor(score / UNIT) + 1
     if is_known and is_practised and is_free and name ~= bot and drawn > best
       and not redis.call('ZSCORE', probation, name) then
       bot, score, best = name, its_score, drawn
@@ -152,20 +196,31 @@ end
 
 -- The least loaded bot that has not had the task, preferably one against which nothing speaks.
 local function another_bot()
-  local found, found_score = '', OUT
-  local first = redis.call('ZRANGE', bots, 0, LOOKED_AT - 1, 'WITHSCORES')
-  for i = 1, #first, 2 do
-    local bot, score = first[i], tonumber(first[i + 1])
-    if score < OUT / 2 and not string.find(besides, '|' .. bot .. '|', 1, true) then
-      if is_clear(bot) then return bot, score end
-      if found == '' then
-        found, found_score = bot, score
+  local found, found_score, least = '', OUT, '-inf'
+  local _, had = string.gsub(besides, '|', '')
+  for _ = 1, LOADS do
+    local some = redis.call('ZRANGEBYSCORE', bots, least, OUT / 2, 'WITHSCORES', 'LIMIT', 0, LOOKED_AT + had)
+    least = nil
+    for i = 1, #some, 2 do
+      local bot, score = some[i], tonumber(some[i + 1])
+      if score % UNIT > now_ms then
+        least = string.format('%.0f', (math.floor(score / UNIT) + 1) * UNIT)
+        break
+      end
+      if is_wanted(bot) then
+        if is_clear(bot) then return bot, score end
+        if found == '' then
+          found, found_score = bot, score
+        end
       end
     end
+    if not least then break end
   end
+  if found == '' then return anybody() end
   return found, found_score
 end
 
+if #ARGV > AVOID then set_aside() end
 local bot = redis.call('HGET', claims, token)
 if not bot then
   local score

@@ -40,7 +40,7 @@ _CHECK_OUT = Script.beside(
     __file__,
     "check_out.lua",
     keys="result bots leases claims quarantined reasons probation health reaped skills specialists",
-    argv="token lease_us life_s trial_tasks besides specialist_share",
+    argv="token lease_us life_s trial_tasks besides specialist_share avoid*",
     tables={"skill": SKILL, "row": ROW},
     constants={
         "OUT": OUT, "UNIT": LOAD_UNIT, "CLOCK_START_MS": CLOCK_START_MS, "REAP_MOST": REAP_MOST,
@@ -79,7 +79,8 @@ class Roster:
         store: State Redis.
         settings: Pools and their numbers of bots.
         lease_s: Seconds a checkout lives without being renewed.
-        avoid: Returns bots of a pool that had better not be checked out now: they have no money.
+        avoid: Returns bots of a pool that are not to be checked out now: they have no money. Their names are sent only
+            when the turn of one of them has come; then all pass over them for some seconds.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class Roster:
 
         Raises:
             ConfigurationError: When there is no such pool.
-            BotsQuarantined: When all bots of the pool are, and the task has to wait; or when there is no other.
+            BotsQuarantined: When all bots of the pool are, or have no money, and the task has to wait; or when there is
+                no other.
             StoreUnavailable: When Redis does not answer.
         """
         if pool not in self._settings.pools:
@@ -128,8 +130,9 @@ class Roster:
                 f"pool: expected one of {', '.join(self._settings.pools)}, got {quote(pool)}; "
                 f"correct the task, or add [pools.NAME] to fleet.toml and restart the workers"
             )
-        besides = (*besides, *self._avoid(pool))
         code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
+        if code == _CHECKED_OUT and bot.decode() in (avoid := self._avoid(pool)):
+            code, bot = await self._try_check_out(pool, task_id, token, kind, besides, avoid)
         if code not in (_HAS_RESULT, _CHECKED_OUT, _ALL_OUT):  # never seeded here, or Redis has lost its data
             await self._seed(pool)
             code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
@@ -201,7 +204,7 @@ class Roster:
         await self._store.run(_SEED, *call)
 
     async def _try_check_out(
-        self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str]
+        self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str], avoid: Sequence[str] = ()
     ) -> tuple[int, bytes]:
         health = self._settings.health
         call = _CHECK_OUT.call(
@@ -222,6 +225,7 @@ class Roster:
             trial_tasks=health.probation_tasks if health.watch else 0,
             besides=f"|{'|'.join(besides)}|" if besides else "",
             specialist_share=health.specialists,
+            avoid=avoid,
         )
         reply = await self._store.run(_CHECK_OUT, *call)
         code, _, bot = reply.partition(b"|")

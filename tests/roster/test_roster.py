@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from fleet.config import PoolSettings, Settings
-from fleet.errors import ConfigurationError
+from fleet.errors import BotsQuarantined, ConfigurationError
 from fleet.roster import LOAD_UNIT, Checkout, Roster
 from fleet.store import keys
 from fleet.store.client import Store, connect
@@ -227,3 +227,52 @@ def test_every_roster_key_has_a_life(redis_url: str, client: redis.Redis) -> Non
     with_roster(redis_url, settings_of(p=1), lambda roster: take(roster, "p", 1))
     for name in (keys.bots("p"), keys.bot_leases("p"), keys.bot_claims("p")):
         assert 0 < client.ttl(name) <= keys.STATE_TTL_S
+
+
+@pytest.mark.parametrize("besides", [[], ["p-011"]], ids=["a task", "a second opinion"])
+def test_bots_without_money_stop_neither_tasks_nor_second_opinions(
+    redis_url: str, client: redis.Redis, besides: list[str]
+) -> None:
+    out = {f"p-{number:03d}" for number in range(1, 11)}
+
+    async def run() -> list[Checkout | None]:
+        store = Store(redis_url)
+        try:
+            roster = Roster(store, settings_of(p=20), avoid=lambda pool: sorted(out))
+            await roster.seed()
+            client.zadd(keys.bots("p"), {bot: 1000 for bot in out}, xx=True)  # idle for longest: the first to be looked at
+            client.zadd(keys.bots("p"), {f"p-{number:03d}": LOAD_UNIT + 1000 for number in range(11, 21)}, xx=True)
+            tokens = [f"token-{number}" for number in range(40)]
+            checks = (roster.check_out("p", task_id=f"task-{t}", token=t, besides=besides) for t in tokens)
+            return [await check for check in checks]
+        finally:
+            await store.close()
+
+    taken = [one.bot for one in asyncio.run(run()) if one is not None]
+    assert len(taken) == 40 and not out.intersection(taken) and not set(besides).intersection(taken)
+    loads_now = loads(client, "p")
+    assert {loads_now[bot] for bot in out} == {0} and sum(loads_now.values()) == 40 + 10
+    assert client.zcard(keys.bot_leases("p")) == client.hlen(keys.bot_claims("p")) == 40
+
+
+def test_a_pool_whose_bots_all_lack_money_waits_and_one_on_probation_goes_before_that(
+    redis_url: str, client: redis.Redis
+) -> None:
+    out = ["p-001", "p-002"]
+
+    async def run() -> str:
+        store = Store(redis_url)
+        try:
+            roster = Roster(store, settings_of(p=3), avoid=lambda pool: out)
+            await roster.seed()
+            client.zadd(keys.bots("p"), {"p-003": LOAD_UNIT - 1}, xx=True)  # its turn is far in the future
+            checkout = await roster.check_out("p", task_id="one", token="one")
+            out.append("p-003")
+            with pytest.raises(BotsQuarantined):
+                await roster.check_out("p", task_id="two", token="two")
+            return "" if checkout is None else checkout.bot
+        finally:
+            await store.close()
+
+    assert asyncio.run(run()) == "p-003"
+    assert loads(client, "p") == {"p-001": 0, "p-002": 0, "p-003": 1}
