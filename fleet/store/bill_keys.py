@@ -68,7 +68,7 @@ def lapsed() -> str:
 
 
 def budget_shares() -> str:
-    """Sorted set, scope -> used share of its fullest budget when a call asked last: those that are looked at first."""
+    """Sorted set, scope -> used share of its fullest budget, by its last call or by who read it since."""
     return f"{TAG}:budgets:shares"
 
 

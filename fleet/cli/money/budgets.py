@@ -157,10 +157,12 @@ def _list(name: str | None, *, as_json: bool) -> None:
     views: list[BudgetScopeView] = []
     if not is_limit:
         with state_client(settings) as state:
-            found = read_budget_views(state, settings, read_series(state, settings.pools), time.time())
-        views = [one for one in found if name in (None, one.scope)]
-        if name is not None and not views:
-            _refuse(name, [one.scope for one in found], settings)
+            series = read_series(state, settings.pools)
+            scopes = None if name is None else [name]
+            views = list(read_budget_views(state, settings, series, time.time(), scopes=scopes))
+            if name is not None and not views:
+                others = read_budget_views(state, settings, series, time.time())
+                _refuse(name, [one.scope for one in others], settings)
     if as_json:
         click.echo(json.dumps([*map(_scope_data, views), *map(_as_data, snapshots)], indent=2))
         return

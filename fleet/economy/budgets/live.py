@@ -70,6 +70,7 @@ def change_budget(
 def drop_budget(client: redis.Redis, scope: str) -> bool:
     """Let what fleet.toml says of a scope hold again; False when it did."""
     was_set = bool(client.hdel(bill_keys.budgets_live(), scope))
+    client.zrem(bill_keys.budget_shares(), scope)  # its next call puts it back where it still has one
     _write(client, {})
     return was_set
 

@@ -1,8 +1,14 @@
-"""How budgets stand, for commands, pages and metrics. Reads only: O(budgets), of many of a kind the fullest."""
+"""How budgets stand, for commands, pages and metrics. O(budgets), of many of a kind the fullest.
+
+Reads, and puts right what stands in the way of that: a call ranks its scope by what it has spent, and where no call
+follows, the rank outlives the period, or the budget.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -16,8 +22,10 @@ from fleet.economy.budgets.scopes import each_of
 from fleet.money import PICOS_PER_MICRO, dollars_of
 from fleet.store import bill_keys
 
-#: Scopes of `tenant:*`, `bot:*` and of runs that are read, those with the fullest budgets (count).
+#: Scopes of `tenant:*`, of `bot:*` and of runs that are told of, those with the fullest budgets of each (count).
 MOST_OF_MANY = 20
+#: Scopes among which those are looked for, by the ranks that calls gave them (count).
+CANDIDATES = 200
 _ORDER = (FLEET, "pool", "tenant", "bot", RUN)
 
 
@@ -67,6 +75,11 @@ class BudgetReading(NamedTuple):
         """Used share of its fullest amount."""
         return max((one.spent_usd / one.allowed_usd for one in self.amounts), default=0.0)
 
+    @property
+    def rank(self) -> float:
+        """The same with what is reserved, as a call ranks its scope."""
+        return max(((one.spent_usd + self.reserved_usd) / one.allowed_usd for one in self.amounts), default=0.0)
+
 
 def read_budgets(
     client: redis.Redis, configured: Mapping[str, BudgetSettings], *, scopes: Iterable[str] | None = None
@@ -84,10 +97,11 @@ def read_budgets(
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hgetall(bill_keys.budgets_live())
-        pipe.zrevrange(bill_keys.budget_shares(), 0, MOST_OF_MANY - 1)
-        (seconds, micros), rows, fullest = pipe.execute()
+        pipe.zrevrange(bill_keys.budget_shares(), 0, CANDIDATES - 1, withscores=True)
+        (seconds, micros), rows, ranks = pipe.execute()
     live = live_of(rows)
-    names = _names(configured, live, [one.decode() for one in fullest]) if scopes is None else list(scopes)
+    ranked = {} if scopes is not None else {name.decode(): share for name, share in ranks}
+    names = _names(configured, live, ranked) if scopes is None else list(scopes)
     packed: list[Any] = client.mget([bill_keys.spent(name) for name in names]) if names else []
     now_s = seconds + micros / 1e6
     found = [
@@ -95,7 +109,35 @@ def read_budgets(
         for name, state in zip(names, packed, strict=True)
         if (settings := in_force(name, configured, live)) is not None
     ]
-    return sorted(found, key=lambda one: (_ORDER.index(one.scope.partition(":")[0]), -one.share, one.scope))
+    _rank_anew(client, ranked, found)
+    found.sort(key=lambda one: (_ORDER.index(one.scope.partition(":")[0]), -one.share, one.scope))
+    return found if scopes is not None else _fullest(found, {*configured, *live})
+
+
+def _rank_anew(client: redis.Redis, ranked: Mapping[str, float], found: Iterable[BudgetReading]) -> None:
+    """Let scopes have the ranks that they should have by now, so that others come among the candidates."""
+    shares = {one.scope: one.rank for one in found if one.rank}
+    gone = [scope for scope in ranked if scope not in shares]
+    moved = {scope: shares[scope] for scope, rank in ranked.items() if abs(shares.get(scope, rank) - rank) > 0.001}
+    with suppress(redis.ResponseError):  # who may only read sees them in their old order
+        if gone:
+            client.zrem(bill_keys.budget_shares(), *gone)
+        if moved:
+            client.zadd(bill_keys.budget_shares(), moved, xx=True)
+
+
+def _fullest(found: Sequence[BudgetReading], named: Iterable[str]) -> list[BudgetReading]:
+    """Return readings in their order without those of many that are not among the fullest of their kind."""
+    own = {scope for scope in named if not scope.startswith(f"{RUN}:")}
+    told: list[BudgetReading] = []
+    counted: Counter[str] = Counter()
+    for one in found:
+        kind = each_of(one.scope)
+        if kind and one.scope not in own:
+            counted[kind] += 1
+        if counted[kind] <= MOST_OF_MANY or one.scope in own:
+            told.append(one)
+    return told
 
 
 def _names(

@@ -153,10 +153,15 @@ def _amount(
 
 
 def read_budget_views(
-    state: redis.Redis, settings: Settings, series: Mapping[str, array[float]], now_s: float
+    state: redis.Redis,
+    settings: Settings,
+    series: Mapping[str, array[float]],
+    now_s: float,
+    *,
+    scopes: Iterable[str] | None = None,
 ) -> tuple[BudgetScopeView, ...]:
-    """Return how all budgets stand; of many of a kind the fullest. Two round trips."""
-    return budget_views(read_budgets(state, settings.budgets), series, now_s)
+    """Return how all budgets stand, of many of a kind the fullest; or those of `scopes` that have one."""
+    return budget_views(read_budgets(state, settings.budgets, scopes=scopes), series, now_s)
 
 
 def differing(readings: Iterable[BudgetReading], settings: Settings) -> list[tuple[str, str, str]]:

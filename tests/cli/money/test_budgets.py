@@ -78,6 +78,7 @@ def test_budgets_are_listed_above_the_days_of_limits() -> None:
     ]
     assert [line.split()[0] for line in told[1:]] == ["fleet", "in", "tenant:*", "simulator/simulated-1/default"]
     assert list(rows("show", "fleet")) == ["fleet"]
+    assert list(rows("show", "tenant:acme")) == ["tenant:acme"]  # however many are fuller
     assert list(rows("show", "simulator/simulated-1")) == ["limit:simulator/simulated-1/default"]
 
 

@@ -324,3 +324,28 @@ def test_a_hundred_callers_at_once_spend_no_more_than_there_is_and_all_of_it(red
     run(redis_url, body)
     fleet = readings(redis_url, {"fleet": budget})["fleet"]
     assert (fleet.amounts[0].spent_usd, fleet.reserved_usd) == (0.01, 0.0)
+
+
+def test_the_fullest_of_many_are_those_of_now(redis_url: str) -> None:
+    """Neither runs that are done, nor tenants whose month is over, nor fuller runs hide a tenant that is at 95%."""
+    each = {"tenant:*": BudgetSettings(usd_per_month=0.001)}
+
+    async def body(store: Store) -> None:
+        one = keeper(store, each)
+        with connect(redis_url) as client:
+            for number in range(42):
+                change_budget(client, f"run:r{number}", {"usd_in_all": 0.0001}, configured=None)
+                one.settle(await reserve(one, 100, caller=Caller(run=f"r{number}")), 100_000_000)
+            one.settle(await reserve(one, 950), 950_000_000)
+            await settled(one)
+            for number in range(21):
+                assert drop_budget(client, f"run:r{number}")
+            client.zadd(bill_keys.budget_shares(), {f"tenant:old-{number}": 1.0 for number in range(250)})
+
+    run(redis_url, body)
+    readings(redis_url, each)
+    found = readings(redis_url, each)
+    assert list(found) == ["tenant:ann", *sorted(scope for scope in found if scope.startswith("run:"))]
+    assert (len(found), found["tenant:ann"].share) == (1 + 20, 0.95)
+    with connect(redis_url) as client:
+        assert client.zcard(bill_keys.budget_shares()) == 21 + 1
