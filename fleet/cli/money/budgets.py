@@ -105,7 +105,7 @@ def set_budget(scope: str, when_full: WhenFull | None, as_json: bool, **amounts:
         record_deed(both.state, catalogue.BUDGET_CHANGED, operator_name(), scope=scope, now=told)
         office.let_go(both.broker, settings, scope)
     if as_json:
-        _list(scope, as_json=True)
+        _list(scope, as_json=True, may_be_none=True)
     else:
         click.echo(f"{scope}: {'not limited' if held is None else told}")
 
@@ -139,12 +139,12 @@ def reset(scope: str, spent_too: bool, as_json: bool) -> None:
         record_deed(both.state, catalogue.BUDGET_CHANGED, operator_name(), scope=scope, now=told)
         office.let_go(both.broker, settings, scope)
     if as_json:
-        _list(scope, as_json=True)
+        _list(scope, as_json=True, may_be_none=True)
     else:
         click.echo(f"{scope}: {told}")
 
 
-def _list(name: str | None, *, as_json: bool) -> None:
+def _list(name: str | None, *, as_json: bool, may_be_none: bool = False) -> None:
     from fleet.cli.operate.limits import full_name, read_limits
     from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.budgets import read_budget_views
@@ -160,7 +160,7 @@ def _list(name: str | None, *, as_json: bool) -> None:
             series = read_series(state, settings.pools)
             scopes = None if name is None else [name]
             views = list(read_budget_views(state, settings, series, time.time(), scopes=scopes))
-            if name is not None and not views:
+            if name is not None and not views and not may_be_none:
                 others = read_budget_views(state, settings, series, time.time())
                 _refuse(name, [one.scope for one in others], settings)
     if as_json:

@@ -82,6 +82,13 @@ def test_budgets_are_listed_above_the_days_of_limits() -> None:
     assert list(rows("show", "simulator/simulated-1")) == ["limit:simulator/simulated-1/default"]
 
 
+def test_set_and_reset_print_json_also_when_nothing_is_limited_afterwards() -> None:
+    assert rows("set", "pool:a", "--usd-per-day", "5")["pool:a"]["usd_per_day"] == 5
+    assert rows("reset", "pool:a") == {}
+    assert rows("set", "fleet", "--usd-per-day", "0", "--usd-in-all", "0") == {}
+    assert rows("reset", "fleet")["fleet"]["usd_in_all"] == 50
+
+
 def test_what_is_set_wins_over_the_file_until_it_is_reset_and_is_an_event(redis_url: str) -> None:
     assert fleet("budgets", "set", "fleet", "--usd-per-day", "20", "--when-full", "stop bulk") == (
         'fleet: usd_per_day = 20, usd_in_all = 50, when_full = "stop bulk"\n'
