@@ -81,6 +81,11 @@ def abouts(scope: str) -> tuple[str, ...]:
     return tuple(about(scope, period) for period in PERIODS)
 
 
+def about_bots(pool: str) -> str:
+    """Return what is told of a pool that waits because its bots have spent their budgets."""
+    return f"budget bot:*, pool {pool}"
+
+
 def scope_in(told: str) -> str:
     """Return the scope of which `about` tells; empty: it tells of something else."""
     head, _, rest = told.partition(" ")

@@ -14,6 +14,7 @@ from fleet.config.budgets import AMOUNTS, FLEET, RUN, pools_of, wrong_scope
 from fleet.economy.budgets import (
     BudgetReading,
     PeriodReading,
+    about_bots,
     abouts,
     change_budget,
     drop_budget,
@@ -95,12 +96,16 @@ def set_budget(
 def let_go(broker: redis.Redis, settings: Settings, scope: str) -> None:
     """Open what waits because of a budget that was changed, as soon as no worker believes the old one any more.
 
-    What stands for many opens all that waits for money: what still has none goes back to where it was.
+    What stands for many opens all that waits for money: what still has none goes back to where it was. A bot's opens its
+    pool, too, which may have waited for the first of its bots.
     """
     time.sleep(HEARD_S)
-    queues = [keys.queue(pool) for pool in pools_of(scope, settings.pools)]
-    for about in ("",) if scope.endswith(":*") else abouts(scope):
-        lift_now(broker, queues, about=about, causes=("money", "budget"))
+    pools = pools_of(scope, settings.pools)
+    told = ("",) if scope.endswith(":*") else abouts(scope)
+    if scope.startswith("bot:") and told != ("",):
+        told = (*told, *map(about_bots, pools))
+    for about in told:
+        lift_now(broker, [keys.queue(pool) for pool in pools], about=about, causes=("money", "budget"))
 
 
 def forget_budget(state: redis.Redis, scope: str, *, spent_too: bool) -> tuple[bool, float]:

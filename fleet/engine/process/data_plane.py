@@ -235,9 +235,9 @@ class DataPlane:
         """
         if not isinstance(error, BotsQuarantined):
             return replace(error.wait(about=pool, opens_at=None), is_everyones=True)
-        if (wait := self._room.spending.wait_for_bots(pool)) is not None:
-            return wait
         released_at = await patiently(lambda: self._roster.next_release(pool))
+        if (of_money := self._room.spending.wait_for_bots(pool, released_at)) is not None:
+            return of_money
         wait = error.wait(about=pool, opens_at=released_at)
         return replace(wait, is_everyones=True, probe_every_s=PROBE_BOTS_S)
 

@@ -11,6 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,16 @@ from fleet.config import Settings
 from fleet.economy.bill.export import Export
 from fleet.economy.bill.sweep import Sweeper, noted_reservations
 from fleet.economy.bill.writer import Writer
-from fleet.economy.budgets import BudgetKeeper, Payer, Reached, Settlement, charge_batch, scope_in, settle_call
+from fleet.economy.budgets import (
+    BudgetKeeper,
+    Payer,
+    Reached,
+    Settlement,
+    about_bots,
+    charge_batch,
+    scope_in,
+    settle_call,
+)
 from fleet.economy.budgets.keeper import FILE
 from fleet.economy.budgets.layouts import LAPSED_S, LIFE_S
 from fleet.economy.budgets.scripts import SETTLE
@@ -39,6 +49,8 @@ SWEEP_EVERY_S, DEAD_S = 15.0, 45.0
 LEASE_S = 900.0
 #: Seconds between two looks for charges that are too old to be corrected.
 TIDY_EVERY_S = 3600.0
+#: Longest time (s) until a pool whose bots are all out tries whether one is back.
+LOOK_AGAIN_S = 60.0
 #: Reservations that are looked at in one step, and steps of one sweep (count).
 SOME, STEPS = 500, 40
 
@@ -81,15 +93,27 @@ class Spending:
         kind, _, bot = scope_in(wait.about).partition(":")
         return kind == "bot" and bot in self.keeper.bots_out(pool)
 
-    def wait_for_bots(self, pool: str) -> Wait | None:
-        """Return why a pool waits whose bots are out, when some of them are for want of money; None: none is."""
+    def wait_for_bots(self, pool: str, released_at: float | None) -> Wait | None:
+        """Return why a pool waits whose bots are out, when some of them are for want of money; None: none is.
+
+        One task looks again at least once a minute: a bot may be back from its quarantine long before another one's
+        budget opens, and earlier than was said.
+
+        Args:
+            pool: The pool.
+            released_at: When the first of its quarantines ends (Unix time); None: nobody knows.
+        """
         out = self.keeper.bots_out(pool)
         if not out:
             return None
-        return Wait(
-            "money", self.keeper.opens_at(out), f"budget bot:*, pool {pool}",
-            "the bots that are not quarantined have spent their budgets", probe_every_s=1.0,
-        )  # fmt: skip
+        known = [at for at in (self.keeper.opens_at(out), released_at) if at is not None]
+        told = "the bots that are not quarantined have spent their budgets"
+        if known:
+            told += (
+                f"; the first bot is back at {datetime.fromtimestamp(min(known), UTC).isoformat(timespec='seconds')}"
+            )
+        look_at = min([*known, CLOCK.now_s() + LOOK_AGAIN_S])
+        return Wait("money", look_at, about_bots(pool), told, probe_every_s=1.0)
 
     async def load(self, broker: Store) -> None:
         """Hear of the budgets; let what waits for money ask again, when fleet.toml says something else than before.

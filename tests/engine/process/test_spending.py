@@ -18,11 +18,14 @@ from click.testing import CliRunner
 
 from fleet import config, submit_many
 from fleet.cli.main import main
+from fleet.config import BudgetSettings, PoolSettings, Settings
 from fleet.economy.bill import sweep
 from fleet.economy.bill.unknown import read_unknown
 from fleet.economy.budgets import BudgetReading, read_budgets
 from fleet.engine.admission.holds import PUT_HOLD, hold_call
 from fleet.engine.process import spending
+from fleet.errors import NotSoon
+from fleet.grants import Caller
 from fleet.models import BotResult
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect
@@ -163,8 +166,10 @@ def test_whose_money_is_used_up_waits_and_all_others_go_on_until_it_is_raised(
         for bot, done_tasks in done_by.items():
             assert spent(client, f"bot:{bot}") == done_tasks * CALL <= 600_000_000
             assert 600_000_000 - done_tasks * CALL < MOST_USD * 10**12
-        assert {cause for cause, _ in waits("b")} == {"money"}
-        fleet("budgets", "set", "bot:*", "--usd-per-day", "0")
+        assert waits("b") == {("money", "budget bot:*, pool b")}
+        hold = Wait.from_json(client.get(keys.hold(keys.queue("b"))) or b"")
+        assert (hold.opens_at or 0) < time.time() + 61  # a bot may be back from its quarantine before the day ends
+        fleet("budgets", "set", "bot:b-001", "--usd-per-day", "1")
         wait_until(lambda: len(results(client, of_bots)) == 100, 30)
         assert Billing.calls == 220
 
@@ -264,3 +269,27 @@ def test_a_run_spends_no_more_than_it_may_says_so_and_goes_on_with_more(
     assert Billing.calls == 60
     with connect(redis_url) as client:
         assert [scope for scope in readings(client) if scope.startswith("run:")] == []  # it is done
+
+
+def test_a_pool_whose_bots_lack_money_or_are_quarantined_looks_again_when_the_first_may_be_back(redis_url: str) -> None:
+    settings = Settings(pools={"a": PoolSettings(bots=2)}, budgets={"bot:*": BudgetSettings(usd_per_month=0.0001)})
+
+    async def body() -> None:
+        store = Store(redis_url)
+        try:
+            its = spending.Spending(store, settings, process="p")
+            now_s = time.time()
+            assert its.wait_for_bots("a", now_s + 30) is None
+            caller = Caller(bot="a-001")
+            scopes = its.keeper.counting("a", caller)
+            its.keeper.settle(await its.keeper.reserve(scopes, 100, priority=caller.priority), 100_000_000)
+            await its.keeper.close()
+            with pytest.raises(NotSoon):
+                await its.keeper.reserve(scopes, 100, priority=caller.priority)
+            first, later = its.wait_for_bots("a", now_s + 30), its.wait_for_bots("a", None)
+            assert first is not None and first.opens_at == now_s + 30 and "is back at 20" in first.told
+            assert later is not None and (later.opens_at or 0) < now_s + 90  # the month's end is too far away
+        finally:
+            await store.close()
+
+    asyncio.run(body())
