@@ -9,8 +9,10 @@ import asyncio
 import itertools
 import logging
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fleet.config import PERIODS, BudgetSettings, Period
@@ -29,8 +31,13 @@ from fleet.waits import Wait
 LOOK_EVERY_S = 1.0
 #: Seconds for which a full budget is believed to be full at most: then one call asks again.
 BELIEVED_S = 60.0
+#: Where calls in flight have reserved what is left to a tenant or a run, its tasks try again after twice the time for
+#: which that has been so, within these bounds in seconds, and spread over as long again: there may be 50,000 of them.
+LEAST_AGAIN_S, MOST_AGAIN_S = 1.0, 8.0
 #: Reservations that are settled in one step (count).
 AT_ONCE = 200
+#: Scopes of which it is known since when their rest is reserved (count).
+MOST_RESERVED = 10_000
 #: Seconds until a step that Redis did not answer is tried again, and that an ending process waits for one.
 AGAIN_S, CLOSE_S = 1.0, 2.0
 #: Fields of the hash of what is set live that are no scopes: how often it was changed, and a digest of fleet.toml's.
@@ -106,6 +113,8 @@ class BudgetKeeper:
         self._known: frozenset[str] = frozenset(configured)
         #: Scopes that had no room, with why, and until when that is believed.
         self._full: dict[str, tuple[Wait, float]] = {}
+        #: Tenants and runs whose rest is reserved by calls in flight: since when, and when a call was last refused.
+        self._reserved: dict[str, tuple[float, float]] = {}
         self._open: dict[str, tuple[str, ...]] = {}
         self._ended: list[Settlement] = []
         self._settling: asyncio.Task[None] | None = None
@@ -154,10 +163,12 @@ class BudgetKeeper:
         if reply.code in (FULL, NONE):
             del self._open[reservation]
         if reply.code == FULL:
-            wait = wait_of(reply, scopes)
+            scope, wait = scopes[reply.scope - 1], wait_of(reply, scopes)
+            if reply.returns and not wait.is_everyones and not scope.startswith("bot:"):
+                wait = replace(wait, opens_at=self._clock() + self._again_s(scope, is_own=bool(reply.is_own)))
             if not reply.is_own:
-                self._believe(scopes[reply.scope - 1], wait)
-            raise NotSoon(wait)
+                self._believe(scope, wait)
+            raise NotSoon(self._spread(scope, wait))
         return "" if reply.code == NONE else reservation
 
     def settle(self, reservation: str, usd_picos: int | None) -> None:
@@ -184,7 +195,7 @@ class BudgetKeeper:
             if wait is not None and until <= self._clock():
                 del self._full[scope]
             elif wait is not None and priority > wait.lowest:
-                return wait
+                return self._spread(scope, wait)
         return None
 
     def bots_out(self, pool: str) -> list[str]:
@@ -205,6 +216,26 @@ class BudgetKeeper:
         """Return when the first of these bots may call again; None: nobody knows."""
         waits = [self._full[f"bot:{bot}"][0] for bot in bots if f"bot:{bot}" in self._full]
         return min((wait.opens_at for wait in waits if wait.opens_at is not None), default=None)
+
+    def _again_s(self, scope: str, *, is_own: bool) -> float:
+        """Return after how many seconds a task of a scope tries again whose rest calls in flight have reserved."""
+        now_s = self._clock()
+        since_s, last_s = self._reserved.get(scope, (now_s, now_s))
+        if now_s - last_s > 4 * MOST_AGAIN_S:
+            since_s = now_s
+        if len(self._reserved) >= MOST_RESERVED:
+            self._reserved.clear()
+        self._reserved[scope] = since_s, now_s
+        return MOST_AGAIN_S if is_own else max(LEAST_AGAIN_S, min(MOST_AGAIN_S, 2 * (now_s - since_s)))
+
+    def _spread(self, scope: str, wait: Wait) -> Wait:
+        """Return a wait with a time of its own for each task, where tasks wait alone for what calls in flight reserve."""
+        if wait.opens_at is None or scope not in self._reserved:
+            return wait
+        ahead_s = wait.opens_at - self._clock()
+        if ahead_s > MOST_AGAIN_S:  # it is used up until its period ends
+            return wait
+        return replace(wait, opens_at=wait.opens_at + random.uniform(0, max(LEAST_AGAIN_S, ahead_s)))
 
     def _believe(self, scope: str, wait: Wait) -> None:
         latest = self._clock() + BELIEVED_S

@@ -11,7 +11,8 @@ from fleet.store.client import Script
 
 #: Share of a budget from which low and bulk tasks wait where it stops bulk; at the same share it is told of.
 FULL_SHARE = 0.8
-#: Seconds after which it is tried again where only calls in flight have reserved what is left.
+#: Seconds after which it is tried again where only calls in flight have reserved what is left; tasks of a tenant or run
+#: take longer (`keeper.py`).
 RETURNS_S = 1
 
 _BUDGET = Script.library(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -349,3 +350,30 @@ def test_the_fullest_of_many_are_those_of_now(redis_url: str) -> None:
     assert (len(found), found["tenant:ann"].share) == (1 + 20, 0.95)
     with connect(redis_url) as client:
         assert client.zcard(bill_keys.budget_shares()) == 21 + 1
+
+
+def test_five_thousand_tasks_of_a_run_whose_rest_is_reserved_do_not_circle_every_second(redis_url: str) -> None:
+    clock = [time.time()]
+
+    async def body(store: Store) -> None:
+        budget = {"run:r": BudgetSettings(usd_in_all=0.001)}
+        one = BudgetKeeper(store, budget, process="p", clock=lambda: clock[0])
+        slow = await reserve(one, 1000, caller=Caller(run="r"))
+        due, parkings, asked, began_s = [clock[0]] * 5000, 0, 0, clock[0]
+        while due[0] < began_s + 10:  # a heap: the task that is due first
+            clock[0] = max(clock[0], due[0])
+            wait = one.standing(Payer("a", run="r"), NORMAL.value)
+            if wait is None:
+                asked += 1
+                wait = await refused(one, 1000, caller=Caller(run="r"))
+            assert clock[0] < (wait.opens_at or 0) <= clock[0] + 17 and "calls in flight" in wait.told
+            heapq.heapreplace(due, wait.opens_at or 0)
+            parkings += 1
+        assert parkings < 20_000 and asked < 20  # one a second each would be 50,000
+        one.settle(slow, 0)
+        await settled(one)
+        clock[0] += 20
+        assert one.standing(Payer("a", run="r"), NORMAL.value) is None
+        await reserve(one, 1000, caller=Caller(run="r"))
+
+    run(redis_url, body)
