@@ -29,7 +29,7 @@ class BudgetAt(Places):
     #: What was spent in it: whole micro-dollars, and picos beyond them.
     MICROS = Place(len(PERIODS))
     REST = Place(len(PERIODS))
-    #: Percentage of it that was told of.
+    #: Percentage of it that was told of, with the amount that it was of: see `reserve.lua`.
     TOLD = Place(len(PERIODS))
     #: Micro-dollars reserved for calls that are under way.
     RESERVED = Place()

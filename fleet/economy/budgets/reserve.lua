@@ -14,6 +14,8 @@
 -- Codes    1 reserved;  0 no room: the budget that opens last;  2 no budget counts it
 local NAME, EACH, OWN, OWN_EACH, OF_ONE = 1, 2, 3, 4, 4
 local NEWEST = 0.05
+-- What was told of a budget is kept as its percentage and, times this, the amount of which it was that much (mod 2^40).
+local TOLD_UNIT, TOLD_MOST = 128, 2 ^ 40
 local id, process, ask, priority = ARGV[ID], ARGV[PROCESS], ARGV[MICROS_ASKED] + 0, ARGV[PRIORITY] + 0
 
 local function terms_of(text)
@@ -68,17 +70,39 @@ local function is_later(one, other)
   return one.opens > other.opens
 end
 
+local function percent_of(used, allowed)
+  return used >= allowed and 100 or used >= allowed * FULL_SHARE and 80 or 0
+end
+
+-- Keep in mind what was told of a period of a scope.
+local function note_told(one, p, percent)
+  one.state[TOLD + p] = one.terms[ALLOWED + p] % TOLD_MOST * TOLD_UNIT + percent
+  one.is_changed = true
+end
+
+-- The percentage that was told of a period; where it was of another amount, no more than is used of the present one.
+local function told_of(one, p)
+  local allowed, noted = one.terms[ALLOWED + p], one.state[TOLD + p]
+  local percent = noted % TOLD_UNIT
+  if noted == 0 or noted == allowed % TOLD_MOST * TOLD_UNIT + percent then return percent end
+  percent = math.min(percent, percent_of(one.state[MICROS + p], allowed))
+  note_told(one, p, percent)
+  return percent
+end
+
 -- The use that has just reached a percentage, once each: scope, period and percentage.
 local function reached(found, refused)
   for _, one in ipairs(found) do
     for p = 1, PERIODS do
-      local allowed, used = one.terms[ALLOWED + p], one.state[MICROS + p]
-      local is_refused = refused and refused.one == one and refused.period == p and refused.lowest < 0
-      local is_full = used >= allowed or is_refused and refused.is_own + refused.returns == 0
-      local percent = is_full and 100 or used >= allowed * FULL_SHARE and 80 or 0
-      if allowed >= 0 and percent > one.state[TOLD + p] then
-        one.state[TOLD + p], one.is_changed = percent, true
-        return one.number, p, percent
+      local allowed = one.terms[ALLOWED + p]
+      if allowed >= 0 then
+        local is_refused = refused and refused.one == one and refused.period == p and refused.lowest < 0
+        local is_full = is_refused and refused.is_own + refused.returns == 0
+        local percent = is_full and 100 or percent_of(one.state[MICROS + p], allowed)
+        if percent > told_of(one, p) then
+          note_told(one, p, percent)
+          return one.number, p, percent
+        end
       end
     end
   end

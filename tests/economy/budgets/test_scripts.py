@@ -377,3 +377,27 @@ def test_five_thousand_tasks_of_a_run_whose_rest_is_reserved_do_not_circle_every
         await reserve(one, 1000, caller=Caller(run="r"))
 
     run(redis_url, body)
+
+
+def test_a_budget_that_was_raised_is_told_of_again(redis_url: str) -> None:
+    told: list[Reached] = []
+
+    async def body(store: Store) -> None:
+        one = keeper(store, {}, told)
+        with connect(redis_url) as client:
+            for usd in (0.0005, 0.005):
+                change_budget(client, "fleet", {"usd_in_all": usd}, configured=None)
+                await one.load()
+                while True:
+                    try:
+                        one.settle(await reserve(one, 50), 50_000_000)
+                    except NotSoon:
+                        break
+                    await settled(one)
+                await refused(one, 50)
+            change_budget(client, "fleet", {"usd_in_all": 0.006}, configured=None)  # 83% are used already
+            await one.load()
+            await reserve(one, 50)
+
+    run(redis_url, body)
+    assert told == [Reached("fleet", "in all", percent) for percent in (80, 100, 80, 100)]
