@@ -35,8 +35,12 @@ class Budgets(Protocol):
         """Return the scopes whose budgets may count a call; empty: none does. Never waits."""
         ...
 
-    async def reserve(self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority) -> str:
+    async def reserve(
+        self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority, is_learnt: bool = True
+    ) -> str:
         """Reserve what a call is taken to cost in all of these scopes or none; return what to settle it by.
+
+        Where nothing is learnt, that is the most that it may cost.
 
         Raises:
             NotSoon: One has no room.
@@ -220,7 +224,9 @@ class Roads:
         budgets, reservation = self._budgets, ""
         if budgets is not None and cost_usd_micros > 0 and (scopes := budgets.counting(asked.pool, caller)):
             share = 1.0 if self._costs is None else await self._costs.share(limit, caller.kind)
-            reservation = await budgets.reserve(scopes, cost_usd_micros * share, priority=caller.priority)
+            reservation = await budgets.reserve(
+                scopes, cost_usd_micros * share, priority=caller.priority, is_learnt=share < 1.0
+            )
             asked = asked._replace(reservation=reservation)
         note = "" if self._bill is None else self._bill.opened(asked)
         try:

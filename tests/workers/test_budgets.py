@@ -33,7 +33,9 @@ class FakeBudgets:
     def counting(self, pool: str, caller: Caller) -> tuple[str, ...]:
         return self.scopes
 
-    async def reserve(self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority) -> str:
+    async def reserve(
+        self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority, is_learnt: bool = True
+    ) -> str:
         await asyncio.sleep(0)
         if self.full is not None:
             raise NotSoon(self.full)

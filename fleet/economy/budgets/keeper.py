@@ -130,13 +130,17 @@ class BudgetKeeper:
             return ()
         return counting(Payer(pool, caller.bot, caller.tenant, caller.run), self._known)
 
-    async def reserve(self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority) -> str:
+    async def reserve(
+        self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority, is_learnt: bool = True
+    ) -> str:
         """Reserve what a call is taken to cost in all of these scopes, or in none.
 
         Args:
             scopes: As `counting` has named them.
             usd_micros: What it is taken to cost, with parts of a micro-dollar.
             priority: Of its task.
+            is_learnt: False: that is the most that it may cost, for nothing is known of its kind. Where a budget is
+                less than that in all, such calls go one at a time.
 
         Returns:
             The id to settle it by; empty: no budget counts it.
@@ -150,7 +154,7 @@ class BudgetKeeper:
             live=bill_keys.budgets_live(), reserved_by=bill_keys.reservations(),
             shares=bill_keys.budget_shares(), spent=map(bill_keys.spent, scopes), id=reservation,
             process=self._process, micros_asked=math.ceil(usd_micros), priority=priority.value,
-            scopes=asked_of(scopes, self._configured),
+            is_learnt=int(is_learnt), scopes=asked_of(scopes, self._configured),
         )  # fmt: skip
         self._open[reservation] = scopes
         try:

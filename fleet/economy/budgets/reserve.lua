@@ -8,6 +8,7 @@
 --          process       that asks
 --          micros_asked  what the call is taken to cost, in micro-dollars
 --          priority      of its task
+--          is_learnt     0: no call of its kind has been counted yet, so that is the most that it may cost
 --          scopes        of each scope four: its name; the scope that stands for each of its kind ('': none); what
 --                        fleet.toml allows it ("hour day month all mode", -1: not limited; '': nothing said), and each
 -- Reply    packed: places of REPLY in `layouts.py`
@@ -17,6 +18,7 @@ local NEWEST = 0.05
 -- What was told of a budget is kept as its percentage and, times this, the amount of which it was that much (mod 2^40).
 local TOLD_UNIT, TOLD_MOST = 128, 2 ^ 40
 local id, process, ask, priority = ARGV[ID], ARGV[PROCESS], ARGV[MICROS_ASKED] + 0, ARGV[PRIORITY] + 0
+local is_learnt = ARGV[IS_LEARNT] == '1'
 
 local function terms_of(text)
   local terms, is_limited = {}, false
@@ -48,7 +50,8 @@ local function budgets()
 end
 
 -- Why a period of a scope has no room; nothing: it has. What is only reserved comes back as calls in flight are answered.
--- A call that is dearer than what is left, while the usual one fits, waits for itself.
+-- A call that is dearer than what is left, while the usual one fits, waits for itself. Where the most that a call may cost
+-- is more than all that is allowed, and nothing is learnt, calls go one at a time: else none would ever be counted.
 local function refusal(one, p)
   local state, terms = one.state, one.terms
   local allowed = terms[ALLOWED + p]
@@ -57,7 +60,9 @@ local function refusal(one, p)
   local most = is_bulk and floor(allowed * FULL_SHARE) or allowed
   local used = state[MICROS + p] + (state[REST + p] > 0 and 1 or 0)
   if used + state[RESERVED] + ask <= most then return nil end
-  local returns = used + ask <= most and 1 or 0
+  local is_trial = not is_learnt and ask > most and used < most
+  if is_trial and state[RESERVED] == 0 then return nil end
+  local returns = (is_trial or used + ask <= most) and 1 or 0
   local left, mean = most - used - state[RESERVED], state[MEAN]
   local is_own = (ask > allowed or mean > 0 and mean < ask and left >= mean) and 1 or 0
   return { one = one, period = p, opens = returns == 1 and now + RETURNS_S or ends[p], is_own = is_own,

@@ -25,7 +25,7 @@ RESERVE = Script.beside(
     __file__,
     "reserve.lua",
     keys="live reserved_by shares spent*",
-    argv="id process micros_asked priority scopes*",
+    argv="id process micros_asked priority is_learnt scopes*",
     tables={"reply": REPLY},
     constants={
         "FULL_SHARE": FULL_SHARE,

@@ -401,3 +401,33 @@ def test_a_budget_that_was_raised_is_told_of_again(redis_url: str) -> None:
 
     run(redis_url, body)
     assert told == [Reached("fleet", "in all", percent) for percent in (80, 100, 80, 100)]
+
+
+def test_a_budget_below_the_most_of_one_call_lets_one_at_a_time_go_until_something_is_learnt(redis_url: str) -> None:
+    ann = Caller(run="r")
+
+    async def body(store: Store) -> None:
+        one = keeper(store, {"run:r": BudgetSettings(usd_in_all=0.0014)})
+        scopes = one.counting("a", ann)
+
+        async def ask(micros: int, *, is_learnt: bool = False) -> str:
+            return await one.reserve(scopes, micros, priority=NORMAL, is_learnt=is_learnt)
+
+        for picos in (100_000_000, 200_000_000):  # also a second time, before its process has heard of the first
+            held = await ask(1500)
+            with pytest.raises(NotSoon) as caught:
+                await ask(1500)
+            wait = caught.value.wait()
+            assert (wait.cause, wait.is_everyones) == ("money", False) and (wait.opens_at or 0) < time.time() + 20
+            one.settle(held, picos)
+            await settled(one)
+        with pytest.raises(NotSoon) as caught:  # that much is known to be what it costs
+            await ask(1500, is_learnt=True)
+        assert caught.value.cause == "budget"
+        one.settle(await ask(250, is_learnt=True), 1_100_000_000)
+        await settled(one)
+        with pytest.raises(NotSoon) as caught:
+            await ask(1500)
+        assert caught.value.cause == "budget"  # it is used up
+
+    run(redis_url, body)
