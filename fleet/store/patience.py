@@ -18,6 +18,8 @@ logger = logging.getLogger("fleet.worker")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
 #: Seconds between two log lines about the same outage.
 LOG_EVERY_S = 5.0
+#: Seconds until what Redis has answered with an error is tried again, and between two log lines about it.
+REFUSED_S, REFUSED_LOG_S = 5.0, 60.0
 #: Seconds for which `at_last` waits for an answer.
 LAST_WORD_S = 2.0
 
@@ -38,6 +40,24 @@ async def patiently(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
             _log_outage(error)
             await asyncio.sleep(random.random() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(tries, 10)))
             tries += 1
+
+
+async def surely(attempt: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
+    """Repeat `attempt` until Redis has taken it, whatever it says meanwhile; `attempt` must be safe to repeat.
+
+    Args:
+        attempt: As of `patiently`.
+        what: Is not done, for the log: "bill not written".
+    """
+    logged_s = -math.inf
+    while True:
+        try:
+            return await patiently(attempt)
+        except FleetError as error:
+            if time.monotonic() - logged_s >= REFUSED_LOG_S:
+                logged_s = time.monotonic()
+                logger.error("%s, it is tried again: %s", what, error)
+            await asyncio.sleep(REFUSED_S)
 
 
 async def at_last(attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:

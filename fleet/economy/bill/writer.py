@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,10 +22,9 @@ from fleet.economy.bill.rows import arguments_of, hour_of, summed
 from fleet.economy.bill.scripts import BILL, RESOLVE
 from fleet.economy.bill.unknown import Unknown
 from fleet.entries import Entry
-from fleet.errors import FleetError, StoreRefused, StoreUnavailable
 from fleet.store import bill_keys, keys
 from fleet.store.client import Script, Store
-from fleet.store.patience import patiently
+from fleet.store.patience import surely
 
 #: Longest time that an entry waits for others to go with, in seconds.
 EVERY_S = 0.25
@@ -34,12 +32,11 @@ EVERY_S = 0.25
 MOST_ENTRIES = 200
 #: Entries that wait for a Redis that takes none (count). Those beyond are given up: their notes tell of them.
 MOST_WAITING = 20_000
-#: Seconds until a batch that Redis has refused is tried again, and between two log lines about it.
-REFUSED_S, LOG_EVERY_S = 5.0, 60.0
 #: Seconds that a process which ends waits for its last batch.
 CLOSE_S = 5.0
 
 logger = logging.getLogger("fleet.bill")
+_surely = partial(surely, what="bill not written")
 
 #: A script with its KEYS and ARGV.
 ScriptCall = tuple[Script, Sequence[Any], Sequence[Any]]
@@ -100,7 +97,6 @@ class Writer:
         self._void: dict[str, list[str]] = defaultdict(list)
         self._timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._logged_s = -LOG_EVERY_S
         #: Entries that were given up, for Redis took none.
         self.given_up = 0
 
@@ -173,10 +169,10 @@ class Writer:
         if entries:
             self._number += 1
             batch = Batch(self.id, self._number, entries)
-            await self._surely(partial(self._enter, batch))
+            await _surely(partial(self._enter, batch))
             for book in self._books:
                 if (call := book(batch)) is not None:
-                    await self._surely(partial(self._store.run, *call))
+                    await _surely(partial(self._store.run, *call))
             for entry in entries:
                 if entry.id:
                     void[entry.limit].append(entry.id)
@@ -184,7 +180,7 @@ class Writer:
                 await asyncio.to_thread(self._export.write, entries)
         for limit, tickets in void.items():
             name = keys.limit_keys(limit).open
-            await self._surely(partial(self._store.command, "HDEL", name, *tickets))
+            await _surely(partial(self._store.command, "HDEL", name, *tickets))
 
     def _next(self) -> tuple[Entry, ...]:
         """Take the entries of the next batch: all of one hour, as the keys of a script must be known before."""
@@ -220,18 +216,3 @@ class Writer:
             ids=f",{','.join(entry.id for entry in entries)},", lost="\n".join(lost), rows=rows, **hashes,
         )  # fmt: skip
         return BILL, *call
-
-    async def _surely(self, attempt: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Repeat what counts once until Redis has taken it, whatever it says meanwhile."""
-        while True:
-            try:
-                await patiently(attempt)
-            except (StoreUnavailable, StoreRefused):
-                raise
-            except FleetError as error:
-                if time.monotonic() - self._logged_s >= LOG_EVERY_S:
-                    self._logged_s = time.monotonic()
-                    logger.error("bill not written, it is tried again: %s", error)
-                await asyncio.sleep(REFUSED_S)
-            else:
-                return

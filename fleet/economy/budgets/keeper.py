@@ -13,18 +13,20 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from fleet.config import PERIODS, BudgetSettings, Period
 from fleet.economy.budgets.layouts import FULL, NONE, BudgetReply, split_picos
 from fleet.economy.budgets.scopes import Payer, asked_of, counting, wait_of
 from fleet.economy.budgets.scripts import RESERVE, SETTLE
-from fleet.errors import FleetError, NotSoon, StoreUnavailable
+from fleet.errors import NotSoon, StoreUnavailable
 from fleet.grants import Caller
 from fleet.models import Priority
 from fleet.store import bill_keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.store.patience import surely
 from fleet.waits import Wait
 
 #: Seconds between two looks at what is set while the fleet runs.
@@ -38,8 +40,11 @@ LEAST_AGAIN_S, MOST_AGAIN_S = 1.0, 8.0
 AT_ONCE = 200
 #: Scopes of which it is known since when their rest is reserved (count).
 MOST_RESERVED = 10_000
-#: Seconds until a step that Redis did not answer is tried again, and that an ending process waits for one.
-AGAIN_S, CLOSE_S = 1.0, 2.0
+#: Settlements that wait for a Redis that takes none (count). Those beyond stay reserved, until they are taken for left
+#: behind and charged so.
+MOST_WAITING = 20_000
+#: Seconds that an ending process waits for its last step.
+CLOSE_S = 2.0
 #: Fields of the hash of what is set live that are no scopes: how often it was changed, and a digest of fleet.toml's.
 VERSION, FILE = "version", "file"
 
@@ -121,6 +126,7 @@ class BudgetKeeper:
         #: How many have ended, how many of them Redis has counted, and who waits until it has counted so many.
         self._told, self._counted = 0, 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._given_up = 0
 
     # -- what calls ask
 
@@ -184,6 +190,11 @@ class BudgetKeeper:
         """
         scopes = self._open.pop(reservation, None)
         if scopes is None:
+            return
+        if len(self._ended) >= MOST_WAITING:
+            self._given_up += 1
+            if self._given_up % AT_ONCE == 1:
+                logger.error("budgets not settled given_up=%d: they stay reserved, Redis takes none", self._given_up)
             return
         self._ended.append(Settlement(reservation, scopes, usd_picos, usd_picos is None))
         self._told += 1
@@ -269,16 +280,10 @@ class BudgetKeeper:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _settle_all(self) -> None:
-        """Settle what has ended, all that came meanwhile in one step; patient while Redis is away."""
+        """Settle what has ended, all that came meanwhile in one step; patient whatever Redis says."""
         while self._ended:
             step = self._ended[:AT_ONCE]
-            try:
-                await self._store.run(SETTLE, *settle_call(step))
-            except StoreUnavailable:
-                await asyncio.sleep(AGAIN_S)
-                continue
-            except FleetError as error:
-                logger.error("budgets not settled count=%d error=%s: they stay reserved", len(step), error)
+            await surely(partial(self._store.run, SETTLE, *settle_call(step)), "budgets not settled")
             del self._ended[: len(step)]
             self._counted += len(step)
             for number, heard in self._waiting:

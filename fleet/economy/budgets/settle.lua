@@ -39,6 +39,9 @@ local function settle(id, micros, picos, is_unknown)
       add_spent(state, spent - asked, picos - rest, lapsed_at)
     end
   end
+  for _, name in ipairs(ended == 0 and names or {}) do  -- a Redis without memory refuses this, before anything is gone
+    if state_of(name) then write_state(states[name].key, states[name].state) end
+  end
   call('HDEL', KEYS[RESERVED_BY], id)
   if text and is_unknown then
     call('HSET', KEYS[LAPSED], id, cjson.encode({ process, now, spent, names, picos }))

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -23,15 +24,17 @@ from fleet.economy.budgets import (
     reset_budget,
     settle_call,
 )
+from fleet.economy.budgets import keeper as budget_keeper
 from fleet.economy.budgets.layouts import STATE, BudgetAt
 from fleet.economy.budgets.reader import BudgetReading, bounds
 from fleet.economy.budgets.scripts import RESERVE, SETTLE
-from fleet.errors import ConfigurationError, NotSoon
+from fleet.errors import ConfigurationError, FleetError, NotSoon
 from fleet.grants import Caller
 from fleet.models import Priority
-from fleet.store import bill_keys
+from fleet.store import bill_keys, patience
 from fleet.store.client import Store, connect
 from fleet.waits import Wait
+from tests.redis_server import RedisServer
 
 ANN = Caller(bot="a-001", tenant="ann")
 NORMAL = Priority.NORMAL
@@ -431,3 +434,51 @@ def test_a_budget_below_the_most_of_one_call_lets_one_at_a_time_go_until_somethi
         assert caught.value.cause == "budget"  # it is used up
 
     run(redis_url, body)
+
+
+class Refused(Store):
+    """Counts how often Redis did not take a script."""
+
+    times = 0
+
+    async def run(self, script: Any, *call: Any) -> Any:
+        try:
+            return await super().run(script, *call)
+        except FleetError:
+            self.times += 1
+            raise
+
+
+def test_settlements_that_redis_refuses_are_repeated_until_it_takes_them_and_bounded(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "REFUSED_S", 0.02)
+    monkeypatch.setattr(budget_keeper, "MOST_WAITING", 3)
+    url = own_redis.url
+    ways = [
+        (("CONFIG", "SET", "requirepass", "changed"), ("CONFIG", "SET", "requirepass", "")),
+        (("ACL", "SETUSER", "default", "-evalsha", "-eval"), ("ACL", "SETUSER", "default", "+@all")),
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    ]
+
+    async def body() -> None:
+        store = Refused(url)
+        one = keeper(store, {"fleet": BudgetSettings(usd_in_all=1)})
+        with connect(url) as client:
+            for refuse, allow in ways:
+                held, before = [await reserve(one, 1000) for _ in range(4)], store.times
+                client.execute_command(*refuse)
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                for reservation in held:  # one more than may wait
+                    one.settle(reservation, 10_000_000)
+                async with asyncio.timeout(20):
+                    while store.times < before + 2:
+                        await asyncio.sleep(0.01)
+                client.execute_command(*allow)
+                async with asyncio.timeout(20):
+                    await settled(one)
+        await store.close()
+
+    asyncio.run(body())
+    fleet = readings(url, {"fleet": BudgetSettings(usd_in_all=1)})["fleet"]
+    assert (fleet.amounts[0].spent_picos, fleet.reserved_usd) == (3 * 3 * 10_000_000, 3 * 0.001)
