@@ -244,7 +244,7 @@ class BudgetKeeper:
         return MOST_AGAIN_S if is_own else max(LEAST_AGAIN_S, min(MOST_AGAIN_S, 2 * (now_s - since_s)))
 
     def _spread(self, scope: str, wait: Wait) -> Wait:
-        """Return a wait with a time of its own for each task, where tasks wait alone for what calls in flight reserve."""
+        """Return a wait with a time of its own for each task where they wait alone for what calls in flight reserve."""
         if wait.opens_at is None or scope not in self._reserved:
             return wait
         ahead_s = wait.opens_at - self._clock()
