@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fleet.config import Settings
 from fleet.economy.bill import unknown
 from fleet.economy.bill.export import Export
 from fleet.economy.bill.notes import Note, read_note
@@ -30,8 +31,10 @@ LOOK_EVERY_S, SWEEP_EVERY_S = 2.0, 60.0
 #: Age of a note, in seconds, below which its process may only be too new to have reported.
 GRACE_S = 10.0
 #: Age of a note, in seconds, from which its call is lost even though its process lives, or never reports: longer than
-#: any provider's answer. The reply to its question was lost, and it was never sent.
+#: any provider's answer (`longest_call_s`). The reply to its question was lost, and it was never sent.
 LONGEST_CALL_S = 600.0
+#: A call may take so many times the longest `timeout_s` of a provider until it is taken for lost.
+TIMEOUTS = 1.5
 #: Seconds for which one process has the turn to sweep after a death; the others need not.
 TURN_S = 10
 #: Notes and unknown entries that are read in one step (count).
@@ -42,6 +45,11 @@ TIDY_EVERY_S = 3600.0
 LIMITS_LIFE_S = 30 * DAY_S
 
 logger = logging.getLogger("fleet.bill")
+
+
+def longest_call_s(settings: Settings) -> float:
+    """Return the age, in seconds, from which a call that nobody has settled is lost, whatever a provider may take."""
+    return max([LONGEST_CALL_S, *(TIMEOUTS * provider.timeout_s for provider in settings.providers.values())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class Sweeper:
         books: Who else hears of each such call, as of a batch of its own.
         clock: Unix time in seconds, as Redis has it.
         export: Where entries go one by one as well; None: nowhere.
+        longest_call_s: Age of a note from which its call is lost though its process lives.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class Sweeper:
         books: Sequence[Book] = (),
         clock: Callable[[], float] = CLOCK.now_s,
         export: Export | None = None,
+        longest_call_s: float = LONGEST_CALL_S,
     ) -> None:
         self._store = store
         self._limits = frozenset(limits)
@@ -81,6 +91,7 @@ class Sweeper:
         self._books = tuple(books)
         self._now_s = clock
         self._export = export
+        self._longest_call_s = longest_call_s
 
     async def attend(self) -> None:
         """Sweep after each death that is known, and now and then, for ever."""
@@ -147,7 +158,7 @@ class Sweeper:
                 continue
             note, sent_us, usd_micros = found
             age_s, is_gone = now_s - sent_us / 1e6, bool(note.process) and note.process not in living
-            if age_s >= (GRACE_S if is_gone else LONGEST_CALL_S):
+            if age_s >= (GRACE_S if is_gone else self._longest_call_s):
                 name = ticket.decode()
                 entry = note.entry(ticket=name, limit=limit, sent_us=sent_us, usd_micros=usd_micros)
                 left[note.writer].append(Left(name, note, entry))

@@ -17,7 +17,7 @@ from typing import Any
 
 from fleet.config import Settings
 from fleet.economy.bill.export import Export
-from fleet.economy.bill.sweep import Sweeper, noted_reservations
+from fleet.economy.bill.sweep import Sweeper, longest_call_s, noted_reservations
 from fleet.economy.bill.writer import Writer
 from fleet.economy.budgets import (
     BudgetKeeper,
@@ -74,6 +74,7 @@ class Spending:
         self._store = store
         self._pools = settings.pools
         self._budgets = settings.budgets
+        self._longest_call_s = longest_call_s(settings)
 
     def standing(self, pool: str, task: BotTask) -> Wait | None:
         """Return why a task's call would not leave soon for want of money, as this process has heard. Never waits.
@@ -156,7 +157,9 @@ class Spending:
             living: Returns the ids of the processes that report; None: not known yet.
             export: Where entries go one by one as well; None: nowhere.
         """
-        return Sweeper(self._store, limits, living, books=[charge_batch], export=export)
+        return Sweeper(
+            self._store, limits, living, books=[charge_batch], export=export, longest_call_s=self._longest_call_s
+        )
 
     async def sweep(self) -> None:
         """End what dead processes have reserved, for ever; one worker at a time looks."""

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fleet.config import LimitSettings
+from fleet.config import LimitSettings, Settings
 from fleet.economy.bill import unknown
 from fleet.economy.bill.reader import read_bill
 from fleet.economy.bill.rows import Sums
-from fleet.economy.bill.sweep import GRACE_S, LONGEST_CALL_S, Sweeper
+from fleet.economy.bill.sweep import GRACE_S, LONGEST_CALL_S, Sweeper, longest_call_s
 from fleet.economy.bill.unknown import read_unknown, resolve
 from fleet.economy.bill.writer import Batch, ScriptCall, Writer
 from fleet.entries import Entry
@@ -235,6 +235,23 @@ def test_a_lost_reply_is_unknown_at_last_although_its_process_lives(redis_url: s
         await fleet.sweep("p1", later_s=LONGEST_CALL_S - 5)
         assert fleet.total() == Sums()
         await fleet.sweep("p1", later_s=LONGEST_CALL_S + 5)
+        assert fleet.total() == RESERVED
+
+    run(redis_url, body)
+
+
+def test_a_call_that_its_provider_may_still_answer_is_not_taken_for_lost(redis_url: str) -> None:
+    slow = Settings.model_validate({"providers": {"slow": {"kind": "simulator", "timeout_s": 1800}}})
+    assert (longest_call_s(Settings()), longest_call_s(slow)) == (LONGEST_CALL_S, 2700.0)
+
+    async def body(fleet: Fleet) -> None:
+        await fleet.granted()
+        fleet.sweeper = Sweeper(
+            fleet.other, [LIMIT], frozenset, clock=fleet.now_s, longest_call_s=longest_call_s(slow)
+        )  # fmt: skip
+        await fleet.sweep("p1", later_s=2600)
+        assert fleet.total() == Sums()
+        await fleet.sweep("p1", later_s=2705)
         assert fleet.total() == RESERVED
 
     run(redis_url, body)
