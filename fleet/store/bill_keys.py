@@ -13,7 +13,7 @@ TAG = "{fleet:bill}"
 
 
 def writer(process: str) -> str:
-    """String, expires: number of the last batch of entries of a process, a line break, its ids between commas."""
+    """String, expires: number of a process's last batch, a line of its ids, one of calls taken for lost, not listed."""
     return f"{TAG}:writer:{process}"
 
 

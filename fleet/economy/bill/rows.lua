@@ -7,6 +7,13 @@ local PICOS_PER_MICRO = 1000000
 local OTHER = 'other'
 local call, floor, match = redis.call, math.floor, string.match
 
+-- Return what stands behind the ids of the last batch of a writer, from its line break on: see bill.lua.
+local function not_listed_of(last)
+  local first = string.find(last, '\n', 1, true)
+  local second = first and string.find(last, '\n', first + 1, true)
+  return second and string.sub(last, second) or ''
+end
+
 -- Return a row with the numbers of another one added.
 local function sum_of(packed, more)
   if not packed or #packed ~= ROW_BYTES then return more end

@@ -11,7 +11,7 @@ MOST_LISTED = 100_000
 #: Life of what is known of a process's last batch, in seconds: longer than that of the notes of its calls (7 days).
 WRITER_LIFE_S = 8 * DAY_S
 
-_UNKNOWN = {"UNKNOWN_LIFE_S": DAYS_KEPT * DAY_S}
+_LISTED = {"MOST_LISTED": MOST_LISTED, "WRITER_LIFE_S": WRITER_LIFE_S, "UNKNOWN_LIFE_S": DAYS_KEPT * DAY_S}
 _ROWS = Script.library(
     __file__,
     "rows.lua",
@@ -27,7 +27,7 @@ BILL = Script.beside(
     "bill.lua",
     keys="writer unknown hour day bots ever",
     argv="number ids lost rows*",
-    constants={"MOST_LISTED": MOST_LISTED, "WRITER_LIFE_S": WRITER_LIFE_S, **_UNKNOWN},
+    constants=_LISTED,
     behind=_ROWS,
 )
 ENTER_LOST = Script.beside(
@@ -35,7 +35,7 @@ ENTER_LOST = Script.beside(
     "enter_lost.lua",
     keys="writer unknown hour day bots ever",
     argv="number id entry rows*",
-    constants=_UNKNOWN,
+    constants=_LISTED,
     behind=_ROWS,
 )
 RESOLVE = Script.beside(

@@ -116,7 +116,8 @@ class Sweeper:
             swept_s = swept_s if is_due else loop.time()
             if loop.time() - tidied_s >= TIDY_EVERY_S:
                 tidied_s = loop.time()
-                await self.tidy()
+                if await self._may_tidy():
+                    await self.tidy()
 
     async def _has_turn(self, living: Collection[str]) -> bool:
         """Return whether this process sweeps; False when another one does that goes by the same living processes."""
@@ -193,6 +194,11 @@ class Sweeper:
             entry=unknown.written(call.entry), rows=rows, **hashes,
         )  # fmt: skip
         return int(await self._store.run(ENTER_LOST, *told))
+
+    async def _may_tidy(self) -> bool:
+        """Return whether this process is the one that tidies this time: it walks through all that is listed."""
+        life_s = round(0.9 * TIDY_EVERY_S)
+        return bool(await self._store.command("SET", keys.turn("bill"), "1", "NX", "EX", life_s))
 
     async def tidy(self) -> None:
         """Forget entries that were resolved two weeks ago, longer than any note lives, and those of expired days."""

@@ -13,6 +13,7 @@ from fleet.config import LimitSettings, Settings
 from fleet.economy.bill import unknown
 from fleet.economy.bill.reader import read_bill
 from fleet.economy.bill.rows import Sums
+from fleet.economy.bill.scripts import MOST_LISTED
 from fleet.economy.bill.sweep import GRACE_S, LONGEST_CALL_S, Sweeper, longest_call_s
 from fleet.economy.bill.unknown import read_unknown, resolve
 from fleet.economy.bill.writer import Batch, ScriptCall, Writer
@@ -178,6 +179,37 @@ def test_a_sweep_that_dies_at_a_step_is_finished_by_the_next(
                 bill = SETTLED
         await fleet.sweep()
         assert fleet.total() == bill and await fleet.notes() == 0
+
+    run(redis_url, body)
+
+
+def test_calls_beyond_those_that_are_listed_are_summed_once_and_stay_unknown(redis_url: str) -> None:
+    fill = "for n = 3, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1], n, '-9999999999') end"
+
+    async def body(fleet: Fleet) -> None:
+        await fleet.other.command("EVAL", fill, 1, bill_keys.unknown(), MOST_LISTED)
+        grants = [await fleet.granted() for _ in range(4)]
+        fleet.other.before = "HDEL"  # all are entered, no note is gone
+        with pytest.raises(Killed):
+            await fleet.sweep()
+        fleet.other.before = ""
+        await fleet.sweep()
+        assert fleet.total() == RESERVED + RESERVED + RESERVED + RESERVED and await fleet.notes() == 0
+        assert await fleet.other.command("HLEN", bill_keys.unknown()) == MOST_LISTED
+        fleet.writer.enter(entry(7, at_s=fleet.now_s()))
+        await fleet.writer._send()
+        for one in grants:  # it had only been cut off
+            fleet.writer.enter(fleet.settled(one))
+        await fleet.writer.close()
+        assert fleet.total() == SETTLED + SETTLED + SETTLED + RESERVED + RESERVED
+
+    run(redis_url, body)
+
+
+def test_of_all_processes_one_tidies(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        other = Sweeper(fleet.mine, [LIMIT], frozenset)
+        assert [await one._may_tidy() for one in (fleet.sweeper, other, fleet.sweeper)] == [True, False, False]
 
     run(redis_url, body)
 
