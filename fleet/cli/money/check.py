@@ -139,7 +139,7 @@ def _checked(
         return checking.check(
             client,
             export,
-            lambda in_bill: scope_of(export, settings, in_bill, named, keys),
+            lambda limits: scope_of(export, settings, limits, named, keys),
             price,
             exported_s=exported_s,
         )

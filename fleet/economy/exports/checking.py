@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import redis
 
@@ -17,13 +18,14 @@ from fleet.economy.bill.rows import OTHER, Sums
 from fleet.economy.bill.unknown import Unknown, read_unknown, resolve
 from fleet.economy.exports.explaining import Price, explained
 from fleet.economy.exports.export import CLASSES, ProviderExport, UnreadableExport, day_of
-from fleet.economy.exports.matching import Finding, Ours, Scope, cells_of
+from fleet.economy.exports.matching import Finding, Ours, Scope, cells_of, provider_of
 from fleet.entries import Entry
+from fleet.quoting import listed as named
 
 #: Times that the bill is read until nothing has changed while it was read.
 READ_TIMES = 5
 
-#: Returns what of the fleet is meant, by the names of all providers that have entries in the bill.
+#: Returns what of the fleet is meant, by `provider/model/key` of all that have entries in the bill.
 Scoping = Callable[[frozenset[str]], Scope]
 
 
@@ -87,10 +89,11 @@ def check(
     bill, listed = _read(client, export)
     ours = _ours(bill, listed)
     unknown = [one.entry for one in listed if one.entry.at_s <= exported_s]
-    scope = scoping(frozenset(_provider(name) for name in [*(row.limit for row in ours), *(e.limit for e in unknown)]))
+    limits = frozenset([*(row.limit for row in ours), *(entry.limit for entry in unknown)])
+    scope = scoping(limits)
     cells = cells_of(export, ours, sorted(unknown, key=lambda entry: (entry.at_s, entry.id)), scope)
     findings = tuple(explained(cells, export.classes, price))
-    notes = [*export.notes, *_notes(bill, listed, scope), *_foreign(export, scope)]
+    notes = [*export.notes, *_notes(bill, listed, scope), *_foreign(export, scope, limits)]
     if len(unknown) < len(listed):
         notes.append(f"{len(listed) - len(unknown):,} unknown calls are newer than the file: left alone")
     return Reconciliation(export, findings, tuple(notes))
@@ -143,10 +146,6 @@ def _settled(day: str, limit: str, sums: Sums, unknown: Mapping[str, int]) -> Ou
     return Ours(day, limit, sums.calls - sums.unknown_calls, usage, sums.usd_picos)
 
 
-def _provider(limit: str) -> str:
-    return limit.partition("/")[0]
-
-
 def _notes(bill: Bill, listed: list[Unknown], scope: Scope) -> list[str]:
     notes = []
     if any(OTHER in line.values for line in bill.lines):
@@ -154,17 +153,24 @@ def _notes(bill: Bill, listed: list[Unknown], scope: Scope) -> list[str]:
     beyond = bill.total.unknown_calls - len(listed)
     if beyond > 0:
         notes.append(f"{beyond:,} unknown calls are not kept one by one: they cannot be resolved")
-    unpriced = sum(line.sums.unpriced_calls for line in bill.lines if _provider(line.values[1]) in scope.providers)
+    unpriced = sum(line.sums.unpriced_calls for line in bill.lines if provider_of(line.values[1]) in scope.providers)
     if unpriced:
         notes.append(f"{unpriced:,} calls have no price: what they cost is not in ours (see [prices])")
     return notes
 
 
-def _foreign(export: ProviderExport, scope: Scope) -> list[str]:
+def _foreign(export: ProviderExport, scope: Scope, limits: frozenset[str]) -> list[str]:
+    left_out = sorted({*map(provider_of, limits)} - scope.providers)
+    notes = [f"not compared, since the file is not about them: calls of {named(left_out, len(left_out))}"]
+    return [*_foreign_lines(export, scope), *(notes if left_out else ())]
+
+
+def _foreign_lines(export: ProviderExport, scope: Scope) -> list[str]:
     keys = {line.key for line in export.lines if line.key}
-    other = {line.key for line in export.lines if not scope.covers(line)}
+    other = {(line.provider, line.key) for line in export.lines if not scope.covers(line)}
     if other:
-        return [f"{len(other):,} keys of the file are not among those of this fleet: left out"]
+        what = "providers or keys" if any(map(itemgetter(0), other)) else "keys"
+        return [f"{len(other):,} {what} of the file are not among those of this fleet: left out"]
     if len(keys) > 1 and not scope.accounts:
         return [f"the file has {len(keys):,} keys: all are compared with all calls here; name yours by --key"]
     return []

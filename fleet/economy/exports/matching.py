@@ -153,9 +153,14 @@ class Scope:
         return line.provider in self.providers if line.provider else not self.accounts or line.key in self.accounts
 
 
+def provider_of(limit: str) -> str:
+    """Return the provider of a limit `provider/model/key`."""
+    return limit.partition("/")[0]
+
+
 def account_of(limit: str) -> str:
     """Return `provider/key` of a limit `provider/model/key`."""
-    return f"{limit.partition('/')[0]}/{limit.rpartition('/')[2]}"
+    return f"{provider_of(limit)}/{limit.rpartition('/')[2]}"
 
 
 def model_of(limit: str) -> str:
@@ -185,10 +190,10 @@ def cells_of(export: ProviderExport, ours: Iterable[Ours], unknown: Iterable[Ent
     for line in lines:
         cell(line.day, scope.account(line), line.model).add_theirs(line)
     for row in ours:
-        if row.limit.partition("/")[0] in scope.providers:
+        if provider_of(row.limit) in scope.providers:
             cell(row.day, account_of(row.limit), model_of(row.limit)).add_ours(row)
     for entry in unknown:
-        if entry.limit.partition("/")[0] in scope.providers:
+        if provider_of(entry.limit) in scope.providers:
             cell(day_of(entry.at_s), account_of(entry.limit), model_of(entry.limit)).unknown.append(entry)
     if export.has_amounts or not export.lines:
         for one in cells.values():

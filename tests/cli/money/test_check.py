@@ -122,6 +122,39 @@ def test_calls_that_are_newer_than_the_file_are_left_alone(redis_url: str, tmp_p
     assert total(redis_url).unknown_calls == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "code"),
+    [
+        ("day,model,usd_picos\n{day},gpt-5,1000\n", (), 0),
+        ("day,model,provider,usd_picos\n{day},gpt-5,openai,1000\n", (), 0),
+        ("day,usd_picos\n{day},1000\n", (), 2),
+        ("day,usd_picos\n{day},1000\n", ("--provider", "openai"), 0),
+        ("day,model,usd_picos\n{day},gpt-6,1000\n", (), 2),
+    ],
+    ids=["by its models", "by its providers", "by nothing", "by --provider", "a model that nobody has"],
+)
+def test_unknown_calls_of_a_provider_that_a_plain_file_is_not_about_stay_unknown(
+    redis_url: str, tmp_path: Path, text: str, words: tuple[str, ...], code: int
+) -> None:
+    enter(redis_url, entry(1, limit=LIMIT, usd_picos=1000), unknown(2, 300, limit="anthropic/claude-x/default"))
+    path = tmp_path / "plain.csv"
+    path.write_text(text.format(day=DAY))
+    result = fleet("bill", "check", path, *words)
+    assert result.exit_code == code and (total(redis_url).unknown_calls, total(redis_url).usd_picos) == (1, 1000)
+    assert ("not compared, since the file is not about them: calls of anthropic" in result.stdout) == (code == 0)
+    assert ("expected --provider NAME" in result.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize("theirs", ["gpt-5", "claude-x"])
+def test_an_export_says_nothing_of_a_model_that_two_providers_have_or_of_another_vendors(
+    redis_url: str, tmp_path: Path, theirs: str
+) -> None:
+    enter(redis_url, unknown(2, 300), unknown(3, 400, limit="azure/gpt-5/default"))
+    result = fleet("bill", "check", costs(tmp_path, 0, model=theirs))
+    assert result.exit_code == 2 and "here are calls of azure, openai" in result.stderr
+    assert total(redis_url).unknown_calls == 2
+
+
 def test_tokens_alone_resolve_calls_at_our_prices(redis_url: str, tmp_path: Path) -> None:
     limit = "simulator/simulated-1/default"
     enter(redis_url, entry(1), unknown(2, 10_000_000, limit=limit))
@@ -195,24 +228,32 @@ def test_two_checks_at_once_resolve_each_call_once(redis_url: str, tmp_path: Pat
 
 
 def _checked(redis_url: str, path: Path) -> None:
-    from fleet.economy.exports.matching import Scope
+    from fleet.economy.exports.matching import Scope, provider_of
     from fleet.economy.exports.reading import read_export
 
     with connect(redis_url) as client:
         found = checking.check(
-            client, read_export(path), lambda known: Scope(known), lambda *_: None, exported_s=AT_S + 1
+            client,
+            read_export(path),
+            lambda limits: Scope(frozenset(map(provider_of, limits))),
+            lambda *_: None,
+            exported_s=AT_S + 1,
         )
         checking.apply(client, found, now_s=AT_S)
 
 
 def test_an_entry_that_settled_since_it_was_read_keeps_its_own_amount(redis_url: str, tmp_path: Path) -> None:
-    from fleet.economy.exports.matching import Scope
+    from fleet.economy.exports.matching import Scope, provider_of
     from fleet.economy.exports.reading import read_export
 
     enter(redis_url, unknown(1, 500))
     with connect(redis_url) as client:
         found = checking.check(
-            client, read_export(costs(tmp_path, 90)), lambda known: Scope(known), lambda *_: None, exported_s=AT_S + 1
+            client,
+            read_export(costs(tmp_path, 90)),
+            lambda limits: Scope(frozenset(map(provider_of, limits))),
+            lambda *_: None,
+            exported_s=AT_S + 1,
         )
         (before,) = read_unknown(client)
         checking.resolve(client, before, before.entry._replace(state="settled", usd_picos=77))
