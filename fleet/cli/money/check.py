@@ -92,6 +92,7 @@ def check_bill(
     Exit codes: 0 no difference is left, or none that the unknown calls do not explain; 1 one is; 2 the file or the
     command cannot be understood.
     """
+    from fleet.cli.money.whose import refuse_absent
     from fleet.cli.operate.pools import operator_name
     from fleet.economy.exports.checking import cut
     from fleet.economy.exports.reading import read_export
@@ -104,7 +105,9 @@ def check_bill(
     if as_json and as_csv:
         raise click.UsageError("expected --json or --csv, got both")
     settings = config.current()
-    export = cut(read_export(file), since_s=since, until_s=until)
+    whole = read_export(file)
+    refuse_absent(whole, keys)
+    export = cut(whole, since_s=since, until_s=until)
     applies = applies and not export.is_partial
     url = state_url(settings)
     with store_errors(url), connect(url, timeout_s=settings.redis.socket_timeout_s) as client:

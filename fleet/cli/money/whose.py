@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from urllib.parse import urlsplit
 
 import click
@@ -38,8 +38,8 @@ def scope_of(
         click.UsageError: A provider is not known, a key is not named so, or the file can be of several providers.
     """
     known = {*settings.providers, *map(provider_of, limits)}
-    accounts = dict(_named(one, known) for one in keys)
     providers = frozenset(_known(name, known, "--provider") for name in named)
+    accounts = dict(_named(one, providers or known) for one in keys)
     if accounts:
         return Scope(providers or frozenset(one.partition("/")[0] for one in accounts.values()), accounts)
     if export.vendor == "simulator":
@@ -91,7 +91,23 @@ def _told_by_models(lines: Iterable[Billed], among: frozenset[str], limits: froz
     return frozenset(provider for provider, _ in met)
 
 
-def _named(one: str, known: set[str]) -> tuple[str, str]:
+def refuse_absent(export: ProviderExport, keys: Iterable[str]) -> None:
+    """Refuse a key that stands in no line of a whole file: its calls would seem to have cost nothing.
+
+    Raises:
+        click.BadParameter: One does.
+    """
+    told = {line.key for line in export.lines if line.key}
+    for one in keys:
+        key = one.rpartition("=")[0]
+        if key and key not in told:
+            raise click.BadParameter(
+                f"expected a key of the file ({listed(sorted(told), len(told)) or 'it has none'}), got {quote(key)}",
+                param_hint="--key",
+            )
+
+
+def _named(one: str, known: Set[str]) -> tuple[str, str]:
     key, found, account = one.rpartition("=")
     if not found or not key:
         raise click.BadParameter(f"expected ID=PROVIDER or ID=PROVIDER/KEY, got {quote(one)}", param_hint="--key")
@@ -99,7 +115,7 @@ def _named(one: str, known: set[str]) -> tuple[str, str]:
     return key, f"{_known(provider, known, '--key')}/{label or KEY_LABEL}"
 
 
-def _known(name: str, known: set[str], hint: str) -> str:
+def _known(name: str, known: Set[str], hint: str) -> str:
     if name not in known:
         raise click.BadParameter(f"expected one of {', '.join(sorted(known))}, got {quote(name)}", param_hint=hint)
     return name

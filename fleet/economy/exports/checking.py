@@ -58,7 +58,7 @@ def cut(export: ProviderExport, *, since_s: float | None, until_s: float | None)
     """Return the part of an export within a time of whole days.
 
     Raises:
-        UnreadableExport: Its lines span more than a day: it cannot be cut.
+        UnreadableExport: Its lines span more than a day: it cannot be cut. Or it has nothing of that time.
     """
     if since_s is None and until_s is None:
         return export
@@ -67,6 +67,11 @@ def cut(export: ProviderExport, *, since_s: float | None, until_s: float | None)
     first, end = since_s if since_s is not None else 0.0, until_s if until_s is not None else float("inf")
     lines = [line for line in export.lines if day_of(first) <= line.day and line.day < _end_day(end)]
     since, until = max(export.since_s, first), min(export.until_s, end)
+    if since >= until or not (lines or export.vendor == "simulator"):
+        raise UnreadableExport(
+            f"expected lines between --since and --until, got none: the file is of {day_of(export.since_s)} "
+            f"to {day_of(export.until_s - 1)}; export that time, or name another"
+        )
     return replace(export, lines=tuple(lines), since_s=since, until_s=until)
 
 
@@ -85,12 +90,20 @@ def check(
         scoping: What of ours is meant.
         price: Cost of a call, for an export without amounts.
         exported_s: Unix time of the export: what is unknown since then is not in it.
+
+    Raises:
+        UnreadableExport: None of its lines is about what is meant.
     """
     bill, listed = _read(client, export)
     ours = _ours(bill, listed)
     unknown = [one.entry for one in listed if one.entry.at_s <= exported_s]
     limits = frozenset([*(row.limit for row in ours), *(entry.limit for entry in unknown)])
     scope = scoping(limits)
+    if export.lines and not any(map(scope.covers, export.lines)):
+        raise UnreadableExport(
+            f"expected lines of {named(sorted(scope.providers), len(scope.providers))}, got {len(export.lines):,} of "
+            "others: compare another file, or say by --provider and --key whose these are"
+        )
     cells = cells_of(export, ours, sorted(unknown, key=lambda entry: (entry.at_s, entry.id)), scope)
     findings = tuple(explained(cells, export.classes, price))
     notes = [*export.notes, *_notes(bill, listed, scope), *_foreign(export, scope, limits)]

@@ -146,11 +146,18 @@ class Scope:
 
     def account(self, line: Billed) -> str:
         """Return `provider/key` of a line; "" when it is not told."""
-        return f"{line.provider}/{line.key or KEY_LABEL}" if line.provider else self.accounts.get(line.key, "")
+        told = f"{line.provider}/{line.key or KEY_LABEL}" if line.provider else ""
+        return self.accounts.get(line.key, told)
 
     def covers(self, line: Billed) -> bool:
         """True when a line is one of the fleet's: of a key of its own, where keys are told apart."""
-        return line.provider in self.providers if line.provider else not self.accounts or line.key in self.accounts
+        ours = not line.provider or line.provider in self.providers
+        return ours and (not self.accounts or line.key in self.accounts)
+
+    def holds(self, limit: str) -> bool:
+        """True when calls of a limit are meant: of a key that has been named, where keys are told apart."""
+        ours = provider_of(limit) in self.providers
+        return ours and (not self.accounts or account_of(limit) in self.accounts.values())
 
 
 def provider_of(limit: str) -> str:
@@ -190,10 +197,10 @@ def cells_of(export: ProviderExport, ours: Iterable[Ours], unknown: Iterable[Ent
     for line in lines:
         cell(line.day, scope.account(line), line.model).add_theirs(line)
     for row in ours:
-        if provider_of(row.limit) in scope.providers:
+        if scope.holds(row.limit):
             cell(row.day, account_of(row.limit), model_of(row.limit)).add_ours(row)
     for entry in unknown:
-        if provider_of(entry.limit) in scope.providers:
+        if scope.holds(entry.limit):
             cell(day_of(entry.at_s), account_of(entry.limit), model_of(entry.limit)).unknown.append(entry)
     if export.has_amounts or not export.lines:
         for one in cells.values():

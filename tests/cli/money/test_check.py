@@ -155,6 +155,30 @@ def test_an_export_says_nothing_of_a_model_that_two_providers_have_or_of_another
     assert total(redis_url).unknown_calls == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--key", "k1=openai", "--key", "k2=openai"), "expected a key of the file (k1), got 'k2'"),
+        (("--provider", "anthropic"), "expected lines of anthropic, got 1 of others"),
+        (("--provider", "anthropic", "--key", "k1=anthropic"), "expected lines of anthropic, got 1 of others"),
+        (("--provider", "anthropic", "--key", "k1=openai"), "expected one of anthropic, got 'openai'"),
+        (("--key", "k1=elsewhere"), "expected one of anthropic, openai"),
+        (("--since", "2098-01-01"), f"the file is of {DAY} to {DAY}"),
+        (("--until", "2020-01-01"), f"the file is of {DAY} to {DAY}"),
+    ],
+)
+@pytest.mark.usefixtures("three_calls")
+def test_a_file_of_which_nothing_is_left_to_compare_is_refused_and_resolves_nothing(
+    redis_url: str, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    enter(redis_url, unknown(4, 500, limit="anthropic/claude-x/default"))
+    path = tmp_path / "plain.csv"
+    path.write_text(f"day,model,key,provider,usd_picos\n{DAY},gpt-5,k1,openai,1000\n")
+    result = fleet("bill", "check", path, *words)
+    assert result.exit_code == 2 and says in " ".join(result.stderr.split())
+    assert (total(redis_url).unknown_calls, total(redis_url).usd_picos) == (3, 1000)
+
+
 def test_tokens_alone_resolve_calls_at_our_prices(redis_url: str, tmp_path: Path) -> None:
     limit = "simulator/simulated-1/default"
     enter(redis_url, entry(1), unknown(2, 10_000_000, limit=limit))
@@ -274,7 +298,7 @@ def test_csv_has_a_line_for_each_cell_in_pico_dollars(tmp_path: Path) -> None:
     [
         (("--provider", "gpt"), "expected one of"),
         (("--key", "openai"), "expected ID=PROVIDER"),
-        (("--key", "k=elsewhere"), "expected one of"),
+        (("--key", "k=openai"), "expected a key of the file (it has none)"),
         (("--json", "--csv"), "got both"),
         (("--since", "soon"), "expected a time like"),
     ],

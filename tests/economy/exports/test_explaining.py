@@ -129,6 +129,12 @@ def test_keys_are_compared_apart_where_the_file_tells_them_and_somebody_has_said
     ]
     assert verdicts(findings(told, mine, [], scope)) == ["agrees", "agrees"]
     assert verdicts(findings(told, mine, [], Scope(frozenset({"one", "two"})))) == ["differs"]
+    of_another = [entry("a", 5, limit="two/gpt-5/second")]
+    assert verdicts(findings(told, mine, of_another, scope)) == ["agrees", "agrees"]
+    named = export(
+        *(replace(line, provider=name) for line, name in zip(told.lines, ("one", "two", "two"), strict=True))
+    )
+    assert verdicts(findings(named, mine, of_another, scope)) == ["agrees", "agrees"]
 
 
 def test_a_file_that_does_not_tell_models_is_compared_with_all_of_them() -> None:
