@@ -17,7 +17,7 @@ from fleet.economy.bill.reader import Bill, read_bill
 from fleet.economy.bill.rows import OTHER, Sums
 from fleet.economy.bill.unknown import Unknown, read_unknown, resolve
 from fleet.economy.exports.explaining import Price, explained
-from fleet.economy.exports.export import CLASSES, ProviderExport, UnreadableExport, day_of
+from fleet.economy.exports.export import CLASSES, DAY_S, ProviderExport, UnreadableExport, day_of
 from fleet.economy.exports.matching import Finding, Ours, Scope, cells_of, provider_of
 from fleet.entries import Entry
 from fleet.quoting import listed as named
@@ -55,7 +55,9 @@ class Reconciliation:
 
 
 def cut(export: ProviderExport, *, since_s: float | None, until_s: float | None) -> ProviderExport:
-    """Return the part of an export within a time of whole days.
+    """Return the part of an export from the day of one time on, until the day of another, which is not in it.
+
+    Both are days because an export tells no less: part of a day of ours would be compared with all of theirs.
 
     Raises:
         UnreadableExport: Its lines span more than a day: it cannot be cut. Or it has nothing of that time.
@@ -64,8 +66,8 @@ def cut(export: ProviderExport, *, since_s: float | None, until_s: float | None)
         return export
     if not export.by_day:
         raise UnreadableExport("expected lines of one day each to cut it by --since or --until, got longer ones")
-    first, end = since_s if since_s is not None else 0.0, until_s if until_s is not None else float("inf")
-    lines = [line for line in export.lines if day_of(first) <= line.day and line.day < _end_day(end)]
+    first, end = _midnight(since_s or 0.0), float("inf") if until_s is None else _midnight(until_s)
+    lines = [line for line in export.lines if day_of(first) <= line.day and (until_s is None or line.day < day_of(end))]
     since, until = max(export.since_s, first), min(export.until_s, end)
     if since >= until or not (lines or export.vendor == "simulator"):
         raise UnreadableExport(
@@ -75,8 +77,8 @@ def cut(export: ProviderExport, *, since_s: float | None, until_s: float | None)
     return replace(export, lines=tuple(lines), since_s=since, until_s=until)
 
 
-def _end_day(until_s: float) -> str:
-    return "~" if until_s == float("inf") else day_of(until_s)
+def _midnight(unix_s: float) -> float:
+    return max(unix_s // DAY_S * DAY_S, 0.0)
 
 
 def check(

@@ -179,6 +179,21 @@ def test_a_file_of_which_nothing_is_left_to_compare_is_refused_and_resolves_noth
     assert (total(redis_url).unknown_calls, total(redis_url).usd_picos) == (3, 1000)
 
 
+@pytest.mark.parametrize(
+    ("words", "code"), [((), 0), (("--since", "T19:00"), 0), (("--until", "T19:00"), 2), (("--since", "T01:00"), 0)]
+)
+def test_a_time_within_a_day_means_the_whole_day(
+    redis_url: str, tmp_path: Path, words: tuple[str, ...], code: int
+) -> None:
+    enter(redis_url, entry(1, limit=LIMIT, usd_picos=1000), unknown(2, 300))
+    at_day = [word.replace("T", f"{DAY}T") for word in words]
+    result = fleet("bill", "check", costs(tmp_path, 1000), *at_day, "--dry-run", "--json")
+    assert result.exit_code == code
+    if not code:
+        (cell,) = json.loads(result.stdout)["cells"]
+        assert (cell["verdict"], cell["usd_picos"], cell["unknown_calls"]) == ("explained", 1000, 1)
+
+
 def test_tokens_alone_resolve_calls_at_our_prices(redis_url: str, tmp_path: Path) -> None:
     limit = "simulator/simulated-1/default"
     enter(redis_url, entry(1), unknown(2, 10_000_000, limit=limit))
