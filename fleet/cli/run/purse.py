@@ -9,6 +9,7 @@ from fleet.config import Settings
 from fleet.economy.budgets import BudgetReading, abouts, drop_budget, read_budgets, usd
 from fleet.engine.operations.budgets import let_go, run_scope, set_budget, unpriced_in
 from fleet.errors import ConfigurationError, InvalidTask
+from fleet.store import bill_keys
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
 
@@ -57,9 +58,9 @@ class RunBudget:
             raise ConfigurationError(f"{error}; or name a --pool whose models have prices") from None
         urls, timeout_s = (state_url(self._settings), broker_url(self._settings)), self._settings.redis.socket_timeout_s
         with store_errors(urls[0]), connect(urls[0], timeout_s=timeout_s) as state:
-            before = self._read(state)
+            had_one = bool(state.exists(bill_keys.spent(self._scope)))
             set_budget(state, self._scope, {"usd_in_all": self.max_usd}, settings=self._settings)
-        if before is not None and before.settings.usd_in_all != self.max_usd:
+        if had_one:  # also at the same amount: whoever set that may have been stopped before it let go
             with store_errors(urls[1]), connect(urls[1], timeout_s=timeout_s) as broker:
                 let_go(broker, self._settings, self._scope)
 

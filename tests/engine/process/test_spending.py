@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from fleet import config, submit_many
 from fleet.cli.main import main
+from fleet.cli.run import purse
 from fleet.config import BudgetSettings, PoolSettings, Settings
 from fleet.economy.bill import sweep
 from fleet.economy.bill.unknown import read_unknown
@@ -248,7 +249,7 @@ def test_a_budget_that_fleet_toml_has_changed_lets_what_waits_for_money_ask_agai
 
 
 def test_a_run_spends_no_more_than_it_may_says_so_and_goes_on_with_more(
-    start_worker: StartWorker, fleet_of: Any, redis_url: str, tmp_path: Path
+    start_worker: StartWorker, fleet_of: Any, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet_of()
     start_worker()
@@ -264,6 +265,14 @@ def test_a_run_spends_no_more_than_it_may_says_so_and_goes_on_with_more(
     assert "with more money: run the same command again with a higher --max-usd" in told
     assert answered * CALL <= 600_000_000 and 600_000_000 - answered * CALL < MOST_USD * 10**12
 
+    # Stopped between setting the budget and opening what waits for it: the same command opens that.
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(purse, "let_go", stopped)
+        fleet(*command, "1", code=130)
+    assert len(answers.read_text().splitlines()) == answered
     sums = json.loads(fleet(*command, "1", "--json"))
     assert (sums["ok"], sums["max_usd"], sums["spent_usd"]) == (60, 1.0, pytest.approx(60 * CALL / 10**12))
     assert Billing.calls == 60
