@@ -241,7 +241,7 @@ def test_bots_without_money_stop_neither_tasks_nor_second_opinions(
             roster = Roster(store, settings_of(p=20), avoid=lambda pool: sorted(out))
             await roster.seed()
             client.zadd(
-                keys.bots("p"), {bot: 1000 for bot in out}, xx=True
+                keys.bots("p"), dict.fromkeys(out, 1000), xx=True
             )  # idle for longest: the first to be looked at
             client.zadd(keys.bots("p"), {f"p-{number:03d}": LOAD_UNIT + 1000 for number in range(11, 21)}, xx=True)
             tokens = [f"token-{number}" for number in range(40)]

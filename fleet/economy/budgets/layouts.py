@@ -17,6 +17,8 @@ LIFE_S, LAPSED_S = 400 * 86_400, 86_400
 MODES = ("wait", "degrade", "stop bulk")
 #: An amount that is not limited.
 NOT_LIMITED = -1
+#: What a scope may spend that has to have a budget, and has none: nothing in all.
+NOTHING = " ".join([*[str(NOT_LIMITED)] * (len(PERIODS) - 1), "0", "0"])
 #: Replies: it is reserved, there is no room, and no budget counts the call.
 RESERVED, FULL, NONE = 1, 0, 2
 

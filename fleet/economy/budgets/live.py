@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import redis
 
 from fleet.config import BudgetSettings, WhenFull
-from fleet.config.budgets import AMOUNTS
+from fleet.config.budgets import AMOUNTS, RUN
 from fleet.economy.budgets.keeper import FILE, VERSION
-from fleet.economy.budgets.layouts import LIFE_S, settings_in, terms_text
+from fleet.economy.budgets.layouts import LIFE_S, STATE, settings_in, terms_text
 from fleet.economy.budgets.scopes import each_of
 from fleet.economy.budgets.scripts import FORGET
 from fleet.errors import ConfigurationError
@@ -120,6 +120,9 @@ def _write(client: redis.Redis, live: Mapping[str, str]) -> None:
     with client.pipeline(transaction=True) as pipe:
         for scope, text in live.items():
             pipe.hset(bill_keys.budgets_live(), scope, text)
+            if scope.startswith(f"{RUN}:"):  # its life says when the run was last resumed, or used (`runs.py`)
+                pipe.set(bill_keys.spent(scope), STATE.pack(STATE.unpack(b"")[1:]), ex=LIFE_S, nx=True)
+                pipe.expire(bill_keys.spent(scope), LIFE_S)
         pipe.hincrby(bill_keys.budgets_live(), VERSION, 1)
         pipe.expire(bill_keys.budgets_live(), LIFE_S)
         pipe.execute()

@@ -28,6 +28,7 @@ local function terms_of(text)
 end
 
 -- The scopes that have a budget: what is set for one by name goes before what is set for each, and live before file.
+-- A run that has none is not shown among those that are the fullest.
 local function budgets()
   local names, found = {}, {}
   for k = 0, (#ARGV - SCOPES) / OF_ONE - 1 do
@@ -43,7 +44,7 @@ local function budgets()
     if terms then
       local key = KEYS[SPENT + k + 1]
       found[#found + 1] = { number = k + 1, name = ARGV[at + NAME], key = key, terms = terms, state = read_state(key),
-        is_one_of_many = ARGV[at + EACH] ~= '' }
+        is_one_of_many = ARGV[at + EACH] ~= '' and (live or ARGV[at + EACH] ~= 'run:*') }
     end
   end
   return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fleet.config import PERIODS, BudgetSettings, Period
 from fleet.config.budgets import EACH, FLEET, RUN
-from fleet.economy.budgets.layouts import MODES, BudgetReply, terms_text
+from fleet.economy.budgets.layouts import MODES, NOTHING, BudgetReply, terms_text
 from fleet.waits import Wait
 
 #: How periods are told of.
@@ -63,11 +63,12 @@ def counting(payer: Payer, known: Collection[str]) -> tuple[str, ...]:
 
 
 def asked_of(scopes: Iterable[str], configured: Mapping[str, BudgetSettings]) -> list[str]:
-    """Return what `reserve.lua` is told of each scope."""
+    """Return what `reserve.lua` is told of each scope; a run whose budget is gone (`runs.py`) may spend nothing."""
     told: list[str] = []
     for scope in scopes:
         each = each_of(scope)
-        told += (scope, each, terms_text(configured.get(scope)), terms_text(configured.get(each)))
+        of_each = NOTHING if each == f"{RUN}:*" else terms_text(configured.get(each))
+        told += (scope, each, terms_text(configured.get(scope)), of_each)
     return told
 
 
@@ -115,6 +116,8 @@ def wait_of(reply: BudgetReply, scopes: Iterable[str]) -> Wait:
 def _told(reply: BudgetReply, scope: str, period: Period) -> str:
     used, allowed = usd(reply.used), usd(reply.allowed)
     left = reply.allowed - reply.used - reply.reserved
+    if not reply.allowed:
+        return "it was left unfinished for weeks, and its budget is gone"
     if reply.is_own:
         return f"this call is dearer than what is left: {usd(max(0, left))} of {allowed}"
     if reply.returns:

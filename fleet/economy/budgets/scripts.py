@@ -47,3 +47,4 @@ SETTLE = Script.beside(
     behind=_BUDGET,
 )
 FORGET = Script.beside(__file__, "forget.lua", keys="spent", behind=_BUDGET)
+FORGET_RUNS = Script.beside(__file__, "forget_runs.lua", keys="live shares spent*", argv="least_s names*")

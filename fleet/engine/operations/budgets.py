@@ -111,12 +111,17 @@ def let_go(broker: redis.Redis, settings: Settings, scope: str) -> None:
 def forget_budget(state: redis.Redis, scope: str, *, spent_too: bool) -> tuple[bool, float]:
     """Let fleet.toml hold again; return whether something else did, and the US dollars that are forgotten.
 
+    A run, of which fleet.toml says nothing, is not limited any more.
+
     Args:
         state: State Redis.
         scope: Whose.
         spent_too: Forget what it has spent, too.
     """
     had = reset_budget(state, scope) / 1e6 if spent_too else 0.0
+    if scope.startswith(f"{RUN}:"):
+        change_budget(state, scope, dict.fromkeys(AMOUNTS, 0.0), configured={})
+        return True, had
     return drop_budget(state, scope), had
 
 

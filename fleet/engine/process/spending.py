@@ -31,6 +31,7 @@ from fleet.economy.budgets import (
 )
 from fleet.economy.budgets.keeper import FILE
 from fleet.economy.budgets.layouts import LAPSED_S, LIFE_S
+from fleet.economy.budgets.runs import forget_left_runs
 from fleet.economy.budgets.scripts import SETTLE
 from fleet.engine.process.breaking import lift
 from fleet.errors import FleetError
@@ -168,6 +169,7 @@ class Spending:
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
+                await forget_left_runs(self._store)
                 life_ms = round(SWEEP_EVERY_S * 900)
                 if await self._store.command("SET", keys.turn("budgets"), "1", "NX", "PX", life_ms) is not None:
                     await end_the_dead(self._store)

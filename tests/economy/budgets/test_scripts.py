@@ -25,13 +25,15 @@ from fleet.economy.budgets import (
     settle_call,
 )
 from fleet.economy.budgets import keeper as budget_keeper
-from fleet.economy.budgets.layouts import STATE, BudgetAt
+from fleet.economy.budgets.keeper import VERSION
+from fleet.economy.budgets.layouts import LIFE_S, STATE, BudgetAt
 from fleet.economy.budgets.reader import BudgetReading, bounds
+from fleet.economy.budgets.runs import forget_left_runs
 from fleet.economy.budgets.scripts import RESERVE, SETTLE
 from fleet.errors import ConfigurationError, FleetError, NotSoon
 from fleet.grants import Caller
 from fleet.models import Priority
-from fleet.store import bill_keys, patience
+from fleet.store import bill_keys, keys, patience
 from fleet.store.client import Store, connect
 from fleet.waits import Wait
 from tests.redis_server import RedisServer
@@ -279,6 +281,44 @@ def test_what_is_changed_for_one_begins_with_what_each_has(redis_url: str) -> No
                     ConfigurationError, match="when_full: expected a budget that can be used up, got none"
                 ):
                     change_budget(client, scope, {}, configured={}, when_full="degrade")
+
+    run(redis_url, body)
+
+
+def test_the_budgets_of_runs_that_were_left_go_after_weeks_and_their_tasks_wait_for_a_resume(redis_url: str) -> None:
+    names = [f"run:{number}" for number in range(100)]
+    left, used = Caller(run="0"), Caller(run="used")
+
+    async def body(store: Store) -> None:
+        one = keeper(store, {})
+        with connect(redis_url) as client:
+            for scope in [*names, "run:used", "run:resumed", "tenant:ann"]:
+                change_budget(client, scope, {"usd_in_all": 0.001}, configured={})
+            for caller in (left, used):
+                one.settle(await reserve(one, 400, caller=caller), 400_000_000)
+            await settled(one)
+            assert await forget_left_runs(store) == 0  # a run that has not called yet is new, not left
+            for scope in [*names, "run:used", "run:resumed", "tenant:ann"]:
+                client.expire(bill_keys.spent(scope), LIFE_S - 21 * 86_400)  # as three weeks later
+            one.settle(await reserve(one, 400, caller=used), 400_000_000)
+            await settled(one)
+            change_budget(client, "run:resumed", {"usd_in_all": 0.001}, configured={})
+            assert await forget_left_runs(store) == 0  # it is one look an hour, over all workers
+            client.delete(keys.turn("budgets of runs"))
+            assert await forget_left_runs(store) == 100
+            live: Any = client.hkeys(bill_keys.budgets_live())
+            assert {name.decode() for name in live} == {"run:used", "run:resumed", "tenant:ann", VERSION}
+
+            # What is still there of a run waits, and is not among the fullest; it goes on where it was.
+            wait = await refused(one, 100, caller=left)
+            assert (wait.cause, wait.about, wait.is_everyones) == ("budget", "budget run:0, in all", False)
+            assert wait.told == "it was left unfinished for weeks, and its budget is gone"
+            assert client.zscore(bill_keys.budget_shares(), "run:0") is None
+            change_budget(client, "run:0", {"usd_in_all": 0.001}, configured={})
+            await reserve(one, 100, caller=left)
+            assert (
+                await refused(one, 600, caller=left)
+            ).about == "budget run:0, in all"  # what it had spent stays counted
 
     run(redis_url, body)
 
