@@ -150,6 +150,8 @@ def _remarks(found: Bill) -> Iterator[str]:
         yield f"{total.unpriced_calls:,} of {total.calls:,} calls have no price: set [prices] in fleet.toml"
     if any(OTHER in line.values for line in found.lines):
         yield f"the line `{OTHER}` sums what is beyond the rows that are kept apart"
+    if found.has_whole_days:
+        yield "hours are kept for 14 days: lines before them, whose hour is a date, are whole days"
     if total.calls and settings.simulated:
         yield "answers of the simulator are not billed by anybody"
 

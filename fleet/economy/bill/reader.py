@@ -49,6 +49,14 @@ class Bill:
     lines: tuple[BillLine, ...]
     total: Sums
 
+    @property
+    def has_whole_days(self) -> bool:
+        """True when lines that are split by hour tell of whole days, of which no hours are kept."""
+        if "hour" not in self.by:
+            return False
+        place = self.by.index("hour")
+        return any("T" not in line.values[place] for line in self.lines)
+
 
 def check_by(by: Sequence[str]) -> None:
     """Refuse what the rows do not tell apart.
@@ -75,7 +83,7 @@ def read_bill(client: redis.Redis, *, since_s: float, until_s: float, by: Sequen
         since_s: Unix time from which calls count; begins with the hour, with the day (UTC) where only days are kept:
             by bot, and before the last 14 days.
         until_s: Unix time until which they count; ends with the hour or day that runs then.
-        by: What to split it by, of `DIMENSIONS`.
+        by: What to split it by, of `DIMENSIONS`. Where only days are kept, the value of `hour` is the day.
 
     Raises:
         InvalidTask: When the rows do not tell these apart.
@@ -92,10 +100,10 @@ def read_bill(client: redis.Redis, *, since_s: float, until_s: float, by: Sequen
             for _, _, key in some:
                 pipe.hgetall(key)
             found = pipe.execute()
-        for (began_s, _, _), rows in zip(some, found, strict=True):
+        for (began_s, ended_s, _), rows in zip(some, found, strict=True):
             for name, packed in rows.items():
                 sums = unpacked(packed)
-                values = _values(name, began_s, by)
+                values = _values(name, began_s, ended_s, by)
                 lines[values] = lines.get(values, Sums()) + sums
                 total += sums
     since, until = (spans[0][0], spans[-1][1]) if spans else (int(since_s), int(until_s))
@@ -148,9 +156,11 @@ def _spans(since_s: float, until_s: float, now_s: float, by: Sequence[str]) -> I
             yield hour * HOUR_S, (hour + 1) * HOUR_S, bill_keys.hour(hour)
 
 
-def _values(name: bytes, began_s: int, by: Sequence[str]) -> tuple[str, ...]:
+def _values(name: bytes, began_s: int, ended_s: int, by: Sequence[str]) -> tuple[str, ...]:
     known = _parts(name, is_by_bot="bot" in by)
-    known["day"], known["hour"] = _day(began_s), _hour(began_s)
+    known["day"] = known["hour"] = _day(began_s)
+    if ended_s - began_s == HOUR_S:
+        known["hour"] = _hour(began_s)
     return tuple(known.get(one, OTHER) for one in by)
 
 

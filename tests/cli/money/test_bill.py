@@ -110,6 +110,24 @@ def test_only_the_hours_that_are_asked_for_count() -> None:
 
 
 @pytest.mark.usefixtures("some_calls")
+def test_by_hour_a_day_without_hours_is_a_line_of_its_own_with_the_date(redis_url: str) -> None:
+    async def body(store: Store) -> None:
+        writer = Writer(store)
+        for hours in (0, 3):
+            writer.enter(entry(10 + hours, at_s=AT_S - 20 * 86_400 + hours * 3600))
+        await writer.close()
+
+    in_store(redis_url, body)
+    old = datetime.fromtimestamp(AT_S - 20 * 86_400, UTC).strftime("%Y-%m-%d")
+    shown = fleet("bill", "--by", "hour", "--json")
+    assert [(line["hour"], line["calls"]) for line in json.loads(shown.stdout)["lines"]] == [
+        (old, 2), (f"{DAY}T12:00Z", 4), (f"{DAY}T13:00Z", 1),
+    ]  # fmt: skip
+    assert "whose hour is a date, are whole days" in shown.stderr
+    assert "whole days" not in fleet("bill", "--by", "hour", "--since", DAY).stderr
+
+
+@pytest.mark.usefixtures("some_calls")
 def test_what_slots_did_in_that_time_stands_below_the_bill(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_WORKER__SLOTS", "10")
     monkeypatch.setenv("FLEET_WORKER__USD_PER_HOUR", "0.5")
