@@ -5,6 +5,7 @@ Reads only: OUT stays as it is, nothing is queued, and no Redis is started for i
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fleet.cli.run.answers import RunNote, records_in
+from fleet.cli.run.batch_lines import ENVELOPE
 from fleet.cli.run.entries import InputLine, LineFormat, entry_of, read_questions
 from fleet.cli.run.recognition import AnswerIndex, key_of
 from fleet.cli.run.weighing import Scales
@@ -23,7 +25,7 @@ from fleet.economy.habits import LEAST_ANSWERS, Experience, Funds, Habit, habit_
 from fleet.economy.prices import PriceList
 from fleet.engine.operations.expecting.experience import read_experience, unlearnt
 from fleet.errors import FleetError, InvalidTask
-from fleet.models import BotTask
+from fleet.models import TASK_FIELDS, BotTask
 from fleet.money import PICOS
 from fleet.signals.ahead.outlook import usd
 from fleet.store.client import connect, store_errors
@@ -32,6 +34,9 @@ from fleet.usage import Usage
 
 #: Answers in OUT whose usage is looked at (count): the first ones, more teach little.
 MOST_SAMPLES = 5000
+#: Names of fields that an error may begin with, of tasks and of batch lines, and where it names one.
+_FIELDS = frozenset({*TASK_FIELDS, *ENVELOPE})
+_FIELD_AT = re.compile(r"([A-Za-z_]+)(?:[.\[][^:]*)?:")
 
 
 @dataclass
@@ -40,7 +45,7 @@ class Inventory:
 
     Attributes:
         answered: Lines that OUT answers.
-        wrong: Lines that are no valid tasks, by the field that is wrong.
+        wrong: Lines that are no valid tasks, by the field that is wrong; `line`: by no field of theirs.
         example: Why the first of them is none.
         asked: What is left to ask.
         samples: Lines that OUT answers, with their usage and cost (10^-12 dollars; None: unknown).
@@ -138,7 +143,7 @@ class DryRun:
             except InvalidTask as invalid:
                 error = invalid
         what = str(error)
-        found.wrong[what.partition(":")[0]] += 1
+        found.wrong[_field_of(what)] += 1
         found.example = found.example or f"line {entry.line}: {what}"
 
     def _answers(self, found: Inventory) -> tuple[AnswerIndex, dict[int, tuple[Usage, int | None]]]:
@@ -164,6 +169,12 @@ class DryRun:
             return
         with self.source.open("rb") as lines:
             yield lines
+
+
+def _field_of(error: str) -> str:
+    """Return the field that an error is about, never what is in it: `messages` of `messages[3].role: expected ...`."""
+    found = _FIELD_AT.match(error)
+    return found[1] if found is not None and found[1] in _FIELDS else "line"
 
 
 def _weighed(scales: Scales, task: BotTask) -> Weighed | None:

@@ -81,7 +81,10 @@ def test_wrong_lines_are_counted_by_what_is_wrong_as_a_run_would(tmp_path: Path)
     wrong = ['{"prompt": 1}\n', "not json\n", '{"prompt": "x", "pool": "nowhere"}\n', '{"prompt": "x", "n": 0}\n']
     found = told(write(tmp_path / "in.jsonl", {"prompt": "fine"}, "\n", *wrong))
     assert (found["lines"], found["wrong"], found["tasks"]) == (5, 4, 1)
-    assert found["wrong_by_field"]["pool"] == 1
+    assert found["wrong_by_field"] == {"pool": 1, "prompt": 1, "n": 1, "line": 1}
+    many = [f'{{"secret {n}": 1}}\n' for n in range(1000)]
+    many += [f'{{"messages": [{{"role": "robot {n}", "content": "x"}}]}}\n' for n in range(10)]
+    assert told(write(tmp_path / "many.jsonl", *many))["wrong_by_field"] == {"line": 1000, "messages": 10}
 
 
 def test_a_pipe_and_the_options_of_the_command_line_count_too():
