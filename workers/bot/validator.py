@@ -102,7 +102,9 @@ class Validator:
         #: Answers that wait here for a verdict (count).
         self._waiting = 0
         self._wait: Wait | None = None
-        self._left_s, self._scouted_at = 0.0, -math.inf
+        #: For how long (s) it left the pool to others, and when last (Unix time, s).
+        self._left_s, self._left_at = 0.0, -math.inf
+        self._scouted_at = -math.inf
         self._works_again = asyncio.Event()
 
     @property
@@ -208,13 +210,16 @@ class Validator:
         """Let the pool wait, or leave it to processes that do better; return whether this answer's task is theirs.
 
         Those that have given a verdict since it raised here get all of them. Those that have done so before may meet
-        the same: one task goes first.
+        the same: one task goes first. It is left to them again only if they have given one since it was: each time, the
+        answers are paid for anew.
         """
         if asks < ASKS and not case.is_general:
             return False
         now_s = self._now_s()
-        at = await self._peers.gave_verdict_at()
-        if at is None or (at <= case.since and now_s - case.since > BELIEVED_S):
+        at, after, is_back = await self._peers.gave_verdict_at(), case.since, False
+        if not self._is_away and self._left_at >= case.since:
+            after, is_back = self._left_at, True
+        if at is None or (at <= after and (is_back or now_s - after > BELIEVED_S)):
             if (asks >= ALONE_ASKS or case.is_general) and not self._verdicts.gave_another(
                 case.since, now_s - OTHERS_S
             ):
@@ -224,15 +229,21 @@ class Validator:
         self._leave_to_others(error)
         if asks < ASKS or not may_leave:
             return False
-        if at <= case.since:
+        if at <= after:
             if now_s - self._scouted_at < LEAVE_S:
                 return False
             self._scouted_at = now_s
         return True
 
+    @property
+    def _is_away(self) -> bool:
+        """True while the pool is left to others."""
+        standing = self.standing
+        return standing is not None and standing.cause == "function"
+
     def _leave_to_others(self, error: ValidatorFailed) -> None:
         """Take no more of the pool's tasks for a while: others do better."""
-        if self.standing is not None and self._wait is not None and self._wait.cause == "function":
+        if self._is_away:
             return
         if self._wait is not None and self._wait.is_everyones:
             self._peers.lift()
@@ -242,7 +253,8 @@ class Validator:
             self._function.path,
             error,
         )
-        self._wait = self._elsewhere(error, self._now_s() + self._left_s)
+        self._left_at = self._now_s()
+        self._wait = self._elsewhere(error, self._left_at + self._left_s)
         self._peers.leave(self._left_s)
 
     def _elsewhere(self, error: ValidatorFailed, opens_at: float) -> Wait:
@@ -272,9 +284,9 @@ class Validator:
         opens_at = (known.opens_at or 0.0) if known is not None and known.is_everyones else -math.inf
         if until < opens_at + 1.0 or (not case.is_proven and now_s < opens_at + WINDOW_S):
             return
-        if known is None:
+        if known is None or not known.is_everyones:
             logger.error("validator_broken function=%s: %s; its pool waits", self._function.path, error)
-        elif not known.is_everyones:
+        if known is not None and not known.is_everyones:
             self._peers.leave(0.0)
         told = brief(str(error), MOST_TOLD)
         self._wait = Wait("configuration", until, f"validator {self._function.path}", told)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 from fleet.engine.transport import leases
@@ -36,11 +36,19 @@ class ValidatorPeers:
     Args:
         store: State Redis.
         lift: Ends the hold of a pool that this process has put.
+        living: Returns the ids of the processes that live; None: unknown.
     """
 
-    def __init__(self, store: Store, lift: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lift: Callable[[str], None],
+        living: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> None:
         self._store = store
         self.lift = lift
+        self._living = living
+        self._is_closed = False
         self._told: Mapping[str, float] = {}
         self._told_at_s = self._read_at_s = -TELL_EVERY_S
         self._read: dict[str, float] = {}
@@ -57,8 +65,14 @@ class ValidatorPeers:
         """
         while True:
             with suppress(FleetError):  # said again
-                await self._tell(given())
+                await self._tell({} if self._is_closed else given())
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def close(self) -> None:
+        """Take back what was told: this process gives no more verdicts."""
+        self._is_closed = True
+        with suppress(FleetError):
+            await self._tell({})
 
     async def _tell(self, given: Mapping[str, float]) -> None:
         now_s = time.monotonic()
@@ -91,8 +105,9 @@ class ValidatorPeers:
             self._read = {field.decode(): float(at) for field, at in zip(flat[::2], flat[1::2], strict=True)}
             self._read_at_s = time.monotonic()
         mine, oldest = _field(pool), CLOCK.now_s() - OLD_S
-        others = [at for field, at in self._read.items() if field != mine and field.rpartition("|")[0] == pool]
-        return max((at for at in others if at >= oldest), default=None)
+        living = self._living()
+        others = {field: at for field, at in self._read.items() if field != mine and _is_of(field, pool, living)}
+        return max((at for at in others.values() if at >= oldest), default=None)
 
 
 class PoolPeers:
@@ -118,6 +133,12 @@ class PoolPeers:
     def lift(self) -> None:
         """As the Protocol says."""
         self._all.lift(self._pool)
+
+
+def _is_of(field: str, pool: str, living: Collection[str] | None) -> bool:
+    """Return whether a field is of that pool, and its process may live."""
+    of_pool, _, process = field.rpartition("|")
+    return of_pool == pool and (living is None or process in living)
 
 
 def _field(pool: str) -> str:

@@ -107,6 +107,7 @@ class Assembly:
     async def close(self) -> None:
         """Give up what others may take over, and close all connections."""
         self.likeness.close()
+        await self.peers.close()
         await self.lessons.close()
         await self.breakers.close()
         await self.agent.close()
@@ -155,7 +156,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     room = WaitingRoom(
         broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool), spending=spending
     )
-    peers = ValidatorPeers(state, room.did_well)
+    peers = ValidatorPeers(state, room.did_well, lambda: janitor.living())
     agent = Agent(
         gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon,
         slots=slots, peers_of=peers.of,

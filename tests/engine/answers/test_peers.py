@@ -22,7 +22,9 @@ def test_processes_hear_of_verdicts_of_others_that_are_in_no_doubt_and_of_none_o
 
     async def work() -> list[float | None]:
         store = Store(redis_url)
-        one, other = ValidatorPeers(store, lambda pool: None), ValidatorPeers(store, lambda pool: None)
+        living: list[str] | None = None
+        one = ValidatorPeers(store, lambda pool: None, lambda: living)
+        other = ValidatorPeers(store, lambda pool: None)
         heard = []
 
         async def as_other(given: dict[str, float]) -> None:
@@ -41,13 +43,20 @@ def test_processes_hear_of_verdicts_of_others_that_are_in_no_doubt_and_of_none_o
             await as_other({"a|b": now - 5, "c": now})
             await hear()
             await hear("b")
+            living = ["own"]
+            await hear()
+            living = ["own", "other"]
+            await hear()
             await as_other({"c": now})
             await hear()
+            await one.close()
+            await one._tell({} if one._is_closed else {"a|b": now})
+            assert await store.command("HKEYS", keys.verdicts()) == [b"c|other"], "who ends takes its own back"
         finally:
             await store.close()
         return heard
 
-    assert asyncio.run(work()) == [None, now - 5, None, None]
+    assert asyncio.run(work()) == [None, now - 5, None, None, now - 5, None]
 
 
 def test_while_redis_is_away_no_verdicts_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

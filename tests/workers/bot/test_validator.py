@@ -402,6 +402,39 @@ def test_a_hold_ends_with_the_first_verdict_of_others_and_a_task_that_cannot_lea
     assert peers.left[-1] == 0.0, "its tasks are wanted again"
 
 
+def test_where_the_last_process_that_did_better_is_gone_the_pool_is_held_and_no_more_answers_are_thrown_away(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("fleet.workers.bot.validator.LEAVE_S", 0.1)
+    told: list[Wait] = []
+    peers = FakePeers()
+
+    async def run(agent: Agent, provider: FakeProvider) -> tuple[int, list[Outcome], list[Outcome]]:
+        def start_three(name: str) -> list[asyncio.Future[Outcome]]:
+            return [start(agent, f"{name} {number}", before=NOTHING_BEFORE) for number in range(3)]
+
+        first = start_three("task")
+        await until(lambda: told)
+        peers.at = time.time()  # an old worker gives its last verdict, and stops
+        thrown_away = await asyncio.gather(*first)
+        told.clear()
+        await until(lambda: every(v.standing is None for v in agent._validators.values()))
+        again = start_three("task")
+        await until(lambda: told)
+        later = await start(agent, "later", before=NOTHING_BEFORE)
+        assert later.parking is not None and later.attempts == 0
+        calls = len(provider.calls)
+        assert not any(job.done() for job in again)
+        seen["broken"] = False
+        return calls, thrown_away, await asyncio.gather(*again)
+
+    calls, thrown_away, kept = at_work(run, told=told, peers=peers)
+    assert calls == 6 and [one.parking is not None for one in thrown_away] == [True] * 3
+    assert {(wait.cause, wait.is_everyones) for wait in told} == {("configuration", True)}
+    assert [(one.status, one.attempts) for one in kept] == [("ok", 1)] * 3
+    assert peers.left[-1] == 0.0
+
+
 def test_a_validator_that_forgot_its_async_is_told_so():
     told: list[Wait] = []
 
