@@ -169,7 +169,7 @@ def test_the_end_that_a_plain_clients_message_tells_is_when_its_queue_is_walked_
     assert withdrawn.claim(client) is not None
 
 
-@pytest.mark.parametrize("place", [0, 700, 2999])
+@pytest.mark.parametrize("place", [0, 700, 2499, 2999])
 def test_a_seek_looks_at_each_message_of_a_queue_that_stands_once_wherever_it_lies(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
@@ -187,9 +187,9 @@ def test_a_seek_looks_at_each_message_of_a_queue_that_stands_once_wherever_it_li
     steps = withdrawn.seek_end(client, "q")
     found = [next(steps)]  # who looks next goes on where this one has stopped
     client.lpush(LIST, plain(600), *(message(f"new{n}") for n in range(40)))
-    client.rpush(LIST, message("back"))
+    client.rpush(LIST, message("back"))  # moves all places, from the end that takes take from
     found += withdrawn.seek_end(client, "q")
-    assert found.count(True) == 1 and sum(counts) == 3000
+    assert found.count(True) == 1 and sum(counts) == 3001
     assert client.zscore(keys.ends(), "q") == pytest.approx(time.time() + 9_000, abs=60)
     counts.clear()
     assert any(withdrawn.seek_end(client, "q")), "what has come meanwhile is looked at in the next pass, and no more"
@@ -201,6 +201,54 @@ def test_a_seek_looks_at_each_message_of_a_queue_that_stands_once_wherever_it_li
     client.delete(LIST)
     assert not any(withdrawn.seek_end(client, "q"))
     client.lpush(LIST, plain(30))
+    assert any(withdrawn.seek_end(client, "q"))
+
+
+@pytest.mark.parametrize(("taken", "back", "gone"), [(0, 40, False), (30, 10, False), (0, 90, True)])
+def test_a_seek_jumps_over_none_where_messages_are_put_back_or_taken_while_it_pauses(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, taken: int, back: int, gone: bool
+) -> None:
+    monkeypatch.setattr(withdrawn, "SOUGHT_MOST", 100)
+    client.lpush(LIST, *(message(f"m{n}") for n in range(600)))
+    steps = withdrawn.seek_end(client, "q")
+    assert (next(steps), next(steps)) == (False, False)
+    client.lset(LIST, 200, plain(9_000))  # the next one to be looked at
+    if gone:  # the last one that was looked at
+        client.lset(LIST, 199, withdrawn.GONE)
+    if taken:
+        client.rpop(LIST, taken)
+    client.rpush(LIST, *(message(f"back{n}") for n in range(back)))
+    client.lpush(LIST, *(message(f"new{n}") for n in range(20)))
+    assert any(steps)
+    assert client.zscore(keys.ends(), "q") == pytest.approx(time.time() + 9_000, abs=60)
+
+
+def test_a_seek_copies_few_bytes_where_all_lists_stand_and_no_more_than_a_step_where_they_do_not(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(withdrawn, "STRETCH_BYTES", 100_000)  # twenty times less than it is
+    for step in range(5):
+        client.lpush(list_key("q", step), *(b" " * 5_000 + message(f"m{step}-{n}") for n in range(60)))
+
+    def copied() -> list[int]:
+        """Seek, and return how many messages each step has copied."""
+        counts = []
+        with client.monitor() as monitor:
+            for _ in withdrawn.seek_end(client, "q"):
+                client.echo("step")
+                seen = 0
+                while "echo" not in (line := monitor.next_command()["command"].lower()):
+                    words = line.split()
+                    if words[0] == "lrange":
+                        seen += int(words[-1]) - int(words[-2]) + 1
+                    seen += words[0] == "lindex"
+                counts.append(seen)
+        return counts
+
+    first = copied()
+    assert len(first) >= 15 and max(first) < 2 * 100_000 // 5_000
+    assert copied() == [5], "one message of each list that stands"
+    client.lpush(list_key("q", 4), plain(-5))
     assert any(withdrawn.seek_end(client, "q"))
 
 

@@ -33,7 +33,7 @@ SEEK = Script.beside(
     __file__,
     "seek_end.lua",
     keys="ends seen lists*",
-    argv="queue count most_bytes settled_s bot_task life_s",
+    argv="queue count step_bytes most_bytes settled_s bot_task life_s",
     using=[ISO_TIME],
 )
 FINISH = Script.beside(__file__, "finish_walk.lua", keys="ends", argv="queue claimed next_at pause_s")
@@ -226,19 +226,17 @@ def seek_end(client: redis.Redis, queue: str) -> Iterator[bool]:
     Returns:
         After each step, whether it has found a sooner end than was known.
     """
-    count = FIRST_STRETCH
     while True:
         call = SEEK.call(
             ends=keys.ends(), seen=keys.turn(f"ends:seen:{queue}"),
-            lists=[list_key(queue, step) for step in PRIORITY_STEPS], queue=queue, count=count,
-            most_bytes=weight.MAX_MESSAGE_BYTES, settled_s=max(CLAIM_S, LONGEST_PAUSE_S), bot_task=f'"{TASK_NAME}"',
-            life_s=SOUGHT_LIFE_S,
+            lists=[list_key(queue, step) for step in PRIORITY_STEPS], queue=queue, count=SOUGHT_MOST,
+            step_bytes=STRETCH_BYTES, most_bytes=weight.MAX_MESSAGE_BYTES, settled_s=max(CLAIM_S, LONGEST_PAUSE_S),
+            bot_task=f'"{TASK_NAME}"', life_s=SOUGHT_LIFE_S,
         )  # fmt: skip
-        found, is_more, looked_at, size = run_script(client, SEEK, *call)
+        found, is_more, _ = run_script(client, SEEK, *call)
         yield bool(found)
         if not is_more:
             return
-        count = min(SOUGHT_MOST, max(FIRST_STRETCH // 4, STRETCH_BYTES * looked_at // max(1, size)))
 
 
 def claim(client: redis.Redis) -> tuple[str, str] | None:
