@@ -38,7 +38,7 @@ from fleet.signals.diagnosis.finding import clock
 from fleet.signals.events import record_event_now
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import state_url
+from fleet.store.embedded import broker_url, state_url
 
 logger = logging.getLogger("fleet.alerts")
 
@@ -75,14 +75,15 @@ class Alerter:
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def look(self) -> Announcement | None:
-        """Take the turn, tell what is new, and return it; None: another process has the turn.
+        """Take the turn, tell what is new, and return it; None: somebody has the turn, and both Redis answer.
 
         Raises:
-            FleetError: When Redis does not answer, or the webhook does not take the message: it stays news.
+            FleetError: When a Redis does not answer, or the webhook does not take the message: it stays news.
         """
         url = state_url(self._settings)
         with store_errors(url), connect(url, timeout_s=self._settings.redis.socket_timeout_s) as state:
             if not state.set(keys.turn(_TURN), os.getpid(), nx=True, px=round(TURN_S * 1000)):
+                broker_url(self._settings)  # asks the broker, which may be a Redis of its own
                 return None
             began = time.monotonic()
             try:
@@ -161,8 +162,7 @@ class AlertWatch:
     def step(self) -> None:
         """Look once; a Redis that has been away for `AWAY_S` is told by each process by itself: none can ask others."""
         try:
-            self._alerter.look()
-            self._failed = ""
+            look = self._alerter.look()
         except FleetError as error:
             self._tell(error)
             if isinstance(error, StoreUnavailable) or isinstance(error.__cause__, StoreUnavailable):
@@ -171,6 +171,8 @@ class AlertWatch:
         except Exception as error:  # noqa: BLE001 - one look that fails must not end the others
             self._tell(FleetError(f"alerts: expected to read the fleet, got {type(error).__name__}: {quote(error)}"))
         else:
+            if look is not None:  # after a look that failed the turn stands: that says nothing of the next one
+                self._failed = ""
             self._tell_back(time.time())
 
     def _tell_away(self, now_s: float) -> None:

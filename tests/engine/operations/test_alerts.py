@@ -172,6 +172,29 @@ def test_a_redis_that_is_away_is_told_and_that_it_is_back(
     assert len(hook.bodies) == 3
 
 
+def test_a_broker_of_its_own_that_is_away_is_told_once_by_each_process_also_between_two_turns(
+    client: redis.Redis,
+    hook: Webhook,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(alerts, "AWAY_S", 0.0)
+    redis_of = {"url": "redis://127.0.0.1:1/0", "state_url": settings.redis.url}
+    half = load(alerts={"webhook_env": "OUR_WEBHOOK", "body": "json"}, redis=redis_of)
+    watch, other = alerts.AlertWatch(half), alerts.AlertWatch(half)
+    for _ in range(3):
+        watch.step()
+    (told,) = hook.bodies
+    assert [one["kind"] for one in told["findings"]] == ["redis_away"]
+    assert sum("not told" in message for message in caplog.messages) == 1
+    other.step()
+    assert len(hook.bodies) == 2, "it has never had the turn"
+    watch._settings, watch._alerter = settings, Alerter(settings)  # it is there again, and another has the turn
+    watch.step()
+    assert [body["text"].partition(" ")[0] for body in hook.bodies[2:]] == ["OVER,"]
+
+
 @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n"])
 def test_a_webhook_that_speaks_no_http_is_told_in_one_line_without_its_address(
     client: redis.Redis, hook: Webhook, settings: Settings, monkeypatch: pytest.MonkeyPatch, answer: bytes
