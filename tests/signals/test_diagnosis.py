@@ -359,6 +359,25 @@ def test_what_is_over_or_has_a_cause_of_its_own_is_not_told() -> None:
     assert diagnose(view_of(), one_bad_bot) == ()
 
 
+@pytest.mark.parametrize(
+    ("answered_ago_s", "silent", "is_told"),
+    [
+        (0.3, [9.0] * 5, False),  # 95 other workers of one slot each are answered all the time
+        (50.0, [180.0] * 5, False),  # a sixth one is, once a minute, as is usual there
+        (8.5, [10.5, 9.0, 9.0, 8.5, 8.0], True),  # it hangs: these calls had left when the last answer came
+        (9.0, [9.0, 9.0, 9.0, 9.0, 9.0, 100.0], True),  # so it does, and one call has been odd since long before
+        (9.0, [9.0, 9.0, 9.0, 100.0, 100.0], False),  # three calls are few
+    ],
+)
+def test_an_api_answers_nothing_only_where_no_worker_is_answered(
+    answered_ago_s: float, silent: list[float], is_told: bool
+) -> None:
+    workers = [report(f"w{n}@h", unanswered={ALPHA: (1, silent_s)}) for n, silent_s in enumerate(silent)]
+    found = diagnose(view_of(workers=workers), symptoms_of(answered_at={"alpha/m-1": NOW_S - answered_ago_s}))
+    assert [(one.kind, one.severity) for one in found] == [("provider_failing", "critical")] * is_told
+    assert [one.since for one in found] == [NOW_S - answered_ago_s] * is_told
+
+
 def test_the_worst_comes_first_by_severity_then_tasks_then_kind() -> None:
     def one(kind: str, severity: str, tasks: int = 0) -> Diagnosis:
         return Diagnosis.model_validate({"kind": kind, "severity": severity, "sentence": "s", "tasks": tasks})

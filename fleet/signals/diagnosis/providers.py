@@ -23,6 +23,9 @@ REFUSED_CALLS, REFUSED_SHARE = 10, 0.1
 REFUSED_NOW_S, WAITING_TASKS = 6.0, 3
 #: Calls under way without an answer from which an API that answers nothing is told.
 SILENT_CALLS = 5
+#: Share of a worker's silence in which nobody else may have been answered: it tells of silence when that has lasted
+#: three times the slowest answer, and a call may have been under way for one of these when the last answer came.
+SILENT_SHARE = 2 / 3
 #: Seconds for which a 429 must hold the fleet to be told on its own.
 LONG_HOLD_S = 10.0
 #: How much longer than usual tasks of an API must take, in all and for each token, and in how many tasks (count).
@@ -129,18 +132,23 @@ def failing(case: Case) -> Iterator[Diagnosis]:
 
 
 def silent(case: Case) -> Iterator[Diagnosis]:
-    """Yield APIs that have answered nothing for far longer than usual, while calls are under way: they hang."""
+    """Yield APIs that have answered nothing for far longer than usual, while calls are under way: they hang.
+
+    A worker of few slots hears little: its calls count only where the others were not answered either.
+    """
     calls: Counter[str] = Counter()
     longest_s: dict[str, float] = {}
     for worker in case.view.resources.workers:
-        for limit, (under_way, silent_s) in worker.unanswered.items():
-            calls[limit] += under_way
-            longest_s[limit] = max(longest_s.get(limit, 0.0), silent_s + case.now_s - worker.at)
+        for limit, (under_way, told_s) in worker.unanswered.items():
+            silent_s = told_s + case.now_s - worker.at
+            if case.now_s - case.symptoms.answered_at.get(api_of(limit), 0.0) >= SILENT_SHARE * silent_s:
+                calls[limit] += under_way
+                longest_s[limit] = max(longest_s.get(limit, 0.0), silent_s)
     for limit, under_way in calls.items():
         facts = case.symptoms.breakers.get(limit)
         if under_way < SILENT_CALLS or (facts is not None and facts.is_open):
             continue
-        since = case.now_s - longest_s[limit]
+        since = max(case.now_s - longest_s[limit], case.symptoms.answered_at.get(api_of(limit), 0.0))
         yield diagnosis(
             "provider_failing", "critical", f"{api_of(limit)} answers nothing", now_s=case.now_s, since=since,
             cause=f"{counted(under_way, 'call')} have been under way for up to {longest_s[limit]:.0f} s, far longer "
