@@ -96,7 +96,7 @@ def set_budget(
 def let_go(broker: redis.Redis, settings: Settings, scope: str) -> None:
     """Open what waits because of a budget that was changed, as soon as no worker believes the old one any more.
 
-    What stands for many opens all that waits for money: what still has none goes back to where it was. A bot's opens its
+    What stands for many opens all that waits for money: what still has none goes back to where it was. A bot opens its
     pool, too, which may have waited for the first of its bots.
     """
     time.sleep(HEARD_S)
