@@ -240,9 +240,7 @@ def test_bots_without_money_stop_neither_tasks_nor_second_opinions(
         try:
             roster = Roster(store, settings_of(p=20), avoid=lambda pool: sorted(out))
             await roster.seed()
-            client.zadd(
-                keys.bots("p"), dict.fromkeys(out, 1000), xx=True
-            )  # idle for longest: the first to be looked at
+            client.zadd(keys.bots("p"), dict.fromkeys(out, 1000), xx=True)  # the first to be looked at
             client.zadd(keys.bots("p"), {f"p-{number:03d}": LOAD_UNIT + 1000 for number in range(11, 21)}, xx=True)
             tokens = [f"token-{number}" for number in range(40)]
             checks = (roster.check_out("p", task_id=f"task-{t}", token=t, besides=besides) for t in tokens)

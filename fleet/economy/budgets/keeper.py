@@ -175,7 +175,8 @@ class BudgetKeeper:
         if reply.code == FULL:
             scope, wait = scopes[reply.scope - 1], wait_of(reply, scopes)
             if reply.returns and not wait.is_everyones and not scope.startswith("bot:"):
-                wait = replace(wait, opens_at=self._clock() + self._again_s(scope, is_own=bool(reply.is_own)))
+                is_own = bool(reply.is_own) and is_learnt  # what is not learnt may be in a second
+                wait = replace(wait, opens_at=self._clock() + self._again_s(scope, is_own=is_own))
             if not reply.is_own:
                 self._believe(scope, wait)
             raise NotSoon(self._spread(scope, wait))
@@ -244,7 +245,7 @@ class BudgetKeeper:
         return MOST_AGAIN_S if is_own else max(LEAST_AGAIN_S, min(MOST_AGAIN_S, 2 * (now_s - since_s)))
 
     def _spread(self, scope: str, wait: Wait) -> Wait:
-        """Return a wait with a time of its own for each task where they wait alone for what calls in flight reserve."""
+        """Return a wait with a time of its own for each task that waits alone for what calls in flight reserve."""
         if wait.opens_at is None or scope not in self._reserved:
             return wait
         ahead_s = wait.opens_at - self._clock()

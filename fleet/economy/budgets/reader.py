@@ -7,7 +7,7 @@ follows, the rank outlives the period, or the budget.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ from fleet.store import bill_keys
 MOST_OF_MANY = 20
 #: Scopes among which those are looked for, by the ranks that calls gave them (count).
 CANDIDATES = 200
+#: Looks at most until there are no candidates that have spent nothing (count).
+LOOKS = 5
 _ORDER = (FLEET, "pool", "tenant", "bot", RUN)
 
 
@@ -84,7 +86,7 @@ class BudgetReading(NamedTuple):
 def read_budgets(
     client: redis.Redis, configured: Mapping[str, BudgetSettings], *, scopes: Iterable[str] | None = None
 ) -> list[BudgetReading]:
-    """Return how budgets stand: fleet, pools, tenants, bots, runs. Two round trips.
+    """Return how budgets stand: fleet, pools, tenants, bots, runs. Two round trips, and one more to put ranks right.
 
     Args:
         client: State Redis.
@@ -94,14 +96,37 @@ def read_budgets(
     Raises:
         redis.RedisError: When Redis does not answer.
     """
+    if scopes is not None:
+        found, _ = _look(client, configured, list(scopes))
+        return sorted(found, key=_order)
+    for _ in range(LOOKS):
+        found, named = _look(client, configured, None)
+        if not _forget_idle(client, named.ranked, found):
+            break
+    return _fullest(sorted(found, key=_order), named.own)
+
+
+class _Named(NamedTuple):
+    """What is known of scopes by name: those that have a budget of their own but runs, and the ranks of candidates."""
+
+    own: Collection[str]
+    ranked: Mapping[str, float]
+
+
+def _look(
+    client: redis.Redis, configured: Mapping[str, BudgetSettings], names: list[str] | None
+) -> tuple[list[BudgetReading], _Named]:
+    """Return how the scopes stand that have a budget; of None: of all, and of the candidates of many."""
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hgetall(bill_keys.budgets_live())
         pipe.zrevrange(bill_keys.budget_shares(), 0, CANDIDATES - 1, withscores=True)
         (seconds, micros), rows, ranks = pipe.execute()
     live = live_of(rows)
-    ranked = {} if scopes is not None else {name.decode(): share for name, share in ranks}
-    names = _names(configured, live, ranked) if scopes is None else list(scopes)
+    ranked = {name.decode(): share for name, share in ranks}
+    own = {scope for scope in (*configured, *live) if not scope.startswith(f"{RUN}:")}
+    if names is None:
+        names = _names(configured, live, ranked)
     packed: list[Any] = client.mget([bill_keys.spent(name) for name in names]) if names else []
     now_s = seconds + micros / 1e6
     found = [
@@ -109,26 +134,27 @@ def read_budgets(
         for name, state in zip(names, packed, strict=True)
         if (settings := in_force(name, configured, live)) is not None
     ]
-    _rank_anew(client, ranked, found)
-    found.sort(key=lambda one: (_ORDER.index(one.scope.partition(":")[0]), -one.share, one.scope))
-    return found if scopes is not None else _fullest(found, {*configured, *live})
+    return found, _Named(own, ranked)
 
 
-def _rank_anew(client: redis.Redis, ranked: Mapping[str, float], found: Iterable[BudgetReading]) -> None:
-    """Let scopes have the ranks that they should have by now, so that others come among the candidates."""
+def _order(one: BudgetReading) -> tuple[int, float, str]:
+    return _ORDER.index(one.scope.partition(":")[0]), -one.share, one.scope
+
+
+def _forget_idle(client: redis.Redis, ranked: Mapping[str, float], found: Iterable[BudgetReading]) -> bool:
+    """Let candidates have the ranks that they should have by now; True when some have none, so that others come up."""
     shares = {one.scope: one.rank for one in found if one.rank}
     gone = [scope for scope in ranked if scope not in shares]
     moved = {scope: shares[scope] for scope, rank in ranked.items() if abs(shares.get(scope, rank) - rank) > 0.001}
     with suppress(redis.ResponseError):  # who may only read sees them in their old order
-        if gone:
-            client.zrem(bill_keys.budget_shares(), *gone)
         if moved:
             client.zadd(bill_keys.budget_shares(), moved, xx=True)
+        return bool(gone and client.zrem(bill_keys.budget_shares(), *gone))
+    return False
 
 
-def _fullest(found: Sequence[BudgetReading], named: Iterable[str]) -> list[BudgetReading]:
+def _fullest(found: Sequence[BudgetReading], own: Collection[str]) -> list[BudgetReading]:
     """Return readings in their order without those of many that are not among the fullest of their kind."""
-    own = {scope for scope in named if not scope.startswith(f"{RUN}:")}
     told: list[BudgetReading] = []
     counted: Counter[str] = Counter()
     for one in found:
