@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import random
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -113,7 +114,7 @@ class BudgetKeeper:
         self._process = process
         self._on_reached = on_reached
         self._clock = clock
-        self._numbers = itertools.count()
+        self._id, self._numbers = secrets.token_hex(8), itertools.count()  # a worker's children have its process id
         self._live: dict[str, str] = {}
         self._known: frozenset[str] = frozenset(configured)
         #: Scopes that had no room, with why, and until when that is believed.
@@ -155,7 +156,7 @@ class BudgetKeeper:
             NotSoon: One has no room.
             StoreUnavailable: Redis does not answer: nothing may be sent.
         """
-        reservation = f"{self._process}-{next(self._numbers):x}"
+        reservation = f"{self._id}-{next(self._numbers):x}"
         call = RESERVE.call(
             live=bill_keys.budgets_live(), reserved_by=bill_keys.reservations(),
             shares=bill_keys.budget_shares(), spent=map(bill_keys.spent, scopes), id=reservation,

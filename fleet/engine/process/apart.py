@@ -38,6 +38,7 @@ from fleet.engine.process.frames import (
     value_of,
 )
 from fleet.engine.process.request import tag_of
+from fleet.engine.transport import leases
 from fleet.errors import Poison
 from fleet.store.service import PYTHON_MODULE
 
@@ -113,7 +114,7 @@ class Experiment:
         listening = asyncio.ensure_future(self._listen(reader))
         listening.add_done_callback(lambda _: loop.call_later(LAST_WORDS_S, _kill, process))
         try:
-            self._say(Hello(sys.path, logging.getLogger().getEffectiveLevel()))
+            self._say(Hello(sys.path, logging.getLogger().getEffectiveLevel(), leases.process_id()))
             for suspect in self.suspects:
                 self._say(suspect.work)
             await self._until_answered(dying, linger_s)

@@ -25,6 +25,7 @@ from celery.exceptions import Reject
 from fleet import config
 from fleet.engine.app import app
 from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Run, Socket, Stop, Work
+from fleet.engine.process.janitor import for_ever
 from fleet.engine.process.request import decoded
 from fleet.engine.process.waiting_room import GoneBack
 from fleet.engine.process.wiring import Assembly, put_together, renewing
@@ -116,9 +117,10 @@ def main(fd: int) -> None:
     logging.basicConfig(level=hello.log_level, handlers=[ToWorker(worker)], force=True)
     settings = config.current()
     quiet = settings.model_copy(update={"signals": settings.signals.model_copy(update={"metrics_port": 0})})
-    runtime, assembly = put_together(quiet, DirectCall(f"child-{os.getpid()}"))
+    runtime, assembly = put_together(quiet, DirectCall(f"child-{os.getpid()}", process=hello.process))
     renewing(quiet, assembly.held)
     runtime.spawn(assembly.panel.watch(assembly.roster.read_out))
+    runtime.spawn(for_ever(assembly.spending.keeper.keep))
     workbench = Workbench(worker, assembly)
     while (said := worker.hear()) is not None:
         if isinstance(said, Work):
@@ -128,8 +130,8 @@ def main(fd: int) -> None:
         elif isinstance(said, Cancel):
             runtime.call_soon(workbench.cancel, said.tag)
         elif isinstance(said, Stop):
-            runtime.run(assembly.close())
             break
+    runtime.run(assembly.close())  # also when the worker is gone: what was paid is counted
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ _LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first word of the worker: where modules are found, and what is logged."""
+    """The first word of the worker: where modules are found, what is logged, and the id by which the worker reports."""
 
     path: list[str]
     log_level: int
+    process: str
 
 
 @dataclass(frozen=True, slots=True)

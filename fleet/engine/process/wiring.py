@@ -120,7 +120,9 @@ class Assembly:
         await asyncio.to_thread(self.telemetry.close)
 
 
-async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[], int] | None = None) -> Assembly:
+async def assemble(
+    settings: Settings, telemetry: Telemetry, slots: Callable[[], int] | None = None, process: str = ""
+) -> Assembly:
     """Put a worker process together, on the running loop; nothing runs yet.
 
     A provider without a key, a function that cannot be imported and their like shut their own pools only.
@@ -129,6 +131,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
         settings: Everything.
         telemetry: Its logs, metrics and traces.
         slots: How many tasks may run at once here; by default as the settings say.
+        process: Id by which somebody else reports for this process: by that its death is known.
 
     Raises:
         ConfigurationError: When no pool could work: Redis, the folder of the state.
@@ -136,7 +139,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     state = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
     same = broker_url(settings) == state_url(settings)
     broker = state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
-    spending = Spending(state, settings, process=leases.process_id())
+    spending = Spending(state, settings, process=process or leases.process_id())
     roster = Roster(state, settings, avoid=spending.bots_out)
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
@@ -148,7 +151,7 @@ async def assemble(settings: Settings, telemetry: Telemetry, slots: Callable[[],
     breakers = make_breakers(
         settings, state, broker, {route.limit: route.api_key for route in routes}, calm=limiter.calm
     )
-    bill = spending.writer(lambda: janitor.reports_as(), export_of(settings.bill))
+    bill = spending.writer(lambda: process or janitor.reports_as(), export_of(settings.bill))
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
@@ -212,9 +215,10 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
     runtime = Runtime()
     runtime.start()
     try:
-        # Who calls directly has no slots: nobody lends them.
-        slots = (lambda: sys.maxsize) if isinstance(occupancy, DirectCall) else (lambda: occupancy.slots)
-        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy), slots))
+        slots, process = (lambda: occupancy.slots), ""
+        if isinstance(occupancy, DirectCall):
+            slots, process = (lambda: sys.maxsize), occupancy.process  # it has no slots: nobody lends them
+        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy), slots, process))
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.breakers.load))

@@ -42,13 +42,19 @@ class Occupancy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DirectCall:
-    """The occupancy of a process that works for a task on its caller's time."""
+    """The occupancy of a process that works for a task on its caller's time, or of a worker's child.
+
+    Args:
+        name: For people.
+        process: Id by which its worker reports; empty: it reports itself, if at all.
+    """
 
     name: str
     slots: int = 1
     busy: int = 1
     beat_at: float | None = None
     queues: tuple[str, ...] = ()
+    process: str = ""
 
     def forgo(self, queues: Collection[str]) -> None:
         """Do nothing: it takes from none."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import redis
 from celery import Celery
 
 from fleet import config
+from fleet.economy.budgets import change_budget
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.models import BotResult
-from fleet.store import keys
+from fleet.signals.recorder import split_reports
+from fleet.store import bill_keys, keys
 from fleet.store.client import connect
 from tests.every import every
 from tests.waiting import wait_until
@@ -58,6 +61,9 @@ async def bot(task, bot):
     if what == "wait":
         while not pathlib.Path(where).exists():
             await asyncio.sleep(0.02)
+    if what == "chat":
+        while not pathlib.Path(where).exists():
+            await bot.chat("What is 1+1?")
     return await bot.chat("What is 1+1?")
 """
 TOML = """
@@ -68,6 +74,9 @@ latency_ms = 20
 [pools.p]
 bots = 30
 function = "deadly_bots:bot"
+[prices."simulator/simulated-1"]
+input_usd_per_mtok = 1
+output_usd_per_mtok = 1
 """
 
 
@@ -103,6 +112,16 @@ class Stage:
         path = self.folder / "begun"
         lines = path.read_text().splitlines() if path.exists() else []
         return [int(line.split()[1]) for line in lines if line.startswith(what)]
+
+    def reserved_by(self) -> set[str]:
+        """Return the ids of the processes that have reserved money."""
+        found: Any = self.client.hvals(bill_keys.reservations())
+        return {json.loads(text)[0] for text in found}
+
+    def reporting(self) -> set[str]:
+        """Return the ids of the processes that report."""
+        found: Any = self.client.hgetall(keys.workers())
+        return {report.process for report in split_reports(found, now_s=time.time())[0]}
 
     def is_quiet(self) -> bool:
         lists = [list_key(keys.queue("p"), step) for step in PRIORITY_STEPS]
@@ -153,9 +172,16 @@ def test_kills_of_the_only_worker_bury_nobody_and_a_child_that_dies_with_its_par
         worker.kill()
         for child in mine:
             child.wait(10)  # it ends by itself when its parent is gone
-    gate.touch()
+    chatty = stage.submit(f"chat {gate}")
+    stage.suspect_all()
     worker = stage.worker()
-    assert [result.status for result in stage.results(ids)] == ["ok"] * 6
+    wait_until(lambda: stage.begun("chat"), WAIT_S, "it talks")
+    change_budget(stage.client, "fleet", {"usd_in_all": 100}, configured={})
+    wait_until(lambda: stage.reserved_by(), WAIT_S, "a child hears of a budget that is set while it runs")
+    assert stage.reserved_by() <= stage.reporting()  # and its money is charged only once its worker is missed
+    gate.touch()
+    assert [result.status for result in stage.results([*ids, *chatty])] == ["ok"] * 7
+    wait_until(lambda: not stage.reserved_by(), WAIT_S, "all is settled")
     wait_until(stage.is_quiet, WAIT_S, "nothing is held and nothing is suspect")
     assert worker.pid not in stage.begun()
 
