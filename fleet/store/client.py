@@ -85,6 +85,26 @@ def run_script(client: redis.Redis, script: Script, keys: Sequence[Any], argumen
         raise
 
 
+def run_scripts_together(
+    client: redis.Redis, calls: Sequence[tuple[Script, Sequence[Any], Sequence[Any]]]
+) -> list[Any]:
+    """Run scripts one after the other in one step: whoever dies, all of them have run or none.
+
+    Their whole text is sent: one that Redis does not know would fail alone.
+
+    Args:
+        client: Plain client.
+        calls: Each a script, its KEYS and its ARGV; all keys share one tag.
+
+    Raises:
+        redis.ResponseError: When one of them fails.
+    """
+    with client.pipeline(transaction=True) as pipe:
+        for script, names, arguments in calls:
+            pipe.eval(script.text, len(names), *names, *arguments)
+        return pipe.execute()
+
+
 def run_script_each(
     client: redis.Redis, script: Script, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]
 ) -> list[Any]:

@@ -36,12 +36,14 @@ class Checked:
         left: After that.
         resolved: How many unknown calls have an amount now.
         usd_picos: What they have cost together.
+        uncorrected: Those of them whose budgets keep what they were charged.
     """
 
     found: Reconciliation
     left: Reconciliation
     resolved: int
     usd_picos: int
+    uncorrected: int
 
 
 @click.command("check")
@@ -150,7 +152,8 @@ def _checked(
     found = look()
     resolved = checking.apply(client, found, now_s=time.time()) if applies else []
     left = look() if resolved else found
-    return Checked(found, left, len(resolved), sum(entry.usd_picos or 0 for entry in resolved))
+    picos = sum(one.entry.usd_picos or 0 for one in resolved)
+    return Checked(found, left, len(resolved), picos, sum(not one.is_corrected for one in resolved))
 
 
 def _show(file: Path, outcome: Checked, *, applies: bool, as_json: bool, as_csv: bool) -> None:
@@ -188,6 +191,7 @@ def _as_data(outcome: Checked, *, applies: bool) -> dict[str, Any]:
         "applied": applies,
         "resolved_calls": outcome.resolved,
         "resolved_usd_picos": outcome.usd_picos,
+        "uncorrected_in_budgets": outcome.uncorrected,
         "difference_usd_picos": _difference(left),
         "left": [_row(finding) for finding in left.findings if finding.verdict != "agrees"],
     }
@@ -265,6 +269,8 @@ def _verdict(outcome: Checked, *, applies: bool) -> Iterator[str]:
         yield f"{found.resolutions:,} unknown calls are explained; without --dry-run they are resolved"
     if outcome.resolved:
         yield f"resolved {outcome.resolved:,} unknown calls: they have cost {_usd(outcome.usd_picos)}"
+    if outcome.uncorrected:
+        yield f"budgets keep what {outcome.uncorrected:,} of them were charged: it was exact, or is over a day old"
     differing = sum(finding.verdict == "differs" for finding in left.findings)
     if differing:
         yield f"{differing:,} of {len(left.findings):,} lines differ: nothing was changed for them"

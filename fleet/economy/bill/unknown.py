@@ -13,7 +13,6 @@ from fleet.economy.bill.rows import arguments_of, summed
 from fleet.economy.bill.scripts import RESOLVE
 from fleet.entries import Entry
 from fleet.store import bill_keys
-from fleet.store.client import run_script
 from fleet.usage import Usage
 
 #: What stands in the place of an entry that is resolved begins so; its Unix time follows.
@@ -69,14 +68,3 @@ def read_unknown(client: redis.Redis) -> Iterator[Unknown]:
                 yield Unknown(entry, text)
         if not cursor:
             return
-
-
-def resolve(client: redis.Redis, before: Unknown, settled: Entry) -> bool:
-    """Put what a call has really cost in the place of its unknown entry; False when somebody else did.
-
-    Args:
-        client: Plain client of the state Redis.
-        before: As it was read.
-        settled: The same call with its true usage and amount, `settled`.
-    """
-    return bool(run_script(client, RESOLVE, *resolve_call(before, settled)))

@@ -1,7 +1,8 @@
 """The bill in Redis beside a provider's export: read, compared, and what it explains resolved.
 
-Each call is resolved by one script that takes only an entry which is still as it was read. So whoever repeats a check,
-at once or after it died between two calls, ends at the same sums.
+Each call is resolved by a script that takes only an entry which is still as it was read, and its charge in budgets is
+corrected in the same step. So whoever repeats a check, at once or after it died between two calls, ends at the same
+sums.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import redis
 
 from fleet.economy.bill.reader import Bill, read_bill
 from fleet.economy.bill.rows import OTHER, Sums
-from fleet.economy.bill.unknown import Unknown, read_unknown, resolve
+from fleet.economy.bill.scripts import RESOLVE
+from fleet.economy.bill.unknown import Unknown, read_unknown, resolve_call
+from fleet.economy.budgets import settle_call, settlement_of
+from fleet.economy.budgets.scripts import SETTLE
 from fleet.economy.exports.explaining import Price, explained
 from fleet.economy.exports.export import CLASSES, DAY_S, ProviderExport, UnreadableExport, day_of
 from fleet.economy.exports.matching import Finding, Ours, Scope, cells_of, provider_of
 from fleet.entries import Entry
 from fleet.quoting import listed as named
+from fleet.store.client import run_scripts_together
 
 #: Times that the bill is read until nothing has changed while it was read.
 READ_TIMES = 5
@@ -114,19 +119,49 @@ def check(
     return Reconciliation(export, findings, tuple(notes))
 
 
-def apply(client: redis.Redis, done: Reconciliation, *, now_s: float) -> list[Entry]:
-    """Resolve all that a check explains; return the entries that took the places of unknown ones.
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A call whose cost is known now.
+
+    Args:
+        entry: What took the place of its unknown entry.
+        is_corrected: False: budgets had reserved for it, and keep what they have: it was exact, or is over a day old.
+    """
+
+    entry: Entry
+    is_corrected: bool
+
+
+def resolve(client: redis.Redis, before: Unknown, settled: Entry) -> Resolved | None:
+    """Put what a call has cost in the place of its unknown entry, and of its charge; None when somebody else did.
+
+    A process that settles it late tells its budgets before the bill: where the entry has gone, so has the charge.
+
+    Args:
+        client: Plain client of the state Redis.
+        before: As it was read.
+        settled: The same call with its true usage and amount.
+    """
+    calls = [(RESOLVE, *resolve_call(before, settled))]
+    if settled.reservation:
+        calls.append((SETTLE, *settle_call([settlement_of(settled)])))
+    replies = run_scripts_together(client, calls)
+    return Resolved(settled, bool(replies[-1])) if replies[0] else None
+
+
+def apply(client: redis.Redis, done: Reconciliation, *, now_s: float) -> list[Resolved]:
+    """Resolve all that a check explains; return what has taken the places of unknown entries.
 
     What somebody else has resolved or settled since is left as it is.
     """
     wanted = {one.before.id: one for finding in done.findings for one in finding.resolutions}
-    resolved = []
+    resolved: list[Resolved] = []
     for before in list(read_unknown(client)) if wanted else []:
         one = wanted.get(before.entry.id)
         if one is not None and one.before == before.entry:
-            settled = one.settled._replace(at_s=now_s)
-            if resolve(client, before, settled):
-                resolved.append(settled)
+            found = resolve(client, before, one.settled._replace(at_s=now_s))
+            if found is not None:
+                resolved.append(found)
     return resolved
 
 

@@ -240,7 +240,7 @@ def test_a_check_that_dies_after_any_call_is_finished_by_the_next_one(
 ) -> None:
     path, real = costs(tmp_path, 1203), checking.resolve
 
-    def dying(client: Any, before: Any, settled: Entry) -> bool:
+    def dying(client: Any, before: Any, settled: Entry) -> None:
         real(client, before, settled)
         raise Killed
 

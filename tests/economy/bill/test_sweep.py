@@ -15,8 +15,9 @@ from fleet.economy.bill.reader import read_bill
 from fleet.economy.bill.rows import Sums
 from fleet.economy.bill.scripts import MOST_LISTED
 from fleet.economy.bill.sweep import GRACE_S, LONGEST_CALL_S, Sweeper, longest_call_s
-from fleet.economy.bill.unknown import read_unknown, resolve
+from fleet.economy.bill.unknown import read_unknown
 from fleet.economy.bill.writer import Batch, ScriptCall, Writer
+from fleet.economy.exports.checking import resolve
 from fleet.entries import Entry
 from fleet.grants import Grant
 from fleet.limiter import Limiter

@@ -12,8 +12,9 @@ import pytest
 from fleet.economy.bill.reader import read_bill
 from fleet.economy.bill.rows import MOST_ROWS, Sums, arguments_of, spelt, summed
 from fleet.economy.bill.scripts import BILL
-from fleet.economy.bill.unknown import read_unknown, resolve
+from fleet.economy.bill.unknown import read_unknown
 from fleet.economy.bill.writer import Batch, ScriptCall, Writer
+from fleet.economy.exports.checking import resolve
 from fleet.errors import InvalidTask, StoreUnavailable
 from fleet.money import PICOS
 from fleet.store import bill_keys, keys

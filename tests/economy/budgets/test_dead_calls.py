@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from fleet.config import BudgetSettings
 from fleet.economy.bill.sweep import Sweeper
+from fleet.economy.bill.unknown import read_unknown
 from fleet.economy.bill.writer import Writer
 from fleet.economy.budgets import BudgetKeeper, charge_batch, read_budgets
+from fleet.economy.exports import checking
 from fleet.engine.process import spending
 from fleet.grants import Caller, Grant
 from fleet.models import Priority
@@ -130,6 +133,41 @@ def test_a_process_that_dies_while_it_settles_has_told_its_budgets_before_the_bi
         await fleet.sweep()
         assert await spending.end_the_dead(fleet.other) == 0
         assert (fleet.total(), fleet.budget()) == (bill, (spent, 0.0))
+
+    run(redis_url, body)
+
+
+@pytest.mark.parametrize("dies", ["", "before", "after"])
+def test_a_check_that_resolves_a_call_corrects_its_charge_in_the_same_step(
+    redis_url: str, dies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant, late = await fleet.granted(), await fleet.granted()
+        await fleet.sweep()
+        real = checking.run_scripts_together
+
+        def dying(*call: Any) -> list[Any]:
+            if dies == "after":
+                real(*call)
+            raise Killed
+
+        with connect(redis_url) as client:
+            listed = {one.entry.id: one for one in read_unknown(client)}
+            before = listed[grant.ticket]
+            settled = before.entry._replace(state="settled", usage=entry().usage, usd_picos=SPENT)
+            if dies:
+                with monkeypatch.context() as patched, pytest.raises(Killed):
+                    patched.setattr(checking, "run_scripts_together", dying)
+                    checking.resolve(client, before, settled)
+            done = [checking.resolve(client, before, settled) for _ in range(2)]
+            assert done == [None if dies == "after" else checking.Resolved(settled, True), None]
+            assert (fleet.total(), fleet.budget()) == (RESERVED + SETTLED, (NOTED + SPENT, 0.0))
+
+            client.delete(bill_keys.lapsed())  # a day has passed
+            before = listed[late.ticket]
+            settled = before.entry._replace(state="settled", usage=entry().usage, usd_picos=SPENT)
+            assert checking.resolve(client, before, settled) == checking.Resolved(settled, False)
+        assert (fleet.total(), fleet.budget()) == (SETTLED + SETTLED, (NOTED + SPENT, 0.0))
 
     run(redis_url, body)
 
