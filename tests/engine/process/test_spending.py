@@ -32,6 +32,7 @@ from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect
 from fleet.waits import Wait
 from tests.engine.conftest import StartWorker
+from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 
 #: What one call costs: 21 tokens at a dollar a million, in 10^-12 dollars.
@@ -302,3 +303,29 @@ def test_a_pool_whose_bots_lack_money_or_are_quarantined_looks_again_when_the_fi
             await store.close()
 
     asyncio.run(body())
+
+
+def test_a_hundred_callers_in_two_workers_keep_one_budget_to_the_pico_though_redis_stands_for_a_while(
+    start_worker: StartWorker, fleet_of: Any, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS__URL", own_redis.url)
+    monkeypatch.setenv("FLEET_WORKER__SLOTS", "50")
+    fleet_of(pool_a={"usd_in_all": 0.004})
+    start_worker()
+    start_worker()
+    with connect(own_redis.url) as client:
+        ids = list(submit_many([{"prompt": f"Mine {n}", "pool": "a"} for n in range(250)]))
+        wait_until(lambda: Billing.calls > 20, 30)
+        own_redis.freeze()
+        time.sleep(1.5)  # how long it stands: nothing is waited for
+        own_redis.thaw()
+
+        # What is left does not pay for one more, and nothing beyond what was in flight is overspent.
+        wait_until(lambda: waits("a") == {("budget", "budget pool:a, in all")} and reserved(client) == 0, 60)
+        assert spent(client, "pool:a") == Billing.calls * CALL <= 4 * 10**9 + 100 * CALL
+        assert 4 * 10**9 - spent(client, "pool:a") < MOST_USD * 10**12
+        fleet("budgets", "set", "pool:a", "--usd-in-all", "1")
+        wait_until(lambda: len(results(client, ids)) == 250, 60)
+        wait_until(lambda: reserved(client) == 0, 10)
+        assert {one.status for one in results(client, ids)} == {"ok"}
+        assert spent(client, "pool:a") == Billing.calls * CALL == 250 * CALL
