@@ -274,5 +274,8 @@ def _verdict(outcome: Checked, *, applies: bool) -> Iterator[str]:
     differing = sum(finding.verdict == "differs" for finding in left.findings)
     if differing:
         yield f"{differing:,} of {len(left.findings):,} lines differ: nothing was changed for them"
-    elif not left.resolutions:
+    early = sum(finding.verdict == "too early" for finding in left.findings)
+    if early:
+        yield f"{early:,} of {len(left.findings):,} lines are too early to tell: export them again later"
+    if not differing and not early and not left.resolutions:
         yield "no difference is left"

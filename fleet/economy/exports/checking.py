@@ -21,14 +21,17 @@ from fleet.economy.bill.unknown import Unknown, read_unknown, resolve_call
 from fleet.economy.budgets import settle_call, settlement_of
 from fleet.economy.budgets.scripts import SETTLE
 from fleet.economy.exports.explaining import Price, explained
-from fleet.economy.exports.export import CLASSES, DAY_S, ProviderExport, UnreadableExport, day_of
-from fleet.economy.exports.matching import Finding, Ours, Scope, cells_of, provider_of
+from fleet.economy.exports.export import CLASSES, DAY_S, ProviderExport, UnreadableExport, day_of, start_of
+from fleet.economy.exports.matching import Cell, Finding, Ours, Scope, cells_of, provider_of
 from fleet.entries import Entry
 from fleet.quoting import listed as named
 from fleet.store.client import run_scripts_together
 
 #: Times that the bill is read until nothing has changed while it was read.
 READ_TIMES = 5
+
+#: Seconds after which a vendor has mostly counted all calls of a time. OpenAI and Anthropic speak of minutes to hours.
+LAG_S = 6 * 3600
 
 #: Returns what of the fleet is meant, by `provider/model/key` of all that have entries in the bill.
 Scoping = Callable[[frozenset[str]], Scope]
@@ -96,7 +99,8 @@ def check(
         export: Theirs.
         scoping: What of ours is meant.
         price: Cost of a call, for an export without amounts.
-        exported_s: Unix time of the export: what is unknown since then is not in it.
+        exported_s: Unix time of the export: what is unknown since then is not in it, and calls of `LAG_S` before then
+            may not be. Weakness: who copies a file without its time makes it newer than it is.
 
     Raises:
         UnreadableExport: None of its lines is about what is meant.
@@ -112,11 +116,23 @@ def check(
             "others: compare another file, or say by --provider and --key whose these are"
         )
     cells = cells_of(export, ours, sorted(unknown, key=lambda entry: (entry.at_s, entry.id)), scope)
-    findings = tuple(explained(cells, export.classes, price))
+    findings = tuple(explained(cells, export.classes, price, _earliness(export, exported_s)))
     notes = [*export.notes, *_notes(bill, listed, scope), *_foreign(export, scope, limits)]
     if len(unknown) < len(listed):
         notes.append(f"{len(listed) - len(unknown):,} unknown calls are newer than the file: left alone")
     return Reconciliation(export, findings, tuple(notes))
+
+
+def _earliness(export: ProviderExport, exported_s: float) -> Callable[[Cell], bool]:
+    """Return what tells whether a cell's time had not ended long enough before the export; the simulator never lags."""
+    if export.vendor == "simulator":
+        return lambda cell: False
+
+    def is_early(cell: Cell) -> bool:
+        end_s = start_of(cell.place.day) + DAY_S if cell.place.day else export.until_s
+        return min(end_s, export.until_s) + LAG_S > exported_s
+
+    return is_early
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from fleet.usage import Usage
 Price = Callable[[str, Usage, str | None], int | None]
 
 
-def explained(cells: Sequence[Cell], classes: Sequence[str], price: Price) -> list[Finding]:
+def explained(
+    cells: Sequence[Cell], classes: Sequence[str], price: Price, is_early: Callable[[Cell], bool] = lambda cell: False
+) -> list[Finding]:
     """Return what came of each cell.
 
     A call near midnight may be of one day here and of the next one there. So where the days of a model don't agree by
@@ -28,15 +30,27 @@ def explained(cells: Sequence[Cell], classes: Sequence[str], price: Price) -> li
         cells: In order of their places.
         classes: Of usage, that the export tells.
         price: Cost of a call, for an export without amounts.
+        is_early: True of a cell that may not be counted in full there yet: nothing is concluded from what it lacks.
     """
     found: dict[CellPlace, Finding] = {}
     for _, group in groupby(sorted(cells, key=_series), key=_series):
         days = list(group)
-        findings = [explain(cell, classes, price) for cell in days]
-        if len(days) > 1 and any(finding.verdict == "differs" for finding in findings):
-            findings = _over_days(days, classes, price) or findings
+        findings = _of_days(days, classes, price)
+        if any(is_early(one.cell) and one.verdict in ("explained", "differs") for one in findings):
+            due = _of_days([cell for cell in days if not is_early(cell)], classes, price)
+            findings = [*due, *(Finding(cell, "too early", _EARLY) for cell in days if is_early(cell))]
         found |= {finding.cell.place: finding for finding in findings}
     return [found[cell.place] for cell in cells]
+
+
+_EARLY = "it had not ended 6 hours before the file was written: more may be counted"
+
+
+def _of_days(days: Sequence[Cell], classes: Sequence[str], price: Price) -> list[Finding]:
+    findings = [explain(cell, classes, price) for cell in days]
+    if len(days) > 1 and any(finding.verdict == "differs" for finding in findings):
+        return _over_days(days, classes, price) or findings
+    return findings
 
 
 def _series(cell: Cell) -> tuple[str, str]:

@@ -98,6 +98,11 @@ def day_of(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).date().isoformat()
 
 
+def start_of(day: str) -> float:
+    """Return the Unix time at which a day begins, in UTC."""
+    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+
+
 def day_between(since_s: float, until_s: float) -> str:
     """Return the day that holds all of a time; "" when it spans more than one."""
     return day_of(since_s) if since_s // DAY_S == (until_s - 0.001) // DAY_S else ""

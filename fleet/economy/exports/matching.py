@@ -15,8 +15,8 @@ from fleet.economy.exports.export import Billed, ProviderExport, day_of, model_n
 from fleet.entries import Entry
 
 #: `agrees`: there is nothing to explain. `explained`: by calls of which nobody knew the cost. `rounded`: the export is
-#: too coarse to tell. `differs`: nothing that Fleet knows of explains it.
-Verdict = Literal["agrees", "explained", "rounded", "differs"]
+#: too coarse to tell. `too early`: not all may be counted there yet. `differs`: nothing that Fleet knows explains it.
+Verdict = Literal["agrees", "explained", "rounded", "too early", "differs"]
 
 
 class CellPlace(NamedTuple):

@@ -66,14 +66,20 @@ def three_calls(redis_url: str) -> None:
     enter(redis_url, entry(1, limit=LIMIT, usd_picos=1000), unknown(2, 300), unknown(3, 100))
 
 
+def written(path: Path, text: str, *, at_s: float = START + 86_400 + checking.LAG_S) -> Path:
+    """Write a file that seems to be of a time at which the day of the calls has been counted in full."""
+    path.write_text(text)
+    os.utime(path, (at_s, at_s))
+    return path
+
+
 def costs(tmp_path: Path, picos: int, *, model: str = "gpt-5-2025-08-07", has_more: bool = False) -> Path:
     amount = {"value": "VALUE", "currency": "usd"}
     result = {"object": "organization.costs.result", "amount": amount, "line_item": f"{model}, input"}
     bucket = {"object": "bucket", "start_time": START, "end_time": START + 86_400, "results": [result]}
     page = {"object": "page", "data": [bucket], "has_more": has_more}
-    path = tmp_path / "costs.json"
-    path.write_text(json.dumps(page).replace('"VALUE"', f"{picos // 10**12}.{picos % 10**12:012d}"))
-    return path
+    text = json.dumps(page).replace('"VALUE"', f"{picos // 10**12}.{picos % 10**12:012d}")
+    return written(tmp_path / "costs.json", text)
 
 
 @pytest.mark.usefixtures("three_calls")
@@ -137,8 +143,7 @@ def test_unknown_calls_of_a_provider_that_a_plain_file_is_not_about_stay_unknown
     redis_url: str, tmp_path: Path, text: str, words: tuple[str, ...], code: int
 ) -> None:
     enter(redis_url, entry(1, limit=LIMIT, usd_picos=1000), unknown(2, 300, limit="anthropic/claude-x/default"))
-    path = tmp_path / "plain.csv"
-    path.write_text(text.format(day=DAY))
+    path = written(tmp_path / "plain.csv", text.format(day=DAY))
     result = fleet("bill", "check", path, *words)
     assert result.exit_code == code and (total(redis_url).unknown_calls, total(redis_url).usd_picos) == (1, 1000)
     assert ("not compared, since the file is not about them: calls of anthropic" in result.stdout) == (code == 0)
@@ -172,8 +177,7 @@ def test_a_file_of_which_nothing_is_left_to_compare_is_refused_and_resolves_noth
     redis_url: str, tmp_path: Path, words: tuple[str, ...], says: str
 ) -> None:
     enter(redis_url, unknown(4, 500, limit="anthropic/claude-x/default"))
-    path = tmp_path / "plain.csv"
-    path.write_text(f"day,model,key,provider,usd_picos\n{DAY},gpt-5,k1,openai,1000\n")
+    path = written(tmp_path / "plain.csv", f"day,model,key,provider,usd_picos\n{DAY},gpt-5,k1,openai,1000\n")
     result = fleet("bill", "check", path, *words)
     assert result.exit_code == 2 and says in " ".join(result.stderr.split())
     assert (total(redis_url).unknown_calls, total(redis_url).usd_picos) == (3, 1000)
@@ -194,11 +198,25 @@ def test_a_time_within_a_day_means_the_whole_day(
         assert (cell["verdict"], cell["usd_picos"], cell["unknown_calls"]) == ("explained", 1000, 1)
 
 
+@pytest.mark.usefixtures("three_calls")
+def test_a_day_that_a_provider_may_not_have_counted_in_full_resolves_nothing(redis_url: str, tmp_path: Path) -> None:
+    path, due_s = costs(tmp_path, 1000), START + 86_400 + checking.LAG_S
+    for at_s in (AT_S + 3600, due_s - 1):
+        os.utime(path, (at_s, at_s))
+        result = fleet("bill", "check", path)
+        assert result.exit_code == 1 and "too early" in result.stdout and "no difference" not in result.stdout
+        assert total(redis_url).unknown_calls == 2
+    os.utime(path, (due_s, due_s))
+    assert fleet("bill", "check", path).exit_code == 0
+    assert (total(redis_url).unknown_calls, total(redis_url).usd_picos) == (0, 1000)
+    os.utime(path, (AT_S + 3600, AT_S + 3600))
+    assert fleet("bill", "check", path).exit_code == 0  # what agrees is not too early
+
+
 def test_tokens_alone_resolve_calls_at_our_prices(redis_url: str, tmp_path: Path) -> None:
     limit = "simulator/simulated-1/default"
     enter(redis_url, entry(1), unknown(2, 10_000_000, limit=limit))
-    path = tmp_path / "usage.csv"
-    path.write_text(f"day,model,input_tokens,output_tokens\n{DAY},simulated-1,30,3\n")
+    path = written(tmp_path / "usage.csv", f"day,model,input_tokens,output_tokens\n{DAY},simulated-1,30,3\n")
     told = json.loads(fleet("bill", "check", path, "--json").stdout)
     assert told["resolved_calls"] == 1
     sums = total(redis_url)
@@ -276,7 +294,7 @@ def _checked(redis_url: str, path: Path) -> None:
             read_export(path),
             lambda limits: Scope(frozenset(map(provider_of, limits))),
             lambda *_: None,
-            exported_s=AT_S + 1,
+            exported_s=START + 2 * 86_400,
         )
         checking.apply(client, found, now_s=AT_S)
 
@@ -292,7 +310,7 @@ def test_an_entry_that_settled_since_it_was_read_keeps_its_own_amount(redis_url:
             read_export(costs(tmp_path, 90)),
             lambda limits: Scope(frozenset(map(provider_of, limits))),
             lambda *_: None,
-            exported_s=AT_S + 1,
+            exported_s=START + 2 * 86_400,
         )
         (before,) = read_unknown(client)
         checking.resolve(client, before, before.entry._replace(state="settled", usd_picos=77))

@@ -95,6 +95,13 @@ def test_calls_near_midnight_agree_over_the_days_and_not_day_by_day() -> None:
     assert verdicts(findings(told, [ours(100), ours(100, day=SECOND)], [])) == ["differs", "differs"]
 
 
+def test_a_day_that_is_too_early_takes_no_part_in_what_other_days_explain() -> None:
+    told = export(billed(130, day=FIRST), billed(60, day=SECOND))
+    cells = cells_of(told, [ours(100), ours(100, day=SECOND)], [entry("a", 30), entry("b", 9, at_s=NEXT)], EVERYTHING)
+    found = explained(cells, told.classes, lambda *_: None, lambda cell: cell.place.day == SECOND)
+    assert verdicts(found) == ["explained", "too early"] and amounts(found) == {"a": 30}
+
+
 def test_a_file_without_amounts_is_compared_by_tokens_which_must_fit_what_was_reserved() -> None:
     told = export(billed(input_tokens=100, output_tokens=20))
     mine = [ours(900, input_tokens=80, output_tokens=10)]
