@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fleet.economy.exports.export import DAY_S, Billed, ProviderExport, day_between, day_of
-from fleet.economy.exports.fields import ExportRow
+from fleet.economy.exports.fields import ExportRow, objects
 
 #: Cents in a dollar: the cost report counts in them.
 CENTS = 100
@@ -19,14 +19,13 @@ def read_anthropic(pages: Iterable[Mapping[str, Any]]) -> ProviderExport:
     starts: list[float] = []
     ends: list[float] = []
     is_costs = False
-    for number, told in enumerate((bucket for page in kept for bucket in page.get("data") or ()), 1):
+    for number, told in enumerate((bucket for page in kept for bucket in objects(page.get("data"), "data")), 1):
         bucket = ExportRow(told, f"bucket {number}")
         starts.append(bucket.time("starting_at"))
         ends.append(bucket.time("ending_at"))
         day = day_between(starts[-1], ends[-1])
-        rows = [
-            ExportRow(result, f"bucket {number}") for result in told.get("results") or () if isinstance(result, Mapping)
-        ]
+        results = objects(told.get("results"), f"bucket {number}, results")
+        rows = [ExportRow(result, f"bucket {number}") for result in results]
         is_costs = is_costs or any(row.has("amount") for row in rows)
         lines += [_cost(row, day) if row.has("amount") else _usage(row, day) for row in rows]
     kind = "Anthropic costs (cost_report)" if is_costs else "Anthropic usage (usage_report/messages)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
-from typing import Any
+from typing import Any, cast
 
 from fleet.economy.exports.export import UnreadableExport
 from fleet.money import PICOS
@@ -15,6 +15,19 @@ from fleet.quoting import quote
 MOST = 10**18
 #: Decimals that an amount may have: beyond it is no money.
 MOST_DECIMALS = 40
+
+
+def objects(value: object, place: str) -> list[Mapping[str, Any]]:
+    """Return the objects of a list; none when it is empty or is not there.
+
+    Raises:
+        UnreadableExport: It is no list, or something in it is no object.
+    """
+    found = value or []
+    wrong = [one for one in found if not isinstance(one, Mapping)] if isinstance(found, list) else [found]
+    if wrong:
+        raise UnreadableExport(f"{place}: expected a list of objects, got {quote(wrong[0])}; export the file anew")
+    return cast(list[Mapping[str, Any]], found)
 
 
 class ExportRow:
@@ -37,13 +50,15 @@ class ExportRow:
         """Return the first text that is there; "" when none is."""
         for name in names:
             if self.has(name):
-                return str(self._values[name]).strip()
+                return str(self._values[name]).strip().encode("utf-8", "replace").decode()
         return ""
 
     def inner(self, name: str) -> ExportRow:
         """Return the object in a field; an empty row when there is none."""
-        found = self._values.get(name)
-        return ExportRow(found if isinstance(found, Mapping) else {}, f"{self._place}, {name}")
+        found = self._values.get(name) or {}
+        if not isinstance(found, Mapping):
+            raise self.wrong(name, "an object")
+        return ExportRow(found, f"{self._place}, {name}")
 
     def count(self, name: str) -> int:
         """Return a count; 0 when there is none."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.economy.exports.export import Billed, ProviderExport, day_between
-from fleet.economy.exports.fields import ExportRow
+from fleet.economy.exports.fields import ExportRow, objects
 
 #: Marks of a result in JSON.
 USAGE, COSTS = "organization.usage.completions.result", "organization.costs.result"
@@ -51,11 +51,11 @@ def read_openai_csv(rows: Iterable[ExportRow], *, is_costs: bool) -> ProviderExp
 def _buckets(pages: Iterable[Mapping[str, Any]]) -> Iterator[ExportBucket]:
     number = 0
     for page in pages:
-        for told in page.get("data") or ():
+        for told in objects(page.get("data"), "data"):
             number += 1
             bucket = ExportRow(told, f"bucket {number}")
-            results = told.get("results") or told.get("result") or ()
-            rows = [ExportRow(result, f"bucket {number}") for result in results if isinstance(result, Mapping)]
+            results = objects(told.get("results") or told.get("result"), f"bucket {number}, results")
+            rows = [ExportRow(result, f"bucket {number}") for result in results]
             yield ExportBucket(bucket.time("start_time"), bucket.time("end_time"), rows)
 
 

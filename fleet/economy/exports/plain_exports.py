@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fleet.economy.exports.export import CLASSES, DAY_S, Billed, ProviderExport, UnreadableExport, day_of
-from fleet.economy.exports.fields import ExportRow
+from fleet.economy.exports.fields import ExportRow, objects
 from fleet.money import PICOS, PICOS_PER_MICRO
 from fleet.quoting import quote
 
@@ -28,19 +28,21 @@ def read_ledger(ledger: Mapping[str, Any]) -> ProviderExport:
     Raises:
         UnreadableExport: A value cannot be.
     """
-    period = ExportRow(ledger.get("period") or {}, "period")
+    whole = ExportRow(ledger, "ledger")
+    period = whole.inner("period")
     if not isinstance(ledger.get("usage"), list):
         raise UnreadableExport("usage: expected the ledger's lines, got none; export it anew: GET /ledger")
     lines = []
-    for number, told in enumerate(ledger["usage"], 1):
+    for number, told in enumerate(objects(ledger["usage"], "usage"), 1):
         row = ExportRow(told, f"usage {number}")
         usage = {name: sum(map(row.count, parts)) for name, parts in _LEDGER.items()}
         calls = row.count("served") + row.count("cut")
         amount = row.picos("billed_usd_picos", per_dollar=PICOS) + row.picos("cut_billed_usd_picos", per_dollar=PICOS)
-        line = Billed(row.text("day"), row.text("model"), row.text("key"), calls=calls, usage=usage, usd_picos=amount)
+        day = day_of(row.time("day")) if row.has("day") else ""
+        line = Billed(day, row.text("model"), row.text("key"), calls=calls, usage=usage, usd_picos=amount)
         lines.append(line)
     since_s, until_s = period.time("since_s"), period.time("until_s")
-    in_flight = ExportRow(ledger.get("total") or {}, "total").count("in_flight")
+    in_flight = whole.inner("total").count("in_flight")
     notes = (f"calls are in flight there: {in_flight}; export it again when they have ended",) if in_flight else ()
     return ProviderExport("the simulator's ledger", "simulator", since_s, until_s, tuple(lines), notes, bool(in_flight))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fleet.economy.exports.anthropic_exports import read_anthropic, read_anthropic_csv
 from fleet.economy.exports.export import ProviderExport, UnreadableExport
-from fleet.economy.exports.fields import ExportRow
+from fleet.economy.exports.fields import ExportRow, objects
 from fleet.economy.exports.openai_exports import read_openai, read_openai_csv
 from fleet.economy.exports.plain_exports import read_ledger, read_plain
 from fleet.quoting import quote
@@ -63,7 +63,7 @@ def _documents(text: str) -> Iterator[Mapping[str, Any]]:
             continue
         try:
             value, place = decoder.raw_decode(text, place)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError, ArithmeticError) as error:  # a number may be beyond what Python reads
             line = text.count("\n", 0, place) + 1
             raise UnreadableExport(f"line {line}: expected JSON, got {quote(text[place : place + 40])}") from error
         for one in value if isinstance(value, list) else [value]:
@@ -77,7 +77,7 @@ def _read_json(documents: Sequence[Mapping[str, Any]]) -> ProviderExport:
     if first.get("simulator") is True:
         return read_ledger(first)
     if isinstance(first.get("data"), list):
-        buckets = [one for page in documents for one in page.get("data") or () if isinstance(one, dict)]
+        buckets = [one for page in documents for one in objects(page.get("data"), "data")]
         if any("starting_at" in bucket for bucket in buckets):
             return read_anthropic(documents)
         if any("start_time" in bucket for bucket in buckets):

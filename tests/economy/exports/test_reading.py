@@ -196,6 +196,25 @@ def test_the_simulators_ledger_is_read_with_what_was_cut(tmp_path: Path) -> None
         ("day,usd\n", "expected lines of usage or costs, got none"),
         ('{"simulator": true}', "GET /ledger"),
         ("[" * 100_000, "expected JSON"),
+        ('{"day": "2026-11-28", "usd": ' + "1" * 5000 + "}", "expected JSON"),
+        ('{"day": "2026-11-28", "usd": 1e99999999999999999999}', "expected JSON"),
+        ('{"data": [5, {"start_time": 1, "end_time": 2}]}', "data: expected a list of objects, got 5"),
+        ('{"data": [{"start_time": 1, "end_time": 2}]} {"data": 5}', "data: expected a list of objects, got 5"),
+        ('{"data": [{"start_time": 1, "end_time": 2, "results": 5}]}', "bucket 1, results: expected a list"),
+        ('{"data": [{"start_time": 1, "end_time": 2, "results": [[]]}]}', "bucket 1, results: expected a list"),
+        ('{"data": [5, {"starting_at": 1, "ending_at": 2}]}', "data: expected a list of objects, got 5"),
+        ('{"data": [{"starting_at": 1, "ending_at": 2, "results": "no"}]}', "bucket 1, results: expected a list"),
+        (
+            '{"data": [{"starting_at": 1, "ending_at": 2, "results": [{"cache_creation": 5}]}]}',
+            "cache_creation: expected an object",
+        ),
+        ('{"simulator": true, "usage": [5], "period": {"since_s": 1, "until_s": 2}}', "usage: expected a list"),
+        ('{"simulator": true, "usage": [], "period": 5}', "period: expected an object"),
+        ('{"simulator": true, "usage": [], "period": {"since_s": 1, "until_s": 2}, "total": 5}', "total: expected"),
+        (
+            '{"simulator": true, "usage": [{"day": "x", "billed_usd_picos": 1, "cut_billed_usd_picos": 1}], "period": {}}',
+            "day: expected a date",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_place_and_reason(tmp_path: Path, text: str, says: str) -> None:
