@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fleet.economy.exports.export import DAY_S, Billed, ProviderExport, day_between, day_of
+from fleet.economy.exports.export import DAY_S, Billed, ProviderExport, day_between, day_of, evenly_rounded
 from fleet.economy.exports.fields import ExportRow, objects
 
 #: Cents in a dollar: the cost report counts in them.
@@ -48,9 +48,8 @@ def _usage(row: ExportRow, day: str) -> Billed:
 def _cost(row: ExportRow, day: str) -> Billed:
     if row.text("currency").upper() not in ("", "USD"):
         raise row.wrong("currency", "USD")
-    amount, rounding = row.picos("amount", per_dollar=CENTS), row.rounding_picos("amount", per_dollar=CENTS)
-    model = row.text("model", "description")
-    return Billed(day, model, row.text("api_key_id"), usd_picos=amount, rounding_picos=rounding)
+    amount = row.picos("amount", per_dollar=CENTS)
+    return Billed(day, row.text("model", "description"), row.text("api_key_id"), usd_picos=amount)
 
 
 def read_anthropic_csv(rows: Iterable[ExportRow], *, is_costs: bool) -> ProviderExport:
@@ -67,7 +66,9 @@ def read_anthropic_csv(rows: Iterable[ExportRow], *, is_costs: bool) -> Provider
             lines.append(Billed(day, model, key, usage=_console_usage(row)))
     what = "costs" if is_costs else "usage"
     since_s, until_s = min(days, default=0.0), max(days, default=-DAY_S) + DAY_S
-    return ProviderExport(f"Anthropic {what} (CSV of the console)", "anthropic", since_s, until_s, tuple(lines))
+    return ProviderExport(
+        f"Anthropic {what} (CSV of the console)", "anthropic", since_s, until_s, evenly_rounded(lines)
+    )
 
 
 def _console_usage(row: ExportRow) -> Mapping[str, int]:

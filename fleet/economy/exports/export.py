@@ -6,8 +6,8 @@ How each kind of file is read stands beside it, a module per vendor.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -91,6 +91,13 @@ class ProviderExport:
     def by_day(self) -> bool:
         """True when every line is of one day."""
         return all(line.day for line in self.lines)
+
+
+def evenly_rounded(lines: Iterable[Billed]) -> tuple[Billed, ...]:
+    """Return lines of one file as rounded as the finest of them: it may leave out zeros at the end, as in `0`."""
+    told = tuple(lines)
+    finest = min((line.rounding_picos for line in told if line.usd_picos is not None), default=0)
+    return tuple(replace(line, rounding_picos=min(line.rounding_picos, finest)) for line in told)
 
 
 def day_of(unix_s: float) -> str:

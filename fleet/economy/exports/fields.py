@@ -79,11 +79,11 @@ class ExportRow:
         exact = self._number(name) * PICOS / per_dollar
         return int(exact.to_integral_value(ROUND_HALF_UP))
 
-    def rounding_picos(self, name: str, *, per_dollar: int = 1) -> int:
+    def rounding_picos(self, name: str) -> int:
         """Return by how much an amount may be off: half of its last decimal place, at most half a cent."""
         exponent = self._number(name).as_tuple().exponent
         last = Decimal(1).scaleb(exponent if isinstance(exponent, int) else 0)
-        return min(int(last * PICOS / per_dollar / 2), PICOS // 200)
+        return min(int(last * PICOS / 2), PICOS // 200)
 
     def time(self, name: str) -> float:
         """Return a time in Unix seconds: a number, a date or an RFC 3339 time; without a zone it is UTC."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.economy.exports.export import Billed, ProviderExport, day_between
+from fleet.economy.exports.export import Billed, ProviderExport, day_between, evenly_rounded
 from fleet.economy.exports.fields import ExportRow, objects
 
 #: Marks of a result in JSON.
@@ -73,7 +73,7 @@ def _export(
     notes = [*notes, *(f"{name}: not compared" for name in apart)]
     since_s = min((bucket.since_s for bucket in buckets), default=0.0)
     until_s = max((bucket.until_s for bucket in buckets), default=0.0)
-    return ProviderExport(kind, "openai", since_s, until_s, tuple(lines), tuple(notes), is_partial)
+    return ProviderExport(kind, "openai", since_s, until_s, evenly_rounded(lines), tuple(notes), is_partial)
 
 
 def _usage(row: ExportRow, day: str) -> Billed:
@@ -90,5 +90,5 @@ def _cost(row: ExportRow, day: str) -> Billed:
         raise amount.wrong("currency" if name == "value" else "amount_currency", "usd")
     item = row.text("line_item")
     model = item.partition(",")[0] if "," in item else item
-    rounding = amount.rounding_picos(name)
+    rounding = amount.rounding_picos(name) if name == "amount_value" else 0  # the API tells all decimals, but no zeros
     return Billed(day, model, row.text("api_key_id"), usd_picos=amount.picos(name), rounding_picos=rounding)

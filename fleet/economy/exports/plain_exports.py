@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fleet.economy.exports.export import CLASSES, DAY_S, Billed, ProviderExport, UnreadableExport, day_of
+from fleet.economy.exports.export import (
+    CLASSES,
+    DAY_S,
+    Billed,
+    ProviderExport,
+    UnreadableExport,
+    day_of,
+    evenly_rounded,
+)
 from fleet.economy.exports.fields import ExportRow, objects
 from fleet.money import PICOS, PICOS_PER_MICRO
 from fleet.quoting import quote
@@ -72,7 +80,7 @@ def read_plain(rows: Sequence[ExportRow], columns: Iterable[str]) -> ProviderExp
     if len(amounts) > 1:
         notes.append(f"{', '.join(amounts)}: of several amounts the first is taken")
     since_s, until_s = min(days, default=0.0), max(days, default=-DAY_S) + DAY_S
-    return ProviderExport("a plain file", "", since_s, until_s, tuple(lines), tuple(notes))
+    return ProviderExport("a plain file", "", since_s, until_s, evenly_rounded(lines), tuple(notes))
 
 
 def _plain(row: ExportRow, day: str, known: Sequence[str], amounts: Sequence[str]) -> Billed:
@@ -80,7 +88,7 @@ def _plain(row: ExportRow, day: str, known: Sequence[str], amounts: Sequence[str
     for name in amounts:
         if row.has(name):
             amount = row.picos(name, per_dollar=AMOUNTS[name])
-            rounding = row.rounding_picos(name, per_dollar=AMOUNTS[name]) if name == "usd" else 0
+            rounding = row.rounding_picos(name) if name == "usd" else 0
     usage = {name: row.count(name) for name in CLASSES if name in known}
     calls = row.count("calls") if row.has("calls") else None
     return Billed(

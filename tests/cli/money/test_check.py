@@ -112,6 +112,16 @@ def test_what_unknown_calls_do_not_explain_is_said_and_left_alone(redis_url: str
         assert total(redis_url) == before
 
 
+def test_costs_of_zero_beside_an_exact_one_do_not_hide_a_difference(redis_url: str, tmp_path: Path) -> None:
+    enter(redis_url, entry(1, limit=LIMIT, usd_picos=10**12))
+    path = costs(tmp_path, 1_012_000_000_000)
+    page = json.loads(path.read_text())
+    results = page["data"][0]["results"]
+    page["data"][0]["results"] = [*results, *({**results[0], "amount": {"value": 0, "currency": "usd"}} for _ in "abc")]
+    result = fleet("bill", "check", written(path, json.dumps(page)))
+    assert result.exit_code == 1 and "differs" in result.stdout and "+$0.012" in result.stdout
+
+
 @pytest.mark.usefixtures("three_calls")
 def test_a_file_that_is_only_a_part_resolves_nothing(redis_url: str, tmp_path: Path) -> None:
     result = fleet("bill", "check", costs(tmp_path, 1200, has_more=True))

@@ -125,7 +125,19 @@ def test_anthropics_usage_is_read_into_our_classes_where_all_input_is_one(tmp_pa
 def test_anthropics_costs_are_in_cents(tmp_path: Path) -> None:
     result = {"amount": "123.78912", "currency": "USD", "model": "claude-opus-5", "cost_type": "tokens"}
     (line,) = read(tmp_path, anthropic(result)).lines
-    assert (line.usd_picos, line.rounding_picos) == (1_237_891_200_000, 50_000)
+    assert (line.usd_picos, line.rounding_picos) == (1_237_891_200_000, 0)
+
+
+def test_zeros_and_short_amounts_do_not_make_a_file_coarser_than_it_is(tmp_path: Path) -> None:
+    exact = [{"object": "organization.costs.result", "amount": {"value": value}} for value in (0, 0, 0, 2, 1.5)]
+    assert {line.rounding_picos for line in read(tmp_path, page(bucket(*exact))).lines} == {0}
+    cents = [{"amount": value, "currency": "USD", "model": "m"} for value in ("0", "7", "1.25")]
+    assert {line.rounding_picos for line in read(tmp_path, anthropic(*cents)).lines} == {0}
+    for text in (
+        "day,usd\n" + "2026-11-28,0\n" * 3 + "2026-11-28,0.0001\n",
+        "start_time,end_time,amount_value\n" + f"{DAY},{NEXT},0\n" * 3 + f"{DAY},{NEXT},0.0001\n",
+    ):
+        assert [line.rounding_picos for line in read(tmp_path, text).lines] == [50_000_000] * 4
 
 
 def test_the_csvs_of_anthropics_console_are_read_and_their_costs_are_rounded_to_cents(tmp_path: Path) -> None:
@@ -212,7 +224,7 @@ def test_the_simulators_ledger_is_read_with_what_was_cut(tmp_path: Path) -> None
         ('{"simulator": true, "usage": [], "period": 5}', "period: expected an object"),
         ('{"simulator": true, "usage": [], "period": {"since_s": 1, "until_s": 2}, "total": 5}', "total: expected"),
         (
-            '{"simulator": true, "usage": [{"day": "x", "billed_usd_picos": 1, "cut_billed_usd_picos": 1}], "period": {}}',
+            '{"simulator": true, "usage": [{"day": "x", "billed_usd_picos": 1, "cut_billed_usd_picos": 1}]}',
             "day: expected a date",
         ),
     ],
