@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from fleet import config, errors
 from fleet.cli import main as cli
+from fleet.cli.finite import FiniteRange
 from fleet.store.embedded import ensure_redis, stop_redis
 
 HEAVY = ("rich", "redis", "celery", "kombu", "pydantic", "aiohttp", "asyncio", "flower", "tornado")
@@ -64,6 +65,35 @@ def test_every_command_exists_and_says_of_itself_what_the_table_says(name: str) 
     command = getattr(importlib.import_module(module), attribute)
     assert command.name == name
     assert " ".join(command.help.split("\n\n")[0].split()) == line
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("run", "-", "--dry-run", "--max-usd", "nan"), "--max-usd: expected a finite number, got 'nan'"),
+        (("run", "-", "-o", "x", "--max-usd", "inf"), "--max-usd: expected a number x with"),
+        (("submit", "x", "--max-usd", "inf"), "--max-usd: expected a finite number, got 'inf'"),
+        (("submit", "x", "--timeout", "NaN"), "--timeout: expected a finite number, got 'NaN'"),
+        (("submit", "x", "--expires", "nan"), "--expires: expected an ISO 8601 time or Unix seconds, got 'nan'"),
+        (("budgets", "set", "fleet", "--usd-per-day", "nan"), "--usd-per-day: expected a finite number, got 'nan'"),
+    ],
+)
+def test_nan_and_infinity_are_no_numbers(args: tuple[str, ...], told: str) -> None:
+    done = fleet(*args)
+    assert done.exit_code == 2, done.output
+    assert told in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS.keys() - {"simulator"}))  # whose settings refuse them
+def test_no_option_takes_numbers_that_are_none(name: str) -> None:
+    module, attribute, _ = cli.COMMANDS[name]
+    commands: list[click.Command] = [getattr(importlib.import_module(module), attribute)]
+    for command in commands:
+        commands += command.commands.values() if isinstance(command, click.Group) else ()
+        types = {parameter.name: parameter.type for parameter in command.params}
+        floats = (click.FloatRange, click.types.FloatParamType)
+        loose = [name for name, type in types.items() if isinstance(type, floats) and not isinstance(type, FiniteRange)]
+        assert loose == [], f"{command.name}: expected FiniteRange"
 
 
 def test_an_unknown_command_names_the_nearest_known_one() -> None:

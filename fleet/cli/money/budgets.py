@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from fleet import config
+from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import say, table
 from fleet.config import Settings, WhenFull
 from fleet.config.budgets import AMOUNTS
@@ -70,10 +71,10 @@ def show(scope: str, as_json: bool) -> None:
 
 @budgets.command("set")
 @click.argument("scope")
-@click.option("--usd-per-hour", type=click.FloatRange(0), help="US dollars per hour (UTC); 0: not limited.")
-@click.option("--usd-per-day", type=click.FloatRange(0), help="US dollars per day (UTC); 0: not limited.")
-@click.option("--usd-per-month", type=click.FloatRange(0), help="US dollars per calendar month; 0: not limited.")
-@click.option("--usd-in-all", type=click.FloatRange(0), help="US dollars in all; 0: not limited.")
+@click.option("--usd-per-hour", type=FiniteRange(0), help="US dollars per hour (UTC); 0: not limited.")
+@click.option("--usd-per-day", type=FiniteRange(0), help="US dollars per day (UTC); 0: not limited.")
+@click.option("--usd-per-month", type=FiniteRange(0), help="US dollars per calendar month; 0: not limited.")
+@click.option("--usd-in-all", type=FiniteRange(0), help="US dollars in all; 0: not limited.")
 @click.option(
     "--when-full", type=click.Choice(["wait", "degrade", "stop bulk"]), help="What it does when it is used up."
 )

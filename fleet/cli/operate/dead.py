@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fleet import config, errors
+from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import fitted, say, table
 from fleet.quoting import counted, quote
 
@@ -170,7 +171,7 @@ def show(task_id: str, body: bool, as_json: bool) -> None:
 @click.option(
     "--expires-in",
     "life_s",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     metavar="SECONDS",
     help="Give each a new end, so many seconds from now; those whose end has passed need one.",
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleet import config
+from fleet.cli.finite import FiniteRange
 from fleet.cli.operate import breakers, lessons
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
@@ -100,7 +101,7 @@ limits.add_command(breakers.reset_breaker)
 @click.option("--output-tpm", type=click.IntRange(0), help="Output tokens per minute; 0: not limited.")
 @click.option("--in-flight", type=click.IntRange(0), help="Calls at the same time; 0: not limited.")
 @click.option("--requests-per-day", type=click.IntRange(0), help="Requests per day; 0: not limited.")
-@click.option("--usd-per-day", type=click.FloatRange(0), help="US dollars per day; 0: not limited.")
+@click.option("--usd-per-day", type=FiniteRange(0), help="US dollars per day; 0: not limited.")
 @click.option(
     "--reset", "is_reset", is_flag=True, help="Go back to fleet.toml, and begin anew but for what was used today."
 )

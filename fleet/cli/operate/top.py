@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fleet import config
+from fleet.cli.finite import FiniteRange
 from fleet.cli.operate import spans
 from fleet.cli.operate.pools import operator_name
 from fleet.errors import FleetError
@@ -56,7 +57,7 @@ class Screen:
 @click.option(
     "--every",
     "every_s",
-    type=click.FloatRange(0.2, 60),
+    type=FiniteRange(0.2, 60),
     default=EVERY_S,
     show_default=True,
     help="Seconds between frames.",

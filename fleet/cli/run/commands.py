@@ -6,15 +6,18 @@ The commands and their options; the work is done in `flow`, IN is read in `entri
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_WAITS
+from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError
 from fleet.models import Priority
@@ -41,10 +44,10 @@ def task_options(default_priority: Priority) -> Callable[[F], F]:
         click.option("--pool", help="Pool that does the work. Default: one that takes the task's kind."),
         click.option("--priority", type=click.Choice(names), default=default_priority.name.lower(), show_default=True),
         click.option("--kind", help="Task class, e.g. summary; a pool may take only some."),
-        click.option("--deadline-s", type=float, help="Seconds of work allowed per task. Default: the pool's."),
+        click.option("--deadline-s", type=FiniteRange(), help="Seconds of work allowed per task. Default: the pool's."),
         click.option(
             "--expires-in",
-            type=click.FloatRange(0, min_open=True),
+            type=FiniteRange(0, min_open=True),
             metavar="SECONDS",
             help="Drop a task unpaid that has not begun so many seconds from now.",
         ),
@@ -92,13 +95,12 @@ def _end_of(at: str | None, in_s: float | None) -> float | None:
         return None if in_s is None else time.time() + in_s
     if in_s is not None:
         raise ConfigurationError("--expires: expected no --expires-in beside it; name one of them")
-    try:
-        return float(at)
-    except ValueError:
-        end = end_of(None, at, None, time.time())
-    if end is None:
+    with suppress(ValueError):
+        if math.isfinite(end := float(at)):
+            return end
+    if (parsed := end_of(None, at, None, time.time())) is None:
         raise ConfigurationError(f"--expires: expected an ISO 8601 time or Unix seconds, got {quote(at)}")
-    return end
+    return parsed
 
 
 # ---- fleet submit
@@ -113,10 +115,10 @@ def _end_of(at: str | None, in_s: float | None) -> float | None:
     help="Wait also for what does not pass by itself (a key, a setting, a worker); or print the task's id and exit.",
 )
 @click.option(
-    "--max-usd", "max_cost_usd", type=click.FloatRange(0, min_open=True),
+    "--max-usd", "max_cost_usd", type=FiniteRange(0, min_open=True),
     help="US dollars that the task may cost; dearer, it fails before it is sent.",
 )  # fmt: skip
-@click.option("--timeout", "timeout_s", type=float, default=300.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", "timeout_s", type=FiniteRange(), default=300.0, show_default=True, help="Seconds to wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as JSON.")
 @click.pass_context
 def submit(
@@ -252,7 +254,7 @@ def result_line(result: dict[str, Any]) -> str:
 @click.option("--wait", is_flag=True, help="Wait also for what does not pass by itself: a key, a setting, a worker.")
 @click.option(
     "--max-usd",
-    type=click.FloatRange(0.000001),
+    type=FiniteRange(0.000001, 1e9),
     help="US dollars that the run may spend in all, over its resumes; then the rest waits.",
 )
 @click.option("--retry-failed", is_flag=True, help="Run the lines of OUT that failed once more.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import fitted
 from fleet.quoting import quote
 
@@ -35,10 +36,10 @@ _OF_BOTS = ("critical", "seconds", "counting")
 @click.option("--tasks", type=click.IntRange(1, MOST_TASKS), help="Play so many tasks instead of a file.")
 @click.option("--rpm", type=click.IntRange(1), help="Requests per minute.")
 @click.option("--tpm", type=click.IntRange(1), help="Tokens per minute.")
-@click.option("--usd-per-day", type=click.FloatRange(0, min_open=True), help="With tasks: US dollars per day.")
+@click.option("--usd-per-day", type=FiniteRange(0, min_open=True), help="With tasks: US dollars per day.")
 @click.option("--slots", type=click.IntRange(1), help="With tasks: slots of all workers.")
 @click.option("--bots", type=click.IntRange(1, 10_000), help="Bots that call; with tasks they make the slots. [100]")
-@click.option("--per-minute", type=click.FloatRange(0, min_open=True),
+@click.option("--per-minute", type=FiniteRange(0, min_open=True),
               help="With tasks: how many come a minute; else all at once.")  # fmt: skip
 @click.option("--pool", help="With tasks: their pool.")
 @click.option("--kind", help="With tasks: their kind, for what is learnt of it.")
@@ -46,8 +47,8 @@ _OF_BOTS = ("critical", "seconds", "counting")
 @click.option("--critical", type=click.IntRange(0), help="Without tasks: bots whose calls are critical.")
 @click.option("--tokens", default="200-1200", show_default=True,
               help="Tokens of a call (with --tasks: of its input), smallest-largest.")  # fmt: skip
-@click.option("--used", type=click.FloatRange(0.01, 1), help="Share of them (with tasks: of the longest answer) used.")
-@click.option("--latency-s", type=click.FloatRange(0), help="Seconds to an answer. [1; with tasks: as is learnt]")
+@click.option("--used", type=FiniteRange(0.01, 1), help="Share of them (with tasks: of the longest answer) used.")
+@click.option("--latency-s", type=FiniteRange(0), help="Seconds to an answer. [1; with tasks: as is learnt]")
 @click.option("--seconds", type=click.IntRange(10, 3600), help="Without tasks: simulated time. [120]")
 @click.option("--counting", type=click.Choice(["bucket", "window"]),
               help="Without tasks: how the provider counts. [window]")  # fmt: skip
