@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 #: Calls, and what each uses at which price: 21 tokens at $0.02 a million of them.
 CALLS, INPUT_TOKENS, OUTPUT_TOKENS = 1_000_000, 20, 1
@@ -55,7 +55,7 @@ async def _enter(url: str, calls: int) -> None:
         for number in range(calls):
             picos = price(MODEL, usage, None)
             pool, tenant, kind = POOLS[number % 3], TENANTS[number % 4], KINDS[number % 2]
-            writer.enter(replace(first, id=str(number), pool=pool, tenant=tenant, kind=kind, usd_picos=picos))
+            writer.enter(first._replace(id=str(number), pool=pool, tenant=tenant, kind=kind, usd_picos=picos))
             if (number + 1) % AHEAD == 0 or number + 1 == calls:
                 await _entered(number + 1)
     finally:
