@@ -58,7 +58,7 @@ def _budgets() -> Iterator[Row]:
 
 def _kept(kept: Kept) -> Row:
     found = f"{_usd(kept.spent_picos)}, {kept.over_picos / (USD * PICOS):.2%} over, {kept.falsely_blocked} false blocks"
-    most = f"{_usd(USD * PICOS)} + {_usd(CALLERS * kept.dearest_picos)} in flight, 0"
+    most = f"{_usd(USD * PICOS)} + {_usd(kept.most_over_picos)} in flight, 0"
     return f"{CALLERS} callers, budget: {kept.what} ({kept.waiting} wait)", found, most, kept.is_kept
 
 

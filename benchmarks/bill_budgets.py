@@ -15,12 +15,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import PATIENCE_S
 from benchmarks.bill_fleet import PRICES, Fleet, Provider, prices_of, running
+from fleet.cli.exit_codes import EXIT_WAITS
 
 #: Callers at once, in each of two worker processes half of them; tasks of a cell, and US dollars that it may spend.
 CALLERS, TASKS, USD = 100, 300, 0.04
@@ -34,6 +35,9 @@ REST_S = 4.0
 PERIODS = {"hour": "usd_per_hour", "day": "usd_per_day", "month": "usd_per_month", "in all": "usd_in_all"}
 SCOPES = ("pool", "tenant", "bot")
 PICOS = 10**12
+#: Share of a budget that may be overspent while it is still learnt what a call costs; without reservations, 100 callers
+#: overspend this one by 104 to 151%.
+LEARNING = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Kept:
         dearest_picos: What the dearest call has cost.
         expected_picos: What the fleet expects of a call at the end.
         waiting: Tasks without an answer.
+        exit_code: Of `fleet run`; None: it was not run.
     """
 
     what: str
@@ -53,6 +58,7 @@ class Kept:
     dearest_picos: int
     expected_picos: int
     waiting: int
+    exit_code: int | None = None
 
     @property
     def over_picos(self) -> int:
@@ -65,9 +71,15 @@ class Kept:
         return self.waiting if round(USD * PICOS) - self.spent_picos >= self.expected_picos else 0
 
     @property
+    def most_over_picos(self) -> int:
+        """What may be overspent: what calls in flight can cost beyond what is reserved for them, as it is learnt."""
+        return CALLERS * max(0, self.dearest_picos - self.expected_picos) + round(LEARNING * USD * PICOS)
+
+    @property
     def is_kept(self) -> bool:
-        """True when at most what was in flight was overspent, and nothing waits for no reason."""
-        return self.over_picos <= CALLERS * self.dearest_picos and not self.falsely_blocked and self.waiting > 0
+        """True when no more than that was overspent, nothing waits for no reason, and `fleet run` says what waits."""
+        is_told = self.exit_code in (None, EXIT_WAITS)
+        return self.over_picos <= self.most_over_picos and not self.falsely_blocked and self.waiting > 0 and is_told
 
 
 def try_all() -> Iterator[Kept]:
@@ -130,9 +142,10 @@ def _run(fleet: Fleet) -> Kept:
     fleet.provider.reset()
     source, target = fleet.home / "run.jsonl", fleet.home / "answers.jsonl"
     source.write_text("\n".join(json.dumps(task) for task in _tasks("run", "in all")))
-    fleet.command("run", str(source), "-o", str(target), "--max-usd", str(USD))
+    done = fleet.command("run", str(source), "-o", str(target), "--max-usd", str(USD))
     results = [json.loads(line) for line in target.read_text().splitlines()]
-    return _kept(fleet, "run, --max-usd", [one for one in results if one.get("status") == "ok"], TASKS)
+    kept = _kept(fleet, "run, --max-usd", [one for one in results if one.get("status") == "ok"], TASKS)
+    return replace(kept, exit_code=done.returncode)
 
 
 def _kept(fleet: Fleet, what: str, results: list[dict[str, Any]], tasks: int) -> Kept:

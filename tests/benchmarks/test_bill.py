@@ -38,18 +38,23 @@ def test_files_differ_in_size_and_kinds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spent", "waiting", "kept", "blocked"),
+    ("spent", "dearest", "waiting", "exit_code", "kept", "blocked"),
     [
-        (USD - 0.0001, 9, True, 0),
-        (USD - 0.0003, 9, False, 9),
-        (USD + CALLERS * 0.0002, 9, True, 0),
-        (USD + CALLERS * 0.0002 + 0.0001, 9, False, 0),
-        (USD - 0.0001, 0, False, 0),
+        (USD - 0.0001, 0.0002, 9, None, True, 0),
+        (USD - 0.0003, 0.0002, 9, None, False, 9),
+        (USD * 1.05, 0.0002, 9, None, True, 0),
+        (USD * 1.05 + 0.0001, 0.0002, 9, None, False, 0),
+        (USD * 1.05 + CALLERS * 0.0001, 0.0003, 9, None, True, 0),
+        (USD * 1.05 + CALLERS * 0.0001 + 0.0001, 0.0003, 9, None, False, 0),
+        (USD - 0.0001, 0.0002, 0, None, False, 0),
+        (USD - 0.0001, 0.0002, 9, 3, True, 0),
+        (USD - 0.0001, 0.0002, 9, 0, False, 0),
     ],
-    ids=["no call fits", "one would fit", "what was in flight", "more than was in flight", "nothing waits"],
-)
-def test_a_budget_is_kept_when_only_calls_in_flight_exceed_it(
-    spent: float, waiting: int, kept: bool, blocked: int
+    ids=["no call fits", "one would fit", "what is learnt", "more than that", "what was in flight",
+         "more than was in flight", "nothing waits", "a run that waits", "a run that is done"],
+)  # fmt: skip
+def test_a_budget_is_kept_when_only_calls_in_flight_exceed_it_by_more_than_is_reserved(
+    spent: float, dearest: float, waiting: int, exit_code: int | None, kept: bool, blocked: int
 ) -> None:
-    found = Kept("pool", round(spent * PICOS), round(0.0002 * PICOS), round(0.0002 * PICOS), waiting)
+    found = Kept("pool", round(spent * PICOS), round(dearest * PICOS), round(0.0002 * PICOS), waiting, exit_code)
     assert (found.is_kept, found.falsely_blocked) == (kept, blocked)
