@@ -16,6 +16,7 @@ from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import task_id_in
 from fleet.engine.transport.held import id_texts
+from fleet.engine.transport.withdrawal.reading import read_list
 from fleet.store import keys
 from fleet.store.client import Script, run_script, run_script_each
 
@@ -28,8 +29,10 @@ HEADS_MOST = 1000
 #: Messages looked at in one step (count), and the bytes a step aims at: 4 MB hold Redis up for about 2 ms.
 FIRST_STRETCH, LONGEST_STRETCH = 64, 1000
 STRETCH_BYTES = 4_000_000
-#: Tasks up to which each is searched for inside Redis (count); for more, messages are read here, so many in a step.
-ONE_BY_ONE, READ_AT_ONCE = 3, 256
+#: Tasks up to which each is searched for inside Redis (count); for more, messages are read here.
+ONE_BY_ONE = 3
+#: Bytes of messages that are read by one search: one or two seconds.
+READ_MOST_BYTES = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: 
     Queues move while they are searched: a message that is taken or queued meanwhile may be missed.
     """
     left = most
-    for queue, (key, priority) in _lists(broker, settings):
+    for queue, (key, priority) in waiting_lists(broker, settings):
         search = _search_list(broker, key, Queued(queue, priority, 0, b""), task_id, left)
         left -= search.looked_at
         if search.found is not None or not search.complete:
@@ -78,7 +81,7 @@ def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most
         settings: Pools and the inbox.
         most: Messages looked at, over all lists (count).
     """
-    lists = _lists(broker, settings)
+    lists = waiting_lists(broker, settings)
     each = max(1, most // max(1, len(lists)))
     texts = id_texts(task_id)
     calls = [FIND_QUEUED.call(list=key, skip=0, count=each, texts=texts) for _, (key, _) in lists]
@@ -109,12 +112,12 @@ def may_wait(broker: redis.Redis, task_ids: Sequence[str], settings: Settings, *
             if search.found is not None or not search.complete or find_over(broker, task_id, most=most):
                 found.add(task_id)
         return found
-    for key in (*(key for _, (key, _) in _lists(broker, settings)), keys.over()):
-        skip = 0
-        while messages := cast("list[bytes]", broker.lrange(key, skip, skip + READ_AT_ONCE - 1)):
+    left = READ_MOST_BYTES
+    for key in (*(key for _, (key, _) in waiting_lists(broker, settings)), keys.over()):
+        for messages in read_list(broker, key):
             found |= wanted.intersection(filter(None, map(task_id_in, messages)))
-            skip, most = skip + len(messages), most - len(messages)
-            if found == wanted or most <= 0:
+            most, left = most - len(messages), left - sum(map(len, messages))
+            if found == wanted or most <= 0 or left <= 0:
                 return wanted
     return found
 
@@ -130,9 +133,20 @@ def find_over(broker: redis.Redis, task_id: str, *, most: int = SEARCH_MOST) -> 
     return _search_list(broker, keys.over(), Queued("", 0, 0, b""), task_id, most).found is not None
 
 
-def _lists(broker: redis.Redis, settings: Settings) -> list[tuple[str, tuple[str, int]]]:
-    """Return the lists that there are, the most urgent first, those of queues that have only a pool's name too."""
-    names = dict.fromkeys([settings.worker.inbox, *map(keys.queue, settings.pools), *settings.pools])
+def waiting_lists(
+    broker: redis.Redis, settings: Settings, pool: str | None = None
+) -> list[tuple[str, tuple[str, int]]]:
+    """Return the lists that there are, as (queue, (list key, priority)), the most urgent first.
+
+    Those of queues that have only a pool's name, too.
+
+    Args:
+        broker: Plain client of the broker.
+        settings: Pools and the inbox.
+        pool: Only the inbox and the queues of this one; None: of all.
+    """
+    pools = list(settings.pools) if pool is None else [pool]
+    names = dict.fromkeys([settings.worker.inbox, *map(keys.queue, pools), *pools])
     places = [(name, place) for name in names for place in queues.lists_of(name)]
     with broker.pipeline(transaction=False) as pipe:
         for _, (key, _) in places:

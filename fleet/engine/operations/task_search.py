@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, cast
 
 import redis
 from pydantic import Field
 
 from fleet.config import Settings
-from fleet.engine.admission.gates import batched
 from fleet.engine.messages.envelope import QUEUED_AT
-from fleet.engine.messages.queues import PRIORITY_SEPARATOR
+from fleet.engine.messages.queues import PRIORITY_SEPARATOR, pool_of
+from fleet.engine.operations.message_search import READ_MOST_BYTES, waiting_lists
 from fleet.engine.outcomes.cancelling import AskedFor, Selection, asked_in, fields_in
 from fleet.engine.outcomes.dead_letter_office import PAGE, DeadLetterOffice, Filed
 from fleet.engine.outcomes.stored import read_result
-from fleet.engine.transport.held import STRETCH
-from fleet.engine.transport.withdrawal.withdrawn import withdraw_matching
+from fleet.engine.transport.withdrawal.reading import Stride, read_list, read_parked
 from fleet.frozen import Frozen
 from fleet.models import BotResult
 from fleet.quoting import brief
@@ -34,6 +34,8 @@ FoundState = Literal["waiting", "held", "failed", "degraded", "ok"]
 FOUND_STATES: tuple[FoundState, ...] = ("waiting", "held", "failed", "degraded", "ok")
 #: Tasks looked at, over all places (count): about a second.
 LOOK_MOST = 20_000
+#: Bytes looked at, over all places: as long.
+LOOK_BYTES = READ_MOST_BYTES
 #: Bytes of a value of metadata that are shown.
 VALUE_BYTES = 200
 #: Names in metadata that are shown (count).
@@ -88,6 +90,10 @@ class TaskSearch(Frozen):
     )
 
 
+#: A task that was looked at, None if it isn't meant, and the bytes of it that were read.
+Looked = tuple[FoundTask | None, int]
+
+
 class Finder:
     """Searches for tasks. Blocks.
 
@@ -109,20 +115,20 @@ class Finder:
         Raises:
             redis.RedisError: When Redis does not answer (inside `store_errors`, Fleet's own).
         """
-        found, looked_at, is_complete = dict[str, FoundTask](), 0, True
-        for task in self._all(wish):
-            if looked_at >= wish.look_most or len(found) >= wish.limit:
+        found, looked_at, left, is_complete = dict[str, FoundTask](), 0, LOOK_BYTES, True
+        for task, size in self._all(wish):
+            if looked_at >= wish.look_most or len(found) >= wish.limit or left <= 0:
                 is_complete = False
                 break
-            looked_at += 1
+            looked_at, left = looked_at + 1, left - size
             if task is not None:
                 found.setdefault(task.task_id, task)
         return TaskSearch(
             tasks=tuple(found.values()), looked_at=looked_at, is_complete=is_complete, unsearched=_unsearched(wish)
         )
 
-    def _all(self, wish: Wish) -> Iterator[FoundTask | None]:
-        """Yield each task that is looked at: the task if it is meant, else None."""
+    def _all(self, wish: Wish) -> Iterator[Looked]:
+        """Yield each task that is looked at."""
         if wish.error is None and "waiting" in wish.states:
             yield from self._waiting(wish)
         if wish.error is None and "held" in wish.states:
@@ -131,20 +137,30 @@ class Finder:
             yield from self._dead(wish)
         yield from self._ended(wish)
 
-    def _waiting(self, wish: Wish) -> Iterator[FoundTask | None]:
-        pools = self._settings.pools if wish.chosen.pool is None else [wish.chosen.pool]
-        for queue in (*map(keys.queue, pools), self._settings.worker.inbox):
-            for stretch in withdraw_matching(self._broker, queue, lambda _: True, is_meant=False):
-                for one in stretch.found:
-                    yield _of_message(one.message, queue, "waiting", wish)
+    def _waiting(self, wish: Wish) -> Iterator[Looked]:
+        lists = waiting_lists(self._broker, self._settings, wish.chosen.pool)
+        read = [(queue, read_list(self._broker, key)) for queue, (key, _) in lists]
+        queues = [*map(keys.queue, self._pools(wish)), self._settings.worker.inbox]
+        read += [(queue, read_parked(self._broker, queue)) for queue in queues]
+        for queue, stretches in read:
+            for message in chain.from_iterable(stretches):
+                yield _of_message(message, self._pool_of(queue), "waiting", wish), len(message)
 
-    def _held(self, wish: Wish) -> Iterator[FoundTask | None]:
-        for _, entry in self._broker.hscan_iter(keys.unacked(), count=STRETCH):
-            place, _, message = bytes(entry).partition(b"\n")
-            queue = place.decode(errors="replace").removeprefix(keys.lists("")).partition(PRIORITY_SEPARATOR)[0]
-            yield _of_message(message, queue, "held", wish)
+    def _held(self, wish: Wish) -> Iterator[Looked]:
+        cursor, stride = 0, Stride()
+        while True:
+            cursor, entries = cast(
+                "tuple[int, dict[bytes, bytes]]", self._broker.hscan(keys.unacked(), cursor, count=stride.count)
+            )
+            stride.read(list(entries.values()))
+            for entry in entries.values():
+                place, _, message = entry.partition(b"\n")
+                queue = place.decode(errors="replace").removeprefix(keys.lists("")).partition(PRIORITY_SEPARATOR)[0]
+                yield _of_message(message, self._pool_of(queue), "held", wish), len(entry)
+            if cursor == 0:
+                return
 
-    def _dead(self, wish: Wish) -> Iterator[FoundTask | None]:
+    def _dead(self, wish: Wish) -> Iterator[Looked]:
         looks_inside = wish.chosen.looks_inside
         before = None
         while True:
@@ -152,24 +168,35 @@ class Finder:
             ids = [filed.letter.task_id for filed in page.letters]
             bodies = self._office.bodies(ids) if ids else []
             for filed, body in zip(page.letters, bodies, strict=True):
-                yield _of_letter(filed, body, wish, looks_inside=looks_inside)
+                yield _of_letter(filed, body, wish, looks_inside=looks_inside), len(body or b"")
             before = page.next
             if before is None:
                 return
 
-    def _ended(self, wish: Wish) -> Iterator[FoundTask | None]:
+    def _ended(self, wish: Wish) -> Iterator[Looked]:
         """Yield what the bots have done last, the newest first; results say no kind and no tenant."""
         wanted = {number for number, status in enumerate(windows.STATUSES) if status in wish.states}
         if not wanted or _is_blind(wish):
             return
-        for ids in batched(self._remembered(wish, wanted), PAGE):
-            stored = cast("list[bytes | None]", self._state.mget(map(keys.result, ids)))
+        ids, start, stride = list(self._remembered(wish, wanted)), 0, Stride()
+        while some := ids[start : start + stride.count]:
+            stored = cast("list[bytes | None]", self._state.mget(map(keys.result, some)))
+            start += len(some)
+            stride.read([raw or b"" for raw in stored])
             for raw in stored:
                 result = read_result(raw)
-                yield None if result is None else _of_result(result, wish)
+                yield None if result is None else _of_result(result, wish), len(raw or b"")
+
+    def _pools(self, wish: Wish) -> list[str]:
+        return list(self._settings.pools) if wish.chosen.pool is None else [wish.chosen.pool]
+
+    def _pool_of(self, queue: str) -> str | None:
+        """Return whose queue it is; one may have only the pool's name."""
+        is_bare = queue in self._settings.pools and queue != self._settings.worker.inbox
+        return queue if is_bare else pool_of(queue)
 
     def _remembered(self, wish: Wish, wanted: set[int]) -> Iterator[str]:
-        pools = self._settings.pools if wish.chosen.pool is None else [wish.chosen.pool]
+        pools = self._pools(wish)
         rings = [windows.BOT_TASK.iter_unpack(_whole(self._state.get(keys.bot_tasks(pool)))) for pool in pools]  # type: ignore[arg-type]
         entries = [entry for ring in rings for entry in (windows.BotTaskEntry(*fields) for fields in ring) if entry.at]
         for entry in sorted(entries, key=lambda entry: -entry.at):
@@ -190,15 +217,14 @@ def _whole(raw: bytes | None) -> bytes:
     return raw[: len(raw) - len(raw) % windows.BOT_TASK.size] if raw else b""
 
 
-def _of_message(message: bytes, queue: str, state: FoundState, wish: Wish) -> FoundTask | None:
+def _of_message(message: bytes, pool: str | None, state: FoundState, wish: Wish) -> FoundTask | None:
     asked = asked_in(message)
-    pool = queue.removeprefix(keys.queue(""))
-    if asked is None or not wish.chosen.applies(asked, pool) or not _is_kind(asked.fields, wish):
+    if asked is None or not wish.chosen.applies(asked, pool or "") or not _is_kind(asked.fields, wish):
         return None
     at = asked.headers.get(QUEUED_AT)
     return FoundTask(
         task_id=str(asked.task_id), state=state, at=at if isinstance(at, int | float) else None,
-        pool=_text(asked.fields.get("pool")) or (pool if pool != queue else None), **_told(asked.fields),
+        pool=_text(asked.fields.get("pool")) or pool, **_told(asked.fields),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any, cast
 
 import pytest
 import redis
@@ -12,10 +13,13 @@ from fleet import config
 from fleet.dashboard.search import wish_of
 from fleet.engine.messages.envelope import envelope, task_body, task_headers
 from fleet.engine.messages.producer import submit_many
+from fleet.engine.operations import message_search, task_search
+from fleet.engine.operations.message_search import may_wait
 from fleet.engine.operations.task_search import FOUND_STATES, Finder, TaskSearch, Wish
 from fleet.engine.outcomes.cancelling import Selection
 from fleet.engine.outcomes.dead_letters import bury
 from fleet.engine.outcomes.stored import result_meta
+from fleet.engine.transport.withdrawal import reading
 from fleet.errors import ConfigurationError
 from fleet.models import BotResult, BotTask, TaskError
 from fleet.signals.windows import BOT_TASK, STATUSES
@@ -118,6 +122,22 @@ def test_pool_tenant_kind_state_and_error_narrow_a_search(client: redis.Redis, t
     assert find(client, kind="chat").tasks == ()
 
 
+def test_queues_that_have_only_a_pools_name_are_searched_too_and_lists_of_clients_own_priorities(
+    client: redis.Redis,
+) -> None:
+    for task_id, at in {"bare": "writing", "nine": "fleet.writing\x06\x169", "both": "writing:3"}.items():
+        body = b'[[],{"prompt":"x","metadata":{"job":"plain"}},{}]'
+        client.lpush(at, envelope(
+            task_id=task_id, queue=at, priority=0, headers=task_headers(task_id), body=body,
+        ))  # fmt: skip
+    for pool in ("writing", None):
+        found = find(client, metadata={"job": "plain"}, pool=pool)
+        assert {(one.task_id, one.pool) for one in found.tasks} == {
+            (task_id, "writing") for task_id in ("bare", "nine", "both")
+        }
+    assert find(client, metadata={"job": "plain"}, pool="research").tasks == ()
+
+
 def test_a_search_ends_at_its_bounds_and_says_so(client: redis.Redis, tasks: list[str]) -> None:
     list(submit_many(task(job="bulk") for _ in range(600)))
     some = find(client, metadata={"job": "bulk"}, limit=5)
@@ -125,6 +145,33 @@ def test_a_search_ends_at_its_bounds_and_says_so(client: redis.Redis, tasks: lis
     few = find(client, metadata={"job": "none"}, look_most=100)
     assert (few.tasks, few.looked_at, few.is_complete) == ((), 100, False)
     assert len(find(client, metadata={"job": "bulk"}, limit=600).tasks) == 600
+
+
+def test_a_search_reads_about_4_mb_at_once_and_ends_at_its_bytes(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = task(job="long").model_copy(update={"prompt": "x" * 100_000})
+    list(submit_many([long] * 120))
+    monkeypatch.setattr(reading, "READ_BYTES", 400_000)  # a tenth of what it is
+    monkeypatch.setattr(task_search, "LOOK_BYTES", 5_000_000)
+    read, lrange = list[int](), client.lrange
+
+    def reads(*args: Any) -> list[bytes]:
+        messages = cast("list[bytes]", lrange(*args))
+        read.append(sum(map(len, messages)))
+        return messages
+
+    monkeypatch.setattr(client, "lrange", reads)
+    found = find(client, metadata={"job": "none"})
+    assert not found.is_complete and 30 < found.looked_at < 45, "it says that there may be more"
+    assert max(read) < 800_000 and sum(read) < 6_000_000
+    read.clear()
+    ids = ["a", "b", "c", "d"]
+    assert may_wait(client, ids, config.current()) == set() and max(read) < 800_000
+    monkeypatch.setattr(message_search, "READ_MOST_BYTES", 5_000_000)
+    read.clear()
+    assert may_wait(client, ids, config.current()) == set(ids), "all may wait where more waits than is read"
+    assert sum(read) < 6_000_000
 
 
 def test_what_others_put_into_a_queue_stops_no_search(client: redis.Redis, tasks: list[str]) -> None:

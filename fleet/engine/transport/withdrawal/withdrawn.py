@@ -18,6 +18,7 @@ from fleet.engine.messages.envelope import TASK_NAME, task_id_in
 from fleet.engine.messages.expiry import ISO_TIME
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
 from fleet.engine.transport import leases
+from fleet.engine.transport.withdrawal.reading import Stride, peek, peek_parked
 from fleet.store import keys
 from fleet.store.client import Script, run_script
 
@@ -50,8 +51,6 @@ FIRST_STRETCH, LONGEST_STRETCH, STRETCH_BYTES = 64, 500, 2_000_000
 #: What lies in a list where a message was withdrawn; and how many such places a walk leaves behind it before it removes
 #: them, which looks at all messages of the walk (count).
 GONE, GONE_MOST = b"withdrawn", 1000
-#: Messages read in one round trip where Python must look at them (count).
-READ_AT_ONCE = 256
 #: Messages that one step looks at for ends at most (count).
 SOUGHT_MOST = 1000
 #: Seconds for which it is known how far a queue was looked at for ends.
@@ -107,16 +106,17 @@ def withdraw_matching(
     With `is_meant` False they stay: what is found has no tags.
     """
     for place, of_parked in _places(queue):
-        skip = gone = 0
-        while messages := _peek(client, queue, place, of_parked, skip):
+        skip, gone, stride = 0, 0, Stride()
+        while messages := _peek(client, queue, place, of_parked, skip, stride.count):
             chosen = [message for message in messages if matches(message)]
             found: tuple[Withdrawn, ...] = tuple(Withdrawn("", message) for message in chosen)
             if is_meant and chosen:
-                steps = list(_take_back(client, queue, place, of_parked, chosen, skip))
+                steps = list(_take_back(client, queue, place, of_parked, chosen, skip, stride.count))
                 found, left = tuple(one for step in steps for one in step.found), sum(step.left for step in steps)
                 gone, skip = gone + left, skip - len(found) + left
             yield Stretch(found, len(messages), None)
             skip += len(messages)
+            stride.read(messages)
             if gone >= GONE_MOST:
                 skip -= _remove_gone(client, place, gone, skip)
                 gone = 0
@@ -134,13 +134,14 @@ def withdraw_over(client: redis.Redis) -> Iterator[Stretch]:
 
 
 def _take_back(
-    client: redis.Redis, queue: str, place: str, of_parked: bool, chosen: Sequence[bytes], skip: int
+    client: redis.Redis, queue: str, place: str, of_parked: bool, chosen: Sequence[bytes], skip: int, read: int
 ) -> Iterator[Stretch]:
-    """Withdraw messages that lay behind `skip` others a moment ago; some of those may have been taken since."""
+    """Withdraw messages that were `read` behind `skip` others a moment ago; some of those may have been taken since."""
+    count = max(1, min(4 * PICKED_MOST, STRETCH_BYTES // max(map(len, chosen))))
     ids = [task_id for message in chosen if (task_id := task_id_in(message)) is not None]
-    skip, left = max(0, skip - READ_AT_ONCE), READ_AT_ONCE + min(skip, READ_AT_ONCE)
+    skip, left = max(0, skip - read), read + min(skip, read)
     while left > 0:
-        stretch, _ = _step(client, queue, place, of_parked, "ids", ids, skip=skip, count=min(left, 4 * PICKED_MOST))
+        stretch, _ = _step(client, queue, place, of_parked, "ids", ids, skip=skip, count=min(left, count))
         yield stretch
         if stretch.looked_at == 0:
             return
@@ -148,15 +149,8 @@ def _take_back(
         left -= stretch.looked_at
 
 
-def _peek(client: redis.Redis, queue: str, place: str, of_parked: bool, skip: int) -> list[bytes]:
-    """Return messages of bot tasks and others, the next one first; [] at the end."""
-    if not of_parked:
-        if client.type(place) != b"list":
-            return []
-        return cast("list[bytes]", client.lrange(place, -skip - READ_AT_ONCE, -skip - 1))[::-1]
-    ids = cast("list[bytes]", client.zrange(keys.parked_order(queue), skip, skip + READ_AT_ONCE - 1))
-    entries = cast("list[bytes | None]", client.hmget(keys.parked(), ids)) if ids else []
-    return [(entry or b"").split(b"\n", 2)[-1] for entry in entries]
+def _peek(client: redis.Redis, queue: str, place: str, of_parked: bool, skip: int, count: int) -> list[bytes]:
+    return peek_parked(client, queue, skip, count) if of_parked else peek(client, place, skip, count)
 
 
 def _places(queue: str) -> list[tuple[str, bool]]:
