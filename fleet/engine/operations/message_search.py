@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, cast
 
 import redis
@@ -73,7 +74,7 @@ def find_queued(broker: redis.Redis, task_id: str, settings: Settings, *, most: 
 
 
 def find_at_heads(broker: redis.Redis, task_id: str, settings: Settings, *, most: int = HEADS_MOST) -> Search:
-    """Return where a task waits, if it is among the next to go. Two round trips, however much waits behind them.
+    """Return where a task waits, if it is among the next to go. Three round trips, however much waits behind them.
 
     Args:
         broker: Plain client of the broker.
@@ -138,14 +139,14 @@ def waiting_lists(
 ) -> list[tuple[str, tuple[str, int]]]:
     """Return the lists that there are, as (queue, (list key, priority)), the most urgent first.
 
-    Those of queues that have only a pool's name, too.
+    Those of queues that have only a pool's name, too, and of pools that were taken out of the settings.
 
     Args:
         broker: Plain client of the broker.
         settings: Pools and the inbox.
         pool: Only the inbox and the queues of this one; None: of all.
     """
-    pools = list(settings.pools) if pool is None else [pool]
+    pools = [*settings.pools, *_former_pools(broker, settings)] if pool is None else [pool]
     names = dict.fromkeys([settings.worker.inbox, *map(keys.queue, pools), *pools])
     places = [(name, place) for name in names for place in queues.lists_of(name)]
     with broker.pipeline(transaction=False) as pipe:
@@ -153,6 +154,17 @@ def waiting_lists(
             pipe.exists(key)
         there = [place for place, exists in zip(places, pipe.execute(), strict=True) if exists]
     return sorted(there, key=lambda found: found[1][1])
+
+
+def _former_pools(broker: redis.Redis, settings: Settings) -> list[str]:
+    """Return pools that aren't in the settings, but have queues that workers have served or producers have filled."""
+    with broker.pipeline(transaction=False) as pipe:
+        pipe.smembers(keys.binding(settings.worker.inbox))
+        for step in queues.PRIORITY_STEPS:
+            pipe.zrange(keys.waiting(step), 0, -1)
+        bound, *waiting = pipe.execute()
+    names = {name.decode(errors="replace").rpartition(queues.PRIORITY_SEPARATOR)[2] for name in chain(bound, *waiting)}
+    return sorted(pool for name in names if (pool := queues.pool_of(name)) is not None and pool not in settings.pools)
 
 
 def _search_list(broker: redis.Redis, key: str, of: Queued, task_id: str, most: int) -> Search:

@@ -192,8 +192,7 @@ class Finder:
 
     def _pool_of(self, queue: str) -> str | None:
         """Return whose queue it is; one may have only the pool's name."""
-        is_bare = queue in self._settings.pools and queue != self._settings.worker.inbox
-        return queue if is_bare else pool_of(queue)
+        return pool_of(queue) or (queue if queue != self._settings.worker.inbox else None)
 
     def _remembered(self, wish: Wish, wanted: set[int]) -> Iterator[str]:
         pools = self._pools(wish)

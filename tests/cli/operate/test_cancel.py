@@ -13,7 +13,7 @@ import redis
 from fleet import config
 from fleet.cli.run.collector import open_collector
 from fleet.engine.messages import queues
-from fleet.engine.messages.envelope import BEFORE
+from fleet.engine.messages.envelope import BEFORE, envelope, task_headers
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.outcomes import cancelling
 from fleet.engine.outcomes.cancelling import Canceller
@@ -85,6 +85,29 @@ def test_the_line_of_a_revoked_task_is_a_failed_one_that_can_be_retried(client: 
     with open_collector(config.current()) as collector:
         found = collector.fetch([mine])
     assert (found[mine]["status"], found[mine]["error"]["type"]) == ("failed", "TaskRevokedError")
+
+
+@pytest.mark.parametrize("is_known_by", ["its workers", "its producer"])
+def test_a_task_of_a_pool_that_was_taken_out_of_the_settings_is_found_and_ends_when_it_is_cancelled(
+    client: redis.Redis, is_known_by: str
+) -> None:
+    gone = keys.queue("gone")
+    if is_known_by == "its workers":
+        client.sadd(keys.binding("celery"), "\x06\x16".join((gone, "", gone)))
+    else:
+        client.zadd(keys.waiting(2), {gone: 0})
+    names = ["a", "b", "c", "d", "e"]
+    for name, place in zip(names, [queues.list_key(gone, 2)] * 4 + ["gone"], strict=True):
+        message = envelope(
+            task_id=name, queue=gone, priority=2, headers=task_headers(name), body=b'[[],{"prompt":"x"},{}]'
+        )
+        client.lpush(place, message)
+    found = json.loads(fleet("tasks", "--state", "waiting", "--json").stdout)["tasks"]
+    assert {one["task_id"]: one["pool"] for one in found} == dict.fromkeys(names, "gone")
+    for ids in (["a"], names[1:]):  # a few are sought inside Redis, many are read
+        answer = json.loads(fleet("cancel", *ids, "--json").stdout)
+        assert answer == {"revoked": ids, "ended": ids, "unknown": []}
+        assert b"REVOKED" in client.get(keys.result(ids[0]))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("others", [0, 9])
