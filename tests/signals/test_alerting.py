@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleet.signals.diagnosis.alerting import OVER_AFTER_S, AlertLog, Announcement, look_for_news, told_in_text
+from fleet.signals.diagnosis.alerting import (
+    OVER_AFTER_S,
+    AlertLog,
+    Announcement,
+    after_failure,
+    look_for_news,
+    told_in_text,
+)
 from fleet.signals.diagnosis.finding import Diagnosis, Help
 
 DOWN = Diagnosis(
@@ -79,6 +86,29 @@ def test_what_comes_after_the_last_message_of_an_hour_waits_and_is_not_lost() ->
         assert played.at(now_s, DOWN, SLOW, budget) == []
         assert played.last.next_at == 3600
     assert "began budget_used" in played.at(3600, DOWN, SLOW, budget)
+
+
+def test_a_webhook_that_fails_is_asked_ever_more_rarely_and_not_before_it_wants() -> None:
+    for may_have_arrived, most, times in (
+        (False, 3, [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030]),  # refused: nobody has read them
+        (True, 3, [0, 10, 30]),
+        (True, 20, [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030]),
+    ):
+        played, seen = Played(most_per_hour=most), list[int]()
+        for now_s in range(0, 3600, 10):
+            if played.at(now_s, DOWN):
+                seen.append(now_s)
+                assert played.last is not None
+                played.log = after_failure(
+                    played.last.if_not, may_have_arrived=may_have_arrived, retry_after_s=0.0, now_s=now_s
+                )
+        assert seen == times
+        assert played.at(3630, DOWN) == ["began provider_down"], "it is not lost"
+        assert (played.log.failures, played.log.next_try_at) == (0, 0.0)
+    for asked_s, next_at in ((95.0, 95.0), (86_400.0, 3600.0)):
+        log = after_failure(AlertLog(), may_have_arrived=False, retry_after_s=asked_s, now_s=0.0)
+        look = look_for_news([DOWN], log, lowest="info", repeat_s=600.0, most_per_hour=3, now_s=next_at - 1)
+        assert (look.news, look.next_at) == ((), next_at)
 
 
 def test_a_message_is_one_line_a_finding_with_what_helps() -> None:

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import redis
@@ -30,6 +30,8 @@ from fleet.signals.diagnosis.alerting import (
     Announcement,
     News,
     What,
+    after_failure,
+    held_until,
     lines_of,
     look_for_news,
     told_in_text,
@@ -39,6 +41,7 @@ from fleet.signals.events import record_event_now
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
+from fleet.workers.providers.rates.retry_after import read_retry_after
 
 logger = logging.getLogger("fleet.alerts")
 
@@ -61,6 +64,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
+
+
+class _Failure(NamedTuple):
+    """Why a message was not taken. One that was neither refused nor kept from leaving may have arrived all the same."""
+
+    told: str
+    may_have_arrived: bool
+    retry_after_s: float = 0.0
 
 
 class Alerter:
@@ -100,12 +111,10 @@ class Alerter:
             view.diagnoses, read_log(state), lowest=rules.lowest, repeat_s=rules.repeat_s,
             most_per_hour=rules.most_per_hour, now_s=view.at,
         )  # fmt: skip
-        try:
-            if news.news:
-                self.post(_body(news, self._settings, view.at))
-        except FleetError:
-            _note(state, news.if_not)
-            raise
+        failure = self.try_to_post(_body(news, self._settings, view.at)) if news.news else None
+        if failure is not None:
+            _note(state, _after(news.if_not, failure, view.at))
+            raise FleetError(failure.told)
         _note(state, news.if_told if news.news else news.if_not)
         return news
 
@@ -116,6 +125,15 @@ class Alerter:
             ConfigurationError: When there is no address.
             FleetError: When it is not taken.
         """
+        if (failure := self.try_to_post(body)) is not None:
+            raise FleetError(failure.told)
+
+    def try_to_post(self, body: dict[str, Any]) -> _Failure | None:
+        """Send one message, and return why it was not taken; None: it was.
+
+        Raises:
+            ConfigurationError: When there is no address.
+        """
         request = urllib.request.Request(
             webhook(self._settings), json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
         )
@@ -124,10 +142,17 @@ class Alerter:
                 answer.read(1)
         except urllib.error.HTTPError as error:
             with error:
-                raise FleetError(f"alerts: expected the webhook to answer 2xx, got {error.code}") from None
+                told = f"alerts: expected the webhook to answer 2xx, got {error.code}"
+                headers = {name.lower(): value for name, value in error.headers.items()}
+                asked_s = read_retry_after(headers, now_s=time.time(), resets=False) or 0.0
+                return _Failure(told, may_have_arrived=error.code >= 500, retry_after_s=asked_s)
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)  # only its type is told: its text may name the address, a secret
-            raise FleetError(f"alerts: expected the webhook to answer, got {type(reason).__name__}") from None
+            told = f"alerts: expected the webhook to answer, got {type(reason).__name__}"
+            # urllib wraps in URLError what kept it from connecting or sending; what comes after that is bare
+            unsent = (urllib.error.URLError, http.client.InvalidURL, ValueError)
+            return _Failure(told, may_have_arrived=not isinstance(error, unsent))
+        return None
 
 
 class AlertWatch:
@@ -143,6 +168,7 @@ class AlertWatch:
         self._failed = ""
         #: Unix times since which Redis is away, and when that was told last; 0: it is there, it was not.
         self._away_since = self._away_told_at = 0.0
+        self._away_log = AlertLog()
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -171,7 +197,7 @@ class AlertWatch:
         except Exception as error:  # noqa: BLE001 - one look that fails must not end the others
             self._tell(FleetError(f"alerts: expected to read the fleet, got {type(error).__name__}: {quote(error)}"))
         else:
-            if look is not None:  # after a look that failed the turn stands: that says nothing of the next one
+            if look is not None and look.next_at is None:  # where it could not send, the failure may last
                 self._failed = ""
             self._tell_back(time.time())
 
@@ -186,21 +212,27 @@ class AlertWatch:
             self._away_since = self._away_told_at = 0.0
 
     def _send(self, what: What, now_s: float) -> bool:
-        """Tell of a Redis that is away; False: the webhook did not take it."""
+        """Tell of a Redis that is away; False: the webhook did not take it, or there may be no message now."""
+        rules, log = self._settings.alerts, self._away_log
+        if held_until(log, most_per_hour=rules.most_per_hour, now_s=now_s) is not None:
+            return False
         news = News(
             what=what, kind="redis_away", about="", severity="critical", began_at=self._away_since,
             sentence=f"Redis does not answer since {clock(self._away_since, now_s)}: tasks wait, and nobody can look",
             command="fleet doctor",
         )  # fmt: skip
-        link = self._settings.alerts.link
-        body: dict[str, Any] = {"text": "\n".join([*lines_of(news, now_s), *([link] if link else [])])}
-        if self._settings.alerts.body == "json":
+        body: dict[str, Any] = {"text": "\n".join([*lines_of(news, now_s), *([rules.link] if rules.link else [])])}
+        if rules.body == "json":
             body["findings"] = [news.model_dump()]
         try:
-            self._alerter.post(body)
-        except FleetError as error:
-            logger.warning("not told error=%s", error)
+            failure = self._alerter.try_to_post(body)
+        except ConfigurationError as error:
+            failure = _Failure(str(error), may_have_arrived=False)
+        if failure is not None:
+            logger.warning("not told error=%s", failure.told)
+            self._away_log = _after(log, failure, now_s)
             return False
+        self._away_log = AlertLog(posts=(*log.posts, now_s)[-rules.most_per_hour :])
         return True
 
     def _tell(self, error: FleetError) -> None:
@@ -259,6 +291,12 @@ def _body(look: Announcement, settings: Settings, now_s: float) -> dict[str, Any
     if rules.body == "text":
         return {"text": text}
     return {"text": text, "findings": [one.model_dump() for one in look.news]}
+
+
+def _after(log: AlertLog, failure: _Failure, now_s: float) -> AlertLog:
+    return after_failure(
+        log, may_have_arrived=failure.may_have_arrived, retry_after_s=failure.retry_after_s, now_s=now_s
+    )
 
 
 def _note(state: redis.Redis, log: AlertLog) -> None:

@@ -2,7 +2,7 @@
 
 A finding is told when it begins, when it grows worse, now and then while it lasts, and when it has been gone for
 `OVER_AFTER_S`: one that comes and goes is one finding. What is not told, because too many messages were sent or because
-nobody took it, stays news.
+nobody took it, stays news, and the attempts grow rare.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from fleet.signals.diagnosis.finding import SEVERITIES, Diagnosis, Severity, clo
 OVER_AFTER_S = 60.0
 #: Seconds over which messages are counted.
 COUNTED_S = 3600.0
+#: Seconds between two attempts of which the first failed: twice as many with each, and at most. After a first failure
+#: the next look tries again.
+PAUSE_S, MOST_PAUSE_S = 10.0, 600.0
 #: Findings in one message at most (count); the others are counted.
 MOST_LINES = 20
 
@@ -43,7 +46,9 @@ class AlertLog(Frozen):
     """What has been told."""
 
     told: tuple[ToldAlert, ...] = ()
-    posts: tuple[float, ...] = Field((), description="Unix times of the messages of the last hour.")
+    posts: tuple[float, ...] = Field((), description="Unix times of what may have arrived within the last hour.")
+    failures: int = Field(0, description="Attempts in a row that failed.")
+    next_try_at: float = Field(0.0, description="Unix time before which none is made.")
 
 
 class News(Frozen):
@@ -61,7 +66,7 @@ class News(Frozen):
 class Announcement(Frozen):
     """What a look at the findings has to tell, and what is known after it."""
 
-    news: tuple[News, ...] = Field(description="Empty: there is nothing to tell, or no more messages this hour.")
+    news: tuple[News, ...] = Field(description="Empty: there is nothing to tell, or there may be no message now.")
     if_told: AlertLog
     if_not: AlertLog
     next_at: float | None = Field(None, description="Unix time of the next message, while there may be none.")
@@ -102,15 +107,39 @@ def look_for_news(
             after.append(last)
         else:
             news.append(News(what="over", began_at=last.began_at, **last.model_dump(include=_SAME)))
-    may_post = len(posts) < most_per_hour
+    next_at = held_until(log, most_per_hour=most_per_hour, now_s=now_s)
+    may_post = next_at is None
     return Announcement(
         news=tuple(news) if may_post else (),
-        if_told=AlertLog(told=tuple(after), posts=(*posts, now_s))
-        if news and may_post
-        else AlertLog(told=tuple(after), posts=posts),
-        if_not=AlertLog(told=tuple(before), posts=posts),
-        next_at=None if may_post else posts[-most_per_hour] + COUNTED_S,
+        if_told=AlertLog(told=tuple(after), posts=(*posts, now_s) if news and may_post else posts),
+        if_not=AlertLog(told=tuple(before), posts=posts, failures=log.failures, next_try_at=log.next_try_at),
+        next_at=next_at,
     )
+
+
+def held_until(log: AlertLog, *, most_per_hour: int, now_s: float) -> float | None:
+    """Return the Unix time of the next attempt to send something; None: now."""
+    posts = [at for at in log.posts if at > now_s - COUNTED_S]
+    counted_at = posts[-most_per_hour] + COUNTED_S if len(posts) >= most_per_hour else 0.0
+    at = max(counted_at, log.next_try_at)
+    return at if at > now_s else None
+
+
+def after_failure(log: AlertLog, *, may_have_arrived: bool, retry_after_s: float, now_s: float) -> AlertLog:
+    """Return what is known after an attempt that failed.
+
+    Args:
+        log: Before it.
+        may_have_arrived: Nobody has said that it did not: it counts as a message.
+        retry_after_s: Seconds for which the other side asked to wait; at most an hour is waited.
+        now_s: Unix time.
+    """
+    pause_s = min(MOST_PAUSE_S, PAUSE_S * 2.0 ** min(log.failures, 16)) if log.failures else 0.0
+    return log.model_copy(update={
+        "posts": (*log.posts, now_s) if may_have_arrived else log.posts,
+        "failures": log.failures + 1,
+        "next_try_at": now_s + max(pause_s, min(retry_after_s, COUNTED_S)),
+    })  # fmt: skip
 
 
 def told_in_text(look: Announcement, *, most_per_hour: int, link: str | None, now_s: float) -> str:

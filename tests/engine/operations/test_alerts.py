@@ -32,6 +32,7 @@ class Webhook(HTTPServer):
         super().__init__(("127.0.0.1", 0), _Takes)
         self.bodies: list[dict[str, Any]] = []
         self.status = 200
+        self.retry_after = ""
 
 
 class _Takes(BaseHTTPRequestHandler):
@@ -41,6 +42,8 @@ class _Takes(BaseHTTPRequestHandler):
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(self.server.status)
         self.send_header("Location", "/elsewhere")
+        if self.server.retry_after:
+            self.send_header("Retry-After", self.server.retry_after)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -120,6 +123,37 @@ def test_a_webhook_that_does_not_take_a_message_is_told_without_its_address_and_
     next_look(client)
     Alerter(settings).look()
     assert len(hook.bodies) == 2
+
+
+@pytest.mark.parametrize(("status", "retry_after", "posts"), [(429, "1800", 0), (503, "1800", 1), (500, "", 2)])
+def test_a_webhook_that_fails_is_left_alone_and_what_may_have_arrived_counts(
+    client: redis.Redis,
+    hook: Webhook,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    retry_after: str,
+    posts: int,
+) -> None:
+    hook.status, hook.retry_after = status, retry_after
+    watch = alerts.AlertWatch(settings)
+    for _ in range(5):
+        next_look(client)
+        watch.step()
+    assert len(hook.bodies) == (1 if retry_after else 2)
+    assert len(read_log(client).posts) == posts and read_log(client).told == ()
+    assert sum("not told" in message for message in caplog.messages) == 1
+
+
+def test_of_a_redis_that_is_away_a_webhook_that_fails_is_not_told_with_each_look(
+    client: redis.Redis, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook.status = 500
+    monkeypatch.setattr(alerts, "AWAY_S", 0.0)
+    watch = alerts.AlertWatch(load(alerts={"webhook_env": "OUR_WEBHOOK"}, redis={"url": "redis://127.0.0.1:1/0"}))
+    for _ in range(9):
+        watch.step()
+    assert len(hook.bodies) == 2, "at once, with the next look, and then after a pause"
 
 
 def test_a_failure_is_an_event_once(client: redis.Redis, hook: Webhook, settings: Settings) -> None:
