@@ -418,6 +418,23 @@ def test_the_line_of_waits_is_left_out_where_findings_say_it_of_nearly_all() -> 
     )
 
 
+def test_findings_say_what_their_own_waits_are_for_and_nothing_of_others() -> None:
+    for kind, _, sentence, view, symptoms in PLAYED:
+        found = diagnose(view, symptoms)
+        if sum(line.tasks for line in view.waits) and found[0].tasks:
+            assert are_told(view.waits, found), sentence
+            if kind != "no_worker":
+                assert not are_told([*view.waits, wait_line("other", "bots", 90_000, about="other")], found), sentence
+    limited = view_of(
+        limits=[limit_view("alpha/m-1", refused_at=NOW_S - 1, held_s=12, waiting=600)],
+        waits=[wait_line("research", "retry", 500, about=BETA)],
+    )  # 600 calls wait in the limiter, in their slots; the tasks that wait in Redis are others
+    (refusing,) = diagnose(limited, symptoms_of())
+    assert (refusing.kind, refusing.tasks) == ("provider_refusing", 600)
+    assert not are_told(limited.waits, [refusing])
+    assert not are_told([wait_line("research", "hold", 500, about=BETA)], [refusing]), "another API"
+
+
 def test_a_button_is_there_where_a_button_helps() -> None:
     view = view_of(waits=[wait_line("research", "operator", 5, about="research", told="closed")])
     assert diagnose(view, symptoms_of())[0].help == Help(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from fleet.signals.diagnosis import bills, bots, budgets, crew, providers, queues
-from fleet.signals.diagnosis.finding import Diagnosis, worst_first
-from fleet.signals.diagnosis.symptoms import Case, Symptoms
+from fleet.signals.diagnosis.finding import Diagnosis, Kind, worst_first
+from fleet.signals.diagnosis.providers import ALL_APIS
+from fleet.signals.diagnosis.symptoms import Case, Symptoms, api_of
 from fleet.signals.view import FleetView, WaitLine
+from fleet.waits import CAUSES, Cause
 
 #: Share of the waiting tasks that findings must be about, so that the line that sums up their waits is left out.
 NEARLY_ALL = 0.9
@@ -20,14 +22,41 @@ RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
     queues.backlogs, queues.dead_letters,
 )  # fmt: skip
 
-#: Findings whose tasks have failed, or wait without saying what for.
-_OF_OTHERS = ("prompts_fail", "backlog_grows")
+#: What the tasks of a finding wait for, where it says so. Missing: its tasks have failed, or it does not say.
+_TELLS: dict[Kind, frozenset[Cause]] = {
+    "provider_down": frozenset({"outage"}),
+    "key_refused": frozenset({"key"}),
+    "out_of_money": frozenset({"credit"}),
+    "misconfigured": frozenset({"configuration"}),
+    "no_worker": frozenset(CAUSES),
+    "budget_used": frozenset({"money", "budget", "requests"}),
+    "bots_out": frozenset({"bots"}),
+    "pool_unserved": frozenset({"worker", "key", "credit", "configuration"}),
+    "machine_full": frozenset({"machine"}),
+    "function_blocks": frozenset({"function"}),
+    "provider_failing": frozenset({"retry"}),
+    "provider_refusing": frozenset({"hold"}),
+    "limit_saturated": frozenset({"limit"}),
+    "pool_paused": frozenset({"operator"}),
+}
 
 
 def are_told(waits: Iterable[WaitLine], found: Iterable[Diagnosis]) -> bool:
     """Return whether findings say of nearly all waiting tasks what they wait for: nobody need be told twice."""
-    waiting = sum(line.tasks for line in waits if line.cause != "time")
-    return sum(one.tasks for one in found if one.kind not in _OF_OTHERS) >= NEARLY_ALL * waiting
+    lines = [line for line in waits if line.cause != "time"]
+    about: dict[Cause, set[str]] = {}
+    for one in found:
+        if one.tasks:
+            for cause in _TELLS.get(one.kind, ()):
+                about.setdefault(cause, set()).update((one.about, *one.about.split(", ")))
+    told = sum(line.tasks for line in lines if about.get(line.cause, set()) & _names_of(line))
+    return bool(about) and told >= NEARLY_ALL * sum(line.tasks for line in lines)
+
+
+def _names_of(line: WaitLine) -> set[str]:
+    """Return what a finding about this may be called by: the API, the pool, the budget, or everything."""
+    budget = line.about.removeprefix("budget ").rpartition(", ")[0]
+    return {"", ALL_APIS, line.pool, line.about, api_of(line.about), budget}
 
 
 def diagnose(view: FleetView, symptoms: Symptoms) -> tuple[Diagnosis, ...]:
