@@ -125,3 +125,15 @@ def test_a_message_is_one_line_a_finding_with_what_helps() -> None:
     many = [DOWN.model_copy(update={"about": f"alpha/m-{number}"}) for number in range(30)]
     played.at(100, *many)
     assert told_in_text(played.last, most_per_hour=20, link=None, now_s=100).endswith("and 10 more findings")
+
+
+def test_what_a_provider_or_a_name_says_is_no_markup_in_a_chat() -> None:
+    played = Played()
+    played.at(0, DOWN.model_copy(update={"sentence": "a&b is down: <!channel> see <https://x.example|this>"}))
+    assert played.last is not None
+    link = "https://fleet.example/fleet?a=1&b=2"
+    text = told_in_text(played.last, most_per_hour=1, link=link, now_s=0, is_marked_up=True)
+    assert text.splitlines()[0] == ("CRITICAL a&amp;b is down: &lt;!channel&gt; see &lt;https://x.example|this&gt;")
+    assert text.endswith(link), "it is ours"
+    plain = told_in_text(played.last, most_per_hour=1, link=link, now_s=0)
+    assert "a&b is down: <!channel> see" in plain, "a program reads it as it is"

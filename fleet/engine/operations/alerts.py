@@ -287,7 +287,9 @@ def trial(settings: Settings) -> dict[str, Any]:
 
 def _body(look: Announcement, settings: Settings, now_s: float) -> dict[str, Any]:
     rules = settings.alerts
-    text = told_in_text(look, most_per_hour=rules.most_per_hour, link=rules.link, now_s=now_s)
+    text = told_in_text(
+        look, most_per_hour=rules.most_per_hour, link=rules.link, now_s=now_s, is_marked_up=rules.body == "text"
+    )
     if rules.body == "text":
         return {"text": text}
     return {"text": text, "findings": [one.model_dump() for one in look.news]}

@@ -7,6 +7,7 @@ nobody took it, stays news, and the attempts grow rare.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Literal
 
@@ -142,8 +143,18 @@ def after_failure(log: AlertLog, *, may_have_arrived: bool, retry_after_s: float
     })  # fmt: skip
 
 
-def told_in_text(look: Announcement, *, most_per_hour: int, link: str | None, now_s: float) -> str:
-    """Return news as people read them: one line each, with the command that helps."""
+def told_in_text(
+    look: Announcement, *, most_per_hour: int, link: str | None, now_s: float, is_marked_up: bool = False
+) -> str:
+    """Return news as people read them: one line each, with the command that helps.
+
+    Args:
+        look: The news.
+        most_per_hour: Messages an hour at most.
+        link: Ends it; None: nothing does.
+        now_s: Unix time.
+        is_marked_up: Who reads it takes `<...>` for a link or a call to everybody, as Slack does: it is escaped.
+    """
     lines = [line for one in look.news[:MOST_LINES] for line in lines_of(one, now_s)]
     if len(look.news) > MOST_LINES:
         lines.append(f"and {counted(len(look.news) - MOST_LINES, 'more finding')}")
@@ -152,7 +163,8 @@ def told_in_text(look: Announcement, *, most_per_hour: int, link: str | None, no
             f"This is message {most_per_hour:,} within the hour, so the next one comes at "
             f"{clock(look.if_told.posts[-most_per_hour] + COUNTED_S, now_s)} (alerts.most_per_hour)"
         )
-    return "\n".join([*lines, *([link] if link else [])])
+    text = "\n".join(lines)
+    return "\n".join([html.escape(text, quote=False) if is_marked_up else text, *([link] if link else [])])
 
 
 #: Fields that news have from what was told.
