@@ -42,12 +42,9 @@ export class BotTable {
 
   /** A row is of a place, not of a bot: when all bots change places, no row is made anew. */
   #row() {
-    let pressed = null; // a click is meant for the bot that was there when the pointer went down
+    let pressed = null; // a pointer's click is meant for the bot that was there when it went down, a key's for that of now
     const texts = HEADS.map(() => document.createTextNode(""));
-    const name = h("button", { type: "button", class: "link", onpointerdown: () => (pressed = row.dataset.bot), onclick: () => {
-      this.open(pressed ?? row.dataset.bot);
-      pressed = null;
-    } }, texts[0]);
+    const name = h("button", { type: "button", class: "link", onpointerdown: () => (pressed = row.dataset.bot), onclick: ({ detail }) => this.open((detail && pressed) || row.dataset.bot) }, texts[0]);
     const pill = h("span", {}, texts[1]);
     const row = h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, pill), ...texts.slice(2).map((said) => h("td", {}, said)));
     return Object.assign(row, { name, pill, texts, said: texts.map(() => "") });
