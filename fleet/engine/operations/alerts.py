@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -41,7 +42,6 @@ from fleet.signals.events import record_event_now
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.embedded import broker_url, state_url
-from fleet.workers.providers.rates.retry_after import read_retry_after
 
 logger = logging.getLogger("fleet.alerts")
 
@@ -143,8 +143,7 @@ class Alerter:
         except urllib.error.HTTPError as error:
             with error:
                 told = f"alerts: expected the webhook to answer 2xx, got {error.code}"
-                headers = {name.lower(): value for name, value in error.headers.items()}
-                asked_s = read_retry_after(headers, now_s=time.time(), resets=False) or 0.0
+                asked_s = _retry_after_s(error.headers.get("Retry-After", ""), time.time())
                 return _Failure(told, may_have_arrived=error.code >= 500, retry_after_s=asked_s)
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)  # only its type is told: its text may name the address, a secret
@@ -293,6 +292,16 @@ def _body(look: Announcement, settings: Settings, now_s: float) -> dict[str, Any
     if rules.body == "text":
         return {"text": text}
     return {"text": text, "findings": [one.model_dump() for one in look.news]}
+
+
+def _retry_after_s(text: str, now_s: float) -> float:
+    """Return the seconds that a `Retry-After` asks for, a number or a date; 0: none that can be read."""
+    if text.strip().isdecimal():
+        return float(text.strip()[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return 0.0
 
 
 def _after(log: AlertLog, failure: _Failure, now_s: float) -> AlertLog:
