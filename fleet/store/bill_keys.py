@@ -32,6 +32,11 @@ def turn() -> str:
     return f"{TAG}:turn"
 
 
+def check_turn() -> str:
+    """String, expires within seconds: a check against a provider's export resolves calls."""
+    return f"{TAG}:check_turn"
+
+
 def hour(number: int) -> str:
     """Hash, expires: sums of an hour (since 1970), JSON of [pool, tenant, kind, limit, tier] -> packed row."""
     return f"{TAG}:hour:{number}"

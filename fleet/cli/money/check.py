@@ -149,9 +149,13 @@ def _checked(
             exported_s=exported_s,
         )
 
-    found = look()
-    resolved = checking.apply(client, found, now_s=time.time()) if applies else []
-    left = look() if resolved else found
+    if not applies:
+        found = look()
+        return Checked(found, found, 0, 0, 0)
+    with checking.alone(client) as stay:
+        found = look()
+        resolved = checking.apply(client, found, now_s=time.time(), stay=stay)
+        left = look() if resolved else found
     picos = sum(one.entry.usd_picos or 0 for one in resolved)
     return Checked(found, left, len(resolved), picos, sum(not one.is_corrected for one in resolved))
 

@@ -1,18 +1,20 @@
 """The bill in Redis beside a provider's export: read, compared, and what it explains resolved.
 
 Each call is resolved by a script that takes only an entry which is still as it was read, and its charge in budgets is
-corrected in the same step. So whoever repeats a check, at once or after it died between two calls, ends at the same
-sums.
+corrected in the same step. So whoever repeats a check, also after one that died between two calls, ends at the same
+sums. One check resolves at a time: two would spread what is left in different ways.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
 import redis
+from redis.exceptions import LockError
 
 from fleet.economy.bill.reader import Bill, read_bill
 from fleet.economy.bill.rows import OTHER, Sums
@@ -24,11 +26,17 @@ from fleet.economy.exports.explaining import Price, explained
 from fleet.economy.exports.export import CLASSES, DAY_S, ProviderExport, UnreadableExport, day_of, start_of
 from fleet.economy.exports.matching import Cell, Finding, Ours, Scope, cells_of, provider_of
 from fleet.entries import Entry
+from fleet.errors import ConfigurationError
 from fleet.quoting import listed as named
+from fleet.store import bill_keys
 from fleet.store.client import run_scripts_together
 
 #: Times that the bill is read until nothing has changed while it was read.
 READ_TIMES = 5
+#: Seconds for which a check that resolves keeps others out, renewed while it works, and that another one waits for it.
+ALONE_S, WAIT_S = 30.0, 60.0
+#: Calls that are resolved between two renewals (count).
+RENEWED_EVERY = 100
 
 #: Seconds after which a vendor has mostly counted all calls of a time. OpenAI and Anthropic speak of minutes to hours.
 LAG_S = 6 * 3600
@@ -165,14 +173,52 @@ def resolve(client: redis.Redis, before: Unknown, settled: Entry) -> Resolved | 
     return Resolved(settled, bool(replies[-1])) if replies[0] else None
 
 
-def apply(client: redis.Redis, done: Reconciliation, *, now_s: float) -> list[Resolved]:
+@contextmanager
+def alone(client: redis.Redis) -> Iterator[Callable[[], object]]:
+    """Let no other check resolve calls in the block, from its reading on; yields what keeps the others out for longer.
+
+    Raises:
+        ConfigurationError: When another one is at work for so long.
+    """
+    lock = client.lock(bill_keys.check_turn(), timeout=ALONE_S, blocking_timeout=WAIT_S, thread_local=False)
+    if not lock.acquire():
+        raise ConfigurationError(
+            f"bill check: expected no other check at work, got one for {WAIT_S:.0f} s; run it again, or --dry-run"
+        )
+
+    def stay() -> None:
+        try:
+            lock.reacquire()
+        except LockError:
+            raise ConfigurationError(
+                f"bill check: expected to go on within {ALONE_S:.0f} s, stood for longer; what is resolved is right, run it again"
+            ) from None
+
+    try:
+        yield stay
+    finally:
+        with suppress(LockError):  # it has expired: somebody else may have the turn
+            lock.release()
+
+
+def apply(
+    client: redis.Redis, done: Reconciliation, *, now_s: float, stay: Callable[[], object] = lambda: None
+) -> list[Resolved]:
     """Resolve all that a check explains; return what has taken the places of unknown entries.
 
     What somebody else has resolved or settled since is left as it is.
+
+    Args:
+        client: Plain client of the state Redis.
+        done: The check.
+        now_s: Unix time of Redis.
+        stay: Keeps other checks out (`alone`); called now and then.
     """
     wanted = {one.before.id: one for finding in done.findings for one in finding.resolutions}
     resolved: list[Resolved] = []
-    for before in list(read_unknown(client)) if wanted else []:
+    for number, before in enumerate(list(read_unknown(client)) if wanted else []):
+        if number % RENEWED_EVERY == 0:
+            stay()
         one = wanted.get(before.entry.id)
         if one is not None and one.before == before.entry:
             found = resolve(client, before, one.settled._replace(at_s=now_s))
@@ -183,14 +229,16 @@ def apply(client: redis.Redis, done: Reconciliation, *, now_s: float) -> list[Re
 
 def _read(client: redis.Redis, export: ProviderExport) -> tuple[Bill, list[Unknown]]:
     """Read sums and unknown calls of one time, though entries come meanwhile."""
-    listed: list[Unknown] = []
     for _ in range(READ_TIMES):
         before = _ids(read_unknown(client))
         bill = read_bill(client, since_s=export.since_s, until_s=export.until_s, by=("day", "model", "key"))
         listed = list(read_unknown(client))
         if _ids(listed) == before:
-            break
-    return bill, [one for one in listed if bill.since_s <= one.entry.at_s < bill.until_s]
+            return bill, [one for one in listed if bill.since_s <= one.entry.at_s < bill.until_s]
+    raise ConfigurationError(
+        f"bill check: expected unknown calls that stay the same while the bill is read, got others {READ_TIMES} times; "
+        "run it again when fewer calls are cut, or less is settled late"
+    )
 
 
 def _ids(some: Iterable[Unknown]) -> frozenset[str]:

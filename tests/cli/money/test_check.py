@@ -298,7 +298,7 @@ def _checked(redis_url: str, path: Path) -> None:
     from fleet.economy.exports.matching import Scope, provider_of
     from fleet.economy.exports.reading import read_export
 
-    with connect(redis_url) as client:
+    with connect(redis_url) as client, checking.alone(client) as stay:
         found = checking.check(
             client,
             read_export(path),
@@ -306,7 +306,7 @@ def _checked(redis_url: str, path: Path) -> None:
             lambda *_: None,
             exported_s=START + 2 * 86_400,
         )
-        checking.apply(client, found, now_s=AT_S)
+        checking.apply(client, found, now_s=AT_S, stay=stay)
 
 
 def test_an_entry_that_settled_since_it_was_read_keeps_its_own_amount(redis_url: str, tmp_path: Path) -> None:
