@@ -50,7 +50,7 @@ def error_of(host: str, status: int, problem: Problem, headers: Mapping[str, str
     told = f"{host} answered {status}{' with an error' if status < 300 else ''}{problem}"
     if 300 <= status < 400:
         return NotServed(f"{told}, a redirect: expected `base_url` to be the API's own address")
-    case = _Case(told, meant_status(status, problem), problem, headers, now_s)
+    case = _Case(told.removesuffix("."), meant_status(status, problem), problem, headers, now_s)
     return case.of_money() or case.of_content() or case.of_key() or case.that_passes() or case.that_lasts()
 
 

@@ -191,8 +191,8 @@ def alone(client: redis.Redis) -> Iterator[Callable[[], object]]:
             lock.reacquire()
         except LockError:
             raise ConfigurationError(
-                f"bill check: expected to go on within {ALONE_S:.0f} s, stood for longer; run it again, what is resolved "
-                "is right"
+                f"bill check: expected to go on within {ALONE_S:.0f} s, stood for longer; run it again, what is "
+                "resolved is right"
             ) from None
 
     try:

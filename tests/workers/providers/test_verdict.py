@@ -307,6 +307,7 @@ def test_a_wrong_model_or_address_is_the_configurations_and_says_what_to_change(
 def test_a_key_that_is_not_taken_is_the_keys(row: Row) -> None:
     error = check(row, "key")
     assert (error.parks, error.passes) == ("at once", False) and "check this key" in str(error)
+    assert ".: check" not in str(error)
     assert "sk-se" not in str(error) and "6789" not in str(error)
 
 
