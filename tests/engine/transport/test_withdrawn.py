@@ -21,6 +21,7 @@ from fleet.engine.transport.revoked import mark_revoked
 from fleet.engine.transport.withdrawal import withdrawn
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
+from tests.every import every
 
 LIST = list_key("q", 2)
 
@@ -163,7 +164,7 @@ def test_the_end_that_a_plain_clients_message_tells_is_when_its_queue_is_walked_
     client.lpush(LIST, plain(18_000))
     assert any(withdrawn.seek_end(client, "q"))
     assert client.zscore(keys.ends(), "q") == pytest.approx(time.time() + 18_000, abs=60)
-    assert not any(withdrawn.seek_end(client, "q"))  # known
+    assert every(not one for one in withdrawn.seek_end(client, "q"))  # known
     client.lpush(list_key("q", 4), plain(-5), plain(9_000))
     assert any(withdrawn.seek_end(client, "q"))
     assert withdrawn.claim(client) is not None
@@ -197,9 +198,9 @@ def test_a_seek_looks_at_each_message_of_a_queue_that_stands_once_wherever_it_li
     assert sum(counts) == 42 and 0 < client.ttl(keys.turn("ends:seen:q")) <= withdrawn.SOUGHT_LIFE_S
     client.ltrim(LIST, 41, -1)  # the newest are gone
     counts.clear()
-    assert not any(withdrawn.seek_end(client, "q")) and sum(counts) == 3001
+    assert every(not one for one in withdrawn.seek_end(client, "q")) and sum(counts) == 3001
     client.delete(LIST)
-    assert not any(withdrawn.seek_end(client, "q"))
+    assert every(not one for one in withdrawn.seek_end(client, "q"))
     client.lpush(LIST, plain(30))
     assert any(withdrawn.seek_end(client, "q"))
 
@@ -258,10 +259,10 @@ def test_a_seek_lets_a_running_walk_and_the_pause_behind_it_be(client: redis.Red
     claimed = withdrawn.claim(client)
     assert claimed is not None
     client.lpush(LIST, plain(-4))
-    assert not any(withdrawn.seek_end(client, "q"))
+    assert every(not one for one in withdrawn.seek_end(client, "q"))
     assert withdrawn.claim(client) is None
     withdrawn.finish(client, claimed, time.time(), withdrawn.LONGEST_PAUSE_S)
-    assert not any(withdrawn.seek_end(client, "q"))
+    assert every(not one for one in withdrawn.seek_end(client, "q"))
     assert withdrawn.claim(client) is None
     client.zrem(keys.ends(), "q")  # the walk had passed the place before the message came there
     assert any(withdrawn.seek_end(client, "q")), "what was seen during a walk is looked at again"
@@ -270,5 +271,5 @@ def test_a_seek_lets_a_running_walk_and_the_pause_behind_it_be(client: redis.Red
 def test_an_end_that_no_walk_would_act_on_makes_none(client: redis.Redis) -> None:
     client.lpush(LIST, plain(-5, padding="x" * weight.MAX_MESSAGE_BYTES))
     client.lpush(LIST, plain(-5).replace("fleet.submit_task", "own.task"), plain(-5).replace("T", " at "))
-    assert not any(withdrawn.seek_end(client, "q"))
+    assert every(not one for one in withdrawn.seek_end(client, "q"))
     assert client.zscore(keys.ends(), "q") is None

@@ -424,7 +424,7 @@ def test_where_the_last_process_that_did_better_is_gone_the_pool_is_held_and_no_
         later = await start(agent, "later", before=NOTHING_BEFORE)
         assert later.parking is not None and later.attempts == 0
         calls = len(provider.calls)
-        assert not any(job.done() for job in again)
+        assert every(not job.done() for job in again)
         seen["broken"] = False
         return calls, thrown_away, await asyncio.gather(*again)
 
