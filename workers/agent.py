@@ -183,7 +183,7 @@ class Agent:
         if before is not None:
             ran_ms += before.ran_ms
         parking = None if wait is None or before is None else _parking(wait, before, context, ran_ms)
-        outcome = self._outcome(context, answer, error, ran_ms, norms, parking)
+        outcome = self._outcome(task, context, answer, error, ran_ms, norms, parking)
         return outcome if told is None else _told(outcome, told)
 
     def _loaded(self, load: Callable[[str], UserFunction], paths: Mapping[str, str | None]) -> dict[str, UserFunction]:
@@ -280,6 +280,7 @@ class Agent:
 
     def _outcome(
         self,
+        task: BotTask,
         context: BotContext,
         answer: str | None,
         error: FleetError | None,
@@ -298,7 +299,7 @@ class Agent:
             and norms is not None
             and context.rung.is_own
             and context.schema is None
-            and too_short(answer, ran_ms, norms)
+            and too_short(answer, ran_ms, norms, is_cut=context.degraded, most_tokens=task.max_output_tokens)
         ):
             fault = Fault.TOO_SHORT
         return Outcome(

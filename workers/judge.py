@@ -37,6 +37,8 @@ FAST_SHARE = 0.6
 MIN_NORM_MS = 250.0
 #: Usual length, in characters, under which a class is answered briefly by nature, and shortness says nothing.
 MIN_NORM_CHARS = 200.0
+#: Characters of a token, as English prose has them.
+CHARS_PER_TOKEN = 4
 #: Tasks that must have taught what is usual.
 MIN_NORM_TASKS = 30
 
@@ -148,8 +150,12 @@ def told_reason(finish_reason: str) -> str:
     return repr(finish_reason) if _WORD.fullmatch(finish_reason) else "that is no word"
 
 
-def too_short(answer: str, ran_ms: float, norms: Norms) -> bool:
+def too_short(
+    answer: str, ran_ms: float, norms: Norms, *, is_cut: bool = False, most_tokens: int | None = None
+) -> bool:
     """Tell whether an answer avoids its task: far shorter than usual, and faster too.
+
+    An answer that used up its tokens avoids nothing, and a task that asks for few of them wants a short one.
 
     Weakness: a question that has a short answer in a class of long ones looks the same. So this is a suspicion, which
     other bots' answers to the same task confirm or not.
@@ -158,8 +164,11 @@ def too_short(answer: str, ran_ms: float, norms: Norms) -> bool:
         answer: The bot's answer.
         ran_ms: Time at work.
         norms: What is usual for the task's kind.
+        is_cut: It stopped at its token limit.
+        most_tokens: Longest answer that the task itself asks for; None: its pool's.
     """
-    if norms.tasks < MIN_NORM_TASKS or norms.chars < MIN_NORM_CHARS or len(answer) >= SHORT_SHARE * norms.chars:
+    usual = norms.chars if most_tokens is None else min(norms.chars, CHARS_PER_TOKEN * most_tokens)
+    if is_cut or norms.tasks < MIN_NORM_TASKS or usual < MIN_NORM_CHARS or len(answer) >= SHORT_SHARE * usual:
         return False
     return norms.ran_ms < MIN_NORM_MS or ran_ms < FAST_SHARE * norms.ran_ms
 

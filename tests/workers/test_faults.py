@@ -153,6 +153,13 @@ def test_an_answer_far_shorter_than_usual_is_suspicious_but_stands():
     assert work(REFUSAL, norms=USUAL).fault is Fault.REFUSED
 
 
+def test_an_answer_that_the_task_itself_wants_short_is_not_suspicious():
+    cut = said("Done and", finish_reason="length")
+    assert (work(cut, norms=USUAL).status, work(cut, norms=USUAL).fault) == ("degraded", None)
+    assert work("Done.", norms=USUAL, task=BotTask(prompt=QUESTION, max_output_tokens=9)).fault is None
+    assert work("Done.", norms=USUAL, task=BotTask(prompt=QUESTION, max_output_tokens=90)).fault is Fault.TOO_SHORT
+
+
 # -- answers in JSON
 
 

@@ -100,6 +100,17 @@ def test_an_answer_is_too_short_when_it_is_a_tenth_of_the_usual_and_fast(
     assert too_short("x" * chars, ran_ms, norms) is short
 
 
+@pytest.mark.parametrize(
+    ("chars", "is_cut", "most_tokens", "short"),
+    [(99, True, None, False), (1, False, 49, False), (19, False, 50, True), (20, False, 50, False),
+     (99, False, 250, True), (99, False, 4000, True), (100, False, 4000, False)],
+)  # fmt: skip
+def test_an_answer_that_had_no_room_for_more_is_not_too_short(
+    chars: int, is_cut: bool, most_tokens: int | None, short: bool
+):
+    assert too_short("x" * chars, 0, USUAL, is_cut=is_cut, most_tokens=most_tokens) is short
+
+
 @given(st.text(), st.sampled_from(["stop", "length", "refusal", "", "tool_calls"]))
 def test_an_answer_is_never_both_bad_and_degraded(text: str, reason: str):
     judgement = judge(text, reason)

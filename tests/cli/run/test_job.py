@@ -585,12 +585,19 @@ def write_tasks(files: Files, nature: str, count: int) -> None:
 
 
 def misses(told: dict[str, Any], come: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the figures of a run that lie outside of what its dry-run has told."""
+    """Return the figures of a run that lie far outside of what its dry-run has told.
+
+    A range holds 19 of 20 figures, and `tests/economy/test_estimate.py` counts that. Here are 60 figures by chance, so
+    each end is moved out by as much again: what lies beyond is wrong, not unlucky.
+    """
     names = ("input_tokens", "output_tokens", "cost_usd_picos")
     true = {name: come[name] - (before[name] if before else 0) for name in names}
-    return {
-        name: (true[name], told[name]) for name in names if not told[name]["low"] <= true[name] <= told[name]["high"]
-    }
+    return {name: (true[name], told[name]) for name in names if not _is_near(true[name], told[name])}
+
+
+def _is_near(figure: float, told: dict[str, float]) -> bool:
+    low, expected, high = (told[name] for name in ("low", "expected", "high"))
+    return low * low <= figure * expected and figure * expected <= high * high
 
 
 @pytest.mark.parametrize("nature", NATURES)
