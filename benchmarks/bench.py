@@ -21,10 +21,14 @@ PATIENCE_S = 300.0
 
 @contextmanager
 def private_home() -> Iterator[Path]:
-    """Run inside a temporary FLEET_HOME; the embedded Redis and the simulator started there are stopped at the end."""
+    """Run inside a temporary FLEET_HOME; the embedded Redis and the simulator started there are stopped at the end.
+
+    What was set in the environment meanwhile, such as the path of a fleet.toml in it, is undone then.
+    """
     from fleet.engine.local_simulator import stop_simulator
     from fleet.store.embedded import stop_redis
 
+    before, place = dict(os.environ), Path.cwd()
     with tempfile.TemporaryDirectory(prefix="fleet-bench-", ignore_cleanup_errors=True) as folder:
         os.environ["FLEET_HOME"] = folder
         os.chdir(folder)
@@ -33,6 +37,9 @@ def private_home() -> Iterator[Path]:
         finally:
             stop_simulator(Path(folder))
             stop_redis(Path(folder))
+            os.chdir(place)
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @contextmanager
