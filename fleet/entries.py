@@ -6,6 +6,9 @@ from typing import Literal, NamedTuple
 
 from fleet.usage import Usage
 
+#: Whether the provider told what was counted.
+State = Literal["settled", "unknown"]
+
 
 class Entry(NamedTuple):
     """One call to a provider, and what it has cost.
@@ -39,6 +42,6 @@ class Entry(NamedTuple):
     tier: str
     usage: Usage
     usd_picos: int | None
-    state: Literal["settled", "unknown"]
+    state: State
     at_s: float
     reservation: str = ""

@@ -5,7 +5,7 @@ The longest answer is seldom the usual one: how much of the most that they may c
 
 from __future__ import annotations
 
-from fleet.entries import Entry
+from fleet.entries import Entry, State
 from fleet.errors import (
     BadRequest,
     ConfigurationError,
@@ -63,15 +63,14 @@ class Line:
         grant: Under which it is sent.
     """
 
-    __slots__ = ("_entry", "is_void")
+    __slots__ = ("_asked", "_grant", "_picos", "_state", "_tier", "_usage", "is_void")
 
     def __init__(self, asked: Entry, grant: Grant) -> None:
         reserved = round(grant.noted_usd_micros * PICOS_PER_MICRO) or asked.usd_picos
-        self._entry = asked._replace(
-            id=grant.ticket,
-            reservation=grant.reservation,
-            usd_picos=None if asked.usd_picos is None else reserved,
-        )
+        self._asked, self._grant = asked, grant
+        self._usage, self._tier = asked.usage, asked.tier
+        self._picos = None if asked.usd_picos is None else reserved
+        self._state: State = "unknown"
         #: It was not sent after all.
         self.is_void = False
 
@@ -80,28 +79,33 @@ class Line:
         """What budgets count, in 10^-12 dollars; None: nobody knows, so what was reserved."""
         if self.is_void:
             return 0
-        return self._entry.usd_picos if self._entry.state == "settled" else None
+        return self._picos if self._state == "settled" else None
 
     def told(self, usage: Usage) -> None:
         """Note what was used at least, of a call of which nobody knows what was counted."""
-        self._entry = self._entry._replace(usage=usage)
+        self._usage = usage
 
     def settle(self, usage: Usage, usd_picos: int | None, tier: str | None) -> None:
         """Note what the provider has counted, and by which tier it has answered."""
-        self._entry = self._entry._replace(usage=usage, usd_picos=usd_picos, tier=tier or "", state="settled")
+        self._usage, self._picos, self._tier, self._state = usage, usd_picos, tier or "", "settled"
 
     def settle_free(self) -> None:
         """Note that the provider has surely counted nothing."""
-        self.settle(NO_USAGE, 0, self._entry.tier)
+        self.settle(NO_USAGE, 0, self._tier)
 
     def enter(self, bill: Bill | None, *, at_s: float) -> None:
         """Write the call, which is over at that Unix time (s), into the bill."""
         if bill is None:
             return
+        asked, grant = self._asked, self._grant
         if self.is_void:
-            bill.void(self._entry.limit, self._entry.id)
-        else:
-            bill.enter(self._entry._replace(at_s=at_s))
+            bill.void(asked.limit, grant.ticket)
+            return
+        entry = Entry(
+            grant.ticket, asked.task, asked.pool, asked.bot, asked.tenant, asked.kind, asked.run, asked.limit,
+            self._tier, self._usage, self._picos, self._state, at_s, grant.reservation,
+        )  # fmt: skip
+        bill.enter(entry)
 
 
 def is_free(error: FleetError) -> bool:

@@ -74,15 +74,19 @@ def hour_of(at_s: float) -> int:
     return int(at_s // HOUR_S)
 
 
-def places_of(entry: Entry) -> tuple[Place, Place, Place, Place]:
+@lru_cache(maxsize=MOST_ROWS)
+def _places(hour: int, pool: str, bot: str, tenant: str, kind: str, limit: str, tier: str) -> tuple[Place, ...]:
     """Return where an entry is counted: in its hour, in its day, in its day by bot, and in all."""
-    hour = hour_of(entry.at_s)
-    tier = "" if entry.tier in STANDARD_TIERS else entry.tier
-    by_kind = spelt(entry.pool, entry.tenant, entry.kind, entry.limit, tier)
-    by_bot = spelt(entry.pool, entry.bot, entry.limit, tier)
+    by_kind, by_bot = spelt(pool, tenant, kind, limit, tier), spelt(pool, bot, limit, tier)
     day = hour // 24
-    ever = bill_keys.ever(), spelt(entry.pool, entry.limit.rpartition("/")[0])
+    ever = bill_keys.ever(), spelt(pool, limit.rpartition("/")[0])
     return (bill_keys.hour(hour), by_kind), (bill_keys.day(day), by_kind), (bill_keys.bots(day), by_bot), ever
+
+
+def places_of(entry: Entry) -> tuple[Place, ...]:
+    """Return where an entry is counted: in its hour, in its day, in its day by bot, and in all."""
+    tier = "" if entry.tier in STANDARD_TIERS else entry.tier
+    return _places(hour_of(entry.at_s), entry.pool, entry.bot, entry.tenant, entry.kind, entry.limit, tier)
 
 
 @lru_cache(maxsize=MOST_ROWS)
@@ -91,19 +95,23 @@ def spelt(*parts: str) -> str:
     return json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
 
 
-def numbers_of(entry: Entry) -> list[tuple[int, int]]:
-    """Return what an entry adds to its rows: places in `Row`, from 0, and numbers; those that are zero are left out."""
-    micros, rest = divmod(entry.usd_picos or 0, PICOS_PER_MICRO)
-    found = [(_CALLS, 1)]
-    if entry.usd_picos is None:
-        found.append((_UNPRICED, 1))
+def _add(row: list[int], entry: Entry, sign: int) -> None:
+    """Add an entry to a row, or subtract it."""
+    row[_CALLS] += sign
+    picos, at = entry.usd_picos, _MICROS
     if entry.state == "unknown":
-        found += [(_UNKNOWN, 1), (_UNKNOWN_MICROS, micros), (_UNKNOWN_MICROS + 1, rest)]
+        row[_UNKNOWN] += sign
+        at = _UNKNOWN_MICROS
+    if picos is None:
+        row[_UNPRICED] += sign
     else:
-        found += [(_MICROS, micros), (_MICROS + 1, rest)]
+        micros, rest = divmod(picos, PICOS_PER_MICRO)
+        row[at] += sign * micros
+        row[at + 1] += sign * rest
     usage = entry.usage.__dict__
-    found += [(place, usage[name]) for name, place in _CLASSES if usage[name]]
-    return found
+    for name, place in _CLASSES:
+        if number := usage[name]:
+            row[place] += sign * number
 
 
 #: Places in `Row`, from 0.
@@ -119,16 +127,24 @@ def summed(entries: Iterable[Entry], *, taken_back: Iterable[Entry] = ()) -> dic
         entries: They are added.
         taken_back: These are subtracted.
     """
-    sums: dict[Place, list[int]] = {}
+    alike: dict[tuple[Place, ...], list[int]] = {}
     for sign, some in ((1, entries), (-1, taken_back)):
         for entry in some:
-            numbers = numbers_of(entry)
-            for place in places_of(entry):
-                row = sums.get(place)
-                if row is None:
-                    row = sums[place] = [0] * ROW.size
-                for at, number in numbers:
-                    row[at] += sign * number
+            places = places_of(entry)
+            row = alike.get(places)
+            if row is None:
+                row = alike[places] = [0] * ROW.size
+            _add(row, entry, sign)
+    sums: dict[Place, list[int]] = {}
+    for places, row in alike.items():
+        numbers = [(at, number) for at, number in enumerate(row) if number]
+        for place in places:
+            total = sums.get(place)
+            if total is None:
+                sums[place] = row.copy()
+                continue
+            for at, number in numbers:
+                total[at] += number
     return {place: ROW.pack(row) for place, row in sums.items()}
 
 

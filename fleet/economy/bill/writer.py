@@ -17,7 +17,7 @@ from typing import Any
 
 from fleet.economy.bill import unknown
 from fleet.economy.bill.export import Export
-from fleet.economy.bill.notes import Note
+from fleet.economy.bill.notes import packed_note
 from fleet.economy.bill.rows import arguments_of, hour_of, summed
 from fleet.economy.bill.scripts import BILL, RESOLVE
 from fleet.economy.bill.unknown import Unknown
@@ -102,7 +102,7 @@ class Writer:
 
     def opened(self, asked: Entry) -> str:
         """Return the note that the limiter keeps with the grant of a call until it is entered."""
-        return Note.of(asked, writer=self.id, process=self._process()).packed()
+        return packed_note(asked, writer=self.id, process=self._process())
 
     def enter(self, entry: Entry) -> None:
         """Enter a call. Never waits, never raises."""
