@@ -21,9 +21,9 @@ from fleet.grants import ANYBODY, Caller, Grant
 from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.usage import Usage
-from fleet.workers.gateway import DEFAULT_HOLD_S
 from fleet.workers.limited_asks import ClientAsk, guess, read_ask, read_object
 from fleet.workers.limited_streams import StreamWatch, watched
+from fleet.workers.passage import DEFAULT_HOLD_S
 from fleet.workers.ports import Limiter
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.problem import read_problem

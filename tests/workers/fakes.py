@@ -17,7 +17,8 @@ from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
 from fleet.workers.bot.persona import make_bot
-from fleet.workers.gateway import Gateway, Price, Route
+from fleet.workers.gateway import Gateway, Route
+from fleet.workers.passage import Price
 from fleet.workers.ports import Bill, Call, Completion, CostShares
 from fleet.workers.roads import Budgets
 

@@ -31,9 +31,10 @@ from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
 from fleet.workers.context import count_message_tokens
 from fleet.workers.deadline import Deadline
-from fleet.workers.gateway import DEFAULT_HOLD_S, Gateway
+from fleet.workers.gateway import Gateway
 from fleet.workers.load import UNSEEN_TOKENS
 from fleet.workers.meter import Meter
+from fleet.workers.passage import DEFAULT_HOLD_S
 from fleet.workers.ports import PLAIN, Completion, Wishes
 from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_gateway, said
 

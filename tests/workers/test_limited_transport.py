@@ -16,10 +16,10 @@ from fleet.config import LimitSettings
 from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.limiter import Caller, LimitSnapshot, ThreadedLimiter, open_limiter
 from fleet.store.client import connect
-from fleet.workers.gateway import DEFAULT_HOLD_S
 from fleet.workers.limited_asks import OUTPUT_TOKENS
 from fleet.workers.limited_streams import StreamWatch
 from fleet.workers.limited_transport import BlockingLimitedTransport, LimitedTransport
+from fleet.workers.passage import DEFAULT_HOLD_S
 from tests.workers.fakes import FakeLimiter
 from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, events
 from tests.workers.simulator.running import chat, running, total

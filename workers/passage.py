@@ -1,0 +1,274 @@
+"""One call on its way: what it may cost is reserved, it waits for its grant, and what it has used is settled once.
+
+What is sent, and what is learnt from the answer, is the caller's: `gateway.py` for chats, `exchanges.py` for requests
+of SDKs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fleet.entries import Entry
+from fleet.errors import DeadlineExceeded, FleetError, GiveUp, MachineExhausted, RateLimited
+from fleet.grants import Caller, Grant
+from fleet.money import PICOS_PER_MICRO
+from fleet.rates import RateReadings
+from fleet.usage import Usage
+from fleet.workers.costs import Line, afford, counted_nothing, is_free
+from fleet.workers.deadline import Deadline
+from fleet.workers.meter import NO_USAGE, Meter
+from fleet.workers.ports import Bill, CostShares, Limiter
+from fleet.workers.providers.rates.headers import read_rates
+from fleet.workers.roads import Roads
+from fleet.workers.rungs import Route
+
+#: Hold on a limit after a 429 that did not say how long to wait, in seconds.
+DEFAULT_HOLD_S = 1.0
+
+#: Gives the cost of one call in 10^-12 dollars by `provider/model`, usage and tier (None: the usual one); None when the
+#: model has no price in that tier.
+Price = Callable[[str, Usage, str | None], int | None]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """On whose behalf a call goes, and how.
+
+    Args:
+        pool: Whose call it is.
+        route: Where it goes.
+        most: The most that it may use: what is reserved.
+        tier: Service tier that is asked; None: the usual one.
+        deadline: Of the task; it stands still while the call waits, and a call that fails does not count.
+        meter: Where to write what was used.
+        caller: For whom: the limiter orders waiting calls by it.
+        patience_s: How far away its turn may be.
+    """
+
+    pool: str
+    route: Route
+    most: Usage
+    tier: str | None
+    deadline: Deadline
+    meter: Meter
+    caller: Caller
+    patience_s: float
+
+
+class Passages:
+    """The ways of all calls of a process. Arguments as `Gateway`; belongs to one event loop."""
+
+    def __init__(
+        self, limiter: Limiter, roads: Roads, price: Price, *, now_s: Callable[[], float], costs: CostShares | None,
+        bill: Bill | None,
+    ) -> None:  # fmt: skip
+        self.limiter = limiter
+        self.roads = roads
+        self.bill = bill
+        self.now_s = now_s
+        self._price = price
+        self._costs = costs
+
+    async def go(
+        self, errand: Errand, send: Callable[[Grant, Line], Awaitable[T]], output_tokens: Callable[[T], int]
+    ) -> T:
+        """Pass the breaker, wait for a grant, send one call; tell breaker and deadline how it ended.
+
+        Args:
+            errand: Whose call it is.
+            send: Sends it under its grant, and settles that.
+            output_tokens: How much an answer says; 0: not known.
+
+        Raises:
+            FleetError: As `Gateway.chat`, or as `send` raises it.
+        """
+        route, most, meter, deadline = errand.route, errand.most, errand.meter, errand.deadline
+        picos, most_micros = self.priced(route, most, errand.tier)
+        expected = 0
+        if meter.most_picos is not None:
+            with deadline.standing():
+                expected = await self._afforded(route, errand.caller.kind, picos, meter)
+        caller = errand.caller
+        asked = Entry(
+            "", meter.who, errand.pool, caller.bot, caller.tenant, caller.kind, caller.run, route.limit,
+            errand.tier or "", NO_USAGE, picos, "unknown", 0.0,
+        )  # fmt: skip
+        with meter.pending(expected):  # from here on, so that another call of the task does not spend the same money
+            with deadline.standing():
+                road = await self.roads.turn(
+                    route.limit, most, asked=asked, cost_usd_micros=most_micros, meter=meter, caller=caller,
+                    patience_s=errand.patience_s,
+                )  # fmt: skip
+            out, counts = deadline.sends(road.is_answering), False
+            try:
+                answer = await send(road.grant, Line(asked, road.grant))
+                counts = True
+            except BaseException as error:
+                counts = isinstance(error, GiveUp | asyncio.CancelledError)
+                await road.failed(error, meter)
+                raise
+            finally:
+                deadline.came(out, counts=counts)
+        road.did_well(meter.who, output_tokens(answer))
+        return answer
+
+    @contextlib.contextmanager
+    def settling(
+        self,
+        errand: Errand,
+        grant: Grant,
+        line: Line,
+        *,
+        cut: Callable[[], tuple[Usage, bool]],
+        is_cut: Callable[[], bool],
+        believed: Callable[[Usage], Usage],
+    ) -> Iterator[Settlement]:
+        """A block in which one call is sent; behind it its grant is settled, also when it was cancelled.
+
+        Args:
+            errand: Whose call it is.
+            grant: Under which it goes.
+            line: Of the bill.
+            cut: What it has used when it is cancelled, and whether something of the answer had come.
+            is_cut: True when the answer of a call that failed broke off: what its error tells is by what came.
+            believed: Returns no more usage than the call can have had.
+        """
+        clock = asyncio.get_running_loop().time
+        started, route, meter = clock(), errand.route, errand.meter
+        one = Settlement(self, errand, grant, line)
+        meter.calls += 1
+        try:
+            yield one
+        except asyncio.CancelledError:
+            one.cancelled(*cut())
+            raise
+        except MachineExhausted as error:  # no call, and no failure of the provider's
+            one.unsent()
+            _log(route, error, clock() - started)
+            raise
+        except FleetError as error:
+            one.failed(error, None if error.usage is None else believed(error.usage), is_cut=is_cut())
+            _log(route, error, clock() - started)
+            raise
+        finally:
+            meter.calling_s += clock() - started
+            one.close()
+
+    def priced(self, route: Route, usage: Usage, tier: str | None) -> tuple[int | None, float]:
+        """Return what a call costs in 10^-12 dollars, and what a day's budget counts for it, in micro-dollars.
+
+        A budget counts a tier without a price as the usual one: it must not leak through it.
+        """
+        counted = picos = self._price(route.priced_as, usage, tier)
+        if picos is None and tier is not None:
+            counted = self._price(route.priced_as, usage, None)
+        return picos, (counted or 0) / PICOS_PER_MICRO
+
+    async def _afforded(self, route: Route, kind: str, most_picos: int | None, meter: Meter) -> int:
+        share = 1.0 if self._costs is None or not most_picos else await self._costs.share(route.limit, kind)
+        return afford(route.priced_as, most_picos, share, meter)
+
+
+class Settlement:
+    """What one call has used, as far as it is known.
+
+    Until it is known what the provider counted, the whole reservation is taken as used: a call that was cut or
+    cancelled may have been served, and too little would let the fleet run into a 429. A stream that was cut is known by
+    what came. The task is charged with a cancelled call's input at least, and with all that came.
+    """
+
+    __slots__ = ("_cached_tokens", "_cost", "_errand", "_grant", "_house", "_line", "_output_tokens", "_rates", "_used")
+
+    def __init__(self, house: Passages, errand: Errand, grant: Grant, line: Line) -> None:
+        self._house, self._errand, self._grant, self._line = house, errand, grant, line
+        self._used, self._output_tokens, self._cost = (
+            grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros,
+        )  # fmt: skip
+        self._cached_tokens: int | None = None
+        self._rates: RateReadings | None = None
+
+    def answered(self, usage: Usage, tier: str | None, headers: Mapping[str, str]) -> None:
+        """Note an answer: what it used, and in which tier it came; None: who says nothing has done what was asked."""
+        tier = tier or self._errand.tier
+        price, budgeted = self._house.priced(self._errand.route, usage, tier)
+        if usage.total_tokens:
+            self._count(usage, budgeted)
+            self._cached_tokens = usage.cached_tokens
+            self._line.settle(usage, price, tier)
+        self._errand.meter.charge(usage, price)
+        if self._house.limiter.listens(self._grant):
+            self._rates = read_rates(headers, now_s=time.time())
+
+    def cancelled(self, usage: Usage, has_begun: bool) -> None:
+        """Note that it was cancelled: what it has used at least, and whether something of the answer had come."""
+        meter = self._errand.meter
+        meter.failed[DeadlineExceeded.__name__] += 1
+        price, budgeted = self._house.priced(self._errand.route, usage, self._errand.tier)
+        meter.charge(usage, price)
+        self._line.told(usage)
+        if has_begun:
+            self._count(usage, budgeted)
+
+    def unsent(self) -> None:
+        """Note that it never left."""
+        self._errand.meter.calls -= 1
+        self._line.is_void = True
+        self._count(NO_USAGE, 0.0)
+
+    def failed(self, error: FleetError, usage: Usage | None, *, is_cut: bool) -> None:
+        """Note a failure: what it has used, as far as the provider said so, and whether the answer broke off."""
+        tier, meter, limiter = self._errand.tier, self._errand.meter, self._house.limiter
+        if usage is not None:
+            self._count(usage, 0.0)
+            if usage.total_tokens:
+                price, cost = self._house.priced(self._errand.route, usage, tier)
+                self._count(usage, cost)
+                meter.charge(usage, price)
+                if is_cut:
+                    self._line.told(usage)
+                else:
+                    self._line.settle(usage, price, tier)
+            else:
+                self._line.settle_free()
+        elif counted_nothing(error):
+            self._count(NO_USAGE, 0.0)
+            self._line.settle_free()
+        elif is_free(error):
+            self._line.settle_free()
+        meter.failed[type(error).__name__] += 1
+        if isinstance(error, RateLimited):
+            hold_s = DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s
+            if error.parallel:
+                limiter.narrow(self._errand.route.limit, most=error.most_parallel)
+            else:
+                limiter.penalise(self._errand.route.limit, retry_after_s=hold_s)
+            self._rates = error.rates
+
+    def close(self) -> None:
+        """Tell limiter, bill and budgets, once."""
+        house, grant = self._house, self._grant
+        house.limiter.settle(
+            grant, used_tokens=self._used, used_output_tokens=self._output_tokens, cached_tokens=self._cached_tokens,
+            cost_usd_micros=self._cost,
+        )  # fmt: skip
+        house.limiter.observe(grant, self._rates)
+        self._line.enter(house.bill, at_s=house.now_s())
+        house.roads.settle_budgets(grant, self._line.counted_picos)
+
+    def _count(self, usage: Usage, cost_usd_micros: float) -> None:
+        self._used, self._output_tokens, self._cost = usage.total_tokens, usage.output_tokens, cost_usd_micros
+
+
+def _log(route: Route, error: FleetError, seconds: float) -> None:
+    """Log a failure by its type only: a provider's message may quote the prompt."""
+    logger.warning("call_failed limit=%s error=%s ms=%d", route.limit, type(error).__name__, seconds * 1000)
