@@ -15,15 +15,18 @@ from fleet.workers.context import MESSAGE_OVERHEAD_TOKENS, count_tokens
 from fleet.workers.simulator.answers import SimulatedAnswer
 from fleet.workers.simulator.prefix_cache import KEPT_LONG_S, KEPT_S
 from fleet.workers.simulator.rich import strict
-from fleet.workers.simulator.rich.spoken import Choice, Spoken
+from fleet.workers.simulator.rich.spoken import Called, Choice, Spoken
 from fleet.workers.simulator.rich.streaming import anthropic_events
+from fleet.workers.simulator.rich.tool_turns import anthropic_tool_turns, check_anthropic_turns, holds_results
 from fleet.workers.simulator.rich.wanted import (
     MAX_TOOLS,
+    NO_TURNS,
     CachePlace,
     Media,
     OfferedTool,
     Wanted,
     WireError,
+    offered,
     read_choice,
     read_flag,
     read_list_at,
@@ -34,6 +37,7 @@ from fleet.workers.simulator.rich.wanted import (
 )
 from fleet.workers.simulator.wire import (
     CompletionRequest,
+    Turns,
     Untranslated,
     check_temperature,
     encode_json,
@@ -97,7 +101,7 @@ class AnthropicWire(Untranslated):
         wanted = None
         if media is not None or not body.keys() <= _PLAIN:
             tokens += _count_tools(body)
-            wanted = _read_wanted(body, tokens, limit, media or Media())
+            wanted = _read_wanted(body, turns, tokens, limit, media or Media())
         question = last_question(turns)
         return CompletionRequest(model, question, limit, tokens, system or "", body.get("temperature"), wanted)
 
@@ -167,18 +171,24 @@ def _blocks(choice: Choice) -> Iterator[dict[str, Any]]:
     if choice.text:
         yield {"type": "text", "text": choice.text}
     for call in choice.calls:
-        # Cut arguments are no JSON: the vendor then sends an object without them.
-        arguments = json.loads(call.arguments) if choice.reason == "tool_calls" else {}
-        yield {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": arguments}
+        yield {"type": "tool_use", "id": f"toolu_{call.id}", "name": call.name, "input": _arguments(call)}
+
+
+def _arguments(call: Called) -> object:
+    """Return the arguments of a call. Cut ones are no JSON: the vendor then sends an object without them."""
+    try:
+        return json.loads(call.arguments)
+    except ValueError:
+        return {}
 
 
 def _count_tools(body: dict[str, Any]) -> int:
     """Return the tokens of tools and their calls. Raises `WireError` when a result does not follow its call."""
-    offered = sum(count_tokens(encode_json(tool)) for tool in read_list_at(body.get("tools"), "tools", most=MAX_TOOLS))
-    return offered + _check_tool_turns(body["messages"])
+    tools = sum(count_tokens(encode_json(tool)) for tool in read_list_at(body.get("tools"), "tools", most=MAX_TOOLS))
+    return tools + check_anthropic_turns(body["messages"])
 
 
-def _read_wanted(body: dict[str, Any], tokens: int, limit: int, media: Media) -> Wanted:
+def _read_wanted(body: dict[str, Any], turns: Turns, tokens: int, limit: int, media: Media) -> Wanted:
     """Return what is asked beyond an answer. Raises `WireError`. Unknown fields are let pass."""
     read_share(body.get("top_p"), "top_p")
     output = read_object_at(body.get("output_config") or {}, "output_config")
@@ -194,7 +204,8 @@ def _read_wanted(body: dict[str, Any], tokens: int, limit: int, media: Media) ->
         tools=tools,
         choice=choice,
         is_parallel=is_parallel,
-        is_answered=_holds_results(body["messages"][-1]),
+        is_answered=holds_results(body["messages"][-1]),
+        tool_turns=anthropic_tool_turns(body["messages"], turns) if tools else NO_TURNS,
         effort=effort,
         thinking_limit=thinking_limit,
         shows_thinking=shows,
@@ -270,7 +281,7 @@ def _read_tools(body: dict[str, Any]) -> tuple[OfferedTool, ...]:
             raise WireError(f"{where}: {error}") from None
         if tool.get("strict"):
             _check_schema(schema, where)
-        tools.append(OfferedTool(name, schema))
+        tools.append(offered(name, tool.get("description"), schema))
     return tuple(tools)
 
 
@@ -288,41 +299,6 @@ def _read_tool_choice(body: dict[str, Any]) -> tuple[str, bool]:
     if kind == "tool":
         return read_name(told.get("name"), "tool_choice.tool.name"), is_parallel
     return {"any": "required"}.get(kind or "auto", kind or "auto"), is_parallel
-
-
-def _ids(message: dict[str, Any], kind: str, name: str) -> list[str]:
-    blocks = message.get("content")
-    if not isinstance(blocks, list):
-        return []
-    return [str(block.get(name)) for block in blocks if block.get("type") == kind]
-
-
-def _holds_results(message: dict[str, Any]) -> bool:
-    return bool(_ids(message, "tool_result", "tool_use_id"))
-
-
-def _check_tool_turns(messages: list[dict[str, Any]]) -> int:
-    """Check that each result of a tool follows its call, and return the tokens of the calls. Raises `WireError`."""
-    tokens, asked = 0, list[str]()
-    for i, message in enumerate(messages):
-        results = _ids(message, "tool_result", "tool_use_id")
-        for found in results:
-            if found not in asked:
-                raise WireError(
-                    f"messages.{i}.content: unexpected `tool_use_id` found in `tool_result` blocks: {quote(found)}. "
-                    "Each `tool_result` block must have a corresponding `tool_use` block in the previous message."
-                )
-        if missing := [one for one in asked if one not in results]:
-            raise WireError(
-                f"messages.{i}: `tool_use` ids were found without `tool_result` blocks immediately after: "
-                f"{', '.join(missing)}. Each `tool_use` block must have a corresponding `tool_result` block in the "
-                "next message."
-            )
-        asked = _ids(message, "tool_use", "id")
-        if asked:
-            calls = [block for block in message["content"] if block.get("type") == "tool_use"]
-            tokens += sum(count_tokens(f"{call.get('name')}{encode_json(call.get('input'))}") for call in calls)
-    return tokens
 
 
 def _read_part(part: dict[str, Any], where: str, media: Media) -> str:

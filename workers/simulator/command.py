@@ -22,6 +22,7 @@ Examples:
   fleet simulator --port 8080 --rpm 500 --tpm 200000 --seed 7
   fleet simulator --latency-ms 800 --error-rate 0.02 --hang-rate 0.001
   fleet simulator --answers solutions.jsonl --answer-field model.solution
+  fleet simulator --agents --loop-share 0.05   (tools are called for 1 to 5 turns; a twentieth of the bots never ends)
   curl -s http://127.0.0.1:8080/ledger
   curl -s -X POST 'http://127.0.0.1:8080/collapse?share=0.1'   (a tenth of the bots answer alike; share=0 ends it)
   curl -s -X POST 'http://127.0.0.1:8080/bad?errors=3&avoidance=0.1&slow=2'   (so many bots, or a share, go bad)
@@ -73,6 +74,14 @@ Odd behaviour, as real providers were seen to show it: ask for the model `odd-NA
     default=_DEFAULT.flex_busy_rate,
     show_default=True,
     help="Share of calls of the tier `flex` refused for want of capacity.",
+)
+@click.option("--agents", is_flag=True, help="Every model that is offered tools calls them as an agent's does.")
+@click.option(
+    "--loop-share",
+    type=float,
+    default=_DEFAULT.loop_share,
+    show_default=True,
+    help="Share of the bots whose agents make the same call for ever.",
 )
 @click.option("--answers", type=click.Path(path_type=Path), help="JSONL file of recorded answers to replay.")
 @click.option(

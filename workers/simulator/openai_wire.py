@@ -14,13 +14,16 @@ from fleet.workers.simulator.prefix_cache import MIN_TOKENS, automatic_places
 from fleet.workers.simulator.rich import strict
 from fleet.workers.simulator.rich.spoken import Choice, Spoken
 from fleet.workers.simulator.rich.streaming import openai_events
+from fleet.workers.simulator.rich.tool_turns import check_openai_turns, openai_tool_turns
 from fleet.workers.simulator.rich.wanted import (
     MAX_TOOLS,
+    NO_TURNS,
     CachePlace,
     Media,
     OfferedTool,
     Wanted,
     WireError,
+    offered,
     read_choice,
     read_flag,
     read_list_at,
@@ -167,8 +170,8 @@ def _told(index: int, choice: Choice) -> dict[str, Any]:
 
 def _count_tools(body: dict[str, Any]) -> int:
     """Return the tokens of tools and their calls. Raises `WireError` when a result does not follow its call."""
-    offered = sum(count_tokens(encode_json(tool)) for tool in read_list_at(body.get("tools"), "tools", most=MAX_TOOLS))
-    return offered + _check_tool_turns(body["messages"])
+    tools = sum(count_tokens(encode_json(tool)) for tool in read_list_at(body.get("tools"), "tools", most=MAX_TOOLS))
+    return tools + check_openai_turns(body["messages"])
 
 
 def _read_wanted(body: dict[str, Any], turns: Turns, tokens: int, media: Media) -> Wanted:
@@ -188,6 +191,7 @@ def _read_wanted(body: dict[str, Any], turns: Turns, tokens: int, media: Media) 
         choice=_read_tool_choice(body, tools),
         is_parallel=read_flag(body.get("parallel_tool_calls"), "parallel_tool_calls", default=True),
         is_answered=turns[-1][0] == "tool",
+        tool_turns=openai_tool_turns(body["messages"], turns) if tools else NO_TURNS,
         effort=read_choice(body.get("reasoning_effort"), EFFORTS, "reasoning_effort"),
         verbosity=read_choice(body.get("verbosity"), ("low", "medium", "high"), "verbosity") or "medium",
         seed=read_whole(body.get("seed"), "seed", least=-(2**63), most=2**63 - 1),
@@ -253,7 +257,7 @@ def _read_tools(body: dict[str, Any]) -> tuple[OfferedTool, ...]:
             _check_schema(
                 parameters, f"function '{name}'", param, is_strict=is_strict, code="invalid_function_parameters"
             )
-        tools.append(OfferedTool(name, parameters))
+        tools.append(offered(name, function.get("description"), parameters))
     return tuple(tools)
 
 
@@ -284,39 +288,6 @@ def _read_tool_choice(body: dict[str, Any], tools: Iterable[OfferedTool]) -> str
     if wanted not in [tool.name for tool in tools]:
         raise WireError(f"Tool choice {quote(wanted)} not found in 'tools' parameter.", param="tool_choice")
     return wanted
-
-
-def _check_tool_turns(messages: list[dict[str, Any]]) -> int:
-    """Check that each result of a tool follows its call, and return the tokens of the calls. Raises `WireError`."""
-    tokens, open_ids = 0, set[str]()
-    for i, message in enumerate(messages):
-        if message["role"] == "tool":
-            if message.get("tool_call_id") not in open_ids:
-                raise WireError(
-                    "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
-                    "'tool_calls'.",
-                    param=f"messages.[{i}].role",
-                )
-            open_ids.discard(message["tool_call_id"])
-            continue
-        _all_answered(open_ids, i)
-        for j, call in enumerate(read_list_at(message.get("tool_calls"), f"messages[{i}].tool_calls", most=MAX_TOOLS)):
-            where = f"messages[{i}].tool_calls[{j}]"
-            function = read_object_at(read_object_at(call, where).get("function"), f"{where}.function")
-            open_ids.add(str(call.get("id")))
-            tokens += count_tokens(f"{function.get('name')}{function.get('arguments')}")
-    _all_answered(open_ids, len(messages))
-    return tokens
-
-
-def _all_answered(open_ids: set[str], i: int) -> None:
-    if open_ids:
-        raise WireError(
-            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
-            "'tool_call_id'. The following tool_call_ids did not have response messages: "
-            f"{', '.join(sorted(open_ids))}",
-            param=f"messages.[{i}].role",
-        )
 
 
 def _read_part(part: dict[str, Any], where: str, media: Media) -> str:

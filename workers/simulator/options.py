@@ -32,6 +32,8 @@ class SimulatorOptions:
         hang_rate: Share of admitted calls never answered.
         cut_rate: Share of admitted calls whose connection is closed in the middle of the body.
         flex_busy_rate: Share of calls of the tier `flex` that are refused for want of capacity.
+        agents: Every model that is offered tools acts as an agent's: `rich/acting.py`.
+        loop_share: Share of the bots (system prompt and temperature) whose agents make the same call for ever.
         answers: JSONL file of recorded answers, or None to generate all.
         answer_field: Where the answer stands in a record, dots between levels. Of several fields, commas between them,
             voices (system prompt and temperature) get one each, in turn: bots of different models.
@@ -63,6 +65,8 @@ class SimulatorOptions:
     hang_rate: float = 0.0
     cut_rate: float = 0.0
     flex_busy_rate: float = 0.0
+    agents: bool = False
+    loop_share: float = 0.0
     answers: Path | None = None
     answer_field: str = "answer"
     question_field: str = "question"
@@ -89,7 +93,7 @@ class SimulatorOptions:
         self._check("burst", 0 < self.burst <= 1, "a share above 0, at most 1")
         self._check("minute_s", self.minute_s > 0, "more than 0 seconds")
         self._check("latency_ms", self.latency_ms >= 0, "0 or more")
-        for name in ("error_rate", "hang_rate", "cut_rate", "flex_busy_rate"):
+        for name in ("error_rate", "hang_rate", "cut_rate", "flex_busy_rate", "loop_share"):
             self._check(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
         for one in fields(self):
             if one.name.endswith(("_usd_per_mtok", "_factor")) and getattr(self, one.name) is not None:

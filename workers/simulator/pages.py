@@ -22,6 +22,8 @@ from fleet.workers.simulator.wire import encode_json
 MODEL = "simulated-1"
 #: When the model ends that is listed so.
 END_OF_RETIRING = "2030-01-01"
+#: Models that act as agents' do.
+AGENTS = ("agent", "agent-5", "agent-loop", "agent-fan")
 #: What `POST /failures` switches.
 RATES = ("error_rate", "hang_rate", "cut_rate", "flex_busy_rate")
 
@@ -134,7 +136,7 @@ def _models(request: web.BaseRequest) -> web.Response:
         return _unauthorized()
     if "x-goog-api-key" in request.headers:
         return _gemini_models(request)
-    names = [MODEL, *(f"{PREFIX}{name}" for name in ODD)]
+    names = [MODEL, *(f"{PREFIX}{name}" for name in ODD), *AGENTS]
     told = [_told(name) for name in names]
     return _json({"object": "list", "data": told, "has_more": False, "first_id": names[0], "last_id": names[-1]})
 
@@ -143,7 +145,7 @@ def _gemini_models(request: web.BaseRequest) -> web.Response:
     """Return the list of models in Gemini's shape."""
     if not _has_key(request.headers):
         return _unauthorized()
-    names = [MODEL, *(f"{PREFIX}{name}" for name in ODD)]
+    names = [MODEL, *(f"{PREFIX}{name}" for name in ODD), *AGENTS]
     ways = ["generateContent", "streamGenerateContent"]
     told = [
         {"name": f"models/{name}", "displayName": "Fleet simulator", "supportedGenerationMethods": ways,

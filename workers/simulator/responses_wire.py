@@ -8,14 +8,29 @@ from typing import Any
 
 from fleet.quoting import quote
 from fleet.workers.simulator.openai_wire import OpenAIWire
+from fleet.workers.simulator.rich.spoken import Spoken
 from fleet.workers.simulator.rich.streaming import named_event, pieces
-from fleet.workers.simulator.rich.wanted import MAX_TOOLS, Wanted, WireError, read_list_at, read_object_at
+from fleet.workers.simulator.rich.wanted import (
+    MAX_TOOLS,
+    Responding,
+    Wanted,
+    WireError,
+    read_flag,
+    read_list_at,
+    read_object_at,
+)
 from fleet.workers.simulator.wire import CompletionRequest
 
 #: Items of a conversation at most.
 MAX_ITEMS = 10_000
 #: Fields that are called the same in a chat completion.
 _SAME = ("model", "temperature", "top_p", "service_tier", "parallel_tool_calls", "stream")
+#: Fields that stand in the response as the request had them, and what they are when it had none.
+_REPEATED: Mapping[str, Any] = {
+    "instructions": None, "metadata": {}, "parallel_tool_calls": True, "previous_response_id": None, "store": True,
+    "temperature": 1.0, "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_p": 1.0,
+    "truncation": "disabled", "max_output_tokens": None,
+}  # fmt: skip
 #: The reasons of a chat completion that leave a response incomplete, in this API's words.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -50,12 +65,21 @@ class ResponsesWire(OpenAIWire):
         if not tools:
             chat.pop("parallel_tool_calls", None)
         told = body.get("instructions")
-        return {**chat, "messages": [*([{"role": "system", "content": told}] if told else []), *_turns(body)]}
+        chat["messages"] = [*([{"role": "system", "content": told}] if told else []), *_turns(body)]
+        chat["responding"] = _responding(body)
+        return chat
 
     def read(self, body: dict[str, Any], headers: Mapping[str, str]) -> CompletionRequest:
         """Read a request. Raises `WireError`."""
+        responding = body.pop("responding")
         asked = super().read(body, headers)
-        return replace(asked, wanted=asked.wanted or Wanted())
+        return replace(asked, wanted=replace(asked.wanted or Wanted(), responding=responding))
+
+    def rich_answer(self, request: CompletionRequest, spoken: Spoken, answer_id: str, unix_s: int) -> dict[str, Any]:
+        """Return the body of a 200 to any request, as JSON values, with what the response repeats of the request."""
+        responding = request.wanted.responding if request.wanted else None
+        answer = super().rich_answer(request, spoken, answer_id, unix_s)
+        return {**answer, "repeated": responding.repeated if responding else {}}
 
     def told(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Return a chat completion as a response; an error instead of one stays."""
@@ -73,14 +97,10 @@ class ResponsesWire(OpenAIWire):
             "status": status,
             "error": choice.get("error"),
             "incomplete_details": {"reason": incomplete} if incomplete else None,
-            "instructions": None,
-            "metadata": {},
+            **_REPEATED,
+            **answer.get("repeated", {}),
             "output": list(_items(choice.get("message") or {}, answer["id"], status)),
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
             "service_tier": answer.get("service_tier") or "default",
-            "text": {"format": {"type": "text"}},
         }
         return {**told, "usage": _usage(answer["usage"])} if answer.get("usage") else told
 
@@ -99,13 +119,17 @@ class ResponsesWire(OpenAIWire):
         return [named_event(name, {"sequence_number": number, **said}) for number, (name, said) in enumerate(told)]
 
 
+def _responding(body: Mapping[str, Any]) -> Responding:
+    """Return what is kept and repeated of a request. Raises `WireError`."""
+    repeated = {name: body[name] for name in _REPEATED if body.get(name) is not None}
+    items = read_list_at(body.get("input"), "input", most=MAX_ITEMS)
+    return Responding(items, repeated, is_stored=read_flag(body.get("store"), "store", default=True))
+
+
 def _turns(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the messages of a chat completion; calls of tools that follow each other are one turn's."""
-    given = body.get("input")
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
     turns: list[dict[str, Any]] = []
-    for i, item in enumerate(read_list_at(given, "input", most=MAX_ITEMS)):
+    for i, item in enumerate(read_list_at(body.get("input"), "input", most=MAX_ITEMS)):
         where = f"input[{i}]"
         kind = read_object_at(item, where).get("type") or "message"
         if kind == "message":

@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from fleet.errors import ConfigurationError
+from fleet.quoting import quote
 from fleet.workers.simulator.admission import why_not
 from fleet.workers.simulator.answers import Answers, SimulatedAnswer
 from fleet.workers.simulator.anthropic_wire import AnthropicWire
@@ -23,6 +24,8 @@ from fleet.workers.simulator.chance import Chance, Draw, fate_of, happens, laten
 from fleet.workers.simulator.collapse import Collapse
 from fleet.workers.simulator.gemini_wire import GeminiWire
 from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
+from fleet.workers.simulator.kept_responses import PATH as KEPT
+from fleet.workers.simulator.kept_responses import KeptResponses
 from fleet.workers.simulator.ledger import Account, Classes, Ledger, Served
 from fleet.workers.simulator.limits import Limits
 from fleet.workers.simulator.odd.answers import readable
@@ -34,11 +37,12 @@ from fleet.workers.simulator.pages import Pages
 from fleet.workers.simulator.prefix_cache import NOTHING, PrefixCache
 from fleet.workers.simulator.recordings import read_recordings
 from fleet.workers.simulator.responses_wire import ResponsesWire
+from fleet.workers.simulator.rich.acting import Acting, Manner, manner_of
 from fleet.workers.simulator.rich.spoken import Choice, Spoken, speak_richly
 from fleet.workers.simulator.rich.wanted import Wanted, WireError
 from fleet.workers.simulator.sending import MARK, Sending, respond
 from fleet.workers.simulator.voices import Voice, Voices
-from fleet.workers.simulator.wire import CompletionRequest, Wire, read_object
+from fleet.workers.simulator.wire import CompletionRequest, Wire, encode_json, read_object
 
 #: Largest request body, in bytes: the longest prompt that Fleet takes, in 8-byte escapes.
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -47,9 +51,9 @@ BACKLOG = 2048
 #: Seconds that calls in flight get when the simulator stops; hung ones never end by themselves.
 SHUTDOWN_S = 0.5
 
-_OPENAI, _GEMINI = OpenAIWire(), GeminiWire()
+_OPENAI, _GEMINI, _RESPONSES = OpenAIWire(), GeminiWire(), ResponsesWire()
 _WIRES: Mapping[str, Wire] = {
-    "/v1/chat/completions": _OPENAI, "/v1/messages": AnthropicWire(), "/v1/responses": ResponsesWire(),
+    "/v1/chat/completions": _OPENAI, "/v1/messages": AnthropicWire(), "/v1/responses": _RESPONSES,
 }  # fmt: skip
 
 
@@ -81,6 +85,7 @@ class Simulator:
         self._cache = PrefixCache()
         self._casts = self._load_answers()
         self._voices = Voices()
+        self._kept = KeptResponses()
         self.collapse, self.bad_bots = Collapse(self._voices), BadBots(self._voices)
         self._pages = Pages(self)
         self._runner: web.ServerRunner | None = None
@@ -119,6 +124,11 @@ class Simulator:
         wire = _WIRES.get(path) or (_GEMINI if is_gemini(path) else None)
         if wire is not None and request.method == "POST":
             return await self._complete(request, wire)
+        if path.startswith(KEPT) and request.method in ("GET", "DELETE"):
+            found = self._kept.page(key_of(request.headers), request.method, path.removeprefix(KEPT))
+            if found is not None:
+                return respond(200, encode_json(found).encode("ascii"), MARK)
+            return _error(_OPENAI, 404, f"Response with id {quote(path.removeprefix(KEPT))} not found.")
         page, is_admin = self._pages.find(request.method, path)
         if page is not None:
             refusal = why_not(request, self.options.admin_token) if is_admin else None
@@ -145,6 +155,8 @@ class Simulator:
         account.calls += 1
         try:
             body = read_object(raw)
+            if wire is _RESPONSES:
+                body = self._kept.unfolded(key, body)
             if wire.is_translated:
                 body = wire.understood(body, request.path, request.query)
             asked = wire.read(body, headers)
@@ -256,6 +268,8 @@ class Simulator:
         if odd is not None and odd.spoil is not None:
             odd.spoil(values)
         values = wire.told(values)
+        if asked.wanted is not None and asked.wanted.responding is not None:
+            self._kept.keep(key, asked.wanted.responding, values)
         if spoken is not None:
             spent = spent._replace(classes=self._used(asked, spoken, wire, key, now_s))
         sending = Sending(request, headers)
@@ -299,7 +313,18 @@ class Simulator:
         if wanted.seed is not None:
             words = self._chance.seeded(draw, f"{wanted.seed} {asked.system} {asked.question}")
         speak = partial(self._say, voice, cast, asked)
-        return Spoken(speak_richly(wanted, asked.question, asked.max_tokens, speak, words), cached)
+        acting = self._acting(asked, wanted, draw) if wanted.tools else None
+        return Spoken(speak_richly(wanted, asked.question, asked.max_tokens, speak, words, acting), cached)
+
+    def _acting(self, asked: CompletionRequest, wanted: Wanted, draw: Draw) -> Acting | None:
+        """Return how a model with tools acts in this run; None for one that is no agent's. Raises `WireError`."""
+        manner = manner_of(asked.model, every_model=self.options.agents)
+        if manner is None:
+            return None
+        voice = f"{asked.temperature} {asked.system}"
+        if happens(self._chance.seeded(draw, f"loops {voice}").words, self.options.loop_share):
+            manner = Manner(cycle=1)
+        return Acting(manner, self._chance.seeded(draw, f"acts {voice} {wanted.tool_turns.question}").words)
 
     def _used(self, asked: CompletionRequest, spoken: Spoken, wire: Wire, key: str, now_s: float) -> Classes:
         """Return the classes of a rich call; its prompt is in the cache from now on."""

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from fleet.cli.stack.simulator import simulator
 from fleet.workers.simulator.odd.catalogue import ODD
+from fleet.workers.simulator.pages import AGENTS
 from tests.every import every
 from tests.workers.simulator.running import Reply, chat, running, send, total
 
@@ -51,7 +52,7 @@ def test_every_behaviour_is_listed_by_help_by_the_switch_and_among_the_models(ur
     told = CliRunner().invoke(simulator, ["--help"]).output
     known = send(url, "/odd").json["known"]
     models = [model["id"] for model in send(url, "/v1/models").json["data"]]
-    assert models == ["simulated-1", *(f"odd-{name}" for name in ODD)]
+    assert models == ["simulated-1", *(f"odd-{name}" for name in ODD), *AGENTS]
     assert [name for name in ODD if f"  {name} " not in told or name not in known] == []
 
 

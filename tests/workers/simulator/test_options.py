@@ -23,6 +23,7 @@ from fleet.workers.simulator import SimulatorOptions
         ({"error_rate": 1.1}, "error_rate: expected a share from 0 to 1"),
         ({"hang_rate": -0.1}, "hang_rate: expected a share from 0 to 1"),
         ({"error_rate": 0.5, "hang_rate": 0.4, "cut_rate": 0.2}, "at most 1 together, got 1.1"),
+        ({"loop_share": 1.5}, "loop_share: expected a share from 0 to 1"),
         ({"input_usd_per_mtok": -1.0}, "input_usd_per_mtok: expected 0 or more"),
     ],
 )

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleet.workers.context import count_tokens
-from fleet.workers.simulator.answers import SimulatedAnswer, cut_to, longest_prefix, sentences
+from fleet.workers.simulator.answers import SENTENCE_POOL, SimulatedAnswer, cut_to, longest_prefix, sentences
 from fleet.workers.simulator.chance import Draw
 from fleet.workers.simulator.prefix_cache import NOTHING, Cached
+from fleet.workers.simulator.rich.acting import TALKATIVE, Acting, ToolPick, picks
 from fleet.workers.simulator.rich.made_json import CannotMake, make_json
-from fleet.workers.simulator.rich.wanted import OfferedTool, Wanted, WireError
+from fleet.workers.simulator.rich.wanted import Wanted, WireError
 
 #: Tokens that a model thinks by effort, on average; each call between half and one and a half of it.
 THINKING_TOKENS = {"none": 0, "minimal": 16, "low": 64, "medium": 256, "high": 1024, "xhigh": 2048, "max": 4096}
@@ -85,7 +86,9 @@ class Spoken:
         return sum(choice.thinking_tokens for choice in self.choices)
 
 
-def speak_richly(wanted: Wanted, question: str, max_tokens: int | None, speak: Speak, draw: Draw) -> tuple[Choice, ...]:
+def speak_richly(
+    wanted: Wanted, question: str, max_tokens: int | None, speak: Speak, draw: Draw, acting: Acting | None = None
+) -> tuple[Choice, ...]:
     """Return the answers to a rich request, `wanted.n` of them.
 
     Args:
@@ -94,6 +97,7 @@ def speak_richly(wanted: Wanted, question: str, max_tokens: int | None, speak: S
         max_tokens: Most tokens of one answer, thinking included; None: no bound.
         speak: Gives the plain answer.
         draw: The chance of this call.
+        acting: How it calls tools as an agent's model; None: as `wanted` and the question demand.
 
     Raises:
         WireError: When no value can be made for the schema.
@@ -108,19 +112,25 @@ def speak_richly(wanted: Wanted, question: str, max_tokens: int | None, speak: S
                 max_tokens,
                 speak,
                 draw._replace(words=(draw.words + shift) & _64_BITS, length=(draw.length + shift) & _64_BITS),
+                acting,
             )
         )
     return tuple(choices)
 
 
-def _choice(wanted: Wanted, question: str, max_tokens: int | None, speak: Speak, draw: Draw) -> Choice:
+def _choice(
+    wanted: Wanted, question: str, max_tokens: int | None, speak: Speak, draw: Draw, acting: Acting | None
+) -> Choice:
     thinking_tokens, thoughts = _think(wanted, draw)
     if max_tokens is not None and thinking_tokens >= max_tokens:
         return Choice(text="", thoughts=thoughts, tokens=max_tokens, thinking_tokens=max_tokens, reason="length")
     room = None if max_tokens is None else max_tokens - thinking_tokens
     chance = random.Random(draw.words)
     try:
-        made = _call(wanted, question, room, chance) or _say(wanted, room, speak, draw, chance)
+        picked = _picked(wanted, question, chance) if acting is None else picks(acting, wanted, chance)
+        is_talkative = acting is not None and not acting.manner.cycle and chance.random() < TALKATIVE
+        said = chance.choice(SENTENCE_POOL) if is_talkative else ""
+        made = _call(picked, said, room, chance) or _say(wanted, room, speak, draw, chance)
     except (CannotMake, ValueError) as error:
         raise WireError(str(error)) from None
     return Choice(
@@ -147,33 +157,44 @@ def _think(wanted: Wanted, draw: Draw) -> tuple[int, str]:
     return tokens, longest_prefix(text, min(tokens, TOLD_TOKENS))
 
 
-def _call(wanted: Wanted, question: str, room: int | None, chance: random.Random) -> Choice | None:
-    """Return an answer that calls tools, if the request demands one or the question names a tool."""
-    picked = _picked(wanted, question, chance)
+def _call(picked: list[ToolPick], said: str, room: int | None, chance: random.Random) -> Choice | None:
+    """Return an answer that calls tools; None when none was picked.
+
+    Args:
+        picked: What is called.
+        said: What is said beside it.
+        room: Most tokens. The call that passes it is cut, those behind it are not made.
+        chance: Decides the ids.
+    """
     if not picked:
         return None
-    calls = tuple(
-        Called(f"{chance.getrandbits(96):024x}", tool.name, make_json(tool.parameters or {"type": "object"}, chance))
-        for tool in picked
-    )
-    tokens = sum(CALL_OVERHEAD_TOKENS + count_tokens(call.name) + count_tokens(call.arguments) for call in calls)
+    calls, tokens = list[Called](), count_tokens(said) if said else 0
     if room is not None and tokens > room:
-        first = calls[0]
-        cut = Called(first.id, first.name, longest_prefix(first.arguments, room))
-        return Choice(text="", calls=(cut,), tokens=room, reason="length")
-    return Choice(text="", calls=calls, tokens=tokens, reason="tool_calls")
+        said, tokens = "", 0
+    for tool, source in picked:
+        call_id = f"{chance.getrandbits(96):024x}"
+        arguments = make_json(tool.parameters or {"type": "object"}, source)
+        call = Called(call_id, tool.name, arguments)
+        takes = CALL_OVERHEAD_TOKENS + count_tokens(call.name) + count_tokens(call.arguments)
+        if room is not None and tokens + takes > room:
+            cut = Called(call.id, call.name, longest_prefix(arguments, room - tokens))
+            return Choice(text=said, calls=(*calls, cut), tokens=room, reason="length")
+        calls.append(call)
+        tokens += takes
+    return Choice(text=said, calls=tuple(calls), tokens=tokens, reason="tool_calls")
 
 
-def _picked(wanted: Wanted, question: str, chance: random.Random) -> list[OfferedTool]:
+def _picked(wanted: Wanted, question: str, chance: random.Random) -> list[ToolPick]:
+    """Return the tools that the request demands or the question names."""
     tools = wanted.tools
     if not tools or wanted.choice == "none" or (wanted.is_answered and wanted.choice == "auto"):
         return []
     if wanted.choice not in ("auto", "required"):
-        return [tool for tool in tools if tool.name == wanted.choice]
+        return [ToolPick(tool, chance) for tool in tools if tool.name == wanted.choice]
     named = [tool for tool in tools if re.search(rf"\b{re.escape(tool.name)}\b", question)]
     if wanted.choice == "required" and not named:
         named = [chance.choice(tools)]
-    return named if wanted.is_parallel else named[:1]
+    return [ToolPick(tool, chance) for tool in (named if wanted.is_parallel else named[:1])]
 
 
 def _say(wanted: Wanted, room: int | None, speak: Speak, draw: Draw, chance: random.Random) -> Choice:

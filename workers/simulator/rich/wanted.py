@@ -15,6 +15,10 @@ from fleet.quoting import quote
 MAX_STOPS = 4
 #: Tools of a request at most.
 MAX_TOOLS = 128
+#: Calls of one turn at most. The vendors differ; a model that fans out was seen to make 792.
+MAX_CALLS = 1000
+#: How the tool is named, or described, by which an agent's framework takes a formed answer.
+_FINAL_NAME, _FINAL_WORDS = "final_result", "final response"
 #: Letters of a tool's name at most.
 MAX_NAME_CHARS = 64
 
@@ -50,10 +54,53 @@ class CachePlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OfferedTool:
-    """A tool that the model may call, with the JSON schema of its arguments."""
+    """A tool that the model may call.
+
+    Args:
+        name: As it is called by.
+        parameters: JSON schema of its arguments.
+        is_final: To call it is to answer: its arguments are the result of an agent's run.
+    """
 
     name: str
     parameters: Mapping[str, Any]
+    is_final: bool = False
+
+
+def offered(name: str, description: object, parameters: Mapping[str, Any]) -> OfferedTool:
+    """Return a tool as offered; its name or description tells whether it ends a run."""
+    is_final = name.startswith(_FINAL_NAME) or (isinstance(description, str) and _FINAL_WORDS in description.lower())
+    return OfferedTool(name, parameters, is_final)
+
+
+class ToolTurns(NamedTuple):
+    """How far a run with tools is.
+
+    Args:
+        question: What the user said last; results of tools are not the user's.
+        made: Turns since then in which tools were called.
+    """
+
+    question: str = ""
+    made: int = 0
+
+
+#: A run that has not begun.
+NO_TURNS = ToolTurns()
+
+
+class Responding(NamedTuple):
+    """What the Responses API keeps and repeats of a request.
+
+    Args:
+        items: The whole conversation.
+        repeated: Fields of the request that stand in the response, too.
+        is_stored: It can be gone on from.
+    """
+
+    items: Sequence[Mapping[str, Any]]
+    repeated: Mapping[str, Any]
+    is_stored: bool
 
 
 @dataclass(slots=True)
@@ -76,6 +123,7 @@ class Wanted:
         choice: `auto`, `none`, `required`, or the name of one tool.
         is_parallel: Several calls may come at once.
         is_answered: The last turn holds results of tools.
+        tool_turns: How far the run with tools is.
         effort: How long it thinks, in the words of `spoken.THINKING_TOKENS`; None: not at all.
         thinking_limit: Most tokens of thinking; None: no bound.
         shows_thinking: The answer tells what was thought.
@@ -89,6 +137,7 @@ class Wanted:
         image_tokens: Of the input: images.
         audio_tokens: Of the input: sound.
         places: Where a prefix cache is looked up or written.
+        responding: What the Responses API keeps of it; None on other wires.
     """
 
     schema: Mapping[str, Any] | None = None
@@ -96,6 +145,7 @@ class Wanted:
     choice: str = "auto"
     is_parallel: bool = True
     is_answered: bool = False
+    tool_turns: ToolTurns = NO_TURNS
     effort: str | None = None
     thinking_limit: int | None = None
     shows_thinking: bool = True
@@ -109,6 +159,7 @@ class Wanted:
     image_tokens: int = 0
     audio_tokens: int = 0
     places: Sequence[CachePlace] = ()
+    responding: Responding | None = None
 
 
 def read_choice(value: object, allowed: Sequence[str], param: str) -> str | None:
