@@ -90,7 +90,7 @@ class ResponsesWire(OpenAIWire):
         incomplete = _INCOMPLETE.get(str(reason))
         status = "incomplete" if incomplete else "failed" if choice.get("error") else "completed"
         told = {
-            "id": answer["id"].replace("chatcmpl", "resp"),
+            "id": answer["id"].replace("chatcmpl-", "resp_"),
             "object": "response",
             "created_at": answer["created"],
             "model": answer["model"],
@@ -218,6 +218,8 @@ def _item_events(index: int, item: Mapping[str, Any]) -> Iterator[tuple[str, dic
     empty = {name: [] if isinstance(value, list) else value for name, value in item.items()}
     if "arguments" in item:
         empty["arguments"] = ""
+    if "status" in item:
+        empty["status"] = "in_progress"
     yield "response.output_item.added", {"output_index": index, "item": empty}
     for number, part in enumerate(item.get("content") or ()):
         yield from _part_events({**at, "content_index": number}, part)

@@ -125,10 +125,7 @@ class Simulator:
         if wire is not None and request.method == "POST":
             return await self._complete(request, wire)
         if path.startswith(KEPT) and request.method in ("GET", "DELETE"):
-            found = self._kept.page(key_of(request.headers), request.method, path.removeprefix(KEPT))
-            if found is not None:
-                return respond(200, encode_json(found).encode("ascii"), MARK)
-            return _error(_OPENAI, 404, f"Response with id {quote(path.removeprefix(KEPT))} not found.")
+            return self._kept_response(request, path.removeprefix(KEPT))
         page, is_admin = self._pages.find(request.method, path)
         if page is not None:
             refusal = why_not(request, self.options.admin_token) if is_admin else None
@@ -136,6 +133,16 @@ class Simulator:
         if wire is not None or self._pages.knows(path):
             return _error(wire or _OPENAI, 405, f"{request.method} is not allowed here", code="method_not_allowed")
         return _error(_OPENAI, 404, f"unknown path: expected one of {', '.join(_WIRES)}", code="unknown_url")
+
+    def _kept_response(self, request: web.BaseRequest, response_id: str) -> web.Response:
+        """Return or forget a response of the key's own."""
+        key = key_of(request.headers)
+        if not key:
+            return _error(_OPENAI, 401, "expected a key in `Authorization: Bearer`, got none", code="invalid_api_key")
+        found = self._kept.page(key, request.method, response_id)
+        if found is None:
+            return _error(_OPENAI, 404, f"Response with id {quote(response_id)} not found.")
+        return respond(200, encode_json(found).encode("ascii"), MARK)
 
     async def _complete(self, request: web.BaseRequest, wire: Wire) -> web.StreamResponse:
         headers = request.headers
