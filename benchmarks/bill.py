@@ -1,5 +1,7 @@
 """The bill beside the truth: python -m benchmarks.bill [--check] [--only mixed,sums,budgets,ahead].
 
+One budget alone: --only budgets:tenant/hour; all of a kind: --only budgets:tenant.
+
 Four questions, one table: is mixed usage through real workers what the provider's ledger has, to the last pico-dollar;
 what do a million of the cheapest calls sum to; how much do 100 callers at once overspend a budget; does the range of a
 dry-run hold. With --check the exit code is 1 when an answer is not the wanted one. It takes less than 10 minutes.
@@ -16,7 +18,7 @@ import click
 
 from benchmarks.bench import print_table, private_home
 from benchmarks.bill_ahead import FILES, try_files
-from benchmarks.bill_budgets import CALLERS, USD, Kept, try_all, try_litellm
+from benchmarks.bill_budgets import CALLERS, CELLS, USD, Kept, try_all, try_litellm
 from benchmarks.bill_mixed import TASKS, compare
 from benchmarks.bill_sums import CALLS, sum_up
 
@@ -51,8 +53,8 @@ def _sums() -> Iterator[Row]:
     )
 
 
-def _budgets() -> Iterator[Row]:
-    for kept in try_all():
+def _budgets(only: str = "") -> Iterator[Row]:
+    for kept in try_all(only):
         yield _kept(kept)
 
 
@@ -84,6 +86,17 @@ def _ahead() -> Iterator[Row]:
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {"mixed": _mixed, "sums": _sums, "budgets": _budgets, "ahead": _ahead}
 
 
+def _part(name: str) -> Iterator[Row]:
+    """Return the rows of a part, or of the budgets that one names: `budgets:tenant/hour`."""
+    part, _, cell = name.partition(":")
+    if cell and part == "budgets" and any(one.startswith(cell) for one in CELLS):
+        return _budgets(cell)
+    if cell or part not in PARTS:
+        named = ", ".join((*PARTS, *(f"budgets:{one}" for one in CELLS)))
+        raise click.UsageError(f"--only: expected some of {named}, got {name!r}")
+    return PARTS[part]()
+
+
 @click.command()
 @click.option("--check", is_flag=True, help="Exit code 1 when an answer is not the wanted one.")
 @click.option("--only", default=",".join(PARTS), show_default=True, help="Parts, with commas between them.")
@@ -91,10 +104,8 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {"mixed": _mixed, "sums": _sums,
 def main(check: bool, only: str, litellm: str) -> None:
     """Ask all of it and print one table."""
     rows: list[Row] = []
-    for name in only.split(","):
-        if name not in PARTS:
-            raise click.UsageError(f"--only: expected some of {', '.join(PARTS)}, got {name!r}")
-        for row in PARTS[name]():
+    for part in [_part(name) for name in only.split(",")]:
+        for row in part:
             rows.append(row)
             print(" | ".join((*row[:3], "yes" if row[3] else "NO")), file=sys.stderr, flush=True)
     shown = [[*row[:3], "yes" if row[3] else "NO"] for row in rows]

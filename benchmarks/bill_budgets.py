@@ -13,15 +13,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import PATIENCE_S
+from benchmarks.bench import PATIENCE_S, until
 from benchmarks.bill_fleet import PRICES, Fleet, Provider, prices_of, running
 from fleet.cli.exit_codes import EXIT_WAITS
+from fleet.economy.budgets.keeper import MOST_AGAIN_S
 
 #: Callers at once, in each of two worker processes half of them; tasks of a cell, and US dollars that it may spend.
 CALLERS, TASKS, USD = 100, 300, 0.04
@@ -30,8 +31,10 @@ LATENCY_MS = 150
 #: Longest answer: the most that a call may cost is far from what it does.
 MOST_TOKENS = 400
 #: Seconds without an answer after which a cell is at rest: tasks that were refused for what is in flight ask again a
-#: second later.
-REST_S = 4.0
+#: second later, those of a tenant or a run after up to twice the longest time that their keeper lets them wait.
+REST_S, REST_OF_ONE_S = 4.0, 2 * MOST_AGAIN_S + 3.0
+#: An hour's budget opens anew when the hour ends: its cell begins at least so long (s) before.
+BEFORE_HOUR_S = 90.0
 PERIODS = {"hour": "usd_per_hour", "day": "usd_per_day", "month": "usd_per_month", "in all": "usd_in_all"}
 SCOPES = ("pool", "tenant", "bot")
 PICOS = 10**12
@@ -82,20 +85,36 @@ class Kept:
         return self.over_picos <= self.most_over_picos and not self.falsely_blocked and self.waiting > 0 and is_told
 
 
-def try_all() -> Iterator[Kept]:
-    """Run every budget, and yield what became of it."""
+#: What a cell is called on the command line: `tenant/in-all`, and `run`.
+CELLS = (*(f"{scope}/{period.replace(' ', '-')}" for scope in (*SCOPES, "fleet") for period in PERIODS), "run")
+
+
+def try_all(only: str = "") -> Iterator[Kept]:
+    """Run every budget, and yield what became of it.
+
+    Args:
+        only: Those of `CELLS` that begin so.
+    """
     provider = Provider("--latency-ms", str(LATENCY_MS), "--seed", "5")
+    every = [(scope, period) for scope in (*SCOPES, "fleet") for period in PERIODS if is_meant(scope, period, only)]
+    cells = [one for one in every if one[0] != "fleet"]
     try:
-        cells = [(scope, period) for scope in SCOPES for period in PERIODS]
-        with running(_settings(cells), provider) as fleet:
-            for scope, period in cells:
+        if cells or "run".startswith(only):
+            with running(_settings(cells), provider) as fleet:
+                for scope, period in cells:
+                    yield _cell(fleet, scope, period)
+                if "run".startswith(only):
+                    yield _run(fleet)
+        for scope, period in every[len(cells) :]:
+            with running(_settings([(scope, period)]), provider) as fleet:
                 yield _cell(fleet, scope, period)
-            yield _run(fleet)
-        for period in PERIODS:
-            with running(_settings([("fleet", period)]), provider) as fleet:
-                yield _cell(fleet, "fleet", period)
     finally:
         provider.stop()
+
+
+def is_meant(scope: str, period: str, only: str) -> bool:
+    """True when the name of a cell begins so."""
+    return f"{scope}/{period.replace(' ', '-')}".startswith(only)
 
 
 def _name(scope: str, period: str) -> str:
@@ -129,11 +148,18 @@ def _tasks(scope: str, period: str) -> list[dict[str, Any]]:
 
 
 def _cell(fleet: Fleet, scope: str, period: str) -> Kept:
+    if period == "hour":
+        until(lambda: time.time() % 3600 < 3600 - BEFORE_HOUR_S, "the next hour", every_s=1.0)
     fleet.provider.wait_quiet()
     fleet.provider.reset()
     ids = fleet.submit(_tasks(scope, period))
-    _rest(lambda: len(fleet.results(ids)))
-    return _kept(fleet, f"{scope}, {period}", fleet.results(ids), TASKS)
+    _rest(lambda: len(fleet.results(ids)), REST_OF_ONE_S if scope == "tenant" else REST_S)
+    kept = _kept(fleet, f"{scope}, {period}", fleet.results(ids), TASKS)
+    # Else they would spend their money in another cell's time as soon as there is some.
+    ended = fleet.command("cancel", "--pool", _name(scope, period), "--yes")
+    if ended.returncode:
+        raise RuntimeError(f"cancel of {scope}, {period}: exit code {ended.returncode}: {ended.stderr[-500:]}")
+    return kept
 
 
 def _run(fleet: Fleet) -> Kept:
@@ -158,10 +184,10 @@ def _kept(fleet: Fleet, what: str, results: list[dict[str, Any]], tasks: int) ->
     return Kept(what, spent, max(costs, default=0), round(expected), tasks - len(results))
 
 
-def _rest(done: Any) -> None:
-    """Wait until no answer has come for a while."""
+def _rest(done: Callable[[], int], rest_s: float) -> None:
+    """Wait until no answer has come for so many seconds."""
     most, since, end = -1, time.monotonic(), time.monotonic() + PATIENCE_S
-    while time.monotonic() - since < REST_S or most == 0:
+    while time.monotonic() - since < rest_s or most == 0:
         count = done()
         if count > most:
             most, since = count, time.monotonic()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.bill import main
 from benchmarks.bill_ahead import draw_file
-from benchmarks.bill_budgets import CALLERS, PICOS, USD, Kept
+from benchmarks.bill_budgets import CALLERS, CELLS, PERIODS, PICOS, SCOPES, USD, Kept, is_meant
 from benchmarks.bill_mixed import mixed_tasks
 from benchmarks.bill_sums import sum_up
 from fleet.models import BotTask
@@ -58,3 +60,17 @@ def test_a_budget_is_kept_when_only_calls_in_flight_exceed_it_by_more_than_is_re
 ) -> None:
     found = Kept("pool", round(spent * PICOS), round(dearest * PICOS), round(0.0002 * PICOS), waiting, exit_code)
     assert (found.is_kept, found.falsely_blocked) == (kept, blocked)
+
+
+@pytest.mark.parametrize(
+    ("only", "meant"),
+    [("", len(CELLS) - 1), ("tenant", 4), ("bot/hour", 1), ("pool/in-all", 1), ("run", 0)],
+)
+def test_one_budget_or_all_of_a_kind_can_be_tried_alone(only: str, meant: int) -> None:
+    assert sum(is_meant(scope, period, only) for scope in (*SCOPES, "fleet") for period in PERIODS) == meant
+
+
+@pytest.mark.parametrize("name", ["budgets:nobody", "mixed:run", "sum", ""])
+def test_a_part_that_is_none_is_refused_before_any_begins(name: str) -> None:
+    done = CliRunner().invoke(main, ["--only", f"mixed,{name}"])
+    assert done.exit_code == 2 and "budgets:tenant/hour" in done.output
