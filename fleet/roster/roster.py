@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from fleet.config import Settings
 from fleet.errors import BotsQuarantined, ConfigurationError
-from fleet.models import bot_name
+from fleet.models import Priority, bot_name
 from fleet.quoting import quote
 from fleet.roster.health import HEAD_BYTES, ROW, SKILL, TEST_NUMBERS
 from fleet.roster.quarantine import LOAD_UNIT, OUT, RELEASE
@@ -79,8 +79,9 @@ class Roster:
         store: State Redis.
         settings: Pools and their numbers of bots.
         lease_s: Seconds a checkout lives without being renewed.
-        avoid: Returns bots of a pool that are not to be checked out now: they have no money. Their names are sent only
-            when the turn of one of them has come; then all pass over them for some seconds.
+        avoid: Returns bots of a pool that are not to be checked out now for tasks of a priority: they have no money for
+            them. Their names are sent only when the turn of one of them has come; then all pass over them for some
+            seconds, unless nobody else is there.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Roster:
         settings: Settings,
         *,
         lease_s: float = LEASE_S,
-        avoid: Callable[[str], Sequence[str]] = lambda pool: (),
+        avoid: Callable[[str, int], Sequence[str]] = lambda pool, priority: (),
     ) -> None:
         self._store = store
         self._settings = settings
@@ -104,7 +105,14 @@ class Roster:
         await asyncio.gather(*(self._seed(pool) for pool in self._settings.pools))
 
     async def check_out(
-        self, pool: str, *, task_id: str, token: str, kind: str = "default", besides: Sequence[str] = ()
+        self,
+        pool: str,
+        *,
+        task_id: str,
+        token: str,
+        kind: str = "default",
+        priority: Priority = Priority.NORMAL,
+        besides: Sequence[str] = (),
     ) -> Checkout | None:
         """Check the least-loaded bot of `pool` out for a task. O(log bots), one round trip.
 
@@ -114,6 +122,7 @@ class Roster:
             token: Unique per execution of a task. The same token again answers the same bot, so a call whose reply
                 was lost can be repeated.
             kind: Class of the task; some of those go to bots that are better at it.
+            priority: Of the task; some bots may have money for urgent ones alone.
             besides: Bots that have worked on it already: another one is wanted, best one against whom nothing speaks.
 
         Returns:
@@ -131,7 +140,7 @@ class Roster:
                 f"correct the task, or add [pools.NAME] to fleet.toml and restart the workers"
             )
         code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
-        if code == _CHECKED_OUT and bot.decode() in (avoid := self._avoid(pool)):
+        if code == _CHECKED_OUT and bot.decode() in (avoid := self._avoid(pool, priority.value)):
             code, bot = await self._try_check_out(pool, task_id, token, kind, besides, avoid)
         if code not in (_HAS_RESULT, _CHECKED_OUT, _ALL_OUT):  # never seeded here, or Redis has lost its data
             await self._seed(pool)

@@ -238,7 +238,7 @@ def test_bots_without_money_stop_neither_tasks_nor_second_opinions(
     async def run() -> list[Checkout | None]:
         store = Store(redis_url)
         try:
-            roster = Roster(store, settings_of(p=20), avoid=lambda pool: sorted(out))
+            roster = Roster(store, settings_of(p=20), avoid=lambda pool, priority: sorted(out))
             await roster.seed()
             client.zadd(keys.bots("p"), dict.fromkeys(out, 1000), xx=True)  # the first to be looked at
             client.zadd(keys.bots("p"), {f"p-{number:03d}": LOAD_UNIT + 1000 for number in range(11, 21)}, xx=True)
@@ -263,7 +263,7 @@ def test_a_pool_whose_bots_all_lack_money_waits_and_one_on_probation_goes_before
     async def run() -> str:
         store = Store(redis_url)
         try:
-            roster = Roster(store, settings_of(p=3), avoid=lambda pool: out)
+            roster = Roster(store, settings_of(p=3), avoid=lambda pool, priority: out)
             await roster.seed()
             client.zadd(keys.bots("p"), {"p-003": LOAD_UNIT - 1}, xx=True)  # its turn is far in the future
             checkout = await roster.check_out("p", task_id="one", token="one")

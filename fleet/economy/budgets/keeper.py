@@ -215,10 +215,12 @@ class BudgetKeeper:
                 return self._spread(scope, wait)
         return None
 
-    def bots_out(self, pool: str) -> list[str]:
+    def bots_out(self, pool: str, priority: int) -> list[str]:
         """Return the bots of a pool whose own budgets are known to be full: others had better be checked out.
 
-        Those that keep what is left for urgent tasks are not among them.
+        Args:
+            pool: The pool.
+            priority: Of the task: a bot that keeps what is left for more urgent ones has none for it.
         """
         if not self._full:
             return []
@@ -226,13 +228,17 @@ class BudgetKeeper:
         full = [(scope.partition(":")[2], *known) for scope, known in self._full.items() if scope.startswith("bot:")]
         return [
             bot for bot, wait, until in full
-            if bot.rpartition("-")[0] == pool and until > now_s and wait.lowest < 0
+            if bot.rpartition("-")[0] == pool and until > now_s and priority > wait.lowest
         ]  # fmt: skip
 
-    def opens_at(self, bots: Sequence[str]) -> float | None:
-        """Return when the first of these bots may call again; None: nobody knows."""
+    def of_bots(self, bots: Sequence[str]) -> tuple[float | None, int]:
+        """Return when the first of these bots may call again (None: nobody knows), and the priorities it may now.
+
+        That is the least urgent one for which some of them have money; -1: none.
+        """
         waits = [self._full[f"bot:{bot}"][0] for bot in bots if f"bot:{bot}" in self._full]
-        return min((wait.opens_at for wait in waits if wait.opens_at is not None), default=None)
+        opens = (wait.opens_at for wait in waits if wait.opens_at is not None)
+        return min(opens, default=None), max((wait.lowest for wait in waits), default=-1)
 
     def _again_s(self, scope: str, *, is_own: bool) -> float:
         """Return after how many seconds a task of a scope tries again whose rest calls in flight have reserved."""

@@ -240,9 +240,8 @@ class Panel:
                 given.append(opinion)
                 if found.fault is None or _is_settled(given, most):
                     break
-            checkout = (
-                await self._another(asked, task_id) if _left_s(allowed_s, NOTHING_BEFORE, given, stopped) > 0 else None
-            )
+            is_time = _left_s(allowed_s, NOTHING_BEFORE, given, stopped) > 0
+            checkout = await self._another(asked, task, task_id) if is_time else None
             if checkout is not None:
                 asked.append(checkout)
         if given:
@@ -281,13 +280,15 @@ class Panel:
         """Return how many bots may be asked: a function of the user's is not called again, whatever it does."""
         return 1 if self._settings.pools[pool].function else self._settings.health.opinions
 
-    async def _another(self, asked: list[Checkout], task_id: str) -> Checkout | None:
+    async def _another(self, asked: list[Checkout], task: BotTask, task_id: str) -> Checkout | None:
         """Check out a bot that has not had the task; None when there is none, or it has a result by now."""
         first, besides = asked[0], [one.bot for one in asked]
         token = other_token(first.token, len(asked))
         try:
             other = await patiently(
-                lambda: self._roster.check_out(first.pool, task_id=task_id, token=token, besides=besides)
+                lambda: self._roster.check_out(
+                    first.pool, task_id=task_id, token=token, priority=task.priority, besides=besides
+                )
             )
         except (BotsQuarantined, ConfigurationError, StoreError):  # what there is already must not be lost for it
             return None

@@ -184,7 +184,7 @@ class DataPlane:
         try:
             checkout = await self._check_out(pool, task, delivery)
         except Waits as error:
-            return Stay(pool, Parking(await self._wait_of(error, pool), before.parked_again()))
+            return Stay(pool, Parking(await self._wait_of(error, pool, task), before.parked_again()))
         except StoreError as error:
             told = Wait("configuration", about=f"Redis, bots of pool {pool}", told=brief(str(error), MOST_TOLD))
             return Stay(pool, Parking(told, before.parked_again()))
@@ -227,7 +227,7 @@ class DataPlane:
         await stand(parking.wait)
         return parking.before
 
-    async def _wait_of(self, error: Waits, pool: str) -> Wait:
+    async def _wait_of(self, error: Waits, pool: str, task: BotTask) -> Wait:
         """Return why a task waits that got no bot.
 
         Where all are out it looks again with the first release; who lets one go earlier is noticed too (`StaleHolds`).
@@ -236,7 +236,8 @@ class DataPlane:
         if not isinstance(error, BotsQuarantined):
             return replace(error.wait(about=pool, opens_at=None), is_everyones=True)
         released_at = await patiently(lambda: self._roster.next_release(pool))
-        if (of_money := self._room.spending.wait_for_bots(pool, released_at)) is not None:
+        of_money = self._room.spending.wait_for_bots(pool, task.priority.value, released_at)
+        if of_money is not None:
             return of_money
         wait = error.wait(about=pool, opens_at=released_at)
         return replace(wait, is_everyones=True, probe_every_s=PROBE_BOTS_S)
@@ -275,7 +276,9 @@ class DataPlane:
         token = delivery.tag or uuid.uuid4().hex
         with self._telemetry.step("checkout"):
             return await patiently(
-                lambda: self._roster.check_out(pool, task_id=delivery.task_id, token=token, kind=task.kind)
+                lambda: self._roster.check_out(
+                    pool, task_id=delivery.task_id, token=token, kind=task.kind, priority=task.priority
+                )
             )
 
     async def _finish(
@@ -342,7 +345,7 @@ class DataPlane:
         chosen = opinions.chosen
         if stands:
             if result.status != "failed":
-                self._room.did_well(chosen.checkout.pool)
+                self._room.did_well(chosen.checkout.pool, task.priority.value)
             self._note(task, chosen.bot, result)
             self._telemetry.finished(result)
         log_result(result)

@@ -86,16 +86,16 @@ class Spending:
             return None
         return self.keeper.standing(Payer(pool, tenant=task.tenant, run=task.run), task.priority.value)
 
-    def bots_out(self, pool: str) -> list[str]:
-        """Return the bots of a pool that have no money, as this process has heard: others take their tasks."""
-        return self.keeper.bots_out(pool)
+    def bots_out(self, pool: str, priority: int) -> list[str]:
+        """Return the bots of a pool that have no money for such tasks, as this process has heard: others take them."""
+        return self.keeper.bots_out(pool, priority)
 
     def is_of_bot(self, pool: str, wait: Wait) -> bool:
         """True when a task waits for the budget of its bot alone, so that another one may take it at once."""
         kind, _, bot = scope_in(wait.about).partition(":")
-        return kind == "bot" and bot in self.keeper.bots_out(pool)
+        return kind == "bot" and bot in self.keeper.bots_out(pool, wait.lowest + 1)
 
-    def wait_for_bots(self, pool: str, released_at: float | None) -> Wait | None:
+    def wait_for_bots(self, pool: str, priority: int, released_at: float | None) -> Wait | None:
         """Return why a pool waits whose bots are out, when some of them are for want of money; None: none is.
 
         One task looks again at least once a minute: a bot may be back from its quarantine long before another one's
@@ -103,19 +103,23 @@ class Spending:
 
         Args:
             pool: The pool.
+            priority: Of the task that found none.
             released_at: When the first of its quarantines ends (Unix time); None: nobody knows.
         """
-        out = self.keeper.bots_out(pool)
+        out = self.keeper.bots_out(pool, priority)
         if not out:
             return None
-        known = [at for at in (self.keeper.opens_at(out), released_at) if at is not None]
+        opens_at, lowest = self.keeper.of_bots(out)
+        known = [at for at in (opens_at, released_at) if at is not None]
         told = "the bots that are not quarantined have spent their budgets"
+        if lowest >= 0:
+            told = "the bots that are not quarantined keep what is left of their budgets for more urgent tasks"
         if known:
             told += (
                 f"; the first bot is back at {datetime.fromtimestamp(min(known), UTC).isoformat(timespec='seconds')}"
             )
         look_at = min([*known, CLOCK.now_s() + LOOK_AGAIN_S])
-        return Wait("money", look_at, about_bots(pool), told, probe_every_s=1.0)
+        return Wait("money", look_at, about_bots(pool), told, probe_every_s=1.0, lowest=lowest)
 
     async def load(self, broker: Store) -> None:
         """Hear of the budgets; let what waits for money ask again, when fleet.toml says something else than before.

@@ -109,10 +109,16 @@ class WaitingRoom:
         """`hold` without waiting for it: for a task that waits in its slot, and is at work there."""
         self._do(self.hold(pool, wait))
 
-    def did_well(self, pool: str) -> None:
-        """End the hold that this process has put, if it is still there: a task of it was answered. Never waits."""
-        wait = self._held.pop(pool, None)
-        if wait is not None:
+    def did_well(self, pool: str, priority: int) -> None:
+        """End the hold that this process has put, if it is still there: a task of it was answered. Never waits.
+
+        Args:
+            pool: Its pool.
+            priority: Of the task; one that is too urgent for the hold says nothing of those that it stops.
+        """
+        wait = self._held.get(pool)
+        if wait is not None and priority > wait.lowest:
+            del self._held[pool]
             self._do(self._lift(pool, wait))
 
     async def _lift(self, pool: str, wait: Wait) -> None:

@@ -53,7 +53,7 @@ from fleet.engine.transport import leases
 from fleet.errors import FleetError
 from fleet.lessons import Notebook
 from fleet.limiter import LearntCosts
-from fleet.models import Bot, BotResult
+from fleet.models import Bot, BotResult, Priority
 from fleet.resilience import Breakers
 from fleet.roster import Checkout, Roster
 from fleet.signals import catalogue
@@ -159,7 +159,7 @@ async def assemble(
     room = WaitingRoom(
         broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool), spending=spending
     )
-    peers = ValidatorPeers(state, room.did_well, lambda: janitor.living())
+    peers = ValidatorPeers(state, partial(room.did_well, priority=Priority.CRITICAL.value), lambda: janitor.living())
     agent = Agent(
         gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon,
         slots=slots, peers_of=peers.of,

@@ -329,12 +329,29 @@ def test_a_bot_without_money_is_named_until_it_opens_and_others_are_not(redis_ur
         one = BudgetKeeper(store, {"bot:*": each}, process="bots")
         one.settle(await reserve(one, 100), 100_000_000)
         await settled(one)
-        assert one.bots_out("a") == []
+        assert one.bots_out("a", 0) == []
         wait = await refused(one, 100)
-        assert (wait.about, wait.is_everyones, one.bots_out("a"), one.bots_out("b")) == (
+        assert (wait.about, wait.is_everyones, one.bots_out("a", 0), one.bots_out("b", 4)) == (
             "budget bot:a-001, an hour", False, ["a-001"], [],
         )  # fmt: skip
         await reserve(one, 100, caller=Caller(bot="a-002"))
+
+    run(redis_url, body)
+
+
+def test_a_bot_that_keeps_what_is_left_for_urgent_tasks_is_named_for_the_others_alone(redis_url: str) -> None:
+    async def body(store: Store) -> None:
+        one = BudgetKeeper(store, {"bot:*": BudgetSettings(usd_per_hour=0.0001, when_full="stop bulk")}, process="bots")
+        bulk = Caller(bot="a-001", priority=Priority.BULK)
+        one.settle(await reserve(one, 80, caller=bulk), 80_000_000)
+        await settled(one)
+        assert (await refused(one, 10, caller=bulk)).lowest == NORMAL.value
+        assert {priority.name: one.bots_out("a", priority.value) for priority in Priority} == {
+            "CRITICAL": [], "HIGH": [], "NORMAL": [], "LOW": ["a-001"], "BULK": ["a-001"],
+        }  # fmt: skip
+        opens_at, lowest = one.of_bots(["a-001"])
+        assert opens_at == bounds("hour", time.time())[1] and lowest == NORMAL.value
+        await reserve(one, 10)
 
     run(redis_url, body)
 

@@ -27,7 +27,7 @@ from fleet.engine.admission.holds import PUT_HOLD, hold_call
 from fleet.engine.process import spending
 from fleet.errors import NotSoon
 from fleet.grants import Caller
-from fleet.models import BotResult
+from fleet.models import BotResult, Priority
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect
 from fleet.waits import Wait
@@ -176,6 +176,26 @@ def test_whose_money_is_used_up_waits_and_all_others_go_on_until_it_is_raised(
         assert Billing.calls == 220
 
 
+def test_bulk_tasks_use_every_bot_to_80_percent_and_leave_the_rest_to_urgent_ones(
+    start_worker: StartWorker, fleet_of: Any, redis_url: str
+) -> None:
+    fleet_of(**{"bot_*": {"usd_per_day": 0.001, "when_full": "stop bulk"}})
+    start_worker()
+    with connect(redis_url) as client:
+        bulk = list(submit_many([{"prompt": f"Bulk {n}", "pool": "a", "priority": "bulk"} for n in range(150)]))
+        wait_until(lambda: waits("a") == {("money", "budget bot:*, pool a")} and reserved(client) == 0, 30)
+        done_by = Counter(one.bot for one in results(client, bulk))
+        assert set(done_by) == {"a-001", "a-002", "a-003"}
+        for count in done_by.values():
+            assert 800_000_000 - MOST_USD * 10**12 < count * CALL <= 800_000_000
+        assert (wait := Wait.from_json(client.get(keys.hold(keys.queue("a"))) or b"")).lowest == Priority.NORMAL.value
+        assert "for more urgent tasks" in wait.told
+
+        urgent = list(submit_many([{"prompt": f"Now {n}", "pool": "a"} for n in range(6)]))
+        wait_until(lambda: len(results(client, urgent)) == 6, 20)
+        assert sum(done_by.values()) == len(results(client, bulk))
+
+
 def pools() -> dict[str, Any]:
     return {pool["pool"]: pool for pool in json.loads(fleet("pools", "--json"))["pools"]}
 
@@ -289,14 +309,14 @@ def test_a_pool_whose_bots_lack_money_or_are_quarantined_looks_again_when_the_fi
         try:
             its = spending.Spending(store, settings, process="p")
             now_s = time.time()
-            assert its.wait_for_bots("a", now_s + 30) is None
+            assert its.wait_for_bots("a", 4, now_s + 30) is None
             caller = Caller(bot="a-001")
             scopes = its.keeper.counting("a", caller)
             its.keeper.settle(await its.keeper.reserve(scopes, 100, priority=caller.priority), 100_000_000)
             await its.keeper.close()
             with pytest.raises(NotSoon):
                 await its.keeper.reserve(scopes, 100, priority=caller.priority)
-            first, later = its.wait_for_bots("a", now_s + 30), its.wait_for_bots("a", None)
+            first, later = its.wait_for_bots("a", 2, now_s + 30), its.wait_for_bots("a", 2, None)
             assert first is not None and first.opens_at == now_s + 30 and "is back at 20" in first.told
             assert later is not None and (later.opens_at or 0) < now_s + 90  # the month's end is too far away
         finally:
