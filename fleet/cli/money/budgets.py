@@ -100,6 +100,7 @@ def set_budget(scope: str, when_full: WhenFull | None, as_json: bool, **amounts:
     if not changes and when_full is None:
         raise click.UsageError("expected at least one amount to set, or --when-full")
     settings = config.current()
+    office.check_change(scope, changes, settings)
     with two_redis(settings) as both:
         held = office.set_budget(both.state, scope, changes, settings=settings, when_full=when_full)
         told = office.told_settings(held)
@@ -148,12 +149,14 @@ def reset(scope: str, spent_too: bool, as_json: bool) -> None:
 def _list(name: str | None, *, as_json: bool, may_be_none: bool = False) -> None:
     from fleet.cli.operate.limits import full_name, read_limits
     from fleet.cli.operate.two_redis import state_client
-    from fleet.engine.operations.budgets import read_budget_views
+    from fleet.engine.operations.budgets import check_spelling, read_budget_views
     from fleet.engine.operations.paces import read_series
 
     settings = config.current()
     is_limit = name is not None and "/" in name
     limit = full_name(name, settings) if is_limit and name is not None else None
+    if name is not None and not is_limit:
+        check_spelling(name, settings)
     snapshots = [one for one in asyncio.run(read_limits(settings)) if name is None or one.limit == limit]
     views: list[BudgetScopeView] = []
     if not is_limit:

@@ -112,9 +112,12 @@ def show(name: str, as_json: bool) -> None:
     Examples:
       fleet bots show research-007
     """
+    from fleet.engine.operations.bot_detail import check_bot
     from fleet.engine.operations.overview import open_overview
 
-    with open_overview(config.current()) as overview:
+    settings = config.current()
+    check_bot(name, settings)
+    with open_overview(settings) as overview:
         bot = overview.bot(name)
     click.echo(bot.model_dump_json(indent=2) if as_json else "\n".join(fitted(_story(bot))))
 
@@ -132,11 +135,13 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None
       fleet bots quarantine research-007 research-008 --for 30m
     """
     from fleet.cli.operate.two_redis import two_redis
-    from fleet.engine.operations.levers import quarantine_bots
+    from fleet.engine.operations.levers import pool_of, quarantine_bots
 
+    settings = config.current()
+    for name in names:
+        pool_of(name, settings)
     if not reason and sys.stdin.isatty() and sys.stderr.isatty():
         reason = click.prompt("Why", default="", show_default=False, err=True)
-    settings = config.current()
     with two_redis(settings) as clients:
         are_new = quarantine_bots(clients.state, settings, names, by=operator_name(), reason=reason, for_s=for_s)
     for name, is_new in are_new.items():
@@ -153,9 +158,11 @@ def release(names: tuple[str, ...]) -> None:
       fleet bots release research-007
     """
     from fleet.cli.operate.two_redis import two_redis
-    from fleet.engine.operations.levers import release_bots
+    from fleet.engine.operations.levers import pool_of, release_bots
 
     settings = config.current()
+    for name in names:
+        pool_of(name, settings)
     with two_redis(settings) as clients:
         were_out = release_bots(clients.state, settings, names, by=operator_name())
     for name, was_out in were_out.items():

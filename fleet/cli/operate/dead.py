@@ -197,10 +197,13 @@ def replay(
     """
     from fleet.signals.ahead.dead_view import told_cost
 
+    _check_chosen(task_ids, pool, reason, everything)
+    if dry_run and task_ids:
+        raise click.UsageError("--dry-run: expected --pool, --reason or --all beside it, got task ids")
     with _office() as (office, state):
-        chosen = _chosen(office, task_ids, pool, reason, everything)
+        chosen = _chosen(office, task_ids, pool, reason)
         if dry_run:
-            _tell_price(_groups(office, state, pool, reason), office.count(pool=pool, reason=reason), task_ids, as_json)
+            _tell_price(_groups(office, state, pool, reason), office.count(pool=pool, reason=reason), as_json)
             return
         if not (yes or task_ids):
             _confirm("replay", office, pool, reason, told_cost(_groups(office, state, pool, reason)))
@@ -230,8 +233,9 @@ def purge(
       fleet dead purge 7c9e6679-7425-40de-944b-e07fc1f90ae7
       fleet dead purge --reason InvalidTask --yes
     """
+    _check_chosen(task_ids, pool, reason, everything)
     with _office() as (office, state):
-        chosen = _chosen(office, task_ids, pool, reason, everything)
+        chosen = _chosen(office, task_ids, pool, reason)
         if not (yes or task_ids):
             _confirm("purge", office, pool, reason, "their messages go for good")
         with _noted(state, "purge", task_ids, pool, reason) as outcomes:
@@ -268,13 +272,17 @@ def _office() -> Iterator[tuple[DeadLetterOffice, redis.Redis]]:
         yield DeadLetterOffice(clients.state, clients.broker, settings), clients.state
 
 
-def _chosen(
-    office: DeadLetterOffice, task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool
-) -> Iterator[tuple[str, str]]:
-    """Return id and time of death of the letters that a command is about, read as they are worked off."""
+def _check_chosen(task_ids: tuple[str, ...], pool: str | None, reason: str | None, everything: bool) -> None:
+    """Refuse a command that names its letters in no way, or in several."""
     filtered = pool is not None or reason is not None
     if bool(task_ids) + filtered + everything != 1:
         raise click.UsageError("expected one of: task ids, --pool and/or --reason, --all")
+
+
+def _chosen(
+    office: DeadLetterOffice, task_ids: tuple[str, ...], pool: str | None, reason: str | None
+) -> Iterator[tuple[str, str]]:
+    """Return id and time of death of the letters that a command is about, read as they are worked off."""
     if task_ids:
         return ((task_id, "") for task_id in dict.fromkeys(task_ids))
     return ((filed.letter.task_id, filed.died_us) for filed in office.walk(pool=pool, reason=reason))
@@ -292,12 +300,10 @@ def _usd(group: DeadGroup) -> str:
     return "unknown" if group.replay_usd_micros is None else f"${group.replay_usd_micros / 1e6:,.4f}"
 
 
-def _tell_price(groups: tuple[DeadGroup, ...], total: int, task_ids: tuple[str, ...], as_json: bool) -> None:
+def _tell_price(groups: tuple[DeadGroup, ...], total: int, as_json: bool) -> None:
     """Say what a replay would queue, and what that may cost."""
     from fleet.signals.ahead.dead_view import told_cost
 
-    if task_ids:
-        raise click.UsageError("--dry-run: expected --pool, --reason or --all beside it, got task ids")
     listed = sum(group.count for group in groups)
     count = max(listed, total)
     known = [group.replay_usd_micros for group in groups if group.replay_usd_micros is not None]

@@ -71,6 +71,8 @@ def _list(wanted: tuple[str, str] | None, *, as_json: bool) -> None:
     from fleet.diversity import read_classes
 
     settings = config.current()
+    if wanted is not None:
+        _check_pool(wanted[0], settings)
     with state_client(settings) as client:
         found = read_classes(client, settings.pools)
     classes = [(state, answers) for state, answers in found if wanted in (None, (state.pool, state.kind))]
@@ -100,9 +102,15 @@ def relearn(pool: str, kind: str) -> None:
     from fleet.engine.operations.levers import relearn_class
 
     settings = config.current()
+    _check_pool(pool, settings)
     with state_client(settings) as client:
         relearn_class(client, settings, pool, kind, by=operator_name())
     click.echo(f"{pool} {kind}: learning anew, its remedies end")
+
+
+def _check_pool(pool: str, settings: config.Settings) -> None:
+    if pool not in settings.pools:
+        raise ConfigurationError(f"POOL: expected one of {', '.join(settings.pools)}, got {quote(pool)}")
 
 
 def _row(state: ClassState, answers: int) -> dict[str, Any]:

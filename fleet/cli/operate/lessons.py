@@ -117,6 +117,8 @@ def show(api: str, as_json: bool) -> None:
 
 def _list(api: str | None, *, as_json: bool) -> None:
     settings = config.current()
+    if api is not None:
+        _check_form(api, settings)
     taught = read_by_api(settings)
     if api is not None and api not in taught and api not in settings.limits_in_use:
         raise ConfigurationError(f"expected one of {', '.join(sorted(settings.limits_in_use))}, got {quote(api)}")
@@ -128,6 +130,12 @@ def _list(api: str | None, *, as_json: bool) -> None:
         click.echo("\n".join(fitted([name, *lines(found)])))
     if not chosen:
         click.echo(f"{api} has taught nothing yet" if api else "no model has taught anything yet")
+
+
+def _check_form(api: str, settings: config.Settings) -> None:
+    """Refuse what is no PROVIDER/MODEL; what an earlier one has taught is known in Redis alone."""
+    if "/" not in api:
+        raise ConfigurationError(f"expected one of {', '.join(sorted(settings.limits_in_use))}, got {quote(api)}")
 
 
 @click.command()
@@ -150,6 +158,7 @@ def forget(api: str, what: str | None) -> None:
     from fleet.signals.events import record_deed
 
     settings = config.current()
+    _check_form(api, settings)
     wanted = next((name for name, told in _SIZES.items() if told == what), what)
     with state_client(settings) as client:
         gone = forget_lessons(client, api, wanted)

@@ -47,11 +47,7 @@ def change_budget(
         ConfigurationError: When an amount is not 0, and not between a micro-dollar and a billion; when something is to
             be done once it is used up, and nothing is limited.
     """
-    for name, usd in amounts.items():
-        if usd and not 0.000001 <= usd <= MOST_USD:
-            raise ConfigurationError(
-                f"{name}: expected 0, for not limited, or $0.000001 to ${MOST_USD:,.0f}, got {quote(usd)}"
-            )
+    check_amounts(amounts)
     before = in_force(scope, configured, read_live(client))
     now: dict[str, object] = {} if before is None else before[0].model_dump()
     now |= {name: usd or None for name, usd in amounts.items()}
@@ -65,6 +61,19 @@ def change_budget(
         )
     _write(client, {scope: terms_text(found) or _UNLIMITED})
     return found
+
+
+def check_amounts(amounts: Mapping[str, float]) -> None:
+    """Refuse an amount that no budget can have.
+
+    Raises:
+        ConfigurationError: Naming it.
+    """
+    for name, usd in amounts.items():
+        if usd and not 0.000001 <= usd <= MOST_USD:
+            raise ConfigurationError(
+                f"{name}: expected 0, for not limited, or $0.000001 to ${MOST_USD:,.0f}, got {quote(usd)}"
+            )
 
 
 def drop_budget(client: redis.Redis, scope: str) -> bool:

@@ -39,7 +39,7 @@ def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
     Raises:
         ConfigurationError: When no pool has a bot of this name.
     """
-    bot = _bot(name, settings)
+    bot = check_bot(name, settings)
     pool, index = bot.pool, windows.bot_index(name)
     row_at, tasks_at = index * windows.BOT_ROW.size, index * windows.BOT_TASKS * windows.BOT_TASK.size
     with client.pipeline(transaction=False) as pipe:
@@ -71,7 +71,12 @@ def read_bot(client: redis.Redis, settings: Settings, name: str) -> BotDetail:
     )  # fmt: skip
 
 
-def _bot(name: str, settings: Settings) -> Bot:
+def check_bot(name: str, settings: Settings) -> Bot:
+    """Return the bot of this name.
+
+    Raises:
+        ConfigurationError: When no pool has one.
+    """
     from fleet.engine.process.wiring import make_bot  # the data plane makes personas; only who opens a bot needs it
 
     return make_bot(name, settings)

@@ -17,6 +17,7 @@ from fleet.economy.budgets import (
     about_bots,
     abouts,
     change_budget,
+    check_amounts,
     drop_budget,
     read_budgets,
     reset_budget,
@@ -38,14 +39,33 @@ def run_scope(run_id: str) -> str:
     return f"{RUN}:{run_id}"
 
 
+def check_change(scope: str, amounts: Mapping[str, float], settings: Settings) -> None:
+    """Refuse what cannot be set, whatever Redis has.
+
+    Raises:
+        ConfigurationError: As `check_scope`; or naming an amount.
+    """
+    check_scope(scope, settings)
+    check_amounts(amounts)
+
+
+def check_spelling(scope: str, settings: Settings) -> None:
+    """Refuse a scope that is none.
+
+    Raises:
+        ConfigurationError: Saying how it is written.
+    """
+    if wrong := wrong_scope(scope, settings.pools, live=True):
+        raise ConfigurationError(f"SCOPE: {wrong}")
+
+
 def check_scope(scope: str, settings: Settings) -> None:
     """Refuse a scope that is none, or one that counts a model without a price; a run checks its own pools.
 
     Raises:
         ConfigurationError: Saying how it is written, or what is missing.
     """
-    if wrong := wrong_scope(scope, settings.pools, live=True):
-        raise ConfigurationError(f"SCOPE: {wrong}")
+    check_spelling(scope, settings)
     pools = () if scope.startswith(f"{RUN}:") else pools_of(scope, settings.pools)
     if missing := next(iter(unpriced_in(pools, settings, f'budgets."{scope}"').values()), None):
         raise ConfigurationError(missing)
