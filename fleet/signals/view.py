@@ -309,6 +309,7 @@ class FleetView(Frozen):
     events: tuple[EventView, ...] = Field(description="The newest first.")
     resources: ResourcesView
     neighbour: str = Field("", description="What to say if another fleet uses this Redis.")
+    outlook: str = Field("", description="What waits long for its turn though nothing is wrong; empty: nothing does.")
     diagnoses: tuple[Diagnosis, ...] = Field((), description="What is wrong, worst first; empty: all is well.")
     health: FleetHealth = Field(FleetHealth(), description="Bad bots: pool by pool, and the worst five.")
     diversity: tuple[ClassDiversity, ...] = Field((), description="Sameness of answers by class, alarms first.")

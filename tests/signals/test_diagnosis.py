@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
+from fleet.signals.ahead.outlook import drain_of
 from fleet.signals.crew import Trouble
 from fleet.signals.diagnosis.engine import are_told, diagnose
-from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Help, worst_first
+from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Help, well, worst_first
+from fleet.signals.diagnosis.long_waits import outlook
 from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.health_view import ClassDiversity, ScoreView
 from fleet.signals.money.bill_view import BillSums, BillView
 from fleet.signals.rungs import LadderView
-from fleet.signals.view import EventView, FleetView
+from fleet.signals.view import EventView, FleetView, PoolView
+from fleet.waits import Cause
 from tests.signals.played_fleet import (
     NOW_S,
     failures,
@@ -61,6 +64,12 @@ def spent(**limit: Any) -> FleetView:
 def some(sort: str) -> BreakerFacts:
     """Return a closed breaker with some failed calls among many."""
     return BreakerFacts(False, calls={"well": 92, sort: 8})
+
+
+def behind(tasks: int, per_s: float, *, cause: Cause | None = "limit") -> PoolView:
+    """Return the pool research with so many tasks that wait, and so many finished a second."""
+    drain = drain_of(tasks, per_s, now_s=NOW_S, stopped=tasks, cause=cause)
+    return pool_view("research", waiting=tasks, drain=drain)
 
 
 def out(count: int, *, reason: str = "bad answers: 8 of its last 10 tasks") -> Symptoms:
@@ -180,6 +189,12 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
         "limit_saturated", "info", "alpha/m-1 runs at our limit since 13:51:00 UTC, 500 tasks wait: rpm = 100",
         view_of(waits=[wait_line("research", "limit", 500, about=ALPHA)]),
+        symptoms_of(series={"research": minutes_of_pool(steady() | FULL)}),
+    ),
+    (
+        "limit_saturated", "info",
+        "alpha/m-1 runs at our limit since 13:51:00 UTC, 45,000 tasks wait: rpm = 100; so they take 7.5 h",
+        view_of(waits=[wait_line("research", "limit", 45_000, about=ALPHA)], pools=[behind(45_000, 1.7)]),
         symptoms_of(series={"research": minutes_of_pool(steady() | FULL)}),
     ),
     (
@@ -332,6 +347,35 @@ def test_what_is_played_is_said_in_one_sentence_with_what_helps(
 
 def test_every_kind_is_played() -> None:
     assert {kind for kind, *_ in PLAYED} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("pool", "rpm", "said"),
+    [
+        (behind(27_000, 0.0), 60, "27,000 tasks wait for alpha/m-1: at its rpm = 60 they take 7.5 h"),
+        (behind(27_000, 5.0), 60, "27,000 tasks wait for alpha/m-1: at its rpm = 60 they take 7.5 h"),  # its burst
+        (
+            behind(27_000, 0.5), 60,
+            "27,000 tasks wait for alpha/m-1: at the pace of the last minutes they take 15 h",
+        ),
+        (
+            behind(27_000, 1.0, cause=None), None,
+            "27,000 tasks wait for alpha/m-1: at the pace of the last minutes they take 7.5 h",
+        ),
+        (behind(800, 1.0), 60, ""),  # a quarter of an hour is no long wait
+        (behind(27_000, 1.0, cause="operator"), 60, ""),  # whoever paused it knows
+    ],
+)  # fmt: skip
+def test_what_waits_long_at_its_limit_is_said_though_all_is_well(pool: PoolView, rpm: int | None, said: str) -> None:
+    view = view_of(pools=[pool], limits=[limit_view("alpha/m-1", rpm=rpm)])
+    assert outlook(view) == said
+    assert diagnose(view, symptoms_of()) == ()
+    assert well(said) == (f"all well; {said}" if said else "all well")
+
+
+def test_a_task_of_several_calls_takes_several_turns_of_the_limit() -> None:
+    pool = behind(9_000, 0.0).model_copy(update={"completions": 100, "calls": 300})
+    assert outlook(view_of(pools=[pool], limits=[limit_view("alpha/m-1", rpm=60)])).endswith("they take 7.5 h")
 
 
 def test_a_healthy_fleet_is_all_well() -> None:

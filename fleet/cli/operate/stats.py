@@ -72,11 +72,11 @@ def stats(as_json: bool, with_bots: bool, window: str | None) -> None:
 
 def _findings(view: FleetView) -> list[Text]:
     """Return what is wrong, worst first, each with what helps; or that all is well."""
-    from fleet.signals.diagnosis.finding import ALL_WELL
+    from fleet.signals.diagnosis.finding import well
 
     found, verdict = view.diagnoses, view.verdict
     if not found:
-        return [_plain(f"✓ {ALL_WELL}", "green"), *_of_bill(view.bill.day)]
+        return [_plain(f"✓ {well(view.outlook)}", "green"), *_of_bill(view.bill.day)]
     styles = {"critical": "bold red", "warning": "yellow", "info": ""}
     lines = []
     for one in found:

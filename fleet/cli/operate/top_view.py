@@ -16,7 +16,7 @@ from fleet.cli.terminal import NARROW
 from fleet.engine.operations.ladders import told_rung
 from fleet.quoting import counted
 from fleet.signals.bot_table import ranks_of
-from fleet.signals.diagnosis.finding import ALL_WELL
+from fleet.signals.diagnosis.finding import well
 from fleet.signals.rungs import name_of
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def frame(
 def _findings(view: FleetView, width: int, most: int) -> list[Text]:
     """Return the worst findings and what helps, in so many lines at most; without any that all is well."""
     if not view.diagnoses:
-        return [Text(f"✓ {ALL_WELL}", "green")]
+        calm = textwrap.wrap(f"✓ {well(view.outlook)}", max(20, width), subsequent_indent="  ", max_lines=max(1, most))
+        return [Text(line, "green", no_wrap=True) for line in calm]
     lines: list[Text] = []
     for number, one in enumerate(view.diagnoses):
         more = len(view.diagnoses) - number

@@ -14,6 +14,7 @@ export function diagnoses(view, { act, mayAct }) {
   place.hidden = false;
   attribute(place, "class", `diagnosis ${found[0]?.severity ?? "well"}`);
   by("all-well").hidden = found.length > 0;
+  text(by("all-well"), `✓ all well${view.outlook ? `; ${view.outlook}` : ""}`);
   findings(by("findings"), found.slice(0, SHOWN), act, mayAct);
   by("more-findings").hidden = found.length <= SHOWN;
   text(by("more-findings").firstElementChild, `${counted(found.length - SHOWN, "more finding")}`);

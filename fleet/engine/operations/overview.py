@@ -42,6 +42,7 @@ from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.crew import Trouble, troubles_of
 from fleet.signals.diagnosis.engine import are_told, diagnose
+from fleet.signals.diagnosis.long_waits import outlook
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.events import MOST_EVENTS
 from fleet.signals.limit_view import LimitView
@@ -197,6 +198,7 @@ class Overview:
         )  # fmt: skip
         found = diagnose(view, symptoms)
         said = {"headline": "" if are_told(waits, found) else view.headline}
+        said |= {"outlook": outlook(view)}
         return view.model_copy(update={"diagnoses": found, "verdict": judge(view, symptoms), **said})
 
     def bot(self, name: str) -> BotDetail:

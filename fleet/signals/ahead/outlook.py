@@ -59,13 +59,13 @@ def drain_of(
     work_s = tasks / per_s if per_s > 0 else None
     if cause is None or cause in FLOWING or stopped < MOST_OF_IT * tasks:
         gone = None if work_s is None or work_s > FOR_EVER_S else work_s
-        short = "unknown" if gone is None else _length(gone)
+        short = "unknown" if gone is None else length(gone)
         line = "nothing was finished in the last minutes" if gone is None else f"{short} at {_rate(per_s)}"
         return Drain(tasks=tasks, per_s=per_s, left_s=gone, short=short, line=line)
     if opens_at is None or opens_at <= now_s:
         return Drain(tasks=tasks, per_s=per_s, short="stands still", line=f"stands still: {cause}")
     left = None if work_s is None else opens_at - now_s + work_s
-    then = "" if work_s is None else f", then {_length(work_s)}"
+    then = "" if work_s is None else f", then {length(work_s)}"
     opens = f"opens {clock(opens_at, now_s)}"
     return Drain(tasks=tasks, per_s=per_s, left_s=left, short=opens, line=f"{opens}{then}")
 
@@ -76,11 +76,14 @@ def clock(at_s: float, now_s: float) -> str:
     return f"{at:%H:%M} UTC" if at.date() == today else f"{at:%Y-%m-%d %H:%M} UTC"
 
 
-def _length(seconds: float) -> str:
+def length(seconds: float) -> str:
+    """Return how long a backlog takes, as people say it: `40 s`, `12 min`, `7.5 h`, `3 days`."""
     if seconds < 120:
         return f"{max(1, round(seconds))} s"
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
+    if seconds < 36_000:
+        return f"{seconds / 3600:.1f} h"
     return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
 
 

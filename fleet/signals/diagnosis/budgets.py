@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleet.signals.ahead.budget_view import AmountView, BudgetScopeView
+from fleet.signals.ahead.outlook import length
 from fleet.signals.diagnosis.finding import Diagnosis, Help, Severity, clock, diagnosis
+from fleet.signals.diagnosis.long_waits import LONG_WAIT_S, long_wait
 from fleet.signals.diagnosis.symptoms import Case, api_of
 from fleet.signals.limit_view import LimitView
 from fleet.signals.series import last_minutes, minutes_in
@@ -129,10 +131,12 @@ def saturated(case: Case) -> Iterator[Diagnosis]:
         api, since = api_of(limit.limit), (case.now_s // 60 - full) * 60
         numbers = (("rpm", limit.rpm), ("tpm", limit.tpm), ("in_flight", limit.most_in_flight))
         allowed = ", ".join(f"{name} = {number:,}" for name, number in numbers if number is not None)
+        wait = long_wait(case.view, limit)
+        ahead = f"; so they take {length(wait.takes_s)}" if wait.takes_s >= LONG_WAIT_S else ""
         option = f"--rpm {2 * limit.rpm}" if limit.rpm else f"--tpm {2 * limit.tpm}" if limit.tpm else ""
         yield diagnosis(
             "limit_saturated", "info", f"{api} runs at our limit", now_s=case.now_s, about=api, since=since,
-            tasks=tasks, cause=allowed,
+            tasks=tasks, cause=f"{allowed}{ahead}",
             help=Help(advice="raise it, if the account allows more; else it only takes time",
                       command=f"fleet limits set {api} {option}".strip()),
         )  # fmt: skip

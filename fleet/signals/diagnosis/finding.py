@@ -105,6 +105,11 @@ def clock(at: float, now_s: float) -> str:
     return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M} UTC"
 
 
+def well(outlook: str) -> str:
+    """Return what is said when nothing is wrong, and what waits long nevertheless."""
+    return f"{ALL_WELL}; {outlook}" if outlook else ALL_WELL
+
+
 def worst_first(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
     """Return findings in the order in which they are told: by severity, tasks, kind, name."""
 
