@@ -67,9 +67,25 @@ def _selection(pool: str | None, tenant: str | None, metadata: tuple[str, ...]) 
     from fleet.engine.outcomes.cancelling import Selection
 
     pairs = metadata_of(metadata)
-    if pool is not None and pool not in config.current().pools:
-        raise ConfigurationError(f"--pool: expected one of {', '.join(config.current().pools)}, got {quote(pool)}")
+    if pool is not None:
+        _check_pool(pool)
     return Selection(pool, tenant, pairs) if pool is not None or tenant is not None or pairs else None
+
+
+def _check_pool(pool: str) -> None:
+    """Refuse a pool that is none; one that was taken out of the settings may have tasks that wait still."""
+    from fleet.engine.messages.broker import broker
+    from fleet.engine.transport.withdrawal.message_search import former_pools
+    from fleet.store.client import store_errors
+
+    settings = config.current()
+    if pool in settings.pools:
+        return
+    with store_errors(broker().url):
+        former = former_pools(broker().client, settings)
+    if pool not in former:
+        known = ", ".join([*settings.pools, *(f"{name} (no longer in the settings)" for name in former)])
+        raise ConfigurationError(f"--pool: expected one of {known}, got {quote(pool)}")
 
 
 def metadata_of(given: Sequence[str]) -> dict[str, str]:
@@ -90,8 +106,8 @@ def metadata_of(given: Sequence[str]) -> dict[str, str]:
 def _by_id(task_ids: tuple[str, ...], running: bool, as_json: bool) -> None:
     from fleet.engine.app import app
     from fleet.engine.messages.broker import broker
-    from fleet.engine.operations.message_search import may_wait
     from fleet.engine.outcomes.revocation import revoke, state_here
+    from fleet.engine.transport.withdrawal.message_search import may_wait
     from fleet.store.client import store_errors
     from fleet.store.embedded import state_url
 

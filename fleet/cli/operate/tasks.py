@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 STATES = ("waiting", "held", "failed", "degraded", "ok")
 #: Characters of metadata in the list.
 METADATA_CHARS = 50
+#: What to do where a search ended at a bound.
+MORE = {
+    "limit": "raise --limit, or say more of them",
+    "look": "raise --look, or say more of them",
+    "bytes": "it ended after 200 MB of messages, which no option raises; say more of them (--pool, --state)",
+}
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
@@ -120,7 +126,10 @@ def _cells(task: FoundTask) -> tuple[str, ...]:
 
 
 def _told(found: TaskSearch) -> str:
-    more = "" if found.is_complete else ", and there may be more: raise --limit or --look, or say more of them"
+    more = f", and there may be more: {MORE[found.ended_by]}" if found.ended_by else ""
+    unread = (
+        f"; {counted(found.unreadable, 'dead letter')} may be meant, too: they were too large to keep what they asked"
+    )
     blind = f"; not searched, for results say neither kind nor tenant: {', '.join(found.unsearched)}"
     of = f"{counted(len(found.tasks), 'task')} of {found.looked_at:,} looked at"
-    return f"{of}{more}{blind if found.unsearched else ''}"
+    return f"{of}{more}{blind if found.unsearched else ''}{unread if found.unreadable else ''}"

@@ -54,8 +54,9 @@ export class TaskFinder {
 
   #show(found) {
     const more = found.is_complete ? "" : "; there may be more: say more of them";
+    const unread = found.unreadable ? `; ${counted(found.unreadable, "dead letter")} may be meant, too: they were too large to keep what they asked` : "";
     const blind = found.unsearched.length ? `; results say neither kind nor tenant, so ${found.unsearched.join(" and ")} ones were not searched` : "";
-    text(by("found-note"), `${counted(found.tasks.length, "task")} of ${counted(found.looked_at, "task")} looked at${more}${blind}`);
+    text(by("found-note"), `${counted(found.tasks.length, "task")} of ${counted(found.looked_at, "task")} looked at${more}${blind}${unread}`);
     by("found-tasks").replaceChildren(...found.tasks.map(row));
     by("found").focus({ preventScroll: true });
   }

@@ -13,9 +13,9 @@ import redis
 from fleet import diversity, roster
 from fleet.config import Settings
 from fleet.engine.admission.gates import Gate, open_gates, set_gates
-from fleet.engine.operations.message_search import find_at_heads
 from fleet.engine.outcomes.revocation import revoke
 from fleet.engine.transport.held import find_held
+from fleet.engine.transport.withdrawal.message_search import find_at_heads
 from fleet.errors import ConfigurationError
 from fleet.quoting import MOST_NAMES, quote
 from fleet.signals import catalogue

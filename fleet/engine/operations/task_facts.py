@@ -16,7 +16,7 @@ from celery import states
 from fleet.config import Settings
 from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
-from fleet.engine.operations.message_search import (
+from fleet.engine.transport.withdrawal.message_search import (
     HEADS_MOST,
     NOT_SEARCHED,
     SEARCH_MOST,

@@ -18,10 +18,10 @@ from pydantic import Field
 from fleet.config import Settings
 from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.messages.queues import PRIORITY_SEPARATOR, pool_of
-from fleet.engine.operations.message_search import READ_MOST_BYTES, waiting_lists
 from fleet.engine.outcomes.cancelling import AskedFor, Selection, asked_in, fields_in
 from fleet.engine.outcomes.dead_letter_office import PAGE, DeadLetterOffice, Filed
 from fleet.engine.outcomes.stored import read_result
+from fleet.engine.transport.withdrawal.message_search import READ_MOST_BYTES, waiting_lists, waiting_queues
 from fleet.engine.transport.withdrawal.reading import Stride, read_list, read_parked
 from fleet.frozen import Frozen
 from fleet.models import BotResult
@@ -85,6 +85,12 @@ class TaskSearch(Frozen):
     tasks: tuple[FoundTask, ...]
     looked_at: int
     is_complete: bool = Field(description="False: it ended at its limit, or at the most that it looks at.")
+    ended_by: Literal["limit", "look", "bytes"] | None = Field(
+        None, description="At which bound it ended: tasks found, tasks looked at, or bytes of them; None: at its end."
+    )
+    unreadable: int = Field(
+        0, description="Dead letters that may be meant: they were too large to keep what they asked."
+    )
     unsearched: tuple[FoundState, ...] = Field(
         (), description="States that were asked for and cannot be searched by kind or tenant: results don't say those."
     )
@@ -106,6 +112,7 @@ class Finder:
     def __init__(self, state: redis.Redis, broker: redis.Redis, settings: Settings) -> None:
         self._state, self._broker, self._settings = state, broker, settings
         self._office = DeadLetterOffice(state, broker, settings)
+        self._unreadable = 0
 
     def find(self, wish: Wish) -> TaskSearch:
         """Search in the order of `FOUND_STATES`, and end at the first bound that is met.
@@ -115,17 +122,18 @@ class Finder:
         Raises:
             redis.RedisError: When Redis does not answer (inside `store_errors`, Fleet's own).
         """
-        found, looked_at, left, is_complete = dict[str, FoundTask](), 0, LOOK_BYTES, True
+        found, looked_at, left, ended_by = dict[str, FoundTask](), 0, LOOK_BYTES, None
+        self._unreadable = 0
         for task, size in self._all(wish):
-            if looked_at >= wish.look_most or len(found) >= wish.limit or left <= 0:
-                is_complete = False
+            if ended_by := _bound_met(wish, looked_at, len(found), left):
                 break
             looked_at, left = looked_at + 1, left - size
             if task is not None:
                 found.setdefault(task.task_id, task)
         return TaskSearch(
-            tasks=tuple(found.values()), looked_at=looked_at, is_complete=is_complete, unsearched=_unsearched(wish)
-        )
+            tasks=tuple(found.values()), looked_at=looked_at, is_complete=ended_by is None, ended_by=ended_by,
+            unreadable=self._unreadable, unsearched=_unsearched(wish),
+        )  # fmt: skip
 
     def _all(self, wish: Wish) -> Iterator[Looked]:
         """Yield each task that is looked at."""
@@ -140,7 +148,7 @@ class Finder:
     def _waiting(self, wish: Wish) -> Iterator[Looked]:
         lists = waiting_lists(self._broker, self._settings, wish.chosen.pool)
         read = [(queue, read_list(self._broker, key)) for queue, (key, _) in lists]
-        queues = [*map(keys.queue, self._pools(wish)), self._settings.worker.inbox]
+        queues = waiting_queues(self._broker, self._settings, wish.chosen.pool)
         read += [(queue, read_parked(self._broker, queue)) for queue in queues]
         for queue, stretches in read:
             for message in chain.from_iterable(stretches):
@@ -168,6 +176,7 @@ class Finder:
             ids = [filed.letter.task_id for filed in page.letters]
             bodies = self._office.bodies(ids) if ids else []
             for filed, body in zip(page.letters, bodies, strict=True):
+                self._unreadable += looks_inside and not body and wish.kind in (None, filed.letter.kind)
                 yield _of_letter(filed, body, wish, looks_inside=looks_inside), len(body or b"")
             before = page.next
             if before is None:
@@ -201,6 +210,14 @@ class Finder:
         for entry in sorted(entries, key=lambda entry: -entry.at):
             if entry.status in wanted:
                 yield entry.task_id.rstrip(b"\0").decode(errors="replace")
+
+
+def _bound_met(wish: Wish, looked_at: int, found: int, left: int) -> Literal["limit", "look", "bytes"] | None:
+    if found >= wish.limit:
+        return "limit"
+    if looked_at >= wish.look_most:
+        return "look"
+    return "bytes" if left <= 0 else None
 
 
 def _is_blind(wish: Wish) -> bool:

@@ -31,6 +31,7 @@ from fleet.engine.outcomes.stored import Cancelled, read_result
 from fleet.engine.transport.held import STRETCH
 from fleet.engine.transport.leases import LEASE_S
 from fleet.engine.transport.revoked import mark_revoked
+from fleet.engine.transport.withdrawal.message_search import waiting_queues
 from fleet.engine.transport.withdrawal.withdrawn import Withdrawn, acknowledge, withdraw, withdraw_matching
 from fleet.errors import FleetError
 from fleet.outcome import NOTHING_BEFORE
@@ -181,16 +182,21 @@ class Canceller:
             waiting += sum(len(stretch.found) for stretch in walk)
         return Tally(waiting, tuple(dict.fromkeys(self._held(selection))))
 
-    def end(self, found: Sequence[Withdrawn]) -> int:
-        """Give withdrawn tasks the result REVOKED, count what they have cost, tell who follows; return their number."""
+    def end(self, found: Sequence[Withdrawn], *, reason: str = "revoked") -> int:
+        """Give withdrawn tasks the result REVOKED, count what they have cost, tell who follows; return their number.
+
+        Args:
+            found: Their messages.
+            reason: What `get()` says: `revoked`, or `expired`.
+        """
         parts = [(one, *parts_of(one.message)) for one in found]
         named = [(one, headers, body) for one, headers, body in parts if is_usable(headers.get("id"))]
         # With its key a task may be submitted again, and its result then goes: that is known by its mark.
         mark_revoked(self._broker, [headers["id"] for one, headers, _ in named if one.message.startswith(b'{"mark":"')])
-        ids = list(dict.fromkeys(headers["id"] for _, headers, _ in named))
-        ended = store_revoked(self._state, ids, self._settings)
+        ids = list(dict.fromkeys(headers["id"] for _, headers, _ in named if not headers.get("ignore_result")))
+        ended = store_revoked(self._state, ids, self._settings, reason=reason)
         self._count({headers["id"]: headers for _, headers, _ in named})
-        untold = {one.tag for one, headers, body in named if not self._is_told(headers, body)}
+        untold = {one.tag for one, headers, body in named if not self._is_told(headers, body, reason)}
         acknowledge(self._broker, [one for one in found if one.tag not in untold])
         return len(ended)
 
@@ -203,8 +209,7 @@ class Canceller:
             yield from (stretch.found for stretch in walk if stretch.found)
 
     def _queues(self, selection: Selection) -> list[str]:
-        pools = [selection.pool] if selection.pool is not None else list(self._settings.pools)
-        return [*map(keys.queue, pools), self._settings.worker.inbox]
+        return waiting_queues(self._broker, self._settings, selection.pool)
 
     def _held(self, selection: Selection) -> Iterator[str]:
         """Yield the ids of the tasks that are meant and whose messages workers hold."""
@@ -241,7 +246,7 @@ class Canceller:
         finally:
             await store.close()
 
-    def _is_told(self, headers: Mapping[str, Any], body: bytes) -> bool:
+    def _is_told(self, headers: Mapping[str, Any], body: bytes, reason: str) -> bool:
         """True once what follows a task has heard of its end; else its message comes back, and a worker tells."""
         request, task_id = request_of(headers, body), headers["id"]
         if not has_canvas(request):
@@ -250,7 +255,7 @@ class Canceller:
         until = time.monotonic() + CLAIM_S
         while True:
             try:
-                self._follow_ups.send_once(task_id, request, Cancelled("revoked"), is_repeat=False)
+                self._follow_ups.send_once(task_id, request, Cancelled(reason), is_repeat=False)
                 return True
             except ChordClaimed:
                 if time.monotonic() > until:

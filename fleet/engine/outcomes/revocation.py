@@ -20,6 +20,7 @@ from fleet.engine.messages.broker import broker
 from fleet.engine.outcomes.stored import revoked_meta
 from fleet.engine.transport.held import held_of
 from fleet.engine.transport.revoked import mark_revoked
+from fleet.engine.transport.withdrawal.message_search import may_wait
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.clock import CLOCK
@@ -27,6 +28,8 @@ from fleet.store.embedded import state_url
 
 #: Results stored in one round trip (count).
 AT_ONCE = 500
+#: Waiting messages among which a revoked task is looked for (count): a few milliseconds of Redis.
+KNOWN_MOST = 10_000
 #: How the results of tasks that are done begin, as Celery's Redis backend writes them.
 DONE = (b'{"status": "SUCCESS"', b'{"status": "FAILURE"')
 #: Broadcasts that revoke tasks.
@@ -85,12 +88,19 @@ def revoke(
 def revoke_here(task_ids: Iterable[str]) -> list[str]:
     """`revoke` with the Redis servers of the settings in force.
 
+    An id that nobody knows gets its mark, and no result, as with Celery: a mistyped one must not seem to be a task.
+    Where more than `KNOWN_MOST` tasks wait, nobody looks for it, and it gets one.
+
     Raises:
         FleetError: When Redis does not answer.
     """
     settings = config.current()
     with store_errors(broker().url), store_errors(state_url(settings)):
-        return revoke(task_ids, broker=broker().client, state=state_here(), settings=settings).ended
+        where = broker().client
+        return revoke(
+            task_ids, broker=where, state=state_here(), settings=settings,
+            find=lambda names: may_wait(where, names, settings, most=KNOWN_MOST),
+        ).ended  # fmt: skip
 
 
 def state_here() -> redis.Redis:
@@ -113,9 +123,11 @@ def _not_done(state: redis.Redis, names: Sequence[str]) -> list[str]:
         return [task_id for task_id, head in zip(names, pipe.execute(), strict=True) if not head.startswith(DONE)]
 
 
-def store_revoked(state: redis.Redis, names: Sequence[str], settings: Settings) -> list[str]:
+def store_revoked(
+    state: redis.Redis, names: Sequence[str], settings: Settings, *, reason: str = "revoked"
+) -> list[str]:
     """Store what revoked tasks come to, and tell who waits; return those that had no result."""
-    metas = {task_id: revoked_meta(task_id, reason="revoked", at=CLOCK.now_s()) for task_id in names}
+    metas = {task_id: revoked_meta(task_id, reason=reason, at=CLOCK.now_s()) for task_id in names}
     with state.pipeline(transaction=False) as pipe:
         for task_id, meta in metas.items():
             pipe.set(keys.result(task_id), meta, nx=True, ex=settings.results.expires_s)

@@ -15,15 +15,17 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import redis
+from celery.app.task import Context
+from celery.signals import task_revoked
 
 from fleet.config import Settings
 from fleet.engine.app import app
 from fleet.engine.messages.broker import broker
-from fleet.engine.messages.envelope import is_usable
+from fleet.engine.messages.envelope import TASK_NAME, is_usable
 from fleet.engine.messages.expiry import end_in, expired
 from fleet.engine.outcomes.cancelling import Canceller
 from fleet.engine.outcomes.dead_letters import parts_of
-from fleet.engine.outcomes.follow_ups import FollowUps
+from fleet.engine.outcomes.follow_ups import FollowUps, request_of
 from fleet.engine.outcomes.results import Done
 from fleet.engine.outcomes.revocation import state_here
 from fleet.engine.transport.withdrawal.withdrawn import (
@@ -163,12 +165,14 @@ class Overdue:
 
     async def _end(self, client: redis.Redis, found: Sequence[Withdrawn]) -> int:
         """End what was withdrawn; what cannot be ended now comes back with its lease."""
-        now_s, revoked, refused = CLOCK.now_s(), [], []
+        now_s, revoked, others, refused = CLOCK.now_s(), [], [], []
         for one in found:
             headers, body = parts_of(one.message)
             end = end_in(headers)
             if end is None or end >= now_s + SLACK_S or not is_usable(headers.get("id")):
                 revoked.append(one)
+            elif headers.get("task") != TASK_NAME:
+                others.append(one)
             else:
                 refused.append((one, self._refuse(headers["id"], expired(end, max(end, now_s)), headers, body)))
         replies = await asyncio.gather(*(refusal for _, refusal in refused), return_exceptions=True)
@@ -179,10 +183,22 @@ class Overdue:
             else:
                 done.append(one)
         await asyncio.to_thread(acknowledge, client, done)
+        canceller = Canceller(client, state_here(), self._settings, self._follow_ups)
         if revoked:
-            canceller = Canceller(client, state_here(), self._settings, self._follow_ups)
             await asyncio.to_thread(canceller.end, revoked)
+        if others:  # of the app beside bots: they end as Celery ends what is taken too late
+            await asyncio.to_thread(canceller.end, others, reason="expired")
+            await asyncio.to_thread(_signal_expired, others)
         return len(found)
+
+
+def _signal_expired(found: Sequence[Withdrawn]) -> None:
+    """Send Celery's signal for tasks that expired, as a worker does that takes one."""
+    for one in found:
+        headers, body = parts_of(one.message)
+        context = Context(request_of(headers, body), called_directly=False)
+        task = app.tasks.get(headers.get("task"))
+        task_revoked.send(sender=task, request=context, terminated=False, signum=None, expired=True)
 
 
 def _next(walk: Iterator[Stretch]) -> Stretch | None:

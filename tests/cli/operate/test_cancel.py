@@ -168,6 +168,28 @@ def test_tasks_are_cancelled_by_what_they_are_and_nothing_else_is_touched(client
         fleet("cancel", *wrong, code=2)
 
 
+def test_what_waits_for_a_pool_that_is_gone_or_in_a_queue_of_its_bare_name_is_cancelled_too(
+    client: redis.Redis,
+) -> None:
+    ids = submit(4, tenant="acme")
+    wanted = client.lrange(queues.list_key(RESEARCH, 2), 0, -1)
+    client.delete(queues.list_key(RESEARCH, 2))
+    gone = keys.queue("gone")
+    client.lpush(
+        queues.list_key(gone, 2), *(text.replace(b'"pool":"research"', b'"pool":"gone"') for text in wanted[:2])
+    )  # type: ignore[index]
+    client.zadd(keys.waiting(2), {gone: 0})
+    client.lpush("research", wanted[2])  # type: ignore[index]
+    client.lpush("research\x06\x169", wanted[3])  # type: ignore[index]
+    fleet("cancel", "--pool", "nobody", "--yes", code=2)
+    assert "4 waiting tasks would be cancelled" in fleet("cancel", "--tenant", "acme", "--dry-run").stderr
+    assert "2 waiting tasks would be cancelled" in fleet("cancel", "--pool", "research", "--dry-run").stderr
+    assert "2 waiting tasks cancelled" in fleet("cancel", "--pool", "gone", "--yes").stderr
+    assert "2 waiting tasks cancelled" in fleet("cancel", "--tenant", "acme", "--yes").stderr
+    assert client.exists(*map(keys.result, ids)) == 4
+    assert not client.exists("research", "research\x06\x169", queues.list_key(gone, 2))
+
+
 def test_a_pool_is_cancelled_in_bulk_and_its_keys_may_be_submitted_again(client: redis.Redis) -> None:
     ids = submit(2000)
     (keyed,) = submit_many([{"prompt": "x", "pool": "research"}], idempotency_keys=["k"])

@@ -18,7 +18,7 @@ from fleet.config import PoolSettings, Settings
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers
-from fleet.engine.operations.message_search import HEADS_MOST, find_queued
+from fleet.engine.transport.withdrawal.message_search import HEADS_MOST, find_queued
 from fleet.engine.operations.obstacles import duration
 from fleet.engine.operations.story import Story, tell
 from fleet.engine.operations.task_facts import gather

@@ -13,12 +13,12 @@ from fleet.config import PoolSettings, Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import BEFORE, QUEUED_AT
 from fleet.engine.operations.dead import read_dead
-from fleet.engine.operations.message_search import HEADS_MOST
 from fleet.engine.operations.task_page import TaskPage, read_task
 from fleet.engine.outcomes import dead_letter_office
 from fleet.engine.outcomes.dead_letter_office import DeadLetterOffice
 from fleet.engine.outcomes.dead_letters import Burial, Death, bury
 from fleet.engine.transport.parking.parked import PUBLISH_LATER, publish_later_call
+from fleet.engine.transport.withdrawal.message_search import HEADS_MOST
 from fleet.models import BotResult, TaskError
 from fleet.outcome import Before
 from fleet.signals.ahead.dead_view import told_cost

@@ -13,13 +13,13 @@ from fleet import config
 from fleet.dashboard.search import wish_of
 from fleet.engine.messages.envelope import envelope, task_body, task_headers
 from fleet.engine.messages.producer import submit_many
-from fleet.engine.operations import message_search, task_search
-from fleet.engine.operations.message_search import may_wait
+from fleet.engine.operations import task_search
 from fleet.engine.operations.task_search import FOUND_STATES, Finder, TaskSearch, Wish
 from fleet.engine.outcomes.cancelling import Selection
 from fleet.engine.outcomes.dead_letters import bury
 from fleet.engine.outcomes.stored import result_meta
-from fleet.engine.transport.withdrawal import reading
+from fleet.engine.transport.withdrawal import message_search, reading
+from fleet.engine.transport.withdrawal.message_search import may_wait
 from fleet.errors import ConfigurationError
 from fleet.models import BotResult, BotTask, TaskError
 from fleet.signals.windows import BOT_TASK, STATUSES
@@ -163,6 +163,7 @@ def test_a_search_reads_about_4_mb_at_once_and_ends_at_its_bytes(
 
     monkeypatch.setattr(client, "lrange", reads)
     found = find(client, metadata={"job": "none"})
+    assert found.ended_by == "bytes"
     assert not found.is_complete and 30 < found.looked_at < 45, "it says that there may be more"
     assert max(read) < 800_000 and sum(read) < 6_000_000
     read.clear()
@@ -172,6 +173,22 @@ def test_a_search_reads_about_4_mb_at_once_and_ends_at_its_bytes(
     read.clear()
     assert may_wait(client, ids, config.current()) == set(ids), "all may wait where more waits than is read"
     assert sum(read) < 6_000_000
+
+
+def test_a_search_tells_at_which_bound_it_ended_and_what_it_could_not_look_into(
+    client: redis.Redis, tasks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find(client, pool="research").ended_by is None
+    assert find(client, pool="research", limit=1).ended_by == "limit"
+    assert find(client, pool="research", look_most=1).ended_by == "look"
+    assert find(client, tenant="acme").unreadable == 0
+    client.hdel(keys.dead_letter_bodies(), "dead")
+    assert find(client, tenant="acme").unreadable == 1
+    assert find(client, pool="research").unreadable == 0  # the letter itself says its pool
+    assert "1 dead letter may be meant, too" in fleet("tasks", "--tenant", "acme").stderr
+    assert "raise --look" in fleet("tasks", "--tenant", "acme", "--look", "1").stderr
+    monkeypatch.setattr(task_search, "LOOK_BYTES", 1)
+    assert "which no option raises" in fleet("tasks", "--tenant", "acme").stderr
 
 
 def test_what_others_put_into_a_queue_stops_no_search(client: redis.Redis, tasks: list[str]) -> None:
@@ -196,7 +213,7 @@ def test_a_shell_finds_tasks_and_opens_one(client: redis.Redis, tasks: list[str]
     assert "dead  " in listed.stdout and "failed: BadAnswer" in listed.stdout and "job=nightly run=7" in listed.stdout
     assert listed.stderr == "fleet: 1 task of 1 looked at\n"
     more = fleet("tasks", "--limit", "1", "--tenant", "acme").stderr
-    assert "there may be more: raise --limit or --look" in more and "not searched" in more
+    assert "there may be more: raise --limit" in more and "not searched" in more
     assert json.loads(fleet("tasks", "show", tasks[0], "--json").stdout)["state"] == "queued"
     assert "expected NAME=VALUE, got 'job'" in fleet("tasks", "--metadata", "job", code=2).stderr
     assert "--pool: expected one of" in fleet("tasks", "list", "--pool", "nobody", code=2).stderr

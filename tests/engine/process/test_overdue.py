@@ -66,6 +66,7 @@ def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on
     client.set(keys.gate(QUEUE), -1)
     plain = Celery(broker=redis_url, backend=redis_url)
     foreign = [plain.send_task("fleet.submit_task", ["x"], queue=QUEUE, expires=seconds) for seconds in (1, 3, 600)]
+    ours = app.send_task("own.count", [[]], queue=QUEUE, expires=2)  # type: ignore[attr-defined]
     why = lambda: CliRunner().invoke(main, ["why", foreign[0].id]).output  # noqa: E731
     wait_until(lambda: "it has expired" in why(), WAIT_S, why)
     worker = start_worker("-I", "own")
@@ -96,6 +97,8 @@ def test_what_is_over_behind_a_closed_gate_ends_in_bulk_and_what_is_not_waits_on
         assert "expected a worker before" in result.error.message
     for result in (one.get(timeout=WAIT_S) for one in foreign[:2]):
         assert (result["status"], result["error"]["type"]) == ("failed", "Expired"), worker.log
+    with pytest.raises(TaskRevokedError, match="expired"):
+        ours.get(timeout=WAIT_S)
     ended = began_before.get(timeout=5)
     assert (ended.attempts, ended.usage.input_tokens, ended.parked) == (2, 50, 1)
     wait_until(

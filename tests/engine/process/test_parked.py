@@ -103,6 +103,10 @@ def test_a_task_revoked_while_no_worker_lives_never_starts_and_one_submitted_aga
         assert task.state == "REVOKED"
         with pytest.raises(TaskRevokedError):
             task.get(timeout=5)
+    mistyped = submit_task.AsyncResult(f"{queued.id}x")
+    mistyped.revoke()
+    assert mistyped.state == "PENDING"  # as with Celery: nobody knows it
+    assert client.zscore(keys.revoked(), mistyped.id) is not None
     again = submit_task.delay("What is 1+3?", pool="research", idempotency_key="k")
     assert again.id == keyed.id
     assert again.state == "PENDING"  # what its first submission came to is forgotten

@@ -81,6 +81,20 @@ def test_what_is_wanted_leaves_its_place_wherever_it_lies_and_the_others_keep_th
     assert client.hlen(keys.unacked()) == client.zcard(keys.unacked_index()) == len(found)
 
 
+def test_a_task_of_celerys_own_is_withdrawn_once_its_end_has_passed_and_for_no_other_reason(
+    client: redis.Redis,
+) -> None:
+    own = {
+        name: plain(seconds).replace("fleet.submit_task", "own.task") for name, seconds in (("over", -5), ("soon", 60))
+    }
+    client.lpush(LIST, own["soon"], own["over"])
+    client.zadd(keys.revoked(), {task_id_in(own["soon"].encode()) or "": time.time() + 600})
+    assert any(withdrawn.seek_end(client, "q"))
+    (found,) = (one for stretch in withdrawn.withdraw(client, "q", "over") for one in stretch.found)
+    assert found.message == own["over"].encode()
+    assert client.lrange(LIST, 0, -1) == [own["soon"].encode()]
+
+
 def test_all_of_a_queue_is_withdrawn_but_what_is_no_bots(client: redis.Redis) -> None:
     own = envelope(task_id="own", queue="q", priority=2, headers=task_headers("own") | {"task": "own"}, body=b"[]")
     queue(client, message("a"), own, message("b"), b"nonsense")
@@ -270,6 +284,6 @@ def test_a_seek_lets_a_running_walk_and_the_pause_behind_it_be(client: redis.Red
 
 def test_an_end_that_no_walk_would_act_on_makes_none(client: redis.Redis) -> None:
     client.lpush(LIST, plain(-5, padding="x" * weight.MAX_MESSAGE_BYTES))
-    client.lpush(LIST, plain(-5).replace("fleet.submit_task", "own.task"), plain(-5).replace("T", " at "))
+    client.lpush(LIST, plain(-5).replace("T", " at "))
     assert every(not one for one in withdrawn.seek_end(client, "q"))
     assert client.zscore(keys.ends(), "q") is None

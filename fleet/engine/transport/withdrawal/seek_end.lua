@@ -1,4 +1,5 @@
--- Looks whether plain Celery clients have queued tasks with an end: they say so in their messages only. Then the queue is to
+-- Looks whether tasks with an end were queued that only their messages tell of: those of plain Celery clients, and
+-- tasks of the app beside the one for bots. Then the queue is to
 -- be walked through at the soonest that is seen. A step: each message of a queue that stands is looked at once, from the
 -- newest to the one that was the newest when the last such pass began. O(skip / 128 + count).
 --
@@ -10,7 +11,6 @@
 --       step_bytes  of messages to look at, about; one at least
 --       most_bytes  of a message; a longer one is left to whoever takes it, as in withdraw.lua
 --       settled_s   a score that comes so soon stays: it may be a running claim, or a pause between walks
---       bot_task    how a message names the task of bots
 --       life_s      of the pass, s: without it all is looked at again
 -- Reply {1 when it is to be walked through sooner than was known, else 0; 1 when there is more to look at, else 0;
 --       messages looked at}
@@ -23,7 +23,7 @@ local NAME_BYTES = 300
 local AT_ONCE = 16
 -- Messages among which the last one that was looked at is sought: so many may be put back between two steps.
 local BACK = 64
-local queue, count, step_bytes, most_bytes, settled_s, bot_task, life_s = unpack(ARGV)
+local queue, count, step_bytes, most_bytes, settled_s, life_s = unpack(ARGV)
 count, step_bytes, most_bytes, settled_s = tonumber(count), tonumber(step_bytes), tonumber(most_bytes), tonumber(settled_s)
 local is_known, passes = pcall(cjson.decode, redis.call('GET', KEYS[SEEN]) or '')
 if not is_known or type(passes) ~= 'table' then passes = {} end
@@ -37,7 +37,7 @@ local function note_end(message)
   if #message > most_bytes or string.find(message, '"fleet_expires"', 1, true) then return end
   local said = string.find(message, '"expires": "', 1, true)
   local text = said and string.match(message, '^"expires": "([^"]*)"', said)
-  local at = text and string.find(message, bot_task, 1, true) and iso_time({}, { text })
+  local at = text and iso_time({}, { text })
   if at and (not soonest or at < soonest) then soonest = at end
 end
 

@@ -16,7 +16,7 @@
 --       prefix    of the tags
 --       mark      how the tag of a suspect ends
 --       mark_prefix   of the keys of marks: a message that begins with {"mark":"ID" has one, which gets `t|tag`
---       bot_task  how a message names the task of bots: others stay
+--       bot_task  how a message names the task of bots: others stay, but for those of Celery's own whose end has passed
 --       wanted    'all'; 'ids': those that follow; 'over': those whose end has passed, and the revoked ones
 --       ids       of tasks
 -- Reply {messages looked at, their bytes, the soonest end among those that stay (''; none), empty places that are left in
@@ -54,7 +54,7 @@ local function rows()
   return found
 end
 
-local function is_over(message)
+local function is_over(message, is_bots)
   local at = string.find(message, '"fleet_expires"', 1, true)
   local ends = at and tonumber(string.match(message, '^"fleet_expires": ?([%d.]+)', at))
   local said = not at and string.find(message, '"expires": "', 1, true)  -- by a plain client of Celery
@@ -62,14 +62,16 @@ local function is_over(message)
   if text then ends = iso_time({}, { text }) end
   if ends and ends < now then return true end
   if ends and (not soonest or ends < soonest) then soonest = ends end
-  local id = has_revoked and string.match(message, '"id": ?"([^"]*)"')
+  local id = is_bots and has_revoked and string.match(message, '"id": ?"([^"]*)"')
   return id and redis.call('ZSCORE', revoked, id) and true or false
 end
 
 local function is_wanted(message)
-  if #message > most_bytes + 0 or wanted == 'over' and not is_over(message) then return false end
-  if not string.find(message, bot_task, 1, true) then return false end
-  return wanted == 'over' or wanted == 'all' or names[string.match(message, '"id": ?"([^"]*)"') or ''] == true
+  if #message > most_bytes + 0 then return false end
+  local is_bots = string.find(message, bot_task, 1, true) ~= nil
+  if wanted == 'over' then return is_over(message, is_bots) end
+  if not is_bots then return false end
+  return wanted == 'all' or names[string.match(message, '"id": ?"([^"]*)"') or ''] == true
 end
 
 local function file(at, message)

@@ -16,7 +16,7 @@ import redis
 from fleet.engine.messages import weight
 from fleet.engine.messages.envelope import TASK_NAME, task_id_in
 from fleet.engine.messages.expiry import ISO_TIME
-from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
+from fleet.engine.messages.queues import PRIORITY_STEPS, list_key, lists_of
 from fleet.engine.transport import leases
 from fleet.engine.transport.withdrawal.reading import Stride, peek, peek_parked
 from fleet.store import keys
@@ -34,7 +34,7 @@ SEEK = Script.beside(
     __file__,
     "seek_end.lua",
     keys="ends seen lists*",
-    argv="queue count step_bytes most_bytes settled_s bot_task life_s",
+    argv="queue count step_bytes most_bytes settled_s life_s",
     using=[ISO_TIME],
 )
 FINISH = Script.beside(__file__, "finish_walk.lua", keys="ends", argv="queue claimed next_at pause_s")
@@ -155,7 +155,7 @@ def _peek(client: redis.Redis, queue: str, place: str, of_parked: bool, skip: in
 
 def _places(queue: str) -> list[tuple[str, bool]]:
     """Return a queue's lists, the most urgent first, and last (True) what is parked beside it."""
-    return [*((list_key(queue, step), False) for step in PRIORITY_STEPS), (list_key(queue, 0), True)]
+    return [*((key, False) for key, _ in lists_of(queue)), (list_key(queue, 0), True)]
 
 
 def _walk(
@@ -212,7 +212,7 @@ def acknowledge(client: redis.Redis, withdrawn: Sequence[Withdrawn]) -> None:
 
 
 def seek_end(client: redis.Redis, queue: str) -> Iterator[bool]:
-    """Look whether plain clients have queued tasks with an end there; if so, have the queue walked through then.
+    """Look whether tasks that only their messages tell an end of wait there; if so, have the queue walked through then.
 
     A walk that runs, or is due within a minute, stays as it is: it sees all ends. While a queue stands each of its
     messages is looked at once, step by step; whoever looks next goes on where the last one stopped.
@@ -225,7 +225,7 @@ def seek_end(client: redis.Redis, queue: str) -> Iterator[bool]:
             ends=keys.ends(), seen=keys.turn(f"ends:seen:{queue}"),
             lists=[list_key(queue, step) for step in PRIORITY_STEPS], queue=queue, count=SOUGHT_MOST,
             step_bytes=STRETCH_BYTES, most_bytes=weight.MAX_MESSAGE_BYTES, settled_s=max(CLAIM_S, LONGEST_PAUSE_S),
-            bot_task=f'"{TASK_NAME}"', life_s=SOUGHT_LIFE_S,
+            life_s=SOUGHT_LIFE_S,
         )  # fmt: skip
         found, is_more, _ = run_script(client, SEEK, *call)
         yield bool(found)

@@ -146,8 +146,7 @@ def waiting_lists(
         settings: Pools and the inbox.
         pool: Only the inbox and the queues of this one; None: of all.
     """
-    pools = [*settings.pools, *_former_pools(broker, settings)] if pool is None else [pool]
-    names = dict.fromkeys([settings.worker.inbox, *map(keys.queue, pools), *pools])
+    names = _queues_of(broker, settings, pool)
     places = [(name, place) for name in names for place in queues.lists_of(name)]
     with broker.pipeline(transaction=False) as pipe:
         for _, (key, _) in places:
@@ -156,7 +155,27 @@ def waiting_lists(
     return sorted(there, key=lambda found: found[1][1])
 
 
-def _former_pools(broker: redis.Redis, settings: Settings) -> list[str]:
+def waiting_queues(broker: redis.Redis, settings: Settings, pool: str | None = None) -> list[str]:
+    """Return the queues in which bot tasks wait or are parked, as `waiting_lists` has them; two round trips.
+
+    Args:
+        broker: Plain client of the broker.
+        settings: Pools and the inbox.
+        pool: Only the inbox and the queues of this one; None: of all.
+    """
+    names = _queues_of(broker, settings, pool)
+    with broker.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.exists(*(key for key, _ in queues.lists_of(name)), keys.parked_order(name))
+        return [name for name, count in zip(names, pipe.execute(), strict=True) if count]
+
+
+def _queues_of(broker: redis.Redis, settings: Settings, pool: str | None) -> list[str]:
+    pools = [*settings.pools, *former_pools(broker, settings)] if pool is None else [pool]
+    return list(dict.fromkeys([settings.worker.inbox, *map(keys.queue, pools), *pools]))
+
+
+def former_pools(broker: redis.Redis, settings: Settings) -> list[str]:
     """Return pools that aren't in the settings, but have queues that workers have served or producers have filled."""
     with broker.pipeline(transaction=False) as pipe:
         pipe.smembers(keys.binding(settings.worker.inbox))
