@@ -15,7 +15,9 @@ from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.messages.expiry import end_in
 from fleet.engine.operations.obstacles import duration, told_line
 from fleet.engine.operations.task_facts import Facts
+from fleet.engine.operations.task_money import CallUnderWay, micros_left
 from fleet.engine.operations.timeline import StoryStep, timeline
+from fleet.engine.operations.told_money import told_money
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import before_of
@@ -28,6 +30,7 @@ from fleet.models import BotResult, Priority, TaskError
 from fleet.money import dollars_of, micros_of
 from fleet.outcome import Before
 from fleet.quoting import counted, noun_for
+from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.view import WaitLine
 from fleet.usage import told
 from fleet.waits import Cause
@@ -64,6 +67,9 @@ class Story(Frozen):
     parked: int = 0
     tokens: int = 0
     cost_usd_micros: int | None = None
+    cost_left_usd_micros: int | None = None
+    under_way: tuple[CallUnderWay, ...] = ()
+    budgets: tuple[BudgetScopeView, ...] = ()
     looked_at: int = 0
     is_search_complete: bool = True
     steps: tuple[StoryStep, ...] = ()
@@ -92,7 +98,7 @@ def tell(facts: Facts) -> Story:
         opens_at=wait.opens_at if wait else None,
         is_lasting=wait.is_lasting if wait else False,
         suspect=facts.is_suspect,
-        attempts=facts.result.attempts if facts.result else facts.filed.letter.attempts if facts.filed else None,
+        attempts=_attempts(facts, spent),
         cut_tokens=facts.result.cut_tokens if facts.result else 0,
         left_out=facts.result.left_out if facts.result else (),
         error=error.type if error else None,
@@ -102,6 +108,9 @@ def tell(facts: Facts) -> Story:
         parked=spent.parked,
         tokens=spent.usage.total_tokens,
         cost_usd_micros=None if spent.cost_usd_picos is None else micros_of(spent.cost_usd_picos),
+        cost_left_usd_micros=micros_left(facts.money, spent.cost_usd_picos),
+        under_way=facts.money.under_way,
+        budgets=facts.money.budgets,
         looked_at=facts.search.looked_at,
         is_search_complete=facts.search.complete,
         steps=tuple(timeline(facts)),
@@ -115,6 +124,12 @@ def _spent(facts: Facts) -> Before:
     if result is None:
         return before_of(_headers(facts))
     return Before(parked=result.parked, usage=result.usage, cost_usd_picos=_picos(result))
+
+
+def _attempts(facts: Facts, spent: Before) -> int | None:
+    if facts.result is not None:
+        return facts.result.attempts
+    return facts.filed.letter.attempts if facts.filed else spent.attempts or None
 
 
 def _picos(result: BotResult) -> int | None:
@@ -159,6 +174,8 @@ def _lines(facts: Facts) -> Iterator[str]:
     elif facts.is_over:
         yield "its end had passed before its turn came: its result `Expired` is on its way"
     if facts.message is not None:
+        if facts.result is None:
+            yield from told_money(facts)
         yield from _told_obstacles(facts)
     if facts.filed is not None:
         yield _told_letter(facts.filed)

@@ -16,17 +16,8 @@ from celery import states
 from fleet.config import Settings
 from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
-from fleet.engine.transport.withdrawal.message_search import (
-    HEADS_MOST,
-    NOT_SEARCHED,
-    SEARCH_MOST,
-    Search,
-    find_at_heads,
-    find_over,
-    find_poison,
-    find_queued,
-)
 from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, wait_of
+from fleet.engine.operations.task_money import NO_MONEY, TaskMoney, read_task_money
 from fleet.engine.operations.waits import (
     NO_APIS,
     Crew,
@@ -41,6 +32,16 @@ from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.engine.transport.held import Held, find_held
 from fleet.engine.transport.leases import is_suspect
 from fleet.engine.transport.parking.parked import Parked, find_parked
+from fleet.engine.transport.withdrawal.message_search import (
+    HEADS_MOST,
+    NOT_SEARCHED,
+    SEARCH_MOST,
+    Search,
+    find_at_heads,
+    find_over,
+    find_poison,
+    find_queued,
+)
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.signals.crew import Trouble, stray, troubles_of
@@ -83,6 +84,7 @@ class Facts:
     workers: tuple[WorkerReport, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     wait: WaitLine | None = None
+    money: TaskMoney = NO_MONEY
 
     @property
     def message(self) -> bytes | None:
@@ -154,6 +156,11 @@ def gather(
     limit = limit_of(pool) if pool in settings.pools and pool else None
     living = crew.living
     standing = _standing(where.queue, state, broker, settings, crew, limit) if where else None
+    money = NO_MONEY
+    if where and result is None:
+        money = read_task_money(
+            where.message, pool, task_id, is_held=held is not None, state=state, settings=settings, now_s=crew.now_s
+        )
     return Facts(
         task_id=task_id,
         now_s=marks.now_s,
@@ -177,6 +184,7 @@ def gather(
         workers=tuple(living),
         troubles=_troubles(where.queue if where else "", living, settings, marks.now_s),
         wait=_wait(standing, held, parked, search, crew.now_s) if standing else None,
+        money=money,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -14,11 +15,11 @@ from typing import Any
 import pytest
 import redis
 
-from fleet.config import PoolSettings, Settings
+from fleet.config import BudgetSettings, PoolSettings, Settings
+from fleet.economy.bill.notes import Note
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
-from fleet.engine.messages.envelope import envelope, fresh_envelope, task_headers
-from fleet.engine.transport.withdrawal.message_search import HEADS_MOST, find_queued
+from fleet.engine.messages.envelope import BEFORE, envelope, fresh_envelope, task_headers
 from fleet.engine.operations.obstacles import duration
 from fleet.engine.operations.story import Story, tell
 from fleet.engine.operations.task_facts import gather
@@ -27,18 +28,23 @@ from fleet.engine.outcomes.stored import revoked_meta
 from fleet.engine.transport import leases
 from fleet.engine.transport.held import find_held
 from fleet.engine.transport.parking.parked import PUBLISH_LATER, publish_later_call
+from fleet.engine.transport.withdrawal.message_search import HEADS_MOST, find_queued
+from fleet.entries import Entry
 from fleet.errors import StoreError
 from fleet.limiter.limiter import LimitSnapshot
 from fleet.limiter.snapshot import LongLimit
 from fleet.models import BotResult, Priority, TaskError
+from fleet.outcome import Before
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
 from fleet.store.client import Store, connect, run_script
+from fleet.usage import Usage
 from tests.burials import keep
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()
+CALLS = "simulator/simulated-1/default"
 WORKER = f"w1@{socket.gethostname()}"
 
 
@@ -178,6 +184,56 @@ def test_a_task_tells_of_calls_at_once_and_of_a_day_that_is_nearly_used(client: 
     text = text_of(story_of(client, "mine", lambda pool: limit))
     assert "4 of 4 calls at once, learnt from a refusal" in text
     assert "100 of 10,000 requests a day left, so 0.5 calls a minute" in text
+
+
+def with_costs(message: bytes, **fields: Any) -> bytes:
+    """Return a message that had two calls before, of a task with these fields."""
+    before = Before(attempts=2, failed={"ProviderDown": 1}, cost_usd_picos=2_000_000_000)
+    found = json.loads(message)
+    found["headers"][BEFORE] = before.model_dump(mode="json", exclude_defaults=True)
+    body = json.dumps([[], {"prompt": "a secret question", "pool": "research", **fields}, {}]).encode()
+    return json.dumps(found | {"body": base64.b64encode(body).decode()}).encode()
+
+
+def leave_call(client: redis.Redis, task_id: str, *, ago_s: float, usd_micros: float, limit: str = CALLS) -> None:
+    """Note a call that left so long ago, as `acquire.lua` does."""
+    asked = Entry("t", task_id, "research", "research-001", "", "", "", limit, "", Usage(), 1, "unknown", 0.0, "")
+    note = Note.of(asked, writer="w", process="p").packed()
+    text = f"{(client.time()[0] - ago_s) * 1e6:.0f} {usd_micros} {note}"
+    client.hset(keys.limit_keys(limit).open, f"ticket-{task_id}", text)
+
+
+def test_a_task_at_work_tells_what_it_has_cost_what_is_left_and_which_call_has_no_answer(client: redis.Redis) -> None:
+    hold(client, with_costs(message_of("mine"), max_cost_usd=0.05))
+    leave_call(client, "mine", ago_s=31, usd_micros=3000)
+    leave_call(client, "other", ago_s=99, usd_micros=9000)
+    story = story_of(client, "mine")
+    assert (story.attempts, story.cost_usd_micros, story.cost_left_usd_micros) == (2, 2000, 45_000)
+    assert [(call.api, call.reserved_usd_micros) for call in story.under_way] == [("simulator/simulated-1", 3000)]
+    text = text_of(story)
+    assert "so far it has had 2 provider calls, $0.002" in text
+    assert "of its max_cost_usd = $0.0500, $0.0450 is left" in text
+    assert "its call to simulator/simulated-1 has had no answer for 31." in text
+    assert "it is given up after 120 s (timeout_s), $0.0030 is reserved for it" in text
+    assert "answers nothing" not in text
+
+
+def test_a_task_whose_api_answers_nobody_says_so(client: redis.Redis) -> None:
+    hold(client, message_of("mine"))
+    leave_call(client, "mine", ago_s=31, usd_micros=3000)
+    row = WorkerReport.model_validate_json(client.hget(keys.workers(), WORKER) or b"")
+    silent = row.model_copy(update={"unanswered": {CALLS: (9, 31.0)}})
+    client.hset(keys.workers(), WORKER, silent.model_dump_json())
+    assert "; simulator/simulated-1 answers nothing just now" in text_of(story_of(client, "mine"))
+
+
+def test_a_waiting_task_tells_what_the_budgets_that_count_it_have_left(client: redis.Redis) -> None:
+    settings = SETTINGS.model_copy(update={"budgets": {"tenant:*": BudgetSettings(usd_per_day=2)}})
+    client.lpush(queues.list_key("fleet.research", 2), with_costs(message_of("mine"), tenant="acme"))
+    story = tell(gather("mine", state=client, broker=client, settings=settings))
+    assert [budget.scope for budget in story.budgets] == ["tenant:acme"]
+    assert "the budget of tenant:acme has $2.00 left: $0.00 of $2.00 a day, lasts at this pace" in text_of(story)
+    assert story.cost_left_usd_micros is None and not story.under_way
 
 
 def test_a_finished_task_tells_who_answered_and_never_what(client: redis.Redis) -> None:
