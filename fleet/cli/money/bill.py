@@ -202,7 +202,7 @@ bill.add_command(check_bill)
 
 @bill.command()
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Calls at most.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def unknown(limit: int, as_json: bool) -> None:
     """List the calls of which nobody knows what was counted: they were cut off, or their worker died.
 
@@ -211,7 +211,7 @@ def unknown(limit: int, as_json: bool) -> None:
     \b
     Examples:
       fleet bill unknown
-      fleet bill unknown --json | jq '.[].task'
+      fleet bill unknown --json | jq '.calls[].task'
     """
     from fleet.economy.bill.unknown import read_unknown
 
@@ -219,7 +219,8 @@ def unknown(limit: int, as_json: bool) -> None:
         some = [one.entry for one in islice(read_unknown(client), limit + 1)]
     entries = sorted(some[:limit], key=lambda entry: entry.at_s, reverse=True)
     if as_json:
-        click.echo(json.dumps([_entry_as_data(entry) for entry in entries], indent=2))
+        listed = {"calls": [_entry_as_data(entry) for entry in entries], "are_all": len(some) <= limit}
+        click.echo(json.dumps(listed, indent=2))
         return
     if not entries:
         click.echo("no call is unknown")

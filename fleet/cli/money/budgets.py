@@ -25,7 +25,7 @@ _LIMIT = "limit:"
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
 def budgets(ctx: click.Context, as_json: bool) -> None:
     """Show budgets, what is spent of them and when they end; set them while the fleet runs.
@@ -44,20 +44,20 @@ def budgets(ctx: click.Context, as_json: bool) -> None:
 
 
 @budgets.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def list_budgets(as_json: bool) -> None:
     """List the budgets: the same as `fleet budgets` alone.
 
     \b
     Examples:
-      fleet budgets list --json | jq '.[] | select(.share > 0.8)'
+      fleet budgets list --json | jq '.budgets[] | select(.share > 0.8)'
     """
     _list(None, as_json=as_json)
 
 
 @budgets.command()
 @click.argument("scope", metavar="SCOPE|PROVIDER/MODEL[/KEY]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(scope: str, as_json: bool) -> None:
     """Show the budget of one scope, or of one limit.
 
@@ -78,7 +78,7 @@ def show(scope: str, as_json: bool) -> None:
 @click.option(
     "--when-full", type=click.Choice(["wait", "degrade", "stop bulk"]), help="What it does when it is used up."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def set_budget(scope: str, when_full: WhenFull | None, as_json: bool, **amounts: float | None) -> None:
     """Set a budget for all workers at once; it wins over fleet.toml until it is reset.
 
@@ -117,7 +117,7 @@ def set_budget(scope: str, when_full: WhenFull | None, as_json: bool, **amounts:
 @click.option(
     "--spent", "spent_too", is_flag=True, help="Forget what it has spent, too: all of its periods begin anew."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def reset(scope: str, spent_too: bool, as_json: bool) -> None:
     """Let what fleet.toml says of a scope hold again; what it has spent stays counted, unless --spent.
 
@@ -168,7 +168,7 @@ def _list(name: str | None, *, as_json: bool, may_be_none: bool = False) -> None
                 others = read_budget_views(state, settings, series, time.time())
                 _refuse(name, [one.scope for one in others], settings)
     if as_json:
-        click.echo(json.dumps([*map(_scope_data, views), *map(_as_data, snapshots)], indent=2))
+        click.echo(json.dumps({"budgets": [*map(_scope_data, views), *map(_as_data, snapshots)]}, indent=2))
         return
     heads = ("BUDGET", "FOR", "SPENT", "ALLOWED", "RESERVED", "REQUESTS", "ALLOWED", "AT THIS PACE")
     for line in table([heads, *(row for view in views for row in _scope_rows(view)), *map(_cells, snapshots)]):

@@ -22,7 +22,7 @@ ASKED_EVERY_S = 0.2
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
 def alerts(ctx: click.Context, as_json: bool) -> None:
     """Show what the webhook was told is wrong; test it, or tell it.
@@ -41,20 +41,20 @@ def alerts(ctx: click.Context, as_json: bool) -> None:
 
 
 @alerts.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def list_alerts(as_json: bool) -> None:
     """List what was told and is not over: the same as `fleet alerts` alone.
 
     \b
     Examples:
-      fleet alerts list --json | jq '.[].sentence'
+      fleet alerts list --json | jq '.alerts[].sentence'
     """
     _list(None, as_json=as_json)
 
 
 @alerts.command()
 @click.argument("kind", metavar="KIND")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(kind: str, as_json: bool) -> None:
     """Show what was told of one kind of finding, such as provider_down.
 
@@ -109,7 +109,7 @@ def _list(kind: str | None, *, as_json: bool) -> None:
     log = _read()
     told = [one for one in log.told if kind in (None, one.kind)]
     if as_json:
-        click.echo(json.dumps([one.model_dump() for one in told], indent=2))
+        click.echo(json.dumps({"alerts": [one.model_dump() for one in told]}, indent=2))
         return
     for one in told:
         click.echo("\n".join(fitted([_line(one)])))

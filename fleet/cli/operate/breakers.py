@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
 def breakers(ctx: click.Context, as_json: bool) -> None:
     """Show the breaker of each provider, model and key; close one by hand.
@@ -39,20 +39,20 @@ def breakers(ctx: click.Context, as_json: bool) -> None:
 
 
 @breakers.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def list_breakers(as_json: bool) -> None:
     """List the breakers: the same as `fleet breakers` alone.
 
     \b
     Examples:
-      fleet breakers list --json | jq '.[] | select(.state != "closed")'
+      fleet breakers list --json | jq '.breakers[] | select(.state != "closed")'
     """
     _list(None, as_json=as_json)
 
 
 @breakers.command()
 @click.argument("limit", metavar="PROVIDER/MODEL[/KEY]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(limit: str, as_json: bool) -> None:
     """Show one breaker: its state, why calls wait and until when, failures of the last 30 seconds.
 
@@ -72,7 +72,7 @@ def _list(limit: str | None, *, as_json: bool) -> None:
     with state_client(settings) as client:
         found = read_breakers_now(client, names)
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+        click.echo(json.dumps({"breakers": [asdict(one) for one in found]}, indent=2))
         return
     if limit:
         click.echo("\n".join(fitted(_story(found[0]))))

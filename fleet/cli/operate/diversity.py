@@ -25,7 +25,7 @@ ASPECTS = {"across": "answers to different prompts", "within": "answers to one p
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
 def diversity(ctx: click.Context, as_json: bool) -> None:
     """Show how alike bots answer, by task class, and what is done about it.
@@ -33,7 +33,7 @@ def diversity(ctx: click.Context, as_json: bool) -> None:
     \b
     Examples:
       fleet diversity
-      fleet diversity --json | jq '.[] | select(.alarm) | .flagged'
+      fleet diversity --json | jq '.classes[] | select(.alarm) | .flagged'
       fleet diversity relearn research summary
     """
     if ctx.invoked_subcommand is None:
@@ -41,7 +41,7 @@ def diversity(ctx: click.Context, as_json: bool) -> None:
 
 
 @diversity.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def list_classes(as_json: bool) -> None:
     """List the task classes: the same as `fleet diversity` alone.
 
@@ -55,7 +55,7 @@ def list_classes(as_json: bool) -> None:
 @diversity.command()
 @click.argument("pool")
 @click.argument("kind")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show(pool: str, kind: str, as_json: bool) -> None:
     """Show one task class of a pool.
 
@@ -80,7 +80,7 @@ def _list(wanted: tuple[str, str] | None, *, as_json: bool) -> None:
         names = ", ".join(f"{state.pool} {state.kind}" for state, _ in found) or "none yet"
         raise ConfigurationError(f"expected a pool and a kind with answers ({names}), got {quote(' '.join(wanted))}")
     if as_json:
-        click.echo(json.dumps([_row(state, answers) for state, answers in classes], indent=2))
+        click.echo(json.dumps({"classes": [_row(state, answers) for state, answers in classes]}, indent=2))
         return
     if not classes:
         click.echo("no answers yet that are long enough to compare (8 words)")

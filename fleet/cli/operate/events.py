@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1, 1000), default=30, show_default=True, help="Events at most.")
 @click.option("--name", help="Only events of this name, such as pool_paused.")
 @click.option("--by", help="Only what this user did, on the page or in a shell.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead, the newest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead, the newest event first.")
 def events(limit: int, name: str | None, by: str | None, as_json: bool) -> None:
     """Show what happened to the fleet, and who did what; the newest last.
 
@@ -27,7 +27,7 @@ def events(limit: int, name: str | None, by: str | None, as_json: bool) -> None:
     Examples:
       fleet events
       fleet events --by anna
-      fleet events --name bot_quarantined --json | jq '.[].fields'
+      fleet events --name bot_quarantined --json | jq '.events[].fields'
     """
     from fleet.signals.catalogue import EVENTS
 
@@ -35,7 +35,7 @@ def events(limit: int, name: str | None, by: str | None, as_json: bool) -> None:
         raise click.BadParameter(f"expected one of {', '.join(sorted(EVENTS))}, got {name!r}", param_hint="--name")
     found = [event for event in _read() if name in (None, event.name) and by in (None, event.fields.get("by"))][:limit]
     if as_json:
-        click.echo(json.dumps([event.model_dump() for event in found], indent=2))
+        click.echo(json.dumps({"events": [event.model_dump() for event in found]}, indent=2))
         return
     click.echo("\n".join(fitted([_line(event) for event in reversed(found)])) or "no such event")
 

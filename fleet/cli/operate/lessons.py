@@ -124,7 +124,9 @@ def _list(api: str | None, *, as_json: bool) -> None:
         raise ConfigurationError(f"expected one of {', '.join(sorted(settings.limits_in_use))}, got {quote(api)}")
     chosen = {name: found for name, found in sorted(taught.items()) if api in (None, name)}
     if as_json:
-        click.echo(json.dumps({name: told(found) for name, found in chosen.items()}, indent=2))
+        click.echo(
+            json.dumps({"lessons": [{"api": name, "taught": told(found)} for name, found in chosen.items()]}, indent=2)
+        )
         return
     for name, found in chosen.items():
         click.echo("\n".join(fitted([name, *lines(found)])))

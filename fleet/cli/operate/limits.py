@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.pass_context
 def limits(ctx: click.Context, as_json: bool) -> None:
     """Show each limit live: used, waiting, next grant, rate, last 429, what its model refuses; change one.
@@ -37,7 +37,7 @@ def limits(ctx: click.Context, as_json: bool) -> None:
     Examples:
       fleet limits
       fleet limits show openai/gpt-5
-      fleet limits --json | jq '.[].waiting'
+      fleet limits --json | jq '.limits[].waiting'
       fleet limits set openai/gpt-5 --rpm 800
       fleet limits forget openai/gpt-5 temperature
       fleet limits reset-breaker openai/gpt-5
@@ -47,20 +47,20 @@ def limits(ctx: click.Context, as_json: bool) -> None:
 
 
 @limits.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def list_limits(as_json: bool) -> None:
     """List the limits: the same as `fleet limits` alone.
 
     \b
     Examples:
-      fleet limits list --json | jq '.[].used_rpm'
+      fleet limits list --json | jq '.limits[].used_rpm'
     """
     _list(None, as_json=as_json)
 
 
 @limits.command(name="show")
 @click.argument("limit", metavar="PROVIDER/MODEL[/KEY]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def show_limit(limit: str, as_json: bool) -> None:
     """Show one limit only.
 
@@ -81,7 +81,7 @@ def _list(name: str | None, *, as_json: bool) -> None:
             asdict(snapshot) | {"budgets": budgets[snapshot.limit], "lessons": lessons.told(_taught(snapshot, taught))}
             for snapshot in snapshots
         ]
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps({"limits": told}, indent=2))
         return
     for snapshot in snapshots:
         click.echo(

@@ -89,7 +89,7 @@ def test_a_table_has_tokens_by_class_exact_amounts_and_what_is_unknown() -> None
     assert "`fleet bill unknown` lists them" in shown.stderr and "have no price" in shown.stderr
     listed = fleet("bill", "unknown").stdout
     assert "task-4" in listed and "$0.000005" in listed and "task-3" not in listed
-    (unknown,) = json.loads(fleet("bill", "unknown", "--json").stdout)
+    (unknown,) = json.loads(fleet("bill", "unknown", "--json").stdout)["calls"]
     assert (unknown["id"], unknown["reserved_usd_picos"], unknown["limit"]) == ("t-4", 5_000_000, "openai/gpt-5/k2")
 
 

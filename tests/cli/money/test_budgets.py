@@ -50,7 +50,7 @@ def fleet(*arguments: str, code: int = 0) -> str:
 
 
 def rows(*arguments: str) -> dict[str, Any]:
-    return {row["scope"]: row for row in json.loads(fleet("budgets", *arguments, "--json"))}
+    return {row["scope"]: row for row in json.loads(fleet("budgets", *arguments, "--json"))["budgets"]}
 
 
 def test_budgets_are_listed_above_the_days_of_limits() -> None:

@@ -95,10 +95,10 @@ def test_one_command_brings_the_difference_to_0_and_a_second_one_changes_nothing
     assert [cell["verdict"] for cell in told["cells"]] == ["explained"] and told["left"] == []
     sums = total(redis_url)
     assert (sums.calls, sums.unknown_calls, sums.usd_picos, sums.unknown_usd_picos) == (3, 0, 1203, 0)
-    (deed,) = json.loads(fleet("events", "--name", "bill_resolved", "--json").stdout)
+    (deed,) = json.loads(fleet("events", "--name", "bill_resolved", "--json").stdout)["events"]
     assert deed["fields"].items() >= {"calls": "2", "by": getuser(), "host": gethostname()}.items()
     again = fleet("bill", "check", path)
-    assert len(json.loads(fleet("events", "--name", "bill_resolved", "--json").stdout)) == 1
+    assert len(json.loads(fleet("events", "--name", "bill_resolved", "--json").stdout)["events"]) == 1
     assert again.exit_code == 0 and "no difference is left" in again.stdout and "resolved" not in again.stdout
     assert total(redis_url) == sums
 

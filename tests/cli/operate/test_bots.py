@@ -130,7 +130,7 @@ def test_bots_are_quarantined_and_released() -> None:
         f"warning  bot_quarantined  bot research-001, pool research, reason no reason given, {by}",
         f"info     bot_released  bot research-001, pool research, {by}",
     ]
-    (released,) = json.loads(fleet("events", "--by", me, "--name", "bot_released", "--json").stdout)
+    (released,) = json.loads(fleet("events", "--by", me, "--name", "bot_released", "--json").stdout)["events"]
     assert (released["level"], released["fields"]["bot"]) == ("info", "research-001")
     assert fleet("events", "--by", "nobody").stdout == "no such event\n"
     assert "expected one of " in fleet("events", "--name", "bot_released!").stderr.replace("\n", " ")

@@ -33,7 +33,7 @@ def test_a_class_is_told_in_lines_and_in_json_and_relearnt(redis_url: str, monke
     assert text.startswith("research chat  ALARM\n  treating  1,000 answers so far\n")
     assert "  now       3 bots answer alike: 2 get rung 2, persona drawn anew, 1 is left as it is, to compare\n" in text
     assert "  alike     3 bots: research-001, research-002, research-003\n" in text
-    (row,) = json.loads(fleet("diversity", "--json").stdout)
+    (row,) = json.loads(fleet("diversity", "--json").stdout)["classes"]
     assert (row["alarm_at"], row["control"], row["remedies"]) == (
         50.0, ["research-003"], {"research-001": 2, "research-002": 2},
     )  # fmt: skip

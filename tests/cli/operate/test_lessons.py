@@ -57,7 +57,7 @@ def test_limits_lists_what_a_model_refuses_and_how_it_counts() -> None:
 
 
 def test_limits_lists_it_for_programs() -> None:
-    lessons = json.loads(fleet("limits", "--json").output)[0]["lessons"]
+    lessons = json.loads(fleet("limits", "--json").output)["limits"][0]["lessons"]
     assert {lesson.get("refuses") for lesson in lessons} == {None, "temperature", "role:system"}
     assert [lesson["unsent"] for lesson in lessons if "unsent" in lesson] == ["verbosity"]
     assert [lesson["ratio"] for lesson in lessons if "ratio" in lesson] == [1.31]

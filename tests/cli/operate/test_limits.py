@@ -61,13 +61,13 @@ def test_a_limit_that_is_set_live_holds_for_the_next_call_of_every_worker(redis_
     assert fleet("limits", "set", "simulator/simulated-1", "--rpm", "1").stdout == f"{LIMIT}: rpm 1\n"
     assert grants_at_once(redis_url, 5) <= 1
     fleet("limits", "set", LIMIT, "--tpm", "5000")
-    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    shown = json.loads(fleet("limits", "--json").stdout)["limits"][0]
     assert (shown["limit"], shown["rpm"], shown["tpm"], shown["is_changed"]) == (LIMIT, 1, 5000, True)
     assert (
         fleet("limits", "set", LIMIT, "--reset").stdout
         == f"{LIMIT}: as configured; what was used today stays counted\n"
     )
-    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    shown = json.loads(fleet("limits", "--json").stdout)["limits"][0]
     assert (shown["rpm"], shown["is_changed"]) == (6000, False)
 
 
@@ -92,7 +92,7 @@ def test_limits_says_when_the_provider_allows_less_than_is_configured_and_what_o
                 await asyncio.sleep(EVERY_S)
 
     asyncio.run(call())
-    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    shown = json.loads(fleet("limits", "--json").stdout)["limits"][0]
     assert (shown["rpm"], shown["lowered"]) == (500, {"rpm": 6000})
     assert "6,000 is more than the provider allows: the provider's number holds" in fleet("limits").stdout
 
@@ -110,7 +110,7 @@ def test_limits_says_what_was_learnt_of_a_day_and_of_calls_at_once(redis_url: st
             limiter.narrow(LIMIT, most=4)
 
     asyncio.run(call())
-    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    shown = json.loads(fleet("limits", "--json").stdout)["limits"][0]
     assert (shown["rpm"], shown["lowered"], shown["paced_rpm"]) == (6000, {}, None)
     assert [(long["what"], long["limit"], long["left"], long["period_s"]) for long in shown["long"]] == [
         ("rpm", 10_000, 9997, 86_400.0)
@@ -139,7 +139,7 @@ def test_a_day_is_shown_used_and_allowed_in_its_own_unit_and_so_is_what_was_set(
     assert "  day       2 of 1,000 requests, " in text
     assert "  day       $0.0221 of $0.20, " in text and "at this pace" in text
     assert "  reserved  $0.0120 of that for calls in flight\n" in text
-    shown = json.loads(fleet("limits", "--json").stdout)[0]
+    shown = json.loads(fleet("limits", "--json").stdout)["limits"][0]
     assert (shown["used_requests"], shown["requests_per_day"]) == (2, 1000)
     assert shown["budgets"][0].startswith("$0.0221 of $0.20, ")
     (check,) = (one for one in wait_checks(read_waits(config.current())) if one.name == f"limit {LIMIT}: the day")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -28,6 +29,8 @@ NOUNS: dict[str, list[str] | None] = {
 }
 
 
+#: What the list of a noun is of, where that is not the noun.
+LISTED = {"dead": "letters", "diversity": "classes"}
 #: What is said of a task that nobody knows.
 UNKNOWN = "nobody: unknown"
 #: What says in a list that there is nothing, in the words of each noun; the others are never empty.
@@ -38,12 +41,8 @@ EMPTY: dict[str, tuple[str, ...]] = {
 
 
 def rows_of(noun: str, told: Any) -> list[Any]:
-    """Return the rows of a list as programs read it: an array, or an object that has them under the noun's name."""
-    if isinstance(told, list):
-        return told
-    if noun == "lessons":  # by model
-        return list(told.values())
-    rows = told["letters" if noun == "dead" else noun]
+    """Return the rows of a list as programs read it: under the name of what is listed."""
+    rows = told[LISTED.get(noun, noun)]
     assert isinstance(rows, list)
     return rows
 
@@ -55,6 +54,35 @@ def fleet(*words: str) -> Result:
 @pytest.fixture(autouse=True)
 def redis_of_the_test(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEET_REDIS__URL", redis_url)
+
+
+def commands_of(command: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
+    yield " ".join(words), command
+    for name, one in command.commands.items() if isinstance(command, click.Group) else ():
+        yield from commands_of(one, *words, name)
+
+
+def test_all_json_is_one_object() -> None:
+    groups = {name: getattr(importlib.import_module(module), attr) for name, (module, attr, _) in COMMANDS.items()}
+    found = {
+        line: option.help or ""
+        for name, group in groups.items()
+        for line, command in commands_of(group, name)
+        for option in command.params
+        if "--json" in option.opts and isinstance(option, click.Option)
+    }
+    assert len(found) > 40
+    assert {line: text for line, text in found.items() if not re.search("JSON object|as JSON", text)} == {}
+    # Those that need nothing are run, too: groups alone, lists, and what lists no noun.
+    plain = [line for line in found if line in groups or line.rpartition(" ")[2] in ("list", "unknown", "reasons")]
+    told = {
+        line: json.loads(fleet(*line.split(), "--json").stdout)
+        for line in plain
+        if line not in ("why", "cancel", "submit", "run", "simulate")
+    }
+    assert {line for line, one in told.items() if not isinstance(one, dict)} == set()
+    lists = {"events": "events", "doctor": "checks", "bill unknown": "calls", "dead reasons": "groups"}
+    assert {line for line, name in lists.items() if not isinstance(told[line].get(name), list)} == set()
 
 
 def test_no_group_of_commands_is_forgotten_here() -> None:

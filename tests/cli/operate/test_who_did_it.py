@@ -143,7 +143,7 @@ def leaves() -> Iterator[str]:
 
 def deeds() -> list[tuple[str, dict[str, str]]]:
     """Return what `fleet events` tells of who did what, the newest first."""
-    events = json.loads(fleet("events", "--json").stdout)
+    events = json.loads(fleet("events", "--json").stdout)["events"]
     return [(event["name"], event["fields"]) for event in events if "host" in event["fields"]]
 
 

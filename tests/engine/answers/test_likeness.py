@@ -71,7 +71,7 @@ def _is_learnt(state: dict[str, Any]) -> bool:
 
 
 def shown() -> dict[str, Any]:
-    rows = json.loads(CliRunner().invoke(main, ["diversity", "--json"]).stdout)
+    rows = json.loads(CliRunner().invoke(main, ["diversity", "--json"]).stdout)["classes"]
     assert len(rows) == 1
     return dict(rows[0])
 

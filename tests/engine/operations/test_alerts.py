@@ -90,9 +90,9 @@ def test_what_is_wrong_is_told_once_whoever_looks(client: redis.Redis, hook: Web
     look = other.look()
     assert look is not None and look.news == () and len(hook.bodies) == 1
     assert [one.kind for one in read_log(client).told] == ["no_worker"]
-    (shown,) = json.loads(fleet("alerts", "--json").stdout)
+    (shown,) = json.loads(fleet("alerts", "--json").stdout)["alerts"]
     assert shown["kind"] == "no_worker" and shown["sentence"] in told["text"]
-    assert json.loads(fleet("alerts", "show", "provider_down", "--json").stdout) == []
+    assert json.loads(fleet("alerts", "show", "provider_down", "--json").stdout) == {"alerts": []}
     assert "expected one of provider_down" in fleet("alerts", "show", "nothing", code=2).stderr
 
 
@@ -161,7 +161,7 @@ def test_a_failure_is_an_event_once(client: redis.Redis, hook: Webhook, settings
     watch = alerts.AlertWatch(settings)
     for _ in range(2):
         watch._tell(FleetError("alerts: expected the webhook to answer 2xx, got 500"))
-    events = json.loads(fleet("events", "--name", "alert_failed", "--json").stdout)
+    events = json.loads(fleet("events", "--name", "alert_failed", "--json").stdout)["events"]
     assert [event["fields"]["why"] for event in events] == ["alerts: expected the webhook to answer 2xx, got 500"]
 
 

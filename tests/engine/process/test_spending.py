@@ -149,7 +149,7 @@ def test_whose_money_is_used_up_waits_and_all_others_go_on_until_it_is_raised(
         assert "fleet budgets set pool:c" in json.dumps(json.loads(fleet("pools", "--json")))
 
         # What is raised goes on at once, and every task is answered once, and paid once.
-        shown = json.loads(fleet("budgets", "set", "tenant:ann", "--usd-in-all", "1", "--json"))
+        shown = json.loads(fleet("budgets", "set", "tenant:ann", "--usd-in-all", "1", "--json"))["budgets"]
         assert [(one["scope"], one["usd_in_all"], one["is_live"]) for one in shown] == [("tenant:ann", 1.0, True)]
         fleet("budgets", "set", "pool:c", "--usd-per-month", "1")
         fleet("budgets", "set", "bot:*", "--usd-per-day", "1")
