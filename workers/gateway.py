@@ -20,6 +20,10 @@ from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.costs import Line
 from fleet.workers.deadline import Deadline
+from fleet.workers.frameworks.asked import RawAsk
+from fleet.workers.frameworks.exchanges import Exchanges
+from fleet.workers.frameworks.passing import Passing
+from fleet.workers.frameworks.raw import RawAnswer, Onlooker
 from fleet.workers.judge import broken_off, is_known
 from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import is_plain, may_write_for_an_hour, most_usage, sent_tokens
@@ -96,6 +100,7 @@ class Gateway:
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._routes = routes
         self._disbelieved: set[str] = set()
+        self._exchanges = Exchanges(self._passages, self._lessons)
         self._forms = Forms(self._lessons)
         self._unopened: set[str] = set()
         self.ladders = Ladders({**plain(routes), **(ladders or {})}, standing=roads.closed, on_turn=on_turn)
@@ -187,6 +192,48 @@ class Gateway:
         if deadline.left_s <= 0:
             raise DeadlineExceeded("the answer came too late")
         return completion
+
+    async def exchange(
+        self,
+        pool: str,
+        ask: RawAsk,
+        *,
+        usual_output_tokens: int,
+        bound: int | None,
+        deadline: Deadline,
+        meter: Meter,
+        caller: Caller,
+        patience_s: float,
+        route: Route,
+        passing: Passing | None = None,
+        watch: Onlooker | None = None,
+    ) -> RawAnswer:
+        """Send a request of an SDK as `chat()` sends a call: breaker, grant, one HTTP request, settle.
+
+        Args:
+            pool: Whose call it is.
+            ask: What is asked; what asks no model is sent without a grant.
+            usual_output_tokens: Of an answer to a request that names no limit: these are reserved.
+            bound: The most output tokens that the pool or the task allows; None: neither says.
+            deadline, meter, caller, patience_s: As for `chat()`.
+            route: Where it goes.
+            passing: Hands on an answer in pieces; None: it is wanted whole.
+            watch: Hears the answer.
+
+        Returns:
+            The answer, or a refusal of this very request as the provider said it.
+
+        Raises:
+            FleetError: As `chat()`; `ConfigurationError` also when the provider does not speak the request's wire.
+        """
+        if ask.asked is None:
+            return await self._exchanges.pass_on(route, ask)
+        most = ask.most(ask.output_tokens(usual_output_tokens, bound))
+        errand = Errand(pool, route, most, ask.tier, deadline, meter, caller, patience_s)
+        answer = await self._exchanges.ask(errand, ask, bound=bound, passing=passing, watch=watch)
+        if isinstance(answer.refusal, ContextTooLong):
+            self._learn_from(answer.refusal, route, most.input_tokens)
+        return answer
 
     def _learn_from(self, error: ContextTooLong, route: Route, estimated: int) -> None:
         """Learn how a model counts from one that says that a prompt is too long."""

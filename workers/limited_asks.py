@@ -72,6 +72,11 @@ def read_ask(body: bytes, model: str | None, guess: int) -> ClientAsk | None:
     )
 
 
+def texts_in(body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every text of a request or an answer, whatever part of it that is."""
+    return _texts(body)
+
+
 def _texts(value: object) -> Iterator[str]:
     """Yield every text in a part of a request."""
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """Streamed answers under an SDK: what they say of their own usage, read as they pass by. No limiter here.
 
 Weakness: a stream in other events than the vendors' own cannot be read, nor one that no library here unpacks
-(`limited_unpacking.py`). What was reserved then counts as used.
+(`frameworks/unpacking.py`). What was reserved then counts as used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from fleet.usage import Usage
 from fleet.workers.context import count_tokens
-from fleet.workers.limited_unpacking import Events, events_of, unpacking
+from fleet.workers.frameworks.unpacking import Events, events_of, unpacking
+from fleet.workers.limited_asks import read_object
 from fleet.workers.providers.answers.parts import read_message
 from fleet.workers.providers.answers.sse import ServerEvent
 from fleet.workers.providers.bodies import carries_error
@@ -50,7 +51,7 @@ class StreamWatch:
             return
         try:
             for event in self._parser.feed(self._unpack(chunk)):
-                self._take(event)
+                self.take(event)
         except Exception:  # noqa: BLE001 too long, or not packed as was said: each library has errors of its own
             self._parser = None
 
@@ -58,7 +59,7 @@ class StreamWatch:
         """Take what is left at the end."""
         if self._parser is not None:
             for event in self._parser.close():
-                self._take(event)
+                self.take(event)
 
     @property
     def has_said(self) -> bool:
@@ -81,13 +82,18 @@ class StreamWatch:
             return told.model_copy(update={"output_tokens": came})
         return told
 
-    def _take(self, event: ServerEvent) -> None:
+    def take(self, event: ServerEvent) -> dict[str, Any] | None:
+        """Take one event; return what it says, None when that is nothing which this can read."""
         try:
             told = json.loads(event.data)
         except (ValueError, RecursionError):
-            return  # "[DONE]", or nothing that this can read
+            return None  # "[DONE]"
         if not isinstance(told, dict):
-            return
+            return None
+        self._note(event, told)
+        return told
+
+    def _note(self, event: ServerEvent, told: dict[str, Any]) -> None:
         self._events += 1
         if event.name == "error" or carries_error(told):
             self.error = event.data.encode("utf-8", "replace")
@@ -96,6 +102,26 @@ class StreamWatch:
             self._is_first_usage = told.get("type") == "message_start"
             self.usage.update({name: value for name, value in usage.items() if value is not None})
         self._pieces.extend(filter(None, _said(told)))
+
+
+def usage_of(raw: bytes, content_type: str, input_tokens: int) -> Usage | None:
+    """Return what a whole answer says was used, in any vendor's words, also in a stream that nobody asked for.
+
+    Args:
+        raw: Its body.
+        content_type: Of it.
+        input_tokens: Of the request by estimate, for a stream that doesn't tell them.
+
+    Returns:
+        None when it is not said.
+    """
+    answer = read_object(raw)
+    if answer is not None:
+        return read_told_usage(answer.get("usage") or answer.get("usageMetadata"))
+    watch = StreamWatch(content_type)
+    watch.feed(raw)
+    watch.close()
+    return watch.used(input_tokens)
 
 
 def watched(stream: Any, feed: Callable[[bytes], None], end: Callable[[], None]) -> Any:

@@ -22,13 +22,12 @@ from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.workers.limited_asks import ClientAsk, guess, read_ask, read_object
-from fleet.workers.limited_streams import StreamWatch, watched
+from fleet.workers.limited_streams import StreamWatch, usage_of, watched
 from fleet.workers.passage import DEFAULT_HOLD_S
 from fleet.workers.ports import Limiter
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.rates.headers import read_rates
-from fleet.workers.providers.usage import read_told_usage
 from fleet.workers.providers.verdict import error_of
 
 #: Gives the cost of one call in micro-dollars, with their parts, by `provider/model` and usage; None: not known.
@@ -353,12 +352,4 @@ def _comes_in_pieces(ask: ClientAsk, response: Any) -> bool:
 
 
 def _usage(ask: ClientAsk, response: Any) -> Usage | None:
-    """Return what an answer says was used, in any vendor's words, also in a stream that nobody asked for; None: not
-    said."""
-    answer = read_object(response.content)
-    if answer is not None:
-        return read_told_usage(answer.get("usage") or answer.get("usageMetadata"))
-    watch = StreamWatch(response.headers.get("content-type", ""))
-    watch.feed(response.content)
-    watch.close()
-    return watch.used(ask.input_tokens)
+    return usage_of(response.content, response.headers.get("content-type", ""), ask.input_tokens)

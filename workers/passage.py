@@ -1,7 +1,7 @@
 """One call on its way: what it may cost is reserved, it waits for its grant, and what it has used is settled once.
 
-What is sent, and what is learnt from the answer, is the caller's: `gateway.py` for chats, `exchanges.py` for requests
-of SDKs.
+What is sent, and what is learnt from the answer, is the caller's: `gateway.py` for chats, `frameworks/exchanges.py` for
+requests of SDKs.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Passages:
         cut: Callable[[], tuple[Usage, bool]],
         is_cut: Callable[[], bool],
         believed: Callable[[Usage], Usage],
-    ) -> Iterator[Settlement]:
+    ) -> Iterator[Reckoning]:
         """A block in which one call is sent; behind it its grant is settled, also when it was cancelled.
 
         Args:
@@ -145,7 +145,7 @@ class Passages:
         """
         clock = asyncio.get_running_loop().time
         started, route, meter = clock(), errand.route, errand.meter
-        one = Settlement(self, errand, grant, line)
+        one = Reckoning(self, errand, grant, line)
         meter.calls += 1
         try:
             yield one
@@ -179,7 +179,7 @@ class Passages:
         return afford(route.priced_as, most_picos, share, meter)
 
 
-class Settlement:
+class Reckoning:
     """What one call has used, as far as it is known.
 
     Until it is known what the provider counted, the whole reservation is taken as used: a call that was cut or

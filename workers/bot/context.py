@@ -20,10 +20,10 @@ from fleet.errors import (
 )
 from fleet.schema import Misfit, Schema
 from fleet.workers.bot import json_answer
-from fleet.workers.bot.asker import Asker
 from fleet.workers.bot.footing import Moved
 from fleet.workers.bot.inquiry import Fitted, Inquiry, Told
 from fleet.workers.bot.persona import facet_of
+from fleet.workers.bot.raw_asker import RawAsker
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.turns import Prompt, turns_of
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
@@ -47,7 +47,7 @@ _READ = UserFunction("answer_schema", json_answer.read, is_async=False)
 _CHECKS = FunctionThreads(at_most=32)
 
 
-class BotContext(Asker):
+class BotContext(RawAsker):
     """One bot at work on one task, on the event loop. Arguments and attributes as `Asker`."""
 
     async def chat(

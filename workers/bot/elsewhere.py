@@ -11,15 +11,19 @@ import contextlib
 import queue
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from fleet.errors import DeadlineExceeded
 from fleet.models import Persona
+from fleet.workers.bot.clients import AsyncClients, BlockingClients
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.turns import Prompt
 from fleet.workers.bot.wishes import AnswerForm, ChatOptions
 from fleet.workers.crossing import Crossing
+from fleet.workers.frameworks.raw import RawAnswer, RawRequest
+
+T = TypeVar("T")
 
 _STOPPED = "expected a running worker, got a stopped one: return from your function"
 
@@ -30,7 +34,7 @@ class _Elsewhere:
     def __init__(self, context: BotContext) -> None:
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Task[ChatReply]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     @property
@@ -55,11 +59,12 @@ class _Elsewhere:
         for call in running:
             call.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await self._context.end_streams()
 
-    async def _run(self, work: Callable[[], Coroutine[Any, Any, ChatReply]]) -> ChatReply:
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Make one call, on the data plane's loop."""
         if self._closed:
-            raise DeadlineExceeded("expected chat() before the task ended, got it after: return from your function")
+            raise DeadlineExceeded("expected a call before the task ended, got it after: return from your function")
         call = asyncio.current_task()
         assert call is not None
         self._running.add(call)
@@ -69,7 +74,7 @@ class _Elsewhere:
             self._running.discard(call)
 
 
-class LoopBotContext(_Elsewhere):
+class LoopBotContext(_Elsewhere, AsyncClients):
     """The bot for an `async def` function. Any loop of the user's may await its calls, several at once."""
 
     async def chat(
@@ -132,7 +137,11 @@ class LoopBotContext(_Elsewhere):
             work.cancel()
             await asyncio.wait({work})
 
-    async def _over(self, work: Callable[[], Coroutine[Any, Any, ChatReply]]) -> ChatReply:
+    async def exchange(self, request: RawRequest) -> RawAnswer:
+        """Do what `BotContext.exchange` does, on the data plane's loop; its clients send with this."""
+        return await self._over(partial(self._context.exchange, request))
+
+    async def _over(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         call = Crossing(self._run(work))
         try:
             return await call.over(self._loop)
@@ -142,7 +151,7 @@ class LoopBotContext(_Elsewhere):
             raise
 
 
-class BlockingBotContext(_Elsewhere):
+class BlockingBotContext(_Elsewhere, BlockingClients):
     """The bot for a plain function in a thread of its own: `chat()` blocks that thread, never the event loop."""
 
     def chat(
@@ -191,7 +200,11 @@ class BlockingBotContext(_Elsewhere):
         finally:
             work.cancel()
 
-    def _begin(self, work: Callable[[], Coroutine[Any, Any, ChatReply]]) -> concurrent.futures.Future[ChatReply]:
+    def exchange(self, request: RawRequest) -> RawAnswer:
+        """Do what `BotContext.exchange` does, and wait for it; its clients send with this."""
+        return self._result(self._begin(partial(self._context.exchange, request)))
+
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
         call = self._run(work)
         try:
             return asyncio.run_coroutine_threadsafe(call, self._loop)
@@ -199,8 +212,8 @@ class BlockingBotContext(_Elsewhere):
             call.close()
             raise DeadlineExceeded(_STOPPED) from error
 
-    def _result(self, answer: concurrent.futures.Future[ChatReply]) -> ChatReply:
+    def _result(self, answer: concurrent.futures.Future[T]) -> T:
         try:
             return answer.result()
         except concurrent.futures.CancelledError as error:
-            raise DeadlineExceeded("expected chat() before the deadline, got it after: end your function") from error
+            raise DeadlineExceeded("expected a call before the deadline, got it after: end your function") from error

@@ -17,6 +17,7 @@ from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.user_function import FunctionThreads, Translate, UserFunction, load_function, raised
 from fleet.workers.bot.user_loops import UserLoops
+from fleet.workers.frameworks.raw import REFUSAL
 
 #: Seconds for which a task waits for a thread, until it goes back to its queue: other workers may have one.
 PATIENCE_S = 5.0
@@ -87,7 +88,7 @@ def _translator(context: BotContext) -> Translate:
     """Return what makes a task's error of what its function raises."""
 
     def translate(function: UserFunction, error: BaseException) -> FleetError:
-        failed = _behind(error, context.broken)
+        failed = _behind(error, context.broken, context.ended_by)
         if failed is not None:
             return failed
         if isinstance(error, FleetError) and not isinstance(error, Waits):
@@ -97,15 +98,34 @@ def _translator(context: BotContext) -> Translate:
     return translate
 
 
-def _behind(error: BaseException, broken: Sequence[Waits]) -> Waits | None:
-    """Return the failed call that a function let through: what it raised, its cause, or one of its group."""
+def _behind(error: BaseException, broken: Sequence[Waits], ended_by: Sequence[FleetError]) -> FleetError | None:
+    """Return the failed call that a function let through: what it raised, what that came of, or one of its group.
+
+    Args:
+        error: What the function raised.
+        broken: Calls that failed through no fault of the task's.
+        ended_by: What its SDKs' requests ended with for good. An SDK wraps it in an error of its own, or makes one of
+            the refusal that it read.
+    """
+    noted: tuple[FleetError, ...] = (*broken, *ended_by)
     found: list[BaseException] = [error]
-    for one in found if broken else ():
-        if isinstance(one, Waits) and any(one is failed for failed in broken):
+    for one in found:
+        if isinstance(one, FleetError) and any(one is failed for failed in noted):
             return one
+        if (refusal := _refusal_in(one)) is not None:
+            return refusal
         more = [*(one.exceptions if isinstance(one, BaseExceptionGroup) else ()), one.__cause__]
-        found += [other for other in more if other is not None][: MOST_CAUSES - len(found)]
+        if ended_by and not one.__suppress_context__:
+            more.append(one.__context__)
+        found += [other for other in more if other is not None and other not in found][: MOST_CAUSES - len(found)]
     return None
+
+
+def _refusal_in(error: BaseException) -> FleetError | None:
+    """Return what the answer is to Fleet that an SDK has made its error of."""
+    extensions = getattr(getattr(error, "response", None), "extensions", None)
+    refusal = extensions.get(REFUSAL) if isinstance(extensions, dict) else None
+    return refusal if isinstance(refusal, FleetError) else None
 
 
 def _checked(function: UserFunction, answer: object, context: BotContext) -> str:

@@ -9,11 +9,11 @@ from fleet.config import ProviderSettings
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import brief, quote
 from fleet.workers.ports import Lessons, Provider
+from fleet.workers.providers.addresses import parse_base_url
 from fleet.workers.providers.anthropic import Anthropic
-from fleet.workers.providers.base import parse_base_url
 from fleet.workers.providers.keys import read_key
 from fleet.workers.providers.models import make_models
-from fleet.workers.providers.openai_compatible import OpenAICompatible
+from fleet.workers.providers.openai_compatible import OpenAICompatible, Simulated
 
 __all__ = ["check_model", "make_provider", "read_key"]
 
@@ -43,7 +43,8 @@ def make_provider(
         return Anthropic(parse_base_url(url or _ANTHROPIC_URL, strip_path="/v1"), name=name, lessons=lessons)
     if settings.kind == "simulator" and not url:
         raise ConfigurationError("simulator: expected the address where it listens, got none: set its `base_url`")
-    return OpenAICompatible(parse_base_url(url or _OPENAI_URL, default_path="/v1"), name=name, lessons=lessons)
+    made = Simulated if settings.kind == "simulator" else OpenAICompatible
+    return made(parse_base_url(url or _OPENAI_URL, default_path="/v1"), name=name, lessons=lessons)
 
 
 async def check_model(settings: ProviderSettings, model: str) -> None:

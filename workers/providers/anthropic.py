@@ -35,6 +35,8 @@ class Anthropic(HttpProvider):
     """Adapter for `POST {base_url}/v1/messages`."""
 
     _STREAM: ClassVar[Mapping[str, Any]] = {"stream": True}
+    _WIRES = frozenset({"anthropic"})
+    _RAW_PATH = "/v1"
 
     def __init__(self, base_url: URL, *, name: str = "", lessons: Lessons | None = None) -> None:
         super().__init__(base_url, "/v1/messages", name=name, lessons=lessons)

@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import time
-import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -23,19 +22,20 @@ import pydantic_core
 from yarl import URL
 
 from fleet.errors import (
-    ConfigurationError,
     FleetError,
     MachineExhausted,
     ProviderUnavailable,
 )
 from fleet.lessons import Notebook
-from fleet.quoting import quote
 from fleet.usage import Usage
+from fleet.workers.frameworks.raw import OnHead, RawAnswer, RawRequest
 from fleet.workers.ports import Call, Completion, Delta, Lessons
+from fleet.workers.providers.addresses import proxy_for
 from fleet.workers.providers.answers.sse import ServerEvent, SseParser, TooLong
 from fleet.workers.providers.answers.streams import AnswerStream
 from fleet.workers.providers.bodies import carries_error, read_events
 from fleet.workers.providers.problem import Problem, read_problem, texts_of
+from fleet.workers.providers.raw_http import send_raw
 from fleet.workers.providers.taught.student import Student
 from fleet.workers.providers.usage import read_usage
 from fleet.workers.providers.verdict import error_of, meant_status
@@ -49,11 +49,12 @@ KEEPALIVE_S = 15.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 #: What a machine lacks when it cannot connect: files (of a process, of all), memory, buffers, ports.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
-#: Hosts of this machine, to which no proxy leads.
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 #: The event behind the last one, on the wire of OpenAI.
 LAST_EVENT = "[DONE]"
+
+#: Headers of a request that SDKs write themselves: their version of the wire, the form of their body.
+_THEIRS = frozenset({"Content-Type", "anthropic-version"})
 
 #: Writes JSON without spaces. ASCII only, so that a lone surrogate in a prompt cannot break the encoding.
 _write = json.JSONEncoder(separators=(",", ":")).encode
@@ -73,6 +74,7 @@ class HttpProvider(ABC):
 
     def __init__(self, base_url: URL, path: str, *, name: str = "", lessons: Lessons | None = None) -> None:
         self.host = base_url.host or ""
+        self._root = base_url
         self._name = name
         self._lessons = Notebook() if lessons is None else lessons
         self._url = URL(f"{base_url}{path}", encoded=True)
@@ -94,7 +96,7 @@ class HttpProvider(ABC):
                 status, headers = response.status, response.headers
                 raw = await _read(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._failure(call, error) from error
+            raise self._failure(call.timeout_s, error) from error
         try:
             if not 200 <= status < 300:
                 raise self._error(call, status, headers, self._problem(call, api_key, raw))
@@ -133,7 +135,7 @@ class HttpProvider(ABC):
                         break
         except (TimeoutError, aiohttp.ClientError, OSError, TooLong) as error:
             if not answer.is_whole:  # else only the usage is missing
-                raise self._failure(call, error) from error
+                raise self._failure(call.timeout_s, error) from error
         except FleetError as error:
             if (taught := student.taught(error, status, raw)) is error:
                 raise
@@ -142,6 +144,22 @@ class HttpProvider(ABC):
             raise ProviderUnavailable(f"{self.host}: expected a whole answer, got a stream that broke off")
         whole = answer.answer()
         yield student.passed(self._completion(call, whole, headers), encode_json(whole))
+
+    def speaks(self, wire: str) -> bool:
+        """True when the API understands what SDKs of this wire write: `openai` or `anthropic`."""
+        return wire in self._WIRES
+
+    async def exchange(self, request: RawRequest, *, api_key: str, timeout_s: float, on_head: OnHead) -> RawAnswer:
+        """Send a request of an SDK, see `fleet.workers.frameworks.raw.RawProvider`."""
+        own = {name: value for name, value in self._headers(api_key).items() if name not in _THEIRS}
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        url = URL(f"{self._root}{self._RAW_PATH}{request.path}", encoded=True)
+        try:
+            return await send_raw(
+                self._open(), url, request, own=own, timeout=timeout, on_head=on_head, most_bytes=MAX_ANSWER_BYTES
+            )
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._failure(timeout_s, error) from error
 
     async def close(self) -> None:
         """Close the HTTP connections. A later call opens new ones."""
@@ -158,14 +176,14 @@ class HttpProvider(ABC):
             allow_redirects=False,
         )
 
-    def _failure(self, call: Call, error: Exception) -> FleetError:
+    def _failure(self, timeout_s: float, error: Exception) -> FleetError:
         """Return what it means that there was no answer, or half of one. Without the text of the foreign error: some
         quote the address or the headers."""
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             told = f"{self.host}: expected a connection within {CONNECT_TIMEOUT_S:g} s"
             return ProviderUnavailable(told, sent=False)
         if isinstance(error, TimeoutError):
-            told = f"{self.host}: expected an answer within {call.timeout_s:g} s, got none"
+            told = f"{self.host}: expected an answer within {timeout_s:g} s, got none"
             return ProviderUnavailable(told, timed_out=True)
         if (lack := lack_of(error)) is not None:
             return MachineExhausted(
@@ -198,6 +216,9 @@ class HttpProvider(ABC):
         error.usage = Usage()
         raise error
 
+    #: Wires that it understands, and what stands between its root and the paths of those.
+    _WIRES: ClassVar[frozenset[str]]
+    _RAW_PATH: ClassVar[str] = ""
     #: What asks for an answer in pieces, in a request's body.
     _STREAM: ClassVar[Mapping[str, Any]]
 
@@ -280,30 +301,6 @@ def bad_wire(host: str, expected: str, got: object) -> ProviderUnavailable:
     return ProviderUnavailable(f"{host}: expected {expected}, got {type(got).__name__}")
 
 
-def parse_base_url(text: str, *, default_path: str = "", strip_path: str = "") -> URL:
-    """Check a `base_url` and bring it into one form.
-
-    Args:
-        text: As configured.
-        default_path: Path that an address without any path gets.
-        strip_path: Path at the end that is taken off, because the adapter adds it itself.
-
-    Raises:
-        ConfigurationError: When it is not an http(s) address, or carries a password, a query or a fragment.
-    """
-    wanted = "base_url: expected http(s)://HOST[:PORT][/PATH]"
-    try:
-        url = URL(text.strip().rstrip("/"))
-    except ValueError as error:
-        raise ConfigurationError(f"{wanted}, got no address: correct it in fleet.toml") from error
-    if url.user or url.password or url.query_string or url.fragment:
-        raise ConfigurationError(f"{wanted}, got one with a user, query or fragment: keys belong in `api_key_env`")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError(f"{wanted}, got {quote(text)}: correct it in fleet.toml")
-    path = url.path.rstrip("/").removesuffix(strip_path) or default_path
-    return url.origin().with_path(path) if path else url.origin()
-
-
 def lack_of(error: BaseException) -> str | None:
     """Say what this machine lacks, if that is why there was no connection; the provider had no part in it."""
     cause = getattr(error, "os_error", None) or error  # aiohttp's own: what the socket or the resolver said
@@ -364,18 +361,3 @@ def _object(raw: bytes) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     return answer if isinstance(answer, dict) else None
-
-
-def proxy_for(url: URL) -> str | None:
-    """Return the proxy of HTTPS_PROXY and friends, looked up once: asking per request costs more than the request."""
-    host = url.host or ""
-    if host in LOOPBACK or host.startswith("127.") or urllib.request.proxy_bypass(host):
-        return None
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy:
-        return None
-    scheme, found, _ = proxy.partition("://")
-    if found and scheme not in ("http", "https"):
-        raise ConfigurationError(f"{url.scheme}_proxy: expected an http proxy, got one for {quote(scheme)}: unset it")
-    return proxy if found else f"http://{proxy}"

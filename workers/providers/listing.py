@@ -17,8 +17,8 @@ from yarl import URL
 
 from fleet.config import ProviderSettings, vendor_of
 from fleet.errors import ConfigurationError
+from fleet.workers.providers.addresses import parse_base_url, proxy_for
 from fleet.workers.providers.anthropic import API_VERSION
-from fleet.workers.providers.base import parse_base_url, proxy_for
 from fleet.workers.providers.problem import read_problem
 
 #: Seconds for one request; a list that takes longer is none.

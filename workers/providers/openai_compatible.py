@@ -26,6 +26,8 @@ class OpenAICompatible(HttpProvider):
 
     _STREAM: ClassVar[Mapping[str, Any]] = {"stream": True, "stream_options": {"include_usage": True}}
 
+    _WIRES = frozenset({"openai"})
+
     def __init__(self, base_url: URL, *, name: str = "", lessons: Lessons | None = None) -> None:
         super().__init__(base_url, "/chat/completions", name=name, lessons=lessons)
         is_official = self.host == _OFFICIAL[0] or self.host.endswith(_OFFICIAL[1:])
@@ -83,3 +85,9 @@ def _others(choices: object) -> tuple[str, ...]:
         else ()
     )
     return tuple(read_message(message).text for message in told if isinstance(message, dict))
+
+
+class Simulated(OpenAICompatible):
+    """The simulator, which speaks both wires at one address."""
+
+    _WIRES = frozenset({"openai", "anthropic"})

@@ -24,7 +24,7 @@ from fleet.errors import (
 )
 from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens, count_tokens
-from fleet.workers.limited_unpacking import unpacking
+from fleet.workers.frameworks.unpacking import unpacking
 from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.written.anthropic_body import OPENING, split_messages
 from tests.workers.providers.raw_server import KEY, RawServer, call, provider, raw_server, response

@@ -28,7 +28,7 @@ from fleet.lessons import Notebook
 from fleet.quoting import quote
 from fleet.workers.load import sent_tokens
 from fleet.workers.ports import Call, Completion, Delta, Lessons, Wishes
-from fleet.workers.providers.base import parse_base_url
+from fleet.workers.providers.addresses import parse_base_url
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.models.answered import completion_of, says_nothing
 from fleet.workers.providers.models.asked import (

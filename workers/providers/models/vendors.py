@@ -18,7 +18,8 @@ from pydantic_ai.providers import Provider, infer_provider_class
 
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
-from fleet.workers.providers.base import CONNECT_TIMEOUT_S, parse_base_url
+from fleet.workers.providers.addresses import parse_base_url
+from fleet.workers.providers.base import CONNECT_TIMEOUT_S
 from fleet.workers.providers.models.exchange import Clients, watch_botocore
 
 #: SDKs that still send with httpx.

@@ -13,10 +13,10 @@ import httpx2
 import pytest
 from aiohttp.compression_utils import HAS_BROTLI, HAS_ZSTD
 
+from fleet.workers.frameworks.unpacking import JsonValues, unpacking
 from fleet.workers.limited_asks import read_ask
 from fleet.workers.limited_streams import StreamWatch
 from fleet.workers.limited_transport import LimitedTransport
-from fleet.workers.limited_unpacking import JsonValues, unpacking
 from tests.workers.fakes import FakeLimiter
 from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, events
 

@@ -1,0 +1,127 @@
+"""Requests of SDKs under a grant each: sent as they are, with the pool's model and key, settled by what came.
+
+The second way into the gateway. It retries nothing; what follows a failure is `bot/raw_asker.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from fleet.errors import ConfigurationError, DeadlineExceeded, GiveUp, ProviderUnavailable
+from fleet.grants import Grant
+from fleet.workers.costs import Line
+from fleet.workers.frameworks.asked import RawAsk
+from fleet.workers.frameworks.outgoing import Outgoing
+from fleet.workers.frameworks.passing import Passing
+from fleet.workers.frameworks.raw import RawAnswer, RawProvider, Onlooker
+from fleet.workers.passage import Errand, Passages
+from fleet.workers.ports import Knowledge
+from fleet.workers.providers.problem import read_problem
+from fleet.workers.providers.verdict import error_of
+from fleet.workers.rungs import Route
+
+#: What to do about a wire that a provider does not speak.
+REMEDY = {
+    "openai": 'use bot.anthropic(), or give the pool a provider of kind "openai"',
+    "anthropic": 'use bot.openai(), or give the pool a provider of kind "anthropic"',
+    "gemini": "use bot.openai() or bot.anthropic(), whichever the pool's provider speaks",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class Exchanges:
+    """Sends requests of SDKs: exactly one HTTP request per grant, and every grant settled exactly once.
+
+    Args:
+        passages: The ways of all calls of the process.
+        lessons: What models refuse, and how they count.
+    """
+
+    def __init__(self, passages: Passages, lessons: Knowledge) -> None:
+        self._passages = passages
+        self._lessons = lessons
+
+    async def ask(
+        self, errand: Errand, ask: RawAsk, *, bound: int | None, passing: Passing | None, watch: Onlooker | None
+    ) -> RawAnswer:
+        """Send one request that asks the model; return its answer, or a refusal of it.
+
+        Args:
+            errand: Whose call it is.
+            ask: What is asked.
+            bound: The most output tokens that the pool or the task allows; None: neither says.
+            passing: Hands on an answer in pieces; None: it is wanted whole.
+            watch: Hears the answer.
+
+        Raises:
+            ConfigurationError: The provider does not speak the request's wire.
+            FleetError: As `Gateway.chat`, but for refusals of this request: those are answers.
+        """
+        route = errand.route
+        provider = speaking(route, ask)
+        one = Outgoing(provider, route, ask, lessons=self._lessons, bound=bound, passing=passing)
+
+        async def send(grant: Grant, line: Line) -> tuple[RawAnswer, int]:
+            with self._passages.settling(
+                errand, grant, line, cut=one.cut, is_cut=lambda: one.is_cut, believed=one.believed
+            ) as settlement:
+                answer = await one.send()
+                usage = one.used(answer)
+                settlement.answered(usage, one.tier, answer.headers)
+            return answer, usage.output_tokens
+
+        try:
+            answer, _ = await self._passages.go(errand, send, lambda sent: sent[1])
+        except GiveUp:
+            if one.refusal is None:
+                raise
+            return one.refusal
+        if watch is not None:
+            watch.after(one.answer_of(answer))
+        if errand.deadline.left_s <= 0:
+            raise DeadlineExceeded("the answer came too late")
+        return answer
+
+    async def pass_on(self, route: Route, ask: RawAsk) -> RawAnswer:
+        """Send a request that asks no model, with the key and without a grant; return its answer.
+
+        Raises:
+            ConfigurationError: The provider does not speak the request's wire.
+            RateLimited, ProviderUnavailable: As the provider says; any other refusal is an answer.
+        """
+        provider = speaking(route, ask)
+        answer = await provider.exchange(
+            ask.written(route.model), api_key=route.api_key, timeout_s=route.timeout_s, on_head=lambda *_: None
+        )
+        logger.info(
+            "request_without_model limit=%s method=%s status=%d", route.limit, ask.request.method, answer.status
+        )
+        if answer.status == 429 or answer.status >= 500:
+            problem = read_problem(answer.body, secrets=(route.api_key,), texts=())
+            error = error_of(provider.host, answer.status, problem, answer.headers, now_s=time.time())
+            if isinstance(error, ProviderUnavailable) or answer.status == 429:
+                raise error
+        return answer
+
+
+def speaking(route: Route, ask: RawAsk) -> RawProvider:
+    """Return the provider of a route, if it understands what is asked.
+
+    Raises:
+        ConfigurationError: It does not.
+    """
+    provider = route.provider
+    if not isinstance(provider, RawProvider):
+        raise ConfigurationError(
+            f"[providers.{route.provider_name}]: expected one of kind openai, anthropic or simulator for an SDK's own "
+            "requests, got one of kind pydantic-ai: use bot.chat(), or give the pool another provider"
+        )
+    if not provider.speaks(ask.wire):
+        spoken = "anthropic" if provider.speaks("anthropic") else "openai"
+        raise ConfigurationError(
+            f"[providers.{route.provider_name}]: expected requests on the wire of {spoken}, got {ask.endpoint} on that "
+            f"of {ask.wire}: {REMEDY[ask.wire]}"
+        )
+    return provider

@@ -1,0 +1,222 @@
+"""One request of an SDK under its grant: sent once, its answer read for what it used and whether it is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fleet.errors import (
+    BadRequest,
+    ContextTooLong,
+    FleetError,
+    GiveUp,
+    NotServed,
+    ProviderUnavailable,
+    RateLimited,
+    Relearnt,
+)
+from fleet.usage import Usage
+from fleet.workers.context import count_tokens
+from fleet.workers.frameworks.asked import ASKING, RawAsk
+from fleet.workers.frameworks.passing import Passing
+from fleet.workers.frameworks.raw import RawAnswer, RawProvider, Take
+from fleet.workers.limited_asks import read_object, texts_in
+from fleet.workers.limited_streams import usage_of
+from fleet.workers.load import MOST_PART_TOKENS, UNSEEN_TOKENS
+from fleet.workers.ports import Lessons
+from fleet.workers.providers.answers.sse import TooLong
+from fleet.workers.providers.bodies import carries_error
+from fleet.workers.providers.problem import read_problem
+from fleet.workers.providers.taught.overflow import overflow_in
+from fleet.workers.providers.taught.refusals import read_words, refused_in
+from fleet.workers.providers.taught.student import MOST_BYTES, REFUSING
+from fleet.workers.providers.verdict import error_of
+from fleet.workers.rungs import Route
+
+#: What a server is known to refuse that does not take Fleet's own wish for the usage of a stream.
+STREAM_OPTIONS = "stream_options"
+#: Endpoints by which an API is known to be there: that another one is not is the function's business.
+USUAL = frozenset({"chat/completions", "messages"})
+
+
+class Outgoing:
+    """One request, and what comes of it.
+
+    Args:
+        provider: Where to.
+        route: Of the call.
+        ask: What is asked.
+        lessons: What models refuse.
+        bound: The most output tokens that the pool or the task allows; None: neither says.
+        passing: Hands on an answer in pieces; None: it is wanted whole.
+
+    Attributes:
+        refusal: What the SDK gets when the provider refuses this very request; None: it did not.
+        is_cut: True when an answer broke off in its middle.
+        tier: Service tier that has answered, if the provider says it.
+    """
+
+    def __init__(
+        self, provider: RawProvider, route: Route, ask: RawAsk, *, lessons: Lessons, bound: int | None,
+        passing: Passing | None,
+    ) -> None:  # fmt: skip
+        self._provider, self._route, self._ask, self._lessons, self._passing = provider, route, ask, lessons, passing
+        self._adds_usage = ask.is_streamed and not ask.tells_usage and not _is_refused(lessons, route.priced_as)
+        self._request = ask.written(route.model, bound=bound, with_usage=self._adds_usage)
+        self._is_streaming = False
+        self.refusal: RawAnswer | None = None
+        self.is_cut = False
+        self.tier: str | None = None
+
+    async def send(self) -> RawAnswer:
+        """Send it; return its answer.
+
+        Raises:
+            FleetError: There was none; one that comes of a refusal is told as `refusal` as well.
+        """
+        try:
+            answer = await self._provider.exchange(
+                self._request, api_key=self._route.api_key, timeout_s=self._route.timeout_s, on_head=self._on_head
+            )
+        except TooLong as error:
+            raise self._broken(ProviderUnavailable(f"{self._provider.host}: {error}")) from error
+        except FleetError as error:
+            self._broken(error)
+            raise
+        if self._is_streaming:
+            self._check_stream(answer)
+        elif 200 <= answer.status < 300:
+            self._check_whole(answer)
+        else:
+            self._refuse(answer)
+        return answer
+
+    def used(self, answer: RawAnswer) -> Usage:
+        """Return what it has used, as the answer tells it; an estimate where it doesn't."""
+        told = self._passing.used() if self._is_streaming and self._passing else self._told(answer)
+        if told is None:
+            given = 0 if self._ask.asked is None else self._ask.asked.input_tokens
+            found = read_object(answer.body)
+            came = 0 if found is None else sum(map(count_tokens, texts_in(found)))
+            return Usage(input_tokens=given, output_tokens=came, estimated_calls=1)
+        return self.believed(told, answer.body)
+
+    def cut(self) -> tuple[Usage, bool]:
+        """Return what it has used when it is cancelled, and whether something of the answer had come."""
+        if self._is_streaming and self._passing is not None and self._passing.has_begun:
+            told = self._passing.used()
+            if told is not None:
+                return self.believed(told), True
+        given = 0 if self._ask.asked is None else self._ask.asked.input_tokens
+        return Usage(input_tokens=given, estimated_calls=1), False
+
+    def believed(self, usage: Usage, came: bytes = b"") -> Usage:
+        """Return no more usage than it can have had: no token is shorter than a byte, but for what is not seen here.
+
+        Files, earlier turns that the provider keeps, and searches of its own are not; so a million tokens more may be.
+        """
+        most_out = (self._ask.limit or MOST_PART_TOKENS) * self._ask.n + len(came) + UNSEEN_TOKENS
+        most_in = len(self._request.body) + MOST_PART_TOKENS
+        if usage.input_tokens <= most_in and usage.output_tokens <= most_out:
+            return usage
+        return usage.within(input_tokens=most_in, output_tokens=most_out)
+
+    def answer_of(self, answer: RawAnswer) -> Mapping[str, Any]:
+        """Return what the model has said, put together where it came in pieces."""
+        if self._is_streaming and self._passing is not None:
+            return self._passing.answer()
+        return read_object(answer.body) or {}
+
+    def _on_head(self, status: int, headers: Mapping[str, str]) -> Take | None:
+        content_type = headers.get("content-type", "")
+        if self._passing is None or not 200 <= status < 300 or content_type.startswith("application/json"):
+            return None
+        self._is_streaming = True
+        self._passing.begin(status, headers, hides_usage=self._adds_usage)
+        return self._passing.feed
+
+    def _told(self, answer: RawAnswer) -> Usage | None:
+        given = 0 if self._ask.asked is None else self._ask.asked.input_tokens
+        return usage_of(answer.body, answer.headers.get("content-type", ""), given)
+
+    def _check_stream(self, answer: RawAnswer) -> None:
+        assert self._passing is not None
+        self._passing.close()
+        if (raw := self._passing.error) is not None:
+            raise self._broken(self._error(200, raw, answer.headers), free=True)
+        if not self._passing.is_whole:
+            told = f"{self._provider.host}: expected a whole answer, got a stream that broke off"
+            raise self._broken(ProviderUnavailable(told))
+        self.tier = self._passing.tier
+
+    def _broken(self, error: FleetError, *, free: bool = False) -> FleetError:
+        """Return the error with what was used until then.
+
+        Args:
+            error: How it ended.
+            free: What has said nothing yet has used nothing.
+        """
+        if self._is_streaming and self._passing is not None and self._passing.has_begun:
+            error.usage, self.is_cut = self.cut()[0], True
+        elif free:
+            error.usage = Usage()
+        return error
+
+    def _check_whole(self, answer: RawAnswer) -> None:
+        """Raise the error that hides in a 2xx, or what is no answer at all."""
+        found = read_object(answer.body)
+        if found is None and "event-stream" in answer.headers.get("content-type", ""):
+            return  # of a server that streams whatever it is asked: the SDK reads it, or does not
+        field = ASKING.get(self._ask.endpoint)
+        if found is not None and not carries_error(found) and (field is None or field in found):
+            tier = found.get("service_tier")
+            self.tier = tier if isinstance(tier, str) else None
+            return
+        error = self._error(answer.status, answer.body, answer.headers)
+        if found is None or not carries_error(found):
+            told = f"{self._provider.host}: expected a JSON answer, got {len(answer.body)} bytes of something else"
+            raise error if read_problem(answer.body, secrets=(), texts=()).said.tells else ProviderUnavailable(told)
+        error.usage = self._told(answer) or Usage()
+        raise error
+
+    def _refuse(self, answer: RawAnswer) -> None:
+        """Raise what a status of 300 and above means."""
+        error = self._error(answer.status, answer.body, answer.headers)
+        is_elsewhere = isinstance(error, NotServed) and self._ask.endpoint not in USUAL
+        if not (isinstance(error, GiveUp) or is_elsewhere):
+            raise error
+        if isinstance(error, RateLimited):
+            raise error
+        if is_elsewhere:
+            error = BadRequest(str(error), blame="prompt")
+        elif isinstance(error, BadRequest):
+            error = self._read(error, answer)
+        if not isinstance(error, Relearnt):
+            self.refusal = RawAnswer(answer.status, answer.headers, answer.body, refusal=error)
+        raise error
+
+    def _read(self, error: BadRequest, answer: RawAnswer) -> FleetError:
+        """Return what a refusal comes to: of a prompt that is too long, of what Fleet itself has put in."""
+        error.blame = "prompt"  # the function has written all of it
+        if answer.status not in REFUSING or len(answer.body) > MOST_BYTES:
+            return error
+        words, asked = read_words(answer.body), self._ask.asked
+        if (overflow := overflow_in(words)) is not None:
+            given = 0 if asked is None else asked.input_tokens
+            true = overflow.true_input(given, self._ask.limit or 0)
+            return ContextTooLong(str(error), window_tokens=overflow.window_tokens, true_input_tokens=true)
+        sent = read_object(self._request.body) or {}
+        if self._adds_usage and any(what.split(".")[0] == STREAM_OPTIONS for what in refused_in(words, sent)):
+            self._lessons.learn(self._route.priced_as, STREAM_OPTIONS)
+            return Relearnt(f"{error}: later streams are not asked for their usage")
+        return error
+
+    def _error(self, status: int, raw: bytes, headers: Mapping[str, str]) -> FleetError:
+        texts = tuple(texts_in(self._ask.body or {}))
+        problem = read_problem(raw, secrets=(self._route.api_key,), texts=texts)
+        return error_of(self._provider.host, status, problem, headers, now_s=time.time())
+
+
+def _is_refused(lessons: Lessons, api: str) -> bool:
+    return any(what.split(".")[0] == STREAM_OPTIONS for what in lessons.refused(api))

@@ -1,0 +1,84 @@
+"""Clients of vendors' SDKs over a bot's own HTTP client: without retries, a key or an address of their own."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from fleet.errors import ConfigurationError
+from fleet.quoting import listed
+from fleet.workers.frameworks.clients import KINDS
+
+#: Stands for an address and a key: the road puts in the pool's. The name is one that never resolves (RFC 2606).
+ADDRESS, KEY = "https://fleet.invalid", "fleet"
+#: What the road decides.
+_OURS = frozenset({"api_key", "base_url", "http_client", "max_retries", "organization", "project", "timeout"})
+#: By which OpenAI's Agents SDK is told, as it is imported, not to send what agents do to its vendor.
+_NO_TRACING = "OPENAI_AGENTS_DISABLE_TRACING"
+
+logger = logging.getLogger(__name__)
+
+
+def openai_client(name: str, http_client: Callable[[Any], Any], options: Mapping[str, Any]) -> Any:
+    """Return a client of OpenAI's SDK.
+
+    Args:
+        name: Of its class.
+        http_client: Makes the HTTP client of a kind.
+        options: Of the class.
+
+    Raises:
+        ConfigurationError: The SDK is not installed, or an option is the road's.
+    """
+    sdk = _sdk("openai", options)
+    quieten_agents()
+    return getattr(sdk, name)(
+        **options, api_key=KEY, base_url=f"{ADDRESS}/v1", max_retries=0, timeout=None,
+        http_client=http_client(_kind_of(sdk)),
+    )  # fmt: skip
+
+
+def anthropic_client(name: str, http_client: Callable[[Any], Any], options: Mapping[str, Any]) -> Any:
+    """Return a client of Anthropic's SDK; as `openai_client`."""
+    sdk = _sdk("anthropic", options)
+    return getattr(sdk, name)(
+        **options, api_key=KEY, base_url=ADDRESS, max_retries=0, timeout=None, http_client=http_client(_kind_of(sdk))
+    )
+
+
+def quieten_agents() -> None:
+    """Keep OpenAI's Agents SDK from sending prompts and answers to its vendor, as it does unless it is told not to.
+
+    There is no way to tell it so for one run from outside; a worker's process is for bots alone. Said once in the log.
+    """
+    if os.environ.setdefault(_NO_TRACING, "1") != "1":
+        return  # the operator has decided otherwise
+    agents = sys.modules.get("agents")
+    disable = getattr(agents, "set_tracing_disabled", None)
+    if disable is None or getattr(agents, "_fleet_is_quiet", False):
+        return
+    disable(True)
+    agents._fleet_is_quiet = True  # type: ignore[union-attr]
+    logger.info("agents_tracing_off hint=it_would_send_prompts_to_its_vendor")
+
+
+def _sdk(name: str, options: Mapping[str, Any]) -> ModuleType:
+    if taken := sorted(_OURS & options.keys()):
+        raise ConfigurationError(
+            f"bot.{name}(): expected options that are not the pool's, got {listed(taken, len(taken))}: leave them out"
+        )
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigurationError(f"bot.{name}(): expected its SDK to be installed: pip install {name}") from error
+
+
+def _kind_of(sdk: ModuleType) -> str:
+    """Return the library of HTTP that an SDK sends with."""
+    bases = {base.__module__.partition(".")[0] for base in sdk.DefaultHttpxClient.__mro__}
+    return next(kind for kind in KINDS if kind in bases)
