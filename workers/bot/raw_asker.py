@@ -20,6 +20,8 @@ from fleet.workers.frameworks.raw import Chunks, RawAnswer, RawRequest, Onlooker
 
 #: Times in a row that a request is sent anew because of what Fleet itself had put into it (count).
 MOST_RELEARNT = 3
+#: Least time (s) after which a function is called anew that speaks what the pool's provider doesn't.
+UNLIKELY_S = 60.0
 
 
 class RawAsker(Asker):
@@ -151,6 +153,7 @@ class RawAsker(Asker):
             speaking(self.route, ask)
         except ConfigurationError as error:
             if self.rung.is_own:
+                error.passes_at = self._gateway.now_s() + UNLIKELY_S
                 self._wrong_wire = error
                 raise
             raise NotSoon(error.wait(about=self.route.limit)) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fleet.errors import (
-    ConfigurationError,
     MachineExhausted,
     NotSoon,
     OutOfTries,
@@ -74,7 +73,7 @@ def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about:
     else:
         asked_s = max(getattr(error, "retry_after_s", None) or 0.0, (error.passes_at or 0.0) - now_s)
         promised_s = 0.0 if ruling is None else ruling.retry_at - now_s
-        is_told_not_to = isinstance(error, ProviderUnavailable | ConfigurationError) and not error.passes
+        is_told_not_to = isinstance(error, ProviderUnavailable) and not error.passes
         pause_s = spread(LAST_PAUSE if is_told_not_to else failures, share=share, floor_s=max(0.0, asked_s, promised_s))
     cause = error.cause if error.cause in LASTING else "retry"
     wait = Wait(cause, now_s + pause_s, about, error.wait().told, is_everyones=False)

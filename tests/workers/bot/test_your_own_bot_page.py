@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 
 from fleet import config
+from fleet.config import ProviderSettings
 from fleet.models import BotTask
 from fleet.outcome import Outcome
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
 from fleet.workers.gateway import Gateway, Route
+from fleet.workers.ports import Provider
+from fleet.workers.providers import make_provider
 from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider
+from tests.workers.simulator.running import running, total
 
 PAGE = (Path(__file__).parents[3] / "docs" / "your-own-bot.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -27,7 +31,7 @@ TOML = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder as the page describes it: fleet.toml and my_bots.py."""
     (tmp_path / "fleet.toml").write_text(TOML[0])
-    (tmp_path / "my_bots.py").write_text("\n\n".join(PYTHON[:3]))
+    (tmp_path / "my_bots.py").write_text("\n\n".join(PYTHON[:4]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop("my_bots", None)
@@ -35,15 +39,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("my_bots", None)
 
 
-def work(provider: FakeProvider, settings: config.Settings) -> Outcome:
+def work(provider: Provider, settings: config.Settings) -> Outcome:
     async def run() -> Outcome:
-        route = Route(provider, "simulator", "simulated-1", LIMIT, "", 60.0, simulated=True)
+        route = Route(provider, "simulator", "simulated-1", LIMIT, "none", 60.0, simulated=True)
         agent = Agent(
             Gateway(FakeLimiter(), {"essays": route}, lambda model, usage, tier: None, breakers=FakeBreakers()),
             settings,
         )
         bot = bot_of("essays-001", settings)
-        return await agent.run(BotTask(prompt="Why is the sky blue?"), bot, task_id="t1", deadline_s_left=10)
+        try:
+            return await agent.run(BotTask(prompt="Why is the sky blue?"), bot, task_id="t1", deadline_s_left=10)
+        finally:
+            await agent.close()
+            await provider.close()
 
     return asyncio.run(run())
 
@@ -69,14 +77,24 @@ def test_the_plain_function_works_too(folder: Path):
     assert [call.temperature for call in provider.calls[:2]] == [0.3, 0.9]
 
 
+@pytest.mark.parametrize("function", ["with_openai", "with_anthropic"])
+def test_the_functions_with_an_sdk_work_against_the_simulator(folder: Path, function: str):
+    (folder / "fleet.toml").write_text(TOML[0].replace("draft_critique_final", function))
+    with running() as url:
+        provider = make_provider(ProviderSettings(kind="simulator", base_url=url))
+        outcome = work(provider, config.load())
+        assert (outcome.status, outcome.attempts, outcome.sent) == ("ok", 1, {"model": "simulated-1"})
+        assert outcome.usage.output_tokens == total(url)["output_tokens"] > 0
+
+
 def test_the_test_on_the_page_passes(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(folder)
     names: dict[str, object] = {}
-    exec(compile(PYTHON[3], "test_my_bots.py", "exec"), names)
+    exec(compile(PYTHON[4], "test_my_bots.py", "exec"), names)
     test = names["test_the_last_of_three_answers_is_returned"]
     assert callable(test)
     test()
 
 
 def test_every_block_of_the_page_is_carried_out_here():
-    assert (len(PYTHON), len(TOML)) == (4, 1)
+    assert (len(PYTHON), len(TOML)) == (5, 1)
