@@ -20,6 +20,9 @@ LOCK = ROOT / "requirements.lock"
 #: The distribution; the package in it is called `fleet`.
 OWN_NAME = "celery-fleet"
 
+#: Extras that are part of what `make` installs.
+PINNED = ("dev", "otel", "models", "agents", "frameworks")
+
 #: Modules that need an extra, imported only where it is asked for -> what they need of it.
 OPTIONAL = {
     "fleet.engine.telemetry.tracing": ("otel", "opentelemetry-sdk"),
@@ -62,11 +65,9 @@ def test_what_an_extra_brings_is_declared_there() -> None:
 
 def test_the_lock_pins_all_that_make_installs_within_what_is_declared() -> None:
     pins = _pins()
-    declared = [
-        Requirement(line) for extra in ("dev", "otel", "models") for line in _project()["optional-dependencies"][extra]
-    ]
+    declared = [Requirement(line) for extra in PINNED for line in _project()["optional-dependencies"][extra]]
     declared += [Requirement(line) for line in _project()["dependencies"]]
-    unpinned = declared_packages("dev", "otel", "models") - set(pins) - {OWN_NAME}
+    unpinned = declared_packages(*PINNED) - set(pins) - {OWN_NAME}
     assert unpinned == set(), "run `make lock`"
     beyond = [
         f"{one} but {pins[name]}"
