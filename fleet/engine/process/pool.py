@@ -7,10 +7,12 @@ which settles all that ended since its last turn in one go; so kombu's channel i
 from __future__ import annotations
 
 import asyncio
+import atexit
 import collections
 import gc
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -94,6 +96,7 @@ class SlotPool(BasePool):
         leases.watch(self)
         self._farewell.listen()
         self._stall_watch.start()
+        atexit.register(self._acknowledge_last)
 
     def register_with_event_loop(self, loop: Any) -> None:
         loop.add_reader(self._waker.fileno(), self._on_wake)
@@ -184,6 +187,19 @@ class SlotPool(BasePool):
         except redis.RedisError as error:
             logger.warning("acks not sent error=%s; the tasks have results and will not be paid twice", error)
         self._farewell.say()
+
+    def _acknowledge_last(self) -> None:
+        """Tell the broker what ended before the Ctrl-C that ended this thread wherever it stood.
+
+        Else those tasks are taken again once their leases are over; their next worker finds the results. Further ones
+        are not heard meanwhile: for no longer than a socket waits (`redis.socket_timeout_s`).
+        """
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        with suppress(Exception):  # what was interrupted may be in any state
+            self.settle_ended()
+        with suppress(Exception):
+            leases.flush_all_acks()
 
     # -- size
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet import config
+from fleet.engine.messages.envelope import task_id_in
 from fleet.engine.messages.producer import submit_many
 from fleet.engine.messages.queues import list_key
 from fleet.engine.process.farewell import told
@@ -139,6 +141,25 @@ def test_a_second_ctrl_c_while_the_log_is_being_written_does_not_wait_for_who_wr
     assert slow.wait(20) == 1, slow.log
     assert "fleet: stopped; 0 tasks finished" in slow.log
     assert waiting(fleet_home) == 15 and finished(fleet_home, ids) == 0
+
+
+def test_who_presses_ctrl_c_again_and_again_leaves_no_finished_task_to_be_taken_again(
+    worker: WorkerProcess, fleet_home: Path, tmp_path: Path
+) -> None:
+    worker.kill()
+    (tmp_path / "fleet.toml").write_text("[simulator]\nlatency_ms = 30\nrpm = 100000\ntpm = 100000000\n")
+    config.current.cache_clear()
+    quick = WorkerProcess(tmp_path, "-c", "30").wait_ready()
+    ids = list(submit_many({"prompt": f"What is {n}+1?", "pool": "research"} for n in range(3000)))
+    wait_until(lambda: finished(fleet_home, ids) >= 30, WAIT_S, "it is at work")
+    for _ in range(6):  # without the last acks 5 of 8 of these leave some
+        if quick.alive:
+            quick.send(signal.SIGINT)
+        time.sleep(0.03)  # between two keystrokes, not for a state
+    quick.wait(20)
+    with connect(ensure_redis(fleet_home, config.load().redis.server)) as client:
+        held = [task_id_in(entry.partition(b"\n")[2]) for entry in client.hvals("fleet:unacked")]  # type: ignore[union-attr]
+    assert finished(fleet_home, [task_id for task_id in held if task_id]) == 0
 
 
 def test_one_task_is_told_in_the_singular() -> None:
