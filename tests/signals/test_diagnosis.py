@@ -85,6 +85,13 @@ SAME = ClassDiversity(
 FULL = {ago: {**steady()[0], "calls": 100.0} for ago in range(12)}
 PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
     (
+        "provider_down", "critical", "alpha/m-1 is down since 14:01:52 UTC, 43 tasks wait: connection refused",
+        view_of(
+            waits=[wait_line("research", "outage", 40, about=ALPHA), wait_line("research", "retry", 3, about=ALPHA)]
+        ),
+        breakers(alpha=DOWN),
+    ),
+    (
         "provider_down", "critical", "alpha/m-1 is down since 14:01:52 UTC, 40 tasks wait: connection refused",
         view_of(waits=[wait_line("research", "outage", 40, about=ALPHA)]), breakers(alpha=DOWN),
     ),

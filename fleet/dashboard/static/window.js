@@ -38,7 +38,7 @@ export function headlines({ trends }) {
   text(by("failed-of"), failed.minute === null ? "no task ended in the last minute" : "of the last minute's tasks failed");
   change("failed-change", failed, (c) => `${points(c)} against the hour`, "worse");
   const calls = trends.calls_failed_share;
-  text(by("calls-share"), calls.minute === null ? "No call was sent in the last minute" : `${percent(calls.minute)} of its calls failed`);
+  text(by("calls-share"), calls.minute === null ? "No call of a task that ended in the last minute" : `${percent(calls.minute)} of the calls of those that ended failed`);
   change("calls-change", calls, (c) => `${points(c)} against the hour`, "worse");
   text(by("cost-minute"), dollars(trends.cost_usd_micros.minute ?? 0));
   change("cost-change", trends.cost_usd_micros, (c) => `${c < 0 ? "−" : "+"}${percent(Math.abs(c))} against the hour`, "");

@@ -88,7 +88,7 @@ def _midnight(now_s: float) -> float:
 
 
 def _raise(api: str, budget: _Budget) -> str:
-    more = f"{2 * budget.allowed:g}" if budget.cause == "money" else f"{2 * budget.allowed:.0f}"
+    more = f"{float(f'{2 * budget.allowed:.2g}'):g}" if budget.cause == "money" else f"{2 * budget.allowed:.0f}"
     return f"fleet limits set {api} {budget.option} {more}"
 
 

@@ -24,7 +24,7 @@ RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
 
 #: What the tasks of a finding wait for, where it says so. Missing: its tasks have failed, or it does not say.
 _TELLS: dict[Kind, frozenset[Cause]] = {
-    "provider_down": frozenset({"outage"}),
+    "provider_down": frozenset({"outage", "retry"}),
     "key_refused": frozenset({"key"}),
     "out_of_money": frozenset({"credit"}),
     "misconfigured": frozenset({"configuration"}),

@@ -85,7 +85,8 @@ def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, to
     has_way = bool(pools := case.pools_on(name)) and all(
         (pool.ladder is not None and pool.ladder.is_down) for pool in case.view.pools if pool.pool in pools
     )
-    tasks = case.waiting(cause, about=about)
+    also: tuple[Cause, ...] = ("retry",) if cause == "outage" else ()  # whose last try has failed
+    tasks = case.waiting(cause, *also, about=about)
     rest = ", its pools are served by their fallbacks" if has_way and not tasks else ""
     return diagnosis(
         words.kind, "warning" if rest else "critical", words.head.format(api=name), cause=f"{told}{rest}",
@@ -100,7 +101,7 @@ def _all_down(case: Case, downs: dict[str, BreakerFacts]) -> Diagnosis:
     which = "APIs" if len(downs) == len(case.view.limits) else "APIs in use"
     return diagnosis(
         "provider_down", "critical", f"All {len(downs)} {which} are down", cause=told, now_s=case.now_s, about=ALL_APIS,
-        since=since, tasks=case.waiting("outage"),
+        since=since, tasks=case.waiting("outage", "retry"),
         help=Help(
             advice="see whether this network reaches them (proxy, DNS, firewall), then the providers' status pages",
             command="fleet doctor",

@@ -30,6 +30,12 @@ _OF_SORT: dict[str, Culprit] = {
     "outage": "provider", "late": "provider", "key": "key", "credit": "key", "configuration": "configuration",
     "429": "our limit",
 }  # fmt: skip
+#: What became of most of them, in words.
+_SAID = {
+    "outage": "failed", "late": "had no answer in time", "key": "were refused for their key",
+    "credit": "were refused for money or quota", "configuration": "were refused as configured wrongly",
+    "429": "were refused with a 429",
+}  # fmt: skip
 #: Who answers for what all calls of an API wait for.
 _OF_CAUSE: dict[Cause, Culprit] = {
     "outage": "provider", "key": "key", "credit": "key", "configuration": "configuration",
@@ -100,7 +106,8 @@ def _of_breakers(case: Case) -> CallVerdict | None:
     return CallVerdict(
         verdict=_OF_CAUSE[cause], culprit=ALL_APIS if is_all else ", ".join(map(api_of, limits)), error=cause,
         failed=failed, of=calls, window_s=OUTAGE_WINDOW_S,
-        reason=f"calls wait until one does well{f': {told}' if told else ''}",
+        reason=f"{failed:,} of {calls:,} calls failed in the last {OUTAGE_WINDOW_S:.0f} s"
+        f"; calls wait until one does well{f': {told}' if told else ''}",
     )  # fmt: skip
 
 
@@ -139,7 +146,7 @@ def _of_cells(case: Case, cells: list[_Cell]) -> CallVerdict | None:
     of = sum({cell.api: cell.of for cell in mine if is_all or cell.api == culprit}.values())
     return CallVerdict(
         verdict=who, culprit=culprit, error=worst.sort, failed=told, of=max(of, told), window_s=WINDOW_S,
-        reason=f"{told:,} of {max(of, told):,} calls of the last {RECENT_MIN} minutes, most with {worst.sort}",
+        reason=f"{told:,} of {max(of, told):,} calls of the last {RECENT_MIN} minutes {_SAID[worst.sort]}",
     )  # fmt: skip
 
 
