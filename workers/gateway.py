@@ -23,7 +23,7 @@ from fleet.workers.deadline import Deadline
 from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.exchanges import Exchanges
 from fleet.workers.frameworks.passing import Passing
-from fleet.workers.frameworks.raw import RawAnswer, Onlooker
+from fleet.workers.frameworks.raw import Onlooker, RawAnswer
 from fleet.workers.judge import broken_off, is_known
 from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import is_plain, may_write_for_an_hour, most_usage, sent_tokens

@@ -16,7 +16,7 @@ from fleet.workers.bot.sequel import out_of_tries
 from fleet.workers.frameworks.asked import RawAsk, asked_by, read
 from fleet.workers.frameworks.exchanges import speaking
 from fleet.workers.frameworks.passing import Passing
-from fleet.workers.frameworks.raw import Chunks, RawAnswer, RawRequest, Onlooker
+from fleet.workers.frameworks.raw import Chunks, Onlooker, RawAnswer, RawRequest
 
 #: Times in a row that a request is sent anew because of what Fleet itself had put into it (count).
 MOST_RELEARNT = 3

@@ -14,7 +14,7 @@ from fleet.workers.costs import Line
 from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.outgoing import Outgoing
 from fleet.workers.frameworks.passing import Passing
-from fleet.workers.frameworks.raw import RawAnswer, RawProvider, Onlooker
+from fleet.workers.frameworks.raw import Onlooker, RawAnswer, RawProvider
 from fleet.workers.passage import Errand, Passages
 from fleet.workers.ports import Knowledge
 from fleet.workers.providers.problem import read_problem
