@@ -6,6 +6,8 @@ of its answer is in `agent.py`.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 from collections.abc import Sequence
 
@@ -15,12 +17,21 @@ from fleet.models import BotTask
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
 from fleet.workers.bot.reply import ChatReply
-from fleet.workers.bot.user_function import FunctionThreads, Translate, UserFunction, load_function, raised
+from fleet.workers.bot.user_function import (
+    USER_ERRORS,
+    FunctionThreads,
+    Translate,
+    UserFunction,
+    load_function,
+    raised,
+)
 from fleet.workers.bot.user_loops import UserLoops
 from fleet.workers.frameworks.raw import REFUSAL
 
 #: Seconds for which a task waits for a thread, until it goes back to its queue: other workers may have one.
 PATIENCE_S = 5.0
+#: Modules that take long to import, and what in a user's module says that its bot will be asked for them.
+SDKS = {"openai": (".openai(",), "anthropic": (".anthropic(",), "httpx2": (".http_client(",)}
 #: Exceptions behind an exception that are looked at (count).
 MOST_CAUSES = 50
 
@@ -34,7 +45,25 @@ def load_bot(path: str) -> UserFunction:
     Raises:
         ConfigurationError: When it cannot be imported, is not callable, or does not take `(task, bot)`.
     """
-    return load_function(path, setting="function", arguments=("task", "bot"))
+    function = load_function(path, setting="function", arguments=("task", "bot"))
+    _load_sdks(function)
+    return function
+
+
+def _load_sdks(function: UserFunction) -> None:
+    """Import the SDKs that a function's module asks its bot for: later that would block its loop for a second.
+
+    What is not installed, or does not load, is told when it is asked for.
+    """
+    module = inspect.getmodule(function.call)
+    try:
+        source = "" if module is None else inspect.getsource(module)
+    except (OSError, TypeError):
+        return
+    for name, signs in SDKS.items():
+        if any(sign in source for sign in signs):
+            with contextlib.suppress(*USER_ERRORS):
+                importlib.import_module(name)
 
 
 class FunctionRunner:

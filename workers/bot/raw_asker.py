@@ -20,6 +20,8 @@ from fleet.workers.frameworks.raw import Chunks, Onlooker, RawAnswer, RawRequest
 
 #: Times in a row that a request is sent anew because of what Fleet itself had put into it (count).
 MOST_RELEARNT = 3
+#: Times that a request which asks no model is sent until its function is called anew (count): no breaker hears of it.
+MOST_PASSED = 4
 #: Least time (s) after which a function is called anew that speaks what the pool's provider doesn't.
 UNLIKELY_S = 60.0
 
@@ -125,7 +127,7 @@ class RawAsker(Asker):
                 first.set_result(whole)
 
     async def _until_answered(self, ask: RawAsk, passing: Passing | None) -> RawAnswer:
-        relearnt = 0
+        relearnt = passed = 0
         while True:
             if self.tries >= self._max_attempts:  # it was told so already: no SDK may go on
                 raise out_of_tries(self.tries, FleetError("expected an end after OutOfTries, got another request"))
@@ -138,7 +140,9 @@ class RawAsker(Asker):
                 if relearnt >= MOST_RELEARNT:
                     raise
             except Waits as error:
-                if (passing is not None and passing.has_told) or error is self._wrong_wire:
+                passed += ask.asked is None
+                has_told = passing is not None and passing.has_told
+                if has_told or error is self._wrong_wire or passed >= MOST_PASSED:
                     raise
                 await self._wait_out(error)
 

@@ -65,6 +65,7 @@ class Outgoing:
         self._adds_usage = ask.is_streamed and not ask.tells_usage and not _is_refused(lessons, route.priced_as)
         self._request = ask.written(route.model, bound=bound, with_usage=self._adds_usage)
         self._is_streaming = False
+        self._headers: Mapping[str, str] = {}
         self.refusal: RawAnswer | None = None
         self.is_cut = False
         self.tier: str | None = None
@@ -82,8 +83,10 @@ class Outgoing:
         except TooLong as error:
             raise self._broken(ProviderUnavailable(f"{self._provider.host}: {error}")) from error
         except FleetError as error:
-            self._broken(error)
-            raise
+            if not (self._is_streaming and self._passing is not None and self._passing.has_ended):
+                self._broken(error)
+                raise
+            answer = RawAnswer(200, self._headers)  # only the usage is missing
         if self._is_streaming:
             self._check_stream(answer)
         elif 200 <= answer.status < 300:
@@ -132,7 +135,7 @@ class Outgoing:
         content_type = headers.get("content-type", "")
         if self._passing is None or not 200 <= status < 300 or content_type.startswith("application/json"):
             return None
-        self._is_streaming = True
+        self._is_streaming, self._headers = True, headers
         self._passing.begin(status, headers, hides_usage=self._adds_usage)
         return self._passing.feed
 

@@ -81,6 +81,11 @@ class Passing:
         return self._watch.error
 
     @property
+    def has_ended(self) -> bool:
+        """True once the provider has said why the model stopped: what is lost later is about the answer, not of it."""
+        return self._is_events and self._is_over
+
+    @property
     def is_whole(self) -> bool:
         """True when it has ended as this wire ends; a wire that is not known here ends whenever it does."""
         return self._is_over or self._ask.endpoint not in ("chat/completions", "messages", "responses")

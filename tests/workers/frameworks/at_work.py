@@ -44,6 +44,7 @@ class Work:
     timeout_s: float = 60.0
     before: Before | None = None
     model: str = "simulated-1"
+    share: float = 0.0
 
     async def at(self, url: str) -> Outcome:
         """Run the task with its provider there."""
@@ -54,7 +55,7 @@ class Work:
         gateway = Gateway(
             self.limiter, {"research": route}, _price, breakers=self.breakers, bill=self.bill, lessons=self.lessons
         )
-        agent = Agent(gateway, settings_of(function=self.function, **self.pool), share=lambda: 0.0)
+        agent = Agent(gateway, settings_of(function=self.function, **self.pool), share=lambda: self.share)
         try:
             return await agent.run(
                 BotTask.model_validate({"prompt": "2+2?", **self.task}), a_bot(), task_id="t1",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 import anthropic
@@ -338,3 +341,16 @@ def test_the_agents_sdk_is_told_to_send_no_traces(monkeypatch: pytest.MonkeyPatc
 
 async def _nowhere(request: object) -> Any:
     raise AssertionError("expected no request")
+
+
+def test_an_sdk_is_imported_when_the_function_that_asks_for_it_is_loaded_and_not_before(tmp_path: Path):
+    """Importing one blocks for a second: no loop of users' functions should wait for that."""
+    (tmp_path / "asks_bots.py").write_text("async def solve(task, bot):\n    return bot.openai()\n")
+    (tmp_path / "plain_bots.py").write_text("async def solve(task, bot):\n    return await bot.chat(task.prompt)\n")
+    code = (
+        "import sys; from fleet.workers.bot.function import load_bot; names = 'openai anthropic httpx httpx2'.split();"
+        "load_bot('plain_bots:solve'); before = [name for name in names if name in sys.modules];"
+        "load_bot('asks_bots:solve'); print(before, 'openai' in sys.modules, 'anthropic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[] True False\n", done.stderr
