@@ -23,10 +23,12 @@ FleetError
 │   │   └── ContextTooLong         the prompt is more than the model takes: a tighter cut may fit
 │   ├── DeadlineExceeded       its time at work is over
 │   ├── TooExpensive           what it may cost, `max_cost_usd`, does not pay for the next call
+│   ├── CapReached             its run has had all the turns or calls of tools that its pool allows
 │   ├── Expired                its producer's `expires_at` has passed: nothing was paid for it
 │   ├── OutOfTries             the provider failed on `max_attempts` of its calls while other tasks did well
 │   ├── Poison                 this task kills its process: it was alone in one that died
 │   ├── BadAnswer              the provider answered, but not with a usable answer
+│   │   └── NoProgress             the model calls the same tools with the same results over and over, also when warned
 │   ├── BotFunctionFailed      the user's own bot function raised
 │   └── ValidatorFailed        the user's own validator raised on this answer, and not on those of others
 └── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
@@ -38,40 +40,17 @@ it `passes`, whether it `holds` the fleet.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from fleet.faults import Blame as Blame
+from fleet.faults import Fault
+from fleet.faults import FleetError as FleetError
+from fleet.faults import Parks as Parks
 from fleet.quoting import brief
 from fleet.waits import MOST_TOLD, Cause, Ruling, Wait
 
 if TYPE_CHECKING:
-    from fleet.faults import Fault
     from fleet.rates import RateReadings
-    from fleet.usage import Usage
-
-#: Who a failure is charged to; `unknown`: the other side refused, and did not say what.
-Blame = Literal["bot", "key", "provider", "prompt", "configuration", "fleet", "unknown"]
-#: Whether other tasks of the same provider, model and key should wait behind a gate: never, once it lasts, at once.
-Parks = Literal["never", "lasting", "at once"]
-
-
-class FleetError(Exception):
-    """Root of all errors raised by Fleet.
-
-    Attributes:
-        blame: Who is to blame for a task that fails with it.
-        parks: Whether others would meet the same.
-        passes: True when it passes by itself.
-        passes_at: Unix time in seconds at which it does, when the other side said so.
-        holds: True when the whole fleet is held on the limit meanwhile.
-        usage: What the failed call used nevertheless, when the provider said so.
-    """
-
-    blame: Blame = "fleet"
-    parks: Parks = "never"
-    passes = False
-    passes_at: float | None = None
-    holds = False
-    usage: Usage | None = None
 
 
 class Waits(FleetError):
@@ -308,6 +287,24 @@ class TooExpensive(GiveUp):
     blame = "prompt"
 
 
+class CapReached(GiveUp):
+    """A run has had what its pool allows: turns, calls of tools in one turn, calls of tools in all.
+
+    Turns and calls in all are what the task asks too much of, as its cost: they accuse no bot.
+
+    Args:
+        message: What happened.
+        cap: The setting of the pool.
+        fault: What it says of the bot; None: nothing.
+    """
+
+    def __init__(self, message: str, *, cap: str, fault: Fault | None = None) -> None:
+        super().__init__(message)
+        self.cap = cap
+        self.fault = fault
+        self.blame: Blame = "prompt" if fault is None else "bot"
+
+
 class Expired(GiveUp):
     """The time by which its producer wanted it, `expires_at`, has passed; nothing was paid for it."""
 
@@ -344,6 +341,10 @@ class BadAnswer(GiveUp):
     def __init__(self, message: str, *, fault: Fault | None = None) -> None:
         super().__init__(message)
         self.fault = fault
+
+
+class NoProgress(BadAnswer):
+    """The model goes round in circles: the same tools, arguments and results over and over, also when it was warned."""
 
 
 class BotFunctionFailed(GiveUp):

@@ -1,8 +1,20 @@
-"""What may be wrong with an answer. Who finds it: `workers/judge.py`; whom it is charged to: second opinions."""
+"""What may be wrong with an answer, and the root of all errors, whose tree is `errors.py`.
+
+Who finds a fault: `workers/judge.py`; whom it is charged to: second opinions.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fleet.usage import Usage
+
+#: Who a failure is charged to; `unknown`: the other side refused, and did not say what.
+Blame = Literal["bot", "key", "provider", "prompt", "configuration", "fleet", "unknown"]
+#: Whether other tasks of the same provider, model and key should wait behind a gate: never, once it lasts, at once.
+Parks = Literal["never", "lasting", "at once"]
 
 
 class Fault(StrEnum):
@@ -19,4 +31,26 @@ class Fault(StrEnum):
     REPEATED = "repeated"
     SPENT = "spent"  # all output was used up by thinking: no bot's fault, whoever is asked has so little room
     REJECTED = "rejected"  # by the user's validator
+    CIRCLING = "circling"  # the same tools, arguments and results over and over, also when it was warned
+    FAN_OUT = "fan_out"  # one answer called more tools than its pool allows
     CRASHED = "crashed"  # the bot function raised, or returned something else than text
+
+
+class FleetError(Exception):
+    """Root of all errors raised by Fleet.
+
+    Attributes:
+        blame: Who is to blame for a task that fails with it.
+        parks: Whether others would meet the same.
+        passes: True when it passes by itself.
+        passes_at: Unix time in seconds at which it does, when the other side said so.
+        holds: True when the whole fleet is held on the limit meanwhile.
+        usage: What the failed call used nevertheless, when the provider said so.
+    """
+
+    blame: Blame = "fleet"
+    parks: Parks = "never"
+    passes = False
+    passes_at: float | None = None
+    holds = False
+    usage: Usage | None = None

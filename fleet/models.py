@@ -99,7 +99,10 @@ class BotTask(Asks):
         description="Unix time in seconds after which nobody wants the answer: it is dropped unpaid. None: the pool's.",
     )
     max_cost_usd: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="The most that it may cost, in US dollars; needs a price."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="The most that it may cost, in US dollars; needs a price. None: the pool's.",
     )
     max_output_tokens: int | None = Field(None, ge=1, le=1_000_000, description="None: the pool's.")
     answer_schema: AnswerSchema | None = Field(

@@ -210,6 +210,26 @@ def test_a_budget_that_is_none_is_refused_with_the_right_spelling(file: Path, ta
         load()
 
 
+def test_a_pool_whose_tasks_may_cost_so_much_wants_a_price_of_its_models(file: Path) -> None:
+    file.write_text("[pools.a]\nmax_cost_usd = 0.5\n")
+    assert load().pools["a"].max_cost_usd == 0.5
+    file.write_text('[providers.o]\nkind = "openai"\n[pools.a]\nprovider = "o"\nmodel = "m"\nmax_cost_usd = 0.5\n')
+    with pytest.raises(
+        ConfigurationError, match=r"pools.a.max_cost_usd: expected a price of the model, got none for o/m"
+    ):
+        load()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["max_rounds = 1", "max_turns = 0", "max_tool_calls = -1", "max_tool_calls_per_turn = 0.5", "max_cost_usd = inf"],
+)
+def test_a_cap_that_caps_nothing_or_all_is_refused(file: Path, line: str) -> None:
+    file.write_text(f"[pools.a]\n{line}\n")
+    with pytest.raises(ConfigurationError, match=f"pools.a.{line.split()[0]}"):
+        load()
+
+
 def test_a_budget_wants_a_price_of_every_model_that_it_counts(file: Path) -> None:
     pools = '[providers.o]\nkind = "openai"\n[pools.a]\nprovider = "o"\nmodel = "m"\n[pools.b]\n'
     file.write_text(f'{pools}[budgets."pool:b"]\nusd_per_day = 1\n')

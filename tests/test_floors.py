@@ -20,9 +20,10 @@ DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
-    ("fleet.quoting", "fleet.faults", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money"),
+    ("fleet.quoting", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money"),
     ("fleet.usage", "fleet.conversation", "fleet.lessons", "fleet.waits"),
-    ("fleet.errors", "fleet.bounds", "fleet.patterns", "fleet.list_prices", "fleet.entries"),
+    ("fleet.faults", "fleet.bounds", "fleet.patterns", "fleet.list_prices", "fleet.entries"),
+    ("fleet.errors",),
     ("fleet.spellings",),
     ("fleet.asking",),
     ("fleet.schema_rules", "fleet.config", "fleet.handover"),
@@ -53,7 +54,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.door",),
     ("fleet",),
 )
-WORDS = tuple(part for floor in FLOORS[:10] for part in floor)
+WORDS = tuple(part for floor in FLOORS[:11] for part in floor)
 
 #: Room -> lower floors that are closed to it all the same.
 CLOSED: dict[str, tuple[str, ...]] = {

@@ -18,6 +18,7 @@ from fleet.config import Settings
 from fleet.errors import (
     BadAnswer,
     BotFunctionFailed,
+    CapReached,
     ConfigurationError,
     DeadlineExceeded,
     FleetError,
@@ -340,6 +341,8 @@ def _fault_of(error: FleetError | None) -> Fault | None:
     """Return what the bot may be to blame for; None when a provider, a key, the time or Fleet is."""
     if isinstance(error, BadAnswer):
         return None if error.fault is Fault.SPENT else error.fault or Fault.REJECTED
+    if isinstance(error, CapReached):
+        return error.fault
     return Fault.CRASHED if isinstance(error, BotFunctionFailed) else None
 
 

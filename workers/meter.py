@@ -7,11 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from fleet.money import PICOS
 from fleet.outcome import NOTHING_BEFORE, Before
 from fleet.usage import Usage
 
 #: Usage of a task that has called nobody yet.
 NO_USAGE = Usage()
+
+
+def most_of(usd: float | None, spent_picos: int) -> int | None:
+    """Return what a task may still cost, in 10^-12 dollars; None: as much as it does.
+
+    Args:
+        usd: The most that it may cost in all.
+        spent_picos: What others have spent on it.
+    """
+    return None if usd is None else max(0, round(usd * PICOS) - spent_picos)
 
 
 @dataclass(slots=True)

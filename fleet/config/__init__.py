@@ -3,6 +3,7 @@
 from fleet.config.alerts import AlertSettings
 from fleet.config.budgets import PERIODS, BudgetSettings, Period, WhenFull
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
+from fleet.config.hosts import is_local, is_loopback
 from fleet.config.prices import BillSettings, PriceSettings, RateSettings, TierPriceSettings
 from fleet.config.sections import (
     SIMULATOR,
@@ -22,8 +23,6 @@ from fleet.config.sections import (
     SimulatorSettings,
     When,
     WorkerSettings,
-    is_local,
-    is_loopback,
     vendor_of,
 )  # fmt: skip
 from fleet.config.settings import (

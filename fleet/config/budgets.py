@@ -8,7 +8,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from fleet.config.sections import LimitSettings, Section
+from fleet.config.sections import LimitSettings, PoolSettings, Section
 from fleet.quoting import nearest, quote
 
 #: What a budget is for. All but the last begin anew by the calendar, in UTC.
@@ -93,7 +93,7 @@ def pools_of(scope: str, pools: Collection[str]) -> tuple[str, ...]:
 def budgeted(
     limits: Mapping[str, LimitSettings],
     budgets: Mapping[str, BudgetSettings],
-    pools: Collection[str],
+    pools: Mapping[str, PoolSettings],
     apis_of: Callable[[str], Iterable[tuple[str, str]]],
 ) -> Iterator[tuple[str, str]]:
     """Yield each model that has a budget, as `provider/model`, and the setting that gives it one.
@@ -101,7 +101,7 @@ def budgeted(
     Args:
         limits: By `provider/model`.
         budgets: By scope.
-        pools: Names of the pools.
+        pools: By name.
         apis_of: Returns provider and model of all that a pool may call.
 
     Raises:
@@ -116,3 +116,7 @@ def budgeted(
         for pool in pools_of(scope, pools):
             for provider, model in apis_of(pool):
                 yield f"{provider}/{model}", f'budgets."{scope}"'
+    for name, own in pools.items():
+        if own.max_cost_usd is not None:
+            for provider, model in apis_of(name):
+                yield f"{provider}/{model}", f"pools.{name}.max_cost_usd"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -23,6 +21,18 @@ from fleet.asking import (
     TopP,
     Verbosity,
 )
+from fleet.config.caps import (
+    MOST_TOOL_CALLS,
+    MOST_TOOL_CALLS_PER_TURN,
+    MOST_TURNS,
+    ROUNDS,
+    MaxCostUsd,
+    MaxRounds,
+    MaxToolCalls,
+    MaxToolCallsPerTurn,
+    MaxTurns,
+)
+from fleet.config.hosts import host_of, is_local
 from fleet.quoting import quote
 
 #: Name of the provider that exists without any configuration.
@@ -33,37 +43,6 @@ PREFIX = r"[A-Za-z0-9._:/-]{0,64}"
 
 #: Vendors whose limits do not count input that they read from their cache: kinds, names before the model's, hosts.
 _UNCOUNTED = frozenset({"anthropic", "bedrock", "groq"})
-
-#: Ends of names that no public DNS knows: the local network's, Docker's and Kubernetes' own.
-_LOCAL_NAMES = (".local", ".localhost", ".localdomain", ".internal", ".lan", ".home.arpa", ".svc")
-
-
-def is_loopback(url: str | None) -> bool:
-    """True for the address of a server on this very host; None is the vendor's own."""
-    host = _host_of(url)
-    return host == "localhost" or host.endswith(".localhost") or _address(host, "is_loopback")
-
-
-def is_local(url: str | None) -> bool:
-    """True for the address of a server on this host or on a private network, where APIs often ask for no key."""
-    host = _host_of(url)
-    is_bare = bool(host) and "." not in host and ":" not in host
-    return is_loopback(url) or is_bare or host.endswith(_LOCAL_NAMES) or _address(host, "is_private")
-
-
-def _host_of(url: str | None) -> str:
-    try:
-        return (urlsplit(url or "").hostname or "").rstrip(".")
-    except ValueError:  # half an IPv6 address: the adapter says so
-        return ""
-
-
-def _address(host: str, what: Literal["is_loopback", "is_private"]) -> bool:
-    try:
-        return bool(getattr(ip_address(host), what))
-    except ValueError:
-        return False
-
 
 #: Vendors whose keys come from a cloud's own variables and files, by its SDK.
 _AMBIENT = ("bedrock", "google-cloud")
@@ -144,7 +123,7 @@ class ProviderSettings(Section):
 
 def counts_cached(provider: ProviderSettings | None, model: str) -> bool:
     """True unless the vendor's limits are known not to count input that it reads from its cache."""
-    kind, host = ("", "") if provider is None else (provider.kind, _host_of(provider.base_url))
+    kind, host = ("", "") if provider is None else (provider.kind, host_of(provider.base_url))
     return _UNCOUNTED.isdisjoint({kind, vendor_of(model), *host.split(".")})
 
 
@@ -257,6 +236,13 @@ class PoolSettings(Section):
     max_attempts: int = Field(
         4, ge=1, le=20, description="Failed calls until a task fails, counted while other tasks' calls do well."
     )
+    max_cost_usd: MaxCostUsd | None = Field(
+        None, description="The most that a task may cost, in US dollars, unless the task sets it; needs a price."
+    )
+    max_turns: MaxTurns = MOST_TURNS
+    max_tool_calls_per_turn: MaxToolCallsPerTurn = MOST_TOOL_CALLS_PER_TURN
+    max_tool_calls: MaxToolCalls = MOST_TOOL_CALLS
+    max_rounds: MaxRounds = ROUNDS
     fallback: tuple[RungSettings, ...] = Field((), description="Where tasks go when the provider fails: its ladder.")
     effort: Effort | None = Field(None, description="How long models think: none, minimal, low, medium, high, ...")
     thinking_tokens: ThinkingTokens | None = Field(

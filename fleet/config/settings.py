@@ -21,6 +21,7 @@ from pydantic_settings.exceptions import SettingsError
 from fleet.config.alerts import AlertSettings
 from fleet.config.budgets import BudgetSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
+from fleet.config.hosts import is_local
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
 from fleet.config.sections import (
     SIMULATOR,
@@ -38,7 +39,6 @@ from fleet.config.sections import (
     SimulatorSettings,
     WorkerSettings,
     counts_cached,
-    is_local,
     vendor_of,
 )
 from fleet.config.trust import check_found

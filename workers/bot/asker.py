@@ -25,7 +25,6 @@ from fleet.errors import (
 )
 from fleet.grants import Caller
 from fleet.models import Bot, BotTask, Persona
-from fleet.money import PICOS
 from fleet.outcome import NOTHING_BEFORE, Before
 from fleet.schema import compiled
 from fleet.waits import Wait
@@ -42,7 +41,7 @@ from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway
 from fleet.workers.judge import Judgement, judge_completion
 from fleet.workers.load import sent_tokens
-from fleet.workers.meter import Meter
+from fleet.workers.meter import Meter, most_of
 from fleet.workers.ports import CONTEXT_FULL, Completion, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
 from fleet.workers.roads import PATIENCE_S
@@ -135,7 +134,7 @@ class Asker:
         self._anew, self._empty, self._is_answered = 0, 0, False
         self.tries = self._before.tries
         self._failures = sum(self._before.failed.values())
-        most = None if task.max_cost_usd is None else max(0, round(task.max_cost_usd * PICOS) - spent_picos)
+        most = most_of(task.max_cost_usd or pool.max_cost_usd, spent_picos)
         self.meter = Meter.of(task_id, self._before, most_picos=most)
         self.degraded = False
         self.bad_answers = 0

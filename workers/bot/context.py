@@ -34,6 +34,8 @@ from fleet.workers.load import beside_tokens
 from fleet.workers.ports import PLAIN, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
 from fleet.workers.streaming import Emit, Streaming
+from fleet.workers.watching.circles import Track
+from fleet.workers.watching.messages import noted, shown_in, wanted_in
 
 #: Characters of an answer times rules of its schema that are checked on the event loop: some ms at most.
 QUICK_CHECK = 40_000
@@ -80,6 +82,8 @@ class BotContext(RawAsker):
 
         Raises:
             BadAnswer: Refused, in a loop, or empty once too often; or it does not fit, nor does the repaired one.
+            NoProgress: It calls the same tools with the same results over and over, and was warned.
+            CapReached: The run has had the turns or calls of tools that its pool allows.
             FleetError: Whatever else ended the call for good.
         """
         asked = partial(self._chat, prompt, temperature, max_output_tokens, options)
@@ -129,6 +133,22 @@ class BotContext(RawAsker):
     ) -> ChatReply:
         wishes = wishes_of(asked_in_chat(self._task, options, self._pool), self._pool, self.persona)
         turns = turns_of(prompt)
+        track, told = self.run_watch.asks(shown_in(turns))
+        if told is not None:
+            turns = noted(turns, told)
+        reply = await self._reply(turns, wishes, temperature, max_output_tokens, schema, streaming)
+        self.run_watch.heard(track, wanted_in(reply.tool_calls))
+        return reply
+
+    async def _reply(
+        self,
+        turns: tuple[Message, ...],
+        wishes: Wishes,
+        temperature: float | None,
+        max_output_tokens: int | None,
+        schema: Schema | None,
+        streaming: Streaming | None,
+    ) -> ChatReply:
         inquiry = self._inquiry(self._fitted(turns, wishes), wishes)
         if temperature is not None:
             wishes = replace(wishes, asked=wishes.asked | {"temperature"})
@@ -162,10 +182,10 @@ class BotContext(RawAsker):
         """
         wishes = wishes_of(self._task, self._pool, self.persona)
         turns = self._task.conversation()
-        inquiry = self._inquiry(self._fitted(turns, wishes), wishes)
-        if self.schema is None:
-            return await self._ask(inquiry, self._thinking_room_tokens)
-        return await self._in_json(self.schema, turns, inquiry, self._thinking_room_tokens)
+        reply = await self._reply(turns, wishes, None, None, self.schema, None)
+        if reply.tool_calls:
+            self.run_watch.heard(Track(), wanted_in(reply.tool_calls))
+        return reply
 
     async def _in_json(self, schema: Schema, turns: tuple[Message, ...], plain: Inquiry, more_tokens: int) -> ChatReply:
         """Ask for an answer that fits a schema; return it as bare JSON, repaired once if need be.

@@ -11,29 +11,28 @@ import contextlib
 from functools import cached_property
 
 from fleet.errors import ConfigurationError, DeadlineExceeded, FleetError, GiveUp, NotSoon, Relearnt, Waits
-from fleet.workers.bot.asker import BEGUN_PATIENCE_S, Asker
+from fleet.workers.bot.asker import BEGUN_PATIENCE_S
 from fleet.workers.bot.sequel import out_of_tries
+from fleet.workers.bot.watched_asker import WatchedAsker
 from fleet.workers.frameworks.asked import RawAsk, asked_by, read
 from fleet.workers.frameworks.exchanges import speaking
 from fleet.workers.frameworks.passing import Passing
-from fleet.workers.frameworks.raw import Chunks, Onlooker, RawAnswer, RawRequest
+from fleet.workers.frameworks.raw import Chunks, RawAnswer, RawRequest
+from fleet.workers.frameworks.watch import RequestWatch
 
 #: Times in a row that a request is sent anew because of what Fleet itself had put into it (count).
 MOST_RELEARNT = 3
 #: Times that a request which asks no model is sent until its function is called anew (count): no breaker hears of it.
 MOST_PASSED = 4
+#: Endpoints of which each request is a turn of a run.
+TURNS = frozenset({"chat/completions", "completions", "responses", "messages"})
 #: Least time (s) after which a function is called anew that speaks what the pool's provider doesn't.
 UNLIKELY_S = 60.0
 
 
-class RawAsker(Asker):
-    """One bot whose function sends requests of its own. Arguments and attributes as `Asker`.
+class RawAsker(WatchedAsker):
+    """One bot whose function sends requests of its own. Arguments and attributes as `Asker`."""
 
-    Attributes:
-        watch: Looks at what its requests ask and get; None: nobody does.
-    """
-
-    watch: Onlooker | None = None
     _wrong_wire: ConfigurationError | None = None
 
     @cached_property
@@ -57,10 +56,11 @@ class RawAsker(Asker):
             ConfigurationError: The pool's provider does not speak the request's wire.
         """
         try:
-            ask = read(request)
-            if self.watch is not None and ask.asked is not None and ask.body is not None:
-                ask = asked_by(ask, self.watch.before(ask.body))
-            return await (self._stream(ask) if ask.is_streamed else self._until_answered(ask, None))
+            ask, watch = read(request), None
+            if ask.body is not None and ask.asked is not None and ask.endpoint in TURNS:
+                watch = RequestWatch(self.run_watch)
+                ask = asked_by(ask, watch.before(ask.body))
+            return await (self._stream(ask, watch) if ask.is_streamed else self._until_answered(ask, None, watch))
         except Waits as error:
             self.broken.append(error)
             raise
@@ -75,7 +75,7 @@ class RawAsker(Asker):
             stream.cancel()
         await asyncio.gather(*streams, return_exceptions=True)
 
-    async def _stream(self, ask: RawAsk) -> RawAnswer:
+    async def _stream(self, ask: RawAsk, watch: RequestWatch | None) -> RawAnswer:
         """Return an answer when its first piece is there; the others follow in a task of their own."""
         loop = asyncio.get_running_loop()
         first: asyncio.Future[RawAnswer] = loop.create_future()
@@ -89,9 +89,9 @@ class RawAsker(Asker):
             ask,
             lambda status, headers: None if first.done() else first.set_result(RawAnswer(status, headers, b"", chunks)),
             chunks.put,
-            collects=self.watch is not None,
+            collects=watch is not None,
         )
-        task = loop.create_task(self._passed(ask, passing, first, chunks))
+        task = loop.create_task(self._passed(ask, passing, watch, first, chunks))
         self._streams.add(task)
         task.add_done_callback(self._streams.discard)
         try:
@@ -101,10 +101,17 @@ class RawAsker(Asker):
             await asyncio.wait({task})
             raise
 
-    async def _passed(self, ask: RawAsk, passing: Passing, first: asyncio.Future[RawAnswer], chunks: Chunks) -> None:
+    async def _passed(
+        self,
+        ask: RawAsk,
+        passing: Passing,
+        watch: RequestWatch | None,
+        first: asyncio.Future[RawAnswer],
+        chunks: Chunks,
+    ) -> None:
         """See one streamed answer through; tell its reader how it ended."""
         try:
-            whole = await self._until_answered(ask, passing)
+            whole = await self._until_answered(ask, passing, watch)
         except asyncio.CancelledError:
             chunks.end(DeadlineExceeded("expected to read the answer before the task ended: return from your function"))
             first.cancel()
@@ -126,7 +133,7 @@ class RawAsker(Asker):
             if not first.done():  # it came in one piece
                 first.set_result(whole)
 
-    async def _until_answered(self, ask: RawAsk, passing: Passing | None) -> RawAnswer:
+    async def _until_answered(self, ask: RawAsk, passing: Passing | None, watch: RequestWatch | None) -> RawAnswer:
         relearnt = passed = 0
         while True:
             if self.tries >= self._max_attempts:  # it was told so already: no SDK may go on
@@ -134,7 +141,7 @@ class RawAsker(Asker):
             await self._find_rung()
             try:
                 self._check_wire(ask)
-                return await self._try_raw(ask, passing)
+                return await self._try_raw(ask, passing, watch)
             except Relearnt:
                 relearnt += 1
                 if relearnt >= MOST_RELEARNT:
@@ -162,12 +169,12 @@ class RawAsker(Asker):
                 raise
             raise NotSoon(error.wait(about=self.route.limit)) from error
 
-    async def _try_raw(self, ask: RawAsk, passing: Passing | None) -> RawAnswer:
+    async def _try_raw(self, ask: RawAsk, passing: Passing | None, watch: RequestWatch | None) -> RawAnswer:
         before_s, route = self.meter.calling_s, self.route
         answer = await self._gateway.exchange(
             self.pool, ask, usual_output_tokens=self._max_output_tokens, bound=self._bound, deadline=self.deadline,
             meter=self.meter, caller=self._caller, patience_s=BEGUN_PATIENCE_S, route=route, passing=passing,
-            watch=self.watch,
+            watch=watch,
         )  # fmt: skip
         self._is_answered = self.is_begun = True
         self._failures = 0

@@ -86,7 +86,7 @@ class RawProvider(Protocol):
 
 
 class Onlooker(Protocol):
-    """Looks at what the requests of one run of a task ask, and what they get."""
+    """Looks at what one request of a run asks, and what it gets: `watch.py`."""
 
     def before(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the body to send instead; raise what ends the run."""

@@ -32,6 +32,8 @@ ADVICE = {
     "attempts": "its provider failed again and again: replay it once the provider works",
     "deadline": "its time ran out: raise deadline_s or the limit, then replay it",
     "cost": "its max_cost_usd was used up: raise it, then replay it",
+    "cap": "its run met a cap of its pool: see what it did, raise the cap that the message names, then replay it",
+    "circles": "the same tools gave the same results over and over: correct the tool or the prompt, then replay it",
     "expired": "its end had passed before it could start: if anybody still wants it, replay it with --expires-in",
     "validation": "it was no valid task: correct what the message says (a pool can be added), else submit it anew",
     "poison": "it kills the process it runs in: look at its bot function and at memory before you replay it",

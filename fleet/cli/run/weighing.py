@@ -93,6 +93,7 @@ class Scales:
             beside += _schema_tokens(schema.text)
         mean, variance = _sizes(count_message_tokens(task.conversation()) + beside, most, crowd)
         self._given[pool] += 1
+        usd = task.max_cost_usd or settings.max_cost_usd
         return Weighed(
             pool=pool,
             api=f"{settings.provider}/{crowd.models[self._given[pool] % len(crowd.models)]}",
@@ -103,7 +104,7 @@ class Scales:
             variance=variance,
             beside_tokens=beside,
             calls=PLAIN_CALLS if task.answer_schema is None else JSON_CALLS,
-            most_picos=None if task.max_cost_usd is None else round(task.max_cost_usd * PICOS),
+            most_picos=None if usd is None else round(usd * PICOS),
         )
 
     def _pool_for(self, task: BotTask) -> str:

@@ -39,7 +39,7 @@ class TaskMoney(NamedTuple):
     """What is known of a task's money.
 
     Args:
-        most_picos: Its `max_cost_usd` in 10^-12 dollars; None: it has none.
+        most_picos: Its `max_cost_usd`, else its pool's, in 10^-12 dollars; None: neither has one.
         under_way: Its calls that have no answer yet.
         budgets: How those stand that count its calls.
     """
@@ -69,7 +69,8 @@ def read_task_money(
         now_s: Unix time.
     """
     fields = _fields_of(message)
-    most, pool = fields.get("max_cost_usd"), pool if pool in settings.pools else None
+    pool = pool if pool in settings.pools else None
+    most = fields.get("max_cost_usd") or (settings.pools[pool].max_cost_usd if pool else None)
     calls = _under_way(state, settings, pool, task_id) if pool and is_held else ()
     payer = Payer(pool or "", tenant=_text(fields.get("tenant")), run=_text(fields.get("run")))
     return TaskMoney(

@@ -50,7 +50,7 @@ RECORD = Script.beside(
 #: Why a task died, coarser than its error: what an operator does next depends on it.
 Cause = Literal[
     "attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration",
-    "expired", "cost", "bug",
+    "expired", "cost", "cap", "circles", "bug",
 ]  # fmt: skip
 
 #: Error type -> cause. A type that is not here is a bug of Fleet.
@@ -71,6 +71,7 @@ CAUSES: Mapping[str, Cause] = {
     "NotSoon": "attempts",
     "OutOfTries": "attempts",
     "TooExpensive": "cost",
+    "CapReached": "cap",
     "InvalidTask": "validation",
     "Poison": "poison",
     "BadRequest": "refused",
@@ -78,6 +79,7 @@ CAUSES: Mapping[str, Cause] = {
     "KeyRejected": "refused",
     "KeySpent": "refused",
     "BadAnswer": "answer",
+    "NoProgress": "circles",
     "BotFunctionFailed": "function",
     "ValidatorFailed": "function",
 }

@@ -82,9 +82,12 @@ def finish(client: redis.Redis, task_id: str, **fields: Any) -> BotResult:
 
 
 def story_of(
-    client: redis.Redis, task_id: str, limit_of: Callable[[str], LimitSnapshot | None] = lambda pool: None
+    client: redis.Redis,
+    task_id: str,
+    limit_of: Callable[[str], LimitSnapshot | None] = lambda pool: None,
+    settings: Settings = SETTINGS,
 ) -> Story:
-    return tell(gather(task_id, state=client, broker=client, settings=SETTINGS, limit_of=limit_of))
+    return tell(gather(task_id, state=client, broker=client, settings=settings, limit_of=limit_of))
 
 
 def text_of(story: Story) -> str:
@@ -216,6 +219,12 @@ def test_a_task_at_work_tells_what_it_has_cost_what_is_left_and_which_call_has_n
     assert "its call to simulator/simulated-1 has had no answer for 31." in text
     assert "it is given up after 120 s (timeout_s), $0.0030 is reserved for it" in text
     assert "answers nothing" not in text
+
+
+def test_a_task_tells_what_is_left_of_what_its_pools_tasks_may_cost(client: redis.Redis) -> None:
+    capped = Settings(pools={"research": PoolSettings(bots=2, max_cost_usd=0.01)})
+    hold(client, with_costs(message_of("mine")))
+    assert "of its max_cost_usd = $0.0100, $0.0080 is left" in text_of(story_of(client, "mine", settings=capped))
 
 
 def test_a_task_whose_api_answers_nobody_says_so(client: redis.Redis) -> None:

@@ -212,6 +212,12 @@ def test_a_function_that_lets_a_cut_stream_through_begins_anew_and_pays_for_both
     assert (whole, outcome.usage.total_tokens, outcome.cost_usd_picos) == (15, cut + 15, cut + 15) and cut > 10
 
 
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_begins_anew_has_all_of_its_turns_again(function: str):
+    outcome, requests = work(function, [streamed(OPENAI[:4])], [streamed(OPENAI)], max_turns=1)
+    assert (outcome.status, outcome.answer, len(requests)) == ("ok", "four", 2)
+
+
 @pytest.mark.parametrize(("function", "kind"), [*((one, "openai") for one in FUNCTIONS), ("collects", "openai-chat")])
 def test_a_stream_that_breaks_while_others_do_well_counts_as_a_try_and_is_charged_with_what_came(
     function: str, kind: str
