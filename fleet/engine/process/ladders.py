@@ -9,6 +9,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from fleet import config
 from fleet.config import ProviderSettings, Settings
@@ -101,13 +102,12 @@ def _adapter(name: str, settings: Settings, telemetry: Telemetry, notebook: Note
     """Return the connected API of a provider; the local simulator is started when it has no address."""
     provider = settings.providers.get(name, ProviderSettings(kind="simulator"))
 
-    def make(base_url: str | None) -> Provider:
-        made = make_provider(provider, base_url=base_url, name=name, lessons=notebook)
-        connected: Provider = telemetry.provider(made)
-        return connected
+    def make(base_url: str | None) -> Any:
+        return telemetry.provider(make_provider(provider, base_url=base_url, name=name, lessons=notebook))
 
     if provider.kind != "simulator" or provider.base_url is not None:
-        return make(None)
+        connected: Provider = make(None)
+        return connected
     home = config.home_path()
     return LocalSimulator(
         home,

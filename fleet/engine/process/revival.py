@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +31,17 @@ logger = logging.getLogger("fleet.worker")
 
 
 class Adapter(Protocol):
-    """What connects to one address: `fleet.workers.ports.Provider`, as far as it is used here."""
+    """What connects to one address: `Provider` and `RawProvider`, as far as they are used here."""
+
+    host: str
+
+    def speaks(self, wire: str) -> bool:
+        """See `fleet.workers.frameworks.raw.RawProvider`."""
+        ...
+
+    async def exchange(self, request: Any, **options: Any) -> Any:
+        """See `fleet.workers.frameworks.raw.RawProvider`."""
+        ...
 
     async def complete(self, call: Any, *, api_key: str) -> Any:
         """Send one call."""
@@ -75,10 +85,26 @@ class LocalSimulator:
 
     async def complete(self, call: Any, *, api_key: str) -> Any:
         """Send one call, see `fleet.workers.ports.Provider`."""
+        return await self._by_one_that_lives(lambda adapter: adapter.complete(call, api_key=api_key))
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return self._adapter.host
+
+    def speaks(self, wire: str) -> bool:
+        """True when it understands a wire, see `fleet.workers.frameworks.raw.RawProvider`."""
+        return self._adapter.speaks(wire)
+
+    async def exchange(self, request: Any, **options: Any) -> Any:
+        """Send one request of an SDK, see `fleet.workers.frameworks.raw.RawProvider`."""
+        return await self._by_one_that_lives(lambda adapter: adapter.exchange(request, **options))
+
+    async def _by_one_that_lives(self, send: Callable[[Adapter], Awaitable[Any]]) -> Any:
         while True:
             asked, adapter = self._running, self._adapter
             try:
-                return await adapter.complete(call, api_key=api_key)
+                return await send(adapter)
             except ProviderUnavailable as error:
                 has_answered = error.sent and error.__cause__ is None
                 if not await self._lives(asked, has_answered=has_answered):

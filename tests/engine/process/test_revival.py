@@ -151,6 +151,9 @@ class Refused:
             raise ProviderUnavailable("connection refused", sent=False) from ConnectionRefusedError()
         return "an answer"
 
+    async def exchange(self, request: object, *, api_key: str) -> str:
+        return await self.complete(request, api_key=api_key)
+
     async def close(self) -> None:
         pass
 
@@ -168,11 +171,12 @@ def test_processes_that_meet_a_simulator_which_only_just_starts_wait_until_it_li
             for _ in range(2)
         ]
         os.kill(pid_of(fleet_home, "simulator"), signal.SIGKILL)
-        calls = (simulator.complete("call", api_key="") for simulator in simulators for _ in range(5))
-        return await asyncio.gather(*calls)
+        chats = (simulator.complete("call", api_key="") for simulator in simulators for _ in range(3))
+        requests = (simulator.exchange("request", api_key="") for simulator in simulators for _ in range(2))
+        return await asyncio.gather(*chats, *requests)
 
     assert asyncio.run(both()) == ["an answer"] * 10
-    assert refusals
+    assert set(refusals) == {"call", "request"}
 
 
 def test_a_simulator_that_was_stopped_on_purpose_with_redis_comes_back_with_redis(fleet_home: Path) -> None:
