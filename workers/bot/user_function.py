@@ -26,6 +26,7 @@ from typing import Any
 from fleet.config import config_path
 from fleet.errors import ConfigurationError, FleetError, HeldUp, MachineExhausted
 from fleet.quoting import quote
+from fleet.workers.bot.quiet import quieten
 from fleet.workers.deadline import Deadline
 
 #: What a user's module may raise while it is imported.
@@ -65,6 +66,7 @@ def load_function(path: str, *, setting: str, arguments: tuple[str, ...]) -> Use
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise ConfigurationError(f"{setting}: expected `package.module:function`, got {quote(path)}")
+    quieten()
     module = _import(f"{setting} {path}", module_name)
     if not hasattr(module, name):
         raise ConfigurationError(f"{setting} {path}: expected {quote(name)} in {module_name}, got no such name")

@@ -16,6 +16,7 @@ from typing import Any
 
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
+from fleet.workers.bot.quiet import quieten
 from fleet.workers.frameworks.raw import REFUSAL, Chunks, RawAnswer, RawRequest
 
 #: The libraries, the one that is taken first where nobody asks for one.
@@ -47,6 +48,7 @@ def blocking_client(send: Callable[[RawRequest], RawAnswer], kind: str | None = 
 
 
 def _library(kind: str | None) -> ModuleType:
+    quieten()
     if kind is not None and kind not in KINDS:
         raise ConfigurationError(f"http_client(): expected kind httpx or httpx2, got {quote(str(kind))}")
     for name in KINDS if kind is None else (kind,):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
-import os
-import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -18,10 +15,6 @@ from fleet.workers.frameworks.clients import KINDS
 ADDRESS, KEY = "https://fleet.invalid", "fleet"
 #: What the road decides.
 _OURS = frozenset({"api_key", "base_url", "http_client", "max_retries", "organization", "project", "timeout"})
-#: By which OpenAI's Agents SDK is told, as it is imported, not to send what agents do to its vendor.
-_NO_TRACING = "OPENAI_AGENTS_DISABLE_TRACING"
-
-logger = logging.getLogger(__name__)
 
 
 def openai_client(name: str, http_client: Callable[[Any], Any], options: Mapping[str, Any]) -> Any:
@@ -36,7 +29,6 @@ def openai_client(name: str, http_client: Callable[[Any], Any], options: Mapping
         ConfigurationError: The SDK is not installed, or an option is the road's.
     """
     sdk = _sdk("openai", options)
-    quieten_agents()
     return getattr(sdk, name)(
         **options, api_key=KEY, base_url=f"{ADDRESS}/v1", max_retries=0, timeout=None,
         http_client=http_client(_kind_of(sdk)),
@@ -49,22 +41,6 @@ def anthropic_client(name: str, http_client: Callable[[Any], Any], options: Mapp
     return getattr(sdk, name)(
         **options, api_key=KEY, base_url=ADDRESS, max_retries=0, timeout=None, http_client=http_client(_kind_of(sdk))
     )
-
-
-def quieten_agents() -> None:
-    """Keep OpenAI's Agents SDK from sending prompts and answers to its vendor, as it does unless it is told not to.
-
-    There is no way to tell it so for one run from outside; a worker's process is for bots alone. Said once in the log.
-    """
-    if os.environ.setdefault(_NO_TRACING, "1") != "1":
-        return  # the operator has decided otherwise
-    agents = sys.modules.get("agents")
-    disable = getattr(agents, "set_tracing_disabled", None)
-    if disable is None or getattr(agents, "_fleet_is_quiet", False):
-        return
-    disable(True)
-    agents._fleet_is_quiet = True  # type: ignore[union-attr]
-    logger.info("agents_tracing_off hint=it_would_send_prompts_to_its_vendor")
 
 
 def _sdk(name: str, options: Mapping[str, Any]) -> ModuleType:
