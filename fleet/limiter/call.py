@@ -71,6 +71,7 @@ class WaitingCall:
         note: What the bill enters if nobody settles it; empty: nothing is noted.
         outcome: Gets the grant, or why there is none.
         heard: Called with the call and each reply.
+        lost: Called with limit and ticket, where there is a note, when a reply is lost: what it granted is not used.
     """
 
     ticket: str
@@ -88,6 +89,7 @@ class WaitingCall:
     note: str
     outcome: asyncio.Future[Grant]
     heard: Callable[[WaitingCall, Reply], None]
+    lost: Callable[[str, str], None]
     order: int = -1
     candidate: int = 0
     #: While it sleeps: when it asks again (loop time); 0 otherwise.
@@ -209,6 +211,8 @@ class WaitingCall:
             self.set_exception(error)
 
     def set_exception(self, error: Exception) -> None:
+        for limit in self.limits if self.note else ():  # whichever of them has granted it
+            self.lost(limit.name, self.ticket)
         if not self.outcome.done():
             self.outcome.set_exception(error)
 

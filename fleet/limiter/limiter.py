@@ -64,16 +64,16 @@ class Limiter:
     ) -> None:
         self._store = store
         self._settings = dict(limits)
-        #: Limits that were asked for so far.
-        self._limits: dict[str, LocalLimit] = {}
+        self._limits: dict[str, LocalLimit] = {}  # that were asked for so far
         self._observer = Observer(store)
         self._first_answers = FirstAnswers(name for name in limits if not Terms.of(limits[name]).has_rates)
-        self._draw = draw
-        self._numbers = itertools.count()
+        self._draw, self._numbers = draw, itertools.count()
         self._origin = f"{os.getpid():x}{random.getrandbits(32):08x}"
         self._changes = Changes(store, self._give_back)
         #: Questions asked so far: per acquire, that is what the order costs.
         self.questions = 0
+        #: Hears limit and ticket of a call with a note whose reply was lost: it may have been granted, and is not sent.
+        self.on_lost: Callable[[str, str], None] = lambda limit, ticket: None
 
     async def acquire(
         self,
@@ -139,6 +139,7 @@ class Limiter:
             note=note,
             outcome=loop.create_future(),
             heard=self._heard,
+            lost=self.on_lost,
         )
         self._start(call)
         try:

@@ -19,6 +19,8 @@ from tests.workers.test_gateway import RESERVED, Learnt, chat
 
 #: A micro-dollar a token, in 10^-12 dollars.
 MICRO = 10**6
+#: What the bill enters for a call of which nobody knows the cost: without a note, the most that it may cost.
+NOTED = RESERVED * MICRO
 FULL = Wait("money", 2_000_000_000.0, "budget fleet, a day")
 
 
@@ -29,6 +31,7 @@ class FakeBudgets:
         self.scopes, self.full = scopes, full
         self.reserved: list[float] = []
         self.settled: list[tuple[str, int | None]] = []
+        self.unknown: set[str] = set()
 
     def counting(self, pool: str, caller: Caller) -> tuple[str, ...]:
         return self.scopes
@@ -42,8 +45,10 @@ class FakeBudgets:
         self.reserved.append(usd_micros)
         return f"r{len(self.reserved)}"
 
-    def settle(self, reservation: str, usd_picos: int | None) -> None:
+    def settle(self, reservation: str, usd_picos: int | None, *, is_unknown: bool = False) -> None:
         self.settled.append((reservation, usd_picos))
+        if is_unknown:
+            self.unknown.add(reservation)
 
 
 def call(
@@ -79,17 +84,18 @@ def test_what_calls_of_a_kind_mostly_cost_is_reserved_and_what_it_cost_is_settle
         (BadRequest("400"), 0),
         (ProviderUnavailable("no connection", sent=False), 0),
         (MachineExhausted("no more files"), 0),
-        (ProviderUnavailable("503"), None),  # it may have been served
-        (ZeroDivisionError("a bug in an adapter"), None),
+        (ProviderUnavailable("503"), NOTED),  # it may have been served
+        (ZeroDivisionError("a bug in an adapter"), NOTED),
     ],
 )
-def test_what_surely_cost_nothing_gives_all_back_and_the_rest_is_charged_as_reserved(
-    error: Exception, picos: int | None
+def test_what_surely_cost_nothing_gives_all_back_and_the_rest_is_charged_as_the_bill_has_it(
+    error: Exception, picos: int
 ) -> None:
     budgets = FakeBudgets()
     with pytest.raises(type(error)):
         call(budgets, error)
     assert budgets.settled == [("r1", picos)]
+    assert budgets.unknown == ({"r1"} if picos else set())
 
 
 def test_without_room_in_a_budget_neither_breaker_nor_limiter_nor_provider_is_asked() -> None:
@@ -135,7 +141,7 @@ def test_a_call_cancelled_at_any_step_settles_its_reservation_once() -> None:
         budgets, was_sent = asyncio.run(cancelled_after(steps))
         assert [one for one, _ in budgets.settled] == [f"r{n + 1}" for n in range(len(budgets.reserved))]
         seen.add((was_sent, *(picos for _, picos in budgets.settled)))
-    assert seen == {(False,), (False, 0), (True, None), (True, 15 * MICRO)}
+    assert seen == {(False,), (False, 0), (True, NOTED), (True, 15 * MICRO)}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ micro-dollars.
 from __future__ import annotations
 
 import json
+import secrets
+from collections.abc import Collection
 from functools import lru_cache
 from json.encoder import encode_basestring as _text
 from typing import NamedTuple
@@ -23,12 +25,32 @@ MOST_CALLERS = 10_000
 _NO_USAGE = Usage()
 
 
+#: Between the id of a worker and what tells one of its children from the others.
+_OF = "/"
+
+
+def child_of(process: str) -> str:
+    """Return an id for a new child process of a worker."""
+    return f"{process}{_OF}{secrets.token_hex(4)}"
+
+
+def lives(process: str, living: Collection[str], gone: Collection[str] = ()) -> bool:
+    """True when a process may settle its calls still: a child lives at most as long as its worker.
+
+    Args:
+        process: Its id.
+        living: Ids of the workers that report.
+        gone: Ids of children that are known to have ended.
+    """
+    return process.partition(_OF)[0] in living and process not in gone
+
+
 class Note(NamedTuple):
     """What is known of a call before it is sent.
 
     Args:
         writer: Id of the writer that is to enter it.
-        process: Id by which its worker reports; empty: it does not report.
+        process: Id by which its worker reports, or of a child of it; empty: it does not report.
         is_priced: False: its model has no price.
     """
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fleet.config import Settings
 from fleet.economy.bill import unknown
 from fleet.economy.bill.export import Export
-from fleet.economy.bill.notes import Note, read_note
+from fleet.economy.bill.notes import Note, lives, read_note
 from fleet.economy.bill.rows import DAY_S, DAYS_KEPT, HOURS_KEPT_DAYS, arguments_of, summed
 from fleet.economy.bill.scripts import ENTER_LOST
 from fleet.economy.bill.writer import Batch, Book
@@ -72,6 +72,7 @@ class Sweeper:
         clock: Unix time in seconds, as Redis has it.
         export: Where entries go one by one as well; None: nowhere.
         longest_call_s: Age of a note from which its call is lost though its process lives.
+        gone: Ids of child processes of this one that have ended, of which nobody else knows; changes.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Sweeper:
         clock: Callable[[], float] = CLOCK.now_s,
         export: Export | None = None,
         longest_call_s: float = LONGEST_CALL_S,
+        gone: Collection[str] = (),
     ) -> None:
         self._store = store
         self._limits = frozenset(limits)
@@ -92,11 +94,12 @@ class Sweeper:
         self._now_s = clock
         self._export = export
         self._longest_call_s = longest_call_s
+        self._gone = gone
 
     async def attend(self) -> None:
         """Sweep after each death that is known, and now and then, for ever."""
         loop = asyncio.get_running_loop()
-        known: frozenset[str] = frozenset()
+        known, done_with = frozenset[str](), frozenset[str]()
         is_due, swept_s, tidied_s = True, loop.time(), loop.time()
         if self._limits:
             await self._store.command("SADD", bill_keys.limits(), *sorted(self._limits))
@@ -108,8 +111,10 @@ class Sweeper:
                 continue
             living = frozenset(found)
             is_due = is_due or bool(known - living) or loop.time() - swept_s >= SWEEP_EVERY_S
-            known = living
-            if is_due and await self._has_turn(living):
+            known, gone = living, frozenset(self._gone)
+            if gone - done_with and not await self.sweep(living):
+                done_with, is_due = gone, False
+            elif is_due and await self._has_turn(living):
                 is_due = bool(await self.sweep(living))
             elif is_due:
                 is_due = False  # the one that has the turn knows of the same deaths
@@ -158,7 +163,7 @@ class Sweeper:
                 logger.warning("note not readable limit=%s: of another version of Fleet", limit)
                 continue
             note, sent_us, usd_micros = found
-            age_s, is_gone = now_s - sent_us / 1e6, bool(note.process) and note.process not in living
+            age_s, is_gone = now_s - sent_us / 1e6, bool(note.process) and not lives(note.process, living, self._gone)
             if age_s >= (GRACE_S if is_gone else self._longest_call_s):
                 name = ticket.decode()
                 entry = note.entry(ticket=name, limit=limit, sent_us=sent_us, usd_micros=usd_micros)

@@ -113,8 +113,11 @@ class Writer:
         self._plan()
 
     def void(self, limit: str, ticket: str) -> None:
-        """Forget a call that had its grant and was not sent after all. Never waits, never raises."""
-        if ticket:
+        """Forget a call that had its grant and was not sent after all. Never waits, never raises.
+
+        Of more than `MOST_WAITING` while Redis takes none, the notes stay, and are taken for lost.
+        """
+        if ticket and len(self._void[limit]) < MOST_WAITING:
             self._void[limit].append(ticket)
             self._plan()
 

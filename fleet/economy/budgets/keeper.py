@@ -183,12 +183,13 @@ class BudgetKeeper:
             raise NotSoon(self._spread(scope, wait))
         return "" if reply.code == NONE else reservation
 
-    def settle(self, reservation: str, usd_picos: int | None) -> None:
+    def settle(self, reservation: str, usd_picos: int | None, *, is_unknown: bool = False) -> None:
         """Count what a call came to, and give back what it had reserved beyond that. Never waits, never raises.
 
         Args:
             reservation: As `reserve` named it; empty: there is none.
             usd_picos: What it cost, in 10^-12 dollars; None: nobody knows, so what was reserved.
+            is_unknown: That is what the bill has of it for now; it may be told later.
         """
         scopes = self._open.pop(reservation, None)
         if scopes is None:
@@ -198,7 +199,7 @@ class BudgetKeeper:
             if self._given_up % AT_ONCE == 1:
                 logger.error("budgets not settled given_up=%d: they stay reserved, Redis takes none", self._given_up)
             return
-        self._ended.append(Settlement(reservation, scopes, usd_picos, usd_picos is None))
+        self._ended.append(Settlement(reservation, scopes, usd_picos, is_unknown or usd_picos is None))
         self._told += 1
         if self._settling is None or self._settling.done():
             self._settling = asyncio.get_running_loop().create_task(self._settle_all())

@@ -20,6 +20,7 @@ from typing import Any
 
 from celery.exceptions import Reject
 
+from fleet.economy.bill.notes import child_of
 from fleet.engine.outcomes.dead_letters import body_of
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.frames import (
@@ -82,6 +83,8 @@ class Experiment:
     #: False when its end has begun: nobody may join any more.
     is_open: bool = True
     writer: asyncio.StreamWriter | None = None
+    #: Id of the child, by that of this worker: what it has reserved and what it calls carries that.
+    process: str = field(default_factory=lambda: child_of(leases.process_id()))
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -114,7 +117,7 @@ class Experiment:
         listening = asyncio.ensure_future(self._listen(reader))
         listening.add_done_callback(lambda _: loop.call_later(LAST_WORDS_S, _kill, process))
         try:
-            self._say(Hello(sys.path, logging.getLogger().getEffectiveLevel(), leases.process_id()))
+            self._say(Hello(sys.path, logging.getLogger().getEffectiveLevel(), self.process))
             for suspect in self.suspects:
                 self._say(suspect.work)
             await self._until_answered(dying, linger_s)
@@ -194,10 +197,12 @@ class Apart:
 
     Args:
         bury: Gives a poisonous task its failed result: (task id, the proof, headers, body).
+        ended: Hears the id of each child that has ended, however it did.
     """
 
-    def __init__(self, bury: Bury) -> None:
+    def __init__(self, bury: Bury, ended: Callable[[str], None] = lambda process: None) -> None:
         self._bury = bury
+        self._ended = ended
         self._children = asyncio.Semaphore(CHILDREN_AT_ONCE)
         self._experiments: set[Experiment] = set()
         self._jobs: set[asyncio.Task[None]] = set()
@@ -287,6 +292,7 @@ class Apart:
             logger.error("a child process does not start error=%s: %s", type(error).__name__, error)
             return os.EX_OSERR
         finally:
+            self._ended(experiment.process)
             self._experiments.discard(experiment)
             if experiment is self._open:
                 self._open = None

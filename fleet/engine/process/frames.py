@@ -18,7 +18,7 @@ _LENGTH = struct.Struct("<I")
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first word of the worker: where modules are found, what is logged, and the id by which the worker reports."""
+    """The first word of the worker: where modules are found, what is logged, by which id the child reserves."""
 
     path: list[str]
     log_level: int

@@ -17,6 +17,7 @@ from typing import Any
 
 from fleet.config import Settings
 from fleet.economy.bill.export import Export
+from fleet.economy.bill.notes import lives
 from fleet.economy.bill.sweep import Sweeper, longest_call_s, noted_reservations
 from fleet.economy.bill.writer import Writer
 from fleet.economy.budgets import (
@@ -52,6 +53,8 @@ LEASE_S = 900.0
 TIDY_EVERY_S = 3600.0
 #: Longest time (s) until a pool whose bots are all out tries whether one is back.
 LOOK_AGAIN_S = 60.0
+#: Children that have ended of which a worker knows (count): of older ones nothing is left.
+MOST_GONE = 1000
 #: Reservations that are looked at in one step, and steps of one sweep (count).
 SOME, STEPS = 500, 40
 
@@ -76,6 +79,14 @@ class Spending:
         self._pools = settings.pools
         self._budgets = settings.budgets
         self._longest_call_s = longest_call_s(settings)
+        #: Ids of the newest children of this process that have ended.
+        self._gone: dict[str, None] = {}
+
+    def child_ended(self, process: str) -> None:
+        """Hear that a child of this process has ended: nobody settles its calls any more."""
+        self._gone[process] = None
+        if len(self._gone) > MOST_GONE:
+            del self._gone[next(iter(self._gone))]
 
     def standing(self, pool: str, task: BotTask) -> Wait | None:
         """Return why a task's call would not leave soon for want of money, as this process has heard. Never waits.
@@ -163,7 +174,13 @@ class Spending:
             export: Where entries go one by one as well; None: nowhere.
         """
         return Sweeper(
-            self._store, limits, living, books=[charge_batch], export=export, longest_call_s=self._longest_call_s
+            self._store,
+            limits,
+            living,
+            books=[charge_batch],
+            export=export,
+            longest_call_s=self._longest_call_s,
+            gone=self._gone,
         )
 
     async def sweep(self) -> None:
@@ -176,7 +193,7 @@ class Spending:
                 await forget_left_runs(self._store)
                 life_ms = round(SWEEP_EVERY_S * 900)
                 if await self._store.command("SET", keys.turn("budgets"), "1", "NX", "PX", life_ms) is not None:
-                    await end_the_dead(self._store)
+                    await end_the_dead(self._store, self._gone)
                     if loop.time() - tidied_s >= TIDY_EVERY_S:
                         tidied_s = loop.time()
                         await forget_lapsed(self._store)
@@ -184,13 +201,17 @@ class Spending:
                 logger.warning("reservations not looked at error=%s", error)
 
 
-async def end_the_dead(store: Store) -> int:
+async def end_the_dead(store: Store, gone: Collection[str] = ()) -> int:
     """Give back what processes that are gone have reserved for calls that never had their grant; return how many.
 
     A call that had it has a note, and is left to the bill's sweep, which charges what it enters (`charge_batch`): notes
     are looked at after reservations, and a note goes only after its reservation. What lives and is older than any call
     is charged as it stands. Either is corrected within a day by who settles it after all. Bounded: some thousands in
     one go.
+
+    Args:
+        store: State Redis.
+        gone: Ids of child processes that have ended though their worker lives.
 
     Raises:
         StoreUnavailable: When Redis does not answer.
@@ -202,11 +223,11 @@ async def end_the_dead(store: Store) -> int:
     for _ in range(STEPS):
         cursor, flat = await store.command("HSCAN", bill_keys.reservations(), cursor, "COUNT", SOME)
         found = list(map(_reservation, flat[::2], flat[1::2]))
-        over = [one for one in found if one.is_over(alive, now_s)]
+        over = [one for one in found if one.is_over(alive, gone, now_s)]
         noted = await noted_reservations(store) if over else set()
         for what, some in (
-            ("given_back", [one.given_back for one in over if one.process not in alive]),
-            ("charged", [one.charged for one in over if one.process in alive]),
+            ("given_back", [one.given_back for one in over if not lives(one.process, alive, gone)]),
+            ("charged", [one.charged for one in over if lives(one.process, alive, gone)]),
         ):
             left = [one for one in some if one.reservation not in noted]
             if left:
@@ -245,10 +266,10 @@ class _Reservation:
         self.charged = Settlement(name, tuple(scopes), None, is_unknown=True)
         self.given_back = self.charged._replace(usd_picos=0)
 
-    def is_over(self, alive: set[str], now_s: float) -> bool:
+    def is_over(self, alive: set[str], gone: Collection[str], now_s: float) -> bool:
         """True when nobody will settle it any more, as it seems."""
         age_s = now_s - self._at_s
-        return age_s > LEASE_S or (age_s > DEAD_S and self.process not in alive)
+        return age_s > LEASE_S or (age_s > DEAD_S and not lives(self.process, alive, gone))
 
 
 def _reservation(name: bytes, text: bytes) -> _Reservation:

@@ -152,6 +152,7 @@ async def assemble(
         settings, state, broker, {route.limit: route.api_key for route in routes}, calm=limiter.calm
     )
     bill = spending.writer(lambda: process or janitor.reports_as(), export_of(settings.bill))
+    limiter.on_lost = bill.void
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
@@ -166,9 +167,8 @@ async def assemble(
     )  # fmt: skip
     bots = Bots(lambda name: worker_bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
-    completion = Finisher(
-        state, settings, broker=None if same else broker, on_suspect=lambda *who: canaries.suspect(*who)
-    )
+    other = None if same else broker
+    completion = Finisher(state, settings, broker=other, on_suspect=lambda *who: canaries.suspect(*who))
     canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
     held: dict[str, Checkout] = {}
     panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
@@ -324,7 +324,7 @@ class Process:
         settings = config.current()
         runtime, assembly = put_together(settings, occupancy)
         self._runtime = runtime
-        apart = self._apart = Apart(assembly.janitor.bury)
+        apart = self._apart = Apart(assembly.janitor.bury, assembly.spending.child_ended)
         shut = {pool: wait for pool, wait in assembly.shut.items() if keys.queue(pool) in occupancy.queues}
         for pool, wait in shut.items():
             logger.error("pool_shut pool=%s cause=%s: %s; its tasks are left to other workers", pool, wait.cause, wait)

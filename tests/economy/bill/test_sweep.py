@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from fleet.config import LimitSettings, Settings
-from fleet.economy.bill import unknown
+from fleet.economy.bill import sweep, unknown
 from fleet.economy.bill.reader import read_bill
 from fleet.economy.bill.rows import Sums
 from fleet.economy.bill.scripts import MOST_LISTED
@@ -373,3 +373,44 @@ def test_resolved_entries_are_forgotten_after_two_weeks(redis_url: str) -> None:
 
 def test_an_entry_of_another_release_is_not_read() -> None:
     assert unknown.read(json.dumps({"colour": "red"}).encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("living", "gone", "left"),
+    [(["p1"], ["p1/a"], 0), (["p1"], [], 1), (["p1"], ["p1/b"], 1), (["p2"], [], 0)],
+    ids=["it has ended", "it lives", "another one has ended", "its worker is gone"],
+)
+def test_the_calls_of_a_child_are_left_behind_once_it_has_ended_though_its_worker_lives(
+    redis_url: str, living: list[str], gone: list[str], left: int
+) -> None:
+    async def body(fleet: Fleet) -> None:
+        fleet.sweeper._gone = gone
+        await fleet.granted()
+        assert await fleet.sweep(*living) == 0
+        assert (await fleet.notes(), fleet.total().unknown_calls) == (left, 1 - left)
+
+    run(redis_url, body, process="p1/a")
+
+
+def test_a_child_that_has_ended_is_looked_after_by_its_worker_whoever_has_the_turn(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(sweep, "GRACE_S", 0.5)
+
+    async def body(fleet: Fleet) -> None:
+        ended: list[str] = []
+        fleet.sweeper = Sweeper(fleet.other, [LIMIT], lambda: ["p1"], clock=fleet.now_s, gone=ended)
+        attending = asyncio.ensure_future(fleet.sweeper.attend())
+        try:
+            while not await fleet.other.command("EXISTS", bill_keys.turn()):
+                await asyncio.sleep(0.01)  # somebody goes by the same crew
+            await fleet.granted()
+            ended.append("p1/a")
+            while fleet.total().unknown_calls == 0:
+                await asyncio.sleep(0.01)
+        finally:
+            attending.cancel()
+            await asyncio.wait([attending])
+
+    run(redis_url, lambda fleet: asyncio.wait_for(body(fleet), 30), process="p1/a")

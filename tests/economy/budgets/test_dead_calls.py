@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from fleet.grants import Caller, Grant
 from fleet.models import Priority
 from fleet.store import bill_keys
 from fleet.store.client import connect
+from fleet.usage import Usage
 from tests.economy.bill import test_sweep
 from tests.economy.bill.calls import LIMIT, entry
 from tests.economy.bill.test_sweep import RESERVED, SETTLED, Killed
@@ -188,5 +190,37 @@ def test_what_a_process_settles_late_takes_the_place_of_its_charge_and_old_charg
         fleet.keeper.settle(lost.reservation, SPENT)
         await fleet.keeper.counted()
         assert fleet.budget() == (NOTED + SPENT, 0.0)
+
+    run(redis_url, body)
+
+
+def test_a_call_that_was_cut_is_charged_as_the_bill_has_it_and_a_check_corrects_both(redis_url: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        grant = await fleet.granted()
+        cut = entry(id=grant.ticket, state="unknown", usd_picos=NOTED, usage=Usage(), reservation=grant.reservation)
+        fleet.writer.enter(cut)
+        fleet.keeper.settle(grant.reservation, NOTED, is_unknown=True)
+        await fleet.writer.close()
+        with connect(redis_url) as client:
+            (before,) = read_unknown(client)
+            assert (before.entry.usd_picos, fleet.budget()) == (NOTED, (NOTED, 0.0))
+            settled = before.entry._replace(state="settled", usage=entry().usage, usd_picos=SPENT)
+            assert checking.resolve(client, before, settled) == checking.Resolved(settled, True)
+        assert fleet.budget() == (SPENT, 0.0)
+
+    run(redis_url, body)
+
+
+def test_what_a_child_had_reserved_is_given_back_once_it_has_ended_though_its_worker_lives(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spending, "DEAD_S", -2.0)
+    monkeypatch.setattr(spending, "split_reports", lambda rows, now_s: ([SimpleNamespace(process="p1")], []))
+
+    async def body(fleet: Fleet) -> None:
+        fleet.keeper = BudgetKeeper(fleet.mine, FLEET, process="p1/a")
+        await fleet.reserved()
+        ends = [await spending.end_the_dead(fleet.other, gone) for gone in ([], ["p1/b"], ["p1/a"])]
+        assert (ends, fleet.budget()) == ([0, 0, 1], (0, 0.0))
 
     run(redis_url, body)
