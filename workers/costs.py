@@ -76,10 +76,13 @@ class Line:
 
     @property
     def counted_picos(self) -> int | None:
-        """What budgets count, in 10^-12 dollars; None: nobody knows, so what was reserved."""
-        if self.is_void:
-            return 0
-        return self._picos if self._state == "settled" else None
+        """What budgets count, in 10^-12 dollars, as the bill has it; None: it has no price, so what was reserved."""
+        return 0 if self.is_void else self._picos
+
+    @property
+    def is_unknown(self) -> bool:
+        """True when nobody knows what the provider has counted, and it may be told later."""
+        return not self.is_void and self._state != "settled"
 
     def told(self, usage: Usage) -> None:
         """Note what was used at least, of a call of which nobody knows what was counted."""

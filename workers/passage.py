@@ -263,7 +263,7 @@ class Reckoning:
         )  # fmt: skip
         house.limiter.observe(grant, self._rates)
         self._line.enter(house.bill, at_s=house.now_s())
-        house.roads.settle_budgets(grant, self._line.counted_picos)
+        house.roads.settle_budgets(grant, self._line.counted_picos, is_unknown=self._line.is_unknown)
 
     def _count(self, usage: Usage, cost_usd_micros: float) -> None:
         self._used, self._output_tokens, self._cost = usage.total_tokens, usage.output_tokens, cost_usd_micros

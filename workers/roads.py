@@ -48,8 +48,11 @@ class Budgets(Protocol):
         """
         ...
 
-    def settle(self, reservation: str, usd_picos: int | None) -> None:
-        """Count what a call came to; None: nobody knows, so what was reserved. Never waits, never raises."""
+    def settle(self, reservation: str, usd_picos: int | None, *, is_unknown: bool = False) -> None:
+        """Count what a call came to; None: nobody knows, so what was reserved. Never waits, never raises.
+
+        Where it `is_unknown`, that is what the bill has for now; it may be told later.
+        """
         ...
 
 
@@ -239,15 +242,16 @@ class Roads:
             road.grant = road.grant._replace(reservation=reservation)
         return road
 
-    def settle_budgets(self, grant: Grant, usd_picos: int | None) -> None:
+    def settle_budgets(self, grant: Grant, usd_picos: int | None, *, is_unknown: bool) -> None:
         """Count what a call came to in its budgets. Never waits, never raises.
 
         Args:
             grant: Under which it went.
-            usd_picos: What it cost, in 10^-12 dollars; None: nobody knows.
+            usd_picos: What the bill has of it, in 10^-12 dollars; None: it has no price.
+            is_unknown: Nobody knows what it has cost, and it may be told later.
         """
         if self._budgets is not None and grant.reservation:
-            self._budgets.settle(grant.reservation, usd_picos)
+            self._budgets.settle(grant.reservation, usd_picos, is_unknown=is_unknown)
 
     async def _granted(
         self,

@@ -46,6 +46,7 @@ class RunNote:
         size_bytes: Of IN, where lines are known by place.
         head_sha256: Of the first `HEAD_BYTES` of IN, likewise.
         max_usd: What the run may spend in all, over its resumes; None: as much as it does.
+        budget: Id of the run whose budget it shares, whose failed lines it asks again; empty: it has its own.
     """
 
     run_id: str
@@ -57,6 +58,12 @@ class RunNote:
     size_bytes: int = 0
     head_sha256: str = ""
     max_usd: float | None = None
+    budget: str = ""
+
+    @property
+    def payer(self) -> str:
+        """Id of the run whose budget counts what it spends."""
+        return self.budget or self.run_id
 
     @classmethod
     def of(cls, source: Path | None, *, prompt_field: str | None, id_field: str) -> RunNote:

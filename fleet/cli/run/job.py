@@ -209,6 +209,8 @@ class Job:
     def _new_note(self, out: AnswerFile) -> RunNote:
         self._total()  # refuses what isn't made of JSON lines, before anything is written
         note = RunNote.of(self.source, prompt_field=self.prompt_field, id_field=self.id_field)
+        if self._purse is not None:  # what failed just now is asked again for the same money
+            note = replace(note, max_usd=self._purse.max_usd, budget=self._purse.run_id)
         note.write(out.note_path)
         return note
 
@@ -284,11 +286,11 @@ class Job:
         max_usd = note.max_usd if self.max_usd is None else self.max_usd
         if max_usd is None:
             return ""
-        self._purse = RunBudget(self.settings, note.run_id, max_usd)
+        self._purse = RunBudget(self.settings, note.payer, max_usd)
         self._purse.fill(self._usual_pools())
         if max_usd != note.max_usd and self.resumable:
             replace(note, max_usd=max_usd).write(out.note_path)
-        return note.run_id
+        return note.payer
 
     def _usual_pools(self) -> list[str]:
         """Return the pools to which a line goes that names neither pool nor kind."""

@@ -300,6 +300,12 @@ def test_a_run_spends_no_more_than_it_may_says_so_and_goes_on_with_more(
     with connect(redis_url) as client:
         assert [scope for scope in readings(client) if scope.startswith("run:")] == []  # it is done
 
+    # Lines that the same command asks again spend the same money.
+    with asked.open("a") as lines:
+        lines.write(json.dumps({"prompt": "How much is 61?"}) + "\n" + json.dumps({"text": "no prompt"}) + "\n")
+    sums = json.loads(CliRunner().invoke(main, [*command, "1", "--json", "--retry-failed"]).stdout)
+    assert (sums["ok"], sums["failed"], sums["spent_usd"]) == (61, 1, pytest.approx(CALL / 10**12))
+
 
 def test_a_pool_whose_bots_lack_money_or_are_quarantined_looks_again_when_the_first_may_be_back(redis_url: str) -> None:
     settings = Settings(pools={"a": PoolSettings(bots=2)}, budgets={"bot:*": BudgetSettings(usd_per_month=0.0001)})
