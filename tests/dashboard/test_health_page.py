@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from fleet.config import PoolSettings, Settings
@@ -87,6 +88,7 @@ def test_the_page_shows_who_is_bad_who_is_out_who_is_alike_and_nobody_else(page:
     _the_map_accuses_the_bad_ones_only(page)
     _the_worst_are_listed_with_reason_and_until(page)
     _the_table_sorts_on_every_column_both_ways(page)
+    _a_press_opens_the_bot_that_was_there_when_it_began_and_a_key_the_one_that_is(page)
     for name, width, theme in (("light", 1440, "light"), ("dark", 1440, "dark"), ("phone", 360, "light")):
         page.look(width=width, height=900, theme=theme)
         assert page.script("return document.documentElement.scrollWidth") <= width
@@ -156,6 +158,25 @@ def _the_table_sorts_on_every_column_both_ways(page: Browser) -> None:
     choose(page, "sort", "until")
     assert page.script(ROWS)[:2] == ["slow-001", "good-004"]
     page.picture("health-table")
+    page.click("#as-table")
+
+
+def _a_press_opens_the_bot_that_was_there_when_it_began_and_a_key_the_one_that_is(page: Browser) -> None:
+    page.click("#as-table")
+    first = "#bot-table tbody tr:first-child button"
+    pressed = page.script(ROWS)[0]
+    ActionChains(page.chrome).click_and_hold(page.find(first)).perform()
+    page.script("document.getElementById('direction').click()")  # all bots change places under the pointer
+    page.wait(lambda: page.script(ROWS)[0] != pressed, "another bot's row is there")
+    ActionChains(page.chrome).release().perform()
+    page.wait(lambda: page.text("#bot-name") == pressed, "the bot that was meant is open")
+    page.press(Keys.ESCAPE)
+    shown = page.script(ROWS)[0]
+    page.script("document.querySelector(arguments[0]).focus()", first)
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.text("#bot-name") == shown, "a key opens the bot that is there")
+    page.press(Keys.ESCAPE)
+    page.click("#direction")
     page.click("#as-table")
 
 
