@@ -122,6 +122,15 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         ),
         symptoms_of(answered_at={"alpha/m-1": NOW_S - 8}),
     ),
+    (  # a thousand tasks of others have ended since it was answered last
+        "provider_refusing", "warning",
+        "alpha/m-1 refuses all calls (429) since 14:01:48 UTC, 9 tasks wait: none was answered for 12 s",
+        view_of(
+            limits=[limit_view("alpha/m-1", refused=40, refused_at=NOW_S - 1, waiting=2)],
+            waits=[wait_line("research", "hold", 7, about=ALPHA)],
+        ),
+        symptoms_of(answered_at={"beta/m-2": NOW_S - 1}, known_from=NOW_S - 12),
+    ),
     (
         "provider_down", "warning",
         "alpha/m-1 is down since 14:01:52 UTC: connection refused, its pools are served by their fallbacks",

@@ -55,6 +55,7 @@ def read_symptoms(
         backlogs=_backlogs(state),
         redis_most_bytes=redis_most_bytes,
         answered_at=_answered_at(recent, breakers),
+        known_from=min((entry.at for entry in recent), default=0.0),
     )
 
 

@@ -70,6 +70,7 @@ class Symptoms:
         backlogs: Of each pool, (minute since 1970, waiting tasks), the oldest first.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
         answered_at: By `provider/model`, when a task was answered last, among the last thousand of the fleet.
+        known_from: When the oldest of those ended: what is not among them was answered before that, or never.
     """
 
     breakers: Mapping[str, BreakerFacts] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class Symptoms:
     backlogs: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     redis_most_bytes: int = 0
     answered_at: Mapping[str, float] = field(default_factory=dict)
+    known_from: float = 0.0
 
 
 @dataclass(frozen=True)
