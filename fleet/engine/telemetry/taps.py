@@ -5,8 +5,8 @@ When both are off, a task costs a few calls of nothing; neither library is impor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,10 @@ class Telemetry:
 
     def provider(self, provider: Any) -> Any:
         """Return a provider (`fleet.workers.ports.Provider`) whose calls are traced."""
-        return provider if self._tracing is None else _TracedProvider(provider, self._tracing)
+        if self._tracing is None:
+            return provider
+        traced = _TracedRawProvider if hasattr(provider, "exchange") else _TracedProvider
+        return traced(provider, self._tracing)
 
     def close(self) -> None:
         """Send the spans that wait, stop listening. Blocks for some seconds when the collector does not answer."""
@@ -125,5 +128,26 @@ class _TracedProvider:
         with self._tracing.step("provider_call", model=call.model):
             return await self._provider.complete(call, api_key=api_key)
 
+    async def stream(self, call: Any, *, api_key: str) -> AsyncGenerator[Any]:
+        with self._tracing.step("provider_call", model=call.model):
+            async with aclosing(self._provider.stream(call, api_key=api_key)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
     async def close(self) -> None:
         await self._provider.close()
+
+
+class _TracedRawProvider(_TracedProvider):
+    """One that takes requests of SDKs, too."""
+
+    @property
+    def host(self) -> Any:
+        return self._provider.host
+
+    def speaks(self, wire: str) -> bool:
+        return bool(self._provider.speaks(wire))
+
+    async def exchange(self, request: Any, **options: Any) -> Any:
+        with self._tracing.step("provider_call", path=request.path.partition("?")[0]):
+            return await self._provider.exchange(request, **options)

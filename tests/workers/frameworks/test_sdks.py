@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import anthropic
 import openai
@@ -18,8 +18,6 @@ from fleet.models import BotTask
 from fleet.outcome import NOTHING_BEFORE
 from fleet.usage import Usage
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
-from fleet.workers.frameworks import sdks
-from fleet.workers.frameworks.clients import async_client
 from tests.every import every
 from tests.workers.frameworks.at_work import KEY, Work
 from tests.workers.simulator.running import running, total
@@ -321,26 +319,6 @@ def test_a_bug_beside_good_requests_is_the_functions():
     with running() as url:
         outcome = Work(f"{HERE}:raises_in_its_own_code").run_at(url)
     assert type(outcome.error) is BotFunctionFailed
-
-
-def test_the_agents_sdk_is_told_to_send_no_traces(monkeypatch: pytest.MonkeyPatch):
-    class Stub:
-        told: ClassVar[list[bool]] = []
-        _fleet_is_quiet = False
-
-        @classmethod
-        def set_tracing_disabled(cls, disabled: bool) -> None:
-            cls.told.append(disabled)
-
-    monkeypatch.delenv("OPENAI_AGENTS_DISABLE_TRACING", raising=False)
-    monkeypatch.setitem(sdks.sys.modules, "agents", Stub)  # type: ignore[arg-type]
-    sdks.openai_client("AsyncOpenAI", lambda kind: async_client(_nowhere, kind), {})
-    sdks.quieten_agents()
-    assert Stub.told == [True] and sdks.os.environ["OPENAI_AGENTS_DISABLE_TRACING"] == "1"
-
-
-async def _nowhere(request: object) -> Any:
-    raise AssertionError("expected no request")
 
 
 def test_an_sdk_is_imported_when_the_function_that_asks_for_it_is_loaded_and_not_before(tmp_path: Path):
