@@ -1,4 +1,4 @@
-"""python -m benchmarks.roads: one model over both roads, our own adapter and pydantic-ai's, in one run.
+"""python -m benchmarks.roads: one model over all roads, our own adapter, pydantic-ai's, and SDKs in bot functions.
 
 The same prompts to the same simulator (in a process of its own, free and instant), so many calls at once. "CPU" is this
 process alone. The roads take turns, round by round, so that both meet the same machine; the tokens must agree.
@@ -15,6 +15,7 @@ import click
 import psutil
 
 from benchmarks.bench import cpu_s, print_table, private_home
+from benchmarks.sdk_roads import FUNCTIONS, run_function, run_sdk
 from fleet.config import ProviderSettings, Settings
 from fleet.conversation import Message
 from fleet.engine.local_simulator import ensure_simulator
@@ -28,6 +29,8 @@ ROADS = {
     "pydantic-ai: openai-chat": ("pydantic-ai", "openai-chat:simulated-1"),
     "pydantic-ai: anthropic": ("pydantic-ai", "anthropic:claude-haiku-4-5"),
 }
+#: OpenAI's SDK without a bot: with the limiter under it, and with nothing.
+LIMITED, BARE = "openai SDK, limited transport", "openai SDK, bare"
 #: Limits that never bind.
 FREE = {"rpm": 100_000_000, "tpm": 1_000_000_000_000, "latency_ms": 0.0}
 #: Seconds for one call; a machine that does other work meanwhile is slow.
@@ -65,9 +68,25 @@ async def run_road(provider: Provider, model: str, calls: int, at_once: int) -> 
     return Run(calls / seconds, cpu * 1000 / calls, (sum(i for i, _ in used), sum(o for _, o in used)))
 
 
+async def run_other(url: str, road: str, calls: int, at_once: int) -> Run:
+    """Make so many calls with an SDK, or in a bot function."""
+    us = psutil.Process()
+
+    async def all_of(calls: int) -> tuple[int, int]:
+        if road in FUNCTIONS:
+            return await run_function(url, road, calls, at_once)
+        return await run_sdk(url, calls, at_once, limited=road == LIMITED)
+
+    await all_of(1)  # imports
+    started, before = time.perf_counter(), cpu_s(us)
+    used = await all_of(calls)
+    seconds, cpu = time.perf_counter() - started, cpu_s(us) - before
+    return Run(calls / seconds, cpu * 1000 / calls, used)
+
+
 async def measure(url: str, calls: int, at_once: int, rounds: int) -> dict[str, list[Run]]:
     """Let the roads take turns."""
-    found: dict[str, list[Run]] = {road: [] for road in ROADS}
+    found: dict[str, list[Run]] = {road: [] for road in (*ROADS, *FUNCTIONS, LIMITED, BARE)}
     for _ in range(rounds):
         for road, (kind, model) in ROADS.items():
             provider = make_provider(ProviderSettings.model_validate({"kind": kind, "base_url": url}))
@@ -75,6 +94,8 @@ async def measure(url: str, calls: int, at_once: int, rounds: int) -> dict[str, 
                 found[road].append(await run_road(provider, model, calls, at_once))
             finally:
                 await provider.close()
+        for road in (*FUNCTIONS, LIMITED, BARE):
+            found[road].append(await run_other(url, road, calls, at_once))
     return found
 
 
@@ -105,7 +126,7 @@ def main(calls: int, at_once: int, rounds: int) -> None:
         ["road", "calls/s", "of native", "CPU ms/call", "times native", "tokens in + out"],
         rows(found),
     )
-    if len({runs[-1].tokens for road, runs in found.items() if "openai" in road}) > 1:
+    if len({runs[-1].tokens for road, runs in found.items() if "openai" in road and "bot" not in road}) > 1:
         raise SystemExit("expected equal tokens on both roads to one wire, got different ones")
 
 
