@@ -399,6 +399,20 @@ def test_a_healthy_fleet_is_all_well() -> None:
     assert judge(view_of(), symptoms_of()).verdict == "none"
 
 
+@pytest.mark.parametrize(
+    ("type_name", "advice"),
+    [
+        ("BadRequest", "look at one of them, correct the prompt, then replay them"),
+        ("CapReached", "look at one of them, raise the cap that it names or ask for less, then replay them"),
+        ("NoProgress", "look at one of them, correct the tool that says the same again and again, or the prompt, then "
+                       "replay them"),
+    ],
+)  # fmt: skip
+def test_what_helps_where_prompts_fail_depends_on_how(type_name: str, advice: str) -> None:
+    (found,) = diagnose(view_of(), symptoms_of(failures=failures("research", type_name, 40, bots=10)))
+    assert found.help is not None and (found.kind, found.help.advice) == ("prompts_fail", advice)
+
+
 def test_what_is_over_or_has_a_cause_of_its_own_is_not_told() -> None:
     recovered = BreakerFacts(False, failed=0, well=50, calls={"well": 50, "outage": 20})
     assert diagnose(view_of(), breakers(alpha=recovered)) == ()

@@ -21,6 +21,11 @@ PROMPT_FAILURES, PROMPT_SHARE, PROMPT_BOTS = 10, 0.2, 3
 MOST_ON_ONE = 0.5
 #: Error types that say nothing of a prompt: time, place, or a bot function.
 _NOT_OF_PROMPTS = ("Expired", "DeadlineExceeded", "OutOfTries", "BotFunctionFailed", "Revoked", "Other")
+#: What helps where it is not the prompt, or not that alone, by error type.
+_REMEDIES = {
+    "CapReached": "raise the cap that it names or ask for less",
+    "NoProgress": "correct the tool that says the same again and again, or the prompt",
+}
 
 
 def bots_out(case: Case) -> Iterator[Diagnosis]:
@@ -125,7 +130,7 @@ def _failing(case: Case, pool: str, failures: list[Failure], bots: int, done: fl
         since=min(failure.at for failure in failures), tasks=len(failures), has_failed=True,
         cause=f"{of_kind:,} of {done:,.0f} tasks of the last {RECENT_MIN} minutes ended with {kind}, on "
         f"{counted(bots, 'bot')}: no bot and no provider is to blame",
-        help=Help(advice="look at one of them, correct the prompt, then replay them",
+        help=Help(advice=f"look at one of them, {_REMEDIES.get(kind, 'correct the prompt')}, then replay them",
                   command=f"fleet dead list --pool {pool}"),
     )  # fmt: skip
 
