@@ -176,8 +176,8 @@ class RunWatch:
     def _judged(self, circle: Circle) -> str:
         """Return what the model is warned of, or end it."""
         rounds = self._caps.max_rounds
-        what = "the same call" if circle.period == 1 else f"the same {circle.period} turns"
-        told = f"{what} of tools ({listed(circle.tools, len(circle.tools))})"
+        what = "the same" if circle.period == 1 else f"the same {circle.period} turns of"
+        told = f"{what} tool calls ({listed(circle.tools, len(circle.tools))})"
         if circle.is_told:
             self._blame()
             raise NoProgress(

@@ -82,7 +82,7 @@ def test_an_agent_in_a_circle_is_warned_and_ended_and_its_bot_is_at_fault(functi
     outcome, provider = work([calls(n, '{"q": "tide"}') for n in range(20)], function=f"{HERE}:{function}")
     assert isinstance(outcome.error, NoProgress) and outcome.fault is Fault.CIRCLING
     assert (len(provider.calls), outcome.attempts, outcome.bad_answers) == (4, 4, 1)
-    assert outcome.sent["warned"] == "3 rounds of the same call of tools (lookup)"
+    assert outcome.sent["warned"] == "3 rounds of the same tool calls (lookup)"
     last = [call.messages[-1].text for call in provider.calls]
     assert ["3 times in a row" in text for text in last] == [False, False, False, True]
 

@@ -39,10 +39,10 @@ def talk(request: pytest.FixtureRequest) -> Talk:
 
 def test_the_same_call_is_warned_of_once_and_then_ended(talk: Talk) -> None:
     heard = Heard()
-    with pytest.raises(NoProgress, match=r"the same call of tools \(lookup\) .* 4 rounds") as ended:
+    with pytest.raises(NoProgress, match=r"the same tool calls \(lookup\) .* 4 rounds") as ended:
         play(heard.run, talk, [SAME] * 20)
     assert (ended.value.fault, ended.value.blame) == (Fault.CIRCLING, "bot")
-    assert heard.run.turns == 5 and heard.warnings == ["3 rounds of the same call of tools (lookup)"]
+    assert heard.run.turns == 5 and heard.warnings == ["3 rounds of the same tool calls (lookup)"]
     assert heard.faults == 1
 
 
@@ -54,10 +54,10 @@ def test_the_warning_is_in_one_request_only(talk: Talk) -> None:
 def test_a_circle_of_four_turns_is_seen(talk: Talk) -> None:
     circle: list[list[Made]] = [[(name, {}, f"{name} says so")] for name in ("read", "write", "test", "revert")]
     heard = Heard()
-    with pytest.raises(NoProgress, match=r"the same 4 turns of tools \(read, write, test, revert\)"):
+    with pytest.raises(NoProgress, match=r"the same 4 turns of tool calls \(read, write, test, revert\)"):
         play(heard.run, talk, circle * 10)
     assert heard.run.turns == 17 and heard.warnings == [
-        "3 rounds of the same 4 turns of tools (read, write, test, revert)"
+        "3 rounds of the same 4 turns of tool calls (read, write, test, revert)"
     ]
 
 
