@@ -70,6 +70,10 @@ def test_the_bot_with_a_tool_comes_to_the_product(folder: Path) -> None:
     assert "42" in run(folder, "tools.py")
 
 
+def test_the_agent_calls_its_tool_and_answers_in_its_form(folder: Path) -> None:
+    assert run(folder, "triage.py") == "ok after 3 calls: bool\n"
+
+
 def test_the_limiter_alone_paces_the_calls(redis_url: str) -> None:
     said = run(EXAMPLES, "limiter_alone.py", redis_url)
     seconds = re.fullmatch(r"40 calls in (\d+\.\d) s\n", said)

@@ -68,7 +68,7 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     "fleet.engine.operations.ladders": ("fleet.workers.rungs", "tells where calls go by the rule that workers go by"),
     "fleet.cli.run.weighing": ("fleet.workers", "weighs a task as its bot will, with the same counts and cuts"),
     "fleet.cli.money.whose": ("fleet.workers", "reads keys as a worker does: a ledger shows the label of each"),
-    "fleet.cli.setup.user_code": ("fleet.workers.bot", "loads functions as a worker does, in a process of its own"),
+    "fleet.cli.setup.user_code": ("fleet.workers", "loads users' code as a worker does, in a process of its own"),
     "fleet.cli.setup.apis": ("fleet.workers", "asks APIs as a worker does: nobody else knows their wires"),
     "fleet.cli.setup.api_checks": ("fleet.workers.providers.listing", "judges what came of that"),
     "fleet.cli.stack.simulator": ("fleet.workers.simulator", "a program of its own; this is only its name"),

@@ -32,7 +32,7 @@ from fleet.outcome import Before, Outcome, Parking, Status
 from fleet.waits import Wait
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.footing import Instead
-from fleet.workers.bot.function import FunctionRunner, load_bot
+from fleet.workers.bot.function import FunctionRunner
 from fleet.workers.bot.inquiry import MustWait
 from fleet.workers.bot.peers import Peers
 from fleet.workers.bot.reply import ChatReply
@@ -40,6 +40,7 @@ from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.bot.user_loops import Block, UserLoops
 from fleet.workers.bot.validator import Validator, load_validator
 from fleet.workers.deadline import Deadline
+from fleet.workers.frameworks.own_bots import load_own
 from fleet.workers.gateway import Gateway
 from fleet.workers.judge import too_short
 from fleet.workers.meter import Meter
@@ -57,7 +58,7 @@ class Agent:
 
     Args:
         gateway: Where calls go.
-        settings: Its pools and slots; the pools' bot functions and validators are loaded here.
+        settings: Its pools and slots; the pools' bot functions, agents and validators are loaded here.
         share: Fresh random numbers from 0 to 1, for jitter.
         on_block: Told when a user's `async def` function blocks its loop.
         on_wait: Told of a pool and its wait, when a task keeps its slot and waits for what holds for all of the pool.
@@ -66,7 +67,8 @@ class Agent:
 
     Attributes:
         loops: Where users' `async def` functions run.
-        shut: Why no task of a pool can be worked on here, by its name: its `function` or `validator` cannot be used.
+        shut: Why no task of a pool can be worked on here, by its name: its `function`, `agent` or `validator` is of no
+            use.
         occupants: The tasks at work here.
     """
 
@@ -88,7 +90,9 @@ class Agent:
         self.occupants = Occupants(slots or (lambda: settings.slots_per_process))
         pools = self._pools.items()
         self.shut: dict[str, Wait] = {}
-        self._functions = self._loaded(load_bot, {name: pool.function for name, pool in pools})
+        self._functions = self._loaded(
+            {name: partial(load_own, pool, _kinds_of(name, settings)) for name, pool in pools if pool.own_bot}
+        )
         max_threads = settings.slots_per_process * THREADS_PER_SLOT
         self.loops = UserLoops(settings.worker.hang_s, on_block)
         self._runner = FunctionRunner(max_threads, self.loops)
@@ -102,7 +106,9 @@ class Agent:
                 peers=peers_of(name),
                 now_s=gateway.now_s,
             )
-            for name, loaded in self._loaded(load_validator, {name: pool.validator for name, pool in pools}).items()
+            for name, loaded in self._loaded(
+                {name: partial(load_validator, pool.validator) for name, pool in pools if pool.validator}
+            ).items()
         }
 
     async def run(
@@ -187,13 +193,12 @@ class Agent:
         outcome = self._outcome(task, context, answer, error, ran_ms, norms, parking)
         return outcome if told is None else _told(outcome, told)
 
-    def _loaded(self, load: Callable[[str], UserFunction], paths: Mapping[str, str | None]) -> dict[str, UserFunction]:
+    def _loaded(self, loads: Mapping[str, Callable[[], UserFunction]]) -> dict[str, UserFunction]:
         """Return what pools name, by their names; one that cannot be loaded shuts its own pool only."""
         found: dict[str, UserFunction] = {}
-        for pool, path in paths.items():
+        for pool, load in loads.items():
             try:
-                if path:
-                    found[pool] = load(path)
+                found[pool] = load()
             except ConfigurationError as error:
                 self.shut[pool] = replace(error.wait(about=f"[pools.{pool}]"), is_everyones=True)
         return found
@@ -328,6 +333,11 @@ class Agent:
             reasoning=context.reasoning[: self._pools[context.pool].reasoning_chars],
             rung=max(context.rung.number, 0),
         )
+
+
+def _kinds_of(pool: str, settings: Settings) -> set[str]:
+    """Return the kinds of the APIs that a pool's calls may go to."""
+    return {settings.provider_named(provider).kind for provider, _ in settings.calls_of(pool)}
 
 
 def _told(outcome: Outcome, rung: Rung) -> Outcome:

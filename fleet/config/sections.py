@@ -216,6 +216,10 @@ class PoolSettings(Section):
     model: str = Field("simulated-1", description="The model's name, spelt as the provider does.")
     kinds: tuple[str, ...] = Field((), description="Task kinds taken when a task names no pool. Empty: all kinds.")
     function: str | None = Field(None, description="Your own bot: `package.module:function`. Not set: one chat call.")
+    agent: str | None = Field(None, description="Your own pydantic-ai `Agent`, instead: `package.module:agent`.")
+    deps: str | None = Field(
+        None, description="What gives the agent its `deps`: `package.module:function`, called with (task, bot)."
+    )
     validator: str | None = Field(
         None, description="Your own check of answers: `package.module:function`. Not set: Fleet's own rules only."
     )
@@ -264,6 +268,22 @@ class PoolSettings(Section):
         None, description='JSON lines {"prompt": ..., "expect": regular expression} to try suspected bots with.'
     )
     persona: PersonaSettings = Field(PersonaSettings(), description="Personas of this pool's bots.")
+
+    @property
+    def own_bot(self) -> str | None:
+        """Whatever the user's own bot is, a function or an agent; None: one chat call."""
+        return self.function or self.agent
+
+    @model_validator(mode="after")
+    def _one_bot_of_the_users(self) -> Self:
+        if self.function and self.agent:
+            raise ValueError(
+                f"agent: expected `function` or `agent`, got both; keep one: a function may run the agent itself, with "
+                f"model=bot.model() ({self.function}, {self.agent})"
+            )
+        if self.deps and not self.agent:
+            raise ValueError("deps: expected an `agent` that gets them, got none; set `agent`, or take `deps` out")
+        return self
 
     @model_validator(mode="after")
     def _models_hold_the_pools_own(self) -> Self:

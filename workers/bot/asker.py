@@ -121,7 +121,7 @@ class Asker:
         self.deadline = deadline
         self._share = share
         self.schema = None if task.answer_schema is None else compiled(task.answer_schema)
-        may_tell = self.may_be_told if pool.function is None else _never  # what a call means, its author knows
+        may_tell = self.may_be_told if pool.own_bot is None else _never  # what a call means, its author knows
         self._footing = Footing(
             gateway.ladders, bot.pool, model=bot.persona.model, priority=task.priority, may_be_told=may_tell,
             now_s=gateway.now_s,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Unpack, cast
 
+from fleet.config import PoolSettings
 from fleet.conversation import Message
 from fleet.errors import (
     BadRequest,
@@ -51,6 +52,11 @@ _CHECKS = FunctionThreads(at_most=32)
 
 class BotContext(RawAsker):
     """One bot at work on one task, on the event loop. Arguments and attributes as `Asker`."""
+
+    @property
+    def options(self) -> PoolSettings:
+        """Settings of the bot's pool."""
+        return self._pool
 
     async def chat(
         self,

@@ -10,8 +10,9 @@ import concurrent.futures
 import contextlib
 import queue
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from fleet.errors import DeadlineExceeded
 from fleet.models import Persona
@@ -21,9 +22,13 @@ from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.turns import Prompt
 from fleet.workers.bot.wishes import AnswerForm, ChatOptions
 from fleet.workers.crossing import Crossing
+from fleet.workers.frameworks.extra import from_the_extra
 from fleet.workers.frameworks.raw import RawAnswer, RawRequest
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from fleet.workers.frameworks.bot_model import BotModel
 
 _STOPPED = "expected a running worker, got a stopped one: return from your function"
 
@@ -36,6 +41,11 @@ class _Elsewhere:
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[Any]] = set()
         self._closed = False
+
+    @property
+    def context(self) -> BotContext:
+        """The bot where it works, on the data plane's loop: for Fleet's own code."""
+        return self._context
 
     @property
     def name(self) -> str:
@@ -51,6 +61,24 @@ class _Elsewhere:
     def persona(self) -> Persona:
         """Archetype, system prompt, temperature and context window of the bot."""
         return self._context.persona
+
+    def model(self, *, persona: bool = True) -> BotModel:
+        """Return this bot as a model of pydantic-ai.
+
+        Args:
+            persona: The persona's system prompt comes before all that an agent says.
+
+        Raises:
+            ConfigurationError: When the extra `agents` is not installed.
+        """
+        found: BotModel = from_the_extra("bot_models", asked="bot.model()").model_of(
+            self._context, self._exchange_anywhere, has_persona=persona
+        )
+        return found
+
+    async def _exchange_anywhere(self, request: RawRequest) -> RawAnswer:
+        """Do what `BotContext.exchange` does, from any loop, for who can write the request anew for another rung."""
+        return await self._over(partial(self._context.exchange, replace(request, may_move=True)))
 
     async def close(self) -> None:
         """End the task: cancel what its function waits for, refuse what it asks for later."""
@@ -72,6 +100,15 @@ class _Elsewhere:
             return await work()
         finally:
             self._running.discard(call)
+
+    async def _over(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        call = Crossing(self._run(work))
+        try:
+            return await call.over(self._loop)
+        except RuntimeError as error:
+            if self._loop.is_closed():
+                raise DeadlineExceeded(_STOPPED) from error
+            raise
 
 
 class LoopBotContext(_Elsewhere, AsyncClients):
@@ -140,15 +177,6 @@ class LoopBotContext(_Elsewhere, AsyncClients):
     async def exchange(self, request: RawRequest) -> RawAnswer:
         """Do what `BotContext.exchange` does, on the data plane's loop; its clients send with this."""
         return await self._over(partial(self._context.exchange, request))
-
-    async def _over(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        call = Crossing(self._run(work))
-        try:
-            return await call.over(self._loop)
-        except RuntimeError as error:
-            if self._loop.is_closed():
-                raise DeadlineExceeded(_STOPPED) from error
-            raise
 
 
 class BlockingBotContext(_Elsewhere, BlockingClients):

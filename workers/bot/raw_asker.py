@@ -12,6 +12,7 @@ from functools import cached_property
 
 from fleet.errors import ConfigurationError, DeadlineExceeded, FleetError, GiveUp, NotSoon, Relearnt, Waits
 from fleet.workers.bot.asker import BEGUN_PATIENCE_S
+from fleet.workers.bot.footing import Moved
 from fleet.workers.bot.sequel import out_of_tries
 from fleet.workers.bot.watched_asker import WatchedAsker
 from fleet.workers.frameworks.asked import RawAsk, asked_by, read
@@ -54,6 +55,7 @@ class RawAsker(WatchedAsker):
         Raises:
             FleetError: What ended the task's calls for good, as `chat()`.
             ConfigurationError: The pool's provider does not speak the request's wire.
+            Moved: Nor does the rung that is to take it, and the request may be written anew.
         """
         try:
             ask, watch = read(request), None
@@ -157,12 +159,15 @@ class RawAsker(WatchedAsker):
         """Check that the rung's provider understands what is asked. A fallback that doesn't is passed over.
 
         Raises:
+            Moved: It doesn't, and the request can be written anew.
             ConfigurationError: The pool's own doesn't: no wait will change that.
             NotSoon: The rung doesn't.
         """
         try:
             speaking(self.route, ask)
         except ConfigurationError as error:
+            if ask.request.may_move:
+                raise Moved from error
             if self.rung.is_own:
                 error.passes_at = self._gateway.now_s() + UNLIKELY_S
                 self._wrong_wire = error

@@ -63,14 +63,7 @@ def load_function(path: str, *, setting: str, arguments: tuple[str, ...]) -> Use
     Raises:
         ConfigurationError: When it cannot be imported, is not callable, or does not take the arguments.
     """
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise ConfigurationError(f"{setting}: expected `package.module:function`, got {quote(path)}")
-    quieten()
-    module = _import(f"{setting} {path}", module_name)
-    if not hasattr(module, name):
-        raise ConfigurationError(f"{setting} {path}: expected {quote(name)} in {module_name}, got no such name")
-    call = getattr(module, name)
+    call = load_name(path, setting=setting)
     if not callable(call):
         raise ConfigurationError(f"{setting} {path}: expected a function, got {type(call).__name__}")
     _check_signature(f"{setting} {path}", call, arguments)
@@ -78,7 +71,29 @@ def load_function(path: str, *, setting: str, arguments: tuple[str, ...]) -> Use
     return UserFunction(path, call, is_async)
 
 
-def _import(what: str, module_name: str) -> ModuleType:
+def load_name(path: str, *, setting: str, wanted: str = "function", hint: str = "") -> object:
+    """Import what a dotted path names, whatever it is: from where `load_function` says.
+
+    Args:
+        path: `package.module:name`.
+        setting: Name of the setting that holds the path, for errors.
+        wanted: What it ought to be, for errors.
+        hint: What may be to blame if the module cannot be imported.
+
+    Raises:
+        ConfigurationError: When there is no such module, or no such name in it.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise ConfigurationError(f"{setting}: expected `package.module:{wanted}`, got {quote(path)}")
+    quieten()
+    module = _import(f"{setting} {path}", module_name, hint)
+    if not hasattr(module, name):
+        raise ConfigurationError(f"{setting} {path}: expected {quote(name)} in {module_name}, got no such name")
+    return getattr(module, name)
+
+
+def _import(what: str, module_name: str, hint: str) -> ModuleType:
     found = config_path()
     folder = str(found.parent if found else Path.cwd())
     if folder not in sys.path:
@@ -88,7 +103,7 @@ def _import(what: str, module_name: str) -> ModuleType:
     except USER_ERRORS as error:
         raise ConfigurationError(
             f"{what}: expected a module that can be imported, installed or in {folder}, "
-            f"got {type(error).__name__}: {error}"
+            f"got {type(error).__name__}: {error}{hint and f'; {hint}'}"
         ) from error
 
 
@@ -202,6 +217,7 @@ class FunctionThreads:
             value = function.call(*arguments)
         except BaseException as error:  # noqa: BLE001 - the thread's boundary: whatever came, somebody waits for it
             failure = translate(function, error)
+        _close_loop()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             answer.get_loop().call_soon_threadsafe(self._done, answer, value, failure)
 
@@ -213,6 +229,16 @@ class FunctionThreads:
             answer.set_exception(failure)
         else:
             answer.set_result(value)
+
+
+def _close_loop() -> None:
+    """Close the event loop that a function has left in its thread, as an agent's `run_sync` does: it holds files."""
+    try:
+        loop = asyncio.get_event_loop()
+    except RuntimeError:
+        return
+    if not (loop.is_running() or loop.is_closed()):
+        loop.close()
 
 
 async def guarded(function: UserFunction, arguments: tuple[Any, ...], translate: Translate) -> object:

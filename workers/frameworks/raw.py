@@ -37,6 +37,7 @@ class RawRequest:
         headers: By names in lower case.
         body: As it came.
         is_streamed: The client reads the answer as it comes; what the body asks decides whether it comes so.
+        may_move: Whoever sends it writes it anew for a rung that speaks another wire: it hears `Moved` then.
     """
 
     method: str
@@ -44,6 +45,7 @@ class RawRequest:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     is_streamed: bool = False
+    may_move: bool = False
 
 
 @dataclass(frozen=True, slots=True)

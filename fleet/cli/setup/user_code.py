@@ -11,10 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fleet.config import PoolSettings, Settings
@@ -33,14 +34,23 @@ TROUBLE_CHARS = 500
 
 @dataclass(frozen=True, slots=True)
 class UserCode:
-    """A setting of a pool that names code or a file: `function`, `validator` or `canaries`, and its value."""
+    """A setting of a pool that names code or a file: `function`, `agent`, `validator` or `canaries`.
+
+    Args:
+        setting: Its name.
+        path: Its value.
+        deps: Of an agent: what makes its dependencies.
+    """
 
     setting: str
     path: str
+    deps: str = ""
 
 
 def code_of(pool: PoolSettings) -> Iterator[UserCode]:
     """Yield what a pool names."""
+    if pool.agent:
+        yield UserCode("agent", pool.agent, pool.deps or "")
     for setting, value in (("function", pool.function), ("validator", pool.validator), ("canaries", pool.canaries)):
         if value:
             yield UserCode(setting, str(value))
@@ -63,7 +73,7 @@ def trouble_with(code: UserCode, *, timeout_s: float = IMPORT_S) -> str | None:
         return None
     theirs, ours = os.pipe()
     try:
-        command = [*PYTHON_MODULE, __name__, code.setting, code.path, str(ours)]
+        command = [*PYTHON_MODULE, __name__, code.setting, code.path, code.deps, str(ours)]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(ours,),
             start_new_session=True,
@@ -108,13 +118,16 @@ def _ending(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def _load(setting: str, path: str) -> bytes:
+def _load(setting: str, path: str, deps: str) -> bytes:
     """Load as a worker does; runs in a process of its own."""
     from fleet.workers.bot.function import load_bot
     from fleet.workers.bot.validator import load_validator
+    from fleet.workers.frameworks.own_bots import load_agent
 
+    loads: dict[str, Callable[[str], object]]
+    loads = {"function": load_bot, "agent": partial(load_agent, deps=deps or None), "validator": load_validator}
     try:
-        (load_bot if setting == "function" else load_validator)(path)
+        loads[setting](path)
     except ConfigurationError as error:
         return str(error).removeprefix(f"{setting} {path}: ")[:TROUBLE_CHARS].encode(errors="replace")
     except BaseException as error:  # noqa: BLE001 - the process' boundary: whatever came is the answer
@@ -123,5 +136,5 @@ def _load(setting: str, path: str) -> bytes:
 
 
 if __name__ == "__main__":
-    os.write(int(sys.argv[3]), _load(sys.argv[1], sys.argv[2]))
+    os.write(int(sys.argv[4]), _load(*sys.argv[1:4]))
     os._exit(0)  # threads of the user's would keep the process

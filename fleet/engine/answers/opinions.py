@@ -278,7 +278,7 @@ class Panel:
 
     def _most(self, pool: str) -> int:
         """Return how many bots may be asked: a function of the user's is not called again, whatever it does."""
-        return 1 if self._settings.pools[pool].function else self._settings.health.opinions
+        return 1 if self._settings.pools[pool].own_bot else self._settings.health.opinions
 
     async def _another(self, asked: list[Checkout], task: BotTask, task_id: str) -> Checkout | None:
         """Check out a bot that has not had the task; None when there is none, or it has a result by now."""

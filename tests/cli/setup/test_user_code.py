@@ -49,6 +49,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_an_agent_is_loaded_as_a_worker_does_and_what_is_none_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "desk.py").write_text(
+        "from pydantic_ai import Agent\nagent, other = Agent(), Agent(deps_type=int)\ndef deps(task, bot): return 1\n"
+    )
+    assert trouble_with(UserCode("agent", "desk:agent")) is None
+    assert trouble_with(UserCode("agent", "desk:other", "desk:deps")) is None
+    assert "its deps_type is int" in str(trouble_with(UserCode("agent", "desk:other")))
+    assert "expected a pydantic_ai.Agent, got function" in str(trouble_with(UserCode("agent", "desk:deps")))
+
+
 def test_doctor_names_pool_path_and_exception_of_what_does_not_load(folder: Path, redis_url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fleet.cli.main", "doctor", "--json"], capture_output=True, text=True, timeout=60,

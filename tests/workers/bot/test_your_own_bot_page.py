@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.workers.simulator.running import running, total
 
 PAGE = (Path(__file__).parents[3] / "docs" / "your-own-bot.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+AGENT = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
 TOML = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -87,6 +89,18 @@ def test_the_functions_with_an_sdk_work_against_the_simulator(folder: Path, func
         assert outcome.usage.output_tokens == total(url)["output_tokens"] > 0
 
 
+@pytest.mark.parametrize("setting", ['agent = "triage:agent"', 'function = "triage:answer"'])
+def test_the_agent_answers_in_its_form_named_by_the_pool_and_run_by_a_function(folder: Path, setting: str):
+    pool = TOML[1].replace("[pools.triage]", "[pools.essays]").replace('agent = "triage:agent"', setting)
+    (folder / "fleet.toml").write_text(pool)
+    (folder / "triage.py").write_text("\n\n".join(AGENT))
+    sys.modules.pop("triage", None)
+    with running(agents=True) as url:
+        outcome = work(make_provider(ProviderSettings(kind="simulator", base_url=url)), config.load())
+    assert outcome.status == "ok"
+    assert set(json.loads(outcome.answer or "")) == {"team", "is_urgent"}
+
+
 def test_the_test_on_the_page_passes(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(folder)
     names: dict[str, object] = {}
@@ -97,4 +111,4 @@ def test_the_test_on_the_page_passes(folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_block_of_the_page_is_carried_out_here():
-    assert (len(PYTHON), len(TOML)) == (5, 1)
+    assert (len(PYTHON), len(AGENT), len(TOML)) == (5, 2, 2)

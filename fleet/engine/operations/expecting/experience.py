@@ -63,7 +63,7 @@ def unlearnt(settings: Settings, pools: Iterable[str], *, priority: int, now_s: 
     now = time.time() if now_s is None else now_s
     return Experience(
         ratios={api: SIMULATED_RATIO for api in limits if _is_simulated(api, settings)},
-        calls={pool: FUNCTION_CALLS for pool in asked if settings.pools[pool].function},
+        calls={pool: FUNCTION_CALLS for pool in asked if settings.pools[pool].own_bot},
         latencies_s={(pool, ""): one for pool in asked if (one := _simulated_latency(pool, settings)) is not None},
         rooms={api: _configured_room(limit) for api, limit in limits.items()},
         funds=(
@@ -228,7 +228,7 @@ def _read_calls(state: redis.Redis, settings: Settings, pools: list[str], now_s:
         if hour.completions < LEAST_TASKS:
             continue
         each = max(0.0, hour.calls - hour.calls_failed) / hour.completions
-        if settings.pools[pool].function:
+        if settings.pools[pool].own_bot:
             yield pool, AROUND_CALLS.times(Range.of(each))
         elif each > 1 + FEW_MORE:
             yield pool, Range(1.0, each, AROUND_CALLS.high * each)
