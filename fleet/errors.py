@@ -29,6 +29,7 @@ FleetError
 │   ├── Poison                 this task kills its process: it was alone in one that died
 │   ├── BadAnswer              the provider answered, but not with a usable answer
 │   │   └── NoProgress             the model calls the same tools with the same results over and over, also when warned
+│   ├── ToolFailed             a tool API failed on a request that may have taken effect, and must not be repeated
 │   ├── BotFunctionFailed      the user's own bot function raised
 │   └── ValidatorFailed        the user's own validator raised on this answer, and not on those of others
 └── StoreError                 Redis refused a command or a script: a bug, or a server that is too old
@@ -58,10 +59,12 @@ class Waits(FleetError):
 
     Attributes:
         cause: Why, in a word.
+        about: The `provider/model/key` or setting behind it, where that is not the call's own.
         ruling: What the fleet makes of it, when it is a failed call of which a breaker has heard.
     """
 
     cause: Cause = "retry"
+    about = ""
     ruling: Ruling | None = None
 
     def wait(self, *, about: str = "", opens_at: float | None = None) -> Wait:
@@ -71,7 +74,7 @@ class Waits(FleetError):
             about: The `provider/model/key`, pool or setting behind it.
             opens_at: Unix time in seconds of the next try; None: as the other side said, if it did.
         """
-        at = self.passes_at if opens_at is None else opens_at
+        at, about = self.passes_at if opens_at is None else opens_at, self.about or about
         return Wait(self.cause, at, about, brief(str(self), MOST_TOLD), is_everyones=self.parks != "never")
 
 
@@ -345,6 +348,12 @@ class BadAnswer(GiveUp):
 
 class NoProgress(BadAnswer):
     """The model goes round in circles: the same tools, arguments and results over and over, also when it was warned."""
+
+
+class ToolFailed(GiveUp):
+    """A tool API failed on a request that may have taken effect: nobody knows, so it must not be repeated."""
+
+    blame: Blame = "provider"
 
 
 class BotFunctionFailed(GiveUp):

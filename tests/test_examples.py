@@ -54,6 +54,10 @@ def test_the_web_handler_answers_without_blocking(folder: Path) -> None:
     assert run(folder, "web_handler.py") == "2 4 6\n1 4 9\n"
 
 
+def test_the_tool_api_is_asked_by_the_worker(folder: Path) -> None:
+    assert run(folder, "tool_api.py") == "7 lamps ok\n"
+
+
 def test_the_own_bot_makes_two_calls(folder: Path) -> None:
     assert re.fullmatch(r"42 after 2 calls by careful-00\d\n", run(folder, "own_bot.py"))
 

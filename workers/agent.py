@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fleet.config import Settings
 from fleet.errors import (
@@ -47,6 +48,9 @@ from fleet.workers.meter import Meter
 from fleet.workers.occupants import Occupants
 from fleet.workers.rungs import Rung
 
+if TYPE_CHECKING:  # loaded where there are tools
+    from fleet.workers.frameworks.tools import ToolApis
+
 #: Threads that plain bot functions may have per slot: one at work, one left over from a task past its deadline.
 THREADS_PER_SLOT = 2
 
@@ -64,6 +68,7 @@ class Agent:
         on_wait: Told of a pool and its wait, when a task keeps its slot and waits for what holds for all of the pool.
         slots: How many tasks may run at once; by default as the settings say.
         peers_of: Other processes that serve a pool, for its validator; None: there are none.
+        tools: The tool APIs of bot functions; None: there are none.
 
     Attributes:
         loops: Where users' `async def` functions run.
@@ -82,8 +87,10 @@ class Agent:
         on_wait: Callable[[str, Wait], None] = lambda pool, wait: None,
         slots: Callable[[], int] | None = None,
         peers_of: Callable[[str], Peers | None] = lambda pool: None,
+        tools: ToolApis | None = None,
     ) -> None:
         self._gateway = gateway
+        self._tools = tools
         self._on_wait = on_wait
         self._pools = settings.pools
         self._share = share
@@ -153,6 +160,10 @@ class Agent:
             bot, task, pool, gateway=self._gateway, deadline=deadline, share=self._share, task_id=task_id,
             before=before, spent_picos=spent_picos, on_wait=self._on_wait, rest=self.occupants.rest,
         )  # fmt: skip
+        if self._tools is not None:
+            context.tools = self._tools.run(
+                context, bot, task, max_attempts=pool.max_attempts, share=self._share, rest=self.occupants.rest
+            )
         context.meter.failed_at = (before.since if before else 0.0) or self._gateway.now_s()
         answer: str | None = None
         error: FleetError | None = None

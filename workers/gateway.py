@@ -76,6 +76,7 @@ class Gateway:
 
     Attributes:
         ladders: Of every pool.
+        roads: Those of the process.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Gateway:
         budgets: Budgets | None = None,
     ) -> None:
         self.now_s = clock
-        roads = Roads(limiter, breakers, clock, bill, budgets, costs)
+        roads = self.roads = Roads(limiter, breakers, clock, bill, budgets, costs)
         self.unanswered = roads.unanswered
         self._passages = Passages(limiter, roads, price, now_s=clock, costs=costs, bill=bill)
         self._lessons: Knowledge = Notebook() if lessons is None else lessons

@@ -41,6 +41,7 @@ from fleet.config.sections import (
     counts_cached,
     vendor_of,
 )
+from fleet.config.tools import TOOLS, ToolSettings, check_tools, tool_of
 from fleet.config.trust import check_found
 from fleet.config.variables import check_variables
 from fleet.errors import ConfigurationError
@@ -94,11 +95,13 @@ class Settings(BaseSettings):
     limits: dict[str, LimitSettings] = Field(default_factory=dict, description='Limits by "provider/model".')
     prices: dict[str, PriceSettings] = Field(default_factory=dict, description='Prices by "provider/model".')
     budgets: dict[str, BudgetSettings] = Field(default_factory=dict, description="What may be spent, by scope.")
+    tools: dict[str, ToolSettings] = Field(default_factory=dict, description="APIs that bot functions use, by name.")
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: dict(DEFAULT_POOLS), description="Pools by name.")
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
         known = {*self.providers, SIMULATOR}
+        check_tools(self.tools, self.providers, self.limits, self.prices)
         if not self.pools:
             raise ValueError("pools: expected at least one [pools.NAME] table, got none")
         for name, pool in self.pools.items():
@@ -159,11 +162,17 @@ class Settings(BaseSettings):
             ValueError: When it has none.
         """
         provider, _, model = name.partition("/")
-        if name not in self.price_table and listed_of(self.seller_of(provider), model) is None:
+        if tool_of(name):
+            self._check_tools_price(tool_of(name), where)
+        elif name not in self.price_table and listed_of(self.seller_of(provider), model) is None:
             raise ValueError(
                 f"{where}: expected a price of the model, got none for {name}, so that nothing would be counted; set "
                 f'input_usd_per_mtok and output_usd_per_mtok in [prices."{name}"], or same_as'
             )
+
+    def _check_tools_price(self, name: str, where: str) -> None:
+        if not self.tools[name].usd_per_call:
+            raise ValueError(f"{where}: expected usd_per_call in [tools.{name}], got none: nothing would be counted")
 
     @property
     def bots(self) -> int:
@@ -212,10 +221,11 @@ class Settings(BaseSettings):
 
     @property
     def limits_in_use(self) -> dict[str, LimitSettings]:
-        """The limits of all that pools may call, their own first: rates by `provider/model`."""
+        """The limits of all that pools may call, their own first: rates by `provider/model`; of tools last."""
         calls = list(map(self.calls_of, self.pools))
         every = [own[0] for own in calls] + [call for own in calls for call in own[1:]]
-        return dict(starmap(self.limit_at, dict.fromkeys(every)))
+        tools = {f"{TOOLS}/{name}": tool.limit for name, tool in self.tools.items()}
+        return dict(starmap(self.limit_at, dict.fromkeys(every))) | tools
 
     def seller_of(self, provider: str) -> Seller:
         """Return who sells the models of a provider, for their list prices."""
@@ -375,7 +385,7 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     """Known keys of the table at `loc`: the first part is a field of Settings, dict tables have a name after it."""
     tables: dict[str, type[BaseModel]] = {
         "providers": ProviderSettings, "limits": LimitSettings, "prices": PriceSettings, "pools": PoolSettings,
-        "budgets": BudgetSettings,
+        "budgets": BudgetSettings, "tools": ToolSettings,
     }  # fmt: skip
     if not loc:
         return list(Settings.model_fields)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import redis
 from pydantic import Field
 
-from fleet.config import Settings
+from fleet.config import Settings, models_among
 from fleet.frozen import Frozen
 from fleet.models import bot_name
 from fleet.money import micros_of
@@ -193,7 +193,7 @@ class Signals:
         ]
         rows = _matrix(cells)
         failures = Counter({field: n for _, field, n in cells if field.of == "task"})
-        apis = self._settings.limits_in_use
+        apis = models_among(self._settings.limits_in_use)
         return Errors(
             failures=sum(row.failures for row in rows),
             calls=calls_failed,

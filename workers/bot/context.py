@@ -7,14 +7,16 @@ there is an answer: `asker.py`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Unpack, cast
+from typing import Any, Protocol, Unpack, cast
 
 from fleet.config import PoolSettings
 from fleet.conversation import Message
 from fleet.errors import (
     BadRequest,
+    ConfigurationError,
     FleetError,
     InvalidTask,
     Waits,
@@ -50,8 +52,35 @@ _READ = UserFunction("answer_schema", json_answer.read, is_async=False)
 _CHECKS = FunctionThreads(at_most=32)
 
 
+class ToolClients(Protocol):
+    """The tool APIs that a bot's function may use."""
+
+    def client(
+        self, name: str, kind: Any, over: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any], *, is_async: bool
+    ) -> Any:
+        """Return a client that is bound to a tool: `frameworks/tools.py: ToolRun`."""
+        ...
+
+
 class BotContext(RawAsker):
-    """One bot at work on one task, on the event loop. Arguments and attributes as `Asker`."""
+    """One bot at work on one task, on the event loop. Arguments and attributes as `Asker`.
+
+    Attributes:
+        tools: The tool APIs in its hands; None: this process has none.
+    """
+
+    tools: ToolClients | None = None
+
+    def tool_client(
+        self, name: str, kind: Any, over: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any], *, is_async: bool
+    ) -> Any:
+        """Return a client of a tool API; arguments and errors as `ToolRun.client`."""
+        if self.tools is None:
+            error = ConfigurationError(f"expected [tools.{name}] in fleet.toml, got no [tools] in this worker's")
+            error.about = f"[tools.{name}]"
+            self.broken.append(error)
+            raise error
+        return self.tools.client(name, kind, over, is_async=is_async)
 
     @property
     def options(self) -> PoolSettings:

@@ -178,6 +178,22 @@ class LoopBotContext(_Elsewhere, AsyncClients):
         """Do what `BotContext.exchange` does, on the data plane's loop; its clients send with this."""
         return await self._over(partial(self._context.exchange, request))
 
+    def tool_client(self, name: str, *, kind: str | None = None) -> Any:
+        """Return an `httpx.AsyncClient` (or `httpx2`'s) that is bound to the tool API under [tools.NAME].
+
+        Its requests keep to the tool's limits over the whole fleet and carry its key; what is not the task's fault is
+        waited out (docs/tools.md).
+
+        Args:
+            name: Of the tool.
+            kind: `httpx` or `httpx2`; None: the one that is installed.
+
+        Raises:
+            ConfigurationError: There is no such tool or library, or its key is not set: let it through, and the task
+                waits.
+        """
+        return self._context.tool_client(name, kind, self._over, is_async=True)
+
 
 class BlockingBotContext(_Elsewhere, BlockingClients):
     """The bot for a plain function in a thread of its own: `chat()` blocks that thread, never the event loop."""
@@ -231,6 +247,10 @@ class BlockingBotContext(_Elsewhere, BlockingClients):
     def exchange(self, request: RawRequest) -> RawAnswer:
         """Do what `BotContext.exchange` does, and wait for it; its clients send with this."""
         return self._result(self._begin(partial(self._context.exchange, request)))
+
+    def tool_client(self, name: str, *, kind: str | None = None) -> Any:
+        """Return an `httpx.Client` (or `httpx2`'s) that is bound to a tool API: as `LoopBotContext.tool_client`."""
+        return self._context.tool_client(name, kind, lambda work: self._result(self._begin(work)), is_async=False)
 
     def _begin(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
         call = self._run(work)

@@ -76,7 +76,7 @@ def sequel_of(error: Waits, *, failures: int, share: float, now_s: float, about:
         is_told_not_to = isinstance(error, ProviderUnavailable) and not error.passes
         pause_s = spread(LAST_PAUSE if is_told_not_to else failures, share=share, floor_s=max(0.0, asked_s, promised_s))
     cause = error.cause if error.cause in LASTING else "retry"
-    wait = Wait(cause, now_s + pause_s, about, error.wait().told, is_everyones=False)
+    wait = Wait(cause, now_s + pause_s, error.about or about, error.wait().told, is_everyones=False)
     return Sequel(wait, pause_s, counts=_counts(error))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from fleet.config import SIMULATOR, ProviderSettings, vendor_of
@@ -29,7 +30,7 @@ def read_key(settings: ProviderSettings, model: str = "") -> str:
         KeyMissing: When no source is configured, or it gives no usable key. Never quotes the key.
     """
     if settings.api_key_env:
-        return _checked(os.environ.get(settings.api_key_env, ""), f"variable {settings.api_key_env}")
+        return read_variable(settings.api_key_env, os.environ)
     if settings.api_key_file:
         return read_secret(settings.api_key_file, setting="api_key_file")
     if settings.kind == "simulator":
@@ -41,6 +42,15 @@ def read_key(settings: ProviderSettings, model: str = "") -> str:
         f"expected a key for a provider of kind {settings.kind!r}, got none: in fleet.toml set "
         f'api_key_env = "{usual}" (and that variable), or api_key_file = "PATH"'
     )
+
+
+def read_variable(name: str, variables: Mapping[str, str]) -> str:
+    """Return the key that a variable holds.
+
+    Raises:
+        KeyMissing: When it holds no usable key. Never quotes it.
+    """
+    return _checked(variables.get(name, ""), f"variable {name}")
 
 
 def read_secret(path: Path, *, setting: str) -> str:

@@ -38,6 +38,7 @@ ADVICE = {
     "validation": "it was no valid task: correct what the message says (a pool can be added), else submit it anew",
     "poison": "it kills the process it runs in: look at its bot function and at memory before you replay it",
     "refused": "the provider refused the request or the key: correct the prompt, the model or the key, then replay it",
+    "tool": "a tool API failed on a request that may have taken effect: look there what it did, then replay the task",
     "answer": "the provider gave no usable answer: change the prompt or the model, then replay it",
     "function": "your bot function raised: correct it, restart the workers, then replay it",
     "configuration": "correct what the error names: fleet.toml, a FLEET_* variable or the machine; then replay",

@@ -15,7 +15,7 @@ from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.diagnosis_checks import alert_checks, diagnosis_checks
 from fleet.cli.setup.findings import Findings, HostFacts
 from fleet.cli.setup.lesson_checks import lesson_checks
-from fleet.cli.setup.pool_checks import pool_checks, provider_checks, unused_tables
+from fleet.cli.setup.pool_checks import pool_checks, provider_checks, tool_checks, unused_tables
 from fleet.cli.setup.redis_checks import home_disk, home_filesystem, redis_checks
 from fleet.cli.setup.stalls import stall_checks
 from fleet.cli.setup.wait_checks import wait_checks
@@ -53,6 +53,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
     if any(server.embedded for server in facts.redis):
         found += [home_disk(facts.host), home_filesystem(facts.host)]
     found += [check for name in settings.providers for check in provider_checks(name, settings, facts.host)]
+    found += [check for name in settings.tools for check in tool_checks(name, settings, facts.host)]
     found += api_checks(settings, facts.apis, today=datetime.now(UTC).date())
     found += [check for name in settings.pools for check in pool_checks(name, settings, facts.code)]
     found += [

@@ -25,7 +25,7 @@ from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.setup.wait_checks import read_waits
 from fleet.cli.shadow import shadow
-from fleet.config import Settings, config_path, home_path
+from fleet.config import ProviderSettings, Settings, ToolSettings, config_path, home_path
 from fleet.economy.bill.export import trouble_of
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.operations.waits import Standings
@@ -192,8 +192,9 @@ def celery_facts() -> dict[str, Any]:
 def host_facts(settings: Settings) -> HostFacts:
     """Return what this machine allows and how well it keeps secrets."""
     home, config = home_path(), config_path()
-    secrets = [p.api_key_file for p in settings.providers.values() if p.api_key_file]
-    names = {p.api_key_env for p in settings.providers.values() if p.api_key_env}
+    apis: list[ProviderSettings | ToolSettings] = [*settings.providers.values(), *settings.tools.values()]
+    secrets = [api.api_key_file for api in apis if api.api_key_file]
+    names = {api.api_key_env for api in apis if api.api_key_env}
     existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
     return HostFacts(
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from fleet.cli.setup.check import Check, fail, ok, place_of, warn
@@ -23,6 +24,26 @@ def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[
         yield provider_url(name, provider)
 
 
+def tool_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Check]:
+    """Yield the checks of one tool API: its key, and whether its address keeps it."""
+    tool, label = settings.tools[name], f"tool {name}: key"
+    if tool.api_key_env:
+        is_set, found = tool.api_key_env in host.variables, f"variable {tool.api_key_env}"
+        advice = "Export it where the workers start: tasks that need this tool would wait."
+        yield ok(label, f"{found} is set") if is_set else fail(label, f"{found} is not set", advice)
+    elif tool.api_key_file:
+        yield _key_file(label, tool.api_key_file, host)
+    else:
+        yield ok(label, "none is sent")
+    address, where = f"tool {name}: address", urlsplit(tool.base_url).hostname or "unknown"
+    if urlsplit(tool.base_url).scheme == "https" or is_loopback(tool.base_url):
+        yield ok(address, where)
+    elif tool.has_key:
+        yield fail(address, f"{where}, without TLS", "Use https://: the key is readable on the way.")
+    else:
+        yield warn(address, f"{where}, without TLS", "Use https:// if it has it: what bots ask for is readable.")
+
+
 def provider_key(name: str, provider: ProviderSettings, host: HostFacts, models: Sequence[str]) -> Check:
     label = f"provider {name}: key"
     if provider.api_key_env:
@@ -31,7 +52,7 @@ def provider_key(name: str, provider: ProviderSettings, host: HostFacts, models:
             return ok(label, f"{found} is set")
         return fail(label, f"{found} is not set", "Export it where the workers start: every call would fail.")
     if provider.api_key_file:
-        return _key_file(label, provider, host)
+        return _key_file(label, provider.api_key_file, host)
     if not provider.needs_key:
         return ok(label, "none, and the API is on this host or a private network")
     if models and not any(map(provider.needs_key_for, models)):
@@ -39,9 +60,7 @@ def provider_key(name: str, provider: ProviderSettings, host: HostFacts, models:
     return fail(label, "none", f"Set api_key_env or api_key_file in [providers.{name}].")
 
 
-def _key_file(label: str, provider: ProviderSettings, host: HostFacts) -> Check:
-    path = provider.api_key_file
-    assert path is not None
+def _key_file(label: str, path: Path, host: HostFacts) -> Check:
     file = host.files[path]
     if not file.exists or not file.size_bytes:
         return fail(label, f"{path} is {'empty' if file.exists else 'missing'}", "Write the key into it.")

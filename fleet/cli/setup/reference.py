@@ -27,6 +27,7 @@ EXAMPLE_NAMES = {
     "budgets": "fleet",
     "prices": "openai/gpt-6-luna",
     "pools": "research",
+    "tools": "search",
 }
 #: Examples for keys without a default, and where the default would not show what the key is for.
 EXAMPLES: Mapping[tuple[str, str], Any] = {
@@ -43,6 +44,11 @@ EXAMPLES: Mapping[tuple[str, str], Any] = {
     ("pools", "bots"): 30,
     ("pools", "provider"): "openai",
     ("pools", "model"): "gpt-6-luna",
+    ("tools", "base_url"): "https://api.example.com/v1",
+    ("tools", "api_key_env"): "SEARCH_API_KEY",
+    ("tools", "key_header"): "X-Api-Key",
+    ("tools", "rpm"): 60,
+    ("tools", "usd_per_call"): 0.005,
     ("fallback", "model"): "gpt-4.1-mini",
     ("worker", "slots"): 60,
 }

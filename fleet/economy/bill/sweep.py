@@ -49,7 +49,9 @@ logger = logging.getLogger("fleet.bill")
 
 def longest_call_s(settings: Settings) -> float:
     """Return the age, in seconds, from which a call that nobody has settled is lost, whatever a provider may take."""
-    return max([LONGEST_CALL_S, *(TIMEOUTS * provider.timeout_s for provider in settings.providers.values())])
+    longest_s = [api.timeout_s for api in settings.providers.values()]
+    longest_s += [tool.timeout_s for tool in settings.tools.values()]
+    return max([LONGEST_CALL_S, *(TIMEOUTS * seconds for seconds in longest_s)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from itertools import islice
 
 import redis
 
-from fleet.config import Settings
+from fleet.config import Settings, models_among
 from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
@@ -174,7 +174,7 @@ class Overview:
                 failures,
                 since=failures[-1].at if full else now_s - 3600,
                 bots=settings.bots,
-                apis=len(apis),
+                apis=len(models_among(apis)),
             ),
             pools=tuple(self._pools(reading, standings, bots, waits)),
             limits=limits,

@@ -97,9 +97,10 @@ def read_limit(state: redis.Redis, settings: Settings, pool: str) -> LimitSnapsh
 
 
 def read_apis(state: redis.Redis, settings: Settings, pools: Iterable[str]) -> Apis:
-    """Return how all stands that pools may call, their ladders included. Two round trips, O(limits)."""
+    """Return how all stands that pools may call, ladders and tools included. Two round trips, O(limits)."""
     calls = dict.fromkeys(call for pool in pools for call in settings.calls_of(pool))
-    rates = {f"{api}/{config.KEY_LABEL}": of_api for api, of_api in starmap(settings.limit_at, calls)}
+    tools = ((f"{config.TOOLS}/{name}", tool.limit) for name, tool in settings.tools.items())
+    rates = {f"{api}/{config.KEY_LABEL}": of_api for api, of_api in (*starmap(settings.limit_at, calls), *tools)}
     return Apis(_read_limits(state, rates), _read_breakers(state, rates))
 
 

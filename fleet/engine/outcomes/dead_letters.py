@@ -50,7 +50,7 @@ RECORD = Script.beside(
 #: Why a task died, coarser than its error: what an operator does next depends on it.
 Cause = Literal[
     "attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration",
-    "expired", "cost", "cap", "circles", "bug",
+    "expired", "cost", "cap", "circles", "tool", "bug",
 ]  # fmt: skip
 
 #: Error type -> cause. A type that is not here is a bug of Fleet.
@@ -78,6 +78,7 @@ CAUSES: Mapping[str, Cause] = {
     "ContextTooLong": "refused",
     "KeyRejected": "refused",
     "KeySpent": "refused",
+    "ToolFailed": "tool",
     "BadAnswer": "answer",
     "NoProgress": "circles",
     "BotFunctionFailed": "function",

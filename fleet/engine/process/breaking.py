@@ -114,6 +114,8 @@ def _limits_of(pool: str, settings: Settings) -> list[str]:
 
 
 def _fingerprint(limit: str, settings: Settings, secret: str) -> str:
+    if tool := config.tool_of(limit):
+        return fingerprint_of(settings.tools[tool], secret)
     provider = limit.partition("/")[0]
     return fingerprint_of(settings.providers.get(provider, ProviderSettings(kind="simulator")), secret)
 

@@ -1,4 +1,4 @@
-"""The ladders of a worker process: the connected API of each rung, and what is told when a pool goes down one.
+"""The ladders of a worker process: the connected API of each rung, and what is told of a step down one; its tools, too.
 
 Also here: what a process says of its pools and their models as it starts, and what harms no task.
 """
@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet import config
 from fleet.config import ProviderSettings, Settings
@@ -17,19 +17,26 @@ from fleet.economy.prices import PriceList, told_unpriced
 from fleet.engine.local_simulator import ensure_simulator
 from fleet.engine.messages.queues import odd_queues
 from fleet.engine.process.revival import LocalSimulator
+from fleet.engine.telemetry.event_limiter import QUIET_S as BLOCK_QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
-from fleet.errors import ConfigurationError
+from fleet.engine.telemetry.tool_errors import ToolErrorCounter
+from fleet.errors import ConfigurationError, KeyMissing
 from fleet.lessons import Notebook
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store.client import Store
 from fleet.store.embedded import redis_lives
 from fleet.waits import Wait
+from fleet.workers.bot.user_loops import Block
 from fleet.workers.ladders import Turn
-from fleet.workers.ports import Provider
+from fleet.workers.ports import Bill, Limiter, Provider
 from fleet.workers.providers import check_model, make_provider, read_key
 from fleet.workers.providers.unusable import Unusable
+from fleet.workers.roads import Roads
 from fleet.workers.rungs import Route, Rung, ladder_of
+
+if TYPE_CHECKING:  # nobody who has no [tools] pays for them
+    from fleet.workers.frameworks.tools import ToolApis
 
 logger = logging.getLogger("fleet.worker")
 
@@ -98,6 +105,15 @@ def tell_of_ladder(state: Store, turn: Turn) -> None:
         )
 
 
+def tell_of_block(block: Block, settings: Settings, state: Store) -> None:
+    """Let the fleet know whose function has blocked its loop, and for how long: once that is known, or is too long."""
+    if block.is_over or block.seconds > settings.worker.hang_s:
+        record_event(
+            state, catalogue.FUNCTION_BLOCKED, quiet_s=BLOCK_QUIET_S, about=block.function,
+            function=block.function, at=block.at, s=round(block.seconds, 1),
+        )  # fmt: skip
+
+
 def _adapter(name: str, settings: Settings, telemetry: Telemetry, notebook: Notebook) -> Provider:
     """Return the connected API of a provider; the local simulator is started when it has no address."""
     provider = settings.providers.get(name, ProviderSettings(kind="simulator"))
@@ -131,3 +147,32 @@ def warn_of(settings: Settings, queues: Collection[str]) -> None:
         logger.warning("unpriced model=%s tier=%s: %s", model, tier, told_unpriced(model, tier))
     for line in odd_queues(queues, settings):
         logger.warning("%s", line)
+
+
+def tool_secrets(settings: Settings) -> dict[str, str]:
+    """Return the key of each tool API that this process can use, by `tools/NAME/KEY`; empty where none is sent."""
+    if not settings.tools:
+        return {}
+    from fleet.workers.frameworks.tool_desk import read_tool_key
+
+    found = {}
+    for name, tool in settings.tools.items():
+        try:
+            found[f"{config.TOOLS}/{name}/{config.KEY_LABEL}"] = read_tool_key(tool)
+        except KeyMissing:  # the desk says so, and lets its requests wait
+            continue
+    return found
+
+
+def make_tools(
+    settings: Settings, telemetry: Telemetry, state: Store, *, roads: Roads, limiter: Limiter, bill: Bill
+) -> ToolApis | None:
+    """Return the tool APIs of a process, on its loop; None when fleet.toml has none."""
+    if not settings.tools:
+        return None
+    from fleet.workers.frameworks.tools import ToolApis
+
+    return ToolApis(
+        settings.tools, roads=roads, limiter=limiter, bill=bill, errors=ToolErrorCounter(state, settings.pools),
+        step=telemetry.tool,
+    )  # fmt: skip

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet import config
 from fleet.config import Settings
@@ -40,13 +40,12 @@ from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
-from fleet.engine.process.ladders import make_ladders, tell_of_ladder, warn_of
+from fleet.engine.process.ladders import make_ladders, make_tools, tell_of_block, tell_of_ladder, tool_secrets, warn_of
 from fleet.engine.process.overdue import Overdue
 from fleet.engine.process.renewer import renew
 from fleet.engine.process.revival import keep_redis
 from fleet.engine.process.spending import Spending
 from fleet.engine.process.waiting_room import WaitingRoom
-from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.occupancy import DirectCall, Occupancy
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.engine.transport import leases
@@ -56,8 +55,6 @@ from fleet.limiter import LearntCosts
 from fleet.models import Bot, BotResult, Priority
 from fleet.resilience import Breakers
 from fleet.roster import Checkout, Roster
-from fleet.signals import catalogue
-from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
@@ -66,10 +63,12 @@ from fleet.store.patience import patiently
 from fleet.waits import Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of, worker_bot_of
-from fleet.workers.bot.user_loops import Block
 from fleet.workers.gateway import Gateway
 from fleet.workers.rungs import Route, Rung, served_by_none
 from fleet.workers.runtime import Runtime
+
+if TYPE_CHECKING:
+    from fleet.workers.frameworks.tools import ToolApis
 
 logger = logging.getLogger("fleet.worker")
 
@@ -99,6 +98,7 @@ class Assembly:
     janitor: Janitor
     telemetry: Telemetry
     bill: BillWriter
+    tools: ToolApis | None
 
     async def settle(self) -> None:
         """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
@@ -114,6 +114,8 @@ class Assembly:
         await self.spending.keeper.close()
         for provider in {route.provider_name: route.provider for route in self.routes}.values():
             await provider.close()
+        if self.tools is not None:
+            await self.tools.close()
         await self.bill.close()
         await self.state.close()
         await self.broker.close()
@@ -148,22 +150,22 @@ async def assemble(
     routes = [rung.route for rung in rungs if rung.route is not None]
     own = {name: route for name, (rung, *_) in ladders.items() if (route := rung.route) is not None}
     limiter = telemetry.make_limiter(state, _limits(settings))
-    breakers = make_breakers(
-        settings, state, broker, {route.limit: route.api_key for route in routes}, calm=limiter.calm
-    )
+    secrets = {route.limit: route.api_key for route in routes} | tool_secrets(settings)
+    breakers = make_breakers(settings, state, broker, secrets, calm=limiter.calm)
     bill = spending.writer(lambda: process or janitor.reports_as(), export_of(settings.bill))
     limiter.on_lost = bill.void
     gateway = Gateway(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
+    tools = make_tools(settings, telemetry, state, roads=gateway.roads, limiter=limiter, bill=bill)
     room = WaitingRoom(
         broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool), spending=spending
     )
     peers = ValidatorPeers(state, partial(room.did_well, priority=Priority.CRITICAL.value), lambda: janitor.living())
     agent = Agent(
-        gateway, settings, on_block=lambda block: _tell_of(block, settings, state), on_wait=room.hold_soon,
-        slots=slots, peers_of=peers.of,
+        gateway, settings, on_block=lambda block: tell_of_block(block, settings, state), on_wait=room.hold_soon,
+        slots=slots, peers_of=peers.of, tools=tools,
     )  # fmt: skip
     bots = Bots(lambda name: worker_bot_of(name, settings, likeness.remedy_of(name)))
     likeness = LikenessWatch(state, settings, bots.forget)
@@ -197,6 +199,7 @@ async def assemble(
         janitor=(janitor := Janitor(broker, state, plane.refuse, gateway.unanswered)),
         telemetry=telemetry,
         bill=bill,
+        tools=tools,
     )
 
 
@@ -237,15 +240,6 @@ def renewing(settings: Settings, held: Mapping[str, Checkout]) -> Runtime:
     runtime.start()
     runtime.spawn(for_ever(partial(renew, settings, held)))
     return runtime
-
-
-def _tell_of(block: Block, settings: Settings, state: Store) -> None:
-    """Let the fleet know whose function has blocked its loop, and for how long: once that is known, or is too long."""
-    if block.is_over or block.seconds > settings.worker.hang_s:
-        record_event(
-            state, catalogue.FUNCTION_BLOCKED, quiet_s=QUIET_S, about=block.function,
-            function=block.function, at=block.at, s=round(block.seconds, 1),
-        )  # fmt: skip
 
 
 def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
@@ -330,6 +324,7 @@ class Process:
             logger.error("pool_shut pool=%s cause=%s: %s; its tasks are left to other workers", pool, wait.cause, wait)
         occupancy.forgo([keys.queue(pool) for pool in shut])
         calls = [route.limit for route in assembly.routes]
+        of_tools = () if assembly.tools is None else assembly.tools.limits
         limits = [limit for limit in calls if assembly.breakers.standing(limit) is None]
         served = [pool for pool in settings.pools if pool not in assembly.shut]
         runtime.run(patiently(partial(open_mended, assembly.broker, settings, served, limits)))
@@ -346,7 +341,7 @@ class Process:
             partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
-            assembly.spending.sweeper(calls, assembly.janitor.living, export_of(settings.bill)).attend,
+            assembly.spending.sweeper([*calls, *of_tools], assembly.janitor.living, export_of(settings.bill)).attend,
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))

@@ -74,6 +74,10 @@ class Telemetry:
         traced = _TracedRawProvider if hasattr(provider, "exchange") else _TracedProvider
         return traced(provider, self._tracing)
 
+    def tool(self, name: str) -> AbstractContextManager[Any]:
+        """Trace one request of a tool API."""
+        return _NO_STEP if self._tracing is None else self._tracing.step("tool_call", tool=name)
+
     def close(self) -> None:
         """Send the spans that wait, stop listening. Blocks for some seconds when the collector does not answer."""
         if self._tracing is not None:

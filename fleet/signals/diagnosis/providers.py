@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fleet.config import tool_of
 from fleet.quoting import counted
 from fleet.signals.diagnosis.finding import Diagnosis, Help, Kind, clock, diagnosis
-from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of
+from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of, called
 from fleet.signals.limit_view import LimitView
 from fleet.waits import SENTENCES, Cause
 
@@ -30,6 +31,12 @@ SILENT_SHARE = 2 / 3
 LONG_HOLD_S = 10.0
 #: How much longer than usual tasks of an API must take, in all and for each token, and in how many tasks (count).
 SLOW_TIMES, SLOW_TASKS = 3.0, 20
+
+
+#: What to do about a tool where that is not what is done about a model: no pool has another way.
+_OF_TOOLS: dict[Cause, str] = {
+    "outage": "see the status page of its API; what needs it waits, and the rest goes on",
+}
 
 
 class _Broken(NamedTuple):
@@ -65,10 +72,10 @@ def broken(case: Case) -> Iterator[Diagnosis]:
     opened = {
         limit: facts for limit, facts in case.symptoms.breakers.items() if facts.is_open and facts.cause in _BROKEN
     }
-    downs = {limit: facts for limit, facts in opened.items() if facts.cause == "outage"}
-    if len(downs) > 1 and downs.keys() >= case.in_use:
+    downs = {limit: facts for limit, facts in opened.items() if facts.cause == "outage" and not tool_of(limit)}
+    if len(downs) > 1 and downs.keys() >= case.models_in_use:
         yield _all_down(case, downs)
-        opened = {}
+        opened = {limit: facts for limit, facts in opened.items() if limit not in downs}
     for limit, facts in opened.items():
         cause = facts.cause or "outage"
         yield _one_broken(case, cause, limit, since=facts.since, told=_why(facts), about=limit)
@@ -82,6 +89,7 @@ def broken(case: Case) -> Iterator[Diagnosis]:
 
 def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, told: str, about: str) -> Diagnosis:
     words, name = _BROKEN[cause], api_of(limit) or limit
+    advice = _OF_TOOLS.get(cause, words.advice) if tool_of(limit) else words.advice
     has_way = bool(pools := case.pools_on(name)) and all(
         (pool.ladder is not None and pool.ladder.is_down) for pool in case.view.pools if pool.pool in pools
     )
@@ -89,16 +97,23 @@ def _one_broken(case: Case, cause: Cause, limit: str, *, since: float | None, to
     tasks = case.waiting(cause, *also, about=about)
     rest = ", its pools are served by their fallbacks" if has_way and not tasks else ""
     return diagnosis(
-        words.kind, "warning" if rest else "critical", words.head.format(api=name), cause=f"{told}{rest}",
+        words.kind, "warning" if rest else "critical", _head(words, name), cause=f"{told}{rest}",
         now_s=case.now_s, about=name, since=since, tasks=tasks,
-        help=Help(advice=words.advice, command=words.command.format(api=name)),
+        help=Help(advice=advice, command=words.command.format(api=name)),
     )  # fmt: skip
+
+
+def _head(words: _Broken, api: str) -> str:
+    """Return who is in which state; a tool is called one also in the middle of a sentence."""
+    head = words.head.format(api=called(api))
+    return head if head.startswith(called(api)) else head.replace(" The tool ", " the tool ")
 
 
 def _all_down(case: Case, downs: dict[str, BreakerFacts]) -> Diagnosis:
     since = max((facts.since for facts in downs.values() if facts.since is not None), default=None)
     told = next((facts.told for facts in downs.values() if facts.told), "no call is answered")
-    which = "APIs" if len(downs) == len(case.view.limits) else "APIs in use"
+    models = [limit for limit in case.view.limits if not tool_of(limit.limit)]
+    which = "APIs" if len(downs) == len(models) else "APIs in use"
     return diagnosis(
         "provider_down", "critical", f"All {len(downs)} {which} are down", cause=told, now_s=case.now_s, about=ALL_APIS,
         since=since, tasks=case.waiting("outage", "retry"),
@@ -124,7 +139,7 @@ def failing(case: Case) -> Iterator[Diagnosis]:
             continue
         late = f", {late_calls:,} of them had no answer in time" if late_calls else ""
         yield diagnosis(
-            "provider_failing", "warning", f"{api_of(limit)} fails on many calls", now_s=case.now_s,
+            "provider_failing", "warning", f"{called(api_of(limit))} fails on many calls", now_s=case.now_s,
             cause=f"{failed:,} of {calls:,} calls of the last {RECENT_MIN} minutes{late}", about=api_of(limit),
             tasks=case.waiting("retry", about=limit),
             help=Help(advice="see the provider's status page; calls are tried again, tasks only take longer",
@@ -151,7 +166,7 @@ def silent(case: Case) -> Iterator[Diagnosis]:
             continue
         since = max(case.now_s - longest_s[limit], case.symptoms.answered_at.get(api_of(limit), 0.0))
         yield diagnosis(
-            "provider_failing", "critical", f"{api_of(limit)} answers nothing", now_s=case.now_s, since=since,
+            "provider_failing", "critical", f"{called(api_of(limit))} answers nothing", now_s=case.now_s, since=since,
             cause=f"{counted(under_way, 'call')} have been under way for up to {longest_s[limit]:.0f} s, far longer "
             "than usual", about=api_of(limit),
             help=Help(advice="see the provider's status page; tasks whose calls time out are tried again",
@@ -172,9 +187,10 @@ def refusing(case: Case) -> Iterator[Diagnosis]:
         held = f"it asked to wait until {clock(case.now_s + limit.held_s, case.now_s)}" if limit.held_s > 0 else ""
         none = f"none was answered for {case.now_s - none_since:.0f} s" if none_since is not None else ""
         counts = f"{refused:,.0f} of {calls:,.0f} calls of the last {RECENT_MIN} minutes" if is_many else ""
+        head = f"{called(api)} refuses {'all ' if none else ''}calls (429)"
         yield diagnosis(
-            "provider_refusing", "warning", f"{api} refuses {'all ' if none else ''}calls (429)", now_s=case.now_s,
-            about=api, since=none_since, cause=", ".join(filter(None, (none, counts, held))),
+            "provider_refusing", "warning", head, now_s=case.now_s, about=api, since=none_since,
+            cause=", ".join(filter(None, (none, counts, held))),
             tasks=_behind_a_hold(case, limit),
             help=Help(
                 advice="somebody else uses the key, or its limit here is above what the account allows: lower it",

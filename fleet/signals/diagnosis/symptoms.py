@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from fleet.config import tool_of
 from fleet.signals.recorder import WorkerReport
 from fleet.signals.series import last_minutes
 from fleet.signals.view import FleetView
@@ -125,6 +126,11 @@ class Case:
         """The limits under which something was sent in the last minutes, as far as is known."""
         return frozenset(limit.limit for limit in self.view.limits if self._is_used(limit.limit))
 
+    @cached_property
+    def models_in_use(self) -> frozenset[str]:
+        """Those of them that are models': a fleet whose models are all down has no way left, whatever its tools do."""
+        return frozenset(limit for limit in self.in_use if not tool_of(limit))
+
     def _is_used(self, limit: str) -> bool:
         facts = self.symptoms.breakers.get(limit)
         if facts is not None and (facts.is_open or facts.calls):
@@ -145,6 +151,12 @@ class Case:
         for pool in self.view.pools:
             found.setdefault(pool.api, []).append(pool.pool)
         return found
+
+
+def called(api: str) -> str:
+    """Return what a sentence that begins with an API calls it: tools are not models."""
+    tool = tool_of(api)
+    return f"The tool {tool}" if tool else api
 
 
 def api_of(limit: str) -> str:

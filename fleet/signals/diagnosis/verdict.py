@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fleet.config import models_among
 from fleet.quoting import counted
 from fleet.signals.diagnosis.bots import is_of_prompts
 from fleet.signals.diagnosis.finding import CallVerdict, Culprit
@@ -101,7 +102,7 @@ def _of_breakers(case: Case) -> CallVerdict | None:
     limits = [limit for limit, facts in opened.items() if facts.cause == cause]
     failed = sum(opened[limit].failed for limit in limits)
     calls = failed + sum(opened[limit].well for limit in limits)
-    is_all = len(limits) > 1 and case.in_use <= {*limits}
+    is_all = len(models_among(limits)) > 1 and case.models_in_use <= {*limits}
     told = next((facts.told for facts in opened.values() if facts.told and facts.cause == cause), "")
     return CallVerdict(
         verdict=_OF_CAUSE[cause], culprit=ALL_APIS if is_all else ", ".join(map(api_of, limits)), error=cause,
@@ -137,8 +138,8 @@ def _of_cells(case: Case, cells: list[_Cell]) -> CallVerdict | None:
     for cell in mine:
         apis[cell.api] += cell.failed
     is_all = (
-        len(apis) > 1
-        and {*map(api_of, case.in_use)} <= apis.keys()
+        len(models_among(apis)) > 1
+        and {*map(api_of, case.models_in_use)} <= apis.keys()
         and min(apis.values()) >= ON_ALL * max(apis.values())
     )
     culprit = ALL_APIS if is_all else max(apis, key=lambda api: apis[api])

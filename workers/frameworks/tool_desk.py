@@ -1,0 +1,282 @@
+"""The road of one request to a tool API: its limit and breaker, budgets, the bill, and the task's deadline.
+
+It asks no model, so it costs what `usd_per_call` says, and no tokens. What goes over the wire: `tool_wire.py`; when a
+request is sent again: `tools.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fleet.config import KEY_LABEL, TOOLS, ToolSettings
+from fleet.entries import Entry
+from fleet.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    FleetError,
+    GiveUp,
+    KeyMissing,
+    MachineExhausted,
+    RateLimited,
+    Waits,
+)
+from fleet.grants import Caller, Grant
+from fleet.money import PICOS, PICOS_PER_MICRO
+from fleet.quoting import nearest, quote
+from fleet.workers.bot.asker import BEGUN_PATIENCE_S
+from fleet.workers.bot.raw_asker import RawAsker
+from fleet.workers.costs import Line, afford
+from fleet.workers.frameworks.tool_wire import ToolAnswer, ToolRequest, ToolWire
+from fleet.workers.meter import NO_USAGE, Meter
+from fleet.workers.passage import DEFAULT_HOLD_S
+from fleet.workers.ports import Bill, Limiter
+from fleet.workers.providers.keys import read_secret, read_variable
+from fleet.workers.roads import Roads
+
+logger = logging.getLogger(__name__)
+
+
+class ToolErrors(Protocol):
+    """Who counts what goes wrong at tools, by bot."""
+
+    def failed(self, pool: str, bot: str, tool: str, error: str) -> None:
+        """Note a request that was not answered as it should. Never waits, never raises.
+
+        Args:
+            pool: Of the bot.
+            bot: Its name.
+            tool: As `tools/NAME`.
+            error: Type of the error.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Tool:
+    """One tool as this process can use it.
+
+    Args:
+        wire: Its connections.
+        limit: `tools/NAME/KEY`.
+        picos: What a request costs, in 10^-12 dollars.
+        shut: Why this process cannot use it; None: it can.
+    """
+
+    wire: ToolWire
+    limit: str
+    picos: int
+    shut: KeyMissing | None
+
+
+class ToolDesk:
+    """The tool APIs of a process. One per process, used from its event loop.
+
+    Args:
+        tools: The tables of [tools].
+        roads: Those of the process: models and tools have the same.
+        limiter: The fleet-wide limiter.
+        bill: Where each request is written down; None: nowhere.
+        errors: Who counts failures; None: nobody.
+        step: Opens a block that is traced as the request of a tool.
+    """
+
+    def __init__(
+        self,
+        tools: Mapping[str, ToolSettings],
+        *,
+        roads: Roads,
+        limiter: Limiter,
+        bill: Bill | None = None,
+        errors: ToolErrors | None = None,
+        step: Callable[[str], AbstractContextManager[Any]] = lambda name: nullcontext(),
+    ) -> None:
+        self._roads = roads
+        self._limiter = limiter
+        self._bill = bill
+        self._errors = errors
+        self._step = step
+        self._tools = {name: _tool(name, settings) for name, settings in tools.items()}
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """The limits of those that this process can use."""
+        return tuple(tool.limit for tool in self._tools.values() if tool.shut is None)
+
+    def check(self, name: str) -> None:
+        """Say so when this process cannot use a tool: what its function has begun goes back, and waits.
+
+        Raises:
+            ConfigurationError: There is none of that name.
+            KeyMissing: Its key is not set here.
+        """
+        if (shut := self._found(name).shut) is not None:
+            raise shut
+
+    def settings_of(self, name: str) -> ToolSettings:
+        """Return the table of a tool; raises as `check`."""
+        return self._found(name).wire.settings
+
+    def misses(self, name: str, url: str) -> str:
+        """Return why a request to `url` is none for this tool; empty: it is."""
+        return self._found(name).wire.misses(url)
+
+    def limit_of(self, name: str) -> str:
+        """Return `tools/NAME/KEY`."""
+        return self._found(name).limit
+
+    def now_s(self) -> float:
+        """Return the Unix time, as Redis has it."""
+        return self._roads.clock()
+
+    async def once(self, name: str, request: ToolRequest, asker: RawAsker, caller: Caller) -> ToolAnswer:
+        """Pass the breaker, wait for a grant, send one request, settle.
+
+        Raises:
+            NotSoon: It cannot leave soon; nothing was sent.
+            Waits: There was no answer.
+            GiveUp: Its answer is too large, it came after the deadline, or what is left of the task's `max_cost_usd`
+                does not pay for it.
+        """
+        tool, meter, deadline = self._found(name), asker.meter, asker.deadline
+        if tool.shut is not None:
+            raise tool.shut
+        asked = Entry(
+            "", meter.who, asker.pool, caller.bot, caller.tenant, caller.kind, caller.run, tool.limit, "", NO_USAGE,
+            tool.picos, "unknown", 0.0,
+        )  # fmt: skip
+        expected = afford(f"{TOOLS}/{name}", tool.picos, 1.0, meter) if meter.most_picos is not None else 0
+        with meter.pending(expected):
+            with deadline.standing():
+                road = await self._roads.turn(
+                    tool.limit, NO_USAGE, asked=asked, cost_usd_micros=tool.picos / PICOS_PER_MICRO, meter=meter,
+                    caller=caller, patience_s=BEGUN_PATIENCE_S,
+                )  # fmt: skip
+            out, counts = deadline.sends(road.is_answering), False
+            try:
+                with self._step(name):
+                    answer = await self._sent(tool, request, road.grant, meter, Line(asked, road.grant))
+                if isinstance(answer.failed, Waits):
+                    await road.failed(answer.failed, meter)
+                else:
+                    counts = True
+                    road.did_well(meter.who, 0)
+            except BaseException as error:
+                counts = isinstance(error, GiveUp | asyncio.CancelledError)
+                await road.failed(error, meter)
+                self._note(asker, name, error)
+                raise
+            finally:
+                deadline.came(out, counts=counts)
+        self._note(asker, name, answer.failed)
+        if deadline.left_s <= 0:
+            raise DeadlineExceeded(f"the answer of the tool {name} came too late")
+        return answer
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for tool in self._tools.values():
+            await tool.wire.close()
+
+    async def _sent(self, tool: _Tool, request: ToolRequest, grant: Grant, meter: Meter, line: Line) -> ToolAnswer:
+        """Send one request and settle its grant, also when it is cancelled.
+
+        An answer costs; a refusal does not. Of a request without an answer nobody knows: it is entered as reserved.
+        """
+        clock, micros = asyncio.get_running_loop().time, grant.cost_usd_micros
+        started, is_failed = clock(), True
+        try:
+            answer = await tool.wire.send(request)
+            error, is_failed = answer.failed, isinstance(answer.failed, Waits)
+            if error is None:
+                line.settle(NO_USAGE, tool.picos, None)
+                _charge(meter, tool.picos)
+            else:
+                micros = 0.0
+                line.settle_free()
+            if isinstance(error, RateLimited):
+                hold_s = DEFAULT_HOLD_S if error.retry_after_s is None else error.retry_after_s
+                self._limiter.penalise(tool.limit, retry_after_s=hold_s)
+            return answer
+        except MachineExhausted:  # no request, and no failure of the API's
+            micros, line.is_void = 0.0, True
+            raise
+        except asyncio.CancelledError:
+            is_failed = False
+            _charge(meter, tool.picos)
+            raise
+        except FleetError as error:
+            if isinstance(error, GiveUp):  # answered, and not taken
+                line.settle(NO_USAGE, tool.picos, None)
+                _charge(meter, tool.picos)
+            elif not getattr(error, "sent", True):
+                micros = 0.0
+                line.settle_free()
+            raise
+        finally:
+            if is_failed:  # `Road.failed` adds the same to the seconds that failed
+                meter.calling_s += clock() - started
+            self._limiter.settle(grant, used_tokens=0, cost_usd_micros=micros)
+            self._limiter.observe(grant, None)
+            line.enter(self._bill, at_s=self.now_s())
+            self._roads.settle_budgets(grant, line.counted_picos, is_unknown=line.is_unknown)
+
+    def _note(self, asker: RawAsker, name: str, error: BaseException | None) -> None:
+        """Count and log a failure by its type only: an address may hold what the task is about."""
+        if not isinstance(error, FleetError):
+            return
+        kind = type(error).__name__
+        if isinstance(error, Waits):
+            logger.warning("tool_failed limit=%s error=%s", self._found(name).limit, kind)
+        if self._errors is not None:
+            self._errors.failed(asker.pool, asker.name, f"{TOOLS}/{name}", kind)
+
+    def _found(self, name: str) -> _Tool:
+        if name not in self._tools:
+            error = ConfigurationError(
+                f"expected a tool that fleet.toml has, got {quote(name)}; {near_tool(name, self._tools)}"
+            )
+            error.about = f"[tools.{name}]"
+            raise error
+        return self._tools[name]
+
+
+def read_tool_key(settings: ToolSettings) -> str:
+    """Return the key of a tool; empty when none is configured.
+
+    Raises:
+        KeyMissing: When what is configured gives no usable key. Never quotes it.
+    """
+    if settings.api_key_env:
+        return read_variable(settings.api_key_env, os.environ)
+    if settings.api_key_file:
+        return read_secret(settings.api_key_file, setting="api_key_file")
+    return ""
+
+
+def _tool(name: str, settings: ToolSettings) -> _Tool:
+    key, shut = "", None
+    try:
+        key = read_tool_key(settings)
+    except KeyMissing as error:
+        shut = error
+        shut.about = f"{TOOLS}/{name}/{KEY_LABEL}"
+        logger.error("tool_shut tool=%s cause=key: %s; requests to it wait", name, error)
+    wire = ToolWire(name, settings, key)
+    return _Tool(wire, f"{TOOLS}/{name}/{KEY_LABEL}", round(settings.usd_per_call * PICOS), shut)
+
+
+def _charge(meter: Meter, picos: int) -> None:
+    """Add a request to what the task has cost; one that costs nothing leaves a task without a cost without one."""
+    if picos:
+        meter.charge(NO_USAGE, picos)
+
+
+def near_tool(name: str, known: Collection[str]) -> str:
+    """Return what to say after a name that no tool has."""
+    return nearest(name, known) if known else f"it has no tools: write a table [tools.{name}] with its base_url"
