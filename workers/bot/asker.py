@@ -14,15 +14,7 @@ from typing import Any
 
 from fleet.config import PoolSettings
 from fleet.conversation import Message
-from fleet.errors import (
-    BadAnswer,
-    BadRequest,
-    ContextTooLong,
-    FleetError,
-    NotSoon,
-    Relearnt,
-    Waits,
-)
+from fleet.errors import BadAnswer, BadRequest, ContextTooLong, FleetError, NotSoon, Relearnt, Waits
 from fleet.grants import Caller
 from fleet.models import Bot, BotTask, Persona
 from fleet.outcome import NOTHING_BEFORE, Before
@@ -75,7 +67,7 @@ class Asker:
         deadline: When the task is over.
         sent: What was sent otherwise than persona, pool and task say; None: it was left out.
         tier: Service tier of the last answer, if the provider says it.
-        tries: Failed calls so far that count against `max_attempts`.
+        tries: Failed calls so far that count against `max_attempts`; those before a usable answer no longer do.
         is_begun: True once something was done that would be lost with the slot: an answer came, the user's function
             has begun. Such a task waits in its slot.
         may_leave: The task may be parked; else it waits in its slot whatever it waits for.
@@ -132,7 +124,7 @@ class Asker:
         self.may_leave = not self._keeps_slot
         self.broken: list[Waits] = []
         self._anew, self._empty, self._is_answered = 0, 0, False
-        self.tries = self._before.tries
+        self.tries, self._in_a_row = self._before.tries, 0.0
         self._failures = sum(self._before.failed.values())
         most = most_of(task.max_cost_usd or pool.max_cost_usd, spent_picos)
         self.meter = Meter.of(task_id, self._before, most_picos=most)
@@ -303,6 +295,7 @@ class Asker:
         sequel = sequel_of(error, failures=self._failures, share=self._share(), now_s=now_s, about=self.route.limit)
         if sequel.counts or counts:
             self.tries += max(sequel.counts, float(counts))
+            self._in_a_row += 0.0 if counts else sequel.counts
             if self.tries >= self._max_attempts:
                 raise out_of_tries(self.tries, error) from error
         if sequel.is_shut:
@@ -370,6 +363,7 @@ class Asker:
         """Return an answer that is usable, with all that is known of it noted; raise what is wrong with another."""
         error = judgement.error
         if error is None:
+            self._did_well()
             self.degraded = self.degraded or judgement.degraded
             self.reasoning = completion.reasoning
             return ChatReply.of(completion)
@@ -381,6 +375,10 @@ class Asker:
             if judgement.retry and self._empty < MOST_EMPTY:
                 raise FailedTry(error)
         raise error
+
+    def _did_well(self) -> None:
+        """Forget what failed before a usable answer: of a run of many calls as many fail by chance as of many tasks."""
+        self.tries, self._in_a_row = self.tries - self._in_a_row, 0.0
 
     def _note(self, completion: Completion) -> None:
         self.tier = completion.tier

@@ -101,7 +101,7 @@ class BotContext(RawAsker):
         The reply is a `str`; the tools that the model wants called, its thinking and the usage are attributes of it.
 
         What is not the task's fault is waited out: limits, outages, a key that is not taken. It is tried again until
-        the task, over all its chats, has had `max_attempts` failures while others did well, or two empty answers. A
+        there were `max_attempts` failures in a row while others did well, or two empty answers to the task. A
         model that has spent its whole allowance on thinking is asked once more: with more room if the task, the pool
         and the window leave it some, else with less effort. A task's `answer_schema` is not told here: only the author
         of a bot function knows which of its chats gives the final answer, and passes `task.answer_schema` to that one.

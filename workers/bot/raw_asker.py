@@ -183,6 +183,7 @@ class RawAsker(WatchedAsker):
         )  # fmt: skip
         self._is_answered = self.is_begun = True
         self._failures = 0
+        self._did_well()
         if answer.refusal is not None:
             return answer
         self._footing.served(self.meter.calling_s - before_s)

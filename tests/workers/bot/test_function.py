@@ -17,6 +17,7 @@ from fleet.errors import (
     ConfigurationError,
     DeadlineExceeded,
     HeldUp,
+    OutOfTries,
     ProviderUnavailable,
     RateLimited,
 )
@@ -28,7 +29,7 @@ from fleet.workers.bot.elsewhere import LoopBotContext as BotContext
 from fleet.workers.bot.function import load_bot
 from tests.every import every
 from tests.waiting import wait_until
-from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, settings_of
+from tests.workers.fakes import OTHERS_DID_WELL, FakeBreakers, FakeLimiter, FakeProvider, a_bot, a_gateway, settings_of
 
 HERE = "tests.workers.bot.test_function"
 TASK = BotTask(prompt="a very private prompt")
@@ -39,6 +40,10 @@ seen: dict[str, Any] = {}
 async def two_steps(task: BotTask, bot: BotContext) -> str:
     draft = await bot.chat(task.prompt or "")
     return await bot.chat([Message(role="user", content="Improve."), {"role": "assistant", "content": draft}])
+
+
+async def six_steps(task: BotTask, bot: BotContext) -> str:
+    return "".join([await bot.chat(f"part {number}") for number in range(6)])
 
 
 def two_blocking_steps(task: BotTask, bot: BlockingBotContext) -> str:
@@ -137,11 +142,14 @@ def work(
     deadline_s_left: float = 5.0,
     limiter: FakeLimiter | None = None,
     validator: str | None = None,
+    breakers: FakeBreakers | None = None,
+    max_attempts: int = 4,
     **data: Any,
 ) -> Outcome:
     async def run() -> Outcome:
-        config = settings_of(function=f"{HERE}:{function}", validator=validator)
-        agent = Agent(a_gateway(limiter or FakeLimiter(), provider), config, share=lambda: 0.0)
+        config = settings_of(function=f"{HERE}:{function}", validator=validator, max_attempts=max_attempts)
+        gateway = a_gateway(limiter or FakeLimiter(), provider, breakers=breakers)
+        agent = Agent(gateway, config, share=lambda: 0.0)
         task = TASK.model_copy(update={"metadata": data})
         return await agent.run(task, a_bot(), task_id="t1", deadline_s_left=deadline_s_left)
 
@@ -162,6 +170,21 @@ def test_a_plain_function_runs_in_a_thread_of_its_own_and_its_chat_blocks():
     assert (outcome.status, outcome.answer, outcome.attempts) == ("ok", "onetwo", 2)
     assert seen["thread"] == "bot-research-001" and seen["bot"] == ("research-001", "research", "analytical")
     assert (provider.calls[1].temperature, provider.calls[1].max_output_tokens) == (1.5, 9)
+
+
+def test_only_failures_in_a_row_count_so_that_chance_ends_no_run_of_many_calls():
+    away = ProviderUnavailable("503")
+
+    def ran(*replies: Any) -> Outcome:
+        breakers = FakeBreakers(rulings=[OTHERS_DID_WELL])
+        return work("six_steps", FakeProvider(list(replies)), breakers=breakers, max_attempts=3)
+
+    flaky = ran(*[away, away, "x"] * 6)
+    assert (flaky.status, flaky.answer, flaky.attempts) == ("ok", "xxxxxx", 18)
+    stuck = ran(*[away, away, "x"] * 4, away)
+    assert isinstance(stuck.error, OutOfTries) and (stuck.attempts, stuck.fault) == (15, None)
+    empty = ran(away, "", away, away)
+    assert isinstance(empty.error, OutOfTries) and empty.attempts == 3  # no usable answer has ended the row
 
 
 def test_several_chats_may_run_at_once():

@@ -47,6 +47,10 @@ async def chats(task: BotTask, bot: LoopBotContext) -> str:
     return str(answer.choices[0].message.content)
 
 
+async def chats_six_times(task: BotTask, bot: LoopBotContext) -> str:
+    return "".join([await chats(task, bot) for _ in range(6)])
+
+
 def chats_in_a_thread(task: BotTask, bot: BlockingBotContext) -> str:
     answer: Any = bot.openai().chat.completions.create(model="m", messages=told(task))  # type: ignore[call-overload]
     return str(answer.choices[0].message.content)
@@ -466,3 +470,17 @@ def test_neither_prompt_nor_key_is_in_the_log_or_the_error(caplog: pytest.LogCap
         outcome, _ = Work(f"{HERE}:chats", task={"prompt": "a very private prompt"}).run_with(refusal)
     assert "call_failed limit=" in caplog.text
     assert every("private" not in text and KEY not in text for text in (caplog.text, str(outcome.error)))
+
+
+def test_only_failures_in_a_row_count_against_a_run_of_many_requests():
+    down = response({"error": {"message": "down"}}, status=503)
+
+    def run(*answers: bytes) -> Outcome:
+        breakers = FakeBreakers(rulings=[OTHERS_DID_WELL], answers=True)
+        outcome, _ = Work(f"{HERE}:chats_six_times", breakers=breakers, pool={"max_attempts": 3}).run_with(*answers)
+        return outcome
+
+    flaky = run(*[down, down, ANSWER] * 6)
+    assert (flaky.status, flaky.answer, flaky.attempts) == ("ok", "444444", 18)
+    stuck = run(*[down, down, ANSWER] * 4, down, down, down)
+    assert isinstance(stuck.error, OutOfTries) and (stuck.attempts, stuck.fault) == (15, None)
