@@ -163,6 +163,29 @@ def test_a_response_that_is_not_kept_cannot_be_gone_on_from() -> None:
             stranger.responses.retrieve(mine.id)
 
 
+def test_a_loop_over_geminis_wire_runs_to_its_answer_and_the_bill_is_exact(url: str) -> None:
+    def run() -> tuple[int, int, int, str]:
+        contents: list[Any] = [{"role": "user", "parts": [{"text": "Tell me of bridges"}]}]
+        tools = [{"functionDeclarations": [{"name": "search", "parametersJsonSchema": SEARCH["parameters"]}]}]
+        given = made = turns = 0
+        while True:
+            body = {"contents": contents, "tools": tools}
+            done = send(url, "/v1beta/models/agent-3:generateContent", body).json
+            given += done["usageMetadata"]["promptTokenCount"]
+            made += done["usageMetadata"]["candidatesTokenCount"]
+            said = done["candidates"][0]["content"]
+            calls = [part["functionCall"] for part in said["parts"] if "functionCall" in part]
+            if not calls:
+                return turns, given, made, said["parts"][0]["text"]
+            turns += 1
+            back = [{"functionResponse": {"name": one["name"], "response": {"found": "a bridge"}}} for one in calls]
+            contents += [said, {"role": "user", "parts": back}]
+
+    (turns, given, made, text), billed = spent(url, run)
+    assert turns == 3 and text
+    assert (billed["served"], billed["input_tokens"], billed["output_tokens"]) == (4, given, made)
+
+
 def test_a_loop_makes_the_same_call_whatever_comes_back_on_every_wire(url: str) -> None:
     def chat_turn(made: int) -> tuple[str, str]:
         call = {"id": "c", "type": "function", "function": {"name": "search", "arguments": "{}"}}
