@@ -192,7 +192,7 @@ class Roster:
         await self._store.run(_GIVE_BACK, *call)
 
     async def next_release(self, pool: str) -> float | None:
-        """Return when the first quarantine in a pool ends, in Unix seconds; None: when somebody says so."""
+        """Return when the first quarantine in a pool ends, in Unix seconds; None: when somebody says so; 0: none is."""
         first = await self._store.command("ZRANGE", keys.quarantined(pool), 0, 0, "WITHSCORES")
         end_s = float(first[1]) / 1e6 if first else 0.0
         return None if math.isinf(end_s) else end_s

@@ -115,13 +115,13 @@ class Spending:
         Args:
             pool: The pool.
             priority: Of the task that found none.
-            released_at: When the first of its quarantines ends (Unix time); None: nobody knows.
+            released_at: When the first of its quarantines ends (Unix time); None: nobody knows; 0: there is none.
         """
         out = self.keeper.bots_out(pool, priority)
         if not out:
             return None
         opens_at, lowest = self.keeper.of_bots(out)
-        known = [at for at in (opens_at, released_at) if at is not None]
+        known = [at for at in (opens_at, released_at) if at]
         told = "the bots that are not quarantined have spent their budgets"
         if lowest >= 0:
             told = "the bots that are not quarantined keep what is left of their budgets for more urgent tasks"
