@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from fleet.config import BudgetSettings, PoolSettings, Settings
-from fleet.economy.bill.notes import Note
+from fleet.economy.bill.notes import packed_note
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import BEFORE, envelope, fresh_envelope, task_headers
@@ -201,7 +201,7 @@ def with_costs(message: bytes, **fields: Any) -> bytes:
 def leave_call(client: redis.Redis, task_id: str, *, ago_s: float, usd_micros: float, limit: str = CALLS) -> None:
     """Note a call that left so long ago, as `acquire.lua` does."""
     asked = Entry("t", task_id, "research", "research-001", "", "", "", limit, "", Usage(), 1, "unknown", 0.0, "")
-    note = Note.of(asked, writer="w", process="p").packed()
+    note = packed_note(asked, writer="w", process="p")
     text = f"{(client.time()[0] - ago_s) * 1e6:.0f} {usd_micros} {note}"
     client.hset(keys.limit_keys(limit).open, f"ticket-{task_id}", text)
 
