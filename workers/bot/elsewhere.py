@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from fleet.errors import DeadlineExceeded
+from fleet.errors import ConfigurationError, DeadlineExceeded
 from fleet.models import Persona
 from fleet.workers.bot.clients import AsyncClients, BlockingClients
 from fleet.workers.bot.context import BotContext
@@ -79,6 +79,10 @@ class _Elsewhere:
     async def _exchange_anywhere(self, request: RawRequest) -> RawAnswer:
         """Do what `BotContext.exchange` does, from any loop, for who can write the request anew for another rung."""
         return await self._over(partial(self._context.exchange, replace(request, may_move=True)))
+
+    def lacks(self, error: ConfigurationError) -> None:
+        """Note that this machine lacks what the function asks for."""
+        self._context.lacks(error)
 
     async def close(self) -> None:
         """End the task: cancel what its function waits for, refuse what it asks for later."""

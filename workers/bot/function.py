@@ -144,7 +144,7 @@ def _behind(error: BaseException, broken: Sequence[Waits], ended_by: Sequence[Fl
         if (refusal := _refusal_in(one)) is not None:
             return refusal
         more = [*(one.exceptions if isinstance(one, BaseExceptionGroup) else ()), one.__cause__]
-        if ended_by and not one.__suppress_context__:
+        if noted and not one.__suppress_context__:  # frameworks name no cause when they raise their own error instead
             more.append(one.__context__)
         found += [other for other in more if other is not None and other not in found][: MOST_CAUSES - len(found)]
     return None

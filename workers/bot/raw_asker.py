@@ -27,7 +27,7 @@ MOST_RELEARNT = 3
 MOST_PASSED = 4
 #: Endpoints of which each request is a turn of a run.
 TURNS = frozenset({"chat/completions", "completions", "responses", "messages"})
-#: Least time (s) after which a function is called anew that speaks what the pool's provider doesn't.
+#: Least time (s) after which a function is called anew that speaks what the pool's provider doesn't, or lacks an SDK.
 UNLIKELY_S = 60.0
 
 
@@ -69,6 +69,11 @@ class RawAsker(WatchedAsker):
         except GiveUp as error:
             self.ended_by.append(error)
             raise
+
+    def lacks(self, error: ConfigurationError) -> None:
+        """Note what only a change of this machine or of fleet.toml can cure; on any thread."""
+        error.passes_at = self._gateway.now_s() + UNLIKELY_S
+        self.broken.append(error)
 
     async def end_streams(self) -> None:
         """Cut the answers that still come in pieces."""

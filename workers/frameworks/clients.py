@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from fleet.errors import ConfigurationError
+from fleet.errors import BotFunctionFailed, ConfigurationError
 from fleet.quoting import quote
 from fleet.workers.bot.quiet import quieten
 from fleet.workers.frameworks.raw import REFUSAL, Chunks, RawAnswer, RawRequest
@@ -50,14 +50,14 @@ def blocking_client(send: Callable[[RawRequest], RawAnswer], kind: str | None = 
 def _library(kind: str | None) -> ModuleType:
     quieten()
     if kind is not None and kind not in KINDS:
-        raise ConfigurationError(f"http_client(): expected kind httpx or httpx2, got {quote(str(kind))}")
+        raise BotFunctionFailed(f"bot.http_client(): expected kind httpx or httpx2, got {quote(str(kind))}")
     for name in KINDS if kind is None else (kind,):
         try:
             return importlib.import_module(name)
         except ImportError:
             continue
     wanted = kind or "httpx2"
-    raise ConfigurationError(f"http_client(): expected {wanted} to be installed, got none: pip install {wanted}")
+    raise ConfigurationError(f"bot.http_client(): expected {wanted} to be installed, got none: pip install {wanted}")
 
 
 @lru_cache

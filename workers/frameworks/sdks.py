@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from fleet.errors import ConfigurationError
+from fleet.errors import BotFunctionFailed, ConfigurationError
 from fleet.quoting import listed
 from fleet.workers.frameworks.clients import KINDS
 
@@ -26,7 +26,8 @@ def openai_client(name: str, http_client: Callable[[Any], Any], options: Mapping
         options: Of the class.
 
     Raises:
-        ConfigurationError: The SDK is not installed, or an option is the road's.
+        ConfigurationError: The SDK is not installed.
+        BotFunctionFailed: An option is the road's.
     """
     sdk = _sdk("openai", options)
     return getattr(sdk, name)(
@@ -45,7 +46,7 @@ def anthropic_client(name: str, http_client: Callable[[Any], Any], options: Mapp
 
 def _sdk(name: str, options: Mapping[str, Any]) -> ModuleType:
     if taken := sorted(_OURS & options.keys()):
-        raise ConfigurationError(
+        raise BotFunctionFailed(
             f"bot.{name}(): expected options that are not the pool's, got {listed(taken, len(taken))}: leave them out"
         )
     try:

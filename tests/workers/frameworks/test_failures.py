@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from fleet.errors import (
     DeadlineExceeded,
     FleetError,
     OutOfTries,
+    ProviderUnavailable,
     TooExpensive,
 )
 from fleet.models import BotTask
@@ -209,6 +211,46 @@ def test_a_dead_tasks_error_comes_through_the_sdk_and_is_the_tasks(function: str
     )
     outcome, _ = work.run_with(response({"error": {"message": "down"}}, status=503))
     assert type(outcome.error) is OutOfTries and outcome.attempts == 2 and outcome.fault is None
+
+
+async def hides_a_broken_stream(task: BotTask, bot: LoopBotContext) -> str:
+    try:
+        return await streams(task, bot)
+    except ProviderUnavailable:
+        raise RuntimeError("a framework's own error, which names no cause")  # noqa: B904
+
+
+def test_a_framework_that_hides_a_broken_stream_blames_no_bot_either():
+    outcome, _ = Work(f"{HERE}:hides_a_broken_stream").run_with(BROKEN[0], streamed(OPENAI))
+    assert (outcome.status, outcome.answer, outcome.fault) == ("ok", "four", None), outcome.error
+
+
+@pytest.mark.parametrize("function", STREAMING)
+def test_the_deadline_cuts_a_stream_that_has_begun(function: str):
+    """Also for a thread that waits for the next piece: it hears of it, and ends."""
+    work = Work(f"{HERE}:{function}", deadline_s=0.5)
+    part = streamed(OPENAI[:3], missing=10_000).replace(b"Connection: close\r\n", b"")
+
+    async def run() -> tuple[Outcome, bool]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(part)
+            while await reader.read(65536):
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            outcome = await work.at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            ends = asyncio.get_running_loop().time() + 5
+            while any(thread.name.startswith("bot-research") for thread in threading.enumerate()):
+                assert asyncio.get_running_loop().time() < ends, "the thread waits for ever"
+                await asyncio.sleep(0.005)
+            return outcome, True
+
+    outcome, _ = asyncio.run(run())
+    assert type(outcome.error) is DeadlineExceeded and seen["pieces"][-1] == "fo"
+    assert outcome.usage.output_tokens > 0 and work.limiter.is_settled_once
 
 
 async def hides_it(task: BotTask, bot: LoopBotContext) -> str:

@@ -13,7 +13,7 @@ import anthropic
 import openai
 import pytest
 
-from fleet.errors import BadRequest, BotFunctionFailed, ConfigurationError
+from fleet.errors import BadRequest, BotFunctionFailed
 from fleet.models import BotTask
 from fleet.outcome import NOTHING_BEFORE
 from fleet.usage import Usage
@@ -250,9 +250,9 @@ def test_what_asks_no_model_passes_with_the_key_and_without_a_grant():
 
 
 async def sets_what_is_ours(task: BotTask, bot: LoopBotContext) -> str:
-    with pytest.raises(ConfigurationError, match="api_key"):
+    with pytest.raises(BotFunctionFailed, match="api_key"):
         bot.openai(api_key="mine")
-    with pytest.raises(ConfigurationError, match="expected kind httpx or httpx2, got 'curl'"):
+    with pytest.raises(BotFunctionFailed, match="expected kind httpx or httpx2, got 'curl'"):
         bot.http_client("curl")  # type: ignore[arg-type]
     return "said"
 
@@ -260,6 +260,14 @@ async def sets_what_is_ours(task: BotTask, bot: LoopBotContext) -> str:
 def test_options_that_are_the_pools_are_refused():
     with running() as url:
         assert Work(f"{HERE}:sets_what_is_ours").run_at(url).answer == "said"
+
+
+@pytest.mark.parametrize("function", ["messages", "messages_in_a_thread"])
+def test_a_machine_without_the_sdk_makes_the_task_wait(function: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "anthropic", None)
+    outcome = Work(f"{HERE}:{function}", kind="anthropic", before=NOTHING_BEFORE).run_at("http://127.0.0.1:9")
+    assert outcome.parking is not None and outcome.parking.wait.cause == "configuration"
+    assert "pip install anthropic" in outcome.parking.wait.told
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
