@@ -66,7 +66,7 @@ def _told(ends: Counter[str]) -> str:
 
 @click.command()
 @click.option("--check", is_flag=True, help="Exit code 1 when a bar is missed.")
-@click.option("--runs", default=2 * BOTS, show_default=True, help="Runs of each side.")
+@click.option("--runs", type=click.IntRange(20), default=2 * BOTS, show_default=True, help="Runs of each side.")
 def main(check: bool, runs: int) -> None:
     """Run both sides and print one table."""
     with provider_of() as provider:
