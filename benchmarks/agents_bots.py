@@ -5,13 +5,7 @@ Both sides run this very object. A bot differs from the bare loop in nothing but
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic_ai import Agent, UsageLimits
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.providers.openai import OpenAIProvider
-
-from fleet.models import BotTask
+from pydantic_ai import Agent
 
 #: What `search` looks in: enough that results differ, small enough that they cost nothing.
 NOTES = (
@@ -42,10 +36,3 @@ def distance(start: str, end: str) -> float:
 def year_of(event: str) -> int:
     """Return the year of an event."""
     return 1850 + sum(map(ord, event)) % 170
-
-
-async def work(task: BotTask, bot: Any) -> str:
-    """Be a bot: run the agent with the bot's own client. Fleet's caps bound the run, so pydantic-ai's need not."""
-    model = OpenAIChatModel("agent", provider=OpenAIProvider(openai_client=bot.openai()))
-    found = await agent.run(task.prompt, model=model, usage_limits=UsageLimits(request_limit=None))
-    return found.output

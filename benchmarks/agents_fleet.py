@@ -55,12 +55,12 @@ counting = "bucket"
 bots = {BOTS}
 provider = "api"
 model = "{MODEL}"
-function = "benchmarks.agents_bots:work"
+agent = "benchmarks.agents_bots:agent"
 [pools.circles]
 bots = {LOOPS}
 provider = "circles"
 model = "{LOOPING}"
-function = "benchmarks.agents_bots:work"
+agent = "benchmarks.agents_bots:agent"
 {prices_of(f"api/{MODEL}", f"circles/{LOOPING}")}"""
 
 
