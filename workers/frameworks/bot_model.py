@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
+from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, SystemPromptPart
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.wrapper import WrapperModel
@@ -29,6 +30,10 @@ TOLD_AS: Mapping[str, str] = {
 }  # fmt: skip
 #: Settings that only the road has: how often a request is sent, and how long a call takes that may have to wait.
 _THE_ROADS = ("max_retries", "timeout", "request_timeout", "first_event_timeout")
+#: Those of them that persona and pool set, and a model may refuse by their name.
+_LAID_UNDER = frozenset({"temperature", "top_p", "seed"})
+#: What models were found to refuse in this process, by `provider/model`.
+_REFUSED: dict[str, set[str]] = {}
 #: Exceptions behind an exception that are looked at (count).
 MOST_CAUSES = 20
 
@@ -105,8 +110,9 @@ class BotModel(WrapperModel):
             try:
                 return await model.request(prepared, self._told(model_settings), model_request_parameters)
             except Exception as error:
-                if not _has_moved(error):
-                    raise
+                if _has_moved(error) or self._learns(error, model_settings):
+                    continue
+                raise
 
     @asynccontextmanager
     async def request_stream(
@@ -138,6 +144,19 @@ class BotModel(WrapperModel):
         self.wrapped = model = self._of(self._bot.route)
         return model, model.prepare_messages(self._introduced(messages), parameters)
 
+    def _learns(self, error: Exception, settings: ModelSettings | None) -> bool:
+        """Learn which settings of persona and pool a model refuses; True when there is one to be left out."""
+        if not isinstance(error, ModelHTTPError) or error.status_code not in (400, 422):
+            return False
+        body, ours, api = str(error.body), cast(dict[str, Any], self.settings), self._bot.route.priced_as
+        known = _REFUSED.setdefault(api, set())
+        refused = {
+            theirs for theirs in _LAID_UNDER - known
+            if theirs in body and theirs in ours and (settings or {}).get(theirs) == ours[theirs]
+        }  # fmt: skip
+        known |= refused
+        return bool(refused)
+
     def _of(self, route: Route) -> Model:
         if route.priced_as not in self._models:
             self._models[route.priced_as] = self._open(route)
@@ -156,8 +175,11 @@ class BotModel(WrapperModel):
     def _told(self, settings: ModelSettings | None) -> ModelSettings:
         """Return the settings to send, and tell what is otherwise than persona and pool say."""
         ours, found = {**self.settings, **self.asked}, dict(cast(dict[str, Any], settings or {}))
+        for refused in _REFUSED.get(self._bot.route.priced_as, ()):
+            if found.get(refused) == ours.get(refused):
+                found.pop(refused, None)
         left = dict.fromkeys(name for name in _THE_ROADS if found.pop(name, None) is not None)
-        told = {name: found[theirs] for theirs, name in TOLD_AS.items() if found.get(theirs) != ours.get(theirs)}
+        told = {name: found.get(theirs) for theirs, name in TOLD_AS.items() if found.get(theirs) != ours.get(theirs)}
         if left or told:
             self._bot.sent |= left | told
         return cast(ModelSettings, found)
