@@ -38,6 +38,8 @@ BEFORE_HOUR_S = 90.0
 PERIODS = {"hour": "usd_per_hour", "day": "usd_per_day", "month": "usd_per_month", "in all": "usd_in_all"}
 SCOPES = ("pool", "tenant", "bot")
 PICOS = 10**12
+#: What the fleet expects of a call may be so many times what it would of all calls of a cell together.
+SWAYS = 1.5
 #: Share of a budget that may be overspent while it is still learnt what a call costs; without reservations, 100 callers
 #: overspend this one by 104 to 151%.
 LEARNING = 0.05
@@ -179,9 +181,20 @@ def _kept(fleet: Fleet, what: str, results: list[dict[str, Any]], tasks: int) ->
     spent = int(fleet.provider.ledger()["total"]["billed_usd_picos"])
     costs = [result["cost_usd_picos"] for result in results if result.get("cost_usd_picos")]
     mean = statistics.fmean(costs) if costs else 0.0
-    # As the limiter learns: three mean deviations above the mean.
+    # As the limiter learns: three mean deviations above the mean. What it has learnt forgets, so it sways around that.
     expected = mean + 3 * statistics.fmean(abs(cost - mean) for cost in costs) if costs else 0.0
+    expected = min(max(expected, _learnt_picos(fleet)), SWAYS * expected)
     return Kept(what, spent, max(costs, default=0), round(expected), tasks - len(results))
+
+
+def _learnt_picos(fleet: Fleet) -> float:
+    """Return what the fleet expects of the next call: a share of its longest answer's cost; a prompt costs little."""
+    from fleet.store import keys
+
+    learnt: Any = fleet.redis.hget(keys.limit_keys("api/mini/default").facts, "q:prose")
+    words = (learnt or b"").split()
+    share = float(words[4]) + 3 * float(words[5]) if len(words) == 6 else 1.0
+    return share * MOST_TOKENS * PRICES["output_usd_per_mtok"] * 1e6
 
 
 def _rest(done: Callable[[], int], rest_s: float) -> None:
