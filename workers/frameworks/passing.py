@@ -66,6 +66,7 @@ class Passing:
         self._rest = b""
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._has_said = False
         self._stream = self._collector()
         self._whole: Mapping[str, Any] | None = None
         self._is_over = not self._is_events
@@ -131,12 +132,9 @@ class Passing:
         for event in [*parser.feed(block), *parser.close()]:
             if not self._is_passed(event):
                 return
-        if self.has_told:
-            self._put(block)
-            return
         self._held.append(block)
         self._held_bytes += len(block)
-        if self._held_bytes > MOST_HELD_BYTES:
+        if self._has_said or self._held_bytes > MOST_HELD_BYTES:
             self._release()
 
     def _is_passed(self, event: ServerEvent) -> bool:
@@ -152,8 +150,7 @@ class Passing:
         self._note(told)
         if self._hides_usage and told.get("usage") and not told.get("choices"):
             return False
-        if not self.has_told and _says(told):
-            self._release()
+        self._has_said = self._has_said or _says(told)
         return True
 
     def _note(self, told: Mapping[str, Any]) -> None:
