@@ -69,11 +69,15 @@ class _Elsewhere:
             persona: The persona's system prompt comes before all that an agent says.
 
         Raises:
-            ConfigurationError: When the extra `agents` is not installed.
+            ConfigurationError: When the extra `agents` is not installed; a task whose function lets it through waits.
         """
-        found: BotModel = from_the_extra("bot_models", asked="bot.model()").model_of(
-            self._context, self._exchange_anywhere, has_persona=persona
-        )
+        try:
+            found: BotModel = from_the_extra("bot_models", asked="bot.model()").model_of(
+                self._context, self._exchange_anywhere, has_persona=persona
+            )
+        except ConfigurationError as error:
+            self.lacks(error)
+            raise
         return found
 
     async def _exchange_anywhere(self, request: RawRequest) -> RawAnswer:
