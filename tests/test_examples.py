@@ -1,35 +1,62 @@
-"""Every file of `examples/` runs as its first lines say, beside one worker that was started in that folder."""
+"""Every file of `examples/` runs as its first lines say, beside one worker that was started in its folder.
+
+The worker of `examples/agents/` is denied every way out of this machine, as frameworks report to their vendors.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleet.engine.local_simulator import stop_simulator
 from fleet.store.embedded import stop_redis
+from tests.egress import Egress
 from tests.house import ROOT
 from tests.worker_process import WorkerProcess
 
 EXAMPLES = ROOT / "examples"
+AGENTS = EXAMPLES / "agents"
+#: Modules of `examples/agents/` that no pool names: what the others use, and what needs an environment of its own.
+BESIDE = {"library", "mcp_server", "llamaindex_bot"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the examples with a worker that has taken them up."""
-    folder = tmp_path_factory.mktemp("examples") / "examples"
-    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__", ".fleet"))
+    for worker in with_a_worker(EXAMPLES, tmp_path_factory.mktemp("examples"), {}):
+        yield worker.log_path.parent
+
+
+@pytest.fixture(scope="module")
+def egress(tmp_path_factory: pytest.TempPathFactory) -> Egress:
+    return Egress(tmp_path_factory.mktemp("egress"))
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory, egress: Egress) -> Iterator[WorkerProcess]:
+    """A worker in a copy of the agents' folder that has taken them up and must not leave this machine."""
+    env = {**egress.environment(ROOT), "OPENAI_API_KEY": "sk-an-operators-own-key"}
+    yield from with_a_worker(AGENTS, tmp_path_factory.mktemp("agents"), env)
+
+
+def with_a_worker(examples: Path, place: Path, env: dict[str, str]) -> Iterator[WorkerProcess]:
+    folder = place / "examples"
+    shutil.copytree(examples, folder, ignore=shutil.ignore_patterns("__pycache__", ".fleet"))
     home = folder / ".fleet"
-    worker = WorkerProcess(folder, env={"FLEET_HOME": str(home)})
+    worker = WorkerProcess(folder, env={"FLEET_HOME": str(home), **env})
     try:
-        worker.wait_ready()
-        yield folder
+        yield worker.wait_ready()
     finally:
         worker.kill()
         stop_redis(home)
@@ -85,6 +112,43 @@ def test_the_limiter_alone_paces_the_calls(redis_url: str) -> None:
     assert 0.8 <= float(seconds[1]) < 10  # ten calls beyond the burst, at ten a second
 
 
+def ask(worker: WorkerProcess, pool: str) -> dict[str, Any]:
+    """Ask as the examples' first lines say."""
+    folder = worker.log_path.parent
+    command = [sys.executable, "-m", "fleet.cli.main", "submit", "When are tides highest?", "--pool", pool, "--json"]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FLEET_HOME": str(folder / ".fleet")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("pool", ["researchers", "agents_sdk", "langchain", "pydantic_ai", "mcp"])
+def test_an_agent_answers_after_its_tools_and_connects_to_nobody_else(
+    agents: WorkerProcess, egress: Egress, pool: str
+) -> None:
+    result = ask(agents, pool)
+    assert (result["status"], result["pool"], result["model"]) == ("ok", pool, "agent-2")
+    assert result["attempts"] == 3  # two turns with calls of tools, then the answer
+    assert result["usage"]["input_tokens"] > 0 and result["cost_usd_micros"] > 0
+    assert egress.tried() == []
+
+
+def test_a_worker_of_agents_connects_to_nobody_else_when_it_ends(agents: WorkerProcess, egress: Egress) -> None:
+    """What a framework has gathered for its vendor is sent in the background, at the latest now."""
+    assert ask(agents, "agents_sdk")["status"] == "ok"
+    agents.send(signal.SIGTERM)
+    assert agents.wait(60) == 0
+    assert egress.tried() == []
+
+
 def test_every_example_is_run_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in text] == []
+    pools = tomllib.loads((AGENTS / "fleet.toml").read_text(encoding="utf-8"))["pools"]
+    assert [name for name in pools if f'"{name}"' not in text] == []
+    named = {pool["function"].partition(":")[0] for pool in pools.values() if "function" in pool}
+    named |= {pool["agent"].partition(":")[0] for pool in pools.values() if "agent" in pool}
+    assert {path.stem for path in AGENTS.glob("*.py")} == named | BESIDE
