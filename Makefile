@@ -7,10 +7,10 @@ TESTS :=
 PAIRS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format lock clean
+.PHONY: help demo test chaos llamaindex check format lock clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: .venv/.run ## 100 bots over 500 tasks, with everything that needs, then stop it all
 	@$(BIN)/fleet demo
@@ -20,6 +20,9 @@ test: .venv/.dev ## Run all tests
 
 chaos: .venv/.dev ## Attack real workers and a real Redis, and stock Celery beside them
 	@$(BIN)/python -m tests.chaos --budget large
+
+llamaindex: .venv/.dev ## Run the tests of LlamaIndex's agents, in an environment of its own
+	@scripts/llamaindex
 
 check: .venv/.dev ## Check format, lint, types, the floors of the house and what the pages claim
 	@$(BIN)/ruff format --check .
