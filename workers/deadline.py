@@ -50,6 +50,8 @@ class Deadline:
     """
 
     def __init__(self, at: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self.at = at
         self.stood_s = 0.0
         self._scope: asyncio.Timeout | None = None
@@ -139,7 +141,7 @@ class Deadline:
             self._look_at(self.at)
 
     def _look_at(self, at: float) -> None:
-        self._timer = asyncio.get_running_loop().call_at(at, self._look)
+        self._timer = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
         """Strike, unless the deadline has moved, stands, or may only be the provider's."""
@@ -153,6 +155,3 @@ class Deadline:
         else:
             with contextlib.suppress(RuntimeError):  # the block has been left, or is being left
                 self._scope.reschedule(self._now())
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()

@@ -87,6 +87,8 @@ class Opinions:
     @property
     def chosen(self) -> Opinion:
         """The last one with an answer; without any the last one at fault, for that is why others were asked."""
+        if len(self.given) == 1:
+            return self.given[0]
         with_answer = [one for one in self.given if one.outcome.answer is not None]
         at_fault = [one for one in self.given if one.outcome.fault is not None]
         return (with_answer or at_fault or self.given)[-1]
@@ -98,7 +100,8 @@ class Opinions:
 
     def outcome(self) -> Outcome:
         """Return the task's outcome: the chosen one, with what all that were asked have used."""
-        outcomes, chosen = [one.outcome for one in (*self.given, *self.stopped)], self.chosen.outcome
+        chosen = self.chosen.outcome
+        outcomes = [one.outcome for one in (*self.given, *self.stopped)]
         if chosen.error is not None and self.agree:
             chosen.error.blame = "prompt"
         if len(outcomes) == 1:
@@ -136,7 +139,8 @@ class Opinions:
         ]
 
     def _others(self) -> list[Opinion]:
-        return [one for one in (*self.given, *self.stopped) if one is not self.chosen]
+        chosen = self.chosen
+        return [one for one in (*self.given, *self.stopped) if one is not chosen]
 
     def deeds(self) -> tuple[Deed, ...]:
         """Return what counts for or against each bot: nothing against any while nobody has done better.
