@@ -206,6 +206,11 @@ class BudgetKeeper:
 
     # -- what this process knows
 
+    @property
+    def is_any_full(self) -> bool:
+        """True when a budget is full, as this process has heard."""
+        return bool(self._full)
+
     def standing(self, payer: Payer, priority: int) -> Wait | None:
         """Return why a call would not leave soon, as this process has heard; None: ask. Never waits."""
         for scope in payer.scopes if self._full else ():

@@ -93,7 +93,7 @@ class Spending:
 
         A pool with a fallback ladder is asked for at the ladder: a rung may cost nothing.
         """
-        if self._pools[pool].fallback:
+        if not self.keeper.is_any_full or self._pools[pool].fallback:
             return None
         return self.keeper.standing(Payer(pool, tenant=task.tenant, run=task.run), task.priority.value)
 
