@@ -15,6 +15,7 @@ FleetError
 │   │   └── KeySpent               its money, credit or quota is used up
 │   └── ConfigurationError     fix fleet.toml, a FLEET_* variable or the machine
 │       ├── KeyMissing             a provider's key is not set where this process runs, or cannot be read
+│       │   └── VaultAway              what holds it does not answer: it may soon
 │       ├── NotServed              there is no such model, or no such API at this address
 │       └── StoreRefused           Redis does not let us in
 ├── GiveUp                     a reason of the task's own: it ends, and no retry will help
@@ -384,6 +385,10 @@ class KeyMissing(ConfigurationError):
 
     cause: Cause = "key"
     parks = "at once"
+
+
+class VaultAway(KeyMissing):
+    """What holds a provider's key does not answer: its last value serves for a while, then calls wait."""
 
 
 class NotServed(ConfigurationError):

@@ -15,7 +15,9 @@ import pytest
 
 from tests.house import ROOT, Import, all_imports, circles, graph_of, modules_of, sources
 
-DEPARTMENTS = tuple(f"fleet.{name}" for name in ("limiter", "roster", "diversity", "economy", "resilience", "signals"))
+DEPARTMENTS = tuple(
+    f"fleet.{name}" for name in ("limiter", "roster", "diversity", "economy", "resilience", "signals", "vault")
+)
 
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
 FLOORS: tuple[tuple[str, ...], ...] = (
@@ -49,7 +51,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.cli.figures", "fleet.cli.finite", "fleet.cli.exit_codes", "fleet.cli.stop_signals", "fleet.cli.shadow"),
     ("fleet.cli.wrong_use",),
     ("fleet.cli.main", "fleet.cli.run", "fleet.cli.stack", "fleet.cli.operate", "fleet.cli.setup"),
-    ("fleet.cli.money", "fleet.cli.demo"),
+    ("fleet.cli.money", "fleet.cli.keys", "fleet.cli.demo"),
     # The door of `celery -A fleet`, and the lazy one of `import fleet`: nothing below may enter by them.
     ("fleet.door",),
     ("fleet",),
@@ -71,6 +73,7 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     "fleet.cli.setup.user_code": ("fleet.workers", "loads users' code as a worker does, in a process of its own"),
     "fleet.cli.setup.apis": ("fleet.workers", "asks APIs as a worker does: nobody else knows their wires"),
     "fleet.cli.setup.api_checks": ("fleet.workers.providers.listing", "judges what came of that"),
+    "fleet.cli.keys.asking": ("fleet.workers.providers.listing", "asks an API for its models with a key"),
     "fleet.cli.stack.simulator": ("fleet.workers.simulator", "a program of its own; this is only its name"),
 }
 

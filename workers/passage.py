@@ -15,11 +15,21 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fleet.entries import Entry
-from fleet.errors import DeadlineExceeded, FleetError, GiveUp, MachineExhausted, RateLimited
+from fleet.errors import (
+    DeadlineExceeded,
+    FleetError,
+    GiveUp,
+    KeyRejected,
+    KeySpent,
+    MachineExhausted,
+    NotSoon,
+    RateLimited,
+)
 from fleet.grants import Caller, Grant
 from fleet.money import PICOS_PER_MICRO
 from fleet.rates import RateReadings
 from fleet.usage import Usage
+from fleet.waits import Wait
 from fleet.workers.costs import Line, afford, counted_nothing, is_free
 from fleet.workers.deadline import Deadline
 from fleet.workers.meter import NO_USAGE, Meter
@@ -34,6 +44,9 @@ DEFAULT_HOLD_S = 1.0
 #: Gives the cost of one call in 10^-12 dollars by `provider/model`, usage and tier (None: the usual one); None when the
 #: model has no price in that tier.
 Price = Callable[[str, Usage, str | None], int | None]
+
+#: What is told of a call whose key was replaced while it was on its way.
+_RENEWED = "the provider refused a key that has been replaced: tried again with the new one"
 
 T = TypeVar("T")
 
@@ -109,10 +122,16 @@ class Passages:
                     route.limit, most, asked=asked, cost_usd_micros=most_micros, meter=meter, caller=caller,
                     patience_s=errand.patience_s,
                 )  # fmt: skip
-            out, counts = deadline.sends(road.is_answering), False
+            out, counts, key = deadline.sends(road.is_answering), False, route.api_key
             try:
                 answer = await send(road.grant, Line(asked, road.grant))
                 counts = True
+            except KeyRejected as error:
+                if await _is_renewed(route, key, error):
+                    road.did_well(meter.who, 0)
+                    raise NotSoon(Wait("key", self.now_s(), route.limit, _RENEWED, is_everyones=False)) from error
+                await road.failed(error, meter)
+                raise
             except BaseException as error:
                 counts = isinstance(error, GiveUp | asyncio.CancelledError)
                 await road.failed(error, meter)
@@ -272,3 +291,10 @@ class Reckoning:
 def _log(route: Route, error: FleetError, seconds: float) -> None:
     """Log a failure by its type only: a provider's message may quote the prompt."""
     logger.warning("call_failed limit=%s error=%s ms=%d", route.limit, type(error).__name__, seconds * 1000)
+
+
+async def _is_renewed(route: Route, used: str, error: KeyRejected) -> bool:
+    """True when a refused key is not the one to use any more, so that its refusal says nothing of the new one."""
+    if route.renew is None or isinstance(error, KeySpent):
+        return False
+    return await route.renew(used)

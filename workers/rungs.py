@@ -5,7 +5,7 @@ The first rung, number 0, is the pool's own provider and model. Each further one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fleet.config import LimitSettings, RungSettings, When
@@ -24,9 +24,9 @@ CAUSES_OF: Mapping[When, frozenset[Cause]] = {
 NONE_SHUT: Mapping[str, Wait] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Route:
-    """Where the calls of one pool go.
+    """Where the calls of one pool go. Its key is read at each call: whoever renews keys puts another one there.
 
     Args:
         provider: The connected API.
@@ -36,6 +36,7 @@ class Route:
         api_key: Secret of the API; empty when it needs none.
         timeout_s: Seconds until one HTTP call is given up.
         simulated: True when the simulator answers.
+        renew: Reads the key's source at once, for a key that was refused: True when another one is to be used now.
     """
 
     provider: Provider
@@ -45,6 +46,11 @@ class Route:
     api_key: str = field(repr=False)
     timeout_s: float
     simulated: bool = False
+    renew: Callable[[str], Awaitable[bool]] | None = None
+
+    def take(self, api_key: str) -> None:
+        """Use this key from the next call on."""
+        self.api_key = api_key
 
     @property
     def priced_as(self) -> str:

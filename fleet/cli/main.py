@@ -50,6 +50,11 @@ COMMANDS = {
         "budgets",
         "Show budgets, what is spent of them and when they end; set them while the fleet runs.",
     ),
+    "keys": (
+        "fleet.cli.keys.commands",
+        "keys",
+        "Show where each provider's key comes from; add, rotate, revoke and check keys.",
+    ),
     "lessons": ("fleet.cli.operate.lessons", "lessons", "Show what models have taught the fleet; forget it."),
     "pools": ("fleet.cli.operate.pools", "pools", "Show the pools' backlogs and gates; pause and resume them."),
     "events": (

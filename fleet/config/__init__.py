@@ -43,6 +43,7 @@ from fleet.config.settings import (
     on_load,
 )  # fmt: skip
 from fleet.config.tools import TOOLS, ToolSettings, models_among, tool_of
+from fleet.config.vault import VaultSettings
 
 __all__ = [
     "BROKER_VARIABLE",
@@ -81,6 +82,7 @@ __all__ = [
     "SimulatorSettings",
     "TierPriceSettings",
     "ToolSettings",
+    "VaultSettings",
     "When",
     "WhenFull",
     "WorkerSettings",

@@ -11,12 +11,13 @@ import json
 import re
 from typing import Any
 
+from fleet.config.sections import KEY_SETTINGS
 from fleet.config.settings import Settings
 
 #: Hexadecimal digits of a digest: enough to tell two tables apart, far too few to tell what is in them.
 DIGITS = 12
 _TABLES = ("pools", "providers", "limits", "prices", "results", "dead_letters", "health", "diversity")
-_SECRETS: dict[str, Any] = {"providers": {"__all__": {"api_key_env", "api_key_file"}}}
+_SECRETS: dict[str, Any] = {"providers": {"__all__": set(KEY_SETTINGS)}}
 _LOGIN = re.compile(r"//[^/@]*@")
 
 

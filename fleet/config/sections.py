@@ -41,6 +41,9 @@ SIMULATOR = "simulator"
 #: What may stand before Redis keys: no braces (they would move keys to another hash slot), no wildcards of patterns.
 PREFIX = r"[A-Za-z0-9._:/-]{0,64}"
 
+#: What may say where a provider's key comes from.
+KEY_SETTINGS = ("api_key_env", "api_key_file", "api_key_secret", "api_key_vault")
+
 #: Vendors whose limits do not count input that they read from their cache: kinds, names before the model's, hosts.
 _UNCOUNTED = frozenset({"anthropic", "bedrock", "groq"})
 
@@ -102,7 +105,18 @@ class ProviderSettings(Section):
     base_url: str | None = Field(None, description="Root of the API. Not set: the vendor's, or the local simulator.")
     api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
     api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
+    api_key_secret: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,250}$",
+        description="Name of a secret that systemd, Docker or Kubernetes mounts.",
+    )
+    api_key_vault: str | None = Field(None, description="`PATH#FIELD` of the key in the KV store of [vault].")
     timeout_s: float = Field(120.0, gt=0, description="Seconds until Fleet gives up one HTTP call.")
+
+    @property
+    def key_settings(self) -> tuple[str, ...]:
+        """The settings here that say where the key comes from."""
+        return tuple(name for name in KEY_SETTINGS if getattr(self, name))
 
     @property
     def needs_key(self) -> bool:
@@ -116,8 +130,10 @@ class ProviderSettings(Section):
 
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:
-        if self.api_key_env and self.api_key_file:
-            raise ValueError("expected `api_key_env` or `api_key_file`, got both")
+        if len(found := self.key_settings) > 1:
+            raise ValueError(f"expected one source of the key, got {' and '.join(f'`{name}`' for name in found)}")
+        if self.api_key_vault is not None and not all(self.api_key_vault.partition("#")):
+            raise ValueError(f"api_key_vault: expected PATH#FIELD, got {quote(self.api_key_vault)}")
         return self
 
 

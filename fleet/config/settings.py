@@ -44,6 +44,7 @@ from fleet.config.sections import (
 from fleet.config.tools import TOOLS, ToolSettings, check_tools, tool_of
 from fleet.config.trust import check_found
 from fleet.config.variables import check_variables
+from fleet.config.vault import VaultSettings
 from fleet.errors import ConfigurationError
 from fleet.list_prices import Seller, listed_of
 from fleet.quoting import nearest, quote
@@ -89,6 +90,7 @@ class Settings(BaseSettings):
     dashboard: DashboardSettings = DashboardSettings()
     alerts: AlertSettings = AlertSettings()
     bill: BillSettings = BillSettings()
+    vault: VaultSettings = VaultSettings()
     signals: SignalsSettings = SignalsSettings()
     simulator: SimulatorSettings = SimulatorSettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")

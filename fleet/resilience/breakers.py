@@ -60,6 +60,7 @@ class Breakers:
             has known it open; the flag is true for the one of them that does what costs more.
         on_turn: Hears that this process has opened a breaker (with why), or closed it (None): for events and logs.
         clock: Seconds that only grow.
+        key_wait: Why calls under a limit wait for its key, before anything else; None: they need not.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Breakers:
         on_closed: Callable[[str, bool], Awaitable[None]],
         on_turn: Callable[[str, Wait | None], None] = lambda limit, wait: None,
         clock: Callable[[], float] = time.monotonic,
+        key_wait: Callable[[str], Wait | None] = lambda limit: None,
     ) -> None:
         self._store = store
-        self._fingerprints = fingerprints
+        self._fingerprints = dict(fingerprints)
+        self._key_wait = key_wait
         self._on_closed = on_closed
         self._on_turn = on_turn
         self._clock = clock
@@ -97,7 +100,17 @@ class Breakers:
 
     def standing(self, limit: str) -> Wait | None:
         """Return why calls would wait, as this process last heard; None: they need not, or it has to ask."""
-        return self._known[limit].standing(self._clock())
+        return self._key_wait(limit) or self._known[limit].standing(self._clock())
+
+    async def renewed(self, limit: str, fingerprint: str) -> None:
+        """Go by another key from now on: a breaker that the one before has opened is closed.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        if limit in self._known:
+            self._fingerprints[limit] = fingerprint
+            await self._ask(self._known[limit], wants=0)
 
     async def admit(self, limit: str) -> bool:
         """Let a call through to the limiter: True when this one is the fleet's probe of an open breaker.
@@ -106,6 +119,8 @@ class Breakers:
             NotSoon: The breaker is open, and it is not this one's turn to try.
             StoreUnavailable: The breaker is not closed, and Redis does not answer.
         """
+        if (key_wait := self._key_wait(limit)) is not None:
+            raise NotSoon(key_wait)
         known, heard = self._known[limit], None
         if known.wait is not None:
             async with known.asking:

@@ -159,6 +159,13 @@ BUDGET_CHANGED = Event("budget_changed", "info", "An operator set a budget, or r
 BILL_RESOLVED = Event(
     "bill_resolved", "info", "An operator gave unknown calls what a provider's export says: file, calls, usd, by, host."
 )
+KEY_ADDED = Event("key_added", "info", "An operator stored a provider's key: provider, fingerprint, version, by, host.")
+KEY_ROTATED = Event(
+    "key_rotated", "info", "An operator stored another key of a provider: provider, fingerprint, version, by, host."
+)
+KEY_REVOKED = Event(
+    "key_revoked", "warning", "An operator let no call use a key any more: provider, fingerprint, by, host."
+)
 PROVIDER_NARROW = Event(
     "provider_narrow", "warning", "A provider refuses calls at once: limit, most (0: not said). Once a minute a limit."
 )
@@ -201,7 +208,7 @@ EVENTS: dict[str, Event] = {
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED,
         BILL_RESOLVED,
-        KEY_REJECTED, DEAD_LETTER, TASK_CANCELLED, DEAD_REPLAYED, DEAD_PURGED,
+        KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, DEAD_LETTER, TASK_CANCELLED, DEAD_REPLAYED, DEAD_PURGED,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED, DIVERSITY_RELEARNT,
     )

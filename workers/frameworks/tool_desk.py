@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fleet.config import KEY_LABEL, TOOLS, ToolSettings
+from fleet.config.secret_files import read_secret, read_variable
 from fleet.entries import Entry
 from fleet.errors import (
     ConfigurationError,
@@ -36,7 +37,6 @@ from fleet.workers.frameworks.tool_wire import ToolAnswer, ToolRequest, ToolWire
 from fleet.workers.meter import NO_USAGE, Meter
 from fleet.workers.passage import DEFAULT_HOLD_S
 from fleet.workers.ports import Bill, Limiter
-from fleet.workers.providers.keys import read_secret, read_variable
 from fleet.workers.roads import Roads
 
 logger = logging.getLogger(__name__)

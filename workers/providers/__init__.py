@@ -1,6 +1,6 @@
 """LLM APIs behind `fleet.workers.ports.Provider`: OpenAI-compatible (so is the simulator), Anthropic, all others.
 
-`make_provider` builds one from its settings, `read_key` finds its key. Retries, limits and money are not here.
+`make_provider` builds one from its settings. Keys (`fleet/vault/`), retries, limits and money are not here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from fleet.quoting import brief, quote
 from fleet.workers.ports import Lessons, Provider
 from fleet.workers.providers.addresses import parse_base_url
 from fleet.workers.providers.anthropic import Anthropic
-from fleet.workers.providers.keys import read_key
 from fleet.workers.providers.models import make_models
 from fleet.workers.providers.openai_compatible import OpenAICompatible, Simulated
 
-__all__ = ["check_model", "make_provider", "read_key"]
+__all__ = ["check_model", "make_provider"]
 
 #: Roots of the vendors' own APIs.
 _OPENAI_URL = "https://api.openai.com/v1"
@@ -47,15 +46,18 @@ def make_provider(
     return made(parse_base_url(url or _OPENAI_URL, default_path="/v1"), name=name, lessons=lessons)
 
 
-async def check_model(settings: ProviderSettings, model: str) -> None:
+async def check_model(settings: ProviderSettings, model: str, *, key: str) -> None:
     """Look whether calls to a model can be made at all, and load what they take; opens no connection.
 
+    Args:
+        settings: The provider's table in fleet.toml.
+        model: What it is asked for.
+        key: The API's; empty: none.
+
     Raises:
-        KeyMissing: When there is no key.
         ConfigurationError: When there is no such vendor, no SDK for it, or no address; also for whatever an SDK raises
             as it is loaded, such as for a file of certificates that is missing.
     """
-    key = read_key(settings, model)
     if settings.kind == "pydantic-ai":
         models = make_models(settings.base_url, timeout_s=settings.timeout_s)
         try:

@@ -113,7 +113,7 @@ Odd behaviour, as real providers were seen to show it: ask for the model `odd-NA
 )
 def simulator(*, host: str, port: int, admin_token_file: Path | None, **values: Any) -> None:
     """Run a simulated LLM provider, free of cost: OpenAI's and Anthropic's API, limits, failures and a ledger."""
-    from fleet.workers.providers.keys import read_secret
+    from fleet.config.secret_files import read_secret
     from fleet.workers.simulator.process import run  # aiohttp takes 0.4 s to import: not for --help
 
     try:

@@ -13,7 +13,7 @@ from fleet.economy.exports.export import Billed, ProviderExport, Vendor, model_n
 from fleet.economy.exports.matching import Scope, model_of, provider_of
 from fleet.errors import KeyMissing
 from fleet.quoting import listed, quote
-from fleet.workers.providers.keys import read_key
+from fleet.vault import read_key
 from fleet.workers.simulator.ledger import key_label
 
 #: Hosts of the vendors that export.
@@ -140,7 +140,7 @@ def _simulated(export: ProviderExport, settings: Settings, among: frozenset[str]
 
     Those that share a key are compared together.
     """
-    labels = {name: label for name in among if (label := _label(settings.provider_named(name))) is not None}
+    labels = {name: label for name in among if (label := _label(name, settings)) is not None}
     told = {line.key for line in export.lines}
     simulated = {name for name in among if _kind(settings, name) == "simulator"}
     providers = frozenset(name for name in among if labels.get(name) in told) | simulated
@@ -152,9 +152,9 @@ def _simulated(export: ProviderExport, settings: Settings, among: frozenset[str]
     return Scope(providers, _labelled({labels[name]: name for name in providers if name in labels}))
 
 
-def _label(provider: ProviderSettings) -> str | None:
+def _label(name: str, settings: Settings) -> str | None:
     try:
-        key = read_key(provider)
+        key = read_key(name, settings)
     except KeyMissing:
         return None
     return key_label(key) if key else None

@@ -15,8 +15,9 @@ from fleet.config import PoolSettings, ProviderSettings, Settings, vendor_of
 from fleet.conversation import Message
 from fleet.errors import ConfigurationError, FleetError, Relearnt
 from fleet.rates import RateReadings
+from fleet.vault import read_key
 from fleet.workers.ports import Call, Completion, Provider, Wishes
-from fleet.workers.providers import check_model, make_provider, read_key
+from fleet.workers.providers import check_model, make_provider
 from fleet.workers.providers.listing import Listing, list_models
 from fleet.workers.providers.rates.headers import read_rates
 from fleet.workers.providers.rates.retry_after import read_date
@@ -73,7 +74,7 @@ def ask_apis(settings: Settings, *, call: bool) -> dict[tuple[str, str], ApiFact
         for provider, model in settings.calls_of(name):
             if _is_elsewhere(settings.providers.get(provider)):
                 wanted.setdefault((provider, model), pool)
-    return asyncio.run(_ask_all(settings.providers, wanted, call)) if wanted else {}
+    return asyncio.run(_ask_all(settings, wanted, call)) if wanted else {}
 
 
 def _is_elsewhere(provider: ProviderSettings | None) -> bool:
@@ -82,45 +83,52 @@ def _is_elsewhere(provider: ProviderSettings | None) -> bool:
 
 
 async def _ask_all(
-    providers: Mapping[str, ProviderSettings], wanted: Mapping[tuple[str, str], PoolSettings], call: bool
+    settings: Settings, wanted: Mapping[tuple[str, str], PoolSettings], call: bool
 ) -> dict[tuple[str, str], ApiFacts]:
     lists: dict[tuple[str, str], asyncio.Task[Listing | None]] = {}
     found = []
     for (name, model), pool in wanted.items():
-        vendor = vendor_of(model) if providers[name].kind == "pydantic-ai" else ""
+        provider, key = settings.providers[name], _key(name, settings, model)
+        vendor = vendor_of(model) if provider.kind == "pydantic-ai" else ""
         if (name, vendor) not in lists:
-            lists[name, vendor] = asyncio.create_task(_list(providers[name], model))
-        found.append((providers[name], model, pool, lists[name, vendor]))
+            lists[name, vendor] = asyncio.create_task(_list(provider, model, key))
+        found.append((provider, model, pool, key or "", lists[name, vendor]))
     await asyncio.gather(*lists.values())
     # Loading an SDK takes seconds in which nothing is heard: so between the lists and the calls.
-    troubles = [await _trouble(provider, model) if listing.result() else None for provider, model, _, listing in found]
+    troubles = [
+        await _trouble(provider, model, key) if listing.result() else None for provider, model, _, key, listing in found
+    ]
     facts = [
-        _facts(provider, model, pool, listing.result(), trouble, call)
-        for (provider, model, pool, listing), trouble in zip(found, troubles, strict=True)
+        _facts(provider, model, pool, key, listing.result(), trouble, call)
+        for (provider, model, pool, key, listing), trouble in zip(found, troubles, strict=True)
     ]
     return dict(zip(wanted, await asyncio.gather(*facts), strict=True))
 
 
-async def _trouble(provider: ProviderSettings, model: str) -> str | None:
+def _key(name: str, settings: Settings, model: str) -> str | None:
     try:
-        await check_model(provider, model)
+        return read_key(name, settings, model)
+    except ConfigurationError:  # said by the check of the key
+        return None
+
+
+async def _trouble(provider: ProviderSettings, model: str, key: str) -> str | None:
+    try:
+        await check_model(provider, model, key=key)
     except ConfigurationError as error:
         return str(error)
     return None
 
 
-async def _list(provider: ProviderSettings, model: str) -> Listing | None:
-    try:
-        key = read_key(provider, model)
-    except ConfigurationError:  # said by the check of the key
-        return None
-    return await list_models(provider, model, key=key)
+async def _list(provider: ProviderSettings, model: str, key: str | None) -> Listing | None:
+    return None if key is None else await list_models(provider, model, key=key)
 
 
 async def _facts(
     provider: ProviderSettings,
     model: str,
     pool: PoolSettings,
+    key: str,
     listed: Listing | None,
     trouble: str | None,
     call: bool,
@@ -128,12 +136,12 @@ async def _facts(
     if listed is None or trouble is not None or listed.trouble is not None or not call:
         return ApiFacts(listed, trouble)
     try:
-        return ApiFacts(listed, answer=await _answer(provider, model, pool))
+        return ApiFacts(listed, answer=await _answer(provider, model, pool, key))
     except ConfigurationError as error:
         return ApiFacts(listed, answer=error)
 
 
-async def _answer(provider: ProviderSettings, model: str, pool: PoolSettings) -> Answered | FleetError:
+async def _answer(provider: ProviderSettings, model: str, pool: PoolSettings, key: str) -> Answered | FleetError:
     """Ask what every call of the pool asks beyond an answer, too: a field or header may be what is refused."""
     wishes = Wishes(effort=pool.effort, tier=pool.tier, extra_body=pool.extra_body, extra_headers=pool.extra_headers)
     question = (Message(role="user", content=_QUESTION),)
@@ -142,7 +150,7 @@ async def _answer(provider: ProviderSettings, model: str, pool: PoolSettings) ->
         return await _call(
             api,
             Call(model, question, None, _ANSWER_TOKENS, CALL_TIMEOUT_S, wishes),
-            read_key(provider, model),
+            key,
         )
     finally:
         await api.close()

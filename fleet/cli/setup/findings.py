@@ -29,7 +29,7 @@ from fleet.config import ProviderSettings, Settings, ToolSettings, config_path, 
 from fleet.economy.bill.export import trouble_of
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.operations.waits import Standings
-from fleet.errors import FleetError
+from fleet.errors import FleetError, KeyMissing
 from fleet.lessons import Lesson
 from fleet.signals.crew import Trouble, stray, troubles_of
 from fleet.signals.diagnosis.finding import Diagnosis
@@ -42,6 +42,7 @@ from fleet.store.client import connect, masked
 from fleet.store.embedded import broker_url, state_url
 from fleet.store.server import bundled_program
 from fleet.store.written import Release
+from fleet.vault import source_of
 
 #: Celery settings that Fleet's promises rest on, read from the app in force.
 CELERY_KEYS = (
@@ -105,6 +106,8 @@ class HostFacts:
     shadow: Path | None = None
     #: Why calls cannot be exported to where the settings say; None: they can.
     export_trouble: str | None = None
+    #: Of providers whose key neither a variable nor `api_key_file` holds: where it comes from, and what is wrong there.
+    key_sources: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +208,30 @@ def host_facts(settings: Settings) -> HostFacts:
         home_filesystem=_filesystem(existing),
         home_free_bytes=shutil.disk_usage(existing).free,
         shadow=shadow(),
+        key_sources=key_sources(settings),
         export_trouble=None if settings.bill.export is None else trouble_of(settings.bill.export),
     )
+
+
+def key_sources(settings: Settings) -> dict[str, tuple[str, str | None]]:
+    """Ask where keys come from that no variable and no `api_key_file` holds; return what is wrong there, if anything.
+
+    Those that need none have no place here.
+    """
+    found: dict[str, tuple[str, str | None]] = {}
+    for name, provider in settings.providers.items():
+        models = [model for pool in settings.pools for called, model in settings.calls_of(pool) if called == name]
+        needs = provider.needs_key if not models else any(map(provider.needs_key_for, models))
+        if provider.api_key_env or provider.api_key_file or not (needs or provider.key_settings):
+            continue
+        source = source_of(name, settings, next(filter(provider.needs_key_for, models), ""))
+        try:
+            source.current()
+        except KeyMissing as error:
+            found[name] = source.where, str(error)
+        else:
+            found[name] = source.where, None
+    return found
 
 
 def _file(path: Path) -> FileFacts:

@@ -49,15 +49,19 @@ def provider_key(name: str, provider: ProviderSettings, host: HostFacts, models:
     if provider.api_key_env:
         found = f"variable {provider.api_key_env}"
         if provider.api_key_env in host.variables:
-            return ok(label, f"{found} is set")
+            return ok(label, f"{found} is set; `fleet keys add {name}` would keep it out of the environment")
         return fail(label, f"{found} is not set", "Export it where the workers start: every call would fail.")
     if provider.api_key_file:
         return _key_file(label, provider.api_key_file, host)
+    if (source := host.key_sources.get(name)) is not None and (provider.key_settings or source[1] is None):
+        where, trouble = source
+        return ok(label, where) if trouble is None else fail(label, where, trouble)
     if not provider.needs_key:
         return ok(label, "none, and the API is on this host or a private network")
     if models and not any(map(provider.needs_key_for, models)):
         return ok(label, "none of ours: the cloud's own variables and files hold it")
-    return fail(label, "none", f"Set api_key_env or api_key_file in [providers.{name}].")
+    trouble = source[1] if source is not None else None
+    return fail(label, "none", trouble or f"Run `fleet keys add {name}`, or set api_key_file in [providers.{name}].")
 
 
 def _key_file(label: str, path: Path, host: HostFacts) -> Check:
@@ -76,7 +80,7 @@ def provider_url(name: str, provider: ProviderSettings) -> Check:
     host = urlsplit(url).hostname or "unknown"
     if urlsplit(url).scheme == "https" or is_loopback(url):
         return ok(label, host)
-    if is_local(url) and not (provider.api_key_env or provider.api_key_file):
+    if is_local(url) and not provider.key_settings:
         return warn(
             label, f"{host}, without TLS", "Use https:// where others share that network: they can read prompts."
         )

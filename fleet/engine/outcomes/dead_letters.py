@@ -66,6 +66,7 @@ CAUSES: Mapping[str, Cause] = {
     "ConfigurationError": "configuration",
     "NotServed": "configuration",
     "KeyMissing": "configuration",
+    "VaultAway": "configuration",
     "DeadlineExceeded": "deadline",
     "Expired": "expired",
     "NotSoon": "attempts",

@@ -22,6 +22,7 @@ from fleet.signals.events import record_event
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.vault.keyring import HeldKey, about_key
 from fleet.waits import CAUSES, Wait
 
 logger = logging.getLogger("fleet.worker")
@@ -33,7 +34,13 @@ LATE_S = 15.0
 
 
 def make_breakers(
-    settings: Settings, state: Store, broker: Store, secrets: Mapping[str, str], *, calm: Callable[[str], None]
+    settings: Settings,
+    state: Store,
+    broker: Store,
+    secrets: Mapping[str, str],
+    *,
+    calm: Callable[[str], None],
+    key_wait: Callable[[str], Wait | None] = lambda limit: None,
 ) -> Breakers:
     """Return the breakers of all limits that this process may call under.
 
@@ -43,6 +50,7 @@ def make_breakers(
         broker: Where the pools' gates are.
         secrets: API key of each limit, by `provider/model/key`; only a fingerprint of it is kept.
         calm: Lets nobody find a burst under a limit that opens.
+        key_wait: Why calls under a limit wait for its key; None: they need not.
     """
 
     def told(limit: str, wait: Wait | None) -> None:
@@ -60,7 +68,25 @@ def make_breakers(
             await lift(broker, names, about=about, causes=causes, parked_too=is_first)
 
     prints = {limit: _fingerprint(limit, settings, secret) for limit, secret in secrets.items()}
-    return Breakers(state, prints, on_closed=open_gates, on_turn=told)
+    return Breakers(state, prints, on_closed=open_gates, on_turn=told, key_wait=key_wait)
+
+
+async def take_up(breakers: Breakers, settings: Settings, broker: Store, held: HeldKey) -> None:
+    """Let calls go with another key, or with one that may be used again: breakers and gates that it closed open.
+
+    Args:
+        breakers: Of this process.
+        settings: Providers and pools.
+        broker: Where the pools' gates are.
+        held: The key.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    for limit in held.limits:
+        await breakers.renewed(limit, _fingerprint(limit, settings, held.value))
+        queues = [keys.queue(pool) for pool in settings.pools if limit in _limits_of(pool, settings)]
+        await lift(broker, queues, about=about_key(held.provider), causes=("key",), parked_too=True)
 
 
 def behind(limit: str, settings: Settings) -> dict[str, list[str]]:

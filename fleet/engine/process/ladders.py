@@ -6,7 +6,7 @@ Also here: what a process says of its pools and their models as it starts, and w
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,14 +26,15 @@ from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store.client import Store
 from fleet.store.embedded import redis_lives
+from fleet.vault.keyring import Keyring
 from fleet.waits import Wait
 from fleet.workers.bot.user_loops import Block
 from fleet.workers.ladders import Turn
 from fleet.workers.ports import Bill, Limiter, Provider
-from fleet.workers.providers import check_model, make_provider, read_key
+from fleet.workers.providers import check_model, make_provider
 from fleet.workers.providers.unusable import Unusable
 from fleet.workers.roads import Roads
-from fleet.workers.rungs import Route, Rung, ladder_of
+from fleet.workers.rungs import Route, Rung, ladder_of, served_by_none
 
 if TYPE_CHECKING:  # nobody who has no [tools] pays for them
     from fleet.workers.frameworks.tools import ToolApis
@@ -44,15 +45,23 @@ logger = logging.getLogger("fleet.worker")
 QUIET_S = 60.0
 
 
-async def make_ladders(settings: Settings, telemetry: Telemetry, notebook: Notebook) -> dict[str, tuple[Rung, ...]]:
+async def make_ladders(
+    settings: Settings, telemetry: Telemetry, notebook: Notebook, keyring: Keyring | None = None
+) -> dict[str, tuple[Rung, ...]]:
     """Return each pool's ladder, its own rung first; all rungs of one provider share its connections.
 
     A rung that this process cannot call (no key, no address, no SDK) is shut, and harms no other.
+
+    Args:
+        settings: Everything.
+        telemetry: Counts what calls do.
+        notebook: What models refuse.
+        keyring: Holds the keys; None: one that nobody renews.
     """
     calls = dict.fromkeys(call for pool in settings.pools for call in settings.calls_of(pool))
-    maker = _Routes(settings, telemetry, notebook)
+    maker = _Routes(settings, telemetry, notebook, keyring or Keyring(settings))
     routes = {call: await maker.make(*call) for call in calls}
-    limits = {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
+    limits = limits_of(settings)
     ladders = {}
     for pool in settings.pools:
         own, *others = [routes[call] for call in settings.calls_of(pool)]
@@ -64,32 +73,53 @@ async def make_ladders(settings: Settings, telemetry: Telemetry, notebook: Noteb
 class _Routes:
     """Makes the routes of a process; knows why it can make no call under some limits."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry, notebook: Notebook) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry, notebook: Notebook, keyring: Keyring) -> None:
         self._settings = settings
+        self._keyring = keyring
         self._adapt = partial(_adapter, settings=settings, telemetry=telemetry, notebook=notebook)
         self._adapters: dict[str, Provider] = {}
         self.shut: dict[str, Wait] = {}
 
     async def make(self, name: str, model: str) -> Route:
         """Return the route to one model. An SDK takes seconds to load: that is done here, while nobody waits."""
-        provider, limit, key = self._settings.provider_named(name), f"{name}/{model}/{config.KEY_LABEL}", ""
+        provider, limit, held = self._settings.provider_named(name), f"{name}/{model}/{config.KEY_LABEL}", None
         try:
-            key = read_key(provider, model)
-            await check_model(provider, model)
+            held = await self._keyring.hold(name, model)
+            await check_model(provider, model, key=held.value)
             if name not in self._adapters:
                 self._adapters[name] = self._adapt(name)
             api = self._adapters[name]
         except ConfigurationError as error:
             api, self.shut[limit] = Unusable(error), replace(error.wait(about=limit), is_everyones=True)
-        return Route(
+        route = Route(
             provider=api,
             provider_name=name,
             model=model,
             limit=limit,
-            api_key=key,
+            api_key="" if held is None else held.value,
             timeout_s=provider.timeout_s,
             simulated=provider.kind == "simulator",
+            renew=partial(self._keyring.renewed, limit),
         )
+        if held is not None:
+            held.takers.append(route.take)
+        return route
+
+
+def limits_of(settings: Settings) -> dict[str, config.LimitSettings]:
+    """Return the limits of all pools, by `provider/model/key`."""
+    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
+
+
+def shut_pools(ladders: Mapping[str, Sequence[Rung]], shut: Mapping[str, Wait]) -> dict[str, Wait]:
+    """Return why this process can serve no task of some pools, by their names.
+
+    Args:
+        ladders: Of all pools.
+        shut: Pools whose code this process cannot load, with why.
+    """
+    found = {pool: shut.get(pool) or served_by_none(ladder) for pool, ladder in ladders.items()}
+    return {pool: wait for pool, wait in found.items() if wait is not None}
 
 
 def tell_of_ladder(state: Store, turn: Turn) -> None:

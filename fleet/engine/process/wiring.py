@@ -36,11 +36,20 @@ from fleet.engine.outcomes.results import Done
 from fleet.engine.process.apart import Apart
 from fleet.engine.process.backlog_history import BacklogHistory
 from fleet.engine.process.bots import Bots
-from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended
+from fleet.engine.process.breaking import StaleHolds, make_breakers, open_mended, take_up
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.janitor import Janitor, for_ever
-from fleet.engine.process.ladders import make_ladders, make_tools, tell_of_block, tell_of_ladder, tool_secrets, warn_of
+from fleet.engine.process.ladders import (
+    limits_of,
+    make_ladders,
+    make_tools,
+    shut_pools,
+    tell_of_block,
+    tell_of_ladder,
+    tool_secrets,
+    warn_of,
+)
 from fleet.engine.process.overdue import Overdue
 from fleet.engine.process.renewer import renew
 from fleet.engine.process.revival import keep_redis
@@ -60,11 +69,12 @@ from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.embedded import broker_url, state_url
 from fleet.store.patience import patiently
+from fleet.vault.keyring import Keyring
 from fleet.waits import Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of, worker_bot_of
 from fleet.workers.gateway import Gateway
-from fleet.workers.rungs import Route, Rung, served_by_none
+from fleet.workers.rungs import Route
 from fleet.workers.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -94,6 +104,7 @@ class Assembly:
     peers: ValidatorPeers
     spending: Spending
     breakers: Breakers
+    keyring: Keyring
     panel: Panel
     janitor: Janitor
     telemetry: Telemetry
@@ -145,13 +156,14 @@ async def assemble(
     roster = Roster(state, settings, avoid=spending.bots_out)
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
-    ladders = await make_ladders(settings, telemetry, notebook)
+    keyring = Keyring(settings)
+    ladders = await make_ladders(settings, telemetry, notebook, keyring)
     rungs = [rung for ladder in ladders.values() for rung in ladder if rung.shut is None]
     routes = [rung.route for rung in rungs if rung.route is not None]
     own = {name: route for name, (rung, *_) in ladders.items() if (route := rung.route) is not None}
-    limiter = telemetry.make_limiter(state, _limits(settings))
+    limiter = telemetry.make_limiter(state, limits_of(settings))
     secrets = {route.limit: route.api_key for route in routes} | tool_secrets(settings)
-    breakers = make_breakers(settings, state, broker, secrets, calm=limiter.calm)
+    breakers = make_breakers(settings, state, broker, secrets, calm=limiter.calm, key_wait=keyring.standing)
     bill = spending.writer(lambda: process or janitor.reports_as(), export_of(settings.bill))
     limiter.on_lost = bill.void
     gateway = Gateway(
@@ -184,7 +196,7 @@ async def assemble(
         broker=broker,
         roster=roster,
         routes=routes,
-        shut=_shut(ladders, agent),
+        shut=shut_pools(ladders, agent.shut),
         agent=agent,
         held=held,
         late_binding=LateBinding(
@@ -195,18 +207,13 @@ async def assemble(
         peers=peers,
         spending=spending,
         breakers=breakers,
+        keyring=keyring,
         panel=panel,
         janitor=(janitor := Janitor(broker, state, plane.refuse, gateway.unanswered)),
         telemetry=telemetry,
         bill=bill,
         tools=tools,
     )
-
-
-def _shut(ladders: Mapping[str, Sequence[Rung]], agent: Agent) -> dict[str, Wait]:
-    """Return why this process can serve no task of some pools, by their names."""
-    found = {pool: agent.shut.get(pool) or served_by_none(ladder) for pool, ladder in ladders.items()}
-    return {pool: wait for pool, wait in found.items() if wait is not None}
 
 
 def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Assembly]:
@@ -225,6 +232,7 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(assembly.roster.seed))
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.breakers.load))
+        runtime.run(patiently(partial(assembly.keyring.load, assembly.state)))
         runtime.run(patiently(partial(assembly.spending.load, assembly.broker)))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
@@ -240,10 +248,6 @@ def renewing(settings: Settings, held: Mapping[str, Checkout]) -> Runtime:
     runtime.start()
     runtime.spawn(for_ever(partial(renew, settings, held)))
     return runtime
-
-
-def _limits(settings: Settings) -> dict[str, config.LimitSettings]:
-    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
 
 
 async def _hear_time(broker: Store) -> None:
@@ -332,6 +336,7 @@ class Process:
         self._renewing = renewing(settings, assembly.held)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
+            partial(assembly.keyring.keep, assembly.state, partial(take_up, assembly.breakers, settings, assembly.broker)),
             assembly.lessons.keep, assembly.spending.keeper.keep, assembly.spending.sweep,
             Overdue(settings, assembly.plane.refuse).attend, assembly.late_binding.run,
             partial(assembly.panel.watch, assembly.roster.read_out),

@@ -20,6 +20,7 @@ NOUNS: dict[str, list[str] | None] = {
     "pools": ["research"],
     "limits": ["simulator/simulated-1"],
     "breakers": ["simulator/simulated-1"],
+    "keys": ["simulator"],
     "budgets": ["simulator/simulated-1"],
     "lessons": ["simulator/simulated-1"],
     "alerts": ["provider_down"],

@@ -34,17 +34,18 @@ from tests.resilience.fleet_of_breakers import member
 __all__ = ["client"]
 
 API = "simulator/simulated-1"
-NOUNS = ("bots", "breakers", "budgets", "lessons", "pools", "limits", "diversity", "alerts")
+NOUNS = ("bots", "keys", "breakers", "budgets", "lessons", "pools", "limits", "diversity", "alerts")
 #: Commands that only look.
 LOOK = {
     "stats", "top", "why", "events", "doctor", "simulate", "tasks list", "tasks show", "dead list", "dead show",
-    "dead reasons", "bill unknown", *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
+    "dead reasons", "bill unknown", "keys check", *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
 }  # fmt: skip
 #: Commands that change no running fleet: they submit tasks, start and end processes, write a file, send messages.
 OTHER = {"demo", "up", "down", "submit", "run", "simulator", "init", "alerts test", "alerts watch"}
 
-#: Commands that act and are tried elsewhere, with what they need: `tests/cli/money/test_check.py`.
-ELSEWHERE = {"bill check"}
+#: Commands that act and are tried elsewhere, with what they need: `tests/cli/money/test_check.py`, and
+#: `tests/cli/keys/test_commands.py`, which reads keys from stdin.
+ELSEWHERE = {"bill check", "keys add", "keys rotate", "keys revoke"}
 
 Prepare = Callable[[redis.Redis], None]
 

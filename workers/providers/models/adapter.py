@@ -201,6 +201,8 @@ class Models:
     def _model(self, name: str, api_key: str) -> Model:
         model = self._models.get((name, api_key))
         if model is None:
+            for other in [known for known in self._models if known[0] == name]:
+                del self._models[other]  # of a key that was replaced
             model = make_model(
                 name, key=api_key, base_url=self._base_url, clients=self._clients, timeout_s=self._timeout_s
             )

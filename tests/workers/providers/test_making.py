@@ -1,72 +1,18 @@
-"""Where keys come from, and that no error shows one."""
+"""Adapters as they are made from their settings: addresses, proxies, and who needs no key."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet.cli.setup.pool_checks import provider_key
-from fleet.config import ProviderSettings
+from fleet.config import ProviderSettings, Settings
 from fleet.errors import ConfigurationError
-from fleet.workers.providers import make_provider, read_key
+from fleet.vault import read_key
+from fleet.workers.providers import make_provider
 from fleet.workers.providers.base import HttpProvider
 from tests.cli.setup.test_commands import GOOD_HOST
-
-SECRET = "sk-secret-0123456789"
-
-
-def from_file(path: Path) -> ProviderSettings:
-    return ProviderSettings(kind="openai", api_key_file=path)
-
-
-def key_file(folder: Path, text: str, mode: int = 0o600) -> Path:
-    path = folder / "key"
-    path.write_text(text, "utf-8")
-    path.chmod(mode)
-    return path
-
-
-def test_the_simulator_needs_no_key() -> None:
-    assert read_key(ProviderSettings(kind="simulator")) == "simulator"
-
-
-def test_a_key_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_KEY", f" {SECRET}\n")
-    assert read_key(ProviderSettings(kind="openai", api_key_env="MY_KEY")) == SECRET
-
-
-def test_a_key_comes_from_a_file_of_its_owner(tmp_path: Path) -> None:
-    assert read_key(from_file(key_file(tmp_path, f"{SECRET}\n"))) == SECRET
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
-def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(ConfigurationError, match=rf"got mode {mode:04o}: run `chmod 600") as raised:
-        read_key(from_file(key_file(tmp_path, SECRET, mode)))
-    assert SECRET not in str(raised.value)
-
-
-def test_no_source_is_an_error_that_says_what_to_set() -> None:
-    with pytest.raises(ConfigurationError, match='api_key_env = "ANTHROPIC_API_KEY"'):
-        read_key(ProviderSettings(kind="anthropic"))
-
-
-def test_an_unset_variable_an_absent_file_and_a_folder_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="variable ABSENT_KEY, got nothing"):
-        read_key(ProviderSettings(kind="openai", api_key_env="ABSENT_KEY"))
-    with pytest.raises(ConfigurationError, match="No such file"):
-        read_key(from_file(tmp_path / "absent"))
-    with pytest.raises(ConfigurationError, match="Is a directory"):
-        read_key(from_file(tmp_path))
-
-
-@pytest.mark.parametrize("text", ["", "\n", f"{SECRET}\nsecond", f"{SECRET} x", "ключ", f"{SECRET}\x07"])
-def test_what_cannot_be_a_key_is_refused_without_being_shown(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        read_key(from_file(key_file(tmp_path, text)))
-    assert SECRET not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +75,7 @@ def test_the_proxy_of_the_environment_is_used_but_never_for_this_machine(monkeyp
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 def test_a_server_on_this_host_or_network_needs_no_key_and_is_sent_none(kind: Any, url: str) -> None:
     settings = ProviderSettings(kind=kind, base_url=url)
-    assert read_key(settings) == ""
+    assert read_key("local", Settings(providers={"local": settings})) == ""
     adapter = make_provider(settings)
     assert isinstance(adapter, HttpProvider)
     assert not {"authorization", "x-api-key"} & {name.lower() for name in adapter._headers("")}
@@ -140,5 +86,5 @@ def test_a_server_on_this_host_or_network_needs_no_key_and_is_sent_none(kind: An
 def test_an_api_elsewhere_needs_a_key_for_the_worker_and_for_the_doctor_alike(url: str | None) -> None:
     settings = ProviderSettings(kind="openai", base_url=url)
     with pytest.raises(ConfigurationError, match="expected a key"):
-        read_key(settings)
+        read_key("far", Settings(providers={"far": settings}))
     assert provider_key("far", settings, GOOD_HOST, []).level == "fail"

@@ -1,0 +1,243 @@
+"""The keys of a worker process, in its memory alone: read again when they may have changed, and when one is refused.
+
+A key whose source is away serves for `max_stale_s` since it was last seen there; then its calls wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+
+from fleet import config
+from fleet.config import Settings
+from fleet.errors import KeyMissing, VaultAway
+from fleet.quoting import brief
+from fleet.store.client import Store
+from fleet.store.clock import CLOCK
+from fleet.vault.choice import source_of
+from fleet.vault.fingerprints import key_fingerprint
+from fleet.vault.revocations import hear_revoked
+from fleet.vault.sources import KeySource, Secret
+from fleet.waits import MOST_TOLD, Wait
+
+#: Seconds between two looks of a worker at its files and at revoked keys: a revoked one stops within two.
+LOOK_EVERY_S = 1.0
+#: Seconds until a source that failed is asked again, and from one reading for a refused key to the next.
+AGAIN_S, REREAD_S = 5.0, 1.0
+#: Seconds until a task that waits for a key looks again.
+PROBE_S = 5.0
+
+logger = logging.getLogger("fleet.worker")
+
+
+@dataclass(slots=True, eq=False)
+class HeldKey:
+    """One provider's key in a process. Its secret is in no repr.
+
+    Attributes:
+        provider: Its name under [providers].
+        source: Where it comes from.
+        secret: As last read; None: never yet.
+        seen_s: When it was last known to be there still (monotonic seconds).
+        read_s: When its source was last read.
+        next_s: When its source is to be read again, whatever its mark says.
+        mark: Of the source, at the last reading.
+        failure: Why the last reading gave nothing.
+        wait: Why calls with it wait; None: they may go. Read before every call.
+        takers: Are given another value as soon as it is known.
+        limits: `provider/model/key`, whose calls it pays for.
+        told, is_told_to_wait: What the last one who was told of a turn has heard.
+    """
+
+    provider: str
+    source: KeySource
+    secret: Secret | None = None
+    seen_s: float = 0.0
+    read_s: float = 0.0
+    next_s: float = 0.0
+    mark: Hashable = None
+    failure: KeyMissing | None = None
+    wait: Wait | None = None
+    takers: list[Callable[[str], None]] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+    told: str = field(default="", repr=False)
+    is_told_to_wait: bool = False
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def value(self) -> str:
+        """The key; empty: none is needed, or none is known yet."""
+        return "" if self.secret is None else self.secret.value
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the key."""
+        return key_fingerprint(self.provider, self.value)
+
+
+#: Hears of a provider whose key is another one now, or may be used again.
+OnTurn = Callable[[HeldKey], Awaitable[None]]
+
+
+class Keyring:
+    """All keys of a process. Lives on its loop.
+
+    Args:
+        settings: Providers, and how long a key serves.
+        source: Finds the source of a provider's key: (its name, the settings, a model).
+        clock: Seconds that only grow.
+        now_s: Unix time in seconds, as Redis has it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        source: Callable[[str, Settings, str], KeySource] = source_of,
+        clock: Callable[[], float] = time.monotonic,
+        now_s: Callable[[], float] = CLOCK.now_s,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._clock = clock
+        self._now_s = now_s
+        self._held: dict[tuple[str, bool], HeldKey] = {}
+        self._by_limit: dict[str, HeldKey] = {}
+        self._revoked: Mapping[str, float] = {}
+
+    async def hold(self, provider: str, model: str) -> HeldKey:
+        """Return the key for a model, read with the first call; while a vault is away it is one that has to wait.
+
+        Raises:
+            KeyMissing: Its source gives none, and is there.
+        """
+        needs = self._settings.provider_named(provider).needs_key_for(model)
+        held = self._held.get((provider, needs))
+        if held is None:
+            held = HeldKey(provider, self._source(provider, self._settings, model))
+            await self._read(held)
+            if held.failure is not None and not isinstance(held.failure, VaultAway):
+                raise held.failure
+            self._held[provider, needs] = held
+            self._judge(held)
+            held.told, held.is_told_to_wait = held.value, held.wait is not None
+        limit = f"{provider}/{model}/{config.KEY_LABEL}"
+        held.limits.append(limit)
+        self._by_limit[limit] = held
+        return held
+
+    def standing(self, limit: str) -> Wait | None:
+        """Return why calls under a limit wait for their key; None: they need not. Never waits."""
+        held = self._by_limit.get(limit)
+        return None if held is None else held.wait
+
+    async def renewed(self, limit: str, refused: str) -> bool:
+        """True when a key that its provider refuses is no longer the one to use: its source is read at once."""
+        held = self._by_limit.get(limit)
+        if held is None:
+            return False
+        if held.value == refused and self._clock() - held.read_s >= REREAD_S:
+            await self._read(held)
+            self._judge(held)
+        return held.value != refused and held.wait is None
+
+    async def look(self, revoked: Mapping[str, float], on_turn: OnTurn) -> None:
+        """Read again what may have changed, and tell of keys that are others now, or may be used again.
+
+        Args:
+            revoked: From when keys may be used no more, by `provider|fingerprint`.
+            on_turn: See above.
+        """
+        touched = {name for name in revoked if name not in self._revoked}
+        self._revoked = dict(revoked)
+        for held in list(self._held.values()):
+            if f"{held.provider}|{held.fingerprint}" in touched or self._is_due(held):
+                await self._read(held)
+            self._judge(held)
+            await self._tell(held, on_turn)
+
+    async def _tell(self, held: HeldKey, on_turn: OnTurn) -> None:
+        waits, waited = held.wait is not None, held.is_told_to_wait
+        is_another = held.value != held.told
+        held.told, held.is_told_to_wait = held.value, waits
+        if held.wait is not None and not waited:
+            logger.warning("key_waits provider=%s: %s", held.provider, held.wait.told)
+        if is_another or (waited and not waits):
+            logger.info("key_taken provider=%s fingerprint=%s", held.provider, held.fingerprint)
+            await on_turn(held)
+
+    async def keep(self, store: Store, on_turn: OnTurn) -> None:
+        """Look once a second, for ever; while Redis is away, with the revocations heard last."""
+        while True:
+            try:
+                revoked = await hear_revoked(store)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with Redis, keys are read again all the same
+                logger.warning("revoked keys not heard error=%s", type(error).__name__)
+                revoked = dict(self._revoked)
+            await self.look(revoked, on_turn)
+            await asyncio.sleep(LOOK_EVERY_S * random.uniform(0.7, 1.2))
+
+    async def load(self, store: Store) -> None:
+        """Hear of revoked keys before the first call.
+
+        Raises:
+            StoreUnavailable: When Redis does not answer.
+        """
+        self._revoked = await hear_revoked(store)
+        for held in self._held.values():
+            self._judge(held)
+
+    def _is_due(self, held: HeldKey) -> bool:
+        now, mark = self._clock(), held.source.mark()
+        if mark is not None and mark == held.mark and held.failure is None:
+            held.seen_s = now  # what it was read from is as it was
+            return False
+        return now >= held.next_s or (mark is not None and mark != held.mark)
+
+    async def _read(self, held: HeldKey) -> None:
+        """Read a key's source, one reading at a time; who comes while it is read has what it gave."""
+        if held.reading.locked():
+            async with held.reading:
+                return
+        async with held.reading:
+            mark = held.source.mark()
+            try:
+                secret = await asyncio.to_thread(held.source.current)
+            except KeyMissing as error:
+                if held.failure is None:
+                    logger.warning("key_not_read provider=%s: %s", held.provider, error)
+                held.failure, held.mark = error, mark
+            else:
+                held.secret, held.seen_s, held.failure, held.mark = secret, self._clock(), None, mark
+                for take in held.takers:
+                    take(secret.value)
+            held.read_s = self._clock()
+            held.next_s = held.read_s + self._until_next(held)
+
+    def _until_next(self, held: HeldKey) -> float:
+        return AGAIN_S if held.failure is not None else self._settings.vault.refresh_s
+
+    def _judge(self, held: HeldKey) -> None:
+        """Decide whether calls with a key may go."""
+        told = None
+        revoked_at = self._revoked.get(f"{held.provider}|{held.fingerprint}")
+        is_stale = held.failure is not None and self._clock() - held.seen_s > self._settings.vault.max_stale_s
+        if held.secret is None or is_stale:
+            told = str(held.failure)
+        elif held.value and revoked_at is not None and revoked_at <= self._now_s():
+            told = f"key {held.fingerprint} is revoked: run `fleet keys rotate {held.provider}`"
+        if told is None:
+            held.wait = None
+            return
+        held.wait = Wait(
+            "key", self._now_s() + PROBE_S, about_key(held.provider), brief(told, MOST_TOLD), probe_every_s=PROBE_S
+        )
+
+
+def about_key(provider: str) -> str:
+    """Return what tasks are told to wait for that wait for a provider's key."""
+    return f"[providers.{provider}]"

@@ -1,0 +1,179 @@
+"""A key in HashiCorp Vault or OpenBao: one field of a secret in a KV store of version 2, through `hvac`.
+
+Logs in when it has to: with the first read, and once more when its token is refused. The extra is `vault`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fleet.config import VaultSettings
+from fleet.config.secret_files import one_word, read_secret
+from fleet.errors import ConfigurationError, KeyMissing, VaultAway
+from fleet.vault.sources import Secret
+
+#: Seconds for one request: a worker that starts waits for it.
+TIMEOUT_S = 5.0
+#: Where tokens lie that no setting names: variables of both products, then the file of their commands.
+TOKEN_VARIABLES, TOKEN_FILE = ("VAULT_TOKEN", "BAO_TOKEN"), Path("~/.vault-token")
+#: Where Kubernetes mounts the token of a pod's service account.
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+#: Variables that hold the address, as both products' commands read them.
+ADDRESS_VARIABLES = ("VAULT_ADDR", "BAO_ADDR")
+
+T = TypeVar("T")
+
+
+class KvKey:
+    """The source of one key.
+
+    Args:
+        path: Of the secret below the mount.
+        name: Of its field.
+        settings: The table [vault].
+    """
+
+    def __init__(self, path: str, name: str, settings: VaultSettings) -> None:
+        self._path, self._name, self._settings = path, name, settings
+        self._client: Any = None
+        self._one_at_a_time = threading.Lock()
+
+    @classmethod
+    def of(cls, spelt: str, settings: VaultSettings) -> KvKey:
+        """Return the source that `api_key_vault` spells, `PATH#FIELD`."""
+        path, _, name = spelt.partition("#")
+        return cls(path, name, settings)
+
+    @property
+    def where(self) -> str:
+        """Mount, path and field."""
+        return f"vault {self._settings.mount}/{self._path}#{self._name}"
+
+    def current(self) -> Secret:
+        """Return the newest version that is not deleted. Raises as `KeySource.current`."""
+        told = self._asked(self._read)["data"]
+        value = (told.get("data") or {}).get(self._name)
+        if not isinstance(value, str):
+            raise KeyMissing(f"expected a text in {self.where}, got {'nothing' if value is None else 'something else'}")
+        made = told["metadata"]
+        return Secret(one_word(value, self.where), str(made["version"]), _time(made.get("created_time")))
+
+    def mark(self) -> Hashable:
+        """Only reading it tells."""
+        return None
+
+    def put(self, value: str) -> str:
+        """Write a new version of the secret, its other fields as they are; return its number.
+
+        Raises:
+            ConfigurationError: It was changed meanwhile: try again.
+            KeyMissing: As `KeySource.current`; also when writing is not allowed.
+        """
+        return str(self._asked(lambda client: self._write(client, value)))
+
+    def _read(self, client: Any) -> Any:
+        return client.secrets.kv.v2.read_secret_version(
+            path=self._path, mount_point=self._settings.mount, raise_on_deleted_version=True
+        )
+
+    def _write(self, client: Any, value: str) -> int:
+        import hvac
+
+        try:
+            before = self._read(client)["data"]
+            fields, version = before["data"] or {}, before["metadata"]["version"]
+        except hvac.exceptions.InvalidPath as error:
+            fields, version = {}, _deleted_version(error)
+        try:
+            written = client.secrets.kv.v2.create_or_update_secret(
+                path=self._path, secret={**fields, self._name: value}, cas=version, mount_point=self._settings.mount
+            )
+        except hvac.exceptions.InvalidRequest as error:
+            raise ConfigurationError(f"expected nobody else to write {self.where}, somebody did: try again") from error
+        return int(written["data"]["version"])
+
+    def _asked(self, ask: Callable[[Any], T]) -> T:
+        """Return what a client gives, logged in anew when its token has run out."""
+        import requests
+
+        hvac = _hvac()
+        with self._one_at_a_time:
+            try:
+                try:
+                    return ask(self._client or self._logged_in(hvac))
+                except hvac.exceptions.Forbidden:
+                    return ask(self._logged_in(hvac))
+            except (hvac.exceptions.Forbidden, hvac.exceptions.Unauthorized) as error:
+                raise KeyMissing(
+                    f"expected leave to use {self.where}, got a refusal: look at the policy of its login"
+                ) from _plain(error)
+            except hvac.exceptions.InvalidPath as error:
+                raise KeyMissing(f"expected a secret at {self.where}, got none: write it there") from _plain(error)
+            except (hvac.exceptions.InvalidRequest, hvac.exceptions.ParamValidationError) as error:
+                raise KeyMissing(
+                    f"expected {self._settings.auth} to log in for {self.where}, got a refusal: look at [vault]"
+                ) from _plain(error)
+            except (hvac.exceptions.VaultError, requests.RequestException) as error:
+                raise VaultAway(
+                    f"expected an answer for {self.where}, got {type(error).__name__}: see that the vault runs, "
+                    "is unsealed and can be reached"
+                ) from _plain(error)
+
+    def _logged_in(self, hvac: Any) -> Any:
+        chosen = self._settings
+        address = chosen.address or next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None)
+        if address is None:
+            raise KeyMissing("vault.address: expected where Vault or OpenBao listens, got nothing: set it in [vault]")
+        client = hvac.Client(url=address, token="", namespace=chosen.namespace, timeout=TIMEOUT_S)
+        if chosen.auth == "approle":
+            assert chosen.token_file is not None
+            secret_id = read_secret(chosen.token_file, setting="vault.token_file")
+            client.auth.approle.login(role_id=chosen.role, secret_id=secret_id)
+        elif chosen.auth == "kubernetes":
+            token = read_secret(chosen.token_file or SERVICE_ACCOUNT, setting="vault.token_file", is_private=False)
+            client.auth.kubernetes.login(role=chosen.role, jwt=token)
+        else:
+            client.token = _token(chosen.token_file)
+        self._client = client
+        return client
+
+
+def _token(file: Path | None) -> str:
+    if file is None:
+        for name in TOKEN_VARIABLES:
+            if os.environ.get(name):
+                return one_word(os.environ[name], f"variable {name}")
+    return read_secret(file or TOKEN_FILE, setting="vault.token_file")
+
+
+def _hvac() -> Any:
+    try:
+        import hvac
+    except ImportError as error:
+        raise KeyMissing("api_key_vault: expected hvac, got none: pip install 'celery-fleet[vault]'") from error
+    return hvac
+
+
+def _plain(error: Exception) -> Exception:
+    """Return an error without what it carries: hvac's keep the whole answer, requests' the whole request."""
+    return RuntimeError(type(error).__name__).with_traceback(None)
+
+
+def _deleted_version(error: Any) -> int:
+    """Return the number of the newest version where that is deleted; 0 where there never was one."""
+    try:
+        return int(error.json["data"]["metadata"]["version"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _time(text: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text)[:19] + "+00:00").timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,55 @@
+"""Keys that no call may use any more, by fingerprint, in Redis: every worker of the fleet reads them once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import redis
+
+from fleet.store import vault_keys
+from fleet.store.client import Store
+
+
+def revoke_fingerprint(client: redis.Redis, provider: str, fingerprint: str, at_s: float) -> None:
+    """Let no call use a key from a time on; for good: nobody can take that back.
+
+    Args:
+        client: Plain client of the state Redis.
+        provider: Its name under [providers].
+        fingerprint: Of the key.
+        at_s: Unix time in seconds of Redis; a time that is past holds at once.
+    """
+    client.hset(vault_keys.revoked(), f"{provider}|{fingerprint}", repr(at_s))
+
+
+def redis_time_s(client: redis.Redis) -> float:
+    """Return the Unix time in seconds that revocations go by."""
+    seconds, micros = client.time()
+    return float(seconds) + float(micros) / 1e6
+
+
+def read_revoked(client: redis.Redis) -> dict[str, float]:
+    """Return from when revoked keys may be used no more (Unix time in seconds), by `provider|fingerprint`."""
+    return _read(client.hgetall(vault_keys.revoked()))  # type: ignore[arg-type]
+
+
+async def hear_revoked(store: Store) -> dict[str, float]:
+    """As `read_revoked`, for a worker.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    parts = await store.command("HGETALL", vault_keys.revoked())
+    return _read(dict(zip(parts[::2], parts[1::2], strict=True)))
+
+
+def _read(told: Mapping[bytes, bytes]) -> dict[str, float]:
+    """What cannot be read as a time was written by somebody to revoke a key: it holds at once."""
+    return {name.decode(): _time(at) for name, at in told.items()}
+
+
+def _time(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,204 @@
+"""What gives a provider's key: variables, files, mounted secrets, Fleet's own encrypted file, nothing at all.
+
+One port, `KeySource`. Vault and OpenBao are `kv.py`; which source a provider has is `choice.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from fleet.config.secret_files import one_word, read_secret
+from fleet.errors import KeyMissing
+from fleet.vault.envelope import Envelope
+
+#: Where systemd (by a variable) and Docker mount secrets.
+CREDENTIALS_VARIABLE, RUN_SECRETS = "CREDENTIALS_DIRECTORY", Path("/run/secrets")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A key as its source has it now.
+
+    Args:
+        value: The key; empty where none is needed.
+        version: As the source counts; empty: it does not.
+        made_at: Unix time in seconds of this version; None: the source does not say.
+    """
+
+    value: str = field(repr=False)
+    version: str = ""
+    made_at: float | None = None
+
+
+class KeySource(Protocol):
+    """Where a key comes from. Blocks: a file for moments, a vault for seconds."""
+
+    @property
+    def where(self) -> str:
+        """In words, for people; never a secret."""
+        ...
+
+    def current(self) -> Secret:
+        """Return the key that new calls use.
+
+        Raises:
+            VaultAway: What holds it does not answer: it may soon.
+            KeyMissing: There is none, or none that can be used.
+        """
+        ...
+
+    def mark(self) -> Hashable:
+        """Return what changes when the key may have, at the cost of a system call; None: only reading it tells."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoKey:
+    """Of a provider that needs none."""
+
+    value: str = ""
+    where: str = "none needed"
+
+    def current(self) -> Secret:
+        """Return what is sent instead: nothing, or the simulator's word."""
+        return Secret(self.value)
+
+    def mark(self) -> Hashable:
+        """Never changes."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class VariableKey:
+    """An environment variable, as it was when the process started."""
+
+    variable: str
+
+    @property
+    def where(self) -> str:
+        """Its name."""
+        return f"variable {self.variable}"
+
+    def current(self) -> Secret:
+        """Return what it holds. Raises as `KeySource.current`."""
+        return Secret(one_word(os.environ.get(self.variable, ""), self.where))
+
+    def mark(self) -> Hashable:
+        """Nobody changes the environment of a process from outside."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileKey:
+    """A file that only its owner can read."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """Its path."""
+        return f"file {self.path}"
+
+    def current(self) -> Secret:
+        """Return what it holds. Raises as `KeySource.current`."""
+        value = read_secret(self.path, setting="api_key_file")
+        return Secret(value, made_at=_written_at(self.path.expanduser()))
+
+    def mark(self) -> Hashable:
+        """See `KeySource.mark`."""
+        return file_mark(self.path.expanduser())
+
+
+@dataclass(frozen=True, slots=True)
+class MountedKey:
+    """A secret by its name: a systemd credential, or what Docker or Kubernetes mounts in /run/secrets."""
+
+    name: str
+
+    @property
+    def where(self) -> str:
+        """Its name."""
+        return f"mounted secret {self.name}"
+
+    def current(self) -> Secret:
+        """Return what it holds. Raises as `KeySource.current`."""
+        path = self._path()
+        if path is None:
+            raise KeyMissing(
+                f"api_key_secret: expected a file {self.name} in ${CREDENTIALS_VARIABLE} or {RUN_SECRETS}, got none: "
+                "mount it (LoadCredential=, `secrets:`)"
+            )
+        value = read_secret(path, setting="api_key_secret", is_private=False)
+        return Secret(value, made_at=_written_at(path))
+
+    def mark(self) -> Hashable:
+        """See `KeySource.mark`."""
+        path = self._path()
+        return None if path is None else file_mark(path)
+
+    def _path(self) -> Path | None:
+        folders = (os.environ.get(CREDENTIALS_VARIABLE), RUN_SECRETS)
+        paths = (Path(folder) / self.name for folder in folders if folder)
+        return next((path for path in paths if path.exists()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeKey:
+    """A key in Fleet's own encrypted file."""
+
+    provider: str
+    envelope: Envelope
+    #: What is used while the file has no key of this provider; None: that is an error.
+    otherwise: NoKey | None = None
+    #: The variable that its vendor's own tools read: what the error proposes too.
+    usual: str = "API_KEY"
+    kind: str = ""
+
+    @property
+    def where(self) -> str:
+        """The file's path."""
+        if self.otherwise is not None and not self.envelope.path.exists():
+            return self.otherwise.where
+        return f"encrypted file {self.envelope.path}"
+
+    def current(self) -> Secret:
+        """Return its newest version. Raises as `KeySource.current`."""
+        book = self.envelope.read()
+        found = book.newest(self.provider)
+        if found is None and self.otherwise is not None:
+            return self.otherwise.current()
+        if found is None:
+            raise KeyMissing(
+                f"expected a key for a provider of kind {self.kind!r}, got none: run `fleet keys add {self.provider}`; "
+                f'or in fleet.toml set api_key_env = "{self.usual}" (and that variable), or api_key_file = "PATH"'
+            )
+        if found.revoked_at is not None:
+            raise KeyMissing(
+                f"expected a key of {self.provider} that may be used, got version {found.version}, which is revoked: "
+                f"run `fleet keys rotate {self.provider}`"
+            )
+        return Secret(self.envelope.unseal(found), str(found.version), found.added_at)
+
+    def mark(self) -> Hashable:
+        """See `KeySource.mark`."""
+        return file_mark(self.envelope.path) or 0
+
+
+def file_mark(path: Path) -> Hashable:
+    """Return which file lies at a path, and as of when; None: there is none, or it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode
+
+
+def _written_at(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

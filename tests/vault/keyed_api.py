@@ -1,0 +1,94 @@
+"""An API that takes some keys and refuses others, in a thread of the test process; it notes every call."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class KeyedApi:
+    """What is taken, and what came: OpenAI's wire.
+
+    Attributes:
+        keys: Those that are taken.
+        calls: Unix time and key of each call.
+        delay_s: Until an answer.
+        refusal: Status of every answer; 0: by the key.
+    """
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = set(keys)
+        self.calls: list[tuple[float, str]] = []
+        self.delay_s = 0.0
+        self.refusal = 0
+        self.url = ""
+
+    def keys_since(self, at_s: float) -> set[str]:
+        return {key for at, key in list(self.calls) if at >= at_s}
+
+    def answer(self, key: str) -> tuple[int, dict[str, Any]]:
+        """Return the status and the body for a call with a key."""
+        self.calls.append((time.time(), key))
+        time.sleep(self.delay_s)
+        if key not in self.keys:
+            told = {"message": f"Incorrect API key provided: {key}", "type": "auth", "code": "invalid_api_key"}
+            return 401, {"error": told}
+        if self.refusal:
+            return self.refusal, {"error": {"message": f"no, {key}", "type": "x", "code": "x"}}
+        choice = {"index": 0, "message": {"role": "assistant", "content": "four"}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}
+        return 200, {"id": "c", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
+
+
+@contextmanager
+def keyed_api(*keys: str) -> Iterator[KeyedApi]:
+    """Run such an API on a free port."""
+    api = KeyedApi(*keys)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self._send(*api.answer(self._key()))
+
+        def do_GET(self) -> None:
+            status = 200 if self._key() in api.keys else 401
+            self._send(status, {"object": "list", "data": [{"id": "m", "object": "model"}]} if status == 200 else {})
+
+        def _key(self) -> str:
+            return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+        def _send(self, status: int, told: dict[str, Any]) -> None:
+            body = json.dumps(told).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, *_: object) -> None:
+            """A worker that goes leaves calls behind."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    api.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

@@ -1,0 +1,214 @@
+"""A process's keys: another one is used by the next call; a source that is away is outlived for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from fleet.config import ProviderSettings, Settings
+from fleet.errors import KeyMissing, VaultAway
+from fleet.vault import HeldKey, Keyring, Secret, key_fingerprint
+from fleet.vault.sources import FileKey
+
+LIMIT = "acme/m/default"
+
+
+@dataclass
+class Vault:
+    """A source without a mark, as a vault is, and a clock that goes when it is told to."""
+
+    value: str = field(default="one", repr=False)
+    error: KeyMissing | None = None
+    reads: int = 0
+    now_s: float = 1000.0
+    turns: list[str] = field(default_factory=list)
+    where: str = "vault"
+
+    def current(self) -> Secret:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        return Secret(self.value, "1")
+
+    def mark(self) -> Hashable:
+        return None
+
+    def ring(self) -> Keyring:
+        settings = Settings(providers={"acme": ProviderSettings(kind="openai")})
+        return Keyring(settings, source=lambda *_: self, clock=lambda: self.now_s, now_s=lambda: self.now_s)
+
+    async def turn(self, held: HeldKey) -> None:
+        self.turns.append(held.value)
+
+    async def passes(self, ring: Keyring, seconds: float, revoked: Mapping[str, float] | None = None) -> None:
+        """Let time pass, with a look every second."""
+        for _ in range(round(seconds)):
+            self.now_s += 1
+            await ring.look(revoked or {}, self.turn)
+
+
+def test_another_value_is_taken_within_five_minutes_and_told_once() -> None:
+    vault = Vault()
+
+    async def work() -> None:
+        ring = vault.ring()
+        held = await ring.hold("acme", "m")
+        taken: list[str] = []
+        held.takers.append(taken.append)
+        vault.value = "two"
+        await vault.passes(ring, 299)
+        assert (vault.reads, held.value, vault.turns) == (1, "one", [])
+        await vault.passes(ring, 302)
+        assert (held.value, taken, vault.turns) == ("two", ["two", "two"], ["two"])
+
+    asyncio.run(work())
+
+
+def test_a_vault_that_is_away_for_ten_minutes_is_not_noticed_and_for_twenty_lets_calls_wait() -> None:
+    vault = Vault()
+
+    async def work() -> None:
+        ring = vault.ring()
+        held = await ring.hold("acme", "m")
+        await vault.passes(ring, 150)
+        vault.error = VaultAway("expected an answer, got none")
+        await vault.passes(ring, 600)
+        assert ring.standing(LIMIT) is None and held.value == "one"
+        vault.error = None
+        await vault.passes(ring, 10)
+        assert vault.turns == [], "nothing has changed"
+        vault.error = VaultAway("expected an answer, got none")
+        await vault.passes(ring, 1200)
+        wait = ring.standing(LIMIT)
+        assert wait is not None and (wait.cause, wait.about) == ("key", "[providers.acme]")
+        assert wait.opens_at is not None and vault.now_s < wait.opens_at <= vault.now_s + 5
+        assert "expected an answer" in wait.told and "one" not in wait.told.split()
+        vault.error = None
+        await vault.passes(ring, 6)
+        assert ring.standing(LIMIT) is None and vault.turns == ["one"], "what waits is opened"
+
+    asyncio.run(work())
+
+
+def test_it_serves_for_max_stale_and_no_longer() -> None:
+    vault = Vault()
+
+    async def work() -> None:
+        ring = vault.ring()
+        await ring.hold("acme", "m")
+        vault.error = VaultAway("away")
+        await vault.passes(ring, 900)
+        assert ring.standing(LIMIT) is None
+        await vault.passes(ring, 2)
+        assert ring.standing(LIMIT) is not None
+
+    asyncio.run(work())
+
+
+def test_a_process_that_starts_while_the_vault_is_away_waits_and_one_without_a_key_is_refused() -> None:
+    vault = Vault(error=VaultAway("away"))
+
+    async def work() -> None:
+        ring = vault.ring()
+        held = await ring.hold("acme", "m")
+        assert held.value == "" and ring.standing(LIMIT) is not None
+        vault.error = None
+        await vault.passes(ring, 6)
+        assert (held.value, ring.standing(LIMIT), vault.turns) == ("one", None, ["one"])
+        vault.error = KeyMissing("none there")
+        with pytest.raises(KeyMissing, match="none there"):
+            await vault.ring().hold("acme", "m")
+
+    asyncio.run(work())
+
+
+def test_a_refused_key_is_read_again_at_once_by_one_of_all_who_were_refused() -> None:
+    vault = Vault()
+
+    async def work() -> None:
+        ring = vault.ring()
+        held = await ring.hold("acme", "m")
+        vault.now_s += 30
+        assert not await ring.renewed(LIMIT, "one"), "it is still the one"
+        vault.value, vault.reads = "two", 0
+        assert not await ring.renewed(LIMIT, "one"), "it was read within this second"
+        vault.now_s += 2
+        assert await asyncio.gather(*(ring.renewed(LIMIT, "one") for _ in range(50))) == [True] * 50
+        assert (vault.reads, held.value) == (1, "two")
+        await vault.passes(ring, 1)
+        assert vault.turns == ["two"], "breakers and gates hear of it all the same"
+
+    asyncio.run(work())
+
+
+def test_a_revoked_key_stops_with_the_next_look_and_its_successor_goes() -> None:
+    vault = Vault()
+    revoked = {f"acme|{key_fingerprint('acme', 'one')}": 1000.0}
+
+    async def work() -> None:
+        ring = vault.ring()
+        held = await ring.hold("acme", "m")
+        await vault.passes(ring, 1, revoked)
+        wait = ring.standing(LIMIT)
+        assert wait is not None and "is revoked" in wait.told and vault.reads == 2, (
+            "its source is asked for another one"
+        )
+        vault.value = "two"
+        await vault.passes(ring, 300, revoked)
+        assert (held.value, ring.standing(LIMIT), vault.turns) == ("two", None, ["two"])
+
+    asyncio.run(work())
+
+
+def test_a_key_that_is_to_be_revoked_goes_until_then_and_its_source_is_asked_for_another_one_at_once() -> None:
+    vault = Vault()
+    revoked = {f"acme|{key_fingerprint('acme', 'one')}": 1060.0}
+
+    async def work() -> None:
+        ring, other = vault.ring(), vault.ring()
+        held, _ = await ring.hold("acme", "m"), await other.hold("acme", "m")
+        await vault.passes(ring, 1, revoked)
+        assert ring.standing(LIMIT) is None, "its source has no other one yet"
+        vault.value = "two"
+        await vault.passes(ring, 70, revoked)
+        assert ring.standing(LIMIT) is not None and held.value == "one"
+        await vault.passes(other, 1, revoked)
+        assert other.standing(LIMIT) is None, "it has heard of the two at once"
+
+    asyncio.run(work())
+
+
+def test_a_changed_file_is_used_within_a_look_and_an_unchanged_one_is_not_read(tmp_path: Path) -> None:
+    path, vault = tmp_path / "key", Vault()
+    path.write_text("one")
+    path.chmod(0o600)
+
+    async def work() -> None:
+        settings = Settings(providers={"acme": ProviderSettings(kind="openai", api_key_file=path)})
+        ring = Keyring(settings, clock=lambda: vault.now_s, now_s=lambda: vault.now_s)
+        held = await ring.hold("acme", "m")
+        assert held.source == FileKey(path)
+        await vault.passes(ring, 2000)
+        assert ring.standing(LIMIT) is None, "a file that is as it was is never stale"
+        path.write_text("two!")
+        await vault.passes(ring, 1)
+        assert (held.value, vault.turns) == ("two!", ["two!"])
+        path.unlink()
+        await vault.passes(ring, 890)
+        assert ring.standing(LIMIT) is None and held.value == "two!"
+        await vault.passes(ring, 20)
+        assert ring.standing(LIMIT) is not None
+
+    asyncio.run(work())
+
+
+def test_no_repr_shows_a_key() -> None:
+    async def work() -> None:
+        held = await Vault(value="sk-canary").ring().hold("acme", "m")
+        assert "sk-canary" not in f"{held!r} {held.secret!r}"
+
+    asyncio.run(work())
