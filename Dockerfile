@@ -20,14 +20,14 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/fleet
 # What Fleet needs changes less often than Fleet: a layer of its own.
-COPY pyproject.toml requirements.lock ./
-RUN python -c "import tomllib; \
-      print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
-    && /opt/fleet/bin/pip install --constraint requirements.lock --requirement requirements.txt
-COPY README.md LICENSE ./
+# Each file is held against its hash: an index that gives out another one under the same name ends the build here.
+COPY requirements.hashes ./
+RUN /opt/fleet/bin/pip install --require-hashes --no-deps --requirement requirements.hashes
+COPY pyproject.toml README.md LICENSE ./
 COPY fleet fleet
 COPY workers workers
-RUN /opt/fleet/bin/pip install --no-deps . && /opt/fleet/bin/pip uninstall --yes pip
+RUN /opt/fleet/bin/pip install --no-deps --no-build-isolation --no-index . \
+    && /opt/fleet/bin/pip check && /opt/fleet/bin/pip uninstall --yes setuptools pip
 
 
 FROM ${PYTHON_IMAGE} AS fleet

@@ -7,7 +7,7 @@ TESTS :=
 PAIRS := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos llamaindex check format lock clean
+.PHONY: help demo test chaos llamaindex check format lock audit sbom clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,8 +34,14 @@ format: .venv/.dev ## Format the code and mend what the linter can
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-lock: .venv/.run ## Write requirements.lock anew, with the newest releases
+lock: .venv/.run ## Write requirements.lock and requirements.hashes anew, with the newest releases
 	@scripts/lock
+
+audit: .venv/.run ## Look up known holes in what the container installs
+	@scripts/audit
+
+sbom: .venv/.run ## Write build/sbom.cdx.json: what the container holds
+	@scripts/sbom
 
 clean: ## Remove .venv, builds and caches; .fleet (your data) stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

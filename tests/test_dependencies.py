@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from tests.test_floors import modules_of
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "requirements.lock"
+LOCK, HASHES = ROOT / "requirements.lock", ROOT / "requirements.hashes"
 #: The distribution; the package in it is called `fleet`.
 OWN_NAME = "celery-fleet"
 
@@ -78,8 +78,27 @@ def test_the_lock_pins_all_that_make_installs_within_what_is_declared() -> None:
     assert beyond == [], "run `make lock`"
 
 
-def test_the_lock_names_no_host() -> None:
-    assert "://" not in LOCK.read_text(encoding="utf-8")
+def test_the_locks_name_no_host() -> None:
+    for lock in (LOCK, HASHES):
+        assert "://" not in lock.read_text(encoding="utf-8")
+
+
+def test_the_container_installs_the_locked_versions_and_each_file_by_its_hash() -> None:
+    rows = [row for row in _rows(HASHES) if not row.startswith("#")]
+    named = {canonicalize_name(Requirement(row.partition(" --hash=")[0]).name) for row in rows}
+    assert [row for row in rows if " --hash=sha256:" not in row] == []
+    assert declared_packages() - {OWN_NAME} - named == set(), "run `make lock`"
+    pins = {row for row in _rows(LOCK) if not row.startswith("#")}
+    changed = {row.partition(" --hash=")[0].strip().split(" ;")[0] for row in rows} - {
+        pin.split(" ;")[0] for pin in pins
+    }
+    assert {name for name in changed if not name.startswith("setuptools==")} == set(), "run `make lock`"
+    assert "--require-hashes" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def _rows(lock: Path) -> list[str]:
+    """Return the logical lines of a file of requirements."""
+    return lock.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
 
 
 def test_the_changelog_tells_of_the_version_that_is_declared() -> None:
