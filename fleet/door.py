@@ -17,8 +17,11 @@ if celery_command() == "flower":
     from fleet import config, dashboard
     from fleet.engine.celery_options import give_up
     from fleet.errors import ConfigurationError
+    from fleet.store import core_dumps
 
+    core_dumps.forbid()
     try:
+        core_dumps.settle(config.current().safety.core_dumps)
         dashboard.install(config.current(), config.home_path())
     except ConfigurationError as error:
         give_up(error)

@@ -20,6 +20,7 @@ from fleet.cli.terminal import adapt, say
 from fleet.cli.wrong_use import told
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import nearest, quote
+from fleet.store import core_dumps
 
 #: Command name -> module, attribute, one line of help. The line must equal the command's own (a test checks).
 COMMANDS = {
@@ -193,6 +194,7 @@ def _leave(ctx: click.Context, code: int, message: str) -> NoReturn:
 @click.version_option(package_name="celery-fleet", prog_name="fleet")
 def main(home: Path | None, config: Path | None) -> None:
     """Run 100 to 10,000 LLM bots on Celery and Redis."""
+    core_dumps.forbid()
     if home:
         os.environ["FLEET_HOME"] = str(home.absolute())
     if config:

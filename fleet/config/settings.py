@@ -23,6 +23,7 @@ from fleet.config.budgets import BudgetSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
+from fleet.config.safety import SafetySettings
 from fleet.config.sections import (
     SIMULATOR,
     DeadLetterSettings,
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     vault: VaultSettings = VaultSettings()
     signals: SignalsSettings = SignalsSettings()
     simulator: SimulatorSettings = SimulatorSettings()
+    safety: SafetySettings = SafetySettings()
     providers: dict[str, ProviderSettings] = Field(default_factory=dict, description="LLM APIs by name.")
     limits: dict[str, LimitSettings] = Field(default_factory=dict, description='Limits by "provider/model".')
     prices: dict[str, PriceSettings] = Field(default_factory=dict, description='Prices by "provider/model".')

@@ -7,7 +7,9 @@ from typing import Any
 
 from celery import signals
 
+from fleet import config
 from fleet.open_files import files_for, raise_limit, slots_that_fit
+from fleet.store import core_dumps
 
 logger = logging.getLogger("fleet.pool")
 
@@ -47,7 +49,13 @@ def _say(**_: Any) -> None:
         logger.warning(_said.pop())
 
 
+def close(**_: Any) -> None:
+    """Keep keys and prompts out of core dumps, before this process reads any."""
+    core_dumps.settle(config.current().safety.core_dumps)
+
+
 def install() -> None:
-    """Have Celery's workers look at their files."""
+    """Have Celery's workers look at their files, and keep their memory to themselves."""
+    signals.worker_init.connect(close, weak=False)
     signals.worker_init.connect(fit_slots, weak=False)
     signals.after_setup_logger.connect(_say, weak=False)

@@ -62,6 +62,8 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         config_file(settings, facts.host),
         slots(settings),
         open_files(settings, facts.host),
+        core_dumps(settings),
+        state_folder(facts.host),
         own_name(facts.host),
         bill_export(settings, facts.host),
         flower_address(settings),
@@ -122,6 +124,24 @@ def open_files(settings: Settings, host: HostFacts) -> Check:
         return ok("worker: open files", found)
     advice = f"Workers start with {fit} slots instead: let `ulimit -Hn` be {needed * 2} or more where they start."
     return warn("worker: open files", found, advice)
+
+
+def core_dumps(settings: Settings) -> Check:
+    name = "safety: core dumps"
+    if not settings.safety.core_dumps:
+        return ok(name, "off in workers and Flower; gdb and py-spy need root there")
+    advice = "Set safety.core_dumps = false when you have found what you look for."
+    return warn(name, "on: a dump or a debugger of this user shows keys and prompts", advice)
+
+
+def state_folder(host: HostFacts) -> Check:
+    name, mode = "safety: state folder", host.home_mode
+    if mode is None:
+        return ok(name, f"{host.home}: not there yet")
+    if mode & 0o077:
+        advice = f"chmod 700 {host.home}: passwords, logs and Redis' data are in there."
+        return fail(name, f"{host.home} has mode {mode:03o}: others can look in", advice)
+    return ok(name, f"{host.home}, mode {mode:03o}")
 
 
 def own_name(host: HostFacts) -> Check:

@@ -104,6 +104,8 @@ class HostFacts:
     home_filesystem: str | None
     home_free_bytes: int
     shadow: Path | None = None
+    #: Permission bits of the state folder; None: it is not there.
+    home_mode: int | None = None
     #: Why calls cannot be exported to where the settings say; None: they can.
     export_trouble: str | None = None
     #: Of providers whose key neither a variable nor `api_key_file` holds: where it comes from, and what is wrong there.
@@ -200,6 +202,7 @@ def host_facts(settings: Settings) -> HostFacts:
     names = {api.api_key_env for api in apis if api.api_key_env}
     existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
     return HostFacts(
+        home_mode=_file(home).mode if home.is_dir() else None,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         variables=frozenset(name for name in names if os.environ.get(name, "").strip()),
         files={path: _file(path) for path in (*secrets, *([config] if config else []))},

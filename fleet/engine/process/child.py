@@ -31,6 +31,7 @@ from fleet.engine.process.waiting_room import GoneBack
 from fleet.engine.process.wiring import Assembly, put_together, renewing
 from fleet.engine.telemetry.occupancy import DirectCall
 from fleet.quoting import quote
+from fleet.store import core_dumps
 
 #: Linux: the signal that a process gets when its parent ends (`prctl`).
 _PR_SET_PDEATHSIG = 1
@@ -109,6 +110,7 @@ def die_with_parent() -> None:
 def main(fd: int) -> None:
     """Serve one worker until it is gone, or says that it is enough."""
     die_with_parent()
+    core_dumps.forbid()
     worker = Socket(fd)
     hello: Hello | None = worker.hear()
     if hello is None:
@@ -116,6 +118,7 @@ def main(fd: int) -> None:
     sys.path[:] = hello.path
     logging.basicConfig(level=hello.log_level, handlers=[ToWorker(worker)], force=True)
     settings = config.current()
+    core_dumps.settle(settings.safety.core_dumps)
     quiet = settings.model_copy(update={"signals": settings.signals.model_copy(update={"metrics_port": 0})})
     runtime, assembly = put_together(quiet, DirectCall(f"child-{os.getpid()}", process=hello.process))
     renewing(quiet, assembly.held)
