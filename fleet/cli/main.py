@@ -105,6 +105,7 @@ COMMANDS = {
         "Run a simulated LLM provider, free of cost: OpenAI's and Anthropic's API, limits, failures and a ledger.",
     ),
     "init": ("fleet.cli.setup.commands", "init", "Write a commented fleet.toml."),
+    "acl": ("fleet.cli.setup.acl", "acl", "Print what each role may do in Redis, as ACL rules; make the users."),
     "doctor": ("fleet.cli.setup.commands", "doctor", "Check every setting that can lose tasks or money."),
 }
 #: What is wrong with a disk, a right or a path, and not with this program: one line, no traceback.

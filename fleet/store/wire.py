@@ -22,13 +22,23 @@ _PASSING = re.compile(r"(?:^|-)(LOADING|BUSY|READONLY|MASTERDOWN|CLUSTERDOWN|TRY
 #: What redis-py says when TLS does not come about: the port speaks none, or the certificate is not to be trusted.
 _NO_TLS = re.compile(r"\[SSL|CERTIFICATE|certificate")
 #: Errors that only the URL or the server's ACL can cure.
-_REFUSED = re.compile(r"^(NOAUTH|WRONGPASS|NOPERM)\b|AUTH <password>|DB index is out of range|invalid DB index")
+_REFUSED = re.compile(
+    r"^(NOAUTH|WRONGPASS|NOPERM)\b|AUTH <password>|DB index is out of range|invalid DB index|"
+    r"The user executing the script can't|ACL failure in script"
+)
+#: Those of a user that was let in, and may not do this, in the words of Redis 7.0, of later ones and of Valkey.
+_NO_RIGHTS = re.compile(r"[nN]o permissions|NOPERM|The user executing the script can't|ACL failure in script")
 #: What `Reader.gets` returns when the bytes so far end inside a reply.
 INCOMPLETE = object()
 
 
 def refused(text: str, url: str) -> StoreRefused:
-    """Return the error of a server that does not let us in."""
+    """Return the error of a server that does not let us in, or whose user may not do what was asked."""
+    if _NO_RIGHTS.search(text):
+        return StoreRefused(
+            f"{masked(url)}: expected a Redis user with the rights of this role, got {text!r}; name another user in "
+            "redis.url, or give this one the rules that `fleet acl` prints"
+        )
     return StoreRefused(
         f"{masked(url)}: expected Redis to let us in, got {text!r}; "
         "correct the user, the password and the database number in redis.url"

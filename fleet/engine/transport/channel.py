@@ -237,10 +237,16 @@ class Channel(Publishing):
 
     def _refused(self, error: Exception) -> None:
         """Wait a little while Redis refuses our scripts, and say so now and then: nothing is lost meanwhile."""
-        if monotonic() - self._refused_at_s >= REFUSAL_LOG_EVERY_S:
-            self._refused_at_s = monotonic()
+        if self._is_time_to_say():
             logger.error("Redis refuses to serve the queues, trying again: %s", error)
         sleep(REFUSAL_PAUSE_S)
+
+    def _is_time_to_say(self) -> bool:
+        """True now and then: what Redis refuses is refused every second."""
+        is_time = monotonic() - self._refused_at_s >= REFUSAL_LOG_EVERY_S
+        if is_time:
+            self._refused_at_s = monotonic()
+        return is_time
 
     def _hand_out(self, reply: list[bytes]) -> None:
         """Give each taken message to its consumer; one that cannot be read is put aside, never raised."""
@@ -347,7 +353,8 @@ class Channel(Publishing):
         try:
             restored, suspected = suspicion.sweep(self.resident, self.visibility_timeout)
         except (self.ResponseError, FleetError) as error:  # the state Redis may not tell who died: nothing runs then
-            logger.warning("sweep waits error=%s: %s", type(error).__name__, error)
+            if self._is_time_to_say():
+                logger.warning("sweep waits error=%s: %s", type(error).__name__, error)
             return
         if restored:
             logger.warning("swept restored=%d suspects=%d: their workers stopped renewing", restored, suspected)

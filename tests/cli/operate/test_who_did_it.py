@@ -41,7 +41,7 @@ LOOK = {
     "dead reasons", "bill unknown", "keys check", *(f"{noun} {verb}" for noun in NOUNS for verb in ("list", "show")),
 }  # fmt: skip
 #: Commands that change no running fleet: they submit tasks, start and end processes, write a file, send messages.
-OTHER = {"demo", "up", "down", "submit", "run", "simulator", "init", "alerts test", "alerts watch"}
+OTHER = {"acl apply", "demo", "up", "down", "submit", "run", "simulator", "init", "alerts test", "alerts watch"}
 
 #: Commands that act and are tried elsewhere, with what they need: `tests/cli/money/test_check.py`, and
 #: `tests/cli/keys/test_commands.py`, which reads keys from stdin.

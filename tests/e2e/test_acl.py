@@ -1,0 +1,168 @@
+"""The four users of `fleet acl apply` on a real Redis and on the bundled Valkey: each does its job, and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from fleet.store.client import connect
+from fleet.store.server import bundled_program
+from tests.redis_server import RedisServer
+from tests.waiting import wait_until
+from tests.worker_process import REPO, WorkerProcess
+
+#: What a producer does: one task whose result it awaits, in bulk, later, twice under one key, and in a group.
+PRODUCE = """
+import json
+from celery import group
+from fleet import submit_many, submit_task
+first = submit_task.delay("one", pool="research", priority="high")
+later = submit_task.apply_async(("two",), {"pool": "research"}, countdown=0.5)
+again = [submit_task.delay("three", pool="research", idempotency_key="k").id for _ in range(2)]
+many = submit_many([{"prompt": "four", "pool": "research"}, {"prompt": "five", "pool": "research"}])
+both = group(submit_task.s("six", pool="research"), submit_task.s("seven", pool="research")).apply_async()
+assert again[0] == again[1]
+for result in (first, later):
+    result.get(timeout=60)
+both.get(timeout=60)
+print(json.dumps({"id": first.id}))
+"""
+TOML = """
+[pools.research]
+bots = 3
+[pools.writing]
+bots = 1
+[simulator]
+latency_ms = 1
+"""
+
+
+@dataclass(frozen=True)
+class Door:
+    """A server with the four users, and their URLs."""
+
+    server: RedisServer
+    folder: Path
+    urls: dict[str, str]
+
+    def env(self, role: str) -> dict[str, str]:
+        return {"PYTHONPATH": str(REPO), "FLEET_REDIS__URL": self.urls[role]}
+
+    def run(self, role: str, *command: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, *command]
+        env = {**os.environ, **self.env(role)}
+        return subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=120)
+
+    def fleet(self, role: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run(role, "-m", "fleet.cli.main", *words)
+
+    def run_as_admin(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return replace(self, urls={"admin": self.server.url}).fleet("admin", *words)
+
+    def refused(self) -> list[str]:
+        """Return what was refused to whom since the last call."""
+        with connect(self.server.url) as client:
+            found = [f"{row['username']} {row['object']}" for row in client.acl_log()]
+            client.acl_log_reset()
+        return found
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def door(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    program = shutil.which("redis-server") if request.param == "redis" else bundled_program()
+    if program is None:
+        pytest.skip(f"expected {request.param} on this machine")
+    (tmp_path / "fleet.toml").write_text(TOML)
+    server = RedisServer(tmp_path, program=Path(program))
+    monkeypatch.setenv("FLEET_REDIS__URL", server.url)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fleet.cli.main", "acl", "--pool", "research", "apply", "users.env"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows = [row for row in (tmp_path / "users.env").read_text().splitlines() if row.startswith("FLEET_REDIS__URL=")]
+        urls = [row.partition("=")[2] for row in rows]
+        yield Door(server, tmp_path, {url.partition("fleet-")[2].partition(":")[0]: url for url in urls})
+    finally:
+        server.stop()
+
+
+def test_each_role_does_its_job_and_is_refused_the_rest(door: Door) -> None:
+    worker = WorkerProcess(door.folder, env=door.env("worker"))
+    try:
+        worker.wait_ready()
+        produced = door.run("producer", "-c", PRODUCE)
+        assert produced.returncode == 0, produced.stderr
+        task = json.loads(produced.stdout)["id"]
+        assert door.fleet("producer", "submit", "eight", "--pool", "research").returncode == 0
+        for words in (
+            ["stats"],
+            ["tasks"],
+            ["why", task],
+            ["pools"],
+            ["bill"],
+            ["events"],
+            ["limits"],
+            ["dead", "list"],
+        ):
+            told = door.fleet("dashboard", *words, "--json")
+            assert told.returncode == 0, told.stderr
+        for words in (["pools", "pause", "research"], ["pools", "resume", "research"], ["cancel", "nobody"]):
+            assert door.fleet("operator", *words).returncode in (0, 1), words
+        assert door.refused() == []
+        assert door.fleet("producer", "submit", "nine", "--pool", "writing").returncode == 2
+        for role in ("producer", "dashboard"):
+            told = door.fleet(role, "pools", "pause", "research")
+            assert told.returncode == 2
+            assert "`fleet acl` prints" in told.stderr
+        assert len(door.refused()) >= 3
+    finally:
+        worker.kill()
+
+
+def test_a_worker_whose_user_loses_a_right_waits_and_fails_no_task(door: Door) -> None:
+    worker = WorkerProcess(door.folder, env=door.env("worker"))
+    try:
+        worker.wait_ready()
+        with connect(door.server.url) as client:
+            client.execute_command("ACL", "SETUSER", "fleet-worker", "-evalsha", "-eval", "-zadd", "clearselectors")
+            sent = door.run(
+                "producer", "-c", "from fleet import submit_task as s; print(s.delay('x', pool='research').id)"
+            )
+            task = sent.stdout.strip()
+            wait_until(lambda: client.acl_log(), 30, "Redis refuses the worker something")
+            assert client.get(f"celery-task-meta-{task}") is None
+            restored = door.fleet("operator", "acl", "--json")
+            words = next(one["rules"] for one in json.loads(restored.stdout)["users"] if one["role"] == "worker")
+            client.execute_command("ACL", "SETUSER", "fleet-worker", *words)
+            wait_until(lambda: b"SUCCESS" in (client.get(f"celery-task-meta-{task}") or b""), 60, "the task is done")
+        assert worker.alive
+    finally:
+        worker.kill()
+
+
+def test_the_file_of_urls_is_its_owners_and_a_second_run_keeps_passwords(door: Door) -> None:
+    file = door.folder / "users.env"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with connect(door.server.url) as client:
+        kept = client.acl_getuser("fleet-worker")
+    again = door.run_as_admin("acl", "apply", "more.env", "--json")
+    assert json.loads(again.stdout)["made"] == []
+    assert not (door.folder / "more.env").exists()
+    with connect(door.server.url) as client:
+        assert client.acl_getuser("fleet-worker")["passwords"] == kept["passwords"]
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis.from_url(door.urls["worker"].replace("@", "x@")).ping()
+    assert door.run_as_admin("acl", "apply", "users.env").returncode == 2
+    assert door.fleet("operator", "acl", "apply", "other.env").returncode == 2
