@@ -166,3 +166,5 @@ def test_the_file_of_urls_is_its_owners_and_a_second_run_keeps_passwords(door: D
         redis.Redis.from_url(door.urls["worker"].replace("@", "x@")).ping()
     assert door.run_as_admin("acl", "apply", "users.env").returncode == 2
     assert door.fleet("operator", "acl", "apply", "other.env").returncode == 2
+    behind = replace(door, urls={"odd": "sentinel://127.0.0.1:1/0"}).fleet("odd", "acl", "apply", "other.env")
+    assert (behind.returncode, "aclfile of every server" in behind.stderr) == (2, True), behind.stderr

@@ -20,6 +20,7 @@ from fleet.quoting import counted, nearest, quote
 
 if TYPE_CHECKING:
     import redis
+    from pydantic import SecretStr
 
     from fleet.config import Settings
     from fleet.engine.operations.roles import Rules
@@ -83,6 +84,11 @@ def apply(ctx: click.Context, /, file: Path, as_json: bool) -> None:
             "redis.url: expected a Redis of yours, got none; the private Redis has one password for its one user, and "
             "listens to this machine only"
         )
+    if any(url is not None and url.get_secret_value().startswith("sentinel:") for url in _named(settings)):
+        raise ConfigurationError(
+            "redis.url: expected one server, got Sentinels; Redis replicates no users, so put the lines of `fleet acl` "
+            "into the aclfile of every server"
+        )
     if file.exists():
         raise ConfigurationError(f"{file}: expected no file there yet, got one; name another, or move that one away")
     made, kept, notes = _apply(settings, _rules(settings, ctx.obj or ()), file)
@@ -94,6 +100,10 @@ def apply(ctx: click.Context, /, file: Path, as_json: bool) -> None:
     say(f"{counted(len(made), 'user')} made, {len(kept)} had a password and got today's rules")
     if made:
         say(f"their URLs are in {file}; give each process the one of its role, and keep the file from others")
+
+
+def _named(settings: Settings) -> tuple[SecretStr | None, SecretStr | None]:
+    return settings.redis.url, settings.redis.state_url
 
 
 def _rules(settings: Settings, pools: tuple[str, ...]) -> tuple[Rules, ...]:
@@ -179,7 +189,7 @@ def _urls(settings: Settings, passwords: dict[str, str], users: dict[str, None])
     rows = []
     for user in users:
         rows.append(f"# {user}")
-        for name, secret in (("URL", settings.redis.url), ("STATE_URL", settings.redis.state_url)):
+        for name, secret in zip(("URL", "STATE_URL"), _named(settings), strict=True):
             if secret is not None:
                 rows.append(f"FLEET_REDIS__{name}={_as_user(secret.get_secret_value(), user, passwords[user])}")
     return "\n".join(rows) + "\n"

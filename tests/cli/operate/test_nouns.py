@@ -87,9 +87,9 @@ def test_all_json_is_one_object() -> None:
 
 
 def test_no_group_of_commands_is_forgotten_here() -> None:
-    """The bill is one document: it has no parts to list and show."""
+    """The bill is one document, and the ACL a few lines: they have no parts to list and show."""
     commands = {name: getattr(importlib.import_module(module), attr) for name, (module, attr, _) in COMMANDS.items()}
-    assert {name for name, one in commands.items() if isinstance(one, click.Group)} == {*NOUNS, "bill"}
+    assert {name for name, one in commands.items() if isinstance(one, click.Group)} == {*NOUNS, "bill", "acl"}
 
 
 @pytest.mark.parametrize("noun", NOUNS)
