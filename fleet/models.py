@@ -292,6 +292,7 @@ class BotResult(Frozen):
     served_by: str = Field(
         "none", description="`call`, `fallback 1`, `fallback 2`, ... by the rung that answered; none."
     )
+    tenant: str = Field("", exclude_if=_is_empty, description="For whom it was; by it `fleet forget` finds a result.")
     parked: int = Field(0, exclude_if=_is_empty, description="Times that it was parked in between.")
     usage: Usage = Usage()
     cost_usd_micros: int | None = Field(None, description="Micro-dollars, rounded; None when the model has no price.")

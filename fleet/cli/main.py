@@ -83,6 +83,11 @@ COMMANDS = {
         "cancel",
         "Keep tasks from starting, wherever they wait, also while no worker is alive.",
     ),
+    "forget": (
+        "fleet.cli.operate.forget",
+        "forget",
+        "Erase what Fleet keeps of a tenant, or of some tasks: prompts, answers, names.",
+    ),
     "dead": ("fleet.cli.operate.dead", "dead", "List, show, replay or purge the tasks that failed for good."),
     "limits": (
         "fleet.cli.operate.limits",

@@ -145,6 +145,11 @@ PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: 
 TASK_CANCELLED = Event(
     "task_cancelled", "info", "An operator cancelled tasks: their ids or what they are; ended, stopped, by, host."
 )
+WORDS_ERASED = Event(
+    "words_erased",
+    "warning",
+    "An operator had a tenant or tasks forgotten: tenant (a pseudonym), counts of what went, left, by, host.",
+)
 DEAD_REPLAYED = Event(
     "dead_replayed", "info", "An operator queued dead letters again: their tasks, or pool and reason; counts, by, host."
 )
@@ -208,7 +213,8 @@ EVENTS: dict[str, Event] = {
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED,
         BILL_RESOLVED,
-        KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, DEAD_LETTER, TASK_CANCELLED, DEAD_REPLAYED, DEAD_PURGED,
+        KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, DEAD_LETTER, TASK_CANCELLED, WORDS_ERASED, DEAD_REPLAYED,
+        DEAD_PURGED,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED, DIVERSITY_RELEARNT,
     )

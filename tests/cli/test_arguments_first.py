@@ -37,6 +37,8 @@ WRONG = {
     "tasks --pool nope": "--pool: expected one of",
     "cancel": "expected either task ids",
     "cancel one --dry-run": "--dry-run: expected --pool, --tenant or --metadata",
+    "forget": "expected one of --tenant, --task and --metadata",
+    "forget --tenant a:b": "--tenant: expected 1 to 64 letters",
     "dead replay": "expected one of: task ids, --pool and/or --reason, --all",
     "dead replay one --dry-run": "--dry-run: expected --pool, --reason or --all",
     "dead purge one --all": "expected one of: task ids, --pool and/or --reason, --all",

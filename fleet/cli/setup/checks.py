@@ -156,7 +156,7 @@ def bill_export(settings: Settings, host: HostFacts) -> Check:
     if place is None:
         return ok(name, "off")
     if host.export_trouble is None:
-        return ok(name, str(place))
+        return ok(name, f"{place}; lines name tenants, and `fleet forget` rewrites those of its own host")
     return fail(
         name, f"{place}: {host.export_trouble}", "Let workers write there, or name another folder: no call is exported."
     )

@@ -7,8 +7,10 @@ nothing else. Prompts and answers are never in an entry.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -73,6 +75,25 @@ class Export:
                 return
         raise OSError(0, "", "others turn it over all the time")
 
+    def rename_tenant(self, before: str, after: str, *, is_meant: bool = True) -> int:
+        """Give a tenant another name in all files of this host, and return the number of lines that named it.
+
+        Blocks as long as the files take to be read, and whoever writes waits. With `is_meant` False nothing changes.
+
+        Raises:
+            OSError: When a file cannot be read or written; what was done by then stays so.
+        """
+        for _ in range(TRIES):
+            if not self._path.exists():
+                return 0
+            with self._path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not self._is_newest(file.fileno()):
+                    continue
+                files = [self._path, *(self._named(number) for number in range(1, self._files))]
+                return sum(_renamed_in(path, before, after, is_meant) for path in files if path.exists())
+        raise OSError(0, "", "others turn it over all the time")
+
     def _is_newest(self, descriptor: int) -> bool:
         """Return whether an open file still has its name: somebody may have turned it over before it was locked."""
         mine = os.fstat(descriptor)
@@ -117,6 +138,23 @@ def trouble_of(place: Path) -> str | None:
     if there != path and not there.is_dir():
         return f"{there} is no folder"
     return None if os.access(there, os.W_OK) else f"{there} cannot be written"
+
+
+def _renamed_in(path: Path, before: str, after: str, is_meant: bool) -> int:
+    """Write a file anew with another tenant's name, beside it and then in its place; return the lines that had it."""
+    old, new = (f'"tenant":{json.dumps(name)}'.encode() for name in (before, after))
+    with path.open("rb") as lines:
+        found = sum(old in line for line in lines)
+    if not found or not is_meant:
+        return found
+    beside = path.with_name(f".{path.name}.anew")
+    with path.open("rb") as lines, beside.open("wb") as anew:
+        shutil.copymode(path, beside)
+        anew.writelines(line.replace(old, new, 1) if old in line else line for line in lines)
+        anew.flush()
+        os.fsync(anew.fileno())
+    beside.replace(path)
+    return found
 
 
 def _write_whole(descriptor: int, lines: bytes, size: int) -> None:

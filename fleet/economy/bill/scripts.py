@@ -41,3 +41,4 @@ ENTER_LOST = Script.beside(
 RESOLVE = Script.beside(
     __file__, "resolve.lua", keys="unknown hour day bots ever", argv="id before mark rows*", behind=_ROWS
 )
+RENAME_ROW = Script.beside(__file__, "rename_row.lua", keys="rows", argv="before after", behind=_ROWS)

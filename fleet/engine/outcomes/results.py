@@ -77,6 +77,7 @@ def result_of(
         cost_usd_micros=outcome.cost_usd_micros,
         cost_usd_picos=outcome.cost_usd_picos,
         attempts=outcome.attempts,
+        tenant=task.tenant,
         parked=before.parked,
         queued_ms=None if queued_ms is None else max(0, queued_ms - before.ran_ms - before.limited_ms),
         limited_ms=outcome.limited_ms,

@@ -120,6 +120,7 @@ ACT: dict[str, tuple[Prepare, str, str]] = {
     "budgets reset": (nothing, "pool:research", "budget_changed"),
     "diversity relearn": (learnt_class, "research chat", "diversity_relearnt"),
     "cancel": (waiting, "t1", "task_cancelled"),
+    "forget": (waiting, "--task t1 --yes", "words_erased"),
     "dead replay": (dead, "--all --yes", "dead_replayed"),
     "dead purge": (dead, "t1 t2", "dead_purged"),
 }
@@ -127,6 +128,7 @@ ACT: dict[str, tuple[Prepare, str, str]] = {
 ACT_TOO: list[tuple[str, Prepare, str, str]] = [
     ("limits set", nothing, f"{API} --reset", "limit_reset"),
     ("cancel", waiting, "--pool research --yes --running", "task_cancelled"),
+    ("forget", waiting, "--tenant acme --yes", "words_erased"),
     ("dead replay", dead, "t1", "dead_replayed"),
     ("dead purge", dead, "--reason ProviderUnavailable --yes", "dead_purged"),
 ]

@@ -1,0 +1,21 @@
+"""Every key says what it holds and what erasure does about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.engine.operations.erasure.declared import ERASURE, MONEY, STORE, Holding
+from fleet.store import bill_keys, erasure_keys, keys
+from tests.every import every
+
+
+@pytest.mark.parametrize(("module", "declared"), [(keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE)])
+def test_a_key_without_a_word_about_erasure_is_none(module: object, declared: dict[str, Holding]) -> None:
+    assert set(declared) == set(module._BUILDERS), (  # type: ignore[attr-defined]
+        "a new key: say in engine/operations/erasure/declared.py what it holds and what `fleet forget` does about it"
+    )
+
+
+def test_what_holds_words_or_a_tenant_does_not_simply_stay() -> None:
+    holding = [one for one in (*STORE.values(), *MONEY.values(), *ERASURE.values()) if one.holds != "nothing"]
+    assert every(one.becomes in ("erased", "renamed", "told") and one.how for one in holding)
