@@ -57,12 +57,17 @@ class RawAsker(WatchedAsker):
             ConfigurationError: The pool's provider does not speak the request's wire.
             Moved: Nor does the rung that is to take it, and the request may be written anew.
         """
+        watch: RequestWatch | None = None
         try:
-            ask, watch = read(request), None
+            ask = read(request)
             if ask.body is not None and ask.asked is not None and ask.endpoint in TURNS:
                 watch = RequestWatch(self.run_watch)
                 ask = asked_by(ask, watch.before(ask.body))
             return await (self._stream(ask, watch) if ask.is_streamed else self._until_answered(ask, None, watch))
+        except Moved:
+            if watch is not None:
+                watch.moved()
+            raise
         except Waits as error:
             self.broken.append(error)
             raise

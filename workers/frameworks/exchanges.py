@@ -8,7 +8,16 @@ from __future__ import annotations
 import logging
 import time
 
-from fleet.errors import ConfigurationError, DeadlineExceeded, GiveUp, ProviderUnavailable
+from fleet.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    FleetError,
+    GiveUp,
+    KeySpent,
+    ProviderUnavailable,
+    RateLimited,
+    Waits,
+)
 from fleet.grants import Grant
 from fleet.workers.costs import Line
 from fleet.workers.frameworks.asked import RawAsk
@@ -17,6 +26,7 @@ from fleet.workers.frameworks.passing import Passing
 from fleet.workers.frameworks.raw import Onlooker, RawAnswer, RawProvider
 from fleet.workers.passage import Errand, Passages
 from fleet.workers.ports import Knowledge
+from fleet.workers.providers.bodies import read_said
 from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.verdict import error_of
 from fleet.workers.rungs import Route
@@ -82,14 +92,14 @@ class Exchanges:
             watch.after(one.answer_of(answer))
         if errand.deadline.left_s <= 0:
             raise DeadlineExceeded("the answer came too late")
-        return answer
+        return one.for_client(answer)
 
     async def pass_on(self, route: Route, ask: RawAsk) -> RawAnswer:
         """Send a request that asks no model, with the key and without a grant; return its answer.
 
         Raises:
             ConfigurationError: The provider does not speak the request's wire.
-            RateLimited, ProviderUnavailable: As the provider says; any other refusal is an answer.
+            RateLimited, ProviderUnavailable, KeyRejected, KeySpent: As the provider says; other refusals are answers.
         """
         provider = speaking(route, ask)
         answer = await provider.exchange(
@@ -98,12 +108,22 @@ class Exchanges:
         logger.info(
             "request_without_model limit=%s method=%s status=%d", route.limit, ask.request.method, answer.status
         )
-        if answer.status == 429 or answer.status >= 500:
-            problem = read_problem(answer.body, secrets=(route.api_key,), texts=())
-            error = error_of(provider.host, answer.status, problem, answer.headers, now_s=time.time())
-            if isinstance(error, ProviderUnavailable) or answer.status == 429:
-                raise error
+        if (failed := _failed(provider, route, ask, answer)) is not None:
+            raise failed
         return answer
+
+
+def _failed(provider: RawProvider, route: Route, ask: RawAsk, answer: RawAnswer) -> FleetError | None:
+    """Return what passes by itself, or is the key's; None for an answer and for what only refuses this request."""
+    is_page = answer.status < 300 and not ask.endpoint.endswith("/content") and read_said(answer.body).is_page
+    if answer.status < 400 and not is_page:
+        return None
+    problem = read_problem(answer.body, secrets=(route.api_key,), texts=())
+    error = error_of(provider.host, answer.status, problem, answer.headers, now_s=time.time())
+    if is_page and not isinstance(error, Waits):
+        return ProviderUnavailable(f"{provider.host}: expected JSON, got a page")
+    is_the_keys = isinstance(error, KeySpent) or answer.status == 401
+    return error if is_page or is_the_keys or isinstance(error, ProviderUnavailable | RateLimited) else None
 
 
 def speaking(route: Route, ask: RawAsk) -> RawProvider:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fleet.errors import (
@@ -19,18 +21,21 @@ from fleet.errors import (
 from fleet.usage import Usage
 from fleet.workers.context import count_tokens
 from fleet.workers.frameworks.asked import ASKING, RawAsk
-from fleet.workers.frameworks.passing import Passing
+from fleet.workers.frameworks.passing import Passing, put_together
+from fleet.workers.frameworks.pieces import in_pieces
 from fleet.workers.frameworks.raw import RawAnswer, RawProvider, Take
+from fleet.workers.frameworks.readable import NoAnswer, readable
 from fleet.workers.limited_asks import read_object, texts_in
 from fleet.workers.limited_streams import usage_of
 from fleet.workers.load import MOST_PART_TOKENS, UNSEEN_TOKENS
 from fleet.workers.ports import Lessons
 from fleet.workers.providers.answers.sse import TooLong
-from fleet.workers.providers.bodies import carries_error
+from fleet.workers.providers.bodies import carries_error, read_said
 from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.taught.overflow import overflow_in
 from fleet.workers.providers.taught.refusals import read_words, refused_in
 from fleet.workers.providers.taught.student import MOST_BYTES, REFUSING
+from fleet.workers.providers.usage import read_told_usage
 from fleet.workers.providers.verdict import error_of
 from fleet.workers.rungs import Route
 
@@ -76,24 +81,44 @@ class Outgoing:
         Raises:
             FleetError: There was none; one that comes of a refusal is told as `refusal` as well.
         """
+        answer = await self._sent()
+        if self._is_streaming:
+            return self._check_stream(answer)
+        if 200 <= answer.status < 300:
+            return self._check_whole(answer)
+        self._refuse(answer)
+        return answer
+
+    async def _sent(self) -> RawAnswer:
         try:
-            answer = await self._provider.exchange(
+            return await self._provider.exchange(
                 self._request, api_key=self._route.api_key, timeout_s=self._route.timeout_s, on_head=self._on_head
             )
-        except TooLong as error:
-            raise self._broken(ProviderUnavailable(f"{self._provider.host}: {error}")) from error
+        except (TooLong, NoAnswer) as error:
+            if not self._has_ended:
+                raise self._broken(self._unreadable(error)) from error
         except FleetError as error:
-            if not (self._is_streaming and self._passing is not None and self._passing.has_ended):
+            if not self._has_ended:
                 self._broken(error)
                 raise
-            answer = RawAnswer(200, self._headers)  # only the usage is missing
-        if self._is_streaming:
-            self._check_stream(answer)
-        elif 200 <= answer.status < 300:
-            self._check_whole(answer)
-        else:
-            self._refuse(answer)
-        return answer
+        return RawAnswer(200, self._headers)  # only the usage is missing
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._is_streaming and self._passing is not None and self._passing.has_ended
+
+    def _unreadable(self, error: ValueError) -> ProviderUnavailable:
+        return ProviderUnavailable(f"{self._provider.host}: {error}")
+
+    def for_client(self, answer: RawAnswer) -> RawAnswer:
+        """Return an answer as its client waits for it: in the form of a stream where it came in one piece instead."""
+        if self._is_streaming or not self._ask.is_streamed or not 200 <= answer.status < 300:
+            return answer
+        whole = read_object(answer.body)
+        pieces = whole and in_pieces(self._ask.endpoint, whole, tells_usage=self._ask.tells_usage)
+        if not pieces:
+            return answer
+        return replace(answer, headers={**answer.headers, "content-type": "text/event-stream"}, body=pieces)
 
     def used(self, answer: RawAnswer) -> Usage:
         """Return what it has used, as the answer tells it; an estimate where it doesn't."""
@@ -133,7 +158,11 @@ class Outgoing:
 
     def _on_head(self, status: int, headers: Mapping[str, str]) -> Take | None:
         content_type = headers.get("content-type", "")
-        if self._passing is None or not 200 <= status < 300 or content_type.startswith("application/json"):
+        if (
+            self._passing is None
+            or not 200 <= status < 300
+            or content_type.startswith(("application/json", "text/html"))
+        ):
             return None
         self._is_streaming, self._headers = True, headers
         self._passing.begin(status, headers, hides_usage=self._adds_usage)
@@ -143,15 +172,22 @@ class Outgoing:
         given = 0 if self._ask.asked is None else self._ask.asked.input_tokens
         return usage_of(answer.body, answer.headers.get("content-type", ""), given)
 
-    def _check_stream(self, answer: RawAnswer) -> None:
+    def _check_stream(self, answer: RawAnswer) -> RawAnswer:
         assert self._passing is not None
-        self._passing.close()
+        try:
+            self._passing.close()
+        except (TooLong, NoAnswer) as error:
+            raise self._broken(self._unreadable(error)) from error
         if (raw := self._passing.error) is not None:
             raise self._broken(self._error(200, raw, answer.headers), free=True)
         if not self._passing.is_whole:
+            if raw := self._passing.unread:
+                self._is_streaming = False
+                return self._check_whole(replace(answer, body=raw))
             told = f"{self._provider.host}: expected a whole answer, got a stream that broke off"
             raise self._broken(ProviderUnavailable(told))
         self.tier = self._passing.tier
+        return answer
 
     def _broken(self, error: FleetError, *, free: bool = False) -> FleetError:
         """Return the error with what was used until then.
@@ -166,22 +202,41 @@ class Outgoing:
             error.usage = Usage()
         return error
 
-    def _check_whole(self, answer: RawAnswer) -> None:
-        """Raise the error that hides in a 2xx, or what is no answer at all."""
-        found = read_object(answer.body)
-        if found is None and "event-stream" in answer.headers.get("content-type", ""):
-            return  # of a server that streams whatever it is asked: the SDK reads it, or does not
-        field = ASKING.get(self._ask.endpoint)
-        if found is not None and not carries_error(found) and (field is None or field in found):
+    def _check_whole(self, answer: RawAnswer) -> RawAnswer:
+        """Return an answer that its SDK can read; raise the error that hides in a 2xx, or what is no answer at all."""
+        sent, raw = read_object(answer.body), answer.body
+        found = sent
+        if found is None:
+            if self._ask.endpoint not in ASKING and not read_said(raw).is_page:
+                return answer  # sound, a picture, plain text
+            found, hidden = put_together(self._ask, raw)
+            if hidden is not None:
+                found, raw = read_object(hidden) or {"error": True}, hidden
+        if found is not None and not carries_error(found):
+            try:
+                read = readable(self._ask.endpoint, found, self._ask.body)
+            except NoAnswer as wrong:
+                raise self._no_answer(wrong, raw, found, answer) from wrong
             tier = found.get("service_tier")
             self.tier = tier if isinstance(tier, str) else None
-            return
-        error = self._error(answer.status, answer.body, answer.headers)
-        if found is None or not carries_error(found):
+            return answer if read is sent else _rewritten(answer, read)
+        error = self._error(answer.status, raw, answer.headers)
+        if found is None:
             told = f"{self._provider.host}: expected a JSON answer, got {len(answer.body)} bytes of something else"
-            raise error if read_problem(answer.body, secrets=(), texts=()).said.tells else ProviderUnavailable(told)
+            raise error if read_problem(raw, secrets=(), texts=()).said.tells else ProviderUnavailable(told)
         error.usage = self._told(answer) or Usage()
         raise error
+
+    def _no_answer(self, wrong: NoAnswer, raw: bytes, found: Mapping[str, Any], answer: RawAnswer) -> FleetError:
+        """Return what a 2xx is that is not its wire's: the error that it tells, or its provider's failure."""
+        if not wrong.is_half and read_problem(raw, secrets=(), texts=()).said.tells:
+            error = self._error(answer.status, raw, answer.headers)
+            error.usage = Usage()
+            return error
+        failed = self._unreadable(wrong)
+        told = read_told_usage(found.get("usage"))
+        failed.usage = told if told is not None and told.total_tokens else None
+        return failed
 
     def _refuse(self, answer: RawAnswer) -> None:
         """Raise what a status of 300 and above means."""
@@ -219,6 +274,11 @@ class Outgoing:
         texts = tuple(texts_in(self._ask.body or {}))
         problem = read_problem(raw, secrets=(self._route.api_key,), texts=texts)
         return error_of(self._provider.host, status, problem, headers, now_s=time.time())
+
+
+def _rewritten(answer: RawAnswer, body: Mapping[str, Any]) -> RawAnswer:
+    told = json.dumps(body).encode("ascii")
+    return replace(answer, headers={**answer.headers, "content-type": "application/json"}, body=told)
 
 
 def _is_refused(lessons: Lessons, api: str) -> bool:

@@ -41,6 +41,10 @@ class RequestWatch:
         self._track, told = self._run.asks(shown_in(body), follows if isinstance(follows, str) else None)
         return body if told is None else noted(body, told)
 
+    def moved(self) -> None:
+        """Note that the request was not sent: it is written anew for another wire, and comes again."""
+        self._run.unasked()
+
     def after(self, answer: Mapping[str, Any]) -> None:
         """Hear an answer, put together where it came in pieces.
 

@@ -246,6 +246,8 @@ class HttpProvider(ABC):
                 cookie_jar=aiohttp.DummyCookieJar(),
                 proxy=self._proxy,
             )
+            # Else aiohttp repeats a GET whose connection broke by itself: a request that nobody has asked for.
+            self._session._retry_connection = False
         return self._session
 
     def _answer(self, call: Call, api_key: str, status: int, headers: Mapping[str, str], raw: bytes) -> Completion:

@@ -112,6 +112,10 @@ class RunWatch:
         track, circle = advance(turn.track, step_of(calls, results), rounds=self._caps.max_rounds)
         return track, None if circle is None else self._judged(circle)
 
+    def unasked(self) -> None:
+        """Note that what the last `asks` was about was not sent, and will be asked in other words."""
+        self.turns -= 1
+
     def heard(self, track: Track, calls: Sequence[WantedCall], answer_id: str | None = None) -> None:
         """Note what the model has answered.
 

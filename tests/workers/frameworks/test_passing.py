@@ -20,7 +20,13 @@ PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
 
 
 def wire(said: list[Any], end: str = "\n\n") -> bytes:
-    return "".join(f"data: {one if isinstance(one, str) else json.dumps(one)}{end}" for one in said).encode()
+    line = end[: len(end) // 2]
+
+    def written(one: Any) -> str:
+        name = f"event: {one['type']}{line}" if isinstance(one, dict) and "type" in one else ""
+        return f"{name}data: {one if isinstance(one, str) else json.dumps(one)}{end}"
+
+    return "".join(map(written, said)).encode()
 
 
 def passed(kind: str, pieces: list[bytes], *, hides_usage: bool = False) -> tuple[bytes, Passing, list[int]]:

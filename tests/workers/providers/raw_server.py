@@ -40,10 +40,11 @@ async def raw_server(*answers: bytes | None) -> AsyncIterator[RawServer]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            length = next(int(line[15:]) for line in head.splitlines() if line.lower().startswith("content-length:"))
+            lengths = (int(line[15:]) for line in head.splitlines() if line.lower().startswith("content-length:"))
+            length = next(lengths, 0)
             answer = answers[min(len(seen.heads), len(answers) - 1)]
             seen.heads.append(head)
-            seen.bodies.append(json.loads(await reader.readexactly(length)))
+            seen.bodies.append(json.loads(await reader.readexactly(length) or b"{}"))
             if answer is None:
                 assert await reader.read() == b""
                 seen.left.set()
