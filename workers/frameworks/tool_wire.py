@@ -63,6 +63,7 @@ class ToolRequest:
         headers: Name and value, in order.
         body: Whole.
         timeout_s: As the function wants it; None: the tool's.
+        once_key: `Idempotency-Key` that Fleet puts in; empty: none. It is no leave to repeat the request.
     """
 
     method: str
@@ -70,6 +71,12 @@ class ToolRequest:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
     timeout_s: float | None = None
+    once_key: str = ""
+
+    @property
+    def has_key_of_its_own(self) -> bool:
+        """True when its function sends an `Idempotency-Key`."""
+        return any(name.lower() == IDEMPOTENCY_KEY for name, _ in self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,8 @@ class ToolWire:
             (name, text) for name, text in request.headers if name.lower() not in _OF_THE_CONNECTION | own
         )
         headers["Accept-Encoding"] = "gzip, deflate"
+        if request.once_key:
+            headers["Idempotency-Key"] = request.once_key
         if self._key and settings.key_header:
             headers[settings.key_header] = self._key
         elif self._key and not settings.key_query:
@@ -287,8 +296,7 @@ def may_repeat(request: ToolRequest, settings: ToolSettings, error: Waits) -> bo
 
 def is_repeatable(request: ToolRequest, settings: ToolSettings) -> bool:
     """True when a request may be sent again whatever became of it."""
-    has_key = any(name.lower() == IDEMPOTENCY_KEY for name, _ in request.headers)
-    return request.method in IDEMPOTENT or settings.retry_unsafe or has_key
+    return request.method in IDEMPOTENT or settings.retry_unsafe or request.has_key_of_its_own
 
 
 def _origin(scheme: str, host: str | None, port: int | None) -> tuple[str, str, int]:

@@ -25,6 +25,7 @@ from fleet.workers.bot.raw_asker import RawAsker
 from fleet.workers.bot.sequel import out_of_tries, sequel_of
 from fleet.workers.frameworks.tool_clients import AsyncToolTransport, BlockingToolTransport, Library, library
 from fleet.workers.frameworks.tool_desk import ToolDesk
+from fleet.workers.frameworks.tool_keys import OnceKeys
 from fleet.workers.frameworks.tool_wire import ToolAnswer, ToolRequest, may_repeat
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class ToolRun:
         self._max_attempts = max_attempts
         self._share = share
         self._rest = rest
+        self._once_keys = OnceKeys(asker.meter.who)
 
     def client(
         self, name: str, kind: Library | None, over: Callable[[Callable[[], Coroutine[Any, Any, ToolAnswer]]], Any], *,
@@ -124,7 +126,7 @@ class ToolRun:
             ConfigurationError: There is no such tool.
         """
         try:
-            return await self._until_answered(name, request)
+            return await self._until_answered(name, self._once_keys.put_into(name, request))
         except GiveUp as error:  # the function may let it through inside an error of its library
             self._asker.ended_by.append(error)
             raise
@@ -165,5 +167,6 @@ class ToolRun:
 def _unsure(name: str, request: ToolRequest, error: Waits) -> ToolFailed:
     return ToolFailed(
         f"{error}; expected an answer to a {request.method} of the tool {name}, which may have taken effect and so is "
-        f"not repeated: send an Idempotency-Key if the API knows one, or set retry_unsafe = true in [tools.{name}]"
+        f"not repeated: if the API knows Idempotency-Keys, which each one carries, or repeating it does no harm, set "
+        f"retry_unsafe = true in [tools.{name}]"
     )

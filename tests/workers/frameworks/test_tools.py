@@ -83,13 +83,15 @@ class Case:
     ) -> Outcome:
         return asyncio.run(self._run(function, task or BotTask(prompt="look it up"), share, tools))
 
-    async def _run(self, function: str, task: BotTask, share: float, tools: dict[str, dict[str, Any]]) -> Outcome:
+    async def _run(
+        self, function: str, task: BotTask, share: float, tools: dict[str, dict[str, Any]], task_id: str = "t-1"
+    ) -> Outcome:
         gateway = a_gateway(self.limiter, FakeProvider(["hello"]), breakers=self.breakers, bill=self.bill)
         settings = {name: ToolSettings.model_validate(one) for name, one in tools.items()}
         desk = ToolApis(settings, roads=gateway.roads, limiter=self.limiter, bill=self.bill, errors=self.errors)
         agent = Agent(gateway, settings_of(function=f"{HERE}:{function}"), share=lambda: share, tools=desk)
         try:
-            return await agent.run(task, a_bot(), task_id="t-1", before=NOTHING_BEFORE)
+            return await agent.run(task, a_bot(), task_id=task_id, before=NOTHING_BEFORE)
         finally:
             await agent.close()
             await desk.close()
@@ -149,6 +151,15 @@ async def posts_twice(task: BotTask, bot: LoopBotContext) -> str:
     async with bot.tool_client("search") as client:
         await client.post("/one")
         return str((await client.post("/two")).text)
+
+
+async def books(task: BotTask, bot: LoopBotContext) -> str:
+    """Book what the task says, `times` each, in an order of its own, with a header of its own if it says one."""
+    async with bot.tool_client("search", kind=task.metadata.get("kind")) as client:
+        for flight in task.metadata["flights"]:
+            for _ in range(task.metadata.get("times", 1)):
+                await client.post("/flights", json={"to": flight}, headers=task.metadata.get("headers"))
+    return "booked"
 
 
 async def misspells(task: BotTask, bot: LoopBotContext) -> str:
@@ -340,6 +351,34 @@ class TestFailures:
         task = task_of(method="POST", headers=headers, content="x")
         assert ok(Case().run("looks_up", task, search={"base_url": server.url, **tool})) == "200 fine"
         assert [one.body for one in server.asked] == [b"x"] * 3
+
+    def test_post_carries_a_key_that_is_the_same_when_its_function_begins_anew(self, server: ToolServer) -> None:
+        def keys_of(task_id: str, **metadata: Any) -> dict[bytes, list[str]]:
+            server.asked.clear()
+            tools = {"search": {"base_url": server.url}}
+            ok(asyncio.run(Case()._run("books", task_of(**metadata), 0.0, tools, task_id)))
+            found: dict[bytes, list[str]] = {}
+            for one in server.asked:
+                found.setdefault(one.body.replace(b" ", b""), []).append(one.headers["idempotency-key"])
+            return found
+
+        first = keys_of("t-1", flights=["Oslo", "Rome"], times=2)
+        keys = [key for two in first.values() for key in two]
+        assert len(keys) == 4 and len({*keys}) == 4 and every(len(key) == 36 for key in keys)
+        assert keys_of("t-1", flights=["Rome", "Oslo"], times=2, kind="httpx") == first
+        assert {*keys_of("t-2", flights=["Oslo"])[b'{"to":"Oslo"}']}.isdisjoint(keys)
+        own = keys_of("t-1", flights=["Oslo"], headers={"idempotency-key": "mine"})
+        assert own == {b'{"to":"Oslo"}': ["mine"]}
+
+    def test_get_carries_no_key(self, server: ToolServer) -> None:
+        ok(Case().run("asks_two", search={"base_url": server.url}))
+        assert every("idempotency-key" not in one.headers for one in server.asked)
+
+    def test_post_that_is_repeated_keeps_its_key(self, server: ToolServer) -> None:
+        server.replies = [Reply(503), Reply(breaks=True), Reply()]
+        task = task_of(method="POST", content="x")
+        ok(Case().run("looks_up", task, search={"base_url": server.url, "retry_unsafe": True}))
+        assert len(server.asked) == 3 and len({one.headers["idempotency-key"] for one in server.asked}) == 1
 
     def test_post_that_was_surely_not_sent_is_repeated(self) -> None:
         with tool_server() as gone:
