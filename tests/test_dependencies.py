@@ -30,6 +30,10 @@ OPTIONAL = {
         f"fleet.workers.providers.models.{name}": ("models", "pydantic-ai-slim")
         for name in ("adapter", "answered", "asked", "exchange", "failed", "streamed", "vendors")
     },
+    **{
+        f"fleet.workers.frameworks.{name}": ("agents", "pydantic-ai-slim")
+        for name in ("agent_asks", "agent_errors", "agents", "bot_model", "bot_models", "toolset_rooms")
+    },
 }
 
 _IMPORT_ALL = """

@@ -39,8 +39,8 @@ class ToolSettings(Section):
     max_answer_mb: float = Field(16.0, gt=0, le=1024, description="MiB of an answer at most, unpacked.")
     retry_unsafe: bool = Field(
         False,
-        description="Repeat also POST and PATCH when nobody knows whether the first try took effect. False: only if your "
-        "function sends an Idempotency-Key.",
+        description="Repeat also POST and PATCH when nobody knows whether the first try took effect. False: only if "
+        "your function sends an Idempotency-Key.",
     )
     rpm: int | None = Field(None, ge=1, description="Requests per minute.")
     in_flight: int | None = Field(None, ge=1, description="Requests at the same time.")

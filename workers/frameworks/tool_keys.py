@@ -1,7 +1,7 @@
-"""The `Idempotency-Key` of a tool's POST or PATCH whose function sends none: the same whenever its function begins anew.
+"""The `Idempotency-Key` of a tool's POST or PATCH that has none: the same whenever its function begins anew.
 
-An API that knows such keys then does once what a task asks for twice, because a worker died or a model's call failed. One
-that doesn't ignores them, so a key of ours is no reason to repeat a request whose outcome nobody knows.
+An API that knows such keys then does once what a task asks for twice, because a worker died or a model's call failed.
+One that doesn't ignores them, so a key of ours is no reason to repeat a request whose outcome nobody knows.
 """
 
 from __future__ import annotations

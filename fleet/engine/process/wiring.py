@@ -327,16 +327,16 @@ class Process:
         for pool, wait in shut.items():
             logger.error("pool_shut pool=%s cause=%s: %s; its tasks are left to other workers", pool, wait.cause, wait)
         occupancy.forgo([keys.queue(pool) for pool in shut])
-        calls = [route.limit for route in assembly.routes]
-        of_tools = () if assembly.tools is None else assembly.tools.limits
+        calls, tools = [route.limit for route in assembly.routes], assembly.tools
         limits = [limit for limit in calls if assembly.breakers.standing(limit) is None]
         served = [pool for pool in settings.pools if pool not in assembly.shut]
+        takes_up = partial(take_up, assembly.breakers, settings, assembly.broker)
         runtime.run(patiently(partial(open_mended, assembly.broker, settings, served, limits)))
         warn_of(settings, occupancy.queues)
         self._renewing = renewing(settings, assembly.held)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
-            partial(assembly.keyring.keep, assembly.state, partial(take_up, assembly.breakers, settings, assembly.broker)),
+            partial(assembly.keyring.keep, assembly.state, takes_up),
             assembly.lessons.keep, assembly.spending.keeper.keep, assembly.spending.sweep,
             Overdue(settings, assembly.plane.refuse).attend, assembly.late_binding.run,
             partial(assembly.panel.watch, assembly.roster.read_out),
@@ -346,7 +346,7 @@ class Process:
             partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
-            assembly.spending.sweeper([*calls, *of_tools], assembly.janitor.living, export_of(settings.bill)).attend,
+            assembly.spending.sweeper([*calls, *(tools.limits if tools else ())], assembly.janitor.living, export_of(settings.bill)).attend,
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
