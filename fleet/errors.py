@@ -97,8 +97,6 @@ class NotSoon(Waits):
     def wait(self, *, about: str = "", opens_at: float | None = None) -> Wait:
         """Return what it was made of; the arguments fill what that leaves open."""
         found = self._wait
-        if (found.about or not about) and (found.opens_at is not None or opens_at is None):
-            return found
         at = opens_at if found.opens_at is None else found.opens_at
         return replace(found, about=found.about or about, opens_at=at)
 

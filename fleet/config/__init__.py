@@ -5,10 +5,10 @@ from fleet.config.budgets import PERIODS, BudgetSettings, Period, WhenFull
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local, is_loopback
 from fleet.config.prices import BillSettings, PriceSettings, RateSettings, TierPriceSettings
+from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.sections import (
     SIMULATOR,
     Archetype,
-    DeadLetterSettings,
     DiversitySettings,
     HealthSettings,
     LimitSettings,
@@ -16,7 +16,6 @@ from fleet.config.sections import (
     PoolSettings,
     ProviderSettings,
     RedisSettings,
-    ResultSettings,
     RungSettings,
     Section,
     SignalsSettings,

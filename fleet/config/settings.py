@@ -23,10 +23,10 @@ from fleet.config.budgets import BudgetSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
+from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.safety import SafetySettings
 from fleet.config.sections import (
     SIMULATOR,
-    DeadLetterSettings,
     DiversitySettings,
     HealthSettings,
     LimitSettings,
@@ -34,7 +34,6 @@ from fleet.config.sections import (
     PoolSettings,
     ProviderSettings,
     RedisSettings,
-    ResultSettings,
     RungSettings,
     SignalsSettings,
     SimulatorSettings,
