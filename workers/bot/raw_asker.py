@@ -15,7 +15,7 @@ from fleet.workers.bot.asker import BEGUN_PATIENCE_S
 from fleet.workers.bot.footing import Moved
 from fleet.workers.bot.sequel import out_of_tries
 from fleet.workers.bot.watched_asker import WatchedAsker
-from fleet.workers.frameworks.asked import RawAsk, asked_by, read
+from fleet.workers.frameworks.asked import UNNAMED, RawAsk, asked_by, read
 from fleet.workers.frameworks.exchanges import speaking
 from fleet.workers.frameworks.passing import Passing
 from fleet.workers.frameworks.raw import Chunks, RawAnswer, RawRequest
@@ -197,7 +197,7 @@ class RawAsker(WatchedAsker):
         if answer.refusal is not None:
             return answer
         self._footing.served(self.meter.calling_s - before_s)
-        if ask.asked is not None and ask.asked.model != route.model:
+        if ask.asked is not None and ask.asked.model not in (route.model, UNNAMED):
             self.sent["model"] = route.model
         if self._bound is not None and ask.limit is not None and ask.limit > self._bound:
             self.sent["max_output_tokens"] = self._bound

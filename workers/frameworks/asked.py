@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pydantic_core
 
-from fleet.errors import ConfigurationError
+from fleet.errors import BotFunctionFailed
 from fleet.quoting import quote
 from fleet.usage import Usage
 from fleet.workers.frameworks.raw import RawRequest
@@ -31,6 +31,13 @@ ASKING: Mapping[str, str] = {
 }  # fmt: skip
 #: Those of them whose answers are no text.
 _SILENT = frozenset({"embeddings", "rerank", "moderations"})
+#: First names of endpoints that ask a model whether or not a request names it: their servers have one by default.
+_PAID = frozenset({
+    "chat", "completions", "responses", "messages", "complete", "embeddings", "rerank", "moderations", "images",
+    "audio",
+})  # fmt: skip
+#: The model of a request that names none.
+UNNAMED = "(none)"
 #: Parts of paths of requests that ask no model, whatever their bodies name.
 _NO_MODEL = frozenset({
     "files", "uploads", "batches", "vector_stores", "conversations", "count_tokens", "input_tokens", "cancel",
@@ -41,6 +48,8 @@ _FIRST = (
     "chat", "completions", "responses", "messages", "complete", "embeddings", "rerank", "moderations", "models",
     "files", "uploads", "batches", "vector_stores", "conversations", "images", "audio", "fine_tuning", "tokenize",
 )  # fmt: skip
+#: A path as SDKs write it, and a query: nothing in them is read otherwise by somebody behind us.
+_PLAIN, _QUERY = re.compile(r"/[A-Za-z0-9/_.:~+,=@!$&'()*;-]*"), re.compile(r'[!"$-~]*')
 _BELOW = re.compile(rf"/(?:{'|'.join(_FIRST)})(?=/|$)")
 _VERSION = re.compile(r"^(?:/[a-z]+)?/v\d+(?:beta\d*)?(?=/)")
 _GEMINI = re.compile(r":(?:streamGenerateContent|generateContent|countTokens|embedContent|batchEmbedContents)\b")
@@ -128,7 +137,7 @@ class RawAsk:
         if self.body is None:
             form = _FORM_MODEL.sub(lambda found: found[1] + model.encode(), self.request.body)
             return replace(self.request, path=self.path, body=form)
-        changes: dict[str, Any] = {"model": model} if "model" in self.body else {}
+        changes: dict[str, Any] = {"model": model} if "model" in self.body or self.endpoint in ASKING else {}
         if bound is not None and self.limit is not None and self.limit > bound:
             changes |= {name: bound for name in _LIMITS if type(self.body.get(name)) is int}
         if with_usage:
@@ -142,11 +151,11 @@ def read(request: RawRequest) -> RawAsk:
     """Read a request.
 
     Raises:
-        ConfigurationError: It leads out of the API.
+        BotFunctionFailed: It leads out of the API, or asks a model in a body that cannot be read.
     """
     whole, _, query = request.path.partition("?")
-    if ".." in whole or "//" in whole or "%" in whole:
-        raise ConfigurationError(f"expected a path of the pool's API, got {quote(whole)}: name its endpoint plainly")
+    if ".." in whole or "//" in whole or not (_PLAIN.fullmatch(whole) and _QUERY.fullmatch(query)):
+        raise BotFunctionFailed(f"expected a path of the pool's API, got {quote(whole)}: name its endpoint plainly")
     found = _BELOW.search(whole)
     path = whole[found.start() :] if found is not None else _VERSION.sub("", whole)
     endpoint = path.strip("/")
@@ -154,15 +163,28 @@ def read(request: RawRequest) -> RawAsk:
     ask = RawAsk(request, _wire(request, whole, endpoint), f"{path}?{query}" if query else path, endpoint, body, None)
     if request.method.upper() in _HARMLESS or not _NO_MODEL.isdisjoint(endpoint.split("/")):
         return ask
+    if body is None and endpoint in ASKING:
+        raise BotFunctionFailed(
+            f"{endpoint}: expected a JSON object as it is, not packed, got {len(request.body)} bytes"
+        )
     form = _FORM_MODEL.search(request.body) if body is None else None
-    named = form[2].decode("utf-8", "replace") if form is not None else None
+    named = form[2].decode("utf-8", "replace") if form is not None else (body or {}).get("model")
+    if not (isinstance(named, str) and named):
+        named = UNNAMED if endpoint.split("/")[0] in _PAID else None
     is_form = request.headers.get("content-type", "").startswith("multipart/")
     asked = read_ask(request.body, named, 0 if is_form else len(request.body) // BYTES_PER_TOKEN)
     if asked is None:
         return ask
     limits = [limit for name in _LIMITS if type(limit := (body or {}).get(name)) is int and limit > 0]
-    n = (body or {}).get("n")
-    return replace(ask, asked=asked, limit=limits[0] if limits else None, n=n if type(n) is int and n > 0 else 1)
+    return replace(ask, asked=asked, limit=limits[0] if limits else None, n=_answers(endpoint, body or {}))
+
+
+def _answers(endpoint: str, body: Mapping[str, Any]) -> int:
+    """Return how many answers are made: `n` of each prompt, or the `best_of` so many."""
+    counts = [count for name in ("n", "best_of") if type(count := body.get(name)) is int and count > 0]
+    prompts = body.get("prompt") if endpoint == "completions" else None
+    is_many = isinstance(prompts, list) and bool(prompts) and not isinstance(prompts[0], int)
+    return max(counts, default=1) * (len(prompts) if is_many and isinstance(prompts, list) else 1)
 
 
 def asked_by(ask: RawAsk, body: dict[str, Any]) -> RawAsk:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import ConfigurationError
+from fleet.errors import BotFunctionFailed
 from fleet.workers.frameworks.asked import asked_by, read
 from fleet.workers.frameworks.raw import RawRequest
 
@@ -40,10 +40,38 @@ def test_a_shared_path_is_of_the_vendor_whose_version_is_told():
     assert read(request("/v1/files", {})).wire == "openai"
 
 
-@pytest.mark.parametrize("path", ["/v1/../admin", "/v1//files", "/v1/%2e%2e/files"])
+@pytest.mark.parametrize("path", [
+    "/v1/../admin", "/v1//files", "/v1/%2e%2e/files", "@elsewhere.example/v1/files", "", ".elsewhere.example/files",
+    "/v1/a\\b", "/v1/a b", "/v1/files\r\nx: y", "/v1/files?a=\r\nx: y", "/v1/files?a#b", "/v1/f\u00fcr",
+])  # fmt: skip
 def test_a_path_that_may_lead_out_of_the_api_is_refused(path: str):
-    with pytest.raises(ConfigurationError, match="name its endpoint plainly"):
+    with pytest.raises(BotFunctionFailed, match="name its endpoint plainly"):
         read(request(path, {}))
+
+
+@pytest.mark.parametrize("endpoint", ["chat/completions", "completions", "responses", "messages", "embeddings"])
+@pytest.mark.parametrize("body", [None, b"{", b"[]", b"\x1f\x8b packed", b'{"a":' * 100_000])
+def test_what_asks_a_model_in_a_body_that_cannot_be_read_is_refused(endpoint: str, body: bytes | None):
+    with pytest.raises(BotFunctionFailed, match="expected a JSON object"):
+        read(request(f"/v1/{endpoint}", body))
+
+
+@pytest.mark.parametrize("body", [{"messages": []}, {"messages": [], "model": ""}, {"messages": [], "model": 4}])
+def test_a_request_that_names_no_model_asks_the_pools_and_takes_a_grant(body: dict[str, Any]):
+    ask = read(request("/v1/chat/completions", body))
+    assert ask.asked is not None and json.loads(ask.written("ours").body)["model"] == "ours"
+
+
+@pytest.mark.parametrize(
+    ("body", "answers"),
+    [
+        ({"prompt": "a"}, 1), ({"prompt": "a", "n": 2}, 2), ({"prompt": ["a", "b"], "n": 2}, 4),
+        ({"prompt": [1, 2, 3]}, 1), ({"prompt": [[1], [2]]}, 2), ({"prompt": "a", "n": 2, "best_of": 5}, 5),
+    ],
+)  # fmt: skip
+def test_all_answers_that_are_made_are_reserved(body: dict[str, Any], answers: int):
+    ask = read(request("/v1/completions", {"model": "m", "max_tokens": 100, **body}))
+    assert ask.output_tokens(500, None) == 100 * answers
 
 
 @pytest.mark.parametrize(
@@ -51,6 +79,8 @@ def test_a_path_that_may_lead_out_of_the_api_is_refused(path: str):
     [
         ("POST", "/v1/chat/completions", {"model": "m", "messages": []}, True),
         ("POST", "/v1/images/generations", {"model": "m", "prompt": "a cat"}, True),
+        ("POST", "/v1/images/generations", {"prompt": "a cat"}, True),
+        ("POST", "/v1/audio/transcriptions", b"--x\r\n", True),
         ("GET", "/v1/models", None, False),
         ("POST", "/v1/files", b"--x\r\n", False),
         ("POST", "/v1/batches", {"input_file_id": "f"}, False),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import json
 import threading
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from fleet.config import PoolSettings
 from fleet.errors import (
     BadRequest,
+    BotFunctionFailed,
     ContextTooLong,
     DeadlineExceeded,
     FleetError,
@@ -22,11 +25,13 @@ from fleet.errors import (
 from fleet.models import BotTask
 from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
+from fleet.workers.bot.footing import Moved
 from fleet.workers.bot.raw_asker import MOST_PASSED
+from fleet.workers.frameworks.raw import RawRequest
 from tests.every import every
 from tests.workers.fakes import OTHERS_DID_WELL, FakeBreakers
 from tests.workers.frameworks.at_work import KEY, Work
-from tests.workers.providers.raw_server import RawServer, response
+from tests.workers.providers.raw_server import RawServer, provider, response
 from tests.workers.providers.test_streams import OPENAI, chunk, streamed
 
 HERE = "tests.workers.frameworks.test_failures"
@@ -451,7 +456,24 @@ async def asks_for_what_is_elsewhere(task: BotTask, bot: LoopBotContext) -> str:
 def test_only_paths_below_the_apis_root_are_asked():
     outcome, server = Work(f"{HERE}:asks_for_what_is_elsewhere").run_with(ANSWER)
     assert server.heads and every("admin" not in head for head in server.heads)
-    assert json.loads(str(outcome.answer)) == ["ConfigurationError"] * 2
+    assert json.loads(str(outcome.answer)) == ["BotFunctionFailed"] * 2
+
+
+async def lets_a_wrong_path_through(task: BotTask, bot: LoopBotContext) -> str:
+    return str(await bot.http_client().post("https://api.example/v1//chat/completions", json=BODY))
+
+
+async def packs_its_request(task: BotTask, bot: LoopBotContext) -> str:
+    packed = {"content-encoding": "gzip"}
+    return str(
+        await bot.http_client().post("https://a.example/v1/chat/completions", content=b"\x1f\x8b", headers=packed)
+    )
+
+
+@pytest.mark.parametrize("function", ["lets_a_wrong_path_through", "packs_its_request"])
+def test_a_request_that_cannot_be_sent_is_its_functions_fault_and_waits_for_nobody(function: str):
+    outcome, server = Work(f"{HERE}:{function}").run_with(ANSWER)
+    assert type(outcome.error) is BotFunctionFailed and server.heads == [], outcome.error
 
 
 async def lists_files(task: BotTask, bot: LoopBotContext) -> str:
@@ -526,3 +548,40 @@ def test_only_failures_in_a_row_count_against_a_run_of_many_requests():
     assert (flaky.status, flaky.answer, flaky.attempts) == ("ok", "444444", 18)
     stuck = run(*[down, down, ANSWER] * 4, down, down, down)
     assert isinstance(stuck.error, OutOfTries) and (stuck.attempts, stuck.fault) == (15, None)
+
+
+async def writes_anew(task: BotTask, bot: LoopBotContext) -> str:
+    body = json.dumps(BODY).encode()
+    for is_streamed in (False, True):
+        raw = json.dumps({**BODY, "stream": is_streamed}).encode() if is_streamed else body
+        with pytest.raises(Moved):
+            await bot.exchange(RawRequest("POST", "/v1/chat/completions", {}, raw, may_move=True))
+    return str(bot.context.run_watch.turns)
+
+
+def test_a_request_that_is_written_anew_for_another_wire_is_no_turn():
+    outcome, server = Work(f"{HERE}:writes_anew", kind="anthropic").run_with(ANSWER)
+    assert (outcome.status, outcome.answer, server.heads) == ("ok", "0", []), outcome.error
+
+
+def test_a_get_whose_kept_connection_breaks_is_sent_once():
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, provider(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as adapter:
+            get = RawRequest("GET", "/models", {}, b"")
+            ask = functools.partial(adapter.exchange, get, api_key=KEY, timeout_s=5, on_head=lambda *_: None)
+            await ask()
+            with pytest.raises(ProviderUnavailable):
+                await ask()
+
+    asyncio.run(run())
+    assert len(asked) == 2
