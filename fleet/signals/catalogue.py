@@ -19,6 +19,8 @@ from fleet.usage import Usage
 NOBODY = "-"
 #: Before the error type of one provider call that failed; a task's own final failure stands without it.
 _CALL = "call:"
+#: Before the tool and the error type of its failed requests.
+_TOOL_ERRORS = "tool_errors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,24 @@ BY_STATUS = {"ok": OK, "degraded": DEGRADED, "failed": FAILED}
 def fallbacks_of(pool: str, rung: int) -> Counter:
     """Return the part of `FALLBACKS` that one rung of a pool's ladder has served."""
     return Counter(f"{FALLBACKS.name}|{pool}|{rung}", FALLBACKS.description)
+
+
+def tool_errors_of(tool: str, kind: str) -> Counter:
+    """Return the counter of the requests to a tool API that failed with one type of error.
+
+    Args:
+        tool: As `tools/NAME`.
+        kind: One of `ERROR_NAMES`.
+    """
+    return Counter(f"{_TOOL_ERRORS}|{tool}|{kind}", "Requests to a tool API that were not answered as they should be.")
+
+
+def tool_errors_in(totals: Mapping[bytes, bytes]) -> Iterator[tuple[str, str, int]]:
+    """Yield tools, as `tools/NAME`, the types of their errors, and how many requests failed so."""
+    for name, count in totals.items():
+        first, *rest = name.decode(errors="replace").split("|")
+        if first == _TOOL_ERRORS and len(rest) == 2:
+            yield rest[0], rest[1], int(count)
 
 
 def used(usage: Usage) -> Iterator[tuple[Counter, int]]:

@@ -37,6 +37,9 @@ COST = Metric("fleet_cost_usd", "counter", "US dollars spent on models that have
 FALLBACKS = Metric(
     "fleet_fallbacks", "counter", "Tasks that a rung of their pool's fallback ladder served.", ("pool", "rung")
 )
+TOOL_ERRORS = Metric(
+    "fleet_tool_errors", "counter", "Requests to tool APIs that were not answered as they should be.", ("tool", "type")
+)
 RUNG = Metric(
     "fleet_pool_rung", "gauge", "Rung of a pool's fallback ladder that serves it, or did last; 0: its own.", ("pool",)
 )
@@ -145,7 +148,7 @@ WORKER_BUSY = Metric("fleet_worker_busy_slots", "gauge", "Those at work.")
 
 #: Told of the fleet by the dashboard, and by each worker of itself.
 FLEET_METRICS = (
-    COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, FALLBACKS, RUNG, DEAD_LETTERS, BOTS, BOT_RATE,
+    COMPLETIONS, DISCARDED, CALLS, TOKENS, CACHED, REASONING, COST, FALLBACKS, TOOL_ERRORS, RUNG, DEAD_LETTERS, BOTS, BOT_RATE,
     BOTS_SILENT, BOT_GINI, BOTS_SUSPECTED, BOTS_KEPT_IN, BOTS_ALIKE, DIVERSITY_ALARMS, DIVERSITY_SCORE,
     TOP_FAILURES, TOP_SHARE, RECENT_ERRORS, HOUR_ERRORS, HOUR_FAILURES, HOUR_COMPLETIONS, DURATION, WAITING,
     BY_CAUSE, OPENS, PARKED, OLDEST, IN_FLIGHT, POOL_WORKERS, OPEN, LIMIT_USED, LIMIT_WAITING, LIMIT_HELD,
@@ -262,6 +265,7 @@ def _errors(view: FleetView) -> Iterator[tuple[Metric, Iterable[Sample]]]:
     yield TOP_SHARE, [((), worst[0] / errors.failures if errors.failures else 0.0)]
     yield RECENT_ERRORS, [((), view.recent.failed_share)]
     yield HOUR_FAILURES, [((kind,), count) for kind, count in errors.types.items()]
+    yield TOOL_ERRORS, [((one.tool, kind), count) for one in view.tools for kind, count in one.types.items()]
 
 
 def _pools(pools: Iterable[PoolView]) -> Iterator[tuple[Metric, Iterable[Sample]]]:

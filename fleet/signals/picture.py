@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -25,6 +25,7 @@ from fleet.signals.view import (
     Quantiles,
     Recent,
     Series,
+    ToolErrors,
 )
 from fleet.signals.windows import (
     STATUSES,
@@ -189,6 +190,16 @@ def bot_table(
         mean_ms=tuple(rows.mean_ms()),
         **health._asdict(),
     )
+
+
+def tool_errors(totals: Mapping[bytes, bytes], tools: Collection[str]) -> tuple[ToolErrors, ...]:
+    """Return the failed requests of tool APIs, the worst first; of those only that `tools` names, as `tools/NAME`."""
+    types = defaultdict[str, Counter[str]](Counter)
+    for tool, kind, count in catalogue.tool_errors_in(totals):
+        if tool in tools:
+            types[tool][kind] += count
+    found = (ToolErrors(tool=tool, failed=n.total(), types=dict(n.most_common())) for tool, n in types.items())
+    return tuple(sorted(found, key=lambda one: (-one.failed, one.tool)))
 
 
 def failure_shown(failure: Failure) -> FailureLine:

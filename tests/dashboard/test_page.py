@@ -29,6 +29,7 @@ from fleet.engine.outcomes.dead_letters import letter_keys
 from fleet.models import BotResult, bot_name
 from fleet.money import PICOS, micros_of
 from fleet.roster import Checkout
+from fleet.signals.catalogue import tool_errors_of
 from fleet.signals.metrics import exposition
 from fleet.store import keys
 from fleet.store.client import Store, connect
@@ -72,6 +73,8 @@ bots = 3
 provider = "beta"
 model = "{model}"
 max_attempts = 1
+[tools.stock]
+base_url = "http://127.0.0.1:9"
 """
 
 
@@ -246,6 +249,20 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
         assert page.texts("#h-completions small, #h-errors small") == [words] * 2
         assert page.find("#spark-completions").get_attribute("aria-label").startswith(f"{bars} bars")  # type: ignore[union-attr]
         assert page.text("#completed") == "40 ok0 degraded6 failed46 in all"
+
+
+def test_failed_requests_to_tools_are_told_by_type_below_the_failed_tasks(fleet: Stack, page: Browser) -> None:
+    assert page.text("#tool-errors") == ""
+    gone = tool_errors_of("tools/gone", "RateLimited")  # fleet.toml no longer has it
+    two, one = (tool_errors_of("tools/stock", kind) for kind in ("ProviderUnavailable", "RateLimited"))
+    with connect(fleet.redis.url) as client:
+        client.hset(keys.totals(), mapping={two.name: 2, one.name: 1, gone.name: 9})
+        page.wait(
+            lambda: page.text("#tool-errors")
+            == "tools/stock: 3 requests failed since counting began: ProviderUnavailable 2, RateLimited 1",
+            "the tool's failures are told",
+        )
+        client.hdel(keys.totals(), two.name, one.name, gone.name)
 
 
 def test_pausing_and_resuming_a_pool_by_clicks(fleet: Stack, page: Browser) -> None:

@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from fleet import config
 from fleet.cli.main import main
 from fleet.engine.messages.producer import submit_many
+from fleet.engine.operations.overview import open_overview
 from fleet.engine.outcomes.stored import read_result
 from fleet.models import BotResult
+from fleet.signals.metrics import exposition
 from fleet.store import keys
 from fleet.store.client import connect
 from tests.every import every
@@ -126,6 +128,12 @@ def test_tool_that_is_down_makes_tasks_wait_and_blames_no_bot(tmp_path: Path, re
         stats = json.loads(run("stats", "--json"))
         rows = [row for row in stats["errors"]["rows"] if row["api"] == "tools/shop"]
         assert {row["type"] for row in rows} == {"ProviderUnavailable"} and sum(row["calls"] for row in rows) > 0
+        with open_overview(config.current()) as overview:
+            view = overview.read()
+        (told,) = view.tools
+        assert (told.tool, {*told.types}) == ("tools/shop", {"ProviderUnavailable"})
+        assert told.failed >= sum(row["calls"] for row in rows)
+        assert 'fleet_tool_errors_total{tool="tools/shop",type="ProviderUnavailable"}' in exposition(view).decode()
         assert results(redis_url, ids) == []
         shop.replies = [Reply(body=b"7 left")]
         wait_until(lambda: len(results(redis_url, ids)) == 8, WAIT_S, "all tasks are done")

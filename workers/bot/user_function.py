@@ -103,8 +103,16 @@ def _import(what: str, module_name: str, hint: str) -> ModuleType:
     except USER_ERRORS as error:
         raise ConfigurationError(
             f"{what}: expected a module that can be imported, installed or in {folder}, "
-            f"got {type(error).__name__}: {error}{hint and f'; {hint}'}"
+            f"got {type(error).__name__}: {error}{_help(error, module_name, hint)}"
         ) from error
+
+
+def _help(error: BaseException, module_name: str, hint: str) -> str:
+    """Say what may help; a module that the user's own imports, and that is not there, is a package to install."""
+    lacks = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+    if lacks and lacks.partition(".")[0] != module_name.partition(".")[0]:
+        return f"; install what brings {lacks.partition('.')[0]} where the workers run"
+    return f"; {hint}" if hint else ""
 
 
 def _check_signature(what: str, call: Callable[..., Any], arguments: tuple[str, ...]) -> None:

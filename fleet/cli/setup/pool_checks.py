@@ -179,7 +179,7 @@ def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | Non
         if trouble is None:
             yield ok(label, f"{code.path} loads")
         else:
-            advice = "Correct it, or the path in fleet.toml: no worker starts before that."
+            advice = "Correct it, or the path in fleet.toml, and restart the workers: until then this pool's tasks wait."
             yield fail(label, f"{code.path}: {trouble}", advice)
 
 

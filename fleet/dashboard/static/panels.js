@@ -20,6 +20,7 @@ export function panels(view, { out, act, open, mayAct }) {
   errors(view, shown);
   resources(view, shown);
   matrix(view.errors, open);
+  tools(view.tools);
   pools(view, out, act, mayAct);
   limits(view);
   cost(view);
@@ -149,6 +150,13 @@ function matrix(errors, open) {
     ...(more > 0 ? [h("button", { class: "link", type: "button", onclick: () => ((place.dataset.all = "yes"), matrix(errors, open)) }, `${counted(more + errors.rows_left_out, "more bot")}`)] : []),
   );
   if (focused) [...place.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+}
+
+function tools(all) {
+  keyed(by("tool-errors"), all, (one) => one.tool, () => h("li", { class: "note" }), (node, one) => {
+    const types = Object.entries(one.types).map(([type, n]) => `${type} ${count(n)}`).join(", ");
+    text(node, `${one.tool}: ${counted(one.failed, "request")} failed since counting began: ${types}`);
+  });
 }
 
 function pools({ pools: all, waits, at }, out, act, mayAct) {

@@ -15,7 +15,7 @@ from itertools import islice
 
 import redis
 
-from fleet.config import Settings, models_among
+from fleet.config import TOOLS, Settings, models_among
 from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
@@ -176,6 +176,7 @@ class Overview:
                 bots=settings.bots,
                 apis=len(models_among(apis)),
             ),
+            tools=picture.tool_errors(reading.totals, {f"{TOOLS}/{name}" for name in settings.tools}),
             pools=tuple(self._pools(reading, standings, bots, waits)),
             limits=limits,
             waits=waits,

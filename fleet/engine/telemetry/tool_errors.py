@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from fleet.signals.catalogue import NOBODY, ErrorField, error_name
+from fleet.signals.catalogue import NOBODY, ErrorField, error_name, tool_errors_of
 from fleet.store import keys
 from fleet.store.client import Script, Store
 
-_COUNT = Script.beside(__file__, "count_error.lua", keys="errors", argv="field life_s")
+_COUNT = Script.beside(__file__, "count_error.lua", keys="errors totals", argv="field counter life_s")
 
 
 class ToolErrorCounter:
@@ -32,8 +32,12 @@ class ToolErrorCounter:
             tool: As `tools/NAME`.
             error: Type of the error.
         """
-        field = ErrorField(bot, tool, error_name(error), "call")
+        kind = error_name(error)
         call = _COUNT.call(
-            errors=keys.errors(pool if pool in self._pools else NOBODY), field=field.spell(), life_s=keys.STATE_TTL_S
+            errors=keys.errors(pool if pool in self._pools else NOBODY),
+            totals=keys.totals(),
+            field=ErrorField(bot, tool, kind, "call").spell(),
+            counter=tool_errors_of(tool, kind).name,
+            life_s=keys.STATE_TTL_S,
         )
         self._store.send(_COUNT, *call)
