@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fleet.usage import Usage
 from fleet.workers.context import count_tokens
+from fleet.workers.load import MOST_PART_TOKENS
 
 #: Output tokens that a request is taken to ask for when it does not say, which real use corrects soon.
 OUTPUT_TOKENS = 1024
@@ -35,6 +37,7 @@ class ClientAsk:
         output_tokens: The most that are asked for.
         is_streamed: The answer is wanted in pieces.
         is_array: These may be the parts of one JSON array.
+        size: Of the body, in bytes.
     """
 
     model: str
@@ -42,10 +45,23 @@ class ClientAsk:
     output_tokens: int
     is_streamed: bool
     is_array: bool = False
+    size: int = 0
 
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    def believed(self, usage: Usage, came: int) -> Usage:
+        """Return no more usage than it can have had: no token is shorter than a byte, but for what is not seen here.
+
+        Args:
+            usage: As the provider told it.
+            came: Bytes of the answer.
+        """
+        most_in, most_out = self.size + MOST_PART_TOKENS, max(self.output_tokens, MOST_PART_TOKENS) + came
+        if usage.input_tokens <= most_in and usage.output_tokens <= most_out:
+            return usage
+        return usage.within(input_tokens=most_in, output_tokens=most_out)
 
 
 def guess(request: Any, body: bytes) -> int:
@@ -61,7 +77,7 @@ def read_ask(body: bytes, model: str | None, guess: int) -> ClientAsk | None:
     if not isinstance(named, str) or not named:
         return None
     if asked is None:
-        return ClientAsk(named, guess, OUTPUT_TOKENS, is_streamed=False)
+        return ClientAsk(named, guess, OUTPUT_TOKENS, is_streamed=False, size=len(body))
     places = (asked, *(inner for name in _CONFIGS if isinstance(inner := asked.get(name), dict)))
     limits = [place[name] for place in places for name in _OUTPUT_LIMITS if type(place.get(name)) is int]
     return ClientAsk(
@@ -69,6 +85,7 @@ def read_ask(body: bytes, model: str | None, guess: int) -> ClientAsk | None:
         input_tokens=sum(count_tokens(text) for name in _TEXTS for text in _texts(asked.get(name))),
         output_tokens=max(0, limits[0]) if limits else OUTPUT_TOKENS,
         is_streamed=asked.get("stream") is True,
+        size=len(body),
     )
 
 

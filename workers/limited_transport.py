@@ -312,7 +312,8 @@ class _Plan:
         self, grant: Grant, ask: ClientAsk, watch: StreamWatch, headers: Any, rates: RateReadings | None
     ) -> _Outcome:
         """Return what came of a stream, whole or cut."""
-        used = watch.used(ask.input_tokens)
+        told = watch.used(ask.input_tokens)
+        used = None if told is None else ask.believed(told, 0)
         outcome = self._settled(grant, ask, used, rates)
         error = None if watch.error is None else self._error(200, watch.error, headers, time.time())
         if error is None:
@@ -352,4 +353,5 @@ def _comes_in_pieces(ask: ClientAsk, response: Any) -> bool:
 
 
 def _usage(ask: ClientAsk, response: Any) -> Usage | None:
-    return usage_of(response.content, response.headers.get("content-type", ""), ask.input_tokens)
+    told = usage_of(response.content, response.headers.get("content-type", ""), ask.input_tokens)
+    return None if told is None else ask.believed(told, len(response.content))

@@ -21,7 +21,8 @@ from fleet.workers.limited_streams import StreamWatch
 from fleet.workers.limited_transport import BlockingLimitedTransport, LimitedTransport
 from fleet.workers.passage import DEFAULT_HOLD_S
 from tests.workers.fakes import FakeLimiter
-from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, events
+from tests.workers.providers.raw_server import raw_server, response
+from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, events, streamed
 from tests.workers.simulator.running import chat, running, total
 
 LIMIT = "openai/m/default"
@@ -176,6 +177,23 @@ def test_a_request_whose_model_cannot_be_read_is_sent_only_when_the_client_names
     assert provider.calls == 1
     assert [grant.limit for grant in limiter.granted] == [LIMIT]
     assert limiter.is_settled_once
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_no_more_usage_is_believed_than_a_request_can_have(is_streamed: bool) -> None:
+    absurd = {"prompt_tokens": 10**11, "completion_tokens": 10**11}
+    answer = {"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}], "usage": absurd}
+    said = streamed([*OPENAI[:5], {"choices": [], "usage": absurd}, "[DONE]"]) if is_streamed else response(answer)
+    limiter = FakeLimiter()
+
+    async def main() -> None:
+        transport: Any = LimitedTransport(limiter, "openai", httpx2.AsyncHTTPTransport())
+        async with raw_server(said) as server, httpx2.AsyncClient(transport=transport, base_url=server.url) as client:
+            await client.post("/v1/chat/completions", json={"model": "m", "messages": QUESTION, "stream": is_streamed})
+
+    asyncio.run(main())
+    ((_, used),) = limiter.settled
+    assert 10**6 < used < 2_100_000
 
 
 def test_files_pass_without_a_grant() -> None:
