@@ -64,7 +64,7 @@ def main(bots: int, seconds: int, per_s: int, table: bool, all_change: bool) -> 
     """Measure the page."""
     watch = WATCH.replace("BOTS", str(bots)).replace("ALL", "true" if all_change else "false")
     os.environ |= {f"FLEET_POOLS__P{n}__BOTS": str(bots // POOLS) for n in range(1, POOLS + 1)}
-    with private_home() as home, flower(home) as (address, login), _finishing(per_s), _chromium() as chrome:
+    with private_home() as home, flower(home) as (address, login), _finishing(per_s), chromium() as chrome:
         rows = list(_measured(chrome, address, login, seconds, watch, is_table=table))
     columns = ["what", "measured", "wanted"]
     print_table(f"The Fleet tab with {bots:,} bots, {per_s:,} tasks/s, {seconds:,} s", columns, rows)
@@ -123,7 +123,7 @@ def _busy_s(chrome: webdriver.Chrome) -> dict[str, float]:
 
 
 @contextmanager
-def _chromium() -> Iterator[webdriver.Chrome]:
+def chromium() -> Iterator[webdriver.Chrome]:
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         raise click.ClickException("expected chromium and chromedriver, got neither or one; install chromium-driver")

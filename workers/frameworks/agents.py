@@ -18,6 +18,7 @@ from pydantic_ai.usage import UsageLimits
 
 from fleet.errors import BotFunctionFailed, ConfigurationError, Waits
 from fleet.models import BotTask
+from fleet.workers.bot import json_answer
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.elsewhere import LoopBotContext
 from fleet.workers.bot.user_function import UserFunction, load_function, load_name
@@ -109,7 +110,7 @@ class _AgentAsFunction:
         result = await self._agent.run(
             told.prompt,
             message_history=told.history or None,
-            instructions=told.instructions or None,
+            instructions=[*told.instructions, *self._form(context)] or None,
             model=model,
             deps=deps,
             model_settings=model.asked,
@@ -119,6 +120,13 @@ class _AgentAsFunction:
         )
         _note(result, context)
         return result
+
+
+    def _form(self, context: BotContext) -> list[str]:
+        """Return what an agent that answers in text is told of the task's schema; others have a form of their own."""
+        if context.schema is None or self._agent.output_type is not str:
+            return []
+        return [json_answer.rules(context.schema, context.persona.context_window_tokens)]
 
 
 async def _made(deps: UserFunction, task: BotTask, bot: LoopBotContext) -> object:

@@ -274,6 +274,16 @@ def test_the_tasks_schema_holds_for_its_output_too(url: str) -> None:
     assert ran(Room(url, agent=f"{HERE}:triage"), BotTask(prompt="x", answer_schema=Triage)).status == "ok"
 
 
+@pytest.mark.parametrize(("agent", "is_told"), [("plain", True), ("triage", False)])
+def test_an_agent_that_answers_in_text_is_told_the_tasks_schema(url: str, agent: str, is_told: bool) -> None:
+    room = Room(url, agent=f"{HERE}:{agent}")
+    task = BotTask(messages=[{"role": "system", "content": "Be kind."}, {"role": "user", "content": "x"}],
+                   answer_schema={"type": "object", "title": "a form of ours"})  # fmt: skip
+    ran(room, task)
+    said = json.dumps(room.bodies[0]["messages"])
+    assert ("a form of ours" in said) == is_told and "Be kind." in said
+
+
 def test_a_provider_that_fails_and_limits_fails_no_agent(url: str) -> None:
     send(url, "/failures?error_rate=0.4", method="POST")
     outcomes = [ran(Room(url, agent=f"{HERE}:triage"), BotTask(prompt=f"Case {n}")) for n in range(6)]
