@@ -18,9 +18,9 @@ import click
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
 from fleet.cli.terminal import adapt, say
 from fleet.cli.wrong_use import told
+from fleet.config import core_dumps
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import nearest, quote
-from fleet.store import core_dumps
 
 #: Command name -> module, attribute, one line of help. The line must equal the command's own (a test checks).
 COMMANDS = {

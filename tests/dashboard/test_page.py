@@ -258,8 +258,10 @@ def test_failed_requests_to_tools_are_told_by_type_below_the_failed_tasks(fleet:
     with connect(fleet.redis.url) as client:
         client.hset(keys.totals(), mapping={two.name: 2, one.name: 1, gone.name: 9})
         page.wait(
-            lambda: page.text("#tool-errors")
-            == "tools/stock: 3 requests failed since counting began: ProviderUnavailable 2, RateLimited 1",
+            lambda: (
+                page.text("#tool-errors")
+                == "tools/stock: 3 requests failed since counting began: ProviderUnavailable 2, RateLimited 1"
+            ),
             "the tool's failures are told",
         )
         client.hdel(keys.totals(), two.name, one.name, gone.name)

@@ -121,7 +121,6 @@ class _AgentAsFunction:
         _note(result, context)
         return result
 
-
     def _form(self, context: BotContext) -> list[str]:
         """Return what an agent that answers in text is told of the task's schema; others have a form of their own."""
         if context.schema is None or self._agent.output_type is not str:

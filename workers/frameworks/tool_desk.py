@@ -42,7 +42,7 @@ from fleet.workers.roads import Roads
 logger = logging.getLogger(__name__)
 
 
-class ToolErrors(Protocol):
+class ToolErrorCount(Protocol):
     """Who counts what goes wrong at tools, by bot."""
 
     def failed(self, pool: str, bot: str, tool: str, error: str) -> None:
@@ -93,7 +93,7 @@ class ToolDesk:
         roads: Roads,
         limiter: Limiter,
         bill: Bill | None = None,
-        errors: ToolErrors | None = None,
+        errors: ToolErrorCount | None = None,
         step: Callable[[str], AbstractContextManager[Any]] = lambda name: nullcontext(),
     ) -> None:
         self._roads = roads

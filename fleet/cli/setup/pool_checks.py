@@ -179,7 +179,9 @@ def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | Non
         if trouble is None:
             yield ok(label, f"{code.path} loads")
         else:
-            advice = "Correct it, or the path in fleet.toml, and restart the workers: until then this pool's tasks wait."
+            advice = (
+                "Correct it, or the path in fleet.toml, and restart the workers: until then this pool's tasks wait."
+            )
             yield fail(label, f"{code.path}: {trouble}", advice)
 
 

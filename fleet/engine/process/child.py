@@ -23,6 +23,7 @@ from celery.app.trace import trace_task_ret
 from celery.exceptions import Reject
 
 from fleet import config
+from fleet.config import core_dumps
 from fleet.engine.app import app
 from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Run, Socket, Stop, Work
 from fleet.engine.process.janitor import for_ever
@@ -31,7 +32,6 @@ from fleet.engine.process.waiting_room import GoneBack
 from fleet.engine.process.wiring import Assembly, put_together, renewing
 from fleet.engine.telemetry.occupancy import DirectCall
 from fleet.quoting import quote
-from fleet.store import core_dumps
 
 #: Linux: the signal that a process gets when its parent ends (`prctl`).
 _PR_SET_PDEATHSIG = 1

@@ -258,11 +258,7 @@ async def _hear_time(broker: Store) -> None:
 
 
 def make_bot(name: str, settings: Settings) -> Bot:
-    """Return the bot of that name with its persona, for who shows bots and runs none.
-
-    Raises:
-        ConfigurationError: When no pool in the settings has such a bot.
-    """
+    """Return a bot and its persona, for whoever only shows it. Raises `ConfigurationError` if no pool has it."""
     return bot_of(name, settings)
 
 
@@ -327,7 +323,8 @@ class Process:
         for pool, wait in shut.items():
             logger.error("pool_shut pool=%s cause=%s: %s; its tasks are left to other workers", pool, wait.cause, wait)
         occupancy.forgo([keys.queue(pool) for pool in shut])
-        calls, tools = [route.limit for route in assembly.routes], assembly.tools
+        calls = [route.limit for route in assembly.routes]
+        paid = [*calls, *(() if assembly.tools is None else assembly.tools.limits)]
         limits = [limit for limit in calls if assembly.breakers.standing(limit) is None]
         served = [pool for pool in settings.pools if pool not in assembly.shut]
         takes_up = partial(take_up, assembly.breakers, settings, assembly.broker)
@@ -346,7 +343,7 @@ class Process:
             partial(lend, assembly.agent.occupants.waiting, assembly.agent.occupants.moved),
             partial(assembly.janitor.report, occupancy, lambda: apart.count, settings, shut),
             partial(assembly.janitor.watch_neighbours, settings),
-            assembly.spending.sweeper([*calls, *(tools.limits if tools else ())], assembly.janitor.living, export_of(settings.bill)).attend,
+            assembly.spending.sweeper(paid, assembly.janitor.living, export_of(settings.bill)).attend,
         ]  # fmt: skip
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
