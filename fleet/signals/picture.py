@@ -20,12 +20,12 @@ from fleet.signals.view import (
     Durations,
     ErrorMatrix,
     EventView,
+    FailedRequests,
     FailureLine,
     MatrixRow,
     Quantiles,
     Recent,
     Series,
-    ToolErrors,
 )
 from fleet.signals.windows import (
     STATUSES,
@@ -192,13 +192,13 @@ def bot_table(
     )
 
 
-def tool_errors(totals: Mapping[bytes, bytes], tools: Collection[str]) -> tuple[ToolErrors, ...]:
+def tool_errors(totals: Mapping[bytes, bytes], tools: Collection[str]) -> tuple[FailedRequests, ...]:
     """Return the failed requests of tool APIs, the worst first; of those only that `tools` names, as `tools/NAME`."""
     types = defaultdict[str, Counter[str]](Counter)
     for tool, kind, count in catalogue.tool_errors_in(totals):
         if tool in tools:
             types[tool][kind] += count
-    found = (ToolErrors(tool=tool, failed=n.total(), types=dict(n.most_common())) for tool, n in types.items())
+    found = (FailedRequests(tool=tool, failed=n.total(), types=dict(n.most_common())) for tool, n in types.items())
     return tuple(sorted(found, key=lambda one: (-one.failed, one.tool)))
 
 

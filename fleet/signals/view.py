@@ -209,7 +209,7 @@ class ErrorMatrix(Frozen):
     last: tuple[FailureLine, ...] = Field(description="The 20 newest.")
 
 
-class ToolErrors(Frozen):
+class FailedRequests(Frozen):
     """Requests to one tool API that were not answered as they should be, since counting began."""
 
     tool: str = Field(description="As `tools/NAME`.")
@@ -303,7 +303,7 @@ class FleetView(Frozen):
     spread: BotSpread
     bots: BotTable
     errors: ErrorMatrix
-    tools: tuple[ToolErrors, ...] = Field((), description="Tools of whose requests some failed, the worst first.")
+    tools: tuple[FailedRequests, ...] = Field((), description="Tools of whose requests some failed, the worst first.")
     pools: tuple[PoolView, ...]
     limits: tuple[LimitView, ...]
     waits: tuple[WaitLine, ...] = Field((), description="Why tasks wait, the reasons with the most tasks first.")

@@ -6,18 +6,18 @@ Told to people by `story.py`; found in the queues by `message_search.py`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import redis
 from celery import states
 
-from fleet.config import Settings
+from fleet.config import KEY_LABEL, TOOLS, Settings
 from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
 from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, wait_of
-from fleet.engine.operations.task_money import NO_MONEY, TaskMoney, read_task_money
+from fleet.engine.operations.task_money import NO_MONEY, TaskMoney, read_task_money, tools_of
 from fleet.engine.operations.waits import (
     NO_APIS,
     Crew,
@@ -85,6 +85,7 @@ class Facts:
     troubles: tuple[Trouble, ...] = ()
     wait: WaitLine | None = None
     money: TaskMoney = NO_MONEY
+    tool_waits: tuple[WaitLine, ...] = ()
 
     @property
     def message(self) -> bytes | None:
@@ -185,6 +186,7 @@ def gather(
         troubles=_troubles(where.queue if where else "", living, settings, marks.now_s),
         wait=_wait(standing, held, parked, search, crew.now_s) if standing else None,
         money=money,
+        tool_waits=tuple(_tool_waits(state, settings, pool or "", crew.now_s)) if held and result is None else (),
     )
 
 
@@ -240,6 +242,15 @@ def _wait(
     first = next(alike, None)
     tasks, among = (first.tasks, first.parked) if first else (0, 0)
     return line_of(standing.pool, wait, now_s, tasks=tasks, parked=among)
+
+
+def _tool_waits(state: redis.Redis, settings: Settings, pool: str, now_s: float) -> Iterator[WaitLine]:
+    """Yield why requests to tools wait that a running task may use: they wait in its slot. Two round trips, if any."""
+    tools = tools_of(pool, settings)
+    apis = read_apis(state, settings, ()) if tools else NO_APIS
+    for name in tools:
+        if (wait := apis.wait_of(f"{TOOLS}/{name}/{KEY_LABEL}", now_s)) is not None:
+            yield line_of(pool, wait, now_s)
 
 
 def _troubles(queue: str, living: Sequence[WorkerReport], settings: Settings, now_s: float) -> tuple[Trouble, ...]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from fleet.config import KEY_LABEL, Settings
+from fleet.config import KEY_LABEL, TOOLS, Settings, ToolSettings
 from fleet.economy.bill.notes import read_note
 from fleet.economy.budgets import Payer, read_budgets
 from fleet.engine.operations.budgets import budget_views
@@ -80,6 +80,12 @@ def read_task_money(
     )
 
 
+def tools_of(pool: str, settings: Settings) -> Mapping[str, ToolSettings]:
+    """Return the tool APIs that a pool's tasks may use: only a user's own bot asks any."""
+    found = settings.pools.get(pool)
+    return settings.tools if found is not None and (found.function or found.agent) else {}
+
+
 def _fields_of(message: bytes) -> Mapping[str, Any]:
     try:
         return fields_in(parts_of(message)[1])
@@ -93,8 +99,10 @@ def _text(given: object) -> str:
 
 def _under_way(state: redis.Redis, settings: Settings, pool: str, task_id: str) -> Iterator[CallUnderWay]:
     """Yield the calls of a task whose notes the limiter keeps until they are in the bill."""
-    for provider, model in dict.fromkeys(settings.calls_of(pool)):
-        name = f"{provider}/{model}"
+    calls = dict.fromkeys(settings.calls_of(pool))
+    timeouts = {f"{provider}/{model}": settings.provider_named(provider).timeout_s for provider, model in calls}
+    timeouts |= {f"{TOOLS}/{name}": tool.timeout_s for name, tool in tools_of(pool, settings).items()}
+    for name, timeout_s in timeouts.items():
         for text in _notes(state, f"{name}/{KEY_LABEL}", task_id.encode()):
             noted = read_note(text)
             if noted is not None and noted[0].task == task_id:
@@ -103,7 +111,7 @@ def _under_way(state: redis.Redis, settings: Settings, pool: str, task_id: str) 
                     api=name,
                     since=sent_us / 1e6,
                     reserved_usd_micros=round(micros) if note.is_priced else None,
-                    timeout_s=settings.provider_named(provider).timeout_s,
+                    timeout_s=timeout_s,
                 )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from fleet.config import BudgetSettings, PoolSettings, Settings
+from fleet.config import BudgetSettings, PoolSettings, Settings, ToolSettings
 from fleet.economy.bill.notes import packed_note
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
@@ -41,6 +41,7 @@ from fleet.store import keys
 from fleet.store.client import Store, connect, run_script
 from fleet.usage import Usage
 from tests.burials import keep
+from tests.engine.operations.test_waits import open_breaker
 
 SETTINGS = Settings(pools={"research": PoolSettings(bots=3), "review": PoolSettings(bots=2)})
 BODY = json.dumps([[], {"prompt": "a secret question", "pool": "research"}, {}]).encode()
@@ -225,6 +226,23 @@ def test_a_task_tells_what_is_left_of_what_its_pools_tasks_may_cost(client: redi
     capped = Settings(pools={"research": PoolSettings(bots=2, max_cost_usd=0.01)})
     hold(client, with_costs(message_of("mine")))
     assert "of its max_cost_usd = $0.0100, $0.0080 is left" in text_of(story_of(client, "mine", settings=capped))
+
+
+STOCK = "tools/stock/default"
+
+
+def test_a_running_task_tells_which_tool_it_asks_and_which_is_down(client: redis.Redis, redis_url: str) -> None:
+    tools = {"stock": ToolSettings(base_url="http://127.0.0.1:9", timeout_s=7)}
+    own = Settings(pools={"research": PoolSettings(bots=2, function="my_bots:answer")}, tools=tools)
+    hold(client, message_of("mine"))
+    leave_call(client, "mine", ago_s=3, usd_micros=0, limit=STOCK)
+    story = story_of(client, "mine", settings=own)
+    assert [(call.api, call.timeout_s) for call in story.under_way] == [("tools/stock", 7)]
+    assert "waits in its slot" not in text_of(story)
+    asyncio.run(open_breaker(redis_url, STOCK))
+    told = text_of(story_of(client, "mine", settings=own))
+    assert "what it asks of the tool stock waits in its slot, because tools/stock/default: " in told
+    assert "tool stock" not in text_of(story_of(client, "mine", settings=SETTINGS.model_copy(update={"tools": tools})))
 
 
 def test_a_task_whose_api_answers_nobody_says_so(client: redis.Redis) -> None:
