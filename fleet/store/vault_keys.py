@@ -9,7 +9,7 @@ from fleet.store.prefix import plain_builders, prefixed
 TAG = "{fleet}"
 
 
-def revoked() -> str:
+def revoked_keys() -> str:
     """Hash, `provider|fingerprint` -> Unix time, no TTL: keys of providers that no call may use from then on."""
     return f"{TAG}:revoked_keys"
 

@@ -19,7 +19,7 @@ def revoke_fingerprint(client: redis.Redis, provider: str, fingerprint: str, at_
         fingerprint: Of the key.
         at_s: Unix time in seconds of Redis; a time that is past holds at once.
     """
-    client.hset(vault_keys.revoked(), f"{provider}|{fingerprint}", repr(at_s))
+    client.hset(vault_keys.revoked_keys(), f"{provider}|{fingerprint}", repr(at_s))
 
 
 def redis_time_s(client: redis.Redis) -> float:
@@ -30,7 +30,7 @@ def redis_time_s(client: redis.Redis) -> float:
 
 def read_revoked(client: redis.Redis) -> dict[str, float]:
     """Return from when revoked keys may be used no more (Unix time in seconds), by `provider|fingerprint`."""
-    return _read(client.hgetall(vault_keys.revoked()))  # type: ignore[arg-type]
+    return _read(client.hgetall(vault_keys.revoked_keys()))  # type: ignore[arg-type]
 
 
 async def hear_revoked(store: Store) -> dict[str, float]:
@@ -39,7 +39,7 @@ async def hear_revoked(store: Store) -> dict[str, float]:
     Raises:
         StoreUnavailable: When Redis does not answer.
     """
-    parts = await store.command("HGETALL", vault_keys.revoked())
+    parts = await store.command("HGETALL", vault_keys.revoked_keys())
     return _read(dict(zip(parts[::2], parts[1::2], strict=True)))
 
 

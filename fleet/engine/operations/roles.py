@@ -17,7 +17,7 @@ from kombu.transport.redis import Channel
 
 from fleet.config import Settings
 from fleet.engine.messages.queues import task_queues
-from fleet.store import bill_keys, keys
+from fleet.store import bill_keys, erasure_keys, keys, vault_keys
 
 Role = Literal["producer", "worker", "dashboard", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -28,6 +28,8 @@ _STEP = "[^!-~][^!-~]?"
 _GUIDE_STEP = ":[1-9]"
 #: Commands of connections, and of scripts that are not yet on the server. `SCRIPT FLUSH` and `KILL` are nobody's.
 _CONNECTION = ("+@connection", "+@transaction", "+script|load", "+script|exists", "+time", "+wait", "-@dangerous")
+#: The modules with builders of keys.
+KEYS = (keys, bill_keys, erasure_keys, vault_keys)
 #: All that reads and writes keys, and nothing that reads or changes the server; `FUNCTION FLUSH` is a write to Redis.
 _WORK = ("+@read", "+@write", "+@pubsub", "-@scripting", *_CONNECTION, "-@admin", "+info")
 #: What a person looks into the server with. None of these changes it: `CONFIG SET`, `FLUSHALL`, `ACL` stay refused.
@@ -108,8 +110,8 @@ def rules_of(settings: Settings, *, database: int = 0, pools: Iterable[str] = ()
 
 
 def patterns() -> dict[str, tuple[str, ...]]:
-    """Return what matches the keys of each builder in `keys` and `bill_keys`, by its name."""
-    return {**{name: made for module in (keys, bill_keys) for name, made in _patterns_of(module)}, **_names_of_celery()}
+    """Return what matches the keys of each builder, by its name; of those beside `keys`, by `module.name`."""
+    return {**{name: made for module in KEYS for name, made in _patterns_of(module)}, **_names_of_celery()}
 
 
 def _names_of_celery() -> dict[str, tuple[str, ...]]:
@@ -125,12 +127,13 @@ def _names_of_celery() -> dict[str, tuple[str, ...]]:
 
 
 def _patterns_of(module: ModuleType) -> Iterator[tuple[str, tuple[str, ...]]]:
+    before = "" if module is keys else f"{module.__name__.rpartition('.')[2]}."
     for name, plain in module._BUILDERS.items():
         wanted = [
             "*/*" if part == "name" and name in _OF_LIMITS else "*" for part in inspect.signature(plain).parameters
         ]
         built = getattr(module, name)(*wanted)
-        yield name, (built,) if isinstance(built, str) else tuple(built)
+        yield before + name, (built,) if isinstance(built, str) else tuple(built)
 
 
 _OF_LIMITS = ("limit", "limit_keys", "breaker")

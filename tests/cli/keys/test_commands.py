@@ -75,7 +75,7 @@ def test_a_key_is_added_listed_rotated_and_revoked(api: KeyedApi, client: redis.
     events = json.loads(fleet("events", "--json"))["events"]
     assert [event["name"] for event in events] == ["key_revoked", "key_rotated", "key_added"]
     assert every(event["fields"]["by"] and event["fields"]["host"] for event in events)
-    assert len(client.hgetall(vault_keys.revoked())) == 2
+    assert len(client.hgetall(vault_keys.revoked_keys())) == 2
     assert every(TWO.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(api: KeyedApi, clien
     fleet("keys", "add", "acme", stdin=ONE)
     assert "fleet keys rotate acme" in fleet("keys", "add", "acme", stdin=TWO, code=2)
     assert "again" in fleet("keys", "rotate", "acme", stdin=ONE, code=2)
-    assert client.exists(vault_keys.revoked()) == 0
+    assert client.exists(vault_keys.revoked_keys()) == 0
     fleet("keys", "revoke", "acme")
     assert "was not revoked" in fleet("keys", "add", "acme", stdin=ONE, code=2)
     assert [one.version for one in Envelope(config.home_path()).read().of("acme")] == [1]
@@ -99,7 +99,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(api: KeyedApi, clien
 
 def test_a_key_from_a_variable_is_revoked_too(api: KeyedApi, client: redis.Redis) -> None:
     fleet("keys", "revoke", "other")
-    assert list(client.hgetall(vault_keys.revoked())) == [f"other|{key_fingerprint('other', ONE)}".encode()]
+    assert list(client.hgetall(vault_keys.revoked_keys())) == [f"other|{key_fingerprint('other', ONE)}".encode()]
     assert rows()["other"]["state"] == "revoked"
 
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from fleet import config
-from fleet.engine.operations.roles import DASHBOARD, PRODUCER, ROLES, line_of, patterns, rules_of
+from fleet.engine.operations.roles import DASHBOARD, KEYS, PRODUCER, ROLES, line_of, patterns, rules_of
 from fleet.store import bill_keys, keys
 from fleet.store.client import connect
 from tests.every import every
@@ -105,6 +105,11 @@ def test_a_worker_may_run_every_command_that_scripts_name(server: redis.Redis) -
         category = {str(one) for one in next(iter(told.values()))["acl_categories"]}
         assert name == "TIME" or category & {"@read", "@write", "@pubsub"}, name
         assert not category & {"@dangerous", "@admin"}, name
+
+
+def test_builders_of_one_name_in_two_modules_are_all_covered() -> None:
+    assert len(patterns()) >= sum(len(module._BUILDERS) for module in KEYS)
+    assert patterns()["bots"] != patterns()["bill_keys.bots"]
 
 
 def test_the_tables_name_builders_only() -> None:

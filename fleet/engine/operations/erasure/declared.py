@@ -88,3 +88,6 @@ ERASURE: dict[str, Holding] = {
     "chord_parts": Holding("both", "erased", "by the results in it; the body of such a chord is not called any more"),
     "salt": Holding("nothing", "expires", "a random secret, within a day"),
 }
+
+#: Function of `fleet/store/vault_keys.py` -> what its key holds.
+VAULT: dict[str, Holding] = _none("revoked_keys")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from fleet.engine.operations.erasure.declared import ERASURE, MONEY, STORE, Holding
-from fleet.store import bill_keys, erasure_keys, keys
+from fleet.engine.operations.erasure.declared import ERASURE, MONEY, STORE, VAULT, Holding
+from fleet.engine.operations.roles import KEYS
+from fleet.store import bill_keys, erasure_keys, keys, vault_keys
 from tests.every import every
 
+DECLARED = [(keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE), (vault_keys, VAULT)]
 
-@pytest.mark.parametrize(("module", "declared"), [(keys, STORE), (bill_keys, MONEY), (erasure_keys, ERASURE)])
+
+@pytest.mark.parametrize(("module", "declared"), DECLARED)
 def test_a_key_without_a_word_about_erasure_is_none(module: object, declared: dict[str, Holding]) -> None:
     assert set(declared) == set(module._BUILDERS), (  # type: ignore[attr-defined]
         "a new key: say in engine/operations/erasure/declared.py what it holds and what `fleet forget` does about it"
@@ -19,3 +24,10 @@ def test_a_key_without_a_word_about_erasure_is_none(module: object, declared: di
 def test_what_holds_words_or_a_tenant_does_not_simply_stay() -> None:
     holding = [one for one in (*STORE.values(), *MONEY.values(), *ERASURE.values()) if one.holds != "nothing"]
     assert every(one.becomes in ("erased", "renamed", "told") and one.how for one in holding)
+
+
+def test_no_module_of_keys_is_left_out() -> None:
+    store = Path(keys.__file__).parent
+    made = {path.stem for path in store.glob("*keys.py") if "_BUILDERS = " in path.read_text(encoding="utf-8")}
+    assert {module.__name__.rpartition(".")[2] for module, _ in DECLARED} == made
+    assert {module.__name__.rpartition(".")[2] for module in KEYS} == made
