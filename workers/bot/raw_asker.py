@@ -25,6 +25,8 @@ from fleet.workers.frameworks.watch import RequestWatch
 MOST_RELEARNT = 3
 #: Times that a request which asks no model is sent until its function is called anew (count): no breaker hears of it.
 MOST_PASSED = 4
+#: Longest wait (s) for what follows the last words of a stream that its reader has left: mostly the usage.
+LAST_WORDS_S = 1.0
 #: Endpoints of which each request is a turn of a run.
 TURNS = frozenset({"chat/completions", "completions", "responses", "messages"})
 #: Least time (s) after which a function is called anew that speaks what the pool's provider doesn't, or lacks an SDK.
@@ -42,8 +44,8 @@ class RawAsker(WatchedAsker):
         return []
 
     @cached_property
-    def _streams(self) -> set[asyncio.Task[None]]:
-        return set()
+    def _streams(self) -> dict[asyncio.Task[None], Passing]:
+        return {}
 
     async def exchange(self, request: RawRequest) -> RawAnswer:
         """Send a request of an SDK with the pool's model and key; return its answer, or a refusal of it.
@@ -81,10 +83,15 @@ class RawAsker(WatchedAsker):
         self.broken.append(error)
 
     async def end_streams(self) -> None:
-        """Cut the answers that still come in pieces."""
-        streams = tuple(self._streams)
-        for stream in streams:
+        """Cut the answers that still come in pieces; of those whose last words came, only the usage is awaited."""
+        streams = dict(self._streams)
+        ended = [stream for stream, passing in streams.items() if passing.has_ended]
+        for stream in streams.keys() - set(ended):
             stream.cancel()
+        if ended:
+            await asyncio.wait(ended, timeout=LAST_WORDS_S)
+            for stream in ended:
+                stream.cancel()
         await asyncio.gather(*streams, return_exceptions=True)
 
     async def _stream(self, ask: RawAsk, watch: RequestWatch | None) -> RawAnswer:
@@ -92,9 +99,13 @@ class RawAsker(WatchedAsker):
         loop = asyncio.get_running_loop()
         first: asyncio.Future[RawAnswer] = loop.create_future()
 
+        def cut() -> None:
+            if not passing.has_ended:  # SDKs leave at the last event: what follows is read, for it is paid
+                task.cancel()
+
         def leave() -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it is over
-                loop.call_soon_threadsafe(task.cancel)
+                loop.call_soon_threadsafe(cut)
 
         chunks = Chunks(leave)
         passing = Passing(
@@ -104,8 +115,8 @@ class RawAsker(WatchedAsker):
             collects=watch is not None,
         )
         task = loop.create_task(self._passed(ask, passing, watch, first, chunks))
-        self._streams.add(task)
-        task.add_done_callback(self._streams.discard)
+        self._streams[task] = passing
+        task.add_done_callback(lambda done: self._streams.pop(done, None))
         try:
             return await asyncio.shield(first)
         except asyncio.CancelledError:

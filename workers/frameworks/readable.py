@@ -105,6 +105,8 @@ def _response(answer: dict[str, Any]) -> dict[str, Any]:
         raise NoAnswer("expected a whole answer, got a response that has failed", is_half=True)
     if not isinstance(output := answer.get("output"), list):
         raise _unlike("a response with `output`", output)
+    if not output and answer.get("status") in (None, "completed"):
+        raise _unlike("a response with `output`", output)
     return answer
 
 
@@ -169,7 +171,7 @@ def _check_reason(told: object) -> str | None:
 
 def _objects(value: object, expected: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
-        raise NoAnswer(f"expected {expected}, got {'an empty list' if value == [] else type(value).__name__}")
+        raise _unlike(expected, value)
     for item in value:
         if not isinstance(item, dict):
             raise _unlike(expected, item)
@@ -177,4 +179,4 @@ def _objects(value: object, expected: str) -> list[dict[str, Any]]:
 
 
 def _unlike(expected: str, got: object) -> NoAnswer:
-    return NoAnswer(f"expected {expected}, got {type(got).__name__}")
+    return NoAnswer(f"expected {expected}, got {'an empty list' if got == [] else type(got).__name__}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -119,6 +121,7 @@ NO_ANSWERS = [
     b'{"choices": [], "content": "text", "output": "text", "data": []}',
     b'{"choices": [null], "content": {}, "output": {}, "data": [null]}',
     b'{"choices": [{"message": null}], "status": "failed", "output": [], "data": [{"embedding": []}]}',
+    b'{"choices": [{}], "content": 4, "status": "completed", "output": [], "data": [{}]}',
     b'{"error": {"type": "server_error", "message": "oops"}}',
     b'{"message": "upstream connect error", "code": 502}',
 ]  # fmt: skip
@@ -232,3 +235,44 @@ def test_a_request_without_a_model_that_fails_for_the_key_or_the_provider_is_tri
     work = Work(f"{HERE}:lists", breakers=FakeBreakers(answers=True))
     outcome, server = work.run_with(odd, response({"object": "list", "data": []}))
     assert (outcome.status, outcome.answer, len(server.heads)) == ("ok", "0", 2), outcome.error
+
+
+async def streams_and_is_done(task: BotTask, bot: LoopBotContext) -> str:
+    said = await streams_chat(task, bot)
+    seen.set()
+    return said
+
+
+def streams_in_a_thread_and_is_done(task: BotTask, bot: BlockingBotContext) -> str:
+    said = streams_chat_in_a_thread(task, bot)
+    seen.set()
+    return said
+
+
+seen = threading.Event()
+
+
+@pytest.mark.parametrize("function", ["streams_and_is_done", "streams_in_a_thread_and_is_done"])
+def test_a_stream_that_is_left_at_its_last_event_is_whole(function: str):
+    """The answer ends only when its reader has gone: SDKs leave at the last event, and do not wait for the end."""
+    seen.clear()
+    work, tail = Work(f"{HERE}:{function}", deadline_s=10), b": bye\n\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(streamed(OPENAI, missing=len(tail)))
+        while not seen.is_set():
+            await asyncio.sleep(0.005)
+        writer.write(tail)
+        await writer.drain()
+        writer.close()
+
+    async def run() -> Outcome:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            return await work.at(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    outcome = asyncio.run(run())
+    assert (outcome.status, outcome.answer, outcome.provider_errors) == ("ok", "four", {}), outcome.error
+    assert [entry.state for entry in work.entries] == ["settled"] and work.limiter.is_settled_once
+    assert [who for who, _ in work.breakers.well] == ["t1"]
