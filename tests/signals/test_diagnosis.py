@@ -32,7 +32,7 @@ from tests.signals.played_fleet import (
     wait_line,
 )
 
-ALPHA, BETA = "alpha/m-1/default", "beta/m-2/default"
+ALPHA, BETA, STOCK = "alpha/m-1/default", "beta/m-2/default", "tools/stock/default"
 SINCE = NOW_S - 8
 DOWN = BreakerFacts(True, SINCE, "outage", "connection refused", failed=12)
 MIDNIGHT = "2026-11-30 00:00 UTC"
@@ -43,7 +43,25 @@ def event(name: str, ago_s: float, **fields: str) -> EventView:
 
 
 def breakers(**of_limits: BreakerFacts) -> Symptoms:
-    return symptoms_of(breakers={{"alpha": ALPHA, "beta": BETA}[name]: facts for name, facts in of_limits.items()})
+    names = {"alpha": ALPHA, "beta": BETA, "stock": STOCK}
+    return symptoms_of(breakers={names[name]: facts for name, facts in of_limits.items()})
+
+
+def stock() -> FleetView:
+    """Return a fleet of two models and a tool."""
+    return view_of(limits=[limit_view("alpha/m-1"), limit_view("beta/m-2"), limit_view("tools/stock")])
+
+
+def test_a_tool_that_is_down_makes_no_outage_of_all_apis_nor_hides_one() -> None:
+    busy = BreakerFacts(False, calls={"well": 20})
+    some_down = [one.sentence for one in diagnose(stock(), breakers(alpha=DOWN, beta=busy, stock=DOWN))]
+    assert [line.partition(" since")[0] for line in some_down] == ["alpha/m-1 is down", "The tool stock is down"]
+    all_down = [one.sentence for one in diagnose(stock(), breakers(alpha=DOWN, beta=DOWN, stock=DOWN))]
+    assert {line.partition(" since")[0] for line in all_down} == {"All 2 APIs are down", "The tool stock is down"}
+    models_down = [one.sentence for one in diagnose(stock(), breakers(alpha=DOWN, beta=DOWN, stock=busy))]
+    assert [line.partition(" since")[0] for line in models_down] == ["All 2 APIs are down"]
+    culprit = judge(stock(), breakers(alpha=DOWN, beta=busy, stock=DOWN)).culprit
+    assert culprit == "alpha/m-1, tools/stock"
 
 
 def series(**sums: float) -> Symptoms:

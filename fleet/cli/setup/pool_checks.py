@@ -100,6 +100,7 @@ def pool_checks(name: str, settings: Settings, loaded: Mapping[UserCode, str | N
             yield pool_day_fits(place, settings.pools[name], api, limit.usd_per_day, PriceList(settings))
     yield from pool_ladder(name, settings)
     yield pool_deadline(name, settings)
+    yield from pool_wire(name, settings)
     yield from pool_code(name, settings, loaded)
 
 
@@ -183,6 +184,19 @@ def pool_code(name: str, settings: Settings, loaded: Mapping[UserCode, str | Non
                 "Correct it, or the path in fleet.toml, and restart the workers: until then this pool's tasks wait."
             )
             yield fail(label, f"{code.path}: {trouble}", advice)
+
+
+def pool_wire(name: str, settings: Settings) -> Iterator[Check]:
+    """Yield what an agent cannot ask: on the wires that pydantic-ai alone writes nobody sees its requests."""
+    calls = dict.fromkeys(provider for provider, _ in settings.calls_of(name))
+    unseen = [provider for provider in calls if settings.provider_named(provider).kind == "pydantic-ai"]
+    if unseen and settings.pools[name].agent:
+        yield fail(
+            f"pool {name}: provider of the agent",
+            f"{', '.join(unseen)}: expected kind openai, anthropic or simulator for an agent's requests, "
+            "got pydantic-ai",
+            "Give the pool another provider, or a function that asks by bot.chat(): until then its tasks wait.",
+        )
 
 
 def pool_price(place: str, tier: str | None, key: str, prices: PriceList) -> Check:

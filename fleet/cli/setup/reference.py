@@ -62,7 +62,7 @@ DEFAULT_BOTS = sum(pool.bots for pool in DEFAULT_POOLS.values())
 NOTES = {
     "pools": "If you name no pool, there are these: "
     + ", ".join(f"{name} ({pool.bots} bots)" for name, pool in DEFAULT_POOLS.items())
-    + ". Naming one replaces them all.",
+    + ". Naming one replaces them all. Bots that run your agent: `agent` or `function` (docs/agents.md).",
 }
 HEAD = f"""\
 # Settings of Fleet. Every key is listed with its default, commented out: to change a key, remove the `#` in front

@@ -264,6 +264,7 @@ function limits({ limits: all, at }) {
     attribute(pill, "class", `pill end ${broken || limit.held_s > 0 ? "bad" : "warn"}`);
     use(requests, limit.used_rpm, limit.rpm);
     use(tokens, limit.used_tpm, limit.tpm);
+    tokens.hidden = limit.limit.startsWith("tools/"); // an API that has no tokens
     const facts = [["waiting", count(limit.waiting)], ["next grant", limit.next_grant_s > 0 ? duration(limit.next_grant_s) : "now"],
       ["429s in all", limit.refused ? `${short(limit.refused)}, last ${ago(limit.refused_at, at)}` : "none"]];
     if (limit.in_flight || limit.most_in_flight) facts.splice(1, 0, ["in flight", inFlight(limit)]);

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fleet.cli.setup.pool_checks import pool_wire
 from fleet.cli.setup.user_code import UserCode, load_all, trouble_with
-from fleet.config import load
+from fleet.config import Settings, load
 from tests.stack_processes import has_ended
 from tests.waiting import wait_until
 
@@ -60,6 +61,24 @@ def test_an_agent_is_loaded_as_a_worker_does_and_what_is_none_is_told(
     assert trouble_with(UserCode("agent", "desk:other", "desk:deps")) is None
     assert "its deps_type is int" in str(trouble_with(UserCode("agent", "desk:other")))
     assert "expected a pydantic_ai.Agent, got function" in str(trouble_with(UserCode("agent", "desk:deps")))
+
+
+def test_an_agent_on_a_wire_that_nobody_sees_is_told_before_its_tasks_wait() -> None:
+    def found(**pool: object) -> list[str]:
+        named = {"provider": "gemini", "model": "google:flash", "function": None, **pool}
+        settings = Settings.model_validate(
+            {
+                "providers": {"gemini": {"kind": "pydantic-ai"}, "openai": {"kind": "openai"}},
+                "pools": {"desk": {name: value for name, value in named.items() if value is not None}},
+            }
+        )
+        return [f"{check.level} {check.found}" for check in pool_wire("desk", settings)]
+
+    told = "fail gemini: expected kind openai, anthropic or simulator for an agent's requests, got pydantic-ai"
+    assert found(agent="desk:agent") == [told]
+    below = [{"provider": "gemini", "model": "google:flash", "when": ["outage"]}]
+    assert found(agent="desk:agent", provider="openai", model="m", fallback=below) == [told]
+    assert found(function="desk:answer") == found() == found(agent="desk:agent", provider="openai", model="m") == []
 
 
 def test_doctor_names_pool_path_and_exception_of_what_does_not_load(folder: Path, redis_url: str) -> None:
