@@ -24,7 +24,7 @@ from benchmarks.page import chromium
 #: Tasks a second by pool, and for how many seconds they come before the picture is taken.
 PER_S = {"research": 6.0, "writing": 4.0, "triage": 3.0, "lookups": 4.0, "couriers": 0.2, "explorers": 0.3}
 #: Width of the picture in CSS pixels; its height is the page's.
-WIDTH = 1440
+WIDTH = 1800
 SETTINGS = """
 [worker]
 slots = 40
