@@ -135,7 +135,7 @@ POOL_RESUMED = Event("pool_resumed", "info", "Gates were opened: pool (one, or s
 HOLD_PUT = Event(
     "hold_put", "warning", "Tasks of a pool wait: pool, cause, opens_at, why. Once a minute a pool and cause."
 )
-HOLD_LIFTED = Event("hold_lifted", "info", "They go on, for the reason has gone: pool, cause.")
+HOLD_LIFTED = Event("hold_lifted", "info", "They go on, for the reason has gone: pool, cause. As often at most.")
 LIMIT_CHANGED = Event("limit_changed", "info", "An operator set a limit live: limit, the numbers, by, host.")
 LIMIT_RESET = Event("limit_reset", "info", "The configured numbers of a limit hold again: limit, by, host.")
 LIMIT_RELEASED = Event("limit_released", "info", "An operator ended the hold of a limit after a 429: limit, by, host.")

@@ -125,7 +125,10 @@ class WaitingRoom:
         call = lift_call([keys.queue(pool)], about=wait.about, cause=wait.cause)
         if await patiently(lambda: self._broker.run(LIFT, *call)):
             logger.info("hold_lifted pool=%s cause=%s", pool, wait.cause)
-            record_event(self._state, catalogue.HOLD_LIFTED, pool=pool, cause=wait.cause)
+            record_event(
+                self._state, catalogue.HOLD_LIFTED, quiet_s=QUIET_S, about=f"{pool}:{wait.cause}", pool=pool,
+                cause=wait.cause,
+            )  # fmt: skip
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         job = asyncio.ensure_future(work)

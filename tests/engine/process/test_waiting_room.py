@@ -32,6 +32,7 @@ from fleet.usage import Usage
 from fleet.waits import Wait
 from tests.engine.answers.test_opinions import GOOD, Scripted, waiting
 from tests.engine.transport.test_put_back import QUEUE, message, queue_up, take
+from tests.waiting import wait_until
 
 LIMIT = "simulator/sim-small/default"
 HAD = Before(attempts=2, usage=Usage(input_tokens=7), cost_usd_picos=3_000_000, ran_ms=50, parked=1)
@@ -192,6 +193,22 @@ def test_the_hold_ends_as_soon_as_a_task_of_the_pool_is_answered(client: redis.R
         while held(client) is not None and time.time() < deadline:
             time.sleep(0.02)
     assert held(client) is None
+
+
+def test_a_hold_that_comes_and_goes_is_told_once_a_minute_each_way(client: redis.Redis) -> None:
+    def told() -> list[str]:
+        rows = [fields for _, fields in client.xrange(keys.events()) if b"hold" in fields[b"event"]]
+        return [f"{row[b'event'].decode()} {row[b'cause'].decode()}" for row in rows]
+
+    with worker(client, GOOD) as one:
+        room = one.assembly.plane._room
+        for cause in ("limit", "limit", "limit", "outage"):
+            wait = Wait(cause, time.time() + 60, LIMIT)
+            one.run(room.hold("research", wait))
+            one.run(room._lift("research", wait))
+            room._held.clear()
+        wait_until(lambda: "hold_lifted outage" in told(), 10, "the last one is told")
+    assert told() == ["hold_put limit", "hold_lifted limit", "hold_put outage", "hold_lifted outage"]
 
 
 def die_before(name: str) -> Callable[..., Any]:
