@@ -59,7 +59,7 @@ PRODUCER: Mapping[str, str] = {
 DASHBOARD: Mapping[str, str] = {
     "binding binding_permanent": "sadd srem smembers exists",
     "binding_deadlines": "zadd zrem zscore",
-    "check_turn": "set",
+    "bill_keys.check_turn": "set",
     "consumed consumed_looked": "set sadd smembers expire exists",
     "broadcasts": "del unlink llen exists type lpush rpop brpop expire zadd",
     "waiting": "zadd zrem",
