@@ -26,6 +26,8 @@ from fleet.workers.providers.bodies import read_said
 MOST_HELD_BYTES = 256 * 1024
 #: What stands between two events.
 _BETWEEN = re.compile(rb"\r\n\r\n|\n\n|\n\r\n|\r\r")
+#: Most bytes of it that may have come before its last one.
+MOST_BETWEEN = 3
 #: Events that end a whole answer of the Responses API.
 _ENDS = frozenset({"response.completed", "response.incomplete"})
 #: Endpoints whose answers in pieces are events, whatever type their answer says it has.
@@ -70,7 +72,8 @@ class Passing:
         self._is_events = self._is_known or "event-stream" in content_type
         self._hides_usage = hides_usage
         self._watch = StreamWatch("text/event-stream" if self._is_events else content_type)
-        self._rest = b""
+        self._parts: list[bytes] = []  # of the event that has not ended
+        self._part_bytes, self._tail = 0, b""
         self._has_events = False
         self._open: set[int] = set()
         self._ended: set[int] = set()
@@ -117,15 +120,22 @@ class Passing:
             self._watch.feed(chunk)
             self._tell(chunk)
             return
-        *blocks, self._rest = _split(self._rest + chunk)
-        if len(self._rest) > MAX_EVENT_BYTES:
+        self._parts.append(chunk)
+        self._part_bytes += len(chunk)
+        seam = self._tail + chunk
+        self._tail = seam[-MOST_BETWEEN:]
+        if _BETWEEN.search(seam) is not None:  # only then: a long event that comes in many pieces is joined once
+            *blocks, rest = _split(b"".join(self._parts))
+            self._parts, self._part_bytes, self._tail = [rest], len(rest), rest[-MOST_BETWEEN:]
+            for block in blocks:
+                self._take(block)
+        if self._part_bytes > MAX_EVENT_BYTES:
             raise TooLong(f"expected events of at most {MAX_EVENT_BYTES} bytes")
-        for block in blocks:
-            self._take(block)
 
     def close(self) -> None:
         """Take what is left at the end; what was held back is handed on, if it is an answer. Raises as `feed`."""
-        rest, self._rest = self._rest, b""
+        rest = b"".join(self._parts)
+        self._parts, self._part_bytes, self._tail = [], 0, b""
         try:
             if rest.strip():
                 self._take(rest)
