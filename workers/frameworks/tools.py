@@ -125,11 +125,17 @@ class ToolRun:
             GiveUp: As `ToolDesk.once`.
             ConfigurationError: There is no such tool.
         """
+        request = self._once_keys.put_into(name, request)
         try:
-            return await self._until_answered(name, self._once_keys.put_into(name, request))
+            answer = await self._until_answered(name, request)
         except GiveUp as error:  # the function may let it through inside an error of its library
             self._asker.ended_by.append(error)
+            if isinstance(error, ToolFailed):
+                self._once_keys.is_unsure(name, request)
             raise
+        if isinstance(answer.failed, ToolFailed):
+            self._once_keys.is_unsure(name, request)
+        return answer
 
     async def _until_answered(self, name: str, request: ToolRequest) -> ToolAnswer:
         failures, settings = 0, self.desk.settings_of(name)

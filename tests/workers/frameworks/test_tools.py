@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,6 +159,14 @@ async def books(task: BotTask, bot: LoopBotContext) -> str:
         for flight in task.metadata["flights"]:
             for _ in range(task.metadata.get("times", 1)):
                 await client.post("/flights", json={"to": flight}, headers=task.metadata.get("headers"))
+    return "booked"
+
+
+async def insists_on_booking(task: BotTask, bot: LoopBotContext) -> str:
+    async with bot.tool_client("search", kind="httpx") as client:
+        for _ in range(4):
+            with suppress(httpx.TransportError):
+                await client.post("/flights", json={"to": "Oslo"})
     return "booked"
 
 
@@ -369,6 +377,14 @@ class TestFailures:
         assert {*keys_of("t-2", flights=["Oslo"])[b'{"to":"Oslo"}']}.isdisjoint(keys)
         own = keys_of("t-1", flights=["Oslo"], headers={"idempotency-key": "mine"})
         assert own == {b'{"to":"Oslo"}': ["mine"]}
+
+    def test_post_whose_outcome_nobody_knew_keeps_its_key_when_its_function_repeats_it(
+        self, server: ToolServer
+    ) -> None:
+        server.replies = [Reply(502), Reply(breaks=True), Reply()]
+        ok(Case().run("insists_on_booking", search={"base_url": server.url}))
+        first, second, third, another = (one.headers["idempotency-key"] for one in server.asked)
+        assert first == second == third != another
 
     def test_get_carries_no_key(self, server: ToolServer) -> None:
         ok(Case().run("asks_two", search={"base_url": server.url}))
