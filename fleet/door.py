@@ -15,7 +15,7 @@ __all__ = ["app"]
 # Celery opens this door before Flower reads its options: Fleet's defaults are laid first.
 if celery_command() == "flower":
     from fleet import config, dashboard
-    from fleet.config import core_dumps
+    from fleet.engine import core_dumps
     from fleet.engine.celery_options import give_up
     from fleet.errors import ConfigurationError
 

@@ -18,7 +18,7 @@ import click
 from fleet.cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE
 from fleet.cli.terminal import adapt, say
 from fleet.cli.wrong_use import told
-from fleet.config import core_dumps
+from fleet.engine import core_dumps
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import nearest, quote
 

@@ -8,7 +8,7 @@ from typing import Any
 from celery import signals
 
 from fleet import config
-from fleet.config import core_dumps
+from fleet.engine import core_dumps
 from fleet.open_files import files_for, raise_limit, slots_that_fit
 
 logger = logging.getLogger("fleet.pool")

@@ -23,7 +23,7 @@ from celery.app.trace import trace_task_ret
 from celery.exceptions import Reject
 
 from fleet import config
-from fleet.config import core_dumps
+from fleet.engine import core_dumps
 from fleet.engine.app import app
 from fleet.engine.process.frames import Begun, Cancel, Ended, Failed, Hello, Logged, Run, Socket, Stop, Work
 from fleet.engine.process.janitor import for_ever

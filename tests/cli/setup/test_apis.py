@@ -7,13 +7,14 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from fleet.cli.setup.api_checks import api_checks, is_same
 from fleet.cli.setup.apis import Answered, ApiFacts
 from fleet.cli.setup.check import Check
+from fleet.cli.setup.findings import HostFacts
 from fleet.cli.setup.pool_checks import provider_key
 from fleet.config import Settings, load
 from fleet.errors import FleetError, KeyRejected, NotServed, ProviderUnavailable, RateLimited
@@ -139,8 +140,9 @@ def test_a_clouds_own_key_is_not_missed() -> None:
     found = load(
         providers={"aws": {"kind": "pydantic-ai"}}, pools={"p": {"provider": "aws", "model": "bedrock:amazon.nova"}}
     )
-    assert provider_key("aws", found.providers["aws"], cast(Any, None), ["bedrock:amazon.nova"]).level == "ok"
-    assert provider_key("aws", found.providers["aws"], cast(Any, None), ["google:gemini-3.8-flash"]).level == "fail"
+    host = HostFacts(1024, frozenset(), {}, None, Path(), None, 0)
+    assert provider_key("aws", found.providers["aws"], host, ["bedrock:amazon.nova"]).level == "ok"
+    assert provider_key("aws", found.providers["aws"], host, ["google:gemini-3.8-flash"]).level == "fail"
 
 
 def write(tmp_path: Path, url: str, *, model: str = "openai-chat:simulated-1") -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.config import core_dumps
+from fleet.engine import core_dumps
 from tests.forks import in_child
 from tests.redis_server import RedisServer
 from tests.worker_process import WorkerProcess
