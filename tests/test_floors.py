@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fleet.store", "fleet.workers"),
     DEPARTMENTS,
     # Celery, in rooms along a task's road.
-    ("fleet.engine.messages",),
+    ("fleet.engine.messages", "fleet.engine.core_dumps"),
     ("fleet.engine.transport", "fleet.engine.telemetry"),
     ("fleet.engine.admission", "fleet.engine.outcomes", "fleet.engine.celery_options", "fleet.engine.file_room"),
     ("fleet.engine.settings",),
