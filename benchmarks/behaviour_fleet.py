@@ -55,7 +55,7 @@ class Fleet:
         from fleet import config
         from fleet.store import keys
         from fleet.store.client import connect
-        from fleet.store.embedded import state_url
+        from fleet.store.private.embedded import state_url
 
         self.simulator = simulator
         self.redis: redis.Redis = connect(state_url(config.current()), timeout_s=30)

@@ -26,7 +26,7 @@ def private_home() -> Iterator[Path]:
     What was set in the environment meanwhile, such as the path of a fleet.toml in it, is undone then.
     """
     from fleet.engine.local_simulator import stop_simulator
-    from fleet.store.embedded import stop_redis
+    from fleet.store.private.embedded import stop_redis
 
     before, place = dict(os.environ), Path.cwd()
     with tempfile.TemporaryDirectory(prefix="fleet-bench-", ignore_cleanup_errors=True) as folder:

@@ -67,7 +67,7 @@ class Fleet:
     def __init__(self, home: Path, provider: Provider) -> None:
         from fleet import config
         from fleet.store.client import connect
-        from fleet.store.embedded import state_url
+        from fleet.store.private.embedded import state_url
 
         self.home, self.provider = home, provider
         self.redis: redis.Redis = connect(state_url(config.current()), timeout_s=30)

@@ -29,7 +29,7 @@ class Summed:
 def sum_up(calls: int = CALLS) -> Summed:
     """Enter calls as a worker does, and read the bill. The Redis must be empty."""
     from fleet import config
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     began = time.monotonic()
     asyncio.run(_enter(state_url(config.current()), calls))
@@ -76,7 +76,7 @@ def _read() -> tuple[int, int]:
     from fleet import config
     from fleet.economy.bill.reader import read_bill
     from fleet.store.client import connect
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     with connect(state_url(config.current()), timeout_s=30) as client:
         total = read_bill(client, since_s=0, until_s=time.time() + 1).total

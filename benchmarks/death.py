@@ -45,7 +45,7 @@ def drain(home: Path, tasks: int, *, kills: bool) -> float:
     from fleet.engine.messages.producer import submit_many
     from fleet.store import keys
     from fleet.store.client import connect
-    from fleet.store.embedded import broker_url
+    from fleet.store.private.embedded import broker_url
 
     with connect(broker_url(config.current()), timeout_s=60) as client:
         client.flushall()

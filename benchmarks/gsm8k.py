@@ -94,7 +94,7 @@ def _wait_for_workers(count: int) -> None:
     from fleet import config
     from fleet.store import keys
     from fleet.store.client import connect
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     redis = connect(state_url(config.current()))
     until(lambda: redis.hlen(keys.workers()) >= count, f"{count} workers")

@@ -68,7 +68,7 @@ def _print(title: str, columns: Row, widths: list[int], rows: Iterable[Row]) -> 
 def main(seconds: float, only: str) -> None:
     """Measure Fleet's limiter and what else there is."""
     from fleet.config import load
-    from fleet.store.embedded import ensure_redis
+    from fleet.store.private.embedded import ensure_redis
 
     with private_home() as home:
         bench = Bench(ensure_redis(home, load().redis.server), seconds)

@@ -103,7 +103,7 @@ def main(tasks: int, rounds: int, processes: int) -> None:
         from fleet.signals.catalogue import COMPLETIONS
         from fleet.store import keys
         from fleet.store.client import connect
-        from fleet.store.embedded import broker_url
+        from fleet.store.private.embedded import broker_url
 
         url = broker_url(config.current())
         client = connect(url, timeout_s=60)

@@ -156,7 +156,7 @@ async def _finish(per_s: int, over: threading.Event) -> None:
     from fleet import config
     from fleet.engine.outcomes.completion import Finisher
     from fleet.store.client import Store
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     settings = config.current()
     pools = {name: pool.bots for name, pool in settings.pools.items() if name.startswith("p")}

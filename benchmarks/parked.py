@@ -30,7 +30,7 @@ def main(tasks: int, seconds: float) -> None:
     from fleet.models import BotTask
     from fleet.store import keys
     from fleet.store.client import connect
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     with private_home() as home, ExitStack() as stack:
         api = stack.enter_context(provider())

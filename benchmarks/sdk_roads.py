@@ -14,7 +14,7 @@ import openai
 
 from fleet.models import BotTask
 from fleet.workers.bot.elsewhere import LoopBotContext
-from fleet.workers.limited_transport import LimitedTransport
+from fleet.workers.limited.transport import LimitedTransport
 from tests.workers.fakes import FakeLimiter
 from tests.workers.frameworks.at_work import Work
 

@@ -49,7 +49,7 @@ def main(tasks: int, bots: int, reads: int, drained: int) -> None:
     with private_home() as home:
         from fleet import config
         from fleet.store.client import connect
-        from fleet.store.embedded import state_url
+        from fleet.store.private.embedded import state_url
 
         url = state_url(config.current())
         client = connect(url, timeout_s=60)

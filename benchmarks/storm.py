@@ -118,7 +118,7 @@ class FleetSystem:
         )
         from fleet import config
         from fleet.store.client import connect
-        from fleet.store.embedded import state_url
+        from fleet.store.private.embedded import state_url
 
         config.current.cache_clear()
         self._redis = connect(state_url(config.current()), timeout_s=30)
@@ -166,7 +166,7 @@ class CelerySystem:
         from celery import Celery
 
         from fleet import config
-        from fleet.store.embedded import state_url
+        from fleet.store.private.embedded import state_url
 
         config.current.cache_clear()
         broker = state_url(config.current())

@@ -32,7 +32,7 @@ def main(tasks: int, rounds: int) -> None:
         from fleet.engine.messages.producer import submit_many
         from fleet.engine.tasks import submit_task
         from fleet.store.client import connect
-        from fleet.store.embedded import broker_url
+        from fleet.store.private.embedded import broker_url
 
         url = broker_url(config.current())
         redis = connect(url, timeout_s=30)

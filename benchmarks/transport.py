@@ -177,7 +177,7 @@ def main(tasks: int, rounds: int, only: str, kill: bool, take: bool) -> None:
     with private_home() as home:
         from fleet import config
         from fleet.store.client import connect
-        from fleet.store.embedded import broker_url
+        from fleet.store.private.embedded import broker_url
 
         os.environ["BENCH_BROKER"] = broker_url(config.current())
         client = connect(os.environ["BENCH_BROKER"], timeout_s=60)

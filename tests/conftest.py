@@ -19,7 +19,7 @@ from fleet.engine.local_simulator import stop_simulator
 from fleet.engine.transport import suspicion
 from fleet.store import bill_keys, keys
 from fleet.store.client import connect
-from fleet.store.embedded import stop_redis
+from fleet.store.private.embedded import stop_redis
 from tests.redis_server import SERVER_VARIABLE, RedisServer
 from tests.waiting import wait_until
 

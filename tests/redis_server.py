@@ -10,7 +10,7 @@ from pathlib import Path
 from fleet.config import RedisSettings
 from fleet.errors import FleetError
 from fleet.store.client import connect
-from fleet.store.server import choose_server
+from fleet.store.private.server import choose_server
 from tests.ports import lasting_port
 from tests.waiting import wait_until
 

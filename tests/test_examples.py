@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from fleet.engine.local_simulator import stop_simulator
-from fleet.store.embedded import stop_redis
+from fleet.store.private.embedded import stop_redis
 from tests.egress import Egress
 from tests.house import ROOT
 from tests.worker_process import WorkerProcess

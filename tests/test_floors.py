@@ -65,8 +65,12 @@ CLOSED: dict[str, tuple[str, ...]] = {
 
 #: Module -> what it may import all the same, and why.
 EXCEPTIONS: dict[str, tuple[str, str]] = {
-    "fleet.engine.process.wiring": ("fleet.workers", "fills the ports of the data plane: where both halves meet"),
-    "fleet.engine.process.ladders": ("fleet.workers", "a part of the wiring: connects the APIs of the pools' ladders"),
+    "fleet.engine.process.assembly": ("fleet.workers", "fills the ports of the data plane: where both halves meet"),
+    "fleet.engine.process.wiring": ("fleet.workers.loops", "starts and stops the loop that all of it runs on"),
+    "fleet.engine.process.ladders": (
+        "fleet.workers",
+        "a part of it: connects the APIs of the pools' ladders",
+    ),
     "fleet.engine.operations.ladders": ("fleet.workers.rungs", "tells where calls go by the rule that workers go by"),
     "fleet.cli.run.weighing": ("fleet.workers", "weighs a task as its bot will, with the same counts and cuts"),
     "fleet.cli.money.whose": ("fleet.workers", "reads keys as a worker does: a ledger shows the label of each"),

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from fleet.engine.local_simulator import stop_simulator
-from fleet.store.embedded import stop_redis
-from fleet.store.service import free_port
+from fleet.store.private.embedded import stop_redis
+from fleet.store.private.service import free_port
 from fleet.workers.bot.persona import SYSTEM_PROMPTS
 from tests.stack_processes import end_all_of
 from tests.waiting import wait_until

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.store.server import NAMES
-from fleet.store.service import free_port
+from fleet.store.private.server import NAMES
+from fleet.store.private.service import free_port
 from tests.redis_server import RedisServer, server_program
 
 

@@ -1,4 +1,4 @@
-"""What the data plane needs from outside, as Protocols. `fleet/engine/process/wiring.py` fills them in.
+"""What the data plane needs from outside, as Protocols. `fleet/engine/process/assembly.py` fills them in.
 
 `workers/` imports only the words of `fleet` (errors, models, config): no Redis, no Celery.
 """

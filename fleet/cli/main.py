@@ -179,7 +179,7 @@ class LazyGroup(click.Group):
 
 def _tell_what_runs_on() -> None:
     """After Ctrl-C: a private Redis outlives the command that started it, or found it."""
-    from fleet.store.service import still_running  # a command that has used none has not imported it
+    from fleet.store.private.service import still_running  # a command that has used none has not imported it
 
     if left := still_running():
         say(left)

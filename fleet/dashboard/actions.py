@@ -30,7 +30,7 @@ from fleet.signals import catalogue
 from fleet.signals.events import record_deed
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 #: Longest pause or quarantine with an end, in seconds (30 days).
 LONGEST_S = 30 * 86_400

@@ -37,7 +37,7 @@ from fleet.engine.operations.alerts import AlertWatch
 from fleet.errors import ConfigurationError, InvalidTask
 from fleet.store.address import Address
 from fleet.store.client import masked
-from fleet.store.service import still_running
+from fleet.store.private.service import still_running
 
 #: Tasks that Flower keeps in memory: 100,000 cost 453 MB, so this is about 45 MB.
 MAX_TASKS = 10_000

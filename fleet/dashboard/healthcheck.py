@@ -10,7 +10,7 @@ from flower.views.monitor import Healthcheck
 from fleet import config
 from fleet.errors import FleetError
 from fleet.store.client import connect
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 #: Seconds until a Redis that does not answer is red: less than what a probe waits for us.
 TIMEOUT_S = 2.0

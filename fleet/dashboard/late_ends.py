@@ -23,7 +23,7 @@ from fleet.engine.outcomes.stored import celery_state, read_result
 from fleet.errors import FleetError
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import state_url
+from fleet.store.private.embedded import state_url
 
 logger = logging.getLogger("fleet.dashboard")
 

@@ -17,7 +17,7 @@ from fleet.config import BROKER_VARIABLE, RESULT_VARIABLE, Settings, home_path
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import quote
 from fleet.store.address import Address, masked
-from fleet.store.embedded import broker_url, redis_lives, state_url
+from fleet.store.private.embedded import broker_url, redis_lives, state_url
 
 #: Options of `celery` itself, before its subcommand, whose value is a word of its own.
 VALUED = frozenset(("-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir"))

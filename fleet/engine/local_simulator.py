@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from fleet.config import Settings, SimulatorSettings
-from fleet.store.service import LOOPBACK, PYTHON_MODULE, Launch, LocalService, ServiceState, end
+from fleet.store.private.service import LOOPBACK, PYTHON_MODULE, Launch, LocalService, ServiceState, end
 
 #: Seconds until the simulator must answer; importing it takes most of them on a busy machine.
 START_TIMEOUT_S = 30.0

@@ -8,7 +8,7 @@ from tests.chaos.attacks import ATTACKS, Attack
 from tests.chaos.suite import run_apart
 
 SEED = 1
-#: Attacks that tests of their own make with less: tests/engine/process/test_apart.py and test_stalls.py.
+#: Attacks that tests of their own make with less: tests/engine/process/suspects/test_apart.py and test_stalls.py.
 ELSEWHERE = {"deadly tasks among innocents", "functions that block"}
 SMALL = [attack for attack in ATTACKS if attack.small and attack.name not in ELSEWHERE]
 

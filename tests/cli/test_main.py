@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from fleet import config, errors
 from fleet.cli import main as cli
 from fleet.cli.finite import FiniteRange
-from fleet.store.embedded import ensure_redis, stop_redis
+from fleet.store.private.embedded import ensure_redis, stop_redis
 
 HEAVY = ("rich", "redis", "celery", "kombu", "pydantic", "aiohttp", "asyncio", "flower", "tornado")
 

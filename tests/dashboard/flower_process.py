@@ -12,7 +12,7 @@ from email.message import Message
 from http.client import HTTPConnection
 from pathlib import Path
 
-from fleet.store.service import free_port
+from fleet.store.private.service import free_port
 from tests.waiting import wait_until
 
 #: Seconds until Flower listens on a busy machine.

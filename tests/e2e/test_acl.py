@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from fleet.store.client import connect
-from fleet.store.server import bundled_program
+from fleet.store.private.server import bundled_program
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from tests.worker_process import REPO, WorkerProcess

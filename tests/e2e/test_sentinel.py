@@ -16,7 +16,7 @@ from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.models import BotResult
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url
+from fleet.store.private.embedded import broker_url
 from tests.sentinels import SentinelStack
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess

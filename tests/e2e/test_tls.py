@@ -12,7 +12,7 @@ import pytest
 from fleet import config
 from fleet.errors import ConfigurationError
 from fleet.store.client import connect
-from fleet.store.embedded import broker_url
+from fleet.store.private.embedded import broker_url
 from tests.tls import TlsRedisServer
 from tests.worker_process import REPO, WorkerProcess
 

@@ -20,7 +20,7 @@ from fleet.engine.app import FleetCelery
 from fleet.engine.transport import channel, unix_socket
 from fleet.errors import ConfigurationError
 from fleet.store.client import connect
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from tests.worker_process import REPO, WorkerProcess

@@ -16,7 +16,7 @@ from fleet.errors import DeadlineExceeded, StoreUnavailable
 from fleet.limiter import Limiter, open_limiter
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.store.service import free_port
+from fleet.store.private.service import free_port
 from tests.every import every
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until

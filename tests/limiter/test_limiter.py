@@ -21,7 +21,7 @@ from fleet.models import Priority
 from fleet.rates import RateReading
 from fleet.store import keys
 from fleet.store.client import Store, connect
-from fleet.workers import patient_loop
+from fleet.workers.loops import patient_loop
 from tests.every import every
 from tests.redis_server import RedisServer
 

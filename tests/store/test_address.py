@@ -12,7 +12,7 @@ from fleet import config
 from fleet.errors import ConfigurationError
 from fleet.store.address import Address, masked
 from fleet.store.client import Store, connect
-from fleet.store.embedded import broker_url
+from fleet.store.private.embedded import broker_url
 from tests.tls import TlsRedisServer
 
 SENTINELS = "sentinel://ann:s3cret@a:1;sentinel://b/3"

@@ -21,9 +21,9 @@ from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.turns import Prompt
 from fleet.workers.bot.wishes import AnswerForm, ChatOptions
-from fleet.workers.crossing import Crossing
 from fleet.workers.frameworks.extra import from_the_extra
 from fleet.workers.frameworks.raw import RawAnswer, RawRequest
+from fleet.workers.loops.crossing import Crossing
 
 T = TypeVar("T")
 

@@ -21,10 +21,10 @@ from typing import Any
 
 from fleet.errors import HeldUp
 from fleet.workers.bot.user_function import Translate, UserFunction, guarded
-from fleet.workers.crossing import Crossing
 from fleet.workers.deadline import Deadline
-from fleet.workers.patient_loop import PatientLoop
-from fleet.workers.runtime import Runtime
+from fleet.workers.loops.crossing import Crossing
+from fleet.workers.loops.patient_loop import PatientLoop
+from fleet.workers.loops.runtime import Runtime
 
 #: Seconds that a function may take to end once it is cancelled.
 LAST_WORD_S = 1.0

@@ -17,7 +17,7 @@ from fleet.errors import BotFunctionFailed
 from fleet.quoting import quote
 from fleet.usage import Usage
 from fleet.workers.frameworks.raw import RawRequest
-from fleet.workers.limited_asks import BYTES_PER_TOKEN, ClientAsk, read_ask, read_object
+from fleet.workers.limited.asks import BYTES_PER_TOKEN, ClientAsk, read_ask, read_object
 
 #: A language of APIs, as their SDKs write it.
 Wire = Literal["openai", "anthropic", "gemini"]

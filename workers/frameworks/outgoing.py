@@ -25,8 +25,8 @@ from fleet.workers.frameworks.passing import Passing, put_together
 from fleet.workers.frameworks.pieces import in_pieces
 from fleet.workers.frameworks.raw import RawAnswer, RawProvider, Take
 from fleet.workers.frameworks.readable import NoAnswer, readable
-from fleet.workers.limited_asks import read_object, texts_in
-from fleet.workers.limited_streams import usage_of
+from fleet.workers.limited.asks import read_object, texts_in
+from fleet.workers.limited.streams import usage_of
 from fleet.workers.load import MOST_PART_TOKENS, UNSEEN_TOKENS
 from fleet.workers.ports import Lessons
 from fleet.workers.providers.answers.sse import TooLong

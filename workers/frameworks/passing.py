@@ -17,7 +17,7 @@ from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.pieces import event_bytes, in_pieces
 from fleet.workers.frameworks.raw import Take
 from fleet.workers.frameworks.readable import NoAnswer, is_event, readable, readable_event
-from fleet.workers.limited_streams import StreamWatch
+from fleet.workers.limited.streams import StreamWatch
 from fleet.workers.providers.answers.sse import MAX_EVENT_BYTES, ServerEvent, SseParser, TooLong
 from fleet.workers.providers.answers.streams import AnswerStream, AnthropicStream, OpenAIStream
 from fleet.workers.providers.bodies import read_said

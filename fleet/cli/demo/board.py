@@ -22,7 +22,7 @@ from fleet.models import BotTask, Priority
 from fleet.signals import BudgetRow, Snapshot
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 #: Seconds that are waited for the workers' next reports; they come every 2 s.
 REPORTS_S = 4.0

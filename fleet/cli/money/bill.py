@@ -107,7 +107,7 @@ def _compute(found: Bill) -> Compute | None:
 @contextmanager
 def _state() -> Iterator[redis.Redis]:
     from fleet.store.client import connect, store_errors
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     settings = config.current()
     url = state_url(settings)

@@ -102,7 +102,7 @@ def check_bill(
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
     from fleet.store.client import connect, store_errors
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     if as_json and as_csv:
         raise click.UsageError("expected --json or --csv, got both")

@@ -109,7 +109,7 @@ def _by_id(task_ids: tuple[str, ...], running: bool, as_json: bool) -> None:
     from fleet.engine.outcomes.revocation import revoke, state_here
     from fleet.engine.transport.withdrawal.message_search import may_wait
     from fleet.store.client import store_errors
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     settings = config.current()
     with store_errors(broker().url), store_errors(state_url(settings)):
@@ -153,7 +153,7 @@ def _by_kind(chosen: Selection, running: bool, dry_run: bool, yes: bool, as_json
     from fleet.engine.outcomes.follow_ups import FollowUps
     from fleet.engine.outcomes.revocation import state_here
     from fleet.store.client import store_errors
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     settings = config.current()
     with store_errors(broker().url), store_errors(state_url(settings)):

@@ -44,7 +44,7 @@ def _read() -> tuple[EventView, ...]:
     from fleet.signals.picture import events_of
     from fleet.store import keys
     from fleet.store.client import connect, store_errors
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     settings = config.current()
     url = state_url(settings)

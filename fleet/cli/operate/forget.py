@@ -122,7 +122,7 @@ def _eraser() -> Iterator[Eraser]:
     from fleet.engine.outcomes.follow_ups import FollowUps
     from fleet.engine.outcomes.revocation import state_here
     from fleet.store.client import store_errors
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     settings = config.current()
     with store_errors(broker().url), store_errors(state_url(settings)):

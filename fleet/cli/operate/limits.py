@@ -254,7 +254,7 @@ async def read_limits(settings: config.Settings) -> list[LimitSnapshot]:
     """Return every limit that a pool uses, as it stands now."""
     from fleet.limiter import Limiter
     from fleet.store.client import Store
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     names = _names(settings)
     store = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)

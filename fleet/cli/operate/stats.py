@@ -134,7 +134,7 @@ def take_snapshot(settings: config.Settings) -> Snapshot:
     from fleet.cli.operate.budget_rows import read_budgets
     from fleet.signals import Signals
     from fleet.store.client import connect, store_errors
-    from fleet.store.embedded import state_url
+    from fleet.store.private.embedded import state_url
 
     url = state_url(settings)
     client = connect(url, timeout_s=settings.redis.socket_timeout_s)

@@ -10,7 +10,7 @@ import redis
 
 from fleet.config import Settings
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 
 class TwoRedis(NamedTuple):

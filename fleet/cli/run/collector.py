@@ -22,7 +22,7 @@ from fleet.signals.neighbours import look_for_strangers
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 _EXPIRE = Script.beside(__file__, "expire.lua", keys="results*", argv="life_s")
 

@@ -29,7 +29,7 @@ from fleet.models import TASK_FIELDS, BotTask
 from fleet.money import PICOS
 from fleet.signals.ahead.outlook import usd
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, redis_lives, state_url
+from fleet.store.private.embedded import broker_url, redis_lives, state_url
 from fleet.usage import Usage
 
 #: Answers in OUT whose usage is looked at (count): the first ones, more teach little.

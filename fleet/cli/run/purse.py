@@ -11,7 +11,7 @@ from fleet.engine.operations.budgets import let_go, run_scope, set_budget, unpri
 from fleet.errors import ConfigurationError, InvalidTask
 from fleet.store import bill_keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 
 class RunBudget:

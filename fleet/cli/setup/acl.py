@@ -128,8 +128,8 @@ def _database(settings: Settings) -> int:
 def _apply(settings: Settings, rules: tuple[Rules, ...], file: Path) -> tuple[list[str], list[str], list[str]]:
     """Give each server the rules; write the URLs of users that are new there."""
     from fleet.store.client import connect, store_errors
-    from fleet.store.embedded import broker_url, state_url
     from fleet.store.home import write_private
+    from fleet.store.private.embedded import broker_url, state_url
 
     places = dict.fromkeys((broker_url(settings), state_url(settings)))
     passwords = {one.user: secrets.token_urlsafe(_PASSWORD_BYTES) for one in rules}

@@ -39,9 +39,9 @@ from fleet.signals.view import EventView
 from fleet.store import keys
 from fleet.store.address import Address
 from fleet.store.client import connect, masked
-from fleet.store.embedded import broker_url, state_url
-from fleet.store.server import bundled_program
-from fleet.store.written import Release
+from fleet.store.private.embedded import broker_url, state_url
+from fleet.store.private.server import bundled_program
+from fleet.store.private.written import Release
 from fleet.vault import source_of
 
 #: Celery settings that Fleet's promises rest on, read from the app in force.

@@ -12,7 +12,7 @@ from fleet.engine.answers.lessons import read_lessons
 from fleet.errors import FleetError
 from fleet.lessons import UNSENT, WINDOW, Lesson
 from fleet.store.client import connect
-from fleet.store.embedded import state_url
+from fleet.store.private.embedded import state_url
 
 
 def known_lessons(settings: Settings) -> tuple[Lesson, ...]:

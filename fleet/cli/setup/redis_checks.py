@@ -8,7 +8,7 @@ from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.findings import HostFacts, RedisFacts
 from fleet.quoting import counted
 from fleet.store.clock import NAMED_FROM_S, told
-from fleet.store.written import OLDEST
+from fleet.store.private.written import OLDEST
 
 #: Seconds between two clocks from which deadlines and reports become misleading.
 MAX_SKEW_S = 1.0

@@ -17,7 +17,7 @@ from fleet.signals.picture import events_of
 from fleet.signals.view import EventView
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.store.embedded import state_url
+from fleet.store.private.embedded import state_url
 
 #: Seconds of the past that are looked at.
 LOOK_BACK_S = 86_400

@@ -22,7 +22,7 @@ from fleet.config import PoolSettings, Settings
 from fleet.engine.answers.canaries import load_canaries
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
-from fleet.store.service import PYTHON_MODULE
+from fleet.store.private.service import PYTHON_MODULE
 
 #: Seconds that an import may take; a worker that starts would wait longer, and so would whoever starts it.
 IMPORT_S = 20.0

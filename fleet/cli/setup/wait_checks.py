@@ -17,7 +17,7 @@ from fleet.errors import FleetError
 from fleet.quoting import counted
 from fleet.signals.view import WaitLine
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 
 def read_waits(settings: Settings) -> Standings | None:

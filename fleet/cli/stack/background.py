@@ -16,7 +16,7 @@ from fleet.cli.stack.processes import POLL_S, end_all, wait_gone
 from fleet.cli.stack.stack_file import Stack, StackPart, forget_stack, is_up, read_stack
 from fleet.cli.stack.supervisor import GRACE_S, tail
 from fleet.errors import FleetError
-from fleet.store.service import PYTHON_MODULE
+from fleet.store.private.service import PYTHON_MODULE
 
 #: Seconds that a stack may take until all its parts are ready.
 READY_S = 90.0

@@ -24,7 +24,7 @@ from fleet.quoting import counted
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 #: Workers named in one line (count).
 NAMED = 5

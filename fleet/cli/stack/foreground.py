@@ -25,8 +25,8 @@ from fleet.cli.stack.watchdog import Watchdog
 from fleet.cli.stop_signals import StopSignals
 from fleet.config import FlowerSettings, Settings
 from fleet.errors import ConfigurationError
-from fleet.store.log_file import LOOK_EVERY_S, rotate
-from fleet.store.service import PYTHON_MODULE, still_running
+from fleet.store.private.log_file import LOOK_EVERY_S, rotate
+from fleet.store.private.service import PYTHON_MODULE, still_running
 
 #: Seconds between two looks at the children.
 TICK_S = 0.2

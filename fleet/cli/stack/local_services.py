@@ -14,8 +14,8 @@ from fleet.config import Settings
 from fleet.engine.local_simulator import ensure_simulator, stop_simulator
 from fleet.errors import ConfigurationError
 from fleet.store.client import masked
-from fleet.store.embedded import broker_url, stop_redis
-from fleet.store.service import LOOPBACK, Launch, LocalService, ServiceState
+from fleet.store.private.embedded import broker_url, stop_redis
+from fleet.store.private.service import LOOPBACK, Launch, LocalService, ServiceState
 
 REDIS = "redis"
 SIMULATOR = "simulator"

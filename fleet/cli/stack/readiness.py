@@ -12,7 +12,7 @@ from fleet.config import Settings
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import state_url
+from fleet.store.private.embedded import state_url
 
 #: Seconds for one attempt to connect to Flower, which is on this machine.
 CONNECT_TIMEOUT_S = 1.0

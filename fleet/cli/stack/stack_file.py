@@ -17,7 +17,7 @@ from fleet.cli.stack.processes import ProcessId
 from fleet.config import nearest_home
 from fleet.errors import ConfigurationError, FleetError
 from fleet.store.home import make_home, unusable, write_private
-from fleet.store.service import down_command
+from fleet.store.private.service import down_command
 
 STACK_FILE = "stack.json"
 LOCK_FILE = "stack.lock"

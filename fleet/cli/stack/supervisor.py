@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fleet.cli.stack.processes import POLL_S, ProcessId
 from fleet.cli.stack.stack_file import StackPart
-from fleet.store.log_file import rotate
+from fleet.store.private.log_file import rotate
 
 #: Seconds before the first restart of a child that died; doubled at each further death.
 FIRST_PAUSE_S = 0.5

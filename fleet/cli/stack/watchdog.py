@@ -18,7 +18,7 @@ from fleet.errors import FleetError
 from fleet.signals.recorder import WorkerReport, split_reports
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 #: Seconds between two looks: workers report every two.
 LOOK_EVERY_S = 2.0

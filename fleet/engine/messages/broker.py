@@ -16,7 +16,7 @@ from fleet.errors import StoreUnavailable
 from fleet.quoting import counted
 from fleet.store import keys
 from fleet.store.client import Script, connect, run_script
-from fleet.store.embedded import broker_url
+from fleet.store.private.embedded import broker_url
 
 ENQUEUE = Script.beside(
     __file__,

@@ -41,7 +41,7 @@ from fleet.signals.diagnosis.finding import clock
 from fleet.signals.events import record_event_now
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 logger = logging.getLogger("fleet.alerts")
 

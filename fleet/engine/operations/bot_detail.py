@@ -77,7 +77,7 @@ def check_bot(name: str, settings: Settings) -> Bot:
     Raises:
         ConfigurationError: When no pool has one.
     """
-    from fleet.engine.process.wiring import make_bot  # the data plane makes personas; only who opens a bot needs it
+    from fleet.engine.process.assembly import make_bot  # the data plane makes personas; only who opens a bot needs it
 
     return make_bot(name, settings)
 

@@ -11,7 +11,7 @@ from fleet.engine.operations.waits import read_limit
 from fleet.errors import FleetError
 from fleet.quoting import brief
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 #: Waiting messages looked at (count): thousands of callers may give up at the same moment.
 SEARCH_MOST = 2000

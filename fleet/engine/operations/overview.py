@@ -62,7 +62,7 @@ from fleet.signals.view import (
 )
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
-from fleet.store.embedded import broker_url, state_url
+from fleet.store.private.embedded import broker_url, state_url
 
 #: Events in one view, newest first; the charts' marks are made of all that are kept.
 EVENTS_SHOWN = 50

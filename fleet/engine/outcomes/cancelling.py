@@ -37,7 +37,7 @@ from fleet.errors import FleetError
 from fleet.outcome import NOTHING_BEFORE
 from fleet.store import keys
 from fleet.store.client import Store
-from fleet.store.embedded import state_url
+from fleet.store.private.embedded import state_url
 
 logger = logging.getLogger("fleet.cancel")
 

@@ -24,7 +24,7 @@ from fleet.engine.transport.withdrawal.message_search import may_wait
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.clock import CLOCK
-from fleet.store.embedded import state_url
+from fleet.store.private.embedded import state_url
 
 #: Results stored in one round trip (count).
 AT_ONCE = 500

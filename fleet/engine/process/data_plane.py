@@ -1,6 +1,6 @@
 """The life of a task in a worker process, in five steps: read, check out, ask, finish, tell. Runs on the one loop.
 
-What it works with is handed in: `wiring.py` puts it together. How Celery comes here, and hears of the end: `pool.py`.
+What it works with is handed in: `assembly.py` puts it together. How Celery comes here, and hears of the end: `pool.py`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from celery.platforms import EX_FAILURE
 
 from fleet.engine.transport import leases
 from fleet.quoting import counted
-from fleet.store.service import still_running
+from fleet.store.private.service import still_running
 
 WARM = "Warm"
 CTRL_C = "SIGINT"

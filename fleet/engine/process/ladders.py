@@ -16,7 +16,7 @@ from fleet.config import ProviderSettings, Settings
 from fleet.economy.prices import PriceList, told_unpriced
 from fleet.engine.local_simulator import ensure_simulator
 from fleet.engine.messages.queues import odd_queues
-from fleet.engine.process.revival import LocalSimulator
+from fleet.engine.process.duties.revival import LocalSimulator
 from fleet.engine.telemetry.event_limiter import QUIET_S as BLOCK_QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.engine.telemetry.tool_errors import ToolErrorCounter
@@ -25,7 +25,7 @@ from fleet.lessons import Notebook
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store.client import Store
-from fleet.store.embedded import redis_lives
+from fleet.store.private.embedded import redis_lives
 from fleet.vault.keyring import Keyring
 from fleet.waits import Wait
 from fleet.workers.bot.user_loops import Block

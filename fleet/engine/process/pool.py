@@ -29,10 +29,10 @@ from celery.utils.log import get_logger
 from fleet import config
 from fleet.engine.celery_options import give_up
 from fleet.engine.messages.envelope import canvas_of
+from fleet.engine.process.duties.stall_watch import MAIN_THREAD, StallWatch
 from fleet.engine.process.farewell import Farewell
 from fleet.engine.process.request import decoded, send_signals, tag_of
 from fleet.engine.process.slot import Slot
-from fleet.engine.process.stall_watch import MAIN_THREAD, StallWatch
 from fleet.engine.process.threads import Threads, as_failure, exception_info
 from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport import leases

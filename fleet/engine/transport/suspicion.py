@@ -2,7 +2,7 @@
 
 A process is known by a random id, which its delivery tags and its reports carry. That a lease ran out is no death by
 itself: the process may be cut off, or stand still. Then its tasks are suspects until it is heard of again; suspects run
-apart (`fleet/engine/process/apart.py`), which harms none of them.
+apart (`fleet/engine/process/suspects/apart.py`), which harms none of them.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from fleet.engine.local_simulator import ensure_simulator, stop_simulator
 from fleet.engine.messages.producer import submit_many, task_id_of
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.store.embedded import ensure_redis, stop_redis
+from fleet.store.private.embedded import ensure_redis, stop_redis
 from tests.every import every
 from tests.waiting import wait_until
 

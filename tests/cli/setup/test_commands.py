@@ -21,8 +21,8 @@ from fleet.cli.setup.findings import FileFacts, Findings, HostFacts, RedisFacts,
 from fleet.cli.setup.reference import config_text, reference_text, tables
 from fleet.config import Settings, load
 from fleet.store.client import connect
-from fleet.store.server import choose_server
-from fleet.store.written import Release
+from fleet.store.private.server import choose_server
+from fleet.store.private.written import Release
 from tests.redis_server import RedisServer
 
 DOCS = Path(__file__).parents[3] / "docs"

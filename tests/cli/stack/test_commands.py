@@ -22,7 +22,7 @@ from fleet.cli.stack.processes import ProcessId
 from fleet.cli.stack.stack_file import AlreadyUp, Stack, StackPart, hold_lock, is_up, read_stack, write_stack
 from fleet.config import load
 from fleet.errors import ConfigurationError
-from fleet.store.embedded import ensure_redis
+from fleet.store.private.embedded import ensure_redis
 from tests.ports import lasting_port
 from tests.stack_processes import end_all_of, processes_of
 from tests.waiting import wait_until

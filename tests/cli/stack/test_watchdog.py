@@ -21,7 +21,7 @@ from fleet.signals.catalogue import COMPLETIONS
 from fleet.signals.recorder import WorkerReport
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.store.embedded import broker_url
+from fleet.store.private.embedded import broker_url
 from tests.redis_server import RedisServer
 from tests.stack_processes import end_all_of
 from tests.waiting import wait_until

@@ -12,15 +12,15 @@ import psutil
 import pytest
 
 from fleet.engine.outcomes.results import Done
-from fleet.engine.process import apart
-from fleet.engine.process.apart import Apart, told
+from fleet.engine.process.suspects import apart
+from fleet.engine.process.suspects.apart import Apart, told
 from fleet.errors import Poison
 
 WAIT_S = 90
 #: The first word of a task's id says what it does; how often it was begun is written down.
 CHILD = """
 import os, sys, threading, time
-from fleet.engine.process.frames import Begun, Ended, Failed, Socket, Stop, Work
+from fleet.engine.process.suspects.frames import Begun, Ended, Failed, Socket, Stop, Work
 
 worker = Socket(int(sys.argv[-1]))
 worker.hear()

@@ -16,7 +16,7 @@ from fleet.engine.messages.queues import list_key
 from fleet.engine.process.farewell import told
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.store.embedded import ensure_redis
+from fleet.store.private.embedded import ensure_redis
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 

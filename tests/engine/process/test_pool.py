@@ -16,7 +16,7 @@ from fleet.engine.process.wiring import PROCESS
 from fleet.engine.transport import leases
 from fleet.store import keys
 from fleet.store.client import connect
-from fleet.workers.runtime import Runtime
+from fleet.workers.loops.runtime import Runtime
 from tests.waiting import wait_until
 
 

@@ -14,7 +14,7 @@ import pytest
 from fleet import config
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.engine.messages.producer import submit_many
-from fleet.engine.process.stall_watch import EXIT_STALLED, LOOK_EVERY_S, PAUSE_S, Stalls
+from fleet.engine.process.duties.stall_watch import EXIT_STALLED, LOOK_EVERY_S, PAUSE_S, Stalls
 from fleet.engine.transport.leases import LEASE_S
 from fleet.models import BotResult
 from fleet.signals import catalogue

@@ -9,7 +9,7 @@ import pytest
 
 from fleet import config
 from fleet.engine.outcomes.results import Done
-from fleet.engine.process.wiring import assemble
+from fleet.engine.process.assembly import assemble
 from fleet.engine.telemetry.occupancy import DirectCall
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.roster import LOAD_UNIT

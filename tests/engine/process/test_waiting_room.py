@@ -18,8 +18,8 @@ from fleet.engine.admission.gates import read_gates
 from fleet.engine.outcomes.completion import Finish
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process import waiting_room
+from fleet.engine.process.assembly import put_together
 from fleet.engine.process.waiting_room import GoneBack
-from fleet.engine.process.wiring import put_together
 from fleet.engine.telemetry.occupancy import DirectCall
 from fleet.engine.transport import leases
 from fleet.engine.transport.parking.parked import find_parked

@@ -14,7 +14,7 @@ from kombu import Connection, Queue
 from fleet import config
 from fleet.engine.admission.gates import set_gate
 from fleet.engine.messages.queues import PRIORITY_STEPS, list_key
-from fleet.engine.process.renewer import Renewer
+from fleet.engine.process.duties.renewer import Renewer
 from fleet.engine.transport import channel, leases, suspicion
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport

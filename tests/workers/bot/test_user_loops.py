@@ -23,7 +23,7 @@ from fleet.workers.bot.elsewhere import LoopBotContext
 from fleet.workers.bot.persona import make_bot
 from fleet.workers.bot.user_loops import Block
 from fleet.workers.gateway import Gateway, Route
-from fleet.workers.patient_loop import PatientLoop
+from fleet.workers.loops.patient_loop import PatientLoop
 from tests.every import every
 from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider
 
@@ -39,7 +39,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(user_loops, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(user_loops, "LAST_WORD_S", 0.05)
     monkeypatch.setattr(user_loops, "BLOCKED_S", 0.4)
-    monkeypatch.setattr("fleet.workers.patient_loop.TICK_S", 0.02)
+    monkeypatch.setattr("fleet.workers.loops.patient_loop.TICK_S", 0.02)
     seen.clear()
     seen["go on"] = threading.Event()
     yield

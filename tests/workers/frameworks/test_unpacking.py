@@ -14,9 +14,9 @@ import pytest
 from aiohttp.compression_utils import HAS_BROTLI, HAS_ZSTD
 
 from fleet.workers.frameworks.unpacking import JsonValues, unpacking
-from fleet.workers.limited_asks import read_ask
-from fleet.workers.limited_streams import StreamWatch
-from fleet.workers.limited_transport import LimitedTransport
+from fleet.workers.limited.asks import read_ask
+from fleet.workers.limited.streams import StreamWatch
+from fleet.workers.limited.transport import LimitedTransport
 from tests.workers.fakes import FakeLimiter
 from tests.workers.providers.test_streams import ANTHROPIC, OPENAI, events
 

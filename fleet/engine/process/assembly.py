@@ -1,0 +1,249 @@
+"""Where both halves meet: a worker process's loop, stores, roster, limiter, gateway and agents, put together once.
+
+The life of what is put together: `wiring.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fleet import config
+from fleet.config import Settings
+from fleet.economy.bill.export import export_of
+from fleet.economy.bill.writer import Writer as BillWriter
+from fleet.economy.prices import PriceList
+from fleet.engine.admission.late_binding import LateBinding
+from fleet.engine.answers.canaries import Canaries
+from fleet.engine.answers.lessons import SharedLessons
+from fleet.engine.answers.likeness import LikenessWatch
+from fleet.engine.answers.opinions import Panel
+from fleet.engine.answers.peers import ValidatorPeers
+from fleet.engine.messages.queues import bind_pools
+from fleet.engine.outcomes.completion import Finisher
+from fleet.engine.process.bots import Bots
+from fleet.engine.process.breaking import make_breakers
+from fleet.engine.process.canvas import Canvas
+from fleet.engine.process.data_plane import DataPlane
+from fleet.engine.process.duties.janitor import Janitor, for_ever
+from fleet.engine.process.duties.renewer import renew
+from fleet.engine.process.ladders import (
+    limits_of,
+    make_ladders,
+    make_tools,
+    shut_pools,
+    tell_of_block,
+    tell_of_ladder,
+    tool_secrets,
+)
+from fleet.engine.process.spending import Spending
+from fleet.engine.process.waiting_room import WaitingRoom
+from fleet.engine.telemetry.occupancy import DirectCall, Occupancy
+from fleet.engine.telemetry.taps import Telemetry
+from fleet.engine.transport import leases
+from fleet.lessons import Notebook
+from fleet.limiter import LearntCosts
+from fleet.models import Bot, Priority
+from fleet.resilience import Breakers
+from fleet.roster import Checkout, Roster
+from fleet.store.client import Store
+from fleet.store.clock import CLOCK
+from fleet.store.patience import patiently
+from fleet.store.private.embedded import broker_url, state_url
+from fleet.vault.keyring import Keyring
+from fleet.waits import Wait
+from fleet.workers.agent import Agent
+from fleet.workers.bot.persona import bot_of, worker_bot_of
+from fleet.workers.gateway import Gateway
+from fleet.workers.loops.runtime import Runtime
+from fleet.workers.rungs import Route
+
+if TYPE_CHECKING:
+    from fleet.workers.frameworks.tools import ToolApis
+
+logger = logging.getLogger("fleet.worker")
+
+#: Seconds that a caller that works for a task itself waits at most until what it cost is counted.
+SETTLE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What a worker process is put together from; why it can serve some pools not at all. Lives on its loop."""
+
+    plane: DataPlane
+    state: Store
+    broker: Store
+    roster: Roster
+    routes: Sequence[Route]
+    shut: Mapping[str, Wait]
+    agent: Agent
+    held: Mapping[str, Checkout]
+    late_binding: LateBinding
+    likeness: LikenessWatch
+    lessons: SharedLessons
+    peers: ValidatorPeers
+    spending: Spending
+    breakers: Breakers
+    keyring: Keyring
+    panel: Panel
+    janitor: Janitor
+    telemetry: Telemetry
+    bill: BillWriter
+    tools: ToolApis | None
+
+    async def settle(self) -> None:
+        """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
+        await asyncio.gather(self.bill.flush(SETTLE_S), self.spending.keeper.flush(SETTLE_S))
+
+    async def close(self) -> None:
+        """Give up what others may take over, and close all connections."""
+        self.likeness.close()
+        await self.peers.close()
+        await self.lessons.close()
+        await self.breakers.close()
+        await self.agent.close()
+        await self.spending.keeper.close()
+        for provider in {route.provider_name: route.provider for route in self.routes}.values():
+            await provider.close()
+        if self.tools is not None:
+            await self.tools.close()
+        await self.bill.close()
+        await self.state.close()
+        await self.broker.close()
+        await asyncio.to_thread(self.telemetry.close)
+
+
+async def assemble(
+    settings: Settings, telemetry: Telemetry, slots: Callable[[], int] | None = None, process: str = ""
+) -> Assembly:
+    """Put a worker process together, on the running loop; nothing runs yet.
+
+    A provider without a key, a function that cannot be imported and their like shut their own pools only.
+
+    Args:
+        settings: Everything.
+        telemetry: Its logs, metrics and traces.
+        slots: How many tasks may run at once here; by default as the settings say.
+        process: Id by which somebody else reports for this process: by that its death is known.
+
+    Raises:
+        ConfigurationError: When no pool could work: Redis, the folder of the state.
+    """
+    state = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
+    same = broker_url(settings) == state_url(settings)
+    broker = state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
+    spending = Spending(state, settings, process=process or leases.process_id())
+    roster = Roster(state, settings, avoid=spending.bots_out)
+    notebook = Notebook()
+    lessons = SharedLessons(state, notebook)
+    keyring = Keyring(settings)
+    ladders = await make_ladders(settings, telemetry, notebook, keyring)
+    rungs = [rung for ladder in ladders.values() for rung in ladder if rung.shut is None]
+    routes = [rung.route for rung in rungs if rung.route is not None]
+    own = {name: route for name, (rung, *_) in ladders.items() if (route := rung.route) is not None}
+    limiter = telemetry.make_limiter(state, limits_of(settings))
+    secrets = {route.limit: route.api_key for route in routes} | tool_secrets(settings)
+    breakers = make_breakers(settings, state, broker, secrets, calm=limiter.calm, key_wait=keyring.standing)
+    bill = spending.writer(lambda: process or janitor.reports_as(), export_of(settings.bill))
+    limiter.on_lost = bill.void
+    gateway = Gateway(
+        limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
+        on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
+    )  # fmt: skip
+    tools = make_tools(settings, telemetry, state, roads=gateway.roads, limiter=limiter, bill=bill)
+    room = WaitingRoom(
+        broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool), spending=spending
+    )
+    peers = ValidatorPeers(state, partial(room.did_well, priority=Priority.CRITICAL.value), lambda: janitor.living())
+    agent = Agent(
+        gateway, settings, on_block=lambda block: tell_of_block(block, settings, state), on_wait=room.hold_soon,
+        slots=slots, peers_of=peers.of, tools=tools,
+    )  # fmt: skip
+    bots = Bots(lambda name: worker_bot_of(name, settings, likeness.remedy_of(name)))
+    likeness = LikenessWatch(state, settings, bots.forget)
+    other = None if same else broker
+    completion = Finisher(state, settings, broker=other, on_suspect=lambda *who: canaries.suspect(*who))
+    canaries = Canaries(state, settings, agent, completion.health, bot_of=bots.of)
+    held: dict[str, Checkout] = {}
+    panel = Panel(agent, roster, settings, bot_of=bots.of, norms_of=completion.health.norms, held=held)
+    plane = DataPlane(
+        settings, telemetry, state=state, broker=broker, roster=roster, panel=panel, completion=completion, held=held,
+        note=likeness.note, canvas=Canvas(state), room=room,
+    )  # fmt: skip
+    return Assembly(
+        plane=plane,
+        state=state,
+        broker=broker,
+        roster=roster,
+        routes=routes,
+        shut=shut_pools(ladders, agent.shut),
+        agent=agent,
+        held=held,
+        late_binding=LateBinding(
+            limiter, broker, list(own), lambda pool: min(gateway.ladders.limits_of(pool), key=limiter.backlog_s)
+        ),
+        likeness=likeness,
+        lessons=lessons,
+        peers=peers,
+        spending=spending,
+        breakers=breakers,
+        keyring=keyring,
+        panel=panel,
+        janitor=(janitor := Janitor(broker, state, plane.refuse, gateway.unanswered)),
+        telemetry=telemetry,
+        bill=bill,
+        tools=tools,
+    )
+
+
+def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Assembly]:
+    """Start a loop, put a process together on it, and see that the bots are there; what fails leaves nothing behind.
+
+    Raises:
+        ConfigurationError: As `assemble`.
+    """
+    runtime = Runtime()
+    runtime.start()
+    try:
+        slots, process = (lambda: occupancy.slots), ""
+        if isinstance(occupancy, DirectCall):
+            slots, process = (lambda: sys.maxsize), occupancy.process  # it has no slots: nobody lends them
+        assembly = runtime.run(assemble(settings, Telemetry(settings, config.home_path(), occupancy), slots, process))
+        runtime.run(patiently(assembly.roster.seed))
+        runtime.run(patiently(assembly.lessons.load))
+        runtime.run(patiently(assembly.breakers.load))
+        runtime.run(patiently(partial(assembly.keyring.load, assembly.state)))
+        runtime.run(patiently(partial(assembly.spending.load, assembly.broker)))
+        runtime.run(patiently(partial(_hear_time, assembly.broker)))
+        runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))
+    except BaseException:
+        runtime.stop()
+        raise
+    return runtime, assembly
+
+
+async def _hear_time(broker: Store) -> None:
+    """Know the clock of Redis before the first task comes."""
+    asked_s = time.monotonic()
+    seconds, micros = await broker.command("TIME")
+    CLOCK.hear(int(seconds) + int(micros) / 1e6, asked_s=asked_s)
+
+
+def renewing(settings: Settings, held: Mapping[str, Checkout]) -> Runtime:
+    """Start a loop that does nothing but renew leases: that of the data plane may stand."""
+    runtime = Runtime("fleet-leases")
+    runtime.start()
+    runtime.spawn(for_ever(partial(renew, settings, held)))
+    return runtime
+
+
+def make_bot(name: str, settings: Settings) -> Bot:
+    """Return a bot and its persona, for whoever only shows it. Raises `ConfigurationError` if no pool has it."""
+    return bot_of(name, settings)

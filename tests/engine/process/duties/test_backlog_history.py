@@ -1,0 +1,42 @@
+"""How many tasks waited, minute by minute: written by one worker of the fleet, on a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fleet.config import PoolSettings, Settings
+from fleet.engine.operations.overview import Overview
+from fleet.engine.process.duties.backlog_history import BacklogHistory
+from fleet.signals.diagnosis.symptoms import BACKLOG_MINUTES
+from fleet.store import keys
+from fleet.store.client import Store, connect
+
+SETTINGS = Settings(pools={name: PoolSettings(bots=1) for name in ("a", "b")})
+
+
+def test_one_worker_writes_each_minute_and_a_growing_backlog_is_told(redis_url: str) -> None:
+    with connect(redis_url) as client:
+        seconds, _ = client.time()  # type: ignore[misc]
+        last = int(seconds) // 60  # type: ignore[arg-type]
+
+        async def work() -> None:
+            store = Store(redis_url)
+            one, other = (BacklogHistory(SETTINGS, store, store) for _ in range(2))
+            try:
+                await one.note(last - BACKLOG_MINUTES - 5)
+                client.hset(keys.backlogs(), str(last - 4), "")  # its writer has died
+                for minute in range(last - 12, last + 1):
+                    client.rpush(keys.queue("a"), *["x"] * 10)
+                    wrote = await asyncio.gather(one.note(minute), other.note(minute))
+                    assert sorted(wrote) == [False, minute != last - 4]
+            finally:
+                await store.close()
+
+        asyncio.run(work())
+        kept = {int(field) for field in client.hkeys(keys.backlogs())}  # type: ignore[union-attr]
+        assert kept == set(range(last - 12, last + 1))
+        assert client.ttl(keys.backlogs()) > 0  # type: ignore[operator]
+        found = [one for one in Overview(SETTINGS, state=client, broker=client).read().diagnoses if one.about == "a"]
+        assert [one.kind for one in found] == ["backlog_grows"]
+        assert found[-1].tasks == 130
+        assert "none of its tasks has finished" in found[-1].sentence
