@@ -4,7 +4,9 @@ from fleet.config.alerts import AlertSettings
 from fleet.config.budgets import PERIODS, BudgetSettings, Period, WhenFull
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local, is_loopback
+from fleet.config.places import CONFIG_NAME, HOME_NAME, PLACE_VARIABLES, config_path, home_path, nearest_home
 from fleet.config.prices import BillSettings, PriceSettings, RateSettings, TierPriceSettings
+from fleet.config.providers import KEY_LABEL, ProviderSettings, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.sections import (
     SIMULATOR,
@@ -14,7 +16,6 @@ from fleet.config.sections import (
     LimitSettings,
     PersonaSettings,
     PoolSettings,
-    ProviderSettings,
     RedisSettings,
     RungSettings,
     Section,
@@ -22,23 +23,15 @@ from fleet.config.sections import (
     SimulatorSettings,
     When,
     WorkerSettings,
-    vendor_of,
 )  # fmt: skip
 from fleet.config.settings import (
     BROKER_VARIABLE,
-    CONFIG_NAME,
     DEFAULT_POOLS,
-    HOME_NAME,
-    KEY_LABEL,
-    PLACE_VARIABLES,
     RESULT_VARIABLE,
     SIMULATED_PRICE,
     Settings,
-    config_path,
     current,
-    home_path,
     load,
-    nearest_home,
     on_load,
 )  # fmt: skip
 from fleet.config.tools import TOOLS, ToolSettings, models_among, tool_of

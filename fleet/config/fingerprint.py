@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from fleet.config.sections import KEY_SETTINGS
+from fleet.config.providers import KEY_SETTINGS
 from fleet.config.settings import Settings
 
 #: Hexadecimal digits of a digest: enough to tell two tables apart, far too few to tell what is in them.

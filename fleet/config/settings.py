@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import starmap
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
@@ -22,7 +21,9 @@ from fleet.config.alerts import AlertSettings
 from fleet.config.budgets import BudgetSettings, budgeted
 from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local
+from fleet.config.places import PLACE_VARIABLES, config_path
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
+from fleet.config.providers import ProviderSettings, counts_cached, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.safety import SafetySettings
 from fleet.config.sections import (
@@ -32,34 +33,21 @@ from fleet.config.sections import (
     LimitSettings,
     PersonaSettings,
     PoolSettings,
-    ProviderSettings,
     RedisSettings,
     RungSettings,
     SignalsSettings,
     SimulatorSettings,
     WorkerSettings,
-    counts_cached,
-    vendor_of,
 )
 from fleet.config.tools import TOOLS, ToolSettings, check_tools, tool_of
-from fleet.config.trust import check_found
 from fleet.config.variables import check_variables
 from fleet.config.vault import VaultSettings
 from fleet.errors import ConfigurationError
 from fleet.list_prices import Seller, listed_of
 from fleet.quoting import nearest, quote
 
-#: Name of the configuration file, looked for in the working directory and its parents.
-CONFIG_NAME = "fleet.toml"
-#: Name of the state folder (embedded Redis, generated passwords) beside the configuration file.
-HOME_NAME = ".fleet"
-#: FLEET_* variables that are not settings: where things lie.
-PLACE_VARIABLES = ("FLEET_CONFIG", "FLEET_HOME", "FLEET_DATA_DIR")
 #: Celery's own variables for the broker and for results; each stands for what Fleet's own settings do not say.
 BROKER_VARIABLE, RESULT_VARIABLE = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
-#: Label of the one key that a provider has until keys come from the vault; limits are named `provider/model/key`.
-KEY_LABEL = "default"
-
 #: What the simulator would bill by default: a small model's price, so that costs can be seen without being paid.
 SIMULATED_PRICE = PriceSettings(
     input_usd_per_mtok=0.15,
@@ -272,46 +260,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, config_path())
         return init_settings, env_settings, file
-
-
-def home_path() -> Path:
-    """Return the state folder: FLEET_HOME, else `.fleet` beside fleet.toml or beside an existing `.fleet`."""
-    home = os.environ.get("FLEET_HOME")
-    return Path(home).absolute() if home else nearest_home()
-
-
-def nearest_home() -> Path:
-    """Return the state folder of the working directory when no FLEET_HOME says otherwise.
-
-    Raises:
-        ConfigurationError: When somebody else may have put it there.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / HOME_NAME).is_dir():
-            check_found(folder / HOME_NAME, variable="FLEET_HOME", with_code=False)
-            return folder / HOME_NAME
-        if (folder / CONFIG_NAME).is_file():
-            return folder / HOME_NAME
-    return here / HOME_NAME
-
-
-def config_path() -> Path | None:
-    """Return the fleet.toml in force: FLEET_CONFIG, else the nearest one upwards, else None.
-
-    Raises:
-        ConfigurationError: When FLEET_CONFIG names none, or somebody else may have put there what was found.
-    """
-    if os.environ.get("FLEET_CONFIG"):
-        path = Path(os.environ["FLEET_CONFIG"])
-        if not path.is_file():
-            raise ConfigurationError(f"FLEET_CONFIG: expected the path of a fleet.toml, got {quote(str(path))}")
-        return path
-    here = Path.cwd()
-    found = next((f / CONFIG_NAME for f in (here, *here.parents) if (f / CONFIG_NAME).is_file()), None)
-    if found is not None:
-        check_found(found, variable="FLEET_CONFIG", with_code=True)
-    return found
 
 
 def load(**overrides: Any) -> Settings:
