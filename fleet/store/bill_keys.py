@@ -72,9 +72,9 @@ def lapsed() -> str:
     return f"{TAG}:budgets:lapsed"
 
 
-def budget_shares() -> str:
-    """Sorted set, scope -> used share of its fullest budget, by its last call or by who read it since."""
-    return f"{TAG}:budgets:shares"
+def budget_shares(kind: str) -> str:
+    """Sorted set, scope of a kind -> used share of its fullest budget, by its last call or by who read it since."""
+    return f"{TAG}:budgets:shares:{kind}"
 
 
 def ever() -> str:

@@ -1,7 +1,7 @@
 -- Takes the budgets of runs away that nobody has filled or used for long: the runs were left, and go on when they are resumed.
 --
 -- KEYS     live     hash: scope -> what was set while the fleet runs, see reserve.lua
---          shares   sorted set: scope -> used share of its fullest budget, see reserve.lua
+--          shares   sorted set of runs: scope -> used share of its fullest budget, see reserve.lua
 --          spent    of each scope, see budget.lua
 -- ARGV     least_s  life in seconds that what a scope has spent still has where it is in use
 --          names    of the scopes, in the order of their keys

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fleet.config import PERIODS, BudgetSettings, Period
+from fleet.config.budgets import RUN
 from fleet.economy.budgets.layouts import FULL, NONE, BudgetReply, split_picos
 from fleet.economy.budgets.scopes import Payer, asked_of, counting, wait_of
 from fleet.economy.budgets.scripts import RESERVE, SETTLE
@@ -159,7 +160,8 @@ class BudgetKeeper:
         reservation = f"{self._id}-{next(self._numbers):x}"
         call = RESERVE.call(
             live=bill_keys.budgets_live(), reserved_by=bill_keys.reservations(),
-            shares=bill_keys.budget_shares(), spent=map(bill_keys.spent, scopes), id=reservation,
+            of_tenants=bill_keys.budget_shares("tenant"), of_bots=bill_keys.budget_shares("bot"),
+            of_runs=bill_keys.budget_shares(RUN), spent=map(bill_keys.spent, scopes), id=reservation,
             process=self._process, micros_asked=math.ceil(usd_micros), priority=priority.value,
             is_learnt=int(is_learnt), scopes=asked_of(scopes, self._configured),
         )  # fmt: skip

@@ -79,7 +79,9 @@ def check_amounts(amounts: Mapping[str, float]) -> None:
 def drop_budget(client: redis.Redis, scope: str) -> bool:
     """Let what fleet.toml says of a scope hold again; False when it did."""
     was_set = bool(client.hdel(bill_keys.budgets_live(), scope))
-    client.zrem(bill_keys.budget_shares(), scope)  # its next call puts it back where it still has one
+    client.zrem(
+        bill_keys.budget_shares(scope.partition(":")[0]), scope
+    )  # its next call puts it back where it still has one
     _write(client, {})
     return was_set
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import redis
 
 from fleet.config import PERIODS, BudgetSettings, Period
-from fleet.config.budgets import FLEET, RUN
+from fleet.config.budgets import EACH, FLEET, RUN
 from fleet.economy.budgets.layouts import STATE, BudgetAt, micros_allowed
 from fleet.economy.budgets.live import in_force, live_of
 from fleet.economy.budgets.scopes import each_of
@@ -24,11 +24,13 @@ from fleet.store import bill_keys
 
 #: Scopes of `tenant:*`, of `bot:*` and of runs that are told of, those with the fullest budgets of each (count).
 MOST_OF_MANY = 20
-#: Scopes among which those are looked for, by the ranks that calls gave them (count).
+#: Scopes of each kind among which those are looked for, by the ranks that calls gave them (count).
 CANDIDATES = 200
 #: Looks at most until there are no candidates that have spent nothing (count).
 LOOKS = 5
 _ORDER = (FLEET, "pool", "tenant", "bot", RUN)
+#: Kinds of which there may be many.
+_MANY = (*EACH, RUN)
 
 
 class PeriodReading(NamedTuple):
@@ -120,10 +122,11 @@ def _look(
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
         pipe.hgetall(bill_keys.budgets_live())
-        pipe.zrevrange(bill_keys.budget_shares(), 0, CANDIDATES - 1, withscores=True)
-        (seconds, micros), rows, ranks = pipe.execute()
+        for kind in _MANY:
+            pipe.zrevrange(bill_keys.budget_shares(kind), 0, CANDIDATES - 1, withscores=True)
+        (seconds, micros), rows, *ranks = pipe.execute()
     live = live_of(rows)
-    ranked = {name.decode(): share for name, share in ranks}
+    ranked = {name.decode(): share for of_kind in ranks for name, share in of_kind}
     own = {scope for scope in (*configured, *live) if not scope.startswith(f"{RUN}:")}
     if names is None:
         names = _names(configured, live, ranked)
@@ -143,14 +146,19 @@ def _order(one: BudgetReading) -> tuple[int, float, str]:
 
 def _forget_idle(client: redis.Redis, ranked: Mapping[str, float], found: Iterable[BudgetReading]) -> bool:
     """Let candidates have the ranks that they should have by now; True when some have none, so that others come up."""
-    shares = {one.scope: one.rank for one in found if one.rank}
-    gone = [scope for scope in ranked if scope not in shares]
-    moved = {scope: shares[scope] for scope, rank in ranked.items() if abs(shares.get(scope, rank) - rank) > 0.001}
+    shares, has_gone = {one.scope: one.rank for one in found if one.rank}, False
     with suppress(redis.ResponseError):  # who may only read sees them in their old order
-        if moved:
-            client.zadd(bill_keys.budget_shares(), moved, xx=True)
-        return bool(gone and client.zrem(bill_keys.budget_shares(), *gone))
-    return False
+        for kind in _MANY:
+            ranks = {scope: rank for scope, rank in ranked.items() if scope.startswith(f"{kind}:")}
+            gone = [scope for scope in ranks if scope not in shares]
+            moved = {
+                scope: shares[scope] for scope, rank in ranks.items() if abs(shares.get(scope, rank) - rank) > 0.001
+            }
+            if moved:
+                client.zadd(bill_keys.budget_shares(kind), moved, xx=True)
+            if gone:
+                has_gone = bool(client.zrem(bill_keys.budget_shares(kind), *gone)) or has_gone
+    return has_gone
 
 
 def _fullest(found: Sequence[BudgetReading], own: Collection[str]) -> list[BudgetReading]:

@@ -2,7 +2,9 @@
 --
 -- KEYS     live          hash: scope -> what was set while the fleet runs, as fleet.toml's amounts below
 --          reserved_by   hash: id -> JSON {process, seconds, micro-dollars, {scopes}}       TTL LIFE_S
---          shares        sorted set: scope -> used share of its fullest budget              TTL LIFE_S
+--          of_tenants    sorted set: scope -> used share of its fullest budget              TTL LIFE_S
+--          of_bots       the same of bots
+--          of_runs       and of runs
 --          spent         of each scope, see budget.lua
 -- ARGV     id            of the reservation; the same id again reserves once
 --          process       that asks
@@ -15,6 +17,7 @@
 -- Codes    1 reserved;  0 no room: the budget that opens last;  2 no budget counts it
 local NAME, EACH, OWN, OWN_EACH, OF_ONE = 1, 2, 3, 4, 4
 local NEWEST = 0.05
+local SHARES = { tenant = KEYS[OF_TENANTS], bot = KEYS[OF_BOTS], run = KEYS[OF_RUNS] }
 -- What was told of a budget is kept as its percentage and, times this, the amount of which it was that much (mod 2^40).
 local TOLD_UNIT, TOLD_MOST = 128, 2 ^ 40
 local id, process, ask, priority = ARGV[ID], ARGV[PROCESS], ARGV[MICROS_ASKED] + 0, ARGV[PRIORITY] + 0
@@ -130,15 +133,16 @@ local function answer(code, found, why)
     told_scope, told_period, told_percent)
 end
 
--- Keep in mind how full a scope is that is one of many: those are shown by that.
+-- Keep in mind how full a scope is that is one of many of its kind: those are shown by that.
 local function rank(one)
   local share = 0
   for p = 1, PERIODS do
     local allowed = one.terms[ALLOWED + p]
     if allowed >= 0 then share = max(share, (one.state[MICROS + p] + one.state[RESERVED]) / allowed) end
   end
-  call('ZADD', KEYS[SHARES], share, one.name)
-  call('EXPIRE', KEYS[SHARES], LIFE_S)
+  local shares = SHARES[string.match(one.name, '^%a+')]
+  call('ZADD', shares, share, one.name)
+  call('EXPIRE', shares, LIFE_S)
 end
 
 local found, why = budgets(), nil

@@ -33,7 +33,7 @@ async def forget_left_runs(store: Store) -> int:
         cursor, flat = await store.command("HSCAN", live, cursor, "MATCH", f"{RUN}:*", "COUNT", SOME)
         if names := [name.decode() for name in flat[::2]]:
             call = FORGET_RUNS.call(
-                live=live, shares=bill_keys.budget_shares(), spent=map(bill_keys.spent, names),
+                live=live, shares=bill_keys.budget_shares(RUN), spent=map(bill_keys.spent, names),
                 least_s=LIFE_S - UNUSED_S, names=names,
             )  # fmt: skip
             forgotten += int(await store.run(FORGET_RUNS, *call))

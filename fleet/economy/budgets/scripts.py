@@ -24,7 +24,7 @@ _BUDGET = Script.library(
 RESERVE = Script.beside(
     __file__,
     "reserve.lua",
-    keys="live reserved_by shares spent*",
+    keys="live reserved_by of_tenants of_bots of_runs spent*",
     argv="id process micros_asked priority is_learnt scopes*",
     tables={"reply": REPLY},
     constants={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from fleet.economy.budgets import (
 )
 from fleet.economy.budgets.keeper import VERSION
 from fleet.economy.budgets.layouts import LIFE_S
+from fleet.economy.budgets.reader import CANDIDATES, MOST_OF_MANY
 from fleet.economy.budgets.runs import forget_left_runs
 from fleet.errors import ConfigurationError, NotSoon
 from fleet.grants import Caller
@@ -115,7 +117,7 @@ def test_the_budgets_of_runs_that_were_left_go_after_weeks_and_their_tasks_wait_
             wait = await refused(one, 100, caller=left)
             assert (wait.cause, wait.about, wait.is_everyones) == ("budget", "budget run:0, in all", False)
             assert wait.told == "it was left unfinished for weeks, and its budget is gone"
-            assert client.zscore(bill_keys.budget_shares(), "run:0") is None
+            assert client.zscore(bill_keys.budget_shares("run"), "run:0") is None
             change_budget(client, "run:0", {"usd_in_all": 0.001}, configured={})
             await reserve(one, 100, caller=left)
             assert (
@@ -139,14 +141,32 @@ def test_the_fullest_of_many_are_those_of_now(redis_url: str) -> None:
             await settled(one)
             for number in range(21):
                 assert drop_budget(client, f"run:r{number}")
-            client.zadd(bill_keys.budget_shares(), {f"tenant:old-{number}": 1.0 for number in range(250)})
+            client.zadd(bill_keys.budget_shares("tenant"), {f"tenant:old-{number}": 1.0 for number in range(250)})
 
     run(redis_url, body)
     found = readings(redis_url, each)
     assert list(found) == ["tenant:ann", *sorted(scope for scope in found if scope.startswith("run:"))]
     assert (len(found), found["tenant:ann"].share) == (1 + 20, 0.95)
     with connect(redis_url) as client:
-        assert client.zcard(bill_keys.budget_shares()) == 21 + 1
+        assert [client.zcard(bill_keys.budget_shares(kind)) for kind in ("tenant", "run")] == [1, 21]
+
+
+def test_no_number_of_full_budgets_of_one_kind_hides_those_of_another(redis_url: str) -> None:
+    each = {"tenant:*": BudgetSettings(usd_per_month=0.001), "bot:*": BudgetSettings(usd_per_month=0.01)}
+
+    async def body(store: Store) -> None:
+        one = keeper(store, each)
+        with connect(redis_url) as client:
+            for number in range(CANDIDATES + 1):
+                change_budget(client, f"run:r{number}", {"usd_in_all": 0.0001}, configured={})
+                caller = Caller(run=f"r{number}", tenant=f"t{number}")
+                one.settle(await reserve(one, 100, caller=caller), 900_000_000)
+            one.settle(await reserve(one, 100), 100_000_000)
+            await settled(one)
+
+    run(redis_url, body)
+    kinds = Counter(scope.partition(":")[0] for scope in readings(redis_url, each))
+    assert kinds == {"tenant": MOST_OF_MANY, "bot": 1, "run": MOST_OF_MANY}
 
 
 def test_a_budget_that_was_raised_is_told_of_again(redis_url: str) -> None:

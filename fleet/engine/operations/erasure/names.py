@@ -68,7 +68,7 @@ def _budgets(state: redis.Redis, scope: str, renamed: str, is_meant: bool) -> in
     """Remove a tenant's budget and what it has spent; in reservations of its calls the scope gets another name."""
     live = state.hexists(bill_keys.budgets_live(), scope)
     spent = state.exists(bill_keys.spent(scope))
-    shares = state.zscore(bill_keys.budget_shares(), scope) is not None
+    shares = state.zscore(bill_keys.budget_shares(_KIND), scope) is not None
     count = int(bool(live) or bool(spent) or shares)
     if count and is_meant:
         drop_budget(state, scope)
