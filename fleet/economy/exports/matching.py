@@ -24,7 +24,7 @@ class CellPlace(NamedTuple):
 
     Args:
         day: In UTC.
-        account: `provider/key`.
+        account: `provider/key`; `provider` where no line of it tells a key.
         model: Without what exports change about its name.
     """
 
@@ -187,11 +187,15 @@ def cells_of(export: ProviderExport, ours: Iterable[Ours], unknown: Iterable[Ent
     lines = [line for line in export.lines if scope.covers(line)]
     by_day, by_model = export.by_day, any(line.model for line in lines) or not lines
     by_account = all(map(scope.account, lines))
+    keyless = (
+        set() if scope.accounts else {line.provider for line in lines} - {line.provider for line in lines if line.key}
+    )
     cells: dict[CellPlace, Cell] = {}
 
     def cell(day: str, account: str, model: str) -> Cell:
         name = model_name(model) if by_model else ""
-        place = CellPlace(day if by_day else "", account if by_account else "", name)
+        whose = provider_of(account) if provider_of(account) in keyless else account
+        place = CellPlace(day if by_day else "", whose if by_account else "", name)
         return cells.setdefault(place, Cell(place))
 
     for line in lines:

@@ -144,6 +144,23 @@ def test_keys_are_compared_apart_where_the_file_tells_them_and_somebody_has_said
     assert verdicts(findings(named, mine, of_another, scope)) == ["agrees", "agrees"]
 
 
+def test_a_provider_of_which_the_file_tells_no_key_is_compared_with_all_of_its_keys() -> None:
+    keyless = [replace(billed(picos), provider="one") for picos in (10, 21)]
+    mine = [ours(10, limit="one/gpt-5/default"), ours(20, limit="one/gpt-5/second"), ours(5, limit="two/gpt-5/default")]
+    of_second = [entry("a", 3, limit="one/gpt-5/second")]
+    other = replace(billed(5, key="default"), provider="two")
+    for told in (export(*keyless), export(*keyless, other)):
+        found = findings(told, mine, of_second, Scope(frozenset(line.provider for line in told.lines)))
+        assert [(one.cell.place.account, one.verdict) for one in found] == [
+            ("one", "explained"), ("two/default", "agrees"),
+        ][: len(found)]  # fmt: skip
+        assert amounts(found) == {"a": 1}
+    beside = export(*keyless, replace(billed(20, key="second"), provider="one"))  # here the others are of `default`
+    assert verdicts(
+        findings(beside, [ours(31, limit="one/gpt-5/default"), mine[1]], [], Scope(frozenset({"one"})))
+    ) == ["agrees", "agrees"]
+
+
 def test_a_file_that_does_not_tell_models_is_compared_with_all_of_them() -> None:
     told = export(Billed(FIRST, "", usd_picos=30))
     cells = cells_of(told, [ours(10), ours(20, limit="openai/gpt-5-mini/default")], [], EVERYTHING)
