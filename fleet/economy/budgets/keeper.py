@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from fleet.config import PERIODS, BudgetSettings, Period
 from fleet.config.budgets import RUN
-from fleet.economy.budgets.layouts import FULL, NONE, BudgetReply, split_picos
-from fleet.economy.budgets.scopes import Payer, asked_of, counting, wait_of
+from fleet.economy.budgets.layouts import FULL, MOST_STAND_S, NONE, BudgetReply, split_picos
+from fleet.economy.budgets.scopes import Payer, about, asked_of, counting, wait_of
 from fleet.economy.budgets.scripts import RESERVE, SETTLE
 from fleet.errors import NotSoon, StoreUnavailable
 from fleet.grants import Caller
@@ -33,11 +33,13 @@ from fleet.waits import Wait
 
 #: Seconds between two looks at what is set while the fleet runs.
 LOOK_EVERY_S = 1.0
-#: Seconds for which a full budget is believed to be full at most: then one call asks again.
-BELIEVED_S = 60.0
+#: Seconds for which a full budget is believed to be full at most: then one call asks again; and where calls in flight
+#: have only reserved what is left, which may end in any process.
+BELIEVED_S, BELIEVED_RESERVED_S = 60.0, 0.25
 #: Where calls in flight have reserved what is left to a tenant or a run, its tasks try again after twice the time for
 #: which that has been so, within these bounds in seconds, and spread over as long again: there may be 50,000 of them.
-LEAST_AGAIN_S, MOST_AGAIN_S = 1.0, 8.0
+#: Some go sooner, as such calls end (`Freed`).
+LEAST_AGAIN_S, MOST_AGAIN_S = 1.0, MOST_STAND_S / 2
 #: Reservations that are settled in one step (count).
 AT_ONCE = 200
 #: Scopes of which it is known since when their rest is reserved (count).
@@ -77,9 +79,23 @@ class Settlement(NamedTuple):
     is_unknown: bool = False
 
 
+class Freed(NamedTuple):
+    """Calls that have ended of a tenant or run whose tasks wait for what these had reserved.
+
+    Args:
+        scope: Whose.
+        period: For whose money they wait.
+        calls: How many have ended.
+    """
+
+    scope: str
+    period: Period
+    calls: int
+
+
 def settle_call(ended: Sequence[Settlement]) -> tuple[list[Any], list[Any]]:
-    """Return KEYS and ARGV of `settle.lua`, which replies how many of them it has counted; safe to repeat."""
-    scopes = list(dict.fromkeys(scope for one in ended for scope in one.scopes))
+    """Return KEYS and ARGV of `settle.lua`; safe to repeat. What it replies: `ended_in` and `freed_in`."""
+    scopes = _scopes_of(ended)
     told: list[Any] = []
     for one in ended:
         micros, picos = ("", 0) if one.usd_picos is None else split_picos(one.usd_picos)
@@ -90,6 +106,21 @@ def settle_call(ended: Sequence[Settlement]) -> tuple[list[Any], list[Any]]:
     )  # fmt: skip
 
 
+def ended_in(reply: Sequence[int]) -> int:
+    """Return how many reservations `settle.lua` has ended or corrected."""
+    return int(reply[0])
+
+
+def freed_in(reply: Sequence[int], ended: Sequence[Settlement]) -> list[Freed]:
+    """Return for whom `settle.lua` has made room: it was told `ended`."""
+    scopes = _scopes_of(ended) if len(reply) > 1 else []
+    return [Freed(scopes[reply[at] - 1], PERIODS[reply[at + 1] - 1], reply[at + 2]) for at in range(1, len(reply), 3)]
+
+
+def _scopes_of(ended: Sequence[Settlement]) -> list[str]:
+    return list(dict.fromkeys(scope for one in ended for scope in one.scopes))
+
+
 class BudgetKeeper:
     """Reserves and settles for the calls of one process. Belongs to its event loop.
 
@@ -98,6 +129,7 @@ class BudgetKeeper:
         configured: Budgets in fleet.toml, by scope.
         process: Id of this process: by that its reservations are known when it dies.
         on_reached: Told once when 80%, and when 100% of a budget are spent.
+        on_freed: Told when calls have ended for whose money tasks wait.
         clock: Unix time in seconds, as Redis has it.
     """
 
@@ -108,12 +140,13 @@ class BudgetKeeper:
         *,
         process: str,
         on_reached: Callable[[Reached], None] = lambda reached: None,
+        on_freed: Callable[[list[Freed]], None] = lambda freed: None,
         clock: Callable[[], float] = CLOCK.now_s,
     ) -> None:
         self._store = store
         self._configured = configured
         self._process = process
-        self._on_reached = on_reached
+        self._on_reached, self._on_freed = on_reached, on_freed
         self._clock = clock
         self._id, self._numbers = secrets.token_hex(8), itertools.count()  # a worker's children have its process id
         self._live: dict[str, str] = {}
@@ -177,11 +210,12 @@ class BudgetKeeper:
             del self._open[reservation]
         if reply.code == FULL:
             scope, wait = scopes[reply.scope - 1], wait_of(reply, scopes)
-            if reply.returns and not wait.is_everyones and not scope.startswith("bot:"):
+            is_reserved = bool(reply.returns) and not wait.is_everyones and not scope.startswith("bot:")
+            if is_reserved:
                 is_own = bool(reply.is_own) and is_learnt  # what is not learnt may be in a second
                 wait = replace(wait, opens_at=self._clock() + self._again_s(scope, is_own=is_own))
             if not reply.is_own:
-                self._believe(scope, wait)
+                self._believe(scope, wait, is_reserved=is_reserved)
             raise NotSoon(self._spread(scope, wait))
         return "" if reply.code == NONE else reservation
 
@@ -268,9 +302,16 @@ class BudgetKeeper:
             return wait
         return replace(wait, opens_at=wait.opens_at + random.uniform(0, max(LEAST_AGAIN_S, ahead_s)))
 
-    def _believe(self, scope: str, wait: Wait) -> None:
-        latest = self._clock() + BELIEVED_S
+    def _believe(self, scope: str, wait: Wait, *, is_reserved: bool) -> None:
+        latest = self._clock() + (BELIEVED_RESERVED_S if is_reserved else BELIEVED_S)
         self._full[scope] = wait, latest if wait.opens_at is None else min(wait.opens_at, latest)
+
+    def _forget_full(self, freed: Iterable[Freed]) -> None:
+        """Believe no longer that what calls in flight have reserved is gone: the next call asks."""
+        for one in freed:
+            wait, _ = self._full.get(one.scope, (None, 0.0))
+            if wait is not None and wait.about == about(one.scope, one.period) and one.scope in self._reserved:
+                del self._full[one.scope]
 
     # -- duties
 
@@ -299,8 +340,11 @@ class BudgetKeeper:
         """Settle what has ended, all that came meanwhile in one step; patient whatever Redis says."""
         while self._ended:
             step = self._ended[:AT_ONCE]
-            await surely(partial(self._store.run, SETTLE, *settle_call(step)), "budgets not settled")
+            reply = await surely(partial(self._store.run, SETTLE, *settle_call(step)), "budgets not settled")
             del self._ended[: len(step)]
+            if len(reply) > 1:
+                self._forget_full(freed := freed_in(reply, step))
+                self._on_freed(freed)
             self._counted += len(step)
             for number, heard in self._waiting:
                 if number <= self._counted and not heard.done():

@@ -11,6 +11,9 @@ from fleet.config import PERIODS, BudgetSettings
 from fleet.money import PICOS_PER_MICRO
 from fleet.store.layouts import Layout, Place, Places
 
+#: Seconds that a tenant's or run's tasks may stand at most until a new try where calls in flight have reserved what
+#: is left, and after how many the script writes that anew.
+MOST_STAND_S, STAND_STEP_S = 16, 2
 #: Life of what a scope has spent, of its reservations, and of those that were charged for a dead process, in seconds.
 LIFE_S, LAPSED_S = 400 * 86_400, 86_400
 #: Numbers of what a used-up budget does, as the scripts know them.
@@ -37,6 +40,10 @@ class BudgetAt(Places):
     RESERVED = Place()
     #: What calls have mostly reserved, in micro-dollars.
     MEAN = Place()
+    #: Until when (Unix time in seconds) tasks of a tenant or run may wait for what calls in flight have reserved, and
+    #: for which period; 0: none does.
+    WAITED_UNTIL = Place()
+    WAITED_FOR = Place()
 
 
 class TermsAt(Places):

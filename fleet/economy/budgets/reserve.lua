@@ -118,6 +118,14 @@ local function reached(found, refused)
   return 0, 0, 0
 end
 
+-- Keep in mind that a tenant's or run's task waits for what calls in flight have reserved: their ends let it know.
+local function note_waiting(why)
+  local kind, state = string.match(why.one.name, '^%a+'), why.one.state
+  if why.returns == 0 or not (kind == 'tenant' or kind == 'run') then return end
+  if state[WAITED_FOR] == why.period and state[WAITED_UNTIL] > now + MOST_STAND_S - STAND_STEP_S then return end
+  state[WAITED_UNTIL], state[WAITED_FOR], why.one.is_changed = now + MOST_STAND_S, why.period, true
+end
+
 local function answer(code, found, why)
   local told_scope, told_period, told_percent = reached(found, why)
   for _, one in ipairs(found) do
@@ -159,7 +167,10 @@ for k, one in ipairs(found) do
   names[k] = one.name
   if one.is_one_of_many then rank(one) end
 end
-if why then return answer(FULL, found, why) end
+if why then
+  note_waiting(why)
+  return answer(FULL, found, why)
+end
 for _, one in ipairs(found) do
   local state = one.state
   state[RESERVED] = state[RESERVED] + ask

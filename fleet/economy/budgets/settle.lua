@@ -8,10 +8,11 @@
 --          names        of the scopes, in the order of their keys; then of each reservation four: its id; what was spent
 --                       in micro-dollars ('': what was reserved), and picos beyond them; 1 when nobody knows what it
 --                       cost, and it may be told later
--- Reply    the number of reservations that were ended or corrected
+-- Reply    the number of reservations that were ended or corrected; then of each scope whose tasks wait for what those had
+--          reserved three: its number among the names, of the period, and of its reservations that were ended
 local ID, SPENT_MICROS, SPENT_PICOS, IS_UNKNOWN, OF_ONE = 1, 2, 3, 4, 4
 local count = ARGV[COUNT] + 0
-local states, changed, ended = {}, {}, 0
+local states, changed, freed, ended = {}, {}, {}, 0
 
 local function state_of(name) return states[name] and states[name].state end
 
@@ -34,6 +35,7 @@ local function settle(id, micros, picos, is_unknown)
     if state then changed[name] = state end
     if state and text then
       state[RESERVED] = max(0, state[RESERVED] - asked)
+      freed[name] = (freed[name] or 0) + 1
       add_spent(state, spent, picos, now)
     elseif state then
       add_spent(state, spent - asked, picos - rest, lapsed_at)
@@ -56,4 +58,12 @@ for at = NAMES + count, #ARGV - OF_ONE, OF_ONE do
   settle(ARGV[at + ID], ARGV[at + SPENT_MICROS], ARGV[at + SPENT_PICOS] + 0, ARGV[at + IS_UNKNOWN] == '1')
 end
 for name, state in pairs(changed) do write_state(states[name].key, state) end
-return ended
+local reply = { ended }
+for k = 1, count do
+  local name = ARGV[NAMES + k]
+  local state, times = state_of(name), freed[name]
+  if times and state[WAITED_UNTIL] > now then
+    for _, number in ipairs({ k, state[WAITED_FOR], times }) do reply[#reply + 1] = number end
+  end
+end
+return reply

@@ -20,7 +20,7 @@ from fleet.economy.bill.reader import Bill, read_bill
 from fleet.economy.bill.rows import OTHER, Sums
 from fleet.economy.bill.scripts import RESOLVE
 from fleet.economy.bill.unknown import Unknown, read_unknown, resolve_call
-from fleet.economy.budgets import settle_call, settlement_of
+from fleet.economy.budgets import ended_in, settle_call, settlement_of
 from fleet.economy.budgets.scripts import SETTLE
 from fleet.economy.exports.explaining import Price, explained
 from fleet.economy.exports.export import CLASSES, DAY_S, ProviderExport, UnreadableExport, day_of, start_of
@@ -170,7 +170,8 @@ def resolve(client: redis.Redis, before: Unknown, settled: Entry) -> Resolved | 
     if settled.reservation:
         calls.append((SETTLE, *settle_call([settlement_of(settled)])))
     replies = run_scripts_together(client, calls)
-    return Resolved(settled, bool(replies[-1])) if replies[0] else None
+    is_corrected = not settled.reservation or ended_in(replies[-1]) > 0
+    return Resolved(settled, is_corrected) if replies[0] else None
 
 
 @contextmanager

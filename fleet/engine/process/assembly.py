@@ -109,7 +109,7 @@ class Assembly:
         await self.lessons.close()
         await self.breakers.close()
         await self.agent.close()
-        await self.spending.keeper.close()
+        await self.spending.close()
         for provider in {route.provider_name: route.provider for route in self.routes}.values():
             await provider.close()
         if self.tools is not None:
@@ -139,7 +139,7 @@ async def assemble(
     state = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
     same = broker_url(settings) == state_url(settings)
     broker = state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
-    spending = Spending(state, settings, process=process or leases.process_id())
+    spending = Spending(state, settings, process=process or leases.process_id(), broker=broker)
     roster = Roster(state, settings, avoid=spending.bots_out)
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)

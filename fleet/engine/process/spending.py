@@ -27,6 +27,7 @@ from fleet.economy.budgets import (
     Settlement,
     about_bots,
     charge_batch,
+    ended_in,
     scope_in,
     settle_call,
 )
@@ -35,6 +36,7 @@ from fleet.economy.budgets.layouts import LAPSED_S, LIFE_S
 from fleet.economy.budgets.runs import forget_left_runs
 from fleet.economy.budgets.scripts import SETTLE
 from fleet.engine.process.breaking import lift
+from fleet.engine.process.duties.waking import Waking
 from fleet.errors import FleetError
 from fleet.models import BotTask
 from fleet.signals import catalogue
@@ -68,19 +70,28 @@ class Spending:
         store: State Redis.
         settings: Budgets, pools and their ladders.
         process: Id by which it reports: by that its reservations are known when it dies.
+        broker: Where tasks wait; None: in the same Redis.
 
     Attributes:
         keeper: Reserves and settles for its calls.
     """
 
-    def __init__(self, store: Store, settings: Settings, *, process: str) -> None:
-        self.keeper = BudgetKeeper(store, settings.budgets, process=process, on_reached=partial(_tell_of, store))
+    def __init__(self, store: Store, settings: Settings, *, process: str, broker: Store | None = None) -> None:
+        self._waking = Waking(broker or store, settings.pools)
+        self.keeper = BudgetKeeper(
+            store, settings.budgets, process=process, on_reached=partial(_tell_of, store), on_freed=self._waking.heard
+        )
         self._store = store
         self._pools = settings.pools
         self._budgets = settings.budgets
         self._longest_call_s = longest_call_s(settings)
         #: Ids of the newest children of this process that have ended.
         self._gone: dict[str, None] = {}
+
+    async def close(self) -> None:
+        """Settle what has ended; wake nobody any more."""
+        await self.keeper.close()
+        await self._waking.close()
 
     def child_ended(self, process: str) -> None:
         """Hear that a child of this process has ended: nobody settles its calls any more."""
@@ -231,7 +242,7 @@ async def end_the_dead(store: Store, gone: Collection[str] = ()) -> int:
         ):
             left = [one for one in some if one.reservation not in noted]
             if left:
-                ended[what] += int(await store.run(SETTLE, *settle_call(left)))
+                ended[what] += ended_in(await store.run(SETTLE, *settle_call(left)))
         if cursor == b"0":
             break
     if ended["given_back"]:

@@ -12,6 +12,7 @@ import pytest
 from fleet.config import BudgetSettings
 from fleet.economy.budgets import (
     BudgetKeeper,
+    Freed,
     Payer,
 )
 from fleet.economy.budgets import keeper as budget_keeper
@@ -106,12 +107,37 @@ def test_five_thousand_tasks_of_a_run_whose_rest_is_reserved_do_not_circle_every
             assert clock[0] < (wait.opens_at or 0) <= clock[0] + 17 and "calls in flight" in wait.told
             heapq.heapreplace(due, wait.opens_at or 0)
             parkings += 1
-        assert parkings < 20_000 and asked < 20  # one a second each would be 50,000
+        assert parkings < 20_000 and asked < 60  # one a second each would be 50,000
         one.settle(slow, 0)
         await settled(one)
         clock[0] += 20
         assert one.standing(Payer("a", run="r"), NORMAL.value) is None
         await reserve(one, 1000, caller=Caller(run="r"))
+
+    run(redis_url, body)
+
+
+def test_who_settles_hears_for_whom_it_has_made_room_and_nothing_while_nobody_waits(redis_url: str) -> None:
+    budget = {"tenant:*": BudgetSettings(usd_per_day=0.001, usd_in_all=1), "pool:a": BudgetSettings(usd_in_all=0.002)}
+    ann, bob = Caller(tenant="ann"), Caller(tenant="bob")
+
+    async def body(store: Store) -> None:
+        heard: list[Freed] = []
+        one = BudgetKeeper(store, budget, process="p", on_freed=heard.extend)
+        other = BudgetKeeper(store, budget, process="q")
+        held = [await reserve(one, 500, caller=caller) for caller in (ann, ann, bob)]
+        await refused(one, 600, pool="a", caller=bob)  # the pool has no room: that is tried again in a second
+        one.settle(held[2], 100_000_000)
+        await settled(one)
+        assert heard == []
+        assert other.standing(Payer("a", tenant="ann"), NORMAL.value) is None
+        await refused(other, 500, caller=ann)
+        assert other.standing(Payer("a", tenant="ann"), NORMAL.value) is not None
+        for reservation in held[:2]:
+            one.settle(reservation, 100_000_000)
+        await settled(one)
+        assert heard == [Freed("tenant:ann", "day", 2)]
+        await reserve(other, 500, caller=ann)
 
     run(redis_url, body)
 

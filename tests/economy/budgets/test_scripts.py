@@ -80,9 +80,9 @@ def test_the_same_settlement_again_counts_once_and_what_is_told_late_corrects_it
         unknown = Settlement(held, ("fleet",), None, is_unknown=True)
         one.settle(held, None)  # nobody knows what it cost: what was reserved
         await settled(one)
-        assert await store.run(SETTLE, *settle_call([unknown])) == 0
+        assert await store.run(SETTLE, *settle_call([unknown])) == [0]
         late = unknown._replace(usd_picos=400_000_007, is_unknown=False)
-        assert [await store.run(SETTLE, *settle_call([late])) for _ in range(2)] == [1, 0]
+        assert [await store.run(SETTLE, *settle_call([late])) for _ in range(2)] == [[1], [0]]
 
     run(redis_url, body)
     fleet = readings(redis_url, {"fleet": BudgetSettings(usd_in_all=1)})["fleet"]

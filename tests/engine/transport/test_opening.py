@@ -27,7 +27,13 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def park(
-    client: redis.Redis, *names: str, cause: Cause = "key", about: str = LIMIT, in_s: float = 60, head: bool = False
+    client: redis.Redis,
+    *names: str,
+    cause: Cause = "key",
+    about: str = LIMIT,
+    in_s: float = 60,
+    head: bool = False,
+    queue: str = "q",
 ) -> None:
     """Park messages as a worker does, the first one to open first."""
     reason = Wait(cause, time.time() + in_s, about).to_json()
@@ -35,8 +41,8 @@ def park(
         reason = reason[:-1] + ', "to": "head"}'
     for number, name in enumerate(names):
         call = parked.PARK.call(
-            parked=keys.parked(), openings=keys.openings(), order=keys.parked_order("q"), queue="q", id=name,
-            at=repr(time.time() + in_s + number / 1000), entry=f"{list_key('q', 2)}\n{reason}\n{name}",
+            parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue), queue=queue, id=name,
+            at=repr(time.time() + in_s + number / 1000), entry=f"{list_key(queue, 2)}\n{reason}\n{name}",
             mark_prefix=keys.submitted(""),
         )  # fmt: skip
         run_script(client, parked.PARK, *call)

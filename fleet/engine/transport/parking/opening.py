@@ -5,6 +5,7 @@ If who does it dies in between, the rest opens at its own time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -17,11 +18,13 @@ OPEN_EARLY = Script.beside(
     __file__,
     "open_early.lua",
     keys="parked openings order bell",
-    argv="queue about causes looked_at most opened every_s",
+    argv="queue about causes looked_at most opened most_opened every_s",
 )
 
 #: Messages looked at in one step (count): bounds the time that the script holds Redis.
 AT_ONCE = 256
+#: The most of them that are looked at for a few tasks that may go on (count).
+MOST_LOOKED_AT = 1024
 #: Seconds between two openings.
 EVERY_S = 0.001
 
@@ -46,6 +49,17 @@ async def open_early(broker: Store, queue: str, *, about: str = "", causes: Iter
         return int(end.value)
 
 
+async def open_some(broker: Store, queue: str, *, about: str, causes: Iterable[str], most: int) -> int:
+    """`open_early` for the next `most` of them, among the next 1,024 of all that is parked there; return how many."""
+    steps = _steps(queue, about, " ".join(causes), most_opened=most, most_looked_at=MOST_LOOKED_AT)
+    call = next(steps)
+    try:
+        while True:
+            call = steps.send(await broker.run(OPEN_EARLY, *call))
+    except StopIteration as end:
+        return int(end.value)
+
+
 def open_early_now(broker: redis.Redis, queue: str, *, about: str = "", causes: Iterable[str] = ()) -> int:
     """`open_early` through a plain client, for commands."""
     steps = _steps(queue, about, " ".join(causes))
@@ -57,12 +71,15 @@ def open_early_now(broker: redis.Redis, queue: str, *, about: str = "", causes: 
         return int(end.value)
 
 
-def _steps(queue: str, about: str, causes: str) -> Generator[Call, list[int], int]:
-    """Yield calls of `open_early.lua`, and take their replies, until all was looked at."""
+def _steps(
+    queue: str, about: str, causes: str, *, most_opened: int = 0, most_looked_at: float = math.inf
+) -> Generator[Call, list[int], int]:
+    """Yield calls of `open_early.lua`, and take their replies, until all was looked at; `most_opened` 0: all open."""
     looked_at = opened = 0
-    while looked_at >= 0:
+    while 0 <= looked_at < most_looked_at:
         looked_at, opened = yield OPEN_EARLY.call(
             parked=keys.parked(), openings=keys.openings(), order=keys.parked_order(queue), bell=keys.bell(),
-            queue=queue, about=about, causes=causes, looked_at=looked_at, most=AT_ONCE, opened=opened, every_s=EVERY_S,
+            queue=queue, about=about, causes=causes, looked_at=looked_at, most=AT_ONCE, opened=opened,
+            most_opened=most_opened, every_s=EVERY_S,
         )  # fmt: skip
     return opened
