@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from fleet.errors import ConfigurationError, FleetError, RateLimited
 from fleet.grants import ANYBODY, Caller, Grant
@@ -22,6 +22,7 @@ from fleet.quoting import quote
 from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.workers.limited.asks import ClientAsk, guess, read_ask, read_object
+from fleet.workers.limited.clients import AsyncTransport, BlockingLimiter, BlockingTransport
 from fleet.workers.limited.streams import StreamWatch, usage_of, watched
 from fleet.workers.passage import DEFAULT_HOLD_S
 from fleet.workers.ports import Limiter
@@ -39,53 +40,6 @@ PATIENCE_S = 60.0
 _HARMLESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _STREAMS_BY_PATH = ":streamGenerateContent"  # Gemini's: an array of JSON, or events with `alt=sse`
 _NO_MODEL = frozenset({"files", "uploads", "batches", "vector_stores"})
-
-
-class AsyncTransport(Protocol):
-    """What a client sends with: `httpx.AsyncHTTPTransport`, `httpx2.AsyncHTTPTransport`."""
-
-    async def handle_async_request(self, request: Any) -> Any: ...
-
-    async def aclose(self) -> None: ...
-
-
-class BlockingTransport(Protocol):
-    """What a blocking client sends with: `httpx.HTTPTransport`, `httpx2.HTTPTransport`."""
-
-    def handle_request(self, request: Any) -> Any: ...
-
-    def close(self) -> None: ...
-
-
-class BlockingLimiter(Protocol):
-    """`fleet.limiter.ThreadedLimiter`: a limiter that blocks the thread that asks."""
-
-    def acquire(
-        self,
-        limit: str,
-        *,
-        tokens: int,
-        timeout_s: float,
-        caller: Caller = ANYBODY,
-        input_tokens: int = 0,
-        cost_usd_micros: float = 0,
-    ) -> Grant: ...
-
-    def settle(
-        self,
-        grant: Grant,
-        *,
-        used_tokens: int,
-        used_output_tokens: int = 0,
-        cached_tokens: int | None = None,
-        cost_usd_micros: float = 0,
-    ) -> None: ...
-
-    def penalise(self, limit: str, *, retry_after_s: float) -> None: ...
-
-    def narrow(self, limit: str, *, most: int = 0) -> None: ...
-
-    def observe(self, grant: Grant, rates: RateReadings | None) -> None: ...
 
 
 class LimitedTransport:
