@@ -36,6 +36,7 @@ class BlockingLimiter(Protocol):
         caller: Caller = ANYBODY,
         input_tokens: int = 0,
         cost_usd_micros: float = 0,
+        note: str = "",
     ) -> Grant: ...
 
     def settle(

@@ -20,6 +20,8 @@ from fleet.workers.providers.answers.sse import ServerEvent
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.usage import read_told_usage
 
+#: What ends a stream of chat completions, and the types of the last events of Anthropic's and of Responses.
+_DONE, _LAST = "[DONE]", frozenset({"message_stop", "response.completed", "response.incomplete"})
 #: Where deltas of Anthropic's events have their text.
 _TEXTS = ("text", "thinking", "partial_json")
 
@@ -34,11 +36,13 @@ class StreamWatch:
     Attributes:
         error: The event that is an error, as it came; None: there was none.
         usage: What was told of the usage, in the words of the vendor.
+        is_whole: The answer has come to its end.
     """
 
     def __init__(self, content_type: str = "", content_encoding: str = "") -> None:
         self.error: bytes | None = None
         self.usage: dict[str, Any] = {}
+        self.is_whole = False
         self._pieces: list[str] = []
         self._events = 0
         self._is_first_usage = False  # Anthropic's first event tells the input, and an output of one token
@@ -61,6 +65,10 @@ class StreamWatch:
             for event in self._parser.close():
                 self.take(event)
 
+    def ended(self) -> None:
+        """Note that the stream has come to its end."""
+        self.is_whole = True
+
     @property
     def has_said(self) -> bool:
         """True once something of the answer came."""
@@ -77,7 +85,7 @@ class StreamWatch:
         told = read_told_usage(self.usage)
         came = count_tokens("".join(self._pieces))
         if told is None:
-            return Usage(input_tokens=input_tokens, output_tokens=came)
+            return Usage(input_tokens=input_tokens, output_tokens=came, estimated_calls=1)
         if self._is_first_usage and came > told.output_tokens:
             return told.model_copy(update={"output_tokens": came})
         return told
@@ -87,7 +95,8 @@ class StreamWatch:
         try:
             told = json.loads(event.data)
         except (ValueError, RecursionError):
-            return None  # "[DONE]"
+            self.is_whole = self.is_whole or event.data.strip() == _DONE
+            return None
         if not isinstance(told, dict):
             return None
         self._note(event, told)
@@ -95,6 +104,7 @@ class StreamWatch:
 
     def _note(self, event: ServerEvent, told: dict[str, Any]) -> None:
         self._events += 1
+        self.is_whole = self.is_whole or told.get("type") in _LAST
         if event.name == "error" or carries_error(told):
             self.error = event.data.encode("utf-8", "replace")
             return
@@ -124,16 +134,17 @@ def usage_of(raw: bytes, content_type: str, input_tokens: int) -> Usage | None:
     return watch.used(input_tokens)
 
 
-def watched(stream: Any, feed: Callable[[bytes], None], end: Callable[[], None]) -> Any:
+def watched(stream: Any, feed: Callable[[bytes], None], end: Callable[[], None], ended: Callable[[], None]) -> Any:
     """Return a response's stream that passes on its bytes, and tells of them.
 
     Args:
         stream: Of httpx or httpx2, for either kind of client.
         feed: Gets each piece.
         end: Called at its end, or when it is left or breaks; maybe more than once.
+        ended: Called before that at its end alone.
     """
     made: Any = _watched_class(cast(Hashable, type(stream)))()
-    made.inner, made.feed, made.end = stream, feed, end
+    made.inner, made.feed, made.end, made.ended = stream, feed, end, ended
     return made
 
 
@@ -148,12 +159,14 @@ class _Async:
     inner: Any
     feed: Callable[[bytes], None]
     end: Callable[[], None]
+    ended: Callable[[], None]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self.inner:
                 self.feed(chunk)
                 yield chunk
+            self.ended()
         finally:
             self.end()
 
@@ -166,12 +179,14 @@ class _Blocking:
     inner: Any
     feed: Callable[[bytes], None]
     end: Callable[[], None]
+    ended: Callable[[], None]
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             for chunk in self.inner:
                 self.feed(chunk)
                 yield chunk
+            self.ended()
         finally:
             self.end()
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from fleet.entries import Entry
 from fleet.errors import ConfigurationError, FleetError, RateLimited
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.quoting import quote
@@ -23,9 +24,10 @@ from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.workers.limited.asks import ClientAsk, guess, read_ask, read_object
 from fleet.workers.limited.clients import AsyncTransport, BlockingLimiter, BlockingTransport
+from fleet.workers.limited.lines import Ledger, Told
 from fleet.workers.limited.streams import StreamWatch, usage_of, watched
 from fleet.workers.passage import DEFAULT_HOLD_S
-from fleet.workers.ports import Limiter
+from fleet.workers.ports import Bill, Limiter
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.rates.headers import read_rates
@@ -54,6 +56,8 @@ class LimitedTransport:
         timeout_s: Longest wait for a turn.
         model: The model of all requests of this client, whatever they say.
         price: Gives micro-dollars by `provider/model` and usage, None: not known. Needed under `usd_per_day`.
+        bill: Where each call is entered: of `fleet.economy.bill.alone`; None: nowhere. Budgets don't count these calls.
+        pool: Under which pool they stand there.
     """
 
     def __init__(
@@ -67,9 +71,12 @@ class LimitedTransport:
         timeout_s: float = PATIENCE_S,
         model: str | None = None,
         price: Price | None = None,
+        bill: Bill | None = None,
+        pool: str = "",
     ) -> None:
         self._limiter, self._inner = limiter, inner
-        self._plan = _Plan(provider, key, caller, timeout_s, model, price)
+        ledger = None if bill is None else Ledger(bill, pool, caller)
+        self._plan = _Plan(provider, key, caller, timeout_s, model, price, ledger)
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send one request when its turn has come.
@@ -82,15 +89,20 @@ class LimitedTransport:
         ask = self._plan.ask(request, await request.aread())
         if ask is None:
             return await self._inner.handle_async_request(request)
-        grant = await self._limiter.acquire(**self._plan.arguments(ask))
-        outcome = _Outcome(grant)
+        asked = self._plan.asked(ask)
+        grant = await self._limiter.acquire(**self._plan.arguments(ask, asked))
+        told = self._plan.told(asked, grant)
+        outcome = _Outcome(grant, told)
         try:
             response = await self._inner.handle_async_request(request)
             if _comes_in_pieces(ask, response):
-                outcome = self._plan.watch(self._limiter, grant, ask, response)
+                outcome = self._plan.watch(self._limiter, outcome, ask, response)
             else:
                 await response.aread()
-                outcome = self._plan.outcome(grant, ask, response)
+                outcome = self._plan.outcome(outcome, ask, response)
+        except BaseException as error:
+            outcome.broke(error)
+            raise
         finally:
             outcome.tell(self._limiter)
         return response
@@ -123,24 +135,32 @@ class BlockingLimitedTransport:
         timeout_s: float = PATIENCE_S,
         model: str | None = None,
         price: Price | None = None,
+        bill: Bill | None = None,
+        pool: str = "",
     ) -> None:
         self._limiter, self._inner = limiter, inner
-        self._plan = _Plan(provider, key, caller, timeout_s, model, price)
+        ledger = None if bill is None else Ledger(bill, pool, caller)
+        self._plan = _Plan(provider, key, caller, timeout_s, model, price, ledger)
 
     def handle_request(self, request: Any) -> Any:
         """Send one request when its turn has come."""
         ask = self._plan.ask(request, request.read())
         if ask is None:
             return self._inner.handle_request(request)
-        grant = self._limiter.acquire(**self._plan.arguments(ask))
-        outcome = _Outcome(grant)
+        asked = self._plan.asked(ask)
+        grant = self._limiter.acquire(**self._plan.arguments(ask, asked))
+        told = self._plan.told(asked, grant)
+        outcome = _Outcome(grant, told)
         try:
             response = self._inner.handle_request(request)
             if _comes_in_pieces(ask, response):
-                outcome = self._plan.watch(self._limiter, grant, ask, response)
+                outcome = self._plan.watch(self._limiter, outcome, ask, response)
             else:
                 response.read()
-                outcome = self._plan.outcome(grant, ask, response)
+                outcome = self._plan.outcome(outcome, ask, response)
+        except BaseException as error:
+            outcome.broke(error)
+            raise
         finally:
             outcome.tell(self._limiter)
         return response
@@ -161,12 +181,18 @@ class _Outcome:
     """What came of a call; of one that failed or was cut nothing is known, so all that was reserved counts as used."""
 
     grant: Grant
+    told: Told | None = None
     used: Usage | None = None
     cost_usd_micros: float | None = None
     rates: RateReadings | None = None
     hold_s: float | None = None
     parallel: int | None = None
     is_open: bool = False
+
+    def broke(self, error: BaseException) -> None:
+        """Hear that no answer came."""
+        if self.told is not None:
+            self.told.broke(error)
 
     def tell(self, limiter: Limiter | BlockingLimiter) -> None:
         """Settle; nothing of a stream that goes on."""
@@ -185,6 +211,8 @@ class _Outcome:
             cost_usd_micros=self.grant.cost_usd_micros if cost is None else cost,
         )
         limiter.observe(self.grant, self.rates)
+        if self.told is not None:
+            self.told.enter(time.time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +225,7 @@ class _Plan:
     timeout_s: float
     model: str | None
     price: Price | None
+    ledger: Ledger | None
 
     def ask(self, request: Any, body: bytes) -> ClientAsk | None:
         """Return what a request asks for; None when it is surely none to a model."""
@@ -218,35 +247,59 @@ class _Plan:
             "limited; name the model for this client (model=...), or send without this transport what asks no model"
         )
 
-    def arguments(self, ask: ClientAsk) -> dict[str, Any]:
+    def asked(self, ask: ClientAsk) -> Entry | None:
+        """Return the call as the bill has it until more is known; None: there is none."""
+        return None if self.ledger is None else self.ledger.asked(self._limit(ask), self._most(ask))
+
+    def told(self, asked: Entry | None, grant: Grant) -> Told | None:
+        """Return what hears what the call is entered at."""
+        return None if asked is None or self.ledger is None else Told(self.ledger.bill, asked, grant)
+
+    def _limit(self, ask: ClientAsk) -> str:
+        return f"{self.provider}/{ask.model}/{self.key}"
+
+    def _most(self, ask: ClientAsk) -> float | None:
+        return self.cost(ask.model, Usage(input_tokens=ask.input_tokens, output_tokens=ask.output_tokens))
+
+    def arguments(self, ask: ClientAsk, asked: Entry | None) -> dict[str, Any]:
         """Return the arguments of `acquire`."""
-        cost = self.cost(ask.model, Usage(input_tokens=ask.input_tokens, output_tokens=ask.output_tokens))
+        cost = self._most(ask)
         return {
-            "limit": f"{self.provider}/{ask.model}/{self.key}",
+            "limit": self._limit(ask),
             "tokens": ask.tokens,
             "timeout_s": self.timeout_s,
             "caller": self.caller,
             "input_tokens": ask.input_tokens,
             **({} if cost is None else {"cost_usd_micros": cost}),
+            **({} if asked is None or self.ledger is None else {"note": self.ledger.bill.opened(asked)}),
         }
 
     def cost(self, model: str, usage: Usage) -> float | None:
         """Return what a call costs, None when nobody knows."""
         return None if self.price is None else self.price(f"{self.provider}/{model}", usage)
 
-    def outcome(self, grant: Grant, ask: ClientAsk, response: Any) -> _Outcome:
+    def outcome(self, begun: _Outcome, ask: ClientAsk, response: Any) -> _Outcome:
         """Return what came of a call that was answered."""
         headers, now_s = response.headers, time.time()
         rates = read_rates(headers, now_s=now_s)
         raw = response.content
-        error = self._error(response.status_code, raw, headers, now_s)
-        if error is not None and (response.status_code < 500 or error.holds):
-            told = _usage(ask, response) or Usage()
-            cost = self.cost(ask.model, told) if told.total_tokens else None
-            return _Outcome(grant, told, cost or 0, rates, _hold_s(error), _parallel(error))
-        return self._settled(grant, ask, _usage(ask, response), rates)
+        error, used = self._error(response.status_code, raw, headers, now_s), _usage(ask, response)
+        cost = self.cost(ask.model, used) if used else None
+        if error is None:
+            if begun.told is not None and used is not None:
+                begun.told.answered(used, cost)
+            return replace(begun, used=used, cost_usd_micros=cost, rates=rates)
+        if begun.told is not None:
+            begun.told.refused(error, used, cost)
+        if response.status_code < 500 or error.holds:
+            told, cost = used or Usage(), cost if used and used.total_tokens else 0
+            return replace(
+                begun, used=told, cost_usd_micros=cost or 0, rates=rates, hold_s=_hold_s(error),
+                parallel=_parallel(error),
+            )  # fmt: skip
+        return replace(begun, used=used, cost_usd_micros=cost, rates=rates)
 
-    def watch(self, limiter: Limiter | BlockingLimiter, grant: Grant, ask: ClientAsk, response: Any) -> _Outcome:
+    def watch(self, limiter: Limiter | BlockingLimiter, begun: _Outcome, ask: ClientAsk, response: Any) -> _Outcome:
         """Have a streamed answer settled at its end, once; what its headers say is told then, too."""
         headers = response.headers
         watch = StreamWatch(headers.get("content-type", ""), headers.get("content-encoding", ""))
@@ -257,28 +310,29 @@ class _Plan:
             if not is_told:
                 is_told = True
                 watch.close()
-                self._streamed(grant, ask, watch, headers, rates).tell(limiter)
+                self._streamed(begun, ask, watch, headers, rates).tell(limiter)
 
-        response.stream = watched(response.stream, watch.feed, end)
-        return _Outcome(grant, is_open=True)
+        response.stream = watched(response.stream, watch.feed, end, watch.ended)
+        return replace(begun, is_open=True)
 
     def _streamed(
-        self, grant: Grant, ask: ClientAsk, watch: StreamWatch, headers: Any, rates: RateReadings | None
+        self, begun: _Outcome, ask: ClientAsk, watch: StreamWatch, headers: Any, rates: RateReadings | None
     ) -> _Outcome:
         """Return what came of a stream, whole or cut."""
         told = watch.used(ask.input_tokens)
         used = None if told is None else ask.believed(told, 0)
-        outcome = self._settled(grant, ask, used, rates)
+        cost = self.cost(ask.model, used) if used else None
+        outcome = replace(begun, used=used, cost_usd_micros=cost, rates=rates)
         error = None if watch.error is None else self._error(200, watch.error, headers, time.time())
+        if begun.told is not None and error is not None and not watch.has_said:
+            begun.told.refused(error, None, None)
+        elif begun.told is not None and used is not None:
+            begun.told.answered(used, cost, is_whole=watch.is_whole and error is None)
         if error is None:
             return outcome
         if not watch.has_said:
             outcome = replace(outcome, used=Usage(), cost_usd_micros=0)
         return replace(outcome, hold_s=_hold_s(error), parallel=_parallel(error))
-
-    def _settled(self, grant: Grant, ask: ClientAsk, used: Usage | None, rates: RateReadings | None) -> _Outcome:
-        cost = self.cost(ask.model, used) if used else None
-        return _Outcome(grant, used, cost, rates)
 
     def _error(self, status: int, raw: bytes, headers: Any, now_s: float) -> FleetError | None:
         """Return the error that a response is, also one that hides in a 2xx; None for an answer."""
