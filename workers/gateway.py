@@ -26,7 +26,7 @@ from fleet.workers.frameworks.passing import Passing
 from fleet.workers.frameworks.raw import Onlooker, RawAnswer
 from fleet.workers.judge import broken_off, is_known
 from fleet.workers.ladders import Ladders, Turn, plain
-from fleet.workers.load import is_plain, may_write_for_an_hour, most_usage, sent_tokens
+from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
 from fleet.workers.meter import Meter
 from fleet.workers.passage import Errand, Passages, Price
 from fleet.workers.ports import (
@@ -249,12 +249,7 @@ class Gateway:
         """Send one call and settle its grant, also when the call is cancelled."""
         route = errand.route
         refused = self._lessons.refused(route.priced_as)
-        with self._passages.settling(
-            errand, grant, line,
-            cut=lambda: _cut(call, streaming),
-            is_cut=lambda: streaming is not None and streaming.is_cut,
-            believed=lambda usage: self._believed(route, call, Completion("", "", usage)).usage,
-        ) as settlement:  # fmt: skip
+        with self._passages.settling(errand, grant, line, _Chat(self, route, call, streaming)) as settlement:
             try:
                 if streaming is None:
                     answered = await route.provider.complete(call, api_key=route.api_key)
@@ -265,7 +260,7 @@ class Gateway:
                 if (schema := call.wishes.schema) is not None:
                     self._forms.refused(route.priced_as, schema.name, call.wishes.form, whole=error.whole)
                 raise
-            completion = apart(self._believed(route, call, answered), call.messages)
+            completion = apart(self.believed(route, call, answered), call.messages)
             if not (is_known(completion.finish_reason) or completion.finish_reason == CONTEXT_FULL):
                 raise broken_off(completion)
             self._note_thinking(route, call, answered.text)
@@ -299,16 +294,19 @@ class Gateway:
             elif name in left_out and not any(name in names_of(field) for field in refused):
                 self._lessons.learn(api, what)
 
-    def _believed(self, route: Route, call: Call, completion: Completion) -> Completion:
+    def believed(self, route: Route, call: Call, completion: Completion) -> Completion:
         """Return the answer with no more usage than the call can have had.
 
         A limit counts what is told here: an absurd number would hold all calls of the fleet for years. Said once for
         each limit and process.
         """
-        told, most = completion.usage, most_usage(call, completion.reasoning + completion.text)
-        if told.input_tokens <= most.input_tokens and told.output_tokens <= most.output_tokens:
+        told = completion.usage
+        if told.input_tokens <= UNSEEN_TOKENS and told.output_tokens <= call.max_output_tokens:
+            return completion  # no call is too small for that, and most use no more: nothing is counted for them
+        most_given, most_made = most_tokens(call, completion.reasoning + completion.text)
+        if told.input_tokens <= most_given and told.output_tokens <= most_made:
             return completion
-        usage = told.within(input_tokens=most.input_tokens, output_tokens=most.output_tokens)
+        usage = told.within(input_tokens=most_given, output_tokens=most_made)
         if route.limit not in self._disbelieved:
             self._disbelieved.add(route.limit)
             logger.warning(
@@ -323,6 +321,22 @@ def _asks(call: Call, name: str) -> bool:
     return (call.temperature if name == "temperature" else getattr(call.wishes, name)) is not None
 
 
-def _cut(call: Call, streaming: Streaming | None) -> tuple[Usage, bool]:
-    """Return what a cancelled call has used, and whether something of its answer had come."""
-    return (asked_usage(call), False) if streaming is None else (streaming.used(call), streaming.has_begun)
+class _Chat:
+    """A call that is sent, for its settlement: `passage.Sent`."""
+
+    __slots__ = ("_call", "_gateway", "_route", "_streaming")
+
+    def __init__(self, gateway: Gateway, route: Route, call: Call, streaming: Streaming | None) -> None:
+        self._gateway, self._route, self._call, self._streaming = gateway, route, call, streaming
+
+    @property
+    def is_cut(self) -> bool:
+        return self._streaming is not None and self._streaming.is_cut
+
+    def cut(self) -> tuple[Usage, bool]:
+        if self._streaming is None:
+            return asked_usage(self._call), False
+        return self._streaming.used(self._call), self._streaming.has_begun
+
+    def believed(self, usage: Usage) -> Usage:
+        return self._gateway.believed(self._route, self._call, Completion("", "", usage)).usage

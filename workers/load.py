@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from fleet.conversation import Message, Tool, marks_of, sizes_of
-from fleet.usage import Usage
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.ports import PLAIN, Call, Wishes
 
@@ -42,11 +41,11 @@ def most_sent_tokens(messages: Sequence[Message], wishes: Wishes) -> int:
     return most
 
 
-def most_usage(call: Call, answer: str) -> Usage:
-    """Return the most tokens that a call can have used: no token of any vocabulary is shorter than a byte."""
+def most_tokens(call: Call, answer: str) -> tuple[int, int]:
+    """Return the most input and output tokens that a call can have used: no vocabulary has tokens below a byte."""
     sent = most_sent_tokens(call.messages, call.wishes)
     came = max(call.max_output_tokens, len(answer.encode("utf-8", "replace"))) * call.wishes.n
-    return Usage(input_tokens=sent + UNSEEN_TOKENS, output_tokens=came + UNSEEN_TOKENS)
+    return sent + UNSEEN_TOKENS, came + UNSEEN_TOKENS
 
 
 def may_write_for_an_hour(messages: Sequence[Message], wishes: Wishes) -> bool:

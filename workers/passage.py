@@ -7,12 +7,12 @@ requests of SDKs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from types import TracebackType
+from typing import Protocol, TypeVar
 
 from fleet.entries import Entry
 from fleet.errors import (
@@ -78,6 +78,23 @@ class Errand:
     patience_s: float
 
 
+class Sent(Protocol):
+    """What is sent, as far as a call that gets no answer is settled by it."""
+
+    @property
+    def is_cut(self) -> bool:
+        """True when the answer of a call that failed broke off: what its error tells is by what came."""
+        ...
+
+    def cut(self) -> tuple[Usage, bool]:
+        """Return what it has used when it is cancelled, and whether something of the answer had come."""
+        ...
+
+    def believed(self, usage: Usage) -> Usage:
+        """Return no more usage than the call can have had."""
+        ...
+
+
 class Passages:
     """The ways of all calls of a process. Arguments as `Gateway`; belongs to one event loop."""
 
@@ -141,47 +158,16 @@ class Passages:
         road.did_well(meter.who, output_tokens(answer))
         return answer
 
-    @contextlib.contextmanager
-    def settling(
-        self,
-        errand: Errand,
-        grant: Grant,
-        line: Line,
-        *,
-        cut: Callable[[], tuple[Usage, bool]],
-        is_cut: Callable[[], bool],
-        believed: Callable[[Usage], Usage],
-    ) -> Iterator[Reckoning]:
-        """A block in which one call is sent; behind it its grant is settled, also when it was cancelled.
+    def settling(self, errand: Errand, grant: Grant, line: Line, sent: Sent) -> Reckoning:
+        """Return a block (`with`) in which one call is sent, and behind which its grant is settled, whatever came.
 
         Args:
             errand: Whose call it is.
             grant: Under which it goes.
             line: Of the bill.
-            cut: What it has used when it is cancelled, and whether something of the answer had come.
-            is_cut: True when the answer of a call that failed broke off: what its error tells is by what came.
-            believed: Returns no more usage than the call can have had.
+            sent: What is sent.
         """
-        clock = asyncio.get_running_loop().time
-        started, route, meter = clock(), errand.route, errand.meter
-        one = Reckoning(self, errand, grant, line)
-        meter.calls += 1
-        try:
-            yield one
-        except asyncio.CancelledError:
-            one.cancelled(*cut())
-            raise
-        except MachineExhausted as error:  # no call, and no failure of the provider's
-            one.unsent()
-            _log(route, error, clock() - started)
-            raise
-        except FleetError as error:
-            one.failed(error, None if error.usage is None else believed(error.usage), is_cut=is_cut())
-            _log(route, error, clock() - started)
-            raise
-        finally:
-            meter.calling_s += clock() - started
-            one.close()
+        return Reckoning(self, errand, grant, line, sent)
 
     def priced(self, route: Route, usage: Usage, tier: str | None) -> tuple[int | None, float]:
         """Return what a call costs in 10^-12 dollars, and what a day's budget counts for it, in micro-dollars.
@@ -199,22 +185,51 @@ class Passages:
 
 
 class Reckoning:
-    """What one call has used, as far as it is known.
+    """A block in which one call is sent, and what it has used, as far as that is known; settled once, behind it.
 
     Until it is known what the provider counted, the whole reservation is taken as used: a call that was cut or
     cancelled may have been served, and too little would let the fleet run into a 429. A stream that was cut is known by
     what came. The task is charged with a cancelled call's input at least, and with all that came.
     """
 
-    __slots__ = ("_cached_tokens", "_cost", "_errand", "_grant", "_house", "_line", "_output_tokens", "_rates", "_used")
+    __slots__ = (
+        "_began", "_cached_tokens", "_cost", "_errand", "_grant", "_house", "_line", "_output_tokens", "_rates",
+        "_sent", "_used",
+    )  # fmt: skip
 
-    def __init__(self, house: Passages, errand: Errand, grant: Grant, line: Line) -> None:
-        self._house, self._errand, self._grant, self._line = house, errand, grant, line
+    def __init__(self, house: Passages, errand: Errand, grant: Grant, line: Line, sent: Sent) -> None:
+        self._house, self._errand, self._grant, self._line, self._sent = house, errand, grant, line, sent
         self._used, self._output_tokens, self._cost = (
             grant.reserved_tokens, grant.reserved_output_tokens, grant.cost_usd_micros,
         )  # fmt: skip
         self._cached_tokens: int | None = None
         self._rates: RateReadings | None = None
+
+    def __enter__(self) -> Reckoning:
+        self._began = asyncio.get_running_loop().time()
+        self._errand.meter.calls += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        seconds = asyncio.get_running_loop().time() - self._began
+        self._errand.meter.calling_s += seconds
+        try:
+            if error is not None:
+                self._broke(error, seconds)
+        finally:
+            self._close()
+
+    def _broke(self, error: BaseException, seconds: float) -> None:
+        """Note that there was no answer; what is no failure of a call's leaves it as it stands."""
+        if isinstance(error, asyncio.CancelledError):
+            self._cancelled(*self._sent.cut())
+        elif isinstance(error, MachineExhausted):  # no call, and no failure of the provider's
+            self._unsent()
+            _log(self._errand.route, error, seconds)
+        elif isinstance(error, FleetError):
+            usage = None if error.usage is None else self._sent.believed(error.usage)
+            self._failed(error, usage, is_cut=self._sent.is_cut)
+            _log(self._errand.route, error, seconds)
 
     def answered(self, usage: Usage, tier: str | None, headers: Mapping[str, str]) -> None:
         """Note an answer: what it used, and in which tier it came; None: who says nothing has done what was asked."""
@@ -228,7 +243,7 @@ class Reckoning:
         if self._house.limiter.listens(self._grant):
             self._rates = read_rates(headers, now_s=time.time())
 
-    def cancelled(self, usage: Usage, has_begun: bool) -> None:
+    def _cancelled(self, usage: Usage, has_begun: bool) -> None:
         """Note that it was cancelled: what it has used at least, and whether something of the answer had come."""
         meter = self._errand.meter
         meter.failed[DeadlineExceeded.__name__] += 1
@@ -238,13 +253,13 @@ class Reckoning:
         if has_begun:
             self._count(usage, budgeted)
 
-    def unsent(self) -> None:
+    def _unsent(self) -> None:
         """Note that it never left."""
         self._errand.meter.calls -= 1
         self._line.is_void = True
         self._count(NO_USAGE, 0.0)
 
-    def failed(self, error: FleetError, usage: Usage | None, *, is_cut: bool) -> None:
+    def _failed(self, error: FleetError, usage: Usage | None, *, is_cut: bool) -> None:
         """Note a failure: what it has used, as far as the provider said so, and whether the answer broke off."""
         tier, meter, limiter = self._errand.tier, self._errand.meter, self._house.limiter
         if usage is not None:
@@ -273,7 +288,7 @@ class Reckoning:
                 limiter.penalise(self._errand.route.limit, retry_after_s=hold_s)
             self._rates = error.rates
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Tell limiter, bill and budgets, once."""
         house, grant = self._house, self._grant
         house.limiter.settle(

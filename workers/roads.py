@@ -62,17 +62,18 @@ class Road:
     Args:
         roads: Those of the process.
         grant: Of the limiter.
+        now: Loop time at which it leaves.
         is_probe: The breaker is open, and waits for what becomes of this call.
     """
 
     __slots__ = ("_is_probe", "_roads", "_since", "grant")
 
-    def __init__(self, roads: Roads, grant: Grant, *, is_probe: bool) -> None:
+    def __init__(self, roads: Roads, grant: Grant, now: float, *, is_probe: bool) -> None:
         self.grant = grant
         self._roads = roads
         self._is_probe = is_probe
-        self._since = asyncio.get_running_loop().time()
-        roads.under_way.sent(grant.limit, self, self._since)
+        self._since = now
+        roads.under_way.sent(grant.limit, self, now)
 
     def is_answering(self) -> bool:
         """True when another call under this limit was answered since this one left, as far as is known here."""
@@ -232,15 +233,38 @@ class Roads:
             )
             asked = asked._replace(reservation=reservation)
         note = "" if self._bill is None else self._bill.opened(asked)
+        loop, is_probe = asyncio.get_running_loop(), False
+        started = loop.time()
         try:
-            road = await self._granted(limit, most, cost_usd_micros, meter, caller, patience_s, note)
+            is_probe = await self.breakers.admit(limit)
+            grant = await self._limiter.acquire(
+                limit,
+                tokens=most.total_tokens,
+                timeout_s=LONGEST_TURN_S,
+                caller=caller,
+                input_tokens=most.input_tokens,
+                cost_usd_micros=cost_usd_micros,
+                patience_s=patience_s,
+                note=note,
+            )
+            wait = None if is_probe else self.breakers.standing(limit)
+            if wait is not None:  # it has opened meanwhile
+                self._limiter.settle(grant, used_tokens=0)
+                if self._bill is not None:
+                    self._bill.void(limit, grant.ticket)
+                raise NotSoon(wait)
         except BaseException:
+            if is_probe:
+                self.breakers.spare(limit)
             if budgets is not None and reservation:
                 budgets.settle(reservation, 0)
             raise
+        finally:
+            now = loop.time()
+            meter.limited_s += now - started
         if reservation:
-            road.grant = road.grant._replace(reservation=reservation)
-        return road
+            grant = grant._replace(reservation=reservation)
+        return Road(self, grant, now, is_probe=is_probe)
 
     def settle_budgets(self, grant: Grant, usd_picos: int | None, *, is_unknown: bool) -> None:
         """Count what a call came to in its budgets. Never waits, never raises.
@@ -252,41 +276,3 @@ class Roads:
         """
         if self._budgets is not None and grant.reservation:
             self._budgets.settle(grant.reservation, usd_picos, is_unknown=is_unknown)
-
-    async def _granted(
-        self,
-        limit: str,
-        most: Usage,
-        cost_usd_micros: float,
-        meter: Meter,
-        caller: Caller,
-        patience_s: float,
-        note: str,
-    ) -> Road:
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        is_probe = await self.breakers.admit(limit)
-        try:
-            grant = await self._limiter.acquire(
-                limit,
-                tokens=most.total_tokens,
-                timeout_s=LONGEST_TURN_S,
-                caller=caller,
-                input_tokens=most.input_tokens,
-                cost_usd_micros=cost_usd_micros,
-                patience_s=patience_s,
-                note=note,
-            )
-        except BaseException:
-            if is_probe:
-                self.breakers.spare(limit)
-            raise
-        finally:
-            meter.limited_s += clock() - started
-        wait = None if is_probe else self.breakers.standing(limit)
-        if wait is not None:  # it has opened meanwhile
-            self._limiter.settle(grant, used_tokens=0)
-            if self._bill is not None:
-                self._bill.void(limit, grant.ticket)
-            raise NotSoon(wait)
-        return Road(self, grant, is_probe=is_probe)

@@ -24,7 +24,7 @@ from fleet.workers.agent import Agent
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.persona import FACETS, facet_of, make_bot, treated
 from fleet.workers.gateway import Gateway, Route
-from fleet.workers.load import most_usage
+from fleet.workers.load import most_tokens
 from fleet.workers.ports import Call, Completion, Wishes
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.wire_schema import SchemaRefused
@@ -220,7 +220,7 @@ def test_tools_schemas_and_images_are_reserved_and_believed():
     work(BotTask.parse(messages=[image], tools=[TOOL], answer_schema=ANSWER), '{"a": 1}', limiter=more)
     assert more.granted[0].reserved_tokens > plain.granted[0].reserved_tokens + 1600
     asked = Call("m", BotTask.parse(messages=[image]).conversation(), None, 10, 5.0, Wishes(n=2))
-    assert most_usage(asked, "").input_tokens > 100_000 and most_usage(asked, "").output_tokens >= 20
+    assert most_tokens(asked, "")[0] > 100_000 and most_tokens(asked, "")[1] >= 20
 
 
 def test_thinking_must_leave_room_for_an_answer():

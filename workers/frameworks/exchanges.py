@@ -74,9 +74,7 @@ class Exchanges:
         one = Outgoing(provider, route, ask, lessons=self._lessons, bound=bound, passing=passing)
 
         async def send(grant: Grant, line: Line) -> tuple[RawAnswer, int]:
-            with self._passages.settling(
-                errand, grant, line, cut=one.cut, is_cut=lambda: one.is_cut, believed=one.believed
-            ) as settlement:
+            with self._passages.settling(errand, grant, line, one) as settlement:
                 answer = await one.send()
                 usage = one.used(answer)
                 settlement.answered(usage, one.tier, answer.headers)
