@@ -227,6 +227,7 @@ class LocalLimit:
         settings: What is configured.
         terms: The same as numbers.
         packed: The same for the scripts.
+        has_rates: Requests or tokens a minute are limited.
         slack_s: How much later than promised a call may be sent.
         sleepers: Its waiting calls.
     """
@@ -236,6 +237,7 @@ class LocalLimit:
     settings: LimitSettings
     terms: Terms
     packed: bytes
+    has_rates: bool
     slack_s: float
     sleepers: Sleepers[WaitingCall]
     clock: RedisClock = field(default_factory=RedisClock)
@@ -275,8 +277,9 @@ class LocalLimit:
     ) -> LocalLimit:
         """Return a limit of which nothing was heard yet; `ask` puts the question of one call to Redis."""
         terms = Terms.of(settings)
-        slack_s = settings.burst * 60 if terms.has_rates else math.inf
-        return cls(name, configured_as, settings, terms, terms.pack(), slack_s, Sleepers(ask))
+        has_rates = terms.has_rates
+        slack_s = settings.burst * 60 if has_rates else math.inf
+        return cls(name, configured_as, settings, terms, terms.pack(), has_rates, slack_s, Sleepers(ask))
 
     def keys_for(self, tenant: str = "") -> LimitKeys:
         """Return its keys, those of one tenant."""

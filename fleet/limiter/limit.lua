@@ -37,13 +37,14 @@ local function follow_clock(state)
   state[MINUTE], state[REFUSED_AT], state[SWEEP_AT] = floor(now / MINUTE_US), max(0, state[REFUSED_AT] - back), -1
 end
 
+-- The state, and whether there is any.
 local function read_state(key)
   local packed = call('GET', key)
-  if not packed or #packed ~= STATE_BYTES then return { STATE_ZEROS } end
+  if not packed or #packed ~= STATE_BYTES then return { STATE_ZEROS }, packed end
   local state = { struct.unpack(STATE_FORMAT, packed) }
   state[STATE_PLACES + 1] = nil  -- the place after the last number
   follow_clock(state)
-  return state
+  return state, packed
 end
 
 local function write_state(key, state)

@@ -120,7 +120,7 @@ class Limiter:
                 f"{first.name}: expected cost_usd_micros, for usd_per_day is limited, got none; say what the call may "
                 "cost at most (LimitedTransport: price=...)"
             )
-        if not first.terms.has_rates:
+        if not first.has_rates:
             await self._first_answers.turn(first.configured_as, timeout_s=timeout_s)
         call = WaitingCall(
             # Tickets of equal order go by name: those that came first, by this host's clock.
@@ -141,7 +141,7 @@ class Limiter:
             heard=self._heard,
             lost=self.on_lost,
         )
-        self._start(call)
+        self._start(call, started)
         try:
             return await call.outcome
         except asyncio.CancelledError:
@@ -174,7 +174,7 @@ class Limiter:
         limit.flying = max(0, limit.flying - bool(grant.ticket))
         used_tokens = max(0, used_tokens - limit.not_counted(grant, used_tokens - used_output_tokens, cached_tokens))
         self._settle(limit, grant, sent=1, used_tokens=used_tokens, output=used_output_tokens, money=cost_usd_micros)
-        if not limit.terms.has_rates:
+        if not limit.has_rates:
             self._first_answers.heard(limit.configured_as)
 
     def listens(self, grant: Grant) -> bool:
@@ -189,7 +189,7 @@ class Limiter:
         configured rates may be more than the provider's, or none may be configured.
         """
         limit = self._find(grant.limit)
-        if limit is not None and grant.ticket:
+        if limit is not None and grant.ticket and not (rates is None and limit.has_rates):
             self._observer.note(grant, rates, limit, within_s=limit.spare_s(asyncio.get_running_loop().time()))
 
     def penalise(self, limit: str, *, retry_after_s: float, told: str = "") -> None:
@@ -275,24 +275,24 @@ class Limiter:
             raise ConfigurationError(f"expected a known limit ({known}), got {quote(name)}; add it to [limits]")
         return found
 
-    def _start(self, call: WaitingCall) -> None:
+    def _start(self, call: WaitingCall, now: float) -> None:
         """Put the first question; where the wait is long in any case, together with others."""
-        now, sleepers = asyncio.get_running_loop().time(), [limit.sleepers for limit in call.limits]
+        sleepers = [limit.sleepers for limit in call.limits]
         before = call.deadline if call.patience_s is None else min(call.deadline, now + call.patience_s)
         pause_s = min([each.spare_s(now, priority=call.caller.priority, before=before) for each in sleepers])
         if pause_s > 0:
             sleepers[-1].sleep(call, now + pause_s)  # where `call.limit` finds it
             sleepers[-1].set_timer()
             return
-        self._ask(call)
+        self._ask(call, now)
         for each in sleepers:
             each.join(now)
 
-    def _ask(self, call: WaitingCall) -> None:
+    def _ask(self, call: WaitingCall, now: float | None = None) -> None:
         """Put one question to Redis; `_heard` gets the reply."""
         self.questions += 1
-        loop = asyncio.get_running_loop()
-        question, call.stood_s = call.question(loop.time(), self._draw()), stood_s(loop)
+        now = asyncio.get_running_loop().time() if now is None else now
+        question, call.stood_s = call.question(now, self._draw()), stood_s(call.outcome.get_loop())
         self._store.ask(ACQUIRE, call.names, question, call)
 
     def _heard(self, call: WaitingCall, reply: Reply) -> None:
@@ -336,15 +336,15 @@ class Limiter:
             call.timer = asyncio.get_running_loop().call_at(call.slot_at, self._go, call)
             self._changes.promised(call, call.slot_at - now)
         else:
-            self._go(call)
+            self._go(call, now)
 
-    def _go(self, call: WaitingCall) -> None:
+    def _go(self, call: WaitingCall, now: float | None = None) -> None:
         """The slot has come: grant it, or give it back and ask again when a 429 came first or the loop is too late.
 
         What is sent later than promised meets what was promised for later: more than a burst of it is a 429.
         """
-        loop = asyncio.get_running_loop()
-        now, limit = loop.time(), call.limit
+        loop, limit = call.outcome.get_loop(), call.limit
+        now = loop.time() if now is None else now
         grant = call.taken(now)
         is_held = limit.held_until > max(now, call.slot_at + 1e-3)
         is_late = now + stood_s(loop) - call.stood_s - call.slot_at > limit.slack_s and call.missed < MOST_MISSED

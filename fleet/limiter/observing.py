@@ -38,12 +38,10 @@ class Observer:
 
         Args:
             grant: Under which the call went.
-            rates: What its headers said; None: nothing, which matters only where nothing is configured either.
+            rates: What its headers said; None: nothing, which matters where nothing is configured either.
             limit: Of the grant.
             within_s: As `Store.send`.
         """
-        if rates is None and limit.terms.has_rates:
-            return
         now = asyncio.get_running_loop().time()
         if now < limit.observe_at:
             return

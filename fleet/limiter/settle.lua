@@ -38,8 +38,8 @@ local function learn(mean, deviation, share)
   return mean + (share - mean) * NEWEST_USE, deviation + (math.abs(share - mean) - deviation) * NEWEST_USE
 end
 
-if call('EXISTS', KEYS[STATE]) == 0 then return reply(0, 0, now) end
-local state = read_state(KEYS[STATE])
+local state, is_known = read_state(KEYS[STATE])
+if not is_known then return reply(0, 0, now) end
 local set, learnt, use = unpack(call('HMGET', KEYS[FACTS], 'set', 'learnt', ARGV[KIND]))
 local terms = read_terms(ARGV[TERMS], set, learnt)
 keep_calm(state, terms)

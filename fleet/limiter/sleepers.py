@@ -125,7 +125,7 @@ class Sleepers(Generic[S]):
         self._quiet_s = quiet_s
         self._busy_until[priority] = now + backlog_s
         self._patience = min(MOST_PATIENCE, self._patience * 2) if in_vain else 1
-        if idle:
+        if idle and self._asleep:
             self._nudge(idle)
 
     @property
