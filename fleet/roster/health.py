@@ -210,7 +210,7 @@ class Health:
 
     def samples(self, deeds: Sequence[Deed]) -> bytes:
         """Return the argument `samples` of `health.lua`; empty: nobody is judged."""
-        return b"".join(deed.pack() for deed in deeds) if self._settings.watch else b""
+        return b"".join([deed.pack() for deed in deeds]) if self._settings.watch else b""
 
     def constants(self, pool: str, kind: str) -> dict[str, bytes | str | int]:
         """Return the other ARGV of `health.lua` by name, the same for all tasks of a class."""

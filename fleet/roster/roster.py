@@ -10,6 +10,8 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from fleet.config import Settings
 from fleet.errors import BotsQuarantined, ConfigurationError
@@ -48,6 +50,10 @@ _CHECK_OUT = Script.beside(
     },
     using=[RELEASE],
 )  # fmt: skip
+#: Takes what all checkouts for a class of tasks have in common, returns what takes the rest.
+_CHECK_OUT_OF = _CHECK_OUT.prepared("result token besides avoid")
+#: Classes for which that is kept; it is quickly made again.
+_MOST_CLASSES = 1000
 _RENEW = Script.beside(__file__, "renew.lua", keys="leases*", argv="lease_us life_s pairs*")
 _GIVE_BACK = Script.beside(
     __file__, "give_back.lua", keys="bots leases claims", argv="pairs*", constants={"UNIT": LOAD_UNIT}
@@ -96,6 +102,7 @@ class Roster:
         self._settings = settings
         self._avoid = avoid
         self._lease_us = round(lease_s * 1_000_000)
+        self._class_check_out = lru_cache(maxsize=_MOST_CLASSES)(self._in_common)
 
     async def seed(self) -> None:
         """Make the bots in Redis those that are configured, without touching the others' load. O(bots).
@@ -215,9 +222,20 @@ class Roster:
     async def _try_check_out(
         self, pool: str, task_id: str, token: str, kind: str, besides: Sequence[str], avoid: Sequence[str] = ()
     ) -> tuple[int, bytes]:
-        health = self._settings.health
-        call = _CHECK_OUT.call(
+        call = self._class_check_out(pool, kind)(
             result=keys.result(task_id),
+            token=token,
+            besides=f"|{'|'.join(besides)}|" if besides else "",
+            avoid=avoid,
+        )
+        reply = await self._store.run(_CHECK_OUT, *call)
+        code, _, bot = reply.partition(b"|")
+        return int(code), bot
+
+    def _in_common(self, pool: str, kind: str) -> Callable[..., tuple[list[Any], list[Any]]]:
+        """Return what takes the KEYS and ARGV of one checkout by name; what all of its class share, it knows."""
+        health = self._settings.health
+        return _CHECK_OUT_OF(
             bots=keys.bots(pool),
             leases=keys.bot_leases(pool),
             claims=keys.bot_claims(pool),
@@ -228,14 +246,8 @@ class Roster:
             reaped=keys.reaped(),
             skills=keys.skills(pool, kind),
             specialists=keys.specialists(pool, kind),
-            token=token,
             lease_us=self._lease_us,
             life_s=keys.STATE_TTL_S,
             trial_tasks=health.probation_tasks if health.watch else 0,
-            besides=f"|{'|'.join(besides)}|" if besides else "",
             specialist_share=health.specialists,
-            avoid=avoid,
         )
-        reply = await self._store.run(_CHECK_OUT, *call)
-        code, _, bot = reply.partition(b"|")
-        return int(code), bot

@@ -87,24 +87,25 @@ def tool_errors_in(totals: Mapping[bytes, bytes]) -> Iterator[tuple[str, str, in
             yield rest[0], rest[1], int(count)
 
 
-def used(usage: Usage) -> Iterator[tuple[Counter, int]]:
-    """Yield the counters of tokens, and what is added to them."""
-    yield INPUT_TOKENS, usage.input_tokens
-    yield OUTPUT_TOKENS, usage.output_tokens
-    yield CACHED_TOKENS, usage.cached_tokens
-    yield CACHE_WRITE_TOKENS, usage.cache_write_tokens
-    yield REASONING_TOKENS, usage.reasoning_tokens
+def used(usage: Usage) -> tuple[tuple[Counter, int], ...]:
+    """Return the counters of tokens, and what is added to them."""
+    return (
+        (INPUT_TOKENS, usage.input_tokens),
+        (OUTPUT_TOKENS, usage.output_tokens),
+        (CACHED_TOKENS, usage.cached_tokens),
+        (CACHE_WRITE_TOKENS, usage.cache_write_tokens),
+        (REASONING_TOKENS, usage.reasoning_tokens),
+    )
 
 
-def paid(picos: int) -> Iterator[tuple[Counter, int]]:
-    """Yield the counters of money, and what a task adds to them.
+def paid(picos: int) -> tuple[tuple[Counter, int], ...]:
+    """Return the counters of money, and what a task adds to them.
 
     The sum is kept in two parts, each a whole number that HINCRBY adds exactly: one counter of 10^-12 dollars would end
     at $9.2 million. The part in whole micro-dollars is that of earlier releases, so their sum goes on.
     """
     micros, rest = divmod(picos, PICOS_PER_MICRO)
-    yield COST_USD_MICROS, micros
-    yield COST_USD_REST, rest
+    return (COST_USD_MICROS, micros), (COST_USD_REST, rest)
 
 
 def spent_picos(totals: Mapping[str, int]) -> int:

@@ -7,9 +7,8 @@ shortest: beyond 8.7 days a duration counts as 8.7 days. Sketches merge by addin
 
 from __future__ import annotations
 
-import math
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -19,14 +18,13 @@ RELATIVE_ERROR = 0.02
 BUCKETS = 512
 
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
-_LOG_GAMMA = math.log(_GAMMA)
+#: Longest duration of each bucket but the last, in milliseconds: looked up, for each task asks for three.
+_UPPER_MS = [0.0, *(_GAMMA**n for n in range(BUCKETS - 2))]
 
 
 def bucket_of(ms: int | None) -> int:
     """Return the bucket of a duration in milliseconds; -1 for None: it is not counted."""
-    if ms is None:
-        return -1
-    return 0 if ms < 1 else min(BUCKETS - 1, 1 + math.ceil(math.log(ms) / _LOG_GAMMA))
+    return -1 if ms is None else bisect_left(_UPPER_MS, ms)
 
 
 def middle_of(bucket: int) -> float:

@@ -17,6 +17,7 @@ import zlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from fleet.errors import RateLimited
@@ -206,13 +207,17 @@ RECORD = Script.beside(
     },
 )  # fmt: skip
 _MOST_U32 = 2**32 - 1
+#: Names of bots, pools and APIs whose numbers are kept (count): each task asks for five of them.
+MOST_NAMES = 20_000
 
 
+@lru_cache(maxsize=MOST_NAMES)
 def checksum(name: str) -> int:
     """Return the number that stands for a name in `RecentEntry`."""
     return zlib.crc32(name.encode())
 
 
+@lru_cache(maxsize=MOST_NAMES)
 def bot_index(bot: str) -> int:
     """Return the number of a bot within its pool, from 1; 0 for nobody."""
     digits = bot.rpartition("-")[2]
@@ -282,7 +287,7 @@ def record_arguments(
         "shown_id": task_id,
         "line": line,
         "dead_reason": error if is_buried else "",
-        "others": b"".join(one.pack() for one in others),
+        "others": b"".join([one.pack() for one in others]),
     }
 
 

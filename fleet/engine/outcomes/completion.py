@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -221,7 +221,7 @@ class Finisher:
             "index": keys.unacked_index() if end.fence else None,
             "payload": result_meta(end.result, strict=self._settings.results.strict)
             if end.revoked is None else end.revoked,
-            "checkouts": "\n".join(one.member for one in (end.checkout, *end.others) if one),
+            "checkouts": "\n".join([one.member for one in (end.checkout, *end.others) if one]),
             "later_counter": (catalogue.DUPLICATES if end.revoked is None else catalogue.REVOKED).name,
             "fence": end.fence or "",
             "mark": "" if self._broker else mark_of(end.result.task_id),
@@ -243,29 +243,37 @@ class Finisher:
         return api if api in self._apis else NOBODY
 
 
-def _pairs(counted: Iterable[tuple[catalogue.Counter, int]]) -> list[str | int]:
+#: What is added to counters.
+_Counted = list[tuple[catalogue.Counter, int]]
+
+
+def _pairs(counted: _Counted) -> list[str | int]:
     """Return name and amount of each counter that something is added to."""
     return [part for counter, amount in counted if amount for part in (counter.name, amount)]
 
 
-def _earned(result: BotResult) -> Iterator[tuple[catalogue.Counter, int]]:
-    """What counts only when the result stands."""
-    yield catalogue.COMPLETIONS, 1
-    yield catalogue.BY_STATUS[result.status], 1
-    yield catalogue.PARKED, result.parked
+def _earned(result: BotResult) -> _Counted:
+    """Return what counts only when the result stands."""
+    earned = [
+        (catalogue.COMPLETIONS, 1),
+        (catalogue.BY_STATUS[result.status], 1),
+        (catalogue.PARKED, result.parked),
+        (catalogue.SIMULATED, int(result.simulated and result.served_by != "none")),
+    ]
     if result.rung and result.pool is not None:
-        yield catalogue.FALLBACKS, 1
-        yield catalogue.fallbacks_of(result.pool, result.rung), 1
-    yield catalogue.SIMULATED, int(result.simulated and result.served_by != "none")
+        earned += [(catalogue.FALLBACKS, 1), (catalogue.fallbacks_of(result.pool, result.rung), 1)]
+    return earned
 
 
-def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> Iterator[tuple[catalogue.Counter, int]]:
-    """What was paid for, also when the result is discarded."""
-    yield from catalogue.used(result.usage)
-    yield from catalogue.paid(result.spent_usd_picos)
-    yield catalogue.ATTEMPTS, result.attempts
-    yield catalogue.CALLS, max(0, result.attempts - sum(calls_failed.values()))
-    yield catalogue.RATE_LIMITED, calls_failed.get(RateLimited.__name__, 0)
+def _spent(result: BotResult, calls_failed: Mapping[str, int]) -> _Counted:
+    """Return what was paid for, also when the result is discarded."""
+    return [
+        *catalogue.used(result.usage),
+        *catalogue.paid(result.spent_usd_picos),
+        (catalogue.ATTEMPTS, result.attempts),
+        (catalogue.CALLS, max(0, result.attempts - sum(calls_failed.values()))),
+        (catalogue.RATE_LIMITED, calls_failed.get(RateLimited.__name__, 0)),
+    ]
 
 
 def _errors(end: Finish, bot: str, api: str) -> Iterator[tuple[ErrorField, int]]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from celery import states
@@ -125,7 +126,8 @@ def _decoded(raw: bytes | None) -> dict[str, Any]:
 
 def _meta(state: str, task_id: str, value: bytes, at: float, beside: bytes = b"") -> bytes:
     done_at = datetime.fromtimestamp(at, UTC).isoformat()
-    tail = f', "traceback": null, "children": [], "date_done": "{done_at}", "task_id": {json.dumps(task_id)}'
+    own_id = encode_basestring_ascii(task_id)
+    tail = f', "traceback": null, "children": [], "date_done": "{done_at}", "task_id": {own_id}'
     return b'{"status": "%b", "result": %b%b%b}' % (state.encode(), value, tail.encode(), beside)
 
 
@@ -137,6 +139,6 @@ def _error_meta(error: Exception) -> dict[str, Any]:
 
 def _to_json(result: BotResult) -> bytes:
     try:
-        return result.model_dump_json().encode()
+        return result.__pydantic_serializer__.to_json(result)
     except PydanticSerializationError:  # `metadata` may hold half of a surrogate pair, which JSON knows as \udXXX
         return json.dumps(result.model_dump()).encode()
