@@ -360,6 +360,8 @@ def _told(outcome: Outcome, rung: Rung) -> Outcome:
 
 def _fault_of(error: FleetError | None) -> Fault | None:
     """Return what the bot may be to blame for; None when a provider, a key, the time or Fleet is."""
+    if error is None:
+        return None
     if isinstance(error, BadAnswer):
         return None if error.fault is Fault.SPENT else error.fault or Fault.REJECTED
     if isinstance(error, CapReached):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from fleet.conversation import FilePart, ImagePart, Kept, Message, TextPart, ThinkingPart, marks_of
@@ -46,6 +47,8 @@ FILE_CHARS_PER_TOKEN = 30
 LEAST_TURN_TOKENS = 48
 #: Roles whose messages stand at the front and stay.
 INSTRUCTING = frozenset({"system", "developer"})
+#: System prompts whose tokens are kept (count), and how long one may be (characters).
+KEPT_PROMPTS, KEPT_CHARS = 1000, 8000
 #: Stands where the middle of a text was cut out.
 CUT_MARKER = "\n[cut]\n"
 
@@ -76,7 +79,7 @@ def count_tokens(text: str) -> int:
 
 def count_message_tokens(messages: Sequence[Message]) -> int:
     """Estimate the input tokens of a conversation, with what the chat format adds."""
-    return CONVERSATION_OVERHEAD_TOKENS + sum(_message_tokens(message) for message in messages)
+    return CONVERSATION_OVERHEAD_TOKENS + sum(map(_message_tokens, messages))
 
 
 def room_for_input(window_tokens: int, reserve_output_tokens: int) -> int:
@@ -171,7 +174,15 @@ def cut_middle(text: str, max_tokens: int) -> str:
 
 
 def _message_tokens(message: Message) -> int:
-    return count_tokens(message.text) + _fixed_tokens(message)
+    text = message.text
+    count = _kept_tokens if message.role == "system" and len(text) <= KEPT_CHARS else count_tokens
+    return count(text) + _fixed_tokens(message)
+
+
+@lru_cache(maxsize=KEPT_PROMPTS)
+def _kept_tokens(prompt: str) -> int:
+    """Count a system prompt once: a bot's is the same with each of its tasks."""
+    return count_tokens(prompt)
 
 
 def _fixed_tokens(message: Message) -> int:
@@ -204,7 +215,7 @@ def _tokens_within(text: str, room: int) -> int:
 
 def _fits(messages: Sequence[Message], room: int) -> bool:
     """Decide by the number of characters first: most conversations are far below their window."""
-    chars = sum(len(message.text) for message in messages)
+    chars = sum([len(message.text) for message in messages])
     if chars * TOKENS_PER_CHAR + sum(map(_fixed_tokens, messages)) <= room:
         return True
     return _sum_within(messages, room) <= room
@@ -217,8 +228,8 @@ def _sum_within(messages: Sequence[Message], room: int) -> int:
 
 def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     """Return the messages that instruct, those of the system as one, and the other turns."""
-    system = tuple(message for message in messages if message.role == "system")
-    turns = tuple(message for message in messages if message.role not in INSTRUCTING)
+    system = tuple([message for message in messages if message.role == "system"])
+    turns = tuple([message for message in messages if message.role not in INSTRUCTING])
     if len(system) > 1:
         system = (_as_one(system),)
     if len(system) + len(turns) < len(messages):

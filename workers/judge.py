@@ -56,6 +56,8 @@ REFUSALS = (
     "i am unable to help with", "i'm unable to assist", "i am unable to assist", "i'm not able to help with",
     "i am not able to help with", "i'm not able to assist", "i am not able to assist", "i must decline",
 )  # fmt: skip
+#: How every text begins that is taken for a refusal.
+_BEGINNINGS = (*APOLOGIES, *REFUSALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,8 @@ def _empty(finish_reason: str, *, is_spent: bool) -> Judgement:
 
 def _refuses(text: str) -> bool:
     opening = text.strip()[:REFUSAL_MAX_CHARS].lower().replace("’", "'")
+    if not opening.startswith(_BEGINNINGS):  # as nearly all answers
+        return False
     for apology in APOLOGIES:
         opening = opening.removeprefix(apology)
     return opening.startswith(REFUSALS)

@@ -191,7 +191,7 @@ class Asker:
 
     async def _ask_here(self, inquiry: Inquiry, more_tokens: int) -> ChatReply:
         """Ask one rung. Never the same call for a model that had no room."""
-        if await self._find_rung() and inquiry.is_formed:
+        if self._footing.has_others and await self._find_rung() and inquiry.is_formed:
             raise Moved
         check_room(inquiry.wishes, inquiry.max_output_tokens)
         raised = self._raised(inquiry.wishes)
@@ -231,7 +231,7 @@ class Asker:
         relearnt, tighter = 0, False
         while True:
             try:
-                if self._footing.find(self.deadline.left_s):
+                if self._footing.has_others and self._footing.find(self.deadline.left_s):
                     raise Moved
                 return await self._try(inquiry, messages)
             except SchemaRefused:

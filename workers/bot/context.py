@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol, Unpack, cast
 
 from fleet.config import PoolSettings
@@ -32,7 +32,7 @@ from fleet.workers.bot.turns import Prompt, turns_of
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.bot.window import cut
 from fleet.workers.bot.wishes import AnswerForm, ChatOptions, asked_in_chat, schema_in_chat, wishes_of
-from fleet.workers.context import reshuffle
+from fleet.workers.context import KEPT_PROMPTS, reshuffle
 from fleet.workers.load import beside_tokens
 from fleet.workers.ports import PLAIN, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
@@ -175,7 +175,7 @@ class BotContext(RawAsker):
         self.run_watch.heard(track, wanted_in(reply.tool_calls))
         return reply
 
-    async def _reply(
+    def _reply(
         self,
         turns: tuple[Message, ...],
         wishes: Wishes,
@@ -183,7 +183,7 @@ class BotContext(RawAsker):
         max_output_tokens: int | None,
         schema: Schema | None,
         streaming: Streaming | None,
-    ) -> ChatReply:
+    ) -> Coroutine[Any, Any, ChatReply]:
         inquiry = self._inquiry(self._fitted(turns, wishes), wishes)
         if temperature is not None:
             wishes = replace(wishes, asked=wishes.asked | {"temperature"})
@@ -193,8 +193,8 @@ class BotContext(RawAsker):
             inquiry = replace(inquiry, max_output_tokens=wanted, streaming=streaming)
         more_tokens = 0 if max_output_tokens else self._thinking_room_tokens
         if schema is not None:
-            return await self._in_json(schema, turns, inquiry, more_tokens)
-        return await self._ask(inquiry, more_tokens)
+            return self._in_json(schema, turns, inquiry, more_tokens)
+        return self._ask(inquiry, more_tokens)
 
     @property
     def _thinking_room_tokens(self) -> int:
@@ -318,11 +318,11 @@ class BotContext(RawAsker):
 
         A long conversation is cut in a thread, which lets the event loop go on every few ms.
         """
-        system = Message(role="system", content=self._system_prompt())
+        system = _system_message(self._system_prompt())
         if self._bot.remedy is not None:
             turns = reshuffle(turns, self._bot.remedy.generation)
         cutting = partial(cut, (system, *turns), room, beside_tokens)
-        is_long = len(turns) > QUICK_TURNS or sum(len(turn.text) for turn in turns) > QUICK_TURN_CHARS
+        is_long = len(turns) > QUICK_TURNS or sum([len(turn.text) for turn in turns]) > QUICK_TURN_CHARS
         kept, lost = await asyncio.to_thread(cutting) if is_long else cutting()
         if lost:
             self.meter.cut_tokens = max(self.meter.cut_tokens, lost)
@@ -336,6 +336,12 @@ class BotContext(RawAsker):
         if facet:
             self.sent["facet"] = facet
         return f"{self.persona.system_prompt} {facet}".rstrip()
+
+
+@lru_cache(maxsize=KEPT_PROMPTS)
+def _system_message(prompt: str) -> Message:
+    """Return a system prompt as a message, which is made once: a bot's is the same with each of its tasks."""
+    return Message(role="system", content=prompt)
 
 
 def _not_checked(check: UserFunction, error: BaseException) -> FleetError:

@@ -38,6 +38,7 @@ class Footing:
 
     Attributes:
         rung: Where its next call goes, or its last one went.
+        has_others: True when the pool has a fallback, or its personas have several models.
 
     Args:
         ladders: All pools'.
@@ -69,6 +70,7 @@ class Footing:
         self._missed: dict[int, Wait] = {}
         self._until: dict[int, float] = {}
         self.rung = self._ladder[0]
+        self.has_others = len(self._ladder) > 1
 
     @property
     def route(self) -> Route:
@@ -97,11 +99,6 @@ class Footing:
             raise Instead(found)
         is_other, self.rung = found is not self.rung, found
         return is_other
-
-    @property
-    def has_others(self) -> bool:
-        """True when the pool has a fallback, or its personas have several models."""
-        return len(self._ladder) > 1
 
     def missed(self, wait: Wait, left_s: float) -> Wait | None:
         """Note why the rung's call could not leave; return why the task waits, None when another rung takes it.

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import aiohttp
@@ -152,7 +153,7 @@ class HttpProvider(ABC):
     async def exchange(self, request: RawRequest, *, api_key: str, timeout_s: float, on_head: OnHead) -> RawAnswer:
         """Send a request of an SDK, see `fleet.workers.frameworks.raw.RawProvider`."""
         own = {name: value for name, value in self._headers(api_key).items() if name not in _THEIRS}
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        timeout = _timeout(timeout_s)
         url = URL(f"{self._root}{self._RAW_PATH}{request.path}", encoded=True)
         try:
             return await send_raw(
@@ -172,7 +173,7 @@ class HttpProvider(ABC):
             self._url,
             data=body,
             headers={**call.wishes.extra_headers, **self._headers(api_key)},
-            timeout=aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+            timeout=_timeout(call.timeout_s),
             allow_redirects=False,
         )
 
@@ -296,6 +297,12 @@ class HttpProvider(ABC):
             if (refused := refused_schema(error, meant, problem.said.param, problem.text)) is not None:
                 return refused
         return error
+
+
+@lru_cache(maxsize=100)
+def _timeout(total_s: float) -> aiohttp.ClientTimeout:
+    """Return the timeouts of a request; routes have few of them."""
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S)
 
 
 def bad_wire(host: str, expected: str, got: object) -> ProviderUnavailable:

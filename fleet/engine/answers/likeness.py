@@ -61,7 +61,8 @@ class LikenessWatch:
             return
         bins = bins_of(result.answer)
         if bins is not None:
-            prompt = prompt_mark(message.text for message in task.conversation())
+            texts = [task.prompt or ""] if task.messages is None else [message.text for message in task.messages]
+            prompt = prompt_mark(texts)
             place = int(bot.name.rpartition("-")[2])
             mark = bot.remedy.mark if bot.remedy else 0
             self._windows.record(bot.pool, task.kind, Fingerprint(place, prompt, mark, bins))
