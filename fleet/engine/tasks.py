@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from celery import Task, states
@@ -203,11 +203,11 @@ class SubmitTask(Task):
     def AsyncResult(self, task_id: str, **kwargs: Any) -> BotAsyncResult:
         return BotAsyncResult(task_id, backend=self.backend, app=self.app, **kwargs)
 
-    async def work(self, task_id: str, request: dict[str, Any]) -> Done:
+    def work(self, task_id: str, request: dict[str, Any]) -> Coroutine[Any, Any, Done]:
         """Run one delivered task to its stored result. Never raises for what the task or a provider did."""
         from fleet.engine.process.wiring import PROCESS  # only in a worker; a producer should import quickly
 
-        return await PROCESS.plane.work(task_id, request)
+        return PROCESS.plane.work(task_id, request)
 
     def count_before(self, task_id: str, headers: dict[str, Any]) -> None:
         """Count what a revoked task has cost before it was parked, and wait for that a while. Only in a worker."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ logger = logging.getLogger("fleet.worker")
 class Agent(Protocol):
     """Who lets a bot work: `fleet.workers.agent.Agent`."""
 
-    async def run(
+    def run(
         self,
         task: BotTask,
         bot: Bot,
@@ -50,7 +50,7 @@ class Agent(Protocol):
         stop: asyncio.Event | None = None,
         before: Before | None = None,
         spent_picos: int = 0,
-    ) -> Outcome:
+    ) -> Coroutine[Any, Any, Outcome]:
         """Work on one task; always comes back with an outcome. Without `before` it is never one to be parked."""
         ...
 
@@ -100,12 +100,12 @@ class Opinions:
 
     def outcome(self) -> Outcome:
         """Return the task's outcome: the chosen one, with what all that were asked have used."""
+        if len(self.given) == 1 and not self.stopped:
+            return self.given[0].outcome
         chosen = self.chosen.outcome
         outcomes = [one.outcome for one in (*self.given, *self.stopped)]
         if chosen.error is not None and self.agree:
             chosen.error.blame = "prompt"
-        if len(outcomes) == 1:
-            return chosen
         costs = [one.cost_usd_picos for one in outcomes if one.cost_usd_picos is not None]
         return replace(
             chosen,
@@ -139,6 +139,8 @@ class Opinions:
         ]
 
     def _others(self) -> list[Opinion]:
+        if len(self.given) == 1 and not self.stopped:
+            return []
         chosen = self.chosen
         return [one for one in (*self.given, *self.stopped) if one is not chosen]
 
@@ -154,8 +156,8 @@ class Opinions:
             chosen = self.chosen
             return () if chosen.outcome.answer is None else (lesson_of(chosen.bot.name, chosen.outcome),)
         is_settled = self.most == 1 or last.answer is not None
-        found = (deed_of(one.bot.name, one.outcome) for one in self.given)
-        return tuple(deed for deed in found if deed is not None and (is_settled or deed.fault is None))
+        found = [deed_of(one.bot.name, one.outcome) for one in self.given]
+        return tuple([deed for deed in found if deed is not None and (is_settled or deed.fault is None)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,11 +224,9 @@ class Panel:
         stopped: list[Opinion] = []
         checkout: Checkout | None = first
         asked = [first]
+        had, left_s, spent = before, allowed_s - before.ran_ms / 1000, 0
         while checkout is not None:
-            had = before if len(asked) == 1 else NOTHING_BEFORE
-            left_s = _left_s(allowed_s, had, given, stopped)
             self._stops[first.token] = stop = asyncio.Event()
-            spent = sum(one.outcome.cost_usd_picos or 0 for one in (*given, *stopped))
             turn = _Turn(task, self._bot_of(checkout.bot), checkout, task_id, left_s, spent, stop)
             try:
                 found = await self._turn(turn, had, may_park=not given)
@@ -244,8 +244,10 @@ class Panel:
                 given.append(opinion)
                 if found.fault is None or _is_settled(given, most):
                     break
-            is_time = _left_s(allowed_s, NOTHING_BEFORE, given, stopped) > 0
-            checkout = await self._another(asked, task, task_id) if is_time else None
+            outcomes = [one.outcome for one in (*given, *stopped)]
+            had, left_s = NOTHING_BEFORE, allowed_s - sum([one.ran_ms for one in outcomes]) / 1000
+            spent = sum([one.cost_usd_picos or 0 for one in outcomes])
+            checkout = await self._another(asked, task, task_id) if left_s > 0 else None
             if checkout is not None:
                 asked.append(checkout)
         if given:
@@ -300,7 +302,7 @@ class Panel:
             self._held[token] = other
         return other
 
-    async def _work(self, turn: _Turn, before: Before | None) -> Outcome:
+    def _work(self, turn: _Turn, before: Before | None) -> Coroutine[Any, Any, Outcome]:
         """Let one bot work; its `stop` is set when it was quarantined meanwhile: the work is to be done elsewhere."""
         norms = self._norms_of(turn.bot.pool, turn.task.kind)
         work = self._agent.run(
@@ -308,8 +310,10 @@ class Panel:
             task_id=turn.task_id, deadline_s_left=turn.left_s, norms=norms, stop=turn.stop, before=before,
             spent_picos=turn.spent_picos,
         )  # fmt: skip
-        if self._settings.health.running == "finish":
-            return await work
+        return work if self._settings.health.running == "finish" else self._watched(turn, work)
+
+    async def _watched(self, turn: _Turn, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """Let one bot work where `watch` may stop it."""
         checkout = turn.checkout
         job = asyncio.ensure_future(work)
         self._at_work[checkout.token] = checkout, job, turn.stop
@@ -345,11 +349,6 @@ def _is_settled(given: Sequence[Opinion], most: int) -> bool:
     """True when enough bots agree that there is no answer, or that a short one is right; else a few more are asked."""
     short = sum(one.outcome.fault is Fault.TOO_SHORT for one in given)
     return max(short, len(given) - short) >= most or len(given) >= most + (MORE_IF_DIVIDED if most > 1 else 0)
-
-
-def _left_s(allowed_s: float, before: Before, *opinions: Iterable[Opinion]) -> float:
-    """Return how many seconds at work a task has left: what the bots that were asked have waited does not count."""
-    return allowed_s - (before.ran_ms + sum(one.outcome.ran_ms for part in opinions for one in part)) / 1000
 
 
 def _since(parking: Parking, before: Before, stopped: Sequence[Opinion]) -> Parking:

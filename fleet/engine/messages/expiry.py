@@ -60,6 +60,8 @@ def check_expiry(headers: Mapping[str, Any], said_at: float | None, now_s: float
     Raises:
         Expired: When it has; no further call is made for it.
     """
+    if said_at is None and headers.get(EXPIRES) is None and headers.get("expires") is None:
+        return  # as most tasks
     at = end_in(headers, said_at)
     if at is not None and now_s > at:
         raise expired(at, now_s)

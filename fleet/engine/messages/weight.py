@@ -177,8 +177,10 @@ def is_quick(request: Mapping[str, Any]) -> bool:
         request: Celery's request dict.
     """
     args, kwargs = request["args"], request["kwargs"]
-    given = [part for part in (*args[:1], kwargs) if isinstance(part, dict)] if isinstance(args, list | tuple) else []
-    return not any("answer_schema" in part or _length(part.get("messages")) > QUICK_MESSAGES for part in given)
+    for part in (*args[:1], kwargs) if isinstance(args, list | tuple) else ():
+        if isinstance(part, dict) and ("answer_schema" in part or _length(part.get("messages")) > QUICK_MESSAGES):
+            return False
+    return True
 
 
 def _length(value: object) -> int:

@@ -46,7 +46,7 @@ Ending = BotResult | Cancelled
 
 def has_canvas(request: Mapping[str, Any]) -> bool:
     """True when anything follows a task, whichever way it ends."""
-    return any(request.get(name) for name in NO_CANVAS)
+    return any(map(request.get, NO_CANVAS))
 
 
 def is_failure(ending: Ending) -> bool:

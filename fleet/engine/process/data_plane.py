@@ -6,7 +6,6 @@ What it works with is handed in: `assembly.py` puts it together. How Celery come
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 import uuid
@@ -27,7 +26,7 @@ from fleet.engine.messages.inbox import Inbox
 from fleet.engine.messages.weight import is_quick
 from fleet.engine.outcomes.completion import Finish, Finisher
 from fleet.engine.outcomes.dead_letters import body_of, bury
-from fleet.engine.outcomes.follow_ups import request_of
+from fleet.engine.outcomes.follow_ups import has_canvas, request_of
 from fleet.engine.outcomes.results import (
     Done,
     before_of,
@@ -72,25 +71,21 @@ class Delivery:
         request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
         tag: Its delivery tag, under which this process leases it; None on a pool that is not ours.
         queued_ms: How long it waited in its queue; None when its producer did not say when it was queued.
+        queue: Where it was taken from.
+        priority: The message's own property, which a plain client's steps may have put into another list.
     """
 
     task_id: str
     request: dict[str, Any]
     tag: str | None
     queued_ms: int | None
+    queue: str | None
+    priority: object
 
     @classmethod
     def of(cls, task_id: str, request: dict[str, Any]) -> Delivery:
-        return cls(task_id, request, tag_of(request), queued_ms_of(request.get(QUEUED_AT)))
-
-    @property
-    def queue(self) -> str | None:
-        return (self.request.get("delivery_info") or {}).get("routing_key")
-
-    @property
-    def priority(self) -> object:
-        """The message's own property, which a plain client's steps may have put into another list."""
-        return (self.request.get("delivery_info") or {}).get("priority")
+        info, queued_ms = request.get("delivery_info") or {}, queued_ms_of(request.get(QUEUED_AT))
+        return cls(task_id, request, tag_of(request), queued_ms, info.get("routing_key"), info.get("priority"))
 
     def overtakes(self, task: BotTask) -> bool:
         """True when the message was taken before its turn: its list is more urgent than its task."""
@@ -151,13 +146,15 @@ class DataPlane:
             request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
         """
         with self._telemetry.task(task_id, request):
-            return await self._followed(await self._work(Delivery.of(task_id, request)), task_id, request)
+            done = await self._work(Delivery.of(task_id, request))
+            if has_canvas(request):
+                await self._follow(done, task_id, request)
+            return done
 
-    async def _followed(self, done: Done, task_id: str, request: Mapping[str, Any]) -> Done:
-        """Return how a message ended, after what follows its task in a canvas was sent."""
+    async def _follow(self, done: Done, task_id: str, request: Mapping[str, Any]) -> None:
+        """Send what follows a task in a canvas, if it has ended."""
         if done.result is not None or done.ended_before:
             await self._canvas.follow(task_id, request, done.result)
-        return done
 
     async def _work(self, delivery: Delivery) -> Done:
         try:
@@ -261,7 +258,8 @@ class DataPlane:
         """
         check_expiry(delivery.request, None, CLOCK.now_s())
         task = BotTask.parse(*delivery.request["args"], **delivery.request["kwargs"])
-        check_expiry({}, task.expires_at, CLOCK.now_s())
+        if task.expires_at is not None:
+            check_expiry({}, task.expires_at, CLOCK.now_s())
         task = routing.delivered(task, delivery.queue, delivery.priority, self._settings)
         return task, pool_choice.candidates(task, self._settings)
 
@@ -336,9 +334,10 @@ class DataPlane:
 
     def _let_go(self, first: Checkout) -> None:
         """Renew none of the checkouts of a task any more."""
-        token, others = first.token, itertools.count(1)
-        while self._held.pop(token, None) is not None:
-            token = other_token(first.token, next(others))
+        number, held = 0, self._held.pop(first.token, None)
+        while held is not None:
+            number += 1
+            held = self._held.pop(other_token(first.token, number), None)
 
     def _tell(self, task: BotTask, opinions: Opinions, result: BotResult, stands: bool) -> None:
         """Note, count and log a finished task."""
@@ -364,7 +363,8 @@ class DataPlane:
     async def refuse(self, task_id: str, error: FleetError, headers: Mapping[str, Any], body: bytes) -> Done:
         """Give a task whose message no slot gets a failed result, and tell its canvas."""
         done = await self._end(task_id, error, headers, without_canvas(body), None)
-        return await self._followed(done, task_id, request_of(headers, body))
+        await self._follow(done, task_id, request_of(headers, body))
+        return done
 
     async def count_before(self, task_id: str, headers: Mapping[str, Any]) -> None:
         """Count what a task that was revoked has cost before it was parked; once, however often it is asked for.

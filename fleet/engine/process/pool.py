@@ -285,7 +285,7 @@ class SlotPool(BasePool):
 
     def _begin(self, slot: Slot) -> None:
         work = PROCESS.apart.work if leases.is_suspect(slot.tag) else slot.task.work
-        slot.job = asyncio.ensure_future(work(slot.task_id, slot.request))
+        slot.job = asyncio.get_running_loop().create_task(work(slot.task_id, slot.request))
         slot.job.add_done_callback(lambda job: self._hand_back(lambda: self._end(slot, job)))
         if slot.is_cancelled:
             slot.job.cancel()

@@ -18,6 +18,7 @@ from queue import Empty
 from time import monotonic, sleep
 from typing import Any
 
+import hiredis
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 from kombu.transport import redis as kombu_redis
@@ -181,7 +182,8 @@ class Channel(Publishing):
 
     def _send(self, connection: Any, script: Script, arguments: list[Any]) -> None:
         self._asked = script
-        connection.send_command("EVALSHA", script.sha, *arguments)
+        # Packed here: redis-py looks at each of some fifty arguments before it does the same.
+        connection.send_packed_command([hiredis.pack_command(("EVALSHA", script.sha, *arguments))])
 
     def _guarded(self, wanted: int) -> int:
         """Return how many of the next `wanted` messages are the turn of the least urgent class."""

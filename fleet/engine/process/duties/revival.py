@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,9 +83,9 @@ class LocalSimulator:
         self._one_at_a_time = asyncio.Lock()
         self._logged_s = 0.0
 
-    async def complete(self, call: Any, *, api_key: str) -> Any:
+    def complete(self, call: Any, *, api_key: str) -> Coroutine[Any, Any, Any]:
         """Send one call, see `fleet.workers.ports.Provider`."""
-        return await self._by_one_that_lives(lambda adapter: adapter.complete(call, api_key=api_key))
+        return self._by_one_that_lives(lambda adapter: adapter.complete(call, api_key=api_key))
 
     @property
     def host(self) -> str:
