@@ -21,7 +21,7 @@ class Fault(StrEnum):
     """What is wrong with a bot's work in a way that the bot may be to blame for.
 
     Or the prompt: that is decided by what other bots make of the same task. What a provider, a key or Fleet itself did
-    is no fault.
+    is no fault. New ones go to the end: their places are kept in Redis, beside each bot.
     """
 
     EMPTY = "empty"
@@ -34,6 +34,21 @@ class Fault(StrEnum):
     CIRCLING = "circling"  # the same tools, arguments and results over and over, also when it was warned
     FAN_OUT = "fan_out"  # one answer called more tools than its pool allows
     CRASHED = "crashed"  # the bot function raised, or returned something else than text
+
+
+#: What a bot does that has each of them, in words; `health.lua` has the same.
+SAID: dict[Fault, str] = {
+    Fault.EMPTY: "says nothing",
+    Fault.REFUSED: "refuses",
+    Fault.TOO_SHORT: "answers too shortly",
+    Fault.SCHEMA: "keeps to no schema",
+    Fault.REPEATED: "repeats itself",
+    Fault.SPENT: "thinks until no room is left",
+    Fault.REJECTED: "fails your validator",
+    Fault.CIRCLING: "goes round in circles",
+    Fault.FAN_OUT: "calls too many tools at once",
+    Fault.CRASHED: "fails in your function",
+}
 
 
 class FleetError(Exception):

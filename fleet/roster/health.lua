@@ -32,15 +32,15 @@ local quarantine_us, most_out, trial_tasks = struct.unpack(RULES_FORMAT, rules)
 local GOOD, BAD, NO_SAY, MOST_BAD, ABOVE_USUAL, ABOVE_GOOD = 0.05, 0.30, 0.60, 0.95, 1.5, 3
 -- Bots looked at, at most and at least, drawn anew all the time: two tasks of each in a small pool.
 local MOST_SAMPLED, LEAST_SAMPLED = 31, 5
--- Weight of the newest task in a bot's rates. Tasks of a class before its norm counts; classes that have one; classes
--- until which a new one may have specialists.
-local NEWEST, LEARNT, MOST_KINDS, MOST_SKILLED = 0.1, 20, 1000, 64
+-- Tasks of a class before its norm counts; classes that have one; classes until which a new one may have specialists.
+local LEARNT, MOST_KINDS, MOST_SKILLED = 20, 1000, 64
 -- Smallest step of a median towards a new value; what a task of the class counts after the next one; weight of its cost.
 local STEP, FADE, NEWEST_COST = 0.02, 0.999, 0.005
 -- Short: below this share of the median; fast, slow: of the median time. Times closer than this (ms) tell nothing.
 local SHORT, FAST, SLOW, CLOSE_MS = 0.5, 0.6, 2.5, 100
--- After so many tasks without a quarantine the next one is as short as the first; most times that it doubles.
-local FORGIVEN, MOST_DOUBLED = 500, 10
+-- After so many tasks without a quarantine the next one is as short as the first; most times that it doubles. The most
+-- that a row keeps of tasks since then, and of faults.
+local FORGIVEN, MOST_DOUBLED, MOST_SINCE, MOST_FAULTS = 500, 10, 65535, 255
 -- The keys' life is pushed with every so manieth task.
 local KEPT_EVERY = 64
 local MOST_EVENTS = 1000
@@ -87,6 +87,30 @@ local function tell(event, ...)
   redis.call('EXPIRE', events, life_s)
 end
 
+-- What most of its bad answers had, in words: those of `fleet/faults.py`.
+local function how(row)
+  local said = {
+    [EMPTY] = 'says nothing', [REFUSED] = 'refuses', [SCHEMA] = 'keeps to no schema', [REPEATED] = 'repeats itself',
+    [SPENT] = 'thinks until no room is left', [REJECTED] = 'fails your validator', [CIRCLING] = 'goes round in circles',
+    [FAN_OUT] = 'calls too many tools at once', [CRASHED] = 'fails in your function',
+  }
+  local known = said[row[FAULT]]
+  return known and ', ' .. known or ''
+end
+
+-- Most of the bad answers lately: a majority vote in one place (Boyer and Moore 1981), in which good answers count down.
+local function vote(row, fault)
+  if fault == WELL then
+    row[FAULTS] = math.max(0, row[FAULTS] - 1)
+  elseif row[FAULT] == fault then
+    row[FAULTS] = math.min(row[FAULTS] + 1, MOST_FAULTS)
+  elseif row[FAULTS] == 0 then
+    row[FAULT], row[FAULTS] = fault, 1
+  else
+    row[FAULTS] = row[FAULTS] - 1
+  end
+end
+
 local function put_out(bot, row, test)
   local are_out = redis.call('ZCOUNT', bots, string.format('%.0f', OUT / 2), '+inf')
   local allowed = math.floor(most_out * fleet_size)
@@ -97,8 +121,9 @@ local function put_out(bot, row, test)
     end
     return false
   end
-  local what = ({ 'bad answers', 'avoids work', 'slow' })[test]
-  local share, usual_share = row[RATE + test] / 2.55, usual(test) * 100
+  local what = ({ 'bad answers' .. how(row), 'avoids work', 'slow' })[test]
+  local seen = 1 - (1 - NEWEST) ^ row[TASKS]  -- the rates began at 0
+  local share, usual_share = math.min(100, row[RATE + test] / 2.55 / seen), usual(test) * 100
   local reason = string.format('%s: %d%% of its last tasks, %d%% is usual', what, share, usual_share)
   math.randomseed(now_us % 2147483647)
   local times = 2 ^ math.min(row[QUARANTINES], MOST_DOUBLED) * (0.8 + 0.4 * math.random())
@@ -113,7 +138,8 @@ end
 
 -- Tell the tests of a task, and return the one that has enough, and the most evidence there is.
 local function test_row(row, fault, chars, ms, enough)
-  local errors = (fault == WELL or fault == BAD_ANSWER) and fault or -1  -- -1: it says nothing
+  local errors = fault == WELL and 0 or (fault == TEACHES or fault == TOO_SHORT) and -1 or 1  -- -1: it says nothing
+  if errors >= 0 then vote(row, fault) end
   local avoids, slowness, found, most = fault == TOO_SHORT and 1 or -1, -1, nil, 0
   if norm[TASKS] >= LEARNT and (fault == WELL or fault == TOO_SHORT) and ms >= 0 then
     local usual_ms = norm[MS]
@@ -161,7 +187,7 @@ for place = 1, #samples, DEED_BYTES do
     -- On probation the square root is enough: the bot has been found bad before.
     found, against = test_row(row, fault, chars, ms, tried and ENOUGH / 2 or ENOUGH)
   end
-  row[TASKS], row[SINCE] = row[TASKS] + 1, row[SINCE] + 1
+  row[TASKS], row[SINCE] = row[TASKS] + 1, math.min(row[SINCE] + 1, MOST_SINCE)
   if row[SINCE] >= FORGIVEN then row[QUARANTINES] = 0 end
   local rates = string.char(row[RATE + ERRORS], row[RATE + AVOIDS], row[RATE + SLOWNESS])
   redis.call('SETRANGE', health, (now_us + place) % sampled * TESTS, rates)

@@ -47,7 +47,11 @@ class _Deed(NamedTuple):
     cost: float
 
 
-_WELL, _BAD_ANSWER, _TOO_SHORT, _TEACHES = range(4)
+_WELL, _TEACHES, _FIRST_FAULT = range(3)
+#: By fault; all but `TOO_SHORT` are bad answers.
+_CODES = {fault: _FIRST_FAULT + place for place, fault in enumerate(Fault)}
+#: Weight of the newest task in a bot's rates; tasks until which a rate still shows that it began at 0 (count).
+NEWEST, YOUNG_TASKS = 0.1, 44
 
 
 class _Rules(NamedTuple):
@@ -66,7 +70,10 @@ class _Row(Places):
     RATE = Place(3)
     QUARANTINES = Place()
     TASKS = Place()
+    #: Tasks since the last quarantine; what most of its bad answers lately had, and how many more than others.
     SINCE = Place()
+    FAULT = Place()
+    FAULTS = Place()
 
 
 class _Norm(NamedTuple):
@@ -90,7 +97,7 @@ class _Skill(NamedTuple):
 
 
 _DEED, _RULES, _NORM = Layout.of(_Deed), Layout.of(_Rules), Layout.of(_Norm)
-ROW, SKILL = Layout.of(_Row, "3f4B2I"), Layout.of(_Skill, "4f")
+ROW, SKILL = Layout.of(_Row, "3f4BIH2B"), Layout.of(_Skill, "4f")
 _LEARN = Script.beside(
     __file__,
     "skill.lua",
@@ -108,7 +115,7 @@ HEALTH = Script.beside(
     constants={
         "OUT": OUT, "HEAD_BYTES": HEAD_BYTES, "ENOUGH": ENOUGH, "SUSPECTED": SUSPECTED, "TESTS": len(TESTS),
         **TEST_NUMBERS,
-        "WELL": _WELL, "BAD_ANSWER": _BAD_ANSWER, "TOO_SHORT": _TOO_SHORT, "TEACHES": _TEACHES,
+        "WELL": _WELL, "TEACHES": _TEACHES, "NEWEST": NEWEST, **{fault.name: code for fault, code in _CODES.items()},
     },
     using=[QUARANTINE, _LEARN],
 )  # fmt: skip
@@ -148,9 +155,7 @@ class Deed:
     def _code(self) -> int:
         if self.only_teaches:
             return _TEACHES
-        if self.fault is None:
-            return _WELL
-        return _TOO_SHORT if self.fault is Fault.TOO_SHORT else _BAD_ANSWER
+        return _WELL if self.fault is None else _CODES[self.fault]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,7 @@ class BotHealth:
         quarantines: How often it was quarantined lately.
         tasks: Tasks on which it was judged.
         since: Those of them since its last quarantine.
+        fault: What most of its bad answers lately had; None: nobody knows.
     """
 
     evidence: tuple[float, float, float]
@@ -171,6 +177,7 @@ class BotHealth:
     quarantines: int
     tasks: int
     since: int
+    fault: Fault | None = None
 
 
 class Health:
@@ -281,14 +288,30 @@ def bot_health_of(raw: bytes) -> BotHealth:
     """Return how a bot stands from its row of `keys.health`; one that was never judged stands well."""
     row = ROW.unpack(raw)
     errors, avoids, slow = (row[_Row.EVIDENCE + test] for test in (1, 2, 3))
-    rates = tuple(row[_Row.RATE + test] / 255 for test in (1, 2, 3))
+    rates = tuple(share_of(row[_Row.RATE + test], int(row[_Row.TASKS])) for test in (1, 2, 3))
     return BotHealth(
         (errors, avoids, slow),
         (rates[0], rates[1], rates[2]),
         quarantines=int(row[_Row.QUARANTINES]),
         tasks=int(row[_Row.TASKS]),
         since=int(row[_Row.SINCE]),
+        fault=fault_of(int(row[_Row.FAULT])),
     )
+
+
+def share_of(rate: float, tasks: int) -> float:
+    """Return the share of a bot's last tasks that a rate of its row tells: it began at 0, and that is made good.
+
+    Args:
+        rate: As it lies in the row.
+        tasks: On which the bot was judged. A test that had nothing to say of some is understated.
+    """
+    return min(1.0, rate / 255 / (1 - (1 - NEWEST) ** tasks)) if 0 < tasks < YOUNG_TASKS else rate / 255
+
+
+def fault_of(code: int) -> Fault | None:
+    """Return the fault of a code in a row; None: it has none, or one of another release."""
+    return next((fault for fault, known in _CODES.items() if known == code), None)
 
 
 def norm_of(raw: bytes) -> Norms:

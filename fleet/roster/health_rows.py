@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import redis
 
-from fleet.roster.health import HEAD_BYTES, ROW, TESTS
+from fleet.faults import Fault
+from fleet.roster.health import HEAD_BYTES, ROW, TESTS, YOUNG_TASKS, fault_of, share_of
 from fleet.roster.pool_bots import PoolBots
 from fleet.roster.quarantine import Quarantine, quarantine_of
 from fleet.store import keys
@@ -21,6 +22,8 @@ MOST_REASONS = 500
 _PERCENT = tuple(round(share / 2.55) for share in range(256))
 #: A row as 32-bit words: evidence of the tests first, then their rates of a byte each.
 _ROW_WORDS = ROW.struct.size // 4
+#: Word with the tasks of a row, and byte with the fault of its bad answers.
+_TASKS_WORD, _FAULT_BYTE = 4, 22
 
 
 class HealthRows(NamedTuple):
@@ -30,11 +33,13 @@ class HealthRows(NamedTuple):
         evidence: The most that a test has against each, 0 or more.
         test: Which test that is, from 1; 0: none has any.
         percents: By test, the share of the last tasks.
+        faults: By place, what most bad answers of those had that gave any.
     """
 
     evidence: tuple[float, ...]
     test: tuple[int, ...]
     percents: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    faults: Mapping[int, Fault]
 
 
 def health_rows_of(raw: bytes, bots: int) -> HealthRows:
@@ -47,7 +52,9 @@ def health_rows_of(raw: bytes, bots: int) -> HealthRows:
     by_test = [words[place::_ROW_WORDS] for place in range(len(TESTS))]
     most = tuple(map(max, *by_test))
     first = 4 * len(TESTS)
-    bad, avoids, slow = (tuple(map(_PERCENT.__getitem__, rows[first + place :: size])) for place in range(len(TESTS)))
+    tasks = array("I", words.tobytes())[_TASKS_WORD::_ROW_WORDS]
+    young = [at for at, count in enumerate(tasks) if 0 < count < YOUNG_TASKS]
+    bad, avoids, slow = (_percents(rows[first + place :: size], tasks, young) for place in range(len(TESTS)))
     return HealthRows(
         evidence=tuple(round(evidence, 1) if evidence else 0.0 for evidence in most),
         test=tuple(
@@ -55,7 +62,16 @@ def health_rows_of(raw: bytes, bots: int) -> HealthRows:
             for top, a, b in zip(most, *by_test[:2], strict=True)
         ),
         percents=(bad, avoids, slow),
+        faults={at: fault for at, code in enumerate(rows[_FAULT_BYTE::size]) if code and (fault := fault_of(code))},
     )
+
+
+def _percents(rates: bytes, tasks: Sequence[int], young: Iterable[int]) -> tuple[int, ...]:
+    """Return rates as percent; those of bots that have done little are put right one by one."""
+    percents = list(map(_PERCENT.__getitem__, rates))
+    for at in young:
+        percents[at] = round(100 * share_of(rates[at], tasks[at]))
+    return tuple(percents)
 
 
 def read_reasons(client: redis.Redis, pools: Mapping[str, PoolBots]) -> dict[str, Quarantine]:

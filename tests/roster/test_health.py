@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.config import HealthSettings
-from fleet.faults import Fault
+from fleet.faults import SAID, Fault
 from fleet.roster import HEALTH, Deed, Health, bot_health_of, read_probation, read_quarantined, row_of
 from fleet.store import keys
 from fleet.store.client import connect, run_script
@@ -115,6 +115,45 @@ def test_a_bot_that_turns_bad_late_is_found_as_fast_as_a_new_one(client: redis.R
     pool.play(1000, lambda bot: avoids(bot, chance) if bot == "p-004" else good(bot, chance))
     assert set(pool.found_after) == {"p-004"}
     assert pool.found_after["p-004"] - before <= 12
+
+
+@pytest.mark.parametrize("fault", [one for one in Fault if one is not Fault.TOO_SHORT])
+def test_the_reason_says_what_most_bad_answers_had_and_their_true_share(client: redis.Redis, fault: Fault) -> None:
+    chance, pool = random.Random(7), Pool(client, 20)
+    others = iter([Fault.EMPTY, Fault.REFUSED])
+    for _ in range(8):
+        for bot in pool.bots[1:]:
+            pool.judge(good(bot, chance))
+        pool.judge(Deed("p-001", next(others, fault)))
+        if "p-001" in read_quarantined(client, ["p"]):
+            break
+    reason = read_quarantined(client, ["p"])["p-001"].reason
+    assert reason == f"bad answers, {SAID[fault]}: 100% of its last tasks, 0% is usual"
+
+
+def test_good_answers_wear_down_what_bad_ones_had(client: redis.Redis) -> None:
+    chance, pool = random.Random(7), Pool(client, 2)
+
+    def fault_after(*faults: Fault | None) -> Fault | None:
+        for fault in faults:
+            pool.judge(Deed("p-001", fault) if fault else good("p-001", chance))
+        return bot_health_of(client.getrange(keys.health("p"), *row_of(1))).fault
+
+    assert fault_after(Fault.EMPTY, Fault.EMPTY, Fault.CIRCLING) is Fault.EMPTY
+    assert fault_after(None, Fault.CIRCLING) is Fault.CIRCLING
+    assert fault_after(None, None) is Fault.CIRCLING  # until another one comes
+
+
+@pytest.mark.parametrize(("bad", "of", "share"), [(3, 3, 1.0), (0, 3, 0.0), (5, 20, 0.25)])
+def test_the_share_of_a_bot_that_has_done_little_is_that_of_all_its_tasks(
+    client: redis.Redis, bad: int, of: int, share: float
+) -> None:
+    chance, pool = random.Random(7), Pool(client, 2)
+    deeds = [Deed("p-001", Fault.EMPTY)] * bad + [good("p-001", chance) for _ in range(of - bad)]
+    for deed in sorted(deeds, key=lambda _: chance.random()):
+        pool.judge(deed)
+    health = bot_health_of(client.getrange(keys.health("p"), *row_of(1)))
+    assert health.rates[0] == pytest.approx(share, abs=0.1)
 
 
 def test_beyond_the_cap_bots_stay_and_an_alarm_is_recorded_once(client: redis.Redis) -> None:

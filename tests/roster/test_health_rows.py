@@ -14,14 +14,15 @@ from fleet.store.client import connect
 
 evidence = st.floats(0, 12, width=32)
 rows = st.lists(
-    st.tuples(evidence, evidence, evidence, *[st.integers(0, 255)] * 4, *[st.integers(0, 9)] * 2), max_size=5
+    st.tuples(evidence, evidence, evidence, *[st.integers(0, 255)] * 4, st.integers(0, 99), *[st.integers(0, 15)] * 3),
+    max_size=5,
 )
 
 
 @given(rows=rows, missing=st.integers(0, 3))
 def test_the_columns_say_of_each_bot_what_its_own_row_says(rows: list[tuple[float, ...]], missing: int) -> None:
     packed = [ROW.pack(row) for row in rows]
-    raw = bytes(HEAD_BYTES) + ROW.pack((9, 9, 9, 255, 255, 255, 0, 0, 0)) + b"".join(packed)  # number 0 is nobody
+    raw = bytes(HEAD_BYTES) + ROW.pack((9, 9, 9, 255, 255, 255, 0, 0, 0, 5, 5)) + b"".join(packed)  # number 0 is nobody
     columns = health_rows_of(raw, len(rows) + missing)
     alone = [bot_health_of(row) for row in (*packed, *[b""] * missing)]
     assert columns.evidence == tuple(round(max(one.evidence), 1) for one in alone)
@@ -30,10 +31,11 @@ def test_the_columns_say_of_each_bot_what_its_own_row_says(rows: list[tuple[floa
     ]
     for place, percents in enumerate(columns.percents):
         assert percents == tuple(round(100 * one.rates[place]) for one in alone)
+    assert columns.faults == {place: one.fault for place, one in enumerate(alone) if one.fault}
 
 
 def test_a_pool_that_was_never_judged_stands_well() -> None:
-    assert health_rows_of(b"", 2) == ((0.0, 0.0), (0, 0), ((0, 0), (0, 0), (0, 0)))
+    assert health_rows_of(b"", 2) == ((0.0, 0.0), (0, 0), ((0, 0), (0, 0), (0, 0)), {})
 
 
 def test_reasons_are_asked_for_only_when_bots_are_out_and_only_so_many(redis_url: str) -> None:

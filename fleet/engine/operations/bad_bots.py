@@ -6,7 +6,7 @@ The departments do not import each other; here their readings meet.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from math import floor
@@ -14,6 +14,7 @@ from typing import get_args
 
 from fleet.config import Settings
 from fleet.diversity import ClassState
+from fleet.faults import SAID
 from fleet.models import bot_name
 from fleet.roster import ENOUGH, SUSPECTED, HealthRows, PoolBots, Quarantine
 from fleet.signals.bot_table import BotTable, HealthColumns, TestName
@@ -60,6 +61,7 @@ def health_columns(readings: BotReadings) -> HealthColumns:
     rows = [readings.rows[pool] for pool in readings.names]
     evidence = list(chain.from_iterable(one.evidence for one in rows))
     test = [_TESTS[number] for one in rows for number in one.test]
+    how = {start + at: SAID[fault] for start, one in _starts(rows) for at, fault in one.faults.items()}
     bad, avoids, slow = (tuple(chain.from_iterable(one.percents[place] for one in rows)) for place in range(3))
     reason, until = [""] * len(everyone), list[float | None](repeat(None, len(everyone)))
     share = dict(zip(_TESTS, (bad, bad, avoids, slow), strict=True))
@@ -71,16 +73,25 @@ def health_columns(readings: BotReadings) -> HealthColumns:
             if why is None or why.by == HEALTH:
                 evidence[at], test[at] = max(ENOUGH, evidence[at]), _test_of(reason[at]) or test[at]
         elif evidence[at] >= SUSPECTED:
-            reason[at] = f"{test[at]}: {share[test[at]][at]}% of its last tasks"
+            of_what = f", {how[at]}" if test[at] == _TESTS[1] and at in how else ""
+            reason[at] = f"{test[at]}{of_what}: {share[test[at]][at]}% of its last tasks"
     return HealthColumns(
         evidence=tuple(evidence), test=tuple(test), bad_percent=bad, avoids_percent=avoids, slow_percent=slow,
         reason=tuple(reason), until=tuple(until), alike=tuple(map(readings.alike.__contains__, everyone)),
     )  # fmt: skip
 
 
+def _starts(rows: Iterable[HealthRows]) -> Iterator[tuple[int, HealthRows]]:
+    """Yield each pool's rows with the place of its first bot among all."""
+    start = 0
+    for one in rows:
+        yield start, one
+        start += len(one.evidence)
+
+
 def _test_of(reason: str) -> TestName:
     """Return the test that `health.lua` names first in a reason."""
-    return next((test for test in _TESTS[1:] if reason.startswith(f"{test}:")), "")
+    return next((test for test in _TESTS[1:] if reason.startswith((f"{test}:", f"{test},"))), "")
 
 
 def fleet_health(bots: BotTable, readings: BotReadings, settings: Settings, *, now_s: float) -> FleetHealth:

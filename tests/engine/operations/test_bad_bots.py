@@ -36,7 +36,7 @@ TRIAL = Trial(
 def judged(client: redis.Redis, bot: str, *evidence: float, rates: tuple[int, int, int] = (0, 0, 0)) -> None:
     """Write a bot's row as the finishing script does."""
     pool, _, number = bot.rpartition("-")
-    client.setrange(keys.health(pool), row_of(int(number))[0], ROW.pack((*evidence, *rates, 0, 30, 30)))
+    client.setrange(keys.health(pool), row_of(int(number))[0], ROW.pack((*evidence, *rates, 0, 300, 30, 0, 0)))
 
 
 def remember(client: redis.Redis, state: ClassState, answers: int) -> None:
