@@ -22,7 +22,7 @@ DEPARTMENTS = tuple(
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
-    ("fleet.quoting", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money"),
+    ("fleet.quoting", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money", "fleet.times"),
     ("fleet.usage", "fleet.conversation", "fleet.lessons", "fleet.waits"),
     ("fleet.faults", "fleet.bounds", "fleet.patterns", "fleet.list_prices", "fleet.entries"),
     ("fleet.errors",),

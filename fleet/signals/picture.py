@@ -38,6 +38,7 @@ from fleet.signals.windows import (
     resource_hours,
     resources_of,
 )
+from fleet.times import with_clocks
 
 #: Minutes that are shown.
 MINUTES_SHOWN = 60
@@ -253,6 +254,14 @@ def _event(entry_id: bytes, raw: dict[bytes, bytes]) -> EventView:
     fields = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
     name = fields.pop("event", "")
     level = EVENTS[name].level if name in EVENTS else "info"
-    return EventView(
-        id=entry_id.decode(), at=int(entry_id.partition(b"-")[0]) / 1000, name=name, level=level, fields=fields
-    )
+    at = int(entry_id.partition(b"-")[0]) / 1000
+    said = ", ".join(_said(key, text, at) for key, text in fields.items() if key not in ("bot", "task"))
+    return EventView(id=entry_id.decode(), at=at, name=name, level=level, fields=fields, said=said)
+
+
+def _said(name: str, text: str, at: float) -> str:
+    """Return a field of an event in words: `hold_s 12` is `hold 12 s`, a time is told as everywhere."""
+    words = name.replace("_", " ")
+    if words == "s" or words.endswith(" s"):
+        return f"{words[:-1].strip() or 'for'} {text} s"
+    return f"{words} {with_clocks(text, at)}"

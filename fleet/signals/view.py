@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fleet.config import tool_of
 from fleet.frozen import Frozen
 from fleet.models import Persona
 from fleet.signals.ahead.budget_view import BudgetScopeView
@@ -260,9 +261,16 @@ class WaitLine(Frozen):
     probe_every_s: float = Field(0.0, description="Then one task goes ahead, and one more that often; 0: all go.")
     tasks: int = Field(0, description="Tasks that wait for it.")
     parked: int = Field(0, description="Those of them that are parked one by one; of many, by a sample.")
+    in_slots: int = Field(0, description="Tasks beside these that have begun, and wait for it in their slots: a tool.")
     is_lasting: bool = Field(False, description="It does not pass by itself: somebody must do something.")
     line: str = Field(description="All of it in one line, the count and the time left out.")
     advice: str = Field("", description="What to do.")
+
+    @property
+    def short(self) -> str:
+        """What they wait for, in a word or two: the cause, or which tool."""
+        tool = tool_of(self.about)
+        return f"tool {tool}" if tool else self.cause
 
 
 class EventView(Frozen):
@@ -272,7 +280,18 @@ class EventView(Frozen):
     at: float
     name: str = Field(description="One of the catalogue's events.")
     level: EventLevel
-    fields: dict[str, str]
+    fields: dict[str, str] = Field(description="For programs: times as ISO 8601.")
+    said: str = Field("", description="The fields in words, those of `subjects` left out: they lead somewhere.")
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The bot and the task that it is about."""
+        return tuple(f"{name} {self.fields[name]}" for name in ("bot", "task") if name in self.fields)
+
+    @property
+    def whole(self) -> str:
+        """All of it in words."""
+        return ", ".join(filter(None, (*self.subjects, self.said)))
 
 
 class ResourcesView(Frozen):

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +18,7 @@ from fleet.cli.terminal import fitted, say, table
 from fleet.config import Settings
 from fleet.errors import ConfigurationError, KeyMissing
 from fleet.quoting import quote
+from fleet.times import stamp
 
 if TYPE_CHECKING:
     from fleet.vault import KeyVersion
@@ -213,8 +213,9 @@ def _story(row: KeyRow) -> Iterator[str]:
     if row.trouble:
         yield f"  trouble   {row.trouble}"
     for one in row.versions:
-        until = "" if one["revoked_at"] is None else f", revoked from {_at(one['revoked_at'])}"
-        yield f"  version   {one['version']}: {one['fingerprint']}, {one['state']}, added {_at(one['added_at'])}{until}"
+        until = "" if one["revoked_at"] is None else f", revoked from {stamp(one['revoked_at'])}"
+        added = stamp(one["added_at"])
+        yield f"  version   {one['version']}: {one['fingerprint']}, {one['state']}, added {added}{until}"
 
 
 def _row(name: str, settings: Settings, revoked: Mapping[str, float]) -> KeyRow:
@@ -381,7 +382,3 @@ def _age(seconds: float | None) -> str:
         return "unknown"
     days, rest = divmod(int(max(0.0, seconds)), 86_400)
     return f"{days} d" if days else f"{rest // 3600} h {rest % 3600 // 60} min"
-
-
-def _at(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s).isoformat(" ", "seconds")

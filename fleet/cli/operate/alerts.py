@@ -13,6 +13,7 @@ from fleet.cli.stop_signals import StopSignals
 from fleet.cli.terminal import fitted, say
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
+from fleet.times import stamp
 
 if TYPE_CHECKING:
     from fleet.signals.diagnosis.alerting import AlertLog, ToldAlert
@@ -126,11 +127,7 @@ def _read() -> AlertLog:
 
 
 def _line(one: ToldAlert) -> str:
-    return f"{one.severity}: {one.sentence} (told first {_at(one.began_at)}, last {_at(one.told_at)})"
-
-
-def _at(unix_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+    return f"{one.severity}: {one.sentence} (told first {stamp(one.began_at)}, last {stamp(one.told_at)})"
 
 
 def _nothing(kind: str | None) -> str:

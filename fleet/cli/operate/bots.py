@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +16,7 @@ from fleet.cli.terminal import fitted, say, table
 from fleet.errors import ConfigurationError
 from fleet.models import Persona
 from fleet.quoting import counted, quote
+from fleet.times import clock, stamp
 
 if TYPE_CHECKING:
     from fleet.signals.bot_table import BotColumn, BotPage, BotState, BotTable
@@ -198,7 +199,7 @@ def _table(page: BotPage) -> Iterator[str]:
 def against_it(bots: BotTable, row: int) -> str:
     """Return what speaks against a bot in words: until when it is out, its reason; empty: nothing does."""
     is_out, end = bots.state[row] == "quarantined", bots.until[row]
-    until = f"until {'it is released' if end is None else _soon(end)}" if is_out else ""
+    until = f"until {'it is released' if end is None else clock(end, time.time())}" if is_out else ""
     return ", ".join(filter(None, (until, bots.reason[row], "answers like others" if bots.alike[row] else "")))
 
 
@@ -213,7 +214,7 @@ def _story(bot: BotDetail) -> Iterator[str]:
     for error in bot.errors:
         yield f"error: {error.type} on {error.api}: {counted(error.failures, 'task')}, {counted(error.calls, 'call')}"
     for task in bot.tasks:
-        yield f"task: {task.task_id} {task.status} at {_at(task.at)}, {task.ran_ms / 1000:.1f} s"
+        yield f"task: {task.task_id} {task.status} at {stamp(task.at)}, {task.ran_ms / 1000:.1f} s"
 
 
 def _sampling(persona: Persona) -> str:
@@ -225,8 +226,9 @@ def _sampling(persona: Persona) -> str:
 def _health(health: HealthView) -> Iterator[str]:
     out = health.quarantine
     if out is not None:
-        until = "it is released" if out.until is None else _at(out.until)
-        yield f"quarantined: since {_at(out.since)} until {until}, by {out.by}{f': {out.reason}' if out.reason else ''}"
+        until = "it is released" if out.until is None else stamp(out.until)
+        why = f": {out.reason}" if out.reason else ""
+        yield f"quarantined: since {stamp(out.since)} until {until}, by {out.by}{why}"
     if health.probation_tasks_left is not None:
         yield f"probation: {health.probation_tasks_left} tasks to do well until it is fully back"
     if health.remedy_rung is not None:
@@ -238,13 +240,3 @@ def _health(health: HealthView) -> Iterator[str]:
     for skill in health.skills:
         better = f", specialist: at least {skill.better:.0%} better than its pool" if skill.better is not None else ""
         yield f"skill: {skill.kind}: {skill.good:.0%} good of its last {skill.tasks:,}{better}"
-
-
-def _soon(unix_s: float) -> str:
-    """Return the time, and the day only when it is not today."""
-    at = datetime.fromtimestamp(unix_s)
-    return at.strftime("%H:%M" if at.date() == datetime.now().date() else "%Y-%m-%d %H:%M")
-
-
-def _at(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s).isoformat(" ", "seconds")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +16,7 @@ from fleet import config
 from fleet.cli.terminal import fitted, table
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
+from fleet.times import stamp
 
 if TYPE_CHECKING:
     from fleet.resilience import BreakerView
@@ -85,9 +85,9 @@ def _list(limit: str | None, *, as_json: bool) -> None:
 def _story(one: BreakerView) -> Iterator[str]:
     yield f"{one.limit}: {one.state}"
     if one.since is not None:
-        yield f"  since     {_at(one.since)}"
+        yield f"  since     {stamp(one.since)}"
     if one.wait is not None:
-        until = f", next try at {_at(one.wait.opens_at)}" if one.wait.opens_at else ""
+        until = f", next try at {stamp(one.wait.opens_at)}" if one.wait.opens_at else ""
         yield f"  calls     wait: {_why(one)}{until}"
         yield f"  probes    {one.tries:,} have failed in a row"
     yield f"  last 30 s {one.failed:,} failed ({one.timed_out:,} got no answer in time), {one.well:,} did well"
@@ -95,10 +95,6 @@ def _story(one: BreakerView) -> Iterator[str]:
 
 def _why(one: BreakerView) -> str:
     return "" if one.wait is None else f"{one.wait.cause}{f': {one.wait.told}' if one.wait.told else ''}"
-
-
-def _at(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s).isoformat(" ", "seconds")
 
 
 @click.command(name="reset-breaker")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from fleet import config, errors
 from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import fitted, say, table
 from fleet.quoting import counted, quote
+from fleet.times import stamp
 
 if TYPE_CHECKING:
     import redis
@@ -134,7 +134,7 @@ def reasons(pool: str | None, reason: str | None, as_json: bool) -> None:
         return
     rows = [("POOL", "REASON", "LETTERS", "NEWEST", "REPLAY")]
     for group in groups:
-        rows.append((group.pool, group.reason, f"{group.count:,}", _clock(group.newest_at), _usd(group)))
+        rows.append((group.pool, group.reason, f"{group.count:,}", stamp(group.newest_at), _usd(group)))
     for line in table(rows, left=(0, 1, 3)) if groups else ():
         click.echo(line)
     them = "them" if listed == total else f"{listed:,} of them"
@@ -357,14 +357,14 @@ def _table(letters: tuple[Filed, ...]) -> Iterator[str]:
         text = " ".join(letter.message.split())
         short = text if len(text) <= MESSAGE_COLUMNS else f"{text[: MESSAGE_COLUMNS - 1]}…"
         lives = str(len(letter.history))
-        rows.append((_clock(filed.died_at), letter.task_id, letter.pool or "-", letter.reason, lives, short))
+        rows.append((stamp(filed.died_at), letter.task_id, letter.pool or "-", letter.reason, lives, short))
     yield from table(rows, left=range(6)) if letters else ()
 
 
 def _details(filed: Filed) -> Iterator[tuple[str, str]]:
     letter = filed.letter
     yield "task", letter.task_id
-    yield "died", _clock(filed.died_at)
+    yield "died", stamp(filed.died_at)
     yield "pool", letter.pool or "-"
     yield "kind", letter.kind or "-"
     yield "priority", letter.priority.name.lower()
@@ -373,9 +373,5 @@ def _details(filed: Filed) -> Iterator[tuple[str, str]]:
     calls = ", ".join(f"{count} {name}" for name, count in letter.provider_errors.items())
     yield "attempts", f"{letter.attempts}" + (f" ({calls})" if calls else "")
     for number, death in enumerate(letter.history, 1):
-        yield f"death {number}", f"{_clock(death.at)}  {death.error}" + (f"  {death.bot}" if death.bot else "")
+        yield f"death {number}", f"{stamp(death.at)}  {death.error}" + (f"  {death.bot}" if death.bot else "")
     yield "advice", ADVICE[letter.cause]
-
-
-def _clock(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from fleet import config
 from fleet.cli.terminal import fitted
+from fleet.times import stamp
 
 if TYPE_CHECKING:
     from fleet.signals.view import EventView
@@ -53,5 +53,4 @@ def _read() -> tuple[EventView, ...]:
 
 
 def _line(event: EventView) -> str:
-    said = ", ".join(f"{name} {text}" for name, text in event.fields.items())
-    return f"{datetime.fromtimestamp(event.at).isoformat(' ', 'seconds')}  {event.level:<7}  {event.name}  {said}"
+    return f"{stamp(event.at)}  {event.level:<7}  {event.name}  {event.whole}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.lessons import RATIO, SCHEMAS, UNSENT, WINDOW, Lesson
 from fleet.quoting import counted, quote
+from fleet.times import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def _as_dict(lesson: Lesson) -> dict[str, Any]:
 def lines(lessons: Sequence[Lesson]) -> Iterator[str]:
     """Yield what a person is told of a model's lessons."""
     for lesson in lessons:
-        at = datetime.fromtimestamp(lesson.learnt_at).isoformat(" ", "minutes")
+        at = stamp(lesson.learnt_at)
         if lesson.what == RATIO:
             yield f"  counts    {lesson.value:.2f} tokens where Fleet estimates one (learnt from its answers)"
         elif lesson.what == WINDOW:

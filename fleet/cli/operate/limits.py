@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +17,7 @@ from fleet.cli.operate import breakers, lessons
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.quoting import counted, quote
+from fleet.times import stamp
 
 if TYPE_CHECKING:
     import redis
@@ -202,9 +202,9 @@ def _lines(snapshot: LimitSnapshot, budgets: Sequence[str]) -> Iterator[str]:
     most = "" if allowed_now is None else f" {word} {allowed_now:,}"
     learnt = " (learnt: the provider refused more at once)" if snapshot.in_flight_is_learnt else ""
     yield f"  waiting   {waiting}, next slot in {snapshot.queue_s:.1f} s, in flight {snapshot.in_flight}{most}{learnt}"
-    last = _time(snapshot.refused_at) if snapshot.refused_at else "never"
+    last = stamp(snapshot.refused_at) if snapshot.refused_at else "never"
     by = f" ({snapshot.held_by})" if snapshot.held_by else ""
-    held = f", held until {_time(snapshot.held_until)}{by}" if snapshot.held_until else ""
+    held = f", held until {stamp(snapshot.held_until)}{by}" if snapshot.held_until else ""
     yield f"  429s      {snapshot.refused}, last {last}{held}"
 
 
@@ -232,14 +232,10 @@ def _long_lines(snapshot: LimitSnapshot) -> Iterator[str]:
     """Yield what the provider told of limits of more than a minute, and whether they bind."""
     for long in snapshot.long:
         told = f"{long.limit:,} {long.label}"
-        full = f", all there again at {_time(long.full_at)}" if long.full_at else ""
+        full = f", all there again at {stamp(long.full_at)}" if long.full_at else ""
         yield f"  provider  {told if long.used is None else f'{long.used:,} of {told} used'}{full}"
     if snapshot.paced_rpm is not None:
         yield f"  pace      {snapshot.paced_rpm:,.1f} calls a minute, for little of that is left"
-
-
-def _time(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s).isoformat(" ", "seconds")
 
 
 def _taught(snapshot: LimitSnapshot, taught: Mapping[str, list[Lesson]]) -> list[Lesson]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +14,7 @@ from fleet.cli.operate.why import why
 from fleet.cli.terminal import say, table
 from fleet.errors import ConfigurationError
 from fleet.quoting import counted, quote
+from fleet.times import stamp
 
 if TYPE_CHECKING:
     from fleet.engine.operations.task_search import FoundTask, TaskSearch
@@ -118,7 +118,7 @@ def _table(found: TaskSearch) -> Iterator[str]:
 
 def _cells(task: FoundTask) -> tuple[str, ...]:
     state = f"{task.state}: {task.error}" if task.error else task.state
-    at = "" if task.at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(task.at))
+    at = "" if task.at is None else stamp(task.at)
     pairs = " ".join(f"{name}={value}" for name, value in task.metadata.items())
     short = pairs if len(pairs) <= METADATA_CHARS else f"{pairs[: METADATA_CHARS - 1]}…"
     named = task.task_id if task.task_id.isprintable() else quote(task.task_id)

@@ -293,9 +293,8 @@ def _events(events: Sequence[EventView], now_s: float) -> list[Text]:
     styles = {"info": "dim", "warning": "yellow", "error": "red"}
     lines = []
     for event in events:
-        fields = ", ".join(f"{name} {value}" for name, value in event.fields.items())
         line = Text(f"{_duration(max(0.0, now_s - event.at)):>7} ago  ", "dim", no_wrap=True, overflow="ellipsis")
-        lines.append(line.append(event.name.replace("_", " "), styles[event.level]).append(f"  {fields}"))
+        lines.append(line.append(event.name.replace("_", " "), styles[event.level]).append(f"  {event.whole}"))
     return lines
 
 

@@ -310,10 +310,9 @@ function events({ events: all, at }, open) {
   if (!all.length && !place.firstChild) place.append(h("li", { class: "empty", "data-key": "none" }, "Nothing has happened yet."));
   if (!all.length) return;
   keyed(place, all.slice(0, EVENT_ROWS), (event) => event.id, (event) => {
-    const { bot, task, ...rest } = event.fields;
-    const words = Object.entries(rest).map(([name, value]) => `${name} ${value}`).join(", ");
+    const { bot, task } = event.fields;
     const mark = { info: "i", warning: "!", error: "×" }[event.level] ?? "i";
     return h("li", { class: event.level }, h("i", { class: "mark", title: event.level }, mark), h("span", {}, h("b", {}, event.name.replaceAll("_", " ")), " ",
-      bot ? h("button", { class: "link", type: "button", onclick: () => open(bot) }, bot) : null, bot ? " " : null, task ? taskLink(task) : null, task ? " " : null, words), h("time", { title: new Date(event.at * 1000).toLocaleString() }));
+      bot ? h("button", { class: "link", type: "button", onclick: () => open(bot) }, bot) : null, bot ? " " : null, task ? taskLink(task) : null, task ? " " : null, event.said), h("time", { title: new Date(event.at * 1000).toLocaleString() }));
   }, (node, event) => text(node.lastElementChild, ago(event.at, at)));
 }

@@ -15,6 +15,7 @@ from fleet.engine.messages.envelope import EXPIRES
 from fleet.engine.messages.eta import LATEST_ETA_S, SHORT_CHARS
 from fleet.errors import Expired
 from fleet.store.client import Script
+from fleet.times import stamp
 
 #: Reads `expires` of plain clients' messages inside other scripts.
 ISO_TIME = Script.beside(__file__, "iso_time.lua", argv="text")
@@ -69,7 +70,7 @@ def check_expiry(headers: Mapping[str, Any], said_at: float | None, now_s: float
 
 def expired(at: float, now_s: float) -> Expired:
     """Return the error of a task whose end was `at`; both in seconds of Unix time."""
-    wanted = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if 0 <= at < LATEST_ETA_S else f"{at:.6g}"
+    wanted = stamp(at) if 0 <= at < LATEST_ETA_S else f"{at:.6g}"
     return Expired(
         f"expires: expected a worker before {wanted}, got none until {now_s - at:.1f} s later; give the task more time "
         "(expires_at, expires, the pool's expires_s), or its pool more workers; `fleet why` tells what holds it up"

@@ -37,11 +37,11 @@ from fleet.signals.diagnosis.alerting import (
     look_for_news,
     told_in_text,
 )
-from fleet.signals.diagnosis.finding import clock
 from fleet.signals.events import record_event_now
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.private.embedded import broker_url, state_url
+from fleet.times import clock
 
 logger = logging.getLogger("fleet.alerts")
 

@@ -6,7 +6,6 @@ No Redis here, and no prompt and no answer in what is told.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from celery import states
@@ -33,6 +32,7 @@ from fleet.outcome import Before
 from fleet.quoting import counted, noun_for
 from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.view import WaitLine
+from fleet.times import clock, stamp
 from fleet.usage import told
 from fleet.waits import Cause
 
@@ -222,7 +222,7 @@ def _told_fault(error: TaskError) -> str:
     """Say whose fault a failure was, and whether it passes by itself."""
     fault = "nobody can tell whose fault it was" if error.blame == "unknown" else f"charged to: {error.blame}"
     if error.passes_at is not None:
-        return f"{fault}; it passes at {datetime.fromtimestamp(error.passes_at, UTC):%Y-%m-%d %H:%M} UTC"
+        return f"{fault}; it passes at {stamp(error.passes_at)}"
     return f"{fault}; it passes by itself" if error.passes else fault
 
 
@@ -264,7 +264,7 @@ def _told_revoked(facts: Facts) -> str:
 
 
 def _told_parked(parked: Parked, now_s: float) -> str:
-    at = datetime.fromtimestamp(parked.opens_at, UTC).isoformat(sep=" ", timespec="seconds")
+    at = clock(parked.opens_at, now_s)
     left_s = parked.opens_at - now_s
     until = f"in {duration(left_s)}" if left_s > 0 else f"{duration(-left_s)} ago: the next worker with a free slot"
     urgency = Priority(parked.priority).name.lower()

@@ -7,7 +7,6 @@ dead letter. So calls, your own code and the judging of the answer share one tim
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Literal
 
 from fleet.engine.messages.envelope import QUEUED_AT
@@ -18,6 +17,7 @@ from fleet.frozen import Frozen
 from fleet.models import BotResult
 from fleet.outcome import Before
 from fleet.quoting import counted
+from fleet.times import clock
 
 StepName = Literal["queued", "parked", "checkout", "limit", "call", "judge", "died", "finish"]
 
@@ -81,8 +81,7 @@ def _of_message(facts: Facts) -> Iterator[StoryStep]:
         yield StoryStep(name="queued", at=float(queued_at), took_s=since_s, told="since its submission")
     yield from _had_before(before)
     if facts.parked is not None:
-        until = datetime.fromtimestamp(facts.parked.opens_at, UTC)
-        yield StoryStep(name="parked", told=f"until {until:%Y-%m-%d %H:%M:%S} UTC")
+        yield StoryStep(name="parked", told=f"until {clock(facts.parked.opens_at, facts.now_s)}")
     if facts.bot is not None:
         yield StoryStep(name="checkout", told=f"{facts.bot.bot} works on it")
 

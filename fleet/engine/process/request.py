@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from celery import signals
@@ -20,6 +20,7 @@ from fleet.engine.outcomes.follow_ups import has_canvas
 from fleet.engine.process.waiting_room import GoneBack
 from fleet.models import BotResult
 from fleet.store.clock import CLOCK
+from fleet.times import stamp
 
 logger = logging.getLogger("fleet.pool")
 
@@ -68,7 +69,7 @@ class Request(CeleryRequest):
 def _told(error: GoneBack) -> str:
     """Return why a task waits and until when, as Flower shows it."""
     opens_at = error.wait.opens_at
-    until = "" if opens_at is None else f", until {datetime.fromtimestamp(opens_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    until = "" if opens_at is None else f", until {stamp(opens_at)}"
     return f"waits: {error}{until}"
 
 

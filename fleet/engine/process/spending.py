@@ -11,7 +11,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -45,6 +44,7 @@ from fleet.signals.recorder import split_reports
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.times import clock
 from fleet.waits import Wait
 
 #: Seconds between two looks at reservations over all workers, and how old one of a dead process is at least.
@@ -137,9 +137,7 @@ class Spending:
         if lowest >= 0:
             told = "the bots that are not quarantined keep what is left of their budgets for more urgent tasks"
         if known:
-            told += (
-                f"; the first bot is back at {datetime.fromtimestamp(min(known), UTC).isoformat(timespec='seconds')}"
-            )
+            told += f"; the first bot is back at {clock(min(known), CLOCK.now_s())}"
         look_at = min([*known, CLOCK.now_s() + LOOK_AGAIN_S])
         return Wait("money", look_at, about_bots(pool), told, probe_every_s=1.0, lowest=lowest)
 

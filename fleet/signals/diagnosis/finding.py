@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from pydantic import Field
 
 from fleet.frozen import Frozen
 from fleet.quoting import brief, counted
+from fleet.times import clock
 
 Severity = Literal["critical", "warning", "info"]
 #: From the worst: of two findings that are as bad and hold up as many tasks, the one that stands first is told first.
@@ -23,6 +23,8 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
+#: What all APIs together are called.
+ALL_APIS = "all APIs"
 #: What is said when nothing is wrong.
 ALL_WELL = "all well"
 #: Longest cause in a sentence, in bytes: what a provider said may be a page.
@@ -68,7 +70,7 @@ class CallVerdict(Frozen):
     failed: int = Field(0, description="Calls or tasks that failed of it.")
     of: int = Field(0, description="Of how many.")
     window_s: float = Field(300.0, description="Seconds that it looks back.")
-    reason: str = Field("nothing failed", description="What it goes by.")
+    reason: str = Field("nothing failed", description="What it goes by; of `none` what has failed and does no more.")
 
 
 def diagnosis(
@@ -99,10 +101,9 @@ def diagnosis(
     )  # fmt: skip
 
 
-def clock(at: float, now_s: float) -> str:
-    """Return a time as it is read on a clock, with its day when that is another one."""
-    when, now = datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now_s, UTC)
-    return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M} UTC"
+def is_of_many(about: str) -> bool:
+    """True for a finding that stands for many of its kind: all APIs, lost workers, the budgets of tenants."""
+    return about in ("", ALL_APIS) or about.endswith(":*")
 
 
 def well(outlook: str) -> str:

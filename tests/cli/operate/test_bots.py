@@ -112,9 +112,10 @@ def test_bots_are_quarantined_and_released() -> None:
     assert [(bot["name"], bot["reason"]) for bot in out["bots"]] == [("research-001", "odd"), ("research-002", "odd")]
     assert out["bots"][0]["until"] == pytest.approx(time.time() + 600, abs=60)
     listed = fleet("bots", "--sort", "evidence", "--limit", "2").stdout
-    assert "AGAINST IT" in listed and re.search(r"research-001 +quarantined .* until [-\d: ]+, odd\n", listed)
+    assert "AGAINST IT" in listed and re.search(r"research-001 +quarantined .* until [-\d: ]+ UTC, odd\n", listed)
     assert re.search(
-        r"quarantined: since [-\d: ]+ until [-\d: ]+, by \S+: odd\n", fleet("bots", "show", "research-001").stdout
+        r"quarantined: since [-\d: ]+ UTC until [-\d: ]+ UTC, by \S+: odd\n",
+        fleet("bots", "show", "research-001").stdout,
     )
     shown = json.loads(fleet("bots", "show", "research-001", "--json").stdout)["health"]
     assert shown["quarantine"]["until"] - shown["quarantine"]["since"] == pytest.approx(600, abs=1)

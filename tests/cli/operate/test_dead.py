@@ -61,7 +61,7 @@ def test_a_list_is_one_line_per_letter_and_says_how_many_there_are(client: redis
     done = fleet("dead", "list", "--limit", "2")
     head, *rows = done.stdout.splitlines()
     assert head.split() == ["DIED", "TASK", "POOL", "REASON", "LIVES", "MESSAGE"]
-    assert [row.split()[2] for row in rows] == ["t3", "t2"]
+    assert [row.split()[3] for row in rows] == ["t3", "t2"]
     assert "expected an answer, got [none]" in rows[0]
     assert "2 of 3 dead letters; more with --before" in done.stderr
     cursor = done.stderr.split("--before ")[1].strip()

@@ -165,7 +165,7 @@ def test_a_countdown_is_told_from_where_it_is_parked(client: redis.Redis) -> Non
     run_script(client, PUBLISH_LATER, *call)
     story = story_of(client, "mine")
     assert (story.state, story.pool, story.priority, story.opens_at) == ("parked", "research", "normal", at)
-    assert "it is parked beside fleet.research, priority normal, until 2030-01-01 00:00:00+00:00" in text_of(story)
+    assert "it is parked beside fleet.research, priority normal, until 2030-01-01 00:00 UTC" in text_of(story)
     client.set(keys.gate(name), "-1")
     assert "the gate of fleet.research is closed" in text_of(story_of(client, "mine"))
 
@@ -305,7 +305,7 @@ def test_a_dead_task_tells_of_its_error_and_its_letter(client: redis.Redis) -> N
         ({"blame": "provider", "passes": True}, "(charged to: provider; it passes by itself)"),
         (
             {"blame": "key", "passes": True, "passes_at": 1796083200},
-            "(charged to: key; it passes at 2026-12-01 00:00 UTC)",
+            "(charged to: key; it passes at 2026-12-01 00:00:00 UTC)",
         ),
     ],
 )

@@ -1,0 +1,73 @@
+"""Times are told alike everywhere: in UTC, and it is said."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fleet.signals.picture import events_of
+from fleet.times import clock, stamp, with_clocks
+from tests.house import ROOT, modules_of
+
+NOON_S = 1_796_040_000.0  # 2026-11-30 12:00:00 UTC
+#: Ways to put a time into words.
+_BY_HAND = re.compile(r"(?<!from)isoformat\(|strftime\(|localtime\(|:%H:%M|:%Y-%m-%d")
+#: Who does so by hand: for programs, for providers, to the minute, or because a task's day or hour is a name.
+BY_HAND = {
+    "fleet.cli.money.times", "fleet.economy.bill.reader", "fleet.economy.exports.export",
+    "fleet.engine.operations.obstacles", "fleet.engine.outcomes.stored", "fleet.engine.process.remote_control",
+    "fleet.engine.process.waiting_room",
+    "fleet.engine.transport.leases", "fleet.limiter.limiter", "fleet.signals.ahead.outlook", "fleet.times",
+    "fleet.workers.providers.verdict", "fleet.workers.simulator.ledger", "fleet.workers.simulator.limit_headers",
+    "fleet.workers.simulator.rich.made_json",
+}  # fmt: skip
+
+
+def test_nobody_else_puts_times_into_words() -> None:
+    found = {module for module, path in modules_of(ROOT).items() if _BY_HAND.search(path.read_text(encoding="utf-8"))}
+    assert found == BY_HAND
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (NOON_S + 9, "12:00:09 UTC"),
+        (NOON_S + 43_200, "2026-12-01 00:00 UTC"),
+        (NOON_S - 86_400, "2026-11-29 12:00 UTC"),
+    ],
+)
+def test_a_clock_says_the_day_when_it_is_another_one(at: float, said: str) -> None:
+    assert clock(at, NOON_S) == said
+
+
+def test_a_stamp_says_the_day_always() -> None:
+    assert stamp(NOON_S) == "2026-11-30 12:00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("2026-11-30T14:05:09+00:00", "14:05:09 UTC"),
+        ("2026-12-01 14:05:09.250Z", "2026-12-01 14:05 UTC"),
+        ("back at 2026-11-30T12:00:00+00:00; or at 2026-11-30T12:00:01Z", "back at 12:00:00 UTC; or at 12:00:01 UTC"),
+        ("claude-2026-11-30", "claude-2026-11-30"),
+        ("2026-99-30T14:05:09Z", "2026-99-30T14:05:09Z"),
+    ],
+)
+def test_a_time_for_programs_is_told_as_people_read_it(text: str, said: str) -> None:
+    assert with_clocks(text, NOON_S) == said
+
+
+def test_an_event_says_its_fields_in_words_and_keeps_them_for_programs() -> None:
+    at = b"%d-0" % (NOON_S * 1000)
+    fields = {b"event": b"hold_put", b"pool": b"research", b"opens_at": b"2026-11-30T12:05:00+00:00", b"task": b"t-1"}
+    told, held, blocked = events_of([
+        (at, fields),
+        (at, {b"event": b"provider_limited", b"limit": b"alpha/m-1", b"hold_s": b"12.5"}),
+        (at, {b"event": b"function_blocked", b"function": b"f", b"s": b"3.0"}),
+    ])  # fmt: skip
+    assert told.said == "pool research, opens at 12:05:00 UTC"
+    assert told.whole == "task t-1, pool research, opens at 12:05:00 UTC"
+    assert told.fields["opens_at"] == "2026-11-30T12:05:00+00:00"
+    assert (held.said, blocked.said) == ("limit alpha/m-1, hold 12.5 s", "function f, for 3.0 s")
