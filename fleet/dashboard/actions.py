@@ -24,7 +24,7 @@ from fleet.engine.operations import levers
 from fleet.errors import ConfigurationError
 from fleet.frozen import Frozen
 from fleet.models import Priority, PriorityName
-from fleet.quoting import quote
+from fleet.quoting import counted, quote
 from fleet.roster import Quarantine, read_quarantined
 from fleet.signals import catalogue
 from fleet.signals.events import record_deed
@@ -93,9 +93,10 @@ class QuarantineBot(_OfBots):
 
 
 class ReleaseBot(_OfBots):
-    """Let a quarantined bot take tasks again."""
+    """Let quarantined bots take tasks again: these, or all of a pool."""
 
     do: Literal["release"]
+    pool: str = ""
 
 
 class RelearnClass(Frozen):
@@ -159,7 +160,8 @@ def carry_out(action: Action, settings: Settings, *, by: str) -> CarriedOut:
         ConfigurationError: When there is no such pool or bot; then nothing is done.
         StoreUnavailable: When Redis does not answer.
     """
-    if isinstance(action, _OfPools | _OfBots) and not action.names:
+    is_of_all = isinstance(action, ReleaseBot) and action.pool
+    if isinstance(action, _OfPools | _OfBots) and not action.names and not is_of_all:
         raise ConfigurationError(f"{action.do}: expected at least one name, got none")
     if isinstance(action, PausePool | ResumePool):
         for pool in action.names:
@@ -264,12 +266,23 @@ def _quarantine(action: QuarantineBot, settings: Settings, state: redis.Redis, b
 
 
 def _release(action: ReleaseBot, settings: Settings, state: redis.Redis, by: str) -> CarriedOut:
+    if action.pool:
+        return _release_all(action.pool, settings, state, by)
     before = _out(state, settings, action.names)
     were_out = [bot for bot, was_out in levers.release_bots(state, settings, action.names, by=by).items() if was_out]
     if not were_out:
         return CarriedOut(f"{_listed(action.names)} {'was' if len(action.names) == 1 else 'were'} not quarantined")
     said = f"{_listed(were_out)} {'takes' if len(were_out) == 1 else 'take'} tasks again"
     return _done(said, _out_as_before(before))
+
+
+def _release_all(pool: str, settings: Settings, state: redis.Redis, by: str) -> CarriedOut:
+    before = list(read_quarantined(state, [pool]).values())
+    were_out = set(levers.release_pool(state, settings, pool, by=by))
+    if not were_out:
+        return CarriedOut(f"no bot of {pool} was quarantined")
+    said = f"{counted(len(were_out), 'bot')} of {pool} {'takes' if len(were_out) == 1 else 'take'} tasks again"
+    return _done(said, _out_as_before([one for one in before if one.bot in were_out]))
 
 
 def _out(state: redis.Redis, settings: Settings, bots: Sequence[str]) -> list[Quarantine]:

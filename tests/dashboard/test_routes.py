@@ -184,6 +184,14 @@ def test_a_selection_of_bots_is_one_action_one_event_and_one_way_back(served: Se
         "undo": [{"do": "quarantine", "bots": ["review-001"], "reason": "no reason given"}],
     }
     assert out() == {}
+    do(do="quarantine", bots=bots, reason="all odd")
+    status, said = do(do="release", pool="research")
+    assert (status, said["done"], list(out())) == (200, "11 bots of research take tasks again", ["review-001"])
+    (undo,) = said["undo"]  # type: ignore[misc]
+    do(**undo)
+    assert out() == dict.fromkeys(bots, ("fleet", "all odd"))
+    assert do(do="release", pool="reserch")[0] == 400 and do(do="release")[0] == 400
+    assert do(do="release", pool="writing")[1]["done"] == "no bot of writing was quarantined"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fleet.cli.operate.pools import operator_name, seconds_of
 from fleet.cli.terminal import fitted, say, table
 from fleet.errors import ConfigurationError
 from fleet.models import Persona
-from fleet.quoting import counted, quote
+from fleet.quoting import counted, noun_for, quote
 from fleet.times import clock, stamp
 
 if TYPE_CHECKING:
@@ -150,18 +150,28 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None
 
 
 @bots.command()
-@click.argument("names", metavar="BOT...", nargs=-1, required=True)
-def release(names: tuple[str, ...]) -> None:
+@click.argument("names", metavar="BOT...", nargs=-1)
+@click.option("--pool", help="All bots of this pool that are quarantined.")
+def release(names: tuple[str, ...], pool: str | None) -> None:
     """Let quarantined bots take tasks again, at once.
 
     \b
     Examples:
       fleet bots release research-007
+      fleet bots release --pool research
     """
     from fleet.cli.operate.two_redis import two_redis
-    from fleet.engine.operations.levers import pool_of, release_bots
+    from fleet.engine.operations.levers import pool_of, release_bots, release_pool
 
+    if bool(names) == (pool is not None):
+        raise click.UsageError(f"expected BOT... or --pool POOL, got {'both' if names else 'neither'}")
     settings = config.current()
+    if pool is not None:
+        with two_redis(settings) as clients:
+            released = release_pool(clients.state, settings, pool, by=operator_name())
+        said = f"{counted(len(released), 'bot')} {noun_for(len(released), 'takes', 'take')} tasks again"
+        say(f"{pool}: {said if released else 'no bot was quarantined'}")
+        return
     for name in names:
         pool_of(name, settings)
     with two_redis(settings) as clients:

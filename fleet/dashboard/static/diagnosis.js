@@ -40,7 +40,7 @@ function findings(place, found, act, mayAct) {
     const action = one.help.action;
     does.hidden = !action;
     if (!action) return;
-    text(does, VERBS[action.do] ?? action.do);
+    text(does, action.do === "release" && action.pool ? "Release all" : (VERBS[action.do] ?? action.do));
     attribute(does, "aria-label", `${VERBS[action.do] ?? action.do} ${action.pool ?? action.bot ?? ""}`.trim());
     attribute(does, "disabled", mayAct ? null : "");
     attribute(does, "title", mayAct ? null : document.body.dataset.whyNot);

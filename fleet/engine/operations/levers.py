@@ -113,6 +113,18 @@ def release_bots(state: redis.Redis, settings: Settings, bots: Sequence[str], *,
     return were_out
 
 
+def release_pool(state: redis.Redis, settings: Settings, pool: str, *, by: str) -> list[str]:
+    """Let all bots of a pool that are quarantined take tasks again, and return them. One event.
+
+    Raises:
+        ConfigurationError: When there is no such pool.
+    """
+    if pool not in settings.pools:
+        raise ConfigurationError(f"pool: expected one of {', '.join(settings.pools)}, got {quote(pool)}")
+    out = sorted(roster.read_quarantined(state, [pool]))
+    return [bot for bot, was_out in release_bots(state, settings, out, by=by).items() if was_out] if out else []
+
+
 def _who(bots: Sequence[tuple[str, str]]) -> dict[str, object]:
     """Return the fields of an event that name its bots: one by its name, many by those of the first."""
     if len(bots) == 1:

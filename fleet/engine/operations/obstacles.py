@@ -35,7 +35,7 @@ ADVICE: dict[Cause, str] = {
     "configuration": "correct what it names in fleet.toml or where the workers run, and start them again: "
     "`fleet doctor` says more",
     "bots": "`fleet bots --pool {pool} --state quarantined` says which, `fleet bots show BOT` why; "
-    "`fleet bots release BOT` lets one back",
+    "`fleet bots release --pool {pool}` lets all back",
     "worker": "start one: `fleet up`, or `celery -A fleet worker`",
     "machine": "raise `ulimit -n` where the workers start, or lower worker.slots",
     "redis": "see that Redis answers the workers",

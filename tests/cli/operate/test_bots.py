@@ -89,12 +89,12 @@ def test_a_bot_is_opened() -> None:
 
 def test_what_the_health_tests_say_of_a_bot_is_told_in_lines(redis_url: str) -> None:
     client = connect(redis_url)
-    client.setrange(keys.health("research"), row_of(4)[0], struct.pack("<3f4B2I", 4.5, 0, 0, 51, 0, 0, 2, 30, 0))
+    client.setrange(keys.health("research"), row_of(4)[0], struct.pack("<3f4B2I", 4.5, 0, 0, 51, 0, 0, 2, 300, 0))
     client.zadd(keys.probation("research"), {"research-004": 12})
     text = fleet("bots", "show", "research-004").stdout
     assert "probation: 12 tasks to do well until it is fully back\n" in text
     assert "bad answers: 20% of its last tasks, evidence 4.5 of 4.6\n" in text
-    assert "judged: 30 tasks; quarantined 2 times lately\n" in text
+    assert "judged: 300 tasks; quarantined 2 times lately\n" in text
     (bot,) = json.loads(fleet("bots", "list", "--sort", "bad", "--limit", "1", "--json").stdout)["bots"]
     told = {
         name: bot[name] for name in ("name", "state", "evidence", "test", "bad_percent", "reason", "until", "alike")
@@ -123,6 +123,10 @@ def test_bots_are_quarantined_and_released() -> None:
     assert fleet("bots", "release", "research-001").stderr == "fleet: research-001: takes tasks again\n"
     assert fleet("bots", "release", "research-001").stderr == "fleet: research-001: was not quarantined\n"
     assert json.loads(fleet("bots", "--state", "quarantined", "--json").stdout)["total"] == 1
+    assert fleet("bots", "release", "--pool", "research").stderr == "fleet: research: 1 bot takes tasks again\n"
+    assert fleet("bots", "release", "--pool", "research").stderr == "fleet: research: no bot was quarantined\n"
+    assert "expected BOT... or --pool POOL, got neither" in fleet("bots", "release").stderr
+    assert "expected one of research" in fleet("bots", "release", "--pool", "reserch").stderr
     lines = fleet("events").stdout.splitlines()
     me = operator_name()
     by = f"by {me}, host {socket.gethostname()}"
@@ -130,8 +134,9 @@ def test_bots_are_quarantined_and_released() -> None:
         f"warning  bot_quarantined  bots research-001, research-002, pool research, reason odd, {by}",
         f"warning  bot_quarantined  bot research-001, pool research, reason no reason given, {by}",
         f"info     bot_released  bot research-001, pool research, {by}",
+        f"info     bot_released  bot research-002, pool research, {by}",
     ]
-    (released,) = json.loads(fleet("events", "--by", me, "--name", "bot_released", "--json").stdout)["events"]
+    _, released = json.loads(fleet("events", "--by", me, "--name", "bot_released", "--json").stdout)["events"]
     assert (released["level"], released["fields"]["bot"]) == ("info", "research-001")
     assert fleet("events", "--by", "nobody").stdout == "no such event\n"
     assert "expected one of " in fleet("events", "--name", "bot_released!").stderr.replace("\n", " ")

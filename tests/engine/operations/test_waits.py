@@ -205,7 +205,7 @@ def test_a_pool_whose_bots_are_all_out_says_so_and_when_the_first_comes_back(cli
             client.set(keys.hold("fleet.a"), hold.to_json())
         (line,) = waits_of(client)
         assert (line.cause, line.tasks, line.opens_at) == ("bots", 2, pytest.approx(back_at, abs=0.01))
-        assert "`fleet bots release BOT`" in line.advice and "resume" not in line.advice
+        assert "`fleet bots release --pool a`" in line.advice and "resume" not in line.advice
         view = Overview(SETTINGS, state=client, broker=client).read()
         (pool,) = (one for one in view.pools if one.pool == "a")
         assert pool.waiting == 2 and pool.drain is not None
