@@ -41,6 +41,8 @@ LONGEST_STEP_S = 30.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
 #: Of a process whose calls are answered.
 NOBODY_SILENT: Mapping[str, tuple[int, float]] = MappingProxyType({})
+#: Of a process none of whose tasks wait for a tool.
+NOBODY_WAITS: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 #: Of a process that serves all of its pools.
 NONE_SHUT: Mapping[str, Wait] = MappingProxyType({})
 
@@ -85,6 +87,9 @@ class WorkerReport(Frozen):
     unanswered: dict[str, tuple[int, float]] = Field(
         default_factory=dict,
         description="Limits whose calls have no answer for far longer than usual: calls, and seconds.",
+    )
+    tool_waits: dict[str, dict[str, int]] = Field(
+        default_factory=dict, description="Tasks that wait in their slots for a tool API, by pool and its limit."
     )
 
     @property
@@ -144,6 +149,7 @@ class Recorder:
         apart: int = 0,
         queues: tuple[str, ...] | None = None,
         unanswered: Mapping[str, tuple[int, float]] = NOBODY_SILENT,
+        tool_waits: Mapping[str, Mapping[str, int]] = NOBODY_WAITS,
     ) -> WorkerReport:
         """Measure this process and report it. Cheap enough for every few seconds, not for every task.
 
@@ -154,13 +160,15 @@ class Recorder:
             apart: How many of those tasks are suspects.
             queues: Those it takes from.
             unanswered: Limits whose calls have no answer for far longer than usual.
+            tool_waits: Tasks that wait in their slots for a tool, by pool and the tool's limit.
 
         Raises:
             StoreUnavailable: When Redis does not answer; the next report makes up for it.
         """
         report = self.measure(
-            slots=slots, busy=busy, beat_at=beat_at, apart=apart, queues=queues, unanswered=unanswered
-        )
+            slots=slots, busy=busy, beat_at=beat_at, apart=apart, queues=queues, unanswered=unanswered,
+            tool_waits=tool_waits,
+        )  # fmt: skip
         if self._left:
             return report
         now_s = time.monotonic()
@@ -197,6 +205,7 @@ class Recorder:
         apart: int = 0,
         queues: tuple[str, ...] | None = None,
         unanswered: Mapping[str, tuple[int, float]] = NOBODY_SILENT,
+        tool_waits: Mapping[str, Mapping[str, int]] = NOBODY_WAITS,
     ) -> WorkerReport:
         """Return what this process uses now, CPU since the last measurement."""
         return WorkerReport(
@@ -216,6 +225,7 @@ class Recorder:
             settings=self._settings,
             shut=self._shut,
             unanswered=dict(unanswered),
+            tool_waits={pool: dict(of_pool) for pool, of_pool in tool_waits.items()},
         )
 
 

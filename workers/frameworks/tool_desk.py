@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +41,9 @@ from fleet.workers.ports import Bill, Limiter
 from fleet.workers.roads import Roads
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that a task must have stood still for what it asks of a tool to be told as waiting.
+TOLD_AFTER_S = 1.0
 
 
 class ToolErrorCount(Protocol):
@@ -101,12 +105,35 @@ class ToolDesk:
         self._bill = bill
         self._errors = errors
         self._step = step
+        self._standing = Counter[tuple[RawAsker, str]]()
         self._tools = {name: _tool(name, settings) for name, settings in tools.items()}
 
     @property
     def limits(self) -> tuple[str, ...]:
         """The limits of those that this process can use."""
         return tuple(tool.limit for tool in self._tools.values() if tool.shut is None)
+
+    @contextmanager
+    def standing(self, asker: RawAsker, name: str) -> Iterator[None]:
+        """Open a block in which a task waits for a tool: its clock stands still, and it is counted by `waiting`."""
+        place = asker, name
+        self._standing[place] += 1
+        try:
+            with asker.deadline.standing():
+                yield
+        finally:
+            self._standing[place] -= 1
+            if not self._standing[place]:
+                del self._standing[place]
+
+    def waiting(self) -> dict[str, dict[str, int]]:
+        """Return how many tasks of each pool wait in their slots for which tool, by its limit. Never waits."""
+        found: dict[str, dict[str, int]] = {}
+        for asker, name in self._standing:
+            if asker.deadline.standing_s >= TOLD_AFTER_S:
+                of_pool, limit = found.setdefault(asker.pool, {}), self._found(name).limit
+                of_pool[limit] = of_pool.get(limit, 0) + 1
+        return found
 
     def check(self, name: str) -> None:
         """Say so when this process cannot use a tool: what its function has begun goes back, and waits.
@@ -152,7 +179,7 @@ class ToolDesk:
         )  # fmt: skip
         expected = afford(f"{TOOLS}/{name}", tool.picos, 1.0, meter) if meter.most_picos is not None else 0
         with meter.pending(expected):
-            with deadline.standing():
+            with self.standing(asker, name):
                 road = await self._roads.turn(
                     tool.limit, NO_USAGE, asked=asked, cost_usd_micros=tool.picos / PICOS_PER_MICRO, meter=meter,
                     caller=caller, patience_s=BEGUN_PATIENCE_S,

@@ -152,12 +152,13 @@ class ToolRun:
                 if not may_repeat(request, settings, error):
                     raise _unsure(name, request, error) from error
             failures += not isinstance(error, NotSoon)
-            await self._wait_out(error, failures, self.desk.limit_of(name))
+            await self._wait_out(error, failures, name)
 
-    async def _wait_out(self, error: Waits, failures: int, limit: str) -> None:
+    async def _wait_out(self, error: Waits, failures: int, name: str) -> None:
         """Wait in the slot until the request may be sent again, with the task's clock standing still."""
         sequel = sequel_of(
-            error, failures=max(1, failures), share=self._share(), now_s=self.desk.now_s(), about=limit
+            error, failures=max(1, failures), share=self._share(), now_s=self.desk.now_s(),
+            about=self.desk.limit_of(name),
         )  # fmt: skip
         if sequel.counts:
             self._asker.tries += sequel.counts
@@ -166,7 +167,7 @@ class ToolRun:
         seconds = sequel.pause_s
         if sequel.is_shut:
             seconds = min(seconds, LOOK_EVERY_S) + self._share() * SCATTER_S
-        with self._asker.deadline.standing():
+        with self.desk.standing(self._asker, name):
             await self._rest(self._asker, seconds)
 
 

@@ -254,14 +254,15 @@ def _cells(row: PoolRow, now_s: float, *, has_ladders: bool) -> tuple[str, ...]:
 
 def _gate_of(row: PoolRow) -> str:
     """Return what holds a pool's tasks back: the operator's gate, else the cause of most of its waits."""
-    return row.waits[0].cause if row.lowest_taken == PRIORITIES[-1] and row.waits else row.gate
+    return row.waits[0].short if row.lowest_taken == PRIORITIES[-1] and row.waits else row.gate
 
 
 def _told_waits(row: PoolRow, now_s: float) -> Iterator[str]:
     from fleet.engine.operations.obstacles import told_line
 
     for line in row.waits:
-        behind = f"{counted(line.tasks, 'task')} {noun_for(line.tasks, 'waits', 'wait')}: " if line.tasks else ""
+        tasks, where = (line.tasks, "") if line.tasks else (line.in_slots, " in hand")
+        behind = f"{counted(tasks, 'task')}{where} {noun_for(tasks, 'waits', 'wait')}: " if tasks else ""
         yield f"{behind}{told_line(line, now_s, with_advice=True)}"
 
 

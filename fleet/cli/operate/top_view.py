@@ -201,7 +201,7 @@ def _pools(pools: Sequence[PoolView], view: FleetView, chosen: int | None, *, na
     causes: dict[str, str] = {}
     for line in view.waits:
         if line.cause != "time":
-            causes.setdefault(line.pool, line.cause)
+            causes.setdefault(line.pool, line.short)
     more = f" ({total} in all)" if total > len(pools) else ""
     classes = ("waits",) if narrow else ("crit", "high", "norm", "low", "bulk")
     drains = () if narrow else ("drains",)

@@ -172,7 +172,8 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
     const [head, backlog, figures, why] = node.children;
     const mine = reasons.get(pool.pool);
     keyed(why, mine, (wait) => `${wait.cause} ${wait.about}`, () => h("li", {}), (line, wait) => {
-      const behind = wait.tasks ? `${counted(wait.tasks, "task")} ${wait.tasks === 1 ? "waits" : "wait"}: ` : "";
+      const tasks = wait.tasks || wait.in_slots;
+      const behind = tasks ? `${counted(tasks, "task")}${wait.tasks ? "" : " in hand"} ${tasks === 1 ? "waits" : "wait"}: ` : "";
       text(line, `${behind}${wait.line}${until(wait, at)}`);
       attribute(line, "class", wait.is_lasting ? "lasting" : null);
       attribute(line, "title", wait.advice || null);
@@ -180,7 +181,7 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
     const gate = head.querySelector(".gate");
     const left = pool.gate_left_s === null ? "" : `, ${duration(pool.gate_left_s)} left`;
     const held = mine.find((wait) => wait.cause !== "time");
-    text(gate, pool.is_open ? (held ? `waits: ${held.cause}` : "open") : `${pool.gate.replace(/, for .*/, "")}${left}`);
+    text(gate, pool.is_open ? (held ? `waits: ${held.about.startsWith("tools/") ? `tool ${held.about.split("/")[1]}` : held.cause}` : "open") : `${pool.gate.replace(/, for .*/, "")}${left}`);
     attribute(gate, "class", `pill end gate ${!pool.is_open || held ? "warn" : "good"}`);
     const button = head.querySelector(".pause");
     const more = head.lastElementChild;

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from fleet.config import tool_of
 from fleet.economy.budgets import raises, scope_in
 from fleet.engine.admission.gates import OPEN_GATE, Gate, Waiting
 from fleet.limiter import LimitSnapshot
@@ -41,6 +42,12 @@ ADVICE: dict[Cause, str] = {
     "redis": "see that Redis answers the workers",
     "operator": "`fleet pools resume {pool}` opens it",
     "function": "await in the bot function that `fleet doctor` names, or drop its `async`",
+}
+#: What to do where a tool is waited for, and that is something else.
+OF_TOOLS: dict[Cause, str] = {
+    "outage": "see the status page of its API; what needs it waits in its slot, and the rest goes on",
+    "key": "give [tools.{tool}] a key that works (api_key_env, api_key_file) where the workers run, and start these "
+    "again",
 }
 #: A day of UTC, in seconds.
 DAY_S = 86_400.0
@@ -85,6 +92,7 @@ class PoolStanding:
         bots_back_at: When the first of them comes back by itself.
         limit: How the limit stands under which its next call goes; None: nobody has looked, or a text is its answer.
         breaker: Why no call goes, if the breaker of all that it may call is open.
+        tools: What requests to tools wait for that tasks at work have made, and how many tasks wait so.
     """
 
     pool: str
@@ -99,6 +107,7 @@ class PoolStanding:
     bots_back_at: float | None = None
     limit: LimitSnapshot | None = None
     breaker: Wait | None = None
+    tools: tuple[tuple[Wait, int], ...] = ()
 
 
 def obstacles(pool: PoolStanding, now_s: float) -> Iterator[Wait]:
@@ -181,9 +190,11 @@ def lines_of(pool: PoolStanding, now_s: float) -> Iterator[WaitLine]:
         count = tasks.get(key, 0) + parked[key]
         if count or wait.cause in closed:
             yield line_of(pool.pool, wait, now_s, tasks=count, parked=parked[key])
+    for wait, in_slots in pool.tools:
+        yield line_of(pool.pool, wait, now_s, in_slots=in_slots)
 
 
-def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int = 0) -> WaitLine:
+def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int = 0, in_slots: int = 0) -> WaitLine:
     """Return one reason as it is shown everywhere."""
     line, advice = (
         str(replace(wait, about="") if wait.about == pool else wait),
@@ -197,6 +208,9 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
         advice = "see that it has what it needs; or correct it, and restart the workers"
     if wait.cause == "worker" and "; " in wait.told:  # the crew's own words: what is wrong, and what to do
         line, _, advice = wait.told.partition("; ")
+    if tool := tool_of(wait.about):
+        line = f"the tool {tool}: {replace(wait, about='')}"
+        advice = OF_TOOLS.get(wait.cause, advice).format(tool=tool)
     return WaitLine(
         pool=pool,
         cause=wait.cause,
@@ -206,6 +220,7 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
         probe_every_s=wait.probe_every_s,
         tasks=tasks,
         parked=parked,
+        in_slots=in_slots,
         is_lasting=is_lasting(wait),
         line=line,
         advice=advice,
@@ -255,10 +270,15 @@ def told_line(line: WaitLine, now_s: float, *, with_advice: bool = False) -> str
     return f"{line.line}{f', {until}' if until else ''}{advice}"
 
 
-def headline(lines: Sequence[WaitLine], now_s: float) -> str:
+def headline(lines: Sequence[WaitLine], now_s: float, *, are_others: bool = False) -> str:
     """Return in one line how many tasks wait, and what most of them wait for; empty: none does.
 
     Tasks that wait for the time that their producer gave them don't count.
+
+    Args:
+        lines: Why tasks wait.
+        now_s: Unix time.
+        are_others: More tasks wait than these, which is told elsewhere.
     """
     waiting = [line for line in lines if line.tasks and line.cause != "time"]
     if not waiting:
@@ -269,7 +289,8 @@ def headline(lines: Sequence[WaitLine], now_s: float) -> str:
     verb = "waits" if total == 1 else "wait"
     more = f"; {rest:,} of them for other reasons" if rest else ""
     whose = f"{worst.pool}: " if worst.about == worst.pool and worst.pool not in worst.line else ""
-    return f"{counted(total, 'task')} {verb}: {whose}{told_line(worst, now_s)}{more}"
+    tasks = counted(total, "other task" if are_others else "task")
+    return f"{tasks} {verb}: {whose}{told_line(worst, now_s)}{more}"
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from celery import states
 
-from fleet.config import tool_of
 from fleet.engine.messages.envelope import QUEUED_AT
 from fleet.engine.messages.expiry import end_in
 from fleet.engine.operations.obstacles import duration, told_line
@@ -251,8 +250,7 @@ def _told_held(facts: Facts) -> Iterator[str]:
     elif facts.result is None:
         yield "no bot is known to work on it: it waits for a slot"
     for wait in facts.tool_waits:
-        tool = tool_of(wait.about) or wait.about
-        yield f"what it asks of the tool {tool} waits in its slot, because {told_line(wait, facts.now_s)}"
+        yield f"what it asks waits in its slot for {told_line(wait, facts.now_s)}"
 
 
 def _told_revoked(facts: Facts) -> str:

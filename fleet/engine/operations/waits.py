@@ -5,6 +5,7 @@ Reads only. O(pools), whatever the number of tasks: of those that are parked a s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
@@ -142,17 +143,30 @@ def read_standings(
     parked = read_parked_sample(broker, queues)
     of_bots = read_bots(state, pools) if bots is None else bots
     out = [of_bots[pool].back_at(settings.pools[pool].bots, crew.now_s) for pool in pools]
-    taking = takers(crew.living)
+    taking, at_tools = takers(crew.living), tool_waits(crew, apis)
     return [
         PoolStanding(
             pool=pool, gate=gate, backlog=backlog, parked=sample, workers=(workers := taking(queue)),
             shut=None if workers else why_shut(crew.living, pool), running=of_bots[pool].running, bots_out=is_out,
-            bots_back_at=back_at, **_way_of(pool, settings, apis, crew.now_s),
+            bots_back_at=back_at, tools=at_tools.get(pool, ()), **_way_of(pool, settings, apis, crew.now_s),
         )
         for pool, queue, gate, backlog, sample, (is_out, back_at) in zip(
             pools, queues, gates, backlogs, parked, out, strict=True
         )
     ]  # fmt: skip
+
+
+def tool_waits(crew: Crew, apis: Apis) -> dict[str, tuple[tuple[Wait, int], ...]]:
+    """Return what requests to tools wait for, as the workers report it, and how many tasks wait so, by pool."""
+    tasks: Counter[tuple[str, str]] = Counter()
+    for worker in crew.living:
+        for pool, of_pool in worker.tool_waits.items():
+            tasks.update({(pool, limit): count for limit, count in of_pool.items()})
+    found = dict[str, tuple[tuple[Wait, int], ...]]()
+    for (pool, limit), count in tasks.most_common():
+        wait = apis.wait_of(limit, crew.now_s) or Wait("limit", about=limit)
+        found[pool] = (*found.get(pool, ()), (wait, count))
+    return found
 
 
 def _way_of(pool: str, settings: Settings, apis: Apis, now_s: float) -> _Way:
@@ -170,7 +184,7 @@ def _way_of(pool: str, settings: Settings, apis: Apis, now_s: float) -> _Way:
 def lines_in_order(standings: Iterable[PoolStanding], now_s: float) -> tuple[WaitLine, ...]:
     """Return the reasons of all pools, those with the most tasks first."""
     lines = [line for standing in standings for line in lines_of(standing, now_s)]
-    return tuple(sorted(lines, key=lambda line: (-line.tasks, line.pool, line.cause)))
+    return tuple(sorted(lines, key=lambda line: (-line.tasks, -line.in_slots, line.pool, line.cause)))
 
 
 @dataclass(frozen=True, slots=True)

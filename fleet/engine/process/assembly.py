@@ -196,7 +196,11 @@ async def assemble(
         breakers=breakers,
         keyring=keyring,
         panel=panel,
-        janitor=(janitor := Janitor(broker, state, plane.refuse, gateway.unanswered)),
+        janitor=(
+            janitor := Janitor(
+                broker, state, plane.refuse, gateway.unanswered, dict if tools is None else tools.waiting
+            )
+        ),
         telemetry=telemetry,
         bill=bill,
         tools=tools,

@@ -35,7 +35,7 @@ SLOW_TIMES, SLOW_TASKS = 3.0, 20
 
 #: What to do about a tool where that is not what is done about a model: no pool has another way.
 _OF_TOOLS: dict[Cause, str] = {
-    "outage": "see the status page of its API; what needs it waits, and the rest goes on",
+    "outage": "see the status page of its API; what needs it waits in its slot, and the rest goes on",
 }
 
 

@@ -142,7 +142,7 @@ class Case:
         counts: Counter[tuple[Cause, str | None, str | None]] = Counter()
         for line in self.view.waits:
             for key in ((None, None), (line.about, None), (None, line.pool)):
-                counts[line.cause, *key] += line.tasks
+                counts[line.cause, *key] += line.tasks + line.in_slots
         return counts
 
     @cached_property

@@ -241,7 +241,7 @@ def test_a_running_task_tells_which_tool_it_asks_and_which_is_down(client: redis
     assert "waits in its slot" not in text_of(story)
     asyncio.run(open_breaker(redis_url, STOCK))
     told = text_of(story_of(client, "mine", settings=own))
-    assert "what it asks of the tool stock waits in its slot, because tools/stock/default: " in told
+    assert "what it asks waits in its slot for the tool stock: " in told
     assert "tool stock" not in text_of(story_of(client, "mine", settings=SETTINGS.model_copy(update={"tools": tools})))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from fleet.config import LimitSettings, PoolSettings, Settings
+from fleet.config import LimitSettings, PoolSettings, Settings, ToolSettings
 from fleet.engine.admission.gates import CLOSED, Waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import envelope, task_headers
@@ -41,6 +41,7 @@ SETTINGS = Settings(
     limits={"simulator/m1": LimitSettings(rpm=60)},
 )
 LIMIT = "simulator/m1/default"
+STOCK = "tools/stock/default"
 
 
 @pytest.fixture
@@ -51,13 +52,14 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def serve(
-    client: redis.Redis, *queues_of: str, name: str = "w1", shut: dict[Wait, tuple[str, ...]] | None = None
-) -> None:
+    client: redis.Redis, *queues_of: str, name: str = "w1", shut: dict[Wait, tuple[str, ...]] | None = None,
+    **fields: Any,
+) -> None:  # fmt: skip
     """Let one worker report that takes from these queues."""
     name = f"{name}@{socket.gethostname()}"
     report = WorkerReport(
         name=name, pid=os.getpid(), cpu_percent=1, rss_mb=1, slots=1, busy=0, at=time.time(), queues=queues_of,
-        shut={wait.to_json(): pools for wait, pools in (shut or {}).items()},
+        shut={wait.to_json(): pools for wait, pools in (shut or {}).items()}, **fields,
     )  # fmt: skip
     client.hset(keys.workers(), name, report.model_dump_json())
 
@@ -98,6 +100,20 @@ def told(client: redis.Redis) -> list[tuple[Any, ...]]:
 
 def story_of(client: redis.Redis, task_id: str) -> Story:
     return tell(gather(task_id, state=client, broker=client, settings=SETTINGS))
+
+
+def test_a_pool_says_which_tool_its_tasks_wait_for_in_their_slots(client: redis.Redis, redis_url: str) -> None:
+    tools = {"stock": ToolSettings(base_url="http://127.0.0.1:9"), "mail": ToolSettings(base_url="http://127.0.0.1:9")}
+    settings = SETTINGS.model_copy(update={"tools": tools})
+    for name, at_stock in (("w1", 3), ("w2", 1)):
+        serve(client, "fleet.a", "fleet.b", name=name, tool_waits={"a": {STOCK: at_stock, "tools/mail/default": 1}})
+    asyncio.run(open_breaker(redis_url, STOCK))
+    stock, mail = look(client, client, settings).lines
+    assert (stock.pool, stock.cause, stock.tasks, stock.in_slots, stock.short) == ("a", "key", 0, 4, "tool stock")
+    assert stock.line.startswith("the tool stock: there is no key that the provider takes (")
+    assert stock.advice.startswith("give [tools.stock] a key that works")
+    assert (mail.cause, mail.in_slots, mail.line) == ("limit", 2, "the tool mail: the limit has no room sooner")
+    assert headline([stock, mail], time.time()) == ""
 
 
 def test_tasks_that_only_wait_for_their_turn_wait_for_nothing(client: redis.Redis) -> None:

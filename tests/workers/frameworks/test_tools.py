@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,8 @@ from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.waits import Ruling, Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
+from fleet.workers.bot.raw_asker import RawAsker
+from fleet.workers.frameworks import tool_desk
 from fleet.workers.frameworks.tools import ToolApis
 from tests.every import every
 from tests.tool_server import Reply, ToolServer, tool_server
@@ -447,6 +449,26 @@ class TestFailures:
         case.breakers.waits = [Wait("outage", opens_at=0.0, about=LIMIT)] * 4
         task = BotTask(prompt="x", deadline_s=0.15)
         assert ok(case.run("looks_up", task, search={"base_url": server.url})) == "200 fine"
+
+    def test_who_waits_for_it_is_counted_by_pool_and_only_as_long(
+        self, server: ToolServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = list[dict[str, dict[str, int]]]()
+
+        class Watched(ToolApis):
+            @contextmanager
+            def standing(self, asker: RawAsker, name: str) -> Iterator[None]:
+                with super().standing(asker, name):
+                    found.append(self.waiting())
+                    yield
+                found.append(self.waiting())
+
+        monkeypatch.setattr(tool_desk, "TOLD_AFTER_S", 0.0)
+        monkeypatch.setitem(globals(), "ToolApis", Watched)
+        server.replies = [Reply(500), Reply(200, b"fine")]
+        assert ok(Case().run("looks_up", search={"base_url": server.url})) == "200 fine"
+        waits = {a_bot().pool: {LIMIT: 1}}
+        assert found == [waits, {}, waits, {}, waits, {}], "a turn, a pause, a turn"
 
     def test_timeout_of_the_tool_ends_a_request(self, server: ToolServer) -> None:
         case = Case()

@@ -76,6 +76,7 @@ class Janitor:
         state: Where bots and signals are.
         refuse: Gives a task a failed result: (task id, why, headers, body).
         unanswered: Gives limits whose calls have had no answer for far longer than usual: calls, and seconds.
+        tool_waits: Counts tasks that wait in their slots for a tool, by pool and the tool's limit.
     """
 
     def __init__(
@@ -84,11 +85,12 @@ class Janitor:
         state: Store,
         refuse: Callable[[str, FleetError, Mapping[str, Any], bytes], Awaitable[Done]],
         unanswered: Callable[[], Mapping[str, tuple[int, float]]] = dict,
+        tool_waits: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
     ) -> None:
         self._broker = broker
         self._state = state
         self._refuse = refuse
-        self._unanswered = unanswered
+        self._unanswered, self._tool_waits = unanswered, tool_waits
         self._recorder: Recorder | None = None
         self._settings: Settings | None = None
         #: When the crew was looked at last, and whether producers have been told of pools that nobody serves.
@@ -186,6 +188,7 @@ class Janitor:
                 await recorder.report(
                     slots=occupancy.slots, busy=occupancy.busy, beat_at=occupancy.beat_at, apart=apart(),
                     queues=tuple(occupancy.queues), unanswered=self._unanswered(),
+                    tool_waits=self._tool_waits(),
                 )  # fmt: skip
                 said = _say(troubles_of(recorder.living, settings, now_s=recorder.looked_at), said)
                 await self._tell_unserved(recorder, settings)
