@@ -17,7 +17,7 @@ _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyErro
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class SdkBill:
     """Where the calls of a client are entered.
 
     Args:
@@ -39,7 +39,7 @@ class Ledger:
         )  # fmt: skip
 
 
-class Told:
+class SdkLine:
     """What one call is entered at; while nothing is told, at what was reserved for it, as unknown."""
 
     __slots__ = ("_bill", "_line")

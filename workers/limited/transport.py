@@ -24,7 +24,7 @@ from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.workers.limited.asks import ClientAsk, guess, read_ask, read_object
 from fleet.workers.limited.clients import AsyncTransport, BlockingLimiter, BlockingTransport
-from fleet.workers.limited.lines import Ledger, Told
+from fleet.workers.limited.lines import SdkBill, SdkLine
 from fleet.workers.limited.streams import StreamWatch, usage_of, watched
 from fleet.workers.passage import DEFAULT_HOLD_S
 from fleet.workers.ports import Bill, Limiter
@@ -75,7 +75,7 @@ class LimitedTransport:
         pool: str = "",
     ) -> None:
         self._limiter, self._inner = limiter, inner
-        ledger = None if bill is None else Ledger(bill, pool, caller)
+        ledger = None if bill is None else SdkBill(bill, pool, caller)
         self._plan = _Plan(provider, key, caller, timeout_s, model, price, ledger)
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -139,7 +139,7 @@ class BlockingLimitedTransport:
         pool: str = "",
     ) -> None:
         self._limiter, self._inner = limiter, inner
-        ledger = None if bill is None else Ledger(bill, pool, caller)
+        ledger = None if bill is None else SdkBill(bill, pool, caller)
         self._plan = _Plan(provider, key, caller, timeout_s, model, price, ledger)
 
     def handle_request(self, request: Any) -> Any:
@@ -181,7 +181,7 @@ class _Outcome:
     """What came of a call; of one that failed or was cut nothing is known, so all that was reserved counts as used."""
 
     grant: Grant
-    told: Told | None = None
+    told: SdkLine | None = None
     used: Usage | None = None
     cost_usd_micros: float | None = None
     rates: RateReadings | None = None
@@ -225,7 +225,7 @@ class _Plan:
     timeout_s: float
     model: str | None
     price: Price | None
-    ledger: Ledger | None
+    ledger: SdkBill | None
 
     def ask(self, request: Any, body: bytes) -> ClientAsk | None:
         """Return what a request asks for; None when it is surely none to a model."""
@@ -251,9 +251,9 @@ class _Plan:
         """Return the call as the bill has it until more is known; None: there is none."""
         return None if self.ledger is None else self.ledger.asked(self._limit(ask), self._most(ask))
 
-    def told(self, asked: Entry | None, grant: Grant) -> Told | None:
+    def told(self, asked: Entry | None, grant: Grant) -> SdkLine | None:
         """Return what hears what the call is entered at."""
-        return None if asked is None or self.ledger is None else Told(self.ledger.bill, asked, grant)
+        return None if asked is None or self.ledger is None else SdkLine(self.ledger.bill, asked, grant)
 
     def _limit(self, ask: ClientAsk) -> str:
         return f"{self.provider}/{ask.model}/{self.key}"
