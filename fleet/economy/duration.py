@@ -42,6 +42,11 @@ class Portion(Protocol):
         ...
 
     @property
+    def tenant(self) -> str:
+        """Their tenant, where it has a budget."""
+        ...
+
+    @property
     def tasks(self) -> int:
         """How many."""
         ...
@@ -186,11 +191,23 @@ def _behind(parts: Sequence[Portion], known: Experience) -> Mapping[str, float]:
     return {pool: 1 + known.backlog.get(pool, 0) / count for pool, count in tasks.items()}
 
 
-def _needs(parts: Sequence[Portion], known: Experience, fund: Funds, at: int) -> tuple[float, float, int]:
-    """Return what a fund must pay in all, what of that goes to what waits before, and for how many tasks it pays."""
-    behind, need, before, tasks = _behind(parts, known), 0.0, 0.0, 0
+def _paid(parts: Sequence[Portion], known: Experience) -> Iterator[tuple[Funds, Sequence[Portion]]]:
+    """Yield each fund with the parts that it may pay: there may be 10,000 tenants, each with a fund and parts."""
+    of_tenants: defaultdict[str, list[Portion]] = defaultdict(list)
     for part in parts:
-        if fund.pays(part.pool, part.api):
+        of_tenants[part.tenant].append(part)
+    for fund in known.funds:
+        yield fund, of_tenants.get(fund.tenant, []) if fund.tenant else parts
+
+
+def _needs(parts: Sequence[Portion], behind: Mapping[str, float], fund: Funds, at: int) -> tuple[float, float, int]:
+    """Return what a fund must pay in all, what of that goes to what waits before, and for how many tasks it pays.
+
+    Whose tasks wait before is not known: those of a tenant are taken to be its share.
+    """
+    need, before, tasks = 0.0, 0.0, 0
+    for part in parts:
+        if fund.pays(part.pool, part.api, part.tenant):
             amount = part.usd_picos[at] if fund.unit == "usd" else part.calls[at]
             need, tasks = need + amount * behind[part.pool], tasks + part.tasks
             before += amount * (behind[part.pool] - 1)
@@ -198,8 +215,9 @@ def _needs(parts: Sequence[Portion], known: Experience, fund: Funds, at: int) ->
 
 
 def _stops(parts: Sequence[Portion], known: Experience) -> Iterator[EarlyEnd]:
-    for fund in known.funds:
-        need, before, tasks = _needs(parts, known, fund, 1)
+    behind = _behind(parts, known)
+    for fund, own in _paid(parts, known):
+        need, before, tasks = _needs(own, behind, fund, 1)
         if need > fund.left and tasks:
             share = max(0.0, fund.left - before) / (need - before)
             yield EarlyEnd(fund.about, min(tasks, math.floor(tasks * share)), tasks, fund.opens_in_s)
@@ -207,9 +225,9 @@ def _stops(parts: Sequence[Portion], known: Experience) -> Iterator[EarlyEnd]:
 
 def _waited(parts: Sequence[Portion], known: Experience, at: int, work_s: float) -> float | None:
     """Return the seconds with the waits for money; None: it never comes."""
-    longest = work_s
-    for fund in known.funds:
-        need, _, tasks = _needs(parts, known, fund, at)
+    longest, behind = work_s, _behind(parts, known)
+    for fund, own in _paid(parts, known):
+        need, _, tasks = _needs(own, behind, fund, at)
         if need <= fund.left or not tasks:
             continue
         if fund.opens_in_s is None or fund.each <= 0:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from fleet.economy.duration import Duration, duration_of
@@ -35,6 +35,7 @@ class Weighed(NamedTuple):
         most_tokens: The longest answer, each of several.
         calls: Paid calls that it takes where its pool has shown nothing.
         most_picos: `max_cost_usd` in 10^-12 dollars; None: it has none.
+        tenant: For whom it is; empty: nobody in particular.
     """
 
     pool: str
@@ -47,11 +48,12 @@ class Weighed(NamedTuple):
     beside_tokens: int = 0
     calls: Range = PLAIN_CALLS
     most_picos: int | None = None
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The tasks of one pool, model and kind."""
+    """The tasks of one pool, model and kind; of a tenant apart that has a budget."""
 
     pool: str
     api: str
@@ -62,6 +64,7 @@ class Part:
     output_tokens: Range
     usd_picos: Range
     is_guessed: bool
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Estimate:
         usd_picos: What those with a price cost, in 10^-12 dollars.
         unpriced: Tasks without a price, by `provider/model` and tier.
         too_dear: Tasks that their own `max_cost_usd` is expected to end.
-        parts: By pool, model and kind.
+        parts: By pool, model, kind, and tenant with a budget.
         duration: How long, what binds, and what stops it.
     """
 
@@ -115,6 +118,10 @@ class _Group:
     bounds: list[tuple[int, int, int]] = field(default_factory=list)
 
 
+#: Pool, `provider/model`, kind, tier and tenant of a group.
+_Key = tuple[str, str, str, str | None, str]
+
+
 def estimate(asked: Iterable[Weighed], price: Price, known: Experience) -> Estimate:
     """Return what tasks will take.
 
@@ -123,13 +130,13 @@ def estimate(asked: Iterable[Weighed], price: Price, known: Experience) -> Estim
         price: Cost of one call.
         known: What is known beforehand.
     """
-    groups = _grouped(asked, price)
+    groups = _grouped(asked, price, frozenset(fund.tenant for fund in known.funds))
     parts, too_dear = [], 0
     unpriced: Counter[tuple[str, str | None]] = Counter()
-    for (pool, api, kind, tier), group in groups.items():
+    for (pool, api, kind, tier, tenant), group in groups.items():
         habit = known.habits.get((api, kind))
         share = _share(group, habit, kind)
-        parts.append(_part(pool, api, kind, group, habit, share, known))
+        parts.append(replace(_part(pool, api, kind, group, habit, share, known), tenant=tenant))
         too_dear += sum(given + most * share.expected > bound for given, most, bound in group.bounds)
         if group.unpriced:
             unpriced[api, tier] += group.unpriced
@@ -145,11 +152,11 @@ def estimate(asked: Iterable[Weighed], price: Price, known: Experience) -> Estim
     )
 
 
-def _grouped(asked: Iterable[Weighed], price: Price) -> dict[tuple[str, str, str, str | None], _Group]:
-    groups: dict[tuple[str, str, str, str | None], _Group] = {}
+def _grouped(asked: Iterable[Weighed], price: Price, tenants: frozenset[str]) -> dict[_Key, _Group]:
+    groups: dict[_Key, _Group] = {}
     costs: dict[tuple[str, str | None, int, int], tuple[int, int] | None] = {}
     for one in asked:
-        key = (one.pool, one.api, one.kind, one.tier)
+        key = (one.pool, one.api, one.kind, one.tier, one.tenant if one.tenant in tenants else "")
         group = groups.get(key) or groups.setdefault(key, _Group(one.calls))
         size = (one.api, one.tier, round(one.input_tokens), one.most_tokens)
         cost = costs[size] if size in costs else costs.setdefault(size, _cost(price, *size))

@@ -170,9 +170,12 @@ class Funds:
     api: str | None = None
     pools: frozenset[str] = frozenset()
     unit: str = "usd"
+    tenant: str = ""
 
-    def pays(self, pool: str, api: str) -> bool:
-        """True when a call of this pool to this model is paid from it."""
+    def pays(self, pool: str, api: str, tenant: str = "") -> bool:
+        """True when a call of this pool to this model, for this tenant, is paid from it."""
+        if self.tenant:
+            return tenant == self.tenant
         return api == self.api if self.api is not None else not self.pools or pool in self.pools
 
 

@@ -117,10 +117,12 @@ class DryRun:
         """Return what the fleet has learnt; what the settings tell when there is no Redis."""
         asked = list(dict.fromkeys((one.pool, one.kind) for one in found.asked))
         priority = int(BotTask.parse("-", **self.line_format.options).priority)
-        known = unlearnt(self.settings, dict.fromkeys(pool for pool, _ in asked), priority=priority)
+        tenants = list(dict.fromkeys(one.tenant for one in found.asked if one.tenant))
+        pools = dict.fromkeys(pool for pool, _ in asked)
+        known = unlearnt(self.settings, pools, priority=priority, tenants=tenants)
         with _two_clients(self.settings) as clients:
             if clients is not None:
-                known = read_experience(*clients, self.settings, asked, priority=priority)
+                known = read_experience(*clients, self.settings, asked, priority=priority, tenants=tenants)
         return replace(known, funds=(*known.funds, *self._own_funds(found)))
 
     def _own_funds(self, found: Inventory) -> Iterator[Funds]:

@@ -17,6 +17,9 @@ from fleet.economy.prices import told_unpriced
 from fleet.money import PICOS, PICOS_PER_MICRO
 from fleet.quoting import counted, noun_for
 
+#: Budgets that end before the last line of which people are told, those of the fewest lines (count).
+MOST_STOPS = 10
+
 
 def tell(wanted: DryRun, *, as_json: bool) -> None:
     """Portion out what a run would take, and print it: JSON or lines, on stdout.
@@ -79,8 +82,10 @@ def lines(found: Inventory, expected: Estimate, known: Experience) -> Iterator[s
         yield from _time(expected)
     for (model, tier), count in expected.unpriced.items():
         yield f"unpriced  {counted(count, 'line')}: {told_unpriced(model, tier)}"
-    for stop in expected.duration.stops:
+    for stop in expected.duration.stops[:MOST_STOPS]:
         yield f"stops     {_stop(stop)}"
+    if more := expected.duration.stops[MOST_STOPS:]:
+        yield f"stops     at {len(more):,} more of these, after more lines (--json has all)"
     if expected.too_dear:
         yield (
             f"dear      {counted(expected.too_dear, 'line')} will probably end as TooExpensive: max_cost_usd is less "

@@ -105,6 +105,7 @@ class Scales:
             beside_tokens=beside,
             calls=PLAIN_CALLS if task.answer_schema is None else JSON_CALLS,
             most_picos=None if usd is None else round(usd * PICOS),
+            tenant=task.tenant,
         )
 
     def _pool_for(self, task: BotTask) -> str:

@@ -119,6 +119,32 @@ def test_models_without_a_price_and_days_that_are_too_small_are_named(tmp_path: 
     assert "at the day's budget of house/big ($0.20) after about" in text
 
 
+def test_budgets_of_tenants_and_of_all_bots_of_a_pool_end_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FLEET_PRICES", '{"simulator/simulated-1": {"input_usd_per_mtok": 0, "output_usd_per_mtok": 1}}')
+    monkeypatch.setenv("FLEET_POOLS", json.dumps({"a": {"bots": 2}, "b": {"bots": 2}}))
+    each = {"usd_in_all": 0.0000001 * 512 * 100}
+    cents = {
+        "tenant:*": each,
+        "tenant:rich": {"usd_per_day": 1},
+        "bot:a-001": each,
+        "bot:a-002": each,
+        "bot:b-001": each,
+    }
+    monkeypatch.setenv("FLEET_BUDGETS", json.dumps(cents))
+    tasks = [
+        {"prompt": "Hello", "pool": pool, "tenant": tenant}
+        for pool in "ab" for tenant, count in (("ann", 300), ("bob", 3), ("rich", 300)) for _ in range(count)
+    ]  # fmt: skip
+    found = told(write(tmp_path / "in.jsonl", *tasks))
+    stops = {
+        stop["about"].partition(" (")[0]: (stop["after"], stop["of"], stop["opens_in_s"]) for stop in found["stops"]
+    }
+    assert set(stops) == {"the budget of tenant:ann", "the budgets of the 2 bots of a"}  # b-002 has no budget
+    (ann_after, ann_of, _), (bots_after, bots_of, opens) = stops.values()
+    assert (ann_of, bots_of, opens, found["seconds"]) == (600, 603, None, None)
+    assert 0 < ann_after < bots_after < 600
+
+
 def test_budgets_and_max_usd_end_it_after_so_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     lines = [{"prompt": "word " * 900, "max_output_tokens": 1}] * 100  # about 1,000 tokens at $0.15 a million
     source = write(tmp_path / "in.jsonl", *lines)

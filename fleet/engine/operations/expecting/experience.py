@@ -25,7 +25,7 @@ from fleet.economy.habits import (
 )
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.answers.lessons import read_lessons
-from fleet.engine.operations.expecting.funds import funds_of_budgets, funds_of_limit, unused
+from fleet.engine.operations.expecting.funds import funds_of_budgets, funds_of_limit, scopes_of, unused
 from fleet.engine.operations.paces import read_series
 from fleet.engine.operations.waits import read_apis
 from fleet.lessons import RATIO
@@ -55,8 +55,15 @@ SOON_S = 3600.0
 LEAST_TASKS = 10
 
 
-def unlearnt(settings: Settings, pools: Iterable[str], *, priority: int, now_s: float | None = None) -> Experience:
-    """Return what the settings alone tell, for who has no Redis."""
+def unlearnt(
+    settings: Settings,
+    pools: Iterable[str],
+    *,
+    priority: int,
+    tenants: Iterable[str] = (),
+    now_s: float | None = None,
+) -> Experience:
+    """Return what the settings alone tell, for who has no Redis; arguments as of `read_experience`."""
     asked = list(pools)
     calls = dict.fromkeys(call for pool in asked for call in settings.calls_of(pool))
     limits = dict(settings.limit_at(*call) for call in calls)
@@ -72,7 +79,12 @@ def unlearnt(settings: Settings, pools: Iterable[str], *, priority: int, now_s: 
                 for api, limit in limits.items()
                 for fund in funds_of_limit(api, limit, priority=priority, now_s=now)
             ),
-            *funds_of_budgets(unused(settings.budgets, now), pools=asked, priority=priority, now_s=now),
+            *funds_of_budgets(
+                unused(settings.budgets, scopes_of(settings, asked, tenants), now),
+                bots=_bots_of(settings, asked),
+                priority=priority,
+                now_s=now,
+            ),
         ),
         slots=settings.slots_per_process * settings.worker.processes,
         processes=settings.worker.processes,
@@ -81,7 +93,13 @@ def unlearnt(settings: Settings, pools: Iterable[str], *, priority: int, now_s: 
 
 
 def read_experience(
-    state: redis.Redis, broker: redis.Redis, settings: Settings, asked: Collection[tuple[str, str]], *, priority: int
+    state: redis.Redis,
+    broker: redis.Redis,
+    settings: Settings,
+    asked: Collection[tuple[str, str]],
+    *,
+    priority: int,
+    tenants: Iterable[str] = (),
 ) -> Experience:
     """Return what the fleet has learnt of tasks. Half a dozen round trips, whatever the number of tasks.
 
@@ -91,6 +109,7 @@ def read_experience(
         settings: Pools, limits, prices.
         asked: Pool and kind of the tasks.
         priority: Of the tasks: what is less urgent does not go before them.
+        tenants: Those of the tasks.
 
     Raises:
         redis.RedisError: When Redis does not answer.
@@ -120,7 +139,12 @@ def read_experience(
                     api, settings.limit_at(*api.split("/", 1))[1], limit, priority=priority, now_s=seconds
                 )
             ),
-            *funds_of_budgets(read_budgets(state, settings.budgets), pools=pools, priority=priority, now_s=seconds),
+            *funds_of_budgets(
+                read_budgets(state, settings.budgets, scopes=scopes_of(settings, pools, tenants)),
+                bots=_bots_of(settings, pools),
+                priority=priority,
+                now_s=seconds,
+            ),
         ),
         slots=sum(worker.slots for worker in living) or bare.slots,
         processes=len(living) or bare.processes,
@@ -131,6 +155,10 @@ def read_experience(
         opinions=bare.opinions,
         is_learnt=True,
     )
+
+
+def _bots_of(settings: Settings, pools: Iterable[str]) -> dict[str, int]:
+    return {pool: settings.pools[pool].bots for pool in pools}
 
 
 def _is_simulated(api: str, settings: Settings) -> bool:
