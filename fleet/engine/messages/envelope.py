@@ -53,6 +53,7 @@ NO_CANVAS: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None,
 #: How the bodies of tasks without a canvas end: ours, and Celery's own.
 _NO_CANVAS_JSON = json.dumps(NO_CANVAS, separators=(",", ":")).encode()
 _NOTHING_FOLLOWS = tuple(json.dumps(NO_CANVAS, separators=style) + "]" for style in ((",", ":"), (", ", ": ")))
+_NOTHING_FOLLOWS_BYTES = tuple(text.encode() for text in _NOTHING_FOLLOWS)
 
 
 def task_body(task: BotTask, pool: str, canvas: dict[str, Any] = NO_CANVAS) -> bytes:
@@ -64,14 +65,19 @@ def task_body(task: BotTask, pool: str, canvas: dict[str, Any] = NO_CANVAS) -> b
     return b"[[],%b,%b]" % (fields, follows)
 
 
+def follows_nothing(body: bytes | str) -> bool:
+    """True for a message body that ends as those of most tasks do: without callbacks, chain or chord."""
+    return body.endswith(_NOTHING_FOLLOWS) if isinstance(body, str) else bytes(body).endswith(_NOTHING_FOLLOWS_BYTES)
+
+
 def canvas_of(body: bytes | str) -> dict[str, Any]:
     """Return what follows a task (callbacks, chain, chord), from its message body; empty when nothing does.
 
     Only a body that does not end as most do is decoded.
     """
-    text = body if isinstance(body, str) else bytes(body).decode()
-    if text.endswith(_NOTHING_FOLLOWS):
+    if follows_nothing(body):
         return {}
+    text = body if isinstance(body, str) else bytes(body).decode()
     try:
         canvas = pydantic_core.from_json(text)[2]
     except ValueError:  # half a surrogate pair

@@ -36,9 +36,9 @@ def is_time(headers: dict[str, Any]) -> bool:
     return True
 
 
-def is_printable(text: object, most_chars: int = SHORT_CHARS) -> bool:
-    """True for what Celery may write into its log: nothing, or a short text on one line without control characters."""
-    return text is None or (isinstance(text, str) and len(text) <= most_chars and text.isprintable())
+def is_printable(text: object) -> bool:
+    """True for what Celery may write into its log: a short text on one line without control characters."""
+    return isinstance(text, str) and len(text) <= SHORT_CHARS and text.isprintable()
 
 
 def check_headers(headers: dict[str, Any]) -> None:
@@ -50,13 +50,13 @@ def check_headers(headers: dict[str, Any]) -> None:
     if REFUSED in headers:
         raise InvalidTask(str(headers[REFUSED]))
     task_id = headers.get("id", "")
-    if not is_usable(task_id) or not is_printable(task_id, bounds.MAX_ID_CHARS):
+    if not isinstance(task_id, str) or len(task_id) > bounds.MAX_ID_CHARS or not task_id.isprintable():
         raise InvalidTask(
             f"id: expected printable text of at most {bounds.MAX_ID_CHARS} characters, got {quote(headers.get('id'))}"
         )
-    if not is_printable(headers.get("shadow")):
+    if headers.get("shadow") is not None and not is_printable(headers["shadow"]):
         raise InvalidTask(f"shadow: expected short printable text, got {quote(headers['shadow'])}")
-    if not is_time(headers):
+    if headers.get("eta") is not None and not is_time(headers):
         raise InvalidTask(f"eta: expected an ISO 8601 time before 2200, got {quote(headers['eta'])}")
     if isinstance(expires := headers.get("expires"), str) and len(expires) > SHORT_CHARS:
         raise InvalidTask(f"expires: expected an ISO 8601 time, got {quote(expires)}")
@@ -68,7 +68,7 @@ def check_body(message: Any) -> None:
     Raises:
         InvalidTask: Naming the protocol and the remedy, or a few of the fields.
     """
-    payload = message.payload if message.headers.get("task", TASK_NAME) == TASK_NAME else None
+    payload = message.payload
     if isinstance(payload, dict) and payload.get("task", TASK_NAME) == TASK_NAME:
         raise InvalidTask(
             "expected a message of Celery's protocol 2, got one of protocol 1; set task_protocol = 2 in the client "
@@ -114,8 +114,9 @@ class Consumer(CeleryConsumer):
             try:
                 headers = message.headers
                 check_headers(headers)
-                check_body(message)
-                hide_arguments(headers)
+                if headers.get("task", TASK_NAME) == TASK_NAME:  # protocol 1 has no headers
+                    check_body(message)
+                    hide_arguments(headers)
                 strategy = strategies.get(headers.get("task"))
                 if strategy is None:
                     handle(message)

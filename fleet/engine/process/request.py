@@ -15,7 +15,7 @@ from celery import signals
 from celery.worker.request import Request as CeleryRequest
 
 from fleet.engine.messages.broker import free_key
-from fleet.engine.messages.envelope import BEFORE, HIDDEN, NO_CANVAS, from_plain_json
+from fleet.engine.messages.envelope import BEFORE, HIDDEN, NO_CANVAS, follows_nothing, from_plain_json
 from fleet.engine.outcomes.follow_ups import has_canvas
 from fleet.engine.process.waiting_room import GoneBack
 from fleet.models import BotResult
@@ -93,10 +93,15 @@ def tag_of(request: Any) -> str | None:
 
 
 def decoded(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the arguments of Celery's tracer with a plain JSON body decoded: it takes that, and is slower at it."""
+    """Return the arguments of Celery's tracer with a plain JSON body decoded: it takes that, and is slower at it.
+
+    Celery's request has decoded the body before, and kept all of it but what follows the task.
+    """
     try:
         name, task_id, request, body, content_type, _ = args
         if content_type == "application/json":
+            if follows_nothing(body) and "args" in request and "kwargs" in request:
+                return name, task_id, request, (request["args"], request["kwargs"], {}), None, None
             return name, task_id, request, from_plain_json(body), None, None
     except (ValueError, TypeError):
         pass

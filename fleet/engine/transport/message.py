@@ -63,7 +63,7 @@ def decoded(raw: bytes) -> dict[str, Any]:
         InvalidTask: When it is too heavy, and names no task that could be told.
         ValueError: When it isn't JSON.
     """
-    size = weight.cut_size(raw)
+    size = weight.cut_size(raw) if raw.startswith(weight.CUT_MARK) else None
     if size is None and len(raw) <= weight.LIGHT_BYTES:  # it breaks no bound
         return plainly(raw)
     if size is not None:

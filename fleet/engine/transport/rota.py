@@ -50,6 +50,7 @@ class Rota:
         self._names = sorted(queues)
         self._steps = [str(step) for step in steps]
         self._served = dict.fromkeys(self._steps, "")
+        self._places: dict[str, tuple[str, int, str]] = {}  # key of a list -> its queue, its step, and that as text
         #: True when takes go by what is known to wait, so that a look has to find it out.
         self.is_large = len(self._names) > NAMED_AT_MOST
         digest = hashlib.sha1("\n".join(self._names).encode("utf-8", "replace"), usedforsecurity=False)
@@ -92,6 +93,10 @@ class Rota:
 
     def was_served(self, place: str) -> tuple[str, int]:
         """Note that a message of this list came; return its queue and step: the next turn is another queue's."""
-        queue, step = queue_of(place)
-        self._served[str(step)] = queue
+        found = self._places.get(place)
+        if found is None:
+            queue, step = queue_of(place)
+            found = self._places[place] = (queue, step, str(step))
+        queue, step, text = found
+        self._served[text] = queue
         return queue, step

@@ -80,11 +80,13 @@ def publish_later_call(
 def time_of(message: Any) -> tuple[str, float] | None:
     """Return task id and ETA of a message as kombu has it; None: it does not wait, or says no time that is one."""
     headers = message.get("headers") if isinstance(message, dict) else None
+    if not isinstance(headers, dict) or headers.get("eta") is None:  # nearly all
+        return None
     try:
         at = eta_s(headers)
     except ValueError:
         return None  # it goes on as it is: who takes it refuses it in words
-    task_id = headers.get("id") if isinstance(headers, dict) else None
+    task_id = headers.get("id")
     return (task_id, at) if at is not None and isinstance(task_id, str) and is_usable(task_id) else None
 
 
