@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +95,10 @@ def billed() -> dict[str, Any]:
     return next(line for line in [*lines, {"calls": 0, "provider": "tools"}] if line["provider"] == "tools")
 
 
+def stats_of_waits() -> list[dict[str, Any]]:
+    return list(json.loads(run("stats", "--json"))["waits"])
+
+
 def most_at_once(server: ToolServer, window_s: float) -> int:
     times = sorted(one.at for one in server.asked)
     return max(sum(at <= other < at + window_s for other in times) for at in times)
@@ -135,8 +140,14 @@ def test_tool_that_is_down_makes_tasks_wait_and_blames_no_bot(tmp_path: Path, re
         assert told.failed >= sum(row["calls"] for row in rows)
         assert 'fleet_tool_errors_total{tool="tools/shop",type="ProviderUnavailable"}' in exposition(view).decode()
         assert results(redis_url, ids) == []
+        told_of_pool = r"stock: \d tasks? in hand waits?: the tool shop: the provider fails, so its breaker is open"
+        wait_until(lambda: re.search(told_of_pool, run("pools")) is not None, WAIT_S, lambda: run("pools"))
+        assert re.search(r"(?m)^stock .* tool shop$", run("pools")), "the gate says so"
+        assert re.search(r"The tool shop is down since [^,]*, \d tasks? wait", run("stats"))
+        assert any(line["in_slots"] and line["about"] == "tools/shop/default" for line in stats_of_waits())
         shop.replies = [Reply(body=b"7 left")]
         wait_until(lambda: len(results(redis_url, ids)) == 8, WAIT_S, "all tasks are done")
+        wait_until(lambda: "the tool shop" not in run("pools"), WAIT_S, "nobody waits any more")
     done = results(redis_url, ids)
     assert every(one.status == "ok" and one.answer == "7 left" for one in done)
 
@@ -161,3 +172,4 @@ def test_doctor_says_that_a_tools_key_is_not_set(
     assert "tool shop: key" in told and "variable SHOP_KEY is not set" in told and "without TLS" in told
     monkeypatch.setenv("SHOP_KEY", "shop-secret-123")
     assert "variable SHOP_KEY is set" in run("doctor", "--all")
+    assert "frameworks: reports" in run("doctor", "--all")

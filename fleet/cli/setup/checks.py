@@ -65,6 +65,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         core_dumps(settings),
         state_folder(facts.host),
         own_name(facts.host),
+        *framework_reports(settings, facts.host),
         bill_export(settings, facts.host),
         flower_address(settings),
         *celery_checks(facts.celery),
@@ -92,6 +93,18 @@ def result_expiry(settings: Settings) -> Check:
         return ok("results: expiry", found)
     advice = "Set results.expires_s to an hour or more: a run resumed later pays again for what has expired."
     return warn("results: expiry", found, advice)
+
+
+def framework_reports(settings: Settings, host: HostFacts) -> Iterator[Check]:
+    """Yield whether agent frameworks tell their vendors what bots do, where a pool may run one."""
+    if not any(pool.function or pool.agent for pool in settings.pools.values()):
+        return
+    name = "frameworks: reports to vendors"
+    if host.reports:
+        advice = f"Unset {' and '.join(host.reports)} where the workers start, unless that is what you want."
+        yield warn(name, f"let by {' and '.join(host.reports)}: prompts and answers go to a vendor", advice)
+    else:
+        yield ok(name, "off: workers keep OpenAI's Agents SDK and LangSmith from sending prompts and answers")
 
 
 def config_file(settings: Settings, host: HostFacts) -> Check:

@@ -43,6 +43,7 @@ from fleet.store.private.embedded import broker_url, state_url
 from fleet.store.private.server import bundled_program
 from fleet.store.private.written import Release
 from fleet.vault import source_of
+from fleet.workers.bot.quiet import reporting
 
 #: Celery settings that Fleet's promises rest on, read from the app in force.
 CELERY_KEYS = (
@@ -104,6 +105,8 @@ class HostFacts:
     home_filesystem: str | None
     home_free_bytes: int
     shadow: Path | None = None
+    #: Variables by which frameworks are let tell their vendors what bots do.
+    reports: tuple[str, ...] = ()
     #: Permission bits of the state folder; None: it is not there.
     home_mode: int | None = None
     #: Why calls cannot be exported to where the settings say; None: they can.
@@ -199,7 +202,7 @@ def host_facts(settings: Settings) -> HostFacts:
     home, config = home_path(), config_path()
     apis: list[ProviderSettings | ToolSettings] = [*settings.providers.values(), *settings.tools.values()]
     secrets = [api.api_key_file for api in apis if api.api_key_file]
-    names = {api.api_key_env for api in apis if api.api_key_env}
+    names = {name for name in (*(api.api_key_env for api in apis), settings.alerts.webhook_env) if name}
     existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
     return HostFacts(
         home_mode=_file(home).mode if home.is_dir() else None,
@@ -212,6 +215,7 @@ def host_facts(settings: Settings) -> HostFacts:
         home_free_bytes=shutil.disk_usage(existing).free,
         shadow=shadow(),
         key_sources=key_sources(settings),
+        reports=tuple(reporting(os.environ)),
         export_trouble=None if settings.bill.export is None else trouble_of(settings.bill.export),
     )
 

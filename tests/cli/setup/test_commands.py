@@ -19,6 +19,7 @@ from fleet.cli.setup.check import Check
 from fleet.cli.setup.checks import check_all
 from fleet.cli.setup.findings import FileFacts, Findings, HostFacts, RedisFacts, host_facts, redis_facts
 from fleet.cli.setup.reference import config_text, reference_text, tables
+from fleet.cli.setup.user_code import code_of
 from fleet.config import Settings, load
 from fleet.store.client import connect
 from fleet.store.private.server import choose_server
@@ -313,3 +314,23 @@ def test_doctor_fails_when_redis_does_not_answer_and_keeps_its_password(monkeypa
     assert answer.exit_code == 1
     assert "redis: reachable" in answer.stdout
     assert "hunter2" not in answer.output
+
+
+@pytest.mark.parametrize("own", ["function", "agent", None])
+@pytest.mark.parametrize("reports", [(), ("LANGSMITH_TRACING",)])
+def test_doctor_says_whether_frameworks_tell_their_vendors_where_one_may_run(
+    own: str | None, reports: tuple[str, ...]
+) -> None:
+    pool = {**REAL["pools"]["research"], **({own: "my_bots:answer"} if own else {})}
+    settings = real(pools={"research": pool})
+    code = dict.fromkeys(code_of(settings.pools["research"]))
+    facts = Findings(redis=(GOOD_REDIS,), host=replace(GOOD_HOST, reports=reports), celery=GOOD_CELERY, code=code)
+    found = [one for one in check_all(settings, facts) if one.name.startswith("frameworks")]
+    assert [one.level for one in found] == [("warn" if reports else "ok")] * bool(own)
+    assert all("LANGSMITH_TRACING" in one.found and one.advice for one in found if reports)
+
+
+def test_doctor_finds_the_variable_of_the_webhook_where_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPS_WEBHOOK", "https://hooks.example.com/secret")
+    facts = host_facts(load(alerts={"webhook_env": "OPS_WEBHOOK"}))
+    assert facts.variables == {"OPS_WEBHOOK"}
