@@ -56,15 +56,22 @@ def resolve_call(before: Unknown, settled: Entry) -> tuple[list[Any], list[Any]]
     )  # fmt: skip
 
 
-def read_unknown(client: redis.Redis) -> Iterator[Unknown]:
-    """Yield the unknown entries, in no order. Plain client of the state Redis."""
-    cursor = 0
+def read_unknown(client: redis.Redis, *, of_task: str = "", most: int | None = None) -> Iterator[Unknown]:
+    """Yield the unknown entries, in no order.
+
+    Args:
+        client: Plain client of the state Redis.
+        of_task: Only those of this task; empty: all.
+        most: Entries looked at (count), about; None: all.
+    """
+    cursor, seen = 0, 0
     while True:
         reply: Any = client.hscan(bill_keys.unknown(), cursor, count=STEP)
         cursor, rows = reply
         for text in rows.values():
-            entry = read(text)
-            if entry is not None:
+            entry = read(text) if of_task.encode() in text else None
+            if entry is not None and of_task in ("", entry.task):
                 yield Unknown(entry, text)
-        if not cursor:
+        seen += len(rows)
+        if not cursor or (most is not None and seen >= most):
             return

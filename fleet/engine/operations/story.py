@@ -16,7 +16,7 @@ from fleet.engine.operations.obstacles import duration, told_line
 from fleet.engine.operations.task_facts import Facts
 from fleet.engine.operations.task_money import CallUnderWay, micros_left
 from fleet.engine.operations.timeline import StoryStep, timeline
-from fleet.engine.operations.told_money import told_money
+from fleet.engine.operations.told_money import told_lost, told_money
 from fleet.engine.outcomes.dead_letter_office import Filed
 from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import before_of
@@ -69,6 +69,7 @@ class Story(Frozen):
     cost_usd_micros: int | None = None
     cost_left_usd_micros: int | None = None
     under_way: tuple[CallUnderWay, ...] = ()
+    unknown_calls: int = 0
     budgets: tuple[BudgetScopeView, ...] = ()
     looked_at: int = 0
     is_search_complete: bool = True
@@ -110,6 +111,7 @@ def tell(facts: Facts) -> Story:
         cost_usd_micros=None if spent.cost_usd_picos is None else micros_of(spent.cost_usd_picos),
         cost_left_usd_micros=micros_left(facts.money, spent.cost_usd_picos),
         under_way=facts.money.under_way,
+        unknown_calls=len(facts.lost),
         budgets=facts.money.budgets,
         looked_at=facts.search.looked_at,
         is_search_complete=facts.search.complete,
@@ -173,6 +175,7 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield "an earlier release found it to be poison: it fails within a few seconds"
     elif facts.is_over:
         yield "its end had passed before its turn came: its result `Expired` is on its way"
+    yield from told_lost(facts)
     if facts.message is not None:
         if facts.result is None:
             yield from told_money(facts)

@@ -14,6 +14,7 @@ import redis
 from celery import states
 
 from fleet.config import KEY_LABEL, TOOLS, Settings
+from fleet.economy.bill.unknown import read_unknown
 from fleet.engine.admission.gates import OPEN_GATE, Gate
 from fleet.engine.messages import queues
 from fleet.engine.operations.obstacles import PoolStanding, line_of, lines_of, wait_of
@@ -42,6 +43,7 @@ from fleet.engine.transport.withdrawal.message_search import (
     find_poison,
     find_queued,
 )
+from fleet.entries import Entry
 from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult
 from fleet.signals.crew import Trouble, stray, troubles_of
@@ -49,6 +51,9 @@ from fleet.signals.recorder import WorkerReport
 from fleet.signals.view import WaitLine
 from fleet.store import keys
 from fleet.waits import Wait
+
+#: Calls of which nobody knows the cost that are looked through for those of a task, and for a page (count).
+LOST, LOST_QUICKLY = 20_000, 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Facts:
     wait: WaitLine | None = None
     money: TaskMoney = NO_MONEY
     tool_waits: tuple[WaitLine, ...] = ()
+    lost: tuple[Entry, ...] = ()
 
     @property
     def message(self) -> bytes | None:
@@ -186,6 +192,7 @@ def gather(
         troubles=_troubles(where.queue if where else "", living, settings, marks.now_s),
         wait=_wait(standing, held, parked, search, crew.now_s) if standing else None,
         money=money,
+        lost=tuple(one.entry for one in read_unknown(state, of_task=task_id, most=LOST_QUICKLY if is_quick else LOST)),
         tool_waits=tuple(_tool_waits(state, settings, pool or "", crew.now_s)) if held and result is None else (),
     )
 

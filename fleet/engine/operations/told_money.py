@@ -11,7 +11,7 @@ from fleet.engine.outcomes.dead_letters import parts_of
 from fleet.engine.outcomes.results import before_of
 from fleet.money import dollars_in_full, dollars_of
 from fleet.outcome import Before
-from fleet.quoting import counted
+from fleet.quoting import counted, noun_for
 from fleet.signals.ahead.outlook import usd
 from fleet.usage import told
 
@@ -31,6 +31,17 @@ def told_money(facts: Facts) -> Iterator[str]:
     silent = {limit.rpartition("/")[0] for worker in facts.workers for limit in worker.unanswered}
     for call in facts.money.under_way:
         yield _told_call(call, facts.now_s, hangs=call.api in silent)
+
+
+def told_lost(facts: Facts) -> Iterator[str]:
+    """Yield a line about calls of the task of which nobody knows what they cost; none where there is none."""
+    if lost := facts.lost:
+        picos = [entry.usd_picos for entry in lost if entry.usd_picos is not None]
+        reserved = f", ${dollars_in_full(sum(picos))} reserved" if picos else ""
+        yield (
+            f"{counted(len(lost), 'call')} of it {noun_for(len(lost), 'is', 'are')} unknown{reserved}: cut off, or the "
+            "worker died; what it costs here does not count them (`fleet bill unknown`)"
+        )
 
 
 def _told_before(before: Before) -> str:

@@ -17,6 +17,7 @@ import redis
 
 from fleet.config import BudgetSettings, PoolSettings, Settings, ToolSettings
 from fleet.economy.bill.notes import packed_note
+from fleet.economy.bill.unknown import written
 from fleet.engine.admission.gates import CLOSED, open_gate, read_gates, read_waiting, set_gate
 from fleet.engine.messages import queues
 from fleet.engine.messages.envelope import BEFORE, envelope, fresh_envelope, task_headers
@@ -37,7 +38,7 @@ from fleet.models import BotResult, Priority, TaskError
 from fleet.outcome import Before
 from fleet.roster import Roster
 from fleet.signals.recorder import WorkerReport
-from fleet.store import keys
+from fleet.store import bill_keys, keys
 from fleet.store.client import Store, connect, run_script
 from fleet.usage import Usage
 from tests.burials import keep
@@ -220,6 +221,20 @@ def test_a_task_at_work_tells_what_it_has_cost_what_is_left_and_which_call_has_n
     assert "its call to simulator/simulated-1 has had no answer for 31." in text
     assert "it is given up after 120 s (timeout_s), $0.0030 is reserved for it" in text
     assert "answers nothing" not in text
+
+
+def test_a_task_whose_worker_died_in_a_call_says_that_nobody_knows_its_cost(client: redis.Redis) -> None:
+    for number, task in enumerate(("mine", "mine", "other", "not mine")):
+        entry = Entry(
+            f"e{number}", task, "research", "research-001", "", "", "", CALLS, "", Usage(), 3 * 10**9, "unknown", 1.0
+        )
+        client.hset(bill_keys.unknown(), f"e{number}", written(entry))
+    client.hset(bill_keys.unknown(), "e9", "-1700000000")
+    hold(client, message_of("mine"))
+    story = story_of(client, "mine")
+    assert story.unknown_calls == 2
+    assert "2 calls of it are unknown, $0.006 reserved: cut off, or the worker died" in text_of(story)
+    assert "unknown, " not in text_of(story_of(client, "third"))
 
 
 def test_a_task_tells_what_is_left_of_what_its_pools_tasks_may_cost(client: redis.Redis) -> None:
