@@ -259,7 +259,6 @@ def _resources(used: Resources, now_s: float) -> RenderableType:
             off = f"its clock is {told(row.clock_ahead_s)}" if abs(row.clock_ahead_s) >= NAMED_FROM_S else ""
             table.add_row(_plain(row.name), str(row.pid), *numbers, _plain(off, "yellow"))
         parts.append(table)
-    parts += [_plain(trouble.line, "yellow") for trouble in used.troubles]
     if used.budgets:
         table = Figures("API budget", "requests/min", "tokens/min", "", left=(0, 3))
         for budget in used.budgets:

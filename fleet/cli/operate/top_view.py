@@ -136,8 +136,6 @@ def _head(view: FleetView, trouble: str | None, age_s: float | None) -> Text:
         line.append("  simulated answers", "yellow")
     if trouble or (age_s or 0) > STALE_S:
         line.append(f"  STALE, {age_s or 0:.0f} s old: {trouble or 'Redis is slow to answer'}", "bold red")
-    for found in view.resources.troubles:
-        line.append(f"  {found.line}", "bold yellow")
     return line
 
 

@@ -108,9 +108,7 @@ function resources({ resources: used, limits: all, at, suspects }, { series: sho
   const silent = used.workers.filter((worker) => at - worker.at > SILENT_S).length;
   text(by("workers"), used.workers.length
     ? `${count(used.workers.length)} worker${used.workers.length > 1 ? "s" : ""}${silent ? `, ${silent} silent` : ""}; Redis ${short(used.redis_mb)} MB${tightest ? `; tightest limit: ${tightest.what} of ${tightest.limit}` : ""}`
-    : "no worker runs: tasks wait in Redis until one starts");
-  attribute(by("workers"), "class", used.workers.length ? "note" : "note alarm");
-  keyed(by("crew"), used.troubles, (trouble) => trouble.line, () => h("li", {}), (node, trouble) => text(node, trouble.line));
+    : "no worker"); // why, and what to do, is a finding
 }
 
 function tightness(limit) {
