@@ -14,7 +14,7 @@ from fleet.store.private.embedded import ensure_redis, stop_redis
 from fleet.store.private.server import Server, bundled_program, choose_server
 from fleet.store.private.written import Release, Written, read_written
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def program(folder: Path, says: str, name: str = "redis-server") -> Path:

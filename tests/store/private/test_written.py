@@ -18,7 +18,7 @@ from fleet.store.private.server import bundled_program, choose_server
 from fleet.store.private.written import READERS, Release, read_written
 from tests.every import every
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 WRITERS = {
     "redis-6.2": ("Redis 6.2.14", 9),
     "redis-7.0": ("Redis 7.0.15", 10),
