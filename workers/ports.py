@@ -290,17 +290,17 @@ class Bill(Protocol):
 class CostShares(Protocol):
     """How much of the most that they may cost calls really do, as the fleet has learnt."""
 
-    async def share(self, limit: str, kind: str) -> float:
+    async def share(self, limit: str, kind: str, *, newest: bool = False) -> float:
         """Return what a call is taken to cost, as a share of the most; 1 before anything is learnt.
 
         Args:
             limit: `provider/model/key`.
             kind: Task class.
+            newest: A call has no money by what this process has read before: the last answers may have taught more.
 
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,10 +227,7 @@ class Roads:
         """
         budgets, reservation = self._budgets, ""
         if budgets is not None and cost_usd_micros > 0 and (scopes := budgets.counting(asked.pool, caller)):
-            share = 1.0 if self._costs is None else await self._costs.share(limit, caller.kind)
-            reservation = await budgets.reserve(
-                scopes, cost_usd_micros * share, priority=caller.priority, is_learnt=share < 1.0
-            )
+            reservation = await self._reserved(budgets, scopes, limit, cost_usd_micros, caller)
             asked = asked._replace(reservation=reservation)
         note = "" if self._bill is None else self._bill.opened(asked)
         loop, is_probe = asyncio.get_running_loop(), False
@@ -265,6 +262,19 @@ class Roads:
         if reservation:
             grant = grant._replace(reservation=reservation)
         return Road(self, grant, now, is_probe=is_probe)
+
+    async def _reserved(
+        self, budgets: Budgets, scopes: tuple[str, ...], limit: str, most_micros: float, caller: Caller
+    ) -> str:
+        """Reserve what the fleet has learnt that a call costs; where that is too much, by the newest that it has."""
+        share = 1.0 if self._costs is None else await self._costs.share(limit, caller.kind)
+        try:
+            return await budgets.reserve(scopes, most_micros * share, priority=caller.priority, is_learnt=share < 1.0)
+        except NotSoon:
+            newest = share if self._costs is None else await self._costs.share(limit, caller.kind, newest=True)
+            if newest >= share:
+                raise
+            return await budgets.reserve(scopes, most_micros * newest, priority=caller.priority)
 
     def settle_budgets(self, grant: Grant, usd_picos: int | None, *, is_unknown: bool) -> None:
         """Count what a call came to in its budgets. Never waits, never raises.

@@ -11,12 +11,12 @@ from fleet.store.client import Store
 
 #: Deviations above the mean that are taken for the cost of a call.
 DEVIATIONS = 3.0
-#: Seconds for which what was read is believed.
-FRESH_S = 1.0
+#: Seconds for which what was read is believed; and where a call has no money by that.
+FRESH_S, NEWEST_S = 1.0, 0.05
 
 
 class LearntCosts:
-    """Implements `fleet.workers.ports.CostShares`, for tasks with a `max_cost_usd`: one HGET a second and kind.
+    """Implements `fleet.workers.ports.CostShares`: one HGET a second and kind, and up to 20 while calls have no money.
 
     Args:
         store: Redis of the fleet's state.
@@ -28,14 +28,14 @@ class LearntCosts:
         self._clock = clock
         self._read: dict[tuple[str, str], tuple[float, float]] = {}
 
-    async def share(self, limit: str, kind: str) -> float:
+    async def share(self, limit: str, kind: str, *, newest: bool = False) -> float:
         """Return what a call is taken to cost, as a share of the most; 1 before anything is learnt.
 
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
         now, known = self._clock(), self._read.get((limit, kind))
-        if known is not None and now - known[0] < FRESH_S:
+        if known is not None and now - known[0] < (NEWEST_S if newest else FRESH_S):
             return known[1]
         found = await self._store.command("HGET", keys.limit_keys(limit).facts, f"q:{kind}")
         if len(self._read) >= MOST_KINDS:

@@ -27,8 +27,9 @@ FULL = Wait("money", 2_000_000_000.0, "budget fleet, a day")
 class FakeBudgets:
     """Budgets of one scope; remembers what was reserved and settled."""
 
-    def __init__(self, *, scopes: tuple[str, ...] = ("fleet",), full: Wait | None = None) -> None:
-        self.scopes, self.full = scopes, full
+    def __init__(self, *, scopes: tuple[str, ...] = ("fleet",), full: Wait | None = None, left: float = 0.0) -> None:
+        self.scopes, self.full, self.left = scopes, full, left
+        self.asked: list[float] = []
         self.reserved: list[float] = []
         self.settled: list[tuple[str, int | None]] = []
         self.unknown: set[str] = set()
@@ -40,7 +41,8 @@ class FakeBudgets:
         self, scopes: tuple[str, ...], usd_micros: float, *, priority: Priority, is_learnt: bool = True
     ) -> str:
         await asyncio.sleep(0)
-        if self.full is not None:
+        self.asked.append(usd_micros)
+        if self.full is not None and usd_micros > self.left:
             raise NotSoon(self.full)
         self.reserved.append(usd_micros)
         return f"r{len(self.reserved)}"
@@ -104,6 +106,29 @@ def test_without_room_in_a_budget_neither_breaker_nor_limiter_nor_provider_is_as
         call(FakeBudgets(full=FULL), said("hi"), limiter=limiter, breakers=breakers)
     assert caught.value.wait() == FULL
     assert (limiter.callers, breakers.waits) == ([], [Wait("outage")])
+
+
+class Teaching(Learnt):
+    """What the fleet has learnt, of which this process has heard only some."""
+
+    async def share(self, limit: str, kind: str, *, newest: bool = False) -> float:
+        return 0.3 if newest else 0.5
+
+
+@pytest.mark.parametrize(("left", "is_sent"), [(0.4, True), (0.2, False)])
+def test_a_call_without_money_asks_once_more_by_what_the_last_answers_have_taught(left: float, is_sent: bool) -> None:
+    budgets, provider = FakeBudgets(full=FULL, left=RESERVED * left), FakeProvider([said("hi")])
+    gateway = a_gateway(
+        FakeLimiter(), provider, price=lambda model, usage, tier: usage.total_tokens * MICRO, costs=Teaching(),
+        budgets=budgets,
+    )  # fmt: skip
+    if is_sent:
+        asyncio.run(chat(gateway, Meter()))
+    else:
+        with pytest.raises(NotSoon):
+            asyncio.run(chat(gateway, Meter()))
+    assert budgets.asked == pytest.approx([RESERVED * 0.5, RESERVED * 0.3])
+    assert len(budgets.reserved) == int(is_sent)
 
 
 @pytest.mark.parametrize("refusal", [NotSoon(Wait("limit", 9.0)), FleetError("no Redis")])

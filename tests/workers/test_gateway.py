@@ -376,7 +376,7 @@ class Learnt:
     def __init__(self, **shares: float) -> None:
         self.shares = shares
 
-    async def share(self, limit: str, kind: str) -> float:
+    async def share(self, limit: str, kind: str, *, newest: bool = False) -> float:
         assert limit == LIMIT
         return self.shares.get(kind, 1.0)
 

@@ -209,14 +209,18 @@ class BudgetKeeper:
         if reply.code in (FULL, NONE):
             del self._open[reservation]
         if reply.code == FULL:
-            scope, wait = scopes[reply.scope - 1], wait_of(reply, scopes)
+            scope, wait = scopes[reply.scope - 1], wait_of(reply, scopes, usd_micros)
             is_reserved = bool(reply.returns) and not wait.is_everyones and not scope.startswith("bot:")
             if is_reserved:
                 is_own = bool(reply.is_own) and is_learnt  # what is not learnt may be in a second
                 wait = replace(wait, opens_at=self._clock() + self._again_s(scope, is_own=is_own))
             if not reply.is_own:
+                is_reserved = is_reserved or (reply.reserved > 0 and reply.used < reply.allowed)
                 self._believe(scope, wait, is_reserved=is_reserved)
             raise NotSoon(self._spread(scope, wait))
+        for scope in scopes if self._full else ():
+            if scope in self._full and priority.value > self._full[scope][0].lowest:
+                del self._full[scope]  # it has room again
         return "" if reply.code == NONE else reservation
 
     def settle(self, reservation: str, usd_picos: int | None, *, is_unknown: bool = False) -> None:
@@ -307,10 +311,10 @@ class BudgetKeeper:
         self._full[scope] = wait, latest if wait.opens_at is None else min(wait.opens_at, latest)
 
     def _forget_full(self, freed: Iterable[Freed]) -> None:
-        """Believe no longer that what calls in flight have reserved is gone: the next call asks."""
+        """Believe no longer that there is no room: the next call asks."""
         for one in freed:
             wait, _ = self._full.get(one.scope, (None, 0.0))
-            if wait is not None and wait.about == about(one.scope, one.period) and one.scope in self._reserved:
+            if wait is not None and wait.about == about(one.scope, one.period):
                 del self._full[one.scope]
 
     # -- duties

@@ -14,6 +14,8 @@ from fleet.store.layouts import Layout, Place, Places
 #: Seconds that a tenant's or run's tasks may stand at most until a new try where calls in flight have reserved what
 #: is left, and after how many the script writes that anew.
 MOST_STAND_S, STAND_STEP_S = 16, 2
+#: Seconds after the last such refusal for which ends of calls are told to who may wake such tasks.
+WAITED_S = 60
 #: Life of what a scope has spent, of its reservations, and of those that were charged for a dead process, in seconds.
 LIFE_S, LAPSED_S = 400 * 86_400, 86_400
 #: Numbers of what a used-up budget does, as the scripts know them.

@@ -53,7 +53,15 @@ local function budgets()
   return found
 end
 
--- Why a period of a scope has no room; nothing: it has. What is only reserved comes back as calls in flight are answered.
+-- True of a tenant or a run: its tasks wait by themselves, and the others of their pool go on.
+local function waits_alone(one)
+  local kind = string.match(one.name, '^%a+')
+  return kind == 'tenant' or kind == 'run'
+end
+
+-- Why a period of a scope has no room; nothing: it has. What is only reserved comes back as calls in flight are answered,
+-- and each answer changes what the next call is taken to cost: a pool closes until a period ends when all have come. A
+-- tenant's or run's tasks wait for that end at once, and some ask again as calls end.
 -- A call that is dearer than what is left, while the usual one fits, waits for itself. Where the most that a call may cost
 -- is more than all that is allowed, and nothing is learnt, calls go one at a time: else none would ever be counted.
 local function refusal(one, p)
@@ -66,11 +74,13 @@ local function refusal(one, p)
   if used + state[RESERVED] + ask <= most then return nil end
   local is_trial = not is_learnt and ask > most and used < most
   if is_trial and state[RESERVED] == 0 then return nil end
-  local returns = (is_trial or used + ask <= most) and 1 or 0
+  local is_learning, is_alone = used < most and state[RESERVED] > 0, waits_alone(one)
+  local returns = (is_trial or used + ask <= most or is_learning and not is_alone) and 1 or 0
   local left, mean = most - used - state[RESERVED], state[MEAN]
   local is_own = (ask > allowed or mean > 0 and mean < ask and left >= mean) and 1 or 0
   return { one = one, period = p, opens = returns == 1 and now + RETURNS_S or ends[p], is_own = is_own,
-    returns = returns, lowest = is_bulk and LOWEST_ON_RESERVE or -1, used = used, allowed = allowed }
+    returns = returns, is_woken = is_alone and (returns == 1 or is_learning),
+    lowest = is_bulk and LOWEST_ON_RESERVE or -1, used = used, allowed = allowed }
 end
 
 -- True when one opens later than the other: what has no end is last of all.
@@ -120,10 +130,10 @@ end
 
 -- Keep in mind that a tenant's or run's task waits for what calls in flight have reserved: their ends let it know.
 local function note_waiting(why)
-  local kind, state = string.match(why.one.name, '^%a+'), why.one.state
-  if why.returns == 0 or not (kind == 'tenant' or kind == 'run') then return end
-  if state[WAITED_FOR] == why.period and state[WAITED_UNTIL] > now + MOST_STAND_S - STAND_STEP_S then return end
-  state[WAITED_UNTIL], state[WAITED_FOR], why.one.is_changed = now + MOST_STAND_S, why.period, true
+  local state = why.one.state
+  if not why.is_woken then return end
+  if state[WAITED_FOR] == why.period and state[WAITED_UNTIL] > now + WAITED_S - STAND_STEP_S then return end
+  state[WAITED_UNTIL], state[WAITED_FOR], why.one.is_changed = now + WAITED_S, why.period, true
 end
 
 local function answer(code, found, why)

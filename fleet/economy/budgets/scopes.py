@@ -93,12 +93,13 @@ def scope_in(told: str) -> str:
     return rest.rpartition(", ")[0] if head == "budget" else ""
 
 
-def wait_of(reply: BudgetReply, scopes: Iterable[str]) -> Wait:
+def wait_of(reply: BudgetReply, scopes: Iterable[str], usd_micros: float) -> Wait:
     """Return why a call waits.
 
     Args:
         reply: Of `reserve.lua`, which had no room.
         scopes: Those that were asked, in order.
+        usd_micros: What the call is taken to cost.
     """
     scope, period = tuple(scopes)[reply.scope - 1], PERIODS[reply.period - 1]
     is_shared = scope.partition(":")[0] in (FLEET, "pool")
@@ -106,26 +107,25 @@ def wait_of(reply: BudgetReply, scopes: Iterable[str]) -> Wait:
         "money" if reply.opens_s else "budget",
         opens_at=float(reply.opens_s) if reply.opens_s else None,
         about=about(scope, period),
-        told=_told(reply, scope, period),
+        told=_told(reply, usd_micros),
         is_everyones=is_shared and not reply.is_own,
         lowest=reply.lowest,
         degrades=MODES[reply.mode] == "degrade",
     )
 
 
-def _told(reply: BudgetReply, scope: str, period: Period) -> str:
+def _told(reply: BudgetReply, usd_micros: float) -> str:
     used, allowed = usd(reply.used), usd(reply.allowed)
     left = reply.allowed - reply.used - reply.reserved
     if not reply.allowed:
         return "it was left unfinished for weeks, and its budget is gone"
     if reply.is_own:
-        return f"this call is dearer than what is left: {usd(max(0, left))} of {allowed}"
+        return f"this call, of about {usd(usd_micros)}, is dearer than what is left: {usd(max(0, left))} of {allowed}"
     if reply.returns:
         return f"{used} of {allowed} spent, and calls in flight have reserved the rest"
     share = "80% of it are used, and the rest is kept for more urgent tasks; " if reply.lowest >= 0 else ""
-    if reply.opens_s:
-        return f"{share}{used} of {allowed} spent"
-    return f"{share}{used} of {allowed} spent"
+    next_one = f"; the next call is taken to cost {usd(usd_micros)}" if reply.used < reply.allowed else ""
+    return f"{share}{used} of {allowed} spent{next_one}"
 
 
 def raises(scope: str) -> str:

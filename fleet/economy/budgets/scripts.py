@@ -30,7 +30,7 @@ RESERVE = Script.beside(
     constants={
         "FULL_SHARE": FULL_SHARE,
         "RETURNS_S": RETURNS_S,
-        "MOST_STAND_S": layouts.MOST_STAND_S,
+        "WAITED_S": layouts.WAITED_S,
         "STAND_STEP_S": layouts.STAND_STEP_S,
         "STOPS_BULK": MODES.index("stop bulk"),
         "LOWEST_ON_RESERVE": Priority.NORMAL.value,

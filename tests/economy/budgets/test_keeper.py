@@ -142,6 +142,36 @@ def test_who_settles_hears_for_whom_it_has_made_room_and_nothing_while_nobody_wa
     run(redis_url, body)
 
 
+def test_a_budget_closes_until_its_period_ends_only_once_all_calls_in_flight_have_taught_what_they_cost(
+    redis_url: str,
+) -> None:
+    budget = {"tenant:ann": BudgetSettings(usd_in_all=0.001), "pool:a": BudgetSettings(usd_in_all=0.001)}
+    ann = Caller(tenant="ann")
+
+    async def body(store: Store) -> None:
+        heard: list[Freed] = []
+        one = BudgetKeeper(store, {"pool:a": budget["pool:a"]}, process="p")
+        two = BudgetKeeper(store, {"tenant:ann": budget["tenant:ann"]}, process="q", on_freed=heard.extend)
+        for its in (one, two):
+            its.settle(await reserve(its, 400, caller=ann), 400 * 10**6)
+            await settled(its)
+            last = await reserve(its, 300, caller=ann)
+            wait = await refused(its, 700, caller=ann)  # dearer than what is left, until the last has been heard
+            assert (wait.cause, "next call is taken to cost" in wait.told) == (
+                ("money", False) if its is one else ("budget", True)
+            )
+            its.settle(last, 100 * 10**6)
+            await settled(its)
+            assert its.standing(Payer("a", tenant="ann"), NORMAL.value) is None or its is one
+            assert (await refused(its, 700, caller=ann)).told == (
+                "this call, of about $0.000700, is dearer than what is left: $0.000500 of $0.001000"
+            )
+            await reserve(its, 500, caller=ann)
+        assert heard == [Freed("tenant:ann", "in all", 1)]
+
+    run(redis_url, body)
+
+
 class Refused(Store):
     """Counts how often Redis did not take a script."""
 
