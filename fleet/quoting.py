@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
@@ -14,6 +15,15 @@ MAX_ERROR_BYTES = 1000
 MOST_NAMES = 5
 #: Characters of a word that is compared with known ones: comparing takes the square of them.
 _COMPARED_CHARS = 64
+#: What no spreadsheet calculates with beyond its sign.
+_PLAIN = re.compile(r"-?[\w.-]*")
+
+
+def cell(value: object) -> object:
+    """Return a value for a cell of CSV, whose text no spreadsheet takes for a formula; names and numbers stay."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _PLAIN.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def quote(value: object) -> str:

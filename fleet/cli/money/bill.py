@@ -18,6 +18,7 @@ from fleet.cli.money.check import check_bill
 from fleet.cli.money.times import iso, moment_of, told
 from fleet.cli.terminal import fitted, say, table
 from fleet.money import dollars_in_full
+from fleet.quoting import cell
 
 if TYPE_CHECKING:
     import redis
@@ -75,7 +76,7 @@ def bill(ctx: click.Context, by: str, since: float | None, until: float | None, 
             from fleet.engine.operations.idle import bill_line
 
             click.echo(bill_line(compute, since_s=found.since_s, until_s=found.until_s))
-    for line in _remarks(found):
+    for line in _remarks(found, since):
         say(line)
 
 
@@ -137,9 +138,11 @@ def _cells(sums: Sums, more: Sequence[str]) -> tuple[str, ...]:
     return *(f"{number:,}" for number in numbers), *(f"${dollars_in_full(picos)}" for picos in money)
 
 
-def _remarks(found: Bill) -> Iterator[str]:
-    from fleet.economy.bill.rows import OTHER
+def _remarks(found: Bill, since: float | None) -> Iterator[str]:
+    from fleet.economy.bill.rows import DAY_S, DAYS_KEPT, OTHER
 
+    if since is not None and since < found.since_s - DAY_S:
+        yield f"days are kept for {DAYS_KEPT}: what was before {told(found.since_s)} is not in it"
     total, settings = found.total, config.current()
     if total.unknown_calls:
         yield (
@@ -188,7 +191,7 @@ def _write_csv(found: Bill) -> None:
         sums = line.sums
         counts = [getattr(sums.usage, name) for name in CLASSES]
         money = dollars_in_full(sums.usd_picos), dollars_in_full(sums.unknown_usd_picos)
-        out.writerow([*line.values, sums.calls, sums.unknown_calls, sums.unpriced_calls, *counts, *money])
+        out.writerow([*map(cell, line.values), sums.calls, sums.unknown_calls, sums.unpriced_calls, *counts, *money])
 
 
 def _total_line(found: Bill) -> BillLine:

@@ -18,6 +18,7 @@ from fleet.cli.exit_codes import EXIT_FAILURE
 from fleet.cli.money.times import iso, moment_of, told
 from fleet.cli.terminal import fitted, say, table
 from fleet.money import dollars_in_full
+from fleet.quoting import cell
 
 if TYPE_CHECKING:
     import redis
@@ -166,7 +167,7 @@ def _show(file: Path, outcome: Checked, *, applies: bool, as_json: bool, as_csv:
     elif as_csv:
         writer = csv.DictWriter(sys.stdout, fieldnames=list(_CSV), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: row[name] for name in _CSV} for row in map(_row, outcome.found.findings))
+        writer.writerows({name: cell(row[name]) for name in _CSV} for row in map(_row, outcome.found.findings))
     else:
         for line in fitted(_told(file, outcome, applies=applies)):
             click.echo(line)

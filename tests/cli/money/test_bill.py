@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -18,6 +19,8 @@ from fleet.cli.main import main
 from fleet.cli.setup.checks import bill_export
 from fleet.cli.setup.findings import HostFacts
 from fleet.config import BillSettings, Settings
+from fleet.economy.bill.reader import DIMENSIONS
+from fleet.economy.bill.rows import DAYS_KEPT
 from fleet.economy.bill.writer import Writer
 from fleet.money import dollars_in_full
 from fleet.signals.windows import MINUTES, RESOURCE
@@ -99,6 +102,52 @@ def test_csv_has_every_digit_and_a_column_for_each_class() -> None:
     assert [(row["pool"], row["calls"], row["usd"], row["cached_tokens"]) for row in rows] == [
         ("writing", "1", "1.000000000001", "90"), ("research", "4", "0.00000084", "0"),
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("some_calls")
+def test_lines_by_any_column_sum_to_the_same_total() -> None:
+    def added(lines: list[dict[str, Any]]) -> dict[str, int]:
+        return {name: sum(line[name] for line in lines) for name in whole if isinstance(whole[name], int)}
+
+    whole = json.loads(fleet("bill", "--since", DAY, "--json").stdout)["total"]
+    assert added([whole])["usd_picos"] > 10**12
+    for by in (*DIMENSIONS, "pool,bot,key", "tenant,kind,hour,tier"):
+        found = json.loads(fleet("bill", "--by", by, "--since", DAY, "--json").stdout)
+        assert (found["total"], added(found["lines"])) == (whole, added([whole])), by
+
+
+def test_no_name_in_csv_is_a_formula_of_a_spreadsheet(redis_url: str) -> None:
+    names = ["=cmd()", "+1", "@x", "-1+1", "-plain", "a=b"]  # a program of one's own may name a tenant so (open_bill)
+
+    async def body(store: Store) -> None:
+        writer = Writer(store)
+        for number, name in enumerate(names):
+            writer.enter(entry(number, tenant=name))
+        await writer.close()
+
+    in_store(redis_url, body)
+    rows = csv.DictReader(io.StringIO(fleet("bill", "--by", "tenant", "--since", DAY, "--csv").stdout))
+    assert {row["tenant"] for row in rows} == {"'=cmd()", "'+1", "'@x", "'-1+1", "-plain", "a=b"}
+    data = json.loads(fleet("bill", "--by", "tenant", "--since", DAY, "--json").stdout)
+    assert {line["tenant"] for line in data["lines"]} == set(names)
+
+
+def test_two_years_are_the_400_days_that_are_kept_and_it_says_so(redis_url: str) -> None:
+    before = list(range(5, 730, 10))
+
+    async def body(store: Store) -> None:
+        writer = Writer(store)
+        for day in before:
+            writer.enter(entry(day, at_s=AT_S - day * 86_400, tenant=f"t{day % 3}"))
+            await writer.flush(5)
+        await writer.close()
+
+    in_store(redis_url, body)
+    kept = sum(day < DAYS_KEPT for day in before)
+    for by in ("tenant", "bot", "day", "hour", "kind,model"):
+        result = fleet("bill", "--by", by, "--since", "730d", "--json")
+        assert json.loads(result.stdout)["total"]["calls"] == kept
+        assert "days are kept for 400: what was before " in result.stderr
 
 
 @pytest.mark.usefixtures("some_calls")
