@@ -1,10 +1,14 @@
-"""How messages put values into words: foreign ones quoted and shortened, counts with their noun, a near miss named."""
+"""How messages put values into words: foreign ones quoted and shortened, counts with their noun, a near miss named.
+
+Times are told in UTC, and it is said: hosts and operators may be anywhere. For programs: ISO 8601, or Unix seconds.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from itertools import islice
 
 #: Characters of a foreign value that a message quotes at most.
@@ -15,6 +19,8 @@ MAX_ERROR_BYTES = 1000
 MOST_NAMES = 5
 #: Characters of a word that is compared with known ones: comparing takes the square of them.
 _COMPARED_CHARS = 64
+#: A time in UTC as ISO 8601 has it: so the fields of events hold it for programs.
+_ISO = re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:\+00:00|Z)")
 #: What no spreadsheet calculates with beyond its sign.
 _PLAIN = re.compile(r"-?[\w.-]*")
 
@@ -96,3 +102,32 @@ def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
     if near:
         return f"the nearest known one is `{prefix}{near[0]}`"
     return f"expected one of {', '.join(f'{prefix}{name}' for name in words)}"
+
+
+def clock(at: float, now_s: float) -> str:
+    """Return a time as it is read on a clock, with its day when that is another one: `14:05:09 UTC`.
+
+    Args:
+        at: Unix seconds.
+        now_s: Unix seconds; its day is left out.
+    """
+    when, now = datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now_s, UTC)
+    return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M} UTC"
+
+
+def stamp(at: float) -> str:
+    """Return a time with its day, for lists of many days: `2026-11-30 14:05:09 UTC`."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def with_clocks(text: str, now_s: float) -> str:
+    """Return a text in which each time of ISO 8601 in UTC is told as `clock` does."""
+    return _ISO.sub(lambda found: _told(found[0], now_s), text)
+
+
+def _told(iso: str, now_s: float) -> str:
+    try:
+        at = datetime.fromisoformat(f"{iso.removesuffix('Z').removesuffix('+00:00')}+00:00")
+    except ValueError:
+        return iso  # looks like one, and is none
+    return clock(at.timestamp(), now_s)

@@ -22,7 +22,7 @@ DEPARTMENTS = tuple(
 #: From the ground up. A room may import itself and the floors below its own, not its neighbours.
 FLOORS: tuple[tuple[str, ...], ...] = (
     # The words: stdlib and pydantic only.
-    ("fleet.quoting", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money", "fleet.times"),
+    ("fleet.quoting", "fleet.rates", "fleet.open_files", "fleet.frozen", "fleet.money"),
     ("fleet.usage", "fleet.conversation", "fleet.lessons", "fleet.waits"),
     ("fleet.faults", "fleet.bounds", "fleet.patterns", "fleet.list_prices", "fleet.entries"),
     ("fleet.errors",),
@@ -75,6 +75,7 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     "fleet.cli.run.weighing": ("fleet.workers", "weighs a task as its bot will, with the same counts and cuts"),
     "fleet.cli.money.whose": ("fleet.workers", "reads keys as a worker does: a ledger shows the label of each"),
     "fleet.cli.setup.user_code": ("fleet.workers", "loads users' code as a worker does, in a process of its own"),
+    "fleet.cli.setup.findings": ("fleet.workers.bot.quiet", "tells by which variables workers let frameworks report"),
     "fleet.cli.setup.apis": ("fleet.workers", "asks APIs as a worker does: nobody else knows their wires"),
     "fleet.cli.setup.api_checks": ("fleet.workers.providers.listing", "judges what came of that"),
     "fleet.cli.keys.asking": ("fleet.workers.providers.listing", "asks an API for its models with a key"),

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from fleet.quoting import clock, stamp, with_clocks
 from fleet.signals.picture import events_of
-from fleet.times import clock, stamp, with_clocks
 from tests.house import ROOT, modules_of
 
 NOON_S = 1_796_040_000.0  # 2026-11-30 12:00:00 UTC
@@ -18,7 +18,7 @@ BY_HAND = {
     "fleet.cli.money.times", "fleet.economy.bill.reader", "fleet.economy.exports.export",
     "fleet.engine.operations.obstacles", "fleet.engine.outcomes.stored", "fleet.engine.process.remote_control",
     "fleet.engine.process.waiting_room",
-    "fleet.engine.transport.leases", "fleet.limiter.limiter", "fleet.signals.ahead.outlook", "fleet.times",
+    "fleet.engine.transport.leases", "fleet.limiter.limiter", "fleet.signals.ahead.outlook", "fleet.quoting",
     "fleet.workers.providers.verdict", "fleet.workers.simulator.ledger", "fleet.workers.simulator.limit_headers",
     "fleet.workers.simulator.rich.made_json",
 }  # fmt: skip

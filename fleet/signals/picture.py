@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 
 from fleet.money import whole_micros
+from fleet.quoting import with_clocks
 from fleet.signals import catalogue
 from fleet.signals.bot_table import BotState, BotTable, HealthColumns
 from fleet.signals.catalogue import ERROR_NAMES, EVENTS, ErrorField
@@ -38,7 +39,6 @@ from fleet.signals.windows import (
     resource_hours,
     resources_of,
 )
-from fleet.times import with_clocks
 
 #: Minutes that are shown.
 MINUTES_SHOWN = 60

@@ -17,8 +17,7 @@ from fleet.cli.exit_codes import EXIT_FAILURE
 from fleet.cli.terminal import fitted, say, table
 from fleet.config import Settings
 from fleet.errors import ConfigurationError, KeyMissing
-from fleet.quoting import quote
-from fleet.times import stamp
+from fleet.quoting import quote, stamp
 
 if TYPE_CHECKING:
     from fleet.vault import KeyVersion

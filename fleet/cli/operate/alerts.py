@@ -12,8 +12,7 @@ from fleet import config
 from fleet.cli.stop_signals import StopSignals
 from fleet.cli.terminal import fitted, say
 from fleet.errors import ConfigurationError
-from fleet.quoting import quote
-from fleet.times import stamp
+from fleet.quoting import quote, stamp
 
 if TYPE_CHECKING:
     from fleet.signals.diagnosis.alerting import AlertLog, ToldAlert

@@ -15,8 +15,7 @@ from fleet.cli.operate.pools import operator_name, seconds_of
 from fleet.cli.terminal import fitted, say, table
 from fleet.errors import ConfigurationError
 from fleet.models import Persona
-from fleet.quoting import counted, noun_for, quote
-from fleet.times import clock, stamp
+from fleet.quoting import clock, counted, noun_for, quote, stamp
 
 if TYPE_CHECKING:
     from fleet.signals.bot_table import BotColumn, BotPage, BotState, BotTable

@@ -15,8 +15,7 @@ import click
 from fleet import config
 from fleet.cli.terminal import fitted, table
 from fleet.errors import ConfigurationError
-from fleet.quoting import quote
-from fleet.times import stamp
+from fleet.quoting import quote, stamp
 
 if TYPE_CHECKING:
     from fleet.resilience import BreakerView

@@ -14,8 +14,7 @@ import click
 from fleet import config, errors
 from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import fitted, say, table
-from fleet.quoting import counted, quote
-from fleet.times import stamp
+from fleet.quoting import counted, quote, stamp
 
 if TYPE_CHECKING:
     import redis

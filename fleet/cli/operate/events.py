@@ -9,7 +9,7 @@ import click
 
 from fleet import config
 from fleet.cli.terminal import fitted
-from fleet.times import stamp
+from fleet.quoting import stamp
 
 if TYPE_CHECKING:
     from fleet.signals.view import EventView

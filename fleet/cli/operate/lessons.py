@@ -13,8 +13,7 @@ from fleet import config
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
 from fleet.lessons import RATIO, SCHEMAS, UNSENT, WINDOW, Lesson
-from fleet.quoting import counted, quote
-from fleet.times import stamp
+from fleet.quoting import counted, quote, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,8 +16,7 @@ from fleet.cli.finite import FiniteRange
 from fleet.cli.operate import breakers, lessons
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
-from fleet.quoting import counted, quote
-from fleet.times import stamp
+from fleet.quoting import counted, quote, stamp
 
 if TYPE_CHECKING:
     import redis

@@ -13,8 +13,7 @@ from fleet.cli.operate.dead import REASONS
 from fleet.cli.operate.why import why
 from fleet.cli.terminal import say, table
 from fleet.errors import ConfigurationError
-from fleet.quoting import counted, quote
-from fleet.times import stamp
+from fleet.quoting import counted, quote, stamp
 
 if TYPE_CHECKING:
     from fleet.engine.operations.task_search import FoundTask, TaskSearch

@@ -14,8 +14,8 @@ from typing import Any
 from fleet.engine.messages.envelope import EXPIRES
 from fleet.engine.messages.eta import LATEST_ETA_S, SHORT_CHARS
 from fleet.errors import Expired
+from fleet.quoting import stamp
 from fleet.store.client import Script
-from fleet.times import stamp
 
 #: Reads `expires` of plain clients' messages inside other scripts.
 ISO_TIME = Script.beside(__file__, "iso_time.lua", argv="text")

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from fleet.config import Settings
 from fleet.engine.operations.overview import open_overview
 from fleet.errors import ConfigurationError, FleetError, StoreUnavailable
-from fleet.quoting import quote
+from fleet.quoting import clock, quote
 from fleet.signals import catalogue
 from fleet.signals.diagnosis.alerting import (
     AlertLog,
@@ -41,7 +41,6 @@ from fleet.signals.events import record_event_now
 from fleet.store import keys
 from fleet.store.client import connect, store_errors
 from fleet.store.private.embedded import broker_url, state_url
-from fleet.times import clock
 
 logger = logging.getLogger("fleet.alerts")
 

@@ -28,10 +28,9 @@ from fleet.limiter import LimitSnapshot
 from fleet.models import BotResult, Priority, TaskError
 from fleet.money import dollars_of, micros_of
 from fleet.outcome import Before
-from fleet.quoting import counted, noun_for
+from fleet.quoting import clock, counted, noun_for, stamp
 from fleet.signals.ahead.budget_view import BudgetScopeView
 from fleet.signals.view import WaitLine
-from fleet.times import clock, stamp
 from fleet.usage import told
 from fleet.waits import Cause
 

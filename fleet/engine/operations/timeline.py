@@ -16,8 +16,7 @@ from fleet.engine.outcomes.results import before_of
 from fleet.frozen import Frozen
 from fleet.models import BotResult
 from fleet.outcome import Before
-from fleet.quoting import counted
-from fleet.times import clock
+from fleet.quoting import clock, counted
 
 StepName = Literal["queued", "parked", "checkout", "limit", "call", "judge", "died", "finish"]
 

@@ -19,8 +19,8 @@ from fleet.engine.messages.envelope import BEFORE, HIDDEN, NO_CANVAS, follows_no
 from fleet.engine.outcomes.follow_ups import has_canvas
 from fleet.engine.process.waiting_room import GoneBack
 from fleet.models import BotResult
+from fleet.quoting import stamp
 from fleet.store.clock import CLOCK
-from fleet.times import stamp
 
 logger = logging.getLogger("fleet.pool")
 

@@ -38,13 +38,13 @@ from fleet.engine.process.breaking import lift
 from fleet.engine.process.duties.waking import Waking
 from fleet.errors import FleetError
 from fleet.models import BotTask
+from fleet.quoting import clock
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.signals.recorder import split_reports
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.times import clock
 from fleet.waits import Wait
 
 #: Seconds between two looks at reservations over all workers, and how old one of a dead process is at least.

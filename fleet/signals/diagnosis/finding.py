@@ -8,8 +8,7 @@ from typing import Literal, get_args
 from pydantic import Field
 
 from fleet.frozen import Frozen
-from fleet.quoting import brief, counted
-from fleet.times import clock
+from fleet.quoting import brief, clock, counted
 
 Severity = Literal["critical", "warning", "info"]
 #: From the worst: of two findings that are as bad and hold up as many tasks, the one that stands first is told first.
