@@ -205,7 +205,7 @@ SITUATIONS = (
     Situation("worker-lost", "Worker ", _kill("w2"), _start("w2")),
     Situation("worker-hung", "Worker ", lambda stage: stage.hang("w2"), _both(_kill("w2"), _start("w2"))),
     Situation("settings-differ", "Workers ", _start("w3", FLEET_POOLS__REVIEW__MAX_ATTEMPTS="3"), _kill("w3")),
-    Situation("clock-off", "The clock of worker ", _start("w3", CLOCK_AHEAD_S="90"), _kill("w3")),
+    Situation("clock-off", "The clock of host ", _start("w3", CLOCK_AHEAD_S="90"), _kill("w3")),
     Situation("pool-unserved", "No live worker serves pool",
               _both(_kill("w1", "w2"), _start("w1", "-Q", keys.queue("research"))), _start("w2")),
     Situation("no-worker", "No worker lives", _kill("w1", "w2"), _both(_start("w1"), _start("w2"))),

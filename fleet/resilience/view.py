@@ -11,7 +11,7 @@ import redis
 
 from fleet.resilience.knowledge import cause_of
 from fleet.resilience.layouts import TALLY, TallyAt
-from fleet.resilience.rules import CALL_MINUTES, CALL_SORTS, RAMP_US, SORTS
+from fleet.resilience.rules import CALL_MINUTES, CALL_SORTS, RAMP_US, SORTS, WELL_SORT
 from fleet.resilience.scripts import SHOW
 from fleet.store import keys
 from fleet.store.client import Store, run_script
@@ -38,6 +38,7 @@ class BreakerView:
         retries_left: What the retry budget has left; below 0: promised already.
         calls: Calls of the last minutes, the one that runs among them, by what became of them (`CALL_SORTS`); of a calm
             API fewer are told than were answered, for nobody needs to know.
+        failed_at: Start of the last of these minutes in which one failed; None: none did since it was closed last.
     """
 
     limit: str
@@ -51,6 +52,7 @@ class BreakerView:
     well_at: float | None
     retries_left: float
     calls: Mapping[str, int] = field(default_factory=dict)
+    failed_at: float | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -80,21 +82,24 @@ def view_of(limit: str, reply: list[Any]) -> BreakerView:
         tries=tries,
         well_at=well_at / 1e6 or None,
         retries_left=left / 1000,
-        calls=_calls(tally, now),
+        calls=(calls := _calls(tally, now))[0],
+        failed_at=calls[1] if calls[1] > closed_at / 1e6 else None,
     )
 
 
-def _calls(packed: bytes, now_us: int) -> dict[str, int]:
-    """Return the calls of the last minutes by what became of them, those with any."""
+def _calls(packed: bytes, now_us: int) -> tuple[dict[str, int], float]:
+    """Return the calls of the last minutes by what became of them, those with any; and the last one with failures."""
     if len(packed) != TALLY.struct.size:
-        return {}
+        return {}, 0.0
     tally, last = TALLY.unpack(packed), now_us // 60_000_000
     slots = [slot for slot in range(CALL_MINUTES) if last - CALL_MINUTES < tally[TallyAt.MINUTE + slot] <= last]
-    sums = {
-        name: sum(tally[TallyAt.COUNTED + slot * SORTS + sort] for slot in slots)
-        for sort, name in enumerate(CALL_SORTS)
+    counts = {
+        name: [tally[TallyAt.COUNTED + slot * SORTS + sort] for slot in slots] for sort, name in enumerate(CALL_SORTS)
     }
-    return {name: round(count) for name, count in sums.items() if count}
+    sums = {name: round(total) for name, of_minutes in counts.items() if (total := sum(of_minutes))}
+    del counts[CALL_SORTS[WELL_SORT]]
+    failed = (tally[TallyAt.MINUTE + slot] for slot, *some in zip(slots, *counts.values(), strict=True) if any(some))
+    return sums, 60 * max(failed, default=0.0)
 
 
 def answered_s(reply: list[Any]) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 
 from fleet.signals.ahead.outlook import drain_of
 from fleet.signals.crew import Trouble
-from fleet.signals.diagnosis.engine import are_told, diagnose
+from fleet.signals.diagnosis.engine import diagnose, untold
 from fleet.signals.diagnosis.finding import KINDS, Diagnosis, Help, well, worst_first
 from fleet.signals.diagnosis.long_waits import outlook
 from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
@@ -81,7 +81,7 @@ def spent(**limit: Any) -> FleetView:
 
 def some(sort: str) -> BreakerFacts:
     """Return a closed breaker with some failed calls among many."""
-    return BreakerFacts(False, calls={"well": 92, sort: 8})
+    return BreakerFacts(False, failed=2, well=9, calls={"well": 92, sort: 8})
 
 
 def behind(tasks: int, per_s: float, *, cause: Cause | None = "limit") -> PoolView:
@@ -334,7 +334,7 @@ PLAYED: list[tuple[str, str, str, FleetView, Symptoms]] = [
         view_of(redis_mb=96), symptoms_of(redis_most_bytes=100 * 2**20),
     ),
     (
-        "clock_off", "warning", "The clock of worker w1@h is off: it is 90 s ahead of the clock of Redis",
+        "clock_off", "warning", "The clock of host h is off: it is 90 s ahead of the clock of Redis",
         view_of(workers=[report("w1@h", clock_ahead_s=90)]), symptoms_of(),
     ),
     (
@@ -502,29 +502,27 @@ def test_the_line_of_waits_is_left_out_where_findings_say_it_of_nearly_all() -> 
     paused, limited = wait_line("research", "operator", 5, about="research", told="closed"), wait_line("b", "limit", 40)
     late = wait_line("research", "time", 900)
     found = diagnose(view_of(waits=[paused, late]), symptoms_of())
-    assert are_told([paused, late], found)
-    assert not are_told([paused, limited], found)
-    assert not are_told([paused], ())
-    assert not are_told(
-        [paused], diagnose(view_of(), symptoms_of(failures=failures("research", "BadRequest", 40, bots=9)))
-    )
+    assert not untold([paused, late], found)
+    assert untold([paused, limited], found)
+    assert untold([paused], ())
+    assert untold([paused], diagnose(view_of(), symptoms_of(failures=failures("research", "BadRequest", 40, bots=9))))
 
 
 def test_findings_say_what_their_own_waits_are_for_and_nothing_of_others() -> None:
     for kind, _, sentence, view, symptoms in PLAYED:
         found = diagnose(view, symptoms)
         if sum(line.tasks for line in view.waits) and found[0].tasks:
-            assert are_told(view.waits, found), sentence
+            assert not untold(view.waits, found), sentence
             if kind != "no_worker":
-                assert not are_told([*view.waits, wait_line("other", "bots", 90_000, about="other")], found), sentence
+                assert untold([*view.waits, wait_line("other", "bots", 90_000, about="other")], found), sentence
     limited = view_of(
         limits=[limit_view("alpha/m-1", refused_at=NOW_S - 1, held_s=12, waiting=600)],
         waits=[wait_line("research", "retry", 500, about=BETA)],
     )  # 600 calls wait in the limiter, in their slots; the tasks that wait in Redis are others
     (refusing,) = diagnose(limited, symptoms_of())
     assert (refusing.kind, refusing.tasks) == ("provider_refusing", 600)
-    assert not are_told(limited.waits, [refusing])
-    assert not are_told([wait_line("research", "hold", 500, about=BETA)], [refusing]), "another API"
+    assert untold(limited.waits, [refusing])
+    assert untold([wait_line("research", "hold", 500, about=BETA)], [refusing]), "another API"
 
 
 def test_a_button_is_there_where_a_button_helps() -> None:
@@ -532,7 +530,10 @@ def test_a_button_is_there_where_a_button_helps() -> None:
     assert diagnose(view, symptoms_of())[0].help == Help(
         advice="resume it", command="fleet pools resume research", action={"do": "resume", "pool": "research"}
     )
-    assert diagnose(view_of(), out(10))[0].help.action == {"do": "release", "bot": "research-001"}
+    assert diagnose(view_of(), out(10))[0].help == Help(
+        advice="find out what made them all bad, then release them all",
+        command="fleet bots release --pool research", action={"do": "release", "pool": "research"},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -546,7 +547,10 @@ def test_a_button_is_there_where_a_button_helps() -> None:
             breakers(alpha=some("late"), beta=some("outage")),
         ),
         ("key", "alpha/m-1", 1, 1, view_of(), breakers(alpha=BreakerFacts(True, SINCE, "key", "401", failed=1))),
-        ("our limit", "alpha/m-1", 50, 100, view_of(), series(rate_limited=10.0)),
+        (
+            "our limit", "alpha/m-1", 50, 100, view_of(limits=[limit_view("alpha/m-1", refused_at=NOW_S - 20)]),
+            series(rate_limited=10.0),
+        ),
         (
             "our budget", "alpha/m-1", 0, 9, view_of(waits=[wait_line("research", "money", 9, about=ALPHA)]),
             symptoms_of(),

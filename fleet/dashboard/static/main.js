@@ -88,7 +88,7 @@ function draw() {
   text(by("neighbour"), view.neighbour);
   by("waits").hidden = !view.headline;
   text(by("waits"), view.headline);
-  attribute(by("waits"), "class", `waits ${view.waits.some((wait) => wait.is_lasting && wait.tasks) ? "lasting" : ""}`);
+  attribute(by("waits"), "class", `waits ${view.waits.some((wait) => wait.is_lasting && wait.tasks && view.headline.includes(wait.line)) ? "lasting" : ""}`);
   const took = performance.now() - began;
   document.body.dataset.drawnMs = took.toFixed(1);
   document.body.dataset.version = view.version;

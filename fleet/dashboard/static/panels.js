@@ -85,7 +85,7 @@ function errors({ verdict: who }, { series, sums, marks }) {
   const mark = { none: "✓", unclear: "≈" }[verdict] ?? "!";
   text(by("verdict"), `${mark} ${verdict === "none" ? "nothing fails now" : verdict}${culprit ? `: ${culprit}` : ""}`);
   attribute(by("verdict"), "class", `pill ${{ none: "good", unclear: "warn" }[verdict] ?? "bad"}`);
-  text(by("verdict-why"), verdict === "none" ? "" : reason);
+  text(by("verdict-why"), verdict === "none" && !who.failed ? "" : reason);
 }
 
 function resources({ resources: used, limits: all, at, suspects }, { series: shown, marks }) {

@@ -21,6 +21,7 @@ from fleet.economy.budgets import (
     drop_budget,
     read_budgets,
     reset_budget,
+    scope_in,
 )
 from fleet.economy.budgets.keeper import LOOK_EVERY_S
 from fleet.engine.operations.paces import BUDGET_MINUTES
@@ -28,6 +29,7 @@ from fleet.engine.process.breaking import lift_now
 from fleet.errors import ConfigurationError
 from fleet.signals.ahead.budget_view import AmountView, BudgetScopeView, amount_view
 from fleet.signals.series import rate_now
+from fleet.signals.view import WaitLine
 from fleet.store import keys
 
 #: Seconds until every worker has heard that a budget was changed.
@@ -189,9 +191,29 @@ def read_budget_views(
     now_s: float,
     *,
     scopes: Iterable[str] | None = None,
+    waited_for: Iterable[str] = (),
 ) -> tuple[BudgetScopeView, ...]:
-    """Return how all budgets stand, of many of a kind the fullest; or those of `scopes` that have one."""
-    return budget_views(read_budgets(state, settings.budgets, scopes=scopes), series, now_s)
+    """Return how all budgets stand, of many of a kind the fullest; or those of `scopes` that have one.
+
+    Args:
+        state: State Redis.
+        settings: What fleet.toml allows.
+        series: Minutes of the pools.
+        now_s: Unix time.
+        scopes: Only these.
+        waited_for: Also these, however many are as full. One more round trip if they are not there yet.
+    """
+    found = read_budgets(state, settings.budgets, scopes=scopes)
+    hidden = set(waited_for) - {one.scope for one in found}
+    if hidden:
+        found += read_budgets(state, settings.budgets, scopes=sorted(hidden))
+    return budget_views(found, series, now_s)
+
+
+def scopes_of(waits: Iterable[WaitLine]) -> set[str]:
+    """Return the scopes of the budgets that tasks wait for, those that stand for many left out."""
+    scopes = {scope_in(line.about) for line in waits if line.cause in ("money", "budget")}
+    return {scope for scope in scopes if scope and not scope.endswith(":*")}
 
 
 def differing(readings: Iterable[BudgetReading], settings: Settings) -> list[tuple[str, str, str]]:

@@ -15,11 +15,11 @@ from itertools import islice
 
 import redis
 
-from fleet.config import TOOLS, Settings, models_among
+from fleet.config import KEY_LABEL, TOOLS, Settings, models_among
 from fleet.diversity import ClassState, classes_of
 from fleet.engine.operations.bad_bots import BotReadings, alike_of, fleet_health, health_columns
 from fleet.engine.operations.bot_detail import read_bot
-from fleet.engine.operations.budgets import read_budget_views
+from fleet.engine.operations.budgets import read_budget_views, scopes_of
 from fleet.engine.operations.dead import priced
 from fleet.engine.operations.idle import compute_view
 from fleet.engine.operations.ladders import apis_of
@@ -41,7 +41,7 @@ from fleet.signals.bot_table import BotState, BotTable
 from fleet.signals.catalogue import NOBODY
 from fleet.signals.cost_view import Costs, PoolCost, costs_of
 from fleet.signals.crew import Trouble, troubles_of
-from fleet.signals.diagnosis.engine import are_told, diagnose
+from fleet.signals.diagnosis.engine import diagnose, untold
 from fleet.signals.diagnosis.long_waits import outlook
 from fleet.signals.diagnosis.verdict import judge
 from fleet.signals.events import MOST_EVENTS
@@ -180,9 +180,8 @@ class Overview:
             pools=tuple(self._pools(reading, standings, bots, waits)),
             limits=limits,
             waits=waits,
-            headline=headline(waits, now_s),
             cost=self._costs(reading, totals[catalogue.COST_USD_MICROS.name], limits),
-            budgets=read_budget_views(self._state, settings, series, now_s),
+            budgets=read_budget_views(self._state, settings, series, now_s, waited_for=scopes_of(waits)),
             bill=self._billing.read(self._state, now_s),
             events=events[:EVENTS_SHOWN],
             resources=_resources(living, troubles_of(speaking, settings, now_s=now_s), reading.redis_bytes),
@@ -195,12 +194,20 @@ class Overview:
         symptoms = read_symptoms(
             self._state, now_s=now_s, breakers=seen.breakers, failures=failures, workers=reading.workers,
             series=series, bots=of_bots, reasons=readings.reasons, redis_most_bytes=reading.redis_most_bytes,
-            recent=recent,
+            recent=recent, in_hand=self._in_hand(standings),
         )  # fmt: skip
         found = diagnose(view, symptoms)
-        said = {"headline": "" if are_told(waits, found) else view.headline}
-        said |= {"outlook": outlook(view)}
+        left = untold(waits, found)
+        others = sum(line.tasks for line in left) < sum(line.tasks for line in waits if line.cause != "time")
+        said = {"headline": headline(left, now_s, are_others=others), "outlook": outlook(view)}
         return view.model_copy(update={"diagnoses": found, "verdict": judge(view, symptoms), **said})
+
+    def _in_hand(self, standings: Iterable[PoolStanding]) -> dict[str, int]:
+        """Return how many tasks are at work, by the limit of their pool's own API."""
+        found = defaultdict[str, int](int)
+        for pool in standings:
+            found[f"{self._settings.limit_of(pool.pool)[0]}/{KEY_LABEL}"] += pool.running
+        return found
 
     def bot(self, name: str) -> BotDetail:
         """Return one bot; raises as `read_bot`."""

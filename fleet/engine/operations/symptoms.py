@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
 
 import redis
 
+from fleet.economy.bill.notes import lives, read_note
 from fleet.resilience import BreakerView
 from fleet.roster import PoolBots, Quarantine
-from fleet.signals.diagnosis.symptoms import BreakerFacts, OutBot, Symptoms
+from fleet.signals.diagnosis.symptoms import BreakerFacts, OpenCalls, OutBot, Symptoms
 from fleet.signals.recorder import SILENT_S, WorkerReport, split_reports
 from fleet.signals.windows import STATUSES, Failure, RecentEntry, names_by_checksum
 from fleet.store import keys
 
+#: Calls under way of each limit whose age is looked at, at most; and tasks at work from which they are (count).
+OPEN_CALLS, FEWEST_CALLS = 50, 5
 FAILED_STATUS = STATUSES.index("failed")
 
 
@@ -31,6 +33,7 @@ def read_symptoms(
     reasons: Mapping[str, Quarantine],
     redis_most_bytes: int,
     recent: Sequence[RecentEntry],
+    in_hand: Mapping[str, int],
 ) -> Symptoms:
     """Return what a view does not show. One round trip.
 
@@ -45,17 +48,25 @@ def read_symptoms(
         reasons: Why, by bot.
         redis_most_bytes: Memory that Redis may use; 0: not limited.
         recent: The last completions of the fleet.
+        in_hand: Tasks at work by the limit of their pool's own API; where there are a few, their calls are looked at.
     """
+    busy = [limit for limit, tasks in in_hand.items() if tasks >= FEWEST_CALLS]
+    with state.pipeline(transaction=False) as pipe:
+        pipe.hgetall(keys.backlogs())
+        for limit in busy:
+            pipe.hrandfield(keys.limit_keys(limit).open, OPEN_CALLS, withvalues=True)
+        backlogs, *samples = pipe.execute()
     return Symptoms(
         breakers={limit: _breaker(view) for limit, view in breakers.items()},
         series=series,
         failures=failures,
         silent=_silent(workers, now_s),
         out=_out(bots, reasons),
-        backlogs=_backlogs(state),
+        backlogs=_backlogs(backlogs),
         redis_most_bytes=redis_most_bytes,
         answered_at=_answered_at(recent, breakers),
         known_from=min((entry.at for entry in recent), default=0.0),
+        under_way=_under_way(dict(zip(busy, samples, strict=True)), in_hand, workers, now_s),
     )
 
 
@@ -69,9 +80,10 @@ def _answered_at(recent: Sequence[RecentEntry], limits: Iterable[str]) -> dict[s
 
 def _breaker(view: BreakerView) -> BreakerFacts:
     wait = view.wait
+    counts = view.failed, view.well, view.timed_out, view.calls, view.failed_at
     if wait is None:
-        return BreakerFacts(False, None, None, "", view.failed, view.well, view.timed_out, view.calls)
-    return BreakerFacts(True, view.since, wait.cause, wait.told, view.failed, view.well, view.timed_out, view.calls)
+        return BreakerFacts(False, None, None, "", *counts)
+    return BreakerFacts(True, view.since, wait.cause, wait.told, *counts)
 
 
 def _silent(rows: Mapping[bytes, bytes], now_s: float) -> tuple[WorkerReport, ...]:
@@ -93,9 +105,25 @@ def _out_bot(bot: str, until: float | None, why: Quarantine | None) -> OutBot:
     return OutBot(bot, why.since or None, until, why.reason, why.by)
 
 
-def _backlogs(state: redis.Redis) -> dict[str, tuple[tuple[int, int], ...]]:
+def _under_way(
+    samples: Mapping[str, Sequence[bytes]], in_hand: Mapping[str, int], workers: Mapping[bytes, bytes], now_s: float
+) -> dict[str, OpenCalls]:
+    """Return calls without an answer by their limit; those of processes that are gone will have none."""
+    everyone, _ = split_reports(dict(workers), now_s=0.0)
+    living = {report.process for report in everyone if report.at >= now_s - SILENT_S}
+    found = {}
+    for limit, sample in samples.items():
+        noted = [note for text in sample[1::2] if (note := read_note(text)) is not None]
+        ages = tuple(
+            now_s - sent_us / 1e6 for note, sent_us, _ in noted if not note.process or lives(note.process, living)
+        )
+        if ages:
+            found[limit] = OpenCalls(len(ages) if len(noted) < OPEN_CALLS else max(len(ages), in_hand[limit]), ages)
+    return found
+
+
+def _backlogs(rows: Mapping[bytes, bytes]) -> dict[str, tuple[tuple[int, int], ...]]:
     """Return how many tasks waited minute by minute, the oldest first; a pool that a minute does not name had none."""
-    rows = cast("dict[bytes, bytes]", state.hgetall(keys.backlogs()))
     minutes = {int(minute): json.loads(row) for minute, row in sorted(rows.items()) if row}
     pools = {pool for waiting in minutes.values() for pool in waiting}
     return {pool: tuple((at, waiting.get(pool, 0)) for at, waiting in minutes.items()) for pool in pools}

@@ -14,8 +14,8 @@ from typing import Literal
 from pydantic import Field
 
 from fleet.frozen import Frozen
-from fleet.quoting import counted
-from fleet.signals.diagnosis.finding import SEVERITIES, Diagnosis, Severity, clock
+from fleet.quoting import clock, counted
+from fleet.signals.diagnosis.finding import SEVERITIES, Diagnosis, Severity, is_of_many
 
 #: Seconds for which a finding must be gone until it is told to be over.
 OVER_AFTER_S = 60.0
@@ -92,10 +92,15 @@ def look_for_news(
     known = {(one.kind, one.about): one for one in log.told}
     posts = tuple(at for at in log.posts if at > now_s - COUNTED_S)
     news, after, before = list[News](), list[ToldAlert](), list[ToldAlert]()
+    wide = {kind for kind, about in wanted if is_of_many(about)}
+    ended_wide = {
+        kind for (kind, about), last in known.items()
+        if is_of_many(about) and (kind, about) not in wanted and now_s - last.seen_at >= OVER_AFTER_S
+    }  # fmt: skip
     for key, one in wanted.items():
         last = known.get(key)
         seen = None if last is None else last.model_copy(update={"seen_at": now_s})
-        what = _what(one, last, repeat_s, now_s)
+        what = _what(one, last, repeat_s, now_s) or ("lasts" if one.kind in ended_wide else None)
         if what is not None:
             news.append(_news(what, one, last, now_s))
         after.append(seen if seen is not None and what is None else _told(one, last, now_s))
@@ -104,7 +109,9 @@ def look_for_news(
         if key in wanted:
             continue
         before.append(last)
-        if now_s - last.seen_at < OVER_AFTER_S:
+        if key[0] in wide and not is_of_many(key[1]):  # one finding tells it with others now
+            after.append(last.model_copy(update={"seen_at": now_s}))
+        elif now_s - last.seen_at < OVER_AFTER_S:
             after.append(last)
         else:
             news.append(News(what="over", began_at=last.began_at, **last.model_dump(include=_SAME)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fleet.quoting import clock, listed
 from fleet.signals.ahead.budget_view import AmountView, BudgetScopeView
 from fleet.signals.ahead.outlook import length
-from fleet.signals.diagnosis.finding import Diagnosis, Help, Severity, clock, diagnosis
+from fleet.signals.diagnosis.finding import Diagnosis, Help, Severity, diagnosis
 from fleet.signals.diagnosis.long_waits import LONG_WAIT_S, long_wait
 from fleet.signals.diagnosis.symptoms import Case, api_of
 from fleet.signals.limit_view import LimitView
@@ -18,6 +19,8 @@ from fleet.waits import Cause
 NEAR = 0.8
 #: Share of a minute's allowance from which a minute counts as full, and full minutes that are told (count).
 FULL, FULL_MINUTES = 0.9, 5
+#: Used-up budgets of pools, of tenants, of bots or of runs that are told one by one (count).
+MOST_APART = 3
 #: Minutes that are looked at for the first full one (count).
 LOOKED_BACK = 60
 _DAY_S = 86_400.0
@@ -46,10 +49,31 @@ def budgets(case: Case) -> Iterator[Diagnosis]:
 
 def scopes(case: Case) -> Iterator[Diagnosis]:
     """Yield budgets of fleet, pools, tenants, bots and runs that are used up, or nearly: each by its fullest amount."""
+    full: dict[str, list[Diagnosis]] = {}
     for budget in case.view.budgets:
         one = budget.fullest
         if one is not None and one.share >= NEAR:
-            yield _of_scope(case, budget, one)
+            found = _of_scope(case, budget, one)
+            kind, _, name = budget.scope.partition(":")
+            if found.kind == "budget_used" and name:
+                full.setdefault(kind, []).append(found)
+            else:
+                yield found
+    for kind, each in full.items():
+        yield from each if len(each) <= MOST_APART else [_of_many(case, kind, each)]
+
+
+def _of_many(case: Case, kind: str, each: list[Diagnosis]) -> Diagnosis:
+    """Return in one finding that the budgets of many pools, tenants, bots or runs are used up."""
+    each = sorted(each, key=lambda one: -one.tasks)
+    tasks = sum(one.tasks for one in each)
+    names = listed((one.about.partition(":")[2] for one in each), len(each))
+    return diagnosis(
+        "budget_used", "critical" if tasks else "warning", f"The budgets of {len(each):,} {kind}s are used up",
+        now_s=case.now_s, about=f"{kind}:*", tasks=tasks, cause=names,
+        help=Help(advice="raise those that ought to go on, or let the tasks wait for new ones (UTC)",
+                  command="fleet budgets"),
+    )  # fmt: skip
 
 
 def _of_scope(case: Case, budget: BudgetScopeView, one: AmountView) -> Diagnosis:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from fleet.quoting import counted, listed
+from fleet.quoting import clock, counted, listed
 from fleet.signals.crew import Trouble
-from fleet.signals.diagnosis.finding import Diagnosis, Help, Kind, Severity, clock, diagnosis
+from fleet.signals.diagnosis.finding import Diagnosis, Help, Kind, Severity, diagnosis
 from fleet.signals.diagnosis.symptoms import Case
 from fleet.store.clock import NAMED_FROM_S, told
 from fleet.waits import SENTENCES, Cause
@@ -15,6 +15,8 @@ from fleet.waits import SENTENCES, Cause
 HUNG_S = 10.0
 #: Seconds for which a worker that was lost is told, unless one of its name has started since.
 LOST_TOLD_S = 600.0
+#: Lost workers that are told one by one (count).
+MOST_APART = 3
 #: Shares of the memory that Redis may use, from which it is told, and from which it is urgent.
 REDIS_NEAR, REDIS_FULL = 0.85, 0.95
 #: A command that starts a worker.
@@ -55,7 +57,10 @@ def _none(case: Case) -> Diagnosis:
 
 
 def _lost(case: Case) -> Iterator[Diagnosis]:
-    """Yield workers that have just fallen silent, and those that were given up and have no successor of their name."""
+    """Yield workers that have just fallen silent, and those that were given up and in whose place none has started.
+
+    Weakness: a worker that is started for another reason takes the place of a lost one, too; the event stays.
+    """
     lost: dict[str, float] = {worker.name: worker.at for worker in case.symptoms.silent}
     back = {worker.name for worker in case.view.resources.workers if worker.row not in
             {silent.row for silent in case.symptoms.silent}}  # fmt: skip
@@ -64,14 +69,27 @@ def _lost(case: Case) -> Iterator[Diagnosis]:
         if event.name == "worker_lost" and event.at > case.now_s - LOST_TOLD_S:
             lost.setdefault(name, event.at)
         elif event.name == "worker_started":
-            lost.pop(name, None)
-    for name, at in lost.items():
-        if name not in back:
-            yield diagnosis(
-                "worker_lost", "warning", f"Worker {name} is lost", now_s=case.now_s, about=name, since=at,
-                cause="it has reported nothing since; what it held goes back to its queues by itself",
-                help=Help(advice="start one in its place, and see its log", command=START),
-            )  # fmt: skip
+            lost.pop(_place_of(name, lost, event.at), None)
+    gone = {name: at for name, at in lost.items() if name not in back}
+    if len(gone) > MOST_APART:  # their host, or the network to it
+        yield diagnosis(
+            "worker_lost", "warning", f"{len(gone):,} workers are lost", now_s=case.now_s, since=min(gone.values()),
+            cause=f"{listed(gone, len(gone))} have reported nothing since; what they held goes back to its queues by "
+            "itself", help=Help(advice="see that their hosts are up, and start as many in their place", command=START),
+        )  # fmt: skip
+        return
+    for name, at in gone.items():
+        yield diagnosis(
+            "worker_lost", "warning", f"Worker {name} is lost", now_s=case.now_s, about=name, since=at,
+            cause="it has reported nothing since; what it held goes back to its queues by itself",
+            help=Help(advice="start one in its place, and see its log", command=START),
+        )  # fmt: skip
+
+
+def _place_of(started: str, lost: Mapping[str, float], at: float) -> str:
+    """Return whose place a worker takes: that of its own name, else that of who was lost first before it started."""
+    before = [name for name, lost_at in lost.items() if lost_at <= at]
+    return started if started in lost or not before else min(before, key=lambda name: lost[name])
 
 
 def unserved(case: Case) -> Iterator[Diagnosis]:
@@ -84,8 +102,9 @@ def unserved(case: Case) -> Iterator[Diagnosis]:
         if tasks:  # the sentence tells how many
             line = line.removesuffix(": its tasks wait").removesuffix(": their tasks wait")
         yield diagnosis(
-            kind, severity, line[:1].upper() + line[1:], cause="", now_s=case.now_s, about=", ".join(trouble.pools),
-            tasks=tasks, help=Help(advice=advice, command="fleet doctor"),
+            kind, severity, line[:1].upper() + line[1:], cause="", now_s=case.now_s,
+            about=", ".join(trouble.pools) or trouble.about, tasks=tasks,
+            help=Help(advice=advice, command="fleet doctor"),
         )  # fmt: skip
 
 
@@ -97,14 +116,26 @@ def _of_trouble(case: Case, trouble: Trouble) -> tuple[Kind, Severity, int]:
 
 
 def clocks(case: Case) -> Iterator[Diagnosis]:
-    """Yield workers whose clock is not that of Redis."""
+    """Yield hosts whose clock is not that of Redis; when all are off alike, it is that of Redis."""
+    off: dict[str, float] = {}
     for worker in case.view.resources.workers:
         if abs(worker.clock_ahead_s) >= NAMED_FROM_S:
-            yield diagnosis(
-                "clock_off", "warning", f"The clock of worker {worker.name} is off", now_s=case.now_s,
-                about=worker.name, cause=f"it is {told(worker.clock_ahead_s)}",
-                help=Help(advice="let NTP set the clock of its host, or of the host of Redis", command="fleet doctor"),
-            )  # fmt: skip
+            off.setdefault(worker.host, worker.clock_ahead_s)
+    hosts = {worker.host for worker in case.view.resources.workers}
+    if len(off) > 1 and off.keys() == hosts and max(off.values()) - min(off.values()) < NAMED_FROM_S:
+        ahead_s = next(iter(off.values()))
+        yield diagnosis(
+            "clock_off", "warning", "The clock of Redis is off", now_s=case.now_s, about="Redis",
+            cause=f"those of all {len(hosts):,} hosts with workers are {told(ahead_s)}",
+            help=Help(advice="let NTP set the clock of the host of Redis", command="fleet doctor"),
+        )  # fmt: skip
+        return
+    for host, ahead_s in off.items():
+        yield diagnosis(
+            "clock_off", "warning", f"The clock of host {host} is off", now_s=case.now_s, about=host,
+            cause=f"it is {told(ahead_s)}", help=Help(advice="let NTP set the clock of that host, or of the host of "
+            "Redis", command="fleet doctor"),
+        )  # fmt: skip
 
 
 def redis(case: Case) -> Iterator[Diagnosis]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from fleet.signals.diagnosis import bills, bots, budgets, crew, providers, queues
-from fleet.signals.diagnosis.finding import Diagnosis, Kind, worst_first
-from fleet.signals.diagnosis.providers import ALL_APIS
+from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Kind, worst_first
 from fleet.signals.diagnosis.symptoms import Case, Symptoms, api_of
 from fleet.signals.view import FleetView, WaitLine
 from fleet.waits import CAUSES, Cause
@@ -15,7 +15,7 @@ from fleet.waits import CAUSES, Cause
 NEARLY_ALL = 0.9
 #: All rules.
 RULES: tuple[Callable[[Case], Iterator[Diagnosis]], ...] = (
-    providers.broken, providers.silent, providers.failing, providers.refusing, providers.slow,
+    providers.broken, providers.silent, providers.failing, providers.overdue, providers.refusing, providers.slow,
     budgets.budgets, budgets.scopes, budgets.saturated, bills.unknown,
     bots.bots_out, bots.alike, bots.prompts,
     crew.workers, crew.unserved, crew.clocks, crew.redis, crew.machines, crew.paused,
@@ -41,22 +41,26 @@ _TELLS: dict[Kind, frozenset[Cause]] = {
 }
 
 
-def are_told(waits: Iterable[WaitLine], found: Iterable[Diagnosis]) -> bool:
-    """Return whether findings say of nearly all waiting tasks what they wait for: nobody need be told twice."""
+def untold(
+    waits: Iterable[WaitLine], found: Iterable[Diagnosis], *, nearly: float = NEARLY_ALL
+) -> tuple[WaitLine, ...]:
+    """Return the reasons to wait that no finding tells, none where that is nearly all: nobody need be told twice."""
     lines = [line for line in waits if line.cause != "time"]
     about: dict[Cause, set[str]] = {}
     for one in found:
         if one.tasks:
             for cause in _TELLS.get(one.kind, ()):
                 about.setdefault(cause, set()).update((one.about, *one.about.split(", ")))
-    told = sum(line.tasks for line in lines if about.get(line.cause, set()) & _names_of(line))
-    return bool(about) and told >= NEARLY_ALL * sum(line.tasks for line in lines)
+    left = tuple(line for line in lines if not about.get(line.cause, set()) & _names_of(line))
+    is_little = sum(line.tasks for line in left) <= (1 - nearly) * sum(line.tasks for line in lines)
+    return () if about and is_little else left
 
 
 def _names_of(line: WaitLine) -> set[str]:
     """Return what a finding about this may be called by: the API, the pool, the budget, or everything."""
     budget = line.about.removeprefix("budget ").rpartition(", ")[0]
-    return {"", ALL_APIS, line.pool, line.about, api_of(line.about), budget}
+    many = f"{budget.partition(':')[0]}:*"
+    return {"", ALL_APIS, line.pool, line.about, api_of(line.about), budget, many}
 
 
 def diagnose(view: FleetView, symptoms: Symptoms) -> tuple[Diagnosis, ...]:
@@ -68,5 +72,29 @@ def diagnose(view: FleetView, symptoms: Symptoms) -> tuple[Diagnosis, ...]:
     """
     case = Case(view, symptoms)
     found = [one for rule in RULES for one in rule(case)]
-    told = {one.about for one in found if one.kind == "prompts_fail"}
-    return worst_first(one for one in found if one.kind != "dead_letters" or one.about not in told)
+    failing = {one.about for one in found if one.kind == "prompts_fail"}
+    stopped = _stopped(view, found)
+    return once_each(
+        one for one in found
+        if not (one.kind == "dead_letters" and one.about in failing)
+        and not (one.kind == "backlog_grows" and one.about in stopped)
+    )  # fmt: skip
+
+
+def _stopped(view: FleetView, found: Iterable[Diagnosis]) -> set[str]:
+    """Return the pools of which a finding tells what most tasks wait for, but for a limit: their backlog must grow."""
+    lines = [line for line in view.waits if line.cause not in ("time", "limit")]
+    left = {id(line) for line in untold(lines, found, nearly=1.0)}
+    told = Counter[str]()
+    for line in lines:
+        told[line.pool] += line.tasks if id(line) not in left else 0
+    waiting = {pool.pool: pool.waiting + pool.parked for pool in view.pools}
+    return {pool for pool, tasks in told.items() if tasks and tasks >= waiting.get(pool, 0) / 2}
+
+
+def once_each(found: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
+    """Return findings worst first, of one kind about one thing the worst: pages and messages know them by these."""
+    by_name: dict[tuple[Kind, str], Diagnosis] = {}
+    for one in worst_first(found):
+        by_name.setdefault((one.kind, one.about), one)
+    return tuple(by_name.values())

@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fleet.config import tool_of
-from fleet.quoting import counted
-from fleet.signals.diagnosis.finding import Diagnosis, Help, Kind, clock, diagnosis
+from fleet.quoting import clock, counted
+from fleet.signals.diagnosis.finding import ALL_APIS, Diagnosis, Help, Kind, diagnosis
 from fleet.signals.diagnosis.symptoms import RECENT_MIN, BreakerFacts, Case, api_of, called
 from fleet.signals.limit_view import LimitView
 from fleet.waits import SENTENCES, Cause
 
-#: What all APIs together are called.
-ALL_APIS = "all APIs"
-#: Failed calls of the last minutes, and their share, from which an API is told although its breaker is closed; and the
-#: share of the last 30 s that must fail still: what is over is no finding.
-FAILING_CALLS, FAILING_SHARE, STILL_SHARE = 8, 0.2, 0.1
-#: 429s within five minutes, and their share of the calls, from which an API is told.
-REFUSED_CALLS, REFUSED_SHARE = 10, 0.1
+#: Failed calls of the last minutes, and their share, from which an API is told although its breaker is closed.
+FAILING_CALLS, FAILING_SHARE = 8, 0.2
+#: 429s within five minutes, and their share of the calls, from which an API is told; seconds after the last of them.
+REFUSED_CALLS, REFUSED_SHARE, STILL_REFUSED_S = 10, 0.1, 60.0
 #: Seconds without any answer, the last 429 within them, and tasks that wait, from which "all calls" are refused.
 REFUSED_NOW_S, WAITING_TASKS = 6.0, 3
 #: Calls under way without an answer from which an API that answers nothing is told.
 SILENT_CALLS = 5
+#: Seconds after which a call is overdue at least, and how many times the time in which 99 of 100 tasks of the hour were
+#: done; share of the calls under way that must be overdue, and tasks from which their time is known (count).
+OVERDUE_S, OVERDUE_TIMES, OVERDUE_SHARE, TIMED_TASKS = 10.0, 3.0, 0.2, 20
 #: Share of a worker's silence in which nobody else may have been answered: it tells of silence when that has lasted
 #: three times the slowest answer, and a call may have been under way for one of these when the last answer came.
 SILENT_SHARE = 2 / 3
@@ -49,8 +49,8 @@ class _Broken(NamedTuple):
 #: By the cause for which calls wait; `{api}` is filled in.
 _BROKEN: dict[Cause, _Broken] = {
     "outage": _Broken(
-        "provider_down", "{api} is down", "see the provider's status page; a fallback gives its pools another way",
-        "fleet limits reset-breaker {api}",
+        "provider_down", "{api} is down", "see the provider's status page; Fleet tries it all the time, and a fallback "
+        "gives its pools another way", "fleet breakers show {api}",
     ),
     "key": _Broken(
         "key_refused", "The key of {api} is not taken",
@@ -133,9 +133,9 @@ def failing(case: Case) -> Iterator[Diagnosis]:
     """Yield APIs on which many calls fail, but not so many that the breaker opens."""
     for limit, facts in case.symptoms.breakers.items():
         late_calls, calls = facts.calls.get("late", 0), sum(facts.calls.values())
-        failed, now = late_calls + facts.calls.get("outage", 0), facts.failed + facts.well
+        failed = late_calls + facts.calls.get("outage", 0)
         is_many = failed >= FAILING_CALLS and failed >= FAILING_SHARE * calls
-        if facts.is_open or not is_many or not facts.failed or facts.failed < STILL_SHARE * now:
+        if facts.is_open or not is_many or not facts.still_fails(failed, case.now_s):
             continue
         late = f", {late_calls:,} of them had no answer in time" if late_calls else ""
         yield diagnosis(
@@ -147,8 +147,22 @@ def failing(case: Case) -> Iterator[Diagnosis]:
         )  # fmt: skip
 
 
-def silent(case: Case) -> Iterator[Diagnosis]:
-    """Yield APIs that have answered nothing for far longer than usual, while calls are under way: they hang.
+class Silence(NamedTuple):
+    """An API that has answered nothing for far longer than usual, while calls are under way: it hangs."""
+
+    limit: str
+    calls: int
+    longest_s: float
+
+    @property
+    def told(self) -> str:
+        """What it goes by."""
+        under_way = f"{counted(self.calls, 'call')} have been under way"
+        return f"{under_way} for up to {self.longest_s:.0f} s, far longer than usual"
+
+
+def silences(case: Case) -> Iterator[Silence]:
+    """Yield APIs that hang.
 
     A worker of few slots hears little: its calls count only where the others were not answered either.
     """
@@ -162,13 +176,43 @@ def silent(case: Case) -> Iterator[Diagnosis]:
                 longest_s[limit] = max(longest_s.get(limit, 0.0), silent_s)
     for limit, under_way in calls.items():
         facts = case.symptoms.breakers.get(limit)
-        if under_way < SILENT_CALLS or (facts is not None and facts.is_open):
-            continue
-        since = max(case.now_s - longest_s[limit], case.symptoms.answered_at.get(api_of(limit), 0.0))
+        if under_way >= SILENT_CALLS and not (facts is not None and facts.is_open):
+            yield Silence(limit, under_way, longest_s[limit])
+
+
+def silent(case: Case) -> Iterator[Diagnosis]:
+    """Yield that they do."""
+    for one in silences(case):
+        api = api_of(one.limit)
+        since = max(case.now_s - one.longest_s, case.symptoms.answered_at.get(api, 0.0))
         yield diagnosis(
-            "provider_failing", "critical", f"{called(api_of(limit))} answers nothing", now_s=case.now_s, since=since,
-            cause=f"{counted(under_way, 'call')} have been under way for up to {longest_s[limit]:.0f} s, far longer "
-            "than usual", about=api_of(limit),
+            "provider_failing", "critical", f"{called(api)} answers nothing", now_s=case.now_s, since=since,
+            cause=one.told, about=api,
+            help=Help(advice="see the provider's status page; tasks whose calls time out are tried again",
+                      command="fleet breakers"),
+        )  # fmt: skip
+
+
+def overdue(case: Case) -> Iterator[Diagnosis]:
+    """Yield APIs that leave some calls without an answer for far longer than tasks take, though they answer others.
+
+    Weakness: where calls have hung for long already, that is what is usual; they time out then, which `failing` tells.
+    """
+    silent_ones = {one.limit for one in silences(case)}
+    for limit, open_calls in case.symptoms.under_way.items():
+        facts, api = case.symptoms.breakers.get(limit), api_of(limit)
+        usual = [pool.durations.ran for pool in case.view.pools if pool.api == api]
+        usual_ms = max((ran.p99 for ran in usual if ran.p99 is not None and ran.count >= TIMED_TASKS), default=None)
+        if usual_ms is None or limit in silent_ones or (facts is not None and facts.is_open):
+            continue
+        late_s = max(OVERDUE_S, OVERDUE_TIMES * usual_ms / 1000)
+        late = open_calls.older_than(late_s)
+        if late < SILENT_CALLS or late < OVERDUE_SHARE * open_calls.calls:
+            continue
+        yield diagnosis(
+            "provider_failing", "warning", f"{called(api)} leaves calls without an answer", now_s=case.now_s, about=api,
+            cause=f"{late:,} of {open_calls.calls:,} under way have had none for more than {late_s:.0f} s; 99 of 100 "
+            f"tasks of the last hour took less than {usual_ms / 1000:.1f} s",
             help=Help(advice="see the provider's status page; tasks whose calls time out are tried again",
                       command="fleet breakers"),
         )  # fmt: skip
@@ -180,9 +224,9 @@ def refusing(case: Case) -> Iterator[Diagnosis]:
         api = api_of(limit.limit)
         sums = [case.recent(pool) for pool in case.pools_on(api)]
         calls, refused = sum(one.calls for one in sums), sum(one.rate_limited for one in sums)
-        is_many = refused >= REFUSED_CALLS and refused >= REFUSED_SHARE * calls
+        is_many = refused >= REFUSED_CALLS and refused >= REFUSED_SHARE * calls and still_refuses(limit, case.now_s)
         none_since = _none_answered_since(case, limit)
-        if not is_many and limit.held_s < LONG_HOLD_S and none_since is None:
+        if not is_many and _hold_s(case, limit) < LONG_HOLD_S and none_since is None:
             continue
         held = f"it asked to wait until {clock(case.now_s + limit.held_s, case.now_s)}" if limit.held_s > 0 else ""
         none = f"none was answered for {case.now_s - none_since:.0f} s" if none_since is not None else ""
@@ -198,6 +242,17 @@ def refusing(case: Case) -> Iterator[Diagnosis]:
                 else "fleet limits list",
             ),
         )  # fmt: skip
+
+
+def still_refuses(limit: LimitView, now_s: float) -> bool:
+    """True while an API that has answered 429 may still do: what is over is told no more."""
+    return limit.held_s > 0 or (limit.refused_at is not None and limit.refused_at > now_s - STILL_REFUSED_S)
+
+
+def _hold_s(case: Case, limit: LimitView) -> float:
+    """Return the whole length of the hold after a 429, not what is left of it; 0: none is."""
+    since_s = 0.0 if limit.refused_at is None else max(0.0, case.now_s - limit.refused_at)
+    return limit.held_s + since_s if limit.held_s > 0 else 0.0
 
 
 def _behind_a_hold(case: Case, limit: LimitView) -> int:

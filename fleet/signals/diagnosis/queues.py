@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from fleet.quoting import counted
@@ -15,6 +16,14 @@ GROWS_MIN, LONG_DRAIN_S = 10, 900.0
 GROWN = 1.1
 #: Dead letters of the last minutes from which they are told (count), how many times the usual, share of the tasks.
 DEAD_MIN, DEAD_LETTERS, DEAD_TIMES, DEAD_SHARE = 10, 10, 3.0, 0.02
+#: What helps against the types that tell of no provider, bot or prompt.
+_OF_TYPES = {
+    "BotFunctionFailed": "correct the function: the log of its workers names the line",
+    "DeadlineExceeded": "raise deadline_s of the pool, or ask for less in one task",
+    "Expired": "give them more time (expires_s) or the pool more workers",
+    "OutOfTries": "see what their calls failed with",
+    "Poison": "see what ends the worker that runs them: its memory, or the function",
+}
 
 
 def backlogs(case: Case) -> Iterator[Diagnosis]:
@@ -69,11 +78,14 @@ def dead_letters(case: Case) -> Iterator[Diagnosis]:
     if dead < DEAD_LETTERS or dead < DEAD_SHARE * done or dead < DEAD_TIMES * usual * DEAD_MIN / (60 - DEAD_MIN):
         return
     worst = max(zip(pools, now, strict=True), key=lambda one: one[1].dead_letters)[0]
-    of_worst = [failure.type for failure in case.symptoms.failures if failure.pool == worst]
-    types = f", mostly {max(set(of_worst), key=of_worst.count)}" if of_worst else ""
+    from_s = case.now_s - 60 * DEAD_MIN
+    of_worst = Counter(one.type for one in case.symptoms.failures if one.pool == worst and one.at > from_s)
+    mostly = of_worst.most_common(1)[0][0] if of_worst else ""
+    types = f", mostly {mostly}" if mostly else ""
     yield diagnosis(
         "dead_letters", "warning", f"{counted(round(dead), 'task')} failed for good", now_s=case.now_s, about=worst,
         cause=f"in the last {DEAD_MIN} minutes, of {done:,.0f}; {usual:,.0f} in the {60 - DEAD_MIN} minutes before; "
         f"most of them in {worst}{types}",
-        help=Help(advice="see why, then replay them", command="fleet dead list"),
+        help=Help(advice=f"{_OF_TYPES.get(mostly, 'see why')}, then replay them",
+                  command=f"fleet dead list --pool {worst}"),
     )  # fmt: skip

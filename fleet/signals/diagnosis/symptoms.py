@@ -17,6 +17,9 @@ from fleet.waits import Cause
 
 #: Minutes that a finding is about, unless it is about an outage (count); and those before, which say what is usual.
 RECENT_MIN, USUAL_MIN = 5, 60
+#: Seconds that a breaker counts its calls over; the share of these that must fail for an API to fail still; failures to
+#: be expected among them if it did, from which it tells that none has (count); seconds since a minute with one.
+OUTAGE_WINDOW_S, STILL_SHARE, FEW_STILL, STILL_S = 30.0, 0.1, 3, 120.0
 #: Minutes of which it is kept how many tasks waited (count).
 BACKLOG_MINUTES = 16
 
@@ -35,6 +38,7 @@ class BreakerFacts:
         timed_out: Those of the failed that got no answer in time.
         calls: Calls of the last minutes by what became of them: `well`, `outage`, `late`, `key`, `credit`,
             `configuration`, `other`; 429s are not among them.
+        failed_at: Start of the last minute in which one failed; None: none has since it was closed last.
     """
 
     is_open: bool
@@ -45,6 +49,37 @@ class BreakerFacts:
     well: int = 0
     timed_out: int = 0
     calls: Mapping[str, int] = field(default_factory=dict)
+    failed_at: float | None = None
+
+    def still_fails(self, failed: int, now_s: float) -> bool:
+        """True while what failed so often in the last minutes may still do: what is over is told no more.
+
+        The last 30 s decide; where they have seen too few calls to tell, so does the last minute with a failure.
+        """
+        now = self.failed + self.well
+        if self.is_open or self.failed:
+            return self.is_open or self.failed >= STILL_SHARE * now
+        is_rare = failed * now < FEW_STILL * max(failed, sum(self.calls.values()))
+        return is_rare and self.failed_at is not None and self.failed_at > now_s - STILL_S
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCalls:
+    """Calls of living workers that have no answer yet.
+
+    Args:
+        calls: How many there are.
+        ages_s: Seconds since each of a random few of them left.
+    """
+
+    calls: int
+    ages_s: tuple[float, ...]
+
+    def older_than(self, seconds: float) -> int:
+        """Return how many of all are older; an estimate unless all were looked at."""
+        if not self.ages_s:
+            return 0
+        return round(self.calls * sum(age > seconds for age in self.ages_s) / len(self.ages_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +107,7 @@ class Symptoms:
         redis_most_bytes: Memory that Redis may use; 0: not limited.
         answered_at: By `provider/model`, when a task was answered last, among the last thousand of the fleet.
         known_from: When the oldest of those ended: what is not among them was answered before that, or never.
+        under_way: By `provider/model/key`, calls without an answer.
     """
 
     breakers: Mapping[str, BreakerFacts] = field(default_factory=dict)
@@ -83,6 +119,7 @@ class Symptoms:
     redis_most_bytes: int = 0
     answered_at: Mapping[str, float] = field(default_factory=dict)
     known_from: float = 0.0
+    under_way: Mapping[str, OpenCalls] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from math import comb
 from typing import NamedTuple
 
 from fleet.config import models_among
 from fleet.quoting import counted
 from fleet.signals.diagnosis.bots import is_of_prompts
-from fleet.signals.diagnosis.finding import CallVerdict, Culprit
-from fleet.signals.diagnosis.providers import ALL_APIS
-from fleet.signals.diagnosis.symptoms import RECENT_MIN, Case, Symptoms, api_of
+from fleet.signals.diagnosis.finding import ALL_APIS, CallVerdict, Culprit
+from fleet.signals.diagnosis.providers import Silence, silences, still_refuses
+from fleet.signals.diagnosis.symptoms import OUTAGE_WINDOW_S, RECENT_MIN, Case, Symptoms, api_of
 from fleet.signals.view import FleetView
 from fleet.waits import Cause
 
 #: Failures below which nobody is accused: one or two tell nothing.
 FEWEST = 3
-#: Share of the failed tasks from which one bot is behind them.
-ON_ONE_BOT = 0.5
+#: Share of the failed tasks from which one bot is behind them, if it is as improbable as this that by chance any has
+#: as many.
+ON_ONE_BOT, BY_CHANCE = 0.5, 0.001
 #: Share of an API's failures from which all APIs that fail are accused together.
 ON_ALL = 0.5
-#: Seconds that an open breaker's calls are counted over, and others.
-OUTAGE_WINDOW_S, WINDOW_S = 30.0, 60.0 * RECENT_MIN
+#: Seconds that calls are counted over, but for those of an open breaker.
+WINDOW_S = 60.0 * RECENT_MIN
 #: Who answers for what became of a call.
 _OF_SORT: dict[str, Culprit] = {
     "outage": "provider", "late": "provider", "key": "key", "credit": "key", "configuration": "configuration",
@@ -50,6 +52,7 @@ class _Cell(NamedTuple):
     sort: str
     failed: int
     of: int
+    is_over: bool
 
 
 def judge(view: FleetView, symptoms: Symptoms) -> CallVerdict:
@@ -62,7 +65,10 @@ def judge(view: FleetView, symptoms: Symptoms) -> CallVerdict:
     case = Case(view, symptoms)
     if (standing := _of_breakers(case)) is not None:
         return standing
-    cells = list(_cells(case))
+    if silent := list(silences(case)):
+        return _of_silence(max(silent, key=lambda one: one.calls))
+    counted_now = list(_cells(case))
+    cells = [cell for cell in counted_now if not cell.is_over]
     by_calls, by_tasks = _of_cells(case, cells), _of_tasks(case)
     if by_calls is not None and by_calls.failed >= max(FEWEST, by_tasks.failed if by_tasks is not None else 0):
         return by_calls
@@ -72,9 +78,26 @@ def judge(view: FleetView, symptoms: Symptoms) -> CallVerdict:
         return budget
     failed = sum(cell.failed for cell in cells) + (by_tasks.failed if by_tasks is not None else 0)
     if not failed:
-        return _of_nobody(case) or CallVerdict()
+        return _of_nobody(case) or _of_what_is_over(case, counted_now)
     few = f"{counted(failed, 'failure')} in {RECENT_MIN} minutes, fewer than {FEWEST} of a kind: too few to tell"
     return CallVerdict(verdict="unclear", failed=failed, reason=few)
+
+
+def _of_what_is_over(case: Case, cells: list[_Cell]) -> CallVerdict:
+    """Return that nothing fails now, and what did a moment ago: nobody need be looked for."""
+    was = _of_cells(case, cells)
+    if was is None or was.failed < FEWEST:
+        return CallVerdict()
+    reason = f"{was.reason} on {was.culprit}, none of them just now"
+    return CallVerdict(failed=was.failed, of=was.of, error=was.error, reason=reason)
+
+
+def _of_silence(one: Silence) -> CallVerdict:
+    """Judge by calls that have no answer at all: none of them has failed yet."""
+    return CallVerdict(
+        verdict="provider", culprit=api_of(one.limit), error="late", of=one.calls, window_s=one.longest_s,
+        reason=f"{one.told}; none has failed yet",
+    )  # fmt: skip
 
 
 def _of_nobody(case: Case) -> CallVerdict | None:
@@ -120,8 +143,13 @@ def _cells(case: Case) -> Iterator[_Cell]:
         calls = facts.calls if facts is not None else {}
         of = max(sum(calls.values()) + refused, round(sum(one.calls for one in sums)))
         for sort, failed in {**calls, "429": refused}.items():
-            if failed and sort in _OF_SORT:
-                yield _Cell(api, sort, failed, of)
+            if not failed or sort not in _OF_SORT:
+                continue
+            if sort == "429":
+                is_over = not still_refuses(limit, case.now_s)
+            else:
+                is_over = facts is not None and not facts.still_fails(failed, case.now_s)
+            yield _Cell(api, sort, failed, of, is_over)
 
 
 def _of_cells(case: Case, cells: list[_Cell]) -> CallVerdict | None:
@@ -161,7 +189,8 @@ def _of_tasks(case: Case) -> CallVerdict | None:
     done = max(len(failures), round(sum(case.recent(pool.pool).completions for pool in case.view.pools)))
     (bot, on_bot), *_ = Counter(one.bot for one in failures).most_common(1)
     error = Counter(one.type for one in failures).most_common(1)[0][0]
-    if len(case.view.bots.name) > 1 and on_bot > ON_ONE_BOT * len(failures) and on_bot >= FEWEST and bot != "-":
+    is_its = on_bot > ON_ONE_BOT * len(failures) and _by_chance(on_bot, len(failures), case) < BY_CHANCE
+    if is_its and bot != "-":
         reason = f"{on_bot:,} of {len(failures):,} failed tasks of the last {RECENT_MIN} minutes are {bot}'s"
         return CallVerdict(verdict="our bots", culprit=bot, error=error, failed=on_bot, of=done, reason=reason)
     pool = Counter(one.pool for one in failures).most_common(1)[0][0]
@@ -171,6 +200,14 @@ def _of_tasks(case: Case) -> CallVerdict | None:
         f"with {error}"
     )
     return CallVerdict(verdict="prompts", culprit=pool, error=error, failed=len(failures), of=done, reason=reason)
+
+
+def _by_chance(on_bot: int, failed: int, case: Case) -> float:
+    """Return how probable it is at most that some bot has so many of the failures, if all are alike."""
+    bots = len(case.view.bots.name)
+    share = 1 / max(1, bots)
+    tail = (comb(failed, k) * share**k * (1 - share) ** (failed - k) for k in range(on_bot, failed + 1))
+    return bots * sum(tail)
 
 
 def _of_budget(case: Case) -> CallVerdict | None:

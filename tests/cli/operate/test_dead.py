@@ -65,7 +65,7 @@ def test_a_list_is_one_line_per_letter_and_says_how_many_there_are(client: redis
     assert "expected an answer, got [none]" in rows[0]
     assert "2 of 3 dead letters; more with --before" in done.stderr
     cursor = done.stderr.split("--before ")[1].strip()
-    assert [row.split()[2] for row in fleet("dead", "list", "--before", cursor).stdout.splitlines()[1:]] == ["t1"]
+    assert [row.split()[3] for row in fleet("dead", "list", "--before", cursor).stdout.splitlines()[1:]] == ["t1"]
 
 
 def test_a_list_as_json_can_be_narrowed_and_holds_no_prompt(client: redis.Redis) -> None:
