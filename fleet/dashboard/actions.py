@@ -206,7 +206,9 @@ def _pause(action: PausePool, state: redis.Redis, broker: redis.Redis, by: str) 
     lowest = CLOSED if action.lowest is None else action.lowest.value
     before = _gates(broker, action.names)
     gate = levers.pause_pools(state, broker, action.names, lowest=lowest, for_s=action.for_s, by=by)
-    return _done(f"{_listed(action.names)}: {gate}", _as_before(before))
+    verb = "is" if len(action.names) == 1 else "are"
+    said = f"paused{str(gate).removeprefix('closed')}" if action.lowest is None else f"paused but for {gate}"
+    return _done(f"{_listed(action.names)} {verb} {said}", _as_before(before))
 
 
 def _resume(action: ResumePool, state: redis.Redis, broker: redis.Redis, by: str) -> CarriedOut:

@@ -153,7 +153,7 @@ def _the_table_sorts_on_every_column_both_ways(page: Browser) -> None:
     page.click("#direction")
     assert page.script(ROWS)[-2:] == ["slow-001", "good-004"]
     cells = dict(zip(page.texts(heads), page.texts("#bot-table tbody tr:first-child > *"), strict=True))
-    assert (cells["evidence"], cells["reason"], cells["out until"]) == ("–", "–", "–")
+    assert (cells["evidence"], cells["reason"], cells["out until (UTC)"]) == ("–", "–", "–")
     choose(page, "sort", "until")
     assert page.script(ROWS)[:2] == ["slow-001", "good-004"]
     page.picture("health-table")

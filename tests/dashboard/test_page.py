@@ -196,13 +196,13 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
     results = fleet.collect(fleet.queue([{"pool": "good"}] * 40 + [{"pool": "bad"}] * 6))
     alpha, beta = fleet.ledger("alpha"), fleet.ledger("beta")
     assert (alpha["served"], beta["bad_requests"]) == (40, 6)
-    page.wait(lambda: page.text("#completed") == "40 ok0 degraded6 failed46 in all", "it counts all results")
+    page.wait(lambda: page.text("#completed") == "40 ok0 degraded6 failed46 ever", "it counts all results")
     assert page.script("return document.getElementById('first-run').hidden")
 
     assert page.text("#failed-of") == "of the last minute's tasks failed"
     assert 0 < float(page.text("#failed-share").removesuffix("%")) <= 100
     assert float(page.text("#rate")) > 0
-    assert page.text("#failed") == f"6 tasks{beta['bad_requests']} failed calls0 429s among them"
+    assert page.text("#failed") == f"6 failed tasks{beta['bad_requests']} failed calls of ended tasks0 429s among them"
     assert page.text("#verdict") == "! prompts: bad"
     assert page.text("#verdict-why").startswith("6 of 46 tasks of the last 5 minutes failed on ")
     assert page.texts("#findings li") == []
@@ -248,7 +248,7 @@ def test_every_panel_shows_what_the_ledger_and_the_results_say(fleet: Stack, pag
         page.click(f'#windows button[data-key="{window}"]')
         assert page.texts("#h-completions small, #h-errors small") == [words] * 2
         assert page.find("#spark-completions").get_attribute("aria-label").startswith(f"{bars} bars")  # type: ignore[union-attr]
-        assert page.text("#completed") == "40 ok0 degraded6 failed46 in all"
+        assert page.text("#completed") == "40 ok0 degraded6 failed46 ever"
 
 
 def test_failed_requests_to_tools_are_told_by_type_below_the_failed_tasks(fleet: Stack, page: Browser) -> None:
@@ -269,14 +269,21 @@ def test_failed_requests_to_tools_are_told_by_type_below_the_failed_tasks(fleet:
 
 def test_pausing_and_resuming_a_pool_by_clicks(fleet: Stack, page: Browser) -> None:
     page.click('#pools li[data-key="good"] button')
-    page.wait(lambda: pool_text(page, "good", ".gate") == "closed", "the gate is closed")
+    page.wait(lambda: pool_text(page, "good", ".gate") == "paused", "the gate is closed")
     ids = fleet.queue([{"pool": "good", "priority": name} for name in ("critical", "critical", "high", "bulk")])
     backlog = '#pools li[data-key="good"] .backlog'
     said = "4 waiting: 2 critical, 1 high, 0 normal, 0 low, 1 bulk"
     page.wait(lambda: page.find(backlog).get_attribute("aria-label") == said, "it counts what waits")
     assert "oldest –" not in pool_text(page, "good", ".figures")
     assert "in flight none, 6 bots" in pool_text(page, "good", ".figures")
-    page.click('#pools li[data-key="good"] button')
+    page.script("""document.querySelector('#pools li[data-key="good"] .pause').focus()""")
+    focused = "return document.activeElement.getAttribute('aria-label')"
+    page.press(Keys.SPACE)
+    page.wait(lambda: pool_text(page, "good", ".gate") == "open", "a key opens the gate")
+    page.wait(lambda: page.script(focused) == "Pause good", "the button keeps the focus")
+    page.press("u")
+    page.wait(lambda: pool_text(page, "good", ".gate") == "paused", "a key brings back what was")
+    page.press(Keys.SPACE)
     page.wait(lambda: pool_text(page, "good", ".gate") == "open", "the gate is open")
     fleet.collect(ids)
     done = f"{fleet.count(status='ok')} ok"
@@ -342,7 +349,7 @@ def test_what_tasks_wait_for_stands_on_top_and_beside_their_pool(fleet: Stack, p
             hidden = page.script("return document.getElementById('waits').hidden")
             assert hidden, "what a finding says is not said again"
             mine = page.texts('#pools li[data-key="good"] .reasons li')
-            assert "3 tasks wait: an operator has paused the pool (closed)" in mine
+            assert "3 tasks wait: an operator has paused the pool" in mine
             (held,) = (line for line in mine if "429, Retry-After 400 s" in line)
             assert held.startswith("alpha/m-1/default: ") and "UTC, in 7 min" in held
             for width, theme in ((1280, "light"), (390, "dark")):
@@ -428,7 +435,7 @@ def test_a_task_is_opened_by_its_link_its_address_and_its_id_and_cancelled(fleet
             page.wait(lambda: dead.task_id[:8] in page.text("#found-tasks"), "the search field finds what failed")
             page.click("#found-close")
             page.wait(lambda: not page.find("#found").is_displayed(), "it is closed")
-            drains = '#pools li[data-key="good"] [data-key="drains"] b'
+            drains = '#pools li[data-key="good"] [data-key="backlog"] b'
             page.wait(lambda: page.text(drains) == "stands still", "the pool says when its backlog is gone")
             page.script("location.hash = arguments[0]", f"task={waits}")
             page.wait(lambda: page.text("#task .pill") == "queued", "the address opens it")
@@ -566,9 +573,26 @@ def test_it_fits_every_control_has_a_name_and_every_text_is_readable(
         page.picture(name)
         page.chrome.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
     summary = page.script("return document.getElementById('pool-summary').getBoundingClientRect()")
-    heat = page.script("return document.getElementById('heat').getBoundingClientRect()")
-    assert (summary["height"] > 0 and summary["bottom"] <= heat["top"]) is (width < 560)
+    first = page.script("return document.querySelector('.signals .card').getBoundingClientRect()")
+    assert (summary["height"] > 0 and summary["bottom"] <= first["top"]) is (width < 560)
     page.picture(name)
+
+
+def test_every_time_is_of_utc_as_in_the_sentences_wherever_the_browser_is(page: Browser) -> None:
+    page.chrome.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": "Asia/Kathmandu"})  # 5 h 45 min ahead
+    try:
+        page.chrome.refresh()
+        page.wait(lambda: page.version, "it is drawn")
+        now_s = time.time()
+        minutes = [time.strftime("%H:%M", time.gmtime(now_s - ago_s)) for ago_s in (0, 60)]
+        assert page.text("#foot").removeprefix("Read from Redis at ")[:5] in minutes
+        assert page.script("return document.getElementById('spark-completions').tipAt(1)")[:9] in [
+            f"{minute} UTC" for minute in minutes
+        ]
+        told = page.find("#events time").get_attribute("title") or ""
+        assert told[:10] == time.strftime("%Y-%m-%d", time.gmtime(now_s)) and told.endswith(" UTC")
+    finally:
+        page.chrome.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
 
 
 def test_old_figures_never_look_new_when_redis_hangs(fleet: Stack, page: Browser) -> None:
@@ -606,6 +630,8 @@ def test_an_outage_prompts_that_fail_and_a_dead_worker_are_each_said_in_one_sent
     shows(page, "outage", said="All 2 APIs are down since ")
     assert fleet.ledger("alpha")["errors_5xx"] + fleet.ledger("beta")["errors_5xx"] <= 60
     assert page.text("#verdict") == "! provider: all APIs"
+    assert "answered 5" not in page.text("#verdict-why"), "the finding has said what the provider answered"
+    assert page.texts('#limits [data-key="next grant"] b').count("when a probe does well") == 2
     assert "diagnosis critical" in (page.find("#diagnosis").get_attribute("class") or "")
     page.click("#findings li .copy")
     send(beta, "/odd?name=moderated&share=1", {})
@@ -623,12 +649,14 @@ def test_an_outage_prompts_that_fail_and_a_dead_worker_are_each_said_in_one_sent
     more += fleet.queue([{"pool": "good"}] * 3)
     shows(page, "no-worker", said="No worker lives since ")
     print(f"dead worker told after {time.monotonic() - killed_s:.1f} s")
+    assert (page.text("#busy"), pool_text(page, "good", ".gate")) == ("0 / 0", "no worker")
+    assert page.text('#pools li[data-key="good"] [data-key="backlog"] b') == "stands still"
     page.click('#pools li[data-key="good"] button')
-    page.wait(lambda: pool_text(page, "good", ".gate") == "closed", "the pool is paused")
+    page.wait(lambda: pool_text(page, "good", ".gate") == "paused", "the pool is paused")
     page.wait(lambda: any("Pool good is paused" in text for text in page.texts("#diagnosis .said")), "it says so")
     page.script("document.getElementById('more-findings').open = true")
     page.click('#diagnosis .does[aria-label="Resume good"]')
-    page.wait(lambda: pool_text(page, "good", ".gate") != "closed", "its button opens it")
+    page.wait(lambda: pool_text(page, "good", ".gate") != "paused", "its button opens it")
     fleet.worker = WorkerProcess(fleet.config.parent, env=fleet.env).wait_ready()
     fleet.collect(more)
     page.wait(lambda: page.text("#bill-unknown").startswith("3 calls unknown"), "what was in flight is unknown", 60)
@@ -668,10 +696,10 @@ def test_ten_thousand_bots_are_drawn_and_kept_up_to_date(
         chrome.look()
         chrome.open(flower.url, f"fleet:{(tmp_path / 'flower.password').read_text().strip()}")
         assert chrome.text("#bots-shown") == "10,000"
-        assert chrome.text("#completed").endswith("500 in all")
+        assert chrome.text("#completed").endswith("500 ever")
         began_s = time.monotonic()
         finish(redis_url, settings, range(501, 502))
-        chrome.wait(lambda: chrome.text("#completed").endswith("501 in all"), "the next result shows")
+        chrome.wait(lambda: chrome.text("#completed").endswith("501 ever"), "the next result shows")
         shown_s = time.monotonic() - began_s
         drawn_ms: set[float] = set()
 

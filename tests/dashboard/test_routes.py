@@ -98,7 +98,7 @@ def test_the_page_allows_no_foreign_and_no_inline_script(served: Served) -> None
 def test_an_action_of_the_page_is_carried_out_and_recorded(served: Served) -> None:
     status, said = served.act(PAUSE, login=served.login)
     undo = [{"do": "resume", "pools": ["research"]}]
-    assert (status, json.loads(said)) == (200, {"done": "research: closed", "undo": undo})
+    assert (status, json.loads(said)) == (200, {"done": "research is paused", "undo": undo})
     assert served.gate == b"-1"
     status, said = served.act(json.dumps({"do": "resume", "pool": "research"}), login=served.login)
     assert (status, served.gate) == (200, None)

@@ -1,6 +1,6 @@
 // What a cell of the map and a column of the table can show of a bot, and by what bots can be sorted.
 
-import { clock, decimal, dollars, duration, percent, short } from "./draw.js";
+import { clock, decimal, dollars, duration, left as until, percent, short } from "./draw.js";
 import { STATES, TESTS } from "./store.js";
 
 const OUT = STATES.indexOf("quarantined");
@@ -26,11 +26,11 @@ const left = (bots, i, now) => (!isOut(bots, i) ? 0 : bots.columns.until[i] ? Ma
 /** Why a bot is out; of one that is suspected, what speaks most against it. */
 export const reasonOf = (bots, i) => bots.reasons.get(i) || TESTS[bots.columns.test[i]];
 
-/** Until when a bot is out, in words. */
-export function untilOf(bots, i, now) {
+/** Until when a bot is out, in words; `spell`: how a time is told. */
+export function untilOf(bots, i, now, spell = clock) {
   if (!isOut(bots, i)) return "";
   const end = bots.columns.until[i];
-  return end ? `${clock(end)}, in ${duration(Math.max(0, end - now))}` : "it is released";
+  return end ? `${spell(end)}, in ${until(end - now)}` : "it is released";
 }
 
 /**
@@ -38,7 +38,7 @@ export function untilOf(bots, i, now) {
  * those of its 95th percentile, but at least `top`; with `most` it is that much in every pool.
  */
 export const COLOURS = {
-  health: { label: "health: evidence against a bot", hue: "bad", of: evidence, show: (v) => (v ? `${percent(v)} of what takes it out` : "none"), most: 1, out: true },
+  health: { label: "health (evidence)", hue: "bad", of: evidence, show: (v) => (v ? `${percent(v)} of what takes it out` : "none"), most: 1, out: true },
   state: { label: "state", hue: "state", of: column("state"), names: STATES },
   reason: { label: "what speaks against it", hue: "test", of: column("test"), names: TESTS.map((name) => name || "nothing"), out: true },
   bad_percent: { label: "bad answers, share of its last tasks", hue: "bad", of: share("bad_percent"), show: percent, top: 0.3 },

@@ -72,7 +72,8 @@ export function keyed(parent, items, keyOf, make, update) {
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const CENTS = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const DIGITS = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
-const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+// Of UTC, as findings, commands, logs and alerts have it: a page with two clocks is misread at night.
+const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", timeZone: "UTC" });
 
 export const count = (n) => WHOLE.format(n);
 
@@ -96,7 +97,8 @@ export function dollars(micros) {
   const usd = micros / 1e6;
   if (usd === 0) return "$0";
   if (usd < 0.0001) return "<$0.0001";
-  return `$${(usd >= 100 ? WHOLE : usd >= 1 ? CENTS : DIGITS).format(usd)}`;
+  const spelled = (usd >= 100 ? WHOLE : usd >= 1 ? CENTS : DIGITS).format(usd);
+  return `$${/^0\.\d$/.test(spelled) ? `${spelled}0` : spelled}`; // $0.50, not $0.5
 }
 
 export function duration(seconds) {
@@ -107,17 +109,27 @@ export function duration(seconds) {
   return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} d`;
 }
 
+/** How long until something: parts of a second only flicker. */
+export const left = (seconds) => (seconds < 1 ? "a moment" : duration(seconds));
+
 export const ago = (at, now) => (at ? `${duration(Math.max(0, now - at)).replace(/^\d+ ms$/, "0 s")} ago` : "never");
 
-export const clock = (at) => CLOCK.format(at * 1000);
+/** A time of day in a list whose head says UTC. */
+export const timeOfDay = (at) => CLOCK.format(at * 1000);
 
-const minute = (at) => clock(at).slice(0, 5);
+/** A time of day in a sentence. */
+export const clock = (at) => `${timeOfDay(at)} UTC`;
+
+/** Day and time, for who asks for all of it. */
+export const dayAndTime = (at) => `${new Date(at * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC`;
+
+const minute = (at) => timeOfDay(at).slice(0, 5);
 
 /** Kinds of marks, the one that is drawn when several are at one place first. */
 const MARKS = ["outage", "worker", "quarantine", "action", "recovery"];
 
 /** A time on a chart: an hour and minute, of a day's chart the hour alone. */
-const timeOf = (at) => (at.length > 1 && at[1] - at[0] > 60 ? (when) => `${minute(when)}, an hour` : minute);
+const timeOf = (at) => (at.length > 1 && at[1] - at[0] > 60 ? (when) => `${minute(when)} UTC, an hour` : (when) => `${minute(when)} UTC`);
 
 /** The marks of each place of a chart: what happened in its minute or hour. */
 function marked(at, marks) {
@@ -130,13 +142,16 @@ function marked(at, marks) {
   return found;
 }
 
-/** Lines through a chart where something happened, one a place: dashed, in the colour of the worst. */
+/** Lines through a chart where something happened, one a place: dashed, as no bar is, in the colour of the worst. */
 function drawMarks(picture, found, height, xAt) {
   for (const [i, here] of found) {
     const kind = MARKS.find((one) => here.some((mark) => mark.kind === one)) ?? here[0].kind;
     picture.append(svg("path", { class: `mark-line ${kind}`, d: `M${xAt(i)} 0V${height}` }));
   }
 }
+
+/** What the lines of a chart stand for, the worst first. */
+const kindsOf = (found) => MARKS.filter((kind) => [...found.values()].flat().some((mark) => mark.kind === kind));
 
 const told = (here = []) => here.map((mark) => `${mark.words}${mark.count > 1 ? ` and ${count(mark.count - 1)} more` : ""}`);
 
@@ -169,7 +184,7 @@ export function bars(place, at, series, { height = 44, line = null, show = count
   series.forEach((one, s) => picture.append(svg("path", { class: one.class, d: paths[s] })));
   drawMarks(picture, found, height, (i) => i * 5 + 2);
   if (line) picture.append(svg("path", { class: "level", d: `M0 ${height - line.value * scale}H${width}` }));
-  place.replaceChildren(picture, h("span", { class: "peak" }, most ? `${show(most)} max` : ""));
+  place.replaceChildren(picture, h("span", { class: "peak" }, most ? `${show(most)} max` : ""), h("span", { class: "axis", "aria-hidden": "true" }, h("span", {}, timeOf(at)(at[0]).replace(/, .*/, "")), found.size ? h("span", { class: "cut" }, `┆ ${kindsOf(found).join(", ")}`) : null, h("span", {}, "now")));
   attribute(place, "role", "img");
   const last = series.map((one) => `${one.name} ${show(one.values[n - 1] ?? 0)}`).join(", ");
   const happened = [...found.values()].flatMap(told);
@@ -196,7 +211,7 @@ export function line(place, at, values, { most = 0, show = decimal, name = "", m
     svg("path", { class: "stroke", d: `M${points.join("L")}` }),
   );
   drawMarks(picture, found, height, (i) => i * 5);
-  place.replaceChildren(picture);
+  place.replaceChildren(picture, h("span", { class: "peak" }, most ? `${show(most)} allowed` : `${show(Math.max(...values, 0))} max`));
   attribute(place, "role", "img");
   attribute(place, "aria-label", `${name} over time: now ${show(values[values.length - 1] ?? 0)}, most ${show(Math.max(...values, 0))}`);
   place.tipAt = (share) => {

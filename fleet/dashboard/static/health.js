@@ -1,6 +1,6 @@
 // The worst bots by name, and whether bots still answer differently: two panels that are drawn anew from each view.
 
-import { ago, attribute, by, clock, counted, decimal, duration, h, keyed, meter, percent, text } from "./draw.js";
+import { ago, attribute, by, clock, counted, decimal, duration, h, keyed, left, meter, percent, text } from "./draw.js";
 
 const CLASSES_SHOWN = 12;
 const SURE_MS = 5000; // for so long a second click on "Relearn" does it
@@ -20,7 +20,7 @@ export function worst({ health, at }, open) {
     text(state, one.state);
     attribute(state, "class", `pill state-${one.state}`);
     text(why, [one.reason || "no reason given", one.by && one.by !== "health" && `by ${one.by}`, one.alike && "answers like others"].filter(Boolean).join(", "));
-    text(when, one.state === "quarantined" ? `${one.since ? `${duration(Math.max(0, at - one.since))}, ` : ""}until ${one.until ? `${clock(one.until)}, in ${duration(Math.max(0, one.until - at))}` : "it is released"}` : `evidence ${decimal(one.evidence)} of ${decimal(one.enough)}`);
+    text(when, one.state === "quarantined" ? `${one.since ? `out for ${duration(Math.max(0, at - one.since))}, ` : ""}until ${one.until ? `${clock(one.until)}, in ${left(one.until - at)}` : "it is released"}` : `evidence ${one.evidence.toFixed(1)} of ${one.enough.toFixed(1)}`);
   });
 }
 
@@ -46,7 +46,7 @@ export function diversity({ diversity: classes, at }, { act, open, mayAct }) {
       text(line.lastElementChild, row.value);
     });
     named(names, one, open);
-    text(verdict, [one.verdict && `Last verdict: ${one.verdict}.`, one.advice && `${one.advice[0].toUpperCase()}${one.advice.slice(1)}.`].filter(Boolean).join(" "));
+    text(verdict, [one.verdict && `Last verdict: ${one.verdict}.`, one.advice && `${one.advice[0].toUpperCase()}${one.advice.slice(1)}.`].filter(Boolean).join(" ").replaceAll("`", ""));
     sure(button, one, act, mayAct);
   });
 }

@@ -223,11 +223,12 @@ export class HeatMap {
     pen.lineWidth = size > 16 ? 2.5 : 1.5;
     if (!(isCross && isDark)) pen.strokeRect(x + pen.lineWidth / 2, y + pen.lineWidth / 2, size - pen.lineWidth, size - pen.lineWidth);
     if (!isCross || (isDark && size < CROSSED)) return;
+    const arm = this.layout.cell >= READABLE ? size / 4 : size / 2; // a number in the middle stays readable
     pen.beginPath();
-    pen.moveTo(x, y + size);
-    pen.lineTo(x + size, y);
-    pen.moveTo(x, y);
-    pen.lineTo(x + size, y + size);
+    for (const [atX, atY, toX, toY] of [[0, 0, 1, 1], [size, 0, -1, 1], [0, size, 1, -1], [size, size, -1, -1]]) {
+      pen.moveTo(x + atX, y + atY);
+      pen.lineTo(x + atX + toX * arm, y + atY + toY * arm);
+    }
     pen.stroke();
   }
 

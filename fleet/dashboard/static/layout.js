@@ -1,6 +1,7 @@
 // Where cards stand: in one, two or three columns without holes, however many there are; long lists fold, none scrolls.
 
 import { attribute, by, counted, h, heightOf, keyed, short, text } from "./draw.js";
+import { gateOf } from "./store.js";
 
 const THREE = matchMedia("(min-width: 1800px)");
 const TWO = matchMedia("(min-width: 900px)");
@@ -38,7 +39,7 @@ function build() {
   const columns = [column(), column(), column()];
   board = h("div", { class: "board" });
   map.before(board);
-  board.append(h("div", { class: "broad" }, by("pool-summary"), map, h("div", { class: "columns" }, columns[0], columns[1])), columns[2]);
+  board.append(h("div", { class: "broad" }, map, h("div", { class: "columns" }, columns[0], columns[1])), columns[2]);
   board.columns = columns;
   board.map = map;
   cards.forEach((card) => columns[0].append(card));
@@ -83,8 +84,9 @@ function folds() {
   }
 }
 
-/** One line a pool, above the map on a phone: the cards with everything are far below there. */
-export function poolSummary({ pools, waits }) {
+/** One line a pool, below the findings on a phone: the cards with everything are far below there. */
+export function poolSummary(view) {
+  const { pools, waits } = view;
   const place = by("pool-summary");
   const reasons = new Map();
   for (const wait of waits) if (wait.cause !== "time" && !reasons.has(wait.pool)) reasons.set(wait.pool, wait.cause);
@@ -97,8 +99,8 @@ export function poolSummary({ pools, waits }) {
     text(name, pool.pool);
     text(figures, `${short(pool.waiting)} waiting, ${short(pool.in_flight)} in flight`);
     const why = reasons.get(pool.pool);
-    text(gate, pool.is_open ? (why ? `waits: ${why}` : "open") : pool.gate.replace(/, for .*/, ""));
-    attribute(gate, "class", `pill ${!pool.is_open || why ? "warn" : "good"}`);
+    text(gate, gateOf(pool, why, view));
+    attribute(gate, "class", `pill ${gate.textContent === "open" ? "good" : "warn"}`);
   });
 }
 

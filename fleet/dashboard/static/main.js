@@ -92,7 +92,7 @@ function draw() {
   const took = performance.now() - began;
   document.body.dataset.drawnMs = took.toFixed(1);
   document.body.dataset.version = view.version;
-  text(by("foot"), `Read from Redis at ${clock(view.at)}; drawn in ${Math.round(took)} ms. Keys: / find, t open a task, arrows and Enter on the map, p freezes the page.`);
+  text(by("foot"), `Read from Redis at ${clock(view.at)}; drawn in ${Math.round(took)} ms. Keys: / find, t open a task, arrows and Enter on the map, u undoes what was just done, p freezes the page.`);
 }
 
 /** Say how old the figures are; never let old ones look like new ones. */
@@ -110,6 +110,7 @@ function trouble(reason) {
 
 /** Do it, and return the answer or null; quietly where more follows, of which the last one says what was done. */
 async function act(action, button, isQuiet = false) {
+  const hadFocus = document.activeElement === button; // a disabled button loses it
   button.disabled = true;
   try {
     const answer = await store.act(action);
@@ -122,6 +123,7 @@ async function act(action, button, isQuiet = false) {
     return null;
   } finally {
     button.disabled = false;
+    if (hadFocus && document.activeElement === document.body) (button.isConnected && button.offsetParent ? button : by("status")).focus();
   }
 }
 
@@ -189,7 +191,8 @@ function controls() {
     } else if (event.key === "t") {
       by("task-id").focus();
       event.preventDefault();
-    } else if (event.key === "p") freeze();
+    } else if (event.key === "u" && !by("toast").hidden) by("toast").querySelector("button")?.click();
+    else if (event.key === "p") freeze();
   });
   document.addEventListener("visibilitychange", () => !document.hidden && !frozen && tick());
   windowButtons(remembered.window, (window) => (remember({ ...recall(), window }), store.view && draw()));

@@ -1,14 +1,15 @@
 // The panels beside the heat map: three signals, error matrix, pools, limits, cost, events. Drawn anew from each view.
 
 import { headlines, inWindow } from "./window.js";
-import { ago, attribute, bars, by, clock, count, counted, decimal, dollars, duration, h, keyed, line, meter, percent, short, svg, text, widthOf } from "./draw.js";
+import { ago, attribute, bars, by, clock, count, counted, dayAndTime, decimal, dollars, duration, h, keyed, left, line, meter, percent, short, svg, text, widthOf } from "./draw.js";
 import { taskLink } from "./story.js";
 import { askPause } from "./safe.js";
+import { gateOf, speaking } from "./store.js";
 
 const PRIORITIES = ["critical", "high", "normal", "low", "bulk"];
 const MATRIX_ROWS = 12;
 const EVENT_ROWS = 60;
-const SILENT_S = 10; // as the finding that a worker is lost has it
+const TOLD_CHARS = 60; // by which an answer is known again in a finding, which may have cut it
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 
@@ -28,8 +29,8 @@ export function panels(view, { out, act, open, mayAct }) {
 }
 
 function swatches(place, pairs) {
-  keyed(place, pairs, ([name]) => name, ([name, style]) => h("span", { class: "swatch" }, h("i", { class: `dot ${style}` }), h("b"), ` ${name}`),
-    (node, [, , value]) => text(node.querySelector("b"), value));
+  keyed(place, pairs, ([name]) => name, ([, style]) => h("span", { class: "swatch" }, h("i", { class: `dot ${style}` }), h("b"), h("span")),
+    (node, [name, , value, noun = name]) => (text(node.children[1], value), text(node.children[2], ` ${noun}`)));
 }
 
 function completions({ totals, spread, recent, durations }, { series, sums, marks }) {
@@ -42,7 +43,7 @@ function completions({ totals, spread, recent, durations }, { series, sums, mark
     ["ok", "ok", short(sums.ok)],
     ["degraded", "degraded", short(sums.degraded)],
     ["failed", "bad", short(sums.failed)],
-    ["in all", "none", short(totals.completions ?? 0)],
+    ["ever", "none", short(totals.completions ?? 0)],
   ]);
   strip(by("spread-strip"), spread);
   const silent = spread.silent ? `${count(spread.silent)} of ${count(spread.bots)} silent` : "none silent";
@@ -69,7 +70,7 @@ function strip(place, spread) {
   place.tipAt = () => `completions per bot, last hour: least ${decimal(spread.min)}, median ${decimal(spread.p50)}, most ${decimal(spread.max)}`;
 }
 
-function errors({ verdict: who }, { series, sums, marks }) {
+function errors({ verdict: who, diagnoses }, { series, sums, marks }) {
   const rest = series.calls_failed.map((n, i) => Math.max(0, n - series.rate_limited[i]));
   bars(by("spark-errors"), series.at, [
     { name: "failed tasks", class: "bad", values: series.failed },
@@ -77,26 +78,30 @@ function errors({ verdict: who }, { series, sums, marks }) {
     { name: "429s", class: "limited", values: series.rate_limited },
   ], { marks });
   swatches(by("failed"), [
-    ["tasks", "bad", short(sums.failed)],
-    ["failed calls", "call", short(sums.calls_failed)],
-    ["429s among them", "limited", short(sums.rate_limited)],
+    ["tasks", "bad", short(sums.failed), sums.failed === 1 ? "failed task" : "failed tasks"],
+    ["calls", "call", short(sums.calls_failed), sums.calls_failed === 1 ? "failed call of ended tasks" : "failed calls of ended tasks"],
+    ["429s", "limited", short(sums.rate_limited), sums.rate_limited === 1 ? "429 among them" : "429s among them"],
   ]);
   const { verdict, culprit, reason } = who;
   const mark = { none: "✓", unclear: "≈" }[verdict] ?? "!";
   text(by("verdict"), `${mark} ${verdict === "none" ? "nothing fails now" : verdict}${culprit ? `: ${culprit}` : ""}`);
   attribute(by("verdict"), "class", `pill ${{ none: "good", unclear: "warn" }[verdict] ?? "bad"}`);
-  text(by("verdict-why"), verdict === "none" && !who.failed ? "" : reason);
+  const isTold = culprit && diagnoses.some((one) => one.about === culprit); // the finding says what the provider answered
+  text(by("verdict-why"), verdict === "none" && !who.failed ? "" : isTold ? reason.split(": ")[0] : reason);
 }
 
-function resources({ resources: used, limits: all, at, suspects }, { series: shown, marks }) {
+function resources(view, { series: shown, marks }) {
+  const { resources: told, limits: all, suspects } = view;
+  const living = speaking(view);
+  const used = Object.fromEntries(["busy", "slots", "cpu_percent", "rss_mb"].map((name) => [name, sum(living.map((worker) => worker[name]))]));
   text(by("busy"), `${count(used.busy)} / ${count(used.slots)}`);
-  text(by("slots"), suspects ? `slots busy, ${count(suspects)} suspects apart` : "slots busy");
+  text(by("slots"), suspects ? `slots busy, ${counted(suspects, "suspect")} apart` : "slots busy");
   const tightest = [...all].map(tightness).sort((a, b) => b.share - a.share)[0];
-  const isTokens = tightest?.what !== "requests";
+  const isTokens = tightest?.what === "tokens";
   const allowed = sum(all.map((limit) => (isTokens ? limit.tpm : limit.rpm) ?? 0));
   const gauges = [
-    { name: "CPU", value: `${decimal(used.cpu_percent / 100)} cores`, values: shown.cpu_percent, show: (v) => `${Math.round(v)}%` },
-    { name: "Memory", value: `${short(used.rss_mb)} MB`, values: shown.rss_mb, show: (v) => `${short(v)} MB` },
+    { name: "CPU", value: cores(used.cpu_percent), values: upTo(shown.cpu_percent, used.cpu_percent), show: cores },
+    { name: "Memory", value: `${short(used.rss_mb)} MB`, values: upTo(shown.rss_mb, used.rss_mb), show: (v) => `${short(v)} MB` },
     { name: "API budget", value: tightest ? percent(tightest.share) : "no limit", values: isTokens ? shown.tokens : shown.calls, show: (v) => `${short(v)} ${isTokens ? "tokens" : "calls"}`, most: (allowed * (shown.at[1] - shown.at[0])) / 60, hint: tightest ? `${tightest.what} of ${tightest.limit}` : "" },
   ];
   keyed(by("gauges"), gauges, (g) => g.name, (g) => h("div", { class: "gauge" }, h("span", {}, g.name), h("b"), h("div", { class: "chart" })), (node, g) => {
@@ -105,16 +110,24 @@ function resources({ resources: used, limits: all, at, suspects }, { series: sho
     attribute(label, "title", g.hint || null);
     line(chart, shown.at, g.values, { most: g.most ?? 0, show: g.show, name: g.name, marks });
   });
-  const silent = used.workers.filter((worker) => at - worker.at > SILENT_S).length;
-  text(by("workers"), used.workers.length
-    ? `${count(used.workers.length)} worker${used.workers.length > 1 ? "s" : ""}${silent ? `, ${silent} silent` : ""}; Redis ${short(used.redis_mb)} MB${tightest ? `; tightest limit: ${tightest.what} of ${tightest.limit}` : ""}`
+  const silent = told.workers.length - living.length;
+  text(by("workers"), told.workers.length
+    ? `${counted(told.workers.length, "worker")}${silent ? `, ${count(silent)} silent` : ""}; Redis ${short(told.redis_mb)} MB${tightest ? `; tightest limit: ${tightest.what} of ${tightest.limit}` : ""}`
     : "no worker"); // why, and what to do, is a finding
+}
+
+/** A series whose last value is the one that stands beside it. */
+const upTo = (values, now) => [...values.slice(0, -1), now];
+
+function cores(percents) {
+  const said = decimal(percents / 100);
+  return `${said} core${said === "1" ? "" : "s"}`;
 }
 
 function tightness(limit) {
   const requests = limit.rpm ? limit.used_rpm / limit.rpm : 0;
   const tokens = limit.tpm ? limit.used_tpm / limit.tpm : 0;
-  return { limit: limit.limit, share: Math.max(requests, tokens), what: requests > tokens ? "requests" : "tokens" };
+  return { limit: limit.limit, share: Math.max(requests, tokens), what: limit.tpm && tokens >= requests ? "tokens" : "requests" };
 }
 
 function matrix(errors, open) {
@@ -157,7 +170,8 @@ function tools(all) {
   });
 }
 
-function pools({ pools: all, waits, at }, out, act, mayAct) {
+function pools(view, out, act, mayAct) {
+  const { pools: all, waits, at, diagnoses } = view;
   const reasons = new Map(all.map((pool) => [pool.pool, []]));
   for (const wait of waits) reasons.get(wait.pool)?.push(wait);
   const most = Math.max(1, ...all.map((pool) => pool.waiting));
@@ -172,15 +186,17 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
     keyed(why, mine, (wait) => `${wait.cause} ${wait.about}`, () => h("li", {}), (line, wait) => {
       const tasks = wait.tasks || wait.in_slots;
       const behind = tasks ? `${counted(tasks, "task")}${wait.tasks ? "" : " in hand"} ${tasks === 1 ? "waits" : "wait"}: ` : "";
-      text(line, `${behind}${wait.line}${until(wait, at)}`);
+      const isTold = wait.told && diagnoses.some((one) => one.sentence.includes(wait.told.slice(0, TOLD_CHARS)));
+      text(line, `${behind}${isTold ? wait.line.replace(` (${wait.told})`, "") : wait.line}${until(wait, at)}`);
       attribute(line, "class", wait.is_lasting ? "lasting" : null);
       attribute(line, "title", wait.advice || null);
     });
     const gate = head.querySelector(".gate");
-    const left = pool.gate_left_s === null ? "" : `, ${duration(pool.gate_left_s)} left`;
+    const open = pool.gate_left_s === null ? "" : `, ${left(pool.gate_left_s)} left`;
     const held = mine.find((wait) => wait.cause !== "time");
-    text(gate, pool.is_open ? (held ? `waits: ${held.about.startsWith("tools/") ? `tool ${held.about.split("/")[1]}` : held.cause}` : "open") : `${pool.gate.replace(/, for .*/, "")}${left}`);
-    attribute(gate, "class", `pill end gate ${!pool.is_open || held ? "warn" : "good"}`);
+    const word = gateOf(pool, held?.about.startsWith("tools/") ? `tool ${held.about.split("/")[1]}` : held?.cause, view);
+    text(gate, pool.is_open ? word : `${word}${open}`);
+    attribute(gate, "class", `pill end gate ${word === "open" ? "good" : "warn"}`);
     const button = head.querySelector(".pause");
     const more = head.lastElementChild;
     more.onclick = () => askPause([pool.pool], act);
@@ -211,8 +227,9 @@ function pools({ pools: all, waits, at }, out, act, mayAct) {
       ["p50 / p99", pool.durations.ran.p50 === null ? "–" : `${duration(pool.durations.ran.p50 / 1000)} / ${duration(pool.durations.ran.p99 / 1000)}`],
     ];
     if (pool.ladder?.rung != null) facts.push(["served by", servedBy(pool.ladder, at), shares(pool.ladder)]);
-    if (pool.drain?.tasks) facts.splice(2, 0, ["drains", pool.drain.short, pool.drain.line]);
-    if (pool.parked) facts.push(["parked", short(pool.parked), pool.next_opens_s === null ? null : `the first opens in ${duration(pool.next_opens_s)}`]);
+    if (pool.drain?.tasks && word === "no worker") facts.splice(2, 0, ["backlog", "stands still", "no live worker serves this pool"]);
+    else if (pool.drain?.tasks) facts.splice(2, 0, [/^\d/.test(pool.drain.short) ? "gone in" : "backlog", pool.drain.short, pool.drain.line]);
+    if (pool.parked) facts.push(["parked", short(pool.parked), pool.next_opens_s === null ? null : `the first opens in ${left(pool.next_opens_s)}`]);
     const missing = out.get(pool.pool);
     if (missing) facts.push(["quarantined", missing < pool.bots ? count(missing) : "all bots: tasks wait"]);
     keyed(figures, facts, ([name]) => name, ([name]) => h("span", {}, `${name} `, h("b")), (span, [, value, hint]) => {
@@ -241,10 +258,10 @@ function shares({ served }) {
 /** Until when a pool's tasks wait, in words; empty: nobody knows. */
 function until(wait, at) {
   if (wait.opens_at === null) return "";
-  const left = wait.opens_at - at;
+  const left_s = wait.opens_at - at;
   const [day, time] = new Date(wait.opens_at * 1000).toISOString().split("T");
   const isToday = day === new Date(at * 1000).toISOString().slice(0, 10);
-  if (left > 0) return `, until ${isToday ? "" : `${day} `}${time.slice(0, left < 120 ? 8 : 5)} UTC, in ${duration(left)}`;
+  if (left_s > 0) return `, until ${isToday ? "" : `${day} `}${time.slice(0, left_s < 120 ? 8 : 5)} UTC, in ${left(left_s)}`;
   return wait.probe_every_s ? `, one is tried every ${duration(wait.probe_every_s)}` : ", they go on now";
 }
 
@@ -259,12 +276,12 @@ function limits({ limits: all, at }) {
     const pill = head.lastElementChild;
     const broken = limit.breaker === "closed" ? "" : `breaker ${limit.breaker}`;
     pill.hidden = !(broken || limit.held_s > 0 || limit.is_changed);
-    text(pill, broken ? broken : limit.held_s > 0 ? `held ${duration(limit.held_s)} by a 429` : "set live");
-    attribute(pill, "class", `pill end ${broken || limit.held_s > 0 ? "bad" : "warn"}`);
+    text(pill, broken ? broken : limit.held_s > 0 ? `held ${left(limit.held_s)} by a 429` : "set live");
+    attribute(pill, "class", `pill end ${limit.breaker === "open" || limit.held_s > 0 ? "bad" : "warn"}`);
     use(requests, limit.used_rpm, limit.rpm);
     use(tokens, limit.used_tpm, limit.tpm);
     tokens.hidden = limit.limit.startsWith("tools/"); // an API that has no tokens
-    const facts = [["waiting", count(limit.waiting)], ["next grant", limit.next_grant_s > 0 ? duration(limit.next_grant_s) : "now"],
+    const facts = [["calls waiting", count(limit.waiting)], ["next grant", nextGrant(limit)],
       ["429s in all", limit.refused ? `${short(limit.refused)}, last ${ago(limit.refused_at, at)}` : "none"]];
     if (limit.in_flight || limit.most_in_flight) facts.splice(1, 0, ["in flight", inFlight(limit)]);
     for (const long of limit.long) facts.push([long.label, long.used === null ? `of ${short(long.limit)}` : `${count(long.used)} of ${short(long.limit)}`]);
@@ -272,6 +289,13 @@ function limits({ limits: all, at }) {
     if (limit.paced_rpm !== null) facts.push(["pace", `${limit.paced_rpm.toFixed(1)} calls a minute`]);
     keyed(figures, facts, ([name]) => name, ([name]) => h("span", {}, `${name} `, h("b")), (span, [, value]) => text(span.lastElementChild, value));
   });
+}
+
+/** When the next call may go: not before what stops all of them ends. */
+function nextGrant({ breaker, next_grant_s, usd_per_day, used_usd, requests_per_day, used_requests }) {
+  if (breaker === "open") return "when a probe does well";
+  if ((usd_per_day && used_usd >= usd_per_day) || (requests_per_day && used_requests >= requests_per_day)) return "with the new day";
+  return next_grant_s > 0 ? `in ${left(next_grant_s)}` : "now";
 }
 
 /** Calls under way of those allowed; more than that: the limit was lowered while they ran. */
@@ -312,6 +336,6 @@ function events({ events: all, at }, open) {
     const { bot, task } = event.fields;
     const mark = { info: "i", warning: "!", error: "×" }[event.level] ?? "i";
     return h("li", { class: event.level }, h("i", { class: "mark", title: event.level }, mark), h("span", {}, h("b", {}, event.name.replaceAll("_", " ")), " ",
-      bot ? h("button", { class: "link", type: "button", onclick: () => open(bot) }, bot) : null, bot ? " " : null, task ? taskLink(task) : null, task ? " " : null, event.said), h("time", { title: new Date(event.at * 1000).toLocaleString() }));
+      bot ? h("button", { class: "link", type: "button", onclick: () => open(bot) }, bot) : null, bot ? " " : null, task ? taskLink(task) : null, task ? " " : null, event.said), h("time", { title: dayAndTime(event.at) }));
   }, (node, event) => text(node.lastElementChild, ago(event.at, at)));
 }

@@ -4,6 +4,18 @@ export const COLUMNS = ["state", "load", "completions", "failed", "calls_failed"
 export const STATES = ["idle", "busy", "probation", "quarantined", "leaving"];
 export const TESTS = ["", "bad answers", "avoids work", "slow"];
 
+const SILENT_S = 10; // as the finding that a worker is lost has it
+
+/** Workers that still report: what the last report of a dead one says is over. */
+export const speaking = ({ resources, at }) => resources.workers.filter((worker) => at - worker.at <= SILENT_S);
+
+/** What a pool does with its tasks, in a word or two; `why`: what they wait for. Paused is not called closed elsewhere. */
+export function gateOf(pool, why, view) {
+  if (!pool.is_open) return pool.gate.replace(/, for .*/, "").replace(/^closed$/, "paused");
+  if (!pool.workers || !speaking(view).length) return "no worker";
+  return why ? `waits: ${why}` : "open";
+}
+
 /** Bots in columns: `names[i]`, `pools[i]` and `columns.load[i]` are of one bot. */
 export class Bots {
   constructor({ names, columns, reasons }) {

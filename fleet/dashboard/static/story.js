@@ -2,7 +2,7 @@
 // opens the task that it names; so do the search field and the address #task=ID.
 
 import { copied } from "./diagnosis.js";
-import { by, clock, counted, dollars, duration, h, short } from "./draw.js";
+import { by, counted, dollars, duration, h, short, timeOfDay } from "./draw.js";
 
 const REFRESH_MS = 3000;
 const DEEDS = {
@@ -97,7 +97,7 @@ export class TaskDialog {
       h("ul", { class: "said" }, ...[...story.lines].reverse().map((line) => h("li", {}, line))),
       ...(story.is_search_complete ? [] : [this.#further(story)]),
       h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-      h("h3", {}, "Steps"),
+      h("h3", {}, "Steps (UTC)"),
       story.steps.length ? h("ol", { class: "steps" }, ...story.steps.map(step)) : h("p", { class: "note" }, "Nothing is recorded of it."),
       ...shown(texts, hidden),
     );
@@ -128,7 +128,7 @@ export class TaskDialog {
 }
 
 function step({ name, at, took_s, told }) {
-  return h("li", {}, h("time", {}, at === null ? "" : clock(at)), h("b", {}, name), h("span", {}, told), h("i", {}, took_s === null ? "" : duration(took_s)));
+  return h("li", {}, h("time", {}, at === null ? "" : timeOfDay(at)), h("b", {}, name), h("span", {}, told), h("i", {}, took_s === null ? "" : duration(took_s)));
 }
 
 function shown(texts, hidden) {

@@ -1,12 +1,12 @@
 // The bots as a table, for who would rather read than look: the heat map's order and filter, a hundred rows at a time.
 
 import { enoughFor, reasonOf, untilOf } from "./colours.js";
-import { ago, attribute, by, count, decimal, dollars, duration, h, percent, short, text } from "./draw.js";
+import { ago, attribute, by, count, decimal, dollars, duration, h, percent, short, text, timeOfDay } from "./draw.js";
 import { STATES } from "./store.js";
 
 const PAGE_ROWS = 100;
 /** Columns: head, what a click sorts by. The first two are drawn by hand, the others are what `cells` returns. */
-const HEADS = [["bot", "pool"], ["state", "state"], ["evidence", "health"], ["reason", "reason"], ["out until", "until"], ["bad answers", "bad_percent"], ["avoids", "avoids_percent"], ["slow", "slow_percent"], ["alike", "alike"], ["last hour", "per_hour"], ["in all", "completions"], ["failed", "failed"], ["failed calls", "calls_failed"], ["in hand", "load"], ["a task", "mean_ms"], ["cost", "cost_usd_micros"], ["last task", "silent"]];
+const HEADS = [["bot", "pool"], ["state", "state"], ["evidence", "health"], ["reason", "reason"], ["out until (UTC)", "until"], ["bad answers", "bad_percent"], ["avoids", "avoids_percent"], ["slow", "slow_percent"], ["alike", "alike"], ["last hour", "per_hour"], ["in all", "completions"], ["failed", "failed"], ["failed calls", "calls_failed"], ["in hand", "load"], ["a task", "mean_ms"], ["cost", "cost_usd_micros"], ["last task", "silent"]];
 
 export class BotTable {
   constructor(heat, open, sortBy) {
@@ -67,7 +67,7 @@ function cells(bots, i, now) {
   const c = bots.columns;
   const part = (percents) => (percents ? `${percents}%` : "–");
   return [
-    c.evidence[i] ? `${decimal(c.evidence[i] / 10)} of ${decimal(enoughFor(bots, i))}` : "–", reasonOf(bots, i) || "–", untilOf(bots, i, now) || "–",
+    c.evidence[i] ? `${decimal(c.evidence[i] / 10)} of ${decimal(enoughFor(bots, i))}` : "–", reasonOf(bots, i) || "–", untilOf(bots, i, now, timeOfDay) || "–",
     part(c.bad_percent[i]), part(c.avoids_percent[i]), part(c.slow_percent[i]), c.alike[i] ? "yes" : "–", short(c.per_hour[i]), short(c.completions[i]),
     c.completions[i] && c.failed[i] ? `${short(c.failed[i])} (${percent(c.failed[i] / c.completions[i])})` : "–", short(c.calls_failed[i]), short(c.load[i]),
     c.mean_ms[i] ? duration(c.mean_ms[i] / 1000) : "–", dollars(c.cost_usd_micros[i]), ago(c.last_at[i], now),

@@ -1,6 +1,6 @@
 // The window that charts and sums are of: 15 minutes, an hour or a day. One choice for all cards, said on each of them.
 
-import { attribute, by, decimal, dollars, h, keyed, percent, text } from "./draw.js";
+import { attribute, by, count, decimal, dollars, h, keyed, percent, text } from "./draw.js";
 
 const WINDOWS = { "15m": { words: "last 15 minutes", minutes: 15 }, "1h": { words: "last hour", minutes: 60 }, "24h": { words: "last 24 hours" } };
 const COLUMNS = ["at", "completions", "ok", "degraded", "failed", "calls", "calls_failed", "rate_limited", "tokens", "cost_usd_micros", "cpu_percent", "rss_mb", "busy"];
@@ -31,18 +31,23 @@ export function inWindow(view) {
 
 /** The headlines: the last minute, and how it stands against the hour before it. */
 export function headlines({ trends }) {
-  change("rate-change", trends.completions, (c) => `${c < 0 ? "−" : "+"}${percent(Math.abs(c))} against the hour`, "");
-  text(by("rate"), decimal(trends.completions.minute ?? 0));
+  change("rate-change", trends.completions, growth, "");
+  text(by("rate"), tasks(trends.completions.minute ?? 0));
   const failed = trends.failed_share;
   text(by("failed-share"), failed.minute === null ? "–" : percent(failed.minute));
   text(by("failed-of"), failed.minute === null ? "no task ended in the last minute" : "of the last minute's tasks failed");
   change("failed-change", failed, (c) => `${points(c)} against the hour`, "worse");
   const calls = trends.calls_failed_share;
-  text(by("calls-share"), calls.minute === null ? "No call of a task that ended in the last minute" : `${percent(calls.minute)} of the calls of those that ended failed`);
+  text(by("calls-share"), calls.minute === null ? "" : `${percent(calls.minute)} of their calls failed`);
   change("calls-change", calls, (c) => `${points(c)} against the hour`, "worse");
   text(by("cost-minute"), dollars(trends.cost_usd_micros.minute ?? 0));
-  change("cost-change", trends.cost_usd_micros, (c) => `${c < 0 ? "−" : "+"}${percent(Math.abs(c))} against the hour`, "");
+  change("cost-change", trends.cost_usd_micros, growth, "");
 }
+
+/** Tasks of a minute are a mean of two halves of minutes: their parts say nothing once there are ten. */
+const tasks = (n) => (n < 10 ? decimal(n) : count(n));
+
+const growth = (c) => (c > 2 ? `${decimal(c + 1)} times the hour's` : `${c < 0 ? "−" : "+"}${percent(Math.abs(c))} against the hour`);
 
 const points = (c) => `${c < 0 ? "−" : "+"}${Number(Math.abs(c * 100).toFixed(1))} points`;
 
