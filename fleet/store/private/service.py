@@ -23,6 +23,7 @@ from pathlib import Path
 from fleet.config import nearest_home
 from fleet.errors import ConfigurationError, StoreUnavailable
 from fleet.store.home import make_home, unusable, write_private
+from fleet.store.private.surroundings import handed_on
 
 #: Opens each command line of a child: `-P` keeps a user's redis.py or queue.py in the working folder from being taken
 #: for the module of that name. A user's own modules are found all the same (`load_function` looks for them there).
@@ -263,7 +264,7 @@ class LocalService:
             fcntl.flock(alive, fcntl.LOCK_EX)
             shell = subprocess.run(
                 ["/bin/sh", "-c", _DETACH, str(log), str(folder), *argv], stdin=alive, stdout=subprocess.PIPE,
-                cwd=folder, start_new_session=True, umask=0o077, check=True,
+                cwd=folder, env=handed_on(os.environ), start_new_session=True, umask=0o077, check=True,
             )  # fmt: skip
             state = replace(state, pid=int(shell.stdout))
         except (subprocess.SubprocessError, ValueError) as error:
