@@ -164,7 +164,9 @@ FUNCTION_BLOCKED = Event(
 POISON_BURIED = Event("poison_buried", "error", "A task that kills its process was given a failed result: task, proof.")
 PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: limit, hold_s. Once a minute a limit.")
 TASK_CANCELLED = Event(
-    "task_cancelled", "info", "An operator cancelled tasks: their ids or what they are; ended, stopped, by, host."
+    "task_cancelled",
+    "info",
+    "An operator cancelled tasks: their ids, or pool and by what they were chosen; ended, stopped, by, host.",
 )
 WORDS_ERASED = Event(
     "words_erased",

@@ -168,8 +168,9 @@ def _by_kind(chosen: Selection, running: bool, dry_run: bool, yes: bool, as_json
     if running:
         for start in range(0, len(tally.held), TOLD_AT_ONCE):
             app.control.revoke(list(tally.held[start : start + TOLD_AT_ONCE]), terminate=True)
-    meant = {"pool": chosen.pool, "tenant": chosen.tenant, "metadata": " ".join(map("=".join, chosen.metadata.items()))}
-    _note([], {**{name: text for name, text in meant.items() if text}, "ended": tally.waiting}, running)
+    by = "+".join(name for name in ("pool", "tenant", "metadata") if getattr(chosen, name))
+    pool = {"pool": chosen.pool} if chosen.pool else {}
+    _note([], {**pool, "chosen_by": by, "ended": tally.waiting}, running)  # whose they were is nobody's to read
     _tell(tally, "cancelled", running, as_json)
 
 

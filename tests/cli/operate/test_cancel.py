@@ -154,6 +154,9 @@ def test_tasks_are_cancelled_by_what_they_are_and_nothing_else_is_touched(client
     assert not client.exists(keys.result(nightly[0]))
     answer = json.loads(fleet(*args, "--yes", "--json").stdout)
     assert answer == {"waiting": 301, "held": [held], "stopped": False}
+    (event,) = json.loads(fleet("events", "--name", "task_cancelled", "--json").stdout)["events"]
+    assert event["fields"].items() >= {"chosen_by": "tenant+metadata", "ended": "301"}.items()
+    assert "acme" not in str(event) and "nightly" not in str(event), "an event names nobody"
     assert [client.exists(keys.result(task_id)) for task_id in (*nightly, later.id)] == [1] * 301
     assert [client.exists(keys.result(task_id)) for task_id in (*others, held)] == [0] * 11
     with pytest.raises(TaskRevokedError):

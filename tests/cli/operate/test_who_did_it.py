@@ -183,7 +183,7 @@ def test_what_was_done_is_said_and_nothing_is_told_where_nothing_was(client: red
     fleet("cancel", "t1", "t2", "nobody")
     assert deeds()[0][1].items() >= {"tasks": "t1, t2", "ended": "2"}.items()
     fleet("cancel", "--pool", "research", "--metadata", "job=nightly", "--yes")
-    assert deeds()[0][1].items() >= {"pool": "research", "metadata": "job=nightly", "ended": "0"}.items()
+    assert deeds()[0][1].items() >= {"pool": "research", "chosen_by": "pool+metadata", "ended": "0"}.items()
 
 
 #: What each action of the page does, and the event that tells of it.
