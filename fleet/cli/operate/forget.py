@@ -164,7 +164,7 @@ def _tell(erasure: Erasure, rewritten: list[str] | None, as_json: bool, *, is_do
             "put_aside": messages.aside, "left_behind": messages.left, "held": len(messages.held),
             "still_running": list(messages.running), "stored": dict(erasure.found),
             "unreadable": dict(erasure.unreadable), "submitted_meanwhile": erasure.meanwhile,
-            "rewritten": rewritten or [], "not_fleets_to_erase": NOT_OURS,
+            "slow_commands": erasure.slow_commands, "rewritten": rewritten or [], "not_fleets_to_erase": NOT_OURS,
         }  # fmt: skip
         click.echo(json.dumps(data, indent=2))
         return
@@ -195,6 +195,10 @@ def _warnings(erasure: Erasure, rewritten: list[str] | None, is_done: bool) -> I
     for what, count in erasure.unreadable.items():
         if count:
             yield f"{count:,} {what}: nobody can tell whose. {UNREADABLE[what]}"
+    if erasure.slow_commands is None:
+        yield "Redis' log of slow commands quotes prompts, and this user may not empty it: have SLOWLOG RESET run"
+    elif erasure.slow_commands:
+        yield f"Redis' log of slow commands was emptied: {counted(erasure.slow_commands, 'entry', 'entries')}"
     yield "ids of tasks, and numbers made of answers, stay until they expire: see docs/erasure.md"
     if rewritten:
         yield f"Redis writes its files anew in the background: {', '.join(rewritten)}"

@@ -34,6 +34,8 @@ KEYS = (keys, bill_keys, erasure_keys, vault_keys)
 _WORK = ("+@read", "+@write", "+@pubsub", "-@scripting", *_CONNECTION, "-@admin", "+info")
 #: What a person looks into the server with. None of these changes it: `CONFIG SET`, `FLUSHALL`, `ACL` stay refused.
 _LOOK = ("+config|get", "+memory|usage", "+memory|stats", "+client|list", "+slowlog|get", "+latency|latest")
+#: What `fleet forget` erases in the server itself: its log of slow commands quotes prompts.
+_FORGET = ("+slowlog|len", "+slowlog|reset")
 #: Scripts may name any key: what they do to it is held against the rules before this, command by command.
 _SCRIPTS = "(+eval +evalsha +eval_ro +evalsha_ro ~*)"
 
@@ -102,7 +104,7 @@ def rules_of(settings: Settings, *, database: int = 0, pools: Iterable[str] = ()
         "dashboard": (
             *_all_keys(settings, "%R~"), *_channels(database), *_WORK, *_pairs(DASHBOARD), _SCRIPTS,
         ),
-        "operator": (*_all_keys(settings, "~"), *_channels(database), *_WORK, *_LOOK, _SCRIPTS),
+        "operator": (*_all_keys(settings, "~"), *_channels(database), *_WORK, *_LOOK, *_FORGET, _SCRIPTS),
     }  # fmt: skip
     return tuple(
         Rules(role, ("on", "clearselectors", "resetkeys", "resetchannels", "-@all", *made[role])) for role in ROLES

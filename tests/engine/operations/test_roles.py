@@ -90,6 +90,7 @@ def test_nobody_changes_the_server_or_asks_for_more_than_the_role_needs(server: 
     ):  # fmt: skip
         assert not may(server, role, *command.split()), command
     assert may(server, role, "CONFIG", "GET", "appendonly") == (role == "operator")
+    assert may(server, role, "SLOWLOG", "RESET") == (role == "operator"), "`fleet forget` empties it: it quotes prompts"
     assert may(server, role, "SCAN", "0") == (role != "producer")
     assert may(server, role, "PSUBSCRIBE", keys.result("*")) == (role != "producer")
     assert may(server, role, "SUBSCRIBE", keys.result("id"))

@@ -41,6 +41,7 @@ class Erasure:
         found: What was stored, by where: how many of each.
         unreadable: Dead letters and messages of which nobody can say whose they are.
         meanwhile: Tasks that were submitted while it went on, and wait.
+        slow_commands: Entries of the logs of slow commands, which quote prompts; None: this user may not touch them.
     """
 
     pseudonym: str
@@ -48,6 +49,7 @@ class Erasure:
     found: Counter[str]
     unreadable: Counter[str]
     meanwhile: int
+    slow_commands: int | None = 0
 
     @property
     def is_complete(self) -> bool:
@@ -102,7 +104,7 @@ class Eraser:
             if not new.total():
                 break
         meanwhile = self._canceller.count(chosen).waiting
-        done = Erasure(pseudonym, messages, found, unreadable, meanwhile)
+        done = Erasure(pseudonym, messages, found, unreadable, meanwhile, empty_slow_logs(self._state, self._broker))
         self._note(done, chosen, by)
         found["exported lines"] = self._export(chosen, pseudonym, is_meant=True)
         return done
@@ -170,6 +172,24 @@ class Eraser:
             waiting=done.messages.waiting, held=len(done.messages.held), stored=counts,
             left=len(done.messages.running) + done.meanwhile,
         )  # fmt: skip
+
+
+def empty_slow_logs(*clients: redis.Redis) -> int | None:
+    """Empty the logs of slow commands: each entry quotes the first 128 bytes of what a command was given.
+
+    Nobody can tell whose those are, so all go. Returns how many there were; None: the user of a URL may not do that.
+
+    Raises:
+        redis.RedisError: When Redis does not answer.
+    """
+    count = 0
+    for client in dict.fromkeys(clients):
+        try:
+            count += int(client.execute_command("SLOWLOG", "LEN"))  # type: ignore[no-untyped-call]
+            client.execute_command("SLOWLOG", "RESET")  # type: ignore[no-untyped-call]
+        except redis.exceptions.NoPermissionError:
+            return None
+    return count
 
 
 def rewrite_files(client: redis.Redis) -> str:

@@ -152,7 +152,7 @@ def test_canaries_of_tasks_in_every_state_are_found_nowhere_and_the_neighbours_s
     with pytest.raises(TaskRevokedError):
         later.get(timeout=5)
     assert client.exists(keys.result(running), keys.result(queued[0]), keys.result(cancelled)) == 3  # REVOKED, no words
-    assert "canary" not in worker.log
+    assert "canary-" not in worker.log
     text = export.read_text()
     assert TENANT not in text and told["pseudonym"] in text and f'"tenant":"{NEIGHBOUR}"' in text
     billed = fleet("bill", "--by", "tenant", "--json").stdout
@@ -227,6 +227,19 @@ def test_a_chord_that_holds_a_result_of_the_tenant_goes_and_others_stay(client: 
 def test_redis_is_told_to_write_its_files_anew(client: redis.Redis) -> None:
     told = fleet("forget", "--tenant", TENANT, "--rewrite", "--yes").stderr
     assert "writes its files anew in the background: " in told
+
+
+def test_the_log_of_slow_commands_quotes_no_prompt_afterwards(client: redis.Redis) -> None:
+    before = client.config_get("slowlog-log-slower-than")["slowlog-log-slower-than"]  # type: ignore[index]
+    try:
+        client.config_set("slowlog-log-slower-than", 0)
+        client.rpush("theirs", f"a message with a prompt of {TENANT}")
+        client.config_set("slowlog-log-slower-than", 1_000_000)
+        assert TENANT in repr(client.slowlog_get(1000))
+        told = json.loads(fleet("forget", "--tenant", TENANT, "--yes", "--json").stdout)
+        assert told["slow_commands"] > 0 and TENANT not in repr(client.slowlog_get(1000))
+    finally:
+        client.config_set("slowlog-log-slower-than", before)
 
 
 def fill(client: redis.Redis) -> None:
