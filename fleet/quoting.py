@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
+from typing import SupportsIndex, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 #: Characters of a foreign value that a message quotes at most.
 QUOTED_CHARS = 80
@@ -30,6 +33,42 @@ def cell(value: object) -> object:
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _PLAIN.fullmatch(value):
         return f"'{value}"
     return value
+
+
+class Hidden(str):
+    """A secret text: it is one in every way, but what shows the values of variables shows three stars.
+
+    Tracebacks with locals (rich, Sentry, `capture_locals`) and asyncio's debug mode print `repr`, cut first or not.
+    Weakness: `str()`, formatting and encoding give the plain text, so what is made of one is made Hidden again.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, at: SupportsIndex | slice) -> Hidden:
+        return Hidden(super().__getitem__(at))
+
+    def strip(self, chars: str | None = None, /) -> Hidden:
+        """As of any text."""
+        return Hidden(super().strip(chars))
+
+
+def bare(error: E) -> E:
+    """Return an error without the frames that it came through, nor those of what it came from.
+
+    What prints a traceback's local variables would show what an API said back in them: the key, the prompt, headers.
+    """
+    behind: list[BaseException] = [error]
+    seen = set[int]()
+    while behind:
+        one = behind.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            behind += [other for other in (one.__cause__, one.__context__) if other is not None]
+    return error
 
 
 def quote(value: object) -> str:

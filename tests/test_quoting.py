@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
+import traceback
+
 import pytest
+from rich.console import Console
+from rich.traceback import Traceback
 
 from fleet import config
 from fleet.cli.main import main
 from fleet.errors import ConfigurationError, InvalidTask
 from fleet.models import BotTask
-from fleet.quoting import counted, nearest
+from fleet.quoting import Hidden, counted, nearest, quote
+from tests.every import every
 
 
 def test_one_is_singular_and_the_others_are_not() -> None:
@@ -39,3 +46,23 @@ def test_a_word_that_is_like_no_other_is_answered_with_the_list(
     monkeypatch.setenv("FLEET_XYZZY", "1")
     with pytest.raises(ConfigurationError, match="FLEET_XYZZY: unknown variable, expected one of FLEET_ALERTS, "):
         config.load()
+
+
+def fail_with(key: str) -> None:
+    own = {"Authorization": key, "beginning": key[:8]}
+    raise ValueError(f"no {len(own)}")
+
+
+def test_a_hidden_text_is_shown_by_no_traceback_and_is_a_text_all_the_same() -> None:
+    key = Hidden("sk-canary-0123456789" * 8)
+    shown = [repr(key), repr([key[:8]]), repr({"Authorization": key.strip()}), f"{(key,)}", quote(key), repr(key[-1])]
+    assert every("canary" not in text and "9" not in text for text in shown)
+    assert (str(key), f"Bearer {key}", json.dumps(key)) == (key, "Bearer " + key, f'"{key}"')
+    with pytest.raises(ValueError, match="no 2") as raised:
+        fail_with(key)
+    trace = raised.tb.tb_next
+    plain = traceback.TracebackException(ValueError, raised.value, trace, capture_locals=True)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(Traceback.from_exception(ValueError, raised.value, trace, show_locals=True, locals_max_string=10))
+    told = "".join(plain.format()) + console.file.getvalue()  # type: ignore[attr-defined]
+    assert "own" in told and "sk-can" not in told

@@ -8,21 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet.errors import KeyMissing
+from fleet.quoting import Hidden
 
 #: Largest key file that is read, in bytes: more is no key.
 _MAX_KEY_BYTES = 8192
 
 
-def read_variable(name: str, variables: Mapping[str, str]) -> str:
+def read_variable(name: str, variables: Mapping[str, str]) -> Hidden:
     """Return the key that a variable holds.
 
     Raises:
         KeyMissing: When it holds no usable key. Never quotes it.
     """
-    return one_word(variables.get(name, ""), f"variable {name}")
+    return one_word(Hidden(variables.get(name, "")), f"variable {name}")
 
 
-def read_secret(path: Path, *, setting: str, is_private: bool = True) -> str:
+def read_secret(path: Path, *, setting: str, is_private: bool = True) -> Hidden:
     """Return the one word that a file holds which only its owner can read.
 
     Args:
@@ -36,7 +37,21 @@ def read_secret(path: Path, *, setting: str, is_private: bool = True) -> str:
     return one_word(_read_file(path.expanduser(), setting, is_private), f"file {path}")
 
 
-def _read_file(path: Path, setting: str, is_private: bool) -> str:
+def read_line(path: Path, *, setting: str) -> Hidden:
+    """Return the one line that a file holds which only its owner can read, spaces and all: a passphrase.
+
+    Raises:
+        KeyMissing: As `read_secret`. Never quotes it.
+    """
+    lines = [Hidden(line) for line in _read_file(path.expanduser(), setting, is_private=True).strip().splitlines()]
+    if len(lines) != 1:
+        raise KeyMissing(
+            f"{setting}: expected one line in {path}, got {'several' if lines else 'none'}: write the passphrase there"
+        )
+    return lines[0]
+
+
+def _read_file(path: Path, setting: str, is_private: bool) -> Hidden:
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -47,14 +62,14 @@ def _read_file(path: Path, setting: str, is_private: bool) -> str:
                     f"{setting}: expected {path} to be readable by its owner only, got mode "
                     f"{stat.S_IMODE(found.st_mode):04o}: run `chmod 600 {path}`"
                 )
-            return file.read(_MAX_KEY_BYTES).decode("utf-8", "replace")
+            return Hidden(file.read(_MAX_KEY_BYTES).decode("utf-8", "replace"))
     except OSError as error:
         raise KeyMissing(
             f"{setting}: expected a readable file, got {error.strerror or type(error).__name__} for {path}"
         ) from error
 
 
-def one_word(text: str, source: str) -> str:
+def one_word(text: str, source: str) -> Hidden:
     """Return a secret without the spaces around it.
 
     Args:
@@ -64,6 +79,7 @@ def one_word(text: str, source: str) -> str:
     Raises:
         KeyMissing: When it is none. Never quotes it.
     """
+    text = Hidden(text)  # whatever is raised below: a traceback shows no key
     key = text.strip()
     if not key:
         raise KeyMissing(f"expected a key in the {source}, got nothing: set it")

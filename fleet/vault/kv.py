@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from fleet.config import VaultSettings
 from fleet.config.secret_files import one_word, read_secret
 from fleet.errors import ConfigurationError, KeyMissing, VaultAway
+from fleet.quoting import Hidden
 from fleet.vault.sources import Secret
 
 #: Seconds for one request: a worker that starts waits for it.
@@ -57,7 +58,8 @@ class KvKey:
     def current(self) -> Secret:
         """Return the newest version that is not deleted. Raises as `KeySource.current`."""
         told = self._asked(self._read)["data"]
-        value = (told.get("data") or {}).get(self._name)
+        value = (told.pop("data", None) or {}).get(self._name)
+        value = Hidden(value) if isinstance(value, str) else value
         if not isinstance(value, str):
             raise KeyMissing(f"expected a text in {self.where}, got {'nothing' if value is None else 'something else'}")
         made = told["metadata"]

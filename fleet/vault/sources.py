@@ -13,6 +13,7 @@ from typing import Protocol
 
 from fleet.config.secret_files import one_word, read_secret
 from fleet.errors import KeyMissing
+from fleet.quoting import Hidden
 from fleet.vault.envelope import Envelope
 
 #: Where systemd (by a variable) and Docker mount secrets.
@@ -32,6 +33,9 @@ class Secret:
     value: str = field(repr=False)
     version: str = ""
     made_at: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", Hidden(self.value))
 
 
 class KeySource(Protocol):

@@ -14,8 +14,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from fleet.errors import ConfigurationError, DeadlineExceeded
+from fleet.errors import ConfigurationError, DeadlineExceeded, FleetError
 from fleet.models import Persona
+from fleet.quoting import bare
 from fleet.workers.bot.clients import AsyncClients, BlockingClients
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.reply import ChatReply
@@ -106,6 +107,8 @@ class _Elsewhere:
         self._running.add(call)
         try:
             return await work()
+        except (FleetError, asyncio.CancelledError) as error:
+            raise bare(error)  # noqa: B904 - it is the same one
         finally:
             self._running.discard(call)
 

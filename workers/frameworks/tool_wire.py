@@ -26,6 +26,7 @@ from fleet.errors import (
     RateLimited,
     Waits,
 )
+from fleet.quoting import Hidden, bare
 from fleet.workers.frameworks.unpacking import unpacking
 from fleet.workers.providers.addresses import proxy_for
 from fleet.workers.providers.answers.sse import TooLong
@@ -144,7 +145,7 @@ class ToolWire:
                 raw = [(name.decode("latin-1"), text.decode("latin-1")) for name, text in response.raw_headers]
                 answer = ToolAnswer(response.status, tuple(self._told(raw)), await self._body(response))
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._failure(request, error) from error
+            raise self._failure(request, error) from bare(error)  # its frames hold the address, with the key
         return replace(answer, failed=self._refused(request, answer, response.headers))
 
     def timeout_s(self, request: ToolRequest) -> float:
@@ -197,9 +198,9 @@ class ToolWire:
         if request.once_key:
             headers["Idempotency-Key"] = request.once_key
         if self._key and settings.key_header:
-            headers[settings.key_header] = self._key
+            headers[settings.key_header] = Hidden(self._key)
         elif self._key and not settings.key_query:
-            headers["Authorization"] = f"{settings.key_scheme} {self._key}"
+            headers["Authorization"] = Hidden(f"{settings.key_scheme} {self._key}")
         return headers
 
     def _told(self, headers: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from yarl import URL
 
 from fleet.conversation import MOST_MARKS
+from fleet.quoting import Hidden
 from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.answers.parts import read_content
 from fleet.workers.providers.answers.streams import AnswerStream, AnthropicStream
@@ -45,7 +46,7 @@ class Anthropic(HttpProvider):
         return AnthropicStream()
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
-        own = {"x-api-key": api_key} if api_key else {}
+        own = {"x-api-key": Hidden(api_key)} if api_key else {}
         return {**own, "anthropic-version": API_VERSION, "Content-Type": "application/json"}
 
     def _body(self, call: Call) -> dict[str, Any]:

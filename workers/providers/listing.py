@@ -17,6 +17,7 @@ from yarl import URL
 
 from fleet.config import ProviderSettings, vendor_of
 from fleet.errors import ConfigurationError
+from fleet.quoting import Hidden
 from fleet.workers.providers.addresses import parse_base_url, proxy_for
 from fleet.workers.providers.anthropic import API_VERSION
 from fleet.workers.providers.problem import read_problem
@@ -162,8 +163,9 @@ def _headers(vendor: str, key: str) -> dict[str, str]:
     if not key:
         return version
     if vendor == "anthropic":
-        return {"x-api-key": key, **version}
-    return {"x-goog-api-key": key} if vendor == "google" else {"Authorization": f"Bearer {key}"}
+        return {"x-api-key": Hidden(key), **version}
+    name, text = ("x-goog-api-key", key) if vendor == "google" else ("Authorization", f"Bearer {key}")
+    return {name: Hidden(text)}
 
 
 async def _get(session: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> Listing:

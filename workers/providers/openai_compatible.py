@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from yarl import URL
 
+from fleet.quoting import Hidden
 from fleet.workers.ports import Call, Completion, Lessons
 from fleet.workers.providers.answers.parts import read_message
 from fleet.workers.providers.answers.streams import AnswerStream, OpenAIStream
@@ -37,7 +38,7 @@ class OpenAICompatible(HttpProvider):
         return OpenAIStream()
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
-        own = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        own = {"Authorization": Hidden(f"Bearer {api_key}")} if api_key else {}
         return {**own, "Content-Type": "application/json"}
 
     def _body(self, call: Call) -> dict[str, Any]:
