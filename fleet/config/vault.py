@@ -16,6 +16,10 @@ class VaultSettings(Section):
     key_file: Path | None = Field(
         None, description="Opens the encrypted file of keys. Not set: `.fleet-key` beside the state folder."
     )
+    passphrase_file: Path | None = Field(
+        None,
+        description="Its passphrase, where it is sealed with one (`fleet keys passphrase`). Not set: you are asked.",
+    )
     address: str | None = Field(None, description="Vault or OpenBao: https://HOST:8200. Not set: none.")
     mount: str = Field("secret", description="Where its KV store of version 2 is mounted.")
     namespace: str | None = Field(None, description="Its namespace, where it has any.")

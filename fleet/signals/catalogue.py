@@ -164,10 +164,9 @@ FUNCTION_BLOCKED = Event(
 POISON_BURIED = Event("poison_buried", "error", "A task that kills its process was given a failed result: task, proof.")
 PROVIDER_LIMITED = Event("provider_limited", "warning", "A 429 holds the fleet: limit, hold_s. Once a minute a limit.")
 TASK_CANCELLED = Event(
-    "task_cancelled",
-    "info",
+    "task_cancelled", "info",
     "An operator cancelled tasks: their ids, or pool and by what they were chosen; ended, stopped, by, host.",
-)
+)  # fmt: skip
 WORDS_ERASED = Event(
     "words_erased",
     "warning",
@@ -190,6 +189,9 @@ BILL_RESOLVED = Event(
 KEY_ADDED = Event("key_added", "info", "An operator stored a provider's key: provider, fingerprint, version, by, host.")
 KEY_ROTATED = Event(
     "key_rotated", "info", "An operator stored another key of a provider: provider, fingerprint, version, by, host."
+)
+KEYS_RESEALED = Event(
+    "keys_resealed", "info", "An operator sealed the encrypted file of keys with a passphrase: by, host."
 )
 KEY_REVOKED = Event(
     "key_revoked", "warning", "An operator let no call use a key any more: provider, fingerprint, by, host."
@@ -236,8 +238,8 @@ EVENTS: dict[str, Event] = {
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED,
         BILL_RESOLVED,
-        KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, DEAD_LETTER, TASK_CANCELLED, WORDS_ERASED, DEAD_REPLAYED,
-        DEAD_PURGED,
+        KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, DEAD_LETTER, TASK_CANCELLED,
+        WORDS_ERASED, DEAD_REPLAYED, DEAD_PURGED,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED, DIVERSITY_RELEARNT,
     )

@@ -13,7 +13,8 @@ _USUAL_VARIABLE = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 def envelope_of(settings: Settings) -> Envelope:
     """Return the encrypted file of this host."""
-    return Envelope(config.home_path(), settings.vault.key_file)
+    vault = settings.vault
+    return Envelope(config.home_path(), vault.key_file, passphrase_file=vault.passphrase_file)
 
 
 def source_of(name: str, settings: Settings, model: str = "") -> KeySource:

@@ -10,12 +10,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fleet.errors import ConfigurationError, KeyMissing
 from fleet.vault import Envelope
+from fleet.vault.passphrases import ASK, Lock, checked
 from tests.every import every
 
 SECRET = "sk-canary-0123456789"
@@ -163,3 +166,90 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_with_all_that_was_said_to_b
         assert value_of(envelope) == SECRET
         shutil.rmtree(folder)
         folder.with_name("again").rename(folder)
+
+
+WORDS, OTHERS = "correct horse battery staple", "another line of words"
+
+
+@contextmanager
+def typed(passphrase: str) -> Iterator[list[str]]:
+    """Somebody sits at the terminal and types a passphrase whenever asked; yields how often that was."""
+    asked: list[str] = []
+    token = ASK.set(lambda: asked.append("") or passphrase)  # type: ignore[func-returns-value]
+    try:
+        yield asked
+    finally:
+        ASK.reset(token)
+
+
+def test_a_passphrase_replaces_the_key_file_in_the_file_and_in_the_one_before(envelope: Envelope) -> None:
+    envelope.add("acme", SECRET)
+    before = envelope.read()
+    envelope.reseal(WORDS)
+    envelope.key_file.unlink()
+    fresh = Envelope(envelope.home)
+    assert fresh.is_opened_by_a_passphrase
+    with typed(WORDS) as asked:
+        assert value_of(fresh) == SECRET and asked
+        shutil.copy(envelope.backup, envelope.path)
+        assert value_of(Envelope(envelope.home)) == SECRET
+        fresh.add("other", "second")
+        after = fresh.read()
+    assert not envelope.key_file.exists()
+    assert [one.fingerprint for one in before.versions] == [one.fingerprint for one in after.of("acme")]
+    assert every(SECRET.encode() not in path.read_bytes() for path in envelope.home.iterdir())
+
+
+def test_workers_read_the_passphrase_from_a_file_and_without_one_say_what_is_missing(
+    envelope: Envelope, tmp_path: Path
+) -> None:
+    envelope.add("acme", SECRET)
+    envelope.reseal(WORDS)
+    file = tmp_path / "passphrase"
+    file.write_text(f"{WORDS}\n")
+    file.chmod(0o600)
+    assert value_of(Envelope(envelope.home, passphrase_file=file)) == SECRET
+    with pytest.raises(KeyMissing, match=r"set vault\.passphrase_file"):
+        Envelope(envelope.home).read()
+    file.chmod(0o644)
+    with pytest.raises(KeyMissing, match="chmod 600"):
+        Envelope(envelope.home, passphrase_file=file).read()
+    file.chmod(0o600)
+    for text, words in (("", "got none"), ("one\ntwo", "got several")):
+        file.write_text(text)
+        with pytest.raises(KeyMissing, match=words):
+            Envelope(envelope.home, passphrase_file=file).read()
+
+
+def test_a_wrong_passphrase_and_a_changed_way_to_the_key_are_told_and_lose_nothing(envelope: Envelope) -> None:
+    envelope.add("acme", SECRET)
+    envelope.reseal(WORDS)
+    whole = envelope.path.read_bytes()
+    with typed(OTHERS), pytest.raises(KeyMissing, match="the passphrase that") as raised:
+        Envelope(envelope.home).add("other", "second")
+    assert OTHERS not in str(raised.value) and envelope.path.read_bytes() == whole
+    told = json.loads(whole)
+    for kdf in ({}, 7, {**told["kdf"], "n": 2**30}, {**told["kdf"], "n": 3}, {**told["kdf"], "name": "md5"}):
+        envelope.path.write_bytes(json.dumps({**told, "kdf": kdf}).encode())
+        with typed(WORDS), pytest.raises(KeyMissing, match="changed or cut"):
+            Envelope(envelope.home).read()
+    envelope.path.write_bytes(json.dumps({name: value for name, value in told.items() if name != "kdf"}).encode())
+    with typed(WORDS), pytest.raises(KeyMissing, match="got another one"):
+        Envelope(envelope.home).read()
+    shutil.copy(envelope.backup, envelope.path)
+    with typed(WORDS):
+        assert value_of(Envelope(envelope.home)) == SECRET
+
+
+def test_one_passphrase_is_replaced_by_another_and_a_short_one_is_refused(envelope: Envelope) -> None:
+    envelope.reseal(WORDS)
+    with typed(WORDS):
+        envelope.add("acme", SECRET)
+        envelope.reseal(OTHERS)
+    with typed(OTHERS):
+        assert value_of(Envelope(envelope.home)) == SECRET
+    with typed(WORDS), pytest.raises(KeyMissing, match="got another one"):
+        Envelope(envelope.home).read()
+    with pytest.raises(ConfigurationError, match="12 characters or more, got 5"):
+        checked("short")
+    assert WORDS not in repr(Lock.of_passphrase(WORDS))

@@ -14,6 +14,7 @@ import click
 
 from fleet import config
 from fleet.cli.exit_codes import EXIT_FAILURE
+from fleet.cli.keys.passphrase import ask_here, passphrase
 from fleet.cli.terminal import fitted, say, table
 from fleet.config import Settings
 from fleet.errors import ConfigurationError, KeyMissing
@@ -54,8 +55,12 @@ def keys(ctx: click.Context, as_json: bool) -> None:
       fleet keys revoke openai
       fleet keys check
     """
+    ask_here()
     if ctx.invoked_subcommand is None:
         _list(None, as_json=as_json)
+
+
+keys.add_command(passphrase)
 
 
 @keys.command("list")
@@ -279,7 +284,8 @@ def _put(provider: str, overlap_s: float | None, *, as_json: bool) -> None:
             raise ConfigurationError(f"expected a key of {name} to rotate, got none: run `fleet keys add {name}`")
         if fingerprint in old:
             raise ConfigurationError(f"expected another key of {name} than the one it has, got {fingerprint} again")
-        is_new = not (envelope := envelope_of(settings)).key_file.exists()
+        envelope = envelope_of(settings)
+        is_new = not envelope.key_file.exists() and not envelope.is_opened_by_a_passphrase
         if _is_sealed(name, settings):
             until = None if overlap_s is None else now_s + overlap_s
             version = str(envelope.add(name, value, old_until=until)[1].version)

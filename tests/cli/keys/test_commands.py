@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from fleet.store import vault_keys
 from fleet.vault import Envelope, key_fingerprint
 from tests.every import every
 from tests.vault.keyed_api import KeyedApi, keyed_api
+from tests.worker_process import REPO
 
 ONE, TWO = "sk-canary-one-0123456789abcdef", "sk-canary-two-0123456789abcdef"
 
@@ -120,3 +124,43 @@ def test_a_damaged_file_is_told_by_the_list_and_by_the_doctor(api: KeyedApi) -> 
     assert "changed or cut" in str(rows()["far"]["trouble"])
     doctor = CliRunner().invoke(main, ("doctor", "--json"), prog_name="fleet").stdout
     assert "changed or cut" in doctor and ONE not in doctor
+
+
+def test_a_passphrase_seals_the_file_and_workers_need_its_file(api: KeyedApi, tmp_path: Path) -> None:
+    words = "correct horse battery staple"
+    fleet("keys", "add", "acme", stdin=ONE)
+    assert "12 characters or more" in fleet("keys", "passphrase", stdin="short", code=2)
+    assert "expected one line" in fleet("keys", "passphrase", stdin="one\ntwo", code=2)
+    told = fleet("keys", "passphrase", stdin=f"{words}\n")
+    assert "set vault.passphrase_file" in told and words not in told
+    assert "vault.passphrase_file" in str(rows()["acme"]["trouble"])
+    assert "vault.passphrase_file" in fleet("keys", "rotate", "acme", stdin=TWO, code=2)
+    file = tmp_path / "passphrase"
+    file.write_text(words)
+    file.chmod(0o600)
+    with (tmp_path / "fleet.toml").open("a") as settings:
+        settings.write(f'[vault]\npassphrase_file = "{file}"\n')
+    config.current.cache_clear()
+    assert rows()["acme"]["state"] == "current"
+    assert json.loads(fleet("keys", "rotate", "acme", "--json", stdin=TWO))["version"] == "2"
+    assert json.loads(fleet("events", "--name", "keys_resealed", "--json"))["events"]
+
+
+def test_a_terminal_asks_once_for_the_passphrase_and_then_for_the_key(api: KeyedApi, tmp_path: Path) -> None:
+    Envelope(config.home_path()).reseal("correct horse battery staple")
+    command = [sys.executable, "-m", "fleet.cli.main", "keys", "add", "acme"]
+    child, terminal = os.openpty()
+    process = subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env={**os.environ, "PYTHONPATH": str(REPO)}, start_new_session=True)  # fmt: skip
+    os.close(terminal)
+    assert process.stderr is not None and process.stdout is not None
+    for question, answer in (("Key of acme: ", ONE), ("Passphrase: ", "correct horse battery staple")):
+        said = ""
+        while not said.endswith(question):
+            letter = process.stderr.read(1).decode()
+            assert letter, said
+            said += letter
+        os.write(child, f"{answer}\n".encode())
+    told, _ = process.communicate(timeout=60)
+    os.close(child)
+    assert process.returncode == 0 and b"version 1" in told and ONE.encode() not in told
