@@ -86,8 +86,7 @@ def _list(*, pool: str | None, state: BotState | None, search: str, sort: str, l
     from fleet.signals.bot_table import bot_page
 
     settings = config.current()
-    if pool is not None and pool not in settings.pools:
-        raise ConfigurationError(f"--pool: expected one of {', '.join(settings.pools)}, got {quote(pool)}")
+    _check_pool(pool, settings)
     with open_overview(settings) as overview:
         table = overview.read().bots
     page = bot_page(
@@ -149,7 +148,7 @@ def quarantine(names: tuple[str, ...], reason: str, for_s: float | None) -> None
 
 
 @bots.command()
-@click.argument("names", metavar="BOT...", nargs=-1)
+@click.argument("names", metavar="[BOT...]", nargs=-1)
 @click.option("--pool", help="All bots of this pool that are quarantined.")
 def release(names: tuple[str, ...], pool: str | None) -> None:
     """Let quarantined bots take tasks again, at once.
@@ -166,6 +165,7 @@ def release(names: tuple[str, ...], pool: str | None) -> None:
         raise click.UsageError(f"expected BOT... or --pool POOL, got {'both' if names else 'neither'}")
     settings = config.current()
     if pool is not None:
+        _check_pool(pool, settings)
         with two_redis(settings) as clients:
             released = release_pool(clients.state, settings, pool, by=operator_name())
         said = f"{counted(len(released), 'bot')} {noun_for(len(released), 'takes', 'take')} tasks again"
@@ -177,6 +177,11 @@ def release(names: tuple[str, ...], pool: str | None) -> None:
         were_out = release_bots(clients.state, settings, names, by=operator_name())
     for name, was_out in were_out.items():
         say(f"{name}: {'takes tasks again' if was_out else 'was not quarantined'}")
+
+
+def _check_pool(pool: str | None, settings: config.Settings) -> None:
+    if pool is not None and pool not in settings.pools:
+        raise ConfigurationError(f"--pool: expected one of {', '.join(settings.pools)}, got {quote(pool)}")
 
 
 def _rows(page: BotPage) -> Iterator[dict[str, Any]]:
