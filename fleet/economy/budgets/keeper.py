@@ -210,13 +210,15 @@ class BudgetKeeper:
             del self._open[reservation]
         if reply.code == FULL:
             scope, wait = scopes[reply.scope - 1], wait_of(reply, scopes, usd_micros)
-            is_reserved = bool(reply.returns) and not wait.is_everyones and not scope.startswith("bot:")
-            if is_reserved:
+            stands = bool(reply.returns) and not wait.is_everyones and not scope.startswith("bot:")
+            if stands:
                 is_own = bool(reply.is_own) and is_learnt  # what is not learnt may be in a second
                 wait = replace(wait, opens_at=self._clock() + self._again_s(scope, is_own=is_own))
             if not reply.is_own:
-                is_reserved = is_reserved or (reply.reserved > 0 and reply.used < reply.allowed)
-                self._believe(scope, wait, is_reserved=is_reserved)
+                is_woken = (
+                    scope.partition(":")[0] in ("tenant", RUN) and reply.reserved > 0 and reply.used < reply.allowed
+                )
+                self._believe(scope, wait, is_reserved=is_woken)
             raise NotSoon(self._spread(scope, wait))
         for scope in scopes if self._full else ():
             if scope in self._full and priority.value > self._full[scope][0].lowest:
