@@ -15,7 +15,7 @@ from fleet.economy.estimate import Estimate
 from fleet.economy.habits import DEFAULT_KIND, Experience, Range
 from fleet.economy.prices import told_unpriced
 from fleet.money import PICOS, PICOS_PER_MICRO
-from fleet.quoting import counted, noun_for
+from fleet.quoting import counted, listed, noun_for
 
 #: Budgets that end before the last line of which people are told, those of the fewest lines (count).
 MOST_STOPS = 10
@@ -33,6 +33,10 @@ def tell(wanted: DryRun, *, as_json: bool) -> None:
     expected = wanted.estimate(found, known)
     if told := wanted.line_format.told_unused():
         say(told)
+    if names := sorted({one.pool for one in found.asked if wanted.settings.pools[one.pool].fallback}):
+        say(
+            f"not in the figures: what rungs of the fallback ladder of {listed(names, len(names))} cost, if it is taken"
+        )
     if as_json:
         click.echo(json.dumps(json_of(found, expected, known)))
         return

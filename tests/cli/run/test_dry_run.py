@@ -135,7 +135,8 @@ def test_budgets_of_tenants_and_of_all_bots_of_a_pool_end_it_too(tmp_path: Path,
         {"prompt": "Hello", "pool": pool, "tenant": tenant}
         for pool in "ab" for tenant, count in (("ann", 300), ("bob", 3), ("rich", 300)) for _ in range(count)
     ]  # fmt: skip
-    found = told(write(tmp_path / "in.jsonl", *tasks))
+    source = write(tmp_path / "in.jsonl", *tasks)
+    found = told(source)
     stops = {
         stop["about"].partition(" (")[0]: (stop["after"], stop["of"], stop["opens_in_s"]) for stop in found["stops"]
     }
@@ -143,6 +144,9 @@ def test_budgets_of_tenants_and_of_all_bots_of_a_pool_end_it_too(tmp_path: Path,
     (ann_after, ann_of, _), (bots_after, bots_of, opens) = stops.values()
     assert (ann_of, bots_of, opens, found["seconds"]) == (600, 603, None, None)
     assert 0 < ann_after < bots_after < 600
+    assert "not in the figures" not in dry_run(source).stderr
+    monkeypatch.setenv("FLEET_POOLS", json.dumps({"a": {"fallback": [{"answer": "Later."}]}, "b": {}}))
+    assert "what rungs of the fallback ladder of a cost" in dry_run(source).stderr
 
 
 def test_budgets_and_max_usd_end_it_after_so_many_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
