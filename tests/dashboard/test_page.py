@@ -660,7 +660,14 @@ def test_an_outage_prompts_that_fail_and_a_dead_worker_are_each_said_in_one_sent
     fleet.worker = WorkerProcess(fleet.config.parent, env=fleet.env).wait_ready()
     fleet.collect(more)
     page.wait(lambda: page.text("#bill-unknown").startswith("3 calls unknown"), "what was in flight is unknown", 60)
+    page.look(width=360)
     page.picture("bill-unknown")
+    assert (
+        page.script("""return [...document.querySelectorAll(".fleet .use b")].filter((node) => node.offsetParent
+        && node.getBoundingClientRect().right > node.closest(".card").getBoundingClientRect().right).length""")
+        == 0
+    )
+    page.look()
 
 
 def finish(url: str, settings: Settings, numbers: range) -> None:
