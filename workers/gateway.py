@@ -75,6 +75,7 @@ class Gateway:
         budgets: What may be spent; None: anything.
 
     Attributes:
+        keys: Chooses among the keys of a provider; whoever knows of scopes narrows it there.
         ladders: Of every pool.
         roads: Those of the process.
     """
@@ -98,6 +99,7 @@ class Gateway:
         roads = self.roads = Roads(limiter, breakers, clock, bill, budgets, costs)
         self.unanswered = roads.unanswered
         self._passages = Passages(limiter, roads, price, now_s=clock, costs=costs, bill=bill)
+        self.keys = self._passages.keys
         self._lessons: Knowledge = Notebook() if lessons is None else lessons
         self._routes = routes
         self._disbelieved: set[str] = set()
@@ -182,7 +184,7 @@ class Gateway:
         errand = Errand(pool, route, most, wishes.tier, deadline, meter, caller, patience_s)
         try:
             completion = await self._passages.go(
-                errand, partial(self._send, errand, call, streaming), lambda completion: completion.usage.output_tokens
+                errand, partial(self._send, call, streaming), lambda completion: completion.usage.output_tokens
             )
         except ContextTooLong as error:
             self._learn_from(error, route, most.input_tokens)
@@ -228,7 +230,7 @@ class Gateway:
             FleetError: As `chat()`; `ConfigurationError` also when the provider does not speak the request's wire.
         """
         if ask.asked is None:
-            return await self._exchanges.pass_on(route, ask)
+            return await self._exchanges.pass_on(pool, route, ask, caller)
         most = ask.most(ask.output_tokens(usual_output_tokens, bound))
         errand = Errand(pool, route, most, ask.tier, deadline, meter, caller, patience_s)
         answer = await self._exchanges.ask(errand, ask, bound=bound, passing=passing, watch=watch)
@@ -244,7 +246,7 @@ class Gateway:
             self._lessons.overflowed(route.priced_as, window_tokens=error.window_tokens)
 
     async def _send(
-        self, errand: Errand, call: Call, streaming: Streaming | None, grant: Grant, line: Line
+        self, call: Call, streaming: Streaming | None, errand: Errand, grant: Grant, line: Line
     ) -> Completion:
         """Send one call and settle its grant, also when the call is cancelled."""
         route = errand.route

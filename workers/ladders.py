@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fleet.waits import Cause, Wait
-from fleet.workers.rungs import Route, Rung, beginning_with, choose
+from fleet.workers.rungs import Route, Rung, beginning_with, choose, together
 
 #: Seconds without a fallback after which an answer of the pool's own API says that all is well again.
 BACK_AFTER_S = 5.0
@@ -113,7 +113,10 @@ class Ladders:
         """Return why calls to a rung would wait, as far as is known here; None: they would not."""
         if rung.route is None or rung.shut is not None:
             return rung.shut
-        return self._standing(rung.route.limit)
+        if not rung.route.keys:
+            return self._standing(rung.route.limit)
+        waits = [wait for limit in rung.route.limits if (wait := self._standing(limit)) is not None]
+        return together(waits) if len(waits) == len(rung.route.keys) else None
 
     def closed(self, pool: str) -> Wait | None:
         """Return why a task of the pool that is taken now would wait, as far as is known here; None: it would not."""
@@ -133,10 +136,12 @@ class Ladders:
         return route.limit
 
     def limits_of(self, pool: str) -> tuple[str, ...]:
-        """Return the limits under which the next calls of a pool go: several where its personas have several models."""
-        own = [rung for rung in self._ladders[pool] if rung.is_own]
-        open_ones = [rung.route.limit for rung in own if rung.route and self.standing(rung) is None]
-        return tuple(open_ones) if len(own) > 1 and open_ones else (self.limit_of(pool),)
+        """Return the limits under which the next calls of a pool go: several where its personas have several
+        models, or its provider several keys."""
+        own = [rung for rung in self._ladders[pool] if rung.is_own and rung.route and rung.shut is None]
+        names = [limit for rung in own if rung.route for limit in rung.route.limits]
+        open_ones = [name for name in names if self._standing(name) is None] if len(names) > 1 else ()
+        return tuple(open_ones) or (self.limit_of(pool),)
 
     def took(self, limit: str, seconds: float) -> None:
         """Learn how long an answered call took."""

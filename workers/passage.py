@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,7 @@ from fleet.errors import (
     MachineExhausted,
     NotSoon,
     RateLimited,
+    Waits,
 )
 from fleet.grants import Caller, Grant
 from fleet.money import PICOS_PER_MICRO
@@ -32,11 +33,12 @@ from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.costs import Line, afford, counted_nothing, is_free
 from fleet.workers.deadline import Deadline
+from fleet.workers.keys import KeyChoice
 from fleet.workers.meter import NO_USAGE, Meter
 from fleet.workers.ports import Bill, CostShares, Limiter
 from fleet.workers.providers.rates.headers import read_rates
-from fleet.workers.roads import Roads
-from fleet.workers.rungs import Route
+from fleet.workers.roads import Road, Roads
+from fleet.workers.rungs import CAUSES_OF, Route, together
 
 #: Hold on a limit after a 429 that did not say how long to wait, in seconds.
 DEFAULT_HOLD_S = 1.0
@@ -47,6 +49,9 @@ Price = Callable[[str, Usage, str | None], int | None]
 
 #: What is told of a call whose key was replaced while it was on its way.
 _RENEWED = "the provider refused a key that has been replaced: tried again with the new one"
+
+#: How often a call goes once more because its key was replaced while it was on its way: a source may change again.
+MOST_RENEWALS = 3
 
 T = TypeVar("T")
 
@@ -78,6 +83,18 @@ class Errand:
     patience_s: float
 
 
+#: Sends one call under its grant and settles that; the errand's route is that of one key.
+Send = Callable[[Errand, Grant, Line], Awaitable[T]]
+
+
+class _KeyRenewed(Exception):
+    """A key was refused that is no longer the one to use."""
+
+    def __init__(self, key: Route) -> None:
+        super().__init__(key.limit)
+        self.key = key
+
+
 class Sent(Protocol):
     """What is sent, as far as a call that gets no answer is settled by it."""
 
@@ -106,13 +123,15 @@ class Passages:
         self.roads = roads
         self.bill = bill
         self.now_s = now_s
+        self.keys = KeyChoice(self._stands)
         self._price = price
         self._costs = costs
 
-    async def go(
-        self, errand: Errand, send: Callable[[Grant, Line], Awaitable[T]], output_tokens: Callable[[T], int]
-    ) -> T:
+    async def go(self, errand: Errand, send: Send[T], output_tokens: Callable[[T], int]) -> T:
         """Pass the breaker, wait for a grant, send one call; tell breaker and deadline how it ended.
+
+        A call whose key is refused goes once more, with the key that has replaced it, or with another one of the
+        provider's that calls may go with: that is no failure of the call.
 
         Args:
             errand: Whose call it is.
@@ -122,7 +141,30 @@ class Passages:
         Raises:
             FleetError: As `Gateway.chat`, or as `send` raises it.
         """
-        route, most, meter, deadline = errand.route, errand.most, errand.meter, errand.deadline
+        refused: list[str] = []
+        renewals = 0
+        while True:
+            keys = self.keys.of(errand.route, errand.pool, errand.caller, refused)
+            try:
+                return await self._go(errand, keys, send, output_tokens)
+            except _KeyRenewed as error:
+                renewals += 1
+                if renewals > MOST_RENEWALS:
+                    about = error.key.limit
+                    raise NotSoon(Wait("key", self.now_s(), about, _RENEWED, is_everyones=False)) from error.__cause__
+            except NotSoon:
+                raise
+            except Waits as error:
+                is_the_keys = isinstance(error, RateLimited) or error.cause in CAUSES_OF["key"]
+                refused.append(error.about)
+                has_others = self._has_others(errand, refused)
+                if not (is_the_keys and has_others):
+                    if has_others and error.ruling is not None:  # that key's breaker shuts no road
+                        error.ruling = replace(error.ruling, wait=None)
+                    raise
+
+    async def _go(self, errand: Errand, keys: Sequence[Route], send: Send[T], output_tokens: Callable[[T], int]) -> T:
+        route, most, meter, deadline = keys[0], errand.most, errand.meter, errand.deadline
         picos, most_micros = self.priced(route, most, errand.tier)
         expected = 0
         if meter.most_picos is not None:
@@ -136,27 +178,68 @@ class Passages:
         with meter.pending(expected):  # from here on, so that another call of the task does not spend the same money
             with deadline.standing():
                 road = await self.roads.turn(
-                    route.limit, most, asked=asked, cost_usd_micros=most_micros, meter=meter, caller=caller,
-                    patience_s=errand.patience_s,
+                    [key.limit for key in keys], most, asked=asked, cost_usd_micros=most_micros, meter=meter,
+                    caller=caller, patience_s=errand.patience_s,
                 )  # fmt: skip
+            if route.limit != road.grant.limit:
+                route = next(key for key in keys if key.limit == road.grant.limit)
+                asked = asked._replace(limit=route.limit)
+            if route is not errand.route:
+                errand = replace(errand, route=route)
             out, counts, key = deadline.sends(road.is_answering), False, route.api_key
             try:
-                answer = await send(road.grant, Line(asked, road.grant))
+                answer = await send(errand, road.grant, Line(asked, road.grant))
                 counts = True
             except KeyRejected as error:
-                if await _is_renewed(route, key, error):
+                if await is_renewed(route, key, error):
                     road.did_well(meter.who, 0)
-                    raise NotSoon(Wait("key", self.now_s(), route.limit, _RENEWED, is_everyones=False)) from error
-                await road.failed(error, meter)
+                    raise _KeyRenewed(route) from error
+                await self._failed(road, error, meter)
                 raise
             except BaseException as error:
                 counts = isinstance(error, GiveUp | asyncio.CancelledError)
-                await road.failed(error, meter)
+                await self._failed(road, error, meter)
                 raise
             finally:
                 deadline.came(out, counts=counts)
         road.did_well(meter.who, output_tokens(answer))
         return answer
+
+    async def _failed(self, road: Road, error: BaseException, meter: Meter) -> None:
+        """Tell the breaker of a failed call, and the error under which limit it went."""
+        await road.failed(error, meter)
+        if isinstance(error, Waits):
+            error.about = error.about or road.grant.limit
+
+    def open_key(self, route: Route, pool: str, caller: Caller, without: Sequence[str]) -> Route:
+        """Return the key for a request that needs no grant: the bot's own of several, if that may be used.
+
+        Args:
+            route: Where the request goes.
+            pool: Whose it is.
+            caller: For whom.
+            without: Limits whose keys have refused it.
+
+        Raises:
+            NotSoon: None may be used now.
+        """
+        waits = []
+        for key in self.keys.of(route, pool, caller, without):
+            wait = self.roads.breakers.standing(key.limit)
+            if wait is None or wait.cause not in CAUSES_OF["key"]:
+                return key
+            waits.append(wait)
+        raise NotSoon(together(waits) if waits else Wait("key", self.now_s(), route.limit, is_everyones=False))
+
+    def _stands(self, limit: str) -> bool:
+        return self.roads.closed(limit) is not None or self.roads.breakers.is_ramping(limit)
+
+    def _has_others(self, errand: Errand, refused: Sequence[str]) -> bool:
+        """True when a call that keys have refused may go with another one now."""
+        if len(errand.route.keys) <= len(refused):
+            return False
+        keys = self.keys.of(errand.route, errand.pool, errand.caller, refused)
+        return any(self.roads.closed(key.limit) is None for key in keys)
 
     def settling(self, errand: Errand, grant: Grant, line: Line, sent: Sent) -> Reckoning:
         """Return a block (`with`) in which one call is sent, and behind which its grant is settled, whatever came.
@@ -308,7 +391,7 @@ def _log(route: Route, error: FleetError, seconds: float) -> None:
     logger.warning("call_failed limit=%s error=%s ms=%d", route.limit, type(error).__name__, seconds * 1000)
 
 
-async def _is_renewed(route: Route, used: str, error: KeyRejected) -> bool:
+async def is_renewed(route: Route, used: str, error: KeyRejected) -> bool:
     """True when a refused key is not the one to use any more, so that its refusal says nothing of the new one."""
     if route.renew is None or isinstance(error, KeySpent):
         return False

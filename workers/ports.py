@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -25,7 +25,7 @@ class Limiter(Protocol):
 
     async def acquire(
         self,
-        limit: str,
+        limit: str | Sequence[str],
         *,
         tokens: int,
         timeout_s: float,
@@ -38,7 +38,7 @@ class Limiter(Protocol):
         """Wait until one call may be sent under `limit`.
 
         Args:
-            limit: `provider/model/key`.
+            limit: `provider/model/key`; of several, of one model, the one under which it can go soonest.
             tokens: Input and output together, the most that the call may use.
             timeout_s: Longest wait.
             caller: For whom: decides the order.
@@ -211,13 +211,16 @@ class Completion:
 class Breakers(Protocol):
     """Whether calls to a `provider/model/key` are worth sending: one breaker each, shared by the fleet.
 
-    In health none of them costs a round trip. A failure of the task's own (a refused prompt) never comes here: its call
+    In health none costs a round trip. A failure of the task's own (a refused prompt) never comes here: its call
     was answered, so `did_well`.
     """
 
     def standing(self, limit: str) -> Wait | None:
         """Return why calls would wait, as this process last heard; None: they need not. Never waits."""
         ...
+
+    def is_ramping(self, limit: str) -> bool:
+        """True while the road fills step by step after an outage, and calls may have to wait. Never waits."""
 
     async def admit(self, limit: str) -> bool:
         """Let a call through to the limiter: True when this one is the fleet's probe of an open breaker.
@@ -237,11 +240,9 @@ class Breakers(Protocol):
             limit: `provider/model/key`.
             within_s: How many.
         """
-        ...
 
     def spare(self, limit: str) -> None:
         """Give a probe back that was not sent after all. Never waits, never raises."""
-        ...
 
     def did_well(
         self, limit: str, *, who: str, seconds: float, output_tokens: int, place: int = 0, is_probe: bool = False
@@ -385,7 +386,6 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Close the HTTP connections."""
-        ...
 
 
 @runtime_checkable

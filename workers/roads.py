@@ -6,7 +6,7 @@ What is sent, and what it costs, is `gateway.py`'s.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from fleet.entries import Entry
@@ -17,6 +17,7 @@ from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.meter import Meter
 from fleet.workers.ports import Bill, Breakers, CostShares, Limiter
+from fleet.workers.rungs import together
 
 #: How far away (s) the turn of a call may be: a task that waits longer leaves its slot to others.
 PATIENCE_S = 5.0
@@ -201,7 +202,7 @@ class Roads:
 
     async def turn(
         self,
-        limit: str,
+        limits: Sequence[str],
         most: Usage,
         *,
         asked: Entry,
@@ -213,7 +214,7 @@ class Roads:
         """Wait until a call may leave. What it is taken to cost is reserved first, where a budget counts it.
 
         Args:
-            limit: `provider/model/key`.
+            limits: `provider/model/key`, one for each key that it may go with.
             most: The most that it may use.
             asked: The call as the bill enters it if nobody settles it.
             cost_usd_micros: The most that it may cost.
@@ -227,34 +228,42 @@ class Roads:
         """
         budgets, reservation = self._budgets, ""
         if budgets is not None and cost_usd_micros > 0 and (scopes := budgets.counting(asked.pool, caller)):
-            reservation = await self._reserved(budgets, scopes, limit, cost_usd_micros, caller)
+            reservation = await self._reserved(budgets, scopes, limits[0], cost_usd_micros, caller)
             asked = asked._replace(reservation=reservation)
         note = "" if self._bill is None else self._bill.opened(asked)
         loop, is_probe = asyncio.get_running_loop(), False
+        waits: tuple[Wait, ...] = ()
         started = loop.time()
         try:
-            is_probe = await self.breakers.admit(limit)
-            grant = await self._limiter.acquire(
-                limit,
-                tokens=most.total_tokens,
-                timeout_s=LONGEST_TURN_S,
-                caller=caller,
-                input_tokens=most.input_tokens,
-                cost_usd_micros=cost_usd_micros,
-                patience_s=patience_s,
-                note=note,
-            )
-            wait = None if is_probe else self.breakers.standing(limit)
-            if wait is not None:  # it has opened meanwhile
-                self._limiter.settle(grant, used_tokens=0)
+            while True:
+                if len(limits) == 1 and not waits:
+                    is_probe = await self.breakers.admit(limits[0])
+                else:
+                    limits, is_probe, waits = await self._admitted(limits, waits)
+                grant = await self._limiter.acquire(
+                    limits[0] if len(limits) == 1 else limits,
+                    tokens=most.total_tokens,
+                    timeout_s=LONGEST_TURN_S,
+                    caller=caller,
+                    input_tokens=most.input_tokens,
+                    cost_usd_micros=cost_usd_micros,
+                    patience_s=patience_s,
+                    note=note,
+                )
+                wait = None if is_probe else self.breakers.standing(grant.limit)
+                if wait is None:
+                    break
+                self._limiter.settle(grant, used_tokens=0)  # it has opened meanwhile
                 if self._bill is not None:
-                    self._bill.void(limit, grant.ticket)
-                raise NotSoon(wait)
-        except BaseException:
+                    self._bill.void(grant.limit, grant.ticket)
+                limits, waits = [limit for limit in limits if limit != grant.limit], (*waits, wait)
+        except BaseException as error:
             if is_probe:
-                self.breakers.spare(limit)
+                self.breakers.spare(limits[0])
             if budgets is not None and reservation:
                 budgets.settle(reservation, 0)
+            if waits and isinstance(error, NotSoon):
+                raise NotSoon(together([error.wait(), *waits])) from error
             raise
         finally:
             now = loop.time()
@@ -262,6 +271,35 @@ class Roads:
         if reservation:
             grant = grant._replace(reservation=reservation)
         return Road(self, grant, now, is_probe=is_probe)
+
+    async def _admitted(
+        self, limits: Sequence[str], waits: tuple[Wait, ...]
+    ) -> tuple[Sequence[str], bool, tuple[Wait, ...]]:
+        """Ask the breakers of several keys.
+
+        Args:
+            limits: One for each key.
+            waits: Why the call cannot go with others.
+
+        Returns:
+            The limits that let it through, whether it is a probe (which goes under one alone), why others do not.
+
+        Raises:
+            NotSoon: None does.
+            StoreUnavailable: Redis does not answer.
+        """
+        admitted = []
+        for limit in limits:
+            try:
+                if await self.breakers.admit(limit):
+                    return (limit,), True, waits
+            except NotSoon as error:
+                waits = (*waits, error.wait())
+            else:
+                admitted.append(limit)
+        if not admitted:
+            raise NotSoon(together(waits))
+        return admitted, False, waits
 
     async def _reserved(
         self, budgets: Budgets, scopes: tuple[str, ...], limit: str, most_micros: float, caller: Caller

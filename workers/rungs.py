@@ -37,6 +37,7 @@ class Route:
         timeout_s: Seconds until one HTTP call is given up.
         simulated: True when the simulator answers.
         renew: Reads the key's source at once, for a key that was refused: True when another one is to be used now.
+        keys: Where the provider has several keys, a route for each; its own limit and key are then those of the first.
     """
 
     provider: Provider
@@ -47,6 +48,12 @@ class Route:
     timeout_s: float
     simulated: bool = False
     renew: Callable[[str], Awaitable[bool]] | None = None
+    keys: tuple[Route, ...] = ()
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """The limits of all its keys."""
+        return tuple(key.limit for key in self.keys) or (self.limit,)
 
     def take(self, api_key: str) -> None:
         """Use this key from the next call on."""
@@ -119,7 +126,7 @@ def ladder_of(
     """
 
     def degrades(route: Route | None) -> bool:
-        return route is not None and limits[route.limit].when_full == "degrade"
+        return route is not None and any(limits[limit].when_full == "degrade" for limit in route.limits)
 
     def why_shut(route: Route | None) -> Wait | None:
         return None if route is None else shut.get(route.limit)
@@ -173,11 +180,11 @@ def choose(ladder: Sequence[Rung], waits: Mapping[int, Wait], late: frozenset[in
                 return rung
             slow = slow or rung
         closed.append(rung)
-    return slow or _together([waits[rung.number] for rung in closed])
+    return slow or together([waits[rung.number] for rung in closed])
 
 
-def _together(waits: Sequence[Wait]) -> Wait:
-    """Return what is told of rungs that all wait."""
+def together(waits: Sequence[Wait]) -> Wait:
+    """Return what is told of rungs, or keys, that all wait: the first one's reason, until the soonest opens."""
     if len(waits) == 1:
         return waits[0]
     soonest = min(waits, key=lambda wait: float("inf") if wait.opens_at is None else wait.opens_at)

@@ -6,7 +6,7 @@ from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local, is_loopback
 from fleet.config.places import CONFIG_NAME, HOME_NAME, PLACE_VARIABLES, config_path, home_path, nearest_home
 from fleet.config.prices import BillSettings, PriceSettings, RateSettings, TierPriceSettings
-from fleet.config.providers import KEY_LABEL, ProviderSettings, vendor_of
+from fleet.config.providers import KEY_LABEL, KeySettings, ProviderSettings, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.sections import (
     SIMULATOR,
@@ -58,6 +58,7 @@ __all__ = [
     "DiversitySettings",
     "FlowerSettings",
     "HealthSettings",
+    "KeySettings",
     "LimitSettings",
     "Period",
     "PersonaSettings",

@@ -17,7 +17,9 @@ from fleet.config.settings import Settings
 #: Hexadecimal digits of a digest: enough to tell two tables apart, far too few to tell what is in them.
 DIGITS = 12
 _TABLES = ("pools", "providers", "limits", "prices", "results", "dead_letters", "health", "diversity")
-_SECRETS: dict[str, Any] = {"providers": {"__all__": set(KEY_SETTINGS)}}
+_SECRETS: dict[str, Any] = {
+    "providers": {"__all__": {**dict.fromkeys(KEY_SETTINGS, True), "keys": {"__all__": set(KEY_SETTINGS)}}}
+}
 _LOGIN = re.compile(r"//[^/@]*@")
 
 

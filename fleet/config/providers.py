@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fleet.config.hosts import host_of, is_local
 from fleet.config.sections import Section
@@ -16,6 +17,11 @@ KEY_LABEL = "default"
 
 #: What may say where a provider's key comes from.
 KEY_SETTINGS = ("api_key_env", "api_key_file", "api_key_secret", "api_key_vault")
+
+#: How names of mounted secrets are written.
+SECRET_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,250}$"
+#: How labels of keys are written, and how many keys a provider has at most.
+LABEL, MOST_KEYS = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", 64
 
 #: Vendors whose limits do not count input that they read from their cache: kinds, names before the model's, hosts.
 _UNCOUNTED = frozenset({"anthropic", "bedrock", "groq"})
@@ -30,27 +36,82 @@ def vendor_of(model: str) -> str:
     return vendor if found and name else ""
 
 
-class ProviderSettings(Section):
+def key_settings_of(table: Section) -> tuple[str, ...]:
+    """Return the settings of a table that say where its key comes from."""
+    return tuple(name for name in KEY_SETTINGS if getattr(table, name))
+
+
+def check_one_source(found: tuple[str, ...], in_vault: str | None) -> None:
+    """Refuse a key that comes from two places, or from none in a vault.
+
+    Args:
+        found: The settings that say where it comes from.
+        in_vault: `PATH#FIELD`; None: it does not come from there.
+
+    Raises:
+        ValueError: Saying what was expected.
+    """
+    if len(found) > 1:
+        raise ValueError(f"expected one source of the key, got {' and '.join(f'`{name}`' for name in found)}")
+    if in_vault is not None and not all(in_vault.partition("#")):
+        raise ValueError(f"api_key_vault: expected PATH#FIELD, got {quote(in_vault)}")
+
+
+class KeySettings(Section):
+    """Where a key comes from; where nothing is said, from Fleet's own encrypted file (docs/keys.md)."""
+
+    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
+    api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
+    api_key_secret: str | None = Field(
+        None,
+        pattern=SECRET_NAME,
+        description="Name of a secret that systemd, Docker or Kubernetes mounts.",
+    )
+    api_key_vault: str | None = Field(None, description="`PATH#FIELD` of the key in the KV store of [vault].")
+    rotate_days: float | None = Field(
+        None, gt=0, description="Days after which a key is due to be replaced: `fleet keys` and `fleet doctor` say so."
+    )
+
+    @property
+    def key_settings(self) -> tuple[str, ...]:
+        """The settings here that say where the key comes from."""
+        return key_settings_of(self)
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> Self:
+        check_one_source(self.key_settings, self.api_key_vault)
+        return self
+
+
+class ProviderSettings(KeySettings):
     """An LLM API. Limits belong to `provider/model`."""
 
     kind: Literal["openai", "anthropic", "simulator", "pydantic-ai"] = Field(
         description="Wire protocol of the API; pydantic-ai: any that it knows, see docs/models.md."
     )
     base_url: str | None = Field(None, description="Root of the API. Not set: the vendor's, or the local simulator.")
-    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
-    api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
-    api_key_secret: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,250}$",
-        description="Name of a secret that systemd, Docker or Kubernetes mounts.",
+    keys: dict[str, KeySettings] = Field(
+        default_factory=dict,
+        description="Several keys, by labels of your own: a table each that says where it comes from, or a list of "
+        "labels of keys in Fleet's own encrypted file. A call takes the one with which it can go soonest.",
     )
-    api_key_vault: str | None = Field(None, description="`PATH#FIELD` of the key in the KV store of [vault].")
     timeout_s: float = Field(120.0, gt=0, description="Seconds until Fleet gives up one HTTP call.")
 
     @property
-    def key_settings(self) -> tuple[str, ...]:
-        """The settings here that say where the key comes from."""
-        return tuple(name for name in KEY_SETTINGS if getattr(self, name))
+    def labels(self) -> tuple[str, ...]:
+        """The labels of its keys, by which limits and people tell them apart; that of a single one is `default`."""
+        if not self.keys:
+            return (KEY_LABEL,)
+        return (*([KEY_LABEL] if self.key_settings else ()), *self.keys)
+
+    def key_at(self, label: str) -> KeySettings:
+        """Return where the key of a label comes from."""
+        return self.keys.get(label, self)
+
+    def rotate_days_of(self, label: str) -> float | None:
+        """Return after how many days a key is due: as its own table says, else its provider's; None: never."""
+        own = self.key_at(label).rotate_days
+        return self.rotate_days if own is None else own
 
     @property
     def needs_key(self) -> bool:
@@ -62,12 +123,24 @@ class ProviderSettings(Section):
         is_ambient = self.kind == "pydantic-ai" and vendor_of(model) in _AMBIENT
         return self.needs_key and not is_ambient
 
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _labels_alone_are_tables(cls, given: object) -> object:
+        if not isinstance(given, (list, tuple)):
+            return given
+        if len({*map(str, given)}) < len(given) or not all(isinstance(one, str) for one in given):
+            raise ValueError(f"expected labels, each once, got {quote(given)}")
+        return {label: {} for label in given}
+
     @model_validator(mode="after")
-    def _one_key_source(self) -> Self:
-        if len(found := self.key_settings) > 1:
-            raise ValueError(f"expected one source of the key, got {' and '.join(f'`{name}`' for name in found)}")
-        if self.api_key_vault is not None and not all(self.api_key_vault.partition("#")):
-            raise ValueError(f"api_key_vault: expected PATH#FIELD, got {quote(self.api_key_vault)}")
+    def _keys_can_be_told_apart(self) -> Self:
+        for label in self.keys:
+            if not re.fullmatch(LABEL, label):
+                raise ValueError(f"keys: expected labels of at most 32 letters, digits, - and _, got {quote(label)}")
+        if KEY_LABEL in self.keys and self.key_settings:
+            raise ValueError(f"keys: expected another label than `{KEY_LABEL}`, which `{self.key_settings[0]}` has")
+        if len(self.keys) > MOST_KEYS:
+            raise ValueError(f"keys: expected at most {MOST_KEYS}, got {len(self.keys)}")
         return self
 
 

@@ -23,7 +23,7 @@ from fleet.config.dashboard import DashboardSettings, FlowerSettings
 from fleet.config.hosts import is_local
 from fleet.config.places import PLACE_VARIABLES, config_path
 from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
-from fleet.config.providers import ProviderSettings, counts_cached, vendor_of
+from fleet.config.providers import KeySettings, ProviderSettings, counts_cached, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.safety import SafetySettings
 from fleet.config.sections import (
@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     def _budgets_can_be_kept(self) -> Self:
         for name, where in budgeted(self.limits_in_use, self.budgets, self.pools, self.calls_of):
             self.check_price(name, where)
+        for name, limit in self.limits_by_key.items():
+            if limit.usd_per_day is not None:
+                self.check_price(name.rpartition("/")[0], f'limits."{name}".usd_per_day')
         return self
 
     def check_price(self, name: str, where: str) -> None:
@@ -218,6 +221,21 @@ class Settings(BaseSettings):
         tools = {f"{TOOLS}/{name}": tool.limit for name, tool in self.tools.items()}
         return dict(starmap(self.limit_at, dict.fromkeys(every))) | tools
 
+    def limit_names(self, provider: str, model: str) -> tuple[str, ...]:
+        """Return the limits of a model by their full names, `provider/model/key`: one for each key."""
+        return tuple(f"{provider}/{model}/{label}" for label in self.provider_named(provider).labels)
+
+    @property
+    def limits_by_key(self) -> dict[str, LimitSettings]:
+        """The same limits as `limits_in_use`, by `provider/model/key`."""
+        found = {}
+        for api, rates in self.limits_in_use.items():
+            provider, _, model = api.partition("/")
+            for name in self.limit_names(provider, model):
+                own = name in self.limits
+                found[name] = self.limit_at(provider, model, name.rpartition("/")[2])[1] if own else rates
+        return found
+
     def seller_of(self, provider: str) -> Seller:
         """Return who sells the models of a provider, for their list prices."""
         known = self.provider_named(provider)
@@ -234,14 +252,15 @@ class Settings(BaseSettings):
         """Return the limit of a pool's own calls, or of a persona's model, as `limit_at`; its ladder has others."""
         return self.limit_at(self.pools[pool].provider, model or self.pools[pool].model)
 
-    def limit_at(self, provider: str, model: str) -> tuple[str, LimitSettings]:
+    def limit_at(self, provider: str, model: str, label: str = "") -> tuple[str, LimitSettings]:
         """Return the limit of a model: its `provider/model` name and its rates (none when not configured).
 
-        The limits in [simulator] hold for the provider of that name, here or elsewhere: it will enforce them. Where it
-        is not set whether cached input counts, it is as the vendor does.
+        A key may have rates of its own, under its `label`. The limits in [simulator] hold for the provider of that
+        name, here or elsewhere: it will enforce them. Where it is not set whether cached input counts, it is as the
+        vendor does.
         """
         name = f"{provider}/{model}"
-        limit = self.limits.get(name)
+        limit = self.limits.get(f"{name}/{label}", self.limits.get(name))
         if limit is None and provider == SIMULATOR:
             limit = LimitSettings(rpm=self.simulator.rpm, tpm=self.simulator.tpm, counting="bucket")
         limit = limit or LimitSettings()
@@ -342,6 +361,8 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
         return list(Settings.model_fields)
     if "fallback" in loc:
         return list(RungSettings.model_fields)
+    if loc[0] == "providers" and "keys" in loc[2:]:
+        return list(KeySettings.model_fields)
     if loc[-1] == "persona":
         return list(PersonaSettings.model_fields)
     return list((SECTIONS | tables)[str(loc[0])].model_fields)

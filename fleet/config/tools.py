@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from fleet.config.providers import SECRET_NAME, check_one_source, key_settings_of
 from fleet.config.sections import LimitSettings, Section
 from fleet.quoting import quote
 
@@ -32,6 +33,13 @@ class ToolSettings(Section):
     base_url: str = Field(description="Root of the API.")
     api_key_env: str | None = Field(None, description="Environment variable that holds the key. Not set: none is sent.")
     api_key_file: Path | None = Field(None, description="File that holds the key; must be readable by its owner only.")
+    api_key_secret: str | None = Field(
+        None, pattern=SECRET_NAME, description="Name of a secret that systemd, Docker or Kubernetes mounts."
+    )
+    api_key_vault: str | None = Field(None, description="`PATH#FIELD` of the key in the KV store of [vault].")
+    rotate_days: float | None = Field(
+        None, gt=0, description="Days after which a key is due to be replaced: `fleet keys` and `fleet doctor` say so."
+    )
     key_scheme: str = Field("Bearer", description="Word before the key in the header `Authorization`.")
     key_header: str | None = Field(None, description="Header that the key is sent in, instead of `Authorization`.")
     key_query: str | None = Field(None, description="Query parameter that the key is sent in, instead of a header.")
@@ -73,12 +81,13 @@ class ToolSettings(Section):
 
     @model_validator(mode="after")
     def _key_is_sent_in_one_way(self) -> Self:
-        if self.api_key_env and self.api_key_file:
-            raise ValueError("expected `api_key_env` or `api_key_file`, got both")
+        check_one_source(self.key_settings, self.api_key_vault)
         if self.key_header is not None and self.key_query is not None:
             raise ValueError("expected `key_header` or `key_query`, got both")
         if (self.key_header or self.key_query) and not self.has_key:
-            raise ValueError("expected `api_key_env` or `api_key_file` with `key_header` or `key_query`, got neither")
+            raise ValueError(
+                "expected `api_key_env` or `api_key_file` (or the like) with `key_header` or `key_query`, got none"
+            )
         if not re.fullmatch(_HEADER, self.key_scheme):
             raise ValueError(f"key_scheme: expected one word, such as Token, got {quote(self.key_scheme)}")
         header = self.key_header
@@ -93,7 +102,12 @@ class ToolSettings(Section):
     @property
     def has_key(self) -> bool:
         """True when a key is sent."""
-        return bool(self.api_key_env or self.api_key_file)
+        return bool(self.key_settings)
+
+    @property
+    def key_settings(self) -> tuple[str, ...]:
+        """The settings here that say where the key comes from."""
+        return key_settings_of(self)
 
     @property
     def limit(self) -> LimitSettings:

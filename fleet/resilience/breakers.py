@@ -102,6 +102,11 @@ class Breakers:
         """Return why calls would wait, as this process last heard; None: they need not, or it has to ask."""
         return self._key_wait(limit) or self._known[limit].standing(self._clock())
 
+    def is_ramping(self, limit: str) -> bool:
+        """True while the road fills step by step after an outage: a call may have to wait for seconds. Never waits."""
+        known = self._known[limit]
+        return known.wait is None and self._clock() < known.ramps_until
+
     async def renewed(self, limit: str, fingerprint: str) -> None:
         """Go by another key from now on: a breaker that the one before has opened is closed.
 

@@ -3,7 +3,7 @@
 A worker's `Keyring` holds what its sources gave, in memory alone. Done by hand: `fleet/cli/keys/commands.py`.
 """
 
-from fleet.vault.book import Book, KeyVersion
+from fleet.vault.book import Book, KeyVersion, account_of
 from fleet.vault.choice import read_key, source_of
 from fleet.vault.envelope import Envelope
 from fleet.vault.fingerprints import key_fingerprint
@@ -19,6 +19,7 @@ __all__ = [
     "KeyVersion",
     "Keyring",
     "Secret",
+    "account_of",
     "key_fingerprint",
     "read_key",
     "read_revoked",

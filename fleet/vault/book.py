@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from fleet.config import KEY_LABEL
 from fleet.errors import ConfigurationError
 
 #: A key's scope, until keys have scopes of their own.
 SCOPE = "default"
 #: What may become of a version.
-State = Literal["current", "draining", "revoked"]
+State = Literal["ahead", "current", "draining", "revoked"]
+
+
+def account_of(provider: str, label: str) -> str:
+    """Return what a key is called in the file: its provider, and its label where that has several."""
+    return provider if label == KEY_LABEL else f"{provider}/{label}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +25,14 @@ class KeyVersion:
     """One version of a provider's key.
 
     Args:
-        provider: Its name under [providers].
+        provider: Its name under [providers], or `provider/label` (`account_of`).
         version: Counts from 1.
         added_at: Unix time in seconds.
         fingerprint: See `fingerprints.py`.
         sealed: The key, encrypted; empty: thrown away, for it was revoked.
         revoked_at: Unix time in seconds from when no call may use it; None: it may be used.
         scope: What it is for.
+        starts_at: Unix time in seconds from when new calls use it; None: since it was added.
     """
 
     provider: str
@@ -34,16 +42,23 @@ class KeyVersion:
     sealed: str = field(repr=False)
     revoked_at: float | None = None
     scope: str = SCOPE
+    starts_at: float | None = None
 
     @property
     def bound_to(self) -> str:
         """What its encryption is bound to: under another name, scope or number it cannot be opened."""
         return f"{self.provider}\n{self.scope}\n{self.version}"
 
+    def is_started(self, now_s: float) -> bool:
+        """True unless it is to serve later."""
+        return self.starts_at is None or self.starts_at <= now_s
+
     def state(self, now_s: float) -> State:
-        """Return what may be done with it; a draining one serves no new call on the host that replaced it."""
+        """Return what may be done with it; a draining one serves no new call on the host that replaced it, but until
+        the next one starts.
+        """
         if self.revoked_at is None:
-            return "current"
+            return "current" if self.is_started(now_s) else "ahead"
         return "draining" if self.revoked_at > now_s else "revoked"
 
 
@@ -60,6 +75,29 @@ class Book:
     def newest(self, provider: str) -> KeyVersion | None:
         """Return the newest version, also when it is revoked."""
         return max(self.of(provider), key=lambda one: one.version, default=None)
+
+    def serving(self, provider: str, now_s: float, without: Container[int] = ()) -> KeyVersion | None:
+        """Return the version that new calls use: the newest that has started, and no older one instead.
+
+        One that is ahead serves at once where that one is revoked or refused.
+
+        Args:
+            provider: Whose.
+            now_s: Unix time in seconds.
+            without: Versions that the provider refuses.
+        """
+        versions = sorted(self.of(provider), key=lambda one: one.version)
+        ahead = [one for one in versions if one.state(now_s) == "ahead" and one.version not in without]
+        newest = next((one for one in reversed(versions) if one.is_started(now_s)), None)
+        if newest is not None and newest.state(now_s) != "revoked" and newest.version not in without:
+            return newest
+        return ahead[0] if ahead else newest
+
+    def next_start(self, provider: str, now_s: float) -> float | None:
+        """Return the Unix time (s) at which the next version starts; None: none is ahead."""
+        return min(
+            (one.starts_at for one in self.of(provider) if one.starts_at and one.starts_at > now_s), default=None
+        )
 
     def with_key(self, added: KeyVersion, *, old_until: float | None) -> Book:
         """Return it with one more version.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fleet import config
-from fleet.config import SIMULATOR, ProviderSettings, Settings, vendor_of
+from fleet.config import KEY_LABEL, SIMULATOR, KeySettings, ProviderSettings, Settings, ToolSettings, vendor_of
+from fleet.vault.book import account_of
 from fleet.vault.envelope import Envelope
 from fleet.vault.sources import EnvelopeKey, FileKey, KeySource, MountedKey, NoKey, VariableKey
 
@@ -17,27 +18,42 @@ def envelope_of(settings: Settings) -> Envelope:
     return Envelope(config.home_path(), vault.key_file, passphrase_file=vault.passphrase_file)
 
 
-def source_of(name: str, settings: Settings, model: str = "") -> KeySource:
+def source_of(name: str, settings: Settings, model: str = "", label: str = KEY_LABEL) -> KeySource:
     """Return the source of a provider's key: the one that its table names, else the encrypted file.
 
     Args:
         name: The provider's name under [providers].
         settings: Everything.
         model: What it is asked for.
+        label: Of the key, where there are several.
     """
     provider = settings.provider_named(name)
-    if provider.api_key_env:
-        return VariableKey(provider.api_key_env)
-    if provider.api_key_file:
-        return FileKey(provider.api_key_file)
-    if provider.api_key_secret:
-        return MountedKey(provider.api_key_secret)
-    if provider.api_key_vault:
+    named = named_source(provider.key_at(label), settings)
+    if named is not None:
+        return named
+    usual = _USUAL_VARIABLE.get(provider.kind) or f"{vendor_of(model) or 'vendor'}_API_KEY".upper().replace("-", "_")
+    needless = _needless(provider, model) if label == KEY_LABEL else None
+    return EnvelopeKey(account_of(name, label), envelope_of(settings), needless, usual, provider.kind)
+
+
+def named_source(key: KeySettings | ToolSettings, settings: Settings) -> KeySource | None:
+    """Return the source that a table names; None: it names none."""
+    if key.api_key_env:
+        return VariableKey(key.api_key_env)
+    if key.api_key_file:
+        return FileKey(key.api_key_file)
+    if key.api_key_secret:
+        return MountedKey(key.api_key_secret)
+    if key.api_key_vault:
         from fleet.vault.kv import KvKey
 
-        return KvKey.of(provider.api_key_vault, settings.vault)
-    usual = _USUAL_VARIABLE.get(provider.kind) or f"{vendor_of(model) or 'vendor'}_API_KEY".upper().replace("-", "_")
-    return EnvelopeKey(name, envelope_of(settings), _needless(provider, model), usual, provider.kind)
+        return KvKey.of(key.api_key_vault, settings.vault)
+    return None
+
+
+def tool_source_of(name: str, settings: Settings) -> KeySource:
+    """Return the source of a tool's key; where its table names none, no key is sent."""
+    return named_source(settings.tools[name], settings) or NoKey()
 
 
 def _needless(provider: ProviderSettings, model: str) -> NoKey | None:
@@ -51,15 +67,16 @@ def _needless(provider: ProviderSettings, model: str) -> NoKey | None:
     return None if provider.needs_key_for(model) else NoKey()
 
 
-def read_key(name: str, settings: Settings, model: str = "") -> str:
+def read_key(name: str, settings: Settings, model: str = "", label: str = KEY_LABEL) -> str:
     """Return the key of a provider, read now; empty where none is needed.
 
     Args:
         name: Its name under [providers].
         settings: Everything.
         model: What it is asked for.
+        label: Of the key, where there are several.
 
     Raises:
         KeyMissing: When its source gives no usable key. Never quotes the key.
     """
-    return source_of(name, settings, model).current().value
+    return source_of(name, settings, model, label).current().value

@@ -118,13 +118,16 @@ class Envelope:
             for _ in range(2):
                 self._write(sealed, lock)
 
-    def add(self, provider: str, value: str, *, old_until: float | None = None) -> tuple[Book, KeyVersion]:
+    def add(
+        self, provider: str, value: str, *, old_until: float | None = None, starts_at: float | None = None
+    ) -> tuple[Book, KeyVersion]:
         """Add a version of a provider's key, and make file and key file where there are none.
 
         Args:
             provider: Its name.
             value: The key.
             old_until: See `Book.with_key`.
+            starts_at: Unix time in seconds from when it is used; None: at once.
 
         Returns:
             What it held before, and the new version.
@@ -139,9 +142,7 @@ class Envelope:
             newest = before.newest(provider)
             number = 1 if newest is None else newest.version + 1
             blank = KeyVersion(provider, number, self._clock(), key_fingerprint(provider, value), "")
-            added = KeyVersion(
-                provider, number, blank.added_at, blank.fingerprint, _sealed(lock, value, blank.bound_to)
-            )  # fmt: skip
+            added = replace(blank, sealed=_sealed(lock, value, blank.bound_to), starts_at=starts_at)
             self._write(before.with_key(added, old_until=old_until), lock)
         return before, added
 

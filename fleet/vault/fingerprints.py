@@ -10,10 +10,10 @@ DIGITS = 4
 
 
 def key_fingerprint(provider: str, secret: str) -> str:
-    """Return the fingerprint of a provider's key; empty for none.
+    """Return the fingerprint of a provider's key; empty for none. It is the same under whatever label the key lies.
 
     Args:
-        provider: Its name under [providers].
+        provider: Its name under [providers], or `provider/label`.
         secret: The key.
     """
-    return hashlib.sha256(f"{provider}\n{secret}".encode()).hexdigest()[:DIGITS] if secret else ""
+    return hashlib.sha256(f"{provider.partition('/')[0]}\n{secret}".encode()).hexdigest()[:DIGITS] if secret else ""

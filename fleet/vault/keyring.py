@@ -18,10 +18,11 @@ from fleet.errors import KeyMissing, VaultAway
 from fleet.quoting import brief
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
-from fleet.vault.choice import source_of
+from fleet.vault.book import account_of
+from fleet.vault.choice import source_of, tool_source_of
 from fleet.vault.fingerprints import key_fingerprint
 from fleet.vault.revocations import hear_revoked
-from fleet.vault.sources import KeySource, Secret
+from fleet.vault.sources import EnvelopeKey, KeySource, Secret
 from fleet.waits import MOST_TOLD, Wait
 
 #: Seconds between two looks of a worker at its files and at revoked keys: a revoked one stops within two.
@@ -36,10 +37,11 @@ logger = logging.getLogger("fleet.worker")
 
 @dataclass(slots=True, eq=False)
 class HeldKey:
-    """One provider's key in a process. Its secret is in no repr.
+    """One key of a provider, or of a tool, in a process. Its secret is in no repr.
 
     Attributes:
-        provider: Its name under [providers].
+        provider: Its name under [providers]; `tools/NAME`: that of a tool.
+        label: By which it is told apart from others of its provider.
         source: Where it comes from.
         secret: As last read; None: never yet.
         seen_s: When it was last known to be there still (monotonic seconds).
@@ -64,6 +66,7 @@ class HeldKey:
     wait: Wait | None = None
     takers: list[Callable[[str], None]] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
+    label: str = config.KEY_LABEL
     told: str = field(default="", repr=False)
     is_told_to_wait: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -78,6 +81,11 @@ class HeldKey:
         """Of the key."""
         return key_fingerprint(self.provider, self.value)
 
+    @property
+    def name(self) -> str:
+        """What people know it by."""
+        return account_of(self.provider, self.label)
+
 
 #: Hears of a provider whose key is another one now, or may be used again.
 OnTurn = Callable[[HeldKey], Awaitable[None]]
@@ -88,7 +96,7 @@ class Keyring:
 
     Args:
         settings: Providers, and how long a key serves.
-        source: Finds the source of a provider's key: (its name, the settings, a model).
+        source: Finds the source of a provider's key: (its name, the settings, a model, the key's label).
         clock: Seconds that only grow.
         now_s: Unix time in seconds, as Redis has it.
     """
@@ -97,7 +105,7 @@ class Keyring:
         self,
         settings: Settings,
         *,
-        source: Callable[[str, Settings, str], KeySource] = source_of,
+        source: Callable[[str, Settings, str, str], KeySource] = source_of,
         clock: Callable[[], float] = time.monotonic,
         now_s: Callable[[], float] = CLOCK.now_s,
     ) -> None:
@@ -105,27 +113,48 @@ class Keyring:
         self._source = source
         self._clock = clock
         self._now_s = now_s
-        self._held: dict[tuple[str, bool], HeldKey] = {}
+        self._held: dict[tuple[str, str, bool], HeldKey] = {}
         self._by_limit: dict[str, HeldKey] = {}
         self._revoked: Mapping[str, float] = {}
 
-    async def hold(self, provider: str, model: str) -> HeldKey:
+    async def hold(
+        self, provider: str, model: str, label: str = config.KEY_LABEL, *, others_may_serve: bool = False
+    ) -> HeldKey:
         """Return the key for a model, read with the first call; while a vault is away it is one that has to wait.
+
+        Args:
+            provider: Its name.
+            model: What is asked with it.
+            label: Of the key, where the provider has several.
+            others_may_serve: One that its source does not give has to wait, too.
 
         Raises:
             KeyMissing: Its source gives none, and is there.
         """
         needs = self._settings.provider_named(provider).needs_key_for(model)
-        held = self._held.get((provider, needs))
-        if held is None:
-            held = HeldKey(provider, self._source(provider, self._settings, model))
-            await self._read(held)
-            if held.failure is not None and not isinstance(held.failure, VaultAway):
+        place = provider, label, needs
+        if place not in self._held:
+            source = self._source(provider, self._settings, model, label)
+            held = await self._first_read(HeldKey(provider, source, label=label))
+            if held.failure is not None and not (others_may_serve or isinstance(held.failure, VaultAway)):
                 raise held.failure
-            self._held[provider, needs] = held
-            self._judge(held)
-            held.told, held.is_told_to_wait = held.value, held.wait is not None
-        limit = f"{provider}/{model}/{config.KEY_LABEL}"
+            self._held[place] = held
+        return self._bound(self._held[place], f"{provider}/{model}/{label}")
+
+    async def hold_tool(self, name: str) -> HeldKey:
+        """Return the key of a tool, read with the first call; one that its source does not give has to wait."""
+        place = f"{config.TOOLS}/{name}", config.KEY_LABEL, True
+        if place not in self._held:
+            self._held[place] = await self._first_read(HeldKey(place[0], tool_source_of(name, self._settings)))
+        return self._bound(self._held[place], f"{place[0]}/{config.KEY_LABEL}")
+
+    async def _first_read(self, held: HeldKey) -> HeldKey:
+        await self._read(held)
+        self._judge(held)
+        held.told, held.is_told_to_wait = held.value, held.wait is not None
+        return held
+
+    def _bound(self, held: HeldKey, limit: str) -> HeldKey:
         held.limits.append(limit)
         self._by_limit[limit] = held
         return held
@@ -140,10 +169,17 @@ class Keyring:
         held = self._by_limit.get(limit)
         if held is None:
             return False
-        if held.value == refused and self._clock() - held.read_s >= REREAD_S:
+        if held.value == refused and self._may_have_another(held):
             await self._read(held)
             self._judge(held)
         return held.value != refused and held.wait is None
+
+    def _may_have_another(self, held: HeldKey) -> bool:
+        """True unless the source of a refused key was read just now, and is as it was."""
+        if isinstance(held.source, EnvelopeKey) and held.source.refuse():
+            return True  # a version that is to serve later serves now
+        mark = held.source.mark()
+        return self._clock() - held.read_s >= REREAD_S or (mark is not None and mark != held.mark)
 
     async def look(self, revoked: Mapping[str, float], on_turn: OnTurn) -> None:
         """Read again what may have changed, and tell of keys that are others now, or may be used again.
@@ -165,9 +201,9 @@ class Keyring:
         is_another = held.value != held.told
         held.told, held.is_told_to_wait = held.value, waits
         if held.wait is not None and not waited:
-            logger.warning("key_waits provider=%s: %s", held.provider, held.wait.told)
+            logger.warning("key_waits key=%s: %s", held.name, held.wait.told)
         if is_another or (waited and not waits):
-            logger.info("key_taken provider=%s fingerprint=%s", held.provider, held.fingerprint)
+            logger.info("key_taken key=%s fingerprint=%s", held.name, held.fingerprint)
             await on_turn(held)
 
     async def keep(self, store: Store, on_turn: OnTurn) -> None:
@@ -209,7 +245,7 @@ class Keyring:
                 secret = await asyncio.to_thread(held.source.current)
             except KeyMissing as error:
                 if held.failure is None:
-                    logger.warning("key_not_read provider=%s: %s", held.provider, error)
+                    logger.warning("key_not_read key=%s: %s", held.name, error)
                 held.failure, held.mark = error, mark
             else:
                 held.secret, held.seen_s, held.failure, held.mark = secret, self._clock(), None, mark
@@ -229,7 +265,7 @@ class Keyring:
         if held.secret is None or is_stale:
             told = str(held.failure)
         elif held.value and revoked_at is not None and revoked_at <= self._now_s():
-            told = f"key {held.fingerprint} is revoked: run `fleet keys rotate {held.provider}`"
+            told = f"key {held.fingerprint} is revoked: run `fleet keys rotate {held.name}`"
         if told is None:
             held.wait = None
             return
@@ -239,5 +275,6 @@ class Keyring:
 
 
 def about_key(provider: str) -> str:
-    """Return what tasks are told to wait for that wait for a provider's key."""
-    return f"[providers.{provider}]"
+    """Return what tasks are told to wait for that wait for a key of a provider, whichever, or of a tool."""
+    kind, _, tool = provider.partition("/")
+    return f"[{kind}.{tool}]" if tool else f"[providers.{provider}]"

@@ -6,7 +6,8 @@ One port, `KeySource`. Vault and OpenBao are `kv.py`; which source a provider ha
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+import time
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -150,17 +151,28 @@ class MountedKey:
         return next((path for path in paths if path.exists()), None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EnvelopeKey:
-    """A key in Fleet's own encrypted file."""
+    """A key in Fleet's own encrypted file. Versions may be stored that are to serve later.
 
-    provider: str
+    Args:
+        account: What the file calls it: `provider`, or `provider/label`.
+        envelope: The file.
+        otherwise: What is used while the file has no such key; None: that is an error.
+        usual: The variable that its vendor's own tools read: what the error proposes too.
+        kind: Of the provider.
+        clock: Unix time in seconds.
+    """
+
+    account: str
     envelope: Envelope
-    #: What is used while the file has no key of this provider; None: that is an error.
     otherwise: NoKey | None = None
-    #: The variable that its vendor's own tools read: what the error proposes too.
     usual: str = "API_KEY"
     kind: str = ""
+    clock: Callable[[], float] = time.time
+    _refused: set[int] = field(default_factory=set)
+    _version: int = 0
+    _starts_at: float | None = None
 
     @property
     def where(self) -> str:
@@ -170,26 +182,39 @@ class EnvelopeKey:
         return f"encrypted file {self.envelope.path}"
 
     def current(self) -> Secret:
-        """Return its newest version. Raises as `KeySource.current`."""
-        book = self.envelope.read()
-        found = book.newest(self.provider)
+        """Return its newest version that has started. Raises as `KeySource.current`."""
+        book, now_s = self.envelope.read(), self.clock()
+        found, self._starts_at = book.serving(self.account, now_s, self._refused), book.next_start(self.account, now_s)
         if found is None and self.otherwise is not None:
             return self.otherwise.current()
         if found is None:
             raise KeyMissing(
-                f"expected a key for a provider of kind {self.kind!r}, got none: run `fleet keys add {self.provider}`; "
+                f"expected a key for a provider of kind {self.kind!r}, got none: run `fleet keys add {self.account}`; "
                 f'or in fleet.toml set api_key_env = "{self.usual}" (and that variable), or api_key_file = "PATH"'
             )
-        if found.revoked_at is not None:
+        if found.state(now_s) == "revoked":
             raise KeyMissing(
-                f"expected a key of {self.provider} that may be used, got version {found.version}, which is revoked: "
-                f"run `fleet keys rotate {self.provider}`"
+                f"expected a key of {self.account} that may be used, got version {found.version}, which is revoked: "
+                f"run `fleet keys rotate {self.account}`"
             )
+        self._version = found.version
         return Secret(self.envelope.unseal(found), str(found.version), found.added_at)
 
+    def refuse(self) -> bool:
+        """Give another version than the one that was given last, which its provider refuses, if there is any.
+
+        Returns:
+            Whether that is news.
+        """
+        is_news = self._version not in self._refused
+        self._refused.add(self._version)
+        return is_news
+
     def mark(self) -> Hashable:
-        """See `KeySource.mark`."""
-        return file_mark(self.envelope.path) or 0
+        """See `KeySource.mark`: also another one when the next version starts."""
+        starts_at = self._starts_at
+        has_started = starts_at is not None and starts_at <= self.clock()
+        return (mark, has_started) if (mark := file_mark(self.envelope.path)) else 0
 
 
 def file_mark(path: Path) -> Hashable:

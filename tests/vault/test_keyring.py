@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.config import ProviderSettings, Settings
+from fleet.config import ProviderSettings, Settings, ToolSettings
 from fleet.errors import KeyMissing, VaultAway
-from fleet.vault import HeldKey, Keyring, Secret, key_fingerprint
-from fleet.vault.sources import FileKey
+from fleet.vault import Envelope, HeldKey, Keyring, Secret, key_fingerprint
+from fleet.vault.sources import EnvelopeKey, FileKey
 
 LIMIT = "acme/m/default"
 
@@ -210,5 +210,87 @@ def test_no_repr_shows_a_key() -> None:
     async def work() -> None:
         held = await Vault(value="sk-canary").ring().hold("acme", "m")
         assert "sk-canary" not in f"{held!r} {held.secret!r}"
+
+    asyncio.run(work())
+
+
+def test_one_of_several_keys_that_its_source_lacks_waits_and_serves_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    settings = Settings(providers={"acme": ProviderSettings.model_validate({"kind": "openai", "keys": ["a", "b"]})})
+    envelope = Envelope(tmp_path / "home")
+    envelope.add("acme/a", "one")
+    vault = Vault()
+
+    async def work() -> None:
+        ring = Keyring(
+            settings, source=lambda name, _, model, label: EnvelopeKey(f"{name}/{label}", envelope),
+            clock=lambda: vault.now_s, now_s=lambda: vault.now_s,
+        )  # fmt: skip
+        first = await ring.hold("acme", "m", "a", others_may_serve=True)
+        second = await ring.hold("acme", "m", "b", others_may_serve=True)
+        assert (first.value, second.value) == ("one", "") and first.fingerprint == key_fingerprint("acme", "one")
+        assert ring.standing("acme/m/a") is None
+        wait = ring.standing("acme/m/b")
+        assert wait is not None and wait.about == "[providers.acme]" and "fleet keys add acme/b" in wait.told
+        envelope.add("acme/b", "two")
+        await vault.passes(ring, 2)
+        assert ring.standing("acme/m/b") is None and second.value == "two" and vault.turns == ["two"]
+        with pytest.raises(KeyMissing):
+            await ring.hold("acme", "m", "c")
+
+    asyncio.run(work())
+
+
+def test_a_version_that_is_to_serve_later_serves_from_its_time_on_or_once_the_one_before_is_refused(
+    tmp_path: Path,
+) -> None:
+    vault = Vault()
+    envelope = Envelope(tmp_path / "home", clock=lambda: vault.now_s)
+    envelope.add("acme", "one")
+    envelope.add("acme", "two", old_until=2010.0, starts_at=2000.0)
+    settings = Settings(providers={"acme": ProviderSettings(kind="openai")})
+
+    async def work() -> None:
+        rings = [
+            Keyring(
+                settings, source=lambda *_: EnvelopeKey("acme", envelope, clock=lambda: vault.now_s),
+                clock=lambda: vault.now_s, now_s=lambda: vault.now_s,
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        held = [await ring.hold("acme", "m") for ring in rings]
+        assert [one.value for one in held] == ["one", "one"]
+        assert await rings[0].renewed(LIMIT, "one") and held[0].value == "two", "at once, right after it was read"
+        await vault.passes(rings[0], 400)
+        assert held[0].value == "two", "and it stays, whatever is read again"
+        vault.now_s = 1999.0
+        await rings[1].look({}, vault.turn)
+        assert held[1].value == "one"
+        await vault.passes(rings[1], 2)
+        assert held[1].value == "two"
+        book = envelope.read()
+        assert [one.state(1500.0) for one in book.versions] == ["draining", "ahead"]
+
+    asyncio.run(work())
+
+
+def test_a_tools_key_is_read_again_and_one_that_is_missing_waits(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    table = ToolSettings.model_validate({"base_url": "https://api.example.com", "api_key_file": str(path)})
+    vault = Vault()
+
+    async def work() -> None:
+        ring = Keyring(Settings(tools={"search": table}), clock=lambda: vault.now_s, now_s=lambda: vault.now_s)
+        held = await ring.hold_tool("search")
+        taken: list[str] = []
+        held.takers.append(taken.append)
+        assert held.value == "" and held.failure is not None
+        assert (wait := ring.standing("tools/search/default")) is not None and wait.about == "[tools.search]"
+        path.touch(0o600)
+        path.write_text("one")
+        await vault.passes(ring, 2)
+        assert ring.standing("tools/search/default") is None and taken == ["one"]
+        path.write_text("two")
+        assert await ring.renewed("tools/search/default", "one"), "a 401 finds it at once"
+        assert taken == ["one", "two"]
 
     asyncio.run(work())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -43,7 +43,7 @@ class FakeLimiter:
 
     async def acquire(
         self,
-        limit: str,
+        limit: str | Sequence[str],
         *,
         tokens: int,
         timeout_s: float,
@@ -53,6 +53,7 @@ class FakeLimiter:
         patience_s: float | None = None,
         note: str = "",
     ) -> Grant:
+        limit = limit if isinstance(limit, str) else limit[0]
         self.callers.append(caller)
         await asyncio.sleep(0)
         error = self.errors.pop(0) if self.errors else None
@@ -121,6 +122,9 @@ class FakeBreakers:
 
     def standing(self, limit: str) -> Wait | None:
         return self.stands
+
+    def is_ramping(self, limit: str) -> bool:
+        return False
 
     async def admit(self, limit: str) -> bool:
         wait = self.waits.pop(0) if self.waits else None

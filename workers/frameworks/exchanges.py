@@ -13,18 +13,19 @@ from fleet.errors import (
     DeadlineExceeded,
     FleetError,
     GiveUp,
+    KeyRejected,
     KeySpent,
     ProviderUnavailable,
     RateLimited,
     Waits,
 )
-from fleet.grants import Grant
+from fleet.grants import Caller, Grant
 from fleet.workers.costs import Line
 from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.outgoing import Outgoing
 from fleet.workers.frameworks.passing import Passing
 from fleet.workers.frameworks.raw import Onlooker, RawAnswer, RawProvider
-from fleet.workers.passage import Errand, Passages
+from fleet.workers.passage import MOST_RENEWALS, Errand, Passages, is_renewed
 from fleet.workers.ports import Knowledge
 from fleet.workers.providers.bodies import read_said
 from fleet.workers.providers.problem import read_problem
@@ -73,9 +74,9 @@ class Exchanges:
         provider = speaking(route, ask)
         one = Outgoing(provider, route, ask, lessons=self._lessons, bound=bound, passing=passing)
 
-        async def send(grant: Grant, line: Line) -> tuple[RawAnswer, int]:
+        async def send(errand: Errand, grant: Grant, line: Line) -> tuple[RawAnswer, int]:
             with self._passages.settling(errand, grant, line, one) as settlement:
-                answer = await one.send()
+                answer = await one.send(errand.route)
                 usage = one.used(answer)
                 settlement.answered(usage, one.tier, answer.headers)
             return answer, usage.output_tokens
@@ -92,31 +93,46 @@ class Exchanges:
             raise DeadlineExceeded("the answer came too late")
         return one.for_client(answer)
 
-    async def pass_on(self, route: Route, ask: RawAsk) -> RawAnswer:
-        """Send a request that asks no model, with the key and without a grant; return its answer.
+    async def pass_on(self, pool: str, route: Route, ask: RawAsk, caller: Caller) -> RawAnswer:
+        """Send a request that asks no model, with a key and without a grant; return its answer.
+
+        What was made with one key may be seen by it alone: a bot's requests go with the same one, as long as it serves.
 
         Raises:
             ConfigurationError: The provider does not speak the request's wire.
+            NotSoon: No key may be used now.
             RateLimited, ProviderUnavailable, KeyRejected, KeySpent: As the provider says; other refusals are answers.
         """
         provider = speaking(route, ask)
-        answer = await provider.exchange(
-            ask.written(route.model), api_key=route.api_key, timeout_s=route.timeout_s, on_head=lambda *_: None
-        )
-        logger.info(
-            "request_without_model limit=%s method=%s status=%d", route.limit, ask.request.method, answer.status
-        )
-        if (failed := _failed(provider, route, ask, answer)) is not None:
-            raise failed
-        return answer
+        refused: list[str] = []
+        renewals = 0
+        while True:
+            key = self._passages.open_key(route, pool, caller, refused)
+            used = key.api_key
+            answer = await provider.exchange(
+                ask.written(route.model), api_key=used, timeout_s=route.timeout_s, on_head=lambda *_: None
+            )
+            logger.info(
+                "request_without_model limit=%s method=%s status=%d", key.limit, ask.request.method, answer.status
+            )
+            if (failed := _failed(provider, used, ask, answer)) is None:
+                return answer
+            if not isinstance(failed, KeyRejected):
+                raise failed
+            if renewals < MOST_RENEWALS and await is_renewed(key, used, failed):
+                renewals += 1
+                continue
+            refused.append(key.limit)
+            if len(refused) >= len(route.limits):
+                raise failed
 
 
-def _failed(provider: RawProvider, route: Route, ask: RawAsk, answer: RawAnswer) -> FleetError | None:
+def _failed(provider: RawProvider, key: str, ask: RawAsk, answer: RawAnswer) -> FleetError | None:
     """Return what passes by itself, or is the key's; None for an answer and for what only refuses this request."""
     is_page = answer.status < 300 and not ask.endpoint.endswith("/content") and read_said(answer.body).is_page
     if answer.status < 400 and not is_page:
         return None
-    problem = read_problem(answer.body, secrets=(route.api_key,), texts=())
+    problem = read_problem(answer.body, secrets=(key,), texts=())
     error = error_of(provider.host, answer.status, problem, answer.headers, now_s=time.time())
     if is_page and not isinstance(error, Waits):
         return ProviderUnavailable(f"{provider.host}: expected JSON, got a page")

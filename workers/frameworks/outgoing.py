@@ -75,12 +75,13 @@ class Outgoing:
         self.is_cut = False
         self.tier: str | None = None
 
-    async def send(self) -> RawAnswer:
-        """Send it; return its answer.
+    async def send(self, route: Route) -> RawAnswer:
+        """Send it with the key of a route; return its answer.
 
         Raises:
             FleetError: There was none; one that comes of a refusal is told as `refusal` as well.
         """
+        self._route = route
         answer = await self._sent()
         if self._is_streaming:
             return self._check_stream(answer)

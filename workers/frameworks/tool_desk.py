@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fleet.config import KEY_LABEL, TOOLS, ToolSettings
-from fleet.config.secret_files import read_secret, read_variable
 from fleet.entries import Entry
 from fleet.errors import (
     ConfigurationError,
@@ -24,6 +22,8 @@ from fleet.errors import (
     FleetError,
     GiveUp,
     KeyMissing,
+    KeyRejected,
+    KeySpent,
     MachineExhausted,
     RateLimited,
     Waits,
@@ -36,7 +36,7 @@ from fleet.workers.bot.raw_asker import RawAsker
 from fleet.workers.costs import Line, afford
 from fleet.workers.frameworks.tool_wire import ToolAnswer, ToolRequest, ToolWire
 from fleet.workers.meter import NO_USAGE, Meter
-from fleet.workers.passage import DEFAULT_HOLD_S
+from fleet.workers.passage import DEFAULT_HOLD_S, MOST_RENEWALS
 from fleet.workers.ports import Bill, Limiter
 from fleet.workers.roads import Roads
 
@@ -61,6 +61,29 @@ class ToolErrorCount(Protocol):
         ...
 
 
+class ToolKey(Protocol):
+    """The key of a tool as this process has it now: it may be another one tomorrow."""
+
+    @property
+    def value(self) -> str:
+        """The key; empty: none is sent, or none is known yet."""
+        ...
+
+    @property
+    def failure(self) -> KeyMissing | None:
+        """Why its source gave none when it was last read."""
+        ...
+
+    @property
+    def takers(self) -> list[Callable[[str], None]]:
+        """Who is given another value as soon as it is known."""
+        ...
+
+
+#: Reads the source of a limit's key at once, which was refused: True when another one is to be used now.
+Renew = Callable[[str, str], Awaitable[bool]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Tool:
     """One tool as this process can use it.
@@ -69,13 +92,21 @@ class _Tool:
         wire: Its connections.
         limit: `tools/NAME/KEY`.
         picos: What a request costs, in 10^-12 dollars.
-        shut: Why this process cannot use it; None: it can.
+        key: As this process has it.
     """
 
     wire: ToolWire
     limit: str
     picos: int
-    shut: KeyMissing | None
+    key: ToolKey
+
+    @property
+    def shut(self) -> KeyMissing | None:
+        """Why this process cannot use it now; None: it can."""
+        failure = None if self.key.value else self.key.failure
+        if failure is not None:
+            failure.about = self.limit
+        return failure
 
 
 class ToolDesk:
@@ -83,22 +114,26 @@ class ToolDesk:
 
     Args:
         tools: The tables of [tools].
+        keys: The key of each, by the same names.
         roads: Those of the process: models and tools have the same.
         limiter: The fleet-wide limiter.
         bill: Where each request is written down; None: nowhere.
         errors: Who counts failures; None: nobody.
         step: Opens a block that is traced as the request of a tool.
+        renew: Reads the key's source at once, for a key that was refused; None: nobody does.
     """
 
     def __init__(
         self,
         tools: Mapping[str, ToolSettings],
+        keys: Mapping[str, ToolKey],
         *,
         roads: Roads,
         limiter: Limiter,
         bill: Bill | None = None,
         errors: ToolErrorCount | None = None,
         step: Callable[[str], AbstractContextManager[Any]] = lambda name: nullcontext(),
+        renew: Renew | None = None,
     ) -> None:
         self._roads = roads
         self._limiter = limiter
@@ -106,12 +141,13 @@ class ToolDesk:
         self._errors = errors
         self._step = step
         self._standing = Counter[tuple[RawAsker, str]]()
-        self._tools = {name: _tool(name, settings) for name, settings in tools.items()}
+        self._renew = renew
+        self._tools = {name: _tool(name, settings, keys[name]) for name, settings in tools.items()}
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """The limits of those that this process can use."""
-        return tuple(tool.limit for tool in self._tools.values() if tool.shut is None)
+        """The limits of all of them."""
+        return tuple(tool.limit for tool in self._tools.values())
 
     @contextmanager
     def standing(self, asker: RawAsker, name: str) -> Iterator[None]:
@@ -162,7 +198,7 @@ class ToolDesk:
         return self._roads.clock()
 
     async def once(self, name: str, request: ToolRequest, asker: RawAsker, caller: Caller) -> ToolAnswer:
-        """Pass the breaker, wait for a grant, send one request, settle.
+        """Pass the breaker, wait for a grant, send one request, settle; with the key that has replaced a refused one.
 
         Raises:
             NotSoon: It cannot leave soon; nothing was sent.
@@ -170,9 +206,24 @@ class ToolDesk:
             GiveUp: Its answer is too large, it came after the deadline, or what is left of the task's `max_cost_usd`
                 does not pay for it.
         """
-        tool, meter, deadline = self._found(name), asker.meter, asker.deadline
-        if tool.shut is not None:
-            raise tool.shut
+        tool = self._found(name)
+        for _ in range(MOST_RENEWALS):
+            answer, is_to_go_again = await self._once(name, tool, request, asker, caller)
+            if not is_to_go_again:
+                break
+        return answer
+
+    async def _is_renewed(self, tool: _Tool, used: str, error: FleetError) -> bool:
+        is_refused = isinstance(error, KeyRejected) and not isinstance(error, KeySpent)
+        return is_refused and self._renew is not None and await self._renew(tool.limit, used)
+
+    async def _once(
+        self, name: str, tool: _Tool, request: ToolRequest, asker: RawAsker, caller: Caller
+    ) -> tuple[ToolAnswer, bool]:
+        """Return the answer, and whether it only refuses a key that has been replaced."""
+        meter, deadline = asker.meter, asker.deadline
+        if (shut := tool.shut) is not None:
+            raise shut
         asked = Entry(
             "", meter.who, asker.pool, caller.bot, caller.tenant, caller.kind, caller.run, tool.limit, "", NO_USAGE,
             tool.picos, "unknown", 0.0,
@@ -181,13 +232,16 @@ class ToolDesk:
         with meter.pending(expected):
             with self.standing(asker, name):
                 road = await self._roads.turn(
-                    tool.limit, NO_USAGE, asked=asked, cost_usd_micros=tool.picos / PICOS_PER_MICRO, meter=meter,
+                    (tool.limit,), NO_USAGE, asked=asked, cost_usd_micros=tool.picos / PICOS_PER_MICRO, meter=meter,
                     caller=caller, patience_s=BEGUN_PATIENCE_S,
                 )  # fmt: skip
-            out, counts = deadline.sends(road.is_answering), False
+            out, counts, used = deadline.sends(road.is_answering), False, tool.wire.key
             try:
                 with self._step(name):
                     answer = await self._sent(tool, request, road.grant, meter, Line(asked, road.grant))
+                if answer.failed is not None and await self._is_renewed(tool, used, answer.failed):
+                    road.did_well(meter.who, 0)
+                    return answer, True
                 if isinstance(answer.failed, Waits):
                     await road.failed(answer.failed, meter)
                 else:
@@ -203,7 +257,7 @@ class ToolDesk:
         self._note(asker, name, answer.failed)
         if deadline.left_s <= 0:
             raise DeadlineExceeded(f"the answer of the tool {name} came too late")
-        return answer
+        return answer, False
 
     async def close(self) -> None:
         """Close all connections."""
@@ -273,29 +327,13 @@ class ToolDesk:
         return self._tools[name]
 
 
-def read_tool_key(settings: ToolSettings) -> str:
-    """Return the key of a tool; empty when none is configured.
-
-    Raises:
-        KeyMissing: When what is configured gives no usable key. Never quotes it.
-    """
-    if settings.api_key_env:
-        return read_variable(settings.api_key_env, os.environ)
-    if settings.api_key_file:
-        return read_secret(settings.api_key_file, setting="api_key_file")
-    return ""
-
-
-def _tool(name: str, settings: ToolSettings) -> _Tool:
-    key, shut = "", None
-    try:
-        key = read_tool_key(settings)
-    except KeyMissing as error:
-        shut = error
-        shut.about = f"{TOOLS}/{name}/{KEY_LABEL}"
-        logger.error("tool_shut tool=%s cause=key: %s; requests to it wait", name, error)
-    wire = ToolWire(name, settings, key)
-    return _Tool(wire, f"{TOOLS}/{name}/{KEY_LABEL}", round(settings.usd_per_call * PICOS), shut)
+def _tool(name: str, settings: ToolSettings, key: ToolKey) -> _Tool:
+    wire = ToolWire(name, settings, key.value)
+    key.takers.append(wire.take)
+    tool = _Tool(wire, f"{TOOLS}/{name}/{KEY_LABEL}", round(settings.usd_per_call * PICOS), key)
+    if tool.shut is not None:
+        logger.error("tool_shut tool=%s cause=key: %s; requests to it wait", name, tool.shut)
+    return tool
 
 
 def _charge(meter: Meter, picos: int) -> None:

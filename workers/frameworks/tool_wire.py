@@ -110,10 +110,20 @@ class ToolWire:
     def __init__(self, name: str, settings: ToolSettings, key: str) -> None:
         self.name = name
         self.settings = settings
-        self._key = key
+        self._key, self._sent = key, {key}
         self._base = URL(settings.base_url)
         self._most_bytes = round(settings.max_answer_mb * 2**20)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    @property
+    def key(self) -> str:
+        """Secret of the API that requests carry now; empty: none is sent."""
+        return self._key
+
+    def take(self, key: str) -> None:
+        """Use this key from the next request on."""
+        self._key = key
+        self._sent.add(key)
 
     def misses(self, url: str) -> str:
         """Return what is wrong with where a request goes: it must stay on the tool's own host. Empty: nothing."""
@@ -230,10 +240,10 @@ class ToolWire:
 
     def _hidden(self, told: bytes) -> bytes:
         """Return what an API says without the key: some say back what they were sent."""
-        if len(self._key) < LEAST_HIDDEN:
-            return told
-        for key in {self._key, quote(self._key, safe="")}:
-            told = told.replace(key.encode(), HIDDEN.encode())
+        for key in self._sent:
+            if len(key) >= LEAST_HIDDEN:
+                for spelt in {key, quote(key, safe="")}:
+                    told = told.replace(spelt.encode(), HIDDEN.encode())
         return told
 
     def _refused(self, request: ToolRequest, answer: ToolAnswer, headers: Mapping[str, str]) -> FleetError | None:

@@ -1,6 +1,6 @@
-"""Who may see the simulator's ledger and change how it behaves: this machine, or who has the token.
+"""Which keys the simulator takes, and who may see its ledger and change how it behaves: this machine, or a token.
 
-A simulator that listens on all addresses is met by a network; its API takes any key, so a key proves nothing.
+A simulator that listens on all addresses is met by a network; its API takes any key at first, so a key proves nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,33 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from fleet.workers.simulator.ledger import key_label
+
 #: What a proxy adds: who asks through one is not on this machine, though the proxy may be.
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+
+
+class TakenKeys:
+    """Which keys are taken: any, until somebody names some. Keys are named by their labels in the ledger."""
+
+    def __init__(self) -> None:
+        self._labels: frozenset[str] = frozenset()
+
+    def takes(self, key: str) -> bool:
+        """True when calls with a key are answered."""
+        return not self._labels or key_label(key) in self._labels
+
+    def switch(self, only: str) -> None:
+        """Take only some from now on.
+
+        Args:
+            only: Labels, commas between them; empty: any key.
+        """
+        self._labels = frozenset(label for label in only.split(",") if label)
+
+    def report(self) -> dict[str, object]:
+        """Return what is taken, for JSON; nothing: any."""
+        return {"only": sorted(self._labels)}
 
 
 def why_not(request: web.BaseRequest, token: str | None) -> str | None:

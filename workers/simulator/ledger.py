@@ -97,8 +97,8 @@ _COUNTS = tuple(LedgerLine.__slots__)
 class Account:
     """Counters of one key.
 
-    Every call with a key ends in exactly one of `served`, `refused_429`, `errors_5xx`, `cut`, `hung`, `abandoned` and
-    `bad_requests`; until then it is in flight.
+    Every call with a key ends in exactly one of `served`, `refused_429`, `errors_5xx`, `cut`, `hung`, `abandoned`,
+    `bad_requests` and `rejected_401`; until then it is in flight.
 
     Attributes:
         served: The answer was made whole and handed to the network. Only these are in the tokens and the bill.
@@ -108,6 +108,8 @@ class Account:
             the others. Of a stream only what was sent.
         hung: Taken and never answered. Nothing was made, nothing is billed.
         abandoned: The client left before the answer was made. Nothing is billed here; a real provider may bill.
+        rejected_401: The key is none of those that are taken.
+        last_call_at_s: Unix time in seconds at which its last call came.
         unmatched: Served or cut calls whose question has no recorded answer, when answers are replayed.
         lines: What was billed, by model, tier and day (days since 1970, UTC).
     """
@@ -120,6 +122,8 @@ class Account:
     hung: int = 0
     abandoned: int = 0
     bad_requests: int = 0
+    rejected_401: int = 0
+    last_call_at_s: float = 0.0
     unmatched: int = 0
     lines: dict[tuple[str, str, int], LedgerLine] = field(default_factory=dict)
 
@@ -127,7 +131,7 @@ class Account:
     def in_flight(self) -> int:
         """Calls that have not ended."""
         ended = self.served + self.refused_429 + self.errors_5xx + self.cut + self.hung
-        return self.calls - ended - self.abandoned - self.bad_requests
+        return self.calls - ended - self.abandoned - self.bad_requests - self.rejected_401
 
     def reject(self) -> None:
         """Count a call that the wire refuses."""
@@ -217,7 +221,10 @@ class Ledger:
             "unauthorized_401": self.unauthorized_401,
             "prices": self._shown,
             "total": _shown(self._accounts.values()),
-            "keys": {key_label(key): _shown([account]) for key, account in self._accounts.items()},
+            "keys": {
+                key_label(key): {**_shown([account]), "last_call_at_s": account.last_call_at_s}
+                for key, account in self._accounts.items()
+            },
             "usage": [
                 {"day": _day(day), "key": key_label(key), "model": model, "tier": tier, **asdict(line)}
                 for key, account in self._accounts.items()
@@ -285,7 +292,7 @@ def _shown(accounts: Iterable[Account]) -> dict[str, int]:
 
 #: Counters of calls that are in no line.
 _CALLS = (
-    "calls", "in_flight", "refused_429", "errors_5xx", "hung", "abandoned", "bad_requests", "unmatched",
+    "calls", "in_flight", "refused_429", "errors_5xx", "hung", "abandoned", "bad_requests", "rejected_401", "unmatched",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from fleet.errors import ConfigurationError
+from fleet.workers.simulator.admission import TakenKeys
 from fleet.workers.simulator.bad_bots import BadBots, BadMode
 from fleet.workers.simulator.collapse import Collapse, Mode
 from fleet.workers.simulator.ledger import Ledger
@@ -40,6 +41,7 @@ class Switched(Protocol):
     collapse: Collapse
     bad_bots: BadBots
     odd_mode: OddMode
+    taken_keys: TakenKeys
 
 
 class Pages:
@@ -62,6 +64,8 @@ class Pages:
             ("POST", "/failures"): self._switch_failures,
             ("GET", "/odd"): self._odd,
             ("POST", "/odd"): self._switch_odd,
+            ("GET", "/keys"): self._keys,
+            ("POST", "/keys"): self._switch_keys,
         }
         self._paths = frozenset(path for _, path in (*self._open, *self._admin))
 
@@ -117,6 +121,17 @@ class Pages:
 
     def _odd(self, request: web.BaseRequest) -> web.Response:
         return _json({**asdict(self._simulator.odd_mode), "known": {name: odd.says for name, odd in ODD.items()}})
+
+    def _keys(self, request: web.BaseRequest) -> web.Response:
+        return _json(self._simulator.taken_keys.report())
+
+    def _switch_keys(self, request: web.BaseRequest) -> web.Response:
+        """Take only some keys, by their labels in the ledger, or any again: /keys?only=sk-a..0a1b2c3d, /keys?only=."""
+        try:
+            self._simulator.taken_keys.switch(read_query(request.query, {"only": str}).get("only", ""))
+        except ValueError as error:
+            return _wrong(error)
+        return self._keys(request)
 
     def _switch_odd(self, request: web.BaseRequest) -> web.Response:
         """Let a share of all calls behave oddly, or end it: /odd?name=overloaded-529&share=0.5, /odd?name=."""

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
-from fleet.workers.simulator.admission import why_not
+from fleet.workers.simulator.admission import TakenKeys, why_not
 from fleet.workers.simulator.answers import Answers, SimulatedAnswer
 from fleet.workers.simulator.anthropic_wire import AnthropicWire
 from fleet.workers.simulator.bad_bots import BadBots
@@ -71,7 +71,7 @@ class Simulator:
         self.options = options
         self.ledger = Ledger(options)
         self.recorded = self.duplicates = 0
-        self.odd_mode = OddMode()
+        self.odd_mode, self.taken_keys = OddMode(), TakenKeys()
         self._limits = Limits(
             rpm=options.rpm,
             tpm=options.tpm,
@@ -160,6 +160,10 @@ class Simulator:
             return _error(wire, 413, f"expected a body of at most {MAX_BODY_BYTES} bytes")
         account = self.ledger.account(key)
         account.calls += 1
+        account.last_call_at_s = time.time()
+        if not self.taken_keys.takes(key):
+            account.rejected_401 += 1
+            return _error(wire, 401, "expected a key that is taken, got another one", code="invalid_api_key")
         try:
             body = read_object(raw)
             if wire is _RESPONSES:

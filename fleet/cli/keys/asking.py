@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from fleet.config import Settings
+from fleet.cli.keys.places import KeyPlace
 from fleet.errors import KeyMissing
-from fleet.vault import read_key
 from fleet.workers.providers.listing import list_models
 
 
-async def ask_with_key(name: str, settings: Settings, model: str) -> tuple[bool, str]:
-    """Return whether a key is taken, and what to say of that.
-
-    Args:
-        name: The provider.
-        settings: Everything.
-        model: One that is wanted there.
-    """
-    provider = settings.provider_named(name)
+async def ask_with_key(place: KeyPlace) -> tuple[bool, str]:
+    """Return whether a key is taken, and what to say of that."""
+    if place.tool:
+        return True, "not asked: nobody knows which request to a tool costs nothing"
+    provider = place.settings.provider_named(place.provider)
     if provider.kind == "simulator" and provider.base_url is None:
         return True, "the local simulator takes any key"
     try:
-        key = read_key(name, settings, model)
+        key = place.source().current().value
     except KeyMissing as error:
         return False, str(error)
+    model = place.model
     found = await list_models(provider, model, key=key)
     if not found.url:
         return True, "not asked: this vendor has no list that a key opens"

@@ -147,7 +147,8 @@ def reset(scope: str, spent_too: bool, as_json: bool) -> None:
 
 
 def _list(name: str | None, *, as_json: bool, may_be_none: bool = False) -> None:
-    from fleet.cli.operate.limits import full_name, read_limits
+    from fleet.cli.operate.breakers import full_name
+    from fleet.cli.operate.limits import read_limits
     from fleet.cli.operate.two_redis import state_client
     from fleet.engine.operations.budgets import check_spelling, read_budget_views
     from fleet.engine.operations.paces import read_series

@@ -121,10 +121,6 @@ def _known(name: str, known: Set[str], hint: str) -> str:
     return name
 
 
-def _labelled(accounts: Mapping[str, str]) -> dict[str, str]:
-    return {key: f"{provider}/{KEY_LABEL}" for key, provider in accounts.items()}
-
-
 def _is_at(provider: ProviderSettings, host: str) -> bool:
     found = urlsplit(provider.base_url).hostname if provider.base_url else host
     return found == host or (found or "").endswith(f".{host}")
@@ -140,21 +136,26 @@ def _simulated(export: ProviderExport, settings: Settings, among: frozenset[str]
 
     Those that share a key are compared together.
     """
-    labels = {name: label for name in among if (label := _label(name, settings)) is not None}
+    labels = {
+        f"{name}/{key}": label
+        for name in among
+        for key in settings.provider_named(name).labels
+        if (label := _label(name, settings, key)) is not None
+    }
     told = {line.key for line in export.lines}
     simulated = {name for name in among if _kind(settings, name) == "simulator"}
-    providers = frozenset(name for name in among if labels.get(name) in told) | simulated
-    shared = Counter(labels[name] for name in providers if name in labels)
+    providers = frozenset(provider_of(account) for account, label in labels.items() if label in told) | simulated
+    ours = {account: label for account, label in labels.items() if provider_of(account) in providers}
     if not providers:
         return None
-    if max(shared.values(), default=0) > 1:
+    if max(Counter(ours.values()).values(), default=0) > 1:
         return Scope(providers)
-    return Scope(providers, _labelled({labels[name]: name for name in providers if name in labels}))
+    return Scope(providers, {label: account for account, label in ours.items()})
 
 
-def _label(name: str, settings: Settings) -> str | None:
+def _label(name: str, settings: Settings, of_key: str) -> str | None:
     try:
-        key = read_key(name, settings)
+        key = read_key(name, settings, label=of_key)
     except KeyMissing:
         return None
     return key_label(key) if key else None

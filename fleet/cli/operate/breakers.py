@@ -59,7 +59,7 @@ def show(limit: str, as_json: bool) -> None:
     Examples:
       fleet breakers show openai/gpt-5
     """
-    _list(_full_name(limit, config.current()), as_json=as_json)
+    _list(full_name(limit, config.current()), as_json=as_json)
 
 
 def _list(limit: str | None, *, as_json: bool) -> None:
@@ -67,7 +67,7 @@ def _list(limit: str | None, *, as_json: bool) -> None:
     from fleet.resilience import read_breakers_now
 
     settings = config.current()
-    names = [limit] if limit else [f"{name}/{config.KEY_LABEL}" for name in settings.limits_in_use]
+    names = [limit] if limit else list(settings.limits_by_key)
     with state_client(settings) as client:
         found = read_breakers_now(client, names)
     if as_json:
@@ -119,7 +119,7 @@ def reset_breaker(limit: str, as_json: bool) -> None:
     from fleet.waits import CAUSES
 
     settings = config.current()
-    name = _full_name(limit, settings)
+    name = full_name(limit, settings)
     with two_redis(settings) as both:
         was_open, lift_at = close_breaker(both.state, name)
         for about, queues in behind(name, settings).items():
@@ -133,13 +133,13 @@ def reset_breaker(limit: str, as_json: bool) -> None:
         click.echo(f"{name}: {'closed; calls go again' if was_open else 'it was closed already'}")
 
 
-def _full_name(limit: str, settings: config.Settings) -> str:
-    """Return a limit's full name; one that nobody calls under is a mistake."""
-    names = [f"{name}/{config.KEY_LABEL}" for name in settings.limits_in_use]
-    found = next((known for known in names if limit in (known, known.rpartition("/")[0])), None)
-    if found is None:
-        raise ConfigurationError(f"expected one of {', '.join(sorted(names))}, got {quote(limit)}")
-    return found
+def full_name(limit: str, settings: config.Settings) -> str:
+    """Return a limit's name with its key, which need not be said where there is one; another name is a mistake."""
+    known = settings.limits_by_key
+    found = [name for name in known if limit in (name, name.rpartition("/")[0])]
+    if limit in known or len(found) == 1:
+        return limit if limit in known else found[0]
+    raise ConfigurationError(f"expected one of {', '.join(sorted(found or known))}, got {quote(limit)}")
 
 
 breakers.add_command(reset_breaker, "reset")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fleet.config import KEY_LABEL, Settings
+from fleet.config import Settings
 from fleet.limiter import Limiter, LimitSnapshot
 from fleet.signals import BudgetRow
 from fleet.store.client import Store
@@ -24,7 +24,7 @@ def read_budgets(settings: Settings, url: str) -> tuple[BudgetRow, ...]:
 
 
 async def _read(settings: Settings, url: str) -> tuple[BudgetRow, ...]:
-    limits = {f"{name}/{KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
+    limits = settings.limits_by_key
     store = Store(url, timeout_s=settings.redis.socket_timeout_s)
     try:
         limiter = Limiter(store, limits)

@@ -16,7 +16,7 @@ from fleet.cli.finite import FiniteRange
 from fleet.cli.operate import breakers, lessons
 from fleet.cli.terminal import fitted
 from fleet.errors import ConfigurationError
-from fleet.quoting import counted, quote, stamp
+from fleet.quoting import counted, stamp
 
 if TYPE_CHECKING:
     import redis
@@ -67,7 +67,7 @@ def show_limit(limit: str, as_json: bool) -> None:
     Examples:
       fleet limits show openai/gpt-5
     """
-    _list(full_name(limit, config.current()), as_json=as_json)
+    _list(breakers.full_name(limit, config.current()), as_json=as_json)
 
 
 def _list(name: str | None, *, as_json: bool) -> None:
@@ -122,8 +122,8 @@ def set_limit(limit: str, is_reset: bool, **numbers: float | None) -> None:
     if bool(changes) == is_reset:
         raise click.UsageError("expected at least one number to set, or --reset alone")
     settings = config.current()
-    name = full_name(limit, settings)
-    configured = _names(settings)[name]
+    name = breakers.full_name(limit, settings)
+    configured = settings.limits_by_key[name]
     if changes.get("usd_per_day"):
         _check_price(name, settings)
     with two_redis(settings) as both:
@@ -155,9 +155,9 @@ def release_limit(limit: str) -> None:
     from fleet.signals.events import record_deed
 
     settings = config.current()
-    name = full_name(limit, settings)
+    name = breakers.full_name(limit, settings)
     with two_redis(settings) as both:
-        live.release(both.state, name, configured=_names(settings)[name])
+        live.release(both.state, name, configured=settings.limits_by_key[name])
         record_deed(both.state, catalogue.LIMIT_RELEASED, operator_name(), limit=name)
         _let_go(both.broker, settings, name, ("hold",))
     click.echo(f"{name}: not held any more")
@@ -251,26 +251,13 @@ async def read_limits(settings: config.Settings) -> list[LimitSnapshot]:
     from fleet.store.client import Store
     from fleet.store.private.embedded import state_url
 
-    names = _names(settings)
+    names = settings.limits_by_key
     store = Store(state_url(settings), timeout_s=settings.redis.socket_timeout_s)
     try:
         limiter = Limiter(store, names)
         return [await limiter.snapshot(name) for name in names]
     finally:
         await store.close()
-
-
-def _names(settings: config.Settings) -> dict[str, config.LimitSettings]:
-    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
-
-
-def full_name(limit: str, settings: config.Settings) -> str:
-    """Return the limit's name with its key; one that no pool uses is a mistake."""
-    known = _names(settings)
-    for name in (limit, f"{limit}/{config.KEY_LABEL}"):
-        if name in known:
-            return name
-    raise ConfigurationError(f"expected one of {', '.join(sorted(known))}, got {quote(limit)}")
 
 
 def _check_price(limit: str, settings: config.Settings) -> None:

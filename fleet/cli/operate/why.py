@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +12,6 @@ from fleet.cli.terminal import fitted
 
 if TYPE_CHECKING:
     from fleet.engine.operations.story import Story
-    from fleet.limiter import LimitSnapshot
 
 
 @click.command()
@@ -51,6 +49,7 @@ def read_story(task_id: str, settings: config.Settings) -> Story:
     from fleet.cli.operate.two_redis import two_redis
     from fleet.engine.operations.story import tell
     from fleet.engine.operations.task_facts import gather
+    from fleet.engine.operations.waits import read_limit
 
     with two_redis(settings) as clients:
         return tell(
@@ -59,19 +58,6 @@ def read_story(task_id: str, settings: config.Settings) -> Story:
                 state=clients.state,
                 broker=clients.broker,
                 settings=settings,
-                limit_of=lambda pool: asyncio.run(_read_limit(pool, settings, clients.state_url)),
+                limit_of=lambda pool: read_limit(clients.state, settings, pool),
             )
         )
-
-
-async def _read_limit(pool: str, settings: config.Settings, url: str) -> LimitSnapshot:
-    from fleet.limiter import Limiter
-    from fleet.store.client import Store
-
-    name, rates = settings.limit_of(pool)
-    limit = f"{name}/{config.KEY_LABEL}"
-    store = Store(url, timeout_s=settings.redis.socket_timeout_s)
-    try:
-        return await Limiter(store, {limit: rates}).snapshot(limit)
-    finally:
-        await store.close()

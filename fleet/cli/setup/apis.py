@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -106,10 +107,11 @@ async def _ask_all(
 
 
 def _key(name: str, settings: Settings, model: str) -> str | None:
-    try:
-        return read_key(name, settings, model)
-    except ConfigurationError:  # said by the check of the key
-        return None
+    """Return the first key of a provider that can be read; None: none can."""
+    for label in settings.provider_named(name).labels:
+        with suppress(ConfigurationError):  # said by the check of the key
+            return read_key(name, settings, model, label)
+    return None
 
 
 async def _trouble(provider: ProviderSettings, model: str, key: str) -> str | None:

@@ -25,7 +25,7 @@ from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
 from fleet.cli.setup.wait_checks import read_waits
 from fleet.cli.shadow import shadow
-from fleet.config import ProviderSettings, Settings, ToolSettings, config_path, home_path
+from fleet.config import TOOLS, KeySettings, Settings, ToolSettings, config_path, home_path
 from fleet.economy.bill.export import trouble_of
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.operations.waits import Standings
@@ -42,7 +42,9 @@ from fleet.store.client import connect, masked
 from fleet.store.private.embedded import broker_url, state_url
 from fleet.store.private.server import bundled_program
 from fleet.store.private.written import Release
-from fleet.vault import source_of
+from fleet.vault import account_of, source_of
+from fleet.vault.age import overdue_keys
+from fleet.vault.choice import tool_source_of
 from fleet.workers.bot.quiet import reporting
 
 #: Celery settings that Fleet's promises rest on, read from the app in force.
@@ -113,6 +115,8 @@ class HostFacts:
     export_trouble: str | None = None
     #: Of providers whose key neither a variable nor `api_key_file` holds: where it comes from, and what is wrong there.
     key_sources: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    #: Keys that are due to be replaced, and for how many seconds.
+    keys_due: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +204,10 @@ def celery_facts() -> dict[str, Any]:
 def host_facts(settings: Settings) -> HostFacts:
     """Return what this machine allows and how well it keeps secrets."""
     home, config = home_path(), config_path()
-    apis: list[ProviderSettings | ToolSettings] = [*settings.providers.values(), *settings.tools.values()]
-    secrets = [api.api_key_file for api in apis if api.api_key_file]
-    names = {name for name in (*(api.api_key_env for api in apis), settings.alerts.webhook_env) if name}
+    several = [key for provider in settings.providers.values() for key in provider.keys.values()]
+    tables: list[KeySettings | ToolSettings] = [*settings.providers.values(), *several, *settings.tools.values()]
+    secrets = [key.api_key_file for key in tables if key.api_key_file]
+    names = {name for name in (*(key.api_key_env for key in tables), settings.alerts.webhook_env) if name}
     existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
     return HostFacts(
         home_mode=_file(home).mode if home.is_dir() else None,
@@ -216,6 +221,7 @@ def host_facts(settings: Settings) -> HostFacts:
         shadow=shadow(),
         key_sources=key_sources(settings),
         reports=tuple(reporting(os.environ)),
+        keys_due=overdue_keys(settings, time.time()),
         export_trouble=None if settings.bill.export is None else trouble_of(settings.bill.export),
     )
 
@@ -226,12 +232,19 @@ def key_sources(settings: Settings) -> dict[str, tuple[str, str | None]]:
     Those that need none have no place here.
     """
     found: dict[str, tuple[str, str | None]] = {}
+    sources = {}
     for name, provider in settings.providers.items():
         models = [model for pool in settings.pools for called, model in settings.calls_of(pool) if called == name]
-        needs = provider.needs_key if not models else any(map(provider.needs_key_for, models))
-        if provider.api_key_env or provider.api_key_file or not (needs or provider.key_settings):
-            continue
-        source = source_of(name, settings, next(filter(provider.needs_key_for, models), ""))
+        needs = bool(provider.keys) or (provider.needs_key if not models else any(map(provider.needs_key_for, models)))
+        for label in provider.labels:
+            key = provider.key_at(label)
+            if not (key.api_key_env or key.api_key_file) and (needs or key.key_settings):
+                model = next(filter(provider.needs_key_for, models), "")
+                sources[account_of(name, label)] = source_of(name, settings, model, label)
+    for name, tool in settings.tools.items():
+        if tool.api_key_secret or tool.api_key_vault:
+            sources[f"{TOOLS}/{name}"] = tool_source_of(name, settings)
+    for name, source in sources.items():
         try:
             source.current()
         except KeyMissing as error:

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 from fleet.cli.setup.check import Check, fail, ok, place_of, warn
 from fleet.cli.setup.findings import HostFacts
 from fleet.cli.setup.user_code import UserCode, code_of
-from fleet.config import LimitSettings, PoolSettings, ProviderSettings, Settings, is_local, is_loopback
+from fleet.config import TOOLS, LimitSettings, PoolSettings, ProviderSettings, Settings, is_local, is_loopback
 from fleet.economy.prices import PriceList
 from fleet.money import PICOS
 from fleet.usage import Usage
+from fleet.vault import account_of
 
 
 def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Check]:
@@ -20,7 +21,9 @@ def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[
     provider = settings.providers[name]
     if provider.kind != "simulator":
         models = [model for pool in settings.pools for called, model in settings.calls_of(pool) if called == name]
-        yield provider_key(name, provider, host, models)
+        for label in provider.labels:
+            yield provider_key(name, label, settings, host, models)
+            yield from key_age(account_of(name, label), host)
         yield provider_url(name, provider)
 
 
@@ -33,8 +36,12 @@ def tool_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Chec
         yield ok(label, f"{found} is set") if is_set else fail(label, f"{found} is not set", advice)
     elif tool.api_key_file:
         yield _key_file(label, tool.api_key_file, host)
+    elif (source := host.key_sources.get(f"{TOOLS}/{name}")) is not None:
+        where, trouble = source
+        yield ok(label, where) if trouble is None else fail(label, where, trouble)
     else:
         yield ok(label, "none is sent")
+    yield from key_age(f"{TOOLS}/{name}", host)
     address, where = f"tool {name}: address", urlsplit(tool.base_url).hostname or "unknown"
     if urlsplit(tool.base_url).scheme == "https" or is_loopback(tool.base_url):
         yield ok(address, where)
@@ -44,16 +51,26 @@ def tool_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Chec
         yield warn(address, f"{where}, without TLS", "Use https:// if it has it: what bots ask for is readable.")
 
 
-def provider_key(name: str, provider: ProviderSettings, host: HostFacts, models: Sequence[str]) -> Check:
-    label = f"provider {name}: key"
-    if provider.api_key_env:
-        found = f"variable {provider.api_key_env}"
-        if provider.api_key_env in host.variables:
-            return ok(label, f"{found} is set; `fleet keys add {name}` would keep it out of the environment")
+def key_age(account: str, host: HostFacts) -> Iterator[Check]:
+    """Yield a warning for a key that is older than its `rotate_days`."""
+    if (seconds := host.keys_due.get(account)) is not None:
+        told = f"due to be replaced for {seconds / 86_400:.1f} days"
+        yield warn(f"key {account}: age", told, f"Make another one at the provider, and `fleet keys rotate {account}`.")
+
+
+def provider_key(name: str, key_label: str, settings: Settings, host: HostFacts, models: Sequence[str]) -> Check:
+    """Check one key of a provider: whether it can be read."""
+    provider, account = settings.providers[name], account_of(name, key_label)
+    label, key = f"provider {account}: key", provider.key_at(key_label)
+    if key.api_key_env:
+        found = f"variable {key.api_key_env}"
+        if key.api_key_env in host.variables:
+            return ok(label, f"{found} is set; `fleet keys add {account}` would keep it out of the environment")
         return fail(label, f"{found} is not set", "Export it where the workers start: every call would fail.")
-    if provider.api_key_file:
-        return _key_file(label, provider.api_key_file, host)
-    if (source := host.key_sources.get(name)) is not None and (provider.key_settings or source[1] is None):
+    if key.api_key_file:
+        return _key_file(label, key.api_key_file, host)
+    source = host.key_sources.get(account)
+    if source is not None and (key.key_settings or provider.keys or source[1] is None):
         where, trouble = source
         return ok(label, where) if trouble is None else fail(label, where, trouble)
     if not provider.needs_key:
@@ -61,7 +78,7 @@ def provider_key(name: str, provider: ProviderSettings, host: HostFacts, models:
     if models and not any(map(provider.needs_key_for, models)):
         return ok(label, "none of ours: the cloud's own variables and files hold it")
     trouble = source[1] if source is not None else None
-    return fail(label, "none", trouble or f"Run `fleet keys add {name}`, or set api_key_file in [providers.{name}].")
+    return fail(label, "none", trouble or f"Run `fleet keys add {account}`, or set api_key_file in [providers.{name}].")
 
 
 def _key_file(label: str, path: Path, host: HostFacts) -> Check:
@@ -223,6 +240,6 @@ def unused_tables(settings: Settings) -> Iterator[Check]:
     used = settings.limits_in_use
     for table, names in (("limits", settings.limits), ("prices", settings.prices)):
         for name in names:
-            if name not in used:
+            if name not in used and not (table == "limits" and name in settings.limits_by_key):
                 advice = f"No pool uses it. Pools and their ladders use: {', '.join(sorted(used))}."
                 yield warn(f'[{table}."{name}"]', "unused", advice)

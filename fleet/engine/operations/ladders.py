@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable
 
 import redis
 
-from fleet import config
 from fleet.config import Settings
 from fleet.engine.operations.obstacles import duration
 from fleet.signals.rungs import QUIET_S, RUNGS, LadderView, ladder_view, name_of
 from fleet.signals.windows import RUNGS_START
 from fleet.store import keys
 from fleet.waits import Wait
-from fleet.workers.rungs import Rung, choose
+from fleet.workers.rungs import Rung, choose, together
 
 #: What is said of a rung that is a text.
 TEXT = "text"
@@ -60,9 +59,15 @@ def next_limit(pool: str, settings: Settings, wait_of: Callable[[str], Wait | No
     Returns:
         The limit; None: a text is the answer, and nobody is called; a `Wait`: all rungs wait.
     """
-    limits = [f"{provider}/{model}/{config.KEY_LABEL}" for provider, model in settings.calls_of(pool)]
+    names = [settings.limit_names(*call) for call in settings.calls_of(pool)]
+    free = [[name for name in of_call if wait_of(name) is None] for of_call in names]
+    limits = [open_ones[0] if open_ones else of_call[0] for open_ones, of_call in zip(free, names, strict=True)]
     rungs = [_rung(number, pool, settings) for number in range(len(settings.pools[pool].fallback) + 1)]
-    waits = {number: wait for number, limit in enumerate(limits) if (wait := wait_of(limit)) is not None}
+    waits = {
+        number: together([wait for name in names[number] if (wait := wait_of(name)) is not None])
+        for number, open_ones in enumerate(free)
+        if not open_ones
+    }
     found = choose(rungs, waits)
     if isinstance(found, Wait):
         return found

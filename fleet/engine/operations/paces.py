@@ -8,7 +8,6 @@ from typing import NamedTuple, cast
 
 import redis
 
-from fleet import config
 from fleet.config import Settings
 from fleet.limiter import LimitSnapshot
 from fleet.signals.ahead.outlook import budget_ends_at, told_budget
@@ -54,7 +53,7 @@ def paces_of(
     """
     found = {one.limit: LimitPace(0.0, 0.0) for one in limits if one.usd_micros_per_day or one.requests_per_day}
     for pool in settings.pools if found else ():
-        names = {f"{provider}/{model}/{config.KEY_LABEL}" for provider, model in settings.calls_of(pool)}
+        names = {name for call in settings.calls_of(pool) for name in settings.limit_names(*call)}
         for name in names & found.keys():
             found[name] = _with(found[name], series[pool], now_s) if len(names) == 1 else LimitPace()
     return found

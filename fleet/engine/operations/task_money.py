@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from fleet.config import KEY_LABEL, TOOLS, Settings, ToolSettings
+from fleet.config import TOOLS, Settings, ToolSettings
 from fleet.economy.bill.notes import read_note
 from fleet.economy.budgets import Payer, read_budgets
 from fleet.engine.operations.budgets import budget_views
@@ -103,7 +103,7 @@ def _under_way(state: redis.Redis, settings: Settings, pool: str, task_id: str) 
     timeouts = {f"{provider}/{model}": settings.provider_named(provider).timeout_s for provider, model in calls}
     timeouts |= {f"{TOOLS}/{name}": tool.timeout_s for name, tool in tools_of(pool, settings).items()}
     for name, timeout_s in timeouts.items():
-        for text in _notes(state, f"{name}/{KEY_LABEL}", task_id.encode()):
+        for text in _notes_of_keys(state, settings.limit_names(*name.split("/", 1)), task_id.encode()):
             noted = read_note(text)
             if noted is not None and noted[0].task == task_id:
                 note, sent_us, micros = noted
@@ -113,6 +113,11 @@ def _under_way(state: redis.Redis, settings: Settings, pool: str, task_id: str) 
                     reserved_usd_micros=round(micros) if note.is_priced else None,
                     timeout_s=timeout_s,
                 )
+
+
+def _notes_of_keys(state: redis.Redis, limits: Iterable[str], part: bytes) -> Iterator[bytes]:
+    for limit in limits:
+        yield from _notes(state, limit, part)
 
 
 def _notes(state: redis.Redis, limit: str, part: bytes) -> Iterable[bytes]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from typing import TypedDict
 
 import redis
@@ -91,17 +90,23 @@ NO_APIS = Apis({}, {})
 
 
 def read_limit(state: redis.Redis, settings: Settings, pool: str) -> LimitSnapshot:
-    """Return how the limit of a pool's own calls stands. One round trip."""
-    api, rates = settings.limit_of(pool)
-    name = f"{api}/{config.KEY_LABEL}"
-    return _read_limits(state, {name: rates})[name]
+    """Return how the limit of a pool's own calls stands: of several keys', the one under which a call goes soonest.
+
+    One round trip.
+    """
+    names = settings.limit_names(*settings.calls_of(pool)[0])
+    known = settings.limits_by_key
+    found = _read_limits(state, {name: known[name] for name in names})
+    return min(found.values(), key=lambda one: (one.held_until or 0.0, one.queue_s))
 
 
 def read_apis(state: redis.Redis, settings: Settings, pools: Iterable[str]) -> Apis:
     """Return how all stands that pools may call, ladders and tools included. Two round trips, O(limits)."""
     calls = dict.fromkeys(call for pool in pools for call in settings.calls_of(pool))
-    tools = ((f"{config.TOOLS}/{name}", tool.limit) for name, tool in settings.tools.items())
-    rates = {f"{api}/{config.KEY_LABEL}": of_api for api, of_api in (*starmap(settings.limit_at, calls), *tools)}
+    names = [name for call in calls for name in settings.limit_names(*call)]
+    names += [f"{config.TOOLS}/{name}/{config.KEY_LABEL}" for name in settings.tools]
+    known = settings.limits_by_key
+    rates = {name: known[name] for name in names}
     return Apis(_read_limits(state, rates), _read_breakers(state, rates))
 
 
@@ -171,9 +176,9 @@ def tool_waits(crew: Crew, apis: Apis) -> dict[str, tuple[tuple[Wait, int], ...]
 
 def _way_of(pool: str, settings: Settings, apis: Apis, now_s: float) -> _Way:
     """Return the limit under which the next call of a pool goes, and why none goes, if all that it may call waits."""
-    name = f"{settings.pools[pool].provider}/{settings.pools[pool].model}/{config.KEY_LABEL}"
+    name, *others = settings.limit_names(*settings.calls_of(pool)[0])
     own = apis.limits.get(name)
-    if own is None or not settings.pools[pool].fallback:
+    if own is None or not (settings.pools[pool].fallback or others):
         return {"limit": own, "breaker": apis.breakers[name].wait if name in apis.breakers else None}
     found = next_limit(pool, settings, lambda limit: apis.wait_of(limit, now_s))
     if isinstance(found, Wait):

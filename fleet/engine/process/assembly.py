@@ -34,13 +34,14 @@ from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.duties.janitor import Janitor, for_ever
 from fleet.engine.process.duties.renewer import renew
 from fleet.engine.process.ladders import (
+    hold_tools,
+    keys_among,
     limits_of,
     make_ladders,
     make_tools,
     shut_pools,
     tell_of_block,
     tell_of_ladder,
-    tool_secrets,
 )
 from fleet.engine.process.spending import Spending
 from fleet.engine.process.waiting_room import WaitingRoom
@@ -146,10 +147,12 @@ async def assemble(
     keyring = Keyring(settings)
     ladders = await make_ladders(settings, telemetry, notebook, keyring)
     rungs = [rung for ladder in ladders.values() for rung in ladder if rung.shut is None]
-    routes = [rung.route for rung in rungs if rung.route is not None]
+    routes = keys_among(rung.route for rung in rungs if rung.route is not None)
     own = {name: route for name, (rung, *_) in ladders.items() if (route := rung.route) is not None}
     limiter = telemetry.make_limiter(state, limits_of(settings))
-    secrets = {route.limit: route.api_key for route in routes} | tool_secrets(settings)
+    tool_keys = await hold_tools(settings, keyring)
+    secrets = {route.limit: route.api_key for route in routes}
+    secrets |= {limit: key.value for key in tool_keys.values() for limit in key.limits}
     breakers = make_breakers(settings, state, broker, secrets, calm=limiter.calm, key_wait=keyring.standing)
     bill = spending.writer(lambda: process or janitor.reports_as(), export_of(settings.bill))
     limiter.on_lost = bill.void
@@ -157,7 +160,7 @@ async def assemble(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
-    tools = make_tools(settings, telemetry, state, roads=gateway.roads, limiter=limiter, bill=bill)
+    tools = make_tools(settings, telemetry, state, keyring, tool_keys, roads=gateway.roads, limiter=limiter, bill=bill)
     room = WaitingRoom(
         broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool), spending=spending
     )

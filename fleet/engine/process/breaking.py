@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
@@ -12,6 +13,7 @@ import redis
 
 from fleet import config
 from fleet.config import ProviderSettings, Settings
+from fleet.config.providers import LABEL
 from fleet.engine.admission import holds
 from fleet.engine.admission.holds import LIFT, lift_call
 from fleet.engine.transport.parking.opening import open_early, open_early_now
@@ -27,6 +29,8 @@ from fleet.waits import CAUSES, Wait
 
 logger = logging.getLogger("fleet.worker")
 
+#: How the names of limits are written: `provider/model/key`.
+_LIMIT = re.compile(rf"[^\s\[]+/\S+/{LABEL}")
 #: Seconds between two looks whether holds have outlived their breakers, over all workers.
 LOOK_EVERY_S = 1.0
 #: What a task had heard of a breaker before it closed may close its pool's gate so many seconds later.
@@ -85,8 +89,10 @@ async def take_up(breakers: Breakers, settings: Settings, broker: Store, held: H
     """
     for limit in held.limits:
         await breakers.renewed(limit, _fingerprint(limit, settings, held.value))
-        queues = [keys.queue(pool) for pool in settings.pools if limit in _limits_of(pool, settings)]
-        await lift(broker, queues, about=about_key(held.provider), causes=("key",), parked_too=True)
+        is_tools = bool(config.tool_of(limit))  # any pool's functions may use it
+        queues = [keys.queue(pool) for pool in settings.pools if is_tools or limit in _limits_of(pool, settings)]
+        for about in (about_key(held.provider), *((limit,) if is_tools else ())):
+            await lift(broker, queues, about=about, causes=("key",), parked_too=True)
 
 
 def behind(limit: str, settings: Settings) -> dict[str, list[str]]:
@@ -136,7 +142,7 @@ def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: 
 
 def _limits_of(pool: str, settings: Settings) -> list[str]:
     """Return all limits that a pool calls under: of its models, and of its ladder's rungs."""
-    return [f"{name}/{model}/{config.KEY_LABEL}" for name, model in settings.calls_of(pool)]
+    return [limit for name, model in settings.calls_of(pool) for limit in settings.limit_names(name, model)]
 
 
 def _fingerprint(limit: str, settings: Settings, secret: str) -> str:
@@ -240,7 +246,7 @@ class StaleHolds:
 
 
 def _is_of_breaker(wait: Wait) -> bool:
-    return wait.cause in BREAKING and wait.probe_every_s > 0 and wait.about.endswith(f"/{config.KEY_LABEL}")
+    return wait.cause in BREAKING and wait.probe_every_s > 0 and _LIMIT.fullmatch(wait.about) is not None
 
 
 def _closed_lately(view: BreakerView) -> bool:

@@ -348,8 +348,8 @@ class DataPlane:
             self._note(task, chosen.bot, result)
             self._telemetry.finished(result)
         log_result(result)
-        if isinstance(chosen.outcome.error, KeyRejected):
-            limit = f"{result.provider}/{result.model}/{KEY_LABEL}"
+        if isinstance(error := chosen.outcome.error, KeyRejected):
+            limit = error.about or f"{result.provider}/{result.model}/{KEY_LABEL}"
             record_event(self._state, catalogue.KEY_REJECTED, quiet_s=QUIET_S, about=limit, limit=limit)
 
     async def _refuse(self, delivery: Delivery, error: Exception) -> Done:

@@ -6,7 +6,7 @@ Also here: what a process says of its pools and their models as it starts, and w
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,13 @@ from fleet.engine.process.duties.revival import LocalSimulator
 from fleet.engine.telemetry.event_limiter import QUIET_S as BLOCK_QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
 from fleet.engine.telemetry.tool_errors import ToolErrorCounter
-from fleet.errors import ConfigurationError, KeyMissing
+from fleet.errors import ConfigurationError, VaultAway
 from fleet.lessons import Notebook
 from fleet.signals import catalogue
 from fleet.signals.events import record_event
 from fleet.store.client import Store
 from fleet.store.private.embedded import redis_lives
-from fleet.vault.keyring import Keyring
+from fleet.vault.keyring import HeldKey, Keyring
 from fleet.waits import Wait
 from fleet.workers.bot.user_loops import Block
 from fleet.workers.ladders import Turn
@@ -82,33 +82,51 @@ class _Routes:
 
     async def make(self, name: str, model: str) -> Route:
         """Return the route to one model. An SDK takes seconds to load: that is done here, while nobody waits."""
-        provider, limit, held = self._settings.provider_named(name), f"{name}/{model}/{config.KEY_LABEL}", None
+        provider, names = self._settings.provider_named(name), self._settings.limit_names(name, model)
+        held: list[HeldKey] = []
         try:
-            held = await self._keyring.hold(name, model)
-            await check_model(provider, model, key=held.value)
+            for label in provider.labels:
+                held.append(await self._keyring.hold(name, model, label, others_may_serve=len(names) > 1))
+            lacking = [one.failure for one in held if one.failure is not None]
+            if len(lacking) == len(held) and not any(isinstance(one, VaultAway) for one in lacking):
+                raise lacking[0]
+            await check_model(provider, model, key=next((one.value for one in held if one.value), ""))
             if name not in self._adapters:
                 self._adapters[name] = self._adapt(name)
             api = self._adapters[name]
         except ConfigurationError as error:
-            api, self.shut[limit] = Unusable(error), replace(error.wait(about=limit), is_everyones=True)
-        route = Route(
-            provider=api,
-            provider_name=name,
-            model=model,
-            limit=limit,
-            api_key="" if held is None else held.value,
-            timeout_s=provider.timeout_s,
-            simulated=provider.kind == "simulator",
-            renew=partial(self._keyring.renewed, limit),
-        )
-        if held is not None:
-            held.takers.append(route.take)
-        return route
+            held.clear()
+            api, self.shut[names[0]] = Unusable(error), replace(error.wait(about=names[0]), is_everyones=True)
+
+        def route(limit: str, key: HeldKey | None, keys: tuple[Route, ...] = ()) -> Route:
+            return Route(
+                provider=api,
+                provider_name=name,
+                model=model,
+                limit=limit,
+                api_key="" if key is None else key.value,
+                timeout_s=provider.timeout_s,
+                simulated=provider.kind == "simulator",
+                renew=partial(self._keyring.renewed, limit),
+                keys=keys,
+            )
+
+        if not held:
+            return route(names[0], None)
+        ways = tuple(route(limit, key) for limit, key in zip(names, held, strict=True))
+        for way, key in zip(ways, held, strict=True):
+            key.takers.append(way.take)
+        return ways[0] if len(ways) == 1 else route(names[0], held[0], ways)
+
+
+def keys_among(routes: Iterable[Route]) -> list[Route]:
+    """Return the routes of all keys: of a provider with several, one for each."""
+    return [key for route in routes for key in (route.keys or (route,))]
 
 
 def limits_of(settings: Settings) -> dict[str, config.LimitSettings]:
     """Return the limits of all pools, by `provider/model/key`."""
-    return {f"{name}/{config.KEY_LABEL}": rates for name, rates in settings.limits_in_use.items()}
+    return settings.limits_by_key
 
 
 def shut_pools(ladders: Mapping[str, Sequence[Rung]], shut: Mapping[str, Wait]) -> dict[str, Wait]:
@@ -179,30 +197,21 @@ def warn_of(settings: Settings, queues: Collection[str]) -> None:
         logger.warning("%s", line)
 
 
-def tool_secrets(settings: Settings) -> dict[str, str]:
-    """Return the key of each tool API that this process can use, by `tools/NAME/KEY`; empty where none is sent."""
-    if not settings.tools:
-        return {}
-    from fleet.workers.frameworks.tool_desk import read_tool_key
-
-    found = {}
-    for name, tool in settings.tools.items():
-        try:
-            found[f"{config.TOOLS}/{name}/{config.KEY_LABEL}"] = read_tool_key(tool)
-        except KeyMissing:  # the desk says so, and lets its requests wait
-            continue
-    return found
+async def hold_tools(settings: Settings, keyring: Keyring) -> dict[str, HeldKey]:
+    """Return the key of each tool API, by the tool's name; its value is empty where none is sent."""
+    return {name: await keyring.hold_tool(name) for name in settings.tools}
 
 
 def make_tools(
-    settings: Settings, telemetry: Telemetry, state: Store, *, roads: Roads, limiter: Limiter, bill: Bill
-) -> ToolApis | None:
+    settings: Settings, telemetry: Telemetry, state: Store, keyring: Keyring, keys: Mapping[str, HeldKey], *,
+    roads: Roads, limiter: Limiter, bill: Bill,
+) -> ToolApis | None:  # fmt: skip
     """Return the tool APIs of a process, on its loop; None when fleet.toml has none."""
     if not settings.tools:
         return None
     from fleet.workers.frameworks.tools import ToolApis
 
     return ToolApis(
-        settings.tools, roads=roads, limiter=limiter, bill=bill, errors=ToolErrorCounter(state, settings.pools),
-        step=telemetry.tool,
+        settings.tools, keys, roads=roads, limiter=limiter, bill=bill, errors=ToolErrorCounter(state, settings.pools),
+        step=telemetry.tool, renew=keyring.renewed,
     )  # fmt: skip

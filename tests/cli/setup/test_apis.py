@@ -141,8 +141,8 @@ def test_a_clouds_own_key_is_not_missed() -> None:
         providers={"aws": {"kind": "pydantic-ai"}}, pools={"p": {"provider": "aws", "model": "bedrock:amazon.nova"}}
     )
     host = HostFacts(1024, frozenset(), {}, None, Path(), None, 0)
-    assert provider_key("aws", found.providers["aws"], host, ["bedrock:amazon.nova"]).level == "ok"
-    assert provider_key("aws", found.providers["aws"], host, ["google:gemini-3.8-flash"]).level == "fail"
+    assert provider_key("aws", "default", found, host, ["bedrock:amazon.nova"]).level == "ok"
+    assert provider_key("aws", "default", found, host, ["google:gemini-3.8-flash"]).level == "fail"
 
 
 def write(tmp_path: Path, url: str, *, model: str = "openai-chat:simulated-1") -> None:

@@ -63,9 +63,12 @@ class Stream:
         while not self._stop.wait(0.01):
             self.handles.append(submit_task.delay("What is 2+2?", pool="research"))
 
-    def results(self) -> list[BotResult]:
+    def stop(self) -> None:
         self._stop.set()
         self._thread.join()
+
+    def results(self) -> list[BotResult]:
+        self.stop()
         return [handle.get(timeout=WAIT_S) for handle in self.handles]
 
 

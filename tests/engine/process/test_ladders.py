@@ -6,8 +6,9 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,8 +18,8 @@ import pytest
 from fleet import config
 from fleet.economy.prices import PriceList
 from fleet.engine.process.breaking import make_breakers
-from fleet.engine.process.ladders import make_ladders
-from fleet.errors import ConfigurationError, KeyMissing
+from fleet.engine.process.ladders import keys_among, make_ladders
+from fleet.errors import ConfigurationError, KeyMissing, VaultAway
 from fleet.lessons import Notebook
 from fleet.limiter import Limiter
 from fleet.models import BotTask
@@ -26,6 +27,7 @@ from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.store import keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.vault import Keyring, Secret
 from fleet.waits import CAUSES, Cause, Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.persona import bot_of
@@ -187,3 +189,55 @@ def test_what_one_provider_lacks_shuts_its_own_rungs_and_no_others(
         assert own.route is not None
         with pytest.raises(KeyMissing if cause == "key" else ConfigurationError, match=re.escape(words)):
             asyncio.run(own.route.provider.complete(cast(Any, None), api_key=""))
+
+
+@dataclass
+class GivenKey:
+    """A source that gives a key, or says why not."""
+
+    given: str | KeyMissing
+    where: str = "a test"
+
+    def current(self) -> Secret:
+        if isinstance(self.given, KeyMissing):
+            raise self.given
+        return Secret(self.given)
+
+    def mark(self) -> Hashable:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("given", "is_shut"),
+    [
+        ({"default": "one"}, False),
+        ({"default": KeyMissing("none")}, True),
+        ({"default": VaultAway("away")}, False),
+        ({"a": "one", "b": KeyMissing("none")}, False),
+        ({"a": KeyMissing("none"), "b": VaultAway("away")}, False),
+        ({"a": KeyMissing("none"), "b": KeyMissing("none")}, True),
+    ],
+)
+def test_a_rung_is_shut_only_when_no_key_of_its_provider_can_be_had_here(
+    given: dict[str, str | KeyMissing], is_shut: bool
+) -> None:
+    labels = [] if "default" in given else list(given)
+    settings = config.Settings.model_validate(
+        {
+            "providers": {"acme": {"kind": "openai", "keys": labels}},
+            "pools": {"p": {"provider": "acme", "model": "m"}},
+        }
+    )
+
+    async def work() -> None:
+        ring = Keyring(settings, source=lambda name, _, model, label: GivenKey(given[label]))
+        ladders = await make_ladders(settings, cast(Any, SimpleNamespace(provider=lambda made: made)), Notebook(), ring)
+        (rung,) = ladders["p"]
+        assert rung.route is not None and (rung.shut is not None) == is_shut
+        if not is_shut:
+            assert rung.route.limits == tuple(f"acme/m/{label}" for label in given)
+            values = ["" if isinstance(one, KeyMissing) else one for one in given.values()]
+            assert [key.api_key for key in keys_among([rung.route])] == values
+        await rung.route.provider.close()
+
+    asyncio.run(work())

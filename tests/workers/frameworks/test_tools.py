@@ -14,7 +14,7 @@ import httpx
 import httpx2
 import pytest
 
-from fleet.config import ToolSettings
+from fleet.config import Settings, ToolSettings
 from fleet.entries import Entry
 from fleet.errors import (
     BadRequest,
@@ -29,6 +29,7 @@ from fleet.errors import (
 )
 from fleet.models import BotTask
 from fleet.outcome import NOTHING_BEFORE, Outcome
+from fleet.vault import Keyring
 from fleet.waits import Ruling, Wait
 from fleet.workers.agent import Agent
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
@@ -85,12 +86,17 @@ class Case:
     ) -> Outcome:
         return asyncio.run(self._run(function, task or BotTask(prompt="look it up"), share, tools))
 
+    @staticmethod
+    def ring(tools: dict[str, ToolSettings]) -> Keyring:
+        return Keyring(Settings(tools=tools))
+
     async def _run(
         self, function: str, task: BotTask, share: float, tools: dict[str, dict[str, Any]], task_id: str = "t-1"
     ) -> Outcome:
         gateway = a_gateway(self.limiter, FakeProvider(["hello"]), breakers=self.breakers, bill=self.bill)
         settings = {name: ToolSettings.model_validate(one) for name, one in tools.items()}
-        desk = ToolApis(settings, roads=gateway.roads, limiter=self.limiter, bill=self.bill, errors=self.errors)
+        keys = {name: await self.ring(settings).hold_tool(name) for name in settings}
+        desk = ToolApis(settings, keys, roads=gateway.roads, limiter=self.limiter, bill=self.bill, errors=self.errors)
         agent = Agent(gateway, settings_of(function=f"{HERE}:{function}"), share=lambda: share, tools=desk)
         try:
             return await agent.run(task, a_bot(), task_id=task_id, before=NOTHING_BEFORE)

@@ -25,6 +25,7 @@ from fleet.economy.habits import (
 )
 from fleet.engine.admission.gates import read_waiting
 from fleet.engine.answers.lessons import read_lessons
+from fleet.engine.operations.expecting.all_keys import limit_of_all, snapshot_of_all
 from fleet.engine.operations.expecting.funds import funds_of_budgets, funds_of_limit, scopes_of, unused
 from fleet.engine.operations.paces import read_series
 from fleet.engine.operations.waits import read_apis
@@ -66,7 +67,7 @@ def unlearnt(
     """Return what the settings alone tell, for who has no Redis; arguments as of `read_experience`."""
     asked = list(pools)
     calls = dict.fromkeys(call for pool in asked for call in settings.calls_of(pool))
-    limits = dict(settings.limit_at(*call) for call in calls)
+    limits = {"/".join(call): limit_of_all(settings, *call) for call in calls}
     now = time.time() if now_s is None else now_s
     return Experience(
         ratios={api: SIMULATED_RATIO for api in limits if _is_simulated(api, settings)},
@@ -117,7 +118,11 @@ def read_experience(
     pools, kinds = list(dict.fromkeys(pool for pool, _ in asked)), list(dict.fromkeys(kind for _, kind in asked))
     seconds, micros = state.time()
     bare = unlearnt(settings, pools, priority=priority, now_s=seconds + micros / 1e6)
-    limits = {name.rpartition("/")[0]: limit for name, limit in read_apis(state, settings, pools).limits.items()}
+    by_key = read_apis(state, settings, pools).limits
+    of_api: dict[str, list[LimitSnapshot]] = {}
+    for name, limit in by_key.items():
+        of_api.setdefault(name.rpartition("/")[0], []).append(limit)
+    limits = {api: snapshot_of_all(found) for api, found in of_api.items()}
     norms = _read_norms(state, asked)
     answers = {(api, kind): count for api in limits for kind in kinds
                if (count := _count(norms, api, kind, settings)) is not None}  # fmt: skip
@@ -126,7 +131,7 @@ def read_experience(
     waiting = read_waiting(broker, queues)
     learnt = {(pool, kind): AROUND_MEDIAN.times(Range.of(ms / 1000)) for (pool, kind), (ms, _) in norms.items()}
     return Experience(
-        habits=dict(_read_habits(state, limits, kinds, answers)),
+        habits=dict(_read_habits(state, by_key, kinds, answers)),
         ratios={**{one.api: _around(one.value) for one in read_lessons(state) if one.what == RATIO}, **bare.ratios},
         calls={**bare.calls, **dict(_read_calls(state, settings, pools, seconds))},
         latencies_s={**bare.latencies_s, **learnt},
@@ -136,7 +141,7 @@ def read_experience(
                 fund
                 for api, limit in limits.items()
                 for fund in funds_of_limit(
-                    api, settings.limit_at(*api.split("/", 1))[1], limit, priority=priority, now_s=seconds
+                    api, limit_of_all(settings, *api.split("/", 1)), limit, priority=priority, now_s=seconds
                 )
             ),
             *funds_of_budgets(
@@ -227,10 +232,11 @@ def _read_habits(
 ) -> Iterator[tuple[tuple[str, str], Habit]]:
     """Yield what `settle.lua` has learnt: of each kind words, the third and fourth of them of the output."""
     with state.pipeline(transaction=False) as pipe:
-        for api in limits:
-            pipe.hmget(keys.limit_keys(f"{api}/{config.KEY_LABEL}").facts, [f"q:{kind}" for kind in kinds])
+        for name in limits:
+            pipe.hmget(keys.limit_keys(name).facts, [f"q:{kind}" for kind in kinds])
         rows = pipe.execute() if kinds else []
-    for api, of_api in zip(limits, rows, strict=False):
+    for name, of_api in zip(limits, rows, strict=False):
+        api = name.rpartition("/")[0]
         for kind, raw in zip(kinds, of_api, strict=True):
             words = (raw or b"").split()
             if len(words) >= 4:

@@ -1,0 +1,145 @@
+"""How keys stand, as this machine reads them; never a key."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from fleet.cli.keys.places import KeyPlace
+from fleet.cli.terminal import fitted, table
+from fleet.config import Settings
+from fleet.errors import KeyMissing
+from fleet.quoting import stamp
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """How a key stands.
+
+    Args:
+        key: Its name, `PROVIDER` or `PROVIDER/LABEL`.
+        provider: Its name; `tools/NAME`: a tool.
+        label: Of several keys of a provider.
+        source: Where it comes from.
+        state: What may be done with it.
+        fingerprint: Of the key that calls use.
+        version: As its source counts.
+        age_s: Seconds since this version was made.
+        due_in_s: Seconds until it is due to be replaced; below 0: it is; None: nobody has said when.
+        trouble: Why there is none.
+        versions: In the encrypted file.
+    """
+
+    key: str
+    provider: str
+    label: str
+    source: str
+    state: str
+    fingerprint: str = ""
+    version: str = ""
+    age_s: float | None = None
+    due_in_s: float | None = None
+    trouble: str = ""
+    versions: tuple[dict[str, Any], ...] = ()
+
+
+def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, in_full: bool = False) -> None:
+    """Print how keys stand.
+
+    Args:
+        places: Which.
+        settings: Everything.
+        as_json: As one JSON object.
+        in_full: With their versions.
+    """
+    revoked = _revoked(settings)
+    rows = [row_of(place, revoked) for place in places]
+    if as_json:
+        click.echo(json.dumps({"keys": [asdict(row) for row in rows]}, indent=2))
+        return
+    if in_full:
+        for row in rows:
+            click.echo("\n".join(fitted(_story(row))))
+        return
+    cells = [
+        (row.key, row.state, row.fingerprint, row.version, _age(row.age_s), row.trouble or _due(row) or row.source)
+        for row in rows
+    ]
+    for line in table([("PROVIDER", "STATE", "KEY", "VERSION", "AGE", "FROM"), *cells], left=(0, 1, 2, 3, 5)):
+        click.echo(line)
+
+
+def _story(row: KeyRow) -> Iterator[str]:
+    yield f"{row.key}: {row.state}"
+    yield f"  from      {row.source}"
+    if row.fingerprint:
+        yield f"  key       {row.fingerprint}{f', version {row.version}' if row.version else ''}, age {_age(row.age_s)}"
+    if due := _due(row):
+        yield f"  due       {due}"
+    if row.trouble:
+        yield f"  trouble   {row.trouble}"
+    for one in row.versions:
+        until = "" if one["revoked_at"] is None else f", revoked from {stamp(one['revoked_at'])}"
+        starts = f", serves from {stamp(one['starts_at'])}" if one["state"] == "ahead" else ""
+        told = f"{one['fingerprint']}, {one['state']}, added {stamp(one['added_at'])}{starts}{until}"
+        yield f"  version   {one['version']}: {told}"
+
+
+def row_of(place: KeyPlace, revoked: Mapping[str, float]) -> KeyRow:
+    """Return how a key stands.
+
+    Args:
+        place: Where it comes from.
+        revoked: From when keys may be used no more (Unix time in seconds), by `provider|fingerprint`.
+    """
+    from fleet.vault import key_fingerprint
+    from fleet.vault.age import due_in_s
+
+    source, now_s, who = place.source(), time.time(), (place.name, place.provider, place.label)
+    versions: tuple[dict[str, Any], ...] = ()
+    try:
+        versions = tuple(
+            {"version": one.version, "fingerprint": one.fingerprint, "state": one.state(now_s),
+             "added_at": one.added_at, "starts_at": one.starts_at, "revoked_at": one.revoked_at, "scope": one.scope}
+            for one in place.versions()
+        )  # fmt: skip
+        secret = source.current()
+    except KeyMissing as error:
+        state = "revoked" if versions and versions[-1]["state"] == "revoked" else "missing"
+        return KeyRow(*who, source.where, state, trouble=str(error), versions=versions)
+    if source.where == "none needed" or not secret.value:
+        return KeyRow(*who, source.where, "not needed", versions=versions)
+    fingerprint = key_fingerprint(place.provider, secret.value)
+    is_revoked = revoked.get(f"{place.provider}|{fingerprint}", now_s + 1) <= now_s
+    age_s = None if secret.made_at is None else round(now_s - secret.made_at, 1)
+    due = due_in_s(secret, place.rotate_days, now_s)
+    state = "revoked" if is_revoked else "current"
+    return KeyRow(
+        *who, source.where, state, fingerprint, secret.version, age_s, due_in_s=due, versions=versions
+    )  # fmt: skip
+
+
+def _due(row: KeyRow) -> str:
+    if row.due_in_s is None or row.due_in_s > 0:
+        return ""
+    return f"due to be replaced for {_age(-row.due_in_s)}: run `fleet keys rotate {row.key}`"
+
+
+def _revoked(settings: Settings) -> dict[str, float]:
+    from fleet.cli.operate.two_redis import state_client
+    from fleet.vault import read_revoked
+
+    with state_client(settings) as client:
+        return read_revoked(client)
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    days, rest = divmod(int(max(0.0, seconds)), 86_400)
+    return f"{days} d" if days else f"{rest // 3600} h {rest % 3600 // 60} min"
