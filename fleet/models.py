@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import not_
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -257,10 +258,6 @@ class TaskError(Frozen):
         return cls.model_validate({"type": type(error).__name__, "message": brief(str(error)), **facts})
 
 
-def _is_empty(value: object) -> bool:
-    return not value
-
-
 class BotResult(Frozen):
     """What comes back, exactly one per task: an answer or a typed failure."""
 
@@ -268,19 +265,19 @@ class BotResult(Frozen):
     status: Literal["ok", "degraded", "failed"]
     answer: str | None = None
     tool_calls: tuple[ToolCall, ...] = Field(
-        (), exclude_if=_is_empty, description="The tools that the model wants called; whoever asked runs them."
+        (), exclude_if=not_, description="The tools that the model wants called; whoever asked runs them."
     )
-    more_answers: tuple[str, ...] = Field((), exclude_if=_is_empty, description="With `n` above 1: the others.")
+    more_answers: tuple[str, ...] = Field((), exclude_if=not_, description="With `n` above 1: the others.")
     tier: str | None = Field(
-        None, exclude_if=_is_empty, description="Service tier that answered, if the provider says it."
+        None, exclude_if=not_, description="Service tier that answered, if the provider says it."
     )
     sent: dict[str, Any] = Field(
         default_factory=dict,
-        exclude_if=_is_empty,
+        exclude_if=not_,
         description="What was sent otherwise than the persona, the pool or the task say; None: it was left out.",
     )
     reasoning: str | None = Field(
-        None, exclude_if=_is_empty, description="What the model thought, as far as its pool keeps it."
+        None, exclude_if=not_, description="What the model thought, as far as its pool keeps it."
     )
     error: TaskError | None = None
     bot: str | None = None
@@ -292,8 +289,8 @@ class BotResult(Frozen):
     served_by: str = Field(
         "none", description="`call`, `fallback 1`, `fallback 2`, ... by the rung that answered; none."
     )
-    tenant: str = Field("", exclude_if=_is_empty, description="For whom it was; by it `fleet forget` finds a result.")
-    parked: int = Field(0, exclude_if=_is_empty, description="Times that it was parked in between.")
+    tenant: str = Field("", exclude_if=not_, description="For whom it was; by it `fleet forget` finds a result.")
+    parked: int = Field(0, exclude_if=not_, description="Times that it was parked in between.")
     usage: Usage = Usage()
     cost_usd_micros: int | None = Field(None, description="Micro-dollars, rounded; None when the model has no price.")
     cost_usd_picos: int | None = Field(None, description="The same exactly, in 10^-12 US dollars.")
@@ -302,10 +299,10 @@ class BotResult(Frozen):
     limited_ms: int = 0
     ran_ms: int = 0
     cut_tokens: int = Field(
-        0, exclude_if=_is_empty, description="Tokens cut from the prompt so that it fits; the most of several calls."
+        0, exclude_if=not_, description="Tokens cut from the prompt so that it fits; the most of several calls."
     )
     left_out: tuple[str, ...] = Field(
-        (), exclude_if=_is_empty, description="What the task asked of the model and was not sent: it refuses it."
+        (), exclude_if=not_, description="What the task asked of the model and was not sent: it refuses it."
     )
     finished_at: float = Field(description="Unix time in seconds.")
     metadata: dict[str, Any] = Field(default_factory=dict)

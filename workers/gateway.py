@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 from fleet.conversation import Message
 from fleet.errors import ContextTooLong, DeadlineExceeded
@@ -51,6 +51,9 @@ from fleet.workers.thinking import CLOSING, apart, is_unopened
 
 #: Smallest context window that a model is believed to have, in tokens: less is a number that was misread.
 LEAST_WINDOW_TOKENS = 256
+
+#: Sizes of calls whose dearest usage is kept (count).
+SIZES_KEPT = 4096
 
 #: What something else stands for where a model is not sent it: a facet, more effort, more words (`bot/persona.py`).
 STOOD_FOR = ("temperature", "effort", "verbosity")
@@ -177,9 +180,7 @@ class Gateway:
         """
         route = route or self._routes[pool]
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
-        # Nothing is read from a cache, and all is written to one where that costs more: the dearest that it can be.
-        for_1h = given if may_write_for_an_hour(messages, wishes) else 0
-        most = Usage(input_tokens=given, cache_write_tokens=given, cache_write_1h_tokens=for_1h, output_tokens=made)
+        most = _dearest(given, made, for_an_hour=may_write_for_an_hour(messages, wishes))
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
         errand = Errand(pool, route, most, wishes.tier, deadline, meter, caller, patience_s)
         try:
@@ -321,6 +322,16 @@ class Gateway:
 def _asks(call: Call, name: str) -> bool:
     """True when a call has what one of `STOOD_FOR` names."""
     return (call.temperature if name == "temperature" else getattr(call.wishes, name)) is not None
+
+
+@lru_cache(maxsize=SIZES_KEPT)
+def _dearest(given: int, made: int, *, for_an_hour: bool) -> Usage:
+    """Return the dearest usage that a call can have: nothing is read from a cache, and all is written to one.
+
+    Kept, for tasks of a kind come in few sizes.
+    """
+    for_1h = given if for_an_hour else 0
+    return Usage(input_tokens=given, cache_write_tokens=given, cache_write_1h_tokens=for_1h, output_tokens=made)
 
 
 class _Chat:

@@ -147,7 +147,7 @@ class Roster:
                 f"correct the task, or add [pools.NAME] to fleet.toml and restart the workers"
             )
         code, bot = await self._try_check_out(pool, task_id, token, kind, besides)
-        if code == _CHECKED_OUT and bot.decode() in (avoid := self._avoid(pool, priority.value)):
+        if code == _CHECKED_OUT and bot.decode() in (avoid := self._avoid(pool, priority)):
             code, bot = await self._try_check_out(pool, task_id, token, kind, besides, avoid)
         if code not in (_HAS_RESULT, _CHECKED_OUT, _ALL_OUT):  # never seeded here, or Redis has lost its data
             await self._seed(pool)

@@ -23,6 +23,8 @@ PRIORITY_SEPARATOR = "\x06\x16"
 GUIDE_SEPARATOR = ":"
 #: Lowest priority that a Celery client may give: all that Fleet has no name for is bulk.
 LOWEST = 9
+#: What each of their numbers means.
+_MEANT = tuple(Priority(min(number, Priority.BULK)) for number in range(LOWEST + 1))
 #: How the lists of other clients' priority steps end, and the priority of what lies in them.
 FOREIGN_LISTS: dict[str, Priority] = {
     **{f"{PRIORITY_SEPARATOR}{step}": Priority.BULK for step in range(Priority.BULK + 1, LOWEST + 1)},
@@ -64,7 +66,7 @@ def priority_of(number: object) -> Priority | None:
         number = int(number)
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LOWEST:
         return None
-    return Priority(min(number, Priority.BULK))
+    return _MEANT[number]
 
 
 def lists_of(queue: str) -> list[tuple[str, int]]:

@@ -176,7 +176,7 @@ class DataPlane:
         """Return how a task ended, or what it waits for."""
         started_s = time.monotonic()
         wait = self._room.closed(pool) or self._room.spending.standing(pool, task)
-        if wait is not None and task.priority.value > wait.lowest:
+        if wait is not None and task.priority > wait.lowest:
             return Stay(pool, Parking(wait, before.parked_again(), is_alone=not wait.is_everyones))
         try:
             checkout = await self._check_out(pool, task, delivery)
@@ -344,7 +344,7 @@ class DataPlane:
         chosen = opinions.chosen
         if stands:
             if result.status != "failed":
-                self._room.did_well(chosen.checkout.pool, task.priority.value)
+                self._room.did_well(chosen.checkout.pool, task.priority)
             self._note(task, chosen.bot, result)
             self._telemetry.finished(result)
         log_result(result)
