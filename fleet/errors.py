@@ -20,6 +20,8 @@ FleetError
 │       └── StoreRefused           Redis does not let us in
 ├── GiveUp                     a reason of the task's own: it ends, and no retry will help
 │   ├── InvalidTask            what was submitted is not a task
+│   │   └── NotDelegated           its pool takes signed tasks only, and its signature is missing or wrong
+│   ├── OutOfScope             no key of its provider serves such a task: its tenant, its tools
 │   ├── BadRequest             the provider refused the request itself (400, 413, 422, its content rules)
 │   │   └── ContextTooLong         the prompt is more than the model takes: a tighter cut may fit
 │   ├── DeadlineExceeded       its time at work is over
@@ -133,14 +135,9 @@ class RateLimited(RetryLater):
     holds = True
 
     def __init__(
-        self,
-        message: str,
-        *,
-        retry_after_s: float | None = None,
-        rates: RateReadings | None = None,
-        parallel: bool = False,
-        most_parallel: int = 0,
-    ) -> None:
+        self, message: str, *, retry_after_s: float | None = None, rates: RateReadings | None = None,
+        parallel: bool = False, most_parallel: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__(message, retry_after_s=retry_after_s)
         self.rates = rates
         self.parallel = parallel
@@ -165,15 +162,9 @@ class ProviderUnavailable(RetryLater):
     parks = "lasting"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        retry_after_s: float | None = None,
-        sent: bool = True,
-        passes: bool = True,
-        timed_out: bool = False,
-        refused: bool = False,
-    ) -> None:
+        self, message: str, *, retry_after_s: float | None = None, sent: bool = True, passes: bool = True,
+        timed_out: bool = False, refused: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(message, retry_after_s=retry_after_s)
         self.refused = refused
         self.sent = sent
@@ -247,6 +238,16 @@ class InvalidTask(GiveUp):
 
     def __init__(self, message: str) -> None:
         super().__init__(brief(message))
+
+
+class NotDelegated(InvalidTask):
+    """Its pool takes tasks only that are signed by a delegation, and this one's signature is missing or wrong."""
+
+
+class OutOfScope(GiveUp):
+    """No key of its provider serves such a task: by fleet.toml, or by the delegation that it came with."""
+
+    blame = "prompt"
 
 
 class BadRequest(GiveUp):

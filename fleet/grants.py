@@ -65,6 +65,7 @@ class Grant(NamedTuple):
         sent_at: Time of the event loop at which the call may leave.
         mark: Its place among all grants.
         reservation: Under which budgets have reserved for it; empty: none counts it.
+        capped: Under which its key's daily caps have reserved for it; empty: none counts it.
         noted_usd_micros: What the bill enters if nobody learns its cost; 0 without a note.
     """
 
@@ -80,4 +81,5 @@ class Grant(NamedTuple):
     sent_at: float = 0.0
     mark: Mark = Mark()
     reservation: str = ""
+    capped: str = ""
     noted_usd_micros: float = 0

@@ -268,9 +268,7 @@ class BotResult(Frozen):
         (), exclude_if=not_, description="The tools that the model wants called; whoever asked runs them."
     )
     more_answers: tuple[str, ...] = Field((), exclude_if=not_, description="With `n` above 1: the others.")
-    tier: str | None = Field(
-        None, exclude_if=not_, description="Service tier that answered, if the provider says it."
-    )
+    tier: str | None = Field(None, exclude_if=not_, description="Service tier that answered, if the provider says it.")
     sent: dict[str, Any] = Field(
         default_factory=dict,
         exclude_if=not_,

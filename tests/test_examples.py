@@ -85,6 +85,12 @@ def test_the_tool_api_is_asked_by_the_worker(folder: Path) -> None:
     assert run(folder, "tool_api.py") == "7 lamps ok\n"
 
 
+def test_signed_tasks_are_answered_and_others_are_not_submitted(folder: Path) -> None:
+    words = ["keys", "delegate", "simulator", "--to", "me", "--pool", "signed", "-o", "me.delegation"]
+    run(folder, "-m", "fleet.cli.main", *words)
+    assert run(folder, "signed_tasks.py", "me.delegation") == "NotDelegated\n42 ok\n"
+
+
 def test_the_own_bot_makes_two_calls(folder: Path) -> None:
     assert re.fullmatch(r"42 after 2 calls by careful-00\d\n", run(folder, "own_bot.py"))
 

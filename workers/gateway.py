@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from fleet.config.scopes import ScopeAsk
 from fleet.conversation import Message
 from fleet.errors import ContextTooLong, DeadlineExceeded
 from fleet.grants import ANYBODY, Caller, Grant
@@ -182,7 +183,8 @@ class Gateway:
         given, made = sent_tokens(messages, wishes), max_output_tokens * wishes.n
         most = _dearest(given, made, for_an_hour=may_write_for_an_hour(messages, wishes))
         call = Call(route.model, messages, temperature, max_output_tokens, route.timeout_s, wishes)
-        errand = Errand(pool, route, most, wishes.tier, deadline, meter, caller, patience_s)
+        offers = tuple(tool.name for tool in wishes.tools)
+        errand = Errand(pool, route, most, wishes.tier, deadline, meter, caller, patience_s, offers)
         try:
             completion = await self._passages.go(
                 errand, partial(self._send, call, streaming), lambda completion: completion.usage.output_tokens
@@ -231,9 +233,11 @@ class Gateway:
             FleetError: As `chat()`; `ConfigurationError` also when the provider does not speak the request's wire.
         """
         if ask.asked is None:
+            if self.roads.scopes is not None:
+                self.roads.scopes.check(route.limit, ScopeAsk(pool, caller.bot, caller.tenant), meter.who)
             return await self._exchanges.pass_on(pool, route, ask, caller)
         most = ask.most(ask.output_tokens(usual_output_tokens, bound))
-        errand = Errand(pool, route, most, ask.tier, deadline, meter, caller, patience_s)
+        errand = Errand(pool, route, most, ask.tier, deadline, meter, caller, patience_s, ask.offers)
         answer = await self._exchanges.ask(errand, ask, bound=bound, passing=passing, watch=watch)
         if isinstance(answer.refusal, ContextTooLong):
             self._learn_from(answer.refusal, route, most.input_tokens)

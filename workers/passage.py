@@ -71,6 +71,7 @@ class Errand:
         meter: Where to write what was used.
         caller: For whom: the limiter orders waiting calls by it.
         patience_s: How far away its turn may be.
+        offers: Tools that it offers to the model.
     """
 
     pool: str
@@ -81,6 +82,7 @@ class Errand:
     meter: Meter
     caller: Caller
     patience_s: float
+    offers: tuple[str, ...] = ()
 
 
 #: Sends one call under its grant and settles that; the errand's route is that of one key.
@@ -179,7 +181,7 @@ class Passages:
             with deadline.standing():
                 road = await self.roads.turn(
                     [key.limit for key in keys], most, asked=asked, cost_usd_micros=most_micros, meter=meter,
-                    caller=caller, patience_s=errand.patience_s,
+                    caller=caller, patience_s=errand.patience_s, offers=errand.offers,
                 )  # fmt: skip
             if route.limit != road.grant.limit:
                 route = next(key for key in keys if key.limit == road.grant.limit)
@@ -380,7 +382,7 @@ class Reckoning:
         )  # fmt: skip
         house.limiter.observe(grant, self._rates)
         self._line.enter(house.bill, at_s=house.now_s())
-        house.roads.settle_budgets(grant, self._line.counted_picos, is_unknown=self._line.is_unknown)
+        house.roads.settle_budgets(grant, self._line.counted_picos, is_unknown=self._line.is_unknown, tokens=self._used)
 
     def _count(self, usage: Usage, cost_usd_micros: float) -> None:
         self._used, self._output_tokens, self._cost = usage.total_tokens, usage.output_tokens, cost_usd_micros

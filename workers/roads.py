@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
+from fleet.config.scopes import ScopeAsk
 from fleet.entries import Entry
 from fleet.errors import GiveUp, MachineExhausted, NotSoon, RateLimited, Relearnt, Waits
 from fleet.grants import Caller, Grant
@@ -54,6 +55,39 @@ class Budgets(Protocol):
 
         Where it `is_unknown`, that is what the bill has for now; it may be told later.
         """
+        ...
+
+
+class Scopes(Protocol):
+    """Whom keys serve."""
+
+    def concerns(self, task: str) -> bool:
+        """True when any scope may have a say in a task's calls. Never waits."""
+        ...
+
+    def check(self, limit: str, ask: ScopeAsk, task: str) -> None:
+        """Refuse a call that no scope allows. Never waits.
+
+        Raises:
+            OutOfScope: It is never served.
+            NotSoon: Not for now.
+        """
+        ...
+
+    async def reserve(self, limit: str, task: str, tokens: int, usd_micros: float, priority: Priority) -> str:
+        """Reserve a call, and what it uses at most, in the daily caps of its key and of its task's delegation.
+
+        Returns:
+            What to settle it by; empty: nothing counts it, and nobody was asked.
+
+        Raises:
+            NotSoon: One has no room.
+            StoreUnavailable: Redis does not answer: nothing may be sent.
+        """
+        ...
+
+    def settle(self, capped: str, usd_picos: int | None, tokens: int, *, is_sent: bool = True) -> None:
+        """Count what a call came to. Never waits, never raises."""
         ...
 
 
@@ -191,6 +225,8 @@ class Roads:
         self._budgets = budgets
         self._costs = costs
         self.under_way = UnderWay()
+        #: Whom keys serve; None: everybody.
+        self.scopes: Scopes | None = None
 
     def closed(self, limit: str) -> Wait | None:
         """Return why calls under a limit do not go soon, as this process has heard; None: try. Never waits."""
@@ -210,6 +246,7 @@ class Roads:
         meter: Meter,
         caller: Caller,
         patience_s: float,
+        offers: tuple[str, ...] = (),
     ) -> Road:
         """Wait until a call may leave. What it is taken to cost is reserved first, where a budget counts it.
 
@@ -221,14 +258,25 @@ class Roads:
             meter: Where to write how long it took.
             caller: For whom it is.
             patience_s: How far away its turn may be.
+            offers: Tools that it offers to the model.
 
         Raises:
+            OutOfScope: Its key, or the delegation of its task, does not serve such calls.
             NotSoon: It cannot leave soon; nothing is reserved.
             StoreUnavailable: Redis does not answer.
         """
-        budgets, reservation = self._budgets, ""
+        budgets, reservation, capped = self._budgets, "", ""
+        if self.scopes is not None and self.scopes.concerns(asked.task):
+            self.scopes.check(limits[0], ScopeAsk(asked.pool, caller.bot, caller.tenant, tools=offers), asked.task)
+            capped = await self.scopes.reserve(
+                limits[0], asked.task, most.total_tokens, cost_usd_micros, caller.priority
+            )
         if budgets is not None and cost_usd_micros > 0 and (scopes := budgets.counting(asked.pool, caller)):
-            reservation = await self._reserved(budgets, scopes, limits[0], cost_usd_micros, caller)
+            try:
+                reservation = await self._reserved(budgets, scopes, limits[0], cost_usd_micros, caller)
+            except BaseException:
+                self._uncount(capped)
+                raise
             asked = asked._replace(reservation=reservation)
         note = "" if self._bill is None else self._bill.opened(asked)
         loop, is_probe = asyncio.get_running_loop(), False
@@ -262,14 +310,15 @@ class Roads:
                 self.breakers.spare(limits[0])
             if budgets is not None and reservation:
                 budgets.settle(reservation, 0)
+            self._uncount(capped)
             if waits and isinstance(error, NotSoon):
                 raise NotSoon(together([error.wait(), *waits])) from error
             raise
         finally:
             now = loop.time()
             meter.limited_s += now - started
-        if reservation:
-            grant = grant._replace(reservation=reservation)
+        if reservation or capped:
+            grant = grant._replace(reservation=reservation, capped=capped)
         return Road(self, grant, now, is_probe=is_probe)
 
     async def _admitted(
@@ -314,13 +363,20 @@ class Roads:
                 raise
             return await budgets.reserve(scopes, most_micros * newest, priority=caller.priority)
 
-    def settle_budgets(self, grant: Grant, usd_picos: int | None, *, is_unknown: bool) -> None:
+    def _uncount(self, capped: str) -> None:
+        if self.scopes is not None and capped:
+            self.scopes.settle(capped, 0, 0, is_sent=False)
+
+    def settle_budgets(self, grant: Grant, usd_picos: int | None, *, is_unknown: bool, tokens: int = 0) -> None:
         """Count what a call came to in its budgets. Never waits, never raises.
 
         Args:
             grant: Under which it went.
             usd_picos: What the bill has of it, in 10^-12 dollars; None: it has no price.
             is_unknown: Nobody knows what it has cost, and it may be told later.
+            tokens: That it has used.
         """
+        if self.scopes is not None and grant.capped:
+            self.scopes.settle(grant.capped, usd_picos, tokens)
         if self._budgets is not None and grant.reservation:
             self._budgets.settle(grant.reservation, usd_picos, is_unknown=is_unknown)

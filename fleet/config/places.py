@@ -14,7 +14,7 @@ CONFIG_NAME = "fleet.toml"
 #: Name of the state folder (embedded Redis, generated passwords) beside the configuration file.
 HOME_NAME = ".fleet"
 #: FLEET_* variables that are not settings: where things lie.
-PLACE_VARIABLES = ("FLEET_CONFIG", "FLEET_HOME", "FLEET_DATA_DIR")
+PLACE_VARIABLES = ("FLEET_CONFIG", "FLEET_HOME", "FLEET_DATA_DIR", "FLEET_DELEGATION")
 
 
 def home_path() -> Path:

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from fleet.config.hosts import host_of, is_local
+from fleet.config.scopes import ScopeSettings
 from fleet.config.sections import Section
 from fleet.quoting import quote
 
@@ -96,6 +97,7 @@ class ProviderSettings(KeySettings):
         "labels of keys in Fleet's own encrypted file. A call takes the one with which it can go soonest.",
     )
     timeout_s: float = Field(120.0, gt=0, description="Seconds until Fleet gives up one HTTP call.")
+    scope: ScopeSettings | None = Field(None, description="Whom its key serves (docs/keys.md). Not set: everybody.")
 
     @property
     def labels(self) -> tuple[str, ...]:

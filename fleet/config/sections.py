@@ -216,6 +216,7 @@ class PoolSettings(Section):
     extra_body: ExtraBody = Field(default_factory=dict, description="Further fields of every request.")
     extra_headers: ExtraHeaders = Field(default_factory=dict, description="Further headers of every request.")
     allow: tuple[str, ...] = Field((), description="Names that tasks may set in extra_body and extra_headers.")
+    delegated: bool = Field(False, description="Takes signed tasks only: see delegation in docs/keys.md.")
     canaries: Path | None = Field(
         None, description='JSON lines {"prompt": ..., "expect": regular expression} to try suspected bots with.'
     )

@@ -26,6 +26,8 @@ from fleet.config.prices import BillSettings, PriceSettings, TierPriceSettings
 from fleet.config.providers import KeySettings, ProviderSettings, counts_cached, vendor_of
 from fleet.config.results import DeadLetterSettings, ResultSettings
 from fleet.config.safety import SafetySettings
+from fleet.config.scope_checks import check_scopes
+from fleet.config.scopes import ScopeSettings
 from fleet.config.sections import (
     SIMULATOR,
     DiversitySettings,
@@ -138,6 +140,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _budgets_can_be_kept(self) -> Self:
+        check_scopes(self.providers, self.pools, self.calls_of, self.check_price)
         for name, where in budgeted(self.limits_in_use, self.budgets, self.pools, self.calls_of):
             self.check_price(name, where)
         for name, limit in self.limits_by_key.items():
@@ -359,10 +362,9 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     }  # fmt: skip
     if not loc:
         return list(Settings.model_fields)
-    if "fallback" in loc:
-        return list(RungSettings.model_fields)
     if loc[0] == "providers" and "keys" in loc[2:]:
         return list(KeySettings.model_fields)
-    if loc[-1] == "persona":
-        return list(PersonaSettings.model_fields)
+    inner: dict[str, type[BaseModel]] = {"persona": PersonaSettings, "scope": ScopeSettings}
+    if "fallback" in loc or loc[-1] in inner:
+        return list(inner.get(str(loc[-1]), RungSettings).model_fields)
     return list((SECTIONS | tables)[str(loc[0])].model_fields)

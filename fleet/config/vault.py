@@ -35,6 +35,13 @@ class VaultSettings(Section):
         le=86_400,
         description="Seconds for which a key that was read serves while it cannot be read again.",
     )
+    delegation_keys: tuple[str, ...] = Field(
+        (), description="Public keys that delegations begin with. Not set: in the state folder of this host."
+    )
+    seal_file: Path | None = Field(
+        None,
+        description="What workers seal with that follows a signed task. Not set: in the state folder of this host.",
+    )
 
     @model_validator(mode="after")
     def _login_is_whole(self) -> Self:

@@ -21,9 +21,10 @@ from fleet.bounds import MAX_ID_CHARS
 from fleet.engine.app import app
 from fleet.engine.messages import routing
 from fleet.engine.messages.broker import free_key
+from fleet.engine.messages.delegated import LOCAL, delegation
 from fleet.engine.messages.desk import desk_here
 from fleet.engine.messages.draft import Draft
-from fleet.engine.messages.envelope import BEFORE, EXPIRES, HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
+from fleet.engine.messages.envelope import BEFORE, DELEGATION, EXPIRES, HIDDEN, NO_CANVAS, QUEUED_AT, TASK_NAME
 from fleet.engine.messages.expiry import end_of
 from fleet.engine.messages.pool_choice import choose_pool
 from fleet.engine.messages.producer import submit_once
@@ -123,14 +124,17 @@ class SubmitTask(Task):
         Celery's own options (`countdown`, `eta`, `expires`, `link`, ...) work as always, but not together with an
         `idempotency_key`: such a task is queued in one step that knows none of them. `queue` and `routing_key` name a
         pool by its queue, `priority` is Celery's number (0 is the most urgent, 5 to 9 are bulk); both also by
-        `task_routes`. What a canvas hands over comes first among the arguments: the answers of earlier tasks become the
-        prompt.
+        `task_routes`. `delegation` is one to sign the task by, or its file. What a canvas hands over comes first among
+        the arguments: the answers of earlier tasks become the prompt.
 
         Raises:
             InvalidTask: When the arguments are not a task; nothing is queued then. What follows another task in a
                 canvas is queued all the same: a worker refuses it, and its result says why.
             kombu.exceptions.OperationalError: When the broker cannot be reached.
         """
+        if (spelt := options.pop("delegation", None)) is not None:
+            with delegation(spelt):
+                return self.apply_async(args, kwargs, task_id, **options)
         try:
             task = BotTask.parse(*(args or ()), **(kwargs or {}))
             if task_id is not None and not (
@@ -244,6 +248,9 @@ class SubmitTask(Task):
             "kwargs": kwargs,
             "delivery_info": self.request.delivery_info or {},
             "expires": self.request.expires,
+            DELEGATION: LOCAL
+            if self.request.is_eager or self.request.called_directly
+            else getattr(self.request, DELEGATION, None),
         }
         result = PROCESS.run_here(self.request.id, request)
         if result is not None:

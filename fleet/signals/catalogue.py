@@ -196,6 +196,13 @@ KEYS_RESEALED = Event(
 KEY_REVOKED = Event(
     "key_revoked", "warning", "An operator let no call use a key any more: provider, fingerprint, by, host."
 )
+KEY_DELEGATED = Event(
+    "key_delegated", "info", "Somebody handed on a scope of a key: provider, delegation, to, by, host."
+)
+KEY_SCOPED = Event("key_scoped", "info", "An operator set whom a key serves: provider, scope, by, host.")
+DELEGATION_REVOKED = Event(
+    "delegation_revoked", "warning", "An operator let a delegation hold no more: delegation, by, host."
+)
 PROVIDER_NARROW = Event(
     "provider_narrow", "warning", "A provider refuses calls at once: limit, most (0: not said). Once a minute a limit."
 )
@@ -238,7 +245,8 @@ EVENTS: dict[str, Event] = {
         PROVIDER_LIMITED, PROVIDER_NARROW, BREAKER_OPENED, BREAKER_CLOSED, FALLBACK_TAKEN, FALLBACK_OVER,
         LESSON_LEARNT, LESSON_FORGOTTEN, LIMIT_RELEASED, BUDGET_WARNING, BUDGET_CHANGED,
         BILL_RESOLVED,
-        KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, DEAD_LETTER, TASK_CANCELLED,
+        KEY_REJECTED, KEY_ADDED, KEY_ROTATED, KEY_REVOKED, KEYS_RESEALED, KEY_DELEGATED, KEY_SCOPED,
+        DELEGATION_REVOKED, DEAD_LETTER, TASK_CANCELLED,
         WORDS_ERASED, DEAD_REPLAYED, DEAD_PURGED,
         DIVERSITY_ALARM, DIVERSITY_TREATMENT, DIVERSITY_VERDICT, DIVERSITY_STEP_DOWN, DIVERSITY_RELAPSE,
         DIVERSITY_EXHAUSTED, DIVERSITY_ENDED, DIVERSITY_RECOVERED, DIVERSITY_RELEARNT,

@@ -14,6 +14,21 @@ def revoked_keys() -> str:
     return f"{TAG}:revoked_keys"
 
 
+def scopes() -> str:
+    """Hash, provider -> JSON, no TTL: what its key serves, set while the fleet runs; narrower than in fleet.toml."""
+    return f"{TAG}:key_scopes"
+
+
+def delegations() -> str:
+    """Hash, id -> JSON, no TTL: delegations that were handed out, for who lists them. Nobody checks by it."""
+    return f"{TAG}:delegations"
+
+
+def revoked_delegations() -> str:
+    """Hash, id -> Unix time, no TTL: delegations that hold no more from then on, nor do those made of them."""
+    return f"{TAG}:revoked_delegations"
+
+
 _BUILDERS = plain_builders(globals(), besides=())
 
 

@@ -177,9 +177,15 @@ class EnvelopeKey:
     @property
     def where(self) -> str:
         """The file's path."""
-        if self.otherwise is not None and not self.envelope.path.exists():
+        if self.otherwise is not None and not self._is_in_file():
             return self.otherwise.where
         return f"encrypted file {self.envelope.path}"
+
+    def _is_in_file(self) -> bool:
+        try:
+            return self.envelope.read().newest(self.account) is not None
+        except KeyMissing:
+            return True
 
     def current(self) -> Secret:
         """Return its newest version that has started. Raises as `KeySource.current`."""

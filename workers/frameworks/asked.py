@@ -97,6 +97,21 @@ class RawAsk:
         return told if isinstance(told, str) and told not in ("", "auto", "default") else None
 
     @property
+    def offers(self) -> tuple[str, ...]:
+        """The tools that it offers to the model, each by its name, or by its type where it has none."""
+        told = (self.body or {}).get("tools")
+        found = []
+        for one in told if isinstance(told, list) else ():
+            inner = one.get("function", one) if isinstance(one, dict) else {}
+            named = (
+                [*inner["functionDeclarations"]]
+                if isinstance(inner, dict) and isinstance(inner.get("functionDeclarations"), list)
+                else [inner]
+            )
+            found += [str(each.get("name") or each.get("type") or "?") for each in named if isinstance(each, dict)]
+        return tuple(found)
+
+    @property
     def tells_usage(self) -> bool:
         """True when a stream tells its usage without being asked, or was asked by the client."""
         if self.endpoint not in ("chat/completions", "completions"):

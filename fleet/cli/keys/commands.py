@@ -12,9 +12,11 @@ import click
 
 from fleet import config
 from fleet.cli.exit_codes import EXIT_FAILURE
+from fleet.cli.keys.delegating import delegate, undelegate
 from fleet.cli.keys.passphrase import ask_here, passphrase
 from fleet.cli.keys.places import METAVAR, place_of, places
 from fleet.cli.keys.rows import show_rows
+from fleet.cli.keys.scoping import scope
 from fleet.cli.keys.storing import put
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
@@ -69,6 +71,9 @@ def keys(ctx: click.Context, as_json: bool) -> None:
         _show_all(as_json=as_json)
 
 
+keys.add_command(delegate)
+keys.add_command(undelegate)
+keys.add_command(scope)
 keys.add_command(passphrase)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from fleet.cli.keys.delegating import delegation_lines, delegation_rows, handed_here
 from fleet.cli.keys.places import KeyPlace
 from fleet.cli.terminal import fitted, table
 from fleet.config import Settings
@@ -59,18 +60,22 @@ def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, 
     """
     revoked = _revoked(settings)
     rows = [row_of(place, revoked) for place in places]
+    handed = handed_here(settings, places[0].provider if in_full else None)
     if as_json:
-        click.echo(json.dumps({"keys": [asdict(row) for row in rows]}, indent=2))
+        delegations = delegation_rows(handed, time.time())
+        click.echo(json.dumps({"keys": [asdict(row) for row in rows], "delegations": delegations}, indent=2))
         return
     if in_full:
         for row in rows:
-            click.echo("\n".join(fitted(_story(row))))
+            click.echo("\n".join([*fitted(_story(row)), *delegation_lines(handed)]))
         return
     cells = [
         (row.key, row.state, row.fingerprint, row.version, _age(row.age_s), row.trouble or _due(row) or row.source)
         for row in rows
     ]
     for line in table([("PROVIDER", "STATE", "KEY", "VERSION", "AGE", "FROM"), *cells], left=(0, 1, 2, 3, 5)):
+        click.echo(line)
+    for line in delegation_lines(handed):
         click.echo(line)
 
 

@@ -41,6 +41,8 @@ ADVICE = {
     "answer": "the provider gave no usable answer: change the prompt or the model, then replay it",
     "function": "your bot function raised: correct it, restart the workers, then replay it",
     "configuration": "correct what the error names: fleet.toml, a FLEET_* variable or the machine; then replay",
+    "delegation": "its pool takes signed tasks only: submit it anew by a delegation that holds (`fleet keys delegate`)",
+    "scope": "no key serves such a task: widen `scope` in fleet.toml, or use another tenant or tool; then replay it",
     "bug": "Fleet failed: the worker's log has the place; replay it with a version that has it corrected",
 }
 #: Narrowest and usual width of a message in a list, in characters.

@@ -14,6 +14,7 @@ from fleet.cli.setup.api_checks import api_checks
 from fleet.cli.setup.check import Check, fail, ok, warn
 from fleet.cli.setup.diagnosis_checks import alert_checks, diagnosis_checks
 from fleet.cli.setup.findings import Findings, HostFacts
+from fleet.cli.setup.key_checks import key_checks
 from fleet.cli.setup.lesson_checks import lesson_checks
 from fleet.cli.setup.pool_checks import pool_checks, provider_checks, tool_checks, unused_tables
 from fleet.cli.setup.redis_checks import home_disk, home_filesystem, redis_checks
@@ -71,6 +72,7 @@ def check_all(settings: Settings, facts: Findings) -> list[Check]:
         *celery_checks(facts.celery),
         *stall_checks(facts.stalls),
         *crew_checks(facts.crew),
+        *key_checks(settings, facts.keys),
         *wait_checks(facts.waits),
         *diagnosis_checks(facts.diagnoses),
         *alert_checks(settings, facts.host.variables),

@@ -20,6 +20,7 @@ import redis
 
 from fleet.cli.setup.apis import ApiFacts, ask_apis
 from fleet.cli.setup.diagnosis_checks import read_diagnoses
+from fleet.cli.setup.key_checks import KeyFacts, key_facts
 from fleet.cli.setup.lesson_checks import known_lessons
 from fleet.cli.setup.stalls import recent_stalls
 from fleet.cli.setup.user_code import UserCode, load_all
@@ -139,6 +140,8 @@ class Findings:
     waits: Standings | None = None
     #: What is wrong with the fleet at work, worst first; None: nobody knows.
     diagnoses: tuple[Diagnosis, ...] | None = None
+    #: Scopes and delegations.
+    keys: KeyFacts = field(default_factory=KeyFacts)
 
 
 def gather(settings: Settings, *, call: bool = False) -> Findings:
@@ -170,6 +173,7 @@ def _local(settings: Settings) -> Findings:
         lessons=lessons,
         waits=read_waits(settings),
         diagnoses=read_diagnoses(settings),
+        keys=key_facts(settings),
     )
 
 

@@ -56,6 +56,7 @@ PLACES = {
     "FLEET_CONFIG": f"Path of the {CONFIG_NAME} to use, instead of the nearest one in or above the working directory.",
     "FLEET_HOME": f"State folder (embedded Redis, generated passwords), instead of `.fleet` beside {CONFIG_NAME}.",
     "FLEET_DATA_DIR": "Folder of the data sets that tests and benchmarks read.",
+    "FLEET_DELEGATION": "Delegation that tasks are signed by here, or the path of its file (docs/keys.md).",
 }
 DEFAULT_BOTS = sum(pool.bots for pool in DEFAULT_POOLS.values())
 #: What the docstring of a table's model does not say.

@@ -28,7 +28,7 @@ MOST_OF_MANY = 20
 CANDIDATES = 200
 #: Looks at most until there are no candidates that have spent nothing (count).
 LOOKS = 5
-_ORDER = (FLEET, "pool", "tenant", "bot", RUN)
+_ORDER = (FLEET, "pool", "tenant", "bot", RUN, "key", "delegation")
 #: Kinds of which there may be many.
 _MANY = (*EACH, RUN)
 

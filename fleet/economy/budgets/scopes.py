@@ -102,30 +102,48 @@ def wait_of(reply: BudgetReply, scopes: Iterable[str], usd_micros: float) -> Wai
         usd_micros: What the call is taken to cost.
     """
     scope, period = tuple(scopes)[reply.scope - 1], PERIODS[reply.period - 1]
-    is_shared = scope.partition(":")[0] in (FLEET, "pool")
+    is_shared = scope.partition(":")[0] in (FLEET, "pool", "key")
     return Wait(
         "money" if reply.opens_s else "budget",
         opens_at=float(reply.opens_s) if reply.opens_s else None,
         about=about(scope, period),
-        told=_told(reply, usd_micros),
+        told=_told(reply, scope, usd_micros),
         is_everyones=is_shared and not reply.is_own,
         lowest=reply.lowest,
         degrades=MODES[reply.mode] == "degrade",
     )
 
 
-def _told(reply: BudgetReply, usd_micros: float) -> str:
-    used, allowed = usd(reply.used), usd(reply.allowed)
+def _told(reply: BudgetReply, scope: str, usd_micros: float) -> str:
+    used, allowed = amount(scope, reply.used), amount(scope, reply.allowed)
     left = reply.allowed - reply.used - reply.reserved
     if not reply.allowed:
         return "it was left unfinished for weeks, and its budget is gone"
     if reply.is_own:
-        return f"this call, of about {usd(usd_micros)}, is dearer than what is left: {usd(max(0, left))} of {allowed}"
+        call, rest = amount(scope, usd_micros), amount(scope, max(0, left))
+        return f"this call, of about {call}, is dearer than what is left: {rest} of {allowed}"
     if reply.returns:
         return f"{used} of {allowed} spent, and calls in flight have reserved the rest"
     share = "80% of it are used, and the rest is kept for more urgent tasks; " if reply.lowest >= 0 else ""
-    next_one = f"; the next call is taken to cost {usd(usd_micros)}" if reply.used < reply.allowed else ""
+    next_one = f"; the next call is taken to cost {amount(scope, usd_micros)}" if reply.used < reply.allowed else ""
     return f"{share}{used} of {allowed} spent{next_one}"
+
+
+def cap_scope(about: str, what: str) -> str:
+    """Return the scope under which a daily cap of a key or a delegation is counted.
+
+    Args:
+        about: `key:PROVIDER` or `delegation:ID`.
+        what: `requests_per_day`, `tokens_per_day` or `usd_per_day`.
+    """
+    unit = what.removesuffix("_per_day")
+    return about if unit == "usd" else f"{about}:{unit}"
+
+
+def amount(scope: str, micros: float) -> str:
+    """Return an amount in the unit that a scope counts, for people."""
+    unit = scope.rpartition(":")[2] if scope.startswith(("key:", "delegation:")) else ""
+    return f"{micros:,.0f} {unit}" if unit in ("requests", "tokens") else usd(micros)
 
 
 def raises(scope: str) -> str:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import pydantic_core
+from kombu.utils.json import dumps
 
 from fleet.models import BotTask
 
@@ -30,6 +31,8 @@ STEP = "fleet_step"
 BEFORE = "fleet_before"
 #: Header with the Unix time in seconds after which nobody wants the task's answer; only those that have an end have it.
 EXPIRES = "fleet_expires"
+#: Header of a signed task: its producer's delegation and signature (`fleet/vault/warrant.py`).
+DELEGATION = "fleet_delegation"
 #: What stands for a task's arguments in events and logs.
 HIDDEN = "(hidden)"
 
@@ -141,13 +144,15 @@ def envelope(*, task_id: str, queue: str, priority: int, headers: dict[str, Any]
 
 
 @lru_cache(maxsize=1024)
-def _template(queue: str, priority: int, ends: bool) -> bytes:
-    """Return `envelope` for a queue and priority, as a bytes format: fields id, at, body, and end if it `ends`."""
+def _template(queue: str, priority: int, ends: bool, is_signed: bool) -> bytes:
+    """Return `envelope` for a queue and priority, as a bytes format: fields id, at, body; end and signed if it has."""
     headers = task_headers("@id@") | {QUEUED_AT: "@at@"} | ({EXPIRES: "@end@"} if ends else {})
+    headers |= {DELEGATION: "@signed@"} if is_signed else {}
     whole = envelope(task_id="@id@", queue=queue, priority=priority, headers=headers, body=b"@body@")
     whole = (
         whole.replace(b"%", b"%%")
         .replace(b"@id@", b"%(id)b")
+        .replace(b"@signed@", b"%(signed)b")
         .replace(b'"@at@"', b"%(at).6f")
         .replace(b'"@end@"', b"%(end).3f")
     )
@@ -155,8 +160,9 @@ def _template(queue: str, priority: int, ends: bool) -> bytes:
 
 
 def fresh_envelope(
-    *, task_id: str, queue: str, priority: int, body: bytes, queued_at: float, expires_at: float | None = None
-) -> bytes:
+    *, task_id: str, queue: str, priority: int, body: bytes, queued_at: float, expires_at: float | None = None,
+    signed: str | None = None,
+) -> bytes:  # fmt: skip
     """Return `envelope` with `task_headers`, made from a template: for bulk.
 
     Args:
@@ -166,14 +172,22 @@ def fresh_envelope(
         body: From `task_body`.
         queued_at: Unix time in seconds.
         expires_at: The same; None: never.
+        signed: Its header by a delegation; None: none.
     """
     fields = {b"id": task_id.encode(), b"at": queued_at, b"body": base64.b64encode(body), b"end": expires_at}
-    return _template(queue, priority, expires_at is not None) % fields
+    if signed is not None:
+        fields[b"signed"] = signed.encode()
+    return _template(queue, priority, expires_at is not None, signed is not None) % fields
 
 
 def to_json(value: Any) -> bytes:
     """Encode plain data as JSON. Half a surrogate pair becomes a replacement character."""
     return pydantic_core.to_json(value)
+
+
+def plain(value: Any) -> Any:
+    """Return what a value is once it has been queued as kombu's JSON and read again, as plain JSON."""
+    return json.loads(dumps(value))
 
 
 def from_plain_json(text: bytes) -> Any:

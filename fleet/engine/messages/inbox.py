@@ -8,7 +8,7 @@ from typing import Any
 
 from fleet.config import Settings
 from fleet.engine.messages import broker, pool_choice, queues
-from fleet.engine.messages.envelope import EXPIRES, HISTORY, NO_CANVAS, envelope, task_body, task_headers
+from fleet.engine.messages.envelope import DELEGATION, EXPIRES, HISTORY, NO_CANVAS, envelope, task_body, task_headers
 from fleet.engine.messages.expiry import end_in, end_of
 from fleet.models import BotTask
 from fleet.store import keys
@@ -27,6 +27,7 @@ KEPT_HEADERS = (
     "origin",
     "group_index",
     HISTORY,
+    DELEGATION,
     "traceparent",
     "tracestate",
 )

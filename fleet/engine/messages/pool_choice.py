@@ -15,6 +15,7 @@ from fleet.asking import not_allowed
 from fleet.config import Settings
 from fleet.engine.messages import queues
 from fleet.engine.messages.broker import broker
+from fleet.engine.messages.delegated import takes_signed_only
 from fleet.errors import InvalidTask
 from fleet.models import BotTask, Priority
 from fleet.quoting import listed, quote
@@ -46,6 +47,7 @@ def _taking(task: BotTask, settings: Settings) -> list[str]:
             raise InvalidTask(f"pool: expected one of {_named(settings.pools)}, got {quote(task.pool)}")
         return [task.pool]
     taking = [name for name, pool in settings.pools.items() if not pool.kinds or task.kind in pool.kinds]
+    taking = [name for name in taking if not takes_signed_only(name, settings)]
     if not taking:
         raise InvalidTask(f"kind: expected one that a pool takes, got {quote(task.kind)}; name a pool, or add the kind")
     return taking

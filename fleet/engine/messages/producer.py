@@ -20,6 +20,7 @@ from fleet import config
 from fleet.bounds import MAX_KEY_CHARS
 from fleet.engine.messages import marks, queues
 from fleet.engine.messages.broker import broker, enqueue
+from fleet.engine.messages.delegated import warrant_of
 from fleet.engine.messages.envelope import fresh_envelope, task_body
 from fleet.engine.messages.expiry import end_of
 from fleet.engine.messages.pool_choice import Dispatcher
@@ -128,10 +129,12 @@ def message_of(task: BotTask, pool: str, key: str | None, queued_at: float) -> t
     """Return a task's id, and marker key (or ''), list key and message as `enqueue.lua` takes them."""
     task_id = fresh_id() if key is None else task_id_of(key)
     queue, place = _place(pool, task.priority, keys.lists(""))
-    life_s = config.current().pools[pool].expires_s
+    settings = config.current()
+    life_s = settings.pools[pool].expires_s
     message = fresh_envelope(
         task_id=task_id, queue=queue, priority=task.priority, body=task_body(task, pool), queued_at=queued_at,
         expires_at=end_of(task.expires_at, None, life_s, queued_at) if task.expires_at or life_s else None,
+        signed=warrant_of(task_id, task, pool, settings),
     )  # fmt: skip
     if not key:
         return task_id, ["", place, message]

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fleet.config import Settings
-from fleet.engine.messages.envelope import HISTORY, NO_CANVAS, TASK_NAME, to_json
-from fleet.errors import InvalidTask
+from fleet.engine.messages.envelope import DELEGATION, HISTORY, NO_CANVAS, TASK_NAME, to_json
+from fleet.errors import InvalidTask, NotDelegated
 from fleet.frozen import Frozen
 from fleet.models import BotResult, Priority, PriorityName
 from fleet.quoting import brief
@@ -23,6 +23,7 @@ from fleet.signals import catalogue
 from fleet.signals.catalogue import NOBODY
 from fleet.store import keys
 from fleet.store.client import Script
+from fleet.vault.warrant import MOST_CHARS
 
 #: Deaths that a letter tells of, the newest ones (count).
 HISTORY_MOST = 10
@@ -32,8 +33,8 @@ TEXT_MOST = 500
 REFUSED_BODY_MOST = 8192
 #: Bytes that the letter of one takes at most, and the share of all letters' memory that refused ones get: 1 in so many.
 REFUSED_LETTER_BYTES, REFUSED_SHARE = 2 * REFUSED_BODY_MOST, 8
-#: Error of a task whose message was refused.
-REFUSED = InvalidTask.__name__
+#: Errors of tasks whose messages were refused.
+REFUSED = (InvalidTask.__name__, NotDelegated.__name__)
 #: Headers of a message that are kept: what it takes to run it again, and where it came from.
 KEPT_HEADERS = ("task", "root_id", "parent_id", "origin")
 
@@ -50,7 +51,7 @@ RECORD = Script.beside(
 #: Why a task died, coarser than its error: what an operator does next depends on it.
 Cause = Literal[
     "attempts", "deadline", "validation", "poison", "refused", "answer", "function", "configuration",
-    "expired", "cost", "cap", "circles", "tool", "bug",
+    "expired", "cost", "cap", "circles", "tool", "delegation", "scope", "bug",
 ]  # fmt: skip
 
 #: Error type -> cause. A type that is not here is a bug of Fleet.
@@ -74,6 +75,8 @@ CAUSES: Mapping[str, Cause] = {
     "TooExpensive": "cost",
     "CapReached": "cap",
     "InvalidTask": "validation",
+    "NotDelegated": "delegation",
+    "OutOfScope": "scope",
     "Poison": "poison",
     "BadRequest": "refused",
     "ContextTooLong": "refused",
@@ -146,7 +149,7 @@ def bury(
     cause = cause_of_death(result)
     if cause is None or result.error is None:
         return None
-    is_kept = cause != "validation" or len(body) <= REFUSED_BODY_MOST
+    is_kept = result.error.type not in REFUSED or len(body) <= REFUSED_BODY_MOST
     arguments = _arguments(body) if is_kept else {}
     last = Death(at=result.finished_at, bot=result.bot, error=result.error.type)
     letter = DeadLetter(
@@ -161,7 +164,8 @@ def bury(
         attempts=result.attempts,
         provider_errors=dict(provider_errors or {}),
         history=(*_history(headers), last)[-HISTORY_MOST:],
-        headers={name: text for name in KEPT_HEADERS if (text := _text(headers.get(name))) is not None},
+        headers={name: text for name in KEPT_HEADERS if (text := _text(headers.get(name))) is not None}
+        | _signature(headers.get(DELEGATION)),
     )
     return Burial(letter, body if is_kept else b"")
 
@@ -202,7 +206,7 @@ def letter_constants(settings: Settings) -> dict[str, int | str]:
     bounds = settings.dead_letters
     return {
         "most_letters": bounds.max_letters,
-        "refused": REFUSED,
+        "refused": " ".join(REFUSED),
         "most_refused": min(bounds.max_refused, max(1, bounds.max_mb * 2**20 // REFUSED_SHARE // REFUSED_LETTER_BYTES)),
         "most_bytes": bounds.max_mb * 2**20,
         "letter_life_s": bounds.expires_s,
@@ -242,6 +246,11 @@ def _arguments(body: bytes) -> Mapping[str, Any]:
 def _priority(value: object) -> Priority:
     is_known = isinstance(value, str) and value.upper() in Priority.__members__
     return Priority[str(value).upper()] if is_known else Priority.NORMAL
+
+
+def _signature(header: object) -> dict[str, str]:
+    """Return the header of a signed task: one that is replayed is signed as before."""
+    return {DELEGATION: header} if isinstance(header, str) and header.isascii() and len(header) <= MOST_CHARS else {}
 
 
 def _text(value: object) -> str | None:

@@ -17,8 +17,8 @@
 --       letter           JSON
 --       body             of the message
 --       most_letters     kept, the refused ones not counted
---       refused          reason of refused messages
---       most_refused     of them kept (count)
+--       refused          reasons of refused messages, each in a share of its own
+--       most_refused     of each of them kept (count)
 --       most_bytes       kept
 --       letter_life_s    life of a letter, s
 --       life_s           life of the counters, s
@@ -35,10 +35,10 @@ local now_us = seconds * 1000000 + microseconds
 local died_us = string.format('%016.0f', now_us)
 local expired = string.format('%016.0f', now_us - letter_life_s * 1000000)
 local expected = ''  -- whenever it died
-local is_refused = reason == refused
+local is_refused = string.find(' ' .. refused .. ' ', ' ' .. reason .. ' ', 1, true)
 
-local function count_refused()
-  return redis.call('ZLEXCOUNT', order, '[r:' .. refused .. '|', '(r:' .. refused .. '}')
+local function count_of(one)
+  return redis.call('ZLEXCOUNT', order, '[r:' .. one .. '|', '(r:' .. one .. '}')
 end
 
 local function file()
@@ -66,8 +66,9 @@ end
 
 -- True while no letter has to go for the new one.
 local function has_room()
-  local refusals = count_refused()
-  if is_refused then return refusals <= tonumber(most_refused) end
+  if is_refused then return count_of(reason) <= tonumber(most_refused) end
+  local refusals = 0
+  for one in string.gmatch(refused, '%S+') do refusals = refusals + count_of(one) end
   return redis.call('HLEN', letters) - refusals <= tonumber(most_letters)
     and tonumber(redis.call('GET', bytes)) <= tonumber(most_bytes)
 end
@@ -81,7 +82,7 @@ redis.call('INCRBY', bytes, filed_bytes)
 
 local dropped = 0
 for _ = 1, DROP_MOST do
-  local made_room = drop_oldest(is_refused and 'r:' .. refused or '*', has_room())
+  local made_room = drop_oldest(is_refused and 'r:' .. reason or '*', has_room())
   if made_room == nil then break end
   if made_room then dropped = dropped + 1 end
 end

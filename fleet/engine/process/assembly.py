@@ -31,8 +31,10 @@ from fleet.engine.process.bots import Bots
 from fleet.engine.process.breaking import make_breakers
 from fleet.engine.process.canvas import Canvas
 from fleet.engine.process.data_plane import DataPlane
+from fleet.engine.process.delegations import Delegations
 from fleet.engine.process.duties.janitor import Janitor, for_ever
 from fleet.engine.process.duties.renewer import renew
+from fleet.engine.process.key_caps import KeyCaps
 from fleet.engine.process.ladders import (
     hold_tools,
     keys_among,
@@ -57,6 +59,7 @@ from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.store.patience import patiently
 from fleet.store.private.embedded import broker_url, state_url
+from fleet.vault.key_scopes import KeyScopes
 from fleet.vault.keyring import Keyring
 from fleet.waits import Wait
 from fleet.workers.agent import Agent
@@ -93,6 +96,9 @@ class Assembly:
     spending: Spending
     breakers: Breakers
     keyring: Keyring
+    delegations: Delegations
+    scopes: KeyScopes
+    caps: KeyCaps
     panel: Panel
     janitor: Janitor
     telemetry: Telemetry
@@ -101,7 +107,8 @@ class Assembly:
 
     async def settle(self) -> None:
         """Wait until what calls have cost is in the bill and the budgets: a process may end now. Not for long."""
-        await asyncio.gather(self.bill.flush(SETTLE_S), self.spending.keeper.flush(SETTLE_S))
+        keepers = (self.spending.keeper, self.caps.keeper)
+        await asyncio.gather(self.bill.flush(SETTLE_S), *(keeper.flush(SETTLE_S) for keeper in keepers))
 
     async def close(self) -> None:
         """Give up what others may take over, and close all connections."""
@@ -111,6 +118,7 @@ class Assembly:
         await self.breakers.close()
         await self.agent.close()
         await self.spending.close()
+        await self.caps.keeper.close()
         for provider in {route.provider_name: route.provider for route in self.routes}.values():
             await provider.close()
         if self.tools is not None:
@@ -141,7 +149,9 @@ async def assemble(
     same = broker_url(settings) == state_url(settings)
     broker = state if same else Store(broker_url(settings), timeout_s=settings.redis.socket_timeout_s)
     spending = Spending(state, settings, process=process or leases.process_id(), broker=broker)
-    roster = Roster(state, settings, avoid=spending.bots_out)
+    delegations = Delegations(settings)
+    scopes = KeyScopes(settings, delegations.scope_of)
+    roster = Roster(state, settings, avoid=lambda *who: [*spending.bots_out(*who), *scopes.bots_out(who[0])])
     notebook = Notebook()
     lessons = SharedLessons(state, notebook)
     keyring = Keyring(settings)
@@ -160,9 +170,17 @@ async def assemble(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
+    gateway.roads.scopes = caps = KeyCaps(
+        state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached
+    )
     tools = make_tools(settings, telemetry, state, keyring, tool_keys, roads=gateway.roads, limiter=limiter, bill=bill)
     room = WaitingRoom(
-        broker, state, roster, closed=lambda pool: agent.shut.get(pool) or gateway.closed(pool), spending=spending
+        broker,
+        state,
+        roster,
+        closed=lambda pool: delegations.shut(pool) or agent.shut.get(pool) or gateway.closed(pool),
+        spending=spending,
+        delegations=delegations,
     )
     peers = ValidatorPeers(state, partial(room.did_well, priority=Priority.CRITICAL.value), lambda: janitor.living())
     agent = Agent(
@@ -198,6 +216,9 @@ async def assemble(
         spending=spending,
         breakers=breakers,
         keyring=keyring,
+        delegations=delegations,
+        scopes=scopes,
+        caps=caps,
         panel=panel,
         janitor=(
             janitor := Janitor(
@@ -227,6 +248,8 @@ def put_together(settings: Settings, occupancy: Occupancy) -> tuple[Runtime, Ass
         runtime.run(patiently(assembly.lessons.load))
         runtime.run(patiently(assembly.breakers.load))
         runtime.run(patiently(partial(assembly.keyring.load, assembly.state)))
+        runtime.run(patiently(partial(assembly.delegations.load, assembly.state)))
+        runtime.run(patiently(partial(assembly.scopes.load, assembly.state)))
         runtime.run(patiently(partial(assembly.spending.load, assembly.broker)))
         runtime.run(patiently(partial(_hear_time, assembly.broker)))
         runtime.run(patiently(lambda: assembly.broker.command(*bind_pools(settings))))

@@ -14,6 +14,9 @@ import redis
 from fleet import config
 from fleet.config import ProviderSettings, Settings
 from fleet.config.providers import LABEL
+from fleet.config.scopes import CAPPED
+from fleet.economy.budgets.scopes import about as about_budget
+from fleet.economy.budgets.scopes import cap_scope
 from fleet.engine.admission import holds
 from fleet.engine.admission.holds import LIFT, lift_call
 from fleet.engine.transport.parking.opening import open_early, open_early_now
@@ -93,6 +96,23 @@ async def take_up(breakers: Breakers, settings: Settings, broker: Store, held: H
         queues = [keys.queue(pool) for pool in settings.pools if is_tools or limit in _limits_of(pool, settings)]
         for about in (about_key(held.provider), *((limit,) if is_tools else ())):
             await lift(broker, queues, about=about, causes=("key",), parked_too=True)
+
+
+async def open_scoped(settings: Settings, broker: Store, provider: str) -> None:
+    """Let what waits for the scope of a provider's key ask again: it is another one now.
+
+    Args:
+        settings: Pools.
+        broker: Where their gates are.
+        provider: Whose key.
+
+    Raises:
+        StoreUnavailable: When Redis does not answer.
+    """
+    queues = [keys.queue(pool) for pool in settings.pools if provider in dict(settings.calls_of(pool))]
+    caps = [about_budget(cap_scope(f"key:{provider}", what), "day") for what, _ in CAPPED]
+    for one in (about_key(provider), *caps):
+        await lift(broker, queues, about=one, causes=("key", "money"), parked_too=True)
 
 
 def behind(limit: str, settings: Settings) -> dict[str, list[str]]:

@@ -43,7 +43,7 @@ from fleet.engine.process.request import tag_of
 from fleet.engine.process.waiting_room import OF_PROCESS, Stay, WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
-from fleet.errors import BotsQuarantined, Expired, FleetError, InvalidTask, KeyRejected, StoreError, Waits
+from fleet.errors import BotsQuarantined, Expired, FleetError, InvalidTask, KeyRejected, NotDelegated, StoreError, Waits
 from fleet.models import Bot, BotResult, BotTask
 from fleet.outcome import NOTHING_BEFORE, Before, Parking
 from fleet.quoting import brief
@@ -178,6 +178,10 @@ class DataPlane:
         wait = self._room.closed(pool) or self._room.spending.standing(pool, task)
         if wait is not None and task.priority > wait.lowest:
             return Stay(pool, Parking(wait, before.parked_again(), is_alone=not wait.is_everyones))
+        try:
+            self._room.delegations.check(delivery.task_id, task, pool, delivery.request)
+        except NotDelegated as error:
+            return await self._refuse(delivery, error)
         try:
             checkout = await self._check_out(pool, task, delivery)
         except Waits as error:

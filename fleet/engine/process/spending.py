@@ -45,6 +45,7 @@ from fleet.signals.recorder import split_reports
 from fleet.store import bill_keys, keys
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
+from fleet.vault.key_scopes import configured_scopes
 from fleet.waits import Wait
 
 #: Seconds between two looks at reservations over all workers, and how old one of a dead process is at least.
@@ -78,12 +79,14 @@ class Spending:
 
     def __init__(self, store: Store, settings: Settings, *, process: str, broker: Store | None = None) -> None:
         self._waking = Waking(broker or store, settings.pools)
+        self.on_reached = partial(_tell_of, store)
         self.keeper = BudgetKeeper(
-            store, settings.budgets, process=process, on_reached=partial(_tell_of, store), on_freed=self._waking.heard
+            store, settings.budgets, process=process, on_reached=self.on_reached, on_freed=self._waking.heard
         )
         self._store = store
         self._pools = settings.pools
         self._budgets = settings.budgets
+        self._scopes = configured_scopes(settings)
         self._longest_call_s = longest_call_s(settings)
         #: Ids of the newest children of this process that have ended.
         self._gone: dict[str, None] = {}
@@ -151,11 +154,13 @@ class Spending:
             StoreUnavailable: When Redis does not answer.
         """
         await self.keeper.load()
-        told = json.dumps({scope: budget.model_dump() for scope, budget in self._budgets.items()}, sort_keys=True)
+        limits = {scope: budget.model_dump() for scope, budget in self._budgets.items()}
+        limits |= {f"key:{name}": one.model_dump(exclude_none=True) for name, one in self._scopes.items()}
+        told = json.dumps(limits, sort_keys=True)
         digest = hashlib.sha1(told.encode(), usedforsecurity=False).hexdigest()
         live = bill_keys.budgets_live()
         before = await self._store.command("HGET", live, FILE)
-        if before == digest.encode() or (before is None and not self._budgets):
+        if before == digest.encode() or (before is None and not limits):
             return
         queues = [keys.queue(pool) for pool in self._pools]
         if before is not None:

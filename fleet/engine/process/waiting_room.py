@@ -17,6 +17,7 @@ from celery.exceptions import Ignore
 
 from fleet.engine.admission.holds import LIFT, PUT_HOLD, hold_call, lift_call
 from fleet.engine.admission.standing import due_at
+from fleet.engine.process.delegations import Delegations
 from fleet.engine.process.spending import Spending
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.transport import leases
@@ -70,6 +71,7 @@ class WaitingRoom:
         roster: Takes bots back.
         closed: Why calls of a pool would wait, as far as this process knows; None: they need not. Never waits.
         spending: Knows who has no money left.
+        delegations: Knows which tasks must be signed.
     """
 
     def __init__(
@@ -80,9 +82,11 @@ class WaitingRoom:
         *,
         closed: Callable[[str], Wait | None],
         spending: Spending,
+        delegations: Delegations,
     ) -> None:
         self.closed = closed
         self.spending = spending
+        self.delegations = delegations
         self._broker = broker
         self._state = state
         self._roster = roster
@@ -102,7 +106,7 @@ class WaitingRoom:
                 self._state, catalogue.HOLD_PUT, quiet_s=QUIET_S, about=f"{pool}:{wait.cause}",
                 pool=pool, cause=wait.cause, opens_at=until, why=str(wait),
             )  # fmt: skip
-            if wait.cause == "key":
+            if wait.cause == "key" and not wait.about.startswith("["):  # else nobody has refused it
                 record_event(self._state, catalogue.KEY_REJECTED, quiet_s=QUIET_S, about=wait.about, limit=wait.about)
 
     def hold_soon(self, pool: str, wait: Wait) -> None:

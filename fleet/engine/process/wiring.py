@@ -19,7 +19,7 @@ from fleet.economy.bill.export import export_of
 from fleet.engine.admission.lending import lend
 from fleet.engine.outcomes.results import Done
 from fleet.engine.process.assembly import Assembly, put_together, renewing
-from fleet.engine.process.breaking import StaleHolds, open_mended, take_up
+from fleet.engine.process.breaking import StaleHolds, open_mended, open_scoped, take_up
 from fleet.engine.process.data_plane import DataPlane
 from fleet.engine.process.duties.backlog_history import BacklogHistory
 from fleet.engine.process.duties.janitor import for_ever
@@ -109,12 +109,14 @@ class Process:
         limits = [limit for limit in calls if assembly.breakers.standing(limit) is None]
         served = [pool for pool in settings.pools if pool not in assembly.shut]
         takes_up = partial(take_up, assembly.breakers, settings, assembly.broker)
+        opens = partial(open_scoped, settings, assembly.broker)
         runtime.run(patiently(partial(open_mended, assembly.broker, settings, served, limits)))
         warn_of(settings, occupancy.queues)
         self._renewing = renewing(settings, assembly.held)
         duties: list[Callable[[], Coroutine[Any, Any, None]]] = [
             assembly.janitor.bury_poison, partial(assembly.janitor.sweep_marks, settings), assembly.likeness.attend,
             partial(assembly.keyring.keep, assembly.state, takes_up),
+            partial(assembly.scopes.keep, assembly.state, opens),
             assembly.lessons.keep, assembly.spending.keeper.keep, assembly.spending.sweep,
             Overdue(settings, assembly.plane.refuse).attend, assembly.late_binding.run,
             partial(assembly.panel.watch, assembly.roster.read_out),
@@ -126,6 +128,8 @@ class Process:
             partial(assembly.janitor.watch_neighbours, settings),
             assembly.spending.sweeper(paid, assembly.janitor.living, export_of(settings.bill)).attend,
         ]  # fmt: skip
+        if any(pool.delegated for pool in settings.pools.values()):
+            duties.append(partial(assembly.delegations.keep, assembly.state))
         if settings.redis.url is None:
             duties.append(partial(keep_redis, settings, config.home_path(), broker_url(settings)))
         for duty in duties:

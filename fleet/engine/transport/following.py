@@ -7,18 +7,20 @@ Celery, a message with the id of an earlier one is a new run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import redis
+from celery._state import get_current_task
 from celery.app.amqp import AMQP
 from kombu.utils.json import dumps
 
 from fleet import config
 from fleet.engine.messages.broker import ENQUEUE, enqueue_call
-from fleet.engine.messages.envelope import TASK_NAME
+from fleet.engine.messages.delegated import WARRANTED, sealed, warrant
+from fleet.engine.messages.envelope import DELEGATION, TASK_NAME
 from fleet.store import keys
 from fleet.store.client import run_script
 
@@ -38,6 +40,12 @@ def following() -> Iterator[None]:
 def is_following() -> bool:
     """True while what follows a task is sent."""
     return _following.get()
+
+
+def current_request() -> Any:
+    """Return the request of the task that is followed; None where there is none."""
+    task = get_current_task()
+    return None if task is None else task.request
 
 
 def put_once(client: redis.Redis, place: str, message: dict[str, Any]) -> bool:
@@ -73,7 +81,22 @@ def refused(error: redis.ResponseError) -> redis.ConnectionError:
 
 
 class Amqp(AMQP):
-    """`amqp_cls` of the Celery app: knows when Celery itself sends what follows a task of the user's own."""
+    """`amqp_cls` of the Celery app: knows when Celery itself sends what follows a task of the user's own.
+
+    It signs tasks that are submitted by a delegation, and seals those that follow a signed one.
+    """
+
+    def as_task_v2(self, task_id: str, name: str, *args: Any, **options: Any) -> Any:
+        message = super().as_task_v2(task_id, name, *args, **options)
+        if name == TASK_NAME and isinstance(fields := message.body[1], Mapping):
+            pool, canvas = str(fields.get("pool")), message.body[2]
+            if _following.get():
+                header = sealed(task_id, fields, pool, canvas, getattr(current_request(), WARRANTED, None))
+            else:
+                header = warrant(task_id, fields, pool, canvas, config.current())
+            if header is not None:
+                message.headers[DELEGATION] = header
+        return message
 
     def _retry_publish(self, publish: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with following():

@@ -22,7 +22,16 @@ PROMPT_FAILURES, PROMPT_SHARE, PROMPT_BOTS = 10, 0.2, 3
 #: Share of those failures that one bot may have at most.
 MOST_ON_ONE = 0.5
 #: Error types that say nothing of a prompt: time, place, or a bot function.
-_NOT_OF_PROMPTS = ("Expired", "DeadlineExceeded", "OutOfTries", "BotFunctionFailed", "Revoked", "Other")
+_NOT_OF_PROMPTS = (
+    "Expired",
+    "DeadlineExceeded",
+    "OutOfTries",
+    "BotFunctionFailed",
+    "Revoked",
+    "Other",
+    "NotDelegated",
+    "OutOfScope",
+)
 #: Who takes bots out when nobody else does.
 HEALTH = "health"
 #: What helps where most of a bot's bad answers have one fault.

@@ -45,7 +45,16 @@ OTHER = {"acl apply", "demo", "up", "down", "submit", "run", "simulator", "init"
 
 #: Commands that act and are tried elsewhere, with what they need: `tests/cli/money/test_check.py`, and
 #: `tests/cli/keys/test_commands.py`, which reads keys from stdin.
-ELSEWHERE = {"bill check", "keys add", "keys rotate", "keys revoke", "keys passphrase"}
+ELSEWHERE = {
+    "bill check",
+    "keys add",
+    "keys rotate",
+    "keys revoke",
+    "keys passphrase",
+    "keys delegate",
+    "keys undelegate",
+    "keys scope",
+}
 
 Prepare = Callable[[redis.Redis], None]
 

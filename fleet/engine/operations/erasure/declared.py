@@ -90,4 +90,4 @@ ERASURE: dict[str, Holding] = {
 }
 
 #: Function of `fleet/store/vault_keys.py` -> what its key holds.
-VAULT: dict[str, Holding] = _none("revoked_keys")
+VAULT: dict[str, Holding] = _none("revoked_keys", "scopes", "delegations", "revoked_delegations")
