@@ -15,6 +15,7 @@ from fleet.workers.simulator.collapse import Collapse, Mode
 from fleet.workers.simulator.ledger import Ledger
 from fleet.workers.simulator.odd.catalogue import ODD, PREFIX, RETIRING, OddMode
 from fleet.workers.simulator.options import SimulatorOptions
+from fleet.workers.simulator.rich.model import SimulatedModel
 from fleet.workers.simulator.sending import MARK, respond
 from fleet.workers.simulator.voices import read_query
 from fleet.workers.simulator.wire import encode_json
@@ -36,8 +37,7 @@ class Switched(Protocol):
 
     options: SimulatorOptions
     ledger: Ledger
-    recorded: int
-    duplicates: int
+    model: SimulatedModel
     collapse: Collapse
     bad_bots: BadBots
     odd_mode: OddMode
@@ -81,7 +81,8 @@ class Pages:
         return path in self._paths
 
     def _ledger(self, request: web.BaseRequest) -> web.Response:
-        answers = {"recorded": self._simulator.recorded, "duplicates": self._simulator.duplicates}
+        model = self._simulator.model
+        answers = {"recorded": model.recorded, "duplicates": model.duplicates}
         return _json({**self._simulator.ledger.report(), "answers": answers})
 
     def _reset(self, request: web.BaseRequest) -> web.Response:

@@ -55,5 +55,5 @@ def _summary(simulator: Simulator) -> str:
     options = simulator.options
     line = f"simulator ready rpm={options.rpm} tpm={options.tpm} latency_ms={options.latency_ms:g} seed={options.seed}"
     if options.answers is not None:
-        line += f" recorded_answers={simulator.recorded} duplicate_questions={simulator.duplicates}"
+        line += f" recorded_answers={simulator.model.recorded} duplicate_questions={simulator.model.duplicates}"
     return line

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -17,16 +16,14 @@ from aiohttp import web
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 from fleet.workers.simulator.admission import TakenKeys, why_not
-from fleet.workers.simulator.answers import Answers, SimulatedAnswer
+from fleet.workers.simulator.answers import SimulatedAnswer
 from fleet.workers.simulator.anthropic_wire import AnthropicWire
-from fleet.workers.simulator.bad_bots import BadBots
-from fleet.workers.simulator.chance import Chance, Draw, fate_of, happens, latency_s
-from fleet.workers.simulator.collapse import Collapse
+from fleet.workers.simulator.chance import Draw, fate_of, happens, latency_s
 from fleet.workers.simulator.gemini_wire import GeminiWire
 from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
 from fleet.workers.simulator.kept_responses import PATH as KEPT
 from fleet.workers.simulator.kept_responses import KeptResponses
-from fleet.workers.simulator.ledger import Account, Classes, Ledger, Served
+from fleet.workers.simulator.ledger import Account, Ledger, Served
 from fleet.workers.simulator.limits import Limits
 from fleet.workers.simulator.odd.answers import readable
 from fleet.workers.simulator.odd.catalogue import HEADER, ODD, PREFIX, Odd, OddMode, wished
@@ -34,14 +31,11 @@ from fleet.workers.simulator.odd.refusals import OddCall, Refused, flex_refusal,
 from fleet.workers.simulator.openai_wire import OpenAIWire
 from fleet.workers.simulator.options import SimulatorOptions
 from fleet.workers.simulator.pages import Pages
-from fleet.workers.simulator.prefix_cache import NOTHING, PrefixCache
-from fleet.workers.simulator.recordings import read_recordings
 from fleet.workers.simulator.responses_wire import ResponsesWire
-from fleet.workers.simulator.rich.acting import Acting, Manner, manner_of
-from fleet.workers.simulator.rich.spoken import Choice, Spoken, speak_richly
-from fleet.workers.simulator.rich.wanted import Wanted, WireError
+from fleet.workers.simulator.rich.model import SimulatedModel
+from fleet.workers.simulator.rich.spoken import Spoken
+from fleet.workers.simulator.rich.wanted import WireError
 from fleet.workers.simulator.sending import MARK, Sending, respond
-from fleet.workers.simulator.voices import Voice, Voices
 from fleet.workers.simulator.wire import CompletionRequest, Wire, encode_json, read_object
 
 #: Largest request body, in bytes: the longest prompt that Fleet takes, in 8-byte escapes.
@@ -70,7 +64,6 @@ class Simulator:
     def __init__(self, options: SimulatorOptions) -> None:
         self.options = options
         self.ledger = Ledger(options)
-        self.recorded = self.duplicates = 0
         self.odd_mode, self.taken_keys = OddMode(), TakenKeys()
         self._limits = Limits(
             rpm=options.rpm,
@@ -81,12 +74,10 @@ class Simulator:
             rpd=options.rpd,
             family=options.headers,
         )
-        self._chance = Chance(options.seed)
-        self._cache = PrefixCache()
-        self._casts = self._load_answers()
-        self._voices = Voices()
+        self.model = SimulatedModel(options)
+        self.collapse, self.bad_bots = self.model.collapse, self.model.bad_bots
+        self._chance = self.model.chance
         self._kept = KeptResponses()
-        self.collapse, self.bad_bots = Collapse(self._voices), BadBots(self._voices)
         self._pages = Pages(self)
         self._runner: web.ServerRunner | None = None
 
@@ -222,17 +213,15 @@ class Simulator:
         """
         options = self.options
         fate = fate_of(draw, error_rate=options.error_rate, hang_rate=options.hang_rate, cut_rate=options.cut_rate)
-        voice = (asked.system, asked.temperature)
-        cast = self._casts[self._voices.hear(voice) % len(self._casts)]
-        conduct = self.bad_bots.conduct(voice)
+        conduct = self.model.hear(asked)
         spoilt = self.bad_bots.answer(conduct, draw, max_tokens=asked.max_tokens) if conduct else None
         now_s = time.monotonic()
         spoken: Spoken | None = None
         if asked.wanted is None:
-            answer = spoilt or self._say(voice, cast, asked, draw, asked.max_tokens)
+            answer = spoilt or self.model.say(asked, draw, asked.max_tokens)
             tokens = asked.input_tokens + answer.tokens
         else:
-            spoken = self._speak(asked, asked.wanted, voice, cast, draw, spoilt, f"{key}/{asked.model}", now_s)
+            spoken = self.model.speak(asked, asked.wanted, draw, spoilt, f"{key}/{asked.model}", now_s)
             answer = SimulatedAnswer("", spoken.tokens, matched=spoken.choices[0].matched)
             read = 0 if wire.limits_count_cached else spoken.cached.read
             tokens = asked.input_tokens + spoken.tokens - read
@@ -282,7 +271,7 @@ class Simulator:
         if asked.wanted is not None and asked.wanted.responding is not None:
             self._kept.keep(key, asked.wanted.responding, values)
         if spoken is not None:
-            spent = spent._replace(classes=self._used(asked, spoken, wire, key, now_s))
+            spent = spent._replace(classes=self.model.used(asked, spoken, wire, key, now_s))
         sending = Sending(request, headers)
         try:
             if is_streamed and asked.wanted is not None:
@@ -297,61 +286,6 @@ class Simulator:
             else:
                 self.ledger.cut_off(account, spent._replace(output_tokens=round(answer.tokens * sending.share)))
         return sending.response
-
-    def _say(
-        self, voice: Voice, cast: Answers, asked: CompletionRequest, draw: Draw, max_tokens: int | None
-    ) -> SimulatedAnswer:
-        """Return the answer of a good voice."""
-        collapsed = self.collapse.answer(voice, draw, max_tokens=max_tokens)
-        return collapsed or cast.answer(asked.question, draw, max_tokens=max_tokens)
-
-    def _speak(
-        self,
-        asked: CompletionRequest,
-        wanted: Wanted,
-        voice: Voice,
-        cast: Answers,
-        draw: Draw,
-        spoilt: SimulatedAnswer | None,
-        owner: str,
-        now_s: float,
-    ) -> Spoken:
-        """Return all that a rich request gets. Raises `WireError`."""
-        cached = self._cache.look(owner, wanted.places, now_s) if wanted.places else NOTHING
-        if spoilt is not None:
-            return Spoken((Choice(text=spoilt.text, tokens=spoilt.tokens, matched=spoilt.matched),), cached)
-        words = draw
-        if wanted.seed is not None:
-            words = self._chance.seeded(draw, f"{wanted.seed} {asked.system} {asked.question}")
-        speak = partial(self._say, voice, cast, asked)
-        acting = self._acting(asked, wanted, draw) if wanted.tools else None
-        return Spoken(speak_richly(wanted, asked.question, asked.max_tokens, speak, words, acting), cached)
-
-    def _acting(self, asked: CompletionRequest, wanted: Wanted, draw: Draw) -> Acting | None:
-        """Return how a model with tools acts in this run; None for one that is no agent's. Raises `WireError`."""
-        manner = manner_of(asked.model, every_model=self.options.agents)
-        if manner is None:
-            return None
-        voice = f"{asked.temperature} {asked.system}"
-        if happens(self._chance.seeded(draw, f"loops {voice}").words, self.options.loop_share):
-            manner = Manner(cycle=1)
-        return Acting(manner, self._chance.seeded(draw, f"acts {voice} {wanted.tool_turns.question}").words)
-
-    def _used(self, asked: CompletionRequest, spoken: Spoken, wire: Wire, key: str, now_s: float) -> Classes:
-        """Return the classes of a rich call; its prompt is in the cache from now on."""
-        wanted, cached = asked.wanted or Wanted(), spoken.cached
-        self._cache.keep(f"{key}/{asked.model}", wanted.places, now_s)
-        written = (cached.written, cached.written_long) if wire.tells_writes else (0, 0)
-        return Classes(cached.read, *written, spoken.thinking_tokens, wanted.tier)
-
-    def _load_answers(self) -> tuple[Answers, ...]:
-        options = self.options
-        if options.answers is None:
-            return (Answers(),)
-        read = partial(read_recordings, options.answers, question_field=options.question_field)
-        recorded = [read(answer_field=field) for field in options.answer_field.split(",")]
-        self.recorded, self.duplicates = len(recorded[0].answers), recorded[0].duplicates
-        return tuple(Answers(one.answers) for one in recorded)
 
 
 async def _wait(seconds: float, account: Account) -> None:
