@@ -16,6 +16,7 @@ FleetError
 │   └── ConfigurationError     fix fleet.toml, a FLEET_* variable or the machine
 │       ├── KeyMissing             a provider's key is not set where this process runs, or cannot be read
 │       │   └── VaultAway              what holds it does not answer: it may soon
+│       │       └── ExchangeFailed         a token endpoint gave no token: the last one serves until it expires
 │       ├── NotServed              there is no such model, or no such API at this address
 │       └── StoreRefused           Redis does not let us in
 ├── GiveUp                     a reason of the task's own: it ends, and no retry will help
@@ -92,9 +93,7 @@ class NotSoon(Waits):
 
     def __init__(self, wait: Wait) -> None:
         super().__init__(str(wait))
-        self.cause = wait.cause
-        self.passes_at = wait.opens_at
-        self._wait = wait
+        self.cause, self.passes_at, self._wait = wait.cause, wait.opens_at, wait
 
     def wait(self, *, about: str = "", opens_at: float | None = None) -> Wait:
         """Return what it was made of; the arguments fill what that leaves open."""
@@ -139,9 +138,7 @@ class RateLimited(RetryLater):
         parallel: bool = False, most_parallel: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(message, retry_after_s=retry_after_s)
-        self.rates = rates
-        self.parallel = parallel
-        self.most_parallel = most_parallel
+        self.rates, self.parallel, self.most_parallel = rates, parallel, most_parallel
         self.holds = not parallel
 
 
@@ -166,10 +163,7 @@ class ProviderUnavailable(RetryLater):
         timed_out: bool = False, refused: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(message, retry_after_s=retry_after_s)
-        self.refused = refused
-        self.sent = sent
-        self.passes = passes
-        self.timed_out = timed_out
+        self.refused, self.sent, self.passes, self.timed_out = refused, sent, passes, timed_out
 
 
 class Relearnt(RetryLater):
@@ -223,8 +217,7 @@ class KeySpent(KeyRejected):
 
     def __init__(self, message: str, *, passes_at: float | None = None) -> None:
         super().__init__(message)
-        self.passes = passes_at is not None
-        self.passes_at = passes_at
+        self.passes, self.passes_at = passes_at is not None, passes_at
 
 
 class GiveUp(FleetError):
@@ -276,8 +269,7 @@ class ContextTooLong(BadRequest):
 
     def __init__(self, message: str, *, window_tokens: int | None = None, true_input_tokens: int | None = None) -> None:
         super().__init__(message, blame="prompt")
-        self.window_tokens = window_tokens
-        self.true_input_tokens = true_input_tokens
+        self.window_tokens, self.true_input_tokens = window_tokens, true_input_tokens
 
 
 class DeadlineExceeded(GiveUp):
@@ -388,6 +380,14 @@ class KeyMissing(ConfigurationError):
 
 class VaultAway(KeyMissing):
     """What holds a provider's key does not answer: its last value serves for a while, then calls wait."""
+
+
+class ExchangeFailed(VaultAway):
+    """No token: `code` as RFC 6749 has it; `is_ours`: only a change helps; `after_s`: for so long it asks for quiet."""
+
+    def __init__(self, message: str, *, code: str = "", is_ours: bool = False, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code, self.is_ours, self.after_s = code, is_ours, after_s
 
 
 class NotServed(ConfigurationError):

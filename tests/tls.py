@@ -43,6 +43,22 @@ def make_certificates(folder: Path) -> None:
     )  # fmt: skip
 
 
+def make_client_certificate(folder: Path, name: str, *, signed_by: str = "ca") -> None:
+    """Make NAME.pem and NAME.key, a client certificate signed by a CA of `make_certificates`."""
+    key, request = folder / f"{name}.key", folder / f"{name}.csr"
+    _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request))
+    key.chmod(0o600)
+    (folder / "client.cnf").write_text(
+        "basicConstraints=critical,CA:FALSE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid:always\n"
+        "keyUsage=critical,digitalSignature\nextendedKeyUsage=clientAuth\n"
+    )
+    _openssl(
+        "x509", "-req", "-days", "2", "-in", str(request), "-CA", str(folder / f"{signed_by}.pem"),
+        "-CAkey", str(folder / f"{signed_by}.key"), "-CAcreateserial", "-extfile", str(folder / "client.cnf"),
+        "-out", str(folder / f"{name}.pem"),
+    )  # fmt: skip
+
+
 class TlsRedisServer(RedisServer):
     """A Redis that listens with TLS too. Skips the test where openssl or a server built with TLS is missing."""
 

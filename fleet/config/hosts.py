@@ -23,6 +23,12 @@ def is_local(url: str | None) -> bool:
     return is_loopback(url) or is_bare or host.endswith(_LOCAL_NAMES) or _address(host, "is_private")
 
 
+def is_vendors(url: str | None) -> bool:
+    """True for the address of a vendor that exchanges tokens for workloads; None is the vendor's own."""
+    host = host_of(url)
+    return url is None or host.endswith((".openai.com", ".anthropic.com", "aiplatform.googleapis.com"))
+
+
 def host_of(url: str | None) -> str:
     """Return the host of an address in small letters; empty when it has none."""
     try:

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from fleet.config.exchange import ExchangeSettings
 from fleet.config.hosts import host_of, is_local
 from fleet.config.scopes import ScopeSettings
 from fleet.config.sections import Section
@@ -17,7 +18,16 @@ from fleet.quoting import quote
 KEY_LABEL = "default"
 
 #: What may say where a provider's key comes from.
-KEY_SETTINGS = ("api_key_env", "api_key_file", "api_key_secret", "api_key_vault")
+KEY_SETTINGS = ("api_key_env", "api_key_file", "api_key_secret", "api_key_vault", "exchange")
+
+#: Grants whose tokens only their own vendor's API takes.
+_VENDORS = frozenset({"anthropic", "openai", "openai-x509", "google"})
+
+#: Grants whose tokens are taken elsewhere than at the vendor's usual address, and where.
+_WANTED = {
+    "openai-x509": "https://mtls.api.openai.com/v1",
+    "google": "https://REGION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/REGION/endpoints/openapi",
+}
 
 #: How names of mounted secrets are written.
 SECRET_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,250}$"
@@ -39,7 +49,7 @@ def vendor_of(model: str) -> str:
 
 def key_settings_of(table: Section) -> tuple[str, ...]:
     """Return the settings of a table that say where its key comes from."""
-    return tuple(name for name in KEY_SETTINGS if getattr(table, name))
+    return tuple(name for name in KEY_SETTINGS if getattr(table, name, None))
 
 
 def check_one_source(found: tuple[str, ...], in_vault: str | None) -> None:
@@ -96,6 +106,9 @@ class ProviderSettings(KeySettings):
         description="Several keys, by labels of your own: a table each that says where it comes from, or a list of "
         "labels of keys in Fleet's own encrypted file. A call takes the one with which it can go soonest.",
     )
+    exchange: ExchangeSettings | None = Field(
+        None, description="Short-lived tokens instead of a key: a table of its own (docs/keys.md)."
+    )
     timeout_s: float = Field(120.0, gt=0, description="Seconds until Fleet gives up one HTTP call.")
     scope: ScopeSettings | None = Field(None, description="Whom its key serves (docs/keys.md). Not set: everybody.")
 
@@ -118,7 +131,7 @@ class ProviderSettings(KeySettings):
     @property
     def needs_key(self) -> bool:
         """True unless a key is of no use: the simulator takes any, a server on this host or network may take none."""
-        return self.kind != "simulator" and not is_local(self.base_url)
+        return self.exchange is not None or (self.kind != "simulator" and not is_local(self.base_url))
 
     def needs_key_for(self, model: str) -> bool:
         """True unless a key is of no use to this model: also where a cloud's own variables and files hold it."""
@@ -143,6 +156,24 @@ class ProviderSettings(KeySettings):
             raise ValueError(f"keys: expected another label than `{KEY_LABEL}`, which `{self.key_settings[0]}` has")
         if len(self.keys) > MOST_KEYS:
             raise ValueError(f"keys: expected at most {MOST_KEYS}, got {len(self.keys)}")
+        return self
+
+    @model_validator(mode="after")
+    def _takes_tokens(self) -> Self:
+        if self.exchange is None:
+            return self
+        if self.keys:
+            raise ValueError("expected `exchange` or `keys`, got both: several identities are several providers")
+        if self.kind not in ("openai", "anthropic"):
+            raise ValueError(
+                f"exchange: expected kind 'openai' or 'anthropic', got {self.kind!r}, which takes keys only"
+            )
+        if (self.exchange.grant == "anthropic") != (self.kind == "anthropic") and self.exchange.grant in _VENDORS:
+            raise ValueError(
+                f"exchange: expected a grant whose tokens kind {self.kind!r} takes, got {self.exchange.grant!r}"
+            )
+        if self.base_url is None and (wanted := _WANTED.get(self.exchange.grant)) is not None:
+            raise ValueError(f"exchange: expected a `base_url` with grant {self.exchange.grant!r}, got none: {wanted}")
         return self
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from fleet.errors import KeyMissing
 from fleet.quoting import Hidden
 
-#: Largest key file that is read, in bytes: more is no key.
-_MAX_KEY_BYTES = 8192
+#: Largest key file that is read, in bytes: more is neither a key nor an identity token.
+_MAX_KEY_BYTES = 16_384
 
 
 def read_variable(name: str, variables: Mapping[str, str]) -> Hidden:
@@ -62,6 +62,8 @@ def _read_file(path: Path, setting: str, is_private: bool) -> Hidden:
                     f"{setting}: expected {path} to be readable by its owner only, got mode "
                     f"{stat.S_IMODE(found.st_mode):04o}: run `chmod 600 {path}`"
                 )
+            if found.st_size > _MAX_KEY_BYTES:
+                raise KeyMissing(f"{setting}: expected {_MAX_KEY_BYTES} bytes at most, got {found.st_size} in {path}")
             return Hidden(file.read(_MAX_KEY_BYTES).decode("utf-8", "replace"))
     except OSError as error:
         raise KeyMissing(

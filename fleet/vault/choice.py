@@ -28,6 +28,10 @@ def source_of(name: str, settings: Settings, model: str = "", label: str = KEY_L
         label: Of the key, where there are several.
     """
     provider = settings.provider_named(name)
+    if provider.exchange is not None:
+        from fleet.vault.exchange import ExchangeKey
+
+        return ExchangeKey(name, provider.exchange)
     named = named_source(provider.key_at(label), settings)
     if named is not None:
         return named

@@ -1,12 +1,14 @@
 """The keys of a worker process, in its memory alone: read again when they may have changed, and when one is refused.
 
-A key whose source is away serves for `max_stale_s` since it was last seen there; then its calls wait.
+A key whose source is away serves for `max_stale_s` since it was last seen there, and one that expires until then; then
+its calls wait. What expires is had anew early, at a random moment, so that a fleet does not ask all at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 
 from fleet import config
 from fleet.config import Settings
-from fleet.errors import KeyMissing, VaultAway
+from fleet.errors import ExchangeFailed, KeyMissing, VaultAway
 from fleet.quoting import brief
 from fleet.store.client import Store
 from fleet.store.clock import CLOCK
@@ -31,6 +33,17 @@ LOOK_EVERY_S = 1.0
 AGAIN_S, REREAD_S = 5.0, 1.0
 #: Seconds until a task that waits for a key looks again.
 PROBE_S = 5.0
+#: Shares of its life after which a token is had anew: a random one between them, so that half of the time is left for
+#: an endpoint that is away.
+EARLY, LATE = 0.5, 0.75
+#: Share of its life, and seconds at most, before its end from when a token pays for no new call: that may be under way.
+EDGE, MOST_EDGE_S = 0.1, 5.0
+#: Seconds until a failed exchange is tried again: doubled each time up to the second, and spread.
+FIRST_RETRY_S, MOST_RETRY_S = 1.0, 30.0
+#: Seconds that a look waits for a slow source before it goes on to the other keys, and to those that are revoked.
+LOOK_WAITS_S = 0.5
+#: Seconds between two looks at least, where a token lives for seconds only.
+LEAST_LOOK_S = 0.1
 
 logger = logging.getLogger("fleet.worker")
 
@@ -49,6 +62,10 @@ class HeldKey:
         next_s: When its source is to be read again, whatever its mark says.
         mark: Of the source, at the last reading.
         failure: Why the last reading gave nothing.
+        failures: Readings that gave nothing, in a row (count).
+        until_s: When it expires for new calls (monotonic seconds); None: it does not.
+        forced_s: When one that was refused as soon as it was had was last had anew.
+        look: Reads it, where that takes longer than a look.
         wait: Why calls with it wait; None: they may go. Read before every call.
         takers: Are given another value as soon as it is known.
         limits: `provider/model/key`, whose calls it pays for.
@@ -63,6 +80,10 @@ class HeldKey:
     next_s: float = 0.0
     mark: Hashable = None
     failure: KeyMissing | None = None
+    failures: int = 0
+    until_s: float | None = None
+    forced_s: float = -math.inf
+    look: asyncio.Task[None] | None = None
     wait: Wait | None = None
     takers: list[Callable[[str], None]] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
@@ -78,8 +99,13 @@ class HeldKey:
 
     @property
     def fingerprint(self) -> str:
-        """Of the key."""
-        return key_fingerprint(self.provider, self.value)
+        """Of the key, or of what it was had for."""
+        return key_fingerprint(self.provider, self.known_by)
+
+    @property
+    def known_by(self) -> str:
+        """What tells it from others; empty as `value` is."""
+        return "" if self.secret is None else self.secret.known_by
 
     @property
     def name(self) -> str:
@@ -151,7 +177,7 @@ class Keyring:
     async def _first_read(self, held: HeldKey) -> HeldKey:
         await self._read(held)
         self._judge(held)
-        held.told, held.is_told_to_wait = held.value, held.wait is not None
+        held.told, held.is_told_to_wait = held.known_by, held.wait is not None
         return held
 
     def _bound(self, held: HeldKey, limit: str) -> HeldKey:
@@ -162,7 +188,14 @@ class Keyring:
     def standing(self, limit: str) -> Wait | None:
         """Return why calls under a limit wait for their key; None: they need not. Never waits."""
         held = self._by_limit.get(limit)
-        return None if held is None else held.wait
+        if held is None:
+            return None
+        if held.until_s is not None and held.wait is None and self._clock() >= held.until_s:
+            self._judge(held)
+            if held.wait is not None:  # whoever asks hears it before the next look does
+                held.is_told_to_wait = True
+                logger.warning("key_waits key=%s: %s", held.name, held.wait.told)
+        return held.wait
 
     async def renewed(self, limit: str, refused: str) -> bool:
         """True when a key that its provider refuses is no longer the one to use: its source is read at once."""
@@ -170,6 +203,9 @@ class Keyring:
         if held is None:
             return False
         if held.value == refused and self._may_have_another(held):
+            if held.until_s is not None and not held.reading.locked():
+                age_s = self._clock() - held.read_s
+                logger.warning("token_refused key=%s age_s=%.0f: exchanging again", held.name, age_s)
             await self._read(held)
             self._judge(held)
         return held.value != refused and held.wait is None
@@ -178,8 +214,13 @@ class Keyring:
         """True unless the source of a refused key was read just now, and is as it was."""
         if isinstance(held.source, EnvelopeKey) and held.source.refuse():
             return True  # a version that is to serve later serves now
-        mark = held.source.mark()
-        return self._clock() - held.read_s >= REREAD_S or (mark is not None and mark != held.mark)
+        now, mark = self._clock(), held.source.mark()
+        if held.reading.locked() or now - held.read_s >= REREAD_S:
+            return True
+        if held.until_s is not None and now - held.forced_s >= AGAIN_S:
+            held.forced_s = now  # a token may be refused as soon as it is had: once, and no more
+            return True
+        return mark is not None and mark != held.mark
 
     async def look(self, revoked: Mapping[str, float], on_turn: OnTurn) -> None:
         """Read again what may have changed, and tell of keys that are others now, or may be used again.
@@ -192,14 +233,20 @@ class Keyring:
         self._revoked = dict(revoked)
         for held in list(self._held.values()):
             if f"{held.provider}|{held.fingerprint}" in touched or self._is_due(held):
-                await self._read(held)
+                await self._start_reading(held)
             self._judge(held)
             await self._tell(held, on_turn)
 
+    async def _start_reading(self, held: HeldKey) -> None:
+        """Read a key's source, and go on after a moment: a slow one keeps nobody from hearing what is revoked."""
+        if held.look is None or held.look.done():
+            held.look = asyncio.create_task(self._read(held))
+        await asyncio.wait({held.look}, timeout=LOOK_WAITS_S)
+
     async def _tell(self, held: HeldKey, on_turn: OnTurn) -> None:
         waits, waited = held.wait is not None, held.is_told_to_wait
-        is_another = held.value != held.told
-        held.told, held.is_told_to_wait = held.value, waits
+        is_another = held.known_by != held.told
+        held.told, held.is_told_to_wait = held.known_by, waits
         if held.wait is not None and not waited:
             logger.warning("key_waits key=%s: %s", held.name, held.wait.told)
         if is_another or (waited and not waits):
@@ -215,7 +262,12 @@ class Keyring:
                 logger.warning("revoked keys not heard error=%s", type(error).__name__)
                 revoked = dict(self._revoked)
             await self.look(revoked, on_turn)
-            await asyncio.sleep(LOOK_EVERY_S * random.uniform(0.7, 1.2))
+            await asyncio.sleep(min(LOOK_EVERY_S * random.uniform(0.7, 1.2), self._until_due()))
+
+    def _until_due(self) -> float:
+        """Return the seconds until a token is to be had anew, `LEAST_LOOK_S` at least."""
+        due_s = min((held.next_s for held in self._held.values() if held.until_s is not None), default=math.inf)
+        return max(LEAST_LOOK_S, due_s - self._clock())
 
     async def load(self, store: Store) -> None:
         """Hear of revoked keys before the first call.
@@ -246,32 +298,55 @@ class Keyring:
             except KeyMissing as error:
                 if held.failure is None:
                     logger.warning("key_not_read key=%s: %s", held.name, error)
-                held.failure, held.mark = error, mark
+                held.failure, held.failures, held.mark = error, held.failures + 1, mark
             else:
+                if held.failure is not None:
+                    logger.info("key_read key=%s after=%d failures", held.name, held.failures)
                 held.secret, held.seen_s, held.failure, held.mark = secret, self._clock(), None, mark
+                held.failures, held.until_s = 0, _ends_at(self._clock(), secret.lives_s)
                 for take in held.takers:
                     take(secret.value)
             held.read_s = self._clock()
             held.next_s = held.read_s + self._until_next(held)
 
     def _until_next(self, held: HeldKey) -> float:
-        return AGAIN_S if held.failure is not None else self._settings.vault.refresh_s
+        if isinstance(held.failure, ExchangeFailed):
+            most_s = min(MOST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(held.failures - 1, 10))
+            return max(random.uniform(0.5, 1.0) * most_s, min(held.failure.after_s or 0.0, 10 * MOST_RETRY_S))
+        if held.failure is not None:
+            return AGAIN_S
+        if held.secret is not None and held.secret.lives_s is not None:
+            return held.secret.lives_s * random.uniform(EARLY, LATE)
+        return self._settings.vault.refresh_s
 
     def _judge(self, held: HeldKey) -> None:
         """Decide whether calls with a key may go."""
         told = None
         revoked_at = self._revoked.get(f"{held.provider}|{held.fingerprint}")
-        is_stale = held.failure is not None and self._clock() - held.seen_s > self._settings.vault.max_stale_s
+        if held.until_s is not None:
+            is_stale = self._clock() >= held.until_s
+        else:
+            is_stale = held.failure is not None and self._clock() - held.seen_s > self._settings.vault.max_stale_s
         if held.secret is None or is_stale:
-            told = str(held.failure)
+            told = str(held.failure or "its token has expired, and the next one is on its way")
         elif held.value and revoked_at is not None and revoked_at <= self._now_s():
-            told = f"key {held.fingerprint} is revoked: run `fleet keys rotate {held.name}`"
+            told = f"key {held.fingerprint} is revoked: {_instead(held)}"
         if told is None:
             held.wait = None
             return
         held.wait = Wait(
             "key", self._now_s() + PROBE_S, about_key(held.provider), brief(told, MOST_TOLD), probe_every_s=PROBE_S
         )
+
+
+def _ends_at(now: float, lives_s: float | None) -> float | None:
+    return None if lives_s is None else now + lives_s - min(EDGE * lives_s, MOST_EDGE_S)
+
+
+def _instead(held: HeldKey) -> str:
+    if held.until_s is not None:
+        return f"let [providers.{held.provider}.exchange] name another identity"
+    return f"run `fleet keys rotate {held.name}`"
 
 
 def about_key(provider: str) -> str:

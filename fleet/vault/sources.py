@@ -1,6 +1,7 @@
 """What gives a provider's key: variables, files, mounted secrets, Fleet's own encrypted file, nothing at all.
 
-One port, `KeySource`. Vault and OpenBao are `kv.py`; which source a provider has is `choice.py`.
+One port, `KeySource`. Vault and OpenBao are `kv.py`, tokens that expire `exchange.py`; which source a provider has is
+`choice.py`.
 """
 
 from __future__ import annotations
@@ -29,14 +30,23 @@ class Secret:
         value: The key; empty where none is needed.
         version: As the source counts; empty: it does not.
         made_at: Unix time in seconds of this version; None: the source does not say.
+        lives_s: Seconds until it expires, as it was read; None: it does not.
+        identity: What it was had for, where that stays as the key changes; empty: the key is its own.
     """
 
     value: str = field(repr=False)
     version: str = ""
     made_at: float | None = None
+    lives_s: float | None = None
+    identity: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", Hidden(self.value))
+
+    @property
+    def known_by(self) -> str:
+        """What its fingerprint is made of: itself, or what it was had for."""
+        return self.identity or self.value
 
 
 class KeySource(Protocol):

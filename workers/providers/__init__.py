@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from fleet.config import ProviderSettings
+from fleet.config.certificates import certificate_of
 from fleet.errors import ConfigurationError, FleetError
 from fleet.quoting import brief, quote
 from fleet.workers.ports import Lessons, Provider
@@ -39,11 +40,14 @@ def make_provider(
     if settings.kind == "pydantic-ai":
         return make_models(url, timeout_s=settings.timeout_s, name=name, lessons=lessons)
     if settings.kind == "anthropic":
-        return Anthropic(parse_base_url(url or _ANTHROPIC_URL, strip_path="/v1"), name=name, lessons=lessons)
+        root, takes_tokens = parse_base_url(url or _ANTHROPIC_URL, strip_path="/v1"), settings.exchange is not None
+        return Anthropic(root, name=name, lessons=lessons, takes_tokens=takes_tokens)
     if settings.kind == "simulator" and not url:
         raise ConfigurationError("simulator: expected the address where it listens, got none: set its `base_url`")
     made = Simulated if settings.kind == "simulator" else OpenAICompatible
-    return made(parse_base_url(url or _OPENAI_URL, default_path="/v1"), name=name, lessons=lessons)
+    api = made(parse_base_url(url or _OPENAI_URL, default_path="/v1"), name=name, lessons=lessons)
+    api.certificate = certificate_of(settings)
+    return api
 
 
 async def check_model(settings: ProviderSettings, model: str, *, key: str) -> None:

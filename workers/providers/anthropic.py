@@ -28,6 +28,9 @@ from fleet.workers.providers.written.wishes import MARK, has_marks, lacking, mar
 
 #: Version of the wire, as the vendor dates it.
 API_VERSION = "2023-06-01"
+#: What a call carries whose token was exchanged (workload identity), beside the token itself.
+TOKEN_BETA = "oauth-2025-04-20"
+_BETA = "anthropic-beta"
 #: Highest temperature this vendor takes; a hotter persona gets this one.
 MAX_TEMPERATURE = 1.0
 
@@ -39,15 +42,22 @@ class Anthropic(HttpProvider):
     _WIRES = frozenset({"anthropic"})
     _RAW_PATH = "/v1"
 
-    def __init__(self, base_url: URL, *, name: str = "", lessons: Lessons | None = None) -> None:
+    def __init__(
+        self, base_url: URL, *, name: str = "", lessons: Lessons | None = None, takes_tokens: bool = False
+    ) -> None:
         super().__init__(base_url, "/v1/messages", name=name, lessons=lessons)
+        self._takes_tokens = takes_tokens
 
     def _stream(self) -> AnswerStream:
         return AnthropicStream()
 
     def _headers(self, api_key: str) -> Mapping[str, str]:
-        own = {"x-api-key": Hidden(api_key)} if api_key else {}
+        own = key_headers(api_key, is_token=self._takes_tokens)
         return {**own, "anthropic-version": API_VERSION, "Content-Type": "application/json"}
+
+    def _joined(self, theirs: Mapping[str, str], own: Mapping[str, str]) -> Mapping[str, str]:
+        name = next((name for name in theirs if name.lower() == _BETA), None) if _BETA in own else None
+        return own if name is None else {**_without(own, _BETA), name: f"{theirs[name]},{TOKEN_BETA}"}
 
     def _body(self, call: Call) -> dict[str, Any]:
         system, turns = split_messages(call.messages)
@@ -92,3 +102,16 @@ def _tier(answer: dict[str, Any]) -> str | None:
     usage = answer.get("usage")
     tier = usage.get("service_tier") if isinstance(usage, dict) else None
     return tier if isinstance(tier, str) else None
+
+
+def key_headers(api_key: str, *, is_token: bool) -> dict[str, str]:
+    """Return the headers that carry a key, or a token that was had in its place; none for none."""
+    if not api_key:
+        return {}
+    if is_token:
+        return {"Authorization": Hidden(f"Bearer {api_key}"), _BETA: TOKEN_BETA}
+    return {"x-api-key": Hidden(api_key)}
+
+
+def _without(headers: Mapping[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in headers.items() if key != name}

@@ -22,6 +22,7 @@ import aiohttp
 import pydantic_core
 from yarl import URL
 
+from fleet.config.certificates import ClientCertificate
 from fleet.errors import (
     FleetError,
     MachineExhausted,
@@ -153,6 +154,7 @@ class HttpProvider(ABC):
     async def exchange(self, request: RawRequest, *, api_key: str, timeout_s: float, on_head: OnHead) -> RawAnswer:
         """Send a request of an SDK, see `fleet.workers.frameworks.raw.RawProvider`."""
         own = {name: value for name, value in self._headers(api_key).items() if name not in _THEIRS}
+        own = dict(self._joined(request.headers, own))
         timeout = _timeout(timeout_s)
         url = URL(f"{self._root}{self._RAW_PATH}{request.path}", encoded=True)
         try:
@@ -169,10 +171,11 @@ class HttpProvider(ABC):
             await session.close()
 
     def _post(self, call: Call, api_key: str, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        theirs = call.wishes.extra_headers
         return self._open().post(
             self._url,
             data=body,
-            headers={**call.wishes.extra_headers, **self._headers(api_key)},
+            headers={**theirs, **self._joined(theirs, self._headers(api_key))},
             timeout=_timeout(call.timeout_s),
             allow_redirects=False,
         )
@@ -222,6 +225,8 @@ class HttpProvider(ABC):
     _RAW_PATH: ClassVar[str] = ""
     #: What asks for an answer in pieces, in a request's body.
     _STREAM: ClassVar[Mapping[str, Any]]
+    #: What is shown of this client; None: nothing. Put here before the first call.
+    certificate: ClientCertificate | None = None
 
     @abstractmethod
     def _stream(self) -> AnswerStream:
@@ -230,6 +235,10 @@ class HttpProvider(ABC):
     @abstractmethod
     def _headers(self, api_key: str) -> Mapping[str, str]:
         """Return the request's headers."""
+
+    def _joined(self, theirs: Mapping[str, str], own: Mapping[str, str]) -> Mapping[str, str]:
+        """Return our headers, with what a call says in those that both of us write."""
+        return own
 
     @abstractmethod
     def _body(self, call: Call) -> dict[str, Any]:
@@ -240,10 +249,11 @@ class HttpProvider(ABC):
         """Read a 2xx answer. Raises `ProviderUnavailable` when it is not what the wire says."""
 
     def _open(self) -> aiohttp.ClientSession:
+        tls = True if self.certificate is None else self.certificate.context()
         if self._session is None:
             # How many calls may be in flight is the limiter's business, hence no limit in the connector.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=300),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=300, ssl=tls),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 proxy=self._proxy,
             )

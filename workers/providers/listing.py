@@ -16,10 +16,11 @@ import aiohttp
 from yarl import URL
 
 from fleet.config import ProviderSettings, vendor_of
+from fleet.config.certificates import certificate_of
 from fleet.errors import ConfigurationError
 from fleet.quoting import Hidden
 from fleet.workers.providers.addresses import parse_base_url, proxy_for
-from fleet.workers.providers.anthropic import API_VERSION
+from fleet.workers.providers.anthropic import API_VERSION, key_headers
 from fleet.workers.providers.problem import read_problem
 
 #: Seconds for one request; a list that takes longer is none.
@@ -112,8 +113,11 @@ async def list_models(settings: ProviderSettings, model: str, *, key: str) -> Li
     url = _list_url(settings, vendor)
     if url is None:
         return Listing()
-    headers = _headers(vendor, key)
-    async with aiohttp.ClientSession(proxy=proxy_for(url), cookie_jar=aiohttp.DummyCookieJar()) as session:
+    headers = _headers(vendor, key, is_token=settings.exchange is not None)
+    certificate = certificate_of(settings)
+    shown = None if certificate is None else aiohttp.TCPConnector(ssl=certificate.context())
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=shown, proxy=proxy_for(url), cookie_jar=jar) as session:
         found = await _get(session, url, headers)
         if found.models is None and found.status is not None and settings.base_url and _is_no_api(found.status):
             for base, candidate in _candidates(settings.base_url, vendor):
@@ -158,12 +162,12 @@ def _candidates(base_url: str, vendor: str) -> Iterator[tuple[str, URL]]:
             yield base, URL(f"{base}{path}", encoded=True)
 
 
-def _headers(vendor: str, key: str) -> dict[str, str]:
+def _headers(vendor: str, key: str, *, is_token: bool) -> dict[str, str]:
     version = {"anthropic-version": API_VERSION} if vendor == "anthropic" else {}
     if not key:
         return version
     if vendor == "anthropic":
-        return {"x-api-key": Hidden(key), **version}
+        return {**key_headers(key, is_token=is_token), **version}
     name, text = ("x-goog-api-key", key) if vendor == "google" else ("Authorization", f"Bearer {key}")
     return {name: Hidden(text)}
 

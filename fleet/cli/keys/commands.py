@@ -158,7 +158,7 @@ def revoke(key: str, fingerprint: str | None, as_json: bool) -> None:
     from fleet.cli.operate.two_redis import state_client
     from fleet.signals import catalogue
     from fleet.signals.events import record_deed
-    from fleet.vault import key_fingerprint, revoke_fingerprint
+    from fleet.vault import revoke_fingerprint
     from fleet.vault.choice import envelope_of
     from fleet.vault.revocations import redis_time_s
 
@@ -166,7 +166,7 @@ def revoke(key: str, fingerprint: str | None, as_json: bool) -> None:
     place = place_of(key, settings)
     mine = place.versions()
     if fingerprint is None:
-        fingerprint = key_fingerprint(place.provider, place.source().current().value)
+        fingerprint = place.fingerprint()
         if not fingerprint or (place.is_the_simulators and not mine and place.is_sealed):
             raise ConfigurationError(f"expected a key of {place.name} to revoke, got none: it needs none")
     elif not _is_fingerprint(fingerprint):
@@ -182,7 +182,10 @@ def revoke(key: str, fingerprint: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"provider": place.name, "revoked": fingerprint}))
     else:
-        click.echo(f"{place.name}: key {fingerprint} is revoked; revoke it at the provider too, for others may have it")
+        what = "identity" if "exchange" in place.key_settings else "key"
+        click.echo(
+            f"{place.name}: {what} {fingerprint} is revoked; revoke it at the provider too, for others may have it"
+        )
 
 
 @keys.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -92,6 +93,29 @@ class KeyPlace:
         if self.tool:
             return tool_source_of(self.tool, self.settings)
         return source_of(self.provider, self.settings, self.model, self.label)
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of the key that calls use; of tokens, that of what they are had for.
+
+        Raises:
+            KeyMissing: It cannot be read. An exchange need not be made for it.
+        """
+        from fleet.vault import key_fingerprint
+        from fleet.vault.exchange import ExchangeKey
+
+        source = self.source()
+        known_by = source.identity if isinstance(source, ExchangeKey) else source.current().known_by
+        return key_fingerprint(self.provider, known_by)
+
+    @property
+    def shadowed_by(self) -> tuple[str, ...]:
+        """Variables that are set here and would be used before its exchange by what else reads them."""
+        found = None if self.tool else self.settings.provider_named(self.provider).exchange
+        if found is None:
+            return ()
+        from fleet.vault.exchange import shadows_of
+
+        return tuple(shadows_of(found, os.environ))
 
     def versions(self) -> tuple[KeyVersion, ...]:
         """Return its versions in the encrypted file; none where it comes from elsewhere.

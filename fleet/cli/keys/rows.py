@@ -32,6 +32,8 @@ class KeyRow:
         version: As its source counts.
         age_s: Seconds since this version was made.
         due_in_s: Seconds until it is due to be replaced; below 0: it is; None: nobody has said when.
+        expires_in_s: Seconds until it expires, as this command has just had it; None: it does not.
+        shadowed_by: Variables that whatever else reads them would use before it.
         trouble: Why there is none.
         versions: In the encrypted file.
     """
@@ -45,6 +47,8 @@ class KeyRow:
     version: str = ""
     age_s: float | None = None
     due_in_s: float | None = None
+    expires_in_s: float | None = None
+    shadowed_by: tuple[str, ...] = ()
     trouble: str = ""
     versions: tuple[dict[str, Any], ...] = ()
 
@@ -70,7 +74,7 @@ def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, 
             click.echo("\n".join([*fitted(_story(row)), *delegation_lines(handed)]))
         return
     cells = [
-        (row.key, row.state, row.fingerprint, row.version, _age(row.age_s), row.trouble or _due(row) or row.source)
+        (row.key, row.state, row.fingerprint, row.version, _age(row.age_s), row.trouble or _due(row) or _noted(row))
         for row in rows
     ]
     for line in table([("PROVIDER", "STATE", "KEY", "VERSION", "AGE", "FROM"), *cells], left=(0, 1, 2, 3, 5)):
@@ -84,6 +88,10 @@ def _story(row: KeyRow) -> Iterator[str]:
     yield f"  from      {row.source}"
     if row.fingerprint:
         yield f"  key       {row.fingerprint}{f', version {row.version}' if row.version else ''}, age {_age(row.age_s)}"
+    if row.expires_in_s is not None:
+        yield f"  exchanged now, by this command; expires in {row.expires_in_s:.0f} s. Each worker has its own"
+    if row.shadowed_by:
+        yield f"  shadowed  {_shadow(row)}"
     if due := _due(row):
         yield f"  due       {due}"
     if row.trouble:
@@ -116,17 +124,29 @@ def row_of(place: KeyPlace, revoked: Mapping[str, float]) -> KeyRow:
         secret = source.current()
     except KeyMissing as error:
         state = "revoked" if versions and versions[-1]["state"] == "revoked" else "missing"
-        return KeyRow(*who, source.where, state, trouble=str(error), versions=versions)
+        trouble = str(error)
+        return KeyRow(*who, source.where, state, trouble=trouble, versions=versions, shadowed_by=place.shadowed_by)
     if source.where == "none needed" or not secret.value:
         return KeyRow(*who, source.where, "not needed", versions=versions)
-    fingerprint = key_fingerprint(place.provider, secret.value)
+    fingerprint = key_fingerprint(place.provider, secret.known_by)
     is_revoked = revoked.get(f"{place.provider}|{fingerprint}", now_s + 1) <= now_s
     age_s = None if secret.made_at is None else round(now_s - secret.made_at, 1)
     due = due_in_s(secret, place.rotate_days, now_s)
     state = "revoked" if is_revoked else "current"
     return KeyRow(
-        *who, source.where, state, fingerprint, secret.version, age_s, due_in_s=due, versions=versions
+        *who, source.where, state, fingerprint, secret.version, age_s, due_in_s=due, versions=versions,
+        expires_in_s=secret.lives_s, shadowed_by=place.shadowed_by,
     )  # fmt: skip
+
+
+def _noted(row: KeyRow) -> str:
+    return f"{row.source}; {_shadow(row)}" if row.shadowed_by else row.source
+
+
+def _shadow(row: KeyRow) -> str:
+    """Say what a variable does that holds a key beside an exchange."""
+    names = " and ".join(row.shadowed_by)
+    return f"{names} set: Fleet does not use it, but the vendor's SDKs and commands take it first: unset it"
 
 
 def _due(row: KeyRow) -> str:

@@ -46,6 +46,7 @@ from fleet.store.private.written import Release
 from fleet.vault import account_of, source_of
 from fleet.vault.age import overdue_keys
 from fleet.vault.choice import tool_source_of
+from fleet.vault.exchange import SHADOWS
 from fleet.workers.bot.quiet import reporting
 
 #: Celery settings that Fleet's promises rest on, read from the app in force.
@@ -211,7 +212,9 @@ def host_facts(settings: Settings) -> HostFacts:
     several = [key for provider in settings.providers.values() for key in provider.keys.values()]
     tables: list[KeySettings | ToolSettings] = [*settings.providers.values(), *several, *settings.tools.values()]
     secrets = [key.api_key_file for key in tables if key.api_key_file]
-    names = {name for name in (*(key.api_key_env for key in tables), settings.alerts.webhook_env) if name}
+    exchanges = [provider.exchange for provider in settings.providers.values() if provider.exchange is not None]
+    names = {name for exchange in exchanges for name in SHADOWS.get(exchange.grant, ())}
+    names |= {name for name in (*(key.api_key_env for key in tables), settings.alerts.webhook_env) if name}
     existing = next(folder for folder in (home, *home.parents) if folder.is_dir())
     return HostFacts(
         home_mode=_file(home).mode if home.is_dir() else None,

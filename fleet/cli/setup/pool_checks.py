@@ -10,10 +10,12 @@ from fleet.cli.setup.check import Check, fail, ok, place_of, warn
 from fleet.cli.setup.findings import HostFacts
 from fleet.cli.setup.user_code import UserCode, code_of
 from fleet.config import TOOLS, LimitSettings, PoolSettings, ProviderSettings, Settings, is_local, is_loopback
+from fleet.config.hosts import is_vendors
 from fleet.economy.prices import PriceList
 from fleet.money import PICOS
 from fleet.usage import Usage
 from fleet.vault import account_of
+from fleet.vault.exchange import shadows_of
 
 
 def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[Check]:
@@ -24,6 +26,7 @@ def provider_checks(name: str, settings: Settings, host: HostFacts) -> Iterator[
         for label in provider.labels:
             yield provider_key(name, label, settings, host, models)
             yield from key_age(account_of(name, label), host)
+        yield from key_shadow(name, provider, host)
         yield provider_url(name, provider)
 
 
@@ -58,21 +61,40 @@ def key_age(account: str, host: HostFacts) -> Iterator[Check]:
         yield warn(f"key {account}: age", told, f"Make another one at the provider, and `fleet keys rotate {account}`.")
 
 
+def key_shadow(name: str, provider: ProviderSettings, host: HostFacts) -> Iterator[Check]:
+    """Yield a warning for a key in the environment that others would use before the provider's exchange."""
+    if provider.exchange is not None and (found := shadows_of(provider.exchange, dict.fromkeys(host.variables, "set"))):
+        told = f"{' and '.join(found)} set beside [providers.{name}.exchange]"
+        yield warn(
+            f"provider {name}: shadow", told, "Unset it: Fleet doesn't use it, but the vendor's SDKs take it first."
+        )
+
+
+def better_than(provider: ProviderSettings, setting: str, account: str) -> str:
+    """Return what is better than where a key comes from, to be put behind that; empty: nothing is."""
+    can_exchange = provider.kind == "anthropic" or (provider.kind == "openai" and is_vendors(provider.base_url))
+    exchange = ["no key at all ([providers.NAME.exchange])"] if can_exchange and not provider.keys else []
+    kinds = {"api_key_env": [f"`fleet keys add {account}`", "a vault"], "api_key_vault": []}
+    found = [*kinds.get(setting, ["a vault, for several hosts"]), *exchange]
+    return "" if setting == "exchange" or not found else f"; better: {', or '.join(found)}"
+
+
 def provider_key(name: str, key_label: str, settings: Settings, host: HostFacts, models: Sequence[str]) -> Check:
     """Check one key of a provider: whether it can be read."""
     provider, account = settings.providers[name], account_of(name, key_label)
     label, key = f"provider {account}: key", provider.key_at(key_label)
+    better = better_than(provider, next(iter(key.key_settings), ""), account)
     if key.api_key_env:
         found = f"variable {key.api_key_env}"
         if key.api_key_env in host.variables:
-            return ok(label, f"{found} is set; `fleet keys add {account}` would keep it out of the environment")
+            return ok(label, f"{found} is set{better}")
         return fail(label, f"{found} is not set", "Export it where the workers start: every call would fail.")
     if key.api_key_file:
-        return _key_file(label, key.api_key_file, host)
+        return _key_file(label, key.api_key_file, host, better)
     source = host.key_sources.get(account)
     if source is not None and (key.key_settings or provider.keys or source[1] is None):
         where, trouble = source
-        return ok(label, where) if trouble is None else fail(label, where, trouble)
+        return ok(label, f"{where}{better}") if trouble is None else fail(label, where, trouble)
     if not provider.needs_key:
         return ok(label, "none, and the API is on this host or a private network")
     if models and not any(map(provider.needs_key_for, models)):
@@ -81,13 +103,13 @@ def provider_key(name: str, key_label: str, settings: Settings, host: HostFacts,
     return fail(label, "none", trouble or f"Run `fleet keys add {account}`, or set api_key_file in [providers.{name}].")
 
 
-def _key_file(label: str, path: Path, host: HostFacts) -> Check:
+def _key_file(label: str, path: Path, host: HostFacts, better: str = "") -> Check:
     file = host.files[path]
     if not file.exists or not file.size_bytes:
         return fail(label, f"{path} is {'empty' if file.exists else 'missing'}", "Write the key into it.")
     if not file.private:
         return fail(label, f"{path} has mode {file.mode:03o}", f"chmod 600 {path}: others can read the key.")
-    return ok(label, f"{path}, mode {file.mode:03o}")
+    return ok(label, f"{path}, mode {file.mode:03o}{better}")
 
 
 def provider_url(name: str, provider: ProviderSettings) -> Check:

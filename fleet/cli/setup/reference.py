@@ -137,7 +137,7 @@ def tables() -> Iterator[Table]:
 def _tables_of(
     model: type[BaseModel], path: tuple[str, ...], *, named: bool, repeated: bool = False
 ) -> Iterator[Table]:
-    nested = {n: f.annotation for n, f in model.model_fields.items() if _is_model(f.annotation)}
+    nested = {n: found for n, f in model.model_fields.items() if (found := _model_in(f.annotation)) is not None}
     lists = {n: typing.get_args(f.annotation)[0] for n, f in model.model_fields.items() if _is_list(f.annotation)}
     group = path[-1] if repeated else path[0]
     keys = tuple(_key(group, n, f) for n, f in model.model_fields.items() if n not in nested | lists)
@@ -154,6 +154,13 @@ def _is_list(annotation: object) -> bool:
 
 def _is_model(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _model_in(annotation: object) -> object | None:
+    """Return the model of a table, also of one that may be absent; None: it is none."""
+    args = typing.get_args(annotation) if typing.get_origin(annotation) in (types.UnionType, typing.Union) else ()
+    one, *others = [arg for arg in args if arg is not type(None)] or [annotation]
+    return one if _is_model(one) and not others else None
 
 
 def _key(group: str, name: str, field: FieldInfo) -> Key:
@@ -208,7 +215,10 @@ def config_text() -> str:
 
 def _config_table(table: Table) -> str:
     lines = ["", f"# ---- {table.title} {'-' * max(3, 100 - len(table.title))}", *_prose(table.about)]
-    lines.append(f"#{table.header}")
+    is_instead = any(key.default == "required" and key.example is None for key in table.keys)
+    lines.append(
+        f"# {table.header}" if is_instead else f"#{table.header}"
+    )  # of other keys: not switched on beside them
     for key in table.keys:
         lines += _config_key(key)
     return "\n".join(lines) + "\n"
@@ -216,8 +226,8 @@ def _config_table(table: Table) -> str:
 
 def _config_key(key: Key) -> list[str]:
     about = f"{key.description} ({key.type})" if "," in key.type else key.description
-    if key.example is None and not key.default:
-        return [*_prose(about), f"# {key.name} = (not set)"]
+    if key.example is None and key.default in ("", "required"):
+        return [*_prose(about), f"# {key.name} = ({key.default or 'not set'})"]
     if key.example is None:
         return [*_prose(about), f"#{key.name} = {key.default}"]
     note = {"required": "Required; an example:", "": "Not set; an example:"}.get(

@@ -169,7 +169,9 @@ def _fingerprint(limit: str, settings: Settings, secret: str) -> str:
     if tool := config.tool_of(limit):
         return fingerprint_of(settings.tools[tool], secret)
     provider = limit.partition("/")[0]
-    return fingerprint_of(settings.providers.get(provider, ProviderSettings(kind="simulator")), secret)
+    found = settings.providers.get(provider, ProviderSettings(kind="simulator"))
+    # Tokens of one identity differ from process to process: each would close what another one has opened.
+    return fingerprint_of(found, "" if found.exchange is not None else secret)
 
 
 class StaleHolds:
