@@ -27,6 +27,8 @@ Examples:
   curl -s -X POST 'http://127.0.0.1:8080/collapse?share=0.1'   (a tenth of the bots answer alike; share=0 ends it)
   curl -s -X POST 'http://127.0.0.1:8080/bad?errors=3&avoidance=0.1&slow=2'   (so many bots, or a share, go bad)
   curl -s -X POST 'http://127.0.0.1:8080/failures?error_rate=1'   (an outage; error_rate=0 ends it)
+  fleet simulator --clock-speed 1000   (batches of 24 hours are over in 86 seconds)
+  curl -s -X POST 'http://127.0.0.1:8080/batch-faults?stuck=1&lost_create=2'   (the next batches meet these)
   curl -s -X POST 'http://127.0.0.1:8080/odd?name=fenced&share=0.3'   (so many calls behave oddly; name= ends it)
 
 Ledger and switches answer this machine only, or who sends the token of --admin-token-file (Authorization: Bearer).
@@ -106,6 +108,40 @@ Odd behaviour, as real providers were seen to show it: ask for the model `odd-NA
 @click.option(
     "--priority-factor", type=float, default=_DEFAULT.priority_factor, show_default=True, help="Of `priority` calls."
 )
+@click.option("--batch-factor", type=float, default=_DEFAULT.batch_factor, show_default=True, help="Of batches.")
+@click.option("--batch-cached-factor", type=float, help="Of cached tokens in batches.  [default: --batch-factor]")
+@click.option(
+    "--background-2h-factor",
+    type=float,
+    default=_DEFAULT.background_2h_factor,
+    show_default=True,
+    help="Of background responses within 2 hours.",
+)
+@click.option(
+    "--background-8h-factor",
+    type=float,
+    default=_DEFAULT.background_8h_factor,
+    show_default=True,
+    help="Of background responses within 8 hours.",
+)
+@click.option(
+    "--clock-speed",
+    type=float,
+    default=_DEFAULT.clock_speed,
+    show_default=True,
+    help="How fast windows, caches and batches pass: 1000 makes 24 hours 86 seconds.",
+)
+@click.option(
+    "--batch-median-s",
+    type=float,
+    default=_DEFAULT.batch_median_s,
+    show_default=True,
+    help="Half of the batches take so long at most.",
+)
+@click.option(
+    "--batch-p95-s", type=float, default=_DEFAULT.batch_p95_s, show_default=True, help="The same for 95% of them."
+)
+@click.option("--batch-queue-tokens", type=int, help="Input tokens, key and model, that may wait in OpenAI's batches.")
 @click.option(
     "--admin-token-file",
     type=click.Path(path_type=Path),

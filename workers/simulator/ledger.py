@@ -165,9 +165,10 @@ class Ledger:
     """
 
     def __init__(self, options: SimulatorOptions, *, now_s: Callable[[], float] = time.time) -> None:
-        factors = {"flex": options.flex_factor, "priority": options.priority_factor}
         self._plain = _Rates(options, 1.0)
-        self._tiers = {tier: _Rates(options, factor) for tier, factor in factors.items()}
+        self._tiers = {tier: _Rates(options, getattr(options, name)) for tier, name in _FACTORS.items()}
+        if options.batch_cached_factor is not None:
+            self._tiers["batch"] = _Rates(options, options.batch_factor, cached_factor=options.batch_cached_factor)
         self._shown = {name: getattr(options, name) for name in _PRICES if getattr(options, name) is not None}
         self._accounts: dict[str, Account] = {}
         self._now_s = now_s
@@ -236,11 +237,13 @@ class Ledger:
 class _Rates:
     """What each class costs in one tier: whole numbers that are multiplied by tokens."""
 
-    def __init__(self, options: SimulatorOptions, factor: float) -> None:
+    def __init__(self, options: SimulatorOptions, factor: float, *, cached_factor: float | None = None) -> None:
         given = options.input_usd_per_mtok
         rest = (options.cached_usd_per_mtok, options.cache_write_usd_per_mtok, options.cache_write_1h_usd_per_mtok)
         prices = (given, options.output_usd_per_mtok, *(given if price is None else price for price in rest))
         picos = [_written(price) * PICOS_PER_MICRO * _written(factor) for price in prices]  # $1 per M is 1 micro each
+        if cached_factor is not None:
+            picos[2] = _written(prices[2]) * PICOS_PER_MICRO * _written(cached_factor)
         self._scale = lcm(*(rate.denominator for rate in picos))
         self._rates = tuple(int(rate * self._scale) for rate in picos)
 
@@ -259,10 +262,15 @@ def _written(value: float) -> Fraction:
     return Fraction(Decimal(repr(value)))
 
 
+#: Tiers that cost otherwise, and the option that says how much.
+_FACTORS = {
+    "flex": "flex_factor", "priority": "priority_factor", "batch": "batch_factor",
+    "background_2h": "background_2h_factor", "background_8h": "background_8h_factor",
+}  # fmt: skip
 #: Prices that the ledger shows.
 _PRICES = (
     "input_usd_per_mtok", "output_usd_per_mtok", "cached_usd_per_mtok", "cache_write_usd_per_mtok",
-    "cache_write_1h_usd_per_mtok", "flex_factor", "priority_factor",
+    "cache_write_1h_usd_per_mtok", "batch_cached_factor", *_FACTORS.values(),
 )  # fmt: skip
 
 
@@ -274,7 +282,7 @@ def key_label(key: str) -> str:
 def _shown(accounts: Iterable[Account]) -> dict[str, int]:
     """Return the counters of accounts together; what is billed also in micro-dollars, rounded once from the sum."""
     together, counts = LedgerLine(), dict.fromkeys(_CALLS, 0)
-    tiers = {"flex": 0, "priority": 0}
+    tiers = dict.fromkeys(_FACTORS, 0)
     for account in accounts:
         counts = {name: count + getattr(account, name) for name, count in counts.items()}
         for (_, tier, _), line in account.lines.items():

@@ -45,6 +45,16 @@ class SimulatorOptions:
         cache_write_1h_usd_per_mtok: The same for those that are kept for an hour.
         flex_factor: Price of the tier `flex` against the standard one.
         priority_factor: Price of the tier `priority` against the standard one.
+        batch_factor: Price of a batch against the standard one.
+        batch_cached_factor: The same for what is read from the prefix cache in a batch; None: `batch_factor`.
+            1: batches give no discount on it, as with some models.
+        background_2h_factor: Price of a response in the background whose window is two hours.
+        background_8h_factor: The same for eight hours.
+        clock_speed: Seconds of the provider's clock in a real one. It has windows, lives of files and caches, and the
+            delays of batches.
+        batch_median_s: Seconds of the clock that half of the batches take at most.
+        batch_p95_s: Seconds that 95% of them take at most.
+        batch_queue_tokens: Input tokens of a key and model that may wait in OpenAI's batches; None: no limit.
         admin_token: Lets its holder use the ledger and the switches from elsewhere; None: only this machine may.
 
     Raises:
@@ -77,6 +87,14 @@ class SimulatorOptions:
     cache_write_1h_usd_per_mtok: float | None = None
     flex_factor: float = 0.5
     priority_factor: float = 2.0
+    batch_factor: float = 0.5
+    batch_cached_factor: float | None = None
+    background_2h_factor: float = 0.7
+    background_8h_factor: float = 0.6
+    clock_speed: float = 1.0
+    batch_median_s: float = 600.0
+    batch_p95_s: float = 7200.0
+    batch_queue_tokens: int | None = None
     admin_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +106,7 @@ class SimulatorOptions:
         self._check("tpm", self.tpm >= 1, "at least 1")
         self._check("mode", self.mode in get_args(Mode), f"one of {', '.join(get_args(Mode))}")
         self._check("headers", self.headers in get_args(Family), f"one of {', '.join(get_args(Family))}")
-        for name in ("rpd", "in_flight"):
+        for name in ("rpd", "in_flight", "batch_queue_tokens"):
             self._check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1, or nothing")
         self._check("burst", 0 < self.burst <= 1, "a share above 0, at most 1")
         self._check("minute_s", self.minute_s > 0, "more than 0 seconds")
@@ -98,6 +116,9 @@ class SimulatorOptions:
         for one in fields(self):
             if one.name.endswith(("_usd_per_mtok", "_factor")) and getattr(self, one.name) is not None:
                 self._check(one.name, getattr(self, one.name) >= 0, "0 or more")
+        self._check("clock_speed", self.clock_speed > 0, "more than 0")
+        self._check("batch_median_s", self.batch_median_s >= 0, "0 seconds or more")
+        self._check("batch_p95_s", self.batch_p95_s >= self.batch_median_s, "at least batch_median_s")
         failing = self.error_rate + self.hang_rate + self.cut_rate
         if failing > 1:
             raise ConfigurationError(

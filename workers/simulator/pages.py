@@ -11,6 +11,7 @@ from aiohttp import web
 from fleet.errors import ConfigurationError
 from fleet.workers.simulator.admission import TakenKeys
 from fleet.workers.simulator.bad_bots import BadBots, BadMode
+from fleet.workers.simulator.batch.faults import BatchFaults
 from fleet.workers.simulator.collapse import Collapse, Mode
 from fleet.workers.simulator.ledger import Ledger
 from fleet.workers.simulator.odd.catalogue import ODD, PREFIX, RETIRING, OddMode
@@ -42,6 +43,7 @@ class Switched(Protocol):
     bad_bots: BadBots
     odd_mode: OddMode
     taken_keys: TakenKeys
+    batch_faults: BatchFaults
 
 
 class Pages:
@@ -66,6 +68,8 @@ class Pages:
             ("POST", "/odd"): self._switch_odd,
             ("GET", "/keys"): self._keys,
             ("POST", "/keys"): self._switch_keys,
+            ("GET", "/batch-faults"): self._batch_faults,
+            ("POST", "/batch-faults"): self._switch_batch_faults,
         }
         self._paths = frozenset(path for _, path in (*self._open, *self._admin))
 
@@ -133,6 +137,17 @@ class Pages:
         except ValueError as error:
             return _wrong(error)
         return self._keys(request)
+
+    def _batch_faults(self, request: web.BaseRequest) -> web.Response:
+        return _json(self._simulator.batch_faults.report())
+
+    def _switch_batch_faults(self, request: web.BaseRequest) -> web.Response:
+        """Let the next batches meet faults, so many of each: /batch-faults?stuck=1&lost_create=2."""
+        try:
+            self._simulator.batch_faults.switch(request.query)
+        except ValueError as error:
+            return _wrong(error)
+        return self._batch_faults(request)
 
     def _switch_odd(self, request: web.BaseRequest) -> web.Response:
         """Let a share of all calls behave oddly, or end it: /odd?name=overloaded-529&share=0.5, /odd?name=."""

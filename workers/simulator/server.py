@@ -18,6 +18,10 @@ from fleet.quoting import quote
 from fleet.workers.simulator.admission import TakenKeys, why_not
 from fleet.workers.simulator.answers import SimulatedAnswer
 from fleet.workers.simulator.anthropic_wire import AnthropicWire
+from fleet.workers.simulator.batch.book import JobBook
+from fleet.workers.simulator.batch.clock import Clock
+from fleet.workers.simulator.batch.desk import BATCHES, FILES, BatchDesk
+from fleet.workers.simulator.batch.faults import BatchFaults
 from fleet.workers.simulator.chance import Draw, fate_of, happens, latency_s
 from fleet.workers.simulator.gemini_wire import GeminiWire
 from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
@@ -49,6 +53,8 @@ _OPENAI, _GEMINI, _RESPONSES = OpenAIWire(), GeminiWire(), ResponsesWire()
 _WIRES: Mapping[str, Wire] = {
     "/v1/chat/completions": _OPENAI, "/v1/messages": AnthropicWire(), "/v1/responses": _RESPONSES,
 }  # fmt: skip
+#: What OpenAI's batches may ask for.
+_BATCHED: Mapping[str, Wire] = {"/v1/chat/completions": _OPENAI, "/v1/responses": _RESPONSES}
 
 
 class Simulator:
@@ -77,7 +83,10 @@ class Simulator:
         self.model = SimulatedModel(options)
         self.collapse, self.bad_bots = self.model.collapse, self.model.bad_bots
         self._chance = self.model.chance
-        self._kept = KeptResponses()
+        self.kept = KeptResponses()
+        self.clock, self.batch_faults = Clock(options.clock_speed), BatchFaults()
+        self.jobs = JobBook(self, self.clock)
+        self._desk = BatchDesk(self, self.jobs, self.clock, self.batch_faults, _BATCHED)
         self._pages = Pages(self)
         self._runner: web.ServerRunner | None = None
 
@@ -117,6 +126,11 @@ class Simulator:
             return await self._complete(request, wire)
         if path.startswith(KEPT) and request.method in ("GET", "DELETE"):
             return self._kept_response(request, path.removeprefix(KEPT))
+        if path.startswith((FILES, BATCHES)):
+            key = key_of(request.headers)
+            return await self._desk.answer(request, key) if self._takes(key) else _unauthorized(_OPENAI)
+        if path == "/ledger":
+            await self.jobs.catch_up()
         page, is_admin = self._pages.find(request.method, path)
         if page is not None:
             refusal = why_not(request, self.options.admin_token) if is_admin else None
@@ -125,12 +139,17 @@ class Simulator:
             return _error(wire or _OPENAI, 405, f"{request.method} is not allowed here", code="method_not_allowed")
         return _error(_OPENAI, 404, f"unknown path: expected one of {', '.join(_WIRES)}", code="unknown_url")
 
+    def _takes(self, key: str) -> bool:
+        if not key:
+            self.ledger.unauthorized_401 += 1
+        return bool(key) and self.taken_keys.takes(key)
+
     def _kept_response(self, request: web.BaseRequest, response_id: str) -> web.Response:
         """Return or forget a response of the key's own."""
         key = key_of(request.headers)
         if not key:
-            return _error(_OPENAI, 401, "expected a key in `Authorization: Bearer`, got none", code="invalid_api_key")
-        found = self._kept.page(key, request.method, response_id)
+            return _unauthorized(_OPENAI)
+        found = self.kept.page(key, request.method, response_id)
         if found is None:
             return _error(_OPENAI, 404, f"Response with id {quote(response_id)} not found.")
         return respond(200, encode_json(found).encode("ascii"), MARK)
@@ -140,9 +159,7 @@ class Simulator:
         key = key_of(headers)
         if not key:
             self.ledger.unauthorized_401 += 1
-            return _error(
-                wire, 401, "expected a key in `Authorization: Bearer` or `x-api-key`, got none", code="invalid_api_key"
-            )
+            return _unauthorized(wire)
         try:
             content = request.content
             raw = content.read_nowait() if content.is_eof() else await request.read()  # most bodies came in one piece
@@ -158,7 +175,7 @@ class Simulator:
         try:
             body = read_object(raw)
             if wire is _RESPONSES:
-                body = self._kept.unfolded(key, body)
+                body = self.kept.unfolded(key, body)
             if wire.is_translated:
                 body = wire.understood(body, request.path, request.query)
             asked = wire.read(body, headers)
@@ -215,13 +232,13 @@ class Simulator:
         fate = fate_of(draw, error_rate=options.error_rate, hang_rate=options.hang_rate, cut_rate=options.cut_rate)
         conduct = self.model.hear(asked)
         spoilt = self.bad_bots.answer(conduct, draw, max_tokens=asked.max_tokens) if conduct else None
-        now_s = time.monotonic()
+        now_s, cache_s = time.monotonic(), self.clock.now_s()
         spoken: Spoken | None = None
         if asked.wanted is None:
             answer = spoilt or self.model.say(asked, draw, asked.max_tokens)
             tokens = asked.input_tokens + answer.tokens
         else:
-            spoken = self.model.speak(asked, asked.wanted, draw, spoilt, f"{key}/{asked.model}", now_s)
+            spoken = self.model.speak(asked, asked.wanted, draw, spoilt, f"{key}/{asked.model}", cache_s)
             answer = SimulatedAnswer("", spoken.tokens, matched=spoken.choices[0].matched)
             read = 0 if wire.limits_count_cached else spoken.cached.read
             tokens = asked.input_tokens + spoken.tokens - read
@@ -269,9 +286,9 @@ class Simulator:
             odd.spoil(values)
         values = wire.told(values)
         if asked.wanted is not None and asked.wanted.responding is not None:
-            self._kept.keep(key, asked.wanted.responding, values)
+            self.kept.keep(key, asked.wanted.responding, values)
         if spoken is not None:
-            spent = spent._replace(classes=self.model.used(asked, spoken, wire, key, now_s))
+            spent = spent._replace(classes=self.model.used(asked, spoken, wire, key, cache_s))
         sending = Sending(request, headers)
         try:
             if is_streamed and asked.wanted is not None:
@@ -312,3 +329,8 @@ def key_of(headers: Mapping[str, str]) -> str:
 
 def _error(wire: Wire, status: int, message: str, *, param: str | None = None, code: str | None = None) -> web.Response:
     return respond(status, wire.error(status, message, param=param, code=code), MARK)
+
+
+def _unauthorized(wire: Wire) -> web.Response:
+    message = "expected a key that is taken, in `Authorization: Bearer` or `x-api-key`, got none"
+    return _error(wire, 401, message, code="invalid_api_key")

@@ -1,0 +1,46 @@
+"""What goes wrong with batches on demand: each fault waits for so many of the next operations that it can meet.
+
+A number and not a share: a test that kills a client at a step wants this very step to fail, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fleet.workers.simulator.voices import read_query
+
+#: All of them, and what they do.
+FAULTS: Mapping[str, str] = {
+    "lost_upload": "the file is kept, the reply is lost",
+    "lost_create": "the batch is made, the reply is lost",
+    "refused_create": "429 in place of a batch",
+    "failed_validation": "the batch fails for a bad line in its file",
+    "stuck": "half of the batch is never answered, and its window ends it",
+    "gone_output": "the batch completes, and its output cannot be read",
+    "partial": "half of the answers are billed and missing in the output",
+}
+
+
+class BatchFaults:
+    """How many of each are still to come."""
+
+    def __init__(self) -> None:
+        self._left = dict.fromkeys(FAULTS, 0)
+
+    def meets(self, name: str) -> bool:
+        """True when an operation meets a fault, which is one less to come."""
+        if self._left[name] <= 0:
+            return False
+        self._left[name] -= 1
+        return True
+
+    def switch(self, query: Mapping[str, str]) -> None:
+        """Set how many of the next operations meet each: `stuck=1&lost_create=2`. Raises `ValueError`."""
+        given = read_query(query, dict.fromkeys(FAULTS, int))
+        if wrong := [name for name, count in given.items() if count < 0]:
+            raise ValueError(f"{wrong[0]}: expected 0 or more, got {given[wrong[0]]}")
+        self._left.update(given)
+
+    def report(self) -> dict[str, object]:
+        """Return what is to come and what each fault is, for JSON."""
+        return {"left": dict(self._left), "known": dict(FAULTS)}
