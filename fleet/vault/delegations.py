@@ -7,7 +7,6 @@ folder's other files, or in fleet.toml, and is all that workers need. What token
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from fleet.store.client import Store
 from fleet.store.home import make_home, write_private
 from fleet.vault.choice import envelope_of
 from fleet.vault.delegation import Token
+from fleet.vault.revocations import times
 from fleet.vault.signing import new_secret, public_of, unword, verifier
 from fleet.vault.warrant import SEAL_BYTES
 
@@ -128,7 +128,7 @@ def note_handed(client: redis.Redis, token: Token, by: str) -> Handed:
 
 def read_handed(client: redis.Redis) -> list[Handed]:
     """Return the delegations that are listed, the newest end first; a parent that is revoked revokes its children."""
-    revoked = _times(client.hgetall(vault_keys.revoked_delegations()))  # type: ignore[arg-type]
+    revoked = times(client.hgetall(vault_keys.revoked_delegations()))  # type: ignore[arg-type]
     found = []
     for text in client.hvals(vault_keys.delegations()):
         try:
@@ -153,17 +153,7 @@ async def hear_revoked_delegations(store: Store) -> dict[str, float]:
         StoreUnavailable: When Redis does not answer.
     """
     parts = await store.command("HGETALL", vault_keys.revoked_delegations())
-    return _times(dict(zip(parts[::2], parts[1::2], strict=True)))
-
-
-def _times(told: Mapping[bytes, bytes]) -> dict[str, float]:
-    found = {}
-    for name, at in told.items():
-        try:
-            found[name.decode("utf-8", "replace")] = float(at)
-        except ValueError:  # whatever was written there was written to revoke it
-            found[name.decode("utf-8", "replace")] = 0.0
-    return found
+    return times(dict(zip(parts[::2], parts[1::2], strict=True)))
 
 
 def _word(path: Path) -> list[str]:

@@ -23,7 +23,7 @@ from fleet.store.clock import CLOCK
 from fleet.vault.book import account_of
 from fleet.vault.choice import source_of, tool_source_of
 from fleet.vault.fingerprints import key_fingerprint
-from fleet.vault.revocations import hear_revoked
+from fleet.vault.revocations import earliest, hear_revoked
 from fleet.vault.sources import EnvelopeKey, KeySource, Secret
 from fleet.waits import MOST_TOLD, Wait
 
@@ -141,6 +141,7 @@ class Keyring:
         self._now_s = now_s
         self._held: dict[tuple[str, str, bool], HeldKey] = {}
         self._by_limit: dict[str, HeldKey] = {}
+        #: Heard so far: what Redis tells no more stays revoked.
         self._revoked: Mapping[str, float] = {}
 
     async def hold(
@@ -230,7 +231,7 @@ class Keyring:
             on_turn: See above.
         """
         touched = {name for name in revoked if name not in self._revoked}
-        self._revoked = dict(revoked)
+        self._revoked = earliest(self._revoked, revoked)
         for held in list(self._held.values()):
             if f"{held.provider}|{held.fingerprint}" in touched or self._is_due(held):
                 await self._start_reading(held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import redis
@@ -30,7 +31,7 @@ def redis_time_s(client: redis.Redis) -> float:
 
 def read_revoked(client: redis.Redis) -> dict[str, float]:
     """Return from when revoked keys may be used no more (Unix time in seconds), by `provider|fingerprint`."""
-    return _read(client.hgetall(vault_keys.revoked_keys()))  # type: ignore[arg-type]
+    return times(client.hgetall(vault_keys.revoked_keys()))  # type: ignore[arg-type]
 
 
 async def hear_revoked(store: Store) -> dict[str, float]:
@@ -40,16 +41,25 @@ async def hear_revoked(store: Store) -> dict[str, float]:
         StoreUnavailable: When Redis does not answer.
     """
     parts = await store.command("HGETALL", vault_keys.revoked_keys())
-    return _read(dict(zip(parts[::2], parts[1::2], strict=True)))
+    return times(dict(zip(parts[::2], parts[1::2], strict=True)))
 
 
-def _read(told: Mapping[bytes, bytes]) -> dict[str, float]:
-    """What cannot be read as a time was written by somebody to revoke a key: it holds at once."""
-    return {name.decode(): _time(at) for name, at in told.items()}
+def times(told: Mapping[bytes, bytes]) -> dict[str, float]:
+    """Return from when what is revoked holds no more, by its name, whatever was written to Redis.
+
+    What is no time (also `nan`, which no time comes after) was written by somebody to revoke: it holds at once.
+    """
+    return {name.decode("utf-8", "replace"): _time(at) for name, at in told.items()}
+
+
+def earliest(heard: Mapping[str, float], told: Mapping[str, float]) -> dict[str, float]:
+    """Return what was heard before and what is told now: whoever writes to Redis takes no revocation back."""
+    return {**heard, **{name: min(at_s, heard.get(name, at_s)) for name, at_s in told.items()}}
 
 
 def _time(text: bytes) -> float:
     try:
-        return float(text)
+        at_s = float(text)
     except ValueError:
         return 0.0
+    return 0.0 if math.isnan(at_s) else at_s

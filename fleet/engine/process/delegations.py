@@ -25,6 +25,7 @@ from fleet.store.client import Store
 from fleet.store.clock import CLOCK
 from fleet.vault.delegation import check_chain, read_chain
 from fleet.vault.delegations import hear_revoked_delegations, root_keys, seal_secret
+from fleet.vault.revocations import earliest
 from fleet.vault.warrant import Warrant
 from fleet.waits import MOST_TOLD, Wait
 
@@ -115,8 +116,7 @@ class Delegations:
             StoreUnavailable: When Redis does not answer.
         """
         if self._pools:
-            for name, at_s in (await hear_revoked_delegations(store)).items():
-                self._revoked[name] = min(at_s, self._revoked.get(name, at_s))
+            self._revoked = earliest(self._revoked, await hear_revoked_delegations(store))
 
     async def keep(self, store: Store) -> None:
         """Look once a second, for ever; where no pool is delegated there is nothing to look at."""
