@@ -141,7 +141,7 @@ class Limiter:
             heard=self._heard,
             lost=self.on_lost,
         )
-        self._start(call, started)
+        self._start(call, started if first.has_rates else loop.time())
         try:
             return await call.outcome
         except asyncio.CancelledError:

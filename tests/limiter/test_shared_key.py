@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
+import pytest
 
 from fleet.config import LimitSettings, ProviderSettings
 from fleet.conversation import Message
 from fleet.errors import FleetError, RateLimited
 from fleet.grants import Caller
 from fleet.limiter import Limiter, LimitSnapshot
+from fleet.limiter.call import WaitingCall
+from fleet.limiter.first_answers import PROBES
 from fleet.store.client import Store
 from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway, Route
@@ -128,3 +132,33 @@ def test_a_day_that_is_used_up_is_no_minute_and_stops_the_calls_when_little_is_l
     assert dict(run.snapshot.lowered) == {} and run.snapshot.rpm == 600
     assert [(long.label, long.limit) for long in run.snapshot.long] == [("requests a day", 100)]
     assert 30 <= run.answered <= 100 and run.refused == 0
+
+
+def test_a_call_that_waited_for_the_first_answers_asks_with_the_time_that_it_then_has_left(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    question = WaitingCall.question
+
+    def noted(call: WaitingCall, now: float, random: float) -> list[Any]:
+        asked.append(now)
+        return question(call, now, random)
+
+    monkeypatch.setattr(WaitingCall, "question", noted)
+
+    async def main() -> None:
+        store, loop = Store(redis_url), asyncio.get_running_loop()
+        limiter = Limiter(store, {"provider/model/key": LimitSettings()})
+        try:
+            first = [await limiter.acquire("provider/model/key", tokens=10, timeout_s=60) for _ in range(PROBES)]
+            waiting = asyncio.ensure_future(limiter.acquire("provider/model/key", tokens=10, timeout_s=60))
+            await asyncio.sleep(0)  # it stands behind those that go before anything is known
+            assert not waiting.done() and len(asked) == PROBES
+            answered_at = loop.time()
+            limiter.settle(first[0], used_tokens=10)
+            await waiting
+            assert asked[PROBES] >= answered_at
+        finally:
+            await store.close()
+
+    asyncio.run(main())
