@@ -103,9 +103,7 @@ class Sweeper:
         loop = asyncio.get_running_loop()
         known, done_with = frozenset[str](), frozenset[str]()
         is_due, swept_s, tidied_s = True, loop.time(), loop.time()
-        if self._limits:
-            await self._store.command("SADD", bill_keys.limits(), *sorted(self._limits))
-            await self._store.command("EXPIRE", bill_keys.limits(), LIMITS_LIFE_S)
+        await self._list_limits()
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             found = self._living()
@@ -123,8 +121,15 @@ class Sweeper:
             swept_s = swept_s if is_due else loop.time()
             if loop.time() - tidied_s >= TIDY_EVERY_S:
                 tidied_s = loop.time()
+                await self._list_limits()  # it expires, and Redis may have lost it
                 if await self._may_tidy():
                     await self.tidy()
+
+    async def _list_limits(self) -> None:
+        """Let all who sweep know where notes of this process's calls may lie. It keeps what others have listed."""
+        if self._limits:
+            await self._store.command("SADD", bill_keys.limits(), *sorted(self._limits))
+            await self._store.command("EXPIRE", bill_keys.limits(), LIMITS_LIFE_S)
 
     async def _has_turn(self, living: Collection[str]) -> bool:
         """Return whether this process sweeps; False when another one does that goes by the same living processes."""

@@ -414,3 +414,31 @@ def test_a_child_that_has_ended_is_looked_after_by_its_worker_whoever_has_the_tu
             await asyncio.wait([attending])
 
     run(redis_url, lambda fleet: asyncio.wait_for(body(fleet), 30), process="p1/a")
+
+
+def test_limits_with_notes_are_listed_again_while_a_worker_runs(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(sweep, "TIDY_EVERY_S", 0.02)
+
+    async def listed(fleet: Fleet) -> None:
+        while await fleet.other.command("SMEMBERS", bill_keys.limits()) != [LIMIT.encode()]:
+            await asyncio.sleep(0.01)
+
+    async def body(fleet: Fleet) -> None:
+        monkeypatch.setattr(fleet.sweeper, "_may_tidy", _no)
+        attending = asyncio.ensure_future(fleet.sweeper.attend())
+        try:
+            await listed(fleet)
+            await fleet.other.command("DEL", bill_keys.limits())  # it has expired, or Redis has lost it
+            await listed(fleet)
+        finally:
+            attending.cancel()
+            await asyncio.wait([attending])
+
+    run(redis_url, lambda fleet: asyncio.wait_for(body(fleet), 30))
+
+
+async def _no() -> bool:
+    return False
