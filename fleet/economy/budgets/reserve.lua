@@ -109,14 +109,15 @@ local function told_of(one, p)
   return percent
 end
 
--- The use that has just reached a percentage, once each: scope, period and percentage.
+-- The use that has just reached a percentage, once each: scope, period and percentage. A refusal of the most that a call
+-- may cost tells nothing: a process that has heard what such calls do cost may ask at once and go.
 local function reached(found, refused)
   for _, one in ipairs(found) do
     for p = 1, PERIODS do
       local allowed = one.terms[ALLOWED + p]
       if allowed >= 0 then
         local is_refused = refused and refused.one == one and refused.period == p and refused.lowest < 0
-        local is_full = is_refused and refused.is_own + refused.returns == 0
+        local is_full = is_refused and is_learnt and refused.is_own + refused.returns == 0
         local percent = is_full and 100 or percent_of(one.state[MICROS + p], allowed)
         if percent > told_of(one, p) then
           note_told(one, p, percent)

@@ -168,6 +168,24 @@ def test_bulk_stops_at_80_percent_where_that_is_wanted_and_both_marks_are_told_o
     assert told == [Reached("fleet", "day", 80), Reached("fleet", "day", 100)]
 
 
+def test_a_budget_is_told_to_be_used_up_only_where_it_is_known_what_the_refused_call_costs(redis_url: str) -> None:
+    told: list[Reached] = []
+
+    async def body(store: Store) -> None:
+        one = keeper(store, {"pool:a": BudgetSettings(usd_per_day=0.001)}, told)
+        one.settle(await reserve(one, 500), 500_000_000)
+        await settled(one)
+        with pytest.raises(NotSoon):  # the most that it may cost
+            await one.reserve(("pool:a",), 600, priority=NORMAL, is_learnt=False)
+        one.settle(await reserve(one, 60), 60_000_000)  # what such calls cost, as this process has just read
+        await settled(one)
+        assert told == []
+        await refused(one, 600)
+
+    run(redis_url, body)
+    assert told == [Reached("pool:a", "day", 100)]
+
+
 def test_a_budget_below_the_most_of_one_call_lets_one_at_a_time_go_until_something_is_learnt(redis_url: str) -> None:
     ann = Caller(run="r")
 
