@@ -114,7 +114,7 @@ def verdict_of(failures: Mapping[ErrorField, int], *, bots: int, apis: int) -> V
     total = sum(failures.values())
     if total < MIN_FAILURES:
         few = f"{total} failure{'s' if total > 1 else ''}, fewer than {MIN_FAILURES}: too few to tell"
-        return Verdict(verdict="spread", reason=few) if total else Verdict(verdict="none", reason="no failures")
+        return Verdict(verdict="spread", reason=few) if total else Verdict(verdict="none", reason="no task failed")
     bot, of_bot = _largest((field.bot, n) for field, n in failures.items() if not is_providers_fault(field.type))
     if bots > 1 and of_bot > BOT_SHARE * total:
         return Verdict(verdict="one bot", culprit=bot, reason=f"{of_bot} of {total} failures are {bot}'s")

@@ -102,7 +102,7 @@ def test_answers_by_the_simulator_are_said_to_be(redis_url: str) -> None:
 def test_an_empty_fleet_is_shown_without_a_fuss(redis_url: str) -> None:
     with connect(redis_url) as client:
         text = text_of(Signals(client, SETTINGS).read())
-    assert "no failures" in text
+    assert "no task failed" in text
     assert "0 workers" in text
 
 
