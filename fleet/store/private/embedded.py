@@ -165,8 +165,9 @@ def _answering(setting: str, secret: SecretStr, options: RedisSettings) -> str:
     except ConfigurationError as error:
         raise ConfigurationError(f"{setting}: {error}") from error
     except FleetError as error:
+        told = str(error).removeprefix(f"{masked(url)}: ").rstrip(".")
         raise ConfigurationError(
-            f"{setting}: expected a Redis that answers at {masked(url)}, got: {error}; start that Redis, correct "
+            f"{setting}: expected a Redis that answers at {masked(url)}, got: {told}; start that Redis, correct "
             f"{setting}, or remove it: then Fleet starts a private Redis of its own, on loopback and without TLS"
         ) from error
     return url
