@@ -87,7 +87,7 @@ class StreamWatch:
         if told is None:
             return Usage(input_tokens=input_tokens, output_tokens=came, estimated_calls=1)
         if self._is_first_usage and came > told.output_tokens:
-            return told.model_copy(update={"output_tokens": came})
+            return told.model_copy(update={"output_tokens": came, "estimated_calls": 1})
         return told
 
     def take(self, event: ServerEvent) -> dict[str, Any] | None:
