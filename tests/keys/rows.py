@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.keys import canary, forgotten, rotation
+from tests.keys import attacked, canary, forgotten, rotation
 from tests.keys.figures import Row
 
 ROWS = (
@@ -13,4 +13,6 @@ ROWS = (
     Row("revoke", rotation.measure_revoke),
     Row("away", rotation.measure_away),
     Row("forgotten", forgotten.measure),
+    Row("widened", attacked.measure_widened),
+    Row("unsigned", attacked.measure_unsigned),
 )

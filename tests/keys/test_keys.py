@@ -13,8 +13,9 @@ from tests.keys.figures import Row
 from tests.keys.rows import ROWS
 
 KEY = Canary("key", 'first8ch+middle/of"it=and\\last8chr')
-#: Rows whose small size other tests play: `tests/engine/process/test_keys.py`, `test_forgetting.py`.
-ELSEWHERE = {"rotation", "rotation_vault", "rotation_file", "revoke", "away", "forgotten"}
+#: Rows whose small size other tests play: `tests/engine/process/test_keys.py`, `test_forgetting.py`, `test_scopes.py`
+#: and `tests/e2e/test_delegation.py`.
+ELSEWHERE = {"rotation", "rotation_vault", "rotation_file", "revoke", "away", "forgotten", "widened", "unsigned"}
 SMALL = [row for row in ROWS if row.name not in ELSEWHERE]
 
 
