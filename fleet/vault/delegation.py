@@ -12,6 +12,7 @@ Weakness: a signed task that is queued again under its own id, after its result 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ TOKEN, _BLOCK = "fleet-delegation/1:", b"fleet-block/1\n"
 MOST_BLOCKS, MOST_BLOCK_CHARS = 5, 1000
 #: Bytes of a block's id.
 ID_BYTES = 6
+#: How one is written: it gets into names of counters.
+_ID = re.compile(f"[0-9a-f]{{{2 * ID_BYTES}}}")
 #: Characters of a holder's name.
 MOST_NAME_CHARS = 64
 
@@ -64,8 +67,10 @@ class Link:
 
     @classmethod
     def of(cls, text: str) -> Link:
-        """Read what `text` wrote. Raises ValueError, TypeError and KeyError for something else."""
+        """Read what `text` wrote. Raises ValueError, TypeError, KeyError and OverflowError for something else."""
         told: Any = json.loads(text)
+        if not _ID.fullmatch(str(told["id"])):
+            raise ValueError("no id")
         return cls(
             str(told["id"]), str(told["to"]), str(told["key"]), int(told["until"]),
             ScopeSettings.model_validate(told["scope"]), str(told.get("provider", "")),
@@ -93,6 +98,14 @@ class Chain:
     def ids(self) -> tuple[str, ...]:
         """Of its blocks: whoever revokes one revokes the chain."""
         return tuple(block.id for block in self.blocks)
+
+    @cached_property
+    def counted(self) -> dict[str, ScopeSettings]:
+        """The scope of each block by the name that its daily caps count under: its id after those before it.
+
+        A holder chooses the ids of the blocks that he makes; so none counts in the place of his parents or of others.
+        """
+        return {".".join(self.ids[: place + 1]): block.scope for place, block in enumerate(self.blocks)}
 
     @property
     def until(self) -> int:
@@ -146,7 +159,7 @@ class Token:
             holder = token.blocks[-1]
             if public_of(token.secret) != holder.key:
                 raise ValueError
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
             raise ConfigurationError(
                 f"expected a delegation, as `fleet keys delegate` prints it, in {where}, got something else or a part"
             ) from error
@@ -196,7 +209,7 @@ def read_chain(text: str, roots: Collection[str]) -> Chain:
     """
     try:
         return _chain(text, tuple(roots))
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError, ValidationError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, ValidationError) as error:
         raise NotDelegated(
             "expected a delegation that this fleet has made, got one that another fleet has made, or that was changed"
         ) from error
@@ -255,6 +268,7 @@ def _chain(text: str, roots: tuple[str, ...]) -> Chain:
 
     links = _links(text)
     blocks = tuple(Link.of(block) for block, _ in links)
+    verifier(blocks[-1].key)  # with which a task is checked: no key is found out here
     for root in roots:
         try:
             for by, (block, signature) in zip((root, *(one.key for one in blocks)), links, strict=False):

@@ -33,7 +33,7 @@ def caps_of(about: str, scope: ScopeSettings) -> list[Cap]:
     """Return the caps of a key or a delegation.
 
     Args:
-        about: `key:PROVIDER` or `delegation:ID`.
+        about: `key:PROVIDER` or `delegation:ID.ID`.
         scope: What it serves.
     """
     return [

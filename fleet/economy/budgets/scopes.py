@@ -133,7 +133,7 @@ def cap_scope(about: str, what: str) -> str:
     """Return the scope under which a daily cap of a key or a delegation is counted.
 
     Args:
-        about: `key:PROVIDER` or `delegation:ID`.
+        about: `key:PROVIDER` or `delegation:ID.ID`.
         what: `requests_per_day`, `tokens_per_day` or `usd_per_day`.
     """
     unit = what.removesuffix("_per_day")

@@ -39,17 +39,23 @@ WARRANTED = "fleet_warranted"
 _chosen: ContextVar[Token | None] = ContextVar("fleet_delegation", default=None)
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Chains(list[Chain]):
+    """The delegations by which the messages of one task under way came: its calls get what all of them allow."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Warranted:
     """What this process knows of a message that it has checked itself.
 
     Args:
         chain: Of the delegation that it was signed by.
         follows: True when what follows its task is as it was signed.
+        under_way: Of all messages of its task that are under way here; None: its pool is not delegated.
     """
 
     chain: Chain
     follows: bool
+    under_way: Chains | None = None
 
 
 @contextmanager

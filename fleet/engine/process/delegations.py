@@ -11,12 +11,13 @@ import logging
 import random
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
 from fleet.config import Settings
 from fleet.config.scopes import ScopeSettings
-from fleet.engine.messages.delegated import LOCAL, WARRANTED, Warranted, digests, fields_of
+from fleet.engine.messages.delegated import LOCAL, WARRANTED, Chains, Warranted, digests, fields_of
 from fleet.engine.messages.envelope import DELEGATION, NO_CANVAS
 from fleet.errors import ConfigurationError, NotDelegated, StoreUnavailable
 from fleet.models import BotTask
@@ -26,6 +27,7 @@ from fleet.store.clock import CLOCK
 from fleet.vault.delegation import check_chain, read_chain
 from fleet.vault.delegations import hear_revoked_delegations, root_keys, seal_secret
 from fleet.vault.revocations import earliest
+from fleet.vault.scopes import narrowed
 from fleet.vault.warrant import Warrant
 from fleet.waits import MOST_TOLD, Wait
 
@@ -53,8 +55,8 @@ class Delegations:
         self._seal: bytes | None = None
         self._wait: Wait | None = None
         self._revoked: dict[str, float] = {}
-        #: What is known of the tasks that are under way: as long as their requests are.
-        self._under_way: WeakValueDictionary[str, Warranted] = WeakValueDictionary()
+        #: By what the tasks came that are under way: as long as a request of theirs is. Two messages of one id may be.
+        self._under_way: WeakValueDictionary[str, Chains] = WeakValueDictionary()
         if self._pools:
             self._read_keys()
 
@@ -81,7 +83,10 @@ class Delegations:
             return
         if pool in self._pools:
             found = self._warranted(task_id, task, pool, request)
-            request[WARRANTED] = self._under_way[task_id] = found
+            chains = self._under_way.setdefault(task_id, Chains())
+            if found.chain.text not in {one.text for one in chains}:
+                chains.append(found.chain)
+            request[WARRANTED] = replace(found, under_way=chains)
         elif self._pools and DELEGATION in request and any(request.get(name) for name in NO_CANVAS):
             with suppress(NotDelegated):
                 request[WARRANTED] = self._warranted(task_id, task, pool, request, is_pools_own=False)
@@ -102,12 +107,18 @@ class Delegations:
     def scope_of(self, task: str) -> ScopeSettings | None:
         """Return the scope that a task under way came by; None: it came by no delegation."""
         found = self._under_way.get(task)
-        return None if found is None else found.chain.scope
+        if found is None:
+            return None
+        (first, *others) = found
+        return first.scope if not others else narrowed(*(one.scope for one in found))
 
     def scopes_of(self, task: str) -> Mapping[str, ScopeSettings]:
-        """Return the scope of each link that a task under way came by, by its id."""
+        """Return the scope of each link that a task under way came by, by the name that its caps count under."""
         found = self._under_way.get(task)
-        return {} if found is None else {block.id: block.scope for block in found.chain.blocks}
+        if found is None:
+            return {}
+        (first, *others) = found
+        return first.counted if not others else {name: scope for one in found for name, scope in one.counted.items()}
 
     async def load(self, store: Store) -> None:
         """Hear what is revoked.

@@ -29,7 +29,7 @@ class KeyCaps:
     Args:
         store: State Redis.
         scopes: Of keys.
-        delegated: Returns the scope of each link of the delegation that a task under way came by, by its id.
+        delegated: Returns the scope of each link of the delegation that a task under way came by, by its name.
         process: Id by which this process reports.
         on_reached: Told when 80% and 100% of a cap are used.
     """
