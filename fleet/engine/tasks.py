@@ -9,9 +9,11 @@ import asyncio
 import time
 import uuid
 from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from celery import Task, states
+from celery._state import _task_stack
 from celery.app.routes import Router
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult, EagerResult
@@ -103,6 +105,12 @@ class BotAsyncResult(AsyncResult):
         """Delete the result, and free the idempotency key that the task was submitted with."""
         super().forget()
         free_key(self.id)
+
+
+#: Tasks of Celery's own that call a task which a message names.
+CALLING = frozenset({"celery.map", "celery.starmap"})
+#: True while a task is worked for by `apply()`.
+_eager: ContextVar[bool] = ContextVar("fleet_eager", default=False)
 
 
 class SubmitTask(Task):
@@ -225,7 +233,11 @@ class SubmitTask(Task):
 
     def apply(self, *args: Any, **options: Any) -> EagerResult:
         """Work for a task here and now, as a worker would. `get()` returns a `BotResult`, also when it failed."""
-        done = super().apply(*args, **options)
+        token = _eager.set(True)
+        try:
+            done = super().apply(*args, **options)
+        finally:
+            _eager.reset(token)
         result = getattr(done._result, "fleet_result", None)  # its canvas has heard of a failure
         if result is None or config.current().results.strict:
             return done
@@ -248,14 +260,20 @@ class SubmitTask(Task):
             "kwargs": kwargs,
             "delivery_info": self.request.delivery_info or {},
             "expires": self.request.expires,
-            DELEGATION: LOCAL
-            if self.request.is_eager or self.request.called_directly
-            else getattr(self.request, DELEGATION, None),
+            DELEGATION: LOCAL if self._is_local() else getattr(self.request, DELEGATION, None),
         }
         result = PROCESS.run_here(self.request.id, request)
         if result is not None:
             self._raise_for(result, in_canvas=any(getattr(self.request, name) for name in NO_CANVAS))
         return result
+
+    def _is_local(self) -> bool:
+        """True when a program of the user's own works for the task here; a message can say neither.
+
+        `is_eager` may stand in a message's headers, and Celery's own `map` and `starmap` call whatever task they name.
+        """
+        by_message = any(one.name in CALLING for one in _task_stack.stack)
+        return _eager.get() or (bool(self.request.called_directly) and not by_message)
 
     def _raise_for(self, result: BotResult, *, in_canvas: bool) -> None:
         if result.status == "failed" and (in_canvas or config.current().results.strict):
