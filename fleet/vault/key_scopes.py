@@ -32,6 +32,8 @@ from fleet.waits import MOST_TOLD, Wait
 LOOK_EVERY_S = 1.0
 #: Seconds until a task that waits for its key's scope looks again.
 PROBE_S = 5.0
+#: Stands for the host of calls whose SDK chooses it: no scope that names hosts serves it.
+_UNKNOWN_HOST = "one that its SDK chooses"
 #: Parts of a scope that shut out a whole pool, and not one task or bot of it.
 _EVERYONES = ("pools", "models", "hosts")
 
@@ -84,7 +86,7 @@ class KeyScopes:
         if provider == TOOLS:
             ask = ScopeAsk(ask.pool, ask.bot, ask.tenant, tools=(model,))
         else:
-            host = host_asked(self._settings.provider_named(provider))
+            host = host_asked(self._settings.provider_named(provider)) or _UNKNOWN_HOST
             ask = ScopeAsk(ask.pool, ask.bot, ask.tenant, model, host, ask.tools)
         delegated, configured = self._delegated(task), self._configured.get(provider)
         for scope, whose in ((delegated, "the delegation that it was signed by"), (configured, about_key(provider))):
@@ -196,6 +198,6 @@ def _read(raw: Mapping[bytes, bytes]) -> dict[str, ScopeSettings]:
         try:
             told: Any = json.loads(text)
             found[name.decode()] = ScopeSettings.model_validate(told)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name.decode("utf-8", "replace")] = ScopeSettings(pools=())
     return found

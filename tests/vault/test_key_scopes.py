@@ -7,8 +7,10 @@ import redis
 
 from fleet import config
 from fleet.config import Settings
+from fleet.config.scope_checks import host_asked
 from fleet.config.scopes import ScopeAsk, ScopeSettings
 from fleet.errors import ConfigurationError, NotSoon, OutOfScope
+from fleet.store import vault_keys
 from fleet.store.client import connect
 from fleet.vault.key_scopes import KeyScopes, read_scopes, reset_scope, set_scope
 
@@ -48,6 +50,16 @@ def test_a_delegations_scope_holds_for_its_own_task_alone() -> None:
     assert not KeyScopes(config.load()).concerns("any")
 
 
+def test_a_host_that_only_an_sdk_knows_is_none_that_a_scope_names() -> None:
+    own = config.load(providers={"mistral": {"kind": "pydantic-ai"}})
+    provider = own.provider_named("mistral")
+    assert not host_asked(provider)
+    scopes = KeyScopes(own, lambda task: ScopeSettings(hosts=("api.openai.com",)) if task == "signed" else None)
+    scopes.check("mistral/m/default", ScopeAsk("a"), "other")
+    with pytest.raises(OutOfScope, match="one that its SDK chooses"):
+        scopes.check("mistral/m/default", ScopeAsk("a"), "signed")
+
+
 def test_bots_that_a_key_does_not_serve_are_left_out() -> None:
     scopes = KeyScopes(settings(bots=["a-00*", "b-001"]))
     assert scopes.bots_out("a") == ()
@@ -63,10 +75,10 @@ def test_a_scope_is_set_no_wider_than_fleet_toml_has_it(redis_url: str) -> None:
         assert read_scopes(client) == {"own": ScopeSettings(pools=("ab",))}
         _spoil(client)
         assert read_scopes(client)["own"] == ScopeSettings(pools=()), "what cannot be read serves nobody"
+        client.hset(vault_keys.scopes(), "own", "[" * 100_000)
+        assert read_scopes(client)["own"] == ScopeSettings(pools=()), "nor what is nested beyond reading"
         assert reset_scope(client, "own") and not reset_scope(client, "own")
 
 
 def _spoil(client: redis.Redis) -> None:
-    from fleet.store import vault_keys
-
     client.hset(vault_keys.scopes(), "own", "{")
