@@ -18,6 +18,7 @@ from fleet.quoting import quote
 from fleet.workers.simulator.admission import TakenKeys, why_not
 from fleet.workers.simulator.answers import SimulatedAnswer
 from fleet.workers.simulator.anthropic_wire import AnthropicWire
+from fleet.workers.simulator.batch.anthropic_batches import MESSAGE_BATCHES, MessageBatches
 from fleet.workers.simulator.batch.book import JobBook
 from fleet.workers.simulator.batch.clock import Clock
 from fleet.workers.simulator.batch.desk import BATCHES, FILES, BatchDesk
@@ -49,9 +50,9 @@ BACKLOG = 2048
 #: Seconds that calls in flight get when the simulator stops; hung ones never end by themselves.
 SHUTDOWN_S = 0.5
 
-_OPENAI, _GEMINI, _RESPONSES = OpenAIWire(), GeminiWire(), ResponsesWire()
+_OPENAI, _ANTHROPIC, _GEMINI, _RESPONSES = OpenAIWire(), AnthropicWire(), GeminiWire(), ResponsesWire()
 _WIRES: Mapping[str, Wire] = {
-    "/v1/chat/completions": _OPENAI, "/v1/messages": AnthropicWire(), "/v1/responses": _RESPONSES,
+    "/v1/chat/completions": _OPENAI, "/v1/messages": _ANTHROPIC, "/v1/responses": _RESPONSES,
 }  # fmt: skip
 #: What OpenAI's batches may ask for.
 _BATCHED: Mapping[str, Wire] = {"/v1/chat/completions": _OPENAI, "/v1/responses": _RESPONSES}
@@ -87,6 +88,7 @@ class Simulator:
         self.clock, self.batch_faults = Clock(options.clock_speed), BatchFaults()
         self.jobs = JobBook(self, self.clock)
         self._desk = BatchDesk(self, self.jobs, self.clock, self.batch_faults, _BATCHED)
+        self._batches = MessageBatches(self, self.jobs, self.clock, self.batch_faults, _ANTHROPIC)
         self._pages = Pages(self)
         self._runner: web.ServerRunner | None = None
 
@@ -129,6 +131,9 @@ class Simulator:
         if path.startswith((FILES, BATCHES)):
             key = key_of(request.headers)
             return await self._desk.answer(request, key) if self._takes(key) else _unauthorized(_OPENAI)
+        if path.startswith(MESSAGE_BATCHES):
+            key = key_of(request.headers)
+            return await self._batches.answer(request, key) if self._takes(key) else _unauthorized(_ANTHROPIC)
         if path == "/ledger":
             await self.jobs.catch_up()
         page, is_admin = self._pages.find(request.method, path)

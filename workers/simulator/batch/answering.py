@@ -119,7 +119,7 @@ def _said(
         used = model.used(asked, spoken, call.wire, call.key, call.at_s)
         made, is_matched = spoken.tokens, spoken.choices[0].matched
     used = used._replace(tier=call.tier)
-    if call.tier == BATCH and "service_tier" in values.get("usage", {}):  # Anthropic's usage tells it
+    if call.tier == BATCH and "cache_read_input_tokens" in values.get("usage", {}):  # Anthropic's usage tells it
         values["usage"]["service_tier"] = BATCH
     return values, Served(asked.model, asked.input_tokens, made, used, matched=is_matched)
 

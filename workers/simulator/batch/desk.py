@@ -227,6 +227,16 @@ async def _read_part(part: BodyPartReader) -> bytes:
     return bytes(read)
 
 
+async def body_of(request: web.BaseRequest, most: int) -> bytes:
+    """Return a body that may be larger than that of a call. Raises `WireError`."""
+    read = bytearray()
+    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        read += chunk
+        if len(read) > most:
+            raise WireError(f"expected a body of at most {most} bytes, got a larger one")
+    return bytes(read)
+
+
 def lost(request: web.BaseRequest) -> web.Response:
     """Close the connection without an answer."""
     if request.transport is not None:
