@@ -111,20 +111,6 @@ Odd behaviour, as real providers were seen to show it: ask for the model `odd-NA
 @click.option("--batch-factor", type=float, default=_DEFAULT.batch_factor, show_default=True, help="Of batches.")
 @click.option("--batch-cached-factor", type=float, help="Of cached tokens in batches.  [default: --batch-factor]")
 @click.option(
-    "--background-2h-factor",
-    type=float,
-    default=_DEFAULT.background_2h_factor,
-    show_default=True,
-    help="Of background responses within 2 hours.",
-)
-@click.option(
-    "--background-8h-factor",
-    type=float,
-    default=_DEFAULT.background_8h_factor,
-    show_default=True,
-    help="Of background responses within 8 hours.",
-)
-@click.option(
     "--clock-speed",
     type=float,
     default=_DEFAULT.clock_speed,

@@ -48,8 +48,6 @@ class SimulatorOptions:
         batch_factor: Price of a batch against the standard one.
         batch_cached_factor: The same for what is read from the prefix cache in a batch; None: `batch_factor`.
             1: batches give no discount on it, as with some models.
-        background_2h_factor: Price of a response in the background whose window is two hours.
-        background_8h_factor: The same for eight hours.
         clock_speed: Seconds of the provider's clock in a real one. It has windows, lives of files and caches, and the
             delays of batches.
         batch_median_s: Seconds of the clock that half of the batches take at most.
@@ -89,8 +87,6 @@ class SimulatorOptions:
     priority_factor: float = 2.0
     batch_factor: float = 0.5
     batch_cached_factor: float | None = None
-    background_2h_factor: float = 0.7
-    background_8h_factor: float = 0.6
     clock_speed: float = 1.0
     batch_median_s: float = 600.0
     batch_p95_s: float = 7200.0

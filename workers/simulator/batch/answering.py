@@ -45,7 +45,6 @@ class LaterCall(NamedTuple):
         body: As it stands in the job.
         tier: How the ledger bills it.
         at_s: Time of the clock.
-        response_id: Of a response that has one already.
     """
 
     wire: Wire
@@ -53,7 +52,6 @@ class LaterCall(NamedTuple):
     body: dict[str, Any]
     tier: str
     at_s: float
-    response_id: str = ""
 
 
 def answer_later(provider: Answerer, call: LaterCall) -> LaterAnswer | None:
@@ -91,8 +89,6 @@ def _answered(provider: Answerer, call: LaterCall, account: Account) -> LaterAns
     if odd is not None and odd.spoil is not None:
         odd.spoil(values)
     values = wire.told(values)
-    if call.response_id:
-        values["id"] = call.response_id
     if asked.wanted is not None and asked.wanted.responding is not None:
         provider.kept.keep(call.key, asked.wanted.responding, values)
     account.calls += 1

@@ -64,7 +64,7 @@ class JobBook:
                     continue
                 while (item := job.due(now_s)) is not None:
                     job.done += 1  # before the answer: nothing between here and there can wait
-                    call = LaterCall(job.wire, job.key, item.body or {}, job.tier, item.due_s, job.response_id)
+                    call = LaterCall(job.wire, job.key, item.body or {}, job.tier, item.due_s)
                     item.answer, item.body = answer_later(self._provider, call), None
                     job.answered += item.answer is not None
                     ran += 1

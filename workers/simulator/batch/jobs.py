@@ -63,7 +63,7 @@ class Item:
 
 @dataclass(slots=True, kw_only=True)
 class BatchJob:
-    """A batch or a response in the background.
+    """A batch.
 
     Attributes:
         id: The vendor's.
@@ -82,7 +82,6 @@ class BatchJob:
         errors: Why its file is refused; nothing of it runs.
         told: What the vendor's object repeats.
         files: Which ids its output and error file have, by the field of the object; none before its end.
-        response_id: Of a response in the background.
         queued_tokens: Input that waits in the queue of batches for it, where that is limited.
         is_gone: Its output cannot be read, though it is named.
         is_partial: Half of the answers are missing in the files.
@@ -104,7 +103,6 @@ class BatchJob:
     errors: list[dict[str, Any]] = field(default_factory=list)
     told: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    response_id: str = ""
     queued_tokens: int = 0
     is_gone: bool = False
     is_partial: bool = False
