@@ -173,7 +173,7 @@ def test_a_budget_is_told_to_be_used_up_only_where_it_is_known_what_the_refused_
 
     async def body(store: Store) -> None:
         one = keeper(store, {"pool:a": BudgetSettings(usd_per_day=0.001)}, told)
-        one.settle(await reserve(one, 500), 500_000_000)
+        one.settle(await reserve(one, 600), 500_000_000)
         await settled(one)
         with pytest.raises(NotSoon):  # the most that it may cost
             await one.reserve(("pool:a",), 600, priority=NORMAL, is_learnt=False)
