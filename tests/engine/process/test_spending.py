@@ -335,7 +335,12 @@ def test_a_pool_whose_bots_lack_money_or_are_quarantined_looks_again_when_the_fi
             with pytest.raises(NotSoon):
                 await its.keeper.reserve(scopes, 100, priority=caller.priority)
             first, later, none_out = (its.wait_for_bots("a", 2, at) for at in (now_s + 30, None, 0.0))
-            assert first is not None and first.opens_at == now_s + 30 and "is back at " in first.told and first.told.endswith(" UTC")
+            assert (
+                first is not None
+                and first.opens_at == now_s + 30
+                and "is back at " in first.told
+                and first.told.endswith(" UTC")
+            )
             assert later is not None and (later.opens_at or 0) < now_s + 90  # the month's end is too far away
             assert none_out is not None and (none_out.opens_at or 0) > now_s + 30 and "1970" not in none_out.told
         finally:

@@ -79,7 +79,7 @@ def test_a_server_on_this_host_or_network_needs_no_key_and_is_sent_none(kind: An
     adapter = make_provider(settings)
     assert isinstance(adapter, HttpProvider)
     assert not {"authorization", "x-api-key"} & {name.lower() for name in adapter._headers("")}
-    assert provider_key("local", "default", settings, GOOD_HOST, []).level == "ok"
+    assert provider_key("local", "default", Settings(providers={"local": settings}), GOOD_HOST, []).level == "ok"
 
 
 @pytest.mark.parametrize("url", [None, "https://api.groq.com/openai/v1", "http://8.8.8.8:8000", "https://[2606::1]"])
@@ -87,4 +87,4 @@ def test_an_api_elsewhere_needs_a_key_for_the_worker_and_for_the_doctor_alike(ur
     settings = ProviderSettings(kind="openai", base_url=url)
     with pytest.raises(ConfigurationError, match="expected a key"):
         read_key("far", Settings(providers={"far": settings}))
-    assert provider_key("far", "default", settings, GOOD_HOST, []).level == "fail"
+    assert provider_key("far", "default", Settings(providers={"far": settings}), GOOD_HOST, []).level == "fail"
