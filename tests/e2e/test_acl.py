@@ -17,6 +17,8 @@ import redis
 
 from fleet.store.client import connect
 from fleet.store.private.server import bundled_program
+from tests.dashboard.flower_process import running
+from tests.dashboard.test_routes import PAUSE, Served
 from tests.redis_server import RedisServer
 from tests.waiting import wait_until
 from tests.worker_process import REPO, WorkerProcess
@@ -37,6 +39,8 @@ for result in (first, later):
 both.get(timeout=60)
 print(json.dumps({"id": first.id}))
 """
+#: Of messages that are taken, the dashboard's Flower puts none back, and gets no answers of workers: `docs/redis.md`.
+HELD_REFUSED = {"fleet-dashboard fleet:unacked", "fleet-dashboard fleet:unacked_swept"}
 TOML = """
 [pools.research]
 bots = 3
@@ -129,6 +133,34 @@ def test_each_role_does_its_job_and_is_refused_the_rest(door: Door) -> None:
         assert len(door.refused()) >= 3
     finally:
         worker.kill()
+
+
+def test_a_stack_runs_as_the_worker_and_a_file_as_the_producer_with_flower_as_dashboard_or_operator(
+    door: Door, fleet_home: Path
+) -> None:
+    """`fleet up`, `fleet run` and the Fleet tab, each as the user of its role: none is refused anything of its job."""
+    up = door.fleet("worker", "up", "-d", "--workers", "1", "--no-flower")
+    try:
+        assert up.returncode == 0, up.stderr
+        (door.folder / "in.jsonl").write_text("".join(f'{{"prompt": "{number}"}}\n' for number in range(20)))
+        ran = door.fleet("producer", "run", "in.jsonl", "-o", "out.jsonl", "--pool", "research")
+        assert ran.returncode == 0, ran.stderr
+        answers = [json.loads(line) for line in (door.folder / "out.jsonl").read_text().splitlines()]
+        assert [one["status"] for one in answers] == ["ok"] * 20
+        assert door.refused() == []
+        for role in ("dashboard", "operator"):
+            with running(door.folder, door.urls[role], env=door.env(role)) as flower:
+                login = f"fleet:{(fleet_home / 'flower.password').read_text().strip()}"
+                parts = ("", "/state", "/tasks?q=state=waiting", "/dead", "/metrics")
+                pages = [*(f"/fleet{part}" for part in parts), "/tasks", "/workers"]
+                assert {path: flower.get(path, login)[0] for path in pages} == dict.fromkeys(pages, 200)
+                is_allowed = role == "operator"
+                assert set(door.refused()) <= HELD_REFUSED
+                got, told = Served(flower, login, door.server).act(PAUSE, login=login)
+                assert (got == 200) == is_allowed and ("`fleet acl` prints" in told) != is_allowed, told
+                assert (not set(door.refused()) - HELD_REFUSED) == is_allowed
+    finally:
+        door.fleet("worker", "down")
 
 
 def test_a_worker_whose_user_loses_a_right_waits_and_fails_no_task(door: Door) -> None:
