@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet import config
+from fleet.cli.finite import FiniteRange
 from fleet.cli.terminal import say, table
 from fleet.config import Settings
 from fleet.config.scopes import ScopeSettings
@@ -41,7 +42,7 @@ def scope_options(command: Any) -> Any:
         command = click.option(f"--{option}", field, multiple=True, metavar="NAME", help=told)(command)
     numbers = (
         ("requests", click.IntRange(1, 10**9), "Requests"), ("tokens", click.IntRange(1, 10**12), "Tokens"),
-        ("usd", click.FloatRange(0.000001, 1e9), "US dollars"),
+        ("usd", FiniteRange(0.000001, 1e9), "US dollars"),
     )  # fmt: skip
     for name, kind, told in reversed(numbers):
         command = click.option(f"--{name}-per-day", type=kind, help=f"{told} per day (UTC).")(command)
@@ -66,7 +67,7 @@ def scope_of(said: dict[str, Any]) -> ScopeSettings:
 @click.argument("provider")
 @click.option("--to", required=True, metavar="WHO", help="For whom it is: by this it is listed.")
 @click.option(
-    "--days", type=click.FloatRange(0, MOST_DAYS, min_open=True), default=DAYS, show_default=True,
+    "--days", type=FiniteRange(0, MOST_DAYS, min_open=True), default=DAYS, show_default=True,
     help="Days that it holds.",
 )  # fmt: skip
 @click.option(
