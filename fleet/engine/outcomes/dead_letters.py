@@ -68,6 +68,7 @@ CAUSES: Mapping[str, Cause] = {
     "NotServed": "configuration",
     "KeyMissing": "configuration",
     "VaultAway": "configuration",
+    "ExchangeFailed": "configuration",
     "DeadlineExceeded": "deadline",
     "Expired": "expired",
     "NotSoon": "attempts",
