@@ -10,6 +10,7 @@ from fleet.engine.process.duties.backlog_history import BacklogHistory
 from fleet.signals.diagnosis.symptoms import BACKLOG_MINUTES
 from fleet.store import keys
 from fleet.store.client import Store, connect
+from tests.engine.operations.test_waits import serve
 
 SETTINGS = Settings(pools={name: PoolSettings(bots=1) for name in ("a", "b")})
 
@@ -36,6 +37,7 @@ def test_one_worker_writes_each_minute_and_a_growing_backlog_is_told(redis_url: 
         kept = {int(field) for field in client.hkeys(keys.backlogs())}  # type: ignore[union-attr]
         assert kept == set(range(last - 12, last + 1))
         assert client.ttl(keys.backlogs()) > 0  # type: ignore[operator]
+        serve(client, "fleet.a", "fleet.b")  # else nobody takes them, which is told instead
         found = [one for one in Overview(SETTINGS, state=client, broker=client).read().diagnoses if one.about == "a"]
         assert [one.kind for one in found] == ["backlog_grows"]
         assert found[-1].tasks == 130
