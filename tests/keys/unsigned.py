@@ -24,6 +24,7 @@ from fleet.vault.delegation import Token, delegate
 from fleet.vault.delegations import root_secret
 from fleet.vault.signing import new_secret, unword
 from fleet.vault.warrant import digest, seal, sign
+from tests.every import every
 from tests.keys.scopes import forged
 from tests.waiting import wait_until
 from tests.worker_process import REPO, WorkerProcess
@@ -131,7 +132,7 @@ class Siege:
 
     def results(self, ids: list[str]) -> dict[str, BotResult]:
         """Wait for all of them."""
-        wait_until(lambda: all(self.result(one) for one in ids), WAIT_S, lambda: self._missing(ids))
+        wait_until(lambda: every(self.result(one) for one in ids), WAIT_S, lambda: self._missing(ids))
         return {one: found for one in ids if (found := self.result(one)) is not None}
 
     def _missing(self, ids: list[str]) -> str:

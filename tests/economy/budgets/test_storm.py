@@ -16,6 +16,7 @@ from fleet.grants import Caller
 from fleet.store import bill_keys
 from fleet.store.client import Store, connect
 from tests.economy.budgets.keepers import NORMAL, run, settled
+from tests.every import every
 
 MICRO = 10**6
 #: What a call reserves, in micro-dollars; none costs more.
@@ -84,8 +85,8 @@ def test_every_scope_has_what_its_calls_have_cost_and_none_more_than_it_may(
             def stands() -> dict[str, int]:
                 names = list(storm.spent)
                 found = {one.scope: one for one in read_budgets(client, EACH, scopes=names)}
-                assert not any(one.reserved_usd for one in found.values())
-                assert all(one.amounts[0].spent_usd <= one.amounts[0].allowed_usd for one in found.values())
+                assert every(not one.reserved_usd for one in found.values())
+                assert every(one.amounts[0].spent_usd <= one.amounts[0].allowed_usd for one in found.values())
                 return {scope: one.amounts[0].spent_picos for scope, one in found.items()}
 
             assert stands() == storm.spent
