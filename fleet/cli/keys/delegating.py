@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from fleet.cli.terminal import say, table
 from fleet.config import Settings
 from fleet.config.scopes import ScopeSettings
 from fleet.errors import ConfigurationError, FleetError
-from fleet.quoting import quote
+from fleet.quoting import quote, stamp
 
 if TYPE_CHECKING:
     from fleet.vault.delegation import Token
@@ -172,7 +171,7 @@ def delegation_lines(handed: Sequence[Handed]) -> Iterator[str]:
         head = ("DELEGATION", "STATE", "FOR", "OF", "UNTIL", "SCOPE")
         cells = [
             (row["id"], row["state"], row["to"], row["parents"][-1] if row["parents"] else row["provider"],
-             datetime.fromtimestamp(row["until"], UTC).strftime("%Y-%m-%d %H:%M"), row["scope"])
+             stamp(row["until"]), row["scope"])
             for row in rows
         ]  # fmt: skip
         yield ""
