@@ -28,7 +28,7 @@ from tests.vault.token_server import TokenServer, token_server
 
 def jwt(**claims: Any) -> str:
     """A token of a workload, as Kubernetes mounts them; its signature is nobody's."""
-    told = {"iss": "https://cluster.test", "aud": "acme", "exp": time.time() + 600, **claims}
+    told = {"iss": "https://cluster.test", "aud": "acme", "exp": time.time() + 86_400, **claims}
     parts = ({"alg": "RS256", "kid": "1"}, told)
     head = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
     return f"{head}.canary-signature"
