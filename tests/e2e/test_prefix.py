@@ -221,7 +221,7 @@ def test_two_fleets_without_a_prefix_are_told_by_the_log_the_doctor_the_run_and_
         monkeypatch.setenv("FLEET_CONFIG", str(tmp_path / "sales" / "fleet.toml"))
         (tmp_path / "one.jsonl").write_text('{"prompt": "What is 1+1?"}\n')
         assert "pools support on" in fleet("run", "one.jsonl", "-o", "answers.jsonl")
-        checks = {check["name"]: check for check in json.loads(fleet("doctor", "--json", code=1))["checks"]}
+        checks = {check["name"]: check for check in json.loads(fleet("doctor", "--json", code=1))}
         assert checks["redis: one fleet for each prefix"]["level"] == "fail"
         assert "`redis.prefix`" in checks["redis: one fleet for each prefix"]["advice"]
         with open_overview(config.current()) as overview:

@@ -51,7 +51,7 @@ def init(folder: Path, force: bool) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON instead.")
 @click.option("--all", "show_all", is_flag=True, help="Show also what is in order.")
 @click.option("--call", is_flag=True, help="Make one real call per provider and model; each costs about 30 tokens.")
 @click.pass_context
@@ -66,7 +66,7 @@ def doctor(context: click.Context, /, as_json: bool, show_all: bool, call: bool)
     Examples:
       fleet doctor
       fleet doctor --call
-      fleet doctor --json | jq '.checks[] | select(.level != "ok")'
+      fleet doctor --json | jq '.[] | select(.level != "ok")'
     """
     from fleet.cli.setup.checks import check_all
     from fleet.cli.setup.findings import gather
@@ -75,7 +75,8 @@ def doctor(context: click.Context, /, as_json: bool, show_all: bool, call: bool)
     settings = load()
     checks = check_all(settings, gather(settings, call=call))
     if as_json:
-        click.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2))
+        # An array, unlike other lists: scripts of the first release read it so.
+        click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         _print(checks, show_all=show_all)
     context.exit(1 if any(check.level == "fail" for check in checks) else 0)

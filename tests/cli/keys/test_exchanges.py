@@ -69,7 +69,7 @@ def test_doctor_tells_of_shadows_and_of_what_is_better_than_what_is_used(
     served: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def found(check: str) -> dict[str, str]:
-        checks = json.loads(fleet("doctor", "--json").output)["checks"]
+        checks = json.loads(fleet("doctor", "--json").output)
         return next(one for one in checks if one["name"] == check)
 
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-static")

@@ -87,6 +87,6 @@ def test_a_key_that_is_older_than_its_days_is_told_by_the_list_and_by_the_doctor
     due = rows()
     assert due["old"]["due_in_s"] == pytest.approx(-10 * 86_400, abs=600) and due["tools/search"]["due_in_s"] is None
     doctor = json.loads(CliRunner().invoke(main, ("doctor", "--json"), prog_name="fleet").stdout)
-    checks = {check["name"]: check for check in doctor["checks"]}
+    checks = {check["name"]: check for check in doctor}
     assert "due to be replaced for 10.0 days" in json.dumps(checks["key old: age"])
     assert "fleet keys add acme/a" in json.dumps(checks["provider acme/a: key"])

@@ -87,7 +87,7 @@ def test_doctor_names_pool_path_and_exception_of_what_does_not_load(folder: Path
         env={**os.environ, "FLEET_REDIS__URL": redis_url}, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert [checks[f"pool careful: {name}"]["level"] for name in ("function", "validator", "canaries")] == ["ok"] * 3
     function = checks["pool broken: function"]
     assert function["level"] == "fail"
