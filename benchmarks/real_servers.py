@@ -28,7 +28,8 @@ from fleet.conversation import Message, Tool
 from fleet.errors import FleetError, Relearnt
 from fleet.schema import compiled
 from fleet.workers.bot.json_answer import read, rules
-from fleet.workers.ports import PLAIN, Call, Completion, Provider, Wishes
+from fleet.workers.calls import PLAIN, Call, Completion, Wishes
+from fleet.workers.ports import Provider
 from fleet.workers.providers import make_provider
 
 #: Requests for one answer at most: a model may refuse several parameters, one at a time.

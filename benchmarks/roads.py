@@ -19,7 +19,8 @@ from benchmarks.sdk_roads import FUNCTIONS, run_function, run_sdk
 from fleet.config import ProviderSettings, Settings
 from fleet.conversation import Message
 from fleet.engine.local_simulator import ensure_simulator
-from fleet.workers.ports import Call, Provider
+from fleet.workers.calls import Call
+from fleet.workers.ports import Provider
 from fleet.workers.providers import make_provider
 
 #: Road -> kind of the provider, and the model as that kind spells it.

@@ -176,7 +176,7 @@ def test_every_exception_from_the_floors_is_still_needed() -> None:
     [
         ("fleet/models.py", "import redis"),
         ("fleet/models.py", "from fleet.store import keys"),
-        ("fleet/errors.py", "if TYPE_CHECKING:\n    from fleet.models import Usage"),
+        ("fleet/errors/waiting.py", "if TYPE_CHECKING:\n    from fleet.models import Usage"),
         ("fleet/store/client.py", "from ..limiter import Limiter"),
         ("fleet/store/client.py", "def later():\n    import celery.app"),
         ("fleet/limiter/__init__.py", "from fleet.roster import Roster"),

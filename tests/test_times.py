@@ -20,7 +20,7 @@ BY_HAND = {
     "fleet.engine.process.waiting_room",
     "fleet.engine.transport.leases", "fleet.limiter.limiter", "fleet.signals.ahead.outlook", "fleet.quoting",
     "fleet.workers.providers.verdict", "fleet.workers.simulator.batch.anthropic_batches",
-    "fleet.workers.simulator.ledger", "fleet.workers.simulator.limit_headers",
+    "fleet.workers.simulator.ledger", "fleet.workers.simulator.wires.limit_headers",
     "fleet.workers.simulator.rich.made_json",
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from fleet.lessons import FAST, TEACHING_TOKENS, UNSENT, Measure, Notebook
 from fleet.schema import Schema
 from fleet.usage import Usage
 from fleet.waits import Wait
+from fleet.workers.calls import CONTEXT_FULL, PLAIN, Call, Completion, Wishes
 from fleet.workers.costs import Line
 from fleet.workers.deadline import Deadline
 from fleet.workers.frameworks.asked import RawAsk
@@ -30,18 +31,7 @@ from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
 from fleet.workers.meter import Meter
 from fleet.workers.passage import Errand, Passages, Price
-from fleet.workers.ports import (
-    CONTEXT_FULL,
-    PLAIN,
-    Bill,
-    Breakers,
-    Call,
-    Completion,
-    CostShares,
-    Knowledge,
-    Limiter,
-    Wishes,
-)
+from fleet.workers.ports import Bill, Breakers, CostShares, Knowledge, Limiter
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused
 from fleet.workers.roads import PATIENCE_S, Budgets, Roads

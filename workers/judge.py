@@ -14,7 +14,7 @@ from fleet.conversation import Message
 from fleet.errors import BadAnswer, ProviderUnavailable
 from fleet.faults import Fault
 from fleet.models import Norms
-from fleet.workers.ports import Completion
+from fleet.workers.calls import Completion
 from fleet.workers.repetition import loop_in
 
 #: Finish reasons of an answer that stopped at its token limit (OpenAI and Anthropic spelling).

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from fleet.conversation import Message, Tool, marks_of, sizes_of
+from fleet.workers.calls import PLAIN, Call, Wishes
 from fleet.workers.context import count_message_tokens, count_tokens
-from fleet.workers.ports import PLAIN, Call, Wishes
 
 #: Sets of tools and schemas whose tokens are kept; a kind of task has one.
 _MOST = 256

@@ -5,19 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol, runtime_checkable
 
-from fleet.conversation import Message, ThinkingPart, Tool, ToolCall
 from fleet.entries import Entry
 from fleet.errors import Waits
 from fleet.grants import ANYBODY, Caller, Grant
 from fleet.lessons import SLOW, Measure
 from fleet.rates import RateReadings
-from fleet.schema import Schema
-from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
+from fleet.workers.calls import Call, Completion, Delta
 
 
 class Limiter(Protocol):
@@ -104,108 +101,6 @@ class Limiter(Protocol):
     def observe(self, grant: Grant, rates: RateReadings | None) -> None:
         """Correct the limit by what the answer's headers said (None: nothing). Never waits, never raises."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What is asked of a model beyond an answer to the messages; what is None or empty is not sent.
-
-    Args:
-        schema: What the answer must fit, told by the wire.
-        tools: What the model may call.
-        tool_choice: `auto`, `none`, `required`, or the name of one tool.
-        parallel_tool_calls: False: at most one call of a tool in an answer.
-        effort: How long a model thinks: `none`, `minimal`, `low`, `medium`, `high`, `xhigh`, or what it calls it.
-        thinking_tokens: Most tokens of thinking, for models that take a number.
-        verbosity: `low`, `medium` or `high`.
-        seed: For the same answer again, as far as a model can.
-        top_p: Share of the likeliest tokens that are drawn from.
-        stop: Texts at which the answer ends.
-        tier: Service tier: `flex`, `priority`, or what the provider calls it.
-        n: Answers wanted; each is paid.
-        extra_body: Further fields of the request's body.
-        extra_headers: Further headers.
-        form: How the schema is told: `strict`, or `loose` where a model refuses it so.
-        asked: Names of those that the task itself asks for; the others are its pool's or its persona's.
-        drop_params: What the model refuses of these is left out; without it the call fails when the task asked for it.
-    """
-
-    schema: Schema | None = None
-    tools: tuple[Tool, ...] = ()
-    tool_choice: str | None = None
-    parallel_tool_calls: bool | None = None
-    effort: str | None = None
-    thinking_tokens: int | None = None
-    verbosity: str | None = None
-    seed: int | None = None
-    top_p: float | None = None
-    stop: tuple[str, ...] = ()
-    tier: str | None = None
-    n: int = 1
-    extra_body: Mapping[str, Any] = field(default_factory=dict)
-    extra_headers: Mapping[str, str] = field(default_factory=dict)
-    form: Literal["strict", "loose"] = "strict"
-    asked: frozenset[str] = frozenset()
-    drop_params: bool = False
-
-
-#: Nothing beyond an answer.
-PLAIN = Wishes()
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request to a provider, wire format aside.
-
-    Args:
-        model: As the provider spells it.
-        messages: The conversation.
-        temperature: Sampling temperature; None: the model's own.
-        max_output_tokens: Longest answer, thinking included.
-        timeout_s: Seconds until it is given up.
-        wishes: What is asked beyond that.
-    """
-
-    model: str
-    messages: tuple[Message, ...]
-    temperature: float | None
-    max_output_tokens: int
-    timeout_s: float
-    wishes: Wishes = PLAIN
-
-
-#: Finish reason of an answer without a text, because the prompt has filled the model's context.
-CONTEXT_FULL = "context_full"
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One answer of a provider, wire format aside.
-
-    Args:
-        text: What the model says; thinking is apart.
-        finish_reason: Why it stopped, in one set of words: `stop`, `length`, `content_filter`, `tool_calls`, or what
-            the provider said when it is none of these.
-        usage: What was used, in the classes in which it is billed.
-        headers: Of the answer.
-        reasoning: What it thought, where the provider shows it.
-        tool_calls: The tools that it wants called.
-        tier: The service tier that answered, when the provider says it.
-        left_out: Names of what was not sent because the model refuses it or the wire lacks it, whoever chose it.
-        others: Texts of the other answers, when `n` of them were asked for.
-        thoughts: What the provider wants back with the results of its tool calls.
-    """
-
-    text: str
-    finish_reason: str
-    usage: Usage
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    reasoning: str = field(default="", repr=False)
-    tool_calls: tuple[ToolCall, ...] = ()
-    tier: str | None = None
-    left_out: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
-    thoughts: tuple[ThinkingPart, ...] = field(default=(), repr=False)
 
 
 class Breakers(Protocol):
@@ -302,21 +197,6 @@ class CostShares(Protocol):
         Raises:
             StoreUnavailable: When Redis does not answer.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of an answer that comes as it is made.
-
-    Args:
-        text: What the model says next.
-        reasoning: What it thinks next.
-        usage: What the provider has told so far of what the call uses; None: nothing new.
-    """
-
-    text: str = ""
-    reasoning: str = field(default="", repr=False)
-    usage: Usage | None = None
 
 
 class Lessons(Protocol):

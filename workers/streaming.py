@@ -10,9 +10,10 @@ from contextlib import aclosing
 
 from fleet.errors import FleetError, ProviderUnavailable
 from fleet.usage import Usage
+from fleet.workers.calls import Call, Completion, Delta
 from fleet.workers.context import count_tokens
 from fleet.workers.load import sent_tokens
-from fleet.workers.ports import Call, Completion, Delta, Provider, StreamingProvider
+from fleet.workers.ports import Provider, StreamingProvider
 from fleet.workers.thinking import StreamSplitter, apart
 
 #: Takes the next piece of an answer's text. Must not raise, nor wait.

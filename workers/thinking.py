@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from fleet.conversation import Message
-from fleet.workers.ports import Completion
+from fleet.workers.calls import Completion
 
 #: Tags of chat templates that think aloud. Plain alternatives without any repetition: a search is linear.
 _MARK = re.compile(

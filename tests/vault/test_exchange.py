@@ -20,7 +20,7 @@ from fleet.config.exchange import GRANTS, ExchangeSettings
 from fleet.errors import ExchangeFailed
 from fleet.vault.exchange import ExchangeKey, shadows_of
 from fleet.vault.token_endpoint import MOST_S, UNTOLD_S
-from fleet.workers.ports import Call
+from fleet.workers.calls import Call
 from fleet.workers.providers import make_provider
 from tests.tls import make_certificates, make_client_certificate
 from tests.vault.token_server import TokenServer, token_server

@@ -17,9 +17,10 @@ from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
 from fleet.workers.bot.persona import make_bot
+from fleet.workers.calls import Call, Completion
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.passage import Price
-from fleet.workers.ports import Bill, Call, Completion, CostShares
+from fleet.workers.ports import Bill, CostShares
 from fleet.workers.roads import Budgets
 
 LIMIT = "api/model-1/default"

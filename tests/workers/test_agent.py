@@ -32,7 +32,7 @@ from fleet.outcome import NOTHING_BEFORE, Before, Outcome
 from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.agent import Agent
-from fleet.workers.ports import Call, Completion
+from fleet.workers.calls import Call, Completion
 from tests.workers.fakes import (
     OTHERS_DID_WELL,
     FakeBreakers,

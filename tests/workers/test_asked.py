@@ -23,9 +23,9 @@ from fleet.usage import Usage
 from fleet.workers.agent import Agent
 from fleet.workers.bot.context import BotContext
 from fleet.workers.bot.persona import FACETS, facet_of, make_bot, treated
+from fleet.workers.calls import Call, Completion, Wishes
 from fleet.workers.gateway import Gateway, Route
 from fleet.workers.load import most_tokens
-from fleet.workers.ports import Call, Completion, Wishes
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.every import every

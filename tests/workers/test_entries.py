@@ -22,9 +22,9 @@ from fleet.errors import (
 from fleet.grants import Caller, Grant
 from fleet.usage import Usage
 from fleet.waits import Wait
+from fleet.workers.calls import Call, Completion, Delta, Wishes
 from fleet.workers.deadline import Deadline
 from fleet.workers.meter import Meter
-from fleet.workers.ports import Call, Completion, Delta, Wishes
 from fleet.workers.streaming import Streaming
 from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_gateway, said
 

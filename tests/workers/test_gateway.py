@@ -29,13 +29,13 @@ from fleet.grants import Grant
 from fleet.rates import RateReading
 from fleet.usage import Usage
 from fleet.waits import Ruling, Wait
+from fleet.workers.calls import PLAIN, Completion, Wishes
 from fleet.workers.context import count_message_tokens
 from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway
 from fleet.workers.load import UNSEEN_TOKENS
 from fleet.workers.meter import Meter
 from fleet.workers.passage import DEFAULT_HOLD_S
-from fleet.workers.ports import PLAIN, Completion, Wishes
 from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_gateway, said
 
 MESSAGES = (Message(role="user", content="a very private prompt"),)

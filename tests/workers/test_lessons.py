@@ -16,9 +16,9 @@ from fleet.outcome import Outcome
 from fleet.usage import Usage
 from fleet.workers.agent import Agent
 from fleet.workers.bot.asker import MOST_RELEARNT
+from fleet.workers.calls import CONTEXT_FULL, Completion
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.gateway import Gateway, Route
-from fleet.workers.ports import CONTEXT_FULL, Completion
 from fleet.workers.providers import make_provider
 from tests.every import every
 from tests.workers.fakes import LIMIT, FakeBreakers, FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of

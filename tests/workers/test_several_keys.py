@@ -15,10 +15,10 @@ from fleet.models import BotTask
 from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.waits import Ruling, Wait
 from fleet.workers.agent import Agent
+from fleet.workers.calls import Call, Completion
 from fleet.workers.gateway import Gateway
 from fleet.workers.keys import MOST_ASKED, Allowed, KeyChoice
 from fleet.workers.ladders import Ladders
-from fleet.workers.ports import Call, Completion
 from fleet.workers.rungs import Route, Rung
 from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_bot, said, settings_of
 

@@ -13,7 +13,7 @@ from fleet.models import BotTask
 from fleet.outcome import Outcome
 from fleet.usage import Usage
 from fleet.workers.agent import Agent
-from fleet.workers.ports import Completion
+from fleet.workers.calls import Completion
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, said, settings_of
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fleet.conversation import Message
 from fleet.usage import Usage
-from fleet.workers.ports import Completion
+from fleet.workers.calls import Completion
 from fleet.workers.thinking import StreamSplitter, apart, is_unopened, split
 
 APART = {

@@ -29,12 +29,12 @@ from fleet.workers.bot.reply import ChatReply
 from fleet.workers.bot.sequel import Sequel, out_of_tries, sequel_of
 from fleet.workers.bot.window import LEAST_ROOM_TOKENS, room_of, tighter_room
 from fleet.workers.bot.wishes import check_room
+from fleet.workers.calls import CONTEXT_FULL, Completion, Wishes
 from fleet.workers.deadline import Deadline
 from fleet.workers.gateway import Gateway
 from fleet.workers.judge import Judgement, judge_completion
 from fleet.workers.load import sent_tokens
 from fleet.workers.meter import Meter, most_of
-from fleet.workers.ports import CONTEXT_FULL, Completion, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
 from fleet.workers.roads import PATIENCE_S
 from fleet.workers.rungs import Route, Rung

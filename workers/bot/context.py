@@ -32,9 +32,9 @@ from fleet.workers.bot.turns import Prompt, turns_of
 from fleet.workers.bot.user_function import FunctionThreads, UserFunction
 from fleet.workers.bot.window import cut
 from fleet.workers.bot.wishes import AnswerForm, ChatOptions, asked_in_chat, schema_in_chat, wishes_of
+from fleet.workers.calls import PLAIN, Wishes
 from fleet.workers.context import KEPT_PROMPTS, reshuffle
 from fleet.workers.load import beside_tokens
-from fleet.workers.ports import PLAIN, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
 from fleet.workers.streaming import Emit, Streaming
 from fleet.workers.watching.circles import Track

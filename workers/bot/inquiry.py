@@ -9,8 +9,8 @@ from typing import Any
 from fleet.conversation import Message
 from fleet.errors import BadAnswer, FleetError
 from fleet.waits import Wait
+from fleet.workers.calls import PLAIN, Completion, Wishes
 from fleet.workers.judge import Judgement
-from fleet.workers.ports import PLAIN, Completion, Wishes
 from fleet.workers.streaming import Streaming
 
 #: Returns a conversation, cut to so many estimated tokens.

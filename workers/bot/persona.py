@@ -15,7 +15,7 @@ from fleet.config import PersonaSettings, Settings
 from fleet.errors import ConfigurationError
 from fleet.models import Bot, Persona, Remedy, bot_name
 from fleet.quoting import quote
-from fleet.workers.ports import Wishes
+from fleet.workers.calls import Wishes
 
 #: Built-in system prompts by archetype. They differ in how to reason, never in what to answer.
 SYSTEM_PROMPTS = {

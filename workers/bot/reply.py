@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fleet.conversation import Message, Part, TextPart, ToolCall
 from fleet.usage import Usage
-from fleet.workers.ports import Completion
+from fleet.workers.calls import Completion
 
 
 class ChatReply(str):

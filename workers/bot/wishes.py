@@ -14,7 +14,7 @@ from fleet.errors import BotFunctionFailed, InvalidTask
 from fleet.models import Persona, explain_validation
 from fleet.quoting import listed
 from fleet.schema import Schema, as_schema, compiled
-from fleet.workers.ports import PLAIN, Wishes
+from fleet.workers.calls import PLAIN, Wishes
 
 #: What a pool says for all of its tasks, by the same names.
 _POOL = ("effort", "thinking_tokens", "verbosity", "seed", "top_p", "stop", "tier")

@@ -16,7 +16,7 @@ from fleet.config import PoolSettings
 from fleet.conversation import Message
 from fleet.models import BotTask, Persona
 from fleet.workers.bot.wishes import wishes_of
-from fleet.workers.ports import Call, Wishes
+from fleet.workers.calls import Call, Wishes
 from fleet.workers.providers.models.asked import messages_of, settings_of
 
 #: What `settings_of` says for a call of Fleet's own; here the road says how long it takes, and how often it is sent.

@@ -9,7 +9,8 @@ from yarl import URL
 
 from fleet.conversation import MOST_MARKS
 from fleet.quoting import Hidden
-from fleet.workers.ports import Call, Completion, Lessons
+from fleet.workers.calls import Call, Completion
+from fleet.workers.ports import Lessons
 from fleet.workers.providers.answers.parts import read_content
 from fleet.workers.providers.answers.streams import AnswerStream, AnthropicStream
 from fleet.workers.providers.base import HttpProvider, bad_wire

@@ -30,8 +30,9 @@ from fleet.errors import (
 )
 from fleet.lessons import Notebook
 from fleet.usage import Usage
+from fleet.workers.calls import Call, Completion, Delta
 from fleet.workers.frameworks.raw import OnHead, RawAnswer, RawRequest
-from fleet.workers.ports import Call, Completion, Delta, Lessons
+from fleet.workers.ports import Lessons
 from fleet.workers.providers.addresses import proxy_for
 from fleet.workers.providers.answers.sse import ServerEvent, SseParser, TooLong
 from fleet.workers.providers.answers.streams import AnswerStream

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from yarl import URL
 
 from fleet.quoting import Hidden
-from fleet.workers.ports import Call, Completion, Lessons
+from fleet.workers.calls import Call, Completion
+from fleet.workers.ports import Lessons
 from fleet.workers.providers.answers.parts import read_message
 from fleet.workers.providers.answers.streams import AnswerStream, OpenAIStream
 from fleet.workers.providers.base import HttpProvider, bad_wire

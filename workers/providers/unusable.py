@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleet.errors import ConfigurationError
-from fleet.workers.ports import Call, Completion
+from fleet.workers.calls import Call, Completion
 
 
 class Unusable:

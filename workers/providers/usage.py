@@ -12,9 +12,9 @@ from typing import Any
 
 from fleet.money import PICOS
 from fleet.usage import Usage, clamped
+from fleet.workers.calls import Call
 from fleet.workers.context import count_tokens
 from fleet.workers.load import sent_tokens
-from fleet.workers.ports import Call
 from fleet.workers.providers.written.wishes import MARK, marks_in
 
 #: Counts above this are no counts: no model takes or makes so many tokens in one call.

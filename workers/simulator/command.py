@@ -9,10 +9,10 @@ from typing import Any, get_args
 import click
 
 from fleet.errors import ConfigurationError
-from fleet.workers.simulator.limit_headers import Family
 from fleet.workers.simulator.limits import Mode
 from fleet.workers.simulator.odd.catalogue import help_lines
 from fleet.workers.simulator.options import SimulatorOptions
+from fleet.workers.simulator.wires.limit_headers import Family
 
 #: What each option is when it is not given: one place, shared with programs that build the options themselves.
 _DEFAULT = SimulatorOptions()

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from fleet.workers.simulator.limit_headers import FAMILIES, Family, Readings
+from fleet.workers.simulator.wires.limit_headers import FAMILIES, Family, Readings
 
 #: How a provider counts what a minute holds.
 Mode = Literal["bucket", "sliding", "fixed"]

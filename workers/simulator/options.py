@@ -9,8 +9,8 @@ from typing import get_args
 
 from fleet.errors import ConfigurationError
 from fleet.quoting import quote
-from fleet.workers.simulator.limit_headers import Family
 from fleet.workers.simulator.limits import Mode
+from fleet.workers.simulator.wires.limit_headers import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from fleet.workers.simulator.ledger import Ledger
 from fleet.workers.simulator.odd.catalogue import ODD, PREFIX, RETIRING, OddMode
 from fleet.workers.simulator.options import SimulatorOptions
 from fleet.workers.simulator.rich.model import SimulatedModel
-from fleet.workers.simulator.sending import MARK, respond
 from fleet.workers.simulator.voices import read_query
-from fleet.workers.simulator.wire import encode_json
+from fleet.workers.simulator.wires.sending import MARK, respond
+from fleet.workers.simulator.wires.wire import encode_json
 
 #: Model that `GET /v1/models` names first. Any other name works as well.
 MODEL = "simulated-1"

@@ -17,31 +17,31 @@ from fleet.errors import ConfigurationError
 from fleet.quoting import quote
 from fleet.workers.simulator.admission import TakenKeys, why_not
 from fleet.workers.simulator.answers import SimulatedAnswer
-from fleet.workers.simulator.anthropic_wire import AnthropicWire
 from fleet.workers.simulator.batch.anthropic_batches import MESSAGE_BATCHES, MessageBatches
 from fleet.workers.simulator.batch.book import JobBook
 from fleet.workers.simulator.batch.clock import Clock
 from fleet.workers.simulator.batch.desk import BATCHES, FILES, BatchDesk
 from fleet.workers.simulator.batch.faults import BatchFaults
 from fleet.workers.simulator.chance import Draw, fate_of, happens, latency_s
-from fleet.workers.simulator.gemini_wire import GeminiWire
-from fleet.workers.simulator.gemini_wire import is_asked as is_gemini
-from fleet.workers.simulator.kept_responses import PATH as KEPT
-from fleet.workers.simulator.kept_responses import KeptResponses
 from fleet.workers.simulator.ledger import Account, Ledger, Served
 from fleet.workers.simulator.limits import Limits
 from fleet.workers.simulator.odd.answers import readable
 from fleet.workers.simulator.odd.catalogue import HEADER, ODD, PREFIX, Odd, OddMode, wished
 from fleet.workers.simulator.odd.refusals import OddCall, Refused, flex_refusal, parallel_refusal
-from fleet.workers.simulator.openai_wire import OpenAIWire
 from fleet.workers.simulator.options import SimulatorOptions
 from fleet.workers.simulator.pages import Pages
-from fleet.workers.simulator.responses_wire import ResponsesWire
 from fleet.workers.simulator.rich.model import SimulatedModel
 from fleet.workers.simulator.rich.spoken import Spoken
 from fleet.workers.simulator.rich.wanted import WireError
-from fleet.workers.simulator.sending import MARK, Sending, respond
-from fleet.workers.simulator.wire import CompletionRequest, Wire, encode_json, read_object
+from fleet.workers.simulator.wires.anthropic_wire import AnthropicWire
+from fleet.workers.simulator.wires.gemini_wire import GeminiWire
+from fleet.workers.simulator.wires.gemini_wire import is_asked as is_gemini
+from fleet.workers.simulator.wires.kept_responses import PATH as KEPT
+from fleet.workers.simulator.wires.kept_responses import KeptResponses
+from fleet.workers.simulator.wires.openai_wire import OpenAIWire
+from fleet.workers.simulator.wires.responses_wire import ResponsesWire
+from fleet.workers.simulator.wires.sending import MARK, Sending, respond
+from fleet.workers.simulator.wires.wire import CompletionRequest, Wire, encode_json, read_object
 
 #: Largest request body, in bytes: the longest prompt that Fleet takes, in 8-byte escapes.
 MAX_BODY_BYTES = 32 * 1024 * 1024

@@ -22,6 +22,7 @@ from fleet.schema import compiled
 from fleet.workers.bot.json_answer import rules
 from fleet.workers.bot.persona import facet_of, make_bot
 from fleet.workers.bot.wishes import check_room, wishes_of
+from fleet.workers.calls import PLAIN
 from fleet.workers.context import (
     CONVERSATION_OVERHEAD_TOKENS,
     count_message_tokens,
@@ -29,7 +30,6 @@ from fleet.workers.context import (
     room_for_input,
 )
 from fleet.workers.load import beside_tokens
-from fleet.workers.ports import PLAIN
 
 #: Bots of a pool whose personas are looked at: with the built-in ones all have come round by then.
 MOST_BOTS = 420

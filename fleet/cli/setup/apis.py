@@ -17,7 +17,8 @@ from fleet.conversation import Message
 from fleet.errors import ConfigurationError, FleetError, Relearnt
 from fleet.rates import RateReadings
 from fleet.vault import read_key
-from fleet.workers.ports import Call, Completion, Provider, Wishes
+from fleet.workers.calls import Call, Completion, Wishes
+from fleet.workers.ports import Provider
 from fleet.workers.providers import check_model, make_provider
 from fleet.workers.providers.listing import Listing, list_models
 from fleet.workers.providers.rates.headers import read_rates

@@ -17,7 +17,7 @@ from fleet.usage import Usage
 from fleet.waits import Ruling
 from fleet.workers.agent import Agent
 from fleet.workers.bot.elsewhere import BlockingBotContext, LoopBotContext
-from fleet.workers.ports import Completion
+from fleet.workers.calls import Completion
 from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_bot, a_gateway, settings_of
 
 HERE = "tests.workers.bot.test_watched"

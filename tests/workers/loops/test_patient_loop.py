@@ -14,10 +14,10 @@ from fleet.conversation import Message
 from fleet.errors import DeadlineExceeded
 from fleet.models import BotTask
 from fleet.workers.agent import Agent
+from fleet.workers.calls import Call
 from fleet.workers.deadline import Deadline
 from fleet.workers.loops import patient_loop
 from fleet.workers.loops.patient_loop import PatientLoop
-from fleet.workers.ports import Call
 from fleet.workers.providers.openai_compatible import OpenAICompatible
 from tests.workers.fakes import FakeLimiter, FakeProvider, a_bot, a_gateway, settings_of
 

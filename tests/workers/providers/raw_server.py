@@ -11,7 +11,7 @@ from typing import Any
 
 from fleet.config import ProviderSettings
 from fleet.conversation import Message
-from fleet.workers.ports import Call
+from fleet.workers.calls import Call
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.base import HttpProvider
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import BadRequest, KeyRejected, ProviderUnavailable, RateLimited
-from fleet.workers.ports import Call, Completion
+from fleet.workers.calls import Call, Completion
 from fleet.workers.providers.base import HttpProvider
 from tests.waiting import wait_until
 from tests.workers.providers.raw_server import call, provider

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fleet.errors import Blame, FleetError, Parks
 from fleet.models import TaskError
+from fleet.workers.calls import Completion
 from fleet.workers.judge import judge
-from fleet.workers.ports import Completion
 from fleet.workers.providers.problem import read_problem
 from fleet.workers.providers.verdict import error_of
 from tests.every import every

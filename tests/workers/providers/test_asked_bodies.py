@@ -17,7 +17,7 @@ from fleet.conversation import Message, ThinkingPart, Tool, ToolCall
 from fleet.errors import BadRequest
 from fleet.models import BotTask
 from fleet.schema import compiled
-from fleet.workers.ports import PLAIN, Call, Completion, Wishes
+from fleet.workers.calls import PLAIN, Call, Completion, Wishes
 from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.test_asking import ANTHROPIC, PLACE
 from tests.workers.providers.raw_server import KEY, call, provider, raw_server, response

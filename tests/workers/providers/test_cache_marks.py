@@ -20,9 +20,9 @@ from fleet.list_prices import Seller, listed_of
 from fleet.models import BotTask
 from fleet.schema import compiled
 from fleet.workers.bot import json_answer
+from fleet.workers.calls import Completion, Wishes
 from fleet.workers.context import fit
 from fleet.workers.load import may_write_for_an_hour
-from fleet.workers.ports import Completion, Wishes
 from fleet.workers.providers.taught.student import asked_of
 from tests.workers.providers.models.test_requests import ANTHROPIC as CLAUDE_BY_SDK
 from tests.workers.providers.models.test_requests import CHAT, json_of

@@ -13,7 +13,7 @@ from fleet.config import ProviderSettings
 from fleet.conversation import Message
 from fleet.errors import BadRequest, ContextTooLong, FleetError, Relearnt
 from fleet.lessons import PROBE_AFTER_S, Notebook
-from fleet.workers.ports import CONTEXT_FULL, Call, Completion, Wishes
+from fleet.workers.calls import CONTEXT_FULL, Call, Completion, Wishes
 from fleet.workers.providers import make_provider
 from fleet.workers.providers.base import HttpProvider
 from fleet.workers.providers.taught.student import asked_of, shaped

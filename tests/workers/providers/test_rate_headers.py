@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fleet.rates import RateReading
 from fleet.workers.providers.rates.headers import read_rates
-from fleet.workers.simulator.limit_headers import FAMILIES, Family, Readings
 from fleet.workers.simulator.limits import Allowance
+from fleet.workers.simulator.wires.limit_headers import FAMILIES, Family, Readings
 from tests.every import every
 
 NOW_S = 1_800_000_000.0

@@ -13,7 +13,7 @@ import pytest
 
 from fleet.conversation import Tool
 from fleet.errors import BadRequest, FleetError, KeyRejected, ProviderUnavailable, RateLimited, Relearnt
-from fleet.workers.ports import Call, Completion, Delta, Wishes
+from fleet.workers.calls import Call, Completion, Delta, Wishes
 from tests.every import every
 from tests.workers.providers.raw_server import KEY, RawServer, call, provider, raw_server, response
 from tests.workers.simulator.running import running

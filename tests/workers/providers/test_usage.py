@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fleet.conversation import Message
 from fleet.usage import Usage, clamped
-from fleet.workers.ports import Call
+from fleet.workers.calls import Call
 from fleet.workers.providers.usage import read_told_usage, read_usage
 from tests.every import every
 

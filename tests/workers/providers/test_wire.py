@@ -23,9 +23,9 @@ from fleet.errors import (
     RateLimited,
 )
 from fleet.usage import Usage
+from fleet.workers.calls import Call, Completion
 from fleet.workers.context import count_message_tokens, count_tokens
 from fleet.workers.frameworks.unpacking import unpacking
-from fleet.workers.ports import Call, Completion
 from fleet.workers.providers.written.anthropic_body import OPENING, split_messages
 from tests.workers.providers.raw_server import KEY, RawServer, call, provider, raw_server, response
 

@@ -11,8 +11,8 @@ import pytest
 
 from fleet.conversation import Message
 from fleet.errors import FleetError, ProviderUnavailable, RateLimited
+from fleet.workers.calls import Call, Completion
 from fleet.workers.judge import is_known
-from fleet.workers.ports import Call, Completion
 from tests.conftest import DATA_DIR
 from tests.workers.providers.raw_server import KEY, provider, raw_server, response
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.workers.simulator.limit_headers import duration, rfc3339
 from fleet.workers.simulator.limits import (
     WAIT_MARGIN_S,
     Allowance,
@@ -18,6 +17,7 @@ from fleet.workers.simulator.limits import (
     SlidingWindow,
     make_counter,
 )
+from fleet.workers.simulator.wires.limit_headers import duration, rfc3339
 
 SECONDS = st.floats(min_value=0, max_value=30, allow_nan=False)
 

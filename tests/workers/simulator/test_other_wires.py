@@ -18,7 +18,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from fleet.conversation import ImagePart, Message, Tool
 from fleet.errors import BadRequest, NotServed, ProviderUnavailable, RateLimited, Relearnt
 from fleet.schema import compiled
-from fleet.workers.ports import Call, Completion, Delta, Wishes
+from fleet.workers.calls import Call, Completion, Delta, Wishes
 from tests.every import every
 from tests.workers.providers.models.vendors import models
 from tests.workers.providers.raw_server import call as a_call

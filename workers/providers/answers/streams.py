@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fleet.workers.ports import Delta
+from fleet.workers.calls import Delta
 from fleet.workers.providers.answers.parts import read_content, read_message
 
 _NOTHING = Delta()

@@ -26,8 +26,9 @@ from fleet.errors import (
 )
 from fleet.lessons import Notebook
 from fleet.quoting import quote
+from fleet.workers.calls import Call, Completion, Delta, Wishes
 from fleet.workers.load import sent_tokens
-from fleet.workers.ports import Call, Completion, Delta, Lessons, Wishes
+from fleet.workers.ports import Lessons
 from fleet.workers.providers.addresses import parse_base_url
 from fleet.workers.providers.bodies import carries_error
 from fleet.workers.providers.models.answered import completion_of, says_nothing

@@ -10,7 +10,7 @@ from pydantic_ai.usage import RequestUsage
 from fleet.conversation import ThinkingPart as OurThought
 from fleet.conversation import ToolCall
 from fleet.usage import Usage
-from fleet.workers.ports import Call, Completion
+from fleet.workers.calls import Call, Completion
 from fleet.workers.providers.finish_reasons import finish_reason
 from fleet.workers.providers.models.asked import left_out
 from fleet.workers.providers.models.exchange import Exchange

@@ -37,7 +37,7 @@ from fleet.conversation import ThinkingPart as OurThought
 from fleet.errors import BadRequest
 from fleet.quoting import quote
 from fleet.schema import Schema
-from fleet.workers.ports import Call, Wishes
+from fleet.workers.calls import Call, Wishes
 from fleet.workers.providers.models.exchange import MARKS, Forbidden
 from fleet.workers.providers.taught.student import is_asked
 from fleet.workers.providers.wire_schema import SchemaRefused, loose_schema, strict_schema

@@ -15,7 +15,7 @@ from pydantic_ai.exceptions import UserError
 
 from fleet.errors import BadRequest, FleetError, KeyRejected, MachineExhausted, ProviderUnavailable, RateLimited
 from fleet.usage import Usage
-from fleet.workers.ports import Call
+from fleet.workers.calls import Call
 from fleet.workers.providers.base import lack_of
 from fleet.workers.providers.bodies import carries_error, read_events
 from fleet.workers.providers.models.exchange import Exchange, Forbidden

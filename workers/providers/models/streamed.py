@@ -19,7 +19,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
-from fleet.workers.ports import Call, Delta
+from fleet.workers.calls import Call, Delta
 from fleet.workers.providers.base import LAST_EVENT
 from fleet.workers.providers.models.answered import usage_of
 from fleet.workers.providers.models.exchange import Exchange

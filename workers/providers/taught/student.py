@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from fleet.errors import BadRequest, ContextTooLong, FleetError, KeyRejected, RateLimited, Relearnt
 from fleet.lessons import UNSENT
 from fleet.quoting import quote
+from fleet.workers.calls import CONTEXT_FULL, PLAIN, Call, Completion, Wishes
 from fleet.workers.load import sent_tokens
-from fleet.workers.ports import CONTEXT_FULL, PLAIN, Call, Completion, Lessons, Wishes
+from fleet.workers.ports import Lessons
 from fleet.workers.providers.taught.overflow import FULL_REASONS, overflow_in
 from fleet.workers.providers.taught.refusals import MARK, USERS, Words, has_field, read_words, refused_in
 

@@ -19,7 +19,7 @@ from fleet.conversation import (
     ToolCall,
 )
 from fleet.errors import BadRequest
-from fleet.workers.ports import PLAIN, Wishes
+from fleet.workers.calls import PLAIN, Wishes
 from fleet.workers.providers.wire_schema import anthropic_schema, loose_schema
 from fleet.workers.providers.written.attachments import media_type_of
 from fleet.workers.providers.written.wishes import add_extra, refuse_lacking

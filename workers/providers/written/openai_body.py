@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from fleet.conversation import FilePart, ImagePart, Message, TextPart, ThinkingPart, Tool, ToolCall
-from fleet.workers.ports import PLAIN, Wishes
+from fleet.workers.calls import PLAIN, Wishes
 from fleet.workers.providers.wire_schema import openai_schema
 from fleet.workers.providers.written.attachments import address_of
 from fleet.workers.providers.written.wishes import add_extra, refuse_lacking

@@ -10,7 +10,7 @@ from typing import Any
 
 from fleet.conversation import Kept, marks_of
 from fleet.errors import BadRequest
-from fleet.workers.ports import PLAIN, Call, Wishes
+from fleet.workers.calls import PLAIN, Call, Wishes
 
 #: Name of a mark up to which a provider's cache is to keep a prompt; it changes no answer, so nothing fails for it.
 MARK = "cache_control"

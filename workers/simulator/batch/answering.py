@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 
 from fleet.workers.simulator.batch.jobs import LaterAnswer
 from fleet.workers.simulator.chance import Draw, fate_of
-from fleet.workers.simulator.kept_responses import KeptResponses
 from fleet.workers.simulator.ledger import Account, Classes, Ledger, Served
 from fleet.workers.simulator.odd.answers import readable
 from fleet.workers.simulator.odd.catalogue import PREFIX, wished
@@ -19,7 +18,8 @@ from fleet.workers.simulator.odd.refusals import OddCall
 from fleet.workers.simulator.options import SimulatorOptions
 from fleet.workers.simulator.rich.model import SimulatedModel
 from fleet.workers.simulator.rich.wanted import WireError
-from fleet.workers.simulator.wire import CompletionRequest, Wire, encode_json, read_object
+from fleet.workers.simulator.wires.kept_responses import KeptResponses
+from fleet.workers.simulator.wires.wire import CompletionRequest, Wire, encode_json, read_object
 
 #: Headers of a request in a job, as if it came alone.
 _HEADERS: Mapping[str, str] = {"anthropic-version": "2023-06-01"}

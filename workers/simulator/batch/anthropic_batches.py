@@ -20,8 +20,8 @@ from fleet.workers.simulator.batch.faults import BatchFaults
 from fleet.workers.simulator.batch.jobs import CANCELLED_S, WINDOW_S, BatchJob, Item, between, planned, takes_s
 from fleet.workers.simulator.batch.listing import page_of
 from fleet.workers.simulator.rich.wanted import WireError
-from fleet.workers.simulator.sending import MARK, respond
-from fleet.workers.simulator.wire import Wire, encode_json, read_object
+from fleet.workers.simulator.wires.sending import MARK, respond
+from fleet.workers.simulator.wires.wire import Wire, encode_json, read_object
 
 #: Where these batches are.
 MESSAGE_BATCHES = "/v1/messages/batches"

@@ -19,8 +19,8 @@ from fleet.workers.simulator.batch.files import MAX_FILE_BYTES, Files, StoredFil
 from fleet.workers.simulator.batch.jobs import CANCELLED_S, CHECKED_S, WINDOW_S, BatchJob, between, planned, takes_s
 from fleet.workers.simulator.batch.listing import page_of
 from fleet.workers.simulator.rich.wanted import WireError
-from fleet.workers.simulator.sending import MARK, respond
-from fleet.workers.simulator.wire import Wire, encode_json, read_object
+from fleet.workers.simulator.wires.sending import MARK, respond
+from fleet.workers.simulator.wires.wire import Wire, encode_json, read_object
 
 #: Paths of this desk begin so.
 FILES, BATCHES = "/v1/files", "/v1/batches"

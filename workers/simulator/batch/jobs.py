@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from fleet.workers.simulator.batch.faults import BatchFaults
 from fleet.workers.simulator.chance import Chance, Draw
-from fleet.workers.simulator.wire import Wire
+from fleet.workers.simulator.wires.wire import Wire
 
 #: Seconds that both vendors give a batch.
 WINDOW_S = 86_400.0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fleet.quoting import quote
 from fleet.workers.simulator.batch.jobs import BatchJob, Item
 from fleet.workers.simulator.rich.wanted import WireError
-from fleet.workers.simulator.wire import encode_json
+from fleet.workers.simulator.wires.wire import encode_json
 
 #: Requests of a batch at most.
 MAX_REQUESTS = 50_000

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fleet.quoting import nearest, quote
-from fleet.workers.simulator.limit_headers import Family
 from fleet.workers.simulator.odd import answers, refusals
 from fleet.workers.simulator.odd.refusals import OddCall, Refuse, Refused, refusal
 from fleet.workers.simulator.rich.wanted import WireError
 from fleet.workers.simulator.voices import read_query
+from fleet.workers.simulator.wires.limit_headers import Family
 
 #: What a model's name begins with that behaves oddly, and the header that asks for the same.
 PREFIX, HEADER = "odd-", "x-fleet-odd"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fleet.workers.simulator.rich.wanted import WireError
-from fleet.workers.simulator.wire import CompletionRequest, Wire, encode_json
+from fleet.workers.simulator.wires.wire import CompletionRequest, Wire, encode_json
 
 #: Tokens of prompt and answer that the models with a small window take together.
 WINDOW_TOKENS = 2048

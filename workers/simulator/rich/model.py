@@ -19,7 +19,7 @@ from fleet.workers.simulator.rich.acting import Acting, Manner, manner_of
 from fleet.workers.simulator.rich.spoken import Choice, Spoken, speak_richly
 from fleet.workers.simulator.rich.wanted import Wanted
 from fleet.workers.simulator.voices import Voice, Voices
-from fleet.workers.simulator.wire import CompletionRequest, Wire
+from fleet.workers.simulator.wires.wire import CompletionRequest, Wire
 
 
 class SimulatedModel:

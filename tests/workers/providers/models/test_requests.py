@@ -24,7 +24,8 @@ from fleet.errors import (
     Relearnt,
 )
 from fleet.schema import compiled
-from fleet.workers.ports import Call, Completion, StreamingProvider, Wishes
+from fleet.workers.calls import Call, Completion, Wishes
+from fleet.workers.ports import StreamingProvider
 from fleet.workers.providers.models.adapter import Models
 from fleet.workers.providers.wire_schema import SchemaRefused
 from tests.every import every

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError, KeySpent, ProviderUnavailable, RateLimited, Relearnt
-from fleet.workers.ports import Completion, Delta, StreamingProvider
+from fleet.workers.calls import Completion, Delta
+from fleet.workers.ports import StreamingProvider
 from tests.every import every
 from tests.workers.providers.models.test_requests import ANTHROPIC, CHAT, GOOGLE, RESPONSES, call
 from tests.workers.providers.models.vendors import ENVIRONMENT, GOOD, PIECES, models, streamed

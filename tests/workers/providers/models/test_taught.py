@@ -11,7 +11,7 @@ import pytest
 
 from fleet.errors import BadRequest, Relearnt
 from fleet.lessons import PROBE_AFTER_S, Notebook
-from fleet.workers.ports import Call, Completion, Wishes
+from fleet.workers.calls import Call, Completion, Wishes
 from fleet.workers.providers.models.adapter import Models
 from tests.workers.providers.models.test_requests import CHAT, GOOGLE, call, json_of
 from tests.workers.providers.models.vendors import GOOD, PIECES, streamed

@@ -35,7 +35,7 @@ from fleet.workers.simulator.rich.wanted import (
     read_share,
     read_stops,
 )
-from fleet.workers.simulator.wire import (
+from fleet.workers.simulator.wires.wire import (
     CompletionRequest,
     Turns,
     Untranslated,

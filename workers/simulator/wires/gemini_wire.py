@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fleet.workers.simulator.openai_wire import OpenAIWire
 from fleet.workers.simulator.rich.streaming import data_event, pieces
 from fleet.workers.simulator.rich.wanted import MAX_TOOLS, Wanted, WireError, read_list_at, read_object_at, read_whole
-from fleet.workers.simulator.wire import CompletionRequest, encode_json
+from fleet.workers.simulator.wires.openai_wire import OpenAIWire
+from fleet.workers.simulator.wires.wire import CompletionRequest, encode_json
 
 #: What its addresses begin with, in both versions, and the two ways to ask a model: whole, and in pieces.
 PATHS, WHOLE, IN_PIECES = ("/v1/models/", "/v1beta/models/"), ":generateContent", ":streamGenerateContent"

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from fleet.workers.simulator.wire import encode_json
+from fleet.workers.simulator.wires.wire import encode_json
 
 #: On every answer, so that nobody takes it for a real provider's.
 MARK = {"x-fleet-simulator": "true", "Content-Type": "application/json"}

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from fleet.quoting import quote
-from fleet.workers.simulator.openai_wire import OpenAIWire
 from fleet.workers.simulator.rich.spoken import Spoken
 from fleet.workers.simulator.rich.streaming import named_event, pieces
 from fleet.workers.simulator.rich.wanted import (
@@ -19,7 +18,8 @@ from fleet.workers.simulator.rich.wanted import (
     read_list_at,
     read_object_at,
 )
-from fleet.workers.simulator.wire import CompletionRequest
+from fleet.workers.simulator.wires.openai_wire import OpenAIWire
+from fleet.workers.simulator.wires.wire import CompletionRequest
 
 #: Items of a conversation at most.
 MAX_ITEMS = 10_000

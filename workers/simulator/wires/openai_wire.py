@@ -33,7 +33,7 @@ from fleet.workers.simulator.rich.wanted import (
     read_stops,
     read_whole,
 )
-from fleet.workers.simulator.wire import (
+from fleet.workers.simulator.wires.wire import (
     CompletionRequest,
     Turns,
     Untranslated,
