@@ -19,7 +19,7 @@ if celery_command() == "flower":
     from fleet.engine.celery_options import give_up
     from fleet.errors import ConfigurationError
 
-    core_dumps.forbid()
+    core_dumps.begin_closed()
     try:
         core_dumps.settle(config.current().safety.core_dumps)
         dashboard.install(config.current(), config.home_path())

@@ -1,4 +1,7 @@
-"""Processes that tests started: whether one has ended, and all that run for one state folder (by its FLEET_HOME)."""
+"""Processes that tests started: whether one has ended, and all that run for one state folder (by its FLEET_HOME).
+
+What Fleet closes against its own user hides its environment too, so such tests start theirs with `OPEN`; root sees all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import os
 from pathlib import Path
 
 import psutil
+
+#: Variable and value for whatever a test wants to find again.
+OPEN = ("FLEET_SAFETY__CORE_DUMPS", "true")
 
 
 def has_ended(process: psutil.Process | int) -> bool:

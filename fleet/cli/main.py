@@ -200,7 +200,7 @@ def _leave(ctx: click.Context, code: int, message: str) -> NoReturn:
 @click.version_option(package_name="celery-fleet", prog_name="fleet")
 def main(home: Path | None, config: Path | None) -> None:
     """Run 100 to 10,000 LLM bots on Celery and Redis."""
-    core_dumps.forbid()
+    core_dumps.begin_closed()
     if home:
         os.environ["FLEET_HOME"] = str(home.absolute())
     if config:

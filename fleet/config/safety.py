@@ -12,5 +12,6 @@ class SafetySettings(Section):
 
     core_dumps: bool = Field(
         False,
-        description="Let workers and Flower be dumped and traced (gdb, py-spy) by their user: keys and prompts show.",
+        description="Let workers and Flower be dumped and traced (gdb, py-spy) by their user: keys and prompts show. "
+        "Its variable opens the commands of `fleet` and the supervisor of `fleet up` too.",
     )

@@ -7,12 +7,23 @@ setting lets a worker and Flower go without.
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import sys
 from contextlib import suppress
 
 #: Linux, `prctl(2)`: whether a process may be dumped and traced, and whom its files under /proc belong to.
 _PR_SET_DUMPABLE = 4
+
+
+#: `safety.core_dumps` as a variable: what is known of it before fleet.toml is read, and what pydantic takes for yes.
+_VARIABLE, _YES = "FLEET_SAFETY__CORE_DUMPS", ("1", "on", "t", "true", "y", "yes")
+
+
+def begin_closed() -> None:
+    """`forbid`, for programs that have not read fleet.toml yet, or never do; the setting's variable is obeyed."""
+    if os.environ.get(_VARIABLE, "").lower() not in _YES:
+        forbid()
 
 
 def forbid() -> None:

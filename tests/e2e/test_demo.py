@@ -14,7 +14,7 @@ import pytest
 
 from fleet.cli.stack.local_services import service_state
 from fleet.cli.stack.stack_file import read_stack
-from tests.stack_processes import end_all_of, processes_of
+from tests.stack_processes import OPEN, end_all_of, processes_of
 from tests.waiting import wait_until
 
 #: Seconds for a whole stack to start and work on a busy machine.
@@ -24,7 +24,8 @@ STOPPED_S = 20.0
 
 
 @pytest.fixture
-def home(fleet_home: Path) -> Iterator[Path]:
+def home(fleet_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv(*OPEN)
     yield fleet_home
     end_all_of(fleet_home)
 

@@ -20,7 +20,7 @@ from zipfile import ZipFile
 import pytest
 
 from tests.dashboard.flower_process import Flower
-from tests.stack_processes import end_all_of
+from tests.stack_processes import OPEN, end_all_of
 
 REPO = Path(__file__).parents[2]
 #: Seconds for one command on a busy machine.
@@ -72,7 +72,7 @@ class User:
 
     def run(self, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         env = {"PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(self.folder)}
-        env["FLEET_HOME"] = str(self.folder / ".fleet")
+        env |= {"FLEET_HOME": str(self.folder / ".fleet"), **dict([OPEN])}
         done = subprocess.run(
             command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=SLOW_S, check=False
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack_processes import end_all_of
+from tests.stack_processes import OPEN, end_all_of
 from tests.test_floors import ROOT, modules_of
 
 #: Seconds for a whole stack to start and work on a busy machine.
@@ -83,7 +83,7 @@ def elsewhere(tmp_path: Path, fleet_home: Path) -> Iterator[tuple[dict[str, str]
     (tmp_path / "path").mkdir()
     text = TAKE_AWAY.format(names=LINUX_ONLY, seen=str(seen))
     (tmp_path / "path" / "sitecustomize.py").write_text(text, encoding="utf-8")
-    yield {**os.environ, "PYTHONPATH": f"{tmp_path / 'path'}{os.pathsep}{ROOT}"}, seen
+    yield {**os.environ, **dict([OPEN]), "PYTHONPATH": f"{tmp_path / 'path'}{os.pathsep}{ROOT}"}, seen
     end_all_of(fleet_home)
 
 

@@ -24,7 +24,7 @@ from fleet.config import load
 from fleet.errors import ConfigurationError
 from fleet.store.private.embedded import ensure_redis
 from tests.ports import lasting_port
-from tests.stack_processes import end_all_of, processes_of
+from tests.stack_processes import OPEN, end_all_of, processes_of
 from tests.waiting import wait_until
 from tests.worker_process import WorkerProcess
 
@@ -33,7 +33,8 @@ SLOW_S = 90.0
 
 
 @pytest.fixture
-def home(fleet_home: Path) -> Iterator[Path]:
+def home(fleet_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv(*OPEN)
     fleet_home.mkdir()
     yield fleet_home
     end_all_of(fleet_home)

@@ -23,7 +23,7 @@ from fleet.store import keys
 from fleet.store.client import connect
 from fleet.store.private.embedded import broker_url
 from tests.redis_server import RedisServer
-from tests.stack_processes import end_all_of
+from tests.stack_processes import OPEN, end_all_of
 from tests.waiting import wait_until
 
 HANG_S = 20.0
@@ -107,7 +107,8 @@ def test_reports_that_nobody_can_write_or_read_accuse_nobody(own_redis: RedisSer
 
 
 @pytest.fixture
-def home(fleet_home: Path) -> Iterator[Path]:
+def home(fleet_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv(*OPEN)
     fleet_home.mkdir()
     yield fleet_home
     end_all_of(fleet_home)

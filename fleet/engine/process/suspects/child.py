@@ -110,7 +110,7 @@ def die_with_parent() -> None:
 def main(fd: int) -> None:
     """Serve one worker until it is gone, or says that it is enough."""
     die_with_parent()
-    core_dumps.forbid()
+    core_dumps.begin_closed()
     worker = Socket(fd)
     hello: Hello | None = worker.hear()
     if hello is None:
