@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from fleet.config import KEY_LABEL, Settings
 from fleet.engine.admission.standing import stand
 from fleet.engine.answers.opinions import Opinions, Panel, other_token
 from fleet.engine.messages import pool_choice, routing
-from fleet.engine.messages.envelope import QUEUED_AT, STEP, queued_ms_of
 from fleet.engine.messages.expiry import check_expiry
 from fleet.engine.messages.inbox import Inbox
 from fleet.engine.messages.weight import is_quick
@@ -39,7 +38,7 @@ from fleet.engine.outcomes.results import (
 )
 from fleet.engine.outcomes.stored import read_result
 from fleet.engine.process.canvas import Canvas, without_canvas
-from fleet.engine.process.request import tag_of
+from fleet.engine.process.delivery import Delivery
 from fleet.engine.process.waiting_room import OF_PROCESS, Stay, WaitingRoom
 from fleet.engine.telemetry.event_limiter import QUIET_S
 from fleet.engine.telemetry.taps import Telemetry
@@ -60,37 +59,6 @@ logger = logging.getLogger("fleet.worker")
 
 #: Seconds between two tasks that look whether a bot is back, once the first one of a pool ought to be.
 PROBE_BOTS_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A message as Celery delivered it.
-
-    Args:
-        task_id: The Celery task id.
-        request: Celery's request dict: headers plus `args`, `kwargs` and `delivery_info`.
-        tag: Its delivery tag, under which this process leases it; None on a pool that is not ours.
-        queued_ms: How long it waited in its queue; None when its producer did not say when it was queued.
-        queue: Where it was taken from.
-        priority: The message's own property, which a plain client's steps may have put into another list.
-    """
-
-    task_id: str
-    request: dict[str, Any]
-    tag: str | None
-    queued_ms: int | None
-    queue: str | None
-    priority: object
-
-    @classmethod
-    def of(cls, task_id: str, request: dict[str, Any]) -> Delivery:
-        info, queued_ms = request.get("delivery_info") or {}, queued_ms_of(request.get(QUEUED_AT))
-        return cls(task_id, request, tag_of(request), queued_ms, info.get("routing_key"), info.get("priority"))
-
-    def overtakes(self, task: BotTask) -> bool:
-        """True when the message was taken before its turn: its list is more urgent than its task."""
-        step = self.request.get(STEP)
-        return isinstance(step, int) and task.priority > step
 
 
 class DataPlane:
