@@ -22,6 +22,7 @@ from fleet.waits import Wait
 from fleet.workers.calls import CONTEXT_FULL, PLAIN, Call, Completion, Wishes
 from fleet.workers.costs import Line
 from fleet.workers.deadline import Deadline
+from fleet.workers.errands import Errand
 from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.exchanges import Exchanges
 from fleet.workers.frameworks.passing import Passing
@@ -30,7 +31,7 @@ from fleet.workers.judge import broken_off, is_known
 from fleet.workers.ladders import Ladders, Turn, plain
 from fleet.workers.load import UNSEEN_TOKENS, is_plain, may_write_for_an_hour, most_tokens, sent_tokens
 from fleet.workers.meter import Meter
-from fleet.workers.passage import Errand, Passages, Price
+from fleet.workers.passage import Passages, Price
 from fleet.workers.ports import Bill, Breakers, CostShares, Knowledge, Limiter
 from fleet.workers.providers.taught.student import asked_of, names_of
 from fleet.workers.providers.wire_schema import Form, Forms, SchemaRefused

@@ -10,9 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from fleet.entries import Entry
 from fleet.errors import (
@@ -32,7 +32,7 @@ from fleet.rates import RateReadings
 from fleet.usage import Usage
 from fleet.waits import Wait
 from fleet.workers.costs import Line, afford, counted_nothing, is_free
-from fleet.workers.deadline import Deadline
+from fleet.workers.errands import Errand, Sent
 from fleet.workers.keys import KeyChoice
 from fleet.workers.meter import NO_USAGE, Meter
 from fleet.workers.ports import Bill, CostShares, Limiter
@@ -58,33 +58,6 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """On whose behalf a call goes, and how.
-
-    Args:
-        pool: Whose call it is.
-        route: Where it goes.
-        most: The most that it may use: what is reserved.
-        tier: Service tier that is asked; None: the usual one.
-        deadline: Of the task; it stands still while the call waits, and a call that fails does not count.
-        meter: Where to write what was used.
-        caller: For whom: the limiter orders waiting calls by it.
-        patience_s: How far away its turn may be.
-        offers: Tools that it offers to the model.
-    """
-
-    pool: str
-    route: Route
-    most: Usage
-    tier: str | None
-    deadline: Deadline
-    meter: Meter
-    caller: Caller
-    patience_s: float
-    offers: tuple[str, ...] = ()
-
-
 #: Sends one call under its grant and settles that; the errand's route is that of one key.
 Send = Callable[[Errand, Grant, Line], Awaitable[T]]
 
@@ -95,23 +68,6 @@ class _KeyRenewed(Exception):
     def __init__(self, key: Route) -> None:
         super().__init__(key.limit)
         self.key = key
-
-
-class Sent(Protocol):
-    """What is sent, as far as a call that gets no answer is settled by it."""
-
-    @property
-    def is_cut(self) -> bool:
-        """True when the answer of a call that failed broke off: what its error tells is by what came."""
-        ...
-
-    def cut(self) -> tuple[Usage, bool]:
-        """Return what it has used when it is cancelled, and whether something of the answer had come."""
-        ...
-
-    def believed(self, usage: Usage) -> Usage:
-        """Return no more usage than the call can have had."""
-        ...
 
 
 class Passages:

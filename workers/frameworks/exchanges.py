@@ -21,11 +21,12 @@ from fleet.errors import (
 )
 from fleet.grants import Caller, Grant
 from fleet.workers.costs import Line
+from fleet.workers.errands import Errand
 from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.outgoing import Outgoing
 from fleet.workers.frameworks.passing import Passing
 from fleet.workers.frameworks.raw import Onlooker, RawAnswer, RawProvider
-from fleet.workers.passage import MOST_RENEWALS, Errand, Passages, is_renewed
+from fleet.workers.passage import MOST_RENEWALS, Passages, is_renewed
 from fleet.workers.ports import Knowledge
 from fleet.workers.providers.bodies import read_said
 from fleet.workers.providers.problem import read_problem
