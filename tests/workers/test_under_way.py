@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.workers.roads import FADES, LEAST_S, TIMES, UnderWay
+from fleet.workers.under_way import FADES, LEAST_S, TIMES, UnderWay
 
 LIMIT = "alpha/m-1/default"
 
