@@ -3,11 +3,11 @@
 --
 -- Each test is Page's CUSUM, Wald's sequential probability ratio test that starts anew whenever it favours "good"
 -- (Page 1954; Wald 1945). What is usual is the median over the bots of the pool's latest tasks: when all fail, none is
--- accused. Beyond the cap a bot stays and the pool's alarm is an event. Sources and figures: `docs/health.md`.
+-- accused. Of slowness it is also the share of the latest tasks that were slow: a provider is slow for all at once. Beyond the cap a bot stays and the pool's alarm is an event. Sources and figures: `docs/health.md`.
 -- Tests, faults and places: `health.py`.
 --
--- KEYS  health       string: HEAD_BYTES, of them rates of bots of the latest tasks, three bytes each; then a packed row
---                    per bot                                         TTL of all but the events and quiet: life_s
+-- KEYS  health       string: HEAD_BYTES, of them SAMPLE_BYTES of each of the latest tasks: rates of its bot, and 1 if it
+--                    was slow; then a packed row per bot             TTL of all but the events and quiet: life_s
 --       norms        hash: task class -> packed: what is usual for it
 --       bots         sorted set: bot -> place in the order of checkouts
 --       quarantined  sorted set: bot -> end, us of Redis time
@@ -55,14 +55,15 @@ if packed_norm and #packed_norm == NORM_BYTES then
   norm = { struct.unpack(NORM_FORMAT, packed_norm) }
 end
 
--- Median of a rate over the bots of the latest tasks.
+-- Median of a rate over the bots of the latest tasks; of slowness the share of these tasks that were slow, if that is more.
 local function usual(test)
-  local rates, head = {}, redis.call('GETRANGE', health, 0, sampled * TESTS - 1)
+  local rates, slow, head = {}, 0, redis.call('GETRANGE', health, 0, sampled * SAMPLE_BYTES - 1)
   for place = 1, sampled do
-    rates[place] = string.byte(head, place * TESTS - TESTS + test) or 0
+    rates[place] = string.byte(head, (place - 1) * SAMPLE_BYTES + test) or 0
+    slow = slow + (string.byte(head, place * SAMPLE_BYTES) or 0)
   end
   table.sort(rates)
-  return rates[(sampled + 1) / 2] / 255
+  return math.max(rates[(sampled + 1) / 2] / 255, test == SLOWNESS and slow / sampled or 0)
 end
 
 -- The evidence after one more task; `happened`: 1 or 0.
@@ -136,7 +137,7 @@ local function put_out(bot, row, test)
   return true
 end
 
--- Tell the tests of a task, and return the one that has enough, and the most evidence there is.
+-- Tell the tests of a task, and return the one that has enough, the most evidence there is, and 1 if the task was slow.
 local function test_row(row, fault, chars, ms, enough)
   local errors = fault == WELL and 0 or (fault == TEACHES or fault == TOO_SHORT) and -1 or 1  -- -1: it says nothing
   if errors >= 0 then vote(row, fault) end
@@ -155,7 +156,7 @@ local function test_row(row, fault, chars, ms, enough)
       if evidence >= enough and happened == 1 and not found then found = test end
     end
   end
-  return found, most
+  return found, most, math.max(0, slowness)
 end
 
 -- Learn how the bot does this class, and the class's own share of good answers and cost.
@@ -182,15 +183,15 @@ for place = 1, #samples, DEED_BYTES do
   local tried = redis.call('ZSCORE', probation, bot)
   local is_out = redis.call('ZSCORE', quarantined, bot)  -- what it ends now, it began before
   local was_clear = row[EVIDENCE + ERRORS] + row[EVIDENCE + AVOIDS] + row[EVIDENCE + SLOWNESS] == 0 and not is_out
-  local found, against = nil, 0
+  local found, against, was_slow = nil, 0, 0
   if not is_out then
     -- On probation the square root is enough: the bot has been found bad before.
-    found, against = test_row(row, fault, chars, ms, tried and ENOUGH / 2 or ENOUGH)
+    found, against, was_slow = test_row(row, fault, chars, ms, tried and ENOUGH / 2 or ENOUGH)
   end
   row[TASKS], row[SINCE] = row[TASKS] + 1, math.min(row[SINCE] + 1, MOST_SINCE)
   if row[SINCE] >= FORGIVEN then row[QUARANTINES] = 0 end
-  local rates = string.char(row[RATE + ERRORS], row[RATE + AVOIDS], row[RATE + SLOWNESS])
-  redis.call('SETRANGE', health, (now_us + place) % sampled * TESTS, rates)
+  local sample = string.char(row[RATE + ERRORS], row[RATE + AVOIDS], row[RATE + SLOWNESS], was_slow)
+  redis.call('SETRANGE', health, (now_us + place) % sampled * SAMPLE_BYTES, sample)
 
   if found and redis.call('ZSCORE', bots, bot) then
     is_out = put_out(bot, row, found)

@@ -31,8 +31,8 @@ ENOUGH = 9.2
 SUSPECTED = 1.5
 #: The tests' numbers in Lua.
 TEST_NUMBERS = {"ERRORS": 1, "AVOIDS": 2, "SLOWNESS": 3}
-#: Bytes before the first row of `keys.health`.
-HEAD_BYTES = 128
+#: Bytes before the first row of `keys.health`, and of each of the latest tasks there: rates, and whether it was slow.
+HEAD_BYTES, SAMPLE_BYTES = 128, len(TESTS) + 1
 
 _NO_SAY = -1.0
 
@@ -113,7 +113,8 @@ HEALTH = Script.beside(
     argv="samples kind pool rules life_s quarantined_event released_event cap_event",
     tables={"row": ROW, "norm": _NORM, "rules": _RULES, "deed": _DEED},
     constants={
-        "OUT": OUT, "HEAD_BYTES": HEAD_BYTES, "ENOUGH": ENOUGH, "SUSPECTED": SUSPECTED, "TESTS": len(TESTS),
+        "OUT": OUT, "HEAD_BYTES": HEAD_BYTES, "SAMPLE_BYTES": SAMPLE_BYTES, "ENOUGH": ENOUGH, "SUSPECTED": SUSPECTED,
+        "TESTS": len(TESTS),
         **TEST_NUMBERS,
         "WELL": _WELL, "TEACHES": _TEACHES, "NEWEST": NEWEST, **{fault.name: code for fault, code in _CODES.items()},
     },

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fleet.config import HealthSettings
 from fleet.faults import SAID, Fault
-from fleet.roster import HEALTH, Deed, Health, bot_health_of, read_probation, read_quarantined, row_of
+from fleet.roster import HEALTH, SUSPECTED, Deed, Health, bot_health_of, read_probation, read_quarantined, row_of
+from fleet.roster.health import SAMPLE_BYTES
 from fleet.store import keys
 from fleet.store.client import connect, run_script
 
@@ -106,6 +107,26 @@ def test_in_a_small_pool_the_one_bad_bot_is_found_and_a_common_failure_accuses_n
     assert pool.found_after == {}
     pool.play(100 * bots, lambda bot: errors(bot, chance) if bot == "p-002" else good(bot, chance))
     assert set(pool.found_after) == {"p-002"}
+
+
+@pytest.mark.parametrize("bots", [5, 20, 100])
+def test_a_provider_that_becomes_slow_makes_hardly_any_bot_suspected(client: redis.Redis, bots: int) -> None:
+    chance, pool = random.Random(7), Pool(client, bots)
+    pool.play(60 * max(bots, 20), lambda bot: good(bot, chance))
+    for tasks in (20, 20, 200):
+        pool.play(tasks, lambda bot: good(bot, chance, slower=8))
+        assert sum(pool.evidence(bot)[2] >= SUSPECTED for bot in pool.bots) <= 2 + bots // 25
+    assert pool.found_after == {}
+
+
+@pytest.mark.parametrize("bots", [3, 5, 20])
+def test_one_slow_bot_is_found_in_a_pool_of_any_size(client: redis.Redis, bots: int) -> None:
+    chance, pool = random.Random(7), Pool(client, bots)
+    pool.play(30 * bots, lambda bot: good(bot, chance))
+    before = pool.tasks["p-002"]
+    pool.play(60 * bots, lambda bot: slow(bot, chance) if bot == "p-002" else good(bot, chance))
+    assert set(pool.found_after) == {"p-002"}
+    assert pool.found_after["p-002"] - before <= 40
 
 
 def test_a_bot_that_turns_bad_late_is_found_as_fast_as_a_new_one(client: redis.Redis) -> None:
@@ -265,11 +286,11 @@ def test_the_evidence_is_that_of_pages_cusum(redis_url: str, deeds: list[tuple[i
         pool = Pool(client, 3, HealthSettings(most_out=0))
         evidence = {number: [0.0, 0.0] for number in (1, 2, 3)}
         for number, fault in deeds:
-            head = client.getrange(keys.health("p"), 0, 14).ljust(15, b"\0")
+            head = client.getrange(keys.health("p"), 0, 19).ljust(20, b"\0")
             for test, code in enumerate((Fault.EMPTY, Fault.TOO_SHORT)):
                 if fault not in (None, code) or (fault is None and test == 1):
                     continue  # the other test has no say; a good task without a norm says nothing of avoidance
-                usual = sorted(head[test::3])[2] / 255
+                usual = sorted(head[test::SAMPLE_BYTES])[2] / 255
                 p0 = max(0.05, 1.5 * usual)
                 if p0 > 0.6:
                     continue
