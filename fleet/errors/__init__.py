@@ -83,3 +83,8 @@ from fleet.errors.waiting import Waits as Waits
 from fleet.faults import Blame as Blame
 from fleet.faults import FleetError as FleetError
 from fleet.faults import Parks as Parks
+
+# Stored results, tracebacks and pickles name the one place to import them from.
+for _error in list(vars().values()):
+    if isinstance(_error, type) and _error.__module__ in ("fleet.errors.final", "fleet.errors.waiting"):
+        _error.__module__ = __name__

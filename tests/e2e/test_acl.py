@@ -50,6 +50,12 @@ bots = 1
 latency_ms = 1
 """
 
+ASK_IN_VAIN = """
+from fleet import submit_task
+try: submit_task.delay("seven", pool="research").get(timeout=3)
+except Exception as error: print(error)
+"""
+
 
 @dataclass(frozen=True)
 class Door:
@@ -161,6 +167,15 @@ def test_a_stack_runs_as_the_worker_and_a_file_as_the_producer_with_flower_as_da
                 assert (not set(door.refused()) - HELD_REFUSED) == is_allowed
     finally:
         door.fleet("worker", "down")
+
+
+def test_a_producer_is_told_what_its_tasks_wait_for(door: Door) -> None:
+    (door.folder / "in.jsonl").write_text("".join(f'{{"prompt": "{number}"}}\n' for number in range(3)))
+    ran = door.fleet("producer", "run", "in.jsonl", "-o", "out.jsonl", "--pool", "research")
+    assert door.refused() == ["fleet-producer lindex"]  # how old the oldest message is, which may be another's
+    assert (ran.returncode, "no worker is alive to serve pool research" in ran.stderr) == (3, True), ran.stderr
+    asked = door.run("producer", "-c", ASK_IN_VAIN)
+    assert "no live worker serves pool research" in asked.stdout, asked.stdout + asked.stderr
 
 
 def test_a_worker_whose_user_loses_a_right_waits_and_fails_no_task(door: Door) -> None:

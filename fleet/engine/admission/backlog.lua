@@ -4,7 +4,7 @@
 --                Something else of such a name is nobody's message
 -- ARGV  endings  of the lists of a queue: one per priority, with the lists of plain clients' own steps
 -- Reply for each queue a flat list of what isn't empty: number of the ending, length, Unix time in seconds as text ('': its
---       producer did not say)
+--       producer did not say, or who asks may not read messages)
 --
 -- Lists are named by queue, not declared: the broker is one Redis, never a cluster.
 local reply = {}
@@ -14,7 +14,8 @@ for i, list in ipairs(KEYS) do
     local key = list .. ARGV[k]
     local length = redis.pcall('LLEN', key)
     if type(length) == 'number' and length > 0 then
-      local queued_at = string.match(redis.call('LINDEX', key, -1), '"queued_at": ?(%d+%.?%d*)')
+      local message = redis.pcall('LINDEX', key, -1)
+      local queued_at = type(message) == 'string' and string.match(message, '"queued_at": ?(%d+%.?%d*)')
       row[#row + 1], row[#row + 2], row[#row + 3] = k, length, queued_at or ''
     end
   end

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import redis
+
 from fleet.config import Settings
+from fleet.engine.operations.obstacles import headline
 from fleet.engine.operations.story import tell
 from fleet.engine.operations.task_facts import gather
-from fleet.engine.operations.waits import read_limit
-from fleet.errors import FleetError
+from fleet.engine.operations.waits import look, read_limit
+from fleet.errors import FleetError, StoreRefused
 from fleet.quoting import brief
 from fleet.store.client import connect, store_errors
 from fleet.store.private.embedded import broker_url, state_url
@@ -28,19 +31,26 @@ def why_no_result(task_id: str, settings: Settings) -> str:
             for url in dict.fromkeys(urls):
                 stack.enter_context(store_errors(url))
                 clients[url] = stack.enter_context(connect(url, timeout_s=PATIENCE_S))
-            state = clients[urls[0]]
-            story = tell(
-                gather(
-                    task_id,
-                    state=state,
-                    broker=clients[urls[1]],
-                    settings=settings,
-                    limit_of=lambda pool: read_limit(state, settings, pool),
-                    search_most=SEARCH_MOST,
-                )
-            )
+            state, broker = (clients[url] for url in urls)
+            try:
+                with store_errors(urls[1]):
+                    found = gather(
+                        task_id, state=state, broker=broker, settings=settings, search_most=SEARCH_MOST,
+                        limit_of=lambda pool: read_limit(state, settings, pool),
+                    )  # fmt: skip
+            except StoreRefused:  # a producer sees no other tasks, and so not where its own one stands
+                return brief(_of_pools(state, broker, settings))
+            story = tell(found)
     except FleetError as error:
         return brief(str(error))
     where = f"{story.state}, pool {story.pool}" if story.pool else story.state
     lines = story.lines[-1:] if story.cause else story.lines[:2]
     return brief(f"it is {where}: {'; '.join(lines)}")
+
+
+def _of_pools(state: redis.Redis, broker: redis.Redis, settings: Settings) -> str:
+    """Return what tasks of the pools wait for that this user of Redis may look at."""
+    seen = look(state, broker, settings)
+    waits = headline([line for line in seen.lines if line.tasks], seen.now_s)
+    hidden = "this user of Redis may not see the task itself: ask `fleet why` as operator"
+    return f"{waits or 'its pool takes tasks'}; {hidden}"

@@ -49,13 +49,17 @@ PRODUCER: Mapping[str, str] = {
     "binding_deadlines": "zadd zrem zscore",
     "waiting ends": "zadd zscore exists",
     "openings parked_order": "zadd zscore zcard zrange exists",
-    "parked": "hexists hget hset",
+    "parked": "hexists hget hset hstrlen",
     "epochs": "hget hincrby",
     "unacked": "hexists",
     "revoked": "exists zrem",
-    "submitted follows": "get set exists expire",
-    "gate room hold unserved": "get mget exists",
+    "submitted follows": "get set exists expire ttl",
+    "gate room hold unserved": "get mget exists pttl",
     "fleets workers": "hgetall hvals hlen",
+    # Why its tasks wait: numbers, times and names of bots.
+    "limit breaker": "get",
+    "limit_keys": "get hmget zcount zcard",
+    "bots bot_leases quarantined probation": "zrange zrangebyscore zcount",
 }
 #: The same of what the dashboard writes although it only looks: its place among Celery's listeners.
 DASHBOARD: Mapping[str, str] = {
