@@ -6,6 +6,7 @@ What Fleet closes against its own user hides its environment too, so such tests 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -39,5 +40,6 @@ def processes_of(home: Path) -> list[psutil.Process]:
 def end_all_of(home: Path) -> None:
     """Kill whatever a failed test left running."""
     for process in processes_of(home):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it was about to end
+            process.kill()
     psutil.wait_procs(processes_of(home), timeout=5)

@@ -54,4 +54,4 @@ def test_an_empty_folder_called_fleet_does_not_hide_ours(tmp_path: Path) -> None
     (tmp_path / "fleet").mkdir()  # the folder above a clone has one
     code = "import fleet.errors; print(fleet.errors.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert Path(done.stdout.strip()).resolve() == OURS / "errors.py", done.stderr
+    assert Path(done.stdout.strip()).resolve() == OURS / "errors" / "__init__.py", done.stderr
