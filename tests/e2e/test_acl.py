@@ -39,6 +39,15 @@ for result in (first, later):
 both.get(timeout=60)
 print(json.dumps({"id": first.id}))
 """
+#: Runs commands of `fleet` one after another in one process, which has loaded all that they need; prints the exit code
+#: and the errors of each.
+IN_TURN = """
+import json, sys
+from click.testing import CliRunner
+from fleet.cli.main import main
+told = [CliRunner().invoke(main, words) for words in json.loads(sys.argv[1])]
+print(json.dumps([[one.exit_code, one.stderr] for one in told]))
+"""
 #: Of messages that are taken, the dashboard's Flower puts none back, and gets no answers of workers: `docs/redis.md`.
 HELD_REFUSED = {"fleet-dashboard fleet:unacked", "fleet-dashboard fleet:unacked_swept"}
 TOML = """
@@ -75,6 +84,12 @@ class Door:
 
     def fleet(self, role: str, *words: str) -> subprocess.CompletedProcess[str]:
         return self.run(role, "-m", "fleet.cli.main", *words)
+
+    def fleet_in_turn(self, role: str, *commands: str) -> list[tuple[int, str]]:
+        """Return exit code and errors of each command, all of them carried out by one process of this role."""
+        done = self.run(role, "-c", IN_TURN, json.dumps([command.split() for command in commands]))
+        assert done.returncode == 0, done.stderr
+        return [(code, errors) for code, errors in json.loads(done.stdout)]
 
     def run_as_admin(self, *words: str) -> subprocess.CompletedProcess[str]:
         return replace(self, urls={"admin": self.server.url}).fleet("admin", *words)
@@ -115,27 +130,18 @@ def test_each_role_does_its_job_and_is_refused_the_rest(door: Door) -> None:
         produced = door.run("producer", "-c", PRODUCE)
         assert produced.returncode == 0, produced.stderr
         task = json.loads(produced.stdout)["id"]
-        assert door.fleet("producer", "submit", "eight", "--pool", "research").returncode == 0
-        for words in (
-            ["stats"],
-            ["tasks"],
-            ["why", task],
-            ["pools"],
-            ["bill"],
-            ["events"],
-            ["limits"],
-            ["dead", "list"],
-        ):
-            told = door.fleet("dashboard", *words, "--json")
-            assert told.returncode == 0, told.stderr
-        for words in (["pools", "pause", "research"], ["pools", "resume", "research"], ["cancel", "nobody"]):
-            assert door.fleet("operator", *words).returncode in (0, 1), words
+        looks = ("stats", "tasks", f"why {task}", "pools", "bill", "events", "limits", "dead list")
+        assert door.fleet_in_turn("producer", "submit eight --pool research")[0][0] == 0
+        looked = door.fleet_in_turn("dashboard", *(f"{look} --json" for look in looks))
+        assert [code for code, _ in looked] == [0] * len(looks), looked
+        acts = ("pools pause research", "pools resume research", "cancel nobody")
+        acted = door.fleet_in_turn("operator", *acts)
+        assert [code for code, _ in acted] == [0, 0, 1], acted
         assert door.refused() == []
-        assert door.fleet("producer", "submit", "nine", "--pool", "writing").returncode == 2
-        for role in ("producer", "dashboard"):
-            told = door.fleet(role, "pools", "pause", "research")
-            assert told.returncode == 2
-            assert "`fleet acl` prints" in told.stderr
+        other_pool, paused = door.fleet_in_turn("producer", "submit nine --pool writing", "pools pause research")
+        (paused_there,) = door.fleet_in_turn("dashboard", "pools pause research")
+        assert (other_pool[0], paused[0], paused_there[0]) == (2, 2, 2)
+        assert "`fleet acl` prints" in paused[1] and "`fleet acl` prints" in paused_there[1]
         assert len(door.refused()) >= 3
     finally:
         worker.kill()
