@@ -200,10 +200,17 @@ def unknown_keys(data: Mapping[str, object]) -> list[str]:
     for path in _leaves(data, ()):
         table, key = (path[0], *path[2:-1]) if path[0] in NAMED else path[:-1], path[-1]
         in_key = table[-1:] and table[-1] in KEYS.get(table[:-1], ())  # a value that is itself a table
-        of_tables = table[-2:-1] and table[-2] in KEYS.get(table[:-2], ())  # one of its tables, with a name of its own
-        if key not in KEYS.get(table[:-2] if of_tables else table, ()) and not in_key:
+        if key not in KEYS.get(_without_free_name(table), ()) and not in_key:
             unknown.append(".".join((*table, key)))
     return unknown
+
+
+def _without_free_name(table: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the path of a table as that of its kind: one of several of a key, by a name of its own, is as those."""
+    for at in range(1, len(table) - 1):
+        if table[at] in KEYS.get(table[:at], ()):
+            return (*table[:at], *table[at + 2 :])
+    return table
 
 
 def _leaves(data: Mapping[str, object], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

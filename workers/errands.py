@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fleet.grants import Caller
 from fleet.usage import Usage
@@ -36,6 +36,20 @@ class Errand:
     meter: Meter
     caller: Caller
     patience_s: float
+    offers: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """The task."""
+        return self.meter.who
+
+
+class KeySeeker(NamedTuple):
+    """Who asks for a key without a call: `keys.Seeker`."""
+
+    pool: str
+    caller: Caller
+    task: str
     offers: tuple[str, ...] = ()
 
 

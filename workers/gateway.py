@@ -22,7 +22,7 @@ from fleet.waits import Wait
 from fleet.workers.calls import CONTEXT_FULL, PLAIN, Call, Completion, Wishes
 from fleet.workers.costs import Line
 from fleet.workers.deadline import Deadline
-from fleet.workers.errands import Errand
+from fleet.workers.errands import Errand, KeySeeker
 from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.exchanges import Exchanges
 from fleet.workers.frameworks.passing import Passing
@@ -226,7 +226,7 @@ class Gateway:
         if ask.asked is None:
             if self.roads.scopes is not None:
                 self.roads.scopes.check(route.limit, ScopeAsk(pool, caller.bot, caller.tenant), meter.who)
-            return await self._exchanges.pass_on(pool, route, ask, caller)
+            return await self._exchanges.pass_on(route, ask, KeySeeker(pool, caller, meter.who))
         most = ask.most(ask.output_tokens(usual_output_tokens, bound))
         errand = Errand(pool, route, most, ask.tier, deadline, meter, caller, patience_s, ask.offers)
         answer = await self._exchanges.ask(errand, ask, bound=bound, passing=passing, watch=watch)

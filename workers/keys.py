@@ -8,32 +8,80 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
+from fleet.config.scopes import ScopeAsk
+from fleet.errors import FleetError
 from fleet.grants import Caller
 from fleet.workers.rungs import Route
 
 #: Keys that one question to the limiter names at most: each costs it a look of its own (8 keys of Redis).
 MOST_ASKED = 8
 
-#: Returns those keys that a call may use: (all of its provider, its pool, for whom it is). Raises what refuses it.
-Allowed = Callable[[Sequence[Route], str, Caller], Sequence[Route]]
+
+class Seeker(Protocol):
+    """Who asks for a key, and for what."""
+
+    @property
+    def pool(self) -> str:
+        """Whose call it is."""
+        ...
+
+    @property
+    def caller(self) -> Caller:
+        """For whom."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """The task."""
+        ...
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """Tools that it offers to the model."""
+        ...
+
+
+class ScopedKeys(Protocol):
+    """Whom each of several keys serves."""
+
+    def tells_apart(self, provider: str) -> bool:
+        """True when keys of a provider have scopes of their own. Never waits."""
+        ...
+
+    def among(self, limits: Sequence[str], ask: ScopeAsk, task: str, *, full_too: bool = False) -> Collection[str]:
+        """Return those limits whose keys a call may use, all of one provider and model. Never waits.
+
+        Args:
+            limits: `provider/model/key` of each key.
+            ask: The call.
+            task: For which it is made.
+            full_too: Also those whose daily caps are known to be used up.
+
+        Raises:
+            OutOfScope: None ever serves it.
+            NotSoon: None does for now.
+        """
+        ...
 
 
 class KeyChoice:
-    """Chooses among the keys of a provider; where it has one, and nothing narrows that, this costs nothing.
+    """Chooses among the keys of a provider; where it has one, this costs nothing: its scope is looked at where the call
+    asks for its turn (`roads.py`).
 
     Args:
         stands: True when calls with the key of a limit wait, as far as is known here.
 
     Attributes:
-        allowed: Narrows the choice by scopes; None: every call may use all keys.
+        scopes: Narrow the choice; None: every call may use all keys.
     """
 
     def __init__(self, stands: Callable[[str], bool]) -> None:
         self._stands = stands
-        self.allowed: Allowed | None = None
+        self.scopes: ScopedKeys | None = None
 
-    def of(self, route: Route, pool: str, caller: Caller, without: Collection[str] = ()) -> Sequence[Route]:
+    def of(self, route: Route, asking: Seeker, without: Collection[str] = ()) -> Sequence[Route]:
         """Return the keys that a call may go with, best first; none that waits, unless all do.
 
         Of several that are free equally soon the limiter takes the first. So bots begin with different ones, and each
@@ -41,23 +89,37 @@ class KeyChoice:
 
         Args:
             route: Where the call goes.
-            pool: Whose call it is.
-            caller: For whom.
+            asking: Who asks.
             without: Limits whose keys have refused this call.
 
         Raises:
-            FleetError: As `allowed` raises it.
+            OutOfScope, NotSoon: As `ScopedKeys.among`.
         """
-        if not route.keys and self.allowed is None:
+        if not route.keys:
             return (route,)
-        keys: Sequence[Route] = route.keys or (route,)
-        if self.allowed is not None:
-            keys = self.allowed(keys, pool, caller)
+        keys: Sequence[Route] = route.keys
+        if self.scopes is not None and self.scopes.tells_apart(route.provider_name):
+            served = self.scopes.among(route.limits, _asked(asking), asking.task)
+            keys = [key for key in keys if key.limit in served]
         if without:
             keys = [key for key in keys if key.limit not in without]
         if len(keys) < 2:
             return keys
-        first = zlib.crc32(caller.bot.encode()) % len(keys)
+        first = zlib.crc32(asking.caller.bot.encode()) % len(keys)
         turned = (*keys[first:], *keys[:first])
         free = [key for key in turned if not self._stands(key.limit)]
         return (free or turned)[:MOST_ASKED]
+
+    def is_narrowed(self, route: Route, asking: Seeker) -> bool:
+        """True when scopes leave a call fewer keys than others of its pool may have: what it waits for is its own."""
+        if not route.keys or self.scopes is None or not self.scopes.tells_apart(route.provider_name):
+            return False
+        try:
+            served = self.scopes.among(route.limits, _asked(asking), asking.task, full_too=True)
+        except FleetError:  # it has changed since
+            return True
+        return len(served) < len(route.keys)
+
+
+def _asked(asking: Seeker) -> ScopeAsk:
+    return ScopeAsk(asking.pool, asking.caller.bot, asking.caller.tenant, tools=asking.offers)

@@ -26,13 +26,13 @@ from fleet.errors import (
     RateLimited,
     Waits,
 )
-from fleet.grants import Caller, Grant
+from fleet.grants import Grant
 from fleet.money import PICOS_PER_MICRO
 from fleet.rates import RateReadings
 from fleet.usage import Usage
-from fleet.waits import Wait
+from fleet.waits import Ruling, Wait
 from fleet.workers.costs import Line, afford, counted_nothing, is_free
-from fleet.workers.errands import Errand, Sent
+from fleet.workers.errands import Errand, KeySeeker, Sent
 from fleet.workers.keys import KeyChoice
 from fleet.workers.meter import NO_USAGE, Meter
 from fleet.workers.ports import Bill, CostShares, Limiter
@@ -102,7 +102,7 @@ class Passages:
         refused: list[str] = []
         renewals = 0
         while True:
-            keys = self.keys.of(errand.route, errand.pool, errand.caller, refused)
+            keys = self.keys.of(errand.route, errand, refused)
             try:
                 return await self._go(errand, keys, send, output_tokens)
             except _KeyRenewed as error:
@@ -110,8 +110,11 @@ class Passages:
                 if renewals > MOST_RENEWALS:
                     about = error.key.limit
                     raise NotSoon(Wait("key", self.now_s(), about, _RENEWED, is_everyones=False)) from error.__cause__
-            except NotSoon:
-                raise
+            except NotSoon as error:
+                wait = error.wait()
+                if not (wait.is_everyones and self.keys.is_narrowed(errand.route, errand)):
+                    raise
+                raise NotSoon(replace(wait, is_everyones=False)) from error
             except Waits as error:
                 is_the_keys = isinstance(error, RateLimited) or error.cause in CAUSES_OF["key"]
                 refused.append(error.about)
@@ -119,6 +122,8 @@ class Passages:
                 if not (is_the_keys and has_others):
                     if has_others and error.ruling is not None:  # that key's breaker shuts no road
                         error.ruling = replace(error.ruling, wait=None)
+                    elif error.ruling is not None and error.ruling.wait is not None:
+                        error.ruling = self._of_this_call(error.ruling, error.ruling.wait, errand)
                     raise
 
     async def _go(self, errand: Errand, keys: Sequence[Route], send: Send[T], output_tokens: Callable[[T], int]) -> T:
@@ -169,20 +174,25 @@ class Passages:
         if isinstance(error, Waits):
             error.about = error.about or road.grant.limit
 
-    def open_key(self, route: Route, pool: str, caller: Caller, without: Sequence[str]) -> Route:
+    def _of_this_call(self, ruling: Ruling, wait: Wait, errand: Errand) -> Ruling:
+        """Return what is made of a failure: a breaker shuts no pool's road where other calls may use other keys."""
+        if not self.keys.is_narrowed(errand.route, errand):
+            return ruling
+        return replace(ruling, wait=replace(wait, is_everyones=False))
+
+    def open_key(self, route: Route, asking: KeySeeker, without: Sequence[str]) -> Route:
         """Return the key for a request that needs no grant: the bot's own of several, if that may be used.
 
         Args:
             route: Where the request goes.
-            pool: Whose it is.
-            caller: For whom.
+            asking: Who asks.
             without: Limits whose keys have refused it.
 
         Raises:
             NotSoon: None may be used now.
         """
         waits = []
-        for key in self.keys.of(route, pool, caller, without):
+        for key in self.keys.of(route, asking, without):
             wait = self.roads.breakers.standing(key.limit)
             if wait is None or wait.cause not in CAUSES_OF["key"]:
                 return key
@@ -196,7 +206,10 @@ class Passages:
         """True when a call that keys have refused may go with another one now."""
         if len(errand.route.keys) <= len(refused):
             return False
-        keys = self.keys.of(errand.route, errand.pool, errand.caller, refused)
+        try:
+            keys = self.keys.of(errand.route, errand, refused)
+        except FleetError:  # its scopes, or what is left of the day, have changed since
+            return False
         return any(self.roads.closed(key.limit) is None for key in keys)
 
     def settling(self, errand: Errand, grant: Grant, line: Line, sent: Sent) -> Reckoning:

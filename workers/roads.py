@@ -83,6 +83,10 @@ class Scopes(Protocol):
         """
         ...
 
+    async def reserve_of_key(self, limit: str, tokens: int, usd_micros: float, priority: Priority) -> str:
+        """The same in the daily caps of one of several keys: which one a call goes with is known with its grant."""
+        ...
+
     def settle(self, capped: str, usd_picos: int | None, tokens: int, *, is_sent: bool = True) -> None:
         """Count what a call came to. Never waits, never raises."""
         ...
@@ -224,11 +228,11 @@ class Roads:
             StoreUnavailable: Redis does not answer.
         """
         budgets, reservation, capped = self._budgets, "", ""
-        if self.scopes is not None and self.scopes.concerns(asked.task):
-            self.scopes.check(limits[0], ScopeAsk(asked.pool, caller.bot, caller.tenant, tools=offers), asked.task)
-            capped = await self.scopes.reserve(
-                limits[0], asked.task, most.total_tokens, cost_usd_micros, caller.priority
-            )
+        scopes_of = None if self.scopes is None or not self.scopes.concerns(asked.task) else self.scopes
+        if scopes_of is not None:
+            scopes_of.check(limits[0], ScopeAsk(asked.pool, caller.bot, caller.tenant, tools=offers), asked.task)
+            reserves = most.total_tokens, cost_usd_micros, caller.priority
+            capped = await scopes_of.reserve(limits[0], asked.task, *reserves)
         if budgets is not None and cost_usd_micros > 0 and (scopes := budgets.counting(asked.pool, caller)):
             try:
                 reservation = await self._reserved(budgets, scopes, limits[0], cost_usd_micros, caller)
@@ -257,11 +261,15 @@ class Roads:
                     note=note,
                 )
                 wait = None if is_probe else self.breakers.standing(grant.limit)
+                if wait is None and scopes_of is not None:
+                    wait, of_key = await self._capped_key(scopes_of, grant, reserves)
+                    capped = f"{capped} {of_key}".strip()
                 if wait is None:
                     break
-                self._limiter.settle(grant, used_tokens=0)  # it has opened meanwhile
-                if self._bill is not None:
-                    self._bill.void(grant.limit, grant.ticket)
+                self._give_back(grant)  # its breaker has opened meanwhile, or its key's day is used up
+                if is_probe:
+                    is_probe = False
+                    self.breakers.spare(grant.limit)
                 limits, waits = [limit for limit in limits if limit != grant.limit], (*waits, wait)
         except BaseException as error:
             if is_probe:
@@ -278,6 +286,23 @@ class Roads:
         if reservation or capped:
             grant = grant._replace(reservation=reservation, capped=capped)
         return Road(self, grant, now, is_probe=is_probe)
+
+    async def _capped_key(
+        self, scopes: Scopes, grant: Grant, reserves: tuple[int, float, Priority]
+    ) -> tuple[Wait | None, str]:
+        """Reserve a call in the caps of the key that it was granted; return why it has no room, or what it reserved."""
+        try:
+            return None, await scopes.reserve_of_key(grant.limit, *reserves)
+        except NotSoon as error:
+            return error.wait(), ""
+        except BaseException:
+            self._give_back(grant)
+            raise
+
+    def _give_back(self, grant: Grant) -> None:
+        self._limiter.settle(grant, used_tokens=0)
+        if self._bill is not None:
+            self._bill.void(grant.limit, grant.ticket)
 
     async def _admitted(
         self, limits: Sequence[str], waits: tuple[Wait, ...]

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fleet.config.exchange import ExchangeSettings
 from fleet.config.hosts import host_of, is_local
-from fleet.config.scopes import ScopeSettings
+from fleet.config.scopes import ScopeSettings, serves
 from fleet.config.sections import Section
 from fleet.quoting import quote
 
@@ -83,6 +83,8 @@ class KeySettings(Section):
         None, gt=0, description="Days after which a key is due to be replaced: `fleet keys` and `fleet doctor` say so."
     )
 
+    scope: ScopeSettings | None = Field(None, description="Whom this key serves (docs/keys.md). Not set: everybody.")
+
     @property
     def key_settings(self) -> tuple[str, ...]:
         """The settings here that say where the key comes from."""
@@ -110,7 +112,7 @@ class ProviderSettings(KeySettings):
         None, description="Short-lived tokens instead of a key: a table of its own (docs/keys.md)."
     )
     timeout_s: float = Field(120.0, gt=0, description="Seconds until Fleet gives up one HTTP call.")
-    scope: ScopeSettings | None = Field(None, description="Whom its key serves (docs/keys.md). Not set: everybody.")
+    scope: ScopeSettings | None = Field(None, description="Whom its keys serve (docs/keys.md). Not set: everybody.")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -118,6 +120,15 @@ class ProviderSettings(KeySettings):
         if not self.keys:
             return (KEY_LABEL,)
         return (*([KEY_LABEL] if self.key_settings else ()), *self.keys)
+
+    def labels_for(self, pool: str, model: str) -> tuple[str, ...]:
+        """Return the labels of the keys whose own scopes let some call of a pool for a model go."""
+        found = []
+        for label in self.labels:
+            scope = self.keys[label].scope if label in self.keys else None
+            if scope is None or (serves(scope.pools, pool) and serves(scope.models, model)):
+                found.append(label)
+        return tuple(found)
 
     def key_at(self, label: str) -> KeySettings:
         """Return where the key of a label comes from."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fleet.config.hosts import host_of
 from fleet.config.providers import ProviderSettings
-from fleet.config.scopes import serves
+from fleet.config.scopes import EVERYTHING, ScopeSettings, serves
 from fleet.config.sections import PoolSettings
 from fleet.quoting import quote
 
@@ -32,22 +32,40 @@ def check_scopes(
         ValueError: Naming the pool, and the part of the scope.
     """
     for pool, settings in pools.items():
+        bots = [f"{pool}-{n:03d}" for n in range(1, settings.bots + 1)]
         for number, (name, model) in enumerate(calls_of(pool)):
-            scope = None if name not in providers else providers[name].scope
-            if scope is None:
+            if name not in providers:
                 continue
-            where = f"providers.{name}.scope"
-            for what, names, wanted in (("pools", scope.pools, pool), ("models", scope.models, model)):
-                if not serves(names, wanted):
-                    uses = f"pool {pool} {'falls back on' if number else 'uses'}"
-                    raise ValueError(f"{where}.{what}: expected {quote(wanted)} among them, which {uses}")
-            bots = (f"{pool}-{n:03d}" for n in range(1, settings.bots + 1))
-            if scope.bots is not None and not any(serves(scope.bots, bot) for bot in bots):
-                raise ValueError(f"{where}.bots: expected at least one of pool {pool}, got none")
-            if scope.usd_per_day is not None:
-                check_price(f"{name}/{model}", f"{where}.usd_per_day")
+            wants = {"pools": [pool], "models": [model], "bots": bots}
+            uses = f"pool {pool} {'falls back on' if number else 'uses'}"
+            for where, scopes in _lots(name, providers[name]):
+                _check_served(where, scopes, wants, uses)
+                for scope in scopes:
+                    if scope.usd_per_day is not None:
+                        check_price(f"{name}/{model}", f"{where}.usd_per_day")
     for name, provider in providers.items():
         _check_hosts(name, provider)
+
+
+def _lots(name: str, provider: ProviderSettings) -> Iterator[tuple[str, list[ScopeSettings]]]:
+    """Yield the scopes of which one has to serve a pool: its provider's own, and those of the several keys."""
+    if provider.scope is not None:
+        yield f"providers.{name}.scope", [provider.scope]
+    if provider.keys:
+        own = [provider.keys[label].scope if label in provider.keys else None for label in provider.labels]
+        which = next(iter(provider.keys)) if len(own) == 1 else "*"
+        yield f"providers.{name}.keys.{which}.scope", [one or EVERYTHING for one in own]
+
+
+def _check_served(where: str, scopes: list[ScopeSettings], wants: Mapping[str, Sequence[str]], uses: str) -> None:
+    """Refuse scopes none of which serves a pool, its model and at least one of its bots."""
+    for what, names in wants.items():
+        serving = [one for one in scopes if any(serves(getattr(one, what), name) for name in names)]
+        if not serving and what == "bots":
+            raise ValueError(f"{where}.bots: expected at least one of pool {uses.split()[1]}, got none")
+        if not serving:
+            raise ValueError(f"{where}.{what}: expected {quote(names[0])} among them, which {uses}")
+        scopes = serving
 
 
 def host_asked(provider: ProviderSettings) -> str:
@@ -56,10 +74,12 @@ def host_asked(provider: ProviderSettings) -> str:
 
 
 def _check_hosts(name: str, provider: ProviderSettings) -> None:
-    if provider.scope is None or provider.scope.hosts is None:
-        return
-    host, where = host_asked(provider), f"providers.{name}.scope.hosts"
-    if not host:
-        raise ValueError(f"{where}: expected a `base_url` beside it, for its SDK says else where calls go")
-    if not serves(provider.scope.hosts, host):
-        raise ValueError(f"{where}: expected {quote(host)} among them, which its calls go to")
+    own = {f"providers.{name}.keys.{label}.scope.hosts": key.scope for label, key in provider.keys.items()}
+    for where, scope in {f"providers.{name}.scope.hosts": provider.scope, **own}.items():
+        if scope is None or scope.hosts is None:
+            continue
+        host = host_asked(provider)
+        if not host:
+            raise ValueError(f"{where}: expected a `base_url` beside it, for its SDK says else where calls go")
+        if not serves(scope.hosts, host):
+            raise ValueError(f"{where}: expected {quote(host)} among them, which its calls go to")

@@ -224,9 +224,17 @@ class Settings(BaseSettings):
         tools = {f"{TOOLS}/{name}": tool.limit for name, tool in self.tools.items()}
         return dict(starmap(self.limit_at, dict.fromkeys(every))) | tools
 
-    def limit_names(self, provider: str, model: str) -> tuple[str, ...]:
-        """Return the limits of a model by their full names, `provider/model/key`: one for each key."""
-        return tuple(f"{provider}/{model}/{label}" for label in self.provider_named(provider).labels)
+    def limit_names(self, provider: str, model: str, pool: str = "") -> tuple[str, ...]:
+        """Return the limits of a model by their full names, `provider/model/key`: one for each key.
+
+        Args:
+            provider: Its name.
+            model: Which.
+            pool: Only those of keys that may serve this pool; empty: all.
+        """
+        known = self.provider_named(provider)
+        labels = known.labels_for(pool, model) if pool else known.labels
+        return tuple(f"{provider}/{model}/{label}" for label in labels)
 
     @property
     def limits_by_key(self) -> dict[str, LimitSettings]:

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from fleet.config.hosts import host_of
 from fleet.config.providers import SECRET_NAME, check_one_source, key_settings_of
+from fleet.config.scopes import ScopeSettings, serves
 from fleet.config.sections import LimitSettings, Section
 from fleet.quoting import quote
 
@@ -63,6 +65,10 @@ class ToolSettings(Section):
         "window", description="How the API counts: a refilled bucket, or a sliding or fixed minute (safe for both)."
     )
     window_s: float = Field(60.0, gt=0, le=86_400, description="Seconds over which an API with a window counts.")
+    scope: ScopeSettings | None = Field(
+        None,
+        description="Whom its key serves, and how many requests and dollars a day (docs/keys.md).",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -97,6 +103,20 @@ class ToolSettings(Section):
             raise ValueError(f"key_query: expected a parameter's name, such as api_key, got {quote(self.key_query)}")
         if self.usd_per_day is not None and not self.usd_per_call:
             raise ValueError("usd_per_day: expected `usd_per_call` with it, got none: nothing would be counted")
+        return self
+
+    @model_validator(mode="after")
+    def _scope_can_be_kept(self) -> Self:
+        scope = self.scope
+        if scope is None:
+            return self
+        odd = [name for name in ("models", "tools", "tokens_per_day") if getattr(scope, name) is not None]
+        if odd:
+            raise ValueError(f"scope.{odd[0]}: expected none, for requests to a tool ask no model and use no tokens")
+        if not serves(scope.hosts, host := host_of(self.base_url)):
+            raise ValueError(f"scope.hosts: expected {quote(host)} among them, which its `base_url` names")
+        if scope.usd_per_day is not None and not self.usd_per_call:
+            raise ValueError("scope.usd_per_day: expected `usd_per_call` with it, got none: nothing would be counted")
         return self
 
     @property

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
-from fleet.config import TOOLS, Settings
+from fleet.config import KEY_LABEL, TOOLS, Settings, tool_of
+from fleet.config.hosts import host_of
 from fleet.config.scope_checks import host_asked
 from fleet.config.scopes import ScopeAsk, ScopeSettings, serves
 from fleet.errors import ConfigurationError, NotSoon, OutOfScope, StoreUnavailable
@@ -41,6 +42,7 @@ _EVERYONES = ("pools", "models", "hosts")
 @dataclass(frozen=True, slots=True)
 class _Key:
     scope: ScopeSettings | None
+    label: str = KEY_LABEL
 
 
 class KeyScopes:
@@ -64,16 +66,67 @@ class KeyScopes:
         self._raw: dict[bytes, bytes] = {}
         self._turned: set[str] = set()
         self._out: dict[str, tuple[str, ...]] = {}
+        #: Providers whose keys have scopes of their own: those keys as fleet.toml has them, and as they serve now.
+        self._several: dict[str, tuple[tuple[_Key, ...], tuple[_Key, ...]]] = {}
+        self._tell_apart()
+
+    def _tell_apart(self) -> None:
+        names = {name.partition("/")[0] for name in {*self._configured, *self._live} if _is_one_of_several(name)}
+        self._several = {
+            name: (
+                tuple(_Key(self._configured.get(f"{name}/{label}"), label)
+                      for label in known.labels),
+                tuple(_Key(self.scope_of(f"{name}/{label}"), label)
+                      for label in known.labels),
+            )
+            for name in names if (known := self._settings.provider_named(name)).keys
+        }  # fmt: skip
 
     def concerns(self, task: str) -> bool:
         """True when there is any scope that may have a say in a task's calls. Never waits."""
         return bool(self._configured or self._live) or self._delegated(task) is not None
 
+    def tells_apart(self, provider: str) -> bool:
+        """True when keys of a provider have scopes of their own. Never waits."""
+        return provider in self._several
+
+    def among(self, limits: Sequence[str], ask: ScopeAsk, task: str) -> Collection[str]:
+        """Return those limits whose keys a call may use, by the keys' own scopes.
+
+        Args:
+            limits: `provider/model/key`, all of one provider and model.
+            ask: The call; model and host are added here.
+            task: For which it is made.
+
+        Raises:
+            OutOfScope, NotSoon: As `check`.
+        """
+        provider, model = _parts(limits[0])
+        if provider not in self._several:
+            return limits
+        served = self._labels(provider, self._completed(provider, model, ask))
+        return [limit for limit in limits if limit.rpartition("/")[2] in served]
+
+    def _labels(self, provider: str, ask: ScopeAsk) -> set[str]:
+        """Return the labels of the keys that a call may use, of a provider whose keys have scopes of their own."""
+        configured, now = self._several[provider]
+        found = allowed(configured, ask)
+        if isinstance(found, ScopeRefusal):
+            raise self._refused(found, provider, ask, f"each key of {about_key(provider)}")
+        labels = {key.label for key in found}
+        serving = allowed([key for key in now if key.label in labels], ask)
+        if isinstance(serving, ScopeRefusal):
+            told = f"{serving.told}; `fleet keys scope` has narrowed the keys of {provider} that serve such calls"
+            is_anyones = labels.issuperset(self._settings.provider_named(provider).labels_for(ask.pool, ask.model))
+            has_bound = any(key.scope is not None and key.scope.tenants is not None for key in now)
+            raise self._not_now(serving, provider, told, may_be_everyones=is_anyones and not has_bound)
+        return {key.label for key in serving}
+
     def check(self, limit: str, ask: ScopeAsk, task: str) -> None:
         """Refuse a call that no scope allows, before anything is asked or sent for it.
 
         Args:
-            limit: `provider/model/key` of the call; of a tool API `tools/NAME/KEY`.
+            limit: `provider/model/key` of the call, or the first of several; of a tool API `tools/NAME/KEY`.
             ask: The call; model and host are added here.
             task: For which it is made.
 
@@ -81,31 +134,43 @@ class KeyScopes:
             OutOfScope: It is never served: by fleet.toml, or by the delegation that its task came with.
             NotSoon: It is not served for now: by what is set in Redis.
         """
-        provider, _, rest = limit.partition("/")
-        model = rest.rpartition("/")[0]
-        if provider == TOOLS:
-            ask = ScopeAsk(ask.pool, ask.bot, ask.tenant, tools=(model,))
-        else:
-            host = host_asked(self._settings.provider_named(provider)) or _UNKNOWN_HOST
-            ask = ScopeAsk(ask.pool, ask.bot, ask.tenant, model, host, ask.tools)
-        delegated, configured = self._delegated(task), self._configured.get(provider)
-        for scope, whose in ((delegated, "the delegation that it was signed by"), (configured, about_key(provider))):
-            if isinstance(found := allowed([_Key(scope)], ask), ScopeRefusal):
-                if self._is_fallback(provider, ask.pool):
-                    told = f"{found.told}; so it waits for its pool's own key"
-                    raise self._not_now(found, provider, told, is_fallback=True)
-                raise OutOfScope(f"{found.told}: outside the scope of {whose}")
-        if isinstance(found := allowed([_Key(self._live.get(provider))], ask), ScopeRefusal):
-            told = f"{found.told}; `fleet keys scope {provider} --reset` takes that back"
-            raise self._not_now(found, provider, told)
+        name, (_, model) = provider_of(limit), _parts(limit)
+        delegated, configured = self._delegated(task), self._configured.get(name)
+        tool = tool_of(limit)
+        ask = self._completed(name, model, ask)
+        of_delegation = ScopeAsk(ask.pool, ask.bot, ask.tenant, tools=(tool,)) if tool else ask
+        for scope, asked, whose in (
+            (delegated, of_delegation, "the delegation that it was signed by"), (configured, ask, about_key(name)),
+        ):  # fmt: skip
+            if isinstance(found := allowed([_Key(scope)], asked), ScopeRefusal):
+                raise self._refused(found, name, ask, f"the scope of {whose}")
+        if isinstance(found := allowed([_Key(self._live.get(name))], ask), ScopeRefusal):
+            told = f"{found.told}; `fleet keys scope {name} --reset` takes that back"
+            raise self._not_now(found, name, told)
+        if name in self._several:
+            self._labels(name, ask)
+
+    def _completed(self, name: str, model: str, ask: ScopeAsk) -> ScopeAsk:
+        """Return a call as scopes see it, with what the settings say of its API."""
+        if tool := tool_of(name):
+            return ScopeAsk(ask.pool, ask.bot, ask.tenant, host=host_of(self._settings.tools[tool].base_url))
+        host = host_asked(self._settings.provider_named(name)) or _UNKNOWN_HOST
+        return ScopeAsk(ask.pool, ask.bot, ask.tenant, model, host, ask.tools)
+
+    def _refused(self, found: ScopeRefusal, name: str, ask: ScopeAsk, whose: str) -> OutOfScope | NotSoon:
+        """Return what becomes of a call that is never served."""
+        if self._is_fallback(name, ask.pool):
+            told = f"{found.told}; so it waits for its pool's own key"
+            return self._not_now(found, name, told, may_be_everyones=False)
+        return OutOfScope(f"{found.told}: outside {whose}")
 
     def _is_fallback(self, provider: str, pool: str) -> bool:
         """True for a key that a pool's tasks only come to when their own is not to be had: that is not their end."""
         own = self._settings.pools.get(pool)
-        return provider != TOOLS and own is not None and own.provider != provider
+        return not tool_of(provider) and own is not None and own.provider != provider
 
-    def _not_now(self, found: ScopeRefusal, provider: str, told: str, *, is_fallback: bool = False) -> NotSoon:
-        is_everyones = found.what in _EVERYONES and not is_fallback
+    def _not_now(self, found: ScopeRefusal, provider: str, told: str, *, may_be_everyones: bool = True) -> NotSoon:
+        is_everyones = found.what in _EVERYONES and may_be_everyones
         about, opens_at = about_key(provider), self._now_s() + PROBE_S
         wait = Wait("key", opens_at, about, brief(told, MOST_TOLD), is_everyones=is_everyones, probe_every_s=PROBE_S)
         return NotSoon(wait)
@@ -114,18 +179,23 @@ class KeyScopes:
         """Return the bots of a pool that the key of its provider does not serve: others had better be checked out."""
         if not self._configured and not self._live:
             return ()
-        scope = self.scope_of(self._settings.pools[pool].provider)
-        if scope.bots is None:
-            return ()
         if pool not in self._out:
             from fleet.models import bot_name
 
             names = (bot_name(pool, number + 1) for number in range(self._settings.pools[pool].bots))
-            self._out[pool] = tuple(name for name in names if not serves(scope.bots, name))
+            scopes = self._serving(pool)
+            self._out[pool] = tuple(name for name in names if not any(serves(one.bots, name) for one in scopes))
         return self._out[pool]
 
+    def _serving(self, pool: str) -> list[ScopeSettings]:
+        """Return the scopes of the keys that may serve a pool's own calls."""
+        provider = self._settings.pools[pool].provider
+        of_all = self.scope_of(provider)
+        own = [key.scope for key in self._several[provider][1]] if provider in self._several else [None]
+        return [narrowed(of_all, one) for one in own if one is None or serves(one.pools, pool)] or [of_all]
+
     def scope_of(self, provider: str) -> ScopeSettings:
-        """Return what a provider's key serves now."""
+        """Return what a key serves now, by its name; of several keys without what holds for all of them."""
         return narrowed(self._configured.get(provider), self._live.get(provider))
 
     async def load(self, store: Store) -> None:
@@ -139,6 +209,7 @@ class KeyScopes:
         if raw != self._raw:
             before, self._raw, self._live = self._live, raw, _read(raw)
             self._out.clear()
+            self._tell_apart()
             self._turned |= {name for name in {*before, *self._live} if before.get(name) != self._live.get(name)}
 
     async def keep(self, store: Store, on_turn: Callable[[str], Awaitable[None]]) -> None:
@@ -154,12 +225,40 @@ class KeyScopes:
 
 
 def configured_scopes(settings: Settings) -> dict[str, ScopeSettings]:
-    """Return the scopes in fleet.toml, by provider."""
-    return {name: one.scope for name, one in settings.providers.items() if one.scope is not None}
+    """Return the scopes in fleet.toml, by the names of keys: `provider`, `provider/label`, `tools/NAME`."""
+    found = {name: one.scope for name, one in settings.providers.items()}
+    for name, one in settings.providers.items():
+        found |= {f"{name}/{label}": key.scope for label, key in one.keys.items()}
+    found |= {f"{TOOLS}/{name}": tool.scope for name, tool in settings.tools.items()}
+    return {name: scope for name, scope in found.items() if scope is not None}
+
+
+def provider_of(limit: str) -> str:
+    """Return whose key a limit is of: a provider, or `tools/NAME`."""
+    tool = tool_of(limit)
+    return f"{TOOLS}/{tool}" if tool else limit.partition("/")[0]
+
+
+def _parts(limit: str) -> tuple[str, str]:
+    """Return provider and model."""
+    provider, _, rest = limit.partition("/")
+    return provider, rest.rpartition("/")[0]
+
+
+def _is_one_of_several(name: str) -> bool:
+    return "/" in name and not tool_of(name)
+
+
+def table_of(name: str) -> str:
+    """Return the table of fleet.toml that has the scope of a key."""
+    provider, _, label = name.partition("/")
+    if tool_of(name):
+        return f"[tools.{label}.scope]"
+    return f"[providers.{provider}.keys.{label}.scope]" if label else f"[providers.{provider}.scope]"
 
 
 def read_scopes(client: redis.Redis) -> dict[str, ScopeSettings]:
-    """Return the scopes that are set in Redis, by provider."""
+    """Return the scopes that are set in Redis, by the names of keys."""
     return _read(client.hgetall(vault_keys.scopes()))  # type: ignore[arg-type]
 
 
@@ -168,7 +267,7 @@ def set_scope(client: redis.Redis, provider: str, scope: ScopeSettings, configur
 
     Args:
         client: Plain client of the state Redis.
-        provider: Whose key.
+        provider: Whose key; `provider/label`: one of several; `tools/NAME`: a tool's.
         scope: What it serves.
         configured: Its scope in fleet.toml; None: it has none.
 
@@ -181,7 +280,7 @@ def set_scope(client: redis.Redis, provider: str, scope: ScopeSettings, configur
     if configured is not None and wider:
         raise ConfigurationError(
             f"{', '.join(wider)}: expected no more than fleet.toml allows ({configured.told()}), got {scope.told()}; "
-            f"change [providers.{provider}.scope] to widen it"
+            f"change {table_of(provider)} to widen it"
         )
     client.hset(vault_keys.scopes(), provider, scope.model_dump_json(exclude_none=True))
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Hashable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urljoin
 
 from fleet.config import VaultSettings
+from fleet.config.hosts import host_of
 from fleet.config.secret_files import one_word, read_secret
 from fleet.errors import ConfigurationError, KeyMissing, VaultAway
 from fleet.quoting import Hidden
@@ -131,7 +133,10 @@ class KvKey:
         address = chosen.address or next(filter(None, map(os.environ.get, ADDRESS_VARIABLES)), None)
         if address is None:
             raise KeyMissing("vault.address: expected where Vault or OpenBao listens, got nothing: set it in [vault]")
-        client = hvac.Client(url=address, token="", namespace=chosen.namespace, timeout=TIMEOUT_S)
+        client = hvac.Client(
+            url=address, token="", namespace=chosen.namespace, timeout=TIMEOUT_S, allow_redirects=False
+        )
+        client.session.hooks["response"].append(_stay)
         if chosen.auth == "approle":
             assert chosen.token_file is not None
             secret_id = read_secret(chosen.token_file, setting="vault.token_file")
@@ -159,6 +164,17 @@ def _hvac() -> Any:
     except ImportError as error:
         raise KeyMissing("api_key_vault: expected hvac, got none: pip install 'celery-fleet[vault]'") from error
     return hvac
+
+
+def _stay(answer: Any, *_: Any, **__: Any) -> None:
+    """Refuse to go elsewhere: a token, or what logs in, would go along, in a header that no library takes out."""
+    if answer.is_redirect:
+        answer.close()
+        where = host_of(urljoin(answer.url, answer.headers["location"]))
+        raise VaultAway(
+            f"expected an answer of {host_of(answer.url)}, got a redirect to {where}: if that is a vault of yours, set "
+            "vault.address to it; a standby that forwards requests needs none"
+        )
 
 
 def _plain(error: Exception) -> Exception:

@@ -29,6 +29,27 @@ pools = ["bound"]
 [pools.bound]
 bots = 2
 provider = "own"
+[providers.several]
+kind = "simulator"
+[providers.several.keys.acmes]
+api_key_env = "ACMES_KEY"
+[providers.several.keys.acmes.scope]
+tenants = ["acme"]
+[providers.several.keys.small]
+api_key_env = "SMALL_KEY"
+[providers.several.keys.small.scope]
+pools = ["several"]
+requests_per_day = 2
+[providers.several.keys.bulk]
+api_key_env = "BULK_KEY"
+[providers.several.keys.bulk.scope]
+pools = ["bulk"]
+[pools.several]
+bots = 2
+provider = "several"
+[pools.bulk]
+bots = 2
+provider = "several"
 [providers.strict]
 kind = "simulator"
 [providers.strict.scope]
@@ -49,7 +70,9 @@ def asks(task, bot):
 
 
 @pytest.fixture
-def siege(tmp_path: Path, own_redis: RedisServer) -> Iterator[Siege]:
+def siege(tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Siege]:
+    for label in ("acmes", "small", "bulk"):
+        monkeypatch.setenv(f"{label.upper()}_KEY", f"sk-{label}-0123456789")
     (tmp_path / "my_bots.py").write_text(BOT)
     one = Siege(tmp_path, own_redis.url, SCOPED)
     try:
@@ -62,7 +85,7 @@ def siege(tmp_path: Path, own_redis: RedisServer) -> Iterator[Siege]:
 def fleet(*words: str) -> str:
     done = CliRunner().invoke(main, words, prog_name="fleet")
     assert done.exit_code in (0, 1), done.output  # `why` of a task that waits
-    return done.output
+    return done.stdout
 
 
 def test_scopes_and_caps_hold_in_a_worker(siege: Siege) -> None:
@@ -93,6 +116,40 @@ def test_scopes_and_caps_hold_in_a_worker(siege: Siege) -> None:
     assert json.loads(fleet("keys", "scope", "simulator", "--json"))["used_today"] == {"requests_per_day": 2}
     fleet("keys", "scope", "simulator", "--reset")
     assert every(one.status == "ok" for one in siege.results(ids).values())
+
+
+def test_each_of_several_keys_serves_whom_its_own_scope_says(siege: Siege) -> None:
+    acmes = list(submit_many([{"prompt": "x", "pool": "several", "tenant": "acme"} for _ in range(3)]))
+    others = list(submit_many([{"prompt": "x", "pool": "several"} for _ in range(4)]))
+    bulk = list(submit_many([{"prompt": "x", "pool": "bulk"} for _ in range(3)]))
+    assert every(one.status == "ok" for one in siege.results([*acmes, *bulk]).values())
+    wait_until(lambda: sum(siege.result(one) is not None for one in others) == 2, WAIT_S, lambda: siege.worker.log)
+    waiting = next(one for one in others if siege.result(one) is None)
+    told = "budget key:several/small:requests"
+    wait_until(lambda: told in fleet("why", waiting), WAIT_S, lambda: fleet("why", waiting))
+    assert "`fleet keys scope several/small`" in fleet("why", waiting)
+    more = list(submit_many([{"prompt": "x", "pool": "several", "tenant": "acme"} for _ in range(2)]))
+    assert every(one.status == "ok" for one in siege.results(more).values()), "its neighbours' key is used up, not its"
+
+    def billed() -> dict[str, int]:
+        lines = json.loads(fleet("bill", "--by", "key", "--json"))["lines"]
+        return {row["key"]: row["calls"] for row in lines if row["key"] in ("acmes", "small", "bulk")}
+
+    wait_until(lambda: billed() == {"acmes": 5, "small": 2, "bulk": 3}, WAIT_S, lambda: str(billed()))
+    rows = {row["key"]: row for row in json.loads(fleet("keys", "--json"))["keys"]}
+    assert rows["several/small"]["used_today"] == {"requests_per_day": 2}
+    assert rows["several/acmes"]["scope"] == {"tenants": ["acme"]}
+    fleet("keys", "scope", "several/acmes", "--tenant", "acme", "--requests-per-day", "1")
+    assert "several/acmes: tenants acme; 1 requests a day" in fleet("keys", "scope", "several/acmes")
+    last: list[str] = []
+
+    def waits() -> bool:
+        last.extend(submit_many([{"prompt": "x", "pool": "several", "tenant": "acme"}]))
+        return any("several/acmes:requests" in fleet("why", one) for one in last[-3:])
+
+    wait_until(waits, WAIT_S, lambda: siege.worker.log)
+    fleet("keys", "scope", "several/acmes", "--reset")
+    assert every(one.status == "ok" for one in siege.results(last).values())
 
 
 def _waits_for_its_scope(ids: list[str]) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from fleet.config import VaultSettings
 from fleet.errors import KeyMissing, VaultAway
 from fleet.vault import Secret
+from fleet.vault.kv import KvKey
 from tests.vault.bao import ROOT_TOKEN, Bao, installed, running_bao
 
 pytest.importorskip("hvac", reason="the extra `vault` is not installed")
@@ -69,6 +73,43 @@ def test_an_approle_logs_in_and_again_when_its_token_is_revoked(bao: Bao, tmp_pa
     assert source.current().value == ONE
     with pytest.raises(KeyMissing, match="got a refusal"):
         source.put(TWO)
+
+
+@pytest.mark.parametrize("auth", ["token", "approle"])
+def test_a_redirect_takes_no_token_and_no_secret_elsewhere(tmp_path: Path, auth: str) -> None:
+    seen: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(f"{self.path} {self.headers}")
+            self.send_response(307)
+            self.send_header("Location", f"http://localhost:{other.server_address[1]}/stolen")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_PUT = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) for _ in range(2)]
+    vault, other = servers
+    for server in servers:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        (tmp_path / "token").write_text("s.canary")
+        (tmp_path / "token").chmod(0o600)
+        settings = VaultSettings(
+            address=f"http://127.0.0.1:{vault.server_address[1]}", auth=auth, role="r", token_file=tmp_path / "token"
+        )
+        with pytest.raises(VaultAway, match=r"got a redirect to localhost: .* set vault\.address") as raised:
+            KvKey.of("fleet/acme#key", settings).current()
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    assert len(seen) == 1 and not any("stolen" in one for one in seen)
+    assert "s.canary" not in f"{raised.value!r} {raised.value.__cause__!r}"
 
 
 def test_a_vault_that_is_sealed_or_gone_is_away(bao: Bao, tmp_path: Path) -> None:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from fleet.errors import BadRequest, FleetError, KeyRejected, KeySpent, NotSoon, ProviderUnavailable, RateLimited
+from fleet.config.scopes import ScopeAsk
+from fleet.errors import (
+    BadRequest,
+    FleetError,
+    KeyRejected,
+    KeySpent,
+    NotSoon,
+    OutOfScope,
+    ProviderUnavailable,
+    RateLimited,
+)
 from fleet.grants import Caller, Grant
 from fleet.models import BotTask
 from fleet.outcome import NOTHING_BEFORE, Outcome
 from fleet.waits import Ruling, Wait
 from fleet.workers.agent import Agent
 from fleet.workers.calls import Call, Completion
+from fleet.workers.errands import KeySeeker
 from fleet.workers.gateway import Gateway
-from fleet.workers.keys import MOST_ASKED, Allowed, KeyChoice
+from fleet.workers.keys import MOST_ASKED, KeyChoice, ScopedKeys
 from fleet.workers.ladders import Ladders
 from fleet.workers.rungs import Route, Rung
 from tests.workers.fakes import FakeBreakers, FakeLimiter, FakeProvider, a_bot, said, settings_of
@@ -27,6 +38,10 @@ KEYS = ("a", "b", "c")
 
 def limit_of(key: str) -> str:
     return f"api/m/{key}"
+
+
+def asking(bot: str) -> KeySeeker:
+    return KeySeeker("research", Caller(bot=bot), "t")
 
 
 class KeyedProvider(FakeProvider):
@@ -83,7 +98,7 @@ class SoonestLimiter(FakeLimiter):
 class House:
     """A pool whose provider has several keys."""
 
-    def __init__(self, provider: FakeProvider, *keys: str, allowed: Allowed | None = None) -> None:
+    def __init__(self, provider: FakeProvider, *keys: str, scopes: ScopedKeys | None = None) -> None:
         self.provider, self.limiter, self.breakers = provider, SoonestLimiter(), KeyBreakers()
         self.renewals: dict[str, str] = {}
         ways = tuple(self._route(key) for key in keys)
@@ -91,7 +106,7 @@ class House:
         self.gateway = Gateway(
             self.limiter, {"research": self.route}, lambda model, usage, tier: None, breakers=self.breakers
         )  # fmt: skip
-        self.gateway.keys.allowed = allowed
+        self.gateway.keys.scopes = scopes
 
     def _route(self, key: str) -> Route:
         async def renew(refused: str) -> bool:
@@ -103,12 +118,14 @@ class House:
         way = Route(self.provider, "api", "m", limit_of(key), key, 60.0, renew=renew)
         return way
 
-    def work(self, tasks: int = 1) -> Outcome:
+    def work(self, tasks: int = 1, tenant: str = "") -> Outcome:
         async def run() -> Outcome:
             agent = Agent(self.gateway, settings_of(), share=lambda: 0.0)
             try:
                 done = [
-                    await agent.run(BotTask(prompt="2+2?"), a_bot(), task_id=f"t{n}", before=NOTHING_BEFORE)
+                    await agent.run(
+                        BotTask(prompt="2+2?", tenant=tenant), a_bot(), task_id=f"t{n}", before=NOTHING_BEFORE
+                    )
                     for n in range(tasks)
                 ]
                 return done[-1]
@@ -214,22 +231,22 @@ def test_a_single_key_is_asked_for_by_its_name_as_if_there_were_no_choice() -> N
     house.work()
     assert house.limiter.asked == [(limit_of("a"),)]
     choice = KeyChoice(lambda limit: pytest.fail("nobody looks"))
-    assert choice.of(house.route, "research", Caller()) == (house.route,)
+    assert choice.of(house.route, asking("")) == (house.route,)
 
 
 def test_bots_begin_with_different_keys_and_each_with_the_same_again() -> None:
     house = House(KeyedProvider(), *KEYS)
     choice = KeyChoice(lambda limit: False)
-    firsts = [choice.of(house.route, "p", Caller(bot=f"bot-{n}"))[0].limit for n in range(60)]
-    assert firsts == [choice.of(house.route, "p", Caller(bot=f"bot-{n}"))[0].limit for n in range(60)]
+    firsts = [choice.of(house.route, asking(f"bot-{n}"))[0].limit for n in range(60)]
+    assert firsts == [choice.of(house.route, asking(f"bot-{n}"))[0].limit for n in range(60)]
     assert set(firsts) == {limit_of(key) for key in KEYS}
 
 
 def test_of_many_keys_a_few_are_asked_those_that_wait_last() -> None:
     house = House(KeyedProvider(), *(f"k{n}" for n in range(40)))
     choice = KeyChoice(lambda limit: limit != limit_of("k7"))
-    assert [key.limit for key in choice.of(house.route, "p", Caller(bot="x"))] == [limit_of("k7")]
-    assert len(KeyChoice(lambda limit: True).of(house.route, "p", Caller(bot="x"))) == MOST_ASKED
+    assert [key.limit for key in choice.of(house.route, asking("x"))] == [limit_of("k7")]
+    assert len(KeyChoice(lambda limit: True).of(house.route, asking("x"))) == MOST_ASKED
 
 
 def test_a_key_that_comes_back_step_by_step_holds_up_nobody() -> None:
@@ -239,17 +256,42 @@ def test_a_key_that_comes_back_step_by_step_holds_up_nobody() -> None:
     assert house.provider.keys == ["b"] * 3
 
 
-def test_scopes_narrow_the_choice_also_of_a_single_key_and_their_refusal_is_the_tasks() -> None:
-    def only_b(keys: Sequence[Route], pool: str, caller: Caller) -> Sequence[Route]:
-        found = [key for key in keys if key.limit == limit_of("b")]
+class OneOf:
+    """Scopes by which a tenant may use one key alone, and nobody else may use it."""
+
+    def __init__(self, tenant: str, key: str) -> None:
+        self.tenant, self.key = tenant, key
+
+    def tells_apart(self, provider: str) -> bool:
+        return provider == "api"
+
+    def among(self, limits: Sequence[str], ask: ScopeAsk, task: str, *, full_too: bool = False) -> Collection[str]:
+        found = [one for one in limits if (one == limit_of(self.key)) is (ask.tenant == self.tenant)]
         if not found:
-            raise BadRequest("outside of its scope")
+            raise OutOfScope("outside of its scope")
         return found
 
-    house = House(KeyedProvider(), *KEYS, allowed=only_b)
-    assert house.work().status == "ok" and house.provider.keys == ["b"]
-    refused = House(KeyedProvider(), "a", allowed=only_b)
-    assert refused.work().status == "failed" and refused.provider.keys == []
+
+def test_scopes_leave_out_keys_before_anything_is_asked_for_and_their_refusal_is_the_tasks() -> None:
+    house = House(KeyedProvider(), *KEYS, scopes=OneOf("acme", "b"))
+    assert house.work(tasks=3, tenant="acme").status == "ok" and house.provider.keys == ["b"] * 3
+    assert house.limiter.asked == [(limit_of("b"),)] * 3
+    assert house.work(tenant="other").status == "ok" and "b" not in house.provider.keys[3:]
+    refused = House(KeyedProvider(), "a", "c", scopes=OneOf("acme", "b"))
+    outcome = refused.work(tenant="acme")
+    assert outcome.status == "failed" and refused.provider.keys == [] == refused.limiter.asked
+    assert isinstance(outcome.error, OutOfScope)
+
+
+@pytest.mark.parametrize("error", [KeyRejected("no such key"), KeySpent("no money left")], ids=["refused", "spent"])
+def test_a_task_whose_only_key_is_dead_waits_alone_for_others_may_have_other_keys(error: FleetError) -> None:
+    house = House(KeyedProvider(b=error), *KEYS, scopes=OneOf("acme", "b"))
+    for tasks in (1, 2):  # the one that finds it dead, and those that hear of its breaker
+        outcome = house.work(tenant="acme")
+        assert outcome.parking is not None and outcome.parking.wait.about == limit_of("b"), tasks
+        assert outcome.parking.is_alone and not outcome.parking.wait.is_everyones
+    assert house.provider.keys == ["b"]
+    assert house.work(tenant="other").status == "ok"
 
 
 def test_a_rung_waits_only_when_all_its_keys_do() -> None:

@@ -19,9 +19,9 @@ from fleet.errors import (
     RateLimited,
     Waits,
 )
-from fleet.grants import Caller, Grant
+from fleet.grants import Grant
 from fleet.workers.costs import Line
-from fleet.workers.errands import Errand
+from fleet.workers.errands import Errand, KeySeeker
 from fleet.workers.frameworks.asked import RawAsk
 from fleet.workers.frameworks.outgoing import Outgoing
 from fleet.workers.frameworks.passing import Passing
@@ -94,7 +94,7 @@ class Exchanges:
             raise DeadlineExceeded("the answer came too late")
         return one.for_client(answer)
 
-    async def pass_on(self, pool: str, route: Route, ask: RawAsk, caller: Caller) -> RawAnswer:
+    async def pass_on(self, route: Route, ask: RawAsk, asking: KeySeeker) -> RawAnswer:
         """Send a request that asks no model, with a key and without a grant; return its answer.
 
         What was made with one key may be seen by it alone: a bot's requests go with the same one, as long as it serves.
@@ -108,7 +108,7 @@ class Exchanges:
         refused: list[str] = []
         renewals = 0
         while True:
-            key = self._passages.open_key(route, pool, caller, refused)
+            key = self._passages.open_key(route, asking, refused)
             used = key.api_key
             answer = await provider.exchange(
                 ask.written(route.model), api_key=used, timeout_s=route.timeout_s, on_head=lambda *_: None

@@ -38,6 +38,13 @@ class KeyPlace:
         return self.provider if self.label == KEY_LABEL else f"{self.provider}/{self.label}"
 
     @property
+    def scope(self) -> str:
+        """The name of its scope: of one of several keys its own, else its provider's or tool's."""
+        from fleet.engine.operations.keys.scopes import scope_name
+
+        return scope_name(self.provider, self.label, self.settings)
+
+    @property
     def tool(self) -> str:
         """The tool whose key it is; empty: it is a provider's."""
         kind, _, tool = self.provider.partition("/")

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fleet.cli.keys.delegating import delegation_lines, delegation_rows, handed_here
 from fleet.cli.keys.places import KeyPlace
+from fleet.cli.keys.scoping import used_lines
 from fleet.cli.terminal import fitted, table
 from fleet.config import Settings
+from fleet.config.scopes import EVERYTHING, ScopeSettings
 from fleet.errors import KeyMissing
 from fleet.quoting import stamp
+
+if TYPE_CHECKING:
+    from fleet.engine.operations.keys.scopes import ScopeView
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class KeyRow:
         shadowed_by: Variables that whatever else reads them would use before it.
         trouble: Why there is none.
         versions: In the encrypted file.
+        scope: Whom it serves now, by its own scope.
+        used_today: Of what that caps, by the field.
     """
 
     key: str
@@ -51,6 +58,8 @@ class KeyRow:
     shadowed_by: tuple[str, ...] = ()
     trouble: str = ""
     versions: tuple[dict[str, Any], ...] = ()
+    scope: dict[str, Any] = field(default_factory=dict)
+    used_today: dict[str, float] = field(default_factory=dict)
 
 
 def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, in_full: bool = False) -> None:
@@ -62,8 +71,8 @@ def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, 
         as_json: As one JSON object.
         in_full: With their versions.
     """
-    revoked = _revoked(settings)
-    rows = [row_of(place, revoked) for place in places]
+    revoked, scopes = _heard(settings, {place.scope for place in places})
+    rows = [_scoped(row_of(place, revoked), scopes[place.scope]) for place in places]
     handed = handed_here(settings, places[0].provider if in_full else None)
     if as_json:
         delegations = delegation_rows(handed, time.time())
@@ -71,7 +80,8 @@ def show_rows(places: Sequence[KeyPlace], settings: Settings, *, as_json: bool, 
         return
     if in_full:
         for row in rows:
-            click.echo("\n".join([*fitted(_story(row)), *delegation_lines(handed)]))
+            view = scopes[places[0].scope]
+            click.echo("\n".join([*fitted([*_story(row), *_scope_story(view)]), *delegation_lines(handed)]))
         return
     cells = [
         (row.key, row.state, row.fingerprint, row.version, _age(row.age_s), row.trouble or _due(row) or _noted(row))
@@ -140,7 +150,8 @@ def row_of(place: KeyPlace, revoked: Mapping[str, float]) -> KeyRow:
 
 
 def _noted(row: KeyRow) -> str:
-    return f"{row.source}; {_shadow(row)}" if row.shadowed_by else row.source
+    told = f"{row.source}; {_shadow(row)}" if row.shadowed_by else row.source
+    return f"{told}; serves {ScopeSettings.model_validate(row.scope).told()}" if row.scope else told
 
 
 def _shadow(row: KeyRow) -> str:
@@ -155,12 +166,25 @@ def _due(row: KeyRow) -> str:
     return f"due to be replaced for {_age(-row.due_in_s)}: run `fleet keys rotate {row.key}`"
 
 
-def _revoked(settings: Settings) -> dict[str, float]:
+def _scope_story(view: ScopeView) -> Iterator[str]:
+    if view.now != EVERYTHING:
+        yield f"  serves    {view.now.told()}"
+    for line in used_lines(view):
+        yield f"  today     {line}"
+
+
+def _scoped(row: KeyRow, view: ScopeView) -> KeyRow:
+    return replace(row, scope=view.now.model_dump(exclude_none=True), used_today=dict(view.used_today))
+
+
+def _heard(settings: Settings, scopes: set[str]) -> tuple[dict[str, float], dict[str, ScopeView]]:
+    """Return what Redis knows: which keys are revoked, and scopes by their names."""
     from fleet.cli.operate.two_redis import state_client
+    from fleet.engine.operations.keys.scopes import read_scope_views
     from fleet.vault import read_revoked
 
     with state_client(settings) as client:
-        return read_revoked(client)
+        return read_revoked(client), read_scope_views(client, settings, scopes)
 
 
 def _age(seconds: float | None) -> str:

@@ -18,7 +18,7 @@ class KeyFacts:
     """What is known of scopes and delegations.
 
     Args:
-        set_live: What keys serve by `fleet keys scope`, in words, by provider.
+        set_live: What keys serve by `fleet keys scope`, in words, by the key.
         trouble: Why signatures cannot be checked on this host; None: they can.
         has_seal: This host can seal what canvases send.
     """
@@ -51,6 +51,8 @@ def key_facts(settings: Settings) -> KeyFacts:
 
 def key_checks(settings: Settings, facts: KeyFacts) -> Iterator[Check]:
     """Yield a finding for each delegated pool, and for each scope that was set while the fleet runs."""
+    from fleet.vault.key_scopes import configured_scopes
+
     for name in (name for name, pool in settings.pools.items() if pool.delegated):
         label = f"pool {name}: delegation"
         if facts.trouble is not None:
@@ -62,10 +64,10 @@ def key_checks(settings: Settings, facts: KeyFacts) -> Iterator[Check]:
             yield warn(label, "what a canvas sends to it from this host would be refused: there is no seal", advice)
         else:
             yield ok(label, "takes signed tasks only")
-    for provider, told in facts.set_live.items():
-        configured = (settings.provider_named(provider).scope or EVERYTHING).told()
+    configured = configured_scopes(settings)
+    for name, told in facts.set_live.items():
         yield warn(
-            f"key of {provider}: other settings elsewhere",
-            f"fleet.toml says {configured}, but {told} holds: `fleet keys scope` was used",
-            f"Write it into fleet.toml, or go back with `fleet keys scope {provider} --reset`.",
+            f"key of {name}: other settings elsewhere",
+            f"fleet.toml says {configured.get(name, EVERYTHING).told()}, but {told} holds: `fleet keys scope` was used",
+            f"Write it into fleet.toml, or go back with `fleet keys scope {name} --reset`.",
         )

@@ -255,7 +255,11 @@ class BudgetKeeper:
 
     def standing(self, payer: Payer, priority: int) -> Wait | None:
         """Return why a call would not leave soon, as this process has heard; None: ask. Never waits."""
-        for scope in payer.scopes if self._full else ():
+        return self.standing_in(payer.scopes, priority) if self._full else None
+
+    def standing_in(self, scopes: Iterable[str], priority: int) -> Wait | None:
+        """As `standing`, of scopes by their names."""
+        for scope in scopes if self._full else ():
             wait, until = self._full.get(scope, (None, 0.0))
             if wait is not None and until <= self._clock():
                 del self._full[scope]

@@ -140,6 +140,14 @@ def cap_scope(about: str, what: str) -> str:
     return about if unit == "usd" else f"{about}:{unit}"
 
 
+def capped_by(scope: str) -> str | None:
+    """Return whose daily cap a scope is, as `fleet keys scope` names keys; empty: a delegation's; None: a budget."""
+    kind, _, rest = scope.partition(":")
+    if kind == "delegation":
+        return ""
+    return rest.partition(":")[0] if kind == "key" else None
+
+
 def amount(scope: str, micros: float) -> str:
     """Return an amount in the unit that a scope counts, for people."""
     unit = scope.rpartition(":")[2] if scope.startswith(("key:", "delegation:")) else ""

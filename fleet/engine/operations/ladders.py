@@ -59,7 +59,7 @@ def next_limit(pool: str, settings: Settings, wait_of: Callable[[str], Wait | No
     Returns:
         The limit; None: a text is the answer, and nobody is called; a `Wait`: all rungs wait.
     """
-    names = [settings.limit_names(*call) for call in settings.calls_of(pool)]
+    names = [settings.limit_names(*call, pool) for call in settings.calls_of(pool)]
     free = [[name for name in of_call if wait_of(name) is None] for of_call in names]
     limits = [open_ones[0] if open_ones else of_call[0] for open_ones, of_call in zip(free, names, strict=True)]
     rungs = [_rung(number, pool, settings) for number in range(len(settings.pools[pool].fallback) + 1)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from fleet.config import tool_of
-from fleet.economy.budgets import raises, scope_in
+from fleet.economy.budgets import capped_by, raises, scope_in
 from fleet.engine.admission.gates import OPEN_GATE, Gate, Waiting
 from fleet.limiter import LimitSnapshot
 from fleet.models import Priority
@@ -19,6 +19,7 @@ from fleet.quoting import counted
 from fleet.signals.ahead.outlook import FLOWING, Drain, drain_of
 from fleet.signals.crew import unserved_line
 from fleet.signals.view import WaitLine
+from fleet.vault.book import account_of
 from fleet.waits import LASTING, Cause, Wait
 
 #: What to do about each cause. `{pool}` and `{about}` are filled in.
@@ -31,7 +32,9 @@ ADVICE: dict[Cause, str] = {
     "money": 'it opens with the new day (UTC); or raise usd_per_day of [limits."{limit}"]',
     "budget": "raise it, and what waits goes on: {raises}",
     "outage": "see the provider's status page; [[pools.{pool}.fallback]] gives the pool another way",
-    "key": "give the provider a key that works (api_key_env, api_key_file) where the workers run, and start them again",
+    "key": "give the provider a key that works: `fleet keys rotate {key}`, or where it comes from (`fleet keys` says); "
+    "workers that have one from there use it within seconds. Those that began without any, or have it from a variable: "
+    "start them again",
     "credit": "fill the account up, or raise its spending limit at the provider",
     "configuration": "correct what it names in fleet.toml or where the workers run, and start them again: "
     "`fleet doctor` says more",
@@ -46,8 +49,8 @@ ADVICE: dict[Cause, str] = {
 #: What to do where a tool is waited for, and that is something else.
 OF_TOOLS: dict[Cause, str] = {
     "outage": "see the status page of its API; what needs it waits in its slot, and the rest goes on",
-    "key": "give [tools.{tool}] a key that works (api_key_env, api_key_file) where the workers run, and start these "
-    "again",
+    "key": "give [tools.{tool}] a key that works where it comes from (`fleet keys` says); workers that run use it "
+    "within seconds, one from a variable when they start again",
 }
 #: A day of UTC, in seconds.
 DAY_S = 86_400.0
@@ -199,11 +202,19 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
     line, advice = (
         str(replace(wait, about="") if wait.about == pool else wait),
         ADVICE[wait.cause].format(
-            pool=pool, limit=wait.about.rpartition("/")[0] or wait.about, raises=raises(scope_in(wait.about))
+            pool=pool,
+            limit=wait.about.rpartition("/")[0] or wait.about,
+            raises=raises(scope_in(wait.about)),
+            key=_key_in(wait.about),
         ),
     )
+    if wait.cause == "key" and "`fleet keys scope" in wait.told:  # its own words say what to do
+        advice = ""
     if wait.cause == "money" and (scope := scope_in(wait.about)):
         advice = f"it opens with its new hour, day or month (UTC); or raise it: `fleet budgets set {scope}`"
+        if (name := capped_by(scope)) is not None:
+            more = f"`fleet keys scope {name}` shows it, and fleet.toml may allow more" if name else "hand out another"
+            advice = f"it opens with the new day (UTC); {more}"
     if wait.cause in {"configuration", "function"} and wait.about.startswith("validator "):
         advice = "see that it has what it needs; or correct it, and restart the workers"
     if wait.cause == "worker" and "; " in wait.told:  # the crew's own words: what is wrong, and what to do
@@ -225,6 +236,14 @@ def line_of(pool: str, wait: Wait, now_s: float, *, tasks: int = 0, parked: int 
         line=line,
         advice=advice,
     )
+
+
+def _key_in(about: str) -> str:
+    """Return the key that something waits for, as `fleet keys` names it."""
+    if about.startswith("[providers."):
+        return about.removeprefix("[providers.").removesuffix("]")
+    provider, _, rest = about.partition("/")
+    return account_of(provider, rest.rpartition("/")[2]) if rest else "PROVIDER"
 
 
 def drain_of_pool(pool: PoolStanding, lines: Iterable[WaitLine], per_s: float, now_s: float) -> Drain:

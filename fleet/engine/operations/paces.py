@@ -53,7 +53,7 @@ def paces_of(
     """
     found = {one.limit: LimitPace(0.0, 0.0) for one in limits if one.usd_micros_per_day or one.requests_per_day}
     for pool in settings.pools if found else ():
-        names = {name for call in settings.calls_of(pool) for name in settings.limit_names(*call)}
+        names = {name for call in settings.calls_of(pool) for name in settings.limit_names(*call, pool)}
         for name in names & found.keys():
             found[name] = _with(found[name], series[pool], now_s) if len(names) == 1 else LimitPace()
     return found

@@ -94,7 +94,7 @@ def read_limit(state: redis.Redis, settings: Settings, pool: str) -> LimitSnapsh
 
     One round trip.
     """
-    names = settings.limit_names(*settings.calls_of(pool)[0])
+    names = settings.limit_names(*settings.calls_of(pool)[0], pool)
     known = settings.limits_by_key
     found = _read_limits(state, {name: known[name] for name in names})
     return min(found.values(), key=lambda one: (one.held_until or 0.0, one.queue_s))
@@ -176,7 +176,7 @@ def tool_waits(crew: Crew, apis: Apis) -> dict[str, tuple[tuple[Wait, int], ...]
 
 def _way_of(pool: str, settings: Settings, apis: Apis, now_s: float) -> _Way:
     """Return the limit under which the next call of a pool goes, and why none goes, if all that it may call waits."""
-    name, *others = settings.limit_names(*settings.calls_of(pool)[0])
+    name, *others = settings.limit_names(*settings.calls_of(pool)[0], pool)
     own = apis.limits.get(name)
     if own is None or not (settings.pools[pool].fallback or others):
         return {"limit": own, "breaker": apis.breakers[name].wait if name in apis.breakers else None}

@@ -170,7 +170,7 @@ async def assemble(
         limiter, own, PriceList(settings), breakers=breakers, lessons=notebook, clock=CLOCK.now_s, ladders=ladders,
         on_turn=partial(tell_of_ladder, state), costs=LearntCosts(state), bill=bill, budgets=spending.keeper,
     )  # fmt: skip
-    gateway.roads.scopes = caps = KeyCaps(
+    gateway.keys.scopes = gateway.roads.scopes = caps = KeyCaps(
         state, scopes, delegations.scopes_of, process=process or leases.process_id(), on_reached=spending.on_reached
     )
     tools = make_tools(settings, telemetry, state, keyring, tool_keys, roads=gateway.roads, limiter=limiter, bill=bill)

@@ -99,19 +99,23 @@ async def take_up(breakers: Breakers, settings: Settings, broker: Store, held: H
 
 
 async def open_scoped(settings: Settings, broker: Store, provider: str) -> None:
-    """Let what waits for the scope of a provider's key ask again: it is another one now.
+    """Let what waits for the scope of a key ask again: it is another one now.
 
     Args:
         settings: Pools.
         broker: Where their gates are.
-        provider: Whose key.
+        provider: Whose key; `provider/label`: one of several; `tools/NAME`: a tool's, which any pool's functions use.
 
     Raises:
         StoreUnavailable: When Redis does not answer.
     """
-    queues = [keys.queue(pool) for pool in settings.pools if provider in dict(settings.calls_of(pool))]
-    caps = [about_budget(cap_scope(f"key:{provider}", what), "day") for what, _ in CAPPED]
-    for one in (about_key(provider), *caps):
+    is_tools = bool(config.tool_of(provider))
+    name = provider if is_tools else provider.partition("/")[0]
+    queues = [keys.queue(pool) for pool in settings.pools if is_tools or name in dict(settings.calls_of(pool))]
+    labels = () if is_tools else settings.provider_named(name).keys
+    names = [name, *(f"{name}/{label}" for label in labels)]  # a call waits for the first of its keys, or for all
+    caps = [about_budget(cap_scope(f"key:{one}", what), "day") for one in names for what, _ in CAPPED]
+    for one in (about_key(name), *caps):
         await lift(broker, queues, about=one, causes=("key", "money"), parked_too=True)
 
 
@@ -162,7 +166,7 @@ def lift_now(client: redis.Redis, queues: Iterable[str], *, about: str, causes: 
 
 def _limits_of(pool: str, settings: Settings) -> list[str]:
     """Return all limits that a pool calls under: of its models, and of its ladder's rungs."""
-    return [limit for name, model in settings.calls_of(pool) for limit in settings.limit_names(name, model)]
+    return [limit for name, model in settings.calls_of(pool) for limit in settings.limit_names(name, model, pool)]
 
 
 def _fingerprint(limit: str, settings: Settings, secret: str) -> str:

@@ -64,7 +64,7 @@ async def make_ladders(
     limits = limits_of(settings)
     ladders = {}
     for pool in settings.pools:
-        own, *others = [routes[call] for call in settings.calls_of(pool)]
+        own, *others = [_of_pool(routes[call], settings.limit_names(*call, pool)) for call in settings.calls_of(pool)]
         below = [(rung, None if rung.answer is not None else others.pop(0)) for rung in settings.pools[pool].fallback]
         ladders[pool] = ladder_of(own, below, limits, maker.shut, others)
     return ladders
@@ -117,6 +117,16 @@ class _Routes:
         for way, key in zip(ways, held, strict=True):
             key.takers.append(way.take)
         return ways[0] if len(ways) == 1 else route(names[0], held[0], ways)
+
+
+def _of_pool(route: Route, limits: Collection[str]) -> Route:
+    """Return a route with those keys alone that may serve a pool: it waits for no other."""
+    if len(limits) >= len(route.keys):
+        return route
+    first, *others = [key for key in route.keys if key.limit in limits]
+    if not others:
+        return first
+    return replace(route, limit=first.limit, api_key=first.api_key, renew=first.renew, keys=(first, *others))
 
 
 def keys_among(routes: Iterable[Route]) -> list[Route]:

@@ -54,7 +54,8 @@ _BROKEN: dict[Cause, _Broken] = {
     ),
     "key": _Broken(
         "key_refused", "The key of {api} is not taken",
-        "give it a key that works where the workers run, and start them again", "fleet doctor",
+        "give it a key that works; workers that run use it within seconds, one from a variable when they start again",
+        "fleet keys",
     ),
     "credit": _Broken(
         "out_of_money", "The account of {api} is out of money or quota",

@@ -51,7 +51,10 @@ def test_all_faces_say_the_same_sentence() -> None:
     settings = config.current()
     (check,) = [one for one in diagnosis_checks(read_diagnoses(settings)) if one.name == "fleet: key refused"]
     assert (check.level, check.found) == ("warn", SENTENCE)
-    assert check.advice == "Give it a key that works where the workers run, and start them again; fleet doctor."
+    assert check.advice == (
+        "Give it a key that works; workers that run use it within seconds, one from a variable when they start again; "
+        "fleet keys."
+    )
     with open_overview(settings) as overview:
         told = exposition(overview.read()).decode()
     assert 'fleet_diagnosis{kind="key_refused"} 3.0' in told

@@ -33,7 +33,7 @@ def test_a_reason_that_does_not_pass_by_itself_is_one_finding_for_all_of_its_poo
         (found,) = wait_checks(read_waits(load()))
     assert (found.level, found.name) == ("warn", "tasks: waiting for key")
     assert found.found.startswith("4 tasks of research, writing: openai/gpt-5/default: there is no key that")
-    assert "Give the provider a key that works" in found.advice
+    assert "Give the provider a key that works: `fleet keys rotate openai`" in found.advice
 
 
 def test_a_redis_that_is_away_is_told_elsewhere(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
