@@ -24,7 +24,7 @@ from fleet.vault.book import account_of
 from fleet.vault.choice import source_of, tool_source_of
 from fleet.vault.fingerprints import key_fingerprint
 from fleet.vault.revocations import earliest, hear_revoked
-from fleet.vault.sources import EnvelopeKey, KeySource, Secret
+from fleet.vault.sources import HoldsNext, KeySource, Secret
 from fleet.waits import MOST_TOLD, Wait
 
 #: Seconds between two looks of a worker at its files and at revoked keys: a revoked one stops within two.
@@ -213,7 +213,7 @@ class Keyring:
 
     def _may_have_another(self, held: HeldKey) -> bool:
         """True unless the source of a refused key was read just now, and is as it was."""
-        if isinstance(held.source, EnvelopeKey) and held.source.refuse():
+        if isinstance(held.source, HoldsNext) and held.source.refuse():
             return True  # a version that is to serve later serves now
         now, mark = self._clock(), held.source.mark()
         if held.reading.locked() or now - held.read_s >= REREAD_S:
@@ -230,10 +230,13 @@ class Keyring:
             revoked: From when keys may be used no more, by `provider|fingerprint`.
             on_turn: See above.
         """
-        touched = {name for name in revoked if name not in self._revoked}
+        touched = {name for name, at_s in revoked.items() if at_s < self._revoked.get(name, math.inf)}
         self._revoked = earliest(self._revoked, revoked)
         for held in list(self._held.values()):
-            if f"{held.provider}|{held.fingerprint}" in touched or self._is_due(held):
+            is_touched = f"{held.provider}|{held.fingerprint}" in touched
+            if is_touched and self._is_revoked(held) and isinstance(held.source, HoldsNext):
+                held.source.refuse()
+            if is_touched or self._is_due(held):
                 await self._start_reading(held)
             self._judge(held)
             await self._tell(held, on_turn)
@@ -318,19 +321,24 @@ class Keyring:
             return AGAIN_S
         if held.secret is not None and held.secret.lives_s is not None:
             return held.secret.lives_s * random.uniform(EARLY, LATE)
-        return self._settings.vault.refresh_s
+        refresh_s = self._settings.vault.refresh_s
+        if held.secret is not None and held.secret.next_at is not None:  # by the clock of this machine
+            return min(refresh_s, max(LEAST_LOOK_S, held.secret.next_at - time.time()))
+        return refresh_s
+
+    def _is_revoked(self, held: HeldKey) -> bool:
+        return self._revoked.get(f"{held.provider}|{held.fingerprint}", math.inf) <= self._now_s()
 
     def _judge(self, held: HeldKey) -> None:
         """Decide whether calls with a key may go."""
         told = None
-        revoked_at = self._revoked.get(f"{held.provider}|{held.fingerprint}")
         if held.until_s is not None:
             is_stale = self._clock() >= held.until_s
         else:
             is_stale = held.failure is not None and self._clock() - held.seen_s > self._settings.vault.max_stale_s
         if held.secret is None or is_stale:
             told = str(held.failure or "its token has expired, and the next one is on its way")
-        elif held.value and revoked_at is not None and revoked_at <= self._now_s():
+        elif held.value and self._is_revoked(held):
             told = f"key {held.fingerprint} is revoked: {_instead(held)}"
         if told is None:
             held.wait = None

@@ -5,9 +5,11 @@ Logs in when it has to: with the first read, and once more when its token is ref
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +28,8 @@ TIMEOUT_S = 5.0
 TOKEN_VARIABLES, TOKEN_FILE = ("VAULT_TOKEN", "BAO_TOKEN"), Path("~/.vault-token")
 #: Where Kubernetes mounts the token of a pod's service account.
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+#: What is added to the name of a field for the key that is to serve later, and for when (Unix time, s).
+NEXT, NEXT_AT = ".next", ".next_at"
 #: Variables that hold the address, as both products' commands read them.
 ADDRESS_VARIABLES = ("VAULT_ADDR", "BAO_ADDR")
 
@@ -39,11 +43,18 @@ class KvKey:
         path: Of the secret below the mount.
         name: Of its field.
         settings: The table [vault].
+        clock: Unix time in seconds.
     """
 
-    def __init__(self, path: str, name: str, settings: VaultSettings) -> None:
+    def __init__(
+        self, path: str, name: str, settings: VaultSettings, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._path, self._name, self._settings = path, name, settings
+        self._clock = clock
         self._client: Any = None
+        #: What was given last, and what of it is refused: the next one serves then.
+        self._given: str | None = None
+        self._refused: str | None = None
         self._one_at_a_time = threading.Lock()
 
     @classmethod
@@ -60,32 +71,57 @@ class KvKey:
     def current(self) -> Secret:
         """Return the newest version that is not deleted. Raises as `KeySource.current`."""
         told = self._asked(self._read)["data"]
-        value = (told.pop("data", None) or {}).get(self._name)
-        value = Hidden(value) if isinstance(value, str) else value
+        fields, made = told.pop("data", None) or {}, told["metadata"]
+        following, at_s = self._following(fields)
+        serves = fields.get(self._name)
+        if following is not None and (at_s <= self._clock() or self._refused == serves):
+            serves, at_s = following, math.inf
+        self._given = value = Hidden(serves) if isinstance(serves, str) else serves
         if not isinstance(value, str):
             raise KeyMissing(f"expected a text in {self.where}, got {'nothing' if value is None else 'something else'}")
-        made = told["metadata"]
-        return Secret(one_word(value, self.where), str(made["version"]), _time(made.get("created_time")))
+        next_at = None if following is None or at_s == math.inf else at_s
+        since = _time(made.get("created_time")) if next_at is None else None  # of that one only the vault's log knows
+        return Secret(one_word(value, self.where), str(made["version"]), since, next_at=next_at)
+
+    def refuse(self) -> bool:
+        """As `HoldsNext.refuse`."""
+        is_news = self._given is not None and self._refused != self._given
+        self._refused = self._given
+        return is_news
+
+    def _following(self, fields: Mapping[str, Any]) -> tuple[str | None, float]:
+        """Return the key that is to serve later, and from when (Unix time, s)."""
+        following, at = fields.get(f"{self._name}{NEXT}"), fields.get(f"{self._name}{NEXT_AT}")
+        try:
+            at_s = float(at)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return None, math.inf
+        return (Hidden(following), at_s) if isinstance(following, str) and math.isfinite(at_s) else (None, math.inf)
 
     def mark(self) -> Hashable:
         """Only reading it tells."""
         return None
 
-    def put(self, value: str) -> str:
+    def put(self, value: str, starts_at: float | None = None) -> str:
         """Write a new version of the secret, its other fields as they are; return its number.
+
+        Args:
+            value: The key.
+            starts_at: Unix time in seconds from when it serves: until then it lies beside the one that does; None: at
+                once.
 
         Raises:
             ConfigurationError: It was changed meanwhile: try again.
             KeyMissing: As `KeySource.current`; also when writing is not allowed.
         """
-        return str(self._asked(lambda client: self._write(client, value)))
+        return str(self._asked(lambda client: self._write(client, value, starts_at)))
 
     def _read(self, client: Any) -> Any:
         return client.secrets.kv.v2.read_secret_version(
             path=self._path, mount_point=self._settings.mount, raise_on_deleted_version=True
         )
 
-    def _write(self, client: Any, value: str) -> int:
+    def _write(self, client: Any, value: str, starts_at: float | None) -> int:
         import hvac
 
         try:
@@ -93,9 +129,18 @@ class KvKey:
             fields, version = before["data"] or {}, before["metadata"]["version"]
         except hvac.exceptions.InvalidPath as error:
             fields, version = {}, _deleted_version(error)
+        following, at_s = self._following(fields)
+        if following is not None and at_s <= self._clock():
+            fields = {**fields, self._name: following}
+        later = f"{self._name}{NEXT}", f"{self._name}{NEXT_AT}"
+        fields = {name: text for name, text in fields.items() if name not in later}
+        if starts_at is None:
+            fields[self._name] = value
+        else:
+            fields |= dict(zip(later, (value, repr(starts_at)), strict=True))
         try:
             written = client.secrets.kv.v2.create_or_update_secret(
-                path=self._path, secret={**fields, self._name: value}, cas=version, mount_point=self._settings.mount
+                path=self._path, secret=fields, cas=version, mount_point=self._settings.mount
             )
         except hvac.exceptions.InvalidRequest as error:
             raise ConfigurationError(f"expected nobody else to write {self.where}, somebody did: try again") from error

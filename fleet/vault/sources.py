@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fleet.config.secret_files import one_word, read_secret
 from fleet.errors import KeyMissing
@@ -32,6 +32,7 @@ class Secret:
         made_at: Unix time in seconds of this version; None: the source does not say.
         lives_s: Seconds until it expires, as it was read; None: it does not.
         identity: What it was had for, where that stays as the key changes; empty: the key is its own.
+        next_at: Unix time in seconds from when its source gives another one, which lies there already; None: none does.
     """
 
     value: str = field(repr=False)
@@ -39,6 +40,7 @@ class Secret:
     made_at: float | None = None
     lives_s: float | None = None
     identity: str = ""
+    next_at: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", Hidden(self.value))
@@ -68,6 +70,19 @@ class KeySource(Protocol):
 
     def mark(self) -> Hashable:
         """Return what changes when the key may have, at the cost of a system call; None: only reading it tells."""
+        ...
+
+
+@runtime_checkable
+class HoldsNext(Protocol):
+    """A source that may hold a version which is to serve later."""
+
+    def refuse(self) -> bool:
+        """Give that one at once: the one that was given last is refused, or revoked.
+
+        Returns:
+            Whether that is news.
+        """
         ...
 
 

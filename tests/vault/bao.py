@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,16 @@ class Bao:
     process: subprocess.Popen[bytes]
     client: Any
 
-    def key(self, folder: Path, path: str = "fleet/acme#key", token: str = ROOT_TOKEN, **options: Any) -> KvKey:
+    def key(
+        self, folder: Path, path: str = "fleet/acme#key", token: str = ROOT_TOKEN, *,
+        clock: Callable[[], float] = time.time, **options: Any,
+    ) -> KvKey:  # fmt: skip
         file = folder / "token"
         file.write_text(token)
         file.chmod(0o600)
-        return KvKey.of(path, VaultSettings(address=self.address, token_file=file, **options))
+        settings = VaultSettings(address=self.address, token_file=file, **options)
+        name, _, field = path.partition("#")
+        return KvKey(name, field, settings, clock=clock)
 
     def write(self, path: str, **fields: str) -> None:
         """Write a version of a secret."""

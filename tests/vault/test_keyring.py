@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,40 @@ def test_it_serves_for_max_stale_and_no_longer() -> None:
         assert ring.standing(LIMIT) is None
         await vault.passes(ring, 2)
         assert ring.standing(LIMIT) is not None
+
+    asyncio.run(work())
+
+
+def test_the_next_key_is_read_when_it_starts_and_asked_for_when_the_one_before_is_revoked() -> None:
+    @dataclass
+    class Ahead(Vault):
+        refusals: int = 0
+
+        def current(self) -> Secret:
+            super().current()
+            serves = "two" if self.refusals or self.now_s >= 1030 else "one"
+            return Secret(serves, next_at=None if serves == "two" else time.time() + 1030 - self.now_s)
+
+        def refuse(self) -> bool:
+            self.refusals += 1
+            return self.refusals == 1
+
+    async def work() -> None:
+        vault = Ahead()
+        ring = vault.ring()
+        held = await ring.hold("acme", "m")
+        await vault.passes(ring, 28)
+        assert (held.value, vault.reads) == ("one", 1)
+        await vault.passes(ring, 4)
+        assert held.value == "two", "and not five minutes later"
+        early = Ahead()
+        ring = early.ring()
+        held = await ring.hold("acme", "m")
+        revoked = {f"acme|{held.fingerprint}": early.now_s + 3}
+        await early.passes(ring, 2, revoked)
+        assert (held.value, early.refusals) == ("one", 0), "it is not yet"
+        await early.passes(ring, 2, {f"acme|{held.fingerprint}": early.now_s})
+        assert held.value == "two" and held.wait is None
 
     asyncio.run(work())
 

@@ -17,7 +17,7 @@ from fleet.vault.kv import KvKey
 from tests.vault.bao import ROOT_TOKEN, Bao, installed, running_bao
 
 pytest.importorskip("hvac", reason="the extra `vault` is not installed")
-ONE, TWO = "sk-canary-one-0123456789", "sk-canary-two-0123456789"
+ONE, TWO, THREE = (f"sk-canary-{number}-0123456789" for number in ("one", "two", "three"))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,30 @@ def test_an_approle_logs_in_and_again_when_its_token_is_revoked(bao: Bao, tmp_pa
     assert source.current().value == ONE
     with pytest.raises(KeyMissing, match="got a refusal"):
         source.put(TWO)
+
+
+def test_a_key_that_serves_later_lies_beside_the_one_that_does_and_serves_early_when_that_is_refused(
+    bao: Bao, tmp_path: Path
+) -> None:
+    now = [1000.0]
+    bao.write("fleet/later", key=ONE, owner="ops")
+    source, other = (bao.key(tmp_path, "fleet/later#key", clock=lambda: now[0]) for _ in range(2))
+    assert source.current().next_at is None
+    source.put(TWO, 1060.0)
+    first = source.current()
+    assert (first.value, first.next_at) == (ONE, 1060.0) and other.current().value == ONE
+    assert source.refuse() and source.current().value == TWO, "at once, where the one before is refused"
+    assert other.current().value == ONE
+    now[0] = 1060.0
+    assert other.current() == Secret(TWO, "2", other.current().made_at)
+    # The next one takes its place: what has started is the key by then, and nothing is left behind.
+    other.put(THREE, 2000.0)
+    assert other.current().value == TWO
+    other.put(ONE)
+    fields = bao.client.secrets.kv.v2.read_secret_version(path="fleet/later", raise_on_deleted_version=True)
+    assert fields["data"]["data"] == {"key": ONE, "owner": "ops"}
+    bao.write("fleet/later", **{"key": ONE, "key.next": TWO, "key.next_at": "soon"})
+    assert other.current().value == ONE, "what cannot be read as a time is none"
 
 
 @pytest.mark.parametrize("auth", ["token", "approle"])

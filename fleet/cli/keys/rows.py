@@ -38,6 +38,7 @@ class KeyRow:
         age_s: Seconds since this version was made.
         due_in_s: Seconds until it is due to be replaced; below 0: it is; None: nobody has said when.
         expires_in_s: Seconds until it expires, as this command has just had it; None: it does not.
+        next_at: Unix time in seconds from when another one serves that lies in the vault already; None: none does.
         shadowed_by: Variables that whatever else reads them would use before it.
         trouble: Why there is none.
         versions: In the encrypted file.
@@ -55,6 +56,7 @@ class KeyRow:
     age_s: float | None = None
     due_in_s: float | None = None
     expires_in_s: float | None = None
+    next_at: float | None = None
     shadowed_by: tuple[str, ...] = ()
     trouble: str = ""
     versions: tuple[dict[str, Any], ...] = ()
@@ -102,6 +104,8 @@ def _story(row: KeyRow) -> Iterator[str]:
         yield f"  exchanged now, by this command; expires in {row.expires_in_s:.0f} s. Each worker has its own"
     if row.shadowed_by:
         yield f"  shadowed  {_shadow(row)}"
+    if row.next_at is not None:
+        yield f"  next      another one serves from {stamp(row.next_at)}"
     if due := _due(row):
         yield f"  due       {due}"
     if row.trouble:
@@ -145,7 +149,7 @@ def row_of(place: KeyPlace, revoked: Mapping[str, float]) -> KeyRow:
     state = "revoked" if is_revoked else "current"
     return KeyRow(
         *who, source.where, state, fingerprint, secret.version, age_s, due_in_s=due, versions=versions,
-        expires_in_s=secret.lives_s, shadowed_by=place.shadowed_by,
+        expires_in_s=secret.lives_s, next_at=secret.next_at, shadowed_by=place.shadowed_by,
     )  # fmt: skip
 
 

@@ -11,6 +11,14 @@ from fleet.cli.keys.places import KeyPlace
 from fleet.cli.terminal import say
 from fleet.errors import ConfigurationError, KeyMissing
 
+#: What to do where a key comes from elsewhere.
+INSTEAD = {
+    "api_key_env": "set the variable and start the workers again; or remove that setting, and `fleet keys add` it",
+    "api_key_file": "write the new key into that file (as another one, then `mv`), and workers use it within a second",
+    "api_key_secret": "let what mounts it mount the new one, and workers use it within a second",
+    "exchange": "its tokens are had anew by themselves; name another identity in that table",
+}
+
 
 def put(place: KeyPlace, overlap_s: float | None, *, starts_at: float | None = None, as_json: bool) -> None:
     """Store a new key.
@@ -34,7 +42,7 @@ def put(place: KeyPlace, overlap_s: float | None, *, starts_at: float | None = N
     from fleet.vault.revocations import redis_time_s
 
     name, settings = place.name, place.settings
-    _check_place(place, starts_at)
+    _check_place(place, is_later=starts_at is not None)
     value = one_word(_asked(f"Key of {name}"), "prompt or on stdin")
     fingerprint = key_fingerprint(place.provider, value)
     with state_client(settings) as client:
@@ -51,7 +59,7 @@ def put(place: KeyPlace, overlap_s: float | None, *, starts_at: float | None = N
         if place.is_sealed:
             version = str(envelope.add(name, value, old_until=ends_at, starts_at=starts_at)[1].version)
         else:
-            version = _in_vault(place, value)
+            version = _in_vault(place, value, starts_at)
             is_new = False
         for one in old:
             revoke_fingerprint(client, place.provider, one, ends_at or now_s)
@@ -97,27 +105,26 @@ def _stored_before(place: KeyPlace) -> list[str]:
         return []
 
 
-def _in_vault(place: KeyPlace, value: str) -> str:
+def _in_vault(place: KeyPlace, value: str, starts_at: float | None) -> str:
     from fleet.vault.kv import KvKey
 
     spelt = place.table.api_key_vault
     assert spelt is not None
-    return KvKey.of(spelt, place.settings.vault).put(value)
+    return KvKey.of(spelt, place.settings.vault).put(value, starts_at)
 
 
-def _check_place(place: KeyPlace, starts_at: float | None) -> None:
+def _check_place(place: KeyPlace, *, is_later: bool) -> None:
     """Refuse to store a key that nobody would read: its table says that it comes from elsewhere."""
-    elsewhere = [setting for setting in place.key_settings if setting != "api_key_vault"]
-    if elsewhere:
-        raise ConfigurationError(
-            f"expected a provider whose key is stored by Fleet or in a vault, got {place.name}, whose key comes from "
-            f"`{elsewhere[0]}`: change it there, or remove that setting first"
-        )
-    if starts_at is not None and not place.is_sealed:
-        raise ConfigurationError(
-            f"expected a key in Fleet's own encrypted file, which serves from a time on, got {place.name}, whose key "
-            "is in a vault: write it there when it is to serve"
-        )
+    elsewhere = next((setting for setting in place.key_settings if setting != "api_key_vault"), None)
+    if elsewhere is None:
+        return
+    instead = INSTEAD[elsewhere]
+    if is_later and elsewhere in ("api_key_file", "api_key_secret"):
+        instead += ", at that time (`at` and systemd's timers do)"
+    raise ConfigurationError(
+        f"expected a key that is stored by Fleet or in a vault, got {place.name}, whose key comes from `{elsewhere}`: "
+        f"{instead}"
+    )
 
 
 def _asked(question: str) -> str:

@@ -79,6 +79,8 @@ def test_a_key_that_is_to_serve_later_is_stored_now_and_the_old_one_ends_when_it
     assert "expected a length of time" in fleet("keys", "rotate", "acme/a", "--in", "soon", stdin=ONE, code=2)
     assert "expected one of --now" in fleet("keys", "rotate", "acme/a", "--in", "1h", "--now", stdin=ONE, code=2)
     assert "comes from `api_key_file`" in fleet("keys", "rotate", "tools/search", stdin=TWO, code=2)
+    refused = fleet("keys", "rotate", "old", "--in", "1h", stdin=TWO, code=2)
+    assert "write the new key into that file" in refused and "at that time" in refused
 
 
 def test_a_key_that_is_older_than_its_days_is_told_by_the_list_and_by_the_doctor(home: Path) -> None:
